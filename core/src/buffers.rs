@@ -1,0 +1,234 @@
+//! The memory of one busy connection. It belongs to the driver, is leased while the connection is
+//! busy, and goes back to a pool at [`Wait::idle`](crate::Wait).
+
+use crate::files::{ByteRange, Listing};
+use crate::wire::Head;
+
+/// What [`Window`] starts with.
+const FIRST_WINDOW: usize = 16 * 1024;
+
+/// All that a busy connection needs; reused from exchange to exchange without being freed.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    /// Bytes from the peer.
+    pub input: Window,
+    pub(crate) output: Output,
+    pub(crate) head: Head,
+    /// The path below the root that is being served.
+    pub(crate) path: Vec<u8>,
+    /// The message of an error answer.
+    pub(crate) message: Vec<u8>,
+    /// A page that is being made, before its length is known.
+    pub(crate) page: Vec<u8>,
+    pub(crate) listing: Listing,
+    pub(crate) ranges: Vec<ByteRange>,
+}
+
+impl Buffers {
+    /// Empty buffers; they allocate when they are first used.
+    #[must_use]
+    pub fn new() -> Buffers {
+        Buffers::default()
+    }
+
+    /// Gives back what an unusual exchange made grow, so that a pool stays small.
+    pub fn shrink(&mut self) {
+        self.input.shrink();
+        self.output.shrink();
+        self.listing.shrink();
+        self.path.shrink_to(4 * 1024);
+        self.page.shrink_to(4 * 1024);
+        self.message.shrink_to(1024);
+        self.head.shrink();
+        self.ranges.shrink_to(16);
+    }
+}
+
+/// Bytes from the peer: the head of the exchange in hand, kept until it is finished, then what
+/// is still unread.
+///
+/// Invariant: `head + pinned <= start <= end <= bytes.len()`.
+#[derive(Debug, Default)]
+pub struct Window {
+    bytes: Vec<u8>,
+    /// Where the pinned head begins.
+    head: usize,
+    /// Its length.
+    pinned: usize,
+    /// Where the unread bytes begin.
+    start: usize,
+    /// Where they end and the spare room begins.
+    end: usize,
+    /// How many bytes ever arrived here.
+    arrived: u64,
+}
+
+impl Window {
+    /// Room for bytes from the peer. Not empty when a step said [`Need::read`](crate::Need).
+    pub fn spare(&mut self) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.bytes.resize(FIRST_WINDOW, 0);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// The first `n` bytes of the spare room have been filled.
+    ///
+    /// # Panics
+    /// If that is more than the room.
+    pub fn commit(&mut self, n: usize) {
+        assert!(n <= self.bytes.len() - self.end, "committed more than the spare room");
+        self.end += n;
+        self.arrived += n as u64;
+    }
+
+    /// How many bytes ever arrived here, for whomever: only differences mean something.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.arrived
+    }
+
+    /// Copies as much of `bytes` in as there is room for and says how much that was. For drivers
+    /// that have the bytes already, such as tests.
+    pub fn fill(&mut self, bytes: &[u8]) -> usize {
+        let spare = self.spare();
+        let n = bytes.len().min(spare.len());
+        spare[..n].copy_from_slice(&bytes[..n]);
+        self.commit(n);
+        n
+    }
+
+    /// The bytes not yet consumed.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Whether no byte of any exchange is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pinned == 0 && self.start == self.end
+    }
+
+    /// Passes over the first `n` unread bytes.
+    pub(crate) fn consume(&mut self, n: usize) {
+        debug_assert!(n <= self.end - self.start);
+        self.start += n;
+        if self.pinned == 0 && self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Takes the first `n` unread bytes as the head of the exchange in hand.
+    pub(crate) fn pin(&mut self, n: usize) {
+        debug_assert!(self.pinned == 0 && n <= self.end - self.start);
+        self.head = self.start;
+        self.pinned = n;
+        self.start += n;
+    }
+
+    /// The pinned head.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.bytes[self.head..self.head + self.pinned]
+    }
+
+    /// Lets the head go.
+    pub(crate) fn unpin(&mut self) {
+        self.pinned = 0;
+        self.consume(0);
+    }
+
+    /// Sees to it that there is spare room, by moving what is held or by growing up to `most`
+    /// unread bytes. `false`: that many are unread already.
+    pub(crate) fn make_room(&mut self, most: usize) -> bool {
+        if self.end < self.bytes.len() || self.bytes.is_empty() {
+            return true;
+        }
+        let held = self.pinned + (self.end - self.start);
+        if held < self.bytes.len() {
+            self.bytes.copy_within(self.head..self.head + self.pinned, 0);
+            self.bytes.copy_within(self.start..self.end, self.pinned);
+            self.head = 0;
+            self.start = self.pinned;
+            self.end = held;
+            return true;
+        }
+        if self.end - self.start >= most {
+            return false;
+        }
+        self.bytes.resize(self.bytes.len() * 2, 0);
+        true
+    }
+
+    fn shrink(&mut self) {
+        if self.bytes.len() > FIRST_WINDOW && self.is_empty() {
+            self.bytes.truncate(FIRST_WINDOW);
+            self.bytes.shrink_to(FIRST_WINDOW);
+        }
+    }
+}
+
+/// Bytes formatted for the peer and not yet sent.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Everything formatted; writers append here.
+    pub(crate) bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Output {
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Notes that `n` more bytes went out; when all have, the room is reused.
+    pub(crate) fn sent(&mut self, n: usize) {
+        self.sent += n;
+        debug_assert!(self.sent <= self.bytes.len());
+        if self.sent >= self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.sent = 0;
+    }
+
+    fn shrink(&mut self) {
+        self.bytes.shrink_to(FIRST_WINDOW);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_head_while_the_body_passes_through() {
+        let mut window = Window::default();
+        assert_eq!(window.fill(b"HEADbody"), 8);
+        window.pin(4);
+        for _ in 0..10_000 {
+            window.consume(4);
+            assert!(window.make_room(1));
+            assert_eq!(window.head(), b"HEAD");
+            assert_eq!(window.fill(b"body"), 4);
+            assert_eq!(window.unread(), b"body");
+        }
+        assert_eq!(window.bytes.len(), FIRST_WINDOW);
+    }
+
+    #[test]
+    fn grows_to_its_bound_and_not_beyond() {
+        let mut window = Window::default();
+        while window.make_room(40_000) {
+            let spare = window.spare().len();
+            window.commit(spare);
+        }
+        assert!((40_000..=80_000).contains(&window.unread().len()));
+        let all = window.unread().len();
+        window.consume(all);
+        window.shrink();
+        assert_eq!(window.spare().len(), FIRST_WINDOW);
+    }
+}

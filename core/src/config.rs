@@ -1,0 +1,117 @@
+//! The rules of a server: every limit and every timeout, with its default and its consequence.
+
+/// The protocol version of the answers (Python's `protocol_version`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// `HTTP/1.0`: one exchange a connection, as Python does by default.
+    Http10,
+    /// `HTTP/1.1`: persistent connections. The default, since every answer here is framed.
+    #[default]
+    Http11,
+}
+
+/// Everything that a connection obeys and that is not a decision about one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The version in status lines.
+    pub protocol: Protocol,
+    /// Bounds on sizes.
+    pub limits: Limits,
+    /// Bounds on time.
+    pub timeouts: Timeouts,
+}
+
+/// Bounds on what one connection may make the server hold. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The request line with its line end; longer: 414. Default 65,536, as Python.
+    pub request_line: usize,
+    /// One field line with its line end; longer: 431 `Line too long`. Default 65,536, as Python.
+    pub field_line: usize,
+    /// The number of field lines; more: 431 `Too many headers`. Default 99, as Python.
+    pub fields: usize,
+    /// The whole head; longer: 431. Default 131,072.
+    pub head: usize,
+    /// Empty lines before a request line that are passed over (RFC 9112 section 2.2); more: 400. Default 4.
+    pub blank_lines: usize,
+    /// A chunk-size line with its extensions; longer: 400. Default 1,024.
+    pub chunk_line: usize,
+    /// The trailer section of a chunked body; longer: 431. Default 8,192.
+    pub trailers: usize,
+    /// A request body; longer: 413. Default 1 GiB. Bodies stream: this is no memory.
+    pub body: u64,
+    /// How much of a body that nobody wants is read for the sake of the next exchange; where more
+    /// would come, the connection closes. Default 65,536.
+    pub drain: u64,
+    /// How much a closing connection still reads, so that its last answer arrives. Default 1 GiB:
+    /// time bounds it first, and nothing is kept.
+    pub linger: u64,
+    /// Names held for one directory listing; more: 500. Default 64 MiB.
+    pub listing: usize,
+    /// Output formatted ahead of the socket (pages, listings, handlers' bodies). Default 65,536.
+    pub output: usize,
+    /// Parts of one `multipart/byteranges` answer; more: the whole representation. Default 16.
+    pub ranges: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            request_line: 65_536,
+            field_line: 65_536,
+            fields: 99,
+            head: 131_072,
+            blank_lines: 4,
+            chunk_line: 1_024,
+            trailers: 8_192,
+            body: 1 << 30,
+            drain: 65_536,
+            linger: 1 << 30,
+            listing: 64 << 20,
+            output: 65_536,
+            ranges: 16,
+        }
+    }
+}
+
+/// Bounds on time, in milliseconds. `poll` fires them, on every runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the first byte of a head to its end; 408 and close. It does not start anew with each
+    /// byte, so a slow drip cannot stretch it. Default 20,000.
+    pub head: u64,
+    /// Without a byte between exchanges, and before the first; closes silently. Default 15,000.
+    pub keep_alive: u64,
+    /// The pace of a request body; 408 or cut.
+    pub body: Pace,
+    /// The pace at which the peer takes what it asked for; cut.
+    pub write: Pace,
+    /// Silence of a peer whose connection is closing; close. Default 2,000.
+    pub linger_silence: u64,
+    /// The whole time that a closing connection is still read; close. Default 30,000.
+    pub linger: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            head: 20_000,
+            keep_alive: 15_000,
+            body: Pace { silence: 20_000, grace: 20_000, rate: 256 },
+            write: Pace { silence: 60_000, grace: 30_000, rate: 256 },
+            linger_silence: 2_000,
+            linger: 30_000,
+        }
+    }
+}
+
+/// How slow a peer may be: it may neither be silent for long nor slow for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Milliseconds without any progress.
+    pub silence: u64,
+    /// Milliseconds before the rate counts.
+    pub grace: u64,
+    /// Bytes a second that must be reached on average after the grace; 0: no minimum.
+    pub rate: u64,
+}

@@ -1,0 +1,52 @@
+//! Dates as HTTP writes and reads them (RFC 9110 section 5.6.7).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::context::Wall;
+
+/// The length of `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(crate) const IMF_FIXDATE_LEN: usize = 29;
+
+/// The last second that a four-digit year can write: 9999-12-31T23:59:59Z.
+const LAST: i64 = 253_402_300_799;
+
+/// Formats a date; what IMF-fixdate cannot write is moved to the nearest second that it can.
+pub(crate) fn imf_fixdate(wall: Wall) -> [u8; IMF_FIXDATE_LEN] {
+    use std::io::Write;
+    let seconds = wall.0.clamp(0, LAST).unsigned_abs();
+    let mut text = [0; IMF_FIXDATE_LEN];
+    let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds));
+    write!(text.as_mut_slice(), "{date}").expect("an IMF-fixdate is 29 bytes");
+    text
+}
+
+/// Reads any of the three formats that a recipient must accept; `None` for anything else.
+pub(crate) fn parse(text: &[u8]) -> Option<Wall> {
+    let text = std::str::from_utf8(text).ok()?;
+    let time: SystemTime = httpdate::parse_http_date(text).ok()?;
+    let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    i64::try_from(seconds).ok().map(Wall)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_and_clamps() {
+        assert_eq!(&imf_fixdate(Wall(784_111_777)), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(&imf_fixdate(Wall(-1)), b"Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(&imf_fixdate(Wall(i64::MAX)), b"Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn reads_the_three_formats_and_nothing_else() {
+        let expected = Some(Wall(784_111_777));
+        assert_eq!(parse(b"Sun, 06 Nov 1994 08:49:37 GMT"), expected);
+        assert_eq!(parse(b"Sunday, 06-Nov-94 08:49:37 GMT"), expected);
+        assert_eq!(parse(b"Sun Nov  6 08:49:37 1994"), expected);
+        for bad in [&b""[..], b"yesterday", b"Sun, 06 Nov 1994 08:49:37 PST", b"\xff"] {
+            assert_eq!(parse(bad), None);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One request and its answer: what is known of it, and the writing of answers that need no task
+//! of their own (refusals, redirects, `OPTIONS`).
+
+use crate::buffers::Buffers;
+use crate::config::Protocol;
+use crate::context::{Context, Peer};
+use crate::error::{After, Violation, write_message};
+use crate::input::Fault;
+use crate::page::ErrorPage;
+use crate::reply::Fields;
+use crate::request::Request;
+use crate::status::Status;
+use crate::wire::{Cycle, Encoder, HeadOut, Outbound, Span};
+
+/// The methods that files answer, for `Allow`.
+pub(crate) const ALLOW: &[u8] = b"GET, HEAD, OPTIONS";
+
+/// What is known of the exchange in hand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Exchange {
+    /// There is one: it is begun and not finished.
+    pub(crate) open: bool,
+    /// The status of the answer, once it is begun.
+    pub(crate) status: Option<Status>,
+    /// Bytes in the output that are no body: the head of the answer, an interim answer.
+    pub(crate) head_left: u32,
+    /// Bytes of the body that went out.
+    pub(crate) body_sent: u64,
+    /// The head is parsed, so that the site can be asked about the request.
+    pub(crate) parsed: bool,
+    /// The request is a HEAD.
+    pub(crate) is_head: bool,
+    /// The request is HTTP/1.1 or later.
+    pub(crate) is_11: bool,
+    /// The connection may go on behind the answer.
+    pub(crate) keep_alive: bool,
+    /// The peer itself asked for the connection to end here.
+    pub(crate) peer_closes: bool,
+    /// `Buffers::message` is the message of an error answer.
+    pub(crate) is_error: bool,
+    /// Nobody wants the body: it is read to its end, or to `limits.drain`, before the answer.
+    pub(crate) unwanted: bool,
+    /// Bytes of it that were read so far.
+    pub(crate) drained: u64,
+    /// The peer waits for `100 Continue` before it sends its body.
+    pub(crate) continue_due: bool,
+    /// Why the answer was cut short.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// Why an answer was cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Fault(Fault),
+    Slow,
+    Shutdown,
+}
+
+impl Cut {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Cut::Fault(Fault::Peer) => "the peer went away",
+            Cut::Fault(Fault::FileShrank) => "the file became shorter",
+            Cut::Fault(Fault::File) => "the file could not be read",
+            Cut::Fault(Fault::Handler) => "the handler failed",
+            Cut::Slow => "the peer was too slow",
+            Cut::Shutdown => "the server shut down",
+        }
+    }
+}
+
+/// A part of the driver's file that is to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FilePart {
+    pub(crate) offset: u64,
+    pub(crate) left: u64,
+}
+
+/// What an error page says beside its status and message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Page<'e> {
+    /// Instead of the status's own.
+    pub(crate) explanation: Option<&'e str>,
+    /// The message repeats what the peer wrote.
+    pub(crate) quotes_peer: bool,
+}
+
+/// All that writing an answer takes.
+pub(crate) struct Answering<'t> {
+    pub(crate) exchange: &'t mut Exchange,
+    pub(crate) cycle: &'t mut Cycle,
+    pub(crate) file: &'t mut FilePart,
+    pub(crate) buf: &'t mut Buffers,
+    pub(crate) cx: &'t Context<'t>,
+    pub(crate) peer: Peer,
+}
+
+impl Answering<'_> {
+    pub(crate) fn request(&self) -> Request<'_> {
+        Request { head: &self.buf.head, bytes: self.buf.input.head(), peer: self.peer }
+    }
+
+    /// Writes a head: status line, Server, Date, what `fields` writes, what the site adds, and
+    /// Connection where it says something.
+    pub(crate) fn head(&mut self, status: Status, reason: Option<&[u8]>, fields: impl FnOnce(&mut HeadOut<'_>)) {
+        let connection = self.connection();
+        let Buffers { output, input, head: parsed, .. } = &mut *self.buf;
+        let start = output.bytes.len();
+        let mut head = HeadOut::start(self.cx.config, status, reason, &mut output.bytes);
+        head.field("Server", self.cx.site.server().as_bytes()).field("Date", self.cx.now.date());
+        if let (true, Some(value)) = (self.exchange.is_error, connection) {
+            head.field("Connection", value);
+        }
+        fields(&mut head);
+        if self.exchange.parsed {
+            let request = Request { head: parsed, bytes: input.head(), peer: self.peer };
+            self.cx.site.fields(&request, status, &mut Fields::new(head.raw()));
+        }
+        if let (false, Some(value)) = (self.exchange.is_error, connection) {
+            head.field("Connection", value);
+        }
+        head.end();
+        let written = output.bytes.len() - start;
+        self.exchange.status = Some(status);
+        self.exchange.head_left += u32::try_from(written).expect("heads are far smaller than 4 GiB");
+    }
+
+    /// Begins the body; `Outbound` moves here.
+    pub(crate) fn body(&mut self, encoder: Encoder) {
+        let none = self.exchange.is_head || self.exchange.status.is_some_and(Status::is_bodiless);
+        self.cycle.outbound_to(Outbound::Body(if none { Encoder::None } else { encoder }));
+    }
+
+    /// The answer is complete.
+    pub(crate) fn end(&mut self) {
+        let done = if self.exchange.keep_alive { Outbound::Done } else { Outbound::MustClose };
+        self.cycle.outbound_to(done);
+    }
+
+    /// The value of the Connection field, where one is due (RFC 9112 section 9.6).
+    fn connection(&self) -> Option<&'static [u8]> {
+        match (self.cx.config.protocol, self.exchange.keep_alive, self.exchange.is_11) {
+            // HTTP/1.0 closes by itself; Python says so with errors only.
+            (Protocol::Http10, false, _) if !self.exchange.is_error => None,
+            (_, false, _) => Some(b"close"),
+            (_, true, false) => Some(b"keep-alive"),
+            (_, true, true) => None,
+        }
+    }
+
+    /// Refuses the request for what the peer did; the message quotes `text`, a part of the head.
+    pub(crate) fn refuse(&mut self, violation: Violation, text: Span) {
+        let (status, after, message) = violation.row();
+        let Buffers { message: out, input, .. } = &mut *self.buf;
+        out.clear();
+        write_message(violation, text.of_bytes(input.head()), out);
+        if after == After::Close {
+            self.exchange.keep_alive = false;
+            self.cycle.close_inbound();
+        }
+        // What the peer wrote is quoted on the page, never in the status line.
+        let page = Page { quotes_peer: message.is_some_and(|text| text.contains("{}")), ..Page::default() };
+        self.error_page(status, &page, |head| {
+            if violation == Violation::UnsupportedMethod {
+                head.field("Allow", ALLOW);
+            }
+        });
+    }
+
+    /// Answers with an error page.
+    pub(crate) fn error(&mut self, status: Status, message: &str) {
+        self.buf.message.clear();
+        self.buf.message.extend_from_slice(message.as_bytes());
+        self.error_page(status, &Page::default(), |_| {});
+    }
+
+    /// Answers with an error page whose message stands in `Buffers::message`; `fields` come behind
+    /// those of the page. The message is the reason phrase too, as Python has it, where it is fit.
+    pub(crate) fn error_page(&mut self, status: Status, page: &Page<'_>, fields: impl FnOnce(&mut HeadOut<'_>)) {
+        self.exchange.is_error = true;
+        let site = self.cx.site;
+        let message = std::mem::take(&mut self.buf.message);
+        let mut text = std::mem::take(&mut self.buf.page);
+        text.clear();
+        if !status.is_bodiless() {
+            let explanation = page.explanation.unwrap_or(status.explanation());
+            site.error_page(&ErrorPage { status, message: &message, explanation }, &mut text);
+        }
+        let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        self.head(status, fit.then_some(message.as_slice()), |head| {
+            if !status.is_bodiless() {
+                head.field("Content-Type", site.error_type().as_bytes()).number("Content-Length", text.len() as u64);
+            }
+            fields(head);
+        });
+        self.body(Encoder::Length(0));
+        if !self.exchange.is_head {
+            self.buf.output.bytes.extend_from_slice(&text);
+        }
+        self.buf.message = message;
+        self.buf.page = text;
+        self.end();
+    }
+
+    /// Answers without body.
+    pub(crate) fn empty(&mut self, status: Status, fields: impl FnOnce(&mut HeadOut<'_>)) {
+        self.head(status, None, fields);
+        self.body(Encoder::None);
+        self.end();
+    }
+}

@@ -1,0 +1,298 @@
+//! Directory listings: an arena of names that a driver fills in batches, and the page made of it.
+//!
+//! Work is bounded a step: each batch is sorted when it ends, and the sorted runs are merged while
+//! the page is written, so no step ever sorts or formats the whole of a large directory.
+
+use std::cmp::Ordering;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+use crate::page;
+use crate::site::Site;
+
+/// What an entry of a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// Anything that is neither a directory nor a symbolic link.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link {
+        /// It leads to a directory.
+        directory: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    at: u32,
+    len: u16,
+    kind: EntryKind,
+}
+
+/// A part of `rows` that is sorted and not yet written.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    next: u32,
+    end: u32,
+}
+
+/// The entries of one directory.
+#[derive(Debug, Default)]
+pub struct Listing {
+    names: Vec<u8>,
+    rows: Vec<Row>,
+    /// After the last batch: a heap, the run with the least name first.
+    runs: Vec<Run>,
+    /// The bytes of all rows formatted.
+    formatted: u64,
+    scratch: Vec<u8>,
+    most: usize,
+    overflow: bool,
+}
+
+impl Listing {
+    /// Adds an entry. `false`: the bound on names is reached, nothing more is taken, and the
+    /// answer will say so. `.` and `..` are passed over.
+    pub fn push(&mut self, name: &[u8], kind: EntryKind) -> bool {
+        if name == b"." || name == b".." {
+            return true;
+        }
+        let at = u32::try_from(self.names.len());
+        let len = u16::try_from(name.len());
+        match (at, len) {
+            (Ok(at), Ok(len)) if self.names.len() + name.len() <= self.most => {
+                self.names.extend_from_slice(name);
+                self.rows.push(Row { at, len, kind });
+            }
+            _ => self.overflow = true,
+        }
+        !self.overflow
+    }
+
+    /// Begins with an empty listing that holds names of at most `most` bytes together.
+    pub(crate) fn begin(&mut self, most: usize) {
+        self.names.clear();
+        self.rows.clear();
+        self.runs.clear();
+        self.formatted = 0;
+        self.most = most;
+        self.overflow = false;
+    }
+
+    /// Whether the bound was passed.
+    pub(crate) fn overflowed(&self) -> bool {
+        self.overflow
+    }
+
+    /// Sorts and measures what was pushed since the last call.
+    pub(crate) fn end_batch(&mut self, site: &dyn Site) {
+        let first = self.runs.last().map_or(0, |run| run.end);
+        let end = u32::try_from(self.rows.len()).expect("fewer rows than bytes of names");
+        if first == end {
+            return;
+        }
+        let names = &self.names;
+        let batch = &mut self.rows[first as usize..];
+        batch.sort_unstable_by(|a, b| order(name(names, a), name(names, b)));
+        for row in batch {
+            self.scratch.clear();
+            site.listing_row(name(names, row), row.kind, &mut self.scratch);
+            self.formatted += self.scratch.len() as u64;
+        }
+        self.runs.push(Run { next: first, end });
+    }
+
+    /// Orders the runs, once all batches are in.
+    pub(crate) fn end(&mut self) {
+        for at in (0..self.runs.len() / 2).rev() {
+            self.sift_down(at);
+        }
+    }
+
+    /// The bytes that all rows will be.
+    pub(crate) fn formatted(&self) -> u64 {
+        self.formatted
+    }
+
+    /// Writes rows until `out` holds `enough` bytes. `false`: there are no more.
+    pub(crate) fn write(&mut self, site: &dyn Site, out: &mut Vec<u8>, enough: usize) -> bool {
+        while out.len() < enough {
+            let Some(run) = self.runs.first_mut() else { return false };
+            let row = self.rows[run.next as usize];
+            run.next += 1;
+            if run.next == run.end {
+                self.runs.swap_remove(0);
+            }
+            self.sift_down(0);
+            site.listing_row(name(&self.names, &row), row.kind, out);
+        }
+        !self.runs.is_empty()
+    }
+
+    /// Restores the heap below `at`.
+    fn sift_down(&mut self, mut at: usize) {
+        let key = |run: &Run| name(&self.names, &self.rows[run.next as usize]);
+        loop {
+            let mut least = at;
+            for child in [2 * at + 1, 2 * at + 2] {
+                if child < self.runs.len() && order(key(&self.runs[child]), key(&self.runs[least])).is_lt() {
+                    least = child;
+                }
+            }
+            if least == at {
+                return;
+            }
+            self.runs.swap(at, least);
+            at = least;
+        }
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.names.clear();
+        self.rows.clear();
+        self.runs.clear();
+        self.names.shrink_to(16 * 1024);
+        self.rows.shrink_to(1024);
+        self.runs.shrink_to(16);
+        self.scratch.shrink_to(1024);
+    }
+}
+
+fn name<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {
+    &names[row.at as usize..][..usize::from(row.len)]
+}
+
+/// Orders by lower-cased name as Python does, ties by bytes.
+fn order(a: &[u8], b: &[u8]) -> Ordering {
+    let by_name = if a.is_ascii() && b.is_ascii() {
+        a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
+    } else {
+        lowered(a).cmp(lowered(b))
+    };
+    by_name.then_with(|| a.cmp(b))
+}
+
+/// The code points of a name in lower case; a byte that is not UTF-8 counts as Python's surrogate
+/// for it does, U+DC80 and up.
+fn lowered(name: &[u8]) -> impl Iterator<Item = u32> {
+    name.utf8_chunks().flat_map(|chunk| {
+        let valid = chunk.valid().chars().flat_map(char::to_lowercase).map(u32::from);
+        valid.chain(chunk.invalid().iter().map(|&byte| 0xdc00 + u32::from(byte)))
+    })
+}
+
+/// What stands in a link as it is; everything else is percent-encoded (Python's `quote`).
+const LINK: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
+
+/// One row as Python writes it: `<li><a href="a.txt">a.txt</a></li>`, with `/` behind a directory
+/// and `@` behind a symbolic link.
+pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
+    let (text_mark, link_mark) = match kind {
+        EntryKind::File => ("", ""),
+        EntryKind::Directory => ("/", "/"),
+        EntryKind::Link { directory: true } => ("@", "/"),
+        EntryKind::Link { directory: false } => ("@", ""),
+    };
+    out.extend_from_slice(b"<li><a href=\"");
+    for part in percent_encode(name, LINK) {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(link_mark.as_bytes());
+    out.extend_from_slice(b"\">");
+    page::escape(name, out);
+    out.extend_from_slice(text_mark.as_bytes());
+    out.extend_from_slice(b"</a></li>\n");
+}
+
+/// What stands before the rows; `path` is the decoded path of the target.
+pub(crate) fn write_start(path: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(
+        b"<!DOCTYPE HTML>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<style type=\"text/css\">\n\
+          :root {\ncolor-scheme: light dark;\n}\n</style>\n<title>Directory listing for ",
+    );
+    page::escape(path, out);
+    out.extend_from_slice(b"</title>\n</head>\n<body>\n<h1>Directory listing for ");
+    page::escape(path, out);
+    out.extend_from_slice(b"</h1>\n<hr>\n<ul>\n");
+}
+
+/// What stands behind the rows.
+pub(crate) const PAGE_END: &[u8] = b"</ul>\n<hr>\n</body>\n</html>\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::Plain;
+
+    fn sorted(batches: &[&[&[u8]]]) -> Vec<u8> {
+        struct Names;
+        impl Site for Names {
+            fn listing_row(&self, name: &[u8], _: EntryKind, out: &mut Vec<u8>) {
+                out.extend_from_slice(name);
+                out.push(b'\n');
+            }
+        }
+        let mut listing = Listing::default();
+        listing.begin(1 << 20);
+        for batch in batches {
+            for name in *batch {
+                assert!(listing.push(name, EntryKind::File));
+            }
+            listing.end_batch(&Names);
+        }
+        listing.end();
+        let mut all = Vec::new();
+        let mut out = Vec::new();
+        loop {
+            let more = listing.write(&Names, &mut out, 1);
+            all.append(&mut out);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(all.len() as u64, listing.formatted());
+        all
+    }
+
+    #[test]
+    fn sorts_by_lower_cased_name_across_batches() {
+        assert_eq!(sorted(&[&[b"b", b"A", b"."], &[], &[b"a", b"C", b"B"]]), b"A\na\nB\nb\nC\n");
+        assert_eq!(
+            sorted(&[&["Ä".as_bytes(), b"\xff", "ä".as_bytes(), b"z"]]),
+            "z\nÄ\nä\n".bytes().chain(*b"\xff\n").collect::<Vec<_>>()
+        );
+        assert_eq!(sorted(&[]), b"");
+    }
+
+    #[test]
+    fn merges_many_runs() {
+        let names: Vec<Vec<u8>> = (0..1000).map(|i| format!("{:04}", i * 7919 % 1000).into_bytes()).collect();
+        let batches: Vec<Vec<&[u8]>> = names.chunks(13).map(|c| c.iter().map(Vec::as_slice).collect()).collect();
+        let batches: Vec<&[&[u8]]> = batches.iter().map(Vec::as_slice).collect();
+        let expected: String = (0..1000).map(|i| format!("{i:04}\n")).collect();
+        assert_eq!(sorted(&batches), expected.as_bytes());
+    }
+
+    #[test]
+    fn rows_are_escaped_for_where_they_stand() {
+        let mut out = Vec::new();
+        listing_row(b"<a&\"b'>:%\xff.txt", EntryKind::File, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "<li><a href=\"%3Ca%26%22b%27%3E%3A%25%FF.txt\">&lt;a&amp;&quot;b&#x27;&gt;:%\u{fffd}.txt</a></li>\n"
+        );
+    }
+
+    #[test]
+    fn the_bound_on_names_holds() {
+        let mut listing = Listing::default();
+        listing.begin(4);
+        assert!(listing.push(b"abcd", EntryKind::File));
+        assert!(!listing.push(b"e", EntryKind::File));
+        assert!(listing.overflowed());
+        listing.end_batch(&Plain);
+        assert_eq!(listing.rows.len(), 1);
+    }
+}

@@ -1,0 +1,446 @@
+//! The task that answers GET and HEAD from files: open, index page or listing, conditions, ranges.
+//!
+//! It is a small machine of its own. It asks for actions, takes their completions, writes heads and
+//! pages into the output window and names parts of the driver's file to be sent behind them.
+
+mod conditional;
+mod kind;
+mod listing;
+mod range;
+mod target;
+
+pub use kind::media_type;
+pub use listing::{EntryKind, Listing, listing_row};
+pub(crate) use range::ByteRange;
+pub use target::{Forbidden, translate};
+
+use crate::error::Violation;
+use crate::exchange::{Answering, FilePart, Page};
+use crate::input::{Completion, FsError, Kind, Listed, Opened};
+use crate::request::split_path;
+use crate::status::Status;
+use crate::wire::{Encoder, HeadOut, Known, Span};
+use conditional::{Tag, Validators, Verdict};
+use range::Asked;
+use std::borrow::Cow;
+
+/// How far the answer has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Files {
+    state: State,
+    opened: Opened,
+    /// Where the name of the index page begins in `Buffers::path`.
+    name: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// An action is due.
+    Due(Deed),
+    /// An action is under way.
+    Under(Deed),
+    /// An action is done, and so it went.
+    Opened {
+        index: bool,
+    },
+    Failed(FsError),
+    NoIndex(u8),
+    Listed(Listed),
+    Unlisted(FsError),
+    /// The rows of a listing are being written.
+    Rows,
+    /// The parts of a multipart answer are being sent; this is the next one.
+    Parts(u16),
+    /// All is in the output or named as a part of the file.
+    Written,
+}
+
+/// What the machine asks of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Open,
+    /// Try this one of the site's index pages.
+    OpenIn(u8),
+    List,
+}
+
+impl Files {
+    /// Begins with the request at hand; refuses what no path can be.
+    pub(crate) fn start(answer: &mut Answering<'_>) -> Option<Files> {
+        let mut path = std::mem::take(&mut answer.buf.path);
+        path.clear();
+        let translated = answer.cx.site.translate(answer.request().path(), &mut path);
+        answer.buf.path = path;
+        if let Err(Forbidden::Nul) = translated {
+            answer.refuse(Violation::NulInPath, Span::default());
+            return None;
+        }
+        let opened = Opened { kind: Kind::File, len: 0, modified: 0, modified_nanos: 0 };
+        Some(Files { state: State::Due(Deed::Open), opened, name: 0 })
+    }
+
+    /// Whether nothing more is to be written or named.
+    pub(crate) fn is_written(&self) -> bool {
+        self.state == State::Written
+    }
+
+    /// The action that is due, once.
+    pub(crate) fn take_deed(&mut self) -> Option<Deed> {
+        let State::Due(deed) = self.state else { return None };
+        self.state = State::Under(deed);
+        Some(deed)
+    }
+
+    /// Whether an action is under way.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Under(_))
+    }
+
+    /// Takes the answer to the action under way.
+    pub(crate) fn complete(&mut self, completion: Completion) {
+        let State::Under(deed) = self.state else { return };
+        self.state = match (deed, completion) {
+            (Deed::Open, Completion::Opened(Ok(opened))) => {
+                self.opened = opened;
+                State::Opened { index: false }
+            }
+            (Deed::OpenIn(_), Completion::Opened(Ok(opened))) if opened.kind == Kind::File => {
+                self.opened = opened;
+                State::Opened { index: true }
+            }
+            (Deed::OpenIn(_), Completion::Opened(Err(FsError::Exhausted))) => State::Failed(FsError::Exhausted),
+            (Deed::OpenIn(at), Completion::Opened(_)) => State::NoIndex(at),
+            (Deed::List, Completion::Listed(Ok(listed))) => State::Listed(listed),
+            (Deed::List, Completion::Listed(Err(error))) => State::Unlisted(error),
+            (Deed::Open, Completion::Opened(Err(error))) => State::Failed(error),
+            // A driver that answers something else than it was asked.
+            _ => State::Failed(FsError::Failed),
+        };
+    }
+
+    /// The path of the index page that is being tried, below the directory that is held.
+    pub(crate) fn index_name<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        &path[self.name as usize..]
+    }
+
+    /// Goes on as far as it can. `false`: nothing moved.
+    pub(crate) fn advance(&mut self, answer: &mut Answering<'_>) -> bool {
+        match self.state {
+            State::Due(_) | State::Under(_) | State::Written => return false,
+            State::Failed(error) => self.fail(error, answer),
+            State::Opened { index } => self.opened(index, answer),
+            State::NoIndex(at) => self.try_index(at + 1, answer),
+            State::Listed(listed) => self.listed(listed, answer),
+            State::Unlisted(FsError::Exhausted) => self.fail(FsError::Exhausted, answer),
+            State::Unlisted(_) => self.refuse(Status::NOT_FOUND, "No permission to list directory", answer),
+            State::Rows => self.rows(answer),
+            State::Parts(next) => self.part(next, answer),
+        }
+        true
+    }
+
+    fn refuse(&mut self, status: Status, message: &str, answer: &mut Answering<'_>) {
+        answer.error(status, message);
+        self.state = State::Written;
+    }
+
+    fn fail(&mut self, error: FsError, answer: &mut Answering<'_>) {
+        match error {
+            FsError::Exhausted => {
+                answer.buf.message.clear();
+                answer.buf.message.extend_from_slice(b"Too many open files");
+                answer.error_page(Status::SERVICE_UNAVAILABLE, &Page::default(), |head| {
+                    head.field("Retry-After", b"1");
+                });
+                self.state = State::Written;
+            }
+            FsError::NotFound | FsError::Denied | FsError::Failed => {
+                self.refuse(Status::NOT_FOUND, "File not found", answer);
+            }
+        }
+    }
+
+    fn opened(&mut self, index: bool, answer: &mut Answering<'_>) {
+        let slash = target::has_trailing_slash(answer.request().path());
+        match (self.opened.kind, slash) {
+            (Kind::File, _) if index => self.file(answer),
+            (Kind::File, true) => self.refuse(Status::NOT_FOUND, "File not found", answer),
+            (Kind::File, false) => self.file(answer),
+            (Kind::Directory, false) => self.redirect(answer),
+            (Kind::Directory, true) => {
+                self.name = u32::try_from(answer.buf.path.len()).expect("paths are bounded by the head");
+                self.try_index(0, answer);
+            }
+        }
+    }
+
+    /// 301 to the same target with a slash behind its path; query and escapes untouched.
+    fn redirect(&mut self, answer: &mut Answering<'_>) {
+        let mut location = std::mem::take(&mut answer.buf.page);
+        location.clear();
+        let (path, rest) = split_path(answer.request().target());
+        write_location(path, &mut location);
+        location.push(b'/');
+        write_location(rest, &mut location);
+        answer.empty(Status::MOVED_PERMANENTLY, |head| {
+            head.field("Location", &location).number("Content-Length", 0);
+        });
+        answer.buf.page = location;
+        self.state = State::Written;
+    }
+
+    /// Asks for the index page with that number, or for a listing where there are no more.
+    fn try_index(&mut self, at: u8, answer: &mut Answering<'_>) {
+        let dir = self.dir_len(answer);
+        answer.buf.path.truncate(dir);
+        match answer.cx.site.index_pages().get(usize::from(at)) {
+            Some(page) if at < u8::MAX => {
+                if dir > 0 {
+                    answer.buf.path.push(b'/');
+                }
+                self.name = u32::try_from(answer.buf.path.len()).expect("paths are bounded by the head");
+                answer.buf.path.extend_from_slice(page.as_bytes());
+                self.state = State::Due(Deed::OpenIn(at));
+            }
+            _ => {
+                answer.buf.listing.begin(answer.cx.config.limits.listing);
+                self.state = State::Due(Deed::List);
+            }
+        }
+    }
+
+    /// The length of the directory's path in `Buffers::path`, which may have an index page behind it.
+    fn dir_len(&self, answer: &Answering<'_>) -> usize {
+        let name = self.name as usize;
+        if name > 0 && name < answer.buf.path.len() { name - 1 } else { name.min(answer.buf.path.len()) }
+    }
+
+    fn listed(&mut self, listed: Listed, answer: &mut Answering<'_>) {
+        answer.buf.listing.end_batch(answer.cx.site);
+        if answer.buf.listing.overflowed() {
+            return self.refuse(Status::INTERNAL_SERVER_ERROR, "Directory too large to list", answer);
+        }
+        match listed {
+            Listed::More => self.state = State::Due(Deed::List),
+            Listed::End => self.listing(answer),
+        }
+    }
+
+    /// Begins the page of a listing: its length is known before its rows are written.
+    fn listing(&mut self, answer: &mut Answering<'_>) {
+        match conditional::evaluate(&answer.buf.head, answer.buf.input.head(), None) {
+            Verdict::Perform => {}
+            Verdict::NotModified => {
+                answer.empty(Status::NOT_MODIFIED, |_| {});
+                self.state = State::Written;
+                return;
+            }
+            Verdict::Failed => return self.refuse(Status::PRECONDITION_FAILED, "Precondition Failed", answer),
+        }
+        answer.buf.listing.end();
+        let mut start = std::mem::take(&mut answer.buf.page);
+        start.clear();
+        let mut shown = std::mem::take(&mut answer.buf.message);
+        shown.clear();
+        shown.extend(percent_encoding::percent_decode(answer.request().path()));
+        listing::write_start(&shown, &mut start);
+        let len = start.len() as u64 + answer.buf.listing.formatted() + listing::PAGE_END.len() as u64;
+        answer.head(Status::OK, None, |head| {
+            head.field("Content-type", b"text/html; charset=utf-8").number("Content-Length", len);
+        });
+        answer.body(Encoder::Length(0));
+        if answer.exchange.is_head {
+            answer.end();
+            self.state = State::Written;
+        } else {
+            answer.buf.output.bytes.extend_from_slice(&start);
+            self.state = State::Rows;
+            self.rows(answer);
+        }
+        answer.buf.page = start;
+        answer.buf.message = shown;
+    }
+
+    fn rows(&mut self, answer: &mut Answering<'_>) {
+        let enough = answer.cx.config.limits.output;
+        let more = answer.buf.listing.write(answer.cx.site, &mut answer.buf.output.bytes, enough);
+        if !more {
+            answer.buf.output.bytes.extend_from_slice(listing::PAGE_END);
+            answer.end();
+            self.state = State::Written;
+        }
+    }
+
+    /// Answers with the file: whole, in parts, or not at all.
+    fn file(&mut self, answer: &mut Answering<'_>) {
+        self.state = State::Written;
+        let validators = Validators::from(&self.opened);
+        match conditional::evaluate(&answer.buf.head, answer.buf.input.head(), Some(&validators)) {
+            Verdict::Perform => {}
+            Verdict::NotModified => {
+                let modified = self.validator_fields(answer);
+                return answer.empty(Status::NOT_MODIFIED, |head| modified.write(head));
+            }
+            Verdict::Failed => return self.refuse(Status::PRECONDITION_FAILED, "Precondition Failed", answer),
+        }
+        match self.ranges(&validators, answer) {
+            Asked::Whole => self.whole(answer),
+            Asked::Ranges if answer.buf.ranges.len() == 1 => self.one_range(answer),
+            Asked::Ranges => self.many_ranges(answer),
+            Asked::Unsatisfiable => self.unsatisfiable(answer),
+        }
+    }
+
+    /// RFC 9110 section 14.2: Range means something with GET only.
+    fn ranges(&self, validators: &Validators, answer: &mut Answering<'_>) -> Asked {
+        let bytes = answer.buf.input.head();
+        let head = &answer.buf.head;
+        if answer.exchange.is_head || !head.has(Known::Range) {
+            return Asked::Whole;
+        }
+        let Some(value) = head.single(Known::Range, bytes) else { return Asked::Whole };
+        if !conditional::if_range(head, bytes, validators, answer.cx.now.wall) {
+            return Asked::Whole;
+        }
+        range::parse(value, self.opened.len, answer.cx.config.limits.ranges, &mut answer.buf.ranges)
+    }
+
+    fn whole(&mut self, answer: &mut Answering<'_>) {
+        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
+        answer.head(Status::OK, None, |head| {
+            head.field_with("Content-type", |out| kind.append(out)).number("Content-Length", len);
+            fields.write(head);
+            head.field("Accept-Ranges", b"bytes");
+        });
+        Self::send_part(0, len, answer);
+        answer.end();
+    }
+
+    fn one_range(&mut self, answer: &mut Answering<'_>) {
+        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
+        let asked = answer.buf.ranges[0];
+        answer.head(Status::PARTIAL_CONTENT, None, |head| {
+            head.field_with("Content-type", |out| kind.append(out)).number("Content-Length", asked.len());
+            fields.write(head);
+            head.field("Accept-Ranges", b"bytes")
+                .field_with("Content-Range", |out| range::write_content_range(asked, len, out));
+        });
+        Self::send_part(asked.first, asked.len(), answer);
+        answer.end();
+    }
+
+    /// 206 with `multipart/byteranges` (RFC 9110 section 15.3.7.2); its length is that of all its parts.
+    fn many_ranges(&mut self, answer: &mut Answering<'_>) {
+        let (kind, fields) = (self.kind(answer), self.validator_fields(answer));
+        let mut part = std::mem::take(&mut answer.buf.page);
+        let mut len = 0;
+        for &asked in &answer.buf.ranges {
+            part.clear();
+            range::write_part_head(fields.tag.opaque(), |out| kind.append(out), asked, self.opened.len, &mut part);
+            len += part.len() as u64 + asked.len();
+        }
+        part.clear();
+        range::write_parts_end(fields.tag.opaque(), &mut part);
+        len += part.len() as u64;
+        answer.buf.page = part;
+        answer.head(Status::PARTIAL_CONTENT, None, |head| {
+            head.field_with("Content-type", |out| {
+                out.extend_from_slice(b"multipart/byteranges; boundary=");
+                out.extend_from_slice(fields.tag.opaque());
+            });
+            head.number("Content-Length", len);
+            fields.write(head);
+            head.field("Accept-Ranges", b"bytes");
+        });
+        answer.body(Encoder::Length(0));
+        self.part(0, answer);
+    }
+
+    /// Writes what comes before the next part, and names the part.
+    fn part(&mut self, next: u16, answer: &mut Answering<'_>) {
+        let tag = Validators::from(&self.opened).tag();
+        match answer.buf.ranges.get(usize::from(next)).copied() {
+            Some(asked) => {
+                let kind = self.kind(answer);
+                let out = &mut answer.buf.output.bytes;
+                range::write_part_head(tag.opaque(), |out| kind.append(out), asked, self.opened.len, out);
+                *answer.file = FilePart { offset: asked.first, left: asked.len() };
+                self.state = State::Parts(next + 1);
+            }
+            None => {
+                range::write_parts_end(tag.opaque(), &mut answer.buf.output.bytes);
+                answer.end();
+                self.state = State::Written;
+            }
+        }
+    }
+
+    /// 416 with the length that there is (RFC 9110 section 15.5.17).
+    fn unsatisfiable(&mut self, answer: &mut Answering<'_>) {
+        let len = self.opened.len;
+        let status = Status::RANGE_NOT_SATISFIABLE;
+        answer.buf.message.clear();
+        answer.buf.message.extend_from_slice(status.phrase().as_bytes());
+        answer.error_page(status, &Page::default(), |head| {
+            head.field_with("Content-Range", |out| out.extend_from_slice(format!("bytes */{len}").as_bytes()));
+        });
+    }
+
+    fn send_part(offset: u64, len: u64, answer: &mut Answering<'_>) {
+        answer.body(Encoder::Length(len));
+        if !answer.exchange.is_head {
+            *answer.file = FilePart { offset, left: len };
+        }
+    }
+
+    fn kind<'t>(&self, answer: &Answering<'t>) -> MediaType<'t> {
+        let kind = answer.cx.site.media_type(&answer.buf.path);
+        let textual = kind.starts_with("text/") && !kind.contains(';');
+        MediaType { kind, charset: if textual { answer.cx.site.charset() } else { None } }
+    }
+
+    fn validator_fields(&self, answer: &Answering<'_>) -> ValidatorFields {
+        let validators = Validators::from(&self.opened);
+        let modified = crate::date::imf_fixdate(validators.last_modified(answer.cx.now.wall));
+        ValidatorFields { modified, tag: validators.tag() }
+    }
+}
+
+/// The fields by which a client knows one state of a file.
+struct ValidatorFields {
+    modified: [u8; crate::date::IMF_FIXDATE_LEN],
+    tag: Tag,
+}
+
+impl ValidatorFields {
+    fn write(&self, head: &mut HeadOut<'_>) {
+        head.field("Last-Modified", &self.modified).field("ETag", self.tag.as_bytes());
+    }
+}
+
+/// A media type, with the charset where it is a text.
+struct MediaType<'t> {
+    kind: Cow<'static, str>,
+    charset: Option<&'t str>,
+}
+
+impl MediaType<'_> {
+    fn append(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.kind.as_bytes());
+        if let Some(charset) = self.charset {
+            out.extend_from_slice(b"; charset=");
+            out.extend_from_slice(charset.as_bytes());
+        }
+    }
+}
+
+/// Appends a part of a target so that it is a valid URI reference: what stands there stays, what may
+/// not stand in one (RFC 3986 section 2) is percent-encoded. A backslash too: browsers read it as a slash.
+fn write_location(text: &[u8], out: &mut Vec<u8>) {
+    use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+    const KEEP: &AsciiSet =
+        &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+    for part in percent_encode(text, KEEP) {
+        out.extend_from_slice(part.as_bytes());
+    }
+}

@@ -1,0 +1,212 @@
+//! Range requests (RFC 9110 section 14): which bytes are asked for, and the parts of an answer
+//! that has several.
+
+use std::io::Write;
+
+use crate::wire::{digits, is_token_byte};
+
+/// Bytes of a representation, both ends inclusive, as Content-Range writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteRange {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl ByteRange {
+    pub(crate) fn len(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
+/// What a Range field comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The whole representation: the field is invalid, of another unit, or asks for too much.
+    Whole,
+    /// The ranges that were collected.
+    Ranges,
+    /// None of the ranges can be satisfied: 416.
+    Unsatisfiable,
+}
+
+/// Reads a Range field for a representation of `len` bytes and collects what it asks for in
+/// `ranges`, in the order of the request. Ranges that overlap or touch become one; if more than
+/// `most` are left, the whole representation is the answer (RFC 9110 section 14.2 on abuse).
+pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>) -> Asked {
+    ranges.clear();
+    let Some(equals) = memchr::memchr(b'=', value) else { return Asked::Whole };
+    if !value[..equals].eq_ignore_ascii_case(b"bytes") {
+        return Asked::Whole;
+    }
+    let mut any = false;
+    for item in value[equals + 1..].split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        if item.is_empty() {
+            continue;
+        }
+        any = true;
+        match Spec::parse(item) {
+            None => return Asked::Whole,
+            Some(spec) => {
+                if let Some(range) = spec.within(len) {
+                    if len == 0 {
+                        // A suffix of nothing is everything, and Content-Range cannot say so.
+                        return Asked::Whole;
+                    }
+                    insert(range, ranges);
+                    if ranges.len() > most {
+                        return Asked::Whole;
+                    }
+                }
+            }
+        }
+    }
+    match (any, ranges.is_empty()) {
+        (false, _) => Asked::Whole,
+        (true, true) => Asked::Unsatisfiable,
+        (true, false) => Asked::Ranges,
+    }
+}
+
+/// RFC 9110 section 14.1.2.
+enum Spec {
+    From { first: u64, last: Option<u64> },
+    Suffix(u64),
+}
+
+impl Spec {
+    fn parse(item: &[u8]) -> Option<Spec> {
+        let dash = memchr::memchr(b'-', item)?;
+        let (first, last) = (&item[..dash], &item[dash + 1..]);
+        match (first, last) {
+            (b"", b"") => None,
+            (b"", suffix) => Some(Spec::Suffix(saturating(suffix)?)),
+            (first, b"") => Some(Spec::From { first: saturating(first)?, last: None }),
+            (first, last) => {
+                let (first, last) = (saturating(first)?, saturating(last)?);
+                (first <= last).then_some(Spec::From { first, last: Some(last) })
+            }
+        }
+    }
+
+    /// The bytes that this means of `len`; `None` if it cannot be satisfied.
+    fn within(&self, len: u64) -> Option<ByteRange> {
+        let end = len.saturating_sub(1);
+        match *self {
+            Spec::From { first, last } => {
+                (first < len).then(|| ByteRange { first, last: last.unwrap_or(end).min(end) })
+            }
+            Spec::Suffix(0) => None,
+            Spec::Suffix(suffix) => Some(ByteRange { first: len.saturating_sub(suffix), last: end }),
+        }
+    }
+}
+
+/// Digits; what does not fit 64 bits is beyond the end of any file.
+fn saturating(text: &[u8]) -> Option<u64> {
+    text.iter().all(u8::is_ascii_digit).then(|| digits(text).unwrap_or(u64::MAX))
+}
+
+/// Adds a range, joined with all that it overlaps or touches, where the first of them stood.
+fn insert(mut range: ByteRange, ranges: &mut Vec<ByteRange>) {
+    let joins =
+        |a: &ByteRange, b: &ByteRange| a.first <= b.last.saturating_add(1) && b.first <= a.last.saturating_add(1);
+    let mut place = ranges.len();
+    while let Some(at) = ranges.iter().position(|other| joins(&range, other)) {
+        let other = ranges.remove(at);
+        place = place.min(at);
+        range = ByteRange { first: range.first.min(other.first), last: range.last.max(other.last) };
+    }
+    ranges.insert(place.min(ranges.len()), range);
+}
+
+/// Appends the value of a Content-Range field.
+pub(crate) fn write_content_range(range: ByteRange, len: u64, out: &mut Vec<u8>) {
+    write!(out, "bytes {}-{}/{len}", range.first, range.last).expect("a Vec takes all");
+}
+
+/// Appends what stands between two parts of a `multipart/byteranges` body (RFC 9110 section 14.6).
+/// The boundary is the entity tag: whoever writes a file cannot know it before.
+pub(crate) fn write_part_head(
+    boundary: &[u8],
+    kind: impl FnOnce(&mut Vec<u8>),
+    range: ByteRange,
+    len: u64,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"\r\n--");
+    out.extend_from_slice(boundary);
+    out.extend_from_slice(b"\r\nContent-Type: ");
+    kind(out);
+    out.extend_from_slice(b"\r\nContent-Range: ");
+    write_content_range(range, len, out);
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends what ends a `multipart/byteranges` body.
+pub(crate) fn write_parts_end(boundary: &[u8], out: &mut Vec<u8>) {
+    debug_assert!(boundary.iter().copied().all(is_token_byte));
+    out.extend_from_slice(b"\r\n--");
+    out.extend_from_slice(boundary);
+    out.extend_from_slice(b"--\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(value: &str, len: u64) -> (Asked, Vec<(u64, u64)>) {
+        let mut ranges = Vec::new();
+        let asked = parse(value.as_bytes(), len, 4, &mut ranges);
+        (asked, ranges.iter().map(|range| (range.first, range.last)).collect())
+    }
+
+    #[test]
+    fn satisfiable() {
+        for (value, expected) in [
+            ("bytes=0-0", vec![(0, 0)]),
+            ("BYTES=0-", vec![(0, 99)]),
+            ("bytes=10-1000", vec![(10, 99)]),
+            ("bytes=99-", vec![(99, 99)]),
+            ("bytes=-1", vec![(99, 99)]),
+            ("bytes=-1000", vec![(0, 99)]),
+            ("bytes=5-99999999999999999999999", vec![(5, 99)]),
+            ("bytes=-99999999999999999999999", vec![(0, 99)]),
+            ("bytes=0-9,90-99", vec![(0, 9), (90, 99)]),
+            ("bytes=90-99 , ,0-9", vec![(90, 99), (0, 9)]),
+            ("bytes=0-9,10-19", vec![(0, 19)]),
+            ("bytes=0-9,20-29,5-25", vec![(0, 29)]),
+            ("bytes=50-59,0-9,20-29,5-55", vec![(0, 59)]),
+            ("bytes=0-9,200-", vec![(0, 9)]),
+        ] {
+            assert_eq!(asked(value, 100), (Asked::Ranges, expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn ignored_or_refused() {
+        for value in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=1",
+            "bytes=9-1",
+            "bytes=1-2-3",
+            "bytes=+1-2",
+            "lines=0-9",
+            "bytes =0-9",
+            "bytes=0-1,3-4,6-7,9-10,12-13",
+            "bytes=0-1,x",
+            "bytes=0 - 1",
+        ] {
+            assert_eq!(asked(value, 100).0, Asked::Whole, "{value}");
+        }
+        assert_eq!(asked("bytes=100-", 100).0, Asked::Unsatisfiable);
+        assert_eq!(asked("bytes=-0", 100).0, Asked::Unsatisfiable);
+        assert_eq!(asked("bytes=0-", 0).0, Asked::Unsatisfiable);
+        assert_eq!(asked("bytes=-5", 0).0, Asked::Whole);
+        assert_eq!(asked("bytes=18446744073709551615-18446744073709551615,0-0", u64::MAX).1, [(0, 0)]);
+    }
+}

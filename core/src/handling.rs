@@ -1,0 +1,87 @@
+//! What a connection does for its handler: when to call it, and what it may see of the body.
+
+use crate::buffers::Buffers;
+use crate::connection::{Connection, Task};
+use crate::context::Context;
+use crate::handler::Call;
+use crate::input::{Fault, Input};
+use crate::reply::Handling;
+use crate::wire::{Cycle, Inbound, Outbound};
+
+impl Connection {
+    /// The call that is due, once.
+    pub(crate) fn take_call(&mut self, buf: &mut Buffers, cx: &Context<'_>, over: bool) -> Option<Call> {
+        let Task::Handler(handling) = &mut self.task else { return None };
+        if over {
+            let due = handling.called && !std::mem::replace(&mut handling.told_over, true);
+            return due.then_some(Call::Over);
+        }
+        if !std::mem::replace(&mut handling.called, true) {
+            return Some(Call::Request);
+        }
+        if !matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) {
+            return None;
+        }
+        if std::mem::take(&mut handling.woken) {
+            return Some(Call::Wake);
+        }
+        if handling.wants_room && buf.output.unsent().is_empty() {
+            handling.wants_room = false;
+            return Some(Call::Room);
+        }
+        let wants_body = handling.wants_body;
+        let is_there = !matches!(self.cycle.inbound, Inbound::Body(_)) || self.body_available(buf, cx) > 0;
+        if wants_body && is_there {
+            self.handling()?.wants_body = false;
+            return Some(Call::Body);
+        }
+        None
+    }
+
+    /// The handler's state while it may still answer.
+    pub(crate) fn handling(&mut self) -> Option<&mut Handling> {
+        match &mut self.task {
+            Task::Handler(handling) if !handling.told_over && !handling.passed => Some(handling),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn sending(&mut self) -> Option<(&mut Cycle, &mut Handling)> {
+        match &mut self.task {
+            Task::Handler(handling) if !handling.told_over && !handling.passed => Some((&mut self.cycle, handling)),
+            _ => None,
+        }
+    }
+
+    /// The handler cannot keep what its head promised.
+    pub(crate) fn fail_handler(&mut self) {
+        self.handle(Input::Broken(Fault::Handler));
+    }
+
+    /// How much of the body lies unread at the front of the window, framing removed.
+    pub(crate) fn body_available(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> usize {
+        let Inbound::Body(mut decoder) = self.cycle.inbound else { return 0 };
+        match decoder.decode(buf.input.unread(), &cx.config.limits) {
+            Ok(piece) => {
+                buf.input.consume(piece.skip);
+                self.cycle.inbound = Inbound::Body(decoder);
+                if piece.end && piece.data == 0 {
+                    self.cycle.inbound_to(Inbound::Done);
+                }
+                piece.data
+            }
+            Err(violation) => {
+                self.body_violation(violation, buf, cx);
+                0
+            }
+        }
+    }
+
+    /// `n` bytes of the body were used.
+    pub(crate) fn body_took(&mut self, buf: &mut Buffers, n: usize) {
+        if let Inbound::Body(decoder) = &mut self.cycle.inbound {
+            decoder.took(n);
+            buf.input.consume(n);
+        }
+    }
+}

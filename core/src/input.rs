@@ -1,0 +1,101 @@
+//! What a driver tells a connection.
+
+use crate::step::Ticket;
+
+/// Something that happened. Bytes from the peer are no input of their own: they are written to
+/// [`Window::spare`](crate::Window::spare) and committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The peer has half-closed: nothing more will arrive.
+    Eof,
+    /// So many bytes of the last [`Transmit`](crate::Transmit) went out, counted over head, body and tail.
+    Sent(u64),
+    /// So many bytes of the last `Feed` went to the script.
+    Fed(u64),
+    /// The socket takes no more for now.
+    Blocked,
+    /// The script takes no more for now.
+    FeedBlocked,
+    /// The socket takes bytes again.
+    Writable,
+    /// The script takes bytes again.
+    Feedable,
+    /// The script has closed its output.
+    ScriptEof,
+    /// An action is done. A ticket that is not the latest one is ignored.
+    Done(Ticket, Completion),
+    /// The handler wants to be called: something that it waited for has happened.
+    Wake,
+    /// The connection is beyond use: it was reset, or the file ran short.
+    Broken(Fault),
+    /// The server is going down: finish the exchange in hand, then close.
+    Drain,
+    /// The bound of a shutdown has passed: close now.
+    Cut,
+}
+
+/// Why a connection is beyond use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The peer reset the connection or went away.
+    Peer,
+    /// The file became shorter than the length that was announced.
+    FileShrank,
+    /// The system failed to read the file.
+    File,
+    /// The handler failed after its head had gone out.
+    Handler,
+}
+
+/// How an [`Action`](crate::Action) ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// Of `Open` and `OpenIn`.
+    Opened(Result<Opened, FsError>),
+    /// Of `List`.
+    Listed(Result<Listed, FsError>),
+}
+
+/// What was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// A regular file or a directory; drivers answer anything else with [`FsError::NotFound`].
+    pub kind: Kind,
+    /// Length in bytes.
+    pub len: u64,
+    /// Time of the last modification: seconds since the Unix epoch.
+    pub modified: i64,
+    /// Time of the last modification: nanoseconds of the second.
+    pub modified_nanos: u32,
+}
+
+/// The two kinds of file that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// How far a listing has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// Some entries were pushed; there may be more.
+    More,
+    /// All entries were pushed.
+    End,
+}
+
+/// Why an action failed, as far as an answer depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FsError {
+    /// No such file, or not one that is served (a FIFO, a device, beyond the root).
+    NotFound,
+    /// The system denied it.
+    Denied,
+    /// Out of descriptors or memory: try again later.
+    Exhausted,
+    /// Anything else.
+    Failed,
+}

@@ -1,0 +1,60 @@
+//! The pure core of sanserve: an HTTP/1.x server as a state machine.
+//!
+//! A [`Connection`] is told what happened ([`Connection::handle`]) and asked what to do next
+//! ([`Connection::poll`]). It opens no socket and no file, reads no clock, starts no thread: bytes
+//! and time go in, bytes and actions come out. Whoever carries the actions out is a *driver*;
+//! `sanserve-std`, `sanserve-mio` and `sanserve-smol` are three.
+//!
+//! ```
+//! use sanserve_core::{Buffers, Config, Connection, Context, Now, Peer, Plain, Step, Tick, Wall};
+//!
+//! let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
+//! let cx = Context { config: &config, site: &Plain, now: &now };
+//! let mut buf = Buffers::new();
+//! let mut connection = Connection::new(Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
+//!
+//! buf.input.fill(b"GET /a.txt HTTP/1.1\r\nHost: example\r\n\r\n");
+//! let Step::Act(_, sanserve_core::Action::Open { path }) = connection.poll(&mut buf, &cx) else { panic!() };
+//! assert_eq!(path, b"a.txt");
+//! ```
+//!
+//! What it leaves out: everything that waits or touches the system (see `sanserve-os` and the
+//! frontends).
+
+mod buffers;
+mod config;
+mod connection;
+mod context;
+mod date;
+mod entry;
+mod error;
+mod exchange;
+mod files;
+mod handler;
+mod handling;
+mod input;
+mod page;
+mod reply;
+mod request;
+mod site;
+mod status;
+mod step;
+mod timer;
+mod wire;
+
+pub use buffers::{Buffers, Window};
+pub use config::{Config, Limits, Pace, Protocol, Timeouts};
+pub use connection::Connection;
+pub use context::{Context, Now, Peer, Tick, Wall};
+pub use entry::{Entry, scrub};
+pub use error::{After, Violation};
+pub use files::{EntryKind, Forbidden, Listing, listing_row, media_type, translate};
+pub use handler::{Call, Handler};
+pub use input::{Completion, Fault, FsError, Input, Kind, Listed, Opened};
+pub use page::{ErrorPage, escape, write as write_error_page};
+pub use reply::{Fields, HeadWriter, Misuse, Received, Reply};
+pub use request::Request;
+pub use site::{Plain, Route, Site};
+pub use status::Status;
+pub use step::{Action, Body, Close, Need, Step, Ticket, Transmit, Wait};
+pub use wire::{COUPLING, INBOUND, OUTBOUND, Transition};

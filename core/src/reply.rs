@@ -1,0 +1,302 @@
+//! How a handler answers: a view of the connection that never waits. What cannot be done now says
+//! so, and the handler is called again when it can.
+
+use crate::buffers::Buffers;
+use crate::connection::Connection;
+use crate::context::Context;
+use crate::error::Violation;
+use crate::exchange::{Answering, Page};
+use crate::request::Request;
+use crate::status::Status;
+use crate::wire::{self, Encoder, Inbound, Outbound, is_token_byte};
+
+/// Something a handler must not do. Nothing of it reaches the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// A field name that is no token, or a value with CR, LF, NUL or another control character.
+    Field,
+    /// A field that frames the message or ends the connection is not the handler's to write.
+    Framing,
+    /// A second head, or a body before the head.
+    Order,
+    /// More body than the length that was announced, or a body where there is none.
+    TooMuch,
+    /// The exchange is over, or another task answers it.
+    Over,
+}
+
+impl std::fmt::Display for Misuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Misuse::Field => "a field name or value with a character that it cannot have",
+            Misuse::Framing => "a field that frames the message is not the handler's to write",
+            Misuse::Order => "a second head, or a body before the head",
+            Misuse::TooMuch => "more body than was announced",
+            Misuse::Over => "the exchange is over",
+        })
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// What [`Reply::receive`] found of the request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received<'r> {
+    /// These bytes; take them with [`Reply::consume`].
+    Data(&'r [u8]),
+    /// Nothing yet: the handler is called with `Call::Body` when there is.
+    Pending,
+    /// The body is complete, or there was none.
+    End,
+}
+
+/// The state of a handler's exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Handling {
+    /// It has been called with the request.
+    pub(crate) called: bool,
+    /// It waits for more of the body.
+    pub(crate) wants_body: bool,
+    /// It waits for room.
+    pub(crate) wants_room: bool,
+    /// The driver has passed on a wake-up.
+    pub(crate) woken: bool,
+    /// It has been told that the exchange is over.
+    pub(crate) told_over: bool,
+    /// It has handed the request on to the files.
+    pub(crate) passed: bool,
+}
+
+/// A connection while its handler is called.
+pub struct Reply<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) buf: &'a mut Buffers,
+    pub(crate) cx: &'a Context<'a>,
+}
+
+impl Reply<'_> {
+    /// The request.
+    #[must_use]
+    pub fn request(&self) -> Request<'_> {
+        Request { head: &self.buf.head, bytes: self.buf.input.head(), peer: self.connection.peer() }
+    }
+
+    /// Begins the answer. The head goes out with the first of its body.
+    pub fn respond(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
+        self.check_head()?;
+        Ok(HeadWriter {
+            answer: self.connection.answering(self.buf, self.cx),
+            status,
+            fields: Vec::new(),
+            length: None,
+        })
+    }
+
+    /// Answers with an error page (Python's `send_error`).
+    pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> Result<(), Misuse> {
+        self.check_head()?;
+        let answer = &mut self.connection.answering(self.buf, self.cx);
+        answer.buf.message.clear();
+        answer.buf.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
+        answer.error_page(status, &Page { explanation, quotes_peer: false }, |_| {});
+        Ok(())
+    }
+
+    /// Appends to the body as much of `data` as there is room for, and says how much that was. If
+    /// it was not all, the handler is called with `Call::Room` later.
+    pub fn offer(&mut self, data: &[u8]) -> Result<usize, Misuse> {
+        let limit = self.cx.config.limits.output;
+        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
+        let Outbound::Body(encoder) = &mut cycle.outbound else { return Err(Misuse::Order) };
+        let out = &mut self.buf.output.bytes;
+        let n = data.len().min(limit.saturating_sub(out.len()));
+        handling.wants_room = n < data.len();
+        if n == 0 {
+            return Ok(0);
+        }
+        match encoder {
+            Encoder::Length(left) => {
+                *left = left.checked_sub(n as u64).ok_or(Misuse::TooMuch)?;
+                out.extend_from_slice(&data[..n]);
+            }
+            Encoder::Chunked => wire::chunk(&data[..n], out),
+            Encoder::Close => out.extend_from_slice(&data[..n]),
+            // HEAD: what a GET would send is taken and dropped.
+            Encoder::None => {}
+        }
+        Ok(n)
+    }
+
+    /// Ends the body. If less came than was announced, the connection is cut.
+    pub fn finish(&mut self) -> Result<(), Misuse> {
+        let (cycle, _) = self.connection.sending().ok_or(Misuse::Over)?;
+        match cycle.outbound {
+            Outbound::Body(Encoder::Length(1..)) => {
+                self.connection.fail_handler();
+                return Err(Misuse::TooMuch);
+            }
+            Outbound::Body(Encoder::Chunked) => self.buf.output.bytes.extend_from_slice(wire::LAST_CHUNK),
+            Outbound::Body(_) => {}
+            _ => return Err(Misuse::Order),
+        }
+        self.connection.answering(self.buf, self.cx).end();
+        Ok(())
+    }
+
+    /// What has come of the request's body.
+    pub fn receive(&mut self) -> Received<'_> {
+        if let Inbound::Done | Inbound::Closed = self.connection.cycle().inbound {
+            return Received::End;
+        }
+        self.connection.send_continue(self.buf, self.cx);
+        let available = self.connection.body_available(self.buf, self.cx);
+        match available {
+            0 if matches!(self.connection.cycle().inbound, Inbound::Body(_)) => Received::Pending,
+            0 => Received::End,
+            n => Received::Data(&self.buf.input.unread()[..n]),
+        }
+    }
+
+    /// Takes `n` bytes of what [`receive`](Self::receive) found.
+    ///
+    /// # Panics
+    /// If that is more than was found.
+    pub fn consume(&mut self, n: usize) {
+        let available = self.connection.body_available(self.buf, self.cx);
+        assert!(n <= available, "consumed more than was received");
+        self.connection.body_took(self.buf, n);
+    }
+
+    /// Lets the files answer instead.
+    pub fn pass(&mut self) -> Result<(), Misuse> {
+        self.check_head()?;
+        self.connection.handling().ok_or(Misuse::Over)?.passed = true;
+        Ok(())
+    }
+
+    /// Lets the connection end behind this answer (Python's `close_connection`).
+    pub fn close(&mut self) {
+        self.connection.exchange_mut().keep_alive = false;
+    }
+
+    fn check_head(&mut self) -> Result<(), Misuse> {
+        if self.connection.handling().is_none() {
+            return Err(Misuse::Over);
+        }
+        match self.connection.cycle().outbound {
+            Outbound::Owed => Ok(()),
+            Outbound::Body(_) => Err(Misuse::Order),
+            _ => Err(Misuse::Over),
+        }
+    }
+}
+
+/// The head of an answer that is being written. Nothing goes out before [`send`](Self::send).
+pub struct HeadWriter<'r> {
+    answer: Answering<'r>,
+    status: Status,
+    fields: Vec<u8>,
+    length: Option<u64>,
+}
+
+impl HeadWriter<'_> {
+    /// Adds a field.
+    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
+        Fields::new(&mut self.fields).add(name, value.as_ref())?;
+        Ok(self)
+    }
+
+    /// Announces the length of the body. Without it, the body is chunked, or ends with the
+    /// connection for HTTP/1.0.
+    #[must_use]
+    pub fn length(mut self, length: u64) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// Ends the head.
+    pub fn send(mut self) -> Result<(), Misuse> {
+        let exchange = &mut *self.answer.exchange;
+        let (encoder, bodiless) = match (self.length, exchange.is_11) {
+            _ if self.status.is_bodiless() => (Encoder::None, true),
+            (Some(length), _) => (Encoder::Length(length), false),
+            (None, true) if self.answer.cx.config.protocol == crate::Protocol::Http11 => (Encoder::Chunked, false),
+            (None, _) => {
+                exchange.keep_alive = false;
+                (Encoder::Close, false)
+            }
+        };
+        let (fields, length) = (&self.fields, self.length);
+        self.answer.head(self.status, None, |head| {
+            head.raw().extend_from_slice(fields);
+            match encoder {
+                Encoder::Length(_) if !bodiless => {
+                    head.number("Content-Length", length.unwrap_or_default());
+                }
+                Encoder::Chunked => {
+                    head.field("Transfer-Encoding", b"chunked");
+                }
+                _ => {}
+            }
+        });
+        self.answer.body(encoder);
+        Ok(())
+    }
+}
+
+/// Adds fields to a head, after checking them.
+pub struct Fields<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+/// Fields that say where a message ends or a connection does.
+const FRAMING: [&str; 4] = ["Content-Length", "Transfer-Encoding", "Connection", "Trailer"];
+
+impl<'o> Fields<'o> {
+    pub(crate) fn new(out: &'o mut Vec<u8>) -> Fields<'o> {
+        Fields { out }
+    }
+
+    /// Adds a field.
+    pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
+        let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
+        if !name_fits || value.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+            return Err(Misuse::Field);
+        }
+        if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
+            return Err(Misuse::Framing);
+        }
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// The interim answer that lets a waiting peer send its body (RFC 9110 section 10.1.1).
+    pub(crate) fn send_continue(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+        let exchange = self.exchange_mut();
+        if !std::mem::take(&mut exchange.continue_due) || exchange.status.is_some() {
+            return;
+        }
+        let request = Request { head: &buf.head, bytes: buf.input.head(), peer: self.peer() };
+        match cx.site.expect_continue(&request) {
+            Ok(()) => {
+                const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+                buf.output.bytes.extend_from_slice(INTERIM);
+                self.exchange_mut().head_left += INTERIM.len() as u32;
+            }
+            Err(status) => {
+                self.exchange_mut().keep_alive = false;
+                let mut answer = self.answering(buf, cx);
+                if status == Status::EXPECTATION_FAILED {
+                    answer.refuse(Violation::UnknownExpectation, wire::Span::default());
+                } else {
+                    answer.error(status, status.phrase());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The view of a request: spans into the input window, valid until its exchange is finished.
+
+use crate::context::Peer;
+use crate::wire::{Head, Target, framing_host};
+
+/// A request whose head has been read.
+#[derive(Clone, Copy)]
+pub struct Request<'b> {
+    pub(crate) head: &'b Head,
+    pub(crate) bytes: &'b [u8],
+    pub(crate) peer: Peer,
+}
+
+impl<'b> Request<'b> {
+    /// The other end (Python's `client_address`).
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The request line without its line end (Python's `requestline`).
+    #[must_use]
+    pub fn line(&self) -> &'b [u8] {
+        self.head.line.of_bytes(self.bytes)
+    }
+
+    /// The method, case-sensitive (Python's `command`).
+    #[must_use]
+    pub fn method(&self) -> &'b [u8] {
+        self.head.method_name.of_bytes(self.bytes)
+    }
+
+    /// The target as it came, but with several leading slashes collapsed to one, as Python's
+    /// `path` has it (gh-87389).
+    #[must_use]
+    pub fn target(&self) -> &'b [u8] {
+        let text = self.head.target_text.of_bytes(self.bytes);
+        if self.head.target == Target::Origin { collapse(text) } else { text }
+    }
+
+    /// The path of the target, without query, not decoded; `*` for the asterisk form.
+    #[must_use]
+    pub fn path(&self) -> &'b [u8] {
+        split_path(self.path_and_query()).0
+    }
+
+    /// The query of the target without the `?`, not decoded; `None` if there is none.
+    #[must_use]
+    pub fn query(&self) -> Option<&'b [u8]> {
+        let rest = split_path(self.path_and_query()).1.strip_prefix(b"?")?;
+        Some(rest.split(|&byte| byte == b'#').next().unwrap_or_default())
+    }
+
+    /// The version as it came (Python's `request_version`).
+    #[must_use]
+    pub fn version(&self) -> &'b [u8] {
+        self.head.version.of_bytes(self.bytes)
+    }
+
+    /// The host that is asked: the authority of an absolute target, else the Host field.
+    #[must_use]
+    pub fn host(&self) -> Option<&'b [u8]> {
+        framing_host(self.head, self.bytes)
+    }
+
+    /// The fields in the order in which they came, names as they came (Python's `headers`).
+    pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
+        let bytes = self.bytes;
+        self.head.fields.iter().map(move |field| (field.name.of_bytes(bytes), field.value.of_bytes(bytes)))
+    }
+
+    /// The value of the first field with that name, whatever its case.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
+        self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// Path and query of an origin or absolute target.
+    pub(crate) fn path_and_query(&self) -> &'b [u8] {
+        let text = self.head.target_text.of_bytes(self.bytes);
+        match self.head.target {
+            Target::Origin => collapse(text),
+            // RFC 9112 section 3.2.2: an absolute target without path means `/`.
+            Target::Absolute { path, .. } => match &text[path as usize..] {
+                rest @ [b'/', ..] => collapse(rest),
+                [] => b"/",
+                rest => rest,
+            },
+            Target::Asterisk | Target::Authority => text,
+        }
+    }
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Request({})", self.line().escape_ascii())
+    }
+}
+
+/// Collapses leading slashes: a path must never read as `//host` (gh-87389).
+fn collapse(path: &[u8]) -> &[u8] {
+    let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
+    &path[slashes.saturating_sub(1)..]
+}
+
+/// Splits a target into its path and the rest, which begins with `?` or `#` or is empty.
+pub(crate) fn split_path(target: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr::memchr2(b'?', b'#', target).unwrap_or(target.len());
+    target.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    fn with<R>(target: &str, check: impl FnOnce(Request<'_>) -> R) -> R {
+        let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\n\r\n").into_bytes();
+        let mut head = Head::default();
+        head.parse(&bytes).unwrap();
+        let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)));
+        check(Request { head: &head, bytes: &bytes, peer })
+    }
+
+    #[test]
+    fn targets() {
+        for (text, target, path, query, host) in [
+            ("/a?b#c", "/a?b#c", "/a", Some("b"), "a"),
+            ("///a//b", "/a//b", "/a//b", None, "a"),
+            ("/a#b?c", "/a#b?c", "/a", None, "a"),
+            ("http://h:1/a?", "http://h:1/a?", "/a", Some(""), "h:1"),
+            ("http://h//a", "http://h//a", "/a", None, "h"),
+            ("http://h", "http://h", "/", None, "h"),
+            ("http://h?q", "http://h?q", "", Some("q"), "h"),
+        ] {
+            with(text, |request| {
+                assert_eq!(request.target(), target.as_bytes(), "{text}");
+                assert_eq!(request.path(), path.as_bytes(), "{text}");
+                assert_eq!(request.query(), query.map(str::as_bytes), "{text}");
+                assert_eq!(request.host(), Some(host.as_bytes()), "{text}");
+            });
+        }
+    }
+
+    #[test]
+    fn fields_are_found_whatever_their_case() {
+        with("/", |request| {
+            assert_eq!(request.field("x-A"), Some(&b"1"[..]));
+            assert_eq!(request.fields().count(), 3);
+            assert_eq!(request.field("none"), None);
+        });
+    }
+}

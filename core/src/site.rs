@@ -1,0 +1,89 @@
+//! The decisions that people override in Python's `BaseHTTPRequestHandler` and
+//! `SimpleHTTPRequestHandler`. Every method is pure and defaults to what Python does.
+
+use std::borrow::Cow;
+
+use crate::files::{self, EntryKind};
+use crate::page::{self, ErrorPage};
+use crate::reply::Fields;
+use crate::request::Request;
+use crate::status::Status;
+
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// The files below the root.
+    #[default]
+    Files,
+    /// The embedder's handler.
+    Handler,
+}
+
+/// What a site decides. Implement it on a type of your own to change one thing; the rest stays.
+pub trait Site {
+    /// Who answers. Default: files.
+    fn route(&self, request: &Request<'_>) -> Route {
+        let _ = request;
+        Route::Files
+    }
+
+    /// The value of the `Server` field (Python's `version_string`). Default: `sanserve/{version}`.
+    fn server(&self) -> &str {
+        concat!("sanserve/", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// The names that stand for a directory, first match wins (Python's `index_pages`).
+    fn index_pages(&self) -> &[Cow<'static, str>] {
+        const PAGES: &[Cow<'static, str>] = &[Cow::Borrowed("index.html"), Cow::Borrowed("index.htm")];
+        PAGES
+    }
+
+    /// The media type of a file, by its path below the root (Python's `guess_type`).
+    fn media_type(&self, path: &[u8]) -> Cow<'static, str> {
+        Cow::Borrowed(files::media_type(path))
+    }
+
+    /// The charset that `text/*` types without parameters are given. Default: `utf-8`.
+    fn charset(&self) -> Option<&str> {
+        Some("utf-8")
+    }
+
+    /// Adds fields to an answer before its head ends (what people override `end_headers` for).
+    fn fields(&self, request: &Request<'_>, status: Status, fields: &mut Fields<'_>) {
+        let _ = (request, status, fields);
+    }
+
+    /// Whether a request body announced by `Expect: 100-continue` is welcome (Python's
+    /// `handle_expect_100`). `Err` is the final status instead.
+    fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
+        let _ = request;
+        Ok(())
+    }
+
+    /// Writes the page of an error (Python's `error_message_format`).
+    fn error_page(&self, page: &ErrorPage<'_>, out: &mut Vec<u8>) {
+        page::write(page, out);
+    }
+
+    /// The media type of that page (Python's `error_content_type`).
+    fn error_type(&self) -> &str {
+        "text/html;charset=utf-8"
+    }
+
+    /// Writes one row of a directory listing.
+    fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
+        files::listing_row(name, kind, out);
+    }
+
+    /// Appends the path below the root that a target's path means (Python's `translate_path`).
+    /// `path` has no query; the result obeys the rules of [`Action::Open`](crate::Action::Open).
+    fn translate(&self, path: &[u8], out: &mut Vec<u8>) -> Result<(), files::Forbidden> {
+        files::translate(path, out)
+    }
+}
+
+/// The site that changes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plain;
+
+impl Site for Plain {}

@@ -1,0 +1,140 @@
+//! Status codes: the phrase and the explanation of each, as Python's `http.HTTPStatus` has them.
+
+use std::fmt;
+
+/// A status code, 100 to 999.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Status(u16);
+
+impl Status {
+    /// A status code; `None` unless it has three digits.
+    #[must_use]
+    pub const fn new(code: u16) -> Option<Status> {
+        if code >= 100 && code <= 999 { Some(Status(code)) } else { None }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        self.0
+    }
+
+    /// The reason phrase; `???` for a code that the table does not have.
+    #[must_use]
+    pub fn phrase(self) -> &'static str {
+        self.row().map_or("???", |row| row.1)
+    }
+
+    /// What the error page explains; `???` for a code that the table does not have.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        self.row().map_or("???", |row| row.2)
+    }
+
+    /// Whether an answer with this status has no content, whatever the request was
+    /// (RFC 9110 section 6.4.1; 205 by section 15.3.6).
+    #[must_use]
+    pub const fn is_bodiless(self) -> bool {
+        matches!(self.0, 100..=199 | 204 | 205 | 304)
+    }
+
+    fn row(self) -> Option<&'static (u16, &'static str, &'static str)> {
+        TABLE.binary_search_by_key(&self.0, |row| row.0).ok().map(|at| &TABLE[at])
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, self.phrase())
+    }
+}
+
+macro_rules! named {
+    ($($name:ident = $code:literal),* $(,)?) => {
+        impl Status {
+            $(#[doc = concat!("Status ", $code, ".")] pub const $name: Status = Status($code);)*
+        }
+    };
+}
+
+named! {
+    CONTINUE = 100, OK = 200, NO_CONTENT = 204, PARTIAL_CONTENT = 206, MOVED_PERMANENTLY = 301, FOUND = 302,
+    NOT_MODIFIED = 304, BAD_REQUEST = 400, UNAUTHORIZED = 401, FORBIDDEN = 403, NOT_FOUND = 404, METHOD_NOT_ALLOWED = 405,
+    REQUEST_TIMEOUT = 408, LENGTH_REQUIRED = 411, PRECONDITION_FAILED = 412, CONTENT_TOO_LARGE = 413, URI_TOO_LONG = 414,
+    RANGE_NOT_SATISFIABLE = 416, EXPECTATION_FAILED = 417, FIELDS_TOO_LARGE = 431, INTERNAL_SERVER_ERROR = 500,
+    NOT_IMPLEMENTED = 501, BAD_GATEWAY = 502, SERVICE_UNAVAILABLE = 503, GATEWAY_TIMEOUT = 504, VERSION_NOT_SUPPORTED = 505,
+}
+
+/// Code, phrase, explanation; ordered by code. Where Python explains nothing, RFC 9110 does.
+const TABLE: &[(u16, &str, &str)] = &[
+    (100, "Continue", "Request received, please continue"),
+    (101, "Switching Protocols", "Switching to new protocol; obey Upgrade header"),
+    (102, "Processing", "Server is processing the request"),
+    (103, "Early Hints", "Server is likely to send a final response with these fields"),
+    (200, "OK", "Request fulfilled, document follows"),
+    (201, "Created", "Document created, URL follows"),
+    (202, "Accepted", "Request accepted, processing continues off-line"),
+    (203, "Non-Authoritative Information", "Request fulfilled from cache"),
+    (204, "No Content", "Request fulfilled, nothing follows"),
+    (205, "Reset Content", "Clear input form for further input"),
+    (206, "Partial Content", "Partial content follows"),
+    (207, "Multi-Status", "Response carries several statuses"),
+    (208, "Already Reported", "Members have been listed already"),
+    (226, "IM Used", "Response is the result of instance manipulations"),
+    (300, "Multiple Choices", "Object has several resources -- see URI list"),
+    (301, "Moved Permanently", "Object moved permanently -- see URI list"),
+    (302, "Found", "Object moved temporarily -- see URI list"),
+    (303, "See Other", "Object moved -- see Method and URL list"),
+    (304, "Not Modified", "Document has not changed since given time"),
+    (305, "Use Proxy", "You must use proxy specified in Location to access this resource"),
+    (307, "Temporary Redirect", "Object moved temporarily -- see URI list"),
+    (308, "Permanent Redirect", "Object moved permanently -- see URI list"),
+    (400, "Bad Request", "Bad request syntax or unsupported method"),
+    (401, "Unauthorized", "No permission -- see authorization schemes"),
+    (402, "Payment Required", "No payment -- see charging schemes"),
+    (403, "Forbidden", "Request forbidden -- authorization will not help"),
+    (404, "Not Found", "Nothing matches the given URI"),
+    (405, "Method Not Allowed", "Specified method is invalid for this resource"),
+    (406, "Not Acceptable", "URI not available in preferred format"),
+    (407, "Proxy Authentication Required", "You must authenticate with this proxy before proceeding"),
+    (408, "Request Timeout", "Request timed out; try again later"),
+    (409, "Conflict", "Request conflict"),
+    (410, "Gone", "URI no longer exists and has been permanently removed"),
+    (411, "Length Required", "Client must specify Content-Length"),
+    (412, "Precondition Failed", "Precondition in headers is false"),
+    (413, "Content Too Large", "Entity is too large"),
+    (414, "URI Too Long", "URI is too long"),
+    (415, "Unsupported Media Type", "Entity body in unsupported format"),
+    (416, "Range Not Satisfiable", "Cannot satisfy request range"),
+    (417, "Expectation Failed", "Expect condition could not be satisfied"),
+    (418, "I'm a Teapot", "Server refuses to brew coffee because it is a teapot."),
+    (421, "Misdirected Request", "Server is not able to produce a response"),
+    (422, "Unprocessable Content", "Server understands the content but cannot process it"),
+    (423, "Locked", "Resource is locked"),
+    (424, "Failed Dependency", "Another request on which this one depends has failed"),
+    (425, "Too Early", "Server is unwilling to process a request that might be replayed"),
+    (426, "Upgrade Required", "Client must switch to another protocol"),
+    (428, "Precondition Required", "The origin server requires the request to be conditional"),
+    (429, "Too Many Requests", "The user has sent too many requests in a given amount of time (\"rate limiting\")"),
+    (
+        431,
+        "Request Header Fields Too Large",
+        "The server is unwilling to process the request because its header fields are too large",
+    ),
+    (
+        451,
+        "Unavailable For Legal Reasons",
+        "The server is denying access to the resource as a consequence of a legal demand",
+    ),
+    (500, "Internal Server Error", "Server got itself in trouble"),
+    (501, "Not Implemented", "Server does not support this operation"),
+    (502, "Bad Gateway", "Invalid responses from another server/proxy"),
+    (503, "Service Unavailable", "The server cannot process the request due to a high load"),
+    (504, "Gateway Timeout", "The gateway server did not receive a timely response"),
+    (505, "HTTP Version Not Supported", "Cannot fulfill request"),
+    (506, "Variant Also Negotiates", "Server has an internal configuration error"),
+    (507, "Insufficient Storage", "Server cannot store what the request needs"),
+    (508, "Loop Detected", "Server found an endless loop"),
+    (510, "Not Extended", "Request needs further extensions"),
+    (511, "Network Authentication Required", "The client needs to authenticate to gain network access"),
+];

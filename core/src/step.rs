@@ -1,0 +1,152 @@
+//! What a connection wants of its driver.
+
+use crate::context::Tick;
+use crate::entry::Entry;
+use crate::files::Listing;
+use crate::handler::Call;
+
+/// The next thing to do. `Send`, `Feed` and `Wait` repeat until they are answered; the others come once.
+#[must_use]
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Send to the socket; answer with `Sent`, `Blocked` or `Broken`.
+    Send(Transmit<'a>),
+    /// Write to the script's input; answer with `Fed` or `FeedBlocked`.
+    Feed(&'a [u8]),
+    /// Do something with the file system or a process; answer with `Done(ticket, ..)`.
+    Act(Ticket, Action<'a>),
+    /// Call the handler with this and the connection's [`Reply`](crate::Reply).
+    Call(Call),
+    /// An exchange is over: log it, release its file, directory and script.
+    Finished(Entry<'a>),
+    /// Nothing to do until something happens. The only step that ends a turn.
+    Wait(Wait),
+    /// Half-close the socket for writing and go on reading (RFC 9112 section 9.6).
+    Shut,
+    /// Close the connection. Nothing comes after it.
+    Close(Close),
+}
+
+/// Bytes to send, in this order: `head`, `body`, `tail`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit<'a> {
+    /// First.
+    pub head: &'a [u8],
+    /// Second.
+    pub body: Body<'a>,
+    /// Third.
+    pub tail: &'a [u8],
+    /// More will follow at once (for `MSG_MORE`).
+    pub more: bool,
+}
+
+impl Transmit<'_> {
+    /// The number of bytes in all three parts.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        let body = match self.body {
+            Body::None => 0,
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::File { len, .. } => len,
+        };
+        self.head.len() as u64 + body + self.tail.len() as u64
+    }
+
+    /// Whether there is nothing to send. Never so in a step.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The middle of a [`Transmit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Nothing.
+    None,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// A part of the file that the driver opened for this exchange.
+    File {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is; never 0.
+        len: u64,
+    },
+}
+
+/// Names one action of one connection, so that a late answer cannot hit another exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ticket(pub(crate) u32);
+
+impl Ticket {
+    /// The bare number, for a record of what happened.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// Something only a driver can do.
+#[derive(Debug)]
+pub enum Action<'a> {
+    /// Open a file or directory beneath the root and hold it until `Finished`. The path has no
+    /// leading `/`, no empty, `.` or `..` component, no NUL; it is empty for the root itself.
+    Open {
+        /// The path: any bytes but NUL.
+        path: &'a [u8],
+    },
+    /// Open a regular file in the directory that is held; anything else is [`FsError::NotFound`](crate::FsError::NotFound).
+    OpenIn {
+        /// The path below that directory.
+        path: &'a [u8],
+    },
+    /// Push some entries of the directory that is held.
+    List {
+        /// Where they go.
+        into: &'a mut Listing,
+    },
+}
+
+/// What the connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The events that matter. Others may be told too; they are noted.
+    pub need: Need,
+    /// When to poll again at the latest; later than now.
+    pub deadline: Option<Tick>,
+    /// Between exchanges, with nothing buffered: the [`Buffers`](crate::Buffers) may serve others meanwhile.
+    pub idle: bool,
+}
+
+/// The events that a waiting connection needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes from the peer: there is room in `Buffers::input`.
+    pub read: bool,
+    /// Room in the socket.
+    pub write: bool,
+    /// Bytes from the script.
+    pub script_read: bool,
+    /// Room in the script's input.
+    pub script_write: bool,
+    /// An answer to an action.
+    pub completion: bool,
+    /// The handler: [`Input::Wake`](crate::Input::Wake).
+    pub handler: bool,
+}
+
+/// Why a connection closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// All is said: the peer or the answer asked for it.
+    Done,
+    /// The peer was silent between exchanges for longer than `timeouts.keep_alive`.
+    Idle,
+    /// The peer was too slow, or did not stop sending.
+    Timeout,
+    /// The connection broke, or an answer could not be completed.
+    Broken,
+    /// The server goes down.
+    Drained,
+}

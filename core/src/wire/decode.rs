@@ -1,0 +1,298 @@
+//! Request bodies, decoded piece by piece where they lie: by length and chunked (RFC 9112 section 7.1).
+//!
+//! The decoder never copies and never holds a byte. It says how many bytes of framing to pass over
+//! and how many bytes of data follow, and every state has a bound, so that a body which never gets
+//! anywhere is refused instead of being waited for.
+
+use crate::config::Limits;
+use crate::error::Violation;
+
+/// Where in a body the next byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decoder {
+    /// So many bytes are to come.
+    Length(u64),
+    /// Chunked.
+    Chunked(Chunked),
+}
+
+/// What the bytes at hand are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Framing to pass over first.
+    pub(crate) skip: usize,
+    /// Then this much data.
+    pub(crate) data: usize,
+    /// The body ends behind what was passed over.
+    pub(crate) end: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunked {
+    state: State,
+    /// Bytes of the line, or of the trailer section, so far.
+    counted: u32,
+    /// Bytes of the chunk that are still to come.
+    left: u64,
+    /// Data bytes that may still come in all chunks together.
+    budget: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    SizeFirst,
+    Size,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    LastLf,
+    End,
+}
+
+impl Decoder {
+    pub(crate) fn chunked(limits: &Limits) -> Decoder {
+        Decoder::Chunked(Chunked { state: State::SizeFirst, counted: 0, left: 0, budget: limits.body })
+    }
+
+    /// Looks at unread bytes: what to pass over, and how much data follows. With neither data nor
+    /// end, more bytes are needed. Pass over `skip` bytes; then tell with [`took`](Self::took) how
+    /// much of the data was used.
+    pub(crate) fn decode(&mut self, bytes: &[u8], limits: &Limits) -> Result<Piece, Violation> {
+        match self {
+            Decoder::Length(left) => {
+                let data = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(Piece { skip: 0, data, end: *left == 0 })
+            }
+            Decoder::Chunked(chunked) => chunked.decode(bytes, limits),
+        }
+    }
+
+    /// `n` bytes of data were used.
+    pub(crate) fn took(&mut self, n: usize) {
+        match self {
+            Decoder::Length(left) => *left -= n as u64,
+            Decoder::Chunked(chunked) => {
+                chunked.left -= n as u64;
+                if chunked.left == 0 {
+                    chunked.state = State::DataCr;
+                }
+            }
+        }
+    }
+
+    /// A lower bound of what is still to come.
+    pub(crate) fn at_least(&self) -> u64 {
+        match self {
+            Decoder::Length(left) => *left,
+            Decoder::Chunked(chunked) => chunked.left,
+        }
+    }
+}
+
+impl Chunked {
+    fn decode(&mut self, bytes: &[u8], limits: &Limits) -> Result<Piece, Violation> {
+        for (at, &byte) in bytes.iter().enumerate() {
+            match self.state {
+                State::Data => {
+                    let rest = bytes.len() - at;
+                    let data = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest);
+                    return Ok(Piece { skip: at, data, end: false });
+                }
+                State::End => return Ok(Piece { skip: at, data: 0, end: true }),
+                _ => self.framing(byte, limits)?,
+            }
+        }
+        Ok(Piece { skip: bytes.len(), data: 0, end: self.state == State::End })
+    }
+
+    /// One byte that is not data.
+    fn framing(&mut self, byte: u8, limits: &Limits) -> Result<(), Violation> {
+        self.state = match self.state {
+            State::SizeFirst | State::Size => {
+                self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
+                match (byte, self.state) {
+                    (b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F', _) => {
+                        let digit = char::from(byte).to_digit(16).expect("a hexadecimal digit");
+                        self.left = self
+                            .left
+                            .checked_mul(16)
+                            .and_then(|n| n.checked_add(u64::from(digit)))
+                            .ok_or(Violation::MalformedChunkSize)?;
+                        State::Size
+                    }
+                    (b';', State::Size) => State::Extension,
+                    (b'\r', State::Size) => State::SizeLf,
+                    (b'\n', _) => return Err(Violation::BareLf),
+                    _ => return Err(Violation::MalformedChunkSize),
+                }
+            }
+            // RFC 9112 section 7.1.1: "A recipient MUST ignore unrecognized chunk extensions."
+            State::Extension => {
+                self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
+                match byte {
+                    b'\r' => State::SizeLf,
+                    b'\n' => return Err(Violation::BareLf),
+                    b'\t' | b' '..=b'~' | 0x80.. => State::Extension,
+                    _ => return Err(Violation::MalformedChunkExtension),
+                }
+            }
+            State::SizeLf => {
+                lf(byte, Violation::BareCr)?;
+                self.budget = self.budget.checked_sub(self.left).ok_or(Violation::BodyTooLarge)?;
+                self.counted = 0;
+                if self.left == 0 { State::TrailerStart } else { State::Data }
+            }
+            State::DataCr => match byte {
+                b'\r' => State::DataLf,
+                _ => return Err(Violation::ChunkEnd),
+            },
+            State::DataLf => {
+                lf(byte, Violation::ChunkEnd)?;
+                State::SizeFirst
+            }
+            State::TrailerStart => {
+                self.count(limits.trailers, Violation::TrailersTooLarge)?;
+                match byte {
+                    b'\r' => State::LastLf,
+                    b'\n' => return Err(Violation::BareLf),
+                    _ if super::head::is_token_byte(byte) => State::TrailerName,
+                    _ => return Err(Violation::MalformedTrailer),
+                }
+            }
+            State::TrailerName => {
+                self.count(limits.trailers, Violation::TrailersTooLarge)?;
+                match byte {
+                    b':' => State::TrailerValue,
+                    _ if super::head::is_token_byte(byte) => State::TrailerName,
+                    _ => return Err(Violation::MalformedTrailer),
+                }
+            }
+            State::TrailerValue => {
+                self.count(limits.trailers, Violation::TrailersTooLarge)?;
+                match byte {
+                    b'\r' => State::TrailerLf,
+                    b'\n' => return Err(Violation::BareLf),
+                    b'\t' | b' '..=b'~' | 0x80.. => State::TrailerValue,
+                    _ => return Err(Violation::MalformedTrailer),
+                }
+            }
+            State::TrailerLf => {
+                lf(byte, Violation::BareCr)?;
+                State::TrailerStart
+            }
+            State::LastLf => {
+                lf(byte, Violation::BareCr)?;
+                State::End
+            }
+            State::Data | State::End => unreachable!("data and the end are no framing"),
+        };
+        Ok(())
+    }
+
+    fn count(&mut self, most: usize, violation: Violation) -> Result<(), Violation> {
+        self.counted += 1;
+        if self.counted as usize > most { Err(violation) } else { Ok(()) }
+    }
+}
+
+fn lf(byte: u8, otherwise: Violation) -> Result<(), Violation> {
+    if byte == b'\n' { Ok(()) } else { Err(otherwise) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `text`, `step` bytes at a time: the data and what stands behind the body.
+    fn decode(text: &[u8], step: usize, limits: &Limits) -> Result<Option<(Vec<u8>, Vec<u8>)>, Violation> {
+        let mut decoder = Decoder::chunked(limits);
+        let mut data = Vec::new();
+        let mut unread = Vec::new();
+        let mut rest = text;
+        loop {
+            let piece = decoder.decode(&unread, limits)?;
+            unread.drain(..piece.skip);
+            data.extend(unread.drain(..piece.data));
+            if piece.data > 0 {
+                decoder.took(piece.data);
+            } else if piece.end {
+                unread.extend_from_slice(rest);
+                return Ok(Some((data, unread)));
+            } else if rest.is_empty() {
+                return Ok(None);
+            } else {
+                let (now, later) = rest.split_at(step.min(rest.len()));
+                unread.extend_from_slice(now);
+                rest = later;
+            }
+        }
+    }
+
+    #[test]
+    fn decodes_however_it_is_split() {
+        let text = b"5\r\nhello\r\nA;name=\"value\"\r\n, world!!!\r\n000\r\nX-Sum: 1\r\nY:\r\n\r\nGET";
+        for step in 1..=text.len() {
+            let decoded = decode(text, step, &Limits::default());
+            assert_eq!(decoded, Ok(Some((b"hello, world!!!".to_vec(), b"GET".to_vec()))), "step {step}");
+        }
+        for end in 0..text.len() - 3 {
+            assert_eq!(decode(&text[..end], 7, &Limits::default()), Ok(None), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_to_the_letter() {
+        use Violation::*;
+        for (text, violation) in [
+            (&b"\r\n"[..], MalformedChunkSize),
+            (b"+5\r\n", MalformedChunkSize),
+            (b"-1\r\n", MalformedChunkSize),
+            (b"0x5\r\n", MalformedChunkSize),
+            (b" 5\r\n", MalformedChunkSize),
+            (b"5 \r\n", MalformedChunkSize),
+            (b"5\t;a\r\n", MalformedChunkSize),
+            (b"5_0\r\n", MalformedChunkSize),
+            (b"g\r\n", MalformedChunkSize),
+            (b";a\r\n", MalformedChunkSize),
+            (b"10000000000000000\r\n", MalformedChunkSize),
+            (b"5\n", BareLf),
+            (b"5;a\n", BareLf),
+            (b"5\rhello", BareCr),
+            (b"5;\0\r\n", MalformedChunkExtension),
+            (b"5;a\rb", BareCr),
+            (b"5\r\nhelloXY", ChunkEnd),
+            (b"5\r\nhello\n", ChunkEnd),
+            (b"5\r\nhello\rX", ChunkEnd),
+            (b"0\r\n X: 1\r\n", MalformedTrailer),
+            (b"0\r\nX : 1\r\n", MalformedTrailer),
+            (b"0\r\n: 1\r\n", MalformedTrailer),
+            (b"0\r\nX: 1\n", BareLf),
+            (b"0\r\nX: \x01\r\n", MalformedTrailer),
+            (b"0\r\n\n", BareLf),
+            (b"0\r\n\rX", BareCr),
+            (b"80000001\r\n", BodyTooLarge),
+        ] {
+            for step in 1..=text.len() {
+                assert_eq!(decode(text, step, &Limits::default()), Err(violation), "{}", text.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn limits_hold_one_below_at_and_one_above() {
+        let limits = Limits { chunk_line: 8, trailers: 8, body: 4, ..Limits::default() };
+        assert_eq!(decode(b"4;abcd\r\nDATA\r\n0\r\n\r\n", 1, &limits).unwrap().unwrap().0, b"DATA");
+        assert!(decode(b"4;abcde\r\nDATA\r\n0\r\n\r\n", 1, &limits).unwrap().is_some());
+        assert_eq!(decode(b"4;abcdef\r\n", 1, &limits), Err(Violation::ChunkLineTooLong));
+        assert_eq!(decode(b"0\r\nA: bcde\r\n\r\n", 1, &limits), Err(Violation::TrailersTooLarge));
+        assert!(decode(b"0\r\nA: bcd\r\n\r\n", 1, &limits).unwrap().is_some());
+        assert_eq!(decode(b"5\r\n", 1, &limits), Err(Violation::BodyTooLarge));
+        assert_eq!(decode(b"3\r\nabc\r\n2\r\n", 1, &limits), Err(Violation::BodyTooLarge));
+    }
+}

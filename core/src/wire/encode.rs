@@ -1,0 +1,85 @@
+//! Answers: their heads, and the framing of their bodies (RFC 9112 sections 6 and 7.1).
+
+use crate::config::{Config, Protocol};
+use crate::status::Status;
+
+/// How the body of an answer is framed, and what of it is still to be produced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoder {
+    /// So many bytes are still to come.
+    Length(u64),
+    /// Chunked.
+    Chunked,
+    /// Until the connection closes, for HTTP/1.0.
+    Close,
+    /// There is none: HEAD, 204, 304.
+    None,
+}
+
+/// Writes the head of an answer into an output window.
+pub(crate) struct HeadOut<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl<'o> HeadOut<'o> {
+    /// Writes the status line; `reason` `None` is the status's phrase.
+    pub(crate) fn start(config: &Config, status: Status, reason: Option<&[u8]>, out: &'o mut Vec<u8>) -> HeadOut<'o> {
+        if (config.protocol, status) == (Protocol::Http11, Status::OK) && reason.is_none() {
+            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+            return HeadOut { out };
+        }
+        out.extend_from_slice(match config.protocol {
+            Protocol::Http10 => b"HTTP/1.0 ",
+            Protocol::Http11 => b"HTTP/1.1 ",
+        });
+        out.extend_from_slice(itoa::Buffer::new().format(status.code()).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason.unwrap_or(status.phrase().as_bytes()));
+        out.extend_from_slice(b"\r\n");
+        HeadOut { out }
+    }
+
+    /// Writes a field. Name and value are the caller's to have checked.
+    pub(crate) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    pub(crate) fn number(&mut self, name: &str, value: u64) -> &mut Self {
+        self.field(name, itoa::Buffer::new().format(value).as_bytes())
+    }
+
+    /// Writes a field whose value `write` appends.
+    pub(crate) fn field_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        write(self.out);
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// The window itself, for fields that are written elsewhere.
+    pub(crate) fn raw(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
+    /// Writes the empty line.
+    pub(crate) fn end(&mut self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Appends one chunk; `data` is not empty.
+pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
+    use std::io::Write;
+    debug_assert!(!data.is_empty(), "an empty chunk would end the body");
+    write!(out, "{:x}\r\n", data.len()).expect("a Vec takes all");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The chunk that ends a body, without trailers.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

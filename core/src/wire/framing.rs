@@ -1,0 +1,274 @@
+//! How a request says where it ends, who it is for, and what becomes of the connection:
+//! RFC 9112 sections 3.2, 6 and 9, RFC 9110 sections 7.2 and 10.1.1.
+
+use super::head::{Head, Known, Target, list_items};
+use crate::config::Limits;
+use crate::error::Violation;
+
+/// The body that a request announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+impl Framing {
+    /// RFC 9112 section 6.3, without the choices that it leaves a recipient: whatever two parties
+    /// could read differently is refused.
+    pub(crate) fn of(head: &Head, bytes: &[u8], limits: &Limits) -> Result<Framing, Violation> {
+        if head.has(Known::TransferEncoding) {
+            if head.has(Known::ContentLength) {
+                return Err(Violation::LengthWithCoding);
+            }
+            if !head.is_11 {
+                return Err(Violation::CodingOnOldVersion);
+            }
+            return coding(head, bytes).map(|()| Framing::Chunked);
+        }
+        let mut length = None;
+        for value in head.values(Known::ContentLength, bytes) {
+            if length.is_some_and(|first| first != value) {
+                return Err(Violation::LengthsDiffer);
+            }
+            length = Some(value);
+        }
+        match length.map(digits) {
+            None | Some(Some(0)) => Ok(Framing::None),
+            Some(None) => Err(Violation::MalformedLength),
+            Some(Some(length)) if length > limits.body => Err(Violation::BodyTooLarge),
+            Some(Some(length)) => Ok(Framing::Length(length)),
+        }
+    }
+}
+
+/// `Ok` where the transfer codings are `chunked` and nothing else.
+fn coding(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
+    let mut chunked = 0;
+    let mut last_is_chunked = false;
+    let mut unknown = false;
+    for value in head.values(Known::TransferEncoding, bytes) {
+        for item in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            last_is_chunked = item.eq_ignore_ascii_case(b"chunked");
+            if last_is_chunked {
+                chunked += 1;
+                continue;
+            }
+            let name = item.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
+            if name.is_empty()
+                || !name.iter().copied().all(super::head::is_token_byte)
+                || name.eq_ignore_ascii_case(b"chunked")
+            {
+                return Err(Violation::MalformedCoding);
+            }
+            unknown = true;
+        }
+    }
+    match (chunked, unknown) {
+        (1, false) => Ok(()),
+        (0, true) => Err(Violation::UnknownCoding),
+        (1, true) if last_is_chunked => Err(Violation::UnknownCoding),
+        _ => Err(Violation::MalformedCoding),
+    }
+}
+
+/// `1*DIGIT` that fits 64 bits.
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |n, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// RFC 9112 section 3.2: exactly one valid Host on HTTP/1.1, at most one on HTTP/1.0.
+pub(crate) fn check_host(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
+    let mut values = head.values(Known::Host, bytes);
+    match (values.next(), values.next()) {
+        (None, _) if head.is_11 => Err(Violation::HostMissing),
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err(Violation::HostRepeated),
+        (Some(host), None) if is_host(host) => Ok(()),
+        _ => Err(Violation::HostMalformed),
+    }
+}
+
+/// The host of a request: the authority of an absolute target, else the Host field (RFC 9112
+/// section 3.2.2).
+pub(crate) fn host<'b>(head: &'b Head, bytes: &'b [u8]) -> Option<&'b [u8]> {
+    match head.target {
+        Target::Absolute { authority, .. } => Some(authority.of_bytes(bytes)),
+        _ => head.single(Known::Host, bytes),
+    }
+}
+
+/// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
+pub(crate) fn is_host(text: &[u8]) -> bool {
+    let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
+        let Some(end) = memchr::memchr(b']', rest) else { return false };
+        let address = &rest[..end];
+        let valid = !address.is_empty() && address.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
+        let valid = valid || is_future_address(address);
+        match (valid, &rest[end + 1..]) {
+            (true, []) => return true,
+            (true, [b':', port @ ..]) => (&b""[..], port),
+            _ => return false,
+        }
+    } else {
+        match memchr::memchr(b':', text) {
+            None => (text, &b""[..]),
+            Some(colon) => (&text[..colon], &text[colon + 1..]),
+        }
+    };
+    // RFC 3986 section 3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims )
+    let mut rest = host;
+    while let [byte, tail @ ..] = rest {
+        rest = match (byte, tail) {
+            (b'%', [a, b, tail @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+            (
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=',
+                tail,
+            ) => tail,
+            (byte, tail) if byte.is_ascii_alphanumeric() => tail,
+            _ => return false,
+        };
+    }
+    port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+/// RFC 3986 section 3.2.2: `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`.
+fn is_future_address(address: &[u8]) -> bool {
+    let Some(rest) = address.strip_prefix(b"v") else { return false };
+    let Some(dot) = memchr::memchr(b'.', rest) else { return false };
+    let (version, name) = (&rest[..dot], &rest[dot + 1..]);
+    !version.is_empty()
+        && version.iter().all(u8::is_ascii_hexdigit)
+        && !name.is_empty()
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(b))
+}
+
+/// Whether the peer would keep the connection (RFC 9112 section 9.3).
+pub(crate) fn wants_keep_alive(head: &Head, bytes: &[u8]) -> bool {
+    let mut keep_alive = head.is_11;
+    for item in head.values(Known::Connection, bytes).flat_map(list_items) {
+        if item.eq_ignore_ascii_case(b"close") {
+            return false;
+        }
+        keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+    }
+    keep_alive
+}
+
+/// What the peer expects before it sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    None,
+    Continue,
+    Unknown,
+}
+
+impl Expectation {
+    /// RFC 9110 section 10.1.1: an HTTP/1.0 request has none, whatever it says.
+    pub(crate) fn of(head: &Head, bytes: &[u8]) -> Expectation {
+        let mut expectation = Expectation::None;
+        if head.is_11 {
+            for item in head.values(Known::Expect, bytes).flat_map(list_items) {
+                if !item.eq_ignore_ascii_case(b"100-continue") {
+                    return Expectation::Unknown;
+                }
+                expectation = Expectation::Continue;
+            }
+        }
+        expectation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(fields: &str, version: &str) -> (Head, Vec<u8>) {
+        let bytes = format!("POST / HTTP/{version}\r\n{fields}\r\n").into_bytes();
+        let mut head = Head::default();
+        head.parse(&bytes).unwrap();
+        (head, bytes)
+    }
+
+    #[test]
+    fn framing_is_unambiguous_or_refused() {
+        use Violation::*;
+        for (fields, framing) in [
+            ("", Ok(Framing::None)),
+            ("Content-Length: 0\r\n", Ok(Framing::None)),
+            ("Content-Length: 5\r\n", Ok(Framing::Length(5))),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Ok(Framing::Length(5))),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(LengthsDiffer)),
+            ("Content-Length: 5\r\nContent-Length: 05\r\n", Err(LengthsDiffer)),
+            ("Content-Length: 5, 5\r\n", Err(MalformedLength)),
+            ("Content-Length: +5\r\n", Err(MalformedLength)),
+            ("Content-Length: -5\r\n", Err(MalformedLength)),
+            ("Content-Length: 0x5\r\n", Err(MalformedLength)),
+            ("Content-Length: 5 5\r\n", Err(MalformedLength)),
+            ("Content-Length:\r\n", Err(MalformedLength)),
+            ("Content-Length: 18446744073709551616\r\n", Err(MalformedLength)),
+            ("Content-Length: 1073741824\r\n", Ok(Framing::Length(1 << 30))),
+            ("Content-Length: 1073741825\r\n", Err(BodyTooLarge)),
+            ("Transfer-Encoding: Chunked\r\n", Ok(Framing::Chunked)),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Err(LengthWithCoding)),
+            ("Transfer-Encoding: chunked, chunked\r\n", Err(MalformedCoding)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Err(MalformedCoding)),
+            ("Transfer-Encoding: chunked, gzip\r\n", Err(MalformedCoding)),
+            ("Transfer-Encoding: gzip, chunked\r\n", Err(UnknownCoding)),
+            ("Transfer-Encoding: identity\r\n", Err(UnknownCoding)),
+            ("Transfer-Encoding: xchunked\r\n", Err(UnknownCoding)),
+            ("Transfer-Encoding: chunked;a=b\r\n", Err(MalformedCoding)),
+            ("Transfer-Encoding: \"chunked\"\r\n", Err(MalformedCoding)),
+            ("Transfer-Encoding: ,chunked\r\n", Err(MalformedCoding)),
+            ("Transfer-Encoding:\r\n", Err(MalformedCoding)),
+        ] {
+            let (head, bytes) = head(fields, "1.1");
+            assert_eq!(Framing::of(&head, &bytes, &Limits::default()), framing, "{fields}");
+        }
+        let (head, bytes) = head("Transfer-Encoding: chunked\r\n", "1.0");
+        assert_eq!(Framing::of(&head, &bytes, &Limits::default()), Err(CodingOnOldVersion));
+    }
+
+    #[test]
+    fn hosts() {
+        for good in ["", "x", "localhost:8000", "127.0.0.1", "[::1]", "[::1]:80", "a-b_c.example:", "%41", "[v1.a:b]"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in
+            ["a b", "a/b", "a@b", "x:port", "x:1:2", "[::1", "[::1]x", "[]", "%4", "a,b c", "x:123456", "<x>", "[v.a]"]
+        {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn persistence_and_expectation() {
+        for (fields, version, keep) in [
+            ("", "1.1", true),
+            ("", "1.0", false),
+            ("Connection: Keep-Alive\r\n", "1.0", true),
+            ("Connection: x, close , y\r\n", "1.1", false),
+            ("Connection: keep-alive\r\nConnection: close\r\n", "1.1", false),
+            ("Connection: closed\r\n", "1.1", true),
+        ] {
+            let (head, bytes) = head(fields, version);
+            assert_eq!(wants_keep_alive(&head, &bytes), keep, "{fields}{version}");
+        }
+        for (fields, version, expectation) in [
+            ("", "1.1", Expectation::None),
+            ("Expect: 100-Continue\r\n", "1.1", Expectation::Continue),
+            ("Expect: 100-continue\r\n", "1.0", Expectation::None),
+            ("Expect: 100-continue, x\r\n", "1.1", Expectation::Unknown),
+            ("Expect: x\r\n", "1.0", Expectation::None),
+        ] {
+            let (head, bytes) = head(fields, version);
+            assert_eq!(Expectation::of(&head, &bytes), expectation, "{fields}{version}");
+        }
+    }
+}

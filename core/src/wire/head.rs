@@ -1,0 +1,526 @@
+//! Request heads: found by a scan that looks at each byte once, then parsed once, into spans.
+
+use httparse::{EMPTY_HEADER, Status as Parsed};
+
+use crate::config::Limits;
+use crate::error::Violation;
+
+/// How far the search for the end of a head has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Where the current line begins.
+    line: u32,
+    /// Up to here there is no line end in the current line.
+    at: u32,
+    /// Complete lines, the request line among them.
+    lines: u16,
+    /// Empty lines passed over before the request line.
+    blank: u8,
+    /// The request line was looked at before the head was complete.
+    line_checked: bool,
+}
+
+impl Scan {
+    /// Looks for the end of the head that `bytes` begins with: `Ok(Some(length))`, or `None` if
+    /// more must come. Leading empty lines are the caller's to pass over, see [`Scan::blank_line`].
+    pub(crate) fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Violation> {
+        while let Some(found) = memchr::memchr(b'\n', &bytes[self.at as usize..]) {
+            let lf = self.at as usize + found;
+            let line = self.line as usize;
+            if lf == line || bytes[lf - 1] != b'\r' {
+                return Err(Violation::BareLf);
+            }
+            let next = lf + 1;
+            self.check_line(next - line, limits)?;
+            if next > limits.head {
+                return Err(Violation::HeadTooLarge);
+            }
+            if lf - line == 1 {
+                return Ok(Some(next));
+            }
+            self.lines += 1;
+            if usize::from(self.lines) > limits.fields.saturating_add(1) {
+                return Err(Violation::TooManyFields);
+            }
+            self.line = span_index(next);
+            self.at = self.line;
+        }
+        self.at = span_index(bytes.len());
+        self.check_line(bytes.len() - self.line as usize, limits)?;
+        if bytes.len() > limits.head { Err(Violation::HeadTooLarge) } else { Ok(None) }
+    }
+
+    /// Whether an empty line stands at the start of `bytes`, to be passed over before the request
+    /// line (RFC 9112 section 2.2).
+    pub(crate) fn blank_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, Violation> {
+        match bytes {
+            [b'\r', b'\n', ..] if usize::from(self.blank) < limits.blank_lines => {
+                self.blank += 1;
+                Ok(true)
+            }
+            [b'\r', b'\n', ..] => Err(Violation::BlankLines),
+            [b'\r', _, ..] => Err(Violation::BareCr),
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether the request line has become complete: true once.
+    pub(crate) fn line_is_new(&mut self) -> bool {
+        self.lines > 0 && !std::mem::replace(&mut self.line_checked, true)
+    }
+
+    fn check_line(&self, len: usize, limits: &Limits) -> Result<(), Violation> {
+        match self.lines {
+            0 if len > limits.request_line => Err(Violation::LineTooLong),
+            1.. if len > limits.field_line => Err(Violation::FieldLineTooLong),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A part of a head, by position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    pub(crate) fn new(start: usize, end: usize) -> Span {
+        Span { start: span_index(start), end: span_index(end) }
+    }
+
+    /// The span of `part`, which is a part of `whole`.
+    pub(crate) fn of(part: &[u8], whole: &[u8]) -> Span {
+        let start = part.as_ptr().addr() - whole.as_ptr().addr();
+        Span::new(start, start + part.len())
+    }
+
+    pub(crate) fn end(&self) -> usize {
+        self.end as usize
+    }
+
+    pub(crate) fn of_bytes<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        &bytes[self.start as usize..self.end as usize]
+    }
+}
+
+fn span_index(at: usize) -> u32 {
+    u32::try_from(at).expect("heads are far smaller than 4 GiB")
+}
+
+/// The methods that something here knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Options,
+    Connect,
+    #[default]
+    Other,
+}
+
+/// The four forms of a target (RFC 9112 section 3.2), less the one that only CONNECT has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `/path?query`
+    #[default]
+    Origin,
+    /// `scheme://authority/path?query`; the path begins there.
+    Absolute { authority: Span, path: u32 },
+    /// `*`
+    Asterisk,
+    /// `host:port`, with CONNECT.
+    Authority,
+}
+
+/// The fields that decide about framing, policy or files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Known {
+    #[default]
+    None,
+    Host,
+    Connection,
+    ContentLength,
+    TransferEncoding,
+    Expect,
+    IfMatch,
+    IfNoneMatch,
+    IfModifiedSince,
+    IfUnmodifiedSince,
+    IfRange,
+    Range,
+}
+
+impl Known {
+    fn of(name: &[u8]) -> Known {
+        let (text, known) = match name.len() {
+            4 => ("host", Known::Host),
+            5 => ("range", Known::Range),
+            6 => ("expect", Known::Expect),
+            8 if name[3].eq_ignore_ascii_case(&b'm') => ("if-match", Known::IfMatch),
+            8 => ("if-range", Known::IfRange),
+            10 => ("connection", Known::Connection),
+            13 => ("if-none-match", Known::IfNoneMatch),
+            14 => ("content-length", Known::ContentLength),
+            17 if name[0].eq_ignore_ascii_case(&b'i') => ("if-modified-since", Known::IfModifiedSince),
+            17 => ("transfer-encoding", Known::TransferEncoding),
+            19 => ("if-unmodified-since", Known::IfUnmodifiedSince),
+            _ => return Known::None,
+        };
+        if name.eq_ignore_ascii_case(text.as_bytes()) { known } else { Known::None }
+    }
+}
+
+/// One field line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    pub(crate) name: Span,
+    pub(crate) value: Span,
+    known: Known,
+}
+
+/// A parsed head: spans into the bytes that it was parsed from.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    /// The request line without its line end.
+    pub(crate) line: Span,
+    pub(crate) method_name: Span,
+    pub(crate) method: Method,
+    pub(crate) target_text: Span,
+    pub(crate) target: Target,
+    pub(crate) version: Span,
+    /// The request is HTTP/1.1 or later; otherwise HTTP/1.0.
+    pub(crate) is_11: bool,
+    pub(crate) fields: Vec<Field>,
+    /// Which known fields there are: a bit each.
+    present: u16,
+}
+
+impl Head {
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        let fields = std::mem::take(&mut self.fields);
+        *self = Head { fields, ..Head::default() };
+        self.fields.clear();
+    }
+
+    /// Parses a complete head. On an error the request line is known as far as it goes.
+    pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        self.clear();
+        let line_end = self.parse_line(bytes)?;
+        self.parse_fields(bytes, line_end)
+    }
+
+    /// Parses the request line alone; answers where the field lines begin.
+    pub(crate) fn parse_line(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
+        let lf = memchr::memchr(b'\n', bytes).expect("the scan has found a line end");
+        let line = &bytes[..lf - 1];
+        self.line = Span::of(line, bytes);
+        let refused = |violation, text| Refused { violation, text: Span::of(text, bytes) };
+
+        // RFC 9112 section 3: "request-line = method SP request-target SP HTTP-version"
+        let words = line.split(|&byte| byte == b' ').count();
+        let malformed = refused(Violation::MalformedLine, line);
+        if words < 3 {
+            return Err(malformed);
+        }
+        let first = memchr::memchr(b' ', line).expect("three words have two spaces");
+        let last = memchr::memrchr(b' ', line).expect("three words have two spaces");
+        let (method, target, version) = (&line[..first], &line[first + 1..last.max(first + 1)], &line[last + 1..]);
+        self.method_name = Span::of(method, bytes);
+        self.target_text = Span::of(target, bytes);
+        self.version = Span::of(version, bytes);
+        self.is_11 = parse_version(version).map_err(|violation| {
+            let number = if violation == Violation::UnsupportedVersion { &version[5..] } else { version };
+            refused(violation, number)
+        })?;
+        if words != 3 || method.is_empty() || !method.iter().copied().all(is_token_byte) || target.is_empty() {
+            return Err(malformed);
+        }
+        if target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
+            return Err(malformed);
+        }
+        self.method = match method {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"OPTIONS" => Method::Options,
+            b"CONNECT" => Method::Connect,
+            _ => Method::Other,
+        };
+        self.target = parse_target(target, self.method, bytes).ok_or(refused(Violation::MalformedTarget, target))?;
+        Ok(lf + 1)
+    }
+
+    fn parse_fields(&mut self, bytes: &[u8], from: usize) -> Result<(), Refused> {
+        // Most heads have few fields; clearing room for many would cost more than parsing them.
+        let mut few = [EMPTY_HEADER; 24];
+        let mut many;
+        let text = &bytes[from..];
+        let fields = match httparse::parse_headers(text, &mut few) {
+            Err(httparse::Error::TooManyHeaders) => {
+                many = vec![EMPTY_HEADER; memchr::memchr_iter(b'\n', text).count()];
+                match httparse::parse_headers(text, &mut many) {
+                    Ok(Parsed::Complete((used, fields))) if used == text.len() => fields,
+                    _ => return Err(diagnose(bytes, from)),
+                }
+            }
+            Ok(Parsed::Complete((used, fields))) if used == text.len() => fields,
+            _ => return Err(diagnose(bytes, from)),
+        };
+        for field in fields {
+            let known = Known::of(field.name.as_bytes());
+            self.present |= 1 << known as u8;
+            // An empty value may point anywhere.
+            let value = if field.value.is_empty() { Span::default() } else { Span::of(field.value, bytes) };
+            self.fields.push(Field { name: Span::of(field.name.as_bytes(), bytes), value, known });
+        }
+        Ok(())
+    }
+
+    /// Whether there is such a field at all.
+    pub(crate) fn has(&self, known: Known) -> bool {
+        self.present & (1 << known as u8) != 0
+    }
+
+    /// The values of all such fields, in order.
+    pub(crate) fn values<'h>(&'h self, known: Known, bytes: &'h [u8]) -> impl Iterator<Item = &'h [u8]> {
+        let fields = if self.has(known) { self.fields.as_slice() } else { &[] };
+        fields.iter().filter(move |field| field.known == known).map(|field| field.value.of_bytes(bytes))
+    }
+
+    /// The value of such a field where there is exactly one.
+    pub(crate) fn single<'h>(&'h self, known: Known, bytes: &'h [u8]) -> Option<&'h [u8]> {
+        let mut values = self.values(known, bytes);
+        let first = values.next()?;
+        values.next().is_none().then_some(first)
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.fields.shrink_to(32);
+    }
+}
+
+/// Why a head was refused, and the text that the message quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) violation: Violation,
+    pub(crate) text: Span,
+}
+
+/// Whether the version is 1.1 or later (true) or 1.0 (false).
+fn parse_version(version: &[u8]) -> Result<bool, Violation> {
+    let number = version.strip_prefix(b"HTTP/").ok_or(Violation::MalformedVersion)?;
+    match number {
+        [b'1', b'.', b'0'] => return Ok(false),
+        // RFC 9110 section 2.5: a higher minor version is served as the highest that is supported.
+        [b'1', b'.', b'1'..=b'9'] => return Ok(true),
+        _ => {}
+    }
+    let mut parts = number.split(|&byte| byte == b'.');
+    let is_number =
+        |part: Option<&[u8]>| part.is_some_and(|p| (1..=10).contains(&p.len()) && p.iter().all(u8::is_ascii_digit));
+    let major = parts.next();
+    if !is_number(major) || !is_number(parts.next()) || parts.next().is_some() {
+        return Err(Violation::MalformedVersion);
+    }
+    let major = major.unwrap_or_default();
+    let significant = major.iter().position(|&digit| digit != b'0').map_or(&[][..], |at| &major[at..]);
+    match significant {
+        [] | [b'1'] => Err(Violation::MalformedVersion),
+        _ => Err(Violation::UnsupportedVersion),
+    }
+}
+
+fn parse_target(target: &[u8], method: Method, bytes: &[u8]) -> Option<Target> {
+    if method == Method::Connect {
+        return Some(Target::Authority);
+    }
+    match target {
+        [b'/', ..] => return Some(Target::Origin),
+        b"*" => return (method == Method::Options).then_some(Target::Asterisk),
+        _ => {}
+    }
+    let colon = memchr::memmem::find(target, b"://")?;
+    let scheme = &target[..colon];
+    if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+        return None;
+    }
+    let rest = &target[colon + 3..];
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    // RFC 9110 section 4.2.1: an empty host is invalid. Section 4.2.4: so is userinfo, in practice.
+    if !super::framing::is_host(authority) || authority.is_empty() || authority.starts_with(b":") {
+        return None;
+    }
+    Some(Target::Absolute { authority: Span::of(authority, bytes), path: span_index(colon + 3 + end) })
+}
+
+/// Says what is wrong with field lines that httparse has refused.
+fn diagnose(bytes: &[u8], from: usize) -> Refused {
+    let refused = |violation, line| Refused { violation, text: Span::of(line, bytes) };
+    for line in bytes[from..].split(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if let [b' ' | b'\t', ..] = line {
+            return refused(Violation::ObsFold, line);
+        }
+        if line.is_empty() {
+            continue;
+        }
+        let Some(colon) = memchr::memchr(b':', line) else { return refused(Violation::MalformedField, line) };
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if let [name @ .., b' ' | b'\t'] = name
+            && name.trim_ascii_end().iter().copied().all(is_token_byte)
+        {
+            return refused(Violation::SpaceBeforeColon, line);
+        }
+        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+            return refused(Violation::MalformedField, line);
+        }
+        if value.contains(&b'\r') {
+            return refused(Violation::BareCr, line);
+        }
+        if value.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+            return refused(Violation::MalformedValue, line);
+        }
+    }
+    refused(Violation::MalformedField, &bytes[from..from])
+}
+
+/// RFC 9110 section 5.6.2: `tchar`.
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+/// The items of a comma-separated list without quoted strings, trimmed; empty ones are left out
+/// (RFC 9110 section 5.6.1.2).
+pub(crate) fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Head, Violation> {
+        let limits = Limits::default();
+        let mut scan = Scan::default();
+        let end = scan.find_end(bytes, &limits)?.expect("complete");
+        let mut head = Head::default();
+        head.parse(&bytes[..end]).map_err(|refused| refused.violation)?;
+        Ok(head)
+    }
+
+    #[test]
+    fn parses_into_spans() {
+        let bytes = b"GET /a?b HTTP/1.1\r\nHost:  x \r\nif-none-MATCH: *\r\nEmpty:\r\n\r\n";
+        let head = parse(bytes).unwrap();
+        assert_eq!(head.line.of_bytes(bytes), b"GET /a?b HTTP/1.1");
+        assert_eq!(head.target_text.of_bytes(bytes), b"/a?b");
+        assert_eq!(head.single(Known::Host, bytes), Some(&b"x"[..]));
+        assert_eq!(head.values(Known::IfNoneMatch, bytes).collect::<Vec<_>>(), [b"*"]);
+        assert!(head.is_11 && !head.has(Known::Range));
+        assert_eq!(head.fields[2].value.of_bytes(bytes), b"");
+    }
+
+    #[test]
+    fn each_byte_of_a_dripped_head_is_searched_once() {
+        let bytes = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut scan = Scan::default();
+        for end in 0..bytes.len() {
+            assert_eq!(scan.find_end(&bytes[..end], &Limits::default()), Ok(None));
+            assert_eq!(scan.at as usize, end);
+        }
+        assert_eq!(scan.find_end(bytes, &Limits::default()), Ok(Some(bytes.len())));
+    }
+
+    #[test]
+    fn refuses_by_name() {
+        use Violation::*;
+        for (bytes, violation) in [
+            (&b"GET\r\n\r\n"[..], MalformedLine),
+            (b"GET /\r\n\r\n", MalformedLine),
+            (b"GET  / HTTP/1.1\r\n\r\n", MalformedLine),
+            (b"GET / a HTTP/1.1\r\n\r\n", MalformedLine),
+            (b" GET / HTTP/1.1\r\n\r\n", MalformedLine),
+            (b"GET /\tHTTP/1.1\r\n\r\n", MalformedLine),
+            (b"GET /\0 HTTP/1.1\r\n\r\n", MalformedLine),
+            (b"GET /\r HTTP/1.1\r\n\r\n", MalformedLine),
+            (b"G@T / HTTP/1.1\r\n\r\n", MalformedLine),
+            (b"GET / HTTP/1.1 \r\n\r\n", MalformedVersion),
+            (b"GET / http/1.1\r\n\r\n", MalformedVersion),
+            (b"GET / HTTP/1\r\n\r\n", MalformedVersion),
+            (b"GET / HTTP/0.9\r\n\r\n", MalformedVersion),
+            (b"GET / HTTP/1.10\r\n\r\n", MalformedVersion),
+            (b"GET / HTTP/+1.1\r\n\r\n", MalformedVersion),
+            (b"GET / HTTP/9.9.9\r\n\r\n", MalformedVersion),
+            (b"GET / HTTP/909876543210.0\r\n\r\n", MalformedVersion),
+            (b"GET / HTTP/2.0\r\n\r\n", UnsupportedVersion),
+            (b"GET / HTTP/9.9\r\n\r\n", UnsupportedVersion),
+            (b"GET a HTTP/1.1\r\n\r\n", MalformedTarget),
+            (b"GET * HTTP/1.1\r\n\r\n", MalformedTarget),
+            (b"GET ftp://x/ HTTP/1.1\r\n\r\n", MalformedTarget),
+            (b"GET http:///a HTTP/1.1\r\n\r\n", MalformedTarget),
+            (b"GET http://u@x/ HTTP/1.1\r\n\r\n", MalformedTarget),
+            (b"GET / HTTP/1.1\n\r\n", BareLf),
+            (b"GET / HTTP/1.1\r\nA: b\n\r\n", BareLf),
+            (b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", BareCr),
+            (b"GET / HTTP/1.1\r\nA: b\r\r\n\r\n", BareCr),
+            (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", ObsFold),
+            (b"GET / HTTP/1.1\r\n A: b\r\n\r\n", ObsFold),
+            (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", SpaceBeforeColon),
+            (b"GET / HTTP/1.1\r\nA\t: b\r\n\r\n", SpaceBeforeColon),
+            (b"GET / HTTP/1.1\r\nA\r\n\r\n", MalformedField),
+            (b"GET / HTTP/1.1\r\n: b\r\n\r\n", MalformedField),
+            (b"GET / HTTP/1.1\r\nA(: b\r\n\r\n", MalformedField),
+            (b"GET / HTTP/1.1\r\n\xc3\xa4: b\r\n\r\n", MalformedField),
+            (b"GET / HTTP/1.1\r\nA: \0\r\n\r\n", MalformedValue),
+            (b"GET / HTTP/1.1\r\nA: \x7f\r\n\r\n", MalformedValue),
+        ] {
+            assert_eq!(parse(bytes).err(), Some(violation), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn takes_what_it_should() {
+        for bytes in [
+            &b"GET / HTTP/1.0\r\n\r\n"[..],
+            b"GET / HTTP/1.9\r\nA:b\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\n\r\n",
+            b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+            b"GET http://x HTTP/1.1\r\n\r\n",
+            b"GET HTTP://[::1]:80?q HTTP/1.1\r\n\r\n",
+            b"GET /\xff\"<> HTTP/1.1\r\nA: \xff\t \r\n\r\n",
+        ] {
+            assert!(parse(bytes).is_ok(), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn limits_hold_one_below_at_and_one_above() {
+        let limits = Limits { request_line: 20, field_line: 8, fields: 2, head: 40, ..Limits::default() };
+        let find = |text: &[u8]| Scan::default().find_end(text, &limits);
+        assert_eq!(find(b"GET /aaa HTTP/1.1\r\n\r\n"), Ok(Some(21)));
+        assert_eq!(find(b"GET /aaaa HTTP/1.1\r\n\r\n"), Ok(Some(22)));
+        assert_eq!(find(b"GET /aaaaa HTTP/1.1\r\n\r\n"), Err(Violation::LineTooLong));
+        assert_eq!(find(&[b'a'; 20]), Ok(None));
+        assert_eq!(find(&[b'a'; 21]), Err(Violation::LineTooLong));
+        assert_eq!(find(b"G / HTTP/1.1\r\nA: 456\r\n\r\n"), Ok(Some(24)));
+        assert_eq!(find(b"G / HTTP/1.1\r\nA: 4567\r\n\r\n"), Err(Violation::FieldLineTooLong));
+        assert_eq!(find(b"G / HTTP/1.1\r\nA:1\r\nB:2\r\n\r\n"), Ok(Some(26)));
+        assert_eq!(find(b"G / HTTP/1.1\r\nA:1\r\nB:2\r\nC:3\r\n\r\n"), Err(Violation::TooManyFields));
+        let limits = Limits { head: 24, ..limits };
+        assert_eq!(Scan::default().find_end(b"G / HTTP/1.1\r\nA: 456\r\n\r\n", &limits), Ok(Some(24)));
+        assert_eq!(
+            Scan::default().find_end(b"G / HTTP/1.1\r\nA: 4567\r\n\r\n", &limits),
+            Err(Violation::FieldLineTooLong)
+        );
+        let limits = Limits { head: 23, ..limits };
+        assert_eq!(Scan::default().find_end(b"G / HTTP/1.1\r\nA: 456\r\n\r\n", &limits), Err(Violation::HeadTooLarge));
+    }
+}

@@ -1,0 +1,15 @@
+//! The HTTP/1.x codec: heads, message framing, and how the two halves of an exchange depend on
+//! each other. It has no policy: what to answer and when to give up is decided a level above.
+
+mod cycle;
+mod decode;
+mod encode;
+mod framing;
+mod head;
+
+pub use cycle::{COUPLING, INBOUND, OUTBOUND, Transition};
+pub(crate) use cycle::{Cycle, Inbound, Outbound};
+pub(crate) use decode::Decoder;
+pub(crate) use encode::{Encoder, HeadOut, LAST_CHUNK, chunk};
+pub(crate) use framing::{Expectation, Framing, check_host, digits, host as framing_host, wants_keep_alive};
+pub(crate) use head::{Head, Known, Method, Refused, Scan, Span, Target, is_token_byte};
