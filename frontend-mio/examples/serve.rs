@@ -1,0 +1,11 @@
+//! Serves a directory on port 8000: `cargo run --example serve -- DIRECTORY`.
+
+use sanserve_mio::Server;
+use sanserve_os::Service;
+
+fn main() -> std::io::Result<()> {
+    let directory = std::env::args_os().nth(1).unwrap_or(".".into());
+    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(directory)?)?;
+    println!("http://{}/", server.local_addr());
+    server.run()
+}

@@ -1,0 +1,297 @@
+//! The event loop of one worker: wait, read from all that are ready, then give each its turn.
+//!
+//! Reading comes before answering for the whole group, so that one look at a file answers all
+//! requests for it that had arrived by then (see the cache in `sanserve-os`).
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::fd::AsRawFd;
+use sanserve_core::{Connection, Input, Now, Peer, Tick};
+use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, accept};
+
+use crate::Stage;
+use crate::deadlines::Deadlines;
+use crate::slab::Slab;
+use crate::turn::{After, Busy, Parked, Shared};
+
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+/// Events taken at once.
+const EVENTS: usize = 1024;
+/// Connections that are read from before any of them is answered.
+const GROUP: usize = 64;
+/// Connections accepted before others have their turn.
+const ACCEPTS: usize = 64;
+/// Leased memory that is kept for the next busy connection.
+const POOL: usize = 2 * GROUP;
+
+/// One worker: its listener, its connections, and nothing shared but the service.
+pub(crate) struct EventLoop {
+    poll: Poll,
+    listener: Option<TcpListener>,
+    service: Arc<Service>,
+    stage: Arc<Stage>,
+    /// Connections that this worker may hold.
+    most: usize,
+    clock: Clock,
+    now: Now,
+    files: Local,
+    log: Logger,
+    parked: Slab<Parked>,
+    deadlines: Deadlines,
+    queue: VecDeque<u32>,
+    pool: Vec<Box<Busy>>,
+    /// Connections may wait to be accepted.
+    acceptable: bool,
+    backoff: AcceptBackoff,
+    /// Nothing is accepted before this.
+    pause_until: Option<Tick>,
+    /// The server is going down, and this is the bound.
+    cut_at: Option<Tick>,
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        listener: TcpListener,
+        service: Arc<Service>,
+        stage: Arc<Stage>,
+        most: usize,
+    ) -> io::Result<EventLoop> {
+        listener.set_nonblocking(true)?;
+        let poll = Poll::new()?;
+        poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)?;
+        let clock = Clock::start();
+        let now = clock.now();
+        Ok(EventLoop {
+            poll,
+            listener: Some(listener),
+            files: Local::new(Arc::clone(&service.root), service.cache),
+            log: service.log.logger(),
+            service,
+            stage,
+            most: most.max(1),
+            deadlines: Deadlines::new(now.tick),
+            clock,
+            now,
+            parked: Slab::new(),
+            queue: VecDeque::new(),
+            pool: Vec::new(),
+            acceptable: false,
+            backoff: AcceptBackoff::default(),
+            pause_until: None,
+            cut_at: None,
+        })
+    }
+
+    pub(crate) fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// Serves until the server is shut down and all connections have ended.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            self.obey_stage();
+            if self.listener.is_none() && self.parked.len() == 0 {
+                return Ok(());
+            }
+            self.log.flush();
+            if let Err(error) = self.poll.poll(&mut events, self.patience())
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(error);
+            }
+            self.clock.read(&mut self.now);
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.acceptable = true,
+                    WAKER => {}
+                    Token(at) => self.became_ready(at as u32, event),
+                }
+            }
+            while let Some(at) = self.deadlines.due(self.now.tick) {
+                self.enqueue(at);
+            }
+            self.deadlines.follow(self.now.tick);
+            self.serve();
+            self.accept();
+        }
+    }
+
+    /// How long the loop may wait for events.
+    fn patience(&self) -> Option<Duration> {
+        if !self.queue.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
+            return Some(Duration::ZERO);
+        }
+        let next = [self.deadlines.next(), self.pause_until, self.cut_at].into_iter().flatten().min()?;
+        // A little longer than needed is right, a little shorter would spin.
+        Some(Duration::from_millis(next.since(self.clock.tick()).max(1)))
+    }
+
+    fn became_ready(&mut self, at: u32, event: &mio::event::Event) {
+        let Some(parked) = self.parked.get_mut(at) else { return };
+        let ready = &mut parked.ready;
+        ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        ready.writable |= event.is_writable() || event.is_error();
+        ready.read_closed |= event.is_read_closed() || event.is_error();
+        if (ready.readable && ready.needs_read) || (ready.writable && ready.needs_write) {
+            self.enqueue(at);
+        }
+    }
+
+    fn enqueue(&mut self, at: u32) {
+        if let Some(parked) = self.parked.get_mut(at)
+            && !std::mem::replace(&mut parked.ready.queued, true)
+        {
+            self.queue.push_back(at);
+        }
+    }
+
+    /// Gives each connection in the queue a turn; what is queued meanwhile has to wait.
+    fn serve(&mut self) {
+        let mut left = self.queue.len();
+        while left > 0 {
+            let group = left.min(GROUP);
+            left -= group;
+            for i in 0..group {
+                self.read(self.queue[i]);
+            }
+            for at in (0..group).filter_map(|_| self.queue.pop_front()).collect::<Vec<_>>() {
+                self.turn(at);
+            }
+        }
+    }
+
+    /// Leases memory, and reads if that is what the connection waits for.
+    fn read(&mut self, at: u32) {
+        let Some(parked) = self.parked.get_mut(at) else { return };
+        if parked.busy.is_none() {
+            parked.busy = Some(self.pool.pop().unwrap_or_default());
+        }
+        if parked.ready.needs_read && parked.ready.readable {
+            parked.read(&self.files);
+        }
+    }
+
+    fn turn(&mut self, at: u32) {
+        let Some(parked) = self.parked.get_mut(at) else { return };
+        parked.ready.queued = false;
+        let shared = &mut Shared { service: &self.service, files: &self.files, log: &mut self.log, now: &self.now };
+        // A mistake of ours in one connection must not end the others.
+        match catch_unwind(AssertUnwindSafe(|| parked.turn(shared))) {
+            Ok(After::Wait { deadline, idle }) => {
+                if idle && let Some(busy) = parked.busy.take() {
+                    give_back(&mut self.pool, busy);
+                }
+                match deadline {
+                    Some(deadline) => self.deadlines.enter(at, deadline),
+                    None => self.deadlines.forget(at),
+                }
+            }
+            Ok(After::Again) => self.enqueue(at),
+            Ok(After::Closed) => {
+                let parked = self.parked.remove(at);
+                self.deadlines.forget(at);
+                if let Some(busy) = parked.and_then(|parked| parked.busy) {
+                    give_back(&mut self.pool, busy);
+                }
+            }
+            Err(_) => {
+                self.service.log.error("a connection failed and is closed");
+                self.deadlines.forget(at);
+                drop(self.parked.remove(at));
+            }
+        }
+    }
+
+    fn may_accept(&self) -> bool {
+        self.acceptable && self.listener.is_some() && self.parked.len() < self.most
+    }
+
+    /// Accepts what waits, within bounds. At the bound on connections none is accepted until one has closed.
+    fn accept(&mut self) {
+        if self.pause_until.is_some_and(|until| until <= self.now.tick) {
+            self.pause_until = None;
+        }
+        for _ in 0..ACCEPTS {
+            if !self.may_accept() || self.pause_until.is_some() {
+                return;
+            }
+            let Some(listener) = &self.listener else { return };
+            match accept(listener) {
+                Ok((socket, address)) => {
+                    self.backoff.succeeded();
+                    self.welcome(socket, Peer::from(address));
+                }
+                Err(error) => match self.backoff.failed(&error, self.now.tick) {
+                    AfterError::Retry => {}
+                    AfterError::Wait => self.acceptable = false,
+                    AfterError::Pause { millis, log } => {
+                        self.pause_until = Some(self.now.tick.after(millis));
+                        if log {
+                            self.service.log.error(format_args!("cannot accept connections: {error}"));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn welcome(&mut self, socket: std::net::TcpStream, peer: Peer) {
+        let mut socket = TcpStream::from_std(socket);
+        let at = self.parked.vacant();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut socket, Token(at as usize), interest) {
+            self.service.log.error(format_args!("cannot watch a connection: {error}"));
+            return;
+        }
+        let connection = Connection::new(peer, &self.service.context(&self.now));
+        let at = self.parked.insert(Parked::new(socket, connection));
+        self.enqueue(at);
+    }
+
+    /// Begins to go down, or ends at once, as the server's handle says.
+    fn obey_stage(&mut self) {
+        let draining = self.cut_at.is_some();
+        if !draining && self.stage.is_draining() {
+            self.listener = None;
+            let grace = u64::try_from(self.service.grace.as_millis()).unwrap_or(u64::MAX);
+            self.clock.read(&mut self.now);
+            self.cut_at = Some(self.now.tick.after(grace));
+            self.tell_all(&Input::Drain);
+        }
+        let bound_reached = self.cut_at.is_some_and(|at| at <= self.now.tick);
+        if bound_reached || self.stage.is_cut() {
+            if self.listener.take().is_some() || self.cut_at.is_some() {
+                self.tell_all(&Input::Cut);
+            }
+            self.cut_at = Some(Tick(u64::MAX));
+        }
+    }
+
+    fn tell_all(&mut self, input: &Input) {
+        for at in self.parked.numbers() {
+            if let Some(parked) = self.parked.get_mut(at) {
+                parked.connection.handle(input.clone());
+            }
+            self.enqueue(at);
+        }
+    }
+}
+
+/// Keeps memory for the next busy connection, as much of it as an ordinary one needs.
+fn give_back(pool: &mut Vec<Box<Busy>>, mut busy: Box<Busy>) {
+    if pool.len() < POOL {
+        busy.buffers.shrink();
+        busy.slot.clear();
+        pool.push(busy);
+    }
+}

@@ -1,0 +1,193 @@
+//! One turn of one connection: carry out its steps until it waits, closes, or has had its share.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mio::net::TcpStream;
+use rustix::fd::AsFd;
+use rustix::net::RecvFlags;
+use sanserve_core::{Action, Buffers, Connection, Fault, Handler, Input, Need, Now, Step, Tick};
+use sanserve_os::{Desk, Flush, Local, Logger, Service, Slot};
+
+/// Steps a turn may take before others have theirs; far more than a request needs.
+const TURN_STEPS: u32 = 128;
+/// What a batch of directory entries counts as.
+const LIST_STEPS: u32 = 32;
+/// Bytes a turn may send before others have theirs.
+const TURN_BYTES: u64 = 2 << 20;
+
+/// A connection as the event loop holds it. What only a busy one needs is leased.
+pub(crate) struct Parked {
+    pub(crate) socket: TcpStream,
+    pub(crate) connection: Connection,
+    pub(crate) busy: Option<Box<Busy>>,
+    /// Made with the first call, kept for the connection's life.
+    handler: Option<Box<Box<dyn Handler + Send>>>,
+    pub(crate) ready: Ready,
+}
+
+/// What is known of the socket and of the loop's plans, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ready {
+    /// Bytes, or the end, may be there: no read has come up short since the last event.
+    pub(crate) readable: bool,
+    /// The socket may take bytes: no write has come up short since the last event.
+    pub(crate) writable: bool,
+    /// The peer will send nothing more, so a short read is not the end.
+    pub(crate) read_closed: bool,
+    /// It stands in the queue.
+    pub(crate) queued: bool,
+    /// It waits for bytes.
+    pub(crate) needs_read: bool,
+    /// It waits for the socket to take more.
+    pub(crate) needs_write: bool,
+}
+
+/// What a busy connection needs beside itself.
+#[derive(Default)]
+pub(crate) struct Busy {
+    pub(crate) buffers: Buffers,
+    pub(crate) slot: Slot,
+}
+
+/// What all turns of an event loop share.
+pub(crate) struct Shared<'w> {
+    pub(crate) service: &'w Service,
+    pub(crate) files: &'w Local,
+    pub(crate) log: &'w mut Logger,
+    pub(crate) now: &'w Now,
+}
+
+/// How a turn ended.
+pub(crate) enum After {
+    /// It waits, until the deadline at the latest.
+    Wait { deadline: Option<Tick>, idle: bool },
+    /// It has had its share and goes to the back of the queue.
+    Again,
+    /// It is closed.
+    Closed,
+}
+
+impl Parked {
+    pub(crate) fn new(socket: TcpStream, connection: Connection) -> Parked {
+        let ready = Ready { writable: true, ..Ready::default() };
+        Parked { socket, connection, busy: None, handler: None, ready }
+    }
+
+    /// Reads once into the window, and tells the connection what came.
+    pub(crate) fn read(&mut self, files: &Local) {
+        let busy = self.busy.as_mut().expect("leased before it reads");
+        let spare = busy.buffers.input.spare();
+        let room = spare.len();
+        match rustix::io::retry_on_intr(|| rustix::net::recv(self.socket.as_fd(), &mut *spare, RecvFlags::empty())) {
+            Ok((_, 0)) => {
+                self.ready.readable = false;
+                self.connection.handle(Input::Eof);
+            }
+            Ok((_, n)) => {
+                files.arrived();
+                busy.buffers.input.commit(n);
+                // Edge-triggered: a short read has emptied the socket, and more makes a new event.
+                self.ready.readable = n == room || self.ready.read_closed;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready.readable = false,
+            Err(_) => {
+                self.ready.readable = false;
+                self.connection.handle(Input::Broken(Fault::Peer));
+            }
+        }
+    }
+
+    /// Carries out steps until the connection waits, closes, or has had its share.
+    pub(crate) fn turn(&mut self, shared: &mut Shared<'_>) -> After {
+        let cx = shared.service.context(shared.now);
+        let (mut steps, mut bytes) = (0, 0);
+        while steps < TURN_STEPS && bytes < TURN_BYTES {
+            steps += 1;
+            let Parked { socket, connection, busy, handler, ready } = self;
+            let Busy { buffers, slot } = &mut **busy.as_mut().expect("leased for its turn");
+            match connection.poll(buffers, &cx) {
+                Step::Wait(wait) => {
+                    if flush(slot, socket, connection, ready) {
+                        continue;
+                    }
+                    if wait.need.write && ready.writable {
+                        connection.handle(Input::Writable);
+                    } else if wait.need.read && ready.readable {
+                        self.read(shared.files);
+                    } else {
+                        self.note(wait.need);
+                        return After::Wait { deadline: wait.deadline, idle: wait.idle };
+                    }
+                }
+                Step::Close(_) => {
+                    if !flush(slot, socket, connection, ready) {
+                        return After::Closed;
+                    }
+                }
+                Step::Call(call) => {
+                    let make = || shared.service.handler.as_ref().map(|make| Box::new(make()));
+                    if handler.is_none() {
+                        *handler = make();
+                    }
+                    let called = handler.as_mut().is_some_and(|handler| {
+                        catch_unwind(AssertUnwindSafe(|| handler.call(call, &mut connection.reply(buffers, &cx))))
+                            .is_ok()
+                    });
+                    if !called {
+                        *handler = None;
+                        shared.log.log().error("a handler failed");
+                        connection.handle(Input::Broken(Fault::Handler));
+                    }
+                }
+                Step::Shut => {
+                    if !flush(slot, socket, connection, ready) {
+                        let desk = &mut Desk { files: shared.files, log: shared.log, wall: shared.now.wall };
+                        slot.carry_out(Step::Shut, socket.as_fd(), desk);
+                    }
+                }
+                step => {
+                    if let Step::Act(_, Action::List { .. }) = step {
+                        steps += LIST_STEPS;
+                    }
+                    let desk = &mut Desk { files: shared.files, log: shared.log, wall: shared.now.wall };
+                    let answer = slot.carry_out(step, socket.as_fd(), desk);
+                    match &answer {
+                        Some(Input::Sent(n)) => bytes += n,
+                        Some(Input::Blocked) => ready.writable = false,
+                        _ => {}
+                    }
+                    if let Some(input) = answer {
+                        connection.handle(input);
+                    }
+                }
+            }
+        }
+        After::Again
+    }
+
+    fn note(&mut self, need: Need) {
+        self.ready.needs_read = need.read;
+        self.ready.needs_write = need.write;
+    }
+}
+
+/// Sends what the slot has batched. `true`: the connection was told something and must be polled again.
+fn flush(slot: &mut Slot, socket: &TcpStream, connection: &mut Connection, ready: &mut Ready) -> bool {
+    if !slot.has_batch() || !ready.writable {
+        // What is not writable was said to be blocked when it became so.
+        return false;
+    }
+    match slot.flush(socket.as_fd()) {
+        Flush::Done => false,
+        Flush::Blocked => {
+            ready.writable = false;
+            connection.handle(Input::Blocked);
+            true
+        }
+        Flush::Broken => {
+            connection.handle(Input::Broken(Fault::Peer));
+            true
+        }
+    }
+}

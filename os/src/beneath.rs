@@ -1,0 +1,342 @@
+//! Opening files beneath a root, under one of three rules for symbolic links.
+//!
+//! A path comes in as the core leaves it: no leading `/`, no empty, `.` or `..` component, no NUL,
+//! empty for the root itself. Every path is resolved from the root's descriptor, index pages too,
+//! so there is one rule and no way around it. Nothing is decided by comparing path strings.
+//!
+//! Every open is `O_RDONLY | O_NONBLOCK | O_NOCTTY`, so that neither a FIFO nor a device hangs the
+//! server, and is looked at afterwards: what is neither a regular file nor a directory counts as
+//! not found. This module leaves out what is read (`cache`, `send`, `directory`).
+
+use std::io;
+use std::path::Path;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::io::Errno;
+use sanserve_core::{FsError, Kind, Opened};
+
+use crate::walk;
+
+/// Which symbolic links are followed beneath a root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Symlinks {
+    /// All, also those that lead out of the root. The default, as in Python.
+    #[default]
+    Follow,
+    /// Those that stay inside the root. A link with an absolute target counts as leading out, even
+    /// if the target lies inside: that is how `openat2(RESOLVE_BENEATH)` sees it.
+    Inside,
+    /// None, neither as the last component nor on the way. The root itself may be reached by links.
+    Never,
+}
+
+/// What tells one state of one file from every other: it changes with each write, rename-over,
+/// truncation and change of permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The file system.
+    pub dev: u64,
+    /// The file in it.
+    pub ino: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Time of the last change of content: seconds and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Time of the last change of anything: seconds and nanoseconds.
+    pub ctime: (i64, u32),
+}
+
+/// A directory that everything served lies beneath.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    symlinks: Symlinks,
+    /// `openat2` is missing (before Linux 5.6, under an old seccomp profile, on another system):
+    /// paths are walked by hand. Found out once.
+    by_hand: bool,
+}
+
+impl Root {
+    /// Opens the root.
+    ///
+    /// # Errors
+    /// If it is not a directory that can be read.
+    pub fn open(path: &Path, symlinks: Symlinks) -> io::Result<Root> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, path, flags, Mode::empty())?;
+        let by_hand = !openat2_works(fd.as_fd());
+        Ok(Root { fd, symlinks, by_hand })
+    }
+
+    /// The rule for symbolic links.
+    #[must_use]
+    pub fn symlinks(&self) -> Symlinks {
+        self.symlinks
+    }
+
+    /// Opens a regular file or a directory. A directory that may be searched but not read is
+    /// opened too (on Linux), so that what lies in it can be served by name.
+    ///
+    /// # Errors
+    /// As [`FsError`] tells them apart.
+    pub fn open_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, Identity), FsError> {
+        let fd = match self.raw(path, READ) {
+            Err(Errno::ACCESS) => self.unreadable_directory(path)?,
+            other => other.map_err(fs_error)?,
+        };
+        let (opened, identity) = examine(&fstat(&fd).map_err(fs_error)?).ok_or(FsError::NotFound)?;
+        Ok((fd, opened, identity))
+    }
+
+    /// Opens a regular file; a directory counts as not found.
+    ///
+    /// # Errors
+    /// As [`FsError`] tells them apart.
+    pub fn open_file_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, Identity), FsError> {
+        let found = self.open_at(path)?;
+        if found.1.kind == Kind::File { Ok(found) } else { Err(FsError::NotFound) }
+    }
+
+    /// What lies at `path` now, without opening it. `None`: nothing that is served, or it takes
+    /// opening to know (unless the rule is [`Symlinks::Follow`]).
+    #[must_use]
+    pub fn identify(&self, path: &[u8]) -> Option<Identity> {
+        if self.symlinks != Symlinks::Follow {
+            return None;
+        }
+        let stat = statat(&self.fd, or_dot(path), AtFlags::empty()).ok()?;
+        examine(&stat).map(|(_, identity)| identity)
+    }
+
+    fn raw(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let root = self.fd.as_fd();
+        match self.symlinks {
+            Symlinks::Follow => openat(root, or_dot(path), flags, Mode::empty()),
+            symlinks if self.by_hand => walk::open(root, path, flags, symlinks),
+            symlinks => openat2(root, or_dot(path), flags, symlinks),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn unreadable_directory(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.raw(path, flags).map_err(|_| FsError::Denied)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn unreadable_directory(&self, _: &[u8]) -> Result<OwnedFd, FsError> {
+        Err(FsError::Denied)
+    }
+}
+
+/// Flags of every open for reading.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+fn or_dot(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"." } else { path }
+}
+
+#[cfg(target_os = "linux")]
+fn openat2(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
+    use rustix::fs::ResolveFlags;
+
+    /// `EAGAIN`: something was renamed during the walk, and the kernel cannot tell whether the
+    /// path stayed beneath the root. Whoever renames without end gets a 503.
+    const TRIES: usize = 8;
+
+    let resolve = match symlinks {
+        Symlinks::Never => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+        Symlinks::Inside | Symlinks::Follow => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+    };
+    let mut outcome = Err(Errno::AGAIN);
+    for _ in 0..TRIES {
+        outcome = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
+        if !matches!(outcome, Err(Errno::AGAIN | Errno::INTR)) {
+            break;
+        }
+    }
+    outcome
+}
+
+#[cfg(not(target_os = "linux"))]
+fn openat2(_: BorrowedFd<'_>, _: &[u8], _: OFlags, _: Symlinks) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// Opens the root once more to see. A seccomp filter may answer `EPERM` for a call it does not know.
+fn openat2_works(root: BorrowedFd<'_>) -> bool {
+    openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Never).is_ok()
+}
+
+/// What a `stat` says, or `None` if it is nothing that is served.
+#[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types of these fields differ between systems")]
+pub(crate) fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        _ => return None,
+    };
+    let mtime = (stat.st_mtime as i64, stat.st_mtime_nsec as u32);
+    let ctime = (stat.st_ctime as i64, stat.st_ctime_nsec as u32);
+    let size = stat.st_size as u64;
+    let opened = Opened { kind, len: size, modified: mtime.0, modified_nanos: mtime.1 };
+    Some((opened, Identity { dev: stat.st_dev as u64, ino: stat.st_ino as u64, size, mtime, ctime }))
+}
+
+/// Sorts what the system says into what an answer depends on.
+pub(crate) fn fs_error(errno: Errno) -> FsError {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG | Errno::INVAL => {
+            FsError::NotFound
+        }
+        // A socket, or a device without a driver.
+        Errno::NXIO | Errno::NODEV => FsError::NotFound,
+        Errno::ACCESS | Errno::PERM => FsError::Denied,
+        // AGAIN: somebody holds a lease on the file, or renames without end.
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => FsError::Exhausted,
+        _ => FsError::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const RULES: [Symlinks; 3] = [Symlinks::Follow, Symlinks::Inside, Symlinks::Never];
+
+    /// Every rule, each with `openat2` and by hand.
+    fn roots(dir: &TempDir) -> impl Iterator<Item = Root> {
+        let path = dir.path().join("root");
+        RULES.into_iter().flat_map(move |rule| {
+            let ours = Root::open(&path, rule).unwrap();
+            let by_hand = Root { by_hand: true, ..Root::open(&path, rule).unwrap() };
+            [ours, by_hand]
+        })
+    }
+
+    fn tree() -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("root/sub/deep")).unwrap();
+        fs::write(at("root/a.txt"), "hello\n").unwrap();
+        fs::write(at("root/sub/b.txt"), "bb").unwrap();
+        fs::write(at("secret"), "secret!").unwrap();
+        dir
+    }
+
+    fn len(found: Result<(OwnedFd, Opened, Identity), FsError>) -> Result<u64, FsError> {
+        found.map(|(_, opened, identity)| {
+            assert_eq!(opened.len, identity.size);
+            assert_eq!((opened.modified, opened.modified_nanos), identity.mtime);
+            opened.len
+        })
+    }
+
+    #[test]
+    fn opens_files_and_directories_under_every_rule() {
+        let dir = tree();
+        for root in roots(&dir) {
+            assert_eq!(len(root.open_at(b"a.txt")), Ok(6));
+            assert_eq!(len(root.open_at(b"sub/b.txt")), Ok(2));
+            assert_eq!(root.open_at(b"").unwrap().1.kind, Kind::Directory);
+            assert_eq!(root.open_at(b"sub/deep").unwrap().1.kind, Kind::Directory);
+            for missing in [&b"nope"[..], b"nope/a.txt", b"a.txt/x", &[b'n'; 300]] {
+                assert_eq!(len(root.open_at(missing)), Err(FsError::NotFound));
+            }
+            assert_eq!(len(root.open_file_at(b"sub")), Err(FsError::NotFound));
+            assert_eq!(len(root.open_file_at(b"sub/b.txt")), Ok(2));
+        }
+    }
+
+    #[test]
+    fn links_are_followed_as_the_rule_says() {
+        let dir = tree();
+        let root = dir.path().join("root");
+        symlink("../a.txt", root.join("sub/inside")).unwrap();
+        symlink("deep/../../sub", root.join("sub/inside-dir")).unwrap();
+        symlink("../secret", root.join("outside")).unwrap();
+        symlink("../root/a.txt", root.join("out-and-in")).unwrap();
+        symlink("..", root.join("outside-dir")).unwrap();
+        symlink(root.join("a.txt"), root.join("absolute")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        for root in roots(&dir) {
+            let open = |path: &str| len(root.open_at(path.as_bytes()));
+            let refused = Err(FsError::NotFound);
+            let (inside, outside) = match root.symlinks() {
+                Symlinks::Follow => ([Ok(6), Ok(2)], [Ok(7), Ok(6), Ok(7), Ok(6)]),
+                Symlinks::Inside => ([Ok(6), Ok(2)], [refused; 4]),
+                Symlinks::Never => ([refused; 2], [refused; 4]),
+            };
+            assert_eq!(["sub/inside", "sub/inside-dir/b.txt"].map(open), inside, "{root:?}");
+            assert_eq!(["outside", "out-and-in", "outside-dir/secret", "absolute"].map(open), outside, "{root:?}");
+            assert_eq!(["loop", "dangling", "loop/x"].map(open), [refused; 3], "{root:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_file_is_not_found_and_never_hangs() {
+        let dir = tree();
+        let at = |name: &str| dir.path().join("root").join(name);
+        rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        symlink("/dev/null", at("device")).unwrap();
+        for root in roots(&dir) {
+            for name in [&b"fifo"[..], b"socket", b"device"] {
+                assert_eq!(len(root.open_at(name)), Err(FsError::NotFound));
+                assert_eq!(root.identify(name), None);
+            }
+        }
+    }
+
+    #[test]
+    fn permissions_are_told_apart() {
+        if rustix::process::geteuid().is_root() {
+            return; // Root may do everything.
+        }
+        let dir = tree();
+        let at = |name: &str| dir.path().join("root").join(name);
+        fs::set_permissions(at("a.txt"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(at("sub"), fs::Permissions::from_mode(0o111)).unwrap();
+        for root in roots(&dir) {
+            assert_eq!(len(root.open_at(b"a.txt")), Err(FsError::Denied));
+            assert_eq!(len(root.open_at(b"sub/b.txt")), Ok(2));
+            #[cfg(target_os = "linux")]
+            assert_eq!(root.open_at(b"sub").unwrap().1.kind, Kind::Directory);
+        }
+        fs::set_permissions(at("sub"), fs::Permissions::from_mode(0o600)).unwrap();
+        for root in roots(&dir) {
+            assert_eq!(len(root.open_at(b"sub/b.txt")), Err(FsError::Denied));
+        }
+        fs::set_permissions(at("sub"), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
+    fn an_identity_changes_with_the_file() {
+        let dir = tree();
+        let path = dir.path().join("root/a.txt");
+        let root = Root::open(&dir.path().join("root"), Symlinks::Follow).unwrap();
+        let before = root.identify(b"a.txt").unwrap();
+        assert_eq!(root.open_at(b"a.txt").unwrap().2, before);
+        fs::write(dir.path().join("new"), "HELLO\n").unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
+        assert_ne!(root.identify(b"a.txt").unwrap(), before);
+        let before = root.identify(b"a.txt").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_ne!(root.identify(b"a.txt").unwrap().ctime, before.ctime);
+    }
+
+    #[test]
+    fn a_root_must_be_a_directory() {
+        let dir = tree();
+        assert!(Root::open(&dir.path().join("secret"), Symlinks::Follow).is_err());
+        assert!(Root::open(&dir.path().join("nope"), Symlinks::Follow).is_err());
+    }
+}

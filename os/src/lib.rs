@@ -1,0 +1,29 @@
+//! What the frontends of sanserve share of the operating system.
+//!
+//! The core says what is to be done ([`Step`](sanserve_core::Step)); a frontend waits and calls
+//! handlers; this crate does the rest: it opens files beneath a root, keeps small ones in memory,
+//! sends, logs, binds, accepts, catches signals and reads the clock. It carries out one thing at a
+//! time and never loops or waits, but for [`Signals::wait`].
+
+mod beneath;
+mod cache;
+mod clock;
+mod directory;
+mod listen;
+mod log;
+mod send;
+mod service;
+mod signal;
+mod slot;
+mod walk;
+
+pub use beneath::{Identity, Root, Symlinks};
+pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
+pub use clock::Clock;
+pub use directory::Directory;
+pub use listen::{AcceptBackoff, AfterError, accept, bind, bind_many, raise_nofile_limit, resolve};
+pub use log::{Log, Logger};
+pub use send::{MOST_OF_FILE, Stopped, send, send_file, send_vectored};
+pub use service::{HandlerFactory, Service, SharedSite};
+pub use signal::{Signal, Signals};
+pub use slot::{BATCH, Desk, Flush, Slot};

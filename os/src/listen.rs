@@ -1,0 +1,311 @@
+//! Listening: resolve, bind, accept, and what to do when accepting fails.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+#[cfg(target_os = "linux")]
+use rustix::net::SocketFlags;
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use sanserve_core::Tick;
+
+/// Connections that may wait to be accepted; the system clamps it (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// The address to bind. Without a host: every address, IPv6 and IPv4 together where there is IPv6.
+/// With one, the first address that it resolves to; an IPv6 address may be in brackets.
+///
+/// # Errors
+/// If the host does not resolve.
+pub fn resolve(host: Option<&str>, port: u16) -> io::Result<SocketAddr> {
+    let Some(host) = host.filter(|host| !host.is_empty()) else {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let there_is_ipv6 = socket(any).is_ok_and(|fd| net::bind(fd, &any).is_ok());
+        return Ok(if there_is_ipv6 {
+            (Ipv6Addr::UNSPECIFIED, port).into()
+        } else {
+            (Ipv4Addr::UNSPECIFIED, port).into()
+        });
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    (bare, port).to_socket_addrs()?.next().ok_or_else(no_address)
+}
+
+/// Listens. The sockets accepted from it send without delay (on Linux they inherit that). The
+/// listener itself blocks; an event loop makes it non-blocking.
+///
+/// # Errors
+/// As the system says, such as an address in use.
+pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let fd = bound(address, reuse_port)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    net::listen(&fd, BACKLOG)?;
+    Ok(TcpListener::from(fd))
+}
+
+/// Listens with `n` sockets on one address, among which the system spreads connections. Port 0
+/// is the same free port for all.
+///
+/// # Errors
+/// As the system says; an address is in use even if its user would share it.
+pub fn bind_many(address: SocketAddr, n: usize) -> io::Result<Vec<TcpListener>> {
+    if n == 1 {
+        return Ok(vec![bind(address, false)?]);
+    }
+    // Bound without SO_REUSEPORT, it fails where anybody listens, and holds a free port; it never
+    // listens itself, so no connection is lost in it.
+    let probe = bound(address, false)?;
+    let address = SocketAddr::try_from(net::getsockname(&probe)?)?;
+    (0..n).map(|_| bind(address, true)).collect()
+}
+
+fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
+    let fd = socket(address)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    if reuse_port {
+        sockopt::set_socket_reuseport(&fd, true)?;
+    }
+    if address.is_ipv6() {
+        // As Python does: a system that cannot is left as it is.
+        let _ = sockopt::set_ipv6_v6only(&fd, false);
+    }
+    net::bind(&fd, &address)?;
+    Ok(fd)
+}
+
+fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    #[cfg(target_os = "linux")]
+    let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    #[cfg(not(target_os = "linux"))]
+    let fd = {
+        let fd = net::socket(family, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        fd
+    };
+    Ok(fd)
+}
+
+/// Accepts a connection: non-blocking, closed on exec, sending without delay.
+///
+/// # Errors
+/// As the system says; [`AcceptBackoff::failed`] knows what to do.
+pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    #[cfg(target_os = "linux")]
+    let (fd, peer) = net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    #[cfg(not(target_os = "linux"))]
+    let (fd, peer) = {
+        let (fd, peer) = net::acceptfrom(listener)?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        // Fails where the peer has gone already; it will be noticed.
+        let _ = sockopt::set_tcp_nodelay(&fd, true);
+        (fd, peer)
+    };
+    // Without an address the peer has gone again, on some systems.
+    let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
+    Ok((TcpStream::from(fd), peer))
+}
+
+/// What to do after `accept` failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterError {
+    /// That connection is gone: accept the next one at once.
+    Retry,
+    /// There is none: wait for one.
+    Wait,
+    /// The system is short of something: accept nothing for so many milliseconds.
+    Pause {
+        /// How long.
+        millis: u64,
+        /// Say so in the log; it was not said lately.
+        log: bool,
+    },
+}
+
+/// Keeps a server from spinning when it is out of descriptors.
+#[derive(Clone, Debug, Default)]
+pub struct AcceptBackoff {
+    /// The last pause; 0 after a success.
+    millis: u64,
+    logged: Option<Tick>,
+}
+
+impl AcceptBackoff {
+    const FIRST: u64 = 8;
+    const LONGEST: u64 = 1_000;
+    const LOG_EVERY: u64 = 5_000;
+
+    /// A connection was accepted: the next pause is a short one again.
+    pub fn succeeded(&mut self) {
+        self.millis = 0;
+    }
+
+    /// What to do about an error of [`accept`].
+    pub fn failed(&mut self, error: &io::Error, now: Tick) -> AfterError {
+        match Errno::from_io_error(error) {
+            Some(Errno::AGAIN) => return AfterError::Wait,
+            Some(error) if of_one_connection(error) => return AfterError::Retry,
+            None if error.kind() == io::ErrorKind::ConnectionAborted => return AfterError::Retry,
+            _ => {}
+        }
+        self.millis = (self.millis * 2).clamp(Self::FIRST, Self::LONGEST);
+        let log = self.logged.is_none_or(|logged| now.since(logged) >= Self::LOG_EVERY);
+        if log {
+            self.logged = Some(now);
+        }
+        AfterError::Pause { millis: self.millis, log }
+    }
+}
+
+/// Errors that `accept(2)` passes on from a connection that has failed meanwhile, or that a
+/// firewall forbids. Everything else would come again at once.
+fn of_one_connection(error: Errno) -> bool {
+    #[cfg(target_os = "linux")]
+    if error == Errno::NONET {
+        return true;
+    }
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::INTR
+            | Errno::PERM
+            | Errno::PROTO
+            | Errno::TIMEDOUT
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+    )
+}
+
+/// Raises the number of descriptors that this process may have to what the system allows, and
+/// says what it is now.
+pub fn raise_nofile_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let mut raised = limit;
+        raised.current = limit.maximum;
+        // Where that is refused, it stays as it was.
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+    nofile_limit()
+}
+
+/// The number of descriptors that this process may have.
+pub(crate) fn nofile_limit() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rustix::fs::{OFlags, fcntl_getfl};
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, 0).into()
+    }
+
+    #[test]
+    fn resolves_what_people_write() {
+        assert_eq!(resolve(Some("127.0.0.1"), 80).unwrap(), "127.0.0.1:80".parse().unwrap());
+        assert_eq!(resolve(Some("::1"), 80).unwrap(), "[::1]:80".parse().unwrap());
+        assert_eq!(resolve(Some("[::1]"), 80).unwrap(), "[::1]:80".parse().unwrap());
+        assert!(resolve(Some("localhost"), 80).unwrap().ip().is_loopback());
+        for any in [None, Some("")] {
+            let address = resolve(any, 8000).unwrap();
+            assert!(address.ip().is_unspecified() && address.port() == 8000);
+        }
+        assert!(resolve(Some("256.256.256.256.invalid"), 80).is_err());
+    }
+
+    #[test]
+    fn unspecified_takes_both_families() {
+        let listener = bind(resolve(None, 0).unwrap(), false).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _peer = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let (_ours, from) = accept(&listener).unwrap();
+        assert_eq!(from.ip().to_canonical(), Ipv4Addr::LOCALHOST);
+        if listener.local_addr().unwrap().is_ipv6() {
+            let _peer = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            assert_eq!(accept(&listener).unwrap().1.ip(), Ipv6Addr::LOCALHOST);
+        }
+    }
+
+    #[test]
+    fn an_accepted_socket_is_made_ready() {
+        let listener = bind(loopback(), false).unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut ours, from) = accept(&listener).unwrap();
+        assert_eq!(from, peer.local_addr().unwrap());
+        assert!(ours.nodelay().unwrap());
+        assert!(fcntl_getfl(&ours).unwrap().contains(OFlags::NONBLOCK));
+        assert!(fcntl_getfd(&ours).unwrap().contains(FdFlags::CLOEXEC));
+        assert!(fcntl_getfd(&listener).unwrap().contains(FdFlags::CLOEXEC));
+        ours.write_all(b"hi").unwrap();
+        let mut bytes = [0; 2];
+        peer.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hi");
+    }
+
+    #[test]
+    fn many_share_one_port_and_nobody_elses() {
+        let listeners = bind_many(loopback(), 3).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert_ne!(address.port(), 0);
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        for n in [1, 2] {
+            let error = bind_many(address, n).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
+        drop(listeners);
+        bind_many(address, 2).unwrap();
+        assert_eq!(bind_many(loopback(), 1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_waiting_accept_is_told_from_trouble() {
+        let listener = bind(loopback(), false).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let error = accept(&listener).unwrap_err();
+        assert_eq!(AcceptBackoff::default().failed(&error, Tick(0)), AfterError::Wait);
+    }
+
+    #[test]
+    fn pauses_grow_and_the_log_is_spared() {
+        let mut backoff = AcceptBackoff::default();
+        let full = io::Error::from(Errno::MFILE);
+        let mut now = Tick(0);
+        let mut pauses = Vec::new();
+        let mut lines = 0;
+        for _ in 0..20 {
+            let AfterError::Pause { millis, log } = backoff.failed(&full, now) else { panic!("not a pause") };
+            pauses.push(millis);
+            lines += usize::from(log);
+            now = now.after(millis);
+        }
+        assert_eq!(pauses[..9], [8, 16, 32, 64, 128, 256, 512, 1000, 1000]);
+        assert_eq!(lines, 3, "at 0 s, 6 s and 11 s of {now:?}");
+        assert_eq!(backoff.failed(&Errno::CONNABORTED.into(), now), AfterError::Retry);
+        assert_eq!(backoff.failed(&Errno::AGAIN.into(), now), AfterError::Wait);
+        backoff.succeeded();
+        assert_eq!(backoff.failed(&full, now), AfterError::Pause { millis: 8, log: false });
+    }
+
+    #[test]
+    fn the_limit_is_raised_to_what_is_allowed() {
+        let raised = raise_nofile_limit();
+        assert!(raised >= 3);
+        assert_eq!(raised, nofile_limit());
+    }
+}

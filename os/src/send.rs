@@ -1,0 +1,216 @@
+//! Sending on a socket: each call sends what it can at once, and says how much that was.
+//!
+//! Sockets are expected to be non-blocking, as [`accept`](crate::accept) makes them: `sendfile` knows no
+//! flag for it. `SIGPIPE` is expected to be ignored, as every Rust program begins.
+
+use std::io::IoSlice;
+
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+
+/// What one call takes from a file at most, so that one fast peer does not hold up the others.
+pub const MOST_OF_FILE: u64 = 1 << 20;
+
+/// Why nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The socket takes nothing for now.
+    Blocked,
+    /// The connection is gone.
+    Peer,
+    /// The file cannot be read.
+    File,
+}
+
+/// Sends `bytes` or their beginning. `more`: other bytes follow at once.
+///
+/// # Errors
+/// [`Stopped::Blocked`] and [`Stopped::Peer`].
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], more: bool) -> Result<usize, Stopped> {
+    retried(|| rustix::net::send(socket, bytes, flags(more))).map_err(of_socket)
+}
+
+/// Sends several pieces, or the beginning of them, in one call.
+///
+/// # Errors
+/// [`Stopped::Blocked`] and [`Stopped::Peer`].
+pub fn send_vectored(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>], more: bool) -> Result<usize, Stopped> {
+    retried(|| sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags(more))).map_err(of_socket)
+}
+
+/// Sends a part of a file, at most [`MOST_OF_FILE`] of it. `Ok(0)`: the file ends before `offset`.
+///
+/// # Errors
+/// Any of [`Stopped`].
+pub fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Stopped> {
+    let len = len.min(MOST_OF_FILE);
+    debug_assert_ne!(len, 0);
+    #[cfg(target_os = "linux")]
+    {
+        let most = usize::try_from(len).expect("at most a megabyte");
+        let mut at = offset;
+        match retried(|| rustix::fs::sendfile(socket, file, Some(&mut at), most)) {
+            // A file system that cannot do it.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(of_either(error)),
+            Ok(n) => return Ok(n as u64),
+        }
+    }
+    send_file_by_hand(socket, file, offset, len)
+}
+
+/// The same with a copy. What is read and not taken is read again.
+fn send_file_by_hand(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Stopped> {
+    let mut room = [0; 32 * 1024];
+    let most = usize::try_from(len).map_or(room.len(), |len| len.min(room.len()));
+    let n = retried(|| rustix::io::pread(file, &mut room[..most], offset)).map_err(|_| Stopped::File)?;
+    if n == 0 {
+        return Ok(0);
+    }
+    send(socket, &room[..n], n as u64 != len).map(|n| n as u64)
+}
+
+fn retried<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn flags(more: bool) -> SendFlags {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    if more { flags | SendFlags::MORE } else { flags }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn flags(_: bool) -> SendFlags {
+    SendFlags::DONTWAIT
+}
+
+fn of_socket(error: Errno) -> Stopped {
+    match error {
+        Errno::AGAIN => Stopped::Blocked,
+        _ => Stopped::Peer,
+    }
+}
+
+/// Tells the guilty side of a `sendfile` by its error.
+#[cfg(target_os = "linux")]
+fn of_either(error: Errno) -> Stopped {
+    match error {
+        Errno::AGAIN => Stopped::Blocked,
+        Errno::IO | Errno::OVERFLOW | Errno::STALE | Errno::BADF | Errno::ISDIR | Errno::NXIO => Stopped::File,
+        _ => Stopped::Peer,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A connected pair over loopback; the first one does not block.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (ours, peer)
+    }
+
+    fn file(content: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        file.rewind().unwrap();
+        file
+    }
+
+    fn received(peer: &mut TcpStream, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        peer.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// A connected pair that holds exactly what it holds: nothing is on its way behind our back, so
+    /// that full stays full. The first one does not block.
+    pub(crate) fn still_pair() -> (UnixStream, UnixStream) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (ours, peer)
+    }
+
+    /// Sends until the socket is full.
+    pub(crate) fn fill(socket: &UnixStream) -> usize {
+        let mut total = 0;
+        loop {
+            match send(socket.as_fd(), &[b'x'; 65_536], false) {
+                Ok(n) => total += n,
+                Err(stopped) => {
+                    assert_eq!(stopped, Stopped::Blocked);
+                    return total;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_go_out_in_order() {
+        let (ours, mut peer) = pair();
+        assert_eq!(send(ours.as_fd(), b"one ", true), Ok(4));
+        let pieces = [&b"two "[..], b"", b"three"].map(IoSlice::new);
+        assert_eq!(send_vectored(ours.as_fd(), &pieces, false), Ok(9));
+        assert_eq!(received(&mut peer, 13), b"one two three");
+    }
+
+    #[test]
+    fn a_file_goes_out_from_its_offset_to_its_end() {
+        let (ours, mut peer) = pair();
+        let file = file(b"0123456789");
+        for send_file in [send_file, send_file_by_hand] {
+            assert_eq!(send_file(ours.as_fd(), file.as_fd(), 2, 3), Ok(3));
+            assert_eq!(send_file(ours.as_fd(), file.as_fd(), 8, 5), Ok(2));
+            assert_eq!(send_file(ours.as_fd(), file.as_fd(), 10, 1), Ok(0));
+            assert_eq!(send(ours.as_fd(), b".", false), Ok(1));
+            assert_eq!(received(&mut peer, 6), b"23489.");
+        }
+    }
+
+    #[test]
+    fn one_call_is_bounded() {
+        let (ours, _peer) = pair();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 30).unwrap();
+        assert!(send_file(ours.as_fd(), file.as_fd(), 0, 1 << 30).unwrap() <= MOST_OF_FILE);
+    }
+
+    #[test]
+    fn a_full_socket_blocks_nothing() {
+        let (ours, _peer) = still_pair();
+        fill(&ours);
+        let file = file(b"0123456789");
+        assert_eq!(send(ours.as_fd(), b"x", false), Err(Stopped::Blocked));
+        assert_eq!(send_vectored(ours.as_fd(), &[IoSlice::new(b"x")], false), Err(Stopped::Blocked));
+        assert_eq!(send_file(ours.as_fd(), file.as_fd(), 0, 10), Err(Stopped::Blocked));
+        assert_eq!(send_file_by_hand(ours.as_fd(), file.as_fd(), 0, 10), Err(Stopped::Blocked));
+    }
+
+    #[test]
+    fn the_guilty_side_is_told() {
+        let (ours, _peer) = pair();
+        let directory = File::open(".").unwrap();
+        assert_eq!(send_file(ours.as_fd(), directory.as_fd(), 0, 10), Err(Stopped::File));
+        let file = file(b"0123456789");
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(send(ours.as_fd(), b"x", false), Err(Stopped::Peer));
+        assert_eq!(send_file(ours.as_fd(), file.as_fd(), 0, 10), Err(Stopped::Peer));
+    }
+}

@@ -1,0 +1,180 @@
+//! What every connection of a server shares, whatever the frontend.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sanserve_core::{Config, Context, Handler, Now, Plain, Site};
+
+use crate::beneath::{Root, Symlinks};
+use crate::cache::CacheLimits;
+use crate::listen::nofile_limit;
+use crate::log::Log;
+
+/// Makes the handler of a connection, one value each.
+pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
+
+/// A site that threads share.
+pub type SharedSite = Box<dyn Site + Send + Sync>;
+
+/// A server but for its sockets: what is served, by which rules, and where the log goes.
+///
+/// Begin with [`Service::new`] or [`Service::beneath`] and change what should differ; the fields are public.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+/// use sanserve_os::{Log, Root, Service, Symlinks};
+///
+/// let root = Root::open(".".as_ref(), Symlinks::Inside)?;
+/// let service = Service::beneath(root).with_log(Log::quiet()).with_grace(Duration::from_secs(5));
+/// # assert!(service.connection_bound() > 0);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Service {
+    /// Limits, timeouts and protocol version of every connection.
+    pub config: Config,
+    /// The decisions that an embedder may override. Default [`Plain`].
+    pub site: SharedSite,
+    /// What everything served lies beneath.
+    pub root: Arc<Root>,
+    /// Where lines go. Default stderr.
+    pub log: Log,
+    /// Makes the handler of each connection; without one, no request is routed to a handler.
+    pub handler: Option<HandlerFactory>,
+    /// Bounds on each small-file cache: one per event-loop thread, or one that threads share.
+    pub cache: CacheLimits,
+    /// Connections at once; beyond that, none is accepted until one has closed. Default 16,384. See
+    /// [`Service::connection_bound`] for what the system leaves of it.
+    pub connections: usize,
+    /// How long the exchanges in hand may take when the server goes down. Default 30 s.
+    pub grace: Duration,
+}
+
+impl Service {
+    /// Serves the files beneath `directory` with every default, symbolic links followed.
+    ///
+    /// # Errors
+    /// If it is not a directory that can be read.
+    pub fn new(directory: impl AsRef<Path>) -> io::Result<Service> {
+        Ok(Service::beneath(Root::open(directory.as_ref(), Symlinks::Follow)?))
+    }
+
+    /// Serves the files beneath `root` with every default.
+    #[must_use]
+    pub fn beneath(root: Root) -> Service {
+        Service {
+            config: Config::default(),
+            site: Box::new(Plain),
+            root: Arc::new(root),
+            log: Log::stderr(),
+            handler: None,
+            cache: CacheLimits::default(),
+            connections: 16_384,
+            grace: Duration::from_secs(30),
+        }
+    }
+
+    /// Obeys `config`.
+    #[must_use]
+    pub fn with_config(self, config: Config) -> Service {
+        Service { config, ..self }
+    }
+
+    /// Lets `site` decide.
+    #[must_use]
+    pub fn with_site(self, site: impl Site + Send + Sync + 'static) -> Service {
+        Service { site: Box::new(site), ..self }
+    }
+
+    /// Gives each connection a handler of its own.
+    #[must_use]
+    pub fn with_handler<H, F>(self, make: F) -> Service
+    where
+        H: Handler + Send + 'static,
+        F: Fn() -> H + Send + Sync + 'static,
+    {
+        Service { handler: Some(Box::new(move || Box::new(make()))), ..self }
+    }
+
+    /// Writes to `log`.
+    #[must_use]
+    pub fn with_log(self, log: Log) -> Service {
+        Service { log, ..self }
+    }
+
+    /// Bounds the cache.
+    #[must_use]
+    pub fn with_cache(self, cache: CacheLimits) -> Service {
+        Service { cache, ..self }
+    }
+
+    /// Bounds the number of connections.
+    #[must_use]
+    pub fn with_connections(self, connections: usize) -> Service {
+        Service { connections, ..self }
+    }
+
+    /// Bounds a shutdown.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Service {
+        Service { grace, ..self }
+    }
+
+    /// What a machine is told at the time `now`.
+    #[must_use]
+    pub fn context<'s>(&'s self, now: &'s Now) -> Context<'s> {
+        Context { config: &self.config, site: &*self.site, now }
+    }
+
+    /// The bound on connections that the descriptors suffice for: a part of them is kept for the
+    /// files that connections send, and for the server itself. At least 1. To be asked after
+    /// [`raise_nofile_limit`](crate::raise_nofile_limit).
+    #[must_use]
+    pub fn connection_bound(&self) -> usize {
+        self.connections.min(connections_within(nofile_limit())).max(1)
+    }
+}
+
+fn connections_within(descriptors: usize) -> usize {
+    descriptors.saturating_sub(descriptors / 4 + 32)
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("config", &self.config)
+            .field("root", &self.root)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_leaves_descriptors_for_files() {
+        assert_eq!(connections_within(1024), 736);
+        assert_eq!(connections_within(20), 0);
+        assert_eq!(connections_within(usize::MAX), usize::MAX - usize::MAX / 4 - 32);
+        let service = Service::new(".").unwrap();
+        assert_eq!(service.with_connections(0).connection_bound(), 1);
+    }
+
+    #[test]
+    fn threads_can_share_it() {
+        fn shareable<T: Send + Sync>() {}
+        shareable::<Service>();
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Service::new(dir.path().join("nope")).is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! The signals that end a server, for a thread that waits for them. What they lead to is the
+//! binary's affair.
+
+use std::collections::VecDeque;
+use std::ffi::c_int;
+use std::io;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// A signal that ends a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// `SIGINT`, from a keyboard.
+    Interrupt,
+    /// `SIGTERM`, from a service manager.
+    Terminate,
+}
+
+/// Catches `SIGINT` and `SIGTERM` for the whole process, for as long as it lives.
+#[derive(Debug)]
+pub struct Signals {
+    caught: signal_hook::iterator::Signals,
+    /// Caught together with one that was told already.
+    next: VecDeque<c_int>,
+}
+
+impl Signals {
+    /// Begins to catch.
+    ///
+    /// # Errors
+    /// If the system is out of descriptors.
+    pub fn new() -> io::Result<Signals> {
+        let caught = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        Ok(Signals { caught, next: VecDeque::new() })
+    }
+
+    /// Blocks until there is a signal.
+    pub fn wait(&mut self) -> Signal {
+        loop {
+            match self.next.pop_front() {
+                Some(SIGTERM) => return Signal::Terminate,
+                Some(_) => return Signal::Interrupt,
+                None => self.next.extend(self.caught.wait()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal as Number, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn each_signal_is_told() {
+        let mut signals = Signals::new().unwrap();
+        kill_process(getpid(), Number::TERM).unwrap();
+        assert_eq!(signals.wait(), Signal::Terminate);
+        kill_process(getpid(), Number::INT).unwrap();
+        assert_eq!(signals.wait(), Signal::Interrupt);
+        kill_process(getpid(), Number::INT).unwrap();
+        kill_process(getpid(), Number::TERM).unwrap();
+        let both = [signals.wait(), signals.wait()];
+        assert!(both.contains(&Signal::Interrupt) && both.contains(&Signal::Terminate), "{both:?}");
+    }
+}

@@ -1,0 +1,554 @@
+//! What one busy connection holds of the system, and how its steps are carried out.
+//!
+//! A [`Slot`] is leased together with the core's `Buffers` and reused from connection to
+//! connection. It carries out one step at a time, never loops and never waits. `Call`, `Wait` and
+//! `Close` are the driver's own.
+//!
+//! **The batch.** Small answers do not go out one by one. What fits into the batch is copied there and
+//! reported as sent, so that a head and its small body, or the answers to several pipelined
+//! requests, leave in one call. What does not fit goes out together with the batch, body and all.
+//! The driver calls [`Slot::flush`] before it waits, half-closes or closes.
+
+use std::io::IoSlice;
+
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::net::{Shutdown, shutdown};
+use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Step, Transmit, Wall};
+
+use crate::cache::{Files, Held};
+use crate::log::Logger;
+use crate::send::{Stopped, send, send_file, send_vectored};
+
+/// What the batch holds at most.
+pub const BATCH: usize = 16 * 1024;
+
+/// What a [`Slot`] needs beside itself, the same for all connections of a thread.
+pub struct Desk<'d> {
+    /// Opens files.
+    pub files: &'d dyn Files,
+    /// Takes the lines of finished exchanges; the driver flushes it at the end of a turn.
+    pub log: &'d mut Logger,
+    /// The time in those lines.
+    pub wall: Wall,
+}
+
+/// How [`Slot::flush`] ended.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Nothing is left.
+    Done,
+    /// The socket is full. The driver passes on [`Input::Blocked`] and polls again.
+    Blocked,
+    /// The connection is gone, and so is what was left.
+    Broken,
+}
+
+/// The open file, the open directory and the unsent bytes of one connection.
+#[derive(Debug, Default)]
+pub struct Slot {
+    batch: Vec<u8>,
+    /// A regular file.
+    file: Option<Held>,
+    directory: Option<Held>,
+    /// The path of the directory, to open index pages by.
+    path: Vec<u8>,
+}
+
+impl Slot {
+    /// An empty slot; it allocates when it is first used.
+    #[must_use]
+    pub fn new() -> Slot {
+        Slot::default()
+    }
+
+    /// Carries out a step, and says what the connection is to be told. `None` for steps that have no
+    /// answer.
+    ///
+    /// `Call`, `Wait` and `Close` must not come here.
+    pub fn carry_out(&mut self, step: Step<'_>, socket: BorrowedFd<'_>, desk: &mut Desk<'_>) -> Option<Input> {
+        match step {
+            Step::Send(transmit) => Some(self.send(&transmit, socket)),
+            Step::Act(ticket, action) => Some(Input::Done(ticket, self.act(action, desk.files))),
+            Step::Finished(entry) => {
+                desk.log.write(&entry, desk.wall);
+                self.release();
+                None
+            }
+            Step::Shut => {
+                debug_assert!(!self.has_batch(), "flushed before it is shut");
+                // It fails only where the peer has gone, and then reading will tell.
+                let _ = shutdown(socket, Shutdown::Write);
+                None
+            }
+            // There are no scripts yet: a step that no answer makes progress with would repeat for ever.
+            Step::Feed(_) => Some(Input::Broken(Fault::Handler)),
+            Step::Call(_) | Step::Wait(_) | Step::Close(_) => {
+                debug_assert!(false, "the driver's own step");
+                None
+            }
+        }
+    }
+
+    /// Sends what is batched. To be called at `Wait`, `Shut` and `Close`.
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Flush {
+        if self.batch.is_empty() {
+            return Flush::Done;
+        }
+        match send(socket, &self.batch, false) {
+            Ok(n) => {
+                self.unbatch(n);
+                if self.batch.is_empty() { Flush::Done } else { Flush::Blocked }
+            }
+            Err(Stopped::Blocked) => Flush::Blocked,
+            Err(Stopped::Peer | Stopped::File) => {
+                self.batch.clear();
+                Flush::Broken
+            }
+        }
+    }
+
+    /// Whether bytes wait for [`flush`](Slot::flush).
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
+    /// Whether nothing is held, so that the slot may serve another connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.file.is_none() && self.directory.is_none()
+    }
+
+    /// Lets go of everything, for a connection that is closed; keeps its memory for the next one.
+    pub fn clear(&mut self) {
+        self.batch.clear();
+        self.release();
+    }
+
+    fn release(&mut self) {
+        self.file = None;
+        self.directory = None;
+        self.path.clear();
+    }
+}
+
+/// Acting.
+impl Slot {
+    fn act(&mut self, action: Action<'_>, files: &dyn Files) -> Completion {
+        match action {
+            Action::Open { path } => Completion::Opened(self.open(path, files)),
+            Action::OpenIn { path } => Completion::Opened(self.open_in(path, files)),
+            Action::List { into } => Completion::Listed(match &mut self.directory {
+                Some(Held::Directory(directory)) => directory.list(|name, kind| into.push(name, kind)),
+                _ => Err(FsError::Failed),
+            }),
+        }
+    }
+
+    fn open(&mut self, path: &[u8], files: &dyn Files) -> Result<Opened, FsError> {
+        self.release();
+        let (opened, held) = files.open(path)?;
+        match held {
+            Held::Directory(_) => {
+                self.path.extend_from_slice(path);
+                self.directory = Some(held);
+            }
+            Held::Cached(_) | Held::File(_) => self.file = Some(held),
+        }
+        Ok(opened)
+    }
+
+    /// Resolved from the root like every other path, so the same rules and the same cache apply.
+    fn open_in(&mut self, path: &[u8], files: &dyn Files) -> Result<Opened, FsError> {
+        self.file = None;
+        if self.directory.is_none() {
+            return Err(FsError::NotFound);
+        }
+        let directory = self.path.len();
+        if directory > 0 {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(path);
+        let found = files.open_file(&self.path);
+        self.path.truncate(directory);
+        let (opened, held) = found?;
+        self.file = Some(held);
+        // An index page is there, so nothing will be listed: one descriptor less for as long as it takes.
+        self.directory = None;
+        Ok(opened)
+    }
+}
+
+/// Sending.
+impl Slot {
+    fn send(&mut self, transmit: &Transmit<'_>, socket: BorrowedFd<'_>) -> Input {
+        debug_assert!(!transmit.is_empty());
+        // Taken out of `self`, so that the batch can be changed while the file is borrowed.
+        let file = self.file.take();
+        let input = match (transmit.body, &file) {
+            (Body::None, _) => self.send_bytes(transmit, b"", socket),
+            (Body::Bytes(bytes), _) => self.send_bytes(transmit, bytes, socket),
+            (Body::File { offset, len }, Some(Held::Cached(cached))) => match part(cached.bytes(), offset, len) {
+                Some(bytes) => self.send_bytes(transmit, bytes, socket),
+                None => Input::Broken(Fault::FileShrank),
+            },
+            (Body::File { offset, len }, Some(Held::File(fd))) => {
+                self.send_from(transmit.head, fd.as_fd(), offset, len, socket)
+            }
+            (Body::File { .. }, Some(Held::Directory(_)) | None) => Input::Broken(Fault::File),
+        };
+        self.file = file;
+        input
+    }
+
+    /// Sends head, `body` and tail, by way of the batch if they fit.
+    fn send_bytes(&mut self, transmit: &Transmit<'_>, body: &[u8], socket: BorrowedFd<'_>) -> Input {
+        let pieces = [transmit.head, body, transmit.tail];
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if len <= BATCH - self.batch.len() {
+            if self.batch.capacity() == 0 {
+                self.batch.reserve_exact(BATCH);
+            }
+            pieces.iter().for_each(|piece| self.batch.extend_from_slice(piece));
+            return Input::Sent(len as u64);
+        }
+        let all = [&self.batch, pieces[0], pieces[1], pieces[2]].map(IoSlice::new);
+        match send_vectored(socket, &all, transmit.more) {
+            Ok(n) => match self.unbatch(n) {
+                0 => Input::Blocked,
+                n => Input::Sent(n as u64),
+            },
+            Err(stopped) => self.stopped(stopped),
+        }
+    }
+
+    /// Sends the batch, the head and a bounded part of the file. What is left comes again.
+    fn send_from(&mut self, head: &[u8], file: BorrowedFd<'_>, offset: u64, len: u64, socket: BorrowedFd<'_>) -> Input {
+        let before = self.batch.len() + head.len();
+        if before > 0 {
+            match send_vectored(socket, &[&self.batch, head].map(IoSlice::new), true) {
+                Ok(n) => {
+                    let of_head = self.unbatch(n);
+                    if n < before {
+                        return if of_head == 0 { Input::Blocked } else { Input::Sent(of_head as u64) };
+                    }
+                }
+                Err(stopped) => return self.stopped(stopped),
+            }
+        }
+        match send_file(socket, file, offset, len) {
+            Ok(0) => Input::Broken(Fault::FileShrank),
+            Ok(n) => Input::Sent(head.len() as u64 + n),
+            Err(Stopped::Blocked) if !head.is_empty() => Input::Sent(head.len() as u64),
+            Err(stopped) => self.stopped(stopped),
+        }
+    }
+
+    /// `n` bytes went out, the batch first. Returns how many of them came behind it.
+    fn unbatch(&mut self, n: usize) -> usize {
+        let of_batch = n.min(self.batch.len());
+        self.batch.drain(..of_batch);
+        n - of_batch
+    }
+
+    fn stopped(&mut self, stopped: Stopped) -> Input {
+        match stopped {
+            Stopped::Blocked => Input::Blocked,
+            Stopped::File => Input::Broken(Fault::File),
+            Stopped::Peer => {
+                self.batch.clear();
+                Input::Broken(Fault::Peer)
+            }
+        }
+    }
+}
+
+fn part(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+    let offset = usize::try_from(offset).ok()?;
+    let len = usize::try_from(len).ok()?;
+    bytes.get(offset..)?.get(..len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::net::SocketAddr;
+    use std::os::unix::net::UnixStream;
+    use std::sync::{Arc, Mutex};
+
+    use sanserve_core::{Entry, Kind, Listing, Peer, Ticket};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::beneath::{Root, Symlinks};
+    use crate::cache::{CacheLimits, Local};
+    use crate::log::Log;
+    use crate::send::MOST_OF_FILE;
+    use crate::send::tests::{fill, still_pair};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A slot with a socket, a peer and a directory.
+    struct Bench {
+        slot: Slot,
+        ours: UnixStream,
+        peer: UnixStream,
+        files: Local,
+        log: Logger,
+        lines: Lines,
+        dir: TempDir,
+    }
+
+    impl Bench {
+        fn new(cached: bool) -> Bench {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("sub")).unwrap();
+            fs::write(dir.path().join("ten"), "0123456789").unwrap();
+            fs::write(dir.path().join("sub/index.html"), "index").unwrap();
+            fs::write(dir.path().join("index.html"), "top").unwrap();
+            fs::write(dir.path().join("20k"), vec![b'k'; 20_000]).unwrap();
+            fs::File::create(dir.path().join("3M")).unwrap().set_len(3 << 20).unwrap();
+            let limits = CacheLimits { settled: if cached { 0 } else { 3_600 }, ..CacheLimits::default() };
+            let root = Arc::new(Root::open(dir.path(), Symlinks::Follow).unwrap());
+            let (ours, peer) = still_pair();
+            let lines = Lines::default();
+            let log = Log::to(lines.clone()).logger();
+            Bench { slot: Slot::new(), ours, peer, files: Local::new(root, limits), log, lines, dir }
+        }
+
+        fn step(&mut self, step: Step<'_>) -> Option<Input> {
+            let mut desk = Desk { files: &self.files, log: &mut self.log, wall: Wall(0) };
+            self.slot.carry_out(step, self.ours.as_fd(), &mut desk)
+        }
+
+        fn send(&mut self, head: &str, body: Body<'_>, tail: &str) -> Input {
+            let (head, tail) = (head.as_bytes(), tail.as_bytes());
+            self.step(Step::Send(Transmit { head, body, tail, more: false })).unwrap()
+        }
+
+        fn opened(&mut self, action: Action<'_>) -> Result<Opened, FsError> {
+            match self.step(Step::Act(Ticket::default(), action)) {
+                Some(Input::Done(_, Completion::Opened(opened))) => opened,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn open(&mut self, path: &str) -> Result<Opened, FsError> {
+            self.opened(Action::Open { path: path.as_bytes() })
+        }
+
+        fn open_in(&mut self, path: &str) -> Result<Opened, FsError> {
+            self.opened(Action::OpenIn { path: path.as_bytes() })
+        }
+
+        fn flush(&mut self) -> Flush {
+            self.slot.flush(self.ours.as_fd())
+        }
+
+        fn received(&mut self, n: usize) -> Vec<u8> {
+            let mut bytes = vec![0; n];
+            self.peer.read_exact(&mut bytes).unwrap();
+            bytes
+        }
+
+        /// Whether nothing waits to be received.
+        fn silent(&self) -> bool {
+            rustix::io::ioctl_fionread(&self.peer) == Ok(0)
+        }
+    }
+
+    fn file(offset: u64, len: u64) -> Body<'static> {
+        Body::File { offset, len }
+    }
+
+    #[test]
+    fn small_answers_leave_together() {
+        let mut bench = Bench::new(true);
+        assert_eq!(bench.open("ten").unwrap().len, 10);
+        assert_eq!(bench.send("HEAD ", file(2, 3), "."), Input::Sent(9));
+        assert_eq!(bench.send("", Body::Bytes(b" second"), ""), Input::Sent(7));
+        assert_eq!(bench.send(" third", Body::None, ""), Input::Sent(6));
+        assert!(bench.silent() && bench.slot.has_batch());
+        assert_eq!(bench.flush(), Flush::Done);
+        assert!(!bench.slot.has_batch());
+        assert_eq!(bench.flush(), Flush::Done);
+        assert_eq!(bench.received(22), b"HEAD 234. second third");
+    }
+
+    #[test]
+    fn the_batch_takes_what_fits_and_the_rest_takes_it_along() {
+        let mut bench = Bench::new(true);
+        let exact = vec![b'e'; BATCH - 4];
+        assert_eq!(bench.send("HEAD", Body::Bytes(&exact), ""), Input::Sent(BATCH as u64));
+        assert!(bench.silent());
+        assert_eq!(bench.send("x", Body::None, ""), Input::Sent(1));
+        assert!(!bench.slot.has_batch(), "one above: all of it left");
+        assert_eq!(bench.received(BATCH + 1).last(), Some(&b'x'));
+        bench.open("20k").unwrap();
+        assert_eq!(bench.send("small", Body::None, ""), Input::Sent(5));
+        assert_eq!(bench.send("HEAD", file(0, 20_000), "TAIL"), Input::Sent(20_008));
+        let all = bench.received(20_013);
+        assert_eq!((&all[..9], &all[20_009..]), (&b"smallHEAD"[..], &b"TAIL"[..]));
+    }
+
+    #[test]
+    fn a_file_from_its_descriptor_follows_its_head() {
+        let mut bench = Bench::new(false);
+        bench.open("ten").unwrap();
+        assert_eq!(bench.send("first ", Body::None, ""), Input::Sent(6));
+        assert_eq!(bench.send("HEAD ", file(2, 3), "TAIL"), Input::Sent(8));
+        assert_eq!(bench.send("", Body::None, "TAIL"), Input::Sent(4));
+        assert_eq!(bench.flush(), Flush::Done);
+        assert_eq!(bench.received(18), b"first HEAD 234TAIL");
+    }
+
+    #[test]
+    fn a_burst_is_bounded_and_goes_on_where_it_ended() {
+        let mut bench = Bench::new(true);
+        bench.open("3M").unwrap();
+        let mut peer = bench.peer.try_clone().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut all = vec![0; (3 << 20) + 4];
+            peer.read_exact(&mut all).unwrap();
+            all
+        });
+        let mut sent = 0;
+        while sent < (3 << 20) + 4 {
+            let offset = u64::saturating_sub(sent, 4);
+            let head = &"HEAD"[usize::try_from(sent).unwrap_or(4).min(4)..];
+            match bench.send(head, file(offset, (3 << 20) - offset), "") {
+                Input::Sent(n) => {
+                    assert!((1..=MOST_OF_FILE + 4).contains(&n));
+                    sent += n;
+                }
+                other => {
+                    assert_eq!(other, Input::Blocked);
+                    std::thread::yield_now();
+                }
+            }
+        }
+        assert_eq!(&reader.join().unwrap()[..5], b"HEAD\0");
+    }
+
+    #[test]
+    fn what_a_full_socket_does_not_take_stays() {
+        let mut bench = Bench::new(false);
+        bench.open("ten").unwrap();
+        assert_eq!(bench.send("batched", Body::None, ""), Input::Sent(7));
+        let filled = fill(&bench.ours);
+        assert_eq!(bench.flush(), Flush::Blocked);
+        assert_eq!(bench.send("", Body::Bytes(&[b'y'; BATCH]), ""), Input::Blocked);
+        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Blocked);
+        assert!(bench.slot.has_batch());
+        bench.received(filled);
+        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Sent(14));
+        assert_eq!(bench.received(21), b"batchedHEAD0123456789");
+    }
+
+    #[test]
+    fn part_of_a_large_answer_is_told_apart_from_the_batch() {
+        let mut bench = Bench::new(true);
+        let large = vec![b'l'; 32 << 20];
+        assert_eq!(bench.send("batched", Body::None, ""), Input::Sent(7));
+        let Input::Sent(n) = bench.send("HEAD", Body::Bytes(&large), "") else { panic!("nothing went out") };
+        assert!(n < 32 << 20 && !bench.slot.has_batch());
+        let all = bench.received(usize::try_from(n).unwrap() + 7);
+        assert_eq!(&all[..12], b"batchedHEADl");
+        assert!(bench.silent());
+    }
+
+    #[test]
+    fn a_file_that_ends_early_breaks_the_answer() {
+        let mut bench = Bench::new(false);
+        bench.open("ten").unwrap();
+        fs::write(bench.dir.path().join("ten"), "0123").unwrap();
+        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Sent(8));
+        assert_eq!(bench.send("", file(4, 6), ""), Input::Broken(Fault::FileShrank));
+        let mut bench = Bench::new(true);
+        bench.open("ten").unwrap();
+        assert_eq!(bench.send("HEAD", file(4, 7), ""), Input::Broken(Fault::FileShrank));
+        assert_eq!(bench.send("HEAD", file(u64::MAX, 1), ""), Input::Broken(Fault::FileShrank));
+        bench.slot.clear();
+        assert_eq!(bench.send("HEAD", file(0, 1), ""), Input::Broken(Fault::File));
+    }
+
+    #[test]
+    fn a_peer_that_went_away_breaks_the_answer() {
+        let mut bench = Bench::new(false);
+        bench.ours.shutdown(std::net::Shutdown::Write).unwrap();
+        bench.open("ten").unwrap();
+        assert_eq!(bench.send("batched", Body::None, ""), Input::Sent(7));
+        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Broken(Fault::Peer));
+        assert!(!bench.slot.has_batch());
+        assert_eq!(bench.send("batched", Body::None, ""), Input::Sent(7));
+        assert_eq!(bench.flush(), Flush::Broken);
+        assert_eq!(bench.flush(), Flush::Done);
+    }
+
+    #[test]
+    fn an_index_page_is_opened_in_its_directory() {
+        for cached in [true, false] {
+            let mut bench = Bench::new(cached);
+            assert_eq!(bench.open_in("index.html"), Err(FsError::NotFound), "no directory is held");
+            assert_eq!(bench.open("sub").unwrap().kind, Kind::Directory);
+            assert_eq!(bench.open_in("nope"), Err(FsError::NotFound));
+            assert_eq!(bench.open_in("index.html").unwrap().len, 5);
+            assert_eq!(bench.send("", file(0, 5), ""), Input::Sent(5));
+            assert_eq!(bench.open("").unwrap().kind, Kind::Directory);
+            assert_eq!(bench.open_in("sub"), Err(FsError::NotFound), "a directory is no page");
+            assert_eq!(bench.open_in("index.html").unwrap().len, 3);
+            assert_eq!(bench.send("", file(0, 3), ""), Input::Sent(3));
+            assert_eq!(bench.flush(), Flush::Done);
+            assert_eq!(bench.received(8), b"indextop");
+        }
+    }
+
+    #[test]
+    fn a_listing_needs_a_directory() {
+        let mut bench = Bench::new(true);
+        let mut listing = Listing::default();
+        let mut list =
+            |bench: &mut Bench| bench.step(Step::Act(Ticket::default(), Action::List { into: &mut listing }));
+        let listed = |outcome| Some(Input::Done(Ticket::default(), Completion::Listed(outcome)));
+        assert_eq!(list(&mut bench), listed(Err(FsError::Failed)));
+        bench.open("").unwrap();
+        // A listing outside of a connection takes no names, and the directory ends there.
+        assert_eq!(list(&mut bench), listed(Ok(sanserve_core::Listed::End)));
+    }
+
+    #[test]
+    fn a_finished_exchange_is_logged_and_let_go() {
+        let mut bench = Bench::new(true);
+        let peer = Peer::from("127.0.0.1:9".parse::<SocketAddr>().unwrap());
+        let entry = Entry { peer, line: b"GET / HTTP/1.1", status: 200, sent: 5, error: None, cut: None };
+        for path in ["ten", "sub", "3M"] {
+            bench.open(path).unwrap();
+            assert!(!bench.slot.is_empty());
+            assert_eq!(bench.step(Step::Finished(entry)), None);
+            assert!(bench.slot.is_empty());
+        }
+        bench.log.flush();
+        let lines = String::from_utf8(bench.lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(lines.matches("] \"GET / HTTP/1.1\" 200 5\n").count(), 3, "{lines}");
+    }
+
+    #[test]
+    fn shutting_ends_what_the_peer_reads() {
+        let mut bench = Bench::new(true);
+        assert_eq!(bench.step(Step::Shut), None);
+        assert_eq!(bench.peer.read(&mut [0]).unwrap(), 0);
+        assert_eq!(bench.step(Step::Shut), None, "a second time does no harm");
+    }
+}

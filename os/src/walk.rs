@@ -1,0 +1,123 @@
+//! Opening beneath a root component by component: what `openat2` does, for systems without it.
+//!
+//! Each component is opened from the descriptor of the one before and never through a link, so a
+//! rename or a link put in place meanwhile cannot lead out. Links are read and walked by hand.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
+
+use crate::beneath::Symlinks;
+
+/// Links followed for one path, as in the kernel.
+const MOST_LINKS: usize = 40;
+
+/// Directories held open for one path, since `..` in a link goes back to them.
+const MOST_DEPTH: usize = 128;
+
+/// Opens `path` beneath `root`. `symlinks` is `Inside` or `Never`.
+pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
+    let mut links = if symlinks == Symlinks::Inside { MOST_LINKS } else { 0 };
+    let mut held: Vec<OwnedFd> = Vec::new();
+    // What is still to be walked; the next component is the last one here.
+    let mut ahead: Vec<Vec<u8>> = Vec::new();
+    push(&mut ahead, path);
+    while let Some(name) = ahead.pop() {
+        if name == b".." {
+            // Beyond the root: as `RESOLVE_BENEATH` answers.
+            held.pop().ok_or(Errno::XDEV)?;
+            continue;
+        }
+        let at = held.last().map_or(root, AsFd::as_fd);
+        let last = ahead.is_empty();
+        let how = if last { flags } else { ON_THE_WAY };
+        match openat(at, &name[..], how | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) if last => return Ok(fd),
+            Ok(_) if held.len() == MOST_DEPTH => return Err(Errno::NAMETOOLONG),
+            Ok(fd) => held.push(fd),
+            // A link; or with O_DIRECTORY, no directory: a link perhaps.
+            Err(error @ (Errno::LOOP | Errno::MLINK | Errno::NOTDIR)) => {
+                let target = readlinkat(at, &name[..], Vec::new()).map_err(|_| error)?;
+                links = links.checked_sub(1).ok_or(Errno::LOOP)?;
+                let target = target.as_bytes();
+                if target.first() == Some(&b'/') {
+                    return Err(Errno::XDEV);
+                }
+                push(&mut ahead, target);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // The path, or a link in it, ended with `..` or was the root itself.
+    openat(held.last().map_or(root, AsFd::as_fd), c".", flags, Mode::empty())
+}
+
+/// A directory on the way need not be readable.
+#[cfg(target_os = "linux")]
+const ON_THE_WAY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const ON_THE_WAY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+fn push(ahead: &mut Vec<Vec<u8>>, path: &[u8]) {
+    let names = path.split(|&byte| byte == b'/').rev();
+    ahead.extend(names.filter(|name| !matches!(*name, b"" | b".")).map(<[u8]>::to_vec));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    fn opens(dir: &Path, path: &str, symlinks: Symlinks) -> Result<(), Errno> {
+        let root = openat(CWD, dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        open(root.as_fd(), path.as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, symlinks).map(drop)
+    }
+
+    #[test]
+    fn a_chain_of_links_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("0"), "").unwrap();
+        for i in 1..=MOST_LINKS + 1 {
+            symlink((i - 1).to_string(), dir.path().join(i.to_string())).unwrap();
+        }
+        let opens = |name: usize, rule| opens(dir.path(), &name.to_string(), rule);
+        assert_eq!(opens(MOST_LINKS - 1, Symlinks::Inside), Ok(()));
+        assert_eq!(opens(MOST_LINKS, Symlinks::Inside), Ok(()));
+        assert_eq!(opens(MOST_LINKS + 1, Symlinks::Inside), Err(Errno::LOOP));
+        assert_eq!(opens(0, Symlinks::Never), Ok(()));
+        assert_eq!(opens(1, Symlinks::Never), Err(Errno::LOOP));
+    }
+
+    #[test]
+    fn dots_in_a_link_stay_beneath() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("root/a/b")).unwrap();
+        let root = dir.path().join("root");
+        symlink("b/..", root.join("a/itself")).unwrap();
+        symlink("a/..", root.join("root")).unwrap();
+        symlink("a/../..", root.join("above")).unwrap();
+        symlink("above/root", root.join("above-and-back")).unwrap();
+        assert_eq!(opens(&root, "a/itself/itself/b", Symlinks::Inside), Ok(()));
+        assert_eq!(opens(&root, "root/root/a", Symlinks::Inside), Ok(()));
+        assert_eq!(opens(&root, "root", Symlinks::Inside), Ok(()));
+        assert_eq!(opens(&root, "above", Symlinks::Inside), Err(Errno::XDEV));
+        assert_eq!(opens(&root, "above-and-back", Symlinks::Inside), Err(Errno::XDEV));
+        assert_eq!(opens(&root, "a/itself/b", Symlinks::Never), Err(Errno::LOOP));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = vec!["d"; MOST_DEPTH + 2].join("/");
+        fs::create_dir_all(dir.path().join(&path)).unwrap();
+        let depth = |n: usize| opens(dir.path(), &path[..2 * n - 1], Symlinks::Never);
+        assert_eq!(depth(MOST_DEPTH), Ok(()));
+        assert_eq!(depth(MOST_DEPTH + 1), Ok(()));
+        assert_eq!(depth(MOST_DEPTH + 2), Err(Errno::NAMETOOLONG));
+    }
+}
