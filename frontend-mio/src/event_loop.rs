@@ -73,7 +73,7 @@ impl EventLoop {
         Ok(EventLoop {
             poll,
             listener: Some(listener),
-            files: Local::new(Arc::clone(&service.root), service.cache),
+            files: Local::new(Arc::clone(&service.root), service.cache.clone()),
             log: service.log.logger(),
             service,
             stage,

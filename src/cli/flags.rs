@@ -1,0 +1,219 @@
+//! The flags: those of `python -m http.server`, and ours.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use sanserve::core::{Config, Limits, Pace, Protocol, Timeouts};
+use sanserve::os::Symlinks;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Flags {
+    pub(crate) port: u16,
+    pub(crate) bind: Option<String>,
+    pub(crate) directory: PathBuf,
+    pub(crate) runtime: Runtime,
+    pub(crate) workers: Option<usize>,
+    pub(crate) quiet: bool,
+    pub(crate) symlinks: Symlinks,
+    pub(crate) connections: Option<usize>,
+    pub(crate) grace: Duration,
+    pub(crate) config: Config,
+}
+
+/// The three ways to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    Mio,
+    Std,
+    Smol,
+}
+
+/// The first line of a usage error.
+pub(crate) const USAGE: &str = "usage: sanserve [-h] [-b ADDRESS] [-d DIRECTORY] [-p VERSION] [OPTIONS] [port]";
+
+/// Reads the process's command line.
+pub(crate) fn read() -> Result<Flags, clap::Error> {
+    command().try_get_matches().map(|matches| Flags::from(&matches))
+}
+
+fn command() -> Command {
+    let defaults = Timeouts::default();
+    Command::new("sanserve")
+        .about("Serves a directory over HTTP.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .arg(
+            Arg::new("port")
+                .value_parser(value_parser!(u16))
+                .default_value("8000")
+                .help("Port to listen on; 0 picks a free one"),
+        )
+        .arg(
+            Arg::new("bind")
+                .short('b')
+                .long("bind")
+                .value_name("ADDRESS")
+                .help("Address or name to listen on [default: all interfaces]"),
+        )
+        .arg(
+            Arg::new("directory")
+                .short('d')
+                .long("directory")
+                .value_name("DIRECTORY")
+                .value_parser(value_parser!(PathBuf))
+                .default_value(".")
+                .hide_default_value(true)
+                .help("Directory to serve [default: the current one]"),
+        )
+        .arg(
+            Arg::new("protocol")
+                .short('p')
+                .long("protocol")
+                .value_name("VERSION")
+                .value_parser(PossibleValuesParser::new(["HTTP/1.0", "HTTP/1.1"]).map(|version| match version.as_str() {
+                    "HTTP/1.0" => Protocol::Http10,
+                    _ => Protocol::Http11,
+                }))
+                .default_value("HTTP/1.1")
+                .help("HTTP version of the answers"),
+        )
+        .arg(
+            Arg::new("runtime")
+                .long("runtime")
+                .value_parser(PossibleValuesParser::new(["mio", "std", "smol"]).map(|runtime| match runtime.as_str() {
+                    "std" => Runtime::Std,
+                    "smol" => Runtime::Smol,
+                    _ => Runtime::Mio,
+                }))
+                .default_value("mio")
+                .help("What drives connections: a mio event loop, std threads, or smol tasks"),
+        )
+        .arg(
+            Arg::new("workers")
+                .long("workers")
+                .value_name("N")
+                .value_parser(value_parser!(u16).range(1..))
+                .help("Event loops (mio), executor threads (smol), or connections at once (std) [default: 1 a processor, at most 4; std: 1024]"),
+        )
+        .arg(
+            Arg::new("quiet")
+                .short('q')
+                .long("quiet")
+                .action(ArgAction::SetTrue)
+                .help("Log no requests"),
+        )
+        .arg(
+            Arg::new("symlinks")
+                .long("symlinks")
+                .value_name("POLICY")
+                .value_parser(PossibleValuesParser::new(["follow", "inside", "never"]).map(|policy| match policy.as_str() {
+                    "inside" => Symlinks::Inside,
+                    "never" => Symlinks::Never,
+                    _ => Symlinks::Follow,
+                }))
+                .default_value("follow")
+                .help("Symbolic links: follow them anywhere, only inside the directory, or never"),
+        )
+        .arg(
+            Arg::new("connections")
+                .long("max-connections")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..))
+                .help("Connections at once; beyond that, clients wait [default: 16384, or what descriptors allow]"),
+        )
+        .arg(seconds("head-timeout", defaults.head, "Seconds that a request's head may take from its first byte"))
+        .arg(seconds("keep-alive", defaults.keep_alive, "Seconds that a connection may be silent between requests"))
+        .arg(seconds("body-timeout", defaults.body.silence, "Seconds that a request's body may be silent, or slower than 256 bytes a second"))
+        .arg(seconds("write-timeout", defaults.write.silence, "Seconds that a client may take nothing, or less than 256 bytes a second"))
+        .arg(seconds("grace", 30_000, "Seconds that downloads in hand may still take after SIGTERM or Ctrl-C"))
+        .arg(Arg::new("version").long("version").action(ArgAction::Version).help("Print the version"))
+}
+
+fn seconds(name: &'static str, default: u64, help: &'static str) -> Arg {
+    let shown = Duration::from_millis(default).as_secs().to_string();
+    Arg::new(name)
+        .long(name)
+        .value_name("SECONDS")
+        .value_parser(|text: &str| {
+            let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+            let valid = seconds > 0.0 && seconds <= 1e9;
+            if valid { Ok((seconds * 1000.0).ceil() as u64) } else { Err("not between 0 and 1,000,000,000 seconds") }
+        })
+        .help(format!("{help} [default: {shown}]"))
+}
+
+impl From<&ArgMatches> for Flags {
+    fn from(matches: &ArgMatches) -> Flags {
+        let one = |name| matches.get_one::<u64>(name).copied();
+        let mut timeouts = Timeouts::default();
+        timeouts.head = one("head-timeout").unwrap_or(timeouts.head);
+        timeouts.keep_alive = one("keep-alive").unwrap_or(timeouts.keep_alive);
+        timeouts.body = pace(timeouts.body, one("body-timeout"));
+        timeouts.write = pace(timeouts.write, one("write-timeout"));
+        let protocol = *matches.get_one("protocol").expect("has a default");
+        Flags {
+            port: *matches.get_one("port").expect("has a default"),
+            bind: matches.get_one("bind").cloned(),
+            directory: matches.get_one::<PathBuf>("directory").expect("has a default").clone(),
+            runtime: *matches.get_one("runtime").expect("has a default"),
+            workers: matches.get_one::<u16>("workers").copied().map(usize::from),
+            quiet: matches.get_flag("quiet"),
+            symlinks: *matches.get_one("symlinks").expect("has a default"),
+            connections: matches.get_one::<u32>("connections").map(|&n| n as usize),
+            grace: Duration::from_millis(one("grace").unwrap_or(30_000)),
+            config: Config { protocol, limits: Limits::default(), timeouts },
+        }
+    }
+}
+
+/// A pace with another patience.
+fn pace(default: Pace, millis: Option<u64>) -> Pace {
+    millis.map_or(default, |millis| Pace { silence: millis, grace: millis, ..default })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Flags, clap::Error> {
+        let matches = command().try_get_matches_from(["sanserve"].iter().chain(arguments));
+        matches.map(|matches| Flags::from(&matches))
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn pythons_flags_work_as_in_python() {
+        let flags = parse(&["8001", "-b", "::1", "--directory=/tmp", "-p", "HTTP/1.0"]).unwrap();
+        assert_eq!((flags.port, flags.bind.as_deref()), (8001, Some("::1")));
+        assert_eq!(flags.directory, PathBuf::from("/tmp"));
+        assert_eq!(flags.config.protocol, Protocol::Http10);
+        let flags = parse(&[]).unwrap();
+        assert_eq!((flags.port, flags.bind, flags.runtime), (8000, None, Runtime::Mio));
+        assert_eq!(flags.config, Config::default());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for arguments in [
+            &["65536"][..], &["x"], &["-p", "HTTP/2"], &["--runtime", "tokio"], &["--workers", "0"], &["--grace", "-1"],
+            &["--keep-alive", "nan"], &["1", "2"], &["--no-such-flag"], &["--head-timeout", "0"],
+        ] {
+            assert!(parse(arguments).is_err_and(|error| error.use_stderr()), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_have_decimals() {
+        let flags = parse(&["--head-timeout", "0.25", "--grace", "1", "--write-timeout=2"]).unwrap();
+        assert_eq!(flags.config.timeouts.head, 250);
+        assert_eq!(flags.config.timeouts.write.silence, 2_000);
+        assert_eq!(flags.grace, Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,112 @@
+//! Serving: bind, say so, serve until a signal.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+
+use sanserve::os::{self, Log, Root, Service, Signal, Signals};
+
+use super::flags::{Flags, Runtime};
+
+/// Why there is no server: one line for people.
+#[derive(Debug)]
+pub(crate) struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Serves until SIGINT or SIGTERM has come and the exchanges in hand are done.
+pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
+    os::raise_nofile_limit();
+    let service = service(&flags)?;
+    let shown = flags.bind.as_deref().unwrap_or("*");
+    let listening = |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
+    let address = os::resolve(flags.bind.as_deref(), flags.port).map_err(listening)?;
+    let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
+    match flags.runtime {
+        Runtime::Mio => {
+            let server = match flags.workers {
+                Some(workers) => sanserve::mio::Server::bind_with(address, service, workers),
+                None => sanserve::mio::Server::bind(address, service),
+            };
+            let server = server.map_err(listening)?;
+            let handle = server.handle();
+            announce(server.local_addr(), signals, move || handle.shutdown());
+            server.run()
+        }
+        Runtime::Std => {
+            let mut server = sanserve::std::Server::bind(address, service).map_err(listening)?;
+            if let Some(workers) = flags.workers {
+                server = server.threads(workers);
+            }
+            let handle = server.handle();
+            announce(server.local_addr(), signals, move || handle.shutdown());
+            server.run()
+        }
+        Runtime::Smol => {
+            let mut server = sanserve::smol::Server::bind(address, service).map_err(listening)?;
+            if let Some(workers) = flags.workers {
+                server = server.threads(workers);
+            }
+            let handle = server.handle();
+            announce(server.local_addr(), signals, move || handle.shutdown());
+            server.run()
+        }
+    }
+    .map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
+}
+
+fn service(flags: &Flags) -> Result<Service, Refusal> {
+    let directory = flags.directory.display();
+    let root = Root::open(&flags.directory, flags.symlinks)
+        .map_err(|error| Refusal(format!("cannot serve {directory}: {}", plain(&error))))?;
+    let mut service = Service::beneath(root).with_config(flags.config.clone()).with_grace(flags.grace);
+    if flags.quiet {
+        service = service.with_log(Log::quiet());
+    }
+    if let Some(connections) = flags.connections {
+        service = service.with_connections(connections);
+    }
+    Ok(service)
+}
+
+/// Prints the banner at once, and lets signals shut the server down: the first one gracefully, a
+/// second one at once.
+fn announce(address: SocketAddr, mut signals: Signals, shutdown: impl Fn() + Send + 'static) {
+    let (host, port) = (address.ip(), address.port());
+    let url_host = match host {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    };
+    say(&format!("Serving HTTP on {host} port {port} (http://{url_host}:{port}/) ...\n"));
+    thread::spawn(move || {
+        if signals.wait() == Signal::Interrupt {
+            say("\nKeyboard interrupt received, exiting.\n");
+        }
+        shutdown();
+        // The codes that a shell would show for a process that the signal has ended.
+        std::process::exit(match signals.wait() {
+            Signal::Interrupt => 130,
+            Signal::Terminate => 143,
+        });
+    });
+}
+
+/// Prints and flushes; nobody may be listening.
+fn say(text: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// An error without the number that Rust puts behind it.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,23 @@
+//! sanserve: an HTTP/1.x file server, and an embeddable one, on a runtime of your choice.
+//!
+//! This crate is the binary and a short facade: the pure machine is [`core`], what the frontends
+//! share of the system is [`os`], and each frontend is behind the feature of its name.
+//!
+//! ```no_run
+//! # #[cfg(feature = "mio")]
+//! # fn main() -> std::io::Result<()> {
+//! let service = sanserve::os::Service::new(".")?;
+//! sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+//! # }
+//! # #[cfg(not(feature = "mio"))]
+//! # fn main() {}
+//! ```
+
+pub use sanserve_core as core;
+#[cfg(feature = "mio")]
+pub use sanserve_mio as mio;
+pub use sanserve_os as os;
+#[cfg(feature = "smol")]
+pub use sanserve_smol as smol;
+#[cfg(feature = "std")]
+pub use sanserve_std as std;
