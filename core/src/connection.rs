@@ -48,8 +48,51 @@ pub struct Connection {
 /// DESIGN: an idle connection is cheap.
 const _: () = assert!(size_of::<Connection>() <= 256);
 
+/// A connection between two exchanges, in a few bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Resting {
+    peer: Peer,
+    ticket: u32,
+    since: Tick,
+}
+
+const _: () = assert!(size_of::<Resting>() <= 32);
+
+impl Resting {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(peer: Peer, cx: &Context<'_>) -> Resting {
+        Resting { peer, ticket: 0, since: cx.now.tick }
+    }
+
+    /// When to resume and poll it at the latest.
+    #[must_use]
+    pub fn deadline(&self, cx: &Context<'_>) -> Tick {
+        self.since.after(cx.config.timeouts.keep_alive.max(1))
+    }
+
+    /// The connection, as it was.
+    #[must_use]
+    pub fn resume(self) -> Connection {
+        Connection {
+            peer: self.peer,
+            notes: Notes::default(),
+            life: Life::Open,
+            ticket: self.ticket,
+            cycle: Cycle::new(),
+            task: Task::None,
+            exchange: Exchange::default(),
+            file: FilePart::default(),
+            awaited: Awaited::Request { since: self.since },
+            stalled: None,
+            sent: 0,
+            arrived: 0,
+        }
+    }
+}
+
 /// What was noted and not yet acted on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Notes {
     eof: bool,
     /// The socket takes no more for now.
@@ -101,20 +144,7 @@ impl Connection {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: Peer, cx: &Context<'_>) -> Connection {
-        Connection {
-            peer,
-            notes: Notes::default(),
-            life: Life::Open,
-            ticket: 0,
-            cycle: Cycle::new(),
-            task: Task::None,
-            exchange: Exchange::default(),
-            file: FilePart::default(),
-            awaited: Awaited::Request { since: cx.now.tick },
-            stalled: None,
-            sent: 0,
-            arrived: 0,
-        }
+        Resting::new(peer, cx).resume()
     }
 
     /// The other end.
@@ -175,6 +205,15 @@ impl Connection {
     /// The handler's side of the connection, for [`Step::Call`].
     pub fn reply<'a>(&'a mut self, buf: &'a mut Buffers, cx: &'a Context<'a>) -> Reply<'a> {
         Reply { connection: self, buf, cx }
+    }
+
+    /// What must be kept of a connection that has just said `Wait { idle: true }`; `None` for any
+    /// other. A driver with many idle connections keeps this instead of the whole.
+    #[must_use]
+    pub fn rest(&self) -> Option<Resting> {
+        let Awaited::Request { since } = self.awaited else { return None };
+        let idle = self.cycle == Cycle::new() && self.life == Life::Open && self.notes == Notes::default();
+        idle.then_some(Resting { peer: self.peer, ticket: self.ticket, since })
     }
 
     fn next(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Next {
@@ -628,8 +667,7 @@ impl Connection {
         if !(self.exchange.unwanted || answered) || !matches!(self.cycle.inbound, Inbound::Body(_)) {
             return false;
         }
-        loop {
-            let Inbound::Body(mut decoder) = self.cycle.inbound else { break };
+        while let Inbound::Body(mut decoder) = self.cycle.inbound {
             match decoder.decode(buf.input.unread(), &cx.config.limits) {
                 Ok(piece) => {
                     buf.input.consume(piece.skip + piece.data);

@@ -44,7 +44,7 @@ mod wire;
 
 pub use buffers::{Buffers, Window};
 pub use config::{Config, Limits, Pace, Protocol, Timeouts};
-pub use connection::Connection;
+pub use connection::{Connection, Resting};
 pub use context::{Context, Now, Peer, Tick, Wall};
 pub use entry::{Entry, scrub};
 pub use error::{After, Violation};

@@ -14,13 +14,14 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::fd::AsRawFd;
-use sanserve_core::{Connection, Input, Now, Peer, Tick};
+use sanserve_core::{Now, Peer, Resting, Tick};
 use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, accept};
 
 use crate::Stage;
 use crate::deadlines::Deadlines;
+use crate::pool::Pool;
 use crate::slab::Slab;
-use crate::turn::{After, Busy, Parked, Shared};
+use crate::turn::{After, Parked, Shared};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -30,8 +31,6 @@ const EVENTS: usize = 1024;
 const GROUP: usize = 64;
 /// Connections accepted before others have their turn.
 const ACCEPTS: usize = 64;
-/// Leased memory that is kept for the next busy connection.
-const POOL: usize = 2 * GROUP;
 
 /// One worker: its listener, its connections, and nothing shared but the service.
 pub(crate) struct EventLoop {
@@ -48,7 +47,7 @@ pub(crate) struct EventLoop {
     parked: Slab<Parked>,
     deadlines: Deadlines,
     queue: VecDeque<u32>,
-    pool: Vec<Box<Busy>>,
+    pool: Pool,
     /// Connections may wait to be accepted.
     acceptable: bool,
     backoff: AcceptBackoff,
@@ -83,7 +82,7 @@ impl EventLoop {
             now,
             parked: Slab::new(),
             queue: VecDeque::new(),
-            pool: Vec::new(),
+            pool: Pool::default(),
             acceptable: false,
             backoff: AcceptBackoff::default(),
             pause_until: None,
@@ -172,24 +171,27 @@ impl EventLoop {
 
     /// Leases memory, and reads if that is what the connection waits for.
     fn read(&mut self, at: u32) {
-        let Some(parked) = self.parked.get_mut(at) else { return };
-        if parked.busy.is_none() {
-            parked.busy = Some(self.pool.pop().unwrap_or_default());
-        }
-        if parked.ready.needs_read && parked.ready.readable {
-            parked.read(&self.files);
+        if let Some(parked) = self.parked.get_mut(at) {
+            parked.wake(&mut self.pool, &self.files);
         }
     }
 
     fn turn(&mut self, at: u32) {
         let Some(parked) = self.parked.get_mut(at) else { return };
         parked.ready.queued = false;
-        let shared = &mut Shared { service: &self.service, files: &self.files, log: &mut self.log, now: &self.now };
+        let shared = &mut Shared {
+            service: &self.service,
+            files: &self.files,
+            log: &mut self.log,
+            now: &self.now,
+            draining: self.cut_at.is_some(),
+            cut: self.cut_at.is_some_and(|at| at <= self.now.tick),
+        };
         // A mistake of ours in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(shared))) {
             Ok(After::Wait { deadline, idle }) => {
-                if idle && let Some(busy) = parked.busy.take() {
-                    give_back(&mut self.pool, busy);
+                if idle && let Some(busy) = parked.rest() {
+                    self.pool.give_back(busy);
                 }
                 match deadline {
                     Some(deadline) => self.deadlines.enter(at, deadline),
@@ -200,8 +202,8 @@ impl EventLoop {
             Ok(After::Closed) => {
                 let parked = self.parked.remove(at);
                 self.deadlines.forget(at);
-                if let Some(busy) = parked.and_then(|parked| parked.busy) {
-                    give_back(&mut self.pool, busy);
+                if let Some(busy) = parked.and_then(Parked::end) {
+                    self.pool.give_back(busy);
                 }
             }
             Err(_) => {
@@ -253,45 +255,33 @@ impl EventLoop {
             self.service.log.error(format_args!("cannot watch a connection: {error}"));
             return;
         }
-        let connection = Connection::new(peer, &self.service.context(&self.now));
-        let at = self.parked.insert(Parked::new(socket, connection));
-        self.enqueue(at);
+        let cx = self.service.context(&self.now);
+        let resting = Resting::new(peer, &cx);
+        self.deadlines.enter(at, resting.deadline(&cx));
+        self.parked.insert(Parked::new(socket, resting));
     }
 
-    /// Begins to go down, or ends at once, as the server's handle says.
+    /// Begins to go down, or ends at once, as the server's handle says. Every connection then has
+    /// a turn, in which it is told.
     fn obey_stage(&mut self) {
-        let draining = self.cut_at.is_some();
-        if !draining && self.stage.is_draining() {
+        if self.cut_at.is_none() && self.stage.is_draining() {
             self.listener = None;
-            let grace = u64::try_from(self.service.grace.as_millis()).unwrap_or(u64::MAX);
             self.clock.read(&mut self.now);
+            let grace = u64::try_from(self.service.grace.as_millis()).unwrap_or(u64::MAX);
             self.cut_at = Some(self.now.tick.after(grace));
-            self.tell_all(&Input::Drain);
+            self.enqueue_all();
         }
-        let bound_reached = self.cut_at.is_some_and(|at| at <= self.now.tick);
-        if bound_reached || self.stage.is_cut() {
-            if self.listener.take().is_some() || self.cut_at.is_some() {
-                self.tell_all(&Input::Cut);
-            }
-            self.cut_at = Some(Tick(u64::MAX));
+        if self.stage.is_cut() {
+            self.cut_at = Some(self.now.tick);
+        }
+        if self.cut_at.is_some_and(|at| at <= self.now.tick) {
+            self.enqueue_all();
         }
     }
 
-    fn tell_all(&mut self, input: &Input) {
+    fn enqueue_all(&mut self) {
         for at in self.parked.numbers() {
-            if let Some(parked) = self.parked.get_mut(at) {
-                parked.connection.handle(input.clone());
-            }
             self.enqueue(at);
         }
-    }
-}
-
-/// Keeps memory for the next busy connection, as much of it as an ordinary one needs.
-fn give_back(pool: &mut Vec<Box<Busy>>, mut busy: Box<Busy>) {
-    if pool.len() < POOL {
-        busy.buffers.shrink();
-        busy.slot.clear();
-        pool.push(busy);
     }
 }

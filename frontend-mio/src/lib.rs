@@ -13,6 +13,7 @@
 
 mod deadlines;
 mod event_loop;
+mod pool;
 mod slab;
 mod turn;
 

@@ -6,8 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
-use sanserve_core::{Action, Buffers, Connection, Fault, Handler, Input, Need, Now, Step, Tick};
+use sanserve_core::{Action, Buffers, Connection, Fault, Handler, Input, Need, Now, Resting, Step, Tick};
 use sanserve_os::{Desk, Flush, Local, Logger, Service, Slot};
+
+use crate::pool::Pool;
 
 /// Steps a turn may take before others have theirs; far more than a request needs.
 const TURN_STEPS: u32 = 128;
@@ -16,14 +18,19 @@ const LIST_STEPS: u32 = 32;
 /// Bytes a turn may send before others have theirs.
 const TURN_BYTES: u64 = 2 << 20;
 
-/// A connection as the event loop holds it. What only a busy one needs is leased.
+/// A connection as the event loop holds it.
 pub(crate) struct Parked {
     pub(crate) socket: TcpStream,
-    pub(crate) connection: Connection,
-    pub(crate) busy: Option<Box<Busy>>,
+    state: State,
     /// Made with the first call, kept for the connection's life.
     handler: Option<Box<Box<dyn Handler + Send>>>,
     pub(crate) ready: Ready,
+}
+
+/// Most connections rest most of the time, and those are kept small.
+enum State {
+    Resting(Resting),
+    Busy(Box<Busy>),
 }
 
 /// What is known of the socket and of the loop's plans, a bit each.
@@ -43,9 +50,9 @@ pub(crate) struct Ready {
     pub(crate) needs_write: bool,
 }
 
-/// What a busy connection needs beside itself.
-#[derive(Default)]
+/// A busy connection and the memory that it leases.
 pub(crate) struct Busy {
+    connection: Connection,
     pub(crate) buffers: Buffers,
     pub(crate) slot: Slot,
 }
@@ -56,6 +63,10 @@ pub(crate) struct Shared<'w> {
     pub(crate) files: &'w Local,
     pub(crate) log: &'w mut Logger,
     pub(crate) now: &'w Now,
+    /// The server is going down.
+    pub(crate) draining: bool,
+    /// The bound of going down has passed.
+    pub(crate) cut: bool,
 }
 
 /// How a turn ended.
@@ -69,20 +80,55 @@ pub(crate) enum After {
 }
 
 impl Parked {
-    pub(crate) fn new(socket: TcpStream, connection: Connection) -> Parked {
-        let ready = Ready { writable: true, ..Ready::default() };
-        Parked { socket, connection, busy: None, handler: None, ready }
+    pub(crate) fn new(socket: TcpStream, resting: Resting) -> Parked {
+        let ready = Ready { writable: true, needs_read: true, ..Ready::default() };
+        Parked { socket, state: State::Resting(resting), handler: None, ready }
+    }
+
+    /// Leases what a turn needs, and reads if bytes are what the connection waits for.
+    pub(crate) fn wake(&mut self, pool: &mut Pool, files: &Local) {
+        if let State::Resting(resting) = self.state {
+            let connection = resting.resume();
+            self.state = State::Busy(match pool.take() {
+                Some(mut busy) => {
+                    busy.connection = connection;
+                    busy
+                }
+                None => Box::new(Busy { connection, buffers: Buffers::new(), slot: Slot::new() }),
+            });
+        }
+        if self.ready.needs_read && self.ready.readable {
+            self.read(files);
+        }
+    }
+
+    /// Gives back what was leased, if the connection rests now.
+    pub(crate) fn rest(&mut self) -> Option<Box<Busy>> {
+        let State::Busy(busy) = &self.state else { return None };
+        let resting = busy.connection.rest()?;
+        match std::mem::replace(&mut self.state, State::Resting(resting)) {
+            State::Busy(busy) => Some(busy),
+            State::Resting(_) => None,
+        }
+    }
+
+    /// Gives back what was leased, with the connection.
+    pub(crate) fn end(self) -> Option<Box<Busy>> {
+        match self.state {
+            State::Busy(busy) => Some(busy),
+            State::Resting(_) => None,
+        }
     }
 
     /// Reads once into the window, and tells the connection what came.
-    pub(crate) fn read(&mut self, files: &Local) {
-        let busy = self.busy.as_mut().expect("leased before it reads");
+    fn read(&mut self, files: &Local) {
+        let State::Busy(busy) = &mut self.state else { return };
         let spare = busy.buffers.input.spare();
         let room = spare.len();
         match rustix::io::retry_on_intr(|| rustix::net::recv(self.socket.as_fd(), &mut *spare, RecvFlags::empty())) {
             Ok((_, 0)) => {
                 self.ready.readable = false;
-                self.connection.handle(Input::Eof);
+                busy.connection.handle(Input::Eof);
             }
             Ok((_, n)) => {
                 files.arrived();
@@ -93,7 +139,7 @@ impl Parked {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready.readable = false,
             Err(_) => {
                 self.ready.readable = false;
-                self.connection.handle(Input::Broken(Fault::Peer));
+                busy.connection.handle(Input::Broken(Fault::Peer));
             }
         }
     }
@@ -102,10 +148,11 @@ impl Parked {
     pub(crate) fn turn(&mut self, shared: &mut Shared<'_>) -> After {
         let cx = shared.service.context(shared.now);
         let (mut steps, mut bytes) = (0, 0);
+        self.tell(shared);
         while steps < TURN_STEPS && bytes < TURN_BYTES {
             steps += 1;
-            let Parked { socket, connection, busy, handler, ready } = self;
-            let Busy { buffers, slot } = &mut **busy.as_mut().expect("leased for its turn");
+            let Parked { socket, state: State::Busy(busy), handler, ready } = self else { return After::Again };
+            let Busy { connection, buffers, slot } = &mut **busy;
             match connection.poll(buffers, &cx) {
                 Step::Wait(wait) => {
                     if flush(slot, socket, connection, ready) {
@@ -164,6 +211,12 @@ impl Parked {
             }
         }
         After::Again
+    }
+
+    fn tell(&mut self, shared: &Shared<'_>) {
+        if let (State::Busy(busy), true) = (&mut self.state, shared.draining) {
+            busy.connection.handle(if shared.cut { Input::Cut } else { Input::Drain });
+        }
     }
 
     fn note(&mut self, need: Need) {

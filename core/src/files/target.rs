@@ -73,11 +73,7 @@ fn pop(start: usize, out: &mut Vec<u8>) {
 
 /// Whether a path asks for a directory: it ends with a slash, as it is or encoded.
 pub(crate) fn has_trailing_slash(path: &[u8]) -> bool {
-    match path {
-        [.., b'/'] => true,
-        [.., b'%', b'2', b'f' | b'F'] => true,
-        _ => false,
-    }
+    matches!(path, [.., b'/'] | [.., b'%', b'2', b'f' | b'F'])
 }
 
 #[cfg(test)]

@@ -209,8 +209,11 @@ fn lf(byte: u8, otherwise: Violation) -> Result<(), Violation> {
 mod tests {
     use super::*;
 
-    /// Decodes `text`, `step` bytes at a time: the data and what stands behind the body.
-    fn decode(text: &[u8], step: usize, limits: &Limits) -> Result<Option<(Vec<u8>, Vec<u8>)>, Violation> {
+    /// The data, and what stands behind the body.
+    type Decoded = (Vec<u8>, Vec<u8>);
+
+    /// Decodes `text`, `step` bytes at a time; `None` if it is not complete.
+    fn decode(text: &[u8], step: usize, limits: &Limits) -> Result<Option<Decoded>, Violation> {
         let mut decoder = Decoder::chunked(limits);
         let mut data = Vec::new();
         let mut unread = Vec::new();
