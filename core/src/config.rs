@@ -15,6 +15,8 @@ pub enum Protocol {
 pub struct Config {
     /// The version in status lines.
     pub protocol: Protocol,
+    /// Names that begin with a dot are neither served (404) nor listed. Default `false`, as Python.
+    pub hide_dotfiles: bool,
     /// Bounds on sizes.
     pub limits: Limits,
     /// Bounds on time.

@@ -103,6 +103,8 @@ impl Answering<'_> {
     /// Writes a head: status line, Server, Date, what `fields` writes, what the site adds, and
     /// Connection where it says something.
     pub(crate) fn head(&mut self, status: Status, reason: Option<&[u8]>, fields: impl FnOnce(&mut HeadOut<'_>)) {
+        // Whether a peer that was not told to continue still sends its body is its choice.
+        self.exchange.keep_alive &= !self.exchange.continue_due;
         let connection = self.connection();
         let Buffers { output, input, head: parsed, .. } = &mut *self.buf;
         let start = output.bytes.len();

@@ -40,6 +40,8 @@ mod site;
 mod status;
 mod step;
 mod timer;
+#[cfg(feature = "testing")]
+pub mod transcript;
 mod wire;
 
 pub use buffers::{Buffers, Window};

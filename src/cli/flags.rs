@@ -83,6 +83,7 @@ fn command() -> Command {
         .arg(
             Arg::new("runtime")
                 .long("runtime")
+                .value_name("RUNTIME")
                 .value_parser(PossibleValuesParser::new(["mio", "std", "smol"]).map(|runtime| match runtime.as_str() {
                     "std" => Runtime::Std,
                     "smol" => Runtime::Smol,
@@ -116,6 +117,12 @@ fn command() -> Command {
                 }))
                 .default_value("follow")
                 .help("Symbolic links: follow them anywhere, only inside the directory, or never"),
+        )
+        .arg(
+            Arg::new("hide-dotfiles")
+                .long("hide-dotfiles")
+                .action(ArgAction::SetTrue)
+                .help("Neither serve nor list names that begin with a dot"),
         )
         .arg(
             Arg::new("connections")
@@ -164,7 +171,12 @@ impl From<&ArgMatches> for Flags {
             symlinks: *matches.get_one("symlinks").expect("has a default"),
             connections: matches.get_one::<u32>("connections").map(|&n| n as usize),
             grace: Duration::from_millis(one("grace").unwrap_or(30_000)),
-            config: Config { protocol, limits: Limits::default(), timeouts },
+            config: Config {
+                protocol,
+                hide_dotfiles: matches.get_flag("hide-dotfiles"),
+                limits: Limits::default(),
+                timeouts,
+            },
         }
     }
 }
@@ -202,8 +214,16 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for arguments in [
-            &["65536"][..], &["x"], &["-p", "HTTP/2"], &["--runtime", "tokio"], &["--workers", "0"], &["--grace", "-1"],
-            &["--keep-alive", "nan"], &["1", "2"], &["--no-such-flag"], &["--head-timeout", "0"],
+            &["65536"][..],
+            &["x"],
+            &["-p", "HTTP/2"],
+            &["--runtime", "tokio"],
+            &["--workers", "0"],
+            &["--grace", "-1"],
+            &["--keep-alive", "nan"],
+            &["1", "2"],
+            &["--no-such-flag"],
+            &["--head-timeout", "0"],
         ] {
             assert!(parse(arguments).is_err_and(|error| error.use_stderr()), "{arguments:?}");
         }

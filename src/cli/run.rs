@@ -24,7 +24,8 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     os::raise_nofile_limit();
     let service = service(&flags)?;
     let shown = flags.bind.as_deref().unwrap_or("*");
-    let listening = |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
+    let listening =
+        |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
     let address = os::resolve(flags.bind.as_deref(), flags.port).map_err(listening)?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     match flags.runtime {

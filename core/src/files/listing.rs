@@ -49,14 +49,15 @@ pub struct Listing {
     formatted: u64,
     scratch: Vec<u8>,
     most: usize,
+    hide_dotfiles: bool,
     overflow: bool,
 }
 
 impl Listing {
     /// Adds an entry. `false`: the bound on names is reached, nothing more is taken, and the
-    /// answer will say so. `.` and `..` are passed over.
+    /// answer will say so. `.` and `..` are passed over, and so are dotfiles where they are hidden.
     pub fn push(&mut self, name: &[u8], kind: EntryKind) -> bool {
-        if name == b"." || name == b".." {
+        if name == b"." || name == b".." || (self.hide_dotfiles && name.starts_with(b".")) {
             return true;
         }
         let at = u32::try_from(self.names.len());
@@ -72,12 +73,13 @@ impl Listing {
     }
 
     /// Begins with an empty listing that holds names of at most `most` bytes together.
-    pub(crate) fn begin(&mut self, most: usize) {
+    pub(crate) fn begin(&mut self, most: usize, hide_dotfiles: bool) {
         self.names.clear();
         self.rows.clear();
         self.runs.clear();
         self.formatted = 0;
         self.most = most;
+        self.hide_dotfiles = hide_dotfiles;
         self.overflow = false;
     }
 
@@ -235,7 +237,7 @@ mod tests {
             }
         }
         let mut listing = Listing::default();
-        listing.begin(1 << 20);
+        listing.begin(1 << 20, false);
         for batch in batches {
             for name in *batch {
                 assert!(listing.push(name, EntryKind::File));
@@ -288,7 +290,8 @@ mod tests {
     #[test]
     fn the_bound_on_names_holds() {
         let mut listing = Listing::default();
-        listing.begin(4);
+        listing.begin(4, true);
+        assert!(listing.push(b".hidden", EntryKind::File));
         assert!(listing.push(b"abcd", EntryKind::File));
         assert!(!listing.push(b"e", EntryKind::File));
         assert!(listing.overflowed());

@@ -75,6 +75,11 @@ impl Files {
             answer.refuse(Violation::NulInPath, Span::default());
             return None;
         }
+        let is_hidden = |path: &[u8]| path.split(|&byte| byte == b'/').any(|name| name.starts_with(b"."));
+        if answer.cx.config.hide_dotfiles && is_hidden(&answer.buf.path) {
+            answer.error(Status::NOT_FOUND, "File not found");
+            return None;
+        }
         let opened = Opened { kind: Kind::File, len: 0, modified: 0, modified_nanos: 0 };
         Some(Files { state: State::Due(Deed::Open), opened, name: 0 })
     }
@@ -203,7 +208,8 @@ impl Files {
                 self.state = State::Due(Deed::OpenIn(at));
             }
             _ => {
-                answer.buf.listing.begin(answer.cx.config.limits.listing);
+                let config = answer.cx.config;
+                answer.buf.listing.begin(config.limits.listing, config.hide_dotfiles);
                 self.state = State::Due(Deed::List);
             }
         }

@@ -1,0 +1,278 @@
+//! Transcripts: the whole history of one connection as text that people read and diff and that
+//! machines play. A unit test, a bug report, a recording and a fuzz seed are all the same thing.
+//!
+//! [`Transcript::parse`] and [`Transcript::to_text`] are inverse; [`perform`] plays the inputs of a
+//! transcript to a fresh connection and says what really happened; [`check`] compares the two.
+//! [`Script`] plays the same bytes split in any way. `docs/transcripts.md` describes the format.
+//!
+//! What it leaves out: files, sockets and clocks. The disk's answers stand in the transcript.
+
+mod play;
+mod read;
+mod script;
+mod settings;
+mod write;
+
+pub use play::{Difference, check, perform};
+pub use read::SyntaxError;
+pub use script::{Script, Spoken, Take};
+pub use settings::Settings;
+
+use crate::files::EntryKind;
+use crate::handler::Call;
+use crate::input::{Fault, FsError, Input, Listed, Opened};
+use crate::step::{Close, Wait};
+
+/// The first line of every transcript: the format and its version.
+pub const FIRST_LINE: &str = "sanserve transcript 1";
+
+/// One connection, from its first poll to its last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transcript {
+    /// The comments before the first line that is none, without their `#`.
+    pub about: Vec<String>,
+    /// The rules and the world, as far as they are not the default.
+    pub settings: Settings,
+    /// What happened, in order.
+    pub lines: Vec<Line>,
+}
+
+/// One line, with those that continue it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// An empty line.
+    Blank,
+    /// A comment, without its `#`.
+    Comment(String),
+    /// Something happened.
+    Event(Event),
+}
+
+/// Something that happened at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Monotonic milliseconds.
+    pub at: u64,
+    /// An input that came together with the one before it, without a poll between them.
+    pub joined: bool,
+    /// What it was.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// Input: bytes arrived. They are read as soon as a step says so.
+    Recv(Vec<u8>),
+    /// No input: time has passed, and the driver polls.
+    Tick,
+    /// Any other input. `Eof` takes effect behind the bytes that were received before it.
+    Input(Input),
+    /// Step: bytes to send, and how the socket took them.
+    Send(Sending),
+    /// Step: open a file beneath the root, and the disk's answer.
+    Open {
+        /// Any bytes but NUL.
+        path: Vec<u8>,
+        /// In the directory that is held (`open-in`).
+        inside: bool,
+        /// What the disk said; `None`: it says it later.
+        answer: Option<Result<Opened, FsError>>,
+    },
+    /// Step: list the directory that is held, and the disk's answer.
+    List {
+        /// What is pushed at once.
+        entries: Vec<(Vec<u8>, EntryKind)>,
+        /// What the disk said; `None`: it says it later.
+        answer: Option<Result<Listed, FsError>>,
+    },
+    /// Step: the handler is called.
+    Call(Call),
+    /// Step: an exchange is over.
+    Finished(Finish),
+    /// Step: nothing to do.
+    Wait(Wait),
+    /// Step: half-close.
+    Shut {
+        /// The driver could not: it still held bytes that the socket did not take.
+        blocked: bool,
+    },
+    /// Step: close.
+    Close {
+        /// Why.
+        close: Close,
+        /// The driver could not yet, as above.
+        blocked: bool,
+    },
+}
+
+/// A `Send` step, and how the socket took it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sending {
+    /// First.
+    pub head: Vec<u8>,
+    /// Second.
+    pub body: Middle,
+    /// Third.
+    pub tail: Vec<u8>,
+    /// More follows at once.
+    pub more: bool,
+    /// How much of it went out.
+    pub taken: Taken,
+}
+
+/// The middle of a [`Sending`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Middle {
+    /// Nothing.
+    #[default]
+    None,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A part of the driver's file.
+    File {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        len: u64,
+    },
+}
+
+/// How the socket took a `Send`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// So many bytes; `None`: all of them.
+    pub bytes: Option<u64>,
+    /// And then.
+    pub then: Then,
+}
+
+/// What came behind the bytes that were taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Then {
+    /// The driver polls again.
+    #[default]
+    Poll,
+    /// `Blocked`.
+    Blocked,
+    /// `Broken`.
+    Broken(Fault),
+}
+
+/// A log entry that owns its text; the peer stands in [`Settings`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finish {
+    /// The status; 0 if no answer was begun.
+    pub status: u16,
+    /// Bytes of the body that went out.
+    pub sent: u64,
+    /// The request line.
+    pub line: Vec<u8>,
+    /// The message of an error answer.
+    pub error: Option<Vec<u8>>,
+    /// Why the answer was cut.
+    pub cut: Option<String>,
+}
+
+impl Transcript {
+    /// Reads a transcript.
+    pub fn parse(text: &str) -> Result<Transcript, SyntaxError> {
+        read::parse(text)
+    }
+
+    /// Writes it in its one canonical form.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        write::transcript(self)
+    }
+
+    /// The events, without comments.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Event(event) => Some(event),
+            _ => None,
+        })
+    }
+
+    /// The comments, wherever they stand.
+    pub fn comments(&self) -> impl Iterator<Item = &str> {
+        let inside = self.lines.iter().filter_map(|line| match line {
+            Line::Comment(text) => Some(text.as_str()),
+            _ => None,
+        });
+        self.about.iter().map(String::as_str).chain(inside)
+    }
+}
+
+impl What {
+    /// Whether this is told to the connection; otherwise the connection tells it.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        matches!(self, What::Recv(_) | What::Tick | What::Input(_))
+    }
+
+    /// Whether both are the same kind of step.
+    fn is_like(&self, other: &What) -> bool {
+        match (self, other) {
+            (What::Open { inside: a, .. }, What::Open { inside: b, .. }) => a == b,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
+// The tables of words: each is written once and serves reading and writing.
+
+const FAULTS: &[(&str, Fault)] =
+    &[("peer", Fault::Peer), ("file-shrank", Fault::FileShrank), ("file", Fault::File), ("handler", Fault::Handler)];
+
+const FS_ERRORS: &[(&str, FsError)] = &[
+    ("not-found", FsError::NotFound),
+    ("denied", FsError::Denied),
+    ("exhausted", FsError::Exhausted),
+    ("failed", FsError::Failed),
+];
+
+const LISTED: &[(&str, Listed)] = &[("more", Listed::More), ("end", Listed::End)];
+
+const CLOSES: &[(&str, Close)] = &[
+    ("done", Close::Done),
+    ("idle", Close::Idle),
+    ("timeout", Close::Timeout),
+    ("broken", Close::Broken),
+    ("drained", Close::Drained),
+];
+
+const CALLS: &[(&str, Call)] = &[
+    ("request", Call::Request),
+    ("body", Call::Body),
+    ("room", Call::Room),
+    ("wake", Call::Wake),
+    ("over", Call::Over),
+];
+
+const INPUTS: &[(&str, Input)] = &[
+    ("eof", Input::Eof),
+    ("blocked", Input::Blocked),
+    ("writable", Input::Writable),
+    ("wake", Input::Wake),
+    ("drain", Input::Drain),
+    ("cut", Input::Cut),
+    ("feed-blocked", Input::FeedBlocked),
+    ("feedable", Input::Feedable),
+    ("script-eof", Input::ScriptEof),
+];
+
+const MARKS: &[(&str, EntryKind)] = &[
+    ("", EntryKind::File),
+    ("/", EntryKind::Directory),
+    ("@", EntryKind::Link { directory: false }),
+    ("@/", EntryKind::Link { directory: true }),
+];
+
+fn named<T: Clone>(table: &[(&str, T)], word: &str) -> Option<T> {
+    table.iter().find(|row| row.0 == word).map(|row| row.1.clone())
+}
+
+fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> &'static str {
+    table.iter().find(|row| row.1 == *value).map_or("?", |row| row.0)
+}
