@@ -31,9 +31,12 @@ impl Buffers {
         Buffers::default()
     }
 
-    /// Gives back what an unusual exchange made grow, so that a pool stays small.
-    pub fn shrink(&mut self) {
+    /// Makes them fit for another connection: forgets everything, so that what one peer has sent is
+    /// never read as another's, and gives back what an unusual exchange made grow.
+    pub fn recycle(&mut self) {
+        self.input.clear();
         self.input.shrink();
+        self.output.clear();
         self.output.shrink();
         self.listing.shrink();
         self.path.shrink_to(4 * 1024);
@@ -159,6 +162,10 @@ impl Window {
         true
     }
 
+    fn clear(&mut self) {
+        (self.head, self.pinned, self.start, self.end) = (0, 0, 0, 0);
+    }
+
     fn shrink(&mut self) {
         if self.bytes.len() > FIRST_WINDOW && self.is_empty() {
             self.bytes.truncate(FIRST_WINDOW);
@@ -202,6 +209,16 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_one_connection_is_left_for_another() {
+        let mut buf = Buffers::new();
+        buf.input.fill(b"GET /one HTTP/1.1\r\n\r\nGET /two");
+        buf.input.pin(21);
+        buf.output.bytes.extend_from_slice(b"half an answer");
+        buf.recycle();
+        assert!(buf.input.is_empty() && buf.input.unread().is_empty() && buf.output.unsent().is_empty());
+    }
 
     #[test]
     fn keeps_the_head_while_the_body_passes_through() {

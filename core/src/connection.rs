@@ -264,6 +264,7 @@ impl Connection {
             let of_head = u64::from(self.exchange.head_left).min(sent);
             self.exchange.head_left -= u32::try_from(of_head).expect("no more than there is");
             self.exchange.body_sent += sent - of_head;
+            self.exchange.is_out |= self.exchange.status.is_some();
         }
         if let Some(stalled) = &mut self.stalled {
             stalled.made(sent, now);
@@ -288,10 +289,14 @@ impl Connection {
     }
 
     fn absorb_fault(&mut self, fault: Fault, buf: &mut Buffers, cx: &Context<'_>) {
-        let unanswered = matches!(self.cycle.outbound, Outbound::Owed);
-        if fault == Fault::Handler && unanswered {
-            self.exchange.keep_alive = false;
-            self.cycle.close_inbound();
+        let unseen = matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) && !self.exchange.is_out;
+        if fault == Fault::Handler && unseen && self.life == Life::Open {
+            if let Outbound::Body(_) = self.cycle.outbound {
+                self.cycle.outbound_to(Outbound::Owed);
+            }
+            buf.output.clear();
+            self.exchange.head_left = 0;
+            self.give_up_body();
             self.answering(buf, cx).error(Status::INTERNAL_SERVER_ERROR, "Internal Server Error");
         } else {
             self.cut(Cut::Fault(fault), Close::Broken, buf);
@@ -450,7 +455,7 @@ impl Connection {
             Life::Lingering => self.linger(buf, cx),
             // Until the driver is rid of what it holds, no further request is begun.
             Life::Open if self.cycle.outbound == Outbound::Idle => !self.notes.blocked && self.read_head(buf, cx),
-            Life::Open => self.answer(buf, cx) || self.drain(buf, cx),
+            Life::Open => self.answer(buf, cx) || self.drain(buf, cx) || self.miss_body(buf, cx),
         }
     }
 
@@ -632,6 +637,9 @@ impl Connection {
                 self.answering(buf, cx).refuse(violation, Span::default());
             }
             Outbound::Done => self.cycle.outbound = Outbound::MustClose,
+            // An answer that was made of half a request must not look like one made of the whole.
+            Outbound::Body(_) if violation == Violation::BodyTimeout => self.cut(Cut::Slow, Close::Timeout, buf),
+            Outbound::Body(_) => self.cut(Cut::Body, Close::Broken, buf),
             _ => {}
         }
     }
@@ -702,6 +710,19 @@ impl Connection {
         false
     }
 
+    /// The handler waits for more of a body whose end will not come.
+    fn miss_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let waits = self.handling().is_some_and(|handling| handling.wants_body);
+        if !self.notes.eof || !waits || self.body_available(buf, cx) > 0 {
+            return false;
+        }
+        let missed = matches!(self.cycle.inbound, Inbound::Body(_));
+        if missed {
+            self.body_violation(Violation::IncompleteBody, buf, cx);
+        }
+        missed
+    }
+
     // Waiting.
 
     fn wait(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Wait {
@@ -767,6 +788,11 @@ impl Connection {
     pub(crate) fn answering<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> Answering<'t> {
         let Connection { exchange, cycle, file, peer, .. } = self;
         Answering { exchange, cycle, file, buf, cx, peer: *peer }
+    }
+
+    /// Whether nothing has put an end to it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.life == Life::Open
     }
 
     pub(crate) fn cycle(&self) -> &Cycle {

@@ -26,6 +26,8 @@ pub(crate) struct Exchange {
     pub(crate) head_left: u32,
     /// Bytes of the body that went out.
     pub(crate) body_sent: u64,
+    /// Some of the answer went out.
+    pub(crate) is_out: bool,
     /// The head is parsed, so that the site can be asked about the request.
     pub(crate) parsed: bool,
     /// The request is a HEAD.
@@ -52,6 +54,7 @@ pub(crate) struct Exchange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     Fault(Fault),
+    Body,
     Slow,
     Shutdown,
 }
@@ -63,6 +66,7 @@ impl Cut {
             Cut::Fault(Fault::FileShrank) => "the file became shorter",
             Cut::Fault(Fault::File) => "the file could not be read",
             Cut::Fault(Fault::Handler) => "the handler failed",
+            Cut::Body => "the request's body broke off",
             Cut::Slow => "the peer was too slow",
             Cut::Shutdown => "the server shut down",
         }

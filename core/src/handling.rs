@@ -40,15 +40,16 @@ impl Connection {
 
     /// The handler's state while it may still answer.
     pub(crate) fn handling(&mut self) -> Option<&mut Handling> {
-        match &mut self.task {
-            Task::Handler(handling) if !handling.told_over && !handling.passed => Some(handling),
-            _ => None,
-        }
+        self.sending().map(|(_, handling)| handling)
     }
 
+    /// The same, with the state of the answer.
     pub(crate) fn sending(&mut self) -> Option<(&mut Cycle, &mut Handling)> {
+        let is_open = self.is_open();
         match &mut self.task {
-            Task::Handler(handling) if !handling.told_over && !handling.passed => Some((&mut self.cycle, handling)),
+            Task::Handler(handling) if is_open && !handling.told_over && !handling.passed => {
+                Some((&mut self.cycle, handling))
+            }
             _ => None,
         }
     }

@@ -48,6 +48,9 @@ pub enum Received<'r> {
     Pending,
     /// The body is complete, or there was none.
     End,
+    /// The body will never be complete: the peer broke the rules, was too slow or went away. There
+    /// is nothing left to answer.
+    Broken,
 }
 
 /// The state of a handler's exchange.
@@ -127,7 +130,8 @@ impl Reply<'_> {
         Ok(n)
     }
 
-    /// Ends the body. If less came than was announced, the connection is cut.
+    /// Ends the body. If less came than was announced, the answer is a 500 where none of it has gone
+    /// out yet, else the connection is cut.
     pub fn finish(&mut self) -> Result<(), Misuse> {
         let (cycle, _) = self.connection.sending().ok_or(Misuse::Over)?;
         match cycle.outbound {
@@ -145,15 +149,19 @@ impl Reply<'_> {
 
     /// What has come of the request's body.
     pub fn receive(&mut self) -> Received<'_> {
-        if let Inbound::Done | Inbound::Closed = self.connection.cycle().inbound {
-            return Received::End;
+        if let Inbound::Body(_) = self.connection.cycle().inbound {
+            self.connection.send_continue(self.buf, self.cx);
         }
-        self.connection.send_continue(self.buf, self.cx);
-        let available = self.connection.body_available(self.buf, self.cx);
-        match available {
-            0 if matches!(self.connection.cycle().inbound, Inbound::Body(_)) => Received::Pending,
-            0 => Received::End,
-            n => Received::Data(&self.buf.input.unread()[..n]),
+        match (self.connection.body_available(self.buf, self.cx), self.connection.cycle().inbound) {
+            (0, Inbound::Body(_)) => {
+                if let Some(handling) = self.connection.handling() {
+                    handling.wants_body = true;
+                }
+                Received::Pending
+            }
+            (0, Inbound::Closed) => Received::Broken,
+            (0, _) => Received::End,
+            (n, _) => Received::Data(&self.buf.input.unread()[..n]),
         }
     }
 

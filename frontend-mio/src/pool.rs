@@ -21,7 +21,7 @@ impl Pool {
     /// Takes a lease back, with as much memory as an ordinary exchange needs.
     pub(crate) fn give_back(&mut self, mut busy: Box<Busy>) {
         if self.free.len() < MOST {
-            busy.buffers.shrink();
+            busy.buffers.recycle();
             busy.slot.clear();
             self.free.push(busy);
         }

@@ -1,13 +1,12 @@
 //! One turn of one connection: carry out its steps until it waits, closes, or has had its share.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
 use sanserve_core::{Action, Buffers, Connection, Fault, Handler, Input, Need, Now, Resting, Step, Tick};
-use sanserve_os::{Desk, Flush, Local, Logger, Service, Slot};
+use sanserve_os::{Desk, Flush, Local, Logger, Service, Slot, call_handler};
 
 use crate::pool::Pool;
 
@@ -23,7 +22,7 @@ pub(crate) struct Parked {
     pub(crate) socket: TcpStream,
     state: State,
     /// Made with the first call, kept for the connection's life.
-    handler: Option<Box<Box<dyn Handler + Send>>>,
+    handler: Option<Box<dyn Handler + Send>>,
     pub(crate) ready: Ready,
 }
 
@@ -125,6 +124,7 @@ impl Parked {
         let State::Busy(busy) = &mut self.state else { return };
         let spare = busy.buffers.input.spare();
         let room = spare.len();
+        debug_assert!(room > 0, "reading nothing would look like the end");
         match rustix::io::retry_on_intr(|| rustix::net::recv(self.socket.as_fd(), &mut *spare, RecvFlags::empty())) {
             Ok((_, 0)) => {
                 self.ready.readable = false;
@@ -148,6 +148,7 @@ impl Parked {
     pub(crate) fn turn(&mut self, shared: &mut Shared<'_>) -> After {
         let cx = shared.service.context(shared.now);
         let (mut steps, mut bytes) = (0, 0);
+        self.note(Need::default());
         self.tell(shared);
         while steps < TURN_STEPS && bytes < TURN_BYTES {
             steps += 1;
@@ -173,19 +174,9 @@ impl Parked {
                     }
                 }
                 Step::Call(call) => {
-                    let make = || shared.service.handler.as_ref().map(|make| Box::new(make()));
-                    if handler.is_none() {
-                        *handler = make();
-                    }
-                    let called = handler.as_mut().is_some_and(|handler| {
-                        catch_unwind(AssertUnwindSafe(|| handler.call(call, &mut connection.reply(buffers, &cx))))
-                            .is_ok()
-                    });
-                    if !called {
-                        *handler = None;
-                        shared.log.log().error("a handler failed");
-                        connection.handle(Input::Broken(Fault::Handler));
-                    }
+                    call_handler(handler, call, connection, buffers, &cx, shared.service);
+                    // A handler may change files: what was checked before it is to be checked again.
+                    shared.files.arrived();
                 }
                 Step::Shut => {
                     if !flush(slot, socket, connection, ready) {

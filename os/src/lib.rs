@@ -7,6 +7,7 @@
 
 mod beneath;
 mod cache;
+mod call;
 mod clock;
 mod directory;
 mod listen;
@@ -19,6 +20,7 @@ mod walk;
 
 pub use beneath::{Identity, Root, Symlinks};
 pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
+pub use call::call_handler;
 pub use clock::Clock;
 pub use directory::Directory;
 pub use listen::{AcceptBackoff, AfterError, accept, bind, bind_many, raise_nofile_limit, resolve};

@@ -57,6 +57,7 @@ pub const OUTBOUND: &[Transition] = &[
     ("Idle", "connection ends", "Closed"),
     ("Owed", "head of the answer", "Body"),
     ("Owed", "broken, or no answer", "MustClose"),
+    ("Body", "given up before a byte of it went out", "Owed"),
     ("Body", "last byte, keep-alive", "Done"),
     ("Body", "last byte and close, or broken", "MustClose"),
     ("Done", "next exchange", "Idle"),

@@ -1,0 +1,65 @@
+//! Accepting: as many connections as there are, up to the bound, and never in a spin.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use sanserve_os::{AcceptBackoff, AfterError, accept};
+use smol::Executor;
+use smol::future::{FutureExt as _, yield_now};
+
+use crate::Shared;
+use crate::driver::Driver;
+use crate::watch::{Phase, Seat};
+
+/// Connections accepted in one go before the other tasks of the thread have their turn.
+const MOST_AT_ONCE: usize = 64;
+
+/// Accepts until the server goes down, then lets the listener go.
+pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
+    let Shared { watch, service, clock, .. } = &**shared;
+    let bound = service.connection_bound();
+    let goes_down = || watch.phase() != Phase::Running;
+    let mut backoff = AcceptBackoff::default();
+    let mut in_a_row = 0;
+    loop {
+        if watch.connections() >= bound {
+            watch.until(|| watch.connections() < bound || goes_down()).await;
+        }
+        if goes_down() {
+            return;
+        }
+        match accept(listener.get_ref()) {
+            Ok((stream, peer)) => {
+                backoff.succeeded();
+                Driver::new(stream, peer, Seat::take(watch), shared).spawn(executor);
+                in_a_row += 1;
+                if in_a_row == MOST_AT_ONCE {
+                    in_a_row = 0;
+                    yield_now().await;
+                }
+            }
+            Err(error) => match backoff.failed(&error, clock.tick()) {
+                AfterError::Retry => {}
+                AfterError::Wait => {
+                    in_a_row = 0;
+                    let waiting = async {
+                        // An error here would be one of `accept`, which says so itself.
+                        let _ = listener.readable().await;
+                    };
+                    waiting.or(watch.until(goes_down)).await;
+                }
+                AfterError::Pause { millis, log } => {
+                    if log {
+                        service.log.error(format_args!("cannot accept connections: {error}"));
+                    }
+                    let pause = async {
+                        Timer::after(Duration::from_millis(millis)).await;
+                    };
+                    pause.or(watch.until(goes_down)).await;
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! sanserve on smol: one task a connection, on one or several executor threads.
+//!
+//! ```no_run
+//! # fn main() -> std::io::Result<()> {
+//! use sanserve_os::Service;
+//! use sanserve_smol::Server;
+//!
+//! let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(".")?)?;
+//! let handle = server.handle(); // for whoever ends it: `handle.shutdown()`
+//! # drop(handle);
+//! server.run()
+//! # }
+//! ```
+//!
+//! [`Server::run`] brings its own executor; [`Server::serve`] uses yours. What is served and by which
+//! rules is the [`Service`]'s affair and the core's; here is only the waiting.
+//!
+//! **Files are opened and read inline**, on the thread that polls the task, as nginx does by default: most
+//! opens hit the cache or the kernel's, `sendfile` takes at most a megabyte a call, and a hop to a
+//! thread pool would cost each request more than it saves. On a slow network file system, use
+//! several threads, or the frontend with a thread a connection.
+
+mod accept;
+mod driver;
+mod pool;
+mod recent;
+mod watch;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+
+use async_io::{Async, Timer, block_on};
+use sanserve_os::{Clock, Service, Shared as Files};
+use smol::future::FutureExt as _;
+use smol::{Executor, channel};
+
+use crate::pool::Pool;
+use crate::watch::{Phase, Watch};
+
+/// More threads than this have not been seen to help by default.
+const MOST_THREADS: usize = 4;
+
+/// A server that listens and is about to run.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    service: Service,
+    threads: usize,
+    watch: Arc<Watch>,
+}
+
+impl Server {
+    /// Listens on `address`; port 0 is any free one.
+    ///
+    /// # Errors
+    /// As the system says, such as an address in use.
+    pub fn bind(address: SocketAddr, service: Service) -> io::Result<Server> {
+        Server::from_listener(sanserve_os::bind(address, false)?, service)
+    }
+
+    /// Serves whom `listener` accepts.
+    ///
+    /// # Errors
+    /// If it has no address.
+    pub fn from_listener(listener: TcpListener, service: Service) -> io::Result<Server> {
+        let address = listener.local_addr()?;
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+        Ok(Server { listener, address, service, threads, watch: Arc::default() })
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs on `n` executor threads, at least 1. Default: the available parallelism, at most 4.
+    /// [`serve`](Server::serve) takes no notice of it.
+    #[must_use]
+    pub fn threads(self, n: usize) -> Server {
+        Server { threads: n.max(1), ..self }
+    }
+
+    /// What ends the server, from any thread, before it runs or while it does.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { watch: Arc::clone(&self.watch) }
+    }
+
+    /// Serves on an executor of its own until it is shut down and every connection has ended. Blocks.
+    ///
+    /// # Errors
+    /// If the system has no means to wait for the listener or to start a thread; once it serves, nothing ends it.
+    pub fn run(self) -> io::Result<()> {
+        let executor = Arc::new(Executor::new());
+        let helpers = self.threads - 1;
+        let log = self.service.log.clone();
+        // As a task, so that it is polled when it has something to do, and not with each event.
+        let serving = executor.spawn({
+            let executor = Arc::clone(&executor);
+            async move { self.serve(&executor).await }
+        });
+        // Held until it is over: the helpers run until it is dropped.
+        let (running, over) = channel::bounded::<()>(1);
+        thread::scope(|scope| {
+            let running = running;
+            for n in 0..helpers {
+                let (executor, over, log) = (&*executor, over.clone(), &log);
+                let help = move || persist(log, || block_on(executor.run(over.recv())));
+                thread::Builder::new().name(format!("sanserve-smol-{}", n + 1)).spawn_scoped(scope, help)?;
+            }
+            let mut serving = serving;
+            let outcome = persist(&log, || block_on(executor.run(&mut serving)));
+            drop(running);
+            outcome
+        })
+    }
+
+    /// Serves on `executor` until it is shut down and every connection has ended: each connection
+    /// is a task of its own there. Whoever calls this drives the executor. Dropping the future is [`Handle::stop`].
+    ///
+    /// # Errors
+    /// If the system has no means to wait for the listener; once it serves, nothing ends it.
+    pub async fn serve(self, executor: &Executor<'_>) -> io::Result<()> {
+        let _stop = StopOnDrop(&self.watch);
+        let listener = Async::new(self.listener)?;
+        let shared = Arc::new(Shared {
+            watch: Arc::clone(&self.watch),
+            files: Files::new(Arc::clone(&self.service.root), self.service.cache.clone()),
+            pool: Pool::default(),
+            clock: Clock::start(),
+            service: self.service,
+        });
+        let serving = async {
+            accept::accept_all(&shared, listener, executor).await;
+            drain(&shared).await;
+        };
+        serving.or(self.watch.keep(shared.clock)).await;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+/// Ends a server. Clones end the same one.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    watch: Arc<Watch>,
+}
+
+impl Handle {
+    /// Accepts nobody any more, ends idle connections at once and the others behind the exchange in
+    /// hand. What has not ended after the service's `grace` is cut.
+    pub fn shutdown(&self) {
+        self.watch.announce(Phase::Draining);
+    }
+
+    /// Cuts every connection now.
+    pub fn stop(&self) {
+        self.watch.announce(Phase::Cut);
+    }
+}
+
+/// What the tasks of a server share.
+struct Shared {
+    watch: Arc<Watch>,
+    service: Service,
+    files: Files,
+    pool: Pool,
+    clock: Clock,
+}
+
+/// Waits until every connection has ended; cuts those that are left after the grace.
+async fn drain(shared: &Shared) {
+    let Shared { watch, service, .. } = shared;
+    let in_time = async {
+        watch.until(|| watch.connections() == 0 || watch.phase() == Phase::Cut).await;
+        true
+    };
+    let too_late = async {
+        Timer::after(service.grace).await;
+        false
+    };
+    if !in_time.or(too_late).await {
+        let (left, grace) = (watch.connections(), service.grace);
+        service.log.error(format_args!("shutdown: {left} connections were not done after {grace:?} and are cut"));
+        watch.announce(Phase::Cut);
+    }
+    watch.until(|| watch.connections() == 0).await;
+}
+
+/// Runs an executor. Tasks catch their own panics; one in a waker or in a future's drop ends up here.
+fn persist<T>(log: &sanserve_os::Log, mut run: impl FnMut() -> T) -> T {
+    loop {
+        match catch_unwind(AssertUnwindSafe(&mut run)) {
+            Ok(outcome) => return outcome,
+            Err(_) => log.error("a task panicked on its executor"),
+        }
+    }
+}
+
+struct StopOnDrop<'w>(&'w Watch);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.announce(Phase::Cut);
+    }
+}

@@ -1,0 +1,61 @@
+//! What a busy connection leases: buffers, the slot, a logger, the time. An idle one holds none of it.
+//!
+//! The last one given back is leased first, for it is still warm in the processor's cache.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sanserve_core::{Buffers, Now};
+use sanserve_os::{Clock, Log, Logger, Slot};
+
+use crate::recent::Recent;
+
+/// What waits for the next busy connection at most; what is given back beyond is freed.
+const MOST_POOLED: usize = 64;
+
+/// The memory of one busy connection.
+pub(crate) struct Lease {
+    pub(crate) buffers: Buffers,
+    pub(crate) slot: Slot,
+    pub(crate) log: Logger,
+    /// Empty between turns.
+    pub(crate) recent: Recent,
+    /// Read once a turn; kept here since the date in it is formatted once a second.
+    pub(crate) now: Now,
+}
+
+#[derive(Default)]
+pub(crate) struct Pool {
+    #[allow(clippy::vec_box, reason = "a lease is passed on as a pointer, not copied")]
+    free: Mutex<Vec<Box<Lease>>>,
+}
+
+impl Pool {
+    pub(crate) fn lease(&self, log: &Log, clock: &Clock) -> Box<Lease> {
+        let pooled = self.free().pop();
+        pooled.unwrap_or_else(|| {
+            Box::new(Lease {
+                buffers: Buffers::new(),
+                slot: Slot::new(),
+                log: log.logger(),
+                recent: Recent::default(),
+                now: clock.now(),
+            })
+        })
+    }
+
+    /// Takes a lease back whose slot holds nothing of a connection.
+    pub(crate) fn give_back(&self, mut lease: Box<Lease>) {
+        debug_assert!(lease.slot.is_empty());
+        lease.log.flush();
+        lease.buffers.recycle();
+        let mut free = self.free();
+        if free.len() < MOST_POOLED {
+            free.push(lease);
+        }
+    }
+
+    #[allow(clippy::vec_box, reason = "as above")]
+    fn free(&self) -> MutexGuard<'_, Vec<Box<Lease>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,116 @@
+//! The cached file that was served last in this turn, so that pipelined requests for it cost one check.
+//!
+//! The shared cache checks a file against the disk each time. Within one turn of one connection nothing
+//! is read from the peer, so a check made in it comes after the last byte of every request that it answers,
+//! and is as good as one made for each. A handler may change files, so its call begins anew.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use sanserve_core::{FsError, Opened};
+use sanserve_os::{Cached, Files, Held, Shared};
+
+/// What was served last. Kept in the lease for its memory.
+#[derive(Default)]
+pub(crate) struct Recent {
+    path: Vec<u8>,
+    found: Option<(Opened, Arc<Cached>)>,
+}
+
+impl Recent {
+    pub(crate) fn forget(&mut self) {
+        self.found = None;
+    }
+}
+
+/// Opens through the shared cache, for one turn.
+pub(crate) struct TurnFiles<'t> {
+    shared: &'t Shared,
+    recent: RefCell<&'t mut Recent>,
+}
+
+impl<'t> TurnFiles<'t> {
+    pub(crate) fn new(shared: &'t Shared, recent: &'t mut Recent) -> TurnFiles<'t> {
+        recent.forget();
+        TurnFiles { shared, recent: RefCell::new(recent) }
+    }
+
+    /// What has been checked may have changed.
+    pub(crate) fn forget(&self) {
+        self.recent.borrow_mut().forget();
+    }
+
+    fn remembered(
+        &self,
+        path: &[u8],
+        open: impl FnOnce(&Shared) -> Result<(Opened, Held), FsError>,
+    ) -> Result<(Opened, Held), FsError> {
+        let mut recent = self.recent.borrow_mut();
+        if let Some((opened, cached)) = &recent.found
+            && recent.path == path
+        {
+            return Ok((*opened, Held::Cached(Arc::clone(cached))));
+        }
+        let (opened, held) = open(self.shared)?;
+        if let Held::Cached(cached) = &held {
+            recent.found = Some((opened, Arc::clone(cached)));
+            recent.path.clear();
+            recent.path.extend_from_slice(path);
+        }
+        Ok((opened, held))
+    }
+}
+
+impl Files for TurnFiles<'_> {
+    fn open(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+        self.remembered(path, |shared| shared.open(path))
+    }
+
+    fn open_file(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+        self.remembered(path, |shared| shared.open_file(path))
+    }
+}
+
+impl Drop for TurnFiles<'_> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use sanserve_os::{CacheLimits, Root, Symlinks};
+
+    use super::*;
+
+    fn content(found: Result<(Opened, Held), FsError>) -> Vec<u8> {
+        let Ok((_, Held::Cached(cached))) = found else { panic!("not cached: {found:?}") };
+        cached.bytes().to_vec()
+    }
+
+    #[test]
+    fn one_check_is_good_for_one_turn_and_one_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, "old").unwrap();
+        fs::write(dir.path().join("b"), "b").unwrap();
+        let root = Arc::new(Root::open(dir.path(), Symlinks::Follow).unwrap());
+        let shared = Shared::new(root, CacheLimits { settled: 0, ..CacheLimits::default() });
+        let mut recent = Recent::default();
+        let files = TurnFiles::new(&shared, &mut recent);
+        assert_eq!(content(files.open(b"a")), b"old");
+        fs::write(&path, "newer").unwrap();
+        assert_eq!(content(files.open_file(b"a")), b"old", "the same turn");
+        assert_eq!(content(files.open(b"b")), b"b");
+        assert_eq!(content(files.open(b"a")), b"newer", "something else was served between");
+        fs::write(&path, "newest of all").unwrap();
+        files.forget();
+        assert_eq!(content(files.open(b"a")), b"newest of all", "a handler was called");
+        fs::write(&path, "next").unwrap();
+        drop(files);
+        assert!(recent.found.is_none(), "nothing is held between turns");
+        assert_eq!(content(TurnFiles::new(&shared, &mut recent).open(b"a")), b"next");
+    }
+}
