@@ -186,7 +186,9 @@ impl Connection {
     ///
     /// A driver that answers `Sent` for bytes which it only holds flushes them before it obeys
     /// `Wait`, `Shut` or `Close`; if the socket takes no more, it hands in [`Input::Blocked`] and
-    /// polls again: `Shut` and `Close` then come again when the socket is writable.
+    /// polls again: `Shut` and `Close` then come again when the socket is writable. A `Close` that
+    /// comes while the socket is still full means that patience is over, and what is held is given up.
+    /// Unless `Blocked` is handed in, `Shut` counts as done.
     pub fn poll<'a>(&'a mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         match self.next(buf, cx) {
             Next::Send => Step::Send(self.transmit(buf)),
@@ -311,7 +313,7 @@ impl Connection {
             return;
         }
         if self.exchange.open {
-            let complete = self.cycle.outbound == Outbound::Done && !self.has_unsent(buf);
+            let complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose) && !self.has_unsent(buf);
             if !complete {
                 self.exchange.cut = Some(why);
             }

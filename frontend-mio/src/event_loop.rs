@@ -15,7 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::fd::AsRawFd;
 use sanserve_core::{Now, Peer, Resting, Tick};
-use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, accept};
+use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, accept, panic_message};
 
 use crate::Stage;
 use crate::deadlines::Deadlines;
@@ -206,8 +206,8 @@ impl EventLoop {
                     self.pool.give_back(busy);
                 }
             }
-            Err(_) => {
-                self.service.log.error("a connection failed and is closed");
+            Err(panic) => {
+                self.service.log.error(format_args!("the connection panicked: {}", panic_message(&*panic)));
                 self.deadlines.forget(at);
                 drop(self.parked.remove(at));
             }

@@ -17,6 +17,10 @@ pub fn call_handler(
     cx: &Context<'_>,
     service: &Service,
 ) {
+    if call == Call::Over && handler.is_none() {
+        // One that has panicked is gone, and no other needs to hear of its end.
+        return;
+    }
     let called = catch_unwind(AssertUnwindSafe(|| {
         let Some(make) = &service.handler else { return false };
         handler.get_or_insert_with(make).call(call, &mut connection.reply(buffers, cx));
@@ -31,14 +35,15 @@ pub fn call_handler(
         Err(panic) => {
             *handler = None;
             let peer = connection.peer();
-            service.log.error(format_args!("{peer:?}: the handler panicked: {}", message(&*panic)));
+            service.log.error(format_args!("{peer:?}: the handler panicked: {}", panic_message(&*panic)));
             connection.handle(Input::Broken(Fault::Handler));
         }
     }
 }
 
 /// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> &str {
+#[must_use]
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

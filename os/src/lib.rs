@@ -20,7 +20,7 @@ mod walk;
 
 pub use beneath::{Identity, Root, Symlinks};
 pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
-pub use call::call_handler;
+pub use call::{call_handler, panic_message};
 pub use clock::Clock;
 pub use directory::Directory;
 pub use listen::{AcceptBackoff, AfterError, accept, bind, bind_many, raise_nofile_limit, resolve};

@@ -1,0 +1,68 @@
+//! How long a `recv` blocks at most. `SO_RCVTIMEO` costs a system call to change, so it is changed
+//! only where it matters: waking early is fine, for the core then says `Wait` again.
+
+use std::io;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::event::Timespec;
+
+/// No wait is longer than this, which no system finds too long.
+const LONGEST: u64 = 24 * 60 * 60 * 1_000;
+
+/// The timeout of a socket, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// What is set; none is on a new socket.
+    set: Option<u64>,
+}
+
+impl Patience {
+    /// Sees to it that a `recv` does not block for longer than `left`.
+    pub(crate) fn arrange(&mut self, stream: &TcpStream, left: Option<u64>) -> io::Result<()> {
+        if let Some(millis) = self.change(left) {
+            stream.set_read_timeout(Some(Duration::from_millis(millis)))?;
+            self.set = Some(millis);
+        }
+        Ok(())
+    }
+
+    /// What to set instead, if what is set would miss the deadline or wake often for nothing.
+    fn change(self, left: Option<u64>) -> Option<u64> {
+        let left = left?.clamp(1, LONGEST);
+        let fits = self.set.is_some_and(|set| (left / 4..=left).contains(&set));
+        (!fits).then_some(left)
+    }
+}
+
+/// The same for poll(2).
+pub(crate) fn timespec(left: Option<u64>) -> Option<Timespec> {
+    let left = Duration::from_millis(left?.min(LONGEST));
+    Some(Timespec::try_from(left).expect("a day fits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_what_would_miss_the_deadline_or_wake_too_often() {
+        let fresh = Patience::default();
+        assert_eq!(fresh.change(None), None);
+        assert_eq!(fresh.change(Some(15_000)), Some(15_000));
+        let usual = Patience { set: Some(15_000) };
+        assert_eq!(usual.change(Some(15_000)), None);
+        assert_eq!(usual.change(Some(20_000)), None);
+        assert_eq!(usual.change(Some(14_999)), Some(14_999));
+        assert_eq!(usual.change(Some(0)), Some(1));
+        assert_eq!(Patience { set: Some(3) }.change(Some(15_000)), Some(15_000));
+        assert_eq!(fresh.change(Some(u64::MAX)), Some(LONGEST));
+    }
+
+    #[test]
+    fn no_deadline_is_no_timeout() {
+        assert_eq!(timespec(None), None);
+        assert_eq!(timespec(Some(1_500)), Some(Timespec { tv_sec: 1, tv_nsec: 500_000_000 }));
+        assert_eq!(timespec(Some(u64::MAX)).unwrap().tv_sec, 86_400);
+    }
+}

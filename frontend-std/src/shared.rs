@@ -1,0 +1,412 @@
+//! What the threads of one server have in common: the service, the connections that live, the
+//! connections that wait for a thread, and the phase that ends them all.
+//!
+//! What it leaves out: sockets to listen on (`accept`) and what is done with a connection (`driver`).
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sanserve_core::Peer;
+use sanserve_os::{self as os, Clock, Service};
+
+/// How long a thread without work waits for another connection before it ends.
+const UNEMPLOYED: Duration = Duration::from_secs(10);
+
+/// How long drivers are waited for after their connections were cut. They notice at once, unless a
+/// handler holds them.
+const AFTER_CUT: Duration = Duration::from_secs(1);
+
+/// Where the server stands. It only moves forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Serving,
+    /// No new connection, no new exchange.
+    Draining,
+    /// Every connection ends now.
+    Cutting,
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) service: Service,
+    pub(crate) files: os::Shared,
+    pub(crate) clock: Clock,
+    phase: AtomicU8,
+    /// Readable from the moment the phase is no longer `Serving`: for those who wait with poll(2).
+    latch: (UnixStream, UnixStream),
+    roster: Mutex<Roster>,
+    /// Threads without work wait here for the queue.
+    work: Condvar,
+    /// Whoever accepts or closes down waits here for threads and connections to end.
+    ended: Condvar,
+}
+
+/// Who is there. No system call that could wait is made under its lock.
+#[derive(Default)]
+struct Roster {
+    /// Every connection that was accepted and has not ended.
+    live: Vec<Option<Arc<Live>>>,
+    /// Where there is room in `live`.
+    free: Vec<usize>,
+    /// Connections that no thread has taken yet.
+    queue: VecDeque<Enrolled>,
+    threads: usize,
+    /// Threads that wait for the queue.
+    ///
+    /// Invariant: `idle <= threads`.
+    idle: usize,
+    /// Threads that wait for `ended`: without any, nobody is told.
+    awaiting: usize,
+}
+
+impl Roster {
+    fn living(&self) -> usize {
+        self.live.len() - self.free.len()
+    }
+
+    /// Whether another connection would have a thread.
+    fn has_room(&self, most: usize) -> bool {
+        self.idle > self.queue.len() || self.threads < most
+    }
+}
+
+/// One connection, as others see it.
+pub(crate) struct Live {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: Peer,
+    repose: AtomicU8,
+}
+
+/// The values of [`Live::repose`].
+mod repose {
+    /// An exchange is in hand.
+    pub(super) const BUSY: u8 = 0;
+    /// Its driver blocks between two exchanges, or is about to.
+    pub(super) const IDLE: u8 = 1;
+    /// It was idle when the server began to go down: its reading side is shut, or will be.
+    pub(super) const WOKEN: u8 = 2;
+}
+
+impl Live {
+    /// Blocks in `wait` unless the server goes down, between two exchanges. Says whether the reading
+    /// side was shut to wake it.
+    ///
+    /// None is left asleep: the driver says that it is idle and then looks at the phase, whoever
+    /// drains sets the phase and then looks who is idle, and with `SeqCst` one of them sees what the
+    /// other did. If it is the driver, it does not block. If it is the other one, it shuts the
+    /// reading side, and a `recv` returns whether it began before or begins afterwards. A request
+    /// that comes at that very moment is served if its head came with it; the peer must reckon
+    /// with the end of an idle connection anyway (RFC 9112 section 9.5).
+    pub(crate) fn while_idle<R>(&self, shared: &Shared, wait: impl FnOnce() -> R) -> (Option<R>, bool) {
+        self.repose.store(repose::IDLE, Ordering::SeqCst);
+        let outcome = (shared.phase() == Phase::Serving).then(wait);
+        (outcome, self.repose.swap(repose::BUSY, Ordering::SeqCst) == repose::WOKEN)
+    }
+
+    fn wake_if_idle(&self) {
+        let was = self.repose.compare_exchange(repose::IDLE, repose::WOKEN, Ordering::SeqCst, Ordering::SeqCst);
+        if was.is_ok() {
+            // It fails where the peer has gone, and that wakes too.
+            let _ = self.stream.shutdown(Shutdown::Read);
+        }
+    }
+}
+
+/// A connection that is on the roster for as long as this lives.
+pub(crate) struct Enrolled {
+    pub(crate) live: Arc<Live>,
+    at: usize,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        let mut roster = self.shared.lock();
+        roster.live[self.at] = None;
+        roster.free.push(self.at);
+        self.shared.tell_ended(&roster);
+        // `live` goes after the lock, and with it the socket.
+    }
+}
+
+/// A thread that was counted when it was started, until it ends in whatever way.
+pub(crate) struct Employment<'s>(pub(crate) &'s Shared);
+
+impl Drop for Employment<'_> {
+    fn drop(&mut self) {
+        let mut roster = self.0.lock();
+        roster.threads -= 1;
+        self.0.tell_ended(&roster);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(service: Service) -> io::Result<Shared> {
+        Ok(Shared {
+            files: os::Shared::new(Arc::clone(&service.root), service.cache.clone()),
+            service,
+            clock: Clock::start(),
+            phase: AtomicU8::new(Phase::Serving as u8),
+            latch: UnixStream::pair()?,
+            roster: Mutex::default(),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Serving,
+            1 => Phase::Draining,
+            _ => Phase::Cutting,
+        }
+    }
+
+    /// Goes on to `phase`, if it is not there yet, and tells whoever accepts.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::SeqCst);
+        // A second time changes nothing.
+        let _ = self.latch.0.shutdown(Shutdown::Write);
+        // With the lock, nobody is between looking at the phase and beginning to wait.
+        let _roster = self.lock();
+        self.work.notify_all();
+        self.ended.notify_all();
+    }
+
+    /// Readable from the moment the phase is no longer `Serving`.
+    pub(crate) fn latch(&self) -> &UnixStream {
+        &self.latch.1
+    }
+
+    /// Puts a connection on the roster. `None`: the server goes down, and the connection is closed.
+    ///
+    /// The phase is read under the lock, and [`close_down`](Self::close_down) takes the lock after
+    /// the phase has changed: a connection is refused, or is found by it.
+    pub(crate) fn enroll(self: &Arc<Shared>, stream: TcpStream, peer: Peer) -> Option<Enrolled> {
+        let live = Arc::new(Live { stream, peer, repose: AtomicU8::new(repose::BUSY) });
+        let mut roster = self.lock();
+        if self.phase() != Phase::Serving {
+            return None;
+        }
+        let at = roster.free.pop().unwrap_or_else(|| {
+            roster.live.push(None);
+            roster.live.len() - 1
+        });
+        roster.live[at] = Some(Arc::clone(&live));
+        Some(Enrolled { live, at, shared: Arc::clone(self) })
+    }
+
+    /// Waits until another connection would have a thread among `most`. `false`: the server goes down.
+    pub(crate) fn wait_for_room(&self, most: usize) -> bool {
+        let serving = || self.phase() == Phase::Serving;
+        let roster = self.await_ended(self.lock(), None, |roster| roster.has_room(most) || !serving());
+        drop(roster);
+        serving()
+    }
+
+    /// Leaves a connection to a thread that has no work. `true`: there was none, and the caller is to
+    /// start one, which is counted already.
+    pub(crate) fn queue(&self, enrolled: Enrolled) -> bool {
+        let mut roster = self.lock();
+        roster.queue.push_back(enrolled);
+        if roster.queue.len() <= roster.idle {
+            self.work.notify_one();
+            return false;
+        }
+        roster.threads += 1;
+        true
+    }
+
+    /// No thread could be started. Waits for a while, and says whether to try again: not if one that
+    /// became free has taken the connection, or if the server goes down.
+    pub(crate) fn wait_for_thread(&self, pause: Duration) -> bool {
+        let settled = |roster: &Roster| roster.queue.len() <= roster.idle || self.phase() != Phase::Serving;
+        let mut roster = self.lock();
+        roster.threads -= 1;
+        let mut roster = self.await_ended(roster, Some(pause), settled);
+        if settled(&roster) {
+            return false;
+        }
+        roster.threads += 1;
+        true
+    }
+
+    /// A connection for a thread that has no work; `None`: it is to end. It counts until its
+    /// [`Employment`] does.
+    pub(crate) fn next_work(&self) -> Option<Enrolled> {
+        let mut roster = self.lock();
+        let since = Instant::now();
+        loop {
+            if let Some(enrolled) = roster.queue.pop_front() {
+                return Some(enrolled);
+            }
+            let patience = UNEMPLOYED.saturating_sub(since.elapsed());
+            if self.phase() != Phase::Serving || patience.is_zero() {
+                return None;
+            }
+            roster.idle += 1;
+            self.tell_ended(&roster);
+            roster = self.work.wait_timeout(roster, patience).unwrap_or_else(PoisonError::into_inner).0;
+            roster.idle -= 1;
+        }
+    }
+
+    /// Blocks until the server is to go down.
+    pub(crate) fn wait_for_end(&self) {
+        drop(self.await_ended(self.lock(), None, |_| self.phase() != Phase::Serving));
+    }
+
+    /// Ends all connections: the idle ones at once, the others when their exchange is finished or
+    /// the grace is over. Nothing is enrolled any more.
+    pub(crate) fn close_down(&self) {
+        debug_assert_ne!(self.phase(), Phase::Serving);
+        let mut roster = self.lock();
+        let orphans = if roster.threads == 0 { std::mem::take(&mut roster.queue) } else { VecDeque::new() };
+        roster.live.iter().flatten().for_each(|live| live.wake_if_idle());
+        drop(roster);
+        drop(orphans);
+
+        let gone = |roster: &Roster| roster.living() == 0 && roster.threads == 0;
+        let cutting = || self.phase() == Phase::Cutting;
+        let roster = self.await_ended(self.lock(), Some(self.service.grace), |roster| gone(roster) || cutting());
+        if gone(&roster) {
+            return;
+        }
+        // A driver that blocks is woken by this, and one that does not block yet will not.
+        self.phase.store(Phase::Cutting as u8, Ordering::SeqCst);
+        for live in roster.live.iter().flatten() {
+            let _ = live.stream.shutdown(Shutdown::Both);
+        }
+        let roster = self.await_ended(roster, Some(AFTER_CUT), gone);
+        if roster.living() > 0 {
+            self.service.log.error(format_args!("{} connections are stuck in a handler", roster.living()));
+        }
+    }
+
+    fn tell_ended(&self, roster: &Roster) {
+        if roster.awaiting > 0 {
+            self.ended.notify_all();
+        }
+    }
+
+    /// Waits until it is `over`, looking whenever something has ended, or until the time is.
+    fn await_ended<'r>(
+        &self,
+        mut roster: MutexGuard<'r, Roster>,
+        most: Option<Duration>,
+        over: impl Fn(&Roster) -> bool,
+    ) -> MutexGuard<'r, Roster> {
+        let since = Instant::now();
+        roster.awaiting += 1;
+        while !over(&roster) {
+            roster = match most.map(|most| most.saturating_sub(since.elapsed())) {
+                None => self.ended.wait(roster).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => self.ended.wait_timeout(roster, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        roster.awaiting -= 1;
+        roster
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Roster> {
+        // Nothing panics halfway through a change.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    fn shared() -> Arc<Shared> {
+        let service = Service::new(".").unwrap().with_log(os::Log::quiet());
+        Arc::new(Shared::new(service).unwrap())
+    }
+
+    fn enrolled(shared: &Arc<Shared>) -> (Option<Enrolled>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        (shared.enroll(stream, address.into()), peer)
+    }
+
+    #[test]
+    fn a_phase_never_goes_back() {
+        let shared = shared();
+        shared.enter(Phase::Cutting);
+        shared.enter(Phase::Draining);
+        assert_eq!(shared.phase(), Phase::Cutting);
+        assert_eq!(shared.latch().read(&mut [0]).unwrap(), 0, "the latch is open");
+        assert!(enrolled(&shared).0.is_none());
+        assert!(!shared.wait_for_room(1));
+    }
+
+    /// The two sides of [`Live::while_idle`] against each other, in every order that a machine gives.
+    #[test]
+    fn nobody_sleeps_through_the_beginning_of_a_drain() {
+        for _ in 0..300 {
+            let shared = shared();
+            let (enrolled, _peer) = enrolled(&shared);
+            let enrolled = enrolled.unwrap();
+            let sleeper = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let live = &enrolled.live;
+                    let (read, woken) = live.while_idle(&shared, || (&live.stream).read(&mut [0; 16]).unwrap());
+                    assert!(matches!((read, woken), (None, _) | (Some(0), true)));
+                })
+            };
+            shared.enter(Phase::Draining);
+            shared.close_down();
+            sleeper.join().unwrap();
+            assert_eq!(shared.phase(), Phase::Draining, "it was not cut");
+        }
+    }
+
+    #[test]
+    fn a_thread_without_work_is_used_before_another_is_started() {
+        let shared = shared();
+        let (first, _one) = enrolled(&shared);
+        assert!(shared.wait_for_room(1));
+        assert!(shared.queue(first.unwrap()), "there is none yet");
+        let worker = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let _employment = Employment(&shared);
+                std::iter::from_fn(|| shared.next_work()).count()
+            })
+        };
+        // Room comes when the first has ended and its thread has none.
+        assert!(shared.wait_for_room(1));
+        let (second, _two) = enrolled(&shared);
+        assert!(!shared.queue(second.unwrap()));
+        assert!(shared.wait_for_room(1));
+        shared.enter(Phase::Draining);
+        shared.close_down();
+        assert_eq!(worker.join().unwrap(), 2);
+        assert_eq!(shared.lock().living(), 0);
+    }
+
+    #[test]
+    fn what_no_thread_could_be_started_for_is_tried_again_and_dropped_at_the_end() {
+        let shared = shared();
+        let (only, mut peer) = enrolled(&shared);
+        assert!(shared.queue(only.unwrap()));
+        assert!(shared.wait_for_thread(Duration::from_millis(1)));
+        shared.enter(Phase::Draining);
+        assert!(!shared.wait_for_thread(Duration::from_secs(3_600)));
+        shared.close_down();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    }
+}

@@ -1,0 +1,213 @@
+//! How a server ends.
+
+mod support;
+
+use std::io::{Read, sink};
+use std::net::TcpStream;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sanserve_core::{Call, Reply, Request, Route, Site};
+use sanserve_os::Service;
+use sanserve_std::Server;
+use support::{Client, PATIENCE, plain, request, run};
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+fn patient(service: Service) -> Service {
+    service.with_grace(LONG)
+}
+
+fn rest_of(client: &mut Client, len: u64) -> u64 {
+    std::io::copy(&mut (&mut client.reader).take(len), &mut sink()).unwrap_or(0)
+}
+
+#[test]
+fn idle_connections_end_at_once() {
+    let mut server = run(patient, |server| server);
+    let fresh = (0..20).map(|_| server.client());
+    let used = (0..20).map(|_| {
+        let mut client = server.client();
+        assert_eq!(client.get("/a.txt").status, 200);
+        client
+    });
+    // One that was sent a file from its descriptor waits in another way.
+    let polled = (0..20).map(|_| {
+        let mut client = server.client();
+        client.send(&request("/big"));
+        let (_, len) = client.head();
+        assert_eq!(rest_of(&mut client, len), len);
+        client
+    });
+    let mut clients: Vec<_> = fresh.chain(used).chain(polled).collect();
+    let begin = Instant::now();
+    server.handle.shutdown();
+    server.join();
+    assert!(clients.iter_mut().all(Client::ended));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+    assert!(!server.lines.text().contains("cut"));
+}
+
+#[test]
+fn a_download_in_flight_is_finished() {
+    for shape in [|server| server, Server::one_at_a_time] {
+        let mut server = run(patient, shape);
+        let mut client = server.client();
+        client.send(&request("/big"));
+        let (_, len) = client.head();
+        server.handle.shutdown();
+        assert_eq!(rest_of(&mut client, len), 64 << 20);
+        assert!(client.ended());
+        server.join();
+        let log = server.lines.text();
+        assert!(log.ends_with("\"GET /big HTTP/1.1\" 200 67108864\n"), "{log}");
+    }
+}
+
+#[test]
+fn what_is_not_finished_in_time_is_cut_and_the_log_says_so() {
+    for shape in [|server| server, Server::one_at_a_time] {
+        let mut server = run(|service| service.with_grace(Duration::from_millis(100)), shape);
+        let mut stuck = server.client();
+        stuck.send(&request("/big"));
+        let (_, len) = stuck.head();
+        server.handle.shutdown();
+        server.join();
+        let log = server.lines.text();
+        assert!(log.contains("bytes: the server shut down"), "{log}");
+        assert!(rest_of(&mut stuck, len) < len);
+    }
+}
+
+/// Those who block in `recv` amid a request are cut as well.
+#[test]
+fn half_a_request_does_not_outlive_the_bound() {
+    let mut server = run(|service| service.with_grace(Duration::from_millis(50)), |server| server);
+    let mut client = server.client();
+    assert_eq!(client.get("/a.txt").status, 200);
+    client.send("GET /a.txt HTTP/1.1\r\n");
+    server.handle.shutdown();
+    server.join();
+    assert!(client.ended());
+}
+
+#[test]
+fn stop_cuts_now() {
+    for shape in [|server| server, Server::one_at_a_time] {
+        let mut server = run(patient, shape);
+        let mut stuck = server.client();
+        stuck.send(&request("/big"));
+        stuck.head();
+        server.handle.shutdown();
+        server.handle.stop();
+        server.join();
+        assert!(server.lines.text().contains("bytes: the server shut down"));
+    }
+}
+
+#[test]
+fn a_server_may_be_ended_before_it_runs() {
+    for shape in [|server| server, Server::one_at_a_time] {
+        let service = Service::new(".").unwrap();
+        let server = shape(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap());
+        server.handle().shutdown();
+        server.run().unwrap();
+    }
+}
+
+#[test]
+fn it_ends_at_the_bound_on_threads_too() {
+    let mut server = run(patient, |server| server.threads(1));
+    let mut held = server.client();
+    assert_eq!(held.get("/a.txt").status, 200);
+    let mut waiting = server.client();
+    waiting.send(&request("/a.txt"));
+    assert!(waiting.silent());
+    server.handle.shutdown();
+    server.join();
+    assert!(held.ended());
+    assert!(waiting.ended());
+}
+
+/// A request and the shutdown come at the same time, in whatever order: either it is answered
+/// whole or the connection ends, and the server never waits for its grace.
+#[test]
+fn a_request_at_the_moment_of_shutdown_harms_nobody() {
+    for _ in 0..100 {
+        let mut server = run(patient, |server| server);
+        let mut client = server.client();
+        assert_eq!(client.get("/a.txt").status, 200);
+        let handle = server.handle.clone();
+        let ending = thread::spawn(move || handle.shutdown());
+        client.send(&request("/a.txt"));
+        let mut text = String::new();
+        // A reset is possible: the request may come to a socket that is closed.
+        let _ = client.reader.read_to_string(&mut text);
+        assert!(text.is_empty() || text.ends_with("\r\n\r\nhello\n"), "{text:?}");
+        ending.join().unwrap();
+        server.join();
+    }
+}
+
+struct ToHandler;
+
+impl Site for ToHandler {
+    fn route(&self, _: &Request<'_>) -> Route {
+        Route::Handler
+    }
+}
+
+/// A handler that answers nothing and waits for nothing holds its connection until it is cut.
+#[test]
+fn a_handler_that_never_answers_is_cut() {
+    let (called, calls) = channel();
+    let handler = move || {
+        let called = called.clone();
+        move |call: Call, _: &mut Reply<'_>| called.send(call).unwrap()
+    };
+    let change = |service: Service| service.with_site(ToHandler).with_handler(handler);
+    let mut server = run(|service| change(service.with_grace(Duration::from_millis(50))), |server| server);
+    let mut client = server.client();
+    client.send(&request("/"));
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
+    server.handle.shutdown();
+    server.join();
+    assert!(client.ended());
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Over));
+    assert!(server.lines.text().contains("the server shut down"), "{}", server.lines.text());
+}
+
+/// A thread that is held by a handler does not hold the server.
+#[test]
+fn a_handler_that_blocks_is_left_behind() {
+    let (called, calls) = channel();
+    let (release, released) = channel::<()>();
+    let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+    let handler = move || {
+        let (called, released) = (called.clone(), released.clone());
+        move |call: Call, _: &mut Reply<'_>| {
+            called.send(call).unwrap();
+            let _ = released.lock().unwrap().recv();
+        }
+    };
+    let mut server = run(|service| service.with_site(ToHandler).with_handler(handler), |server| server);
+    let mut client = server.client();
+    client.send(&request("/"));
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
+    server.handle.stop();
+    server.join();
+    assert!(server.lines.text().contains("1 connections are stuck in a handler"));
+    drop(release);
+    assert!(client.ended());
+}
+
+#[test]
+fn ending_twice_is_ending_once() {
+    let mut server = plain();
+    server.handle.shutdown();
+    server.handle.shutdown();
+    server.join();
+    server.handle.stop();
+}

@@ -1,0 +1,62 @@
+//! How many connections are served at once.
+
+mod support;
+
+use sanserve_std::Server;
+use support::{plain, run};
+
+#[test]
+fn one_at_a_time_means_one() {
+    let server = run(|service| service, Server::one_at_a_time);
+    let mut first = server.client();
+    assert_eq!(first.get("/a.txt").status, 200);
+    let mut second = server.client();
+    second.send(&support::request("/a.txt"));
+    assert!(second.silent());
+    assert_eq!(first.get("/a.txt").status, 200);
+    drop(first);
+    assert_eq!(second.answer().status, 200);
+}
+
+#[test]
+fn beyond_the_bound_a_connection_waits_for_another_to_end() {
+    let server = run(|service| service, |server| server.threads(2));
+    let mut held = [server.client(), server.client()];
+    held.iter_mut().for_each(|client| assert_eq!(client.get("/a.txt").status, 200));
+    let mut third = server.client();
+    third.send(&support::request("/a.txt"));
+    assert!(third.silent());
+    drop(held);
+    assert_eq!(third.answer().status, 200);
+}
+
+#[test]
+fn the_service_bounds_it_too() {
+    let server = run(|service| service.with_connections(1), |server| server.threads(100));
+    let mut first = server.client();
+    assert_eq!(first.get("/a.txt").status, 200);
+    let mut second = server.client();
+    second.send(&support::request("/a.txt"));
+    assert!(second.silent());
+    drop(first);
+    assert_eq!(second.answer().status, 200);
+}
+
+#[test]
+fn many_connections_are_served_while_all_are_open() {
+    let server = plain();
+    let mut clients: Vec<_> = (0..200).map(|_| server.client()).collect();
+    for _ in 0..3 {
+        clients.iter_mut().for_each(|client| assert_eq!(client.get("/a.txt").body, b"hello\n"));
+    }
+    drop(clients);
+    server.end();
+}
+
+#[test]
+fn threads_are_used_again() {
+    let server = run(|service| service, |server| server.threads(1));
+    for _ in 0..100 {
+        assert_eq!(server.client().get("/a.txt").status, 200);
+    }
+}
