@@ -41,7 +41,11 @@ impl<'b> Request<'b> {
     /// The path of the target, without query, not decoded; `*` for the asterisk form.
     #[must_use]
     pub fn path(&self) -> &'b [u8] {
-        split_path(self.path_and_query()).0
+        match split_path(self.path_and_query()).0 {
+            // RFC 9112 section 3.2.2: an absolute target without path means `/`.
+            [] => b"/",
+            path => path,
+        }
     }
 
     /// The query of the target without the `?`, not decoded; `None` if there is none.
@@ -80,10 +84,8 @@ impl<'b> Request<'b> {
         let text = self.head.target_text.of_bytes(self.bytes);
         match self.head.target {
             Target::Origin => collapse(text),
-            // RFC 9112 section 3.2.2: an absolute target without path means `/`.
             Target::Absolute { path, .. } => match &text[path as usize..] {
                 rest @ [b'/', ..] => collapse(rest),
-                [] => b"/",
                 rest => rest,
             },
             Target::Asterisk | Target::Authority => text,
@@ -131,7 +133,7 @@ mod tests {
             ("http://h:1/a?", "http://h:1/a?", "/a", Some(""), "h:1"),
             ("http://h//a", "http://h//a", "/a", None, "h"),
             ("http://h", "http://h", "/", None, "h"),
-            ("http://h?q", "http://h?q", "", Some("q"), "h"),
+            ("http://h?q", "http://h?q", "/", Some("q"), "h"),
         ] {
             with(text, |request| {
                 assert_eq!(request.target(), target.as_bytes(), "{text}");

@@ -5,6 +5,15 @@
 //! transcript to a fresh connection and says what really happened; [`check`] compares the two.
 //! [`Script`] plays the same bytes split in any way. `docs/transcripts.md` describes the format.
 //!
+//! ```
+//! use sanserve_core::transcript::{Transcript, check};
+//! use sanserve_core::{Call, Plain, Reply};
+//!
+//! let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close done\n";
+//! let transcript = Transcript::parse(text).unwrap();
+//! check(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).unwrap();
+//! ```
+//!
 //! What it leaves out: files, sockets and clocks. The disk's answers stand in the transcript.
 
 mod play;

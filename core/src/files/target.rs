@@ -11,17 +11,20 @@ pub enum Forbidden {
 
 /// Appends the path below the root that `path` means: decoded once, `.`, `..` and empty components
 /// resolved, `..` clamped at the root, no leading or trailing slash. Invalid escapes stay as they
-/// are, `+` is itself, and the bytes need not be UTF-8.
+/// are, `+` is itself, and the bytes need not be UTF-8. The result holds no NUL, for `path` has none.
 pub fn translate(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
     let start = out.len();
     if memchr::memchr(b'%', path).is_none() {
         resolve(path, start, out);
-    } else {
-        // Decoded and resolved where the result will stand, so that nothing is allocated.
-        out.extend(percent_decode(path));
-        resolve_in_place(start, out);
+        return Ok(());
     }
-    if memchr::memchr(0, &out[start..]).is_some() { Err(Forbidden::Nul) } else { Ok(()) }
+    // Decoded and resolved where the result will stand, so that nothing is allocated.
+    out.extend(percent_decode(path));
+    if memchr::memchr(0, &out[start..]).is_some() {
+        return Err(Forbidden::Nul);
+    }
+    resolve_in_place(start, out);
+    Ok(())
 }
 
 /// Appends the components of `path`.
@@ -117,6 +120,7 @@ mod tests {
     #[test]
     fn refuses_nul() {
         assert_eq!(translate(b"/a%00b", &mut Vec::new()), Err(Forbidden::Nul));
+        assert_eq!(translate(b"/a%00/../b", &mut Vec::new()), Err(Forbidden::Nul));
     }
 
     #[test]

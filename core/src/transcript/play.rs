@@ -160,7 +160,7 @@ impl<'p> Play<'p> {
                         // They may serve others meanwhile.
                         self.buf = Buffers::new();
                     }
-                    !(self.reads && !self.pending.is_empty())
+                    !self.reads || self.pending.is_empty()
                 }
                 What::Close { blocked, .. } => {
                     self.closed = !blocked;
@@ -286,7 +286,11 @@ impl What {
     /// Takes the answer over from what a transcript tells.
     pub(super) fn take_answer(&mut self, told: &What) {
         match (self, told) {
-            (What::Send(sending), What::Send(told)) => sending.taken = told.taken,
+            (What::Send(sending), What::Send(told)) => {
+                // No socket takes more than it is given.
+                let bytes = told.taken.bytes.filter(|&bytes| bytes < sending.len());
+                sending.taken = Taken { bytes, ..told.taken };
+            }
             (What::Open { answer, .. }, What::Open { answer: told, .. }) => *answer = *told,
             (What::List { entries, answer }, What::List { entries: told_entries, answer: told }) => {
                 entries.clone_from(told_entries);

@@ -195,8 +195,11 @@ fn finished(finish: &Finish, out: &mut String) {
     }
 }
 
+/// A part of `Need`.
+type Part = fn(&mut Need) -> &mut bool;
+
 /// The words for what is needed, in the order of `Need`.
-pub(super) const NEEDS: [(&str, fn(&mut Need) -> &mut bool); 6] = [
+pub(super) const NEEDS: [(&str, Part); 6] = [
     ("read", |need| &mut need.read),
     ("write", |need| &mut need.write),
     ("script-read", |need| &mut need.script_read),

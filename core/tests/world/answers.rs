@@ -7,6 +7,8 @@ pub struct Answer {
     pub status: u16,
     pub reason: String,
     pub fields: Vec<(String, Vec<u8>)>,
+    /// Of an HTTP/1.0 answer the connection ends, unless it says otherwise.
+    pub is_11: bool,
     /// As it is framed: a chunked body decoded.
     pub body: Vec<u8>,
     /// All that was announced is there.
@@ -15,6 +17,8 @@ pub struct Answer {
     pub until_close: bool,
     /// `100 Continue`s before it.
     pub interim: usize,
+    /// The bytes behind the head that are this answer's, framing and all.
+    pub raw: u64,
 }
 
 impl Answer {
@@ -27,7 +31,8 @@ impl Answer {
     }
 
     pub fn closes(&self) -> bool {
-        self.field("Connection") == Some(b"close")
+        let connection = self.field("Connection");
+        connection == Some(b"close") || (!self.is_11 && connection != Some(b"keep-alive"))
     }
 }
 
@@ -60,7 +65,9 @@ pub fn read(mut bytes: &[u8], bodiless: impl Fn(usize) -> bool) -> Result<Stream
             continue;
         }
         answer.interim = std::mem::take(&mut interim);
-        bytes = body(&mut answer, bytes, bodiless(stream.answers.len()))?;
+        let rest = body(&mut answer, bytes, bodiless(stream.answers.len()))?;
+        answer.raw = (bytes.len() - rest.len()) as u64;
+        bytes = rest;
         stream.answers.push(answer);
     }
     if interim > 0 {
@@ -95,8 +102,17 @@ fn head(bytes: &[u8]) -> Result<Option<(Answer, &[u8])>, String> {
         }
         fields.push((String::from_utf8(name.to_vec()).expect("tokens are ASCII"), value.to_vec()));
     }
-    let answer =
-        Answer { status, reason, fields, body: Vec::new(), complete: false, until_close: false, interim: 0 };
+    let answer = Answer {
+        status,
+        reason,
+        fields,
+        is_11: line.starts_with(b"HTTP/1.1"),
+        body: Vec::new(),
+        complete: false,
+        until_close: false,
+        interim: 0,
+        raw: 0,
+    };
     check_fields(&answer)?;
     Ok(Some((answer, &bytes[end + 4..])))
 }
@@ -190,7 +206,7 @@ fn chunked<'b>(answer: &mut Answer, mut bytes: &'b [u8]) -> Result<&'b [u8], Str
     loop {
         let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else {
             let plausible = bytes.iter().all(|b| b.is_ascii_hexdigit() || *b == b'\r') && bytes.len() < 18;
-            return if plausible { Ok(&[]) } else { Err(format!("chunk: {}", shown(bytes))) };
+            return if plausible { Ok(&bytes[bytes.len()..]) } else { Err(format!("chunk: {}", shown(bytes))) };
         };
         let size = std::str::from_utf8(&bytes[..end]).ok().and_then(|text| usize::from_str_radix(text, 16).ok());
         let size = size.ok_or_else(|| format!("chunk size: {}", shown(&bytes[..end])))?;

@@ -73,7 +73,8 @@ impl Disk {
         file("big.bin", 3, 100_000);
         file("r.txt", 4, 100);
         file("index/index.html", 5, 40);
-        let names = [("B&<b>", EntryKind::File), ("a", EntryKind::Link { directory: true }), ("c", EntryKind::Directory)];
+        let names =
+            [("B&<b>", EntryKind::File), ("a", EntryKind::Link { directory: true }), ("c", EntryKind::Directory)];
         let names = names.map(|(name, kind)| (name.as_bytes().to_vec(), kind)).to_vec();
         for path in ["", "d", "index"] {
             disk.nodes.insert(path.into(), Node::Directory(names.clone()));

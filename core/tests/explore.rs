@@ -1,0 +1,273 @@
+//! Exhaustive small scope: every sequence of operations up to a small depth, against the invariants of
+//! DESIGN section 7. The rig checks each step; the verdict checks the whole; behind every sequence
+//! stands a kind end (all must be answered) and then silence (all must end).
+//!
+//! Sequences that lead to the same state are followed once.
+
+mod world;
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sanserve_core::{Config, Fault, FsError, Protocol};
+use world::disk::Disk;
+use world::rig::{At, Op, Rig, small_limits};
+use world::verdict;
+
+const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn recv(text: &str) -> Op {
+    Op::Recv(text.into())
+}
+
+/// Explores all sequences of `ops` of at most `depth`, behind `start`.
+fn explore(start: &[Op], ops: &[Op], depth: usize) {
+    explore_with(&Config { limits: small_limits(), ..Config::default() }, start, ops, depth);
+}
+
+fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
+    let disk = Disk::small();
+    let mut seen = HashSet::new();
+    let mut frontier = vec![start.to_vec()];
+    let mut count = 0;
+    for level in 0..=depth {
+        let mut next = Vec::new();
+        for path in frontier {
+            let more: &[Op] = if level < depth { ops } else { &[] };
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let mut rig = replay(config, &disk, &path)?;
+                if !seen.insert(rig.fingerprint()) {
+                    return None;
+                }
+                count += 1;
+                judge(&mut rig, &path);
+                Some(())
+            }));
+            match outcome {
+                Ok(Some(())) => next.extend(more.iter().map(|op| [&path[..], &[op.clone()]].concat())),
+                Ok(None) => {}
+                Err(panic) => {
+                    eprintln!("the sequence:");
+                    path.iter().for_each(|op| eprintln!("    {}", show(op)));
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+        frontier = next;
+    }
+    println!("{count} states");
+}
+
+/// `None`: the last operation is not possible there.
+fn replay(config: &Config, disk: &Disk, path: &[Op]) -> Option<Rig> {
+    let mut rig = Rig::new(config.clone(), disk.clone());
+    rig.swaps = path.len() % 2 == 0;
+    path.iter().all(|op| rig.apply(op)).then_some(rig)
+}
+
+fn judge(rig: &mut Rig, path: &[Op]) {
+    let right = |what: Result<(), String>| what.unwrap_or_else(|wrong| panic!("{wrong}"));
+    right(verdict::check(rig, false));
+    rig.settle();
+    right(verdict::check(rig, true));
+    if !matches!(rig.at, At::Close(_)) {
+        rig.outlast();
+        right(verdict::check(rig, true));
+    }
+    assert!(path.len() < 100);
+}
+
+fn show(op: &Op) -> String {
+    match op {
+        Op::Recv(bytes) => format!("Recv {}", bytes.escape_ascii()),
+        op => format!("{op:?}"),
+    }
+}
+
+#[test]
+fn requests_in_pieces() {
+    let ops = [
+        recv(GET),
+        recv("GET /a HT"),
+        recv("TP/1.1\r\nHost: x\r"),
+        recv("\n\r\n"),
+        recv("\r\n"),
+        recv("\0garbage"),
+        recv("GET /empty HTTP/1.1\r\nHost: x\r\n\r\nHEAD /a HTTP/1.1\r\nHost: x\r\n\r\n"),
+        recv("GET /a HTTP/1.0\r\n\r\n"),
+        Op::Complete,
+        Op::Take(1),
+        Op::Take(u64::MAX),
+        Op::Eof,
+        Op::Drain,
+    ];
+    explore(&[], &ops, 4);
+}
+
+#[test]
+fn a_file_and_everything_that_can_happen() {
+    let ops = [
+        Op::Complete,
+        Op::Fail(FsError::NotFound),
+        Op::Fail(FsError::Exhausted),
+        Op::Directory,
+        Op::Stale,
+        Op::Take(1),
+        Op::Take(u64::MAX),
+        Op::Blocked,
+        Op::Writable,
+        Op::Eof,
+        Op::Pass(1),
+        Op::Due(0),
+        Op::Due(7),
+        Op::Drain,
+        Op::Cut,
+        Op::Broken(Fault::Peer),
+        Op::Hold,
+        recv(GET),
+    ];
+    explore(&[recv(GET)], &ops, 4);
+}
+
+#[test]
+fn a_directory_and_stale_tickets() {
+    let ops = [
+        Op::Complete,
+        Op::Stale,
+        Op::Fail(FsError::Denied),
+        Op::Take(300),
+        Op::Take(u64::MAX),
+        Op::Blocked,
+        Op::Writable,
+        Op::Cut,
+        recv(GET),
+    ];
+    for path in ["/d/", "/index/", "/d", "/"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n{GET}");
+        explore(&[recv(&request)], &ops, 6);
+    }
+}
+
+#[test]
+fn bodies() {
+    let ops = [
+        recv("5\r\nhello\r\n"),
+        recv("5\r\nhel"),
+        recv("lo\r\n"),
+        recv("0\r\n\r\n"),
+        recv("X"),
+        recv(GET),
+        Op::Complete,
+        Op::Take(u64::MAX),
+        Op::Take(3),
+        Op::Blocked,
+        Op::Writable,
+        Op::Eof,
+        Op::Due(0),
+        Op::Cut,
+        Op::Drain,
+        Op::Broken(Fault::Handler),
+    ];
+    for target in ["/h/echo", "/h/stream", "/h/pass", "/a", "/h/big"] {
+        for framing in [
+            "Transfer-Encoding: chunked",
+            "Content-Length: 13",
+            "Content-Length: 21",
+            "Expect: 100-continue\r\nContent-Length: 10",
+        ] {
+            let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+            let head = if target == "/a" { head.replace("POST", "GET") } else { head };
+            explore(&[recv(&head)], &ops, 3);
+        }
+    }
+    let head = "POST /h/stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    explore(&[recv(head), Op::Take(u64::MAX)], &ops, 4);
+}
+
+#[test]
+fn handlers() {
+    let ops = [
+        Op::Wake,
+        Op::Take(100),
+        Op::Take(u64::MAX),
+        Op::Blocked,
+        Op::Writable,
+        Op::Eof,
+        Op::Due(0),
+        Op::Drain,
+        Op::Cut,
+        Op::Broken(Fault::Handler),
+        Op::Complete,
+        recv(GET),
+    ];
+    for target in ["/h/late", "/h/short", "/h/big", "/h/pass"] {
+        for method in ["GET", "HEAD"] {
+            let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n{GET}");
+            explore(&[recv(&head)], &ops, 4);
+        }
+    }
+    explore(&[recv("GET /h/big HTTP/1.0\r\n\r\n")], &ops, 4);
+}
+
+#[test]
+fn violations_and_what_stands_behind_them() {
+    let bad = [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET /a HTTP/1.1\nHost: x\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost : x\r\n\r\n",
+        "HEAD /a HTTP/3.0\r\nHost: x\r\n\r\n",
+        "POST /h/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST /h/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+        "POST /h/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5001\r\n\r\n",
+        "POST /h/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "POST /h/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX",
+        "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\nx",
+        "\r\n\r\n\r\n\r\n\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+    ];
+    let ops = [
+        recv(GET),
+        Op::Complete,
+        Op::Take(1),
+        Op::Take(u64::MAX),
+        Op::Blocked,
+        Op::Writable,
+        Op::Eof,
+        Op::Due(0),
+        Op::Due(1),
+        Op::Hold,
+        Op::Cut,
+    ];
+    for bad in bad {
+        let request = format!("{bad}{GET}");
+        explore(&[recv(&request)], &ops, 3);
+        explore(&[recv(GET), recv(&request)], &ops, 2);
+    }
+}
+
+#[test]
+fn ranges_by_dribs_and_drabs() {
+    let ops =
+        [Op::Take(1), Op::Take(150), Op::Take(u64::MAX), Op::Blocked, Op::Writable, Op::Complete, Op::Cut, Op::Eof];
+    for range in ["0-9", "-5", "0-9,90-99", "50-,0-0,20-30", "100-", "0-0,2-2,4-4,6-6,8-8"] {
+        let request = format!("GET /r.txt HTTP/1.1\r\nHost: x\r\nRange: bytes={range}\r\n\r\n{GET}");
+        explore(&[recv(&request), Op::Complete], &ops, 5);
+    }
+}
+
+#[test]
+fn http_10() {
+    let config = Config { protocol: Protocol::Http10, limits: small_limits(), ..Config::default() };
+    let ops = [
+        recv(GET),
+        recv("GET /h/big HTTP/1.1\r\nHost: x\r\n\r\n"),
+        recv("x"),
+        Op::Complete,
+        Op::Take(1),
+        Op::Take(u64::MAX),
+        Op::Blocked,
+        Op::Writable,
+        Op::Eof,
+        Op::Due(0),
+    ];
+    explore_with(&config, &[], &ops, 5);
+}

@@ -1,0 +1,116 @@
+//! Plays every transcript in `core/tests/transcripts` and compares each step.
+//!
+//! `UPDATE_TRANSCRIPTS=1 cargo test -p sanserve-core --test transcripts` rewrites what is expected
+//! from what happens. Read the diff before you keep it: `docs/transcripts.md`.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
+
+mod corpus;
+
+use sanserve_core::transcript::{Difference, Transcript, What, check, perform};
+use sanserve_core::{Close, Violation};
+
+#[test]
+fn every_transcript_happens_as_it_is_written() {
+    let mut failures = Vec::new();
+    for case in corpus::load() {
+        let (site, mut handler) = corpus::world(&case.transcript.settings.site);
+        if corpus::asked("UPDATE_TRANSCRIPTS") {
+            let text = perform(&case.transcript, &*site, &mut *handler).to_text();
+            if text != case.text {
+                std::fs::write(&case.path, text).unwrap();
+            }
+            continue;
+        }
+        if case.transcript.to_text() != case.text {
+            failures.push(format!("{}: not in canonical form (UPDATE_TRANSCRIPTS=1 writes it)", case.name));
+        } else if let Err(difference) = check(&case.transcript, &*site, &mut *handler) {
+            failures.push(format!("{}: {difference}", case.name));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn playing_what_was_played_changes_nothing() {
+    for case in corpus::load() {
+        let play = |transcript| {
+            let (site, mut handler) = corpus::world(&case.transcript.settings.site);
+            perform(transcript, &*site, &mut *handler)
+        };
+        let once = play(&case.transcript);
+        assert_eq!(play(&once), once, "{}", case.name);
+    }
+}
+
+#[test]
+fn the_example_of_the_documentation_happens() {
+    let text = include_str!("../../docs/transcripts.md");
+    let (_, rest) = text.split_once("```\n").expect("the first block");
+    let (example, _) = rest.split_once("```\n").expect("its end");
+    let transcript = Transcript::parse(example).unwrap();
+    assert_eq!(transcript.to_text(), example);
+    let (site, mut handler) = corpus::world("plain");
+    check(&transcript, &*site, &mut *handler).unwrap();
+}
+
+#[test]
+fn a_difference_is_shown_with_both_sides() {
+    let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n@9 eof\n";
+    let (site, mut handler) = corpus::world("plain");
+    let difference = check(&Transcript::parse(text).unwrap(), &*site, &mut *handler).unwrap_err();
+    let expected = Difference { line: 4, expected: "@7 close idle".into(), actual: "@7 close done".into() };
+    assert_eq!(difference, expected);
+}
+
+/// A transcript that shows a violation says so: `# violation: Name`.
+#[test]
+fn every_violation_has_a_transcript() {
+    let cases = corpus::load();
+    for violation in Violation::ALL {
+        let mark = format!(" violation: {violation:?}");
+        let mut shown =
+            cases.iter().filter(|case| case.transcript.comments().any(|comment| comment == mark)).peekable();
+        assert!(shown.peek().is_some(), "no transcript has `#{mark}`");
+        shown.for_each(|case| assert!(is_shown(*violation, case), "{} does not show {violation:?}", case.name));
+    }
+    for case in &cases {
+        for comment in case.transcript.comments() {
+            let Some(name) = comment.strip_prefix(" violation: ") else { continue };
+            let known = Violation::ALL.iter().any(|violation| format!("{violation:?}") == name);
+            assert!(known, "{}: no such violation: {name}", case.name);
+        }
+    }
+}
+
+fn is_shown(violation: Violation, case: &corpus::Case) -> bool {
+    let (status, _, message) = violation.row();
+    let message = message.unwrap_or_else(|| status.phrase());
+    let (before, after) = message.split_once("{}").unwrap_or((message, ""));
+    case.transcript.events().any(|event| match &event.what {
+        What::Finished(finish) => finish.error.as_ref().is_some_and(|error| {
+            finish.status == status.code() && error.starts_with(before.as_bytes()) && error.ends_with(after.as_bytes())
+        }),
+        _ => false,
+    })
+}
+
+/// Whatever stands in a corpus that was written by hand should reach all that can be reached.
+#[test]
+fn the_corpus_reaches_every_step_and_every_close() {
+    let cases = corpus::load();
+    let happens = |wanted: &dyn Fn(&What) -> bool| {
+        cases.iter().any(|case| case.transcript.events().any(|event| wanted(&event.what)))
+    };
+    for close in [Close::Done, Close::Idle, Close::Timeout, Close::Broken, Close::Drained] {
+        assert!(happens(&|what| matches!(what, What::Close { close: c, .. } if *c == close)), "{close:?}");
+    }
+    assert!(happens(&|what| matches!(what, What::Shut { .. })));
+    assert!(happens(&|what| matches!(what, What::List { .. })));
+    for reason in ["the peer went away", "the file became shorter", "the peer was too slow", "the server shut down"] {
+        assert!(
+            happens(&|what| matches!(what, What::Finished(finish) if finish.cut.as_deref() == Some(reason))),
+            "{reason}"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! Handlers of the worlds, reached below `/h/`: they read bodies, wait, give back, and misbehave.
+
+use std::borrow::Cow;
+
+use sanserve_core::{Call, Handler, Received, Reply, Request, Route, Site, Status};
+
+/// Routes `/h/..` to the handler, and everything else to the files.
+#[derive(Debug)]
+pub struct Routed;
+
+impl Site for Routed {
+    fn route(&self, request: &Request<'_>) -> Route {
+        if request.path().starts_with(b"/h/") { Route::Handler } else { Route::Files }
+    }
+
+    fn media_type(&self, _: &[u8]) -> Cow<'static, str> {
+        Cow::Borrowed("application/x-test")
+    }
+}
+
+/// How many bytes `/h/big` answers with.
+pub const BIG: usize = 30_000;
+
+/// What a target below `/h/` does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// Reads the whole body, then gives it back with its length.
+    #[default]
+    Echo,
+    /// Gives the body back while it comes, without length.
+    Stream,
+    /// Answers when it is woken.
+    Late,
+    /// Announces more than it gives.
+    Short,
+    /// Lets the files answer.
+    Pass,
+    /// Does not read the body, and sends [`BIG`] bytes.
+    Big,
+}
+
+/// The handler of one connection.
+#[derive(Debug, Default)]
+pub struct Echo {
+    kind: Kind,
+    body: Vec<u8>,
+    given: usize,
+    begun: bool,
+    passed: bool,
+    /// Called with `Request` and not yet with `Over`.
+    pub open: bool,
+}
+
+impl Handler for Echo {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        match call {
+            Call::Over => {
+                assert!(self.open || self.passed, "over without a request");
+                *self = Echo::default();
+                return;
+            }
+            Call::Request => {
+                assert!(!self.open, "a request before the last one was over");
+                self.open = true;
+                self.kind = match reply.request().path() {
+                    b"/h/stream" => Kind::Stream,
+                    b"/h/late" => Kind::Late,
+                    b"/h/short" => Kind::Short,
+                    b"/h/pass" => Kind::Pass,
+                    b"/h/big" => Kind::Big,
+                    _ => Kind::Echo,
+                };
+            }
+            Call::Body | Call::Room => assert!(self.open, "{call:?} without a request"),
+            Call::Wake if self.kind == Kind::Late && !self.begun => {
+                self.begun = true;
+                self.body = b"late".to_vec();
+                self.begin(reply, true);
+            }
+            Call::Wake => {}
+        }
+        match self.kind {
+            Kind::Echo => self.echo(reply),
+            Kind::Stream => self.stream(reply),
+            Kind::Late if self.begun => self.give(reply),
+            Kind::Late => {}
+            Kind::Short => {
+                let is_head = reply.request().method() == b"HEAD";
+                if let Ok(head) = reply.respond(Status::OK) {
+                    head.length(10).send().expect("a head");
+                    _ = reply.offer(b"four");
+                    assert_eq!(reply.finish().is_ok(), is_head, "short, and nobody minds");
+                }
+            }
+            Kind::Pass => {
+                // Whether it is told of the end then is left open.
+                self.open = false;
+                self.passed = true;
+                _ = reply.pass();
+            }
+            Kind::Big => {
+                if !std::mem::replace(&mut self.begun, true) {
+                    self.body = vec![b'B'; BIG];
+                    self.begin(reply, false);
+                }
+                self.give(reply);
+            }
+        }
+    }
+}
+
+impl Echo {
+    fn echo(&mut self, reply: &mut Reply<'_>) {
+        while !self.begun {
+            let data = match reply.receive() {
+                Received::Data(data) => data.to_vec(),
+                Received::Pending => return,
+                Received::End => {
+                    self.begun = true;
+                    self.begin(reply, true);
+                    break;
+                }
+            };
+            self.body.extend_from_slice(&data);
+            reply.consume(data.len());
+        }
+        self.give(reply);
+    }
+
+    fn stream(&mut self, reply: &mut Reply<'_>) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.begin(reply, false);
+        }
+        loop {
+            let data = match reply.receive() {
+                Received::Data(data) => data.to_vec(),
+                Received::Pending => return,
+                Received::End => {
+                    _ = reply.finish();
+                    return;
+                }
+            };
+            let Ok(taken) = reply.offer(&data) else { return };
+            reply.consume(taken);
+            if taken < data.len() {
+                return;
+            }
+        }
+    }
+
+    fn begin(&mut self, reply: &mut Reply<'_>, with_length: bool) {
+        if let Ok(head) = reply.respond(Status::OK) {
+            let head = head.field("X-Handler", "yes").expect("a field");
+            let head = if with_length { head.length(self.body.len() as u64) } else { head };
+            head.send().expect("a head");
+        }
+    }
+
+    fn give(&mut self, reply: &mut Reply<'_>) {
+        while self.given < self.body.len() {
+            match reply.offer(&self.body[self.given..]) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => self.given += n,
+            }
+        }
+        _ = reply.finish();
+    }
+}

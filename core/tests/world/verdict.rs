@@ -1,0 +1,203 @@
+//! Whether what a connection sent and logged is right for what it was sent: answers against the
+//! reference reader, the virtual disk and the log.
+
+use sanserve_core::{EntryKind, Protocol, listing_row};
+
+use super::answers::{self, Answer, shown};
+use super::disk::Node;
+use super::handlers::BIG;
+use super::model::{self, Asked, Model, Then};
+use super::rig::{At, Rig};
+
+/// Checks all so far; `settled`: and that no complete request is unanswered.
+pub fn check(rig: &Rig, settled: bool) -> Result<(), String> {
+    let model = model::read(&rig.got, &rig.config.limits);
+    let is_head = |n: usize| match rig.finished.get(n) {
+        Some(done) => done.line.starts_with(b"HEAD "),
+        None => model.requests.get(n).is_some_and(Asked::is_head),
+    };
+    let stream = answers::read(&rig.wire, is_head)?;
+    let answers = &stream.answers;
+    let begun = model.requests.len() + usize::from(model.then != Then::Nothing && model.then != Then::BadBody);
+    if answers.len() > begun || rig.finished.len() > begun {
+        return Err(format!("{} answers and {} finished for {model:?}", answers.len(), rig.finished.len()));
+    }
+    check_log(rig, answers, stream.rest)?;
+    for (n, answer) in answers.iter().enumerate() {
+        match model.requests.get(n) {
+            Some(asked) => check_one(rig, n, asked, answer).map_err(|e| format!("{e}: {asked:?} -> {answer:?}"))?,
+            None if answer.status < 400 => return Err(format!("{answer:?} for {:?}", model.then)),
+            None => {}
+        }
+        let refused = model.requests.get(n).is_none();
+        if refused && !answer.closes() {
+            return Err(format!("the connection goes on behind a violation: {answer:?}"));
+        }
+    }
+    if settled { check_settled(rig, &model, answers) } else { Ok(()) }
+}
+
+/// Checks what must hold whatever the peer sent: well-formed answers, whose framing is kept, as the
+/// log has them.
+pub fn loose(rig: &Rig) -> Result<Vec<Answer>, String> {
+    let done = |n: usize| rig.finished.get(n).map(|done| done.line.starts_with(b"HEAD "));
+    // Of the exchange in hand it is not known whether it is a HEAD.
+    let stream = answers::read(&rig.wire, |n| done(n).unwrap_or(false))
+        .or_else(|_| answers::read(&rig.wire, |n| done(n).unwrap_or(true)))?;
+    for answer in &stream.answers {
+        let nul = answer.reason.ends_with("encoded NUL");
+        if matches!(answer.status, 400 | 408 | 413 | 414 | 431 | 505) && !answer.closes() && !nul {
+            return Err(format!("a violation, and the connection goes on: {answer:?}"));
+        }
+    }
+    check_log(rig, &stream.answers, stream.rest)?;
+    Ok(stream.answers)
+}
+
+/// The log against the wire.
+fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
+    let closed = matches!(rig.at, At::Close(_));
+    let open = usize::from(!closed);
+    if answers.len() > rig.finished.len() + open {
+        return Err(format!("{} answers, {} finished", answers.len(), rig.finished.len()));
+    }
+    for (n, done) in rig.finished.iter().enumerate() {
+        let wrong = |what: &str| Err(format!("{what}: {done:?}, answer {:?}", answers.get(n)));
+        let answer = answers.get(n);
+        match (done.cut, answer) {
+            (None, None) => return wrong("finished, not cut, no answer"),
+            (None, Some(answer)) if !answer.complete => return wrong("finished, not cut, incomplete"),
+            (Some(_), Some(answer))
+                if answer.complete && !answer.until_close && answer.field("X-Handler").is_none() =>
+            {
+                return wrong("cut and complete");
+            }
+            (Some(_), _) if n + 1 < rig.finished.len() => return wrong("cut, and it went on"),
+            _ => {}
+        }
+        match answer {
+            Some(answer) if answer.status != done.status => return wrong("status"),
+            Some(answer) if answer.raw != done.sent => return wrong("size"),
+            None if done.sent != 0 => return wrong("size of nothing"),
+            _ => {}
+        }
+        if done.cut.is_none() && done.error != (done.status >= 400) {
+            return wrong("error");
+        }
+    }
+    // Of an exchange that is over, nothing is left half.
+    let cut = rig.finished.last().is_some_and(|done| done.cut.is_some());
+    if closed && !cut && (rest > 0 || answers.iter().any(|answer| !answer.complete)) {
+        return Err("closed with half an answer, and not cut".into());
+    }
+    Ok(())
+}
+
+fn check_one(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), String> {
+    if answer.interim > usize::from(asked.expects) {
+        return Err("100 Continue for nobody".into());
+    }
+    if matches!(answer.status, 400 | 408 | 413 | 414 | 431 | 505) && !answer.closes() {
+        return Err("a violation, and the connection goes on".into());
+    }
+    if asked.is_head() && !answer.body.is_empty() {
+        return Err("a body behind HEAD".into());
+    }
+    // A body that is no good, or not all there, must not be answered as if it were.
+    let handled = answer.field("X-Handler").is_some();
+    if handled && !asked.is_head() {
+        return check_handled(asked, answer);
+    }
+    if asked.is_head() || !matches!(answer.status, 200 | 206) {
+        return Ok(());
+    }
+    let Some(served) = rig.served.iter().rfind(|served| served.exchange == n) else {
+        return Err("content, and nothing was opened".into());
+    };
+    check_path_of(asked, &served.path)?;
+    let file = match &served.node {
+        Node::File(file) => file,
+        Node::Directory(entries) => return check_listing(entries, answer),
+        Node::Fails(_) => return Err("content of nothing".into()),
+    };
+    let parts = match answer.status {
+        200 => vec![(0, file.len.saturating_sub(1), file.len, answer.body.clone())],
+        _ if answer.complete => answers::parts(answer)?,
+        _ => return Ok(()),
+    };
+    for (first, last, len, bytes) in parts {
+        let mut expected = Vec::new();
+        file.read(first, if answer.complete && len > 0 { last - first + 1 } else { bytes.len() as u64 }, &mut expected);
+        if len != file.len || expected != bytes {
+            return Err(format!("not bytes {first}-{last} of {file:?}"));
+        }
+    }
+    if answer.status == 200 && answer.text("Content-Length") != file.len.to_string() {
+        return Err(format!("not the length of {file:?}"));
+    }
+    Ok(())
+}
+
+/// What was opened is what was asked for, or its index page.
+fn check_path_of(asked: &Asked, opened: &[u8]) -> Result<(), String> {
+    let path = asked.below_root();
+    let index = opened.strip_suffix(b"index.html").or_else(|| opened.strip_suffix(b"index.htm"));
+    let is_index = asked.path().ends_with(b"/") && index.is_some_and(|dir| dir.strip_suffix(b"/").unwrap_or(dir) == path);
+    if opened == path || is_index { Ok(()) } else { Err(format!("opened {}", shown(opened))) }
+}
+
+fn check_handled(asked: &Asked, answer: &Answer) -> Result<(), String> {
+    let expected = match asked.path() {
+        b"/h/late" => b"late".to_vec(),
+        b"/h/short" => b"four".to_vec(),
+        b"/h/big" => vec![b'B'; BIG],
+        _ => asked.body.clone(),
+    };
+    let streams = asked.path() == b"/h/stream" || asked.path() == b"/h/echo";
+    if answer.complete && streams && !asked.complete {
+        return Err("a whole answer to half a body".into());
+    }
+    if !expected.starts_with(&answer.body) || (answer.complete && !answer.until_close && expected != answer.body) {
+        return Err(format!("not {}", shown(&expected)));
+    }
+    Ok(())
+}
+
+fn check_listing(entries: &[(Vec<u8>, EntryKind)], answer: &Answer) -> Result<(), String> {
+    let mut entries = entries.to_vec();
+    entries.sort_by_key(|(name, _)| (name.to_ascii_lowercase(), name.clone()));
+    let mut rows = b"<ul>\n".to_vec();
+    for (name, kind) in &entries {
+        listing_row(name, *kind, &mut rows);
+    }
+    rows.extend_from_slice(b"</ul>\n");
+    let found = answer.body.windows(rows.len()).any(|part| part == rows);
+    if answer.complete && !found { Err("not the listing".into()) } else { Ok(()) }
+}
+
+/// All that can be answered is, and nothing ends without reason.
+fn check_settled(rig: &Rig, model: &Model, answers: &[Answer]) -> Result<(), String> {
+    let closed = matches!(rig.at, At::Close(_)) || rig.shut;
+    let ended = answers.last().is_some_and(Answer::closes) || closed;
+    let complete = model.requests.iter().filter(|asked| asked.complete).count();
+    if answers.len() < complete && !ended {
+        return Err(format!("{} answers to {complete} requests, and it is {:?}", answers.len(), rig.at));
+    }
+    if matches!(model.then, Then::BadHead | Then::BadBody) && !ended {
+        return Err(format!("a violation, and it is {:?}", rig.at));
+    }
+    if rig.trouble.any || rig.config.protocol == Protocol::Http10 {
+        return Ok(());
+    }
+    for (n, answer) in answers.iter().enumerate() {
+        let Some(asked) = model.requests.get(n) else { continue };
+        let failed = asked.path() == b"/h/short";
+        if answer.closes() && asked.keep_alive && !asked.has_body && !failed {
+            return Err(format!("the connection ends for no reason behind {answer:?}"));
+        }
+    }
+    if closed && answers.is_empty() && rig.finished.is_empty() {
+        return Err("closed for no reason".into());
+    }
+    Ok(())
+}
