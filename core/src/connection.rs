@@ -436,7 +436,7 @@ impl Connection {
                 self.cycle.outbound_to(Outbound::Closed);
                 if self.notes.eof || (all_read && exchange.peer_closes) {
                     Life::Close(Close::Done)
-                } else if all_read && self.notes.drain {
+                } else if all_read && self.notes.drain && !exchange.keep_alive {
                     Life::Close(Close::Drained)
                 } else {
                     Life::Shut
@@ -501,7 +501,7 @@ impl Connection {
                 let first = if violation == Violation::MalformedLine { 1 } else { 0 };
                 self.refuse_head(violation, Span::new(0, first), buf, cx);
             }
-            Ok(None) if buf.input.unread().is_empty() && scan == Scan::default() => return self.end_between(),
+            Ok(None) if buf.input.unread().is_empty() => return self.end_between(),
             Ok(None) if self.notes.eof => self.refuse_head(Violation::IncompleteHead, Span::default(), buf, cx),
             Ok(None) => return false,
         }
@@ -614,6 +614,7 @@ impl Connection {
         let unread = buf.input.unread();
         let line = match violation {
             Violation::LineTooLong => 0,
+            Violation::MalformedLine => text.end(),
             _ => memchr::memchr2(b'\r', b'\n', unread).unwrap_or(unread.len()).max(text.end()).min(unread.len()),
         };
         let is_head = unread.starts_with(b"HEAD ");
@@ -677,32 +678,35 @@ impl Connection {
         if !(self.exchange.unwanted || answered) || !matches!(self.cycle.inbound, Inbound::Body(_)) {
             return false;
         }
+        let limits = &cx.config.limits;
         while let Inbound::Body(mut decoder) = self.cycle.inbound {
-            match decoder.decode(buf.input.unread(), &cx.config.limits) {
-                Ok(piece) => {
-                    buf.input.consume(piece.skip + piece.data);
-                    if piece.data > 0 {
-                        decoder.took(piece.data);
-                    }
-                    self.cycle.inbound = Inbound::Body(decoder);
-                    self.exchange.drained += (piece.skip + piece.data) as u64;
-                    if piece.end && piece.data == 0 {
-                        self.cycle.inbound_to(Inbound::Done);
-                        self.exchange.unwanted = false;
-                        return true;
-                    }
-                    if self.exchange.drained > cx.config.limits.drain {
-                        self.give_up_body();
-                        return true;
-                    }
-                    if piece.data == 0 {
-                        break;
-                    }
-                }
+            // No further than one byte beyond the limit, so that it does not matter how much has come.
+            let unread = buf.input.unread();
+            let most = usize::try_from(limits.drain.saturating_sub(self.exchange.drained)).unwrap_or(usize::MAX);
+            let piece = match decoder.decode(&unread[..unread.len().min(most.saturating_add(1))], limits) {
+                Ok(piece) => piece,
                 Err(violation) => {
                     self.body_violation(violation, buf, cx);
                     return true;
                 }
+            };
+            buf.input.consume(piece.skip + piece.data);
+            if piece.data > 0 {
+                decoder.took(piece.data);
+            }
+            self.cycle.inbound = Inbound::Body(decoder);
+            self.exchange.drained += (piece.skip + piece.data) as u64;
+            if self.exchange.drained > limits.drain {
+                self.give_up_body();
+                return true;
+            }
+            if piece.end && piece.data == 0 {
+                self.cycle.inbound_to(Inbound::Done);
+                self.exchange.unwanted = false;
+                return true;
+            }
+            if piece.data == 0 {
+                break;
             }
         }
         if self.notes.eof {
@@ -744,7 +748,8 @@ impl Connection {
             read,
             write: self.notes.blocked,
             completion: matches!(&self.task, Task::Files(files) if files.is_waiting()),
-            handler: matches!(&self.task, Task::Handler(_)),
+            handler: matches!(&self.task, Task::Handler(_))
+                && matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)),
             ..Need::default()
         };
         Wait { need, deadline, idle }

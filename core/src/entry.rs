@@ -13,7 +13,7 @@ pub struct Entry<'a> {
     pub line: &'a [u8],
     /// The status of the answer; 0 if none was begun.
     pub status: u16,
-    /// Bytes of the body that went out.
+    /// Bytes of the body that went out, with the framing of its chunks where it has any.
     pub sent: u64,
     /// The message of an error answer.
     pub error: Option<&'a [u8]>,

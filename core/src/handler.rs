@@ -13,7 +13,8 @@ pub enum Call {
     Room,
     /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
     Wake,
-    /// The exchange is over, in whatever way. Once per exchange, last; the reply takes nothing more.
+    /// The exchange is over, in whatever way. Once per exchange, last, unless the handler has passed it
+    /// on; the reply takes nothing more.
     Over,
 }
 

@@ -22,6 +22,12 @@ fn a_connection_is_small() {
 }
 
 #[test]
+fn the_counter_counts() {
+    let counted = allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 100])));
+    assert_eq!(counted.count_total, 1);
+}
+
+#[test]
 fn a_get_allocates_nothing() {
     hold(&[b"GET /a.txt HTTP/1.1\r\nHost: example\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n"], Ok(FILE), b" 200 ");
 }

@@ -51,8 +51,7 @@ fn split_all(hand: usize) {
 fn split(case: corpus::Case) -> Option<String> {
     let script = Script::of(&case.transcript)?;
     let name = &case.transcript.settings.site;
-    let (site, mut handler) = corpus::world(name);
-    let expected = Script::told(&case.transcript, &*site, &mut *handler);
+    let expected = Script::told(&case.transcript);
     ways(script.input.len()).into_iter().find_map(|(cuts, take)| {
         let spoken = catch_unwind(|| {
             let (site, mut handler) = corpus::world(name);

@@ -1,31 +1,34 @@
 //! Plays every transcript in `core/tests/transcripts` and compares each step.
 //!
-//! `UPDATE_TRANSCRIPTS=1 cargo test -p sanserve-core --test transcripts` rewrites what is expected
-//! from what happens. Read the diff before you keep it: `docs/transcripts.md`.
+//! `UPDATE_TRANSCRIPTS=NAME cargo test -p sanserve-core --test transcripts` rewrites what is expected
+//! from what happens in those whose name holds NAME, `=1` in all. Read the diff before you keep it:
+//! `docs/transcripts.md`.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
 
 mod corpus;
 
-use sanserve_core::transcript::{Difference, Transcript, What, check, perform};
+use sanserve_core::transcript::{Difference, Transcript, What, check};
 use sanserve_core::{Close, Violation};
 
 #[test]
 fn every_transcript_happens_as_it_is_written() {
     let mut failures = Vec::new();
     for case in corpus::load() {
-        let (site, mut handler) = corpus::world(&case.transcript.settings.site);
-        if corpus::asked("UPDATE_TRANSCRIPTS") {
-            let text = perform(&case.transcript, &*site, &mut *handler).to_text();
-            if text != case.text {
-                std::fs::write(&case.path, text).unwrap();
+        if case.is_asked_for() {
+            if let Some(played) = case.play()
+                && played.to_text() != case.text
+            {
+                std::fs::write(&case.path, played.to_text()).unwrap();
             }
-            continue;
-        }
-        if case.transcript.to_text() != case.text {
+        } else if case.transcript.to_text() != case.text {
             failures.push(format!("{}: not in canonical form (UPDATE_TRANSCRIPTS=1 writes it)", case.name));
-        } else if let Err(difference) = check(&case.transcript, &*site, &mut *handler) {
-            failures.push(format!("{}: {difference}", case.name));
+        } else {
+            match case.play().map(|played| case.transcript.first_difference(&played)) {
+                None => failures.push(format!("{}: it panicked", case.name)),
+                Some(Some(difference)) => failures.push(format!("{}: {difference}", case.name)),
+                Some(None) => {}
+            }
         }
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
@@ -34,12 +37,9 @@ fn every_transcript_happens_as_it_is_written() {
 #[test]
 fn playing_what_was_played_changes_nothing() {
     for case in corpus::load() {
-        let play = |transcript| {
-            let (site, mut handler) = corpus::world(&case.transcript.settings.site);
-            perform(transcript, &*site, &mut *handler)
-        };
-        let once = play(&case.transcript);
-        assert_eq!(play(&once), once, "{}", case.name);
+        let Some(once) = case.play() else { continue };
+        let twice = corpus::Case { transcript: once.clone(), ..case };
+        assert_eq!(twice.play(), Some(once), "{}", twice.name);
     }
 }
 

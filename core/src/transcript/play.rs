@@ -59,23 +59,25 @@ pub fn perform(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handl
 
 /// Plays a transcript and compares: the first difference is the error.
 pub fn check(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Result<(), Difference> {
-    let actual = perform(transcript, site, handler);
-    if *transcript == actual {
-        return Ok(());
+    match transcript.first_difference(&perform(transcript, site, handler)) {
+        Some(difference) => Err(difference),
+        None => Ok(()),
     }
-    let (expected, actual) = (transcript.to_text(), actual.to_text());
-    let (mut e, mut a) = (expected.lines(), actual.lines());
-    for line in 1.. {
-        match (e.next(), a.next()) {
-            (Some(e), Some(a)) if e == a => {}
-            (None, None) => break,
-            (e, a) => {
-                let text = |side: Option<&str>| side.unwrap_or("(the end)").trim_start().to_owned();
-                return Err(Difference { line, expected: text(e), actual: text(a) });
-            }
-        }
+}
+
+impl Transcript {
+    /// The first line in which what happened differs from what this says.
+    #[must_use]
+    pub fn first_difference(&self, actual: &Transcript) -> Option<Difference> {
+        let (expected, actual) = (self.to_text(), actual.to_text());
+        let (mut expected, mut actual) = (expected.lines(), actual.lines());
+        let text = |side: Option<&str>| side.unwrap_or("(the end)").trim_start().to_owned();
+        (1..).find_map(|line| match (expected.next(), actual.next()) {
+            (Some(e), Some(a)) if e == a => None,
+            (None, None) => Some(None),
+            (e, a) => Some(Some(Difference { line, expected: text(e), actual: text(a) })),
+        })?
     }
-    Ok(())
 }
 
 /// How many lines come before the next input.

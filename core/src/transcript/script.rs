@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::Settings;
-use super::{Finish, Middle, Transcript, What, perform};
+use super::{Finish, Middle, Settings, Transcript, What};
 use crate::buffers::Buffers;
 use crate::connection::{Connection, Resting};
 use crate::context::{Context, Now, Peer, Tick};
@@ -148,9 +147,9 @@ impl Script {
 
     /// What the transcript itself says came out, to compare with.
     #[must_use]
-    pub fn told(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Spoken {
+    pub fn told(transcript: &Transcript) -> Spoken {
         let mut spoken = Spoken::default();
-        for event in perform(transcript, site, handler).events() {
+        for event in transcript.events() {
             match &event.what {
                 What::Send(sending) => {
                     let body = match &sending.body {

@@ -40,7 +40,7 @@ pub(crate) enum Outbound {
 /// One permitted move: from a state, by an event, to a state.
 pub type Transition = (&'static str, &'static str, &'static str);
 
-/// How [`Inbound`] moves.
+/// How the half that comes from the peer moves.
 pub const INBOUND: &[Transition] = &[
     ("Head", "head complete, a body follows", "Body"),
     ("Head", "head complete, no body", "Done"),
@@ -51,7 +51,7 @@ pub const INBOUND: &[Transition] = &[
     ("Done", "connection ends", "Closed"),
 ];
 
-/// How [`Outbound`] moves.
+/// How the half that goes to the peer moves.
 pub const OUTBOUND: &[Transition] = &[
     ("Idle", "head complete, or refused", "Owed"),
     ("Idle", "connection ends", "Closed"),

@@ -23,15 +23,19 @@ pub(crate) struct Scan {
 impl Scan {
     /// Looks for the end of the head that `bytes` begins with: `Ok(Some(length))`, or `None` if
     /// more must come. Leading empty lines are the caller's to pass over, see [`Scan::blank_line`].
+    ///
+    /// What is found does not depend on how much has come: each violation counts at the byte with
+    /// which it is certain, and nothing behind that byte is looked at.
     pub(crate) fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Violation> {
+        let bytes = &bytes[..bytes.len().min(limits.head.saturating_add(1))];
         while let Some(found) = memchr::memchr(b'\n', &bytes[self.at as usize..]) {
             let lf = self.at as usize + found;
             let line = self.line as usize;
+            let next = lf + 1;
+            self.check_line(next - line, limits)?;
             if lf == line || bytes[lf - 1] != b'\r' {
                 return Err(Violation::BareLf);
             }
-            let next = lf + 1;
-            self.check_line(next - line, limits)?;
             if next > limits.head {
                 return Err(Violation::HeadTooLarge);
             }
@@ -55,7 +59,8 @@ impl Scan {
     pub(crate) fn blank_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, Violation> {
         match bytes {
             [b'\r', b'\n', ..] if usize::from(self.blank) < limits.blank_lines => {
-                self.blank += 1;
+                // The search begins anew behind it.
+                *self = Scan { blank: self.blank + 1, ..Scan::default() };
                 Ok(true)
             }
             [b'\r', b'\n', ..] => Err(Violation::BlankLines),

@@ -2,9 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 
-use sanserve_core::transcript::Transcript;
+use sanserve_core::transcript::{Transcript, perform};
 use sanserve_core::{Call, Handler, Plain, Received, Reply, Request, Route, Site, Status};
 
 /// One file of the corpus.
@@ -13,6 +14,22 @@ pub struct Case {
     pub path: PathBuf,
     pub text: String,
     pub transcript: Transcript,
+}
+
+impl Case {
+    /// Whether `UPDATE_TRANSCRIPTS` asks to rewrite it: `1` for all, or a part of its name.
+    pub fn is_asked_for(&self) -> bool {
+        std::env::var("UPDATE_TRANSCRIPTS").is_ok_and(|part| part == "1" || self.name.contains(&part))
+    }
+
+    /// What really happens; `None` if the core panics.
+    pub fn play(&self) -> Option<Transcript> {
+        catch_unwind(|| {
+            let (site, mut handler) = world(&self.transcript.settings.site);
+            perform(&self.transcript, &*site, &mut *handler)
+        })
+        .ok()
+    }
 }
 
 /// All transcripts, by name.
@@ -28,11 +45,6 @@ pub fn load() -> Vec<Case> {
         Case { name, path, text, transcript }
     };
     paths.into_iter().map(case).collect()
-}
-
-/// Whether an environment variable asks to rewrite what is expected.
-pub fn asked(variable: &str) -> bool {
-    std::env::var_os(variable).is_some_and(|value| value == "1")
 }
 
 /// The site and the handler that a transcript names.

@@ -191,6 +191,14 @@ impl Rig {
         rig
     }
 
+    /// Begins anew at another time.
+    pub fn accept(&mut self, tick: u64) {
+        self.set_time(tick);
+        let cx = Context { config: &self.config, site: &Routed, now: &self.now };
+        self.connection = Connection::new(self.connection.peer(), &cx);
+        self.turn();
+    }
+
     /// With small limits and the small disk.
     pub fn small() -> Rig {
         Rig::new(Config { limits: small_limits(), ..Config::default() }, Disk::small())
