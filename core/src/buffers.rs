@@ -1,6 +1,7 @@
 //! The memory of one busy connection. It belongs to the driver, is leased while the connection is
 //! busy, and goes back to a pool at [`Wait::idle`](crate::Wait).
 
+use crate::date::LastDate;
 use crate::files::{ByteRange, Listing};
 use crate::wire::Head;
 
@@ -20,6 +21,8 @@ pub struct Buffers {
     pub(crate) message: Vec<u8>,
     /// A page that is being made, before its length is known.
     pub(crate) page: Vec<u8>,
+    /// The last `Last-Modified`.
+    pub(crate) modified: LastDate,
     pub(crate) listing: Listing,
     pub(crate) ranges: Vec<ByteRange>,
 }

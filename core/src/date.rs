@@ -20,6 +20,29 @@ pub(crate) fn imf_fixdate(wall: Wall) -> [u8; IMF_FIXDATE_LEN] {
     text
 }
 
+/// The date that was formatted last: most answers repeat the one before.
+#[derive(Debug)]
+pub(crate) struct LastDate {
+    wall: Wall,
+    text: [u8; IMF_FIXDATE_LEN],
+}
+
+impl Default for LastDate {
+    fn default() -> LastDate {
+        LastDate { wall: Wall(0), text: imf_fixdate(Wall(0)) }
+    }
+}
+
+impl LastDate {
+    /// The same as [`imf_fixdate`].
+    pub(crate) fn format(&mut self, wall: Wall) -> [u8; IMF_FIXDATE_LEN] {
+        if wall != self.wall {
+            *self = LastDate { wall, text: imf_fixdate(wall) };
+        }
+        self.text
+    }
+}
+
 /// Reads any of the three formats that a recipient must accept; `None` for anything else.
 pub(crate) fn parse(text: &[u8]) -> Option<Wall> {
     let text = std::str::from_utf8(text).ok()?;

@@ -91,10 +91,9 @@ pub(crate) enum Verdict {
 /// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. `current`
 /// is `None` for a representation without validators, such as a listing.
 pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>) -> Verdict {
-    let tag = current.map(Validators::tag);
-    let tag = tag.as_ref().map(Tag::as_bytes);
+    let is_current = |given: &Given<'_>| current.is_some_and(|current| current.tag().as_bytes() == given.tag);
     if head.has(Known::IfMatch) {
-        if !any_tag(head, bytes, Known::IfMatch, |given| !given.weak && tag == Some(given.tag)) {
+        if !any_tag(head, bytes, Known::IfMatch, |given| !given.weak && is_current(given)) {
             return Verdict::Failed;
         }
     } else if let Some(date) = single_date(head, bytes, Known::IfUnmodifiedSince)
@@ -103,7 +102,7 @@ pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>) 
         return Verdict::Failed;
     }
     if head.has(Known::IfNoneMatch) {
-        if any_tag(head, bytes, Known::IfNoneMatch, |given| tag == Some(given.tag)) {
+        if any_tag(head, bytes, Known::IfNoneMatch, is_current) {
             return Verdict::NotModified;
         }
     } else if let Some(date) = single_date(head, bytes, Known::IfModifiedSince)

@@ -405,9 +405,9 @@ impl Files {
         MediaType { kind, charset: if textual { answer.cx.site.charset() } else { None } }
     }
 
-    fn validator_fields(&self, answer: &Answering<'_>) -> ValidatorFields {
+    fn validator_fields(&self, answer: &mut Answering<'_>) -> ValidatorFields {
         let validators = Validators::from(&self.opened);
-        let modified = crate::date::imf_fixdate(validators.last_modified(answer.cx.now.wall));
+        let modified = answer.buf.modified.format(validators.last_modified(answer.cx.now.wall));
         ValidatorFields { modified, tag: validators.tag() }
     }
 }
