@@ -62,7 +62,10 @@ fn turn(head: &'static [u8]) -> impl FnMut() {
     }
 }
 
-fn cases() -> Vec<(&'static str, Box<dyn FnMut()>)> {
+/// A name, and what it does once.
+type Case = (&'static str, Box<dyn FnMut()>);
+
+fn cases() -> Vec<Case> {
     vec![
         ("httparse-short", Box::new(httparse(SHORT))),
         ("turn-short", Box::new(turn(SHORT))),
