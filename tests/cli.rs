@@ -1,0 +1,330 @@
+//! The command line: usage, errors, exit codes, the banner.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::process::Command;
+
+use rustix::process::Signal;
+use support::process::Process;
+use support::server::PROGRAM;
+use support::{Client, Runtime, Server, Tree};
+
+/// What a command that ends by itself leaves behind.
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+#[track_caller]
+fn run<A: AsRef<OsStr>>(arguments: &[A]) -> Ended {
+    let mut process = Process::start(Command::new(PROGRAM).args(arguments));
+    let status = process.ended();
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ended { code: status.code(), stdout: text(process.stdout.bytes()), stderr: text(process.stderr.bytes()) }
+}
+
+#[track_caller]
+fn usage_error(arguments: &[&str]) {
+    let ended = run(arguments);
+    assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
+    assert!(ended.stderr.starts_with("usage: "), "{arguments:?}: {}", ended.stderr);
+    let errors = ended.stderr.lines().filter(|line| line.contains("error: ")).count();
+    assert_eq!(errors, 1, "one clear line for {arguments:?}: {}", ended.stderr);
+    assert!(ended.stderr.lines().last().expect("checked").contains("error: "), "{}", ended.stderr);
+    assert_eq!(ended.stdout, "", "{arguments:?}");
+}
+
+#[track_caller]
+fn system_error(arguments: &[&str], says: &str) {
+    let ended = run(arguments);
+    assert_eq!(ended.code, Some(1), "{arguments:?}: {}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "one clear line for {arguments:?}: {}", ended.stderr);
+    assert!(ended.stderr.contains(says), "{arguments:?}: {}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{arguments:?}: {}", ended.stderr);
+    assert_eq!(ended.stdout, "", "{arguments:?}");
+}
+
+/// Starts a server with just these arguments, which have to make it listen on the loopback.
+#[track_caller]
+fn serve(arguments: &[&str]) -> (Server, String) {
+    let server = Server::of(Process::start(Command::new(PROGRAM).args(arguments)));
+    let banner = server.process().stdout.so_far().remove(0);
+    (server, banner)
+}
+
+fn path(tree: &Tree) -> &str {
+    tree.root().to_str().expect("a temporary path is text")
+}
+
+#[test]
+fn usage_errors() {
+    for arguments in [
+        &["--no-such-flag"][..],
+        &["-z"],
+        &["eighty"],
+        &["80", "81"],
+        &["65536"],
+        &["100000000000000000000"],
+        &["-1"],
+        &["--", "-1"],
+        &["80 "],
+        &[""],
+        &["-b"],
+        &["-d"],
+        &["--bind"],
+        &["-p", "HTTP/2.0", "0"],
+        &["-p", "HTTP/0.9", "0"],
+        &["-p", "1.1", "0"],
+        &["--protocol=", "0"],
+        &["--runtime", "tokio", "0"],
+        &["--runtime=", "0"],
+        &["--workers", "0", "0"],
+        &["--workers", "many", "0"],
+        &["--workers=-1", "0"],
+        &["--max-connections", "0", "0"],
+        &["--head-timeout", "soon", "0"],
+        &["--head-timeout=-1", "0"],
+        &["--keep-alive", "", "0"],
+        &["--body-timeout", "nan", "0"],
+        &["--write-timeout", "1s", "0"],
+        &["--grace", "inf", "0"],
+        &["--grace", "1e400", "0"],
+        &["--symlinks", "maybe", "0"],
+        &["--quiet=yes", "0"],
+        &["--version=1"],
+    ] {
+        usage_error(arguments);
+    }
+}
+
+#[test]
+fn arguments_that_are_not_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let ended = run(&[OsStr::from_bytes(b"\xff")]);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    let ended = run(&[OsStr::new("-d"), OsStr::from_bytes(b"/no/such/\xff"), OsStr::new("0")]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+}
+
+#[test]
+fn a_directory_that_is_not_utf_8_is_served() {
+    let tree = Tree::new();
+    tree.folder(b"\xff").file(b"\xff/a.txt", "alpha\n");
+    let server = Server::start(Runtime::Mio, &tree.path(b"\xff"));
+    assert_eq!(server.get("/a.txt").body, b"alpha\n");
+}
+
+#[test]
+fn system_errors() {
+    let tree = Tree::plain();
+    system_error(&["-b", "127.0.0.1", "-d", "/no/such/directory", "0"], "/no/such/directory");
+    let file = tree.path("a.txt");
+    let file = file.to_str().expect("a temporary path is text");
+    system_error(&["-b", "127.0.0.1", "-d", file, "0"], file);
+    for runtime in Runtime::ALL {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = taken.local_addr().expect("bound").port().to_string();
+        let arguments = ["-b", "127.0.0.1", "-d", path(&tree), "--runtime", runtime.name(), &port];
+        system_error(&arguments, &port);
+    }
+    system_error(&["-b", "no-such-host.invalid", "-d", path(&tree), "0"], "no-such-host.invalid");
+    system_error(&["-b", "192.0.2.1", "-d", path(&tree), "0"], "192.0.2.1");
+}
+
+/// Two servers of our own on one port: SO_REUSEPORT must not make the second one steal.
+#[test]
+fn a_port_is_not_shared_with_another_server() {
+    let tree = Tree::plain();
+    for runtime in Runtime::ALL {
+        let server = Server::start(runtime, tree.root());
+        let port = server.address().port().to_string();
+        for second in Runtime::ALL {
+            let arguments = ["-b", "127.0.0.1", "-d", path(&tree), "--runtime", second.name(), &port];
+            system_error(&arguments, &port);
+        }
+        assert_eq!(server.get("/a.txt").status(), 200);
+    }
+}
+
+#[test]
+fn version() {
+    let ended = run(&["--version"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ended.stdout, concat!("sanserve ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn help_mentions_every_flag() {
+    let long = run(&["--help"]);
+    assert_eq!((long.code, long.stderr.as_str()), (Some(0), ""));
+    assert!(long.stdout.to_lowercase().contains("usage: sanserve "), "{}", long.stdout);
+    for flag in [
+        "-h",
+        "--help",
+        "-b",
+        "--bind",
+        "-d",
+        "--directory",
+        "-p",
+        "--protocol",
+        "--runtime",
+        "mio",
+        "std",
+        "smol",
+        "--workers",
+        "-q",
+        "--quiet",
+        "--version",
+        "port",
+        "--head-timeout",
+        "--keep-alive",
+        "--body-timeout",
+        "--write-timeout",
+        "--grace",
+        "--max-connections",
+    ] {
+        assert!(long.stdout.contains(flag), "{flag} in {}", long.stdout);
+    }
+    assert_eq!(run(&["-h"]).stdout, long.stdout);
+}
+
+#[test]
+fn the_banner_of_ipv4() {
+    let tree = Tree::plain();
+    for runtime in Runtime::ALL {
+        let (server, banner) = serve(&["-b", "127.0.0.1", "-d", path(&tree), "--runtime", runtime.name(), "0"]);
+        let port = server.address().port();
+        assert_ne!(port, 0);
+        assert_eq!(banner, format!("Serving HTTP on 127.0.0.1 port {port} (http://127.0.0.1:{port}/) ..."));
+        assert_eq!(server.get("/a.txt").status(), 200);
+    }
+}
+
+/// Brackets stand in the URL only.
+#[test]
+fn the_banner_of_ipv6() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("this machine has no IPv6 loopback; nothing is tested");
+        return;
+    }
+    let tree = Tree::plain();
+    for runtime in Runtime::ALL {
+        let (server, banner) = serve(&["-b", "::1", "-d", path(&tree), "--runtime", runtime.name(), "0"]);
+        let port = server.address().port();
+        assert_eq!(banner, format!("Serving HTTP on ::1 port {port} (http://[::1]:{port}/) ..."));
+        let mut client = Client::connect(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+        assert_eq!(client.get("/a.txt").body, b"alpha\n");
+        server.log_line("with the IPv6 peer", |line| line.starts_with("::1 - - ["));
+    }
+}
+
+/// All interfaces, both families; a peer of IPv4 is logged as one.
+#[test]
+fn the_banner_of_all_interfaces() {
+    let tree = Tree::plain();
+    let ipv6 = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    for runtime in Runtime::ALL {
+        let (server, banner) = serve(&["-d", path(&tree), "--runtime", runtime.name(), "0"]);
+        let port = server.address().port();
+        let host = if ipv6 { ["::", "[::]"] } else { ["0.0.0.0", "0.0.0.0"] };
+        assert_eq!(banner, format!("Serving HTTP on {} port {port} (http://{}:{port}/) ...", host[0], host[1]));
+        assert_eq!(server.get("/a.txt").status(), 200);
+        server.log_line("with the IPv4 peer", |line| line.starts_with("127.0.0.1 - - ["));
+        let (server, banner) = serve(&["-b", "0.0.0.0", "-d", path(&tree), "--runtime", runtime.name(), "0"]);
+        let port = server.address().port();
+        assert_eq!(banner, format!("Serving HTTP on 0.0.0.0 port {port} (http://0.0.0.0:{port}/) ..."));
+        assert_eq!(server.get("/a.txt").status(), 200);
+    }
+}
+
+#[test]
+fn flags_may_be_written_in_every_way() {
+    let tree = Tree::plain();
+    let directory = path(&tree);
+    let joined = format!("--directory={directory}");
+    let glued = format!("-d{directory}");
+    for arguments in [
+        &["--bind=127.0.0.1", joined.as_str(), "--protocol=HTTP/1.1", "--runtime=std", "--workers=2", "0"][..],
+        &["0", "--bind", "127.0.0.1", "--directory", directory],
+        &["-b", "127.0.0.1", "0", "-d", directory, "-q"],
+        &["-b127.0.0.1", &glued, "0"],
+        &["-qb", "127.0.0.1", "-d", directory, "0"],
+        &["-b", "127.0.0.1", "-d", directory, "--", "0"],
+        &["-b", "localhost", "-d", directory, "--head-timeout", "1.5", "--keep-alive=.5", "--grace", "2", "0"],
+    ] {
+        let (server, _) = serve(arguments);
+        let mut client = if arguments.contains(&"localhost") {
+            let addresses = [SocketAddr::from((Ipv6Addr::LOCALHOST, server.address().port())), server.address()];
+            let open = addresses.into_iter().find(|address| std::net::TcpStream::connect(address).is_ok());
+            Client::connect(open.expect("one of the two"))
+        } else {
+            server.connect()
+        };
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "{arguments:?}");
+    }
+}
+
+/// The current directory is served by default, and `-d` may be relative to it.
+#[test]
+fn directories() {
+    let tree = Tree::plain();
+    for (arguments, target) in [
+        (&["-b", "127.0.0.1", "0"][..], "/a.txt"),
+        (&["-b", "127.0.0.1", "-d", "folder", "0"], "/inner.txt"),
+        (&["-b", "127.0.0.1", "-d", "folder/..", "0"], "/a.txt"),
+    ] {
+        let server = Server::of(Process::start(Command::new(PROGRAM).args(arguments).current_dir(tree.root())));
+        assert_eq!(server.get(target).status(), 200, "{arguments:?}");
+    }
+}
+
+/// Any number of workers serves the same files; on std, it is the number of connections at once.
+#[test]
+fn workers() {
+    let tree = Tree::plain();
+    for runtime in Runtime::ALL {
+        for (workers, connections) in [("1", 1), ("2", 2), ("5", 5)] {
+            let mut server = Server::with(runtime, tree.root(), &["--workers", workers]);
+            for _ in 0..5 {
+                let mut clients: Vec<Client> = (0..connections).map(|_| server.connect()).collect();
+                for client in &mut clients {
+                    assert_eq!(client.get("/a.txt").body, b"alpha\n", "{runtime:?} {workers}");
+                }
+            }
+            server.process().signal(Signal::TERM);
+            assert_eq!(server.process_mut().ended().code(), Some(0), "{runtime:?} {workers}");
+        }
+    }
+}
+
+/// One worker of std serves one connection at a time, as Python's `HTTPServer` does; the next one
+/// waits until it is over.
+#[test]
+fn one_at_a_time() {
+    let tree = Tree::plain();
+    let server = Server::with(Runtime::Std, tree.root(), &["--workers", "1"]);
+    let mut first = server.connect();
+    assert_eq!(first.get("/a.txt").status(), 200);
+    let mut second = server.connect();
+    second.send("GET /b.html HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(first.get("/a.txt").status(), 200);
+    assert!(!second.is_readable(), "it is not its turn");
+    drop(first);
+    assert_eq!(second.response().body, b"<p>beta</p>\n");
+}
+
+/// Output that nobody reads, or that is closed, stops no server.
+#[test]
+fn closed_output() {
+    let tree = Tree::plain();
+    let mut shell = Command::new("sh");
+    let script = "exec \"$0\" \"$@\" 2>&-";
+    let server =
+        Server::of(Process::start(shell.args(["-c", script, PROGRAM, "-b", "127.0.0.1", "-d", path(&tree), "0"])));
+    for _ in 0..10 {
+        assert_eq!(server.get("/a.txt").body, b"alpha\n");
+    }
+}

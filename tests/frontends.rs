@@ -1,0 +1,202 @@
+//! The suite over real sockets, mounted once for each runtime.
+//!
+//! The cases stand in `served/`, one file a subject. A case that is missing in the list below is
+//! dead code, which the compiler reports.
+
+mod served;
+mod support;
+
+/// Makes `mio::files::media_types` and so on, a test for each case and runtime.
+macro_rules! suite {
+    (@mount $module:ident $runtime:ident $($subject:ident { $($case:ident)+ })+) => {
+        mod $module {
+            $(mod $subject {
+                $(#[test]
+                fn $case() {
+                    crate::served::$subject::$case(crate::support::Runtime::$runtime);
+                })+
+            })+
+        }
+    };
+    ($($cases:tt)*) => {
+        suite!(@mount mio Mio $($cases)*);
+        suite!(@mount std Std $($cases)*);
+        suite!(@mount smol Smol $($cases)*);
+    };
+}
+
+suite! {
+    bodies {
+        a_body_is_passed_over
+        a_late_body
+        a_large_unwanted_body
+        an_announced_gigabyte
+        no_continue_for_nothing
+        after_a_refused_expectation
+        broken_chunks
+    }
+    conditional {
+        if_modified_since
+        if_none_match
+        if_match
+        if_unmodified_since
+        precedence
+        not_for_other_answers
+        of_an_index_page
+        tags
+        a_connection_goes_on_behind_a_304
+    }
+    errors {
+        not_found
+        the_fields_of_a_closing_error
+        other_methods
+        options
+        versions
+        malformed_request_lines
+        host
+        targets
+        expectations
+    }
+    files {
+        every_size_arrives_whole
+        a_hundred_megabytes_arrive_whole
+        parallel_downloads_do_not_mix
+        the_fields_of_a_file
+        head_is_get_without_a_body
+        a_file_that_grows_is_sent_as_announced
+        media_types
+        index_pages
+    }
+    freshness {
+        a_replaced_file
+        a_rewritten_file
+        a_rewritten_file_with_its_old_date
+        a_tag_changes_with_the_content
+        whatever_becomes_of_a_name
+        a_replaced_folder
+        a_large_file
+        a_file_that_shrinks
+        a_file_that_vanishes
+    }
+    hostile {
+        dripping_heads
+        dripping_bodies
+        dripping_chunks
+        answers_unread
+        pipelines_unread
+        a_flood_of_connections
+        noise
+    }
+    limits {
+        the_request_line
+        a_huge_method
+        a_field_line
+        the_number_of_fields
+        the_whole_head
+        chunk_lines_and_trailers
+        blank_lines
+        connections
+    }
+    listing {
+        the_page_is_exact
+        the_title_is_escaped
+        hostile_names_come_back
+        hostile_directories_can_be_walked
+        three_thousand_entries_in_order
+        special_files_are_listed
+        a_listing_is_fresh
+    }
+    log {
+        the_form
+        control_characters
+        parallel_requests
+        quiet
+        no_panic_and_no_trace
+    }
+    pace {
+        a_slow_reader
+        a_slow_reader_of_a_listing
+        a_thousand_idle_connections
+        single_bytes_beside_others
+    }
+    paths {
+        decoding
+        encoded_nul
+        traversal
+        symbolic_links
+        dotfiles
+        hidden_dotfiles
+        special_files
+        symbolic_link_policies
+        names_of_any_bytes
+    }
+    persistence {
+        http_1_1
+        http_1_0
+        the_protocol_flag
+        half_close
+        an_end_without_a_request
+        single_bytes
+        blank_lines_before_a_request
+        upgrade_is_ignored
+    }
+    pipelining {
+        fifty_in_order
+        fifty_mixed
+        fifty_split_at_random
+        nothing_behind_a_close
+        large_answers_behind_each_other
+        ten_thousand_requests
+    }
+    ranges {
+        single
+        not_satisfiable
+        not_a_range
+        multiple
+        coalesced
+        many
+        if_range
+        conditions_come_first
+        only_for_files
+        large
+    }
+    redirect {
+        to_the_slash
+        never_to_another_server
+        no_field_is_injected
+    }
+    resources {
+        aborted_downloads_leave_nothing
+        interrupted_requests_leave_nothing
+        memory_does_not_grow_with_the_file
+        idleness
+        out_of_descriptors
+    }
+    shutdown {
+        a_download_is_finished
+        nothing_in_hand
+        a_stalled_client_is_cut
+        half_a_request
+        a_slow_download_is_finished
+        interrupt
+        a_second_signal
+    }
+    smuggling {
+        lengths
+        codings
+        fields
+        line_ends
+        a_lone_newline_is_answered_at_once
+        request_lines
+        in_a_pipeline
+    }
+    timeouts {
+        a_head_without_an_end
+        a_dripping_head
+        keep_alive
+        keep_alive_is_not_the_head_timeout
+        a_body_without_an_end
+        an_answer_that_nobody_reads
+        timers_of_many_connections
+    }
+}

@@ -1,0 +1,178 @@
+//! What may differ from Python, and why. The reasons are explained in `docs/python.md`.
+
+/// A difference that many cases show in the same way.
+pub struct General {
+    /// The part of the answer.
+    pub what: &'static str,
+    /// The name of the reason.
+    pub reason: &'static str,
+    /// The version of Python that does as we do.
+    pub until: Option<(u32, u32)>,
+    /// Whether Python's value and ours differ in just this way.
+    pub explains: fn(&str, &str) -> bool,
+}
+
+/// A difference of one case.
+pub struct Particular {
+    /// The name of the case.
+    pub case: &'static str,
+    /// The part of the answer, or all status codes of Python and of ours.
+    pub what: &'static str,
+    /// The name of the reason.
+    pub reason: &'static str,
+    /// The version of Python that does as we do.
+    pub until: Option<(u32, u32)>,
+}
+
+/// The names of all reasons.
+pub fn reasons() -> Vec<&'static str> {
+    let all = GENERAL.iter().map(|rule| rule.reason).chain(PARTICULAR.iter().map(|row| row.reason));
+    let mut all: Vec<&str> = all.collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+const fn row(case: &'static str, what: &'static str, reason: &'static str) -> Particular {
+    Particular { case, what, reason, until: None }
+}
+
+const fn row_until(case: &'static str, what: &'static str, reason: &'static str, until: (u32, u32)) -> Particular {
+    Particular { case, what, reason, until: Some(until) }
+}
+
+/// A page of Python before 3.14, with the style sheet that came then.
+fn with_style(page: &str) -> String {
+    let style = "<style type=\"text/css\">\n:root {\ncolor-scheme: light dark;\n}\n</style>\n<title>Dir";
+    let page = page.replacen("<title>Dir", style, 1);
+    let style = "        <style type=\"text/css\">\n            :root {\n                color-scheme: light dark;\n            }\n        </style>\n        <title>Error";
+    page.replacen("        <title>Error", style, 1)
+}
+
+/// Python says that it closes behind every error; we go on where the framing is sound.
+fn only_python_closes(python: &str, ours: &str) -> bool {
+    python == "close" && ours.is_empty()
+}
+
+fn only_we_say(said: &str, python: &str, ours: &str) -> bool {
+    python.is_empty() && ours == said
+}
+
+/// What many cases show.
+pub const GENERAL: &[General] = &[
+    General {
+        what: "body",
+        reason: "color-scheme",
+        until: Some((3, 14)),
+        explains: |python, ours| with_style(python) == ours,
+    },
+    General {
+        what: "content-type",
+        reason: "charset",
+        until: None,
+        explains: |python, ours| python.starts_with("text/") && ours == format!("{python}; charset=utf-8"),
+    },
+    General {
+        what: "etag",
+        reason: "etag",
+        until: None,
+        explains: |python, ours| python.is_empty() && ours.starts_with('"'),
+    },
+    General {
+        what: "accept-ranges",
+        reason: "ranges",
+        until: None,
+        explains: |python, ours| only_we_say("bytes", python, ours),
+    },
+    General { what: "connection", reason: "errors-keep-connection", until: None, explains: only_python_closes },
+    General {
+        what: "connection",
+        reason: "close-announced",
+        until: None,
+        explains: |python, ours| only_we_say("close", python, ours),
+    },
+    General {
+        what: "connection",
+        reason: "keep-alive-announced",
+        until: None,
+        explains: |python, ours| only_we_say("keep-alive", python, ours),
+    },
+    General {
+        what: "allow",
+        reason: "allow",
+        until: None,
+        explains: |python, ours| only_we_say("GET, HEAD, OPTIONS", python, ours),
+    },
+    General {
+        what: "reason",
+        reason: "plain-reason-phrase",
+        until: None,
+        explains: |python, ours| python.contains('\'') && !ours.contains('\''),
+    },
+    General {
+        what: "last-modified",
+        reason: "validators-on-304",
+        until: None,
+        explains: |python, ours| python.is_empty() && ours.ends_with(" GMT"),
+    },
+];
+
+/// What single cases show.
+pub const PARTICULAR: &[Particular] = &[
+    row_until("/?query", "body", "listing-title", (3, 14)),
+    row_until("/#fragment", "body", "listing-title", (3, 14)),
+    row_until("/folder/?query", "body", "listing-title", (3, 14)),
+    row_until("head-not-found", "content-length", "color-scheme", (3, 14)),
+    row_until("head-listing", "content-length", "color-scheme", (3, 14)),
+    row_until("/folder%2f", "301 -> 200", "encoded-slash", (3, 14)),
+    row_until("request-line-65537", "reason", "newer-phrases", (3, 13)),
+    row_until("request-line-65537", "body", "newer-phrases", (3, 13)),
+    row("field-line-65537", "body", "long-head-explained"),
+    row("fields-100", "body", "long-head-explained"),
+    row("/quotes/", "body", "quotes-escaped"),
+    row("/none%00", "nothing -> 400", "encoded-nul"),
+    row("/a.txt%00", "nothing -> 400", "encoded-nul"),
+    row("raw-not-ascii", "404 -> 200", "raw-bytes"),
+    row("*", "404 -> 400", "target-forms"),
+    row("a.txt", "200 -> 400", "target-forms"),
+    row("http://x/a.txt", "404 -> 200", "absolute-form"),
+    row("http://x/folder", "404 -> 301", "absolute-form"),
+    row("http://x/", "404 -> 200", "absolute-form"),
+    row("connection-list", "connection", "connection-list"),
+    row("pipeline-error", "404 -> 404 200", "errors-keep-connection"),
+    row("get-body", "200 404 -> 200", "bodies-passed-over"),
+    row("get-chunked", "200 none -> 200", "bodies-passed-over"),
+    row("if-none-match-any", "200 -> 304", "conditional"),
+    row("if-match-other", "200 -> 412", "conditional"),
+    row("if-unmodified-since-earlier", "200 -> 412", "conditional"),
+    row("range", "200 -> 206", "ranges"),
+    row("range-suffix", "200 -> 206", "ranges"),
+    row("range-beyond", "200 -> 416", "ranges"),
+    row("expect-continue", "100 200 -> 200", "expect"),
+    row("expect-other", "200 -> 417", "expect"),
+    row("second-host", "200 -> 400", "host"),
+    row("no-host", "200 -> 400", "host"),
+    row("space-before-colon", "200 -> 400", "field-syntax"),
+    row("folded", "200 -> 400", "field-syntax"),
+    row("nul", "200 -> 400", "field-syntax"),
+    row("no-colon", "200 -> 400", "field-syntax"),
+    row("length-malformed", "200 -> 400", "framing"),
+    row("lengths-differ", "200 -> 400", "framing"),
+    row("length-and-coding", "200 -> 400", "framing"),
+    row("coding-unknown", "200 -> 501", "framing"),
+    row("http-0.9", "none -> 400", "http-0-9"),
+    row("http-0.9-post", "none -> 400", "http-0-9"),
+    row("one-word", "none -> 400", "status-line"),
+    row("http-2.0", "none -> 505", "status-line"),
+    row("version-garbage", "none -> 400", "status-line"),
+    row("version-lower-case", "none -> 400", "status-line"),
+    row("version-three-parts", "none -> 400", "status-line"),
+    row("version-two-digits", "200 -> 400", "version-syntax"),
+    row("two-spaces", "200 -> 400", "one-space"),
+    row("tabs", "200 -> 400", "one-space"),
+    row("space-at-end", "200 -> 400", "one-space"),
+    row("markup-method", "501 -> 400", "method-syntax"),
+    row("options", "501 -> 204", "options"),
+    row("bare-lf", "200 -> 400", "bare-lf"),
+    row("blank-line-before", "nothing -> 200", "blank-lines"),
+];

@@ -1,0 +1,122 @@
+//! Parity with `python3 -m http.server -p HTTP/1.1`: the same requests to both, over one tree.
+//!
+//! Whatever differs has to stand in the tables of `parity/differences.rs` with its reason, whatever
+//! stands there has to differ, and `docs/python.md` has to explain each reason. Without a `python3`
+//! the test says so and passes, except where the environment variable `CI` is set.
+
+mod parity;
+mod support;
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use parity::answers::{Answer, statuses, take_apart};
+use parity::cases::{Case, cases, tree};
+use parity::differences::{GENERAL, PARTICULAR, reasons};
+use support::process::Process;
+use support::{Client, Runtime, Server, Tree};
+
+/// Python's version, if there is one.
+fn python_version() -> Option<(u32, u32)> {
+    let script = "import sys; print(*sys.version_info[:2])";
+    let output = Command::new("python3").args(["-c", script]).stderr(Stdio::null()).output().ok()?;
+    let (major, minor) = std::str::from_utf8(&output.stdout).ok()?.trim().split_once(' ')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn start_python(tree: &Tree) -> Server {
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", "-p", "HTTP/1.1", "-b", "127.0.0.1", "-d"]).arg(tree.root()).arg("0");
+
+    command.env("LC_ALL", "C.UTF-8");
+    Server::of(Process::start(&mut command))
+}
+
+fn ask(server: &Server, case: &Case) -> Vec<Answer> {
+    let mut client = Client::connect(server.address());
+    let _ = client.try_send(&case.request);
+    client.half_close();
+    let (bytes, _) = client.rest_however();
+    take_apart(&bytes, case.request.starts_with(b"HEAD "))
+}
+
+/// What differs between two answers to one request: the name and both values.
+fn differences(python: &[Answer], ours: &[Answer]) -> Vec<(String, String, String)> {
+    if statuses(python) != statuses(ours) {
+        let what = format!("{} -> {}", statuses(python), statuses(ours));
+        return vec![(what, String::new(), String::new())];
+    }
+    let mut found = Vec::new();
+    for (python, ours) in python.iter().zip(ours) {
+        let names: BTreeSet<&String> = python.0.keys().chain(ours.0.keys()).collect();
+        for name in names {
+            let value = |answer: &Answer| answer.0.get(name).cloned().unwrap_or_default();
+            let (python, ours) = (value(python), value(ours));
+            if python != ours {
+                found.push((name.clone(), python, ours));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_difference_is_known() {
+    let Some(version) = python_version() else {
+        assert!(std::env::var_os("CI").is_none(), "there is no python3, which CI has to have");
+        eprintln!("there is no python3 on this machine; parity is not tested");
+        return;
+    };
+    let tree = tree();
+    let python = start_python(&tree);
+    let ours = Server::start(Runtime::Mio, tree.root());
+    let cases = cases();
+    assert!(cases.len() >= 100, "{} cases", cases.len());
+    let applies = |until: Option<(u32, u32)>| until.is_none_or(|until| version < until);
+    let mut used_general = BTreeSet::new();
+    let mut used_particular = BTreeSet::new();
+    let mut unknown = Vec::new();
+    for case in &cases {
+        let (theirs, ours) = (ask(&python, case), ask(&ours, case));
+        for (what, theirs, ours) in differences(&theirs, &ours) {
+            let general = GENERAL
+                .iter()
+                .position(|rule| applies(rule.until) && rule.what == what && (rule.explains)(&theirs, &ours));
+            let row = PARTICULAR.iter().position(|row| applies(row.until) && row.case == case.name && row.what == what);
+            match (general, row) {
+                (_, Some(row)) => _ = used_particular.insert(row),
+                (Some(rule), None) => _ = used_general.insert(rule),
+                (None, None) => unknown.push(format!("{} | {what}\n  python {theirs:?}\n  ours   {ours:?}", case.name)),
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{} differences stand in no table:\n{}", unknown.len(), unknown.join("\n"));
+    for (at, rule) in GENERAL.iter().enumerate() {
+        assert!(used_general.contains(&at) || !applies(rule.until), "no case shows {} of {}", rule.reason, rule.what);
+    }
+    for (at, row) in PARTICULAR.iter().enumerate() {
+        assert!(used_particular.contains(&at) || !applies(row.until), "{} of {} is no difference", row.what, row.case);
+    }
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/python.md");
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let missing: Vec<&str> = reasons().into_iter().filter(|reason| !text.contains(&format!("`{reason}`"))).collect();
+    assert!(missing.is_empty(), "docs/python.md does not explain {missing:?}");
+}
+
+#[test]
+fn cases_and_tables_are_in_order() {
+    let cases = cases();
+    let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names.len(), cases.len(), "each case has a name of its own");
+    for row in PARTICULAR {
+        assert!(names.contains(row.case), "there is no case {}", row.case);
+    }
+    for reason in reasons() {
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        assert!(!reason.is_empty() && reason.bytes().all(good), "a short slug: {reason}");
+    }
+}

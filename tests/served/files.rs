@@ -1,0 +1,197 @@
+//! Files: every byte of every size, the fields with them, HEAD, media types, index pages.
+
+use crate::support::tree::{Pattern, STAMP};
+use crate::support::{Runtime, Server, Tree};
+
+/// Sizes around every buffer that a server may have, on one connection.
+pub fn every_size_arrives_whole(rt: Runtime) {
+    let tree = Tree::new();
+    let mut sizes = vec![0, 1, 2, 1 << 10, 1 << 20, (1 << 20) + 1];
+    for power in [12, 13, 14, 15, 16, 17, 18] {
+        sizes.extend([(1 << power) - 1, 1 << power, (1 << power) + 1]);
+    }
+    for size in &sizes {
+        tree.patterned(format!("{size}.bin"), *size);
+    }
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for _ in 0..2 {
+        for size in &sizes {
+            let response = client.get(format!("/{size}.bin"));
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.body.len() as u64, *size);
+            Pattern::new().check(0, &response.body);
+        }
+    }
+}
+
+/// A download of 100 MB, compared byte by byte while it comes.
+pub fn a_hundred_megabytes_arrive_whole(rt: Runtime) {
+    const SIZE: u64 = 100_000_000;
+    let tree = Tree::new();
+    tree.patterned("big.bin", SIZE).file("a.txt", "alpha\n");
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    let pattern = Pattern::new();
+    let mut at = 0;
+    let head = client.receive(false, |bytes| {
+        pattern.check(at, bytes);
+        at += bytes.len() as u64;
+    });
+    assert_eq!((head.status, at), (200, SIZE));
+    assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on behind it");
+}
+
+/// Several clients at once get what each of them asked for.
+pub fn parallel_downloads_do_not_mix(rt: Runtime) {
+    let tree = Tree::new();
+    for size in [10_000, 100_000, 1_000_000, 3_000_000] {
+        tree.patterned(format!("{size}.bin"), size);
+    }
+    let server = Server::start(rt, tree.root());
+    std::thread::scope(|scope| {
+        for size in [10_000, 100_000, 1_000_000, 3_000_000, 1_000_000, 10_000] {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = server.connect();
+                for _ in 0..3 {
+                    let response = client.get(format!("/{size}.bin"));
+                    assert_eq!(response.body.len(), size);
+                    Pattern::new().check(0, &response.body);
+                }
+            });
+        }
+    });
+}
+
+/// The fields with a file, in Python's order and with Python's names.
+pub fn the_fields_of_a_file(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let response = server.connect().get("/a.txt");
+    let head = &response.head;
+    assert_eq!((head.version.as_str(), head.status, head.reason.as_str()), ("HTTP/1.1", 200, "OK"));
+    let mut names = head.names();
+    names.retain(|name| !["ETag", "Accept-Ranges"].contains(name));
+    assert_eq!(names, ["Server", "Date", "Content-type", "Content-Length", "Last-Modified"]);
+    assert!(head.text("Server").expect("checked").starts_with("sanserve/"));
+    assert_eq!(head.text("Content-Type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(head.text("Last-Modified"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+}
+
+/// HEAD has the head of GET, field by field, and nothing behind it.
+pub fn head_is_get_without_a_body(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.folder("indexed").file("indexed/index.html", "<p>index</p>\n").sparse("big.bin", 10 << 20);
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    let targets = ["/a.txt", "/empty", "/big.bin", "/", "/folder/", "/folder", "/indexed/", "/none", "/a.txt/"];
+    for target in targets {
+        let get = client.get(target);
+        let head = client.ask(format!("HEAD {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(head.head.without_date(), get.head.without_date(), "{target}");
+        assert_eq!(head.body, b"");
+    }
+    client.half_close();
+    client.ends();
+}
+
+/// A file that grows while it is sent comes as long as was announced, and the next answer is intact.
+pub fn a_file_that_grows_is_sent_as_announced(rt: Runtime) {
+    const SIZE: u64 = 32 << 20;
+    let tree = Tree::new();
+    tree.sparse("growing.bin", SIZE).file("a.txt", "alpha\n");
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    client.send("GET /growing.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut received = 0;
+    let head = client.receive(false, |bytes| {
+        if received == 0 {
+            tree.resize("growing.bin", SIZE + 100_000);
+        }
+        received += bytes.len() as u64;
+    });
+    assert_eq!((head.length(), received), (Some(SIZE), SIZE));
+    assert_eq!(client.get("/a.txt").body, b"alpha\n");
+}
+
+/// The overrides, the common types, and the one for everything unknown.
+pub fn media_types(rt: Runtime) {
+    let table = [
+        ("a.txt", "text/plain; charset=utf-8"),
+        ("a.html", "text/html; charset=utf-8"),
+        ("a.htm", "text/html; charset=utf-8"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.csv", "text/csv; charset=utf-8"),
+        ("a.js", "text/javascript; charset=utf-8"),
+        ("a.mjs", "text/javascript; charset=utf-8"),
+        ("a.TXT", "text/plain; charset=utf-8"),
+        ("a.b.Html", "text/html; charset=utf-8"),
+        ("a.json", "application/json"),
+        ("a.wasm", "application/wasm"),
+        ("a.pdf", "application/pdf"),
+        ("a.png", "image/png"),
+        ("a.jpg", "image/jpeg"),
+        ("a.gif", "image/gif"),
+        ("a.webp", "image/webp"),
+        ("a.svg", "image/svg+xml"),
+        ("a.mp4", "video/mp4"),
+        ("a.gz", "application/gzip"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.GZ", "application/gzip"),
+        ("a.Z", "application/octet-stream"),
+        ("a.bz2", "application/x-bzip2"),
+        ("a.xz", "application/x-xz"),
+        ("a.tgz", "application/x-tar"),
+        ("a.svgz", "image/svg+xml"),
+        ("a.tar", "application/x-tar"),
+        ("a.unknown-to-all", "application/octet-stream"),
+        ("noextension", "application/octet-stream"),
+        (".txt", "application/octet-stream"),
+        ("dot.", "application/octet-stream"),
+        ("a.txt.", "application/octet-stream"),
+    ];
+    let tree = Tree::new();
+    for (name, _) in table {
+        tree.file(name, "x");
+    }
+    tree.folder("folder.txt").file("folder.txt/README", "x");
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for (name, media_type) in table.into_iter().chain([("folder.txt/README", "application/octet-stream")]) {
+        let response = client.get(format!("/{name}"));
+        assert_eq!((response.status(), response.text("Content-Type")), (200, Some(media_type)), "{name}");
+        assert_eq!(response.text("Content-Encoding"), None, "{name}");
+    }
+}
+
+/// `index.html`, then `index.htm`, if they are regular files; else the listing.
+pub fn index_pages(rt: Runtime) {
+    let tree = Tree::new();
+    for folder in ["both", "second", "not-a-file", "fifo", "dangling", "linked"] {
+        tree.folder(folder);
+    }
+    tree.file("both/index.html", "<p>first</p>").file("both/index.htm", "<p>second</p>");
+    tree.file("second/index.htm", "<p>second</p>");
+    tree.folder("not-a-file/index.html").file("not-a-file/index.htm", "<p>second</p>");
+    tree.fifo("fifo/index.html");
+    tree.link("dangling/index.html", "nowhere");
+    tree.link("linked/index.html", "../both/index.html");
+    tree.stamp("both/index.html", STAMP);
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    let first = client.get("/both/");
+    assert_eq!(first.body, b"<p>first</p>");
+    assert_eq!(first.text("Content-Type"), Some("text/html; charset=utf-8"));
+    assert_eq!(first.text("Last-Modified"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    assert_eq!(client.get("/both/?query#fragment").body, b"<p>first</p>");
+    assert_eq!(client.get("/linked/").body, b"<p>first</p>");
+    assert_eq!(client.get("/second/").body, b"<p>second</p>");
+    assert_eq!(client.get("/not-a-file/").body, b"<p>second</p>");
+    for folder in ["fifo", "dangling"] {
+        let listing = client.get(format!("/{folder}/"));
+        assert_eq!(listing.status(), 200);
+        assert!(listing.body_text().contains(&format!("Directory listing for /{folder}/")), "{folder}");
+    }
+}

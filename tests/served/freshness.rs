@@ -1,0 +1,167 @@
+//! No stale byte: what is on the disk now is what the next request gets, without any pause between.
+
+use std::fs;
+
+use crate::support::{Client, Runtime, Server, Tree, eventually};
+
+/// Both of these are 6 bytes, so length never tells them apart.
+fn version(n: usize) -> String {
+    format!("v{n:04}\n")
+}
+
+/// Another file renamed into the place of the old one, again and again.
+pub fn a_replaced_file(rt: Runtime) {
+    let tree = Tree::new();
+    tree.file("f.txt", version(0));
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for n in 0..500 {
+        tree.replace("f.txt", version(n));
+        assert_eq!(client.get("/f.txt").body_text(), version(n));
+    }
+}
+
+/// The same file rewritten in place, same length, faster than the clock of the file system ticks.
+pub fn a_rewritten_file(rt: Runtime) {
+    let tree = Tree::new();
+    tree.file("f.txt", version(0));
+    let server = Server::start(rt, tree.root());
+    let (mut client, mut other) = (server.connect(), server.connect());
+    for n in 0..500 {
+        let handle = fs::OpenOptions::new().write(true).open(tree.path("f.txt")).expect("the file is there");
+        std::os::unix::fs::FileExt::write_all_at(&handle, version(n).as_bytes(), 0).expect("it can be written");
+        drop(handle);
+        assert_eq!(client.get("/f.txt").body_text(), version(n));
+        assert_eq!(client.get("/f.txt").body_text(), version(n));
+        assert_eq!(other.get("/f.txt").body_text(), version(n));
+    }
+}
+
+/// The same with the date put back each time, which a careless cache trusts.
+pub fn a_rewritten_file_with_its_old_date(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.file("f.txt", version(0)).stamp("f.txt", crate::support::tree::STAMP);
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for n in 0..300 {
+        tree.file("f.txt", version(n)).stamp("f.txt", crate::support::tree::STAMP);
+        assert_eq!(client.get("/f.txt").body_text(), version(n));
+    }
+}
+
+/// A tag that was given out never matches other content.
+pub fn a_tag_changes_with_the_content(rt: Runtime) {
+    let tree = Tree::new();
+    tree.file("f.txt", version(0));
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for n in 1..100 {
+        let old = client.get("/f.txt").tag();
+        // Until the clock of the file system has moved on, the tag may be the same.
+        let before = fs::metadata(tree.path("f.txt")).and_then(|data| data.modified()).expect("a date");
+        eventually("the file has a new date", || {
+            tree.file("f.txt", version(n));
+            fs::metadata(tree.path("f.txt")).and_then(|data| data.modified()).expect("a date") != before
+        });
+        let request = format!("GET /f.txt HTTP/1.1\r\nHost: x\r\nIf-None-Match: {old}\r\n\r\n");
+        let response = client.ask(request);
+        assert_eq!((response.status(), response.body_text()), (200, version(n).as_str()));
+        assert_ne!(response.tag(), old);
+    }
+}
+
+/// Files that change in length, vanish, come back, become directories, lose and gain an index.
+pub fn whatever_becomes_of_a_name(rt: Runtime) {
+    let tree = Tree::new();
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    let status = |client: &mut Client| client.get("/x").status();
+    for n in 0..60 {
+        assert_eq!(status(&mut client), 404);
+        tree.file("x", version(n));
+        assert_eq!(client.get("/x").body_text(), version(n));
+        tree.file("x", version(n).repeat(n));
+        assert_eq!(client.get("/x").body_text(), version(n).repeat(n));
+        tree.resize("x", 3);
+        assert_eq!(client.get("/x").body.len(), 3);
+        fs::remove_file(tree.path("x")).expect("it is there");
+        assert_eq!(status(&mut client), 404);
+        tree.folder("x");
+        assert_eq!(status(&mut client), 301);
+        assert!(client.get("/x/").body_text().contains("<ul>\n</ul>"));
+        tree.file("x/index.html", "index");
+        assert_eq!(client.get("/x/").body, b"index");
+        fs::remove_dir_all(tree.path("x")).expect("it is there");
+        assert_eq!(client.get("/x/").status(), 404);
+        tree.file("other", "other").link("x", "other");
+        assert_eq!(client.get("/x").body, b"other");
+        fs::remove_file(tree.path("x")).expect("it is there");
+    }
+}
+
+/// A folder on the way is exchanged for another one.
+pub fn a_replaced_folder(rt: Runtime) {
+    let tree = Tree::new();
+    tree.folder("one").file("one/f.txt", "one").folder("two").file("two/f.txt", "two");
+    tree.link("current", "one");
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for n in 0..100 {
+        let target = ["one", "two"][n % 2];
+        tree.link("next", target);
+        fs::rename(tree.path("next"), tree.path("current")).expect("a link can be renamed");
+        assert_eq!(client.get("/current/f.txt").body_text(), target);
+    }
+}
+
+/// A large file, which no cache holds, is no different.
+pub fn a_large_file(rt: Runtime) {
+    let tree = Tree::new();
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for n in 0..20u8 {
+        tree.file("big.bin", vec![n; 300_000]);
+        let response = client.get("/big.bin");
+        assert!(response.body == vec![n; 300_000], "version {n}");
+    }
+}
+
+/// A file that shrinks while it is sent: the connection is cut, never padded, and the server lives.
+pub fn a_file_that_shrinks(rt: Runtime) {
+    const SIZE: u64 = 64 << 20;
+    let tree = Tree::plain();
+    tree.sparse("big.bin", SIZE);
+    let server = Server::start(rt, tree.root());
+    let mut client = Client::connect_narrow(server.address());
+    client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head().length(), Some(SIZE));
+    client.skip(100_000);
+    tree.resize("big.bin", 1000);
+    let (rest, _) = client.rest_however();
+    assert!((rest.len() as u64) < SIZE - 100_000, "{} bytes", rest.len());
+    assert!(rest.iter().all(|byte| *byte == 0), "nothing but the file's bytes comes, no page and no answer");
+    assert_eq!(server.get("/a.txt").body, b"alpha\n");
+    assert_eq!(server.get("/big.bin").body.len(), 1000);
+}
+
+/// A file that is deleted or replaced while it is sent comes whole, as it was when it was opened.
+pub fn a_file_that_vanishes(rt: Runtime) {
+    const SIZE: u64 = 16 << 20;
+    let tree = Tree::plain();
+    tree.patterned("big.bin", SIZE);
+    let server = Server::start(rt, tree.root());
+    let mut client = Client::connect_narrow(server.address());
+    client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    let pattern = crate::support::tree::Pattern::new();
+    let mut at = 0;
+    client.receive(false, |bytes| {
+        if at == 0 {
+            fs::remove_file(tree.path("big.bin")).expect("it is there");
+            tree.file("big.bin", "another\n");
+        }
+        pattern.check(at, bytes);
+        at += bytes.len() as u64;
+    });
+    assert_eq!(at, SIZE);
+    assert_eq!(client.get("/big.bin").body, b"another\n");
+}

@@ -1,0 +1,184 @@
+//! Limits: the last size that passes, and the first that does not.
+
+use crate::support::page::{check_any_error, check_error};
+use crate::support::{Runtime, Server, Tree};
+
+/// A request line of 65,536 bytes with its end is read; of 65,537 it is 414.
+pub fn the_request_line(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let request = |length: usize| {
+        let around = "GET /a.txt? HTTP/1.1\r\n".len();
+        format!("GET /a.txt?{} HTTP/1.1\r\nHost: x\r\n\r\n", "q".repeat(length - around))
+    };
+    for length in [65_535, 65_536] {
+        let mut client = server.connect();
+        assert_eq!(client.ask(request(length)).body, b"alpha\n", "{length}");
+        assert_eq!(client.ask(request(length)).body, b"alpha\n", "{length}, on the same connection");
+        client.send_cut(request(length).as_bytes(), &[1, 4095, 4096, 30_000, 65_000, length - 1, length]);
+        assert_eq!(client.response().body, b"alpha\n", "{length}, in pieces");
+    }
+    for length in [65_537, 65_538, 70_000, 140_000] {
+        let response = server.ask(request(length));
+        check_error(&response, 414, "URI Too Long");
+        assert!(response.head.closes(), "{length}");
+    }
+    // Without any end: the answer does not wait for one.
+    let mut client = server.connect();
+    client.send(format!("GET /{}", "a".repeat(65_536)));
+    check_error(&client.response(), 414, "URI Too Long");
+    client.ends();
+}
+
+/// A method without an end is refused as soon as the line is too long, and in short time (gh-87979).
+pub fn a_huge_method(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    client.send("A".repeat(70_000));
+    let response = client.response();
+    assert!([400, 414, 501].contains(&response.status()), "{:?}", response.head);
+    assert!(response.head.closes());
+    client.ends();
+}
+
+/// A field line of 65,536 bytes with its end is read; of 65,537 it is 431.
+pub fn a_field_line(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let request = |length: usize| {
+        let value = "v".repeat(length - "X: \r\n".len());
+        format!("GET /a.txt HTTP/1.1\r\nHost: x\r\nX: {value}\r\n\r\n")
+    };
+    for length in [65_535, 65_536] {
+        let mut client = server.connect();
+        assert_eq!(client.ask(request(length)).body, b"alpha\n", "{length}");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "{length}");
+    }
+    for length in [65_537, 65_538, 120_000] {
+        let response = server.ask(request(length));
+        check_error_431(&response, "Line too long");
+    }
+    let mut client = server.connect();
+    client.send(format!("GET /a.txt HTTP/1.1\r\nHost: x\r\nX: {}", "v".repeat(65_536)));
+    check_error_431(&client.response(), "Line too long");
+    client.ends();
+}
+
+/// 99 fields are read; 100 are 431.
+pub fn the_number_of_fields(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let request = |fields: usize| {
+        let others: String = (1..fields).map(|n| format!("X-{n}: {n}\r\n")).collect();
+        format!("GET /a.txt HTTP/1.1\r\nHost: x\r\n{others}\r\n")
+    };
+    for fields in [98, 99] {
+        let mut client = server.connect();
+        assert_eq!(client.ask(request(fields)).body, b"alpha\n", "{fields}");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "{fields}");
+    }
+    for fields in [100, 101, 200, 5000] {
+        let response = server.ask(request(fields));
+        check_error_431(&response, "Too many headers");
+    }
+}
+
+/// The head as a whole is bounded too.
+pub fn the_whole_head(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let request = |length: usize| {
+        let start = "GET /a.txt HTTP/1.1\r\nHost: x\r\n";
+        let field = format!("X: {}\r\n", "v".repeat(995));
+        let mut request = start.to_owned() + &field.repeat(90);
+        let left = length - request.len() - "Y: \r\n\r\n".len();
+        request += &format!("Y: {}\r\n\r\n", "v".repeat(left));
+        assert_eq!(request.len(), length);
+        request
+    };
+    for length in [100_000, 131_072] {
+        assert_eq!(server.ask(request(length)).body, b"alpha\n", "{length}");
+    }
+    for length in [131_073, 150_000] {
+        let response = server.ask(request(length));
+        check_any_error(&response, 431);
+        assert!(response.head.closes(), "{length}");
+    }
+}
+
+/// The lines of a chunked body and its trailers are bounded.
+pub fn chunk_lines_and_trailers(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let start = "GET /a.txt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let next = "GET /b.html HTTP/1.1\r\nHost: x\r\n\r\n";
+    let many: String = (0..100).map(|n| format!("T-{n}: {n}\r\n")).collect();
+    let bodies = [
+        (format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(900)), true),
+        (format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(1 << 20)), false),
+        (format!("{}3\r\nabc\r\n0\r\n\r\n", "0".repeat(1 << 20)), false),
+        ("0\r\nT: t\r\n\r\n".to_owned(), true),
+        (format!("0\r\nT: {}\r\n\r\n", "t".repeat(1 << 20)), false),
+        (format!("0\r\n{}\r\n", many.repeat(50)), false),
+    ];
+    for (body, fine) in bodies {
+        let mut client = server.connect();
+        client.send(format!("{start}{body}{next}"));
+        client.half_close();
+        let first = client.response();
+        let shown = &body[..20.min(body.len())];
+        if fine {
+            assert_eq!(first.body, b"alpha\n", "{shown:?}");
+            assert_eq!(client.response().body, b"<p>beta</p>\n", "{shown:?}");
+        } else {
+            assert!([200, 400, 431].contains(&first.status()), "{shown:?}: {:?}", first.head);
+        }
+        client.ends();
+    }
+}
+
+/// More empty lines before a request than anybody sends by mistake are refused.
+pub fn blank_lines(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let request = "GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(server.ask("\r\n".repeat(4) + request).status(), 200);
+    let mut client = server.connect();
+    client.send("\r\n".repeat(100_000) + request);
+    check_any_error(&client.response(), 400);
+    client.ends();
+}
+
+/// A bound on connections: what is above it waits or gets a 503, and is served once there is room.
+pub fn connections(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::with(rt, tree.root(), &[rt.alone(), &["--max-connections", "8"]].concat());
+    let mut held: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for client in &mut held {
+        assert_eq!(client.get("/a.txt").status(), 200);
+    }
+    let mut above = server.connect();
+    above.send("GET /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    for client in &mut held {
+        assert_eq!(client.get("/a.txt").status(), 200, "those that are in go on");
+    }
+    held.truncate(4);
+    let response = above.response();
+    match response.status() {
+        200 => assert_eq!(response.body, b"alpha\n"),
+        _ => _ = check_any_error(&response, 503),
+    }
+    above.ends();
+    crate::support::eventually("there is room again", || {
+        let mut client = server.connect();
+        client.send("GET /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        client.response().status() == 200
+    });
+}
+
+#[track_caller]
+fn check_error_431(response: &crate::support::Response, message: &str) {
+    check_error(response, 431, message);
+    assert!(response.head.closes());
+}

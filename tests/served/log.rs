@@ -1,0 +1,150 @@
+//! The log: its form, its order, and nothing in it that a terminal would obey.
+
+use std::net::Ipv4Addr;
+
+use crate::support::{Runtime, Server, Tree};
+
+/// Splits `127.0.0.1 - - [21/Nov/2026 12:44:46] message`, checking all but the message.
+#[track_caller]
+fn message(line: &str) -> &str {
+    let rest = line.strip_prefix("127.0.0.1 - - [").unwrap_or_else(|| panic!("the peer in {line:?}"));
+    let (date, message) = rest.split_once("] ").unwrap_or_else(|| panic!("the date in {line:?}"));
+    let form: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let known = months.iter().any(|month| form == format!("00/{month}/0000 00:00:00"));
+    assert!(known, "the date in {line:?}");
+    message
+}
+
+/// One line a request, with the bytes of the body sent; before it one line for an error.
+pub fn the_form(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.sparse("big.bin", 3_000_000);
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    let page = client.get("/none").body.len();
+    for target in ["/a.txt", "/a.txt?q=%20", "/big.bin", "/empty", "/folder"] {
+        client.get(target);
+    }
+    client.ask("HEAD /a.txt HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.ask("GET /a.txt HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n");
+    client.ask("GET /a.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let put = client.ask("PUT /x HTTP/1.1\r\nHost: x\r\n\r\n").body.len();
+    client.get("/last");
+    server.log_line("the last one", |line| line.contains("\"GET /last HTTP/1.1\" 404 "));
+    let lines = server.process().stderr.so_far();
+    let messages: Vec<&str> = lines.iter().map(|line| message(line)).collect();
+    assert_eq!(
+        messages[..13],
+        [
+            "code 404, message File not found",
+            &format!("\"GET /none HTTP/1.1\" 404 {page}"),
+            "\"GET /a.txt HTTP/1.1\" 200 6",
+            "\"GET /a.txt?q=%20 HTTP/1.1\" 200 6",
+            "\"GET /big.bin HTTP/1.1\" 200 3000000",
+            "\"GET /empty HTTP/1.1\" 200 0",
+            "\"GET /folder HTTP/1.1\" 301 0",
+            "\"HEAD /a.txt HTTP/1.1\" 200 0",
+            "\"GET /a.txt HTTP/1.1\" 304 0",
+            "\"GET /a.txt HTTP/1.0\" 200 6",
+            "code 501, message Unsupported method ('PUT')",
+            &format!("\"PUT /x HTTP/1.1\" 501 {put}"),
+            "code 404, message File not found",
+        ]
+    );
+}
+
+/// Nothing that a client sends reaches the terminal as a control character or forges a line.
+pub fn control_characters(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let lines: [(&[u8], &str); 6] = [
+        (b"GET /esc-\x1b[31m-red HTTP/1.1", "esc-\\x1b[31m-red"),
+        (b"GET /nul-\x00-\x07-bell HTTP/1.1", "nul-\\x00-\\x07-bell"),
+        (b"GET /del-\x7f-x HTTP/1.1", "del-\\x7f-x"),
+        (b"GET /back\\slash\\x1b HTTP/1.1", "back\\\\slash\\\\x1b"),
+        (b"GET /c1-\xc2\x9b31m HTTP/1.1", "c1-\\x9b31m"),
+        (b"GET /cr-\r127.0.0.1 - - forged HTTP/1.1", "cr-\\x0d127.0.0.1 - - forged"),
+    ];
+    for (line, shown) in lines {
+        let mut client = server.connect();
+        client.send([line, b"\r\nHost: x\r\n\r\n"].concat());
+        client.half_close();
+        client.response();
+        server.log_line(shown, |line| line.contains(shown));
+    }
+    for target in ["/line%0a127.0.0.1%20-%20forged", "/esc%1b[2J"] {
+        server.get(target);
+        server.log_line(target, |line| line.contains(&format!("\"GET {target} HTTP/1.1\" 404 ")));
+    }
+    server.get("/last");
+    server.log_line("the last one", |line| line.contains("/last"));
+    let written = server.process().stderr.bytes();
+    let text = std::str::from_utf8(&written).expect("the log is UTF-8");
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    for line in text.lines() {
+        message(line);
+    }
+}
+
+/// The lines of parallel requests do not mix, and there is one for each.
+pub fn parallel_requests(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = server.connect();
+                for n in 0..100 {
+                    client.get(format!("/a.txt?{thread}-{n}"));
+                }
+            });
+        }
+    });
+    for thread in 0..8 {
+        server.log_line("the last of a thread", |line| {
+            line.ends_with(&format!("\"GET /a.txt?{thread}-99 HTTP/1.1\" 200 6"))
+        });
+    }
+    let mut lines = server.process().stderr.so_far();
+    assert_eq!(lines.len(), 800);
+    for line in &mut lines {
+        *line = message(line).to_owned();
+    }
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), 800, "each one once");
+}
+
+/// `--quiet` writes no access log.
+pub fn quiet(rt: Runtime) {
+    let tree = Tree::plain();
+    for flag in ["-q", "--quiet"] {
+        let mut server = Server::with(rt, tree.root(), &[flag]);
+        assert_eq!(server.get("/a.txt").status(), 200);
+        assert_eq!(server.connect().get("/a.txt").status(), 200);
+        server.process().signal(rustix::process::Signal::TERM);
+        server.process_mut().ended();
+        let lines = server.process().stderr.so_far();
+        assert!(!lines.iter().any(|line| line.contains("GET")), "{lines:?}");
+    }
+}
+
+/// A client that breaks off is an ordinary event: a line that says so at most, never a panic.
+pub fn no_panic_and_no_trace(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.sparse("big.bin", 64 << 20);
+    let server = Server::start(rt, tree.root());
+    for _ in 0..20 {
+        let mut client = server.connect();
+        client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.skip(1000);
+        client.reset();
+    }
+    server.get("/last");
+    server.log_line("the last one", |line| line.contains("/last"));
+    for line in server.process().stderr.so_far() {
+        assert!(!line.contains("panicked") && line.starts_with(&Ipv4Addr::LOCALHOST.to_string()), "{line}");
+    }
+}

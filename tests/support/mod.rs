@@ -1,0 +1,102 @@
+//! What the integration tests share: a server to start, a client that trusts nothing, trees to serve.
+//!
+//! Nothing here knows how the server is built; it is only reached through its command line, its
+//! sockets and `/proc`. Every wait has a bound, so a server that hangs fails a test and stops none.
+
+#![allow(dead_code, reason = "each of the test programs uses its own part")]
+#![allow(unreachable_pub, reason = "a test program exports nothing: `pub` is for its other modules")]
+
+pub mod client;
+pub mod page;
+pub mod process;
+pub mod response;
+pub mod server;
+pub mod text;
+pub mod tree;
+
+pub use client::Client;
+pub use response::Response;
+pub use server::Server;
+pub use tree::Tree;
+
+use std::time::{Duration, Instant};
+
+/// No single wait of a test takes longer than this.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What `sanserve --runtime` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// One event loop.
+    Mio,
+    /// Blocking threads.
+    Std,
+    /// Tasks.
+    Smol,
+}
+
+impl Runtime {
+    /// All of them.
+    pub const ALL: [Runtime; 3] = [Runtime::Mio, Runtime::Std, Runtime::Smol];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Runtime::Mio => "mio",
+            Runtime::Std => "std",
+            Runtime::Smol => "smol",
+        }
+    }
+
+    /// The flags for one loop or thread that serves all connections, where there is such a thing:
+    /// what stops it stops everybody. On std, each connection has its thread.
+    pub fn alone(self) -> &'static [&'static str] {
+        if self == Runtime::Std { &[] } else { &["--workers", "1"] }
+    }
+}
+
+/// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Numbers that look random and are the same in every run (xorshift64*).
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// The sequence that belongs to `seed`.
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number.
+    pub fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.roll() >> 33).expect("31 bits") % end
+    }
+
+    /// `count` different places in the middle of something `len` long, in order; fewer where there
+    /// is no room.
+    pub fn cuts(&mut self, len: usize, count: usize) -> Vec<usize> {
+        if len < 2 {
+            return Vec::new();
+        }
+        let mut cuts: Vec<usize> = (0..count).map(|_| 1 + self.below(len - 1)).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        cuts
+    }
+}

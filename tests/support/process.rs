@@ -1,0 +1,195 @@
+//! A child process: stopped when dropped, its output collected line by line.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+
+use super::PATIENCE;
+
+/// A running program.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Its standard output.
+    pub stdout: Lines,
+    /// Its standard error.
+    pub stderr: Lines,
+}
+
+impl Process {
+    /// Starts it with no input.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Process {
+        allow_many_descriptors();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let stdout = Lines::of(child.stdout.take().expect("piped"));
+        let stderr = Lines::of(child.stderr.take().expect("piped"));
+        Process { child, stdout, stderr }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("the process is there");
+    }
+
+    /// Waits until it has ended by itself and all of its output is read.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        self.ended_within(PATIENCE)
+    }
+
+    /// The same with a bound of one's own.
+    #[track_caller]
+    pub fn ended_within(&mut self, bound: Duration) -> ExitStatus {
+        let start = Instant::now();
+        let status = loop {
+            match self.child.try_wait().expect("a child can be waited for") {
+                Some(status) => break status,
+                None => assert!(start.elapsed() < bound, "the process runs on after {bound:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        self.stdout.wait_for_end();
+        self.stderr.wait_for_end();
+        status
+    }
+
+    /// Ends it now, if it has not ended, and collects the rest of its output.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.stderr.wait_for_end();
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).expect("the process is there").count()
+    }
+
+    /// Bytes of memory that it holds of its own (resident, not counting mapped files).
+    pub fn resident(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Processor time that it has used, in clock ticks (a hundredth of a second each).
+    pub fn processor_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process is there");
+        let after_name = stat.rsplit_once(')').expect("a name in parentheses").1;
+        after_name.split_ascii_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// Bounds the number of descriptors that it may open from now on.
+    pub fn bound_descriptors(&self, most: u64) {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a lower limit is allowed");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Thousands of sockets are opened by the tests, and by the servers that inherit the limit.
+fn allow_many_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    }
+}
+
+/// The lines that a process has written so far, without their line ends.
+#[derive(Clone, Debug)]
+pub struct Lines(Arc<(Mutex<Written>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Written {
+    bytes: Vec<u8>,
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Lines {
+        let lines = Lines(Arc::default());
+        let shared = lines.clone();
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            loop {
+                let mut line = Vec::new();
+                let read = pipe.read_until(b'\n', &mut line).unwrap_or(0);
+                let mut written = shared.0.0.lock().expect("no reader panics");
+                written.bytes.extend_from_slice(&line);
+                if read == 0 {
+                    written.ended = true;
+                    shared.0.1.notify_all();
+                    return;
+                }
+                let line = line.strip_suffix(b"\n").unwrap_or(&line);
+                written.lines.push(line.utf8_chunks().fold(String::new(), |mut text, chunk| {
+                    text.push_str(chunk.valid());
+                    text.extend(chunk.invalid().iter().map(|byte| format!("<{byte:02x}>")));
+                    text
+                }));
+                shared.0.1.notify_all();
+            }
+        });
+        lines
+    }
+
+    /// The first line that `wanted` accepts, waited for.
+    #[track_caller]
+    pub fn line(&self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
+        let start = Instant::now();
+        let mut seen = 0;
+        let mut written = self.0.0.lock().expect("no reader panics");
+        loop {
+            if let Some(line) = written.lines[seen..].iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            seen = written.lines.len();
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            let over = written.ended || left.is_zero();
+            assert!(!over, "no line that is {what}; all output:\n{}", written.lines.join("\n"));
+            written = self.0.1.wait_timeout(written, left).expect("no reader panics").0;
+        }
+    }
+
+    /// All lines so far.
+    pub fn so_far(&self) -> Vec<String> {
+        self.0.0.lock().expect("no reader panics").lines.clone()
+    }
+
+    /// All bytes so far.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.0.lock().expect("no reader panics").bytes.clone()
+    }
+
+    #[track_caller]
+    fn wait_for_end(&self) {
+        let written = self.0.0.lock().expect("no reader panics");
+        let waited =
+            self.0.1.wait_timeout_while(written, PATIENCE, |written| !written.ended).expect("no reader panics");
+        assert!(!waited.1.timed_out(), "the process has ended, its output has not");
+    }
+}
