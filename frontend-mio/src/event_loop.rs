@@ -163,8 +163,10 @@ impl EventLoop {
             for i in 0..group {
                 self.read(self.queue[i]);
             }
-            for at in (0..group).filter_map(|_| self.queue.pop_front()).collect::<Vec<_>>() {
-                self.turn(at);
+            for _ in 0..group {
+                if let Some(at) = self.queue.pop_front() {
+                    self.turn(at);
+                }
             }
         }
     }

@@ -188,7 +188,6 @@ fn reference(value: &[u8], len: u64) -> Option<Reference> {
             return None;
         }
         asked.specs += 1;
-        // More digits than any length has; the comparison of two such is the only thing that is lost.
         let number = |text: &str| {
             text.trim_start_matches('0').parse::<u128>().unwrap_or(if text.trim_start_matches('0').is_empty() {
                 0
@@ -201,8 +200,9 @@ fn reference(value: &[u8], len: u64) -> Option<Reference> {
             ("", suffix) => (len.saturating_sub(number(suffix)), len),
             (first, "") => (number(first), len),
             (first, last) => {
-                let huge = |text: &str| text.trim_start_matches('0').len() > 19;
-                if number(first) > number(last) && !(huge(first) && huge(last)) {
+                // Two numbers beyond 64 bits need not be told apart.
+                let beyond = |text: &str| number(text) > u128::from(u64::MAX);
+                if number(first) > number(last) && !(beyond(first) && beyond(last)) {
                     return None;
                 }
                 (number(first), number(last).saturating_add(1).min(len))

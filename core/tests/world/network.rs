@@ -16,6 +16,12 @@ use super::random::Random;
 use super::rig::{At, Op, Rig};
 use super::verdict;
 
+/// More than any world needs.
+const MOST_EVENTS: usize = 50_000;
+
+/// More replays than it takes to shorten a history well.
+const MOST_REPLAYS: usize = 1_000;
+
 /// What happened to a connection, and when.
 pub type History = Vec<(u64, Op)>;
 
@@ -103,14 +109,16 @@ fn shorten(config: &Config, history: &History) -> History {
         return short;
     }
     let mut size = short.len().div_ceil(2);
+    let mut replays = 0;
     loop {
         let mut at = 0;
-        while at < short.len() {
+        while at < short.len() && replays < MOST_REPLAYS {
+            replays += 1;
             let mut tried = short.clone();
             tried.drain(at..(at + size).min(short.len()));
             if fails(&tried) { short = tried } else { at += size }
         }
-        if size == 1 {
+        if size == 1 || replays >= MOST_REPLAYS {
             return short;
         }
         size = size.div_ceil(2);
@@ -203,7 +211,12 @@ impl World {
     fn run(&mut self) -> Result<(), String> {
         let mut drained = false;
         let mut cut = false;
+        let mut count = 0;
         while let Some(Reverse((at, _, n, event))) = self.events.pop() {
+            count += 1;
+            if count > MOST_EVENTS {
+                return Err(format!("no end of events: {event:?} at {at}"));
+            }
             self.now = self.now.max(at);
             if !drained && self.drain.is_some_and(|drain| drain <= self.now) {
                 drained = true;
@@ -324,7 +337,7 @@ impl World {
 
     /// Everything that needs no waiting.
     fn flow(&mut self, n: usize) -> Result<(), String> {
-        loop {
+        for _ in 0..MOST_EVENTS {
             let line = &mut self.lines[n];
             if line.inbox.front() == Some(&Sent::Reset) && !matches!(line.rig.at, At::Close(_)) {
                 self.act(n, Op::Broken(Fault::Peer));
@@ -371,6 +384,7 @@ impl World {
                 }
             }
         }
+        Err("a turn without end".into())
     }
 
     fn wait(&mut self, n: usize, wait: Wait) {
