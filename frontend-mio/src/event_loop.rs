@@ -29,6 +29,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 const EVENTS: usize = 1024;
 /// Connections that are read from before any of them is answered.
 const GROUP: usize = 64;
+/// Milliseconds that the loop waits at most; then it looks again.
+const LONGEST: u64 = 60_000;
 /// Connections accepted before others have their turn.
 const ACCEPTS: usize = 64;
 
@@ -131,8 +133,8 @@ impl EventLoop {
             return Some(Duration::ZERO);
         }
         let next = [self.deadlines.next(), self.pause_until, self.cut_at].into_iter().flatten().min()?;
-        // A little longer than needed is right, a little shorter would spin.
-        Some(Duration::from_millis(next.since(self.clock.tick()).max(1)))
+        // A little longer than needed is right, a little shorter would spin; the poll counts in 32 bits.
+        Some(Duration::from_millis(next.since(self.clock.tick()).clamp(1, LONGEST)))
     }
 
     fn became_ready(&mut self, at: u32, event: &mio::event::Event) {
