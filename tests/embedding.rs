@@ -56,6 +56,7 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             assert_eq!(reply.respond(Status::OK)?.field("A", "b\r\nC: d").err(), Some(Misuse::Field));
             assert_eq!(reply.respond(Status::OK)?.field("Content-Length", "3").err(), Some(Misuse::Framing));
             assert_eq!(reply.offer(b"no head"), Err(Misuse::Order));
+            assert_eq!(reply.respond(Status::CONTINUE).err(), Some(Misuse::Interim));
             reply.respond(Status::NO_CONTENT)?.send()?;
             assert_eq!(reply.respond(Status::OK).err(), Some(Misuse::Order));
             reply.finish()

@@ -109,6 +109,9 @@ impl Answering<'_> {
     pub(crate) fn head(&mut self, status: Status, reason: Option<&[u8]>, fields: impl FnOnce(&mut HeadOut<'_>)) {
         // Whether a peer that was not told to continue still sends its body is its choice.
         self.exchange.keep_alive &= !self.exchange.continue_due;
+        // It has neither content nor a length, yet no recipient must take it for complete
+        // (RFC 9112 section 6.3): the connection ends it.
+        self.exchange.keep_alive &= status != Status::RESET_CONTENT;
         let connection = self.connection();
         let Buffers { output, input, head: parsed, .. } = &mut *self.buf;
         let start = output.bytes.len();

@@ -19,6 +19,8 @@ pub enum Misuse {
     Framing,
     /// A second head, or a body before the head.
     Order,
+    /// An interim status (1xx) is no answer.
+    Interim,
     /// More body than the length that was announced, or a body where there is none.
     TooMuch,
     /// The exchange is over, or another task answers it.
@@ -31,6 +33,7 @@ impl std::fmt::Display for Misuse {
             Misuse::Field => "a field name or value with a character that it cannot have",
             Misuse::Framing => "a field that frames the message is not the handler's to write",
             Misuse::Order => "a second head, or a body before the head",
+            Misuse::Interim => "an interim status is no answer",
             Misuse::TooMuch => "more body than was announced",
             Misuse::Over => "the exchange is over",
         })
@@ -87,6 +90,7 @@ impl Reply<'_> {
     /// Begins the answer. The head goes out with the first of its body.
     pub fn respond(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
+        check_final(status)?;
         Ok(HeadWriter {
             answer: self.connection.answering(self.buf, self.cx),
             status,
@@ -98,6 +102,7 @@ impl Reply<'_> {
     /// Answers with an error page (Python's `send_error`).
     pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> Result<(), Misuse> {
         self.check_head()?;
+        check_final(status)?;
         let answer = &mut self.connection.answering(self.buf, self.cx);
         answer.buf.message.clear();
         answer.buf.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
@@ -197,6 +202,10 @@ impl Reply<'_> {
             _ => Err(Misuse::Over),
         }
     }
+}
+
+fn check_final(status: Status) -> Result<(), Misuse> {
+    if status.code() < 200 { Err(Misuse::Interim) } else { Ok(()) }
 }
 
 /// The head of an answer that is being written. Nothing goes out before [`send`](Self::send).

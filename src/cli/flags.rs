@@ -97,7 +97,7 @@ fn command() -> Command {
                 .long("workers")
                 .value_name("N")
                 .value_parser(value_parser!(u16).range(1..))
-                .help("Event loops (mio), executor threads (smol), or connections at once (std) [default: 1 a processor, at most 4; std: 1024]"),
+                .help("Event loops (mio), executor threads (smol), or connections at once (std) [default: 1 a processor, at most 4; std: 4096]"),
         )
         .arg(
             Arg::new("quiet")

@@ -31,6 +31,9 @@ struct Row {
     kind: EntryKind,
 }
 
+/// What a row counts for beside its name.
+const ROW: usize = size_of::<Row>();
+
 /// A part of `rows` that is sorted and not yet written.
 #[derive(Clone, Copy, Debug)]
 struct Run {
@@ -63,7 +66,7 @@ impl Listing {
         let at = u32::try_from(self.names.len());
         let len = u16::try_from(name.len());
         match (at, len) {
-            (Ok(at), Ok(len)) if self.names.len() + name.len() <= self.most => {
+            (Ok(at), Ok(len)) if self.held() + ROW + name.len() <= self.most => {
                 self.names.extend_from_slice(name);
                 self.rows.push(Row { at, len, kind });
             }
@@ -72,7 +75,7 @@ impl Listing {
         !self.overflow
     }
 
-    /// Begins with an empty listing that holds names of at most `most` bytes together.
+    /// Begins with an empty listing that takes at most `most` bytes.
     pub(crate) fn begin(&mut self, most: usize, hide_dotfiles: bool) {
         self.names.clear();
         self.rows.clear();
@@ -81,6 +84,11 @@ impl Listing {
         self.most = most;
         self.hide_dotfiles = hide_dotfiles;
         self.overflow = false;
+    }
+
+    /// The bytes that count for the bound.
+    fn held(&self) -> usize {
+        self.names.len() + self.rows.len() * ROW
     }
 
     /// Whether the bound was passed.
@@ -290,7 +298,7 @@ mod tests {
     #[test]
     fn the_bound_on_names_holds() {
         let mut listing = Listing::default();
-        listing.begin(4, true);
+        listing.begin(ROW + 4, true);
         assert!(listing.push(b".hidden", EntryKind::File));
         assert!(listing.push(b"abcd", EntryKind::File));
         assert!(!listing.push(b"e", EntryKind::File));

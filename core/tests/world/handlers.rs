@@ -114,7 +114,7 @@ impl Echo {
         while !self.begun {
             let data = match reply.receive() {
                 Received::Data(data) => data.to_vec(),
-                Received::Pending => return,
+                Received::Pending | Received::Broken => return,
                 Received::End => {
                     self.begun = true;
                     self.begin(reply, true);
@@ -134,7 +134,7 @@ impl Echo {
         loop {
             let data = match reply.receive() {
                 Received::Data(data) => data.to_vec(),
-                Received::Pending => return,
+                Received::Pending | Received::Broken => return,
                 Received::End => {
                     _ = reply.finish();
                     return;
