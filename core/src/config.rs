@@ -48,7 +48,7 @@ pub struct Limits {
     /// How much a closing connection still reads, so that its last answer arrives. Default 1 GiB:
     /// time bounds it first, and nothing is kept.
     pub linger: u64,
-    /// Memory for the entries of one directory listing: their names, and 12 bytes each; more: 500.
+    /// Memory for the entries of one directory listing: their names, and 8 bytes each; more: 500.
     /// Default 64 MiB.
     pub listing: usize,
     /// Output formatted ahead of the socket (pages, listings, handlers' bodies). Default 65,536.
