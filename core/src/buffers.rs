@@ -199,6 +199,12 @@ impl Output {
         }
     }
 
+    /// Takes back all but the first `n` unsent bytes.
+    pub(crate) fn keep(&mut self, n: usize) {
+        self.bytes.truncate(self.sent + n);
+        self.sent(0);
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.sent = 0;

@@ -222,7 +222,7 @@ impl Connection {
         self.absorb(buf, cx);
         self.fire_timers(buf, cx);
         for _ in 0..MOST_MOVES {
-            if let Some(next) = self.due(buf, cx) {
+            if let Some(next) = self.due(buf) {
                 return next;
             }
             if !self.advance(buf, cx) {
@@ -266,7 +266,9 @@ impl Connection {
             let of_head = u64::from(self.exchange.head_left).min(sent);
             self.exchange.head_left -= u32::try_from(of_head).expect("no more than there is");
             self.exchange.body_sent += sent - of_head;
-            self.exchange.is_out |= self.exchange.status.is_some();
+            let of_interim = u64::from(self.exchange.interim_left).min(sent);
+            self.exchange.interim_left -= u32::try_from(of_interim).expect("no more than there is");
+            self.exchange.is_out |= sent > of_interim;
         }
         if let Some(stalled) = &mut self.stalled {
             stalled.made(sent, now);
@@ -296,8 +298,9 @@ impl Connection {
             if let Outbound::Body(_) = self.cycle.outbound {
                 self.cycle.outbound_to(Outbound::Owed);
             }
-            buf.output.clear();
-            self.exchange.head_left = 0;
+            // What is left of an interim answer has to go out whole.
+            buf.output.keep(self.exchange.interim_left as usize);
+            self.exchange.head_left = self.exchange.interim_left;
             self.give_up_body();
             self.answering(buf, cx).error(Status::INTERNAL_SERVER_ERROR, "Internal Server Error");
         } else {
@@ -346,12 +349,12 @@ impl Connection {
 
     // The step that is due.
 
-    fn due(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Option<Next> {
+    fn due(&mut self, buf: &Buffers) -> Option<Next> {
         if let (Life::Close(close), false) = (self.life, self.notes.blocked) {
             return Some(Next::Close(close));
         }
         if self.exchange.open && self.has_ended(buf) {
-            if let Some(call) = self.take_call(buf, cx, true) {
+            if let Some(call) = self.take_call(buf, true) {
                 return Some(Next::Call(call));
             }
             self.notes.finished = true;
@@ -365,7 +368,7 @@ impl Connection {
         {
             return Some(Next::Act(deed));
         }
-        if let Some(call) = self.take_call(buf, cx, false) {
+        if let Some(call) = self.take_call(buf, false) {
             return Some(Next::Call(call));
         }
         if let (Life::Shut, false) = (self.life, self.notes.blocked) {
@@ -457,7 +460,7 @@ impl Connection {
             Life::Lingering => self.linger(buf, cx),
             // Until the driver is rid of what it holds, no further request is begun.
             Life::Open if self.cycle.outbound == Outbound::Idle => !self.notes.blocked && self.read_head(buf, cx),
-            Life::Open => self.answer(buf, cx) || self.drain(buf, cx) || self.miss_body(buf, cx),
+            Life::Open => self.answer(buf, cx) || self.drain(buf, cx) || self.find_body(buf, cx),
         }
     }
 
@@ -540,7 +543,7 @@ impl Connection {
         let bytes = buf.input.head();
         let head = &mut buf.head;
         let parsed = head.parse(bytes);
-        self.exchange.is_head = head.method == Method::Head;
+        self.exchange.is_head = is_head(bytes);
         self.exchange.is_11 = head.is_11;
         parsed?;
         self.exchange.parsed = true;
@@ -617,7 +620,7 @@ impl Connection {
             Violation::MalformedLine => text.end(),
             _ => memchr::memchr2(b'\r', b'\n', unread).unwrap_or(unread.len()).max(text.end()).min(unread.len()),
         };
-        let is_head = unread.starts_with(b"HEAD ");
+        let is_head = is_head(unread);
         buf.input.pin(line);
         buf.head.clear();
         buf.head.line = Span::new(0, line);
@@ -716,19 +719,6 @@ impl Connection {
         false
     }
 
-    /// The handler waits for more of a body whose end will not come.
-    fn miss_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let waits = self.handling().is_some_and(|handling| handling.wants_body);
-        if !self.notes.eof || !waits || self.body_available(buf, cx) > 0 {
-            return false;
-        }
-        let missed = matches!(self.cycle.inbound, Inbound::Body(_));
-        if missed {
-            self.body_violation(Violation::IncompleteBody, buf, cx);
-        }
-        missed
-    }
-
     // Waiting.
 
     fn wait(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Wait {
@@ -802,6 +792,11 @@ impl Connection {
         self.life == Life::Open
     }
 
+    /// Whether the peer has half-closed.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.notes.eof
+    }
+
     pub(crate) fn cycle(&self) -> &Cycle {
         &self.cycle
     }
@@ -809,6 +804,11 @@ impl Connection {
     pub(crate) fn exchange_mut(&mut self) -> &mut Exchange {
         &mut self.exchange
     }
+}
+
+/// Whether a request is a HEAD, even where its line is not right.
+fn is_head(head: &[u8]) -> bool {
+    head.starts_with(b"HEAD ")
 }
 
 /// Whether a request line can begin with this byte.

@@ -24,6 +24,8 @@ pub(crate) struct Exchange {
     pub(crate) status: Option<Status>,
     /// Bytes in the output that are no body: the head of the answer, an interim answer.
     pub(crate) head_left: u32,
+    /// Bytes in the output that are an interim answer; `head_left` counts them too.
+    pub(crate) interim_left: u32,
     /// Bytes of the body that went out.
     pub(crate) body_sent: u64,
     /// Some of the answer went out.

@@ -3,6 +3,7 @@
 use crate::buffers::Buffers;
 use crate::connection::{Connection, Task};
 use crate::context::Context;
+use crate::error::Violation;
 use crate::handler::Call;
 use crate::input::{Fault, Input};
 use crate::reply::Handling;
@@ -10,7 +11,7 @@ use crate::wire::{Cycle, Inbound, Outbound};
 
 impl Connection {
     /// The call that is due, once.
-    pub(crate) fn take_call(&mut self, buf: &mut Buffers, cx: &Context<'_>, over: bool) -> Option<Call> {
+    pub(crate) fn take_call(&mut self, buf: &Buffers, over: bool) -> Option<Call> {
         let Task::Handler(handling) = &mut self.task else { return None };
         if over {
             let due = handling.called && !std::mem::replace(&mut handling.told_over, true);
@@ -29,13 +30,31 @@ impl Connection {
             handling.wants_room = false;
             return Some(Call::Room);
         }
-        let wants_body = handling.wants_body;
-        let is_there = !matches!(self.cycle.inbound, Inbound::Body(_)) || self.body_available(buf, cx) > 0;
-        if wants_body && is_there {
-            self.handling()?.wants_body = false;
+        if std::mem::take(&mut handling.has_body) {
+            handling.wants_body = false;
             return Some(Call::Body);
         }
         None
+    }
+
+    /// Looks for the body that the handler waits for: more of it, its end, or why there is none.
+    pub(crate) fn find_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let waits = self.handling().is_some_and(|handling| handling.wants_body && !handling.has_body);
+        if !waits {
+            return false;
+        }
+        if self.body_available(buf, cx) == 0
+            && let Inbound::Body(_) = self.cycle.inbound
+        {
+            if !self.is_at_end() {
+                return false;
+            }
+            self.body_violation(Violation::IncompleteBody, buf, cx);
+        }
+        if let Some(handling) = self.handling() {
+            handling.has_body = true;
+        }
+        true
     }
 
     /// The handler's state while it may still answer.

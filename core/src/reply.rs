@@ -63,6 +63,8 @@ pub(crate) struct Handling {
     pub(crate) called: bool,
     /// It waits for more of the body.
     pub(crate) wants_body: bool,
+    /// That has come, or will not: the call is due.
+    pub(crate) has_body: bool,
     /// It waits for room.
     pub(crate) wants_room: bool,
     /// The driver has passed on a wake-up.
@@ -304,6 +306,7 @@ impl Connection {
                 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
                 buf.output.bytes.extend_from_slice(INTERIM);
                 self.exchange_mut().head_left += INTERIM.len() as u32;
+                self.exchange_mut().interim_left = INTERIM.len() as u32;
             }
             Err(status) => {
                 self.exchange_mut().keep_alive = false;
