@@ -24,6 +24,9 @@ const UNKNOWN: &str = "application/octet-stream";
 #[must_use]
 pub fn media_type(path: &[u8]) -> &'static str {
     let Some(extension) = extension(path) else { return UNKNOWN };
+    if extension == "html" {
+        return FIRST[0].1;
+    }
     if let Some((_, kind)) = FIRST.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension)) {
         return kind;
     }
@@ -33,11 +36,14 @@ pub fn media_type(path: &[u8]) -> &'static str {
 /// What follows the last dot of the last component, as Python's `splitext` has it: leading dots
 /// begin no extension.
 fn extension(path: &[u8]) -> Option<&str> {
-    let name = &path[memchr::memrchr(b'/', path).map_or(0, |at| at + 1)..];
-    let leading = name.iter().take_while(|&&byte| byte == b'.').count();
-    let name = &name[leading..];
-    let dot = memchr::memrchr(b'.', name)?;
-    std::str::from_utf8(&name[dot + 1..]).ok()
+    let mark = path.iter().rposition(|byte| matches!(byte, b'.' | b'/'))?;
+    let (before, extension) = (&path[..mark], &path[mark + 1..]);
+    let starts_name = |at: &[u8]| matches!(at, [] | [.., b'/']);
+    let leading = before.iter().rev().take_while(|&&byte| byte == b'.').count();
+    if path[mark] == b'/' || starts_name(&before[..before.len() - leading]) {
+        return None;
+    }
+    std::str::from_utf8(extension).ok()
 }
 
 #[cfg(test)]
@@ -62,6 +68,9 @@ mod tests {
             ("a.no-such-thing", UNKNOWN),
             (".html", UNKNOWN),
             ("x/..html", UNKNOWN),
+            ("x/.a.html", "text/html"),
+            ("x/a..html", "text/html"),
+            ("a.html/b", UNKNOWN),
             ("a.", UNKNOWN),
             ("", UNKNOWN),
         ] {

@@ -14,6 +14,10 @@ pub enum Forbidden {
 /// are, `+` is itself, and the bytes need not be UTF-8. The result holds no NUL, for `path` has none.
 pub fn translate(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
     let start = out.len();
+    if let Some(plain) = plain(path) {
+        out.extend_from_slice(plain);
+        return Ok(());
+    }
     if memchr::memchr(b'%', path).is_none() {
         resolve(path, start, out);
         return Ok(());
@@ -25,6 +29,20 @@ pub fn translate(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
     }
     resolve_in_place(start, out);
     Ok(())
+}
+
+/// The path itself, where nothing is to be decoded or resolved: no `%`, no `//`, no component that
+/// begins with a dot, no slash at its end.
+fn plain(path: &[u8]) -> Option<&[u8]> {
+    let rest = path.strip_prefix(b"/")?;
+    let mut before = b'/';
+    for &byte in rest {
+        if byte == b'%' || (before == b'/' && matches!(byte, b'/' | b'.')) {
+            return None;
+        }
+        before = byte;
+    }
+    (before != b'/').then_some(rest)
 }
 
 /// Appends the components of `path`.
@@ -134,6 +152,18 @@ mod tests {
             plain.extend_from_slice(b"/a");
             assert_eq!(translated(&encoded), translated(&plain), "{}", plain.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_plain_path_is_what_resolving_makes_of_it() {
+        for path in ["/a", "/a/b.c", "/a/b", "/", "/a/", "//a", "/a//b", "/.a", "/a/..", "/a%20", "a", ""] {
+            let mut resolved = Vec::new();
+            resolve(path.as_bytes(), 0, &mut resolved);
+            if let Some(plain) = plain(path.as_bytes()) {
+                assert_eq!(plain, resolved, "{path}");
+            }
+        }
+        assert_eq!(plain(b"/a/b.c"), Some(&b"a/b.c"[..]));
     }
 
     #[test]

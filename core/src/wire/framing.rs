@@ -104,6 +104,23 @@ pub(crate) fn host<'b>(head: &'b Head, bytes: &'b [u8]) -> Option<&'b [u8]> {
     }
 }
 
+/// The bytes of a reg-name (RFC 3986 section 3.2.2), but for percent-encoded ones: unreserved and
+/// sub-delims.
+const NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+            );
+        byte += 1;
+    }
+    table
+};
+
 /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
 pub(crate) fn is_host(text: &[u8]) -> bool {
     let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
@@ -124,14 +141,9 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
     };
     // RFC 3986 section 3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims )
     let mut rest = host;
-    while let [byte, tail @ ..] = rest {
-        rest = match (byte, tail) {
-            (b'%', [a, b, tail @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
-            (
-                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=',
-                tail,
-            ) => tail,
-            (byte, tail) if byte.is_ascii_alphanumeric() => tail,
+    while let Some(odd) = rest.iter().position(|&byte| !NAME_BYTES[usize::from(byte)]) {
+        rest = match &rest[odd..] {
+            [b'%', a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
             _ => return false,
         };
     }

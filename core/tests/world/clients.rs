@@ -126,7 +126,9 @@ impl Plan {
                 self.drip(at + 1_000, format!("200\r\n{}", "z".repeat(300)).as_bytes());
             }
             Kind::NeverReads | Kind::SlowReader => {
-                let target = random.pick(&["/big.bin", "/h/big"]);
+                // Of a handler, each window of output has a grace of its own.
+                let slow = self.kind == Kind::SlowReader;
+                let target = if slow { "/big.bin" } else { *random.pick(&["/big.bin", "/h/big"]) };
                 let text = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(4);
                 self.arrivals.push((at, Sent::Bytes(text.into_bytes())));
                 self.socket = 1 << random.within(6, 10);

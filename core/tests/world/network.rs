@@ -17,7 +17,7 @@ use super::rig::{At, Op, Rig};
 use super::verdict;
 
 /// More than any world needs.
-const MOST_EVENTS: usize = 50_000;
+const MOST_EVENTS: usize = 1_000_000;
 
 /// More replays than it takes to shorten a history well.
 const MOST_REPLAYS: usize = 1_000;
@@ -215,7 +215,14 @@ impl World {
         while let Some(Reverse((at, _, n, event))) = self.events.pop() {
             count += 1;
             if count > MOST_EVENTS {
-                return Err(format!("no end of events: {event:?} at {at}"));
+                return Err(format!(
+                    "no end of events: {event:?} at {at}, {} waiting, {:?}",
+                    self.events.len(),
+                    self.lines
+                        .iter()
+                        .map(|l| (l.plan.kind, l.turn, l.history.len(), l.closed, l.rig.at))
+                        .collect::<Vec<_>>()
+                ));
             }
             self.now = self.now.max(at);
             if !drained && self.drain.is_some_and(|drain| drain <= self.now) {
@@ -230,7 +237,7 @@ impl World {
                     return Err(format!("open behind the cut: {:?}", self.lines[open].rig.connection));
                 }
             }
-            if self.random.one_in(50) {
+            if self.random.one_in(200) {
                 self.change()?;
             }
             self.happen(n, event)?;
@@ -399,7 +406,9 @@ impl World {
         if wait.need.handler && !line.wake_due {
             line.wake_due = true;
             let delay = self.random.within(1, 500);
-            line.excused += delay;
+            if !wait.need.read && !wait.need.write {
+                line.excused += delay;
+            }
             self.schedule(self.now + delay, n, Event::Wake);
         }
         self.arm(n);
