@@ -1,0 +1,369 @@
+//! What a request may cost, counted and not timed: system calls on each runtime, by strace, and
+//! instructions in the core, by callgrind. Allocations and sizes are held in `core/tests/budget.rs`.
+//!
+//! Where strace or valgrind is missing, a test says so and passes; so it does where strace may not trace,
+//! except in CI. The count of
+//! instructions builds an optimised program, so it runs only where `CI` or `SANSERVE_INSTRUCTIONS` is set;
+//! `SANSERVE_INSTRUCTIONS=record` writes `benches/instructions.txt` anew.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::server::PROGRAM;
+use support::{Client, Runtime, Server, Tree, eventually};
+
+// ---- System calls ----
+
+/// How often a system call may happen for a request.
+#[derive(Clone, Copy, Debug)]
+enum Times {
+    /// Neither more nor less.
+    Exactly(usize),
+    /// Waiting depends on what arrives together, so there is a bound for the mean.
+    AtMost(f64),
+}
+use Times::{AtMost, Exactly};
+
+/// What is not named must not happen at all.
+type Budget = &'static [(&'static str, Times)];
+
+/// Requests of the shorter of two runs; the longer has twice as many, and the difference is free of
+/// what happens once.
+const REQUESTS: usize = 100;
+
+#[test]
+fn a_cached_file_costs_a_read_a_look_and_a_write() {
+    hold(
+        Runtime::Mio,
+        one("512"),
+        &[("recvfrom", Exactly(1)), ("newfstatat", Exactly(1)), ("sendto", Exactly(1)), ("epoll_wait", AtMost(1.1))],
+    );
+    hold(Runtime::Std, one("512"), &[("recvfrom", Exactly(1)), ("newfstatat", Exactly(1)), ("sendto", Exactly(1))]);
+    hold(
+        Runtime::Smol,
+        one("512"),
+        &[
+            ("recvfrom", AtMost(1.1)),
+            ("newfstatat", Exactly(1)),
+            ("sendto", Exactly(1)),
+            REACTOR[0],
+            REACTOR[1],
+            REACTOR[2],
+            REACTOR[3],
+            REACTOR[4],
+            REACTOR[5],
+        ],
+    );
+}
+
+#[test]
+fn pipelined_answers_leave_together() {
+    let sixteen = |client: &mut Client, _: &Server| {
+        let request = b"GET /512 HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.send(request.repeat(16));
+        (0..16).for_each(|_| assert_eq!(client.response().body.len(), 512));
+    };
+    hold(
+        Runtime::Mio,
+        sixteen,
+        &[("recvfrom", Exactly(1)), ("newfstatat", Exactly(1)), ("sendto", Exactly(1)), ("epoll_wait", AtMost(1.1))],
+    );
+    // It shares its cache with other threads, and so it looks each time.
+    hold(Runtime::Std, sixteen, &[("recvfrom", Exactly(1)), ("newfstatat", Exactly(16)), ("sendto", Exactly(1))]);
+}
+
+#[test]
+fn a_large_file_is_opened_and_sent_by_the_kernel() {
+    hold(
+        Runtime::Mio,
+        one("100k"),
+        &[
+            ("recvfrom", Exactly(1)),
+            ("openat", Exactly(1)),
+            ("fstat", Exactly(1)),
+            ("sendmsg", Exactly(1)),
+            ("sendfile", AtMost(3.0)), // a full socket takes it in parts
+            ("close", Exactly(1)),
+            ("epoll_wait", AtMost(4.0)),
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_there_costs_one_open() {
+    let missing = |client: &mut Client, _: &Server| drop(client.get("/nothing"));
+    hold(
+        Runtime::Mio,
+        missing,
+        &[("recvfrom", Exactly(1)), ("openat", Exactly(1)), ("sendto", Exactly(1)), ("epoll_wait", AtMost(1.1))],
+    );
+}
+
+#[test]
+fn a_new_connection_costs_no_more_than_it_must() {
+    let connection = |_: &mut Client, server: &Server| drop(server.get("/512"));
+    hold(
+        Runtime::Mio,
+        connection,
+        &[
+            ("accept4", AtMost(2.0)), // the last one of each batch finds nothing
+            ("epoll_ctl", Exactly(1)),
+            ("recvfrom", Exactly(1)),
+            ("newfstatat", Exactly(1)),
+            ("sendto", Exactly(1)),
+            ("close", Exactly(1)),
+            ("shutdown", AtMost(1.0)),
+            ("epoll_wait", AtMost(5.0)),
+        ],
+    );
+}
+
+/// What `async-io` adds for one connection that is waited for. Two threads may take turns at the
+/// reactor, so there is some play in it.
+const REACTOR: [(&str, Times); 6] = [
+    ("epoll_ctl", AtMost(4.0)),
+    ("epoll_wait", AtMost(2.0)),
+    ("timerfd_settime", AtMost(2.0)),
+    ("read", AtMost(2.0)),
+    ("write", AtMost(2.0)),
+    ("futex", AtMost(20.0)),
+];
+
+/// One request for a file, on the connection that is there.
+fn one(name: &'static str) -> impl Fn(&mut Client, &Server) {
+    move |client, _| assert_eq!(client.get(format!("/{name}")).head.status, 200)
+}
+
+/// Counts the system calls of `act`, and holds them to the budget.
+#[track_caller]
+fn hold(runtime: Runtime, act: impl Fn(&mut Client, &Server), budget: Budget) {
+    if let Some(reason) = cannot_trace() {
+        return skip(&reason);
+    }
+    let tree = settled_tree();
+    let traced = Traced::start(runtime, tree.root());
+    let mut client = traced.server.connect();
+    // A mark is a request for what is not there, which the trace shows.
+    let mut marker = traced.server.connect();
+    let mut mark = |name: &str| assert_eq!(marker.get(format!("/mark-{name}")).head.status, 404);
+    let mut run = |times| (0..times).for_each(|_| act(&mut client, &traced.server));
+    run(8);
+    mark("first");
+    run(REQUESTS);
+    mark("second");
+    run(2 * REQUESTS);
+    mark("end");
+    let trace = traced.end();
+    let (shorter, longer) = (count(&trace, "first", "second"), count(&trace, "second", "end"));
+    let times = |name: &str| {
+        let of = |counts: &BTreeMap<&str, usize>| counts.get(name).copied().unwrap_or(0);
+        of(&longer).saturating_sub(of(&shorter))
+    };
+    let names: BTreeSet<&str> = longer.keys().copied().chain(budget.iter().map(|(name, _)| *name)).collect();
+    let wrong: Vec<String> = names
+        .into_iter()
+        .filter_map(|name| {
+            let (times, allowed) =
+                (times(name), budget.iter().find(|(named, _)| *named == name).map(|(_, times)| *times));
+            let holds = match allowed {
+                // A read that waits while a mark is made may count on either side of it.
+                Some(Exactly(n)) => times.abs_diff(n * REQUESTS) <= 2,
+                Some(AtMost(mean)) => times as f64 <= mean * REQUESTS as f64,
+                // Other threads of the server may stir now and then.
+                None => times <= REQUESTS / 20,
+            };
+            (!holds).then(|| format!("{name}: {times} times in {REQUESTS} requests, allowed {allowed:?}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}: {}", runtime.name(), wrong.join("; "));
+}
+
+/// How often each call began between two marks.
+fn count<'t>(trace: &'t str, from: &str, to: &str) -> BTreeMap<&'t str, usize> {
+    let at = |mark: &str| {
+        let mark = format!("GET /mark-{mark} ");
+        trace.lines().position(|line| line.contains(&mark)).unwrap_or_else(|| panic!("no {mark} in the trace"))
+    };
+    let mut counts = BTreeMap::new();
+    for line in trace.lines().take(at(to)).skip(at(from) + 1) {
+        // `4711  sendto(9, ...` begins a call; `4711  <... sendto resumed>` and `--- SIG` do not.
+        let call = line.split_once(' ').map_or("", |(_, rest)| rest.trim_start());
+        let Some((name, arguments)) = call.split_once('(') else { continue };
+        // A debug build of Rust's library looks whether a descriptor is open before it closes it.
+        let checked = cfg!(debug_assertions) && name == "fcntl" && arguments.contains("F_GETFD");
+        if !checked && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            // Some architectures have only the latter.
+            let name = if name == "epoll_pwait" { "epoll_wait" } else { name };
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// A server under strace.
+struct Traced {
+    server: Server,
+    pid: Pid,
+    trace: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Traced {
+    fn start(runtime: Runtime, directory: &Path) -> Traced {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let trace = folder.path().join("trace");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-s", "64", "-o"]).arg(&trace).arg(PROGRAM);
+        command.args(["--runtime", runtime.name(), "-q", "-b", "127.0.0.1", "-d"]).arg(directory).args(runtime.alone());
+        let server = Server::of(support::process::Process::start(command.arg("0")));
+        let pid = child_of(server.process().pid()).expect("strace runs the server");
+        Traced { server, pid, trace, _folder: folder }
+    }
+
+    /// Ends the server, and returns what was traced.
+    fn end(mut self) -> String {
+        kill_process(self.pid, Signal::KILL).expect("the server runs");
+        // strace ends with it, and has then written everything.
+        self.server.process_mut().ended();
+        fs::read_to_string(&self.trace).expect("strace wrote it")
+    }
+}
+
+/// strace must not be killed before the server, which would run on without it.
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if self.server.process_mut().runs() {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+    }
+}
+
+fn child_of(parent: Pid) -> Option<Pid> {
+    let parent = parent.as_raw_nonzero().to_string();
+    let pids =
+        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_ascii_whitespace().nth(1) == Some(parent.as_str()))
+    })
+    .find_map(Pid::from_raw)
+}
+
+/// Files that have been left alone for so long that they are cached. The time of change cannot be set
+/// back, so this waits.
+fn settled_tree() -> Tree {
+    let tree = Tree::new();
+    tree.file("512", [b'x'; 512]).file("100k", [b'x'; 100 << 10]);
+    let changed = fs::metadata(tree.path("100k")).expect("it is there").ctime();
+    eventually("the files are three seconds old", || {
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        now >= Duration::from_secs(changed.unsigned_abs() + 3)
+    });
+    tree
+}
+
+/// Why system calls cannot be counted here.
+fn cannot_trace() -> Option<String> {
+    if !runs(Command::new("strace").arg("-V")) {
+        return Some("strace is not installed; on Debian: apt-get install strace".into());
+    }
+    let traced = runs(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]));
+    assert!(traced || std::env::var_os("CI").is_none(), "strace is installed and may not trace: CI is to allow it");
+    (!traced).then(|| "strace may not trace here".into())
+}
+
+// ---- Instructions ----
+
+/// What a count may exceed the recorded one by.
+const MARGIN: f64 = 1.1;
+
+#[test]
+fn the_core_takes_no_more_instructions_than_recorded() {
+    let asked = std::env::var("SANSERVE_INSTRUCTIONS").ok();
+    if asked.is_none() && std::env::var_os("CI").is_none() {
+        return skip("neither CI nor SANSERVE_INSTRUCTIONS is set");
+    }
+    if !runs(Command::new("valgrind").arg("--version")) {
+        return skip("valgrind is not installed; on Debian: apt-get install valgrind");
+    }
+    let program = bench_program();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt");
+    let recorded = fs::read_to_string(&file).expect("benches/instructions.txt");
+    let comments: String =
+        recorded.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let rows: Vec<(&str, u64)> = recorded
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(|line| line.split_once(char::is_whitespace).expect("a case and a count"))
+        .map(|(case, count)| (case, count.trim().parse().expect("a number")))
+        .collect();
+    let counted: Vec<(&str, u64, u64)> =
+        rows.into_iter().map(|(case, recorded)| (case, recorded, instructions(&program, case))).collect();
+    for (case, recorded, now) in &counted {
+        println!("{case:20} {now:>6} instructions, recorded {recorded}");
+    }
+    if asked.as_deref() == Some("record") {
+        let lines: String = counted.iter().map(|(case, _, now)| format!("{case:20} {now}\n")).collect();
+        return fs::write(&file, comments + &lines).expect("benches/instructions.txt can be written");
+    }
+    let worse: Vec<String> = counted
+        .iter()
+        .filter(|(_, recorded, now)| *now as f64 > *recorded as f64 * MARGIN)
+        .map(|(case, recorded, now)| format!("{case} takes {now}, recorded are {recorded}"))
+        .collect();
+    assert!(
+        worse.is_empty(),
+        "more than a tenth too many instructions: {}; if they are worth it, record them",
+        worse.join("; ")
+    );
+}
+
+/// Instructions of one turn: those of many, less those of few, so that what happens once does not count.
+fn instructions(program: &Path, case: &str) -> u64 {
+    const FEW: u64 = 100;
+    const MANY: u64 = 1100;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let run = |times: u64| {
+        let mut command = Command::new("valgrind");
+        command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", folder.path().join("out").display()));
+        let output = command.arg(program).args([case, &times.to_string()]).output().expect("valgrind runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let collected = said.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind says so").1;
+        collected.trim().parse::<u64>().expect("a number")
+    };
+    (run(MANY) - run(FEW)) / (MANY - FEW)
+}
+
+/// Builds `benches/core.rs`, optimised, and says where it is.
+fn bench_program() -> PathBuf {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["bench", "--bench", "core", "--no-run", "--message-format=json", "--manifest-path"]);
+    let output = command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8(output.stdout).expect("JSON");
+    let is_core = |line: &&str| line.contains("\"kind\":[\"bench\"]") && line.contains("\"name\":\"core\"");
+    let message = messages.lines().find(is_core).expect("cargo says what it has built");
+    let path = message.split_once("\"executable\":\"").expect("an executable").1;
+    path.split_once('"').expect("its end").0.into()
+}
+
+// ---- What both need ----
+
+fn runs(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn skip(reason: &str) {
+    eprintln!("nothing was counted: {reason}");
+}
