@@ -87,7 +87,8 @@ pub struct Timeouts {
     pub keep_alive: u64,
     /// The pace of a request body; 408 or cut.
     pub body: Pace,
-    /// The pace at which the peer takes what it asked for; cut.
+    /// The pace at which the peer takes what it asked for; cut. A driver sees it only in steps, as the
+    /// peer's system opens its window again (some 64 KiB on loopback), so patience must not be short.
     pub write: Pace,
     /// Silence of a peer whose connection is closing; close. Default 2,000.
     pub linger_silence: u64,
@@ -101,7 +102,7 @@ impl Default for Timeouts {
             head: 20_000,
             keep_alive: 15_000,
             body: Pace { silence: 20_000, grace: 20_000, rate: 256 },
-            write: Pace { silence: 60_000, grace: 30_000, rate: 256 },
+            write: Pace { silence: 120_000, grace: 120_000, rate: 256 },
             linger_silence: 2_000,
             linger: 30_000,
         }

@@ -275,7 +275,8 @@ impl Connection {
         }
         if self.notes.blocked {
             self.stalled.get_or_insert(Progress::start(now));
-        } else if !self.has_unsent(buf) {
+        } else if !self.has_unsent(buf) && !matches!(self.task, Task::Files(_)) {
+            // A handler may take its time; what files send is always there at once.
             self.stalled = None;
         }
     }
@@ -294,7 +295,8 @@ impl Connection {
 
     fn absorb_fault(&mut self, fault: Fault, buf: &mut Buffers, cx: &Context<'_>) {
         let unseen = matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) && !self.exchange.is_out;
-        if fault == Fault::Handler && unseen && self.life == Life::Open {
+        let is_handlers = !matches!(self.task, Task::Files(_));
+        if fault == Fault::Handler && is_handlers && unseen && self.life == Life::Open {
             if let Outbound::Body(_) = self.cycle.outbound {
                 self.cycle.outbound_to(Outbound::Owed);
             }
@@ -426,6 +428,9 @@ impl Connection {
         buf.input.unpin();
         let exchange = std::mem::take(&mut self.exchange);
         self.task = Task::None;
+        if !self.notes.blocked {
+            self.stalled = None;
+        }
         self.life = match self.life {
             Life::Ending(close) => Life::Close(close),
             _ if self.cycle.outbound == Outbound::Done && self.cycle.inbound == Inbound::Done && !self.notes.drain => {

@@ -43,9 +43,25 @@ impl LastDate {
     }
 }
 
-/// Reads any of the three formats that a recipient must accept; `None` for anything else.
+/// Reads any of the three formats that a recipient must accept; `None` for anything else. The name
+/// of the day must be one, but need not be the right one: people write dates by hand.
 pub(crate) fn parse(text: &[u8]) -> Option<Wall> {
+    const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
     let text = std::str::from_utf8(text).ok()?;
+    if let Some(wall) = parse_exactly(text) {
+        return Some(wall);
+    }
+    let (day, rest) = text.split_at(text.find(|c: char| !c.is_ascii_alphabetic())?);
+    let is_short = day.len() == 3;
+    let name = |full: &'static str| if is_short { &full[..3] } else { full };
+    let mut names = DAYS.into_iter().map(name);
+    if !names.clone().any(|known| known == day) {
+        return None;
+    }
+    names.find_map(|right| parse_exactly(&[right, rest].concat()))
+}
+
+fn parse_exactly(text: &str) -> Option<Wall> {
     let time: SystemTime = httpdate::parse_http_date(text).ok()?;
     let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
     i64::try_from(seconds).ok().map(Wall)
@@ -68,7 +84,19 @@ mod tests {
         assert_eq!(parse(b"Sun, 06 Nov 1994 08:49:37 GMT"), expected);
         assert_eq!(parse(b"Sunday, 06-Nov-94 08:49:37 GMT"), expected);
         assert_eq!(parse(b"Sun Nov  6 08:49:37 1994"), expected);
-        for bad in [&b""[..], b"yesterday", b"Sun, 06 Nov 1994 08:49:37 PST", b"\xff"] {
+        assert_eq!(parse(b"Mon, 06 Nov 1994 08:49:37 GMT"), expected, "a Sunday, in truth");
+        assert_eq!(parse(b"Tuesday, 06-Nov-94 08:49:37 GMT"), expected);
+        assert_eq!(parse(b"Fri Nov  6 08:49:37 1994"), expected);
+        for bad in [
+            &b""[..],
+            b"Sun",
+            b"Xyz, 06 Nov 1994 08:49:37 GMT",
+            b", 06 Nov 1994 08:49:37 GMT",
+            b"Sun, 06 Nov 1994 08:49:37",
+            b"yesterday",
+            b"Sun, 06 Nov 1994 08:49:37 PST",
+            b"\xff",
+        ] {
             assert_eq!(parse(bad), None);
         }
     }

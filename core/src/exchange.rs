@@ -66,6 +66,7 @@ impl Cut {
         match self {
             Cut::Fault(Fault::Peer) => "the peer went away",
             Cut::Fault(Fault::FileShrank) => "the file became shorter",
+            Cut::Fault(Fault::FileChanged) => "the file was rewritten",
             Cut::Fault(Fault::File) => "the file could not be read",
             Cut::Fault(Fault::Handler) => "the handler failed",
             Cut::Body => "the request's body broke off",

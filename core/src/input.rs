@@ -41,6 +41,8 @@ pub enum Fault {
     Peer,
     /// The file became shorter than the length that was announced.
     FileShrank,
+    /// The file was rewritten while it was sent.
+    FileChanged,
     /// The system failed to read the file.
     File,
     /// The handler failed after its head had gone out.

@@ -30,32 +30,62 @@ pub fn write(page: &ErrorPage<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b".</p>\n    </body>\n</html>\n");
 }
 
-/// Appends `text` with `&`, `<` and `>` escaped: safe between tags (Python's `quote=False`).
+/// Appends `text` with `&`, `<` and `>` escaped: safe between tags (Python's `quote=False`). What is
+/// not UTF-8 becomes U+FFFD, and so does each ASCII control character.
 fn escape_text(text: &[u8], out: &mut Vec<u8>) {
     escape_with(text, out, false);
 }
 
-/// Appends `text` escaped for any place in HTML; what is not UTF-8 becomes U+FFFD.
+/// Appends `text` escaped for any place in HTML. What is not UTF-8 becomes U+FFFD, and so does each
+/// ASCII control character: a page may end up on a terminal.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     escape_with(text, out, true);
 }
 
+const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+
+/// The bytes that may not stand in a page as they are.
+static SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let is = byte as u8;
+        special[byte] = is.is_ascii_control() || matches!(is, b'&' | b'<' | b'>' | b'"' | b'\'');
+        byte += 1;
+    }
+    special
+};
+
 fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
+    // Nearly all text is UTF-8, which is checked faster as a whole.
+    if let Ok(text) = str::from_utf8(text) {
+        return escape_valid(text, out, quotes);
+    }
     for chunk in text.utf8_chunks() {
-        for &byte in chunk.valid().as_bytes() {
-            match byte {
-                b'&' => out.extend_from_slice(b"&amp;"),
-                b'<' => out.extend_from_slice(b"&lt;"),
-                b'>' => out.extend_from_slice(b"&gt;"),
-                b'"' if quotes => out.extend_from_slice(b"&quot;"),
-                b'\'' if quotes => out.extend_from_slice(b"&#x27;"),
-                _ => out.push(byte),
-            }
-        }
+        escape_valid(chunk.valid(), out, quotes);
         if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
+            out.extend_from_slice(REPLACEMENT);
         }
     }
+}
+
+fn escape_valid(text: &str, out: &mut Vec<u8>, quotes: bool) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|&byte| SPECIAL[usize::from(byte)]) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'&' => b"&amp;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'"' if quotes => b"&quot;",
+            b'\'' if quotes => b"&#x27;",
+            b'"' => b"\"",
+            b'\'' => b"'",
+            _ => REPLACEMENT,
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
 }
 
 #[cfg(test)]
@@ -100,5 +130,27 @@ mod tests {
         let mut out = Vec::new();
         escape_text(b"<b>&'\xff", &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "&lt;b&gt;&amp;'\u{fffd}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_a_terminal() {
+        for byte in 0..=u8::MAX {
+            let text = [b'a', byte, b'b'];
+            let (mut strict, mut plain) = (Vec::new(), Vec::new());
+            escape(&text, &mut strict);
+            escape_text(&text, &mut plain);
+            let (strict, plain) = (String::from_utf8(strict).unwrap(), String::from_utf8(plain).unwrap());
+            assert!(!strict.contains(char::is_control) && !plain.contains(char::is_control));
+            if byte.is_ascii_control() || !byte.is_ascii() {
+                assert_eq!((strict.as_str(), plain.as_str()), ("a\u{fffd}b", "a\u{fffd}b"));
+            }
+        }
+        let mut out = Vec::new();
+        escape("\x1b[31m\u{e4}\r\n\t<\x7f\"'".as_bytes(), &mut out);
+        escape(b"\x1b\xe2\x82&\xff", &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\u{fffd}[31m\u{e4}\u{fffd}\u{fffd}\u{fffd}&lt;\u{fffd}&quot;&#x27;\u{fffd}\u{fffd}&amp;\u{fffd}"
+        );
     }
 }

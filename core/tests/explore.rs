@@ -4,9 +4,11 @@
 //!
 //! Sequences that lead to the same state are followed once.
 
+#![allow(clippy::disallowed_macros, reason = "a test has a console")]
+
 mod world;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sanserve_core::{Config, Fault, FsError, Protocol};
@@ -27,7 +29,7 @@ fn explore(start: &[Op], ops: &[Op], depth: usize) {
 
 fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
     let disk = Disk::small();
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut frontier = vec![start.to_vec()];
     let mut count = 0;
     for level in 0..=depth {
@@ -44,7 +46,7 @@ fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
                 Some(())
             }));
             match outcome {
-                Ok(Some(())) => next.extend(more.iter().map(|op| [&path[..], &[op.clone()]].concat())),
+                Ok(Some(())) => next.extend(more.iter().map(|op| [&path[..], std::slice::from_ref(op)].concat())),
                 Ok(None) => {}
                 Err(panic) => {
                     eprintln!("the sequence:");
@@ -61,7 +63,7 @@ fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
 /// `None`: the last operation is not possible there.
 fn replay(config: &Config, disk: &Disk, path: &[Op]) -> Option<Rig> {
     let mut rig = Rig::new(config.clone(), disk.clone());
-    rig.swaps = path.len() % 2 == 0;
+    rig.swaps = path.len().is_multiple_of(2);
     path.iter().all(|op| rig.apply(op)).then_some(rig)
 }
 
@@ -222,6 +224,9 @@ fn violations_and_what_stands_behind_them() {
         "POST /h/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         "POST /h/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX",
         "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\nx",
+        "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 21\r\n\r\nabc",
+        "GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n15\r\nabcdefghijklmnopqrstu\r\n0\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
         "\r\n\r\n\r\n\r\n\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n",
     ];
     let ops = [
@@ -246,8 +251,17 @@ fn violations_and_what_stands_behind_them() {
 
 #[test]
 fn ranges_by_dribs_and_drabs() {
-    let ops =
-        [Op::Take(1), Op::Take(150), Op::Take(u64::MAX), Op::Blocked, Op::Writable, Op::Complete, Op::Cut, Op::Eof];
+    let ops = [
+        Op::Take(1),
+        Op::Take(150),
+        Op::Take(u64::MAX),
+        Op::Blocked,
+        Op::Writable,
+        Op::Complete,
+        Op::Cut,
+        Op::Eof,
+        Op::Broken(Fault::Handler),
+    ];
     for range in ["0-9", "-5", "0-9,90-99", "50-,0-0,20-30", "100-", "0-0,2-2,4-4,6-6,8-8"] {
         let request = format!("GET /r.txt HTTP/1.1\r\nHost: x\r\nRange: bytes={range}\r\n\r\n{GET}");
         explore(&[recv(&request), Op::Complete], &ops, 5);

@@ -4,6 +4,13 @@
 //!
 //! The corpus of the fuzz targets is replayed here as well.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a test has a console, files and an environment"
+)]
+
 mod world;
 
 use std::path::Path;

@@ -9,12 +9,15 @@
 //! requests, leave in one call. What does not fit goes out together with the batch, body and all.
 //! The driver calls [`Slot::flush`] before it waits, half-closes or closes.
 
+use std::cmp::Ordering;
 use std::io::IoSlice;
 
 use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::fstat;
 use rustix::net::{Shutdown, shutdown};
 use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Step, Transmit, Wall};
 
+use crate::beneath::examine;
 use crate::cache::{Files, Held};
 use crate::log::Logger;
 use crate::send::{Stopped, send, send_file, send_vectored};
@@ -50,6 +53,10 @@ pub struct Slot {
     batch: Vec<u8>,
     /// A regular file.
     file: Option<Held>,
+    /// The state in which it was opened.
+    opened: Option<Opened>,
+    /// Some of it was sent from its descriptor: before more is, it is looked at again.
+    begun: bool,
     directory: Option<Held>,
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
@@ -154,9 +161,15 @@ impl Slot {
                 self.path.extend_from_slice(path);
                 self.directory = Some(held);
             }
-            Held::Cached(_) | Held::File(_) => self.file = Some(held),
+            Held::Cached(_) | Held::File(_) => self.hold(held, opened),
         }
         Ok(opened)
+    }
+
+    fn hold(&mut self, held: Held, opened: Opened) {
+        self.file = Some(held);
+        self.opened = Some(opened);
+        self.begun = false;
     }
 
     /// Resolved from the root like every other path, so the same rules and the same cache apply.
@@ -173,7 +186,7 @@ impl Slot {
         let found = files.open_file(&self.path);
         self.path.truncate(directory);
         let (opened, held) = found?;
-        self.file = Some(held);
+        self.hold(held, opened);
         // An index page is there, so nothing will be listed: one descriptor less for as long as it takes.
         self.directory = None;
         Ok(opened)
@@ -237,6 +250,12 @@ impl Slot {
                 Err(stopped) => return self.stopped(stopped),
             }
         }
+        // What went out before is of one state of the file; what follows must be of the same.
+        if std::mem::replace(&mut self.begun, true)
+            && let Some(fault) = self.opened.and_then(|opened| fault_since(&opened, file))
+        {
+            return Input::Broken(fault);
+        }
         match send_file(socket, file, offset, len) {
             Ok(0) => Input::Broken(Fault::FileShrank),
             Ok(n) => Input::Sent(head.len() as u64 + n),
@@ -261,6 +280,18 @@ impl Slot {
                 Input::Broken(Fault::Peer)
             }
         }
+    }
+}
+
+/// What is wrong with a file that is being sent. One that has only grown, such as a log, still has
+/// the bytes that were announced.
+fn fault_since(opened: &Opened, file: BorrowedFd<'_>) -> Option<Fault> {
+    let Some((now, _)) = fstat(file).ok().as_ref().and_then(examine) else { return Some(Fault::File) };
+    let stamp = |opened: &Opened| (opened.modified, opened.modified_nanos);
+    match now.len.cmp(&opened.len) {
+        Ordering::Less => Some(Fault::FileShrank),
+        Ordering::Equal if stamp(&now) != stamp(opened) => Some(Fault::FileChanged),
+        Ordering::Equal | Ordering::Greater => None,
     }
 }
 
@@ -482,6 +513,19 @@ mod tests {
         assert_eq!(bench.send("HEAD", file(u64::MAX, 1), ""), Input::Broken(Fault::FileShrank));
         bench.slot.clear();
         assert_eq!(bench.send("HEAD", file(0, 1), ""), Input::Broken(Fault::File));
+    }
+
+    #[test]
+    fn a_file_that_is_rewritten_meanwhile_breaks_the_answer() {
+        let mut bench = Bench::new(false);
+        let path = bench.dir.path().join("ten");
+        bench.open("ten").unwrap();
+        assert_eq!(bench.send("", file(0, 5), ""), Input::Sent(5));
+        let append = |text: &str| fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(text.as_bytes());
+        append("grown").unwrap();
+        assert_eq!(bench.send("", file(5, 2), ""), Input::Sent(2), "what was announced is there still");
+        fs::write(&path, "9876543210").unwrap();
+        assert_eq!(bench.send("", file(7, 3), ""), Input::Broken(Fault::FileChanged));
     }
 
     #[test]

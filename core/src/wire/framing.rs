@@ -126,8 +126,8 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
     let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
         let Some(end) = memchr::memchr(b']', rest) else { return false };
         let address = &rest[..end];
-        let valid = !address.is_empty() && address.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
-        let valid = valid || is_future_address(address);
+        let is_ipv6 = std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok());
+        let valid = is_ipv6 || is_future_address(address);
         match (valid, &rest[end + 1..]) {
             (true, []) => return true,
             (true, [b':', port @ ..]) => (&b""[..], port),
@@ -136,6 +136,8 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
     } else {
         match memchr::memchr(b':', text) {
             None => (text, &b""[..]),
+            // RFC 9110 section 4.2.1: no port without a host.
+            Some(0) => return false,
             Some(colon) => (&text[..colon], &text[colon + 1..]),
         }
     };
@@ -252,9 +254,10 @@ mod tests {
         for good in ["", "x", "localhost:8000", "127.0.0.1", "[::1]", "[::1]:80", "a-b_c.example:", "%41", "[v1.a:b]"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in
-            ["a b", "a/b", "a@b", "x:port", "x:1:2", "[::1", "[::1]x", "[]", "%4", "a,b c", "x:123456", "<x>", "[v.a]"]
-        {
+        for bad in [
+            "a b", "a/b", "a@b", "x:port", "x:1:2", "[::1", "[::1]x", "[]", "[1]", "[:::::]", ":80", "%4", "a,b c",
+            "x:123456", "<x>", "[v.a]",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }

@@ -1,6 +1,6 @@
 //! Request heads: found by a scan that looks at each byte once, then parsed once, into spans.
 
-use httparse::{EMPTY_HEADER, Status as Parsed};
+use httparse::{EMPTY_HEADER, Header, Status as Parsed};
 
 use crate::config::Limits;
 use crate::error::Violation;
@@ -283,20 +283,42 @@ impl Head {
     }
 
     fn parse_fields(&mut self, bytes: &[u8], from: usize) -> Result<(), Refused> {
-        // Most heads have few fields; clearing room for many would cost more than parsing them.
-        let mut few = [EMPTY_HEADER; 24];
-        let mut many;
+        // Most heads have few fields: clearing room for many, or counting the lines of a short head,
+        // would cost more than it saves.
+        const FEW: usize = 24;
+        const SHORT: usize = 1024;
         let text = &bytes[from..];
-        let fields = match httparse::parse_headers(text, &mut few) {
-            Err(httparse::Error::TooManyHeaders) => {
-                many = vec![EMPTY_HEADER; memchr::memchr_iter(b'\n', text).count()];
-                match httparse::parse_headers(text, &mut many) {
-                    Ok(Parsed::Complete((used, fields))) if used == text.len() => fields,
-                    _ => return Err(diagnose(bytes, from)),
-                }
-            }
-            Ok(Parsed::Complete((used, fields))) if used == text.len() => fields,
-            _ => return Err(diagnose(bytes, from)),
+        let parsed = if text.len() <= SHORT || count_lines(text) <= FEW {
+            self.parse_fields_into(&mut [EMPTY_HEADER; FEW], bytes, from)
+        } else {
+            Err(httparse::Error::TooManyHeaders)
+        };
+        let parsed = match parsed {
+            Err(httparse::Error::TooManyHeaders) => self.parse_many_fields(bytes, from),
+            parsed => parsed,
+        };
+        match parsed {
+            Ok(Parsed::Complete(())) => Ok(()),
+            _ => Err(diagnose(bytes, from)),
+        }
+    }
+
+    #[cold]
+    fn parse_many_fields(&mut self, bytes: &[u8], from: usize) -> httparse::Result<()> {
+        const MANY: usize = 104;
+        let lines = count_lines(&bytes[from..]);
+        if lines <= MANY {
+            self.parse_fields_into(&mut [EMPTY_HEADER; MANY], bytes, from)
+        } else {
+            self.parse_fields_into(&mut vec![EMPTY_HEADER; lines], bytes, from)
+        }
+    }
+
+    fn parse_fields_into<'b>(&mut self, room: &mut [Header<'b>], bytes: &'b [u8], from: usize) -> httparse::Result<()> {
+        let text = &bytes[from..];
+        let fields = match httparse::parse_headers(text, room)? {
+            Parsed::Complete((used, fields)) if used == text.len() => fields,
+            _ => return Ok(Parsed::Partial),
         };
         for field in fields {
             let known = Known::of(field.name.as_bytes());
@@ -305,7 +327,7 @@ impl Head {
             let value = if field.value.is_empty() { Span::default() } else { Span::of(field.value, bytes) };
             self.fields.push(Field { name: Span::of(field.name.as_bytes(), bytes), value, known });
         }
-        Ok(())
+        Ok(Parsed::Complete(()))
     }
 
     /// Whether there is such a field at all.
@@ -386,6 +408,10 @@ fn parse_target(target: &[u8], method: Method, bytes: &[u8]) -> Option<Target> {
     Some(Target::Absolute { authority: Span::of(authority, bytes), path: span_index(colon + 3 + end) })
 }
 
+fn count_lines(text: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', text).count()
+}
+
 /// Says what is wrong with field lines that httparse has refused.
 fn diagnose(bytes: &[u8], from: usize) -> Refused {
     let refused = |violation, line| Refused { violation, text: Span::of(line, bytes) };
@@ -455,6 +481,18 @@ mod tests {
         assert_eq!(head.values(Known::IfNoneMatch, bytes).collect::<Vec<_>>(), [b"*"]);
         assert!(head.is_11 && !head.has(Known::Range));
         assert_eq!(head.fields[2].value.of_bytes(bytes), b"");
+    }
+
+    #[test]
+    fn any_number_of_fields_is_parsed() {
+        for count in (0..30).chain(95..110).chain([500]) {
+            for line in ["A:\r\n", "Accept: something\r\n"] {
+                let text = format!("GET / HTTP/1.1\r\n{}\r\n", line.repeat(count));
+                let mut head = Head::default();
+                head.parse(text.as_bytes()).unwrap();
+                assert_eq!(head.fields.len(), count);
+            }
+        }
     }
 
     #[test]

@@ -201,7 +201,7 @@ fn reference(value: &[u8], len: u64) -> Option<Reference> {
             (first, "") => (number(first), len),
             (first, last) => {
                 // Two numbers beyond 64 bits need not be told apart.
-                let beyond = |text: &str| number(text) > u128::from(u64::MAX);
+                let beyond = |text: &str| number(text) >= u128::from(u64::MAX);
                 if number(first) > number(last) && !(beyond(first) && beyond(last)) {
                     return None;
                 }

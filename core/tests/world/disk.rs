@@ -27,13 +27,20 @@ impl File {
         File { version, len, modified: START - 1_000 - i64::try_from(version).expect("small"), nanos }
     }
 
-    pub fn byte(&self, offset: u64) -> u8 {
-        (mix(self.version.wrapping_mul(0x1_0000_0001) ^ (offset / 8)) >> (8 * (offset % 8))) as u8
+    /// Eight bytes.
+    fn word(&self, n: u64) -> [u8; 8] {
+        mix(self.version.wrapping_mul(0x1_0000_0001) ^ n).to_le_bytes()
     }
 
     /// Appends `len` bytes from `offset`.
     pub fn read(&self, offset: u64, len: u64, out: &mut Vec<u8>) {
-        out.extend((offset..offset + len).map(|at| self.byte(at)));
+        let end = offset + len;
+        for n in offset / 8..end.div_ceil(8) {
+            let word = self.word(n);
+            let from = offset.saturating_sub(n * 8).min(8) as usize;
+            let to = (end - n * 8).min(8) as usize;
+            out.extend_from_slice(&word[from..to]);
+        }
     }
 
     pub fn opened(&self) -> Opened {

@@ -78,7 +78,7 @@ pub struct Failure {
 }
 
 /// Lives through the world of a seed. How many milliseconds it lasted, and how many answers there were.
-pub fn live(seed: u64) -> Result<(u64, usize), Failure> {
+pub fn live(seed: u64) -> Result<(u64, usize), Box<Failure>> {
     let mut world = World::new(seed);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
     let what = match outcome {
@@ -93,7 +93,7 @@ pub fn live(seed: u64) -> Result<(u64, usize), Failure> {
     std::panic::set_hook(Box::new(|_| {}));
     let history = shorten(&world.config, &line.history);
     std::panic::set_hook(hook);
-    Err(Failure { what, history, config: world.config })
+    Err(Box::new(Failure { what, history, config: world.config }))
 }
 
 fn text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -368,7 +368,14 @@ impl World {
                 }
                 At::Wait(wait) if wait.need.read && !line.inbox.is_empty() => match line.inbox.pop_front() {
                     Some(Sent::Bytes(mut bytes)) => {
-                        let got = usize::try_from(self.random.size(bytes.len() as u64)).expect("memory");
+                        // What has arrived is one stream; a read takes as much of it as it likes.
+                        while let Some(Sent::Bytes(more)) = line.inbox.front() {
+                            bytes.extend_from_slice(more);
+                            line.inbox.pop_front();
+                        }
+                        let all = bytes.len() as u64;
+                        let got = if self.random.one_in(2) { all } else { self.random.size(all) };
+                        let got = usize::try_from(got).expect("memory");
                         let rest = bytes.split_off(got);
                         if !rest.is_empty() {
                             line.inbox.push_front(Sent::Bytes(rest));

@@ -197,6 +197,13 @@ fn check_settled(rig: &Rig, model: &Model, answers: &[Answer]) -> Result<(), Str
             return Err(format!("the connection ends for no reason behind {answer:?}"));
         }
     }
+    // RFC 9112 section 9.6: who ends the connection says so. A body may go wrong behind its answer.
+    let asked = answers.len().checked_sub(1).and_then(|last| model.requests.get(last));
+    let early = asked.is_some_and(|asked| asked.has_body && asked.path().starts_with(b"/h/"));
+    let cut = rig.finished.last().is_some_and(|done| done.cut.is_some());
+    if closed && !early && !cut && answers.last().is_some_and(|answer| !answer.closes()) {
+        return Err(format!("the connection ends unannounced behind {:?}", answers.last()));
+    }
     if closed && answers.is_empty() && rig.finished.is_empty() {
         return Err("closed for no reason".into());
     }
