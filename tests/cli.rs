@@ -94,6 +94,9 @@ fn usage_errors() {
         &["--grace", "1e400", "0"],
         &["--symlinks", "maybe", "0"],
         &["--quiet=yes", "0"],
+        &["--h"],
+        &["--wr", "0"],
+        &["--w=1", "0"],
         &["--version=1"],
     ] {
         usage_error(arguments);
@@ -264,6 +267,49 @@ fn flags_may_be_written_in_every_way() {
             server.connect()
         };
         assert_eq!(client.get("/a.txt").body, b"alpha\n", "{arguments:?}");
+    }
+}
+
+/// As in Python's argparse, a flag that stands there twice counts once, as it stands last; and names
+/// may be cut short.
+#[test]
+fn repeated_and_shortened_flags() {
+    let tree = Tree::plain();
+    let directory = path(&tree);
+    for arguments in [
+        &["-d", "/no/such/directory", "-d", directory, "-b", "192.0.2.1", "-b127.0.0.1", "0"][..],
+        &["--directory=/no/such/directory", "-b", "192.0.2.1", "--bind", "127.0.0.1", "0", "-d", directory],
+        &["-p", "HTTP/1.0", "--protocol=HTTP/1.1", "-q", "-q", "-b", "127.0.0.1", "-d", directory, "0"],
+        &["--dir", directory, "--bi=127.0.0.1", "--prot", "HTTP/1.1", "--run=std", "--work", "3", "--qui", "0"],
+    ] {
+        let (server, _) = serve(arguments);
+        assert_eq!(server.connect().get("/a.txt").body, b"alpha\n", "{arguments:?}");
+    }
+    assert_eq!(run(&["--vers"]).stdout, run(&["--version"]).stdout);
+}
+
+/// The bound on connections is the server's: no client waits at a full worker while there is room at another.
+#[test]
+fn workers_share_the_bound_on_connections() {
+    let tree = Tree::plain();
+    for workers in ["1", "2", "4"] {
+        let server = Server::with(Runtime::Mio, tree.root(), &["--workers", workers, "--max-connections", "8"]);
+        for _ in 0..5 {
+            let mut held: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+            for client in &mut held {
+                assert_eq!(client.get("/a.txt").body, b"alpha\n", "{workers}");
+            }
+            let mut others: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+            for client in &mut others {
+                client.send("GET /b.html HTTP/1.1\r\nHost: x\r\n\r\n");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!others.iter_mut().any(|client| client.is_readable()), "{workers}: nobody above the bound");
+            drop(held);
+            for client in &mut others {
+                assert_eq!(client.response().body, b"<p>beta</p>\n", "{workers}");
+            }
+        }
     }
 }
 

@@ -112,6 +112,7 @@ suite! {
         parallel_requests
         quiet
         no_panic_and_no_trace
+        a_pipe_that_nobody_reads
     }
     pace {
         a_slow_reader

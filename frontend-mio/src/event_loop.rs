@@ -8,6 +8,7 @@ use std::io;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -17,11 +18,11 @@ use rustix::fd::AsRawFd;
 use sanserve_core::{Now, Peer, Resting, Tick};
 use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, accept, panic_message};
 
-use crate::Stage;
 use crate::deadlines::Deadlines;
 use crate::pool::Pool;
 use crate::slab::Slab;
 use crate::turn::{After, Parked, Shared};
+use crate::{Places, Stage};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -33,15 +34,17 @@ const GROUP: usize = 64;
 const LONGEST: u64 = 60_000;
 /// Connections accepted before others have their turn.
 const ACCEPTS: usize = 64;
+/// Milliseconds after which a worker that found no place looks again: nothing tells it that a
+/// connection of another one has closed.
+const LOOK_AGAIN: u64 = 10;
 
-/// One worker: its listener, its connections, and nothing shared but the service.
+/// One worker: its listener, its connections, and nothing shared but the service and the bound on connections.
 pub(crate) struct EventLoop {
     poll: Poll,
     listener: Option<TcpListener>,
     service: Arc<Service>,
     stage: Arc<Stage>,
-    /// Connections that this worker may hold.
-    most: usize,
+    places: Arc<Places>,
     clock: Clock,
     now: Now,
     files: Local,
@@ -55,6 +58,9 @@ pub(crate) struct EventLoop {
     backoff: AcceptBackoff,
     /// Nothing is accepted before this.
     pause_until: Option<Tick>,
+    /// There was no place for a connection that waits. It may be told by a close of its own, or looks again.
+    full: bool,
+    look_again: Option<Tick>,
     /// The server is going down, and this is the bound.
     cut_at: Option<Tick>,
 }
@@ -64,7 +70,7 @@ impl EventLoop {
         listener: TcpListener,
         service: Arc<Service>,
         stage: Arc<Stage>,
-        most: usize,
+        places: Arc<Places>,
     ) -> io::Result<EventLoop> {
         listener.set_nonblocking(true)?;
         let poll = Poll::new()?;
@@ -78,7 +84,7 @@ impl EventLoop {
             log: service.log.logger(),
             service,
             stage,
-            most: most.max(1),
+            places,
             deadlines: Deadlines::new(now.tick),
             clock,
             now,
@@ -88,6 +94,8 @@ impl EventLoop {
             acceptable: false,
             backoff: AcceptBackoff::default(),
             pause_until: None,
+            full: false,
+            look_again: None,
             cut_at: None,
         })
     }
@@ -132,7 +140,8 @@ impl EventLoop {
         if !self.queue.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
             return Some(Duration::ZERO);
         }
-        let next = [self.deadlines.next(), self.pause_until, self.cut_at].into_iter().flatten().min()?;
+        let next =
+            [self.deadlines.next(), self.pause_until, self.look_again, self.cut_at].into_iter().flatten().min()?;
         // A little longer than needed is right, a little shorter would spin; the poll counts in 32 bits.
         Some(Duration::from_millis(next.since(self.clock.tick()).clamp(1, LONGEST)))
     }
@@ -209,17 +218,46 @@ impl EventLoop {
                 if let Some(busy) = parked.and_then(Parked::end) {
                     self.pool.give_back(busy);
                 }
+                self.closed_one();
             }
             Err(panic) => {
                 self.service.log.error(format_args!("the connection panicked: {}", panic_message(&*panic)));
                 self.deadlines.forget(at);
                 drop(self.parked.remove(at));
+                self.closed_one();
             }
         }
     }
 
     fn may_accept(&self) -> bool {
-        self.acceptable && self.listener.is_some() && self.parked.len() < self.most
+        self.acceptable && self.listener.is_some() && !self.full
+    }
+
+    /// Gives the place of a connection back. Where others wait too, this worker waits its turn with them:
+    /// it would otherwise be the first each time.
+    fn closed_one(&mut self) {
+        self.places.give_back();
+        if self.full {
+            if self.places.waiting.load(Ordering::Acquire) > 1 {
+                self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
+            } else {
+                self.not_full();
+            }
+        }
+    }
+
+    fn now_full(&mut self) {
+        self.full = true;
+        self.places.waiting.fetch_add(1, Ordering::AcqRel);
+        // If all are its own, one of its own has to close.
+        let others = self.parked.len() < self.places.most;
+        self.look_again = others.then(|| self.now.tick.after(LOOK_AGAIN));
+    }
+
+    fn not_full(&mut self) {
+        self.full = false;
+        self.places.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.look_again = None;
     }
 
     /// Accepts what waits, within bounds. At the bound on connections none is accepted until one has closed.
@@ -227,12 +265,22 @@ impl EventLoop {
         if self.pause_until.is_some_and(|until| until <= self.now.tick) {
             self.pause_until = None;
         }
+        if self.look_again.is_some_and(|at| at <= self.now.tick) {
+            self.not_full();
+        }
         for _ in 0..ACCEPTS {
             if !self.may_accept() || self.pause_until.is_some() {
                 return;
             }
             let Some(listener) = &self.listener else { return };
-            match accept(listener) {
+            if !self.places.take() {
+                return self.now_full();
+            }
+            let accepted = accept(listener);
+            if accepted.is_err() {
+                self.places.give_back();
+            }
+            match accepted {
                 Ok((socket, address)) => {
                     self.backoff.succeeded();
                     self.welcome(socket, Peer::from(address));
@@ -257,6 +305,7 @@ impl EventLoop {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut socket, Token(at as usize), interest) {
             self.service.log.error(format_args!("cannot watch a connection: {error}"));
+            self.places.give_back();
             return;
         }
         let cx = self.service.context(&self.now);

@@ -21,7 +21,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::thread;
 
 use mio::Waker;
@@ -67,12 +67,12 @@ impl Server {
 
     fn from_listeners(listeners: Vec<TcpListener>, service: Service) -> io::Result<Server> {
         let address = listeners[0].local_addr()?;
-        let most = service.connection_bound().div_ceil(listeners.len());
+        let places = Arc::new(Places::new(service.connection_bound()));
         let service = Arc::new(service);
         let stage = Arc::new(Stage::default());
         let loops = listeners
             .into_iter()
-            .map(|listener| EventLoop::new(listener, Arc::clone(&service), Arc::clone(&stage), most))
+            .map(|listener| EventLoop::new(listener, Arc::clone(&service), Arc::clone(&stage), Arc::clone(&places)))
             .collect::<io::Result<Vec<_>>>()?;
         let wakers = loops.iter().map(EventLoop::waker).collect::<io::Result<Vec<_>>>()?;
         Ok(Server { address, loops, handle: Handle { stage, wakers: wakers.into() } })
@@ -190,5 +190,44 @@ impl Stage {
 
     fn is_cut(&self) -> bool {
         self.0.load(Ordering::Acquire) >= Stage::CUT
+    }
+}
+
+/// The places of all connections of a server. A worker takes one before it accepts and gives it
+/// back when the connection has closed; requests do not come here.
+#[derive(Debug)]
+struct Places {
+    most: usize,
+    taken: AtomicUsize,
+    /// Workers with clients at the door and no place for them.
+    waiting: AtomicUsize,
+}
+
+impl Places {
+    fn new(most: usize) -> Places {
+        Places { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Takes a place, if there is one.
+    fn take(&self) -> bool {
+        let more = |taken: usize| (taken < self.most).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_places_than_there_are() {
+        let places = Places::new(2);
+        assert_eq!([places.take(), places.take(), places.take(), places.take()], [true, true, false, false]);
+        places.give_back();
+        assert_eq!([places.take(), places.take()], [true, false]);
     }
 }

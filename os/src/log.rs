@@ -3,52 +3,76 @@
 //! A [`Log`] is the sink that a server shares; a [`Logger`] gathers the lines of one thread or
 //! connection. Trouble with the sink is ignored: a closed stderr must not stop a server. How the
 //! message of a line reads is the core's ([`Entry::write`]).
+//!
+//! No connection waits for stderr: lines are queued within a bound, and a thread writes them (see
+//! [`queue`]).
+
+mod queue;
 
 use std::fmt::{self, Display};
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Write;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use sanserve_core::{Entry, Wall};
 
+use queue::Queue;
+
 /// What a [`Logger`] gathers before it writes by itself.
 const MOST_GATHERED: usize = 32 * 1024;
 
-/// Where lines go. Clones share it.
+/// What the end of a log waits for its last lines.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where lines go. Clones share it. When the last one is dropped, the lines that wait for stderr are
+/// given a second to be written.
 #[derive(Clone)]
 pub struct Log {
     sink: Arc<Sink>,
 }
 
 struct Sink {
-    out: Mutex<Box<dyn Write + Send>>,
+    out: Out,
     quiet: bool,
-    zone: TimeZone,
+    /// Looked up with the first line: the system's is spread over files.
+    zone: OnceLock<TimeZone>,
+}
+
+enum Out {
+    /// Written by a thread.
+    Queue(&'static Queue),
+    /// Written by whoever logs.
+    Own(Mutex<Box<dyn Write + Send>>),
 }
 
 impl Log {
-    /// To stderr.
+    /// To stderr, which may block without holding anybody up: beyond 1 MiB that waits to be written
+    /// lines are lost, and a line says how many.
     #[must_use]
     pub fn stderr() -> Log {
-        Log::to(io::stderr())
+        Log::with(Out::Queue(&queue::STDERR), false)
     }
 
     /// To `out`. Lines come in one `write_all` a batch, so there should be no buffer of its own in it.
+    /// They are written by the thread that serves, so it must not block: what may should have a
+    /// thread of its own behind it.
     #[must_use]
     pub fn to(out: impl Write + Send + 'static) -> Log {
-        Log::with(Box::new(out), false, TimeZone::system())
+        Log::with(Out::Own(Mutex::new(Box::new(out))), false)
     }
 
     /// The access log goes nowhere; errors still go to stderr.
     #[must_use]
     pub fn quiet() -> Log {
-        Log::with(Box::new(io::stderr()), true, TimeZone::UTC)
+        Log::with(Out::Queue(&queue::STDERR), true)
     }
 
-    fn with(out: Box<dyn Write + Send>, quiet: bool, zone: TimeZone) -> Log {
-        Log { sink: Arc::new(Sink { out: Mutex::new(out), quiet, zone }) }
+    fn with(out: Out, quiet: bool) -> Log {
+        Log { sink: Arc::new(Sink { out, quiet, zone: OnceLock::new() }) }
     }
 
     /// A gatherer of lines for this log.
@@ -63,10 +87,42 @@ impl Log {
         self.write(format!("sanserve: {message}\n").as_bytes());
     }
 
+    /// Waits until the lines written so far have left the process, but no longer than `bound`.
+    /// `true` if they have. What a [`Logger`] gathers is none of them.
+    pub fn flush_within(&self, bound: Duration) -> bool {
+        match &self.sink.out {
+            Out::Queue(queue) => queue.flush_within(bound),
+            Out::Own(_) => true,
+        }
+    }
+
     fn write(&self, lines: &[u8]) {
-        let mut out = self.sink.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = out.write_all(lines);
-        let _ = out.flush();
+        match &self.sink.out {
+            Out::Queue(queue) => queue.append(lines),
+            Out::Own(out) => {
+                let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = out.write_all(lines);
+                let _ = out.flush();
+            }
+        }
+    }
+}
+
+impl Sink {
+    /// The lookup takes more stack than a thread of a connection may have, so it gets a thread of its own.
+    fn zone(&self) -> &TimeZone {
+        self.zone.get_or_init(|| {
+            let lookup = thread::Builder::new().name("zone".into()).spawn(TimeZone::system);
+            lookup.ok().and_then(|lookup| lookup.join().ok()).unwrap_or(TimeZone::UTC)
+        })
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Out::Queue(queue) = self.out {
+            queue.flush_unless_stuck(LAST_WORDS);
+        }
     }
 }
 
@@ -90,7 +146,7 @@ impl Logger {
         if self.log.sink.quiet {
             return;
         }
-        let stamp = self.stamp.at(wall, &self.log.sink.zone);
+        let stamp = self.stamp.at(wall, &self.log.sink);
         let ip = entry.peer.ip();
         entry.write(&mut self.lines, |out| {
             write!(out, "{ip} - - [").expect("a Vec takes all");
@@ -132,11 +188,11 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn at(&mut self, wall: Wall, zone: &TimeZone) -> &[u8] {
+    fn at(&mut self, wall: Wall, sink: &Sink) -> &[u8] {
         if self.wall != Some(wall) {
             self.wall = Some(wall);
             let at = Timestamp::from_second(wall.0).unwrap_or(Timestamp::UNIX_EPOCH);
-            self.text = format(zone.to_offset(at).to_datetime(at));
+            self.text = format(sink.zone().to_offset(at).to_datetime(at));
         }
         &self.text
     }
@@ -163,6 +219,7 @@ fn format(at: DateTime) -> [u8; 20] {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::net::SocketAddr;
 
     use sanserve_core::Peer;
@@ -201,7 +258,9 @@ mod tests {
 
     fn log(zone: &str) -> (Log, Writes) {
         let writes = Writes::default();
-        (Log::with(Box::new(writes.clone()), false, TimeZone::posix(zone).unwrap()), writes)
+        let log = Log::to(writes.clone());
+        log.sink.zone.set(TimeZone::posix(zone).unwrap()).unwrap();
+        (log, writes)
     }
 
     #[test]
@@ -237,10 +296,11 @@ mod tests {
     #[test]
     fn quiet_silences_the_access_log_only() {
         let writes = Writes::default();
-        let log = Log::with(Box::new(writes.clone()), true, TimeZone::UTC);
+        let log = Log::with(Out::Own(Mutex::new(Box::new(writes.clone()))), true);
         log.logger().write(&entry("127.0.0.1:1"), Wall(0));
         log.error("out of descriptors");
         assert_eq!(*writes.0.lock().unwrap(), ["sanserve: out of descriptors\n"]);
+        assert!(log.sink.zone.get().is_none(), "nobody needs it");
     }
 
     #[test]

@@ -45,6 +45,9 @@ fn command() -> Command {
         .about("Serves a directory over HTTP.")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
+        // As in Python's argparse: the last one counts, and a name may be cut short.
+        .args_override_self(true)
+        .infer_long_args(true)
         .arg(
             Arg::new("port")
                 .value_parser(value_parser!(u16))
@@ -212,6 +215,26 @@ mod tests {
     }
 
     #[test]
+    fn the_last_one_counts() {
+        let flags = parse(&["-d", "/a", "-b::1", "-pHTTP/1.1", "-q", "-d/b", "--bind=::2", "-p", "HTTP/1.0", "-q"]);
+        let flags = flags.unwrap();
+        assert_eq!((flags.directory, flags.bind.as_deref()), (PathBuf::from("/b"), Some("::2")));
+        assert_eq!((flags.config.protocol, flags.quiet), (Protocol::Http10, true));
+        let flags =
+            parse(&["--grace", "1", "--runtime=std", "--workers=2", "--runtime=smol", "--workers=3", "--grace=2"]);
+        let flags = flags.unwrap();
+        assert_eq!((flags.runtime, flags.workers, flags.grace), (Runtime::Smol, Some(3), Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn names_may_be_cut_short() {
+        let flags = parse(&["--dir", "/tmp", "--bi=::1", "--proto=HTTP/1.0", "--max", "7", "--hide"]).unwrap();
+        assert_eq!((flags.directory, flags.bind.as_deref()), (PathBuf::from("/tmp"), Some("::1")));
+        assert_eq!((flags.connections, flags.config.protocol), (Some(7), Protocol::Http10));
+        assert!(flags.config.hide_dotfiles);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for arguments in [
             &["65536"][..],
@@ -224,6 +247,8 @@ mod tests {
             &["1", "2"],
             &["--no-such-flag"],
             &["--head-timeout", "0"],
+            &["--w=1"],
+            &["-p", "HTTP/2", "-p", "HTTP/1.1"],
         ] {
             assert!(parse(arguments).is_err_and(|error| error.use_stderr()), "{arguments:?}");
         }

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use sanserve::os::{self, Log, Root, Service, Signal, Signals};
 
 use super::flags::{Flags, Runtime};
+
+/// What anything printed, or the last lines of the log, may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why there is no server: one line for people.
 #[derive(Debug)]
@@ -23,12 +28,13 @@ impl fmt::Display for Refusal {
 pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     os::raise_nofile_limit();
     let service = service(&flags)?;
+    let log = service.log.clone();
     let shown = flags.bind.as_deref().unwrap_or("*");
     let listening =
         |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
     let address = os::resolve(flags.bind.as_deref(), flags.port).map_err(listening)?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
-    match flags.runtime {
+    let outcome = match flags.runtime {
         Runtime::Mio => {
             let server = match flags.workers {
                 Some(workers) => sanserve::mio::Server::bind_with(address, service, workers),
@@ -57,8 +63,10 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             announce(server.local_addr(), signals, move || handle.shutdown());
             server.run()
         }
-    }
-    .map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
+    };
+    // Threads that are stuck in a handler may hold the log, so that its end does not come by itself.
+    log.flush_within(LAST_WORDS);
+    outcome.map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
 }
 
 fn service(flags: &Flags) -> Result<Service, Refusal> {
@@ -97,10 +105,18 @@ fn announce(address: SocketAddr, mut signals: Signals, shutdown: impl Fn() + Sen
     });
 }
 
-/// Prints and flushes; nobody may be listening.
+/// Prints and flushes. Nobody may be listening, so it neither fails nor takes longer than a second.
 fn say(text: &str) {
-    let mut out = io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let text = text.to_owned();
+    let (said, wait) = mpsc::channel();
+    let speaker = thread::Builder::new().spawn(move || {
+        let mut out = io::stdout();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let _ = said.send(());
+    });
+    if speaker.is_ok() {
+        let _ = wait.recv_timeout(LAST_WORDS);
+    }
 }
 
 /// An error without the number that Rust puts behind it.

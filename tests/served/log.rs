@@ -1,7 +1,14 @@
 //! The log: its form, its order, and nothing in it that a terminal would obey.
 
+use std::io::Read;
 use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
+use crate::support::process::Process;
+use crate::support::server::PROGRAM;
 use crate::support::{Runtime, Server, Tree};
 
 /// Splits `127.0.0.1 - - [21/Nov/2026 12:44:46] message`, checking all but the message.
@@ -146,5 +153,59 @@ pub fn no_panic_and_no_trace(rt: Runtime) {
     server.log_line("the last one", |line| line.contains("/last"));
     for line in server.process().stderr.so_far() {
         assert!(!line.contains("panicked") && line.starts_with(&Ipv4Addr::LOCALHOST.to_string()), "{line}");
+    }
+}
+
+/// A log that nobody reads, while its pipe is full, delays no answer and no shutdown; what has room is kept,
+/// and what has not is counted.
+pub fn a_pipe_that_nobody_reads(rt: Runtime) {
+    const PROMPT: Duration = Duration::from_secs(8);
+    let tree = Tree::plain();
+    for requests in [1_000, 16_000] {
+        let (mut pipe, theirs) = std::io::pipe().expect("a pipe");
+        let fd = format!("/proc/{}/fd/{}", std::process::id(), rustix::fd::AsRawFd::as_raw_fd(&theirs));
+        let mut shell = Command::new("sh");
+        // The test's own `Process` reads what it makes; this goes around it.
+        shell.args(["-c", "exec 2>\"$0\" \"$@\"", &fd, PROGRAM, "--runtime", rt.name(), "-b", "127.0.0.1", "-d"]);
+        shell.arg(tree.root()).arg("0");
+        let mut server = Server::of(Process::start(&mut shell));
+        drop(theirs);
+        let start = Instant::now();
+        let mut client = server.connect();
+        // With this name a line is about 230 bytes long, and the pipe is full after 300 of them.
+        let target = format!("/a.txt?{}", "x".repeat(150));
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        for _ in 0..requests / 50 {
+            client.send(request.repeat(50));
+            (0..50).for_each(|_| assert_eq!(client.response().body, b"alpha\n"));
+        }
+        assert_eq!(server.get("/a.txt").status(), 200, "so is everybody else");
+        assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+        if requests == 1_000 {
+            // In hand when it ends, it is written as far as the pipe takes it.
+            server.process().signal(Signal::TERM);
+            assert_eq!(server.process_mut().ended_within(Duration::from_secs(5)).code(), Some(0));
+            continue;
+        }
+        // Read at last, it says how much is missing.
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            pipe.read_to_string(&mut text).expect("text");
+            text
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(server.get("/a.txt?last").status(), 200);
+        server.process().signal(Signal::TERM);
+        assert_eq!(server.process_mut().ended_within(Duration::from_secs(5)).code(), Some(0));
+        let text = reader.join().expect("it has ended");
+        let (about, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("sanserve: "));
+        for line in &lines {
+            message(line);
+        }
+        let [about] = about[..] else { panic!("one line about what was lost: {about:?}") };
+        let lost = about.strip_prefix("sanserve: ").and_then(|rest| rest.strip_suffix(" log lines were lost"));
+        let lost: usize = lost.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("a number in {about:?}"));
+        assert_eq!(lines.len() + lost, requests + 2, "each one is there or counted");
+        assert!(lines.last().is_some_and(|line| line.contains("/a.txt?last")));
     }
 }
