@@ -45,7 +45,7 @@ pub struct Connection {
     arrived: u64,
 }
 
-/// DESIGN: an idle connection is cheap.
+/// A property that must hold: an idle connection is cheap.
 const _: () = assert!(size_of::<Connection>() <= 256);
 
 /// A connection between two exchanges, in a few bytes.

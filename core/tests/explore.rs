@@ -1,5 +1,5 @@
-//! Exhaustive small scope: every sequence of operations up to a small depth, against the invariants of
-//! DESIGN section 7. The rig checks each step; the verdict checks the whole; behind every sequence
+//! Exhaustive small scope: every sequence of operations up to a small depth, against invariants.
+//! The rig checks each step; the verdict checks the whole; behind every sequence
 //! stands a kind end (all must be answered) and then silence (all must end).
 //!
 //! Sequences that lead to the same state are followed once.

@@ -50,7 +50,7 @@ pub(crate) struct Driver {
     blocked: bool,
 }
 
-/// DESIGN: an idle connection is cheap.
+/// A property that must hold: an idle connection is cheap.
 const _: () = assert!(size_of::<Driver>() <= 352);
 
 /// How a turn ended.

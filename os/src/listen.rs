@@ -13,7 +13,7 @@ use sanserve_core::Tick;
 
 /// Bytes that a socket takes beyond what is on its way to the peer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT: u32 = 128 * 1024;
+const UNSENT: u32 = 512 * 1024;
 
 /// Connections that may wait to be accepted; the system clamps it (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;

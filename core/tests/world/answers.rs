@@ -1,5 +1,5 @@
 //! A strict reader of what a server sends: it takes nothing that RFC 9112 does not allow one to send,
-//! and nothing that SPEC does not have.
+//! and nothing that `docs/python.md` does not have.
 
 /// One final answer, with the interim ones before it counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ fn check_fields(answer: &Answer) -> Result<(), String> {
     if count("Content-Length") > 0 && count("Transfer-Encoding") > 0 {
         return Err("Content-Length with Transfer-Encoding".into());
     }
-    // SPEC 6: no content, and so no length, for these.
+    // No content, and so no length, for these.
     if matches!(answer.status, 204 | 304) && (count("Content-Length") > 0 || count("Transfer-Encoding") > 0) {
         return Err(format!("{} with a length", answer.status));
     }

@@ -47,7 +47,7 @@ impl File {
         Opened { kind: Kind::File, len: self.len, modified: self.modified, modified_nanos: self.nanos }
     }
 
-    /// The entity tag, as SPEC and issue 3 define it.
+    /// The entity tag, as the core makes it.
     pub fn tag(&self) -> String {
         format!("\"{:x}-{:x}-{:x}\"", self.modified, self.nanos, self.len)
     }
