@@ -68,7 +68,8 @@ impl Resting {
     /// When to resume and poll it at the latest.
     #[must_use]
     pub fn deadline(&self, cx: &Context<'_>) -> Tick {
-        self.since.after(cx.config.timeouts.keep_alive.max(1))
+        let awaited = Awaited::Request { since: self.since };
+        awaited.deadline(&cx.config.timeouts).expect("a request is not awaited for ever")
     }
 
     /// The connection, as it was.

@@ -6,7 +6,7 @@
 
 use sanserve_core::Tick;
 
-/// Milliseconds a slot covers; a deadline is seen up to this much late.
+/// Milliseconds a slot covers; a deadline is seen up to twice as much late.
 const UNIT: u64 = 32;
 /// Slots; what lies further ahead than all of them waits in the last and is entered again.
 const SLOTS: usize = 1024;
