@@ -8,11 +8,16 @@ use crate::wire::Head;
 /// What [`Window`] starts with.
 const FIRST_WINDOW: usize = 16 * 1024;
 
+/// What the window for a script's output starts with: as much as a pipe holds.
+const SCRIPT_WINDOW: usize = 64 * 1024;
+
 /// All that a busy connection needs; reused from exchange to exchange without being freed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffers {
     /// Bytes from the peer.
     pub input: Window,
+    /// Bytes from a script.
+    pub script: Window,
     pub(crate) output: Output,
     pub(crate) head: Head,
     /// The path below the root that is being served.
@@ -25,6 +30,29 @@ pub struct Buffers {
     pub(crate) modified: LastDate,
     pub(crate) listing: Listing,
     pub(crate) ranges: Vec<ByteRange>,
+    /// What a script is told: its arguments, then its environment.
+    pub(crate) told: Vec<u8>,
+    /// The head of the request that a local redirect has made of the peer's; else empty.
+    pub(crate) moved: Vec<u8>,
+}
+
+impl Default for Buffers {
+    fn default() -> Buffers {
+        Buffers {
+            input: Window::starting_with(FIRST_WINDOW),
+            script: Window::starting_with(SCRIPT_WINDOW),
+            output: Output::default(),
+            head: Head::default(),
+            path: Vec::new(),
+            message: Vec::new(),
+            page: Vec::new(),
+            modified: LastDate::default(),
+            listing: Listing::default(),
+            ranges: Vec::new(),
+            told: Vec::new(),
+            moved: Vec::new(),
+        }
+    }
 }
 
 impl Buffers {
@@ -32,6 +60,11 @@ impl Buffers {
     #[must_use]
     pub fn new() -> Buffers {
         Buffers::default()
+    }
+
+    /// The bytes that `head` is made of.
+    pub(crate) fn head_bytes(&self) -> &[u8] {
+        if self.moved.is_empty() { self.input.head() } else { &self.moved }
     }
 
     /// Makes them fit for another connection: forgets everything, so that what one peer has sent is
@@ -47,6 +80,9 @@ impl Buffers {
         self.message.shrink_to(1024);
         self.head.shrink();
         self.ranges.shrink_to(16);
+        self.script.free();
+        self.told = Vec::new();
+        self.moved = Vec::new();
     }
 }
 
@@ -54,9 +90,11 @@ impl Buffers {
 /// is still unread.
 ///
 /// Invariant: `head + pinned <= start <= end <= bytes.len()`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Window {
     bytes: Vec<u8>,
+    /// How much room there is at first.
+    first: usize,
     /// Where the pinned head begins.
     head: usize,
     /// Its length.
@@ -70,10 +108,15 @@ pub struct Window {
 }
 
 impl Window {
-    /// Room for bytes from the peer. Not empty when a step said [`Need::read`](crate::Need).
+    fn starting_with(first: usize) -> Window {
+        Window { bytes: Vec::new(), first, head: 0, pinned: 0, start: 0, end: 0, arrived: 0 }
+    }
+
+    /// Room for more bytes. Not empty when a step said [`Need::read`](crate::Need), or for the window of
+    /// a script `script_read`.
     pub fn spare(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {
-            self.bytes.resize(FIRST_WINDOW, 0);
+            self.bytes.resize(self.first, 0);
         }
         &mut self.bytes[self.end..]
     }
@@ -165,15 +208,20 @@ impl Window {
         true
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         (self.head, self.pinned, self.start, self.end) = (0, 0, 0, 0);
     }
 
     fn shrink(&mut self) {
-        if self.bytes.len() > FIRST_WINDOW && self.is_empty() {
-            self.bytes.truncate(FIRST_WINDOW);
-            self.bytes.shrink_to(FIRST_WINDOW);
+        if self.bytes.len() > self.first && self.is_empty() {
+            self.bytes.truncate(self.first);
+            self.bytes.shrink_to(self.first);
         }
+    }
+
+    fn free(&mut self) {
+        self.clear();
+        self.bytes = Vec::new();
     }
 }
 
@@ -231,7 +279,7 @@ mod tests {
 
     #[test]
     fn keeps_the_head_while_the_body_passes_through() {
-        let mut window = Window::default();
+        let mut window = Window::starting_with(FIRST_WINDOW);
         assert_eq!(window.fill(b"HEADbody"), 8);
         window.pin(4);
         for _ in 0..10_000 {
@@ -246,7 +294,7 @@ mod tests {
 
     #[test]
     fn grows_to_its_bound_and_not_beyond() {
-        let mut window = Window::default();
+        let mut window = Window::starting_with(FIRST_WINDOW);
         while window.make_room(40_000) {
             let spare = window.spare().len();
             window.commit(spare);

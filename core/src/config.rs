@@ -11,16 +11,65 @@ pub enum Protocol {
 }
 
 /// Everything that a connection obeys and that is not a decision about one request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The version in status lines.
     pub protocol: Protocol,
+    /// The name of the server, where a request names none (Python's `server_name`). Frontends fill in
+    /// the address that they are bound to, if it is empty. Default: empty.
+    pub server_name: String,
+    /// The port of the server (Python's `server_port`). Frontends fill it in. Default 80.
+    pub server_port: u16,
+    /// Scripts. Default: none.
+    pub cgi: Cgi,
     /// Names that begin with a dot are neither served (404) nor listed. Default `false`, as Python.
     pub hide_dotfiles: bool,
     /// Bounds on sizes.
     pub limits: Limits,
     /// Bounds on time.
     pub timeouts: Timeouts,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            protocol: Protocol::default(),
+            server_name: String::new(),
+            server_port: 80,
+            cgi: Cgi::default(),
+            hide_dotfiles: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// What runs as a script (RFC 3875).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cgi {
+    /// The directories whose files are scripts, as paths of targets without slash at the end (Python's
+    /// `cgi_directories`); `/` is the whole root. Empty: there are no scripts.
+    pub directories: Vec<String>,
+    /// What becomes of a chunked request body, whose length a script must be told before it runs.
+    pub chunked: Chunked,
+}
+
+impl Cgi {
+    /// Python's directories, `/cgi-bin` and `/htbin`.
+    #[must_use]
+    pub fn python() -> Cgi {
+        Cgi { directories: vec!["/cgi-bin".into(), "/htbin".into()], ..Cgi::default() }
+    }
+}
+
+/// What becomes of a chunked request body that is meant for a script.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Chunked {
+    /// It is kept in a temporary file until its length is known, within `limits.body`.
+    #[default]
+    Spool,
+    /// 411.
+    Refuse,
 }
 
 /// Bounds on what one connection may make the server hold. Sizes are in bytes.
@@ -55,6 +104,10 @@ pub struct Limits {
     pub output: usize,
     /// Parts of one `multipart/byteranges` answer; more: the whole representation. Default 16.
     pub ranges: usize,
+    /// The head of a script's answer; longer: 502. Default 65,536.
+    pub script_head: usize,
+    /// Local redirects (RFC 3875 section 6.2.2) for one request; more: 502. Default 10.
+    pub redirects: u8,
 }
 
 impl Default for Limits {
@@ -73,6 +126,8 @@ impl Default for Limits {
             listing: 64 << 20,
             output: 65_536,
             ranges: 16,
+            script_head: 65_536,
+            redirects: 10,
         }
     }
 }
@@ -94,6 +149,13 @@ pub struct Timeouts {
     pub linger_silence: u64,
     /// The whole time that a closing connection is still read; close. Default 30,000.
     pub linger: u64,
+    /// The whole time that a script may run; then SIGTERM, and 504 or cut. Default 300,000.
+    pub script: u64,
+    /// Between SIGTERM and SIGKILL. Default 2,000.
+    pub script_grace: u64,
+    /// How long a script may be silent for a peer that has half-closed, and may have gone away
+    /// altogether: TCP does not tell which. Then it is ended, and the connection cut. Default 2,000.
+    pub script_silence: u64,
 }
 
 impl Default for Timeouts {
@@ -105,6 +167,9 @@ impl Default for Timeouts {
             write: Pace { silence: 120_000, grace: 120_000, rate: 256 },
             linger_silence: 2_000,
             linger: 30_000,
+            script: 300_000,
+            script_grace: 2_000,
+            script_silence: 2_000,
         }
     }
 }

@@ -5,11 +5,12 @@
 //! step that is due, or moving on to where a step is due.
 
 use crate::buffers::Buffers;
+use crate::cgi::{self, Cgi};
 use crate::config::Protocol;
 use crate::context::{Context, Peer, Tick};
 use crate::entry::Entry;
 use crate::error::{After, Violation};
-use crate::exchange::{ALLOW, Answering, Cut, Exchange, FilePart};
+use crate::exchange::{Answering, Cut, Exchange, FilePart, Relay};
 use crate::files::{Deed, Files};
 use crate::handler::Call;
 use crate::input::{Fault, Input};
@@ -36,6 +37,7 @@ pub struct Connection {
     pub(crate) task: Task,
     exchange: Exchange,
     file: FilePart,
+    pub(crate) relay: Relay,
     awaited: Awaited,
     /// Since the socket took no more, until all is sent.
     stalled: Option<Progress>,
@@ -84,6 +86,7 @@ impl Resting {
             task: Task::None,
             exchange: Exchange::default(),
             file: FilePart::default(),
+            relay: Relay::default(),
             awaited: Awaited::Request { since: self.since },
             stalled: None,
             sent: 0,
@@ -123,22 +126,31 @@ enum Life {
 }
 
 /// What answers the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Task {
     None,
     Files(Files),
+    /// Boxed: a script costs far more, and a connection without one is to be small.
+    Cgi(Box<Cgi>),
     Handler(Handling),
 }
 
 /// A step that borrows nothing yet.
 enum Next {
     Send,
-    Act(Deed),
+    Feed(usize),
+    Act(Act),
     Call(Call),
     Finished,
     Wait(Wait),
     Shut,
     Close(Close),
+}
+
+/// An action that borrows nothing yet.
+enum Act {
+    Files(Deed),
+    Cgi(cgi::Deed),
 }
 
 impl Connection {
@@ -161,11 +173,12 @@ impl Connection {
             Input::Sent(n) => self.sent += n,
             Input::Blocked => self.notes.blocked = true,
             Input::Writable => self.notes.blocked = false,
-            Input::Done(ticket, completion) => {
-                if let (Task::Files(files), true) = (&mut self.task, ticket.0 == self.ticket) {
-                    files.complete(completion);
-                }
-            }
+            Input::Done(ticket, completion) => match &mut self.task {
+                _ if ticket.0 != self.ticket => {}
+                Task::Files(files) => files.complete(completion),
+                Task::Cgi(cgi) => cgi.complete(&completion),
+                Task::None | Task::Handler(_) => {}
+            },
             Input::Wake => {
                 if let Some(handling) = self.handling() {
                     handling.woken = true;
@@ -174,8 +187,11 @@ impl Connection {
             Input::Broken(fault) => self.notes.fault = self.notes.fault.or(Some(fault)),
             Input::Drain => self.notes.drain = true,
             Input::Cut => self.notes.cut = true,
-            // Scripts are a later task.
-            Input::Fed(_) | Input::FeedBlocked | Input::Feedable | Input::ScriptEof => {}
+            Input::Fed(_) | Input::FeedBlocked | Input::Feedable | Input::FeedEnd | Input::ScriptEof => {
+                if let Task::Cgi(cgi) = &mut self.task {
+                    cgi.handle(&input);
+                }
+            }
         }
     }
 
@@ -183,7 +199,8 @@ impl Connection {
     /// [`Step::Wait`] or [`Step::Close`].
     ///
     /// If several steps are due, they come in this order: `Close` (only when no exchange is
-    /// unfinished), `Finished`, `Send`, `Act`, `Call`, `Shut`, `Wait`.
+    /// unfinished), `Finished`, `Send`, `Feed`, `Act`, `Call`, `Shut`, `Wait`. A script of an exchange that was
+    /// given up is killed before `Finished`.
     ///
     /// A driver that answers `Sent` for bytes which it only holds flushes them before it obeys
     /// `Wait`, `Shut` or `Close`; if the socket takes no more, it hands in [`Input::Blocked`] and
@@ -193,9 +210,14 @@ impl Connection {
     pub fn poll<'a>(&'a mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         match self.next(buf, cx) {
             Next::Send => Step::Send(self.transmit(buf)),
-            Next::Act(deed) => {
+            Next::Feed(n) => Step::Feed(&buf.input.unread()[..n]),
+            Next::Act(act) => {
                 self.ticket = self.ticket.wrapping_add(1);
-                Step::Act(Ticket(self.ticket), self.action(deed, buf))
+                let action = match act {
+                    Act::Files(deed) => self.action(deed, buf),
+                    Act::Cgi(deed) => self.cgi_action(deed, buf, cx),
+                };
+                Step::Act(Ticket(self.ticket), action)
             }
             Next::Call(call) => Step::Call(call),
             Next::Finished => Step::Finished(self.entry(buf)),
@@ -236,7 +258,9 @@ impl Connection {
     // What was noted.
 
     fn absorb(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+        let sent = self.sent > 0;
         self.absorb_sent(buf, cx.now.tick);
+        self.absorb_script(buf, sent, cx.now.tick);
         if std::mem::take(&mut self.notes.finished) {
             self.begin_anew(buf);
         }
@@ -264,6 +288,7 @@ impl Connection {
             let of_file = (sent - formatted).min(self.file.left);
             self.file.offset += of_file;
             self.file.left -= of_file;
+            self.absorb_relayed(sent - formatted - of_file, buf);
             let of_head = u64::from(self.exchange.head_left).min(sent);
             self.exchange.head_left -= u32::try_from(of_head).expect("no more than there is");
             self.exchange.body_sent += sent - of_head;
@@ -280,6 +305,14 @@ impl Connection {
             // A handler may take its time; what files send is always there at once.
             self.stalled = None;
         }
+    }
+
+    fn absorb_relayed(&mut self, sent: u64, buf: &mut Buffers) {
+        let of_script = u64::from(self.relay.left).min(sent);
+        let of_tail = u64::from(self.relay.tail).min(sent - of_script);
+        buf.script.consume(of_script as usize);
+        self.relay.left -= of_script as u32;
+        self.relay.tail -= of_tail as u8;
     }
 
     fn absorb_arrived(&mut self, buf: &Buffers, now: Tick) {
@@ -305,6 +338,10 @@ impl Connection {
             buf.output.keep(self.exchange.interim_left as usize);
             self.exchange.head_left = self.exchange.interim_left;
             self.give_up_body();
+            if let Task::Cgi(cgi) = &mut self.task {
+                cgi.abandon();
+                self.end_cgi();
+            }
             self.answering(buf, cx).error(Status::INTERNAL_SERVER_ERROR, "Internal Server Error");
         } else {
             self.cut(Cut::Fault(fault), Close::Broken, buf);
@@ -312,7 +349,7 @@ impl Connection {
     }
 
     /// Gives up what is under way.
-    fn cut(&mut self, why: Cut, close: Close, buf: &mut Buffers) {
+    pub(crate) fn cut(&mut self, why: Cut, close: Close, buf: &mut Buffers) {
         if let Life::Close(_) = self.life {
             // Bytes that the driver still holds are given up too.
             self.notes.blocked = false;
@@ -326,6 +363,7 @@ impl Connection {
         }
         buf.output.clear();
         self.file = FilePart::default();
+        self.relay = Relay::default();
         self.notes.blocked = false;
         self.awaited = Awaited::Nothing;
         self.life = Life::Ending(close);
@@ -344,6 +382,9 @@ impl Connection {
                 Awaited::End(_) => self.life = Life::Close(Close::Timeout),
             }
         }
+        if self.life == Life::Open {
+            self.fire_script_timer(buf, cx);
+        }
         let too_slow = |stalled: &Progress| stalled.deadline(&timeouts.write) <= now;
         if self.notes.blocked && self.stalled.as_ref().is_some_and(too_slow) {
             self.cut(Cut::Slow, Close::Timeout, buf);
@@ -357,6 +398,14 @@ impl Connection {
             return Some(Next::Close(close));
         }
         if self.exchange.open && self.has_ended(buf) {
+            if let Task::Cgi(cgi) = &mut self.task {
+                if self.exchange.cut.is_some() {
+                    cgi.abandon();
+                }
+                if let Some(kill) = cgi.take_kill() {
+                    return Some(Next::Act(Act::Cgi(kill)));
+                }
+            }
             if let Some(call) = self.take_call(buf, true) {
                 return Some(Next::Call(call));
             }
@@ -366,10 +415,14 @@ impl Connection {
         if self.has_unsent(buf) && !self.notes.blocked {
             return Some(Next::Send);
         }
-        if let Task::Files(files) = &mut self.task
-            && let Some(deed) = files.take_deed()
-        {
-            return Some(Next::Act(deed));
+        let act = match &mut self.task {
+            Task::Files(files) => files.take_deed().map(Act::Files),
+            Task::Cgi(cgi) if cgi.offered() > 0 && self.cycle.is_answering() => return Some(Next::Feed(cgi.offered())),
+            Task::Cgi(cgi) => cgi.take_deed().map(Act::Cgi),
+            Task::None | Task::Handler(_) => None,
+        };
+        if let Some(act) = act {
+            return Some(Next::Act(act));
         }
         if let Some(call) = self.take_call(buf, false) {
             return Some(Next::Call(call));
@@ -394,15 +447,19 @@ impl Connection {
         }
     }
 
-    fn has_unsent(&self, buf: &Buffers) -> bool {
-        self.file.left > 0 || !buf.output.unsent().is_empty()
+    pub(crate) fn has_unsent(&self, buf: &Buffers) -> bool {
+        self.file.left > 0 || self.relay != Relay::default() || !buf.output.unsent().is_empty()
     }
 
     fn transmit<'a>(&self, buf: &'a Buffers) -> Transmit<'a> {
         let FilePart { offset, left: len } = self.file;
-        let body = if len > 0 { Body::File { offset, len } } else { Body::None };
+        let body = match self.relay.left as usize {
+            _ if len > 0 => Body::File { offset, len },
+            0 => Body::None,
+            relayed => Body::Bytes(&buf.script.unread()[..relayed]),
+        };
         let more = matches!(&self.task, Task::Files(files) if !files.is_written());
-        Transmit { head: buf.output.unsent(), body, tail: &[], more }
+        Transmit { head: buf.output.unsent(), body, tail: self.relay.tail(), more }
     }
 
     fn action<'a>(&self, deed: Deed, buf: &'a mut Buffers) -> Action<'a> {
@@ -416,7 +473,11 @@ impl Connection {
     fn entry<'a>(&self, buf: &'a Buffers) -> Entry<'a> {
         Entry {
             peer: self.peer,
-            line: buf.head.line.of_bytes(buf.input.head()),
+            line: if buf.moved.is_empty() {
+                buf.head.line.of_bytes(buf.input.head())
+            } else {
+                first_line(buf.input.head())
+            },
             status: self.exchange.status.map_or(0, Status::code),
             sent: self.exchange.body_sent,
             error: self.exchange.is_error.then_some(buf.message.as_slice()),
@@ -427,6 +488,7 @@ impl Connection {
     /// After `Finished`: the next exchange, or the end.
     fn begin_anew(&mut self, buf: &mut Buffers) {
         buf.input.unpin();
+        buf.moved.clear();
         let exchange = std::mem::take(&mut self.exchange);
         self.task = Task::None;
         if !self.notes.blocked {
@@ -466,6 +528,7 @@ impl Connection {
             Life::Lingering => self.linger(buf, cx),
             // Until the driver is rid of what it holds, no further request is begun.
             Life::Open if self.cycle.outbound == Outbound::Idle => !self.notes.blocked && self.read_head(buf, cx),
+            Life::Open if matches!(self.task, Task::Cgi(_)) => self.advance_cgi(buf, cx) || self.drain(buf, cx),
             Life::Open => self.answer(buf, cx) || self.drain(buf, cx) || self.find_body(buf, cx),
         }
     }
@@ -540,7 +603,7 @@ impl Connection {
         let request = Request { head: &buf.head, bytes: buf.input.head(), peer: self.peer };
         match cx.site.route(&request) {
             Route::Handler => self.task = Task::Handler(Handling::default()),
-            Route::Files => self.serve_files(buf, cx),
+            Route::Files => self.serve(buf, cx),
         }
     }
 
@@ -582,21 +645,22 @@ impl Connection {
         }
     }
 
-    /// Lets the files answer, which want no body. A small one is read first, so that the answer
-    /// does not depend on how much of it has come; a large one ends the connection.
-    fn serve_files(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+    /// Lets a script answer, or the files, which want no body. A small one is read first, so that the
+    /// answer does not depend on how much of it has come; a large one ends the connection.
+    pub(crate) fn serve(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         self.task = Task::None;
-        if let Inbound::Body(decoder) = self.cycle.inbound {
-            // A peer that waits for 100 gets its final answer instead; whether it then sends the
-            // body is its choice (RFC 9110 section 10.1.1), so the connection cannot go on.
-            if self.exchange.continue_due || decoder.at_least() > cx.config.limits.drain {
-                self.give_up_body();
-            } else {
-                self.exchange.unwanted = true;
-                return;
-            }
-        }
         let (method, name) = (buf.head.method, buf.head.method_name);
+        let script = self.find_cgi(buf, cx).unwrap_or_default();
+        self.exchange.is_script = script.is_some();
+        let script = script.filter(|_| matches!(method, Method::Get | Method::Head | Method::Post));
+        // The body of a request that was redirected here has had its reader.
+        let is_wanted = script.is_some() && buf.moved.is_empty();
+        if !is_wanted && !self.settle_body(cx) {
+            return;
+        }
+        if let Some(from) = script {
+            return self.start_cgi(from, cx);
+        }
         let mut answer = self.answering(buf, cx);
         match method {
             Method::Get | Method::Head => {
@@ -604,15 +668,34 @@ impl Connection {
                     self.task = Task::Files(files);
                 }
             }
-            Method::Options => answer.empty(Status::NO_CONTENT, |head| {
-                head.field("Allow", ALLOW);
-            }),
-            Method::Connect | Method::Other => answer.refuse(Violation::UnsupportedMethod, name),
+            Method::Options => {
+                let allow = answer.allow();
+                answer.empty(Status::NO_CONTENT, |head| {
+                    head.field("Allow", allow);
+                });
+            }
+            Method::Post if !cx.config.cgi.directories.is_empty() => {
+                answer.refuse(Violation::PostToFile, Span::default());
+            }
+            Method::Post | Method::Connect | Method::Other => answer.refuse(Violation::UnsupportedMethod, name),
         }
     }
 
+    /// Whether a body that nobody wants stands no longer in the way of an answer.
+    pub(crate) fn settle_body(&mut self, cx: &Context<'_>) -> bool {
+        let Inbound::Body(decoder) = self.cycle.inbound else { return true };
+        // A peer that waits for 100 gets its final answer instead; whether it then sends the body is its
+        // choice (RFC 9110 section 10.1.1), so the connection cannot go on.
+        if self.exchange.continue_due || decoder.at_least() > cx.config.limits.drain {
+            self.give_up_body();
+            return true;
+        }
+        self.exchange.unwanted = true;
+        false
+    }
+
     /// What is left of the body is not read, and the connection ends behind the answer.
-    fn give_up_body(&mut self) {
+    pub(crate) fn give_up_body(&mut self) {
         self.exchange.keep_alive = false;
         self.exchange.unwanted = false;
         self.cycle.close_inbound();
@@ -643,8 +726,13 @@ impl Connection {
         self.give_up_body();
         match self.cycle.outbound {
             Outbound::Owed => {
-                if let Task::Files(_) = self.task {
-                    self.task = Task::None;
+                match &mut self.task {
+                    Task::Files(_) => self.task = Task::None,
+                    Task::Cgi(cgi) => {
+                        cgi.abandon();
+                        self.end_cgi();
+                    }
+                    Task::None | Task::Handler(_) => {}
                 }
                 self.answering(buf, cx).refuse(violation, Span::default());
             }
@@ -669,12 +757,12 @@ impl Connection {
                 moved
             }
             Task::Handler(Handling { passed: true, .. }) => {
-                self.serve_files(buf, cx);
+                self.serve(buf, cx);
                 true
             }
-            Task::Handler(_) => false,
+            Task::Handler(_) | Task::Cgi(_) => false,
             Task::None if self.cycle.outbound == Outbound::Owed => {
-                self.serve_files(buf, cx);
+                self.serve(buf, cx);
                 true
             }
             Task::None => false,
@@ -734,19 +822,26 @@ impl Connection {
             Some(stalled) if self.notes.blocked => Some(stalled.deadline(&cx.config.timeouts.write)),
             _ => None,
         };
-        let deadline = match (self.awaited.deadline(&cx.config.timeouts), write_deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let script_deadline = match &self.task {
+            Task::Cgi(cgi) if self.life == Life::Open => cgi.deadline(self.notes.eof, cx),
+            _ => None,
         };
+        let deadlines = [self.awaited.deadline(&cx.config.timeouts), write_deadline, script_deadline];
+        let deadline = deadlines.into_iter().flatten().min();
         // Invariant: a driver that polls at the deadline makes progress.
         assert!(deadline.is_none_or(|deadline| deadline > now), "a deadline that does not advance: {self:?}");
         let need = Need {
             read,
             write: self.notes.blocked,
-            completion: matches!(&self.task, Task::Files(files) if files.is_waiting()),
+            script_read: self.hears_script(buf, cx),
+            script_write: matches!(&self.task, Task::Cgi(cgi) if cgi.is_full()) && self.cycle.is_answering(),
+            completion: match &self.task {
+                Task::Files(files) => files.is_waiting(),
+                Task::Cgi(cgi) => cgi.is_waiting(),
+                Task::None | Task::Handler(_) => false,
+            },
             handler: matches!(&self.task, Task::Handler(_))
                 && matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)),
-            ..Need::default()
         };
         Wait { need, deadline, idle }
     }
@@ -773,6 +868,10 @@ impl Connection {
             _ => Awaited::Nothing,
         };
         self.awaited = next;
+        if let (Task::Cgi(_), Life::Open, Awaited::Nothing, false) = (&self.task, self.life, next, self.notes.eof) {
+            // Nothing is awaited of the peer, but it may go away, and its script is not to run for nobody.
+            return (buf.input.make_room(0), idle);
+        }
         let read = next != Awaited::Nothing && !self.notes.eof;
         if read {
             let room = buf.input.make_room(cx.config.limits.head.saturating_add(1));
@@ -784,8 +883,15 @@ impl Connection {
     fn wants_body(&self, outbound: Outbound) -> bool {
         match &self.task {
             Task::Handler(handling) => handling.wants_body || matches!(outbound, Outbound::Done),
+            Task::Cgi(cgi) if cgi.wants_body() && self.cycle.is_answering() => true,
             _ => self.exchange.unwanted || matches!(outbound, Outbound::Done),
         }
+    }
+
+    /// Whether the script is to be read from: what it said before is on its way, and there is room.
+    fn hears_script(&self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let hears = matches!(&self.task, Task::Cgi(cgi) if cgi.is_heard());
+        hears && !self.has_unsent(buf) && buf.script.make_room(cx.config.limits.script_head)
     }
 
     pub(crate) fn answering<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> Answering<'t> {
@@ -810,6 +916,11 @@ impl Connection {
     pub(crate) fn exchange_mut(&mut self) -> &mut Exchange {
         &mut self.exchange
     }
+}
+
+/// The first line of a head, without its end.
+fn first_line(head: &[u8]) -> &[u8] {
+    &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())]
 }
 
 /// Whether a request is a HEAD, even where its line is not right.

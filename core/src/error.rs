@@ -108,6 +108,10 @@ violations! {
     UnknownExpectation => EXPECTATION_FAILED, GoOn, None;
     /// A method that nothing here answers (RFC 9110 section 9.1).
     UnsupportedMethod => NOT_IMPLEMENTED, GoOn, Some("Unsupported method ({})");
+    /// A POST to something that is no script, where there are scripts.
+    PostToFile => NOT_IMPLEMENTED, GoOn, Some("Can only POST to CGI scripts");
+    /// A chunked body for a script, where such bodies are not kept (RFC 9110 section 15.5.12).
+    LengthRequired => LENGTH_REQUIRED, Close, None;
     /// A target whose path holds an encoded NUL.
     NulInPath => BAD_REQUEST, GoOn, Some("Bad request path: encoded NUL");
 }
@@ -117,16 +121,25 @@ pub(crate) fn write_message(violation: Violation, text: &[u8], out: &mut Vec<u8>
     let (status, _, message) = violation.row();
     let message = message.unwrap_or_else(|| status.phrase());
     match message.split_once("{}") {
-        None => out.extend_from_slice(message.as_bytes()),
-        Some((before, after)) => {
+        Some((before, after)) if violation == Violation::UnsupportedVersion => {
             out.extend_from_slice(before.as_bytes());
-            if violation == Violation::UnsupportedVersion {
-                out.extend_from_slice(text);
-            } else {
-                quote(out, text);
-            }
+            out.extend_from_slice(text);
             out.extend_from_slice(after.as_bytes());
         }
+        _ => fill(message, text, out),
+    }
+}
+
+/// Appends a message, `text` quoted in the place of `{}`.
+pub(crate) fn fill(message: &str, text: &[u8], out: &mut Vec<u8>) {
+    let (before, after) = match message.split_once("{}") {
+        Some((before, after)) => (before, Some(after)),
+        None => (message, None),
+    };
+    out.extend_from_slice(before.as_bytes());
+    if let Some(after) = after {
+        quote(out, text);
+        out.extend_from_slice(after.as_bytes());
     }
 }
 

@@ -2,6 +2,7 @@
 //! of their own (refusals, redirects, `OPTIONS`).
 
 use crate::buffers::Buffers;
+use crate::cgi;
 use crate::config::Protocol;
 use crate::context::{Context, Peer};
 use crate::error::{After, Violation, write_message};
@@ -48,6 +49,10 @@ pub(crate) struct Exchange {
     pub(crate) drained: u64,
     /// The peer waits for `100 Continue` before it sends its body.
     pub(crate) continue_due: bool,
+    /// Local redirects so far.
+    pub(crate) redirects: u8,
+    /// The target means a script.
+    pub(crate) is_script: bool,
     /// Why the answer was cut short.
     pub(crate) cut: Option<Cut>,
 }
@@ -59,6 +64,9 @@ pub(crate) enum Cut {
     Body,
     Slow,
     Shutdown,
+    Gone,
+    ScriptSlow,
+    ScriptShort,
 }
 
 impl Cut {
@@ -72,6 +80,9 @@ impl Cut {
             Cut::Body => "the request's body broke off",
             Cut::Slow => "the peer was too slow",
             Cut::Shutdown => "the server shut down",
+            Cut::Gone => "the peer seems to have gone away",
+            Cut::ScriptSlow => "the script took too long",
+            Cut::ScriptShort => "the script ended before the length it announced",
         }
     }
 }
@@ -81,6 +92,23 @@ impl Cut {
 pub(crate) struct FilePart {
     pub(crate) offset: u64,
     pub(crate) left: u64,
+}
+
+/// Bytes of a script that are to be sent from where they lie, and what follows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Relay {
+    pub(crate) left: u32,
+    /// How much of [`Relay::TAIL`] is still to come.
+    pub(crate) tail: u8,
+}
+
+impl Relay {
+    /// What ends a chunk.
+    pub(crate) const TAIL: &'static [u8] = b"\r\n";
+
+    pub(crate) fn tail(&self) -> &'static [u8] {
+        &Self::TAIL[Self::TAIL.len() - usize::from(self.tail)..]
+    }
 }
 
 /// What an error page says beside its status and message.
@@ -104,7 +132,7 @@ pub(crate) struct Answering<'t> {
 
 impl Answering<'_> {
     pub(crate) fn request(&self) -> Request<'_> {
-        Request { head: &self.buf.head, bytes: self.buf.input.head(), peer: self.peer }
+        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer }
     }
 
     /// Writes a head: status line, Server, Date, what `fields` writes, what the site adds, and
@@ -116,7 +144,7 @@ impl Answering<'_> {
         // (RFC 9112 section 6.3): the connection ends it.
         self.exchange.keep_alive &= status != Status::RESET_CONTENT;
         let connection = self.connection();
-        let Buffers { output, input, head: parsed, .. } = &mut *self.buf;
+        let Buffers { output, input, moved, head: parsed, .. } = &mut *self.buf;
         let start = output.bytes.len();
         let mut head = HeadOut::start(self.cx.config, status, reason, &mut output.bytes);
         head.field("Server", self.cx.site.server().as_bytes()).field("Date", self.cx.now.date());
@@ -125,7 +153,8 @@ impl Answering<'_> {
         }
         fields(&mut head);
         if self.exchange.parsed {
-            let request = Request { head: parsed, bytes: input.head(), peer: self.peer };
+            let bytes = if moved.is_empty() { input.head() } else { moved };
+            let request = Request { head: parsed, bytes, peer: self.peer };
             self.cx.site.fields(&request, status, &mut Fields::new(head.raw()));
         }
         if let (false, Some(value)) = (self.exchange.is_error, connection) {
@@ -163,20 +192,39 @@ impl Answering<'_> {
     /// Refuses the request for what the peer did; the message quotes `text`, a part of the head.
     pub(crate) fn refuse(&mut self, violation: Violation, text: Span) {
         let (status, after, message) = violation.row();
-        let Buffers { message: out, input, .. } = &mut *self.buf;
+        let mut out = std::mem::take(&mut self.buf.message);
         out.clear();
-        write_message(violation, text.of_bytes(input.head()), out);
+        write_message(violation, text.of_bytes(self.buf.head_bytes()), &mut out);
+        self.buf.message = out;
         if after == After::Close {
             self.exchange.keep_alive = false;
             self.cycle.close_inbound();
         }
+        let allow = self.allow();
         // What the peer wrote is quoted on the page, never in the status line.
         let page = Page { quotes_peer: message.is_some_and(|text| text.contains("{}")), ..Page::default() };
         self.error_page(status, &page, |head| {
-            if violation == Violation::UnsupportedMethod {
-                head.field("Allow", ALLOW);
+            if matches!(violation, Violation::UnsupportedMethod | Violation::PostToFile) {
+                head.field("Allow", allow);
             }
         });
+    }
+
+    /// The methods that the target has.
+    pub(crate) fn allow(&self) -> &'static [u8] {
+        if self.exchange.is_script { cgi::ALLOW } else { ALLOW }
+    }
+
+    /// How a body is framed whose length is known, or is not.
+    pub(crate) fn framing(&mut self, length: Option<u64>) -> Encoder {
+        match length {
+            Some(length) => Encoder::Length(length),
+            None if self.exchange.is_11 && self.cx.config.protocol == Protocol::Http11 => Encoder::Chunked,
+            None => {
+                self.exchange.keep_alive = false;
+                Encoder::Close
+            }
+        }
     }
 
     /// Answers with an error page.

@@ -3,7 +3,7 @@
 use crate::step::Ticket;
 
 /// Something that happened. Bytes from the peer are no input of their own: they are written to
-/// [`Window::spare`](crate::Window::spare) and committed.
+/// [`Window::spare`](crate::Window::spare) and committed; bytes from a script likewise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The peer has half-closed: nothing more will arrive.
@@ -20,7 +20,9 @@ pub enum Input {
     Writable,
     /// The script takes bytes again.
     Feedable,
-    /// The script has closed its output.
+    /// The script takes no more at all: it has closed its input or is gone, or the disk is full.
+    FeedEnd,
+    /// The script's output is complete: it has closed it, or it has ended and nothing is left to read.
     ScriptEof,
     /// An action is done. A ticket that is not the latest one is ignored.
     Done(Ticket, Completion),
@@ -56,6 +58,47 @@ pub enum Completion {
     Opened(Result<Opened, FsError>),
     /// Of `List`.
     Listed(Result<Listed, FsError>),
+    /// Of `Find`.
+    Found(Result<Found, FsError>),
+    /// Of `Spool`.
+    Spooled(Result<(), FsError>),
+    /// Of `Spawn`.
+    Spawned(Result<(), SpawnError>),
+}
+
+/// What a path leads to below a directory of scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// How much of the path names the script; what is left is `PATH_INFO`.
+    pub len: usize,
+    /// What stands there.
+    pub what: ScriptFile,
+}
+
+/// What stands where a script should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptFile {
+    /// A regular file that may be executed.
+    Runnable,
+    /// Nothing.
+    Missing,
+    /// A directory, or something that is no file.
+    NotPlain,
+    /// A regular file that may not be executed.
+    NotExecutable,
+}
+
+/// Why a script does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnError {
+    /// As many scripts run as may: try again later.
+    Busy,
+    /// Out of descriptors, processes or memory: try again later.
+    Exhausted,
+    /// The system does not permit it, or privileges could not be given up.
+    Denied,
+    /// The system cannot execute it, for instance because its interpreter is missing.
+    Failed,
 }
 
 /// What was opened.

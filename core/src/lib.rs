@@ -22,6 +22,7 @@
 //! frontends).
 
 mod buffers;
+mod cgi;
 mod config;
 mod connection;
 mod context;
@@ -45,18 +46,19 @@ pub mod transcript;
 mod wire;
 
 pub use buffers::{Buffers, Window};
-pub use config::{Config, Limits, Pace, Protocol, Timeouts};
+pub use cgi::{collapse_path, is_cgi};
+pub use config::{Cgi, Chunked, Config, Limits, Pace, Protocol, Timeouts};
 pub use connection::{Connection, Resting};
 pub use context::{Context, Now, Peer, Tick, Wall};
 pub use entry::{Entry, scrub};
 pub use error::{After, Violation};
 pub use files::{EntryKind, Forbidden, Listing, listing_row, media_type, translate};
 pub use handler::{Call, Handler};
-pub use input::{Completion, Fault, FsError, Input, Kind, Listed, Opened};
+pub use input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile, SpawnError};
 pub use page::{ErrorPage, escape, write as write_error_page};
 pub use reply::{Fields, HeadWriter, Misuse, Received, Reply};
 pub use request::Request;
 pub use site::{Plain, Route, Site};
 pub use status::Status;
-pub use step::{Action, Body, Close, Need, Step, Ticket, Transmit, Wait};
+pub use step::{Action, Body, Close, Need, Script, ScriptInput, Step, Ticket, Transmit, Wait};
 pub use wire::{COUPLING, INBOUND, OUTBOUND, Transition};

@@ -86,7 +86,7 @@ impl Reply<'_> {
     /// The request.
     #[must_use]
     pub fn request(&self) -> Request<'_> {
-        Request { head: &self.buf.head, bytes: self.buf.input.head(), peer: self.connection.peer() }
+        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.connection.peer() }
     }
 
     /// Begins the answer. The head goes out with the first of its body.
@@ -156,8 +156,10 @@ impl Reply<'_> {
 
     /// What has come of the request's body.
     pub fn receive(&mut self) -> Received<'_> {
-        if let Inbound::Body(_) = self.connection.cycle().inbound {
-            self.connection.send_continue(self.buf, self.cx);
+        if let Inbound::Body(_) = self.connection.cycle().inbound
+            && self.connection.may_continue(self.buf, self.cx)
+        {
+            self.connection.send_continue(self.buf);
         }
         match (self.connection.body_available(self.buf, self.cx), self.connection.cycle().inbound) {
             (0, Inbound::Body(_)) => {
@@ -235,28 +237,11 @@ impl HeadWriter<'_> {
 
     /// Ends the head.
     pub fn send(mut self) -> Result<(), Misuse> {
-        let exchange = &mut *self.answer.exchange;
-        let (encoder, bodiless) = match (self.length, exchange.is_11) {
-            _ if self.status.is_bodiless() => (Encoder::None, true),
-            (Some(length), _) => (Encoder::Length(length), false),
-            (None, true) if self.answer.cx.config.protocol == crate::Protocol::Http11 => (Encoder::Chunked, false),
-            (None, _) => {
-                exchange.keep_alive = false;
-                (Encoder::Close, false)
-            }
-        };
-        let (fields, length) = (&self.fields, self.length);
+        let encoder = if self.status.is_bodiless() { Encoder::None } else { self.answer.framing(self.length) };
+        let fields = &self.fields;
         self.answer.head(self.status, None, |head| {
             head.raw().extend_from_slice(fields);
-            match encoder {
-                Encoder::Length(_) if !bodiless => {
-                    head.number("Content-Length", length.unwrap_or_default());
-                }
-                Encoder::Chunked => {
-                    head.field("Transfer-Encoding", b"chunked");
-                }
-                _ => {}
-            }
+            head.framing(encoder);
         });
         self.answer.body(encoder);
         Ok(())
@@ -279,7 +264,7 @@ impl<'o> Fields<'o> {
     /// Adds a field.
     pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
         let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
-        if !name_fits || value.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+        if !name_fits || !is_field_value(value) {
             return Err(Misuse::Field);
         }
         if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
@@ -293,30 +278,41 @@ impl<'o> Fields<'o> {
     }
 }
 
+/// Whether a value holds nothing that ends a line or that no value may hold (RFC 9110 section 5.5).
+pub(crate) fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
+}
+
 impl Connection {
-    /// The interim answer that lets a waiting peer send its body (RFC 9110 section 10.1.1).
-    pub(crate) fn send_continue(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+    /// Whether the body is welcome that a peer waits to send (RFC 9110 section 10.1.1). If it is not,
+    /// that is the answer.
+    pub(crate) fn may_continue(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let peer = self.peer();
         let exchange = self.exchange_mut();
-        if !std::mem::take(&mut exchange.continue_due) || exchange.status.is_some() {
-            return;
+        if !exchange.continue_due || exchange.status.is_some() {
+            return true;
         }
-        let request = Request { head: &buf.head, bytes: buf.input.head(), peer: self.peer() };
-        match cx.site.expect_continue(&request) {
-            Ok(()) => {
-                const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-                buf.output.bytes.extend_from_slice(INTERIM);
-                self.exchange_mut().head_left += INTERIM.len() as u32;
-                self.exchange_mut().interim_left = INTERIM.len() as u32;
-            }
-            Err(status) => {
-                self.exchange_mut().keep_alive = false;
-                let mut answer = self.answering(buf, cx);
-                if status == Status::EXPECTATION_FAILED {
-                    answer.refuse(Violation::UnknownExpectation, wire::Span::default());
-                } else {
-                    answer.error(status, status.phrase());
-                }
-            }
+        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer };
+        let Err(status) = cx.site.expect_continue(&request) else { return true };
+        exchange.continue_due = false;
+        exchange.keep_alive = false;
+        let mut answer = self.answering(buf, cx);
+        if status == Status::EXPECTATION_FAILED {
+            answer.refuse(Violation::UnknownExpectation, wire::Span::default());
+        } else {
+            answer.error(status, status.phrase());
+        }
+        false
+    }
+
+    /// The interim answer that lets a waiting peer send its body.
+    pub(crate) fn send_continue(&mut self, buf: &mut Buffers) {
+        const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let exchange = self.exchange_mut();
+        if exchange.status.is_none() && std::mem::take(&mut exchange.continue_due) {
+            buf.output.bytes.extend_from_slice(INTERIM);
+            exchange.head_left += INTERIM.len() as u32;
+            exchange.interim_left = INTERIM.len() as u32;
         }
     }
 }

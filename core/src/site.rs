@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use crate::cgi;
 use crate::files::{self, EntryKind};
 use crate::page::{self, ErrorPage};
 use crate::reply::Fields;
@@ -12,7 +13,7 @@ use crate::status::Status;
 /// Who answers a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
-    /// The files below the root.
+    /// The files below the root, and the scripts, if there are any.
     #[default]
     Files,
     /// The embedder's handler.
@@ -58,6 +59,14 @@ pub trait Site {
     fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
         let _ = request;
         Ok(())
+    }
+
+    /// The length of the directory of scripts that a collapsed path begins with, `None` for a path that
+    /// means no script (Python's `is_cgi`). `path` is that of [`collapse_path`](crate::collapse_path), `directories`
+    /// are those of the [`Cgi`](crate::Cgi) in the configuration. Whatever is no script is a file, and its text is
+    /// sent to whoever asks.
+    fn is_cgi(&self, path: &[u8], directories: &[String]) -> Option<usize> {
+        cgi::is_cgi(path, directories)
     }
 
     /// Writes the page of an error (Python's `error_message_format`).

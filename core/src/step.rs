@@ -11,9 +11,10 @@ use crate::handler::Call;
 pub enum Step<'a> {
     /// Send to the socket; answer with `Sent`, `Blocked` or `Broken`.
     Send(Transmit<'a>),
-    /// Write to the script's input; answer with `Fed` or `FeedBlocked`.
+    /// Write to the script's input, or to the file that `Spool` made; answer with `Fed`, `FeedBlocked`
+    /// or `FeedEnd`.
     Feed(&'a [u8]),
-    /// Do something with the file system or a process; answer with `Done(ticket, ..)`.
+    /// Do something with the file system or a process; answer with `Done(ticket, ..)` unless it has no answer.
     Act(Ticket, Action<'a>),
     /// Call the handler with this and the connection's [`Reply`](crate::Reply).
     Call(Call),
@@ -106,6 +107,83 @@ pub enum Action<'a> {
         /// Where they go.
         into: &'a mut Listing,
     },
+    /// Find the script that a path leads to: descend while components are directories; the first
+    /// one that is not is the script, or nothing at all. Nothing is opened for good.
+    Find {
+        /// The path below the root, resolved; it may end with a slash.
+        path: &'a [u8],
+        /// Where the first component to look at begins; what stands before it is a directory or nothing.
+        from: usize,
+    },
+    /// Make a temporary file without a name. What `Feed` brings goes there, and the script that is
+    /// spawned next reads it.
+    Spool,
+    /// Run a script, and hold what it takes until `Finished` or until another one is run.
+    Spawn(Script<'a>),
+    /// The whole body has been fed: close the script's input. Has no answer.
+    EndInput,
+    /// End the script and its children: SIGTERM, and SIGKILL after the script's `grace`. Has no answer.
+    Kill,
+}
+
+/// A script to be run (RFC 3875).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Script<'a> {
+    /// The path below the root, as `Find` has found it. Its directory is to be the working directory.
+    pub path: &'a [u8],
+    /// Where its input comes from.
+    pub input: ScriptInput,
+    /// Milliseconds that it may live in all. `poll` ends it in time; if its exchange ends before it
+    /// does, whoever holds the process does.
+    pub time: u64,
+    /// Milliseconds between SIGTERM and SIGKILL.
+    pub grace: u64,
+    /// The path below the root that `PATH_INFO` means: `PATH_TRANSLATED` is that path beneath the
+    /// root's own. May end with a slash.
+    pub translated: Option<&'a [u8]>,
+    pub(crate) arguments: &'a [u8],
+    pub(crate) environment: &'a [u8],
+}
+
+impl<'a> Script<'a> {
+    /// `arguments` and `environment` hold items that each end with NUL.
+    pub(crate) fn new(path: &'a [u8], arguments: &'a [u8], environment: &'a [u8]) -> Script<'a> {
+        Script { path, input: ScriptInput::Empty, time: 0, grace: 0, translated: None, arguments, environment }
+    }
+
+    /// The arguments behind the script's own name (RFC 3875 section 4.4).
+    pub fn arguments(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        items(self.arguments)
+    }
+
+    /// The meta-variables (RFC 3875 section 4.1), name and value, but for `PATH_TRANSLATED`.
+    pub fn environment(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        items(self.environment).map(|item| {
+            let equals = memchr::memchr(b'=', item).unwrap_or(item.len());
+            (&item[..equals], item.get(equals + 1..).unwrap_or_default())
+        })
+    }
+}
+
+impl std::fmt::Debug for Script<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Script({}, {:?})", self.path.escape_ascii(), self.input)
+    }
+}
+
+fn items(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|&byte| byte == 0).map(|item| item.strip_suffix(b"\0").unwrap_or(item))
+}
+
+/// Where a script's input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptInput {
+    /// There is none.
+    Empty,
+    /// From `Feed`, as it arrives.
+    Piped,
+    /// From the file that `Spool` made, from its start.
+    Spooled,
 }
 
 /// What the connection waits for.
@@ -126,7 +204,7 @@ pub struct Need {
     pub read: bool,
     /// Room in the socket.
     pub write: bool,
-    /// Bytes from the script.
+    /// Bytes from the script, for `Buffers::script`, or the end of them.
     pub script_read: bool,
     /// Room in the script's input.
     pub script_write: bool,

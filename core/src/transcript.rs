@@ -29,8 +29,8 @@ pub use settings::Settings;
 
 use crate::files::EntryKind;
 use crate::handler::Call;
-use crate::input::{Fault, FsError, Input, Listed, Opened};
-use crate::step::{Close, Wait};
+use crate::input::{Fault, Found, FsError, Input, Listed, Opened, ScriptFile, SpawnError};
+use crate::step::{Close, ScriptInput, Wait};
 
 /// The first line of every transcript: the format and its version.
 pub const FIRST_LINE: &str = "sanserve transcript 1";
@@ -95,6 +95,42 @@ pub enum What {
         /// What the disk said; `None`: it says it later.
         answer: Option<Result<Listed, FsError>>,
     },
+    /// Input: bytes came from the script. They are read as soon as a step says so.
+    Script(Vec<u8>),
+    /// Step: find a script, and the disk's answer.
+    Find {
+        /// The path below the root.
+        path: Vec<u8>,
+        /// Where the first component to look at begins.
+        from: usize,
+        /// What the disk said; `None`: it says it later.
+        answer: Option<Result<Found, FsError>>,
+    },
+    /// Step: make a file for the body, and the disk's answer.
+    Spool {
+        /// What the disk said; `None`: it says it later.
+        answer: Option<Result<(), FsError>>,
+    },
+    /// Step: run a script, and the system's answer.
+    Spawn {
+        /// What it is told.
+        told: Told,
+        /// What the system said; `None`: it says it later.
+        answer: Option<Result<(), SpawnError>>,
+    },
+    /// Step: bytes for the script, and how it took them.
+    Feed {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// How many of them it took; `None`: all.
+        taken: Option<u64>,
+        /// And then.
+        then: FeedThen,
+    },
+    /// Step: close the script's input.
+    EndInput,
+    /// Step: kill the script.
+    Kill,
     /// Step: the handler is called.
     Call(Call),
     /// Step: an exchange is over.
@@ -154,6 +190,45 @@ pub struct Taken {
     pub bytes: Option<u64>,
     /// And then.
     pub then: Then,
+}
+
+/// What a script is told. How long it may live stands in [`Settings`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its path below the root.
+    pub path: Vec<u8>,
+    /// Where its input comes from.
+    pub input: ScriptInput,
+    /// What `PATH_TRANSLATED` is made of.
+    pub translated: Option<Vec<u8>>,
+    /// Its arguments.
+    pub arguments: Vec<Vec<u8>>,
+    /// Its environment: `NAME=VALUE`.
+    pub environment: Vec<Vec<u8>>,
+}
+
+impl From<crate::step::Script<'_>> for Told {
+    fn from(script: crate::step::Script<'_>) -> Told {
+        Told {
+            path: script.path.to_vec(),
+            input: script.input,
+            translated: script.translated.map(<[u8]>::to_vec),
+            arguments: script.arguments().map(<[u8]>::to_vec).collect(),
+            environment: script.environment().map(|(name, value)| [name, b"=", value].concat()).collect(),
+        }
+    }
+}
+
+/// What came behind the bytes that a script took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FeedThen {
+    /// The driver polls again.
+    #[default]
+    Poll,
+    /// `FeedBlocked`.
+    Blocked,
+    /// `FeedEnd`.
+    End,
 }
 
 /// What came behind the bytes that were taken.
@@ -217,7 +292,7 @@ impl What {
     /// Whether this is told to the connection; otherwise the connection tells it.
     #[must_use]
     pub fn is_input(&self) -> bool {
-        matches!(self, What::Recv(_) | What::Tick | What::Input(_))
+        matches!(self, What::Recv(_) | What::Script(_) | What::Tick | What::Input(_))
     }
 
     /// Whether both are the same kind of step.
@@ -231,8 +306,13 @@ impl What {
 
 // The tables of words: each is written once and serves reading and writing.
 
-const FAULTS: &[(&str, Fault)] =
-    &[("peer", Fault::Peer), ("file-shrank", Fault::FileShrank), ("file", Fault::File), ("handler", Fault::Handler)];
+const FAULTS: &[(&str, Fault)] = &[
+    ("peer", Fault::Peer),
+    ("file-shrank", Fault::FileShrank),
+    ("file-changed", Fault::FileChanged),
+    ("file", Fault::File),
+    ("handler", Fault::Handler),
+];
 
 const FS_ERRORS: &[(&str, FsError)] = &[
     ("not-found", FsError::NotFound),
@@ -268,7 +348,25 @@ const INPUTS: &[(&str, Input)] = &[
     ("cut", Input::Cut),
     ("feed-blocked", Input::FeedBlocked),
     ("feedable", Input::Feedable),
+    ("feed-end", Input::FeedEnd),
     ("script-eof", Input::ScriptEof),
+];
+
+const SCRIPT_FILES: &[(&str, ScriptFile)] = &[
+    ("runnable", ScriptFile::Runnable),
+    ("missing", ScriptFile::Missing),
+    ("not-plain", ScriptFile::NotPlain),
+    ("not-executable", ScriptFile::NotExecutable),
+];
+
+const SCRIPT_INPUTS: &[(&str, ScriptInput)] =
+    &[("empty", ScriptInput::Empty), ("piped", ScriptInput::Piped), ("spooled", ScriptInput::Spooled)];
+
+const SPAWN_ERRORS: &[(&str, SpawnError)] = &[
+    ("busy", SpawnError::Busy),
+    ("exhausted", SpawnError::Exhausted),
+    ("denied", SpawnError::Denied),
+    ("failed", SpawnError::Failed),
 ];
 
 const MARKS: &[(&str, EntryKind)] = &[

@@ -234,7 +234,7 @@ impl Files {
 
     /// Begins the page of a listing: its length is known before its rows are written.
     fn listing(&mut self, answer: &mut Answering<'_>) {
-        match conditional::evaluate(&answer.buf.head, answer.buf.input.head(), None) {
+        match conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), None) {
             Verdict::Perform => {}
             Verdict::NotModified => {
                 answer.empty(Status::NOT_MODIFIED, |_| {});
@@ -281,7 +281,7 @@ impl Files {
     fn file(&mut self, answer: &mut Answering<'_>) {
         self.state = State::Written;
         let validators = Validators::from(&self.opened);
-        match conditional::evaluate(&answer.buf.head, answer.buf.input.head(), Some(&validators)) {
+        match conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), Some(&validators)) {
             Verdict::Perform => {}
             Verdict::NotModified => {
                 let modified = self.validator_fields(answer);
@@ -299,16 +299,17 @@ impl Files {
 
     /// RFC 9110 section 14.2: Range means something with GET only.
     fn ranges(&self, validators: &Validators, answer: &mut Answering<'_>) -> Asked {
-        let bytes = answer.buf.input.head();
+        // Taken out, so that it can be filled while the head is read.
+        let mut ranges = std::mem::take(&mut answer.buf.ranges);
+        let bytes = answer.buf.head_bytes();
         let head = &answer.buf.head;
-        if answer.exchange.is_head || !head.has(Known::Range) {
-            return Asked::Whole;
-        }
-        let Some(value) = head.single(Known::Range, bytes) else { return Asked::Whole };
-        if !conditional::if_range(head, bytes, validators, answer.cx.now.wall) {
-            return Asked::Whole;
-        }
-        range::parse(value, self.opened.len, answer.cx.config.limits.ranges, &mut answer.buf.ranges)
+        let counts = !answer.exchange.is_head && conditional::if_range(head, bytes, validators, answer.cx.now.wall);
+        let asked = match head.single(Known::Range, bytes) {
+            Some(value) if counts => range::parse(value, self.opened.len, answer.cx.config.limits.ranges, &mut ranges),
+            _ => Asked::Whole,
+        };
+        answer.buf.ranges = ranges;
+        asked
     }
 
     fn whole(&mut self, answer: &mut Answering<'_>) {

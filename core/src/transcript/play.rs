@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::{Event, Finish, Line, Middle, Sending, Taken, Then, Transcript, What, write};
+use super::{Event, FeedThen, Finish, Line, Middle, Sending, Taken, Then, Transcript, What, write};
 use crate::buffers::Buffers;
 use crate::connection::Connection;
 use crate::context::{Context, Now, Peer, Tick, Wall};
 use crate::handler::Handler;
-use crate::input::{Completion, FsError, Input, Listed};
+use crate::input::{Completion, Found, FsError, Input, Listed, ScriptFile};
 use crate::site::Site;
 use crate::step::{Action, Body, Step, Ticket};
 
@@ -97,6 +97,10 @@ struct Play<'p> {
     pending: Vec<u8>,
     eof: bool,
     reads: bool,
+    /// Said by the script and not yet read.
+    said: Vec<u8>,
+    script_eof: bool,
+    hears: bool,
     closed: bool,
     out: Vec<Line>,
 }
@@ -117,6 +121,9 @@ impl<'p> Play<'p> {
             pending: Vec::new(),
             eof: false,
             reads: true,
+            said: Vec::new(),
+            script_eof: false,
+            hears: false,
             closed: false,
             out: Vec::new(),
         }
@@ -130,6 +137,8 @@ impl<'p> Play<'p> {
         match &event.what {
             What::Recv(bytes) => self.pending.extend_from_slice(bytes),
             What::Input(Input::Eof) => self.eof = true,
+            What::Script(bytes) => self.said.extend_from_slice(bytes),
+            What::Input(Input::ScriptEof) => self.script_eof = true,
             What::Input(input) => self.connection.handle(input.clone()),
             _ => {}
         }
@@ -145,6 +154,18 @@ impl<'p> Play<'p> {
         if self.pending.is_empty() && std::mem::take(&mut self.eof) {
             self.connection.handle(Input::Eof);
         }
+        if self.hears && !self.said.is_empty() {
+            let n = self.buf.script.fill(&self.said);
+            self.said.drain(..n);
+        }
+        if self.said.is_empty() && std::mem::take(&mut self.script_eof) {
+            self.connection.handle(Input::ScriptEof);
+        }
+    }
+
+    /// Whether nothing more can be handed in before the next input.
+    fn is_idle(&self) -> bool {
+        (self.pending.is_empty() || !self.reads) && (self.said.is_empty() || !self.hears)
     }
 
     /// Polls until the connection waits; `steps` are what the transcript says about it.
@@ -158,11 +179,12 @@ impl<'p> Play<'p> {
             let ends = match &what {
                 What::Wait(wait) => {
                     self.reads = wait.need.read;
+                    self.hears = wait.need.script_read;
                     if wait.idle {
                         // They may serve others meanwhile.
                         self.buf = Buffers::new();
                     }
-                    !self.reads || self.pending.is_empty()
+                    self.is_idle()
                 }
                 What::Close { blocked, .. } => {
                     self.closed = !blocked;
@@ -200,13 +222,21 @@ impl<'p> Play<'p> {
                 more: transmit.more,
                 taken: Taken::default(),
             }),
-            Step::Feed(_) => unreachable!("scripts are a later task"),
+            Step::Feed(bytes) => What::Feed { bytes: bytes.to_vec(), taken: None, then: FeedThen::Poll },
             Step::Act(ticket, action) => {
                 acted = ticket;
                 let not_found = Some(Err(FsError::NotFound));
                 match action {
                     Action::Open { path } => What::Open { path: path.to_vec(), inside: false, answer: not_found },
                     Action::OpenIn { path } => What::Open { path: path.to_vec(), inside: true, answer: not_found },
+                    Action::Find { path, from } => {
+                        let missing = Found { len: path.len(), what: ScriptFile::Missing };
+                        What::Find { path: path.to_vec(), from, answer: Some(Ok(missing)) }
+                    }
+                    Action::Spool => What::Spool { answer: Some(Ok(())) },
+                    Action::Spawn(script) => What::Spawn { told: script.into(), answer: Some(Ok(())) },
+                    Action::EndInput => What::EndInput,
+                    Action::Kill => What::Kill,
                     Action::List { into } => {
                         listing = Some(into);
                         What::List { entries: Vec::new(), answer: Some(Ok(Listed::End)) }
@@ -259,6 +289,23 @@ impl<'p> Play<'p> {
             What::List { answer: Some(answer), .. } => {
                 connection.handle(Input::Done(ticket, Completion::Listed(*answer)));
             }
+            What::Find { answer: Some(answer), .. } => {
+                connection.handle(Input::Done(ticket, Completion::Found(*answer)));
+            }
+            What::Spool { answer: Some(answer) } => {
+                connection.handle(Input::Done(ticket, Completion::Spooled(*answer)));
+            }
+            What::Spawn { answer: Some(answer), .. } => {
+                connection.handle(Input::Done(ticket, Completion::Spawned(*answer)));
+            }
+            What::Feed { bytes, taken, then } => {
+                connection.handle(Input::Fed(taken.unwrap_or(bytes.len() as u64)));
+                match then {
+                    FeedThen::Poll => {}
+                    FeedThen::Blocked => connection.handle(Input::FeedBlocked),
+                    FeedThen::End => connection.handle(Input::FeedEnd),
+                }
+            }
             What::Shut { blocked: true } | What::Close { blocked: true, .. } => connection.handle(Input::Blocked),
             _ => {}
         }
@@ -297,6 +344,13 @@ impl What {
             (What::List { entries, answer }, What::List { entries: told_entries, answer: told }) => {
                 entries.clone_from(told_entries);
                 *answer = *told;
+            }
+            (What::Find { answer, .. }, What::Find { answer: told, .. }) => *answer = *told,
+            (What::Spool { answer }, What::Spool { answer: told }) => *answer = *told,
+            (What::Spawn { answer, .. }, What::Spawn { answer: told, .. }) => *answer = *told,
+            (What::Feed { bytes, taken, then }, What::Feed { taken: told, then: told_then, .. }) => {
+                *taken = told.filter(|&n| n < bytes.len() as u64);
+                *then = *told_then;
             }
             (What::Shut { blocked }, What::Shut { blocked: told }) => *blocked = *told,
             (What::Close { blocked, .. }, What::Close { blocked: told, .. }) => *blocked = *told,

@@ -4,12 +4,12 @@ use std::fmt;
 
 use super::write::NEEDS;
 use super::{
-    CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, Finish, INPUTS, LISTED, Line, MARKS, Middle, Sending, Taken,
-    Then, Transcript, What, named,
+    CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle,
+    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, named,
 };
 use crate::context::Tick;
 use crate::files::EntryKind;
-use crate::input::{Completion, Fault, FsError, Input, Kind, Listed, Opened};
+use crate::input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile};
 use crate::step::{Need, Ticket, Wait};
 
 /// What is wrong with a transcript, and where.
@@ -205,6 +205,22 @@ impl Tokens {
                 let answer = if self.answers() { self.listed()? } else { Some(Ok(Listed::End)) };
                 What::List { answer, entries: self.entries()? }
             }
+            "script" => What::Script(self.text()),
+            "find" => {
+                let path = self.path()?;
+                if !self.take("from") {
+                    return self.error("`from` expected");
+                }
+                let from = self.number("a place in the path")?;
+                let missing = Found { len: path.len(), what: ScriptFile::Missing };
+                let answer = if self.answers() { self.found()? } else { Some(Ok(missing)) };
+                What::Find { path, from, answer }
+            }
+            "spool" => What::Spool { answer: if self.answers() { self.done_or(FS_ERRORS)? } else { Some(Ok(())) } },
+            "spawn" => self.spawn()?,
+            "feed" => self.feed()?,
+            "end-input" => What::EndInput,
+            "kill" => What::Kill,
             "call" => What::Call(self.of(CALLS)?),
             "finished" => What::Finished(self.finished()?),
             "wait" => What::Wait(self.wait()?),
@@ -231,12 +247,71 @@ impl Tokens {
         let completion = match self.word().as_deref() {
             Some("open") => self.opened()?.map(Completion::Opened),
             Some("list") => self.listed()?.map(Completion::Listed),
-            _ => return self.error("`open` or `list` expected"),
+            Some("find") => self.found()?.map(Completion::Found),
+            Some("spool") => self.done_or(FS_ERRORS)?.map(Completion::Spooled),
+            Some("spawn") => self.done_or(SPAWN_ERRORS)?.map(Completion::Spawned),
+            _ => return self.error("`open`, `list`, `find`, `spool` or `spawn` expected"),
         };
         match completion {
             Some(completion) => Ok(What::Input(Input::Done(ticket, completion))),
             None => self.error("`later` is no completion"),
         }
+    }
+
+    fn found(&mut self) -> Result<Option<std::result::Result<Found, FsError>>> {
+        if self.take("later") {
+            return Ok(None);
+        }
+        match self.peek().and_then(|word| named(SCRIPT_FILES, word)) {
+            Some(what) => {
+                self.word();
+                Ok(Some(Ok(Found { len: self.number("a length")?, what })))
+            }
+            None => Ok(Some(Err(self.of(FS_ERRORS)?))),
+        }
+    }
+
+    fn done_or<E: Clone>(&mut self, errors: &[(&str, E)]) -> Result<Option<std::result::Result<(), E>>> {
+        if self.take("later") {
+            return Ok(None);
+        }
+        Ok(Some(if self.take("ok") { Ok(()) } else { Err(self.of(errors)?) }))
+    }
+
+    fn spawn(&mut self) -> Result<What> {
+        let path = self.path()?;
+        let input = self.of(SCRIPT_INPUTS)?;
+        let translated = if self.take("translated") { Some(self.path()?) } else { None };
+        let mut told = Told { path, input, translated, arguments: Vec::new(), environment: Vec::new() };
+        while self.take("argument") {
+            told.arguments.push(self.text());
+        }
+        while self.take("with") {
+            told.environment.push(self.text());
+        }
+        let answer = if self.answers() { self.done_or(SPAWN_ERRORS)? } else { Some(Ok(())) };
+        Ok(What::Spawn { told, answer })
+    }
+
+    fn feed(&mut self) -> Result<What> {
+        let bytes = self.text();
+        let (mut taken, mut then) = (None, FeedThen::Poll);
+        if self.answers() {
+            taken = match self.peek() {
+                Some("all") => {
+                    self.word();
+                    None
+                }
+                Some("blocked" | "end") => Some(0),
+                _ => Some(self.number("`all`, a number of bytes, `blocked` or `end`")?),
+            };
+            if self.take("blocked") {
+                then = FeedThen::Blocked;
+            } else if self.take("end") {
+                then = FeedThen::End;
+            }
+        }
+        Ok(What::Feed { bytes, taken, then })
     }
 
     fn send(&mut self) -> Result<Sending> {
@@ -427,7 +502,13 @@ mod tests {
     const EVERYTHING: &str = r#"sanserve transcript 1
 # About it.
 protocol HTTP/1.0
+hide-dotfiles yes
 limit head 200
+cgi /cgi-bin
+cgi /htbin
+chunked refuse
+server-name here
+server-port 81
 @0 wait read until 15000 idle
 @0 recv "GET / HTTP/1.1\r\n"
 @0 + eof
@@ -470,6 +551,35 @@ limit head 200
     error "File not found"
     cut "the peer went away"
 @2 finished 0 0 ""
+@2 script
+    "Status: 204\n"
+    "\n"
+@2 find cgi-bin/x/info from 8 -> runnable 9
+@2 find cgi-bin/ from 8 -> later
+@2 done 5 find not-plain 8
+@2 done 6 find exhausted
+@2 spool -> ok
+@2 spool -> exhausted
+@2 done 7 spool ok
+@2 spawn cgi-bin/x piped
+@2 spawn cgi-bin/x empty translated info
+    argument "a b"
+    with "A=b"
+    with "C="
+    -> later
+@2 done 8 spawn busy
+@2 feed "a"
+@2 feed
+    "a\n"
+    "b"
+    -> 1 blocked
+@2 feed "b"
+    -> all end
+@2 end-input
+@2 kill
+@2 feed-end
+@2 script-eof
+@2 broken file-changed
 @2 shut
 @2 shut -> blocked
 @2 broken peer

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Finish, Middle, Settings, Transcript, What};
+use super::{FeedThen, Finish, Middle, Settings, Transcript, What};
 use crate::buffers::Buffers;
 use crate::connection::{Connection, Resting};
 use crate::context::{Context, Now, Peer, Tick};
@@ -21,6 +21,8 @@ pub struct Script {
     eof: bool,
     /// The steps with answers, in order.
     answers: Vec<What>,
+    /// What each script said, in the order in which they were run, and whether it came to an end.
+    said: Vec<(Vec<Vec<u8>>, bool)>,
 }
 
 /// How much of the output the socket takes at a time.
@@ -50,16 +52,33 @@ impl Script {
     /// bytes, then perhaps the end, all at time 0, and a socket that takes everything.
     #[must_use]
     pub fn of(transcript: &Transcript) -> Option<Script> {
-        let mut script =
-            Script { settings: transcript.settings.clone(), input: Vec::new(), eof: false, answers: Vec::new() };
+        let mut script = Script {
+            settings: transcript.settings.clone(),
+            input: Vec::new(),
+            eof: false,
+            answers: Vec::new(),
+            said: Vec::new(),
+        };
         for event in transcript.events() {
             match &event.what {
                 _ if event.at > 0 => return None,
                 What::Recv(_) if script.eof => return None,
                 What::Recv(bytes) => script.input.extend_from_slice(bytes),
                 What::Input(Input::Eof) => script.eof = true,
+                What::Script(bytes) => script.said.last_mut()?.0.push(bytes.clone()),
+                What::Input(Input::ScriptEof) => script.said.last_mut()?.1 = true,
                 What::Tick | What::Input(_) => return None,
                 What::Open { answer: None, .. } | What::List { answer: None, .. } => return None,
+                What::Find { answer: None, .. } | What::Spawn { answer: None, .. } => return None,
+                What::Feed { taken: Some(_), .. } | What::Feed { then: FeedThen::Blocked | FeedThen::End, .. } => {
+                    return None;
+                }
+                What::Spool { answer } if *answer != Some(Ok(())) => return None,
+                What::Spawn { answer: Some(Ok(())), .. } => {
+                    script.said.push((Vec::new(), false));
+                    script.answers.push(event.what.clone());
+                }
+                What::Find { .. } | What::Spawn { .. } => script.answers.push(event.what.clone()),
                 What::Shut { blocked: true } | What::Close { blocked: true, .. } => return None,
                 What::Open { .. } | What::List { .. } => script.answers.push(event.what.clone()),
                 What::Send(sending) if sending.taken != super::Taken::default() => return None,
@@ -80,6 +99,8 @@ impl Script {
         let mut buf = Buffers::new();
         let mut answers: VecDeque<&What> = self.answers.iter().collect();
         let mut spoken = Spoken::default();
+        let mut scripts = self.said.iter();
+        let (mut said, mut script_eof): (&[Vec<u8>], bool) = (&[], false);
         let mut cuts = cuts.iter().copied().chain([self.input.len()]);
         let mut next = cuts.next();
         let (mut read, mut eof) = (0, self.eof);
@@ -98,7 +119,15 @@ impl Script {
                         Input::Sent(n)
                     }
                 }
-                Step::Act(ticket, action) => Input::Done(ticket, disk(action, &mut answers)),
+                Step::Act(_, Action::EndInput | Action::Kill) => continue,
+                Step::Act(ticket, Action::Spool) => Input::Done(ticket, Completion::Spooled(Ok(()))),
+                Step::Act(ticket, action) => {
+                    let done = disk(action, &mut answers);
+                    if done == Completion::Spawned(Ok(())) {
+                        (said, script_eof) = scripts.next().map_or((&[][..], true), |(said, eof)| (said, *eof));
+                    }
+                    Input::Done(ticket, done)
+                }
                 Step::Finished(entry) => {
                     spoken.finished.push(Finish {
                         status: entry.status,
@@ -114,6 +143,19 @@ impl Script {
                     continue;
                 }
                 Step::Wait(wait) if wait.need.write => Input::Writable,
+                // Scripts speak when all has been said to them.
+                Step::Wait(wait) if wait.need.script_read && (!wait.need.read || read == self.input.len()) => {
+                    match said.split_first() {
+                        Some((piece, rest)) => {
+                            assert_eq!(buf.script.fill(piece), piece.len(), "a piece is larger than the window");
+                            said = rest;
+                            continue;
+                        }
+                        None if std::mem::take(&mut script_eof) => Input::ScriptEof,
+                        None if std::mem::take(&mut eof) => Input::Eof,
+                        None => return spoken,
+                    }
+                }
                 Step::Wait(wait) if wait.need.read => {
                     if wait.idle {
                         // Its memory serves others meanwhile, and all but a few bytes is forgotten.
@@ -139,7 +181,7 @@ impl Script {
                     spoken.close = Some(close);
                     return spoken;
                 }
-                Step::Feed(_) => unreachable!("scripts are a later task"),
+                Step::Feed(bytes) => Input::Fed(bytes.len() as u64),
             };
             connection.handle(input);
         }
@@ -180,6 +222,8 @@ fn disk(action: Action<'_>, answers: &mut VecDeque<&What>) -> Completion {
             Completion::Listed(*answer)
         }
         (Action::List { .. }, _) => Completion::Listed(Ok(Listed::End)),
+        (Action::Find { .. }, Some(What::Find { answer: Some(answer), .. })) => Completion::Found(*answer),
+        (Action::Spawn(_), Some(What::Spawn { answer: Some(answer), .. })) => Completion::Spawned(*answer),
         (_, Some(What::Open { answer: Some(answer), .. })) => Completion::Opened(*answer),
         _ => Completion::Opened(Err(FsError::NotFound)),
     }

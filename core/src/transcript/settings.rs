@@ -1,6 +1,6 @@
 //! The head of a transcript: the rules and the world, written only where they are not the default.
 
-use crate::config::{Config, Protocol};
+use crate::config::{Chunked, Config, Protocol};
 use crate::context::Wall;
 
 /// What a connection is given beside its inputs.
@@ -66,6 +66,8 @@ const NUMBERS: &[Number] = numbers! {
     "limit listing" => limits.listing;
     "limit output" => limits.output;
     "limit ranges" => limits.ranges;
+    "limit script-head" => limits.script_head;
+    "limit redirects" => limits.redirects;
     "timeout head" => timeouts.head;
     "timeout keep-alive" => timeouts.keep_alive;
     "timeout body-silence" => timeouts.body.silence;
@@ -76,6 +78,9 @@ const NUMBERS: &[Number] = numbers! {
     "timeout write-rate" => timeouts.write.rate;
     "timeout linger-silence" => timeouts.linger_silence;
     "timeout linger" => timeouts.linger;
+    "timeout script" => timeouts.script;
+    "timeout script-grace" => timeouts.script_grace;
+    "timeout script-silence" => timeouts.script_silence;
 };
 
 impl Settings {
@@ -89,6 +94,11 @@ impl Settings {
             "wall" => self.wall = Wall(value.parse().map_err(|_| bad())?),
             "peer" => self.peer = value.parse().map_err(|_| bad())?,
             "site" => self.site = value.into(),
+            "hide-dotfiles" if value == "yes" => self.config.hide_dotfiles = true,
+            "cgi" => self.config.cgi.directories.push(value.into()),
+            "chunked" if value == "refuse" => self.config.cgi.chunked = Chunked::Refuse,
+            "server-name" => self.config.server_name = value.into(),
+            "server-port" => self.config.server_port = value.parse().map_err(|_| bad())?,
             _ => {
                 let number = NUMBERS.iter().find(|number| number.name == name);
                 let number = number.ok_or_else(|| format!("no such setting: {name}"))?;
@@ -105,11 +115,26 @@ impl Settings {
         if self.config.protocol != default.config.protocol {
             out.push_str("protocol HTTP/1.0\n");
         }
+        if self.config.hide_dotfiles {
+            out.push_str("hide-dotfiles yes\n");
+        }
         for number in NUMBERS {
             let value = (number.get)(&self.config);
             if value != (number.get)(&default.config) {
                 out.push_str(&format!("{} {value}\n", number.name));
             }
+        }
+        for directory in &self.config.cgi.directories {
+            out.push_str(&format!("cgi {directory}\n"));
+        }
+        if self.config.cgi.chunked == Chunked::Refuse {
+            out.push_str("chunked refuse\n");
+        }
+        if !self.config.server_name.is_empty() {
+            out.push_str(&format!("server-name {}\n", self.config.server_name));
+        }
+        if self.config.server_port != default.config.server_port {
+            out.push_str(&format!("server-port {}\n", self.config.server_port));
         }
         if self.wall != default.wall {
             out.push_str(&format!("wall {}\n", self.wall.0));
@@ -126,6 +151,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Cgi;
 
     #[test]
     fn every_number_of_the_configuration_can_be_written() {
@@ -142,6 +168,9 @@ mod tests {
             (number.set)(&mut settings.config, 7 + at as u64);
         }
         settings.config.protocol = Protocol::Http10;
+        settings.config.hide_dotfiles = true;
+        settings.config.cgi = Cgi { directories: vec!["/a".into(), "/b".into()], chunked: Chunked::Refuse };
+        (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
         settings.wall = Wall(-5);
         settings.peer = "[::1]:1".parse().unwrap();
         settings.site = "echo".into();

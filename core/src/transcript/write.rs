@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use super::{
-    CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, Finish, INPUTS, LISTED, Line, MARKS, Middle, Sending, Taken,
-    Then, Transcript, What, name_of,
+    CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle,
+    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
 };
 use crate::files::EntryKind;
-use crate::input::{Completion, FsError, Input, Kind, Listed, Opened};
+use crate::input::{Completion, Found, FsError, Input, Kind, Listed, Opened, SpawnError};
 use crate::step::{Need, Wait};
 
 /// What stands before a line that continues another.
@@ -71,6 +71,43 @@ pub(super) fn event(event: &Event, out: &mut String) {
             });
             rows(entries, out);
         }
+        What::Script(bytes) => {
+            out.push_str("script");
+            text(bytes, out);
+        }
+        What::Find { path, from, answer } => {
+            out.push_str("find ");
+            word(path, out);
+            write!(out, " from {from} -> ").expect("a String takes all");
+            match answer {
+                None => out.push_str("later"),
+                Some(answer) => found(answer, out),
+            }
+        }
+        What::Spool { answer } => {
+            out.push_str("spool -> ");
+            out.push_str(answer.map_or("later", |answer| done(&answer, FS_ERRORS)));
+        }
+        What::Spawn { told, answer } => spawn(told, answer, out),
+        What::Feed { bytes, taken, then } => {
+            out.push_str("feed");
+            text(bytes, out);
+            if (taken, then) != (&None, &FeedThen::Poll) {
+                out.push_str(INDENT);
+                out.push_str("->");
+                match taken {
+                    None => out.push_str(" all"),
+                    Some(n) => write!(out, " {n}").expect("a String takes all"),
+                }
+                out.push_str(match then {
+                    FeedThen::Poll => "",
+                    FeedThen::Blocked => " blocked",
+                    FeedThen::End => " end",
+                });
+            }
+        }
+        What::EndInput => out.push_str("end-input"),
+        What::Kill => out.push_str("kill"),
         What::Call(call) => write!(out, "call {}", name_of(CALLS, call)).expect("a String takes all"),
         What::Finished(finish) => finished(finish, out),
         What::Wait(each) => wait(each, out),
@@ -97,6 +134,18 @@ fn input(input: &Input, out: &mut String) {
                 Completion::Listed(answer) => {
                     out.push_str("list ");
                     out.push_str(listed(answer));
+                }
+                Completion::Found(answer) => {
+                    out.push_str("find ");
+                    found(answer, out);
+                }
+                Completion::Spooled(answer) => {
+                    out.push_str("spool ");
+                    out.push_str(done(answer, FS_ERRORS));
+                }
+                Completion::Spawned(answer) => {
+                    out.push_str("spawn ");
+                    out.push_str(done(answer, SPAWN_ERRORS));
                 }
             }
         }
@@ -159,6 +208,44 @@ fn listed(answer: &Result<Listed, FsError>) -> &'static str {
     match answer {
         Ok(listed) => name_of(LISTED, listed),
         Err(error) => name_of(FS_ERRORS, error),
+    }
+}
+
+fn found(answer: &Result<Found, FsError>, out: &mut String) {
+    match answer {
+        Ok(Found { len, what }) => write!(out, "{} {len}", name_of(SCRIPT_FILES, what)).expect("a String takes all"),
+        Err(error) => out.push_str(name_of(FS_ERRORS, error)),
+    }
+}
+
+fn done<E: PartialEq>(answer: &Result<(), E>, errors: &[(&'static str, E)]) -> &'static str {
+    match answer {
+        Ok(()) => "ok",
+        Err(error) => name_of(errors, error),
+    }
+}
+
+/// Each argument and each variable stands on a line of its own.
+fn spawn(told: &Told, answer: &Option<Result<(), SpawnError>>, out: &mut String) {
+    out.push_str("spawn ");
+    word(&told.path, out);
+    write!(out, " {}", name_of(SCRIPT_INPUTS, &told.input)).expect("a String takes all");
+    if let Some(translated) = &told.translated {
+        out.push_str(" translated ");
+        word(translated, out);
+    }
+    for (verb, items) in [("argument", &told.arguments), ("with", &told.environment)] {
+        for item in items {
+            out.push_str(INDENT);
+            out.push_str(verb);
+            out.push(' ');
+            pieces(item, out, " ");
+        }
+    }
+    if *answer != Some(Ok(())) {
+        out.push_str(INDENT);
+        out.push_str("-> ");
+        out.push_str(answer.map_or("later", |answer| done(&answer, SPAWN_ERRORS)));
     }
 }
 

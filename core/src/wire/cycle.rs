@@ -100,6 +100,11 @@ impl Cycle {
         self.outbound = next;
     }
 
+    /// Whether an answer is owed or under way.
+    pub(crate) fn is_answering(&self) -> bool {
+        matches!(self.outbound, Outbound::Owed | Outbound::Body(_))
+    }
+
     /// Takes no more requests.
     pub(crate) fn close_inbound(&mut self) {
         if self.inbound != Inbound::Closed {

@@ -48,6 +48,23 @@ impl<'o> HeadOut<'o> {
         self
     }
 
+    /// The same for a name that is not ours.
+    pub(crate) fn raw_field(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
+        for part in [name, b": ", value, b"\r\n"] {
+            self.out.extend_from_slice(part);
+        }
+        self
+    }
+
+    /// Writes the field that says where the body ends.
+    pub(crate) fn framing(&mut self, encoder: Encoder) -> &mut Self {
+        match encoder {
+            Encoder::Length(length) => self.number("Content-Length", length),
+            Encoder::Chunked => self.field("Transfer-Encoding", b"chunked"),
+            Encoder::Close | Encoder::None => self,
+        }
+    }
+
     pub(crate) fn number(&mut self, name: &str, value: u64) -> &mut Self {
         self.field(name, itoa::Buffer::new().format(value).as_bytes())
     }
@@ -72,11 +89,16 @@ impl<'o> HeadOut<'o> {
     }
 }
 
+/// Appends what comes before the data of a chunk of `len` bytes.
+pub(crate) fn begin_chunk(len: usize, out: &mut Vec<u8>) {
+    use std::io::Write;
+    debug_assert!(len > 0, "an empty chunk would end the body");
+    write!(out, "{len:x}\r\n").expect("a Vec takes all");
+}
+
 /// Appends one chunk; `data` is not empty.
 pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
-    use std::io::Write;
-    debug_assert!(!data.is_empty(), "an empty chunk would end the body");
-    write!(out, "{:x}\r\n", data.len()).expect("a Vec takes all");
+    begin_chunk(data.len(), out);
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
 }

@@ -119,6 +119,7 @@ fn span_index(at: usize) -> u32 {
 pub(crate) enum Method {
     Get,
     Head,
+    Post,
     Options,
     Connect,
     #[default]
@@ -253,6 +254,7 @@ impl Head {
         self.method = match method {
             b"GET" => Method::Get,
             b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
             b"OPTIONS" => Method::Options,
             b"CONNECT" => Method::Connect,
             _ => Method::Other,

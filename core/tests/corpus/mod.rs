@@ -59,6 +59,7 @@ pub fn world(name: &str) -> (Box<dyn Site>, Box<dyn Handler>) {
         "short" => (Box::new(Handled), Box::new(Short)),
         "pass" => (Box::new(Handled), Box::new(Pass)),
         "refusing" => (Box::new(Refusing), Box::new(Echo::default())),
+        "unwelcoming" => (Box::new(Unwelcoming), Box::new(Silent)),
         "fields" => (Box::new(Extra), Box::new(Silent)),
         other => panic!("no such site: {other}"),
     }
@@ -83,6 +84,15 @@ impl Site for Refusing {
 
     fn expect_continue(&self, _: &Request<'_>) -> Result<(), Status> {
         Err(Status::EXPECTATION_FAILED)
+    }
+}
+
+/// Welcomes no body.
+struct Unwelcoming;
+
+impl Site for Unwelcoming {
+    fn expect_continue(&self, _: &Request<'_>) -> Result<(), Status> {
+        Err(Status::CONTENT_TOO_LARGE)
     }
 }
 

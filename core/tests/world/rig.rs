@@ -491,6 +491,9 @@ impl Rig {
             Step::Act(ticket, action) => {
                 assert!(self.asked.is_none(), "an action while one is under way");
                 let deed = match action {
+                    Action::Find { .. } | Action::Spool | Action::Spawn(_) | Action::EndInput | Action::Kill => {
+                        panic!("there are no scripts")
+                    }
                     Action::Open { path } => {
                         check_path(path);
                         Deed::Open(path.to_vec())

@@ -1,0 +1,240 @@
+//! The task that answers from a script (RFC 3875): find it, tell it what there is to tell, feed it the
+//! body while its answer is relayed, and end it when its time is over.
+//!
+//! Everything that touches a process is an action. Nothing here waits, so a script may echo while it
+//! reads, at any size: both directions move whenever they can, and whatever cannot move holds back its
+//! source.
+
+mod environment;
+mod output;
+mod path;
+mod refusal;
+mod run;
+
+pub use path::{collapse_path, is_cgi};
+
+use crate::context::{Context, Tick};
+use crate::input::{Completion, Found, FsError, Input, ScriptFile, SpawnError};
+use crate::step::ScriptInput;
+use refusal::Refusal;
+
+/// The methods that scripts answer, for `Allow`. Python's.
+pub(crate) const ALLOW: &[u8] = b"GET, HEAD, POST, OPTIONS";
+
+/// How far the answer has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cgi {
+    state: State,
+    feed: Feed,
+    /// SIGTERM is due, or was.
+    kill: Kill,
+    /// How much of the script's head was searched for its end.
+    scanned: u32,
+    /// Where the search for the script begins in `Buffers::path`; then where its name ends.
+    at: u32,
+    /// Where the environment begins in `Buffers::told`.
+    environment: u32,
+    /// When its time is over.
+    ends: Tick,
+    /// When it last gave or took something, or when the peer half-closed.
+    heard: Tick,
+    /// The peer has half-closed.
+    alone: bool,
+    /// What the window had seen arrive from it by then.
+    arrived: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// An action is due.
+    Due(Deed),
+    /// An action is under way.
+    Under(Deed),
+    Found(ScriptFile),
+    /// The body goes to a file first, because it is chunked.
+    Spooling,
+    /// The body is there.
+    Spooled,
+    Spawned,
+    /// It runs, and its head is awaited.
+    Head,
+    /// Its head is out, and its body is relayed.
+    Body,
+    /// It was told to end, or was never begun, and this is the answer as soon as the body of the request
+    /// does not stand in its way.
+    Refused(Refusal),
+    /// It has answered, or something else has.
+    Over,
+}
+
+/// What the machine asks of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Find,
+    Spool,
+    Spawn(ScriptInput),
+    EndInput,
+    Kill,
+}
+
+/// How the body goes to the script.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Feed {
+    stage: Stage,
+    /// It takes no more for now.
+    blocked: bool,
+    /// It takes no more at all.
+    deaf: bool,
+    /// Its output is complete.
+    eof: bool,
+    /// Bytes at the front of the window that are its.
+    offered: u32,
+    /// Those of them that it took since the last poll.
+    taken: u32,
+    /// All that it took.
+    total: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is fed, or nothing any more.
+    #[default]
+    Closed,
+    Open,
+    /// All was fed, and it is to be told so.
+    End,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kill {
+    #[default]
+    No,
+    Due,
+    Done,
+}
+
+impl Cgi {
+    fn new(from: usize, now: Tick) -> Cgi {
+        Cgi {
+            state: State::Due(Deed::Find),
+            feed: Feed::default(),
+            kill: Kill::No,
+            scanned: 0,
+            at: index(from),
+            environment: 0,
+            ends: now,
+            heard: now,
+            alone: false,
+            arrived: 0,
+        }
+    }
+
+    /// Notes what the driver says; `false`: it says nothing of scripts.
+    pub(crate) fn handle(&mut self, input: &Input) {
+        match input {
+            Input::Fed(n) => {
+                let left = self.feed.offered - self.feed.taken;
+                self.feed.taken += u32::try_from(*n).unwrap_or(u32::MAX).min(left);
+            }
+            Input::FeedBlocked => self.feed.blocked = true,
+            Input::Feedable => self.feed.blocked = false,
+            Input::FeedEnd => self.feed.deaf = true,
+            Input::ScriptEof if self.runs() => self.feed.eof = true,
+            _ => {}
+        }
+    }
+
+    /// Takes the answer to the action under way.
+    pub(crate) fn complete(&mut self, completion: &Completion) {
+        let State::Under(deed) = self.state else { return };
+        if let Completion::Found(Ok(Found { len, .. })) = completion {
+            self.at = index(*len);
+        }
+        self.state = match (deed, completion) {
+            (Deed::Find, Completion::Found(Ok(found))) => State::Found(found.what),
+            (Deed::Spool, Completion::Spooled(Ok(()))) => State::Spooling,
+            (Deed::Spool, Completion::Spooled(Err(_))) => State::Refused(Refusal::Unspoolable),
+            (Deed::Spawn(_), Completion::Spawned(Ok(()))) => State::Spawned,
+            (Deed::Find, Completion::Found(Err(FsError::Exhausted)))
+            | (_, Completion::Spawned(Err(SpawnError::Busy | SpawnError::Exhausted))) => State::Refused(Refusal::Busy),
+            (_, Completion::Spawned(Err(SpawnError::Denied))) => State::Refused(Refusal::NotExecutable),
+            (Deed::Find, _) => State::Refused(Refusal::Missing),
+            // It, or a driver that answers something else than it was asked.
+            _ => State::Refused(Refusal::Unstartable),
+        };
+    }
+
+    /// The action that is due, once.
+    pub(crate) fn take_deed(&mut self) -> Option<Deed> {
+        if let Some(kill) = self.take_kill() {
+            return Some(kill);
+        }
+        if self.feed.stage == Stage::End && self.runs() {
+            self.feed.stage = Stage::Closed;
+            return Some(Deed::EndInput);
+        }
+        let State::Due(deed) = self.state else { return None };
+        self.state = State::Under(deed);
+        Some(deed)
+    }
+
+    /// Nobody waits for the script any more.
+    pub(crate) fn abandon(&mut self) {
+        if self.runs() && self.kill == Kill::No {
+            self.kill = Kill::Due;
+        }
+    }
+
+    /// Whether it is to be killed, once.
+    pub(crate) fn take_kill(&mut self) -> Option<Deed> {
+        if self.kill != Kill::Due {
+            return None;
+        }
+        self.kill = Kill::Done;
+        Some(Deed::Kill)
+    }
+
+    /// Whether an action is under way.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Under(_))
+    }
+
+    /// Whether it wants more of the body from the peer.
+    pub(crate) fn wants_body(&self) -> bool {
+        self.feed.stage == Stage::Open && !self.feed.deaf && self.feed.offered == 0
+    }
+
+    /// What is to be fed now.
+    pub(crate) fn offered(&self) -> usize {
+        let feeds = self.feed.stage == Stage::Open && !self.feed.blocked && !self.feed.deaf;
+        if feeds { self.feed.offered as usize } else { 0 }
+    }
+
+    /// Whether it is waited for until it takes more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.feed.stage == Stage::Open && self.feed.blocked && !self.feed.deaf && self.feed.offered > 0
+    }
+
+    /// Whether its output is awaited.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.runs() && !self.feed.eof
+    }
+
+    fn runs(&self) -> bool {
+        matches!(self.state, State::Head | State::Body)
+    }
+
+    /// When patience with it ends; `eof`: the peer has half-closed.
+    pub(crate) fn deadline(&self, eof: bool, cx: &Context<'_>) -> Option<Tick> {
+        let silence = self.heard.after(cx.config.timeouts.script_silence.max(1));
+        match (self.runs(), eof) {
+            (false, _) => None,
+            (true, false) => Some(self.ends),
+            (true, true) => Some(self.ends.min(silence)),
+        }
+    }
+}
+
+fn index(n: usize) -> u32 {
+    u32::try_from(n).expect("heads and windows are far smaller than 4 GiB")
+}

@@ -1,0 +1,433 @@
+//! What a connection does for its script.
+
+use crate::buffers::Buffers;
+use crate::config::Chunked;
+use crate::connection::{Connection, Task};
+use crate::context::{Context, Tick};
+use crate::error::Violation;
+use crate::exchange::{Answering, Cut, Page, Relay};
+use crate::files::Forbidden;
+use crate::input::ScriptFile;
+use crate::request::Request;
+use crate::step::{Action, Close, Script, ScriptInput};
+use crate::wire::{Decoder, Encoder, HeadOut, Inbound, Method, Outbound, Span};
+
+use super::environment::{self, Facts};
+use super::output::{self, ScriptHead};
+use super::refusal::Refusal;
+use super::{Cgi, Deed, Feed, Kill, Stage, State, index, path};
+
+impl Connection {
+    /// Where the script begins in the path of the target, if it means one. The path is then in
+    /// `Buffers::path`.
+    pub(crate) fn find_cgi(&self, buf: &mut Buffers, cx: &Context<'_>) -> Result<Option<usize>, Forbidden> {
+        let directories = &cx.config.cgi.directories;
+        if directories.is_empty() {
+            return Ok(None);
+        }
+        let mut path = std::mem::take(&mut buf.path);
+        path.clear();
+        path.push(b'/');
+        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
+        let collapsed = path::collapse(request.path(), &mut path);
+        let directory = cx.site.is_cgi(&path, directories).filter(|&at| path.get(at) == Some(&b'/'));
+        // From here on it is a path below the root.
+        let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
+        path.drain(..slashes);
+        buf.path = path;
+        collapsed.map(|()| directory.map(|at| (at + 1).saturating_sub(slashes)))
+    }
+
+    /// Lets the script answer that was found by [`find_cgi`](Self::find_cgi).
+    pub(crate) fn start_cgi(&mut self, from: usize, cx: &Context<'_>) {
+        self.task = Task::Cgi(Box::new(Cgi::new(from, cx.now.tick)));
+    }
+
+    pub(crate) fn cgi_action<'a>(&self, deed: Deed, buf: &'a mut Buffers, cx: &Context<'_>) -> Action<'a> {
+        let Task::Cgi(cgi) = &self.task else { return Action::Kill };
+        let (at, told) = (cgi.at as usize, cgi.environment as usize);
+        match deed {
+            Deed::Find => Action::Find { path: &buf.path, from: at },
+            Deed::Spool => Action::Spool,
+            Deed::Spawn(input) => {
+                let (path, info) = buf.path.split_at(at);
+                let (arguments, environment) = buf.told.split_at(told);
+                let timeouts = &cx.config.timeouts;
+                Action::Spawn(Script {
+                    input,
+                    time: timeouts.script,
+                    grace: timeouts.script_grace,
+                    translated: info.strip_prefix(b"/"),
+                    ..Script::new(path, arguments, environment)
+                })
+            }
+            Deed::EndInput => Action::EndInput,
+            Deed::Kill => Action::Kill,
+        }
+    }
+
+    /// What the script took of the body, and whether it gave a sign of life.
+    pub(crate) fn absorb_script(&mut self, buf: &mut Buffers, moved: bool, now: Tick) {
+        let alone = self.is_at_end();
+        let Task::Cgi(cgi) = &mut self.task else { return };
+        let taken = std::mem::take(&mut cgi.feed.taken);
+        cgi.feed.offered -= taken;
+        cgi.feed.total += u64::from(taken);
+        let arrived = buf.script.arrived();
+        if taken > 0 || moved || arrived != cgi.arrived || alone != cgi.alone {
+            cgi.heard = now;
+            cgi.arrived = arrived;
+            cgi.alone = alone;
+        }
+        if taken > 0 {
+            self.body_took(buf, taken as usize);
+        }
+    }
+
+    /// Ends a script whose time is over, or whose peer seems to be gone.
+    pub(crate) fn fire_script_timer(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+        let (now, eof) = (cx.now.tick, self.is_at_end());
+        let Task::Cgi(cgi) = &mut self.task else { return };
+        if cgi.deadline(eof, cx).is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        if cgi.ends > now {
+            self.cut(Cut::Gone, Close::Broken, buf);
+        } else if self.cycle.outbound == Outbound::Owed {
+            self.fail_script(Refusal::Slow);
+        } else {
+            self.cut(Cut::ScriptSlow, Close::Timeout, buf);
+        }
+    }
+
+    /// Goes on with finding, feeding and relaying. `false`: nothing moved.
+    pub(crate) fn advance_cgi(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let Task::Cgi(cgi) = &mut self.task else { return false };
+        if !matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) {
+            return false;
+        }
+        match cgi.state {
+            State::Due(_) | State::Under(_) | State::Over => false,
+            State::Found(found) => {
+                self.found_script(found, buf, cx);
+                true
+            }
+            State::Spooling if cgi.feed.stage == Stage::Closed => {
+                cgi.feed.stage = Stage::Open;
+                self.send_continue(buf);
+                true
+            }
+            State::Spooling => self.feed_script(buf, cx),
+            State::Spooled => {
+                let length = cgi.feed.total;
+                self.tell_script(ScriptInput::Spooled, Some(length), buf, cx);
+                true
+            }
+            State::Spawned => {
+                cgi.state = State::Head;
+                cgi.ends = cx.now.tick.after(cx.config.timeouts.script.max(1));
+                cgi.heard = cx.now.tick;
+                if matches!(self.cycle.inbound, Inbound::Body(_)) {
+                    cgi.feed.stage = Stage::Open;
+                    self.send_continue(buf);
+                }
+                true
+            }
+            State::Refused(refusal) => self.settle_body(cx) && self.refuse_script(refusal, buf, cx),
+            State::Head | State::Body => {
+                let fed = self.feed_script(buf, cx);
+                self.relay_script(buf, cx) || fed
+            }
+        }
+    }
+
+    fn found_script(&mut self, what: ScriptFile, buf: &mut Buffers, cx: &Context<'_>) {
+        let Task::Cgi(cgi) = &mut self.task else { return };
+        cgi.at = cgi.at.min(index(buf.path.len()));
+        let name = &buf.path[..cgi.at as usize];
+        let is_hidden = cx.config.hide_dotfiles && name.split(|&byte| byte == b'/').any(|part| part.starts_with(b"."));
+        let refusal = match what {
+            _ if is_hidden => Some(Refusal::Missing),
+            ScriptFile::Missing => Some(Refusal::Missing),
+            ScriptFile::NotPlain => Some(Refusal::NotPlain),
+            ScriptFile::NotExecutable => Some(Refusal::NotExecutable),
+            ScriptFile::Runnable => None,
+        };
+        if let Some(refusal) = refusal {
+            cgi.state = State::Refused(refusal);
+            return;
+        }
+        if !self.may_continue(buf, cx) {
+            return;
+        }
+        match self.cycle.inbound {
+            Inbound::Body(Decoder::Length(length)) => self.tell_script(ScriptInput::Piped, Some(length), buf, cx),
+            Inbound::Body(Decoder::Chunked(_)) if cx.config.cgi.chunked == Chunked::Refuse => {
+                self.end_cgi();
+                self.answering(buf, cx).refuse(Violation::LengthRequired, Span::default());
+            }
+            Inbound::Body(Decoder::Chunked(_)) => self.cgi_to(State::Due(Deed::Spool)),
+            _ => self.tell_script(ScriptInput::Empty, None, buf, cx),
+        }
+    }
+
+    /// Writes down what the script is told, and lets it run.
+    fn tell_script(&mut self, input: ScriptInput, length: Option<u64>, buf: &mut Buffers, cx: &Context<'_>) {
+        let mut told = std::mem::take(&mut buf.told);
+        told.clear();
+        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
+        if matches!(buf.head.method, Method::Get | Method::Head) {
+            environment::write_arguments(request.query().unwrap_or_default(), &mut told);
+        }
+        let Task::Cgi(cgi) = &mut self.task else { return };
+        cgi.environment = index(told.len());
+        let (script, info) = buf.path.split_at(cgi.at as usize);
+        let facts = Facts { script, info, length };
+        environment::write(&request, &facts, cx.site, cx.config, &mut told);
+        buf.told = told;
+        buf.script.clear();
+        cgi.arrived = buf.script.arrived();
+        cgi.feed = Feed::default();
+        cgi.state = State::Due(Deed::Spawn(input));
+    }
+
+    /// Offers the script what has come of the body.
+    fn feed_script(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let Task::Cgi(cgi) = &mut self.task else { return false };
+        let Cgi { state, feed, .. } = &mut **cgi;
+        if feed.stage != Stage::Open || feed.offered > 0 && !feed.deaf {
+            return false;
+        }
+        if feed.deaf {
+            feed.stage = Stage::Closed;
+            feed.offered = 0;
+            if *state == State::Spooling {
+                self.fail_script(Refusal::Unspoolable);
+            }
+            return true;
+        }
+        let available = self.body_available(buf, cx);
+        let (inbound, at_end) = (self.cycle.inbound, self.is_at_end());
+        // A body that is wrong has ended all this.
+        let Task::Cgi(cgi) = &mut self.task else { return true };
+        let Cgi { state, feed, .. } = &mut **cgi;
+        match inbound {
+            _ if available > 0 => feed.offered = index(available),
+            Inbound::Done if *state == State::Spooling => {
+                feed.stage = Stage::Closed;
+                *state = State::Spooled;
+            }
+            Inbound::Done => feed.stage = Stage::End,
+            Inbound::Body(_) if at_end => self.body_violation(Violation::IncompleteBody, buf, cx),
+            // It was wrong, and that is answered.
+            Inbound::Closed => feed.stage = Stage::Closed,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Goes on with the script's answer.
+    fn relay_script(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        if self.has_unsent(buf) {
+            return false;
+        }
+        let Task::Cgi(cgi) = &mut self.task else { return false };
+        match (cgi.state, self.cycle.outbound) {
+            (State::Head, _) => self.read_script_head(buf, cx),
+            (State::Body, Outbound::Body(encoder)) => self.relay_body(encoder, buf, cx),
+            _ => false,
+        }
+    }
+
+    fn read_script_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let Task::Cgi(cgi) = &mut self.task else { return false };
+        let limit = cx.config.limits.script_head;
+        let unread = buf.script.unread();
+        let is_raw = has_own_head(&buf.path[..cgi.at as usize]);
+        let found = if is_raw {
+            memchr::memchr(b'\n', unread).map(|lf| lf + 1)
+        } else {
+            output::find_end(&unread[..unread.len().min(limit)], &mut cgi.scanned)
+        };
+        match found {
+            Some(len) if len > limit => self.fail_script(Refusal::Invalid),
+            Some(len) if is_raw => self.relay_raw(len, buf),
+            Some(len) => self.answer_script(len, buf, cx),
+            None if unread.len() >= limit => self.fail_script(Refusal::Invalid),
+            None if cgi.feed.eof => self.fail_script(Refusal::Incomplete),
+            None => return false,
+        }
+        true
+    }
+
+    /// The script writes all of the answer itself (RFC 3875 section 5): it is passed on as it is, and the
+    /// connection ends with it.
+    fn relay_raw(&mut self, line: usize, buf: &Buffers) {
+        match output::status_line(buf.script.unread()[..line].trim_ascii_end()) {
+            Ok(status) => {
+                let exchange = self.exchange_mut();
+                exchange.status = Some(status);
+                exchange.keep_alive = false;
+                self.cycle.outbound_to(Outbound::Body(Encoder::Close));
+                self.cgi_to(State::Body);
+            }
+            Err(output::Invalid) => self.fail_script(Refusal::Invalid),
+        }
+    }
+
+    /// Answers with the head that the script has written.
+    fn answer_script(&mut self, len: usize, buf: &mut Buffers, cx: &Context<'_>) {
+        let mut text = std::mem::take(&mut buf.page);
+        text.clear();
+        text.extend_from_slice(&buf.script.unread()[..len]);
+        buf.script.consume(len);
+        match ScriptHead::parse(&text) {
+            Err(output::Invalid) => self.fail_script(Refusal::Invalid),
+            Ok(head) => match head.local_redirect() {
+                Some(location) => self.redirect_locally(location, buf, cx),
+                None => {
+                    self.cgi_to(State::Body);
+                    write_head(&head, &mut self.answering(buf, cx));
+                }
+            },
+        }
+        buf.page = text;
+    }
+
+    /// Names what has come from the script as the next bytes to send.
+    fn relay_body(&mut self, encoder: Encoder, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let Task::Cgi(cgi) = &mut self.task else { return false };
+        let (eof, available) = (cgi.feed.eof, buf.script.unread().len());
+        match encoder {
+            // HEAD, 204 and the like: what the script has to say is taken and dropped.
+            Encoder::None if available > 0 => buf.script.consume(available),
+            Encoder::Length(left) if available > 0 && left > 0 => {
+                let n = usize::try_from(left).unwrap_or(usize::MAX).min(available);
+                self.cycle.outbound = Outbound::Body(Encoder::Length(left - n as u64));
+                self.relay = Relay { left: index(n), tail: 0 };
+            }
+            Encoder::Chunked if available > 0 => {
+                crate::wire::begin_chunk(available, &mut buf.output.bytes);
+                self.relay = Relay { left: index(available), tail: Relay::TAIL.len() as u8 };
+            }
+            Encoder::Close if available > 0 => self.relay = Relay { left: index(available), tail: 0 },
+            // What it says beyond the length that it has announced is not heard.
+            Encoder::Length(0) => self.end_script(buf, cx),
+            Encoder::Length(_) if eof => self.cut(Cut::ScriptShort, Close::Broken, buf),
+            Encoder::Chunked if eof => {
+                buf.output.bytes.extend_from_slice(crate::wire::LAST_CHUNK);
+                self.end_script(buf, cx);
+            }
+            Encoder::None | Encoder::Close if eof => self.end_script(buf, cx),
+            _ => return false,
+        }
+        true
+    }
+
+    fn end_script(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+        self.end_cgi();
+        self.answering(buf, cx).end();
+    }
+
+    /// Serves something else instead, as if the request had been for that, with GET (RFC 3875
+    /// section 6.2.2).
+    fn redirect_locally(&mut self, location: &[u8], buf: &mut Buffers, cx: &Context<'_>) {
+        let exchange = self.exchange_mut();
+        exchange.redirects += 1;
+        if exchange.redirects > cx.config.limits.redirects {
+            return self.fail_script(Refusal::Redirects);
+        }
+        let is_head = exchange.is_head;
+        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
+        let moved = moved_head(&request, location, is_head);
+        buf.moved = moved;
+        if buf.head.parse(&buf.moved).is_err() {
+            buf.moved.clear();
+            let bytes = buf.input.head();
+            buf.head.parse(bytes).expect("it was right before");
+            return self.fail_script(Refusal::Invalid);
+        }
+        self.serve(buf, cx);
+    }
+
+    /// Ends the script and answers for it, in place of it.
+    fn fail_script(&mut self, refusal: Refusal) {
+        let Task::Cgi(cgi) = &mut self.task else { return };
+        cgi.abandon();
+        cgi.state = State::Refused(refusal);
+        cgi.feed.stage = Stage::Closed;
+        if matches!(self.cycle.inbound, Inbound::Body(_)) && (cgi.feed.total > 0 || cgi.kill != Kill::No) {
+            // Some of it is gone.
+            self.give_up_body();
+        }
+    }
+
+    /// Answers in place of the script.
+    fn refuse_script(&mut self, refusal: Refusal, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let Task::Cgi(cgi) = &mut self.task else { return false };
+        let name = cgi.at as usize;
+        let (status, message) = refusal.row();
+        let mut answer = self.answering(buf, cx);
+        answer.buf.message.clear();
+        let quoted = [b"/", &answer.buf.path[..name]].concat();
+        crate::error::fill(message, &quoted, &mut answer.buf.message);
+        let page = Page { quotes_peer: message.contains("{}"), ..Page::default() };
+        answer.error_page(status, &page, |head| {
+            if refusal == Refusal::Busy {
+                head.field("Retry-After", b"1");
+            }
+        });
+        self.end_cgi();
+        true
+    }
+
+    /// Nothing more is asked of the script.
+    pub(crate) fn end_cgi(&mut self) {
+        self.cgi_to(State::Over);
+    }
+
+    fn cgi_to(&mut self, state: State) {
+        if let Task::Cgi(cgi) = &mut self.task {
+            cgi.state = state;
+        }
+    }
+}
+
+/// Whether a script writes the whole answer itself, by its name.
+fn has_own_head(script: &[u8]) -> bool {
+    let name = script.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    name.starts_with(b"nph-")
+}
+
+fn write_head(head: &ScriptHead<'_>, answer: &mut Answering<'_>) {
+    let (status, phrase) = head.answer();
+    let encoder = if status.is_bodiless() { Encoder::None } else { answer.framing(head.length) };
+    let write_fields = |out: &mut HeadOut<'_>| {
+        if let Some(location) = head.location {
+            out.raw_field(b"Location", location);
+        }
+        for (name, value) in head.fields() {
+            out.raw_field(name, value);
+        }
+        out.framing(encoder);
+    };
+    answer.head(status, phrase, write_fields);
+    answer.body(encoder);
+}
+
+/// The head of a request for `location` that is otherwise like `request`, but has no body.
+fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> {
+    const OF_BODY: [&str; 4] = ["Content-Length", "Content-Type", "Transfer-Encoding", "Expect"];
+    let target = location.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let method: &[u8] = if is_head { b"HEAD" } else { b"GET" };
+    let mut head = [method, b" ", target, b" ", request.version(), b"\r\n"].concat();
+    let is_kept = |name: &[u8]| !OF_BODY.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
+    for (name, value) in request.fields().filter(|(name, _)| is_kept(name)) {
+        head.extend_from_slice(name);
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value);
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
