@@ -9,7 +9,7 @@
 //! not found. This module leaves out what is read (`cache`, `send`, `directory`).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat};
@@ -51,6 +51,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
+    path: PathBuf,
     symlinks: Symlinks,
     /// `openat2` is missing (before Linux 5.6, under an old seccomp profile, on another system):
     /// paths are walked by hand. Found out once.
@@ -66,7 +67,15 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty())?;
         let by_hand = !openat2_works(fd.as_fd());
-        Ok(Root { fd, symlinks, by_hand })
+        // Files are not opened by it, so one that cannot be told is no reason not to serve.
+        let path = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+        Ok(Root { fd, path, symlinks, by_hand })
+    }
+
+    /// Where it was when it was opened: absolute, without links. Scripts are run by it, and told it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The rule for symbolic links.
@@ -109,6 +118,14 @@ impl Root {
         examine(&stat).map(|(_, identity)| identity)
     }
 
+    /// What lies at `path` now, whatever it is: one call where all links are followed, else two.
+    pub(crate) fn stat(&self, path: &[u8]) -> Result<Stat, Errno> {
+        match self.symlinks {
+            Symlinks::Follow => statat(&self.fd, or_dot(path), AtFlags::empty()),
+            Symlinks::Inside | Symlinks::Never => fstat(self.raw(path, LOOK)?),
+        }
+    }
+
     fn raw(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let root = self.fd.as_fd();
         match self.symlinks {
@@ -132,6 +149,12 @@ impl Root {
 
 /// Flags of every open for reading.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Flags of an open that is only to find out what is there; what may be executed need not be readable.
+#[cfg(target_os = "linux")]
+const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const LOOK: OFlags = READ;
 
 fn or_dot(path: &[u8]) -> &[u8] {
     if path.is_empty() { b"." } else { path }
@@ -200,7 +223,7 @@ pub(crate) fn fs_error(errno: Errno) -> FsError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -211,7 +234,7 @@ mod tests {
     const RULES: [Symlinks; 3] = [Symlinks::Follow, Symlinks::Inside, Symlinks::Never];
 
     /// Every rule, each with `openat2` and by hand.
-    fn roots(dir: &TempDir) -> impl Iterator<Item = Root> {
+    pub(crate) fn roots(dir: &TempDir) -> impl Iterator<Item = Root> {
         let path = dir.path().join("root");
         RULES.into_iter().flat_map(move |rule| {
             let ours = Root::open(&path, rule).unwrap();
@@ -338,5 +361,14 @@ mod tests {
         let dir = tree();
         assert!(Root::open(&dir.path().join("secret"), Symlinks::Follow).is_err());
         assert!(Root::open(&dir.path().join("nope"), Symlinks::Follow).is_err());
+    }
+
+    #[test]
+    fn a_root_knows_where_it_is() {
+        let dir = tree();
+        symlink("root/sub", dir.path().join("link")).unwrap();
+        let root = Root::open(&dir.path().join("link/../sub/deep/.."), Symlinks::Never).unwrap();
+        assert_eq!(root.path(), dir.path().canonicalize().unwrap().join("root/sub"));
+        assert!(Root::open(".".as_ref(), Symlinks::Follow).unwrap().path().is_absolute());
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! The core says what is to be done ([`Step`](sanserve_core::Step)); a frontend waits and calls
 //! handlers; this crate does the rest: it opens files beneath a root, keeps small ones in memory,
-//! sends, logs, binds, accepts, catches signals and reads the clock. It carries out one thing at a
-//! time and never loops or waits, but for [`Signals::wait`].
+//! sends, runs scripts, logs, binds, accepts, catches signals and reads the clock. It carries out one
+//! thing at a time and never loops or waits, but for [`Signals::wait`] and the ends of things.
 
 mod beneath;
 mod cache;
 mod call;
 mod clock;
 mod directory;
+mod find;
 mod listen;
 mod log;
+mod script;
 mod send;
 mod service;
 mod signal;
@@ -25,6 +27,7 @@ pub use clock::Clock;
 pub use directory::Directory;
 pub use listen::{AcceptBackoff, AfterError, accept, bind, bind_many, raise_nofile_limit, resolve};
 pub use log::{Log, Logger};
+pub use script::{ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use send::{MOST_OF_FILE, Stopped, send, send_file, send_vectored};
 pub use service::{HandlerFactory, Service, SharedSite};
 pub use signal::{Signal, Signals};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::beneath::{Root, Symlinks};
 use crate::cache::CacheLimits;
 use crate::listen::nofile_limit;
 use crate::log::Log;
+use crate::script::{ScriptRules, Scripts};
 
 /// Makes the handler of a connection, one value each.
 pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
@@ -41,6 +43,9 @@ pub struct Service {
     pub site: SharedSite,
     /// What everything served lies beneath.
     pub root: Arc<Root>,
+    /// Runs scripts and looks after them. They lie beneath the same root. Which paths are scripts is
+    /// for `config.cgi` to say; none, by default.
+    pub scripts: Arc<Scripts>,
     /// Where lines go. Default stderr.
     pub log: Log,
     /// Makes the handler of each connection; without one, no request is routed to a handler.
@@ -66,10 +71,12 @@ impl Service {
     /// Serves the files beneath `root` with every default.
     #[must_use]
     pub fn beneath(root: Root) -> Service {
+        let root = Arc::new(root);
         Service {
             config: Config::default(),
             site: Box::new(Plain),
-            root: Arc::new(root),
+            scripts: Arc::new(Scripts::new(ScriptRules::default(), Arc::clone(&root))),
+            root,
             log: Log::stderr(),
             handler: None,
             cache: CacheLimits::default(),
@@ -100,6 +107,13 @@ impl Service {
         Service { handler: Some(Box::new(move || Box::new(make()))), ..self }
     }
 
+    /// Runs scripts by `rules`.
+    #[must_use]
+    pub fn with_scripts(self, rules: ScriptRules) -> Service {
+        let scripts = Arc::new(Scripts::new(rules, Arc::clone(&self.root)));
+        Service { scripts, ..self }
+    }
+
     /// Writes to `log`.
     #[must_use]
     pub fn with_log(self, log: Log) -> Service {
@@ -122,6 +136,20 @@ impl Service {
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Service {
         Service { grace, ..self }
+    }
+
+    /// Tells the configuration where the server listens: the port, and, unless it has a name already,
+    /// the address as its name.
+    #[must_use]
+    pub fn bound_to(mut self, address: SocketAddr) -> Service {
+        self.config.server_port = address.port();
+        if self.config.server_name.is_empty() {
+            self.config.server_name = match address.ip() {
+                IpAddr::V6(ip) => format!("[{ip}]"),
+                IpAddr::V4(ip) => ip.to_string(),
+            };
+        }
+        self
     }
 
     /// What a machine is told at the time `now`.

@@ -8,8 +8,14 @@
 //! reported as sent, so that a head and its small body, or the answers to several pipelined
 //! requests, leave in one call. What does not fit goes out together with the batch, body and all.
 //! The driver calls [`Slot::flush`] before it waits, half-closes or closes.
+//!
+//! **The script.** While one runs, the driver waits for the descriptors in [`Slot::script`], too, and
+//! reads with [`Slot::read_script`]; see [`script`].
+
+mod script;
 
 use std::cmp::Ordering;
+use std::fs::File;
 use std::io::IoSlice;
 
 use rustix::fd::{AsFd, BorrowedFd};
@@ -20,6 +26,7 @@ use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Ste
 use crate::beneath::examine;
 use crate::cache::{Files, Held};
 use crate::log::Logger;
+use crate::script::{Running, Scripts};
 use crate::send::{Stopped, send, send_file, send_vectored};
 
 /// What the batch holds at most.
@@ -29,6 +36,8 @@ pub const BATCH: usize = 16 * 1024;
 pub struct Desk<'d> {
     /// Opens files.
     pub files: &'d dyn Files,
+    /// Runs scripts.
+    pub scripts: &'d Scripts,
     /// Takes the lines of finished exchanges; the driver flushes it at the end of a turn.
     pub log: &'d mut Logger,
     /// The time in those lines.
@@ -47,7 +56,7 @@ pub enum Flush {
     Broken,
 }
 
-/// The open file, the open directory and the unsent bytes of one connection.
+/// The open file, the open directory, the script and the unsent bytes of one connection.
 #[derive(Debug, Default)]
 pub struct Slot {
     batch: Vec<u8>,
@@ -60,6 +69,9 @@ pub struct Slot {
     directory: Option<Held>,
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
+    /// What the next script is to read.
+    spool: Option<File>,
+    script: Option<Running>,
 }
 
 impl Slot {
@@ -76,7 +88,7 @@ impl Slot {
     pub fn carry_out(&mut self, step: Step<'_>, socket: BorrowedFd<'_>, desk: &mut Desk<'_>) -> Option<Input> {
         match step {
             Step::Send(transmit) => Some(self.send(&transmit, socket)),
-            Step::Act(ticket, action) => Some(Input::Done(ticket, self.act(action, desk.files))),
+            Step::Act(ticket, action) => self.act(action, desk).map(|completion| Input::Done(ticket, completion)),
             Step::Finished(entry) => {
                 desk.log.write(&entry, desk.wall);
                 self.release();
@@ -88,8 +100,7 @@ impl Slot {
                 let _ = shutdown(socket, Shutdown::Write);
                 None
             }
-            // There are no scripts yet: a step that no answer makes progress with would repeat for ever.
-            Step::Feed(_) => Some(Input::Broken(Fault::Handler)),
+            Step::Feed(bytes) => Some(self.feed(bytes, desk.log.log())),
             Step::Call(_) | Step::Wait(_) | Step::Close(_) => {
                 debug_assert!(false, "the driver's own step");
                 None
@@ -124,7 +135,11 @@ impl Slot {
     /// Whether nothing is held, so that the slot may serve another connection.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.file.is_none() && self.directory.is_none()
+        self.batch.is_empty()
+            && self.file.is_none()
+            && self.directory.is_none()
+            && self.spool.is_none()
+            && self.script.is_none()
     }
 
     /// Lets go of everything, for a connection that is closed; keeps its memory for the next one.
@@ -134,6 +149,12 @@ impl Slot {
     }
 
     fn release(&mut self) {
+        self.release_files();
+        self.spool = None;
+        self.script = None;
+    }
+
+    fn release_files(&mut self) {
         self.file = None;
         self.directory = None;
         self.path.clear();
@@ -142,19 +163,34 @@ impl Slot {
 
 /// Acting.
 impl Slot {
-    fn act(&mut self, action: Action<'_>, files: &dyn Files) -> Completion {
-        match action {
-            Action::Open { path } => Completion::Opened(self.open(path, files)),
-            Action::OpenIn { path } => Completion::Opened(self.open_in(path, files)),
+    fn act(&mut self, action: Action<'_>, desk: &Desk<'_>) -> Option<Completion> {
+        Some(match action {
+            Action::Open { path } => Completion::Opened(self.open(path, desk.files)),
+            Action::OpenIn { path } => Completion::Opened(self.open_in(path, desk.files)),
             Action::List { into } => Completion::Listed(match &mut self.directory {
                 Some(Held::Directory(directory)) => directory.list(|name, kind| into.push(name, kind)),
                 _ => Err(FsError::Failed),
             }),
-        }
+            Action::Find { path, from } => Completion::Found(desk.scripts.root().find(path, from)),
+            Action::Spool => Completion::Spooled(self.open_spool(desk.log.log())),
+            Action::Spawn(script) => {
+                let spool = self.let_script_go();
+                let running = desk.scripts.spawn(&script, spool, desk.log.log());
+                Completion::Spawned(running.map(|running| self.script = Some(running)))
+            }
+            Action::EndInput => {
+                self.end_input();
+                return None;
+            }
+            Action::Kill => {
+                self.kill_script(desk.scripts);
+                return None;
+            }
+        })
     }
 
     fn open(&mut self, path: &[u8], files: &dyn Files) -> Result<Opened, FsError> {
-        self.release();
+        self.release_files();
         let (opened, held) = files.open(path)?;
         match held {
             Held::Directory(_) => {
@@ -307,7 +343,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::SocketAddr;
     use std::os::unix::net::UnixStream;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use sanserve_core::{Entry, Kind, Listing, Peer, Ticket};
     use tempfile::TempDir;
@@ -316,20 +352,10 @@ mod tests {
     use crate::beneath::{Root, Symlinks};
     use crate::cache::{CacheLimits, Local};
     use crate::log::Log;
+    use crate::script::ScriptRules;
+    use crate::script::tests::Lines;
     use crate::send::MOST_OF_FILE;
     use crate::send::tests::{fill, still_pair};
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// A slot with a socket, a peer and a directory.
     struct Bench {
@@ -337,6 +363,7 @@ mod tests {
         ours: UnixStream,
         peer: UnixStream,
         files: Local,
+        scripts: Scripts,
         log: Logger,
         lines: Lines,
         dir: TempDir,
@@ -356,11 +383,12 @@ mod tests {
             let (ours, peer) = still_pair();
             let lines = Lines::default();
             let log = Log::to(lines.clone()).logger();
-            Bench { slot: Slot::new(), ours, peer, files: Local::new(root, limits), log, lines, dir }
+            let scripts = Scripts::new(ScriptRules::default(), Arc::clone(&root));
+            Bench { slot: Slot::new(), ours, peer, files: Local::new(root, limits), scripts, log, lines, dir }
         }
 
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
-            let mut desk = Desk { files: &self.files, log: &mut self.log, wall: Wall(0) };
+            let mut desk = Desk { files: &self.files, scripts: &self.scripts, log: &mut self.log, wall: Wall(0) };
             self.slot.carry_out(step, self.ours.as_fd(), &mut desk)
         }
 
@@ -584,7 +612,7 @@ mod tests {
             assert!(bench.slot.is_empty());
         }
         bench.log.flush();
-        let lines = String::from_utf8(bench.lines.0.lock().unwrap().clone()).unwrap();
+        let lines = bench.lines.text();
         assert_eq!(lines.matches("] \"GET / HTTP/1.1\" 200 5\n").count(), 3, "{lines}");
     }
 

@@ -31,7 +31,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: S
         let at = held.last().map_or(root, AsFd::as_fd);
         let last = ahead.is_empty();
         let how = if last { flags } else { ON_THE_WAY };
-        match openat(at, &name[..], how | OFlags::NOFOLLOW, Mode::empty()) {
+        match openat(at, &name[..], how | OFlags::NOFOLLOW, Mode::empty()).and_then(|fd| no_link(fd, how)) {
             Ok(fd) if last => return Ok(fd),
             Ok(_) if held.len() == MOST_DEPTH => return Err(Errno::NAMETOOLONG),
             Ok(fd) => held.push(fd),
@@ -50,6 +50,22 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: S
     }
     // The path, or a link in it, ended with `..` or was the root itself.
     openat(held.last().map_or(root, AsFd::as_fd), c".", flags, Mode::empty())
+}
+
+/// `O_PATH | O_NOFOLLOW` opens a link itself; this makes it the error that it is without `O_PATH`.
+#[cfg(target_os = "linux")]
+fn no_link(fd: OwnedFd, how: OFlags) -> Result<OwnedFd, Errno> {
+    use rustix::fs::{FileType, fstat};
+    let by_path_only = how.contains(OFlags::PATH) && !how.contains(OFlags::DIRECTORY);
+    if by_path_only && FileType::from_raw_mode(fstat(&fd)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    Ok(fd)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn no_link(fd: OwnedFd, _: OFlags) -> Result<OwnedFd, Errno> {
+    Ok(fd)
 }
 
 /// A directory on the way need not be readable.

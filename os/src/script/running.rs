@@ -1,0 +1,128 @@
+//! What an exchange holds of the script that runs for it: the ends of its pipes.
+
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{Errno, read, write};
+use sanserve_core::{Input, Window};
+
+/// A script that was spawned. When it is dropped its pipes are closed, and no more: the attendant
+/// goes on looking after the process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// By which the attendant knows it.
+    pub(crate) id: u64,
+    pub(super) input: Option<OwnedFd>,
+    /// It takes no more. The descriptor stays open, so that a driver can still deregister it.
+    pub(super) full: bool,
+    pub(super) output: OwnedFd,
+    /// All of the output was read.
+    pub(super) over: bool,
+    /// Readable when the leader of its process group has exited.
+    pub(super) exit: OwnedFd,
+}
+
+/// How one reading of a script's output ended.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptRead {
+    /// So many bytes were committed.
+    Bytes(usize),
+    /// There is nothing for now.
+    Blocked,
+    /// The output is complete. To be passed on as [`Input::ScriptEof`].
+    End,
+}
+
+/// The descriptors of a script that a driver may wait for. They stay open until the next step
+/// `EndInput` (the input), `Spawn` or `Finished` is carried out or the slot is cleared; what is not
+/// worth waiting for any more is `None`.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptFds<'s> {
+    /// Readable when there is something for [`Slot::read_script`](crate::Slot::read_script).
+    pub output: Option<BorrowedFd<'s>>,
+    /// Writable when the script takes more ([`Input::Feedable`]).
+    pub input: Option<BorrowedFd<'s>>,
+    /// Readable when the script has exited, which ends its output, whoever else holds the pipe. Then
+    /// [`Slot::read_script`](crate::Slot::read_script) is to be called until it says `End`.
+    pub exit: Option<BorrowedFd<'s>>,
+}
+
+impl Running {
+    /// The script's input is complete.
+    pub(crate) fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Writes to the script's input.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Input {
+        let Some(input) = self.input.as_ref().filter(|_| !self.full) else { return Input::FeedEnd };
+        loop {
+            return match write(input, bytes) {
+                Ok(n) => Input::Fed(n as u64),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Input::FeedBlocked,
+                Err(_) => {
+                    self.full = true;
+                    Input::FeedEnd
+                }
+            };
+        }
+    }
+
+    /// Reads once.
+    pub(crate) fn read(&mut self, window: &mut Window) -> ScriptRead {
+        if self.over {
+            return ScriptRead::End;
+        }
+        let read = match self.read_once(window) {
+            // What it has written, it wrote before it exited: after that there is nothing to come.
+            ScriptRead::Blocked if self.has_exited() => match self.read_once(window) {
+                ScriptRead::Blocked => ScriptRead::End,
+                read => read,
+            },
+            read => read,
+        };
+        self.over = read == ScriptRead::End;
+        read
+    }
+
+    fn read_once(&self, window: &mut Window) -> ScriptRead {
+        let room = window.spare();
+        if room.is_empty() {
+            debug_assert!(false, "read only where there is room");
+            return ScriptRead::Blocked;
+        }
+        loop {
+            return match read(&self.output, &mut *room) {
+                Ok(0) => ScriptRead::End,
+                Ok(n) => {
+                    window.commit(n);
+                    ScriptRead::Bytes(n)
+                }
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => ScriptRead::Blocked,
+                Err(_) => ScriptRead::End,
+            };
+        }
+    }
+
+    fn has_exited(&self) -> bool {
+        is_ready(&self.exit)
+    }
+
+    pub(crate) fn fds(&self) -> ScriptFds<'_> {
+        ScriptFds {
+            output: (!self.over).then(|| self.output.as_fd()),
+            input: self.input.as_ref().filter(|_| !self.full).map(AsFd::as_fd),
+            exit: (!self.over).then(|| self.exit.as_fd()),
+        }
+    }
+}
+
+/// Whether reading from `fd` would tell something now.
+pub(super) fn is_ready(fd: &OwnedFd) -> bool {
+    let now = Timespec::try_from(Duration::ZERO).expect("zero fits");
+    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}

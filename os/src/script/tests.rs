@@ -1,0 +1,575 @@
+//! With real processes. Waits are for conditions, within [`PATIENCE`].
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::test_kill_process;
+use sanserve_core::{Buffers, Input};
+use tempfile::TempDir;
+
+use super::*;
+use crate::beneath::Symlinks;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Remembers what is logged.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A directory of scripts, and what runs them.
+pub(crate) struct Bench {
+    pub(crate) scripts: Scripts,
+    pub(crate) log: Log,
+    pub(crate) lines: Lines,
+    pub(crate) dir: TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Bench {
+        Bench::with(8, false)
+    }
+
+    fn with(most: usize, by_looking: bool) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        // Scripts may be run as nobody.
+        sh("chmod 755 . && mkdir -m 755 cgi-bin", dir.path());
+        let root = Arc::new(Root::open(dir.path(), Symlinks::Follow).unwrap());
+        let environment = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
+        let mut scripts = Scripts::new(ScriptRules { most, environment }, root);
+        scripts.by_looking |= by_looking;
+        let lines = Lines::default();
+        Bench { scripts, log: Log::to(lines.clone()), lines, dir }
+    }
+
+    /// One whose scripts' exits are told, and one where they are looked for.
+    fn both() -> [Bench; 2] {
+        [Bench::with(8, false), Bench::with(8, true)]
+    }
+
+    /// Writes the script `cgi-bin/x`. Another process does it: a descriptor of ours could be
+    /// inherited for a moment by what another test runs, and then the script could not be executed.
+    fn install(&self, text: &str) {
+        let path = self.dir.path().join("cgi-bin/x");
+        sh(&format!("cat > x <<'END-OF-SCRIPT'\n{text}\nEND-OF-SCRIPT\nchmod 755 x"), path.parent().unwrap());
+    }
+
+    /// Runs a script of these lines for `sh`.
+    pub(crate) fn sh(&self, text: &str, input: ScriptInput) -> Running {
+        self.install(&format!("#!/bin/sh\n{text}"));
+        self.run(&Errand { input, ..errand() }, None).unwrap()
+    }
+
+    pub(crate) fn spooled(&self, text: &str, spool: Option<File>) -> Result<Running, SpawnError> {
+        self.install(&format!("#!/bin/sh\n{text}"));
+        self.run(&Errand { input: ScriptInput::Spooled, ..errand() }, spool)
+    }
+
+    fn run(&self, errand: &Errand<'_>, spool: Option<File>) -> Result<Running, SpawnError> {
+        self.scripts.run(errand, spool, &self.log)
+    }
+
+    /// The whole output of such a script.
+    fn output_of(&self, text: &str) -> String {
+        output(&mut self.sh(text, ScriptInput::Empty))
+    }
+
+    fn wait_for_none(&self) {
+        until("all scripts are reaped", || self.scripts.alive() == 0);
+    }
+
+    /// What was logged of scripts, when all have ended.
+    fn logged(self) -> Vec<String> {
+        self.wait_for_none();
+        // The attendant has said all when it is gone.
+        self.scripts.end();
+        let text = self.lines.text();
+        text.lines().map(|line| line.strip_prefix("sanserve: /cgi-bin/x: ").expect(line).to_owned()).collect()
+    }
+}
+
+fn errand() -> Errand<'static> {
+    Errand {
+        path: b"cgi-bin/x",
+        input: ScriptInput::Empty,
+        time: 60_000,
+        grace: 30_000,
+        translated: None,
+        arguments: Vec::new(),
+        environment: Vec::new(),
+    }
+}
+
+fn sh(commands: &str, dir: &Path) {
+    assert!(Command::new("/bin/sh").args(["-ec", commands]).current_dir(dir).status().unwrap().success());
+}
+
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Reads until there is a line, or the end.
+fn read_until(running: &mut Running, enough: impl Fn(&[u8]) -> bool) -> String {
+    let mut all = Vec::new();
+    while !enough(&all) {
+        let mut buf = Buffers::new();
+        match running.read(&mut buf.script) {
+            ScriptRead::Bytes(n) => {
+                assert_eq!(buf.script.unread().len(), n);
+                all.extend_from_slice(buf.script.unread());
+            }
+            ScriptRead::End => break,
+            ScriptRead::Blocked => {
+                let fds = running.fds();
+                let ready = [fds.output.unwrap(), fds.exit.unwrap()];
+                let mut ready = ready.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                let patience = Timespec::try_from(PATIENCE).unwrap();
+                assert_ne!(poll(&mut ready, Some(&patience)), Ok(0), "in vain: output");
+            }
+        }
+    }
+    String::from_utf8(all).unwrap()
+}
+
+fn line(running: &mut Running) -> String {
+    read_until(running, |all| all.ends_with(b"\n"))
+}
+
+pub(crate) fn output(running: &mut Running) -> String {
+    let all = read_until(running, |_| false);
+    assert_eq!(running.read(&mut Buffers::new().script), ScriptRead::End, "it stays so");
+    assert!(running.fds().output.is_none() && running.fds().exit.is_none());
+    all
+}
+
+fn pids(line: &str) -> Vec<Pid> {
+    line.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
+}
+
+/// Whether a process runs no more. Those of others may be zombies for as long as their parents like.
+fn is_gone(pid: &Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid()));
+    let zombie = |stat: &str| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"));
+    match stat {
+        Ok(stat) => zombie(&stat),
+        Err(_) => test_kill_process(*pid).is_err(),
+    }
+}
+
+fn all_gone(pids: &[Pid]) {
+    until("all processes are gone", || pids.iter().all(is_gone));
+}
+
+#[test]
+fn what_a_script_writes_is_read_to_its_end() {
+    for bench in Bench::both() {
+        assert_eq!(bench.output_of("echo one; echo two"), "one\ntwo\n");
+        assert_eq!(bench.output_of("head -c 1000000 /dev/zero").len(), 1_000_000);
+        assert_eq!(bench.output_of("exec >&-; sleep 0.01"), "");
+        assert_eq!(bench.logged(), [""; 0]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_environment_is_exactly_what_is_told() {
+    let mut bench = Bench::new();
+    let rules = [("TZ", "UTC"), ("SERVER_NAME", "not this")].map(|(name, value)| (name.into(), value.into()));
+    bench.scripts.rules.environment.extend(rules);
+    bench.install("#!/bin/cat /proc/self/environ");
+    let root = bench.dir.path().canonicalize().unwrap().into_os_string().into_string().unwrap();
+    for (path, expected) in [("", "/"), ("sub/\u{e4}/", "/sub/\u{e4}/"), ("file", "/file")] {
+        let environment = vec![(&b"SERVER_NAME"[..], &b"a=b"[..]), (b"REMOTE_USER", b""), (b"HTTP_X", b"\xff\n")];
+        let errand = Errand { translated: Some(path.as_bytes()), environment, ..errand() };
+        let mut running = bench.run(&errand, None).unwrap();
+        let mut all = Vec::new();
+        until("the end", || {
+            let mut buf = Buffers::new();
+            let read = running.read(&mut buf.script);
+            all.extend_from_slice(buf.script.unread());
+            read == ScriptRead::End
+        });
+        let mut found: Vec<&[u8]> = all.split(|&byte| byte == 0).collect();
+        found.pop();
+        found.sort_unstable();
+        let translated = format!("PATH_TRANSLATED={root}{expected}");
+        let path = b"PATH=/usr/local/bin:/usr/bin:/bin";
+        let expected =
+            [b"HTTP_X=\xff\n", &path[..], translated.as_bytes(), b"REMOTE_USER=", b"SERVER_NAME=a=b", b"TZ=UTC"];
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn the_default_environment_is_small() {
+    let environment = ScriptRules::default().environment;
+    assert_eq!(environment[0].0, "PATH");
+    assert!(environment[1..].iter().all(|(name, _)| name == "LANG" || name == "TZ"));
+}
+
+#[test]
+fn a_script_runs_in_its_directory_with_its_arguments() {
+    let bench = Bench::new();
+    bench.install("#!/bin/sh\npwd; echo \"$0\"; for a in \"$@\"; do echo \"[$a]\"; done; cat");
+    let arguments = vec![&b"one"[..], b"", b"t w o\\"];
+    let all = output(&mut bench.run(&Errand { arguments, ..errand() }, None).unwrap());
+    let place = bench.dir.path().canonicalize().unwrap().join("cgi-bin");
+    let place = place.display();
+    assert_eq!(all, format!("{place}\n{place}/x\n[one]\n[]\n[t w o\\]\n"));
+}
+
+#[test]
+fn a_script_has_no_privileges() {
+    let bench = Bench::new();
+    let ids = bench.output_of("id -u; id -ru; id -g; id -rg; id -G");
+    if geteuid().is_root() {
+        let (user, group) = user(&fs::read("/etc/passwd").unwrap(), NOBODY).unwrap();
+        assert_eq!(ids, format!("{user}\n{user}\n{group}\n{group}\n{group}\n"));
+        #[cfg(target_os = "linux")]
+        assert_eq!(bench.output_of("grep Groups: /proc/self/status").trim_end(), "Groups:", "std drops them");
+    } else {
+        let output = Command::new("/bin/sh").args(["-c", "id -u; id -ru; id -g; id -rg; id -G"]).output().unwrap();
+        assert_eq!(ids.as_bytes(), output.stdout);
+    }
+}
+
+#[test]
+fn a_root_without_nobody_runs_nothing() {
+    let bench = Bench::new();
+    bench.scripts.nobody.set(None).unwrap();
+    bench.install("#!/bin/sh");
+    let ran = bench.run(&errand(), None).map(drop);
+    if geteuid().is_root() {
+        assert_eq!(ran, Err(SpawnError::Denied));
+        assert_eq!(bench.logged(), ["CGI script not run: the server is root, and there is no user nobody"]);
+    } else {
+        assert_eq!(ran, Ok(()));
+    }
+}
+
+#[test]
+fn ids_are_read_from_the_list_of_users() {
+    let passwd = b"root:x:0:0::/:\nbroken\n\nno:x:y:1::/:\nnobodys:x:5:6::/:\nnobody:x:65534:65533:No\xc3\xb6:/:/\n";
+    assert_eq!(user(passwd, "nobody"), Some((65534, 65533)));
+    assert_eq!(user(passwd, "root"), None);
+    assert_eq!(user(passwd, "no"), None);
+    assert_eq!(user(passwd, ""), None);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_script_inherits_three_descriptors() {
+    use std::collections::BTreeSet;
+
+    /// Those that whoever started the tests has left open for all.
+    fn left_open() -> BTreeSet<u32> {
+        let flags = |fd: &u32| {
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+            u32::from_str_radix(flags.trim(), 8).ok()
+        };
+        let open = fs::read_dir("/proc/self/fd").unwrap();
+        let open = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
+        open.filter(|fd| flags(fd).is_some_and(|flags| flags & 0o2_000_000 == 0)).collect()
+    }
+
+    let bench = Bench::new();
+    let mut other = bench.sh("echo ready; cat", ScriptInput::Piped);
+    assert_eq!(line(&mut other), "ready\n");
+    let _file = File::open("/dev/null").unwrap();
+    let mut expected = left_open();
+    expected.extend(0..3);
+    // The next one is the directory that ls reads.
+    expected.extend((3..).find(|fd| !expected.contains(fd)));
+    bench.install("#!/bin/ls /proc/self/fd");
+    for (input, spool) in [(ScriptInput::Empty, None), (ScriptInput::Spooled, Some(tempfile::tempfile().unwrap()))] {
+        let all = output(&mut bench.run(&Errand { input, ..errand() }, spool).unwrap());
+        let (_, all) = all.split_once("/proc/self/fd:\n").unwrap();
+        let found: BTreeSet<u32> = all.lines().map(|fd| fd.parse().unwrap()).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn the_scripts_ends_block() {
+    let bench = Bench::new();
+    // A non-blocking end would fail here: nobody has written or read yet.
+    let mut running = bench.sh("echo ready; cat; head -c 300000 /dev/zero", ScriptInput::Piped);
+    assert_eq!(line(&mut running), "ready\n");
+    assert_eq!(running.feed(b"fed\n"), Input::Fed(4));
+    assert_eq!(line(&mut running), "fed\n");
+    running.end_input();
+    assert!(running.fds().input.is_none());
+    assert_eq!(output(&mut running).len(), 300_000);
+    assert_eq!(bench.logged(), [""; 0]);
+}
+
+#[test]
+fn a_bad_end_is_logged() {
+    for bench in Bench::both() {
+        bench.output_of("exit 0");
+        bench.wait_for_none();
+        bench.output_of("exit 3");
+        bench.wait_for_none();
+        bench.output_of("echo unfinished >&2; printf line >&2; kill -9 $$");
+        assert_eq!(bench.logged(), ["CGI script exit code 3", "unfinished", "line", "CGI script exit code -9"]);
+    }
+}
+
+#[test]
+fn much_on_stderr_is_read_and_little_logged() {
+    let bench = Bench::new();
+    assert_eq!(bench.output_of("yes 0123456 | head -c 1000000 >&2; echo done"), "done\n");
+    let logged = bench.logged();
+    assert_eq!(logged.len(), 65_536 / 8 + 1);
+    assert_eq!(logged[8191], "0123456");
+    assert_eq!(logged[8192], "934464 bytes of its stderr were not logged");
+    let bench = Bench::new();
+    assert_eq!(bench.output_of("head -c 1000000 /dev/zero | tr '\\0' x >&2; echo done"), "done\n");
+    assert_eq!(bench.logged(), ["x".repeat(4096), "995904 bytes of its stderr were not logged".into()]);
+}
+
+#[test]
+fn a_script_that_closes_its_stderr_lives_on() {
+    let bench = Bench::new();
+    let mut running = bench.sh("exec 2>&-; echo ready; cat; exit 4", ScriptInput::Piped);
+    assert_eq!(line(&mut running), "ready\n");
+    running.end_input();
+    assert_eq!(output(&mut running), "");
+    assert_eq!(bench.logged(), ["CGI script exit code 4"]);
+}
+
+#[test]
+fn killing_takes_the_whole_group() {
+    for bench in Bench::both() {
+        let mut running = bench.sh("sleep 1000 & sleep 1000 & echo $$ $! ; wait", ScriptInput::Empty);
+        let pids = pids(&line(&mut running));
+        assert!(!pids.iter().any(is_gone));
+        bench.scripts.kill(&running);
+        bench.scripts.kill(&running);
+        assert_eq!(output(&mut running), "");
+        all_gone(&pids);
+        assert_eq!(bench.logged(), [""; 0], "it was us");
+    }
+}
+
+#[test]
+fn a_script_may_end_itself_in_good_order() {
+    for bench in Bench::both() {
+        let text = "exec 2>/dev/null; trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+        let mut running = bench.sh(text, ScriptInput::Empty);
+        assert_eq!(line(&mut running), "ready\n");
+        bench.scripts.kill(&running);
+        assert_eq!(output(&mut running), "bye\n");
+        assert_eq!(bench.logged(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_script_that_will_not_end_is_killed() {
+    for bench in Bench::both() {
+        bench.install("#!/bin/sh\ntrap '' TERM; echo $$; while :; do sleep 0.01; done");
+        let mut running = bench.run(&Errand { grace: 200, ..errand() }, None).unwrap();
+        let pids = pids(&line(&mut running));
+        let start = Instant::now();
+        bench.scripts.kill(&running);
+        assert_eq!(output(&mut running), "");
+        assert!(start.elapsed() >= Duration::from_millis(200));
+        all_gone(&pids);
+        assert_eq!(bench.logged(), [""; 0]);
+    }
+}
+
+#[test]
+fn time_is_over_whatever_became_of_the_exchange() {
+    for bench in Bench::both() {
+        bench.install("#!/bin/sh\ntrap '' TERM; echo $$; while :; do sleep 0.01; done");
+        let start = Instant::now();
+        let mut running = bench.run(&Errand { time: 50, grace: 50, ..errand() }, None).unwrap();
+        let pids = pids(&line(&mut running));
+        drop(running);
+        all_gone(&pids);
+        assert!(start.elapsed() >= Duration::from_millis(50 + 250 + 50));
+        assert_eq!(bench.logged(), [""; 0]);
+    }
+}
+
+#[test]
+fn no_time_is_too_long() {
+    let bench = Bench::new();
+    bench.install("#!/bin/sh\necho yes");
+    let mut running = bench.run(&Errand { time: u64::MAX, grace: u64::MAX, ..errand() }, None).unwrap();
+    assert_eq!(output(&mut running), "yes\n");
+    assert_eq!(bench.logged(), [""; 0]);
+}
+
+#[test]
+fn a_place_is_free_again_when_a_script_is_reaped() {
+    let bench = Bench::with(2, false);
+    let mut first = bench.sh("cat", ScriptInput::Piped);
+    let _second = bench.run(&Errand { input: ScriptInput::Piped, ..errand() }, None).unwrap();
+    assert_eq!(bench.run(&errand(), None).map(drop), Err(SpawnError::Busy));
+    assert_eq!(bench.scripts.alive(), 2);
+    first.end_input();
+    until("one is reaped", || bench.scripts.alive() == 1);
+    assert_eq!(output(&mut bench.run(&errand(), None).unwrap()), "");
+    assert_eq!(bench.lines.text(), "", "to be busy is no error of the server's");
+}
+
+#[test]
+fn what_is_left_behind_ends_with_the_script() {
+    for bench in Bench::both() {
+        let all = bench.output_of("sleep 1000 & echo $!");
+        all_gone(&pids(&all));
+        assert_eq!(bench.logged(), [""; 0]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_with_a_session_lives_on_and_holds_nothing_up() {
+    for bench in Bench::both() {
+        let text = "setsid sh -c 'echo hello >&2; echo $$; exec sleep 1000' & cat; exit 5";
+        let mut running = bench.sh(text, ScriptInput::Piped);
+        let daemon = pids(&line(&mut running));
+        running.end_input();
+        assert_eq!(output(&mut running), "");
+        assert_eq!(bench.logged(), ["hello", "CGI script exit code 5"]);
+        assert!(!is_gone(&daemon[0]));
+        rustix::process::kill_process(daemon[0], rustix::process::Signal::KILL).unwrap();
+        all_gone(&daemon);
+    }
+}
+
+#[test]
+fn what_cannot_be_run_says_so() {
+    let bench = Bench::new();
+    let mut expected = Vec::new();
+    let mut fails = |text: &str, mode: &str, error, reason: &str| {
+        bench.install(text);
+        sh(&format!("chmod {mode} cgi-bin/x"), bench.dir.path());
+        assert_eq!(bench.run(&errand(), None).map(drop), Err(error), "{text}");
+        assert_eq!(bench.scripts.alive(), 0);
+        expected.push(format!("CGI script not run: {reason}"));
+    };
+    fails("#!/no/such/interpreter", "755", SpawnError::Failed, "No such file or directory (os error 2)");
+    fails("#!/bin/sh", "644", SpawnError::Denied, "Permission denied (os error 13)");
+    if !geteuid().is_root() {
+        // Where std forks, which it does to change users, `sh` gets such a script.
+        fails("echo", "755", SpawnError::Failed, "Exec format error (os error 8)");
+    }
+    assert_eq!(bench.spooled("cat", None).map(drop), Err(SpawnError::Failed));
+    expected.push("CGI script not run: its input is gone".into());
+    assert_eq!(bench.logged(), expected);
+}
+
+#[test]
+fn want_is_told_from_failure() {
+    let sort = |errno: Errno| Refusal::from(io::Error::from(errno)).error;
+    assert_eq!([Errno::ACCESS, Errno::PERM].map(sort), [SpawnError::Denied; 2]);
+    let want = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    assert_eq!(want.map(sort), [SpawnError::Exhausted; 4]);
+    assert_eq!([Errno::NOEXEC, Errno::NOENT, Errno::TOOBIG].map(sort), [SpawnError::Failed; 3]);
+}
+
+#[test]
+fn a_script_that_does_not_read_blocks_the_feed() {
+    let bench = Bench::new();
+    let mut running = bench.sh("echo ready; read line; cat", ScriptInput::Piped);
+    assert_eq!(line(&mut running), "ready\n");
+    let mut fed = 0;
+    loop {
+        match running.feed(&[b'\n'; 10_000]) {
+            Input::Fed(n) => fed += n,
+            other => break assert_eq!(other, Input::FeedBlocked),
+        }
+        assert!(fed <= 64 << 20);
+    }
+    assert!(running.fds().input.is_some());
+    assert!(running.read(&mut Buffers::new().script) != ScriptRead::End);
+}
+
+#[test]
+fn a_script_that_has_closed_its_input_takes_no_more() {
+    let bench = Bench::new();
+    let mut running = bench.sh("exec <&-; echo ready; exec sleep 1000", ScriptInput::Piped);
+    assert_eq!(line(&mut running), "ready\n");
+    for _ in 0..2 {
+        assert_eq!(running.feed(b"x"), Input::FeedEnd);
+        assert!(running.fds().input.is_none());
+    }
+    let mut running = bench.sh("cat", ScriptInput::Empty);
+    assert_eq!(running.feed(b"x"), Input::FeedEnd);
+    assert_eq!(output(&mut running), "");
+}
+
+#[test]
+fn an_ended_server_leaves_nothing() {
+    for bench in Bench::both() {
+        let texts = ["sleep 1000 & echo $$ $!; wait", "trap '' TERM; sleep 1000 & echo $$ $!; wait", "echo $$; cat"];
+        let mut running: Vec<Running> = Vec::new();
+        let mut pids = Vec::new();
+        for text in texts {
+            running.push(bench.sh(text, ScriptInput::Piped));
+            // They share a file, which is read when there is something to read of the script.
+            pids.extend(self::pids(&line(running.last_mut().unwrap())));
+        }
+        assert_eq!(pids.len(), 5);
+        bench.scripts.end();
+        assert_eq!(bench.scripts.alive(), 0);
+        all_gone(&pids);
+        bench.scripts.end();
+        let mut again = bench.sh("echo $$; cat", ScriptInput::Piped);
+        let pids = self::pids(&line(&mut again));
+        let Bench { scripts, lines, .. } = bench;
+        drop(scripts);
+        all_gone(&pids);
+        assert_eq!(test_kill_process(pids[0]), Err(Errno::SRCH), "it was reaped");
+        assert_eq!(lines.text(), "");
+    }
+}
+
+#[test]
+fn many_come_and_go_at_once() {
+    for by_looking in [false, true] {
+        let bench = Bench::with(32, by_looking);
+        bench.install("#!/bin/sh\necho out; echo err >&2");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        let mut running = loop {
+                            match bench.run(&errand(), None) {
+                                Ok(running) => break running,
+                                Err(error) => assert_eq!(error, SpawnError::Busy),
+                            }
+                            thread::yield_now();
+                        };
+                        assert_eq!(output(&mut running), "out\n");
+                    }
+                });
+            }
+        });
+        assert_eq!(bench.logged(), ["err"; 100]);
+    }
+}

@@ -1,0 +1,190 @@
+//! The script of a slot: feeding it, reading from it, letting it go.
+//!
+//! To let a script go is to close the pipes; what becomes of its process is for the server's
+//! [`Scripts`] to see to.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+
+use rustix::io::Errno;
+use sanserve_core::{FsError, Input, Window};
+
+use super::Slot;
+use crate::beneath::fs_error;
+use crate::log::Log;
+use crate::script::{ScriptFds, ScriptRead, Scripts};
+
+impl Slot {
+    /// Reads once from the script's output. To be called when `output` or `exit` of
+    /// [`Slot::script`] is readable and the connection needs `script_read`, so that `window`, its
+    /// `Buffers::script`, has room.
+    pub fn read_script(&mut self, window: &mut Window) -> ScriptRead {
+        self.script.as_mut().map_or(ScriptRead::End, |script| script.read(window))
+    }
+
+    /// What there is to wait for of the script that runs, if one does.
+    #[must_use]
+    pub fn script(&self) -> Option<ScriptFds<'_>> {
+        self.script.as_ref().map(|script| script.fds())
+    }
+
+    pub(super) fn open_spool(&mut self, log: &Log) -> Result<(), FsError> {
+        let spool = tempfile::tempfile().map_err(|error| {
+            log.error(format_args!("a request body cannot be kept for a CGI script: {error}"));
+            match Errno::from_io_error(&error).map(fs_error) {
+                Some(FsError::Exhausted) => FsError::Exhausted,
+                // That a temporary file is denied, say, is no matter of the request's.
+                _ => FsError::Failed,
+            }
+        })?;
+        self.spool = Some(spool);
+        Ok(())
+    }
+
+    /// Lets go of the script that ran before, and gives away what the next one is to read.
+    pub(super) fn let_script_go(&mut self) -> Option<File> {
+        self.script = None;
+        self.spool.take()
+    }
+
+    pub(super) fn end_input(&mut self) {
+        if let Some(script) = &mut self.script {
+            script.end_input();
+        }
+    }
+
+    pub(super) fn kill_script(&self, scripts: &Scripts) {
+        if let Some(script) = &self.script {
+            scripts.kill(script);
+        }
+    }
+
+    /// Writes to the spool; where there is none, to the script.
+    pub(super) fn feed(&mut self, bytes: &[u8], log: &Log) -> Input {
+        let Some(spool) = &mut self.spool else {
+            return self.script.as_mut().map_or(Input::FeedEnd, |script| script.feed(bytes));
+        };
+        match write_some(spool, bytes) {
+            Ok(n) => Input::Fed(n as u64),
+            Err(error) => {
+                log.error(format_args!("a request body cannot be kept for a CGI script: {error}"));
+                Input::FeedEnd
+            }
+        }
+    }
+}
+
+fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match file.write(bytes) {
+            Ok(0) if !bytes.is_empty() => return Err(ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            written => return written,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use rustix::fd::AsFd;
+    use sanserve_core::Buffers;
+    use sanserve_core::{Action, Completion, Entry, Found, Peer, ScriptFile, ScriptInput, Step, Ticket, Wall};
+
+    use super::*;
+    use crate::beneath::{Root, Symlinks};
+    use crate::cache::{CacheLimits, Local};
+    use crate::script::tests::{Bench, output, until};
+    use crate::slot::Desk;
+
+    /// Carries one step out.
+    fn step(slot: &mut Slot, bench: &Bench, step: Step<'_>) -> Option<Input> {
+        let root = Root::open(bench.dir.path(), Symlinks::Follow).unwrap();
+        let files = Local::new(root.into(), CacheLimits::default());
+        let mut log = bench.log.logger();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let mut desk = Desk { files: &files, scripts: &bench.scripts, log: &mut log, wall: Wall(0) };
+        slot.carry_out(step, socket.as_fd(), &mut desk)
+    }
+
+    fn act(slot: &mut Slot, bench: &Bench, action: Action<'_>) -> Option<Completion> {
+        step(slot, bench, Step::Act(Ticket::default(), action)).map(|input| match input {
+            Input::Done(_, completion) => completion,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn finished() -> Step<'static> {
+        let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
+        Step::Finished(Entry { peer, line: b"", status: 0, sent: 0, error: None, cut: None })
+    }
+
+    #[test]
+    fn finds_beneath_the_root() {
+        let (mut slot, bench) = (Slot::new(), Bench::new());
+        output(&mut bench.sh("", ScriptInput::Empty));
+        let found = act(&mut slot, &bench, Action::Find { path: b"cgi-bin/x/more", from: 8 });
+        assert_eq!(found, Some(Completion::Found(Ok(Found { len: 9, what: ScriptFile::Runnable }))));
+        assert!(slot.is_empty());
+    }
+
+    #[test]
+    fn a_spool_is_what_the_next_script_reads() {
+        let (mut slot, bench) = (Slot::new(), Bench::new());
+        assert_eq!(step(&mut slot, &bench, Step::Feed(b"x")), Some(Input::FeedEnd), "there is nothing to feed");
+        // One that ran before does not get it.
+        slot.script = Some(bench.sh("cat", ScriptInput::Piped));
+        assert_eq!(act(&mut slot, &bench, Action::Spool), Some(Completion::Spooled(Ok(()))));
+        assert!(!slot.is_empty());
+        assert_eq!(step(&mut slot, &bench, Step::Feed(b"one ")), Some(Input::Fed(4)));
+        assert_eq!(step(&mut slot, &bench, Step::Feed(b"two")), Some(Input::Fed(3)));
+        let spool = slot.let_script_go();
+        assert!(slot.is_empty());
+        assert_eq!(output(&mut bench.spooled("cat; cat", spool).unwrap()), "one two");
+        assert_eq!(act(&mut slot, &bench, Action::Spool), Some(Completion::Spooled(Ok(()))));
+        assert_eq!(step(&mut slot, &bench, finished()), None);
+        assert!(slot.is_empty());
+    }
+
+    #[test]
+    fn a_script_is_fed_read_and_let_go() {
+        let (mut slot, bench) = (Slot::new(), Bench::new());
+        let mut buf = Buffers::new();
+        assert!(slot.script().is_none());
+        assert_eq!(slot.read_script(&mut buf.script), ScriptRead::End);
+        slot.script = Some(bench.sh("cat", ScriptInput::Piped));
+        assert!(!slot.is_empty());
+        assert_eq!(slot.read_script(&mut buf.script), ScriptRead::Blocked);
+        assert_eq!(step(&mut slot, &bench, Step::Feed(b"abc")), Some(Input::Fed(3)));
+        until("it comes back", || slot.read_script(&mut buf.script) == ScriptRead::Bytes(3));
+        assert_eq!(buf.script.unread(), b"abc");
+        let all = |slot: &Slot| slot.script().map(|fds| [fds.output, fds.input, fds.exit].map(|fd| fd.is_some()));
+        assert_eq!(all(&slot), Some([true; 3]));
+        assert_eq!(act(&mut slot, &bench, Action::EndInput), None);
+        assert_eq!(all(&slot), Some([true, false, true]));
+        until("the end", || slot.read_script(&mut buf.script) == ScriptRead::End);
+        assert_eq!(all(&slot), Some([false; 3]));
+        assert_eq!(step(&mut slot, &bench, finished()), None);
+        assert!(slot.is_empty() && slot.script().is_none());
+        assert_eq!(act(&mut slot, &bench, Action::EndInput), None);
+        assert_eq!(act(&mut slot, &bench, Action::Kill), None);
+    }
+
+    #[test]
+    fn a_script_that_is_let_go_lives_on_and_one_that_is_killed_does_not() {
+        let (mut slot, bench) = (Slot::new(), Bench::new());
+        slot.script = Some(bench.sh("exec sleep 1000", ScriptInput::Empty));
+        // A file that a local redirect leads to is no reason to let go.
+        assert!(act(&mut slot, &bench, Action::Open { path: b"" }).is_some());
+        assert!(slot.script().is_some());
+        assert_eq!(act(&mut slot, &bench, Action::Kill), None);
+        until("it is gone", || bench.scripts.alive() == 0);
+        slot.clear();
+        assert!(slot.is_empty());
+        slot.script = Some(bench.sh("cat; exec sleep 1000", ScriptInput::Piped));
+        slot.clear();
+        assert!(slot.is_empty());
+        assert_eq!(bench.scripts.alive(), 1);
+    }
+}
