@@ -20,6 +20,7 @@ use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, acce
 
 use crate::deadlines::Deadlines;
 use crate::pool::Pool;
+use crate::script::Role;
 use crate::slab::Slab;
 use crate::turn::{After, Parked, Shared};
 use crate::{Places, Stage};
@@ -123,7 +124,7 @@ impl EventLoop {
                 match event.token() {
                     LISTENER => self.acceptable = true,
                     WAKER => {}
-                    Token(at) => self.became_ready(at as u32, event),
+                    token => self.became_ready(token, event),
                 }
             }
             while let Some(at) = self.deadlines.due(self.now.tick) {
@@ -146,8 +147,15 @@ impl EventLoop {
         Some(Duration::from_millis(next.since(self.clock.tick()).clamp(1, LONGEST)))
     }
 
-    fn became_ready(&mut self, at: u32, event: &mio::event::Event) {
+    fn became_ready(&mut self, token: Token, event: &mio::event::Event) {
+        let Some((at, role)) = Role::of(token) else { return };
         let Some(parked) = self.parked.get_mut(at) else { return };
+        if role != Role::Socket {
+            if parked.script_became_ready(role, event) {
+                self.enqueue(at);
+            }
+            return;
+        }
         let ready = &mut parked.ready;
         ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         ready.writable |= event.is_writable() || event.is_error();
@@ -197,6 +205,8 @@ impl EventLoop {
             files: &self.files,
             log: &mut self.log,
             now: &self.now,
+            registry: self.poll.registry(),
+            at,
             draining: self.cut_at.is_some(),
             cut: self.cut_at.is_some_and(|at| at <= self.now.tick),
         };
@@ -303,7 +313,7 @@ impl EventLoop {
         let mut socket = TcpStream::from_std(socket);
         let at = self.parked.vacant();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, Token(at as usize), interest) {
+        if let Err(error) = self.poll.registry().register(&mut socket, Role::Socket.token(at), interest) {
             self.service.log.error(format_args!("cannot watch a connection: {error}"));
             self.places.give_back();
             return;

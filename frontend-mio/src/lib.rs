@@ -14,6 +14,7 @@
 mod deadlines;
 mod event_loop;
 mod pool;
+mod script;
 mod slab;
 mod turn;
 
@@ -68,7 +69,7 @@ impl Server {
     fn from_listeners(listeners: Vec<TcpListener>, service: Service) -> io::Result<Server> {
         let address = listeners[0].local_addr()?;
         let places = Arc::new(Places::new(service.connection_bound()));
-        let service = Arc::new(service);
+        let service = Arc::new(service.bound_to(address));
         let stage = Arc::new(Stage::default());
         let loops = listeners
             .into_iter()

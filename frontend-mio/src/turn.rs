@@ -2,18 +2,23 @@
 
 use std::io;
 
+use mio::Registry;
+use mio::event::Event;
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
 use sanserve_core::{Action, Buffers, Connection, Fault, Handler, Input, Need, Now, Resting, Step, Tick};
-use sanserve_os::{Desk, Flush, Local, Logger, Service, Slot, call_handler};
+use sanserve_os::{Desk, Flush, Local, Logger, ScriptRead, Service, Slot, call_handler};
 
 use crate::pool::Pool;
+use crate::script::{Role, Watch};
 
 /// Steps a turn may take before others have theirs; far more than a request needs.
 const TURN_STEPS: u32 = 128;
 /// What a batch of directory entries counts as.
 const LIST_STEPS: u32 = 32;
+/// What running a script counts as.
+const SPAWN_STEPS: u32 = 64;
 /// Bytes a turn may send before others have theirs.
 const TURN_BYTES: u64 = 2 << 20;
 
@@ -54,6 +59,7 @@ pub(crate) struct Busy {
     connection: Connection,
     pub(crate) buffers: Buffers,
     pub(crate) slot: Slot,
+    script: Watch,
 }
 
 /// What all turns of an event loop share.
@@ -62,10 +68,20 @@ pub(crate) struct Shared<'w> {
     pub(crate) files: &'w Local,
     pub(crate) log: &'w mut Logger,
     pub(crate) now: &'w Now,
+    /// Where the loop is told what to wait for.
+    pub(crate) registry: &'w Registry,
+    /// The number of the connection.
+    pub(crate) at: u32,
     /// The server is going down.
     pub(crate) draining: bool,
     /// The bound of going down has passed.
     pub(crate) cut: bool,
+}
+
+impl Shared<'_> {
+    fn desk(&mut self) -> Desk<'_> {
+        Desk { files: self.files, scripts: &self.service.scripts, log: self.log, wall: self.now.wall }
+    }
 }
 
 /// How a turn ended.
@@ -93,11 +109,21 @@ impl Parked {
                     busy.connection = connection;
                     busy
                 }
-                None => Box::new(Busy { connection, buffers: Buffers::new(), slot: Slot::new() }),
+                None => {
+                    Box::new(Busy { connection, buffers: Buffers::new(), slot: Slot::new(), script: Watch::default() })
+                }
             });
         }
         if self.ready.needs_read && self.ready.readable {
             self.read(files);
+        }
+    }
+
+    /// Notes that something has happened to the script; whether the connection waits for it.
+    pub(crate) fn script_became_ready(&mut self, role: Role, event: &Event) -> bool {
+        match &mut self.state {
+            State::Busy(busy) => busy.script.became_ready(role, event),
+            State::Resting(_) => false,
         }
     }
 
@@ -153,7 +179,7 @@ impl Parked {
         while steps < TURN_STEPS && bytes < TURN_BYTES {
             steps += 1;
             let Parked { socket, state: State::Busy(busy), handler, ready } = self else { return After::Again };
-            let Busy { connection, buffers, slot } = &mut **busy;
+            let Busy { connection, buffers, slot, script } = &mut **busy;
             match connection.poll(buffers, &cx) {
                 Step::Wait(wait) => {
                     if flush(slot, socket, connection, ready) {
@@ -163,6 +189,17 @@ impl Parked {
                         connection.handle(Input::Writable);
                     } else if wait.need.read && ready.readable {
                         self.read(shared.files);
+                    } else if wait.need.script_read && script.output_ready {
+                        match slot.read_script(&mut buffers.script) {
+                            ScriptRead::Bytes(_) => {}
+                            ScriptRead::Blocked => script.output_ready = false,
+                            ScriptRead::End => connection.handle(Input::ScriptEof),
+                        }
+                    } else if wait.need.script_write && script.input_ready {
+                        connection.handle(Input::Feedable);
+                    } else if script.wait(wait.need, shared.at, slot.script(), shared.registry).is_err() {
+                        // The loop cannot hear of it: its time would pass without a word.
+                        connection.handle(Input::Broken(Fault::Handler));
                     } else {
                         self.note(wait.need);
                         return After::Wait { deadline: wait.deadline, idle: wait.idle };
@@ -180,19 +217,26 @@ impl Parked {
                 }
                 Step::Shut => {
                     if !flush(slot, socket, connection, ready) {
-                        let desk = &mut Desk { files: shared.files, log: shared.log, wall: shared.now.wall };
+                        let desk = &mut shared.desk();
                         slot.carry_out(Step::Shut, socket.as_fd(), desk);
                     }
                 }
                 step => {
-                    if let Step::Act(_, Action::List { .. }) = step {
-                        steps += LIST_STEPS;
+                    match step {
+                        Step::Act(_, Action::List { .. }) => steps += LIST_STEPS,
+                        Step::Act(_, Action::Spawn(_)) => {
+                            steps += SPAWN_STEPS;
+                            *script = Watch::spawned();
+                        }
+                        _ => {}
                     }
-                    let desk = &mut Desk { files: shared.files, log: shared.log, wall: shared.now.wall };
+                    let desk = &mut shared.desk();
                     let answer = slot.carry_out(step, socket.as_fd(), desk);
                     match &answer {
                         Some(Input::Sent(n)) => bytes += n,
                         Some(Input::Blocked) => ready.writable = false,
+                        Some(Input::Fed(n)) => bytes += n,
+                        Some(Input::FeedBlocked) => script.input_ready = false,
                         _ => {}
                     }
                     if let Some(input) = answer {

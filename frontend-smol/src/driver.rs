@@ -17,14 +17,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_io::Async;
-use sanserve_core::{Connection, Fault, Handler, Input, Peer, Step, Tick, Wait};
-use sanserve_os::{Desk, Flush, call_handler};
+use sanserve_core::{Action, Connection, Fault, Handler, Input, Peer, Step, Tick, Wait};
+use sanserve_os::{Desk, Flush, ScriptRead, call_handler};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
 use crate::Shared;
 use crate::pool::Lease;
 use crate::recent::TurnFiles;
+use crate::script::Pipes;
 use crate::watch::{Phase, Seat};
 
 /// Steps of one turn.
@@ -131,7 +132,7 @@ impl Driver {
         let Shared { service, files, clock, pool, .. } = &*self.shared;
         let connection = &mut self.connection;
         let lease = self.lease.get_or_insert_with(|| pool.lease(&service.log, clock));
-        let Lease { buffers, slot, log, recent, now } = &mut **lease;
+        let Lease { buffers, slot, script, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
         let cx = service.context(now);
@@ -151,11 +152,18 @@ impl Driver {
                     continue;
                 }
                 step => {
-                    let mut desk = Desk { files: &files, log, wall: now.wall };
+                    match &step {
+                        Step::Finished(_) | Step::Act(_, Action::Spawn(_)) => *script = None,
+                        Step::Act(_, Action::EndInput) => {
+                            script.iter_mut().for_each(Pipes::end_input);
+                        }
+                        _ => {}
+                    }
+                    let mut desk = Desk { files: &files, scripts: &service.scripts, log, wall: now.wall };
                     if let Some(input) = slot.carry_out(step, socket, &mut desk) {
                         match input {
                             Input::Blocked => self.blocked = true,
-                            Input::Sent(n) => sent += n,
+                            Input::Sent(n) | Input::Fed(n) => sent += n,
                             _ => {}
                         }
                         connection.handle(input);
@@ -171,7 +179,8 @@ impl Driver {
                         return Turn::Wait(wait, now.tick);
                     }
                     Pause::Shut => {
-                        let none = slot.carry_out(Step::Shut, socket, &mut Desk { files: &files, log, wall: now.wall });
+                        let mut desk = Desk { files: &files, scripts: &service.scripts, log, wall: now.wall };
+                        let none = slot.carry_out(Step::Shut, socket, &mut desk);
                         debug_assert_eq!(none, None);
                     }
                     Pause::Close => return Turn::Over,
@@ -198,6 +207,7 @@ impl Driver {
     /// Gives the lease back, if there is one.
     fn give_back(&mut self) {
         if let Some(mut lease) = self.lease.take() {
+            lease.script = None;
             lease.slot.clear();
             self.shared.pool.give_back(lease);
         }
@@ -217,7 +227,12 @@ impl Driver {
             }
             let come = match self.event(wait, now).await? {
                 // Not `||`: each of the two that is needed has its try.
-                Event::Woken => (wait.need.read && self.receive()) | (wait.need.write && self.resume()),
+                Event::Woken => {
+                    (wait.need.read && self.receive())
+                        | (wait.need.write && self.resume())
+                        | (wait.need.script_read && self.hear())
+                        | (wait.need.script_write && self.feed())
+                }
                 Event::Due => true,
             };
             if come {
@@ -261,7 +276,37 @@ impl Driver {
         if wait.need.write && socket.poll_writable(cx)?.is_ready() && socket.poll_writable(cx)?.is_ready() {
             return Poll::Ready(Ok(Event::Woken));
         }
+        if wait.need.script_read || wait.need.script_write {
+            let Some(Lease { slot, script, .. }) = self.lease.as_deref_mut() else {
+                return Poll::Ready(Ok(Event::Woken));
+            };
+            let pipes = match (script, slot.script()) {
+                (Some(pipes), _) => pipes,
+                (script, Some(fds)) => script.insert(Pipes::new(fds)?),
+                (None, None) => return Poll::Ready(Ok(Event::Woken)),
+            };
+            if pipes.wait(wait.need, cx)? {
+                return Poll::Ready(Ok(Event::Woken));
+            }
+        }
         Poll::Pending
+    }
+
+    /// Reads what the script has said. `false`: nothing.
+    fn hear(&mut self) -> bool {
+        let Some(lease) = &mut self.lease else { return false };
+        match lease.slot.read_script(&mut lease.buffers.script) {
+            ScriptRead::Bytes(_) => {}
+            ScriptRead::Blocked => return false,
+            ScriptRead::End => self.connection.handle(Input::ScriptEof),
+        }
+        true
+    }
+
+    /// The script may take more.
+    fn feed(&mut self) -> bool {
+        self.connection.handle(Input::Feedable);
+        true
     }
 
     /// Reads what has come. `false`: nothing has.

@@ -24,6 +24,7 @@ mod accept;
 mod driver;
 mod pool;
 mod recent;
+mod script;
 mod watch;
 
 use std::fmt;
@@ -70,6 +71,7 @@ impl Server {
     pub fn from_listener(listener: TcpListener, service: Service) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+        let service = service.bound_to(address);
         Ok(Server { listener, address, service, threads, watch: Arc::default() })
     }
 

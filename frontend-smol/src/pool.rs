@@ -8,6 +8,7 @@ use sanserve_core::{Buffers, Now};
 use sanserve_os::{Clock, Log, Logger, Slot};
 
 use crate::recent::Recent;
+use crate::script::Pipes;
 
 /// What waits for the next busy connection at most; what is given back beyond is freed.
 const MOST_POOLED: usize = 64;
@@ -16,6 +17,8 @@ const MOST_POOLED: usize = 64;
 pub(crate) struct Lease {
     pub(crate) buffers: Buffers,
     pub(crate) slot: Slot,
+    /// The script that the connection waits for.
+    pub(crate) script: Option<Pipes>,
     pub(crate) log: Logger,
     /// Empty between turns.
     pub(crate) recent: Recent,
@@ -36,6 +39,7 @@ impl Pool {
             Box::new(Lease {
                 buffers: Buffers::new(),
                 slot: Slot::new(),
+                script: None,
                 log: log.logger(),
                 recent: Recent::default(),
                 now: clock.now(),

@@ -14,7 +14,7 @@ use rustix::net::{RecvFlags, recv};
 use sanserve_core::{
     Body, Buffers, Call, Connection, Fault, FsError, Handler, Input, Need, Now, Opened, Step, Wait, Window,
 };
-use sanserve_os::{self as os, Desk, Files, Flush, Held, Logger, Slot, call_handler, panic_message};
+use sanserve_os::{self as os, Desk, Files, Flush, Held, Logger, ScriptRead, Slot, call_handler, panic_message};
 
 use crate::patience::{Patience, timespec};
 use crate::shared::{Enrolled, Live, Phase, Shared};
@@ -139,7 +139,7 @@ impl<'d, 's> Line<'d, 's> {
                         }
                         self.poll_once = true;
                     }
-                    let mut desk = Desk { files: &*files, log, wall: self.now.wall };
+                    let mut desk = Desk { files: &*files, scripts: &shared.service.scripts, log, wall: self.now.wall };
                     match slot.carry_out(step, socket, &mut desk) {
                         Some(Input::Broken(fault)) => self.broken(fault),
                         Some(input) => self.connection.handle(input),
@@ -207,6 +207,9 @@ impl Line<'_, '_> {
         }
         let left = wait.deadline.map(|deadline| deadline.since(self.now.tick));
         match wait.need {
+            Need { script_read: true, .. } | Need { script_write: true, .. } => {
+                self.watch_script(wait.need, left, socket);
+            }
             Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
             _ if wait.idle => {
                 self.driver.buf.recycle();
@@ -262,13 +265,49 @@ impl Line<'_, '_> {
     /// Waits with poll(2) for everything that is not merely the next bytes: room in the socket, or
     /// nothing but the peer's going away and the time.
     fn watch(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        let mut flags = PollFlags::empty();
-        flags.set(PollFlags::IN, need.read);
-        flags.set(PollFlags::OUT, need.write);
-        let ready = match poll_socket(socket, flags, left) {
-            Ok(ready) => ready,
+        match poll_socket(socket, flags(need.read, need.write), left) {
+            Ok(ready) => self.became_ready(ready, need, socket),
+            Err(_) => self.broken(Fault::Peer),
+        }
+    }
+
+    /// The same with a script beside the socket.
+    fn watch_script(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
+        let Driver { slot, buf, .. } = &mut *self.driver;
+        let script = slot.script();
+        let output = script.and_then(|fds| fds.output).filter(|_| need.script_read);
+        let exit = script.and_then(|fds| fds.exit).filter(|_| need.script_read);
+        let input = script.and_then(|fds| fds.input).filter(|_| need.script_write);
+        // The socket stands in for what is not waited for, with nothing to wait for.
+        let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
+        let mut fds = [
+            PollFd::from_borrowed_fd(socket, flags(need.read, need.write)),
+            PollFd::from_borrowed_fd(output.unwrap_or(socket), wanted(output, PollFlags::IN)),
+            PollFd::from_borrowed_fd(exit.unwrap_or(socket), wanted(exit, PollFlags::IN)),
+            PollFd::from_borrowed_fd(input.unwrap_or(socket), wanted(input, PollFlags::OUT)),
+        ];
+        // A script that is over already has nothing more to wait for.
+        let left = if need.script_read && output.is_none() { Some(0) } else { left };
+        match poll(&mut fds, timespec(left).as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return self.broken(Fault::Peer),
-        };
+        }
+        let [ready, output, exit, input] = fds.map(|fd| fd.revents());
+        let is_over = need.script_read && left == Some(0);
+        if need.script_read && (is_over || !output.is_empty() || !exit.is_empty()) {
+            match slot.read_script(&mut buf.script) {
+                ScriptRead::Bytes(_) | ScriptRead::Blocked => {}
+                ScriptRead::End => self.connection.handle(Input::ScriptEof),
+            }
+        }
+        if need.script_write && !input.is_empty() {
+            self.connection.handle(Input::Feedable);
+        }
+        self.became_ready(ready, need, socket);
+    }
+
+    /// Does what the socket is ready for.
+    fn became_ready(&mut self, ready: PollFlags, need: Need, socket: BorrowedFd<'_>) {
         let gone = ready.intersects(PollFlags::ERR | PollFlags::HUP);
         if need.write && (gone || ready.contains(PollFlags::OUT)) {
             match self.driver.slot.flush(socket) {
@@ -297,6 +336,13 @@ fn fill(window: &mut Window, socket: BorrowedFd<'_>, flags: RecvFlags) -> Result
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn flags(read: bool, write: bool) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN, read);
+    flags.set(PollFlags::OUT, write);
+    flags
 }
 
 /// Waits for the socket; empty: nothing happened, in time.

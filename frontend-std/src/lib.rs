@@ -73,7 +73,12 @@ impl Server {
         // Accepted sockets inherit it where it is not set on each; without it they are only slower.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&listener, true);
         let address = listener.local_addr()?;
-        Ok(Server { listener, address, crew: Crew::Threads(THREADS), shared: Arc::new(Shared::new(service)?) })
+        Ok(Server {
+            listener,
+            address,
+            crew: Crew::Threads(THREADS),
+            shared: Arc::new(Shared::new(service.bound_to(address))?),
+        })
     }
 
     /// The address that is bound, with its real port.
