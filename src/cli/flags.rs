@@ -1,12 +1,15 @@
 //! The flags: those of `python -m http.server`, and ours.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::{Config, Limits, Pace, Protocol, Timeouts};
-use sanserve::os::Symlinks;
+use sanserve::core::{Cgi, Chunked, Config, Limits, Pace, Protocol, Timeouts};
+use sanserve::os::{ScriptRules, Symlinks};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(crate) struct Flags {
     pub(crate) symlinks: Symlinks,
     pub(crate) connections: Option<usize>,
     pub(crate) grace: Duration,
+    pub(crate) scripts: ScriptRules,
     pub(crate) config: Config,
 }
 
@@ -36,7 +40,13 @@ pub(crate) const USAGE: &str = "usage: sanserve [-h] [-b ADDRESS] [-d DIRECTORY]
 
 /// Reads the process's command line.
 pub(crate) fn read() -> Result<Flags, clap::Error> {
-    command().try_get_matches().map(|matches| Flags::from(&matches))
+    understand(&command().try_get_matches()?)
+}
+
+fn understand(matches: &ArgMatches) -> Result<Flags, clap::Error> {
+    let mut flags = Flags::from(matches);
+    flags.scripts.environment.extend(cgi_environment(matches)?);
+    Ok(flags)
 }
 
 fn command() -> Command {
@@ -134,6 +144,54 @@ fn command() -> Command {
                 .value_parser(value_parser!(u32).range(1..))
                 .help("Connections at once; beyond that, clients wait [default: 16384, or what descriptors allow]"),
         )
+        .arg(
+            Arg::new("max-body")
+                .long("max-body")
+                .value_name("BYTES")
+                .value_parser(value_parser!(u64))
+                .help("Longest request body; beyond that, 413 [default: 1073741824]"),
+        )
+        .arg(
+            Arg::new("cgi")
+                .long("cgi")
+                .action(ArgAction::SetTrue)
+                .help("Run the files below /cgi-bin and /htbin as CGI scripts"),
+        )
+        .arg(
+            Arg::new("cgi-dir")
+                .long("cgi-dir")
+                .value_name("PATH")
+                .action(ArgAction::Append)
+                .value_parser(cgi_directory)
+                .requires("cgi")
+                .help("Run the files below this path instead; may be repeated"),
+        )
+        .arg(
+            Arg::new("cgi-env")
+                .long("cgi-env")
+                .value_name("NAME[=VALUE]")
+                .action(ArgAction::Append)
+                .value_parser(ValueParser::os_string())
+                .requires("cgi")
+                .help("Give scripts this variable, by default with the value it has here; may be repeated"),
+        )
+        .arg(
+            Arg::new("cgi-max")
+                .long("cgi-max")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..))
+                .requires("cgi")
+                .help("Scripts at once; beyond that, 503 [default: 256]"),
+        )
+        .arg(seconds("cgi-timeout", defaults.script, "Seconds that a script may run in all").requires("cgi"))
+        .arg(
+            Arg::new("cgi-chunked")
+                .long("cgi-chunked")
+                .value_name("POLICY")
+                .value_parser(PossibleValuesParser::new(["spool", "refuse"]))
+                .requires("cgi")
+                .help("Chunked bodies for scripts: spool them to a temporary file, or refuse them with 411 [default: spool]"),
+        )
         .arg(seconds("head-timeout", defaults.head, "Seconds that a request's head may take from its first byte"))
         .arg(seconds("keep-alive", defaults.keep_alive, "Seconds that a connection may be silent between requests"))
         .arg(seconds("body-timeout", defaults.body.silence, "Seconds that a request's body may be silent, or slower than 256 bytes a second"))
@@ -155,6 +213,33 @@ fn seconds(name: &'static str, default: u64, help: &'static str) -> Arg {
         .help(format!("{help} [default: {shown}]"))
 }
 
+/// A path as targets have it: with a slash before it and none behind it.
+fn cgi_directory(text: &str) -> Result<String, &'static str> {
+    let path = format!("/{}", text.trim_matches('/'));
+    let is_plain = path == "/" || path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if is_plain { Ok(path) } else { Err("not a plain path") }
+}
+
+/// What scripts are told by the user.
+fn cgi_environment(matches: &ArgMatches) -> Result<Vec<(OsString, OsString)>, clap::Error> {
+    let mut environment = Vec::new();
+    for text in matches.get_many::<OsString>("cgi-env").into_iter().flatten() {
+        let bytes = text.as_bytes();
+        let equals = bytes.iter().position(|&byte| byte == b'=');
+        let name = OsStr::from_bytes(&bytes[..equals.unwrap_or(bytes.len())]).to_owned();
+        if name.is_empty() {
+            let message = format!("--cgi-env {}: a variable needs a name\n", text.display());
+            return Err(command().error(ErrorKind::ValueValidation, message));
+        }
+        match equals {
+            Some(equals) => environment.push((name, OsStr::from_bytes(&bytes[equals + 1..]).to_owned())),
+            // What is not set here is not set there.
+            None => environment.extend(std::env::var_os(&name).map(|value| (name, value))),
+        }
+    }
+    Ok(environment)
+}
+
 impl From<&ArgMatches> for Flags {
     fn from(matches: &ArgMatches) -> Flags {
         let one = |name| matches.get_one::<u64>(name).copied();
@@ -163,6 +248,18 @@ impl From<&ArgMatches> for Flags {
         timeouts.keep_alive = one("keep-alive").unwrap_or(timeouts.keep_alive);
         timeouts.body = pace(timeouts.body, one("body-timeout"));
         timeouts.write = pace(timeouts.write, one("write-timeout"));
+        timeouts.script = one("cgi-timeout").unwrap_or(timeouts.script);
+        let mut limits = Limits::default();
+        limits.body = one("max-body").unwrap_or(limits.body);
+        let mut cgi = if matches.get_flag("cgi") { Cgi::python() } else { Cgi::default() };
+        if let Some(directories) = matches.get_many::<String>("cgi-dir") {
+            cgi.directories = directories.cloned().collect();
+        }
+        if matches.get_one::<String>("cgi-chunked").is_some_and(|policy| policy == "refuse") {
+            cgi.chunked = Chunked::Refuse;
+        }
+        let mut scripts = ScriptRules::default();
+        scripts.most = matches.get_one::<u32>("cgi-max").map_or(scripts.most, |&n| n as usize);
         let protocol = *matches.get_one("protocol").expect("has a default");
         Flags {
             port: *matches.get_one("port").expect("has a default"),
@@ -174,11 +271,14 @@ impl From<&ArgMatches> for Flags {
             symlinks: *matches.get_one("symlinks").expect("has a default"),
             connections: matches.get_one::<u32>("connections").map(|&n| n as usize),
             grace: Duration::from_millis(one("grace").unwrap_or(30_000)),
+            scripts,
             config: Config {
                 protocol,
+                cgi,
                 hide_dotfiles: matches.get_flag("hide-dotfiles"),
-                limits: Limits::default(),
+                limits,
                 timeouts,
+                ..Config::default()
             },
         }
     }
@@ -195,7 +295,7 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Flags, clap::Error> {
         let matches = command().try_get_matches_from(["sanserve"].iter().chain(arguments));
-        matches.map(|matches| Flags::from(&matches))
+        understand(&matches?)
     }
 
     #[test]
@@ -251,6 +351,46 @@ mod tests {
             &["-p", "HTTP/2", "-p", "HTTP/1.1"],
         ] {
             assert!(parse(arguments).is_err_and(|error| error.use_stderr()), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn scripts() {
+        let flags = parse(&["--cgi"]).unwrap();
+        assert_eq!(flags.config.cgi, Cgi::python());
+        assert_eq!(flags.scripts, ScriptRules::default());
+        let flags = parse(&[
+            "--cgi",
+            "--cgi-dir=scripts/",
+            "--cgi-dir",
+            "/a/b",
+            "--cgi-env",
+            "A=b=c",
+            "--cgi-env=NO_SUCH_VARIABLE",
+            "--cgi-env=EMPTY=",
+            "--cgi-max=7",
+            "--cgi-timeout=1.5",
+            "--cgi-chunked=refuse",
+            "--max-body=9",
+        ]);
+        let flags = flags.unwrap();
+        assert_eq!(
+            flags.config.cgi,
+            Cgi { directories: vec!["/scripts".into(), "/a/b".into()], chunked: Chunked::Refuse }
+        );
+        let added: Vec<_> = flags.scripts.environment[ScriptRules::default().environment.len()..].to_vec();
+        assert_eq!(added, [("A".into(), "b=c".into()), ("EMPTY".into(), "".into())]);
+        assert_eq!((flags.scripts.most, flags.config.timeouts.script, flags.config.limits.body), (7, 1500, 9));
+        for wrong in [
+            &["--cgi-max=7"][..],
+            &["--cgi", "--cgi-max=0"],
+            &["--cgi", "--cgi-env==x"],
+            &["--cgi", "--cgi-env="],
+            &["--cgi", "--cgi-dir=/a/../b"],
+            &["--cgi", "--cgi-chunked=x"],
+            &["--cgi-dir=/a"],
+        ] {
+            assert!(parse(wrong).is_err_and(|error| error.use_stderr()), "{wrong:?}");
         }
     }
 

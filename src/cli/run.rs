@@ -73,7 +73,10 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
     let directory = flags.directory.display();
     let root = Root::open(&flags.directory, flags.symlinks)
         .map_err(|error| Refusal(format!("cannot serve {directory}: {}", plain(&error))))?;
-    let mut service = Service::beneath(root).with_config(flags.config.clone()).with_grace(flags.grace);
+    let mut service = Service::beneath(root)
+        .with_config(flags.config.clone())
+        .with_scripts(flags.scripts.clone())
+        .with_grace(flags.grace);
     if flags.quiet {
         service = service.with_log(Log::quiet());
     }
