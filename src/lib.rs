@@ -14,9 +14,11 @@
 //! ```
 
 pub use sanserve_core as core;
+pub use sanserve_core::{Call, Misuse, Received, Reply, Request, Status};
 #[cfg(feature = "mio")]
 pub use sanserve_mio as mio;
 pub use sanserve_os as os;
+pub use sanserve_os::{Log, Service};
 #[cfg(feature = "smol")]
 pub use sanserve_smol as smol;
 #[cfg(feature = "std")]

@@ -1,6 +1,8 @@
 //! The memory of one busy connection. It belongs to the driver, is leased while the connection is
 //! busy, and goes back to a pool at [`Wait::idle`](crate::Wait).
 
+use std::any::Any;
+
 use crate::date::LastDate;
 use crate::files::{ByteRange, Listing};
 use crate::wire::Head;
@@ -32,6 +34,12 @@ pub struct Buffers {
     pub(crate) ranges: Vec<ByteRange>,
     /// What a script is told: its arguments, then its environment.
     pub(crate) told: Vec<u8>,
+    /// The trailer section of the request, as it came.
+    pub(crate) trailers: Vec<u8>,
+    /// The trailer section of the answer, as it will go out.
+    pub(crate) trailing: Vec<u8>,
+    /// What the handler has given to the driver.
+    pub(crate) attached: Option<Box<dyn Any + Send>>,
     /// The head of the request that a local redirect has made of the peer's; else empty.
     pub(crate) moved: Vec<u8>,
 }
@@ -50,6 +58,9 @@ impl Default for Buffers {
             listing: Listing::default(),
             ranges: Vec::new(),
             told: Vec::new(),
+            trailers: Vec::new(),
+            trailing: Vec::new(),
+            attached: None,
             moved: Vec::new(),
         }
     }
@@ -60,6 +71,17 @@ impl Buffers {
     #[must_use]
     pub fn new() -> Buffers {
         Buffers::default()
+    }
+
+    /// What a handler has attached to its answer ([`Reply::attach`](crate::Reply::attach)), for the driver
+    /// that has called it.
+    pub fn take_attached(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.attached.take()
+    }
+
+    /// Puts back what is none of the driver's own.
+    pub fn attach(&mut self, thing: Box<dyn Any + Send>) {
+        self.attached = Some(thing);
     }
 
     /// The bytes that `head` is made of.
@@ -83,6 +105,9 @@ impl Buffers {
         self.script.free();
         self.told = Vec::new();
         self.moved = Vec::new();
+        self.trailers = Vec::new();
+        self.trailing = Vec::new();
+        self.attached = None;
     }
 }
 

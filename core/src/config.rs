@@ -20,6 +20,8 @@ pub struct Config {
     pub server_name: String,
     /// The port of the server (Python's `server_port`). Frontends fill it in. Default 80.
     pub server_port: u16,
+    /// Requests go to the handler, unless the site says otherwise. Set where a handler is given.
+    pub handled: bool,
     /// Scripts. Default: none.
     pub cgi: Cgi,
     /// Names that begin with a dot are neither served (404) nor listed. Default `false`, as Python.
@@ -36,6 +38,7 @@ impl Default for Config {
             protocol: Protocol::default(),
             server_name: String::new(),
             server_port: 80,
+            handled: false,
             cgi: Cgi::default(),
             hide_dotfiles: false,
             limits: Limits::default(),

@@ -36,7 +36,7 @@ pub struct Connection {
     pub(crate) cycle: Cycle,
     pub(crate) task: Task,
     exchange: Exchange,
-    file: FilePart,
+    pub(crate) file: FilePart,
     pub(crate) relay: Relay,
     awaited: Awaited,
     /// Since the socket took no more, until all is sent.
@@ -59,6 +59,17 @@ pub struct Resting {
 }
 
 const _: () = assert!(size_of::<Resting>() <= 32);
+
+/// What is kept of the buffers of a connection that waits for its handler; see [`Connection::pack`].
+#[derive(Clone, Debug)]
+pub struct Packed {
+    head: Box<[u8]>,
+}
+
+impl Packed {
+    /// The longest head that is packed, which fits into fresh buffers. A longer one keeps them.
+    const MOST: usize = 8 * 1024;
+}
 
 impl Resting {
     /// A connection that was just accepted.
@@ -229,7 +240,7 @@ impl Connection {
 
     /// The handler's side of the connection, for [`Step::Call`].
     pub fn reply<'a>(&'a mut self, buf: &'a mut Buffers, cx: &'a Context<'a>) -> Reply<'a> {
-        Reply { connection: self, buf, cx }
+        Reply { connection: self, buf, cx, waker: None }
     }
 
     /// What must be kept of a connection that has just said `Wait { idle: true }`; `None` for any
@@ -239,6 +250,31 @@ impl Connection {
         let Awaited::Request { since } = self.awaited else { return None };
         let idle = self.cycle == Cycle::new() && self.life == Life::Open && self.notes == Notes::default();
         idle.then_some(Resting { peer: self.peer, ticket: self.ticket, since })
+    }
+
+    /// Takes down to a few bytes what a connection holds whose handler has nothing to send for now, for
+    /// instance between two events of a stream. `None`: it holds more than can be put away.
+    ///
+    /// A driver with many connections that wait for [`Need::handler`](Need) keeps this instead of `buf`, and calls
+    /// [`unpack`](Self::unpack) before anything else of the connection is called.
+    pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
+        let waits = matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open;
+        let bare = !self.has_unsent(buf) && buf.input.unread().is_empty() && !self.exchange.is_error;
+        let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.attached.is_none();
+        if !(waits && bare && plain && self.sent == 0 && buf.input.head().len() <= Packed::MOST) {
+            return None;
+        }
+        let head = Box::from(buf.input.head());
+        buf.input.unpin();
+        Some(Packed { head })
+    }
+
+    /// Puts what was packed into `buf`, which is empty.
+    pub fn unpack(&mut self, packed: &Packed, buf: &mut Buffers) {
+        buf.input.fill(&packed.head);
+        buf.input.pin(packed.head.len());
+        buf.head.parse(&packed.head).expect("it was right before");
+        self.arrived = buf.input.arrived();
     }
 
     fn next(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Next {
@@ -334,6 +370,7 @@ impl Connection {
             if let Outbound::Body(_) = self.cycle.outbound {
                 self.cycle.outbound_to(Outbound::Owed);
             }
+            (self.file, self.relay) = (FilePart::default(), Relay::default());
             // What is left of an interim answer has to go out whole.
             buf.output.keep(self.exchange.interim_left as usize);
             self.exchange.head_left = self.exchange.interim_left;
@@ -489,6 +526,8 @@ impl Connection {
     fn begin_anew(&mut self, buf: &mut Buffers) {
         buf.input.unpin();
         buf.moved.clear();
+        buf.trailers.clear();
+        buf.trailing.clear();
         let exchange = std::mem::take(&mut self.exchange);
         self.task = Task::None;
         if !self.notes.blocked {
@@ -500,6 +539,11 @@ impl Connection {
                 self.cycle.inbound_to(Inbound::Head(Scan::default()));
                 self.cycle.outbound_to(Outbound::Idle);
                 return;
+            }
+            _ if exchange.upgrades => {
+                self.cycle.close_inbound();
+                self.cycle.outbound_to(Outbound::Closed);
+                Life::Close(Close::Upgraded)
             }
             _ => {
                 let all_read = self.cycle.inbound == Inbound::Done && buf.input.unread().is_empty();
@@ -529,7 +573,9 @@ impl Connection {
             // Until the driver is rid of what it holds, no further request is begun.
             Life::Open if self.cycle.outbound == Outbound::Idle => !self.notes.blocked && self.read_head(buf, cx),
             Life::Open if matches!(self.task, Task::Cgi(_)) => self.advance_cgi(buf, cx) || self.drain(buf, cx),
-            Life::Open => self.answer(buf, cx) || self.drain(buf, cx) || self.find_body(buf, cx),
+            Life::Open => {
+                self.answer(buf, cx) || self.drain(buf, cx) || self.find_body(buf, cx) || self.finish_handler(buf, cx)
+            }
         }
     }
 
@@ -602,7 +648,8 @@ impl Connection {
         }
         let request = Request { head: &buf.head, bytes: buf.input.head(), peer: self.peer };
         match cx.site.route(&request) {
-            Route::Handler => self.task = Task::Handler(Handling::default()),
+            Route::Usual if !cx.config.handled => self.serve(buf, cx),
+            Route::Handler | Route::Usual => self.task = Task::Handler(Handling::default()),
             Route::Files => self.serve(buf, cx),
         }
     }
@@ -868,8 +915,13 @@ impl Connection {
             _ => Awaited::Nothing,
         };
         self.awaited = next;
-        if let (Task::Cgi(_), Life::Open, Awaited::Nothing, false) = (&self.task, self.life, next, self.notes.eof) {
-            // Nothing is awaited of the peer, but it may go away, and its script is not to run for nobody.
+        let works = match &self.task {
+            Task::Cgi(_) => true,
+            Task::Handler(_) => !matches!(self.cycle.inbound, Inbound::Body(_)),
+            Task::None | Task::Files(_) => false,
+        };
+        if works && self.life == Life::Open && next == Awaited::Nothing && !self.notes.eof {
+            // Nothing is awaited of the peer, but it may go away, and nobody is to work for nobody.
             return (buf.input.make_room(0), idle);
         }
         let read = next != Awaited::Nothing && !self.notes.eof;

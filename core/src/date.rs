@@ -20,6 +20,12 @@ pub(crate) fn imf_fixdate(wall: Wall) -> [u8; IMF_FIXDATE_LEN] {
     text
 }
 
+/// A date as HTTP writes it (Python's `date_time_string`).
+#[must_use]
+pub fn date_time_string(wall: Wall) -> String {
+    String::from_utf8_lossy(&imf_fixdate(wall)).into_owned()
+}
+
 /// The date that was formatted last: most answers repeat the one before.
 #[derive(Debug)]
 pub(crate) struct LastDate {

@@ -6,9 +6,9 @@ use crate::cgi;
 use crate::config::Protocol;
 use crate::context::{Context, Peer};
 use crate::error::{After, Violation, write_message};
+use crate::head_writer::Fields;
 use crate::input::Fault;
 use crate::page::ErrorPage;
-use crate::reply::Fields;
 use crate::request::Request;
 use crate::status::Status;
 use crate::wire::{Cycle, Encoder, HeadOut, Outbound, Span};
@@ -51,6 +51,8 @@ pub(crate) struct Exchange {
     pub(crate) continue_due: bool,
     /// Local redirects so far.
     pub(crate) redirects: u8,
+    /// The connection is to be another protocol's behind this answer.
+    pub(crate) upgrades: bool,
     /// The target means a script.
     pub(crate) is_script: bool,
     /// Why the answer was cut short.
@@ -180,6 +182,9 @@ impl Answering<'_> {
 
     /// The value of the Connection field, where one is due (RFC 9112 section 9.6).
     fn connection(&self) -> Option<&'static [u8]> {
+        if self.exchange.upgrades {
+            return Some(b"Upgrade");
+        }
         match (self.cx.config.protocol, self.exchange.keep_alive, self.exchange.is_11) {
             // HTTP/1.0 closes by itself; Python says so with errors only.
             (Protocol::Http10, false, _) if !self.exchange.is_error => None,

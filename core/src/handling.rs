@@ -4,14 +4,16 @@ use crate::buffers::Buffers;
 use crate::connection::{Connection, Task};
 use crate::context::Context;
 use crate::error::Violation;
+use crate::exchange::{FilePart, Relay};
 use crate::handler::Call;
 use crate::input::{Fault, Input};
 use crate::reply::Handling;
-use crate::wire::{Cycle, Inbound, Outbound};
+use crate::wire::{Cycle, Encoder, Inbound, Outbound};
 
 impl Connection {
     /// The call that is due, once.
     pub(crate) fn take_call(&mut self, buf: &Buffers, over: bool) -> Option<Call> {
+        let is_out = !self.has_unsent(buf);
         let Task::Handler(handling) = &mut self.task else { return None };
         if over {
             let due = handling.called && !std::mem::replace(&mut handling.told_over, true);
@@ -26,7 +28,7 @@ impl Connection {
         if std::mem::take(&mut handling.woken) {
             return Some(Call::Wake);
         }
-        if handling.wants_room && buf.output.unsent().is_empty() {
+        if handling.wants_room && is_out {
             handling.wants_room = false;
             return Some(Call::Room);
         }
@@ -73,6 +75,37 @@ impl Connection {
         }
     }
 
+    /// Whether a part of a file is on its way, behind which nothing can be put.
+    pub(crate) fn sends_file(&self) -> bool {
+        self.file.left > 0 || self.relay != Relay::default()
+    }
+
+    /// Names a part of the handler's file as the next bytes to send; `framed`: it is a chunk.
+    pub(crate) fn send_file(&mut self, offset: u64, len: u64, framed: bool) {
+        self.file = FilePart { offset, left: len };
+        self.relay.tail = if framed { Relay::TAIL.len() as u8 } else { 0 };
+    }
+
+    /// Ends the body of which everything has been said.
+    pub(crate) fn end_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+        if self.cycle.outbound == Outbound::Body(Encoder::Chunked) {
+            buf.output.bytes.extend_from_slice(b"0\r\n");
+            buf.output.bytes.append(&mut buf.trailing);
+            buf.output.bytes.extend_from_slice(b"\r\n");
+        }
+        self.answering(buf, cx).end();
+    }
+
+    /// Ends a body that was to end behind a file, when that is out.
+    pub(crate) fn finish_handler(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let due =
+            !self.has_unsent(buf) && self.handling().is_some_and(|handling| std::mem::take(&mut handling.finishes));
+        if due {
+            self.end_body(buf, cx);
+        }
+        due
+    }
+
     /// The handler cannot keep what its head promised.
     pub(crate) fn fail_handler(&mut self) {
         self.handle(Input::Broken(Fault::Handler));
@@ -83,6 +116,8 @@ impl Connection {
         let Inbound::Body(mut decoder) = self.cycle.inbound else { return 0 };
         match decoder.decode(buf.input.unread(), &cx.config.limits) {
             Ok(piece) => {
+                let trailers = &buf.input.unread()[piece.trailers..piece.skip];
+                buf.trailers.extend_from_slice(trailers);
                 buf.input.consume(piece.skip);
                 self.cycle.inbound = Inbound::Body(decoder);
                 if piece.end && piece.data == 0 {

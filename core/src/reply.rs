@@ -1,14 +1,19 @@
 //! How a handler answers: a view of the connection that never waits. What cannot be done now says
 //! so, and the handler is called again when it can.
 
+use std::any::Any;
+use std::task::Waker;
+
 use crate::buffers::Buffers;
-use crate::connection::Connection;
+use crate::config::Protocol;
+use crate::connection::{Connection, Task};
 use crate::context::Context;
 use crate::error::Violation;
-use crate::exchange::{Answering, Page};
+use crate::exchange::Page;
+use crate::head_writer::{Fields, HeadWriter, Purpose};
 use crate::request::Request;
 use crate::status::Status;
-use crate::wire::{self, Encoder, Inbound, Outbound, is_token_byte};
+use crate::wire::{self, Encoder, Inbound, Outbound};
 
 /// Something a handler must not do. Nothing of it reaches the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +24,12 @@ pub enum Misuse {
     Framing,
     /// A second head, or a body before the head.
     Order,
-    /// An interim status (1xx) is no answer.
+    /// An interim status (1xx) is no answer, and only an interim status informs.
     Interim,
-    /// More body than the length that was announced, or a body where there is none.
+    /// More body than the length that was announced, or a body where there is none; or less when it ends.
     TooMuch,
+    /// The request did not ask to change the protocol, or is not read to its end.
+    Upgrade,
     /// The exchange is over, or another task answers it.
     Over,
 }
@@ -33,14 +40,21 @@ impl std::fmt::Display for Misuse {
             Misuse::Field => "a field name or value with a character that it cannot have",
             Misuse::Framing => "a field that frames the message is not the handler's to write",
             Misuse::Order => "a second head, or a body before the head",
-            Misuse::Interim => "an interim status is no answer",
-            Misuse::TooMuch => "more body than was announced",
+            Misuse::Interim => "an interim status is no answer, and no other one informs",
+            Misuse::TooMuch => "more body than was announced, or less",
+            Misuse::Upgrade => "the request did not ask to change the protocol, or has a body",
             Misuse::Over => "the exchange is over",
         })
     }
 }
 
 impl std::error::Error for Misuse {}
+
+impl From<Misuse> for std::io::Error {
+    fn from(misuse: Misuse) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::InvalidInput, misuse)
+    }
+}
 
 /// What [`Reply::receive`] found of the request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +87,8 @@ pub(crate) struct Handling {
     pub(crate) told_over: bool,
     /// It has handed the request on to the files.
     pub(crate) passed: bool,
+    /// It has said all, and what it said last is still on its way.
+    pub(crate) finishes: bool,
 }
 
 /// A connection while its handler is called.
@@ -80,78 +96,15 @@ pub struct Reply<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) buf: &'a mut Buffers,
     pub(crate) cx: &'a Context<'a>,
+    pub(crate) waker: Option<&'a dyn Fn() -> Waker>,
 }
 
-impl Reply<'_> {
+/// The request.
+impl<'a> Reply<'a> {
     /// The request.
     #[must_use]
     pub fn request(&self) -> Request<'_> {
         Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.connection.peer() }
-    }
-
-    /// Begins the answer. The head goes out with the first of its body.
-    pub fn respond(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
-        self.check_head()?;
-        check_final(status)?;
-        Ok(HeadWriter {
-            answer: self.connection.answering(self.buf, self.cx),
-            status,
-            fields: Vec::new(),
-            length: None,
-        })
-    }
-
-    /// Answers with an error page (Python's `send_error`).
-    pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> Result<(), Misuse> {
-        self.check_head()?;
-        check_final(status)?;
-        let answer = &mut self.connection.answering(self.buf, self.cx);
-        answer.buf.message.clear();
-        answer.buf.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
-        answer.error_page(status, &Page { explanation, quotes_peer: false }, |_| {});
-        Ok(())
-    }
-
-    /// Appends to the body as much of `data` as there is room for, and says how much that was. If
-    /// it was not all, the handler is called with `Call::Room` later.
-    pub fn offer(&mut self, data: &[u8]) -> Result<usize, Misuse> {
-        let limit = self.cx.config.limits.output;
-        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
-        let Outbound::Body(encoder) = &mut cycle.outbound else { return Err(Misuse::Order) };
-        let out = &mut self.buf.output.bytes;
-        let n = data.len().min(limit.saturating_sub(out.len()));
-        handling.wants_room = n < data.len();
-        if n == 0 {
-            return Ok(0);
-        }
-        match encoder {
-            Encoder::Length(left) => {
-                *left = left.checked_sub(n as u64).ok_or(Misuse::TooMuch)?;
-                out.extend_from_slice(&data[..n]);
-            }
-            Encoder::Chunked => wire::chunk(&data[..n], out),
-            Encoder::Close => out.extend_from_slice(&data[..n]),
-            // HEAD: what a GET would send is taken and dropped.
-            Encoder::None => {}
-        }
-        Ok(n)
-    }
-
-    /// Ends the body. If less came than was announced, the answer is a 500 where none of it has gone
-    /// out yet, else the connection is cut.
-    pub fn finish(&mut self) -> Result<(), Misuse> {
-        let (cycle, _) = self.connection.sending().ok_or(Misuse::Over)?;
-        match cycle.outbound {
-            Outbound::Body(Encoder::Length(1..)) => {
-                self.connection.fail_handler();
-                return Err(Misuse::TooMuch);
-            }
-            Outbound::Body(Encoder::Chunked) => self.buf.output.bytes.extend_from_slice(wire::LAST_CHUNK),
-            Outbound::Body(_) => {}
-            _ => return Err(Misuse::Order),
-        }
-        self.connection.answering(self.buf, self.cx).end();
-        Ok(())
     }
 
     /// What has come of the request's body.
@@ -184,7 +137,219 @@ impl Reply<'_> {
         self.connection.body_took(self.buf, n);
     }
 
-    /// Lets the files answer instead.
+    /// The trailer fields that came behind a chunked body, once [`receive`](Self::receive) has said `End`
+    /// (RFC 9110 section 6.5). They are what the peer says, and no part of the head.
+    pub fn trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let lines = self.buf.trailers.split(|&byte| byte == b'\n');
+        lines.filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+
+    /// Something that wakes this connection from anywhere: its handler is then called with `Call::Wake`.
+    /// It is `Send` and may be kept; where the exchange is over when it is woken, nothing happens. It
+    /// does nothing where the driver has none, as in most tests.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.waker.map_or_else(|| Waker::noop().clone(), |waker| waker())
+    }
+
+    /// Lets [`waker`](Self::waker) give what `waker` makes: for drivers.
+    #[must_use]
+    pub fn with_waker(self, waker: &'a dyn Fn() -> Waker) -> Reply<'a> {
+        Reply { waker: Some(waker), ..self }
+    }
+}
+
+/// The answer.
+impl Reply<'_> {
+    /// Begins the answer (Python's `send_response`). The head goes out with the first of its body.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::Order`] for a second head.
+    pub fn respond(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
+        self.check_head()?;
+        check_final(status)?;
+        Ok(HeadWriter::new(self.connection.answering(self.buf, self.cx), Purpose::Final, status))
+    }
+
+    /// Begins an interim answer, such as 103 (RFC 8297), that goes before the final one. It is not sent to an
+    /// HTTP/1.0 client. 100 is [`receive`](Self::receive)'s to send, 101 is [`upgrade`](Self::upgrade)'s.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`] for any other status, [`Misuse::Order`] behind the head.
+    pub fn inform(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
+        self.check_head()?;
+        if !(102..200).contains(&status.code()) {
+            return Err(Misuse::Interim);
+        }
+        Ok(HeadWriter::new(self.connection.answering(self.buf, self.cx), Purpose::Interim, status))
+    }
+
+    /// Begins the answer 101: behind it the connection speaks `protocol`, and whoever drives it gets the
+    /// socket, with the bytes that were read already ([`Close::Upgraded`](crate::Close)).
+    ///
+    /// # Errors
+    /// [`Misuse::Upgrade`] if the request is not HTTP/1.1, does not offer `protocol` in its `Upgrade` field, or
+    /// has a body that is not read yet.
+    pub fn upgrade(&mut self, protocol: &str) -> Result<HeadWriter<'_>, Misuse> {
+        self.check_head()?;
+        let request = self.request();
+        let offers = |field: &str, wanted: &str| {
+            let mut values = request.fields().filter(|(name, _)| name.eq_ignore_ascii_case(field.as_bytes()));
+            values.any(|(_, value)| wire::list_items(value).any(|item| item.eq_ignore_ascii_case(wanted.as_bytes())))
+        };
+        let asked = self.buf.head.is_11 && offers("Connection", "upgrade") && offers("Upgrade", protocol);
+        let may = self.cx.config.protocol == Protocol::Http11 && self.connection.cycle().inbound == Inbound::Done;
+        if !asked || !may {
+            return Err(Misuse::Upgrade);
+        }
+        let status = Status::SWITCHING_PROTOCOLS;
+        HeadWriter::new(self.connection.answering(self.buf, self.cx), Purpose::Upgrade, status)
+            .field("Upgrade", protocol)
+    }
+
+    /// Answers with an error page (Python's `send_error`).
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond).
+    pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> Result<(), Misuse> {
+        self.check_head()?;
+        check_final(status)?;
+        let answer = &mut self.connection.answering(self.buf, self.cx);
+        answer.buf.message.clear();
+        answer.buf.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
+        answer.error_page(status, &Page { explanation, quotes_peer: false }, |_| {});
+        Ok(())
+    }
+
+    /// Answers at once, with all of a body (for what needs no more).
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond); [`Misuse::Field`] for a media type that no field can hold.
+    pub fn answer(&mut self, status: Status, media_type: &str, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
+        let body = body.as_ref();
+        self.respond(status)?.field("Content-Type", media_type)?.length(body.len() as u64).send()?;
+        if !self.expects_no_body() {
+            // Whole, whatever `limits.output` says: it is in memory already.
+            self.buf.output.bytes.extend_from_slice(body);
+        }
+        self.connection.cycle.outbound = Outbound::Body(Encoder::None);
+        self.finish()
+    }
+
+    /// Appends to the body as much of `data` as there is room for, and says how much that was. If
+    /// it was not all, the handler is called with `Call::Room` later.
+    ///
+    /// # Errors
+    /// [`Misuse::Order`] before the head, [`Misuse::TooMuch`] beyond the length that was announced,
+    /// [`Misuse::Over`] when the exchange is over.
+    pub fn offer(&mut self, data: &[u8]) -> Result<usize, Misuse> {
+        let limit = self.cx.config.limits.output;
+        let is_behind_file = self.connection.sends_file();
+        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
+        let Outbound::Body(encoder) = &mut cycle.outbound else { return Err(Misuse::Order) };
+        if handling.finishes {
+            return Err(Misuse::Over);
+        }
+        let out = &mut self.buf.output.bytes;
+        let n = if is_behind_file { 0 } else { data.len().min(limit.saturating_sub(out.len())) };
+        handling.wants_room = n < data.len();
+        if n == 0 {
+            return Ok(0);
+        }
+        match encoder {
+            Encoder::Length(left) => {
+                *left = left.checked_sub(n as u64).ok_or(Misuse::TooMuch)?;
+                out.extend_from_slice(&data[..n]);
+            }
+            Encoder::Chunked => wire::chunk(&data[..n], out),
+            Encoder::Close => out.extend_from_slice(&data[..n]),
+            // HEAD: what a GET would send is taken and dropped.
+            Encoder::None => {}
+        }
+        Ok(n)
+    }
+
+    /// Gives something to the driver that calls the handler. The drivers of sanserve understand a
+    /// `std::fs::File`: it is what [`offer_file`](Self::offer_file) then sends.
+    pub fn attach(&mut self, thing: Box<dyn Any + Send>) {
+        self.buf.attached = Some(thing);
+    }
+
+    /// Appends to the body `len` bytes of the file that was [attached](Self::attach), from `offset` on. They are
+    /// sent from where they lie (`sendfile`). `false`: a file that was offered before is still on its
+    /// way, and the handler is called with `Call::Room` when it is out.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer).
+    pub fn offer_file(&mut self, offset: u64, len: u64) -> Result<bool, Misuse> {
+        let is_behind_file = self.connection.sends_file();
+        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
+        let Outbound::Body(encoder) = &mut cycle.outbound else { return Err(Misuse::Order) };
+        if handling.finishes {
+            return Err(Misuse::Over);
+        }
+        if is_behind_file {
+            handling.wants_room = true;
+            return Ok(false);
+        }
+        let framed = match encoder {
+            Encoder::Length(left) => {
+                *left = left.checked_sub(len).ok_or(Misuse::TooMuch)?;
+                false
+            }
+            Encoder::Chunked if len > 0 => {
+                wire::begin_chunk(usize::try_from(len).unwrap_or(usize::MAX), &mut self.buf.output.bytes);
+                true
+            }
+            Encoder::Chunked | Encoder::Close => false,
+            Encoder::None => return Ok(true),
+        };
+        self.connection.send_file(offset, len, framed);
+        Ok(true)
+    }
+
+    /// Adds a field that follows a chunked body. It is dropped where the body is not chunked because the
+    /// request is a HEAD or HTTP/1.0. Announce it with a `Trailer` field in the head.
+    ///
+    /// # Errors
+    /// [`Misuse::Framing`] for a field that a trailer section must not have, or behind an announced
+    /// length; the others as [`HeadWriter::field`].
+    pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), Misuse> {
+        let (cycle, _) = self.connection.sending().ok_or(Misuse::Over)?;
+        let outbound = cycle.outbound;
+        if let Outbound::Body(Encoder::Length(_)) = outbound {
+            return Err(Misuse::Framing);
+        }
+        Fields::new(&mut self.buf.trailing).add_trailer(name, value.as_ref())
+    }
+
+    /// Ends the body. If less came than was announced, the answer is a 500 where none of it has gone
+    /// out yet, else the connection is cut.
+    ///
+    /// # Errors
+    /// [`Misuse::TooMuch`] in that case, [`Misuse::Order`] before the head.
+    pub fn finish(&mut self) -> Result<(), Misuse> {
+        let is_behind_file = self.connection.sends_file();
+        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
+        match cycle.outbound {
+            Outbound::Body(Encoder::Length(1..)) => {
+                self.connection.fail_handler();
+                return Err(Misuse::TooMuch);
+            }
+            Outbound::Body(_) if is_behind_file => handling.finishes = true,
+            Outbound::Body(_) => self.connection.end_body(self.buf, self.cx),
+            _ => return Err(Misuse::Order),
+        }
+        Ok(())
+    }
+
+    /// Lets the files, or a script, answer instead.
+    ///
+    /// # Errors
+    /// [`Misuse::Order`] behind the head.
     pub fn pass(&mut self) -> Result<(), Misuse> {
         self.check_head()?;
         self.connection.handling().ok_or(Misuse::Over)?.passed = true;
@@ -194,6 +359,48 @@ impl Reply<'_> {
     /// Lets the connection end behind this answer (Python's `close_connection`).
     pub fn close(&mut self) {
         self.connection.exchange_mut().keep_alive = false;
+    }
+
+    /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
+    pub fn abort(&mut self) {
+        if self.connection.handling().is_some() {
+            self.connection.fail_handler();
+        }
+    }
+
+    /// Whether some of what was offered has not gone out yet.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.connection.has_unsent(self.buf)
+    }
+
+    /// Whether a head may still be written.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.connection.cycle().outbound == Outbound::Owed
+    }
+
+    /// Whether the request was [passed on](Self::pass).
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        matches!(&self.connection.task, Task::Handler(Handling { passed: true, .. }))
+    }
+
+    /// Whether the answer has a head and not yet an end.
+    #[must_use]
+    pub fn is_answering(&self) -> bool {
+        matches!(self.connection.cycle().outbound, Outbound::Body(_))
+    }
+
+    /// Whether the peer has half-closed: it sends nothing more, and may have gone away altogether.
+    #[must_use]
+    pub fn is_peer_done(&self) -> bool {
+        self.connection.is_at_end()
+    }
+
+    /// Whether what is written as a body is dropped: for a HEAD, or a status that has none.
+    fn expects_no_body(&self) -> bool {
+        self.connection.cycle().outbound == Outbound::Body(Encoder::None)
     }
 
     fn check_head(&mut self) -> Result<(), Misuse> {
@@ -210,77 +417,6 @@ impl Reply<'_> {
 
 fn check_final(status: Status) -> Result<(), Misuse> {
     if status.code() < 200 { Err(Misuse::Interim) } else { Ok(()) }
-}
-
-/// The head of an answer that is being written. Nothing goes out before [`send`](Self::send).
-pub struct HeadWriter<'r> {
-    answer: Answering<'r>,
-    status: Status,
-    fields: Vec<u8>,
-    length: Option<u64>,
-}
-
-impl HeadWriter<'_> {
-    /// Adds a field.
-    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
-        Fields::new(&mut self.fields).add(name, value.as_ref())?;
-        Ok(self)
-    }
-
-    /// Announces the length of the body. Without it, the body is chunked, or ends with the
-    /// connection for HTTP/1.0.
-    #[must_use]
-    pub fn length(mut self, length: u64) -> Self {
-        self.length = Some(length);
-        self
-    }
-
-    /// Ends the head.
-    pub fn send(mut self) -> Result<(), Misuse> {
-        let encoder = if self.status.is_bodiless() { Encoder::None } else { self.answer.framing(self.length) };
-        let fields = &self.fields;
-        self.answer.head(self.status, None, |head| {
-            head.raw().extend_from_slice(fields);
-            head.framing(encoder);
-        });
-        self.answer.body(encoder);
-        Ok(())
-    }
-}
-
-/// Adds fields to a head, after checking them.
-pub struct Fields<'o> {
-    out: &'o mut Vec<u8>,
-}
-
-/// Fields that say where a message ends or a connection does.
-const FRAMING: [&str; 4] = ["Content-Length", "Transfer-Encoding", "Connection", "Trailer"];
-
-impl<'o> Fields<'o> {
-    pub(crate) fn new(out: &'o mut Vec<u8>) -> Fields<'o> {
-        Fields { out }
-    }
-
-    /// Adds a field.
-    pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
-        let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
-        if !name_fits || !is_field_value(value) {
-            return Err(Misuse::Field);
-        }
-        if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
-            return Err(Misuse::Framing);
-        }
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(value);
-        self.out.extend_from_slice(b"\r\n");
-        Ok(())
-    }
-}
-
-/// Whether a value holds nothing that ends a line or that no value may hold (RFC 9110 section 5.5).
-pub(crate) fn is_field_value(value: &[u8]) -> bool {
-    value.iter().all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
 }
 
 impl Connection {
@@ -312,7 +448,7 @@ impl Connection {
         if exchange.status.is_none() && std::mem::take(&mut exchange.continue_due) {
             buf.output.bytes.extend_from_slice(INTERIM);
             exchange.head_left += INTERIM.len() as u32;
-            exchange.interim_left = INTERIM.len() as u32;
+            exchange.interim_left += INTERIM.len() as u32;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The view of a request: spans into the input window, valid until its exchange is finished.
 
 use crate::context::Peer;
-use crate::wire::{Head, Target, framing_host};
+use crate::wire::{Head, Target, digits, framing_host};
 
 /// A request whose head has been read.
 #[derive(Clone, Copy)]
@@ -71,6 +71,25 @@ impl<'b> Request<'b> {
     pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         let bytes = self.bytes;
         self.head.fields.iter().map(move |field| (field.name.of_bytes(bytes), field.value.of_bytes(bytes)))
+    }
+
+    /// The same as [`fields`](Self::fields), by the name that many look for.
+    pub fn headers(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
+        self.fields()
+    }
+
+    /// The length of the body that `Content-Length` announces; `None` if it has none, or is chunked.
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        // Several are equal, or there is no request.
+        self.field("Content-Length").and_then(digits)
+    }
+
+    /// The pairs of the query, decoded as a form is (`application/x-www-form-urlencoded`): `+` is a
+    /// space, and what is not UTF-8 becomes U+FFFD.
+    #[must_use]
+    pub fn query_pairs(&self) -> form_urlencoded::Parse<'b> {
+        form_urlencoded::parse(self.query().unwrap_or_default())
     }
 
     /// The value of the first field with that name, whatever its case.
@@ -150,6 +169,17 @@ mod tests {
             assert_eq!(request.field("x-A"), Some(&b"1"[..]));
             assert_eq!(request.fields().count(), 3);
             assert_eq!(request.field("none"), None);
+            assert_eq!(request.content_length(), None);
         });
+    }
+
+    #[test]
+    fn queries_are_read_as_forms() {
+        with("/?a=1&b=x+y%26z&c&=d&e=%ff", |request| {
+            let pairs: Vec<(String, String)> = request.query_pairs().into_owned().collect();
+            let expected = [("a", "1"), ("b", "x y&z"), ("c", ""), ("", "d"), ("e", "\u{fffd}")];
+            assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        });
+        with("/", |request| assert_eq!(request.query_pairs().count(), 0));
     }
 }

@@ -2,19 +2,23 @@
 //! `SimpleHTTPRequestHandler`. Every method is pure and defaults to what Python does.
 
 use std::borrow::Cow;
+use std::io::Write;
 
 use crate::cgi;
+use crate::entry::Entry;
 use crate::files::{self, EntryKind};
+use crate::head_writer::Fields;
 use crate::page::{self, ErrorPage};
-use crate::reply::Fields;
 use crate::request::Request;
 use crate::status::Status;
 
 /// Who answers a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
-    /// The files below the root, and the scripts, if there are any.
+    /// The handler if there is one ([`Config::handled`](crate::Config)), else the files.
     #[default]
+    Usual,
+    /// The files below the root, and the scripts, if there are any.
     Files,
     /// The embedder's handler.
     Handler,
@@ -22,10 +26,10 @@ pub enum Route {
 
 /// What a site decides. Implement it on a type of your own to change one thing; the rest stays.
 pub trait Site {
-    /// Who answers. Default: files.
+    /// Who answers. Default: the handler if there is one, else the files.
     fn route(&self, request: &Request<'_>) -> Route {
         let _ = request;
-        Route::Files
+        Route::Usual
     }
 
     /// The value of the `Server` field (Python's `version_string`). Default: `sanserve/{version}`.
@@ -77,6 +81,16 @@ pub trait Site {
     /// The media type of that page (Python's `error_content_type`).
     fn error_type(&self) -> &str {
         "text/html;charset=utf-8"
+    }
+
+    /// Appends the lines of the log for an exchange that is over, each with its line end (Python's
+    /// `log_request`, `log_error` and `log_message`). `time` is what Python's `log_date_time_string` gives.
+    /// Default: Python's lines. What is written here is nobody's to escape but yours ([`scrub`](crate::scrub)).
+    fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
+        entry.write(out, |out| {
+            // A Vec takes all.
+            let _ = write!(out, "{} - - [{time}] ", entry.peer.ip());
+        });
     }
 
     /// Writes one row of a directory listing.

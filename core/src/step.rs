@@ -227,4 +227,7 @@ pub enum Close {
     Broken,
     /// The server goes down.
     Drained,
+    /// The answer was 101: the socket is the handler's from here on, together with what lies unread in
+    /// `Buffers::input` (RFC 9110 section 7.8). It is not to be closed.
+    Upgraded,
 }

@@ -329,6 +329,7 @@ const CLOSES: &[(&str, Close)] = &[
     ("timeout", Close::Timeout),
     ("broken", Close::Broken),
     ("drained", Close::Drained),
+    ("upgraded", Close::Upgraded),
 ];
 
 const CALLS: &[(&str, Call)] = &[

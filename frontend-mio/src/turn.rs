@@ -1,6 +1,7 @@
 //! One turn of one connection: carry out its steps until it waits, closes, or has had its share.
 
 use std::io;
+use std::task::Waker;
 
 use mio::Registry;
 use mio::event::Event;
@@ -8,7 +9,7 @@ use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
 use sanserve_core::{Action, Buffers, Connection, Fault, Handler, Input, Need, Now, Resting, Step, Tick};
-use sanserve_os::{Desk, Flush, Local, Logger, ScriptRead, Service, Slot, call_handler};
+use sanserve_os::{Caller, Desk, Flush, Local, Logger, ScriptRead, Service, Slot};
 
 use crate::pool::Pool;
 use crate::script::{Role, Watch};
@@ -80,7 +81,13 @@ pub(crate) struct Shared<'w> {
 
 impl Shared<'_> {
     fn desk(&mut self) -> Desk<'_> {
-        Desk { files: self.files, scripts: &self.service.scripts, log: self.log, wall: self.now.wall }
+        Desk {
+            files: self.files,
+            scripts: &self.service.scripts,
+            site: &*self.service.site,
+            log: self.log,
+            wall: self.now.wall,
+        }
     }
 }
 
@@ -211,7 +218,8 @@ impl Parked {
                     }
                 }
                 Step::Call(call) => {
-                    call_handler(handler, call, connection, buffers, &cx, shared.service);
+                    let caller = Caller { handler, slot, waker: &|| Waker::noop().clone(), service: shared.service };
+                    caller.call(call, connection, buffers, &cx);
                     // A handler may change files: what was checked before it is to be checked again.
                     shared.files.arrived();
                 }

@@ -14,11 +14,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use async_io::Async;
 use sanserve_core::{Action, Connection, Fault, Handler, Input, Peer, Step, Tick, Wait};
-use sanserve_os::{Desk, Flush, ScriptRead, call_handler};
+use sanserve_os::{Caller, Desk, Flush, ScriptRead};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
@@ -148,7 +148,8 @@ impl Driver {
                 Step::Close(_) => Pause::Close,
                 Step::Call(call) => {
                     files.forget();
-                    call_handler(&mut self.handler, call, connection, buffers, &cx, service);
+                    let caller = Caller { handler: &mut self.handler, slot, waker: &|| Waker::noop().clone(), service };
+                    caller.call(call, connection, buffers, &cx);
                     continue;
                 }
                 step => {
@@ -159,7 +160,8 @@ impl Driver {
                         }
                         _ => {}
                     }
-                    let mut desk = Desk { files: &files, scripts: &service.scripts, log, wall: now.wall };
+                    let mut desk =
+                        Desk { files: &files, scripts: &service.scripts, site: &*service.site, log, wall: now.wall };
                     if let Some(input) = slot.carry_out(step, socket, &mut desk) {
                         match input {
                             Input::Blocked => self.blocked = true,
@@ -179,7 +181,13 @@ impl Driver {
                         return Turn::Wait(wait, now.tick);
                     }
                     Pause::Shut => {
-                        let mut desk = Desk { files: &files, scripts: &service.scripts, log, wall: now.wall };
+                        let mut desk = Desk {
+                            files: &files,
+                            scripts: &service.scripts,
+                            site: &*service.site,
+                            log,
+                            wall: now.wall,
+                        };
                         let none = slot.carry_out(Step::Shut, socket, &mut desk);
                         debug_assert_eq!(none, None);
                     }

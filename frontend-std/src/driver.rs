@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -14,7 +15,7 @@ use rustix::net::{RecvFlags, recv};
 use sanserve_core::{
     Body, Buffers, Call, Connection, Fault, FsError, Handler, Input, Need, Now, Opened, Step, Wait, Window,
 };
-use sanserve_os::{self as os, Desk, Files, Flush, Held, Logger, ScriptRead, Slot, call_handler, panic_message};
+use sanserve_os::{self as os, Caller, Desk, Files, Flush, Held, Logger, ScriptRead, Slot, panic_message};
 
 use crate::patience::{Patience, timespec};
 use crate::shared::{Enrolled, Live, Phase, Shared};
@@ -139,7 +140,13 @@ impl<'d, 's> Line<'d, 's> {
                         }
                         self.poll_once = true;
                     }
-                    let mut desk = Desk { files: &*files, scripts: &shared.service.scripts, log, wall: self.now.wall };
+                    let mut desk = Desk {
+                        files: &*files,
+                        scripts: &shared.service.scripts,
+                        site: &*shared.service.site,
+                        log,
+                        wall: self.now.wall,
+                    };
                     match slot.carry_out(step, socket, &mut desk) {
                         Some(Input::Broken(fault)) => self.broken(fault),
                         Some(input) => self.connection.handle(input),
@@ -159,7 +166,9 @@ impl<'d, 's> Line<'d, 's> {
         let shared = self.driver.shared;
         let cx = shared.service.context(&self.now);
         let Line { connection, handler, driver, .. } = self;
-        call_handler(handler, call, connection, &mut driver.buf, &cx, &shared.service);
+        let Driver { buf, slot, .. } = &mut **driver;
+        let caller = Caller { handler, slot, waker: &|| Waker::noop().clone(), service: &shared.service };
+        caller.call(call, connection, buf, &cx);
     }
 
     /// Sends what is batched, and tells the connection if that is not possible. `true`: nothing is left.

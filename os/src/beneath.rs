@@ -50,7 +50,8 @@ pub struct Identity {
 /// A directory that everything served lies beneath.
 #[derive(Debug)]
 pub struct Root {
-    fd: OwnedFd,
+    /// `None`: there is nothing beneath it.
+    fd: Option<OwnedFd>,
     path: PathBuf,
     symlinks: Symlinks,
     /// `openat2` is missing (before Linux 5.6, under an old seccomp profile, on another system):
@@ -69,7 +70,17 @@ impl Root {
         let by_hand = !openat2_works(fd.as_fd());
         // Files are not opened by it, so one that cannot be told is no reason not to serve.
         let path = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
-        Ok(Root { fd, path, symlinks, by_hand })
+        Ok(Root { fd: Some(fd), path, symlinks, by_hand })
+    }
+
+    /// A root with nothing beneath it, for a server without files.
+    #[must_use]
+    pub fn nothing() -> Root {
+        Root { fd: None, path: PathBuf::new(), symlinks: Symlinks::Never, by_hand: false }
+    }
+
+    fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.fd.as_ref().map(AsFd::as_fd).ok_or(Errno::NOENT)
     }
 
     /// Where it was when it was opened: absolute, without links. Scripts are run by it, and told it.
@@ -114,20 +125,20 @@ impl Root {
         if self.symlinks != Symlinks::Follow {
             return None;
         }
-        let stat = statat(&self.fd, or_dot(path), AtFlags::empty()).ok()?;
+        let stat = statat(self.fd().ok()?, or_dot(path), AtFlags::empty()).ok()?;
         examine(&stat).map(|(_, identity)| identity)
     }
 
     /// What lies at `path` now, whatever it is: one call where all links are followed, else two.
     pub(crate) fn stat(&self, path: &[u8]) -> Result<Stat, Errno> {
         match self.symlinks {
-            Symlinks::Follow => statat(&self.fd, or_dot(path), AtFlags::empty()),
+            Symlinks::Follow => statat(self.fd()?, or_dot(path), AtFlags::empty()),
             Symlinks::Inside | Symlinks::Never => fstat(self.raw(path, LOOK)?),
         }
     }
 
     fn raw(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let root = self.fd.as_fd();
+        let root = self.fd()?;
         match self.symlinks {
             Symlinks::Follow => openat(root, or_dot(path), flags, Mode::empty()),
             symlinks if self.by_hand => walk::open(root, path, flags, symlinks),

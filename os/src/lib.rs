@@ -22,13 +22,13 @@ mod walk;
 
 pub use beneath::{Identity, Root, Symlinks};
 pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
-pub use call::{call_handler, panic_message};
+pub use call::{Caller, Failure, panic_message};
 pub use clock::Clock;
 pub use directory::Directory;
 pub use listen::{AcceptBackoff, AfterError, accept, bind, bind_many, raise_nofile_limit, resolve};
 pub use log::{Log, Logger};
 pub use script::{ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use send::{MOST_OF_FILE, Stopped, send, send_file, send_vectored};
-pub use service::{HandlerFactory, Service, SharedSite};
+pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
 pub use signal::{Signal, Signals};
 pub use slot::{BATCH, Desk, Flush, Slot};

@@ -1,16 +1,18 @@
 //! What every connection of a server shares, whatever the frontend.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sanserve_core::{Config, Context, Handler, Now, Plain, Site};
+use sanserve_core::{Call, Config, Context, Handler, Misuse, Now, Plain, Reply, Site};
 
 use crate::beneath::{Root, Symlinks};
 use crate::cache::CacheLimits;
+use crate::call::Failure;
 use crate::listen::nofile_limit;
 use crate::log::Log;
 use crate::script::{ScriptRules, Scripts};
@@ -20,6 +22,38 @@ pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>
 
 /// A site that threads share.
 pub type SharedSite = Box<dyn Site + Send + Sync>;
+
+/// Takes the sockets of connections that change to another protocol.
+pub type UpgradeHook = Box<dyn Fn(Upgraded) + Send + Sync>;
+
+/// Says whether a peer is served.
+pub type VerifyHook = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+
+/// A connection that speaks another protocol from here on.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The socket; it blocks.
+    pub stream: TcpStream,
+    /// What the peer has sent already: it comes before what `stream` gives.
+    pub read: Vec<u8>,
+    /// The peer.
+    pub peer: SocketAddr,
+    /// What the handler has [attached](Reply::attach), if it has.
+    pub attached: Option<Box<dyn Any + Send>>,
+}
+
+/// Calls an answer of [`Service::with_answer`].
+fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mut Reply<'_>) {
+    let outcome = answer(reply);
+    let is_open = reply.is_answering() || (reply.is_unanswered() && !reply.is_passed());
+    let failure = match outcome {
+        Err(misuse) => misuse.to_string(),
+        Ok(()) if is_open => "it left its answer open".to_owned(),
+        Ok(()) => return,
+    };
+    reply.attach(Box::new(Failure(failure)));
+    reply.abort();
+}
 
 /// A server but for its sockets: what is served, by which rules, and where the log goes.
 ///
@@ -50,6 +84,10 @@ pub struct Service {
     pub log: Log,
     /// Makes the handler of each connection; without one, no request is routed to a handler.
     pub handler: Option<HandlerFactory>,
+    /// Gets the sockets of connections that change to another protocol. Without it, they are closed.
+    pub upgrade: Option<UpgradeHook>,
+    /// Says whom to serve, before anything is read (Python's `verify_request`). Default: everybody.
+    pub verify: Option<VerifyHook>,
     /// Bounds on each small-file cache: one per event-loop thread, or one that threads share.
     pub cache: CacheLimits,
     /// Connections at once; beyond that, none is accepted until one has closed. Default 16,384. See
@@ -79,16 +117,25 @@ impl Service {
             root,
             log: Log::stderr(),
             handler: None,
+            upgrade: None,
+            verify: None,
             cache: CacheLimits::default(),
             connections: 16_384,
             grace: Duration::from_secs(30),
         }
     }
 
+    /// Serves no files: for a handler that answers everything. What it passes on is 404.
+    #[must_use]
+    pub fn without_files() -> Service {
+        Service::beneath(Root::nothing())
+    }
+
     /// Obeys `config`.
     #[must_use]
     pub fn with_config(self, config: Config) -> Service {
-        Service { config, ..self }
+        let handled = config.handled || self.handler.is_some();
+        Service { config: Config { handled, ..config }, ..self }
     }
 
     /// Lets `site` decide.
@@ -97,14 +144,55 @@ impl Service {
         Service { site: Box::new(site), ..self }
     }
 
-    /// Gives each connection a handler of its own.
+    /// Gives each connection a handler of its own, made by `make` with its first request and dropped when
+    /// it ends (what Python's `setup` and `finish` are for). Every request goes to it, unless the
+    /// site's `route` says otherwise.
     #[must_use]
-    pub fn with_handler<H, F>(self, make: F) -> Service
+    pub fn with_handler<H, F>(mut self, make: F) -> Service
     where
         H: Handler + Send + 'static,
         F: Fn() -> H + Send + Sync + 'static,
     {
+        self.config.handled = true;
         Service { handler: Some(Box::new(move || Box::new(make()))), ..self }
+    }
+
+    /// The simple case of a handler: `answer` is called with each request, and says all that there is to
+    /// say at once. If it fails or leaves the answer open, that is logged, and the peer gets a 500.
+    #[must_use]
+    pub fn with_answer<F>(self, answer: F) -> Service
+    where
+        F: Fn(&mut Reply<'_>) -> Result<(), Misuse> + Send + Sync + 'static,
+    {
+        let answer = Arc::new(answer);
+        self.with_handler(move || {
+            let answer = Arc::clone(&answer);
+            move |call: Call, reply: &mut Reply<'_>| {
+                if call == Call::Request {
+                    answer_at_once(&*answer, reply);
+                }
+            }
+        })
+    }
+
+    /// Gives away the sockets of connections that change to another protocol
+    /// ([`Reply::upgrade`]). `take` may block: it is called on a thread that serves nobody else.
+    #[must_use]
+    pub fn with_upgrade(self, take: impl Fn(Upgraded) + Send + Sync + 'static) -> Service {
+        Service { upgrade: Some(Box::new(take)), ..self }
+    }
+
+    /// Serves only those for whom `verify` is `true` (Python's `verify_request`); the others' connections
+    /// are closed at once. It is called by whoever accepts, so it must not block.
+    #[must_use]
+    pub fn with_verify(self, verify: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Service {
+        Service { verify: Some(Box::new(verify)), ..self }
+    }
+
+    /// Whether to serve this peer.
+    #[must_use]
+    pub fn welcomes(&self, peer: SocketAddr) -> bool {
+        self.verify.as_ref().is_none_or(|verify| verify(peer))
     }
 
     /// Runs scripts by `rules`.

@@ -14,14 +14,15 @@
 
 mod script;
 
+use std::any::Any;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::IoSlice;
 
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
 use rustix::net::{Shutdown, shutdown};
-use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Step, Transmit, Wall};
+use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Site, Step, Transmit, Wall};
 
 use crate::beneath::examine;
 use crate::cache::{Files, Held};
@@ -40,6 +41,8 @@ pub struct Desk<'d> {
     pub scripts: &'d Scripts,
     /// Takes the lines of finished exchanges; the driver flushes it at the end of a turn.
     pub log: &'d mut Logger,
+    /// Writes those lines.
+    pub site: &'d dyn Site,
     /// The time in those lines.
     pub wall: Wall,
 }
@@ -90,7 +93,7 @@ impl Slot {
             Step::Send(transmit) => Some(self.send(&transmit, socket)),
             Step::Act(ticket, action) => self.act(action, desk).map(|completion| Input::Done(ticket, completion)),
             Step::Finished(entry) => {
-                desk.log.write(&entry, desk.wall);
+                desk.log.write(&entry, desk.site, desk.wall);
                 self.release();
                 None
             }
@@ -146,6 +149,19 @@ impl Slot {
     pub fn clear(&mut self) {
         self.batch.clear();
         self.release();
+    }
+
+    /// Takes what a handler has attached to its answer: a [`File`] is what it sends next. Anything else
+    /// is given back.
+    pub fn attach(&mut self, thing: Box<dyn Any + Send>) -> Option<Box<dyn Any + Send>> {
+        let file = match thing.downcast::<File>() {
+            Ok(file) => file,
+            Err(thing) => return Some(thing),
+        };
+        self.file = Some(Held::File(OwnedFd::from(*file)));
+        self.opened = None;
+        self.begun = false;
+        None
     }
 
     fn release(&mut self) {
@@ -345,7 +361,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    use sanserve_core::{Entry, Kind, Listing, Peer, Ticket};
+    use sanserve_core::{Entry, Kind, Listing, Peer, Plain, Ticket};
     use tempfile::TempDir;
 
     use super::*;
@@ -388,7 +404,8 @@ mod tests {
         }
 
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
-            let mut desk = Desk { files: &self.files, scripts: &self.scripts, log: &mut self.log, wall: Wall(0) };
+            let mut desk =
+                Desk { files: &self.files, scripts: &self.scripts, site: &Plain, log: &mut self.log, wall: Wall(0) };
             self.slot.carry_out(step, self.ours.as_fd(), &mut desk)
         }
 

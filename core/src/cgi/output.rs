@@ -1,6 +1,6 @@
 //! The head of a script's answer (RFC 3875 section 6): lines that end with LF or CR LF, then an empty one.
 
-use crate::reply::is_field_value;
+use crate::head_writer::is_field_value;
 use crate::status::Status;
 use crate::wire::{digits, is_token_byte};
 

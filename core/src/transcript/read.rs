@@ -489,7 +489,11 @@ mod tests {
             ("sanserve transcript 1\n@0 recv \"a\"\n    more\n", 3, "more than expected: Word(\"more\")"),
             ("sanserve transcript 1\n@x eof\n", 2, "no time: @x"),
             ("sanserve transcript 1\n@0 jump\n", 2, "no such verb: jump"),
-            ("sanserve transcript 1\n@0 close x\n", 2, "one of done, idle, timeout, broken, drained expected, not `x`"),
+            (
+                "sanserve transcript 1\n@0 close x\n",
+                2,
+                "one of done, idle, timeout, broken, drained, upgraded expected, not `x`",
+            ),
             ("sanserve transcript 1\n@0 open a -> file 5 @1.5\n", 2, "@SECONDS or @SECONDS.NNNNNNNNN expected"),
             ("sanserve transcript 1\n@0 wait bread\n", 2, "nothing that can be waited for: bread"),
             ("sanserve transcript 1\n@0 + shut\n", 2, "only an input can come together with another"),

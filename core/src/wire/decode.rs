@@ -25,6 +25,8 @@ pub(crate) struct Piece {
     pub(crate) data: usize,
     /// The body ends behind what was passed over.
     pub(crate) end: bool,
+    /// Where in what was passed over the trailer section begins; `skip` where none does.
+    pub(crate) trailers: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl Decoder {
         match self {
             Decoder::Length(left) => {
                 let data = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                Ok(Piece { skip: 0, data, end: *left == 0 })
+                Ok(Piece { skip: 0, data, end: *left == 0, trailers: 0 })
             }
             Decoder::Chunked(chunked) => chunked.decode(bytes, limits),
         }
@@ -97,18 +99,24 @@ impl Decoder {
 
 impl Chunked {
     fn decode(&mut self, bytes: &[u8], limits: &Limits) -> Result<Piece, Violation> {
+        let mut trailers = None;
         for (at, &byte) in bytes.iter().enumerate() {
             match self.state {
                 State::Data => {
                     let rest = bytes.len() - at;
                     let data = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest);
-                    return Ok(Piece { skip: at, data, end: false });
+                    return Ok(Piece { skip: at, data, end: false, trailers: at });
                 }
-                State::End => return Ok(Piece { skip: at, data: 0, end: true }),
+                State::End => return Ok(Piece { skip: at, data: 0, end: true, trailers: trailers.unwrap_or(at) }),
+                State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => {
+                    trailers.get_or_insert(at);
+                    self.framing(byte, limits)?;
+                }
                 _ => self.framing(byte, limits)?,
             }
         }
-        Ok(Piece { skip: bytes.len(), data: 0, end: self.state == State::End })
+        let skip = bytes.len();
+        Ok(Piece { skip, data: 0, end: self.state == State::End, trailers: trailers.unwrap_or(skip) })
     }
 
     /// One byte that is not data.

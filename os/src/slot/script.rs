@@ -90,7 +90,7 @@ mod tests {
 
     use rustix::fd::AsFd;
     use sanserve_core::Buffers;
-    use sanserve_core::{Action, Completion, Entry, Found, Peer, ScriptFile, ScriptInput, Step, Ticket, Wall};
+    use sanserve_core::{Action, Completion, Entry, Found, Peer, Plain, ScriptFile, ScriptInput, Step, Ticket, Wall};
 
     use super::*;
     use crate::beneath::{Root, Symlinks};
@@ -104,7 +104,7 @@ mod tests {
         let files = Local::new(root.into(), CacheLimits::default());
         let mut log = bench.log.logger();
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let mut desk = Desk { files: &files, scripts: &bench.scripts, log: &mut log, wall: Wall(0) };
+        let mut desk = Desk { files: &files, scripts: &bench.scripts, site: &Plain, log: &mut log, wall: Wall(0) };
         slot.carry_out(step, socket.as_fd(), &mut desk)
     }
 

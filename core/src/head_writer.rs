@@ -1,0 +1,186 @@
+//! The head of an answer, written field by field, each checked: what must not stand in a head never
+//! reaches the wire.
+
+use crate::config::Protocol;
+use crate::exchange::Answering;
+use crate::reply::Misuse;
+use crate::status::Status;
+use crate::wire::{Encoder, HeadOut, is_token_byte};
+
+/// What becomes of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It begins the answer.
+    Final,
+    /// It goes before the answer (1xx).
+    Interim,
+    /// It ends HTTP on this connection.
+    Upgrade,
+}
+
+/// The head of an answer that is being written. Nothing goes out before [`send`](Self::send).
+pub struct HeadWriter<'r> {
+    answer: Answering<'r>,
+    purpose: Purpose,
+    status: Status,
+    reason: Option<Vec<u8>>,
+    fields: Vec<u8>,
+    length: Option<u64>,
+}
+
+impl<'r> HeadWriter<'r> {
+    pub(crate) fn new(answer: Answering<'r>, purpose: Purpose, status: Status) -> HeadWriter<'r> {
+        HeadWriter { answer, purpose, status, reason: None, fields: Vec::new(), length: None }
+    }
+
+    /// Replaces the status's own phrase (the `message` of Python's `send_response`): visible ASCII and
+    /// spaces.
+    ///
+    /// # Errors
+    /// [`Misuse::Field`] for any other character.
+    pub fn reason(mut self, reason: &str) -> Result<Self, Misuse> {
+        if !reason.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(Misuse::Field);
+        }
+        self.reason = Some(reason.as_bytes().to_vec());
+        Ok(self)
+    }
+
+    /// Adds a field (Python's `send_header`). The value is bytes: text that is not ASCII goes out as it is
+    /// encoded, so a value in Latin-1 is a `Vec<u8>` in Latin-1.
+    ///
+    /// # Errors
+    /// [`Misuse::Field`] for a name that is no token or a value with a control character,
+    /// [`Misuse::Framing`] for a field that is the server's to write.
+    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
+        Fields::new(&mut self.fields).add(name, value.as_ref())?;
+        Ok(self)
+    }
+
+    /// Announces the length of the body. Without it, the body is chunked, or ends with the
+    /// connection for HTTP/1.0.
+    #[must_use]
+    pub fn length(mut self, length: u64) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// Ends the head (Python's `end_headers`). It goes out with the first of the body.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn send(mut self) -> Result<(), Misuse> {
+        match self.purpose {
+            Purpose::Interim => self.send_interim(),
+            Purpose::Upgrade => self.send_upgrade(),
+            Purpose::Final => self.send_final(),
+        }
+        Ok(())
+    }
+
+    fn send_final(&mut self) {
+        let encoder = if self.status.is_bodiless() { Encoder::None } else { self.answer.framing(self.length) };
+        let fields = &self.fields;
+        self.answer.head(self.status, self.reason.as_deref(), |head| {
+            head.raw().extend_from_slice(fields);
+            head.framing(encoder);
+        });
+        self.answer.body(encoder);
+    }
+
+    fn send_upgrade(&mut self) {
+        self.answer.exchange.upgrades = true;
+        self.answer.exchange.keep_alive = false;
+        let fields = &self.fields;
+        self.answer.head(self.status, self.reason.as_deref(), |head| head.raw().extend_from_slice(fields));
+        self.answer.body(Encoder::None);
+        self.answer.end();
+    }
+
+    /// RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
+    fn send_interim(&mut self) {
+        let Answering { exchange, buf, cx, .. } = &mut self.answer;
+        if !exchange.is_11 || cx.config.protocol == Protocol::Http10 {
+            return;
+        }
+        let start = buf.output.bytes.len();
+        let mut head = HeadOut::start(cx.config, self.status, self.reason.as_deref(), &mut buf.output.bytes);
+        head.raw().extend_from_slice(&self.fields);
+        head.end();
+        let written = u32::try_from(buf.output.bytes.len() - start).expect("heads are far smaller than 4 GiB");
+        exchange.head_left += written;
+        exchange.interim_left += written;
+    }
+}
+
+/// Adds fields to a head, after checking them.
+pub struct Fields<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+/// Fields that say where a message ends or a connection does.
+const FRAMING: [&str; 3] = ["Content-Length", "Transfer-Encoding", "Connection"];
+
+/// Fields that must not stand in a trailer section (RFC 9110 section 6.5.1): what they say is needed
+/// before the content, or by others than the recipient.
+const NOT_IN_TRAILERS: [&str; 16] = [
+    "Age",
+    "Authorization",
+    "Cache-Control",
+    "Content-Encoding",
+    "Content-Range",
+    "Content-Type",
+    "Date",
+    "Expires",
+    "Host",
+    "Location",
+    "Retry-After",
+    "Set-Cookie",
+    "TE",
+    "Trailer",
+    "Vary",
+    "WWW-Authenticate",
+];
+
+impl<'o> Fields<'o> {
+    pub(crate) fn new(out: &'o mut Vec<u8>) -> Fields<'o> {
+        Fields { out }
+    }
+
+    /// Adds a field.
+    ///
+    /// # Errors
+    /// [`Misuse::Field`] for a name that is no token or a value with a control character,
+    /// [`Misuse::Framing`] for a field that is the server's to write.
+    pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
+        let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
+        if !name_fits || !is_field_value(value) {
+            return Err(Misuse::Field);
+        }
+        if is_one_of(&FRAMING, name) {
+            return Err(Misuse::Framing);
+        }
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// The same in a trailer section.
+    pub(crate) fn add_trailer(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
+        if is_one_of(&NOT_IN_TRAILERS, name) {
+            return Err(Misuse::Framing);
+        }
+        self.add(name, value)
+    }
+}
+
+fn is_one_of(names: &[&str], name: &str) -> bool {
+    names.iter().any(|other| other.eq_ignore_ascii_case(name))
+}
+
+/// Whether a value holds nothing that ends a line or that no value may hold (RFC 9110 section 5.5).
+pub(crate) fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
+}
