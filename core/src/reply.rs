@@ -249,10 +249,11 @@ impl Reply<'_> {
         let limit = self.cx.config.limits.output;
         let is_behind_file = self.connection.sends_file();
         let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
-        let Outbound::Body(encoder) = &mut cycle.outbound else { return Err(Misuse::Order) };
-        if handling.finishes {
-            return Err(Misuse::Over);
-        }
+        let encoder = match &mut cycle.outbound {
+            Outbound::Body(encoder) if !handling.finishes => encoder,
+            Outbound::Owed => return Err(Misuse::Order),
+            _ => return Err(Misuse::Over),
+        };
         let out = &mut self.buf.output.bytes;
         let n = if is_behind_file { 0 } else { data.len().min(limit.saturating_sub(out.len())) };
         handling.wants_room = n < data.len();
@@ -287,10 +288,11 @@ impl Reply<'_> {
     pub fn offer_file(&mut self, offset: u64, len: u64) -> Result<bool, Misuse> {
         let is_behind_file = self.connection.sends_file();
         let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
-        let Outbound::Body(encoder) = &mut cycle.outbound else { return Err(Misuse::Order) };
-        if handling.finishes {
-            return Err(Misuse::Over);
-        }
+        let encoder = match &mut cycle.outbound {
+            Outbound::Body(encoder) if !handling.finishes => encoder,
+            Outbound::Owed => return Err(Misuse::Order),
+            _ => return Err(Misuse::Over),
+        };
         if is_behind_file {
             handling.wants_room = true;
             return Ok(false);
@@ -339,7 +341,10 @@ impl Reply<'_> {
                 self.connection.fail_handler();
                 return Err(Misuse::TooMuch);
             }
-            Outbound::Body(_) if is_behind_file => handling.finishes = true,
+            Outbound::Body(_) if is_behind_file => {
+                handling.finishes = true;
+                handling.wants_room = false;
+            }
             Outbound::Body(_) => self.connection.end_body(self.buf, self.cx),
             _ => return Err(Misuse::Order),
         }

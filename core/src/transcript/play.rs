@@ -183,6 +183,9 @@ impl<'p> Play<'p> {
                     if wait.idle {
                         // They may serve others meanwhile.
                         self.buf = Buffers::new();
+                    } else if let Some(packed) = self.connection.pack(&mut self.buf) {
+                        self.buf = Buffers::new();
+                        self.connection.unpack(&packed, &mut self.buf);
                     }
                     self.is_idle()
                 }

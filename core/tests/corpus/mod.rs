@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use sanserve_core::transcript::{Transcript, perform};
-use sanserve_core::{Call, Handler, Plain, Received, Reply, Request, Route, Site, Status};
+use sanserve_core::{Call, Handler, Misuse, Plain, Received, Reply, Request, Route, Site, Status};
 
 /// One file of the corpus.
 pub struct Case {
@@ -60,6 +60,14 @@ pub fn world(name: &str) -> (Box<dyn Site>, Box<dyn Handler>) {
         "pass" => (Box::new(Handled), Box::new(Pass)),
         "refusing" => (Box::new(Refusing), Box::new(Echo::default())),
         "unwelcoming" => (Box::new(Unwelcoming), Box::new(Silent)),
+        "answers" => (Box::new(Handled), Box::new(Once(|reply| reply.answer(Status::CREATED, "a/b", "made\n")))),
+        "informs" => (Box::new(Handled), Box::new(Once(inform))),
+        "trailers" => (Box::new(Handled), Box::new(Trailers)),
+        "file" => (Box::new(Handled), Box::new(Once(|reply| send_file(reply, Some(10))))),
+        "file-chunked" => (Box::new(Handled), Box::new(Once(|reply| send_file(reply, None)))),
+        "file-twice" => (Box::new(Handled), Box::new(FileTwice)),
+        "upgrades" => (Box::new(Handled), Box::new(Once(upgrade))),
+        "aborts" => (Box::new(Handled), Box::new(Once(abort))),
         "fields" => (Box::new(Extra), Box::new(Silent)),
         other => panic!("no such site: {other}"),
     }
@@ -173,6 +181,115 @@ impl Handler for Short {
             reply.offer(b"short").unwrap();
             assert!(reply.finish().is_err());
         }
+    }
+}
+
+/// Does all at once.
+struct Once(fn(&mut Reply<'_>) -> Result<(), Misuse>);
+
+impl Handler for Once {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        if call == Call::Request {
+            self.0(reply).unwrap();
+        }
+    }
+}
+
+/// Sends an early hint, and then the answer.
+fn inform(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    assert_eq!(reply.inform(Status::OK).err(), Some(Misuse::Interim));
+    assert_eq!(reply.inform(Status::CONTINUE).err(), Some(Misuse::Interim));
+    reply.inform(Status::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
+    reply.answer(Status::OK, "a/b", "body")?;
+    assert_eq!(reply.inform(Status::EARLY_HINTS).err(), Some(Misuse::Over));
+    Ok(())
+}
+
+/// Sends some bytes, a part of a file, and some bytes again.
+fn send_file(reply: &mut Reply<'_>, length: Option<u64>) -> Result<(), Misuse> {
+    let head = reply.respond(Status::OK)?;
+    match length {
+        Some(length) => head.length(length).send()?,
+        None => head.send()?,
+    }
+    assert_eq!(reply.offer(b"abc"), Ok(3));
+    assert_eq!(reply.offer_file(5, 7), Ok(true));
+    if reply.request().method() == b"GET" {
+        assert_eq!(reply.offer_file(0, 1), Ok(false), "one file at a time");
+        assert_eq!(reply.offer(b"more"), Ok(0), "nothing overtakes a file");
+    }
+    reply.finish()?;
+    assert_eq!(reply.offer(b"more"), Err(Misuse::Over));
+    Ok(())
+}
+
+/// Sends a part of a file, and another one when that is out.
+struct FileTwice;
+
+impl Handler for FileTwice {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        match call {
+            Call::Request => {
+                reply.respond(Status::OK).unwrap().send().unwrap();
+                assert_eq!(reply.offer_file(0, 3), Ok(true));
+                assert_eq!(reply.offer_file(3, 3), Ok(false));
+            }
+            Call::Room => {
+                assert_eq!(reply.offer_file(3, 3), Ok(true));
+                reply.trailer("X-Parts", "2").unwrap();
+                reply.finish().unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Speaks something else from here on.
+fn upgrade(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    match reply.upgrade("echo") {
+        Ok(head) => head.field("X-Welcome", "yes")?.send(),
+        Err(Misuse::Upgrade) => reply.error(Status::new(426).unwrap(), None, None),
+        Err(other) => Err(other),
+    }
+}
+
+/// Begins an answer and gives up.
+fn abort(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    reply.respond(Status::OK)?.send()?;
+    reply.offer(b"some")?;
+    reply.abort();
+    Ok(())
+}
+
+/// Sends back the trailers of the request, in the body and as trailers.
+struct Trailers;
+
+impl Handler for Trailers {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        if let Call::Over = call {
+            return;
+        }
+        loop {
+            match reply.receive() {
+                Received::Data(data) => {
+                    let n = data.len();
+                    reply.consume(n);
+                }
+                Received::End => break,
+                _ => return,
+            }
+        }
+        let trailers: Vec<(Vec<u8>, Vec<u8>)> =
+            reply.trailers().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        reply.respond(Status::OK).unwrap().field("Trailer", "X-Sum").unwrap().send().unwrap();
+        for (name, value) in trailers {
+            reply.offer(&[&name[..], b"=", &value, b"\n"].concat()).unwrap();
+        }
+        assert_eq!(reply.trailer("Content-Type", "a/b"), Err(Misuse::Framing));
+        assert_eq!(reply.trailer("Content-Length", "1"), Err(Misuse::Framing));
+        assert_eq!(reply.trailer("X", "a\r\nb"), Err(Misuse::Field));
+        reply.trailer("X-Sum", "42").unwrap();
+        reply.finish().unwrap();
     }
 }
 
