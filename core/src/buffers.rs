@@ -4,7 +4,7 @@
 use std::any::Any;
 
 use crate::date::LastDate;
-use crate::files::{ByteRange, Listing};
+use crate::files::{ByteRange, LastTag, Listing};
 use crate::wire::Head;
 
 /// What [`Window`] starts with.
@@ -30,6 +30,8 @@ pub struct Buffers {
     pub(crate) page: Vec<u8>,
     /// The last `Last-Modified`.
     pub(crate) modified: LastDate,
+    /// The last `ETag`.
+    pub(crate) tag: LastTag,
     pub(crate) listing: Listing,
     pub(crate) ranges: Vec<ByteRange>,
     /// What a script is told: its arguments, then its environment.
@@ -55,6 +57,7 @@ impl Default for Buffers {
             message: Vec::new(),
             page: Vec::new(),
             modified: LastDate::default(),
+            tag: LastTag::default(),
             listing: Listing::default(),
             ranges: Vec::new(),
             told: Vec::new(),

@@ -17,7 +17,7 @@ pub(crate) struct Validators {
 const TAG_MAX: usize = 2 + 17 + 1 + 8 + 1 + 16;
 
 /// An entity tag, quotes included.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Tag {
     text: [u8; TAG_MAX],
     len: u8,
@@ -44,6 +44,30 @@ impl Tag {
             let nibble = (number >> (4 * digit)) & 0xf;
             self.push(b"0123456789abcdef"[usize::try_from(nibble).expect("four bits")]);
         }
+    }
+}
+
+/// The tag that was formatted last: most answers repeat the one before.
+#[derive(Debug)]
+pub(crate) struct LastTag {
+    of: Validators,
+    tag: Tag,
+}
+
+impl Default for LastTag {
+    fn default() -> LastTag {
+        let of = Validators { modified: 0, nanos: 0, len: 0 };
+        LastTag { of, tag: of.tag() }
+    }
+}
+
+impl LastTag {
+    /// The same as [`Validators::tag`].
+    pub(crate) fn format(&mut self, validators: Validators) -> Tag {
+        if validators != self.of {
+            *self = LastTag { of: validators, tag: validators.tag() };
+        }
+        self.tag
     }
 }
 

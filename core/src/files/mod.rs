@@ -9,6 +9,7 @@ mod listing;
 mod range;
 mod target;
 
+pub(crate) use conditional::LastTag;
 pub use kind::media_type;
 pub use listing::{EntryKind, Listing, listing_row};
 pub(crate) use range::ByteRange;
@@ -365,7 +366,7 @@ impl Files {
 
     /// Writes what comes before the next part, and names the part.
     fn part(&mut self, next: u16, answer: &mut Answering<'_>) {
-        let tag = Validators::from(&self.opened).tag();
+        let tag = answer.buf.tag.format(Validators::from(&self.opened));
         match answer.buf.ranges.get(usize::from(next)).copied() {
             Some(asked) => {
                 let kind = self.kind(answer);
@@ -409,7 +410,7 @@ impl Files {
     fn validator_fields(&self, answer: &mut Answering<'_>) -> ValidatorFields {
         let validators = Validators::from(&self.opened);
         let modified = answer.buf.modified.format(validators.last_modified(answer.cx.now.wall));
-        ValidatorFields { modified, tag: validators.tag() }
+        ValidatorFields { modified, tag: answer.buf.tag.format(validators) }
     }
 }
 

@@ -39,7 +39,9 @@ impl<'o> HeadOut<'o> {
         HeadOut { out }
     }
 
-    /// Writes a field. Name and value are the caller's to have checked.
+    /// Writes a field. Name and value are the caller's to have checked. Inlined, so that the name is
+    /// written as the constant that it is.
+    #[inline]
     pub(crate) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
@@ -65,11 +67,13 @@ impl<'o> HeadOut<'o> {
         }
     }
 
+    #[inline]
     pub(crate) fn number(&mut self, name: &str, value: u64) -> &mut Self {
         self.field(name, itoa::Buffer::new().format(value).as_bytes())
     }
 
     /// Writes a field whose value `write` appends.
+    #[inline]
     pub(crate) fn field_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");

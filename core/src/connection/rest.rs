@@ -1,0 +1,100 @@
+//! Connections that are put away: between two exchanges, or while a handler has nothing to say.
+
+use super::{Connection, Life, Notes, Task};
+use crate::buffers::Buffers;
+use crate::context::{Context, Peer, Tick};
+use crate::exchange::{Exchange, FilePart, Relay};
+use crate::timer::Awaited;
+use crate::wire::Cycle;
+
+/// A connection between two exchanges, in a few bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Resting {
+    peer: Peer,
+    ticket: u32,
+    since: Tick,
+}
+
+const _: () = assert!(size_of::<Resting>() <= 32);
+
+/// What is kept of the buffers of a connection that waits for its handler; see [`Connection::pack`].
+#[derive(Clone, Debug)]
+pub struct Packed {
+    head: Box<[u8]>,
+}
+
+impl Packed {
+    /// The longest head that is packed, which fits into fresh buffers. A longer one keeps them.
+    const MOST: usize = 8 * 1024;
+}
+
+impl Resting {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(peer: Peer, cx: &Context<'_>) -> Resting {
+        Resting { peer, ticket: 0, since: cx.now.tick }
+    }
+
+    /// When to resume and poll it at the latest.
+    #[must_use]
+    pub fn deadline(&self, cx: &Context<'_>) -> Tick {
+        let awaited = Awaited::Request { since: self.since };
+        awaited.deadline(&cx.config.timeouts).expect("a request is not awaited for ever")
+    }
+
+    /// The connection, as it was.
+    #[must_use]
+    pub fn resume(self) -> Connection {
+        Connection {
+            peer: self.peer,
+            notes: Notes::default(),
+            life: Life::Open,
+            ticket: self.ticket,
+            cycle: Cycle::new(),
+            task: Task::None,
+            exchange: Exchange::default(),
+            file: FilePart::default(),
+            relay: Relay::default(),
+            awaited: Awaited::Request { since: self.since },
+            stalled: None,
+            sent: 0,
+            arrived: 0,
+        }
+    }
+}
+
+impl Connection {
+    /// What must be kept of a connection that has just said `Wait { idle: true }`; `None` for any
+    /// other. A driver with many idle connections keeps this instead of the whole.
+    #[must_use]
+    pub fn rest(&self) -> Option<Resting> {
+        let Awaited::Request { since } = self.awaited else { return None };
+        let idle = self.cycle == Cycle::new() && self.life == Life::Open && self.notes == Notes::default();
+        idle.then_some(Resting { peer: self.peer, ticket: self.ticket, since })
+    }
+
+    /// Takes down to a few bytes what a connection holds whose handler has nothing to send for now, for
+    /// instance between two events of a stream. `None`: it holds more than can be put away.
+    ///
+    /// A driver with many connections that wait for [`Need::handler`](Need) keeps this instead of `buf`, and calls
+    /// [`unpack`](Self::unpack) before anything else of the connection is called.
+    pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
+        let waits = matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open;
+        let bare = !self.has_unsent(buf) && buf.input.unread().is_empty() && !self.exchange.is_error;
+        let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.attached.is_none();
+        if !(waits && bare && plain && self.sent == 0 && buf.input.head().len() <= Packed::MOST) {
+            return None;
+        }
+        let head = Box::from(buf.input.head());
+        buf.input.unpin();
+        Some(Packed { head })
+    }
+
+    /// Puts what was packed into `buf`, which is empty.
+    pub fn unpack(&mut self, packed: &Packed, buf: &mut Buffers) {
+        buf.input.fill(&packed.head);
+        buf.input.pin(packed.head.len());
+        buf.head.parse(&packed.head).expect("it was right before");
+        self.arrived = buf.input.arrived();
+    }
+}

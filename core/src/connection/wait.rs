@@ -1,0 +1,94 @@
+//! What a connection waits for when nothing is due.
+
+use super::{Connection, Life, Task};
+use crate::buffers::Buffers;
+use crate::context::Context;
+use crate::step::{Need, Wait};
+use crate::timer::{Awaited, Progress};
+use crate::wire::{Inbound, Outbound, Scan};
+
+impl Connection {
+    pub(super) fn wait(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Wait {
+        let now = cx.now.tick;
+        let (read, idle) = self.await_peer(buf, cx);
+        let write_deadline = match &self.stalled {
+            Some(stalled) if self.notes.blocked => Some(stalled.deadline(&cx.config.timeouts.write)),
+            _ => None,
+        };
+        let script_deadline = match &self.task {
+            Task::Cgi(cgi) if self.life == Life::Open => cgi.deadline(self.notes.eof, cx),
+            _ => None,
+        };
+        let deadlines = [self.awaited.deadline(&cx.config.timeouts), write_deadline, script_deadline];
+        let deadline = deadlines.into_iter().flatten().min();
+        // Invariant: a driver that polls at the deadline makes progress.
+        assert!(deadline.is_none_or(|deadline| deadline > now), "a deadline that does not advance: {self:?}");
+        let need = Need {
+            read,
+            write: self.notes.blocked,
+            script_read: self.hears_script(buf, cx),
+            script_write: matches!(&self.task, Task::Cgi(cgi) if cgi.is_full()) && self.cycle.is_answering(),
+            completion: match &self.task {
+                Task::Files(files) => files.is_waiting(),
+                Task::Cgi(cgi) => cgi.is_waiting(),
+                Task::None | Task::Handler(_) => false,
+            },
+            handler: matches!(&self.task, Task::Handler(_))
+                && matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)),
+        };
+        Wait { need, deadline, idle }
+    }
+
+    /// Decides what is awaited from the peer: whether to read, and whether the connection is idle.
+    pub(super) fn await_peer(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> (bool, bool) {
+        let now = cx.now.tick;
+        let mut idle = false;
+        let next = match (self.life, self.cycle.inbound, self.cycle.outbound) {
+            (Life::Lingering, ..) => self.awaited,
+            (Life::Open, Inbound::Head(scan), Outbound::Idle) if !self.notes.blocked => {
+                idle = scan == Scan::default() && buf.input.is_empty();
+                match self.awaited {
+                    Awaited::Request { .. } if idle => self.awaited,
+                    Awaited::Head { .. } if !idle => self.awaited,
+                    _ if idle => Awaited::Request { since: now },
+                    _ => Awaited::Head { since: now },
+                }
+            }
+            (Life::Open, Inbound::Body(_), outbound) if self.wants_body(outbound) => match self.awaited {
+                Awaited::Body(_) => self.awaited,
+                _ => Awaited::Body(Progress::start(now)),
+            },
+            _ => Awaited::Nothing,
+        };
+        self.awaited = next;
+        let works = match &self.task {
+            Task::Cgi(_) => true,
+            Task::Handler(_) => !matches!(self.cycle.inbound, Inbound::Body(_)),
+            Task::None | Task::Files(_) => false,
+        };
+        if works && self.life == Life::Open && next == Awaited::Nothing && !self.notes.eof {
+            // Nothing is awaited of the peer, but it may go away, and nobody is to work for nobody.
+            return (buf.input.make_room(0), idle);
+        }
+        let read = next != Awaited::Nothing && !self.notes.eof;
+        if read {
+            let room = buf.input.make_room(cx.config.limits.head.saturating_add(1));
+            debug_assert!(room, "limits end a head before the window does");
+        }
+        (read, idle)
+    }
+
+    pub(super) fn wants_body(&self, outbound: Outbound) -> bool {
+        match &self.task {
+            Task::Handler(handling) => handling.wants_body || matches!(outbound, Outbound::Done),
+            Task::Cgi(cgi) if cgi.wants_body() && self.cycle.is_answering() => true,
+            _ => self.exchange.unwanted || matches!(outbound, Outbound::Done),
+        }
+    }
+
+    /// Whether the script is to be read from: what it said before is on its way, and there is room.
+    pub(super) fn hears_script(&self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let hears = matches!(&self.task, Task::Cgi(cgi) if cgi.is_heard());
+        hears && !self.has_unsent(buf) && buf.script.make_room(cx.config.limits.script_head)
+    }
+}
