@@ -232,7 +232,8 @@ impl Window {
         if self.end - self.start >= most {
             return false;
         }
-        self.bytes.resize(self.bytes.len() * 2, 0);
+        let full = self.pinned.saturating_add(most);
+        self.bytes.resize((self.bytes.len() * 2).min(full), 0);
         true
     }
 

@@ -55,6 +55,11 @@ impl Progress {
         }
     }
 
+    /// The same, begun so many milliseconds later.
+    pub(crate) fn later(self, millis: u64) -> Progress {
+        Progress { since: self.since.after(millis), last: self.last.after(millis), ..self }
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

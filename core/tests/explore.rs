@@ -11,7 +11,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sanserve_core::{Config, Fault, FsError, Protocol};
+use sanserve_core::{Cgi, Config, Fault, FsError, Limits, Protocol};
 use world::disk::Disk;
 use world::rig::{At, Op, Rig, small_limits};
 use world::verdict;
@@ -82,6 +82,7 @@ fn judge(rig: &mut Rig, path: &[Op]) {
 fn show(op: &Op) -> String {
     match op {
         Op::Recv(bytes) => format!("Recv {}", bytes.escape_ascii()),
+        Op::Script(bytes) => format!("Script {}", bytes.escape_ascii()),
         op => format!("{op:?}"),
     }
 }
@@ -284,4 +285,89 @@ fn http_10() {
         Op::Due(0),
     ];
     explore_with(&config, &[], &ops, 5);
+}
+
+const POST: &str = "POST /cgi-bin/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
+const CHUNKED: &str = "POST /cgi-bin/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn script(text: &str) -> Op {
+    Op::Script(text.into())
+}
+
+/// Scripts, with small limits.
+fn scripts() -> Config {
+    let limits = Limits { script_head: 60, redirects: 1, ..small_limits() };
+    let mut config = Config { limits, cgi: Cgi::python(), ..Config::default() };
+    config.timeouts.script = 30_000;
+    config
+}
+
+/// What can happen to a script that runs.
+fn of_a_script() -> Vec<Op> {
+    vec![
+        script("Content-Type: a/b\n"),
+        script("X-Script: b\n\nbody"),
+        script("X-Script: c\nContent-Length: 3\n\nabcd"),
+        script("X-Script: d\n\n"),
+        Op::ScriptEof,
+        Op::Take(3),
+        Op::Take(u64::MAX),
+        Op::Blocked,
+        Op::Writable,
+        Op::Eof,
+        Op::Due(0),
+        Op::Drain,
+        Op::Cut,
+        Op::Broken(Fault::Peer),
+        Op::Broken(Fault::Handler),
+    ]
+}
+
+/// Two things without a turn between.
+fn both(first: Op, second: Op) -> Op {
+    Op::Both(Box::new((first, second)))
+}
+
+#[test]
+fn a_script_that_is_fed() {
+    let mut ops = of_a_script();
+    let fed = [Op::Fed(1), Op::Fed(u64::MAX), Op::FeedBlocked, Op::Feedable, Op::FeedEnd];
+    let pieces = [recv("he"), recv("lloGET /a HT")];
+    ops.extend([&fed[..], &pieces].concat());
+    // It runs, and nothing of the body has come.
+    let start = [recv(POST), Op::Complete, Op::Complete];
+    explore_with(&scripts(), &start, &ops, 3);
+    let few = [script("X-Script: b\n\nbody"), Op::ScriptEof, Op::Take(u64::MAX), Op::Due(0), Op::Eof];
+    explore_with(&scripts(), &start, &[&fed[..], &pieces, &few].concat(), 5);
+    let waits = POST.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    explore_with(&scripts(), &[recv(&waits), Op::Complete, Op::Complete], &ops, 3);
+}
+
+#[test]
+fn a_script_whose_body_is_spooled() {
+    let mut ops = of_a_script();
+    ops.extend([Op::Complete, Op::Fail(FsError::Exhausted), Op::Stale]);
+    ops.extend([Op::Fed(u64::MAX), Op::FeedBlocked, Op::Feedable, Op::FeedEnd]);
+    ops.extend([recv("5\r\nhello\r\n"), recv("0\r\n\r\n"), recv("X")]);
+    explore_with(&scripts(), &[recv(CHUNKED), Op::Complete], &ops, 3);
+    // Half of it is in the file.
+    let start = [recv(CHUNKED), Op::Complete, Op::Complete, recv("5\r\nhello\r\n"), Op::Fed(2)];
+    explore_with(&scripts(), &start, &ops, 3);
+}
+
+#[test]
+fn a_script_that_is_sought_begun_and_redirects() {
+    let mut ops = of_a_script();
+    ops.extend([script("Location: /a\n\n"), script("Location: /cgi-bin/y\n\n"), script("no head\n\n")]);
+    ops.extend([Op::Complete, Op::Fail(FsError::NotFound), Op::Fail(FsError::Failed), Op::Stale]);
+    ops.extend([both(Op::Complete, Op::Cut), both(Op::Complete, Op::Broken(Fault::Peer)), both(Op::Complete, Op::Eof)]);
+    for path in ["x", "nph-x", "missing"] {
+        let request = format!("GET /cgi-bin/{path} HTTP/1.1\r\nHost: x\r\n\r\n{GET}");
+        explore_with(&scripts(), &[recv(&request)], &ops, 4);
+        explore_with(&scripts(), &[recv(&request.replacen("GET", "HEAD", 1)), Op::Complete], &ops, 3);
+    }
+    // Half of its body has come and gone when it redirects.
+    ops.extend([recv("lo"), Op::Fed(u64::MAX), Op::FeedBlocked]);
+    let start = [recv(&format!("{POST}hel")), Op::Complete, Op::Complete, Op::Fed(2)];
+    explore_with(&scripts(), &start, &ops, 3);
 }

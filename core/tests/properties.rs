@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::RngSeed;
 
-use sanserve_core::{Config, Limits};
+use sanserve_core::{Cgi, Config, Limits, collapse_path, is_cgi, translate};
 use world::bodies;
 use world::model::{self, Decoded};
 
@@ -155,6 +155,45 @@ fn range_lines() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Paths of components, escapes, dots and slashes, many of them below directories of scripts.
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    let parts = &[
+        "cgi-bin",
+        "cgi-bin/",
+        "/cgi-bin/",
+        "htbin/",
+        "%63gi-bin",
+        "cgi%2dbin%2f",
+        "cgi-bin%00",
+        "CGI-BIN/",
+        "d",
+        "d/",
+        "x",
+        "/",
+        "//",
+        "%2f",
+        "%2F",
+        ".",
+        "..",
+        "/../",
+        "/./",
+        "%2e",
+        "%2e%2e",
+        "..%2f",
+        "%252f",
+        "%",
+        "%2",
+        "\\",
+        "%5c",
+        "é",
+        "?",
+        "#",
+    ][..];
+    let start = select(&["", "/", "//", "cgi-bin/", "/cgi-bin", "/d/..", "http://x"][..]);
+    (start, prop::collection::vec(select(parts), 0..8))
+        .prop_map(|(start, parts)| [start.as_bytes(), parts.concat().as_bytes()].concat())
+}
+
 proptest! {
     #![proptest_config(config(600))]
 
@@ -190,6 +229,43 @@ proptest! {
     #[test]
     fn targets_of_any_bytes(path in prop::collection::vec(any::<u8>(), 0..60)) {
         bodies::target(&path);
+    }
+
+    /// What a target means is the same for scripts as for files.
+    #[test]
+    fn a_collapsed_path_resolves_to_what_is_translated(path in path()) {
+        let mut translated = Vec::new();
+        let is_right = translate(&path, &mut translated).is_ok();
+        prop_assert_eq!(collapse_path(&path).is_ok(), is_right);
+        if let Ok(collapsed) = collapse_path(&path) {
+            prop_assert!(collapsed.starts_with(b"/"));
+            let parts: Vec<&[u8]> = collapsed.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
+            prop_assert_eq!(parts.join(&b'/'), translated);
+        }
+    }
+
+    /// However it is spelled, a path below a directory of scripts means a script.
+    #[test]
+    fn no_spelling_reaches_the_source(path in path()) {
+        let mut translated = Vec::new();
+        if translate(&path, &mut translated).is_ok() {
+            let collapsed = collapse_path(&path).unwrap();
+            for directories in [&["/cgi-bin", "/htbin"][..], &["/cgi-bin/d"], &["/d/cgi-bin", "/d"]] {
+                let directories: Vec<String> = directories.iter().map(|&text| text.to_owned()).collect();
+                let is_below = |dir: &String| translated.starts_with(&[&dir.as_bytes()[1..], b"/"].concat());
+                if directories.iter().any(is_below) {
+                    prop_assert!(is_cgi(&collapsed, &directories).is_some(), "{}", collapsed.escape_ascii());
+                }
+            }
+        }
+        // Through requests: the rig minds what is opened.
+        let head = [b"GET /", &path[..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
+        let config = Config { limits: world::rig::small_limits(), cgi: Cgi::python(), ..Config::default() };
+        bodies::converse(&config, &head, None, u64::MAX, true);
+        let mut rig = world::rig::Rig::new(config, world::disk::Disk::default());
+        rig.apply(&world::rig::Op::Recv(head));
+        rig.apply(&world::rig::Op::Directory);
+        rig.settle();
     }
 
     #[test]

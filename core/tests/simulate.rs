@@ -38,6 +38,7 @@ fn seeds() {
                 for (at, op) in &failure.history {
                     match op {
                         world::rig::Op::Recv(bytes) => eprintln!("@{at} recv {}", bytes.escape_ascii()),
+                        world::rig::Op::Script(bytes) => eprintln!("@{at} script {}", bytes.escape_ascii()),
                         op => eprintln!("@{at} {op:?}"),
                     }
                 }

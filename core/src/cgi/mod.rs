@@ -16,6 +16,7 @@ pub use path::{collapse_path, is_cgi};
 use crate::context::{Context, Tick};
 use crate::input::{Completion, Found, FsError, Input, ScriptFile, SpawnError};
 use crate::step::ScriptInput;
+use crate::timer::Progress;
 use refusal::Refusal;
 
 /// The methods that scripts answer, for `Allow`. Python's.
@@ -42,6 +43,8 @@ pub(crate) struct Cgi {
     alone: bool,
     /// What the window had seen arrive from it by then.
     arrived: u64,
+    /// The pace of the body, and since when it is not the peer's.
+    pace: Option<(Progress, Tick)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +129,7 @@ impl Cgi {
             heard: now,
             alone: false,
             arrived: 0,
+            pace: None,
         }
     }
 
@@ -139,7 +143,7 @@ impl Cgi {
             Input::FeedBlocked => self.feed.blocked = true,
             Input::Feedable => self.feed.blocked = false,
             Input::FeedEnd => self.feed.deaf = true,
-            Input::ScriptEof if self.runs() => self.feed.eof = true,
+            Input::ScriptEof if self.is_alive() => self.feed.eof = true,
             _ => {}
         }
     }
@@ -180,7 +184,7 @@ impl Cgi {
 
     /// Nobody waits for the script any more.
     pub(crate) fn abandon(&mut self) {
-        if self.runs() && self.kill == Kill::No {
+        if self.is_alive() && self.kill == Kill::No {
             self.kill = Kill::Due;
         }
     }
@@ -224,10 +228,29 @@ impl Cgi {
         matches!(self.state, State::Head | State::Body)
     }
 
+    /// Whether there is a process, as far as is known.
+    fn is_alive(&self) -> bool {
+        self.runs() || self.state == State::Spawned
+    }
+
+    /// Keeps the pace of the body while the script holds it back: the peer is not to blame for that.
+    pub(crate) fn pause(&mut self, pace: Progress, now: Tick) {
+        self.pace = Some((pace, now));
+    }
+
+    /// The pace of the body, as it was when it was held back.
+    pub(crate) fn resume(&mut self, now: Tick) -> Progress {
+        match self.pace.take() {
+            Some((pace, since)) => pace.later(now.since(since)),
+            None => Progress::start(now),
+        }
+    }
+
     /// When patience with it ends; `eof`: the peer has half-closed.
     pub(crate) fn deadline(&self, eof: bool, cx: &Context<'_>) -> Option<Tick> {
         let silence = self.heard.after(cx.config.timeouts.script_silence.max(1));
-        match (self.runs(), eof) {
+        match (self.is_heard(), eof) {
+            // It has said all: what is left depends on the peer.
             (false, _) => None,
             (true, false) => Some(self.ends),
             (true, true) => Some(self.ends.min(silence)),

@@ -38,9 +38,14 @@ fn ends_with_directory(path: &[u8]) -> bool {
 }
 
 /// The length of the directory of scripts that a collapsed path begins with; the shortest that is
-/// followed by a slash wins (Python's `is_cgi`). `None`: it means no script.
+/// followed by a slash wins (Python's `is_cgi`; only that `/` is really all paths). `None`: it means no
+/// script.
 #[must_use]
 pub fn is_cgi(collapsed: &[u8], directories: &[String]) -> Option<usize> {
+    if directories.iter().any(|directory| directory == "/") {
+        // Everything: its name ends before the slash that all the others begin with.
+        return Some(if collapsed.starts_with(b"//") { 1 } else { 0 });
+    }
     let slashes = collapsed.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/');
     slashes.map(|(at, _)| at).find(|&at| directories.iter().any(|directory| directory.as_bytes() == &collapsed[..at]))
 }
@@ -113,6 +118,7 @@ mod tests {
             assert_eq!(is_cgi(path.as_bytes(), &directories), found, "{path}");
         }
         assert_eq!(is_cgi(b"//x", &["/".to_owned()]), Some(1));
+        assert_eq!(is_cgi(b"/a/x", &["/".to_owned()]), Some(0));
         assert_eq!(is_cgi(b"/cgi-bin/x", &[]), None);
     }
 }

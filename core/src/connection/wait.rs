@@ -56,10 +56,16 @@ impl Connection {
             }
             (Life::Open, Inbound::Body(_), outbound) if self.wants_body(outbound) => match self.awaited {
                 Awaited::Body(_) => self.awaited,
-                _ => Awaited::Body(Progress::start(now)),
+                _ => Awaited::Body(match &mut self.task {
+                    Task::Cgi(cgi) => cgi.resume(now),
+                    _ => Progress::start(now),
+                }),
             },
             _ => Awaited::Nothing,
         };
+        if let (Awaited::Body(pace), Awaited::Nothing, Task::Cgi(cgi)) = (self.awaited, next, &mut self.task) {
+            cgi.pause(pace, now);
+        }
         self.awaited = next;
         let works = match &self.task {
             Task::Cgi(_) => true,

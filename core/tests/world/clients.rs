@@ -26,9 +26,12 @@ pub enum Kind {
     Vanisher,
     /// Breaks the rules, and goes on talking.
     Rude,
+    /// Keeps the rules, and asks for scripts of all kinds; now and then it half-closes.
+    Curious,
 }
 
-const KINDS: [Kind; 12] = [
+/// Behind [`WITHOUT_SCRIPTS`] of them stand those that need scripts.
+const KINDS: [Kind; 17] = [
     Kind::Honest,
     Kind::Honest,
     Kind::Honest,
@@ -41,7 +44,13 @@ const KINDS: [Kind; 12] = [
     Kind::SlowReader,
     Kind::Vanisher,
     Kind::Rude,
+    Kind::Curious,
+    Kind::Curious,
+    Kind::Curious,
+    Kind::Curious,
+    Kind::Curious,
 ];
+const WITHOUT_SCRIPTS: usize = 12;
 
 /// What a client puts on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,12 +76,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(starts: u64, random: &mut Random, timeouts: &Timeouts) -> Plan {
-        let kind = *random.pick(&KINDS);
+    /// `scripts`: there are some, and it asks for them.
+    pub fn new(starts: u64, scripts: bool, random: &mut Random, timeouts: &Timeouts) -> Plan {
+        let kind = *random.pick(&KINDS[..if scripts { KINDS.len() } else { WITHOUT_SCRIPTS }]);
         let socket = 1 << random.within(6, 16);
         let mut plan =
             Plan { kind, starts, arrivals: Vec::new(), socket, reads: (1 << 20, random.within(1, 40)), bound: 0 };
-        plan.script(random);
+        plan.script(scripts, random);
         let linger = timeouts.linger.max(timeouts.linger_silence);
         let last = plan.arrivals.last().map_or(starts, |(at, _)| *at);
         // To take all takes a while where the socket is small.
@@ -85,7 +95,7 @@ impl Plan {
                 Kind::NeverReads => starts + timeouts.write.grace,
                 Kind::SlowReader => starts + timeouts.write.grace * 2,
                 Kind::HalfCloser | Kind::Vanisher => last + taken,
-                Kind::Honest => last + taken + timeouts.keep_alive,
+                Kind::Honest | Kind::Curious => last + taken + timeouts.keep_alive,
                 Kind::Rude => last + taken + timeouts.head + timeouts.keep_alive,
             };
         plan
@@ -96,12 +106,18 @@ impl Plan {
         matches!(self.kind, Kind::Honest | Kind::HalfCloser)
     }
 
-    fn script(&mut self, random: &mut Random) {
+    fn script(&mut self, scripts: bool, random: &mut Random) {
         let mut at = self.starts;
+        // Who is to be answered well asks for what can do that.
+        let names: &[&str] = match self.is_kind() {
+            _ if !scripts => &[],
+            true => &["good"],
+            false => &["good", "wild", "wild", "wild", "move", "missing", "plain", "dir", "nph-wild"],
+        };
         match self.kind {
             Kind::Honest => {
                 for _ in 0..random.size(30) {
-                    let bytes = request(random);
+                    let bytes = request(names, random);
                     at = self.send(at, &bytes, 200, random);
                     // Now and then pipelined, now and then after nearly all patience.
                     at += *random.pick(&[0, 0, 1, 50, 1_000, 9_000]);
@@ -109,9 +125,23 @@ impl Plan {
             }
             Kind::HalfCloser => {
                 for _ in 0..random.size(8) {
-                    at = self.send(at, &request(random), 50, random);
+                    at = self.send(at, &request(names, random), 50, random);
                 }
                 self.arrivals.push((at + random.below(3), Sent::Eof));
+            }
+            Kind::Curious => {
+                for _ in 0..random.size(8) {
+                    let name = *random.pick(names);
+                    at = self.send(at, &request_script(name, random), 100, random);
+                    at += *random.pick(&[0, 0, 50, 3_000]);
+                }
+                if random.one_in(4) {
+                    // Perhaps in the middle of a body.
+                    let cut = random.size(self.arrivals.len() as u64);
+                    self.arrivals.truncate(usize::try_from(cut).expect("an index"));
+                    let last = self.arrivals.last().map_or(at, |(at, _)| *at);
+                    self.arrivals.push((last + random.below(1_000), Sent::Eof));
+                }
             }
             Kind::Silent => {}
             Kind::DripHead => {
@@ -119,7 +149,8 @@ impl Plan {
                 self.drip(at, head.as_bytes());
             }
             Kind::DripBody => {
-                let target = random.pick(&["/h/echo", "/h/stream", "/a"]);
+                let targets = ["/h/echo", "/h/stream", "/a", "/cgi-bin/wild", "/cgi-bin/wild"];
+                let target = random.pick(&targets[..if scripts { 5 } else { 3 }]);
                 let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
                 let head = if *target == "/a" { head.replace("POST", "GET") } else { head };
                 self.arrivals.push((at, Sent::Bytes(head.into_bytes())));
@@ -129,6 +160,7 @@ impl Plan {
                 // Of a handler, each window of output has a grace of its own.
                 let slow = self.kind == Kind::SlowReader;
                 let target = if slow { "/big.bin" } else { *random.pick(&["/big.bin", "/h/big"]) };
+                let target = if scripts && random.one_in(2) { "/cgi-bin/big" } else { target };
                 let text = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(4);
                 self.arrivals.push((at, Sent::Bytes(text.into_bytes())));
                 self.socket = 1 << random.within(6, 10);
@@ -136,7 +168,7 @@ impl Plan {
             }
             Kind::Vanisher => {
                 for _ in 0..random.size(4) {
-                    at = self.send(at, &request(random), 100, random);
+                    at = self.send(at, &request(names, random), 100, random);
                 }
                 let cut = random.below(self.arrivals.len() as u64 + 1);
                 self.arrivals.truncate(usize::try_from(cut).expect("an index"));
@@ -145,7 +177,7 @@ impl Plan {
             }
             Kind::Rude => {
                 for _ in 0..random.size(3) {
-                    at = self.send(at, &request(random), 20, random);
+                    at = self.send(at, &request(names, random), 20, random);
                 }
                 let bad = random.pick(&[
                     "GET /a HTTP/1.1\nHost: x\n\n",
@@ -156,7 +188,7 @@ impl Plan {
                 ]);
                 at = self.send(at, bad.as_bytes(), 20, random);
                 for _ in 0..random.below(20) {
-                    at = self.send(at, &request(random), 300, random);
+                    at = self.send(at, &request(names, random), 300, random);
                 }
             }
         }
@@ -182,8 +214,12 @@ impl Plan {
     }
 }
 
-/// A request that is right.
-fn request(random: &mut Random) -> Vec<u8> {
+/// A request that is right; `names` are those of scripts.
+fn request(names: &[&str], random: &mut Random) -> Vec<u8> {
+    if !names.is_empty() && random.one_in(2) {
+        let name = *random.pick(names);
+        return request_script(name, random);
+    }
     let method = *random.pick(&["GET", "GET", "GET", "HEAD"]);
     let target = *random.pick(&[
         "/a", "/empty", "/mid", "/r.txt", "/d/", "/index/", "/", "/d", "/none", "/denied", "/busy", "/h/late", "/h/big",
@@ -200,8 +236,28 @@ fn request(random: &mut Random) -> Vec<u8> {
     if !random.one_in(4) {
         return format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").into_bytes();
     }
-    let body: Vec<u8> = (0..random.size(2_000)).map(|_| random.next() as u8).collect();
     let target = *random.pick(&["/h/echo", "/h/stream"]);
+    with_body(target, 2_000, random)
+}
+
+/// A request for a script.
+fn request_script(name: &str, random: &mut Random) -> Vec<u8> {
+    let rest = *random.pick(&["", "", "/", "/info/a", "?a+b", "/%2e%2e/good/x?y=z"]);
+    let target =
+        format!("/{}/{name}{rest}", random.pick(&["cgi-bin", "cgi-bin", "htbin", "%63gi-bin", "a/../cgi-bin/."]));
+    if random.one_in(2) {
+        return with_body(&target, 3_500, random);
+    }
+    // A script that writes its own head is itself to see to it that HEAD has no body.
+    let method = if name.starts_with("nph-") { "GET" } else { *random.pick(&["GET", "GET", "HEAD"]) };
+    // To such a peer, what has no length ends with the connection.
+    let version = if random.one_in(8) && name != "good" { "HTTP/1.0\r\nConnection: keep-alive" } else { "HTTP/1.1" };
+    format!("{method} {target} {version}\r\nHost: x\r\n\r\n").into_bytes()
+}
+
+/// A POST with a body of at most `most` bytes, by length or in chunks.
+fn with_body(target: &str, most: u64, random: &mut Random) -> Vec<u8> {
+    let body: Vec<u8> = (0..random.size(most)).map(|_| random.next() as u8).collect();
     if random.one_in(2) {
         let mut text =
             format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();

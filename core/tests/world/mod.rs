@@ -1,5 +1,5 @@
 //! A world to run connections in: a driver that carries out steps on a virtual disk, a strict reader
-//! of answers, a reference reader of requests, and the bodies of the fuzz targets. The nets
+//! of answers, a reference reader of requests, scripts, and the bodies of the fuzz targets. The nets
 //! (`explore`, `properties`, `simulate`) and `fuzz/` share it; nothing in it waits or is random by
 //! itself.
 
@@ -11,8 +11,10 @@ pub mod bodies;
 pub mod clients;
 pub mod disk;
 pub mod handlers;
+pub mod hops;
 pub mod model;
 pub mod network;
 pub mod random;
 pub mod rig;
+pub mod scripts;
 pub mod verdict;

@@ -2,18 +2,21 @@
 //! and all that happens to it is kept as a history of operations, which can be replayed alone and
 //! made short.
 
+mod scripted;
+
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use sanserve_core::{Buffers, Config, EntryKind, Fault, FsError, Protocol, Wait};
+use sanserve_core::{Buffers, Cgi, Chunked, Config, EntryKind, Fault, FsError, Protocol, Wait};
 
 use super::clients::{Kind, Plan, Sent};
 use super::disk::{Disk, File, Node};
 use super::random::Random;
 use super::rig::{At, Op, Rig};
+use super::scripts::Program;
 use super::verdict;
 
 /// More than any world needs.
@@ -32,6 +35,10 @@ enum Event {
     Read,
     Disk,
     Wake,
+    /// The script writes, or comes to its end.
+    Script,
+    /// The script reads on.
+    Feed,
     /// The deadline of the turn with that number.
     Timer(u64),
 }
@@ -46,10 +53,16 @@ struct Line {
     /// Sent, and not yet read by the client.
     unread: u64,
     turn: u64,
+    /// The turn whose deadline was put on the way.
+    armed: Option<u64>,
     disk_due: bool,
     wake_due: bool,
     read_due: bool,
-    /// Milliseconds that the disk took in all.
+    script_due: bool,
+    feed_due: bool,
+    /// The script that runs; the number of its hop.
+    program: Option<(usize, Program)>,
+    /// Milliseconds that the disk and scripts took in all.
     excused: u64,
     honest: bool,
     closed: bool,
@@ -157,10 +170,21 @@ impl World {
             config.protocol = Protocol::Http10;
         }
         let hours = random.one_in(2);
+        let scripts = random.one_in(2);
+        let faulty = random.one_in(2);
+        if scripts {
+            config.cgi = Cgi::python();
+            config.limits.redirects = 2;
+            config.limits.script_head = *random.pick(&[200, 65_536]);
+            config.timeouts.script = *random.pick(if faulty { &[2_000, 10_000] } else { &[30_000, 300_000] });
+            if faulty && random.one_in(4) {
+                config.cgi.chunked = Chunked::Refuse;
+            }
+        }
         let pool = Rc::new(RefCell::new((0..3).map(|_| Buffers::new()).collect::<Vec<_>>()));
         let mut world = World {
             drain: random.one_in(4).then(|| random.within(100, 20_000)),
-            faulty: random.one_in(2),
+            faulty,
             random,
             config,
             lines: Vec::new(),
@@ -171,7 +195,7 @@ impl World {
         };
         for n in 0..world.random.within(1, 10) {
             let starts = world.random.below(if hours { 3 * 3_600_000 } else { 2_000 });
-            let plan = Plan::new(starts, &mut world.random, &world.config.timeouts);
+            let plan = Plan::new(starts, scripts, &mut world.random, &world.config.timeouts);
             let mut rig = Rig::new(world.config.clone(), disk());
             rig.pool = Some(pool.clone());
             rig.trouble.any = true;
@@ -183,9 +207,13 @@ impl World {
                 inbox: VecDeque::new(),
                 unread: 0,
                 turn: 0,
+                armed: None,
                 disk_due: false,
                 wake_due: false,
                 read_due: false,
+                script_due: false,
+                feed_due: false,
+                program: None,
                 excused: 0,
                 honest,
                 closed: false,
@@ -321,6 +349,14 @@ impl World {
                 line.wake_due = false;
                 self.act(n, Op::Wake);
             }
+            Event::Script => {
+                line.script_due = false;
+                self.run_script(n);
+            }
+            Event::Feed => {
+                line.feed_due = false;
+                self.act(n, Op::Feedable);
+            }
             Event::Timer(turn) => {
                 if line.turn == turn {
                     self.act(n, Op::Pass(0));
@@ -366,6 +402,7 @@ impl World {
                         self.schedule(at, n, Event::Read);
                     }
                 }
+                At::Feed => self.feed(n),
                 At::Wait(wait) if wait.need.read && !line.inbox.is_empty() => match line.inbox.pop_front() {
                     Some(Sent::Bytes(mut bytes)) => {
                         // What has arrived is one stream; a read takes as much of it as it likes.
@@ -380,7 +417,14 @@ impl World {
                         if !rest.is_empty() {
                             line.inbox.push_front(Sent::Bytes(rest));
                         }
-                        self.act(n, Op::Recv(bytes));
+                        let before = line.rig.got.len();
+                        self.act(n, Op::Recv(bytes.clone()));
+                        // What there was no room for is still on its way.
+                        let line = &mut self.lines[n];
+                        let rest = bytes.split_off(line.rig.got.len() - before);
+                        if !rest.is_empty() {
+                            line.inbox.push_front(Sent::Bytes(rest));
+                        }
                     }
                     Some(Sent::Eof) => self.act(n, Op::Eof),
                     Some(Sent::Reset) | None => {}
@@ -402,6 +446,7 @@ impl World {
     }
 
     fn wait(&mut self, n: usize, wait: Wait) {
+        self.await_script(n, wait);
         let line = &mut self.lines[n];
         if line.rig.is_asked() && !line.disk_due {
             line.disk_due = true;
@@ -413,7 +458,7 @@ impl World {
         if wait.need.handler && !line.wake_due {
             line.wake_due = true;
             let delay = self.random.within(1, 500);
-            if !wait.need.read && !wait.need.write {
+            if wait.deadline.is_none() {
                 line.excused += delay;
             }
             self.schedule(self.now + delay, n, Event::Wake);
@@ -422,11 +467,14 @@ impl World {
     }
 
     fn arm(&mut self, n: usize) {
-        let line = &self.lines[n];
-        if let At::Wait(Wait { deadline: Some(deadline), .. }) = line.rig.at {
+        let line = &mut self.lines[n];
+        if let At::Wait(Wait { deadline: Some(deadline), .. }) = line.rig.at
+            && line.armed.replace(line.turn) != Some(line.turn)
+        {
             // A driver is not always in time.
             let late = if self.random.one_in(4) { self.random.below(5) } else { 0 };
-            self.schedule(deadline.0 + late, n, Event::Timer(line.turn));
+            let turn = line.turn;
+            self.schedule(deadline.0 + late, n, Event::Timer(turn));
         }
     }
 

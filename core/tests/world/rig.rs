@@ -1,6 +1,9 @@
 //! A connection with a driver around it that does one thing at a time and checks every step: what a
 //! net can do to a connection is an [`Op`].
 
+mod ops;
+mod turn;
+
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,116 +11,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use sanserve_core::{
-    Action, Body, Buffers, Close, Completion, Config, Connection, Context, EntryKind, Fault, FsError, Handler, Input,
-    Kind, Limits, Listed, Now, Opened, Peer, Step, Tick, Ticket, Transmit, Wait, Wall,
+    Buffers, Completion, Config, Connection, Context, EntryKind, Fault, FsError, Input, Kind, Limits, Listed, Now,
+    Opened, Peer, Tick, Ticket, Wait, Wall,
 };
 
 use super::disk::{Disk, File, Node, START};
 use super::handlers::{Echo, Routed};
-
-/// More steps than any turn takes without sending or waiting.
-const MOST_STEPS: usize = 12;
-
-/// Something that happens to a connection, or that its driver does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Bytes arrive.
-    Recv(Vec<u8>),
-    Eof,
-    /// So many of the bytes to send go out; all if there are not so many.
-    Take(u64),
-    Blocked,
-    Writable,
-    /// The action under way ends as the disk has it.
-    Complete,
-    /// It ends with this error.
-    Fail(FsError),
-    /// It says that there is a directory.
-    Directory,
-    /// An answer to an action that is long answered.
-    Stale,
-    /// Milliseconds pass.
-    Pass(u64),
-    /// Time moves to the deadline, or this much past it.
-    Due(u64),
-    Drain,
-    Cut,
-    Broken(Fault),
-    Wake,
-    /// The file that is held becomes as short as this.
-    Shrink(u64),
-    /// The disk changes: this is at the path from now on, or nothing.
-    Change(Vec<u8>, Option<Node>),
-    /// The next `Shut` or `Close` finds that the driver still holds bytes and the socket is full.
-    Hold,
-}
-
-/// Where a turn has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    Send,
-    Wait(Wait),
-    Close(Close),
-}
-
-/// What there is to send.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Outgoing {
-    head: Vec<u8>,
-    bytes: Vec<u8>,
-    file: Option<(u64, u64)>,
-    tail: Vec<u8>,
-}
-
-impl Outgoing {
-    fn of(transmit: &Transmit<'_>) -> Outgoing {
-        assert!(!transmit.is_empty(), "nothing to send");
-        let (bytes, file) = match transmit.body {
-            Body::None => (Vec::new(), None),
-            Body::Bytes(bytes) => (bytes.to_vec(), None),
-            Body::File { offset, len } => (Vec::new(), Some((offset, len))),
-        };
-        assert!(file.is_none_or(|(_, len)| len > 0), "an empty part of a file");
-        Outgoing { head: transmit.head.to_vec(), bytes, file, tail: transmit.tail.to_vec() }
-    }
-
-    fn len(&self) -> u64 {
-        (self.head.len() + self.bytes.len() + self.tail.len()) as u64 + self.file.map_or(0, |(_, len)| len)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Deed {
-    Open(Vec<u8>),
-    OpenIn(Vec<u8>),
-    List,
-}
-
-/// An exchange that was finished.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
-    pub line: Vec<u8>,
-    pub status: u16,
-    pub sent: u64,
-    pub error: bool,
-    pub cut: Option<&'static str>,
-}
-
-/// What was opened for an exchange.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Served {
-    /// The number of the exchange.
-    pub exchange: usize,
-    pub path: Vec<u8>,
-    pub node: Node,
-}
-
-/// Which things that excuse an early end have happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Trouble {
-    /// Time, faults, a drain or the end of input may have ended it.
-    pub any: bool,
-}
+use super::hops::{self, Hops};
+pub use ops::{At, Done, Op, Served, Trouble};
+use ops::{Deed, Outgoing};
+pub use turn::check_path;
 
 /// One connection and what its driver holds for it.
 #[derive(Debug)]
@@ -138,6 +41,8 @@ pub struct Rig {
     pub trouble: Trouble,
     pub shut: bool,
     pub served: Vec<Served>,
+    /// The scripts that were looked for.
+    pub hops: Hops,
     /// Buffers that other connections have used.
     pub pool: Option<Rc<RefCell<Vec<Buffers>>>>,
     /// The file that is held, and how long it really is.
@@ -146,6 +51,8 @@ pub struct Rig {
     listed: usize,
     eof: bool,
     outgoing: Outgoing,
+    /// How much of it has not gone out.
+    unsent: u64,
     asked: Option<(Ticket, Deed)>,
     spent: Option<Ticket>,
     holds: bool,
@@ -176,12 +83,14 @@ impl Rig {
             trouble: Trouble::default(),
             shut: false,
             served: Vec::new(),
+            hops: Hops::default(),
             pool: None,
             held: None,
             directory: None,
             listed: 0,
             eof: false,
             outgoing: Outgoing::default(),
+            unsent: 0,
             asked: None,
             spent: None,
             holds: false,
@@ -209,6 +118,16 @@ impl Rig {
         if !self.can(op) {
             return false;
         }
+        self.perform(op);
+        // Nobody tells the connection that the disk has changed.
+        if !matches!(op, Op::Change(..)) {
+            self.turn();
+        }
+        true
+    }
+
+    /// Does it, without a turn.
+    fn perform(&mut self, op: &Op) {
         match op {
             Op::Recv(bytes) => self.receive(bytes),
             Op::Eof => {
@@ -220,10 +139,7 @@ impl Rig {
             Op::Blocked => self.tell(Input::Blocked),
             Op::Writable => self.tell(Input::Writable),
             Op::Complete => self.complete(),
-            Op::Fail(error) => {
-                let (error, list) = (*error, matches!(self.asked, Some((_, Deed::List))));
-                self.answer(if list { Completion::Listed(Err(error)) } else { Completion::Opened(Err(error)) });
-            }
+            Op::Fail(error) => self.fail(*error),
             Op::Directory => {
                 let Some((_, Deed::Open(path))) = self.asked.clone() else { unreachable!() };
                 self.directory = Some(path.clone());
@@ -260,13 +176,36 @@ impl Rig {
                     Some(node) => self.disk.nodes.insert(path.clone(), node.clone()),
                     None => self.disk.nodes.remove(path),
                 };
-                // Nobody tells the connection.
-                return true;
             }
             Op::Hold => self.holds = true,
+            Op::Script(bytes) => self.hear(bytes),
+            Op::ScriptEof => {
+                self.hops.hand().eof = true;
+                self.tell(Input::ScriptEof);
+            }
+            Op::Fed(n) => {
+                let n = self.hops.hand().take(*n);
+                self.tell(Input::Fed(n));
+            }
+            Op::FeedBlocked => {
+                self.hops.hand().full = true;
+                self.tell(Input::FeedBlocked);
+            }
+            Op::Feedable => {
+                self.hops.hand().full = false;
+                self.tell(Input::Feedable);
+            }
+            Op::FeedEnd => {
+                self.hops.hand().stop_listening();
+                self.tell(Input::FeedEnd);
+            }
+            Op::Both(ops) => {
+                self.perform(&ops.0);
+                if self.can(&ops.1) {
+                    self.perform(&ops.1);
+                }
+            }
         }
-        self.turn();
-        true
     }
 
     fn can(&self, op: &Op) -> bool {
@@ -285,6 +224,15 @@ impl Rig {
             Op::Shrink(_) => self.held.is_some(),
             Op::Change(..) => true,
             Op::Hold => !self.holds && !matches!(self.at, At::Close(_)),
+            Op::Script(_) => matches!(self.at, At::Wait(wait) if wait.need.script_read),
+            Op::ScriptEof => self.hops.in_hand().is_some_and(|hop| hop.is_alive() && !hop.eof),
+            Op::Fed(n) => self.at == At::Feed && *n > 0,
+            Op::FeedBlocked => self.at == At::Feed,
+            Op::Feedable => self.hops.in_hand().is_some_and(|hop| hop.full && hop.may_be_fed()),
+            Op::FeedEnd => self.hops.in_hand().is_some_and(hops::Hop::may_be_fed),
+            Op::Both(ops) => self.can(&ops.0),
+            // While it makes a script run, a driver has nothing else that could fail.
+            Op::Broken(Fault::Handler) => !matches!(self.asked, Some((_, Deed::Find | Deed::Spool | Deed::Spawn))),
             Op::Pass(_) | Op::Drain | Op::Cut | Op::Broken(_) => true,
         }
     }
@@ -336,6 +284,22 @@ impl Rig {
         }
     }
 
+    fn hear(&mut self, mut bytes: &[u8]) {
+        loop {
+            let n = self.buf.script.fill(bytes);
+            assert!(n > 0 || bytes.is_empty(), "need.script_read without room");
+            self.hops.hand().written.extend_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+            if bytes.is_empty() {
+                return;
+            }
+            self.turn();
+            if !self.can(&Op::Script(Vec::new())) {
+                return;
+            }
+        }
+    }
+
     /// As much as there is room for arrives; no turn.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
         let n = self.buf.input.fill(bytes);
@@ -376,6 +340,7 @@ impl Rig {
             sent += n;
         };
         part(&self.outgoing.tail, &mut self.wire, left);
+        self.unsent -= sent;
         self.tell(Input::Sent(sent));
     }
 
@@ -403,6 +368,27 @@ impl Rig {
                 let end = self.entries().len() <= self.listed;
                 Completion::Listed(Ok(if end { Listed::End } else { Listed::More }))
             }
+            Deed::Find => Completion::Found(Ok(self.hops.hand().find())),
+            Deed::Spool => {
+                self.hops.hand().spools = true;
+                Completion::Spooled(Ok(()))
+            }
+            Deed::Spawn => {
+                self.hops.hand().since = Some(self.now.tick.0);
+                Completion::Spawned(Ok(()))
+            }
+        };
+        self.answer(completion);
+    }
+
+    fn fail(&mut self, error: FsError) {
+        let deed = self.asked.as_ref().expect("an action under way").1.clone();
+        let completion = match deed {
+            Deed::Open(_) | Deed::OpenIn(_) => Completion::Opened(Err(error)),
+            Deed::List => Completion::Listed(Err(error)),
+            Deed::Find => self.hops.hand().fail_find(error),
+            Deed::Spool => self.hops.hand().fail_spool(error),
+            Deed::Spawn => self.hops.hand().fail_spawn(error),
         };
         self.answer(completion);
     }
@@ -448,167 +434,8 @@ impl Rig {
         let ticket = self.spent.expect("a spent ticket");
         let opened = Opened { kind: Kind::File, len: 66, modified: START - 66, modified_nanos: 66 };
         self.tell(Input::Done(ticket, Completion::Opened(Ok(opened))));
+        self.tell(Input::Done(ticket, Completion::Spawned(Ok(()))));
         assert_eq!(format!("{:?}", self.connection), before, "a stale ticket changed something");
-    }
-
-    /// Polls until there is something to send, to wait for, or the end; carries out what comes before.
-    pub fn turn(&mut self) {
-        for _ in 0..MOST_STEPS {
-            if self.step() {
-                return;
-            }
-        }
-        panic!("{MOST_STEPS} steps without an end of the turn: {:?}", self.connection);
-    }
-
-    /// One poll. `true`: the turn ends here.
-    fn step(&mut self) -> bool {
-        let was_closed = matches!(self.at, At::Close(_));
-        let entries = self.directory.is_some().then(|| self.entries());
-        let Rig { connection, buf, config, now, .. } = self;
-        let cx = Context { config, site: &Routed, now };
-        let step = connection.poll(buf, &cx);
-        assert!(!was_closed || matches!(step, Step::Close(_)), "after Close: {step:?}");
-        match step {
-            Step::Send(transmit) => {
-                assert!(!self.shut, "a Send behind Shut");
-                self.outgoing = Outgoing::of(&transmit);
-                if let Step::Send(again) = self.connection.poll(&mut self.buf, &cx) {
-                    assert_eq!(Outgoing::of(&again), self.outgoing, "Send does not repeat");
-                } else {
-                    panic!("Send does not repeat");
-                }
-                if let Some((offset, len)) = self.outgoing.file {
-                    let (file, _) = self.held.as_ref().expect("a file to send is held");
-                    assert!(offset + len <= file.len, "beyond the end of the file");
-                }
-                let most = self.config.limits.output + self.config.limits.head * 8 + 8_192;
-                assert!(self.outgoing.head.len() < most, "{} bytes of output", self.outgoing.head.len());
-                self.at = At::Send;
-                return true;
-            }
-            Step::Feed(_) => panic!("there are no scripts"),
-            Step::Act(ticket, action) => {
-                assert!(self.asked.is_none(), "an action while one is under way");
-                let deed = match action {
-                    Action::Find { .. } | Action::Spool | Action::Spawn(_) | Action::EndInput | Action::Kill => {
-                        panic!("there are no scripts")
-                    }
-                    Action::Open { path } => {
-                        check_path(path);
-                        Deed::Open(path.to_vec())
-                    }
-                    Action::OpenIn { path } => {
-                        check_path(path);
-                        assert!(entries.is_some(), "OpenIn without a directory");
-                        Deed::OpenIn(path.to_vec())
-                    }
-                    Action::List { into } => {
-                        let entries = entries.expect("List without a directory");
-                        // Two entries a batch.
-                        for (name, kind) in entries.iter().skip(self.listed).take(2) {
-                            if !into.push(name, *kind) {
-                                break;
-                            }
-                            let Some(Served { node: Node::Directory(rows), .. }) = self.served.last_mut() else {
-                                panic!("List without a directory");
-                            };
-                            rows.push((name.clone(), *kind));
-                        }
-                        self.listed += 2;
-                        Deed::List
-                    }
-                };
-                self.asked = Some((ticket, deed));
-            }
-            Step::Call(call) => {
-                let mut reply = connection.reply(buf, &cx);
-                self.handler.call(call, &mut reply);
-            }
-            Step::Finished(entry) => {
-                assert!(!self.handler.open, "finished, and the handler was not told");
-                let done = Done {
-                    line: entry.line.to_vec(),
-                    status: entry.status,
-                    sent: entry.sent,
-                    error: entry.error.is_some(),
-                    cut: entry.cut,
-                };
-                self.finished.push(done);
-                self.held = None;
-                self.directory = None;
-                if let Some((ticket, _)) = self.asked.take() {
-                    self.spent = Some(ticket);
-                }
-            }
-            Step::Wait(wait) => {
-                self.check_wait(wait);
-                self.at = At::Wait(wait);
-                return true;
-            }
-            Step::Shut => {
-                if std::mem::take(&mut self.holds) {
-                    self.tell(Input::Blocked);
-                } else {
-                    assert!(!self.shut, "Shut twice");
-                    self.shut = true;
-                }
-            }
-            Step::Close(close) => {
-                if std::mem::take(&mut self.holds) && !was_closed {
-                    self.tell(Input::Blocked);
-                    return false;
-                }
-                assert!(self.asked.is_none() && !self.handler.open, "Close, and an exchange is not finished");
-                self.at = At::Close(close);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn check_wait(&mut self, wait: Wait) {
-        let cx = Context { config: &self.config, site: &Routed, now: &self.now };
-        if wait.idle {
-            assert!(self.buf.input.unread().is_empty(), "idle with bytes");
-            assert!(self.asked.is_none() && !self.handler.open && self.held.is_none(), "idle in an exchange");
-            let resting = self.connection.rest().expect("an idle connection can rest");
-            assert_eq!(Some(resting.deadline(&cx)), wait.deadline, "resting has another deadline");
-            if self.swaps {
-                self.connection = resting.resume();
-                self.buf = match &self.pool {
-                    None => Buffers::new(),
-                    Some(pool) => {
-                        let mut pool = pool.borrow_mut();
-                        pool.push(std::mem::take(&mut self.buf));
-                        pool.swap_remove(0)
-                    }
-                };
-            }
-        }
-        match self.connection.poll(&mut self.buf, &cx) {
-            Step::Wait(again) => assert_eq!(again, wait, "Wait does not repeat"),
-            step => panic!("Wait does not repeat: {step:?}"),
-        }
-        let need = wait.need;
-        assert_eq!(need.completion, self.asked.is_some(), "need.completion");
-        assert!(!need.script_read && !need.script_write, "there are no scripts");
-        assert!(!need.handler || self.handler.open, "need.handler");
-        assert!(need.read || need.write || need.completion || need.handler || wait.deadline.is_some(), "stuck");
-        // The peer is never awaited for ever.
-        assert!(!(need.read || need.write) || wait.deadline.is_some(), "no timer is armed: {:?}", self.connection);
-        let longest = self.longest();
-        assert!(wait.deadline.is_none_or(|d| d > self.now.tick && d.since(self.now.tick) <= longest), "deadline");
-        let (unread, room) = (self.buf.input.unread().len(), self.buf.input.spare().len());
-        assert!(!need.read || room > 0, "need.read without room");
-        let most = (2 * (self.config.limits.head + 1)).max(16 * 1024);
-        assert!(unread + room <= most, "a window of {}", unread + room);
-    }
-
-    /// No deadline is farther than this.
-    pub fn longest(&self) -> u64 {
-        let t = &self.config.timeouts;
-        [t.head, t.keep_alive, t.body.silence, t.write.silence, t.linger_silence, t.linger].into_iter().max().unwrap()
     }
 
     /// From here on everybody is kind: what is asked is answered, what is sent is taken.
@@ -616,10 +443,16 @@ impl Rig {
         for _ in 0..2_000 {
             let op = match self.at {
                 At::Send => Op::Take(u64::MAX),
+                At::Feed => Op::Fed(u64::MAX),
                 At::Close(_) => return,
                 At::Wait(_) if self.asked.is_some() => Op::Complete,
                 At::Wait(wait) if wait.need.write => Op::Writable,
-                At::Wait(wait) if wait.need.handler && !wait.need.read => Op::Wake,
+                At::Wait(wait) if wait.need.handler && wait.deadline.is_none() => Op::Wake,
+                At::Wait(wait) if wait.need.script_write => Op::Feedable,
+                At::Wait(wait) if wait.need.script_read => match self.hops.hand().written.is_empty() {
+                    true => Op::Script(b"X-Script: kind\n\nkind".to_vec()),
+                    false => Op::ScriptEof,
+                },
                 At::Wait(_) => return,
             };
             assert!(self.apply(&op), "{op:?} is not possible");
@@ -652,18 +485,12 @@ impl Rig {
         // What the exchange in hand and the verdict depend on.
         self.got.hash(&mut hasher);
         self.wire.hash(&mut hasher);
-        (&self.directory, self.listed).hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-/// The rules of [`Action::Open`].
-pub fn check_path(path: &[u8]) {
-    let shown = path.escape_ascii();
-    assert!(!path.contains(&0), "NUL in a path: {shown}");
-    if !path.is_empty() {
-        for component in path.split(|&byte| byte == b'/') {
-            assert!(!matches!(component, b"" | b"." | b".."), "path: {shown}");
+        (&self.directory, self.listed, self.unsent).hash(&mut hasher);
+        if !self.hops.all.is_empty() {
+            format!("{:?}", self.hops).hash(&mut hasher);
+            self.hops.all.iter().for_each(|hop| (&hop.written, &hop.fed).hash(&mut hasher));
+            self.buf.script.unread().hash(&mut hasher);
         }
+        hasher.finish()
     }
 }

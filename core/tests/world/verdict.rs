@@ -1,11 +1,12 @@
 //! Whether what a connection sent and logged is right for what it was sent: answers against the
 //! reference reader, the virtual disk and the log.
 
-use sanserve_core::{EntryKind, Protocol, listing_row};
+use sanserve_core::{Chunked, EntryKind, Protocol, listing_row};
 
 use super::answers::{self, Answer, shown};
 use super::disk::Node;
 use super::handlers::BIG;
+use super::hops::{Head, Hop, Says};
 use super::model::{self, Asked, Model, Then};
 use super::rig::{At, Rig};
 
@@ -64,12 +65,12 @@ fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
     for (n, done) in rig.finished.iter().enumerate() {
         let wrong = |what: &str| Err(format!("{what}: {done:?}, answer {:?}", answers.get(n)));
         let answer = answers.get(n);
+        // All of what such a script writes counts as body.
+        let is_raw = rig.hops.of(n).last().is_some_and(Hop::is_raw) && !done.error;
         match (done.cut, answer) {
-            (None, None) => return wrong("finished, not cut, no answer"),
-            (None, Some(answer)) if !answer.complete => return wrong("finished, not cut, incomplete"),
-            (Some(_), Some(answer))
-                if answer.complete && !answer.until_close && answer.field("X-Handler").is_none() =>
-            {
+            (None, None) if !is_raw => return wrong("finished, not cut, no answer"),
+            (None, Some(answer)) if !answer.complete && !is_raw => return wrong("finished, not cut, incomplete"),
+            (Some(_), Some(answer)) if answer.complete && !answer.until_close && !is_made(answer) => {
                 return wrong("cut and complete");
             }
             (Some(_), _) if n + 1 < rig.finished.len() => return wrong("cut, and it went on"),
@@ -77,20 +78,28 @@ fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
         }
         match answer {
             Some(answer) if answer.status != done.status => return wrong("status"),
-            Some(answer) if answer.raw != done.sent => return wrong("size"),
-            None if done.sent != 0 => return wrong("size of nothing"),
+            Some(answer) if answer.raw != done.sent && !is_raw => return wrong("size"),
+            None if done.sent != 0 && !is_raw => return wrong("size of nothing"),
             _ => {}
         }
-        if done.cut.is_none() && done.error != (done.status >= 400) {
+        let is_relayed = answer.is_some_and(|answer| answer.field("X-Script").is_some());
+        if done.cut.is_none() && done.error != (done.status >= 400 && !is_relayed) {
             return wrong("error");
         }
     }
     // Of an exchange that is over, nothing is left half.
     let cut = rig.finished.last().is_some_and(|done| done.cut.is_some());
+    // Whether that is so where a script writes all by itself is its own affair.
+    let cut = cut || rig.finished.len().checked_sub(1).is_some_and(|n| rig.hops.of(n).last().is_some_and(Hop::is_raw));
     if closed && !cut && (rest > 0 || answers.iter().any(|answer| !answer.complete)) {
         return Err("closed with half an answer, and not cut".into());
     }
     Ok(())
+}
+
+/// Whether a handler or a script has made it, and not the files.
+fn is_made(answer: &Answer) -> bool {
+    answer.field("X-Handler").is_some() || answer.field("X-Script").is_some()
 }
 
 fn check_one(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), String> {
@@ -108,6 +117,14 @@ fn check_one(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), 
     if handled && !asked.is_head() {
         return check_handled(asked, answer);
     }
+    match rig.hops.of(n) {
+        [] => check_served(rig, n, asked, answer),
+        hops => check_scripted(rig, n, asked, answer, hops),
+    }
+}
+
+/// What the files have answered.
+fn check_served(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), String> {
     if asked.is_head() || !matches!(answer.status, 200 | 206) {
         return Ok(());
     }
@@ -164,6 +181,85 @@ fn check_handled(asked: &Asked, answer: &Answer) -> Result<(), String> {
     Ok(())
 }
 
+/// What was meant for a script is answered by it, or not for a reason.
+fn check_scripted(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hops: &[Hop]) -> Result<(), String> {
+    let hop = hops.last().expect("a script");
+    let says = hop.says(&rig.config);
+    let local = match &says {
+        Says::Head(head) => head.local(),
+        _ => None,
+    };
+    if answer.field("X-Script").is_some() {
+        return match &says {
+            Says::Head(head) if local.is_none() => check_relayed(rig, n, asked, answer, hop, head),
+            _ => Err(format!("an answer from a script that says {says:?}")),
+        };
+    }
+    let may_be = match answer.status {
+        status if hop.refused == Some(status) => true,
+        // Of half a body.
+        400 | 413 | 431 if !asked.complete => true,
+        // What is missing may have come behind it.
+        408 => rig.trouble.any && asked.has_body,
+        411 => rig.config.cgi.chunked == Chunked::Refuse && asked.field("Transfer-Encoding").is_some(),
+        500 => rig.trouble.any,
+        502 => match local {
+            Some(to) => hops.len() > usize::from(rig.config.limits.redirects) || to.contains(' '),
+            None => says == Says::Wrong || (says == Says::More && hop.eof),
+        },
+        504 => rig.trouble.any && hop.since.is_some(),
+        _ => false,
+    };
+    match local {
+        _ if may_be => Ok(()),
+        Some(to) if answer.status != 502 => {
+            let moved = Asked { target: to.into(), ..asked.clone() };
+            check_served(rig, n, &moved, answer)
+        }
+        _ => Err(format!("no answer for {hop:?}")),
+    }
+}
+
+/// What a script has said arrives as it was, in right framing.
+fn check_relayed(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hop: &Hop, head: &Head) -> Result<(), String> {
+    let done = rig.finished.get(n).filter(|done| done.cut.is_none());
+    if answer.status != head.status {
+        return Err(format!("not status {}", head.status));
+    }
+    if hop.is_raw() {
+        let sent = rig.finished.get(n).map_or(0, |done| usize::try_from(done.sent).expect("memory"));
+        let right =
+            rig.wire.ends_with(&hop.written[..sent]) && (done.is_none() || (hop.eof && sent == hop.written.len()));
+        return if right { Ok(()) } else { Err(format!("not as it wrote it: {}", shown(&hop.written))) };
+    }
+    if answer.field("Location") != head.location.as_deref().map(str::as_bytes) {
+        return Err("not its Location".into());
+    }
+    if asked.is_head() || matches!(answer.status, 204 | 205 | 304) {
+        return if done.is_some() && !hop.eof && head.length.is_none() {
+            Err("it has not ended".into())
+        } else {
+            Ok(())
+        };
+    }
+    let (is_11, chunked) = (asked.line.ends_with(b"1.1") && answer.is_11, answer.field("Transfer-Encoding").is_some());
+    let framed = match head.length {
+        Some(length) => answer.text("Content-Length") == length.to_string(),
+        None => chunked == is_11 && answer.until_close != is_11,
+    };
+    if !framed {
+        return Err(format!("the framing of {head:?}"));
+    }
+    let body = &hop.written[head.len..];
+    let body = &body[..body.len().min(head.length.unwrap_or(usize::MAX))];
+    let whole = if answer.until_close { done.is_some() } else { answer.complete };
+    let is_all = body == answer.body && head.length.map_or(hop.eof, |length| body.len() == length);
+    if !body.starts_with(&answer.body) || (whole && !is_all) {
+        return Err(format!("not {}", shown(body)));
+    }
+    Ok(())
+}
+
 fn check_listing(entries: &[(Vec<u8>, EntryKind)], answer: &Answer) -> Result<(), String> {
     let mut entries = entries.to_vec();
     entries.sort_by_key(|(name, _)| (name.to_ascii_lowercase(), name.clone()));
@@ -192,14 +288,17 @@ fn check_settled(rig: &Rig, model: &Model, answers: &[Answer]) -> Result<(), Str
     }
     for (n, answer) in answers.iter().enumerate() {
         let Some(asked) = model.requests.get(n) else { continue };
-        let failed = asked.path() == b"/h/short";
+        // A script may leave no other way to end its answer.
+        let ends_so = answer.until_close || answer.status == 205 || rig.hops.of(n).last().is_some_and(Hop::is_raw);
+        let failed = asked.path() == b"/h/short" || (answer.field("X-Script").is_some() && ends_so);
         if answer.closes() && asked.keep_alive && !asked.has_body && !failed {
             return Err(format!("the connection ends for no reason behind {answer:?}"));
         }
     }
     // RFC 9112 section 9.6: who ends the connection says so. A body may go wrong behind its answer.
     let asked = answers.len().checked_sub(1).and_then(|last| model.requests.get(last));
-    let early = asked.is_some_and(|asked| asked.has_body && asked.path().starts_with(b"/h/"));
+    let scripted = answers.len().checked_sub(1).is_some_and(|last| !rig.hops.of(last).is_empty());
+    let early = asked.is_some_and(|asked| asked.has_body && (asked.path().starts_with(b"/h/") || scripted));
     let cut = rig.finished.last().is_some_and(|done| done.cut.is_some());
     if closed && !early && !cut && answers.last().is_some_and(|answer| !answer.closes()) {
         return Err(format!("the connection ends unannounced behind {:?}", answers.last()));

@@ -1,0 +1,425 @@
+//! The scripts of one connection as its driver sees them: what each was fed and what it wrote, and the
+//! rules that every step about them keeps. What a head means is read here a second time, from RFC 3875
+//! section 6, without a thought for speed.
+
+use sanserve_core::{Chunked, Completion, Config, Found, FsError, Script, ScriptFile, ScriptInput, SpawnError, Wait};
+
+use super::answers::shown;
+use super::model::{self, Asked};
+use super::rig::{Done, check_path};
+
+/// Faults of the core that are known. Set one to `false` when it is mended, and the worlds see to it that
+/// it stays so.
+pub mod known {
+    /// A script whose output is complete is still taken to run while the peer takes the rest of it.
+    pub const TIME_GOES_ON_BEHIND_EOF: bool = false;
+
+    /// A script is not killed whose exchange is given up together with the answer to its `Spawn`.
+    pub const NOT_KILLED_BEFORE_FIRST_TURN: bool = false;
+}
+
+/// One script that was looked for: a local redirect makes another of it.
+#[derive(Clone, Default)]
+pub struct Hop {
+    /// The number of the exchange.
+    pub exchange: usize,
+    /// What `Find` was asked for.
+    pub path: Vec<u8>,
+    from: usize,
+    /// What it has found.
+    pub name: Vec<u8>,
+    /// Why the world lets no script run: the status of the answer.
+    pub refused: Option<u16>,
+    /// It was told to run, with this as its input.
+    pub input: Option<ScriptInput>,
+    /// It was told of a body of this length.
+    length: Option<u64>,
+    /// Since when it runs.
+    pub since: Option<u64>,
+    /// Its exchange had a turn since.
+    has_begun: bool,
+    /// Its body goes to a file first.
+    pub spools: bool,
+    /// What `Feed` offers now.
+    pub offered: Vec<u8>,
+    /// What it, or the file, has taken.
+    pub fed: Vec<u8>,
+    /// It takes no more for now, or at all.
+    pub full: bool,
+    deaf: bool,
+    /// Its input was closed.
+    pub ended: bool,
+    pub written: Vec<u8>,
+    pub eof: bool,
+    pub killed: bool,
+}
+
+impl std::fmt::Debug for Hop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Hop { exchange, path, name, refused, input, length, since, written, fed, offered, .. } = self;
+        write!(f, "{exchange}: {} {} {input:?} {length:?} {refused:?} {since:?}", shown(path), shown(name))?;
+        let marks = [
+            (self.spools, "spools"),
+            (self.full, "full"),
+            (self.deaf, "deaf"),
+            (self.ended, "ended"),
+            (self.eof, "eof"),
+            (self.killed, "killed"),
+        ];
+        marks.iter().filter(|(is, _)| *is).try_for_each(|(_, mark)| write!(f, " {mark}"))?;
+        write!(f, ", wrote {} \"{}\"", written.len(), shown(written))?;
+        write!(f, ", was fed {} \"{}\" and offered {}", fed.len(), shown(fed), offered.len())
+    }
+}
+
+impl Hop {
+    /// It runs, as far as its driver has to do with it.
+    pub fn is_alive(&self) -> bool {
+        self.since.is_some() && !self.killed
+    }
+
+    pub fn may_be_fed(&self) -> bool {
+        let open = self.spools && self.input.is_none() || self.is_alive() && self.input == Some(ScriptInput::Piped);
+        open && !self.deaf && !self.ended
+    }
+
+    /// So much of what is offered is taken.
+    pub fn take(&mut self, most: u64) -> u64 {
+        let n = most.min(self.offered.len() as u64);
+        self.fed.extend(self.offered.drain(..usize::try_from(n).expect("memory")));
+        self.offered.clear();
+        n
+    }
+
+    pub fn stop_listening(&mut self) {
+        self.deaf = true;
+        if self.input.is_none() {
+            self.refused = Some(507);
+        }
+    }
+
+    /// What the world finds: the name behind the directory says what it is.
+    pub fn find(&mut self) -> Found {
+        let name = self.path[self.from..].split(|&byte| byte == b'/').next().unwrap_or_default();
+        let what = match name {
+            b"missing" => ScriptFile::Missing,
+            b"dir" | b"" => ScriptFile::NotPlain,
+            b"plain" => ScriptFile::NotExecutable,
+            _ => ScriptFile::Runnable,
+        };
+        self.refused = match what {
+            ScriptFile::Runnable => None,
+            ScriptFile::Missing => Some(404),
+            ScriptFile::NotPlain | ScriptFile::NotExecutable => Some(403),
+        };
+        let len = self.from + name.len();
+        self.name = self.path[..len].to_vec();
+        Found { len, what }
+    }
+
+    pub fn fail_find(&mut self, error: FsError) -> Completion {
+        self.refused = Some(if error == FsError::Exhausted { 503 } else { 404 });
+        Completion::Found(Err(error))
+    }
+
+    pub fn fail_spool(&mut self, error: FsError) -> Completion {
+        self.refused = Some(507);
+        Completion::Spooled(Err(error))
+    }
+
+    pub fn fail_spawn(&mut self, error: FsError) -> Completion {
+        let (error, status) = match error {
+            FsError::NotFound => (SpawnError::Busy, 503),
+            FsError::Exhausted => (SpawnError::Exhausted, 503),
+            FsError::Denied => (SpawnError::Denied, 403),
+            FsError::Failed => (SpawnError::Failed, 502),
+        };
+        self.refused = Some(status);
+        Completion::Spawned(Err(error))
+    }
+
+    /// What it has written so far means.
+    pub fn says(&self, config: &Config) -> Says {
+        says(&self.written, config.limits.script_head, self.is_raw())
+    }
+
+    pub fn is_raw(&self) -> bool {
+        self.name.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(b"nph-"))
+    }
+
+    /// Nothing that it could still do changes the answer.
+    fn is_through(&self, config: &Config) -> bool {
+        self.eof
+            || match self.says(config) {
+                Says::More => false,
+                Says::Wrong => true,
+                Says::Head(head) => {
+                    head.local().is_some() || head.length.is_some_and(|length| self.written.len() - head.len >= length)
+                }
+            }
+    }
+}
+
+/// What the output of a script means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Its head is not complete.
+    More,
+    Wrong,
+    Head(Head),
+}
+
+/// A head that is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Of it in bytes; of one that is passed on as it is, 0.
+    pub len: usize,
+    pub status: u16,
+    has_status: bool,
+    pub location: Option<String>,
+    pub length: Option<usize>,
+}
+
+impl Head {
+    /// Where a local redirect leads.
+    pub fn local(&self) -> Option<&str> {
+        self.location.as_deref().filter(|to| !self.has_status && to.starts_with('/') && !to.starts_with("//"))
+    }
+}
+
+fn says(written: &[u8], limit: usize, raw: bool) -> Says {
+    let mut lines = Vec::new();
+    let mut at = 0;
+    loop {
+        let Some(lf) = written[at..].iter().position(|&byte| byte == b'\n') else {
+            return if written.len() >= limit { Says::Wrong } else { Says::More };
+        };
+        let line = &written[at..at + lf];
+        at += lf + 1;
+        if at > limit {
+            return Says::Wrong;
+        }
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned();
+        if raw {
+            let code = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
+            return code.map_or(Says::Wrong, |status| {
+                Says::Head(Head { len: 0, status, has_status: true, location: None, length: None })
+            });
+        }
+        if line.is_empty() {
+            break;
+        }
+        lines.push(line);
+    }
+    head(&lines, at).map_or(Says::Wrong, Says::Head)
+}
+
+fn head(lines: &[String], len: usize) -> Option<Head> {
+    let mut head = Head { len, status: 200, has_status: false, location: None, length: None };
+    let mut seen: Vec<String> = Vec::new();
+    for line in lines {
+        let (name, value) = line.split_once(':')?;
+        let value = value.trim_matches([' ', '\t']);
+        let name_fits =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+        if !name_fits || value.chars().any(|c| c.is_ascii_control() && c != '\t') {
+            return None;
+        }
+        let name = name.to_ascii_lowercase();
+        let once = ["status", "location", "content-length", "content-type"].contains(&name.as_str());
+        if once && seen.contains(&name) {
+            return None;
+        }
+        match name.as_str() {
+            "status" => {
+                head.has_status = true;
+                head.status = value.get(..3)?.parse().ok().filter(|code| (200..1000).contains(code))?;
+                let rest = &value[3..];
+                if !rest.is_empty() && !rest.starts_with(' ') {
+                    return None;
+                }
+            }
+            "location" if value.is_empty() => return None,
+            "location" => head.location = Some(value.to_string()),
+            "content-length" => head.length = Some(value.parse().ok()?),
+            _ => {}
+        }
+        seen.push(name);
+    }
+    if head.location.is_some() && !head.has_status {
+        head.status = 302;
+    }
+    (!seen.is_empty()).then_some(head)
+}
+
+/// All scripts of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Hops {
+    pub all: Vec<Hop>,
+    /// The last one belongs to the exchange in hand.
+    open: bool,
+}
+
+impl Hops {
+    /// The script of the exchange in hand.
+    pub fn in_hand(&self) -> Option<&Hop> {
+        self.all.last().filter(|_| self.open)
+    }
+
+    /// The same, where there must be one.
+    pub fn hand(&mut self) -> &mut Hop {
+        assert!(self.open, "no script is in hand");
+        self.all.last_mut().expect("a script in hand")
+    }
+
+    /// Those of an exchange.
+    pub fn of(&self, exchange: usize) -> &[Hop] {
+        let from = self.all.partition_point(|hop| hop.exchange < exchange);
+        let to = self.all.partition_point(|hop| hop.exchange <= exchange);
+        &self.all[from..to]
+    }
+
+    fn now(&mut self, exchange: usize) -> &mut Hop {
+        let hop = self.hand();
+        assert_eq!(hop.exchange, exchange, "a script of another exchange");
+        hop
+    }
+
+    /// The connection has had its turn.
+    pub fn turned(&mut self) {
+        if let (true, Some(hop)) = (self.open, self.all.last_mut()) {
+            hop.has_begun = hop.since.is_some();
+        }
+    }
+
+    pub fn begin(&mut self, exchange: usize, path: &[u8], from: usize, config: &Config) {
+        check_path(path.strip_suffix(b"/").unwrap_or(path));
+        assert!(from <= path.len() && (from == 0 || path[from - 1] == b'/'), "{from} of {}", path.escape_ascii());
+        let mut before = self.of(exchange).iter();
+        assert!(before.len() <= usize::from(config.limits.redirects), "too many redirects");
+        assert!(
+            before.all(|hop| matches!(hop.says(config), Says::Head(head) if head.local().is_some())),
+            "a second Find"
+        );
+        self.all.push(Hop { exchange, path: path.to_vec(), from, ..Hop::default() });
+        self.open = true;
+    }
+
+    pub fn spool(&mut self, exchange: usize) {
+        let hop = self.now(exchange);
+        assert!(!hop.spools && hop.input.is_none() && hop.refused.is_none() && !hop.name.is_empty(), "Spool: {hop:?}");
+    }
+
+    pub fn spawn(&mut self, script: &Script<'_>, got: &[u8], exchange: usize, config: &Config) {
+        let is_first = self.of(exchange).len() == 1;
+        let hop = self.now(exchange);
+        assert!(hop.input.is_none() && hop.refused.is_none() && !hop.name.is_empty(), "Spawn: {hop:?}");
+        assert_eq!(script.path.escape_ascii().to_string(), hop.name.escape_ascii().to_string());
+        assert_eq!((script.time, script.grace), (config.timeouts.script, config.timeouts.script_grace));
+        let asked = asked(got, exchange, config);
+        let input = match (is_first && asked.has_body, asked.field("Content-Length").is_some()) {
+            (false, _) => ScriptInput::Empty,
+            (true, true) => ScriptInput::Piped,
+            (true, false) => ScriptInput::Spooled,
+        };
+        assert_eq!(script.input, input, "for {asked:?}");
+        let value = |name: &[u8]| script.environment().find(|(n, _)| *n == name).map(|(_, value)| value.to_vec());
+        let length = value(b"CONTENT_LENGTH").map(|text| String::from_utf8(text).unwrap().parse().unwrap());
+        assert_eq!(length.is_some(), input != ScriptInput::Empty, "CONTENT_LENGTH");
+        let method = if is_first || asked.is_head() { asked.method.clone() } else { b"GET".to_vec() };
+        assert_eq!(value(b"REQUEST_METHOD"), Some(method));
+        if input == ScriptInput::Spooled {
+            assert!(hop.spools && config.cgi.chunked == Chunked::Spool, "spooled without Spool");
+            assert!(asked.complete && asked.body == hop.fed, "spooled {} of {asked:?}", shown(&hop.fed));
+            assert_eq!(length, Some(hop.fed.len() as u64));
+        }
+        (hop.input, hop.length) = (Some(input), length);
+    }
+
+    pub fn feed(&mut self, bytes: &[u8], exchange: usize) {
+        let hop = self.now(exchange);
+        assert!(!bytes.is_empty(), "nothing to feed");
+        assert!(hop.may_be_fed() && !hop.full, "Feed: {hop:?}");
+        hop.offered = bytes.to_vec();
+    }
+
+    pub fn end_input(&mut self, got: &[u8], exchange: usize, config: &Config) {
+        let hop = self.now(exchange);
+        assert!(hop.is_alive() && hop.input == Some(ScriptInput::Piped) && !hop.ended, "EndInput: {hop:?}");
+        let asked = asked(got, exchange, config);
+        assert!(asked.complete && asked.body == hop.fed, "EndInput behind {} of {asked:?}", shown(&hop.fed));
+        hop.ended = true;
+    }
+
+    pub fn kill(&mut self, exchange: usize) {
+        let hop = self.now(exchange);
+        assert!(hop.since.is_some() && !hop.killed, "Kill: {hop:?}");
+        hop.killed = true;
+    }
+
+    /// What is waited for. `unsent`: so many bytes that the socket was offered did not go out.
+    pub fn check_wait(&self, wait: Wait, unsent: u64, exchange: usize, config: &Config) {
+        let need = wait.need;
+        let Some(hop) = self.in_hand() else {
+            assert!(!need.script_read && !need.script_write, "there is no script");
+            return;
+        };
+        assert_eq!(hop.exchange, exchange, "a script of another exchange");
+        assert!(!wait.idle, "idle with a script");
+        assert!(!need.script_read || (hop.is_alive() && !hop.eof), "script_read of {hop:?}");
+        assert!(!need.script_read || unsent == 0, "script_read with {unsent} bytes unsent");
+        assert!(!need.script_write || (hop.full && hop.may_be_fed()), "script_write of {hop:?}");
+        let whole = hop.length == Some(hop.fed.len() as u64) && hop.input == Some(ScriptInput::Piped);
+        assert!(!(need.script_read && whole) || hop.ended, "all was fed, and EndInput is missing");
+        if need.script_read && hop.may_be_fed() && hop.full && !hop.offered.is_empty() {
+            assert!(need.script_write, "nobody waits for the script to take more");
+        }
+        if let (Some(since), false, false) = (hop.since, hop.killed, hop.is_through(config)) {
+            let latest = since + config.timeouts.script;
+            assert!(
+                wait.deadline.is_some_and(|deadline| deadline.0 <= latest),
+                "a script may run beyond its time: {wait:?}"
+            );
+        }
+    }
+
+    /// An exchange is over: whether its script is too, as it should be.
+    pub fn finish(&mut self, done: &Done, exchange: usize, got: &[u8], config: &Config, now: u64) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let hop = self.all.last().expect("a script in hand");
+        assert_eq!(hop.exchange, exchange, "a script of another exchange");
+        let asked = asked(got, exchange, config);
+        assert!(asked.body.starts_with(&hop.fed), "fed {} of {asked:?}", shown(&hop.fed));
+        let time_is_over = hop.since.is_some_and(|since| now >= since + config.timeouts.script);
+        let too_late = done.cut == Some("the script took too long") || (done.error && done.status == 504);
+        assert!(!too_late || time_is_over, "before its time: {done:?} {hop:?}");
+        assert!(
+            !too_late || !hop.eof || known::TIME_GOES_ON_BEHIND_EOF,
+            "the script was over in time: {done:?} {hop:?}"
+        );
+        let short = done.cut == Some("the script ended before the length it announced");
+        assert!(!short || hop.eof, "it has not ended: {done:?} {hop:?}");
+        if hop.since.is_none() {
+            return;
+        }
+        let by_error = |status| done.error && done.status == status;
+        let moved = matches!(hop.says(config), Says::Head(head) if head.local().is_some()) && !by_error(502);
+        let (least, most) = match done.cut {
+            // Something else has answered.
+            _ if moved => (false, false),
+            _ if done.error => (true, true),
+            None => (false, false),
+            Some(_) => (!hop.is_through(config) || short, true),
+        };
+        let least = least && (hop.has_begun || !known::NOT_KILLED_BEFORE_FIRST_TURN);
+        assert!(hop.killed || !least, "the script is not killed: {done:?} {hop:?}");
+        assert!(!hop.killed || most, "the script is killed: {done:?} {hop:?}");
+    }
+}
+
+fn asked(got: &[u8], exchange: usize, config: &Config) -> Asked {
+    let model = model::read(got, &config.limits);
+    model.requests.get(exchange).unwrap_or_else(|| panic!("a script for nothing: {model:?}")).clone()
+}

@@ -1,0 +1,239 @@
+//! One turn of a connection: its steps are carried out, and each is checked.
+
+use sanserve_core::{Action, Buffers, Context, Handler, Input, Step, Wait};
+
+use super::super::handlers::Routed;
+use super::{At, Deed, Done, Node, Outgoing, Rig, Served};
+
+/// More steps than any turn takes without sending or waiting.
+const MOST_STEPS: usize = 12;
+
+impl Rig {
+    /// Polls until there is something to send, to wait for, or the end; carries out what comes before.
+    pub fn turn(&mut self) {
+        for _ in 0..MOST_STEPS {
+            if self.step() {
+                self.hops.turned();
+                return;
+            }
+        }
+        panic!("{MOST_STEPS} steps without an end of the turn: {:?}", self.connection);
+    }
+
+    /// One poll. `true`: the turn ends here.
+    fn step(&mut self) -> bool {
+        let was_closed = matches!(self.at, At::Close(_));
+        let entries = self.directory.is_some().then(|| self.entries());
+        let Rig { connection, buf, config, now, .. } = self;
+        let cx = Context { config, site: &Routed, now };
+        let step = connection.poll(buf, &cx);
+        assert!(!was_closed || matches!(step, Step::Close(_)), "after Close: {step:?}");
+        match step {
+            Step::Send(transmit) => {
+                assert!(!self.shut, "a Send behind Shut");
+                self.outgoing = Outgoing::of(&transmit);
+                self.unsent = self.outgoing.len();
+                if let Step::Send(again) = self.connection.poll(&mut self.buf, &cx) {
+                    assert_eq!(Outgoing::of(&again), self.outgoing, "Send does not repeat");
+                } else {
+                    panic!("Send does not repeat");
+                }
+                if let Some((offset, len)) = self.outgoing.file {
+                    let (file, _) = self.held.as_ref().expect("a file to send is held");
+                    assert!(offset + len <= file.len, "beyond the end of the file");
+                }
+                let most = self.config.limits.output + self.config.limits.head * 8 + 8_192;
+                assert!(self.outgoing.head.len() < most, "{} bytes of output", self.outgoing.head.len());
+                self.at = At::Send;
+                return true;
+            }
+            Step::Feed(bytes) => {
+                self.hops.feed(bytes, self.finished.len());
+                match self.connection.poll(&mut self.buf, &cx) {
+                    Step::Feed(again) => assert_eq!(again, self.hops.hand().offered, "Feed does not repeat"),
+                    step => panic!("Feed does not repeat: {step:?}"),
+                }
+                self.at = At::Feed;
+                return true;
+            }
+            Step::Act(ticket, action) => {
+                assert!(self.asked.is_none(), "an action while one is under way");
+                let deed = match action {
+                    Action::Find { path, from } => {
+                        self.hops.begin(self.finished.len(), path, from, config);
+                        Deed::Find
+                    }
+                    Action::Spool => {
+                        self.hops.spool(self.finished.len());
+                        Deed::Spool
+                    }
+                    Action::Spawn(script) => {
+                        self.hops.spawn(&script, &self.got, self.finished.len(), config);
+                        Deed::Spawn
+                    }
+                    Action::EndInput => {
+                        self.hops.end_input(&self.got, self.finished.len(), config);
+                        return false;
+                    }
+                    Action::Kill => {
+                        self.hops.kill(self.finished.len());
+                        return false;
+                    }
+                    Action::Open { path } => {
+                        check_path(path);
+                        let is_script = |dir: &String| path.starts_with(&[&dir.as_bytes()[1..], b"/"].concat());
+                        assert!(!config.cgi.directories.iter().any(is_script), "a script's source");
+                        Deed::Open(path.to_vec())
+                    }
+                    Action::OpenIn { path } => {
+                        check_path(path);
+                        assert!(entries.is_some(), "OpenIn without a directory");
+                        let held = self.directory.as_deref().unwrap_or_default();
+                        assert!(
+                            !config.cgi.directories.iter().any(|dir| dir.as_bytes()[1..] == *held),
+                            "a script's source"
+                        );
+                        Deed::OpenIn(path.to_vec())
+                    }
+                    Action::List { into } => {
+                        let entries = entries.expect("List without a directory");
+                        // Two entries a batch.
+                        for (name, kind) in entries.iter().skip(self.listed).take(2) {
+                            if !into.push(name, *kind) {
+                                break;
+                            }
+                            let Some(Served { node: Node::Directory(rows), .. }) = self.served.last_mut() else {
+                                panic!("List without a directory");
+                            };
+                            rows.push((name.clone(), *kind));
+                        }
+                        self.listed += 2;
+                        Deed::List
+                    }
+                };
+                self.asked = Some((ticket, deed));
+            }
+            Step::Call(call) => {
+                let mut reply = connection.reply(buf, &cx);
+                self.handler.call(call, &mut reply);
+            }
+            Step::Finished(entry) => {
+                assert!(!self.handler.open, "finished, and the handler was not told");
+                let done = Done {
+                    line: entry.line.to_vec(),
+                    status: entry.status,
+                    sent: entry.sent,
+                    error: entry.error.is_some(),
+                    cut: entry.cut,
+                };
+                self.hops.finish(&done, self.finished.len(), &self.got, config, now.tick.0);
+                self.unsent = 0;
+                self.finished.push(done);
+                self.held = None;
+                self.directory = None;
+                if let Some((ticket, _)) = self.asked.take() {
+                    self.spent = Some(ticket);
+                }
+            }
+            Step::Wait(wait) => {
+                self.check_wait(wait);
+                self.at = At::Wait(wait);
+                return true;
+            }
+            Step::Shut => {
+                if std::mem::take(&mut self.holds) {
+                    self.tell(Input::Blocked);
+                } else {
+                    assert!(!self.shut, "Shut twice");
+                    self.shut = true;
+                }
+            }
+            Step::Close(close) => {
+                if std::mem::take(&mut self.holds) && !was_closed {
+                    self.tell(Input::Blocked);
+                    return false;
+                }
+                assert!(self.asked.is_none() && !self.handler.open, "Close, and an exchange is not finished");
+                self.at = At::Close(close);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn check_wait(&mut self, wait: Wait) {
+        let cx = Context { config: &self.config, site: &Routed, now: &self.now };
+        if wait.idle {
+            assert!(self.buf.input.unread().is_empty(), "idle with bytes");
+            assert!(self.asked.is_none() && !self.handler.open && self.held.is_none(), "idle in an exchange");
+            let resting = self.connection.rest().expect("an idle connection can rest");
+            assert_eq!(Some(resting.deadline(&cx)), wait.deadline, "resting has another deadline");
+            if self.swaps {
+                self.connection = resting.resume();
+                self.buf = match &self.pool {
+                    None => Buffers::new(),
+                    Some(pool) => {
+                        let mut pool = pool.borrow_mut();
+                        pool.push(std::mem::take(&mut self.buf));
+                        pool.swap_remove(0)
+                    }
+                };
+            }
+        }
+        match self.connection.poll(&mut self.buf, &cx) {
+            Step::Wait(again) => assert_eq!(again, wait, "Wait does not repeat"),
+            step => panic!("Wait does not repeat: {step:?}"),
+        }
+        let need = wait.need;
+        assert_eq!(need.completion, self.asked.is_some(), "need.completion");
+        assert!(!need.handler || self.handler.open, "need.handler");
+        let by_script = need.script_read || need.script_write;
+        let by_peer = need.read || need.write;
+        assert!(by_peer || by_script || need.completion || need.handler || wait.deadline.is_some(), "stuck");
+        // The peer is never awaited for ever, but its leaving is noted while a handler or the disk is.
+        let by_disk = self.hops.in_hand().is_some_and(|hop| need.completion || (need.script_write && hop.spools));
+        assert!(
+            !by_peer || need.handler || by_disk || wait.deadline.is_some(),
+            "no timer is armed: {:?}",
+            self.connection
+        );
+        self.hops.check_wait(wait, self.unsent, self.finished.len(), &self.config);
+        let unread = self.buf.script.unread().len();
+        // Where nothing is, there is room; to ask for it would make it.
+        if unread > 0 && self.hops.in_hand().is_some() {
+            let room = self.buf.script.spare().len();
+            assert!(!need.script_read || room > 0, "need.script_read without room");
+            assert!(
+                unread + room <= 64 * 1024 + self.config.limits.script_head,
+                "a script window of {}",
+                unread + room
+            );
+        }
+        let longest = self.longest();
+        assert!(wait.deadline.is_none_or(|d| d > self.now.tick && d.since(self.now.tick) <= longest), "deadline");
+        let (unread, room) = (self.buf.input.unread().len(), self.buf.input.spare().len());
+        assert!(!need.read || room > 0, "need.read without room");
+        let most = (2 * (self.config.limits.head + 1)).max(16 * 1024);
+        assert!(unread + room <= most, "a window of {}", unread + room);
+    }
+
+    /// No deadline is farther than this.
+    pub fn longest(&self) -> u64 {
+        let t = &self.config.timeouts;
+        [t.head, t.keep_alive, t.body.silence, t.write.silence, t.linger_silence, t.linger, t.script]
+            .into_iter()
+            .max()
+            .unwrap()
+    }
+}
+
+/// The rules of [`Action::Open`].
+pub fn check_path(path: &[u8]) {
+    let shown = path.escape_ascii();
+    assert!(!path.contains(&0), "NUL in a path: {shown}");
+    if !path.is_empty() {
+        for component in path.split(|&byte| byte == b'/') {
+            assert!(!matches!(component, b"" | b"." | b".."), "path: {shown}");
+        }
+    }
+}
