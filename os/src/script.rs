@@ -38,7 +38,7 @@ use sanserve_core::{Script, ScriptInput, SpawnError};
 
 use crate::beneath::Root;
 use crate::log::Log;
-use attendant::{Shared, Stage, Ward};
+use attendant::{Leader, Shared, Stage, Ward};
 use remarks::Remarks;
 
 pub(crate) use running::Running;
@@ -159,6 +159,7 @@ impl Scripts {
         match started {
             Ok(child) => self.entrust(child, errand, log),
             Err(refusal) => {
+                self.shared.let_go();
                 self.shared.dismiss();
                 let remarks = Remarks::new(log.clone(), errand.path);
                 match refusal.error {
@@ -220,14 +221,13 @@ impl Scripts {
     /// Hands the process over to the attendant, and keeps the pipes.
     fn entrust(&self, mut child: Child, errand: &Errand<'_>, log: &Log) -> Result<Running, SpawnError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let pid = Pid::from_child(&child);
         let input = child.stdin.take().map(OwnedFd::from);
         let output = child.stdout.take().map(OwnedFd::from).expect("it was piped");
         let stderr = child.stderr.take().map(OwnedFd::from);
+        let leader = Arc::new(Leader::new(child));
         let mut ward = Ward {
             id,
-            child,
-            pid,
+            leader: Arc::clone(&leader),
             exit: None,
             tell: None,
             stderr,
@@ -242,8 +242,16 @@ impl Scripts {
             ward.kill();
         }
         self.shared.entrust(ward);
-        let exit = exit.map_err(|_| SpawnError::Exhausted)?;
-        Ok(Running { id, input, full: false, output, over: false, exit })
+        match exit {
+            Ok(exit) => {
+                let shared = Arc::clone(&self.shared);
+                Ok(Running { id, leader, shared, input, full: false, output, over: false, exit })
+            }
+            Err(_) => {
+                self.shared.let_go();
+                Err(SpawnError::Exhausted)
+            }
+        }
     }
 
     /// Makes our ends of the pipes non-blocking. Makes what tells the attendant that the leader has
@@ -254,10 +262,10 @@ impl Scripts {
             ioctl_fionbio(fd, true)?;
         }
         if !self.by_looking {
-            match exit_of(ward.pid) {
+            match exit_of(ward.leader.pid) {
                 Ok(exit) => {
                     ward.exit = Some(exit);
-                    return Ok(exit_of(ward.pid)?);
+                    return Ok(exit_of(ward.leader.pid)?);
                 }
                 // Before Linux 5.3, or under an old seccomp profile.
                 Err(Errno::NOSYS | Errno::PERM) => {}

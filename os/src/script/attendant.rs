@@ -1,7 +1,9 @@
 //! The one thread that looks after all scripts of a server.
 //!
-//! It alone kills and reaps, so that no signal ever hits a process that is not ours: a process id,
-//! and with it the id of the group, is free for others only once its zombie was reaped.
+//! Whoever sees first that the leader of a group has exited reaps it: this thread, or the exchange when
+//! it lets go of its script, which is usually sooner ([`Leader`]). No signal ever hits a process that
+//! is not ours: a process id, and with it the id of the group, is free for others only once its
+//! zombie was reaped.
 //!
 //! When the leader of a group has exited, what is left of the group is killed; a script that wants
 //! to leave a daemon behind must give it a session of its own. A process that ignores `SIGCHLD` has
@@ -10,7 +12,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -34,14 +36,24 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long the end waits for scripts that were killed: the system may be stuck in one.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
+/// How long somebody who finds no place waits for scripts that nobody reads from any more: most of
+/// them have exited and are about to be reaped.
+const PATIENCE: Duration = Duration::from_millis(5);
+
 /// What the threads that spawn and the one that attends share.
 #[derive(Debug, Default)]
-pub(super) struct Shared(Mutex<State>);
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// A place has become free.
+    room: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct State {
     /// Scripts whose leader is not reaped, and those about to be spawned.
     alive: usize,
+    /// Those of them that an exchange holds.
+    held: usize,
     arrivals: Vec<Ward>,
     kills: Vec<u64>,
     ending: bool,
@@ -67,6 +79,11 @@ impl Shared {
     /// Takes one of `most` places.
     pub(super) fn admit(self: &Arc<Shared>, most: usize) -> Result<(), SpawnError> {
         let mut state = self.lock();
+        if state.alive >= most && state.alive > state.held {
+            let is_full = |state: &mut State| state.alive >= most && !state.ending;
+            let waited = self.room.wait_timeout_while(state, PATIENCE, is_full);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         if state.ending || state.alive >= most {
             return Err(SpawnError::Busy);
         }
@@ -75,16 +92,24 @@ impl Shared {
             (state.bell, state.thread) = (Some(bell), Some(thread));
         }
         state.alive += 1;
+        state.held += 1;
         Ok(())
     }
 
-    /// Gives a place back.
+    /// Gives a place back: nothing was spawned, or it was reaped.
     pub(super) fn dismiss(&self) {
         let mut state = self.lock();
         state.alive -= 1;
         if state.ending {
             state.ring();
         }
+        drop(state);
+        self.room.notify_one();
+    }
+
+    /// No exchange holds it any more, or ever did.
+    pub(super) fn let_go(&self) {
+        self.lock().held -= 1;
     }
 
     /// A script was spawned in its place.
@@ -125,7 +150,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,13 +164,64 @@ fn start(shared: &Arc<Shared>) -> io::Result<(OwnedFd, JoinHandle<()>)> {
     Ok((bell, thread))
 }
 
+/// The leader of a script's process group, until it is reaped and afterwards.
+#[derive(Debug)]
+pub(super) struct Leader {
+    /// Its number, and that of the group.
+    pub(super) pid: Pid,
+    life: Mutex<Life>,
+}
+
+#[derive(Debug)]
+enum Life {
+    /// Alive, or a zombie: its number is nobody else's.
+    Unreaped(Child),
+    Reaped(Option<ExitStatus>),
+}
+
+impl Leader {
+    pub(super) fn new(child: Child) -> Leader {
+        Leader { pid: Pid::from_child(&child), life: Mutex::new(Life::Unreaped(child)) }
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a signal to the group, if it is still ours.
+    fn signal(&self, signal: Signal) {
+        if let Life::Unreaped(_) = &*self.life() {
+            let _ = kill_process_group(self.pid, signal);
+        }
+    }
+
+    /// It has exited: kills what is left of its group, and reaps it. `false`: somebody has done so.
+    pub(super) fn bury(&self) -> bool {
+        let mut life = self.life();
+        let Life::Unreaped(child) = &mut *life else { return false };
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        *life = Life::Reaped(child.wait().ok());
+        true
+    }
+
+    /// How it ended, once it is reaped.
+    fn status(&self) -> Option<ExitStatus> {
+        match &*self.life() {
+            Life::Reaped(status) => *status,
+            Life::Unreaped(_) => None,
+        }
+    }
+
+    fn is_reaped(&self) -> bool {
+        matches!(&*self.life(), Life::Reaped(_))
+    }
+}
+
 /// A script as its attendant sees it.
 #[derive(Debug)]
 pub(super) struct Ward {
     pub(super) id: u64,
-    pub(super) child: Child,
-    /// Of the leader, and of the group.
-    pub(super) pid: Pid,
+    pub(super) leader: Arc<Leader>,
     /// Readable when the leader has exited; where there is no such thing, it is looked at.
     pub(super) exit: Option<OwnedFd>,
     /// Closed to tell the exchange that the leader has exited, where that has no descriptor for it.
@@ -169,7 +245,7 @@ pub(super) enum Stage {
 impl Ward {
     fn terminate(&mut self, now: Instant) {
         if self.stage == Stage::Runs {
-            let _ = kill_process_group(self.pid, Signal::TERM);
+            self.leader.signal(Signal::TERM);
             self.stage = Stage::Terminated;
             self.due = now.checked_add(self.grace);
         }
@@ -177,7 +253,7 @@ impl Ward {
 
     pub(super) fn kill(&mut self) {
         if self.stage != Stage::Killed {
-            let _ = kill_process_group(self.pid, Signal::KILL);
+            self.leader.signal(Signal::KILL);
             self.stage = Stage::Killed;
             self.due = None;
         }
@@ -193,11 +269,11 @@ impl Ward {
     }
 
     fn has_exited(&self, told: bool) -> bool {
-        if self.exit.is_some() {
-            return told;
+        if self.exit.is_some() || self.leader.is_reaped() {
+            return told || self.leader.is_reaped();
         }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None) | Err(Errno::INTR))
+        !matches!(waitid(WaitId::Pid(self.leader.pid), options), Ok(None) | Err(Errno::INTR))
     }
 
     /// Reads once from its stderr. `false`: there is nothing more for now.
@@ -212,22 +288,23 @@ impl Ward {
         self.stderr.is_some()
     }
 
-    /// The leader has exited: kills what is left of its group, and reaps it.
-    fn bury(&mut self, room: &mut [u8]) -> io::Result<ExitStatus> {
-        let _ = kill_process_group(self.pid, Signal::KILL);
+    /// The leader has exited: kills what is left of its group, and reaps it. `false`: the exchange has
+    /// done so.
+    fn bury(&mut self, room: &mut [u8]) -> bool {
+        let buried = self.leader.bury();
         self.tell = None;
         for _ in 0..LAST_READINGS {
             if !self.listen(room) {
                 break;
             }
         }
-        self.child.wait()
+        buried
     }
 
     /// Says what there is to say of one that was buried.
-    fn obituary(&mut self, status: io::Result<ExitStatus>) {
+    fn obituary(&mut self) {
         self.remarks.end();
-        let Ok(status) = status else { return };
+        let Some(status) = self.leader.status() else { return };
         let code = status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(0);
         if code != 0 && self.stage == Stage::Runs {
             self.remarks.say(format_args!("CGI script exit code {code}"));
@@ -265,7 +342,7 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         if ending {
             wards.iter_mut().for_each(Ward::kill);
             if alive == 0 || now >= *last_moment.get_or_insert(now + LAST_WAIT) {
-                shared.lock().alive -= wards.len();
+                shared.lock().alive -= wards.iter().filter(|ward| !ward.leader.is_reaped()).count();
                 return;
             }
         }
@@ -278,9 +355,10 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         for at in (0..wards.len()).rev() {
             if wards[at].has_exited(news[at].exit) {
                 let mut ward = wards.swap_remove(at);
-                let status = ward.bury(&mut room);
-                shared.dismiss();
-                ward.obituary(status);
+                if ward.bury(&mut room) {
+                    shared.dismiss();
+                }
+                ward.obituary();
             } else if news[at].stderr {
                 wards[at].listen(&mut room);
             }

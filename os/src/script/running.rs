@@ -1,5 +1,6 @@
 //! What an exchange holds of the script that runs for it: the ends of its pipes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -7,12 +8,16 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 use sanserve_core::{Input, Window};
 
-/// A script that was spawned. When it is dropped its pipes are closed, and no more: the attendant
-/// goes on looking after the process.
+use super::attendant::{Leader, Shared};
+
+/// A script that was spawned. When it is dropped its pipes are closed, and its leader is reaped if it
+/// has exited; else the attendant goes on looking after it.
 #[derive(Debug)]
 pub(crate) struct Running {
     /// By which the attendant knows it.
     pub(crate) id: u64,
+    pub(super) leader: Arc<Leader>,
+    pub(super) shared: Arc<Shared>,
     pub(super) input: Option<OwnedFd>,
     /// It takes no more. The descriptor stays open, so that a driver can still deregister it.
     pub(super) full: bool,
@@ -47,6 +52,16 @@ pub struct ScriptFds<'s> {
     /// Readable when the script has exited, which ends its output, whoever else holds the pipe. Then
     /// [`Slot::read_script`](crate::Slot::read_script) is to be called until it says `End`.
     pub exit: Option<BorrowedFd<'s>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.let_go();
+        // The attendant may be far behind when many scripts end at once.
+        if self.over && self.has_exited() && self.leader.bury() {
+            self.shared.dismiss();
+        }
+    }
 }
 
 impl Running {
