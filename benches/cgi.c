@@ -1,0 +1,10 @@
+/* The script that cgi.py runs. With a query it waits so many seconds first: /cgi-bin/hello?60 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int main(void) {
+    const char *query = getenv("QUERY_STRING");
+    if (query && *query) sleep(atoi(query));
+    return fputs("Content-Type: text/plain\n\nhello\n", stdout) < 0;
+}

@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""CGI scripts: requests a second beside lighttpd's mod_cgi, and what scripts cost those who ask for files.
+
+    benches/cgi.py                            everything; about 3 minutes
+    benches/cgi.py --rounds 5 --seconds 4
+    benches/cgi.py --binary target/release/sanserve --part rate --only sanserve-mio,lighttpd
+
+The script is cgi.c, statically linked, so that what is measured is the server and not a dynamic linker or an
+interpreter. The first part asks for it over 1, 8 and 32 connections. The second asks for a file of 1 KiB over
+one connection: alone, while 50 scripts sleep, and while short scripts run over 50 other connections.
+
+Servers, and with them the scripts, are pinned to one processor, and wrk to another one. All servers have one
+worker (`std`: a thread for each connection). Rounds go through all servers before the next round begins. Every
+figure is the median of the rounds. If this is run as root, the servers run as the user nobody, so that none of
+them changes its user for a script.
+
+It needs Linux, wrk, a C compiler, and, to compare, lighttpd.
+"""
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True  # no __pycache__ among the sources
+
+import harness
+from harness import Running, Server, Setup, ask, bytes_text, median, number, table, wrk
+
+#: Connections in the first part.
+CONNECTIONS = [1, 8, 32]
+#: Scripts at once in the second.
+SCRIPTS = 50
+FILE, SCRIPT = "/1k.html", "/cgi-bin/hello"
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+
+
+def sanserve(runtime):
+    plain = harness.sanserve(runtime)
+
+    def command(program, setup):
+        first, *arguments = plain(program, setup)
+        return [*NOBODY, first, "--cgi", *arguments]
+    return command
+
+
+def lighttpd(program, setup):
+    conf = f"{setup.tmp}/lighttpd-{setup.port}.conf"
+    with open(conf, "w") as f:
+        f.write(f'server.document-root="{setup.folder}"\nserver.port={setup.port}\nserver.bind="127.0.0.1"\n'
+                'server.modules=("mod_cgi")\n$HTTP["url"] =~ "^/cgi-bin/" { cgi.assign=("" => "") }\n'
+                'server.max-keep-alive-requests=65535\nserver.max-keep-alive-idle=600\nserver.listen-backlog=4096\n'
+                f'server.upload-dirs=("{setup.tmp}")\nmimetype.assign=(".html"=>"text/html")\n')
+    return [*NOBODY, program, "-D", "-f", conf]
+
+
+SERVERS = {f"sanserve-{runtime}": Server(sanserve(runtime), "sanserve") for runtime in ("mio", "std", "smol")}
+SERVERS["lighttpd"] = Server(lighttpd, "lighttpd")
+# What `Running` and `choose` know.
+harness.SERVERS.clear()
+harness.SERVERS.update(SERVERS)
+
+
+def make_tree(tmp):
+    folder = f"{tmp}/root"
+    os.makedirs(f"{folder}/cgi-bin")
+    subprocess.run(["cc", "-O2", "-static", "-o", f"{folder}{SCRIPT}", os.path.join(harness.ROOT, "benches", "cgi.c")], check=True)
+    harness.write_file(folder + FILE, 1024)
+    for path in (folder, f"{folder}/cgi-bin", folder + FILE, folder + SCRIPT):
+        os.chmod(path, 0o755)
+    harness.settle()
+    return folder
+
+
+def checked(running):
+    """A server that does what is measured."""
+    status, body = ask(running, SCRIPT)
+    if (status, body) != (200, b"hello\n"):
+        raise RuntimeError(f"not the script's answer: {status} {body[:60]}")
+    return running
+
+
+# ---- The first part ----------------------------------------------------------------------------
+
+def answered(one):
+    """The figures of a load, for those requests that a script has answered."""
+    share = max(one["requests"] - one["status_errors"], 1) / max(one["requests"], 1)
+    return one | {"rps": one["rps"] * share, "cpu_us": one["cpu_us"] / share, "refused": 1 - share}
+
+
+def rates(arguments, chosen, folder, tmp):
+    measured = {}
+    for turn in range(arguments.rounds):
+        for name, program in chosen.items():
+            with Running(name, program, Setup(folder, tmp)) as running:
+                checked(running)
+                for connections in CONNECTIONS:
+                    one = answered(wrk(running, tmp, SCRIPT, connections, arguments.seconds))
+                    measured.setdefault((connections, name), []).append(one)
+            print(f"round {turn + 1}: {name}", file=sys.stderr)
+    return {key: median(all_rounds) for key, all_rounds in measured.items()}
+
+
+def rates_table(results, names):
+    lines = []
+    for connections in CONNECTIONS:
+        cells = [results[connections, name] for name in names]
+        peer = results.get((connections, "lighttpd"))
+        over = lambda one, key: number(one[key] / peer[key]) if peer and peer[key] else "–"
+        mark = lambda one: "\\*" if one["errors"] or one["refused"] else ""
+        lines += [[f"{connections} connection{'s' * (connections > 1)}, requests/s", *(number(one["rps"]) + mark(one) for one in cells)],
+                  ["… as a multiple of lighttpd", *(over(one, "rps") for one in cells)],
+                  ["processor time of a request, µs", *(number(one["cpu_us"]) for one in cells)],
+                  ["… as a multiple of lighttpd", *(over(one, "cpu_us") for one in cells)]]
+    refused = [f"{name}, {connections} connections: {number(100 * one['refused'])} %"
+               for (connections, name), one in results.items() if one["refused"]]
+    note = "\n\n\\* Some requests were refused; they do not count. " + "; ".join(refused) + "." if refused else ""
+    return table(["", *names], lines) + note
+
+
+# ---- The second part ---------------------------------------------------------------------------
+
+class Alone:
+    """Nothing else happens."""
+    what = "alone"
+
+    def __init__(self, running, tmp, seconds):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+class Sleeping(Alone):
+    """Scripts that wait."""
+    what = f"{SCRIPTS} scripts sleep"
+
+    def __init__(self, running, tmp, seconds):
+        self.sockets = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(SCRIPTS)]
+        for one in self.sockets:
+            one.sendall(f"GET {SCRIPT}?600 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        until = time.monotonic() + 10
+        while len(harness.family(running.pid)) <= SCRIPTS:
+            if time.monotonic() > until:
+                raise RuntimeError("the scripts do not run")
+            time.sleep(0.01)
+
+    def __exit__(self, *_):
+        for one in self.sockets:
+            one.close()
+
+
+class Busy(Alone):
+    """Scripts that come and go as fast as they can."""
+    what = f"short scripts over {SCRIPTS} connections"
+
+    def __init__(self, running, tmp, seconds):
+        url = f"http://127.0.0.1:{running.port}{SCRIPT}"
+        self.load = subprocess.Popen([harness.find("wrk"), "-t1", f"-c{SCRIPTS}", f"-d{seconds + 30}s", url],
+                                     stdout=subprocess.DEVNULL)
+        time.sleep(0.3)
+
+    def __exit__(self, *_):
+        self.load.terminate()
+        self.load.wait()
+
+
+def latencies(arguments, chosen, folder, tmp):
+    measured = {}
+    for turn in range(arguments.rounds):
+        for name, program in chosen.items():
+            for scene in (Alone, Sleeping, Busy):
+                with Running(name, program, Setup(folder, tmp)) as running:
+                    checked(running)
+                    harness.warm(running, FILE)
+                    with scene(running, tmp, arguments.seconds):
+                        one = wrk(running, tmp, FILE, 1, arguments.seconds)
+                measured.setdefault((scene.what, name), []).append(one)
+            print(f"round {turn + 1}: latency, {name}", file=sys.stderr)
+    return {key: median(all_rounds) for key, all_rounds in measured.items()}
+
+
+def latencies_table(results, names):
+    lines = []
+    for scene in (Alone, Sleeping, Busy):
+        for name in names:
+            one, alone = results[scene.what, name], results[Alone.what, name]
+            over = lambda key: number(one[key] / max(alone[key], 1))
+            lines.append([scene.what, name, number(one["p50_us"]), over("p50_us"), number(one["p99_us"]), over("p99_us"), number(one["rps"])])
+    return table(["", "", "median, µs", "… of alone", "99th percentile, µs", "… of alone", "requests/s"], lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="SERVER,..", help=f"of {', '.join(SERVERS)}")
+    parser.add_argument("--part", choices=["rate", "latency"], help="only this one")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="of load in each round")
+    parser.add_argument("--binary", help="a sanserve to measure instead of building one")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    arguments = parser.parse_args()
+    harness.prepare(("wrk", "taskset", "cc", *NOBODY[:1]))
+    chosen = harness.choose(arguments.only, arguments.binary and os.path.abspath(arguments.binary))
+    tmp = harness.temporary()
+    figures = {}
+    try:
+        if NOBODY:
+            os.chown(tmp, 65534, 65534)
+        # Where the binary lies, nobody may not look.
+        for name, program in chosen.items():
+            if SERVERS[name].program == "sanserve":
+                chosen[name] = shutil.copy(program, f"{tmp}/sanserve")
+        folder = make_tree(tmp)
+        if arguments.part != "latency":
+            figures["rate"] = rates(arguments, chosen, folder, tmp)
+            print(f"\n## Requests for a script of {bytes_text(os.path.getsize(folder + SCRIPT))}\n\n{rates_table(figures['rate'], list(chosen))}")
+        if arguments.part != "rate":
+            some = {name: program for name, program in chosen.items() if name in ("sanserve-mio", "lighttpd")}
+            figures["latency"] = latencies(arguments, some, folder, tmp)
+            print(f"\n## Requests for a file of 1 KiB, one connection\n\n{latencies_table(figures['latency'], list(some))}")
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+    if arguments.json:
+        with open(arguments.json, "w") as f:
+            json.dump({part: [[*key, one] for key, one in rows.items()] for part, rows in figures.items()}, f, indent=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
