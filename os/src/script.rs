@@ -150,6 +150,8 @@ impl Scripts {
 
     /// Ends a script in time: SIGTERM, SIGKILL after its grace.
     pub(crate) fn kill(&self, running: &Running) {
+        // At once, so that it does not see the end of its input and take it for the end of the body.
+        running.leader.terminate();
         self.shared.kill(running.id);
     }
 

@@ -12,6 +12,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -122,7 +123,7 @@ impl Shared {
         }
     }
 
-    /// Has a script killed.
+    /// Sees to it that a script that was asked to end does so.
     pub(super) fn kill(&self, id: u64) {
         let mut state = self.lock();
         let rung = state.has_news();
@@ -170,6 +171,8 @@ pub(super) struct Leader {
     /// Its number, and that of the group.
     pub(super) pid: Pid,
     life: Mutex<Life>,
+    /// It was asked to end, so how it ends is no news.
+    asked: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -181,7 +184,7 @@ enum Life {
 
 impl Leader {
     pub(super) fn new(child: Child) -> Leader {
-        Leader { pid: Pid::from_child(&child), life: Mutex::new(Life::Unreaped(child)) }
+        Leader { pid: Pid::from_child(&child), life: Mutex::new(Life::Unreaped(child)), asked: AtomicBool::new(false) }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -191,8 +194,14 @@ impl Leader {
     /// Sends a signal to the group, if it is still ours.
     fn signal(&self, signal: Signal) {
         if let Life::Unreaped(_) = &*self.life() {
+            self.asked.store(true, Ordering::Relaxed);
             let _ = kill_process_group(self.pid, signal);
         }
+    }
+
+    /// Asks the group to end.
+    pub(super) fn terminate(&self) {
+        self.signal(Signal::TERM);
     }
 
     /// It has exited: kills what is left of its group, and reaps it. `false`: somebody has done so.
@@ -244,8 +253,12 @@ pub(super) enum Stage {
 
 impl Ward {
     fn terminate(&mut self, now: Instant) {
+        self.leader.terminate();
+        self.was_terminated(now);
+    }
+
+    fn was_terminated(&mut self, now: Instant) {
         if self.stage == Stage::Runs {
-            self.leader.signal(Signal::TERM);
             self.stage = Stage::Terminated;
             self.due = now.checked_add(self.grace);
         }
@@ -306,7 +319,7 @@ impl Ward {
         self.remarks.end();
         let Some(status) = self.leader.status() else { return };
         let code = status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(0);
-        if code != 0 && self.stage == Stage::Runs {
+        if code != 0 && !self.leader.asked.load(Ordering::Relaxed) {
             self.remarks.say(format_args!("CGI script exit code {code}"));
         }
     }
@@ -336,12 +349,14 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         let now = Instant::now();
         for id in kills.drain(..) {
             if let Some(ward) = wards.iter_mut().find(|ward| ward.id == id) {
-                ward.terminate(now);
+                ward.was_terminated(now);
             }
         }
         if ending {
             wards.iter_mut().for_each(Ward::kill);
-            if alive == 0 || now >= *last_moment.get_or_insert(now + LAST_WAIT) {
+            // One that its exchange has reaped still has last words.
+            let none = alive == 0 && wards.is_empty();
+            if none || now >= *last_moment.get_or_insert(now + LAST_WAIT) {
                 shared.lock().alive -= wards.iter().filter(|ward| !ward.leader.is_reaped()).count();
                 return;
             }
