@@ -3,7 +3,9 @@
 mod support;
 
 use std::ffi::OsStr;
+use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -93,6 +95,19 @@ fn usage_errors() {
         &["--grace", "inf", "0"],
         &["--grace", "1e400", "0"],
         &["--symlinks", "maybe", "0"],
+        &["--cgi=yes", "0"],
+        &["--cgi-max", "2", "0"],
+        &["--cgi-dir", "/x", "0"],
+        &["--cgi-timeout", "1", "0"],
+        &["--cgi", "--cgi-max", "0", "0"],
+        &["--cgi", "--cgi-max", "many", "0"],
+        &["--cgi", "--cgi-timeout", "0", "0"],
+        &["--cgi", "--cgi-timeout", "soon", "0"],
+        &["--cgi", "--cgi-chunked", "maybe", "0"],
+        &["--cgi", "--cgi-dir", "a/../b", "0"],
+        &["--cgi", "--cgi-env", "=x", "0"],
+        &["--max-body", "-1", "0"],
+        &["--max-body", "1k", "0"],
         &["--quiet=yes", "0"],
         &["--h"],
         &["--wr", "0"],
@@ -188,6 +203,13 @@ fn help_mentions_every_flag() {
         "--write-timeout",
         "--grace",
         "--max-connections",
+        "--max-body",
+        "--cgi",
+        "--cgi-dir",
+        "--cgi-env",
+        "--cgi-max",
+        "--cgi-timeout",
+        "--cgi-chunked",
     ] {
         assert!(long.stdout.contains(flag), "{flag} in {}", long.stdout);
     }
@@ -360,6 +382,42 @@ fn one_at_a_time() {
     assert!(!second.is_readable(), "it is not its turn");
     drop(first);
     assert_eq!(second.response().body, b"<p>beta</p>\n");
+}
+
+/// `--cgi` alone, and cut short where that is plain, runs scripts; without it they are files.
+#[test]
+fn scripts() {
+    let tree = Tree::new();
+    tree.folder("cgi-bin").folder("htbin").folder("other");
+    // Whoever the scripts run as has to reach them.
+    fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let text = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n%s %s' \"$SCRIPT_NAME\" \"$OF_CALLER\"\n";
+    for folder in ["cgi-bin", "htbin", "other"] {
+        support::scripts::install(&tree, folder, &[("x", text)]);
+    }
+    let directory = path(&tree);
+    let all = ["/cgi-bin/x", "/htbin/x", "/other/x"];
+    for (flags, run) in [
+        (&[][..], &[][..]),
+        (&["--cgi"], &all[..2]),
+        (&["--cgi", "--cgi"], &all[..2]),
+        (&["--cgi", "--cgi-dir", "other"], &all[2..]),
+        (
+            &["--cgi-dir=/other/", "--cgi", "--cgi-di", "/cgi-bin", "--cgi-t=9", "--cgi-c=spool"],
+            &["/other/x", "/cgi-bin/x"],
+        ),
+        (&["--cgi", "--cgi-env", "OF_CALLER"], &all[..2]),
+    ] {
+        let mut command = Command::new(PROGRAM);
+        command.args(["-b", "127.0.0.1", "-d", directory]).args(flags).arg("0").env("OF_CALLER", "known");
+        let server = Server::of(Process::start(&mut command));
+        let known = if flags.contains(&"OF_CALLER") { "known" } else { "" };
+        for target in all {
+            let answer = server.get(target);
+            let expected = if run.contains(&target) { format!("{target} {known}") } else { text.to_owned() };
+            assert_eq!((answer.status(), answer.body_text()), (200, expected.as_str()), "{target} with {flags:?}");
+        }
+    }
 }
 
 /// Output that nobody reads, or that is closed, stops no server.

@@ -35,6 +35,69 @@ suite! {
         after_a_refused_expectation
         broken_chunks
     }
+    cgi_answers {
+        the_fields_of_an_answer
+        status
+        lengths
+        head
+        local_redirects
+        client_redirects
+        garbage
+        long_heads
+        whole_answers
+        on_one_connection
+        http_1_0
+    }
+    cgi_bodies {
+        uploads
+        full_duplex
+        much_in_little_memory
+        chunked_uploads
+        chunked_refused
+        too_large
+        expectations
+        an_early_answer
+        a_client_that_does_not_read
+        a_script_that_does_not_read
+        a_reset_while_nothing_moves
+        half_a_body
+    }
+    cgi_forms {
+        python
+        perl
+    }
+    cgi_processes {
+        a_crash_before_the_head
+        a_crash_before_the_head_is_logged
+        exit_codes
+        timeouts
+        a_stubborn_script
+        output_closed
+        left_behind
+        a_noisy_script
+        two_hundred_at_once
+        others_are_served
+        no_more_than
+        the_client_is_gone
+        the_client_is_silent
+        half_closed
+        shutdown
+        what_lives_on_ends_with_the_server
+        shutdown_is_bounded
+        a_second_signal
+        out_of_descriptors
+    }
+    cgi_requests {
+        the_environment
+        variables_for_scripts
+        directory_and_arguments
+        paths
+        no_source
+        refusals
+        methods
+        directories
+        the_whole_root
+    }
     conditional {
         if_modified_since
         if_none_match

@@ -1,4 +1,5 @@
-//! Parity with `python3 -m http.server -p HTTP/1.1`: the same requests to both, over one tree.
+//! Parity with `python3 -m http.server -p HTTP/1.1`, and for scripts with `--cgi`: the same requests to
+//! both, over one tree.
 //!
 //! Whatever differs has to stand in the tables of `parity/differences.rs` with its reason, whatever
 //! stands there has to differ, and `docs/python.md` has to explain each reason. Without a `python3`
@@ -12,8 +13,10 @@ use std::process::{Command, Stdio};
 
 use parity::answers::{Answer, statuses, take_apart};
 use parity::cases::{Case, cases, tree};
-use parity::differences::{GENERAL, PARTICULAR, reasons};
+use parity::differences::{GENERAL, General, OF_SCRIPT, OF_SCRIPTS, PARTICULAR, Particular, reasons};
+use parity::scripts;
 use support::process::Process;
+use support::server::PROGRAM;
 use support::{Client, Runtime, Server, Tree};
 
 /// Python's version, if there is one.
@@ -24,11 +27,20 @@ fn python_version() -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-fn start_python(tree: &Tree) -> Server {
-    let mut command = Command::new("python3");
-    command.args(["-u", "-m", "http.server", "-p", "HTTP/1.1", "-b", "127.0.0.1", "-d"]).arg(tree.root()).arg("0");
+/// The same; where there is none, a test says so and passes, except in CI.
+fn python_here() -> Option<(u32, u32)> {
+    let version = python_version();
+    if version.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "there is no python3, which CI has to have");
+        eprintln!("there is no python3 on this machine; parity is not tested");
+    }
+    version
+}
 
-    command.env("LC_ALL", "C.UTF-8");
+fn start_python(tree: &Tree, flags: &[&str]) -> Server {
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", "-b", "127.0.0.1"]).args(flags).arg("-d").arg(tree.root()).arg("0");
+    command.env("LC_ALL", "C.UTF-8").env("OF_SERVER", "known");
     Server::of(Process::start(&mut command))
 }
 
@@ -62,27 +74,55 @@ fn differences(python: &[Answer], ours: &[Answer]) -> Vec<(String, String, Strin
 
 #[test]
 fn every_difference_is_known() {
-    let Some(version) = python_version() else {
-        assert!(std::env::var_os("CI").is_none(), "there is no python3, which CI has to have");
-        eprintln!("there is no python3 on this machine; parity is not tested");
-        return;
-    };
+    let Some(version) = python_here() else { return };
     let tree = tree();
-    let python = start_python(&tree);
+    let python = start_python(&tree, &["-p", "HTTP/1.1"]);
     let ours = Server::start(Runtime::Mio, tree.root());
     let cases = cases();
     assert!(cases.len() >= 100, "{} cases", cases.len());
+    compare(&cases, version, [&python, &ours], GENERAL, PARTICULAR);
+}
+
+/// With HTTP/1.0: with HTTP/1.1, Python says nowhere where the answer of a script ends.
+#[test]
+fn every_difference_of_scripts_is_known() {
+    let Some(version) = python_here() else { return };
+    if !((3, 11)..(3, 15)).contains(&version) {
+        eprintln!("this python3 is too old, or has no --cgi any more; parity of scripts is not tested");
+        return;
+    }
+    let tree = scripts::tree();
+    let python = start_python(&tree, &["--cgi"]);
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["-b", "127.0.0.1", "-p", "HTTP/1.0", "--cgi", "-d"])
+        .arg(tree.root())
+        .arg("0")
+        .env("OF_SERVER", "known");
+    let ours = Server::of(Process::start(&mut command));
+    compare(&scripts::cases(), version, [&python, &ours], OF_SCRIPTS, OF_SCRIPT);
+}
+
+/// Sends all cases to both servers. What differs and stands in no table, and what stands there and does not
+/// differ, fails the test.
+fn compare(
+    cases: &[Case],
+    version: (u32, u32),
+    [python, ours]: [&Server; 2],
+    every: &[General],
+    single: &[Particular],
+) {
     let applies = |until: Option<(u32, u32)>| until.is_none_or(|until| version < until);
     let mut used_general = BTreeSet::new();
     let mut used_particular = BTreeSet::new();
     let mut unknown = Vec::new();
-    for case in &cases {
-        let (theirs, ours) = (ask(&python, case), ask(&ours, case));
+    for case in cases {
+        let (theirs, ours) = (ask(python, case), ask(ours, case));
         for (what, theirs, ours) in differences(&theirs, &ours) {
-            let general = GENERAL
+            let general = every
                 .iter()
                 .position(|rule| applies(rule.until) && rule.what == what && (rule.explains)(&theirs, &ours));
-            let row = PARTICULAR.iter().position(|row| applies(row.until) && row.case == case.name && row.what == what);
+            let row = single.iter().position(|row| applies(row.until) && row.case == case.name && row.what == what);
             match (general, row) {
                 (_, Some(row)) => _ = used_particular.insert(row),
                 (Some(rule), None) => _ = used_general.insert(rule),
@@ -91,10 +131,10 @@ fn every_difference_is_known() {
         }
     }
     assert!(unknown.is_empty(), "{} differences stand in no table:\n{}", unknown.len(), unknown.join("\n"));
-    for (at, rule) in GENERAL.iter().enumerate() {
+    for (at, rule) in every.iter().enumerate() {
         assert!(used_general.contains(&at) || !applies(rule.until), "no case shows {} of {}", rule.reason, rule.what);
     }
-    for (at, row) in PARTICULAR.iter().enumerate() {
+    for (at, row) in single.iter().enumerate() {
         assert!(used_particular.contains(&at) || !applies(row.until), "{} of {} is no difference", row.what, row.case);
     }
 }
@@ -109,11 +149,12 @@ fn every_reason_is_explained() {
 
 #[test]
 fn cases_and_tables_are_in_order() {
-    let cases = cases();
-    let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-    assert_eq!(names.len(), cases.len(), "each case has a name of its own");
-    for row in PARTICULAR {
-        assert!(names.contains(row.case), "there is no case {}", row.case);
+    for (cases, rows) in [(cases(), PARTICULAR), (scripts::cases(), OF_SCRIPT)] {
+        let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names.len(), cases.len(), "each case has a name of its own");
+        for row in rows {
+            assert!(names.contains(row.case), "there is no case {}", row.case);
+        }
     }
     for reason in reasons() {
         let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

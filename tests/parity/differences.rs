@@ -26,7 +26,8 @@ pub struct Particular {
 
 /// The names of all reasons.
 pub fn reasons() -> Vec<&'static str> {
-    let all = GENERAL.iter().map(|rule| rule.reason).chain(PARTICULAR.iter().map(|row| row.reason));
+    let rules = GENERAL.iter().chain(OF_SCRIPTS).map(|rule| rule.reason);
+    let all = rules.chain(PARTICULAR.iter().chain(OF_SCRIPT).map(|row| row.reason));
     let mut all: Vec<&str> = all.collect();
     all.sort_unstable();
     all.dedup();
@@ -175,4 +176,89 @@ pub const PARTICULAR: &[Particular] = &[
     row("options", "501 -> 204", "options"),
     row("bare-lf", "200 -> 400", "bare-lf"),
     row("blank-line-before", "nothing -> 200", "blank-lines"),
+];
+
+/// What many cases of scripts show.
+pub const OF_SCRIPTS: &[General] = &[
+    General {
+        what: "reason",
+        reason: "cgi-status",
+        until: None,
+        explains: |python, ours| python == "Script output follows" && ours == "OK",
+    },
+    General {
+        what: "body",
+        reason: "color-scheme",
+        until: Some((3, 14)),
+        explains: |python, ours| with_style(python) == ours,
+    },
+    General {
+        what: "reason",
+        reason: "plain-reason-phrase",
+        until: None,
+        explains: |python, ours| python.contains('\'') && !ours.contains('\''),
+    },
+    General {
+        what: "allow",
+        reason: "allow",
+        until: None,
+        explains: |python, ours| python.is_empty() && ours.ends_with(", OPTIONS"),
+    },
+    General {
+        what: "body",
+        reason: "cgi-absent",
+        until: None,
+        explains: |python, ours| python.is_empty() && ours == "not set",
+    },
+];
+
+/// What single cases of scripts show.
+pub const OF_SCRIPT: &[Particular] = &[
+    row("/cgi-bin/hello%00", "404 -> 400", "encoded-nul"),
+    row("/cgi-bin/../a.txt", "accept-ranges", "ranges"),
+    row("/cgi-bin/../a.txt", "content-type", "charset"),
+    row("/cgi-bin/../a.txt", "etag", "etag"),
+    row("/cgi-bin/path", "body", "cgi-path-info"),
+    row("/cgi-bin/path?", "body", "cgi-path-info"),
+    row("/cgi-bin/path?a?b", "body", "cgi-path-info"),
+    row("/cgi-bin/path?a/b=/..", "body", "cgi-path-info"),
+    row("/cgi-bin/arguments", "body", "cgi-arguments"),
+    row("/cgi-bin/arguments?one+two", "body", "cgi-arguments"),
+    row("/cgi-bin/arguments?a%20b", "body", "cgi-arguments"),
+    row("cgi-post-arguments", "body", "cgi-arguments"),
+    row("/cgi-bin/path/%2525", "body", "cgi-path-info"),
+    row("/cgi-bin/where", "body", "cgi-directory"),
+    row("/cgi-bin/status", "200, 404 Not here -> 404", "cgi-status"),
+    row("/cgi-bin/elsewhere", "200 -> 302", "cgi-status"),
+    row("/cgi-bin/local", "accept-ranges", "cgi-status"),
+    row("/cgi-bin/local", "body", "cgi-status"),
+    row("/cgi-bin/local", "content-length", "cgi-status"),
+    row("/cgi-bin/local", "content-type", "cgi-status"),
+    row("/cgi-bin/local", "etag", "cgi-status"),
+    row("/cgi-bin/local", "last-modified", "cgi-status"),
+    row("/cgi-bin/local", "location", "cgi-status"),
+    row("/cgi-bin/length", "200 none -> 200", "cgi-framing"),
+    row("/cgi-bin/fields", "connection", "cgi-fields-of-the-connection"),
+    row("/cgi-bin/silent", "none -> 502", "cgi-failure"),
+    row("/cgi-bin/garbage", "200 -> 502", "cgi-failure"),
+    row("/cgi-bin/no-interpreter", "none -> 502", "cgi-failure"),
+    row("/cgi-bin/nph-whole", "200 -> 299", "cgi-nph"),
+    row("cgi-head", "200 none -> 200", "cgi-head"),
+    row_until("cgi-head-none", "content-length", "color-scheme", (3, 14)),
+    row("plain SERVER_SOFTWARE", "body", "server-field"),
+    row("with fields SERVER_SOFTWARE", "body", "server-field"),
+    row("plain SERVER_NAME", "body", "cgi-server-name"),
+    row("with fields SERVER_NAME", "body", "cgi-server-name"),
+    row("plain SERVER_PROTOCOL", "body", "cgi-protocol"),
+    row("with fields SERVER_PROTOCOL", "body", "cgi-protocol"),
+    row("plain PATH_TRANSLATED", "body", "cgi-path-info"),
+    row("with fields PATH_TRANSLATED", "body", "cgi-path-info"),
+    row("plain CONTENT_TYPE", "body", "cgi-absent"),
+    row("with fields HTTP_ACCEPT", "body", "cgi-request-fields"),
+    row("with fields HTTP_COOKIE", "body", "cgi-request-fields"),
+    row("plain HTTP_HOST", "body", "cgi-request-fields"),
+    row("with fields HTTP_HOST", "body", "cgi-request-fields"),
+    row("with fields HTTP_X_A", "body", "cgi-request-fields"),
+    row("plain OF_SERVER", "body", "cgi-environment"),
+    row("with fields OF_SERVER", "body", "cgi-environment"),
 ];

@@ -5,3 +5,4 @@
 pub mod answers;
 pub mod cases;
 pub mod differences;
+pub mod scripts;

@@ -3,6 +3,11 @@
 #![allow(unreachable_pub, reason = "a test program exports nothing: `pub` is for its other modules")]
 
 pub mod bodies;
+pub mod cgi_answers;
+pub mod cgi_bodies;
+pub mod cgi_forms;
+pub mod cgi_processes;
+pub mod cgi_requests;
 pub mod conditional;
 pub mod errors;
 pub mod files;

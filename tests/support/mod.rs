@@ -10,6 +10,7 @@ pub mod client;
 pub mod page;
 pub mod process;
 pub mod response;
+pub mod scripts;
 pub mod server;
 pub mod text;
 pub mod tree;

@@ -182,7 +182,8 @@ impl Connection {
         let Task::Cgi(cgi) = &mut self.task else { return };
         cgi.environment = index(told.len());
         let (script, info) = buf.path.split_at(cgi.at as usize);
-        let facts = Facts { script, info, length };
+        // A body of no bytes is none, but what the request says of it is passed on.
+        let facts = Facts { script, info, length: length.or(request.content_length()) };
         environment::write(&request, &facts, cx.site, cx.config, &mut told);
         buf.told = told;
         buf.script.clear();

@@ -6,7 +6,7 @@ use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
 use crate::exchange::{Cut, Exchange};
-use crate::files::Files;
+use crate::files::{Files, Forbidden};
 use crate::reply::Handling;
 use crate::request::Request;
 use crate::site::Route;
@@ -123,7 +123,13 @@ impl Connection {
     pub(crate) fn serve(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         self.task = Task::None;
         let (method, name) = (buf.head.method, buf.head.method_name);
-        let script = self.find_cgi(buf, cx).unwrap_or_default();
+        let script = match self.find_cgi(buf, cx) {
+            Ok(script) => script,
+            Err(Forbidden::Nul) if self.settle_body(cx) => {
+                return self.answering(buf, cx).refuse(Violation::NulInPath, Span::default());
+            }
+            Err(Forbidden::Nul) => return,
+        };
         self.exchange.is_script = script.is_some();
         let script = script.filter(|_| matches!(method, Method::Get | Method::Head | Method::Post));
         // The body of a request that was redirected here has had its reader.

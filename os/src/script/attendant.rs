@@ -171,7 +171,7 @@ pub(super) struct Leader {
     /// Its number, and that of the group.
     pub(super) pid: Pid,
     life: Mutex<Life>,
-    /// It was asked to end, so how it ends is no news.
+    /// It was sent a signal.
     asked: AtomicBool,
 }
 
@@ -319,7 +319,9 @@ impl Ward {
         self.remarks.end();
         let Some(status) = self.leader.status() else { return };
         let code = status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(0);
-        if code != 0 && !self.leader.asked.load(Ordering::Relaxed) {
+        // That it has ended by a signal is no news if it was sent one.
+        let was_us = code < 0 && self.leader.asked.load(Ordering::Relaxed);
+        if code != 0 && !was_us {
             self.remarks.say(format_args!("CGI script exit code {code}"));
         }
     }

@@ -1,0 +1,302 @@
+//! What scripts say, and what becomes of it on the wire.
+
+use crate::support::Runtime;
+use crate::support::page::{check_any_error, check_error};
+use crate::support::response::check_date;
+use crate::support::scripts::{Gateway, request};
+
+/// Fields that frame the message or belong to the connection are the server's; all others pass.
+pub fn the_fields_of_an_answer(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let fields = "Content-Type: a/b\nSet-Cookie: a=1\nset-cookie: b=2\nConnection: close\n\
+                  Transfer-Encoding: gzip\nDate: never\nServer: me\nX-A:  b \n\n";
+    let mut client = gateway.connect();
+    for head in [fields.to_owned(), fields.replace('\n', "\r\n")] {
+        let answer = client.ask(request("GET", "/cgi-bin/say", "", head + "hello\nworld\n\n"));
+        assert_eq!((answer.status(), answer.head.reason.as_str()), (200, "OK"));
+        assert_eq!(answer.body, b"hello\nworld\n\n");
+        let names = ["Server", "Date", "Content-Type", "Set-Cookie", "set-cookie", "X-A", "Transfer-Encoding"];
+        assert_eq!(answer.head.names(), names);
+        check_date(answer.text("Date").expect("it is there"));
+        assert!(answer.text("Server").is_some_and(|server| server.starts_with("sanserve/")));
+        assert_eq!(answer.head.all("Set-Cookie"), ["a=1", "b=2"]);
+        assert_eq!((answer.text("X-A"), answer.text("Transfer-Encoding")), (Some("b"), Some("chunked")));
+    }
+    drop(client);
+    gateway.settle();
+}
+
+/// `Status` sets the status, with the script's phrase where it has one.
+pub fn status(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    for (status, code, reason, body) in [
+        ("404", 404, "Not Found", "gone"),
+        ("404 Not here", 404, "Not here", "gone"),
+        ("200 Fine", 200, "Fine", "gone"),
+        ("500 \u{e9}", 500, "Internal Server Error", "gone"),
+        ("299", 299, "", "gone"),
+        ("204 Nothing", 204, "Nothing", ""),
+        ("304", 304, "Not Modified", ""),
+    ] {
+        let mut client = gateway.connect();
+        let output = format!("Status: {status}\nX: y\n\ngone");
+        let answer = client.ask(request("GET", "/cgi-bin/say", "", output));
+        assert_eq!((answer.status(), answer.body_text()), (code, body), "{status:?}");
+        if !reason.is_empty() {
+            assert_eq!(answer.head.reason, reason, "{status:?}");
+        }
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on behind {status:?}");
+    }
+    gateway.settle();
+}
+
+/// A length that a script announces frames its answer: what is beyond it is not heard, and what is
+/// missing cuts the connection.
+pub fn lengths(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    for (length, body) in [("5", "hello"), ("5", "hello and more"), ("0", ""), ("0", "more"), ("00", "")] {
+        let answer =
+            client.ask(request("GET", "/cgi-bin/say", "", format!("Content-Length: {length}\nX: y\n\n{body}")));
+        let length: u64 = length.parse().expect("a number");
+        assert_eq!((answer.status(), answer.head.length()), (200, Some(length)), "{body}");
+        assert_eq!(answer.body_text(), &body[..usize::try_from(length).expect("small")]);
+        assert!(answer.text("Transfer-Encoding").is_none());
+    }
+    for (length, body) in [("50", "hello"), ("1", ""), ("18446744073709551615", "much")] {
+        let mut client = gateway.connect();
+        client.send(request("GET", "/cgi-bin/say", "", format!("Content-Length: {length}\nX: y\n\n{body}")));
+        assert_eq!(client.head().text("Content-Length"), Some(length));
+        assert_eq!(client.rest_however().0, body.as_bytes(), "cut, never padded");
+        gateway.server.log_line("of the cut", |line| line.contains("the script ended before the length it announced"));
+    }
+    drop(client);
+    gateway.settle();
+}
+
+/// HEAD: no body, whatever the script says; its length is kept.
+pub fn head(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    for (output, length) in [
+        ("Content-Type: a/b\nContent-Length: 5\n\nhello", Some(5)),
+        ("Content-Type: a/b\nContent-Length: 5\n\n", Some(5)),
+        ("Content-Type: a/b\n\nhello", None),
+    ] {
+        let answer = client.ask(request("HEAD", "/cgi-bin/say", "", output));
+        assert_eq!((answer.status(), answer.head.length(), answer.body.len()), (200, length, 0), "{output}");
+        assert_eq!(answer.text("Content-Type"), Some("a/b"));
+        assert_eq!(client.get("/cgi-bin/hello").body, b"hello\n");
+    }
+    let answer = client.ask(request("HEAD", "/cgi-bin/zeros?3000000", "", ""));
+    assert_eq!((answer.status(), answer.body.len()), (200, 0));
+    let answer = client.ask(request("HEAD", "/cgi-bin/none", "", ""));
+    assert_eq!((answer.status(), answer.body.len()), (404, 0));
+    drop(client);
+    gateway.settle();
+}
+
+/// A `Location` with a path is answered as if the request had been for that, with GET.
+pub fn local_redirects(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let place = gateway.tree.root().canonicalize().expect("it is there");
+    let place = place.display();
+    let mut client = gateway.connect();
+    for (location, status, body) in [
+        ("/a.txt", 200, "alpha\n".to_owned()),
+        ("/a.txt?q#fragment", 200, "alpha\n".to_owned()),
+        ("/folder/../%61.txt", 200, "alpha\n".to_owned()),
+        ("/cgi-bin/hello", 200, "hello\n".to_owned()),
+        ("/cgi-bin/path/in%20fo?a=%20", 200, format!("/cgi-bin/path|/in fo|{place}/in fo|a=%20")),
+    ] {
+        for method in ["GET", "POST", "HEAD"] {
+            let output = format!("Location: {location}\n\n");
+            let answer = client.ask(request(method, "/cgi-bin/say", "Content-Type: a/b\r\n", output));
+            assert_eq!(answer.status(), status, "{method} {location}");
+            assert_eq!(answer.body_text(), if method == "HEAD" { "" } else { &body }, "{method} {location}");
+            assert!(answer.text("Location").is_none(), "the client is not told");
+        }
+    }
+    // No body, and nothing that told of one, comes to the second script.
+    let answer = client.ask(request("POST", "/cgi-bin/say", "X-A: b\r\n", "Location: /cgi-bin/env\n\n"));
+    let environment: Vec<&str> = answer.body_text().split('\0').collect();
+    assert!(environment.contains(&"REQUEST_METHOD=GET") && environment.contains(&"HTTP_X_A=b"), "{environment:?}");
+    assert!(environment.iter().all(|variable| !variable.starts_with("CONTENT_")), "{environment:?}");
+    // Conditions and ranges are those of the request.
+    let answer = client.ask(request("GET", "/cgi-bin/say", "Range: bytes=1-2\r\n", "Location: /a.txt\n\n"));
+    assert_eq!((answer.status(), answer.body_text()), (206, "lp"));
+    // Whatever else the target gives.
+    for (location, status) in [("/none", 404), ("/folder", 301), ("/cgi-bin/none", 404), ("/cgi-bin/", 403)] {
+        let answer = client.ask(request("GET", "/cgi-bin/say", "", format!("Location: {location}\n\n")));
+        assert_eq!(answer.status(), status, "{location}");
+    }
+    // To itself without end; the script has no body then and ends before its head.
+    let answer = gateway.say("Location: /cgi-bin/say\n\n");
+    check_error(&answer, 502, "CGI script ended before its head was complete ('/cgi-bin/say')");
+    let text = "#!/bin/sh\nprintf 'Location: /cgi-bin/loop\\n\\n'\n";
+    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("loop", text)]);
+    check_error(&gateway.get("/cgi-bin/loop"), 502, "CGI script redirects for ever ('/cgi-bin/loop')");
+    let answer = gateway.say("Location: /a b\n\n");
+    check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/say')");
+    drop(client);
+    gateway.settle();
+}
+
+/// A `Location` with a scheme, or beside a `Status`, goes to the client.
+pub fn client_redirects(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    for (head, status, location) in [
+        ("Location: http://example/x?y#z\n", 302, "http://example/x?y#z"),
+        ("Location: //example/\n", 302, "//example/"),
+        ("Location: a.txt\n", 302, "a.txt"),
+        ("Location: /a.txt\nStatus: 303 See Other\n", 303, "/a.txt"),
+        ("Status: 301\nLocation: /cgi-bin/hello\n", 301, "/cgi-bin/hello"),
+        ("Location: http://example/\nStatus: 307\n", 307, "http://example/"),
+        ("Status: 201\nLocation: /new\n", 201, "/new"),
+    ] {
+        let output = format!("{head}Content-Type: a/b\n\nmoved");
+        let answer = client.ask(request("POST", "/cgi-bin/say", "", output));
+        assert_eq!((answer.status(), answer.text("Location")), (status, Some(location)), "{head:?}");
+        assert_eq!(answer.body, b"moved");
+    }
+    drop(client);
+    gateway.settle();
+}
+
+/// What is no head is a 502, at once, and none of it gets out.
+pub fn garbage(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    for output in [
+        "Traceback (most recent call last)\n\nsecret",
+        "\nsecret",
+        "\r\nsecret",
+        "Content-Type text/plain\n\nsecret",
+        "X : y\n\nsecret",
+        "X: y\n folded\n\nsecret",
+        "X: \x01\n\nsecret",
+        "Status: 99\n\nsecret",
+        "Status: 100 Continue\n\nsecret",
+        "Status: abc\n\nsecret",
+        "Location:\n\nsecret",
+        "Content-Length: -1\n\nsecret",
+        "Content-Length: 1\nContent-Length: 1\n\nsecret",
+        "Content-Type: a\nContent-Type: b\n\nsecret",
+        "HTTP/1.1 200 OK\nContent-Type: a/b\n\nsecret",
+        "X: a\rY: b\n\nsecret",
+    ] {
+        let answer = gateway.say(output);
+        check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/say')");
+    }
+    let incomplete = "CGI script ended before its head was complete ('/cgi-bin/say')";
+    for output in ["", "Content-Type: a/b", "Content-Type: a/b\n", "Content-Type: a/b\r\n\r"] {
+        check_error(&gateway.say(output), 502, incomplete);
+    }
+    gateway.settle();
+}
+
+/// A head may have 64 KiB.
+pub fn long_heads(rt: Runtime) {
+    const MOST: usize = 65_536;
+    let gateway = Gateway::start(rt);
+    let head = |length: usize| format!("X: {}\n\n", "y".repeat(length - "X: \n\n".len()));
+    let mut client = gateway.connect();
+    client.send(request("GET", "/cgi-bin/say", "Connection: close\r\n", head(MOST) + "body"));
+    let answer = client.rest();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.len() > MOST, "{} bytes", answer.len());
+    for output in [head(MOST + 1), "x".repeat(3 * MOST), "X: y\n".repeat(MOST)] {
+        let answer = gateway.say(output);
+        check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/say')");
+    }
+    gateway.settle();
+}
+
+/// A script whose name begins with `nph-` writes all of the answer itself.
+pub fn whole_answers(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let output = "HTTP/1.1 418 Teapot\r\nX: y\r\n\r\nshort and stout";
+    let mut client = gateway.connect();
+    client.send(request("GET", "/cgi-bin/nph-say", "", output));
+    assert_eq!(client.rest(), output.as_bytes(), "as it is, and the connection ends");
+    gateway.server.log_line("of the answer", |line| line.contains("\"GET /cgi-bin/nph-say HTTP/1.1\" 418 "));
+    let large = format!("HTTP/1.0 200 OK\r\n\r\n{}", "z".repeat(3_000_000));
+    let mut client = gateway.connect();
+    let mut other = client.twin();
+    let sent = request("POST", "/cgi-bin/nph-say", "", &large);
+    let writer = std::thread::spawn(move || other.send(sent));
+    assert!(client.rest() == large.as_bytes());
+    writer.join().expect("all is sent");
+    for output in ["Content-Type: a/b\n\nsecret", "HTTP/2 200\r\n\r\nsecret", "\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        let answer = gateway.server.ask(request("GET", "/cgi-bin/nph-say", "", output));
+        check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/nph-say')");
+    }
+    let answer = gateway.server.ask(request("GET", "/cgi-bin/nph-say", "", "HTTP/1.1"));
+    check_any_error(&answer, 502);
+    gateway.settle();
+}
+
+/// Scripts and files on one connection, one behind the other and all at once.
+pub fn on_one_connection(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let say = |text: &str| request("POST", "/cgi-bin/say", "", format!("Content-Type: a/b\n\n{text}"));
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+    let chunked = |text: &str| {
+        let body = crate::support::scripts::chunked(format!("Content-Length: {}\n\n{text}", text.len()).as_bytes(), 7);
+        [b"POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", &body[..]].concat()
+    };
+    let exchanges: [(Vec<u8>, u16, &str); 10] = [
+        (say("one"), 200, "one"),
+        (get("/a.txt"), 200, "alpha\n"),
+        (get("/cgi-bin/hello"), 200, "hello\n"),
+        (chunked("two"), 200, "two"),
+        (request("HEAD", "/cgi-bin/hello", "", ""), 200, ""),
+        (get("/cgi-bin/hello"), 200, "hello\n"),
+        (get("/cgi-bin/refuse"), 403, "no"),
+        (get("/folder/inner.txt"), 200, "inner\n"),
+        (request("POST", "/cgi-bin/say", "", "Location: /b.html\n\n"), 200, "<p>beta</p>\n"),
+        (say("three"), 200, "three"),
+    ];
+    let mut client = gateway.connect();
+    for (request, status, body) in &exchanges {
+        let answer = client.ask(request);
+        assert_eq!((answer.status(), answer.body_text()), (*status, *body));
+    }
+    let all: Vec<u8> = exchanges.iter().flat_map(|(request, ..)| request.clone()).collect();
+    client.send(all.repeat(2));
+    for (request, status, body) in exchanges.iter().chain(&exchanges) {
+        let answer = client.response_to(request);
+        assert_eq!((answer.status(), answer.body_text()), (*status, *body));
+    }
+    client.half_close();
+    client.ends();
+    gateway.settle();
+}
+
+/// To a client of HTTP/1.0, and from a server of HTTP/1.0, a body without length ends with the connection.
+pub fn http_1_0(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    for fields in ["", "Connection: keep-alive\r\n"] {
+        let mut client = gateway.connect();
+        client.send(format!("GET /cgi-bin/hello HTTP/1.0\r\n{fields}\r\n"));
+        let answer = client.response();
+        assert_eq!((answer.status(), answer.body_text()), (200, "hello\n"));
+        assert!(answer.text("Transfer-Encoding").is_none() && answer.head.length().is_none());
+        client.ends();
+    }
+    let mut client = gateway.connect();
+    let output = "Content-Type: a/b\nContent-Length: 2\n\nhi";
+    let length = format!("Content-Length: {}", output.len());
+    client.send(format!("GET /cgi-bin/say HTTP/1.0\r\nConnection: keep-alive\r\n{length}\r\n\r\n{output}"));
+    let answer = client.response();
+    assert_eq!((answer.body_text(), answer.text("Connection")), ("hi", Some("keep-alive")));
+    client.send("GET /cgi-bin/hello HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().body, b"hello\n");
+    client.ends();
+    gateway.settle();
+    let gateway = Gateway::with(rt, &["-p", "HTTP/1.0"]);
+    let mut client = gateway.connect();
+    client.send("GET /cgi-bin/hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = String::from_utf8(client.rest()).expect("text");
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nhello\n"), "{answer}");
+    gateway.settle();
+}

@@ -1,0 +1,400 @@
+//! The life of scripts: how they end, by themselves or not, and that nothing of them stays.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::page::check_error;
+use crate::support::scripts::{Gateway, end, request};
+use crate::support::{Client, Runtime, eventually};
+
+/// The upper bound is for loaded machines.
+const PROMPT: Duration = Duration::from_secs(10);
+
+const QUIET: [&str; 0] = [];
+
+/// The head of a request for a script, with no body.
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+/// A script that ends before its head is complete is a 502.
+pub fn a_crash_before_the_head(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let message = |script: &str| format!("CGI script ended before its head was complete ('/cgi-bin/{script}')");
+    let mut client = gateway.connect();
+    for code in ["0", "1", "127"] {
+        check_error(&client.get(format!("/cgi-bin/exit-silent?{code}")), 502, &message("exit-silent"));
+    }
+    for signal in ["KILL", "SEGV", "TERM"] {
+        check_error(&client.get(format!("/cgi-bin/signal-silent?{signal}")), 502, &message("signal-silent"));
+    }
+    assert_eq!(client.get("/cgi-bin/hello").body, b"hello\n", "the connection goes on");
+    drop(client);
+    gateway.settle();
+}
+
+/// Why it has, stands in the log.
+pub fn a_crash_before_the_head_is_logged(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/cgi-bin/exit-silent?7").status(), 502);
+    }
+    gateway.settle();
+    eventually("each crash is in the log", || gateway.remarks("exit-silent").len() == 10);
+    assert_eq!(gateway.remarks("exit-silent"), ["CGI script exit code 7"; 10]);
+}
+
+/// A script that ends in bad order behind a whole answer: only the log knows.
+pub fn exit_codes(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    for (script, code) in [("exit?3", "3"), ("exit?255", "255"), ("signal?KILL", "-9"), ("signal?SEGV", "-11")] {
+        let answer = gateway.get(format!("/cgi-bin/{script}"));
+        assert_eq!((answer.status(), answer.body_text()), (200, "done"), "{script}");
+        let name = script.split('?').next().expect("one part at least");
+        gateway.remark(name, &format!("CGI script exit code {code}"));
+    }
+    assert_eq!(gateway.get("/cgi-bin/exit?0").body_text(), "done");
+    gateway.settle();
+    assert_eq!(gateway.remarks("exit").len() + gateway.remarks("signal").len(), 4);
+    assert_eq!(gateway.remarks("hello"), QUIET);
+}
+
+/// A script whose time is over: 504 before its head, and cut behind it.
+pub fn timeouts(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-timeout", "0.5"]);
+    for script in ["never", "endless-head", "family"] {
+        let start = Instant::now();
+        let mut client = gateway.connect();
+        let answer = client.get(format!("/cgi-bin/{script}"));
+        check_error(&answer, 504, &format!("CGI script took too long ('/cgi-bin/{script}')"));
+        let took = start.elapsed();
+        assert!((Duration::from_millis(450)..PROMPT).contains(&took), "it took {took:?}");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on");
+    }
+    for script in ["begun", "flood", "family?flood"] {
+        let mut client = Client::connect_narrow(gateway.server.address());
+        client.send(get(&format!("/cgi-bin/{script}")));
+        assert_eq!(client.head().status, 200, "{script}");
+        gateway.server.log_line("of the cut", |line| line.contains(script) && line.contains("200"));
+        let (rest, _) = client.rest_however();
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{script}: cut, not ended");
+    }
+    gateway.settle();
+    // A body of the request for a script that does not read it.
+    let mut client = gateway.connect();
+    client.send("POST /cgi-bin/never HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc");
+    check_error(&client.response(), 504, "CGI script took too long ('/cgi-bin/never')");
+    drop(client);
+    gateway.settle();
+}
+
+/// One that ignores SIGTERM is killed.
+pub fn a_stubborn_script(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-timeout", "0.4"]);
+    let start = Instant::now();
+    let mut client = gateway.connect();
+    client.send(get("/cgi-bin/stubborn"));
+    assert_eq!(client.head().status, 200);
+    client.rest_however();
+    gateway.settle();
+    assert!(start.elapsed() > Duration::from_secs(2), "it had a grace");
+}
+
+/// One that closes its output has answered; its life ends with its time.
+pub fn output_closed(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-timeout", "2"]);
+    let start = Instant::now();
+    let answer = gateway.connect().get("/cgi-bin/aside");
+    assert_eq!((answer.status(), answer.body_text()), (200, "done"));
+    assert!(!gateway.processes().is_empty() || start.elapsed() > Duration::from_secs(2), "it lives on");
+    gateway.settle();
+    assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// What a script leaves in its group holds up nobody, though it holds the pipe, and does not outlive it.
+pub fn left_behind(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    for _ in 0..5 {
+        let start = Instant::now();
+        let answer = client.get("/cgi-bin/leaver");
+        assert_eq!((answer.status(), answer.body_text()), (200, "done"));
+        assert!(start.elapsed() < PROMPT);
+    }
+    drop(client);
+    gateway.settle();
+    // With a session of its own it was meant to stay.
+    let answer = gateway.get("/cgi-bin/daemon");
+    assert_eq!((answer.status(), answer.body_text()), (200, "done"));
+    eventually("it alone lives on", || matches!(&gateway.processes()[..], [one] if one.name == "sleep"));
+    gateway.processes().iter().for_each(end);
+    gateway.settle();
+}
+
+/// Much on stderr neither blocks a script nor fills the log.
+pub fn a_noisy_script(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let answer = gateway.get("/cgi-bin/noisy");
+    assert_eq!((answer.status(), answer.body_text()), (200, "done"));
+    gateway.remark("noisy", "CGI script exit code 3");
+    let remarks = gateway.remarks("noisy");
+    let (last, before) = remarks.split_last().expect("there is one");
+    let (lost, lines) = before.split_last().expect("there are some");
+    assert_eq!(last, "CGI script exit code 3");
+    assert_eq!(lost, &format!("{} bytes of its stderr were not logged", 1_000_000 - (64 << 10)));
+    assert_eq!(lines.len(), (64_usize << 10).div_ceil(10));
+    assert!(lines[..lines.len() - 1].iter().all(|line| line == "123456789"));
+    gateway.settle();
+    let script = "#!/bin/sh\nprintf '\\033[31mred\\n\\n127.0.0.1 - - forged\\n' >&2\nprintf 'X: y\\n\\n'\n";
+    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("rude", script)]);
+    assert_eq!(gateway.get("/cgi-bin/rude").status(), 200);
+    gateway.remark("rude", "127.0.0.1 - - forged");
+    assert_eq!(gateway.remarks("rude"), ["\\x1b[31mred", "127.0.0.1 - - forged"]);
+    gateway.settle();
+}
+
+/// 200 scripts that all run at once, and all answer.
+pub fn two_hundred_at_once(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut clients: Vec<Client> = (0..200).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
+    }
+    gateway.wait_for(200);
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.send(format!("{at:03}"));
+    }
+    for (at, client) in clients.iter_mut().enumerate() {
+        let answer = client.response();
+        assert_eq!((answer.status(), answer.body_text()), (200, format!("abc{at:03}").as_str()));
+    }
+    drop(clients);
+    gateway.settle();
+}
+
+/// While scripts run, and while many answer, files are served at once.
+pub fn others_are_served(rt: Runtime) {
+    let gateway = Gateway::with(rt, rt.alone());
+    let mut clients: Vec<Client> = (0..50).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send(get("/cgi-bin/never"));
+    }
+    gateway.wait_for(50);
+    let mut client = gateway.connect();
+    for _ in 0..20 {
+        let start = Instant::now();
+        assert_eq!(client.get("/a.txt").body, b"alpha\n");
+        assert_eq!(gateway.get("/cgi-bin/hello").body, b"hello\n");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+    let before = gateway.server.process().processor_ticks();
+    thread::sleep(Duration::from_millis(400));
+    let used = gateway.server.process().processor_ticks() - before;
+    assert!(used < 15, "waiting for scripts costs nothing: {used} hundredths of a second in 40");
+    clients.into_iter().for_each(Client::reset);
+    drop(client);
+    gateway.settle();
+}
+
+/// `--cgi-max`: one more is a 503, until there is room.
+pub fn no_more_than(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-max", "2"]);
+    let mut held: Vec<Client> = (0..2).map(|_| gateway.connect()).collect();
+    for client in &mut held {
+        client.send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
+        assert_eq!(client.head().status, 200);
+    }
+    let mut client = gateway.connect();
+    for _ in 0..3 {
+        let answer = client.get("/cgi-bin/hello");
+        check_error(&answer, 503, "Too many CGI scripts");
+        assert_eq!(answer.text("Retry-After"), Some("1"));
+        assert_eq!(client.get("/a.txt").body, b"alpha\n");
+    }
+    check_error(&client.ask(request("POST", "/cgi-bin/hello", "", "abc")), 503, "Too many CGI scripts");
+    held.pop().expect("there are two").reset();
+    eventually("there is room", || client.get("/cgi-bin/hello").status() == 200);
+    held[0].send("def");
+    let rest = |client: &mut Client| {
+        client.half_close();
+        client.rest()
+    };
+    assert!(rest(&mut held[0]).ends_with(b"0\r\n\r\n"), "the other one is answered");
+    drop((held, client));
+    gateway.settle();
+}
+
+/// The client resets the connection at every stage: the script and its children are killed.
+pub fn the_client_is_gone(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    for (what, sent, reads, processes) in [
+        ("before the head", get("/cgi-bin/family"), 0, 3),
+        ("in the head", get("/cgi-bin/endless-head"), 0, 1),
+        ("behind the head", get("/cgi-bin/family?head"), 1, 3),
+        ("in the download", get("/cgi-bin/family?flood"), 1 << 20, 4),
+        ("before the body", format!("{}Content-Length: 9\r\n\r\n", &get("/cgi-bin/family").trim_end()), 0, 3),
+        ("in the upload", format!("{}Content-Length: 9\r\n\r\nabc", &get("/cgi-bin/family").trim_end()), 0, 3),
+    ] {
+        let sent = sent.replace("xContent", "x\r\nContent");
+        for _ in 0..2 {
+            let mut client = gateway.connect();
+            client.send(&sent);
+            client.skip(reads);
+            gateway.wait_for(processes);
+            client.reset();
+            gateway.wait_for_none();
+        }
+        assert_eq!(gateway.get("/cgi-bin/hello").body, b"hello\n", "{what}");
+    }
+    gateway.settle();
+    // In the middle of a large upload to a script that reads, and to one that does not.
+    for script in ["count", "never"] {
+        let mut client = gateway.connect();
+        client.send(format!("POST /cgi-bin/{script} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"));
+        client.send([b'x'; 50_000]);
+        gateway.wait_for(1);
+        client.reset();
+        gateway.wait_for_none();
+    }
+    gateway.settle();
+}
+
+/// A client that closes in good order may only have half-closed: its script has 2 s.
+pub fn the_client_is_silent(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut gone: Vec<Client> = (0..4).map(|_| gateway.connect()).collect();
+    gone[0].send(get("/cgi-bin/family"));
+    gone[1].send(get("/cgi-bin/family?head"));
+    gone[2].send(get("/cgi-bin/stubborn"));
+    gone[3].send(request("POST", "/cgi-bin/never", "", "abc"));
+    gateway.wait_for(8);
+    let start = Instant::now();
+    drop(gone);
+    gateway.settle();
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+}
+
+/// A client that has half-closed, and reads, gets its answer.
+pub fn half_closed(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let clients = [("/cgi-bin/slow", "slow"), ("/cgi-bin/drip", "12345"), ("/cgi-bin/hello", "hello\n")];
+    let clients = clients.map(|(target, body)| {
+        let mut client = gateway.connect();
+        client.send(get(target));
+        client.half_close();
+        (client, body)
+    });
+    for (mut client, body) in clients {
+        assert_eq!(client.response().body_text(), body);
+        client.ends();
+    }
+    gateway.settle();
+}
+
+/// A server that goes down lets scripts answer.
+pub fn shutdown(rt: Runtime) {
+    let mut gateway = Gateway::start(rt);
+    let mut clients: Vec<Client> = (0..3).map(|_| gateway.connect()).collect();
+    clients[0].send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
+    clients[1].send("POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nX: y\n");
+    let head = "POST /cgi-bin/count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n";
+    clients[2].send(format!("{head}Expect: 100-continue\r\n\r\n"));
+    assert_eq!(clients[2].head().status, 100, "it has no script yet, but is in hand");
+    clients[2].send("3\r\nabc\r\n");
+    gateway.wait_for(2);
+    let address = gateway.server.address();
+    gateway.server.process().signal(Signal::TERM);
+    eventually("nobody is let in any more", || std::net::TcpStream::connect(address).is_err());
+    clients[0].send("def");
+    assert_eq!(clients[0].response().body_text(), "abcdef");
+    clients[1].send("\nbody");
+    let answer = clients[1].response();
+    assert_eq!((answer.body_text(), answer.head.closes()), ("body", true));
+    clients[2].send("3\r\ndef\r\n0\r\n\r\n");
+    assert_eq!(clients[2].response().body_text(), "6 6\n");
+    clients.iter_mut().for_each(Client::ends);
+    assert_eq!(gateway.server.process_mut().ended_within(PROMPT).code(), Some(0));
+    gateway.wait_for_none();
+    gateway.no_temporary_files();
+}
+
+/// A script that has answered and lives on does not outlive the server.
+pub fn what_lives_on_ends_with_the_server(rt: Runtime) {
+    let mut gateway = Gateway::start(rt);
+    assert_eq!(gateway.get("/cgi-bin/aside").body_text(), "done");
+    gateway.wait_for(1);
+    gateway.server.process().signal(Signal::TERM);
+    assert_eq!(gateway.server.process_mut().ended_within(PROMPT).code(), Some(0));
+    gateway.wait_for_none();
+}
+
+/// Those that take longer than the grace are killed, whatever they do.
+pub fn shutdown_is_bounded(rt: Runtime) {
+    let mut gateway = Gateway::with(rt, &["--grace", "0.3"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| gateway.connect()).collect();
+    for (client, script) in clients.iter_mut().zip(["family", "stubborn", "begun", "aside"]) {
+        client.send(get(&format!("/cgi-bin/{script}")));
+    }
+    gateway.wait_for(6);
+    for client in &mut clients[1..] {
+        assert_eq!(client.head().status, 200);
+    }
+    let start = Instant::now();
+    gateway.server.process().signal(Signal::TERM);
+    assert_eq!(gateway.server.process_mut().ended_within(PROMPT).code(), Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(250), "the grace is used: {:?}", start.elapsed());
+    gateway.wait_for_none();
+    gateway.no_temporary_files();
+    for client in &mut clients[..3] {
+        let (rest, _) = client.rest_however();
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "cut, not ended");
+    }
+}
+
+/// A second signal ends all of it at once.
+pub fn a_second_signal(rt: Runtime) {
+    let mut gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    client.send(get("/cgi-bin/begun"));
+    assert_eq!(client.head().status, 200);
+    gateway.server.process().signal(Signal::TERM);
+    let address = gateway.server.address();
+    eventually("nobody is let in any more", || std::net::TcpStream::connect(address).is_err());
+    gateway.server.process().signal(Signal::TERM);
+    gateway.server.process_mut().ended_within(PROMPT);
+    let (rest, _) = client.rest_however();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "cut, not ended");
+    for left in gateway.processes() {
+        end(&left);
+    }
+    gateway.wait_for_none();
+}
+
+/// Whatever number of descriptors is left, a script answers or it is a 503, and the server goes on.
+pub fn out_of_descriptors(rt: Runtime) {
+    let gateway = Gateway::with(rt, rt.alone());
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/cgi-bin/hello").status(), 200);
+    gateway.wait_for_none();
+    let open = gateway.server.process().descriptors() as u64;
+    let mut statuses = Vec::new();
+    for left in (0..16).rev() {
+        gateway.server.process().bound_descriptors(open + left);
+        for request in
+            [&b"GET /cgi-bin/hello HTTP/1.1\r\nHost: x\r\n\r\n"[..], &request("POST", "/cgi-bin/say", "", "X: y\n\n")]
+        {
+            let answer = client.ask(request);
+            if answer.status() != 200 {
+                check_error(&answer, 503, "Too many CGI scripts");
+                assert_eq!(answer.text("Retry-After"), Some("1"));
+                assert!(!answer.head.closes());
+            }
+            statuses.push(answer.status());
+            gateway.wait_for_none();
+        }
+    }
+    assert_eq!((statuses[0], statuses[statuses.len() - 1]), (200, 503), "{statuses:?}");
+    eventually("all descriptors are closed", || gateway.server.process().descriptors() as u64 <= open);
+}

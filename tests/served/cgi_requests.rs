@@ -1,0 +1,311 @@
+//! What scripts are told, and which requests are for scripts.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::page::{check_any_error, check_error};
+use crate::support::scripts::{Gateway, request};
+use crate::support::{Response, Runtime, Server};
+
+/// The whole environment of a script, in order of its names but without those that a server has from its own.
+#[track_caller]
+fn environment(answer: &Response) -> Vec<String> {
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    let mut all: Vec<String> = answer.body_text().split_terminator('\0').map(str::to_owned).collect();
+    all.sort_unstable();
+    let passed = ["PATH", "LANG", "TZ"];
+    for name in passed {
+        let value = all.iter().position(|variable| variable.split('=').next() == Some(name)).map(|at| all.remove(at));
+        if name != "PATH" || std::env::var_os(name).is_some() {
+            let ours = std::env::var(name).ok().map(|value| format!("{name}={value}"));
+            assert_eq!(value, ours, "it is the server's own");
+        }
+    }
+    let mark = all.iter().position(|variable| variable.starts_with("SCRIPT_OF=")).expect("it was asked for");
+    all.remove(mark);
+    all
+}
+
+/// Just what there is to tell, and nothing of the server's own environment.
+pub fn the_environment(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let port = gateway.server.address().port();
+    let port = format!("SERVER_PORT={port}");
+    let software = concat!("SERVER_SOFTWARE=sanserve/", env!("CARGO_PKG_VERSION"));
+    let answer = gateway.get("/cgi-bin/env");
+    let expected = [
+        "GATEWAY_INTERFACE=CGI/1.1",
+        "HTTP_HOST=x",
+        "QUERY_STRING=",
+        "REMOTE_ADDR=127.0.0.1",
+        "REMOTE_HOST=",
+        "REQUEST_METHOD=GET",
+        "SCRIPT_NAME=/cgi-bin/env",
+        "SERVER_NAME=x",
+        &port,
+        "SERVER_PROTOCOL=HTTP/1.1",
+        software,
+    ];
+    assert_eq!(environment(&answer), expected);
+    let fields = "Content-Type: a/b; c=d\r\nAccept: text/html\r\nX-One: 1\r\nX_One: spoofed\r\nX.One: odd\r\n\
+                  Proxy: http://evil/\r\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\naccept: a/b\r\n\
+                  Cookie: c=1\r\nCookie: d=2\r\nConnection: X-Hop\r\nX-Hop: h\r\nTE: trailers\r\nUser-Agent: me\r\n\
+                  X-Under_score: spoofed\r\nContent-Encoding: gzip\r\nProxy-Authorization: Basic eDp5\r\n\
+                  Content-Length: 3\r\n";
+    let head = format!("POST /cgi-bin/env/more/?x=%20&y=+ HTTP/1.1\r\nHost: [::1]:81\r\n{fields}\r\nabc");
+    let answer = gateway.server.ask(head);
+    let translated = format!("PATH_TRANSLATED={}/more/", gateway.tree.root().canonicalize().expect("it is").display());
+    let expected = [
+        "AUTH_TYPE=Basic",
+        "CONTENT_LENGTH=3",
+        "CONTENT_TYPE=a/b; c=d",
+        "GATEWAY_INTERFACE=CGI/1.1",
+        "HTTP_ACCEPT=text/html, a/b",
+        "HTTP_COOKIE=c=1; d=2",
+        "HTTP_HOST=[::1]:81",
+        "HTTP_USER_AGENT=me",
+        "HTTP_X_ONE=1",
+        "PATH_INFO=/more/",
+        &translated,
+        "QUERY_STRING=x=%20&y=+",
+        "REMOTE_ADDR=127.0.0.1",
+        "REMOTE_HOST=",
+        "REMOTE_USER=Aladdin",
+        "REQUEST_METHOD=POST",
+        "SCRIPT_NAME=/cgi-bin/env",
+        "SERVER_NAME=[::1]",
+        &port,
+        "SERVER_PROTOCOL=HTTP/1.1",
+        software,
+    ];
+    assert_eq!(environment(&answer), expected);
+    let mut client = gateway.connect();
+    client.send("GET /cgi-bin/env HTTP/1.0\r\nAuthorization: Bearer secret\r\n\r\n");
+    let told = environment(&client.response());
+    assert!(told.contains(&"SERVER_NAME=127.0.0.1".to_owned()), "its address where nobody names it: {told:?}");
+    assert!(told.contains(&"SERVER_PROTOCOL=HTTP/1.0".to_owned()), "{told:?}");
+    assert!(told.contains(&"AUTH_TYPE=Bearer".to_owned()), "{told:?}");
+    assert!(told.iter().all(|variable| !variable.contains("secret") && !variable.starts_with("HTTP_")), "{told:?}");
+    drop(client);
+    gateway.settle();
+}
+
+/// `--cgi-env` adds to it, but never in place of what belongs to the request.
+pub fn variables_for_scripts(rt: Runtime) {
+    let flags = ["--cgi-env", "A=b=c", "--cgi-env=EMPTY=", "--cgi-env=FOR_SCRIPTS", "--cgi-env=NOT_SET_ANYWHERE"];
+    let more = ["--cgi-env=SERVER_NAME=other", "--cgi-env", "HTTP_HOST=other"];
+    let gateway = Gateway::with(rt, &[&flags[..], &more].concat());
+    let told = environment(&gateway.get("/cgi-bin/env"));
+    for variable in ["A=b=c", "EMPTY=", "FOR_SCRIPTS=known", "SERVER_NAME=x", "HTTP_HOST=x"] {
+        assert!(told.iter().any(|other| other == variable), "{variable} in {told:?}");
+    }
+    let is_absent = |name: &str| told.iter().all(|variable| !variable.starts_with(name));
+    assert!(is_absent("NOT_SET_ANYWHERE") && is_absent("NOT_FOR_SCRIPTS") && is_absent("TMPDIR"), "{told:?}");
+    gateway.settle();
+}
+
+/// A script runs in its own directory, with the words of a query that holds no `=`.
+pub fn directory_and_arguments(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let place = gateway.place();
+    let place = place.display();
+    for (query, arguments) in [
+        ("", ""),
+        ("?", ""),
+        ("?one", "[one]\n"),
+        ("?one+t%77o++%3d+a%20b", "[one]\n[two]\n[]\n[=]\n[a b]\n"),
+        ("?a=b", ""),
+        ("?a+b=c", ""),
+        ("?-s", "[-s]\n"),
+        ("?a%00b", ""),
+        ("?%24(id)+%60id%60+;id", "[$(id)]\n[`id`]\n[;id]\n"),
+    ] {
+        let answer = gateway.get(format!("/cgi-bin/about{query}"));
+        assert_eq!(answer.body_text(), format!("{place}\n{place}/about\n{arguments}"), "{query}");
+    }
+    // RFC 3875 section 4.4: those of GET and HEAD alone.
+    let answer = gateway.post("/cgi-bin/about?one", "");
+    assert_eq!(answer.body_text(), format!("{place}\n{place}/about\n"));
+    let answer = gateway.get("/cgi-bin/sub/hello");
+    assert_eq!(answer.body_text(), format!("hello below in {place}/sub\n"));
+    gateway.settle();
+}
+
+/// What follows the script is its path, decoded once; the query is passed as it is.
+pub fn paths(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let root = gateway.tree.root().canonicalize().expect("it is there");
+    let root = root.display();
+    for (target, info, query) in [
+        ("/cgi-bin/path", "", ""),
+        ("/cgi-bin/path/", "/", ""),
+        ("/cgi-bin/path/a/b", "/a/b", ""),
+        ("/cgi-bin/path/a//b/../c/", "/a/c/", ""),
+        ("/cgi-bin/path/a%2fb%20c%2520", "/a/b c%20", ""),
+        ("/cgi-bin/path/a?x=/../%20%", "/a", "x=/../%20%"),
+        ("/cgi-bin/path?a?b", "", "a?b"),
+        ("//cgi-bin/./x/../path/y", "/y", ""),
+        ("/%63gi-bin/path/%e2%82%ac", "/\u{20ac}", ""),
+        ("http://x/cgi-bin/path/y?z", "/y", "z"),
+    ] {
+        let answer = gateway.get(target);
+        let translated = if info.is_empty() { String::new() } else { format!("{root}{info}") };
+        assert_eq!(answer.body_text(), format!("/cgi-bin/path|{info}|{translated}|{query}"), "{target}");
+    }
+    assert_eq!(gateway.get("/cgi-bin/two%20words").body_text(), "/cgi-bin/two words\n");
+    gateway.settle();
+}
+
+/// However a script is spelled, what is in it is never shown.
+pub fn no_source(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let (mut run, mut asked) = (0, 0);
+    for script in ["hello", "text", "sub/hello"] {
+        for directory in [
+            "/cgi-bin/",
+            "//cgi-bin/",
+            "///cgi-bin//",
+            "/./cgi-bin/",
+            "/cgi-bin/./",
+            "/cgi-bin/sub/../",
+            "/folder/../cgi-bin/",
+            "/../cgi-bin/",
+            "/%63gi-bin/",
+            "/cgi%2dbin/",
+            "/cgi%2Dbin/",
+            "/cgi-bin%2f",
+            "/cgi-bin%2F",
+            "/%2fcgi-bin/",
+            "/%2Fcgi-bin%2F%2f",
+            "/%2e/cgi-bin/",
+            "/%2E%2e/cgi-bin/",
+            "/x%2f..%2fcgi-bin/",
+            "/CGI-BIN/",
+            "/cgi-bin%00/",
+            "/cgi-bin%20/",
+            "/cgi-bin;/",
+            "/%2563gi-bin/",
+            "http://x/cgi-bin/",
+            "http://x//cgi-bin/",
+        ] {
+            for end in
+                ["", "/", "/.", "/..", "/x", "%2f", "%2F.", "?", "?a=b", "#x", "%00", "/%00", "%20", ".", "~", "\\"]
+            {
+                let target = format!("{directory}{script}{end}");
+                for fields in ["", "Range: bytes=0-\r\n"] {
+                    let mut client = gateway.connect();
+                    client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}Connection: close\r\n\r\n"));
+                    let answer = client.response();
+                    let is_source = |part: &[u8]| part.windows(2).any(|pair| pair == b"#!");
+                    assert!(!is_source(&answer.body), "{target} with {fields:?}: {answer:?}");
+                    assert!([200, 301, 400, 403, 404].contains(&answer.status()), "{target}: {answer:?}");
+                    run += usize::from(answer.status() == 200);
+                    asked += 1;
+                    if fields.is_empty() && answer.status() != 200 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(run > 200 && asked > 900, "{run} of {asked} are run");
+    gateway.settle();
+}
+
+/// What cannot be run, and why.
+pub fn refusals(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let answer = gateway.get("/cgi-bin");
+    assert_eq!((answer.status(), answer.text("Location")), (301, Some("/cgi-bin/")));
+    for (target, status, message) in [
+        ("/cgi-bin/", 403, "CGI script is not a plain file ('/cgi-bin/')"),
+        ("/cgi-bin/sub", 403, "CGI script is not a plain file ('/cgi-bin/sub')"),
+        ("/cgi-bin/sub/", 403, "CGI script is not a plain file ('/cgi-bin/sub/')"),
+        ("/cgi-bin/sub/deep/", 403, "CGI script is not a plain file ('/cgi-bin/sub/deep/')"),
+        ("/cgi-bin/text", 403, "CGI script is not executable ('/cgi-bin/text')"),
+        ("/cgi-bin/text/x", 403, "CGI script is not executable ('/cgi-bin/text')"),
+        ("/cgi-bin/none", 404, "No such CGI script ('/cgi-bin/none')"),
+        ("/cgi-bin/none/x?y", 404, "No such CGI script ('/cgi-bin/none')"),
+        ("/cgi-bin/%3Cb%3E", 404, "No such CGI script ('/cgi-bin/<b>')"),
+        ("/cgi-bin/sub/none", 404, "No such CGI script ('/cgi-bin/sub/none')"),
+        ("/htbin/x", 404, "No such CGI script ('/htbin/x')"),
+        ("/cgi-bin/no-interpreter", 502, "CGI script cannot be started ('/cgi-bin/no-interpreter')"),
+    ] {
+        for method in ["GET", "HEAD", "POST"] {
+            let answer = gateway.server.ask(request(method, target, "", ""));
+            if method == "HEAD" {
+                assert_eq!((answer.status(), answer.body.len()), (status, 0), "{target}");
+            } else {
+                check_error(&answer, status, message);
+            }
+        }
+    }
+    check_error(&gateway.get("/cgi-bin/%00"), 400, "Bad request path: encoded NUL");
+    gateway.tree.fifo("cgi-bin/fifo");
+    check_error(&gateway.get("/cgi-bin/fifo"), 403, "CGI script is not a plain file ('/cgi-bin/fifo')");
+    gateway
+        .server
+        .log_line("of the script", |line| line.starts_with("sanserve: /cgi-bin/no-interpreter: CGI script not run: "));
+    // Executable, but not for whoever runs it.
+    if rustix::process::geteuid().is_root() {
+        fs::set_permissions(gateway.tree.path("cgi-bin/hello"), fs::Permissions::from_mode(0o700)).expect("it is ours");
+        check_error(&gateway.get("/cgi-bin/hello"), 403, "CGI script is not executable ('/cgi-bin/hello')");
+        assert_ne!(gateway.get("/cgi-bin/who").body_text().trim(), "0", "nobody");
+    }
+    gateway.settle();
+}
+
+/// Scripts answer GET, HEAD and POST; files answer no POST.
+pub fn methods(rt: Runtime) {
+    const OF_SCRIPTS: &str = "GET, HEAD, POST, OPTIONS";
+    const OF_FILES: &str = "GET, HEAD, OPTIONS";
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    for (method, target, status, message, allow) in [
+        ("POST", "/a.txt", 501, "Can only POST to CGI scripts", OF_FILES),
+        ("POST", "/", 501, "Can only POST to CGI scripts", OF_FILES),
+        ("POST", "/none", 501, "Can only POST to CGI scripts", OF_FILES),
+        ("PUT", "/cgi-bin/hello", 501, "Unsupported method ('PUT')", OF_SCRIPTS),
+        ("DELETE", "/cgi-bin/none", 501, "Unsupported method ('DELETE')", OF_SCRIPTS),
+        ("PUT", "/a.txt", 501, "Unsupported method ('PUT')", OF_FILES),
+    ] {
+        let answer = client.ask(request(method, target, "", "a"));
+        check_error(&answer, status, message);
+        assert_eq!(answer.text("Allow"), Some(allow), "{method} {target}");
+    }
+    for (target, allow) in [("/cgi-bin/hello", OF_SCRIPTS), ("/cgi-bin/none", OF_SCRIPTS), ("/a.txt", OF_FILES)] {
+        let answer = client.ask(format!("OPTIONS {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!((answer.status(), answer.text("Allow")), (204, Some(allow)), "{target}");
+    }
+    drop(client);
+    gateway.settle();
+}
+
+/// Without `--cgi` there are no scripts; with `--cgi-dir` they are elsewhere.
+pub fn directories(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-dir", "folder/scripts/", "--cgi-dir=/more"]);
+    let hello = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n%s' \"$SCRIPT_NAME\"\n";
+    for folder in ["folder/scripts", "more/sub"] {
+        gateway.tree.folder(folder);
+        crate::support::scripts::install(&gateway.tree, folder, &[("x", hello)]);
+    }
+    for target in ["/folder/scripts/x", "/more/sub/x"] {
+        assert_eq!(gateway.get(target).body_text(), target);
+    }
+    assert_eq!(gateway.get("/folder/inner.txt").body, b"inner\n");
+    assert!(gateway.get("/cgi-bin/hello").body.starts_with(b"#!/bin/sh"), "a file like any other");
+    check_any_error(&gateway.post("/cgi-bin/hello", ""), 501);
+    gateway.wait_for_none();
+    let server = Server::start(rt, gateway.tree.root());
+    assert!(server.get("/cgi-bin/hello").body.starts_with(b"#!/bin/sh"));
+    check_error(&server.ask(request("POST", "/cgi-bin/hello", "", "")), 501, "Unsupported method ('POST')");
+}
+
+/// `--cgi-dir /`: all of it is scripts, at any depth.
+pub fn the_whole_root(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let server = Server::with(rt, gateway.tree.root(), &["--cgi", "--cgi-dir", "/"]);
+    check_error(&server.get("/a.txt"), 403, "CGI script is not executable ('/a.txt')");
+    assert_eq!(server.get("/cgi-bin/hello").body, b"hello\n");
+    assert_eq!(server.get("/cgi-bin/path/more").body_text().split('|').next(), Some("/cgi-bin/path"));
+}

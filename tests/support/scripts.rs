@@ -1,0 +1,303 @@
+//! Scripts to be run by a server, and what shows that none of them has left anything behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal};
+
+use super::process::Process;
+use super::server::PROGRAM;
+use super::{Client, Response, Runtime, Server, Tree, eventually};
+
+/// What lies below `cgi-bin`. Most are a few lines for `sh`; `say` says what it is told in the body.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("say", "#!/bin/sh\nexec cat\n"),
+    ("hello", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nhello\\n'\n"),
+    ("sub/hello", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nhello below in %s\\n' \"$PWD\"\n"),
+    ("two words", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s\\n' \"$SCRIPT_NAME\"\n"),
+    ("echo", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec cat\n"),
+    ("count", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s ' \"$CONTENT_LENGTH\"\nexec wc -c\n"),
+    ("zeros", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec head -c \"$QUERY_STRING\" /dev/zero\n"),
+    ("flood", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec cat /dev/zero\n"),
+    ("refuse", "#!/bin/sh\nprintf 'Status: 403\\nContent-Type: text/plain\\n\\nno'\n"),
+    ("env", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\ncat /proc/$$/environ\n"),
+    (
+        "about",
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\npwd\nprintf '%s\\n' \"$0\"\n\
+         for a; do printf '[%s]\\n' \"$a\"; done\n",
+    ),
+    (
+        "path",
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s|%s|%s|%s' \"$SCRIPT_NAME\" \"$PATH_INFO\" \
+         \"$PATH_TRANSLATED\" \"$QUERY_STRING\"\n",
+    ),
+    ("exit", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\ndone'\nexit \"$QUERY_STRING\"\n"),
+    ("exit-silent", "#!/bin/sh\nexit \"$QUERY_STRING\"\n"),
+    ("signal", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\ndone'\nkill -\"$QUERY_STRING\" $$\n"),
+    ("signal-silent", "#!/bin/sh\nkill -\"$QUERY_STRING\" $$\n"),
+    ("never", "#!/bin/sh\nexec sleep 600\n"),
+    ("endless-head", "#!/bin/sh\nprintf 'Content-Type: text/plain\\nX: '\nexec sleep 600\n"),
+    ("begun", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nsome'\nexec sleep 600\n"),
+    ("stubborn", "#!/bin/sh\ntrap '' TERM\nprintf 'Content-Type: text/plain\\n\\nsome'\nexec sleep 600\n"),
+    ("slow", "#!/bin/sh\nsleep 0.3\nprintf 'Content-Type: text/plain\\n\\nslow'\n"),
+    (
+        "drip",
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\n\
+         for n in 1 2 3 4 5; do sleep 0.5; printf $n; done\n",
+    ),
+    ("aside", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\ndone'\nexec >&-\nexec sleep 600\n"),
+    ("leaver", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\ndone'\nsleep 600 &\n"),
+    (
+        "daemon",
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\ndone'\nsetsid sleep 600 &\n\
+         until grep -q sleep /proc/$!/comm; do sleep 0.02; done\n",
+    ),
+    (
+        "family",
+        "#!/bin/sh\nsleep 600 &\nsleep 600 &\ncase $QUERY_STRING in\n\
+         head) printf 'Content-Type: text/plain\\n\\nsome' ;;\n\
+         flood) printf 'Content-Type: text/plain\\n\\n'; cat /dev/zero ;;\nesac\nwait\n",
+    ),
+    (
+        "noisy",
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\n\
+         yes 123456789 | head -c 1000000 >&2\nprintf 'done'\nexit 3\n",
+    ),
+    ("nph-say", "#!/bin/sh\nexec cat\n"),
+    ("who", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nid -u\n"),
+    ("no-interpreter", "#!/no/such/interpreter\n"),
+    ("fields.py", include_str!("fields.py")),
+    ("fields.pl", include_str!("fields.pl")),
+];
+
+/// A server with scripts. All that they need is below `cgi-bin`; beside it lie the files of
+/// [`Tree::plain`].
+#[derive(Debug)]
+pub struct Gateway {
+    /// The server.
+    pub server: Server,
+    /// What it serves.
+    pub tree: Tree,
+    /// The descriptors that it has open when it has nothing to do.
+    rest: usize,
+}
+
+/// A process that comes from a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its id.
+    pub pid: i32,
+    /// Its name.
+    pub name: String,
+    /// What `/proc/PID/stat` says behind the name: state, parent, process group and so on.
+    pub state: String,
+}
+
+impl Gateway {
+    /// With `--cgi` and no other flags.
+    #[track_caller]
+    pub fn start(runtime: Runtime) -> Gateway {
+        Gateway::with(runtime, &[])
+    }
+
+    /// With more flags.
+    #[track_caller]
+    pub fn with(runtime: Runtime, flags: &[&str]) -> Gateway {
+        let tree = scripts();
+        let temporary = tree.outside().join("tmp");
+        fs::create_dir(&temporary).expect("a fresh directory");
+        let mut command = Command::new(PROGRAM);
+        command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "--cgi", "--cgi-env"]).arg(mark(&tree));
+        command.arg("-d").arg(tree.root()).args(flags).arg("0");
+        command.env("TMPDIR", &temporary).env("NOT_FOR_SCRIPTS", "secret").env("FOR_SCRIPTS", "known");
+        let server = Server::of(Process::start(&mut command));
+        let mut gateway = Gateway { server, tree, rest: usize::MAX };
+        // What a server keeps once it has run a script and sent a file is no leak.
+        if !flags.contains(&"--cgi-dir") {
+            assert_eq!(gateway.get("/cgi-bin/hello").body, b"hello\n");
+        }
+        assert_eq!(gateway.get("/a.txt").body, b"alpha\n");
+        gateway.settle();
+        let mut counts = Vec::new();
+        eventually("the number of descriptors is steady", || {
+            counts.push(gateway.server.process().descriptors());
+            counts.len() > 3 && counts[counts.len() - 4..].windows(2).all(|pair| pair[0] == pair[1])
+        });
+        gateway.rest = counts.pop().expect("some were counted");
+        gateway
+    }
+
+    /// A new connection.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        self.server.connect()
+    }
+
+    /// One GET on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: impl AsRef<[u8]>) -> Response {
+        self.server.get(target)
+    }
+
+    /// One POST on a connection of its own.
+    #[track_caller]
+    pub fn post(&self, target: &str, body: impl AsRef<[u8]>) -> Response {
+        self.server.ask(request("POST", target, "", body))
+    }
+
+    /// The answer to a GET if this is what the script says.
+    #[track_caller]
+    pub fn say(&self, output: impl AsRef<[u8]>) -> Response {
+        self.server.ask(request("GET", "/cgi-bin/say", "", output))
+    }
+
+    /// All processes that come from scripts of this server; those that have ended and are not reaped, too.
+    pub fn processes(&self) -> Vec<Found> {
+        let server = self.server.process().pid().as_raw_pid();
+        let mark = mark(&self.tree).into_bytes();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("this is Linux").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // A process may end at any time.
+            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+            let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
+            let parent = rest.split_ascii_whitespace().nth(1).and_then(|parent| parent.parse::<i32>().ok());
+            let is_marked = || {
+                let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+                environment.split(|&byte| byte == 0).any(|variable| variable == mark)
+            };
+            if parent == Some(server) || is_marked() {
+                found.push(Found { pid, name: name.to_owned(), state: rest.chars().take(40).collect() });
+            }
+        }
+        found
+    }
+
+    /// Waits until so many processes of scripts run.
+    #[track_caller]
+    pub fn wait_for(&self, count: usize) -> Vec<Found> {
+        let mut found = Vec::new();
+        eventually(&format!("{count} processes run"), || {
+            found = self.processes();
+            found.len() >= count
+        });
+        found
+    }
+
+    /// Waits until there is no process of a script.
+    #[track_caller]
+    pub fn wait_for_none(&self) {
+        let mut found = Vec::new();
+        let start = std::time::Instant::now();
+        loop {
+            found.clear();
+            found.extend(self.processes());
+            if found.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < super::PATIENCE, "processes are left: {found:?}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until nothing is left of any script: no process, no descriptor, no temporary file.
+    #[track_caller]
+    pub fn settle(&self) {
+        self.wait_for_none();
+        eventually("all descriptors are closed", || self.server.process().descriptors() <= self.rest);
+        self.no_temporary_files();
+    }
+
+    /// Waits until no temporary file of the server's has a name.
+    #[track_caller]
+    pub fn no_temporary_files(&self) {
+        let temporary = self.tree.outside().join("tmp");
+        eventually("no temporary file is left", || fs::read_dir(&temporary).expect("it is there").next().is_none());
+    }
+
+    /// The lines of the log about a script, without what they begin with.
+    pub fn remarks(&self, script: &str) -> Vec<String> {
+        let start = format!("sanserve: /cgi-bin/{script}: ");
+        let lines = self.server.process().stderr.so_far();
+        lines.iter().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect()
+    }
+
+    /// Waits for a line of the log about a script.
+    #[track_caller]
+    pub fn remark(&self, script: &str, remark: &str) {
+        let wanted = format!("sanserve: /cgi-bin/{script}: {remark}");
+        self.server.log_line(&wanted, |line| line == wanted);
+    }
+
+    /// The place of the scripts, as they see it.
+    pub fn place(&self) -> PathBuf {
+        self.tree.root().canonicalize().expect("it is there").join("cgi-bin")
+    }
+}
+
+/// Bytes that a process has written so far, to anything.
+pub fn written(found: &Found) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{}/io", found.pid)).expect("the process is there");
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("Linux tells it");
+    line.parse().expect("a number")
+}
+
+/// Ends a process that a script has left behind on purpose.
+pub fn end(found: &Found) {
+    let pid = Pid::from_raw(found.pid).expect("a process id");
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+}
+
+/// A request with a body whose length it tells.
+pub fn request(method: &str, target: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// A body in chunks of `size`.
+pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+    let mut coded = Vec::with_capacity(body.len() + body.len() / size * 10 + 20);
+    for piece in body.chunks(size) {
+        coded.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        coded.extend_from_slice(piece);
+        coded.extend_from_slice(b"\r\n");
+    }
+    coded.extend_from_slice(b"0\r\n\r\n");
+    coded
+}
+
+/// The variable by which processes that come from scripts of one tree are known.
+fn mark(tree: &Tree) -> String {
+    format!("SCRIPT_OF={}", tree.outside().display())
+}
+
+/// Files, and scripts that anybody may run: a server that is root runs them as nobody.
+fn scripts() -> Tree {
+    let tree = Tree::plain();
+    tree.folder("cgi-bin/sub/deep");
+    install(&tree, "cgi-bin", SCRIPTS);
+    tree.file("cgi-bin/text", "#!/bin/sh\necho secret source\n");
+    for folder in ["cgi-bin/sub/deep", "cgi-bin/sub", "cgi-bin", "."] {
+        fs::set_permissions(tree.path(folder), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(tree.path("cgi-bin/text"), fs::Permissions::from_mode(0o644)).expect("it is ours");
+    tree
+}
+
+/// Writes scripts into a folder of a tree. A process of its own does it: a descriptor of ours could be
+/// inherited for a moment by what another test starts, and while a file is open to be written it cannot be
+/// executed.
+pub fn install(tree: &Tree, folder: &str, scripts: &[(&str, &str)]) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args([
+        "-ec",
+        "chmod 755 . ..; while [ $# -gt 0 ]; do printf %s \"$2\" > \"$1\"; chmod 755 \"$1\"; shift 2; done",
+        "sh",
+    ]);
+    shell.args(scripts.iter().flat_map(|(name, text)| [name, text])).current_dir(tree.path(folder));
+    assert!(shell.stdin(Stdio::null()).status().expect("there is a shell").success());
+}
