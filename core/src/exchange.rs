@@ -53,6 +53,10 @@ pub(crate) struct Exchange {
     pub(crate) redirects: u8,
     /// The connection is to be another protocol's behind this answer.
     pub(crate) upgrades: bool,
+    /// The handler has written `Server` itself.
+    pub(crate) has_server: bool,
+    /// The handler has written `Date` itself.
+    pub(crate) has_date: bool,
     /// The target means a script.
     pub(crate) is_script: bool,
     /// Why the answer was cut short.
@@ -149,7 +153,12 @@ impl Answering<'_> {
         let Buffers { output, input, moved, head: parsed, .. } = &mut *self.buf;
         let start = output.bytes.len();
         let mut head = HeadOut::start(self.cx.config, status, reason, &mut output.bytes);
-        head.field("Server", self.cx.site.server().as_bytes()).field("Date", self.cx.now.date());
+        if !self.exchange.has_server {
+            head.field("Server", self.cx.site.server().as_bytes());
+        }
+        if !self.exchange.has_date {
+            head.field("Date", self.cx.now.date());
+        }
         if let (true, Some(value)) = (self.exchange.is_error, connection) {
             head.field("Connection", value);
         }

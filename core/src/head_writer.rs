@@ -25,12 +25,23 @@ pub struct HeadWriter<'r> {
     status: Status,
     reason: Option<Vec<u8>>,
     fields: Vec<u8>,
+    has_server: bool,
+    has_date: bool,
     length: Option<u64>,
 }
 
 impl<'r> HeadWriter<'r> {
     pub(crate) fn new(answer: Answering<'r>, purpose: Purpose, status: Status) -> HeadWriter<'r> {
-        HeadWriter { answer, purpose, status, reason: None, fields: Vec::new(), length: None }
+        HeadWriter {
+            answer,
+            purpose,
+            status,
+            reason: None,
+            fields: Vec::new(),
+            has_server: false,
+            has_date: false,
+            length: None,
+        }
     }
 
     /// Replaces the status's own phrase (the `message` of Python's `send_response`): visible ASCII and
@@ -47,13 +58,16 @@ impl<'r> HeadWriter<'r> {
     }
 
     /// Adds a field (Python's `send_header`). The value is bytes: text that is not ASCII goes out as it is
-    /// encoded, so a value in Latin-1 is a `Vec<u8>` in Latin-1.
+    /// encoded, so a value in Latin-1 is a `Vec<u8>` in Latin-1. `Server` and `Date` replace those that
+    /// would be there anyway.
     ///
     /// # Errors
     /// [`Misuse::Field`] for a name that is no token or a value with a control character,
     /// [`Misuse::Framing`] for a field that is the server's to write.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
         Fields::new(&mut self.fields).add(name, value.as_ref())?;
+        self.has_server |= name.eq_ignore_ascii_case("Server");
+        self.has_date |= name.eq_ignore_ascii_case("Date");
         Ok(self)
     }
 
@@ -72,8 +86,11 @@ impl<'r> HeadWriter<'r> {
     pub fn send(mut self) -> Result<(), Misuse> {
         match self.purpose {
             Purpose::Interim => self.send_interim(),
-            Purpose::Upgrade => self.send_upgrade(),
-            Purpose::Final => self.send_final(),
+            Purpose::Upgrade | Purpose::Final => {
+                self.answer.exchange.has_server = self.has_server;
+                self.answer.exchange.has_date = self.has_date;
+                if self.purpose == Purpose::Upgrade { self.send_upgrade() } else { self.send_final() }
+            }
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ impl Connection {
     /// Takes down to a few bytes what a connection holds whose handler has nothing to send for now, for
     /// instance between two events of a stream. `None`: it holds more than can be put away.
     ///
-    /// A driver with many connections that wait for [`Need::handler`](Need) keeps this instead of `buf`, and calls
+    /// A driver with many connections that wait for [`Need::handler`](crate::Need) keeps this instead of `buf`, and calls
     /// [`unpack`](Self::unpack) before anything else of the connection is called.
     pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
         let waits = matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open;

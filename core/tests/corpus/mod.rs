@@ -61,6 +61,7 @@ pub fn world(name: &str) -> (Box<dyn Site>, Box<dyn Handler>) {
         "refusing" => (Box::new(Refusing), Box::new(Echo::default())),
         "unwelcoming" => (Box::new(Unwelcoming), Box::new(Silent)),
         "answers" => (Box::new(Handled), Box::new(Once(|reply| reply.answer(Status::CREATED, "a/b", "made\n")))),
+        "dates" => (Box::new(Handled), Box::new(Once(dated))),
         "informs" => (Box::new(Handled), Box::new(Once(inform))),
         "trailers" => (Box::new(Handled), Box::new(Trailers)),
         "file" => (Box::new(Handled), Box::new(Once(|reply| send_file(reply, Some(10))))),
@@ -193,6 +194,13 @@ impl Handler for Once {
             self.0(reply).unwrap();
         }
     }
+}
+
+/// Writes what the server would write.
+fn dated(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    let head = reply.respond(Status::OK)?.field("date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
+    head.length(0).send()?;
+    reply.finish()
 }
 
 /// Sends an early hint, and then the answer.
