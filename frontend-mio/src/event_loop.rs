@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,20 +13,23 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 use rustix::fd::AsRawFd;
-use sanserve_core::{Now, Peer, Resting, Tick};
+use sanserve_core::{Need, Now, Peer, Resting, Tick, Wait};
 use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, accept, panic_message};
 
+use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;
+use crate::parked::Parked;
+use crate::places::{Place, Places};
 use crate::pool::Pool;
 use crate::script::Role;
 use crate::slab::Slab;
-use crate::turn::{After, Parked, Shared};
-use crate::{Places, Stage};
+use crate::turn::{After, Shared};
+use crate::{Stage, upgrade};
 
 const LISTENER: Token = Token(usize::MAX);
-const WAKER: Token = Token(usize::MAX - 1);
+const BELL: Token = Token(usize::MAX - 1);
 /// Events taken at once.
 const EVENTS: usize = 1024;
 /// Connections that are read from before any of them is answered.
@@ -42,6 +45,9 @@ const LOOK_AGAIN: u64 = 10;
 /// One worker: its listener, its connections, and nothing shared but the service and the bound on connections.
 pub(crate) struct EventLoop {
     poll: Poll,
+    bell: Arc<Bell>,
+    /// Who was woken, while that is being answered.
+    woken: Vec<Arc<Alarm>>,
     listener: Option<TcpListener>,
     service: Arc<Service>,
     stage: Arc<Stage>,
@@ -53,6 +59,9 @@ pub(crate) struct EventLoop {
     parked: Slab<Parked>,
     deadlines: Deadlines,
     queue: VecDeque<u32>,
+    /// Connections that are about to run a script, which takes far longer than anything else here: one
+    /// does so in each round, so that the others wait for one and not for all of them.
+    spawning: VecDeque<u32>,
     pool: Pool,
     /// Connections may wait to be accepted.
     acceptable: bool,
@@ -79,6 +88,8 @@ impl EventLoop {
         let clock = Clock::start();
         let now = clock.now();
         Ok(EventLoop {
+            bell: Arc::new(Bell::new(poll.registry(), BELL)?),
+            woken: Vec::new(),
             poll,
             listener: Some(listener),
             files: Local::new(Arc::clone(&service.root), service.cache.clone()),
@@ -91,6 +102,7 @@ impl EventLoop {
             now,
             parked: Slab::new(),
             queue: VecDeque::new(),
+            spawning: VecDeque::new(),
             pool: Pool::default(),
             acceptable: false,
             backoff: AcceptBackoff::default(),
@@ -101,8 +113,9 @@ impl EventLoop {
         })
     }
 
-    pub(crate) fn waker(&self) -> io::Result<Waker> {
-        Waker::new(self.poll.registry(), WAKER)
+    /// What interrupts its waiting.
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 
     /// Serves until the server is shut down and all connections have ended.
@@ -123,7 +136,7 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     LISTENER => self.acceptable = true,
-                    WAKER => {}
+                    BELL => self.answer_bell(),
                     token => self.became_ready(token, event),
                 }
             }
@@ -132,13 +145,16 @@ impl EventLoop {
             }
             self.deadlines.follow(self.now.tick);
             self.serve();
+            if let Some(at) = self.spawning.pop_front() {
+                self.turn(at);
+            }
             self.accept();
         }
     }
 
     /// How long the loop may wait for events.
     fn patience(&self) -> Option<Duration> {
-        if !self.queue.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
+        if !self.queue.is_empty() || !self.spawning.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
             return Some(Duration::ZERO);
         }
         let next =
@@ -160,9 +176,23 @@ impl EventLoop {
         ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         ready.writable |= event.is_writable() || event.is_error();
         ready.read_closed |= event.is_read_closed() || event.is_error();
-        if (ready.readable && ready.needs_read) || (ready.writable && ready.needs_write) {
+        // A reset is news also where neither reading nor writing is wanted.
+        ready.broken |= event.is_error();
+        if (ready.readable && ready.needs_read) || (ready.writable && ready.needs_write) || ready.broken {
             self.enqueue(at);
         }
+    }
+
+    /// Queues whoever was woken and still is who was meant.
+    fn answer_bell(&mut self) {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.bell.answer(&mut woken);
+        for alarm in woken.drain(..) {
+            if self.parked.get_mut(alarm.at()).is_some_and(|parked| parked.hears(&alarm)) {
+                self.enqueue(alarm.at());
+            }
+        }
+        self.woken = woken;
     }
 
     fn enqueue(&mut self, at: u32) {
@@ -190,15 +220,20 @@ impl EventLoop {
         }
     }
 
-    /// Leases memory, and reads if that is what the connection waits for.
+    /// Reads if that is what the connection waits for. Only then is memory leased before its turn: those
+    /// that are woken, however many, take turns with the same lease.
     fn read(&mut self, at: u32) {
-        if let Some(parked) = self.parked.get_mut(at) {
-            parked.wake(&mut self.pool, &self.files);
+        if let Some(parked) = self.parked.get_mut(at)
+            && parked.is_to_read()
+        {
+            parked.lease(&mut self.pool);
+            parked.read(&self.files);
         }
     }
 
     fn turn(&mut self, at: u32) {
         let Some(parked) = self.parked.get_mut(at) else { return };
+        parked.lease(&mut self.pool);
         parked.ready.queued = false;
         let shared = &mut Shared {
             service: &self.service,
@@ -206,23 +241,35 @@ impl EventLoop {
             log: &mut self.log,
             now: &self.now,
             registry: self.poll.registry(),
+            bell: &self.bell,
             at,
+            alone: self.queue.is_empty() && self.spawning.is_empty(),
             draining: self.cut_at.is_some(),
             cut: self.cut_at.is_some_and(|at| at <= self.now.tick),
         };
         // A mistake of ours in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(shared))) {
-            Ok(After::Wait { deadline, idle }) => {
-                if idle && let Some(busy) = parked.rest() {
+            Ok(After::Wait(wait)) => {
+                let free = match wait {
+                    Wait { idle: true, .. } => parked.rest(),
+                    Wait { need: Need { handler: true, .. }, .. } => parked.pack(&self.service.context(&self.now)),
+                    _ => None,
+                };
+                if let Some(busy) = free {
                     self.pool.give_back(busy);
                 }
-                match deadline {
+                match wait.deadline {
                     Some(deadline) => self.deadlines.enter(at, deadline),
                     None => self.deadlines.forget(at),
                 }
             }
             Ok(After::Again) => self.enqueue(at),
-            Ok(After::Closed) => {
+            Ok(After::Spawns) => {
+                parked.ready.queued = true;
+                self.spawning.push_back(at);
+            }
+            Ok(After::Upgraded) if self.service.upgrade.is_some() => self.upgrade(at),
+            Ok(After::Closed | After::Upgraded) => {
                 let parked = self.parked.remove(at);
                 self.deadlines.forget(at);
                 if let Some(busy) = parked.and_then(Parked::end) {
@@ -236,6 +283,20 @@ impl EventLoop {
                 drop(self.parked.remove(at));
                 self.closed_one();
             }
+        }
+    }
+
+    /// Lets go of a connection that speaks another protocol from here on. Its place goes with it.
+    fn upgrade(&mut self, at: u32) {
+        self.deadlines.forget(at);
+        let Some(parked) = self.parked.remove(at) else { return };
+        let place = Place::new(Arc::clone(&self.places));
+        if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool) {
+            upgrade::hand_over(upgraded, &self.service, place);
+        }
+        if self.full {
+            // The place comes back without a word to this loop.
+            self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
         }
     }
 
@@ -293,7 +354,11 @@ impl EventLoop {
             match accepted {
                 Ok((socket, address)) => {
                     self.backoff.succeeded();
-                    self.welcome(socket, Peer::from(address));
+                    if self.is_welcome(address) {
+                        self.welcome(socket, Peer::from(address));
+                    } else {
+                        self.places.give_back();
+                    }
                 }
                 Err(error) => match self.backoff.failed(&error, self.now.tick) {
                     AfterError::Retry => {}
@@ -307,6 +372,15 @@ impl EventLoop {
                 },
             }
         }
+    }
+
+    /// Asks the embedder, if he wants to be asked. Whom he fails to decide about is not served.
+    fn is_welcome(&self, address: SocketAddr) -> bool {
+        let verdict = catch_unwind(AssertUnwindSafe(|| self.service.welcomes(address)));
+        verdict.unwrap_or_else(|panic| {
+            self.service.log.error(format_args!("the verification panicked: {}", panic_message(&*panic)));
+            false
+        })
     }
 
     fn welcome(&mut self, socket: std::net::TcpStream, peer: Peer) {
@@ -346,5 +420,11 @@ impl EventLoop {
         for at in self.parked.numbers() {
             self.enqueue(at);
         }
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        self.bell.silence();
     }
 }

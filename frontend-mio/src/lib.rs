@@ -2,42 +2,131 @@
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
-//! let service = sanserve_os::Service::new(".")?;
+//! let service = sanserve_mio::Service::new(".")?;
 //! sanserve_mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
 //! # }
 //! ```
 //!
+//! # Handlers
+//!
+//! A handler is called by the loop that its connection lives on, and hundreds of others wait meanwhile. It does
+//! what can be done at once and returns:
+//!
+//! - It must not **sleep, take a lock that is held for long, ask a database, look up a name** or compute for more
+//!   than a few milliseconds. Reading and writing ordinary files is as fast as memory most of the time; if it
+//!   must never hold anybody up (a slow disk, a network file system), it is work for [`Workers`].
+//! - What is not there yet comes later: [`Reply::receive`] says `Pending`, [`Reply::offer`] takes less than all,
+//!   and the handler is called again when there is more, or room.
+//! - What comes from elsewhere wakes the connection: [`Reply::waker`] gives a [`Waker`](std::task::Waker) that may
+//!   be kept and used on any thread. The handler is then called with [`Call::Wake`] and looks for itself what
+//!   there is. Several wake-ups before that are one call. When the exchange is over, its wakers do nothing: not
+//!   to the next exchange, and not to the next connection.
+//! - What blocks is handed to [`Workers`], with that waker. Their queue is bounded; a handler that finds it
+//!   full answers 503.
+//!
+//! A connection whose handler waits, and has nothing on its way, gives its buffers back: ten thousand streams of
+//! events take well below 1 KiB each, beside what the handler itself keeps and what the system keeps of a socket.
+//!
+//! A handler's value lives as long as its connection, a waker as long as its exchange. A handler that panics
+//! takes down its own exchange only. What it does when the server goes down is up to it: exchanges that
+//! have not ended when `service.grace` has passed are cut.
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use sanserve_mio::{Call, Reply, Server, Service, Status};
+//!
+//! // Answers when another thread has the answer.
+//! let service = Service::without_files().with_handler(|| {
+//!     let mut answer = None;
+//!     move |call: Call, reply: &mut Reply<'_>| match call {
+//!         Call::Request => {
+//!             let (tell, told) = std::sync::mpsc::channel();
+//!             answer = Some(told);
+//!             let waker = reply.waker();
+//!             std::thread::spawn(move || {
+//!                 let _ = tell.send("at last\n");
+//!                 waker.wake();
+//!             });
+//!         }
+//!         Call::Wake => {
+//!             if let Some(text) = answer.as_ref().and_then(|told| told.try_recv().ok()) {
+//!                 reply.answer(Status::OK, "text/plain", text).expect("the first answer");
+//!             }
+//!         }
+//!         _ => {}
+//!     }
+//! });
+//! let server = Server::bind(([127, 0, 0, 1], 0).into(), service)?;
+//! # let (address, handle) = (server.local_addr(), server.handle());
+//! # let client = std::thread::spawn(move || {
+//! #     use std::io::{Read, Write};
+//! #     let mut stream = std::net::TcpStream::connect(address).unwrap();
+//! #     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+//! #     let mut answer = String::new();
+//! #     stream.read_to_string(&mut answer).unwrap();
+//! #     handle.shutdown();
+//! #     answer
+//! # });
+//! server.run()?;
+//! # assert!(client.join().unwrap().ends_with("at last\n"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Other protocols
+//!
+//! A connection that a handler has [upgraded](Reply::upgrade) leaves the loop: the hook of
+//! [`Service::with_upgrade`] gets its socket, on a thread of its own, and may block. It keeps its place in the
+//! bound on connections until the hook returns. A server that goes down does not wait for it.
+//!
 //! What it leaves out: all policy, which is the core's, and all system calls on files and sockets,
-//! which are `sanserve-os`'s. It only waits, and calls handlers. A handler that blocks, blocks its
-//! whole loop.
+//! which are `sanserve-os`'s. It only waits, and calls handlers.
 
+mod alarm;
 mod deadlines;
 mod event_loop;
+mod parked;
+mod places;
 mod pool;
 mod script;
 mod slab;
 mod turn;
+mod upgrade;
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
-use mio::Waker;
-use sanserve_os::{Service, bind_many};
+pub use sanserve_core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
+pub use sanserve_os::{Full, Job, Log, Panicked, Service, Upgraded, Workers};
+use sanserve_os::{Scripts, bind_many};
 
+use alarm::Bell;
 use event_loop::EventLoop;
+use places::Places;
 
 /// Workers by default: as many as there are processors, but no more than suffice to fill a network.
 const MOST_WORKERS: usize = 4;
 
 /// A server that is bound and not yet running.
+///
+/// ```no_run
+/// use sanserve_mio::{Server, Service, Status};
+///
+/// fn main() -> std::io::Result<()> {
+///     let service = Service::without_files()
+///         .with_answer(|reply| reply.answer(Status::OK, "text/plain", "Hello, world!\n"));
+///     Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+/// }
+/// ```
 pub struct Server {
     address: SocketAddr,
     loops: Vec<EventLoop>,
     handle: Handle,
+    scripts: Arc<Scripts>,
 }
 
 impl Server {
@@ -75,8 +164,8 @@ impl Server {
             .into_iter()
             .map(|listener| EventLoop::new(listener, Arc::clone(&service), Arc::clone(&stage), Arc::clone(&places)))
             .collect::<io::Result<Vec<_>>>()?;
-        let wakers = loops.iter().map(EventLoop::waker).collect::<io::Result<Vec<_>>>()?;
-        Ok(Server { address, loops, handle: Handle { stage, wakers: wakers.into() } })
+        let bells = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
+        Ok(Server { address, loops, handle: Handle { stage, bells }, scripts: Arc::clone(&service.scripts) })
     }
 
     /// The address that it is bound to, with the real port.
@@ -91,11 +180,19 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves until it is shut down and every connection has ended.
+    /// Serves until it is shut down and every connection has ended; then kills the scripts that are left.
     ///
     /// # Errors
     /// If the system refuses to wait or to start a thread; the other workers are then stopped.
     pub fn run(self) -> io::Result<()> {
+        let scripts = Arc::clone(&self.scripts);
+        let result = self.run_loops();
+        // Those that have outlived their exchanges do not outlive the server.
+        scripts.end();
+        result
+    }
+
+    fn run_loops(self) -> io::Result<()> {
         let Server { mut loops, handle, .. } = self;
         let own = loops.remove(0);
         let mut others = Vec::new();
@@ -147,7 +244,7 @@ impl fmt::Debug for Server {
 #[derive(Clone)]
 pub struct Handle {
     stage: Arc<Stage>,
-    wakers: Arc<[Waker]>,
+    bells: Arc<[Arc<Bell>]>,
 }
 
 impl Handle {
@@ -164,10 +261,7 @@ impl Handle {
 
     fn enter(&self, stage: u8) {
         self.stage.0.fetch_max(stage, Ordering::SeqCst);
-        for waker in &*self.wakers {
-            // It fails only if the loop is gone, which is what was wanted.
-            let _ = waker.wake();
-        }
+        self.bells.iter().for_each(|bell| bell.ring());
     }
 }
 
@@ -191,44 +285,5 @@ impl Stage {
 
     fn is_cut(&self) -> bool {
         self.0.load(Ordering::Acquire) >= Stage::CUT
-    }
-}
-
-/// The places of all connections of a server. A worker takes one before it accepts and gives it
-/// back when the connection has closed; requests do not come here.
-#[derive(Debug)]
-struct Places {
-    most: usize,
-    taken: AtomicUsize,
-    /// Workers with clients at the door and no place for them.
-    waiting: AtomicUsize,
-}
-
-impl Places {
-    fn new(most: usize) -> Places {
-        Places { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0) }
-    }
-
-    /// Takes a place, if there is one.
-    fn take(&self) -> bool {
-        let more = |taken: usize| (taken < self.most).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
-    }
-
-    fn give_back(&self) {
-        self.taken.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_more_places_than_there_are() {
-        let places = Places::new(2);
-        assert_eq!([places.take(), places.take(), places.take(), places.take()], [true, true, false, false]);
-        places.give_back();
-        assert_eq!([places.take(), places.take()], [true, false]);
     }
 }

@@ -1,6 +1,8 @@
 //! Memory for busy connections, used again.
 
-use crate::turn::Busy;
+use sanserve_core::Connection;
+
+use crate::parked::Busy;
 
 /// Leases that are kept; what is beyond them is freed.
 const MOST: usize = 128;
@@ -14,8 +16,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn take(&mut self) -> Option<Box<Busy>> {
-        self.free.pop()
+    /// A lease for this connection.
+    pub(crate) fn take(&mut self, connection: Connection) -> Box<Busy> {
+        match self.free.pop() {
+            Some(mut busy) => {
+                busy.connection = connection;
+                busy
+            }
+            None => Box::new(Busy::new(connection)),
+        }
     }
 
     /// Takes a lease back, with as much memory as an ordinary exchange needs.
@@ -23,6 +32,7 @@ impl Pool {
         if self.free.len() < MOST {
             busy.buffers.recycle();
             busy.slot.clear();
+            busy.alarm.take();
             self.free.push(busy);
         }
     }

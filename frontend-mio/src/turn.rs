@@ -1,67 +1,24 @@
 //! One turn of one connection: carry out its steps until it waits, closes, or has had its share.
 
-use std::io;
+use std::sync::Arc;
 use std::task::Waker;
 
 use mio::Registry;
-use mio::event::Event;
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
-use rustix::net::RecvFlags;
-use sanserve_core::{Action, Buffers, Connection, Fault, Handler, Input, Need, Now, Resting, Step, Tick};
+use sanserve_core::{Action, Close, Connection, Fault, Input, Need, Now, Step, Wait};
 use sanserve_os::{Caller, Desk, Flush, Local, Logger, ScriptRead, Service, Slot};
 
-use crate::pool::Pool;
-use crate::script::{Role, Watch};
+use crate::alarm::{Bell, Own};
+use crate::parked::{Busy, Parked, Ready, State};
+use crate::script::Watch;
 
 /// Steps a turn may take before others have theirs; far more than a request needs.
 const TURN_STEPS: u32 = 128;
 /// What a batch of directory entries counts as.
 const LIST_STEPS: u32 = 32;
-/// What running a script counts as.
-const SPAWN_STEPS: u32 = 64;
 /// Bytes a turn may send before others have theirs.
 const TURN_BYTES: u64 = 2 << 20;
-
-/// A connection as the event loop holds it.
-pub(crate) struct Parked {
-    pub(crate) socket: TcpStream,
-    state: State,
-    /// Made with the first call, kept for the connection's life.
-    handler: Option<Box<dyn Handler + Send>>,
-    pub(crate) ready: Ready,
-}
-
-/// Most connections rest most of the time, and those are kept small.
-enum State {
-    Resting(Resting),
-    Busy(Box<Busy>),
-}
-
-/// What is known of the socket and of the loop's plans, a bit each.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ready {
-    /// Bytes, or the end, may be there: no read has come up short since the last event.
-    pub(crate) readable: bool,
-    /// The socket may take bytes: no write has come up short since the last event.
-    pub(crate) writable: bool,
-    /// The peer will send nothing more, so a short read is not the end.
-    pub(crate) read_closed: bool,
-    /// It stands in the queue.
-    pub(crate) queued: bool,
-    /// It waits for bytes.
-    pub(crate) needs_read: bool,
-    /// It waits for the socket to take more.
-    pub(crate) needs_write: bool,
-}
-
-/// A busy connection and the memory that it leases.
-pub(crate) struct Busy {
-    connection: Connection,
-    pub(crate) buffers: Buffers,
-    pub(crate) slot: Slot,
-    script: Watch,
-}
 
 /// What all turns of an event loop share.
 pub(crate) struct Shared<'w> {
@@ -71,8 +28,12 @@ pub(crate) struct Shared<'w> {
     pub(crate) now: &'w Now,
     /// Where the loop is told what to wait for.
     pub(crate) registry: &'w Registry,
+    /// What wakers ring.
+    pub(crate) bell: &'w Arc<Bell>,
     /// The number of the connection.
     pub(crate) at: u32,
+    /// Nobody else waits for a turn.
+    pub(crate) alone: bool,
     /// The server is going down.
     pub(crate) draining: bool,
     /// The bound of going down has passed.
@@ -93,90 +54,19 @@ impl Shared<'_> {
 
 /// How a turn ended.
 pub(crate) enum After {
-    /// It waits, until the deadline at the latest.
-    Wait { deadline: Option<Tick>, idle: bool },
+    /// It waits.
+    Wait(Wait),
     /// It has had its share and goes to the back of the queue.
     Again,
+    /// It has found the script that it is about to run.
+    Spawns,
     /// It is closed.
     Closed,
+    /// It speaks another protocol from here on.
+    Upgraded,
 }
 
 impl Parked {
-    pub(crate) fn new(socket: TcpStream, resting: Resting) -> Parked {
-        let ready = Ready { writable: true, needs_read: true, ..Ready::default() };
-        Parked { socket, state: State::Resting(resting), handler: None, ready }
-    }
-
-    /// Leases what a turn needs, and reads if bytes are what the connection waits for.
-    pub(crate) fn wake(&mut self, pool: &mut Pool, files: &Local) {
-        if let State::Resting(resting) = self.state {
-            let connection = resting.resume();
-            self.state = State::Busy(match pool.take() {
-                Some(mut busy) => {
-                    busy.connection = connection;
-                    busy
-                }
-                None => {
-                    Box::new(Busy { connection, buffers: Buffers::new(), slot: Slot::new(), script: Watch::default() })
-                }
-            });
-        }
-        if self.ready.needs_read && self.ready.readable {
-            self.read(files);
-        }
-    }
-
-    /// Notes that something has happened to the script; whether the connection waits for it.
-    pub(crate) fn script_became_ready(&mut self, role: Role, event: &Event) -> bool {
-        match &mut self.state {
-            State::Busy(busy) => busy.script.became_ready(role, event),
-            State::Resting(_) => false,
-        }
-    }
-
-    /// Gives back what was leased, if the connection rests now.
-    pub(crate) fn rest(&mut self) -> Option<Box<Busy>> {
-        let State::Busy(busy) = &self.state else { return None };
-        let resting = busy.connection.rest()?;
-        match std::mem::replace(&mut self.state, State::Resting(resting)) {
-            State::Busy(busy) => Some(busy),
-            State::Resting(_) => None,
-        }
-    }
-
-    /// Gives back what was leased, with the connection.
-    pub(crate) fn end(self) -> Option<Box<Busy>> {
-        match self.state {
-            State::Busy(busy) => Some(busy),
-            State::Resting(_) => None,
-        }
-    }
-
-    /// Reads once into the window, and tells the connection what came.
-    fn read(&mut self, files: &Local) {
-        let State::Busy(busy) = &mut self.state else { return };
-        let spare = busy.buffers.input.spare();
-        let room = spare.len();
-        debug_assert!(room > 0, "reading nothing would look like the end");
-        match rustix::io::retry_on_intr(|| rustix::net::recv(self.socket.as_fd(), &mut *spare, RecvFlags::empty())) {
-            Ok((_, 0)) => {
-                self.ready.readable = false;
-                busy.connection.handle(Input::Eof);
-            }
-            Ok((_, n)) => {
-                files.arrived();
-                busy.buffers.input.commit(n);
-                // Edge-triggered: a short read has emptied the socket, and more makes a new event.
-                self.ready.readable = n == room || self.ready.read_closed;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready.readable = false,
-            Err(_) => {
-                self.ready.readable = false;
-                busy.connection.handle(Input::Broken(Fault::Peer));
-            }
-        }
-    }
-
     /// Carries out steps until the connection waits, closes, or has had its share.
     pub(crate) fn turn(&mut self, shared: &mut Shared<'_>) -> After {
         let cx = shared.service.context(shared.now);
@@ -186,7 +76,7 @@ impl Parked {
         while steps < TURN_STEPS && bytes < TURN_BYTES {
             steps += 1;
             let Parked { socket, state: State::Busy(busy), handler, ready } = self else { return After::Again };
-            let Busy { connection, buffers, slot, script } = &mut **busy;
+            let Busy { connection, alarm, buffers, slot, script } = &mut **busy;
             match connection.poll(buffers, &cx) {
                 Step::Wait(wait) => {
                     if flush(slot, socket, connection, ready) {
@@ -209,16 +99,20 @@ impl Parked {
                         connection.handle(Input::Broken(Fault::Handler));
                     } else {
                         self.note(wait.need);
-                        return After::Wait { deadline: wait.deadline, idle: wait.idle };
+                        return After::Wait(wait);
                     }
                 }
-                Step::Close(_) => {
+                Step::Close(close) => {
                     if !flush(slot, socket, connection, ready) {
-                        return After::Closed;
+                        // What could not be sent is given up, and who does not get the 101 speaks nothing else.
+                        let upgraded = close == Close::Upgraded && !slot.has_batch();
+                        return if upgraded { After::Upgraded } else { After::Closed };
                     }
                 }
                 Step::Call(call) => {
-                    let caller = Caller { handler, slot, waker: &|| Waker::noop().clone(), service: shared.service };
+                    let own = || alarm.get_or_init(|| Own::new(shared.bell, shared.at));
+                    let waker = || Waker::from(Arc::clone(own()));
+                    let caller = Caller { handler, slot, waker: &waker, service: shared.service };
                     caller.call(call, connection, buffers, &cx);
                     // A handler may change files: what was checked before it is to be checked again.
                     shared.files.arrived();
@@ -230,12 +124,11 @@ impl Parked {
                     }
                 }
                 step => {
+                    let finds = matches!(step, Step::Act(_, Action::Find { .. }));
                     match step {
                         Step::Act(_, Action::List { .. }) => steps += LIST_STEPS,
-                        Step::Act(_, Action::Spawn(_)) => {
-                            steps += SPAWN_STEPS;
-                            *script = Watch::spawned();
-                        }
+                        Step::Act(_, Action::Spawn(_)) => *script = Watch::spawned(),
+                        Step::Finished(_) => drop(alarm.take()),
                         _ => {}
                     }
                     let desk = &mut shared.desk();
@@ -250,6 +143,9 @@ impl Parked {
                     if let Some(input) = answer {
                         connection.handle(input);
                     }
+                    if finds && !shared.alone {
+                        return After::Spawns;
+                    }
                 }
             }
         }
@@ -257,7 +153,14 @@ impl Parked {
     }
 
     fn tell(&mut self, shared: &Shared<'_>) {
-        if let (State::Busy(busy), true) = (&mut self.state, shared.draining) {
+        let State::Busy(busy) = &mut self.state else { return };
+        if std::mem::take(&mut self.ready.broken) {
+            busy.connection.handle(Input::Broken(Fault::Peer));
+        }
+        if std::mem::take(&mut self.ready.woken) {
+            busy.connection.handle(Input::Wake);
+        }
+        if shared.draining {
             busy.connection.handle(if shared.cut { Input::Cut } else { Input::Drain });
         }
     }

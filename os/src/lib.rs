@@ -19,6 +19,7 @@ mod service;
 mod signal;
 mod slot;
 mod walk;
+mod workers;
 
 pub use beneath::{Identity, Root, Symlinks};
 pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
@@ -32,3 +33,4 @@ pub use send::{MOST_OF_FILE, Stopped, send, send_file, send_vectored};
 pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
 pub use signal::{Signal, Signals};
 pub use slot::{BATCH, Desk, Flush, Slot};
+pub use workers::{Full, Job, Panicked, Workers};

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sanserve::os::{self, Log, Root, Service, Signal, Signals};
+use sanserve::os::{self, Log, Root, Scripts, Service, Signal, Signals};
 
 use super::flags::{Flags, Runtime};
 
@@ -29,6 +29,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     os::raise_nofile_limit();
     let service = service(&flags)?;
     let log = service.log.clone();
+    let scripts = Arc::clone(&service.scripts);
     let shown = flags.bind.as_deref().unwrap_or("*");
     let listening =
         |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
@@ -42,7 +43,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             };
             let server = server.map_err(listening)?;
             let handle = server.handle();
-            announce(server.local_addr(), signals, move || handle.shutdown());
+            announce(server.local_addr(), signals, scripts, move || handle.shutdown());
             server.run()
         }
         Runtime::Std => {
@@ -51,7 +52,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, move || handle.shutdown());
+            announce(server.local_addr(), signals, scripts, move || handle.shutdown());
             server.run()
         }
         Runtime::Smol => {
@@ -60,7 +61,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, move || handle.shutdown());
+            announce(server.local_addr(), signals, scripts, move || handle.shutdown());
             server.run()
         }
     };
@@ -88,7 +89,7 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
 
 /// Prints the banner at once, and lets signals shut the server down: the first one gracefully, a
 /// second one at once.
-fn announce(address: SocketAddr, mut signals: Signals, shutdown: impl Fn() + Send + 'static) {
+fn announce(address: SocketAddr, mut signals: Signals, scripts: Arc<Scripts>, shutdown: impl Fn() + Send + 'static) {
     let (host, port) = (address.ip(), address.port());
     let url_host = match host {
         IpAddr::V4(v4) => v4.to_string(),
@@ -101,10 +102,13 @@ fn announce(address: SocketAddr, mut signals: Signals, shutdown: impl Fn() + Sen
         }
         shutdown();
         // The codes that a shell would show for a process that the signal has ended.
-        std::process::exit(match signals.wait() {
+        let code = match signals.wait() {
             Signal::Interrupt => 130,
             Signal::Terminate => 143,
-        });
+        };
+        // Nobody would be left to end them.
+        scripts.end();
+        std::process::exit(code);
     });
 }
 

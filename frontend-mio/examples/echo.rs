@@ -1,0 +1,45 @@
+//! Sends back what it is sent, while it comes: `curl -T - localhost:8000 < any-file`.
+//!
+//! No more is held than a few buffers, however long the body and however slow the client: what there is no
+//! room for stays unconsumed, what stays unconsumed is not read, and TCP holds the sender back.
+
+use sanserve_mio::{Call, Misuse, Received, Reply, Server, Service, Status};
+
+fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    let mut piece = [0; 8 * 1024];
+    loop {
+        let n = match reply.receive() {
+            Received::Data(data) => {
+                let n = data.len().min(piece.len());
+                piece[..n].copy_from_slice(&data[..n]);
+                n
+            }
+            Received::End => 0,
+            // Called again when there is more; or there will never be.
+            Received::Pending | Received::Broken => return Ok(()),
+        };
+        if reply.is_unanswered() {
+            // Without a length: chunked.
+            reply.respond(Status::OK)?.field("Content-Type", "application/octet-stream")?.send()?;
+        }
+        if n == 0 {
+            return reply.finish();
+        }
+        match reply.offer(&piece[..n])? {
+            // Called again when there is room.
+            0 => return Ok(()),
+            taken => reply.consume(taken),
+        }
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let service = Service::without_files().with_handler(|| {
+        |call: Call, reply: &mut Reply<'_>| {
+            if call != Call::Over && echo(reply).is_err() {
+                reply.abort();
+            }
+        }
+    });
+    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+}

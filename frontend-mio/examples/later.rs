@@ -1,0 +1,55 @@
+//! Answers that other threads find, here how many primes there are below a number:
+//! `curl localhost:8000/1000000`. The loop serves everybody else meanwhile.
+
+use std::sync::Arc;
+
+use sanserve_mio::{Call, Handler, Job, Misuse, Reply, Server, Service, Status, Workers};
+
+/// One connection's question.
+struct Primes {
+    workers: Arc<Workers>,
+    job: Option<Job<usize>>,
+}
+
+fn primes_below(n: usize) -> usize {
+    (2..n).filter(|n| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0)).count()
+}
+
+impl Primes {
+    fn go_on(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        match call {
+            Call::Request => {
+                let text = str::from_utf8(&reply.request().path()[1..]).ok();
+                let Some(n) = text.and_then(|text| text.parse().ok()).filter(|n| *n <= 10_000_000) else {
+                    return reply.error(Status::BAD_REQUEST, Some("Ask for a number up to 10000000"), None);
+                };
+                match self.workers.run(reply.waker(), move || primes_below(n)) {
+                    Ok(job) => self.job = Some(job),
+                    Err(_full) => return reply.error(Status::SERVICE_UNAVAILABLE, None, None),
+                }
+            }
+            Call::Wake => match self.job.as_mut().and_then(Job::take) {
+                Some(Ok(count)) => return reply.answer(Status::OK, "text/plain", format!("{count}\n")),
+                Some(Err(_panicked)) => reply.abort(),
+                None => {}
+            },
+            Call::Over => self.job = None,
+            Call::Body | Call::Room => {}
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Primes {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        if self.go_on(call, reply).is_err() {
+            reply.abort();
+        }
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let workers = Arc::new(Workers::new(2)?);
+    let service = Service::without_files().with_handler(move || Primes { workers: Arc::clone(&workers), job: None });
+    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+}

@@ -1,0 +1,42 @@
+//! Sends back what it is sent, the last byte first: `curl -d stressed localhost:8000`.
+//!
+//! Nothing can be said before the end has come, so all of it is kept, within a bound.
+
+use sanserve_mio::{Call, Misuse, Received, Reply, Server, Service, Status};
+
+const MOST: usize = 64 * 1024;
+
+fn go_on(all: &mut Vec<u8>, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    loop {
+        let n = match reply.receive() {
+            Received::Data(data) => {
+                all.extend_from_slice(data);
+                data.len()
+            }
+            Received::End => {
+                all.reverse();
+                return reply.answer(Status::OK, "text/plain", &all);
+            }
+            Received::Pending | Received::Broken => return Ok(()),
+        };
+        reply.consume(n);
+        if all.len() > MOST {
+            reply.close();
+            return reply.error(Status::CONTENT_TOO_LARGE, None, None);
+        }
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let service = Service::without_files().with_handler(|| {
+        let mut all = Vec::new();
+        move |call: Call, reply: &mut Reply<'_>| {
+            if call == Call::Over {
+                all = Vec::new();
+            } else if go_on(&mut all, reply).is_err() {
+                reply.abort();
+            }
+        }
+    });
+    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+}

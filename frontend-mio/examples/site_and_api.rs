@@ -1,0 +1,28 @@
+//! A directory of files, and an API below `/api/`. `Site::route` decides before any handler is made; a handler
+//! that finds out later that files should answer calls `pass`, as `/api/source` does here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sanserve_mio::{Request, Route, Server, Service, Site, Status};
+
+struct Mixed;
+
+impl Site for Mixed {
+    fn route(&self, request: &Request<'_>) -> Route {
+        if request.path().starts_with(b"/api/") { Route::Handler } else { Route::Files }
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let directory = std::env::args_os().nth(1).unwrap_or(".".into());
+    let visits = AtomicU64::new(0);
+    let service = Service::new(directory)?.with_site(Mixed).with_answer(move |reply| match reply.request().path() {
+        b"/api/visits" => {
+            let visits = visits.fetch_add(1, Ordering::Relaxed) + 1;
+            reply.answer(Status::OK, "application/json", format!("{{\"visits\":{visits}}}\n"))
+        }
+        b"/api/source" => reply.pass(),
+        _ => reply.error(Status::NOT_FOUND, None, None),
+    });
+    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+}

@@ -1,0 +1,70 @@
+//! Server-sent events: a clock that any number of clients watch. `curl -N localhost:8000`.
+//!
+//! One thread makes the events and wakes every connection; between two of them a connection costs
+//! a few hundred bytes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use sanserve_mio::{Call, Handler, Misuse, Reply, Server, Service, Status};
+
+/// What the thread that makes events shares with all connections.
+#[derive(Default)]
+struct Clock {
+    seconds: AtomicU64,
+    next: AtomicU64,
+    watchers: Mutex<BTreeMap<u64, Waker>>,
+}
+
+/// One connection's view of it.
+struct Watcher {
+    clock: Arc<Clock>,
+    number: u64,
+}
+
+impl Watcher {
+    fn go_on(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        match call {
+            Call::Request => {
+                reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+                self.clock.watchers.lock().unwrap().insert(self.number, reply.waker());
+            }
+            // Who has not taken the last event yet misses this one, and nothing piles up.
+            Call::Wake if !reply.has_unsent() => {
+                let event = format!("data: {}\n\n", self.clock.seconds.load(Ordering::Relaxed));
+                reply.offer(event.as_bytes())?;
+            }
+            Call::Over => drop(self.clock.watchers.lock().unwrap().remove(&self.number)),
+            Call::Wake | Call::Body | Call::Room => {}
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Watcher {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        if self.go_on(call, reply).is_err() {
+            reply.abort();
+        }
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let clock = Arc::new(Clock::default());
+    let shared = Arc::clone(&clock);
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            shared.seconds.fetch_add(1, Ordering::Relaxed);
+            shared.watchers.lock().unwrap().values().for_each(Waker::wake_by_ref);
+        }
+    });
+    let service = Service::without_files().with_handler(move || {
+        let number = clock.next.fetch_add(1, Ordering::Relaxed);
+        Watcher { clock: Arc::clone(&clock), number }
+    });
+    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+}

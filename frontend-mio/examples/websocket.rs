@@ -1,0 +1,34 @@
+//! A WebSocket that echoes, by way of `tungstenite`: `websocat ws://localhost:8000`.
+//!
+//! The event loop does the HTTP part. The connection then belongs to `talk`, which may block: it has a thread of
+//! its own.
+
+use sanserve_mio::{Misuse, Reply, Server, Service, Status, Upgraded};
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::{Role, WebSocket};
+
+fn shake_hands(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    let request = reply.request();
+    let key = request.field("Sec-WebSocket-Key").filter(|_| request.field("Sec-WebSocket-Version") == Some(b"13"));
+    let accept = key.map(derive_accept_key).unwrap_or_default();
+    match reply.upgrade("websocket") {
+        Ok(head) if !accept.is_empty() => head.field("Sec-WebSocket-Accept", accept)?.send(),
+        _ => reply.error(Status::BAD_REQUEST, Some("This is a WebSocket"), None),
+    }
+}
+
+fn talk(upgraded: Upgraded) {
+    // What was read already comes first.
+    let mut socket = WebSocket::from_partially_read(upgraded.stream, upgraded.read, Role::Server, None);
+    // It ends with an error when the peer closes.
+    while let Ok(message) = socket.read() {
+        if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+            break;
+        }
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let service = Service::without_files().with_answer(shake_hands).with_upgrade(talk);
+    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+}

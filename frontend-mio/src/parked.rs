@@ -1,0 +1,205 @@
+//! A connection as the event loop holds it, in as little memory as its state allows.
+//!
+//! One that rests between two exchanges takes a few bytes; one whose handler has nothing to send for now,
+//! a few hundred ([`Away`]); a busy one leases all that it needs ([`Busy`]).
+
+use std::cell::OnceCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::Registry;
+use mio::event::Event;
+use mio::net::TcpStream;
+use rustix::fd::AsFd;
+use rustix::net::RecvFlags;
+use sanserve_core::{Buffers, Connection, Context, Fault, Handler, Input, Packed, Resting};
+use sanserve_os::{Local, Slot, Upgraded};
+
+use crate::alarm::{Alarm, Own};
+use crate::pool::Pool;
+use crate::script::{Role, Watch};
+
+/// A connection as the event loop holds it.
+pub(crate) struct Parked {
+    pub(crate) socket: TcpStream,
+    pub(crate) state: State,
+    /// Made with the first call, kept for the connection's life.
+    pub(crate) handler: Option<Box<dyn Handler + Send>>,
+    pub(crate) ready: Ready,
+}
+
+/// A property that must hold: an idle connection is cheap.
+const _: () = assert!(size_of::<Parked>() <= 80);
+
+/// Most connections rest most of the time, and those are kept small.
+pub(crate) enum State {
+    Resting(Resting),
+    Away(Box<Away>),
+    Busy(Box<Busy>),
+    /// None of these, while one is made of another.
+    Moving,
+}
+
+/// What is kept of a connection that waits for its handler.
+pub(crate) struct Away {
+    connection: Connection,
+    packed: Packed,
+    alarm: OnceCell<Own>,
+}
+
+/// A busy connection and the memory that it leases.
+pub(crate) struct Busy {
+    pub(crate) connection: Connection,
+    /// Made when the handler of the exchange in hand asks for a waker.
+    pub(crate) alarm: OnceCell<Own>,
+    pub(crate) buffers: Buffers,
+    pub(crate) slot: Slot,
+    pub(crate) script: Watch,
+}
+
+impl Busy {
+    pub(crate) fn new(connection: Connection) -> Busy {
+        let (buffers, slot) = (Buffers::new(), Slot::new());
+        Busy { connection, alarm: OnceCell::new(), buffers, slot, script: Watch::default() }
+    }
+}
+
+/// What is known of the socket and of the loop's plans, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ready {
+    /// Bytes, or the end, may be there: no read has come up short since the last event.
+    pub(crate) readable: bool,
+    /// The socket may take bytes: no write has come up short since the last event.
+    pub(crate) writable: bool,
+    /// The peer will send nothing more, so a short read is not the end.
+    pub(crate) read_closed: bool,
+    /// It stands in the queue.
+    pub(crate) queued: bool,
+    /// It waits for bytes.
+    pub(crate) needs_read: bool,
+    /// It waits for the socket to take more.
+    pub(crate) needs_write: bool,
+    /// The peer has reset the connection.
+    pub(crate) broken: bool,
+    /// Its handler was woken.
+    pub(crate) woken: bool,
+}
+
+impl Parked {
+    pub(crate) fn new(socket: TcpStream, resting: Resting) -> Parked {
+        let ready = Ready { writable: true, needs_read: true, ..Ready::default() };
+        Parked { socket, state: State::Resting(resting), handler: None, ready }
+    }
+
+    /// Whether bytes are there, and are what the connection waits for.
+    pub(crate) fn is_to_read(&self) -> bool {
+        self.ready.needs_read && self.ready.readable
+    }
+
+    /// Leases what a turn needs.
+    pub(crate) fn lease(&mut self, pool: &mut Pool) {
+        self.state = match std::mem::replace(&mut self.state, State::Moving) {
+            State::Resting(resting) => State::Busy(pool.take(resting.resume())),
+            State::Away(away) => {
+                let Away { connection, packed, alarm } = *away;
+                let mut busy = pool.take(connection);
+                busy.connection.unpack(&packed, &mut busy.buffers);
+                busy.alarm = alarm;
+                State::Busy(busy)
+            }
+            as_it_is => as_it_is,
+        };
+    }
+
+    /// Notes that something has happened to the script; whether the connection waits for it.
+    pub(crate) fn script_became_ready(&mut self, role: Role, event: &Event) -> bool {
+        match &mut self.state {
+            State::Busy(busy) => busy.script.became_ready(role, event),
+            _ => false,
+        }
+    }
+
+    /// Notes that the exchange in hand was woken, if the waker is still its own.
+    pub(crate) fn hears(&mut self, alarm: &Arc<Alarm>) -> bool {
+        let own = match &self.state {
+            State::Busy(busy) => busy.alarm.get(),
+            State::Away(away) => away.alarm.get(),
+            _ => None,
+        };
+        let hears = own.is_some_and(|own| own.hears(alarm));
+        self.ready.woken |= hears;
+        hears
+    }
+
+    /// Gives back what was leased, if the connection rests now.
+    pub(crate) fn rest(&mut self) -> Option<Box<Busy>> {
+        let State::Busy(busy) = &self.state else { return None };
+        let resting = busy.connection.rest()?;
+        self.swap(State::Resting(resting))
+    }
+
+    /// Gives back what was leased, if the connection waits for its handler and for nothing else that is
+    /// there.
+    pub(crate) fn pack(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
+        let State::Busy(busy) = &mut self.state else { return None };
+        if !busy.slot.is_empty() {
+            return None;
+        }
+        let packed = busy.connection.pack(&mut busy.buffers)?;
+        let nobody = Resting::new(busy.connection.peer(), cx).resume();
+        let connection = std::mem::replace(&mut busy.connection, nobody);
+        let alarm = std::mem::take(&mut busy.alarm);
+        self.swap(State::Away(Box::new(Away { connection, packed, alarm })))
+    }
+
+    /// Gives back what was leased, with the connection.
+    pub(crate) fn end(mut self) -> Option<Box<Busy>> {
+        self.swap(State::Moving)
+    }
+
+    /// Takes the socket and what was read from it away from the loop. `None`: it cannot be, and is closed.
+    pub(crate) fn upgrade(mut self, registry: &Registry, pool: &mut Pool) -> Option<Upgraded> {
+        let mut busy = self.swap(State::Moving)?;
+        let peer = busy.connection.peer();
+        let read = busy.buffers.input.unread().to_vec();
+        let attached = busy.buffers.take_attached();
+        pool.give_back(busy);
+        registry.deregister(&mut self.socket).ok()?;
+        let stream = std::net::TcpStream::from(self.socket);
+        stream.set_nonblocking(false).ok()?;
+        Some(Upgraded { stream, read, peer: SocketAddr::new(peer.ip(), peer.port()), attached })
+    }
+
+    fn swap(&mut self, state: State) -> Option<Box<Busy>> {
+        match std::mem::replace(&mut self.state, state) {
+            State::Busy(busy) => Some(busy),
+            _ => None,
+        }
+    }
+
+    /// Reads once into the window, and tells the connection what came.
+    pub(crate) fn read(&mut self, files: &Local) {
+        let State::Busy(busy) = &mut self.state else { return };
+        let spare = busy.buffers.input.spare();
+        let room = spare.len();
+        debug_assert!(room > 0, "reading nothing would look like the end");
+        match rustix::io::retry_on_intr(|| rustix::net::recv(self.socket.as_fd(), &mut *spare, RecvFlags::empty())) {
+            Ok((_, 0)) => {
+                self.ready.readable = false;
+                busy.connection.handle(Input::Eof);
+            }
+            Ok((_, n)) => {
+                files.arrived();
+                busy.buffers.input.commit(n);
+                // Edge-triggered: a short read has emptied the socket, and more makes a new event.
+                self.ready.readable = n == room || self.ready.read_closed;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready.readable = false,
+            Err(_) => {
+                self.ready.readable = false;
+                busy.connection.handle(Input::Broken(Fault::Peer));
+            }
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! Handlers as an embedder writes them, over real sockets: waking, packing, bodies, files, upgrades, failures.
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use sanserve_core::{Config, Pace, Timeouts};
+use sanserve_mio::{
+    Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Server, Service, Status, Upgraded, Workers,
+};
+
+use support::{Client, PATIENCE, answers_sync, start};
+
+/// What a handler tells its test.
+#[derive(Debug)]
+enum Heard {
+    Request(Waker),
+    Wake,
+    Over,
+}
+
+/// Waits for a wake-up: tells what it hears, and answers a wake-up with path and `X-Mark`.
+struct Waits(Sender<Heard>, bool);
+
+impl Handler for Waits {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        match call {
+            Call::Request => {
+                self.1 = answers_sync(reply).unwrap();
+                if !self.1 {
+                    self.0.send(Heard::Request(reply.waker())).unwrap();
+                }
+            }
+            Call::Wake => {
+                self.0.send(Heard::Wake).unwrap();
+                let request = reply.request();
+                let mut text = request.path().to_vec();
+                text.extend_from_slice(request.field("X-Mark").unwrap_or_default());
+                reply.answer(Status::OK, "text/plain", text).unwrap();
+            }
+            Call::Over if !self.1 => self.0.send(Heard::Over).unwrap(),
+            _ => {}
+        }
+    }
+}
+
+fn waits() -> (Service, Receiver<Heard>) {
+    let (tell, heard) = channel();
+    let tell = Mutex::new(tell);
+    let make = move || Waits(tell.lock().unwrap().clone(), false);
+    (Service::without_files().with_handler(make), heard)
+}
+
+fn next(heard: &Receiver<Heard>) -> Heard {
+    heard.recv_timeout(PATIENCE).expect("the handler is called")
+}
+
+#[track_caller]
+fn waker(heard: &Receiver<Heard>) -> Waker {
+    match next(heard) {
+        Heard::Request(waker) => waker,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_waker_works_on_any_thread() {
+    let (service, heard) = waits();
+    let server = start(service);
+    let mut client = server.client();
+    for n in 0..3 {
+        client.send(format!("GET /later HTTP/1.1\r\nHost: x\r\nX-Mark: {n}\r\n\r\n"));
+        let waker = waker(&heard);
+        std::thread::spawn(move || {
+            waker.wake_by_ref();
+            waker.wake();
+        });
+        assert_eq!(client.answer().1, format!("/later{n}").into_bytes());
+        assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
+    }
+    server.end();
+}
+
+#[test]
+fn a_waker_kept_for_too_long_does_nothing() {
+    let (service, heard) = waits();
+    let server = start(service);
+    let mut client = server.client();
+    client.ask("/one");
+    let one = waker(&heard);
+    one.wake_by_ref();
+    assert_eq!(client.answer().1, b"/one");
+    assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
+    // Nothing is in hand; then it is the next exchange.
+    one.wake_by_ref();
+    server.sync();
+    client.ask("/two");
+    let two = waker(&heard);
+    one.wake_by_ref();
+    server.sync();
+    assert!(heard.try_recv().is_err());
+    two.wake_by_ref();
+    assert_eq!(client.answer().1, b"/two");
+    assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
+    // And when the server has gone.
+    server.end();
+    one.wake();
+    two.wake();
+}
+
+#[test]
+fn a_waker_does_not_wake_the_next_connection_with_its_number() {
+    let (service, heard) = waits();
+    let server = start(service);
+    let mut client = server.client();
+    client.ask("/first");
+    let first = waker(&heard);
+    client.vanish();
+    assert!(matches!(next(&heard), Heard::Over));
+    // The only place that is free is that of the first.
+    let mut client = server.client();
+    client.ask("/second");
+    let second = waker(&heard);
+    first.wake();
+    server.sync();
+    assert!(heard.try_recv().is_err());
+    second.wake();
+    assert_eq!(client.answer().1, b"/second");
+    server.end();
+}
+
+#[test]
+fn what_comes_while_a_handler_waits_is_not_lost() {
+    let (service, heard) = waits();
+    let server = start(service);
+    let mut client = server.client();
+    client.send("GET /1 HTTP/1.1\r\nHost: x\r\nX-Mark: a\r\n\r\n");
+    let one = waker(&heard);
+    server.sync();
+    client.send("GET /2 HTTP/1.1\r\nHost: x\r\nX-Mark: b\r\n\r\nGET /3 HT");
+    server.sync();
+    client.send("TP/1.1\r\nHost: x\r\nX-Mark: c\r\n\r\n");
+    one.wake();
+    for text in ["/1a", "/2b", "/3c"] {
+        if text != "/1a" {
+            waker(&heard).wake();
+        }
+        assert_eq!(client.answer().1, text.as_bytes());
+        assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
+    }
+    server.end();
+}
+
+#[test]
+fn a_waiting_handler_hears_that_its_peer_has_gone() {
+    let (service, heard) = waits();
+    let server = start(service);
+    for _ in 0..3 {
+        let mut client = server.client();
+        client.ask("/");
+        let waker = waker(&heard);
+        server.sync();
+        client.vanish();
+        assert!(matches!(next(&heard), Heard::Over));
+        waker.wake();
+    }
+    // Also where so much was pipelined that nothing more is read.
+    let mut client = server.client();
+    client.ask("/");
+    let _waker = waker(&heard);
+    client.stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    while client.stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+    client.vanish();
+    assert!(matches!(next(&heard), Heard::Over));
+    // Who has only said all that he had to say still gets his answer.
+    let mut client = server.client();
+    client.ask("/half");
+    let waker = waker(&heard);
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    server.sync();
+    waker.wake();
+    assert_eq!(client.answer().1, b"/half");
+    server.end();
+}
+
+#[test]
+fn a_shutdown_cuts_waiting_handlers_when_its_grace_is_over() {
+    let (service, heard) = waits();
+    let server = start(service.with_grace(Duration::from_millis(50)));
+    let mut client = server.client();
+    client.ask("/");
+    let _waker = waker(&heard);
+    server.handle.shutdown();
+    assert!(matches!(next(&heard), Heard::Over));
+    assert_eq!(client.rest(), b"");
+    server.end();
+}
+
+/// A service whose handler is this function, which says `Err` where the exchange is to be aborted.
+fn calls(answer: impl Fn(Call, &mut Reply<'_>) -> Result<(), Misuse> + Send + Sync + 'static) -> Service {
+    let answer = Arc::new(answer);
+    Service::without_files().with_handler(move || {
+        let answer = Arc::clone(&answer);
+        move |call: Call, reply: &mut Reply<'_>| {
+            if answer(call, reply).is_err() {
+                reply.abort();
+            }
+        }
+    })
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_held_back_and_cut() {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let (tell, over) = channel();
+    let (count, tell) = (Arc::clone(&taken), Mutex::new(tell));
+    let pace = Pace { silence: 200, grace: 200, rate: 256 };
+    let timeouts = Timeouts { write: pace, ..Timeouts::default() };
+    let service = calls(move |call, reply| {
+        match call {
+            Call::Request => reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?,
+            Call::Over => return tell.lock().unwrap().send(()).map_err(|_| Misuse::Over),
+            _ => {}
+        }
+        // Events without end, as fast as they are taken.
+        match reply.offer(&[b'e'; 4096])? {
+            0 => {}
+            n => {
+                count.fetch_add(n, Ordering::Relaxed);
+                reply.waker().wake();
+            }
+        }
+        Ok(())
+    });
+    let server = start(service.with_config(Config { timeouts, ..Config::default() }));
+    let mut client = Client::connect_narrow(server.address);
+    client.ask("/");
+    over.recv_timeout(PATIENCE).expect("it is cut");
+    assert!(taken.load(Ordering::Relaxed) < 8 << 20, "more than a socket holds was taken from the handler");
+    let log = server.end();
+    assert!(log.contains("the peer was too slow"), "{log}");
+}
+
+#[test]
+fn trailers_go_both_ways() {
+    let server = start(calls(|call, reply| {
+        if call == Call::Over {
+            return Ok(());
+        }
+        loop {
+            match reply.receive() {
+                Received::Data(data) => {
+                    let n = data.len();
+                    reply.consume(n);
+                }
+                Received::Pending | Received::Broken => return Ok(()),
+                Received::End => break,
+            }
+        }
+        let sum = reply.trailers().find(|(name, _)| name == b"X-Sum").map(|(_, value)| value.to_vec());
+        reply.respond(Status::OK)?.field("Trailer", "X-Seen")?.send()?;
+        reply.offer(b"body")?;
+        reply.trailer("X-Seen", sum.unwrap_or_default())?;
+        assert_eq!(reply.trailer("Content-Length", "3"), Err(Misuse::Framing));
+        assert_eq!(reply.trailer("X-Bad", "a\r\nb"), Err(Misuse::Field));
+        reply.finish()
+    }));
+    let mut client = server.client();
+    for pieces in
+        [&["5\r\nhello\r\n0\r\nX-Sum: 99\r\n\r\n"][..], &["5\r\nhel", "lo\r\n", "0\r\nX-Su", "m: 99\r\n", "\r\n"]]
+    {
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for piece in pieces {
+            client.send(piece);
+            // A turn between two pieces, in which the connection is packed.
+            let mut other = server.client();
+            other.ask("/");
+            assert!(other.head().starts_with("HTTP/1.1 200 OK"));
+        }
+        assert!(client.head().contains("\r\nTrailer: X-Seen\r\n"));
+        assert_eq!(client.chunk().as_deref(), Some(&b"body"[..]));
+        assert_eq!(client.chunk(), None);
+        assert_eq!((client.line(), client.line()), ("X-Seen: 99".to_owned(), String::new()));
+    }
+    server.end();
+}
+
+#[test]
+fn hints_go_out_before_the_answer() {
+    let (tell, heard) = channel();
+    let tell = Mutex::new(tell);
+    let server = start(calls(move |call, reply| match call {
+        Call::Request => {
+            reply.inform(Status::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
+            tell.lock().unwrap().send(Heard::Request(reply.waker())).map_err(|_| Misuse::Over)
+        }
+        Call::Wake => reply.answer(Status::OK, "text/plain", "answer"),
+        _ => Ok(()),
+    }));
+    let mut client = server.client();
+    client.ask("/");
+    assert_eq!(client.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+    waker(&heard).wake();
+    assert_eq!(client.answer().1, b"answer");
+    server.end();
+}
+
+#[test]
+fn ranges_of_files_are_sent_from_where_they_lie() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("content");
+    let content: Vec<u8> = (0_u32..2_000_000).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&path, &content).unwrap();
+    const RANGE: std::ops::Range<usize> = 1_000..7_001_001;
+    let server = start(calls(move |call, reply| {
+        if call == Call::Request {
+            reply.attach(Box::new(File::open(&path).unwrap()));
+            let is_chunked = reply.request().path() == b"/chunked";
+            let head = reply.respond(Status::OK)?;
+            if is_chunked {
+                head.send()?
+            } else {
+                head.length(RANGE.len() as u64).send()?
+            }
+            assert!(reply.offer_file(RANGE.start as u64, RANGE.len() as u64)?);
+            assert!(!reply.offer_file(0, 1)?, "one at a time");
+            reply.finish()?;
+        }
+        Ok(())
+    }));
+    let mut client = server.client();
+    for path in ["/", "/chunked", "/"] {
+        let (head, body) = client.get(path);
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        assert!(body == content[RANGE], "{path}: {} bytes", body.len());
+    }
+    server.end();
+}
+
+fn upgrades(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    if answers_sync(reply)? {
+        return Ok(());
+    }
+    reply.upgrade("shout")?.field("X-Way", "up")?.send()?;
+    reply.attach(Box::new("from the handler"));
+    Ok(())
+}
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
+
+#[test]
+fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (record, other) = (Arc::clone(&order), Arc::clone(&order));
+    let take = move |mut upgraded: Upgraded| {
+        let attached = upgraded.attached.take().and_then(|thing| thing.downcast::<&str>().ok());
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        writeln!(upgraded.stream, "{attached:?} {} {name}", upgraded.peer).unwrap();
+        let mut all = upgraded.read;
+        upgraded.stream.read_to_end(&mut all).unwrap();
+        all.make_ascii_uppercase();
+        record.lock().unwrap().push("the hook ends");
+        upgraded.stream.write_all(&all).unwrap();
+    };
+    let answer = move |reply: &mut Reply<'_>| {
+        other.lock().unwrap().push("a request");
+        upgrades(reply)
+    };
+    let server = start(Service::without_files().with_answer(answer).with_upgrade(take).with_connections(1));
+    for _ in 0..3 {
+        let mut client = server.client();
+        let me: SocketAddr = client.stream.local_addr().unwrap();
+        client.send(format!("{UPGRADE}early, "));
+        assert_eq!(
+            client
+                .head()
+                .lines()
+                .filter(|line| !line.starts_with("Date") && !line.starts_with("Server"))
+                .collect::<Vec<_>>(),
+            ["HTTP/1.1 101 Switching Protocols", "Upgrade: shout", "X-Way: up", "Connection: Upgrade", ""]
+        );
+        let hello = String::from_utf8(client.through(b"\n")).unwrap();
+        assert_eq!(hello, format!("Some(\"from the handler\") {me} sanserve-upgraded\n"));
+        // The only place is taken: this one is served when the hook has ended.
+        let mut second = server.client();
+        second.ask("/sync");
+        client.send("late");
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(client.rest(), b"EARLY, LATE");
+        assert_eq!(second.answer().1, b"synced");
+    }
+    assert_eq!(*order.lock().unwrap(), ["a request", "the hook ends", "a request"].repeat(3));
+    server.end();
+}
+
+#[test]
+fn an_upgrade_that_nobody_takes_is_closed() {
+    let server = start(Service::without_files().with_answer(upgrades));
+    let mut client = server.client();
+    client.send(UPGRADE);
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(client.rest(), b"");
+    server.end();
+    let service = Service::without_files().with_answer(upgrades).with_upgrade(|_| panic!("on purpose"));
+    let server = start(service.with_connections(1));
+    for _ in 0..2 {
+        let mut client = server.client();
+        client.send(UPGRADE);
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        assert_eq!(client.rest(), b"");
+    }
+    server.sync();
+    let log = server.end();
+    assert_eq!(log.matches("an upgraded connection panicked: on purpose").count(), 2, "{log}");
+}
+
+#[test]
+fn only_who_is_verified_is_served() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let verify = move |peer: SocketAddr| {
+        assert!(peer.ip().is_loopback());
+        match count.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => false,
+            2 => panic!("on purpose"),
+            _ => true,
+        }
+    };
+    let service = Service::without_files().with_answer(|reply| answers_sync(reply).map(drop)).with_verify(verify);
+    let server = start(service.with_connections(1));
+    for _ in 0..3 {
+        assert_eq!(server.client().rest(), b"", "no byte, not even for a request");
+    }
+    server.sync();
+    assert_eq!(asked.load(Ordering::SeqCst), 5);
+    assert!(server.end().contains("the verification panicked: on purpose"));
+}
+
+/// Hands a job in and answers with its result.
+struct Asks {
+    workers: Arc<Workers>,
+    gate: Arc<Mutex<Receiver<()>>>,
+    job: Option<Job<String>>,
+}
+
+impl Handler for Asks {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        match call {
+            Call::Request if answers_sync(reply).unwrap() => {}
+            Call::Request => {
+                let gate = Arc::clone(&self.gate);
+                let path = String::from_utf8_lossy(reply.request().path()).into_owned();
+                let work = move || match path.as_str() {
+                    "/panics" => panic!("a job that fails"),
+                    "/waits" => gate.lock().unwrap().recv().map(|()| path).unwrap(),
+                    _ => path,
+                };
+                match self.workers.run(reply.waker(), work) {
+                    Ok(job) => self.job = Some(job),
+                    Err(Full) => reply.error(Status::SERVICE_UNAVAILABLE, None, None).unwrap(),
+                }
+            }
+            Call::Wake => match self.job.as_mut().and_then(Job::take) {
+                Some(Ok(text)) => reply.answer(Status::OK, "text/plain", text).unwrap(),
+                Some(Err(Panicked(why))) => {
+                    reply.error(Status::INTERNAL_SERVER_ERROR, Some(&why), None).unwrap();
+                }
+                None => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn workers_do_what_handlers_must_not_wait_for() {
+    let (open, gate) = channel();
+    let (workers, gate) = (Arc::new(Workers::with_queue(1, 1).unwrap()), Arc::new(Mutex::new(gate)));
+    let service = Service::without_files().with_handler(move || Asks {
+        workers: Arc::clone(&workers),
+        gate: Arc::clone(&gate),
+        job: None,
+    });
+    let server = start(service);
+    let mut client = server.client();
+    assert_eq!(client.get("/plain").1, b"/plain");
+    assert!(client.get("/panics").0.starts_with("HTTP/1.1 500 a job that fails\r\n"));
+    let mut client = server.client();
+    assert_eq!(client.get("/again").1, b"/again", "the thread lives");
+    // One is run and one waits, or the first has not begun and the second is refused: which one is the
+    // thread's affair. The loop serves others meanwhile, and there is never room for another.
+    let mut waiting = [server.client(), server.client(), server.client()];
+    for client in &mut waiting {
+        client.ask("/waits");
+        server.sync();
+    }
+    assert!(server.client().get("/waits").0.starts_with("HTTP/1.1 503 "));
+    let mut statuses = Vec::new();
+    (0..2).for_each(|_| open.send(()).unwrap());
+    waiting.iter_mut().for_each(|client| statuses.push(client.answer().0[9..12].to_owned()));
+    statuses.sort();
+    assert!(statuses == ["200", "200", "503"] || statuses == ["200", "503", "503"], "{statuses:?}");
+    server.end();
+}
+
+#[test]
+fn a_handler_that_panics_or_aborts_fails_alone() {
+    let (tell, heard) = channel();
+    let tell = Mutex::new(tell);
+    let server = start(calls(move |call, reply| {
+        let path = reply.request().path().to_vec();
+        match (call, path.as_slice()) {
+            (Call::Request, b"/panic") => panic!("at once"),
+            (Call::Request, b"/late") => {
+                tell.lock().unwrap().send(Heard::Request(reply.waker())).unwrap();
+                Ok(())
+            }
+            (Call::Wake, b"/late") => panic!("when woken"),
+            (Call::Request, b"/abort") => {
+                reply.abort();
+                assert_eq!(reply.offer(b"x"), Err(Misuse::Order));
+                Ok(())
+            }
+            (Call::Request, b"/cut") => {
+                reply.respond(Status::OK)?.length(100_000).send()?;
+                reply.offer(&[b'.'; 100_000]).map(drop)
+            }
+            (Call::Room, b"/cut") => {
+                reply.abort();
+                Ok(())
+            }
+            (Call::Over, _) => Ok(()),
+            _ => answers_sync(reply).map(drop),
+        }
+    }));
+    let mut other = server.client();
+    other.ask("/late");
+    let waker = waker(&heard);
+    for path in ["/panic", "/abort"] {
+        let mut client = server.client();
+        let (head, _) = client.get(path);
+        assert!(head.starts_with("HTTP/1.1 500 ") && head.contains("\r\nConnection: close\r\n"), "{path}: {head}");
+        assert_eq!(client.rest(), b"");
+    }
+    let mut client = server.client();
+    client.ask("/cut");
+    assert!(client.head().starts_with("HTTP/1.1 200 "));
+    assert!(client.rest().len() < 100_000);
+    waker.wake();
+    assert!(other.answer().0.starts_with("HTTP/1.1 500 "));
+    server.sync();
+    let log = server.end();
+    assert_eq!(log.matches("the handler panicked: ").count(), 2, "{log}");
+}
+
+#[test]
+fn nothing_of_a_misuse_reaches_the_wire() {
+    let server = start(calls(|call, reply| {
+        if call != Call::Request {
+            return Ok(());
+        }
+        assert_eq!(reply.offer(b"no head"), Err(Misuse::Order));
+        assert_eq!(reply.offer_file(0, 1), Err(Misuse::Order));
+        assert_eq!(reply.finish(), Err(Misuse::Order));
+        assert_eq!(reply.respond(Status::CONTINUE).err(), Some(Misuse::Interim));
+        assert_eq!(reply.inform(Status::OK).err(), Some(Misuse::Interim));
+        assert_eq!(reply.upgrade("any").err(), Some(Misuse::Upgrade));
+        for (name, value) in [("A", "b\r\nEvil: 1"), ("A\r\nEvil", "1"), ("", "1"), ("A", "\0"), ("A b", "1")] {
+            assert_eq!(reply.respond(Status::OK)?.field(name, value).err(), Some(Misuse::Field));
+        }
+        for name in ["Content-Length", "transfer-encoding", "Connection"] {
+            assert_eq!(reply.respond(Status::OK)?.field(name, "1").err(), Some(Misuse::Framing));
+        }
+        assert_eq!(reply.respond(Status::OK)?.reason("a\r\nEvil: 1").err(), Some(Misuse::Field));
+        drop(reply.respond(Status::OK)?.field("X-Evil", "never sent")?);
+        reply.respond(Status::OK)?.length(4).send()?;
+        assert_eq!(reply.respond(Status::OK).err(), Some(Misuse::Order));
+        assert_eq!(reply.inform(Status::EARLY_HINTS).err(), Some(Misuse::Order));
+        assert_eq!(reply.offer(b"Evil!"), Err(Misuse::TooMuch));
+        assert_eq!(reply.offer(b"good")?, 4);
+        assert_eq!(reply.offer(b"Evil"), Err(Misuse::TooMuch));
+        assert_eq!(reply.trailer("X-Evil", "1"), Err(Misuse::Framing));
+        reply.finish()?;
+        assert_eq!(reply.offer(b"Evil").err(), Some(Misuse::Over));
+        Ok(())
+    }));
+    let mut client = server.client();
+    for _ in 0..3 {
+        let (head, body) = client.get("/");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("vil"), "{head}");
+        assert_eq!(body, b"good");
+    }
+    let log = server.end();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// Many workers, each with wakers of its own.
+#[test]
+fn wakers_find_the_loop_of_their_connection() {
+    let (service, heard) = waits();
+    let server = Server::bind_with(([127, 0, 0, 1], 0).into(), service, 4).unwrap();
+    let (address, handle) = (server.local_addr(), server.handle());
+    let thread = std::thread::spawn(move || server.run());
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(address)).collect();
+    for round in 0..10 {
+        clients.iter_mut().for_each(|client| client.ask(&format!("/{round}")));
+        let mut woken = 0;
+        while woken < clients.len() {
+            if let Heard::Request(waker) = next(&heard) {
+                waker.wake();
+                woken += 1;
+            }
+        }
+        clients.iter_mut().for_each(|client| assert_eq!(client.answer().1, format!("/{round}").into_bytes()));
+    }
+    handle.stop();
+    thread.join().unwrap().unwrap();
+}

@@ -1,0 +1,206 @@
+//! What handlers cost in memory, measured in this process, which nothing else runs in meanwhile: one test.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Service, Status};
+
+use support::{Client, PATIENCE, start};
+
+/// Connections at once.
+const WATCHERS: usize = 1_000;
+/// Events; an odd number.
+const EVENTS: u64 = 51;
+/// What a body has that goes both ways.
+const BODY: u64 = 64 << 20;
+
+/// A line of `/proc/self/status`, in bytes.
+fn memory(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// What is told to everybody who watches.
+#[derive(Default)]
+struct News {
+    count: AtomicU64,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+/// Tells every event from the first on that comes, in order.
+struct Watcher {
+    news: Arc<News>,
+    told: u64,
+    over: Sender<()>,
+}
+
+impl Watcher {
+    fn go_on(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        match call {
+            Call::Request => {
+                self.told = self.news.count.load(Ordering::Acquire);
+                reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+                self.news.wakers.lock().unwrap().push(reply.waker());
+            }
+            Call::Over => self.over.send(()).unwrap(),
+            Call::Wake | Call::Room | Call::Body => {
+                while self.told < self.news.count.load(Ordering::Acquire) && !reply.has_unsent() {
+                    self.told += 1;
+                    reply.offer(format!("data: {}\n\n", self.told).as_bytes())?;
+                    if self.told < self.news.count.load(Ordering::Acquire) {
+                        // The next one when this is on its way.
+                        reply.waker().wake();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Watcher {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        self.go_on(call, reply).unwrap();
+    }
+}
+
+fn streams_of_events() {
+    let news = Arc::new(News::default());
+    let (shared, (over, ended)) = (Arc::clone(&news), channel());
+    let over = Mutex::new(over);
+    let server = start(Service::without_files().with_handler(move || Watcher {
+        news: Arc::clone(&shared),
+        told: 0,
+        over: over.lock().unwrap().clone(),
+    }));
+    let watch = || {
+        let mut client = server.client();
+        client.ask("/");
+        assert!(client.head().starts_with("HTTP/1.1 200 OK"));
+        client
+    };
+    let tell = |n: u64| {
+        news.count.store(n, Ordering::Release);
+        news.wakers.lock().unwrap().iter().for_each(Waker::wake_by_ref);
+    };
+    let hear = |clients: &mut [Client], n: u64| {
+        for client in clients {
+            assert_eq!(client.chunk().unwrap(), format!("data: {n}\n\n").into_bytes());
+        }
+    };
+    // What the first need for all, such as the leases of those that are woken together.
+    let mut clients: Vec<Client> = (0..100).map(|_| watch()).collect();
+    tell(1);
+    hear(&mut clients, 1);
+    let before = memory("VmRSS");
+    clients.extend((clients.len()..WATCHERS).map(|_| watch()));
+    for n in (2..EVENTS).step_by(2) {
+        // Every other time all wait for all; in between, events come as they may.
+        tell(n);
+        tell(n + 1);
+        hear(&mut clients, n);
+        hear(&mut clients, n + 1);
+    }
+    let each = memory("VmRSS").saturating_sub(before) / (WATCHERS - 100) as u64;
+    println!("{each} bytes for each stream, both ends together");
+    assert!(each < 2048, "{each} bytes for each stream");
+    for client in clients {
+        client.vanish();
+        ended.recv_timeout(PATIENCE).expect("each of them ends");
+    }
+    // Who is woken now is not there, but for the last.
+    let mut last = [watch()];
+    tell(EVENTS + 1);
+    hear(&mut last, EVENTS + 1);
+    server.end();
+}
+
+fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    let mut piece = [0; 8 * 1024];
+    loop {
+        let n = match reply.receive() {
+            Received::Data(data) => {
+                let n = data.len().min(piece.len());
+                piece[..n].copy_from_slice(&data[..n]);
+                n
+            }
+            Received::End => return reply.finish(),
+            Received::Pending | Received::Broken => return Ok(()),
+        };
+        match reply.offer(&piece[..n])? {
+            0 => return Ok(()),
+            taken => reply.consume(taken),
+        }
+    }
+}
+
+/// The byte of the body at a place.
+fn byte(at: u64) -> u8 {
+    (at ^ (at >> 8) ^ (at >> 16)) as u8
+}
+
+fn a_body_that_goes_both_ways() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let server = start(Service::without_files().with_handler(move || {
+        let count = Arc::clone(&count);
+        move |call: Call, reply: &mut Reply<'_>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            match call {
+                Call::Over => {}
+                Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and(echo(reply)).unwrap(),
+                _ => echo(reply).unwrap(),
+            }
+        }
+    }));
+    let mut client = server.client();
+    let mut sender = client.stream.try_clone().unwrap();
+    let before = memory("VmRSS");
+    let sending = std::thread::spawn(move || {
+        sender.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        let mut at = 0;
+        while at < BODY {
+            // Chunks of many sizes, which straddle all that buffers.
+            let len = (at % 70_001 + 1).min(BODY - at);
+            let mut chunk = format!("{len:x}\r\n").into_bytes();
+            chunk.extend((at..at + len).map(byte));
+            chunk.extend_from_slice(b"\r\n");
+            sender.write_all(&chunk).unwrap();
+            at += len;
+        }
+        sender.write_all(b"0\r\n\r\n").unwrap();
+    });
+    assert!(client.head().starts_with("HTTP/1.1 200 OK"));
+    let (mut at, mut most) = (0, before);
+    while let Some(chunk) = client.chunk() {
+        assert!((at..).map(byte).zip(&chunk).all(|(expected, got)| expected == *got), "wrong behind {at}");
+        if at >> 20 != (at + chunk.len() as u64) >> 20 {
+            most = most.max(memory("VmRSS"));
+        }
+        at += chunk.len() as u64;
+    }
+    assert_eq!((at, client.line()), (BODY, String::new()));
+    sending.join().unwrap();
+    println!("{} bytes more while 64 MiB went both ways, in {calls:?} calls", most - before);
+    assert!(most - before < 4 << 20, "{} bytes more", most - before);
+    // The connection goes on.
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
+    assert_eq!(client.answer().1, b"hi");
+    let mut rest = [0];
+    assert_eq!(client.stream.read(&mut rest).unwrap(), 0);
+    server.end();
+}
+
+#[test]
+fn memory_is_bounded() {
+    streams_of_events();
+    a_body_that_goes_both_ways();
+}
