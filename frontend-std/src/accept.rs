@@ -1,17 +1,19 @@
 //! Accepting connections, and the threads that they are given to.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, Builder};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sanserve_os::{AcceptBackoff, AfterError};
+use sanserve_os::{AcceptBackoff, AfterError, panic_message};
 
 use crate::driver::Driver;
+use crate::handler::Blocking;
 use crate::patience::timespec;
 use crate::shared::{Employment, Enrolled, Phase, Shared};
 
@@ -24,18 +26,19 @@ const STACK: usize = 256 * 1024;
 const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 
 /// Serves each connection on a thread of its own, of which there are at most `most`.
-pub(crate) fn threaded(shared: &Arc<Shared>, listener: TcpListener, most: usize) -> io::Result<()> {
-    let mut gate = Gate { shared, listener, backoff: AcceptBackoff::default() };
-    let outcome = gate.pass_on(most);
+pub(crate) fn threaded(shop: &Shop, listener: TcpListener, most: usize) -> io::Result<()> {
+    let shared = &shop.shared;
+    let outcome = Gate::new(shop, &listener).pass_on(most);
     // From here on, who connects is refused and not left waiting.
-    drop(gate);
+    drop(listener);
     shared.enter(Phase::Draining);
     shared.close_down();
     outcome
 }
 
 /// Serves one connection after the other on this thread.
-pub(crate) fn one_at_a_time(shared: &Arc<Shared>, listener: TcpListener) -> io::Result<()> {
+pub(crate) fn one_at_a_time(shop: &Shop, listener: &TcpListener) -> io::Result<()> {
+    let shared = &shop.shared;
     thread::scope(|scope| {
         // This thread is busy with a connection when the server is to end.
         let closer = Builder::new().name("sanserve-end".into()).stack_size(STACK);
@@ -43,24 +46,54 @@ pub(crate) fn one_at_a_time(shared: &Arc<Shared>, listener: TcpListener) -> io::
             shared.wait_for_end();
             shared.close_down();
         })?;
-        let mut gate = Gate { shared, listener, backoff: AcceptBackoff::default() };
-        let outcome = gate.serve();
+        let outcome = Gate::new(shop, listener).serve();
         shared.enter(Phase::Draining);
         outcome
     })
 }
 
+/// Serves the next connection on this thread, if it comes in time.
+pub(crate) fn one(shop: &Shop, listener: &TcpListener, timeout: Option<Duration>) -> io::Result<bool> {
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let Some(enrolled) = Gate::new(shop, listener).next(until)? else { return Ok(false) };
+    drop(shop.driver().serve(&enrolled));
+    Ok(true)
+}
+
+/// What a server serves with.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    pub(crate) shared: Arc<Shared>,
+    /// Makes the handlers that block.
+    pub(crate) blocking: Option<Arc<Blocking>>,
+}
+
+impl Shop {
+    fn driver(&self) -> Driver {
+        Driver::new(&self.shared, self.blocking.clone())
+    }
+
+    fn has_handler(&self) -> bool {
+        self.blocking.is_some() || self.shared.service.handler.is_some()
+    }
+}
+
 /// Where connections come in.
 struct Gate<'s> {
+    shop: &'s Shop,
     shared: &'s Arc<Shared>,
-    listener: TcpListener,
+    listener: &'s TcpListener,
     backoff: AcceptBackoff,
 }
 
-impl Gate<'_> {
+impl<'s> Gate<'s> {
+    fn new(shop: &'s Shop, listener: &'s TcpListener) -> Gate<'s> {
+        Gate { shop, shared: &shop.shared, listener, backoff: AcceptBackoff::default() }
+    }
+
     fn pass_on(&mut self, most: usize) -> io::Result<()> {
         while self.shared.wait_for_room(most) {
-            let Some(enrolled) = self.next()? else { break };
+            let Some(enrolled) = self.next(None)? else { break };
             if self.shared.queue(enrolled) {
                 self.start_thread();
             }
@@ -69,10 +102,9 @@ impl Gate<'_> {
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(self.shared);
-        let mut driver = Driver::new(&shared);
-        while let Some(enrolled) = self.next()? {
-            driver.serve(enrolled);
+        let mut driver = self.shop.driver();
+        while let Some(enrolled) = self.next(None)? {
+            driver = driver.serve(&enrolled);
         }
         Ok(())
     }
@@ -80,11 +112,11 @@ impl Gate<'_> {
     /// Starts a thread that takes what is queued. If the system has none to give, tries again later
     /// and accepts nothing meanwhile.
     fn start_thread(&mut self) {
-        let stack = if self.shared.service.handler.is_some() { STACK_WITH_HANDLER } else { STACK };
+        let stack = if self.shop.has_handler() { STACK_WITH_HANDLER } else { STACK };
         loop {
             let builder = Builder::new().name("sanserve".into()).stack_size(stack);
-            let shared = Arc::clone(self.shared);
-            let Err(error) = builder.spawn(move || work(&shared)) else { return };
+            let shop = self.shop.clone();
+            let Err(error) = builder.spawn(move || work(&shop)) else { return };
             let pause = self.pause_after(&error, "cannot start a thread");
             if !self.shared.wait_for_thread(pause) {
                 return;
@@ -92,28 +124,47 @@ impl Gate<'_> {
         }
     }
 
-    /// The next connection; `None`: the server goes down.
-    fn next(&mut self) -> io::Result<Option<Enrolled>> {
+    /// The next connection; `None`: the server goes down, or none comes in time.
+    fn next(&mut self, until: Option<Instant>) -> io::Result<Option<Enrolled>> {
         while self.shared.phase() == Phase::Serving {
-            let error = match sanserve_os::accept(&self.listener) {
+            let error = match sanserve_os::accept(self.listener) {
                 Ok((stream, address)) => {
                     self.backoff.succeeded();
-                    return Ok(self.shared.enroll(stream, address.into()));
+                    if self.welcomes(address) {
+                        return Ok(self.shared.enroll(stream, address.into()));
+                    }
+                    continue;
                 }
                 Err(error) => error,
             };
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break;
+            }
+            // Rounded up: waking early would only be for nothing.
+            let left = left.map(|left| u64::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX));
             match self.backoff.failed(&error, self.shared.clock.tick()) {
                 AfterError::Retry => {}
-                AfterError::Wait => self.wait(Some(self.listener.as_fd()), None)?,
+                AfterError::Wait => self.wait(Some(self.listener.as_fd()), left)?,
                 AfterError::Pause { millis, log } => {
                     if log {
                         self.shared.service.log.error(format_args!("cannot accept: {error}"));
                     }
-                    self.wait(None, Some(millis))?;
+                    self.wait(None, Some(left.map_or(millis, |left| left.min(millis))))?;
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Asks the service. If that panics, the peer is not served, and the others are.
+    fn welcomes(&self, address: SocketAddr) -> bool {
+        let asked = catch_unwind(AssertUnwindSafe(|| self.shared.service.welcomes(address)));
+        asked.unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            self.shared.service.log.error(format_args!("{address}: verifying the peer panicked: {message}"));
+            false
+        })
     }
 
     /// Waits until there is a connection, or the server goes down, or the time is over.
@@ -143,10 +194,10 @@ impl Gate<'_> {
 }
 
 /// The life of a thread: one connection after the other, for as long as there are some.
-fn work(shared: &Shared) {
-    let _employment = Employment(shared);
-    let mut driver = Driver::new(shared);
-    while let Some(enrolled) = shared.next_work() {
-        driver.serve(enrolled);
+fn work(shop: &Shop) {
+    let _employment = Employment(&shop.shared);
+    let mut driver = shop.driver();
+    while let Some(enrolled) = shop.shared.next_work() {
+        driver = driver.serve(&enrolled);
     }
 }

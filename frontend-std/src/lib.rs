@@ -11,37 +11,79 @@
 //! # }
 //! ```
 //!
+//! A [`Handler`] answers in plain blocking code, with an [`Exchange`] to read from and to write to:
+//!
+//! ```no_run
+//! use sanserve_std::{Exchange, Server, Service, Status};
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+//!     let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hello, world!\n");
+//!     server.with_handler(move || hello).run()
+//! }
+//! ```
+//!
 //! All policy is in `sanserve-core`, and what touches the system but does not wait is in
 //! `sanserve-os`. This crate waits and calls handlers: [`Server::run`] accepts (`accept`), each
-//! connection is driven by a thread of its own (`driver`), and what they have in common, foremost
-//! the way to end them all, is in `shared`.
+//! connection is driven by a thread of its own (`driver`, `waiting`), or by its handler while that
+//! blocks (`attending`), and what they have in common, foremost the way to end them all, is in `shared`.
 //!
 //! Since the socket blocks while a connection waits for its peer, a request on a connection that is
 //! kept alive costs one `recv` and one `send`, beside what its file takes.
 
 mod accept;
+mod attending;
 mod driver;
+mod exchange;
+mod handler;
+mod head;
 mod patience;
 mod shared;
+mod upgrade;
+mod view;
+mod waiting;
+mod waking;
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use sanserve_os::Service;
+pub use sanserve_core::{Misuse, Peer, Request, Status};
+pub use sanserve_os::{Log, Service, Upgraded};
 
+pub use crate::exchange::Exchange;
+pub use crate::handler::Handler;
+pub use crate::head::HeadWriter;
+
+use crate::accept::Shop;
+use crate::handler::Blocking;
 use crate::shared::{Phase, Shared};
 
 /// How many threads there are at most, unless [`Server::threads`] says otherwise.
 const THREADS: usize = 4_096;
 
 /// A server that is bound and does not serve yet.
+///
+/// ```
+/// use std::time::Duration;
+/// use sanserve_std::{Exchange, Server, Service, Status};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?;
+/// let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
+/// let mut server = server.with_handler(move || hello).threads(64);
+/// println!("listening on {}", server.local_addr());
+/// assert!(!server.handle_request(Some(Duration::ZERO))?, "nobody came");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     crew: Crew,
-    shared: Arc<Shared>,
+    shop: Shop,
 }
 
 /// Who drives connections.
@@ -77,7 +119,7 @@ impl Server {
             listener,
             address,
             crew: Crew::Threads(THREADS),
-            shared: Arc::new(Shared::new(service.bound_to(address))?),
+            shop: Shop { shared: Arc::new(Shared::new(service.bound_to(address))?), blocking: None },
         })
     }
 
@@ -85,6 +127,27 @@ impl Server {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The name by which it calls itself where a request names none (Python's `server_name`).
+    #[must_use]
+    pub fn server_name(&self) -> &str {
+        &self.shop.shared.service.config.server_name
+    }
+
+    /// The port that is bound (Python's `server_port`).
+    #[must_use]
+    pub fn server_port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Gives each connection a handler of its own that may block; see [`Handler`]. Every request goes to it,
+    /// unless the site's [`route`](sanserve_core::Site::route) says otherwise. It goes before a handler of the
+    /// [`Service`], which is then not called.
+    #[must_use]
+    pub fn with_handler<H: Handler + 'static>(mut self, make: impl Fn() -> H + Send + Sync + 'static) -> Server {
+        self.shop.blocking = Some(Arc::new(Blocking::new(make, &self.shop.shared.service.config)));
+        self
     }
 
     /// Serves one connection at a time, on the thread that [`run`](Server::run)s, as Python's
@@ -107,7 +170,7 @@ impl Server {
     /// What ends this server. It may be used before [`run`](Server::run), too.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        Handle { shared: Arc::clone(&self.shop.shared) }
     }
 
     /// Serves until it is shut down, and returns when all connections have ended or were cut.
@@ -118,14 +181,29 @@ impl Server {
     /// If the system cannot wait for connections. That one cannot be accepted is no such error: the
     /// server pauses, says so in the log, and goes on.
     pub fn run(self) -> io::Result<()> {
-        let Server { listener, crew, shared, .. } = self;
-        match crew {
-            Crew::Accepting => accept::one_at_a_time(&shared, listener),
+        let Server { listener, crew, shop, .. } = self;
+        let outcome = match crew {
+            Crew::Accepting => accept::one_at_a_time(&shop, &listener),
             Crew::Threads(most) => {
-                let most = most.min(shared.service.connection_bound());
-                accept::threaded(&shared, listener, most)
+                let most = most.min(shop.shared.service.connection_bound());
+                accept::threaded(&shop, listener, most)
             }
-        }
+        };
+        // Those that have outlived their exchanges do not outlive the server.
+        shop.shared.service.scripts.end();
+        outcome
+    }
+
+    /// Accepts one connection and serves it to its end, on this thread (Python's `handle_request`). `false`: none
+    /// came in time, or the server was shut down.
+    ///
+    /// A [shutdown](Handle::shutdown) lets the exchange in hand finish, however long that takes; a
+    /// [stop](Handle::stop) cuts it.
+    ///
+    /// # Errors
+    /// If the system cannot wait for connections.
+    pub fn handle_request(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        accept::one(&self.shop, &self.listener, timeout)
     }
 }
 

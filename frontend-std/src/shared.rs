@@ -94,8 +94,8 @@ mod repose {
 }
 
 impl Live {
-    /// Blocks in `wait` unless the server goes down, between two exchanges. Says whether the reading
-    /// side was shut to wake it.
+    /// Says that its driver is about to block between two exchanges, and whether it may: not if the server
+    /// goes down.
     ///
     /// None is left asleep: the driver says that it is idle and then looks at the phase, whoever
     /// drains sets the phase and then looks who is idle, and with `SeqCst` one of them sees what the
@@ -103,10 +103,19 @@ impl Live {
     /// reading side, and a `recv` returns whether it began before or begins afterwards. A request
     /// that comes at that very moment is served if its head came with it; the peer must reckon
     /// with the end of an idle connection anyway (RFC 9112 section 9.5).
-    pub(crate) fn while_idle<R>(&self, shared: &Shared, wait: impl FnOnce() -> R) -> (Option<R>, bool) {
+    pub(crate) fn lie_down(&self, shared: &Shared) -> bool {
         self.repose.store(repose::IDLE, Ordering::SeqCst);
-        let outcome = (shared.phase() == Phase::Serving).then(wait);
-        (outcome, self.repose.swap(repose::BUSY, Ordering::SeqCst) == repose::WOKEN)
+        shared.phase() == Phase::Serving
+    }
+
+    /// Says that it is busy again, and whether the reading side was shut to wake it.
+    pub(crate) fn get_up(&self) -> bool {
+        self.repose.swap(repose::BUSY, Ordering::SeqCst) == repose::WOKEN
+    }
+
+    /// A driver that blocks is woken by this, and one that does not block yet will not.
+    fn cut(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     fn wake_if_idle(&self) {
@@ -168,13 +177,21 @@ impl Shared {
         }
     }
 
-    /// Goes on to `phase`, if it is not there yet, and tells whoever accepts.
+    /// Goes on to `phase`, if it is not there yet, tells whoever accepts, and wakes the connections that are
+    /// to end at once.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
         // A second time changes nothing.
         let _ = self.latch.0.shutdown(Shutdown::Write);
         // With the lock, nobody is between looking at the phase and beginning to wait.
-        let _roster = self.lock();
+        let roster = self.lock();
+        for live in roster.live.iter().flatten() {
+            match phase {
+                Phase::Serving => {}
+                Phase::Draining => live.wake_if_idle(),
+                Phase::Cutting => live.cut(),
+            }
+        }
         self.work.notify_all();
         self.ended.notify_all();
     }
@@ -278,10 +295,9 @@ impl Shared {
         if gone(&roster) {
             return;
         }
-        // A driver that blocks is woken by this, and one that does not block yet will not.
         self.phase.store(Phase::Cutting as u8, Ordering::SeqCst);
         for live in roster.live.iter().flatten() {
-            let _ = live.stream.shutdown(Shutdown::Both);
+            live.cut();
         }
         let roster = self.await_ended(roster, Some(AFTER_CUT), gone);
         if roster.living() > 0 {
@@ -352,7 +368,7 @@ mod tests {
         assert!(!shared.wait_for_room(1));
     }
 
-    /// The two sides of [`Live::while_idle`] against each other, in every order that a machine gives.
+    /// The two sides of [`Live::lie_down`] against each other, in every order that a machine gives.
     #[test]
     fn nobody_sleeps_through_the_beginning_of_a_drain() {
         for _ in 0..300 {
@@ -363,7 +379,8 @@ mod tests {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
                     let live = &enrolled.live;
-                    let (read, woken) = live.while_idle(&shared, || (&live.stream).read(&mut [0; 16]).unwrap());
+                    let read = live.lie_down(&shared).then(|| (&live.stream).read(&mut [0; 16]).unwrap());
+                    let woken = live.get_up();
                     assert!(matches!((read, woken), (None, _) | (Some(0), true)));
                 })
             };

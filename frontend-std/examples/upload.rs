@@ -1,0 +1,47 @@
+//! Takes files and gives them back: `cargo run -p sanserve-std --example upload -- DIRECTORY`, then
+//! `curl -T FILE localhost:8000` and `curl localhost:8000/FILE`.
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sanserve_std::{Exchange, Handler, Server, Service, Status};
+
+/// Writes below its directory what is PUT, and leaves the rest to the files.
+struct Uploads(PathBuf);
+
+impl Handler for Uploads {
+    fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        x.pass()
+    }
+
+    fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        if x.method() != b"PUT" {
+            return x.unsupported();
+        }
+        let Some(name) = plain_name(x.path()) else {
+            return x.error(Status::FORBIDDEN, Some("A plain name, please"), None);
+        };
+        // It gets its name when it is complete: nobody sees half an upload.
+        let (path, part) = (self.0.join(&name), self.0.join(format!(".{name}.{}", x.peer().port())));
+        let received = File::create(&part).and_then(|mut file| io::copy(x, &mut file));
+        let length = received.and_then(|length| fs::rename(&part, &path).map(|()| length)).inspect_err(|_| {
+            let _ = fs::remove_file(&part);
+        })?;
+        x.log(format_args!("{name}: {length} bytes"));
+        x.respond(Status::CREATED)?.field("Location", format!("/{name}"))?.length(0).send()
+    }
+}
+
+/// The path's name, if it has one component that needs no decoding and is not hidden.
+fn plain_name(path: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(path).ok()?.strip_prefix('/')?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (name.len() <= 100 && !name.starts_with('.') && !name.is_empty() && name.chars().all(is_plain)).then(|| name.into())
+}
+
+fn main() -> io::Result<()> {
+    let directory = PathBuf::from(std::env::args_os().nth(1).unwrap_or(".".into()));
+    let service = Service::new(Path::new(&directory))?;
+    let server = Server::bind(([127, 0, 0, 1], 8000).into(), service)?;
+    server.with_handler(move || Uploads(directory.clone())).run()
+}

@@ -1,0 +1,170 @@
+//! What a connection does while its handler blocks: it goes on by itself, from within the handler's call, to
+//! the event that the handler waits for.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use sanserve_core::{Call, Fault, Input, Misuse, Now, Reply};
+use sanserve_os::panic_message;
+
+use crate::driver::{Driver, Line, Stand, Turn, context};
+use crate::exchange::Exchange;
+use crate::shared::Phase;
+
+/// The exchange has come to an end that is none of the handler's doing. The log tells of it elsewhere.
+#[derive(Debug)]
+struct Ended(&'static str);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for Ended {}
+
+/// What a handler has left undone.
+enum Left {
+    Nothing,
+    /// It has not answered.
+    Answer,
+    /// Its body has no end yet.
+    End,
+}
+
+impl Line {
+    /// Lets the handler answer the request that is there.
+    pub(crate) fn attend(&mut self) {
+        self.stand = Stand::Open;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.ask_attendant()));
+        self.pushing = false;
+        self.not_the_peers_time();
+        let left = self.left();
+        let failure = match outcome {
+            Ok(Ok(())) => match left {
+                Left::Nothing => None,
+                Left::Answer => Some("the handler failed: it did not answer".to_owned()),
+                Left::End => {
+                    let ended = self.reply(|reply| reply.finish());
+                    ended.err().map(|misuse| format!("the handler failed: {misuse}"))
+                }
+            },
+            Ok(Err(error)) if error.get_ref().is_some_and(|inner| inner.is::<Ended>()) => None,
+            Ok(Err(error)) => Some(format!("the handler failed: {error}")),
+            Err(panic) => {
+                self.attendant = None;
+                Some(format!("the handler panicked: {}", panic_message(&*panic)))
+            }
+        };
+        if let Some(failure) = failure {
+            self.driver.shared.service.log.error(format_args!("{:?}: {failure}", self.live.peer));
+            if !matches!(left, Left::Nothing) {
+                self.connection.handle(Input::Broken(Fault::Handler));
+            }
+        }
+    }
+
+    fn ask_attendant(&mut self) -> io::Result<()> {
+        let Some(blocking) = self.driver.blocking.clone() else { return Ok(()) };
+        let mut attendant = self.attendant.take().unwrap_or_else(|| (blocking.make)());
+        let mut view = self.driver.view.take().unwrap_or_default();
+        self.reply(|reply| view.copy(&reply.request()));
+        let (peer, now) = (self.live.peer, self.now);
+        let outcome =
+            view.show(peer, &blocking.config, &now, |request| attendant.handle(&mut Exchange::new(self, request)));
+        self.driver.view = Some(view);
+        self.attendant = Some(attendant);
+        outcome
+    }
+
+    fn left(&mut self) -> Left {
+        if self.stand != Stand::Open {
+            return Left::Nothing;
+        }
+        self.reply(|reply| match () {
+            () if reply.is_answering() => Left::End,
+            () if reply.is_unanswered() && !reply.is_passed() => Left::Answer,
+            () => Left::Nothing,
+        })
+    }
+
+    /// Whether the answer can still be begun or go on.
+    pub(crate) fn is_answerable(&mut self) -> bool {
+        !matches!(self.left(), Left::Nothing)
+    }
+
+    /// The handler's side of the connection.
+    pub(crate) fn reply<R>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> R) -> R {
+        let Line { connection, driver: Driver { shared, blocking, buf, .. }, now, .. } = self;
+        act(&mut connection.reply(buf, &context(shared, blocking.as_deref(), now)))
+    }
+
+    /// The same for a handler: a misuse is its error, and when the exchange is over, so is that.
+    pub(crate) fn act<R>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> Result<R, Misuse>) -> io::Result<R> {
+        if self.stand != Stand::Open {
+            return Err(self.lost(io::ErrorKind::BrokenPipe));
+        }
+        Ok(self.reply(act)?)
+    }
+
+    /// The time that has passed in the handler is no delay of the peer's: it counts for the date alone.
+    pub(crate) fn not_the_peers_time(&mut self) {
+        let Now { tick, .. } = self.now;
+        self.read_clock();
+        self.lag += self.now.tick.since(tick);
+        self.now.tick = tick;
+    }
+
+    /// Goes on until there is something new for the handler. When the exchange is over, that is an error, of
+    /// the kind `gone` where the peer has reset the connection.
+    pub(crate) fn go_on(&mut self, gone: io::ErrorKind) -> io::Result<()> {
+        let live = Arc::clone(&self.live);
+        self.not_the_peers_time();
+        while self.stand == Stand::Open {
+            match self.turn(live.stream.as_fd()) {
+                Turn::Done => {}
+                Turn::Call(Call::Over) | Turn::End(_) => self.stand = Stand::Over,
+                Turn::Pushed | Turn::Call(_) => return Ok(()),
+            }
+        }
+        Err(self.lost(gone))
+    }
+
+    /// Goes on until all that was said is out.
+    pub(crate) fn push_out(&mut self) -> io::Result<()> {
+        self.pushing = true;
+        let outcome = loop {
+            // A call only says that the handler may go on with what it waited for before.
+            match self.go_on(io::ErrorKind::BrokenPipe) {
+                Ok(()) if self.driver.slot.has_batch() || self.reply(|reply| reply.has_unsent()) => {}
+                outcome => break outcome,
+            }
+        };
+        self.pushing = false;
+        outcome
+    }
+
+    /// Why there is nothing more to read, or nobody to write to.
+    pub(crate) fn lost(&mut self, gone: io::ErrorKind) -> io::Error {
+        let (kind, what) = if self.stand == Stand::Upgraded {
+            (io::ErrorKind::NotConnected, "the connection speaks another protocol")
+        } else if self.stand == Stand::Aborted {
+            (io::ErrorKind::NotConnected, "the exchange was given up")
+        } else if self.told == Phase::Cutting {
+            (io::ErrorKind::ConnectionAborted, "the server shut down")
+        } else if self.reset {
+            (gone, "the peer went away")
+        } else if self.deadline.is_some_and(|deadline| deadline <= self.now.tick) {
+            (io::ErrorKind::TimedOut, "the peer was too slow")
+        } else if self.reply(|reply| reply.is_peer_done()) {
+            (io::ErrorKind::UnexpectedEof, "the request's body broke off")
+        } else {
+            (io::ErrorKind::InvalidData, "the request's body was refused")
+        };
+        io::Error::new(kind, Ended(what))
+    }
+}

@@ -1,0 +1,332 @@
+//! One request and its answer, as blocking code sees them.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use sanserve_core::{Close, Entry, Misuse, Peer, Received, Request, Site, Status, scrub};
+use sanserve_os::Upgraded;
+
+use crate::driver::{Driver, Line, Stand, Turn};
+use crate::head::{HeadWriter, Purpose};
+use crate::upgrade;
+
+/// A request and the answer to it, for a [`Handler`](crate::Handler).
+///
+/// **It is the request's body** ([`Read`], Python's `rfile`): decoded, bounded by `limits.body`, and paced by
+/// `timeouts.body`. A peer that waits for `100 Continue` gets it with the first read.
+///
+/// **It is the answer's body** ([`Write`], Python's `wfile`), behind a head that [`respond`](Exchange::respond) begins.
+/// What is written is gathered (64 KiB, `limits.output`) and goes out when there is more of it, when the request's
+/// next bytes are waited for, at [`flush`](Write::flush), and at the end. While the socket is full, a write blocks.
+/// Each write to a chunked body is a chunk: where they are tiny, a `BufWriter` makes larger ones.
+///
+/// Reading and writing may alternate in any way. What cannot succeed any more is an error: `UnexpectedEof` for a
+/// body that broke off, `TimedOut` for a peer that was too slow, `InvalidData` for a body that is malformed or that
+/// the site refused, `ConnectionReset` or `BrokenPipe` for a peer that is gone, `ConnectionAborted` when the
+/// server shuts down; and `InvalidInput` with a [`Misuse`](sanserve_core::Misuse) inside for what a handler must
+/// not do. Passing it on with `?` is right.
+///
+/// ```no_run
+/// use std::io::Write;
+/// use sanserve_std::{Exchange, Server, Service, Status};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+/// let server = server.with_handler(|| |x: &mut Exchange<'_>| {
+///     x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
+///     for n in 0..1_000_000 {
+///         writeln!(x, "{n}")?;
+///     }
+///     Ok(())
+/// });
+/// server.run()
+/// # }
+/// ```
+pub struct Exchange<'x> {
+    line: &'x mut Line,
+    request: Request<'x>,
+}
+
+impl<'x> Exchange<'x> {
+    pub(crate) fn new(line: &'x mut Line, request: Request<'x>) -> Exchange<'x> {
+        Exchange { line, request }
+    }
+}
+
+/// The request.
+impl Exchange<'_> {
+    /// The request, with all that was read of its head.
+    #[must_use]
+    pub fn request(&self) -> Request<'_> {
+        self.request
+    }
+
+    /// The method (Python's `command`).
+    #[must_use]
+    pub fn method(&self) -> &[u8] {
+        self.request.method()
+    }
+
+    /// The path of the target, without query, not decoded.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        self.request.path()
+    }
+
+    /// The target (Python's `path`).
+    #[must_use]
+    pub fn target(&self) -> &[u8] {
+        self.request.target()
+    }
+
+    /// The query without the `?`, not decoded; `None` if there is none.
+    #[must_use]
+    pub fn query(&self) -> Option<&[u8]> {
+        self.request.query()
+    }
+
+    /// The value of the first field with that name, whatever its case (Python's `headers`).
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.request.field(name)
+    }
+
+    /// The other end (Python's `client_address`).
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.request.peer()
+    }
+
+    /// The trailer fields that came behind a chunked body, when it has been read to its end.
+    pub fn trailers(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.line.reply(|reply| reply.trailers().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
+    }
+}
+
+/// The answer.
+impl<'x> Exchange<'x> {
+    /// Begins the answer (Python's `send_response`). [`HeadWriter::send`] ends its head.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status below 200, `Misuse::Order` for a second head.
+    pub fn respond(&mut self, status: Status) -> io::Result<HeadWriter<'_>> {
+        HeadWriter::begin(self.line, Purpose::Respond, status)
+    }
+
+    /// Begins an interim answer, such as 103, that goes out at once, before the final one. It is not sent to an
+    /// HTTP/1.0 client.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status that is none, `Misuse::Order` behind the head.
+    pub fn inform(&mut self, status: Status) -> io::Result<HeadWriter<'_>> {
+        HeadWriter::begin(self.line, Purpose::Inform, status)
+    }
+
+    /// Answers with an error page (Python's `send_error`); `None` is what the status itself says.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond).
+    pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| reply.error(status, message, explanation))
+    }
+
+    /// Answers with a whole body that is there already.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond), and [`Misuse::Field`](sanserve_core::Misuse) for a media type that no field can
+    /// hold.
+    pub fn answer(&mut self, status: Status, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| reply.answer(status, media_type, body))
+    }
+
+    /// Refuses the method, as Python does: `501 Unsupported method ('PUT')`.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond).
+    pub fn unsupported(&mut self) -> io::Result<()> {
+        let message = format!("Unsupported method ('{}')", String::from_utf8_lossy(self.method()));
+        self.error(Status::NOT_IMPLEMENTED, Some(&message), None)
+    }
+
+    /// Appends a part of a file to the body, without copying it (`sendfile`). It is on its way when this returns,
+    /// and the next thing that is written waits for it. `file` may be closed at once.
+    ///
+    /// # Errors
+    /// As [`write`](Write::write); `InvalidInput` if the file ends before `range` does.
+    pub fn send_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        if range.end > file.metadata()?.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file ends before that"));
+        }
+        let file = Box::new(file.try_clone()?);
+        while !self.line.act(|reply| reply.offer_file(range.start, range.end - range.start))? {
+            self.line.go_on(io::ErrorKind::BrokenPipe)?;
+        }
+        // The one before is out, and what was named just now is looked for when it is sent.
+        let Driver { slot, files, .. } = &mut self.line.driver;
+        slot.attach(file);
+        files.uncached.set(true);
+        Ok(())
+    }
+
+    /// Adds a field that follows a chunked body; announce it with a `Trailer` field in the head. It is dropped where
+    /// the body is not chunked because the request is a HEAD or HTTP/1.0.
+    ///
+    /// # Errors
+    /// [`Misuse::Framing`](sanserve_core::Misuse) for a field that cannot stand there, or behind an announced length.
+    pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
+        self.line.act(|reply| reply.trailer(name, value))
+    }
+
+    /// Ends the body, of which nothing is left to be said. Returning from the handler does it, too.
+    ///
+    /// # Errors
+    /// [`Misuse::TooMuch`](sanserve_core::Misuse) if the body is shorter than its announced length: it cannot be
+    /// saved then.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.line.act(|reply| reply.finish())
+    }
+
+    /// Lets the files, or a script, answer instead, when the handler returns.
+    ///
+    /// # Errors
+    /// [`Misuse::Order`](sanserve_core::Misuse) behind the head.
+    pub fn pass(&mut self) -> io::Result<()> {
+        self.line.act(|reply| reply.pass())
+    }
+
+    /// Lets the connection end behind this answer (Python's `close_connection`). To be called before the head is
+    /// sent, so that it says so.
+    pub fn close(&mut self) {
+        if self.line.is_answerable() {
+            self.line.reply(|reply| reply.close());
+        }
+    }
+
+    /// Gives the exchange up: 500 if nothing of an answer has gone out yet, else the connection is cut.
+    pub fn abort(&mut self) {
+        if self.line.is_answerable() {
+            self.line.reply(|reply| reply.abort());
+            self.line.stand = Stand::Aborted;
+        }
+    }
+
+    /// Answers 101 and takes the socket, with what was read already: behind it the connection speaks `protocol`.
+    /// The socket blocks. It may go to another thread; this connection's thread serves others when the handler
+    /// returns. While the handler has not returned, a shutdown of the server ends it.
+    ///
+    /// # Errors
+    /// [`Misuse::Upgrade`](sanserve_core::Misuse) if the request does not ask for it, is not HTTP/1.1, or has a
+    /// body that was not read; others as [`HeadWriter::field`].
+    pub fn upgrade(&mut self, protocol: &str, fields: &[(&str, &str)]) -> io::Result<Upgraded> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| {
+            let head = reply.upgrade(protocol)?;
+            fields.iter().try_fold(head, |head, (name, value)| head.field(name, value))?.send()
+        })?;
+        self.line.finish_upgrade()?;
+        upgrade::give(self.line)
+    }
+
+    /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters
+    /// escaped.
+    pub fn log(&self, message: fmt::Arguments<'_>) {
+        let entry = Entry { peer: self.peer(), line: b"", status: 0, sent: 0, error: None, cut: None };
+        let message = Message(message.to_string());
+        let Driver { log, shared, .. } = &self.line.driver;
+        let mut log = log.borrow_mut();
+        log.write(&entry, &message, shared.clock.now().wall);
+        log.flush();
+    }
+}
+
+impl Line {
+    /// Goes on until the head of an upgrade is out and logged.
+    fn finish_upgrade(&mut self) -> io::Result<()> {
+        let live = Arc::clone(&self.live);
+        loop {
+            match self.turn(live.stream.as_fd()) {
+                Turn::Done | Turn::Pushed | Turn::Call(_) => {}
+                Turn::End(Close::Upgraded) => {
+                    self.stand = Stand::Upgraded;
+                    return Ok(());
+                }
+                Turn::End(_) => {
+                    self.stand = Stand::Over;
+                    return Err(self.lost(io::ErrorKind::BrokenPipe));
+                }
+            }
+        }
+    }
+}
+
+impl Read for Exchange<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let can_wait = self.line.is_answerable();
+            let found = self.line.act(|reply| {
+                Ok(match reply.receive() {
+                    Received::Data(data) => {
+                        let n = data.len().min(into.len());
+                        into[..n].copy_from_slice(&data[..n]);
+                        reply.consume(n);
+                        Some(n)
+                    }
+                    Received::End => Some(0),
+                    Received::Pending if can_wait => None,
+                    Received::Pending => return Err(Misuse::Over),
+                    Received::Broken => return Ok(Some(usize::MAX)),
+                })
+            })?;
+            match found {
+                Some(usize::MAX) => return Err(self.line.lost(io::ErrorKind::ConnectionReset)),
+                Some(n) => return Ok(n),
+                None => self.line.go_on(io::ErrorKind::ConnectionReset)?,
+            }
+        }
+    }
+}
+
+impl Write for Exchange<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        loop {
+            let taken = self.line.act(|reply| reply.offer(data))?;
+            if taken > 0 || data.is_empty() {
+                return Ok(taken);
+            }
+            self.line.go_on(io::ErrorKind::BrokenPipe)?;
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.line.push_out()
+    }
+}
+
+impl fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// A message of a handler, as a site that writes nothing else.
+struct Message(String);
+
+impl Site for Message {
+    fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("{} - - [{time}] ", entry.peer.ip()).as_bytes());
+        scrub(out, self.0.as_bytes());
+        out.push(b'\n');
+    }
+}

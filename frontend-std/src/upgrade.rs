@@ -1,0 +1,39 @@
+//! Giving the socket away that speaks another protocol from here on.
+
+use std::io;
+use std::net::SocketAddr;
+
+use sanserve_os::Upgraded;
+
+use crate::driver::Line;
+
+/// Hands the socket to the service's hook, on this thread. If there is none, it closes.
+pub(crate) fn pass_on(line: &mut Line) {
+    if line.driver.shared.service.upgrade.is_none() {
+        return;
+    }
+    let upgraded = give(line);
+    let service = &line.driver.shared.service;
+    match (upgraded, &service.upgrade) {
+        (Ok(upgraded), Some(take)) => take(upgraded),
+        (Err(error), _) => service.log.error(format_args!("{:?}: cannot be upgraded: {error}", line.live.peer)),
+        (_, None) => {}
+    }
+}
+
+/// The socket, as it was when it was accepted, with what was read already. The connection keeps a
+/// share of it, for whoever ends the server.
+pub(crate) fn give(line: &mut Line) -> io::Result<Upgraded> {
+    let stream = line.live.stream.try_clone()?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(None)?;
+    line.driver.log.get_mut().flush();
+    let peer = line.live.peer;
+    let buf = &mut line.driver.buf;
+    Ok(Upgraded {
+        stream,
+        read: buf.input.unread().to_vec(),
+        peer: SocketAddr::new(peer.ip(), peer.port()),
+        attached: buf.take_attached(),
+    })
+}

@@ -1,0 +1,298 @@
+//! Methods, heads, and answers of all kinds.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use sanserve_core::{Config, Plain, Protocol, Request, Site};
+use sanserve_std::{Exchange, Handler, Misuse, Service, Status};
+
+use crate::support::{request, run};
+use crate::{answer_with, ask, chunked, rest, serve};
+
+/// What Python's own tests have: some methods, and a count of the connection's requests.
+struct Methods(u32);
+
+impl Handler for Methods {
+    fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        self.0 += 1;
+        x.answer(Status::OK, "text/plain", format!("GET {}", self.0))
+    }
+
+    fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        x.answer(Status::OK, "text/plain", "POST")
+    }
+
+    fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        match x.method() {
+            b"SPAM" => x.answer(Status::OK, "text/plain", "SPAM"),
+            _ => x.unsupported(),
+        }
+    }
+}
+
+#[test]
+fn methods_are_dispatched_and_the_others_are_not_implemented() {
+    let server = serve(|| Methods(0));
+    for _ in 0..2 {
+        let mut client = server.client();
+        assert_eq!(client.get("/").body, b"GET 1");
+        client.send(&ask("HEAD", "/", ""));
+        let (head, length) = client.head();
+        assert!(head.starts_with("HTTP/1.1 200") && length == 5, "{head}");
+        client.send(&ask("POST", "/", "Content-Length: 3\r\n"));
+        client.send("abc");
+        assert_eq!(client.answer().body, b"POST", "a body that nobody reads is dropped");
+        client.send(&ask("SPAM", "/", ""));
+        assert_eq!(client.answer().body, b"SPAM");
+        client.send(&ask("PUT", "/", "Content-Length: 0\r\n"));
+        let refused = client.answer();
+        assert!(refused.head.starts_with("HTTP/1.1 501 Unsupported method ('PUT')\r\n"), "{}", refused.head);
+        assert_eq!(client.get("/").body, b"GET 3", "one value a connection");
+    }
+    assert!(server.end().contains("code 501, message Unsupported method ('PUT')"));
+}
+
+#[test]
+fn what_is_not_overridden_is_not_implemented() {
+    struct Nothing;
+    impl Handler for Nothing {}
+    let server = serve(|| Nothing);
+    let mut client = server.client();
+    for method in ["GET", "POST", "OPTIONS"] {
+        client.send(&ask(method, "/a.txt", ""));
+        assert_eq!(client.answer().status, 501);
+    }
+}
+
+#[test]
+fn some_answers_have_no_body() {
+    let server = answer_with(|x| {
+        let code = x.path()[1..].utf8_chunks().next().and_then(|text| text.valid().parse().ok()).unwrap();
+        x.respond(Status::new(code).unwrap())?.send()?;
+        x.write_all(b"dropped")
+    });
+    for protocol in ["1.1", "1.0"] {
+        let mut client = server.client();
+        for code in [204, 304] {
+            client.send(&format!("GET /{code} HTTP/{protocol}\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"));
+            let head = client.head().0;
+            assert!(head.starts_with(&format!("HTTP/1.1 {code} ")) && !head.contains("Length"), "{head}");
+            assert!(!head.contains("Transfer-Encoding"), "{head}");
+        }
+        client.send(&request("/205"));
+        let head = client.head().0;
+        assert!(head.starts_with("HTTP/1.1 205 "), "{head}");
+        assert_eq!(rest(&mut client), b"");
+    }
+    let mut client = server.client();
+    client.send(&ask("GET", "/204", "Connection: close\r\n"));
+    assert!(client.head().0.contains("\r\nConnection: close\r\n"));
+    assert_eq!(rest(&mut client), b"");
+}
+
+#[test]
+fn errors_say_what_the_handler_says() {
+    let server = answer_with(|x| match x.path() {
+        b"/999" => x.error(Status::new(999).unwrap(), Some("short"), Some("<long>")),
+        b"/404" => x.error(Status::NOT_FOUND, None, None),
+        _ => x.error(Status::NOT_MODIFIED, None, None),
+    });
+    let mut client = server.client();
+    let odd = client.get("/999");
+    assert!(odd.head.starts_with("HTTP/1.1 999 short\r\n"), "{}", odd.head);
+    let page = String::from_utf8(odd.body).unwrap();
+    assert!(page.contains("Message: short") && page.contains("999 - &lt;long&gt;"), "{page}");
+    assert!(String::from_utf8(client.get("/404").body).unwrap().contains("Nothing matches the given URI"));
+    client.send(&request("/304"));
+    assert!(client.head().0.starts_with("HTTP/1.1 304 "));
+    drop(client);
+    assert!(server.end().contains("code 999, message short\n"));
+}
+
+#[test]
+fn fields_are_bytes_in_both_directions() {
+    let server = answer_with(|x| {
+        let given = x.field("x-given").unwrap_or_default().to_vec();
+        assert_eq!(x.query(), Some(&b"q"[..]));
+        assert_eq!(x.target(), b"/p?q");
+        assert_eq!(x.peer().ip().to_string(), "127.0.0.1");
+        assert_eq!(x.request().version(), b"HTTP/1.1");
+        x.respond(Status::OK)?.reason("Fine so far")?.field("X-Taken", given)?.length(0).send()
+    });
+    let mut client = server.client();
+    client.reader.get_mut().write_all(b"GET /p?q HTTP/1.1\r\nHost: x\r\nX-Given: \xe9t\xe9\r\n\r\n").unwrap();
+    let mut head = vec![0; 26];
+    io::Read::read_exact(&mut client.reader, &mut head).unwrap();
+    assert_eq!(head, b"HTTP/1.1 200 Fine so far\r\n");
+    client.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    let head = rest(&mut client);
+    assert!(head.windows(16).any(|part| part == b"\r\nX-Taken: \xe9t\xe9\r\n"), "{}", head.escape_ascii());
+}
+
+#[test]
+fn misuse_is_an_error_and_reaches_nobody() {
+    fn misuse<T>(outcome: io::Result<T>) -> Misuse {
+        let error = outcome.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        *error.get_ref().unwrap().downcast_ref().unwrap()
+    }
+    let server = answer_with(|x| {
+        assert_eq!(misuse(x.write_all(b"early")), Misuse::Order);
+        assert_eq!(misuse(x.respond(Status::CONTINUE)), Misuse::Interim);
+        assert_eq!(misuse(x.inform(Status::OK)), Misuse::Interim);
+        assert_eq!(misuse(x.respond(Status::OK)?.field("A", "b\r\nC: d")), Misuse::Field);
+        assert_eq!(misuse(x.respond(Status::OK)?.field("Content-Length", "1")), Misuse::Framing);
+        assert_eq!(misuse(x.respond(Status::OK)?.reason("a\nb")), Misuse::Field);
+        assert_eq!(misuse(x.upgrade("echo", &[])), Misuse::Upgrade);
+        x.respond(Status::OK)?.length(2).send()?;
+        assert_eq!(misuse(x.respond(Status::OK)), Misuse::Order);
+        assert_eq!(misuse(x.pass()), Misuse::Order);
+        assert_eq!(misuse(x.trailer("A", "b")), Misuse::Framing);
+        x.write_all(b"ok")?;
+        assert_eq!(misuse(x.write_all(b"more")), Misuse::TooMuch);
+        x.finish()?;
+        assert_eq!(misuse(x.write_all(b"late")), Misuse::Over);
+        Ok(())
+    });
+    let mut client = server.client();
+    for _ in 0..2 {
+        assert_eq!(client.get("/").body, b"ok");
+    }
+}
+
+#[test]
+fn an_interim_answer_goes_out_at_once() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+    let server = serve(move || {
+        let wait = wait.clone();
+        move |x: &mut Exchange<'_>| {
+            x.inform(Status::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
+            wait.lock().unwrap().recv().unwrap();
+            x.answer(Status::OK, "text/plain", "done")
+        }
+    });
+    let mut client = server.client();
+    client.send(&request("/"));
+    assert_eq!(client.head().0, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+    go.send(()).unwrap();
+    assert_eq!(client.answer().body, b"done");
+    go.send(()).unwrap();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.answer().status, 200, "it is not sent to HTTP/1.0");
+}
+
+#[test]
+fn parts_of_files_are_sent_between_other_bytes() {
+    for len in [10_u64, 3_000_000] {
+        let server = run(
+            |service| service,
+            |server| {
+                server.with_handler(move || {
+                    move |x: &mut Exchange<'_>| {
+                        let mut file = tempfile::tempfile()?;
+                        let content: Vec<u8> = (0..len).map(|n| ((n * n) >> 3) as u8).collect();
+                        file.write_all(&content)?;
+                        let head = x.respond(Status::OK)?;
+                        let head = if head_has_length(len) { head.length(2 * len + 1) } else { head };
+                        head.send()?;
+                        x.send_file(&file, 3..len)?;
+                        x.send_file(&file, 0..3)?;
+                        x.write_all(b"-")?;
+                        assert!(x.send_file(&file, 1..len + 1).is_err(), "beyond its end");
+                        x.send_file(&file, 5..5)?;
+                        x.send_file(&File::open("/dev/null")?, 0..0)?;
+                        x.send_file(&file, 0..len)
+                    }
+                })
+            },
+        );
+        let content: Vec<u8> = (0..len).map(|n| ((n * n) >> 3) as u8).collect();
+        let mut client = server.client();
+        for _ in 0..2 {
+            let body = if head_has_length(len) {
+                client.get("/").body
+            } else {
+                client.send(&request("/"));
+                client.head();
+                chunked(&mut client).0
+            };
+            let expected = [&content[3..], &content[..3], b"-", &content].concat();
+            assert!(body == expected, "{} bytes", body.len());
+            client.send(&ask("HEAD", "/", ""));
+            client.head();
+        }
+    }
+}
+
+fn head_has_length(len: u64) -> bool {
+    len > 10
+}
+
+#[test]
+fn what_is_passed_on_is_answered_by_the_files() {
+    let server = answer_with(|x| match x.path() {
+        b"/own" => x.answer(Status::OK, "text/plain", "own"),
+        _ => x.pass(),
+    });
+    let mut client = server.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/a.txt").body, b"hello\n");
+        assert_eq!(client.get("/own").body, b"own");
+        assert_eq!(client.get("/none").status, 404);
+    }
+}
+
+#[test]
+fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
+    struct Files;
+    impl Site for Files {
+        fn route(&self, request: &Request<'_>) -> sanserve_core::Route {
+            if request.path() == b"/a.txt" { sanserve_core::Route::Files } else { sanserve_core::Route::Usual }
+        }
+    }
+    let portable = |service: Service| service.with_answer(|reply| reply.answer(Status::OK, "text/plain", "portable"));
+    let blocking = || |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "blocking");
+    let server = run(
+        |service| portable(service.with_site(Files)),
+        |server| {
+            drop(server.handle());
+            server.with_handler(|| |x: &mut Exchange<'_>| x.unsupported()).with_handler(blocking).threads(2)
+        },
+    );
+    let mut client = server.client();
+    assert_eq!(client.get("/").body, b"blocking");
+    assert_eq!(client.get("/a.txt").body, b"hello\n");
+    let server = run(|service| portable(service.with_site(Plain)), |server| server.one_at_a_time());
+    assert_eq!(server.client().get("/a.txt").body, b"portable");
+}
+
+#[test]
+fn an_older_protocol_closes_where_a_newer_one_goes_on() {
+    let answer = |x: &mut Exchange<'_>| {
+        x.respond(Status::OK)?.send()?;
+        x.write_all(b"to the end")
+    };
+    let server = run(
+        |service| service.with_config(Config { protocol: Protocol::Http10, ..Config::default() }),
+        |server| server.with_handler(move || answer),
+    );
+    let mut client = server.client();
+    client.send(&request("/"));
+    assert!(client.head().0.starts_with("HTTP/1.0 200"));
+    assert_eq!(rest(&mut client), b"to the end");
+    let server = serve(move || answer);
+    let mut client = server.client();
+    for _ in 0..2 {
+        client.send(&request("/"));
+        client.head();
+        assert_eq!(chunked(&mut client).0, b"to the end");
+    }
+    let server = answer_with(|x| {
+        x.close();
+        x.answer(Status::OK, "text/plain", "last")
+    });
+    let mut client = server.client();
+    let last = client.get("/");
+    assert!(last.head.contains("\r\nConnection: close\r\n") && client.ended());
+}

@@ -1,0 +1,291 @@
+//! Bodies of requests, and of both directions at once.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use sanserve_core::{Config, Pace, Request, Site, Timeouts};
+use sanserve_std::{Exchange, Status};
+
+use crate::support::{Client, PATIENCE, Running, run};
+use crate::{answer_with, ask, chunked, serve};
+
+/// Sends back what comes as it comes, framed as it is framed.
+fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
+    let length = x.request().content_length();
+    let head = x.respond(Status::OK)?;
+    match length {
+        Some(length) => head.length(length).send()?,
+        None => head.send()?,
+    }
+    let mut piece = [0; 10_000];
+    loop {
+        match x.read(&mut piece)? {
+            0 => return Ok(()),
+            n => x.write_all(&piece[..n])?,
+        }
+    }
+}
+
+fn content(len: usize) -> Vec<u8> {
+    (0u64..).flat_map(|n| (n * n).to_le_bytes()).take(len).collect()
+}
+
+#[test]
+fn an_echo_comes_back_whole_at_every_size() {
+    let server = answer_with(echo);
+    let mut client = server.client();
+    for len in [0, 1, 9_999, 65_535, 65_537, 200_000, 5_000_000] {
+        let content = content(len);
+        for is_chunked in [false, true] {
+            let framing =
+                if is_chunked { "Transfer-Encoding: chunked".into() } else { format!("Content-Length: {len}") };
+            let mut writer = client.stream().try_clone().unwrap();
+            let body = content.clone();
+            let sending = thread::spawn(move || {
+                writer.write_all(ask("POST", "/", &format!("{framing}\r\n")).as_bytes()).unwrap();
+                if is_chunked {
+                    for piece in body.chunks(7_001) {
+                        writer.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).unwrap();
+                        writer.write_all(piece).unwrap();
+                        writer.write_all(b"\r\n").unwrap();
+                    }
+                    writer.write_all(b"0\r\n\r\n").unwrap();
+                } else {
+                    writer.write_all(&body).unwrap();
+                }
+            });
+            let echoed = if is_chunked {
+                client.head();
+                chunked(&mut client).0
+            } else {
+                client.answer().body
+            };
+            sending.join().unwrap();
+            assert!(echoed == content, "{len} bytes, chunked: {is_chunked}");
+        }
+    }
+}
+
+/// Each piece comes back before the next one is sent: nothing is held back on either side.
+#[test]
+fn reading_and_writing_take_turns() {
+    let server = answer_with(echo);
+    let mut client = server.client();
+    client.send(&ask("POST", "/", "Content-Length: 300\r\n"));
+    client.head();
+    for n in 0..100_u8 {
+        client.reader.get_mut().write_all(&[n; 3]).unwrap();
+        let mut back = [0; 3];
+        client.reader.read_exact(&mut back).unwrap();
+        assert_eq!(back, [n; 3]);
+    }
+    assert_eq!(client.get("/next").status, 200);
+}
+
+#[test]
+fn who_waits_to_continue_is_told_with_the_first_read() {
+    let server = answer_with(|x| {
+        if x.path() == b"/refused" {
+            return x.error(Status::CONTENT_TOO_LARGE, None, None);
+        }
+        let mut body = String::new();
+        x.read_to_string(&mut body)?;
+        x.answer(Status::OK, "text/plain", body)
+    });
+    let mut client = server.client();
+    client.send(&ask("POST", "/", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
+    assert_eq!(client.head().0, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("body");
+    assert_eq!(client.answer().body, b"body");
+    client.send(&ask("POST", "/refused", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
+    assert_eq!(client.answer().status, 413);
+    assert!(client.ended());
+}
+
+/// A server whose handler reports how reading failed.
+fn reporting(config: Config, site: impl Site + Send + Sync + 'static) -> (Running, Receiver<io::Error>) {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let make = move || {
+        let tell: Sender<io::Error> = tell.lock().unwrap().clone();
+        move |x: &mut Exchange<'_>| {
+            if x.path() == b"/answers-first" {
+                x.respond(Status::OK)?.send()?;
+                x.flush()?;
+            }
+            let error = x.read_to_end(&mut Vec::new()).unwrap_err();
+            tell.send(error).unwrap();
+            assert!(x.respond(Status::OK).is_err(), "there is nothing to answer any more");
+            x.read(&mut [0]).map(drop)
+        }
+    };
+    (run(|service| service.with_config(config).with_site(site), |server| server.with_handler(make)), told)
+}
+
+#[test]
+fn a_site_may_refuse_what_a_peer_waits_to_send() {
+    struct Refuses;
+    impl Site for Refuses {
+        fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
+            Err(if request.path() == b"/417" { Status::EXPECTATION_FAILED } else { Status::CONTENT_TOO_LARGE })
+        }
+    }
+    let (server, told) = reporting(Config::default(), Refuses);
+    for (target, status) in [("/417", 417), ("/413", 413)] {
+        let mut client = server.client();
+        client.send(&ask("POST", target, "Content-Length: 4\r\nExpect: 100-continue\r\n"));
+        assert_eq!(client.answer().status, status);
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), ErrorKind::InvalidData);
+        assert!(client.ended());
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_an_error_of_its_kind() {
+    let body = Pace { silence: 50, grace: 50, rate: 256 };
+    let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
+    let (server, told) = reporting(config, sanserve_core::Plain);
+    type Misdeed = fn(&mut Client);
+    let misdeeds: [(Misdeed, &str, ErrorKind, u16); 3] = [
+        (
+            |client| client.stream().shutdown(Shutdown::Write).unwrap(),
+            "Content-Length: 9",
+            ErrorKind::UnexpectedEof,
+            400,
+        ),
+        (|_| {}, "Content-Length: 9", ErrorKind::TimedOut, 408),
+        (|client| client.send("zz\r\n"), "Transfer-Encoding: chunked", ErrorKind::InvalidData, 400),
+    ];
+    for (misdeed, framing, kind, status) in misdeeds {
+        let mut client = server.client();
+        client.send(&ask("POST", "/", &format!("{framing}\r\n")));
+        misdeed(&mut client);
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), kind);
+        assert_eq!(client.answer().status, status);
+        assert!(client.ended());
+
+        let mut client = server.client();
+        client.send(&ask("POST", "/answers-first", &format!("{framing}\r\n")));
+        client.head();
+        misdeed(&mut client);
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), kind);
+        assert!(client.ended(), "an answer to half a request does not look whole");
+    }
+    let log = server.end();
+    assert!(!log.contains("the handler failed:"), "the access log says it already: {log}");
+}
+
+/// What the handler takes its time for is not the peer's delay.
+#[test]
+fn a_slow_handler_is_not_a_slow_peer() {
+    let body = Pace { silence: 50, grace: 50, rate: 1 << 20 };
+    let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
+    let (go, wait) = channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let make = move || {
+        let wait = wait.clone();
+        move |x: &mut Exchange<'_>| {
+            let mut body = [0; 2];
+            x.read_exact(&mut body[..1])?;
+            wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            x.read_exact(&mut body[1..])?;
+            x.answer(Status::OK, "text/plain", body)
+        }
+    };
+    let server = run(|service| service.with_config(config), |server| server.with_handler(make));
+    let mut client = server.client();
+    client.send(&ask("POST", "/", "Content-Length: 2\r\n"));
+    client.send("a");
+    assert!(client.silent());
+    client.send("b");
+    go.send(()).unwrap();
+    assert_eq!(client.answer().body, b"ab");
+}
+
+#[test]
+fn a_peer_that_resets_is_gone_for_reader_and_writer() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let server = serve(move || {
+        let tell = tell.lock().unwrap().clone();
+        move |x: &mut Exchange<'_>| {
+            x.respond(Status::OK)?.send()?;
+            let outcome = loop {
+                if let Err(error) = x.write_all(&[b'x'; 10_000]).and_then(|()| x.flush()) {
+                    break error;
+                }
+            };
+            tell.send(outcome.kind()).unwrap();
+            Err(outcome)
+        }
+    });
+    let mut client = server.client();
+    client.send(&crate::support::request("/"));
+    client.head();
+    drop(client);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), ErrorKind::BrokenPipe);
+    let log = server.end();
+    assert!(log.contains("bytes: the peer went away") && !log.contains("the handler"), "{log}");
+}
+
+/// While nobody reads, the handler is held up: it cannot be ahead by more than sockets hold.
+#[test]
+fn a_slow_reader_holds_the_writer_up() {
+    let written = Arc::new(Mutex::new(0_usize));
+    let server = serve({
+        let written = written.clone();
+        move || {
+            let written = written.clone();
+            move |x: &mut Exchange<'_>| {
+                x.respond(Status::OK)?.length(64 << 20).send()?;
+                for n in 1..=1024 {
+                    x.write_all(&[b'x'; 64 << 10])?;
+                    *written.lock().unwrap() = n * (64 << 10);
+                }
+                Ok(())
+            }
+        }
+    });
+    let mut client = server.client();
+    client.send(&crate::support::request("/"));
+    assert_eq!(client.head().1, 64 << 20);
+    let mut read = 8192;
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let ahead = written.lock().unwrap().saturating_sub(read);
+        assert!(ahead < 32 << 20, "{ahead} bytes ahead");
+        match client.reader.read(&mut piece).unwrap() {
+            0 => break,
+            n => read += n,
+        }
+        if read >= 64 << 20 {
+            break;
+        }
+    }
+    drop(client);
+    server.end();
+    assert_eq!(*written.lock().unwrap(), 64 << 20);
+}
+
+#[test]
+fn trailers_come_and_go() {
+    let server = answer_with(|x| {
+        io::copy(x, &mut io::sink())?;
+        let came = x.trailers();
+        assert_eq!(came, [(b"X-Sum".to_vec(), b"7".to_vec())]);
+        x.respond(Status::OK)?.field("Trailer", "X-Back")?.send()?;
+        x.write_all(b"body")?;
+        assert!(x.trailer("Content-Type", "a/b").is_err());
+        x.trailer("X-Back", &came[0].1)
+    });
+    let mut client = server.client();
+    for _ in 0..2 {
+        client.send(&ask("POST", "/", "Transfer-Encoding: chunked\r\n"));
+        client.send("1\r\na\r\n0\r\nX-Sum: 7\r\n\r\n");
+        client.head();
+        assert_eq!(chunked(&mut client), (b"body".to_vec(), "X-Back: 7\r\n\r\n".to_owned()));
+    }
+}

@@ -1,0 +1,204 @@
+//! What becomes of handlers that fail, and of the values that they are.
+
+use std::io::{self, Write};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex};
+
+use sanserve_core::{Entry, Site};
+use sanserve_std::{Exchange, Handler, Status};
+
+use crate::support::{PATIENCE, request, run};
+use crate::{answer_with, rest, serve};
+
+/// Fails in the way that the path says.
+fn fail(x: &mut Exchange<'_>) -> io::Result<()> {
+    let path = String::from_utf8_lossy(x.path()).into_owned();
+    let (when, how) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    match when {
+        "before" => {}
+        "gathered" => {
+            x.respond(Status::OK)?.send()?;
+            x.write_all(b"not out yet")?;
+        }
+        "behind" => {
+            x.respond(Status::OK)?.send()?;
+            x.write_all(b"out")?;
+            x.flush()?;
+        }
+        _ => return x.answer(Status::OK, "text/plain", "fine"),
+    }
+    match how {
+        "panic" => panic!("on purpose"),
+        "err" => Err(io::Error::other("for a reason")),
+        "abort" => {
+            x.abort();
+            assert!(x.write_all(b"more").is_err());
+            Ok(())
+        }
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn a_failure_is_a_500_or_a_cut_and_nobody_elses_affair() {
+    let server = answer_with(fail);
+    let mut other = server.client();
+    assert_eq!(other.get("/").body, b"fine");
+    for how in ["panic", "err", "abort"] {
+        for when in ["before", "gathered"] {
+            let mut client = server.client();
+            assert_eq!(client.get(&format!("/{when}/{how}")).status, 500);
+            assert!(client.ended());
+        }
+        let mut client = server.client();
+        client.send(&request(&format!("/behind/{how}")));
+        assert!(client.head().0.starts_with("HTTP/1.1 200"));
+        assert_eq!(rest(&mut client), b"3\r\nout\r\n", "no end: it does not look whole");
+    }
+    assert_eq!(other.get("/").body, b"fine");
+    let peer = other.stream().local_addr().unwrap().ip();
+    drop(other);
+    let log = server.end();
+    assert_eq!(log.matches(": the handler panicked: on purpose").count(), 3, "{log}");
+    assert_eq!(log.matches(": the handler failed: for a reason").count(), 3, "{log}");
+    assert_eq!(log.matches("cut after 8 bytes: the handler failed").count(), 3, "{log}");
+    assert!(log.contains(&format!("sanserve: {peer}:")), "{log}");
+}
+
+#[test]
+fn an_answer_that_is_missing_or_of_another_length_is_noticed() {
+    let server = answer_with(|x| match x.path() {
+        b"/none" => Ok(()),
+        b"/short" => {
+            x.respond(Status::OK)?.length(10).send()?;
+            x.write_all(b"123")
+        }
+        b"/cut" => {
+            x.respond(Status::OK)?.length(10).send()?;
+            x.write_all(b"123")?;
+            x.flush()
+        }
+        _ => {
+            x.respond(Status::OK)?.length(2).send()?;
+            x.write_all(b"12")?;
+            x.flush()?;
+            x.write_all(b"3")
+        }
+    });
+    for target in ["/none", "/short"] {
+        let mut client = server.client();
+        assert_eq!(client.get(target).status, 500);
+        assert!(client.ended());
+    }
+    for (target, body) in [("/cut", "123"), ("/long", "12")] {
+        let mut client = server.client();
+        client.send(&request(target));
+        client.head();
+        assert_eq!(rest(&mut client), body.as_bytes());
+    }
+    let log = server.end();
+    assert!(log.contains("the handler failed: it did not answer"), "{log}");
+    assert_eq!(log.matches("the handler failed: more body than was announced, or less").count(), 3, "{log}");
+}
+
+#[test]
+fn a_value_lives_as_long_as_its_connection() {
+    struct Told(std::sync::mpsc::Sender<&'static str>);
+    impl Handler for Told {
+        fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(Status::OK, "text/plain", "")
+        }
+    }
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.send("dropped").unwrap();
+            panic!("in a drop: the thread goes on");
+        }
+    }
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let server = run(
+        |service| service,
+        |server| {
+            let make = move || {
+                let tell = tell.lock().unwrap().clone();
+                tell.send("made").unwrap();
+                Told(tell)
+            };
+            server.with_handler(make).threads(1)
+        },
+    );
+    for _ in 0..2 {
+        let mut client = server.client();
+        client.get("/");
+        client.get("/");
+        drop(client);
+        assert_eq!([told.recv_timeout(PATIENCE).unwrap(), told.recv_timeout(PATIENCE).unwrap()], ["made", "dropped"]);
+    }
+    drop(server.client());
+    assert!(server.end().contains("the connection panicked: in a drop"));
+    assert!(told.recv().is_err(), "no request, no value");
+}
+
+#[test]
+fn a_handler_at_work_is_finished_by_a_shutdown_and_ended_by_a_stop() {
+    for stops in [false, true] {
+        let at_work = Arc::new(Barrier::new(2));
+        let server = serve({
+            let at_work = at_work.clone();
+            move || {
+                let at_work = at_work.clone();
+                move |x: &mut Exchange<'_>| {
+                    x.respond(Status::OK)?.length(20 << 20).send()?;
+                    x.write_all(b"begun")?;
+                    x.flush()?;
+                    at_work.wait();
+                    x.write_all(&vec![b'x'; (20 << 20) - 5]).inspect_err(|error| {
+                        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+                    })
+                }
+            }
+        });
+        let mut client = server.client();
+        client.send(&request("/"));
+        client.head();
+        if stops {
+            at_work.wait();
+            server.handle.stop();
+            assert!(rest(&mut client).len() < 20 << 20);
+            let log = server.end();
+            assert!(log.contains("bytes: the server shut down") && !log.contains("the handler"), "{log}");
+        } else {
+            server.handle.shutdown();
+            at_work.wait();
+            assert_eq!(rest(&mut client).len(), 20 << 20);
+            assert!(server.end().contains(&format!("200 {}\n", 20 << 20)));
+        }
+    }
+}
+
+#[test]
+fn log_lines_are_the_sites_and_the_handlers() {
+    struct Terse;
+    impl Site for Terse {
+        fn log(&self, entry: &Entry<'_>, _: &str, out: &mut Vec<u8>) {
+            writeln!(out, "{} gave {}", entry.line.escape_ascii(), entry.status).unwrap();
+        }
+    }
+    let server = run(
+        |service| service.with_site(Terse),
+        |server| {
+            server.with_handler(|| {
+                |x: &mut Exchange<'_>| {
+                    x.log(format_args!("asked for {}\x1b[31m\n", String::from_utf8_lossy(x.path())));
+                    x.answer(Status::OK, "text/plain", "")
+                }
+            })
+        },
+    );
+    server.client().get("/a");
+    let log = server.end();
+    let (first, second) = log.split_once('\n').unwrap();
+    assert!(first.starts_with("127.0.0.1 - - [") && first.ends_with("] asked for /a\\x1b[31m\\x0a"), "{log}");
+    assert_eq!(second, "GET /a HTTP/1.1 gave 200\n");
+}

@@ -1,0 +1,63 @@
+//! What a handler that streams costs. A program of its own, since the measure is the process's.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::io::{self, BufRead, Read, Write};
+use std::thread;
+
+use sanserve_std::{Exchange, Status};
+
+const MIB: u64 = 1 << 20;
+
+/// The most memory that this process ever had, in bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
+    x.respond(Status::OK)?.send()?;
+    let mut piece = [0; 30_000];
+    loop {
+        match x.read(&mut piece)? {
+            0 => return Ok(()),
+            n => x.write_all(&piece[..n])?,
+        }
+    }
+}
+
+#[test]
+fn an_echo_of_any_length_takes_a_fixed_amount() {
+    let server = support::run(|service| service, |server| server.with_handler(|| echo));
+    let mut client = server.client();
+    let mut most = Vec::new();
+    for len in [MIB, 64 * MIB] {
+        let mut writer = client.stream().try_clone().unwrap();
+        let sending = thread::spawn(move || {
+            writer.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+            let piece = [&b"10000\r\n"[..], &[b'e'; 0x10000], b"\r\n"].concat();
+            for _ in 0..len / 0x10000 {
+                writer.write_all(&piece).unwrap();
+            }
+            writer.write_all(b"0\r\n\r\n").unwrap();
+        });
+        client.head();
+        let mut received = 0;
+        loop {
+            let mut line = String::new();
+            client.reader.read_line(&mut line).unwrap();
+            let chunk = u64::from_str_radix(line.trim_end(), 16).unwrap();
+            io::copy(&mut (&mut client.reader).take(chunk + 2), &mut io::sink()).unwrap();
+            received += chunk;
+            if chunk == 0 {
+                break;
+            }
+        }
+        sending.join().unwrap();
+        assert_eq!(received, len);
+        most.push(peak());
+    }
+    assert!(most[1] - most[0] < 4 * MIB, "{most:?}");
+}
