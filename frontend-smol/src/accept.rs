@@ -1,11 +1,12 @@
 //! Accepting: as many connections as there are, up to the bound, and never in a spin.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
-use sanserve_os::{AcceptBackoff, AfterError, accept};
+use sanserve_os::{AcceptBackoff, AfterError, Service, accept, panic_message};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
@@ -33,7 +34,9 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
         match accept(listener.get_ref()) {
             Ok((stream, peer)) => {
                 backoff.succeeded();
-                Driver::new(stream, peer, Seat::take(watch), shared).spawn(executor);
+                if welcomes(service, peer) {
+                    Driver::new(stream, peer, Seat::take(watch), shared).spawn(executor);
+                }
                 in_a_row += 1;
                 if in_a_row == MOST_AT_ONCE {
                     in_a_row = 0;
@@ -62,4 +65,12 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
             },
         }
     }
+}
+
+/// Whether to serve this peer. A decision that panics is none in its favour, and stops nobody else.
+fn welcomes(service: &Service, peer: SocketAddr) -> bool {
+    catch_unwind(AssertUnwindSafe(|| service.welcomes(peer))).unwrap_or_else(|panic| {
+        service.log.error(format_args!("{peer}: whether to serve it panicked: {}", panic_message(&*panic)));
+        false
+    })
 }

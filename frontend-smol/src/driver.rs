@@ -1,80 +1,108 @@
 //! One connection as a task: the loop that polls the core, obeys it and waits.
 //!
-//! [`Driver::turn`] runs the core until it has nothing to do; it never waits. [`Driver::wait`] waits for
-//! what the core then needs, and hands it in.
+//! [`Driver::turn`] runs the core until it has nothing to do; it never waits. [`Driver::poll_wait`] waits
+//! for what the core then needs, and hands it in. All that they remember is in the driver, so that
+//! whoever has it can go on: its task, or the handler that runs in that task ([`talk`]).
 //!
 //! A socket is registered with the reactor only when it is waited for, so a connection that brings its
 //! request along and ends behind the answer never is. A read that did not fill the room has emptied
 //! the socket, so the next one waits without trying.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
-use async_io::Async;
-use sanserve_core::{Action, Connection, Fault, Handler, Input, Peer, Step, Tick, Wait};
-use sanserve_os::{Caller, Desk, Flush, ScriptRead};
+use sanserve_core::{
+    Action, Close, Completion, Connection, Fault, Input, Misuse, Need, Peer, Reply, SpawnError, Step, Tick, Wait,
+};
+use sanserve_os::{Caller, Desk, Flush, ScriptRead, Slot, Upgraded, is_reset};
 use smol::Executor;
-use smol::future::{FutureExt as _, yield_now};
+use smol::future::FutureExt as _;
 
 use crate::Shared;
+use crate::nudge::Nudge;
 use crate::pool::Lease;
 use crate::recent::TurnFiles;
 use crate::script::Pipes;
+use crate::socket::Socket;
+use crate::talk::{self, Stage, Talk};
+use crate::upgrade;
 use crate::watch::{Phase, Seat};
 
 /// Steps of one turn.
 const TURN_STEPS: u32 = 256;
 
+/// Milliseconds after which a connection that waits for neither side of its socket looks at it.
+const LOOK: u64 = 1_000;
+
 /// Bytes sent in one turn; the last step may exceed it.
 const TURN_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Driver {
-    connection: Connection,
+    pub(crate) connection: Connection,
     socket: Socket,
     seat: Seat,
-    shared: Arc<Shared>,
-    /// One a connection, made with its first call.
-    handler: Option<Box<dyn Handler + Send>>,
+    pub(crate) shared: Arc<Shared>,
+    /// What the connection and its handler know of each other, since the first call.
+    pub(crate) talk: Option<Box<Talk>>,
     /// Held while busy.
-    lease: Option<Box<Lease>>,
+    pub(crate) lease: Option<Box<Lease>>,
     /// What the connection knows of the server's life.
     told: Phase,
     /// The socket may have bytes: it is worth a try before waiting.
     more: bool,
     /// `Blocked` was handed in, and `Writable` not since.
     blocked: bool,
+    /// What is waited for, unless a turn is due.
+    waiting: Option<Waiting>,
 }
 
 /// A property that must hold: an idle connection is cheap.
 const _: () = assert!(size_of::<Driver>() <= 352);
+
+/// A wait that is under way. Its deadline is the seat's.
+#[derive(Clone, Copy)]
+struct Waiting {
+    need: Need,
+    idle: bool,
+    /// It was seen to that the task is woken.
+    asked: bool,
+}
 
 /// How a turn ended.
 enum Turn {
     Wait(Wait, Tick),
     /// It took long enough; the others first.
     Yield,
-    Over,
+    /// There is something for the handler.
+    Call,
+    Over(Close),
 }
 
 /// A step that what is batched must go out before.
 enum Pause {
     Wait(Wait),
     Shut,
-    Close,
+    Close(Close),
 }
 
-/// What ended a wait.
-enum Event {
-    /// Something woke the task, most likely the socket.
-    Woken,
-    /// The deadline, or the next phase of the server: the turn will see.
-    Due,
+/// What the driver cannot do alone.
+pub(crate) enum Event {
+    /// The handler is called, or what it waits for has happened.
+    Call,
+    /// The connection is over.
+    Over(Close),
+}
+
+/// The driver, for its task and for the handler that runs in it. They never wait for each other.
+pub(crate) fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
+    driver.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Driver {
@@ -84,55 +112,186 @@ impl Driver {
             socket: Socket::Bare(stream),
             seat,
             shared: Arc::clone(shared),
-            handler: None,
+            talk: None,
             lease: None,
             told: Phase::Running,
             more: true,
             blocked: false,
+            waiting: None,
         }
     }
 
     /// Makes it a task.
-    pub(crate) fn spawn(mut self, executor: &Executor<'_>) {
+    pub(crate) fn spawn(self, executor: &Executor<'_>) {
         let task = async move {
+            let shared = Arc::clone(&self.shared);
+            let mut driver = Mutex::new(self);
             // A site that panics, or a bug, ends its connection and nothing else.
-            if AssertUnwindSafe(self.drive()).catch_unwind().await.is_err() {
-                self.shared.service.log.error("a connection panicked and was closed");
+            if AssertUnwindSafe(drive(&mut driver)).catch_unwind().await.is_err() {
+                shared.service.log.error("a connection panicked and was closed");
             }
         };
         executor.spawn(task).detach();
     }
 
-    async fn drive(&mut self) {
-        poll_fn(|cx| {
-            self.seat.sit(cx.waker());
-            Poll::Ready(())
-        })
-        .await;
+    /// Drives the connection until it is over or there is something for the handler.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.seat.sit(cx.waker());
         loop {
-            match self.turn() {
-                Turn::Wait(wait, now) => {
-                    if let Err(error) = self.wait(wait, now).await {
-                        // The reactor is out of memory or of watches.
-                        return self.shared.service.log.error(format_args!("cannot wait for a connection: {error}"));
-                    }
+            if self.waiting.is_some() {
+                if let Err(error) = ready!(self.poll_wait(cx)) {
+                    // The reactor is out of memory or of watches.
+                    self.shared.service.log.error(format_args!("cannot wait for a connection: {error}"));
+                    return Poll::Ready(Event::Over(Close::Broken));
                 }
-                Turn::Yield => yield_now().await,
-                Turn::Over => return self.give_back(),
+                self.waiting = None;
+            }
+            match self.turn(cx.waker()) {
+                Turn::Wait(Wait { need, .. }, _) if need.read && self.more && self.receive() => {}
+                Turn::Wait(Wait { need, deadline, idle }, now) => {
+                    let blind = !need.read && !need.write;
+                    if blind && is_reset(self.socket.as_fd()) {
+                        self.connection.handle(Input::Broken(Fault::Peer));
+                        continue;
+                    }
+                    // Nothing would tell that the peer has gone, so it is looked at now and then.
+                    let look = blind.then(|| now.after(LOOK));
+                    if let Some(deadline) = [deadline, look].into_iter().flatten().min() {
+                        self.seat.arm(deadline, now);
+                    }
+                    self.waiting = Some(Waiting { need, idle, asked: false });
+                }
+                Turn::Yield => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::Call => return Poll::Ready(Event::Call),
+                Turn::Over(close) => return Poll::Ready(Event::Over(close)),
             }
         }
+    }
+
+    /// The handler's view of the connection, while the exchange is the handler's.
+    ///
+    /// # Errors
+    /// Those of `act`, and [`Misuse::Over`].
+    pub(crate) fn reply<T>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> Result<T, Misuse>) -> Result<T, Misuse> {
+        // Whatever it does may change what is waited for.
+        self.waiting = None;
+        self.look(act).unwrap_or(Err(Misuse::Over))
+    }
+
+    /// The same, for what cannot fail, and does nothing where the exchange is over.
+    pub(crate) fn tell(&mut self, act: impl FnOnce(&mut Reply<'_>)) {
+        self.waiting = None;
+        let _ = self.look(act);
+    }
+
+    /// The same, for what changes nothing.
+    pub(crate) fn look<T>(&mut self, see: impl FnOnce(&mut Reply<'_>) -> T) -> Option<T> {
+        let talk = self.talk.as_deref()?;
+        let lease = self.lease.as_deref_mut().filter(|_| talk.stage == Stage::Speaking)?;
+        let cx = self.shared.service.context(&lease.now);
+        Some(see(&mut self.connection.reply(&mut lease.buffers, &cx)))
+    }
+
+    /// What a wake-up means for the connection. To be asked before anything else is done with it: a wait that is
+    /// begun anew would not be told of what has woken this one.
+    pub(crate) fn wake_up(&mut self, cx: &mut Context<'_>) {
+        // An error comes again when the wait does.
+        if self.is_waiting() && self.poll_wait(cx).is_ready() {
+            self.waiting = None;
+        }
+    }
+
+    /// Whether the task will be woken for the connection, and nothing is to be done until then.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.is_some_and(|waiting| waiting.asked)
+    }
+
+    /// Sends what is batched while the core must not go on.
+    pub(crate) fn push_out(&mut self, cx: &mut Context<'_>) {
+        self.tell_phase();
+        loop {
+            if self.waiting.is_some() && self.poll_wait(cx).is_pending() {
+                return;
+            }
+            self.waiting = None;
+            let Some(lease) = self.lease.as_deref_mut().filter(|lease| lease.slot.has_batch()) else { return };
+            lease.log.flush();
+            match if self.blocked { Flush::Blocked } else { lease.slot.flush(self.socket.as_fd()) } {
+                Flush::Done => return,
+                Flush::Broken => return self.connection.handle(Input::Broken(Fault::Peer)),
+                Flush::Blocked => {
+                    self.blocked = true;
+                    self.connection.handle(Input::Blocked);
+                    let need = Need { write: true, ..Need::default() };
+                    self.waiting = Some(Waiting { need, idle: false, asked: false });
+                }
+            }
+        }
+    }
+
+    /// Whether all that was written has left for the system.
+    pub(crate) fn is_all_out(&mut self) -> bool {
+        let is_batched = self.lease.as_deref().is_some_and(|lease| lease.slot.has_batch());
+        !is_batched && !self.look(|reply| reply.has_unsent()).unwrap_or(false)
+    }
+
+    /// The server ends every connection now.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.shared.watch.phase() == Phase::Cut
+    }
+
+    /// The socket of a connection that is over, and what was read of it beyond the last request.
+    pub(crate) fn take_socket(&mut self) -> (Socket, Vec<u8>) {
+        let read = self.lease.as_deref().map(|lease| lease.buffers.input.unread().to_vec());
+        (mem::replace(&mut self.socket, Socket::Lost), read.unwrap_or_default())
+    }
+
+    /// Gives the socket to the service's hook for upgrades.
+    fn hand_over(&mut self) {
+        let attached = self.lease.as_deref_mut().and_then(|lease| lease.buffers.take_attached());
+        let peer = self.connection.peer();
+        let (socket, read) = self.take_socket();
+        let upgraded = socket.into_blocking().map(|stream| Upgraded {
+            stream,
+            read,
+            peer: SocketAddr::new(peer.ip(), peer.port()),
+            attached,
+        });
+        upgrade::hand_over(&self.shared, upgraded);
+    }
+}
+
+async fn drive(driver: &mut Mutex<Driver>) {
+    loop {
+        let event = poll_fn(|cx| driver.get_mut().unwrap_or_else(PoisonError::into_inner).next(cx)).await;
+        let close = match event {
+            Event::Call => {
+                // On the heap, so that a connection without handler is small.
+                Box::pin(talk::converse(driver)).await;
+                continue;
+            }
+            Event::Over(close) => close,
+        };
+        let driver = driver.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if close == Close::Upgraded {
+            driver.hand_over();
+        }
+        return driver.give_back();
     }
 }
 
 /// A turn.
 impl Driver {
-    /// Runs the core until it waits or closes, or others should have their turn.
-    fn turn(&mut self) -> Turn {
+    /// Runs the core until it waits or closes, or others should have their turn. `waker` is the task's.
+    fn turn(&mut self, waker: &Waker) -> Turn {
         self.tell_phase();
-        let Shared { service, files, clock, pool, .. } = &*self.shared;
+        let Shared { service, files, clock, pool, make, .. } = &*self.shared;
         let connection = &mut self.connection;
         let lease = self.lease.get_or_insert_with(|| pool.lease(&service.log, clock));
-        let Lease { buffers, slot, script, log, recent, now } = &mut **lease;
+        let Lease { buffers, slot, script, nudge, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
         let cx = service.context(now);
@@ -144,17 +303,31 @@ impl Driver {
                 Step::Wait(wait) => Pause::Wait(wait),
                 Step::Shut => Pause::Shut,
                 // The server cuts, or the core has lost patience with a socket that is full.
-                Step::Close(_) if self.told == Phase::Cut || self.blocked => return Turn::Over,
-                Step::Close(_) => Pause::Close,
+                Step::Close(_) if self.told == Phase::Cut || self.blocked => return Turn::Over(Close::Broken),
+                Step::Close(close) => Pause::Close(close),
                 Step::Call(call) => {
                     files.forget();
-                    let caller = Caller { handler: &mut self.handler, slot, waker: &|| Waker::noop().clone(), service };
-                    caller.call(call, connection, buffers, &cx);
+                    let talk = self.talk.get_or_insert_default();
+                    if make.is_some() {
+                        if talk.hears(call, &connection.reply(buffers, &cx)) {
+                            return Turn::Call;
+                        }
+                        continue;
+                    }
+                    let nudge = RefCell::new(&mut *nudge);
+                    let waker = &|| Nudge::waker(&mut nudge.borrow_mut(), waker);
+                    Caller { handler: &mut talk.portable, slot, waker, service }.call(call, connection, buffers, &cx);
                     continue;
                 }
                 step => {
+                    let mut is_told = false;
+                    let spawns = matches!(step, Step::Act(_, Action::Spawn(_)));
                     match &step {
-                        Step::Finished(_) | Step::Act(_, Action::Spawn(_)) => *script = None,
+                        Step::Finished(entry) => {
+                            (*script, *nudge) = (None, None);
+                            is_told = self.talk.as_deref_mut().is_some_and(|talk| talk.finished(entry.status));
+                        }
+                        Step::Act(_, Action::Spawn(_)) => *script = None,
                         Step::Act(_, Action::EndInput) => {
                             script.iter_mut().for_each(Pipes::end_input);
                         }
@@ -162,13 +335,19 @@ impl Driver {
                     }
                     let mut desk =
                         Desk { files: &files, scripts: &service.scripts, site: &*service.site, log, wall: now.wall };
-                    if let Some(input) = slot.carry_out(step, socket, &mut desk) {
+                    if let Some(mut input) = slot.carry_out(step, socket, &mut desk) {
+                        if spawns {
+                            input = register(input, slot, script, socket, &mut desk);
+                        }
                         match input {
                             Input::Blocked => self.blocked = true,
                             Input::Sent(n) | Input::Fed(n) => sent += n,
                             _ => {}
                         }
                         connection.handle(input);
+                    }
+                    if is_told {
+                        return Turn::Call;
                     }
                     continue;
                 }
@@ -191,7 +370,7 @@ impl Driver {
                         let none = slot.carry_out(Step::Shut, socket, &mut desk);
                         debug_assert_eq!(none, None);
                     }
-                    Pause::Close => return Turn::Over,
+                    Pause::Close(close) => return Turn::Over(close),
                 },
                 Flush::Blocked => {
                     self.blocked = true;
@@ -216,8 +395,33 @@ impl Driver {
     fn give_back(&mut self) {
         if let Some(mut lease) = self.lease.take() {
             lease.script = None;
+            lease.nudge = None;
             lease.slot.clear();
             self.shared.pool.give_back(lease);
+        }
+    }
+}
+
+/// Sees to it that a script that was spawned can be waited for; otherwise it is killed, and counts as not
+/// spawned for want of descriptors.
+fn register(
+    input: Input,
+    slot: &mut Slot,
+    pipes: &mut Option<Pipes>,
+    socket: BorrowedFd<'_>,
+    desk: &mut Desk<'_>,
+) -> Input {
+    let (Input::Done(ticket, Completion::Spawned(Ok(()))), Some(fds)) = (&input, slot.script()) else { return input };
+    let ticket = *ticket;
+    match Pipes::new(fds) {
+        Ok(registered) => {
+            *pipes = Some(registered);
+            input
+        }
+        Err(_) => {
+            let none = slot.carry_out(Step::Act(ticket, Action::Kill), socket, desk);
+            debug_assert_eq!(none, None);
+            Input::Done(ticket, Completion::Spawned(Err(SpawnError::Exhausted)))
         }
     }
 }
@@ -225,76 +429,61 @@ impl Driver {
 /// Waiting.
 impl Driver {
     /// Waits for something that the core is told by the next turn.
-    async fn wait(&mut self, wait: Wait, mut now: Tick) -> io::Result<()> {
-        if wait.need.read && self.more && self.receive() {
-            return Ok(());
-        }
-        loop {
-            if wait.idle {
-                self.give_back();
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(waiting) = &mut self.waiting {
+            let Waiting { need, idle, asked } = *waiting;
+            waiting.asked = !asked;
+            if self.shared.watch.phase() != self.told || self.is_nudged() {
+                break;
             }
-            let come = match self.event(wait, now).await? {
-                // Not `||`: each of the two that is needed has its try.
-                Event::Woken => {
-                    (wait.need.read && self.receive())
-                        | (wait.need.write && self.resume())
-                        | (wait.need.script_read && self.hear())
-                        | (wait.need.script_write && self.feed())
+            if !asked {
+                if idle {
+                    self.give_back();
                 }
-                Event::Due => true,
-            };
-            if come {
-                return Ok(());
+                ready!(self.await_event(need, cx)?);
+                self.waiting = Some(Waiting { need, idle, asked: false });
+            } else if self.seat.is_due(self.shared.clock.tick()) {
+                // What woke it is not asked of `async-io`: it disowns an event that another thread was
+                // waiting for already, and would have it all over again.
+                break;
             }
-            now = self.shared.clock.tick();
+            // Not `||`: each of the two that is needed has its try.
+            if (need.read && self.receive())
+                | (need.write && self.resume())
+                | (need.script_read && self.hear())
+                | (need.script_write && self.feed())
+            {
+                break;
+            }
         }
+        Poll::Ready(Ok(()))
     }
 
-    async fn event(&mut self, wait: Wait, now: Tick) -> io::Result<Event> {
-        let mut first = true;
-        poll_fn(|cx| {
-            if self.shared.watch.phase() != self.told {
-                return Poll::Ready(Ok(Event::Due));
-            }
-            if mem::take(&mut first) {
-                return self.await_event(&wait, now, cx);
-            }
-            // What woke it is not asked of `async-io`: it disowns an event that another thread was
-            // waiting for already, and would have it all over again.
-            let due = wait.deadline.is_some_and(|deadline| deadline <= self.shared.clock.tick());
-            Poll::Ready(Ok(if due { Event::Due } else { Event::Woken }))
-        })
-        .await
+    /// Whether the handler was woken, which the connection is then told.
+    fn is_nudged(&mut self) -> bool {
+        let nudged = self.lease.as_deref().and_then(|lease| lease.nudge.as_ref()).is_some_and(|nudge| nudge.take());
+        if nudged {
+            self.connection.handle(Input::Wake);
+        }
+        nudged
     }
 
-    /// Sees to it that the task is woken.
-    fn await_event(&mut self, wait: &Wait, now: Tick, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
-        if let Some(deadline) = wait.deadline {
-            if deadline <= now {
-                return Poll::Ready(Ok(Event::Due));
-            }
-            self.seat.arm(deadline, now);
-        }
+    /// Sees to it that the task is woken; `Ready` if it may be worth a try already.
+    fn await_event(&mut self, need: Need, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = self.socket.register()?;
         // `Ready` at once is the event that ended an earlier wait. Asked again, `async-io` waits for a
         // new one, and is told again of what is there already.
-        if wait.need.read && socket.poll_readable(cx)?.is_ready() && socket.poll_readable(cx)?.is_ready() {
-            return Poll::Ready(Ok(Event::Woken));
+        if need.read && socket.poll_readable(cx)?.is_ready() && socket.poll_readable(cx)?.is_ready() {
+            return Poll::Ready(Ok(()));
         }
-        if wait.need.write && socket.poll_writable(cx)?.is_ready() && socket.poll_writable(cx)?.is_ready() {
-            return Poll::Ready(Ok(Event::Woken));
+        if need.write && socket.poll_writable(cx)?.is_ready() && socket.poll_writable(cx)?.is_ready() {
+            return Poll::Ready(Ok(()));
         }
-        if wait.need.script_read || wait.need.script_write {
-            let Some(Lease { slot, script, .. }) = self.lease.as_deref_mut() else {
-                return Poll::Ready(Ok(Event::Woken));
-            };
-            let pipes = match (script, slot.script()) {
-                (Some(pipes), _) => pipes,
-                (script, Some(fds)) => script.insert(Pipes::new(fds)?),
-                (None, None) => return Poll::Ready(Ok(Event::Woken)),
-            };
-            if pipes.wait(wait.need, cx)? {
-                return Poll::Ready(Ok(Event::Woken));
+        if need.script_read || need.script_write {
+            let pipes = self.lease.as_deref().and_then(|lease| lease.script.as_ref());
+            match pipes {
+                Some(pipes) if !pipes.wait(need, cx)? => {}
+                _ => return Poll::Ready(Ok(())),
             }
         }
         Poll::Pending
@@ -355,39 +544,5 @@ impl Driver {
             Flush::Broken => self.connection.handle(Input::Broken(Fault::Peer)),
         }
         true
-    }
-}
-
-/// A socket, registered with the reactor since it was first waited for.
-enum Socket {
-    Bare(TcpStream),
-    Registered(Async<TcpStream>),
-    /// The reactor did not take it, which ends the task.
-    Lost,
-}
-
-impl Socket {
-    fn stream(&self) -> &TcpStream {
-        match self {
-            Socket::Bare(stream) => stream,
-            Socket::Registered(stream) => stream.get_ref(),
-            Socket::Lost => unreachable!("a task goes on without its socket"),
-        }
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream().as_fd()
-    }
-
-    fn register(&mut self) -> io::Result<&Async<TcpStream>> {
-        if let Socket::Bare(_) = self
-            && let Socket::Bare(stream) = mem::replace(self, Socket::Lost)
-        {
-            *self = Socket::Registered(Async::new_nonblocking(stream)?);
-        }
-        match self {
-            Socket::Registered(stream) => Ok(stream),
-            _ => Err(ErrorKind::NotConnected.into()),
-        }
     }
 }

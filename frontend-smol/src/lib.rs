@@ -2,8 +2,7 @@
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
-//! use sanserve_os::Service;
-//! use sanserve_smol::Server;
+//! use sanserve_smol::{Server, Service};
 //!
 //! let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(".")?)?;
 //! let handle = server.handle(); // for whoever ends it: `handle.shutdown()`
@@ -15,6 +14,9 @@
 //! [`Server::run`] brings its own executor; [`Server::serve`] uses yours. What is served and by which
 //! rules is the [`Service`]'s affair and the core's; here is only the waiting.
 //!
+//! **Requests that files do not answer** go to a [`Handler`] ([`Server::with_handler`]): asynchronous code in the
+//! connection's task. The service's own handlers, which are the same on every runtime, work too.
+//!
 //! **Files are opened and read inline**, on the thread that polls the task, as nginx does by default: most
 //! opens hit the cache or the kernel's, `sendfile` takes at most a megabyte a call, and a hop to a
 //! thread pool would cost each request more than it saves. On a slow network file system, use
@@ -22,9 +24,17 @@
 
 mod accept;
 mod driver;
+mod exchange;
+mod handler;
+mod head;
+mod nudge;
 mod pool;
 mod recent;
+mod request;
 mod script;
+mod socket;
+mod talk;
+mod upgrade;
 mod watch;
 
 use std::fmt;
@@ -36,10 +46,20 @@ use std::sync::Arc;
 use std::thread;
 
 use async_io::{Async, Timer, block_on};
-use sanserve_os::{Clock, Service, Shared as Files};
+use sanserve_os::{Clock, Shared as Files};
 use smol::future::FutureExt as _;
 use smol::{Executor, channel};
 
+pub use sanserve_core::{Config, Misuse, Peer, Status};
+pub use sanserve_os::{Log, Service};
+
+pub use crate::exchange::Exchange;
+pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
+pub use crate::head::HeadWriter;
+pub use crate::request::Request;
+pub use crate::upgrade::Upgraded;
+
+use crate::handler::Make;
 use crate::pool::Pool;
 use crate::watch::{Phase, Watch};
 
@@ -47,10 +67,25 @@ use crate::watch::{Phase, Watch};
 const MOST_THREADS: usize = 4;
 
 /// A server that listens and is about to run.
+///
+/// ```
+/// use sanserve_smol::{Exchange, Server, Service, Status};
+///
+/// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
+///     x.answer(Status::OK, "text/plain", "Hello!\n").await
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?.with_handler(|| hello);
+/// # server.handle().shutdown(); // or it would go on
+/// server.run()
+/// # }
+/// ```
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     service: Service,
+    make: Option<Make>,
     threads: usize,
     watch: Arc<Watch>,
 }
@@ -72,7 +107,7 @@ impl Server {
         let address = listener.local_addr()?;
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         let service = service.bound_to(address);
-        Ok(Server { listener, address, service, threads, watch: Arc::default() })
+        Ok(Server { listener, address, service, make: None, threads, watch: Arc::default() })
     }
 
     /// The address that it listens on.
@@ -86,6 +121,19 @@ impl Server {
     #[must_use]
     pub fn threads(self, n: usize) -> Server {
         Server { threads: n.max(1), ..self }
+    }
+
+    /// Gives each connection a [`Handler`] of its own, made by `make` with its first request (Python's `setup`)
+    /// and dropped when it ends (`finish`). Every request goes to it, unless the site's `route`
+    /// says otherwise. It is called instead of the service's own handler, if that has one.
+    #[must_use]
+    pub fn with_handler<H, F>(mut self, make: F) -> Server
+    where
+        H: Handler + 'static,
+        F: Fn() -> H + Send + Sync + 'static,
+    {
+        self.service.config.handled = true;
+        Server { make: Some(Box::new(move || Box::new(make()))), ..self }
     }
 
     /// What ends the server, from any thread, before it runs or while it does.
@@ -137,12 +185,15 @@ impl Server {
             pool: Pool::default(),
             clock: Clock::start(),
             service: self.service,
+            make: self.make,
         });
         let serving = async {
             accept::accept_all(&shared, listener, executor).await;
             drain(&shared).await;
         };
         serving.or(self.watch.keep(shared.clock)).await;
+        // Those that have outlived their exchanges do not outlive the server.
+        shared.service.scripts.end();
         Ok(())
     }
 }
@@ -176,6 +227,8 @@ impl Handle {
 struct Shared {
     watch: Arc<Watch>,
     service: Service,
+    /// Makes asynchronous handlers, which are called instead of the service's.
+    make: Option<Make>,
     files: Files,
     pool: Pool,
     clock: Clock,

@@ -2,11 +2,12 @@
 //!
 //! The last one given back is leased first, for it is still warm in the processor's cache.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sanserve_core::{Buffers, Now};
 use sanserve_os::{Clock, Log, Logger, Slot};
 
+use crate::nudge::Nudge;
 use crate::recent::Recent;
 use crate::script::Pipes;
 
@@ -19,6 +20,8 @@ pub(crate) struct Lease {
     pub(crate) slot: Slot,
     /// The script that the connection waits for.
     pub(crate) script: Option<Pipes>,
+    /// What wakes the connection for its handler, if that has asked for it.
+    pub(crate) nudge: Option<Arc<Nudge>>,
     pub(crate) log: Logger,
     /// Empty between turns.
     pub(crate) recent: Recent,
@@ -40,6 +43,7 @@ impl Pool {
                 buffers: Buffers::new(),
                 slot: Slot::new(),
                 script: None,
+                nudge: None,
                 log: log.logger(),
                 recent: Recent::default(),
                 now: clock.now(),

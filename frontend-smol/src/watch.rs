@@ -213,6 +213,11 @@ impl Seat {
             server.into_iter().for_each(Waker::wake);
         }
     }
+
+    /// Whether the deadline that was entered has passed; once.
+    pub(crate) fn is_due(&mut self, now: Tick) -> bool {
+        self.armed.take_if(|armed| *armed <= now).is_some()
+    }
 }
 
 impl Drop for Seat {

@@ -29,7 +29,7 @@ pub use directory::Directory;
 pub use listen::{AcceptBackoff, AfterError, accept, bind, bind_many, raise_nofile_limit, resolve};
 pub use log::{Log, Logger};
 pub use script::{ScriptFds, ScriptRead, ScriptRules, Scripts};
-pub use send::{MOST_OF_FILE, Stopped, send, send_file, send_vectored};
+pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
 pub use signal::{Signal, Signals};
 pub use slot::{BATCH, Desk, Flush, Slot};

@@ -4,7 +4,9 @@
 //! flag for it. `SIGPIPE` is expected to be ignored, as every Rust program begins.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
@@ -21,6 +23,14 @@ pub enum Stopped {
     Peer,
     /// The file cannot be read.
     File,
+}
+
+/// Whether the peer has reset the connection. For whoever neither reads nor writes for the moment.
+#[must_use]
+pub fn is_reset(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    let now = Timespec::try_from(Duration::ZERO).expect("zero fits");
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// Sends `bytes` or their beginning. `more`: other bytes follow at once.

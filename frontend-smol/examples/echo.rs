@@ -1,0 +1,42 @@
+//! Sends each line back reversed, while the request is still coming in:
+//! `cargo run -p sanserve-smol --example echo`, then `curl -NT - localhost:8000` and type.
+use std::io;
+
+use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+
+struct Echo;
+
+impl Handler for Echo {
+    async fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
+        let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            let n = x.read(&mut piece).await?;
+            if n == 0 {
+                break;
+            }
+            text.extend_from_slice(&piece[..n]);
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                text[..end].reverse();
+                x.write_all(&text[..=end]).await?;
+                text.drain(..=end);
+            }
+            if text.len() > 65_536 {
+                return Err(io::Error::other("a line without end"));
+            }
+        }
+        text.reverse();
+        x.write_all(&text).await
+    }
+
+    /// `curl -T` sends a PUT.
+    async fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        if x.method() == b"PUT" { self.do_post(x).await } else { x.unsupported() }
+    }
+}
+
+fn main() -> io::Result<()> {
+    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    server.with_handler(|| Echo).run()
+}

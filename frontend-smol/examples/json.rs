@@ -1,0 +1,78 @@
+//! A list of notes as a JSON API: `cargo run -p sanserve-smol --example json`, then
+//! `curl -d milk localhost:8000/notes`, `curl localhost:8000/notes`, `curl -X DELETE localhost:8000/notes/0`.
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+use smol::io::AsyncReadExt;
+
+/// What all connections share.
+type Notes = Arc<Mutex<Vec<Option<String>>>>;
+
+struct Api(Notes);
+
+impl Handler for Api {
+    async fn handle(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        let id = x.path().strip_prefix(b"/notes/").and_then(|id| std::str::from_utf8(id).ok()?.parse::<usize>().ok());
+        match (x.method(), x.path(), id) {
+            (b"GET" | b"HEAD", b"/notes", _) => {
+                let notes = self.0.lock().expect("nobody panics with it").clone();
+                let items = notes.iter().enumerate().filter_map(|(id, note)| note.as_ref().map(|note| json(id, note)));
+                reply(x, Status::OK, &format!("[{}]", items.collect::<Vec<_>>().join(","))).await
+            }
+            (b"POST", b"/notes", _) => {
+                let mut note = String::new();
+                if (&mut *x).take(10_000).read_to_string(&mut note).await.is_err() {
+                    return reply(x, Status::BAD_REQUEST, r#"{"error":"a note is text"}"#).await;
+                }
+                let text = self.add(note);
+                reply(x, Status::CREATED, &text).await
+            }
+            (b"DELETE", _, Some(id)) => {
+                let removed = self.0.lock().expect("nobody panics with it").get_mut(id).and_then(Option::take);
+                match removed {
+                    Some(_) => x.respond(Status::NO_CONTENT)?.send(),
+                    None => reply(x, Status::NOT_FOUND, r#"{"error":"no such note"}"#).await,
+                }
+            }
+            _ => reply(x, Status::NOT_FOUND, r#"{"error":"no such thing"}"#).await,
+        }
+    }
+}
+
+impl Api {
+    fn add(&self, note: String) -> String {
+        let mut notes = self.0.lock().expect("nobody panics with it");
+        let text = json(notes.len(), &note);
+        notes.push(Some(note));
+        text
+    }
+}
+
+async fn reply(x: &Exchange<'_>, status: Status, text: &str) -> io::Result<()> {
+    x.answer(status, "application/json", format!("{text}\n")).await
+}
+
+fn json(id: usize, note: &str) -> String {
+    format!(r#"{{"id":{id},"note":{}}}"#, quoted(note))
+}
+
+/// A JSON string (RFC 8259 section 7).
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\0'..='\x1f' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn main() -> io::Result<()> {
+    let notes = Notes::default();
+    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    server.with_handler(move || Api(Arc::clone(&notes))).run()
+}

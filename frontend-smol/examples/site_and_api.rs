@@ -1,0 +1,37 @@
+//! A site of files with an API below `/api/`: `cargo run -p sanserve-smol --example site_and_api -- DIRECTORY`, then
+//! `curl localhost:8000/` and `curl localhost:8000/api/visits`.
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+
+/// Pages that were asked for so far.
+static VISITS: AtomicU64 = AtomicU64::new(0);
+
+struct Site;
+
+impl Handler for Site {
+    async fn handle(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        match (x.method(), x.path()) {
+            (b"GET" | b"HEAD", b"/api/visits") => {
+                let text = format!("{{\"visits\":{}}}\n", VISITS.load(Ordering::Relaxed));
+                x.answer(Status::OK, "application/json", text).await
+            }
+            (b"DELETE", b"/api/visits") => {
+                VISITS.store(0, Ordering::Relaxed);
+                x.respond(Status::NO_CONTENT)?.send()
+            }
+            (_, path) if path.starts_with(b"/api/") => x.error(Status::NOT_FOUND, Some("No such resource"), None).await,
+            _ => {
+                VISITS.fetch_add(1, Ordering::Relaxed);
+                x.pass()
+            }
+        }
+    }
+}
+
+fn main() -> io::Result<()> {
+    let directory = std::env::args_os().nth(1).unwrap_or(".".into());
+    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(directory)?)?;
+    server.with_handler(|| Site).run()
+}

@@ -1,0 +1,58 @@
+//! Takes files and gives them back: `cargo run -p sanserve-smol --example upload -- DIRECTORY`, then
+//! `curl -T FILE localhost:8000` and `curl localhost:8000/FILE`.
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+use smol::fs;
+use smol::io::AsyncWriteExt;
+
+/// Writes below its directory what is PUT, and leaves the rest to the files.
+struct Uploads(PathBuf);
+
+impl Handler for Uploads {
+    async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        x.pass()
+    }
+
+    async fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        if x.method() != b"PUT" {
+            return x.unsupported();
+        }
+        let Some(name) = plain_name(x.path()) else {
+            return x.error(Status::FORBIDDEN, Some("A plain name, please"), None).await;
+        };
+        // It gets its name when it is complete: nobody sees half an upload.
+        let part = Part(self.0.join(format!(".{name}.{}", x.peer().port())));
+        let mut file = fs::File::create(&part.0).await?;
+        let length = smol::io::copy(&mut *x, &mut file).await?;
+        file.close().await?;
+        fs::rename(&part.0, self.0.join(&name)).await?;
+        x.log(format_args!("{name}: {length} bytes"));
+        x.respond(Status::CREATED)?.field("Location", format!("/{name}"))?.length(0).send()
+    }
+}
+
+/// A file that is not complete. It is removed even where the handler is dropped: when the peer goes away.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After an upload that went well, there is none.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The path's name, if it has one component that needs no decoding and is not hidden.
+fn plain_name(path: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(path).ok()?.strip_prefix('/')?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (name.len() <= 100 && !name.starts_with('.') && !name.is_empty() && name.chars().all(is_plain)).then(|| name.into())
+}
+
+fn main() -> io::Result<()> {
+    let directory = PathBuf::from(std::env::args_os().nth(1).unwrap_or(".".into()));
+    let service = Service::new(Path::new(&directory))?;
+    let server = Server::bind(([127, 0, 0, 1], 8000).into(), service)?;
+    server.with_handler(move || Uploads(directory.clone())).run()
+}

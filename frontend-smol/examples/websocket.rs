@@ -1,0 +1,36 @@
+//! A WebSocket that echoes, by way of `tungstenite`: `cargo run -p sanserve-smol --example websocket`, then
+//! `websocat ws://localhost:8000`.
+use std::io;
+
+use sanserve_smol::{Exchange, Server, Service, Status, Upgraded};
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::{Role, WebSocket};
+
+async fn shake_hands(x: &mut Exchange<'_>) -> io::Result<()> {
+    let key = x.field("Sec-WebSocket-Key").filter(|_| x.field("Sec-WebSocket-Version") == Some(b"13"));
+    let Some(key) = key else {
+        return x.error(Status::BAD_REQUEST, Some("This is a WebSocket"), None).await;
+    };
+    let upgraded = x.upgrade("websocket", &[("Sec-WebSocket-Accept", &derive_accept_key(key))]).await?;
+    // `tungstenite` blocks, so it gets a thread of the pool for that.
+    smol::unblock(|| echo(upgraded)).await
+}
+
+fn echo(upgraded: Upgraded) -> io::Result<()> {
+    let stream = upgraded.stream.into_inner()?;
+    stream.set_nonblocking(false)?;
+    // What was read already comes first.
+    let mut socket = WebSocket::from_partially_read(stream, upgraded.read, Role::Server, None);
+    // It ends with an error when the peer closes.
+    while let Ok(message) = socket.read() {
+        if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn main() -> io::Result<()> {
+    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    server.with_handler(|| shake_hands).run()
+}

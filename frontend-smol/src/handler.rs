@@ -1,0 +1,161 @@
+//! The asynchronous handler, and what makes one of a function.
+
+use std::io;
+use std::pin::Pin;
+
+use crate::exchange::Exchange;
+
+/// Answers requests (Python's `BaseHTTPRequestHandler`). One value serves one connection: it is made with
+/// the first request (`setup`) and dropped when the connection ends (`finish`).
+///
+/// Methods are written as `async fn`. What is not overridden answers 501.
+///
+/// ```
+/// use sanserve_smol::{Exchange, Handler, Status};
+/// use smol::io::AsyncReadExt as _;
+///
+/// /// Adds up what is posted to it.
+/// #[derive(Default)]
+/// struct Sum(u64);
+///
+/// impl Handler for Sum {
+///     async fn do_get(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
+///         x.answer(Status::OK, "text/plain", self.0.to_string()).await
+///     }
+///
+///     async fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
+///         let mut body = String::new();
+///         x.take(20).read_to_string(&mut body).await?;
+///         match body.trim().parse::<u64>() {
+///             Ok(number) => self.0 = self.0.saturating_add(number),
+///             Err(_) => return x.error(Status::BAD_REQUEST, Some("Not a number"), None).await,
+///         }
+///         self.do_get(x).await
+///     }
+/// }
+/// ```
+///
+/// A function is a handler too, which answers every method:
+///
+/// ```
+/// use sanserve_smol::{Exchange, Server, Service, Status};
+///
+/// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
+///     x.answer(Status::OK, "text/plain", "Hello!\n").await
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?;
+/// let server = server.with_handler(|| hello);
+/// // Or a closure that says what it takes:
+/// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hi!\n").await);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// **How it ends.** If a method returns `Ok`, what it has begun is finished for it; if it did not answer at
+/// all, or wrote less than it announced, that is a 500, or cuts the connection where some of the answer
+/// went out. So is an `Err` and a panic. Either is logged, and nobody else notices.
+///
+/// **Cancellation.** If the connection ends before the answer is complete (the peer resets it or is too
+/// slow, the server stops), the future is dropped where it waits, for nobody would see what it
+/// does. What must be done in any case belongs into a task of its own, or into a `Drop`. Behind
+/// a complete answer it goes on to its end, unless the server stops.
+///
+/// It runs in the connection's task, so it must not block: see `smol::unblock`.
+pub trait Handler: Send {
+    /// Handles a request: calls the method for it.
+    fn handle(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        async move {
+            match x.method() {
+                b"GET" => self.do_get(x).await,
+                b"HEAD" => self.do_head(x).await,
+                b"POST" => self.do_post(x).await,
+                _ => self.do_other(x).await,
+            }
+        }
+    }
+
+    /// Answers a GET.
+    fn do_get(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        async move { x.unsupported() }
+    }
+
+    /// Answers a HEAD. Default: as a GET, whose body is dropped.
+    fn do_head(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        self.do_get(x)
+    }
+
+    /// Answers a POST.
+    fn do_post(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        async move { x.unsupported() }
+    }
+
+    /// Answers any other method.
+    fn do_other(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        async move { x.unsupported() }
+    }
+}
+
+/// A function that answers: `async fn(&mut Exchange<'_>) -> io::Result<()>`. It is there so that a bound can
+/// say that the future is `Send`.
+pub trait Answer<'x>: FnMut(&'x mut Exchange<'x>) -> <Self as Answer<'x>>::Future {
+    /// What it returns.
+    type Future: Future<Output = io::Result<()>> + Send + 'x;
+}
+
+impl<'x, F, R> Answer<'x> for F
+where
+    F: FnMut(&'x mut Exchange<'x>) -> R,
+    R: Future<Output = io::Result<()>> + Send + 'x,
+{
+    type Future = R;
+}
+
+impl<F: for<'x> Answer<'x> + Send> Handler for F {
+    async fn handle(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        self(&mut x.again()).await
+    }
+}
+
+/// A future that answers, boxed.
+pub type BoxedAnswer<'x> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'x>>;
+
+/// Makes a handler of a closure that returns a boxed future. For closures that change what they hold, which an
+/// `async` closure cannot do here.
+///
+/// ```
+/// use sanserve_smol::{Server, Service, Status, handler_fn};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?;
+/// let server = server.with_handler(|| {
+///     let mut requests = 0;
+///     handler_fn(move |x| {
+///         requests += 1;
+///         Box::pin(async move { x.answer(Status::OK, "text/plain", format!("{requests}\n")).await })
+///     })
+/// });
+/// # Ok(())
+/// # }
+/// ```
+pub fn handler_fn<F>(answer: F) -> F
+where
+    F: for<'x> FnMut(&'x mut Exchange<'x>) -> BoxedAnswer<'x> + Send,
+{
+    answer
+}
+
+/// A handler behind a pointer.
+pub(crate) trait Erased: Send {
+    fn handle<'h>(&'h mut self, x: &'h mut Exchange<'_>) -> BoxedAnswer<'h>;
+}
+
+impl<H: Handler> Erased for H {
+    fn handle<'h>(&'h mut self, x: &'h mut Exchange<'_>) -> BoxedAnswer<'h> {
+        Box::pin(Handler::handle(self, x))
+    }
+}
+
+/// Makes the handler of a connection.
+pub(crate) type Make = Box<dyn Fn() -> Box<dyn Erased> + Send + Sync>;

@@ -1,0 +1,36 @@
+//! What a portable handler wakes its connection with, from anywhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+
+/// Of one exchange: when that is over, the driver looks at it no more.
+pub(crate) struct Nudge {
+    woken: AtomicBool,
+    /// Wakes the connection's task.
+    task: Waker,
+}
+
+impl Nudge {
+    /// Wakes the connection of `place`, whose task is woken by `task`.
+    pub(crate) fn waker(place: &mut Option<Arc<Nudge>>, task: &Waker) -> Waker {
+        let nudge = place.get_or_insert_with(|| Arc::new(Nudge { woken: AtomicBool::new(false), task: task.clone() }));
+        Waker::from(Arc::clone(nudge))
+    }
+
+    /// Whether it was woken since this was asked last.
+    pub(crate) fn take(&self) -> bool {
+        self.woken.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl Wake for Nudge {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.task.wake_by_ref();
+    }
+}

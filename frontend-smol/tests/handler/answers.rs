@@ -1,0 +1,321 @@
+//! What a handler can answer.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sanserve_core::{Call, Reply, Site};
+use sanserve_smol::{Exchange, Handler, Status, handler_fn};
+use smol::io::AsyncWriteExt;
+
+use crate::bench::Bench;
+
+/// Counts the requests of its connection.
+struct Counting(u32, Arc<AtomicUsize>);
+
+impl Handler for Counting {
+    async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        self.0 += 1;
+        x.answer(Status::OK, "text/plain", format!("get {}", self.0)).await
+    }
+
+    async fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        x.answer(Status::OK, "text/plain", "post").await
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn methods_are_dispatched_and_each_connection_has_its_own_value() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&dropped);
+    let bench = Bench::new(move || Counting(0, Arc::clone(&count)));
+    let mut peer = bench.connect();
+    assert_eq!(peer.get("/").text(), "get 1");
+    assert_eq!(peer.get("/a.txt").text(), "get 2", "every request is the handler's");
+    peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(peer.answer().text(), "post");
+    peer.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let head = peer.head();
+    assert!(head.contains("\r\nContent-Length: 5\r\n"), "{head}");
+    peer.send("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    let put = peer.answer();
+    assert!(put.head.starts_with("HTTP/1.1 501 Unsupported method ('PUT')\r\n"), "{put:?}");
+    assert!(put.text().contains("<p>Message: Unsupported method ('PUT').</p>"), "{put:?}");
+    assert_eq!(peer.get("/").text(), "get 4", "HEAD was a GET");
+    assert_eq!(bench.get("/").text(), "get 1");
+    drop(peer);
+    bench.ended();
+    assert_eq!(dropped.load(Ordering::SeqCst), 2, "one a connection");
+}
+
+struct Nothing;
+
+impl Handler for Nothing {}
+
+#[test]
+fn what_is_not_overridden_is_501() {
+    let bench = Bench::new(|| Nothing);
+    let mut peer = bench.connect();
+    for method in ["GET", "POST", "DELETE"] {
+        peer.send(format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(peer.answer().status(), 501);
+    }
+    peer.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(peer.head().starts_with("HTTP/1.1 501 Unsupported method ('HEAD')\r\n"));
+    assert_eq!(peer.get("/").status(), 501, "no body behind HEAD");
+}
+
+async fn status(x: &mut Exchange<'_>) -> io::Result<()> {
+    let code = std::str::from_utf8(&x.path()[1..]).unwrap().parse().unwrap();
+    x.respond(Status::new(code).unwrap())?.field("X-A", "b")?.send()?;
+    x.write_all(b"a body that must not be sent").await?;
+    x.finish().await
+}
+
+#[test]
+fn answers_without_content_have_none() {
+    let bench = Bench::new(|| status);
+    let mut peer = bench.connect();
+    for path in ["/204", "/304", "/204"] {
+        let answer = peer.get(path);
+        assert!(answer.field("Content-Length").is_none() && answer.field("Transfer-Encoding").is_none(), "{answer:?}");
+        assert_eq!(answer.field("X-A"), Some("b"));
+        assert_eq!(answer.field("Connection"), None);
+    }
+    let reset = peer.get("/205");
+    assert_eq!((reset.status(), reset.body.len()), (205, 0));
+    assert!(peer.rest().is_empty());
+    let mut peer = bench.connect();
+    peer.send("GET /204 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(peer.answer().field("Connection"), Some("close"));
+    assert!(peer.rest().is_empty());
+    let mut peer = bench.connect();
+    peer.send("GET /204 HTTP/1.0\r\n\r\n");
+    assert_eq!(peer.answer().status(), 204);
+    assert!(peer.rest().is_empty());
+}
+
+#[test]
+fn an_error_says_what_it_is_told() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            x.error(Status::new(999).unwrap(), Some("short & bad"), Some("long <explanation>")).await
+        }
+    });
+    let answer = bench.get("/");
+    assert!(answer.head.starts_with("HTTP/1.1 999 short & bad\r\n"), "{answer:?}");
+    assert!(answer.text().contains("Message: short &amp; bad."), "{answer:?}");
+    assert!(answer.text().contains("999 - long &lt;explanation&gt;."), "{answer:?}");
+    assert!(bench.ended().contains("code 999, message short & bad"));
+}
+
+#[test]
+fn fields_are_bytes() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            assert_eq!(x.field("x-name"), Some(&b"J\xfcrgen"[..]));
+            assert_eq!((x.query(), x.target()), (Some(&b"q=1"[..]), &b"/p?q=1"[..]));
+            assert_eq!(x.request().query_pairs().next().unwrap().1, "1");
+            assert_eq!((x.request().host(), x.request().version()), (Some(&b"x"[..]), &b"HTTP/1.1"[..]));
+            x.respond(Status::OK)?.reason("Fine")?.field("X-Name", b"Andr\xe9")?.length(0).send()
+        }
+    });
+    let mut peer = bench.connect();
+    peer.send(b"GET /p?q=1 HTTP/1.1\r\nHost: x\r\nX-Name: J\xfcrgen\r\n\r\n");
+    let answer = peer.answer();
+    assert!(answer.head.starts_with("HTTP/1.1 200 Fine\r\n"), "{answer:?}");
+    assert_eq!(answer.field("X-Name"), Some("André"));
+}
+
+#[test]
+fn what_must_not_be_in_a_head_is_an_error_and_not_sent() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            for (name, value) in [("A", "b\r\nC: d"), ("A b", "c"), ("Content-Length", "3")] {
+                let error = x.respond(Status::OK)?.field(name, value).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            }
+            assert!(x.respond(Status::CONTINUE).is_err() && x.inform(Status::OK).is_err());
+            assert!(x.write_all(b"no head").await.is_err() && x.finish().await.is_err());
+            let second = x.respond(Status::NOT_FOUND)?;
+            x.answer(Status::OK, "text/plain", "one").await?;
+            assert!(second.send().is_err() && x.respond(Status::OK).is_err());
+            Ok(())
+        }
+    });
+    let mut peer = bench.connect();
+    for _ in 0..2 {
+        assert_eq!(peer.get("/").text(), "one");
+    }
+    let log = bench.ended();
+    assert!(!log.contains("failed"), "{log}");
+}
+
+#[test]
+fn an_interim_answer_is_sent_at_once() {
+    let (tell, told) = smol::channel::bounded::<()>(1);
+    let bench = Bench::new(move || {
+        let told = told.clone();
+        handler_fn(move |x| {
+            let told = told.clone();
+            Box::pin(async move {
+                x.inform(Status::EARLY_HINTS)?.field("Link", "</style.css>; rel=preload")?.send()?;
+                told.recv().await.unwrap();
+                x.answer(Status::OK, "text/plain", "done").await
+            })
+        })
+    });
+    let mut peer = bench.connect();
+    peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let interim = peer.head();
+    assert!(interim.starts_with("HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n"), "{interim}");
+    tell.send_blocking(()).unwrap();
+    assert_eq!(peer.answer().text(), "done");
+    peer.send("GET / HTTP/1.0\r\n\r\n");
+    tell.send_blocking(()).unwrap();
+    assert_eq!(peer.answer().status(), 200, "HTTP/1.0 knows no interim answers");
+}
+
+#[test]
+fn parts_of_files_are_sent() {
+    let large: Vec<u8> = (0..1_500_000_u32).flat_map(u32::to_le_bytes).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &large).unwrap();
+    let path = file.path().to_owned();
+    let bench = Bench::new(move || {
+        let path = path.clone();
+        handler_fn(move |x| {
+            let open = || fs::File::open(&path).unwrap();
+            let files = [open(), open(), open(), open()];
+            Box::pin(async move {
+                let head = x.respond(Status::OK)?;
+                if x.path() == b"/length" {
+                    head.length(6_000_000).send()?
+                } else {
+                    head.send()?
+                }
+                let [one, two, three, four] = files;
+                assert!(one.metadata()?.len() == 6_000_000 && x.send_file(one, 5..6_000_001).await.is_err());
+                x.send_file(two, ..7).await?;
+                x.send_file(three, 7..7).await?;
+                x.write_all(&[0; 3]).await?;
+                x.send_file(four, 10..).await
+            })
+        })
+    });
+    let mut expected = large.clone();
+    expected[7..10].fill(0);
+    let mut peer = bench.connect();
+    for path in ["/length", "/chunked", "/length"] {
+        assert!(peer.get(path).body == expected, "{path}");
+    }
+    peer.send("HEAD /length HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(peer.head().contains("Content-Length: 6000000"));
+    assert!(peer.get("/length").body == expected, "behind HEAD");
+    let log = bench.ended();
+    assert!(!log.contains("failed"), "{log}");
+}
+
+#[test]
+fn what_is_passed_on_the_files_answer() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            if x.path() == b"/hello" {
+                return x.answer(Status::OK, "text/plain", "hello").await;
+            }
+            x.pass()?;
+            assert!(x.respond(Status::OK).is_err());
+            smol::future::yield_now().await;
+            Ok(())
+        }
+    });
+    let mut peer = bench.connect();
+    for _ in 0..3 {
+        assert_eq!(peer.get("/a.txt").text(), "a file");
+        assert_eq!(peer.get("/hello").text(), "hello");
+        assert_eq!(peer.get("/nope").status(), 404);
+    }
+    peer.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20));
+    for _ in 0..20 {
+        assert_eq!(peer.answer().text(), "a file");
+        assert_eq!(peer.answer().text(), "hello");
+    }
+    let log = bench.ended();
+    assert!(!log.contains("failed"), "{log}");
+}
+
+fn portable(call: Call, reply: &mut Reply<'_>) {
+    if call == Call::Request {
+        reply.answer(Status::OK, "text/plain", "portable").unwrap();
+    }
+}
+
+async fn own(x: &mut Exchange<'_>) -> io::Result<()> {
+    x.answer(Status::OK, "text/plain", "own").await
+}
+
+#[test]
+fn the_asynchronous_handler_goes_before_the_services() {
+    let bench = Bench::with(|service| service.with_handler(|| portable), |server| server.with_handler(|| own));
+    assert_eq!(bench.get("/").text(), "own");
+    let bench = Bench::with(|service| service.with_handler(|| portable), |server| server);
+    assert_eq!(bench.get("/").text(), "portable");
+}
+
+#[test]
+fn lines_of_the_log_are_pythons_and_harmless() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            x.log(format_args!("asked for {} \x1b[31m", "it"));
+            x.answer(Status::OK, "text/plain", "").await?;
+            x.finish().await?;
+            x.log(format_args!("done"));
+            Ok(())
+        }
+    });
+    bench.get("/");
+    let log = bench.ended();
+    let mut lines = log.lines();
+    let first = lines.next().unwrap();
+    assert!(first.starts_with("127.0.0.1 - - [") && first.ends_with("] asked for it \\x1b[31m"), "{log}");
+    assert!(lines.next().unwrap().ends_with("\"GET / HTTP/1.1\" 200 0"), "{log}");
+    assert!(lines.next().unwrap().ends_with("] done"), "{log}");
+}
+
+struct Picky;
+
+impl Site for Picky {
+    fn expect_continue(&self, request: &sanserve_core::Request<'_>) -> Result<(), Status> {
+        if request.path() == b"/no" { Err(Status::EXPECTATION_FAILED) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_peer_that_waits_is_told_to_continue_or_not() {
+    use smol::io::AsyncReadExt;
+    let echo = async |x: &mut Exchange<'_>| {
+        let mut body = Vec::new();
+        x.read_to_end(&mut body).await?;
+        x.answer(Status::OK, "text/plain", body).await
+    };
+    let bench = Bench::with(|service| service.with_site(Picky), move |server| server.with_handler(move || echo));
+    let mut peer = bench.connect();
+    let request =
+        |path| format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    peer.send(request("/yes"));
+    assert_eq!(peer.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    peer.send("body");
+    assert_eq!(peer.answer().text(), "body");
+    peer.send(request("/no"));
+    assert_eq!(peer.answer().status(), 417);
+    assert!(peer.rest().is_empty());
+    let log = bench.ended();
+    assert!(!log.contains("failed"), "a refusal is no failure: {log}");
+}

@@ -1,0 +1,274 @@
+//! Bodies, both ways.
+
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+
+use sanserve_smol::{Exchange, Status, handler_fn};
+use smol::channel;
+use smol::future;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::bench::Bench;
+
+async fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
+    let head = x.respond(Status::OK)?;
+    match x.request().content_length() {
+        Some(length) => head.length(length).send()?,
+        None => head.send()?,
+    }
+    let mut room = [0; 30_000];
+    loop {
+        match x.read(&mut room).await? {
+            0 => return Ok(()),
+            n => x.write_all(&room[..n]).await?,
+        }
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32 / 4 + 1).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
+}
+
+fn framed(body: &[u8], chunk: usize) -> Vec<u8> {
+    if chunk == 0 {
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        return [head.as_bytes(), body].concat();
+    }
+    let mut out = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for piece in body.chunks(chunk) {
+        out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"0\r\n\r\n");
+    out
+}
+
+#[test]
+fn bodies_of_any_size_come_back_while_they_come_in() {
+    let bench = Bench::new(|| echo);
+    let mut peer = bench.connect();
+    for len in [0, 1, 4095, 16_384, 65_536, 65_537, 1_000_000, 10_000_000] {
+        let body = pattern(len);
+        for chunk in [0, 1 + len / 7, 5000] {
+            let request = framed(&body, chunk);
+            let mut sender = peer.twin();
+            let sending = thread::spawn(move || sender.send(&request));
+            assert!(peer.answer().body == body, "{len} bytes in chunks of {chunk}");
+            sending.join().unwrap();
+        }
+    }
+}
+
+/// Both halves in tasks of their own: each is polled only when it itself is woken.
+async fn halves(x: &mut Exchange<'_>) -> io::Result<()> {
+    x.respond(Status::OK)?.send()?;
+    let (mut from, mut to) = smol::io::split(x);
+    let (send, received) = channel::bounded::<Vec<u8>>(1);
+    let executor = smol::Executor::new();
+    let reader = executor.spawn(async move {
+        let mut room = [0; 10_000];
+        loop {
+            match from.read(&mut room).await? {
+                0 => return io::Result::Ok(()),
+                n => send.send(room[..n].to_vec()).await.unwrap(),
+            }
+        }
+    });
+    let writer = executor.spawn(async move {
+        while let Ok(piece) = received.recv().await {
+            to.write_all(&piece).await?;
+            to.flush().await?;
+        }
+        to.close().await
+    });
+    let (read, written) = executor.run(future::zip(reader, writer)).await;
+    read.and(written)
+}
+
+#[test]
+fn halves_that_wait_on_their_own_are_woken() {
+    let bench = Bench::new(|| halves);
+    let mut peer = bench.connect();
+    for len in [0, 10, 1_000_000] {
+        let body = pattern(len);
+        let request = framed(&body, 7000);
+        let mut sender = peer.twin();
+        let sending = thread::spawn(move || sender.send(&request));
+        assert!(peer.answer().body == body, "{len} bytes");
+        sending.join().unwrap();
+    }
+}
+
+#[test]
+fn a_handler_cannot_write_further_ahead_than_the_limit() {
+    let (tell, told) = mpsc::channel();
+    let bench = Bench::new(move || {
+        let tell = tell.clone();
+        handler_fn(move |x| {
+            let tell = tell.clone();
+            Box::pin(async move {
+                x.respond(Status::OK)?.length(20_000_000).send()?;
+                let piece = [7; 50_000];
+                let mut taken = 0;
+                while let Some(n) = future::poll_once(x.write(&piece)).await {
+                    taken += n?;
+                }
+                tell.send(taken).unwrap();
+                x.write_all(&vec![7; 10_000_000 - taken]).await?;
+                x.flush().await?;
+                x.write_all(&vec![7; 10_000_000]).await
+            })
+        })
+    });
+    let mut peer = bench.connect();
+    peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let taken = told.recv().unwrap();
+    assert!((60_000..=65_536).contains(&taken), "{taken}");
+    assert!(peer.answer().body == vec![7; 20_000_000]);
+}
+
+#[test]
+fn what_is_written_goes_out_while_the_handler_waits_for_something_else() {
+    let (tell, told) = channel::bounded::<()>(1);
+    let bench = Bench::new(move || {
+        let told = told.clone();
+        handler_fn(move |x| {
+            let told = told.clone();
+            Box::pin(async move {
+                x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+                loop {
+                    x.write_all(b"data: tick\n\n").await?;
+                    if told.recv().await.is_err() {
+                        return Ok(());
+                    }
+                }
+            })
+        })
+    });
+    let mut peer = bench.connect();
+    peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(peer.head().starts_with("HTTP/1.1 200 "));
+    for _ in 0..5 {
+        assert_eq!(peer.chunk(), b"data: tick\n\n");
+        tell.send_blocking(()).unwrap();
+    }
+    assert_eq!(peer.chunk(), b"data: tick\n\n");
+    drop(tell);
+    assert!(peer.chunk().is_empty());
+}
+
+#[test]
+fn a_handler_may_wait_for_a_timer() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            smol::Timer::after(std::time::Duration::from_millis(5)).await;
+            x.answer(Status::OK, "text/plain", "late").await
+        }
+    });
+    let mut peer = bench.connect();
+    for _ in 0..3 {
+        assert_eq!(peer.get("/").text(), "late");
+    }
+}
+
+#[test]
+fn a_handler_is_not_polled_while_nothing_happens() {
+    let (tell, told) = channel::bounded::<()>(1);
+    let bench = Bench::new(move || {
+        let told = told.clone();
+        handler_fn(move |x| {
+            let told = told.clone();
+            Box::pin(async move {
+                if x.path() != b"/counted" {
+                    return x.answer(Status::OK, "text/plain", "").await;
+                }
+                x.respond(Status::OK)?.send()?;
+                x.write_all(b"begun, ").await?;
+                x.flush().await?;
+                let (mut polls, mut end) = (0, std::pin::pin!(told.recv()));
+                let ended = future::poll_fn(|cx| {
+                    polls += 1;
+                    end.as_mut().poll(cx)
+                });
+                ended.await.unwrap();
+                x.write_all(if polls < 10 { b"done" } else { b"busy" }).await
+            })
+        })
+    });
+    let mut peer = bench.connect();
+    peer.send("GET /counted HTTP/1.1\r\nHost: x\r\n\r\n");
+    peer.head();
+    assert_eq!(peer.chunk(), b"begun, ");
+    let mut other = bench.connect();
+    for _ in 0..200 {
+        assert_eq!(other.get("/").status(), 200);
+    }
+    tell.send_blocking(()).unwrap();
+    assert_eq!(peer.chunk(), b"done");
+}
+
+#[test]
+fn trailers_come_and_go() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            assert_eq!(x.trailers().count(), 0);
+            let mut body = String::new();
+            x.read_to_string(&mut body).await?;
+            let sum: Vec<_> = x.trailers().collect();
+            assert_eq!(sum, [(&b"X-Sum"[..], &b"3 a: b"[..]), (b"x-other", b"")]);
+            x.respond(Status::OK)?.field("Trailer", "X-Length")?.send()?;
+            x.write_all(body.as_bytes()).await?;
+            assert!(x.trailer("Set-Cookie", "a").is_err());
+            x.trailer("X-Length", body.len().to_string())
+        }
+    });
+    let mut peer = bench.connect();
+    for _ in 0..2 {
+        peer.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+        peer.send("3\r\nabc\r\n0\r\nX-Sum: 3 a: b\r\nx-other:\r\n\r\n");
+        let answer = peer.answer();
+        assert_eq!((answer.text(), &*answer.trailers), ("abc", "X-Length: 3\r\n\r\n"));
+    }
+}
+
+/// Says what reading came to.
+fn reading(kinds: mpsc::Sender<io::ErrorKind>) -> impl sanserve_smol::Handler {
+    handler_fn(move |x| {
+        let kinds = kinds.clone();
+        Box::pin(async move {
+            let mut body = Vec::new();
+            let error = x.read_to_end(&mut body).await.unwrap_err();
+            kinds.send(error.kind()).unwrap();
+            Err(error)
+        })
+    })
+}
+
+#[test]
+fn a_broken_body_is_an_error_of_its_kind() {
+    use sanserve_core::{Config, Pace, Timeouts};
+    let (tell, told) = mpsc::channel();
+    let body = Pace { silence: 100, grace: 100_000, rate: 0 };
+    let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
+    let bench = Bench::with(
+        |service| service.with_config(config),
+        move |server| server.with_handler(move || reading(tell.clone())),
+    );
+    let mut peer = bench.connect();
+    peer.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX");
+    assert_eq!(peer.answer().status(), 400);
+    assert_eq!(told.recv().unwrap(), io::ErrorKind::InvalidData);
+    let mut peer = bench.connect();
+    peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+    peer.end();
+    assert_eq!(peer.answer().status(), 400);
+    assert_eq!(told.recv().unwrap(), io::ErrorKind::UnexpectedEof);
+    let mut peer = bench.connect();
+    peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(peer.answer().status(), 408);
+    assert_eq!(told.recv().unwrap(), io::ErrorKind::TimedOut);
+    let log = bench.ended();
+    assert!(!log.contains("failed"), "it is the peer's fault: {log}");
+}

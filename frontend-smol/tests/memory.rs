@@ -1,0 +1,64 @@
+//! What bodies cost in memory, in a process of its own: they pass through.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+
+use sanserve_smol::{Exchange, Log, Server, Service, Status};
+use smol::io::AsyncWriteExt;
+
+const CHUNK: usize = 64 << 10;
+const CHUNKS: usize = 1024;
+
+async fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
+    x.respond(Status::OK)?.send()?;
+    let (from, mut to) = smol::io::split(&mut *x);
+    smol::io::copy(from, &mut to).await?;
+    to.close().await
+}
+
+/// The most memory that the process ever had, in KiB.
+fn peak() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn sixty_four_megabytes_pass_through_both_ways() {
+    let service = Service::without_files().with_log(Log::quiet());
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| echo);
+    let (address, handle) = (server.local_addr(), server.handle());
+    let running = thread::spawn(|| server.run());
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    let before = peak();
+    let sending = thread::spawn(move || {
+        sender
+            .write_all(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap();
+        let chunk = [format!("{CHUNK:x}\r\n").as_bytes(), &[b'~'; CHUNK], b"\r\n"].concat();
+        (0..CHUNKS).for_each(|_| sender.write_all(&chunk).unwrap());
+        sender.write_all(b"0\r\n\r\n").unwrap();
+    });
+    let (mut room, mut data, mut last) = ([0; 65_536], 0, Vec::new());
+    loop {
+        match stream.read(&mut room).unwrap() {
+            0 => break,
+            n => {
+                data += room[..n].iter().filter(|byte| **byte == b'~').count();
+                last.extend_from_slice(&room[n.saturating_sub(5)..n]);
+                last.drain(..last.len().saturating_sub(5));
+            }
+        }
+    }
+    sending.join().unwrap();
+    assert_eq!((data, &*last), (CHUNK * CHUNKS, &b"0\r\n\r\n"[..]));
+    let grown = peak() - before;
+    assert!(grown < 8 << 10, "{grown} KiB");
+    handle.shutdown();
+    running.join().unwrap().unwrap();
+}
