@@ -279,7 +279,11 @@ impl Connection {
     fn absorb_fault(&mut self, fault: Fault, buf: &mut Buffers, cx: &Context<'_>) {
         let unseen = matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) && !self.exchange.is_out;
         let is_handlers = !matches!(self.task, Task::Files(_));
-        if fault == Fault::Handler && is_handlers && unseen && self.life == Life::Open {
+        let is_complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
+        if fault == Fault::Handler && is_complete && self.exchange.open && self.life == Life::Open {
+            // It had said all there is to say before it failed: the answer is none the worse for that.
+            self.cycle.outbound = Outbound::MustClose;
+        } else if fault == Fault::Handler && is_handlers && unseen && self.life == Life::Open {
             if let Outbound::Body(_) = self.cycle.outbound {
                 self.cycle.outbound_to(Outbound::Owed);
             }

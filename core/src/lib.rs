@@ -35,6 +35,8 @@ mod handler;
 mod handling;
 mod head_writer;
 mod input;
+#[cfg(feature = "http")]
+mod interop;
 mod page;
 mod reply;
 mod request;

@@ -368,7 +368,8 @@ impl Reply<'_> {
 
     /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
     pub fn abort(&mut self) {
-        if self.connection.handling().is_some() {
+        // What is complete goes out as it is.
+        if self.connection.handling().is_some() && self.connection.cycle().is_answering() {
             self.connection.fail_handler();
         }
     }

@@ -1,0 +1,85 @@
+//! The core by hand, over blocking sockets and nothing but the standard library: one connection at a
+//! time, files from memory. `cargo run -p sanserve-core --example blocking`, then `curl localhost:8000`.
+
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a driver does what the core must not"
+)]
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use sanserve_core::{
+    Action, Body, Buffers, Completion, Config, Connection, Context, Fault, FsError, Input, Kind, Now, Opened, Peer,
+    Plain, Step, Tick, Wall,
+};
+
+const FILES: [(&str, &[u8]); 2] = [("", b""), ("index.html", b"<!DOCTYPE html><title>Hello</title>\n")];
+
+/// Drives one connection to its end.
+pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
+    let (config, peer) = (Config::default(), Peer::from(socket.peer_addr()?));
+    let mut now = time(start);
+    let mut connection = Connection::new(peer, &Context { config: &config, site: &Plain, now: &now });
+    let (mut buffers, mut file): (_, &[u8]) = (Buffers::new(), b"");
+    socket.set_write_timeout(Some(Duration::from_millis(config.timeouts.write.silence)))?;
+    loop {
+        match connection.poll(&mut buffers, &Context { config: &config, site: &Plain, now: &now }) {
+            Step::Act(ticket, action) => {
+                let found = if let Action::Open { path } | Action::OpenIn { path } = action {
+                    FILES.iter().find(|(name, _)| name.as_bytes() == path)
+                } else {
+                    None // a listing: there is none
+                };
+                file = found.map_or(b"", |(_, bytes)| bytes);
+                let opened = found.ok_or(FsError::NotFound).map(|(name, bytes)| Opened {
+                    kind: if name.is_empty() { Kind::Directory } else { Kind::File },
+                    len: bytes.len() as u64,
+                    modified: 784_111_777,
+                    modified_nanos: 0,
+                });
+                connection.handle(Input::Done(ticket, Completion::Opened(opened)));
+            }
+            Step::Send(transmit) => {
+                let body = match transmit.body {
+                    Body::None => b"",
+                    Body::Bytes(bytes) => bytes,
+                    Body::File { offset, len } => &file[offset as usize..][..len as usize],
+                };
+                let sent = socket.write_all(&[transmit.head, body, transmit.tail].concat());
+                let sent = sent.map_or(Input::Broken(Fault::Peer), |()| Input::Sent(transmit.len()));
+                connection.handle(sent);
+            }
+            Step::Finished(entry) => println!("{} {}", entry.line.escape_ascii(), entry.status),
+            Step::Wait(wait) => {
+                // All that this driver can wait for are bytes; a time of 0 would mean for ever.
+                let millis = wait.deadline.map(|deadline| deadline.since(now.tick).max(1));
+                socket.set_read_timeout(millis.map(Duration::from_millis))?;
+                match socket.read(buffers.input.spare()) {
+                    Ok(0) => connection.handle(Input::Eof),
+                    Ok(n) => buffers.input.commit(n),
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                    Err(_) => connection.handle(Input::Broken(Fault::Peer)),
+                }
+                now = time(start);
+            }
+            Step::Shut => socket.shutdown(Shutdown::Write)?,
+            Step::Close(_) => return Ok(()),
+            Step::Call(_) | Step::Feed(_) => unreachable!("there is neither handler nor script"),
+        }
+    }
+}
+
+fn time(start: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Now::new(Tick(start.elapsed().as_millis() as u64), Wall(wall as i64))
+}
+
+/// Serves on port 8000, until it is killed. A connection that fails is the end of that connection alone.
+pub fn main() -> io::Result<()> {
+    let (listener, start) = (TcpListener::bind("127.0.0.1:8000")?, Instant::now());
+    listener.incoming().try_for_each(|socket| socket.map(|socket| drop(serve(socket, start))))
+}
