@@ -1,0 +1,231 @@
+//! The drivers that are written for people to learn from, over real sockets: the examples of the core and
+//! the frontend over poll(2), and that the page about it shows what is there.
+
+#[path = "../core/examples/blocking.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its `main` is not run")]
+mod blocking;
+#[path = "../core/examples/in_memory.rs"]
+#[allow(unreachable_pub, reason = "it is a program")]
+mod in_memory;
+#[path = "../examples/polling_frontend.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its `main` is not run")]
+mod polling_frontend;
+#[allow(unused_imports, reason = "this program starts its servers itself")]
+mod support;
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sanserve::core::{Call, Cgi, Config, Pace, Reply, Timeouts};
+use sanserve::os::{Log, Service};
+use support::Client;
+use support::tree::Tree;
+
+#[test]
+fn in_memory() {
+    in_memory::main();
+    // In pieces it is the same.
+    let sent = in_memory::exchange(b"HEAD /x HTTP/1.0\r\n\r\n", &mut in_memory::hello);
+    assert!(sent.starts_with(b"HTTP/1.1 200 OK\r\n") && sent.ends_with(b"\r\n\r\n"));
+}
+
+#[test]
+fn over_blocking_sockets() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut client = Client::connect(listener.local_addr().unwrap());
+    let server = thread::spawn(move || blocking::serve(listener.accept().unwrap().0, Instant::now()));
+    for _ in 0..3 {
+        let page = client.get("/");
+        assert_eq!((page.status(), page.body_text()), (200, "<!DOCTYPE html><title>Hello</title>\n"));
+        assert_eq!(client.get("/index.html").body, page.body);
+        assert_eq!(client.get("/none").status(), 404);
+    }
+    let part = client.ask("GET /index.html HTTP/1.1\r\nHost: a\r\nRange: bytes=1-8\r\n\r\n");
+    assert_eq!((part.status(), part.body_text()), (206, "!DOCTYPE"));
+    client.half_close();
+    client.ends();
+    server.join().unwrap().unwrap();
+}
+
+/// The frontend over poll(2), on a thread.
+struct Running {
+    address: SocketAddr,
+    end: Waker,
+    thread: JoinHandle<io::Result<()>>,
+    log: Lines,
+    _tree: Tree,
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Twice what is fed to it, after a line that it was told.
+const SCRIPT: &str = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s\\n' \"$QUERY_STRING\"\nexec cat\n";
+
+impl Running {
+    fn start(timeouts: Timeouts) -> Running {
+        let tree = Tree::new();
+        tree.file("a.txt", "hello\n").file("big", vec![b'x'; 8 << 20]);
+        tree.folder("cgi-bin");
+        // As root, scripts run as nobody.
+        fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).unwrap();
+        support::scripts::install(&tree, "cgi-bin", &[("echo", SCRIPT)]);
+        let log = Lines::default();
+        let service = Service::new(tree.root())
+            .unwrap()
+            .with_log(Log::to(log.clone()))
+            .with_config(Config { cgi: Cgi::python(), timeouts, ..Config::default() })
+            .with_grace(Duration::from_secs(10))
+            .with_handler(|| handler);
+        let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = polling_frontend::Server::new(listener, service).unwrap();
+        let end = server.end();
+        Running { address, end, thread: thread::spawn(|| server.run()), log, _tree: tree }
+    }
+
+    /// Waits for the server to end; its log.
+    fn ended(self) -> String {
+        self.thread.join().expect("the server does not panic").expect("the server does not fail");
+        self.log.text()
+    }
+}
+
+/// The example's, and one that waits to be woken.
+fn handler(call: Call, reply: &mut Reply<'_>) {
+    match (call, reply.request().path()) {
+        (Call::Request, b"/later") => {
+            let waker = reply.waker();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(50));
+                waker.wake();
+            });
+        }
+        (Call::Wake, b"/later") => {
+            reply.answer(sanserve::Status::OK, "text/plain", "woken\n").unwrap();
+        }
+        _ => polling_frontend::hello(call, reply),
+    }
+}
+
+#[test]
+fn the_polling_frontend_serves_files_handlers_and_scripts() {
+    let server = Running::start(Timeouts::default());
+    let mut client = Client::connect(server.address);
+    assert_eq!(client.get("/a.txt").body_text(), "hello\n");
+    assert!(client.get("/").body_text().contains("a.txt"));
+    let part = client.ask("GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n\r\n");
+    assert_eq!((part.status(), part.body_text()), (206, "el"));
+    assert_eq!(client.get("/none").status(), 404);
+    assert_eq!(client.get("/hello").body_text(), "hello\n");
+    assert_eq!(client.get("/later").body_text(), "woken\n");
+    assert_eq!(client.get("/big").body.len(), 8 << 20);
+    assert_eq!(client.get("/cgi-bin/echo?q").body_text(), "q\n");
+    let body = vec![b'y'; 1 << 20];
+    let request = support::scripts::request("POST", "/cgi-bin/echo?p", "", &body);
+    let mut twin = client.twin();
+    let sending = thread::spawn(move || twin.send(request));
+    let echoed = client.response();
+    sending.join().unwrap();
+    assert_eq!((echoed.status(), &echoed.body[..2], &echoed.body[2..]), (200, &b"p\n"[..], &body[..]));
+    let chunked = [
+        b"POST /cgi-bin/echo?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(),
+        &support::scripts::chunked(b"in pieces", 2),
+    ];
+    assert_eq!(client.ask(chunked.concat()).body_text(), "c\nin pieces");
+    server.end.wake_by_ref();
+    client.ends();
+    let log = server.ended();
+    assert_eq!(log.matches("\" 200 ").count(), 8, "{log}");
+}
+
+#[test]
+fn the_polling_frontend_serves_many_at_once() {
+    let server = Running::start(Timeouts::default());
+    // One that does not read holds up nobody.
+    let mut slow = Client::connect_narrow(server.address);
+    slow.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(server.address)).collect();
+    for target in ["/a.txt", "/hello", "/cgi-bin/echo?x", "/none"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        clients.iter_mut().for_each(|client| client.send(request.repeat(if target.contains("cgi") { 1 } else { 4 })));
+        for client in &mut clients {
+            let status = if target == "/none" { 404 } else { 200 };
+            for _ in 0..if target.contains("cgi") { 1 } else { 4 } {
+                assert_eq!(client.response().status(), status, "{target}");
+            }
+        }
+    }
+    // What is in hand is finished, and nobody else is served.
+    server.end.wake_by_ref();
+    clients.iter_mut().for_each(Client::ends);
+    assert_eq!(slow.response().body.len(), 8 << 20);
+    slow.ends();
+    server.ended();
+}
+
+#[test]
+fn the_polling_frontend_keeps_time_and_can_be_cut() {
+    let server = Running::start(Timeouts { keep_alive: 100, head: 100, ..Timeouts::default() });
+    let (mut silent, mut half) = (Client::connect(server.address), Client::connect(server.address));
+    half.send("GET / HTTP/1.1\r\n");
+    silent.ends();
+    assert_eq!(half.response().status(), 408);
+    let mut slow = Client::connect_narrow(server.address);
+    slow.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(slow.head().status, 200);
+    server.end.wake_by_ref();
+    server.end.wake_by_ref();
+    assert!(slow.rest_however().0.len() < 8 << 20);
+    let log = server.ended();
+    assert!(log.contains("cut after"), "{log}");
+}
+
+#[test]
+fn the_polling_frontend_lets_go_of_who_never_reads() {
+    let write = Pace { silence: 200, grace: 200, rate: 0 };
+    let server = Running::start(Timeouts { write, ..Timeouts::default() });
+    let mut greedy = Client::connect_narrow(server.address);
+    greedy.send_while_taken(&b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+    support::eventually("it is cut", || server.log.text().contains("too slow"));
+    server.end.wake_by_ref();
+    let start = Instant::now();
+    server.ended();
+    assert!(start.elapsed() < Duration::from_secs(5), "nobody is left to be waited for");
+    drop(greedy);
+}
+
+/// `docs/write-a-frontend.md` shows code; each block of it stands in the example, but for indentation.
+#[test]
+fn the_page_shows_the_example() {
+    let bare = |text: &str| text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+    let example = bare(include_str!("../examples/polling_frontend.rs"));
+    let page = include_str!("../docs/write-a-frontend.md");
+    let blocks: Vec<&str> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 10, "the page shows code");
+    for block in blocks {
+        assert!(example.contains(&bare(block)), "not in the example:\n{block}");
+    }
+}

@@ -1,0 +1,606 @@
+//! The programs of `docs/handlers.md` and `docs/from-tiny-http.md`: each stands here as it stands there, and is
+//! run where it serves.
+
+#[allow(unused_imports, reason = "this program starts its servers itself")]
+mod support;
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use sanserve::os::{Log, Service};
+use support::Client;
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod hello_portable {
+    use sanserve::{Service, Status};
+
+    fn main() -> std::io::Result<()> {
+        let service = Service::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"));
+        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    }
+
+    pub(super) fn service() -> Service {
+        Service::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"))
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod hello_blocking {
+    use sanserve::std::{Exchange, Server, Service, Status};
+
+    fn main() -> std::io::Result<()> {
+        let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
+        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        server.with_handler(move || hello).run()
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod custom_portable {
+    use sanserve::{Misuse, Reply, Service, Status};
+
+    const CUSTOM: Status = Status::new(999).expect("three digits");
+
+    fn custom(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        match reply.request().method() {
+            b"TEST" => {
+                reply.close();
+                reply.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send()?;
+                reply.finish()
+            }
+            b"KEEP" => {
+                reply.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send()?;
+                reply.finish()
+            }
+            b"KEYERROR" => reply.error(CUSTOM, None, None),
+            b"NOTFOUND" => reply.error(Status::NOT_FOUND, None, None),
+            b"EXPLAINERROR" => reply.error(CUSTOM, Some("Short Message"), Some("This is a long \n explanation")),
+            b"CUSTOM" => {
+                reply.close();
+                reply.respond(CUSTOM)?.field("Content-Type", "text/html")?.length(0).send()?;
+                reply.finish()
+            }
+            b"LATINONEHEADER" => {
+                // Latin-1 is what the first 256 characters of Unicode are numbered by.
+                let incoming = reply.request().field("X-Special-Incoming").unwrap_or_default();
+                let body: String = incoming.iter().map(|&byte| char::from(byte)).collect();
+                let special: Vec<u8> = "Dängerous Mind".chars().map(|c| c as u8).collect();
+                reply.close();
+                reply.respond(CUSTOM)?.field("X-Special", special)?.length(body.len() as u64).send()?;
+                reply.offer(body.as_bytes())?;
+                reply.finish()
+            }
+            b"HEAD" | b"SEND_ERROR" => {
+                let code = str::from_utf8(&reply.request().path()[1..]).ok().and_then(|code| code.parse().ok());
+                reply.error(code.and_then(Status::new).unwrap_or(Status::NOT_FOUND), None, None)
+            }
+            _ => reply.error(Status::NOT_IMPLEMENTED, None, None),
+        }
+    }
+
+    fn main() -> std::io::Result<()> {
+        let service = Service::without_files().with_answer(custom);
+        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    }
+
+    pub(super) fn service() -> Service {
+        Service::without_files().with_answer(custom)
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod custom_blocking {
+    use std::io::{self, Write};
+
+    use sanserve::std::{Exchange, Handler, Server, Service, Status};
+
+    const CUSTOM: Status = Status::new(999).expect("three digits");
+
+    struct Custom;
+
+    impl Handler for Custom {
+        fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            let code = str::from_utf8(&x.path()[1..]).ok().and_then(|code| code.parse().ok());
+            x.error(code.and_then(Status::new).unwrap_or(Status::NOT_FOUND), None, None)
+        }
+
+        fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            match x.method() {
+                b"TEST" => {
+                    x.close();
+                    x.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send()
+                }
+                b"KEEP" => x.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send(),
+                b"KEYERROR" => x.error(CUSTOM, None, None),
+                b"NOTFOUND" => x.error(Status::NOT_FOUND, None, None),
+                b"EXPLAINERROR" => x.error(CUSTOM, Some("Short Message"), Some("This is a long \n explanation")),
+                b"CUSTOM" => {
+                    x.close();
+                    x.respond(CUSTOM)?.field("Content-Type", "text/html")?.length(0).send()
+                }
+                b"LATINONEHEADER" => {
+                    let incoming = x.field("X-Special-Incoming").unwrap_or_default();
+                    let body: String = incoming.iter().map(|&byte| char::from(byte)).collect();
+                    let special: Vec<u8> = "Dängerous Mind".chars().map(|c| c as u8).collect();
+                    x.close();
+                    x.respond(CUSTOM)?.field("X-Special", special)?.length(body.len() as u64).send()?;
+                    x.write_all(body.as_bytes())
+                }
+                b"SEND_ERROR" => self.do_head(x),
+                _ => x.unsupported(),
+            }
+        }
+    }
+
+    fn main() -> io::Result<()> {
+        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        server.with_handler(|| Custom).run()
+    }
+
+    pub(super) fn handler() -> impl Handler {
+        Custom
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod shout_portable {
+    use sanserve::core::Handler;
+    use sanserve::{Call, Misuse, Received, Reply, Service, Status};
+
+    #[derive(Default)]
+    struct Shout(Vec<u8>);
+
+    impl Shout {
+        fn go_on(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+            loop {
+                match reply.receive() {
+                    Received::Pending | Received::Broken => return Ok(()),
+                    Received::End => {
+                        let body = std::mem::take(&mut self.0);
+                        return reply.answer(Status::OK, "text/plain", body.to_ascii_uppercase());
+                    }
+                    Received::Data(data) => {
+                        let n = data.len();
+                        self.0.extend_from_slice(data);
+                        reply.consume(n);
+                    }
+                }
+            }
+        }
+    }
+
+    impl Handler for Shout {
+        fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+            if call == Call::Over {
+                self.0.clear();
+            } else if self.go_on(reply).is_err() {
+                reply.abort();
+            }
+        }
+    }
+
+    fn main() -> std::io::Result<()> {
+        let service = Service::without_files().with_handler(Shout::default);
+        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    }
+
+    pub(super) fn service() -> Service {
+        Service::without_files().with_handler(Shout::default)
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod shout_blocking {
+    use std::io::{self, Read};
+
+    use sanserve::std::{Exchange, Server, Service, Status};
+
+    fn shout(x: &mut Exchange<'_>) -> io::Result<()> {
+        let mut body = Vec::new();
+        x.read_to_end(&mut body)?;
+        x.answer(Status::OK, "text/plain", body.to_ascii_uppercase())
+    }
+
+    fn main() -> io::Result<()> {
+        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        server.with_handler(|| shout).run()
+    }
+
+    use sanserve::std::Handler;
+
+    pub(super) fn handler() -> impl Handler {
+        shout
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod decisions {
+    use std::io::Write;
+
+    use sanserve::core::{Entry, Fields, Site, scrub};
+    use sanserve::{Request, Service, Status};
+
+    struct Mine;
+
+    impl Site for Mine {
+        fn server(&self) -> &str {
+            "Mine/1.0"
+        }
+
+        fn fields(&self, _: &Request<'_>, _: Status, fields: &mut Fields<'_>) {
+            let _ = fields.add("X-Frame-Options", b"DENY");
+        }
+
+        fn expect_continue(&self, _: &Request<'_>) -> Result<(), Status> {
+            Err(Status::EXPECTATION_FAILED)
+        }
+
+        fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
+            let _ = write!(out, "{time} {} {} {} ", entry.peer.ip(), entry.status, entry.sent);
+            scrub(out, entry.line);
+            out.push(b'\n');
+        }
+    }
+
+    fn main() -> std::io::Result<()> {
+        let service = Service::new(".")?.with_site(Mine);
+        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    }
+
+    pub(super) fn site() -> impl Site + Send + Sync {
+        Mine
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod from_tiny_http {
+    use std::fs::File;
+    use std::io::{self, Read};
+
+    use sanserve::std::{Exchange, Server, Service, Status};
+
+    fn answer(x: &mut Exchange<'_>) -> io::Result<()> {
+        match (x.method(), x.target()) {
+            (b"GET", b"/") => x.answer(Status::OK, "text/html", "<h1>Hello</h1>\n"),
+            (b"GET", b"/manifest") => {
+                let file = File::open("Cargo.toml")?;
+                let length = file.metadata()?.len();
+                x.respond(Status::OK)?.length(length).send()?;
+                x.send_file(&file, 0..length)
+            }
+            (b"POST", b"/count") => {
+                let mut body = Vec::new();
+                let n = x.read_to_end(&mut body)?;
+                x.answer(Status::OK, "text/plain", format!("{n}\n"))
+            }
+            _ => x.error(Status::NOT_FOUND, None, None),
+        }
+    }
+
+    fn main() -> io::Result<()> {
+        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        server.with_handler(|| answer).run()
+    }
+
+    use sanserve::std::Handler;
+
+    pub(super) fn handler() -> impl Handler {
+        answer
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod hello_async {
+    use sanserve::smol::{Exchange, Server, Service, Status};
+
+    fn main() -> std::io::Result<()> {
+        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n").await;
+        server.with_handler(move || hello).run()
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
+mod shout_async {
+    use sanserve::smol::{Exchange, Server, Service, Status};
+    use smol::io::AsyncReadExt;
+
+    async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
+        let mut body = Vec::new();
+        x.read_to_end(&mut body).await?;
+        x.answer(Status::OK, "text/plain", body.to_ascii_uppercase()).await
+    }
+
+    fn main() -> std::io::Result<()> {
+        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        server.with_handler(|| shout).run()
+    }
+
+    use sanserve::smol::Handler;
+
+    pub(super) fn handler() -> impl Handler {
+        shout
+    }
+}
+
+/// The lines of code in the tables of the pages: that they compile is all that is asked of them.
+#[allow(dead_code, reason = "it is not run")]
+mod tables {
+    use std::fs::File;
+    use std::io::{self, Read, Write};
+    use std::time::Duration;
+
+    use sanserve::core::{self, Call, Cgi, Config, Protocol, Wall};
+    use sanserve::{Misuse, Received, Reply, Service, Status};
+
+    fn server(service: Service) -> io::Result<()> {
+        let service = service.with_verify(|peer| peer.ip().is_loopback()).with_grace(Duration::ZERO);
+        let config = Config { protocol: Protocol::Http10, ..Config::default() };
+        let cgi = Cgi { directories: vec!["/cgi-bin".into()], ..Cgi::default() };
+        let service = service.with_config(Config { cgi, ..config }).with_connections(1);
+        let mut server = sanserve::std::Server::bind(([127, 0, 0, 1], 0).into(), service)?.threads(64);
+        let _ = (server.local_addr(), server.server_name(), server.server_port());
+        let _ = (server.handle_request(None)?, server.handle_request(Some(Duration::from_secs(5)))?);
+        let handle = server.handle();
+        handle.shutdown();
+        handle.stop();
+        let _ = (Status::NOT_FOUND.phrase(), Status::NOT_FOUND.explanation(), core::date_time_string(Wall(0)));
+        server.one_at_a_time().run()
+    }
+
+    fn portable(call: Call, reply: &mut Reply<'_>, file: File, len: u64) -> Result<(), Misuse> {
+        let request = reply.request();
+        let _ = (request.peer().ip(), request.peer().port(), request.line(), request.method(), request.target());
+        let _ = (request.path(), request.query(), request.query_pairs(), request.version(), request.field("X-A"));
+        let _ = (request.fields(), request.content_length(), reply.waker(), call);
+        if let Received::Data(data) = reply.receive() {
+            let n = data.len();
+            reply.consume(n);
+        }
+        let _ = reply.trailers().count();
+        reply.close();
+        let head = reply.respond(Status::OK)?;
+        head.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
+        reply.inform(Status::EARLY_HINTS)?.send()?;
+        reply.offer(b"data")?;
+        reply.attach(Box::new(file));
+        reply.offer_file(0, len)?;
+        reply.finish()?;
+        reply.answer(Status::OK, "text/html", "page")?;
+        reply.error(Status::NOT_FOUND, None, None)?;
+        reply.error(Status::NOT_IMPLEMENTED, Some("Unsupported method ('PUT')"), None)?;
+        reply.upgrade("websocket")?.send()?;
+        reply.pass()?;
+        reply.abort();
+        Ok(())
+    }
+
+    fn blocking(x: &mut sanserve::std::Exchange<'_>, file: File, len: u64) -> io::Result<()> {
+        let (mut buffer, mut body) = ([0; 10], Vec::new());
+        let _ = (x.peer(), x.method(), x.target(), x.path(), x.query(), x.field("X-A"));
+        let request = x.request();
+        let _ = (request.line(), request.query_pairs(), request.version(), request.fields(), request.content_length());
+        let _ = (x.read(&mut buffer)?, x.read_to_end(&mut body)?, x.trailers());
+        x.close();
+        x.respond(Status::OK)?.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
+        x.inform(Status::EARLY_HINTS)?.send()?;
+        x.write_all(b"data")?;
+        x.flush()?;
+        x.send_file(&file, 0..len)?;
+        x.finish()?;
+        x.answer(Status::OK, "text/html", "page")?;
+        x.error(Status::NOT_FOUND, None, None)?;
+        let _ = x.upgrade("websocket", &[])?.stream;
+        x.log(format_args!("{len} items"));
+        x.pass()?;
+        x.unsupported()
+    }
+
+    async fn asynchronous(x: &mut sanserve::smol::Exchange<'_>, file: File) -> io::Result<()> {
+        use smol::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut buffer, mut body) = ([0; 10], Vec::new());
+        let _ = (x.peer(), x.method(), x.target(), x.path(), x.query(), x.field("X-A"));
+        let request = x.request();
+        let _ = (request.line(), request.query_pairs(), request.version(), request.fields(), request.content_length());
+        let _ = (x.read(&mut buffer).await?, x.read_to_end(&mut body).await?);
+        let _ = x.trailers().count();
+        sanserve::smol::Exchange::close(x);
+        x.respond(Status::OK)?.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
+        x.inform(Status::EARLY_HINTS)?.send()?;
+        x.write_all(b"data").await?;
+        x.flush().await?;
+        x.send_file(file, ..).await?;
+        x.finish().await?;
+        x.answer(Status::OK, "text/html", "page").await?;
+        x.error(Status::NOT_FOUND, None, None).await?;
+        let _ = x.upgrade("websocket", &[]).await?.stream;
+        x.log(format_args!("items"));
+        x.pass()?;
+        x.unsupported()
+    }
+
+    fn http(reply: &mut Reply<'_>) -> Result<(), Box<dyn std::error::Error>> {
+        let request = http::Request::try_from(reply.request())?;
+        Ok(reply.answer_http(http::Response::new(request.uri().to_string()))?)
+    }
+}
+
+/// A server on a thread, with its log.
+struct Running {
+    address: SocketAddr,
+    shutdown: Box<dyn Fn()>,
+    thread: JoinHandle<io::Result<()>>,
+    log: Lines,
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+impl Running {
+    /// A service on mio.
+    fn portable(service: Service) -> Running {
+        let log = Lines::default();
+        let server = sanserve::mio::Server::bind(ANY.into(), service.with_log(Log::to(log.clone()))).unwrap();
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = thread::spawn(|| server.run());
+        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
+    }
+
+    /// A handler that blocks.
+    fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Running {
+        let log = Lines::default();
+        let service = Service::without_files().with_log(Log::to(log.clone()));
+        let server = sanserve::std::Server::bind(ANY.into(), service).unwrap().with_handler(make);
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = thread::spawn(|| server.run());
+        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
+    }
+
+    /// An async handler.
+    fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Running {
+        let log = Lines::default();
+        let service = Service::without_files().with_log(Log::to(log.clone()));
+        let server = sanserve::smol::Server::bind(ANY.into(), service).unwrap().with_handler(make);
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = thread::spawn(|| server.run());
+        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Waits for the server to end; its log.
+    fn ended(self) -> String {
+        (self.shutdown)();
+        self.thread.join().expect("the server does not panic").expect("the server does not fail");
+        String::from_utf8(self.log.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// All that is sent for requests without fields of their own, of which the last one ends the connection.
+fn sent(server: &Running, requests: &[(&str, &str)]) -> String {
+    let mut client = server.client();
+    for (at, (method, target)) in requests.iter().enumerate() {
+        let close = if at + 1 == requests.len() { "Connection: close\r\n" } else { "" };
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{close}\r\n"));
+    }
+    String::from_utf8(client.rest()).unwrap()
+}
+
+/// What `test_httpservers.py` expects of its methods, as far as sanserve agrees (`docs/python.md`).
+fn check_custom(server: Running) {
+    let all = sent(&server, &[("KEEP", "/"), ("KEEP", "/"), ("TEST", "/")]);
+    assert_eq!(all.matches("HTTP/1.1 204 No Content\r\n").count(), 3, "{all}");
+    assert_eq!((all.matches("\r\nContent-Type: text/html\r\n").count(), all.matches("Connection:").count()), (3, 1));
+    // The method itself ends the connection: what comes behind it is not answered.
+    let all = sent(&server, &[("TEST", "/"), ("KEEP", "/")]);
+    assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
+    let all = sent(&server, &[("CUSTOM", "/"), ("KEEP", "/")]);
+    assert!(all.starts_with("HTTP/1.1 999 ???\r\n") && all.matches("HTTP/1.1 ").count() == 1, "{all}");
+    assert!(sent(&server, &[("KEYERROR", "/")]).starts_with("HTTP/1.1 999 ???\r\n"));
+    assert!(sent(&server, &[("NOTFOUND", "/")]).starts_with("HTTP/1.1 404 Not Found\r\n"));
+    let page = sent(&server, &[("EXPLAINERROR", "/")]);
+    assert!(page.starts_with("HTTP/1.1 999 Short Message\r\n"), "{page}");
+    assert!(page.contains("999 - This is a long \u{fffd} explanation."), "{page}");
+    for code in [204, 205, 304, 404, 200] {
+        for method in ["HEAD", "SEND_ERROR"] {
+            let answer = sent(&server, &[(method, &format!("/{code}"))]);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer}");
+            let is_empty = method == "HEAD" || [204, 205, 304].contains(&code);
+            assert_eq!(answer.ends_with("\r\n\r\n"), is_empty, "{answer}");
+        }
+    }
+    let mut client = server.client();
+    client.send(b"LATINONEHEADER / HTTP/1.1\r\nHost: a\r\nX-Special-Incoming: \xc4rger mit Unicode\r\n\r\n");
+    let all = client.rest();
+    let has = |text: &[u8]| all.windows(text.len()).any(|window| window == text);
+    assert!(has(b"\r\nX-Special: D\xe4ngerous Mind\r\n"), "{}", all.escape_ascii());
+    assert!(all.ends_with("\r\n\r\nÄrger mit Unicode".as_bytes()), "{}", all.escape_ascii());
+    let log = server.ended();
+    assert!(log.contains("] code 999, message Short Message\n"), "{log}");
+    assert!(log.contains("] \"EXPLAINERROR / HTTP/1.1\" 999 "), "{log}");
+}
+
+#[test]
+fn the_methods_of_cpythons_tests() {
+    check_custom(Running::portable(custom_portable::service()));
+    check_custom(Running::blocking(custom_blocking::handler));
+}
+
+#[test]
+fn bodies_are_read() {
+    for (colour, server) in [
+        ("portable", Running::portable(shout_portable::service())),
+        ("blocking", Running::blocking(shout_blocking::handler)),
+        ("async", Running::asynchronous(shout_async::handler)),
+    ] {
+        let mut client = server.client();
+        for _ in 0..2 {
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+            thread::sleep(Duration::from_millis(10));
+            client.send("4\r\ndefg\r\n0\r\n\r\n");
+            assert_eq!(client.response().body_text(), "ABCDEFG", "{colour}");
+        }
+        server.ended();
+    }
+}
+
+#[test]
+fn hello() {
+    let server = Running::portable(hello_portable::service());
+    assert_eq!(server.client().get("/").body_text(), "hello\n");
+    server.ended();
+}
+
+#[test]
+fn a_site_decides() {
+    let server = Running::portable(shout_portable::service().with_site(decisions::site()));
+    let mut client = server.client();
+    let refused = client.ask("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(refused.status(), 417);
+    assert_eq!((refused.text("Server"), refused.text("X-Frame-Options")), (Some("Mine/1.0"), Some("DENY")));
+    let log = server.ended();
+    assert!(log.contains(" 127.0.0.1 417 ") && log.ends_with(" POST /x HTTP/1.1\n"), "{log}");
+}
+
+/// Each program of the pages stands in here.
+#[test]
+fn the_page_shows_what_is_tested() {
+    let bare = |text: &str| text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+    let here = bare(include_str!("docs_handlers.rs"));
+    for page in [include_str!("../docs/handlers.md"), include_str!("../docs/from-tiny-http.md")] {
+        let blocks: Vec<&str> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(!blocks.is_empty(), "the page shows programs");
+        for block in blocks {
+            let block = bare(block);
+            assert!(here.contains(&block), "not tested:\n{block}");
+        }
+    }
+}
+
+#[test]
+fn what_was_written_for_tiny_http() {
+    let server = Running::blocking(from_tiny_http::handler);
+    let mut client = server.client();
+    assert_eq!(client.get("/").body_text(), "<h1>Hello</h1>\n");
+    assert!(client.get("/manifest").body_text().contains("[package]"));
+    assert_eq!(client.ask("POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").body_text(), "3\n");
+    assert_eq!(client.get("/none").status(), 404);
+    server.ended();
+}
