@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn names_may_be_cut_short() {
-        let flags = parse(&["--dir", "/tmp", "--bi=::1", "--proto=HTTP/1.0", "--max", "7", "--hide"]).unwrap();
+        let flags = parse(&["--dir", "/tmp", "--bi=::1", "--proto=HTTP/1.0", "--max-c", "7", "--hide"]).unwrap();
         assert_eq!((flags.directory, flags.bind.as_deref()), (PathBuf::from("/tmp"), Some("::1")));
         assert_eq!((flags.connections, flags.config.protocol), (Some(7), Protocol::Http10));
         assert!(flags.config.hide_dotfiles);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -43,7 +44,10 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             };
             let server = server.map_err(listening)?;
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, move || handle.shutdown());
+            announce(server.local_addr(), signals, scripts, move |end| match end {
+                End::Gently => handle.shutdown(),
+                End::Now => handle.stop(),
+            });
             server.run()
         }
         Runtime::Std => {
@@ -52,7 +56,10 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, move || handle.shutdown());
+            announce(server.local_addr(), signals, scripts, move |end| match end {
+                End::Gently => handle.shutdown(),
+                End::Now => handle.stop(),
+            });
             server.run()
         }
         Runtime::Smol => {
@@ -61,10 +68,16 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, move || handle.shutdown());
+            announce(server.local_addr(), signals, scripts, move |end| match end {
+                End::Gently => handle.shutdown(),
+                End::Now => handle.stop(),
+            });
             server.run()
         }
     };
+    while IS_CUT.load(Ordering::SeqCst) {
+        thread::park();
+    }
     // Threads that are stuck in a handler may hold the log, so that its end does not come by itself.
     log.flush_within(LAST_WORDS);
     outcome.map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
@@ -87,9 +100,23 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
     Ok(service)
 }
 
+/// How a server ends.
+enum End {
+    /// The exchanges in hand finish.
+    Gently,
+    /// Every connection is cut.
+    Now,
+}
+
+/// A second signal has come, and whoever waits for that ends the process.
+static IS_CUT: AtomicBool = AtomicBool::new(false);
+
+/// How long cutting all connections may take before the process ends.
+const CUTTING: Duration = Duration::from_millis(50);
+
 /// Prints the banner at once, and lets signals shut the server down: the first one gracefully, a
 /// second one at once.
-fn announce(address: SocketAddr, mut signals: Signals, scripts: Arc<Scripts>, shutdown: impl Fn() + Send + 'static) {
+fn announce(address: SocketAddr, mut signals: Signals, scripts: Arc<Scripts>, end: impl Fn(End) + Send + 'static) {
     let (host, port) = (address.ip(), address.port());
     let url_host = match host {
         IpAddr::V4(v4) => v4.to_string(),
@@ -100,13 +127,16 @@ fn announce(address: SocketAddr, mut signals: Signals, scripts: Arc<Scripts>, sh
         if signals.wait() == Signal::Interrupt {
             say("\nKeyboard interrupt received, exiting.\n");
         }
-        shutdown();
+        end(End::Gently);
         // The codes that a shell would show for a process that the signal has ended.
         let code = match signals.wait() {
             Signal::Interrupt => 130,
             Signal::Terminate => 143,
         };
-        // Nobody would be left to end them.
+        // Connections first: what a script leaves unsaid must not look complete.
+        IS_CUT.store(true, Ordering::SeqCst);
+        end(End::Now);
+        thread::sleep(CUTTING);
         scripts.end();
         std::process::exit(code);
     });
