@@ -18,7 +18,7 @@ pub use sanserve_core::{Call, Misuse, Received, Reply, Request, Status};
 #[cfg(feature = "mio")]
 pub use sanserve_mio as mio;
 pub use sanserve_os as os;
-pub use sanserve_os::{Log, Service};
+pub use sanserve_os::{Log, Service, Upgraded, Workers};
 #[cfg(feature = "smol")]
 pub use sanserve_smol as smol;
 #[cfg(feature = "std")]

@@ -1,11 +1,10 @@
-//! A clock as server-sent events: `cargo run -p sanserve-smol --example sse`, then `curl -N localhost:8000/clock`
+//! A clock as server-sent events: `cargo run -p sanserve-std --example std_sse`, then `curl -N localhost:8000/clock`
 //! or a browser on `localhost:8000`.
-use std::io;
+use std::io::{self, Write};
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
-use sanserve_smol::{Exchange, Handler, Server, Service, Status};
-use smol::io::AsyncWriteExt;
-use smol::stream::StreamExt;
+use sanserve_std::{Exchange, Handler, Server, Service, Status};
 
 const PAGE: &str = "<!doctype html><title>Clock</title><h1></h1><script>
 new EventSource('/clock').onmessage = event => document.querySelector('h1').textContent = event.data
@@ -15,27 +14,25 @@ new EventSource('/clock').onmessage = event => document.querySelector('h1').text
 struct Clock;
 
 impl Handler for Clock {
-    async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+    fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         if x.path() != b"/clock" {
-            return x.answer(Status::OK, "text/html;charset=utf-8", PAGE).await;
+            return x.answer(Status::OK, "text/html;charset=utf-8", PAGE);
         }
         let head = x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?;
         head.field("Cache-Control", "no-store")?.send()?;
-        // It goes on until the browser is gone: then this is dropped where it waits.
-        let mut ticks = smol::Timer::interval(Duration::from_secs(1));
         loop {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
-            let (day, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
+            let second = now.as_secs() % 86_400;
             let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-            let event =
-                format!("id: {day}-{hour:02}{minute:02}{second:02}\ndata: {hour:02}:{minute:02}:{second:02} UTC\n\n");
-            x.write_all(event.as_bytes()).await?;
-            ticks.next().await;
+            write!(x, "data: {hour:02}:{minute:02}:{second:02} UTC\n\n")?;
+            // When the browser is gone, this fails, and the loop ends.
+            x.flush()?;
+            sleep(Duration::from_secs(1));
         }
     }
 
     /// A stream that never ends has a head all the same.
-    async fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+    fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()
     }
 }

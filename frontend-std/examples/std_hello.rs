@@ -1,4 +1,4 @@
-//! Says hello: `cargo run -p sanserve-std --example hello`, then `curl -i localhost:8000`.
+//! Says hello: `cargo run -p sanserve-std --example std_hello`, then `curl -i localhost:8000`.
 use sanserve_std::{Exchange, Server, Service, Status};
 
 fn main() -> std::io::Result<()> {

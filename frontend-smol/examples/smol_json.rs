@@ -1,4 +1,4 @@
-//! A list of notes as a JSON API: `cargo run -p sanserve-smol --example json`, then
+//! A list of notes as a JSON API: `cargo run -p sanserve-smol --example smol_json`, then
 //! `curl -d milk localhost:8000/notes`, `curl localhost:8000/notes`, `curl -X DELETE localhost:8000/notes/0`.
 use std::io;
 use std::sync::{Arc, Mutex};

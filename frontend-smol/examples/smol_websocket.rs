@@ -1,4 +1,4 @@
-//! A WebSocket that echoes, by way of `tungstenite`: `cargo run -p sanserve-smol --example websocket`, then
+//! A WebSocket that echoes, by way of `tungstenite`: `cargo run -p sanserve-smol --example smol_websocket`, then
 //! `websocat ws://localhost:8000`.
 use std::io;
 

@@ -1,4 +1,4 @@
-//! A site of files with an API below `/api/`: `cargo run -p sanserve-std --example site_and_api -- DIRECTORY`, then
+//! A site of files with an API below `/api/`: `cargo run -p sanserve-std --example std_site_and_api -- DIRECTORY`, then
 //! `curl localhost:8000/` and `curl localhost:8000/api/visits`.
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Says hello: `cargo run -p sanserve-smol --example hello`, then `curl -i localhost:8000`.
+//! Says hello: `cargo run -p sanserve-smol --example smol_hello`, then `curl -i localhost:8000`.
 use sanserve_smol::{Exchange, Server, Service, Status};
 
 fn main() -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! Serves a directory on port 8000: `cargo run --example serve -- DIRECTORY`.
+//! Serves a directory on port 8000: `cargo run --example mio_serve -- DIRECTORY`.
 
 use sanserve_mio::Server;
 use sanserve_os::Service;

@@ -1,5 +1,5 @@
 //! Sends each line back reversed, while the request is still coming in:
-//! `cargo run -p sanserve-std --example echo`, then `curl -NT - localhost:8000` and type.
+//! `cargo run -p sanserve-std --example std_echo`, then `curl -NT - localhost:8000` and type.
 use std::io::{self, Read, Write};
 
 use sanserve_std::{Exchange, Handler, Server, Service, Status};

@@ -1,5 +1,5 @@
 //! Sends each line back reversed, while the request is still coming in:
-//! `cargo run -p sanserve-smol --example echo`, then `curl -NT - localhost:8000` and type.
+//! `cargo run -p sanserve-smol --example smol_echo`, then `curl -NT - localhost:8000` and type.
 use std::io;
 
 use sanserve_smol::{Exchange, Handler, Server, Service, Status};

@@ -1,4 +1,4 @@
-//! Takes files and gives them back: `cargo run -p sanserve-smol --example upload -- DIRECTORY`, then
+//! Takes files and gives them back: `cargo run -p sanserve-smol --example smol_upload -- DIRECTORY`, then
 //! `curl -T FILE localhost:8000` and `curl localhost:8000/FILE`.
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Takes files and gives them back: `cargo run -p sanserve-std --example upload -- DIRECTORY`, then
+//! Takes files and gives them back: `cargo run -p sanserve-std --example std_upload -- DIRECTORY`, then
 //! `curl -T FILE localhost:8000` and `curl localhost:8000/FILE`.
 use std::fs::{self, File};
 use std::io;

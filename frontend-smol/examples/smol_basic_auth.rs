@@ -1,13 +1,13 @@
-//! Files behind a password: `cargo run -p sanserve-std --example basic_auth -- DIRECTORY`, then
+//! Files behind a password: `cargo run -p sanserve-smol --example smol_basic_auth -- DIRECTORY`, then
 //! `curl -u aladdin:opensesame localhost:8000`. Put something that encrypts in front of it.
 use std::io;
 
-use sanserve_std::{Exchange, Server, Service, Status};
+use sanserve_smol::{Exchange, Server, Service, Status};
 
 /// `aladdin:opensesame` in base64 (RFC 7617).
 const CREDENTIALS: &[u8] = b"Basic YWxhZGRpbjpvcGVuc2VzYW1l";
 
-fn guard(x: &mut Exchange<'_>) -> io::Result<()> {
+async fn guard(x: &mut Exchange<'_>) -> io::Result<()> {
     if x.field("Authorization").is_some_and(|given| is_same(given, CREDENTIALS)) {
         return x.pass();
     }

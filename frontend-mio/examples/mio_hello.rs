@@ -1,4 +1,4 @@
-//! The smallest server. `cargo run --example hello`, then `curl localhost:8000`.
+//! The smallest server. `cargo run --example mio_hello`, then `curl localhost:8000`.
 
 use sanserve_mio::{Server, Service, Status};
 

@@ -1,4 +1,4 @@
-//! Serves a directory: `cargo run -p sanserve-std --example serve -- DIRECTORY [ADDRESS:PORT]`.
+//! Serves a directory: `cargo run -p sanserve-std --example std_serve -- DIRECTORY [ADDRESS:PORT]`.
 use sanserve_std::{Server, Service};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
