@@ -1,7 +1,5 @@
 //! The page of an error, byte for byte that of Python 3.14, and HTML escaping.
 
-use std::io::Write;
-
 use crate::status::Status;
 
 /// What an error page says.
@@ -22,10 +20,15 @@ pub fn write(page: &ErrorPage<'_>, out: &mut Vec<u8>) {
           <style type=\"text/css\">\n            :root {\n                color-scheme: light dark;\n            }\n        \
           </style>\n        <title>Error response</title>\n    </head>\n    <body>\n        <h1>Error response</h1>\n        ",
     );
-    let code = page.status.code();
-    write!(out, "<p>Error code: {code}</p>\n        <p>Message: ").expect("a Vec takes all");
+    let mut digits = itoa::Buffer::new();
+    let code = digits.format(page.status.code()).as_bytes();
+    out.extend_from_slice(b"<p>Error code: ");
+    out.extend_from_slice(code);
+    out.extend_from_slice(b"</p>\n        <p>Message: ");
     escape_text(page.message, out);
-    write!(out, ".</p>\n        <p>Error code explanation: {code} - ").expect("a Vec takes all");
+    out.extend_from_slice(b".</p>\n        <p>Error code explanation: ");
+    out.extend_from_slice(code);
+    out.extend_from_slice(b" - ");
     escape_text(page.explanation.as_bytes(), out);
     out.extend_from_slice(b".</p>\n    </body>\n</html>\n");
 }

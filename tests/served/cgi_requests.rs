@@ -60,7 +60,7 @@ pub fn the_environment(rt: Runtime) {
         "CONTENT_LENGTH=3",
         "CONTENT_TYPE=a/b; c=d",
         "GATEWAY_INTERFACE=CGI/1.1",
-        "HTTP_ACCEPT=text/html, a/b",
+        "HTTP_ACCEPT=text/html,a/b",
         "HTTP_COOKIE=c=1; d=2",
         "HTTP_HOST=[::1]:81",
         "HTTP_USER_AGENT=me",

@@ -150,8 +150,8 @@ impl Variables<'_> {
             self.out.extend(name.iter().map(|&byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
             self.out.push(b'=');
             self.out.extend_from_slice(value);
-            // RFC 9110 section 5.3, but RFC 6265 section 5.4 for cookies.
-            let between: &[u8] = if name.eq_ignore_ascii_case(b"Cookie") { b"; " } else { b", " };
+            // RFC 9110 section 5.3, as Python joins them, but RFC 6265 section 5.4 for cookies.
+            let between: &[u8] = if name.eq_ignore_ascii_case(b"Cookie") { b"; " } else { b"," };
             for (_, value) in request.fields().skip(at + 1).filter(same) {
                 self.out.extend_from_slice(between);
                 self.out.extend_from_slice(value);
@@ -240,7 +240,7 @@ mod tests {
                 "AUTH_TYPE=Basic",
                 "REMOTE_USER=Aladdin",
                 "HTTP_HOST=[::1]:81",
-                "HTTP_ACCEPT=a, b",
+                "HTTP_ACCEPT=a,b",
                 "HTTP_COOKIE=c=1; d=2",
                 "HTTP_X_ONE=1",
                 "HTTP_USER_AGENT=me",

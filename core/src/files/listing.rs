@@ -223,6 +223,18 @@ fn lowered(name: &[u8]) -> impl Iterator<Item = u32> {
 /// What stands in a link as it is; everything else is percent-encoded (Python's `quote`).
 const LINK: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
 
+/// The bytes that stand as they are both in a link and in text. Most names have no others.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let is = byte as u8;
+        plain[byte] = is.is_ascii_alphanumeric() || matches!(is, b'_' | b'.' | b'-' | b'~');
+        byte += 1;
+    }
+    plain
+};
+
 /// One row as Python writes it: `<li><a href="a.txt">a.txt</a></li>`, with `/` behind a directory
 /// and `@` behind a symbolic link.
 pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
@@ -232,13 +244,22 @@ pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
         EntryKind::Link { directory: true } => ("@", "/"),
         EntryKind::Link { directory: false } => ("@", ""),
     };
+    let is_plain = name.iter().all(|&byte| PLAIN[usize::from(byte)]);
     out.extend_from_slice(b"<li><a href=\"");
-    for part in percent_encode(name, LINK) {
-        out.extend_from_slice(part.as_bytes());
+    if is_plain {
+        out.extend_from_slice(name);
+    } else {
+        for part in percent_encode(name, LINK) {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
     out.extend_from_slice(link_mark.as_bytes());
     out.extend_from_slice(b"\">");
-    page::escape(name, out);
+    if is_plain {
+        out.extend_from_slice(name);
+    } else {
+        page::escape(name, out);
+    }
     out.extend_from_slice(text_mark.as_bytes());
     out.extend_from_slice(b"</a></li>\n");
 }
