@@ -92,6 +92,24 @@ pub(crate) struct Handling {
 }
 
 /// A connection while its handler is called.
+///
+/// ```
+/// use sanserve_core::{Misuse, Reply, Status};
+///
+/// /// Answers in chunks, with a trailer.
+/// fn count(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+///     reply.respond(Status::OK)?.field("Content-Type", "text/plain")?.field("Trailer", "X-Lines")?.send()?;
+///     for line in ["one\n", "two\n"] {
+///         // A few bytes always find room.
+///         reply.offer(line.as_bytes())?;
+///     }
+///     reply.trailer("X-Lines", "2")?;
+///     reply.finish()
+/// }
+/// # fn main() {
+/// # let _: fn(&mut Reply<'_>) -> Result<(), Misuse> = count;
+/// # }
+/// ```
 pub struct Reply<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) buf: &'a mut Buffers,

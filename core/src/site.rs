@@ -25,6 +25,28 @@ pub enum Route {
 }
 
 /// What a site decides. Implement it on a type of your own to change one thing; the rest stays.
+///
+/// ```
+/// use sanserve_core::{Fields, Request, Route, Site, Status};
+///
+/// struct Mine;
+///
+/// impl Site for Mine {
+///     fn route(&self, request: &Request<'_>) -> Route {
+///         if request.path().starts_with(b"/api/") { Route::Handler } else { Route::Files }
+///     }
+///
+///     fn fields(&self, _: &Request<'_>, status: Status, fields: &mut Fields<'_>) {
+///         if status == Status::OK {
+///             // It fails only for what no field can be.
+///             let _ = fields.add("Cache-Control", b"no-cache");
+///         }
+///     }
+/// }
+/// # fn main() {
+/// # let _: &dyn Site = &Mine;
+/// # }
+/// ```
 pub trait Site {
     /// Who answers. Default: the handler if there is one, else the files.
     fn route(&self, request: &Request<'_>) -> Route {

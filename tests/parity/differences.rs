@@ -254,7 +254,6 @@ pub const OF_SCRIPT: &[Particular] = &[
     row("plain PATH_TRANSLATED", "body", "cgi-path-info"),
     row("with fields PATH_TRANSLATED", "body", "cgi-path-info"),
     row("plain CONTENT_TYPE", "body", "cgi-absent"),
-    row("with fields HTTP_ACCEPT", "body", "cgi-request-fields"),
     row("with fields HTTP_COOKIE", "body", "cgi-request-fields"),
     row("plain HTTP_HOST", "body", "cgi-request-fields"),
     row("with fields HTTP_HOST", "body", "cgi-request-fields"),
