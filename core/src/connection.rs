@@ -517,6 +517,11 @@ impl Connection {
         self.life == Life::Open
     }
 
+    /// Whether the server goes down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.notes.drain
+    }
+
     /// Whether the peer has half-closed.
     pub(crate) fn is_at_end(&self) -> bool {
         self.notes.eof

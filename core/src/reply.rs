@@ -422,6 +422,13 @@ impl Reply<'_> {
         self.connection.is_at_end()
     }
 
+    /// Whether the server is going down: an answer without end, such as a stream of events, should come to
+    /// one before the grace is over.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.connection.is_draining()
+    }
+
     /// Whether what is written as a body is dropped: for a HEAD, or a status that has none.
     fn expects_no_body(&self) -> bool {
         self.connection.cycle().outbound == Outbound::Body(Encoder::None)

@@ -23,7 +23,7 @@ impl Handler for Clock {
         head.field("Cache-Control", "no-store")?.send()?;
         // It goes on until the browser is gone: then this is dropped where it waits.
         let mut ticks = smol::Timer::interval(Duration::from_secs(1));
-        loop {
+        while !x.is_draining() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
             let (day, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
             let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
@@ -32,6 +32,7 @@ impl Handler for Clock {
             x.write_all(event.as_bytes()).await?;
             ticks.next().await;
         }
+        Ok(())
     }
 
     /// A stream that never ends has a head all the same.

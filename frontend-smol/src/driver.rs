@@ -238,6 +238,11 @@ impl Driver {
         !is_batched && !self.look(|reply| reply.has_unsent()).unwrap_or(false)
     }
 
+    /// The server goes down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.watch.phase() >= Phase::Draining
+    }
+
     /// The server ends every connection now.
     pub(crate) fn is_cut(&self) -> bool {
         self.shared.watch.phase() == Phase::Cut

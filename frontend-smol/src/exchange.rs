@@ -248,6 +248,12 @@ impl Exchange<'_> {
         lock(self.driver).tell(|reply| reply.close());
     }
 
+    /// Whether the server is going down: an answer without end should come to one before the grace is over.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        lock(self.driver).is_draining()
+    }
+
     /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
     /// It is over for the handler.
     pub fn abort(&self) {

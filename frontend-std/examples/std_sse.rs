@@ -20,7 +20,7 @@ impl Handler for Clock {
         }
         let head = x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?;
         head.field("Cache-Control", "no-store")?.send()?;
-        loop {
+        while !x.is_draining() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
             let second = now.as_secs() % 86_400;
             let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
@@ -29,6 +29,7 @@ impl Handler for Clock {
             x.flush()?;
             sleep(Duration::from_secs(1));
         }
+        Ok(())
     }
 
     /// A stream that never ends has a head all the same.

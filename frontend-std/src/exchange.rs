@@ -12,6 +12,7 @@ use sanserve_os::Upgraded;
 
 use crate::driver::{Driver, Line, Stand, Turn};
 use crate::head::{HeadWriter, Purpose};
+use crate::shared::Phase;
 use crate::upgrade;
 
 /// A request and the answer to it, for a [`Handler`](crate::Handler).
@@ -209,6 +210,12 @@ impl<'x> Exchange<'x> {
         if self.line.is_answerable() {
             self.line.reply(|reply| reply.close());
         }
+    }
+
+    /// Whether the server is going down: an answer without end should come to one before the grace is over.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.line.driver.shared.phase() >= Phase::Draining
     }
 
     /// Gives the exchange up: 500 if nothing of an answer has gone out yet, else the connection is cut.

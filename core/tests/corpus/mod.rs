@@ -55,6 +55,7 @@ pub fn world(name: &str) -> (Box<dyn Site>, Box<dyn Handler>) {
         "echo" => (Box::new(Handled), Box::new(Echo::default())),
         "hello" => (Box::new(Handled), Box::new(Hello)),
         "waker" => (Box::new(Handled), Box::new(Waker)),
+        "stream" => (Box::new(Handled), Box::new(Stream)),
         "large" => (Box::new(Handled), Box::new(Large { left: 0 })),
         "short" => (Box::new(Handled), Box::new(Short)),
         "pass" => (Box::new(Handled), Box::new(Pass)),
@@ -146,6 +147,20 @@ impl Handler for Waker {
             reply.respond(Status::OK).unwrap().length(6).send().unwrap();
             assert_eq!(reply.offer(b"awake\n"), Ok(6));
             reply.finish().unwrap();
+        }
+    }
+}
+
+/// Sends something each time it is woken, until the server goes down.
+struct Stream;
+
+impl Handler for Stream {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        match call {
+            Call::Request => reply.respond(Status::OK).unwrap().send().unwrap(),
+            Call::Wake if reply.is_draining() => reply.finish().unwrap(),
+            Call::Wake => assert_eq!(reply.offer(b"tick\n"), Ok(5)),
+            _ => {}
         }
     }
 }

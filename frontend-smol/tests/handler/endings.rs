@@ -135,6 +135,28 @@ fn a_handler_that_sleeps_is_dropped_when_the_server_stops() {
 }
 
 #[test]
+fn a_stream_can_end_when_the_server_does() {
+    let mut bench = Bench::new(|| {
+        handler_fn(|x| {
+            Box::pin(async move {
+                x.respond(Status::OK)?.send()?;
+                while !x.is_draining() {
+                    x.write_all(b"tick").await?;
+                    x.flush().await?;
+                }
+                x.write_all(b"end").await
+            })
+        })
+    });
+    let mut peer = bench.connect();
+    peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    peer.head();
+    bench.handle.shutdown();
+    assert!(peer.rest().ends_with(b"3\r\nend\r\n0\r\n\r\n"));
+    bench.join();
+}
+
+#[test]
 fn a_shutdown_waits_for_the_handler_in_hand() {
     let (tell, told) = mpsc::channel();
     let (go, gone) = channel::bounded::<()>(1);

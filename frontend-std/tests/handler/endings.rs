@@ -141,6 +141,25 @@ fn a_value_lives_as_long_as_its_connection() {
 }
 
 #[test]
+fn a_stream_can_end_when_the_server_does() {
+    let server = answer_with(|x| {
+        x.respond(Status::OK)?.send()?;
+        while !x.is_draining() {
+            x.write_all(b"tick")?;
+            x.flush()?;
+            std::thread::yield_now();
+        }
+        x.write_all(b"end")
+    });
+    let mut client = server.client();
+    client.send(&request("/"));
+    client.head();
+    server.handle.shutdown();
+    assert!(rest(&mut client).ends_with(b"3\r\nend\r\n0\r\n\r\n"));
+    server.end();
+}
+
+#[test]
 fn a_handler_at_work_is_finished_by_a_shutdown_and_ended_by_a_stop() {
     for stops in [false, true] {
         let at_work = Arc::new(Barrier::new(2));
