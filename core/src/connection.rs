@@ -277,7 +277,7 @@ impl Connection {
     }
 
     fn absorb_fault(&mut self, fault: Fault, buf: &mut Buffers, cx: &Context<'_>) {
-        let unseen = matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) && !self.exchange.is_out;
+        let unseen = self.cycle.is_answering() && !self.exchange.is_out;
         let is_handlers = !matches!(self.task, Task::Files(_));
         let is_complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
         if fault == Fault::Handler && is_complete && self.exchange.open && self.life == Life::Open {

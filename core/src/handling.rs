@@ -7,7 +7,7 @@ use crate::error::Violation;
 use crate::exchange::{FilePart, Relay};
 use crate::handler::Call;
 use crate::input::{Fault, Input};
-use crate::reply::Handling;
+use crate::reply::{Handling, Misuse};
 use crate::wire::{Cycle, Encoder, Inbound, Outbound};
 
 impl Connection {
@@ -22,7 +22,7 @@ impl Connection {
         if !std::mem::replace(&mut handling.called, true) {
             return Some(Call::Request);
         }
-        if !matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) {
+        if !self.cycle.is_answering() {
             return None;
         }
         if std::mem::take(&mut handling.woken) {
@@ -72,6 +72,19 @@ impl Connection {
                 Some((&mut self.cycle, handling))
             }
             _ => None,
+        }
+    }
+
+    /// The framing of the body that the handler may add to.
+    ///
+    /// # Errors
+    /// [`Misuse::Order`] before the head, [`Misuse::Over`] behind the end.
+    pub(crate) fn body(&mut self) -> Result<(&mut Encoder, &mut Handling), Misuse> {
+        let (cycle, handling) = self.sending().ok_or(Misuse::Over)?;
+        match &mut cycle.outbound {
+            Outbound::Body(encoder) if !handling.finishes => Ok((encoder, handling)),
+            Outbound::Owed => Err(Misuse::Order),
+            _ => Err(Misuse::Over),
         }
     }
 

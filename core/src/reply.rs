@@ -266,12 +266,7 @@ impl Reply<'_> {
     pub fn offer(&mut self, data: &[u8]) -> Result<usize, Misuse> {
         let limit = self.cx.config.limits.output;
         let is_behind_file = self.connection.sends_file();
-        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
-        let encoder = match &mut cycle.outbound {
-            Outbound::Body(encoder) if !handling.finishes => encoder,
-            Outbound::Owed => return Err(Misuse::Order),
-            _ => return Err(Misuse::Over),
-        };
+        let (encoder, handling) = self.connection.body()?;
         let out = &mut self.buf.output.bytes;
         let n = if is_behind_file { 0 } else { data.len().min(limit.saturating_sub(out.len())) };
         handling.wants_room = n < data.len();
@@ -305,12 +300,7 @@ impl Reply<'_> {
     /// As [`offer`](Self::offer).
     pub fn offer_file(&mut self, offset: u64, len: u64) -> Result<bool, Misuse> {
         let is_behind_file = self.connection.sends_file();
-        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
-        let encoder = match &mut cycle.outbound {
-            Outbound::Body(encoder) if !handling.finishes => encoder,
-            Outbound::Owed => return Err(Misuse::Order),
-            _ => return Err(Misuse::Over),
-        };
+        let (encoder, handling) = self.connection.body()?;
         if is_behind_file {
             handling.wants_room = true;
             return Ok(false);

@@ -6,7 +6,7 @@ use crate::connection::{Connection, Task};
 use crate::context::{Context, Tick};
 use crate::error::Violation;
 use crate::exchange::{Answering, Cut, Page, Relay};
-use crate::files::Forbidden;
+use crate::files::{Forbidden, names_dotfile};
 use crate::input::ScriptFile;
 use crate::request::Request;
 use crate::step::{Action, Close, Script, ScriptInput};
@@ -103,7 +103,7 @@ impl Connection {
     /// Goes on with finding, feeding and relaying. `false`: nothing moved.
     pub(crate) fn advance_cgi(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let Task::Cgi(cgi) = &mut self.task else { return false };
-        if !matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)) {
+        if !self.cycle.is_answering() {
             return false;
         }
         match cgi.state {
@@ -145,7 +145,7 @@ impl Connection {
         let Task::Cgi(cgi) = &mut self.task else { return };
         cgi.at = cgi.at.min(index(buf.path.len()));
         let name = &buf.path[..cgi.at as usize];
-        let is_hidden = cx.config.hide_dotfiles && name.split(|&byte| byte == b'/').any(|part| part.starts_with(b"."));
+        let is_hidden = cx.config.hide_dotfiles && names_dotfile(name);
         let refusal = match what {
             _ if is_hidden => Some(Refusal::Missing),
             ScriptFile::Missing => Some(Refusal::Missing),

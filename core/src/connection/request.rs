@@ -225,8 +225,7 @@ impl Connection {
 
     /// Lets the task go on with the answer.
     pub(super) fn answer(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let owed = matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_));
-        if !owed || self.exchange.unwanted || self.has_unsent(buf) {
+        if !self.cycle.is_answering() || self.exchange.unwanted || self.has_unsent(buf) {
             return false;
         }
         match self.task {

@@ -33,8 +33,7 @@ impl Connection {
                 Task::Cgi(cgi) => cgi.is_waiting(),
                 Task::None | Task::Handler(_) => false,
             },
-            handler: matches!(&self.task, Task::Handler(_))
-                && matches!(self.cycle.outbound, Outbound::Owed | Outbound::Body(_)),
+            handler: matches!(&self.task, Task::Handler(_)) && self.cycle.is_answering(),
         };
         Wait { need, deadline, idle }
     }

@@ -13,6 +13,7 @@ pub(crate) use conditional::LastTag;
 pub use kind::media_type;
 pub use listing::{EntryKind, Listing, listing_row};
 pub(crate) use range::ByteRange;
+pub(crate) use target::names_dotfile;
 pub use target::{Forbidden, translate};
 
 use crate::error::Violation;
@@ -76,8 +77,7 @@ impl Files {
             answer.refuse(Violation::NulInPath, Span::default());
             return None;
         }
-        let is_hidden = |path: &[u8]| path.split(|&byte| byte == b'/').any(|name| name.starts_with(b"."));
-        if answer.cx.config.hide_dotfiles && is_hidden(&answer.buf.path) {
+        if answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) {
             answer.error(Status::NOT_FOUND, "File not found");
             return None;
         }

@@ -31,6 +31,11 @@ pub fn translate(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
     Ok(())
 }
 
+/// Whether a component of `path`, decoded and resolved, begins with a dot.
+pub(crate) fn names_dotfile(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'/').any(|name| name.starts_with(b"."))
+}
+
 /// The path itself, where nothing is to be decoded or resolved: no `%`, no `//`, no component that
 /// begins with a dot, no slash at its end.
 fn plain(path: &[u8]) -> Option<&[u8]> {
