@@ -44,7 +44,6 @@ mod site;
 mod status;
 mod step;
 mod timer;
-#[cfg(feature = "testing")]
 pub mod transcript;
 mod wire;
 

@@ -11,6 +11,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::{Cgi, Chunked, Config, Limits, Pace, Protocol, Timeouts};
 use sanserve::os::{ScriptRules, Symlinks};
 
+use super::{SIDES, Side};
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) struct Flags {
@@ -35,12 +37,37 @@ pub(crate) enum Runtime {
     Smol,
 }
 
+/// What the command line asks for.
+pub(crate) enum Asked {
+    /// A server.
+    Serve(Box<Flags>),
+    /// Another command, with its arguments.
+    Side(&'static Side, Box<ArgMatches>),
+}
+
 /// The first line of a usage error.
-pub(crate) const USAGE: &str = "usage: sanserve [-h] [-b ADDRESS] [-d DIRECTORY] [-p VERSION] [OPTIONS] [port]";
+const USAGE: &str = "usage: sanserve [-h] [-b ADDRESS] [-d DIRECTORY] [-p VERSION] [OPTIONS] [port]";
+
+/// The first line of a usage error of the process's command line.
+pub(crate) fn usage() -> String {
+    let named = std::env::args_os().nth(1).unwrap_or_default();
+    let mut command = command();
+    command.build();
+    match command.find_subcommand_mut(&named) {
+        // clap writes `Usage:`, argparse does not.
+        Some(side) => side.render_usage().to_string().replacen("Usage:", "usage:", 1),
+        None => USAGE.into(),
+    }
+}
 
 /// Reads the process's command line.
-pub(crate) fn read() -> Result<Flags, clap::Error> {
-    understand(&command().try_get_matches()?)
+pub(crate) fn read() -> Result<Asked, clap::Error> {
+    let matches = command().try_get_matches()?;
+    if let Some((name, of_side)) = matches.subcommand() {
+        let side = SIDES.iter().find(|side| (side.command)().get_name() == name).expect("made of the same table");
+        return Ok(Asked::Side(side, Box::new(of_side.clone())));
+    }
+    Ok(Asked::Serve(Box::new(understand(&matches)?)))
 }
 
 fn understand(matches: &ArgMatches) -> Result<Flags, clap::Error> {
@@ -58,6 +85,9 @@ fn command() -> Command {
         // As in Python's argparse: the last one counts, and a name may be cut short.
         .args_override_self(true)
         .infer_long_args(true)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+        .subcommands(SIDES.iter().map(|side| (side.command)()))
         .arg(
             Arg::new("port")
                 .value_parser(value_parser!(u16))

@@ -1,24 +1,40 @@
-//! The command line: flags, and the server that they ask for.
+//! The command line: flags and the server that they ask for, and commands that serve nothing.
 
 mod flags;
+mod replay;
 mod run;
 
 use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+
+use flags::Asked;
 
 /// Exit code of a usage error, as Python's.
 const USAGE: u8 = 2;
 /// Exit code when the system refuses.
 const SYSTEM: u8 = 1;
 
-/// Reads the command line and serves.
+/// A command that serves nothing, as `sanserve replay`.
+pub(crate) struct Side {
+    /// Its name, its arguments and its help.
+    pub(crate) command: fn() -> Command,
+    /// Carries it out.
+    pub(crate) run: fn(&ArgMatches) -> ExitCode,
+}
+
+/// All of them, in the order of `--help`.
+pub(crate) const SIDES: &[Side] = &[replay::SIDE];
+
+/// Reads the command line and does what it asks for.
 pub(crate) fn main() -> ExitCode {
-    let flags = match flags::read() {
-        Ok(flags) => flags,
+    let asked = match flags::read() {
+        Ok(asked) => asked,
         Err(error) if error.use_stderr() => {
             // As Python's argparse has it: the usage, then one line that says what is wrong.
             let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            eprintln!("{}\nsanserve: error: {}", flags::USAGE, first.trim_start_matches("error: "));
+            let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            eprintln!("{}\nsanserve: error: {}", flags::usage(), what.join(" ").trim_start_matches("error: "));
             return ExitCode::from(USAGE);
         }
         Err(help_or_version) => {
@@ -26,7 +42,11 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    match run::serve(flags) {
+    let flags = match asked {
+        Asked::Serve(flags) => flags,
+        Asked::Side(side, matches) => return (side.run)(&matches),
+    };
+    match run::serve(*flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sanserve: {error}");
