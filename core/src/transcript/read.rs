@@ -7,7 +7,7 @@ use super::{
     CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle,
     SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, named,
 };
-use crate::context::Tick;
+use crate::context::{Tick, Wall};
 use crate::files::EntryKind;
 use crate::input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile};
 use crate::step::{Need, Ticket, Wait};
@@ -191,6 +191,7 @@ impl Tokens {
         Ok(match verb.as_str() {
             "recv" => What::Recv(self.text()),
             "tick" => What::Tick,
+            "clock" => What::Clock(Wall(self.number("Unix time")?)),
             "sent" => What::Input(Input::Sent(self.number("a number of bytes")?)),
             "fed" => What::Input(Input::Fed(self.number("a number of bytes")?)),
             "broken" => What::Input(Input::Broken(self.of(FAULTS)?)),
@@ -443,7 +444,7 @@ fn nanos_are_whole(word: &str) -> bool {
 }
 
 /// The text up to the closing quote, and what stands behind it.
-fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String> {
+pub(super) fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String> {
     let mut bytes = Vec::new();
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -547,6 +548,7 @@ server-port 81
 @2 sent 7
 @2 fed 7
 @2 tick
+@2 clock -784111777
 @2 blocked
 @2 wait nothing
 @2 wait read+write+handler
