@@ -135,6 +135,11 @@ impl Connection {
         self.tape = Some(Box::new(Tape::new(recorder, secrets, cx)));
     }
 
+    /// Ends its recording.
+    pub fn end_recording(&mut self) {
+        self.tape = None;
+    }
+
     /// Whether it is taken down.
     #[must_use]
     pub fn is_recorded(&self) -> bool {

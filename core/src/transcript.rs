@@ -22,6 +22,8 @@ mod script;
 mod settings;
 mod write;
 
+use std::fmt;
+
 pub use play::{Difference, check, perform};
 pub use read::SyntaxError;
 pub use script::{Script, Spoken, Take};
@@ -294,6 +296,21 @@ impl Transcript {
             _ => None,
         });
         self.about.iter().map(String::as_str).chain(inside)
+    }
+}
+
+impl Event {
+    /// Appends it in canonical form, without an end of line.
+    pub fn write(&self, out: &mut String) {
+        write::event(self, out);
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.write(&mut text);
+        f.write_str(&text)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Event, FeedThen, Line, Middle, Sending, Taken, Then, Transcript, What, write};
+use super::{Event, FeedThen, Line, Middle, Sending, Taken, Then, Transcript, What};
 use crate::buffers::Buffers;
 use crate::connection::Connection;
 use crate::context::{Context, Now, Peer, Tick, Wall};
@@ -397,13 +397,5 @@ impl<'s> Steps<'s> {
     /// Copies the comments that are left.
     fn rest(&self, out: &mut Vec<Line>) {
         out.extend(self.lines.iter().filter(|line| !matches!(line, Line::Event(_))).cloned());
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        write::event(self, &mut text);
-        f.write_str(&text)
     }
 }
