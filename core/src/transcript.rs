@@ -24,7 +24,7 @@ mod write;
 
 use std::fmt;
 
-pub use play::{Difference, check, perform};
+pub use play::{Difference, Replayed, check, perform};
 pub use read::SyntaxError;
 pub use script::{Script, Spoken, Take};
 pub use settings::Settings;

@@ -66,7 +66,36 @@ pub fn check(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler
     }
 }
 
+/// A recording that has played the same again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// How many steps were compared.
+    pub steps: usize,
+    /// It reaches to the connection's end. Otherwise the recording was cut, or the server was.
+    pub complete: bool,
+}
+
 impl Transcript {
+    /// Plays a recording and compares, as [`check`] does, as far as it goes.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn replay(&self, site: &dyn Site, handler: &mut dyn Handler) -> Result<Replayed, Difference> {
+        let last = self.lines.iter().rposition(|line| matches!(line, Line::Event(_)));
+        let told = Transcript { lines: self.lines[..last.map_or(0, |last| last + 1)].to_vec(), ..self.clone() };
+        let mut actual = perform(&told, site, handler);
+        let is_end = |event: &Event| matches!(event.what, What::Close { blocked: false, .. });
+        let complete = told.events().last().is_some_and(is_end);
+        if !complete {
+            // What would come next is not known.
+            actual.lines.truncate(told.lines.len());
+        }
+        match told.first_difference(&actual) {
+            Some(difference) => Err(difference),
+            None => Ok(Replayed { steps: told.events().filter(|event| !event.what.is_input()).count(), complete }),
+        }
+    }
+
     /// The first line in which what happened differs from what this says.
     #[must_use]
     pub fn first_difference(&self, actual: &Transcript) -> Option<Difference> {
