@@ -13,6 +13,7 @@ use sanserve::core::Secrets;
 use sanserve::os::{self, Log, Recording, Root, Scripts, Service, Signal, Signals, Trace};
 
 use super::flags::{Flags, Runtime};
+use super::plain;
 
 /// What anything printed, or the last lines of the log, may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -202,14 +203,5 @@ fn say(text: &str) {
     });
     if speaker.is_ok() {
         let _ = wait.recv_timeout(LAST_WORDS);
-    }
-}
-
-/// An error without the number that Rust puts behind it.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
     }
 }

@@ -20,6 +20,10 @@ const MOST_STEPS: usize = 100_000;
 pub struct Difference {
     /// Its number in the canonical text.
     pub line: usize,
+    /// The number of the first line of the event that it belongs to.
+    pub event_line: usize,
+    /// That line: when it was and what.
+    pub event: String,
     /// What the transcript says.
     pub expected: String,
     /// What happened.
@@ -28,7 +32,11 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}\n  expected: {}\n  actual:   {}", self.line, self.expected, self.actual)
+        write!(f, "line {}", self.line)?;
+        if self.event_line < self.line {
+            write!(f, ", in line {}: {}", self.event_line, self.event)?;
+        }
+        write!(f, "\n  expected: {}\n  actual:   {}", self.expected, self.actual)
     }
 }
 
@@ -102,10 +110,24 @@ impl Transcript {
         let (expected, actual) = (self.to_text(), actual.to_text());
         let (mut expected, mut actual) = (expected.lines(), actual.lines());
         let text = |side: Option<&str>| side.unwrap_or("(the end)").trim_start().to_owned();
-        (1..).find_map(|line| match (expected.next(), actual.next()) {
-            (Some(e), Some(a)) if e == a => None,
-            (None, None) => Some(None),
-            (e, a) => Some(Some(Difference { line, expected: text(e), actual: text(a) })),
+        let mut event = (0, "");
+        (1..).find_map(|line| {
+            let (expected, actual) = (expected.next(), actual.next());
+            // Behind the end, an event has begun that is not expected.
+            if let Some(begun) = expected.or(actual).filter(|text| text.starts_with('@')) {
+                event = (line, begun);
+            }
+            match (expected, actual) {
+                (Some(e), Some(a)) if e == a => None,
+                (None, None) => Some(None),
+                (e, a) => Some(Some(Difference {
+                    line,
+                    event_line: event.0,
+                    event: event.1.to_owned(),
+                    expected: text(e),
+                    actual: text(a),
+                })),
+            }
         })?
     }
 }

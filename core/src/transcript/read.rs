@@ -70,6 +70,9 @@ pub(super) fn parse(text: &str) -> Result<Transcript> {
     Ok(transcript)
 }
 
+/// The longest text that a product may make: far more than any window holds.
+const LONGEST: usize = 64 << 20;
+
 #[derive(Debug)]
 enum Token {
     Word(String),
@@ -95,7 +98,10 @@ impl Tokens {
                 let end = behind.find(char::is_whitespace).unwrap_or(behind.len());
                 let mut mark = &behind[..end];
                 if let Some(times) = mark.strip_prefix('*') {
-                    let Ok(times) = times.parse() else { return error(number, format!("no number: {times}")) };
+                    let Ok(times) = times.parse::<usize>() else { return error(number, format!("no number: {times}")) };
+                    if text.len().checked_mul(times).is_none_or(|len| len > LONGEST) {
+                        return error(number, format!("longer than {LONGEST} bytes"));
+                    }
                     text = text.repeat(times);
                     mark = "";
                 }
@@ -487,6 +493,7 @@ mod tests {
             ("sanserve transcript 1\n#\n@0 recv\n    \"a\n", 4, "a quote is not closed"),
             ("sanserve transcript 1\n@0 recv \"\\q\"\n", 2, "no such escape: \\q"),
             ("sanserve transcript 1\n@0 recv \"ä\"\n", 2, "'ä' must be escaped"),
+            ("sanserve transcript 1\n@0 recv \"a\"*67108865\n", 2, "longer than 67108864 bytes"),
             ("sanserve transcript 1\n@0 recv \"a\"\n    more\n", 3, "more than expected: Word(\"more\")"),
             ("sanserve transcript 1\n@x eof\n", 2, "no time: @x"),
             ("sanserve transcript 1\n@0 jump\n", 2, "no such verb: jump"),
