@@ -2,8 +2,9 @@
 //! (`docs/transcripts.md`).
 //!
 //! Whoever drives a connection only gathers its events; a thread of the recording's own makes text of them and
-//! writes it, a few milliseconds later. What is bounded: the size of a file, the number of files, and what
-//! waits to be written. A connection that would exceed a bound goes on unrecorded.
+//! writes it, a few milliseconds later. What is bounded: the size of a file, the number of files, and how much is
+//! recorded in a second, so that a server under load serves about as much as without. A connection that
+//! would exceed a bound goes on unrecorded.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sanserve_core::Recorder;
 use sanserve_core::transcript::{Event, Settings, Transcript, What};
@@ -26,8 +27,12 @@ use crate::log::Log;
 const MOST: usize = 1_000;
 /// Bytes of one recording, by default.
 const SIZE: u64 = 1 << 20;
-/// Bytes that may wait to be written.
-const MOST_PENDING: usize = 64 << 20;
+/// Bytes recorded in a second, by default.
+const RATE: u64 = 2 << 20;
+/// So many seconds' worth may come at once.
+const BURST: u64 = 2;
+/// What a connection counts for beside its events: a file is made for it.
+const CONNECTION: u64 = 4 * 1024;
 /// Events that are handed over together, unless the connection waits before there are so many.
 const BATCH: usize = 64;
 /// What an event counts for beside its bytes.
@@ -36,6 +41,8 @@ const EVENT: usize = 64;
 const REST: Duration = Duration::from_millis(10);
 /// Files that are open at once.
 const OPEN: usize = 64;
+/// What a recording keeps of its memory between two rounds.
+const MOST_KEPT: usize = 4 * 1024;
 
 /// Records connections in a directory. Clones share it.
 #[derive(Clone)]
@@ -44,6 +51,7 @@ pub struct Recording {
     site: String,
     size: u64,
     most: usize,
+    rate: u64,
 }
 
 struct Shared {
@@ -52,15 +60,14 @@ struct Shared {
     count: AtomicU64,
     /// Connections that are being recorded.
     active: AtomicUsize,
-    /// Bytes that wait to be written.
-    pending: AtomicUsize,
-    /// The disk has refused, or the log was told that not everything is recorded.
+    budget: Budget,
+    /// The disk has refused.
     failed: AtomicBool,
 }
 
 enum Message {
     Begin { id: u64, head: Box<Transcript>, size: u64, most: usize, full: Arc<AtomicBool> },
-    Events { id: u64, events: Vec<Event>, bytes: usize },
+    Events { id: u64, events: Vec<Event> },
     End { id: u64, lost: bool },
     Flush(Sender<()>),
 }
@@ -84,7 +91,7 @@ impl Recording {
             to_writer,
             count: AtomicU64::new(0),
             active: AtomicUsize::new(0),
-            pending: AtomicUsize::new(0),
+            budget: Budget { start: Instant::now(), spent: AtomicU64::new(0) },
             failed: AtomicBool::new(false),
         });
         let of_writer = Arc::downgrade(&shared);
@@ -96,14 +103,9 @@ impl Recording {
                     shared.failed.store(true, Ordering::Relaxed);
                 }
             };
-            let written = |bytes| {
-                if let Some(shared) = of_writer.upgrade() {
-                    shared.pending.fetch_sub(bytes, Ordering::Relaxed);
-                }
-            };
-            writer.run(&messages, failed, written);
+            writer.run(&messages, failed);
         })?;
-        Ok(Recording { shared, site: String::new(), size: SIZE, most: MOST })
+        Ok(Recording { shared, site: String::new(), size: SIZE, most: MOST, rate: RATE })
     }
 
     /// Keeps the recordings of so many connections; the oldest one that is complete goes first. If none is, a new
@@ -119,6 +121,14 @@ impl Recording {
         Recording { size, ..self }
     }
 
+    /// Records at most so many bytes a second, twice that at once; a new connection counts for 4 KiB of them. What goes
+    /// beyond is not recorded: a recording that is under way ends, and a comment says so. Default 2 MiB, some
+    /// thousand requests.
+    #[must_use]
+    pub fn with_rate(self, rate: u64) -> Recording {
+        Recording { rate: rate.max(1), ..self }
+    }
+
     /// Names the site and the handler in each recording, for whoever is to play it. Default: `plain`, or `handler`
     /// where there is one.
     #[must_use]
@@ -130,10 +140,10 @@ impl Recording {
     pub(crate) fn begin(&self, settings: Settings, about: String) -> Option<Box<dyn Recorder>> {
         let shared = &self.shared;
         let is_free = |active: usize| (active < self.most).then_some(active + 1);
-        let may = shared.pending.load(Ordering::Relaxed) < MOST_PENDING && !shared.failed.load(Ordering::Relaxed);
-        if !may || shared.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_free).is_err() {
+        if shared.failed.load(Ordering::Relaxed) || !shared.budget.spend(CONNECTION, self.rate) {
             return None;
         }
+        shared.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
         let id = shared.count.fetch_add(1, Ordering::Relaxed);
         let site = match (self.site.as_str(), settings.config.handled) {
             ("", true) => "handler".into(),
@@ -142,7 +152,8 @@ impl Recording {
         };
         let head = Transcript { about: vec![about], settings: Settings { site, ..settings }, lines: Vec::new() };
         let full = Arc::new(AtomicBool::new(false));
-        let reel = Reel { shared: Arc::clone(shared), id, events: Vec::new(), bytes: 0, lost: false, full };
+        let rate = self.rate;
+        let reel = Reel { shared: Arc::clone(shared), id, events: Vec::new(), bytes: 0, rate, lost: false, full };
         let (size, most, full) = (self.size, self.most, Arc::clone(&reel.full));
         shared.tell(Message::Begin { id, head: Box::new(head), size, most, full });
         Some(Box::new(reel))
@@ -163,13 +174,34 @@ impl Shared {
     }
 }
 
+/// How much may be recorded: what is spent is paid off with time (a leaky bucket, as a meter).
+struct Budget {
+    start: Instant,
+    /// When all is paid off that was spent so far, in nanoseconds from the start.
+    spent: AtomicU64,
+}
+
+impl Budget {
+    /// Whether so many bytes may be recorded now.
+    fn spend(&self, bytes: u64, rate: u64) -> bool {
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let costs = u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);
+        let after = |spent: u64| {
+            let paid = spent.max(now).saturating_add(costs);
+            (paid - now <= BURST * 1_000_000_000).then_some(paid)
+        };
+        self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok()
+    }
+}
+
 /// Gathers the events of one connection.
 struct Reel {
     shared: Arc<Shared>,
     id: u64,
     events: Vec<Event>,
-    bytes: usize,
-    /// There was no room for all of it.
+    bytes: u64,
+    rate: u64,
+    /// It would have been too much.
     lost: bool,
     full: Arc<AtomicBool>,
 }
@@ -181,18 +213,16 @@ impl Reel {
         }
         let events = std::mem::take(&mut self.events);
         let bytes = std::mem::take(&mut self.bytes);
-        if self.lost || self.shared.pending.load(Ordering::Relaxed) > MOST_PENDING {
-            self.lost = true;
-            return;
+        self.lost = self.lost || !self.shared.budget.spend(bytes, self.rate);
+        if !self.lost {
+            self.shared.tell(Message::Events { id: self.id, events });
         }
-        self.shared.pending.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.tell(Message::Events { id: self.id, events, bytes });
     }
 }
 
 impl Recorder for Reel {
     fn event(&mut self, event: Event) {
-        self.bytes += EVENT + size(&event.what);
+        self.bytes += (EVENT + size(&event.what)) as u64;
         self.events.push(event);
         if self.events.len() >= BATCH {
             self.hand_over();
@@ -201,7 +231,7 @@ impl Recorder for Reel {
 
     fn waits(&mut self) -> bool {
         self.hand_over();
-        !self.lost && !self.full.load(Ordering::Relaxed)
+        !self.lost && !self.full.load(Ordering::Relaxed) && !self.shared.failed.load(Ordering::Relaxed)
     }
 }
 
@@ -233,24 +263,33 @@ struct Writer {
     kept: VecDeque<(u64, bool)>,
     /// The number of the last file that is there.
     last: u64,
+    /// So many are kept.
+    most: usize,
     /// How many have an open file.
     files: usize,
-    text: String,
+    /// Those that have something to be written.
+    due: Vec<u64>,
 }
 
 /// One recording.
 struct Tape {
     number: u64,
     file: Option<File>,
-    written: u64,
+    /// What is to be written.
+    text: String,
+    /// Bytes in all.
+    len: u64,
     size: u64,
     full: Arc<AtomicBool>,
+    /// The connection has ended.
+    ended: bool,
 }
 
 impl Writer {
     fn new(directory: PathBuf) -> io::Result<Writer> {
         let last = last_number(&directory)?;
-        Ok(Writer { directory, open: BTreeMap::new(), kept: VecDeque::new(), last, files: 0, text: String::new() })
+        let (open, kept, due) = (BTreeMap::new(), VecDeque::new(), Vec::new());
+        Ok(Writer { directory, open, kept, last, most: MOST, files: 0, due })
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -269,43 +308,112 @@ impl Writer {
         }
     }
 
-    fn run(mut self, messages: &Receiver<Message>, failed: impl Fn(&io::Error), written: impl Fn(usize)) {
+    fn run(mut self, messages: &Receiver<Message>, failed: impl Fn(&io::Error)) {
         let mut is_failed = false;
         while let Ok(first) = messages.recv() {
+            let mut waiting = Vec::new();
+            // Whatever has come until now is written together, with one call for each file.
             for message in std::iter::once(first).chain(messages.try_iter()) {
-                if let Message::Events { bytes, .. } = &message {
-                    written(*bytes);
+                match message {
+                    Message::Begin { id, head, size, most, full } => self.begin(id, &head, size, most, full),
+                    Message::Events { id, events } => self.add(id, &events),
+                    Message::End { id, lost } => self.end(id, lost),
+                    Message::Flush(done) => waiting.push(done),
                 }
-                let outcome = self.obey(message, is_failed);
-                if let Err(error) = outcome
-                    && !std::mem::replace(&mut is_failed, true)
-                {
+            }
+            for id in std::mem::take(&mut self.due) {
+                if is_failed {
+                    self.give_up(id);
+                } else if let Err(error) = self.write(id) {
+                    is_failed = true;
                     failed(&error);
                 }
+            }
+            for done in waiting {
+                let _ = done.send(());
             }
             thread::sleep(REST);
         }
     }
 
-    fn obey(&mut self, message: Message, is_failed: bool) -> io::Result<()> {
-        match message {
-            Message::Flush(done) => {
-                let _ = done.send(());
-                Ok(())
+    fn begin(&mut self, id: u64, head: &Transcript, size: u64, most: usize, full: Arc<AtomicBool>) {
+        let text = head.to_text();
+        let tape = Tape { number: 0, file: None, len: text.len() as u64, text, size, full, ended: false };
+        self.open.insert(id, tape);
+        self.most = most;
+        self.due.push(id);
+    }
+
+    fn add(&mut self, id: u64, events: &[Event]) {
+        let Some(tape) = self.open.get_mut(&id) else { return };
+        if tape.full.load(Ordering::Relaxed) {
+            return;
+        }
+        if tape.text.is_empty() {
+            self.due.push(id);
+        }
+        for event in events {
+            let before = tape.text.len();
+            event.write(&mut tape.text);
+            tape.text.push('\n');
+            tape.len += (tape.text.len() - before) as u64;
+            if tape.len > tape.size {
+                tape.text.truncate(before);
+                let size = tape.size;
+                writeln!(tape.text, "# The rest was not recorded: it is longer than {size} bytes.").expect("a String");
+                tape.full.store(true, Ordering::Relaxed);
+                return;
             }
-            Message::Begin { full, .. } if is_failed => {
-                full.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            _ if is_failed => Ok(()),
-            Message::Begin { id, head, size, most, full } => self.begin(id, &head, size, most, full),
-            Message::Events { id, events, .. } => self.write(id, &events),
-            Message::End { id, lost } => self.end(id, lost),
         }
     }
 
-    fn begin(&mut self, id: u64, head: &Transcript, size: u64, most: usize, full: Arc<AtomicBool>) -> io::Result<()> {
-        while self.kept.len() >= most.max(1) {
+    fn end(&mut self, id: u64, lost: bool) {
+        let Some(tape) = self.open.get_mut(&id) else { return };
+        if tape.text.is_empty() {
+            self.due.push(id);
+        }
+        if lost {
+            tape.text.push_str("# The rest was not recorded: more came than may be recorded in the time.\n");
+        }
+        tape.ended = true;
+    }
+
+    /// Writes what there is with one call, so that whatever happens the file ends between two events.
+    fn write(&mut self, id: u64) -> io::Result<()> {
+        let Some(mut tape) = self.open.remove(&id) else { return Ok(()) };
+        if tape.file.is_none() {
+            self.make_room();
+            let file = if tape.number == 0 {
+                self.remove_oldest()?;
+                let (file, number) = self.create()?;
+                tape.number = number;
+                self.kept.push_back((number, false));
+                file
+            } else {
+                OpenOptions::new().append(true).open(self.path(tape.number))?
+            };
+            tape.file = Some(file);
+            self.files += 1;
+        }
+        if let Some(file) = &mut tape.file {
+            file.write_all(tape.text.as_bytes())?;
+        }
+        tape.text.clear();
+        tape.text.shrink_to(MOST_KEPT);
+        if tape.ended {
+            self.files -= 1;
+            if let Some(kept) = self.kept.iter_mut().rfind(|(number, _)| *number == tape.number) {
+                kept.1 = true;
+            }
+        } else {
+            self.open.insert(id, tape);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is a place for another recording.
+    fn remove_oldest(&mut self) -> io::Result<()> {
+        while self.kept.len() >= self.most.max(1) {
             let Some(oldest) = self.kept.iter().position(|(_, complete)| *complete) else { break };
             let (oldest, _) = self.kept.remove(oldest).expect("it was found");
             match fs::remove_file(self.path(oldest)) {
@@ -313,68 +421,13 @@ impl Writer {
                 _ => {}
             }
         }
-        let (mut file, number) = self.create()?;
-        let text = head.to_text();
-        file.write_all(text.as_bytes())?;
-        self.kept.push_back((number, false));
-        self.make_room();
-        self.files += 1;
-        self.open.insert(id, Tape { number, file: Some(file), written: text.len() as u64, size, full });
         Ok(())
     }
 
-    fn write(&mut self, id: u64, events: &[Event]) -> io::Result<()> {
-        let Some(tape) = self.open.get_mut(&id) else { return Ok(()) };
-        if tape.full.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.text.clear();
-        for event in events {
-            let before = self.text.len();
-            event.write(&mut self.text);
-            self.text.push('\n');
-            if tape.written + self.text.len() as u64 > tape.size {
-                self.text.truncate(before);
-                let size = tape.size;
-                writeln!(self.text, "# The rest was not recorded: it is longer than {size} bytes.").expect("a String");
-                tape.full.store(true, Ordering::Relaxed);
-                break;
-            }
-        }
-        tape.written += self.text.len() as u64;
-        self.append(id)
-    }
-
-    /// Appends `text` with one call, so that whatever happens the file ends between two events.
-    fn append(&mut self, id: u64) -> io::Result<()> {
-        if self.open.get(&id).is_some_and(|tape| tape.file.is_none()) {
-            self.make_room();
-            self.files += 1;
-        }
-        let Some(number) = self.open.get(&id).map(|tape| tape.number) else { return Ok(()) };
-        let path = self.path(number);
-        let Some(tape) = self.open.get_mut(&id) else { return Ok(()) };
-        let file = match &mut tape.file {
-            Some(file) => file,
-            none => none.insert(OpenOptions::new().append(true).open(path)?),
-        };
-        file.write_all(self.text.as_bytes())
-    }
-
-    fn end(&mut self, id: u64, lost: bool) -> io::Result<()> {
-        let mut outcome = Ok(());
-        if lost {
-            self.text.clear();
-            self.text.push_str("# The rest was not recorded: more came than could be written.\n");
-            outcome = self.append(id);
-        }
+    fn give_up(&mut self, id: u64) {
         if let Some(tape) = self.open.remove(&id) {
-            self.files -= usize::from(tape.file.is_some());
-            if let Some(kept) = self.kept.iter_mut().rfind(|(number, _)| *number == tape.number) {
-                kept.1 = true;
-            }
+            tape.full.store(true, Ordering::Relaxed);
         }
-        outcome
     }
 
     /// Sees to it that another file may be open.
@@ -470,6 +523,33 @@ mod tests {
         let transcript = Transcript::parse(text).unwrap();
         assert_eq!(transcript.events().count(), 3, "{text}");
         assert!(text.ends_with("\n# The rest was not recorded: it is longer than 100 bytes.\n"), "{text}");
+    }
+
+    #[test]
+    fn no_more_is_recorded_than_may_be_in_the_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = recording(dir.path()).with_rate(CONNECTION);
+        let mut first = recording.begin(Settings::default(), String::new()).unwrap();
+        first.event(event(0, What::Tick));
+        assert!(first.waits());
+        first.event(event(1, What::Recv(vec![b'a'; 4_000])));
+        assert!(!first.waits(), "two seconds' worth and more");
+        drop(first);
+        assert!(recording.flush_within(PATIENCE));
+        let end = "@0 tick\n# The rest was not recorded: more came than may be recorded in the time.\n";
+        assert!(texts(dir.path())[0].1.ends_with(end));
+        assert!(recording.with_rate(1).begin(Settings::default(), String::new()).is_none());
+    }
+
+    #[test]
+    fn what_was_spent_is_paid_off_with_time() {
+        let second = Duration::from_secs(1);
+        let Some(start) = Instant::now().checked_sub(5 * second) else { return };
+        let budget = Budget { start, spent: AtomicU64::new(0) };
+        assert!(budget.spend(200, 100), "two seconds' worth");
+        assert!(!budget.spend(50, 100));
+        let budget = Budget { start: start.checked_sub(second).unwrap_or(start), ..budget };
+        assert!(budget.spend(50, 100) || start.checked_sub(second).is_none());
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(crate) struct Record {
     pub(crate) directory: PathBuf,
     pub(crate) most: Option<usize>,
     pub(crate) size: Option<u64>,
+    pub(crate) rate: Option<u64>,
 }
 
 /// The three ways to wait.
@@ -262,6 +263,14 @@ fn command() -> Command {
                 .help("Longest recording; what comes behind is not recorded [default: 1048576]"),
         )
         .arg(
+            Arg::new("record-rate")
+                .long("record-rate")
+                .value_name("BYTES")
+                .value_parser(value_parser!(u64).range(1..))
+                .requires("record")
+                .help("Bytes recorded a second; what comes beyond that is not recorded [default: 2097152]"),
+        )
+        .arg(
             Arg::new("trace")
                 .long("trace")
                 .action(ArgAction::SetTrue)
@@ -351,6 +360,7 @@ impl From<&ArgMatches> for Flags {
                 directory: directory.clone(),
                 most: matches.get_one::<u32>("record-max").map(|&n| n as usize),
                 size: one("record-size"),
+                rate: one("record-rate"),
             }),
             trace: matches.get_flag("trace"),
             secrets: if matches.get_flag("secrets") { Secrets::Kept } else { Secrets::Masked },
@@ -481,9 +491,12 @@ mod tests {
     fn recordings_and_traces() {
         let flags = parse(&[]).unwrap();
         assert!(flags.record.is_none() && !flags.trace && flags.secrets == Secrets::Masked);
-        let flags = parse(&["--record", "a/b", "--record-max=7", "--record-size=9", "--trace", "--secrets"]).unwrap();
+        let flags =
+            parse(&["--record", "a/b", "--record-max=7", "--record-size=9", "--record-rate=8", "--trace", "--secrets"])
+                .unwrap();
         let record = flags.record.unwrap();
-        assert_eq!((record.directory, record.most, record.size), (PathBuf::from("a/b"), Some(7), Some(9)));
+        assert_eq!((record.directory, record.most), (PathBuf::from("a/b"), Some(7)));
+        assert_eq!((record.size, record.rate), (Some(9), Some(8)));
         assert!(flags.trace && flags.secrets == Secrets::Kept);
         for wrong in [&["--record-max=7"][..], &["--record=x", "--record-max=0"], &["--record=x", "--record-size=0"]] {
             assert!(parse(wrong).is_err_and(|error| error.use_stderr()), "{wrong:?}");

@@ -122,6 +122,9 @@ fn observe(service: &mut Service, flags: &Flags) -> Result<(), Refusal> {
     if let Some(size) = record.size {
         recording = recording.with_size(size);
     }
+    if let Some(rate) = record.rate {
+        recording = recording.with_rate(rate);
+    }
     if is_beneath(&record.directory, &flags.directory) {
         if flags.secrets == Secrets::Kept {
             let served = flags.directory.display();

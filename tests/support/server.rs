@@ -41,8 +41,8 @@ impl Server {
     pub fn with(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
         let recordings = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(runtime, directory, flags);
-        // Room for the longest: what is cut is not played to its end.
-        command.args(["--record-size", "16777216", "--record"]).arg(recordings.path());
+        // Room for the longest and the most: what is cut is not played to its end.
+        command.args(["--record-size=16777216", "--record-rate=1073741824", "--record"]).arg(recordings.path());
         let mut server = Server::of(Process::start(&mut command));
         server.recordings = Some(recordings);
         server
