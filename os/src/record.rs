@@ -532,7 +532,7 @@ mod tests {
         let mut first = recording.begin(Settings::default(), String::new()).unwrap();
         first.event(event(0, What::Tick));
         assert!(first.waits());
-        first.event(event(1, What::Recv(vec![b'a'; 4_000])));
+        first.event(event(1, What::Recv(vec![b'a'; 9_000])));
         assert!(!first.waits(), "two seconds' worth and more");
         drop(first);
         assert!(recording.flush_within(PATIENCE));
