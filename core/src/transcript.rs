@@ -20,12 +20,14 @@ mod play;
 mod read;
 mod script;
 mod settings;
+mod states;
 mod write;
 
 pub use play::{Difference, check, perform};
 pub use read::SyntaxError;
 pub use script::{Script, Spoken, Take};
 pub use settings::Settings;
+pub use states::{Seen, Trace, trace};
 
 use crate::files::EntryKind;
 use crate::handler::Call;
