@@ -318,6 +318,15 @@
       ? `The transcript says: ${difference.expected} \u2014 the core says: ${difference.actual} (line ${difference.line})`
       : "The states are not known here: the core parted from the transcript before.";
   };
+  /** Scrolls to a row. Rows that were out of view take their size only then, so it looks again. */
+  const reveal = (row, again) => {
+    const [seen, own] = [sequence.getBoundingClientRect(), row.getBoundingClientRect()];
+    const head = heads.offsetHeight;
+    if (own.top < seen.top + head || own.bottom > seen.bottom - 8) {
+      sequence.scrollTop += own.top - seen.top - head - (seen.height - head - own.height) / 2;
+    }
+    if (again && row === rows[current]) requestAnimationFrame(() => reveal(row, again - 1));
+  };
   const show = (at) => {
     if (steps.length === 0) return;
     at = Math.max(0, Math.min(steps.length - 1, at));
@@ -341,10 +350,7 @@
     showState(step);
     showDoings();
     live.textContent = `Step ${at + 1} of ${steps.length}, at ${span(step.at)}. ${step.say}${step.state ? ` Inbound ${step.state.in}, outbound ${step.state.out}.` : ""}`;
-    const [seen, own] = [sequence.getBoundingClientRect(), row.getBoundingClientRect()];
-    if (own.top < seen.top + heads.offsetHeight || own.bottom > seen.bottom - 8) {
-      sequence.scrollTop += own.top - seen.top - heads.offsetHeight - (seen.height - heads.offsetHeight - own.height) / 2;
-    }
+    reveal(row, 3);
     try {
       history.replaceState(null, "", `#${at + 1}`);
     } catch {

@@ -526,6 +526,8 @@ mod tests {
             let text = fs::read_to_string(file.unwrap().path()).unwrap();
             reached.extend(deeds(&text).into_iter().flatten());
         }
+        // No connection of the corpus waits for the time alone.
+        reached.extend(deeds("sanserve transcript 1\n@0 wait nothing until 5\n").into_iter().flatten());
         assert_eq!(reached, DEEDS.iter().map(|deed| deed.key).collect());
     }
 
