@@ -164,7 +164,7 @@ fn a_step_shows_the_machine_and_what_each_runtime_does() {
     let rows = sanserve::core::INBOUND.len() + sanserve::core::OUTBOUND.len();
     assert_eq!(browser.ask("document.querySelectorAll('.machine svg path').length"), rows.to_string());
     browser.open(&page.path, "#6");
-    assert_eq!(browser.ask("document.querySelector('.timer').textContent").contains("keep-alive"), true);
+    assert!(browser.ask("document.querySelector('.timer').textContent").contains("keep-alive"));
     for (key, runtime, call) in [
         ("1", "std", "recvfrom(socket, window, 0)"),
         ("2", "mio", "epoll_wait(all, next deadline)"),

@@ -62,7 +62,8 @@ fn markup(text: &str) -> String {
 
 fn write_data(name: &str, transcript: &Transcript, trace: &Trace, json: &mut Json<'_>) {
     json.text("name", name);
-    json.texts("about", transcript.about.iter().map(|line| line.trim()));
+    let about: Vec<String> = transcript.about.iter().take(MOST_LINES).map(|line| clipped(line.trim())).collect();
+    json.texts("about", about.iter().map(String::as_str));
     json.texts("settings", settings(transcript).iter().map(String::as_str));
     array(json.field("lifelines"), |json| {
         for (_, name, about) in Who::ALL {

@@ -250,6 +250,8 @@
     h("div", "panel", doingTitle, doings));
   sequence.setAttribute("aria-label", "Sequence diagram");
   stage.setAttribute("aria-label", "The step");
+  // It may be longer than the window, and Space scrolls what is focused.
+  stage.tabIndex = 0;
   document.getElementById("app").append(
     h("header", "", name, h("div", "controls", walk, choice, h("div", "group", theme))), sequence, stage, live);
 

@@ -64,13 +64,13 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
             arrows
         }
         What::Open { path, inside, answer } => {
-            let verb = if *inside { "open in it" } else { "open" };
+            let place = if *inside { " in it" } else { "" };
             let answer = answer.as_ref().map(|answer| match answer {
                 Ok(opened) if opened.kind == Kind::Directory => "directory".into(),
                 Ok(opened) => format!("file, {}", size(opened.len)),
                 Err(error) => fs_error(*error).into(),
             });
-            asked(Disk, format!("{verb} {}", shown(path)), answer)
+            asked(Disk, format!("open {}{place}", shown(path)), answer)
         }
         What::List { entries, answer } => {
             let answer = answer.map(|answer| match answer {
@@ -484,13 +484,13 @@ pub(crate) fn millis(n: u64) -> String {
 /// The first line of bytes, fit to be shown.
 fn first_line(bytes: &[u8]) -> String {
     let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
-    let line = if line.is_empty() { bytes } else { line };
-    let text = shown(&line[..line.len().min(LABEL)]);
-    if line.len() > LABEL { format!("{text}…") } else { text }
+    shown(if line.is_empty() { bytes } else { line })
 }
 
+/// Bytes as text, cut where they are long.
 fn shown(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
+    let text = bytes[..bytes.len().min(LABEL)].escape_ascii();
+    if bytes.len() > LABEL { format!("{text}…") } else { text.to_string() }
 }
 
 #[cfg(test)]
