@@ -12,14 +12,11 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
-use support::server::PROGRAM;
-use support::{Client, Runtime, Server, Tree, eventually};
+use support::traced::{Traced, call, cannot_trace, runs, settled_tree, skip};
+use support::{Client, Runtime, Server};
 
 // ---- System calls ----
 
@@ -195,90 +192,11 @@ fn count<'t>(trace: &'t str, from: &str, to: &str) -> BTreeMap<&'t str, usize> {
     };
     let mut counts = BTreeMap::new();
     for line in trace.lines().take(at(to)).skip(at(from) + 1) {
-        // `4711  sendto(9, ...` begins a call; `4711  <... sendto resumed>` and `--- SIG` do not.
-        let call = line.split_once(' ').map_or("", |(_, rest)| rest.trim_start());
-        let Some((name, arguments)) = call.split_once('(') else { continue };
-        // A debug build of Rust's library looks whether a descriptor is open before it closes it.
-        let checked = cfg!(debug_assertions) && name == "fcntl" && arguments.contains("F_GETFD");
-        if !checked && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            // Some architectures have only the latter.
-            let name = if name == "epoll_pwait" { "epoll_wait" } else { name };
+        if let Some((name, _)) = call(line) {
             *counts.entry(name).or_default() += 1;
         }
     }
     counts
-}
-
-/// A server under strace.
-struct Traced {
-    server: Server,
-    pid: Pid,
-    trace: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Traced {
-    fn start(runtime: Runtime, directory: &Path) -> Traced {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let trace = folder.path().join("trace");
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-s", "64", "-o"]).arg(&trace).arg(PROGRAM);
-        command.args(["--runtime", runtime.name(), "-q", "-b", "127.0.0.1", "-d"]).arg(directory).args(runtime.alone());
-        let server = Server::of(support::process::Process::start(command.arg("0")));
-        let pid = child_of(server.process().pid()).expect("strace runs the server");
-        Traced { server, pid, trace, _folder: folder }
-    }
-
-    /// Ends the server, and returns what was traced.
-    fn end(mut self) -> String {
-        kill_process(self.pid, Signal::KILL).expect("the server runs");
-        // strace ends with it, and has then written everything.
-        self.server.process_mut().ended();
-        fs::read_to_string(&self.trace).expect("strace wrote it")
-    }
-}
-
-/// strace must not be killed before the server, which would run on without it.
-impl Drop for Traced {
-    fn drop(&mut self) {
-        if self.server.process_mut().runs() {
-            let _ = kill_process(self.pid, Signal::KILL);
-        }
-    }
-}
-
-fn child_of(parent: Pid) -> Option<Pid> {
-    let parent = parent.as_raw_nonzero().to_string();
-    let pids =
-        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_ascii_whitespace().nth(1) == Some(parent.as_str()))
-    })
-    .find_map(Pid::from_raw)
-}
-
-/// Files that have been left alone for so long that they are cached. The time of change cannot be set
-/// back, so this waits.
-fn settled_tree() -> Tree {
-    let tree = Tree::new();
-    tree.file("512", [b'x'; 512]).file("100k", [b'x'; 100 << 10]);
-    let changed = fs::metadata(tree.path("100k")).expect("it is there").ctime();
-    eventually("the files are three seconds old", || {
-        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
-        now >= Duration::from_secs(changed.unsigned_abs() + 3)
-    });
-    tree
-}
-
-/// Why system calls cannot be counted here.
-fn cannot_trace() -> Option<String> {
-    if !runs(Command::new("strace").arg("-V")) {
-        return Some("strace is not installed; on Debian: apt-get install strace".into());
-    }
-    let traced = runs(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]));
-    assert!(traced || std::env::var_os("CI").is_none(), "strace is installed and may not trace: CI is to allow it");
-    (!traced).then(|| "strace may not trace here".into())
 }
 
 // ---- Instructions ----
@@ -355,15 +273,4 @@ fn bench_program() -> PathBuf {
     let message = messages.lines().find(is_core).expect("cargo says what it has built");
     let path = message.split_once("\"executable\":\"").expect("an executable").1;
     path.split_once('"').expect("its end").0.into()
-}
-
-// ---- What both need ----
-
-fn runs(command: &mut Command) -> bool {
-    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    quiet.status().is_ok_and(|status| status.success())
-}
-
-fn skip(reason: &str) {
-    eprintln!("nothing was counted: {reason}");
 }

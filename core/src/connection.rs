@@ -6,9 +6,11 @@
 
 mod request;
 mod rest;
+mod state;
 mod wait;
 
 pub use rest::{Packed, Resting};
+pub use state::State;
 
 use crate::buffers::Buffers;
 use crate::cgi::{self, Cgi};
@@ -330,7 +332,7 @@ impl Connection {
         let is_complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
         if fault == Fault::Handler && is_complete && self.exchange.open && self.life == Life::Open {
             // It had said all there is to say before it failed: the answer is none the worse for that.
-            self.cycle.outbound = Outbound::MustClose;
+            self.cycle.close_outbound();
         } else if fault == Fault::Handler && is_handlers && unseen && self.life == Life::Open {
             if let Outbound::Body(_) = self.cycle.outbound {
                 self.cycle.outbound_to(Outbound::Owed);

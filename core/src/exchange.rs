@@ -232,7 +232,7 @@ impl Answering<'_> {
     /// How a body is framed whose length is known, or is not.
     pub(crate) fn framing(&mut self, length: Option<u64>) -> Encoder {
         match length {
-            Some(length) => Encoder::Length(length),
+            Some(length) => Encoder::length(length),
             None if self.exchange.is_11 && self.cx.config.protocol == Protocol::Http11 => Encoder::Chunked,
             None => {
                 self.exchange.keep_alive = false;
@@ -267,7 +267,7 @@ impl Answering<'_> {
             }
             fields(head);
         });
-        self.body(Encoder::Length(0));
+        self.body(Encoder::length(0));
         if !self.exchange.is_head {
             self.buf.output.bytes.extend_from_slice(&text);
         }

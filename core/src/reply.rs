@@ -91,6 +91,21 @@ pub(crate) struct Handling {
     pub(crate) finishes: bool,
 }
 
+impl Handling {
+    /// How far it has come, for those who show it.
+    pub(crate) fn stage(&self) -> &'static str {
+        match self {
+            Handling { passed: true, .. } => "lets the files answer",
+            Handling { told_over: true, .. } => "knows that the exchange is over",
+            Handling { called: false, .. } => "is about to be called",
+            Handling { finishes: true, .. } => "has said all",
+            Handling { wants_body: true, .. } => "waits for the body",
+            Handling { wants_room: true, .. } => "waits for room",
+            _ => "is in charge",
+        }
+    }
+}
+
 /// A connection while its handler is called.
 ///
 /// ```
@@ -275,7 +290,7 @@ impl Reply<'_> {
         }
         match encoder {
             Encoder::Length(left) => {
-                *left = left.checked_sub(n as u64).ok_or(Misuse::TooMuch)?;
+                left.take(n as u64).ok_or(Misuse::TooMuch)?;
                 out.extend_from_slice(&data[..n]);
             }
             Encoder::Chunked => wire::chunk(&data[..n], out),
@@ -307,7 +322,7 @@ impl Reply<'_> {
         }
         let framed = match encoder {
             Encoder::Length(left) => {
-                *left = left.checked_sub(len).ok_or(Misuse::TooMuch)?;
+                left.take(len).ok_or(Misuse::TooMuch)?;
                 false
             }
             Encoder::Chunked if len > 0 => {
@@ -345,7 +360,7 @@ impl Reply<'_> {
         let is_behind_file = self.connection.sends_file();
         let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
         match cycle.outbound {
-            Outbound::Body(Encoder::Length(1..)) => {
+            Outbound::Body(Encoder::Length(left)) if left.get() > 0 => {
                 self.connection.fail_handler();
                 return Err(Misuse::TooMuch);
             }

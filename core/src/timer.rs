@@ -28,12 +28,26 @@ impl Awaited {
             Awaited::Request { since } => Some(since.after(timeouts.keep_alive.max(1))),
             Awaited::Head { since } => Some(since.after(timeouts.head.max(1))),
             Awaited::Body(progress) => Some(progress.deadline(&timeouts.body)),
-            Awaited::End(progress) => {
-                let linger = Pace { silence: timeouts.linger_silence, grace: timeouts.linger, rate: u64::MAX };
-                Some(progress.deadline(&linger))
-            }
+            Awaited::End(progress) => Some(progress.deadline(&linger(timeouts))),
         }
     }
+
+    /// The same, rule by rule.
+    pub(crate) fn timers(&self, timeouts: &Timeouts) -> Vec<Timer> {
+        let one = |rule, since| self.deadline(timeouts).map(|deadline| Timer { rule, since, deadline });
+        match self {
+            Awaited::Nothing => Vec::new(),
+            Awaited::Request { since } => one("keep-alive", *since).into_iter().collect(),
+            Awaited::Head { since } => one("head", *since).into_iter().collect(),
+            Awaited::Body(progress) => progress.timers("body-silence", "body-rate", &timeouts.body).collect(),
+            Awaited::End(progress) => progress.timers("linger-silence", "linger", &linger(timeouts)).collect(),
+        }
+    }
+}
+
+/// The end of a closing connection: silence, and a whole time that no byte prolongs.
+fn linger(timeouts: &Timeouts) -> Pace {
+    Pace { silence: timeouts.linger_silence, grace: timeouts.linger, rate: u64::MAX }
 }
 
 /// How something that should go on goes on.
@@ -69,13 +83,38 @@ impl Progress {
 
     /// When it has been silent for too long, or is below the least rate after the grace.
     pub(crate) fn deadline(&self, pace: &Pace) -> Tick {
-        let silent = self.last.after(pace.silence.max(1));
-        if pace.rate == 0 {
-            return silent;
-        }
-        let earned = self.bytes().saturating_mul(1000) / pace.rate;
-        silent.min(self.since.after(pace.grace.max(1).saturating_add(earned)))
+        let silent = self.silent_at(pace);
+        self.slow_at(pace).map_or(silent, |slow| silent.min(slow))
     }
+
+    fn silent_at(&self, pace: &Pace) -> Tick {
+        self.last.after(pace.silence.max(1))
+    }
+
+    /// `None`: there is no least rate.
+    fn slow_at(&self, pace: &Pace) -> Option<Tick> {
+        let earned = self.bytes().saturating_mul(1000).checked_div(pace.rate)?;
+        Some(self.since.after(pace.grace.max(1).saturating_add(earned)))
+    }
+
+    /// Both rules by name, as they stand.
+    pub(crate) fn timers(&self, silence: &'static str, rate: &'static str, pace: &Pace) -> impl Iterator<Item = Timer> {
+        let silent = Timer { rule: silence, since: self.last, deadline: self.silent_at(pace) };
+        let slow = self.slow_at(pace).map(|deadline| Timer { rule: rate, since: self.since, deadline });
+        [Some(silent), slow].into_iter().flatten()
+    }
+}
+
+/// A clock that runs, as [`State`](crate::State) shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// The field of [`Timeouts`] that bounds it, named as in transcripts: `keep-alive`, `head`, `body-silence`,
+    /// `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`, `script-silence`.
+    pub rule: &'static str,
+    /// Since when it runs.
+    pub since: Tick,
+    /// When it fires, unless something happens before.
+    pub deadline: Tick,
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod play;
 mod read;
 mod script;
 mod settings;
+mod states;
 mod write;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use play::{Difference, Replayed, check, perform};
 pub use read::SyntaxError;
 pub use script::{Script, Spoken, Take};
 pub use settings::Settings;
+pub use states::{Seen, Trace, trace};
 
 use crate::context::Wall;
 use crate::files::EntryKind;

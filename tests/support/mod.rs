@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each of the test programs uses its own part")]
 #![allow(unreachable_pub, reason = "a test program exports nothing: `pub` is for its other modules")]
 
+pub mod browser;
 pub mod client;
 pub mod page;
 pub mod process;
@@ -13,6 +14,7 @@ pub mod response;
 pub mod scripts;
 pub mod server;
 pub mod text;
+pub mod traced;
 pub mod tree;
 
 pub use client::Client;

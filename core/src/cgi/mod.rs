@@ -16,7 +16,7 @@ pub use path::{collapse_path, is_cgi};
 use crate::context::{Context, Tick};
 use crate::input::{Completion, Found, FsError, Input, ScriptFile, SpawnError};
 use crate::step::ScriptInput;
-use crate::timer::Progress;
+use crate::timer::{Progress, Timer};
 use refusal::Refusal;
 
 /// The methods that scripts answer, for `Allow`. Python's.
@@ -244,6 +244,32 @@ impl Cgi {
             Some((pace, since)) => pace.later(now.since(since)),
             None => Progress::start(now),
         }
+    }
+
+    /// How far it has come, for those who show it.
+    pub(crate) fn stage(&self) -> &'static str {
+        match self.state {
+            State::Due(_) => "has something for the driver",
+            State::Under(_) => "waits for the driver",
+            State::Found(_) => "the script is found",
+            State::Spooling => "keeps the body in a file",
+            State::Spooled => "the body is in a file",
+            State::Spawned => "the script runs",
+            State::Head => "waits for the script's head",
+            State::Body => "passes the script's body on",
+            State::Refused(_) => "the script is not to answer",
+            State::Over => "the script has answered",
+        }
+    }
+
+    /// The clocks of [`deadline`](Self::deadline).
+    pub(crate) fn timers(&self, eof: bool, cx: &Context<'_>) -> impl Iterator<Item = Timer> {
+        let timeouts = &cx.config.timeouts;
+        let (all, silence) = (timeouts.script.max(1), timeouts.script_silence.max(1));
+        let whole = Timer { rule: "script", since: Tick(self.ends.0.saturating_sub(all)), deadline: self.ends };
+        let silent = Timer { rule: "script-silence", since: self.heard, deadline: self.heard.after(silence) };
+        let heard = self.is_heard();
+        [heard.then_some(whole), (heard && eof).then_some(silent)].into_iter().flatten()
     }
 
     /// When patience with it ends; `eof`: the peer has half-closed.

@@ -302,9 +302,9 @@ impl Connection {
         match encoder {
             // HEAD, 204 and the like: what the script has to say is taken and dropped.
             Encoder::None if available > 0 => buf.script.consume(available),
-            Encoder::Length(left) if available > 0 && left > 0 => {
-                let n = usize::try_from(left).unwrap_or(usize::MAX).min(available);
-                self.cycle.outbound = Outbound::Body(Encoder::Length(left - n as u64));
+            Encoder::Length(left) if available > 0 && left.get() > 0 => {
+                let n = usize::try_from(left.get()).unwrap_or(usize::MAX).min(available);
+                self.cycle.outbound = Outbound::Body(Encoder::length(left.get() - n as u64));
                 self.relay = Relay { left: index(n), tail: 0 };
             }
             Encoder::Chunked if available > 0 => {
@@ -313,7 +313,7 @@ impl Connection {
             }
             Encoder::Close if available > 0 => self.relay = Relay { left: index(available), tail: 0 },
             // What it says beyond the length that it has announced is not heard.
-            Encoder::Length(0) => self.end_script(buf, cx),
+            Encoder::Length(left) if left.get() == 0 => self.end_script(buf, cx),
             Encoder::Length(_) if eof => self.cut(Cut::ScriptShort, Close::Broken, buf),
             Encoder::Chunked if eof => {
                 buf.output.bytes.extend_from_slice(crate::wire::LAST_CHUNK);

@@ -215,7 +215,7 @@ impl Connection {
                 }
                 self.answering(buf, cx).refuse(violation, Span::default());
             }
-            Outbound::Done => self.cycle.outbound = Outbound::MustClose,
+            Outbound::Done => self.cycle.close_outbound(),
             // An answer that was made of half a request must not look like one made of the whole.
             Outbound::Body(_) if violation == Violation::BodyTimeout => self.cut(Cut::Slow, Close::Timeout, buf),
             Outbound::Body(_) => self.cut(Cut::Body, Close::Broken, buf),

@@ -73,7 +73,7 @@ impl Connection {
             return None;
         }
         let Awaited::Request { since } = self.awaited else { return None };
-        let idle = self.cycle == Cycle::new() && self.life == Life::Open && self.notes == Notes::default();
+        let idle = self.cycle.is_new() && self.life == Life::Open && self.notes == Notes::default();
         idle.then_some(Resting { peer: self.peer, ticket: self.ticket, since })
     }
 

@@ -90,6 +90,20 @@ impl Files {
         self.state == State::Written
     }
 
+    /// How far it has come, for those who show it.
+    pub(crate) fn stage(&self) -> &'static str {
+        match self.state {
+            State::Due(_) => "has something for the disk",
+            State::Under(_) => "waits for the disk",
+            State::Opened { .. } | State::Listed(_) => "has the disk's answer",
+            State::Failed(_) | State::Unlisted(_) => "the disk refused",
+            State::NoIndex(_) => "looks for an index page",
+            State::Rows => "writes the listing",
+            State::Parts(_) => "sends parts of the file",
+            State::Written => "all is named or written",
+        }
+    }
+
     /// The action that is due, once.
     pub(crate) fn take_deed(&mut self) -> Option<Deed> {
         let State::Due(deed) = self.state else { return None };
@@ -255,7 +269,7 @@ impl Files {
         answer.head(Status::OK, None, |head| {
             head.field("Content-type", b"text/html; charset=utf-8").number("Content-Length", len);
         });
-        answer.body(Encoder::Length(0));
+        answer.body(Encoder::length(0));
         if answer.exchange.is_head {
             answer.end();
             self.state = State::Written;
@@ -360,7 +374,7 @@ impl Files {
             fields.write(head);
             head.field("Accept-Ranges", b"bytes");
         });
-        answer.body(Encoder::Length(0));
+        answer.body(Encoder::length(0));
         self.part(0, answer);
     }
 
@@ -395,7 +409,7 @@ impl Files {
     }
 
     fn send_part(offset: u64, len: u64, answer: &mut Answering<'_>) {
-        answer.body(Encoder::Length(len));
+        answer.body(Encoder::length(len));
         if !answer.exchange.is_head {
             *answer.file = FilePart { offset, left: len };
         }

@@ -49,7 +49,21 @@ impl std::error::Error for Difference {}
 /// steps as stand between the two. An action that has no answer in the transcript finds nothing, and a
 /// `Send` without one is taken whole.
 pub fn perform(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Transcript {
-    let mut play = Play::new(transcript, site, handler);
+    observe(transcript, site, handler, &mut |_, _, _| {})
+}
+
+/// Who looks at the connection behind each event.
+pub(super) type Observer<'o> = dyn FnMut(&mut Connection, &Buffers, &Context<'_>) + 'o;
+
+/// The same, and lets somebody look at the connection behind each event: at an input when it is noted, at a
+/// step when it is answered.
+pub(super) fn observe(
+    transcript: &Transcript,
+    site: &dyn Site,
+    handler: &mut dyn Handler,
+    observer: &mut Observer<'_>,
+) -> Transcript {
+    let mut play = Play::new(transcript, site, handler, observer);
     let mut lines = transcript.lines.as_slice();
     loop {
         let end = next_input(lines);
@@ -164,10 +178,16 @@ struct Play<'p> {
     hears: bool,
     closed: bool,
     out: Vec<Line>,
+    observer: &'p mut Observer<'p>,
 }
 
 impl<'p> Play<'p> {
-    fn new(transcript: &'p Transcript, site: &'p dyn Site, handler: &'p mut dyn Handler) -> Play<'p> {
+    fn new(
+        transcript: &'p Transcript,
+        site: &'p dyn Site,
+        handler: &'p mut dyn Handler,
+        observer: &'p mut Observer<'p>,
+    ) -> Play<'p> {
         let settings = &transcript.settings;
         let now = Now::new(Tick(0), settings.wall);
         let cx = Context { config: &settings.config, site, now: &now };
@@ -191,11 +211,18 @@ impl<'p> Play<'p> {
             hears: false,
             closed: false,
             out: Vec::new(),
+            observer,
         }
     }
 
+    /// Something has happened.
+    fn tell(&mut self, event: Event) {
+        self.out.push(Line::Event(event));
+        let cx = Context { config: &self.transcript.settings.config, site: self.site, now: &self.now };
+        (self.observer)(&mut self.connection, &self.buf, &cx);
+    }
+
     fn input(&mut self, event: &Event) {
-        self.out.push(Line::Event(event.clone()));
         let tick = Tick(event.at.max(self.now.tick.0));
         let at = i64::try_from(tick.0).unwrap_or(i64::MAX);
         if let What::Clock(wall) = event.what {
@@ -211,6 +238,7 @@ impl<'p> Play<'p> {
             _ => {}
         }
         self.read();
+        self.tell(event.clone());
     }
 
     /// Hands in what was received, as a driver that was told to read.
@@ -268,7 +296,7 @@ impl<'p> Play<'p> {
             if let What::Wait(_) = what {
                 self.read();
             }
-            self.out.push(Line::Event(Event { at: self.now.tick.0, joined: false, what }));
+            self.tell(Event { at: self.now.tick.0, joined: false, what });
             if ends {
                 break;
             }

@@ -7,13 +7,41 @@ use crate::status::Status;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoder {
     /// So many bytes are still to come.
-    Length(u64),
+    Length(Left),
     /// Chunked.
     Chunked,
     /// Until the connection closes, for HTTP/1.0.
     Close,
     /// There is none: HEAD, 204, 304.
     None,
+}
+
+impl Encoder {
+    /// So many bytes are still to come.
+    pub(crate) fn length(left: u64) -> Encoder {
+        Encoder::Length(Left::new(left))
+    }
+}
+
+/// A number of bytes, in two halves: an idle connection is to be small, and this needs to be aligned to four
+/// bytes only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Left([u32; 2]);
+
+impl Left {
+    fn new(left: u64) -> Left {
+        Left([(left >> 32) as u32, left as u32])
+    }
+
+    pub(crate) fn get(self) -> u64 {
+        u64::from(self.0[0]) << 32 | u64::from(self.0[1])
+    }
+
+    /// `None`: so many are not left.
+    pub(crate) fn take(&mut self, n: u64) -> Option<()> {
+        *self = Left::new(self.get().checked_sub(n)?);
+        Some(())
+    }
 }
 
 /// Writes the head of an answer into an output window.
@@ -61,7 +89,7 @@ impl<'o> HeadOut<'o> {
     /// Writes the field that says where the body ends.
     pub(crate) fn framing(&mut self, encoder: Encoder) -> &mut Self {
         match encoder {
-            Encoder::Length(length) => self.number("Content-Length", length),
+            Encoder::Length(left) => self.number("Content-Length", left.get()),
             Encoder::Chunked => self.field("Transfer-Encoding", b"chunked"),
             Encoder::Close | Encoder::None => self,
         }
@@ -109,3 +137,16 @@ pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
 
 /// The chunk that ends a body, without trailers.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_counted_in_64_bits() {
+        let mut left = Left::new(u64::MAX - 1);
+        assert_eq!((left.take(u64::from(u32::MAX)), left.get()), (Some(()), u64::MAX - 1 - u64::from(u32::MAX)));
+        assert_eq!((left.take(left.get()), left.get()), (Some(()), 0));
+        assert_eq!((left.take(1), left.get()), (None, 0));
+    }
+}

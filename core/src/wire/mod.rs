@@ -8,7 +8,7 @@ mod framing;
 mod head;
 
 pub use cycle::{COUPLING, INBOUND, OUTBOUND, Transition};
-pub(crate) use cycle::{Cycle, Inbound, Outbound};
+pub(crate) use cycle::{Cycle, Inbound, Move, Outbound};
 pub(crate) use decode::Decoder;
 pub(crate) use encode::{Encoder, HeadOut, LAST_CHUNK, begin_chunk, chunk};
 pub(crate) use framing::{Expectation, Framing, check_host, digits, host as framing_host, wants_keep_alive};

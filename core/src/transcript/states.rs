@@ -1,0 +1,103 @@
+//! What a transcript does to the machine: its events, each with the state of the connection behind it.
+//!
+//! The states are those of a real [`Connection`](crate::Connection) that plays the transcript. Leaves out how
+//! they are shown.
+
+use super::{Difference, Event, Transcript, play};
+use crate::connection::State;
+use crate::handler::Handler;
+use crate::site::Site;
+use crate::wire::{INBOUND, Move, OUTBOUND, Transition};
+
+/// An event that happened, and what it did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// What happened.
+    pub event: Event,
+    /// How the connection stands behind it. An input is only noted there; the step that follows shows what it did.
+    pub state: State,
+    /// The moves that it made of what comes from the peer, in order: rows of [`INBOUND`].
+    pub inbound: Vec<Transition>,
+    /// The moves that it made of what goes to the peer, in order: rows of [`OUTBOUND`].
+    pub outbound: Vec<Transition>,
+}
+
+/// What came of playing a transcript.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// What is as the transcript says: all of it, or what comes before the first event that differs.
+    pub seen: Vec<Seen>,
+    /// What happens instead of the event behind those, if something does.
+    pub instead: Option<Seen>,
+    /// Where the two part.
+    pub difference: Option<Difference>,
+}
+
+/// Plays a transcript as [`perform`](super::perform) does, and looks at the connection behind each event.
+pub fn trace(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Trace {
+    let mut looks = Vec::new();
+    let played = play::observe(transcript, site, handler, &mut |connection, buf, cx| {
+        looks.push((connection.take_moves(), connection.state(buf, cx)));
+    });
+    let (mut inbound, mut outbound) = (INBOUND[0].0, OUTBOUND[0].0);
+    let mut seen = played.events().zip(looks).map(|(event, (moves, state))| Seen {
+        event: event.clone(),
+        state,
+        inbound: rows(INBOUND, moves.iter().filter(|made| made.inbound), &mut inbound),
+        outbound: rows(OUTBOUND, moves.iter().filter(|made| !made.inbound), &mut outbound),
+    });
+    let mut told = transcript.events();
+    let mut same = Vec::new();
+    let mut instead = None;
+    for each in seen.by_ref() {
+        if told.next() != Some(&each.event) {
+            instead = Some(each);
+            break;
+        }
+        same.push(each);
+    }
+    Trace { seen: same, instead, difference: transcript.first_difference(&played) }
+}
+
+/// The rows of a table that lead from state to state; `state` goes along.
+fn rows<'m>(table: &[Transition], moves: impl Iterator<Item = &'m Move>, state: &mut &'static str) -> Vec<Transition> {
+    moves
+        .filter_map(|made| {
+            let from = std::mem::replace(state, made.to);
+            table.iter().find(|row| (row.0, row.2) == (from, made.to)).copied()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::Call;
+    use crate::reply::Reply;
+    use crate::site::Plain;
+
+    fn traced(text: &str) -> Trace {
+        trace(&Transcript::parse(text).unwrap(), &Plain, &mut |_: Call, _: &mut Reply<'_>| {})
+    }
+
+    #[test]
+    fn an_event_shows_the_moves_that_it_made() {
+        let trace = traced(include_str!("../../tests/transcripts/not-found.txt"));
+        assert_eq!(trace.difference, None);
+        let shown = |at: usize| {
+            let names = |rows: &[Transition]| rows.iter().map(|row| format!("{}-{}", row.0, row.2)).collect::<Vec<_>>();
+            [names(&trace.seen[at].inbound), names(&trace.seen[at].outbound)].concat().join(" ")
+        };
+        let all: Vec<_> = (0..trace.seen.len()).map(shown).filter(|moves| !moves.is_empty()).collect();
+        assert_eq!(all[..3], ["Head-Done Idle-Owed", "Owed-Body Body-Done", "Done-Head Done-Idle"]);
+    }
+
+    #[test]
+    fn what_differs_is_told_apart_from_what_is_the_same() {
+        let trace = traced("sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n");
+        assert_eq!(trace.seen.len(), 2);
+        assert!(trace.seen[1].state.eof);
+        assert_eq!(trace.instead.unwrap().event.to_string(), "@7 close done");
+        assert_eq!(trace.difference.unwrap().line, 4);
+    }
+}

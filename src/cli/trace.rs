@@ -1,0 +1,95 @@
+//! `sanserve trace`: a transcript as a page that shows it step by step.
+//!
+//! The states on the page are those of the core, to which the transcript is played. Where the core does
+//! something else than the transcript says, the page shows the states up to there, and the rest as it was
+//! written down.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use sanserve::core::transcript::{Difference, Settings, Transcript, trace};
+use sanserve::core::{Call, Plain, Reply};
+
+use super::{SYSTEM, Side, USAGE};
+use crate::page;
+
+pub(crate) const SIDE: Side = Side { command, run };
+
+fn command() -> Command {
+    Command::new("trace")
+        .about("Shows a transcript step by step: writes one page for a browser, which needs nothing else")
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("A transcript (docs/transcripts.md)"),
+        )
+        .arg(
+            Arg::new("output")
+                .short('o')
+                .long("output")
+                .value_name("PAGE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Where the page goes; what is there is replaced [default: standard output]"),
+        )
+}
+
+fn run(matches: &ArgMatches) -> ExitCode {
+    let path = matches.get_one::<PathBuf>("file").expect("it is required");
+    let transcript = match read(path) {
+        Ok(transcript) => transcript,
+        Err(message) => return refuse(&message, USAGE),
+    };
+    let trace = trace(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let page = page::render(&name, &transcript, &trace);
+    let output = matches.get_one::<PathBuf>("output");
+    if let Err(error) = write(output, &page) {
+        let shown = output.map_or("standard output".into(), |path| path.display().to_string());
+        return refuse(&format!("cannot write {shown}: {error}"), SYSTEM);
+    }
+    match &trace.difference {
+        Some(difference) => {
+            let site = &transcript.settings.site;
+            let made_with = match site == &Settings::default().site {
+                true => String::new(),
+                false => format!(" (it was made with the site {site}, which is not here)"),
+            };
+            refuse(&format!("{}: {}{made_with}", path.display(), on_one_line(difference)), SYSTEM)
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+fn read(path: &Path) -> Result<Transcript, String> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    Transcript::parse(&text).map_err(|error| format!("{shown}: {error}"))
+}
+
+fn write(output: Option<&PathBuf>, page: &str) -> io::Result<()> {
+    match output {
+        Some(path) => fs::write(path, page),
+        None => {
+            let mut out = io::stdout().lock();
+            out.write_all(page.as_bytes())?;
+            out.flush()
+        }
+    }
+}
+
+fn on_one_line(difference: &Difference) -> String {
+    let Difference { line, expected, actual, .. } = difference;
+    format!(
+        "line {line} differs, and the page shows no states from there on: expected {expected}, the core says {actual}"
+    )
+}
+
+fn refuse(message: &str, code: u8) -> ExitCode {
+    eprintln!("sanserve: {message}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,111 @@
+//! JSON that stands in a page: values are appended to a string. Only what a page needs.
+//!
+//! What is written can stand in a `<script>` element of any type: whatever could end the element or a line
+//! of a program is escaped, so that nothing in it is ever markup or code.
+
+use std::fmt::Write;
+
+/// An object or an array that is being written.
+pub(crate) struct Json<'o> {
+    out: &'o mut String,
+    is_first: bool,
+    end: char,
+}
+
+/// Writes an object: `fill` adds its fields.
+pub(crate) fn object(out: &mut String, fill: impl FnOnce(&mut Json<'_>)) {
+    nested(out, '{', '}', fill);
+}
+
+/// Writes an array: `fill` adds its items.
+pub(crate) fn array(out: &mut String, fill: impl FnOnce(&mut Json<'_>)) {
+    nested(out, '[', ']', fill);
+}
+
+fn nested(out: &mut String, begin: char, end: char, fill: impl FnOnce(&mut Json<'_>)) {
+    out.push(begin);
+    let mut json = Json { out, is_first: true, end };
+    fill(&mut json);
+    let end = json.end;
+    out.push(end);
+}
+
+/// Writes a string.
+pub(crate) fn string(text: &str, out: &mut String) {
+    out.push('"');
+    for char in text.chars() {
+        match char {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            ' '..='~' if !matches!(char, '<' | '>' | '&') => out.push(char),
+            _ => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04x}").expect("a String takes all");
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+impl Json<'_> {
+    /// The next item of an array.
+    pub(crate) fn item(&mut self) -> &mut String {
+        if !std::mem::take(&mut self.is_first) {
+            self.out.push(',');
+        }
+        self.out
+    }
+
+    /// The next field of an object.
+    pub(crate) fn field(&mut self, name: &str) -> &mut String {
+        self.item();
+        string(name, self.out);
+        self.out.push(':');
+        self.out
+    }
+
+    /// A field that is a string.
+    pub(crate) fn text(&mut self, name: &str, value: &str) {
+        string(value, self.field(name));
+    }
+
+    /// A field that is a number or a truth.
+    pub(crate) fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
+        write!(self.field(name), "{value}").expect("a String takes all");
+    }
+
+    /// A field that is an array of strings.
+    pub(crate) fn texts<'t>(&mut self, name: &str, values: impl IntoIterator<Item = &'t str>) {
+        array(self.field(name), |json| values.into_iter().for_each(|value| string(value, json.item())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_nest() {
+        let mut out = String::new();
+        object(&mut out, |json| {
+            json.text("a", "x");
+            json.plain("b", 7);
+            json.texts("c", ["y", "z"]);
+            array(json.field("d"), |_| {});
+        });
+        assert_eq!(out, r#"{"a":"x","b":7,"c":["y","z"],"d":[]}"#);
+    }
+
+    #[test]
+    fn nothing_in_a_string_is_markup_or_code() {
+        let mut out = String::new();
+        string("</script><!--&\u{2028}\u{2029}\0\u{1f600}é\"\\\r\n\x7f", &mut out);
+        let expected = concat!(
+            r#""\u003c/script\u003e\u003c!--\u0026\u2028\u2029\u0000"#,
+            r#"\ud83d\ude00\u00e9\"\\\u000d\n\u007f""#
+        );
+        assert_eq!(out, expected);
+    }
+}

@@ -1,0 +1,287 @@
+//! A transcript as one page that shows it step by step: the sequence diagram, the machine, the bytes, and what
+//! each runtime does. Self-contained: nothing in it is fetched from anywhere.
+//!
+//! The page is a fixed style and a fixed script (`page.css`, `page.js`) with the data of the transcript beside
+//! them. What it may do is bounded by a policy that names those two by their digests, so that nothing in a
+//! transcript can run. The script is the only one that lays things out; what is said about a step is said here
+//! ([`tell`], [`runtimes`]).
+
+mod digest;
+mod json;
+mod runtimes;
+mod tell;
+
+use sanserve::core::transcript::{Event, Seen, Trace, Transcript, What};
+use sanserve::core::{COUPLING, INBOUND, OUTBOUND, State, Transition};
+
+use json::{Json, array, object, string};
+use runtimes::{DEEDS, Doing, Driver};
+use tell::Who;
+
+const TEMPLATE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// Lines of one event that are shown, and bytes of one line. What is beyond is said to be left out.
+const MOST_LINES: usize = 64;
+const MOST_OF_LINE: usize = 300;
+
+/// Writes the page. `name` is what the transcript is called.
+pub(crate) fn render(name: &str, transcript: &Transcript, trace: &Trace) -> String {
+    let mut data = String::new();
+    object(&mut data, |json| write_data(name, transcript, trace, json));
+    let policy = format!(
+        "default-src 'none'; style-src {}; script-src {}; base-uri 'none'; form-action 'none'",
+        digest::source(STYLE),
+        digest::source(SCRIPT)
+    );
+    let title = markup(name);
+    fill(TEMPLATE, &[("policy", &policy), ("title", &title), ("style", STYLE), ("data", &data), ("script", SCRIPT)])
+}
+
+/// Puts values where `{{name}}` stands. What is put there is not looked at again.
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for piece in template.split("{{") {
+        match piece.split_once("}}") {
+            Some((name, rest)) => {
+                let value = values.iter().find(|value| value.0 == name);
+                out.push_str(value.expect("a place of the template has a value").1);
+                out.push_str(rest);
+            }
+            None => out.push_str(piece),
+        }
+    }
+    out
+}
+
+/// Text in markup.
+fn markup(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn write_data(name: &str, transcript: &Transcript, trace: &Trace, json: &mut Json<'_>) {
+    json.text("name", name);
+    let about: Vec<String> = transcript.about.iter().take(MOST_LINES).map(|line| clipped(line.trim())).collect();
+    json.texts("about", about.iter().map(String::as_str));
+    json.texts("settings", settings(transcript).iter().map(String::as_str));
+    array(json.field("lifelines"), |json| {
+        for (_, name, about) in Who::ALL {
+            object(json.item(), |json| {
+                json.text("name", name);
+                json.text("about", about);
+            });
+        }
+    });
+    object(json.field("machine"), |json| {
+        table("inbound", INBOUND, json);
+        table("outbound", OUTBOUND, json);
+        table("coupling", COUPLING, json);
+    });
+    array(json.field("deeds"), |json| {
+        for deed in DEEDS {
+            object(json.item(), |json| {
+                json.text("key", deed.key);
+                json.text("what", deed.what);
+                for (runtime, doing) in [("std", &deed.std), ("mio", &deed.mio), ("smol", &deed.smol)] {
+                    write_doing(runtime, doing, json);
+                }
+            });
+        }
+    });
+    if let Some(difference) = &trace.difference {
+        object(json.field("difference"), |json| {
+            json.plain("line", difference.line);
+            json.text("expected", &clipped(&difference.expected));
+            json.text("actual", &clipped(&difference.actual));
+            json.plain("from", trace.seen.len());
+        });
+    }
+    let mut teller = Teller::default();
+    array(json.field("steps"), |json| {
+        for (at, event) in transcript.events().enumerate() {
+            object(json.item(), |json| teller.step(event, trace.seen.get(at), json));
+        }
+    });
+}
+
+/// What is not the default, as lines of a transcript.
+fn settings(transcript: &Transcript) -> Vec<String> {
+    let bare = Transcript { settings: transcript.settings.clone(), ..Transcript::default() };
+    bare.to_text().lines().skip(1).map(clipped).collect()
+}
+
+fn table(name: &str, rows: &[Transition], json: &mut Json<'_>) {
+    array(json.field(name), |json| {
+        for row in rows {
+            array(json.item(), |json| [row.0, row.1, row.2].iter().for_each(|text| string(text, json.item())));
+        }
+    });
+}
+
+fn write_doing(runtime: &str, doing: &Doing, json: &mut Json<'_>) {
+    object(json.field(runtime), |json| {
+        json.texts("calls", doing.calls.iter().copied());
+        json.text("remark", doing.remark);
+    });
+}
+
+/// What is remembered from step to step.
+#[derive(Default)]
+struct Teller {
+    driver: Driver,
+    /// The core has asked to read.
+    reads: bool,
+    /// What is fed goes to a file.
+    spools: bool,
+}
+
+impl Teller {
+    fn step(&mut self, event: &Event, seen: Option<&Seen>, json: &mut Json<'_>) {
+        let state = seen.map(|seen| &seen.state);
+        json.plain("at", event.at);
+        json.plain("input", event.what.is_input());
+        array(json.field("arrows"), |json| {
+            for arrow in tell::arrows(event, self.spools) {
+                array(json.item(), |json| {
+                    json.item().push_str(&(arrow.from as u8).to_string());
+                    json.item().push_str(&(arrow.to as u8).to_string());
+                    string(&arrow.label, json.item());
+                });
+            }
+        });
+        json.text("say", &tell::sentence(event, state, self.reads, self.spools));
+        let (text, left_out) = elided(&event.to_string());
+        json.text("text", &text);
+        if let Some(left_out) = left_out {
+            json.text("left", &left_out);
+        }
+        json.texts("deeds", self.driver.deeds(event));
+        if let Some(seen) = seen {
+            object(json.field("state"), |json| write_state(&seen.state, json));
+            moves("in", INBOUND, &seen.inbound, json);
+            moves("out", OUTBOUND, &seen.outbound, json);
+        }
+        match &event.what {
+            What::Wait(wait) => self.reads = wait.need.read,
+            What::Spool { .. } => self.spools = true,
+            What::Spawn { .. } | What::Finished(_) => self.spools = false,
+            _ => {}
+        }
+    }
+}
+
+fn write_state(state: &State, json: &mut Json<'_>) {
+    json.text("in", state.inbound);
+    json.text("out", state.outbound);
+    json.text("task", state.task);
+    json.text("stage", state.stage);
+    json.text("life", state.life);
+    json.plain("unread", state.unread);
+    json.plain("unsent", state.unsent);
+    json.plain("unheard", state.unheard);
+    if let Some(status) = state.status {
+        json.plain("status", status);
+    }
+    if let Some(keep_alive) = state.keep_alive {
+        json.plain("keepAlive", keep_alive);
+    }
+    let notes = [(state.blocked, "socket full"), (state.eof, "peer half-closed"), (state.draining, "server goes down")];
+    json.texts("notes", notes.iter().filter(|note| note.0).map(|note| note.1));
+    array(json.field("timers"), |json| {
+        for timer in &state.timers {
+            object(json.item(), |json| {
+                json.text("rule", timer.rule);
+                json.text("why", tell::rule(timer.rule));
+                json.plain("since", timer.since.0);
+                json.plain("until", timer.deadline.0);
+            });
+        }
+    });
+}
+
+/// The rows of a table that were taken, by number.
+fn moves(name: &str, table: &[Transition], taken: &[Transition], json: &mut Json<'_>) {
+    let rows = taken.iter().filter_map(|taken| table.iter().position(|row| row == taken));
+    array(json.field(name), |json| rows.for_each(|row| json.item().push_str(&row.to_string())));
+}
+
+/// As much of a text as is shown, and what is left out of it.
+fn elided(text: &str) -> (String, Option<String>) {
+    let lines: Vec<String> = text.lines().take(MOST_LINES).map(clipped).collect();
+    let shown = lines.join("\n");
+    let (all, beyond) = (text.lines().count(), text.len().saturating_sub(shown.len()));
+    let left_out = match all.saturating_sub(MOST_LINES) {
+        0 if beyond == 0 => None,
+        0 => Some(format!("Long lines are cut: {beyond} characters are left out. They stand in the transcript.")),
+        lines => {
+            Some(format!("{lines} more lines, {beyond} characters in all, are left out. They stand in the transcript."))
+        }
+    };
+    (shown, left_out)
+}
+
+/// A line, cut where it is too long.
+fn clipped(line: &str) -> String {
+    match line.char_indices().nth(MOST_OF_LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sanserve::core::transcript::trace;
+    use sanserve::core::{Call, Plain, Reply};
+
+    use super::*;
+
+    fn page(text: &str) -> String {
+        let transcript = Transcript::parse(text).unwrap();
+        let trace = trace(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+        render("a <b> & \"c\"", &transcript, &trace)
+    }
+
+    #[test]
+    fn the_page_is_whole_and_names_nothing_elsewhere() {
+        let page = page(include_str!("../../core/tests/transcripts/pipelining.txt"));
+        assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+        assert!(!page.contains("{{"), "every place is filled");
+        assert!(page.contains("<title>a &lt;b&gt; &amp; &quot;c&quot; - sanserve trace</title>"));
+        assert!(page.contains("default-src 'none'"));
+        // The namespace of SVG is a name and no address.
+        let rest = page.replace("http://www.w3.org/2000/svg", "");
+        for word in ["http://", "https://", "src=", "@import", "url("] {
+            assert!(!rest.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_transcript_is_markup() {
+        let hostile = "sanserve transcript 1\n# </script><img onerror=alert(1)>\nsite <b>\u{2028}\n@0 wait read until 15000 idle\n@0 recv \"GET /</script><script>alert(1)</script><!-- HTTP/1.1\\r\\n\"\n";
+        let page = page(hostile);
+        assert_eq!(page.matches("</script").count(), 2, "the data's and the script's own");
+        assert_eq!(page.matches("<script").count(), 2);
+        assert!(!page.contains("<img") && !page.contains("<!--") && !page.contains('\u{2028}'));
+    }
+
+    #[test]
+    fn style_and_script_can_stand_in_a_page() {
+        assert!(!STYLE.contains("</") && !SCRIPT.contains("</") && !SCRIPT.contains("<!--"));
+        // What a digest allows is exactly what stands there.
+        let page = page("sanserve transcript 1\n");
+        assert!(page.contains(&format!("<style>{STYLE}</style>")));
+        assert!(page.contains(&format!("<script>{SCRIPT}</script>")));
+    }
+
+    #[test]
+    fn what_is_long_is_left_out_and_that_is_said() {
+        assert_eq!(elided("a\nb"), ("a\nb".into(), None));
+        let (shown, left_out) = elided(&"line\n".repeat(MOST_LINES + 3));
+        assert_eq!(shown.lines().count(), MOST_LINES);
+        assert!(left_out.unwrap().starts_with("3 more lines"));
+        let (shown, left_out) = elided(&"é".repeat(MOST_OF_LINE + 1));
+        assert_eq!(shown.chars().count(), MOST_OF_LINE + 1);
+        assert!(left_out.is_none() || left_out.unwrap().starts_with("Long lines"));
+    }
+}

@@ -1,0 +1,325 @@
+//! `sanserve trace`: the command line, and the page in a real browser.
+//!
+//! Where there is no Chromium, the tests of the page say so and pass, except in CI; what can be said of a page
+//! without a browser is tested beside its source (`src/page`).
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sanserve::core::transcript::{Transcript, perform};
+use sanserve::core::{Call, Plain, Reply};
+use support::browser::Browser;
+use support::eventually;
+use support::server::PROGRAM;
+
+/// The example of the documentation: a GET on a connection that is then silent.
+const GET: &str = "timeout-keep-alive";
+
+fn transcript(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("core/tests/transcripts/{name}.txt"))
+}
+
+fn trace(file: &Path, page: &Path) -> Output {
+    Command::new(PROGRAM).arg("trace").arg(file).arg("-o").arg(page).output().expect("it runs")
+}
+
+/// The page of a transcript, in a folder that lasts as long as the value.
+struct Page {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Page {
+    #[track_caller]
+    fn of(text: &str) -> Page {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let (file, path) = (folder.path().join("made.txt"), folder.path().join("page.html"));
+        fs::write(&file, text).expect("it can be written");
+        let output = trace(&file, &path);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Page { folder, path }
+    }
+
+    #[track_caller]
+    fn named(name: &str) -> Page {
+        Page::of(&fs::read_to_string(transcript(name)).expect("it is in the corpus"))
+    }
+}
+
+// ---- The command line ----
+
+#[track_caller]
+fn refused(output: &Output, code: i32, says: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(said.lines().count(), 1, "one clear line: {said}");
+    assert!(says.iter().all(|part| said.contains(part)), "{said}");
+}
+
+#[test]
+fn a_page_goes_to_a_file_or_to_standard_output() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let page = folder.path().join("page.html");
+    fs::write(&page, "what was there before").expect("it can be written");
+    let output = trace(&transcript(GET), &page);
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
+    let written = fs::read(&page).expect("it was written");
+    assert!(written.starts_with(b"<!DOCTYPE html>"));
+    let output = Command::new(PROGRAM).arg("trace").arg(transcript(GET)).output().expect("it runs");
+    assert!(output.status.success());
+    assert_eq!(output.stdout, written);
+}
+
+#[test]
+fn what_is_no_transcript_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (file, page) = (folder.path().join("a.txt"), folder.path().join("page.html"));
+    refused(&trace(&file, &page), 2, &["cannot read", "a.txt"]);
+    fs::write(&file, "sanserve transcript 1\n@0 wait read until 15000 idle\n@1 bark\n").expect("it can be written");
+    refused(&trace(&file, &page), 2, &["a.txt: line 3:"]);
+    assert!(!page.exists(), "nothing was written");
+    fs::write(&file, "sanserve transcript 1\n").expect("it can be written");
+    refused(&trace(&file, &folder.path().join("no/page.html")), 1, &["cannot write", "no/page.html"]);
+}
+
+#[test]
+fn a_transcript_that_does_not_happen_is_shown_and_said() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (file, page) = (folder.path().join("a.txt"), folder.path().join("page.html"));
+    let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n";
+    fs::write(&file, text).expect("it can be written");
+    refused(&trace(&file, &page), 1, &["line 4 differs", "expected @7 close idle", "the core says @7 close done"]);
+    assert!(fs::read_to_string(&page).expect("it was written").contains(r#""actual":"@7 close done""#));
+    refused(&trace(&transcript("handler-echo"), &page), 1, &["made with the site echo"]);
+}
+
+// ---- The page ----
+
+/// What is selected: its number in the list, and how many are.
+const SELECTED: &str = "[...document.querySelectorAll('.step')].map((row, at) => row.getAttribute('aria-selected') === 'true' ? at + 1 : 0).filter((at) => at).join()";
+const SAY: &str = "document.querySelector('.say').textContent";
+
+#[test]
+fn keys_walk_through_the_steps() {
+    let Some(mut browser) = Browser::start() else { return };
+    let page = Page::named(GET);
+    browser.open(&page.path, "#3");
+    assert_eq!(browser.ask("document.querySelectorAll('.step').length"), "10");
+    assert_eq!(browser.ask(SELECTED), "3");
+    assert_eq!(
+        browser.ask("document.querySelector('.bytes').textContent"),
+        "@100 open a.txt -> file 6 @784111700.000000005"
+    );
+    assert!(browser.ask(SAY).starts_with("The core asks for a.txt"));
+    assert_eq!(
+        browser.ask("[...document.querySelectorAll('.half .name b')].map((half) => half.textContent)"),
+        "Done,Owed"
+    );
+    for (key, at) in [
+        ("ArrowRight", "4"),
+        ("ArrowLeft", "3"),
+        ("ArrowDown", "4"),
+        ("ArrowUp", "3"),
+        ("j", "4"),
+        ("k", "3"),
+        ("Home", "1"),
+        ("ArrowLeft", "1"),
+        ("PageDown", "10"),
+        ("End", "10"),
+        ("ArrowRight", "10"),
+        ("PageUp", "1"),
+        ("x", "1"),
+    ] {
+        browser.press(key);
+        assert_eq!(browser.ask(SELECTED), at, "{key}");
+        assert_eq!(browser.ask("location.hash"), format!("#{at}"), "{key}");
+    }
+    assert!(browser.ask("document.querySelector('[aria-live]').textContent").starts_with("Step 1 of 10, at 0 ms."));
+    // The address, and the pointer.
+    browser.ask("location.hash = '#7'");
+    eventually("the address is followed", || browser.ask(SELECTED) == "7");
+    browser.ask("document.getElementById('step-4').click()");
+    assert_eq!(browser.ask(SELECTED), "4");
+    assert_eq!(browser.ask("document.querySelector('.steps').getAttribute('aria-activedescendant')"), "step-4");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_step_shows_the_machine_and_what_each_runtime_does() {
+    let Some(mut browser) = Browser::start() else { return };
+    let page = Page::named(GET);
+    browser.open(&page.path, "#4");
+    let machine = "[...document.querySelectorAll('.machine svg')].map((svg) => `${svg.querySelector('.now text').textContent} ${svg.querySelectorAll('g.taken').length}`)";
+    assert_eq!(browser.ask(machine), "Done 0,Done 2", "Owed to Body to Done");
+    assert_eq!(
+        browser.ask("document.querySelector('.half + .half .moves').textContent"),
+        "Owed \u{2192} Body head of the answer; Body \u{2192} Done last byte, keep-alive"
+    );
+    assert_eq!(browser.ask("document.querySelector('.coupling .now').textContent"), "Done + Done: next exchange");
+    // Each state and each row of the tables is drawn.
+    assert_eq!(browser.ask("document.querySelectorAll('.machine rect').length"), "10");
+    let rows = sanserve::core::INBOUND.len() + sanserve::core::OUTBOUND.len();
+    assert_eq!(browser.ask("document.querySelectorAll('.machine svg path').length"), rows.to_string());
+    browser.open(&page.path, "#6");
+    assert!(browser.ask("document.querySelector('.timer').textContent").contains("keep-alive"));
+    for (key, runtime, call) in [
+        ("1", "std", "recvfrom(socket, window, 0)"),
+        ("2", "mio", "epoll_wait(all, next deadline)"),
+        ("3", "smol", "epoll_pwait(all)"),
+    ] {
+        browser.press(key);
+        assert_eq!(browser.ask("document.querySelector('[aria-pressed=true]').textContent"), runtime);
+        let calls =
+            browser.ask("[...document.querySelectorAll('.calls li')].map((call) => call.textContent).join('\\n')");
+        assert!(
+            calls.starts_with("sendto(socket, batch") && calls.lines().any(|line| line == call),
+            "{runtime}: {calls}"
+        );
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_in_a_transcript_runs() {
+    let Some(mut browser) = Browser::start() else { return };
+    let attack = "</script><script>document.title='taken'</script><img src=x onerror=document.title='taken'><!--";
+    let inputs =
+        format!("sanserve transcript 1\n# {attack}\n@0 recv \"GET /{attack} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\"\n");
+    let parsed = Transcript::parse(&inputs).expect("it is one");
+    let text = perform(&parsed, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).to_text();
+    let page = Page::of(&text);
+    browser.open(&page.path, "#2");
+    assert_eq!(browser.ask("document.title"), "made.txt - sanserve trace");
+    assert_eq!(browser.ask("document.images.length + document.scripts.length"), "2", "the data and the script");
+    assert!(browser.ask("document.querySelector('.bytes').textContent").contains(attack), "it is shown");
+    assert!(browser.ask("document.querySelector('.about').textContent").contains(attack), "it is shown");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    // And if something were to get into the page, the policy would not let it act.
+    let page_text = fs::read_to_string(&page.path).expect("it was written");
+    let broken = page_text.replace(
+        "<main",
+        "<script>document.title='taken'</script><img src='data:,' onerror=\"document.title='taken'\"><main",
+    );
+    let path = page.folder.path().join("broken.html");
+    fs::write(&path, broken).expect("it can be written");
+    browser.open(&path, "#2");
+    assert_eq!(browser.ask("document.title"), "made.txt - sanserve trace");
+    assert_ne!(browser.complaints(), Vec::<String>::new(), "the policy has forbidden it");
+}
+
+#[test]
+fn a_difference_is_shown_where_it_is() {
+    let Some(mut browser) = Browser::start() else { return };
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let page = folder.path().join("page.html");
+    trace(&transcript("handler-echo"), &page);
+    browser.open(&page, "#2");
+    assert_eq!(browser.ask("document.querySelector('.notice').hidden"), "true");
+    browser.press("ArrowRight");
+    let notice = browser.ask("document.querySelector('.notice').textContent");
+    assert!(notice.starts_with("The transcript says: @0 call request") && notice.contains("(line 11)"), "{notice}");
+    assert_eq!(browser.ask("document.querySelectorAll('.step.untold').length"), "7");
+    assert_eq!(browser.ask("document.querySelectorAll('.machine .now').length"), "0", "no state is made up");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn it_fits_every_width_in_light_and_dark() {
+    let Some(mut browser) = Browser::start() else { return };
+    let page = Page::named("cgi-post");
+    for scheme in ["light", "dark"] {
+        browser.show_on("screen", scheme);
+        for (width, height) in [(400, 800), (820, 1180), (1280, 720), (1920, 1080)] {
+            browser.resize(width, height);
+            browser.open(&page.path, "#4");
+            assert_eq!(browser.ask("document.documentElement.dataset.theme"), scheme);
+            // Nothing but what scrolls by itself is wider than the window.
+            assert_eq!(browser.ask("document.documentElement.scrollWidth"), width.to_string(), "{scheme}, {width}");
+            let buttons = browser.ask("[...document.querySelectorAll('button')].filter((button) => { const box = button.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth || box.top < 0; }).length");
+            assert_eq!(buttons, "0", "{scheme}, {width}");
+        }
+        // WCAG 2.2, 1.4.3: text against what it stands on, at least 4.5 to 1.
+        let contrast = "(() => {
+            const style = getComputedStyle(document.documentElement);
+            const light = (name) => {
+                const hex = style.getPropertyValue(name).trim();
+                const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255)
+                    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const pairs = ['ink panel', 'ink marked', 'ink code', 'ink ground', 'soft panel', 'soft ground', 'soft marked',
+                'soft pure', 'ink pure', 'said panel', 'said marked', 'told panel', 'told marked', 'mark panel', 'mark marked', 'wrong panel',
+                'on said', 'on wrong'];
+            return pairs.filter((pair) => {
+                const [a, b] = pair.split(' ').map((name) => light(`--${name}`)).sort((a, b) => b - a);
+                return !((a + 0.05) / (b + 0.05) >= 4.5);
+            }).join();
+        })()";
+        assert_eq!(browser.ask(contrast), "", "{scheme}");
+    }
+    browser.press("t");
+    assert_eq!(browser.ask("document.documentElement.dataset.theme"), "light");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn on_paper_each_step_is_told_in_words() {
+    let Some(mut browser) = Browser::start() else { return };
+    let page = Page::named("pipelining");
+    browser.show_on("print", "dark");
+    browser.open(&page.path, "#3");
+    browser.ask("dispatchEvent(new Event('beforeprint'))");
+    let shown = |selector: &str| {
+        format!(
+            "[...document.querySelectorAll('{selector}')].filter((each) => each.getClientRects().length > 0).length"
+        )
+    };
+    assert_eq!(browser.ask(&shown(".step .print")), "14");
+    assert_eq!(browser.ask(&shown("button")), "0");
+    assert_eq!(browser.ask(&shown(".machine svg")), "2");
+    assert_eq!(browser.ask("getComputedStyle(document.body).color"), "rgb(0, 0, 0)", "black, whatever the screen is");
+    assert!(browser.ask("document.querySelector('#step-2 .print').innerText").contains("recvfrom(socket, window, 0)"));
+    assert!(browser.print().starts_with("JVBERi0"), "a PDF in base64");
+    browser.ask("dispatchEvent(new Event('afterprint'))");
+    assert_eq!(browser.ask("document.querySelectorAll('.step .print').length"), "0");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn thousands_of_steps_are_no_more_work_to_walk_through() {
+    let Some(mut browser) = Browser::start() else { return };
+    let mut inputs = String::from("sanserve transcript 1\n@0 wait read until 15000 idle\n");
+    for at in 1..=1000 {
+        inputs.push_str(&format!(
+            "@{at} recv \"GET /{at} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\"\n@{at} open {at} -> file 6\n"
+        ));
+    }
+    let parsed = Transcript::parse(&inputs).expect("it is one");
+    let played = perform(&parsed, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let page = Page::of(&played.to_text());
+    browser.open(&page.path, "#2500");
+    assert_eq!(browser.ask("document.querySelectorAll('.step').length"), "5001");
+    assert_eq!(browser.ask(SELECTED), "2500");
+    let is_seen = "(() => { const [box, row] = ['.sequence', '[aria-selected=true]'].map((each) => document.querySelector(each).getBoundingClientRect()); return row.top >= box.top && row.bottom <= box.bottom + 1; })()";
+    eventually("it is in view", || browser.ask(is_seen) == "true");
+    for key in ["End", "Home", "PageDown", "ArrowRight"] {
+        browser.press(key);
+        eventually("it is in view", || browser.ask(is_seen) == "true");
+    }
+    assert_eq!(browser.ask(SELECTED), "12");
+    // A step touches its own row and the one before it, however many there are.
+    let touched = "(() => {
+        let touched = 0;
+        const watch = new MutationObserver((changes) => { touched += changes.length; });
+        watch.observe(document.querySelector('.steps'), { subtree: true, childList: true, attributes: true });
+        for (let i = 0; i < 10; i++) document.dispatchEvent(new KeyboardEvent('keydown', { key: 'j' }));
+        touched += watch.takeRecords().length;
+        return touched <= 40;
+    })()";
+    assert_eq!(browser.ask(touched), "true");
+    assert_eq!(browser.ask(SELECTED), "22");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
