@@ -194,7 +194,7 @@ impl Answering<'_> {
         let rule = match encoder {
             _ if bodiless => Rule::NoContent,
             _ if self.exchange.is_head => Rule::HeadAlone,
-            Encoder::None => Rule::NoContent,
+            Encoder::None => Rule::Empty,
             Encoder::Length(_) => Rule::FramedByLength,
             Encoder::Chunked => Rule::FramedByChunks,
             Encoder::Close => Rule::FramedByClose,

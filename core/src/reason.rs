@@ -311,6 +311,8 @@ rules! {
         HeadAlone => "head-alone", "RFC 9110 section 9.3.2";
         /// An answer of this status has no content.
         NoContent => "no-content", "RFC 9112 section 6.3";
+        /// This answer has a head alone; where a length is told, it is 0.
+        Empty => "empty", "RFC 9112 section 6.2";
         /// HTTP/1.1 goes on unless somebody ends it.
         Persists => "persistent", "RFC 9112 section 9.3";
         /// HTTP/1.0 goes on where the peer asks for it.

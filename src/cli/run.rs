@@ -157,7 +157,7 @@ fn say(text: &str) {
 }
 
 /// An error without the number that Rust puts behind it.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {
         Some(at) => text[..at].to_owned(),
