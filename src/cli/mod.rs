@@ -1,5 +1,6 @@
 //! The command line: flags and the server that they ask for, and commands that serve nothing.
 
+mod conform;
 mod explain;
 mod flags;
 mod replay;
@@ -25,7 +26,7 @@ pub(crate) struct Side {
 }
 
 /// All of them, in the order of `--help`.
-pub(crate) const SIDES: &[Side] = &[explain::SIDE, replay::SIDE];
+pub(crate) const SIDES: &[Side] = &[conform::SIDE, explain::SIDE, replay::SIDE];
 
 /// Reads the command line and does what it asks for.
 pub(crate) fn main() -> ExitCode {

@@ -202,7 +202,8 @@ impl Walk {
             Completion::Spooled(_) | Completion::Spawned(_) => return,
         };
         self.say(topic, asked.name, path, &answer);
-        if let Completion::Opened(Ok(Opened { kind: Kind::Directory, .. })) = completion {
+        let is_directory = matches!(completion, Completion::Opened(Ok(Opened { kind: Kind::Directory, .. })));
+        if is_directory && asked.name != OPEN_IN {
             self.directory.clone_from(&asked.path);
             self.directory.extend(Some(b'/').filter(|_| !asked.path.is_empty()));
         }
