@@ -36,7 +36,7 @@ impl fmt::Display for Hash {
     }
 }
 
-/// What must differ from run to run made the same: the value of `Date` in each head.
+/// What must differ from run to run made the same: the value of each line `Date`.
 pub(crate) fn masked(bytes: &[u8]) -> Vec<u8> {
     const NAME: &[u8] = b"\r\nDate: ";
     let mut masked = bytes.to_vec();
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn dates_are_masked_and_nothing_else() {
-        let text = b"HTTP/1.1 200 OK\r\nDate: x, y\r\nLast-Modified: z\r\n\r\nDate: a\r\nDate: b";
-        let expected = b"HTTP/1.1 200 OK\r\nDate: ****\r\nLast-Modified: z\r\n\r\nDate: a\r\nDate: *";
+        let text = b"HTTP/1.1 200 OK\r\nDate: x, y\r\nLast-Modified: z\r\n\r\nThe Date: a\r\nDate: b";
+        let expected = b"HTTP/1.1 200 OK\r\nDate: ****\r\nLast-Modified: z\r\n\r\nThe Date: a\r\nDate: *";
         assert_eq!(masked(text), expected);
     }
 }
