@@ -143,6 +143,20 @@ fn a_wrong_expectation_is_reported() {
     }
 }
 
+/// A transcript may come from anybody: nothing is built but in the temporary directory.
+#[test]
+fn nothing_is_built_elsewhere() {
+    let bench = Bench::new(&[]);
+    let outside = bench.built.path().join("outside");
+    for path in ["../../outside", "x/../../../outside", "./a", outside.to_str().expect("text")] {
+        let text = example().replace("open a.txt", &format!("open {path}"));
+        fs::write(bench.corpus.path().join("a.txt"), text).expect("a file can be written");
+        let ended = bench.run(&["-v"]);
+        assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+        assert!(ended.stdout.contains("passed over a: a path that no server opens"), "{path}: {}", ended.stdout);
+    }
+}
+
 /// What cannot be is passed over, and a corpus of which nothing is played holds nothing.
 #[test]
 fn what_cannot_be_played_is_named() {

@@ -258,6 +258,9 @@ fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
     let mut held = Vec::new();
     let mut running: Option<(&[u8], Vec<u8>)> = None;
     for event in events {
+        if !stays_inside(&event.what) {
+            return Err("a path that no server opens");
+        }
         match &event.what {
             What::Open { path, inside, answer: Some(answer) } => {
                 let path = if *inside { join(&held, path) } else { path.clone() };
@@ -321,6 +324,18 @@ fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
 
 fn script<'e>((path, says): (&'e [u8], Vec<u8>)) -> Fact<'e> {
     Fact::Script { path, says: Some(says) }
+}
+
+/// Whether the path in a line leads out of no directory: what is built is built beneath the root.
+fn stays_inside(what: &What) -> bool {
+    let path = match what {
+        What::Open { path, .. } => path.as_slice(),
+        What::Find { path, answer: Some(Ok(found)), .. } => path.get(..found.len).unwrap_or(path),
+        What::Spawn { told, .. } => &told.path,
+        _ => return true,
+    };
+    let is_plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && !part.contains(&0);
+    path.is_empty() || path.strip_suffix(b"/").unwrap_or(path).split(|&byte| byte == b'/').all(is_plain)
 }
 
 /// The numbers of the facts that say what a script says, in the order of its runs.

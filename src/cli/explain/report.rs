@@ -37,14 +37,15 @@ pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
         }
         out.push('\n');
     }
-    match story.head.is_empty() {
-        true => out.push_str("(the script would write the answer)\n"),
-        false => {
-            let head = story.head.strip_suffix(b"\r\n\r\n").unwrap_or(&story.head);
-            for line in head.split(|&byte| byte == b'\n') {
-                out.push_str(&scrubbed(line.strip_suffix(b"\r").unwrap_or(line)));
-                out.push('\n');
-            }
+    if story.is_scripts {
+        out.push_str("(the script would write the answer)\n");
+    } else if story.head.is_empty() {
+        out.push_str("(no answer)\n");
+    } else {
+        let head = story.head.strip_suffix(b"\r\n\r\n").unwrap_or(&story.head);
+        for line in head.split(|&byte| byte == b'\n') {
+            out.push_str(&scrubbed(line.strip_suffix(b"\r").unwrap_or(line)));
+            out.push('\n');
         }
     }
     out.into_bytes()
@@ -72,4 +73,44 @@ fn scrubbed(text: &[u8]) -> String {
 
 fn width(text: &str) -> usize {
     text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(topic: Topic, name: &str, value: &[u8], why: &str) -> Line {
+        Line { topic, name: name.into(), value: value.to_vec(), why: why.into() }
+    }
+
+    #[test]
+    fn columns_are_aligned_and_long_values_stand_alone() {
+        let lines = vec![
+            line(Topic::Answer, "b", b"", "why not"),
+            line(Topic::Request, "a", b"\x1b[1m\xff", "because"),
+            line(Topic::Request, "longer", &[b'x'; WIDE + 1], "for"),
+        ];
+        let story = Story { lines, head: b"HTTP/1.1 200 OK\r\nX: \x07\r\n\r\n".to_vec(), is_scripts: false };
+        let long = "x".repeat(WIDE + 1);
+        let expected = format!(
+            "request\n  a       \\x1b[1m\\xff  because\n  longer  {long}\n          {:11}  for\n\n\
+             answer\n  b       {:11}  why not\n\nHTTP/1.1 200 OK\nX: \\x07\n",
+            "", ""
+        );
+        assert_eq!(String::from_utf8(write(&story, false)).unwrap(), expected);
+        let coloured = String::from_utf8(write(&story, true)).unwrap();
+        assert!(
+            coloured.contains(&format!("{BOLD}request{PLAIN}\n"))
+                && coloured.contains(&format!("{FAINT}because{PLAIN}"))
+        );
+        let plain = coloured.replace(BOLD, "").replace(FAINT, "").replace(PLAIN, "");
+        assert_eq!(plain, expected);
+    }
+
+    #[test]
+    fn what_has_no_head_says_so() {
+        let story = |is_scripts| Story { is_scripts, ..Story::default() };
+        assert_eq!(write(&story(true), false), b"(the script would write the answer)\n");
+        assert_eq!(write(&story(false), false), b"(no answer)\n");
+    }
 }

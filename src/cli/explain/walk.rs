@@ -28,8 +28,10 @@ pub(crate) struct Line {
 #[derive(Debug, Default)]
 pub(crate) struct Story {
     pub(crate) lines: Vec<Line>,
-    /// The head of the answer; empty where a script would write it.
+    /// The head of the answer; empty if there is none.
     pub(crate) head: Vec<u8>,
+    /// There is none because a script would write it.
+    pub(crate) is_scripts: bool,
 }
 
 /// Sends `request` to a connection of `service` and follows it to its end.
@@ -61,6 +63,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 let lines = spawn_lines(&script, service);
                 walk.note(&buf);
                 walk.story.lines.extend(lines);
+                walk.story.is_scripts = true;
                 return walk.story;
             }
             Step::Act(_, Action::Spool) => {
@@ -71,6 +74,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                     b"",
                     "the script is told the length of the body, which explain has none of",
                 );
+                walk.story.is_scripts = true;
                 return walk.story;
             }
             Step::Act(ticket, action) => {
@@ -151,7 +155,7 @@ impl Walk {
                     why: format!("{} ({})", rule.sentence().trim_end_matches('.'), rule.source()),
                 },
                 Cause::Violation(violation) => Line {
-                    topic: Topic::Answer,
+                    topic: Topic::Request,
                     name: format!("{violation:?}"),
                     value: format!("{:?}", violation.row().0).into_bytes(),
                     why: violation.sentence().trim_end_matches('.').into(),
