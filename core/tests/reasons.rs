@@ -339,6 +339,20 @@ fn special() -> Vec<Special> {
         (
             cgi(),
             &Plain,
+            get("/a/../cgi-bin/%78/", ""),
+            &[Found(ScriptFile::Missing)],
+            404,
+            &[
+                "script-path cgi-bin/x/",
+                "dot-segments",
+                "percent-decoding /a/../cgi-bin/x/",
+                "path cgi-bin/x",
+                "trailing-slash",
+            ],
+        ),
+        (
+            cgi(),
+            &Plain,
             get("/cgi-bin/x", ""),
             &[Found(ScriptFile::Missing)],
             404,

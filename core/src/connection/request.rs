@@ -6,7 +6,7 @@ use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
 use crate::exchange::{Cut, Exchange};
-use crate::files::{Files, Forbidden};
+use crate::files::{Files, Forbidden, explain_path};
 use crate::reason::{Reasons, Rule};
 use crate::reply::Handling;
 use crate::request::Request;
@@ -171,6 +171,10 @@ impl Connection {
         }
         if let Some(from) = script {
             buf.note_method(Rule::MethodOfScripts);
+            self.answering(buf, cx).explain(|answer, reasons| {
+                let path = &answer.buf.path;
+                explain_path(&answer.request(), path.strip_suffix(b"/").unwrap_or(path), reasons);
+            });
             return self.start_cgi(from, cx);
         }
         match method {

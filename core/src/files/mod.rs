@@ -13,8 +13,8 @@ pub(crate) use conditional::LastTag;
 pub use kind::media_type;
 pub use listing::{EntryKind, Listing, listing_row};
 pub(crate) use range::ByteRange;
-pub(crate) use target::names_dotfile;
 pub use target::{Forbidden, translate};
+pub(crate) use target::{explain_path, names_dotfile};
 
 use crate::error::Violation;
 use crate::exchange::{Answering, FilePart, Page};
@@ -80,7 +80,10 @@ impl Files {
         path.clear();
         let translated = answer.cx.site.translate(answer.request().path(), &mut path);
         answer.buf.path = path;
-        answer.explain(|answer, reasons| target::explain(&answer.request(), &answer.buf.path, reasons));
+        answer.explain(|answer, reasons| {
+            target::explain_rest(&answer.request(), reasons);
+            explain_path(&answer.request(), &answer.buf.path, reasons);
+        });
         if let Err(Forbidden::Nul) = translated {
             answer.refuse(Violation::NulInPath, Span::default());
             return None;

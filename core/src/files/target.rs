@@ -53,15 +53,19 @@ fn take_steps(path: &[u8], out: &mut Vec<u8>) -> Result<Steps, Forbidden> {
     Ok(Steps { escapes, ..resolve_in_place(start, out) })
 }
 
-/// Notes how the path of a request became `result`.
-pub(super) fn explain(request: &Request<'_>, result: &[u8], reasons: &mut Reasons) {
-    let (path, rest) = split_path(request.path_and_query());
+/// Notes what of the target of a request is no path to a file.
+pub(super) fn explain_rest(request: &Request<'_>, reasons: &mut Reasons) {
+    let rest = split_path(request.path_and_query()).1;
     match rest {
         [b'?', ..] => reasons.note(Rule::QueryCut, rest),
         [b'#', ..] => reasons.note(Rule::FragmentCut, rest),
         _ => {}
     }
-    if path.is_empty() {
+}
+
+/// Notes how the path of a request became `result`.
+pub(crate) fn explain_path(request: &Request<'_>, result: &[u8], reasons: &mut Reasons) {
+    if split_path(request.path_and_query()).0.is_empty() {
         reasons.note(Rule::EmptyPath, request.path());
     }
     let path = request.path();
