@@ -95,6 +95,9 @@ fn what_was_recorded_on_any_runtime_replays_the_same() {
         }
         let (code, stdout, _) = run(&["replay"], &[bench.recordings.path()]);
         assert_eq!((code, stdout.lines().count()), (0, 6), "a directory stands for its files");
+        let (code, stdout, stderr) = run(&["conform"], &[bench.recordings.path()]);
+        assert_eq!((code, stdout.lines().last()), (0, Some("same")), "{stdout}{stderr}");
+        assert!(stdout.starts_with("mio ") && !stdout.contains(" 0 transcripts"), "{stdout}");
     }
 }
 

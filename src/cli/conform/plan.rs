@@ -32,7 +32,7 @@ impl Plan {
         if transcript.settings.site != SITE {
             return Err(format!("it needs the site {}", transcript.settings.site));
         }
-        let events = at_once(before_the_last_tick(transcript));
+        let events = at_once(before_the_last_tick(without_idle_ticks(transcript)));
         for event in &events {
             possible(&event.what)?;
         }
@@ -78,10 +78,22 @@ fn speak(script: &Script) -> Vec<u8> {
     script.play(&[], Take::All, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).bytes
 }
 
+/// The events without those of time with which nothing happens, as a recording has them.
+fn without_idle_ticks(transcript: &Transcript) -> Vec<Event> {
+    let mut events: Vec<Event> = transcript.events().cloned().collect();
+    for at in (0..events.len()).rev() {
+        let is_time = matches!(events[at].what, What::Tick | What::Clock(_));
+        let waits_on = events.get(at + 1).is_none_or(|next| next.joined || matches!(next.what, What::Wait(_)));
+        if is_time && (events[at].joined || waits_on) {
+            events.remove(at);
+        }
+    }
+    events
+}
+
 /// The events before the first one of time or of a shutdown, if nothing but the end comes behind it: an
 /// idle connection is ended by its client instead.
-fn before_the_last_tick(transcript: &Transcript) -> Vec<Event> {
-    let events: Vec<Event> = transcript.events().cloned().collect();
+fn before_the_last_tick(events: Vec<Event>) -> Vec<Event> {
     let is_clock = |event: &Event| matches!(event.what, What::Tick | What::Input(Input::Drain | Input::Cut));
     let Some(at) = events.iter().position(is_clock) else { return events };
     let is_end = |event: &Event| is_clock(event) || matches!(event.what, What::Wait(_) | What::Close { .. });
@@ -95,7 +107,7 @@ fn at_once(events: Vec<Event>) -> Vec<Event> {
 /// Whether something can happen over a real socket, and without waiting for a clock.
 fn possible(what: &What) -> Result<(), String> {
     let why = match what {
-        What::Tick | What::Close { close: Close::Timeout | Close::Idle, .. } => "it depends on time",
+        What::Tick | What::Clock(_) | What::Close { close: Close::Timeout | Close::Idle, .. } => "it depends on time",
         What::Input(Input::Drain | Input::Cut) | What::Close { close: Close::Drained, .. } => "the server goes down",
         What::Input(Input::Blocked | Input::Writable | Input::Sent(_)) => "it needs a full socket",
         What::Shut { blocked: true } | What::Close { blocked: true, .. } => "it needs a full socket",
