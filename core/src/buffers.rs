@@ -241,7 +241,8 @@ impl Window {
         (self.head, self.pinned, self.start, self.end) = (0, 0, 0, 0);
     }
 
-    fn shrink(&mut self) {
+    /// Gives back what it has grown by, if nothing is held.
+    pub(crate) fn shrink(&mut self) {
         if self.bytes.len() > self.first && self.is_empty() {
             self.bytes.truncate(self.first);
             self.bytes.shrink_to(self.first);

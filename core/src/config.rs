@@ -103,7 +103,7 @@ pub struct Limits {
     /// Memory for the entries of one directory listing: their names, and 8 bytes each; more: 500.
     /// Default 64 MiB.
     pub listing: usize,
-    /// Output formatted ahead of the socket (pages, listings, handlers' bodies). Default 65,536.
+    /// Output formatted ahead of the socket (pages, listings, handlers' bodies); at least 1. Default 65,536.
     pub output: usize,
     /// Parts of one `multipart/byteranges` answer; more: the whole representation. Default 16.
     pub ranges: usize,
@@ -111,6 +111,13 @@ pub struct Limits {
     pub script_head: usize,
     /// Local redirects (RFC 3875 section 6.2.2) for one request; more: 502. Default 10.
     pub redirects: u8,
+}
+
+impl Limits {
+    /// Without any room, no answer would ever go on.
+    pub(crate) fn output_room(&self) -> usize {
+        self.output.max(1)
+    }
 }
 
 impl Default for Limits {

@@ -24,6 +24,7 @@ use crate::input::{Fault, Input};
 use crate::reply::{Handling, Reply};
 use crate::status::Status;
 use crate::step::{Action, Body, Close, Step, Ticket, Transmit, Wait};
+use crate::tape::{Recorder, Secrets, Tape, Unread};
 use crate::timer::{Awaited, Progress};
 use crate::wire::{Cycle, Inbound, Outbound, Scan, Span};
 
@@ -50,6 +51,8 @@ pub struct Connection {
     sent: u64,
     /// What the window had seen arrive at the last poll.
     arrived: u64,
+    /// Takes down what happens, where somebody wants it.
+    pub(crate) tape: Option<Box<Tape>>,
 }
 
 /// A property that must hold: an idle connection is cheap.
@@ -126,8 +129,35 @@ impl Connection {
         self.peer
     }
 
+    /// Has everything taken down that happens from here on, to be called before the first poll. `Reply`s are not: a
+    /// handler is a part of the connection's world that says the same each time, or is not replayed.
+    ///
+    /// It ends with the connection, or when the recorder wants no more.
+    pub fn record(&mut self, recorder: Box<dyn Recorder>, secrets: Secrets, cx: &Context<'_>) {
+        self.tape = Some(Box::new(Tape::new(recorder, secrets, cx)));
+    }
+
+    /// Ends its recording.
+    pub fn end_recording(&mut self) {
+        self.tape = None;
+    }
+
+    /// Whether it is taken down.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.tape.is_some()
+    }
+
     /// Notes what happened. Cheap, and right in any state: what does not fit is ignored.
     pub fn handle(&mut self, input: Input) {
+        if let Some(tape) = &mut self.tape {
+            tape.told(&input);
+        }
+        self.note(input);
+    }
+
+    /// The same, where it is the connection itself that knows.
+    pub(crate) fn note(&mut self, input: Input) {
         match input {
             Input::Eof => self.notes.eof = true,
             Input::Sent(n) => self.sent += n,
@@ -167,8 +197,23 @@ impl Connection {
     /// polls again: `Shut` and `Close` then come again when the socket is writable. A `Close` that
     /// comes while the socket is still full means that patience is over, and what is held is given up.
     /// Unless `Blocked` is handed in, `Shut` counts as done.
-    pub fn poll<'a>(&'a mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
-        match self.next(buf, cx) {
+    pub fn poll<'a>(&mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
+        if let Some(tape) = &mut self.tape {
+            tape.before(buf, cx.now);
+        }
+        let next = self.next(buf, cx);
+        let unread = self.tape.as_ref().map(|_| Unread::of(buf));
+        let step = self.step(next, buf, cx);
+        if let (Some(tape), Some(unread)) = (&mut self.tape, unread)
+            && !tape.behind(&step, unread)
+        {
+            self.tape = None;
+        }
+        step
+    }
+
+    fn step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
+        match next {
             Next::Send => Step::Send(self.transmit(buf)),
             Next::Feed(n) => Step::Feed(&buf.input.unread()[..n]),
             Next::Act(act) => {
@@ -189,6 +234,9 @@ impl Connection {
 
     /// The handler's side of the connection, for [`Step::Call`].
     pub fn reply<'a>(&'a mut self, buf: &'a mut Buffers, cx: &'a Context<'a>) -> Reply<'a> {
+        if let Some(tape) = &mut self.tape {
+            tape.arrived(buf);
+        }
         Reply { connection: self, buf, cx, waker: None }
     }
 

@@ -121,7 +121,7 @@ impl Connection {
 
     /// The handler cannot keep what its head promised.
     pub(crate) fn fail_handler(&mut self) {
-        self.handle(Input::Broken(Fault::Handler));
+        self.note(Input::Broken(Fault::Handler));
     }
 
     /// How much of the body lies unread at the front of the window, framing removed.

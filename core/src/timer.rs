@@ -1,5 +1,7 @@
 //! The two clocks of a connection: one for what is awaited from the peer, one for what it takes.
 
+use std::num::NonZeroU64;
+
 use crate::config::{Pace, Timeouts};
 use crate::context::Tick;
 
@@ -53,19 +55,20 @@ fn linger(timeouts: &Timeouts) -> Pace {
 pub(crate) struct Progress {
     since: Tick,
     last: Tick,
-    bytes: u64,
+    /// One more than went through: so an `Option` of this is no larger.
+    count: NonZeroU64,
 }
 
 impl Progress {
     pub(crate) fn start(now: Tick) -> Progress {
-        Progress { since: now, last: now, bytes: 0 }
+        Progress { since: now, last: now, count: NonZeroU64::MIN }
     }
 
     /// `bytes` more went through.
     pub(crate) fn made(&mut self, bytes: u64, now: Tick) {
         if bytes > 0 {
             self.last = now;
-            self.bytes += bytes;
+            self.count = self.count.saturating_add(bytes);
         }
     }
 
@@ -75,7 +78,7 @@ impl Progress {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.count.get() - 1
     }
 
     /// When it has been silent for too long, or is below the least rate after the grace.
@@ -90,7 +93,7 @@ impl Progress {
 
     /// `None`: there is no least rate.
     fn slow_at(&self, pace: &Pace) -> Option<Tick> {
-        let earned = self.bytes.saturating_mul(1000).checked_div(pace.rate)?;
+        let earned = self.bytes().saturating_mul(1000).checked_div(pace.rate)?;
         Some(self.since.after(pace.grace.max(1).saturating_add(earned)))
     }
 

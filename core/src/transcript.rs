@@ -23,16 +23,19 @@ mod settings;
 mod states;
 mod write;
 
-pub use play::{Difference, check, perform};
+use std::fmt;
+
+pub use play::{Difference, Replayed, check, perform};
 pub use read::SyntaxError;
 pub use script::{Script, Spoken, Take};
 pub use settings::Settings;
 pub use states::{Seen, Trace, trace};
 
+use crate::context::Wall;
 use crate::files::EntryKind;
 use crate::handler::Call;
 use crate::input::{Fault, Found, FsError, Input, Listed, Opened, ScriptFile, SpawnError};
-use crate::step::{Close, ScriptInput, Wait};
+use crate::step::{Action, Body, Close, ScriptInput, Step, Wait};
 
 /// The first line of every transcript: the format and its version.
 pub const FIRST_LINE: &str = "sanserve transcript 1";
@@ -64,7 +67,8 @@ pub enum Line {
 pub struct Event {
     /// Monotonic milliseconds.
     pub at: u64,
-    /// An input that came together with the one before it, without a poll between them.
+    /// An input that found the connection in the middle of a turn: since the input before it, it was polled for
+    /// the steps that stand between them and no further. Without any, both came together.
     pub joined: bool,
     /// What it was.
     pub what: What,
@@ -77,6 +81,8 @@ pub enum What {
     Recv(Vec<u8>),
     /// No input: time has passed, and the driver polls.
     Tick,
+    /// No input either: the calendar was set to this second, or does not keep step with the ticks.
+    Clock(Wall),
     /// Any other input. `Eof` takes effect behind the bytes that were received before it.
     Input(Input),
     /// Step: bytes to send, and how the socket took them.
@@ -272,6 +278,11 @@ impl Transcript {
         write::transcript(self)
     }
 
+    /// Adds an event behind all others.
+    pub fn push(&mut self, event: Event) {
+        self.lines.push(Line::Event(event));
+    }
+
     /// The events, without comments.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.lines.iter().filter_map(|line| match line {
@@ -290,11 +301,65 @@ impl Transcript {
     }
 }
 
+impl Event {
+    /// Appends it in canonical form, without an end of line.
+    pub fn write(&self, out: &mut String) {
+        write::event(self, out);
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.write(&mut text);
+        f.write_str(&text)
+    }
+}
+
 impl What {
     /// Whether this is told to the connection; otherwise the connection tells it.
     #[must_use]
     pub fn is_input(&self) -> bool {
-        matches!(self, What::Recv(_) | What::Script(_) | What::Tick | What::Input(_))
+        matches!(self, What::Recv(_) | What::Script(_) | What::Tick | What::Clock(_) | What::Input(_))
+    }
+
+    /// What a step is, all of it taken and nothing answered. What is listed is not known yet.
+    pub(crate) fn of(step: &Step<'_>) -> What {
+        match step {
+            Step::Send(transmit) => What::Send(Sending {
+                head: transmit.head.to_vec(),
+                body: match transmit.body {
+                    Body::None => Middle::None,
+                    Body::Bytes(bytes) => Middle::Bytes(bytes.to_vec()),
+                    Body::File { offset, len } => Middle::File { offset, len },
+                },
+                tail: transmit.tail.to_vec(),
+                more: transmit.more,
+                taken: Taken::default(),
+            }),
+            Step::Feed(bytes) => What::Feed { bytes: bytes.to_vec(), taken: None, then: FeedThen::Poll },
+            Step::Act(_, action) => match action {
+                Action::Open { path } => What::Open { path: path.to_vec(), inside: false, answer: None },
+                Action::OpenIn { path } => What::Open { path: path.to_vec(), inside: true, answer: None },
+                Action::Find { path, from } => What::Find { path: path.to_vec(), from: *from, answer: None },
+                Action::Spool => What::Spool { answer: None },
+                Action::Spawn(script) => What::Spawn { told: (*script).into(), answer: None },
+                Action::EndInput => What::EndInput,
+                Action::Kill => What::Kill,
+                Action::List { .. } => What::List { entries: Vec::new(), answer: None },
+            },
+            Step::Call(call) => What::Call(*call),
+            Step::Finished(entry) => What::Finished(Finish {
+                status: entry.status,
+                sent: entry.sent,
+                line: entry.line.to_vec(),
+                error: entry.error.map(<[u8]>::to_vec),
+                cut: entry.cut.map(str::to_owned),
+            }),
+            Step::Wait(wait) => What::Wait(*wait),
+            Step::Shut => What::Shut { blocked: false },
+            Step::Close(close) => What::Close { close: *close, blocked: false },
+        }
     }
 
     /// Whether both are the same kind of step.

@@ -59,7 +59,13 @@ fn a_difference_is_shown_with_both_sides() {
     let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n@9 eof\n";
     let (site, mut handler) = corpus::world("plain");
     let difference = check(&Transcript::parse(text).unwrap(), &*site, &mut *handler).unwrap_err();
-    let expected = Difference { line: 4, expected: "@7 close idle".into(), actual: "@7 close done".into() };
+    let expected = Difference {
+        line: 4,
+        event_line: 4,
+        event: "@7 close idle".into(),
+        expected: "@7 close idle".into(),
+        actual: "@7 close done".into(),
+    };
     assert_eq!(difference, expected);
 }
 

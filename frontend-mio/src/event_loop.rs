@@ -20,7 +20,7 @@ use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, acce
 
 use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;
-use crate::parked::Parked;
+use crate::parked::{Parked, State};
 use crate::places::{Place, Places};
 use crate::pool::Pool;
 use crate::script::Role;
@@ -251,7 +251,7 @@ impl EventLoop {
         match catch_unwind(AssertUnwindSafe(|| parked.turn(shared))) {
             Ok(After::Wait(wait)) => {
                 let free = match wait {
-                    Wait { idle: true, .. } => parked.rest(),
+                    Wait { idle: true, .. } => parked.rest(&self.service.context(&self.now)),
                     Wait { need: Need { handler: true, .. }, .. } => parked.pack(&self.service.context(&self.now)),
                     _ => None,
                 };
@@ -395,7 +395,18 @@ impl EventLoop {
         let cx = self.service.context(&self.now);
         let resting = Resting::new(peer, &cx);
         self.deadlines.enter(at, resting.deadline(&cx));
-        self.parked.insert(Parked::new(socket, resting));
+        let mut parked = Parked::new(socket, resting);
+        if self.service.observes() {
+            let mut connection = resting.resume();
+            self.service.observe(&mut connection, &cx, "mio");
+            parked = Parked::recorded(parked.socket, connection);
+        }
+        let is_recorded = matches!(parked.state, State::Away(_));
+        self.parked.insert(parked);
+        if is_recorded {
+            // Its first turn tells what it waits for.
+            self.enqueue(at);
+        }
     }
 
     /// Begins to go down, or ends at once, as the server's handle says. Every connection then has

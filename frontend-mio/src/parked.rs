@@ -41,10 +41,10 @@ pub(crate) enum State {
     Moving,
 }
 
-/// What is kept of a connection that waits for its handler.
+/// What is kept of a connection that waits for its handler, or that is recorded and rests.
 pub(crate) struct Away {
     connection: Connection,
-    packed: Packed,
+    packed: Option<Packed>,
     alarm: OnceCell<Own>,
 }
 
@@ -92,6 +92,13 @@ impl Parked {
         Parked { socket, state: State::Resting(resting), handler: None, ready }
     }
 
+    /// One that is recorded, from its first poll on.
+    pub(crate) fn recorded(socket: TcpStream, connection: Connection) -> Parked {
+        let away = Away { connection, packed: None, alarm: OnceCell::new() };
+        let ready = Ready { writable: true, ..Ready::default() };
+        Parked { socket, state: State::Away(Box::new(away)), handler: None, ready }
+    }
+
     /// Whether bytes are there, and are what the connection waits for.
     pub(crate) fn is_to_read(&self) -> bool {
         self.ready.needs_read && self.ready.readable
@@ -104,7 +111,9 @@ impl Parked {
             State::Away(away) => {
                 let Away { connection, packed, alarm } = *away;
                 let mut busy = pool.take(connection);
-                busy.connection.unpack(&packed, &mut busy.buffers);
+                if let Some(packed) = packed {
+                    busy.connection.unpack(&packed, &mut busy.buffers);
+                }
                 busy.alarm = alarm;
                 State::Busy(busy)
             }
@@ -133,8 +142,12 @@ impl Parked {
     }
 
     /// Gives back what was leased, if the connection rests now.
-    pub(crate) fn rest(&mut self) -> Option<Box<Busy>> {
-        let State::Busy(busy) = &self.state else { return None };
+    pub(crate) fn rest(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
+        let State::Busy(busy) = &mut self.state else { return None };
+        if busy.connection.is_recorded() {
+            let connection = take(&mut busy.connection, cx);
+            return self.swap(State::Away(Box::new(Away { connection, packed: None, alarm: OnceCell::new() })));
+        }
         let resting = busy.connection.rest()?;
         self.swap(State::Resting(resting))
     }
@@ -147,10 +160,9 @@ impl Parked {
             return None;
         }
         let packed = busy.connection.pack(&mut busy.buffers)?;
-        let nobody = Resting::new(busy.connection.peer(), cx).resume();
-        let connection = std::mem::replace(&mut busy.connection, nobody);
+        let connection = take(&mut busy.connection, cx);
         let alarm = std::mem::take(&mut busy.alarm);
-        self.swap(State::Away(Box::new(Away { connection, packed, alarm })))
+        self.swap(State::Away(Box::new(Away { connection, packed: Some(packed), alarm })))
     }
 
     /// Gives back what was leased, with the connection.
@@ -202,4 +214,10 @@ impl Parked {
             }
         }
     }
+}
+
+/// Takes a connection out of its lease; in its place is left one that nobody needs.
+fn take(connection: &mut Connection, cx: &Context<'_>) -> Connection {
+    let nobody = Resting::new(connection.peer(), cx).resume();
+    std::mem::replace(connection, nobody)
 }

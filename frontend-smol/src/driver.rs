@@ -107,8 +107,12 @@ pub(crate) fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
 
 impl Driver {
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr, seat: Seat, shared: &Arc<Shared>) -> Driver {
+        let now = shared.clock.now();
+        let cx = shared.service.context(&now);
+        let mut connection = Connection::new(Peer::from(peer), &cx);
+        shared.service.observe(&mut connection, &cx, "smol");
         Driver {
-            connection: Connection::new(Peer::from(peer), &shared.service.context(&shared.clock.now())),
+            connection,
             socket: Socket::Bare(stream),
             seat,
             shared: Arc::clone(shared),

@@ -131,7 +131,9 @@ pub(crate) enum Turn {
 impl Line {
     fn new(driver: Driver, live: Arc<Live>) -> Line {
         let now = driver.shared.clock.now();
-        let connection = Connection::new(live.peer, &driver.shared.service.context(&now));
+        let cx = context(&driver.shared, driver.blocking.as_deref(), &now);
+        let mut connection = Connection::new(live.peer, &cx);
+        driver.shared.service.observe(&mut connection, &cx, "std");
         Line {
             driver,
             live,

@@ -87,6 +87,11 @@ impl Log {
         self.write(format!("sanserve: {message}\n").as_bytes());
     }
 
+    /// Writes a line as it is.
+    pub(crate) fn line(&self, line: &str) {
+        self.write(format!("{line}\n").as_bytes());
+    }
+
     /// Waits until the lines written so far have left the process, but no longer than `bound`.
     /// `true` if they have. What a [`Logger`] gathers is none of them.
     pub fn flush_within(&self, bound: Duration) -> bool {

@@ -8,14 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sanserve_core::{Call, Config, Context, Handler, Misuse, Now, Plain, Reply, Site};
+use sanserve_core::transcript::{Event, Settings};
+use sanserve_core::{Call, Config, Connection, Context, Handler, Misuse, Now, Plain, Recorder, Reply, Secrets, Site};
 
 use crate::beneath::{Root, Symlinks};
 use crate::cache::CacheLimits;
 use crate::call::Failure;
 use crate::listen::nofile_limit;
 use crate::log::Log;
+use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
+use crate::trace::Trace;
 
 /// Makes the handler of a connection, one value each.
 pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
@@ -28,6 +31,29 @@ pub type UpgradeHook = Box<dyn Fn(Upgraded) + Send + Sync>;
 
 /// Says whether a peer is served.
 pub type VerifyHook = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+
+/// Two recorders of one connection, until neither wants more.
+struct Both(Option<Box<dyn Recorder>>, Option<Box<dyn Recorder>>);
+
+impl Recorder for Both {
+    fn event(&mut self, event: Event) {
+        match (&mut self.0, &mut self.1) {
+            (Some(one), Some(other)) => {
+                one.event(event.clone());
+                other.event(event);
+            }
+            (Some(one), None) | (None, Some(one)) => one.event(event),
+            (None, None) => {}
+        }
+    }
+
+    fn waits(&mut self) -> bool {
+        for each in [&mut self.0, &mut self.1] {
+            each.take_if(|recorder| !recorder.waits());
+        }
+        self.0.is_some() || self.1.is_some()
+    }
+}
 
 /// A connection that speaks another protocol from here on.
 #[derive(Debug)]
@@ -95,6 +121,12 @@ pub struct Service {
     pub connections: usize,
     /// How long the exchanges in hand may take when the server goes down. Default 30 s.
     pub grace: Duration,
+    /// Records connections. Default: none is recorded.
+    pub recording: Option<Recording>,
+    /// Prints what happens to connections. Default: nothing is printed.
+    pub trace: Option<Trace>,
+    /// What becomes of credentials in recordings and traces. Default: they are blanked out.
+    pub secrets: Secrets,
 }
 
 impl Service {
@@ -122,6 +154,9 @@ impl Service {
             cache: CacheLimits::default(),
             connections: 16_384,
             grace: Duration::from_secs(30),
+            recording: None,
+            trace: None,
+            secrets: Secrets::default(),
         }
     }
 
@@ -224,6 +259,57 @@ impl Service {
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Service {
         Service { grace, ..self }
+    }
+
+    /// Records connections. What a portable handler answers is a function of what it is told, and can be played
+    /// again with it; what one that blocks or is `async` has said can be read, but not played.
+    #[must_use]
+    pub fn with_recording(self, recording: Recording) -> Service {
+        Service { recording: Some(recording), ..self }
+    }
+
+    /// Prints what happens to connections.
+    #[must_use]
+    pub fn with_trace(self, trace: Trace) -> Service {
+        Service { trace: Some(trace), ..self }
+    }
+
+    /// Says what becomes of credentials in recordings and traces.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Secrets) -> Service {
+        Service { secrets, ..self }
+    }
+
+    /// Whether connections are recorded, or what happens to them is printed.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.recording.is_some() || self.trace.is_some()
+    }
+
+    /// Has a connection recorded and its events printed, if that is wanted. To be called by a frontend, whose name
+    /// is `runtime`, before it polls the connection for the first time.
+    pub fn observe(&self, connection: &mut Connection, cx: &Context<'_>, runtime: &str) {
+        if !self.observes() {
+            return;
+        }
+        let peer = connection.peer();
+        let recorder = self.recording.as_ref().and_then(|recording| {
+            let settings = Settings {
+                config: cx.config.clone(),
+                wall: cx.now.wall,
+                peer: SocketAddr::new(peer.ip(), peer.port()),
+                masked: self.secrets == Secrets::Masked,
+                ..Settings::default()
+            };
+            recording.begin(settings, format!(" Recorded by sanserve {} on {runtime}.", env!("CARGO_PKG_VERSION")))
+        });
+        let lines = self.trace.as_ref().map(|trace| trace.begin(peer));
+        let recorder = match (recorder, lines) {
+            (Some(recorder), Some(lines)) => Box::new(Both(Some(recorder), Some(lines))),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return,
+        };
+        connection.record(recorder, self.secrets, cx);
     }
 
     /// Tells the configuration where the server listens: the port, and, unless it has a name already,

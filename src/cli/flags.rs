@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::{Cgi, Chunked, Config, Limits, Pace, Protocol, Timeouts};
+use sanserve::core::{Cgi, Chunked, Config, Limits, Pace, Protocol, Secrets, Timeouts};
 use sanserve::os::{ScriptRules, Symlinks};
 
 use super::{SIDES, Side};
@@ -27,6 +27,18 @@ pub(crate) struct Flags {
     pub(crate) grace: Duration,
     pub(crate) scripts: ScriptRules,
     pub(crate) config: Config,
+    pub(crate) record: Option<Record>,
+    pub(crate) trace: bool,
+    pub(crate) secrets: Secrets,
+}
+
+/// Where and how connections are recorded.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) directory: PathBuf,
+    pub(crate) most: Option<usize>,
+    pub(crate) size: Option<u64>,
+    pub(crate) rate: Option<u64>,
 }
 
 /// The three ways to wait.
@@ -227,6 +239,49 @@ fn command() -> Command {
         .arg(seconds("body-timeout", defaults.body.silence, "Seconds that a request's body may be silent, or slower than 256 bytes a second"))
         .arg(seconds("write-timeout", defaults.write.silence, "Seconds that a client may take nothing, or less than 256 bytes a second"))
         .arg(seconds("grace", 30_000, "Seconds that downloads in hand may still take after SIGTERM or Ctrl-C"))
+        .arg(
+            Arg::new("record")
+                .long("record")
+                .value_name("DIRECTORY")
+                .value_parser(value_parser!(PathBuf))
+                .help("Record each connection in a file of this directory, for `sanserve replay`"),
+        )
+        .arg(
+            Arg::new("record-max")
+                .long("record-max")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..))
+                .requires("record")
+                .help("Recordings that are kept; the oldest goes first [default: 1000]"),
+        )
+        .arg(
+            Arg::new("record-size")
+                .long("record-size")
+                .value_name("BYTES")
+                .value_parser(value_parser!(u64).range(1..))
+                .requires("record")
+                .help("Longest recording; what comes behind is not recorded [default: 1048576]"),
+        )
+        .arg(
+            Arg::new("record-rate")
+                .long("record-rate")
+                .value_name("BYTES")
+                .value_parser(value_parser!(u64).range(1..))
+                .requires("record")
+                .help("Bytes recorded a second; what comes beyond that is not recorded [default: 2097152]"),
+        )
+        .arg(
+            Arg::new("trace")
+                .long("trace")
+                .action(ArgAction::SetTrue)
+                .help("Print what happens to each connection, a line for each event, to stderr"),
+        )
+        .arg(
+            Arg::new("secrets")
+                .long("secrets")
+                .action(ArgAction::SetTrue)
+                .help("Do not blank out Authorization and Cookie fields in recordings and traces"),
+        )
         .arg(Arg::new("version").long("version").action(ArgAction::Version).help("Print the version"))
 }
 
@@ -301,6 +356,14 @@ impl From<&ArgMatches> for Flags {
             symlinks: *matches.get_one("symlinks").expect("has a default"),
             connections: matches.get_one::<u32>("connections").map(|&n| n as usize),
             grace: Duration::from_millis(one("grace").unwrap_or(30_000)),
+            record: matches.get_one::<PathBuf>("record").map(|directory| Record {
+                directory: directory.clone(),
+                most: matches.get_one::<u32>("record-max").map(|&n| n as usize),
+                size: one("record-size"),
+                rate: one("record-rate"),
+            }),
+            trace: matches.get_flag("trace"),
+            secrets: if matches.get_flag("secrets") { Secrets::Kept } else { Secrets::Masked },
             scripts,
             config: Config {
                 protocol,
@@ -420,6 +483,22 @@ mod tests {
             &["--cgi", "--cgi-chunked=x"],
             &["--cgi-dir=/a"],
         ] {
+            assert!(parse(wrong).is_err_and(|error| error.use_stderr()), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn recordings_and_traces() {
+        let flags = parse(&[]).unwrap();
+        assert!(flags.record.is_none() && !flags.trace && flags.secrets == Secrets::Masked);
+        let flags =
+            parse(&["--record", "a/b", "--record-max=7", "--record-size=9", "--record-rate=8", "--trace", "--secrets"])
+                .unwrap();
+        let record = flags.record.unwrap();
+        assert_eq!((record.directory, record.most), (PathBuf::from("a/b"), Some(7)));
+        assert_eq!((record.size, record.rate), (Some(9), Some(8)));
+        assert!(flags.trace && flags.secrets == Secrets::Kept);
+        for wrong in [&["--record-max=7"][..], &["--record=x", "--record-max=0"], &["--record=x", "--record-size=0"]] {
             assert!(parse(wrong).is_err_and(|error| error.use_stderr()), "{wrong:?}");
         }
     }

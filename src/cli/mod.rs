@@ -55,3 +55,12 @@ pub(crate) fn main() -> ExitCode {
         }
     }
 }
+
+/// An error without the number that Rust puts behind it.
+pub(crate) fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

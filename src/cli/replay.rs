@@ -1,53 +1,156 @@
 //! `sanserve replay`: recorded connections through the core again, without socket or disk.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::panic::{catch_unwind, set_hook, take_hook};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::transcript::{Transcript, check};
+use sanserve::core::transcript::{Difference, Replayed, Settings, Transcript};
 use sanserve::core::{Call, Plain, Reply};
+use sanserve::os::panic_message;
 
 use super::{SYSTEM, Side, USAGE};
 
 pub(crate) const SIDE: Side = Side { command, run };
 
 fn command() -> Command {
-    Command::new("replay").about("Plays transcripts to the core and says whether it still does the same").arg(
-        Arg::new("file")
-            .value_name("FILE")
-            .required(true)
-            .action(ArgAction::Append)
-            .value_parser(value_parser!(PathBuf))
-            .help("Transcripts (docs/transcripts.md)"),
-    )
+    Command::new("replay")
+        .about(
+            "Plays recorded connections to the core, without socket or disk, and says whether it still does the same",
+        )
+        .after_help("Exit codes: 0 all are the same, 1 one differs, 2 one cannot be read or played.")
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(PathBuf))
+                .help("Transcripts, or directories of them"),
+        )
+        .arg(
+            Arg::new("emit-test")
+                .long("emit-test")
+                .action(ArgAction::SetTrue)
+                .help("Print a Rust test for each, which needs nothing but the crate sanserve-core"),
+        )
 }
 
 fn run(matches: &ArgMatches) -> ExitCode {
+    let emits = matches.get_flag("emit-test");
     let mut worst = 0;
-    for path in matches.get_many::<PathBuf>("file").into_iter().flatten() {
-        let shown = path.display();
-        let transcript = match fs::read_to_string(path) {
-            Ok(text) => Transcript::parse(&text),
-            Err(error) => {
-                eprintln!("sanserve: cannot read {shown}: {error}");
-                worst = worst.max(USAGE);
-                continue;
+    let mut say = |outcome: Result<(), Trouble>| {
+        if let Err(trouble) = outcome {
+            worst = worst.max(trouble.code);
+            if trouble.code == USAGE || emits {
+                eprintln!("sanserve: {}", trouble.text);
+            } else {
+                println!("{}", trouble.text);
             }
-        };
-        match transcript {
-            Err(error) => {
-                eprintln!("sanserve: {shown}: {error}");
-                worst = worst.max(USAGE);
-            }
-            Ok(transcript) => match check(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}) {
-                Ok(()) => println!("{shown}: same"),
-                Err(difference) => {
-                    println!("{shown}: {difference}");
-                    worst = worst.max(SYSTEM);
-                }
-            },
+        }
+    };
+    for given in matches.get_many::<PathBuf>("file").into_iter().flatten() {
+        match files(given) {
+            Ok(paths) => paths.iter().for_each(|path| say(play(path, emits))),
+            Err(error) => say(Err(unreadable(given, &error))),
         }
     }
     ExitCode::from(worst)
+}
+
+/// Why a file is not the same.
+struct Trouble {
+    code: u8,
+    text: String,
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Trouble {
+    Trouble { code: USAGE, text: format!("cannot read {}: {}", path.display(), super::plain(error)) }
+}
+
+/// The file, or those in the directory.
+fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries: io::Result<Vec<PathBuf>> = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = entries?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    paths.sort();
+    if paths.is_empty() {
+        return Err(io::Error::other("no transcripts in it"));
+    }
+    Ok(paths)
+}
+
+fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    let recorded =
+        Transcript::parse(&text).map_err(|error| Trouble { code: USAGE, text: format!("{shown}: {error}") })?;
+    let site = &recorded.settings.site;
+    if *site != Settings::default().site {
+        let text = format!(
+            "{shown}: made with the site {site:?}, which is not here: play it with `Transcript::replay` in a test"
+        );
+        return Err(Trouble { code: USAGE, text });
+    }
+    let play = || recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let replayed = quietly(|| catch_unwind(play)).map_err(|panic| {
+        let text = format!("{shown}: the core panics: {}", panic_message(&*panic));
+        Trouble { code: SYSTEM, text }
+    })?;
+    let Replayed { steps, complete } = replayed.map_err(|difference| differs(path, &difference))?;
+    if emits {
+        print!("{}", test(path, &recorded));
+    } else {
+        println!("{shown}: same, {steps} steps{}", if complete { "" } else { ", as far as it was recorded" });
+    }
+    Ok(())
+}
+
+/// Does it without a word about panics, which whoever catches them has.
+pub(super) fn quietly<T>(act: impl FnOnce() -> T) -> T {
+    let hook = take_hook();
+    set_hook(Box::new(|_| {}));
+    let outcome = act();
+    set_hook(hook);
+    outcome
+}
+
+fn differs(path: &Path, difference: &Difference) -> Trouble {
+    let Difference { line, event_line, event, expected, actual } = difference;
+    let mut text = format!("{}: differs in line {line}", path.display());
+    if event_line < line {
+        text.push_str(&format!("\n  line {event_line}: {event}"));
+    }
+    text.push_str(&format!("\n  recorded: {expected}\n  now:      {actual}"));
+    Trouble { code: SYSTEM, text }
+}
+
+/// A test that plays it.
+fn test(path: &Path, recorded: &Transcript) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let text = recorded.to_text();
+    // A raw string ends with a quote and as many marks as it begins with.
+    let longest = text.split('"').skip(1).map(|rest| rest.bytes().take_while(|&byte| byte == b'#').count()).max();
+    let marks = "#".repeat(longest.unwrap_or(0) + 1);
+    format!(
+        "// In Cargo.toml: [dev-dependencies] sanserve-core = \"{version}\"\n\
+         #[test]\n\
+         fn recorded_{name}() {{\n    \
+             use sanserve_core::transcript::Transcript;\n    \
+             use sanserve_core::{{Call, Plain, Reply}};\n\
+         \n    \
+             const RECORDED: &str = r{marks}\"{text}\"{marks};\n\
+         \n    \
+             let recorded = Transcript::parse(RECORDED).expect(\"a transcript\");\n    \
+             let replayed = recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {{}});\n    \
+             replayed.unwrap_or_else(|difference| panic!(\"{{difference}}\"));\n\
+         }}\n",
+        version = env!("CARGO_PKG_VERSION"),
+    )
 }

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sanserve::os::{self, Log, Root, Scripts, Service, Signal, Signals};
+use sanserve::core::Secrets;
+use sanserve::os::{self, Log, Recording, Root, Scripts, Service, Signal, Signals, Trace};
 
 use super::flags::{Flags, Runtime};
+use super::plain;
 
 /// What anything printed, or the last lines of the log, may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -28,8 +31,10 @@ impl fmt::Display for Refusal {
 /// Serves until SIGINT or SIGTERM has come and the exchanges in hand are done.
 pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     os::raise_nofile_limit();
-    let service = service(&flags)?;
+    let mut service = service(&flags)?;
+    observe(&mut service, &flags)?;
     let log = service.log.clone();
+    let recording = service.recording.clone();
     let scripts = Arc::clone(&service.scripts);
     let shown = flags.bind.as_deref().unwrap_or("*");
     let listening =
@@ -44,7 +49,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             };
             let server = server.map_err(listening)?;
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, move |end| match end {
+            announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
                 End::Gently => handle.shutdown(),
                 End::Now => handle.stop(),
             });
@@ -56,7 +61,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, move |end| match end {
+            announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
                 End::Gently => handle.shutdown(),
                 End::Now => handle.stop(),
             });
@@ -68,7 +73,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, move |end| match end {
+            announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
                 End::Gently => handle.shutdown(),
                 End::Now => handle.stop(),
             });
@@ -77,6 +82,9 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     };
     while IS_CUT.load(Ordering::SeqCst) {
         thread::park();
+    }
+    if let Some(recording) = recording {
+        recording.flush_within(LAST_WORDS);
     }
     // Threads that are stuck in a handler may hold the log, so that its end does not come by itself.
     log.flush_within(LAST_WORDS);
@@ -100,6 +108,42 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
     Ok(service)
 }
 
+/// Has connections recorded and printed, as the flags say.
+fn observe(service: &mut Service, flags: &Flags) -> Result<(), Refusal> {
+    service.secrets = flags.secrets;
+    service.trace = flags.trace.then(Trace::stderr);
+    let Some(record) = &flags.record else { return Ok(()) };
+    let shown = record.directory.display();
+    let mut recording = Recording::to(&record.directory, service.log.clone())
+        .map_err(|error| Refusal(format!("cannot record in {shown}: {}", plain(&error))))?;
+    if let Some(most) = record.most {
+        recording = recording.with_most(most);
+    }
+    if let Some(size) = record.size {
+        recording = recording.with_size(size);
+    }
+    if let Some(rate) = record.rate {
+        recording = recording.with_rate(rate);
+    }
+    if is_beneath(&record.directory, &flags.directory) {
+        if flags.secrets == Secrets::Kept {
+            let served = flags.directory.display();
+            return Err(Refusal(format!("will not record secrets in {shown}, which is served with {served}")));
+        }
+        service.log.error(format_args!("recordings in {shown} can be read by everybody: it is served"));
+    }
+    service.recording = Some(recording);
+    Ok(())
+}
+
+/// Whether everything in `inner` can be reached through `outer`. Both are there.
+fn is_beneath(inner: &Path, outer: &Path) -> bool {
+    match (inner.canonicalize(), outer.canonicalize()) {
+        (Ok(inner), Ok(outer)) => inner.starts_with(outer),
+        _ => false,
+    }
+}
+
 /// How a server ends.
 enum End {
     /// The exchanges in hand finish.
@@ -116,7 +160,13 @@ const CUTTING: Duration = Duration::from_millis(50);
 
 /// Prints the banner at once, and lets signals shut the server down: the first one gracefully, a
 /// second one at once.
-fn announce(address: SocketAddr, mut signals: Signals, scripts: Arc<Scripts>, end: impl Fn(End) + Send + 'static) {
+fn announce(
+    address: SocketAddr,
+    mut signals: Signals,
+    scripts: Arc<Scripts>,
+    recording: Option<Recording>,
+    end: impl Fn(End) + Send + 'static,
+) {
     let (host, port) = (address.ip(), address.port());
     let url_host = match host {
         IpAddr::V4(v4) => v4.to_string(),
@@ -138,6 +188,9 @@ fn announce(address: SocketAddr, mut signals: Signals, scripts: Arc<Scripts>, en
         end(End::Now);
         thread::sleep(CUTTING);
         scripts.end();
+        if let Some(recording) = &recording {
+            recording.flush_within(CUTTING);
+        }
         std::process::exit(code);
     });
 }
@@ -153,14 +206,5 @@ fn say(text: &str) {
     });
     if speaker.is_ok() {
         let _ = wait.recv_timeout(LAST_WORDS);
-    }
-}
-
-/// An error without the number that Rust puts behind it.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
     }
 }

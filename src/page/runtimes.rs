@@ -329,6 +329,7 @@ impl Driver {
                 (true, false) => "read",
             }),
             What::Tick => keys.push("time"),
+            What::Clock(_) => keys.push("nothing"),
             What::Input(input) => keys.push(of_input(input)),
             What::Script(_) => keys.push("read-script"),
             What::Send(sending) => self.send(sending, &mut keys),

@@ -44,6 +44,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
     match &event.what {
         What::Recv(bytes) => vec![from(Peer, first_line(bytes))],
         What::Tick => vec![from(Driver, "time".into())],
+        What::Clock(_) => vec![from(Driver, "calendar time".into())],
         What::Input(input) => {
             let who = match input {
                 Input::Eof | Input::Blocked | Input::Writable | Input::Sent(_) | Input::Broken(Fault::Peer) => Peer,
@@ -151,6 +152,7 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
             format!("{} arrive from the peer. They stay in the socket: the core has not asked to read.", size(bytes.len() as u64))
         }
         What::Tick => "Nothing but time has passed. The driver polls, and the core looks at its clocks.".into(),
+        What::Clock(_) => "The calendar shows another second than the ticks would have it: the driver reads two clocks, and tells both.".into(),
         What::Input(input) => of_input(input).into(),
         What::Send(sending) => of_send(sending),
         What::Open { inside: true, path, answer } => {

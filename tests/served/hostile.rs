@@ -89,7 +89,8 @@ pub fn answers_unread(rt: Runtime) {
 
 /// Pipelines without end whose answers nobody reads: the server stops reading, and holds no more.
 pub fn pipelines_unread(rt: Runtime) {
-    let (_tree, server) = server(rt);
+    let (tree, _) = server(rt);
+    let server = Server::unrecorded(rt, tree.root(), &["--quiet"]);
     assert_eq!(server.get("/a.txt").status(), 200);
     let before = server.process().resident();
     let mut deaf: Vec<Client> = (0..12).map(|_| Client::connect_narrow(server.address())).collect();

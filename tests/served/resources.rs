@@ -19,7 +19,7 @@ fn abort(server: &Server, count: usize) {
 pub fn aborted_downloads_leave_nothing(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 32 << 20);
-    let server = Server::with(rt, tree.root(), &["--quiet"]);
+    let server = Server::unrecorded(rt, tree.root(), &["--quiet"]);
     assert_eq!(server.get("/a.txt").status(), 200);
     let idle = server.process().descriptors();
     abort(&server, 300);
@@ -34,7 +34,7 @@ pub fn aborted_downloads_leave_nothing(rt: Runtime) {
 /// Clients that come and go at every point of an exchange.
 pub fn interrupted_requests_leave_nothing(rt: Runtime) {
     let tree = Tree::plain();
-    let server = Server::with(rt, tree.root(), &["--quiet"]);
+    let server = Server::unrecorded(rt, tree.root(), &["--quiet"]);
     assert_eq!(server.get("/a.txt").status(), 200);
     let idle = server.process().descriptors();
     let request = b"GET /folder/?x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
@@ -63,7 +63,7 @@ pub fn memory_does_not_grow_with_the_file(rt: Runtime) {
     const SIZE: u64 = 5 << 30;
     let tree = Tree::plain();
     tree.sparse("huge.bin", SIZE);
-    let server = Server::with(rt, tree.root(), &["--quiet"]);
+    let server = Server::unrecorded(rt, tree.root(), &["--quiet"]);
     let mut client = server.connect();
     let head = client.ask("HEAD /huge.bin HTTP/1.1\r\nHost: x\r\n\r\n").head;
     assert_eq!(head.length(), Some(SIZE), "more than 32 bits");
@@ -79,7 +79,7 @@ pub fn memory_does_not_grow_with_the_file(rt: Runtime) {
 /// A server with nothing to do does nothing.
 pub fn idleness(rt: Runtime) {
     let tree = Tree::plain();
-    let server = Server::start(rt, tree.root());
+    let server = Server::unrecorded(rt, tree.root(), &[]);
     let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
     for client in clients.iter_mut().step_by(2) {
         client.get("/a.txt");
@@ -98,7 +98,7 @@ pub fn idleness(rt: Runtime) {
 /// Out of descriptors, a server neither spins nor dies, and goes on once there are some.
 pub fn out_of_descriptors(rt: Runtime) {
     let tree = Tree::plain();
-    let server = Server::with(rt, tree.root(), rt.alone());
+    let server = Server::unrecorded(rt, tree.root(), rt.alone());
     assert_eq!(server.get("/a.txt").status(), 200);
     let open = server.process().descriptors() as u64;
     server.process().bound_descriptors(open + 8);

@@ -63,6 +63,14 @@ impl Process {
         status
     }
 
+    /// Waits until it has ended by itself, or until the bound.
+    pub fn wait_within(&mut self, bound: Duration) {
+        let start = Instant::now();
+        while self.runs() && start.elapsed() < bound {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Ends it now, if it has not ended, and collects the rest of its output.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

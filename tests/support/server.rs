@@ -1,8 +1,16 @@
-//! A `sanserve` process on a free port of the loopback.
+//! A `sanserve` process on a free port of the loopback. Whatever a test does to it is recorded, and has to play the
+//! same again: no test needs to think of that.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sanserve::core::transcript::Transcript;
+use sanserve::core::{Call, Plain, Reply};
+use tempfile::TempDir;
 
 use super::process::Process;
 use super::{Client, Response, Runtime};
@@ -10,11 +18,15 @@ use super::{Client, Response, Runtime};
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sanserve");
 
-/// A running server; stopped when dropped.
+/// How long a server may take to end by itself once a test is done with it.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// A running server; stopped when dropped. Its connections are recorded, and each has to play the same again.
 #[derive(Debug)]
 pub struct Server {
     process: Process,
     port: u16,
+    recordings: Option<TempDir>,
 }
 
 impl Server {
@@ -27,9 +39,19 @@ impl Server {
     /// Serves `directory` with more flags.
     #[track_caller]
     pub fn with(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
-        let mut command = Command::new(PROGRAM);
-        command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "-d"]).arg(directory).args(flags).arg("0");
-        Server::of(Process::start(&mut command))
+        let recordings = tempfile::tempdir().expect("a temporary directory");
+        let mut command = command(runtime, directory, flags);
+        // Room for the longest and the most: what is cut is not played to its end.
+        command.args(["--record-size=16777216", "--record-rate=1073741824", "--record"]).arg(recordings.path());
+        let mut server = Server::of(Process::start(&mut command));
+        server.recordings = Some(recordings);
+        server
+    }
+
+    /// The same, but records nothing: for what is counted or measured.
+    #[track_caller]
+    pub fn unrecorded(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
+        Server::of(Process::start(&mut command(runtime, directory, flags)))
     }
 
     /// Waits for the banner of a server just started.
@@ -38,7 +60,7 @@ impl Server {
         let banner = process.stdout.line("the banner", |line| line.starts_with("Serving HTTP on "));
         let port = banner.split(' ').skip_while(|word| *word != "port").nth(1).and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("no port in {banner:?}"));
-        Server { process, port }
+        Server { process, port, recordings: None }
     }
 
     /// The process behind it.
@@ -87,14 +109,48 @@ impl Server {
     }
 }
 
-/// A panic inside the server is caught there and costs one connection; here it fails the test.
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            return self.process.kill();
+        }
+        if self.recordings.is_some() && self.process.runs() {
+            // Its last words are written when it ends by itself.
+            self.process.signal(Signal::TERM);
+            self.process.wait_within(FAREWELL);
+        }
         self.process.kill();
-        if !std::thread::panicking() {
-            let lines = self.process.stderr.so_far();
-            let panic = lines.iter().find(|line| line.contains("panicked"));
-            assert!(panic.is_none(), "the server panicked: {}", lines.join("\n"));
+        // A panic inside the server is caught there and costs one connection; here it fails the test.
+        let lines = self.process.stderr.so_far();
+        let panic = lines.iter().find(|line| line.contains("panicked"));
+        assert!(panic.is_none(), "the server panicked: {}", lines.join("\n"));
+        if let Some(recordings) = &self.recordings {
+            replay(recordings.path());
+        }
+    }
+}
+
+fn command(runtime: Runtime, directory: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "-d"]).arg(directory).args(flags).arg("0");
+    command
+}
+
+/// Plays what was recorded.
+#[track_caller]
+fn replay(recordings: &Path) {
+    for entry in fs::read_dir(recordings).expect("recordings") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("a recording");
+        if text.is_empty() {
+            // The server was killed before it could write anything.
+            continue;
+        }
+        let recorded = Transcript::parse(&text).unwrap_or_else(|error| panic!("a recording: {error}\n{text}"));
+        if let Err(difference) = recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {}) {
+            let kept = std::env::temp_dir().join(format!("sanserve-differs-{}.txt", std::process::id()));
+            fs::write(&kept, &text).expect("a temporary file");
+            panic!("a recording, now {}, plays otherwise: {difference}", kept.display());
         }
     }
 }

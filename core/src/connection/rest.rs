@@ -59,15 +59,19 @@ impl Resting {
             stalled: None,
             sent: 0,
             arrived: 0,
+            tape: None,
         }
     }
 }
 
 impl Connection {
     /// What must be kept of a connection that has just said `Wait { idle: true }`; `None` for any
-    /// other. A driver with many idle connections keeps this instead of the whole.
+    /// other, and for one that is recorded. A driver with many idle connections keeps this instead of the whole.
     #[must_use]
     pub fn rest(&self) -> Option<Resting> {
+        if self.is_recorded() {
+            return None;
+        }
         let Awaited::Request { since } = self.awaited else { return None };
         let idle = self.cycle.is_new() && self.life == Life::Open && self.notes == Notes::default();
         idle.then_some(Resting { peer: self.peer, ticket: self.ticket, since })
@@ -96,5 +100,8 @@ impl Connection {
         buf.input.pin(packed.head.len());
         buf.head.parse(&packed.head).expect("it was right before");
         self.arrived = buf.input.arrived();
+        if let Some(tape) = &mut self.tape {
+            tape.unpacked(buf);
+        }
     }
 }

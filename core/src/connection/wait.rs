@@ -11,6 +11,11 @@ impl Connection {
     pub(super) fn wait(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Wait {
         let now = cx.now.tick;
         let (read, idle) = self.await_peer(buf, cx);
+        if idle {
+            // Each exchange finds the room that it would find in fresh buffers, so that it goes the same way.
+            buf.input.shrink();
+            buf.script.shrink();
+        }
         let write_deadline = match &self.stalled {
             Some(stalled) if self.notes.blocked => Some(stalled.deadline(&cx.config.timeouts.write)),
             _ => None,

@@ -54,6 +54,8 @@ pub struct Listing {
     most: usize,
     hide_dotfiles: bool,
     overflow: bool,
+    /// The entry that was too much.
+    refused: Option<(Vec<u8>, EntryKind)>,
 }
 
 impl Listing {
@@ -70,7 +72,11 @@ impl Listing {
                 self.names.extend_from_slice(name);
                 self.rows.push(Row { at, len, kind });
             }
-            _ => self.overflow = true,
+            _ if self.overflow => {}
+            _ => {
+                self.overflow = true;
+                self.refused = Some((name.to_vec(), kind));
+            }
         }
         !self.overflow
     }
@@ -84,6 +90,19 @@ impl Listing {
         self.most = most;
         self.hide_dotfiles = hide_dotfiles;
         self.overflow = false;
+        self.refused = None;
+    }
+
+    /// How many entries were taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The entries that were pushed behind the first `taken`, with the one that was too much.
+    pub(crate) fn pushed_behind(&self, taken: usize) -> Vec<(Vec<u8>, EntryKind)> {
+        let rows = self.rows.get(taken..).unwrap_or_default();
+        let rows = rows.iter().map(|row| (name(&self.names, row).to_vec(), row.kind));
+        rows.chain(self.refused.clone()).collect()
     }
 
     /// The bytes that count for the bound.

@@ -283,7 +283,7 @@ impl Files {
     }
 
     fn rows(&mut self, answer: &mut Answering<'_>) {
-        let enough = answer.cx.config.limits.output;
+        let enough = answer.cx.config.limits.output_room();
         let more = answer.buf.listing.write(answer.cx.site, &mut answer.buf.output.bytes, enough);
         if !more {
             answer.buf.output.bytes.extend_from_slice(listing::PAGE_END);

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use super::{Event, FeedThen, Finish, Line, Middle, Sending, Taken, Then, Transcript, What, write};
+use super::{Event, FeedThen, Line, Middle, Sending, Taken, Then, Transcript, What};
 use crate::buffers::Buffers;
 use crate::connection::Connection;
 use crate::context::{Context, Now, Peer, Tick, Wall};
 use crate::handler::Handler;
 use crate::input::{Completion, Found, FsError, Input, Listed, ScriptFile};
 use crate::site::Site;
-use crate::step::{Action, Body, Step, Ticket};
+use crate::step::{Action, Step, Ticket};
+use crate::tape::{Recorder, Secrets};
 
 /// More steps than any input can cause.
 const MOST_STEPS: usize = 100_000;
@@ -19,6 +20,10 @@ const MOST_STEPS: usize = 100_000;
 pub struct Difference {
     /// Its number in the canonical text.
     pub line: usize,
+    /// The number of the first line of the event that it belongs to.
+    pub event_line: usize,
+    /// That line: when it was and what.
+    pub event: String,
     /// What the transcript says.
     pub expected: String,
     /// What happened.
@@ -27,7 +32,11 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}\n  expected: {}\n  actual:   {}", self.line, self.expected, self.actual)
+        write!(f, "line {}", self.line)?;
+        if self.event_line < self.line {
+            write!(f, ", in line {}: {}", self.event_line, self.event)?;
+        }
+        write!(f, "\n  expected: {}\n  actual:   {}", self.expected, self.actual)
     }
 }
 
@@ -36,9 +45,9 @@ impl std::error::Error for Difference {}
 /// Plays the inputs and the answers of a transcript to a fresh connection. The result has the same
 /// inputs, answers and comments, and the steps that were really taken.
 ///
-/// Behind each input the connection is polled until it waits; an input that is `joined` to the one
-/// before it comes without a poll between them. An action that has no answer in the transcript
-/// finds nothing, and a `Send` without one is taken whole.
+/// Behind each input the connection is polled until it waits, or, before an input that is `joined`, for as many
+/// steps as stand between the two. An action that has no answer in the transcript finds nothing, and a
+/// `Send` without one is taken whole.
 pub fn perform(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Transcript {
     observe(transcript, site, handler, &mut |_, _, _| {})
 }
@@ -79,17 +88,60 @@ pub fn check(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler
     }
 }
 
+/// A recording that has played the same again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// How many steps were compared.
+    pub steps: usize,
+    /// It reaches to the connection's end. Otherwise the recording was cut, or the server was.
+    pub complete: bool,
+}
+
 impl Transcript {
+    /// Plays a recording and compares, as [`check`] does, as far as it goes.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn replay(&self, site: &dyn Site, handler: &mut dyn Handler) -> Result<Replayed, Difference> {
+        let last = self.lines.iter().rposition(|line| matches!(line, Line::Event(_)));
+        let told = Transcript { lines: self.lines[..last.map_or(0, |last| last + 1)].to_vec(), ..self.clone() };
+        let mut actual = perform(&told, site, handler);
+        let is_end = |event: &Event| matches!(event.what, What::Close { blocked: false, .. });
+        let complete = told.events().last().is_some_and(is_end);
+        if !complete {
+            // What would come next is not known.
+            actual.lines.truncate(told.lines.len());
+        }
+        match told.first_difference(&actual) {
+            Some(difference) => Err(difference),
+            None => Ok(Replayed { steps: told.events().filter(|event| !event.what.is_input()).count(), complete }),
+        }
+    }
+
     /// The first line in which what happened differs from what this says.
     #[must_use]
     pub fn first_difference(&self, actual: &Transcript) -> Option<Difference> {
         let (expected, actual) = (self.to_text(), actual.to_text());
         let (mut expected, mut actual) = (expected.lines(), actual.lines());
         let text = |side: Option<&str>| side.unwrap_or("(the end)").trim_start().to_owned();
-        (1..).find_map(|line| match (expected.next(), actual.next()) {
-            (Some(e), Some(a)) if e == a => None,
-            (None, None) => Some(None),
-            (e, a) => Some(Some(Difference { line, expected: text(e), actual: text(a) })),
+        let mut event = (0, "");
+        (1..).find_map(|line| {
+            let (expected, actual) = (expected.next(), actual.next());
+            // Behind the end, an event has begun that is not expected.
+            if let Some(begun) = expected.or(actual).filter(|text| text.starts_with('@')) {
+                event = (line, begun);
+            }
+            match (expected, actual) {
+                (Some(e), Some(a)) if e == a => None,
+                (None, None) => Some(None),
+                (e, a) => Some(Some(Difference {
+                    line,
+                    event_line: event.0,
+                    event: event.1.to_owned(),
+                    expected: text(e),
+                    actual: text(a),
+                })),
+            }
         })?
     }
 }
@@ -100,6 +152,13 @@ fn next_input(lines: &[Line]) -> usize {
     lines.iter().position(is_input).unwrap_or(lines.len())
 }
 
+/// Where the events of a connection go that is recorded for nothing but its masks.
+struct Unheard;
+
+impl Recorder for Unheard {
+    fn event(&mut self, _: Event) {}
+}
+
 struct Play<'p> {
     transcript: &'p Transcript,
     site: &'p dyn Site,
@@ -107,6 +166,8 @@ struct Play<'p> {
     connection: Connection,
     buf: Buffers,
     now: Now,
+    /// When second 0 of the calendar was, in milliseconds from tick 0.
+    epoch: i64,
     /// Received and not yet read.
     pending: Vec<u8>,
     eof: bool,
@@ -130,7 +191,10 @@ impl<'p> Play<'p> {
         let settings = &transcript.settings;
         let now = Now::new(Tick(0), settings.wall);
         let cx = Context { config: &settings.config, site, now: &now };
-        let connection = Connection::new(Peer::from(settings.peer), &cx);
+        let mut connection = Connection::new(Peer::from(settings.peer), &cx);
+        if settings.masked {
+            connection.record(Box::new(Unheard), Secrets::Masked, &cx);
+        }
         Play {
             transcript,
             site,
@@ -138,6 +202,7 @@ impl<'p> Play<'p> {
             connection,
             buf: Buffers::new(),
             now,
+            epoch: settings.wall.0.saturating_mul(1000).saturating_neg(),
             pending: Vec::new(),
             eof: false,
             reads: true,
@@ -159,8 +224,11 @@ impl<'p> Play<'p> {
 
     fn input(&mut self, event: &Event) {
         let tick = Tick(event.at.max(self.now.tick.0));
-        let wall = self.transcript.settings.wall.0 + i64::try_from(tick.0 / 1000).unwrap_or(i64::MAX);
-        self.now.advance(tick, Wall(wall));
+        let at = i64::try_from(tick.0).unwrap_or(i64::MAX);
+        if let What::Clock(wall) = event.what {
+            self.epoch = at.saturating_sub(wall.0.saturating_mul(1000));
+        }
+        self.now.advance(tick, Wall(at.saturating_sub(self.epoch).div_euclid(1000)));
         match &event.what {
             What::Recv(bytes) => self.pending.extend_from_slice(bytes),
             What::Input(Input::Eof) => self.eof = true,
@@ -199,8 +267,9 @@ impl<'p> Play<'p> {
     /// Polls until the connection waits; `steps` are what the transcript says about it.
     fn run(&mut self, steps: &[Line], joins: bool) {
         let mut script = Steps { lines: steps };
-        for _ in 0..MOST_STEPS {
-            if joins || self.closed {
+        let most = if joins { steps.iter().filter(|line| matches!(line, Line::Event(_))).count() } else { MOST_STEPS };
+        for _ in 0..most {
+            if self.closed {
                 break;
             }
             let (what, ticket) = self.poll(&mut script);
@@ -218,7 +287,7 @@ impl<'p> Play<'p> {
                     self.is_idle()
                 }
                 What::Close { blocked, .. } => {
-                    self.closed = !blocked;
+                    self.closed = !blocked && !joins;
                     false
                 }
                 _ => false,
@@ -241,51 +310,17 @@ impl<'p> Play<'p> {
         let cx = Context { config: &self.transcript.settings.config, site: self.site, now };
         let mut acted = Ticket::default();
         let mut listing = None;
-        let mut what = match connection.poll(buf, &cx) {
-            Step::Send(transmit) => What::Send(Sending {
-                head: transmit.head.to_vec(),
-                body: match transmit.body {
-                    Body::None => Middle::None,
-                    Body::Bytes(bytes) => Middle::Bytes(bytes.to_vec()),
-                    Body::File { offset, len } => Middle::File { offset, len },
-                },
-                tail: transmit.tail.to_vec(),
-                more: transmit.more,
-                taken: Taken::default(),
-            }),
-            Step::Feed(bytes) => What::Feed { bytes: bytes.to_vec(), taken: None, then: FeedThen::Poll },
-            Step::Act(ticket, action) => {
-                acted = ticket;
-                let not_found = Some(Err(FsError::NotFound));
-                match action {
-                    Action::Open { path } => What::Open { path: path.to_vec(), inside: false, answer: not_found },
-                    Action::OpenIn { path } => What::Open { path: path.to_vec(), inside: true, answer: not_found },
-                    Action::Find { path, from } => {
-                        let missing = Found { len: path.len(), what: ScriptFile::Missing };
-                        What::Find { path: path.to_vec(), from, answer: Some(Ok(missing)) }
-                    }
-                    Action::Spool => What::Spool { answer: Some(Ok(())) },
-                    Action::Spawn(script) => What::Spawn { told: script.into(), answer: Some(Ok(())) },
-                    Action::EndInput => What::EndInput,
-                    Action::Kill => What::Kill,
-                    Action::List { into } => {
-                        listing = Some(into);
-                        What::List { entries: Vec::new(), answer: Some(Ok(Listed::End)) }
-                    }
-                }
+        let step = connection.poll(buf, &cx);
+        let mut what = What::of(&step).answered();
+        if let Step::Act(ticket, action) = step {
+            acted = ticket;
+            if let Action::List { into } = action {
+                listing = Some(into);
             }
-            Step::Call(call) => What::Call(call),
-            Step::Finished(entry) => What::Finished(Finish {
-                status: entry.status,
-                sent: entry.sent,
-                line: entry.line.to_vec(),
-                error: entry.error.map(<[u8]>::to_vec),
-                cut: entry.cut.map(str::to_owned),
-            }),
-            Step::Wait(wait) => What::Wait(wait),
-            Step::Shut => What::Shut { blocked: false },
-            Step::Close(close) => What::Close { close, blocked: false },
-        };
+        }
+        if let Some(masked) = connection.tape.as_ref().and_then(|tape| tape.last_step()) {
+            what.take_bytes(masked);
+        }
         if let Some(told) = script.next_like(&what, out) {
             what.take_answer(told);
         }
@@ -363,6 +398,34 @@ impl Sending {
 }
 
 impl What {
+    /// With the answer that is given where a transcript has none.
+    fn answered(mut self) -> What {
+        match &mut self {
+            What::Open { answer, .. } => *answer = Some(Err(FsError::NotFound)),
+            What::List { answer, .. } => *answer = Some(Ok(Listed::End)),
+            What::Find { path, answer, .. } => {
+                *answer = Some(Ok(Found { len: path.len(), what: ScriptFile::Missing }));
+            }
+            What::Spool { answer } => *answer = Some(Ok(())),
+            What::Spawn { answer, .. } => *answer = Some(Ok(())),
+            _ => {}
+        }
+        self
+    }
+
+    /// Takes over what may have been masked.
+    fn take_bytes(&mut self, masked: &What) {
+        match (self, masked) {
+            (What::Send(sending), What::Send(masked)) => {
+                sending.head.clone_from(&masked.head);
+                sending.body.clone_from(&masked.body);
+            }
+            (What::Feed { bytes, .. }, What::Feed { bytes: masked, .. }) => bytes.clone_from(masked),
+            (What::Spawn { told, .. }, What::Spawn { told: masked, .. }) => told.clone_from(masked),
+            _ => {}
+        }
+    }
+
     /// Takes the answer over from what a transcript tells.
     pub(super) fn take_answer(&mut self, told: &What) {
         match (self, told) {
@@ -413,13 +476,5 @@ impl<'s> Steps<'s> {
     /// Copies the comments that are left.
     fn rest(&self, out: &mut Vec<Line>) {
         out.extend(self.lines.iter().filter(|line| !matches!(line, Line::Event(_))).cloned());
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        write::event(self, &mut text);
-        f.write_str(&text)
     }
 }

@@ -7,7 +7,7 @@ use super::{
     CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle,
     SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, named,
 };
-use crate::context::Tick;
+use crate::context::{Tick, Wall};
 use crate::files::EntryKind;
 use crate::input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile};
 use crate::step::{Need, Ticket, Wait};
@@ -70,6 +70,9 @@ pub(super) fn parse(text: &str) -> Result<Transcript> {
     Ok(transcript)
 }
 
+/// The longest text that a product may make: far more than any window holds.
+const LONGEST: usize = 64 << 20;
+
 #[derive(Debug)]
 enum Token {
     Word(String),
@@ -95,7 +98,10 @@ impl Tokens {
                 let end = behind.find(char::is_whitespace).unwrap_or(behind.len());
                 let mut mark = &behind[..end];
                 if let Some(times) = mark.strip_prefix('*') {
-                    let Ok(times) = times.parse() else { return error(number, format!("no number: {times}")) };
+                    let Ok(times) = times.parse::<usize>() else { return error(number, format!("no number: {times}")) };
+                    if text.len().checked_mul(times).is_none_or(|len| len > LONGEST) {
+                        return error(number, format!("longer than {LONGEST} bytes"));
+                    }
                     text = text.repeat(times);
                     mark = "";
                 }
@@ -191,6 +197,7 @@ impl Tokens {
         Ok(match verb.as_str() {
             "recv" => What::Recv(self.text()),
             "tick" => What::Tick,
+            "clock" => What::Clock(Wall(self.number("Unix time")?)),
             "sent" => What::Input(Input::Sent(self.number("a number of bytes")?)),
             "fed" => What::Input(Input::Fed(self.number("a number of bytes")?)),
             "broken" => What::Input(Input::Broken(self.of(FAULTS)?)),
@@ -443,7 +450,7 @@ fn nanos_are_whole(word: &str) -> bool {
 }
 
 /// The text up to the closing quote, and what stands behind it.
-fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String> {
+pub(super) fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String> {
     let mut bytes = Vec::new();
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -486,6 +493,7 @@ mod tests {
             ("sanserve transcript 1\n#\n@0 recv\n    \"a\n", 4, "a quote is not closed"),
             ("sanserve transcript 1\n@0 recv \"\\q\"\n", 2, "no such escape: \\q"),
             ("sanserve transcript 1\n@0 recv \"ä\"\n", 2, "'ä' must be escaped"),
+            ("sanserve transcript 1\n@0 recv \"a\"*67108865\n", 2, "longer than 67108864 bytes"),
             ("sanserve transcript 1\n@0 recv \"a\"\n    more\n", 3, "more than expected: Word(\"more\")"),
             ("sanserve transcript 1\n@x eof\n", 2, "no time: @x"),
             ("sanserve transcript 1\n@0 jump\n", 2, "no such verb: jump"),
@@ -547,6 +555,7 @@ server-port 81
 @2 sent 7
 @2 fed 7
 @2 tick
+@2 clock -784111777
 @2 blocked
 @2 wait nothing
 @2 wait read+write+handler

@@ -67,7 +67,7 @@ impl Script {
                 What::Input(Input::Eof) => script.eof = true,
                 What::Script(bytes) => script.said.last_mut()?.0.push(bytes.clone()),
                 What::Input(Input::ScriptEof) => script.said.last_mut()?.1 = true,
-                What::Tick | What::Input(_) => return None,
+                What::Tick | What::Clock(_) | What::Input(_) => return None,
                 What::Open { answer: None, .. } | What::List { answer: None, .. } => return None,
                 What::Find { answer: None, .. } | What::Spawn { answer: None, .. } => return None,
                 What::Feed { taken: Some(_), .. } | What::Feed { then: FeedThen::Blocked | FeedThen::End, .. } => {

@@ -1,5 +1,6 @@
 //! The head of a transcript: the rules and the world, written only where they are not the default.
 
+use super::{read, write};
 use crate::config::{Chunked, Config, Protocol};
 use crate::context::Wall;
 
@@ -15,6 +16,8 @@ pub struct Settings {
     /// The name of the site and handler that the transcript was made with. What it stands for is
     /// up to whoever plays it.
     pub site: String,
+    /// Credentials were blanked out ([`Secrets::Masked`](crate::Secrets)), and are again in what is compared with it.
+    pub masked: bool,
 }
 
 /// The site that changes nothing.
@@ -27,6 +30,7 @@ impl Default for Settings {
             wall: Wall(784_111_777),
             peer: std::net::SocketAddr::from(([127, 0, 0, 1], 4000)),
             site: PLAIN.into(),
+            masked: false,
         }
     }
 }
@@ -86,7 +90,12 @@ const NUMBERS: &[Number] = numbers! {
 impl Settings {
     /// Takes one line of the head. `Err` says what is wrong with it.
     pub(super) fn read(&mut self, line: &str) -> Result<(), String> {
-        let (name, value) = line.trim_end().rsplit_once(' ').ok_or("a setting is a name and a value")?;
+        let line = line.trim_end();
+        if let Some(directory) = line.strip_prefix("cgi ") {
+            self.config.cgi.directories.push(path(directory)?);
+            return Ok(());
+        }
+        let (name, value) = line.rsplit_once(' ').ok_or("a setting is a name and a value")?;
         let bad = || format!("no value for {name}: {value}");
         match name {
             "protocol" if value == "HTTP/1.0" => self.config.protocol = Protocol::Http10,
@@ -94,8 +103,9 @@ impl Settings {
             "wall" => self.wall = Wall(value.parse().map_err(|_| bad())?),
             "peer" => self.peer = value.parse().map_err(|_| bad())?,
             "site" => self.site = value.into(),
+            "masked" if value == "yes" => self.masked = true,
+            "handled" if value == "yes" => self.config.handled = true,
             "hide-dotfiles" if value == "yes" => self.config.hide_dotfiles = true,
-            "cgi" => self.config.cgi.directories.push(value.into()),
             "chunked" if value == "refuse" => self.config.cgi.chunked = Chunked::Refuse,
             "server-name" => self.config.server_name = value.into(),
             "server-port" => self.config.server_port = value.parse().map_err(|_| bad())?,
@@ -115,8 +125,10 @@ impl Settings {
         if self.config.protocol != default.config.protocol {
             out.push_str("protocol HTTP/1.0\n");
         }
-        if self.config.hide_dotfiles {
-            out.push_str("hide-dotfiles yes\n");
+        let flags =
+            [("handled", self.config.handled), ("hide-dotfiles", self.config.hide_dotfiles), ("masked", self.masked)];
+        for (name, _) in flags.into_iter().filter(|(_, is_set)| *is_set) {
+            out.push_str(&format!("{name} yes\n"));
         }
         for number in NUMBERS {
             let value = (number.get)(&self.config);
@@ -125,7 +137,9 @@ impl Settings {
             }
         }
         for directory in &self.config.cgi.directories {
-            out.push_str(&format!("cgi {directory}\n"));
+            out.push_str("cgi ");
+            write::word(directory.as_bytes(), out);
+            out.push('\n');
         }
         if self.config.cgi.chunked == Chunked::Refuse {
             out.push_str("chunked refuse\n");
@@ -148,6 +162,13 @@ impl Settings {
     }
 }
 
+/// A path, bare or quoted.
+fn path(text: &str) -> Result<String, String> {
+    let Some(inside) = text.strip_prefix('"') else { return Ok(text.into()) };
+    let (path, _) = read::unquote(inside)?;
+    String::from_utf8(path).map_err(|_| format!("no text: {text}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,8 +189,8 @@ mod tests {
             (number.set)(&mut settings.config, 7 + at as u64);
         }
         settings.config.protocol = Protocol::Http10;
-        settings.config.hide_dotfiles = true;
-        settings.config.cgi = Cgi { directories: vec!["/a".into(), "/b".into()], chunked: Chunked::Refuse };
+        (settings.config.hide_dotfiles, settings.config.handled, settings.masked) = (true, true, true);
+        settings.config.cgi = Cgi { directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse };
         (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
         settings.wall = Wall(-5);
         settings.peer = "[::1]:1".parse().unwrap();

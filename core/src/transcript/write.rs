@@ -52,6 +52,7 @@ pub(super) fn event(event: &Event, out: &mut String) {
             text(bytes, out);
         }
         What::Tick => out.push_str("tick"),
+        What::Clock(wall) => write!(out, "clock {}", wall.0).expect("a String takes all"),
         What::Input(each) => input(each, out),
         What::Send(sending) => send(sending, out),
         What::Open { path, inside, answer } => {
@@ -306,7 +307,7 @@ fn wait(wait: &Wait, out: &mut String) {
 }
 
 /// A path: bare where nothing in it could be misread.
-fn word(bytes: &[u8], out: &mut String) {
+pub(super) fn word(bytes: &[u8], out: &mut String) {
     let bare = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.is_empty() && bytes.iter().all(bare) && !text.starts_with('-') => out.push_str(text),

@@ -1,0 +1,307 @@
+//! Taking down what happens to a connection while it happens, so that it can be played again.
+//!
+//! The whole history of a connection is the bytes that were committed, the inputs that it was told, and
+//! when it was polled. All of that passes through [`Connection`](crate::Connection), so that is where it is
+//! taken down, and no driver can forget a part of it. What comes out are the [`Event`]s of a
+//! [`transcript`](crate::transcript), in an order in which they can be played.
+//!
+//! What it leaves out: what a handler does, which is a function of what it is told, or is not replayed; and
+//! where events go, which is the [`Recorder`]'s.
+
+mod mask;
+
+use std::fmt;
+
+use crate::buffers::Buffers;
+use crate::context::{Context, Now, Tick};
+use crate::input::{Completion, Input};
+use crate::step::{Action, Step, Ticket, Wait};
+use crate::transcript::{Event, FeedThen, Taken, Then, What};
+
+use mask::Mask;
+pub use mask::Secrets;
+
+/// Takes the events of one connection, in order. It is dropped with the connection.
+///
+/// It is called by whoever drives the connection, so it must neither wait nor panic.
+pub trait Recorder: Send {
+    /// Something has happened.
+    fn event(&mut self, event: Event);
+
+    /// The connection waits: there will be no event for a while. `false`: no more of it is wanted.
+    fn waits(&mut self) -> bool {
+        true
+    }
+}
+
+/// What was taken down last, and what is about to be.
+pub(crate) struct Tape {
+    recorder: Box<dyn Recorder>,
+    mask: Option<Mask>,
+    /// Times are counted from here.
+    start: Tick,
+    /// The calendar that a player would reckon with: when its second 0 was, in milliseconds from `start`.
+    epoch: i64,
+    /// The time of the last poll.
+    at: u64,
+    /// What was told and what has arrived since the last poll.
+    told: Vec<What>,
+    /// The step that is being answered.
+    step: Option<Answering>,
+    /// The last step ended the turn: it was this one.
+    waits: Option<What>,
+    /// A poll for no reason: it counts only if it is not the same once more.
+    idle_poll: bool,
+    /// What the windows had seen arrive.
+    input: u64,
+    script: u64,
+    /// Between exchanges: all that the window holds has arrived since.
+    empty: bool,
+}
+
+/// A step whose answer is not known yet.
+struct Answering {
+    what: What,
+    ticket: Ticket,
+    /// How many entries had been listed before.
+    listed: usize,
+}
+
+/// What a step does not say of the buffers that it borrows: how much of what a script has said lies unread, and
+/// how much is listed.
+#[derive(Clone, Copy)]
+pub(crate) struct Unread {
+    script: usize,
+    listed: usize,
+}
+
+impl Unread {
+    pub(crate) fn of(buf: &Buffers) -> Unread {
+        Unread { script: buf.script.unread().len(), listed: buf.listing.taken() }
+    }
+}
+
+impl fmt::Debug for Tape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tape").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl Tape {
+    pub(crate) fn new(recorder: Box<dyn Recorder>, secrets: Secrets, cx: &Context<'_>) -> Tape {
+        let now = cx.now;
+        Tape {
+            recorder,
+            mask: (secrets == Secrets::Masked).then(|| Mask::new(&cx.config.limits)),
+            start: now.tick,
+            epoch: now.wall.0.saturating_mul(1000).saturating_neg(),
+            at: 0,
+            told: Vec::new(),
+            step: None,
+            waits: None,
+            idle_poll: false,
+            input: 0,
+            script: 0,
+            empty: true,
+        }
+    }
+
+    /// The connection is told something: the answer to its last step, or a thing of its own.
+    pub(crate) fn told(&mut self, input: &Input) {
+        let is_answer = self.step.as_mut().is_some_and(|step| step.takes(input));
+        if !is_answer {
+            self.told.push(What::Input(input.clone()));
+        }
+    }
+
+    /// Looks for what has arrived, before anything of it can be consumed.
+    pub(crate) fn arrived(&mut self, buf: &Buffers) {
+        let (input, script) = (buf.input.arrived(), buf.script.arrived());
+        let unread = buf.input.unread();
+        let new = if self.empty { unread.len() } else { input.wrapping_sub(self.input) as usize };
+        if new > 0 {
+            let mut bytes = unread[unread.len() - new..].to_vec();
+            if let Some(mask) = &mut self.mask {
+                mask.input(&mut bytes);
+            }
+            self.told.push(What::Recv(bytes));
+        }
+        let unread = buf.script.unread();
+        let new = if self.empty { 0 } else { script.wrapping_sub(self.script) as usize };
+        if new > 0 {
+            let mut bytes = unread[unread.len() - new..].to_vec();
+            if let Some(mask) = &mut self.mask {
+                mask.script(&mut bytes);
+            }
+            self.told.push(What::Script(bytes));
+        }
+        (self.input, self.script, self.empty) = (input, script, false);
+    }
+
+    /// The head of the exchange in hand was put into other buffers.
+    pub(crate) fn unpacked(&mut self, buf: &Buffers) {
+        (self.input, self.script) = (buf.input.arrived(), buf.script.arrived());
+    }
+
+    /// The connection is about to be polled.
+    pub(crate) fn before(&mut self, buf: &Buffers, now: &Now) {
+        self.arrived(buf);
+        if let Some(step) = &mut self.step
+            && let What::List { entries, .. } = &mut step.what
+        {
+            *entries = buf.listing.pushed_behind(step.listed);
+        }
+        self.settle();
+        let at = now.tick.since(self.start);
+        let moved = at != self.at;
+        self.at = at;
+        let clock = self.clock(now);
+        let mut inputs = std::mem::take(&mut self.told);
+        self.idle_poll = inputs.is_empty() && clock.is_none() && !moved && self.waits.is_some();
+        if self.idle_poll {
+            return;
+        }
+        if inputs.is_empty() && clock.is_none() && moved {
+            inputs.push(What::Tick);
+        }
+        // Behind a wait the first input begins a turn; all others find the connection in the middle of one.
+        let mut joined = self.waits.take().is_none();
+        // Bytes before their end.
+        let eof = |what: &What| matches!(what, What::Input(Input::Eof | Input::ScriptEof));
+        let (ends, others): (Vec<What>, Vec<What>) = inputs.drain(..).partition(eof);
+        for what in clock.into_iter().chain(others).chain(ends) {
+            self.recorder.event(Event { at, joined, what });
+            joined = true;
+        }
+        self.told = inputs;
+    }
+
+    /// What sets a player's calendar, if it would be wrong by now.
+    fn clock(&mut self, now: &Now) -> Option<What> {
+        let at = i64::try_from(self.at).unwrap_or(i64::MAX);
+        if at.saturating_sub(self.epoch).div_euclid(1000) == now.wall.0 {
+            return None;
+        }
+        self.epoch = at.saturating_sub(now.wall.0.saturating_mul(1000));
+        Some(What::Clock(now.wall))
+    }
+
+    /// The connection was polled. `false`: the recorder wants no more.
+    pub(crate) fn behind(&mut self, step: &Step<'_>, unread: Unread) -> bool {
+        let mut what = What::of(step);
+        if let What::Wait(Wait { deadline: Some(deadline), .. }) = &mut what {
+            *deadline = Tick(deadline.since(self.start));
+        }
+        if std::mem::take(&mut self.idle_poll) {
+            if self.waits.as_ref() == Some(&what) {
+                return true;
+            }
+            self.waits = None;
+            self.recorder.event(Event { at: self.at, joined: false, what: What::Tick });
+        }
+        if let Some(mask) = &mut self.mask {
+            mask.step(&mut what, unread.script);
+        }
+        match step {
+            Step::Wait(wait) => {
+                self.empty = wait.idle;
+                self.recorder.event(Event { at: self.at, joined: false, what: what.clone() });
+                self.waits = Some(what);
+                return self.recorder.waits();
+            }
+            Step::Call(_) | Step::Finished(_) | Step::Act(_, Action::EndInput | Action::Kill) => {
+                self.recorder.event(Event { at: self.at, joined: false, what });
+            }
+            Step::Send(_) | Step::Feed(_) | Step::Act(..) | Step::Shut | Step::Close(_) => {
+                let ticket = if let Step::Act(ticket, _) = step { *ticket } else { Ticket::default() };
+                self.step = Some(Answering { what: what.unanswered(), ticket, listed: unread.listed });
+            }
+        }
+        true
+    }
+
+    /// The last step has all the answer that it gets.
+    fn settle(&mut self) {
+        if let Some(step) = self.step.take() {
+            if let Some(mask) = &mut self.mask {
+                mask.settled(&step.what);
+            }
+            self.recorder.event(Event { at: self.at, joined: false, what: step.what });
+        }
+    }
+
+    /// The step that was given last, if it can be answered.
+    pub(crate) fn last_step(&self) -> Option<&What> {
+        self.step.as_ref().map(|step| &step.what)
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        self.settle();
+        let at = self.at;
+        for (n, what) in std::mem::take(&mut self.told).into_iter().enumerate() {
+            let joined = n > 0 || self.waits.is_none();
+            self.recorder.event(Event { at, joined, what });
+        }
+    }
+}
+
+impl Answering {
+    /// Whether this is a part of the answer, which is then taken over.
+    fn takes(&mut self, input: &Input) -> bool {
+        match (&mut self.what, input) {
+            (What::Send(sending), Input::Sent(n)) if sending.taken == NONE => {
+                let all = *n == sending.len();
+                sending.taken.bytes = if all { None } else { Some(*n) };
+            }
+            (What::Send(sending), Input::Blocked) if sending.taken.then == Then::Poll => {
+                sending.taken.then = Then::Blocked;
+            }
+            (What::Send(sending), Input::Broken(fault)) if sending.taken.then == Then::Poll => {
+                sending.taken.then = Then::Broken(*fault);
+            }
+            (What::Feed { taken: taken @ Some(0), then: FeedThen::Poll, bytes }, Input::Fed(n)) => {
+                *taken = if *n == bytes.len() as u64 { None } else { Some(*n) };
+            }
+            (What::Feed { then: then @ FeedThen::Poll, .. }, Input::FeedBlocked) => *then = FeedThen::Blocked,
+            (What::Feed { then: then @ FeedThen::Poll, .. }, Input::FeedEnd) => *then = FeedThen::End,
+            (
+                What::Shut { blocked: blocked @ false } | What::Close { blocked: blocked @ false, .. },
+                Input::Blocked,
+            ) => {
+                *blocked = true;
+            }
+            (what, Input::Done(ticket, completion)) if *ticket == self.ticket => match (what, completion) {
+                (What::Open { answer: answer @ None, .. }, Completion::Opened(opened)) => *answer = Some(*opened),
+                (What::List { answer: answer @ None, .. }, Completion::Listed(listed)) => *answer = Some(*listed),
+                (What::Find { answer: answer @ None, .. }, Completion::Found(found)) => *answer = Some(*found),
+                (What::Spool { answer: answer @ None }, Completion::Spooled(spooled)) => *answer = Some(*spooled),
+                (What::Spawn { answer: answer @ None, .. }, Completion::Spawned(spawned)) => *answer = Some(*spawned),
+                _ => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Nothing was taken so far.
+const NONE: Taken = Taken { bytes: Some(0), then: Then::Poll };
+
+impl What {
+    /// As long as nothing is known of its answer.
+    fn unanswered(mut self) -> What {
+        match &mut self {
+            What::Send(sending) => sending.taken = NONE,
+            What::Feed { taken, .. } => *taken = Some(0),
+            What::Open { answer, .. } => *answer = None,
+            What::List { answer, .. } => *answer = None,
+            What::Find { answer, .. } => *answer = None,
+            What::Spool { answer } => *answer = None,
+            What::Spawn { answer, .. } => *answer = None,
+            _ => {}
+        }
+        self
+    }
+}

@@ -1,0 +1,409 @@
+//! Blanking out what must not be written down: the values of fields that hold credentials, byte for byte, so
+//! that everything else stays where it is and the recording plays as before.
+//!
+//! Requests are followed as they are framed, so that nothing is blanked out in a body, which may be quoted, fed
+//! to a script or counted. Where nobody knows any longer what the bytes are, any line that looks like such a
+//! field is blanked out.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::config::Limits;
+use crate::transcript::{Middle, Sending, What};
+use crate::wire::{Decoder, Framing, Head, Scan};
+
+/// What becomes of credentials in a recording: of the values of the fields `Authorization`, `Proxy-Authorization`,
+/// `Cookie` and `Set-Cookie`, and of the CGI variables made of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Secrets {
+    /// Their characters are replaced by `x`, and `REMOTE_USER` is left out.
+    #[default]
+    Masked,
+    /// They are recorded as they are.
+    Kept,
+}
+
+/// The fields, in lower case.
+const FIELDS: [&[u8]; 4] = [b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"];
+
+/// The CGI variables that hold them (RFC 3875 sections 4.1.1 and 4.1.18).
+const VARIABLES: [&[u8]; 3] = [b"AUTH_TYPE=", b"HTTP_COOKIE=", b"HTTP_SET_COOKIE="];
+
+/// The one that is decoded from them (RFC 3875 section 4.1.11), and so cannot be told from what is blanked out.
+const DECODED: &[u8] = b"REMOTE_USER=";
+
+/// The longest name, and spaces around it that an invalid field may have.
+const LONGEST: usize = 32;
+
+/// The masks of one connection.
+pub(crate) struct Mask {
+    limits: Limits,
+    reading: Reading,
+    input: Lines,
+    script: Script,
+    output: Lines,
+}
+
+/// What the next byte from the peer is a part of.
+enum Reading {
+    /// A head, of which this has come.
+    Head(Vec<u8>, Scan),
+    Body(Decoder),
+    /// It does not matter: the connection ends behind a violation.
+    Anything,
+}
+
+/// What a script says, and which bytes of it are blanked out.
+#[derive(Debug, Default)]
+struct Script {
+    lines: Lines,
+    /// Behind its head, nothing is.
+    is_body: bool,
+    said: u64,
+    masked: VecDeque<Range<u64>>,
+}
+
+/// Where in a line a stream of bytes is.
+#[derive(Clone, Debug)]
+struct Lines {
+    /// The line so far, in lower case, as long as it may become the name of a field.
+    name: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before the first line of a head, which is none of a field's, and may be quoted.
+    First,
+    /// In what may be a name.
+    Name,
+    /// In a value that is a secret.
+    Secret,
+    /// In a line that is of no interest.
+    Plain,
+    /// Behind a line that holds a secret: it may go on.
+    Behind,
+}
+
+impl Lines {
+    fn in_state(state: State) -> Lines {
+        Lines { name: Vec::new(), state }
+    }
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines::in_state(State::Name)
+    }
+}
+
+impl Mask {
+    pub(crate) fn new(limits: &Limits) -> Mask {
+        Mask {
+            limits: limits.clone(),
+            reading: Reading::Head(Vec::new(), Scan::default()),
+            input: Lines::in_state(State::First),
+            script: Script::default(),
+            output: Lines::default(),
+        }
+    }
+
+    /// These bytes have arrived from the peer.
+    pub(crate) fn input(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            let n = match &mut self.reading {
+                Reading::Head(head, scan) => {
+                    let before = head.len();
+                    head.extend_from_slice(bytes);
+                    let end = find_end(head, scan, &self.limits);
+                    let (n, next) = match end {
+                        Ok(None) => (bytes.len(), None),
+                        Ok(Some(end)) => (end - before, Some(behind(&head[..end], &self.limits))),
+                        Err(()) => (bytes.len(), Some(Reading::Anything)),
+                    };
+                    self.input.run(&mut bytes[..n], |_, byte| *byte = masked(*byte));
+                    if let Some(next) = next {
+                        self.reading = next;
+                    }
+                    n
+                }
+                Reading::Body(decoder) => match decoder.decode(bytes, &self.limits) {
+                    Ok(piece) => {
+                        let trailers = &mut bytes[piece.trailers.min(piece.skip)..piece.skip];
+                        self.input.run(trailers, |_, byte| *byte = masked(*byte));
+                        decoder.took(piece.data);
+                        let is_over = piece.end && piece.data == 0;
+                        if is_over || *decoder == Decoder::Length(0) {
+                            self.reading = Reading::Head(Vec::new(), Scan::default());
+                        }
+                        piece.skip + piece.data
+                    }
+                    Err(_) => {
+                        self.reading = Reading::Anything;
+                        0
+                    }
+                },
+                Reading::Anything => {
+                    self.input.run(bytes, |_, byte| *byte = masked(*byte));
+                    bytes.len()
+                }
+            };
+            if let Reading::Head(head, _) = &self.reading
+                && head.is_empty()
+            {
+                self.input = Lines::in_state(State::First);
+            }
+            bytes = &mut bytes[n..];
+        }
+    }
+
+    /// These bytes have arrived from the script.
+    pub(crate) fn script(&mut self, bytes: &mut [u8]) {
+        self.script.says(bytes);
+    }
+
+    /// Blanks out what a step passes on of them; so much of what the script has said lies unread.
+    pub(crate) fn step(&mut self, what: &mut What, script: usize) {
+        match what {
+            What::Send(Sending { head, body, .. }) => {
+                self.output.clone().run(head, |_, byte| *byte = masked(*byte));
+                if let Middle::Bytes(bytes) = body {
+                    self.script.pass_on(bytes, script);
+                }
+            }
+            What::Spawn { told, .. } => {
+                (self.script.lines, self.script.is_body) = (Lines::default(), false);
+                told.environment.retain(|variable| !variable.starts_with(DECODED));
+                for variable in &mut told.environment {
+                    if let Some(name) = VARIABLES.iter().find(|name| variable.starts_with(name)) {
+                        variable[name.len()..].iter_mut().for_each(|byte| *byte = masked(*byte));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// So much of a step went out.
+    pub(crate) fn settled(&mut self, what: &What) {
+        let What::Send(sending) = what else { return };
+        let sent = sending.taken.bytes.unwrap_or(sending.len());
+        let of_head = usize::try_from(sent).unwrap_or(usize::MAX).min(sending.head.len());
+        let mut head = sending.head[..of_head].to_vec();
+        self.output.run(&mut head, |_, _| {});
+        if sent >= sending.len() && !sending.more {
+            // What comes next begins a line, or is none of ours.
+            self.output = Lines::default();
+        }
+    }
+}
+
+/// Where the head ends, leading empty lines included.
+fn find_end(head: &mut [u8], scan: &mut Scan, limits: &Limits) -> Result<Option<usize>, ()> {
+    let mut blank = 0;
+    loop {
+        match scan.blank_line(&head[blank..], limits) {
+            Ok(true) => blank += 2,
+            Ok(false) => break,
+            Err(_) => return Err(()),
+        }
+    }
+    let end = scan.find_end(&head[blank..], limits).map_err(drop)?;
+    if blank > 0 {
+        // The search begins anew with what has come until then.
+        *scan = Scan::default();
+    }
+    Ok(end.map(|end| blank + end))
+}
+
+/// What comes behind this head.
+fn behind(bytes: &[u8], limits: &Limits) -> Reading {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
+    let (mut head, bytes) = (Head::default(), &bytes[start..]);
+    let framing = head.parse(bytes).map_err(drop).and_then(|()| Framing::of(&head, bytes, limits).map_err(drop));
+    match framing {
+        Ok(Framing::None | Framing::Length(0)) => Reading::Head(Vec::new(), Scan::default()),
+        Ok(Framing::Length(length)) => Reading::Body(Decoder::Length(length)),
+        Ok(Framing::Chunked) => Reading::Body(Decoder::chunked(limits)),
+        Err(()) => Reading::Anything,
+    }
+}
+
+impl Script {
+    fn says(&mut self, bytes: &mut [u8]) {
+        let (start, ranges) = (self.said, &mut self.masked);
+        self.said += bytes.len() as u64;
+        let head = match (self.is_body, end_of_script_head(self.lines.is_at_start(), bytes)) {
+            (true, _) => return,
+            (false, Some(end)) => {
+                self.is_body = true;
+                end
+            }
+            (false, None) => bytes.len(),
+        };
+        self.lines.run(&mut bytes[..head], |at, byte| {
+            let at = start + at as u64;
+            *byte = masked(*byte);
+            match ranges.back_mut() {
+                Some(last) if last.end == at => last.end += 1,
+                _ => ranges.push_back(at..at + 1),
+            }
+        });
+    }
+
+    /// `bytes` are the first of `unread`.
+    fn pass_on(&mut self, bytes: &mut [u8], unread: usize) {
+        let start = self.said.saturating_sub(unread as u64);
+        while self.masked.front().is_some_and(|range| range.end <= start) {
+            self.masked.pop_front();
+        }
+        for at in self.masked.iter().flat_map(Range::clone) {
+            if let Some(byte) = at.checked_sub(start).and_then(|at| bytes.get_mut(at as usize)) {
+                *byte = masked(*byte);
+            }
+        }
+    }
+}
+
+/// Where the empty line ends that ends a script's head; `at_start`: the last byte before ended a line.
+fn end_of_script_head(at_start: bool, bytes: &[u8]) -> Option<usize> {
+    let mut line = at_start.then_some(0);
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        if line.is_some_and(|line| bytes[line..end].trim_ascii().is_empty()) {
+            return Some(end + 1);
+        }
+        line = Some(end + 1);
+    }
+    None
+}
+
+impl Lines {
+    /// Goes on through `bytes` and calls `secret` with each that is one, and where it is.
+    fn run(&mut self, bytes: &mut [u8], mut secret: impl FnMut(usize, &mut u8)) {
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            match (*byte, self.state) {
+                (b'\r' | b'\n', State::Secret | State::Behind) => self.state = State::Behind,
+                // A folded line. It is refused, but has been taken down by then.
+                (b' ' | b'\t', State::Behind) => self.state = State::Secret,
+                (_, State::Secret) => secret(at, byte),
+                (b'\r' | b'\n', State::First) => {}
+                (_, State::First) => self.state = State::Plain,
+                (b'\r' | b'\n', _) => self.begin(),
+                (b':', State::Name) => {
+                    let is_secret = FIELDS.contains(&self.name.trim_ascii());
+                    self.state = if is_secret { State::Secret } else { State::Plain };
+                }
+                (byte, State::Behind) => {
+                    self.begin();
+                    self.name.push(byte.to_ascii_lowercase());
+                }
+                (byte, State::Name) if self.name.len() < LONGEST => self.name.push(byte.to_ascii_lowercase()),
+                (_, State::Name) => self.state = State::Plain,
+                (_, State::Plain) => {}
+            }
+        }
+    }
+
+    /// Whether nothing of the line has come.
+    fn is_at_start(&self) -> bool {
+        matches!(self.state, State::Name | State::Behind) && self.name.is_empty()
+    }
+
+    fn begin(&mut self) {
+        self.name.clear();
+        self.state = State::Name;
+    }
+}
+
+/// What separates the parts of a value stays, and what is not allowed in one: what is made of it stays as it is.
+fn masked(byte: u8) -> u8 {
+    match byte {
+        b';' | b',' | b'=' | b' ' | b'\t' | 0..0x20 | 0x7f => byte,
+        _ => b'x',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked_in(pieces: &[&str]) -> String {
+        let mut mask = Mask::new(&Limits::default());
+        let mut all = Vec::new();
+        for piece in pieces {
+            let mut bytes = piece.as_bytes().to_vec();
+            mask.input(&mut bytes);
+            all.extend(bytes);
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    fn however_cut(text: &str, expected: &str) {
+        assert_eq!(masked_in(&[text]), expected);
+        for cut in 0..text.len() {
+            assert_eq!(masked_in(&[&text[..cut], &text[cut..]]), expected, "cut at {cut}");
+        }
+        let bytes: Vec<&str> = (0..text.len()).map(|at| &text[at..=at]).collect();
+        assert_eq!(masked_in(&bytes), expected);
+    }
+
+    #[test]
+    fn values_are_blanked_out_in_heads() {
+        however_cut(
+            "\r\nGET /Cookie:x HTTP/1.1\r\nHost: x\r\ncookie: a=b; c=d\r\nX-Cookie: no\r\n\
+             AUTHORIZATION:Basic QQ==\r\nContent-Length: 13\r\n\r\n\nCookie: bodyGET / HTTP/1.1\r\n\
+             Proxy-Authorization: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n\r\n\
+             9\r\n\nCookie: \r\n0\r\nCookie: t\r\n\r\nGET / HTTP/1.1\r\nCookie: z\r\n",
+            "\r\nGET /Cookie:x HTTP/1.1\r\nHost: x\r\ncookie: x=x; x=x\r\nX-Cookie: no\r\n\
+             AUTHORIZATION:xxxxx xx==\r\nContent-Length: 13\r\n\r\n\nCookie: bodyGET / HTTP/1.1\r\n\
+             Proxy-Authorization: x\r\nSet-Cookie: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+             9\r\n\nCookie: \r\n0\r\nCookie: x\r\n\r\nGET / HTTP/1.1\r\nCookie: x\r\n",
+        );
+    }
+
+    #[test]
+    fn what_is_refused_is_blanked_out_by_lines() {
+        however_cut(
+            "GET / HTTP/1.1\r\nCookie : a\r\n folded\r\n\tmore\r\nX: y\r\n\r\nlater\nCookie: b\rCookie: c",
+            "GET / HTTP/1.1\r\nCookie : x\r\n xxxxxx\r\n\txxxx\r\nX: y\r\n\r\nlater\nCookie: x\rCookie: x",
+        );
+    }
+
+    #[test]
+    fn what_a_script_says_is_blanked_out_where_it_is_passed_on() {
+        let said = b"Set-Cookie: abc\r\nX: y\n\nSet-Cookie: no";
+        let expected = b"Set-Cookie: xxx\r\nX: y\n\nSet-Cookie: no";
+        for cut in 0..said.len() {
+            let mut mask = Mask::new(&Limits::default());
+            let (mut one, mut two) = (said[..cut].to_vec(), said[cut..].to_vec());
+            mask.script(&mut one);
+            mask.script(&mut two);
+            assert_eq!([one, two].concat(), expected, "cut at {cut}");
+            for start in 0..said.len() {
+                let body = Middle::Bytes(said[start..].into());
+                let mut what = What::Send(Sending { body, ..Sending::default() });
+                mask.step(&mut what, said.len() - start);
+                let What::Send(Sending { body: Middle::Bytes(body), .. }) = what else { unreachable!() };
+                assert_eq!(body, expected[start..]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_goes_out_in_pieces_is_blanked_out_in_each() {
+        let head = b"HTTP/1.1 200 OK\r\nSet-Cookie: secret\r\nX: y\r\n\r\n";
+        for cut in 0..head.len() {
+            let mut mask = Mask::new(&Limits::default());
+            let mut all = Vec::new();
+            for (from, sent) in [(0, cut), (cut, head.len() - cut)] {
+                let mut what = What::Send(Sending { head: head[from..].into(), ..Sending::default() });
+                mask.step(&mut what, 0);
+                let What::Send(sending) = &mut what else { unreachable!() };
+                all.extend_from_slice(&sending.head[..sent]);
+                sending.taken.bytes = Some(sent as u64);
+                mask.settled(&what);
+            }
+            assert_eq!(all.escape_ascii().to_string(), r"HTTP/1.1 200 OK\r\nSet-Cookie: xxxxxx\r\nX: y\r\n\r\n");
+        }
+    }
+}

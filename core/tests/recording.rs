@@ -1,0 +1,162 @@
+//! Recordings: what is taken down while anything at all happens to a connection plays the same again,
+//! credentials or not.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "a test has a console, files and an environment"
+)]
+
+mod corpus;
+mod world;
+
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use sanserve_core::transcript::{Event, Settings, Transcript, What, check};
+use sanserve_core::{Cgi, Config, Connection, Context, Fault, FsError, Peer, Recorder, Secrets, Wall};
+use world::disk::{Disk, START};
+use world::handlers::{Echo, Routed};
+use world::random::Random;
+use world::rig::{At, Op, Rig, small_limits};
+
+/// Connections that are tried.
+const SEEDS: u64 = 600;
+
+struct Tape(Sender<Event>);
+
+impl Recorder for Tape {
+    fn event(&mut self, event: Event) {
+        self.0.send(event).expect("somebody listens");
+    }
+}
+
+/// A rig whose connection is recorded from its first poll.
+fn recorded(config: Config, secrets: Secrets, starts: u64) -> (Rig, Receiver<Event>) {
+    let mut rig = Rig::new(config, Disk::small());
+    rig.set_time(starts);
+    let cx = Context { config: &rig.config, site: &Routed, now: &rig.now };
+    let (sender, events) = channel();
+    rig.connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
+    rig.connection.record(Box::new(Tape(sender)), secrets, &cx);
+    rig.turn();
+    (rig, events)
+}
+
+/// The recording of a rig that has come to its end.
+fn transcript(rig: Rig, events: Receiver<Event>, secrets: Secrets, starts: u64) -> Transcript {
+    let wall = Wall(START + i64::try_from(starts / 1000).expect("not that long"));
+    let masked = secrets == Secrets::Masked;
+    let settings = Settings { config: rig.config.clone(), wall, masked, ..Settings::default() };
+    drop(rig);
+    let mut transcript = Transcript { settings, ..Transcript::default() };
+    events.into_iter().for_each(|event| transcript.push(event));
+    transcript
+}
+
+/// Something that may happen.
+fn op(random: &mut Random) -> Op {
+    let requests = [
+        "GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /d/ HTTP/1.1\r\nHost: x\r\nCookie: a=1; b=2\r\nAuthorization: Basic QWxhZGRpbjpvcGVu\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=1-2,5-\r\n\r\n",
+        "POST /h/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\nin the body\r\nCookie: c=ookie\r\n.",
+        "POST /h/stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n\nCook\r\n5\r\nie: x\r\n0\r\n\r\n",
+        "GET /h/late HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /h/big HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /nothing HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer abc\r\n\r\n",
+        "GET /cgi-bin/good HTTP/1.1\r\nHost: x\r\nCookie: a=1\r\nCookie: b\r\nAuthorization: Basic YTpi\r\n\r\n",
+        "POST /cgi-bin/good HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n\r\nCookie: seven\r\n",
+        "POST /cgi-bin/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\nCoo\r\n7\r\nkie: s!\r\n0\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\nCookie : bad\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\nCookie: a\x01b\r\n folded\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: a\nX: y\r\n\r\n",
+        "GET /a HTTP/1.0\r\n\r\n",
+        "\r\nGARBAGE\r\n\r\n",
+    ];
+    match random.below(22) {
+        0..=4 => {
+            let text = random.pick(&requests).as_bytes();
+            let end = if random.one_in(3) {
+                usize::try_from(random.size(text.len() as u64)).expect("memory")
+            } else {
+                text.len()
+            };
+            Op::Recv(text[..end].to_vec())
+        }
+        5..=7 => Op::Take(random.size(40_000)),
+        8 => Op::Blocked,
+        9 => Op::Writable,
+        10 | 11 => Op::Complete,
+        12 => Op::Pass(random.size(4_000)),
+        13 => Op::Wake,
+        14 => Op::Script(
+            random
+                .pick(&[&b"X-Script: y\n\nSet-Cookie: b\n"[..], b"Set-Cookie: a=b\n", b"Location: /a\n\n", b"\nrest"])
+                .to_vec(),
+        ),
+        15 => random.pick(&[Op::Fed(5), Op::Fed(u64::MAX), Op::FeedBlocked, Op::Feedable, Op::ScriptEof]).clone(),
+        16 => random.pick(&[Op::Stale, Op::Hold, Op::Directory, Op::Eof]).clone(),
+        17 => Op::Both(Box::new((Op::Take(random.size(9)), random.pick(&[Op::Eof, Op::Blocked, Op::Drain]).clone()))),
+        18 if random.one_in(5) => Op::Due(random.below(3)),
+        19 if random.one_in(9) => Op::Broken(*random.pick(&[Fault::Peer, Fault::Handler, Fault::FileChanged])),
+        20 if random.one_in(9) => random.pick(&[Op::Drain, Op::Cut, Op::FeedEnd]).clone(),
+        21 if random.one_in(5) => Op::Fail(*random.pick(&[FsError::NotFound, FsError::Denied, FsError::Exhausted])),
+        _ => Op::Complete,
+    }
+}
+
+#[test]
+fn whatever_happens_plays_the_same_again() {
+    let mut verbs = std::collections::BTreeMap::new();
+    for seed in 0..SEEDS {
+        let mut random = Random::new(seed);
+        let secrets = *random.pick(&[Secrets::Masked, Secrets::Kept]);
+        let config = Config { limits: small_limits(), cgi: Cgi::python(), ..Config::default() };
+        let starts = random.below(5_000);
+        let (mut rig, events) = recorded(config, secrets, starts);
+        rig.swaps = random.one_in(2);
+        rig.trouble.any = true;
+        for _ in 0..random.within(5, 60) {
+            rig.apply(&op(&mut random));
+        }
+        if !matches!(rig.at, At::Close(_)) {
+            rig.outlast();
+        }
+        let recorded = transcript(rig, events, secrets, starts);
+        let text = recorded.to_text();
+        let read = Transcript::parse(&text).expect("what is written is read");
+        assert_eq!(read, recorded, "seed {seed}");
+        check(&read, &Routed, &mut Echo::default()).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}\n{text}"));
+        for line in text.lines().filter(|line| line.starts_with('@')) {
+            let verb = line.split(' ').find(|word| !word.starts_with(['@', '+'])).expect("a verb");
+            *verbs.entry(verb.to_owned()).or_insert(0) += 1;
+        }
+    }
+    println!("{verbs:?}");
+    let known = "recv eof tick blocked writable wake drain cut script script-eof fed feedable open open-in list find spool \
+        spawn feed end-input kill send call finished wait shut close";
+    // A `fed` is the answer to a `feed`, and so always told with it.
+    for verb in known.split(' ').filter(|verb| *verb != "fed") {
+        assert!(verbs.contains_key(verb), "{verb} never happened");
+    }
+}
+
+/// The steps of a transcript that is recorded while it is played are those that it has.
+#[test]
+fn transcripts_are_recorded_as_they_are() {
+    let mut count = 0;
+    for case in corpus::load() {
+        let Some(mut transcript) = case.play() else { continue };
+        count += 1;
+        let (site, mut handler) = corpus::world(&transcript.settings.site);
+        transcript.settings.masked = true;
+        let masked = sanserve_core::transcript::perform(&transcript, &*site, &mut *handler);
+        let (site, mut handler) = corpus::world(&transcript.settings.site);
+        check(&masked, &*site, &mut *handler).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        let secret = |text: &str| text.contains("Authorization: B") || text.contains("Set-Cookie: a");
+        let says = |event: &&Event| matches!(&event.what, What::Send(sending) if secret(&String::from_utf8_lossy(&sending.head)));
+        assert_eq!(masked.events().find(says), None, "{}", case.name);
+    }
+    assert!(count > 100, "{count} transcripts");
+}

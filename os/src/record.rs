@@ -1,0 +1,607 @@
+//! Recordings: a file for each connection, written while it lives, that can be played again
+//! (`docs/transcripts.md`).
+//!
+//! Whoever drives a connection only gathers its events; a thread of the recording's own makes text of them and
+//! writes it, a few milliseconds later. What is bounded: the size of a file, the number of files, and how much is
+//! recorded in a second, so that a server under load serves about as much as without. A connection that
+//! would exceed a bound goes on unrecorded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sanserve_core::Recorder;
+use sanserve_core::transcript::{Event, Settings, Transcript, What};
+
+use crate::log::Log;
+
+/// Connections whose recordings are kept, by default.
+const MOST: usize = 1_000;
+/// Bytes of one recording, by default.
+const SIZE: u64 = 1 << 20;
+/// Bytes recorded in a second, by default.
+const RATE: u64 = 2 << 20;
+/// So many seconds' worth may come at once.
+const BURST: u64 = 2;
+/// What a connection counts for beside its events: a file is made for it.
+const CONNECTION: u64 = 8 * 1024;
+/// Events that are handed over together, unless the connection waits before there are so many.
+const BATCH: usize = 64;
+/// What an event counts for beside its bytes.
+const EVENT: usize = 64;
+/// What the writer rests after each round, so that it is not woken for each connection.
+const REST: Duration = Duration::from_millis(10);
+/// Files that are open at once.
+const OPEN: usize = 64;
+/// What a recording keeps of its memory between two rounds.
+const MOST_KEPT: usize = 4 * 1024;
+
+/// Records connections in a directory. Clones share it.
+#[derive(Clone)]
+pub struct Recording {
+    shared: Arc<Shared>,
+    site: String,
+    size: u64,
+    most: usize,
+    rate: u64,
+}
+
+struct Shared {
+    to_writer: Sender<Message>,
+    /// Connections so far.
+    count: AtomicU64,
+    /// Connections that are being recorded.
+    active: AtomicUsize,
+    budget: Budget,
+    /// The disk has refused.
+    failed: AtomicBool,
+}
+
+enum Message {
+    Begin { id: u64, head: Box<Transcript>, size: u64, most: usize, full: Arc<AtomicBool> },
+    Events { id: u64, events: Vec<Event> },
+    End { id: u64, lost: bool },
+    Flush(Sender<()>),
+}
+
+impl Recording {
+    /// Records in this directory, which is made if it is not there, and readable for its owner alone. Files are
+    /// `000001.txt` and so on, behind those that are there already.
+    ///
+    /// # Errors
+    /// If it cannot be made or written to, or if there can be no thread for it.
+    pub fn to(directory: impl AsRef<Path>, log: Log) -> io::Result<Recording> {
+        let directory = directory.as_ref().to_owned();
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        let mut writer = Writer::new(directory)?;
+        // Whether files can be made is better known now than when the first one is needed.
+        let (_, probe) = writer.create()?;
+        fs::remove_file(writer.path(probe))?;
+        writer.last = probe - 1;
+        let (to_writer, messages) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            to_writer,
+            count: AtomicU64::new(0),
+            active: AtomicUsize::new(0),
+            budget: Budget { start: Instant::now(), spent: AtomicU64::new(0) },
+            failed: AtomicBool::new(false),
+        });
+        let of_writer = Arc::downgrade(&shared);
+        thread::Builder::new().name("record".into()).spawn(move || {
+            be_modest();
+            let failed = |error: &io::Error| {
+                log.error(format_args!("cannot record: {error}"));
+                if let Some(shared) = of_writer.upgrade() {
+                    shared.failed.store(true, Ordering::Relaxed);
+                }
+            };
+            writer.run(&messages, failed);
+        })?;
+        Ok(Recording { shared, site: String::new(), size: SIZE, most: MOST, rate: RATE })
+    }
+
+    /// Keeps the recordings of so many connections; the oldest one that is complete goes first. If none is, a new
+    /// connection is not recorded. Default 1,000. What an earlier server has recorded is not touched.
+    #[must_use]
+    pub fn with_most(self, most: usize) -> Recording {
+        Recording { most, ..self }
+    }
+
+    /// Ends each recording at about so many bytes; a comment then says so. Default 1 MiB.
+    #[must_use]
+    pub fn with_size(self, size: u64) -> Recording {
+        Recording { size, ..self }
+    }
+
+    /// Records at most so many bytes a second, twice that at once; a new connection counts for 8 KiB of them. What goes
+    /// beyond is not recorded: a recording that is under way ends, and a comment says so. Default 2 MiB, some
+    /// thousand requests.
+    #[must_use]
+    pub fn with_rate(self, rate: u64) -> Recording {
+        Recording { rate: rate.max(1), ..self }
+    }
+
+    /// Names the site and the handler in each recording, for whoever is to play it. Default: `plain`, or `handler`
+    /// where there is one.
+    #[must_use]
+    pub fn with_site_name(self, site: impl Into<String>) -> Recording {
+        Recording { site: site.into(), ..self }
+    }
+
+    /// What takes the events of another connection. `None`: a bound is reached.
+    pub(crate) fn begin(&self, settings: Settings, about: String) -> Option<Box<dyn Recorder>> {
+        let shared = &self.shared;
+        let is_free = |active: usize| (active < self.most).then_some(active + 1);
+        if shared.failed.load(Ordering::Relaxed) || !shared.budget.spend(CONNECTION, self.rate) {
+            return None;
+        }
+        shared.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
+        let id = shared.count.fetch_add(1, Ordering::Relaxed);
+        let site = match (self.site.as_str(), settings.config.handled) {
+            ("", true) => "handler".into(),
+            ("", false) => settings.site,
+            (name, _) => name.into(),
+        };
+        let head = Transcript { about: vec![about], settings: Settings { site, ..settings }, lines: Vec::new() };
+        let full = Arc::new(AtomicBool::new(false));
+        let rate = self.rate;
+        let reel = Reel { shared: Arc::clone(shared), id, events: Vec::new(), bytes: 0, rate, lost: false, full };
+        let (size, most, full) = (self.size, self.most, Arc::clone(&reel.full));
+        shared.tell(Message::Begin { id, head: Box::new(head), size, most, full });
+        Some(Box::new(reel))
+    }
+
+    /// Waits until what was recorded so far is written, but no longer than `bound`. `true`: it is.
+    pub fn flush_within(&self, bound: Duration) -> bool {
+        let (done, wait) = mpsc::channel();
+        self.shared.tell(Message::Flush(done));
+        wait.recv_timeout(bound).is_ok()
+    }
+}
+
+impl Shared {
+    fn tell(&self, message: Message) {
+        // It fails only where the writer has panicked.
+        let _ = self.to_writer.send(message);
+    }
+}
+
+/// How much may be recorded: what is spent is paid off with time (a leaky bucket, as a meter).
+struct Budget {
+    start: Instant,
+    /// When all is paid off that was spent so far, in nanoseconds from the start.
+    spent: AtomicU64,
+}
+
+impl Budget {
+    /// Whether so many bytes may be recorded now.
+    fn spend(&self, bytes: u64, rate: u64) -> bool {
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let costs = u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);
+        let after = |spent: u64| {
+            let paid = spent.max(now).saturating_add(costs);
+            (paid - now <= BURST * 1_000_000_000).then_some(paid)
+        };
+        self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok()
+    }
+}
+
+/// Gathers the events of one connection.
+struct Reel {
+    shared: Arc<Shared>,
+    id: u64,
+    events: Vec<Event>,
+    bytes: u64,
+    rate: u64,
+    /// It would have been too much.
+    lost: bool,
+    full: Arc<AtomicBool>,
+}
+
+impl Reel {
+    fn hand_over(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        let events = std::mem::take(&mut self.events);
+        let bytes = std::mem::take(&mut self.bytes);
+        self.lost = self.lost || !self.shared.budget.spend(bytes, self.rate);
+        if !self.lost {
+            self.shared.tell(Message::Events { id: self.id, events });
+        }
+    }
+}
+
+impl Recorder for Reel {
+    fn event(&mut self, event: Event) {
+        self.bytes += (EVENT + size(&event.what)) as u64;
+        self.events.push(event);
+        if self.events.len() >= BATCH {
+            self.hand_over();
+        }
+    }
+
+    fn waits(&mut self) -> bool {
+        self.hand_over();
+        !self.lost && !self.full.load(Ordering::Relaxed) && !self.shared.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Reel {
+    fn drop(&mut self) {
+        self.hand_over();
+        self.shared.tell(Message::End { id: self.id, lost: self.lost });
+        self.shared.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// About what an event holds.
+fn size(what: &What) -> usize {
+    match what {
+        What::Recv(bytes) | What::Script(bytes) | What::Feed { bytes, .. } => bytes.len(),
+        What::Send(sending) => sending.head.len() + sending.tail.len(),
+        What::List { entries, .. } => entries.iter().map(|(name, _)| name.len() + EVENT).sum(),
+        What::Spawn { told, .. } => told.environment.iter().map(Vec::len).sum(),
+        _ => 0,
+    }
+}
+
+/// Makes files of messages.
+struct Writer {
+    directory: PathBuf,
+    /// Those that are being recorded.
+    open: BTreeMap<u64, Tape>,
+    /// The numbers of all files that were made, in order; whether they are complete.
+    kept: VecDeque<(u64, bool)>,
+    /// The number of the last file that is there.
+    last: u64,
+    /// So many are kept.
+    most: usize,
+    /// How many have an open file.
+    files: usize,
+    /// Those that have something to be written.
+    due: Vec<u64>,
+}
+
+/// One recording.
+struct Tape {
+    number: u64,
+    file: Option<File>,
+    /// What is to be written.
+    text: String,
+    /// Bytes in all.
+    len: u64,
+    size: u64,
+    full: Arc<AtomicBool>,
+    /// The connection has ended.
+    ended: bool,
+}
+
+impl Writer {
+    fn new(directory: PathBuf) -> io::Result<Writer> {
+        let last = last_number(&directory)?;
+        let (open, kept, due) = (BTreeMap::new(), VecDeque::new(), Vec::new());
+        Ok(Writer { directory, open, kept, last, most: MOST, files: 0, due })
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.directory.join(format!("{number:06}.txt"))
+    }
+
+    /// Makes the next file. Another server may do so in the same directory.
+    fn create(&mut self) -> io::Result<(File, u64)> {
+        loop {
+            self.last = self.last.saturating_add(1);
+            let path = self.path(self.last);
+            match OpenOptions::new().append(true).create_new(true).mode(0o600).open(path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && self.last < u64::MAX => {}
+                file => return Ok((file?, self.last)),
+            }
+        }
+    }
+
+    fn run(mut self, messages: &Receiver<Message>, failed: impl Fn(&io::Error)) {
+        let mut is_failed = false;
+        while let Ok(first) = messages.recv() {
+            let mut waiting = Vec::new();
+            // Whatever has come until now is written together, with one call for each file.
+            for message in std::iter::once(first).chain(messages.try_iter()) {
+                match message {
+                    Message::Begin { id, head, size, most, full } => self.begin(id, &head, size, most, full),
+                    Message::Events { id, events } => self.add(id, &events),
+                    Message::End { id, lost } => self.end(id, lost),
+                    Message::Flush(done) => waiting.push(done),
+                }
+            }
+            for id in std::mem::take(&mut self.due) {
+                if is_failed {
+                    self.give_up(id);
+                } else if let Err(error) = self.write(id) {
+                    is_failed = true;
+                    failed(&error);
+                }
+            }
+            for done in waiting {
+                let _ = done.send(());
+            }
+            thread::sleep(REST);
+        }
+    }
+
+    fn begin(&mut self, id: u64, head: &Transcript, size: u64, most: usize, full: Arc<AtomicBool>) {
+        let text = head.to_text();
+        let tape = Tape { number: 0, file: None, len: text.len() as u64, text, size, full, ended: false };
+        self.open.insert(id, tape);
+        self.most = most;
+        self.due.push(id);
+    }
+
+    fn add(&mut self, id: u64, events: &[Event]) {
+        let Some(tape) = self.open.get_mut(&id) else { return };
+        if tape.full.load(Ordering::Relaxed) {
+            return;
+        }
+        if tape.text.is_empty() {
+            self.due.push(id);
+        }
+        for event in events {
+            let before = tape.text.len();
+            event.write(&mut tape.text);
+            tape.text.push('\n');
+            tape.len += (tape.text.len() - before) as u64;
+            if tape.len > tape.size {
+                tape.text.truncate(before);
+                let size = tape.size;
+                writeln!(tape.text, "# The rest was not recorded: it is longer than {size} bytes.").expect("a String");
+                tape.full.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    fn end(&mut self, id: u64, lost: bool) {
+        let Some(tape) = self.open.get_mut(&id) else { return };
+        if tape.text.is_empty() {
+            self.due.push(id);
+        }
+        if lost {
+            tape.text.push_str("# The rest was not recorded: more came than may be recorded in the time.\n");
+        }
+        tape.ended = true;
+    }
+
+    /// Writes what there is with one call, so that whatever happens the file ends between two events.
+    fn write(&mut self, id: u64) -> io::Result<()> {
+        let Some(mut tape) = self.open.remove(&id) else { return Ok(()) };
+        if tape.file.is_none() {
+            self.make_room();
+            let file = if tape.number == 0 {
+                self.remove_oldest()?;
+                let (file, number) = self.create()?;
+                tape.number = number;
+                self.kept.push_back((number, false));
+                file
+            } else {
+                OpenOptions::new().append(true).open(self.path(tape.number))?
+            };
+            tape.file = Some(file);
+            self.files += 1;
+        }
+        if let Some(file) = &mut tape.file {
+            file.write_all(tape.text.as_bytes())?;
+        }
+        tape.text.clear();
+        tape.text.shrink_to(MOST_KEPT);
+        if tape.ended {
+            self.files -= 1;
+            if let Some(kept) = self.kept.iter_mut().rfind(|(number, _)| *number == tape.number) {
+                kept.1 = true;
+            }
+        } else {
+            self.open.insert(id, tape);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is a place for another recording.
+    fn remove_oldest(&mut self) -> io::Result<()> {
+        while self.kept.len() >= self.most.max(1) {
+            let Some(oldest) = self.kept.iter().position(|(_, complete)| *complete) else { break };
+            let (oldest, _) = self.kept.remove(oldest).expect("it was found");
+            match fs::remove_file(self.path(oldest)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, id: u64) {
+        if let Some(tape) = self.open.remove(&id) {
+            tape.full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Sees to it that another file may be open.
+    fn make_room(&mut self) {
+        if self.files >= OPEN {
+            self.open.values_mut().for_each(|tape| tape.file = None);
+            self.files = 0;
+        }
+    }
+}
+
+/// The number of the last recording that is there.
+fn last_number(directory: &Path) -> io::Result<u64> {
+    let mut last = 0;
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".txt")).and_then(|name| name.parse().ok());
+        last = last.max(number.unwrap_or(0));
+    }
+    Ok(last)
+}
+
+/// Lets those who serve go first.
+fn be_modest() {
+    // There it is the thread that is meant, elsewhere it would be the process.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, 19);
+}
+
+#[cfg(test)]
+mod tests {
+    use sanserve_core::Input;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn event(at: u64, what: What) -> Event {
+        Event { at, joined: false, what }
+    }
+
+    fn texts(directory: &Path) -> Vec<(String, String)> {
+        let mut all: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    fn recording(directory: &Path) -> Recording {
+        Recording::to(directory, Log::quiet()).unwrap()
+    }
+
+    #[test]
+    fn a_file_grows_while_its_connection_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("a/b");
+        let recording = recording(&dir);
+        let mut reel = recording.begin(Settings::default(), " of a test".into()).unwrap();
+        reel.event(event(0, What::Recv(b"GET".to_vec())));
+        assert!(reel.waits() && recording.flush_within(PATIENCE));
+        let text = "sanserve transcript 1\n# of a test\n@0 recv \"GET\"\n";
+        assert_eq!(texts(&dir), [("000001.txt".to_owned(), text.to_owned())]);
+        reel.event(event(7, What::Input(Input::Eof)));
+        drop(reel);
+        assert!(recording.flush_within(PATIENCE));
+        assert_eq!(texts(&dir)[0].1, format!("{text}@7 eof\n"));
+        // Another one goes on behind it.
+        let again = super::tests::recording(&dir);
+        drop(again.begin(Settings::default(), String::new()));
+        assert!(again.flush_within(PATIENCE));
+        assert_eq!(texts(&dir)[1].0, "000002.txt");
+    }
+
+    #[test]
+    fn a_recording_ends_at_its_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = recording(dir.path()).with_size(100);
+        let mut reel = recording.begin(Settings::default(), String::new()).unwrap();
+        for at in 0..9 {
+            reel.event(event(at, What::Recv(b"0123456789".to_vec())));
+        }
+        reel.waits();
+        assert!(recording.flush_within(PATIENCE));
+        assert!(!reel.waits(), "it wants no more");
+        drop(reel);
+        assert!(recording.flush_within(PATIENCE));
+        let text = &texts(dir.path())[0].1;
+        let transcript = Transcript::parse(text).unwrap();
+        assert_eq!(transcript.events().count(), 3, "{text}");
+        assert!(text.ends_with("\n# The rest was not recorded: it is longer than 100 bytes.\n"), "{text}");
+    }
+
+    #[test]
+    fn no_more_is_recorded_than_may_be_in_the_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = recording(dir.path()).with_rate(CONNECTION);
+        let mut first = recording.begin(Settings::default(), String::new()).unwrap();
+        first.event(event(0, What::Tick));
+        assert!(first.waits());
+        first.event(event(1, What::Recv(vec![b'a'; 9_000])));
+        assert!(!first.waits(), "two seconds' worth and more");
+        drop(first);
+        assert!(recording.flush_within(PATIENCE));
+        let end = "@0 tick\n# The rest was not recorded: more came than may be recorded in the time.\n";
+        assert!(texts(dir.path())[0].1.ends_with(end));
+        assert!(recording.with_rate(1).begin(Settings::default(), String::new()).is_none());
+    }
+
+    #[test]
+    fn what_was_spent_is_paid_off_with_time() {
+        let second = Duration::from_secs(1);
+        let Some(start) = Instant::now().checked_sub(5 * second) else { return };
+        let budget = Budget { start, spent: AtomicU64::new(0) };
+        assert!(budget.spend(200, 100), "two seconds' worth");
+        assert!(!budget.spend(50, 100));
+        let budget = Budget { start: start.checked_sub(second).unwrap_or(start), ..budget };
+        assert!(budget.spend(50, 100) || start.checked_sub(second).is_none());
+    }
+
+    #[test]
+    fn the_oldest_complete_recordings_go_first() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("000007.txt"), "old").unwrap();
+        let recording = recording(dir.path()).with_most(3);
+        let begin = || recording.begin(Settings::default(), String::new());
+        let (first, second, third) = (begin().unwrap(), begin().unwrap(), begin().unwrap());
+        assert!(begin().is_none(), "all are being recorded");
+        drop(second);
+        let fourth = begin().unwrap();
+        drop((third, fourth));
+        let fifth = begin().unwrap();
+        assert!(recording.flush_within(PATIENCE));
+        let names: Vec<_> = texts(dir.path()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["000007.txt", "000008.txt", "000011.txt", "000012.txt"]);
+        drop((first, fifth));
+    }
+
+    #[test]
+    fn many_are_recorded_with_few_open_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = recording(dir.path());
+        let mut reels: Vec<_> =
+            (0..3 * OPEN).map(|_| recording.begin(Settings::default(), String::new()).unwrap()).collect();
+        for at in 0..2 {
+            for reel in &mut reels {
+                reel.event(event(at, What::Tick));
+                assert!(reel.waits());
+            }
+        }
+        assert!(recording.flush_within(PATIENCE));
+        let texts = texts(dir.path());
+        assert_eq!(texts.len(), 3 * OPEN);
+        assert!(texts.iter().all(|(_, text)| text.ends_with("#\n@0 tick\n@1 tick\n")), "{texts:?}");
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_there_is_no_recording() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(Recording::to(dir.path().join("file"), Log::quiet()).is_err());
+        assert!(Recording::to(dir.path().join("file/below"), Log::quiet()).is_err());
+        // What is lost meanwhile ends it.
+        let gone = dir.path().join("gone");
+        let recording = recording(&gone);
+        fs::remove_dir_all(&gone).unwrap();
+        let mut reel = recording.begin(Settings::default(), String::new()).unwrap();
+        reel.event(event(0, What::Tick));
+        reel.waits();
+        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.begin(Settings::default(), String::new()).is_none());
+    }
+}
