@@ -41,7 +41,9 @@ const NOTHING: Need =
 
 impl Line {
     fn new(number: u64, stream: TcpStream, peer: SocketAddr, server: &Server) -> Line {
-        let connection = Connection::new(Peer::from(peer), &server.service.context(&server.now));
+        let cx = server.service.context(&server.now);
+        let mut connection = Connection::new(Peer::from(peer), &cx);
+        server.service.observe(&mut connection, &cx, "polling");
         let (buffers, slot, ready) = (Buffers::new(), Slot::new(), Need { read: true, ..NOTHING });
         Line { number, stream, connection, buffers, slot, handler: None, wait: AT_ONCE, ready, full: false }
     }

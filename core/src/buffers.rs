@@ -5,6 +5,7 @@ use std::any::Any;
 
 use crate::date::LastDate;
 use crate::files::{ByteRange, LastTag, Listing};
+use crate::reason::{Reason, Reasons, Rule};
 use crate::wire::Head;
 
 /// What [`Window`] starts with.
@@ -44,6 +45,8 @@ pub struct Buffers {
     pub(crate) attached: Option<Box<dyn Any + Send>>,
     /// The head of the request that a local redirect has made of the peer's; else empty.
     pub(crate) moved: Vec<u8>,
+    /// Why the answer is what it is, where somebody wants to know.
+    pub(crate) reasons: Reasons,
 }
 
 impl Default for Buffers {
@@ -65,6 +68,7 @@ impl Default for Buffers {
             trailing: Vec::new(),
             attached: None,
             moved: Vec::new(),
+            reasons: Reasons::default(),
         }
     }
 }
@@ -85,6 +89,26 @@ impl Buffers {
     /// Puts back what is none of the driver's own.
     pub fn attach(&mut self, thing: Box<dyn Any + Send>) {
         self.attached = Some(thing);
+    }
+
+    /// From here on, the rules are noted by which answers are made, until [`recycle`](Self::recycle). It
+    /// costs memory and time for each exchange; servers do without.
+    pub fn explain(&mut self) {
+        self.reasons.begin();
+    }
+
+    /// The decisions about the exchange in hand, in the order in which they were made, 256 at most. They
+    /// are there until the poll behind [`Step::Finished`](crate::Step::Finished); none without
+    /// [`explain`](Self::explain).
+    #[must_use]
+    pub fn reasons(&self) -> &[Reason] {
+        self.reasons.all()
+    }
+
+    /// Notes by which rule its method has the request answered.
+    pub(crate) fn note_method(&mut self, rule: Rule) {
+        let head = if self.moved.is_empty() { self.input.head() } else { &self.moved };
+        self.reasons.note(rule, self.head.method_name.of_bytes(head));
     }
 
     /// The bytes that `head` is made of.
@@ -111,6 +135,7 @@ impl Buffers {
         self.trailers = Vec::new();
         self.trailing = Vec::new();
         self.attached = None;
+        self.reasons = Reasons::default();
     }
 }
 

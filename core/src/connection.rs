@@ -495,6 +495,7 @@ impl Connection {
         buf.moved.clear();
         buf.trailers.clear();
         buf.trailing.clear();
+        buf.reasons.clear();
         let exchange = std::mem::take(&mut self.exchange);
         self.task = Task::None;
         if !self.notes.blocked {

@@ -13,10 +13,10 @@ pub enum After {
 }
 
 macro_rules! violations {
-    ($($(#[$doc:meta])+ $name:ident => $status:ident, $after:ident, $message:expr;)*) => {
-        /// Something that a peer did wrong.
+    ($($(#[doc = $doc:literal])+ $name:ident => $status:ident, $after:ident, $message:expr;)*) => {
+        /// Something that a peer did wrong. Its documentation is what [`Violation::sentence`] says.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Violation { $($(#[$doc])+ $name,)* }
+        pub enum Violation { $($(#[doc = $doc])+ $name,)* }
 
         impl Violation {
             /// Every violation there is.
@@ -27,6 +27,12 @@ macro_rules! violations {
             #[must_use]
             pub const fn row(self) -> (Status, After, Option<&'static str>) {
                 match self { $(Violation::$name => (Status::$status, After::$after, $message),)* }
+            }
+
+            /// What is wrong, and by which rule.
+            #[must_use]
+            pub fn sentence(self) -> &'static str {
+                match self { $(Violation::$name => concat!($($doc),+),)* }.trim_start()
             }
         }
     };

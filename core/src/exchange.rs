@@ -9,6 +9,7 @@ use crate::error::{After, Violation, write_message};
 use crate::head_writer::Fields;
 use crate::input::Fault;
 use crate::page::ErrorPage;
+use crate::reason::{Reasons, Rule};
 use crate::request::Request;
 use crate::status::Status;
 use crate::wire::{Cycle, Encoder, HeadOut, Outbound, Span};
@@ -141,6 +142,15 @@ impl Answering<'_> {
         Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer }
     }
 
+    /// Notes what it takes a look at the request to know, where somebody wants to know.
+    pub(crate) fn explain(&mut self, note: impl FnOnce(&Self, &mut Reasons)) {
+        if self.buf.reasons.are_wanted() {
+            let mut reasons = std::mem::take(&mut self.buf.reasons);
+            note(self, &mut reasons);
+            self.buf.reasons = reasons;
+        }
+    }
+
     /// Writes a head: status line, Server, Date, what `fields` writes, what the site adds, and
     /// Connection where it says something.
     pub(crate) fn head(&mut self, status: Status, reason: Option<&[u8]>, fields: impl FnOnce(&mut HeadOut<'_>)) {
@@ -179,13 +189,29 @@ impl Answering<'_> {
 
     /// Begins the body; `Outbound` moves here.
     pub(crate) fn body(&mut self, encoder: Encoder) {
-        let none = self.exchange.is_head || self.exchange.status.is_some_and(Status::is_bodiless);
+        let bodiless = self.exchange.status.is_some_and(Status::is_bodiless);
+        let none = self.exchange.is_head || bodiless;
+        let rule = match encoder {
+            _ if bodiless => Rule::NoContent,
+            _ if self.exchange.is_head => Rule::HeadAlone,
+            Encoder::None => Rule::Empty,
+            Encoder::Length(_) => Rule::FramedByLength,
+            Encoder::Chunked => Rule::FramedByChunks,
+            Encoder::Close => Rule::FramedByClose,
+        };
+        self.buf.reasons.note(rule, b"");
         self.cycle.outbound_to(Outbound::Body(if none { Encoder::None } else { encoder }));
     }
 
     /// The answer is complete.
     pub(crate) fn end(&mut self) {
-        let done = if self.exchange.keep_alive { Outbound::Done } else { Outbound::MustClose };
+        let (done, rule) = if self.exchange.keep_alive {
+            (Outbound::Done, Rule::StaysOpen)
+        } else {
+            (Outbound::MustClose, Rule::Closes)
+        };
+        let field = self.connection().unwrap_or(b"(no field)");
+        self.buf.reasons.note(rule, field);
         self.cycle.outbound_to(done);
     }
 
@@ -210,7 +236,9 @@ impl Answering<'_> {
         out.clear();
         write_message(violation, text.of_bytes(self.buf.head_bytes()), &mut out);
         self.buf.message = out;
+        self.buf.reasons.violated(violation);
         if after == After::Close {
+            self.buf.reasons.note(Rule::CloseOfViolation, b"");
             self.exchange.keep_alive = false;
             self.cycle.close_inbound();
         }
@@ -258,6 +286,7 @@ impl Answering<'_> {
         text.clear();
         if !status.is_bodiless() {
             let explanation = page.explanation.unwrap_or(status.explanation());
+            self.buf.reasons.note(Rule::TypeOfPage, site.error_type().as_bytes());
             site.error_page(&ErrorPage { status, message: &message, explanation }, &mut text);
         }
         let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));

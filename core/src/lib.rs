@@ -38,6 +38,7 @@ mod input;
 #[cfg(feature = "http")]
 mod interop;
 mod page;
+mod reason;
 mod reply;
 mod request;
 mod site;
@@ -61,6 +62,7 @@ pub use handler::{Call, Handler};
 pub use head_writer::{Fields, HeadWriter};
 pub use input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile, SpawnError};
 pub use page::{ErrorPage, escape, write as write_error_page};
+pub use reason::{Cause, Reason, Rule, Topic};
 pub use reply::{Misuse, Received, Reply};
 pub use request::Request;
 pub use site::{Plain, Route, Site};

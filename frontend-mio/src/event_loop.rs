@@ -412,14 +412,16 @@ impl EventLoop {
     /// Begins to go down, or ends at once, as the server's handle says. Every connection then has
     /// a turn, in which it is told.
     fn obey_stage(&mut self) {
-        if self.cut_at.is_none() && self.stage.is_draining() {
+        // One look: a stop that came between two would cut connections for ever, and go on accepting.
+        let stage = self.stage.now();
+        if self.cut_at.is_none() && stage >= Stage::DRAINING {
             self.listener = None;
             self.clock.read(&mut self.now);
             let grace = u64::try_from(self.service.grace.as_millis()).unwrap_or(u64::MAX);
             self.cut_at = Some(self.now.tick.after(grace));
             self.enqueue_all();
         }
-        if self.stage.is_cut() {
+        if stage >= Stage::CUT {
             self.cut_at = Some(self.now.tick);
         }
         if self.cut_at.is_some_and(|at| at <= self.now.tick) {

@@ -279,11 +279,7 @@ impl Stage {
     const DRAINING: u8 = 1;
     const CUT: u8 = 2;
 
-    fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= Stage::DRAINING
-    }
-
-    fn is_cut(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= Stage::CUT
+    fn now(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
     }
 }

@@ -89,6 +89,19 @@ fn understand(matches: &ArgMatches) -> Result<Flags, clap::Error> {
 }
 
 fn command() -> Command {
+    serving()
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+        .subcommands(SIDES.iter().map(|side| (side.command)()))
+}
+
+/// The flag of that name, for another command.
+pub(crate) fn shared(name: &str) -> Arg {
+    let serving = serving();
+    serving.get_arguments().find(|arg| arg.get_id() == name).expect("one of the flags below").clone()
+}
+
+fn serving() -> Command {
     let defaults = Timeouts::default();
     Command::new("sanserve")
         .about("Serves a directory over HTTP.")
@@ -97,9 +110,6 @@ fn command() -> Command {
         // As in Python's argparse: the last one counts, and a name may be cut short.
         .args_override_self(true)
         .infer_long_args(true)
-        .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true)
-        .subcommands(SIDES.iter().map(|side| (side.command)()))
         .arg(
             Arg::new("port")
                 .value_parser(value_parser!(u16))
@@ -327,25 +337,8 @@ fn cgi_environment(matches: &ArgMatches) -> Result<Vec<(OsString, OsString)>, cl
 
 impl From<&ArgMatches> for Flags {
     fn from(matches: &ArgMatches) -> Flags {
-        let one = |name| matches.get_one::<u64>(name).copied();
-        let mut timeouts = Timeouts::default();
-        timeouts.head = one("head-timeout").unwrap_or(timeouts.head);
-        timeouts.keep_alive = one("keep-alive").unwrap_or(timeouts.keep_alive);
-        timeouts.body = pace(timeouts.body, one("body-timeout"));
-        timeouts.write = pace(timeouts.write, one("write-timeout"));
-        timeouts.script = one("cgi-timeout").unwrap_or(timeouts.script);
-        let mut limits = Limits::default();
-        limits.body = one("max-body").unwrap_or(limits.body);
-        let mut cgi = if matches.get_flag("cgi") { Cgi::python() } else { Cgi::default() };
-        if let Some(directories) = matches.get_many::<String>("cgi-dir") {
-            cgi.directories = directories.cloned().collect();
-        }
-        if matches.get_one::<String>("cgi-chunked").is_some_and(|policy| policy == "refuse") {
-            cgi.chunked = Chunked::Refuse;
-        }
         let mut scripts = ScriptRules::default();
         scripts.most = matches.get_one::<u32>("cgi-max").map_or(scripts.most, |&n| n as usize);
-        let protocol = *matches.get_one("protocol").expect("has a default");
         Flags {
             port: *matches.get_one("port").expect("has a default"),
             bind: matches.get_one("bind").cloned(),
@@ -355,26 +348,43 @@ impl From<&ArgMatches> for Flags {
             quiet: matches.get_flag("quiet"),
             symlinks: *matches.get_one("symlinks").expect("has a default"),
             connections: matches.get_one::<u32>("connections").map(|&n| n as usize),
-            grace: Duration::from_millis(one("grace").unwrap_or(30_000)),
+            grace: Duration::from_millis(matches.get_one("grace").copied().unwrap_or(30_000)),
             record: matches.get_one::<PathBuf>("record").map(|directory| Record {
                 directory: directory.clone(),
                 most: matches.get_one::<u32>("record-max").map(|&n| n as usize),
-                size: one("record-size"),
-                rate: one("record-rate"),
+                size: matches.get_one("record-size").copied(),
+                rate: matches.get_one("record-rate").copied(),
             }),
             trace: matches.get_flag("trace"),
             secrets: if matches.get_flag("secrets") { Secrets::Kept } else { Secrets::Masked },
             scripts,
-            config: Config {
-                protocol,
-                cgi,
-                hide_dotfiles: matches.get_flag("hide-dotfiles"),
-                limits,
-                timeouts,
-                ..Config::default()
-            },
+            config: config(matches),
         }
     }
+}
+
+/// The rules of a server, of any command that has some of the flags for them.
+pub(crate) fn config(matches: &ArgMatches) -> Config {
+    let one = |name| matches.try_get_one::<u64>(name).ok().flatten().copied();
+    let has = |name| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or_default();
+    let mut timeouts = Timeouts::default();
+    timeouts.head = one("head-timeout").unwrap_or(timeouts.head);
+    timeouts.keep_alive = one("keep-alive").unwrap_or(timeouts.keep_alive);
+    timeouts.body = pace(timeouts.body, one("body-timeout"));
+    timeouts.write = pace(timeouts.write, one("write-timeout"));
+    timeouts.script = one("cgi-timeout").unwrap_or(timeouts.script);
+    let mut limits = Limits::default();
+    limits.body = one("max-body").unwrap_or(limits.body);
+    let mut cgi = if has("cgi") { Cgi::python() } else { Cgi::default() };
+    if let Ok(Some(directories)) = matches.try_get_many::<String>("cgi-dir") {
+        cgi.directories = directories.cloned().collect();
+    }
+    if matches.try_get_one::<String>("cgi-chunked").is_ok_and(|policy| policy.is_some_and(|policy| policy == "refuse"))
+    {
+        cgi.chunked = Chunked::Refuse;
+    }
+    let protocol = *matches.get_one("protocol").expect("has a default");
+    Config { protocol, cgi, hide_dotfiles: has("hide-dotfiles"), limits, timeouts, ..Config::default() }
 }
 
 /// A pace with another patience.

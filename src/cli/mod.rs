@@ -1,5 +1,7 @@
 //! The command line: flags and the server that they ask for, and commands that serve nothing.
 
+mod conform;
+mod explain;
 mod flags;
 mod replay;
 mod run;
@@ -25,7 +27,7 @@ pub(crate) struct Side {
 }
 
 /// All of them, in the order of `--help`.
-pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE];
+pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, conform::SIDE];
 
 /// Reads the command line and does what it asks for.
 pub(crate) fn main() -> ExitCode {

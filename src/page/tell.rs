@@ -44,7 +44,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
     match &event.what {
         What::Recv(bytes) => vec![from(Peer, first_line(bytes))],
         What::Tick => vec![from(Driver, "time".into())],
-        What::Clock(_) => vec![from(Driver, "calendar time".into())],
+        What::Clock(_) => vec![from(Driver, "time, and the calendar".into())],
         What::Input(input) => {
             let who = match input {
                 Input::Eof | Input::Blocked | Input::Writable | Input::Sent(_) | Input::Broken(Fault::Peer) => Peer,
@@ -152,7 +152,11 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
             format!("{} arrive from the peer. They stay in the socket: the core has not asked to read.", size(bytes.len() as u64))
         }
         What::Tick => "Nothing but time has passed. The driver polls, and the core looks at its clocks.".into(),
-        What::Clock(_) => "The calendar shows another second than the ticks would have it: the driver reads two clocks, and tells both.".into(),
+        What::Clock(wall) => format!(
+            "The driver polls. The calendar is at second {}, where it does not keep step with the monotonic clock: dates come \
+             from it, timeouts do not.",
+            wall.0
+        ),
         What::Input(input) => of_input(input).into(),
         What::Send(sending) => of_send(sending),
         What::Open { inside: true, path, answer } => {
@@ -211,7 +215,7 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
         What::Close { close, .. } => format!("The connection closes: {}.", of_close(*close)),
     };
     if event.joined {
-        text.push_str(" It comes together with the input before it: nobody has polled in between.");
+        text.push_str(" It finds the connection in the middle of a turn, or comes together with the input before it.");
     }
     text
 }

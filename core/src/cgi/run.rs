@@ -8,6 +8,7 @@ use crate::error::Violation;
 use crate::exchange::{Answering, Cut, Page, Relay};
 use crate::files::{Forbidden, names_dotfile};
 use crate::input::ScriptFile;
+use crate::reason::Rule;
 use crate::request::Request;
 use crate::step::{Action, Close, Script, ScriptInput};
 use crate::wire::{Decoder, Encoder, HeadOut, Inbound, Method, Outbound, Span};
@@ -133,7 +134,7 @@ impl Connection {
                 }
                 true
             }
-            State::Refused(refusal) => self.settle_body(cx) && self.refuse_script(refusal, buf, cx),
+            State::Refused(refusal) => self.settle_body(buf, cx) && self.refuse_script(refusal, buf, cx),
             State::Head | State::Body => {
                 let fed = self.feed_script(buf, cx);
                 self.relay_script(buf, cx) || fed
@@ -157,6 +158,7 @@ impl Connection {
             cgi.state = State::Refused(refusal);
             return;
         }
+        buf.reasons.note(Rule::ScriptFound, name);
         if !self.may_continue(buf, cx) {
             return;
         }
@@ -166,7 +168,10 @@ impl Connection {
                 self.end_cgi();
                 self.answering(buf, cx).refuse(Violation::LengthRequired, Span::default());
             }
-            Inbound::Body(Decoder::Chunked(_)) => self.cgi_to(State::Due(Deed::Spool)),
+            Inbound::Body(Decoder::Chunked(_)) => {
+                buf.reasons.note(Rule::BodySpooled, b"");
+                self.cgi_to(State::Due(Deed::Spool));
+            }
             _ => self.tell_script(ScriptInput::Empty, None, buf, cx),
         }
     }
@@ -372,6 +377,8 @@ impl Connection {
         answer.buf.message.clear();
         let quoted = [b"/", &answer.buf.path[..name]].concat();
         crate::error::fill(message, &quoted, &mut answer.buf.message);
+        let Buffers { message: text, reasons, .. } = &mut *answer.buf;
+        reasons.note(Rule::ScriptRefused, text);
         let page = Page { quotes_peer: message.contains("{}"), ..Page::default() };
         answer.error_page(status, &page, |head| {
             if refusal == Refusal::Busy {

@@ -6,14 +6,17 @@ use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
 use crate::exchange::{Cut, Exchange};
-use crate::files::{Files, Forbidden};
+use crate::files::{Files, Forbidden, explain_path};
+use crate::reason::{Reasons, Rule};
 use crate::reply::Handling;
 use crate::request::Request;
 use crate::site::Route;
 use crate::status::Status;
 use crate::step::Close;
 use crate::timer::Awaited;
-use crate::wire::{self, Decoder, Expectation, Framing, Inbound, Method, Outbound, Refused, Span};
+use crate::wire::{
+    self, Decoder, Expectation, Framing, Inbound, Known, Method, Outbound, Persistence, Refused, Span, Target,
+};
 
 impl Connection {
     /// Reads the next head, if it is there.
@@ -91,20 +94,45 @@ impl Connection {
         self.exchange.parsed = true;
         let refused = |violation| Refused { violation, text: Span::default() };
         wire::check_host(head, bytes).map_err(refused)?;
+        let reasons = &mut buf.reasons;
+        if reasons.are_wanted() {
+            note_line(&Request { head, bytes, peer: self.peer }, reasons);
+        }
         let limits = &cx.config.limits;
         let body = match Framing::of(head, bytes, limits).map_err(refused)? {
-            Framing::None => Inbound::Done,
-            Framing::Length(length) => Inbound::Body(Decoder::Length(length)),
-            Framing::Chunked => Inbound::Body(Decoder::chunked(limits)),
+            Framing::None => {
+                reasons.note(Rule::NoBody, b"");
+                Inbound::Done
+            }
+            Framing::Length(length) => {
+                reasons.note_with(Rule::BodyOfLength, |out| out.extend_from_slice(length.to_string().as_bytes()));
+                Inbound::Body(Decoder::Length(length))
+            }
+            Framing::Chunked => {
+                reasons.note(Rule::BodyInChunks, b"");
+                Inbound::Body(Decoder::chunked(limits))
+            }
         };
         self.cycle.inbound_to(body);
-        let wanted = wire::wants_keep_alive(head, bytes);
+        let persistence = Persistence::of(head, bytes);
+        reasons.note(persistence.rule(), b"");
+        let wanted = persistence.keeps_alive();
+        if wanted && cx.config.protocol == Protocol::Http10 {
+            reasons.note(Rule::CloseOfProtocol, b"");
+        }
         self.exchange.peer_closes = !wanted;
         self.exchange.keep_alive = wanted && cx.config.protocol == Protocol::Http11 && !self.notes.drain;
         match Expectation::of(head, bytes) {
-            Expectation::None => Ok(()),
+            Expectation::None => {
+                if head.has(Known::Expect) && !head.is_11 {
+                    reasons.note(Rule::ExpectIgnored, b"");
+                }
+                Ok(())
+            }
             Expectation::Continue => {
                 self.exchange.continue_due = body != Inbound::Done;
+                let has_body = self.exchange.continue_due;
+                reasons.note(if has_body { Rule::ExpectContinue } else { Rule::ExpectWithoutBody }, b"");
                 Ok(())
             }
             Expectation::Unknown => {
@@ -125,7 +153,7 @@ impl Connection {
         let (method, name) = (buf.head.method, buf.head.method_name);
         let script = match self.find_cgi(buf, cx) {
             Ok(script) => script,
-            Err(Forbidden::Nul) if self.settle_body(cx) => {
+            Err(Forbidden::Nul) if self.settle_body(buf, cx) => {
                 return self.answering(buf, cx).refuse(Violation::NulInPath, Span::default());
             }
             Err(Forbidden::Nul) => return,
@@ -134,11 +162,25 @@ impl Connection {
         let script = script.filter(|_| matches!(method, Method::Get | Method::Head | Method::Post));
         // The body of a request that was redirected here has had its reader.
         let is_wanted = script.is_some() && buf.moved.is_empty();
-        if !is_wanted && !self.settle_body(cx) {
+        if !is_wanted && !self.settle_body(buf, cx) {
             return;
         }
+        if !cx.config.cgi.directories.is_empty() {
+            let Buffers { path, reasons, .. } = &mut *buf;
+            reasons.note(if self.exchange.is_script { Rule::ScriptPath } else { Rule::NotScript }, path);
+        }
         if let Some(from) = script {
+            buf.note_method(Rule::MethodOfScripts);
+            self.answering(buf, cx).explain(|answer, reasons| {
+                let path = &answer.buf.path;
+                explain_path(&answer.request(), path.strip_suffix(b"/").unwrap_or(path), reasons);
+            });
             return self.start_cgi(from, cx);
+        }
+        match method {
+            Method::Get | Method::Head => buf.note_method(Rule::MethodOfFiles),
+            Method::Options => buf.note_method(Rule::MethodOptions),
+            Method::Post | Method::Connect | Method::Other => {}
         }
         let mut answer = self.answering(buf, cx);
         match method {
@@ -161,14 +203,17 @@ impl Connection {
     }
 
     /// Whether a body that nobody wants stands no longer in the way of an answer.
-    pub(crate) fn settle_body(&mut self, cx: &Context<'_>) -> bool {
+    pub(crate) fn settle_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let Inbound::Body(decoder) = self.cycle.inbound else { return true };
         // A peer that waits for 100 gets its final answer instead; whether it then sends the body is its
         // choice (RFC 9110 section 10.1.1), so the connection cannot go on.
         if self.exchange.continue_due || decoder.at_least() > cx.config.limits.drain {
+            let awaits = self.exchange.continue_due;
+            buf.reasons.note(if awaits { Rule::ExpectAnswered } else { Rule::BodyUnread }, b"");
             self.give_up_body();
             return true;
         }
+        buf.reasons.note(Rule::BodyDropped, b"");
         self.exchange.unwanted = true;
         false
     }
@@ -272,6 +317,7 @@ impl Connection {
             self.cycle.inbound = Inbound::Body(decoder);
             self.exchange.drained += (piece.skip + piece.data) as u64;
             if self.exchange.drained > limits.drain {
+                buf.reasons.note(Rule::BodyUnread, b"");
                 self.give_up_body();
                 return true;
             }
@@ -289,6 +335,31 @@ impl Connection {
             return true;
         }
         false
+    }
+}
+
+/// Notes how the request line and the host were understood.
+fn note_line(request: &Request<'_>, reasons: &mut Reasons) {
+    let version = match (request.head.is_11, request.version()) {
+        (true, b"HTTP/1.1") => Rule::Version11,
+        (true, _) => Rule::VersionLater,
+        (false, _) => Rule::Version10,
+    };
+    reasons.note(version, request.version());
+    let target = request.head.target_text.of_bytes(request.bytes);
+    let (form, host) = match request.head.target {
+        Target::Origin => (Rule::OriginForm, Rule::HostOfField),
+        Target::Absolute { .. } => (Rule::AbsoluteForm, Rule::HostOfTarget),
+        Target::Asterisk => (Rule::AsteriskForm, Rule::HostOfField),
+        Target::Authority => (Rule::AuthorityForm, Rule::HostOfField),
+    };
+    reasons.note(form, target);
+    match request.host() {
+        Some(name) => reasons.note(host, name),
+        None => reasons.note(Rule::HostOptional, b""),
+    }
+    if request.target().len() < target.len() {
+        reasons.note(Rule::LeadingSlashes, request.target());
     }
 }
 

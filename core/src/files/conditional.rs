@@ -3,6 +3,7 @@
 use crate::context::Wall;
 use crate::date;
 use crate::input::Opened;
+use crate::reason::{Reasons, Rule};
 use crate::wire::{Head, Known};
 
 /// What identifies one state of a representation.
@@ -99,6 +100,14 @@ impl Validators {
     pub(crate) fn last_modified(&self, now: Wall) -> Wall {
         Wall(self.modified.min(now.0))
     }
+
+    /// Notes how they were made.
+    pub(crate) fn explain(&self, now: Wall, reasons: &mut Reasons) {
+        let date = self.last_modified(now);
+        let is_ours = date.0 == self.modified;
+        reasons.note(if is_ours { Rule::LastModified } else { Rule::LastModifiedNow }, &date::imf_fixdate(date));
+        reasons.note(Rule::EntityTag, self.tag().as_bytes());
+    }
 }
 
 /// What the preconditions say.
@@ -114,47 +123,112 @@ pub(crate) enum Verdict {
 
 /// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. `current`
 /// is `None` for a representation without validators, such as a listing.
-pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>) -> Verdict {
+pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>, reasons: &mut Reasons) -> Verdict {
+    use Rule::*;
     let is_current = |given: &Given<'_>| current.is_some_and(|current| current.tag().as_bytes() == given.tag);
-    if head.has(Known::IfMatch) {
-        if !any_tag(head, bytes, Known::IfMatch, |given| !given.weak && is_current(given)) {
+    let mut note = |rule, known| reasons.note_with(rule, |out| write_values(head, bytes, known, out));
+    let (match_, since) = (Known::IfMatch, Known::IfUnmodifiedSince);
+    if head.has(match_) {
+        let is_true = any_tag(head, bytes, match_, |given| !given.weak && is_current(given));
+        note(if is_true { IfMatchTrue } else { IfMatchFalse }, match_);
+        if head.has(since) {
+            note(IfUnmodifiedSinceOverruled, since);
+        }
+        if !is_true {
             return Verdict::Failed;
         }
-    } else if let Some(date) = single_date(head, bytes, Known::IfUnmodifiedSince)
-        && current.is_some_and(|current| current.modified > date.0)
-    {
-        return Verdict::Failed;
+    } else if head.has(since) {
+        let found = Since::of(head, bytes, since, current);
+        note(found.rule(IfUnmodifiedSinceTrue, IfUnmodifiedSinceFalse, IfUnmodifiedSinceInvalid), since);
+        if found == Since::Changed {
+            return Verdict::Failed;
+        }
     }
-    if head.has(Known::IfNoneMatch) {
-        if any_tag(head, bytes, Known::IfNoneMatch, is_current) {
+    let (match_, since) = (Known::IfNoneMatch, Known::IfModifiedSince);
+    if head.has(match_) {
+        let is_true = !any_tag(head, bytes, match_, is_current);
+        note(if is_true { IfNoneMatchTrue } else { IfNoneMatchFalse }, match_);
+        if head.has(since) {
+            note(IfModifiedSinceOverruled, since);
+        }
+        if !is_true {
             return Verdict::NotModified;
         }
-    } else if let Some(date) = single_date(head, bytes, Known::IfModifiedSince)
-        && current.is_some_and(|current| current.modified <= date.0)
-    {
-        return Verdict::NotModified;
+    } else if head.has(since) {
+        let found = Since::of(head, bytes, since, current);
+        note(found.rule(IfModifiedSinceFalse, IfModifiedSinceTrue, IfModifiedSinceInvalid), since);
+        if found == Since::Unchanged {
+            return Verdict::NotModified;
+        }
     }
     Verdict::Perform
 }
 
+/// What a date says about a representation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// It has not changed since then.
+    Unchanged,
+    /// It has.
+    Changed,
+    /// The value is no date, or there is more than one (RFC 9110 sections 13.1.3 and 13.1.4): ignored.
+    Invalid,
+    /// The representation has no date: ignored.
+    NoDate,
+}
+
+impl Since {
+    fn of(head: &Head, bytes: &[u8], known: Known, current: Option<&Validators>) -> Since {
+        match (head.single(known, bytes).and_then(date::parse), current) {
+            (None, _) => Since::Invalid,
+            (Some(_), None) => Since::NoDate,
+            (Some(date), Some(current)) if current.modified > date.0 => Since::Changed,
+            (Some(_), Some(_)) => Since::Unchanged,
+        }
+    }
+
+    fn rule(self, unchanged: Rule, changed: Rule, invalid: Rule) -> Rule {
+        match self {
+            Since::Unchanged => unchanged,
+            Since::Changed => changed,
+            Since::Invalid => invalid,
+            Since::NoDate => Rule::NoDate,
+        }
+    }
+}
+
+/// Appends the values of a field, as they would stand in one line.
+fn write_values(head: &Head, bytes: &[u8], known: Known, out: &mut Vec<u8>) {
+    for (at, value) in head.values(known, bytes).enumerate() {
+        if at > 0 {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(value);
+    }
+}
+
 /// Whether a Range may be obeyed, as far as If-Range has a say (RFC 9110 section 13.1.5): the
 /// validator must match exactly, and strongly.
-pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wall) -> bool {
+pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wall, reasons: &mut Reasons) -> bool {
     if !head.has(Known::IfRange) {
         return true;
     }
-    let Some(value) = head.single(Known::IfRange, bytes) else { return false };
-    if value.starts_with(b"\"") || value.starts_with(b"W/") {
-        return value == current.tag().as_bytes();
-    }
-    // A date is strong only if the file cannot have changed again within its second
-    // (RFC 9110 section 8.8.2.2).
-    date::parse(value).is_some_and(|date| date.0 == current.modified && current.modified < now.0)
-}
-
-/// RFC 9110 sections 13.1.3 and 13.1.4: a value that is no date, or more than one, is ignored.
-fn single_date(head: &Head, bytes: &[u8], known: Known) -> Option<Wall> {
-    head.single(known, bytes).and_then(date::parse)
+    let rule =
+        match head.single(Known::IfRange, bytes) {
+            None => Rule::IfRangeRepeated,
+            Some(value) if value.starts_with(b"\"") || value.starts_with(b"W/") => {
+                if value == current.tag().as_bytes() { Rule::IfRangeTag } else { Rule::IfRangeOtherTag }
+            }
+            Some(value) => match date::parse(value) {
+                // A date is strong only if the file cannot have changed again within its second
+                // (RFC 9110 section 8.8.2.2).
+                Some(date) if date.0 == current.modified && current.modified < now.0 => Rule::IfRangeDate,
+                Some(date) if date.0 == current.modified => Rule::IfRangeFresh,
+                _ => Rule::IfRangeOtherDate,
+            },
+        };
+    reasons.note_with(rule, |out| write_values(head, bytes, Known::IfRange, out));
+    matches!(rule, Rule::IfRangeTag | Rule::IfRangeDate)
 }
 
 struct Given<'b> {
@@ -214,7 +288,7 @@ mod tests {
 
     fn verdict(fields: &str) -> Verdict {
         let (head, bytes) = head(fields);
-        evaluate(&head, &bytes, Some(&FILE))
+        evaluate(&head, &bytes, Some(&FILE), &mut Reasons::default())
     }
 
     #[test]
@@ -256,7 +330,7 @@ mod tests {
             assert_eq!(verdict(&fields), expected, "{fields}");
         }
         let (listing, bytes) = head("If-Match: \"a\"\r\n");
-        assert_eq!(evaluate(&listing, &bytes, None), Failed);
+        assert_eq!(evaluate(&listing, &bytes, None, &mut Reasons::default()), Failed);
     }
 
     #[test]
@@ -273,7 +347,7 @@ mod tests {
             ("If-Range: garbage\r\n".into(), now, false),
         ] {
             let (head, bytes) = head(&fields);
-            assert_eq!(if_range(&head, &bytes, &FILE, now), expected, "{fields}");
+            assert_eq!(if_range(&head, &bytes, &FILE, now, &mut Reasons::default()), expected, "{fields}");
         }
     }
 }

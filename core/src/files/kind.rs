@@ -1,20 +1,22 @@
 //! Media types by extension (Python's `guess_type`), the same on every machine.
 
+use crate::reason::{Reasons, Rule};
+
 /// What comes before the general table: Python's `extensions_map`, its suffix map, and what
 /// mime_guess has otherwise than Python. No Content-Encoding is ever sent, so a compressed file is
 /// what it is.
-const FIRST: &[(&str, &str)] = &[
-    ("html", "text/html"),
-    ("js", "text/javascript"),
-    ("mjs", "text/javascript"),
-    ("gz", "application/gzip"),
-    ("z", "application/octet-stream"),
-    ("bz2", "application/x-bzip2"),
-    ("xz", "application/x-xz"),
-    ("tgz", "application/x-tar"),
-    ("svgz", "image/svg+xml"),
-    ("wasm", "application/wasm"),
-    ("py", "text/x-python"),
+const FIRST: &[(&str, &str, Rule)] = &[
+    ("html", "text/html", Rule::TypeOfExtension),
+    ("js", "text/javascript", Rule::TypeOfPython),
+    ("mjs", "text/javascript", Rule::TypeOfPython),
+    ("gz", "application/gzip", Rule::TypeOfCompressed),
+    ("z", "application/octet-stream", Rule::TypeOfCompressed),
+    ("bz2", "application/x-bzip2", Rule::TypeOfCompressed),
+    ("xz", "application/x-xz", Rule::TypeOfCompressed),
+    ("tgz", "application/x-tar", Rule::TypeOfCompressed),
+    ("svgz", "image/svg+xml", Rule::TypeOfCompressed),
+    ("wasm", "application/wasm", Rule::TypeOfPython),
+    ("py", "text/x-python", Rule::TypeOfPython),
 ];
 
 /// The type of what has no known extension.
@@ -23,14 +25,28 @@ const UNKNOWN: &str = "application/octet-stream";
 /// The media type for a path, without parameters.
 #[must_use]
 pub fn media_type(path: &[u8]) -> &'static str {
-    let Some(extension) = extension(path) else { return UNKNOWN };
-    if extension == "html" {
-        return FIRST[0].1;
+    find(path).0
+}
+
+/// The media type for a path, and by which rule.
+fn find(path: &[u8]) -> (&'static str, Rule) {
+    let Some(extension) = extension(path) else { return (UNKNOWN, Rule::TypeWithoutExtension) };
+    if extension == FIRST[0].0 {
+        return (FIRST[0].1, FIRST[0].2);
     }
-    if let Some((_, kind)) = FIRST.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension)) {
-        return kind;
+    if let Some((_, kind, rule)) = FIRST.iter().find(|(known, ..)| known.eq_ignore_ascii_case(extension)) {
+        return (kind, *rule);
     }
-    mime_guess::from_ext(extension).first_raw().unwrap_or(UNKNOWN)
+    match mime_guess::from_ext(extension).first_raw() {
+        Some(kind) => (kind, Rule::TypeOfExtension),
+        None => (UNKNOWN, Rule::TypeUnknown),
+    }
+}
+
+/// Notes by which rule `kind` is the type for `path`.
+pub(super) fn explain(path: &[u8], kind: &str, reasons: &mut Reasons) {
+    let (ours, rule) = find(path);
+    reasons.note(if ours == kind { rule } else { Rule::TypeOfSite }, kind.as_bytes());
 }
 
 /// What follows the last dot of the last component, as Python's `splitext` has it: leading dots

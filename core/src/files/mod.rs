@@ -13,12 +13,13 @@ pub(crate) use conditional::LastTag;
 pub use kind::media_type;
 pub use listing::{EntryKind, Listing, listing_row};
 pub(crate) use range::ByteRange;
-pub(crate) use target::names_dotfile;
 pub use target::{Forbidden, translate};
+pub(crate) use target::{explain_path, names_dotfile};
 
 use crate::error::Violation;
 use crate::exchange::{Answering, FilePart, Page};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
+use crate::reason::Rule;
 use crate::request::split_path;
 use crate::status::Status;
 use crate::wire::{Encoder, HeadOut, Known, Span};
@@ -34,6 +35,12 @@ pub(crate) struct Files {
     /// Where the name of the index page begins in `Buffers::path`.
     name: u32,
 }
+
+/// The preconditions (RFC 9110 section 13.1).
+const CONDITIONS: [Known; 4] = [Known::IfMatch, Known::IfUnmodifiedSince, Known::IfNoneMatch, Known::IfModifiedSince];
+
+/// The media type of a listing.
+const LISTING_TYPE: &[u8] = b"text/html; charset=utf-8";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -73,11 +80,17 @@ impl Files {
         path.clear();
         let translated = answer.cx.site.translate(answer.request().path(), &mut path);
         answer.buf.path = path;
+        answer.explain(|answer, reasons| {
+            target::explain_rest(&answer.request(), reasons);
+            explain_path(&answer.request(), &answer.buf.path, reasons);
+        });
         if let Err(Forbidden::Nul) = translated {
             answer.refuse(Violation::NulInPath, Span::default());
             return None;
         }
         if answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) {
+            answer.buf.reasons.note(Rule::HiddenDotfile, b"");
+            Self::unconditional(answer);
             answer.error(Status::NOT_FOUND, "File not found");
             return None;
         }
@@ -152,7 +165,10 @@ impl Files {
             State::NoIndex(at) => self.try_index(at + 1, answer),
             State::Listed(listed) => self.listed(listed, answer),
             State::Unlisted(FsError::Exhausted) => self.fail(FsError::Exhausted, answer),
-            State::Unlisted(_) => self.refuse(Status::NOT_FOUND, "No permission to list directory", answer),
+            State::Unlisted(_) => {
+                answer.buf.reasons.note(Rule::ListingDenied, b"");
+                self.refuse(Status::NOT_FOUND, "No permission to list directory", answer);
+            }
             State::Rows => self.rows(answer),
             State::Parts(next) => self.part(next, answer),
         }
@@ -164,9 +180,20 @@ impl Files {
         self.state = State::Written;
     }
 
+    /// RFC 9110 section 13.2.1: conditions count only where the answer without them is a success.
+    fn unconditional(answer: &mut Answering<'_>) {
+        answer.explain(|answer, reasons| {
+            if CONDITIONS.iter().any(|&known| answer.buf.head.has(known)) {
+                reasons.note(Rule::ConditionsUnasked, b"");
+            }
+        });
+    }
+
     fn fail(&mut self, error: FsError, answer: &mut Answering<'_>) {
+        Self::unconditional(answer);
         match error {
             FsError::Exhausted => {
+                answer.buf.reasons.note(Rule::Exhausted, b"");
                 answer.buf.message.clear();
                 answer.buf.message.extend_from_slice(b"Too many open files");
                 answer.error_page(Status::SERVICE_UNAVAILABLE, &Page::default(), |head| {
@@ -175,6 +202,7 @@ impl Files {
                 self.state = State::Written;
             }
             FsError::NotFound | FsError::Denied | FsError::Failed => {
+                answer.buf.reasons.note(Rule::NotFound, b"");
                 self.refuse(Status::NOT_FOUND, "File not found", answer);
             }
         }
@@ -183,8 +211,15 @@ impl Files {
     fn opened(&mut self, index: bool, answer: &mut Answering<'_>) {
         let slash = target::has_trailing_slash(answer.request().path());
         match (self.opened.kind, slash) {
-            (Kind::File, _) if index => self.file(answer),
-            (Kind::File, true) => self.refuse(Status::NOT_FOUND, "File not found", answer),
+            (Kind::File, _) if index => {
+                answer.explain(|answer, reasons| reasons.note(Rule::IndexChosen, &answer.buf.path));
+                self.file(answer);
+            }
+            (Kind::File, true) => {
+                answer.buf.reasons.note(Rule::FileWithSlash, b"");
+                Self::unconditional(answer);
+                self.refuse(Status::NOT_FOUND, "File not found", answer);
+            }
             (Kind::File, false) => self.file(answer),
             (Kind::Directory, false) => self.redirect(answer),
             (Kind::Directory, true) => {
@@ -202,6 +237,8 @@ impl Files {
         write_location(path, &mut location);
         location.push(b'/');
         write_location(rest, &mut location);
+        answer.buf.reasons.note(Rule::SlashRedirect, &location);
+        Self::unconditional(answer);
         answer.empty(Status::MOVED_PERMANENTLY, |head| {
             head.field("Location", &location).number("Content-Length", 0);
         });
@@ -220,6 +257,7 @@ impl Files {
                 }
                 self.name = u32::try_from(answer.buf.path.len()).expect("paths are bounded by the head");
                 answer.buf.path.extend_from_slice(page.as_bytes());
+                answer.buf.reasons.note(Rule::IndexTried, page.as_bytes());
                 self.state = State::Due(Deed::OpenIn(at));
             }
             _ => {
@@ -239,6 +277,7 @@ impl Files {
     fn listed(&mut self, listed: Listed, answer: &mut Answering<'_>) {
         answer.buf.listing.end_batch(answer.cx.site);
         if answer.buf.listing.overflowed() {
+            answer.buf.reasons.note(Rule::ListingTooLarge, b"");
             return self.refuse(Status::INTERNAL_SERVER_ERROR, "Directory too large to list", answer);
         }
         match listed {
@@ -249,7 +288,8 @@ impl Files {
 
     /// Begins the page of a listing: its length is known before its rows are written.
     fn listing(&mut self, answer: &mut Answering<'_>) {
-        match conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), None) {
+        answer.buf.reasons.note(Rule::Listed, b"");
+        match Self::verdict(None, answer) {
             Verdict::Perform => {}
             Verdict::NotModified => {
                 answer.empty(Status::NOT_MODIFIED, |_| {});
@@ -266,8 +306,9 @@ impl Files {
         shown.extend(percent_encoding::percent_decode(answer.request().path()));
         listing::write_start(&shown, &mut start);
         let len = start.len() as u64 + answer.buf.listing.formatted() + listing::PAGE_END.len() as u64;
+        answer.buf.reasons.note(Rule::TypeOfPage, LISTING_TYPE);
         answer.head(Status::OK, None, |head| {
-            head.field("Content-type", b"text/html; charset=utf-8").number("Content-Length", len);
+            head.field("Content-type", LISTING_TYPE).number("Content-Length", len);
         });
         answer.body(Encoder::length(0));
         if answer.exchange.is_head {
@@ -296,7 +337,11 @@ impl Files {
     fn file(&mut self, answer: &mut Answering<'_>) {
         self.state = State::Written;
         let validators = Validators::from(&self.opened);
-        match conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), Some(&validators)) {
+        answer.explain(|answer, reasons| {
+            reasons.note(Rule::FileServed, &answer.buf.path);
+            validators.explain(answer.cx.now.wall, reasons);
+        });
+        match Self::verdict(Some(&validators), answer) {
             Verdict::Perform => {}
             Verdict::NotModified => {
                 let modified = self.validator_fields(answer);
@@ -312,22 +357,47 @@ impl Files {
         }
     }
 
+    fn verdict(current: Option<&Validators>, answer: &mut Answering<'_>) -> Verdict {
+        let mut reasons = std::mem::take(&mut answer.buf.reasons);
+        let verdict = conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), current, &mut reasons);
+        answer.buf.reasons = reasons;
+        verdict
+    }
+
     /// RFC 9110 section 14.2: Range means something with GET only.
     fn ranges(&self, validators: &Validators, answer: &mut Answering<'_>) -> Asked {
-        // Taken out, so that it can be filled while the head is read.
+        if !answer.buf.head.has(Known::Range) {
+            if answer.buf.head.has(Known::IfRange) {
+                answer.buf.reasons.note(Rule::IfRangeAlone, b"");
+            }
+            return Asked::Whole;
+        }
+        // Taken out, so that they can be filled while the head is read.
         let mut ranges = std::mem::take(&mut answer.buf.ranges);
-        let bytes = answer.buf.head_bytes();
-        let head = &answer.buf.head;
-        let counts = !answer.exchange.is_head && conditional::if_range(head, bytes, validators, answer.cx.now.wall);
+        let mut reasons = std::mem::take(&mut answer.buf.reasons);
+        let (head, bytes, now) = (&answer.buf.head, answer.buf.head_bytes(), answer.cx.now.wall);
         let asked = match head.single(Known::Range, bytes) {
-            Some(value) if counts => range::parse(value, self.opened.len, answer.cx.config.limits.ranges, &mut ranges),
-            _ => Asked::Whole,
+            _ if answer.exchange.is_head => {
+                reasons.note(Rule::RangeWithoutGet, b"");
+                Asked::Whole
+            }
+            None => {
+                reasons.note(Rule::RangeRepeated, b"");
+                Asked::Whole
+            }
+            Some(_) if !conditional::if_range(head, bytes, validators, now, &mut reasons) => Asked::Whole,
+            Some(value) => {
+                let most = answer.cx.config.limits.ranges;
+                range::parse(value, self.opened.len, most, &mut ranges, &mut reasons)
+            }
         };
         answer.buf.ranges = ranges;
+        answer.buf.reasons = reasons;
         asked
     }
 
     fn whole(&mut self, answer: &mut Answering<'_>) {
+        self.explain_kind(answer);
         let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
         answer.head(Status::OK, None, |head| {
             head.field_with("Content-type", |out| kind.append(out)).number("Content-Length", len);
@@ -341,6 +411,8 @@ impl Files {
     fn one_range(&mut self, answer: &mut Answering<'_>) {
         let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
         let asked = answer.buf.ranges[0];
+        self.explain_kind(answer);
+        answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
         answer.head(Status::PARTIAL_CONTENT, None, |head| {
             head.field_with("Content-type", |out| kind.append(out)).number("Content-Length", asked.len());
             fields.write(head);
@@ -353,10 +425,15 @@ impl Files {
 
     /// 206 with `multipart/byteranges` (RFC 9110 section 15.3.7.2); its length is that of all its parts.
     fn many_ranges(&mut self, answer: &mut Answering<'_>) {
+        self.explain_kind(answer);
         let (kind, fields) = (self.kind(answer), self.validator_fields(answer));
         let mut part = std::mem::take(&mut answer.buf.page);
         let mut len = 0;
         for &asked in &answer.buf.ranges {
+            answer
+                .buf
+                .reasons
+                .note_with(Rule::RangesServed, |out| range::write_content_range(asked, self.opened.len, out));
             part.clear();
             range::write_part_head(fields.tag.opaque(), |out| kind.append(out), asked, self.opened.len, &mut part);
             len += part.len() as u64 + asked.len();
@@ -401,6 +478,7 @@ impl Files {
     fn unsatisfiable(&mut self, answer: &mut Answering<'_>) {
         let len = self.opened.len;
         let status = Status::RANGE_NOT_SATISFIABLE;
+        answer.buf.reasons.note(Rule::RangeUnsatisfiable, b"");
         answer.buf.message.clear();
         answer.buf.message.extend_from_slice(status.phrase().as_bytes());
         answer.error_page(status, &Page::default(), |head| {
@@ -419,6 +497,16 @@ impl Files {
         let kind = answer.cx.site.media_type(&answer.buf.path);
         let textual = kind.starts_with("text/") && !kind.contains(';');
         MediaType { kind, charset: if textual { answer.cx.site.charset() } else { None } }
+    }
+
+    fn explain_kind(&self, answer: &mut Answering<'_>) {
+        answer.explain(|answer, reasons| {
+            let MediaType { kind, charset } = self.kind(answer);
+            kind::explain(&answer.buf.path, &kind, reasons);
+            if let Some(charset) = charset {
+                reasons.note(Rule::Charset, charset.as_bytes());
+            }
+        });
     }
 
     fn validator_fields(&self, answer: &mut Answering<'_>) -> ValidatorFields {

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use crate::reason::{Reasons, Rule};
 use crate::wire::{digits, is_token_byte};
 
 /// Bytes of a representation, both ends inclusive, as Content-Range writes them.
@@ -32,11 +33,29 @@ pub(crate) enum Asked {
 /// Reads a Range field for a representation of `len` bytes and collects what it asks for in
 /// `ranges`, in the order of the request. Ranges that overlap or touch become one; if more than
 /// `most` are left, the whole representation is the answer (RFC 9110 section 14.2 on abuse).
-pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>) -> Asked {
+pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>, reasons: &mut Reasons) -> Asked {
     ranges.clear();
-    let Some(equals) = memchr::memchr(b'=', value) else { return Asked::Whole };
+    match collect(value, len, most, ranges, reasons) {
+        Ok(()) if ranges.is_empty() => Asked::Unsatisfiable,
+        Ok(()) => Asked::Ranges,
+        Err(rule) => {
+            reasons.note(rule, value);
+            Asked::Whole
+        }
+    }
+}
+
+/// Collects the ranges that can be satisfied; `Err` is why the field is ignored.
+fn collect(
+    value: &[u8],
+    len: u64,
+    most: usize,
+    ranges: &mut Vec<ByteRange>,
+    reasons: &mut Reasons,
+) -> Result<(), Rule> {
+    let equals = memchr::memchr(b'=', value).ok_or(Rule::RangeInvalid)?;
     if !value[..equals].eq_ignore_ascii_case(b"bytes") {
-        return Asked::Whole;
+        return Err(Rule::RangeUnit);
     }
     let mut any = false;
     for item in value[equals + 1..].split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
@@ -44,27 +63,21 @@ pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRa
             continue;
         }
         any = true;
-        match Spec::parse(item) {
-            None => return Asked::Whole,
-            Some(spec) => {
-                if let Some(range) = spec.within(len) {
-                    if len == 0 {
-                        // A suffix of nothing is everything, and Content-Range cannot say so.
-                        return Asked::Whole;
-                    }
-                    insert(range, ranges);
-                    if ranges.len() > most {
-                        return Asked::Whole;
-                    }
+        match Spec::parse(item).ok_or(Rule::RangeInvalid)?.within(len) {
+            // A suffix of nothing is everything, and Content-Range cannot say so.
+            Some(_) if len == 0 => return Err(Rule::RangeOfNothing),
+            Some(range) => {
+                if insert(range, ranges) {
+                    reasons.note(Rule::RangesJoined, item);
+                }
+                if ranges.len() > most {
+                    return Err(Rule::RangesTooMany);
                 }
             }
+            None => reasons.note(Rule::RangeBeyond, item),
         }
     }
-    match (any, ranges.is_empty()) {
-        (false, _) => Asked::Whole,
-        (true, true) => Asked::Unsatisfiable,
-        (true, false) => Asked::Ranges,
-    }
+    if any { Ok(()) } else { Err(Rule::RangeInvalid) }
 }
 
 /// RFC 9110 section 14.1.2.
@@ -106,17 +119,20 @@ fn saturating(text: &[u8]) -> Option<u64> {
     text.iter().all(u8::is_ascii_digit).then(|| digits(text).unwrap_or(u64::MAX))
 }
 
-/// Adds a range, joined with all that it overlaps or touches, where the first of them stood.
-fn insert(mut range: ByteRange, ranges: &mut Vec<ByteRange>) {
+/// Adds a range, joined with all that it overlaps or touches, where the first of them stood. `true`: it
+/// was joined.
+fn insert(mut range: ByteRange, ranges: &mut Vec<ByteRange>) -> bool {
     let joins =
         |a: &ByteRange, b: &ByteRange| a.first <= b.last.saturating_add(1) && b.first <= a.last.saturating_add(1);
-    let mut place = ranges.len();
+    let before = ranges.len();
+    let mut place = before;
     while let Some(at) = ranges.iter().position(|other| joins(&range, other)) {
         let other = ranges.remove(at);
         place = place.min(at);
         range = ByteRange { first: range.first.min(other.first), last: range.last.max(other.last) };
     }
     ranges.insert(place.min(ranges.len()), range);
+    ranges.len() <= before
 }
 
 /// Appends the value of a Content-Range field.
@@ -156,7 +172,7 @@ mod tests {
 
     fn asked(value: &str, len: u64) -> (Asked, Vec<(u64, u64)>) {
         let mut ranges = Vec::new();
-        let asked = parse(value.as_bytes(), len, 4, &mut ranges);
+        let asked = parse(value.as_bytes(), len, 4, &mut ranges, &mut Reasons::default());
         (asked, ranges.iter().map(|range| (range.first, range.last)).collect())
     }
 

@@ -2,6 +2,9 @@
 
 use percent_encoding::percent_decode;
 
+use crate::reason::{Reasons, Rule};
+use crate::request::{Request, split_path};
+
 /// Why a path is not translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forbidden {
@@ -13,22 +16,85 @@ pub enum Forbidden {
 /// resolved, `..` clamped at the root, no leading or trailing slash. Invalid escapes stay as they
 /// are, `+` is itself, and the bytes need not be UTF-8. The result holds no NUL, for `path` has none.
 pub fn translate(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
+    take_steps(path, out).map(|_| ())
+}
+
+/// What became of a path on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Steps {
+    /// Escapes that were decoded.
+    escapes: usize,
+    /// A component was `.` or `..`.
+    dots: bool,
+    /// A `..` was at the root already.
+    clamped: bool,
+    /// A component before the last one was empty.
+    empty: bool,
+}
+
+/// Translates, and says what that took.
+fn take_steps(path: &[u8], out: &mut Vec<u8>) -> Result<Steps, Forbidden> {
     let start = out.len();
     if let Some(plain) = plain(path) {
         out.extend_from_slice(plain);
-        return Ok(());
-    }
-    if memchr::memchr(b'%', path).is_none() {
-        resolve(path, start, out);
-        return Ok(());
+        return Ok(Steps::default());
     }
     // Decoded and resolved where the result will stand, so that nothing is allocated.
-    out.extend(percent_decode(path));
-    if memchr::memchr(0, &out[start..]).is_some() {
-        return Err(Forbidden::Nul);
+    let mut escapes = 0;
+    if memchr::memchr(b'%', path).is_none() {
+        out.extend_from_slice(path);
+    } else {
+        out.extend(percent_decode(path));
+        escapes = (path.len() - (out.len() - start)) / 2;
+        if memchr::memchr(0, &out[start..]).is_some() {
+            return Err(Forbidden::Nul);
+        }
     }
-    resolve_in_place(start, out);
-    Ok(())
+    Ok(Steps { escapes, ..resolve_in_place(start, out) })
+}
+
+/// Notes what of the target of a request is no path to a file.
+pub(super) fn explain_rest(request: &Request<'_>, reasons: &mut Reasons) {
+    let rest = split_path(request.path_and_query()).1;
+    match rest {
+        [b'?', ..] => reasons.note(Rule::QueryCut, rest),
+        [b'#', ..] => reasons.note(Rule::FragmentCut, rest),
+        _ => {}
+    }
+}
+
+/// Notes how the path of a request became `result`.
+pub(crate) fn explain_path(request: &Request<'_>, result: &[u8], reasons: &mut Reasons) {
+    if split_path(request.path_and_query()).0.is_empty() {
+        reasons.note(Rule::EmptyPath, request.path());
+    }
+    let path = request.path();
+    let mut ours = Vec::new();
+    // What is forbidden is a violation, and noted as such.
+    let Ok(steps) = take_steps(path, &mut ours) else { return };
+    if ours != result {
+        return reasons.note(Rule::SiteTranslated, or_dot(result));
+    }
+    if steps.escapes > 0 {
+        reasons.note_with(Rule::Decoded, |out| out.extend(percent_decode(path)));
+    }
+    if memchr::memchr_iter(b'%', path).count() > steps.escapes {
+        reasons.note(Rule::BadEscape, path);
+    }
+    let rules = [
+        (steps.dots, Rule::DotSegments),
+        (steps.clamped, Rule::Clamped),
+        (steps.empty, Rule::EmptySegments),
+        (has_trailing_slash(path), Rule::TrailingSlash),
+    ];
+    for (_, rule) in rules.iter().filter(|(applies, _)| *applies) {
+        reasons.note(*rule, b"");
+    }
+    reasons.note(Rule::PathBelowRoot, or_dot(result));
+}
+
+fn or_dot(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"." } else { path }
 }
 
 /// Whether a component of `path`, decoded and resolved, begins with a dot.
@@ -50,31 +116,20 @@ fn plain(path: &[u8]) -> Option<&[u8]> {
     (before != b'/').then_some(rest)
 }
 
-/// Appends the components of `path`.
-fn resolve(path: &[u8], start: usize, out: &mut Vec<u8>) {
-    for component in path.split(|&byte| byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => pop(start, out),
-            name => {
-                if out.len() > start {
-                    out.push(b'/');
-                }
-                out.extend_from_slice(name);
-            }
-        }
-    }
-}
-
-/// The same for a path that stands in `out` from `start` on.
-fn resolve_in_place(start: usize, out: &mut Vec<u8>) {
+/// Resolves the components of the path that stands in `out` from `start` on.
+fn resolve_in_place(start: usize, out: &mut Vec<u8>) -> Steps {
     let (mut read, mut write) = (start, start);
     let end = out.len();
+    let mut steps = Steps::default();
     while read < end {
         let len = out[read..end].iter().position(|&byte| byte == b'/').unwrap_or(end - read);
         match &out[read..read + len] {
-            b"" | b"." => {}
+            // The one before the first slash is always empty.
+            b"" => steps.empty |= read > start,
+            b"." => steps.dots = true,
             b".." => {
+                steps.dots = true;
+                steps.clamped |= write == start;
                 let parent = out[start..write].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
                 write = start + parent;
             }
@@ -90,11 +145,7 @@ fn resolve_in_place(start: usize, out: &mut Vec<u8>) {
         read += len + 1;
     }
     out.truncate(write);
-}
-
-fn pop(start: usize, out: &mut Vec<u8>) {
-    let parent = out[start..].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-    out.truncate(start + parent);
+    steps
 }
 
 /// Whether a path asks for a directory: it ends with a slash, as it is or encoded.
@@ -162,13 +213,32 @@ mod tests {
     #[test]
     fn a_plain_path_is_what_resolving_makes_of_it() {
         for path in ["/a", "/a/b.c", "/a/b", "/", "/a/", "//a", "/a//b", "/.a", "/a/..", "/a%20", "a", ""] {
-            let mut resolved = Vec::new();
-            resolve(path.as_bytes(), 0, &mut resolved);
+            let mut resolved = path.as_bytes().to_vec();
+            resolve_in_place(0, &mut resolved);
             if let Some(plain) = plain(path.as_bytes()) {
                 assert_eq!(plain, resolved, "{path}");
             }
         }
         assert_eq!(plain(b"/a/b.c"), Some(&b"a/b.c"[..]));
+    }
+
+    #[test]
+    fn says_what_it_took() {
+        let steps = |path: &[u8]| take_steps(path, &mut Vec::new()).unwrap();
+        let none = Steps::default();
+        for (path, expected) in [
+            (&b"/a/b"[..], none),
+            (b"/a/", none),
+            (b"/", none),
+            (b"/a//b", Steps { empty: true, ..none }),
+            (b"/a%2f/", Steps { empty: true, escapes: 1, ..none }),
+            (b"/a/./b", Steps { dots: true, ..none }),
+            (b"/a/..", Steps { dots: true, ..none }),
+            (b"/a/../..", Steps { dots: true, clamped: true, ..none }),
+            (b"/%2e%2e/%41%zz%", Steps { dots: true, clamped: true, escapes: 3, ..none }),
+        ] {
+            assert_eq!(steps(path), expected, "{}", path.escape_ascii());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::head::{Head, Known, Target, list_items};
 use crate::config::Limits;
 use crate::error::Violation;
+use crate::reason::Rule;
 
 /// The body that a request announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,16 +164,45 @@ fn is_future_address(address: &[u8]) -> bool {
         && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(b))
 }
 
-/// Whether the peer would keep the connection (RFC 9112 section 9.3).
-pub(crate) fn wants_keep_alive(head: &Head, bytes: &[u8]) -> bool {
-    let mut keep_alive = head.is_11;
-    for item in head.values(Known::Connection, bytes).flat_map(list_items) {
-        if item.eq_ignore_ascii_case(b"close") {
-            return false;
+/// Whether the peer would keep the connection, and by which rule (RFC 9112 section 9.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// It has not said otherwise.
+    Usual,
+    /// It asks for it, on HTTP/1.0.
+    Asked,
+    /// It asks for the end.
+    Close,
+    /// It speaks HTTP/1.0 and has not asked.
+    Old,
+}
+
+impl Persistence {
+    pub(crate) fn of(head: &Head, bytes: &[u8]) -> Persistence {
+        let mut persistence = if head.is_11 { Persistence::Usual } else { Persistence::Old };
+        for item in head.values(Known::Connection, bytes).flat_map(list_items) {
+            if item.eq_ignore_ascii_case(b"close") {
+                return Persistence::Close;
+            }
+            if !head.is_11 && item.eq_ignore_ascii_case(b"keep-alive") {
+                persistence = Persistence::Asked;
+            }
         }
-        keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+        persistence
     }
-    keep_alive
+
+    pub(crate) fn keeps_alive(self) -> bool {
+        matches!(self, Persistence::Usual | Persistence::Asked)
+    }
+
+    pub(crate) fn rule(self) -> Rule {
+        match self {
+            Persistence::Usual => Rule::Persists,
+            Persistence::Asked => Rule::PersistsAsked,
+            Persistence::Close => Rule::CloseAsked,
+            Persistence::Old => Rule::CloseOfOld,
+        }
+    }
 }
 
 /// What the peer expects before it sends a body.
@@ -273,7 +303,7 @@ mod tests {
             ("Connection: closed\r\n", "1.1", true),
         ] {
             let (head, bytes) = head(fields, version);
-            assert_eq!(wants_keep_alive(&head, &bytes), keep, "{fields}{version}");
+            assert_eq!(Persistence::of(&head, &bytes).keeps_alive(), keep, "{fields}{version}");
         }
         for (fields, version, expectation) in [
             ("", "1.1", Expectation::None),

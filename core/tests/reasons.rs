@@ -1,0 +1,448 @@
+//! The rules that are noted while an answer is made: a table of requests, each with what the disk says
+//! and the rules that decide.
+
+use std::net::SocketAddr;
+
+use sanserve_core::{
+    Action, Buffers, Cause, Cgi, Chunked, Completion, Config, Connection, Context, EntryKind, FsError, Input, Kind,
+    Listed, Now, Opened, Peer, Plain, Protocol, Rule, ScriptFile, Site, SpawnError, Step, Tick, Violation, Wall,
+};
+
+const NOW: i64 = 784_111_777;
+const FILE: Opened = Opened { kind: Kind::File, len: 10, modified: NOW - 60, modified_nanos: 5 };
+const FRESH: Opened = Opened { modified: NOW, ..FILE };
+const LATER: Opened = Opened { modified: NOW + 60, ..FILE };
+const NOTHING: Opened = Opened { len: 0, ..FILE };
+const FOLDER: Opened = Opened { kind: Kind::Directory, ..FILE };
+/// The tag of `FILE`.
+const TAG: &str = "\"2ebc9865-5-a\"";
+/// Its date, one before, and that of `NOW`.
+const DATE: &str = "Sun, 06 Nov 1994 08:48:37 GMT";
+const BEFORE: &str = "Sun, 06 Nov 1994 08:48:36 GMT";
+const TODAY: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+/// What the world says to an action.
+#[derive(Clone, Copy)]
+enum Says {
+    Is(Opened),
+    Fails(FsError),
+    Lists(&'static [&'static str]),
+    Unlisted,
+    Found(ScriptFile),
+    Unspawned,
+    Runs,
+}
+use Says::*;
+
+/// A request, and the world that it comes to.
+struct Asked<'a> {
+    config: Config,
+    site: &'a dyn Site,
+    bytes: Vec<u8>,
+    world: &'a [Says],
+}
+
+/// What was noted until the exchange was over or a script would run, and the status.
+fn ask(asked: &Asked<'_>) -> (Vec<(Cause, String)>, u16) {
+    let now = Now::new(Tick(0), Wall(NOW));
+    let cx = Context { config: &asked.config, site: asked.site, now: &now };
+    let mut buf = Buffers::new();
+    buf.explain();
+    let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+    assert_eq!(buf.input.fill(&asked.bytes), asked.bytes.len());
+    let mut world = asked.world.iter().copied();
+    let mut status = 0;
+    for _ in 0..100 {
+        let input = match connection.poll(&mut buf, &cx) {
+            Step::Send(transmit) => Input::Sent(transmit.len()),
+            Step::Act(ticket, action) => Input::Done(
+                ticket,
+                match (action, world.next().expect("the world has no more to say")) {
+                    (Action::Open { .. } | Action::OpenIn { .. }, Is(opened)) => Completion::Opened(Ok(opened)),
+                    (Action::Open { .. } | Action::OpenIn { .. }, Fails(error)) => Completion::Opened(Err(error)),
+                    (Action::List { into }, Lists(names)) => {
+                        names.iter().for_each(|name| _ = into.push(name.as_bytes(), EntryKind::File));
+                        Completion::Listed(Ok(Listed::End))
+                    }
+                    (Action::List { .. }, Unlisted) => Completion::Listed(Err(FsError::Denied)),
+                    (Action::Find { path, .. }, Found(what)) => {
+                        Completion::Found(Ok(sanserve_core::Found { len: path.len(), what }))
+                    }
+                    (Action::Spool, Runs) => Completion::Spooled(Ok(())),
+                    (Action::Spawn(_), Unspawned) => Completion::Spawned(Err(SpawnError::Failed)),
+                    (action, _) => panic!("an answer that does not fit {action:?}"),
+                },
+            ),
+            Step::Feed(bytes) => Input::Fed(bytes.len() as u64),
+            Step::Finished(entry) => {
+                status = entry.status;
+                break;
+            }
+            Step::Wait(_) => Input::Eof,
+            step => panic!("{step:?}"),
+        };
+        connection.handle(input);
+    }
+    assert_ne!(status, 0, "no answer to {}", asked.bytes.escape_ascii());
+    let noted = buf.reasons().iter().map(|reason| (reason.cause, reason.value.escape_ascii().to_string())).collect();
+    // They are of one exchange alone.
+    let _ = connection.poll(&mut buf, &cx);
+    assert_eq!(buf.reasons(), []);
+    (noted, status)
+}
+
+/// A row: the request, what the world says, the status, and the rules that must be among those noted,
+/// each perhaps with its value behind a space.
+type Row = (String, &'static [Says], u16, &'static [&'static str]);
+
+fn get(target: &str, fields: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
+}
+
+fn file(fields: &str, status: u16, rules: &'static [&'static str]) -> Row {
+    (get("/a.txt", fields), &[Is(FILE)], status, rules)
+}
+
+fn rows() -> Vec<Row> {
+    vec![
+        // Requests.
+        file("", 200, &["version HTTP/1.1", "host h", "no-body ", "method GET", "origin-form /a.txt", "path a.txt"]),
+        ("GET /a HTTP/1.3\r\nHost: h\r\n\r\n".into(), &[Is(FILE)], 200, &["version-later HTTP/1.3", "persistent "]),
+        (
+            "GET /a HTTP/1.0\r\n\r\n".into(),
+            &[Is(FILE)],
+            200,
+            &["version-old", "host-optional", "close-of-1.0", "closes close"],
+        ),
+        (
+            "GET /a HTTP/1.0\r\nConnection: keep-alive\r\nExpect: x\r\n\r\n".into(),
+            &[Is(FILE)],
+            200,
+            &["keep-alive-asked", "expect-ignored", "stays-open keep-alive"],
+        ),
+        (get("http://o/a", ""), &[Is(FILE)], 200, &["absolute-form http://o/a", "host-of-target o"]),
+        (get("http://o?q", ""), &[Is(FOLDER), Is(FILE)], 200, &["empty-path /", "query ?q", "path ."]),
+        file("Content-Length: 3\r\n\r\nabc", 200, &["body-length 3", "body-dropped"]),
+        file("Content-Length: 70000\r\n", 200, &["body-length 70000", "body-unread", "closes close"]),
+        (
+            get("/a", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+            &[Is(FILE)],
+            200,
+            &["body-chunked", "body-dropped", "stays-open (no field)"],
+        ),
+        file(
+            "Expect: 100-continue\r\nContent-Length: 3\r\n",
+            200,
+            &["expect-continue", "expect-answered", "closes close"],
+        ),
+        file("Expect: 100-continue\r\n", 200, &["expect-without-body", "stays-open"]),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+            &[],
+            204,
+            &["asterisk-form", "method-options OPTIONS", "no-content"],
+        ),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n".into(), &[], 501, &["authority-form a:1", "UnsupportedMethod"]),
+        // Targets.
+        (
+            get("///a//b/./../c/../../../d%20%zz#f", ""),
+            &[Is(FILE)],
+            200,
+            &[
+                "leading-slashes /a//b/./../c/../../../d%20%zz#f",
+                "fragment #f",
+                "percent-decoding /a//b/./../c/../../../d %zz",
+                "bad-escape",
+                "dot-segments",
+                "clamped",
+                "double-slashes",
+                "path d %zz",
+            ],
+        ),
+        (
+            get("/a/?q=1", ""),
+            &[Is(FILE)],
+            404,
+            &["query ?q=1", "trailing-slash", "file-with-slash", "page text/html;charset=utf-8"],
+        ),
+        (get("/%00", ""), &[], 400, &["NulInPath Bad Request", "stays-open"]),
+        // Files.
+        (get("/d", "If-Match: \"x\"\r\n"), &[Is(FOLDER)], 301, &["slash-redirect /d/", "conditions-ignored", "empty"]),
+        (
+            get("/d/", ""),
+            &[Is(FOLDER), Fails(FsError::NotFound), Is(FILE)],
+            200,
+            &[
+                "index-tried index.html",
+                "index-tried index.htm",
+                "index-chosen d/index.htm",
+                "file d/index.htm",
+                "extension text/html",
+            ],
+        ),
+        (
+            get("/d/", ""),
+            &[Is(FOLDER), Fails(FsError::Denied), Fails(FsError::NotFound), Lists(&["a"])],
+            200,
+            &["listing ", "page text/html; charset=utf-8", "content-length"],
+        ),
+        (
+            get("/d/", "If-Modified-Since: Sun, 06 Nov 1994 08:48:37 GMT\r\n"),
+            &[Is(FOLDER), Fails(FsError::Denied), Fails(FsError::NotFound), Lists(&[])],
+            200,
+            &["no-date Sun, 06 Nov 1994 08:48:37 GMT"],
+        ),
+        (
+            get("/d/", ""),
+            &[Is(FOLDER), Fails(FsError::NotFound), Fails(FsError::NotFound), Unlisted],
+            404,
+            &["listing-denied"],
+        ),
+        (get("/n", "If-None-Match: *\r\n"), &[Fails(FsError::NotFound)], 404, &["not-found", "conditions-ignored"]),
+        (get("/n", ""), &[Fails(FsError::Exhausted)], 503, &["exhausted"]),
+        (
+            get("/a", ""),
+            &[Is(FILE)],
+            200,
+            &["file a", "last-modified Sun, 06 Nov 1994 08:48:37 GMT", "entity-tag \\\"2ebc9865-5-a\\\""],
+        ),
+        (get("/a", ""), &[Is(LATER)], 200, &["last-modified-now Sun, 06 Nov 1994 08:49:37 GMT"]),
+        // Conditions.
+        file(&format!("If-Match: \"x\", {TAG}\r\n"), 200, &["if-match-true"]),
+        file(
+            &format!("If-Match: W/{TAG}\r\nIf-Unmodified-Since: {BEFORE}\r\n"),
+            412,
+            &["if-match-false", "if-unmodified-since-overruled"],
+        ),
+        file(&format!("If-Unmodified-Since: {DATE}\r\n"), 200, &["if-unmodified-since-true"]),
+        file(&format!("If-Unmodified-Since: {BEFORE}\r\n"), 412, &["if-unmodified-since-false"]),
+        file("If-Unmodified-Since: x\r\n", 200, &["if-unmodified-since-invalid x"]),
+        file(
+            &format!("If-None-Match: {TAG}\r\nIf-Modified-Since: {DATE}\r\n"),
+            304,
+            &["if-none-match-false", "if-modified-since-overruled", "no-content"],
+        ),
+        file("If-None-Match: \"x\"\r\nIf-None-Match: \"y\"\r\n", 200, &["if-none-match-true \\\"x\\\", \\\"y\\\""]),
+        file(&format!("If-Modified-Since: {DATE}\r\n"), 304, &["if-modified-since-false"]),
+        file(&format!("If-Modified-Since: {BEFORE}\r\n"), 200, &["if-modified-since-true"]),
+        file("If-Modified-Since: x\r\n", 200, &["if-modified-since-invalid"]),
+        // Ranges.
+        file("Range: bytes=1-3\r\n", 206, &["range bytes 1-3/10"]),
+        file(
+            "Range: bytes=0-1,5-6,9-,20-\r\n",
+            206,
+            &["ranges bytes 0-1/10", "ranges bytes 5-6/10", "ranges bytes 9-9/10", "range-beyond 20-"],
+        ),
+        file("Range: bytes=0-1,1-3\r\n", 206, &["ranges-joined 1-3", "range bytes 0-3/10"]),
+        file("Range: bytes=10-\r\n", 416, &["range-beyond 10-", "range-unsatisfiable", "page"]),
+        file("Range: lines=1-3\r\n", 200, &["range-unit lines=1-3"]),
+        file("Range: bytes=3-1\r\n", 200, &["range-invalid bytes=3-1"]),
+        file("Range: bytes=,\r\n", 200, &["range-invalid"]),
+        file("Range: bytes=0-1\r\nRange: bytes=0-1\r\n", 200, &["range-repeated"]),
+        (get("/a", "Range: bytes=-1\r\n"), &[Is(NOTHING)], 200, &["range-of-nothing"]),
+        (
+            "HEAD /a HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\n\r\n".into(),
+            &[Is(FILE)],
+            200,
+            &["range-without-get", "head-alone", "method HEAD"],
+        ),
+        file(&format!("Range: bytes=0-1\r\nIf-Range: {TAG}\r\n"), 206, &["if-range-tag", "range bytes 0-1/10"]),
+        file(&format!("Range: bytes=0-1\r\nIf-Range: W/{TAG}\r\n"), 200, &["if-range-other-tag"]),
+        file(&format!("Range: bytes=0-1\r\nIf-Range: {DATE}\r\n"), 206, &["if-range-date"]),
+        file(&format!("Range: bytes=0-1\r\nIf-Range: {BEFORE}\r\n"), 200, &["if-range-other-date"]),
+        (get("/a", &format!("Range: bytes=0-1\r\nIf-Range: {TODAY}\r\n")), &[Is(FRESH)], 200, &["if-range-fresh"]),
+        file(&format!("Range: bytes=0-1\r\nIf-Range: {TAG}\r\nIf-Range: {TAG}\r\n"), 200, &["if-range-repeated"]),
+        file("If-Range: x\r\n", 200, &["if-range-alone"]),
+        // Types.
+        file("", 200, &["extension text/plain", "charset utf-8"]),
+        (get("/a.js", ""), &[Is(FILE)], 200, &["extension-of-python text/javascript"]),
+        (get("/a.tar.gz", ""), &[Is(FILE)], 200, &["compressed application/gzip"]),
+        (get("/a.zzz", ""), &[Is(FILE)], 200, &["extension-unknown application/octet-stream"]),
+        (get("/.a", ""), &[Is(FILE)], 200, &["extension-missing application/octet-stream"]),
+        // Answers.
+        file("Connection: close\r\n", 200, &["close-asked", "closes close", "content-length"]),
+        file("Host: x\r\n", 400, &["HostRepeated", "close-of-violation", "closes close"]),
+        ("GET /a HTTP/1.1\n\n".into(), &[], 400, &["BareLf Bad Request", "close-of-violation"]),
+    ]
+}
+
+#[test]
+fn each_decision_names_its_rule() {
+    let mut failures = String::new();
+    for (request, world, status, rules) in rows() {
+        check(Config::default(), &Plain, &request, world, status, rules, &mut failures);
+    }
+    for (config, site, request, world, status, rules) in special() {
+        check(config, site, &request, world, status, rules, &mut failures);
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+fn check(
+    config: Config,
+    site: &dyn Site,
+    request: &str,
+    world: &[Says],
+    status: u16,
+    rules: &[&str],
+    failures: &mut String,
+) {
+    let (noted, answered) = ask(&Asked { config, site, bytes: request.into(), world });
+    let noted: Vec<String> = noted.iter().map(|(cause, value)| format!("{} {value}", name(*cause))).collect();
+    let is_noted = |rule: &&str| noted.iter().any(|noted| noted == rule || noted.split(' ').next() == Some(rule));
+    let missing: Vec<&&str> = rules.iter().filter(|rule| !is_noted(rule)).collect();
+    if answered != status || !missing.is_empty() {
+        *failures += &format!("{}\n  {answered}, not noted: {missing:?}\n  noted: {noted:?}\n", request.escape_debug());
+    }
+}
+
+fn name(cause: Cause) -> String {
+    match cause {
+        Cause::Rule(rule) => rule.name().into(),
+        Cause::Violation(violation) => format!("{violation:?}"),
+    }
+}
+
+type Special = (Config, &'static dyn Site, String, &'static [Says], u16, &'static [&'static str]);
+
+/// Requests that need other rules than the default.
+fn special() -> Vec<Special> {
+    let config = Config::default;
+    let old = || Config { protocol: Protocol::Http10, ..config() };
+    let cgi = || Config { cgi: Cgi::python(), ..config() };
+    let mut few = config();
+    (few.limits.ranges, few.limits.listing) = (1, 1);
+    let hidden = Config { hide_dotfiles: true, ..config() };
+    let refuse = Config { cgi: Cgi { chunked: Chunked::Refuse, ..Cgi::python() }, ..config() };
+    let chunked = "POST /cgi-bin/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    vec![
+        (old(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["persistent", "close-of-protocol", "closes (no field)"]),
+        (hidden, &Plain, get("/.a/b", ""), &[], 404, &["hidden-dotfile", "path .a/b"]),
+        (
+            few.clone(),
+            &Plain,
+            get("/a", "Range: bytes=0-0,3-3\r\n"),
+            &[Is(FILE)],
+            200,
+            &["ranges-too-many bytes=0-0,3-3"],
+        ),
+        (
+            few,
+            &Plain,
+            get("/d/", ""),
+            &[Is(FOLDER), Fails(FsError::NotFound), Fails(FsError::NotFound), Lists(&["a"])],
+            500,
+            &["listing-too-large"],
+        ),
+        (config(), &Mine, get("/a.txt", ""), &[Is(FILE)], 200, &["site-path else", "site-type a/b"]),
+        (cgi(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["no-script a"]),
+        (
+            cgi(),
+            &Plain,
+            get("/a/../cgi-bin/%78/", ""),
+            &[Found(ScriptFile::Missing)],
+            404,
+            &[
+                "script-path cgi-bin/x/",
+                "dot-segments",
+                "percent-decoding /a/../cgi-bin/x/",
+                "path cgi-bin/x",
+                "trailing-slash",
+            ],
+        ),
+        (
+            cgi(),
+            &Plain,
+            get("/cgi-bin/x", ""),
+            &[Found(ScriptFile::Missing)],
+            404,
+            &["script-path cgi-bin/x", "method-of-scripts GET", "script-refused No such CGI script (\\'/cgi-bin/x\\')"],
+        ),
+        (
+            cgi(),
+            &Plain,
+            get("/cgi-bin/x", ""),
+            &[Found(ScriptFile::Runnable), Unspawned],
+            502,
+            &["script cgi-bin/x", "script-refused"],
+        ),
+        (cgi(), &Plain, chunked.into(), &[Found(ScriptFile::Runnable), Runs, Unspawned], 502, &["body-spooled"]),
+        (refuse, &Plain, chunked.into(), &[Found(ScriptFile::Runnable)], 411, &["LengthRequired Length Required"]),
+        (cgi(), &Plain, "POST /a HTTP/1.1\r\nHost: h\r\n\r\n".into(), &[], 501, &["PostToFile Not Implemented"]),
+    ]
+}
+
+/// A site with a path and a type of its own.
+struct Mine;
+
+impl Site for Mine {
+    fn translate(&self, _: &[u8], out: &mut Vec<u8>) -> Result<(), sanserve_core::Forbidden> {
+        out.extend_from_slice(b"else");
+        Ok(())
+    }
+
+    fn media_type(&self, _: &[u8]) -> std::borrow::Cow<'static, str> {
+        "a/b".into()
+    }
+}
+
+/// What no answer from files or of a refused script can have: a length that nobody knows.
+const OF_HANDLERS_AND_SCRIPTS: [Rule; 2] = [Rule::FramedByChunks, Rule::FramedByClose];
+
+#[test]
+fn every_rule_is_shown() {
+    let shown: Vec<&str> =
+        rows().iter().flat_map(|row| row.3).chain(special().iter().flat_map(|row| row.5)).copied().collect();
+    for rule in Rule::ALL.iter().filter(|rule| !OF_HANDLERS_AND_SCRIPTS.contains(rule)) {
+        assert!(shown.iter().any(|shown| shown.split(' ').next() == Some(rule.name())), "{rule:?} is in no row");
+    }
+}
+
+#[test]
+fn an_answer_of_unknown_length_says_how_it_ends() {
+    use sanserve_core::{Call, Handler, Reply, Status};
+    for (version, expected) in [("HTTP/1.1", Rule::FramedByChunks), ("HTTP/1.0", Rule::FramedByClose)] {
+        let config = Config { handled: true, ..Config::default() };
+        let now = Now::new(Tick(0), Wall(NOW));
+        let cx = Context { config: &config, site: &Plain, now: &now };
+        let mut buf = Buffers::new();
+        buf.explain();
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+        buf.input.fill(format!("GET / {version}\r\nHost: h\r\n\r\n").as_bytes());
+        let Step::Call(call) = connection.poll(&mut buf, &cx) else { panic!() };
+        let mut handler = |_: Call, reply: &mut Reply<'_>| {
+            reply.respond(Status::OK).unwrap().send().unwrap();
+            reply.finish().unwrap();
+        };
+        Handler::call(&mut handler, call, &mut connection.reply(&mut buf, &cx));
+        assert!(buf.reasons().iter().any(|reason| reason.cause == Cause::Rule(expected)), "{version}");
+    }
+}
+
+/// A refusal is explained by its row of the table of violations, with the sentence that documents it.
+#[test]
+fn violations_say_what_is_wrong() {
+    assert_eq!(
+        Violation::ObsFold.sentence(),
+        "A field line begins with white space: obsolete line folding (RFC 9112 section 5.2)."
+    );
+    assert!(Violation::ALL.iter().all(|violation| violation.sentence().ends_with('.')));
+}
+
+#[test]
+fn nothing_is_noted_unasked() {
+    let (config, now) = (Config::default(), Now::new(Tick(0), Wall(NOW)));
+    let cx = Context { config: &config, site: &Plain, now: &now };
+    let mut buf = Buffers::new();
+    let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+    buf.input.fill(get("/a.txt", "").as_bytes());
+    assert!(matches!(connection.poll(&mut buf, &cx), Step::Act(..)));
+    assert_eq!(buf.reasons(), []);
+    // What one peer was answered is never told about another's.
+    buf.explain();
+    buf.recycle();
+    buf.input.fill(get("/a.txt", "").as_bytes());
+    let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+    assert!(matches!(connection.poll(&mut buf, &cx), Step::Act(..)));
+    assert_eq!(buf.reasons(), []);
+}

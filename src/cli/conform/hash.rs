@@ -1,0 +1,87 @@
+//! One number for all that came: FNV-1a with 128 bits, over each piece and its length. It is written down
+//! here so that it is the same in every build and on every machine.
+
+use std::fmt;
+
+const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+
+/// A hash that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hash(u128);
+
+impl Default for Hash {
+    fn default() -> Hash {
+        Hash(BASIS)
+    }
+}
+
+impl Hash {
+    /// Adds a piece, behind its length: so no piece can pass for two.
+    pub(crate) fn add(&mut self, piece: &[u8]) {
+        self.raw(&(piece.len() as u64).to_le_bytes());
+        self.raw(piece);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(PRIME);
+        }
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// What must differ from run to run made the same: the value of each line `Date`.
+pub(crate) fn masked(bytes: &[u8]) -> Vec<u8> {
+    const NAME: &[u8] = b"\r\nDate: ";
+    let mut masked = bytes.to_vec();
+    let mut at = 0;
+    while let Some(found) = masked[at..].windows(NAME.len()).position(|window| window == NAME) {
+        at += found + NAME.len();
+        let len = masked[at..].iter().position(|&byte| byte == b'\r').unwrap_or(masked.len() - at);
+        masked[at..at + len].fill(b'*');
+    }
+    masked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published test values of FNV-1a.
+    #[test]
+    fn it_is_fnv_1a() {
+        for (text, expected) in [
+            ("", "6c62272e07bb014262b821756295c58d"),
+            ("a", "d228cb696f1a8caf78912b704e4a8964"),
+            ("foobar", "343e1662793c64bf6f0d3597ba446f18"),
+        ] {
+            let mut hash = Hash::default();
+            hash.raw(text.as_bytes());
+            assert_eq!(hash.to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn pieces_stay_apart() {
+        let of = |pieces: &[&str]| {
+            let mut hash = Hash::default();
+            pieces.iter().for_each(|piece| hash.add(piece.as_bytes()));
+            hash
+        };
+        assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
+        assert_ne!(of(&["", "a"]), of(&["a", ""]));
+    }
+
+    #[test]
+    fn dates_are_masked_and_nothing_else() {
+        let text = b"HTTP/1.1 200 OK\r\nDate: x, y\r\nLast-Modified: z\r\n\r\nThe Date: a\r\nDate: b";
+        let expected = b"HTTP/1.1 200 OK\r\nDate: ****\r\nLast-Modified: z\r\n\r\nThe Date: a\r\nDate: *";
+        assert_eq!(masked(text), expected);
+    }
+}

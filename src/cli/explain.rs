@@ -1,0 +1,83 @@
+//! `sanserve explain`: what the answer to a request would be, and by which rules.
+//!
+//! The request goes to the very machine that serves, over the very directory, but no port is opened and
+//! no script is run. The reasons are those that the machine notes while it decides
+//! ([`Buffers::explain`](sanserve::core::Buffers::explain)); nothing here knows a rule of HTTP.
+
+mod report;
+mod request;
+mod walk;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use sanserve::os::{Log, Root, Service, Symlinks};
+
+use super::{SYSTEM, Side, USAGE, flags, plain};
+
+pub(crate) const SIDE: Side = Side { command, run };
+
+/// The flags of a server that can change an answer.
+const SHARED: [&str; 8] =
+    ["directory", "protocol", "symlinks", "hide-dotfiles", "max-body", "cgi", "cgi-dir", "cgi-chunked"];
+
+fn command() -> Command {
+    Command::new("explain")
+        .about("Says what a request would be answered with, and by which rules. Opens no port and runs no script")
+        .args_override_self(true)
+        .infer_long_args(true)
+        .arg(
+            Arg::new("request")
+                .value_name("REQUEST")
+                .required(true)
+                .value_parser(ValueParser::os_string())
+                .help("A request line, such as 'HEAD /a.txt HTTP/1.0', with or without version; or a target alone"),
+        )
+        .arg(
+            Arg::new("header")
+                .short('H')
+                .long("header")
+                .value_name("FIELD")
+                .action(ArgAction::Append)
+                .allow_hyphen_values(true)
+                .value_parser(ValueParser::os_string())
+                .help("A field of the request, such as 'Range: bytes=0-9'; may be repeated"),
+        )
+        .args(SHARED.map(flags::shared))
+}
+
+fn run(matches: &ArgMatches) -> ExitCode {
+    let text = matches.get_one::<OsString>("request").expect("required");
+    let fields = matches.get_many::<OsString>("header").into_iter().flatten();
+    let request = match request::Request::of(text, fields) {
+        Ok(request) => request,
+        Err(what) => {
+            eprintln!("sanserve: {what}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let directory = matches.get_one::<PathBuf>("directory").expect("has a default");
+    let symlinks = *matches.get_one::<Symlinks>("symlinks").expect("has a default");
+    let root = match Root::open(directory, symlinks) {
+        Ok(root) => root,
+        Err(error) => {
+            eprintln!("sanserve: cannot serve {}: {}", directory.display(), plain(&error));
+            return ExitCode::from(SYSTEM);
+        }
+    };
+    // Where a server listens by default.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
+    let service = Service::beneath(root).with_config(flags::config(matches)).with_log(Log::quiet()).bound_to(address);
+    let story = walk::walk(&request, &service);
+    let mut out = io::stdout();
+    let is_coloured = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = report::write(&story, is_coloured);
+    // Whoever reads it may have seen enough.
+    let _ = out.write_all(&text).and_then(|()| out.flush());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,290 @@
+//! One request through the machine that serves. Files are opened as for a peer; what would be sent is
+//! kept; a script is found and not run.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use sanserve::core::{
+    Action, Buffers, Cause, Completion, Connection, FsError, Input, Kind, Listed, Opened, Peer, Rule, Script,
+    ScriptFile, Site, Step, Topic,
+};
+use sanserve::os::{Clock, Desk, Local, Root, ScriptRules, Service, Slot, Symlinks};
+
+use super::request::Request;
+
+/// More steps than any one request takes.
+const MOST_STEPS: usize = 100_000;
+
+/// One line of the report.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) topic: Topic,
+    pub(crate) name: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) why: String,
+}
+
+/// What became of the request.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    pub(crate) lines: Vec<Line>,
+    /// The head of the answer; empty if there is none.
+    pub(crate) head: Vec<u8>,
+    /// There is none because a script would write it.
+    pub(crate) is_scripts: bool,
+}
+
+/// Sends `request` to a connection of `service` and follows it to its end.
+pub(crate) fn walk(request: &Request, service: &Service) -> Story {
+    let now = Clock::start().now();
+    let cx = service.context(&now);
+    let files = Local::new(service.root.clone(), service.cache.clone());
+    let mut log = service.log.logger();
+    let (site, scripts): (&dyn Site, _) = (&*service.site, &*service.scripts);
+    let mut slot = Slot::new();
+    let mut buf = Buffers::new();
+    buf.explain();
+    let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000)));
+    let mut connection = Connection::new(peer, &cx);
+    let mut walk =
+        Walk { story: Story::default(), noted: 0, pending: request.bytes(), has_body: false, directory: Vec::new() };
+    walk.begin(request, service);
+    for _ in 0..MOST_STEPS {
+        let step = connection.poll(&mut buf, &cx);
+        let input = match step {
+            Step::Send(transmit) => {
+                if !walk.story.head.ends_with(b"\r\n\r\n") {
+                    let end = transmit.head.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+                    walk.story.head.extend_from_slice(&transmit.head[..end.unwrap_or(transmit.head.len())]);
+                }
+                Input::Sent(transmit.len())
+            }
+            Step::Act(_, Action::Spawn(script)) => {
+                let lines = spawn_lines(&script, service);
+                walk.note(&buf);
+                walk.story.lines.extend(lines);
+                walk.story.is_scripts = true;
+                return walk.story;
+            }
+            Step::Act(_, Action::Spool) => {
+                walk.note(&buf);
+                walk.say(
+                    Topic::Script,
+                    "not-run",
+                    b"",
+                    "the script is told the length of the body, which explain has none of",
+                );
+                walk.story.is_scripts = true;
+                return walk.story;
+            }
+            Step::Act(ticket, action) => {
+                let asked = Asked::of(&action);
+                // What an action needs of a socket is nothing.
+                let Ok(nowhere) = File::open("/dev/null") else { return walk.story };
+                let mut desk = Desk { files: &files, scripts, log: &mut log, site, wall: now.wall };
+                let done = slot.carry_out(Step::Act(ticket, action), nowhere.as_fd(), &mut desk);
+                walk.note(&buf);
+                let Some(Input::Done(ticket, completion)) = done else { return walk.story };
+                walk.acted(&asked, &completion, service);
+                Input::Done(ticket, completion)
+            }
+            Step::Finished(entry) => {
+                let sent = entry.sent.to_string();
+                walk.note(&buf);
+                walk.say(Topic::Answer, "body", sent.as_bytes(), "the bytes behind the head");
+                return walk.story;
+            }
+            Step::Wait(wait) if wait.need.read => match walk.more(&mut buf) {
+                true => continue,
+                false => Input::Eof,
+            },
+            // A handler, the body of a script, and a wait for them: there is neither.
+            Step::Wait(_) | Step::Feed(_) | Step::Call(_) | Step::Shut | Step::Close(_) => return walk.story,
+        };
+        connection.handle(input);
+    }
+    walk.story
+}
+
+struct Walk {
+    story: Story,
+    /// How many of the reasons stand in the story.
+    noted: usize,
+    /// What is still to be sent.
+    pending: Vec<u8>,
+    /// A body was made up.
+    has_body: bool,
+    /// The path of the directory that is held, with a slash behind it.
+    directory: Vec<u8>,
+}
+
+impl Walk {
+    fn say(&mut self, topic: Topic, name: &str, value: &[u8], why: &str) {
+        self.story.lines.push(Line { topic, name: name.into(), value: value.to_vec(), why: why.into() });
+    }
+
+    fn begin(&mut self, request: &Request, service: &Service) {
+        for (at, line) in request.lines.iter().enumerate() {
+            let is_ours = request.has_our_host && at + 1 == request.lines.len();
+            let name = if at == 0 { "line" } else { "field" };
+            self.say(
+                Topic::Request,
+                name,
+                line,
+                if is_ours { "added, because HTTP/1.1 needs a Host" } else { "as given" },
+            );
+        }
+        let root = service.root.path().as_os_str().as_encoded_bytes().to_vec();
+        self.say(Topic::File, "directory", &root, "what is served (--directory)");
+        let (name, why) = match service.root.symlinks() {
+            Symlinks::Follow => ("follow", "symbolic links are followed anywhere (--symlinks)"),
+            Symlinks::Inside => ("inside", "symbolic links must stay inside the directory (--symlinks)"),
+            Symlinks::Never => ("never", "nothing is reached by a symbolic link (--symlinks)"),
+        };
+        self.say(Topic::File, "symlinks", name.as_bytes(), why);
+    }
+
+    /// Takes over what was noted since the last time.
+    fn note(&mut self, buf: &Buffers) {
+        for reason in &buf.reasons()[self.noted..] {
+            self.story.lines.push(match reason.cause {
+                Cause::Rule(rule) => Line {
+                    topic: rule.topic(),
+                    name: rule.name().into(),
+                    value: reason.value.clone(),
+                    why: format!("{} ({})", rule.sentence().trim_end_matches('.'), rule.source()),
+                },
+                Cause::Violation(violation) => Line {
+                    topic: Topic::Request,
+                    name: format!("{violation:?}"),
+                    value: format!("{:?}", violation.row().0).into_bytes(),
+                    why: violation.sentence().trim_end_matches('.').into(),
+                },
+            });
+        }
+        self.noted = buf.reasons().len();
+    }
+
+    /// Sends what is left of the request, or a body where one is waited for. `false`: there is no more.
+    fn more(&mut self, buf: &mut Buffers) -> bool {
+        if self.pending.is_empty() && !self.has_body {
+            self.has_body = true;
+            let announced = |wanted: Rule| buf.reasons().iter().find(|reason| reason.cause == Cause::Rule(wanted));
+            if announced(Rule::BodyInChunks).is_some() {
+                self.pending = b"0\r\n\r\n".to_vec();
+            } else if let Some(length) = announced(Rule::BodyOfLength) {
+                // No more than `limits.drain`: a longer one is not waited for.
+                let length = std::str::from_utf8(&length.value).ok().and_then(|text| text.parse().ok());
+                self.pending = vec![b'.'; length.unwrap_or_default()];
+            }
+            if !self.pending.is_empty() {
+                self.say(Topic::Request, "body-made-up", b"", "explain sends dots, or no chunk, in place of a body");
+            }
+        }
+        let taken = buf.input.fill(&self.pending);
+        self.pending.drain(..taken);
+        taken > 0
+    }
+
+    fn acted(&mut self, asked: &Asked, completion: &Completion, service: &Service) {
+        let path = shown(&asked.path);
+        let (topic, answer) = match completion {
+            Completion::Opened(Ok(opened)) => (Topic::File, describe(opened)),
+            Completion::Opened(Err(error)) | Completion::Listed(Err(error)) => (Topic::File, error_name(*error).into()),
+            Completion::Listed(Ok(Listed::More)) => (Topic::File, "some names, and there are more".into()),
+            Completion::Listed(Ok(Listed::End)) => (Topic::File, "all names".into()),
+            Completion::Found(Ok(found)) => {
+                let what = match found.what {
+                    ScriptFile::Runnable => "may be executed",
+                    ScriptFile::Missing => "is not there",
+                    ScriptFile::NotPlain => "is no file",
+                    ScriptFile::NotExecutable => "has no execute bit",
+                };
+                (Topic::Script, format!("{} {what}", String::from_utf8_lossy(shown(&asked.path[..found.len]))))
+            }
+            Completion::Found(Err(error)) => (Topic::Script, error_name(*error).into()),
+            Completion::Spooled(_) | Completion::Spawned(_) => return,
+        };
+        self.say(topic, asked.name, path, &answer);
+        let is_directory = matches!(completion, Completion::Opened(Ok(Opened { kind: Kind::Directory, .. })));
+        if is_directory && asked.name != OPEN_IN {
+            self.directory.clone_from(&asked.path);
+            self.directory.extend(Some(b'/').filter(|_| !asked.path.is_empty()));
+        }
+        let directory = if asked.name == OPEN_IN { &self.directory[..] } else { b"" };
+        let is_missing = *completion == Completion::Opened(Err(FsError::NotFound));
+        if is_missing && is_there_by_links(service, &[directory, &asked.path].concat()) {
+            self.say(Topic::File, "symlinks-refuse", path, "it is there for who follows symbolic links (--symlinks)");
+        }
+    }
+}
+
+/// Whether a path leads somewhere that the rule for symbolic links rules out.
+fn is_there_by_links(service: &Service, path: &[u8]) -> bool {
+    service.root.symlinks() != Symlinks::Follow
+        && Root::open(service.root.path(), Symlinks::Follow).is_ok_and(|root| root.open_at(path).is_ok())
+}
+
+/// An action, when it has been carried out.
+struct Asked {
+    name: &'static str,
+    path: Vec<u8>,
+}
+
+/// An index page, by a path below the directory that is held.
+const OPEN_IN: &str = "open-in";
+
+impl Asked {
+    fn of(action: &Action<'_>) -> Asked {
+        let (name, path): (_, &[u8]) = match action {
+            Action::Open { path } => ("open", path),
+            Action::OpenIn { path } => (OPEN_IN, path),
+            Action::Find { path, .. } => ("find", path),
+            Action::List { .. } => ("list", b""),
+            Action::Spool | Action::Spawn(_) | Action::EndInput | Action::Kill => ("act", b""),
+        };
+        Asked { name, path: path.to_vec() }
+    }
+}
+
+fn shown(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"." } else { path }
+}
+
+fn describe(opened: &Opened) -> String {
+    let Opened { kind, len, modified, modified_nanos } = opened;
+    match kind {
+        Kind::File => format!("a file of {len} bytes, changed {modified}.{modified_nanos:09} s after 1970"),
+        Kind::Directory => "a directory".into(),
+    }
+}
+
+fn error_name(error: FsError) -> &'static str {
+    match error {
+        FsError::NotFound => "nothing that is served",
+        FsError::Denied => "permission denied",
+        FsError::Exhausted => "out of descriptors or memory",
+        FsError::Failed => "the system failed to open it",
+    }
+}
+
+/// What the script would be told.
+fn spawn_lines(script: &Script<'_>, service: &Service) -> Vec<Line> {
+    let root = service.root.path().as_os_str().as_encoded_bytes();
+    let below = |path: &[u8]| [root, b"/", path].concat();
+    let mut told: Vec<(&str, Vec<u8>, &str)> = vec![("would-run", below(script.path), "explain runs no script")];
+    told.extend(script.arguments().map(|argument| ("argument", argument.to_vec(), "RFC 3875 section 4.4")));
+    for (name, value) in ScriptRules::default().environment {
+        let pair = [name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat();
+        told.push(("with", pair, "given to every script"));
+    }
+    for (name, value) in script.environment() {
+        told.push(("with", [name, b"=", value].concat(), "RFC 3875 section 4.1"));
+    }
+    if let Some(path) = script.translated {
+        told.push(("with", [b"PATH_TRANSLATED=", &below(path)[..]].concat(), "RFC 3875 section 4.1.6"));
+    }
+    told.into_iter()
+        .map(|(name, value, why)| Line { topic: Topic::Script, name: name.into(), value, why: why.into() })
+        .collect()
+}

@@ -1,0 +1,296 @@
+//! `sanserve explain` says what the server sends: its head is compared with that of a server, over a real
+//! socket, and the rules that it names with those that should decide.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use support::process::Process;
+use support::response::mask_dates;
+use support::server::PROGRAM;
+use support::{Runtime, Server, Tree};
+
+/// The tag of `a.txt`, and the date of every file.
+const TAG: &str = "\"2ebc98a1-0-6\"";
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+struct Ended {
+    code: Option<i32>,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Ended {
+    /// The report, and the head of the answer behind it.
+    #[track_caller]
+    fn parts(&self) -> (&str, String) {
+        let text = std::str::from_utf8(&self.stdout).expect("a report is text");
+        let (report, head) = text.rsplit_once("\n\n").unwrap_or_else(|| panic!("a report and a head: {text}"));
+        (report, head.replace('\n', "\r\n") + "\r\n")
+    }
+}
+
+fn explain<A: AsRef<OsStr>>(arguments: &[A]) -> Ended {
+    let mut process = Process::start(Command::new(PROGRAM).arg("explain").args(arguments));
+    let code = process.ended().code();
+    let stderr = String::from_utf8(process.stderr.bytes()).expect("text");
+    Ended { code, stdout: process.stdout.bytes(), stderr }
+}
+
+/// What is asked, with which fields, what is sent behind the head, and the rules that have to be named.
+type Case = (&'static str, Vec<String>, &'static str, &'static [&'static str]);
+
+fn tree() -> Tree {
+    let tree = Tree::plain();
+    tree.file("b c.html", "<p>\n").file("x.tar.gz", "gz").file("code.js", "1").file("none", "").file(".dot", "dot\n");
+    tree.folder("indexed").file("indexed/index.htm", "<p>index</p>\n").folder("listed").file("listed/<b>.txt", "");
+    tree.link("link", "a.txt").file(b"\xff.bin", "x");
+    tree.folder("cgi-bin").file("cgi-bin/text", "no script\n").file("cgi-bin/run", "#!/bin/sh\nexit 9\n");
+    fs::set_permissions(tree.path("cgi-bin/run"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    for name in ["b c.html", "x.tar.gz", "code.js", "none", ".dot", "indexed/index.htm"] {
+        tree.stamp(name, support::tree::STAMP);
+    }
+    tree
+}
+
+fn with(request: &'static str, field: impl Into<String>, rules: &'static [&'static str]) -> Case {
+    (request, vec![field.into()], "", rules)
+}
+
+fn alone(request: &'static str, rules: &'static [&'static str]) -> Case {
+    (request, Vec::new(), "", rules)
+}
+
+/// Servers with these flags, and what is asked of them.
+fn cases() -> Vec<(&'static [&'static str], Vec<Case>)> {
+    let usual = vec![
+        alone("/a.txt", &["origin-form", "file", "entity-tag", "last-modified", "extension", "charset", "stays-open"]),
+        alone("GET /a.txt HTTP/1.1", &["version", "host", "no-body", "content-length"]),
+        alone("HEAD /a.txt", &["head-alone"]),
+        alone("GET /a.txt HTTP/1.0", &["version-old", "host-optional", "close-of-1.0", "closes"]),
+        alone("GET /a/../b%20c.html?q HTTP/1.1", &["query", "percent-decoding", "dot-segments", "path"]),
+        alone("/../../a.txt", &["clamped"]),
+        alone("//folder//inner.txt", &["leading-slashes", "double-slashes"]),
+        alone("/folder", &["slash-redirect", "open", "empty"]),
+        alone("/folder?q=<b>", &["slash-redirect", "query"]),
+        alone("/indexed/", &["index-tried", "index-chosen", "open-in", "trailing-slash"]),
+        alone("/listed/", &["listing", "list", "page"]),
+        alone("/a.txt/", &["file-with-slash"]),
+        alone("/nothing", &["not-found"]),
+        alone("/%00", &["NulInPath"]),
+        alone("/%ff.bin", &["percent-decoding"]),
+        alone("/%zz", &["bad-escape"]),
+        alone("/x.tar.gz", &["compressed"]),
+        alone("/code.js", &["extension-of-python"]),
+        alone("/none", &["extension-missing"]),
+        alone("http://other/a.txt", &["absolute-form", "host-of-target"]),
+        alone("OPTIONS *", &["asterisk-form", "method-options"]),
+        alone("PUT /a.txt", &["UnsupportedMethod"]),
+        alone("GET *", &["MalformedTarget", "close-of-violation"]),
+        alone("a.txt", &["MalformedTarget"]),
+        alone("GET /a b", &["MalformedLine"]),
+        alone("GET /a.txt HTTP/2.0", &["UnsupportedVersion"]),
+        with("/a.txt", "Range: bytes=1-3", &["range"]),
+        with("/a.txt", "Range: bytes=0-0,4-", &["ranges"]),
+        with("/a.txt", "Range: bytes=100-", &["range-beyond", "range-unsatisfiable"]),
+        with("/a.txt", "Range: lines=1-", &["range-unit"]),
+        with("HEAD /a.txt", "Range: bytes=1-3", &["range-without-get"]),
+        ("/a.txt", vec!["Range: bytes=1-3".into(), "If-Range: \"x\"".into()], "", &["if-range-other-tag"]),
+        ("/a.txt", vec!["Range: bytes=1-3".into(), format!("If-Range: {TAG}")], "", &["if-range-tag", "range"]),
+        with("/a.txt", format!("If-None-Match: {TAG}"), &["if-none-match-false", "no-content"]),
+        with("/a.txt", "If-Match: \"x\"", &["if-match-false"]),
+        with("/a.txt", format!("If-Modified-Since: {DATE}"), &["if-modified-since-false"]),
+        with("/a.txt", "If-Modified-Since: yesterday", &["if-modified-since-invalid"]),
+        with("/nothing", "If-None-Match: *", &["conditions-ignored"]),
+        with("/a.txt", "Connection: close", &["close-asked", "closes"]),
+        with("/a.txt", "Host: a b", &["HostMalformed"]),
+        with("/a.txt", "no colon", &["MalformedField"]),
+        with("/a.txt", " folded: x", &["ObsFold"]),
+        with("/a.txt", "Expect: magic", &["UnknownExpectation"]),
+        with("POST /a.txt", "Content-Length: 1073741825", &["BodyTooLarge"]),
+        ("/a.txt", vec!["Content-Length: 5".into()], ".....", &["body-length", "body-dropped", "body-made-up"]),
+        ("/a.txt", vec!["Transfer-Encoding: chunked".into()], "0\r\n\r\n", &["body-chunked", "body-dropped"]),
+    ];
+    let scripts = vec![
+        alone("/cgi-bin/nothing", &["script-path", "find", "script-refused"]),
+        alone("/cgi-bin/text", &["script-refused"]),
+        alone("POST /a.txt", &["PostToFile", "no-script"]),
+        alone("/a.txt", &["no-script", "file"]),
+    ];
+    vec![
+        (&[], usual),
+        (&["-p", "HTTP/1.0"], vec![alone("/a.txt", &["close-of-protocol", "closes"])]),
+        (&["--hide-dotfiles"], vec![alone("/.dot", &["hidden-dotfile"]), alone("/listed/", &["listing"])]),
+        (&["--symlinks", "never"], vec![alone("/link", &["symlinks-refuse", "not-found"]), alone("/a.txt", &["file"])]),
+        (&["--cgi"], scripts),
+    ]
+}
+
+/// The bytes that stand for what is asked, written anew here.
+fn wire((request, fields, body, _): &Case) -> Vec<u8> {
+    let line = match (request.contains(' '), request.contains(" HTTP/")) {
+        (false, _) => format!("GET {request} HTTP/1.1"),
+        (true, false) => format!("{request} HTTP/1.1"),
+        (true, true) => (*request).to_owned(),
+    };
+    let host = if fields.iter().any(|field| field.starts_with("Host:")) || line.ends_with("HTTP/1.0") {
+        ""
+    } else {
+        "Host: localhost\r\n"
+    };
+    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    format!("{line}\r\n{fields}{host}\r\n{body}").into_bytes()
+}
+
+#[test]
+fn the_head_is_the_servers() {
+    let tree = tree();
+    let directory = tree.root().to_str().expect("a temporary path is text");
+    let mut compared = 0;
+    for (flags, cases) in cases() {
+        let servers = Runtime::ALL.map(|runtime| Server::with(runtime, tree.root(), flags));
+        for case in cases {
+            let mut arguments = vec![case.0, "-d", directory];
+            case.1.iter().for_each(|field| arguments.extend(["-H", field]));
+            arguments.extend(flags);
+            let ended = explain(&arguments);
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+            let (report, head) = ended.parts();
+            for rule in case.3 {
+                let is_named = report.lines().any(|line| line.split_whitespace().next() == Some(rule));
+                assert!(is_named, "{rule} for {arguments:?} in\n{report}");
+            }
+            let head = String::from_utf8(mask_dates(head.as_bytes())).expect("text");
+            for server in &servers {
+                let mut client = server.connect();
+                client.send(wire(&case));
+                let sent = String::from_utf8(mask_dates(&client.head().raw)).expect("text");
+                assert_eq!(head, sent, "{arguments:?}\n{report}");
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 40, "{compared}");
+}
+
+/// A script is found, and what it would be told is shown; it is not run.
+#[test]
+fn scripts_are_not_run() {
+    let tree = tree();
+    let marker = tree.path("marker");
+    tree.file("cgi-bin/touch", format!("#!/bin/sh\ntouch '{}'\n", marker.display()));
+    fs::set_permissions(tree.path("cgi-bin/touch"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let directory = tree.root().to_str().expect("a temporary path is text");
+    for (request, field) in [
+        ("GET /cgi-bin/touch/more%20path?two+words", "X-One: 1"),
+        ("POST /cgi-bin/touch", "Content-Length: 5"),
+        ("POST /cgi-bin/touch", "Transfer-Encoding: chunked"),
+    ] {
+        let ended = explain(&[request, "-H", field, "-d", directory, "--cgi"]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{request}");
+        let text = String::from_utf8(ended.stdout).expect("text");
+        assert!(text.ends_with("(the script would write the answer)\n"), "{text}");
+        assert!(text.contains("script-path") && text.contains("may be executed"), "{text}");
+        if field == "X-One: 1" {
+            let translated = format!("PATH_TRANSLATED={directory}/more path");
+            for told in ["HTTP_X_ONE=1", "PATH_INFO=/more path", "SCRIPT_NAME=/cgi-bin/touch", "argument", &translated]
+            {
+                assert!(text.contains(told), "{told} in {text}");
+            }
+        }
+    }
+    assert!(!marker.exists());
+}
+
+/// Whatever stands on the command line: no panic, no second line, and no control character on a terminal.
+#[test]
+fn hostile_words() {
+    let tree = tree();
+    tree.folder(b"\x1b[31mred");
+    let directory = tree.root().as_os_str();
+    let bytes = OsStr::from_bytes;
+    for (request, field, rule) in [
+        (&b"/\x1b[31mred"[..], &b"X: y"[..], "MalformedLine"),
+        (b"/%1b[31mred", b"X: y", "slash-redirect"),
+        (b"GET /a.txt\x7f HTTP/1.1", b"X: y", "MalformedLine"),
+        (b"/\xff\xfe", b"X: \xff", "not-found"),
+        (b"/a.txt", b"X: \x1b]0;title\x07", "MalformedValue"),
+        (b"/a.txt", b"\x9b31m: y", "MalformedField"),
+        (b"\t", b"X: y", "MalformedLine"),
+        (b" ", b"X: y", "MalformedLine"),
+        (b"GET  HTTP/1.1", b"X: y", "MalformedLine"),
+        (b"/a.txt", b": y", "MalformedField"),
+        (b"/a.txt", b"Content-Length: 99999999999999999999", "MalformedLength"),
+    ] {
+        let shown = request.escape_ascii();
+        let ended = explain(&[bytes(request), bytes(b"-H"), bytes(field), bytes(b"-d"), directory]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{shown}");
+        let (report, _) = ended.parts();
+        assert!(report.contains(rule), "{rule} for {shown} in\n{report}");
+        let control = ended.stdout.iter().find(|byte| byte.is_ascii_control() && **byte != b'\n');
+        assert_eq!(control, None, "{shown}");
+    }
+    // What could be more than one line is no request.
+    for (request, field) in [
+        ("/a.txt HTTP/1.1\r\nX: y", "X: y"),
+        ("/a.txt\n", "X: y"),
+        ("", "X: y"),
+        ("/a.txt", "X: y\r\n\r\nGET /b.html HTTP/1.1"),
+        ("/a.txt", "X: y\rZ: z"),
+        ("/a.txt", ""),
+    ] {
+        let ended = explain(&[OsStr::new(request), "-H".as_ref(), field.as_ref(), "-d".as_ref(), directory]);
+        assert_eq!((ended.code, ended.stdout.len()), (Some(2), 0), "{request:?} {field:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+}
+
+/// A head of any size is explained within the limits of a server.
+#[test]
+fn long_heads() {
+    let tree = tree();
+    let directory = tree.root().to_str().expect("a temporary path is text");
+    let (target, field) = (format!("/{}", "a".repeat(65_536)), format!("X: {}", "b".repeat(60_000)));
+    for (arguments, rule) in [
+        (vec![target.as_str()], "LineTooLong"),
+        (vec!["/a.txt", "-H", &field], "file"),
+        (vec!["/a.txt", "-H", &field, "-H", &field, "-H", &field], "HeadTooLarge"),
+        ([vec!["/a.txt"], ["-H", "X: y"].repeat(100)].concat(), "TooManyFields"),
+    ] {
+        let ended = explain(&[&arguments[..], &["-d", directory]].concat());
+        assert_eq!(ended.code, Some(0), "{rule}: {}", ended.stderr);
+        assert!(ended.parts().0.lines().any(|line| line.split_whitespace().next() == Some(rule)), "{rule}");
+    }
+}
+
+#[test]
+fn usage_and_errors() {
+    let missing = explain(&["/", "-d", "/no/such/directory"]);
+    assert_eq!((missing.code, missing.stderr.lines().count()), (Some(1), 1), "{}", missing.stderr);
+    assert!(missing.stderr.contains("/no/such/directory"));
+    for arguments in [&[][..], &["/", "/"], &["/", "--port", "1"], &["/", "-p", "HTTP/2"], &["/", "--cgi-dir", "/x"]] {
+        let ended = explain(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().filter(|line| line.contains("error: ")).count(), 1, "{}", ended.stderr);
+    }
+    let help = explain(&["--help"]);
+    let text = String::from_utf8(help.stdout).expect("text");
+    assert!(
+        help.code == Some(0) && ["-H", "--directory", "--symlinks", "--cgi"].iter().all(|flag| text.contains(flag))
+    );
+}
+
+/// The date apart, the report depends on the request and the disk alone, and has no colours in a pipe.
+#[test]
+fn the_same_report_each_time() {
+    let tree = tree();
+    let directory = tree.root().to_str().expect("a temporary path is text");
+    let report = || mask_dates(explain(&["/listed/", "-d", directory]).parts().1.as_bytes());
+    assert_eq!(report(), report());
+    let ended = explain(&["/a.txt", "-d", directory]);
+    assert!(!ended.stdout.contains(&0x1b));
+}

@@ -1,0 +1,114 @@
+//! Recordings of servers with a portable handler and a site of their own play the same with both.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sanserve::core::transcript::Transcript;
+use sanserve::core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site};
+use sanserve::os::Recording;
+use sanserve::{Log, Service, Status};
+use support::Client;
+
+/// Gives bodies back, in one piece.
+#[derive(Default)]
+struct Echo {
+    body: Vec<u8>,
+}
+
+impl Echo {
+    fn read(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        loop {
+            let data = match reply.receive() {
+                Received::Data(data) => data.to_vec(),
+                Received::Pending | Received::Broken => return Ok(()),
+                Received::End => break,
+            };
+            reply.consume(data.len());
+            self.body.extend_from_slice(&data);
+        }
+        let cookie = reply.request().field("Cookie").is_some();
+        let status = if cookie { Status::OK } else { Status::NOT_FOUND };
+        reply.respond(status)?.field("Set-Cookie", "session=secret")?.length(self.body.len() as u64).send()?;
+        let _ = reply.offer(&self.body)?;
+        reply.finish()
+    }
+}
+
+impl Handler for Echo {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        match call {
+            Call::Request | Call::Body => self.read(reply).expect("no misuse"),
+            Call::Over => self.body.clear(),
+            Call::Room | Call::Wake => {}
+        }
+    }
+}
+
+/// Files below `/files`, the handler elsewhere.
+struct Mixed;
+
+impl Site for Mixed {
+    fn route(&self, request: &Request<'_>) -> Route {
+        if request.path().starts_with(b"/files") { Route::Files } else { Route::Handler }
+    }
+}
+
+fn requests(address: SocketAddr) {
+    let body = "line\r\nCookie: in the body\r\n".repeat(900);
+    for framing in ["Content-Length", "chunked"] {
+        let mut client = Client::connect(address);
+        let request = match framing {
+            "chunked" => format!(
+                "POST /x HTTP/1.1\r\nHost: x\r\nCookie: a=secret\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            ),
+            _ => format!(
+                "POST /x HTTP/1.1\r\nHost: x\r\nCookie: a=secret\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+        };
+        for _ in 0..2 {
+            client.send(&request);
+            let answer = client.response_to(request.as_bytes());
+            assert_eq!((answer.status(), answer.body.as_slice()), (200, body.as_bytes()));
+            let file = "GET /files/none HTTP/1.1\r\nHost: x\r\n\r\n";
+            client.send(file);
+            assert_eq!(client.response_to(file.as_bytes()).status(), 404);
+        }
+    }
+}
+
+macro_rules! on {
+    ($($runtime:ident)+) => { $(
+        #[test]
+        fn $runtime() {
+            let dir = tempfile::tempdir().unwrap();
+            let recording = Recording::to(dir.path().join("recordings"), Log::quiet()).unwrap();
+            let recording = recording.with_site_name("mixed").with_rate(1 << 30);
+            let service = Service::new(dir.path()).unwrap().with_site(Mixed).with_handler(Echo::default);
+            let service = service.with_log(Log::quiet()).with_recording(recording.clone());
+            let server = sanserve::$runtime::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap();
+            let (address, handle) = (server.local_addr(), server.handle());
+            let thread = std::thread::spawn(move || server.run());
+            requests(address);
+            handle.shutdown();
+            thread.join().unwrap().unwrap();
+            assert!(recording.flush_within(Duration::from_secs(20)));
+            let mut count = 0;
+            for entry in std::fs::read_dir(dir.path().join("recordings")).unwrap() {
+                let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+                assert!(text.contains("\nsite mixed\n") && !text.contains("secret"), "{text}");
+                let recorded = Transcript::parse(&text).unwrap();
+                let replayed = recorded.replay(&Mixed, &mut Echo::default());
+                assert!(replayed.unwrap_or_else(|difference| panic!("{difference}\n{text}")).complete);
+                count += 1;
+            }
+            assert_eq!(count, 2);
+        }
+    )+ };
+}
+
+on!(mio std smol);
