@@ -111,7 +111,7 @@ fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
 }
 
 /// Does it without a word about panics, which whoever catches them has.
-fn quietly<T>(act: impl FnOnce() -> T) -> T {
+pub(super) fn quietly<T>(act: impl FnOnce() -> T) -> T {
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
     let outcome = act();

@@ -6,14 +6,17 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::{Difference, Settings, Transcript, trace};
 use sanserve::core::{Call, Plain, Reply};
+use sanserve::os::panic_message;
 
-use super::{SYSTEM, Side, USAGE};
+use super::replay::quietly;
+use super::{SYSTEM, Side, USAGE, plain};
 use crate::page;
 
 pub(crate) const SIDE: Side = Side { command, run };
@@ -44,13 +47,20 @@ fn run(matches: &ArgMatches) -> ExitCode {
         Ok(transcript) => transcript,
         Err(message) => return refuse(&message, USAGE),
     };
-    let trace = trace(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let play = || trace(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let trace = match quietly(|| catch_unwind(play)) {
+        Ok(trace) => trace,
+        Err(panic) => {
+            let message = format!("{}: the core panics: {}", path.display(), panic_message(&*panic));
+            return refuse(&message, SYSTEM);
+        }
+    };
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let page = page::render(&name, &transcript, &trace);
     let output = matches.get_one::<PathBuf>("output");
     if let Err(error) = write(output, &page) {
         let shown = output.map_or("standard output".into(), |path| path.display().to_string());
-        return refuse(&format!("cannot write {shown}: {error}"), SYSTEM);
+        return refuse(&format!("cannot write {shown}: {}", plain(&error)), SYSTEM);
     }
     match &trace.difference {
         Some(difference) => {
@@ -67,7 +77,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
 
 fn read(path: &Path) -> Result<Transcript, String> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {}", plain(&error)))?;
     Transcript::parse(&text).map_err(|error| format!("{shown}: {error}"))
 }
 

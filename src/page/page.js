@@ -239,7 +239,9 @@
 
   const title = h("h1", "", data.name, h("small", "", "sanserve trace"));
   const about = data.about.filter((line) => line).join(" ");
-  const name = h("hgroup", "", title, about ? h("p", "about", about) : null, data.settings.length ? h("p", "settings", data.settings.join(" \u00b7 ")) : null);
+  const settings = data.settings.length ? h("p", "settings", data.settings.join(" \u00b7 ")) : null;
+  if (settings) settings.title = data.settings.join("\n");
+  const name = h("hgroup", "", title, about ? h("p", "about", about) : null, settings);
   const sequence = h("section", "panel sequence", heads, list);
   const stage = h("section", "stage",
     h("div", "panel wide", stepTitle, say, notice),
@@ -416,7 +418,8 @@
 
   paint(dark.matches ? "dark" : "light");
   layMachine();
-  choose("mio");
+  // A recording says where it was made.
+  choose(/^Recorded by .* on (std|mio|smol)\.$/m.exec(data.about.join("\n"))?.[1] ?? "mio");
   if (steps.length === 0) {
     position.textContent = "0 / 0";
     say.textContent = "Nothing happens in this transcript.";

@@ -3,7 +3,7 @@
 //! The states are those of a real [`Connection`](crate::Connection) that plays the transcript. Leaves out how
 //! they are shown.
 
-use super::{Difference, Event, Transcript, play};
+use super::{Difference, Event, Transcript, What, play};
 use crate::connection::State;
 use crate::handler::Handler;
 use crate::site::Site;
@@ -22,6 +22,12 @@ pub struct Seen {
     pub outbound: Vec<Transition>,
 }
 
+impl Seen {
+    fn is_end(&self) -> bool {
+        matches!(self.event.what, What::Close { blocked: false, .. })
+    }
+}
+
 /// What came of playing a transcript.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
@@ -33,30 +39,35 @@ pub struct Trace {
     pub difference: Option<Difference>,
 }
 
-/// Plays a transcript as [`perform`](super::perform) does, and looks at the connection behind each event.
+/// Plays a transcript as [`Transcript::replay`] does, as far as it goes, and looks at the connection behind each event.
 pub fn trace(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Trace {
     let mut looks = Vec::new();
     let played = play::observe(transcript, site, handler, &mut |connection, buf, cx| {
         looks.push((connection.take_moves(), connection.state(buf, cx)));
     });
     let (mut inbound, mut outbound) = (INBOUND[0].0, OUTBOUND[0].0);
-    let mut seen = played.events().zip(looks).map(|(event, (moves, state))| Seen {
+    let seen = played.events().zip(looks).map(|(event, (moves, state))| Seen {
         event: event.clone(),
         state,
         inbound: rows(INBOUND, moves.iter().filter(|made| made.inbound), &mut inbound),
         outbound: rows(OUTBOUND, moves.iter().filter(|made| !made.inbound), &mut outbound),
     });
-    let mut told = transcript.events();
+    let mut seen = seen.peekable();
+    let mut told = transcript.events().peekable();
     let mut same = Vec::new();
-    let mut instead = None;
-    for each in seen.by_ref() {
-        if told.next() != Some(&each.event) {
-            instead = Some(each);
-            break;
-        }
+    while let Some(each) = seen.next_if(|each| told.peek() == Some(&&each.event)) {
         same.push(each);
+        told.next();
     }
-    Trace { seen: same, instead, difference: transcript.first_difference(&played) }
+    let is_cut = told.peek().is_none() && !same.last().is_some_and(Seen::is_end);
+    if is_cut {
+        // What would come next is not known.
+        return Trace { seen: same, instead: None, difference: None };
+    }
+    let instead = seen.next();
+    let differs = instead.is_some() || told.peek().is_some();
+    let difference = if differs { transcript.first_difference(&played) } else { None };
+    Trace { seen: same, instead, difference }
 }
 
 /// The rows of a table that lead from state to state; `state` goes along.
@@ -90,6 +101,12 @@ mod tests {
         };
         let all: Vec<_> = (0..trace.seen.len()).map(shown).filter(|moves| !moves.is_empty()).collect();
         assert_eq!(all[..3], ["Head-Done Idle-Owed", "Owed-Body Body-Done", "Done-Head Done-Idle"]);
+    }
+
+    #[test]
+    fn a_recording_that_was_cut_differs_in_nothing() {
+        let trace = traced("sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n");
+        assert_eq!((trace.seen.len(), trace.instead, trace.difference), (2, None, None));
     }
 
     #[test]
