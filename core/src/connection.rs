@@ -198,20 +198,24 @@ impl Connection {
     /// comes while the socket is still full means that patience is over, and what is held is given up.
     /// Unless `Blocked` is handed in, `Shut` counts as done.
     pub fn poll<'a>(&mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
-        if let Some(tape) = &mut self.tape {
-            tape.before(buf, cx.now);
+        if let Some(tape) = self.tape.take() {
+            return self.poll_recorded(tape, buf, cx);
         }
         let next = self.next(buf, cx);
-        let unread = self.tape.as_ref().map(|_| Unread::of(buf));
+        self.step(next, buf, cx)
+    }
+
+    #[cold]
+    fn poll_recorded<'a>(&mut self, mut tape: Box<Tape>, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
+        tape.before(buf, cx.now);
+        let next = self.next(buf, cx);
+        let unread = Unread::of(buf);
         let step = self.step(next, buf, cx);
-        if let (Some(tape), Some(unread)) = (&mut self.tape, unread)
-            && !tape.behind(&step, unread)
-        {
-            self.tape = None;
-        }
+        self.tape = tape.behind(&step, unread).then_some(tape);
         step
     }
 
+    #[inline]
     fn step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         match next {
             Next::Send => Step::Send(self.transmit(buf)),
