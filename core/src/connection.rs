@@ -157,6 +157,7 @@ impl Connection {
     }
 
     /// The same, where it is the connection itself that knows.
+    #[inline]
     pub(crate) fn note(&mut self, input: Input) {
         match input {
             Input::Eof => self.notes.eof = true,
@@ -198,24 +199,25 @@ impl Connection {
     /// comes while the socket is still full means that patience is over, and what is held is given up.
     /// Unless `Blocked` is handed in, `Shut` counts as done.
     pub fn poll<'a>(&mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
-        if let Some(tape) = self.tape.take() {
-            return self.poll_recorded(tape, buf, cx);
+        if let Some(tape) = &mut self.tape {
+            tape.before(buf, cx.now);
         }
         let next = self.next(buf, cx);
-        self.step(next, buf, cx)
-    }
-
-    #[cold]
-    fn poll_recorded<'a>(&mut self, mut tape: Box<Tape>, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
-        tape.before(buf, cx.now);
-        let next = self.next(buf, cx);
-        let unread = Unread::of(buf);
+        let unread = self.tape.as_ref().map(|_| Unread::of(buf));
         let step = self.step(next, buf, cx);
-        self.tape = tape.behind(&step, unread).then_some(tape);
+        if let Some(unread) = unread {
+            self.taken_down(&step, unread);
+        }
         step
     }
 
-    #[inline]
+    #[cold]
+    fn taken_down(&mut self, step: &Step<'_>, unread: Unread) {
+        self.tape.take_if(|tape| !tape.behind(step, unread));
+    }
+
+    // Once a poll, as `next` is: what they make is not to be copied.
+    #[inline(always)]
     fn step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         match next {
             Next::Send => Step::Send(self.transmit(buf)),
@@ -244,6 +246,7 @@ impl Connection {
         Reply { connection: self, buf, cx, waker: None }
     }
 
+    #[inline(always)]
     fn next(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Next {
         self.absorb(buf, cx);
         self.fire_timers(buf, cx);

@@ -144,6 +144,7 @@ impl Tape {
     }
 
     /// The connection is about to be polled.
+    #[cold]
     pub(crate) fn before(&mut self, buf: &Buffers, now: &Now) {
         self.arrived(buf);
         if let Some(step) = &mut self.step

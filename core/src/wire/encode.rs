@@ -69,7 +69,7 @@ impl<'o> HeadOut<'o> {
 
     /// Writes a field. Name and value are the caller's to have checked. Inlined, so that the name is
     /// written as the constant that it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");

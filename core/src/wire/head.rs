@@ -26,6 +26,7 @@ impl Scan {
     ///
     /// What is found does not depend on how much has come: each violation counts at the byte with
     /// which it is certain, and nothing behind that byte is looked at.
+    #[inline(always)]
     pub(crate) fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Violation> {
         let bytes = &bytes[..bytes.len().min(limits.head.saturating_add(1))];
         let from = self.at as usize;
