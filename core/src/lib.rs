@@ -43,6 +43,8 @@ mod request;
 mod site;
 mod status;
 mod step;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timer;
 pub mod transcript;
 mod wire;

@@ -95,6 +95,7 @@ impl Settings {
             "peer" => self.peer = value.parse().map_err(|_| bad())?,
             "site" => self.site = value.into(),
             "hide-dotfiles" if value == "yes" => self.config.hide_dotfiles = true,
+            "handled" if value == "yes" => self.config.handled = true,
             "cgi" => self.config.cgi.directories.push(value.into()),
             "chunked" if value == "refuse" => self.config.cgi.chunked = Chunked::Refuse,
             "server-name" => self.config.server_name = value.into(),
@@ -117,6 +118,9 @@ impl Settings {
         }
         if self.config.hide_dotfiles {
             out.push_str("hide-dotfiles yes\n");
+        }
+        if self.config.handled {
+            out.push_str("handled yes\n");
         }
         for number in NUMBERS {
             let value = (number.get)(&self.config);
@@ -169,6 +173,7 @@ mod tests {
         }
         settings.config.protocol = Protocol::Http10;
         settings.config.hide_dotfiles = true;
+        settings.config.handled = true;
         settings.config.cgi = Cgi { directories: vec!["/a".into(), "/b".into()], chunked: Chunked::Refuse };
         (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
         settings.wall = Wall(-5);
