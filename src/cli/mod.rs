@@ -3,6 +3,7 @@
 mod flags;
 mod replay;
 mod run;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -24,7 +25,7 @@ pub(crate) struct Side {
 }
 
 /// All of them, in the order of `--help`.
-pub(crate) const SIDES: &[Side] = &[replay::SIDE];
+pub(crate) const SIDES: &[Side] = &[replay::SIDE, sim::SIDE];
 
 /// Reads the command line and does what it asks for.
 pub(crate) fn main() -> ExitCode {

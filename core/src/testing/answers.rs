@@ -327,7 +327,11 @@ fn framing(answer: &mut Answer, bodiless: bool) -> Result<State, String> {
         answer.until_close = true;
         let says = answer.text("Connection").eq_ignore_ascii_case("close") || !answer.is_11;
         answer.complete = true;
-        return if says { Ok(State::UntilClose) } else { Err("a body without length, and no Connection: close".into()) };
+        return if says {
+            Ok(State::UntilClose)
+        } else {
+            Err("a body without length, and no Connection: close".into())
+        };
     };
     let text = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let length = text.and_then(|text| text.parse().ok()).ok_or("Content-Length is no number")?;

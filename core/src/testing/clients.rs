@@ -80,7 +80,7 @@ impl Client {
         let kind = Kind::pick(faults, random);
         let socket = match kind {
             Kind::NeverReads | Kind::SlowReader => 1 << random.within(6, 10),
-            _ if faults.has(Faults::SPLIT) || faults.has(Faults::SLOW) => 1 << random.within(6, 16),
+            _ if faults.has(Faults::SPLIT) || faults.has(Faults::SLOW) => 1 << random.within(8, 16),
             _ => u64::MAX,
         };
         let reads = match kind {
@@ -99,7 +99,13 @@ impl Client {
 
     /// Its turn, `answered` of its requests have an answer: puts something on the way if it is time.
     /// Says when it wants its turn again, whatever happens.
-    pub(super) fn go_on(&mut self, now: u64, answered: u64, requests: &Requests<'_>, random: &mut Random) -> Option<u64> {
+    pub(super) fn go_on(
+        &mut self,
+        now: u64,
+        answered: u64,
+        requests: &Requests<'_>,
+        random: &mut Random,
+    ) -> Option<u64> {
         let waits = self.made > answered && !self.pipelines;
         if self.done || waits || !self.outbox.is_empty() {
             return None;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::disk::{Disk, File, Node, START};
 use crate::files::EntryKind;
 use crate::input::{Completion, Fault, FsError, Kind, Listed, Opened};
-use crate::transcript::{Middle, Sending, Taken, Then, What};
+use crate::transcript::{Event, Middle, Sending, Taken, Then, What};
 
 /// Entries that are pushed at once.
 const BATCH: usize = 100;
@@ -125,6 +125,31 @@ impl Holding {
         }
         part(&sending.tail, out, &mut left);
     }
+}
+
+/// The same event; of a `Send`, only what went out. What was offered is offered again, and a history that has all
+/// of it each time would be far longer than what it tells.
+pub(super) fn brief(event: &Event) -> Event {
+    let Event { at, joined, what: What::Send(sending) } = event else { return event.clone() };
+    let Some(n) = sending.taken.bytes else { return event.clone() };
+    let mut left = n;
+    let mut part = |bytes: &[u8]| {
+        let n = left.min(bytes.len() as u64);
+        left -= n;
+        bytes[..usize::try_from(n).expect("memory")].to_vec()
+    };
+    let head = part(&sending.head);
+    let body = match &sending.body {
+        Middle::None => Middle::None,
+        Middle::Bytes(bytes) => Middle::Bytes(part(bytes)),
+        Middle::File { offset, len } => {
+            let n = left.min(*len);
+            left -= n;
+            Middle::File { offset: *offset, len: n }
+        }
+    };
+    let tail = sending.tail[..usize::try_from(left).expect("memory")].to_vec();
+    Event { at: *at, joined: *joined, what: What::Send(Sending { head, body, tail, ..*sending }) }
 }
 
 /// Takes the answer of an action out of a step, to be given later.

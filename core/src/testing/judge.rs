@@ -264,11 +264,14 @@ impl Judge {
     fn begin_answer(&mut self, head: &[u8]) -> Result<(), Wrong> {
         let Some(status) = offered_status(head) else { return Ok(()) };
         self.seen.status = Some(status);
-        if status == 408 && !self.seen.called {
-            let Some(timer) = self.timers.fire(&[Timer::Head, Timer::Body]) else {
+        // Behind a refusal nobody waits for a body any more.
+        self.seen.refused = status >= 400 && memchr::memmem::find(head, b"\r\nConnection: close\r\n").is_some();
+        if status == 408 {
+            let fired = self.timers.fire(&[Timer::Head, Timer::Body]);
+            if fired.is_none() && !self.seen.called {
                 return wrong("408", format!("nobody was too slow at {}{}", self.now, self.timers.shown(&self.config)));
-            };
-            self.tally.fired.push(timer);
+            }
+            self.tally.fired.extend(fired);
         }
         if self.requests.in_hand() == 0 && !self.requests.is_odd() && status < 400 {
             return wrong("answer", format!("{status} to no request"));
@@ -458,7 +461,7 @@ impl Judge {
             now: self.now,
             idle,
             partial: between && !blocked && !idle && !is_odd,
-            body: body_open && need.read && !between && !shut && !self.seen.scripts,
+            body: body_open && need.read && !between && !shut && !self.seen.refused && !self.seen.scripts,
             read: if need.read { self.unread } else { 0 },
             // Read by nobody but whoever waits for it.
             afterwards: self.waited,

@@ -123,7 +123,7 @@ impl<'s> Server<'s> {
     /// A client that has just been accepted.
     #[must_use]
     pub fn connect(&self) -> Peer<'s> {
-        let settings = Settings { config: (*self.config).clone(), ..Settings::default() };
+        let settings = self.settings();
         let mut peer = Peer {
             driver: Driver::accept(self, settings.peer, settings.wall, Pool::default()),
             side: Side {

@@ -1,22 +1,24 @@
 //! Playing a transcript to a server under test, with the judge beside it; and leaving out of a transcript
 //! that breaks a rule what is not needed for that.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::disk::File;
 use super::driver::{Driver, Outside};
+use super::holding::brief;
 use super::judge::{Judge, Wrong};
 use super::quiet::{quietly, text};
 use super::server::Server;
 use super::summary::Failure;
 use crate::step::Ticket;
-use crate::transcript::{Event, Line, Settings, Transcript, What};
+use crate::transcript::{Event, Line, Settings, Taken, Transcript, What};
 
 /// More replays than it takes to shorten a history well.
 const MOST_REPLAYS: usize = 2_000;
 /// More events than anybody wants to wait for.
-const MOST_EVENTS: usize = 1_000_000;
+const MOST_EVENTS: usize = 300_000;
+/// Pieces that are longer are worth shortening.
+const LONG: usize = 200;
 
 /// What is outside stands in the transcript.
 struct Recorded<'t> {
@@ -24,6 +26,8 @@ struct Recorded<'t> {
     steps: &'t [Line],
     judge: Judge,
     out: Vec<Line>,
+    /// Nobody reads what was offered and did not go out.
+    is_brief: bool,
 }
 
 impl Outside for Recorded<'_> {
@@ -41,7 +45,7 @@ impl Outside for Recorded<'_> {
     fn attached(&mut self, _: File) {}
 
     fn happened(&mut self, event: &Event) -> Result<(), Wrong> {
-        self.out.push(Line::Event(event.clone()));
+        self.out.push(Line::Event(if self.is_brief { brief(event) } else { event.clone() }));
         self.judge.see(event)
     }
 }
@@ -63,22 +67,26 @@ impl Server<'_> {
     /// assert!(played.to_text().contains("finished 404"));
     /// ```
     pub fn replay(&self, transcript: &Transcript) -> Result<Transcript, Box<Failure>> {
-        let (transcript, wrong) = quietly(|| replay(self, transcript));
+        let (transcript, wrong) = quietly(|| replay(self, transcript, false));
         match wrong {
             None => Ok(transcript),
-            Some(wrong) => {
-                Err(Box::new(Failure { seed: None, connection: 0, what: wrong.to_string(), transcript, is_alone: true }))
-            }
+            Some(wrong) => Err(Box::new(Failure {
+                seed: None,
+                connection: 0,
+                what: wrong.to_string(),
+                transcript,
+                is_alone: true,
+            })),
         }
     }
 }
 
 /// Plays the inputs and the answers of a transcript: what really happens, and the rule that it breaks.
-pub(super) fn replay(server: &Server<'_>, transcript: &Transcript) -> (Transcript, Option<Wrong>) {
+pub(super) fn replay(server: &Server<'_>, transcript: &Transcript, is_brief: bool) -> (Transcript, Option<Wrong>) {
     let Settings { config, wall, peer, .. } = transcript.settings.clone();
     // Who is under test counts; the rules are those of the transcript.
     let server = server.clone().config(config);
-    let mut outside = Recorded { steps: &[], judge: Judge::new(server.config.clone()), out: Vec::new() };
+    let mut outside = Recorded { steps: &[], judge: Judge::new(server.config.clone()), out: Vec::new(), is_brief };
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut driver = Driver::accept(&server, peer, wall, super::driver::Pool::default());
         driver.forbids_hanging = true;
@@ -93,7 +101,6 @@ pub(super) fn replay(server: &Server<'_>, transcript: &Transcript) -> (Transcrip
 
 fn play<'t>(driver: &mut Driver<'_>, mut lines: &'t [Line], outside: &mut Recorded<'t>) -> Result<(), Wrong> {
     loop {
-        let is_input = |line: &Line| matches!(line, Line::Event(event) if event.what.is_input());
         let end = lines.iter().position(is_input).unwrap_or(lines.len());
         let (steps, rest) = lines.split_at(end);
         outside.steps = steps;
@@ -112,46 +119,97 @@ fn play<'t>(driver: &mut Driver<'_>, mut lines: &'t [Line], outside: &mut Record
 }
 
 /// The shortest transcript that was found to break the same rule. `None`: alone, it does not break it.
-pub(super) fn shorten(server: &Server<'_>, transcript: &Transcript, rule: &str) -> Option<Transcript> {
+pub(super) fn shorten(server: &Server<'_>, transcript: &Transcript, rule: &'static str) -> Option<Transcript> {
     quietly(|| {
-        let (replays, events) = (Cell::new(0), Cell::new(0));
-        let fails = |tried: &Transcript| {
-            replays.set(replays.get() + 1);
-            events.set(events.get() + tried.lines.len());
-            let (played, wrong) = replay(server, tried);
-            wrong.filter(|wrong| wrong.rule == rule).map(|_| played)
-        };
-        let mut short = fails(transcript)?;
-        let mut size = inputs(&short).len().div_ceil(2).max(1);
-        loop {
-            let mut at = 0;
-            while at < inputs(&short).len() {
-                match fails(&without(&short, at, size)) {
-                    Some(played) => short = played,
-                    None => at += size,
-                }
-                if replays.get() > MOST_REPLAYS || events.get() > MOST_EVENTS {
-                    return Some(short);
-                }
-            }
-            if size == 1 {
-                return Some(short);
-            }
-            size = size.div_ceil(2);
-        }
+        let mut search = Search { server, rule, replays: 0, events: 0 };
+        let mut short = search.fails(transcript.clone())?;
+        // Fewer inputs first: what is left is then made simple, which may need fewer still.
+        search.drop_some(&mut short, is_input, |_| None);
+        search.drop_some(&mut short, is_dribble, |line| Some(taken_whole(line)));
+        search.drop_some(&mut short, is_long, |line| Some(half(line)));
+        search.drop_some(&mut short, is_input, |_| None);
+        Some(short)
     })
 }
 
-/// Where the inputs stand.
-fn inputs(transcript: &Transcript) -> Vec<usize> {
-    let is_input = |line: &Line| matches!(line, Line::Event(event) if event.what.is_input());
-    (0..transcript.lines.len()).filter(|&at| is_input(&transcript.lines[at])).collect()
+/// The search for something shorter.
+struct Search<'w, 's> {
+    server: &'w Server<'s>,
+    rule: &'static str,
+    replays: usize,
+    events: usize,
 }
 
-/// Without `n` inputs from the `at`th on. What was said behind them stays: it may be needed as an answer.
-fn without(transcript: &Transcript, at: usize, n: usize) -> Transcript {
-    let inputs = inputs(transcript);
-    let gone = &inputs[at..(at + n).min(inputs.len())];
-    let lines = transcript.lines.iter().enumerate().filter(|(line, _)| gone.binary_search(line).is_err());
-    Transcript { lines: lines.map(|(_, line)| line.clone()).collect(), ..transcript.clone() }
+impl Search<'_, '_> {
+    /// What really happens, if that breaks the rule too.
+    fn fails(&mut self, tried: Transcript) -> Option<Transcript> {
+        self.replays += 1;
+        self.events += tried.lines.len();
+        let (played, wrong) = replay(self.server, &tried, true);
+        wrong.filter(|wrong| wrong.rule == self.rule).map(|_| played)
+    }
+
+    /// Leaves out what `may_go`, or puts something `simpler` in its place: as much at once as breaks the rule
+    /// still, in ever smaller parts.
+    fn drop_some(&mut self, short: &mut Transcript, may_go: fn(&Line) -> bool, simpler: fn(&Line) -> Option<Line>) {
+        let places = |short: &Transcript| -> Vec<usize> {
+            (0..short.lines.len()).filter(|&at| may_go(&short.lines[at])).collect()
+        };
+        let mut size = places(short).len().div_ceil(2).max(1);
+        loop {
+            let mut at = 0;
+            loop {
+                let places = places(short);
+                if at >= places.len() {
+                    break;
+                }
+                if self.replays > MOST_REPLAYS || self.events > MOST_EVENTS {
+                    return;
+                }
+                let gone = &places[at..(at + size).min(places.len())];
+                let lines = short.lines.iter().enumerate().filter_map(|(at, line)| match gone.binary_search(&at) {
+                    Ok(_) => simpler(line),
+                    Err(_) => Some(line.clone()),
+                });
+                match self.fails(Transcript { lines: lines.collect(), ..short.clone() }) {
+                    Some(played) => *short = played,
+                    None => at += size,
+                }
+            }
+            if size == 1 {
+                return;
+            }
+            size = size.div_ceil(2);
+        }
+    }
+}
+
+fn is_input(line: &Line) -> bool {
+    matches!(line, Line::Event(event) if event.what.is_input())
+}
+
+/// Whether it is a `Send` of which the socket took a part and then more at once.
+fn is_dribble(line: &Line) -> bool {
+    matches!(line, Line::Event(Event { what: What::Send(sending), .. }) if sending.taken != Taken::default())
+}
+
+fn taken_whole(line: &Line) -> Line {
+    let mut line = line.clone();
+    if let Line::Event(Event { what: What::Send(sending), .. }) = &mut line {
+        sending.taken = Taken::default();
+    }
+    line
+}
+
+/// Whether it is a long piece of what the peer sent.
+fn is_long(line: &Line) -> bool {
+    matches!(line, Line::Event(Event { what: What::Recv(bytes), .. }) if bytes.len() > LONG)
+}
+
+fn half(line: &Line) -> Line {
+    let mut line = line.clone();
+    if let Line::Event(Event { what: What::Recv(bytes), .. }) = &mut line {
+        bytes.truncate(bytes.len() / 2);
+    }
+    line
 }

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::handler::{Call, Handler};
 use crate::reply::Reply;
 use crate::site::{Plain, Site};
+use crate::transcript::Settings;
 
 type MakeHandler<'s> = Rc<dyn Fn() -> Box<dyn Handler + 's> + 's>;
 
@@ -31,11 +32,19 @@ pub struct Server<'s> {
     pub(super) site: Rc<dyn Site + 's>,
     handler: Option<MakeHandler<'s>>,
     pub(super) disk: Rc<Disk>,
+    /// What transcripts call site and handler.
+    pub(super) name: Rc<str>,
 }
 
 impl Default for Server<'_> {
     fn default() -> Self {
-        Server { config: Rc::default(), site: Rc::new(Plain), handler: None, disk: Rc::new(Disk::new()) }
+        Server {
+            config: Rc::default(),
+            site: Rc::new(Plain),
+            handler: None,
+            disk: Rc::new(Disk::new()),
+            name: "plain".into(),
+        }
     }
 }
 
@@ -71,6 +80,17 @@ impl<'s> Server<'s> {
     pub fn config(self, config: Config) -> Server<'s> {
         let handled = self.handler.is_some() || config.handled;
         Server { config: Rc::new(Config { handled, ..config }), ..self }
+    }
+
+    /// What transcripts call its site and handler: the value of the setting `site`. Default: `plain`.
+    #[must_use]
+    pub fn named(self, name: &str) -> Server<'s> {
+        Server { name: name.into(), ..self }
+    }
+
+    /// The settings of its transcripts.
+    pub(super) fn settings(&self) -> Settings {
+        Settings { config: (*self.config).clone(), site: self.name.as_ref().into(), ..Settings::default() }
     }
 
     pub(super) fn make_handler(&self) -> Box<dyn Handler + 's> {

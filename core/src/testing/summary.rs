@@ -37,7 +37,7 @@ pub struct Summary {
     /// Inputs and steps of all connections.
     pub events: u64,
     /// Of all of them, in order: each as `NUMBER LINE`, the number of the connection and the event's line in
-    /// the canonical form of transcripts.
+    /// the canonical form of transcripts. Of a `send` that was not taken whole it has what was taken.
     pub hash: Fnv,
 }
 

@@ -64,14 +64,7 @@ pub struct World<'s> {
 impl<'s> World<'s> {
     /// The world of a seed: 20 connections in 10 minutes, all faults, a server with an empty disk.
     pub fn new(seed: u64) -> World<'s> {
-        World {
-            seed,
-            server: Server::new(),
-            connections: 20,
-            faults: Faults::all(),
-            millis: 600_000,
-            requests: None,
-        }
+        World { seed, server: Server::new(), connections: 20, faults: Faults::all(), millis: 600_000, requests: None }
     }
 
     /// With so many connections in all.
@@ -151,8 +144,11 @@ impl<'s> World<'s> {
         let short = shorten(&self.server, &history, wrong.rule);
         let is_alone = short.is_some();
         let mut transcript = short.unwrap_or(history);
-        let last = if is_alone { replay(&self.server, &transcript).1 } else { None };
-        let what = last.unwrap_or(wrong).to_string();
+        let mut wrong = wrong;
+        if is_alone && let (whole, Some(again)) = quietly(|| replay(&self.server, &transcript, false)) {
+            (transcript, wrong) = (whole, again);
+        }
+        let what = wrong.to_string();
         let index = connection as u64;
         transcript.about = vec![format!(" seed {}, connection {index}: {}", self.seed, what.replace('\n', " "))];
         Err(Box::new(Failure { seed: Some(self.seed), connection: index, what, transcript, is_alone }))
@@ -253,13 +249,13 @@ impl Life<'_, '_> {
     fn start(&mut self, n: usize) -> Result<(), Wrong> {
         let number = n as u64;
         let settings = Settings {
-            config: (*self.world.server.config).clone(),
             wall: crate::context::Wall(Settings::default().wall.0 + i64::try_from(self.now / 1000).unwrap_or(0)),
             peer: ([10, 0, (number >> 8) as u8, number as u8], 4000).into(),
-            ..Settings::default()
+            ..self.world.server.settings()
         };
         let random = Random::new(mix(self.world.seed) ^ mix(number.wrapping_add(1)));
-        let mut line = Box::new(Line::new(&self.world.server, settings, self.now, self.pool.clone(), self.world.faults, random));
+        let mut line =
+            Box::new(Line::new(&self.world.server, settings, self.now, self.pool.clone(), self.world.faults, random));
         line.outside.record = (self.recorded == Some(n)).then(Vec::new);
         line.outside.begin(number);
         self.summary.connections += 1;

@@ -20,6 +20,8 @@ pub(super) struct Seen {
     pub(super) over: bool,
     /// The status of the final answer that was begun.
     pub(super) status: Option<u16>,
+    /// It is an error behind which the connection ends.
+    pub(super) refused: bool,
     /// The length of the file that was opened last.
     file: Option<u64>,
     /// The parts of it that were sent: where each began, and its length.

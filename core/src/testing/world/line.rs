@@ -6,7 +6,7 @@ use super::super::clients::{Client, Requests, Sent};
 use super::super::disk::File;
 use super::super::driver::{Driver, Outside, Pool};
 use super::super::faults::Faults;
-use super::super::holding::{Holding, postpone};
+use super::super::holding::{Holding, brief, postpone};
 use super::super::judge::{Judge, Wrong};
 use super::super::random::Random;
 use super::super::server::Server;
@@ -109,14 +109,15 @@ impl Outside for Side {
 
     fn happened(&mut self, event: &Event) -> Result<(), Wrong> {
         self.events += 1;
-        writeln!(self.text, "{} {event}", self.number).expect("a String takes all");
+        let brief = brief(event);
+        writeln!(self.text, "{} {brief}", self.number).expect("a String takes all");
         if let What::Finished(_) = &event.what {
             self.finished += 1;
             self.holding.finished();
             self.later = None;
         }
         if let Some(record) = &mut self.record {
-            record.push(event.clone());
+            record.push(brief);
         }
         self.judge.see(event)
     }
