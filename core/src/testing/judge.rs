@@ -472,6 +472,13 @@ impl Judge {
         if let Some((timer, limit)) = self.timers.late(&self.config.timeouts, self.now, wait.deadline.map(|d| d.0)) {
             return fail("late", &format!("{}: patience ends at {limit}", timer.name()));
         }
+        // A deadline that comes too soon is that of another clock.
+        let is_known = !is_odd && !self.seen.scripts && !(self.seen.refused && body_open);
+        if let (true, Some(soonest), Some(deadline)) = (is_known, self.timers.soonest(&self.config), wait.deadline)
+            && deadline.0 < soonest
+        {
+            return fail("early", &format!("no patience ends before {soonest}"));
+        }
         // Whoever awaits the peer alone does not do so for ever.
         let for_ever = wait.deadline.is_none() && !by_server;
         if for_ever { fail("late", "no timer is armed") } else { Ok(()) }

@@ -21,8 +21,8 @@ use crate::config::Config;
 use crate::handler::Handler;
 use crate::input::Input;
 use crate::site::Site;
-use crate::transcript::{Line as Row, Settings, Transcript, What};
-use line::{Line, Thing};
+use crate::transcript::{Settings, What};
+use line::{Line, Record, Thing};
 
 /// Between the end of a world's time and the end of its last connections.
 const GRACE: u64 = 30_000;
@@ -133,14 +133,17 @@ impl<'s> World<'s> {
         let current = Cell::new(0);
         let wrong = match self.live(None, &current) {
             Ok(summary) => return Ok(summary),
-            Err((wrong, _)) => wrong,
+            Err(wrong) => wrong,
         };
         // The same again, and this time somebody writes down what happens to that connection.
         let connection = current.get();
-        let history = match self.live(Some(connection), &current) {
-            Err((again, Some(history))) if again.rule == wrong.rule => history,
-            _ => unreachable!("a world that depends on more than its seed: {wrong}"),
-        };
+        let record = Record::default();
+        let again = self.live(Some((connection, record.clone())), &current);
+        assert!(
+            again.is_err_and(|again| again.rule == wrong.rule),
+            "a world that depends on more than its seed: {wrong}"
+        );
+        let history = record.take();
         let short = shorten(&self.server, &history, wrong.rule);
         let is_alone = short.is_some();
         let mut transcript = short.unwrap_or(history);
@@ -154,9 +157,9 @@ impl<'s> World<'s> {
         Err(Box::new(Failure { seed: Some(self.seed), connection: index, what, transcript, is_alone }))
     }
 
-    /// Lives through it; what goes wrong is the `current` connection's affair. The history of the one that is
-    /// to be `recorded` is kept.
-    fn live(&self, recorded: Option<usize>, current: &Cell<usize>) -> Result<Summary, (Wrong, Option<Transcript>)> {
+    /// Lives through it; what goes wrong is the `current` connection's affair. What happens to one of them may
+    /// be `recorded`.
+    fn live(&self, recorded: Option<(usize, Record)>, current: &Cell<usize>) -> Result<Summary, Wrong> {
         let mut life = Life {
             world: self,
             summary: Summary::new(self.seed),
@@ -169,17 +172,10 @@ impl<'s> World<'s> {
             recorded,
             current,
         };
-        let outcome = quietly(|| catch_unwind(AssertUnwindSafe(|| life.run())));
-        let wrong = match outcome {
-            Ok(Ok(())) => return Ok(life.summary),
-            Ok(Err(wrong)) => wrong,
-            Err(panic) => Wrong::new("panic", text(&*panic)),
-        };
-        let history = recorded.and_then(|n| life.lines.get_mut(n)?.take()).map(|line| {
-            let rows = line.outside.record.unwrap_or_default().into_iter().map(Row::Event).collect();
-            Transcript { about: Vec::new(), settings: line.settings, lines: rows }
-        });
-        Err((wrong, history))
+        match quietly(|| catch_unwind(AssertUnwindSafe(|| life.run()))) {
+            Ok(outcome) => outcome.map(|()| life.summary),
+            Err(panic) => Err(Wrong::new("panic", text(&*panic))),
+        }
     }
 
     fn request(&self, random: &mut Random) -> Vec<u8> {
@@ -202,7 +198,7 @@ struct Life<'w, 's> {
     /// What all connections hold.
     held: u64,
     pool: Pool,
-    recorded: Option<usize>,
+    recorded: Option<(usize, Record)>,
     current: &'w Cell<usize>,
 }
 
@@ -254,10 +250,13 @@ impl Life<'_, '_> {
             ..self.world.server.settings()
         };
         let random = Random::new(mix(self.world.seed) ^ mix(number.wrapping_add(1)));
-        let mut line =
-            Box::new(Line::new(&self.world.server, settings, self.now, self.pool.clone(), self.world.faults, random));
-        line.outside.record = (self.recorded == Some(n)).then(Vec::new);
+        let World { server, faults, .. } = self.world;
+        let mut line = Box::new(Line::new(server, &settings, self.now, self.pool.clone(), *faults, random));
         line.outside.begin(number);
+        line.outside.record = self.recorded.as_ref().filter(|of| of.0 == n).map(|of| of.1.clone());
+        if let Some(record) = &line.outside.record {
+            record.borrow_mut().settings = settings;
+        }
         self.summary.connections += 1;
         let outcome = line.start();
         self.lines[n] = Some(line);

@@ -183,6 +183,11 @@ impl Timers {
         })
     }
 
+    /// When the first of those that run may fire.
+    pub(super) fn soonest(&self, config: &Config) -> Option<u64> {
+        Timer::TABLE.iter().filter_map(|row| self.limit(row.1, &config.timeouts, false)).min()
+    }
+
     /// What runs, for a message.
     pub(super) fn shown(&self, config: &Config) -> String {
         let timers = Timer::TABLE.iter().filter_map(|(name, timer)| {

@@ -1,6 +1,8 @@
 //! One connection of a world: its client, the bytes under way, the server's side, and what is planned.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use super::super::clients::{Client, Requests, Sent};
 use super::super::disk::File;
@@ -12,7 +14,7 @@ use super::super::random::Random;
 use super::super::server::Server;
 use crate::input::{Completion, Fault, Input};
 use crate::step::{Ticket, Wait};
-use crate::transcript::{Event, Middle, Settings, What};
+use crate::transcript::{Event, Line as Row, Middle, Settings, Transcript, What};
 
 /// Something that is going to happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,11 +35,13 @@ pub(super) enum Thing {
     Timer(u64),
 }
 
+/// The history of a connection, kept even where the world breaks down.
+pub(super) type Record = Rc<RefCell<Transcript>>;
+
 /// One connection.
 pub(super) struct Line<'s> {
     pub(super) driver: Driver<'s>,
     pub(super) outside: Side,
-    pub(super) settings: Settings,
     /// What it held when it was last asked.
     pub(super) held: u64,
     client: Client,
@@ -62,7 +66,7 @@ pub(super) struct Line<'s> {
 pub(super) struct Side {
     pub(super) judge: Judge,
     /// What has happened, where somebody wants to know it.
-    pub(super) record: Option<Vec<Event>>,
+    pub(super) record: Option<Record>,
     /// What has happened, for the hash.
     pub(super) text: String,
     pub(super) events: u64,
@@ -117,7 +121,7 @@ impl Outside for Side {
             self.later = None;
         }
         if let Some(record) = &mut self.record {
-            record.push(brief);
+            record.borrow_mut().lines.push(Row::Event(brief));
         }
         self.judge.see(event)
     }
@@ -144,7 +148,7 @@ impl Side {
 impl<'s> Line<'s> {
     pub(super) fn new(
         server: &Server<'s>,
-        settings: Settings,
+        settings: &Settings,
         since: u64,
         pool: Pool,
         faults: Faults,
@@ -171,7 +175,6 @@ impl<'s> Line<'s> {
         Line {
             driver,
             outside,
-            settings,
             held: 0,
             client,
             is_handled: server.is_handled(),
