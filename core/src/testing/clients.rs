@@ -139,10 +139,13 @@ impl Client {
             }
             _ if self.left == 0 => self.leave(now, answered, random),
             _ => {
-                self.left -= 1;
-                self.made += 1;
+                // What comes without a pause comes in the same pieces.
+                let burst = if self.pipelines { random.within(1, 3).min(self.left) } else { 1 };
+                self.left -= burst;
+                self.made += burst;
                 let is_last = self.left == 0 && self.kind == Kind::HalfCloser;
-                let mut at = self.send(now, &requests(random), random);
+                let bytes: Vec<u8> = (0..burst).flat_map(|_| requests(random)).collect();
+                let mut at = self.send(now, &bytes, random);
                 if is_last {
                     if random.one_in(2) {
                         // In the middle of it.

@@ -20,7 +20,7 @@ use super::requests::Requests;
 use crate::config::Config;
 use crate::input::{Fault, Input};
 use crate::step::{Close, Wait};
-use crate::transcript::{Event, Finish, Middle, Sending, Then, What};
+use crate::transcript::{Event, Finish, Middle, Sending, Then, Transcript, What};
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,27 @@ impl fmt::Display for Wrong {
 
 /// Why an answer is cut whose peer, or whose request, was too slow.
 const TOO_SLOW: &str = "the peer was too slow";
+
+/// Whether a history keeps the rules, as it is written and without playing it: that of a
+/// [`Peer`](super::Peer), or a recording of a server.
+///
+/// # Errors
+/// The first rule that is broken, and how.
+///
+/// ```
+/// use sanserve_core::testing::judge;
+/// use sanserve_core::transcript::Transcript;
+///
+/// let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@14999 tick\n@14999 close idle\n";
+/// let wrong = judge(&Transcript::parse(text).unwrap()).unwrap_err();
+/// assert_eq!(wrong, "keep-alive: closed as idle at 14999; patience with keep-alive ends at 15000");
+/// ```
+pub fn judge(transcript: &Transcript) -> Result<(), String> {
+    let mut judge = Judge::new(Rc::new(transcript.settings.config.clone()));
+    let mut events = transcript.events();
+    let outcome = events.try_for_each(|event| judge.see(event)).and_then(|()| judge.end());
+    outcome.map_err(|wrong| wrong.to_string())
+}
 
 /// Breaks a rule.
 fn wrong<T>(rule: &'static str, what: impl Into<String>) -> Result<T, Wrong> {
@@ -88,6 +109,8 @@ pub(super) struct Judge {
     timers: Timers,
     marks: Marks,
     now: u64,
+    /// The number of the last action.
+    actions: u32,
     /// A wait that may be the last step of its turn.
     waits: Option<Wait>,
     /// Arrived, and perhaps not yet read.
@@ -112,6 +135,7 @@ impl Judge {
             timers: Timers::accepted(0),
             marks: Marks::default(),
             now: 0,
+            actions: 0,
             waits: None,
             unread: 0,
             unsent: 0,
@@ -172,7 +196,8 @@ impl Judge {
             What::Input(Input::Broken(fault)) => self.marks.broken = Some(*fault),
             What::Input(Input::Blocked) => self.timers.block(self.now),
             What::Input(Input::Writable) => self.timers.unblock(self.unsent == 0 && !self.seen.files),
-            What::Input(Input::Done(_, completion)) => {
+            // Late answers to something else change nothing.
+            What::Input(Input::Done(ticket, completion)) if ticket.number() == self.actions => {
                 self.marks.asked = false;
                 self.seen.completed(completion);
             }
@@ -194,7 +219,11 @@ impl Judge {
             What::Find { answer, .. } => self.acts_for_script(answer.is_none()),
             What::Spool { answer } => self.acts_for_script(answer.is_none()),
             What::Spawn { answer, .. } => self.acts_for_script(answer.is_none()),
-            What::Feed { .. } | What::EndInput | What::Kill => Ok(()),
+            What::EndInput | What::Kill => {
+                self.actions = self.actions.wrapping_add(1);
+                Ok(())
+            }
+            What::Feed { .. } => Ok(()),
             What::Call(call) => self.seen.call(*call),
             What::Finished(finish) => self.finished(finish),
             What::Wait(wait) => {
@@ -222,6 +251,7 @@ impl Judge {
         if self.marks.asked {
             return wrong("action", "an action while one is under way");
         }
+        self.actions = self.actions.wrapping_add(1);
         self.marks.asked = later;
         self.seen.files = true;
         self.seen.begun = true;
@@ -307,7 +337,9 @@ impl Judge {
 
     fn finished(&mut self, finish: &Finish) -> Result<(), Wrong> {
         let mistake = |what: &str| wrong("log", format!("{what}: finished {} {}", finish.status, finish.sent));
-        if self.seen.called && !self.seen.over && !self.seen.files && !self.seen.scripts {
+        // Whoever passes a request on that is then refused is not told.
+        let is_passed = self.seen.files || self.seen.scripts || finish.error.is_some();
+        if self.seen.called && !self.seen.over && !is_passed {
             return wrong("over", "the exchange is finished, and the handler was not told");
         }
         if self.reader.rest() > 0 && finish.cut.is_none() {
@@ -383,6 +415,8 @@ impl Judge {
         if self.seen.is_open() {
             return wrong("close", "in the middle of an exchange");
         }
+        // Whether the last answer said so nobody knows then.
+        let ends = ends || self.blind;
         let no_reason = || wrong("close", format!("{close:?} at {}, for no reason", self.now));
         let is_right = match close {
             Close::Idle => match self.timers.fire(&[Timer::KeepAlive]) {
@@ -402,7 +436,8 @@ impl Judge {
                 self.tally.fired.extend(fired);
                 fired.is_some() || self.timers.lingered() > self.config.limits.linger
             }
-            Close::Done => eof || (ends && !shut),
+            // RFC 9112 section 9.6: a peer that may still send is half-closed first.
+            Close::Done => eof || (ends && !shut && (self.requests.is_ended() || self.requests.is_odd())),
             Close::Broken => broken.is_some() || ends,
             Close::Drained => drain || cut,
             Close::Upgraded => ends,

@@ -51,7 +51,7 @@ pub use answers::{Answer, Answers, Interim, Part, Reader, parts, read as read_an
 pub use disk::{Disk, File, Node, START};
 pub use faults::{Faults, NoSuchFault};
 pub use hash::Fnv;
-pub use judge::Timer;
+pub use judge::{Timer, judge};
 pub use peer::Peer;
 pub use random::{Random, mix};
 pub use server::Server;

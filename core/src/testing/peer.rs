@@ -213,6 +213,9 @@ impl Peer<'_> {
     #[track_caller]
     pub fn pass(&mut self, millis: u64) -> &mut Self {
         let end = self.time + millis;
+        if self.driver.is_woken() {
+            self.wake();
+        }
         while self.driver.closed.is_none() {
             let disk = self.side.later.as_ref().map_or(u64::MAX, |later| later.0);
             let timer = self.driver.wait.and_then(|wait| wait.deadline).map_or(u64::MAX, |deadline| deadline.0);

@@ -85,7 +85,7 @@ impl Server<'_> {
 pub(super) fn replay(server: &Server<'_>, transcript: &Transcript, is_brief: bool) -> (Transcript, Option<Wrong>) {
     let Settings { config, wall, peer, .. } = transcript.settings.clone();
     // Who is under test counts; the rules are those of the transcript.
-    let server = server.clone().config(config);
+    let server = server.with_rules(config);
     let mut outside = Recorded { steps: &[], judge: Judge::new(server.config.clone()), out: Vec::new(), is_brief };
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut driver = Driver::accept(&server, peer, wall, super::driver::Pool::default());

@@ -104,6 +104,11 @@ impl Requests {
         self.state == State::Odd
     }
 
+    /// Whether the peer has said that nothing comes behind its last request.
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
     /// Looks at the line that has grown by a byte.
     fn look(&mut self) {
         if !self.line.ends_with(b"\n") {

@@ -88,6 +88,11 @@ impl<'s> Server<'s> {
         Server { name: name.into(), ..self }
     }
 
+    /// The same server by exactly these rules.
+    pub(super) fn with_rules(&self, config: Config) -> Server<'s> {
+        Server { config: Rc::new(config), ..self.clone() }
+    }
+
     /// The settings of its transcripts.
     pub(super) fn settings(&self) -> Settings {
         Settings { config: (*self.config).clone(), site: self.name.as_ref().into(), ..Settings::default() }
