@@ -1,6 +1,8 @@
 //! The judge of the worlds against the transcripts of the core, every line of which was read: it must find
 //! nothing wrong with them, and something with those that were spoiled.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
+
 mod corpus;
 
 use sanserve_core::testing::{Server, judge};

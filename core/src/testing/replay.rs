@@ -1,6 +1,7 @@
 //! Playing a transcript to a server under test, with the judge beside it; and leaving out of a transcript
 //! that breaks a rule what is not needed for that.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::disk::File;
@@ -126,7 +127,9 @@ pub(super) fn shorten(server: &Server<'_>, transcript: &Transcript, rule: &'stat
         // Fewer inputs first: what is left is then made simple, which may need fewer still.
         search.drop_some(&mut short, is_input, |_| None);
         search.drop_some(&mut short, is_dribble, |line| Some(taken_whole(line)));
-        search.drop_some(&mut short, is_long, |line| Some(half(line)));
+        search.join_some(&mut short);
+        search.drop_some(&mut short, is_long, |line| Some(part(line, |len| 0..len / 2)));
+        search.drop_some(&mut short, is_long, |line| Some(part(line, |len| len / 2..len)));
         search.drop_some(&mut short, is_input, |_| None);
         Some(short)
     })
@@ -182,6 +185,24 @@ impl Search<'_, '_> {
             size = size.div_ceil(2);
         }
     }
+
+    /// Lets pieces of what the peer sent come as one: as many at once as break the rule still.
+    fn join_some(&mut self, short: &mut Transcript) {
+        let mut size = short.lines.iter().filter(|line| is_input(line)).count();
+        while size > 0 {
+            let mut at = 0;
+            while at < short.lines.len() && self.replays <= MOST_REPLAYS && self.events <= MOST_EVENTS {
+                match joined(short, at, size).filter(|_| is_input(&short.lines[at])) {
+                    Some(tried) => match self.fails(tried) {
+                        Some(played) => *short = played,
+                        None => at += 1,
+                    },
+                    None => at += 1,
+                }
+            }
+            size /= 2;
+        }
+    }
 }
 
 fn is_input(line: &Line) -> bool {
@@ -206,10 +227,28 @@ fn is_long(line: &Line) -> bool {
     matches!(line, Line::Event(Event { what: What::Recv(bytes), .. }) if bytes.len() > LONG)
 }
 
-fn half(line: &Line) -> Line {
+fn part(line: &Line, range: fn(usize) -> Range<usize>) -> Line {
     let mut line = line.clone();
     if let Line::Event(Event { what: What::Recv(bytes), .. }) = &mut line {
-        bytes.truncate(bytes.len() / 2);
+        *bytes = bytes[range(bytes.len())].to_vec();
     }
     line
+}
+
+/// With up to `n` pieces that come behind the one at `first`, and nothing else between, in one with it.
+fn joined(transcript: &Transcript, first: usize, n: usize) -> Option<Transcript> {
+    let mut lines = transcript.lines.clone();
+    let mut all = Vec::new();
+    let mut gone = Vec::new();
+    for (at, line) in lines.iter().enumerate().skip(first).filter(|(_, line)| is_input(line)).take(n + 1) {
+        let Line::Event(Event { what: What::Recv(bytes), .. }) = line else { break };
+        all.extend_from_slice(bytes);
+        gone.push(at);
+    }
+    let (&first, rest) = gone.split_first().filter(|(_, rest)| !rest.is_empty())?;
+    if let Line::Event(Event { what: What::Recv(bytes), .. }) = &mut lines[first] {
+        *bytes = all;
+    }
+    rest.iter().rev().for_each(|&at| _ = lines.remove(at));
+    Some(Transcript { lines, ..transcript.clone() })
 }

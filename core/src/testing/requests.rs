@@ -139,11 +139,7 @@ impl Requests {
                     }
                 }
             }
-            State::Head => {
-                if !self.line.ends_with(b"\r\n") {
-                    self.state = State::Odd;
-                }
-            }
+            State::Head if !self.line.ends_with(b"\r\n") => self.state = State::Odd,
             State::ChunkSize => {
                 let size = self.line.strip_suffix(b"\r\n").and_then(chunk_size);
                 self.state = match size {

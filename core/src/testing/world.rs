@@ -153,7 +153,7 @@ impl<'s> World<'s> {
         }
         let what = wrong.to_string();
         let index = connection as u64;
-        transcript.about = vec![format!(" seed {}, connection {index}: {}", self.seed, what.replace('\n', " "))];
+        transcript.about = vec![format!(" seed {}, connection {index}: {}", self.seed, what)];
         Err(Box::new(Failure { seed: Some(self.seed), connection: index, what, transcript, is_alone }))
     }
 

@@ -1,6 +1,7 @@
 //! What was seen of the exchange in hand.
 
-use super::super::answers::{Answer, content_range};
+use super::super::answers::Answer;
+use super::super::parts::content_range;
 use super::{Wrong, wrong};
 use crate::handler::Call;
 use crate::input::{Completion, FsError, Kind, Opened};
