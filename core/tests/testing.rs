@@ -325,3 +325,20 @@ fn a_handler_that_forgets_its_peer_is_found() {
     assert!(failure.what.starts_with("handler: it has not finished"), "{failure}");
     check_failure(&failure, make);
 }
+
+#[test]
+fn a_handler_that_depends_on_more_than_the_seed_is_said_to() {
+    let calls = std::cell::Cell::new(0);
+    let make = || {
+        |call: Call, reply: &mut Reply<'_>| {
+            if call == Call::Request {
+                calls.set(calls.get() + 1);
+                assert_ne!(calls.get(), 20, "the twentieth");
+                reply.answer(Status::OK, "text/plain", "").unwrap();
+            }
+        }
+    };
+    let failure = World::new(1).handler(make).requests(shouts).try_run().expect_err("the twentieth");
+    assert!(failure.what.contains("the twentieth") && failure.what.contains("more than the seed"), "{failure}");
+    assert!(!failure.is_alone && Transcript::parse(&failure.transcript.to_text()).is_ok());
+}

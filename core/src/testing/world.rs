@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::handler::Handler;
 use crate::input::Input;
 use crate::site::Site;
-use crate::transcript::{Settings, What};
+use crate::transcript::{Settings, Transcript, What};
 use line::{Line, Record, Thing};
 
 /// Between the end of a world's time and the end of its last connections.
@@ -139,22 +139,23 @@ impl<'s> World<'s> {
         let connection = current.get();
         let record = Record::default();
         let again = self.live(Some((connection, record.clone())), &current);
-        assert!(
-            again.is_err_and(|again| again.rule == wrong.rule),
-            "a world that depends on more than its seed: {wrong}"
-        );
         let history = record.take();
-        let short = shorten(&self.server, &history, wrong.rule);
-        let is_alone = short.is_some();
-        let mut transcript = short.unwrap_or(history);
-        let mut wrong = wrong;
-        if is_alone && let (whole, Some(again)) = quietly(|| replay(&self.server, &transcript, false)) {
-            (transcript, wrong) = (whole, again);
-        }
-        let what = wrong.to_string();
         let index = connection as u64;
-        transcript.about = vec![format!(" seed {}, connection {index}: {}", self.seed, what)];
-        Err(Box::new(Failure { seed: Some(self.seed), connection: index, what, transcript, is_alone }))
+        let fail = |what: String, mut transcript: Transcript, is_alone| {
+            transcript.about = vec![format!(" seed {}, connection {index}: {what}", self.seed)];
+            Err(Box::new(Failure { seed: Some(self.seed), connection: index, what, transcript, is_alone }))
+        };
+        if !again.is_err_and(|again| again.rule == wrong.rule) {
+            return fail(format!("{wrong}; and not so a second time: more than the seed matters"), history, false);
+        }
+        let Some(short) = shorten(&self.server, &history, wrong.rule) else {
+            return fail(wrong.to_string(), history, false);
+        };
+        // The same once more, with all that was offered and did not go out.
+        match quietly(|| replay(&self.server, &short, false)) {
+            (whole, Some(wrong)) => fail(wrong.to_string(), whole, true),
+            (_, None) => fail(wrong.to_string(), short, true),
+        }
     }
 
     /// Lives through it; what goes wrong is the `current` connection's affair. What happens to one of them may
