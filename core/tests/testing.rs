@@ -7,7 +7,8 @@ use std::task::Waker;
 use sanserve_core::testing::{Disk, Faults, File, Node, Peer, Random, Server, Summary, World, judge};
 use sanserve_core::transcript::{Transcript, perform};
 use sanserve_core::{
-    Call, Close, Config, FsError, Handler, Misuse, Received, Reply, Request, Route, Site, Status, Timeouts,
+    Call, Close, Config, FsError, Handler, Limits, Misuse, Pace, Protocol, Received, Reply, Request, Route, Site,
+    Status, Timeouts,
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -250,6 +251,32 @@ fn a_handler_in_many_worlds() {
     for seed in 0..10 {
         let summary = World::new(seed).handler(Shout::default).requests(shouts).connections(30).run();
         assert!(summary.requests > 10, "{summary}");
+    }
+}
+
+/// Other versions, small limits, and little patience.
+#[test]
+fn worlds_by_other_rules() {
+    let limits = Limits { body: 900, drain: 50, output: 700, head: 300, linger: 40, ..Limits::default() };
+    let pace = Pace { silence: 700, grace: 1_500, rate: 100 };
+    let hasty = Timeouts { head: 900, keep_alive: 40, body: pace, write: pace, linger: 600, ..Timeouts::default() };
+    let rules = [
+        Config { protocol: Protocol::Http10, ..Config::default() },
+        Config { limits: limits.clone(), ..Config::default() },
+        Config { timeouts: hasty.clone(), ..Config::default() },
+        Config { protocol: Protocol::Http10, limits, timeouts: hasty, ..Config::default() },
+    ];
+    let requests = |random: &mut Random| match random.below(3) {
+        0 => b"GET /big HTTP/1.1\r\nHost: x\r\nRange: bytes=1-9,20-2000\r\n\r\n".to_vec(),
+        1 => b"GET /d/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_vec(),
+        _ => shouts(random),
+    };
+    for config in rules {
+        for seed in 0..5 {
+            let world = World::new(seed).site(Both).handler(Shout::default).disk(disk()).requests(requests);
+            let summary = world.config(config.clone()).connections(50).run();
+            assert!(summary.requests > 30 && summary.timeouts.len() > 2, "{summary}");
+        }
     }
 }
 

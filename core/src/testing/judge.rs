@@ -437,7 +437,7 @@ impl Judge {
             Close::Timeout => {
                 let fired = self.timers.fire(&[Timer::Write, Timer::Linger]);
                 self.tally.fired.extend(fired);
-                fired.is_some() || self.timers.lingered() > self.config.limits.linger
+                fired.is_some() || self.timers.lingered() + self.unread > self.config.limits.linger
             }
             // RFC 9112 section 9.6: a peer that may still send is half-closed first.
             Close::Done => eof || (ends && !shut && (self.requests.is_ended() || self.requests.is_odd())),

@@ -34,6 +34,8 @@ pub(super) struct Requests {
     blank: u64,
     /// Behind the body of the last request, the connection ends.
     ends: bool,
+    /// How much has come behind the last head, framing and all.
+    pub(super) behind: u64,
     /// How many heads were complete.
     pub(super) heads: u64,
     /// Of these, those that are not finished, in order.
@@ -49,6 +51,7 @@ impl Requests {
                 State::Length(left) | State::ChunkData(left) => {
                     let n = (rest.len() as u64).min(*left);
                     *left -= n;
+                    self.behind += n;
                     rest = &rest[usize::try_from(n).expect("no more than there is")..];
                     match self.state {
                         State::Length(0) => self.end(),
@@ -59,6 +62,7 @@ impl Requests {
                 _ => {
                     rest = behind;
                     self.line.push(*byte);
+                    self.behind += 1;
                     self.look();
                 }
             }
@@ -124,7 +128,7 @@ impl Requests {
                 match head(&line[..line.len() - 4]) {
                     Some(head) => {
                         self.heads += 1;
-                        self.blank = 0;
+                        (self.blank, self.behind) = (0, 0);
                         self.ends = head.ends;
                         self.asked.push_back(Asked { is_head: head.is_head });
                         self.state = head.state;

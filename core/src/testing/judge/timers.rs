@@ -175,8 +175,15 @@ impl Timers {
     }
 
     /// A timer whose time has come and that did not fire, or whose time would be missed.
-    pub(super) fn late(&self, timeouts: &Timeouts, now: u64, deadline: Option<u64>) -> Option<(Timer, u64)> {
-        let timers = Timer::TABLE.iter().map(|row| row.1);
+    /// Of an `unknown` one nothing is said.
+    pub(super) fn late(
+        &self,
+        timeouts: &Timeouts,
+        now: u64,
+        deadline: Option<u64>,
+        unknown: Option<Timer>,
+    ) -> Option<(Timer, u64)> {
+        let timers = Timer::TABLE.iter().map(|row| row.1).filter(|timer| Some(*timer) != unknown);
         timers.filter_map(|timer| Some((timer, self.limit(timer, timeouts, true)?))).find(|(_, limit)| {
             let in_time = deadline.is_some_and(|deadline| deadline <= *limit);
             *limit <= now || !in_time

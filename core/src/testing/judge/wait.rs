@@ -1,6 +1,6 @@
 //! Whether a turn ends as it should: what is awaited then, and until when.
 
-use super::timers::Turn;
+use super::timers::{Timer, Turn};
 use super::{Judge, Marks, Wrong, wrong};
 use crate::input::Fault;
 use crate::step::Wait;
@@ -59,11 +59,15 @@ impl Judge {
         if need.read {
             self.unread = 0;
         }
-        if let Some((timer, limit)) = self.timers.late(&self.config.timeouts, self.now, wait.deadline.map(|d| d.0)) {
+        // Too much of a body that nobody wants is given up, and whether somebody wants it is not seen here.
+        let too_much = self.seen.status.is_some() && self.requests.behind > self.config.limits.drain;
+        let unknown = too_much.then_some(Timer::Body);
+        let deadline = wait.deadline.map(|deadline| deadline.0);
+        if let Some((timer, limit)) = self.timers.late(&self.config.timeouts, self.now, deadline, unknown) {
             return fail("late", &format!("{}: patience ends at {limit}", timer.name()));
         }
         // A deadline that comes too soon is that of another clock.
-        let is_unknown = is_odd || self.seen.scripts || (self.seen.refused && body_open);
+        let is_unknown = is_odd || self.seen.scripts || ((self.seen.refused || too_much) && body_open);
         if let (false, Some(soonest), Some(deadline)) = (is_unknown, self.timers.soonest(&self.config), wait.deadline)
             && deadline.0 < soonest
         {
