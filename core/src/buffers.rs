@@ -111,6 +111,14 @@ impl Buffers {
         self.reasons.note(rule, self.head.method_name.of_bytes(head));
     }
 
+    /// How many bytes lie in them. Room that is kept for later is counted in the windows alone.
+    #[cfg(feature = "testing")]
+    pub(crate) fn held(&self) -> u64 {
+        let texts = [&self.path, &self.message, &self.page, &self.told, &self.trailers, &self.trailing, &self.moved];
+        let windows = self.input.held() + self.script.held() + self.output.bytes.len() + self.listing.held();
+        (windows + texts.iter().map(|text| text.len()).sum::<usize>()) as u64
+    }
+
     /// The bytes that `head` is made of.
     pub(crate) fn head_bytes(&self) -> &[u8] {
         if self.moved.is_empty() { self.input.head() } else { &self.moved }
@@ -203,6 +211,12 @@ impl Window {
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
+    }
+
+    /// The bytes of the whole window, used or not.
+    #[cfg(feature = "testing")]
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Whether no byte of any exchange is held.

@@ -45,6 +45,8 @@ mod site;
 mod status;
 mod step;
 mod tape;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timer;
 pub mod transcript;
 mod wire;

@@ -316,6 +316,14 @@ impl fmt::Display for Event {
     }
 }
 
+impl Close {
+    /// The word for it in transcripts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(CLOSES, &self)
+    }
+}
+
 impl What {
     /// Whether this is told to the connection; otherwise the connection tells it.
     #[must_use]
@@ -363,7 +371,7 @@ impl What {
     }
 
     /// Whether both are the same kind of step.
-    fn is_like(&self, other: &What) -> bool {
+    pub(crate) fn is_like(&self, other: &What) -> bool {
         match (self, other) {
             (What::Open { inside: a, .. }, What::Open { inside: b, .. }) => a == b,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sanserve_core::{Cgi, Config, Fault, FsError, Limits, Protocol};
-use world::disk::Disk;
+use world::disk::{self, Disk};
 use world::rig::{At, Op, Rig, small_limits};
 use world::verdict;
 
@@ -28,7 +28,7 @@ fn explore(start: &[Op], ops: &[Op], depth: usize) {
 }
 
 fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
-    let disk = Disk::small();
+    let disk = disk::small();
     let mut seen = BTreeSet::new();
     let mut frontier = vec![start.to_vec()];
     let mut count = 0;

@@ -136,7 +136,7 @@ fn range_lines() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![3 => (0..120_u64).prop_map(|n| n.to_string()), 1 => select(&["", "18446744073709551615", "18446744073709551616", "x", " ", "00"][..]).prop_map(str::to_string)];
     let spec = (number.clone(), number).prop_map(|(a, b)| format!("{a}-{b}"));
     let range = prop::collection::vec(spec, 0..7).prop_map(|specs| format!("bytes={}", specs.join(",")));
-    let tag = world::disk::Disk::small().file("r.txt").tag();
+    let tag = world::disk::file_at(&world::disk::small(), "r.txt").tag();
     let value = select(vec![
         "*".to_string(),
         tag.clone(),

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use sanserve_core::transcript::{Event, Settings, Transcript, What, check};
 use sanserve_core::{Cgi, Config, Connection, Context, Fault, FsError, Peer, Recorder, Secrets, Wall};
-use world::disk::{Disk, START};
+use world::disk::{self, START};
 use world::handlers::{Echo, Routed};
 use world::random::Random;
 use world::rig::{At, Op, Rig, small_limits};
@@ -33,7 +33,7 @@ impl Recorder for Tape {
 
 /// A rig whose connection is recorded from its first poll.
 fn recorded(config: Config, secrets: Secrets, starts: u64) -> (Rig, Receiver<Event>) {
-    let mut rig = Rig::new(config, Disk::small());
+    let mut rig = Rig::new(config, disk::small());
     rig.set_time(starts);
     let cx = Context { config: &rig.config, site: &Routed, now: &rig.now };
     let (sender, events) = channel();

@@ -5,6 +5,7 @@ mod explain;
 mod flags;
 mod replay;
 mod run;
+mod sim;
 mod trace;
 
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ pub(crate) struct Side {
 }
 
 /// All of them, in the order of `--help`.
-pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, conform::SIDE];
+pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, sim::SIDE, conform::SIDE];
 
 /// Reads the command line and does what it asks for.
 pub(crate) fn main() -> ExitCode {

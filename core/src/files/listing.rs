@@ -106,7 +106,7 @@ impl Listing {
     }
 
     /// The bytes that count for the bound.
-    fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.names.len() + self.rows.len() * ROW
     }
 

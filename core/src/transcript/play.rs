@@ -427,7 +427,7 @@ impl What {
     }
 
     /// Takes the answer over from what a transcript tells.
-    pub(super) fn take_answer(&mut self, told: &What) {
+    pub(crate) fn take_answer(&mut self, told: &What) {
         match (self, told) {
             (What::Send(sending), What::Send(told)) => {
                 // No socket takes more than it is given.

@@ -4,7 +4,7 @@
 use sanserve_core::{Config, EntryKind, Fault, FsError, Protocol, listing_row, media_type, scrub, translate};
 
 use super::answers::{self, Answer};
-use super::disk::{Disk, File, Node};
+use super::disk::{self, Disk, File, Node};
 use super::model::{self, Decoded};
 use super::random::Random;
 use super::rig::{At, Op, Rig, check_path, small_limits};
@@ -20,7 +20,7 @@ pub const TARGETS: [Target; 5] =
 /// Feeds `bytes` in pieces of at most `most`, takes what is sent in pieces of at most `take`, ends the
 /// input if `eof`, and lets everybody be kind.
 pub fn converse(config: &Config, bytes: &[u8], mut random: Option<Random>, take: u64, eof: bool) -> Rig {
-    let mut rig = Rig::new(config.clone(), Disk::small());
+    let mut rig = Rig::new(config.clone(), disk::small());
     let mut rest = bytes;
     loop {
         settle(&mut rig, take);
@@ -123,7 +123,7 @@ pub fn ranges(data: &[u8]) {
     let rig = converse(&config, &request, None, 50, false);
     let found = right(verdict::loose(&rig), &rig);
     let [answer] = found.as_slice() else { panic!("{} answers to {}", found.len(), request.escape_ascii()) };
-    let file = rig.disk.file(&path[1..]);
+    let file = disk::file_at(&rig.disk, &path[1..]);
     check_ranges(answer, &file, range.as_deref(), which & 0b11_1110 == 0, config.limits.ranges);
 }
 
@@ -340,7 +340,7 @@ pub const PIECES: [&str; 24] = [
 pub fn session(data: &[u8]) {
     let (Some(&first), rest) = (data.first(), data.get(1..).unwrap_or_default()) else { return };
     let protocol = if first & 1 == 0 { Protocol::Http11 } else { Protocol::Http10 };
-    let mut rig = Rig::new(Config { protocol, limits: small_limits(), ..Config::default() }, Disk::small());
+    let mut rig = Rig::new(Config { protocol, limits: small_limits(), ..Config::default() }, disk::small());
     rig.swaps = first & 2 == 0;
     for op in decode_ops(rest).into_iter().take(400) {
         rig.apply(&op);

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use sanserve_core::{Buffers, Cgi, Chunked, Config, EntryKind, Fault, FsError, Protocol, Wait};
 
 use super::clients::{Kind, Plan, Sent};
-use super::disk::{Disk, File, Node};
+use super::disk::{self, Disk, File, Node};
 use super::random::Random;
 use super::rig::{At, Op, Rig};
 use super::scripts::Program;
@@ -154,7 +154,7 @@ pub fn replay(config: &Config, history: &History) {
 
 /// The disk as every world finds it.
 fn disk() -> Disk {
-    let mut disk = Disk::small();
+    let mut disk = disk::small();
     disk.nodes.insert(b"big.bin".to_vec(), Node::File(File::new(3, 30_000)));
     disk.nodes.insert(b"mid".to_vec(), Node::File(File::new(6, 3_000)));
     disk

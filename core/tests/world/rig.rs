@@ -15,7 +15,7 @@ use sanserve_core::{
     Opened, Peer, Tick, Ticket, Wait, Wall,
 };
 
-use super::disk::{Disk, File, Node, START};
+use super::disk::{self, Disk, File, Node, START};
 use super::handlers::{Echo, Routed};
 use super::hops::{self, Hops};
 pub use ops::{At, Done, Op, Served, Trouble};
@@ -110,7 +110,7 @@ impl Rig {
 
     /// With small limits and the small disk.
     pub fn small() -> Rig {
-        Rig::new(Config { limits: small_limits(), ..Config::default() }, Disk::small())
+        Rig::new(Config { limits: small_limits(), ..Config::default() }, disk::small())
     }
 
     /// Does it and takes the connection's turn. `false`: it cannot happen here.
@@ -324,7 +324,7 @@ impl Rig {
         if let Some((offset, len)) = self.outgoing.file
             && left > 0
         {
-            let (file, real) = self.held.expect("a file to send is held");
+            let (file, real) = self.held.as_ref().expect("a file to send is held");
             assert!(offset + len <= file.len, "beyond the end of the file: {offset}+{len} of {}", file.len);
             let n = left.min(len).min(real.saturating_sub(offset));
             if n == 0 {
@@ -408,9 +408,9 @@ impl Rig {
     fn open_file(&mut self, path: &[u8]) -> Result<Opened, FsError> {
         match self.disk.find(path)? {
             Node::File(file) => {
-                let file = *file;
-                self.held = Some((file, file.len));
-                self.serve(path.to_vec(), Node::File(file));
+                let file = file.clone();
+                self.held = Some((file.clone(), file.len));
+                self.serve(path.to_vec(), Node::File(file.clone()));
                 Ok(file.opened())
             }
             _ => Err(FsError::NotFound),

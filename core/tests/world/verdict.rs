@@ -78,7 +78,7 @@ fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
         }
         match answer {
             Some(answer) if answer.status != done.status => return wrong("status"),
-            Some(answer) if answer.raw != done.sent && !is_raw => return wrong("size"),
+            Some(answer) if answer.framed != done.sent && !is_raw => return wrong("size"),
             None if done.sent != 0 && !is_raw => return wrong("size of nothing"),
             _ => {}
         }
@@ -103,7 +103,7 @@ fn is_made(answer: &Answer) -> bool {
 }
 
 fn check_one(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), String> {
-    if answer.interim > usize::from(asked.expects) {
+    if answer.interim.len() > usize::from(asked.expects) {
         return Err("100 Continue for nobody".into());
     }
     if matches!(answer.status, 400 | 408 | 413 | 414 | 431 | 505) && !answer.closes() {

@@ -1,0 +1,265 @@
+//! A second reader of requests, written from RFC 9112 without a look at the core's: where each begins and
+//! ends. It reads plain requests only. At anything that could be refused it gives up (`is_odd`), and
+//! whoever asks it expects less from there on.
+
+use std::collections::VecDeque;
+
+/// What matters of a request whose head is complete.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) is_head: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    Length(u64),
+    ChunkSize,
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers,
+    /// The connection ends behind the last request: nothing more is one.
+    Ended,
+    Odd,
+}
+
+/// Reads what a peer sends, in any pieces.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Requests {
+    state: State,
+    /// The head or line that is not complete.
+    line: Vec<u8>,
+    /// Empty lines before a head.
+    blank: u64,
+    /// Behind the body of the last request, the connection ends.
+    ends: bool,
+    /// How much has come behind the last head, framing and all.
+    pub(super) behind: u64,
+    /// How many heads were complete.
+    pub(super) heads: u64,
+    /// Of these, those that are not finished, in order.
+    asked: VecDeque<Asked>,
+}
+
+impl Requests {
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let [byte, behind @ ..] = rest {
+            match &mut self.state {
+                State::Ended | State::Odd => return,
+                State::Length(left) | State::ChunkData(left) => {
+                    let n = (rest.len() as u64).min(*left);
+                    *left -= n;
+                    self.behind += n;
+                    rest = &rest[usize::try_from(n).expect("no more than there is")..];
+                    match self.state {
+                        State::Length(0) => self.end(),
+                        State::ChunkData(0) => self.state = State::ChunkEnd,
+                        _ => {}
+                    }
+                }
+                _ => {
+                    rest = behind;
+                    self.line.push(*byte);
+                    self.behind += 1;
+                    self.look();
+                }
+            }
+        }
+    }
+
+    /// The oldest request that is not finished.
+    pub(super) fn first(&self) -> Option<&Asked> {
+        self.asked.front()
+    }
+
+    /// Whether the request that is in hand, or whose head is under way, is a HEAD.
+    pub(super) fn is_head(&self) -> bool {
+        self.first().map_or(self.line.starts_with(b"HEAD "), |asked| asked.is_head)
+    }
+
+    /// The oldest one is finished.
+    pub(super) fn finish(&mut self) {
+        self.asked.pop_front();
+    }
+
+    /// How many whose head is complete are not finished.
+    pub(super) fn in_hand(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Whether the oldest one is not all there.
+    pub(super) fn is_body_open(&self) -> bool {
+        let in_body = matches!(
+            self.state,
+            State::Length(_) | State::ChunkSize | State::ChunkData(_) | State::ChunkEnd | State::Trailers
+        );
+        in_body && self.asked.len() <= 1
+    }
+
+    /// Whether something of a head has come that is not complete.
+    pub(super) fn is_partial(&self) -> bool {
+        self.state == State::Head && (!self.line.is_empty() || self.blank > 0)
+    }
+
+    /// Whether it is not clear what the peer asks for.
+    pub(super) fn is_odd(&self) -> bool {
+        self.state == State::Odd
+    }
+
+    /// Whether the peer has said that nothing comes behind its last request.
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Looks at the line that has grown by a byte.
+    fn look(&mut self) {
+        if !self.line.ends_with(b"\n") {
+            return;
+        }
+        match self.state {
+            State::Head if self.line == b"\r\n" => {
+                self.line.clear();
+                self.blank += 1;
+            }
+            State::Head if self.line.ends_with(b"\r\n\r\n") => {
+                let line = std::mem::take(&mut self.line);
+                match head(&line[..line.len() - 4]) {
+                    Some(head) => {
+                        self.heads += 1;
+                        (self.blank, self.behind) = (0, 0);
+                        self.ends = head.ends;
+                        self.asked.push_back(Asked { is_head: head.is_head });
+                        self.state = head.state;
+                        if self.state == State::Length(0) {
+                            self.end();
+                        }
+                    }
+                    None => {
+                        // What it begins with still matters.
+                        self.line = line;
+                        self.state = State::Odd;
+                    }
+                }
+            }
+            State::Head if !self.line.ends_with(b"\r\n") => self.state = State::Odd,
+            State::ChunkSize => {
+                let size = self.line.strip_suffix(b"\r\n").and_then(chunk_size);
+                self.state = match size {
+                    Some(0) => State::Trailers,
+                    Some(size) => State::ChunkData(size),
+                    None => State::Odd,
+                };
+                self.line.clear();
+            }
+            State::ChunkEnd => {
+                self.state = if self.line == b"\r\n" { State::ChunkSize } else { State::Odd };
+                self.line.clear();
+            }
+            State::Trailers => {
+                let line = std::mem::take(&mut self.line);
+                match line.strip_suffix(b"\r\n") {
+                    Some(b"") => self.end(),
+                    Some(line) if field(line).is_some() => {}
+                    _ => self.state = State::Odd,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self) {
+        self.state = if self.ends { State::Ended } else { State::Head };
+    }
+}
+
+struct Head {
+    is_head: bool,
+    ends: bool,
+    state: State,
+}
+
+/// `None`: it may be refused.
+fn head(text: &[u8]) -> Option<Head> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut lines = text.split("\r\n");
+    let mut words = lines.next()?.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    let plain = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase()) && target.starts_with('/');
+    if words.next().is_some() || !plain || target.bytes().any(|b| b <= b' ' || b >= 0x7f) {
+        return None;
+    }
+    let is_11 = match version {
+        "HTTP/1.1" => true,
+        "HTTP/1.0" => false,
+        _ => return None,
+    };
+    let (mut state, mut ends, mut hosts) = (State::Length(0), !is_11, 0);
+    for line in lines {
+        let (name, value) = field(line.as_bytes())?;
+        match name.to_ascii_lowercase().as_slice() {
+            b"host" => hosts += 1,
+            b"content-length" | b"transfer-encoding" if state != State::Length(0) => return None,
+            b"content-length" if value.iter().all(u8::is_ascii_digit) => {
+                state = State::Length(std::str::from_utf8(value).ok()?.parse().ok()?);
+            }
+            b"transfer-encoding" if is_11 && value.eq_ignore_ascii_case(b"chunked") => state = State::ChunkSize,
+            b"content-length" | b"transfer-encoding" | b"upgrade" => return None,
+            b"connection" if value.eq_ignore_ascii_case(b"close") => ends = true,
+            b"connection" if value.eq_ignore_ascii_case(b"keep-alive") => ends = false,
+            b"connection" => return None,
+            _ => {}
+        }
+    }
+    let hosts_fit = hosts == 1 || (hosts == 0 && !is_11);
+    hosts_fit.then_some(Head { is_head: method == "HEAD", ends, state })
+}
+
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let visible = |b: &u8| (b' '..0x7f).contains(b);
+    (!name.is_empty() && name.iter().all(token) && value.iter().all(visible)).then_some((name, value))
+}
+
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let fits = !line.is_empty() && line.len() <= 15 && line.iter().all(u8::is_ascii_hexdigit);
+    u64::from_str_radix(std::str::from_utf8(line).ok().filter(|_| fits)?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_where_requests_begin_and_end() {
+        let text = "\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\
+                    HEAD /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX: y\r\n\r\nGET";
+        for piece in [1, 7, 1_000] {
+            let mut requests = Requests::default();
+            text.as_bytes().chunks(piece).for_each(|bytes| requests.feed(bytes));
+            assert_eq!((requests.heads, requests.is_partial(), requests.is_odd()), (3, true, false), "{piece}");
+            assert!(!requests.is_body_open() && !requests.first().unwrap().is_head);
+            requests.finish();
+            requests.finish();
+            assert!(requests.is_head());
+        }
+    }
+
+    #[test]
+    fn gives_up_where_requests_are_not_plain() {
+        for text in [
+            "GET /a HTTP/1.1\nHost: x\n\n",
+            "GET /a HTTP/1.1\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            "get /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            let mut requests = Requests::default();
+            requests.feed(text.as_bytes());
+            assert!(requests.is_odd(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The judge of the worlds against the transcripts of the core, every line of which was read: it must find
+//! nothing wrong with them, and something with those that were spoiled.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
+
+mod corpus;
+
+use sanserve_core::testing::{Server, judge};
+use sanserve_core::transcript::{Finish, Line, What};
+use sanserve_core::{Call, Fields, Handler, Reply, Request, Route, Site, Status, Tick, Wait};
+
+/// Handlers that wait for whom nobody knows; a world does not let them.
+const HANGING: &[&str] =
+    &["handler-cut", "handler-failed", "handler-peer-gone", "handler-stream-drain", "handler-wake"];
+
+/// The site of a transcript.
+struct Named(Box<dyn Site>);
+
+impl Site for Named {
+    fn route(&self, request: &Request<'_>) -> Route {
+        self.0.route(request)
+    }
+
+    fn fields(&self, request: &Request<'_>, status: Status, fields: &mut Fields<'_>) {
+        self.0.fields(request, status, fields);
+    }
+
+    fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
+        self.0.expect_continue(request)
+    }
+}
+
+/// Its handler.
+struct Called(Box<dyn Handler>);
+
+impl Handler for Called {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        self.0.call(call, reply);
+    }
+}
+
+fn server(name: &str) -> Server<'_> {
+    Server::new().site(Named(corpus::world(name).0)).handler(|| Called(corpus::world(name).1))
+}
+
+/// Scripts have no place in worlds.
+fn cases() -> Vec<corpus::Case> {
+    corpus::load().into_iter().filter(|case| case.transcript.settings.config.cgi.directories.is_empty()).collect()
+}
+
+#[test]
+fn what_is_right_is_found_right_and_played_as_it_is_written() {
+    let mut failures = Vec::new();
+    for case in cases() {
+        match server(&case.transcript.settings.site).replay(&case.transcript) {
+            Ok(played) => {
+                failures.extend(case.transcript.first_difference(&played).map(|d| format!("{}: {d}", case.name)))
+            }
+            Err(failure) if HANGING.contains(&case.name.as_str()) && failure.what.starts_with("handler: ") => {}
+            Err(failure) => failures.push(format!("{}: {}", case.name, failure.what)),
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// Spoils each event that can be, one at a time: how many there were, and how many were noticed.
+fn spoil(change: impl Fn(&What) -> Option<What>) -> (usize, usize) {
+    let (mut all, mut found) = (0, 0);
+    for case in cases() {
+        judge(&case.transcript).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        for at in 0..case.transcript.lines.len() {
+            let mut spoiled = case.transcript.clone();
+            let Line::Event(event) = &mut spoiled.lines[at] else { continue };
+            let Some(what) = change(&event.what) else { continue };
+            event.what = what;
+            all += 1;
+            found += usize::from(judge(&spoiled).is_err());
+        }
+    }
+    (all, found)
+}
+
+/// 95 of 100.
+fn is_most(found: usize, all: usize) -> bool {
+    found * 20 >= all * 19
+}
+
+/// Timers that were never armed, or a millisecond too late, or too soon. Where the judge has given a request
+/// up as odd it knows no timer, and so it is behind some refusals.
+#[test]
+fn a_wrong_deadline_is_noticed() {
+    let moved = |by: i64| {
+        move |what: &What| match what {
+            What::Wait(wait) => {
+                let deadline = Some(Tick(wait.deadline?.0.saturating_add_signed(by)));
+                Some(What::Wait(Wait { deadline, ..*wait }))
+            }
+            _ => None,
+        }
+    };
+    let (all, found) = spoil(moved(1));
+    assert!(all > 400 && is_most(found, all), "{found} of {all}: late");
+    // Only the soonest of several clocks is known to the millisecond.
+    let (all, found) = spoil(moved(-1));
+    assert!(found * 5 >= all * 4, "{found} of {all}: early");
+    let (all, found) = spoil(|what| match what {
+        What::Wait(wait) => wait.deadline.map(|_| What::Wait(Wait { deadline: None, ..*wait })),
+        _ => None,
+    });
+    assert!(is_most(found, all), "{found} of {all}: never");
+}
+
+#[test]
+fn a_log_entry_that_does_not_match_is_noticed() {
+    let (all, found) = spoil(|what| match what {
+        What::Finished(finish) => Some(What::Finished(Finish { status: finish.status ^ 1, ..finish.clone() })),
+        _ => None,
+    });
+    assert!(all > 300 && is_most(found, all), "{found} of {all}: the status");
+    let (all, found) = spoil(|what| match what {
+        What::Finished(finish) => Some(What::Finished(Finish { sent: finish.sent + 1, ..finish.clone() })),
+        _ => None,
+    });
+    assert!(is_most(found, all), "{found} of {all}: the size");
+    let (all, found) = spoil(|what| match what {
+        // As if nothing had happened.
+        What::Finished(_) => Some(What::Tick),
+        _ => None,
+    });
+    assert!(is_most(found, all), "{found} of {all}: the whole entry");
+}

@@ -1,0 +1,371 @@
+//! `sanserve_core::testing` as an embedder uses it: peers, every way to split, worlds, and what they say
+//! about a handler that is wrong.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
+
+use sanserve_core::testing::{Disk, Faults, File, Node, Peer, Random, Server, Summary, World, judge};
+use sanserve_core::transcript::{Transcript, perform};
+use sanserve_core::{
+    Call, Close, Config, FsError, Handler, Limits, Misuse, Pace, Protocol, Received, Reply, Request, Route, Site,
+    Status, Timeouts,
+};
+
+const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Reads a body, then gives it back in capitals. `/late` waits for somebody else first.
+#[derive(Default)]
+struct Shout {
+    body: Vec<u8>,
+    waker: Option<Waker>,
+}
+
+impl Handler for Shout {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        match call {
+            Call::Over => *self = Shout::default(),
+            Call::Request if reply.request().path() == b"/late" => self.waker = Some(reply.waker()),
+            Call::Wake if self.waker.take().is_some() => reply.answer(Status::OK, "text/plain", "late").unwrap(),
+            Call::Wake => {}
+            Call::Request | Call::Body | Call::Room => self.read(reply).unwrap(),
+        }
+    }
+}
+
+impl Shout {
+    fn read(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        loop {
+            match reply.receive() {
+                Received::Data(data) => {
+                    let n = data.len();
+                    self.body.extend(data.to_ascii_uppercase());
+                    reply.consume(n);
+                }
+                Received::Pending | Received::Broken => return Ok(()),
+                Received::End => return reply.answer(Status::OK, "text/plain", &self.body),
+            }
+        }
+    }
+}
+
+fn post(body: &str) -> String {
+    format!("POST /shout HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Requests for [`Shout`].
+fn shouts(random: &mut Random) -> Vec<u8> {
+    let size = usize::try_from(random.size(2_000)).unwrap();
+    match random.below(4) {
+        0 => b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        1 => {
+            let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+            format!("{head}{size:x}\r\n{}\r\n0\r\n\r\n", "c".repeat(size)).into_bytes()
+        }
+        _ => post(&"b".repeat(size)).into_bytes(),
+    }
+}
+
+fn disk() -> Disk {
+    Disk::new()
+        .file("a", "hello\n")
+        .file("d/b.txt", "x".repeat(100))
+        .file("index/index.html", "hi")
+        .with("big", Node::File(File::new(1, 300_000)))
+        .fails("denied", FsError::Denied)
+        .fails("busy", FsError::Exhausted)
+}
+
+// One connection.
+
+#[test]
+fn slowloris() {
+    let mut peer = Peer::new();
+    for byte in b"GET / HTTP/1.1\r\nHost: example\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaa" {
+        peer.send([*byte]).pass(1_000);
+    }
+    peer.expect_status(408).expect_closed();
+}
+
+#[test]
+fn a_handler_by_hand() {
+    let mut peer = Server::new().handler(Shout::default).connect();
+    peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    peer.expect("HTTP/1.1 100 Continue\r\n\r\n").expect_nothing().expect_step("call request");
+    peer.drip("hello", 1_000).expect_answer(200, "HELLO").expect_step("call over").expect_open();
+    peer.send("GET /late HTTP/1.1\r\nHost: x\r\n\r\n").pass(60_000).expect_nothing();
+    peer.wake().expect_answer(200, "late").pass(14_999).expect_open().pass(1).expect_close(Close::Idle);
+    assert_eq!(peer.log().iter().map(|done| done.status).collect::<Vec<_>>(), [200, 200]);
+    assert_eq!(peer.now(), 80_000);
+}
+
+#[test]
+fn a_waker_works_by_itself() {
+    let waker = std::cell::RefCell::new(None);
+    let handler = |call: Call, reply: &mut Reply<'_>| match call {
+        Call::Request => *waker.borrow_mut() = Some(reply.waker()),
+        Call::Wake => reply.answer(Status::OK, "text/plain", "woken").unwrap(),
+        _ => {}
+    };
+    let mut peer = Server::new().handler(|| handler).connect();
+    peer.send(GET).expect_nothing();
+    waker.take().unwrap().wake();
+    peer.pass(1).expect_answer(200, "woken");
+}
+
+#[test]
+fn a_slow_disk_a_full_socket_and_a_file_that_shrinks() {
+    let server = Server::new().disk(disk().slow("big", 300));
+    let get = "GET /big HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut peer = server.connect();
+    peer.send(get).expect_nothing().pass(299).expect_nothing().pass(1);
+    let Ok(Node::File(file)) = disk().find(b"big").cloned() else { panic!() };
+    let mut bytes = Vec::new();
+    file.read(0, file.len, &mut bytes);
+    peer.expect_answer(200, &bytes);
+
+    let mut peer = server.connect();
+    peer.stop_reading().read(1_000).send(get).pass(300).expect_step("send").pass(119_999).expect_open();
+    peer.pass(1).expect_close(Close::Timeout);
+    assert_eq!(peer.log()[0].cut.as_deref(), Some("the peer was too slow"));
+
+    let mut peer = server.connect();
+    peer.stop_reading().read(1_000).send(get).pass(300).shrink_file(500).read_on().expect_close(Close::Broken);
+    assert!(!peer.answers()[0].complete);
+}
+
+#[test]
+fn how_connections_end() {
+    let server = Server::new().disk(disk());
+    server.connect().send(GET).eof().expect_status(200).expect_close(Close::Done);
+    server.connect().send(GET).drain().expect_status(200).expect_close(Close::Drained);
+    server.connect().send("GET /").cut().expect_nothing().expect_close(Close::Drained);
+    server.connect().send("GET /").reset().expect_close(Close::Broken);
+    server.connect().send("GET /").eof().expect_status(400).expect_closed();
+    // What is said to nobody is lost.
+    server.connect().reset().send(GET).pass(5).expect_nothing();
+    let mut peer = server.connect();
+    peer.send("bad\r\n\r\n").expect_status(400).expect_step("shut").expect_open().pass(2_000);
+    peer.expect_close(Close::Timeout);
+}
+
+#[test]
+fn the_rules_are_those_of_the_server() {
+    let config = Config { timeouts: Timeouts { keep_alive: 70, ..Timeouts::default() }, ..Config::default() };
+    Server::new().config(config.clone()).connect().pass(69).expect_open().pass(1).expect_close(Close::Idle);
+    // A handler stays one, whatever comes first.
+    let server = Server::new().handler(Shout::default).config(config);
+    server.connect().send(post("x")).expect_answer(200, "X").pass(70).expect_closed();
+}
+
+#[test]
+fn what_is_not_as_expected_is_shown_with_the_transcript() {
+    let server = Server::new().disk(disk());
+    let failing: [&dyn Fn(&mut Peer<'_>); 7] = [
+        &|peer| _ = peer.expect_status(404),
+        &|peer| _ = peer.expect_answer(200, "hello"),
+        &|peer| _ = peer.expect("no such text"),
+        &|peer| _ = peer.expect_nothing(),
+        &|peer| _ = peer.expect_closed(),
+        &|peer| _ = peer.expect_step("open b"),
+        &|peer| _ = peer.eof().expect_open(),
+    ];
+    for (n, expects) in failing.iter().enumerate() {
+        let mut peer = server.connect();
+        peer.send(GET);
+        let panic = catch_unwind(AssertUnwindSafe(|| expects(&mut peer))).expect_err("it is not so");
+        let text = panic.downcast_ref::<String>().expect("a text");
+        let (what, transcript) = text.split_once("\n\n").expect("both");
+        assert!(what.starts_with("expected"), "{n}: {what}");
+        assert_eq!(Transcript::parse(transcript).unwrap(), peer.transcript(), "{n}");
+    }
+}
+
+#[test]
+fn what_a_peer_has_seen_happens_again() {
+    let server = Server::new().handler(Shout::default).disk(disk());
+    let mut peer = server.connect();
+    peer.send(post("one")).dribble(7).drip(post("two"), 10).stop_reading().read(20).send(post("three")).pass(50);
+    peer.read_on().send("GET /late HTTP/1.1\r\nHost: x\r\n\r\n").pass(9).wake().pass(20_000).expect_closed();
+    let transcript = Transcript::parse(&peer.transcript().to_text()).expect("what is written is read");
+    assert_eq!(perform(&transcript, &sanserve_core::Plain, &mut Shout::default()), transcript);
+    assert_eq!(server.replay(&transcript).unwrap(), transcript);
+    assert_eq!(judge(&transcript), Ok(()));
+}
+
+// Every way to split.
+
+#[test]
+fn everywhere_is_the_same() {
+    let server = Server::new().handler(Shout::default);
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    server.everywhere(format!("{}{chunked}bad\r\n", post("hi"))).expect_answer(200, "HI").expect_answer(200, "ABCDE");
+    Server::new().disk(disk()).everywhere(format!("{GET}HEAD /big HTTP/1.1\r\nHost: x\r\n\r\n{GET}"));
+}
+
+#[test]
+fn a_handler_that_trusts_the_network_is_found() {
+    /// Takes what is there for all that comes.
+    fn hasty(call: Call, reply: &mut Reply<'_>) {
+        if call == Call::Request {
+            let body = if let Received::Data(data) = reply.receive() { data.to_vec() } else { Vec::new() };
+            reply.answer(Status::OK, "text/plain", body).unwrap();
+        }
+    }
+    let panic = catch_unwind(|| Server::new().handler(|| hasty).everywhere(post("hello"))).err().expect("it differs");
+    let text = panic.downcast_ref::<String>().expect("a text");
+    assert!(
+        text.starts_with("cut ") && text.contains("as a whole") && text.contains("sanserve transcript 1"),
+        "{text}"
+    );
+}
+
+// Worlds.
+
+#[test]
+fn a_world_in_which_all_is_well() {
+    let world = || World::new(3).faults(Faults::none()).disk(disk()).connections(50);
+    let summary = world().run();
+    assert_eq!(summary, world().run());
+    assert!(summary.requests > 100 && summary.connections == 50, "{summary}");
+    let is_quiet = summary.timeouts.keys().all(|timer| timer.name() == "keep-alive");
+    assert!(is_quiet && !summary.statuses.contains_key(&408) && !summary.closes.contains_key("broken"), "{summary}");
+    assert_ne!(summary.hash, World::new(4).faults(Faults::none()).disk(disk()).connections(50).run().hash);
+}
+
+#[test]
+fn every_fault_shows() {
+    let live = |faults| World::new(5).faults(faults).disk(disk()).connections(150).run();
+    let none = live(Faults::none());
+    let names = |summary: &Summary| summary.timeouts.keys().map(|timer| timer.name()).collect::<Vec<_>>();
+    assert!(live(Faults::RESET).closes.contains_key("broken"));
+    assert_eq!(names(&live(Faults::SLOW)), ["keep-alive", "head", "body", "write", "linger"]);
+    assert!(live(Faults::SPLIT).events > 2 * none.events);
+    assert!(live(Faults::HALF_CLOSE | Faults::SPLIT).statuses.contains_key(&400));
+    let shrunk = live(Faults::SHRINK_FILE | Faults::SPLIT);
+    assert!(shrunk.closes.contains_key("broken") && !none.closes.contains_key("broken"), "{shrunk}");
+    assert_ne!(live(Faults::PIPELINE).hash, none.hash);
+}
+
+#[test]
+fn a_handler_in_many_worlds() {
+    for seed in 0..10 {
+        let summary = World::new(seed).handler(Shout::default).requests(shouts).connections(30).run();
+        assert!(summary.requests > 10, "{summary}");
+    }
+}
+
+/// Other versions, small limits, and little patience.
+#[test]
+fn worlds_by_other_rules() {
+    let limits = Limits { body: 900, drain: 50, output: 700, head: 300, linger: 40, ..Limits::default() };
+    let pace = Pace { silence: 700, grace: 1_500, rate: 100 };
+    let hasty = Timeouts { head: 900, keep_alive: 40, body: pace, write: pace, linger: 600, ..Timeouts::default() };
+    let rules = [
+        Config { protocol: Protocol::Http10, ..Config::default() },
+        Config { limits: limits.clone(), ..Config::default() },
+        Config { timeouts: hasty.clone(), ..Config::default() },
+        Config { protocol: Protocol::Http10, limits, timeouts: hasty, ..Config::default() },
+    ];
+    let requests = |random: &mut Random| match random.below(3) {
+        0 => b"GET /big HTTP/1.1\r\nHost: x\r\nRange: bytes=1-9,20-2000\r\n\r\n".to_vec(),
+        1 => b"GET /d/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_vec(),
+        _ => shouts(random),
+    };
+    for config in rules {
+        for seed in 0..5 {
+            let world = World::new(seed).site(Both).handler(Shout::default).disk(disk()).requests(requests);
+            let summary = world.config(config.clone()).connections(50).run();
+            assert!(summary.requests > 30 && summary.timeouts.len() > 2, "{summary}");
+        }
+    }
+}
+
+/// A site of one's own, in a world.
+struct Both;
+
+impl Site for Both {
+    fn route(&self, request: &Request<'_>) -> Route {
+        if request.method() == b"POST" { Route::Handler } else { Route::Files }
+    }
+}
+
+/// The same seed gives the same history on every machine, and so the same hash. If the core, its pages or the
+/// worlds change on purpose, the hashes do: take the new ones from the failure of this test, and say in the
+/// commit what has changed.
+#[test]
+fn hashes_of_histories() {
+    for (seed, hash) in [(1, "51687b9e7d38db2887f56e21ea29584c"), (2, "5d2c712eccb02528b0f9af6a865606ca")] {
+        let requests = |random: &mut Random| if random.one_in(2) { shouts(random) } else { GET.into() };
+        let world = World::new(seed).site(Both).handler(Shout::default).disk(disk()).requests(requests);
+        let summary = world.connections(40).lasting(3_600_000).run();
+        assert_eq!(summary.hash.to_string(), hash, "seed {seed}\n{summary}");
+    }
+}
+
+/// Runs worlds until one fails, within 100 seeds.
+fn fails<H: Handler>(make: impl Fn() -> H + Copy) -> (u64, sanserve_core::testing::Failure) {
+    let world = |seed| World::new(seed).handler(make).requests(shouts).connections(10);
+    let found = (0..100).find_map(|seed| Some((seed, world(seed).try_run().err()?)));
+    let (seed, failure) = found.expect("a world that shows it");
+    assert_eq!(failure.seed, Some(seed));
+    (seed, *failure)
+}
+
+/// A failure can be read, played again with the same result, and is short.
+fn check_failure<H: Handler>(failure: &sanserve_core::testing::Failure, make: impl Fn() -> H + Copy) {
+    let text = failure.to_string();
+    let (what, transcript) = text.split_once("\n\n").expect("both");
+    assert!(what.contains("seed ") && what.contains(&failure.what), "{what}");
+    let transcript = Transcript::parse(transcript).expect("what is written is read");
+    assert_eq!(transcript, failure.transcript);
+    assert!(failure.is_alone && transcript.lines.len() <= 10, "{text}");
+    let again = Server::new().handler(make).replay(&transcript).expect_err("it fails again");
+    assert_eq!((again.what, again.transcript.lines), (failure.what.clone(), transcript.lines));
+}
+
+#[test]
+fn a_handler_that_panics_is_found() {
+    let make = || {
+        |call: Call, reply: &mut Reply<'_>| {
+            if call == Call::Request {
+                let here = if let Received::Data(data) = reply.receive() { data.len() } else { 0 };
+                assert_ne!(here, 1, "who would have thought of a body of one byte");
+                reply.answer(Status::OK, "text/plain", "").unwrap();
+            }
+        }
+    };
+    let (_, failure) = fails(make);
+    assert!(failure.what.contains("who would have thought"), "{failure}");
+    check_failure(&failure, make);
+}
+
+#[test]
+fn a_handler_that_forgets_its_peer_is_found() {
+    let make = || {
+        |call: Call, reply: &mut Reply<'_>| {
+            if call == Call::Request && reply.request().path() != b"/late" {
+                reply.answer(Status::OK, "text/plain", "").unwrap();
+            }
+        }
+    };
+    let (_, failure) = fails(make);
+    assert!(failure.what.starts_with("handler: it has not finished"), "{failure}");
+    check_failure(&failure, make);
+}
+
+#[test]
+fn a_handler_that_depends_on_more_than_the_seed_is_said_to() {
+    let calls = std::cell::Cell::new(0);
+    let make = || {
+        |call: Call, reply: &mut Reply<'_>| {
+            if call == Call::Request {
+                calls.set(calls.get() + 1);
+                assert_ne!(calls.get(), 20, "the twentieth");
+                reply.answer(Status::OK, "text/plain", "").unwrap();
+            }
+        }
+    };
+    let failure = World::new(1).handler(make).requests(shouts).try_run().expect_err("the twentieth");
+    assert!(failure.what.contains("the twentieth") && failure.what.contains("more than the seed"), "{failure}");
+    assert!(!failure.is_alone && Transcript::parse(&failure.transcript.to_text()).is_ok());
+}

@@ -1,0 +1,124 @@
+//! `sanserve sim`: hours of virtual time with many clients, a faulty network and a slow disk, in seconds.
+//! A seed determines all of it, on every machine.
+
+mod served;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use sanserve::core::testing::{Faults, World};
+
+use super::{SYSTEM, Side};
+
+pub(crate) const SIDE: Side = Side { command, run };
+
+/// The units of a duration, in milliseconds.
+const UNITS: &[(&str, u64)] = &[("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Nobody waits for longer, even for virtual time: a year.
+const LONGEST: u64 = 365 * 86_400_000;
+
+fn command() -> Command {
+    Command::new("sim")
+        .about("Lives through a simulated world of clients and faults, and checks every rule on the way")
+        .arg(number("seed", "1", "Determines everything that happens").value_parser(value_parser!(u64)))
+        .arg(
+            number("seeds", "1", "So many worlds, from this seed on")
+                .value_parser(value_parser!(u64).range(1..=1_000_000)),
+        )
+        .arg(
+            number("connections", "100", "Connections in all, spread over the time")
+                .value_parser(value_parser!(u64).range(1..=1_000_000)),
+        )
+        .arg(
+            Arg::new("faults")
+                .long("faults")
+                .value_name("LIST")
+                .default_value("all")
+                .value_parser(|text: &str| text.parse::<Faults>())
+                .help("What goes wrong: split, slow, reset, halfclose, pipeline, shrink-file; all or none"),
+        )
+        .arg(
+            Arg::new("for")
+                .long("for")
+                .value_name("DURATION")
+                .default_value("1h")
+                .value_parser(duration)
+                .help("Virtual time in which connections are made: 90s, 30m, 1h, 2d"),
+        )
+}
+
+fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("N").default_value(default).help(help)
+}
+
+/// A number of seconds, minutes, hours or days, in milliseconds.
+fn duration(text: &str) -> Result<u64, &'static str> {
+    let unit = UNITS.iter().find_map(|(unit, millis)| Some((text.strip_suffix(unit)?, millis)));
+    let (digits, millis) = unit.ok_or("not a number with s, m, h or d behind it")?;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = if is_number { digits.parse().unwrap_or(u64::MAX) } else { 0 };
+    match number.saturating_mul(*millis) {
+        0 => Err("not a number with s, m, h or d behind it"),
+        millis if millis > LONGEST => Err("longer than 365d"),
+        millis => Ok(millis),
+    }
+}
+
+fn run(matches: &ArgMatches) -> ExitCode {
+    let one = |name| *matches.get_one::<u64>(name).expect("has a default");
+    let faults = *matches.get_one::<Faults>("faults").expect("has a default");
+    let (first, seeds) = (one("seed"), one("seeds"));
+    for seed in (0..seeds).map(|n| first.wrapping_add(n)) {
+        let began = Instant::now();
+        let world = World::new(seed)
+            .serving(served::server())
+            .requests(served::request)
+            .connections(one("connections"))
+            .faults(faults)
+            .lasting(one("for"));
+        match world.try_run() {
+            Ok(summary) => {
+                print!("{summary}");
+                if seeds > 1 {
+                    println!();
+                }
+                // What depends on the machine is no part of the result.
+                let took = began.elapsed().as_secs_f64().max(1e-6);
+                let times = summary.lasted as f64 / 1_000.0 / took;
+                eprintln!("sanserve: {took:.2} s, {times:.0} times as fast as real time");
+            }
+            Err(failure) => {
+                eprintln!("sanserve: seed {seed}, connection {}: {}", failure.connection, failure.what);
+                if !failure.is_alone {
+                    eprintln!("sanserve: alone, this connection breaks no rule; its whole history follows");
+                }
+                print!("{}", failure.transcript.to_text());
+                return ExitCode::from(SYSTEM);
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [("90s", 90_000), ("30m", 1_800_000), ("1h", 3_600_000), ("2d", 172_800_000)] {
+            assert_eq!(duration(text), Ok(millis));
+        }
+        for text in ["", "h", "1", "0s", "-1s", "1.5h", "+1h", "1w", "366d", "99999999999999999999h", "1 h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_named_in_the_help() {
+        let help = command().render_help().to_string();
+        assert!(Faults::TABLE.iter().all(|(name, _)| help.contains(name)), "{help}");
+    }
+}

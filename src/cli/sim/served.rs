@@ -1,0 +1,234 @@
+//! What the server of a simulation serves, and what its clients ask for: files, directories, and a handler
+//! below `/h/` that reads bodies, streams, waits and sends files, so that every part of the core has work.
+
+use sanserve::core::testing::{Disk, File, Node, Random, Server};
+use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
+
+/// What `sim` calls them in its transcripts.
+const NAME: &str = "sim";
+
+/// How many bytes `/h/big` answers with.
+const BIG: usize = 200_000;
+
+/// Requests that are not right.
+const BAD: &[&str] = &[
+    "GET /a.txt HTTP/1.1\nHost: x\n\n",
+    "GET /a.txt HTTP/1.1\r\n\r\n",
+    "GET /a.txt HTTP/3.0\r\nHost: x\r\n\r\n",
+    "GET /a.txt HTTP/1.1\r\nHost: x\r\n fold: y\r\n\r\n",
+    "POST /h/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST /h/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n",
+    "POST /h/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: magic\r\n\r\nhello",
+    "\0\0\0\0",
+];
+
+/// Files, directories and handlers.
+const TARGETS: &[&str] = &[
+    "/", "/a.txt", "/a.txt", "/empty", "/mid.bin", "/mid.bin", "/big.bin", "/docs", "/docs/", "/site/", "/many/",
+    "/none", "/denied", "/busy", "/h/big", "/h/late", "/h/file", "/h/none",
+];
+
+/// Fields that ask for a part, or on a condition.
+const FIELDS: &[&str] = &[
+    "",
+    "",
+    "",
+    "",
+    "Range: bytes=3-40\r\n",
+    "Range: bytes=0-0,9-12,-3\r\n",
+    "Range: bytes=9999999-\r\n",
+    "If-None-Match: *\r\n",
+    "If-Match: \"x\"\r\n",
+    "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+    "Connection: close\r\n",
+];
+
+pub(super) fn server() -> Server<'static> {
+    let many = (0..250).map(|n| (format!("file {n}").into_bytes(), EntryKind::File)).collect();
+    let disk = Disk::new()
+        .file("a.txt", "hello\n")
+        .file("empty", "")
+        .with("mid.bin", Node::File(File::new(1, 3_000)))
+        .with("big.bin", Node::File(File::new(2, 1_000_000)))
+        .file("docs/one.html", "<p>one")
+        .file("docs/two & more.txt", "two")
+        .file("site/index.html", "<p>index")
+        .with("many", Node::Directory(many))
+        .fails("denied", FsError::Denied)
+        .fails("busy", FsError::Exhausted);
+    Server::new().disk(disk).site(Routed).handler(Busy::default).named(NAME)
+}
+
+/// One request, as a client of the simulation makes it.
+pub(super) fn request(random: &mut Random) -> Vec<u8> {
+    if random.one_in(40) {
+        return random.pick(BAD).as_bytes().to_vec();
+    }
+    if random.one_in(4) {
+        return with_body(random);
+    }
+    let method = random.pick(&["GET", "GET", "GET", "GET", "HEAD", "OPTIONS", "DELETE"]);
+    let (target, fields) = (random.pick(TARGETS), random.pick(FIELDS));
+    let version = if random.one_in(16) { "1.0" } else { "1.1" };
+    format!("{method} {target} HTTP/{version}\r\nHost: x\r\n{fields}\r\n").into_bytes()
+}
+
+/// A request with a body, by length or in chunks.
+fn with_body(random: &mut Random) -> Vec<u8> {
+    let target = random.pick(&["/h/echo", "/h/echo", "/h/stream", "/h/stream", "/h/none", "/a.txt"]);
+    let expect = if random.one_in(8) { "Expect: 100-continue\r\n" } else { "" };
+    let size = random.size(20_000);
+    let body = random.bytes(size);
+    let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\n{expect}");
+    if random.one_in(2) {
+        return [format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+    }
+    let mut text = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let chunk = usize::try_from(random.size(6_000)).expect("small");
+    for data in body.chunks(chunk) {
+        text.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        text.extend_from_slice(data);
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"0\r\n\r\n");
+    text
+}
+
+/// Hands what is below `/h/` to the handler, and the rest to the files.
+struct Routed;
+
+impl Site for Routed {
+    fn route(&self, request: &Request<'_>) -> Route {
+        if request.path().starts_with(b"/h/") { Route::Handler } else { Route::Files }
+    }
+}
+
+/// What a target does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Task {
+    /// Nothing more.
+    #[default]
+    None,
+    /// Reads the body, then gives it back with its length.
+    Echo,
+    /// Gives the body back while it comes.
+    Stream,
+    /// Answers when it is woken.
+    Late,
+    /// Sends [`BIG`] bytes.
+    Big,
+}
+
+/// The handler of one connection.
+#[derive(Default)]
+struct Busy {
+    task: Task,
+    body: Vec<u8>,
+    given: usize,
+    waker: Option<std::task::Waker>,
+}
+
+impl Handler for Busy {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        let outcome = match call {
+            Call::Over => {
+                *self = Busy::default();
+                Ok(())
+            }
+            Call::Request => self.begin(reply),
+            Call::Wake if self.task == Task::Late => {
+                self.waker = None;
+                self.task = Task::None;
+                reply.answer(Status::OK, "text/plain", "late\n")
+            }
+            Call::Body | Call::Room | Call::Wake => self.go_on(reply),
+        };
+        if outcome.is_err() {
+            reply.abort();
+        }
+    }
+}
+
+impl Busy {
+    fn begin(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        self.task = match reply.request().path() {
+            b"/h/echo" => Task::Echo,
+            b"/h/stream" => Task::Stream,
+            b"/h/late" => {
+                self.waker = Some(reply.waker());
+                Task::Late
+            }
+            b"/h/big" => {
+                self.body = vec![b'B'; BIG];
+                Task::Big
+            }
+            b"/h/file" => return send_file(reply),
+            _ => return reply.error(Status::NOT_FOUND, None, None),
+        };
+        match self.task {
+            Task::Stream => reply.respond(Status::OK)?.send()?,
+            Task::Big => reply.respond(Status::OK)?.length(BIG as u64).send()?,
+            _ => {}
+        }
+        self.go_on(reply)
+    }
+
+    fn go_on(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        match self.task {
+            Task::None | Task::Late => Ok(()),
+            Task::Echo => self.collect(reply),
+            Task::Stream => stream(reply),
+            Task::Big => self.give(reply),
+        }
+    }
+
+    fn collect(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        loop {
+            match reply.receive() {
+                Received::Data(data) => {
+                    self.body.extend_from_slice(data);
+                    let n = data.len();
+                    reply.consume(n);
+                }
+                Received::Pending | Received::Broken => return Ok(()),
+                Received::End => break,
+            }
+        }
+        self.task = Task::Big;
+        reply.respond(Status::OK)?.length(self.body.len() as u64).send()?;
+        self.give(reply)
+    }
+
+    fn give(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        while self.given < self.body.len() {
+            match reply.offer(&self.body[self.given..])? {
+                0 => return Ok(()),
+                n => self.given += n,
+            }
+        }
+        self.task = Task::None;
+        reply.finish()
+    }
+}
+
+fn stream(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    loop {
+        let data = match reply.receive() {
+            Received::Data(data) => data.to_vec(),
+            Received::Pending | Received::Broken => return Ok(()),
+            Received::End => return reply.finish(),
+        };
+        let taken = reply.offer(&data)?;
+        reply.consume(taken);
+        if taken < data.len() {
+            return Ok(());
+        }
+    }
+}
+
+fn send_file(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    reply.respond(Status::OK)?.field("Content-Type", "text/plain")?.length(5_000).send()?;
+    reply.attach(Box::new(File::new(3, 9_000)));
+    reply.offer_file(1_000, 5_000)?;
+    reply.finish()
+}
