@@ -6,7 +6,7 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sanserve::core::transcript::Transcript;
+use sanserve::core::transcript::{Event, Transcript, What};
 use sanserve::core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site};
 use sanserve::os::Recording;
 use sanserve::{Log, Service, Status};
@@ -112,3 +112,53 @@ macro_rules! on {
 }
 
 on!(mio std smol);
+
+/// What a handler has said that blocks, or that is `async`, is there to be read.
+macro_rules! reads {
+    ($($test:ident $runtime:ident { $($body:tt)* })+) => { $(
+        #[test]
+        fn $test() {
+            use sanserve::$runtime::{Exchange, Handler, Server};
+            struct Late;
+            impl Handler for Late { $($body)* }
+            let dir = tempfile::tempdir().unwrap();
+            let recording = Recording::to(dir.path(), Log::quiet()).unwrap();
+            let service = Service::without_files().with_log(Log::quiet()).with_recording(recording.clone());
+            let server = Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| Late);
+            let (address, handle) = (server.local_addr(), server.handle());
+            let thread = std::thread::spawn(move || server.run());
+            let mut client = Client::connect(address);
+            for _ in 0..3 {
+                let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
+                client.send(request);
+                assert_eq!(client.response_to(request.as_bytes()).body, b"BODY");
+            }
+            drop(client);
+            handle.shutdown();
+            thread.join().unwrap().unwrap();
+            assert!(recording.flush_within(Duration::from_secs(20)));
+            let text = std::fs::read_to_string(dir.path().join("000001.txt")).unwrap();
+            let recorded = Transcript::parse(&text).unwrap();
+            let finished = |event: &&Event| matches!(&event.what, What::Finished(finish) if finish.status == 200);
+            assert_eq!(recorded.events().filter(finished).count(), 3, "{text}");
+            assert!(text.contains("\nsite handler\n") && text.contains("BODY") && text.contains(" close "), "{text}");
+        }
+    )+ };
+}
+
+reads! {
+    one_that_blocks std {
+        fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
+            let mut text = String::new();
+            std::io::Read::read_to_string(x, &mut text)?;
+            x.answer(Status::OK, "text/plain", text.to_uppercase())
+        }
+    }
+    one_that_is_async smol {
+        async fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
+            let mut text = String::new();
+            smol::io::AsyncReadExt::read_to_string(x, &mut text).await?;
+            x.answer(Status::OK, "text/plain", text.to_uppercase()).await
+        }
+    }
+}
