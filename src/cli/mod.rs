@@ -11,6 +11,8 @@ mod trace;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
+use sanserve::core::transcript::Settings;
+use sanserve::core::{Call, Handler, Plain, Reply, Site};
 
 use flags::Asked;
 
@@ -29,6 +31,17 @@ pub(crate) struct Side {
 
 /// All of them, in the order of `--help`.
 pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, sim::SIDE, conform::SIDE];
+
+/// The site and the handler that a transcript names, if the program has them.
+pub(crate) fn world(site: &str) -> Option<(Box<dyn Site>, Box<dyn Handler>)> {
+    if site == Settings::default().site {
+        Some((Box::new(Plain), Box::new(|_: Call, _: &mut Reply<'_>| {})))
+    } else if site == sim::served::NAME {
+        Some((Box::new(sim::served::Routed), Box::<sim::served::Busy>::default()))
+    } else {
+        None
+    }
+}
 
 /// Reads the command line and does what it asks for.
 pub(crate) fn main() -> ExitCode {

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::panic::{catch_unwind, set_hook, take_hook};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::{Difference, Replayed, Settings, Transcript};
-use sanserve::core::{Call, Plain, Reply};
 use sanserve::os::panic_message;
 
 use super::{SYSTEM, Side, USAGE};
@@ -90,13 +89,16 @@ fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
     let recorded =
         Transcript::parse(&text).map_err(|error| Trouble { code: USAGE, text: format!("{shown}: {error}") })?;
     let site = &recorded.settings.site;
-    if *site != Settings::default().site {
+    let Some(world) = super::world(site).filter(|_| !emits || *site == Settings::default().site) else {
         let text = format!(
             "{shown}: made with the site {site:?}, which is not here: play it with `Transcript::replay` in a test"
         );
         return Err(Trouble { code: USAGE, text });
-    }
-    let play = || recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    };
+    let play = AssertUnwindSafe(|| {
+        let (site, mut handler) = world;
+        recorded.replay(&*site, &mut *handler)
+    });
     let replayed = quietly(|| catch_unwind(play)).map_err(|panic| {
         let text = format!("{shown}: the core panics: {}", panic_message(&*panic));
         Trouble { code: SYSTEM, text }

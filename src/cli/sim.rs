@@ -1,7 +1,7 @@
 //! `sanserve sim`: hours of virtual time with many clients, a faulty network and a slow disk, in seconds.
 //! A seed determines all of it, on every machine.
 
-mod served;
+pub(crate) mod served;
 
 use std::process::ExitCode;
 use std::time::Instant;

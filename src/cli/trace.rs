@@ -6,13 +6,12 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::{Difference, Settings, Transcript, trace};
-use sanserve::core::{Call, Plain, Reply};
 use sanserve::os::panic_message;
 
 use super::replay::quietly;
@@ -47,7 +46,14 @@ fn run(matches: &ArgMatches) -> ExitCode {
         Ok(transcript) => transcript,
         Err(message) => return refuse(&message, USAGE),
     };
-    let play = || trace(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let site = &transcript.settings.site;
+    let known = super::world(site);
+    let is_known = known.is_some();
+    let play = AssertUnwindSafe(|| {
+        // Of a site that is not here, the plain one shows as much as is the same.
+        let (site, mut handler) = known.or_else(|| super::world(&Settings::default().site)).expect("the plain one");
+        trace(&transcript, &*site, &mut *handler)
+    });
     let trace = match quietly(|| catch_unwind(play)) {
         Ok(trace) => trace,
         Err(panic) => {
@@ -64,8 +70,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
     }
     match &trace.difference {
         Some(difference) => {
-            let site = &transcript.settings.site;
-            let made_with = match site == &Settings::default().site {
+            let made_with = match is_known {
                 true => String::new(),
                 false => format!(" (it was made with the site {site}, which is not here)"),
             };

@@ -96,7 +96,7 @@ impl Server {
         let request = request.as_ref();
         let mut client = self.connect();
         client.send(request);
-        client.half_close();
+        client.half_close_if_open();
         let response = client.response_to(request);
         client.ends();
         response

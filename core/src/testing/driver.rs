@@ -15,9 +15,9 @@ use crate::buffers::Buffers;
 use crate::connection::Connection;
 use crate::context::{Context, Now, Peer, Tick, Wall};
 use crate::handler::Handler;
-use crate::input::{Completion, FsError, Input, Listed, ScriptFile};
+use crate::input::{Completion, Input};
 use crate::step::{Action, Body, Close, Step, Ticket, Transmit, Wait};
-use crate::transcript::{Event, FeedThen, Finish, Middle, Sending, Taken, Then, What};
+use crate::transcript::{Event, Middle, Sending, Then, What};
 
 /// More steps than any turn takes.
 const MOST_STEPS: usize = 100_000;
@@ -222,42 +222,15 @@ impl<'s> Driver<'s> {
         let cx = Context { config: &server.config, site: &*server.site, now };
         let mut acted = Ticket::default();
         let mut listing = None;
-        let mut what = match connection.poll(buf, &cx) {
-            Step::Send(transmit) => What::Send(sending(&transmit)),
-            Step::Feed(bytes) => What::Feed { bytes: bytes.to_vec(), taken: None, then: FeedThen::Poll },
-            Step::Act(ticket, action) => {
-                acted = ticket;
-                let not_found = Some(Err(FsError::NotFound));
-                match action {
-                    Action::Open { path } => What::Open { path: path.to_vec(), inside: false, answer: not_found },
-                    Action::OpenIn { path } => What::Open { path: path.to_vec(), inside: true, answer: not_found },
-                    Action::List { into } => {
-                        listing = Some(into);
-                        What::List { entries: Vec::new(), answer: Some(Ok(Listed::End)) }
-                    }
-                    Action::Find { path, from } => {
-                        // There are no scripts here.
-                        let missing = crate::input::Found { len: path.len(), what: ScriptFile::Missing };
-                        What::Find { path: path.to_vec(), from, answer: Some(Ok(missing)) }
-                    }
-                    Action::Spool => What::Spool { answer: Some(Err(FsError::Failed)) },
-                    Action::Spawn(script) => What::Spawn { told: script.into(), answer: Some(Ok(())) },
-                    Action::EndInput => What::EndInput,
-                    Action::Kill => What::Kill,
-                }
+        let step = connection.poll(buf, &cx);
+        // There are no scripts here, so none is found.
+        let mut what = What::of(&step).answered();
+        if let Step::Act(ticket, action) = step {
+            acted = ticket;
+            if let Action::List { into } = action {
+                listing = Some(into);
             }
-            Step::Call(call) => What::Call(call),
-            Step::Finished(entry) => What::Finished(Finish {
-                status: entry.status,
-                sent: entry.sent,
-                line: entry.line.to_vec(),
-                error: entry.error.map(<[u8]>::to_vec),
-                cut: entry.cut.map(str::to_owned),
-            }),
-            Step::Wait(wait) => What::Wait(wait),
-            Step::Shut => What::Shut { blocked: false },
-            Step::Close(close) => What::Close { close, blocked: false },
-        };
+        }
         outside.answer(&mut what, acted);
         if let (Some(into), What::List { entries, .. }) = (listing, &what) {
             for (name, kind) in entries {
@@ -345,20 +318,6 @@ fn completion(what: &What) -> Option<Completion> {
         What::Spool { answer } => answer.map(Completion::Spooled),
         What::Spawn { answer, .. } => answer.map(Completion::Spawned),
         _ => None,
-    }
-}
-
-fn sending(transmit: &Transmit<'_>) -> Sending {
-    Sending {
-        head: transmit.head.to_vec(),
-        body: match transmit.body {
-            Body::None => Middle::None,
-            Body::Bytes(bytes) => Middle::Bytes(bytes.to_vec()),
-            Body::File { offset, len } => Middle::File { offset, len },
-        },
-        tail: transmit.tail.to_vec(),
-        more: transmit.more,
-        taken: Taken::default(),
     }
 }
 

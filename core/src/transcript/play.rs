@@ -398,8 +398,8 @@ impl Sending {
 }
 
 impl What {
-    /// With the answer that is given where a transcript has none.
-    fn answered(mut self) -> What {
+    /// With the answer that is given where nobody says anything else.
+    pub(crate) fn answered(mut self) -> What {
         match &mut self {
             What::Open { answer, .. } => *answer = Some(Err(FsError::NotFound)),
             What::List { answer, .. } => *answer = Some(Ok(Listed::End)),

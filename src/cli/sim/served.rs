@@ -5,7 +5,7 @@ use sanserve::core::testing::{Disk, File, Node, Random, Server};
 use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
 
 /// What `sim` calls them in its transcripts.
-const NAME: &str = "sim";
+pub(crate) const NAME: &str = "sim";
 
 /// How many bytes `/h/big` answers with.
 const BIG: usize = 200_000;
@@ -95,7 +95,7 @@ fn with_body(random: &mut Random) -> Vec<u8> {
 }
 
 /// Hands what is below `/h/` to the handler, and the rest to the files.
-struct Routed;
+pub(crate) struct Routed;
 
 impl Site for Routed {
     fn route(&self, request: &Request<'_>) -> Route {
@@ -121,7 +121,7 @@ enum Task {
 
 /// The handler of one connection.
 #[derive(Default)]
-struct Busy {
+pub(crate) struct Busy {
     task: Task,
     body: Vec<u8>,
     given: usize,
