@@ -15,7 +15,7 @@ use crate::buffers::Buffers;
 use crate::connection::Connection;
 use crate::context::{Context, Now, Peer, Tick, Wall};
 use crate::handler::Handler;
-use crate::input::{Completion, Input};
+use crate::input::Input;
 use crate::step::{Action, Body, Close, Step, Ticket, Transmit, Wait};
 use crate::transcript::{Event, Middle, Sending, Then, What};
 
@@ -301,23 +301,11 @@ impl<'s> Driver<'s> {
             What::Shut { blocked: true } | What::Close { blocked: true, .. } => connection.handle(Input::Blocked),
             What::Feed { bytes, .. } => connection.handle(Input::Fed(bytes.len() as u64)),
             _ => {
-                if let Some(completion) = completion(what) {
+                if let Some(completion) = what.completion() {
                     connection.handle(Input::Done(ticket, completion));
                 }
             }
         }
-    }
-}
-
-/// The answer to an action, if it has one and has it at once.
-fn completion(what: &What) -> Option<Completion> {
-    match what {
-        What::Open { answer, .. } => answer.map(Completion::Opened),
-        What::List { answer, .. } => answer.map(Completion::Listed),
-        What::Find { answer, .. } => answer.map(Completion::Found),
-        What::Spool { answer } => answer.map(Completion::Spooled),
-        What::Spawn { answer, .. } => answer.map(Completion::Spawned),
-        _ => None,
     }
 }
 

@@ -349,21 +349,6 @@ impl<'p> Play<'p> {
                     Then::Broken(fault) => connection.handle(Input::Broken(fault)),
                 }
             }
-            What::Open { answer: Some(answer), .. } => {
-                connection.handle(Input::Done(ticket, Completion::Opened(*answer)));
-            }
-            What::List { answer: Some(answer), .. } => {
-                connection.handle(Input::Done(ticket, Completion::Listed(*answer)));
-            }
-            What::Find { answer: Some(answer), .. } => {
-                connection.handle(Input::Done(ticket, Completion::Found(*answer)));
-            }
-            What::Spool { answer: Some(answer) } => {
-                connection.handle(Input::Done(ticket, Completion::Spooled(*answer)));
-            }
-            What::Spawn { answer: Some(answer), .. } => {
-                connection.handle(Input::Done(ticket, Completion::Spawned(*answer)));
-            }
             What::Feed { bytes, taken, then } => {
                 connection.handle(Input::Fed(taken.unwrap_or(bytes.len() as u64)));
                 match then {
@@ -373,7 +358,11 @@ impl<'p> Play<'p> {
                 }
             }
             What::Shut { blocked: true } | What::Close { blocked: true, .. } => connection.handle(Input::Blocked),
-            _ => {}
+            _ => {
+                if let Some(completion) = what.completion() {
+                    connection.handle(Input::Done(ticket, completion));
+                }
+            }
         }
     }
 }
@@ -411,6 +400,18 @@ impl What {
             _ => {}
         }
         self
+    }
+
+    /// The answer to an action, if it has one and has it at once.
+    pub(crate) fn completion(&self) -> Option<Completion> {
+        match self {
+            What::Open { answer, .. } => answer.map(Completion::Opened),
+            What::List { answer, .. } => answer.map(Completion::Listed),
+            What::Find { answer, .. } => answer.map(Completion::Found),
+            What::Spool { answer } => answer.map(Completion::Spooled),
+            What::Spawn { answer, .. } => answer.map(Completion::Spawned),
+            _ => None,
+        }
     }
 
     /// Takes over what may have been masked.
