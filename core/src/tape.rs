@@ -24,6 +24,27 @@ pub use mask::Secrets;
 /// Takes the events of one connection, in order. It is dropped with the connection.
 ///
 /// It is called by whoever drives the connection, so it must neither wait nor panic.
+///
+/// ```
+/// use sanserve_core::transcript::Event;
+/// use sanserve_core::{Buffers, Config, Connection, Context, Now, Peer, Plain, Recorder, Secrets, Step, Tick, Wall};
+///
+/// struct Lines(std::sync::mpsc::Sender<String>);
+///
+/// impl Recorder for Lines {
+///     fn event(&mut self, event: Event) {
+///         let _ = self.0.send(event.to_string());
+///     }
+/// }
+///
+/// let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
+/// let cx = Context { config: &config, site: &Plain, now: &now };
+/// let mut connection = Connection::new(Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
+/// let (sender, lines) = std::sync::mpsc::channel();
+/// connection.record(Box::new(Lines(sender)), Secrets::Masked, &cx);
+/// assert!(matches!(connection.poll(&mut Buffers::new(), &cx), Step::Wait(_)));
+/// assert_eq!(lines.recv().unwrap(), "@0 wait read until 15000 idle");
+/// ```
 pub trait Recorder: Send {
     /// Something has happened.
     fn event(&mut self, event: Event);

@@ -40,6 +40,18 @@ const BATCH: usize = 64;
 const EVENT: usize = 64;
 
 /// Records connections in a directory. Clones share it.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # let directory = tempfile::tempdir()?;
+/// use sanserve_os::{Log, Recording, Service};
+///
+/// let recording = Recording::to(directory.path().join("recordings"), Log::stderr())?.with_most(100);
+/// let service = Service::new(".")?.with_recording(recording);
+/// # assert!(service.observes());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Recording {
     shared: Arc<Shared>,
