@@ -20,7 +20,7 @@ use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, acce
 
 use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;
-use crate::parked::{Parked, State};
+use crate::parked::Parked;
 use crate::places::{Place, Places};
 use crate::pool::Pool;
 use crate::script::Role;
@@ -395,18 +395,16 @@ impl EventLoop {
         let cx = self.service.context(&self.now);
         let resting = Resting::new(peer, &cx);
         self.deadlines.enter(at, resting.deadline(&cx));
-        let mut parked = Parked::new(socket, resting);
         if self.service.observes() {
             let mut connection = resting.resume();
             self.service.observe(&mut connection, &cx, "mio");
-            parked = Parked::recorded(parked.socket, connection);
+            if connection.is_recorded() {
+                self.parked.insert(Parked::recorded(socket, connection));
+                // Its first turn tells what it waits for.
+                return self.enqueue(at);
+            }
         }
-        let is_recorded = matches!(parked.state, State::Away(_));
-        self.parked.insert(parked);
-        if is_recorded {
-            // Its first turn tells what it waits for.
-            self.enqueue(at);
-        }
+        self.parked.insert(Parked::new(socket, resting));
     }
 
     /// Begins to go down, or ends at once, as the server's handle says. Every connection then has
