@@ -11,10 +11,14 @@ mod corpus;
 mod world;
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use sanserve_core::transcript::{Event, Settings, Transcript, What, check};
-use sanserve_core::{Cgi, Config, Connection, Context, Fault, FsError, Peer, Recorder, Secrets, Wall};
+use sanserve_core::{
+    Buffers, Cgi, Config, Connection, Context, Fault, FsError, Now, Peer, Recorder, Request, Route, Secrets, Site,
+    Step, Tick, Wall,
+};
 use world::disk::{self, START};
 use world::handlers::{Echo, Routed};
 use world::random::Random;
@@ -159,4 +163,31 @@ fn transcripts_are_recorded_as_they_are() {
         assert_eq!(masked.events().find(says), None, "{}", case.name);
     }
     assert!(count > 100, "{count} transcripts");
+}
+
+/// What made the core panic is the last thing that was taken down.
+#[test]
+fn a_panic_is_recorded_up_to_its_cause() {
+    struct Panics;
+
+    impl Site for Panics {
+        fn route(&self, _: &Request<'_>) -> Route {
+            panic!("as a mistake would");
+        }
+    }
+
+    let (config, now) = (Config::default(), Now::new(Tick(0), Wall(START)));
+    let cx = Context { config: &config, site: &Panics, now: &now };
+    let (sender, events) = channel();
+    let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
+    connection.record(Box::new(Tape(sender)), Secrets::Masked, &cx);
+    let mut buf = Buffers::new();
+    assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(_)));
+    buf.input.fill(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let polled = catch_unwind(AssertUnwindSafe(|| drop(connection.poll(&mut buf, &cx))));
+    assert!(polled.is_err());
+    drop(connection);
+    let lines: Vec<String> = events.into_iter().map(|event| event.to_string()).collect();
+    assert_eq!(lines[0], "@0 wait read until 15000 idle");
+    assert!(lines[1].starts_with("@0 recv\n    \"GET / HTTP/1.1") && lines.len() == 2, "{lines:?}");
 }
