@@ -141,7 +141,7 @@ impl Tape {
         let unread = buf.input.unread();
         let new = if self.empty { unread.len() } else { input.wrapping_sub(self.input) as usize };
         if new > 0 {
-            let mut bytes = unread[unread.len() - new..].to_vec();
+            let mut bytes = unread[unread.len().saturating_sub(new)..].to_vec();
             if let Some(mask) = &mut self.mask {
                 mask.input(&mut bytes);
             }
@@ -150,7 +150,7 @@ impl Tape {
         let unread = buf.script.unread();
         let new = if self.empty { 0 } else { script.wrapping_sub(self.script) as usize };
         if new > 0 {
-            let mut bytes = unread[unread.len() - new..].to_vec();
+            let mut bytes = unread[unread.len().saturating_sub(new)..].to_vec();
             if let Some(mask) = &mut self.mask {
                 mask.script(&mut bytes);
             }

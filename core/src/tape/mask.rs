@@ -113,12 +113,11 @@ impl Mask {
         while !bytes.is_empty() {
             let n = match &mut self.reading {
                 Reading::Head(head, scan) => {
-                    let before = head.len();
+                    let held = head.len();
                     head.extend_from_slice(bytes);
-                    let end = find_end(head, scan, &self.limits);
-                    let (n, next) = match end {
-                        Ok(None) => (bytes.len(), None),
-                        Ok(Some(end)) => (end - before, Some(behind(&head[..end], &self.limits))),
+                    let (n, next) = match find_end(head, scan, &self.limits) {
+                        Ok((_, None)) => (bytes.len(), None),
+                        Ok((blank, Some(end))) => (blank + end - held, Some(behind(&head[..end], &self.limits))),
                         Err(()) => (bytes.len(), Some(Reading::Anything)),
                     };
                     self.input.run(&mut bytes[..n], |_, byte| *byte = masked(*byte));
@@ -198,28 +197,19 @@ impl Mask {
     }
 }
 
-/// Where the head ends, leading empty lines included.
-fn find_end(head: &mut [u8], scan: &mut Scan, limits: &Limits) -> Result<Option<usize>, ()> {
+/// Takes leading empty lines away and looks for the end of the head: how many bytes these were, and where it is.
+fn find_end(head: &mut Vec<u8>, scan: &mut Scan, limits: &Limits) -> Result<(usize, Option<usize>), ()> {
     let mut blank = 0;
-    loop {
-        match scan.blank_line(&head[blank..], limits) {
-            Ok(true) => blank += 2,
-            Ok(false) => break,
-            Err(_) => return Err(()),
-        }
+    while scan.blank_line(&head[blank..], limits).map_err(drop)? {
+        blank += 2;
     }
-    let end = scan.find_end(&head[blank..], limits).map_err(drop)?;
-    if blank > 0 {
-        // The search begins anew with what has come until then.
-        *scan = Scan::default();
-    }
-    Ok(end.map(|end| blank + end))
+    head.drain(..blank);
+    Ok((blank, scan.find_end(head, limits).map_err(drop)?))
 }
 
 /// What comes behind this head.
 fn behind(bytes: &[u8], limits: &Limits) -> Reading {
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
-    let (mut head, bytes) = (Head::default(), &bytes[start..]);
+    let mut head = Head::default();
     let framing = head.parse(bytes).map_err(drop).and_then(|()| Framing::of(&head, bytes, limits).map_err(drop));
     match framing {
         Ok(Framing::None | Framing::Length(0)) => Reading::Head(Vec::new(), Scan::default()),
