@@ -1,0 +1,71 @@
+//! Exercise 2. A driver that is told of edges.
+//!
+//! `Line::edge` is called once when a socket that had nothing to read has something again, and not again before
+//! all of that has been read, as epoll does with `EPOLLET`. Some of the requests are never answered. Why?
+//!
+//! `LEARN=mine cargo test -q --test learn exercise_2`
+
+use std::io::{self, Read};
+
+use sanserve::core::{Body, Buffers, Call, Connection, Context, Input, Reply, Status, Step, Wait};
+
+/// One connection and what it has said.
+pub struct Line {
+    connection: Connection,
+    buffers: Buffers,
+    /// All that was sent.
+    pub sent: Vec<u8>,
+    /// The connection is closed.
+    pub closed: bool,
+}
+
+impl Line {
+    /// A connection that has just been accepted.
+    pub fn new(connection: Connection) -> Line {
+        Line { connection, buffers: Buffers::new(), sent: Vec::new(), closed: false }
+    }
+
+    /// The socket has become readable. What it says is read, and answered.
+    ///
+    /// # Errors
+    /// If the socket fails. `WouldBlock` is no failure.
+    pub fn edge(&mut self, socket: &mut impl Read, cx: &Context<'_>) -> io::Result<()> {
+        match socket.read(self.buffers.input.spare()) {
+            Ok(0) => self.connection.handle(Input::Eof),
+            Ok(n) => self.buffers.input.commit(n),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        self.turn(cx);
+        Ok(())
+    }
+
+    /// Carries out steps until there is something to wait for; `None`: the connection is closed.
+    fn turn(&mut self, cx: &Context<'_>) -> Option<Wait> {
+        loop {
+            let Line { connection, buffers, .. } = self;
+            match connection.poll(buffers, cx) {
+                Step::Call(call) => hello(call, &mut connection.reply(buffers, cx)),
+                Step::Send(transmit) => {
+                    let body = if let Body::Bytes(bytes) = transmit.body { bytes } else { b"" };
+                    self.sent.extend([transmit.head, body, transmit.tail].concat());
+                    let sent = transmit.len();
+                    connection.handle(Input::Sent(sent));
+                }
+                Step::Wait(wait) => return Some(wait),
+                Step::Close(_) => {
+                    self.closed = true;
+                    return None;
+                }
+                Step::Finished(_) | Step::Shut => {}
+                Step::Act(..) | Step::Feed(_) => unreachable!("the handler answers everything"),
+            }
+        }
+    }
+}
+
+fn hello(call: Call, reply: &mut Reply<'_>) {
+    if call == Call::Request {
+        reply.answer(Status::OK, "text/plain", "hello\n").expect("nothing was answered before");
+    }
+}

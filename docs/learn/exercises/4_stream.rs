@@ -1,0 +1,45 @@
+//! Exercise 4. A long answer for a slow reader.
+//!
+//! Each row takes some trouble to make. This handler makes all of them first, and then has them in memory for as
+//! long as the client takes. Make a row when there is room for it, and not before.
+//!
+//! `LEARN=mine cargo test -q --test learn exercise_4`
+
+use sanserve::core::{Call, Handler, Misuse, Reply, Status};
+
+/// Makes rows.
+pub type Rows = Box<dyn Iterator<Item = String>>;
+
+/// Answers with all rows.
+pub struct Table {
+    rows: Rows,
+    /// What has been made and not yet been taken.
+    made: Vec<u8>,
+}
+
+impl Table {
+    /// A handler for one request.
+    pub fn new(rows: Rows) -> Table {
+        Table { rows, made: Vec::new() }
+    }
+
+    fn go_on(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
+        self.made.extend(self.rows.by_ref().flat_map(String::into_bytes));
+        let taken = reply.offer(&self.made)?;
+        self.made.drain(..taken);
+        if self.made.is_empty() { reply.finish() } else { Ok(()) }
+    }
+}
+
+impl Handler for Table {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        let outcome = match call {
+            Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
+            Call::Room => self.go_on(reply),
+            Call::Body | Call::Wake | Call::Over => Ok(()),
+        };
+        if outcome.is_err() {
+            reply.abort();
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Exercise 6. A runtime of your own: a thread for each connection, and poll(2). It serves files and listings, keeps
+//! connections alive and obeys every timeout. But when it is told to end, it ends: whoever waits for an answer is
+//! left without. Let it finish what is in hand.
+//!
+//! `cargo run -q --example learn_runtime -- DIRECTORY PORT`
+//! `LEARN=mine cargo test -q --test learn exercise_6`
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use sanserve::core::{Buffers, Connection, Fault, Input, Need, Peer, Step, Tick};
+use sanserve::os::{self, Clock, Desk, Flush, Local, Logger, Recording, Service, Signals, Slot};
+
+/// What all threads share.
+struct Shared {
+    service: Service,
+    clock: Clock,
+    /// Readable, for whoever looks, once the server is to end: the other side of it is closed then.
+    bell: UnixStream,
+}
+
+/// A server that listens.
+pub struct Server {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    rope: Option<UnixStream>,
+}
+
+impl Server {
+    /// Serves whom `listener` accepts. It must not block.
+    ///
+    /// # Errors
+    /// If the system refuses what it needs.
+    pub fn new(listener: TcpListener, service: Service) -> io::Result<Server> {
+        let (bell, rope) = UnixStream::pair()?;
+        let service = service.bound_to(listener.local_addr()?);
+        Ok(Server { listener, shared: Arc::new(Shared { service, clock: Clock::start(), bell }), rope: Some(rope) })
+    }
+
+    /// Ends the server when it is dropped. It can be taken once.
+    pub fn end(&mut self) -> Option<UnixStream> {
+        self.rope.take()
+    }
+
+    /// Serves until it is ended.
+    ///
+    /// # Errors
+    /// If it cannot wait.
+    pub fn run(self) -> io::Result<()> {
+        loop {
+            let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.shared.bell, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !fds[1].revents().is_empty() {
+                return Ok(());
+            }
+            while let Ok((stream, peer)) = os::accept(&self.listener) {
+                let shared = Arc::clone(&self.shared);
+                thread::spawn(move || Line::new(stream, peer, &shared).run());
+            }
+        }
+    }
+}
+
+/// A connection, what carries out its steps, and where it comes from.
+struct Line<'s> {
+    shared: &'s Shared,
+    stream: TcpStream,
+    connection: Connection,
+    buffers: Buffers,
+    slot: Slot,
+    files: Local,
+    log: Logger,
+    /// The socket takes no more of what the slot has gathered.
+    full: bool,
+}
+
+impl Line<'_> {
+    fn new(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> Line<'_> {
+        let (service, now) = (&shared.service, shared.clock.now());
+        let mut connection = Connection::new(Peer::from(peer), &service.context(&now));
+        service.observe(&mut connection, &service.context(&now), "a runtime of my own");
+        let files = Local::new(Arc::clone(&service.root), service.cache.clone());
+        let log = service.log.logger();
+        Line { shared, stream, connection, buffers: Buffers::new(), slot: Slot::new(), files, log, full: false }
+    }
+
+    /// Carries out steps to the connection's end.
+    fn run(mut self) {
+        let mut now = self.shared.clock.now();
+        loop {
+            let service = &self.shared.service;
+            let cx = service.context(&now);
+            match self.connection.poll(&mut self.buffers, &cx) {
+                Step::Wait(wait) => {
+                    if wait.need.write || self.flush() {
+                        self.log.flush();
+                        self.wait(wait.need, wait.deadline);
+                        self.shared.clock.read(&mut now);
+                    }
+                }
+                Step::Close(_) => {
+                    if self.full || self.flush() {
+                        return;
+                    }
+                }
+                Step::Shut => {
+                    if self.flush() {
+                        let _ = self.stream.shutdown(Shutdown::Write);
+                    }
+                }
+                Step::Call(_) => unreachable!("there is no handler"),
+                step => {
+                    let (files, scripts, site) = (&self.files, &*service.scripts, &*service.site);
+                    let mut desk = Desk { files, scripts, log: &mut self.log, site, wall: now.wall };
+                    if let Some(input) = self.slot.carry_out(step, self.stream.as_fd(), &mut desk) {
+                        self.connection.handle(input);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what the slot has gathered. `false`: it cannot, and the connection was told so.
+    fn flush(&mut self) -> bool {
+        let flushed = self.slot.flush(self.stream.as_fd());
+        self.full = flushed == Flush::Blocked;
+        match flushed {
+            Flush::Done => return true,
+            Flush::Blocked => self.connection.handle(Input::Blocked),
+            Flush::Broken => self.connection.handle(Input::Broken(Fault::Peer)),
+        }
+        false
+    }
+
+    /// Waits for what is needed or for the deadline, and tells the connection what has come.
+    fn wait(&mut self, need: Need, deadline: Option<Tick>) {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, need.read);
+        flags.set(PollFlags::OUT, need.write);
+        let left = deadline.map(|at| Duration::from_millis(at.since(self.shared.clock.tick())));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = [PollFd::new(&self.stream, flags)];
+        if poll(&mut fds, left.as_ref()).is_err() {
+            return;
+        }
+        let found = fds[0].revents();
+        let is_gone = found.intersects(PollFlags::HUP | PollFlags::ERR);
+        if need.write && (is_gone || found.contains(PollFlags::OUT)) && self.flush() {
+            self.connection.handle(Input::Writable);
+        }
+        if need.read && (is_gone || found.contains(PollFlags::IN)) {
+            match self.stream.read(self.buffers.input.spare()) {
+                Ok(0) => self.connection.handle(Input::Eof),
+                Ok(n) => self.buffers.input.commit(n),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => self.connection.handle(Input::Broken(Fault::Peer)),
+            }
+        }
+    }
+}
+
+/// `DIRECTORY PORT [RECORDINGS]`: serves until SIGTERM or Ctrl-C.
+pub fn main() -> io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    serve(&arguments)
+}
+
+/// The same with these arguments.
+///
+/// # Errors
+/// If one of them is wrong, or the system refuses.
+pub fn serve(arguments: &[String]) -> io::Result<()> {
+    let [directory, port, recordings @ ..] = arguments else {
+        return Err(io::Error::other("usage: learn_runtime DIRECTORY PORT [RECORDINGS]"));
+    };
+    let mut service = Service::new(directory)?;
+    if let Some(recordings) = recordings.first() {
+        let recording = Recording::to(recordings, service.log.clone())?;
+        service = service.with_recording(recording);
+    }
+    let port = port.parse().map_err(io::Error::other)?;
+    let listener = os::bind(([127, 0, 0, 1], port).into(), false)?;
+    listener.set_nonblocking(true)?;
+    let mut server = Server::new(listener, service)?;
+    let (rope, mut signals) = (server.end(), Signals::new()?);
+    thread::spawn(move || {
+        signals.wait();
+        drop(rope);
+        println!("Told to end");
+    });
+    println!("Serving HTTP on 127.0.0.1 port {port} ...");
+    server.run()
+}

@@ -1,0 +1,39 @@
+//! Exercise 1, solved: a thread of `Workers` does the work, and the connection waits for it as it waits for bytes.
+
+use std::sync::Arc;
+
+use sanserve::os::{Job, Workers};
+use sanserve::{Call, Reply, Service, Status};
+
+/// What takes its time: it may block for as long as it likes. It gives the body of the answer.
+pub type Work = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Answers `/slow` with what the work gives, and everything else at once.
+pub fn service(work: Work) -> Service {
+    let workers = Arc::new(Workers::new(4).expect("threads"));
+    Service::without_files().with_handler(move || {
+        let (workers, work) = (Arc::clone(&workers), Arc::clone(&work));
+        let mut job: Option<Job<String>> = None;
+        move |call: Call, reply: &mut Reply<'_>| {
+            let body = match call {
+                Call::Request if reply.request().path() == b"/slow" => {
+                    let work = Arc::clone(&work);
+                    match workers.run(reply.waker(), move || work()) {
+                        Ok(handed_in) => job = Some(handed_in),
+                        Err(_full) => reply.error(Status::SERVICE_UNAVAILABLE, None, None).expect("no answer yet"),
+                    }
+                    return;
+                }
+                Call::Request => "at once\n".into(),
+                // A wake-up may mean nothing: it looks whether the job is done.
+                Call::Wake => match job.as_mut().and_then(Job::take) {
+                    Some(Ok(body)) => body,
+                    Some(Err(_panicked)) => return reply.abort(),
+                    None => return,
+                },
+                Call::Body | Call::Room | Call::Over => return,
+            };
+            reply.answer(Status::OK, "text/plain", body).expect("no answer yet");
+        }
+    })
+}

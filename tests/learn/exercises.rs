@@ -1,0 +1,254 @@
+//! What the exercises of the course have to do. Each is there twice: as it is handed out, which has to be wrong, so
+//! that there is something to find, and as it is solved. With `LEARN=mine` it is the reader's that has to be right.
+
+#[path = "../../docs/learn/exercises/2_edges.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod edges;
+#[path = "../../docs/learn/solutions/2_edges.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod edges_solved;
+#[path = "../../docs/learn/exercises/5_patience.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod patience;
+#[path = "../../docs/learn/solutions/5_patience.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod patience_solved;
+#[path = "../../docs/learn/exercises/6_runtime.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a program of its own")]
+pub(crate) mod runtime;
+#[path = "../../docs/learn/solutions/6_runtime.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a program of its own")]
+pub(crate) mod runtime_solved;
+#[path = "../../docs/learn/exercises/1_sleeper.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod sleeper;
+#[path = "../../docs/learn/solutions/1_sleeper.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod sleeper_solved;
+#[path = "../../docs/learn/exercises/4_stream.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod stream;
+#[path = "../../docs/learn/solutions/4_stream.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod stream_solved;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use sanserve::core::testing::Server as Bench;
+use sanserve::core::transcript::{Transcript, check};
+use sanserve::core::{Call, Config, Connection, Context, Handler, Now, Peer, Plain, Reply, Tick, Wall};
+use sanserve::os::{Log, Service};
+
+use crate::support::Client;
+use crate::support::tree::Tree;
+
+/// The exercise is wrong, and the solution right; or the reader's is.
+fn judge(handed_out: fn(), solved: fn()) {
+    if std::env::var_os("LEARN").is_some_and(|whose| whose == "mine") {
+        return handed_out();
+    }
+    solved();
+    assert!(catch_unwind(handed_out).is_err(), "as it is handed out there is nothing to do");
+}
+
+/// The work of somebody is not the others' affair.
+#[test]
+fn exercise_1() {
+    fn serves_others(service: fn(sleeper::Work) -> Service) {
+        let ((open, gate), (begin, begun)) = (mpsc::channel(), mpsc::channel());
+        let gate = Mutex::new(gate);
+        let service = service(Arc::new(move || {
+            begin.send(()).expect("somebody waits for that");
+            let opened = gate.lock().expect("one at a time").recv_timeout(Duration::from_secs(3));
+            if opened.is_ok() { "the others were served\n".into() } else { "nobody was served\n".into() }
+        }));
+        let service = service.with_log(Log::quiet());
+        let server = sanserve::mio::Server::bind_with((Ipv4Addr::LOCALHOST, 0).into(), service, 1);
+        let server = server.expect("a port");
+        let (address, handle) = (server.local_addr(), server.handle());
+        let serving = thread::spawn(move || server.run());
+        let (mut slow, mut quick) = (Client::connect(address), Client::connect(address));
+        slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        begun.recv().expect("the work begins");
+        let answer = quick.get("/");
+        // It may be too late for that: then the work was not done at all.
+        let _ = open.send(());
+        let worked = slow.response();
+        handle.stop();
+        serving.join().expect("no panic").expect("it serves");
+        assert_eq!(answer.body_text(), "at once\n");
+        assert_eq!(worked.body_text(), "the others were served\n", "while the work went on");
+    }
+    judge(|| serves_others(sleeper::service), || serves_others(sleeper_solved::service));
+}
+
+/// A socket with much to read, and one edge for all of it.
+struct Socket {
+    unread: VecDeque<u8>,
+    ended: bool,
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        // However large the window: so much at a time.
+        let n = into.len().min(1_000);
+        match self.unread.read(&mut into[..n])? {
+            0 if n > 0 && !self.ended => Err(ErrorKind::WouldBlock.into()),
+            n => Ok(n),
+        }
+    }
+}
+
+macro_rules! answers_all {
+    ($edges:ident) => {{
+        let (config, now) = (Config { handled: true, ..Config::default() }, Now::new(Tick(0), Wall(784_111_777)));
+        let cx = Context { config: &config, site: &Plain, now: &now };
+        let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)));
+        let mut line = $edges::Line::new(Connection::new(peer, &cx));
+        let requests = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+        let mut socket = Socket { unread: requests.into(), ended: false };
+        line.edge(&mut socket, &cx).expect("nothing fails");
+        let answers = |line: &$edges::Line| line.sent.windows(7).filter(|part| part == b"\nhello\n").count();
+        assert_eq!(answers(&line), 100, "answers to 100 requests, behind one edge");
+        assert!(!line.closed, "nobody has said that it is over");
+        socket.ended = true;
+        line.edge(&mut socket, &cx).expect("nothing fails");
+        assert!(line.closed && answers(&line) == 100, "the end is an edge too");
+    }};
+}
+
+/// One edge stands for everything that has come.
+#[test]
+fn exercise_2() {
+    judge(|| answers_all!(edges), || answers_all!(edges_solved));
+}
+
+/// What is written down is what happens.
+#[test]
+fn exercise_3() {
+    fn is_so(text: &str) {
+        let transcript = Transcript::parse(text).expect("a transcript");
+        if let Err(difference) = check(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}) {
+            panic!("{difference}");
+        }
+    }
+    judge(
+        || is_so(include_str!("../../docs/learn/exercises/3_pipelined.txt")),
+        || is_so(include_str!("../../docs/learn/solutions/3_pipelined.txt")),
+    );
+}
+
+/// What nobody takes is not made.
+#[test]
+fn exercise_4() {
+    const ROWS: usize = 50_000;
+    fn keeps_pace<H: Handler + 'static>(make: fn(Box<dyn Iterator<Item = String>>) -> H) {
+        let made = Arc::new(AtomicUsize::new(0));
+        let rows = {
+            let made = Arc::clone(&made);
+            move || -> Box<dyn Iterator<Item = String>> {
+                let made = Arc::clone(&made);
+                Box::new((0..ROWS).map(move |n| {
+                    let row = format!("row {n}\n");
+                    made.fetch_add(row.len(), Ordering::Relaxed);
+                    row
+                }))
+            }
+        };
+        let whole: usize = (0..ROWS).map(|n| format!("row {n}\n").len()).sum();
+        let mut peer = Bench::new().handler(move || make(rows())).connect();
+        peer.stop_reading().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        // What may be formatted ahead of a socket, `Limits::output`.
+        let most = Config::default().limits.output;
+        let so_far = made.load(Ordering::Relaxed);
+        assert!(so_far <= most, "{so_far} bytes were made for a client that reads nothing, and {most} are enough");
+        while peer.received().len() < whole {
+            peer.read(10_000);
+            let ahead = made.load(Ordering::Relaxed).saturating_sub(peer.received().len());
+            assert!(ahead <= most, "{ahead} bytes are made ahead of the client, and {most} are enough");
+        }
+        peer.read_on().expect_answer(200, (0..ROWS).map(|n| format!("row {n}\n")).collect::<String>());
+    }
+    judge(|| keeps_pace(stream::Table::new), || keeps_pace(stream_solved::Table::new));
+}
+
+macro_rules! loses_patience {
+    ($patience:ident) => {{
+        use $patience::{LINE, Reader, SILENCE, Step};
+        // All at once, in two pieces, and never.
+        let mut reader = Reader::new(7);
+        assert_eq!(reader.poll(7), Step::Wait { until: 7 + SILENCE });
+        reader.handle(b"hello\nmore", 50_000);
+        assert_eq!(reader.poll(50_000), Step::Line(b"hello".to_vec()));
+        let mut reader = Reader::new(0);
+        reader.handle(b"hel", 59_999);
+        assert_eq!(reader.poll(59_999), Step::Wait { until: 59_999 + LINE });
+        reader.handle(b"lo\n", 79_998);
+        assert_eq!(reader.poll(79_998), Step::Line(b"hello".to_vec()));
+        assert_eq!(Reader::new(0).poll(SILENCE), Step::TimedOut);
+        // A byte every ten seconds, for a day.
+        let (mut reader, mut now) = (Reader::new(0), 0);
+        reader.handle(b"a", now);
+        while let Step::Wait { until } = reader.poll(now) {
+            assert!(until > now, "a deadline that has passed would be waited for again and again");
+            assert!(now < 86_400_000, "a day has passed, and it still waits for the end of the line");
+            now = until.min(now + 10_000);
+            if now % 10_000 == 0 && now < LINE {
+                reader.handle(b"a", now);
+            } else if now % 10_000 == 0 {
+                reader.handle(b"b", now);
+            }
+        }
+        assert_eq!((reader.poll(now), now), (Step::TimedOut, LINE), "the line had its time");
+    }};
+}
+
+/// A byte now and then is no line.
+#[test]
+fn exercise_5() {
+    judge(|| loses_patience!(patience), || loses_patience!(patience_solved));
+}
+
+macro_rules! finishes {
+    ($runtime:ident) => {{
+        let tree = Tree::new();
+        tree.file("a.txt", "hello\n").file("large", vec![b'x'; 8 << 20]);
+        let service = Service::new(tree.root()).expect("a directory").with_log(Log::quiet());
+        let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a port");
+        listener.set_nonblocking(true).expect("an option");
+        let address = listener.local_addr().expect("it listens");
+        let mut server = $runtime::Server::new(listener, service).expect("a server");
+        let end = server.end();
+        let serving = thread::spawn(|| server.run());
+        // One has half a request on its way, one much of an answer, and one nothing.
+        let (mut asking, mut idle) = (Client::connect(address), Client::connect(address));
+        assert_eq!(idle.get("/a.txt").body_text(), "hello\n");
+        let mut reading = Client::connect_narrow(address);
+        reading.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(reading.head().status, 200);
+        // What comes in one piece is read in one: with this answer, the half has been read.
+        asking.send("GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\nGET /a.txt HTTP/1.1\r\n");
+        assert_eq!(asking.response().status(), 200);
+        drop(end);
+        asking.send("Host: a\r\n\r\n");
+        let last = asking.response();
+        assert_eq!((last.status(), last.text("connection")), (200, Some("close")), "the last answer says that it is");
+        asking.ends();
+        idle.ends();
+        assert_eq!(reading.rest().len(), 8 << 20, "what was begun is finished");
+        serving.join().expect("no panic").expect("it serves to the end");
+    }};
+}
+
+/// Who has begun is served to the end.
+#[test]
+fn exercise_6() {
+    judge(|| finishes!(runtime), || finishes!(runtime_solved));
+}

@@ -1,0 +1,245 @@
+//! A shell that does what the reader of a chapter does: each command as printed, one after the other, in a
+//! directory of its own.
+//!
+//! Two things are done to a command. The ports 8000 to 8003 of the text become free ones, and `cargo` is a
+//! script that builds nothing: what it would run is in this test program already. Nothing sleeps: a server
+//! in the background is waited for by its banner, and a command that only looks is repeated until it shows
+//! what is printed in the chapter.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
+
+use crate::support::server::PROGRAM;
+
+/// No command of the course takes longer.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long a command that looks is repeated.
+const LOOKING: Duration = Duration::from_secs(15);
+
+/// Commands that change nothing, so that they can be repeated.
+const LOOKS: &[&str] = &[
+    "cat ",
+    "grep ",
+    "sed ",
+    "head ",
+    "tail ",
+    "ls",
+    "wc ",
+    "cut ",
+    "diff ",
+    "sanserve replay ",
+    "sanserve trace ",
+    "sanserve conform ",
+    "cmp ",
+    "./calls ",
+];
+
+/// The ports of the text.
+const PORTS: [&str; 4] = ["8000", "8001", "8002", "8003"];
+
+/// Ends the output of a command: no command prints it.
+const MARK: u8 = 0x1e;
+
+/// What stands in for cargo. `cargo test` and `cargo run --example` run this test program.
+const CARGO: &str = r#"#!/bin/sh
+case "$*" in
+"build")
+    exit 0 ;;
+"test -q --test learn "*)
+    shift 4
+    cd "$LEARN_PACKAGE" && exec "$LEARN_PROGRAM" -q "$@" ;;
+"run -q --example "*)
+    LEARN_RUN=$4; shift 5; LEARN_ARGUMENTS=$*
+    export LEARN_RUN LEARN_ARGUMENTS
+    exec "$LEARN_PROGRAM" -q --exact --nocapture stands_in_for_an_example ;;
+*)
+    echo "the test of the course does not know: cargo $*"
+    exit 9 ;;
+esac
+"#;
+
+pub(crate) struct Session {
+    shell: Child,
+    input: ChildStdin,
+    output: Receiver<u8>,
+    ports: [String; 4],
+    _directory: TempDir,
+}
+
+impl Session {
+    /// A shell in a directory that looks like a clone in which nothing was built.
+    pub(crate) fn start() -> Session {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        // As root, scripts run as nobody.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let clone = directory.path().join("clone");
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        fs::create_dir(&clone).expect("a directory");
+        for entry in fs::read_dir(package).expect("a package") {
+            let entry = entry.expect("an entry");
+            if entry.file_name() != "target" {
+                symlink(entry.path(), clone.join(entry.file_name())).expect("a link");
+            }
+        }
+        let tools = directory.path().join("tools");
+        fs::create_dir(&tools).expect("a directory");
+        fs::write(tools.join("cargo"), CARGO).expect("a script");
+        fs::set_permissions(tools.join("cargo"), fs::Permissions::from_mode(0o755)).expect("a script");
+        let server = Path::new(PROGRAM).parent().expect("a directory");
+        let path = std::env::var("PATH").unwrap_or_default();
+        // The whole of it is a group, which is ended as such.
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["--norc", "--noprofile", "-s"]).current_dir(&clone).process_group(0);
+        shell.env("PATH", format!("{}:{}:{path}", tools.display(), server.display())).env("LC_ALL", "C");
+        shell.env("LEARN_PROGRAM", std::env::current_exe().expect("this program")).env("LEARN_PACKAGE", package);
+        shell.env("no_proxy", "*").env_remove("LEARN").env_remove("BASH_ENV").env_remove("RUST_BACKTRACE");
+        let mut shell = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash is there: the course is written for it");
+        let (mut said, input) = (shell.stdout.take().expect("piped"), shell.stdin.take().expect("piped"));
+        let (send, output) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = said.read(&mut buffer) {
+                if buffer[..n].iter().any(|&byte| send.send(byte).is_err()) {
+                    return;
+                }
+            }
+        });
+        let mut session = Session { shell, input, output, ports: free_ports(), _directory: directory };
+        session.tell("exec 2>&1");
+        session
+    }
+
+    /// Does a command; what it prints. It is repeated until `fits`, if it only looks.
+    pub(crate) fn run(&mut self, command: &str, fits: impl Fn(&str) -> bool) -> String {
+        let (start, printed) = (Instant::now(), printed_by_server(command));
+        if let Some(file) = printed {
+            // What an earlier server has said is not to be taken for what this one says.
+            self.tell(&format!("rm -f {file}"));
+        }
+        loop {
+            let mut text = command.to_owned();
+            for (printed, port) in PORTS.iter().zip(&self.ports) {
+                text = replace_word(&text, printed, port);
+            }
+            let mut output = self.tell(&text);
+            for (printed, port) in PORTS.iter().zip(&self.ports) {
+                output = replace_word(&output, port, printed);
+            }
+            let patience = if updates() { Duration::from_secs(1) } else { LOOKING };
+            if !only_looks(command) || fits(&output) || start.elapsed() > patience {
+                if let Some(file) = printed {
+                    self.wait_for_banner(file);
+                }
+                return output;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn tell(&mut self, text: &str) -> String {
+        // In braces, so that no command reads what is meant for the shell; a newline ends a here-document.
+        let whole = format!("{{ {text}\n}} </dev/null\nprintf '\\036'\n");
+        self.input.write_all(whole.as_bytes()).unwrap_or_else(|error| panic!("{text}: the shell is gone: {error}"));
+        let (end, mut output) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(MARK) => return String::from_utf8_lossy(&output).into_owned(),
+                Ok(byte) => output.push(byte),
+                Err(reason) => {
+                    let what = if reason == RecvTimeoutError::Timeout { "does not end" } else { "ends the shell" };
+                    panic!("`{text}` {what}; it says:\n{}", String::from_utf8_lossy(&output));
+                }
+            }
+        }
+    }
+
+    /// A server that was started in the background is there when it has said so.
+    fn wait_for_banner(&mut self, file: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let said = self.tell(&format!("cat {file}"));
+            if said.contains("Serving HTTP on ") {
+                return;
+            }
+            assert!(Instant::now() < end, "no server prints to {file}: {said}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What was started is ended, whatever happens: servers, clients, and the shell, which is their group's first.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(group) = Pid::from_raw(self.shell.id().cast_signed()) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.shell.wait();
+    }
+}
+
+/// Whether a command can be repeated. One that reads from a connection cannot, nor one that writes.
+pub(crate) fn only_looks(command: &str) -> bool {
+    LOOKS.iter().any(|look| command.starts_with(look)) && !command.contains("<&") && !command.contains('>')
+}
+
+/// The file that a server in the background prints to, if the command starts one.
+fn printed_by_server(command: &str) -> Option<&str> {
+    let serves = ["sanserve ", "./traced ", "cargo run "].iter().any(|server| command.starts_with(server));
+    if !serves || !command.trim_end().ends_with('&') {
+        return None;
+    }
+    let file = command.split_once(" >").and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    Some(file.unwrap_or_else(|| panic!("`{command}`: where does it print?")))
+}
+
+/// Whether the chapters are written anew.
+pub(crate) fn updates() -> bool {
+    std::env::var_os("UPDATE_LEARN").is_some()
+}
+
+/// Ports that nobody uses, below those that the system hands out by itself.
+fn free_ports() -> [String; 4] {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = (std::process::id() % 1_000) as u16 * 10;
+    std::array::from_fn(|_| {
+        loop {
+            let port = 20_000 + (base + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+            match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+                Ok(_) => return port.to_string(),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse),
+            }
+        }
+    })
+}
+
+/// Replaces a number where it stands alone.
+fn replace_word(text: &str, from: &str, to: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(from) {
+        let (before, after) = (&rest[..at], &rest[at + from.len()..]);
+        let is_alone = !before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '.')
+            && !after.starts_with(|c: char| c.is_ascii_alphanumeric());
+        out.push_str(before);
+        out.push_str(if is_alone { to } else { from });
+        rest = after;
+    }
+    out + rest
+}
