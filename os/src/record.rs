@@ -33,7 +33,7 @@ const RATE: u64 = 2 << 20;
 /// So many seconds' worth may come at once.
 const BURST: u64 = 2;
 /// What a connection counts for beside its events: a file is made for it.
-const CONNECTION: u64 = 8 * 1024;
+const CONNECTION: u64 = 4 * 1024;
 /// Events that are handed over together, unless the connection waits before there are so many.
 const BATCH: usize = 64;
 /// What an event counts for beside its bytes.
@@ -116,7 +116,7 @@ impl Recording {
         Recording { size, ..self }
     }
 
-    /// Records at most so many bytes a second, twice that at once; a new connection counts for 8 KiB of them. What goes
+    /// Records at most so many bytes a second, twice that at once; a new connection counts for 4 KiB of them. What goes
     /// beyond is not recorded: a recording that is under way ends, and a comment says so. Default 2 MiB, some
     /// thousand requests.
     #[must_use]
