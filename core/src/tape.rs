@@ -16,6 +16,7 @@ use crate::buffers::Buffers;
 use crate::context::{Context, Now, Tick};
 use crate::input::{Completion, Input};
 use crate::step::{Action, Step, Ticket, Wait};
+use crate::transcript::driving::Calendar;
 use crate::transcript::{Event, FeedThen, Taken, Then, What};
 
 use mask::Mask;
@@ -61,16 +62,16 @@ pub(crate) struct Tape {
     mask: Option<Mask>,
     /// Times are counted from here.
     start: Tick,
-    /// The calendar that a player would reckon with: when its second 0 was, in milliseconds from `start`.
-    epoch: i64,
+    /// That of a player.
+    calendar: Calendar,
     /// The time of the last poll.
     at: u64,
     /// What was told and what has arrived since the last poll.
     told: Vec<What>,
     /// The step that is being answered.
     step: Option<Answering>,
-    /// The last step ended the turn: it was this one.
-    waits: Option<What>,
+    /// The last step ended the turn: it was this wait.
+    waits: Option<Wait>,
     /// A poll for no reason: it counts only if it is not the same once more.
     idle_poll: bool,
     /// What the windows had seen arrive.
@@ -115,7 +116,7 @@ impl Tape {
             recorder,
             mask: (secrets == Secrets::Masked).then(|| Mask::new(&cx.config.limits)),
             start: now.tick,
-            epoch: now.wall.0.saturating_mul(1000).saturating_neg(),
+            calendar: Calendar::starting(now.wall),
             at: 0,
             told: Vec::new(),
             step: None,
@@ -200,39 +201,42 @@ impl Tape {
 
     /// What sets a player's calendar, if it would be wrong by now.
     fn clock(&mut self, now: &Now) -> Option<What> {
-        let at = i64::try_from(self.at).unwrap_or(i64::MAX);
-        if at.saturating_sub(self.epoch).div_euclid(1000) == now.wall.0 {
+        if self.calendar.at(self.at) == now.wall {
             return None;
         }
-        self.epoch = at.saturating_sub(now.wall.0.saturating_mul(1000));
+        self.calendar.set(self.at, now.wall);
         Some(What::Clock(now.wall))
     }
 
     /// The connection was polled. `false`: the recorder wants no more.
     pub(crate) fn behind(&mut self, step: &Step<'_>, unread: Unread) -> bool {
-        let mut what = What::of(step);
-        if let What::Wait(Wait { deadline: Some(deadline), .. }) = &mut what {
-            *deadline = Tick(deadline.since(self.start));
-        }
+        let waits = match step {
+            Step::Wait(wait) => {
+                Some(Wait { deadline: wait.deadline.map(|deadline| Tick(deadline.since(self.start))), ..*wait })
+            }
+            _ => None,
+        };
         if std::mem::take(&mut self.idle_poll) {
-            if self.waits.as_ref() == Some(&what) {
+            if waits == self.waits {
                 return true;
             }
             self.waits = None;
-            self.recorder.event(Event { at: self.at, joined: false, what: What::Tick });
+            self.event(What::Tick);
         }
+        if let Some(wait) = waits {
+            self.empty = wait.idle;
+            self.waits = waits;
+            self.event(What::Wait(wait));
+            return self.recorder.waits();
+        }
+        let mut what = What::of(step);
         if let Some(mask) = &mut self.mask {
             mask.step(&mut what, unread.script);
         }
         match step {
-            Step::Wait(wait) => {
-                self.empty = wait.idle;
-                self.recorder.event(Event { at: self.at, joined: false, what: what.clone() });
-                self.waits = Some(what);
-                return self.recorder.waits();
-            }
-            Step::Call(_) | Step::Finished(_) | Step::Act(_, Action::EndInput | Action::Kill) => {
-                self.recorder.event(Event { at: self.at, joined: false, what });
+            // They have no answer.
+            Step::Call(_) | Step::Finished(_) | Step::Wait(_) | Step::Act(_, Action::EndInput | Action::Kill) => {
+                self.event(what);
             }
             Step::Send(_) | Step::Feed(_) | Step::Act(..) | Step::Shut | Step::Close(_) => {
                 let ticket = if let Step::Act(ticket, _) = step { *ticket } else { Ticket::default() };
@@ -242,13 +246,17 @@ impl Tape {
         true
     }
 
+    fn event(&mut self, what: What) {
+        self.recorder.event(Event { at: self.at, joined: false, what });
+    }
+
     /// The last step has all the answer that it gets.
     fn settle(&mut self) {
         if let Some(step) = self.step.take() {
             if let Some(mask) = &mut self.mask {
                 mask.settled(&step.what);
             }
-            self.recorder.event(Event { at: self.at, joined: false, what: step.what });
+            self.event(step.what);
         }
     }
 

@@ -16,6 +16,7 @@
 //!
 //! What it leaves out: files, sockets and clocks. The disk's answers stand in the transcript.
 
+pub(crate) mod driving;
 mod play;
 mod read;
 mod script;

@@ -7,8 +7,8 @@ use std::task::Waker;
 use sanserve_core::testing::{Disk, Faults, File, Node, Peer, Random, Server, Summary, World, judge};
 use sanserve_core::transcript::{Transcript, perform};
 use sanserve_core::{
-    Call, Close, Config, FsError, Handler, Limits, Misuse, Pace, Protocol, Received, Reply, Request, Route, Site,
-    Status, Timeouts,
+    Call, Close, Config, FsError, Handler, Limits, Misuse, Pace, Plain, Protocol, Received, Reply, Request, Route,
+    Site, Status, Timeouts,
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -368,4 +368,17 @@ fn a_handler_that_depends_on_more_than_the_seed_is_said_to() {
     let failure = World::new(1).handler(make).requests(shouts).try_run().expect_err("the twentieth");
     assert!(failure.what.contains("the twentieth") && failure.what.contains("more than the seed"), "{failure}");
     assert!(!failure.is_alone && Transcript::parse(&failure.transcript.to_text()).is_ok());
+}
+
+/// A recording has what a transcript by hand seldom has: time that goes on in the middle of a turn, and a calendar
+/// that does not keep step. A server under test plays it as `perform` does.
+#[test]
+fn a_recording_plays_as_it_was() {
+    let text = "sanserve transcript 1\n@1 + tick\n@1 wait read until 15000 idle\n@300 clock 784111778\n@300 + recv\n    \
+                \"GET /a HTTP/1.1\\r\\n\"\n    \"Host: x\\r\\n\"\n    \"\\r\\n\"\n@300 open a -> denied\n@302 + tick\n";
+    let transcript = Transcript::parse(text).unwrap();
+    let performed = perform(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let played = Server::new().replay(&transcript).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(played.to_text(), performed.to_text());
+    assert!(performed.to_text().contains("08:49:38 GMT") && performed.to_text().contains("@302 send"));
 }

@@ -16,8 +16,9 @@ use crate::connection::Connection;
 use crate::context::{Context, Now, Peer, Tick, Wall};
 use crate::handler::Handler;
 use crate::input::Input;
-use crate::step::{Action, Body, Close, Step, Ticket, Transmit, Wait};
-use crate::transcript::{Event, Middle, Sending, Then, What};
+use crate::step::{Body, Close, Step, Ticket, Transmit, Wait};
+use crate::transcript::driving::{self, Calendar};
+use crate::transcript::{Event, Middle, Sending, What};
 
 /// More steps than any turn takes.
 const MOST_STEPS: usize = 100_000;
@@ -51,8 +52,7 @@ pub(super) struct Driver<'s> {
     buf: Option<Buffers>,
     pool: Pool,
     now: Now,
-    /// Calendar time at tick 0; it goes on with the ticks.
-    wall: i64,
+    calendar: Calendar,
     /// Received and not yet read.
     pending: Vec<u8>,
     eof: bool,
@@ -65,6 +65,14 @@ pub(super) struct Driver<'s> {
     pub(super) forbids_hanging: bool,
     /// The most that it has held since somebody asked.
     held: u64,
+}
+
+/// How it stands behind a step.
+enum After {
+    /// There is more to do.
+    Goes,
+    Waits,
+    Closes(Close),
 }
 
 /// Rung by wakers.
@@ -91,7 +99,7 @@ impl<'s> Driver<'s> {
             buf: None,
             pool,
             now,
-            wall: wall.0,
+            calendar: Calendar::starting(wall),
             pending: Vec::new(),
             eof: false,
             reads: true,
@@ -127,8 +135,10 @@ impl<'s> Driver<'s> {
         let at = at.max(self.now());
         let event = Event { at, joined, what };
         outside.happened(&event)?;
-        let passed = i64::try_from(at / 1000).unwrap_or(i64::MAX);
-        self.now.advance(Tick(at), Wall(self.wall.saturating_add(passed)));
+        if let What::Clock(wall) = event.what {
+            self.calendar.set(at, wall);
+        }
+        self.now.advance(Tick(at), self.calendar.at(at));
         match event.what {
             What::Recv(bytes) => self.pending.extend_from_slice(&bytes),
             What::Input(Input::Eof) => self.eof = true,
@@ -173,31 +183,39 @@ impl<'s> Driver<'s> {
             if self.closed.is_some() {
                 return Ok(());
             }
-            let (what, ticket) = self.poll(outside)?;
-            self.held = self.held.max(self.holds());
-            let mut ends = false;
-            match &what {
-                What::Wait(wait) => {
-                    self.reads = wait.need.read;
-                    ends = self.pending.is_empty() || !self.reads;
-                    self.put_away(*wait)?;
-                }
-                What::Close { close, blocked: false } => self.closed = Some(*close),
-                _ => {}
-            }
-            self.hand_in(&what, ticket);
-            if let What::Wait(wait) = &what {
-                if ends {
-                    self.wait = Some(*wait);
-                }
-                self.read();
-            }
-            outside.happened(&Event { at: self.now(), joined: false, what })?;
-            if ends {
-                return self.check_hanging();
+            match self.step(outside)? {
+                After::Goes => {}
+                After::Waits => return self.check_hanging(),
+                After::Closes(close) => self.closed = Some(close),
             }
         }
         Err(Wrong::new("turn", format!("{MOST_STEPS} steps without an end")))
+    }
+
+    /// Polls for so many steps: what comes next finds the connection in the middle of its turn.
+    pub(super) fn part(&mut self, steps: usize, outside: &mut dyn Outside) -> Result<(), Wrong> {
+        (0..steps).try_for_each(|_| self.step(outside).map(drop))
+    }
+
+    /// One step.
+    fn step(&mut self, outside: &mut dyn Outside) -> Result<After, Wrong> {
+        let (what, ticket) = self.poll(outside)?;
+        self.held = self.held.max(self.holds());
+        driving::hand_in(&mut self.connection, &what, ticket);
+        let after = match what {
+            What::Wait(wait) => {
+                self.reads = wait.need.read;
+                let ends = self.pending.is_empty() || !self.reads;
+                self.put_away(wait)?;
+                self.wait = ends.then_some(wait);
+                self.read();
+                if ends { After::Waits } else { After::Goes }
+            }
+            What::Close { close, blocked: false } => After::Closes(close),
+            _ => After::Goes,
+        };
+        outside.happened(&Event { at: self.now(), joined: false, what })?;
+        Ok(after)
     }
 
     /// Whether somebody, somewhere, holds what wakes the handler.
@@ -220,25 +238,8 @@ impl<'s> Driver<'s> {
         let Driver { connection, buf, now, server, handler, alarm, .. } = self;
         let buf = buf.as_mut().expect("just made");
         let cx = Context { config: &server.config, site: &*server.site, now };
-        let mut acted = Ticket::default();
-        let mut listing = None;
-        let step = connection.poll(buf, &cx);
         // There are no scripts here, so none is found.
-        let mut what = What::of(&step).answered();
-        if let Step::Act(ticket, action) = step {
-            acted = ticket;
-            if let Action::List { into } = action {
-                listing = Some(into);
-            }
-        }
-        outside.answer(&mut what, acted);
-        if let (Some(into), What::List { entries, .. }) = (listing, &what) {
-            for (name, kind) in entries {
-                if !into.push(name, *kind) {
-                    break;
-                }
-            }
-        }
+        let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, ticket| outside.answer(what, ticket));
         match &what {
             What::Call(call) => {
                 let make = || Waker::from(alarm.clone());
@@ -258,7 +259,7 @@ impl<'s> Driver<'s> {
             },
             _ => {}
         }
-        Ok((what, acted))
+        Ok((what, ticket))
     }
 
     /// A connection that waits is put away as far as it can be, and taken out again.
@@ -284,28 +285,6 @@ impl<'s> Driver<'s> {
             connection.unpack(&packed, leased);
         }
         Ok(())
-    }
-
-    /// Hands in the answer to a step.
-    fn hand_in(&mut self, what: &What, ticket: Ticket) {
-        let connection = &mut self.connection;
-        match what {
-            What::Send(sending) => {
-                connection.handle(Input::Sent(sending.taken.bytes.unwrap_or(sending.len())));
-                match sending.taken.then {
-                    Then::Poll => {}
-                    Then::Blocked => connection.handle(Input::Blocked),
-                    Then::Broken(fault) => connection.handle(Input::Broken(fault)),
-                }
-            }
-            What::Shut { blocked: true } | What::Close { blocked: true, .. } => connection.handle(Input::Blocked),
-            What::Feed { bytes, .. } => connection.handle(Input::Fed(bytes.len() as u64)),
-            _ => {
-                if let Some(completion) = what.completion() {
-                    connection.handle(Input::Done(ticket, completion));
-                }
-            }
-        }
     }
 }
 

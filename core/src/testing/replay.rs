@@ -12,6 +12,7 @@ use super::quiet::{quietly, text};
 use super::server::Server;
 use super::summary::Failure;
 use crate::step::Ticket;
+use crate::transcript::driving;
 use crate::transcript::{Event, Line, Settings, Taken, Transcript, What};
 
 /// More replays than it takes to shorten a history well.
@@ -102,11 +103,11 @@ pub(super) fn replay(server: &Server<'_>, transcript: &Transcript, is_brief: boo
 
 fn play<'t>(driver: &mut Driver<'_>, mut lines: &'t [Line], outside: &mut Recorded<'t>) -> Result<(), Wrong> {
     loop {
-        let end = lines.iter().position(is_input).unwrap_or(lines.len());
-        let (steps, rest) = lines.split_at(end);
+        let (steps, joins, rest) = driving::next_turn(lines);
         outside.steps = steps;
-        let joins = matches!(rest.first(), Some(Line::Event(event)) if event.joined);
-        if !joins {
+        if joins {
+            driver.part(driving::count_events(steps), outside)?;
+        } else {
             driver.turn(outside)?;
         }
         let Some((Line::Event(event), rest)) = rest.split_first() else { break };

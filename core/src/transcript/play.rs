@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use super::{Event, FeedThen, Line, Middle, Sending, Taken, Then, Transcript, What};
+use super::driving::{self, Calendar};
+use super::{Event, Line, Middle, Sending, Taken, Transcript, What};
 use crate::buffers::Buffers;
 use crate::connection::Connection;
-use crate::context::{Context, Now, Peer, Tick, Wall};
+use crate::context::{Context, Now, Peer, Tick};
 use crate::handler::Handler;
-use crate::input::{Completion, Found, FsError, Input, Listed, ScriptFile};
+use crate::input::Input;
 use crate::site::Site;
-use crate::step::{Action, Step, Ticket};
+use crate::step::Ticket;
 use crate::tape::{Recorder, Secrets};
 
 /// More steps than any input can cause.
@@ -66,9 +67,7 @@ pub(super) fn observe(
     let mut play = Play::new(transcript, site, handler, observer);
     let mut lines = transcript.lines.as_slice();
     loop {
-        let end = next_input(lines);
-        let (steps, rest) = lines.split_at(end);
-        let joins = matches!(rest.first(), Some(Line::Event(event)) if event.joined);
+        let (steps, joins, rest) = driving::next_turn(lines);
         play.run(steps, joins);
         let Some((Line::Event(event), rest)) = rest.split_first() else { break };
         if play.closed {
@@ -146,12 +145,6 @@ impl Transcript {
     }
 }
 
-/// How many lines come before the next input.
-fn next_input(lines: &[Line]) -> usize {
-    let is_input = |line: &Line| matches!(line, Line::Event(event) if event.what.is_input());
-    lines.iter().position(is_input).unwrap_or(lines.len())
-}
-
 /// Where the events of a connection go that is recorded for nothing but its masks.
 struct Unheard;
 
@@ -166,8 +159,7 @@ struct Play<'p> {
     connection: Connection,
     buf: Buffers,
     now: Now,
-    /// When second 0 of the calendar was, in milliseconds from tick 0.
-    epoch: i64,
+    calendar: Calendar,
     /// Received and not yet read.
     pending: Vec<u8>,
     eof: bool,
@@ -202,7 +194,7 @@ impl<'p> Play<'p> {
             connection,
             buf: Buffers::new(),
             now,
-            epoch: settings.wall.0.saturating_mul(1000).saturating_neg(),
+            calendar: Calendar::starting(settings.wall),
             pending: Vec::new(),
             eof: false,
             reads: true,
@@ -224,11 +216,10 @@ impl<'p> Play<'p> {
 
     fn input(&mut self, event: &Event) {
         let tick = Tick(event.at.max(self.now.tick.0));
-        let at = i64::try_from(tick.0).unwrap_or(i64::MAX);
         if let What::Clock(wall) = event.what {
-            self.epoch = at.saturating_sub(wall.0.saturating_mul(1000));
+            self.calendar.set(tick.0, wall);
         }
-        self.now.advance(tick, Wall(at.saturating_sub(self.epoch).div_euclid(1000)));
+        self.now.advance(tick, self.calendar.at(tick.0));
         match &event.what {
             What::Recv(bytes) => self.pending.extend_from_slice(bytes),
             What::Input(Input::Eof) => self.eof = true,
@@ -267,7 +258,7 @@ impl<'p> Play<'p> {
     /// Polls until the connection waits; `steps` are what the transcript says about it.
     fn run(&mut self, steps: &[Line], joins: bool) {
         let mut script = Steps { lines: steps };
-        let most = if joins { steps.iter().filter(|line| matches!(line, Line::Event(_))).count() } else { MOST_STEPS };
+        let most = if joins { driving::count_events(steps) } else { MOST_STEPS };
         for _ in 0..most {
             if self.closed {
                 break;
@@ -292,7 +283,7 @@ impl<'p> Play<'p> {
                 }
                 _ => false,
             };
-            self.answer(&what, ticket);
+            driving::hand_in(&mut self.connection, &what, ticket);
             if let What::Wait(_) = what {
                 self.read();
             }
@@ -308,62 +299,15 @@ impl<'p> Play<'p> {
     fn poll(&mut self, script: &mut Steps<'_>) -> (What, Ticket) {
         let Play { connection, buf, now, out, .. } = self;
         let cx = Context { config: &self.transcript.settings.config, site: self.site, now };
-        let mut acted = Ticket::default();
-        let mut listing = None;
-        let step = connection.poll(buf, &cx);
-        let mut what = What::of(&step).answered();
-        if let Step::Act(ticket, action) = step {
-            acted = ticket;
-            if let Action::List { into } = action {
-                listing = Some(into);
+        let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, _| {
+            if let Some(told) = script.next_like(what, out) {
+                what.take_answer(told);
             }
-        }
-        if let Some(masked) = connection.tape.as_ref().and_then(|tape| tape.last_step()) {
-            what.take_bytes(masked);
-        }
-        if let Some(told) = script.next_like(&what, out) {
-            what.take_answer(told);
-        }
-        if let (Some(into), What::List { entries, .. }) = (listing, &what) {
-            for (name, kind) in entries {
-                if !into.push(name, *kind) {
-                    break;
-                }
-            }
-        }
+        });
         if let What::Call(call) = what {
             self.handler.call(call, &mut connection.reply(buf, &cx));
         }
-        (what, acted)
-    }
-
-    /// Hands in the answer to a step.
-    fn answer(&mut self, what: &What, ticket: Ticket) {
-        let connection = &mut self.connection;
-        match what {
-            What::Send(sending) => {
-                connection.handle(Input::Sent(sending.taken.bytes.unwrap_or(sending.len())));
-                match sending.taken.then {
-                    Then::Poll => {}
-                    Then::Blocked => connection.handle(Input::Blocked),
-                    Then::Broken(fault) => connection.handle(Input::Broken(fault)),
-                }
-            }
-            What::Feed { bytes, taken, then } => {
-                connection.handle(Input::Fed(taken.unwrap_or(bytes.len() as u64)));
-                match then {
-                    FeedThen::Poll => {}
-                    FeedThen::Blocked => connection.handle(Input::FeedBlocked),
-                    FeedThen::End => connection.handle(Input::FeedEnd),
-                }
-            }
-            What::Shut { blocked: true } | What::Close { blocked: true, .. } => connection.handle(Input::Blocked),
-            _ => {
-                if let Some(completion) = what.completion() {
-                    connection.handle(Input::Done(ticket, completion));
-                }
-            }
-        }
+        (what, ticket)
     }
 }
 
@@ -387,46 +331,6 @@ impl Sending {
 }
 
 impl What {
-    /// With the answer that is given where nobody says anything else.
-    pub(crate) fn answered(mut self) -> What {
-        match &mut self {
-            What::Open { answer, .. } => *answer = Some(Err(FsError::NotFound)),
-            What::List { answer, .. } => *answer = Some(Ok(Listed::End)),
-            What::Find { path, answer, .. } => {
-                *answer = Some(Ok(Found { len: path.len(), what: ScriptFile::Missing }));
-            }
-            What::Spool { answer } => *answer = Some(Ok(())),
-            What::Spawn { answer, .. } => *answer = Some(Ok(())),
-            _ => {}
-        }
-        self
-    }
-
-    /// The answer to an action, if it has one and has it at once.
-    pub(crate) fn completion(&self) -> Option<Completion> {
-        match self {
-            What::Open { answer, .. } => answer.map(Completion::Opened),
-            What::List { answer, .. } => answer.map(Completion::Listed),
-            What::Find { answer, .. } => answer.map(Completion::Found),
-            What::Spool { answer } => answer.map(Completion::Spooled),
-            What::Spawn { answer, .. } => answer.map(Completion::Spawned),
-            _ => None,
-        }
-    }
-
-    /// Takes over what may have been masked.
-    fn take_bytes(&mut self, masked: &What) {
-        match (self, masked) {
-            (What::Send(sending), What::Send(masked)) => {
-                sending.head.clone_from(&masked.head);
-                sending.body.clone_from(&masked.body);
-            }
-            (What::Feed { bytes, .. }, What::Feed { bytes: masked, .. }) => bytes.clone_from(masked),
-            (What::Spawn { told, .. }, What::Spawn { told: masked, .. }) => told.clone_from(masked),
-            _ => {}
-        }
-    }
-
     /// Takes the answer over from what a transcript tells.
     pub(crate) fn take_answer(&mut self, told: &What) {
         match (self, told) {
