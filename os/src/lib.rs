@@ -36,5 +36,5 @@ pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
 pub use signal::{Signal, Signals};
 pub use slot::{BATCH, Desk, Flush, Slot};
-pub use trace::Trace;
+pub use trace::{Trace, wants_colors};
 pub use workers::{Full, Job, Panicked, Workers};

@@ -38,10 +38,9 @@ impl Trace {
     #[must_use]
     pub fn stderr() -> Trace {
         let stderr = std::io::stderr();
-        let is_terminal = stderr.is_terminal();
         let columns = rustix::termios::tcgetwinsize(&stderr).map_or(0, |size| usize::from(size.ws_col));
-        let width = if is_terminal && columns > 0 { columns.max(LEAST) } else { WIDTH };
-        let colors = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let width = if stderr.is_terminal() && columns > 0 { columns.max(LEAST) } else { WIDTH };
+        let colors = wants_colors(&stderr);
         Trace { log: Log::stderr(), next: Arc::new(AtomicU64::new(1)), width, colors }
     }
 
@@ -58,6 +57,12 @@ impl Trace {
         lines.print(0, "accept", &format!("{peer:?}"), Color::Input);
         Box::new(lines)
     }
+}
+
+/// Whether what is written there is to have colours: on a terminal, unless the variable `NO_COLOR` is set.
+#[must_use]
+pub fn wants_colors(out: &impl IsTerminal) -> bool {
+    out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Prints the events of one connection.

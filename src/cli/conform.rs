@@ -11,7 +11,6 @@ mod hash;
 mod plan;
 mod talk;
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +19,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::Transcript;
 
 use super::flags::Runtime;
-use super::{SYSTEM, Side, USAGE, plain};
+use super::{SYSTEM, Side, USAGE, files, plain};
 use disk::Disk;
 use hash::Hash;
 use plan::Plan;
@@ -80,25 +79,13 @@ fn run(matches: &ArgMatches) -> ExitCode {
 
 /// All transcripts of a directory, by name. `Err` says in one line why not.
 fn load(directory: &Path) -> Result<Vec<(String, Transcript)>, String> {
-    let shown = directory.display();
-    let refused = |error: io::Error| format!("cannot read {shown}: {}", plain(&error));
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).map_err(refused)? {
-        let path = entry.map_err(refused)?.path();
-        if path.extension().is_some_and(|extension| extension == "txt") {
-            paths.push(path);
-        }
-    }
+    let paths = files::within(directory).map_err(|error| files::unreadable(directory, &error))?;
     if paths.is_empty() {
-        return Err(format!("{shown}: no transcripts (NAME.txt)"));
+        return Err(format!("{}: no transcripts (NAME.txt)", directory.display()));
     }
-    paths.sort();
     let read = |path: PathBuf| {
-        let shown = path.display();
-        let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {shown}: {}", plain(&error)))?;
-        let transcript = Transcript::parse(&text).map_err(|error| format!("{shown}: {error}"))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok((name, transcript))
+        Ok((name, files::read(&path)?))
     };
     paths.into_iter().map(read).collect()
 }

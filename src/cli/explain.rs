@@ -9,14 +9,14 @@ mod request;
 mod walk;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use sanserve::os::{Log, Root, Service, Symlinks};
+use sanserve::os::{Log, Root, Service, Symlinks, wants_colors};
 
 use super::{SYSTEM, Side, USAGE, flags, plain};
 
@@ -75,8 +75,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
     let service = Service::beneath(root).with_config(flags::config(matches)).with_log(Log::quiet()).bound_to(address);
     let story = walk::walk(&request, &service);
     let mut out = io::stdout();
-    let is_coloured = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = report::write(&story, is_coloured);
+    let text = report::write(&story, wants_colors(&out));
     // Whoever reads it may have seen enough.
     let _ = out.write_all(&text).and_then(|()| out.flush());
     ExitCode::SUCCESS

@@ -2,6 +2,7 @@
 
 mod conform;
 mod explain;
+mod files;
 mod flags;
 mod replay;
 mod run;

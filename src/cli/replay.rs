@@ -1,6 +1,5 @@
 //! `sanserve replay`: recorded connections through the core again, without socket or disk.
 
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::{Difference, Replayed, Settings, Transcript};
 use sanserve::os::panic_message;
 
+use super::files::{read, unreadable, within};
 use super::{SYSTEM, Side, USAGE};
 
 pub(crate) const SIDE: Side = Side { command, run };
@@ -52,7 +52,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
     for given in matches.get_many::<PathBuf>("file").into_iter().flatten() {
         match files(given) {
             Ok(paths) => paths.iter().for_each(|path| say(play(path, emits))),
-            Err(error) => say(Err(unreadable(given, &error))),
+            Err(error) => say(Err(Trouble { code: USAGE, text: unreadable(given, &error) })),
         }
     }
     ExitCode::from(worst)
@@ -64,19 +64,12 @@ struct Trouble {
     text: String,
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Trouble {
-    Trouble { code: USAGE, text: format!("cannot read {}: {}", path.display(), super::plain(error)) }
-}
-
 /// The file, or those in the directory.
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries: io::Result<Vec<PathBuf>> = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect();
-    let mut paths = entries?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    paths.sort();
+    let paths = within(path)?;
     if paths.is_empty() {
         return Err(io::Error::other("no transcripts in it"));
     }
@@ -85,9 +78,7 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let recorded =
-        Transcript::parse(&text).map_err(|error| Trouble { code: USAGE, text: format!("{shown}: {error}") })?;
+    let recorded = read(path).map_err(|text| Trouble { code: USAGE, text })?;
     let site = &recorded.settings.site;
     let Some(world) = super::world(site).filter(|_| !emits || *site == Settings::default().site) else {
         let text = format!(

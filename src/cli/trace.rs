@@ -7,15 +7,15 @@
 use std::fs;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use sanserve::core::transcript::{Difference, Settings, Transcript, trace};
+use sanserve::core::transcript::{Difference, Settings, trace};
 use sanserve::os::panic_message;
 
 use super::replay::quietly;
-use super::{SYSTEM, Side, USAGE, plain};
+use super::{SYSTEM, Side, USAGE, files, plain};
 use crate::page;
 
 pub(crate) const SIDE: Side = Side { command, run };
@@ -42,7 +42,7 @@ fn command() -> Command {
 
 fn run(matches: &ArgMatches) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").expect("it is required");
-    let transcript = match read(path) {
+    let transcript = match files::read(path) {
         Ok(transcript) => transcript,
         Err(message) => return refuse(&message, USAGE),
     };
@@ -78,12 +78,6 @@ fn run(matches: &ArgMatches) -> ExitCode {
         }
         None => ExitCode::SUCCESS,
     }
-}
-
-fn read(path: &Path) -> Result<Transcript, String> {
-    let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {}", plain(&error)))?;
-    Transcript::parse(&text).map_err(|error| format!("{shown}: {error}"))
 }
 
 fn write(output: Option<&PathBuf>, page: &str) -> io::Result<()> {

@@ -1,38 +1,24 @@
-//! One number for all that came: FNV-1a with 128 bits, over each piece and its length. It is written down
-//! here so that it is the same in every build and on every machine.
+//! One number for all that came: the hash of histories, over each piece and its length.
 
 use std::fmt;
 
-const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+use sanserve::core::testing::Fnv;
 
 /// A hash that is being made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hash(u128);
-
-impl Default for Hash {
-    fn default() -> Hash {
-        Hash(BASIS)
-    }
-}
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hash(Fnv);
 
 impl Hash {
     /// Adds a piece, behind its length: so no piece can pass for two.
     pub(crate) fn add(&mut self, piece: &[u8]) {
-        self.raw(&(piece.len() as u64).to_le_bytes());
-        self.raw(piece);
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(PRIME);
-        }
+        self.0.write(&(piece.len() as u64).to_le_bytes());
+        self.0.write(piece);
     }
 }
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        self.0.fmt(f)
     }
 }
 
@@ -62,7 +48,7 @@ mod tests {
             ("foobar", "343e1662793c64bf6f0d3597ba446f18"),
         ] {
             let mut hash = Hash::default();
-            hash.raw(text.as_bytes());
+            hash.0.write(text.as_bytes());
             assert_eq!(hash.to_string(), expected, "{text}");
         }
     }

@@ -42,6 +42,8 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
     let mut log = service.log.logger();
     let (site, scripts): (&dyn Site, _) = (&*service.site, &*service.scripts);
     let mut slot = Slot::new();
+    // What an action needs of a socket is nothing.
+    let nowhere = File::open("/dev/null");
     let mut buf = Buffers::new();
     buf.explain();
     let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000)));
@@ -79,8 +81,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
             }
             Step::Act(ticket, action) => {
                 let asked = Asked::of(&action);
-                // What an action needs of a socket is nothing.
-                let Ok(nowhere) = File::open("/dev/null") else { return walk.story };
+                let Ok(nowhere) = &nowhere else { return walk.story };
                 let mut desk = Desk { files: &files, scripts, log: &mut log, site, wall: now.wall };
                 let done = slot.carry_out(Step::Act(ticket, action), nowhere.as_fd(), &mut desk);
                 walk.note(&buf);
