@@ -317,6 +317,14 @@ impl fmt::Display for Event {
     }
 }
 
+impl Call {
+    /// The word for it in transcripts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(CALLS, &self)
+    }
+}
+
 impl Close {
     /// The word for it in transcripts.
     #[must_use]

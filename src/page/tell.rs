@@ -115,7 +115,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
         What::Script(bytes) => vec![from(Script, first_line(bytes))],
         What::EndInput => vec![to(Script, "end of the body".into())],
         What::Kill => vec![to(Script, "end it".into())],
-        What::Call(call) => vec![to(Driver, format!("call the handler: {}", call_name(*call)))],
+        What::Call(call) => vec![to(Driver, format!("call the handler: {}", call.name()))],
         What::Finished(finish) => vec![to(Driver, format!("finished: {} {}", finish.status, first_line(&finish.line)))],
         What::Wait(wait) => vec![to(Driver, format!("wait: {}", needs(wait)))],
         What::Shut { blocked } => {
@@ -126,7 +126,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
             arrows
         }
         What::Close { close, blocked } => {
-            let mut arrows = vec![to(Peer, format!("close: {}", close_name(*close)))];
+            let mut arrows = vec![to(Peer, format!("close: {}", close.name()))];
             if *blocked {
                 arrows.push(from(Peer, "blocked".into()));
             }
@@ -345,27 +345,6 @@ fn of_close(close: Close) -> &'static str {
         Close::Broken => "it is beyond use",
         Close::Drained => "the server goes down",
         Close::Upgraded => "it speaks another protocol from here on",
-    }
-}
-
-fn close_name(close: Close) -> &'static str {
-    match close {
-        Close::Done => "done",
-        Close::Idle => "idle",
-        Close::Timeout => "timeout",
-        Close::Broken => "broken",
-        Close::Drained => "drained",
-        Close::Upgraded => "upgraded",
-    }
-}
-
-fn call_name(call: Call) -> &'static str {
-    match call {
-        Call::Request => "request",
-        Call::Body => "body",
-        Call::Room => "room",
-        Call::Wake => "wake",
-        Call::Over => "over",
     }
 }
 

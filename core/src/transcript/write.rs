@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle,
-    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
+    Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle, SCRIPT_FILES,
+    SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
 };
 use crate::files::EntryKind;
 use crate::input::{Completion, Found, FsError, Input, Kind, Listed, Opened, SpawnError};
@@ -109,12 +109,12 @@ pub(super) fn event(event: &Event, out: &mut String) {
         }
         What::EndInput => out.push_str("end-input"),
         What::Kill => out.push_str("kill"),
-        What::Call(call) => write!(out, "call {}", name_of(CALLS, call)).expect("a String takes all"),
+        What::Call(call) => write!(out, "call {}", call.name()).expect("a String takes all"),
         What::Finished(finish) => finished(finish, out),
         What::Wait(each) => wait(each, out),
         What::Shut { blocked } => out.push_str(if *blocked { "shut -> blocked" } else { "shut" }),
         What::Close { close, blocked } => {
-            write!(out, "close {}", name_of(CLOSES, close)).expect("a String takes all");
+            write!(out, "close {}", close.name()).expect("a String takes all");
             out.push_str(if *blocked { " -> blocked" } else { "" });
         }
     }
