@@ -48,7 +48,8 @@ fn command() -> Command {
                 .value_parser(ValueParser::os_string())
                 .help("A field of the request, such as 'Range: bytes=0-9'; may be repeated"),
         )
-        .args(SHARED.map(flags::shared))
+        // Not for a server that only starts.
+        .defer(|command| command.args(flags::shared(SHARED)))
 }
 
 fn run(matches: &ArgMatches) -> ExitCode {

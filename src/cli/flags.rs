@@ -95,10 +95,11 @@ fn command() -> Command {
         .subcommands(SIDES.iter().map(|side| (side.command)()))
 }
 
-/// The flag of that name, for another command.
-pub(crate) fn shared(name: &str) -> Arg {
+/// The flags of these names, for another command.
+pub(crate) fn shared<const N: usize>(names: [&str; N]) -> [Arg; N] {
     let serving = serving();
-    serving.get_arguments().find(|arg| arg.get_id() == name).expect("one of the flags below").clone()
+    let flag = |name| serving.get_arguments().find(|arg| arg.get_id() == name).expect("one of the flags below").clone();
+    names.map(flag)
 }
 
 fn serving() -> Command {
