@@ -34,6 +34,7 @@ suite! {
         no_continue_for_nothing
         after_a_refused_expectation
         broken_chunks
+        chunk_extensions
     }
     cgi_answers {
         the_fields_of_an_answer

@@ -90,7 +90,7 @@ violations! {
     UnknownCoding => NOT_IMPLEMENTED, Close, Some("Unknown Transfer-Encoding");
     /// A chunk size that is not hexadecimal digits, or too large (RFC 9112 section 7.1).
     MalformedChunkSize => BAD_REQUEST, Close, Some("Bad chunk size");
-    /// A chunk extension with a control character (RFC 9112 section 7.1.1).
+    /// A chunk extension without a name, or one that breaks the grammar otherwise (RFC 9112 section 7.1.1).
     MalformedChunkExtension => BAD_REQUEST, Close, Some("Bad chunk extension");
     /// A chunk-size line longer than `limits.chunk_line`.
     ChunkLineTooLong => BAD_REQUEST, Close, Some("Chunk line too long");

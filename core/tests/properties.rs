@@ -115,6 +115,10 @@ fn chunks() -> impl Strategy<Value = Vec<u8>> {
         }),
         1 => select(&["5;a=b\r\nhello\r\n", "0005\r\nhello\r\n", "5 \r\nhello\r\n", "5\r\nhelloXY", "ffffffffffffffff\r\n", "1387\r\n", "1389\r\n", "5\nhello\r\n", "5\r\nhell\r\n", "5\r\nhello!\r\n"][..])
             .prop_map(|text| text.as_bytes().to_vec()),
+        2 => prop::collection::vec(select(&[" ", "\t", ";", "=", "a", "b", "\"", "\\", "\u{e9}", "\x01"][..]), 0..9)
+            .prop_map(|parts| format!("5{}\r\nhello\r\n", parts.concat()).into_bytes()),
+        2 => select(&[" ;a", "; a", ";a = b", ";a=\"b;\\\" \"", " ; a\t=\t\"\" ; b", ";a=b ;c"][..])
+            .prop_map(|extensions| format!("5{extensions}\r\nhello\r\n").into_bytes()),
     ];
     let end = select(
         &[

@@ -150,6 +150,15 @@ pub fn broken_chunks(rt: Runtime) {
         "5;x\ny\r\nabcde\r\n0\r\n\r\n",
         "5;x\ry\r\nabcde\r\n0\r\n\r\n",
         "5;\0\r\nabcde\r\n0\r\n\r\n",
+        "5;\r\nabcde\r\n0\r\n\r\n",
+        "5; \r\nabcde\r\n0\r\n\r\n",
+        "5;a;\r\nabcde\r\n0\r\n\r\n",
+        "5;=a\r\nabcde\r\n0\r\n\r\n",
+        "5;a b\r\nabcde\r\n0\r\n\r\n",
+        "5;a=\r\nabcde\r\n0\r\n\r\n",
+        "5;a=\"b\r\nabcde\r\n0\r\n\r\n",
+        "5;a=\"\x01\"\r\nabcde\r\n0\r\n\r\n",
+        "5\r\nabcde\r\n0;\r\n\r\n",
         "0\r\n folded\r\n\r\n",
         "0\r\nno colon\r\n\r\n",
         "0\r\nT : t\r\n\r\n",
@@ -171,4 +180,18 @@ pub fn broken_chunks(rt: Runtime) {
         let rest = client.rest();
         assert!(rest.is_empty(), "{body:?}: {}", rest.escape_ascii());
     }
+}
+
+/// White space around the marks of extensions belongs to them (RFC 9112 section 7.1.1): the body is passed over, and
+/// the connection goes on.
+pub fn chunk_extensions(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for extensions in [" ;a", "; a", " ; a = b", "\t;\ta\t=\t\"b\"", ";a=\"\\\";\\\\ \" ;b", ";a;b=c ; d"] {
+        let body = format!("5{extensions}\r\nabcde\r\n0{extensions}\r\n\r\n");
+        client.send(format!("GET /a.txt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+        assert_eq!(client.response().body, b"alpha\n", "{extensions:?}");
+    }
+    assert_eq!(client.get("/a.txt").body, b"alpha\n");
 }

@@ -127,13 +127,18 @@ pub fn chunked_uploads(rt: Runtime) {
     client.send(head("count"));
     client.send("3;a=b\r\nabc\r\n002\r\nde\r\n0\r\nTrailer: x\r\n\r\n");
     assert_eq!(client.response().body_text(), "5 5\n");
+    client.send(head("echo"));
+    client.send("3 ; a = b\r\nabc\r\n2;a=\"\\\";\"\t;b\r\nde\r\n0 ;a\r\n\r\n");
+    assert_eq!(client.response().body_text(), "abcde");
     // The client goes away while it is kept.
     client.send(head("count"));
     client.send("3\r\nabc\r\n");
     client.reset();
-    for broken in ["x\r\n", "3\r\nabcd\r\n", "3\r\nab"] {
+    let broken_extensions = ["3;\r\nabc\r\n", "3;=\r\nabc\r\n", "3;a=\"b\r\nabc\r\n", "3 \r\nabc\r\n"];
+    for broken in ["x\r\n", "3\r\nabcd\r\n", "3\r\nab"].into_iter().chain(broken_extensions) {
         let answer = gateway.server.ask(head("count") + broken);
         check_any_error(&answer, 400);
+        assert!(answer.head.closes(), "{broken:?}");
     }
     gateway.settle();
     assert_eq!(gateway.remarks("count"), [""; 0]);

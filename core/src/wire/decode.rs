@@ -44,7 +44,23 @@ pub(crate) struct Chunked {
 enum State {
     SizeFirst,
     Size,
-    Extension,
+    /// White space behind the size.
+    SizeSpace,
+    /// Behind a `;`.
+    ExtensionStart,
+    ExtensionName,
+    /// White space behind the name.
+    ExtensionNameSpace,
+    /// Behind a `=`.
+    ExtensionValueStart,
+    ExtensionToken,
+    ExtensionQuoted,
+    /// Behind a backslash in a quoted string.
+    ExtensionEscaped,
+    /// Behind the quote that ends a quoted string.
+    ExtensionQuotedEnd,
+    /// White space behind the value.
+    ExtensionSpace,
     SizeLf,
     Data,
     DataCr,
@@ -134,21 +150,34 @@ impl Chunked {
                             .ok_or(Violation::MalformedChunkSize)?;
                         State::Size
                     }
-                    (b';', State::Size) => State::Extension,
+                    (b';', State::Size) => State::ExtensionStart,
+                    (b' ' | b'\t', State::Size) => State::SizeSpace,
                     (b'\r', State::Size) => State::SizeLf,
                     (b'\n', _) => return Err(Violation::BareLf),
                     _ => return Err(Violation::MalformedChunkSize),
                 }
             }
-            // RFC 9112 section 7.1.1: "A recipient MUST ignore unrecognized chunk extensions."
-            State::Extension => {
+            // White space without an extension behind it is read differently by others.
+            State::SizeSpace => {
                 self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
                 match byte {
-                    b'\r' => State::SizeLf,
+                    b' ' | b'\t' => State::SizeSpace,
+                    b';' => State::ExtensionStart,
                     b'\n' => return Err(Violation::BareLf),
-                    b'\t' | b' '..=b'~' | 0x80.. => State::Extension,
-                    _ => return Err(Violation::MalformedChunkExtension),
+                    _ => return Err(Violation::MalformedChunkSize),
                 }
+            }
+            State::ExtensionStart
+            | State::ExtensionName
+            | State::ExtensionNameSpace
+            | State::ExtensionValueStart
+            | State::ExtensionToken
+            | State::ExtensionQuoted
+            | State::ExtensionEscaped
+            | State::ExtensionQuotedEnd
+            | State::ExtensionSpace => {
+                self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
+                self.state.extension(byte)?
             }
             State::SizeLf => {
                 lf(byte, Violation::BareCr)?;
@@ -209,6 +238,41 @@ impl Chunked {
     }
 }
 
+impl State {
+    /// One byte of the extensions of a chunk, none of which is known here. RFC 9112 section 7.1.1: "A recipient
+    /// MUST ignore unrecognized chunk extensions." What is no extension is no reason to guess:
+    ///
+    /// ```text
+    /// chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )
+    /// ```
+    fn extension(self, byte: u8) -> Result<State, Violation> {
+        use State::{
+            ExtensionEscaped, ExtensionName, ExtensionNameSpace, ExtensionQuoted, ExtensionQuotedEnd, ExtensionSpace,
+            ExtensionStart, ExtensionToken, ExtensionValueStart,
+        };
+        let is_token = super::head::is_token_byte(byte);
+        Ok(match (self, byte) {
+            (_, b'\n') => return Err(Violation::BareLf),
+            (ExtensionStart, b' ' | b'\t') => ExtensionStart,
+            (ExtensionStart | ExtensionName, _) if is_token => ExtensionName,
+            (ExtensionName | ExtensionNameSpace, b' ' | b'\t') => ExtensionNameSpace,
+            (ExtensionName | ExtensionNameSpace, b'=') => ExtensionValueStart,
+            (ExtensionValueStart, b' ' | b'\t') => ExtensionValueStart,
+            (ExtensionValueStart, b'"') => ExtensionQuoted,
+            (ExtensionValueStart | ExtensionToken, _) if is_token => ExtensionToken,
+            (ExtensionQuoted, b'"') => ExtensionQuotedEnd,
+            (ExtensionQuoted, b'\\') => ExtensionEscaped,
+            (ExtensionQuoted | ExtensionEscaped, b'\t' | b' '..=b'~' | 0x80..) => ExtensionQuoted,
+            (ExtensionToken | ExtensionQuotedEnd | ExtensionSpace, b' ' | b'\t') => ExtensionSpace,
+            (ExtensionName | ExtensionNameSpace | ExtensionToken | ExtensionQuotedEnd | ExtensionSpace, b';') => {
+                ExtensionStart
+            }
+            (ExtensionName | ExtensionToken | ExtensionQuotedEnd, b'\r') => State::SizeLf,
+            _ => return Err(Violation::MalformedChunkExtension),
+        })
+    }
+}
+
 fn lf(byte: u8, otherwise: Violation) -> Result<(), Violation> {
     if byte == b'\n' { Ok(()) } else { Err(otherwise) }
 }
@@ -257,6 +321,36 @@ mod tests {
         }
     }
 
+    /// RFC 9112 section 7.1.1, with the white space that a recipient must accept (RFC 9110 section 5.6.3).
+    #[test]
+    fn extensions_are_passed_over() {
+        for line in [
+            &b"5;a"[..],
+            b"5 ;a",
+            b"5\t \t;a",
+            b"5; a",
+            b"5;a=b",
+            b"5;a =b",
+            b"5;a= b",
+            b"5 ;\ta \t=\t b \t;\tc",
+            b"5;a;b=c;d",
+            b"5;a ;b = c ; d",
+            b"5;a=\"\"",
+            b"5;a=\"b;c=d\"",
+            b"5;a=\" b\t\" ; c",
+            b"5;a=\"\\\"\\\\\\;\xff\"",
+            b"5;a=\"\xff\\\xff\"",
+            b"5;!#$%&'*+-.^_`|~=!#$%&'*+-.^_`|~",
+            b"5;5=5",
+        ] {
+            let text = [line, b"\r\nhello\r\n0", &line[1..], b"\r\n\r\nGET"].concat();
+            for step in 1..=text.len() {
+                let decoded = decode(&text, step, &Limits::default());
+                assert_eq!(decoded, Ok(Some((b"hello".to_vec(), b"GET".to_vec()))), "{}", line.escape_ascii());
+            }
+        }
+    }
+
     #[test]
     fn refuses_what_is_not_to_the_letter() {
         use Violation::*;
@@ -267,7 +361,9 @@ mod tests {
             (b"0x5\r\n", MalformedChunkSize),
             (b" 5\r\n", MalformedChunkSize),
             (b"5 \r\n", MalformedChunkSize),
-            (b"5\t;a\r\n", MalformedChunkSize),
+            (b"5\t\r\n", MalformedChunkSize),
+            (b"5 5\r\n", MalformedChunkSize),
+            (b"5 \n", BareLf),
             (b"5_0\r\n", MalformedChunkSize),
             (b"g\r\n", MalformedChunkSize),
             (b";a\r\n", MalformedChunkSize),
@@ -276,6 +372,35 @@ mod tests {
             (b"5;a\n", BareLf),
             (b"5\rhello", BareCr),
             (b"5;\0\r\n", MalformedChunkExtension),
+            (b"5;\r\n", MalformedChunkExtension),
+            (b"5; \r\n", MalformedChunkExtension),
+            (b"5;;a\r\n", MalformedChunkExtension),
+            (b"5;a;\r\n", MalformedChunkExtension),
+            (b"5;a; \t;b\r\n", MalformedChunkExtension),
+            (b"5;=a\r\n", MalformedChunkExtension),
+            (b"5;\"a\"\r\n", MalformedChunkExtension),
+            (b"5;a\xff\r\n", MalformedChunkExtension),
+            (b"5;a b\r\n", MalformedChunkExtension),
+            (b"5;a \r\n", MalformedChunkExtension),
+            (b"5;a=\r\n", MalformedChunkExtension),
+            (b"5;a= ;b\r\n", MalformedChunkExtension),
+            (b"5;a==b\r\n", MalformedChunkExtension),
+            (b"5;a=b=c\r\n", MalformedChunkExtension),
+            (b"5;a=b c\r\n", MalformedChunkExtension),
+            (b"5;a=b\t\r\n", MalformedChunkExtension),
+            (b"5;a=b\"c\"\r\n", MalformedChunkExtension),
+            (b"5;a=\"b\"c\r\n", MalformedChunkExtension),
+            (b"5;a=\"b\" \r\n", MalformedChunkExtension),
+            (b"5;a=\"b\r\n\"\r\n", MalformedChunkExtension),
+            (b"5;a=\"b\\\r\n", MalformedChunkExtension),
+            (b"5;a=\"\x01\"\r\n", MalformedChunkExtension),
+            (b"5;a=\"\x7f\"\r\n", MalformedChunkExtension),
+            (b"5;a=\"\\\x7f\"\r\n", MalformedChunkExtension),
+            (b"5;a=\"b\nc\"\r\n", BareLf),
+            (b"5;a=\"\\\n\"\r\n", BareLf),
+            (b"5;\n", BareLf),
+            (b"5;a=b\n", BareLf),
+            (b"5;a=b\rc", BareCr),
             (b"5;a\rb", BareCr),
             (b"5\r\nhelloXY", ChunkEnd),
             (b"5\r\nhello\n", ChunkEnd),

@@ -275,12 +275,55 @@ fn crlf_line(bytes: &[u8], most: usize, fits: impl Fn(u8) -> bool) -> Line<'_> {
 fn chunk_size(line: &[u8], partial: bool) -> Option<u64> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let rest = &line[digits..];
-    if !(rest.is_empty() || rest.starts_with(b";")) || (digits == 0 && !(partial && rest.is_empty())) {
+    if !extensions(rest, partial) || (digits == 0 && !(partial && rest.is_empty())) {
         return None;
     }
     line[..digits].iter().try_fold(0_u64, |n, b| {
         n.checked_mul(16)?.checked_add(u64::from(char::from(*b).to_digit(16).expect("hexadecimal")))
     })
+}
+
+/// Whether this is `*( BWS ";" BWS name [ BWS "=" BWS value ] )`, or of a `partial` line may become it.
+fn extensions(line: &[u8], partial: bool) -> bool {
+    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let without_space = |text: &'_ [u8]| text.iter().position(|b| !b" \t".contains(b)).unwrap_or(text.len());
+    let mut rest = line;
+    while !rest.is_empty() {
+        rest = &rest[without_space(rest)..];
+        match rest {
+            [] => return partial,
+            [b';', after @ ..] => rest = &after[without_space(after)..],
+            _ => return false,
+        }
+        let name = rest.iter().take_while(|b| token(b)).count();
+        if name == 0 {
+            return partial && rest.is_empty();
+        }
+        rest = &rest[name..];
+        let [b'=', after @ ..] = &rest[without_space(rest)..] else { continue };
+        rest = &after[without_space(after)..];
+        if let [b'"', quoted @ ..] = rest {
+            let (mut at, mut end) = (0, None);
+            while at < quoted.len() && end.is_none() {
+                match quoted[at] {
+                    b'\\' => at += 2,
+                    b'"' => end = Some(at),
+                    _ => at += 1,
+                }
+            }
+            match end {
+                Some(end) => rest = &quoted[end + 1..],
+                None => return partial,
+            }
+        } else {
+            let value = rest.iter().take_while(|b| token(b)).count();
+            if value == 0 {
+                return partial && rest.is_empty();
+            }
+            rest = &rest[value..];
+        }
+    }
+    true
 }
 
 fn trailer(line: &[u8], partial: bool) -> bool {
