@@ -91,7 +91,8 @@ fn usage_errors() {
         &["--head-timeout=-1", "0"],
         &["--keep-alive", "", "0"],
         &["--body-timeout", "nan", "0"],
-        &["--write-timeout", "1s", "0"],
+        &["--write-timeout", "1w", "0"],
+        &["--write-timeout", "1 s", "0"],
         &["--grace", "inf", "0"],
         &["--grace", "1e400", "0"],
         &["--symlinks", "maybe", "0"],
@@ -107,7 +108,11 @@ fn usage_errors() {
         &["--cgi", "--cgi-dir", "a/../b", "0"],
         &["--cgi", "--cgi-env", "=x", "0"],
         &["--max-body", "-1", "0"],
-        &["--max-body", "1k", "0"],
+        &["--max-body", "1x", "0"],
+        &["--max-body", "1.5", "0"],
+        &["--max-body", "nan", "0"],
+        &["--max-body", "16777216T", "0"],
+        &["--record", "x", "--record-size", "0K", "0"],
         &["--quiet=yes", "0"],
         &["--h"],
         &["--wr", "0"],
@@ -115,6 +120,95 @@ fn usage_errors() {
         &["--version=1"],
     ] {
         usage_error(arguments);
+    }
+}
+
+/// A usage error says what would be right, where that can be guessed.
+#[test]
+fn usage_errors_help() {
+    let tree = Tree::new();
+    tree.folder("site");
+    for (arguments, says) in [
+        (&["./"][..], "to serve a directory: -d ./"),
+        (&["."], "to serve a directory: -d ."),
+        (&["site"], "to serve a directory: -d site"),
+        (&["site", "8000"], "to serve a directory: -d site"),
+        (&["8000", "site"], "to serve a directory: -d site"),
+        (&["-q", "./", "8000"], "to serve a directory: -d ./"),
+        (&["../no/such"], "to serve a directory: -d ../no/such"),
+        (&["repaly", "x"], "did you mean the command `replay`?"),
+        (&["repaly", "--emit-test", "x"], "did you mean the command `replay`?"),
+        (&["trase", "x"], "did you mean the command `trace`?"),
+        (&["explian", "/"], "did you mean the command `explain`?"),
+        (&["smi"], "did you mean the command `sim`?"),
+        (&["confrom", "x"], "did you mean the command `conform`?"),
+        (&["hlep"], "did you mean the command `help`?"),
+        (&["help", "repaly"], "did you mean the command `replay`?"),
+        (&["-q", "replay", "x"], "a command comes before every flag"),
+        (&["80", "81"], "unexpected argument '81'"),
+        (&["65536"], "at most 65535"),
+        (&["eighty"], "neither a port, 0 to 65535, nor a command"),
+        (&["--bnd", "x"], "did you mean `--bind`?"),
+        (&["replay", "--emti-test", "x"], "did you mean `--emit-test`?"),
+        (&["trace", "--uotput", "x", "y"], "did you mean `--output`?"),
+        (&["explain", "--direcotry", ".", "/"], "did you mean `--directory`?"),
+        (&["sim", "--fualts", "all"], "did you mean `--faults`?"),
+        (&["conform", "--vrebose", "x"], "did you mean `--verbose`?"),
+        (&["--max-body", "10X"], "such as 4096, 64K or 1.5GiB"),
+        (&["--record-rate", "-1", "--record", "x"], "unexpected argument '-1'"),
+        (&["--grace", "1y"], "such as 90, 1.5s or 5m"),
+        (&["--workers", "many"], "a whole number from 1 to"),
+    ] {
+        let mut process = Process::start(Command::new(PROGRAM).args(arguments).current_dir(tree.root()));
+        assert_eq!(process.ended().code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(process.stderr.bytes()).expect("text");
+        let last = stderr.lines().last().unwrap_or_default();
+        assert!(last.contains("error: ") && last.contains(says), "{arguments:?}: {stderr}");
+    }
+}
+
+/// Sizes and times have units, as everywhere.
+#[test]
+fn units() {
+    let tree = Tree::plain();
+    let (server, _) = serve(&[
+        "-b",
+        "127.0.0.1",
+        "-d",
+        path(&tree),
+        "--max-body=1.5KiB",
+        "--grace=5m",
+        "--head-timeout",
+        "1h30m",
+        "--keep-alive=500ms",
+        "0",
+    ]);
+    for (length, status) in [(1536, 501), (1537, 413)] {
+        let mut client = server.connect();
+        let body = "x".repeat(length);
+        client.send(format!("POST /a.txt HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"));
+        assert_eq!(client.response().status(), status, "{length}");
+    }
+}
+
+/// A directory for recordings is made, and none above it.
+#[test]
+fn one_directory_is_made_for_recordings() {
+    let tree = Tree::plain();
+    let at = |name| tree.outside().join(name).to_str().expect("text").to_owned();
+    let (typo, deep) = (at("typo"), at("typo/x/y"));
+    for runtime in Runtime::ALL {
+        let arguments = ["-b", "127.0.0.1", "-d", path(&tree), "--runtime", runtime.name(), "--record", &deep, "0"];
+        system_error(&arguments, "typo/x");
+        assert!(fs::symlink_metadata(&typo).is_err());
+    }
+    let file = tree.path("a.txt");
+    let file = file.to_str().expect("text");
+    system_error(&["-b", "127.0.0.1", "-d", path(&tree), "--record", file, "0"], file);
+    for _ in 0..2 {
+        let made = at("made");
+        serve(&["-b", "127.0.0.1", "-d", path(&tree), "--record", &made, "0"]);
+        assert_eq!(fs::metadata(&made).expect("made").permissions().mode() & 0o777, 0o700);
     }
 }
 
@@ -172,6 +266,31 @@ fn version() {
     let ended = run(&["--version"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     assert_eq!(ended.stdout, concat!("sanserve ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(run(&["-V"]).stdout, ended.stdout);
+}
+
+/// Each page of help can be had in two ways, and fits a terminal.
+#[test]
+fn pages_of_help() {
+    let commands = ["replay", "trace", "explain", "sim", "conform"];
+    let mut pages = vec![run(&["help"])];
+    assert_eq!(pages[0].stdout, run(&["--help"]).stdout);
+    assert_eq!(pages[0].stdout, run(&["help", "--help"]).stdout);
+    for name in commands {
+        assert!(pages[0].stdout.contains(&format!("\n  {name} ")), "{name}");
+        let page = run(&["help", name]);
+        assert_eq!(page.stdout, run(&[name, "--help"]).stdout);
+        pages.push(page);
+    }
+    for heading in ["Commands", "Arguments", "Options", "Limits", "Timeouts", "CGI scripts", "Recording and tracing"] {
+        assert!(pages[0].stdout.contains(&format!("\n{heading}:\n")), "{heading}");
+    }
+    for page in pages {
+        assert_eq!((page.code, page.stderr.as_str()), (Some(0), ""));
+        for line in page.stdout.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn what_makes_no_sense_is_refused() {
         &["--seeds", "0"],
         &["--faults", "splitt"],
         &["--faults", ""],
-        &["--for", "1"],
+        &["--for", "0"],
         &["--for", "0s"],
         &["--for", "1y"],
         &["--no-such-flag"],

@@ -72,15 +72,28 @@ struct Shared {
     failed: AtomicBool,
 }
 
+/// Makes the directory if it is not there, and none above it.
+fn make(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = directory.parent().unwrap_or(directory).display();
+            Err(io::Error::new(error.kind(), format!("there is no directory {above}, and no more than one is made")))
+        }
+        outcome => outcome,
+    }
+}
+
 impl Recording {
-    /// Records in this directory, which is made if it is not there, and readable for its owner alone. Files are
-    /// `000001.txt` and so on, behind those that are there already.
+    /// Records in this directory, which is made if it is not there, and readable for its owner alone. Directories
+    /// above it are not made: they are more likely mistyped than meant. Files are `000001.txt` and so on, behind those
+    /// that are there already.
     ///
     /// # Errors
     /// If it cannot be made or written to, or if there can be no thread for it.
     pub fn to(directory: impl AsRef<Path>, log: Log) -> io::Result<Recording> {
         let directory = directory.as_ref().to_owned();
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        make(&directory)?;
         let writer = Writer::new(directory)?;
         let (to_writer, messages) = mpsc::channel();
         let shared = Arc::new(Shared {

@@ -2,15 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::{Cgi, Chunked, Config, Limits, Pace, Protocol, Secrets, Timeouts};
 use sanserve::os::{ScriptRules, Symlinks};
 
+use super::units::{self, show_size, show_time};
 use super::{SIDES, Side};
 
 /// What the command line asks for.
@@ -57,6 +58,19 @@ pub(crate) enum Asked {
     Side(&'static Side, Box<ArgMatches>),
 }
 
+/// Headings of `--help`. What stands before the first one is what is served, and how.
+const BOUNDS: &str = "Limits";
+const TIMES: &str = "Timeouts";
+const SCRIPTS: &str = "CGI scripts";
+const LOGS: &str = "Recording and tracing";
+
+/// The widest line of `--help`; in a narrower terminal it is narrower.
+const WIDTH: usize = 80;
+
+/// The last lines of `--help`.
+const UNITS: &str = "A SIZE is in bytes, or has K, M, G or T behind it: 4096, 64K, 1.5GiB (powers of \
+    1024; kB, MB, GB: of 1000). A TIME is in seconds, or has ms, s, m, h or d behind it: 90, 1.5s, 5m.";
+
 /// The first line of a usage error.
 const USAGE: &str = "usage: sanserve [-h] [-b ADDRESS] [-d DIRECTORY] [-p VERSION] [OPTIONS] [port]";
 
@@ -74,7 +88,12 @@ pub(crate) fn usage() -> String {
 
 /// Reads the process's command line.
 pub(crate) fn read() -> Result<Asked, clap::Error> {
-    let matches = command().try_get_matches()?;
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|word| word == "help") {
+        // `sanserve help --help` asks for what it gives anyhow.
+        arguments.retain(|word| word != "--help" && word != "-h");
+    }
+    let matches = command().try_get_matches_from(&arguments).map_err(|error| advised(error, &arguments))?;
     if let Some((name, of_side)) = matches.subcommand() {
         let side = SIDES.iter().find(|side| (side.command)().get_name() == name).expect("made of the same table");
         return Ok(Asked::Side(side, Box::new(of_side.clone())));
@@ -91,8 +110,8 @@ fn understand(matches: &ArgMatches) -> Result<Flags, clap::Error> {
 fn command() -> Command {
     serving()
         .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true)
-        .subcommands(SIDES.iter().map(|side| (side.command)()))
+        .subcommands(SIDES.iter().map(|side| (side.command)().args_override_self(true).infer_long_args(true)))
+        .max_term_width(WIDTH)
 }
 
 /// The flags of these names, for another command.
@@ -108,12 +127,13 @@ fn serving() -> Command {
         .about("Serves a directory over HTTP.")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
+        .after_help(UNITS)
         // As in Python's argparse: the last one counts, and a name may be cut short.
         .args_override_self(true)
         .infer_long_args(true)
         .arg(
             Arg::new("port")
-                .value_parser(value_parser!(u16))
+                .value_parser(port)
                 .default_value("8000")
                 .help("Port to listen on; 0 picks a free one"),
         )
@@ -162,7 +182,7 @@ fn serving() -> Command {
             Arg::new("workers")
                 .long("workers")
                 .value_name("N")
-                .value_parser(value_parser!(u16).range(1..))
+                .value_parser(units::whole(1..=u16::MAX))
                 .help("Event loops (mio), executor threads (smol), or connections at once (std) [default: 1 a processor, at most 4; std: 4096]"),
         )
         .arg(
@@ -190,20 +210,22 @@ fn serving() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Neither serve nor list names that begin with a dot"),
         )
+        .next_help_heading(BOUNDS)
         .arg(
             Arg::new("connections")
                 .long("max-connections")
                 .value_name("N")
-                .value_parser(value_parser!(u32).range(1..))
+                .value_parser(units::whole(1..=u32::MAX))
                 .help("Connections at once; beyond that, clients wait [default: 16384, or what descriptors allow]"),
         )
         .arg(
             Arg::new("max-body")
                 .long("max-body")
-                .value_name("BYTES")
-                .value_parser(value_parser!(u64))
-                .help("Longest request body; beyond that, 413 [default: 1073741824]"),
+                .value_name("SIZE")
+                .value_parser(units::size)
+                .help(defaulting("Longest request body; beyond that, 413", show_size(Limits::default().body))),
         )
+        .next_help_heading(SCRIPTS)
         .arg(
             Arg::new("cgi")
                 .long("cgi")
@@ -232,11 +254,11 @@ fn serving() -> Command {
             Arg::new("cgi-max")
                 .long("cgi-max")
                 .value_name("N")
-                .value_parser(value_parser!(u32).range(1..))
+                .value_parser(units::whole(1..=u32::MAX))
                 .requires("cgi")
                 .help("Scripts at once; beyond that, 503 [default: 256]"),
         )
-        .arg(seconds("cgi-timeout", defaults.script, "Seconds that a script may run in all").requires("cgi"))
+        .arg(time("cgi-timeout", defaults.script, "How long a script may run in all").requires("cgi"))
         .arg(
             Arg::new("cgi-chunked")
                 .long("cgi-chunked")
@@ -245,11 +267,13 @@ fn serving() -> Command {
                 .requires("cgi")
                 .help("Chunked bodies for scripts: spool them to a temporary file, or refuse them with 411 [default: spool]"),
         )
-        .arg(seconds("head-timeout", defaults.head, "Seconds that a request's head may take from its first byte"))
-        .arg(seconds("keep-alive", defaults.keep_alive, "Seconds that a connection may be silent between requests"))
-        .arg(seconds("body-timeout", defaults.body.silence, "Seconds that a request's body may be silent, or slower than 256 bytes a second"))
-        .arg(seconds("write-timeout", defaults.write.silence, "Seconds that a client may take nothing, or less than 256 bytes a second"))
-        .arg(seconds("grace", 30_000, "Seconds that downloads in hand may still take after SIGTERM or Ctrl-C"))
+        .next_help_heading(TIMES)
+        .arg(time("head-timeout", defaults.head, "How long a request's head may take from its first byte"))
+        .arg(time("keep-alive", defaults.keep_alive, "How long a connection may be silent between requests"))
+        .arg(time("body-timeout", defaults.body.silence, "How long a request's body may be silent, or slower than 256 bytes a second"))
+        .arg(time("write-timeout", defaults.write.silence, "How long a client may take nothing, or less than 256 bytes a second"))
+        .arg(time("grace", 30_000, "How long downloads in hand may still take after SIGTERM or Ctrl-C"))
+        .next_help_heading(LOGS)
         .arg(
             Arg::new("record")
                 .long("record")
@@ -261,25 +285,25 @@ fn serving() -> Command {
             Arg::new("record-max")
                 .long("record-max")
                 .value_name("N")
-                .value_parser(value_parser!(u32).range(1..))
+                .value_parser(units::whole(1..=u32::MAX))
                 .requires("record")
                 .help("Recordings that are kept; the oldest goes first [default: 1000]"),
         )
         .arg(
             Arg::new("record-size")
                 .long("record-size")
-                .value_name("BYTES")
-                .value_parser(value_parser!(u64).range(1..))
+                .value_name("SIZE")
+                .value_parser(units::size_above_0)
                 .requires("record")
-                .help("Longest recording; what comes behind is not recorded [default: 1048576]"),
+                .help("Longest recording; what comes behind is not recorded [default: 1MiB]"),
         )
         .arg(
             Arg::new("record-rate")
                 .long("record-rate")
-                .value_name("BYTES")
-                .value_parser(value_parser!(u64).range(1..))
+                .value_name("SIZE")
+                .value_parser(units::size_above_0)
                 .requires("record")
-                .help("Bytes recorded a second; what comes beyond that is not recorded [default: 2097152]"),
+                .help("Recorded a second; what comes beyond that is not recorded [default: 2MiB]"),
         )
         .arg(
             Arg::new("trace")
@@ -293,20 +317,102 @@ fn serving() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Do not blank out Authorization and Cookie fields in recordings and traces"),
         )
-        .arg(Arg::new("version").long("version").action(ArgAction::Version).help("Print the version"))
+        .arg(
+            Arg::new("version")
+                .short('V')
+                .long("version")
+                .action(ArgAction::Version)
+                .help_heading(None)
+                .help("Print the version"),
+        )
 }
 
-fn seconds(name: &'static str, default: u64, help: &'static str) -> Arg {
-    let shown = Duration::from_millis(default).as_secs().to_string();
-    Arg::new(name)
-        .long(name)
-        .value_name("SECONDS")
-        .value_parser(|text: &str| {
-            let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
-            let valid = seconds > 0.0 && seconds <= 1e9;
-            if valid { Ok((seconds * 1000.0).ceil() as u64) } else { Err("not between 0 and 1,000,000,000 seconds") }
-        })
-        .help(format!("{help} [default: {shown}]"))
+/// A flag for a time, in milliseconds.
+fn time(name: &'static str, default: u64, help: &str) -> Arg {
+    Arg::new(name).long(name).value_name("TIME").value_parser(units::time).help(defaulting(help, show_time(default)))
+}
+
+/// A help text that ends as clap would have it, with a default that is not clap's to know.
+fn defaulting(help: &str, default: String) -> String {
+    format!("{help} [default: {default}]")
+}
+
+/// A port. Whoever gives something else is told what it may have been meant for.
+fn port(text: &str) -> Result<u16, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().map_err(|_| match is_number {
+        true => "a port is at most 65535".to_owned(),
+        false => meant(text).unwrap_or_else(|| "neither a port, 0 to 65535, nor a command".to_owned()),
+    })
+}
+
+/// What a word was meant for that is neither port nor command, if that can be guessed.
+fn meant(word: &str) -> Option<String> {
+    let is_directory = word.contains('/') || matches!(word, "." | ".." | "~") || Path::new(word).is_dir();
+    if is_directory {
+        return Some(format!("to serve a directory: -d {word}"));
+    }
+    if is_command(word) {
+        return Some("a command comes before every flag".to_owned());
+    }
+    let lower = word.to_lowercase();
+    // One letter in three may be wrong, and two in a row exchanged.
+    let is_near = |name: &String| {
+        (!lower.is_empty() && name.starts_with(&lower)) || strsim::osa_distance(name, &lower) <= (name.len() / 3).max(1)
+    };
+    let names = SIDES.iter().map(|side| (side.command)().get_name().to_owned()).chain(["help".to_owned()]);
+    let nearest = names.filter(is_near).min_by_key(|name| strsim::osa_distance(name, &lower));
+    nearest.map(|name| format!("did you mean the command `{name}`?"))
+}
+
+/// The name that exists and is similar to one that was given.
+pub(crate) fn similar(error: &clap::Error) -> Option<String> {
+    let name = |kind| match error.get(kind)? {
+        ContextValue::String(name) => Some(format!("`{name}`")),
+        // The best comes last.
+        ContextValue::Strings(names) => names.last().map(|name| format!("`{name}`")),
+        _ => None,
+    };
+    name(ContextKind::SuggestedArg).or_else(|| name(ContextKind::SuggestedSubcommand))
+}
+
+/// The error that helps most: a word that cannot be understood may be why clap stumbles over the next one, as in
+/// `sanserve repaly --emit-test x` and `sanserve ./ 8000`.
+fn advised(error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let named = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name.clone()),
+        _ => None,
+    };
+    let culprit = match error.kind() {
+        ErrorKind::UnknownArgument => named(ContextKind::InvalidArg),
+        ErrorKind::ArgumentConflict | ErrorKind::InvalidSubcommand => named(ContextKind::InvalidSubcommand),
+        _ => None,
+    };
+    let Some(culprit) = culprit else { return error };
+    let first = arguments.get(1).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let words = match is_command(&first) {
+        true => vec![culprit.clone()],
+        // All that is no flag, nor the value of one; only the first word, where a flag is unknown.
+        false => command()
+            .mut_arg("port", |port| port.num_args(0..).value_parser(ValueParser::string()))
+            .try_get_matches_from(arguments)
+            .map_or(vec![first.clone()], |matches| matches.get_many("port").into_iter().flatten().cloned().collect()),
+    };
+    let is_wrong = |word: &&String| !word.starts_with('-') && port(word).is_err();
+    let what = words.iter().filter(is_wrong).find_map(|word| Some((word, meant(word)?)));
+    let message = match what {
+        Some((word, what)) if error.kind() == ErrorKind::InvalidSubcommand || !is_command(&first) => {
+            format!("invalid value '{word}': {what}\n")
+        }
+        // To clap, it is a command that does not go with a port.
+        _ if error.kind() == ErrorKind::ArgumentConflict => format!("unexpected argument '{culprit}' found\n"),
+        _ => return error,
+    };
+    command().error(ErrorKind::ValueValidation, message)
+}
+
+fn is_command(word: &str) -> bool {
+    word == "help" || SIDES.iter().any(|side| (side.command)().get_name() == word)
 }
 
 /// A path as targets have it: with a slash before it and none behind it.

@@ -8,6 +8,7 @@ mod replay;
 mod run;
 mod sim;
 mod trace;
+mod units;
 
 use std::process::ExitCode;
 
@@ -52,7 +53,9 @@ pub(crate) fn main() -> ExitCode {
             // As Python's argparse has it: the usage, then one line that says what is wrong.
             let text = error.to_string();
             let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-            eprintln!("{}\nsanserve: error: {}", flags::usage(), what.join(" ").trim_start_matches("error: "));
+            let what = what.join(" ");
+            let tip = flags::similar(&error).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            eprintln!("{}\nsanserve: error: {}{tip}", flags::usage(), what.trim_start_matches("error: "));
             return ExitCode::from(USAGE);
         }
         Err(help_or_version) => {

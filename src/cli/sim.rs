@@ -6,30 +6,24 @@ pub(crate) mod served;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 use sanserve::core::testing::{Faults, World};
 
-use super::{SYSTEM, Side};
+use super::{SYSTEM, Side, units};
 
 pub(crate) const SIDE: Side = Side { command, run };
 
-/// The units of a duration, in milliseconds.
-const UNITS: &[(&str, u64)] = &[("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-
-/// Nobody waits for longer, even for virtual time: a year.
+/// A year.
 const LONGEST: u64 = 365 * 86_400_000;
 
 fn command() -> Command {
     Command::new("sim")
         .about("Lives through a simulated world of clients and faults, and checks every rule on the way")
-        .arg(number("seed", "1", "Determines everything that happens").value_parser(value_parser!(u64)))
-        .arg(
-            number("seeds", "1", "So many worlds, from this seed on")
-                .value_parser(value_parser!(u64).range(1..=1_000_000)),
-        )
+        .arg(number("seed", "1", "Determines everything that happens").value_parser(units::whole(0..=u64::MAX)))
+        .arg(number("seeds", "1", "So many worlds, from this seed on").value_parser(units::whole(1..=1_000_000_u64)))
         .arg(
             number("connections", "100", "Connections in all, spread over the time")
-                .value_parser(value_parser!(u64).range(1..=1_000_000)),
+                .value_parser(units::whole(1..=1_000_000_u64)),
         )
         .arg(
             Arg::new("faults")
@@ -42,7 +36,7 @@ fn command() -> Command {
         .arg(
             Arg::new("for")
                 .long("for")
-                .value_name("DURATION")
+                .value_name("TIME")
                 .default_value("1h")
                 .value_parser(duration)
                 .help("Virtual time in which connections are made: 90s, 30m, 1h, 2d"),
@@ -53,17 +47,10 @@ fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg 
     Arg::new(name).long(name).value_name("N").default_value(default).help(help)
 }
 
-/// A number of seconds, minutes, hours or days, in milliseconds.
-fn duration(text: &str) -> Result<u64, &'static str> {
-    let unit = UNITS.iter().find_map(|(unit, millis)| Some((text.strip_suffix(unit)?, millis)));
-    let (digits, millis) = unit.ok_or("not a number with s, m, h or d behind it")?;
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number: u64 = if is_number { digits.parse().unwrap_or(u64::MAX) } else { 0 };
-    match number.saturating_mul(*millis) {
-        0 => Err("not a number with s, m, h or d behind it"),
-        millis if millis > LONGEST => Err("longer than 365d"),
-        millis => Ok(millis),
-    }
+/// Virtual time, of which nobody waits for more than a year.
+fn duration(text: &str) -> Result<u64, String> {
+    let millis = units::time(text)?;
+    if millis > LONGEST { Err(format!("longer than {}", units::show_time(LONGEST))) } else { Ok(millis) }
 }
 
 fn run(matches: &ArgMatches) -> ExitCode {
@@ -111,7 +98,7 @@ mod tests {
         for (text, millis) in [("90s", 90_000), ("30m", 1_800_000), ("1h", 3_600_000), ("2d", 172_800_000)] {
             assert_eq!(duration(text), Ok(millis));
         }
-        for text in ["", "h", "1", "0s", "-1s", "1.5h", "+1h", "1w", "366d", "99999999999999999999h", "1 h"] {
+        for text in ["", "h", "0", "0s", "-1s", "+1h", "1w", "366d", "8761h", "99999999999999999999h", "1 h"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
