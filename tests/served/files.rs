@@ -74,7 +74,7 @@ pub fn the_fields_of_a_file(rt: Runtime) {
     assert_eq!((head.version.as_str(), head.status, head.reason.as_str()), ("HTTP/1.1", 200, "OK"));
     let mut names = head.names();
     names.retain(|name| !["ETag", "Accept-Ranges"].contains(name));
-    assert_eq!(names, ["Server", "Date", "Content-type", "Content-Length", "Last-Modified"]);
+    assert_eq!(names, ["Server", "Date", "Content-Type", "Content-Length", "Last-Modified"]);
     assert!(head.text("Server").expect("checked").starts_with("sanserve/"));
     assert_eq!(head.text("Content-Type"), Some("text/plain; charset=utf-8"));
     assert_eq!(head.text("Last-Modified"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));

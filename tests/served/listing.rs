@@ -29,7 +29,7 @@ pub fn the_page_is_exact(rt: Runtime) {
         ("to-file", "to-file@"),
     ];
     assert_eq!(response.body_text(), page::listing("/", &rows));
-    assert_eq!(response.head.names()[..4], ["Server", "Date", "Content-type", "Content-Length"]);
+    assert_eq!(response.head.names()[..4], ["Server", "Date", "Content-Type", "Content-Length"]);
     assert_eq!(response.text("Content-Type"), Some("text/html; charset=utf-8"));
     assert_eq!(client.get("/?query=1#fragment").body_text(), page::listing("/", &rows));
     assert_eq!(client.get("/Dir/").body_text(), page::listing("/Dir/", &[]), "an empty one");

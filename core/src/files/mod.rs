@@ -308,7 +308,7 @@ impl Files {
         let len = start.len() as u64 + answer.buf.listing.formatted() + listing::PAGE_END.len() as u64;
         answer.buf.reasons.note(Rule::TypeOfPage, LISTING_TYPE);
         answer.head(Status::OK, None, |head| {
-            head.field("Content-type", LISTING_TYPE).number("Content-Length", len);
+            head.field("Content-Type", LISTING_TYPE).number("Content-Length", len);
         });
         answer.body(Encoder::length(0));
         if answer.exchange.is_head {
@@ -400,7 +400,7 @@ impl Files {
         self.explain_kind(answer);
         let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
         answer.head(Status::OK, None, |head| {
-            head.field_with("Content-type", |out| kind.append(out)).number("Content-Length", len);
+            head.field_with("Content-Type", |out| kind.append(out)).number("Content-Length", len);
             fields.write(head);
             head.field("Accept-Ranges", b"bytes");
         });
@@ -414,7 +414,7 @@ impl Files {
         self.explain_kind(answer);
         answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
         answer.head(Status::PARTIAL_CONTENT, None, |head| {
-            head.field_with("Content-type", |out| kind.append(out)).number("Content-Length", asked.len());
+            head.field_with("Content-Type", |out| kind.append(out)).number("Content-Length", asked.len());
             fields.write(head);
             head.field("Accept-Ranges", b"bytes")
                 .field_with("Content-Range", |out| range::write_content_range(asked, len, out));
@@ -443,7 +443,7 @@ impl Files {
         len += part.len() as u64;
         answer.buf.page = part;
         answer.head(Status::PARTIAL_CONTENT, None, |head| {
-            head.field_with("Content-type", |out| {
+            head.field_with("Content-Type", |out| {
                 out.extend_from_slice(b"multipart/byteranges; boundary=");
                 out.extend_from_slice(fields.tag.opaque());
             });

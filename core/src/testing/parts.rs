@@ -10,7 +10,7 @@ pub type Part = (u64, u64, u64, Vec<u8>);
 /// # Errors
 /// What is wrong with it.
 pub fn parts(answer: &Answer) -> Result<Vec<Part>, String> {
-    let kind = answer.text("Content-type");
+    let kind = answer.text("Content-Type");
     let Some(boundary) = kind.strip_prefix("multipart/byteranges; boundary=") else {
         let (first, last, len) = content_range(answer.text("Content-Range"))?;
         return Ok(vec![(first, last, len, answer.body.clone())]);

@@ -82,7 +82,7 @@ impl Seen {
         let Some(len) = self.file.filter(|_| self.files && !is_head) else { return Ok(()) };
         let expected = match answer.status {
             200 => vec![(0, len)],
-            206 if answer.text("Content-type").starts_with("multipart/") => return Ok(()),
+            206 if answer.text("Content-Type").starts_with("multipart/") => return Ok(()),
             206 => {
                 let (first, last, _) =
                     content_range(answer.text("Content-Range")).map_err(|what| Wrong::new("file", what))?;
