@@ -20,6 +20,23 @@ const NOT_MODIFIED: &[u8] =
     b"GET /1k.html HTTP/1.1\r\nHost: x\r\nIf-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n\r\n";
 const MISSING: &[u8] = b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n";
 
+/// A request for as many ranges as `next` gives, within the 1,024 bytes of the file.
+fn ranges(next: impl Iterator<Item = String>) -> &'static [u8] {
+    let ranges: Vec<String> = next.collect();
+    let head = format!("GET /1k.html HTTP/1.1\r\nHost: x\r\nRange: bytes={}\r\n\r\n", ranges.join(","));
+    Box::leak(head.into_bytes().into_boxed_slice())
+}
+
+/// As many parts as one answer has: what zsync does, and far more.
+fn parts(count: u32) -> &'static [u8] {
+    ranges((0..count).rev().map(|n| format!("{}-{0}", 3 * n)))
+}
+
+/// Abuse: parts as many as may be, and then, up to the bound on a field, what joins the last of them.
+fn overlap() -> &'static [u8] {
+    ranges((0..255).map(|n| format!("{}-{0}", 3 * n)).chain((0..12_000).map(|n| format!("{}-", 765 + n % 200))))
+}
+
 /// httparse on a head, alone.
 fn httparse(head: &'static [u8]) -> impl FnMut() {
     move || {
@@ -62,17 +79,26 @@ fn turn(head: &'static [u8]) -> impl FnMut() {
     }
 }
 
-/// A name, and what it does once.
-type Case = (&'static str, Box<dyn FnMut()>);
+/// A name, what it does once, and how often it is done.
+type Case = (&'static str, Box<dyn FnMut()>, u32);
+
+const OFTEN: u32 = 20_000;
+const SELDOM: u32 = 500;
 
 fn cases() -> Vec<Case> {
     vec![
-        ("httparse-short", Box::new(httparse(SHORT))),
-        ("turn-short", Box::new(turn(SHORT))),
-        ("httparse-browser", Box::new(httparse(BROWSER))),
-        ("turn-browser", Box::new(turn(BROWSER))),
-        ("turn-not-modified", Box::new(turn(NOT_MODIFIED))),
-        ("turn-missing", Box::new(turn(MISSING))),
+        ("httparse-short", Box::new(httparse(SHORT)), OFTEN),
+        ("turn-short", Box::new(turn(SHORT)), OFTEN),
+        ("httparse-browser", Box::new(httparse(BROWSER)), OFTEN),
+        ("turn-browser", Box::new(turn(BROWSER)), OFTEN),
+        ("turn-not-modified", Box::new(turn(NOT_MODIFIED)), OFTEN),
+        ("turn-missing", Box::new(turn(MISSING)), OFTEN),
+        ("httparse-20-ranges", Box::new(httparse(parts(20))), OFTEN),
+        ("turn-20-ranges", Box::new(turn(parts(20))), OFTEN),
+        ("httparse-256-ranges", Box::new(httparse(parts(256))), SELDOM),
+        ("turn-256-ranges", Box::new(turn(parts(256))), SELDOM),
+        ("httparse-overlap", Box::new(httparse(overlap())), SELDOM),
+        ("turn-overlap", Box::new(turn(overlap())), SELDOM),
     ]
 }
 
@@ -85,13 +111,13 @@ fn main() {
         return;
     }
     println!("{:20} {:>8}", "case", "ns");
-    for (name, mut case) in cases() {
-        (0..10_000).for_each(|_| case());
+    for (name, mut case, times) in cases() {
+        (0..times / 2).for_each(|_| case());
         // The best of several rounds: what disturbs only ever adds.
         let best = (0..20).map(|_| {
             let start = Instant::now();
-            (0..20_000).for_each(|_| case());
-            start.elapsed().as_nanos() as f64 / 20_000.0
+            (0..times).for_each(|_| case());
+            start.elapsed().as_nanos() as f64 / f64::from(times)
         });
         println!("{name:20} {:>8.1}", best.fold(f64::INFINITY, f64::min));
     }

@@ -130,6 +130,8 @@ suite! {
         a_file_that_grows_is_sent_as_announced
         media_types
         index_pages
+        index_pages_that_may_not_be_read
+        index_pages_behind_links
     }
     freshness {
         a_replaced_file
@@ -216,6 +218,7 @@ suite! {
     ranges {
         single
         not_satisfiable
+        of_an_empty_file
         not_a_range
         multiple
         coalesced

@@ -105,7 +105,8 @@ pub struct Limits {
     pub listing: usize,
     /// Output formatted ahead of the socket (pages, listings, handlers' bodies); at least 1. Default 65,536.
     pub output: usize,
-    /// Parts of one `multipart/byteranges` answer; more: the whole representation. Default 16.
+    /// Parts of one `multipart/byteranges` answer; more, or more than four times as many ranges in the request,
+    /// however they overlap: the whole representation. Default 256: zsync asks for 20, and others for 100.
     pub ranges: usize,
     /// The head of a script's answer; longer: 502. Default 65,536.
     pub script_head: usize,
@@ -135,7 +136,7 @@ impl Default for Limits {
             linger: 1 << 30,
             listing: 64 << 20,
             output: 65_536,
-            ranges: 16,
+            ranges: 256,
             script_head: 65_536,
             redirects: 10,
         }

@@ -135,9 +135,10 @@ pub enum Listed {
 /// Why an action failed, as far as an answer depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsError {
-    /// No such file, or not one that is served (a FIFO, a device, beyond the root).
+    /// No such file, or not one that is served: a FIFO, a device.
     NotFound,
-    /// The system denied it.
+    /// It may not be read: the system denies it, or the rule for symbolic links does. Unlike with `NotFound`, a
+    /// page that stands for a directory is there, so that the directory is not listed.
     Denied,
     /// Out of descriptors or memory: try again later.
     Exhausted,

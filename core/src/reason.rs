@@ -253,9 +253,9 @@ rules! {
         RangeUnit => "range-unit", "RFC 9110 section 14.2";
         /// Not in the form of a range: ignored.
         RangeInvalid => "range-invalid", "RFC 9110 section 14.2";
-        /// More parts than may be: ignored.
+        /// More ranges than may be: ignored.
         RangesTooMany => "ranges-too-many", "RFC 9110 section 14.2, limits.ranges";
-        /// The end of nothing is everything, which a Content-Range cannot say: ignored.
+        /// The beginning or the end of nothing is everything, which a Content-Range cannot say: ignored.
         RangeOfNothing => "range-of-nothing", "RFC 9110 section 14.1.2";
         /// The tag is the same, and strong: the range counts.
         IfRangeTag => "if-range-tag", "RFC 9110 section 13.1.5";

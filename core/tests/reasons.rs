@@ -182,16 +182,18 @@ fn rows() -> Vec<Row> {
         ),
         (
             get("/d/", ""),
-            &[Is(FOLDER), Fails(FsError::Denied), Fails(FsError::NotFound), Lists(&["a"])],
+            &[Is(FOLDER), Fails(FsError::NotFound), Fails(FsError::NotFound), Lists(&["a"])],
             200,
             &["listing ", "page text/html; charset=utf-8", "content-length"],
         ),
         (
             get("/d/", "If-Modified-Since: Sun, 06 Nov 1994 08:48:37 GMT\r\n"),
-            &[Is(FOLDER), Fails(FsError::Denied), Fails(FsError::NotFound), Lists(&[])],
+            &[Is(FOLDER), Is(FOLDER), Fails(FsError::NotFound), Lists(&[])],
             200,
             &["no-date Sun, 06 Nov 1994 08:48:37 GMT"],
         ),
+        (get("/d/", ""), &[Is(FOLDER), Fails(FsError::Denied)], 404, &["index-tried index.html", "not-found"]),
+        (get("/d/", ""), &[Is(FOLDER), Fails(FsError::NotFound), Fails(FsError::Failed)], 404, &["not-found"]),
         (
             get("/d/", ""),
             &[Is(FOLDER), Fails(FsError::NotFound), Fails(FsError::NotFound), Unlisted],

@@ -102,7 +102,7 @@ impl Root {
     /// As [`FsError`] tells them apart.
     pub fn open_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, Identity), FsError> {
         let fd = match self.raw(path, READ) {
-            Err(Errno::ACCESS) => self.unreadable_directory(path)?,
+            Err(Errno::ACCESS) => self.open_unreadable(path)?,
             other => other.map_err(fs_error)?,
         };
         let (opened, identity) = examine(&fstat(&fd).map_err(fs_error)?).ok_or(FsError::NotFound)?;
@@ -146,15 +146,24 @@ impl Root {
         }
     }
 
+    /// A directory that may not be read, but searched. What is neither that nor a file that may not be read is not
+    /// served anyway, and counts as not found, like one that may.
     #[cfg(target_os = "linux")]
-    fn unreadable_directory(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        self.raw(path, flags).map_err(|_| FsError::Denied)
+    fn open_unreadable(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
+        let fd = self.raw(path, LOOK).map_err(|_| FsError::Denied)?;
+        match FileType::from_raw_mode(fstat(&fd).map_err(|_| FsError::Denied)?.st_mode) {
+            FileType::Directory => Ok(fd),
+            FileType::RegularFile => Err(FsError::Denied),
+            _ => Err(FsError::NotFound),
+        }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn unreadable_directory(&self, _: &[u8]) -> Result<OwnedFd, FsError> {
-        Err(FsError::Denied)
+    fn open_unreadable(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
+        match self.stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::RegularFile | FileType::Directory) | Err(_) => Err(FsError::Denied),
+            Ok(_) => Err(FsError::NotFound),
+        }
     }
 }
 
@@ -221,12 +230,11 @@ pub(crate) fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
 /// Sorts what the system says into what an answer depends on.
 pub(crate) fn fs_error(errno: Errno) -> FsError {
     match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG | Errno::INVAL => {
-            FsError::NotFound
-        }
+        Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL => FsError::NotFound,
         // A socket, or a device without a driver.
         Errno::NXIO | Errno::NODEV => FsError::NotFound,
-        Errno::ACCESS | Errno::PERM => FsError::Denied,
+        // LOOP, XDEV: a link that is not followed, or leads out. It is there, whatever it leads to.
+        Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::XDEV => FsError::Denied,
         // AGAIN: somebody holds a lease on the file, or renames without end.
         Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => FsError::Exhausted,
         _ => FsError::Failed,
@@ -302,7 +310,7 @@ pub(crate) mod tests {
         symlink("nowhere", root.join("dangling")).unwrap();
         for root in roots(&dir) {
             let open = |path: &str| len(root.open_at(path.as_bytes()));
-            let refused = Err(FsError::NotFound);
+            let refused = Err(FsError::Denied);
             let (inside, outside) = match root.symlinks() {
                 Symlinks::Follow => ([Ok(6), Ok(2)], [Ok(7), Ok(6), Ok(7), Ok(6)]),
                 Symlinks::Inside => ([Ok(6), Ok(2)], [refused; 4]),
@@ -310,7 +318,10 @@ pub(crate) mod tests {
             };
             assert_eq!(["sub/inside", "sub/inside-dir/b.txt"].map(open), inside, "{root:?}");
             assert_eq!(["outside", "out-and-in", "outside-dir/secret", "absolute"].map(open), outside, "{root:?}");
-            assert_eq!(["loop", "dangling", "loop/x"].map(open), [refused; 3], "{root:?}");
+            assert_eq!(["loop", "loop/x"].map(open), [refused; 2], "{root:?}");
+            // A link that is not followed is there; one that leads nowhere is not.
+            let never = root.symlinks() == Symlinks::Never;
+            assert_eq!(open("dangling"), if never { refused } else { Err(FsError::NotFound) }, "{root:?}");
         }
     }
 
@@ -324,7 +335,10 @@ pub(crate) mod tests {
         symlink("/dev/null", at("device")).unwrap();
         for root in roots(&dir) {
             for name in [&b"fifo"[..], b"socket", b"device"] {
-                assert_eq!(len(root.open_at(name)), Err(FsError::NotFound));
+                // The link to the device is refused before it is seen where it leads.
+                let refused = name == b"device" && root.symlinks() != Symlinks::Follow;
+                let expected = if refused { FsError::Denied } else { FsError::NotFound };
+                assert_eq!(len(root.open_at(name)), Err(expected));
                 assert_eq!(root.identify(name), None);
             }
         }

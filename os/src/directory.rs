@@ -3,7 +3,9 @@
 //! Leaves out sorting, hiding and formatting: that is the core's.
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, statat};
+#[cfg(target_os = "linux")]
+use rustix::fs::OFlags;
+use rustix::fs::{Access, AtFlags, FileType, accessat, statat};
 use rustix::io::Errno;
 use sanserve_core::{EntryKind, FsError, Listed};
 
@@ -32,6 +34,16 @@ impl Directory {
             #[cfg(not(target_os = "linux"))]
             entries: None,
         }
+    }
+
+    /// Whether nothing in it can be seen: it may be neither read nor searched.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        let is_unreadable = rustix::fs::fcntl_getfl(&self.fd).is_ok_and(|flags| flags.contains(OFlags::PATH));
+        #[cfg(not(target_os = "linux"))]
+        let is_unreadable = false;
+        is_unreadable && accessat(&self.fd, c".", Access::EXEC_OK, AtFlags::EACCESS).is_err()
     }
 
     /// Pushes the next entries, up to 1,024. `push` says whether it takes more.

@@ -237,7 +237,14 @@ impl Slot {
         self.path.extend_from_slice(path);
         let found = files.open_file(&self.path);
         self.path.truncate(directory);
-        let (opened, held) = found?;
+        let (opened, held) = match found {
+            // Python's message for a directory that nobody may look into is that of its listing.
+            Err(FsError::Denied) if matches!(&self.directory, Some(Held::Directory(directory)) if directory.is_closed()) =>
+            {
+                return Err(FsError::NotFound);
+            }
+            found => found?,
+        };
         self.hold(held, opened);
         // An index page is there, so nothing will be listed: one descriptor less for as long as it takes.
         self.directory = None;

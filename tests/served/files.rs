@@ -1,5 +1,8 @@
 //! Files: every byte of every size, the fields with them, HEAD, media types, index pages.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use crate::support::tree::{Pattern, STAMP};
 use crate::support::{Runtime, Server, Tree};
 
@@ -189,9 +192,69 @@ pub fn index_pages(rt: Runtime) {
     assert_eq!(client.get("/linked/").body, b"<p>first</p>");
     assert_eq!(client.get("/second/").body, b"<p>second</p>");
     assert_eq!(client.get("/not-a-file/").body, b"<p>second</p>");
+    // What is there and may not be had is no reason to show what lies beside it.
+    tree.folder("looping").file("looping/beside", "x").link("looping/index.html", "index.html");
+    assert_eq!(client.get("/looping/").status(), 404);
     for folder in ["fifo", "dangling"] {
         let listing = client.get(format!("/{folder}/"));
         assert_eq!(listing.status(), 200);
         assert!(listing.body_text().contains(&format!("Directory listing for /{folder}/")), "{folder}");
+    }
+}
+
+/// What is there and may not be had is 404: neither the next page nor what lies beside it is shown instead.
+pub fn index_pages_that_may_not_be_read(rt: Runtime) {
+    let tree = Tree::new();
+    let bar = |name: &str| {
+        fs::set_permissions(tree.path(name), fs::Permissions::from_mode(0o000)).expect("it is ours");
+    };
+    for folder in ["first", "second", "fifo", "folder", "closed"] {
+        tree.folder(folder).file(format!("{folder}/beside"), "x");
+    }
+    tree.file("first/index.html", "<p>").file("first/index.htm", "<p>second</p>");
+    tree.file("second/index.htm", "<p>second</p>");
+    tree.fifo("fifo/index.html").file("fifo/index.htm", "<p>second</p>");
+    tree.folder("folder/index.html").file("folder/index.htm", "<p>second</p>");
+    ["first/index.html", "second/index.htm", "fifo/index.html", "folder/index.html", "closed"]
+        .into_iter()
+        .for_each(bar);
+    let server = Server::unprivileged(rt, tree.root(), &[]);
+    let mut client = server.connect();
+    for folder in ["first", "second"] {
+        let response = client.get(format!("/{folder}/"));
+        assert_eq!((response.status(), response.head.reason.as_str()), (404, "File not found"), "{folder}");
+    }
+    for folder in ["fifo", "folder"] {
+        assert_eq!(client.get(format!("/{folder}/")).body, b"<p>second</p>", "{folder}");
+    }
+    let response = client.get("/closed/");
+    assert_eq!((response.status(), response.head.reason.as_str()), (404, "No permission to list directory"));
+    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+}
+
+/// The rule for symbolic links holds for index pages, and what it refuses is there all the same.
+pub fn index_pages_behind_links(rt: Runtime) {
+    let tree = Tree::new();
+    std::fs::write(tree.outside().join("page"), "<p>outside</p>").expect("a file can be written");
+    tree.file("page", "<p>inside</p>");
+    for (folder, target) in [("out", "../../page"), ("in", "../page"), ("gone", "nowhere"), ("loop", "index.html")] {
+        tree.folder(folder).file(format!("{folder}/beside"), "x").link(format!("{folder}/index.html"), target);
+    }
+    let listed = |server: &Server, folder: &str| {
+        let response = server.get(format!("/{folder}/"));
+        match response.status() {
+            200 if response.body_text().contains("beside") => "listed",
+            200 if response.body.starts_with(b"<p>") => "page",
+            404 => "not found",
+            _ => "something else",
+        }
+    };
+    for (policy, expected) in [
+        ("follow", ["page", "page", "listed", "not found"]),
+        ("inside", ["not found", "page", "listed", "not found"]),
+        ("never", ["not found"; 4]),
+    ] {
+        let server = Server::with(rt, tree.root(), &["--symlinks", policy]);
+        assert_eq!(["out", "in", "gone", "loop"].map(|folder| listed(&server, folder)), expected, "{policy}");
     }
 }

@@ -29,6 +29,9 @@ pub fn to_the_slash(rt: Runtime) {
         ("/folder/../folder", "/folder/../folder/"),
         ("//folder", "/folder/"),
         ("////folder?x", "/folder/?x"),
+        ("http://other.example/folder", "/folder/"),
+        ("http://other.example:81//folder?x=/1&y", "/folder/?x=/1&y"),
+        ("https://x/%66older?", "/%66older/?"),
     ] {
         assert_eq!(location(&mut client, target), expected, "{target}");
     }
@@ -62,6 +65,9 @@ pub fn never_to_another_server(rt: Runtime) {
         "//evil.example?x",
         "http://evil.example/folder",
         "http://x//evil.example",
+        "http://x///evil.example?y",
+        "HTTP://evil.example:80//folder/.",
+        "https://user@evil.example/folder",
     ] {
         let response = client.get(target);
         assert!([200, 301, 400, 404].contains(&response.status()), "{target}: {:?}", response.head);
@@ -69,10 +75,6 @@ pub fn never_to_another_server(rt: Runtime) {
             client = server.connect();
         }
         if let Some(location) = response.text("Location") {
-            // A target in absolute form may keep the server that the client itself has named in it.
-            if target.starts_with("http:") && location == format!("{target}/") {
-                continue;
-            }
             let bytes = location.as_bytes();
             assert_eq!(bytes[0], b'/', "{target} leads to {location}");
             assert!(!matches!(bytes.get(1), Some(b'/' | b'\\')), "{target} leads to {location}");

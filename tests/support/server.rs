@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -52,6 +54,24 @@ impl Server {
     #[track_caller]
     pub fn unrecorded(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
         Server::of(Process::start(&mut command(runtime, directory, flags)))
+    }
+
+    /// The same for a server that is not root, whoever runs the test: what may not be read cannot be.
+    #[track_caller]
+    pub fn unprivileged(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
+        const NOBODY: u32 = 65_534;
+        if !rustix::process::geteuid().is_root() {
+            return Server::unrecorded(runtime, directory, flags);
+        }
+        // The program may lie where only root can reach it.
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let everybody = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let program = folder.path().join("sanserve");
+        fs::copy(PROGRAM, &program).expect("a copy");
+        [folder.path(), &program, directory, directory.parent().expect("a folder")].into_iter().for_each(everybody);
+        let mut command = Command::new(&program);
+        arguments(&mut command, runtime, directory, flags).uid(NOBODY).gid(NOBODY);
+        Server::of(Process::start(&mut command))
     }
 
     /// Waits for the banner of a server just started.
@@ -132,8 +152,12 @@ impl Drop for Server {
 
 fn command(runtime: Runtime, directory: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "-d"]).arg(directory).args(flags).arg("0");
+    arguments(&mut command, runtime, directory, flags);
     command
+}
+
+fn arguments<'c>(command: &'c mut Command, runtime: Runtime, directory: &Path, flags: &[&str]) -> &'c mut Command {
+    command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "-d"]).arg(directory).args(flags).arg("0")
 }
 
 /// Plays what was recorded.

@@ -141,8 +141,10 @@ impl Files {
                 self.opened = opened;
                 State::Opened { index: true }
             }
-            (Deed::OpenIn(_), Completion::Opened(Err(FsError::Exhausted))) => State::Failed(FsError::Exhausted),
-            (Deed::OpenIn(at), Completion::Opened(_)) => State::NoIndex(at),
+            // Only where there is none does the next one count, or the listing: a page that may not be read
+            // must not show what lies beside it.
+            (Deed::OpenIn(at), Completion::Opened(Ok(_) | Err(FsError::NotFound))) => State::NoIndex(at),
+            (Deed::OpenIn(_), Completion::Opened(Err(error))) => State::Failed(error),
             (Deed::List, Completion::Listed(Ok(listed))) => State::Listed(listed),
             (Deed::List, Completion::Listed(Err(error))) => State::Unlisted(error),
             (Deed::Open, Completion::Opened(Err(error))) => State::Failed(error),
@@ -211,6 +213,10 @@ impl Files {
     fn opened(&mut self, index: bool, answer: &mut Answering<'_>) {
         let slash = target::has_trailing_slash(answer.request().path());
         match (self.opened.kind, slash) {
+            (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) => {
+                answer.buf.reasons.note(Rule::HiddenDotfile, b"");
+                self.fail(FsError::Denied, answer);
+            }
             (Kind::File, _) if index => {
                 answer.explain(|answer, reasons| reasons.note(Rule::IndexChosen, &answer.buf.path));
                 self.file(answer);
@@ -233,7 +239,7 @@ impl Files {
     fn redirect(&mut self, answer: &mut Answering<'_>) {
         let mut location = std::mem::take(&mut answer.buf.page);
         location.clear();
-        let (path, rest) = split_path(answer.request().target());
+        let (path, rest) = split_path(answer.request().path_and_query());
         write_location(path, &mut location);
         location.push(b'/');
         write_location(rest, &mut location);

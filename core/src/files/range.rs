@@ -32,7 +32,8 @@ pub(crate) enum Asked {
 
 /// Reads a Range field for a representation of `len` bytes and collects what it asks for in
 /// `ranges`, in the order of the request. Ranges that overlap or touch become one; if more than
-/// `most` are left, the whole representation is the answer (RFC 9110 section 14.2 on abuse).
+/// `most` are left, or more than [`READ_FOR_EACH`] times as many were asked for, the whole representation is the
+/// answer (RFC 9110 section 14.2 on abuse).
 pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>, reasons: &mut Reasons) -> Asked {
     ranges.clear();
     match collect(value, len, most, ranges, reasons) {
@@ -44,6 +45,9 @@ pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRa
         }
     }
 }
+
+/// Ranges that are read for each part that may be sent: joining those that overlap is work, too.
+const READ_FOR_EACH: usize = 4;
 
 /// Collects the ranges that can be satisfied; `Err` is why the field is ignored.
 fn collect(
@@ -57,15 +61,22 @@ fn collect(
     if !value[..equals].eq_ignore_ascii_case(b"bytes") {
         return Err(Rule::RangeUnit);
     }
-    let mut any = false;
+    let mut seen = 0;
     for item in value[equals + 1..].split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
         if item.is_empty() {
             continue;
         }
-        any = true;
-        match Spec::parse(item).ok_or(Rule::RangeInvalid)?.within(len) {
-            // A suffix of nothing is everything, and Content-Range cannot say so.
-            Some(_) if len == 0 => return Err(Rule::RangeOfNothing),
+        seen += 1;
+        if seen > most.saturating_mul(READ_FOR_EACH) {
+            return Err(Rule::RangesTooMany);
+        }
+        let spec = Spec::parse(item).ok_or(Rule::RangeInvalid)?;
+        // Of an empty file, a range from its beginning is everything that there is, and Content-Range cannot say
+        // so. Caches that fetch in slices send one with every request.
+        if len == 0 && spec.begins_at_zero() {
+            return Err(Rule::RangeOfNothing);
+        }
+        match spec.within(len) {
             Some(range) => {
                 if insert(range, ranges) {
                     reasons.note(Rule::RangesJoined, item);
@@ -77,7 +88,7 @@ fn collect(
             None => reasons.note(Rule::RangeBeyond, item),
         }
     }
-    if any { Ok(()) } else { Err(Rule::RangeInvalid) }
+    if seen > 0 { Ok(()) } else { Err(Rule::RangeInvalid) }
 }
 
 /// RFC 9110 section 14.1.2.
@@ -99,6 +110,11 @@ impl Spec {
                 (first <= last).then_some(Spec::From { first, last: Some(last) })
             }
         }
+    }
+
+    /// Whether it asks for the beginning of a file without content.
+    fn begins_at_zero(&self) -> bool {
+        matches!(self, Spec::From { first: 0, .. } | Spec::Suffix(1..))
     }
 
     /// The bytes that this means of `len`; `None` if it cannot be satisfied.
@@ -221,8 +237,17 @@ mod tests {
         }
         assert_eq!(asked("bytes=100-", 100).0, Asked::Unsatisfiable);
         assert_eq!(asked("bytes=-0", 100).0, Asked::Unsatisfiable);
-        assert_eq!(asked("bytes=0-", 0).0, Asked::Unsatisfiable);
-        assert_eq!(asked("bytes=-5", 0).0, Asked::Whole);
+        for value in ["bytes=0-", "bytes=0-0", "bytes=0-1048575", "bytes=-5", "bytes=5-,0-", "bytes=0-0,0-0"] {
+            assert_eq!(asked(value, 0).0, Asked::Whole, "{value}");
+        }
+        for value in ["bytes=1-", "bytes=5-9", "bytes=-0", "bytes=1-,2-"] {
+            assert_eq!(asked(value, 0).0, Asked::Unsatisfiable, "{value}");
+        }
+        for (count, expected) in [(15, Asked::Ranges), (16, Asked::Ranges), (17, Asked::Whole)] {
+            assert_eq!(asked(&format!("bytes={}", vec!["0-1"; count].join(",")), 100).0, expected, "{count}");
+            let beyond = if expected == Asked::Ranges { Asked::Unsatisfiable } else { expected };
+            assert_eq!(asked(&format!("bytes={}", vec!["200-"; count].join(",")), 100).0, beyond, "{count}");
+        }
         assert_eq!(asked("bytes=18446744073709551615-18446744073709551615,0-0", u64::MAX).1, [(0, 0)]);
     }
 }
