@@ -213,8 +213,8 @@ impl Walk {
             self.directory.extend(Some(b'/').filter(|_| !asked.path.is_empty()));
         }
         let directory = if asked.name == OPEN_IN { &self.directory[..] } else { b"" };
-        let is_missing = *completion == Completion::Opened(Err(FsError::NotFound));
-        if is_missing && is_there_by_links(service, &[directory, &asked.path].concat()) {
+        let is_denied = *completion == Completion::Opened(Err(FsError::Denied));
+        if is_denied && is_there_by_links(service, &[directory, &asked.path].concat()) {
             self.say(Topic::File, "symlinks-refuse", path, "it is there for who follows symbolic links (--symlinks)");
         }
     }
@@ -263,7 +263,7 @@ fn describe(opened: &Opened) -> String {
 fn error_name(error: FsError) -> &'static str {
     match error {
         FsError::NotFound => "nothing that is served",
-        FsError::Denied => "permission denied",
+        FsError::Denied => "it may not be read",
         FsError::Exhausted => "out of descriptors or memory",
         FsError::Failed => "the system failed to open it",
     }
