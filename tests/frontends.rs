@@ -90,6 +90,10 @@ suite! {
     }
     cgi_requests {
         the_environment
+        claims
+        authorization_is_passed
+        fields_of_the_body
+        places
         variables_for_scripts
         directory_and_arguments
         paths

@@ -55,6 +55,9 @@ pub struct Cgi {
     pub directories: Vec<String>,
     /// What becomes of a chunked request body, whose length a script must be told before it runs.
     pub chunked: Chunked,
+    /// Scripts are told the field `Authorization`, as `HTTP_AUTHORIZATION`: those that verify passwords themselves
+    /// need it, and everybody who may read their environment can read it then (RFC 3875 section 9.2). Default `false`.
+    pub pass_authorization: bool,
 }
 
 impl Cgi {

@@ -67,7 +67,7 @@ pub use page::{ErrorPage, escape, write as write_error_page};
 pub use reason::{Cause, Reason, Rule, Topic};
 pub use reply::{Misuse, Received, Reply};
 pub use request::Request;
-pub use site::{Plain, Route, Site};
+pub use site::{Authenticated, Plain, Route, Site};
 pub use status::Status;
 pub use step::{Action, Body, Close, Need, Script, ScriptInput, Step, Ticket, Transmit, Wait};
 pub use tape::{Recorder, Secrets};

@@ -135,8 +135,8 @@ rules! {
         MethodOfFiles => "method", "RFC 9110 section 9.3, Python's do_GET and do_HEAD";
         /// The server says which methods there are.
         MethodOptions => "method-options", "RFC 9110 section 9.3.7";
-        /// Scripts answer this method.
-        MethodOfScripts => "method-of-scripts", "RFC 3875 section 4.3, Python's do_POST";
+        /// Scripts answer every method but TRACE and CONNECT.
+        MethodOfScripts => "method-of-scripts", "RFC 3875 section 4.3";
     }
     Target {
         /// A path, and perhaps a query.
@@ -163,7 +163,7 @@ rules! {
         DotSegments => "dot-segments", "RFC 3986 section 5.2.4, Python's translate_path";
         /// Nothing lies above the root: `..` stays there.
         Clamped => "clamped", "RFC 3986 section 5.2.4, Python's translate_path";
-        /// Empty components are left out.
+        /// Empty components are left out. Those behind a script stay in PATH_INFO.
         EmptySegments => "double-slashes", "Python's translate_path";
         /// The path asks for a directory.
         TrailingSlash => "trailing-slash", "Python's translate_path";

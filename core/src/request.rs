@@ -98,6 +98,28 @@ impl<'b> Request<'b> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
+    /// The user and the password that `Authorization: Basic` claims (RFC 7617 section 2). **Nobody has verified
+    /// them.** `None` where there are none, where they are malformed, and where the field is repeated, since others may
+    /// read another one of them.
+    #[must_use]
+    pub fn basic_credentials(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let mut words = self.sole_field("Authorization")?.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+        let (Some(scheme), Some(text), None) = (words.next(), words.next(), words.next()) else { return None };
+        let mut user = decode_base64(text).filter(|_| scheme.eq_ignore_ascii_case(b"Basic"))?;
+        let colon = memchr::memchr(b':', &user)?;
+        let password = user.split_off(colon + 1);
+        user.truncate(colon);
+        // RFC 7617 section 2: "The user-id and password MUST NOT contain any control characters".
+        let is_plain = !user.iter().chain(&password).any(u8::is_ascii_control);
+        is_plain.then_some((user, password))
+    }
+
+    /// The value of a field that must not be repeated; `None` where it is.
+    pub(crate) fn sole_field(&self, name: &str) -> Option<&'b [u8]> {
+        let mut values = self.fields().filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
+        values.next().filter(|_| values.next().is_none()).map(|(_, value)| value)
+    }
+
     /// Path and query of an origin or absolute target.
     pub(crate) fn path_and_query(&self) -> &'b [u8] {
         let text = self.head.target_text.of_bytes(self.bytes);
@@ -128,6 +150,30 @@ fn collapse(path: &[u8]) -> &[u8] {
 pub(crate) fn split_path(target: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr::memchr2(b'?', b'#', target).unwrap_or(target.len());
     target.split_at(end)
+}
+
+/// RFC 4648 section 4; padding may be missing.
+fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let end = text.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
+    let mut out = Vec::with_capacity(end * 3 / 4);
+    let (mut bits, mut held) = (0_u32, 0);
+    for &byte in &text[..end] {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+        }
+    }
+    Some(out)
 }
 
 #[cfg(test)]
@@ -171,6 +217,34 @@ mod tests {
             assert_eq!(request.field("none"), None);
             assert_eq!(request.content_length(), None);
         });
+    }
+
+    #[test]
+    fn basic_credentials_are_read_to_the_letter() {
+        for (fields, expected) in [
+            ("Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", Some(("Aladdin", "open sesame"))),
+            ("authorization: bASIC  QWxhZGRpbjpvcGVuIHNlc2FtZQ", Some(("Aladdin", "open sesame"))),
+            ("Authorization: Basic YTpiOmM=", Some(("a", "b:c"))),
+            ("Authorization: Basic Og==", Some(("", ""))),
+            ("Authorization: Basic", None),
+            ("Authorization: Basic !", None),
+            ("Authorization: Basic YWI=", None),
+            ("Authorization: Basic a b", None),
+            ("Authorization: Basic CWE6Yg==", None),
+            ("Authorization: Basic YToJ", None),
+            ("Authorization: Bearer YTpi", None),
+            ("Authorization: Basic YTpi\r\nAuthorization: Basic YTpi", None),
+            ("Proxy-Authorization: Basic YTpi", None),
+            ("X: y", None),
+        ] {
+            let bytes = format!("GET / HTTP/1.0\r\n{fields}\r\n\r\n").into_bytes();
+            let mut head = Head::default();
+            head.parse(&bytes).unwrap();
+            let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)));
+            let found = Request { head: &head, bytes: &bytes, peer }.basic_credentials();
+            let expected = expected.map(|(user, password)| (user.as_bytes().to_vec(), password.as_bytes().to_vec()));
+            assert_eq!(found, expected, "{fields}");
+        }
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub enum Route {
     Handler,
 }
 
+/// Who has sent a request, as far as a site has verified it: see [`Site::authenticated`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authenticated {
+    /// How: a scheme such as `Basic` (RFC 9110 section 11.1). A script's `AUTH_TYPE`.
+    pub scheme: Cow<'static, str>,
+    /// The name. A script's `REMOTE_USER`.
+    pub user: String,
+}
+
 /// What a site decides. Implement it on a type of your own to change one thing; the rest stays.
 ///
 /// ```
@@ -93,6 +102,37 @@ pub trait Site {
     /// sent to whoever asks.
     fn is_cgi(&self, path: &[u8], directories: &[String]) -> Option<usize> {
         cgi::is_cgi(path, directories)
+    }
+
+    /// Who has sent a request that a script answers, for its `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1
+    /// and 4.1.11). Default: nobody, for nobody has verified anything.
+    ///
+    /// Whoever implements this verifies the credentials here, in every call: what a peer only claims must not be
+    /// returned, since scripts act on it. [`Request::basic_credentials`] reads what it claims. It is asked once
+    /// for each script that is run, also behind a local redirect. A name or scheme that is empty or holds control
+    /// characters sets neither variable. To turn a request away, send it to a handler
+    /// ([`route`](Site::route)) and answer 401 there.
+    ///
+    /// ```
+    /// use sanserve_core::{Authenticated, Request, Site};
+    ///
+    /// struct Ours;
+    ///
+    /// impl Site for Ours {
+    ///     fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
+    ///         let (user, password) = request.basic_credentials()?;
+    ///         // A real one compares hashes, in constant time.
+    ///         let is_right = user == b"ada" && password == b"Lovelace1815";
+    ///         is_right.then(|| Authenticated { scheme: "Basic".into(), user: "ada".into() })
+    ///     }
+    /// }
+    /// # fn main() {
+    /// # let _: &dyn Site = &Ours;
+    /// # }
+    /// ```
+    fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
+        let _ = request;
+        None
     }
 
     /// Writes the page of an error (Python's `error_message_format`).

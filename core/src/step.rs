@@ -139,7 +139,7 @@ pub struct Script<'a> {
     /// Milliseconds between SIGTERM and SIGKILL.
     pub grace: u64,
     /// The path below the root that `PATH_INFO` means: `PATH_TRANSLATED` is that path beneath the
-    /// root's own. May end with a slash.
+    /// root's own. Empty components of it are `PATH_INFO`'s, and so is a slash at its end.
     pub translated: Option<&'a [u8]>,
     pub(crate) arguments: &'a [u8],
     pub(crate) environment: &'a [u8],
@@ -156,7 +156,8 @@ impl<'a> Script<'a> {
         items(self.arguments)
     }
 
-    /// The meta-variables (RFC 3875 section 4.1), name and value, but for `PATH_TRANSLATED`.
+    /// The variables (RFC 3875 section 4.1, and what other servers set), name and value, but for those that only the
+    /// driver knows: `PATH_TRANSLATED`, `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`.
     pub fn environment(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         items(self.environment).map(|item| {
             let equals = memchr::memchr(b'=', item).unwrap_or(item.len());

@@ -13,6 +13,7 @@
 //! This module leaves out what a script is told and what its answer means: that is the core's.
 
 mod attendant;
+mod places;
 mod remarks;
 mod running;
 #[cfg(test)]
@@ -23,9 +24,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Seek};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -41,6 +42,7 @@ use crate::log::Log;
 use attendant::{Leader, Shared, Stage, Ward};
 use remarks::Remarks;
 
+pub(crate) use places::local_address;
 pub(crate) use running::Running;
 pub use running::{ScriptFds, ScriptRead};
 
@@ -90,18 +92,21 @@ struct Errand<'a> {
     time: u64,
     grace: u64,
     translated: Option<&'a [u8]>,
+    /// Our end of the connection.
+    local: Option<IpAddr>,
     arguments: Vec<&'a [u8]>,
     environment: Vec<(&'a [u8], &'a [u8])>,
 }
 
-impl<'a> From<&Script<'a>> for Errand<'a> {
-    fn from(script: &Script<'a>) -> Errand<'a> {
+impl<'a> Errand<'a> {
+    fn new(script: &Script<'a>, local: Option<IpAddr>) -> Errand<'a> {
         Errand {
             path: script.path,
             input: script.input,
             time: script.time,
             grace: script.grace,
             translated: script.translated,
+            local,
             arguments: script.arguments().collect(),
             environment: script.environment().collect(),
         }
@@ -140,12 +145,19 @@ impl Scripts {
         self.shared.end();
     }
 
-    /// Runs a script. `spool` is its input, if that is [`ScriptInput::Spooled`].
+    /// Runs a script. `spool` is its input, if that is [`ScriptInput::Spooled`], and `local` our end of its
+    /// connection, if that has an address.
     ///
     /// # Errors
     /// As [`SpawnError`] tells them apart; the last two are logged.
-    pub(crate) fn spawn(&self, script: &Script<'_>, spool: Option<File>, log: &Log) -> Result<Running, SpawnError> {
-        self.run(&Errand::from(script), spool, log)
+    pub(crate) fn spawn(
+        &self,
+        script: &Script<'_>,
+        spool: Option<File>,
+        local: Option<IpAddr>,
+        log: &Log,
+    ) -> Result<Running, SpawnError> {
+        self.run(&Errand::new(script, local), spool, log)
     }
 
     /// Ends a script in time: SIGTERM, SIGKILL after its grace.
@@ -196,9 +208,7 @@ impl Scripts {
                     spool.into()
                 }
             });
-        if let Some(path) = errand.translated {
-            command.env("PATH_TRANSLATED", translated(self.root.path(), path));
-        }
+        command.envs(places::variables(self.root.path(), errand));
         if let Some((user, group)) = self.person()? {
             // A user other than root's has the supplementary groups dropped, too.
             command.gid(group).uid(user);
@@ -317,16 +327,6 @@ fn exit_of(pid: Pid) -> Result<OwnedFd, Errno> {
 #[cfg(not(target_os = "linux"))]
 fn exit_of(_: Pid) -> Result<OwnedFd, Errno> {
     Err(Errno::NOSYS)
-}
-
-/// The path that `PATH_TRANSLATED` tells: a slash at its end stays.
-fn translated(root: &Path, path: &[u8]) -> OsString {
-    let mut bytes = root.as_os_str().as_bytes().to_vec();
-    if bytes.last() != Some(&b'/') {
-        bytes.push(b'/');
-    }
-    bytes.extend_from_slice(path);
-    OsString::from_vec(bytes)
 }
 
 /// The ids of a user and its group in a file such as `/etc/passwd`. None of them may be root's.

@@ -27,7 +27,7 @@ use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Sit
 use crate::beneath::examine;
 use crate::cache::{Files, Held};
 use crate::log::Logger;
-use crate::script::{Running, Scripts};
+use crate::script::{Running, Scripts, local_address};
 use crate::send::{Stopped, send, send_file, send_vectored};
 
 /// What the batch holds at most.
@@ -91,7 +91,9 @@ impl Slot {
     pub fn carry_out(&mut self, step: Step<'_>, socket: BorrowedFd<'_>, desk: &mut Desk<'_>) -> Option<Input> {
         match step {
             Step::Send(transmit) => Some(self.send(&transmit, socket)),
-            Step::Act(ticket, action) => self.act(action, desk).map(|completion| Input::Done(ticket, completion)),
+            Step::Act(ticket, action) => {
+                self.act(action, socket, desk).map(|completion| Input::Done(ticket, completion))
+            }
             Step::Finished(entry) => {
                 desk.log.write(&entry, desk.site, desk.wall);
                 self.release();
@@ -179,7 +181,7 @@ impl Slot {
 
 /// Acting.
 impl Slot {
-    fn act(&mut self, action: Action<'_>, desk: &Desk<'_>) -> Option<Completion> {
+    fn act(&mut self, action: Action<'_>, socket: BorrowedFd<'_>, desk: &Desk<'_>) -> Option<Completion> {
         Some(match action {
             Action::Open { path } => Completion::Opened(self.open(path, desk.files)),
             Action::OpenIn { path } => Completion::Opened(self.open_in(path, desk.files)),
@@ -191,7 +193,7 @@ impl Slot {
             Action::Spool => Completion::Spooled(self.open_spool(desk.log.log())),
             Action::Spawn(script) => {
                 let spool = self.let_script_go();
-                let running = desk.scripts.spawn(&script, spool, desk.log.log());
+                let running = desk.scripts.spawn(&script, spool, local_address(socket), desk.log.log());
                 Completion::Spawned(running.map(|running| self.script = Some(running)))
             }
             Action::EndInput => {

@@ -23,8 +23,17 @@ use super::{SYSTEM, Side, USAGE, flags, plain};
 pub(crate) const SIDE: Side = Side { command, run };
 
 /// The flags of a server that can change an answer.
-const SHARED: [&str; 8] =
-    ["directory", "protocol", "symlinks", "hide-dotfiles", "max-body", "cgi", "cgi-dir", "cgi-chunked"];
+const SHARED: [&str; 9] = [
+    "directory",
+    "protocol",
+    "symlinks",
+    "hide-dotfiles",
+    "max-body",
+    "cgi",
+    "cgi-dir",
+    "cgi-chunked",
+    "cgi-pass-authorization",
+];
 
 fn command() -> Command {
     Command::new("explain")

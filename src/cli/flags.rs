@@ -267,6 +267,13 @@ fn serving() -> Command {
                 .requires("cgi")
                 .help("Chunked bodies for scripts: spool them to a temporary file, or refuse them with 411 [default: spool]"),
         )
+        .arg(
+            Arg::new("cgi-pass-authorization")
+                .long("cgi-pass-authorization")
+                .action(ArgAction::SetTrue)
+                .requires("cgi")
+                .help("Tell scripts the field Authorization, with the password that it holds"),
+        )
         .next_help_heading(TIMES)
         .arg(time("head-timeout", defaults.head, "How long a request's head may take from its first byte"))
         .arg(time("keep-alive", defaults.keep_alive, "How long a connection may be silent between requests"))
@@ -490,6 +497,7 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     {
         cgi.chunked = Chunked::Refuse;
     }
+    cgi.pass_authorization = has("cgi-pass-authorization");
     let protocol = *matches.get_one("protocol").expect("has a default");
     Config { protocol, cgi, hide_dotfiles: has("hide-dotfiles"), limits, timeouts, ..Config::default() }
 }
@@ -581,12 +589,17 @@ mod tests {
             "--cgi-max=7",
             "--cgi-timeout=1.5",
             "--cgi-chunked=refuse",
+            "--cgi-pass-authorization",
             "--max-body=9",
         ]);
         let flags = flags.unwrap();
         assert_eq!(
             flags.config.cgi,
-            Cgi { directories: vec!["/scripts".into(), "/a/b".into()], chunked: Chunked::Refuse }
+            Cgi {
+                directories: vec!["/scripts".into(), "/a/b".into()],
+                chunked: Chunked::Refuse,
+                pass_authorization: true,
+            }
         );
         let added: Vec<_> = flags.scripts.environment[ScriptRules::default().environment.len()..].to_vec();
         assert_eq!(added, [("A".into(), "b=c".into()), ("EMPTY".into(), "".into())]);
@@ -599,6 +612,7 @@ mod tests {
             &["--cgi", "--cgi-dir=/a/../b"],
             &["--cgi", "--cgi-chunked=x"],
             &["--cgi-dir=/a"],
+            &["--cgi-pass-authorization"],
         ] {
             assert!(parse(wrong).is_err_and(|error| error.use_stderr()), "{wrong:?}");
         }

@@ -144,6 +144,13 @@ const VARIABLES: &[&str] = &[
     "HTTP_X_A",
     "HTTP_PROXY",
     "HTTP_AUTHORIZATION",
+    "REQUEST_URI",
+    "REQUEST_SCHEME",
+    "DOCUMENT_ROOT",
+    "SCRIPT_FILENAME",
+    "REDIRECT_STATUS",
+    "SERVER_ADDR",
+    "REMOTE_PORT",
     "OF_SERVER",
 ];
 

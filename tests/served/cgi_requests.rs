@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use crate::support::page::{check_any_error, check_error};
-use crate::support::scripts::{Gateway, request};
+use crate::support::process::Process;
+use crate::support::scripts::{Gateway, chunked, request};
+use crate::support::server::PROGRAM;
 use crate::support::{Response, Runtime, Server};
 
 /// The whole environment of a script, in order of its names but without those that a server has from its own.
@@ -32,15 +35,27 @@ pub fn the_environment(rt: Runtime) {
     let port = gateway.server.address().port();
     let port = format!("SERVER_PORT={port}");
     let software = concat!("SERVER_SOFTWARE=sanserve/", env!("CARGO_PKG_VERSION"));
-    let answer = gateway.get("/cgi-bin/env");
+    let root = gateway.tree.root().canonicalize().expect("it is there");
+    let root = root.display();
+    let (document_root, filename) = (format!("DOCUMENT_ROOT={root}"), format!("SCRIPT_FILENAME={root}/cgi-bin/env"));
+    let mut client = gateway.connect();
+    let remote_port = format!("REMOTE_PORT={}", client.local().port());
+    let answer = client.get("/cgi-bin/env");
     let expected = [
+        &document_root,
         "GATEWAY_INTERFACE=CGI/1.1",
         "HTTP_HOST=x",
         "QUERY_STRING=",
+        "REDIRECT_STATUS=200",
         "REMOTE_ADDR=127.0.0.1",
         "REMOTE_HOST=",
+        &remote_port,
         "REQUEST_METHOD=GET",
+        "REQUEST_SCHEME=http",
+        "REQUEST_URI=/cgi-bin/env",
+        &filename,
         "SCRIPT_NAME=/cgi-bin/env",
+        "SERVER_ADDR=127.0.0.1",
         "SERVER_NAME=x",
         &port,
         "SERVER_PROTOCOL=HTTP/1.1",
@@ -53,14 +68,15 @@ pub fn the_environment(rt: Runtime) {
                   X-Under_score: spoofed\r\nContent-Encoding: gzip\r\nProxy-Authorization: Basic eDp5\r\n\
                   Content-Length: 3\r\n";
     let head = format!("POST /cgi-bin/env/more/?x=%20&y=+ HTTP/1.1\r\nHost: [::1]:81\r\n{fields}\r\nabc");
-    let answer = gateway.server.ask(head);
-    let translated = format!("PATH_TRANSLATED={}/more/", gateway.tree.root().canonicalize().expect("it is").display());
+    let answer = client.ask(head);
+    let translated = format!("PATH_TRANSLATED={root}/more/");
     let expected = [
-        "AUTH_TYPE=Basic",
         "CONTENT_LENGTH=3",
         "CONTENT_TYPE=a/b; c=d",
+        &document_root,
         "GATEWAY_INTERFACE=CGI/1.1",
         "HTTP_ACCEPT=text/html,a/b",
+        "HTTP_CONTENT_ENCODING=gzip",
         "HTTP_COOKIE=c=1; d=2",
         "HTTP_HOST=[::1]:81",
         "HTTP_USER_AGENT=me",
@@ -68,11 +84,16 @@ pub fn the_environment(rt: Runtime) {
         "PATH_INFO=/more/",
         &translated,
         "QUERY_STRING=x=%20&y=+",
+        "REDIRECT_STATUS=200",
         "REMOTE_ADDR=127.0.0.1",
         "REMOTE_HOST=",
-        "REMOTE_USER=Aladdin",
+        &remote_port,
         "REQUEST_METHOD=POST",
+        "REQUEST_SCHEME=http",
+        "REQUEST_URI=/cgi-bin/env/more/?x=%20&y=+",
+        &filename,
         "SCRIPT_NAME=/cgi-bin/env",
+        "SERVER_ADDR=127.0.0.1",
         "SERVER_NAME=[::1]",
         &port,
         "SERVER_PROTOCOL=HTTP/1.1",
@@ -84,9 +105,118 @@ pub fn the_environment(rt: Runtime) {
     let told = environment(&client.response());
     assert!(told.contains(&"SERVER_NAME=127.0.0.1".to_owned()), "its address where nobody names it: {told:?}");
     assert!(told.contains(&"SERVER_PROTOCOL=HTTP/1.0".to_owned()), "{told:?}");
-    assert!(told.contains(&"AUTH_TYPE=Bearer".to_owned()), "{told:?}");
     assert!(told.iter().all(|variable| !variable.contains("secret") && !variable.starts_with("HTTP_")), "{told:?}");
     drop(client);
+    gateway.settle();
+}
+
+/// Whoever a client claims to be, nobody has verified it: no variable says so, whatever the field, the scheme and the
+/// spelling, also behind a local redirect.
+pub fn claims(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    for fields in [
+        "Authorization: Basic bWFsbG9yeTp4\r\n",
+        "AUTHORIZATION: basic bWFsbG9yeTp4\r\nauthorization: Basic bWFsbG9yeTp4\r\n",
+        "Authorization: Digest username=\"mallory\"\r\n",
+        "Authorization: Bearer mallory\r\n",
+        "Proxy-Authorization: Basic bWFsbG9yeTp4\r\n",
+        "Remote_User: mallory\r\nREMOTE_USER: mallory\r\nAuth_Type: Basic\r\nHTTP_AUTHORIZATION: x\r\n",
+        "Remote-User: mallory\r\nAuth-Type: Basic\r\nRedirect-Remote-User: mallory\r\n",
+        "Content_Length: 5\r\nContent_Type: mallory\r\nDocument_Root: /\r\nScript-Filename: /etc/passwd\r\n",
+        "Https: on\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n",
+    ] {
+        let moved = format!("Content-Length: {}\r\n", "Location: /cgi-bin/env\n\n".len());
+        let said = format!("POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\n{fields}{moved}\r\nLocation: /cgi-bin/env\n\n");
+        for request in [format!("GET /cgi-bin/env HTTP/1.1\r\nHost: x\r\n{fields}\r\n"), said] {
+            let told = environment(&client.ask(request));
+            let own = |variable: &&String| !variable.starts_with("HTTP_");
+            assert!(told.iter().filter(own).all(|variable| !variable.contains("mallory")), "{fields}: {told:?}");
+            let names: Vec<&str> = told.iter().filter_map(|variable| variable.split('=').next()).collect();
+            let never = ["REMOTE_USER", "AUTH_TYPE", "REDIRECT_REMOTE_USER", "HTTP_AUTHORIZATION", "CONTENT_TYPE"];
+            assert!(never.iter().chain(&["CONTENT_LENGTH", "HTTPS"]).all(|name| !names.contains(name)), "{told:?}");
+            for expected in ["REMOTE_ADDR=127.0.0.1", "REQUEST_SCHEME=http", "REQUEST_METHOD=GET"] {
+                assert!(told.iter().any(|variable| variable == expected), "{fields}: {told:?}");
+            }
+        }
+    }
+    drop(client);
+    gateway.settle();
+}
+
+/// `--cgi-pass-authorization`: the field, and nothing that is made of it.
+pub fn authorization_is_passed(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-pass-authorization"]);
+    let mut client = gateway.connect();
+    for value in ["Basic bWFsbG9yeTp4", "Digest username=\"mallory\"", "Bearer a.b.c"] {
+        let fields = format!("authorization: {value}\r\nProxy-Authorization: {value}\r\n");
+        let told = environment(&client.ask(request("GET", "/cgi-bin/env", &fields, "")));
+        assert!(told.contains(&format!("HTTP_AUTHORIZATION={value}")), "{told:?}");
+        let about = told.iter().filter(|variable| variable.contains("AUTH") || variable.contains("REMOTE_USER"));
+        assert_eq!(about.count(), 1, "{told:?}");
+    }
+    let twice = "Authorization: Basic bWFsbG9yeTp4\r\nAuthorization: Basic YTpi\r\n";
+    let told = environment(&client.ask(request("GET", "/cgi-bin/env", twice, "")));
+    assert!(told.iter().all(|variable| !variable.contains("AUTH")), "{told:?}");
+    drop(client);
+    gateway.settle();
+}
+
+/// All that says something of the body is passed, but for type and length, which have variables of their own.
+pub fn fields_of_the_body(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let fields = "Content-Encoding: gzip\r\nContent-Language: de\r\nContent-MD5: x\r\nContent-Range: bytes 0-0/1\r\n\
+                  Content-Disposition: attachment\r\nContent-Location: /x\r\nContent-Type: a/b\r\n";
+    let told = environment(&gateway.server.ask(request("POST", "/cgi-bin/env", fields, "a")));
+    let about: Vec<&str> = told.iter().map(String::as_str).filter(|variable| variable.contains("CONTENT")).collect();
+    let expected = [
+        "CONTENT_LENGTH=1",
+        "CONTENT_TYPE=a/b",
+        "HTTP_CONTENT_DISPOSITION=attachment",
+        "HTTP_CONTENT_ENCODING=gzip",
+        "HTTP_CONTENT_LANGUAGE=de",
+        "HTTP_CONTENT_LOCATION=/x",
+        "HTTP_CONTENT_MD5=x",
+        "HTTP_CONTENT_RANGE=bytes 0-0/1",
+    ];
+    assert_eq!(about, expected);
+    gateway.settle();
+}
+
+/// Where things are: absolute paths without links, however the directory is named; and the address that was reached.
+pub fn places(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let root = gateway.tree.root().canonicalize().expect("it is there");
+    let link = gateway.tree.outside().join("link");
+    std::os::unix::fs::symlink(&root, &link).expect("a free name");
+    let outside = gateway.tree.outside().to_owned();
+    let name = root.file_name().expect("it has one").to_owned();
+    let relative = std::path::Path::new(".").join(&name).join("..").join(&name);
+    for directory in [link, relative] {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--runtime", rt.name(), "--cgi", "--cgi-env=SCRIPT_OF=x", "-d"]).arg(&directory);
+        command.args(["-b", "::", "0"]).current_dir(&outside);
+        let server = Server::of(Process::start(&mut command));
+        let told = environment(&server.get("/cgi-bin/env/a//b/"));
+        let root = root.display();
+        for expected in [
+            format!("DOCUMENT_ROOT={root}"),
+            format!("SCRIPT_FILENAME={root}/cgi-bin/env"),
+            format!("PATH_TRANSLATED={root}/a//b/"),
+            "SCRIPT_NAME=/cgi-bin/env".into(),
+            "REQUEST_URI=/cgi-bin/env/a//b/".into(),
+        ] {
+            assert!(told.contains(&expected), "{expected} in {told:?}");
+        }
+        for address in ["127.0.0.1", "127.0.0.2", "::1"] {
+            let to = std::net::SocketAddr::new(address.parse().expect("an address"), server.address().port());
+            let mut client = crate::support::Client::connect(to);
+            let told = environment(&client.get("/cgi-bin/env"));
+            assert!(told.contains(&format!("SERVER_ADDR={address}")), "{told:?}");
+            assert!(told.contains(&format!("REMOTE_PORT={}", client.local().port())), "{told:?}");
+            assert!(told.contains(&format!("REMOTE_ADDR={}", client.local().ip())), "{told:?}");
+        }
+    }
     gateway.settle();
 }
 
@@ -140,7 +270,16 @@ pub fn paths(rt: Runtime) {
         ("/cgi-bin/path", "", ""),
         ("/cgi-bin/path/", "/", ""),
         ("/cgi-bin/path/a/b", "/a/b", ""),
-        ("/cgi-bin/path/a//b/../c/", "/a/c/", ""),
+        ("/cgi-bin/path/a//b/../c/", "/a//c/", ""),
+        ("/cgi-bin/path/http://a.example//b", "/http://a.example//b", ""),
+        ("/cgi-bin/path/http:%2f%2Fa.example%2F/b", "/http://a.example//b", ""),
+        ("/cgi-bin/path//", "//", ""),
+        ("//cgi-bin//path///a", "///a", ""),
+        ("/cgi-bin/path/a//../b", "/b", ""),
+        ("/cgi-bin/path/a/./%2e%2E/%2fb", "//b", ""),
+        ("/cgi-bin/path//x/%2e%2e/%2e/a", "//a", ""),
+        ("/cgi-bin/none//..//path//a", "//a", ""),
+        ("/cgi-bin/sub/hello/..//..///path/.a/..b", "/.a/..b", ""),
         ("/cgi-bin/path/a%2fb%20c%2520", "/a/b c%20", ""),
         ("/cgi-bin/path/a?x=/../%20%", "/a", "x=/../%20%"),
         ("/cgi-bin/path?a?b", "", "a?b"),
@@ -187,6 +326,12 @@ pub fn no_source(rt: Runtime) {
             "/%2563gi-bin/",
             "http://x/cgi-bin/",
             "http://x//cgi-bin/",
+            "/x/..//cgi-bin/",
+            "//..//cgi-bin//.//",
+            "/cgi-bin//sub//..//",
+            "/cgi-bin/hello/..//",
+            "/cgi-bin%5c",
+            "/cgi-bin\\",
         ] {
             for end in
                 ["", "/", "/.", "/..", "/x", "%2f", "%2F.", "?", "?a=b", "#x", "%00", "/%00", "%20", ".", "~", "\\"]
@@ -255,27 +400,58 @@ pub fn refusals(rt: Runtime) {
     gateway.settle();
 }
 
-/// Scripts answer GET, HEAD and POST; files answer no POST.
+/// Scripts answer every method but TRACE and CONNECT; files answer GET, HEAD and OPTIONS, and so does the server.
 pub fn methods(rt: Runtime) {
-    const OF_SCRIPTS: &str = "GET, HEAD, POST, OPTIONS";
+    const OF_SCRIPTS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
     const OF_FILES: &str = "GET, HEAD, OPTIONS";
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "MKCOL", "REPORT", "get", "x!y"] {
+        for body in ["", "some text"] {
+            let answer = client.ask(request(method, "/cgi-bin/echo-method?q", "", body));
+            assert_eq!(answer.body_text(), format!("{method} {} {body}", body.len()), "{method}");
+            client.send(format!(
+                "{method} /cgi-bin/echo-method HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ));
+            client.send(chunked(body.as_bytes(), 3));
+            assert_eq!(client.response().body_text(), format!("{method} {} {body}", body.len()), "{method}");
+        }
+        let answer = client.ask(format!("{method} /cgi-bin/echo-method HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(answer.body_text(), format!("{method}  "), "{method}");
+        for (target, status, message) in [
+            ("/cgi-bin/none", 404, "No such CGI script ('/cgi-bin/none')"),
+            ("/cgi-bin/", 403, "CGI script is not a plain file ('/cgi-bin/')"),
+            ("/cgi-bin/sub", 403, "CGI script is not a plain file ('/cgi-bin/sub')"),
+            ("/cgi-bin/text", 403, "CGI script is not executable ('/cgi-bin/text')"),
+        ] {
+            check_error(&client.ask(request(method, target, "", "a")), status, message);
+        }
+    }
+    // The script's own word on what it can do.
+    let answer = client.ask(request("OPTIONS", "/cgi-bin/say", "", "Status: 204\nAllow: BREW\n\n"));
+    assert_eq!((answer.status(), answer.text("Allow")), (204, Some("BREW")));
+    let answer = client.ask(request("PUT", "/cgi-bin/say", "Expect: 100-continue\r\n", "Location: /a.txt\n\n"));
+    assert_eq!(answer.status(), 100);
+    assert_eq!(client.response().body, b"alpha\n", "a local redirect is a GET");
     for (method, target, status, message, allow) in [
         ("POST", "/a.txt", 501, "Can only POST to CGI scripts", OF_FILES),
         ("POST", "/", 501, "Can only POST to CGI scripts", OF_FILES),
         ("POST", "/none", 501, "Can only POST to CGI scripts", OF_FILES),
-        ("PUT", "/cgi-bin/hello", 501, "Unsupported method ('PUT')", OF_SCRIPTS),
-        ("DELETE", "/cgi-bin/none", 501, "Unsupported method ('DELETE')", OF_SCRIPTS),
+        ("POST", "/cgi-bin", 501, "Can only POST to CGI scripts", OF_FILES),
+        ("TRACE", "/cgi-bin/hello", 501, "Unsupported method ('TRACE')", OF_SCRIPTS),
+        ("TRACE", "/a.txt", 501, "Unsupported method ('TRACE')", OF_FILES),
+        ("CONNECT", "x:80", 501, "Unsupported method ('CONNECT')", OF_FILES),
         ("PUT", "/a.txt", 501, "Unsupported method ('PUT')", OF_FILES),
+        ("DELETE", "/cgi-bin/../a.txt", 501, "Unsupported method ('DELETE')", OF_FILES),
+        ("PATCH", "/cgi-bin", 501, "Unsupported method ('PATCH')", OF_FILES),
     ] {
         let answer = client.ask(request(method, target, "", "a"));
         check_error(&answer, status, message);
         assert_eq!(answer.text("Allow"), Some(allow), "{method} {target}");
     }
-    for (target, allow) in [("/cgi-bin/hello", OF_SCRIPTS), ("/cgi-bin/none", OF_SCRIPTS), ("/a.txt", OF_FILES)] {
+    for target in ["/a.txt", "/cgi-bin", "/none", "*"] {
         let answer = client.ask(format!("OPTIONS {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert_eq!((answer.status(), answer.text("Allow")), (204, Some(allow)), "{target}");
+        assert_eq!((answer.status(), answer.text("Allow")), (204, Some(OF_FILES)), "{target}");
     }
     drop(client);
     gateway.settle();
@@ -308,4 +484,7 @@ pub fn the_whole_root(rt: Runtime) {
     check_error(&server.get("/a.txt"), 403, "CGI script is not executable ('/a.txt')");
     assert_eq!(server.get("/cgi-bin/hello").body, b"hello\n");
     assert_eq!(server.get("/cgi-bin/path/more").body_text().split('|').next(), Some("/cgi-bin/path"));
+    // The server itself is no script.
+    let answer = server.ask("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((answer.status(), answer.text("Allow")), (204, Some("GET, HEAD, OPTIONS")));
 }

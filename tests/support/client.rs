@@ -47,6 +47,11 @@ impl Client {
         Client::over(self.stream.try_clone().expect("a descriptor"))
     }
 
+    /// The address of this end.
+    pub fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("it is connected")
+    }
+
     /// Sends all of it.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -19,6 +19,10 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("two words", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s\\n' \"$SCRIPT_NAME\"\n"),
     ("echo", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec cat\n"),
     ("count", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s ' \"$CONTENT_LENGTH\"\nexec wc -c\n"),
+    (
+        "echo-method",
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s %s ' \"$REQUEST_METHOD\" \"$CONTENT_LENGTH\"\nexec cat\n",
+    ),
     ("zeros", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec head -c \"$QUERY_STRING\" /dev/zero\n"),
     ("flood", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec cat /dev/zero\n"),
     ("refuse", "#!/bin/sh\nprintf 'Status: 403\\nContent-Type: text/plain\\n\\nno'\n"),

@@ -6,11 +6,11 @@ use percent_encoding::percent_decode;
 
 use crate::config::Config;
 use crate::request::Request;
-use crate::site::Site;
+use crate::site::{Authenticated, Site};
 use crate::wire::list_items;
 
 /// Fields between two neighbours (RFC 9110 section 7.6.1), and those that have variables of their own, or
-/// none for a reason.
+/// none for a reason. No others: what a field is called says nothing about who needs it.
 const WITHHELD: [&str; 12] = [
     "Connection",
     "Keep-Alive",
@@ -23,9 +23,9 @@ const WITHHELD: [&str; 12] = [
     "Upgrade",
     // It would read as the variable by which many programs are told of a proxy (CVE-2016-5385).
     "Proxy",
-    // Passwords do not belong into environments (RFC 3875 section 9.2).
-    "Authorization",
-    "Content",
+    // They are `CONTENT_TYPE` and `CONTENT_LENGTH`, and two lengths of one body could differ.
+    "Content-Type",
+    "Content-Length",
 ];
 
 /// Appends the arguments, a NUL behind each: the words of a query that holds no `=` (RFC 3875
@@ -64,6 +64,8 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, site: &dyn Site, c
     variables.set("SERVER_PORT", itoa::Buffer::new().format(config.server_port).as_bytes());
     variables.set("SERVER_PROTOCOL", request.version());
     variables.set("REQUEST_METHOD", request.method());
+    variables.set("REQUEST_SCHEME", b"http");
+    variables.request_uri(request);
     variables.set("QUERY_STRING", request.query().unwrap_or_default());
     variables.begin("SCRIPT_NAME").push(b'/');
     variables.out.extend_from_slice(facts.script);
@@ -71,9 +73,12 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, site: &dyn Site, c
     if !facts.info.is_empty() {
         variables.set("PATH_INFO", facts.info);
     }
+    // What php-cgi wants to see before it runs anything: that a server has chosen the script, not a client.
+    variables.set("REDIRECT_STATUS", b"200");
     let out = variables.begin("REMOTE_ADDR");
     write!(out, "{}", request.peer().ip()).expect("a Vec takes all");
     out.push(0);
+    variables.set("REMOTE_PORT", itoa::Buffer::new().format(request.peer().port()).as_bytes());
     // Nobody looks it up; Python sets it all the same.
     variables.set("REMOTE_HOST", b"");
     if let Some(kind) = request.field("Content-Type") {
@@ -82,10 +87,10 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, site: &dyn Site, c
     if let Some(length) = facts.length {
         variables.set("CONTENT_LENGTH", itoa::Buffer::new().format(length).as_bytes());
     }
-    if let Some(authorization) = request.field("Authorization") {
-        variables.authorization(authorization);
+    if let Some(authenticated) = site.authenticated(request) {
+        variables.authenticated(&authenticated);
     }
-    variables.fields(request);
+    variables.fields(request, config.cgi.pass_authorization);
 }
 
 /// Without the port; an IPv6 address keeps its brackets (RFC 3875 section 4.1.14).
@@ -119,24 +124,39 @@ impl Variables<'_> {
         out.push(0);
     }
 
-    /// `AUTH_TYPE`, and for Basic `REMOTE_USER`, which nobody has checked: that is the script's affair,
-    /// as with Python.
-    fn authorization(&mut self, value: &[u8]) {
-        let mut words = value.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-        let (Some(scheme), Some(credentials), None) = (words.next(), words.next(), words.next()) else { return };
-        self.set("AUTH_TYPE", scheme);
-        if scheme.eq_ignore_ascii_case(b"basic")
-            && let Some(credentials) = decode_base64(credentials)
-            && let Some(colon) = memchr::memchr(b':', &credentials)
-            && !credentials[..colon].iter().any(u8::is_ascii_control)
-        {
-            self.set("REMOTE_USER", &credentials[..colon]);
+    /// The target as it came, but for the scheme and the authority of one in absolute form, so that it always is a
+    /// path with its query; and with one slash at its start, so that it never reads as `//host`.
+    fn request_uri(&mut self, request: &Request<'_>) {
+        let uri = request.path_and_query();
+        let out = self.begin("REQUEST_URI");
+        if !matches!(uri, [b'/' | b'*', ..]) {
+            out.push(b'/');
+        }
+        out.extend_from_slice(uri);
+        out.push(0);
+    }
+
+    /// `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1 and 4.1.11): what the site has verified, never what
+    /// the peer says. A name that could be read as something else is nobody's.
+    fn authenticated(&mut self, authenticated: &Authenticated) {
+        let Authenticated { scheme, user } = authenticated;
+        let is_plain = |text: &str| !text.is_empty() && !text.bytes().any(|byte| byte.is_ascii_control());
+        if is_plain(scheme) && is_plain(user) {
+            self.set("AUTH_TYPE", scheme.as_bytes());
+            self.set("REMOTE_USER", user.as_bytes());
         }
     }
 
     /// Every field that a script may see as `HTTP_NAME`, several of one name in one (RFC 3875
     /// section 4.1.18).
-    fn fields(&mut self, request: &Request<'_>) {
+    fn fields(&mut self, request: &Request<'_>, pass_authorization: bool) {
+        // RFC 9112 section 3.2.2: the host of an absolute target stands in the place of the field.
+        if let Some(host) = request.host() {
+            self.set("HTTP_HOST", host);
+        }
+        if pass_authorization && let Some(authorization) = request.sole_field("Authorization") {
+            self.set("HTTP_AUTHORIZATION", authorization);
+        }
         let is_listed = |name: &[u8]| {
             let mut values = request.fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"Connection"));
             values.any(|(_, value)| list_items(value).any(|item| item.eq_ignore_ascii_case(name)))
@@ -161,54 +181,37 @@ impl Variables<'_> {
     }
 }
 
-/// Whether a field may be passed on at all. A name with an underscore, or another odd character, could
-/// pass for a variable of another field.
+/// Whether a field is passed on as any other. A name with an underscore, or another odd character, could pass for a
+/// variable of another field.
 fn is_passed(name: &[u8]) -> bool {
+    /// Those that [`Variables::fields`] has seen to.
+    const APART: [&str; 2] = ["Host", "Authorization"];
     let is_plain = name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let about_body = name.len() > 8 && name[..8].eq_ignore_ascii_case(b"Content-");
-    is_plain && !about_body && !WITHHELD.iter().any(|withheld| withheld.as_bytes().eq_ignore_ascii_case(name))
-}
-
-/// RFC 4648 section 4; padding may be missing.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let end = text.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
-    let mut out = Vec::with_capacity(end * 3 / 4);
-    let (mut bits, mut held) = (0_u32, 0);
-    for &byte in &text[..end] {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-        }
-    }
-    Some(out)
+    let mut others = WITHHELD.iter().chain(&APART);
+    is_plain && !others.any(|other| other.as_bytes().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Cgi;
     use crate::context::Peer;
     use crate::site::Plain;
     use crate::wire::Head;
 
     fn environment(head: &str, facts: &Facts<'_>) -> Vec<String> {
+        told(head, facts, &Plain, Cgi::default())
+    }
+
+    fn told(head: &str, facts: &Facts<'_>, site: &dyn Site, cgi: Cgi) -> Vec<String> {
         let bytes = head.replace('\n', "\r\n").into_bytes();
         let mut head = Head::default();
         head.parse(&bytes).unwrap();
         let peer = Peer::from(std::net::SocketAddr::from(([192, 0, 2, 1], 7)));
         let request = Request { head: &head, bytes: &bytes, peer };
-        let config = Config { server_name: "here".into(), server_port: 8000, ..Config::default() };
+        let config = Config { server_name: "here".into(), server_port: 8000, cgi, ..Config::default() };
         let mut out = Vec::new();
-        write(&request, facts, &Plain, &config, &mut out);
+        write(&request, facts, site, &config, &mut out);
         let text = String::from_utf8(out).unwrap();
         text.split_terminator('\0').map(str::to_owned).collect()
     }
@@ -230,19 +233,22 @@ mod tests {
                 "SERVER_PORT=8000",
                 "SERVER_PROTOCOL=HTTP/1.1",
                 "REQUEST_METHOD=POST",
+                "REQUEST_SCHEME=http",
+                "REQUEST_URI=/cgi-bin/a%20b/more/?x=%20&y",
                 "QUERY_STRING=x=%20&y",
                 "SCRIPT_NAME=/cgi-bin/a b",
                 "PATH_INFO=/more/",
+                "REDIRECT_STATUS=200",
                 "REMOTE_ADDR=192.0.2.1",
+                "REMOTE_PORT=7",
                 "REMOTE_HOST=",
                 "CONTENT_TYPE=a/b",
                 "CONTENT_LENGTH=5",
-                "AUTH_TYPE=Basic",
-                "REMOTE_USER=Aladdin",
                 "HTTP_HOST=[::1]:81",
                 "HTTP_ACCEPT=a,b",
                 "HTTP_COOKIE=c=1; d=2",
                 "HTTP_X_ONE=1",
+                "HTTP_CONTENT_ENCODING=gzip",
                 "HTTP_USER_AGENT=me",
             ]
         );
@@ -258,12 +264,130 @@ mod tests {
         }
     }
 
+    const NOTHING: Facts<'static> = Facts { script: b"cgi-bin/x", info: b"", length: None };
+
+    /// Whatever a peer claims, nobody is known by it.
     #[test]
-    fn credentials_that_are_none_name_nobody() {
-        for authorization in ["Basic", "Basic !", "Basic YWI=", "Bearer a:b", "Basic a b", "Basic CWE6Yg=="] {
-            let facts = Facts { script: b"x", info: b"", length: None };
-            let all = environment(&format!("GET / HTTP/1.0\nAuthorization: {authorization}\n\n"), &facts);
-            assert!(!all.iter().any(|one| one.starts_with("REMOTE_USER")), "{authorization}");
+    fn a_claim_is_no_finding() {
+        for fields in [
+            "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+            "AUTHORIZATION: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\nauthorization: Basic YTpi",
+            "Authorization: Digest username=\"root\", uri=\"/\"",
+            "Authorization: Bearer root",
+            "Authorization: Negotiate YII=",
+            "Authorization: root",
+            "Proxy-Authorization: Basic YTpi",
+            "Remote-User: root\nAuth-Type: Basic",
+            "Remote_User: root\nAuth_Type: Basic\nREMOTE_USER: root",
+            "Http-Remote-User: root\nRedirect-Remote-User: root\nRedirect_Remote_User: root",
+        ] {
+            let head = format!("GET /cgi-bin/x HTTP/1.0\n{fields}\n\n");
+            for variable in environment(&head, &NOTHING) {
+                let name = variable.split('=').next().unwrap();
+                assert!(!["REMOTE_USER", "AUTH_TYPE", "REDIRECT_REMOTE_USER"].contains(&name), "{fields}: {variable}");
+                assert!(!name.contains("AUTHORIZATION"), "{fields}: {variable}");
+            }
+        }
+    }
+
+    /// No field of a request takes the place of a variable that is the server's, however it is written.
+    #[test]
+    fn no_field_is_a_variable_of_the_server() {
+        let ours = environment("GET /cgi-bin/x?q HTTP/1.0\n\n", &NOTHING);
+        let names: Vec<&str> = ours.iter().map(|variable| variable.split('=').next().unwrap()).collect();
+        let others =
+            ["CONTENT_LENGTH", "CONTENT_TYPE", "PATH_INFO", "DOCUMENT_ROOT", "SCRIPT_FILENAME", "HTTPS", "PATH"];
+        for name in names.into_iter().chain(others) {
+            for spelled in [name.to_owned(), name.replace('_', "-"), name.to_lowercase(), format!("http_{name}")] {
+                if spelled.eq_ignore_ascii_case("Content-Type") || spelled.eq_ignore_ascii_case("Content-Length") {
+                    continue;
+                }
+                let told = environment(&format!("GET /cgi-bin/x?q HTTP/1.0\n{spelled}: spoofed\n\n"), &NOTHING);
+                assert!(told.starts_with(&ours), "{spelled}: {told:?}");
+                for more in &told[ours.len()..] {
+                    assert!(!spelled.contains('_') && more.starts_with("HTTP_"), "{spelled}: {more}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn authorization_is_passed_where_that_is_wanted() {
+        let cgi = Cgi { pass_authorization: true, ..Cgi::default() };
+        let told = |fields: &str| told(&format!("GET / HTTP/1.0\n{fields}\n\n"), &NOTHING, &Plain, cgi.clone());
+        for value in ["Basic YTpi", "Digest username=\"a\", uri=\"/\"", "Bearer a.b-c"] {
+            let told = told(&format!("authorization: {value}\nProxy-Authorization: p"));
+            assert_eq!(told.last(), Some(&format!("HTTP_AUTHORIZATION={value}")));
+            assert!(!told.iter().any(|one| one.starts_with("REMOTE_USER") || one.starts_with("AUTH_TYPE")), "{told:?}");
+        }
+        // Which of them counts is anybody's guess.
+        let told = told("Authorization: Basic YTpi\nAuthorization: Basic YTpj");
+        assert!(!told.iter().any(|one| one.contains("AUTHORIZATION")), "{told:?}");
+    }
+
+    #[test]
+    fn whom_the_site_has_verified_is_told() {
+        struct Verifies(&'static str, &'static str);
+        impl Site for Verifies {
+            fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
+                let (user, _) = request.basic_credentials()?;
+                (user == b"ada").then(|| Authenticated { scheme: self.0.into(), user: self.1.into() })
+            }
+        }
+        let about = |site: &Verifies, credentials: &str| {
+            let head = format!("GET / HTTP/1.0\nAuthorization: Basic {credentials}\n\n");
+            let told = told(&head, &NOTHING, site, Cgi::default());
+            told.into_iter().filter(|one| one.contains("REMOTE_USER") || one.contains("AUTH")).collect::<Vec<_>>()
+        };
+        let (ada, bob) = ("YWRhOng=", "Ym9iOng=");
+        assert_eq!(about(&Verifies("Basic", "Ada L."), ada), ["AUTH_TYPE=Basic", "REMOTE_USER=Ada L."]);
+        assert_eq!(about(&Verifies("Basic", "Ada L."), bob), [""; 0]);
+        for (scheme, user) in
+            [("Basic", ""), ("", "ada"), ("Basic", "a\0REMOTE_USER=root"), ("a\nb", "ada"), ("a", "\x7f")]
+        {
+            assert_eq!(about(&Verifies(scheme, user), ada), [""; 0], "{scheme:?} {user:?}");
+        }
+    }
+
+    /// Only the type and the length have variables of their own.
+    #[test]
+    fn other_fields_of_the_body_are_passed() {
+        let head = "POST / HTTP/1.0\nContent-Type: a/b\nContent-Length: 5\nContent-Encoding: gzip\nContent-Language: de\n\
+                    Content-MD5: x\nContent-Range: bytes 0-4/5\nContent-Disposition: attachment\nContent: y\nContent-: z\n\
+                    Content_Length: 9\nContent_Type: c/d\n\n";
+        let told = environment(head, &Facts { length: Some(5), ..NOTHING });
+        let expected = [
+            "CONTENT_TYPE=a/b",
+            "CONTENT_LENGTH=5",
+            "HTTP_CONTENT_ENCODING=gzip",
+            "HTTP_CONTENT_LANGUAGE=de",
+            "HTTP_CONTENT_MD5=x",
+            "HTTP_CONTENT_RANGE=bytes 0-4/5",
+            "HTTP_CONTENT_DISPOSITION=attachment",
+            "HTTP_CONTENT=y",
+            "HTTP_CONTENT_=z",
+        ];
+        assert_eq!(told[told.len() - expected.len()..], expected);
+    }
+
+    #[test]
+    fn the_uri_is_a_path_with_its_query() {
+        for (target, uri, host) in [
+            ("/cgi-bin/x", "/cgi-bin/x", "h"),
+            ("/cgi-bin/../cgi-bin//x/%41?a=%20&b", "/cgi-bin/../cgi-bin//x/%41?a=%20&b", "h"),
+            ("///cgi-bin/x?", "/cgi-bin/x?", "h"),
+            ("http://other:81/cgi-bin/x?a", "/cgi-bin/x?a", "other:81"),
+            ("http://other//cgi-bin/x", "/cgi-bin/x", "other"),
+            ("http://other?a", "/?a", "other"),
+            ("https://other", "/", "other"),
+        ] {
+            let told = environment(&format!("GET {target} HTTP/1.1\nHost: h\n\n"), &NOTHING);
+            assert!(told.contains(&format!("REQUEST_URI={uri}")), "{target}: {told:?}");
+            assert_eq!(told.last(), Some(&format!("HTTP_HOST={host}")), "{target}");
+            assert!(told.contains(&format!("SERVER_NAME={}", host.split(':').next().unwrap())), "{target}");
+            assert!(
+                told.contains(&"REQUEST_SCHEME=http".to_owned()) && !told.iter().any(|one| one.starts_with("HTTPS"))
+            );
         }
     }
 

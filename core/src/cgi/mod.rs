@@ -17,10 +17,18 @@ use crate::context::{Context, Tick};
 use crate::input::{Completion, Found, FsError, Input, ScriptFile, SpawnError};
 use crate::step::ScriptInput;
 use crate::timer::{Progress, Timer};
+use crate::wire::Method;
 use refusal::Refusal;
 
-/// The methods that scripts answer, for `Allow`. Python's.
-pub(crate) const ALLOW: &[u8] = b"GET, HEAD, POST, OPTIONS";
+/// The methods that scripts answer, for `Allow`: those of RFC 9110 and RFC 5789. Which of them a script has, and which
+/// others, it alone knows, and says when it is asked.
+pub(crate) const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Whether a method is a script's business (RFC 3875 section 4.3). TRACE is for the server to answer with what the client
+/// has sent, cookies and all, and CONNECT names no script.
+pub(crate) fn is_method(method: Method) -> bool {
+    !matches!(method, Method::Trace | Method::Connect)
+}
 
 /// How far the answer has come.
 #[derive(Clone, Copy, Debug)]

@@ -29,6 +29,43 @@ pub(super) fn collapse(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> 
     Ok(())
 }
 
+/// Appends what follows the script in the path of a target: `PATH_INFO` (RFC 3875 section 4.1.5), decoded once. Dot
+/// segments are resolved, but empty ones are kept there, for they are data, such as those of a URL. So many
+/// `components` of the collapsed path name the script.
+///
+/// A `..` takes the last component that is not empty, so that without empty components the path is the same that led
+/// to the script.
+pub(super) fn append_info(path: &[u8], components: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    let decoded: Vec<u8> = percent_decode(path).collect();
+    // Each component with the slash before it.
+    for component in decoded.strip_prefix(b"/").unwrap_or(&decoded).split(|&byte| byte == b'/') {
+        match component {
+            b"." => {}
+            b".." => {
+                while out.len() > start && out.pop_if(|byte| *byte == b'/').is_some() {}
+                let parent = out[start..].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                out.truncate(start + parent);
+            }
+            _ => {
+                out.push(b'/');
+                out.extend_from_slice(component);
+            }
+        }
+    }
+    if matches!(decoded.rsplit(|&byte| byte == b'/').next(), Some(b"." | b"..")) {
+        out.push(b'/');
+    }
+    let mut rest = &out[start..];
+    for _ in 0..components {
+        let begin = rest.iter().position(|&byte| byte != b'/').unwrap_or(rest.len());
+        let end = memchr::memchr(b'/', &rest[begin..]).map_or(rest.len(), |len| begin + len);
+        rest = &rest[end..];
+    }
+    let info = out.len() - rest.len();
+    out.drain(start..info);
+}
+
 /// Whether the last component of a path is empty, `.` or `..`, as it is or encoded.
 fn ends_with_directory(path: &[u8]) -> bool {
     let from = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
@@ -99,6 +136,66 @@ mod tests {
             );
         }
         assert_eq!(collapse_path(b"/a%00"), Err(Forbidden::Nul));
+    }
+
+    fn info(path: &str, script: &str) -> String {
+        let mut out = b"kept".to_vec();
+        append_info(path.as_bytes(), script.split('/').count(), &mut out);
+        String::from_utf8(out).unwrap().strip_prefix("kept").unwrap().to_owned()
+    }
+
+    #[test]
+    fn empty_components_behind_the_script_are_kept() {
+        for (path, expected) in [
+            ("/c/x", ""),
+            ("/c/x/", "/"),
+            ("/c/x//", "//"),
+            ("/c/x/a", "/a"),
+            ("/c/x/a/", "/a/"),
+            ("/c/x/http://a.example//b", "/http://a.example//b"),
+            ("/c/x/http:%2f%2Fa.example/%2f", "/http://a.example//"),
+            ("/c/x///a///b///", "///a///b///"),
+            ("//c///x//a", "//a"),
+            ("/c/./y/..//x/a", "/a"),
+            ("/c/x/./a/./b/.", "/a/b/"),
+            ("/c/x/a/..", "/"),
+            ("/c/x/a/../b", "/b"),
+            ("/c/x/a//b/../c/", "/a//c/"),
+            ("/c/x/a//../b", "/b"),
+            ("/c/x/%2e%2E/x/%2e/a", "/a"),
+            ("/c/x//a/%2e%2e//b", "///b"),
+            ("/c/x/..//x//a", "//a"),
+            ("/c/x/../../..//../c/x//", "//"),
+            ("/%63/%78/%61%252f", "/a%2f"),
+            ("/c%2fx%2f%2fa", "//a"),
+            ("/c/x/.../..a/.b", "/.../..a/.b"),
+        ] {
+            assert_eq!(info(path, "c/x"), expected, "{path}");
+        }
+        assert_eq!(info("/x//a", "x"), "//a");
+        assert_eq!(info("/c//sub//x//a", "c/sub/x"), "//a");
+    }
+
+    /// Whatever is written, the script and what follows it are the collapsed path and no more, but for empty components.
+    #[test]
+    fn what_follows_the_script_is_the_rest_of_the_collapsed_path() {
+        let parts = ["a", "..", ".", "", "x", "%2f", "%2e."];
+        for n in 0..7_usize.pow(5) {
+            let path: String = (0..5).map(|i| format!("/{}", parts[n / 7_usize.pow(i) % 7])).collect();
+            let collapsed = collapse_path(path.as_bytes()).unwrap();
+            let collapsed = String::from_utf8(collapsed).unwrap();
+            let collapsed = collapsed.trim_start_matches('/');
+            for (at, _) in collapsed.match_indices('/').chain([(collapsed.len(), "")]) {
+                let (script, rest) = collapsed.split_at(at);
+                let mut info = info(&path, script);
+                while info.contains("//") {
+                    info = info.replace("//", "/");
+                }
+                if !script.is_empty() {
+                    assert_eq!(info, rest, "{path} of {script}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::input::ScriptFile;
 use crate::reason::Rule;
 use crate::request::Request;
 use crate::step::{Action, Close, Script, ScriptInput};
-use crate::wire::{Decoder, Encoder, HeadOut, Inbound, Method, Outbound, Span};
+use crate::wire::{Decoder, Encoder, HeadOut, Inbound, Method, Outbound, Span, Target};
 
 use super::environment::{self, Facts};
 use super::output::{self, ScriptHead};
@@ -23,7 +23,9 @@ impl Connection {
     /// `Buffers::path`.
     pub(crate) fn find_cgi(&self, buf: &mut Buffers, cx: &Context<'_>) -> Result<Option<usize>, Forbidden> {
         let directories = &cx.config.cgi.directories;
-        if directories.is_empty() {
+        // `*` and `host:port` are no paths.
+        if directories.is_empty() || matches!(buf.head.target, Target::Asterisk | Target::Authority) {
+            buf.path.clear();
             return Ok(None);
         }
         let mut path = std::mem::take(&mut buf.path);
@@ -178,7 +180,7 @@ impl Connection {
 
     /// Writes down what the script is told, and lets it run.
     fn tell_script(&mut self, input: ScriptInput, length: Option<u64>, buf: &mut Buffers, cx: &Context<'_>) {
-        let mut told = std::mem::take(&mut buf.told);
+        let (mut told, mut path) = (std::mem::take(&mut buf.told), std::mem::take(&mut buf.path));
         told.clear();
         let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
         if matches!(buf.head.method, Method::Get | Method::Head) {
@@ -186,11 +188,16 @@ impl Connection {
         }
         let Task::Cgi(cgi) = &mut self.task else { return };
         cgi.environment = index(told.len());
-        let (script, info) = buf.path.split_at(cgi.at as usize);
+        // The script's name is resolved. What follows it keeps its empty segments.
+        path.truncate(cgi.at as usize);
+        let components = path.split(|&byte| byte == b'/').count();
+        path::append_info(request.path(), components, &mut path);
+        let (script, info) = path.split_at(cgi.at as usize);
         // A body of no bytes is none, but what the request says of it is passed on.
         let facts = Facts { script, info, length: length.or(request.content_length()) };
         environment::write(&request, &facts, cx.site, cx.config, &mut told);
         buf.told = told;
+        buf.path = path;
         buf.script.clear();
         cgi.arrived = buf.script.arrived();
         cgi.feed = Feed::default();
@@ -425,11 +432,18 @@ fn write_head(head: &ScriptHead<'_>, answer: &mut Answering<'_>) {
 
 /// The head of a request for `location` that is otherwise like `request`, but has no body.
 fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> {
-    const OF_BODY: [&str; 4] = ["Content-Length", "Content-Type", "Transfer-Encoding", "Expect"];
+    /// There is no body; and the host is that of the target, if it has named one.
+    const LEFT_OUT: [&str; 3] = ["Transfer-Encoding", "Expect", "Host"];
+    const OF_BODY: &[u8] = b"Content-";
     let target = location.split(|&byte| byte == b'#').next().unwrap_or_default();
     let method: &[u8] = if is_head { b"HEAD" } else { b"GET" };
     let mut head = [method, b" ", target, b" ", request.version(), b"\r\n"].concat();
-    let is_kept = |name: &[u8]| !OF_BODY.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
+    if let Some(host) = request.host() {
+        head.extend_from_slice(&[b"Host: ", host, b"\r\n"].concat());
+    }
+    let is_of_body = |name: &[u8]| name.get(..OF_BODY.len()).is_some_and(|start| start.eq_ignore_ascii_case(OF_BODY));
+    let is_left_out = |name: &[u8]| LEFT_OUT.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
+    let is_kept = |name: &[u8]| !is_of_body(name) && !is_left_out(name);
     for (name, value) in request.fields().filter(|(name, _)| is_kept(name)) {
         head.extend_from_slice(name);
         head.extend_from_slice(b": ");

@@ -2,6 +2,7 @@
 
 use super::{Connection, Life, Task};
 use crate::buffers::Buffers;
+use crate::cgi;
 use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
@@ -159,7 +160,7 @@ impl Connection {
             Err(Forbidden::Nul) => return,
         };
         self.exchange.is_script = script.is_some();
-        let script = script.filter(|_| matches!(method, Method::Get | Method::Head | Method::Post));
+        let script = script.filter(|_| cgi::is_method(method));
         // The body of a request that was redirected here has had its reader.
         let is_wanted = script.is_some() && buf.moved.is_empty();
         if !is_wanted && !self.settle_body(buf, cx) {
@@ -180,7 +181,7 @@ impl Connection {
         match method {
             Method::Get | Method::Head => buf.note_method(Rule::MethodOfFiles),
             Method::Options => buf.note_method(Rule::MethodOptions),
-            Method::Post | Method::Connect | Method::Other => {}
+            Method::Post | Method::Trace | Method::Connect | Method::Other => {}
         }
         let mut answer = self.answering(buf, cx);
         match method {
@@ -198,7 +199,9 @@ impl Connection {
             Method::Post if !cx.config.cgi.directories.is_empty() => {
                 answer.refuse(Violation::PostToFile, Span::default());
             }
-            Method::Post | Method::Connect | Method::Other => answer.refuse(Violation::UnsupportedMethod, name),
+            Method::Post | Method::Trace | Method::Connect | Method::Other => {
+                answer.refuse(Violation::UnsupportedMethod, name);
+            }
         }
     }
 

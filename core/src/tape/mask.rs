@@ -16,7 +16,7 @@ use crate::wire::{Decoder, Framing, Head, Scan};
 /// `Cookie` and `Set-Cookie`, and of the CGI variables made of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Secrets {
-    /// Their characters are replaced by `x`, and `REMOTE_USER` is left out.
+    /// Their characters are replaced by `x`, and `AUTH_TYPE` and `REMOTE_USER` are left out.
     #[default]
     Masked,
     /// They are recorded as they are.
@@ -26,11 +26,11 @@ pub enum Secrets {
 /// The fields, in lower case.
 const FIELDS: [&[u8]; 4] = [b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"];
 
-/// The CGI variables that hold them (RFC 3875 sections 4.1.1 and 4.1.18).
-const VARIABLES: [&[u8]; 3] = [b"AUTH_TYPE=", b"HTTP_COOKIE=", b"HTTP_SET_COOKIE="];
+/// The CGI variables that hold them (RFC 3875 section 4.1.18).
+const VARIABLES: [&[u8]; 3] = [b"HTTP_AUTHORIZATION=", b"HTTP_COOKIE=", b"HTTP_SET_COOKIE="];
 
-/// The one that is decoded from them (RFC 3875 section 4.1.11), and so cannot be told from what is blanked out.
-const DECODED: &[u8] = b"REMOTE_USER=";
+/// Those that a site makes of them (RFC 3875 sections 4.1.1 and 4.1.11), which it cannot of what is blanked out.
+const VERIFIED: [&[u8]; 2] = [b"AUTH_TYPE=", b"REMOTE_USER="];
 
 /// The longest name, and spaces around it that an invalid field may have.
 const LONGEST: usize = 32;
@@ -172,7 +172,7 @@ impl Mask {
             }
             What::Spawn { told, .. } => {
                 (self.script.lines, self.script.is_body) = (Lines::default(), false);
-                told.environment.retain(|variable| !variable.starts_with(DECODED));
+                told.environment.retain(|variable| !VERIFIED.iter().any(|name| variable.starts_with(name)));
                 for variable in &mut told.environment {
                     if let Some(name) = VARIABLES.iter().find(|name| variable.starts_with(name)) {
                         variable[name.len()..].iter_mut().for_each(|byte| *byte = masked(*byte));

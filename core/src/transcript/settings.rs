@@ -106,6 +106,7 @@ impl Settings {
             "masked" if value == "yes" => self.masked = true,
             "handled" if value == "yes" => self.config.handled = true,
             "hide-dotfiles" if value == "yes" => self.config.hide_dotfiles = true,
+            "pass-authorization" if value == "yes" => self.config.cgi.pass_authorization = true,
             "chunked" if value == "refuse" => self.config.cgi.chunked = Chunked::Refuse,
             "server-name" => self.config.server_name = value.into(),
             "server-port" => self.config.server_port = value.parse().map_err(|_| bad())?,
@@ -125,8 +126,12 @@ impl Settings {
         if self.config.protocol != default.config.protocol {
             out.push_str("protocol HTTP/1.0\n");
         }
-        let flags =
-            [("handled", self.config.handled), ("hide-dotfiles", self.config.hide_dotfiles), ("masked", self.masked)];
+        let flags = [
+            ("handled", self.config.handled),
+            ("hide-dotfiles", self.config.hide_dotfiles),
+            ("pass-authorization", self.config.cgi.pass_authorization),
+            ("masked", self.masked),
+        ];
         for (name, _) in flags.into_iter().filter(|(_, is_set)| *is_set) {
             out.push_str(&format!("{name} yes\n"));
         }
@@ -190,7 +195,10 @@ mod tests {
         }
         settings.config.protocol = Protocol::Http10;
         (settings.config.hide_dotfiles, settings.config.handled, settings.masked) = (true, true, true);
-        settings.config.cgi = Cgi { directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse };
+        settings.config.cgi =
+            Cgi {
+                directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse, pass_authorization: true
+            };
         (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
         settings.wall = Wall(-5);
         settings.peer = "[::1]:1".parse().unwrap();

@@ -122,6 +122,7 @@ pub(crate) enum Method {
     Head,
     Post,
     Options,
+    Trace,
     Connect,
     #[default]
     Other,
@@ -257,6 +258,7 @@ impl Head {
             b"HEAD" => Method::Head,
             b"POST" => Method::Post,
             b"OPTIONS" => Method::Options,
+            b"TRACE" => Method::Trace,
             b"CONNECT" => Method::Connect,
             _ => Method::Other,
         };

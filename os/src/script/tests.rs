@@ -1,6 +1,7 @@
 //! With real processes. Waits are for conditions, within [`PATIENCE`].
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
@@ -111,6 +112,7 @@ fn errand() -> Errand<'static> {
         time: 60_000,
         grace: 30_000,
         translated: None,
+        local: None,
         arguments: Vec::new(),
         environment: Vec::new(),
     }
@@ -194,13 +196,15 @@ fn what_a_script_writes_is_read_to_its_end() {
 #[test]
 fn the_environment_is_exactly_what_is_told() {
     let mut bench = Bench::new();
-    let rules = [("TZ", "UTC"), ("SERVER_NAME", "not this")].map(|(name, value)| (name.into(), value.into()));
+    let rules = [("TZ", "UTC"), ("SERVER_NAME", "not this"), ("DOCUMENT_ROOT", "nor this")]
+        .map(|(name, value)| (name.into(), value.into()));
     bench.scripts.rules.environment.extend(rules);
     bench.install("#!/bin/cat /proc/self/environ");
     let root = bench.dir.path().canonicalize().unwrap().into_os_string().into_string().unwrap();
     for (path, expected) in [("", "/"), ("sub/\u{e4}/", "/sub/\u{e4}/"), ("file", "/file")] {
         let environment = vec![(&b"SERVER_NAME"[..], &b"a=b"[..]), (b"REMOTE_USER", b""), (b"HTTP_X", b"\xff\n")];
-        let errand = Errand { translated: Some(path.as_bytes()), environment, ..errand() };
+        let local = Some([127, 0, 0, 1].into());
+        let errand = Errand { translated: Some(path.as_bytes()), local, environment, ..errand() };
         let mut running = bench.run(&errand, None).unwrap();
         let mut all = Vec::new();
         until("the end", || {
@@ -212,10 +216,20 @@ fn the_environment_is_exactly_what_is_told() {
         let mut found: Vec<&[u8]> = all.split(|&byte| byte == 0).collect();
         found.pop();
         found.sort_unstable();
+        let (document, script) = (format!("DOCUMENT_ROOT={root}"), format!("SCRIPT_FILENAME={root}/cgi-bin/x"));
         let translated = format!("PATH_TRANSLATED={root}{expected}");
         let path = b"PATH=/usr/local/bin:/usr/bin:/bin";
-        let expected =
-            [b"HTTP_X=\xff\n", &path[..], translated.as_bytes(), b"REMOTE_USER=", b"SERVER_NAME=a=b", b"TZ=UTC"];
+        let expected = [
+            document.as_bytes(),
+            b"HTTP_X=\xff\n",
+            path,
+            translated.as_bytes(),
+            b"REMOTE_USER=",
+            script.as_bytes(),
+            b"SERVER_ADDR=127.0.0.1",
+            b"SERVER_NAME=a=b",
+            b"TZ=UTC",
+        ];
         assert_eq!(found, expected);
     }
 }

@@ -282,9 +282,12 @@ fn spawn_lines(script: &Script<'_>, service: &Service) -> Vec<Line> {
     for (name, value) in script.environment() {
         told.push(("with", [name, b"=", value].concat(), "RFC 3875 section 4.1"));
     }
+    told.push(("with", [b"DOCUMENT_ROOT=", root].concat(), "set by other servers"));
+    told.push(("with", [b"SCRIPT_FILENAME=", &below(script.path)[..]].concat(), "set by other servers"));
     if let Some(path) = script.translated {
         told.push(("with", [b"PATH_TRANSLATED=", &below(path)[..]].concat(), "RFC 3875 section 4.1.6"));
     }
+    told.push(("with", b"SERVER_ADDR=127.0.0.1".to_vec(), "set by other servers"));
     told.into_iter()
         .map(|(name, value, why)| Line { topic: Topic::Script, name: name.into(), value, why: why.into() })
         .collect()
