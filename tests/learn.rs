@@ -20,7 +20,7 @@ use std::process::Command;
 
 use alike::alike;
 use chapter::Chapter;
-use session::Session;
+use session::{Reader, Session};
 
 macro_rules! chapters {
     ($($name:ident $file:literal)*) => {
@@ -28,8 +28,20 @@ macro_rules! chapters {
 
         $(#[test]
         fn $name() {
-            follow($file);
+            follow($file, Reader::Quick);
         })*
+
+        /// Who reads before they type.
+        mod slowly {
+            use super::{Reader, follow};
+
+            $(#[test]
+            fn $name() {
+                if !super::session::updates() {
+                    follow($file, Reader::Slow);
+                }
+            })*
+        }
     };
 }
 
@@ -43,15 +55,16 @@ chapters! {
     chapter_6 "6-your-own-runtime.md"
 }
 
-/// Does what a chapter says.
-fn follow(name: &str) {
+/// Does what a chapter says. A slow reader pauses behind each command for longer than a server waits by default: the
+/// defaults are scaled down for them, and what a command says itself is not.
+fn follow(name: &str, reader: Reader) {
     let chapter = Chapter::read(&learn().join(name));
     assert!(!chapter.commands.is_empty(), "{name}: nothing to do");
     if !support::traced::runs(Command::new("curl").arg("--version")) {
         assert!(std::env::var_os("CI").is_none(), "CI is to have curl");
         return eprintln!("{name}: not followed: curl is not installed");
     }
-    let mut session = Session::start();
+    let mut session = Session::start(reader);
     if name != "README.md" {
         // What README.md has the reader do first.
         session.run("export REPO=\"$PWD\"", |_| true);

@@ -116,7 +116,7 @@ impl Tape {
             recorder,
             mask: (secrets == Secrets::Masked).then(|| Mask::new(&cx.config.limits)),
             start: now.tick,
-            calendar: Calendar::starting(now.wall),
+            calendar: Calendar::starting(now.wall, (now.tick.0 % 1000) as u16),
             at: 0,
             told: Vec::new(),
             step: None,

@@ -82,7 +82,8 @@ pub enum What {
     Recv(Vec<u8>),
     /// No input: time has passed, and the driver polls.
     Tick,
-    /// No input either: the calendar was set to this second, or does not keep step with the ticks.
+    /// No input either: the calendar was set to this second. (So it looks, too, if a driver's ticks and its calendar
+    /// do not begin their seconds together.)
     Clock(Wall),
     /// Any other input. `Eof` takes effect behind the bytes that were received before it.
     Input(Input),
@@ -173,6 +174,9 @@ pub struct Sending {
     pub more: bool,
     /// How much of it went out.
     pub taken: Taken,
+    /// Only this status is told, and the rest is not the point: `send 400 ..`. It stands for every step that begins an
+    /// answer of this status. The bytes are there in what was played, and not in what was read.
+    pub elided: Option<u16>,
 }
 
 /// The middle of a [`Sending`].
@@ -353,6 +357,7 @@ impl What {
                 tail: transmit.tail.to_vec(),
                 more: transmit.more,
                 taken: Taken::default(),
+                elided: None,
             }),
             Step::Feed(bytes) => What::Feed { bytes: bytes.to_vec(), taken: None, then: FeedThen::Poll },
             Step::Act(_, action) => match action {

@@ -51,7 +51,8 @@ fn recorded(config: Config, secrets: Secrets, starts: u64) -> (Rig, Receiver<Eve
 fn transcript(rig: Rig, events: Receiver<Event>, secrets: Secrets, starts: u64) -> Transcript {
     let wall = Wall(START + i64::try_from(starts / 1000).expect("not that long"));
     let masked = secrets == Secrets::Masked;
-    let settings = Settings { config: rig.config.clone(), wall, masked, ..Settings::default() };
+    let now = Now::new(Tick(starts), wall);
+    let settings = Settings { config: rig.config.clone(), masked, ..Settings::default().starting(&now) };
     drop(rig);
     let mut transcript = Transcript { settings, ..Transcript::default() };
     events.into_iter().for_each(|event| transcript.push(event));

@@ -34,6 +34,8 @@ const RATE: u64 = 2 << 20;
 const BURST: u64 = 2;
 /// What a connection counts for beside its events: a file is made for it.
 const CONNECTION: u64 = 4 * 1024;
+/// How long the last one who drops a recording waits for the disk.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Events that are handed over together, unless the connection waits before there are so many.
 const BATCH: usize = 64;
 /// What an event counts for beside its bytes.
@@ -167,11 +169,11 @@ impl Recording {
         Some(Box::new(reel))
     }
 
-    /// Waits until what was recorded so far is written, but no longer than `bound`. `true`: it is.
+    /// Waits until what was recorded so far is written, but no longer than `bound`. `true`: it is. The last one who
+    /// drops a clone of this, or a connection that is recorded, does so too, for at most a second: it is needed only
+    /// before `std::process::exit`, and where connections go on when `main` returns.
     pub fn flush_within(&self, bound: Duration) -> bool {
-        let (done, wait) = mpsc::channel();
-        self.shared.tell(Message::Flush(done));
-        wait.recv_timeout(bound).is_ok()
+        self.shared.flush_within(bound)
     }
 }
 
@@ -179,6 +181,22 @@ impl Shared {
     fn tell(&self, message: Message) {
         // It fails only where the writer has panicked.
         let _ = self.to_writer.send(message);
+    }
+
+    fn flush_within(&self, bound: Duration) -> bool {
+        let (done, wait) = mpsc::channel();
+        self.tell(Message::Flush(done));
+        wait.recv_timeout(bound).is_ok()
+    }
+}
+
+/// The process may end when its last server is gone, and what that has recorded is to be there then.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Where the disk has refused there is nothing to wait for, and it may be the writer who drops this.
+        if !self.failed.load(Ordering::Relaxed) {
+            self.flush_within(LAST_WORDS);
+        }
     }
 }
 
@@ -296,7 +314,8 @@ mod tests {
     #[test]
     fn a_file_grows_while_its_connection_lives() {
         let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().join("a/b");
+        assert!(Recording::to(dir.path().join("a/b"), Log::quiet()).is_err(), "one directory is made, and no more");
+        let dir = dir.path().join("a");
         let recording = recording(&dir);
         let mut reel = recording.begin(Settings::default(), " of a test".into()).unwrap();
         reel.event(event(0, What::Recv(b"GET".to_vec())));
@@ -312,6 +331,30 @@ mod tests {
         drop(again.begin(Settings::default(), String::new()));
         assert!(again.flush_within(PATIENCE));
         assert_eq!(texts(&dir)[1].0, "000002.txt");
+    }
+
+    /// A driver need not know of any flush: who drops last waits for the disk, the server or one of its connections.
+    #[test]
+    fn what_is_dropped_is_written() {
+        for connection_first in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let recording = recording(dir.path());
+            let mut reels: Vec<_> =
+                (0..200).map(|_| recording.begin(Settings::default(), String::new()).unwrap()).collect();
+            for reel in &mut reels {
+                reel.event(event(7, What::Recv(b"a".to_vec())));
+            }
+            if connection_first {
+                drop(reels);
+                drop(recording);
+            } else {
+                drop(recording);
+                drop(reels);
+            }
+            let texts = texts(dir.path());
+            assert_eq!(texts.len(), 200);
+            assert!(texts.iter().all(|(_, text)| text.ends_with("@7 recv \"a\"\n")), "{connection_first}");
+        }
     }
 
     #[test]

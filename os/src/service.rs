@@ -296,10 +296,9 @@ impl Service {
         let recorder = self.recording.as_ref().and_then(|recording| {
             let settings = Settings {
                 config: cx.config.clone(),
-                wall: cx.now.wall,
                 peer: SocketAddr::new(peer.ip(), peer.port()),
                 masked: self.secrets == Secrets::Masked,
-                ..Settings::default()
+                ..Settings::default().starting(cx.now)
             };
             recording.begin(settings, format!(" Recorded by sanserve {} on {runtime}.", env!("CARGO_PKG_VERSION")))
         });

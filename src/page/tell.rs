@@ -153,8 +153,7 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
         }
         What::Tick => "Nothing but time has passed. The driver polls, and the core looks at its clocks.".into(),
         What::Clock(wall) => format!(
-            "The driver polls. The calendar is at second {}, where it does not keep step with the monotonic clock: dates come \
-             from it, timeouts do not.",
+            "The driver polls. Somebody has set the calendar, to second {}: dates come from it, timeouts do not.",
             wall.0
         ),
         What::Input(input) => of_input(input).into(),
@@ -230,6 +229,9 @@ fn of_open(answer: Option<Result<Kind, &FsError>>) -> String {
 }
 
 fn of_send(sending: &Sending) -> String {
+    if let Some(status) = sending.elided.filter(|_| sending.is_empty()) {
+        return format!("an answer with status {status}, of which the transcript tells no more");
+    }
     let what = match (sending.head.is_empty(), &sending.body) {
         (false, Middle::File { len, .. }) => {
             format!(
@@ -372,6 +374,9 @@ fn short(input: &Input) -> String {
 }
 
 fn sent(sending: &Sending) -> String {
+    if let Some(status) = sending.elided.filter(|_| sending.is_empty()) {
+        return format!("{status} ..");
+    }
     let begin = if sending.head.is_empty() { String::new() } else { first_line(&sending.head) };
     let body = match &sending.body {
         Middle::File { offset: 0, len } => format!("file, {}", size(*len)),

@@ -39,7 +39,7 @@ use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sanserve::core::testing::Server as Bench;
 use sanserve::core::transcript::{Transcript, check};
@@ -64,10 +64,13 @@ fn exercise_1() {
     fn serves_others(service: fn(sleeper::Work) -> Service) {
         let ((open, gate), (begin, begun)) = (mpsc::channel(), mpsc::channel());
         let gate = Mutex::new(gate);
+        // Nobody can say it who has not done the work.
+        let secret = format!("{:?} {}", thread::current().id(), std::process::id());
+        let known = secret.clone();
         let service = service(Arc::new(move || {
             begin.send(()).expect("somebody waits for that");
             let opened = gate.lock().expect("one at a time").recv_timeout(Duration::from_secs(3));
-            if opened.is_ok() { "the others were served\n".into() } else { "nobody was served\n".into() }
+            format!("{}, says {known}\n", if opened.is_ok() { "the others were served" } else { "nobody was served" })
         }));
         let service = service.with_log(Log::quiet());
         let server = sanserve::mio::Server::bind_with((Ipv4Addr::LOCALHOST, 0).into(), service, 1);
@@ -76,7 +79,7 @@ fn exercise_1() {
         let serving = thread::spawn(move || server.run());
         let (mut slow, mut quick) = (Client::connect(address), Client::connect(address));
         slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        begun.recv().expect("the work begins");
+        begun.recv_timeout(Duration::from_secs(10)).expect("the work begins");
         let answer = quick.get("/");
         // It may be too late for that: then the work was not done at all.
         let _ = open.send(());
@@ -84,7 +87,9 @@ fn exercise_1() {
         handle.stop();
         serving.join().expect("no panic").expect("it serves");
         assert_eq!(answer.body_text(), "at once\n");
-        assert_eq!(worked.body_text(), "the others were served\n", "while the work went on");
+        let (said, who) = worked.body_text().trim_end().split_once(", says ").expect("what the work gives");
+        assert_eq!(said, "the others were served", "while the work went on");
+        assert_eq!(who, secret, "the answer is what the work gives");
     }
     judge(|| serves_others(sleeper::service), || serves_others(sleeper_solved::service));
 }
@@ -93,14 +98,20 @@ fn exercise_1() {
 struct Socket {
     unread: VecDeque<u8>,
     ended: bool,
+    /// It has said `WouldBlock`, and there was no edge since.
+    empty: bool,
 }
 
 impl Read for Socket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        assert!(!self.empty, "it was read again behind WouldBlock, and nothing had come");
         // However large the window: so much at a time.
         let n = into.len().min(1_000);
         match self.unread.read(&mut into[..n])? {
-            0 if n > 0 && !self.ended => Err(ErrorKind::WouldBlock.into()),
+            0 if n > 0 && !self.ended => {
+                self.empty = true;
+                Err(ErrorKind::WouldBlock.into())
+            }
             n => Ok(n),
         }
     }
@@ -112,15 +123,23 @@ macro_rules! answers_all {
         let cx = Context { config: &config, site: &Plain, now: &now };
         let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)));
         let mut line = $edges::Line::new(Connection::new(peer, &cx));
-        let requests = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
-        let mut socket = Socket { unread: requests.into(), ended: false };
+        let mut socket = Socket { unread: VecDeque::new(), ended: false, empty: false };
+        let answers = |line: &$edges::Line| {
+            let heads = line.sent.windows(15).filter(|part| part == b"HTTP/1.1 200 OK").count();
+            assert_eq!(line.sent.windows(7).filter(|part| part == b"\nhello\n").count(), heads, "whole answers");
+            heads
+        };
+        let mut asked = 0;
+        for requests in [100, 1, 3_000, 7] {
+            asked += requests;
+            (socket.unread, socket.empty) = (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(requests).into(), false);
+            line.edge(&mut socket, &cx).expect("nothing fails");
+            assert_eq!(answers(&line), asked, "answers to {asked} requests, behind one edge");
+            assert!(!line.closed, "nobody has said that it is over");
+        }
+        (socket.ended, socket.empty) = (true, false);
         line.edge(&mut socket, &cx).expect("nothing fails");
-        let answers = |line: &$edges::Line| line.sent.windows(7).filter(|part| part == b"\nhello\n").count();
-        assert_eq!(answers(&line), 100, "answers to 100 requests, behind one edge");
-        assert!(!line.closed, "nobody has said that it is over");
-        socket.ended = true;
-        line.edge(&mut socket, &cx).expect("nothing fails");
-        assert!(line.closed && answers(&line) == 100, "the end is an edge too");
+        assert!(line.closed && answers(&line) == asked, "the end is an edge too");
     }};
 }
 
@@ -133,8 +152,27 @@ fn exercise_2() {
 /// What is written down is what happens.
 #[test]
 fn exercise_3() {
+    const GIVEN: &str = "sanserve transcript 1
+@5 recv
+    \"GET /a.txt HTTP/1.1\\r\\n\"
+    \"Host: example\\r\\n\"
+    \"Content-Length: 37\\r\\n\"
+    \"Transfer-Encoding: chunked\\r\\n\"
+    \"\\r\\n\"
+    \"0\\r\\n\"
+    \"\\r\\n\"
+    \"GET /b.txt HTTP/1.1\\r\\n\"
+    \"Host: a\\r\\n\"
+    \"\\r\\n\"
+";
     fn is_so(text: &str) {
         let transcript = Transcript::parse(text).expect("a transcript");
+        let inputs = |transcript: &Transcript| {
+            transcript.events().filter(|event| event.what.is_input()).cloned().collect::<Vec<_>>()
+        };
+        let given = Transcript::parse(GIVEN).expect("a transcript");
+        assert_eq!(inputs(&transcript), inputs(&given), "the message is given: what follows from it is to be written");
+        assert_eq!(transcript.settings, given.settings, "and so are the settings");
         if let Err(difference) = check(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}) {
             panic!("{difference}");
         }
@@ -207,6 +245,10 @@ macro_rules! loses_patience {
             }
         }
         assert_eq!((reader.poll(now), now), (Step::TimedOut, LINE), "the line had its time");
+        // Nothing is no first byte.
+        let mut reader = Reader::new(0);
+        reader.handle(b"", 30_000);
+        assert_eq!(reader.poll(30_000), Step::Wait { until: SILENCE });
     }};
 }
 
@@ -242,6 +284,11 @@ macro_rules! finishes {
         assert_eq!((last.status(), last.text("connection")), (200, Some("close")), "the last answer says that it is");
         asking.ends();
         idle.ends();
+        assert!(!serving.is_finished(), "it has ended while somebody is being served");
+        let end = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(address).is_ok() {
+            assert!(Instant::now() < end, "nobody is to be accepted any more");
+        }
         assert_eq!(reading.rest().len(), 8 << 20, "what was begun is finished");
         serving.join().expect("no panic").expect("it serves to the end");
     }};

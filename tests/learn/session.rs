@@ -2,9 +2,10 @@
 //! directory of its own.
 //!
 //! Two things are done to a command. The ports 8000 to 8003 of the text become free ones, and `cargo` is a
-//! script that builds nothing: what it would run is in this test program already. Nothing sleeps: a server
-//! in the background is waited for by its banner, and a command that only looks is repeated until it shows
-//! what is printed in the chapter.
+//! script that builds nothing: what it would run is in this test program already. For a quick reader nothing sleeps:
+//! a server in the background is waited for by its banner, and a command that only looks is repeated until it shows
+//! what is printed in the chapter. A slow one pauses behind each command, and finds servers whose defaults are as
+//! much shorter as the pause is.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -56,7 +57,7 @@ const MARK: u8 = 0x1e;
 /// What stands in for cargo. `cargo test` and `cargo run --example` run this test program.
 const CARGO: &str = r#"#!/bin/sh
 case "$*" in
-"build")
+"build"|"build -q --example "*)
     exit 0 ;;
 "test -q --test learn "*)
     shift 4
@@ -71,7 +72,30 @@ case "$*" in
 esac
 "#;
 
+/// Somebody who follows the course.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Types the next command at once.
+    Quick,
+    /// Reads on for [`PAUSE`] behind each command.
+    Slow,
+}
+
+/// How long a slow reader pauses. It stands for more than the time that any timeout has by default.
+const PAUSE: Duration = Duration::from_millis(450);
+
+/// What stands in for sanserve where the reader is slow: the defaults that a pause outlasts, and behind them, so that
+/// they count, the flags of the chapter.
+const IMPATIENT: &str = r#"#!/bin/sh
+case "$1" in
+replay|trace|explain|sim|conform|-V|--version) exec "$LEARN_SERVER" "$@" ;;
+esac
+exec "$LEARN_SERVER" --head-timeout 0.4 --keep-alive 0.4 --body-timeout 0.4 --write-timeout 0.4 --cgi \
+    --cgi-timeout 0.4 "$@"
+"#;
+
 pub(crate) struct Session {
+    reader: Reader,
     shell: Child,
     input: ChildStdin,
     output: Receiver<u8>,
@@ -81,7 +105,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A shell in a directory that looks like a clone in which nothing was built.
-    pub(crate) fn start() -> Session {
+    pub(crate) fn start(reader: Reader) -> Session {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // As root, scripts run as nobody.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
@@ -96,15 +120,24 @@ impl Session {
         }
         let tools = directory.path().join("tools");
         fs::create_dir(&tools).expect("a directory");
-        fs::write(tools.join("cargo"), CARGO).expect("a script");
-        fs::set_permissions(tools.join("cargo"), fs::Permissions::from_mode(0o755)).expect("a script");
+        let tool = |name: &str, text: &str| {
+            fs::write(tools.join(name), text).expect("a script");
+            fs::set_permissions(tools.join(name), fs::Permissions::from_mode(0o755)).expect("a script");
+        };
+        tool("cargo", CARGO);
+        if reader == Reader::Slow {
+            tool("sanserve", IMPATIENT);
+        }
         let server = Path::new(PROGRAM).parent().expect("a directory");
         let path = std::env::var("PATH").unwrap_or_default();
         // The whole of it is a group, which is ended as such.
         let mut shell = std::process::Command::new("bash");
         shell.args(["--norc", "--noprofile", "-s"]).current_dir(&clone).process_group(0);
         shell.env("PATH", format!("{}:{}:{path}", tools.display(), server.display())).env("LC_ALL", "C");
-        shell.env("LEARN_PROGRAM", std::env::current_exe().expect("this program")).env("LEARN_PACKAGE", package);
+        shell
+            .env("LEARN_SERVER", PROGRAM)
+            .env("LEARN_PROGRAM", std::env::current_exe().expect("this program"))
+            .env("LEARN_PACKAGE", package);
         shell.env("no_proxy", "*").env_remove("LEARN").env_remove("BASH_ENV").env_remove("RUST_BACKTRACE");
         let mut shell = shell
             .stdin(Stdio::piped())
@@ -121,7 +154,7 @@ impl Session {
                 }
             }
         });
-        let mut session = Session { shell, input, output, ports: free_ports(), _directory: directory };
+        let mut session = Session { reader, shell, input, output, ports: free_ports(), _directory: directory };
         session.tell("exec 2>&1");
         session
     }
@@ -146,6 +179,9 @@ impl Session {
             if !only_looks(command) || fits(&output) || start.elapsed() > patience {
                 if let Some(file) = printed {
                     self.wait_for_banner(file);
+                }
+                if self.reader == Reader::Slow {
+                    thread::sleep(PAUSE);
                 }
                 return output;
             }

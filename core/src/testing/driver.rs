@@ -86,10 +86,11 @@ impl Wake for Alarm {
 }
 
 impl<'s> Driver<'s> {
-    /// A connection that is accepted at tick 0, which is `wall`. It has had no turn yet.
-    pub(super) fn accept(server: &Server<'s>, peer: std::net::SocketAddr, wall: Wall, pool: Pool) -> Driver<'s> {
+    /// A connection that is accepted at tick 0, which is `wall`: the second, and milliseconds of it that have passed. It
+    /// has had no turn yet.
+    pub(super) fn accept(server: &Server<'s>, peer: std::net::SocketAddr, wall: (Wall, u16), pool: Pool) -> Driver<'s> {
         let server = server.clone();
-        let now = Now::new(Tick(0), wall);
+        let now = Now::new(Tick(0), wall.0);
         let cx = Context { config: &server.config, site: &*server.site, now: &now };
         let connection = Connection::new(Peer::from(peer), &cx);
         Driver {
@@ -99,7 +100,7 @@ impl<'s> Driver<'s> {
             buf: None,
             pool,
             now,
-            calendar: Calendar::starting(wall),
+            calendar: Calendar::starting(wall.0, wall.1),
             pending: Vec::new(),
             eof: false,
             reads: true,

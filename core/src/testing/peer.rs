@@ -125,7 +125,7 @@ impl<'s> Server<'s> {
     pub fn connect(&self) -> Peer<'s> {
         let settings = self.settings();
         let mut peer = Peer {
-            driver: Driver::accept(self, settings.peer, settings.wall, Pool::default()),
+            driver: Driver::accept(self, settings.peer, (settings.wall, settings.wall_millis), Pool::default()),
             side: Side {
                 holding: Holding::of(self.disk.clone()),
                 judge: Judge::new(self.config.clone()),

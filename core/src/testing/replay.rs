@@ -85,12 +85,12 @@ impl Server<'_> {
 
 /// Plays the inputs and the answers of a transcript: what really happens, and the rule that it breaks.
 pub(super) fn replay(server: &Server<'_>, transcript: &Transcript, is_brief: bool) -> (Transcript, Option<Wrong>) {
-    let Settings { config, wall, peer, .. } = transcript.settings.clone();
+    let Settings { config, wall, wall_millis, peer, .. } = transcript.settings.clone();
     // Who is under test counts; the rules are those of the transcript.
     let server = server.with_rules(config);
     let mut outside = Recorded { steps: &[], judge: Judge::new(server.config.clone()), out: Vec::new(), is_brief };
     let played = catch_unwind(AssertUnwindSafe(|| {
-        let mut driver = Driver::accept(&server, peer, wall, super::driver::Pool::default());
+        let mut driver = Driver::accept(&server, peer, (wall, wall_millis), super::driver::Pool::default());
         driver.forbids_hanging = true;
         play(&mut driver, &transcript.lines, &mut outside)
     }));

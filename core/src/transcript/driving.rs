@@ -15,10 +15,11 @@ pub(crate) struct Calendar {
 }
 
 impl Calendar {
-    /// It is `wall` at tick 0.
-    pub(crate) fn starting(wall: Wall) -> Calendar {
+    /// So many milliseconds of the second `wall` have passed at tick 0.
+    pub(crate) fn starting(wall: Wall, passed: u16) -> Calendar {
         let mut calendar = Calendar { epoch: 0 };
         calendar.set(0, wall);
+        calendar.epoch = calendar.epoch.saturating_sub(passed.into());
         calendar
     }
 

@@ -194,7 +194,7 @@ impl<'p> Play<'p> {
             connection,
             buf: Buffers::new(),
             now,
-            calendar: Calendar::starting(settings.wall),
+            calendar: Calendar::starting(settings.wall, settings.wall_millis),
             pending: Vec::new(),
             eof: false,
             reads: true,
@@ -323,6 +323,12 @@ impl Sending {
         self.head.len() as u64 + body + self.tail.len() as u64
     }
 
+    /// The status in its head, if it begins an answer.
+    fn status(&self) -> Option<u16> {
+        let rest = self.head.strip_prefix(b"HTTP/1.").filter(|rest| rest.get(1) == Some(&b' '))?;
+        std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok()
+    }
+
     /// Whether there is nothing to send. Never so in a step.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -338,6 +344,7 @@ impl What {
                 // No socket takes more than it is given.
                 let bytes = told.taken.bytes.filter(|&bytes| bytes < sending.len());
                 sending.taken = Taken { bytes, ..told.taken };
+                sending.elided = told.elided.filter(|&status| sending.status() == Some(status));
             }
             (What::Open { answer, .. }, What::Open { answer: told, .. }) => *answer = *told,
             (What::List { entries, answer }, What::List { entries: told_entries, answer: told }) => {

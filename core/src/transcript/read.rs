@@ -323,7 +323,13 @@ impl Tokens {
 
     fn send(&mut self) -> Result<Sending> {
         let mut sending = Sending { more: self.take("more"), head: self.text(), ..Sending::default() };
-        if self.take("body") {
+        let is_status = |word: &str| word.len() == 3 && word.bytes().all(|byte| byte.is_ascii_digit());
+        if !sending.more && sending.head.is_empty() && self.peek().is_some_and(is_status) {
+            sending.elided = Some(self.number("a status")?);
+            if !self.take("..") {
+                return self.error("`..` expected behind a status");
+            }
+        } else if self.take("body") {
             sending.body = Middle::Bytes(self.text());
         } else if self.take("file") {
             let part = self.word().unwrap_or_default();
@@ -504,6 +510,8 @@ mod tests {
             ),
             ("sanserve transcript 1\n@0 open a -> file 5 @1.5\n", 2, "@SECONDS or @SECONDS.NNNNNNNNN expected"),
             ("sanserve transcript 1\n@0 wait bread\n", 2, "nothing that can be waited for: bread"),
+            ("sanserve transcript 1\n@0 send 400\n", 2, "`..` expected behind a status"),
+            ("sanserve transcript 1\n@0 send 400 .. \"a\"\n", 2, "more than expected: Text([97], \"\")"),
             ("sanserve transcript 1\n@0 + shut\n", 2, "only an input can come together with another"),
         ] {
             assert_eq!(parse(text), error(line, message), "{text}");
@@ -552,6 +560,9 @@ server-port 81
 @2 send "a"
     body "b"
     -> all broken file-shrank
+@2 send 400 ..
+@2 send 206 ..
+    -> 5 blocked
 @2 sent 7
 @2 fed 7
 @2 tick

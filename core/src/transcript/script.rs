@@ -81,7 +81,9 @@ impl Script {
                 What::Find { .. } | What::Spawn { .. } => script.answers.push(event.what.clone()),
                 What::Shut { blocked: true } | What::Close { blocked: true, .. } => return None,
                 What::Open { .. } | What::List { .. } => script.answers.push(event.what.clone()),
-                What::Send(sending) if sending.taken != super::Taken::default() => return None,
+                What::Send(sending) if sending.taken != super::Taken::default() || sending.elided.is_some() => {
+                    return None;
+                }
                 _ => {}
             }
         }

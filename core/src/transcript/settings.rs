@@ -2,15 +2,17 @@
 
 use super::{read, write};
 use crate::config::{Chunked, Config, Protocol};
-use crate::context::Wall;
+use crate::context::{Now, Wall};
 
 /// What a connection is given beside its inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Limits, timeouts and protocol version.
     pub config: Config,
-    /// Calendar time at tick 0; it goes on with the ticks.
+    /// Calendar time at tick 0; it goes on with the ticks. [`Settings::starting`] sets both.
     pub wall: Wall,
+    /// How many milliseconds of that second have passed then, less than 1,000.
+    pub wall_millis: u16,
     /// The other end.
     pub peer: std::net::SocketAddr,
     /// The name of the site and handler that the transcript was made with. What it stands for is
@@ -28,6 +30,7 @@ impl Default for Settings {
         Settings {
             config: Config::default(),
             wall: Wall(784_111_777),
+            wall_millis: 0,
             peer: std::net::SocketAddr::from(([127, 0, 0, 1], 4000)),
             site: PLAIN.into(),
             masked: false,
@@ -88,6 +91,12 @@ const NUMBERS: &[Number] = numbers! {
 };
 
 impl Settings {
+    /// The same for a connection that begins `now`, as a [`Recorder`](crate::Recorder) of it needs them.
+    #[must_use]
+    pub fn starting(self, now: &Now) -> Settings {
+        Settings { wall: now.wall, wall_millis: (now.tick.0 % 1000) as u16, ..self }
+    }
+
     /// Takes one line of the head. `Err` says what is wrong with it.
     pub(super) fn read(&mut self, line: &str) -> Result<(), String> {
         let line = line.trim_end();
@@ -100,7 +109,12 @@ impl Settings {
         match name {
             "protocol" if value == "HTTP/1.0" => self.config.protocol = Protocol::Http10,
             "protocol" if value == "HTTP/1.1" => self.config.protocol = Protocol::Http11,
-            "wall" => self.wall = Wall(value.parse().map_err(|_| bad())?),
+            "wall" => {
+                let (seconds, millis) = value.split_once('.').unwrap_or((value, "000"));
+                let is_millis = millis.len() == 3 && millis.bytes().all(|byte| byte.is_ascii_digit());
+                self.wall = Wall(seconds.parse().map_err(|_| bad())?);
+                self.wall_millis = millis.parse().ok().filter(|_| is_millis).ok_or_else(bad)?;
+            }
             "peer" => self.peer = value.parse().map_err(|_| bad())?,
             "site" => self.site = value.into(),
             "masked" if value == "yes" => self.masked = true,
@@ -155,8 +169,12 @@ impl Settings {
         if self.config.server_port != default.config.server_port {
             out.push_str(&format!("server-port {}\n", self.config.server_port));
         }
-        if self.wall != default.wall {
-            out.push_str(&format!("wall {}\n", self.wall.0));
+        if (self.wall, self.wall_millis) != (default.wall, default.wall_millis) {
+            out.push_str(&format!("wall {}", self.wall.0));
+            if self.wall_millis > 0 {
+                out.push_str(&format!(".{:03}", self.wall_millis));
+            }
+            out.push('\n');
         }
         if self.peer != default.peer {
             out.push_str(&format!("peer {}\n", self.peer));
@@ -200,7 +218,7 @@ mod tests {
                 directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse, pass_authorization: true
             };
         (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
-        settings.wall = Wall(-5);
+        (settings.wall, settings.wall_millis) = (Wall(-5), 7);
         settings.peer = "[::1]:1".parse().unwrap();
         settings.site = "echo".into();
         let mut text = String::new();

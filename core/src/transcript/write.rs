@@ -155,6 +155,26 @@ fn input(input: &Input, out: &mut String) {
 }
 
 fn send(sending: &Sending, out: &mut String) {
+    match sending.elided {
+        Some(status) => write!(out, "send {status} ..").expect("a String takes all"),
+        None => sent(sending, out),
+    }
+    if sending.taken != Taken::default() {
+        out.push_str(INDENT);
+        out.push_str("->");
+        match sending.taken.bytes {
+            None => out.push_str(" all"),
+            Some(n) => write!(out, " {n}").expect("a String takes all"),
+        }
+        match sending.taken.then {
+            Then::Poll => {}
+            Then::Blocked => out.push_str(" blocked"),
+            Then::Broken(fault) => write!(out, " broken {}", name_of(FAULTS, &fault)).expect("a String takes all"),
+        }
+    }
+}
+
+fn sent(sending: &Sending, out: &mut String) {
     out.push_str(if sending.more { "send more" } else { "send" });
     text(&sending.head, out);
     match &sending.body {
@@ -172,19 +192,6 @@ fn send(sending: &Sending, out: &mut String) {
         out.push_str(INDENT);
         out.push_str("tail");
         text(&sending.tail, out);
-    }
-    if sending.taken != Taken::default() {
-        out.push_str(INDENT);
-        out.push_str("->");
-        match sending.taken.bytes {
-            None => out.push_str(" all"),
-            Some(n) => write!(out, " {n}").expect("a String takes all"),
-        }
-        match sending.taken.then {
-            Then::Poll => {}
-            Then::Blocked => out.push_str(" blocked"),
-            Then::Broken(fault) => write!(out, " broken {}", name_of(FAULTS, &fault)).expect("a String takes all"),
-        }
     }
 }
 

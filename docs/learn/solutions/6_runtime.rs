@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{Buffers, Connection, Fault, Input, Need, Peer, Step, Tick};
+use sanserve::core::{Buffers, Config, Connection, Fault, Input, Need, Peer, Step, Tick};
 use sanserve::os::{self, Clock, Desk, Flush, Local, Logger, Recording, Service, Signals, Slot};
 
 /// What all threads share.
@@ -197,7 +197,10 @@ pub fn serve(arguments: &[String]) -> io::Result<()> {
     let [directory, port, recordings @ ..] = arguments else {
         return Err(io::Error::other("usage: learn_runtime_solved DIRECTORY PORT [RECORDINGS]"));
     };
-    let mut service = Service::new(directory)?;
+    // Whoever types requests by hand takes their time.
+    let mut config = Config::default();
+    (config.timeouts.keep_alive, config.timeouts.head) = (3_600_000, 3_600_000);
+    let mut service = Service::new(directory)?.with_config(config);
     if let Some(recordings) = recordings.first() {
         let recording = Recording::to(recordings, service.log.clone())?;
         service = service.with_recording(recording);

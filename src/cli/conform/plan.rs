@@ -111,6 +111,7 @@ fn possible(what: &What) -> Result<(), String> {
         What::Input(Input::Drain | Input::Cut) | What::Close { close: Close::Drained, .. } => "the server goes down",
         What::Input(Input::Blocked | Input::Writable | Input::Sent(_)) => "it needs a full socket",
         What::Shut { blocked: true } | What::Close { blocked: true, .. } => "it needs a full socket",
+        What::Send(sending) if sending.elided.is_some() => "it leaves out what is sent",
         What::Send(sending) if sending.taken.bytes.is_some() || sending.taken.then != Then::Poll => {
             "it needs a full socket"
         }

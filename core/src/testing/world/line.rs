@@ -155,7 +155,7 @@ impl<'s> Line<'s> {
         mut random: Random,
     ) -> Line<'s> {
         let client = Client::new(faults, &mut random);
-        let mut driver = Driver::accept(server, settings.peer, settings.wall, pool);
+        let mut driver = Driver::accept(server, settings.peer, (settings.wall, settings.wall_millis), pool);
         driver.forbids_hanging = true;
         let outside = Side {
             judge: Judge::new(server.config.clone()),
