@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sanserve::core::{Call, Misuse, Received, Reply, Request, Route, Site, Status};
+use sanserve::core::{Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status};
 use sanserve::os::{Log, Service};
 use support::Client;
 use tempfile::TempDir;
@@ -19,7 +19,14 @@ struct Api;
 
 impl Site for Api {
     fn route(&self, request: &Request<'_>) -> Route {
-        if request.path().starts_with(b"/api/") { Route::Handler } else { Route::Files }
+        let handled = [&b"/api/"[..], b"/cgi-bin/handled"];
+        if handled.iter().any(|start| request.path().starts_with(start)) { Route::Handler } else { Route::Files }
+    }
+
+    fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
+        let (user, password) = request.basic_credentials()?;
+        let is_right = user == b"ada" && password == b"Lovelace1815";
+        is_right.then(|| Authenticated { scheme: "Basic".into(), user: "ada".into() })
     }
 
     fn server(&self) -> &str {
@@ -41,7 +48,7 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             echo(reply)
         }
         (_, b"/api/echo") => echo(reply),
-        (_, b"/api/file") => reply.pass(),
+        (_, b"/api/file" | b"/cgi-bin/handled") => reply.pass(),
         (_, b"/api/teapot") => reply.error(Status::new(418).expect("three digits"), Some("Short <and> stout"), None),
         (Call::Request, b"/api/short") => {
             reply.respond(Status::OK)?.length(100_000).send()?;
@@ -122,9 +129,17 @@ fn service(grace: Duration) -> (Service, Lines, TempDir) {
     fs::create_dir(dir.path().join("api")).unwrap();
     fs::write(dir.path().join("api/file"), "passed").unwrap();
     fs::write(dir.path().join("big"), vec![b'b'; BIG]).unwrap();
+    // A process of its own writes what is executed: a descriptor of ours could be inherited by what another test starts.
+    let script = "printf 'Content-Type: text/plain\\n\\n%s %s' \"${AUTH_TYPE-nobody}\" \"${REMOTE_USER-}\"";
+    let commands = "chmod 755 .; mkdir cgi-bin; cd cgi-bin; for name in who handled; do
+        printf '#!/bin/sh\\n%s\\n' \"$1\" > $name; chmod 755 $name; done";
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-ec", commands, "sh", script]).current_dir(dir.path());
+    assert!(shell.status().unwrap().success());
     let log = Lines::default();
     let service = Service::new(dir.path())
         .unwrap()
+        .with_config(Config { cgi: Cgi::python(), ..Config::default() })
         .with_site(Api)
         .with_log(Log::to(log.clone()))
         .with_grace(grace)
@@ -144,6 +159,24 @@ fn hello_error_and_pass(server: Running) {
         assert_eq!(teapot.status(), 418);
         assert!(teapot.body_text().contains("<p>Message: Short &lt;and&gt; stout.</p>"));
         assert_eq!(client.get("/api/misuse").status(), 204);
+    }
+    (server.shutdown)();
+    client.ends();
+    server.ended();
+}
+
+fn a_script_is_told_whom_the_site_has_verified(server: Running) {
+    let mut client = server.client();
+    for path in ["/cgi-bin/who", "/cgi-bin/handled"] {
+        for (credentials, expected) in [
+            ("Basic YWRhOkxvdmVsYWNlMTgxNQ==", "Basic ada"),
+            ("Basic YWRhOng=", "nobody "),
+            ("Basic bWFsbG9yeTpMb3ZlbGFjZTE4MTU=", "nobody "),
+            ("Bearer ada", "nobody "),
+        ] {
+            let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {credentials}\r\n\r\n"));
+            assert_eq!(answer.body_text(), expected, "{path} {credentials}");
+        }
     }
     (server.shutdown)();
     client.ends();
@@ -263,6 +296,7 @@ macro_rules! mount {
 
             mount!(@cases
                 hello_error_and_pass 20_000
+                a_script_is_told_whom_the_site_has_verified 20_000
                 a_body_is_echoed_however_it_is_framed 20_000
                 a_peer_that_waits_is_told_to_continue 20_000
                 a_handler_that_fails_takes_nobody_down 20_000

@@ -66,6 +66,7 @@ suite! {
     cgi_forms {
         python
         perl
+        php
     }
     cgi_processes {
         a_crash_before_the_head
@@ -87,6 +88,10 @@ suite! {
         shutdown_is_bounded
         a_second_signal
         out_of_descriptors
+    }
+    cgi_programs {
+        php
+        git
     }
     cgi_requests {
         the_environment

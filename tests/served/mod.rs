@@ -7,6 +7,7 @@ pub mod cgi_answers;
 pub mod cgi_bodies;
 pub mod cgi_forms;
 pub mod cgi_processes;
+pub mod cgi_programs;
 pub mod cgi_requests;
 pub mod conditional;
 pub mod errors;

@@ -74,6 +74,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("no-interpreter", "#!/no/such/interpreter\n"),
     ("fields.py", include_str!("fields.py")),
     ("fields.pl", include_str!("fields.pl")),
+    ("fields.php", include_str!("fields.php")),
+    ("server.php", include_str!("server.php")),
 ];
 
 /// A server with scripts. All that they need is below `cgi-bin`; beside it lie the files of
