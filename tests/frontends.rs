@@ -184,6 +184,7 @@ suite! {
     log {
         the_form
         control_characters
+        long_lines
         parallel_requests
         quiet
         no_panic_and_no_trace

@@ -1,6 +1,7 @@
 //! What a peer can do wrong: one table of violations, each with its status, its message, and
 //! whether the connection can go on.
 
+use crate::entry::is_deceptive;
 use crate::status::Status;
 
 /// Whether the connection survives a refusal.
@@ -165,6 +166,7 @@ fn quote(out: &mut Vec<u8>, text: &[u8]) {
                 '\n' => out.extend_from_slice(b"\\n"),
                 '\\' => out.extend_from_slice(b"\\\\"),
                 '\0'..='\x1f' | '\x7f'..='\u{9f}' => out.extend_from_slice(format!("\\x{:02x}", c as u8).as_bytes()),
+                _ if is_deceptive(c) => out.extend_from_slice(c.escape_unicode().to_string().as_bytes()),
                 _ => {
                     if c == char::from(mark) {
                         out.push(b'\\');

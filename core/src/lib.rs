@@ -57,7 +57,7 @@ pub use config::{Cgi, Chunked, Config, Limits, Pace, Protocol, Timeouts};
 pub use connection::{Connection, Packed, Resting, State};
 pub use context::{Context, Now, Peer, Tick, Wall};
 pub use date::date_time_string;
-pub use entry::{Entry, scrub};
+pub use entry::{Entry, is_deceptive, scrub};
 pub use error::{After, Violation};
 pub use files::{EntryKind, Forbidden, Listing, listing_row, media_type, translate};
 pub use handler::{Call, Handler};

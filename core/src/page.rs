@@ -1,5 +1,6 @@
 //! The page of an error, byte for byte that of Python 3.14, and HTML escaping.
 
+use crate::entry::is_deceptive;
 use crate::status::Status;
 
 /// What an error page says.
@@ -34,13 +35,14 @@ pub fn write(page: &ErrorPage<'_>, out: &mut Vec<u8>) {
 }
 
 /// Appends `text` with `&`, `<` and `>` escaped: safe between tags (Python's `quote=False`). What is
-/// not UTF-8 becomes U+FFFD, and so does each ASCII control character.
+/// not UTF-8 becomes U+FFFD, and so does each character that is not seen, as for [`escape`].
 fn escape_text(text: &[u8], out: &mut Vec<u8>) {
     escape_with(text, out, false);
 }
 
 /// Appends `text` escaped for any place in HTML. What is not UTF-8 becomes U+FFFD, and so does each
-/// ASCII control character: a page may end up on a terminal.
+/// control character, since a page may end up on a terminal, and each character that would change how the text
+/// around it is shown ([`is_deceptive`]).
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     escape_with(text, out, true);
 }
@@ -62,14 +64,28 @@ static SPECIAL: [bool; 256] = {
 fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
     // Nearly all text is UTF-8, which is checked faster as a whole.
     if let Ok(text) = str::from_utf8(text) {
-        return escape_valid(text, out, quotes);
+        return escape_seen(text, out, quotes);
     }
     for chunk in text.utf8_chunks() {
-        escape_valid(chunk.valid(), out, quotes);
+        escape_seen(chunk.valid(), out, quotes);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice(REPLACEMENT);
         }
     }
+}
+
+/// Escapes what is seen, and replaces what is not.
+fn escape_seen(text: &str, out: &mut Vec<u8>, quotes: bool) {
+    let mut rest = text;
+    // Most text is ASCII, or has no character of this kind.
+    while !rest.is_ascii()
+        && let Some((at, c)) = rest.char_indices().find(|&(_, c)| is_deceptive(c) || (!c.is_ascii() && c.is_control()))
+    {
+        escape_valid(&rest[..at], out, quotes);
+        out.extend_from_slice(REPLACEMENT);
+        rest = &rest[at + c.len_utf8()..];
+    }
+    escape_valid(rest, out, quotes);
 }
 
 fn escape_valid(text: &str, out: &mut Vec<u8>, quotes: bool) {
@@ -148,6 +164,9 @@ mod tests {
                 assert_eq!((strict.as_str(), plain.as_str()), ("a\u{fffd}b", "a\u{fffd}b"));
             }
         }
+        let mut out = Vec::new();
+        escape("é\u{202e}<\u{2028}\u{85}\u{5d0}\u{200f}".as_bytes(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "é\u{fffd}&lt;\u{fffd}\u{fffd}\u{5d0}\u{fffd}");
         let mut out = Vec::new();
         escape("\x1b[31m\u{e4}\r\n\t<\x7f\"'".as_bytes(), &mut out);
         escape(b"\x1b\xe2\x82&\xff", &mut out);

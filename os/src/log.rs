@@ -18,12 +18,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use sanserve_core::{Entry, Site, Wall};
+use sanserve_core::{Entry, Site, Wall, is_deceptive};
 
 use queue::Queue;
 
 /// What a [`Logger`] gathers before it writes by itself.
 const MOST_GATHERED: usize = 32 * 1024;
+
+/// The longest line; what is longer is cut, and ends in `\...`.
+const MOST_LINE: usize = 8 * 1024;
 
 /// What the end of a log waits for its last lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -50,8 +53,8 @@ enum Out {
 }
 
 impl Log {
-    /// To stderr, which may block without holding anybody up: beyond 1 MiB that waits to be written
-    /// lines are lost, and a line says how many.
+    /// To stderr, which may block without holding anybody up: where 1 MiB waits to be written, lines wait for room
+    /// for up to 100 ms; if stderr has taken nothing by then, lines are lost until it does, and a line says how many.
     #[must_use]
     pub fn stderr() -> Log {
         Log::with(Out::Queue(&queue::STDERR), false)
@@ -82,14 +85,20 @@ impl Log {
     }
 
     /// Writes `sanserve: {message}`: trouble of the server itself, at once. How often is for the
-    /// caller to limit.
+    /// caller to limit. Control characters in it, line ends among them, are escaped.
     pub fn error(&self, message: impl Display) {
-        self.write(format!("sanserve: {message}\n").as_bytes());
+        let mut line = String::from("sanserve: ");
+        for c in message.to_string().chars() {
+            if c.is_control() || is_deceptive(c) { line.extend(c.escape_unicode()) } else { line.push(c) }
+        }
+        self.line(&line);
     }
 
     /// Writes a line as it is.
     pub(crate) fn line(&self, line: &str) {
-        self.write(format!("{line}\n").as_bytes());
+        let mut line = format!("{line}\n").into_bytes();
+        cut_lines(&mut line, 0);
+        self.write(&line);
     }
 
     /// Waits until the lines written so far have left the process, but no longer than `bound`.
@@ -153,7 +162,9 @@ impl Logger {
             return;
         }
         let stamp = self.stamp.at(wall, &self.log.sink);
+        let before = self.lines.len();
         site.log(entry, str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
+        cut_lines(&mut self.lines, before);
         if self.lines.len() > MOST_GATHERED {
             self.flush();
         }
@@ -172,6 +183,29 @@ impl Logger {
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
+    }
+}
+
+/// Cuts each line behind `from` that is longer than may be, so that one peer's lines do not push others' out.
+fn cut_lines(lines: &mut Vec<u8>, from: usize) {
+    const CUT: &[u8] = b"\\...";
+    if lines.len() - from <= MOST_LINE {
+        return;
+    }
+    let added = lines.split_off(from);
+    for line in added.split_inclusive(|&byte| byte == b'\n') {
+        if line.len() <= MOST_LINE {
+            lines.extend_from_slice(line);
+            continue;
+        }
+        // Not within a character.
+        let mut end = MOST_LINE - CUT.len() - 1;
+        while line[end] & 0xc0 == 0x80 && end > 0 {
+            end -= 1;
+        }
+        lines.extend_from_slice(&line[..end]);
+        lines.extend_from_slice(CUT);
+        lines.push(b'\n');
     }
 }
 
@@ -303,6 +337,36 @@ mod tests {
         log.error("out of descriptors");
         assert_eq!(*writes.0.lock().unwrap(), ["sanserve: out of descriptors\n"]);
         assert!(log.sink.zone.get().is_none(), "nobody needs it");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_whoever_writes_it() {
+        struct Long;
+        impl Site for Long {
+            fn log(&self, _: &Entry<'_>, _: &str, out: &mut Vec<u8>) {
+                out.extend_from_slice("short\n".as_bytes());
+                out.extend_from_slice("é".repeat(20_000).as_bytes());
+                out.extend_from_slice(b"\nlast\n");
+            }
+        }
+        let (log, writes) = log("UTC0");
+        let mut logger = log.logger();
+        logger.write(&entry("127.0.0.1:1"), &Long, Wall(0));
+        logger.flush();
+        log.error("x".repeat(100_000));
+        let text = writes.0.lock().unwrap().concat();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (4, "short", "last"));
+        for line in [lines[1], lines[3]] {
+            assert!((8_180..=8_192).contains(&(line.len() + 1)) && line.ends_with("\\..."), "{}", line.len());
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let (log, writes) = log("UTC0");
+        log.error("one\ntwo\x1b\u{202e}");
+        assert_eq!(*writes.0.lock().unwrap(), ["sanserve: one\\u{a}two\\u{1b}\\u{202e}\n"]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
     let cases = match load(directory) {
         Ok(cases) => cases,
         Err(what) => {
-            eprintln!("sanserve: {what}");
+            super::print_error(what);
             return ExitCode::from(USAGE);
         }
     };
@@ -66,7 +66,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
             Ok(Ok(played)) => report.played(name, &played),
             Ok(Err(why)) => report.skipped.push((name.clone(), why)),
             Err(error) => {
-                eprintln!("sanserve: cannot play {name}: {}", plain(&error));
+                super::print_error(format_args!("cannot play {name}: {}", plain(&error)));
                 return ExitCode::from(SYSTEM);
             }
         }

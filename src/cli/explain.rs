@@ -67,7 +67,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
     let request = match request::Request::of(text, fields) {
         Ok(request) => request,
         Err(what) => {
-            eprintln!("sanserve: {what}");
+            super::print_error(what);
             return ExitCode::from(USAGE);
         }
     };
@@ -76,7 +76,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
     let root = match Root::open(directory, symlinks) {
         Ok(root) => root,
         Err(error) => {
-            eprintln!("sanserve: cannot serve {}: {}", directory.display(), plain(&error));
+            super::print_error(format_args!("cannot serve {}: {}", directory.display(), plain(&error)));
             return ExitCode::from(SYSTEM);
         }
     };

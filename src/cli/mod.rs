@@ -10,11 +10,12 @@ mod sim;
 mod trace;
 mod units;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 use sanserve::core::transcript::Settings;
-use sanserve::core::{Call, Handler, Plain, Reply, Site};
+use sanserve::core::{Call, Handler, Plain, Reply, Site, is_deceptive};
 
 use flags::Asked;
 
@@ -55,7 +56,8 @@ pub(crate) fn main() -> ExitCode {
             let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
             let what = what.join(" ");
             let tip = flags::similar(&error).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-            eprintln!("{}\nsanserve: error: {}{tip}", flags::usage(), what.trim_start_matches("error: "));
+            eprintln!("{}", flags::usage());
+            print_error(format_args!("error: {}{tip}", what.trim_start_matches("error: ")));
             return ExitCode::from(USAGE);
         }
         Err(help_or_version) => {
@@ -70,10 +72,28 @@ pub(crate) fn main() -> ExitCode {
     match run::serve(*flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sanserve: {error}");
+            print_error(error);
             ExitCode::from(SYSTEM)
         }
     }
+}
+
+/// Says on stderr what is wrong.
+pub(crate) fn print_error(message: impl Display) {
+    eprintln!("sanserve: {}", visible(&message.to_string()));
+}
+
+/// Text of files and command lines as it may be printed: no terminal acts on it, and all of it is seen.
+pub(crate) fn visible(text: &str) -> String {
+    let mut seen = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => seen.push(c),
+            _ if c.is_control() || is_deceptive(c) => seen.extend(c.escape_unicode()),
+            _ => seen.push(c),
+        }
+    }
+    seen
 }
 
 /// An error without the number that Rust puts behind it.

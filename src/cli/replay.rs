@@ -43,9 +43,9 @@ fn run(matches: &ArgMatches) -> ExitCode {
         if let Err(trouble) = outcome {
             worst = worst.max(trouble.code);
             if trouble.code == USAGE || emits {
-                eprintln!("sanserve: {}", trouble.text);
+                super::print_error(trouble.text);
             } else {
-                println!("{}", trouble.text);
+                println!("{}", super::visible(&trouble.text));
             }
         }
     };
@@ -77,7 +77,7 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
-    let shown = path.display();
+    let shown = super::visible(&path.display().to_string());
     let recorded = read(path).map_err(|text| Trouble { code: USAGE, text })?;
     let site = &recorded.settings.site;
     let Some(world) = super::world(site).filter(|_| !emits || *site == Settings::default().site) else {
@@ -96,7 +96,7 @@ fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
     })?;
     let Replayed { steps, complete } = replayed.map_err(|difference| differs(path, &difference))?;
     if emits {
-        print!("{}", test(path, &recorded));
+        print!("{}", super::visible(&test(path, &recorded)));
     } else {
         println!("{shown}: same, {steps} steps{}", if complete { "" } else { ", as far as it was recorded" });
     }

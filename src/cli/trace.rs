@@ -99,6 +99,6 @@ fn on_one_line(difference: &Difference) -> String {
 }
 
 fn refuse(message: &str, code: u8) -> ExitCode {
-    eprintln!("sanserve: {message}");
+    super::print_error(message);
     ExitCode::from(code)
 }

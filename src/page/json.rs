@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use sanserve::core::is_deceptive;
+
 /// An object or an array that is being written.
 pub(crate) struct Json<'o> {
     out: &'o mut String,
@@ -30,7 +32,7 @@ fn nested(out: &mut String, begin: char, end: char, fill: impl FnOnce(&mut Json<
     out.push(end);
 }
 
-/// Writes a string.
+/// Writes a string. Characters that are not seen but change how others are shown become `\u{202e}` in it.
 pub(crate) fn string(text: &str, out: &mut String) {
     out.push('"');
     for char in text.chars() {
@@ -38,6 +40,8 @@ pub(crate) fn string(text: &str, out: &mut String) {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
+            // Whoever reads the page would read it differently.
+            _ if is_deceptive(char) => write!(out, "\\\\u{{{:x}}}", u32::from(char)).expect("a String takes all"),
             ' '..='~' if !matches!(char, '<' | '>' | '&') => out.push(char),
             _ => {
                 for unit in char.encode_utf16(&mut [0; 2]) {
@@ -101,9 +105,9 @@ mod tests {
     #[test]
     fn nothing_in_a_string_is_markup_or_code() {
         let mut out = String::new();
-        string("</script><!--&\u{2028}\u{2029}\0\u{1f600}é\"\\\r\n\x7f", &mut out);
+        string("</script><!--&\u{2028}\u{202e}\0\u{1f600}é\"\\\r\n\x7f", &mut out);
         let expected = concat!(
-            r#""\u003c/script\u003e\u003c!--\u0026\u2028\u2029\u0000"#,
+            r#""\u003c/script\u003e\u003c!--\u0026\\u{2028}\\u{202e}\u0000"#,
             r#"\ud83d\ude00\u00e9\"\\\u000d\n\u007f""#
         );
         assert_eq!(out, expected);

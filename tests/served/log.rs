@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use sanserve::core::is_deceptive;
 
 use crate::support::process::Process;
 use crate::support::server::PROGRAM;
@@ -65,12 +66,15 @@ pub fn the_form(rt: Runtime) {
 pub fn control_characters(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
-    let lines: [(&[u8], &str); 6] = [
+    let lines: [(&[u8], &str); 9] = [
         (b"GET /esc-\x1b[31m-red HTTP/1.1", "esc-\\x1b[31m-red"),
         (b"GET /nul-\x00-\x07-bell HTTP/1.1", "nul-\\x00-\\x07-bell"),
         (b"GET /del-\x7f-x HTTP/1.1", "del-\\x7f-x"),
         (b"GET /back\\slash\\x1b HTTP/1.1", "back\\\\slash\\\\x1b"),
         (b"GET /c1-\xc2\x9b31m HTTP/1.1", "c1-\\x9b31m"),
+        (b"GET /quote\" 200 5 HTTP/1.1", "\"GET /quote\\\" 200 5 HTTP/1.1\" 400 "),
+        ("GET /bidi-\u{202e}x\u{2066}-\u{200f} HTTP/1.1".as_bytes(), "bidi-\\u{202e}x\\u{2066}-\\u{200f} "),
+        ("GET /line-\u{2028}-\u{85}x HTTP/1.1".as_bytes(), "line-\\u{2028}-\\x85x "),
         (b"GET /cr-\r127.0.0.1 - - forged HTTP/1.1", "cr-\\x0d127.0.0.1 - - forged"),
     ];
     for (line, shown) in lines {
@@ -88,9 +92,31 @@ pub fn control_characters(rt: Runtime) {
     server.log_line("the last one", |line| line.contains("/last"));
     let written = server.process().stderr.bytes();
     let text = std::str::from_utf8(&written).expect("the log is UTF-8");
-    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || is_deceptive(c)), "{text:?}");
     for line in text.lines() {
         message(line);
+    }
+}
+
+/// Lines that are as long as a client can make them do not push out those of others.
+pub fn long_lines(rt: Runtime) {
+    let tree = Tree::plain();
+    let mut server = Server::start(rt, tree.root());
+    let long = [b"GET /", &[0xff; 65_000][..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
+    for n in 0..40 {
+        let mut clients: Vec<_> = (0..4).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| client.send(&long));
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 404));
+        server.get(format!("/a.txt?{n}"));
+    }
+    server.process().signal(Signal::TERM);
+    server.process_mut().ended();
+    let lines = server.process().stderr.so_far();
+    assert_eq!(lines.iter().filter(|line| line.contains("/a.txt?")).count(), 40);
+    let long: Vec<&String> = lines.iter().filter(|line| line.contains("\\xff")).collect();
+    assert_eq!(long.len(), 160, "each one is in the log");
+    for line in long {
+        assert!(line.len() < 8 * 1024 && message(line).contains("\\...\" 404 "), "{}", line.len());
     }
 }
 

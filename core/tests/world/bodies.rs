@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: any bytes in, and a panic if something is wrong. They compile on
 //! stable too, where the corpus and random bytes run through them in the ordinary tests.
 
-use sanserve_core::{Config, EntryKind, Fault, FsError, Protocol, listing_row, media_type, scrub, translate};
+use sanserve_core::{Config, EntryKind, Fault, FsError, Protocol, is_deceptive, listing_row, media_type, scrub, translate};
 
 use super::answers::{self, Answer};
 use super::disk::{self, Disk, File, Node};
@@ -273,7 +273,12 @@ fn check_scrub(text: &[u8]) {
     let mut out = Vec::new();
     scrub(&mut out, text);
     let text = String::from_utf8(out).expect("a log is UTF-8");
-    assert!(!text.chars().any(char::is_control), "{text:?}");
+    assert!(!text.chars().any(|c| c.is_control() || is_deceptive(c)), "{text:?}");
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(['"', '\\']) {
+        assert!(rest[at..].starts_with('\\') && rest[at + 1..].starts_with(['"', '\\', 'x', 'u']), "{text:?}");
+        rest = &rest[at + 2..];
+    }
 }
 
 /// Percent-decoding, once; what is no escape stays.

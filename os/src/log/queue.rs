@@ -1,6 +1,8 @@
 //! Lines on their way to a sink that may block: a pipe that nobody reads, a terminal that was stopped.
 //!
-//! Whoever logs only appends, within a bound; a thread of the queue's own writes, and it alone waits.
+//! Whoever logs only appends, within a bound; a thread of the queue's own writes, and it alone waits for the sink.
+//! Where the queue is full, who appends waits a moment for a sink that takes what it is given, and not at all for
+//! one that has not taken anything since somebody waited in vain.
 
 use std::io::{self, Write};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,8 @@ use rustix::io::Errno;
 
 /// Bytes that may wait to be written; lines beyond that are lost, and counted.
 const MOST_PENDING: usize = 1 << 20;
+/// How long a line waits for room.
+const MOST_WAIT: Duration = Duration::from_millis(100);
 /// With so many bytes the writer is woken from its rest.
 const PRESSING: usize = 1 << 18;
 /// What the writer rests after each write, so that under load it takes many lines at once.
@@ -49,6 +53,16 @@ struct State {
     flushing: usize,
     /// One of them waited in vain, and nothing was written since.
     stuck: bool,
+    /// A line has waited for room in vain, and nothing was written since.
+    hangs: bool,
+    /// So many wait for room.
+    waiting: usize,
+}
+
+impl State {
+    fn has_room(&self, len: usize) -> bool {
+        self.pending.is_empty() || self.pending.len() + len <= MOST_PENDING
+    }
 }
 
 /// What the writer is up to, so that it is woken only where it has to be.
@@ -68,7 +82,8 @@ impl Queue {
         Queue { state: Mutex::default(), work: Condvar::new(), done: Condvar::new(), write: Box::new(write) }
     }
 
-    /// Appends whole lines, or loses them where there is no room. Never waits for the sink.
+    /// Appends whole lines. Where there is no room, waits a moment if the sink has taken something since somebody
+    /// waited in vain; then they are lost, and counted.
     pub(super) fn append(&'static self, lines: &[u8]) {
         let mut state = self.state();
         if !state.started {
@@ -76,7 +91,15 @@ impl Queue {
             state.started = thread::Builder::new().name("log".into()).spawn(|| self.write_all()).is_ok();
         }
         // None is let in behind one that was lost: what is missing is missing in one place.
-        if state.lost > 0 || state.pending.len() + lines.len() > MOST_PENDING {
+        if state.started && !state.hangs && state.lost == 0 && !state.has_room(lines.len()) {
+            state.waiting += 1;
+            let full = |state: &mut State| state.lost == 0 && !state.hangs && !state.has_room(lines.len());
+            let waited = self.done.wait_timeout_while(state, MOST_WAIT, full);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+            state.hangs |= !state.has_room(lines.len());
+        }
+        if state.lost > 0 || !state.has_room(lines.len()) {
             state.lost += lines.iter().filter(|&&byte| byte == b'\n').count();
             return;
         }
@@ -128,6 +151,9 @@ impl Queue {
             std::mem::swap(&mut batch, &mut state.pending);
             let lost = std::mem::take(&mut state.lost);
             let end = state.appended;
+            if state.waiting > 0 {
+                self.done.notify_all();
+            }
             drop(state);
             if lost > 0 {
                 writeln!(batch, "sanserve: {lost} log lines were lost").expect("a Vec takes all");
@@ -137,7 +163,7 @@ impl Queue {
             batch.shrink_to(KEPT);
             state = self.state();
             state.written = end;
-            state.stuck = false;
+            (state.stuck, state.hangs) = (false, false);
             if state.flushing > 0 {
                 self.done.notify_all();
             }
@@ -222,6 +248,23 @@ mod tests {
         assert!(text.ends_with("x\nsanserve: 7 log lines were lost\nlast\n"));
         assert_eq!(text.lines().count(), 1 + 1024 + 2);
         assert!(queue.state().pending.capacity() <= 2 * MOST_PENDING);
+    }
+
+    #[test]
+    fn nothing_is_lost_where_the_sink_takes_all() {
+        let written = Arc::new(Mutex::new(0));
+        let taken = Arc::clone(&written);
+        // Slower than the lines come, and far faster than any line waits.
+        let queue: &'static Queue = Box::leak(Box::new(Queue::new(move |lines| {
+            thread::sleep(Duration::from_millis(2));
+            *taken.lock().unwrap() += lines.iter().filter(|&&byte| byte == b'\n').count();
+        })));
+        let line = [&[b'x'; 8191][..], b"\n"].concat();
+        for _ in 0..2_000 {
+            queue.append(&line);
+        }
+        assert!(queue.flush_within(PATIENCE));
+        assert_eq!(*written.lock().unwrap(), 2_000);
     }
 
     #[test]
