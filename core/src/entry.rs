@@ -133,7 +133,9 @@ mod tests {
 
     #[test]
     fn nothing_changes_how_a_line_is_read() {
-        for c in "\u{ad}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{feff}\u{e0041}".chars()
+        for c in
+            "\u{ad}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{feff}\u{e0041}"
+                .chars()
         {
             assert_eq!(scrubbed(format!("a{c}b").as_bytes()), format!("a\\u{{{:x}}}b", u32::from(c)));
         }
@@ -143,7 +145,8 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_where_a_character_ends() {
         let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-        for line in [&[b'a'; 65_536][..], &[0xff; 65_536], &b"\\".repeat(65_536), "\u{202e}é".repeat(9_000).as_bytes()] {
+        for line in [&[b'a'; 65_536][..], &[0xff; 65_536], &b"\\".repeat(65_536), "\u{202e}é".repeat(9_000).as_bytes()]
+        {
             for extra in 0..12 {
                 let line = &line[..line.len() - extra];
                 let entry = Entry { peer, line, status: 414, sent: 7, error: Some(line), cut: Some("why") };

@@ -28,6 +28,21 @@ pub enum Step<'a> {
     Close(Close),
 }
 
+impl Step<'_> {
+    /// Whether it stands for far more work than others, in itself or in the poll behind it: a batch of directory
+    /// entries, which is sorted, and a piece of a page, behind which the next piece is made. A driver of many connections
+    /// lets the others go first behind it, and carries out such steps of one connection at a time, so that a
+    /// small request waits for one of them at most, however many listings are asked for at once.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        match self {
+            Step::Act(_, Action::List { .. }) => true,
+            Step::Send(transmit) => transmit.more && transmit.body == Body::None,
+            _ => false,
+        }
+    }
+}
+
 /// Bytes to send, in this order: `head`, `body`, `tail`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit<'a> {

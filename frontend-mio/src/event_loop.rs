@@ -59,9 +59,9 @@ pub(crate) struct EventLoop {
     parked: Slab<Parked>,
     deadlines: Deadlines,
     queue: VecDeque<u32>,
-    /// Connections that are about to run a script, which takes far longer than anything else here: one
-    /// does so in each round, so that the others wait for one and not for all of them.
-    spawning: VecDeque<u32>,
+    /// Connections that are about to run a script or to go on with a listing, which takes far longer than anything
+    /// else here: one does so in each round, so that the others wait for one and not for all of them.
+    slow: VecDeque<u32>,
     pool: Pool,
     /// Connections may wait to be accepted.
     acceptable: bool,
@@ -102,7 +102,7 @@ impl EventLoop {
             now,
             parked: Slab::new(),
             queue: VecDeque::new(),
-            spawning: VecDeque::new(),
+            slow: VecDeque::new(),
             pool: Pool::default(),
             acceptable: false,
             backoff: AcceptBackoff::default(),
@@ -145,7 +145,7 @@ impl EventLoop {
             }
             self.deadlines.follow(self.now.tick);
             self.serve();
-            if let Some(at) = self.spawning.pop_front() {
+            if let Some(at) = self.slow.pop_front() {
                 self.turn(at);
             }
             self.accept();
@@ -154,7 +154,7 @@ impl EventLoop {
 
     /// How long the loop may wait for events.
     fn patience(&self) -> Option<Duration> {
-        if !self.queue.is_empty() || !self.spawning.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
+        if !self.queue.is_empty() || !self.slow.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
             return Some(Duration::ZERO);
         }
         let next =
@@ -243,7 +243,7 @@ impl EventLoop {
             registry: self.poll.registry(),
             bell: &self.bell,
             at,
-            alone: self.queue.is_empty() && self.spawning.is_empty(),
+            alone: self.queue.is_empty() && self.slow.is_empty(),
             draining: self.cut_at.is_some(),
             cut: self.cut_at.is_some_and(|at| at <= self.now.tick),
         };
@@ -264,9 +264,9 @@ impl EventLoop {
                 }
             }
             Ok(After::Again) => self.enqueue(at),
-            Ok(After::Spawns) => {
+            Ok(After::Slow) => {
                 parked.ready.queued = true;
-                self.spawning.push_back(at);
+                self.slow.push_back(at);
             }
             Ok(After::Upgraded) if self.service.upgrade.is_some() => self.upgrade(at),
             Ok(After::Closed | After::Upgraded) => {

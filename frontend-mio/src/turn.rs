@@ -15,8 +15,6 @@ use crate::script::Watch;
 
 /// Steps a turn may take before others have theirs; far more than a request needs.
 const TURN_STEPS: u32 = 128;
-/// What a batch of directory entries counts as.
-const LIST_STEPS: u32 = 32;
 /// Bytes a turn may send before others have theirs.
 const TURN_BYTES: u64 = 2 << 20;
 
@@ -58,8 +56,9 @@ pub(crate) enum After {
     Wait(Wait),
     /// It has had its share and goes to the back of the queue.
     Again,
-    /// It has found the script that it is about to run.
-    Spawns,
+    /// It goes on with something that takes far longer than other steps: a script that it is about to run, or the
+    /// next part of a listing.
+    Slow,
     /// It is closed.
     Closed,
     /// It speaks another protocol from here on.
@@ -125,8 +124,8 @@ impl Parked {
                 }
                 step => {
                     let finds = matches!(step, Step::Act(_, Action::Find { .. }));
+                    let is_slow = step.is_long() || (finds && !shared.alone);
                     match step {
-                        Step::Act(_, Action::List { .. }) => steps += LIST_STEPS,
                         Step::Act(_, Action::Spawn(_)) => *script = Watch::spawned(),
                         Step::Finished(_) => drop(alarm.take()),
                         _ => {}
@@ -143,8 +142,8 @@ impl Parked {
                     if let Some(input) = answer {
                         connection.handle(input);
                     }
-                    if finds && !shared.alone {
-                        return After::Spawns;
+                    if is_slow {
+                        return After::Slow;
                     }
                 }
             }

@@ -26,6 +26,7 @@ use smol::Executor;
 use smol::future::FutureExt as _;
 
 use crate::Shared;
+use crate::lane::Pass;
 use crate::nudge::Nudge;
 use crate::pool::Lease;
 use crate::recent::TurnFiles;
@@ -61,10 +62,12 @@ pub(crate) struct Driver {
     blocked: bool,
     /// What is waited for, unless a turn is due.
     waiting: Option<Waiting>,
+    /// Its place among those that go on with something that takes long.
+    pass: Option<Pass>,
 }
 
 /// A property that must hold: an idle connection is cheap.
-const _: () = assert!(size_of::<Driver>() <= 352);
+const _: () = assert!(size_of::<Driver>() <= 360);
 
 /// A wait that is under way. Its deadline is the seat's.
 #[derive(Clone, Copy)]
@@ -80,6 +83,8 @@ enum Turn {
     Wait(Wait, Tick),
     /// It took long enough; the others first.
     Yield,
+    /// What comes next takes long; others that do so first.
+    Slow,
     /// There is something for the handler.
     Call,
     Over(Close),
@@ -122,6 +127,7 @@ impl Driver {
             more: true,
             blocked: false,
             waiting: None,
+            pass: None,
         }
     }
 
@@ -150,7 +156,13 @@ impl Driver {
                 }
                 self.waiting = None;
             }
-            match self.turn(cx.waker()) {
+            // Who is woken by something else goes on waiting, unless all is to end.
+            if self.pass.as_ref().is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
+                return Poll::Pending;
+            }
+            let turn = self.turn(cx.waker());
+            self.pass = None;
+            match turn {
                 Turn::Wait(Wait { need, .. }, _) if need.read && self.more && self.receive() => {}
                 Turn::Wait(Wait { need, deadline, idle }, now) => {
                     let blind = !need.read && !need.write;
@@ -167,6 +179,10 @@ impl Driver {
                 }
                 Turn::Yield => {
                     cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::Slow => {
+                    self.pass = Some(self.shared.lane.enter(cx.waker()));
                     return Poll::Pending;
                 }
                 Turn::Call => return Poll::Ready(Event::Call),
@@ -330,6 +346,7 @@ impl Driver {
                 }
                 step => {
                     let mut is_told = false;
+                    let is_long = step.is_long();
                     let spawns = matches!(step, Step::Act(_, Action::Spawn(_)));
                     match &step {
                         Step::Finished(entry) => {
@@ -357,6 +374,9 @@ impl Driver {
                     }
                     if is_told {
                         return Turn::Call;
+                    }
+                    if is_long {
+                        return Turn::Slow;
                     }
                     continue;
                 }

@@ -27,6 +27,7 @@ mod driver;
 mod exchange;
 mod handler;
 mod head;
+mod lane;
 mod nudge;
 mod pool;
 mod recent;
@@ -60,6 +61,7 @@ pub use crate::request::Request;
 pub use crate::upgrade::Upgraded;
 
 use crate::handler::Make;
+use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::watch::{Phase, Watch};
 
@@ -183,6 +185,7 @@ impl Server {
             watch: Arc::clone(&self.watch),
             files: Files::new(Arc::clone(&self.service.root), self.service.cache.clone()),
             pool: Pool::default(),
+            lane: Arc::new(Lane::new(self.threads)),
             clock: Clock::start(),
             service: self.service,
             make: self.make,
@@ -231,6 +234,8 @@ struct Shared {
     make: Option<Make>,
     files: Files,
     pool: Pool,
+    /// Where those wait that do what takes long.
+    lane: Arc<Lane>,
     clock: Clock,
 }
 

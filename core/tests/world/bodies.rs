@@ -1,7 +1,9 @@
 //! The bodies of the fuzz targets: any bytes in, and a panic if something is wrong. They compile on
 //! stable too, where the corpus and random bytes run through them in the ordinary tests.
 
-use sanserve_core::{Config, EntryKind, Fault, FsError, Protocol, is_deceptive, listing_row, media_type, scrub, translate};
+use sanserve_core::{
+    Config, EntryKind, Fault, FsError, Protocol, is_deceptive, listing_row, media_type, scrub, translate,
+};
 
 use super::answers::{self, Answer};
 use super::disk::{self, Disk, File, Node};

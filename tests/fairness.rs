@@ -1,0 +1,121 @@
+//! Many listings at once hold up nobody else: counted in rows that are made while a small request waits, not in time.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use sanserve::core::{Entry, EntryKind, Site, listing_row};
+use sanserve::os::{Log, Service};
+
+/// Listings at once.
+const LISTINGS: u64 = 30;
+/// Entries of each: four batches.
+const ENTRIES: u64 = 3_000;
+/// Entries of a batch at most.
+const BATCH: u64 = 1_024;
+
+/// Counts the rows that are made. When all listings are under way, it sends a small request itself, so that this has
+/// arrived at a known time; and it notes how many rows were made until that is answered.
+#[derive(Default)]
+struct Counting {
+    rows: AtomicU64,
+    small: Mutex<Option<TcpStream>>,
+    is_asked: AtomicBool,
+    waited: AtomicU64,
+}
+
+struct Shared(Arc<Counting>);
+
+impl Site for Shared {
+    fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
+        let rows = self.0.rows.fetch_add(1, Ordering::SeqCst) + 1;
+        // Each has had its first batch, and about half of its second.
+        if rows >= LISTINGS * BATCH * 3 / 2 && !self.0.is_asked.swap(true, Ordering::SeqCst) {
+            let mut small = self.0.small.lock().unwrap();
+            small
+                .as_mut()
+                .unwrap()
+                .write_all(b"GET /small.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            self.0.waited.store(rows, Ordering::SeqCst);
+        }
+        listing_row(name, kind, out);
+    }
+
+    fn log(&self, entry: &Entry<'_>, _: &str, _: &mut Vec<u8>) {
+        if entry.line.starts_with(b"GET /small") {
+            assert_eq!(entry.status, 200);
+            let waited = self.0.rows.load(Ordering::SeqCst) - self.0.waited.load(Ordering::SeqCst);
+            self.0.waited.store(waited, Ordering::SeqCst);
+        }
+    }
+}
+
+/// How many rows were made while the small request waited.
+fn rows_meanwhile(serve: impl FnOnce(Service) -> (SocketAddr, Box<dyn FnOnce()>)) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("many")).unwrap();
+    for n in 0..ENTRIES {
+        fs::write(dir.path().join(format!("many/entry-{n:06}.txt")), "").unwrap();
+    }
+    fs::write(dir.path().join("small.txt"), "small").unwrap();
+    let counting = Arc::new(Counting::default());
+    let service =
+        Service::new(dir.path()).unwrap().with_site(Shared(Arc::clone(&counting))).with_log(Log::to(std::io::sink()));
+    let (address, stop) = serve(service);
+    let mut small = TcpStream::connect(address).unwrap();
+    *counting.small.lock().unwrap() = Some(small.try_clone().unwrap());
+    thread::scope(|scope| {
+        for _ in 0..LISTINGS {
+            scope.spawn(|| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(b"GET /many/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+                let mut page = String::new();
+                stream.read_to_string(&mut page).unwrap();
+                assert_eq!(page.matches("<li>").count() as u64, ENTRIES);
+            });
+        }
+        let mut answer = String::new();
+        small.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("small"), "{answer}");
+    });
+    stop();
+    assert_eq!(counting.rows.load(Ordering::SeqCst), LISTINGS * ENTRIES * 2, "measured, and written");
+    counting.waited.load(Ordering::SeqCst)
+}
+
+/// What is under way when it arrives, and one more.
+#[test]
+fn on_mio_a_request_waits_for_one_batch() {
+    let waited = rows_meanwhile(|service| {
+        let server = sanserve::mio::Server::bind_with(([127, 0, 0, 1], 0).into(), service, 1).unwrap();
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = thread::spawn(move || server.run().unwrap());
+        let stop = move || {
+            handle.shutdown();
+            thread.join().unwrap();
+        };
+        (address, Box::new(stop) as Box<dyn FnOnce()>)
+    });
+    assert!(waited <= 2 * BATCH, "{waited} rows");
+}
+
+/// There another thread learns that it has arrived, and the system says when that is; but it does not wait for a
+/// batch of each listing.
+#[test]
+fn on_smol_a_request_waits_for_few_batches() {
+    let waited = rows_meanwhile(|service| {
+        let server = sanserve::smol::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().threads(1);
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = thread::spawn(move || server.run().unwrap());
+        let stop = move || {
+            handle.shutdown();
+            thread.join().unwrap();
+        };
+        (address, Box::new(stop) as Box<dyn FnOnce()>)
+    });
+    assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
+}
