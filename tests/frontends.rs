@@ -171,6 +171,9 @@ suite! {
         chunk_lines_and_trailers
         blank_lines
         connections
+        idle_connections_give_way
+        no_request_is_lost_to_a_new_client
+        unfinished_heads_give_way
     }
     listing {
         the_page_is_exact

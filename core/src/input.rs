@@ -32,7 +32,7 @@ pub enum Input {
     Broken(Fault),
     /// The server is going down: finish the exchange in hand, then close.
     Drain,
-    /// The bound of a shutdown has passed: close now.
+    /// The bound of a shutdown has passed, or the connection gives way to another: close now.
     Cut,
 }
 

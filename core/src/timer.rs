@@ -77,6 +77,10 @@ impl Progress {
         Progress { since: self.since.after(millis), last: self.last.after(millis), ..self }
     }
 
+    pub(crate) fn since(&self) -> Tick {
+        self.since
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.count.get() - 1
     }

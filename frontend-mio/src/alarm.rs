@@ -13,6 +13,7 @@ use std::task::Wake;
 use mio::{Registry, Token, Waker};
 
 /// Interrupts the waiting of a loop, and says for whom.
+#[derive(Debug)]
 pub(crate) struct Bell {
     waker: Waker,
     /// Who is to be woken; `None` when the loop has ended.
@@ -59,6 +60,7 @@ impl Bell {
 }
 
 /// What a waker is made of.
+#[derive(Debug)]
 pub(crate) struct Alarm {
     bell: Arc<Bell>,
     /// The number of the connection.

@@ -16,12 +16,16 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::AsRawFd;
 use sanserve_core::{Need, Now, Peer, Resting, Tick, Wait};
-use sanserve_os::{AcceptBackoff, AfterError, Clock, Local, Logger, Service, accept, panic_message};
+use sanserve_os::{
+    AcceptBackoff, AfterError, Clock, IDLE_GRACE, Local, Logger, Service, UNFINISHED_GRACE, accept, is_acceptable,
+    panic_message,
+};
 
 use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;
-use crate::parked::Parked;
-use crate::places::{Place, Places};
+use crate::leaving::Leaving;
+use crate::parked::{Flags, Parked};
+use crate::places::{Place, Places, Since};
 use crate::pool::Pool;
 use crate::script::Role;
 use crate::slab::Slab;
@@ -44,6 +48,8 @@ const LOOK_AGAIN: u64 = 10;
 
 /// One worker: its listener, its connections, and nothing shared but the service and the bound on connections.
 pub(crate) struct EventLoop {
+    /// Which one of all workers.
+    number: usize,
     poll: Poll,
     bell: Arc<Bell>,
     /// Who was woken, while that is being answered.
@@ -58,6 +64,8 @@ pub(crate) struct EventLoop {
     log: Logger,
     parked: Slab<Parked>,
     deadlines: Deadlines,
+    /// Who gives way when all places are taken.
+    leaving: Leaving,
     queue: VecDeque<u32>,
     /// Connections that are about to run a script or to go on with a listing, which takes far longer than anything
     /// else here: one does so in each round, so that the others wait for one and not for all of them.
@@ -77,17 +85,19 @@ pub(crate) struct EventLoop {
 
 impl EventLoop {
     pub(crate) fn new(
+        number: usize,
         listener: TcpListener,
         service: Arc<Service>,
         stage: Arc<Stage>,
         places: Arc<Places>,
+        clock: Clock,
     ) -> io::Result<EventLoop> {
         listener.set_nonblocking(true)?;
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)?;
-        let clock = Clock::start();
         let now = clock.now();
         Ok(EventLoop {
+            number,
             bell: Arc::new(Bell::new(poll.registry(), BELL)?),
             woken: Vec::new(),
             poll,
@@ -101,6 +111,7 @@ impl EventLoop {
             clock,
             now,
             parked: Slab::new(),
+            leaving: Leaving::default(),
             queue: VecDeque::new(),
             slow: VecDeque::new(),
             pool: Pool::default(),
@@ -149,6 +160,7 @@ impl EventLoop {
                 self.turn(at);
             }
             self.accept();
+            self.publish();
         }
     }
 
@@ -177,14 +189,23 @@ impl EventLoop {
         ready.writable |= event.is_writable() || event.is_error();
         ready.read_closed |= event.is_read_closed() || event.is_error();
         // A reset is news also where neither reading nor writing is wanted.
-        ready.broken |= event.is_error();
-        if (ready.readable && ready.needs_read) || (ready.writable && ready.needs_write) || ready.broken {
+        if event.is_error() {
+            ready.flags.add(Flags::BROKEN);
+        }
+        if (ready.readable && ready.needs_read) || (ready.writable && ready.needs_write) || event.is_error() {
             self.enqueue(at);
         }
     }
 
-    /// Queues whoever was woken and still is who was meant.
+    /// Queues whoever was woken and still is who was meant; lets those go that others have asked for.
     fn answer_bell(&mut self) {
+        if self.places.take_asked(self.number) {
+            self.let_one_go();
+        }
+        if self.full {
+            // A place may have been given back.
+            self.look_again = Some(self.now.tick);
+        }
         let mut woken = std::mem::take(&mut self.woken);
         self.bell.answer(&mut woken);
         for alarm in woken.drain(..) {
@@ -250,6 +271,21 @@ impl EventLoop {
         // A mistake of ours in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(shared))) {
             Ok(After::Wait(wait)) => {
+                let is_unfinished = !wait.idle && parked.unfinished_since().is_some();
+                let was_unfinished = parked.ready.flags.take(Flags::UNFINISHED);
+                if is_unfinished {
+                    parked.ready.flags.add(Flags::UNFINISHED);
+                }
+                if wait.idle {
+                    self.leaving.idles(at);
+                    if self.full {
+                        self.look_again = Some(self.now.tick);
+                    }
+                } else if !is_unfinished {
+                    self.leaving.remove(at);
+                } else if !was_unfinished {
+                    self.leaving.is_unfinished(at);
+                }
                 let free = match wait {
                     Wait { idle: true, .. } => parked.rest(&self.service.context(&self.now)),
                     Wait { need: Need { handler: true, .. }, .. } => parked.pack(&self.service.context(&self.now)),
@@ -263,15 +299,21 @@ impl EventLoop {
                     None => self.deadlines.forget(at),
                 }
             }
-            Ok(After::Again) => self.enqueue(at),
+            Ok(After::Again) => {
+                parked.ready.flags.take(Flags::UNFINISHED);
+                self.leaving.remove(at);
+                self.enqueue(at);
+            }
             Ok(After::Slow) => {
+                parked.ready.flags.take(Flags::UNFINISHED);
                 parked.ready.queued = true;
+                self.leaving.remove(at);
                 self.slow.push_back(at);
             }
             Ok(After::Upgraded) if self.service.upgrade.is_some() => self.upgrade(at),
             Ok(After::Closed | After::Upgraded) => {
                 let parked = self.parked.remove(at);
-                self.deadlines.forget(at);
+                self.forget(at);
                 if let Some(busy) = parked.and_then(Parked::end) {
                     self.pool.give_back(busy);
                 }
@@ -279,7 +321,7 @@ impl EventLoop {
             }
             Err(panic) => {
                 self.service.log.error(format_args!("the connection panicked: {}", panic_message(&*panic)));
-                self.deadlines.forget(at);
+                self.forget(at);
                 drop(self.parked.remove(at));
                 self.closed_one();
             }
@@ -288,7 +330,7 @@ impl EventLoop {
 
     /// Lets go of a connection that speaks another protocol from here on. Its place goes with it.
     fn upgrade(&mut self, at: u32) {
-        self.deadlines.forget(at);
+        self.forget(at);
         let Some(parked) = self.parked.remove(at) else { return };
         let place = Place::new(Arc::clone(&self.places));
         if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool) {
@@ -297,6 +339,65 @@ impl EventLoop {
         if self.full {
             // The place comes back without a word to this loop.
             self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
+        }
+    }
+
+    /// Nothing of this connection is due any more.
+    fn forget(&mut self, at: u32) {
+        self.deadlines.forget(at);
+        self.leaving.remove(at);
+    }
+
+    /// Tells the other workers how old those are that this one would let go first.
+    fn publish(&mut self) {
+        let mut of = |at: Option<u32>, since: fn(&Parked) -> Since| at.and_then(|at| since(self.parked.get_mut(at)?));
+        let idle = of(self.leaving.oldest_idle(), Parked::idle_since);
+        let unfinished = of(self.leaving.oldest_unfinished(), Parked::unfinished_since);
+        self.places.publish(self.number, idle, unfinished);
+    }
+
+    /// Closes the connection that has been idle for longest, or one that has been unfinished for too long, for the
+    /// sake of a new one. Never one on which a request has arrived. `false`: there is none.
+    fn let_one_go(&mut self) -> bool {
+        while let Some(at) = self.leaving.oldest_idle() {
+            let Some(parked) = self.parked.get_mut(at) else { return false };
+            if parked.idle_since().is_some_and(|since| self.now.tick.since(since) < IDLE_GRACE) {
+                break;
+            }
+            if parked.has_arrived() {
+                // It is about to be told, and has something in hand.
+                self.leaving.remove(at);
+                parked.ready.readable = true;
+                self.enqueue(at);
+                continue;
+            }
+            parked.ready.flags.add(Flags::LEAVES);
+            self.turn(at);
+            self.places.tell_others(self.number);
+            return true;
+        }
+        let Some(at) = self.leaving.oldest_unfinished() else { return false };
+        let Some(parked) = self.parked.get_mut(at) else { return false };
+        let is_old = parked.unfinished_since().is_some_and(|since| self.now.tick.since(since) >= UNFINISHED_GRACE);
+        if is_old && !parked.has_arrived() {
+            parked.ready.flags.add(Flags::LEAVES);
+            self.turn(at);
+            self.places.tell_others(self.number);
+            return true;
+        }
+        false
+    }
+
+    /// Sees to it that a place becomes free for a client that waits. `true`: one may be free now.
+    fn make_place(&mut self) -> bool {
+        self.publish();
+        match self.places.with_oldest(self.number, self.now.tick) {
+            Some(worker) if worker != self.number => {
+                self.places.ask(worker);
+                false
+            }
+            Some(_) => self.let_one_go(),
+            None => false,
         }
     }
 
@@ -320,9 +421,10 @@ impl EventLoop {
     fn now_full(&mut self) {
         self.full = true;
         self.places.waiting.fetch_add(1, Ordering::AcqRel);
-        // If all are its own, one of its own has to close.
+        // If all are its own, one of its own has to close, or to be idle.
         let others = self.parked.len() < self.places.most;
-        self.look_again = others.then(|| self.now.tick.after(LOOK_AGAIN));
+        let soon = others || self.leaving.oldest_idle().or(self.leaving.oldest_unfinished()).is_some();
+        self.look_again = soon.then(|| self.now.tick.after(LOOK_AGAIN));
     }
 
     fn not_full(&mut self) {
@@ -331,7 +433,8 @@ impl EventLoop {
         self.look_again = None;
     }
 
-    /// Accepts what waits, within bounds. At the bound on connections none is accepted until one has closed.
+    /// Accepts what waits, within bounds. At the bound on connections, one that is idle gives way; where none is,
+    /// nobody is accepted until one has closed.
     fn accept(&mut self) {
         if self.pause_until.is_some_and(|until| until <= self.now.tick) {
             self.pause_until = None;
@@ -344,9 +447,18 @@ impl EventLoop {
                 return;
             }
             let Some(listener) = &self.listener else { return };
-            if !self.places.take() {
-                return self.now_full();
+            // A place that is taken and given back for nothing would look to the others as if all were taken.
+            if self.places.are_scarce() && !is_acceptable(listener) {
+                self.acceptable = false;
+                return;
             }
+            if !self.places.take() {
+                // Another worker may be quicker to take it.
+                if !self.make_place() || !self.places.take() {
+                    return self.now_full();
+                }
+            }
+            let Some(listener) = &self.listener else { return };
             let accepted = accept(listener);
             if accepted.is_err() {
                 self.places.give_back();
@@ -405,6 +517,7 @@ impl EventLoop {
             }
         }
         self.parked.insert(Parked::new(socket, resting));
+        self.leaving.idles(at);
     }
 
     /// Begins to go down, or ends at once, as the server's handle says. Every connection then has

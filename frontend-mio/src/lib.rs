@@ -85,6 +85,7 @@
 mod alarm;
 mod deadlines;
 mod event_loop;
+mod leaving;
 mod parked;
 mod places;
 mod pool;
@@ -101,8 +102,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 pub use sanserve_core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
+use sanserve_os::{Clock, Scripts, bind_many};
 pub use sanserve_os::{Full, Job, Log, Panicked, Service, Upgraded, Workers};
-use sanserve_os::{Scripts, bind_many};
 
 use alarm::Bell;
 use event_loop::EventLoop;
@@ -157,14 +158,19 @@ impl Server {
 
     fn from_listeners(listeners: Vec<TcpListener>, service: Service) -> io::Result<Server> {
         let address = listeners[0].local_addr()?;
-        let places = Arc::new(Places::new(service.connection_bound()));
+        let places = Arc::new(Places::new(service.connection_bound(), listeners.len()));
         let service = Arc::new(service.bound_to(address));
         let stage = Arc::new(Stage::default());
+        let clock = Clock::start();
         let loops = listeners
             .into_iter()
-            .map(|listener| EventLoop::new(listener, Arc::clone(&service), Arc::clone(&stage), Arc::clone(&places)))
+            .enumerate()
+            .map(|(n, listener)| {
+                EventLoop::new(n, listener, Arc::clone(&service), Arc::clone(&stage), Arc::clone(&places), clock)
+            })
             .collect::<io::Result<Vec<_>>>()?;
-        let bells = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
+        let bells: Arc<[Arc<Bell>]> = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
+        places.reach(&bells);
         Ok(Server { address, loops, handle: Handle { stage, bells }, scripts: Arc::clone(&service.scripts) })
     }
 

@@ -13,8 +13,8 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
-use sanserve_core::{Buffers, Connection, Context, Fault, Handler, Input, Packed, Resting};
-use sanserve_os::{Local, Slot, Upgraded};
+use sanserve_core::{Buffers, Connection, Context, Fault, Handler, Input, Packed, Resting, Tick};
+use sanserve_os::{Local, Slot, Upgraded, has_arrived};
 
 use crate::alarm::{Alarm, Own};
 use crate::pool::Pool;
@@ -80,10 +80,38 @@ pub(crate) struct Ready {
     pub(crate) needs_read: bool,
     /// It waits for the socket to take more.
     pub(crate) needs_write: bool,
+    /// What its next turn is to know, and what is rarely so.
+    pub(crate) flags: Flags,
+}
+
+/// Some of what is known, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
     /// The peer has reset the connection.
-    pub(crate) broken: bool,
+    pub(crate) const BROKEN: u8 = 1;
     /// Its handler was woken.
-    pub(crate) woken: bool,
+    pub(crate) const WOKEN: u8 = 2;
+    /// Its request is not complete, or it waits for the peer's end.
+    pub(crate) const UNFINISHED: u8 = 4;
+    /// It gives way to another.
+    pub(crate) const LEAVES: u8 = 8;
+
+    pub(crate) fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub(crate) fn add(&mut self, flag: u8) {
+        self.0 |= flag;
+    }
+
+    /// Takes it away; whether it was there.
+    pub(crate) fn take(&mut self, flag: u8) -> bool {
+        let had = self.has(flag);
+        self.0 &= !flag;
+        had
+    }
 }
 
 impl Parked {
@@ -102,6 +130,28 @@ impl Parked {
     /// Whether bytes are there, and are what the connection waits for.
     pub(crate) fn is_to_read(&self) -> bool {
         self.ready.needs_read && self.ready.readable
+    }
+
+    /// Since when it has been idle; `None`: it is not.
+    pub(crate) fn idle_since(&self) -> Option<Tick> {
+        match &self.state {
+            State::Resting(resting) => Some(resting.since()),
+            State::Away(away) if away.packed.is_none() => away.connection.idle_since(),
+            _ => None,
+        }
+    }
+
+    /// Since when it has been unfinished.
+    pub(crate) fn unfinished_since(&self) -> Option<Tick> {
+        match &self.state {
+            State::Busy(busy) => busy.connection.unfinished_since(),
+            _ => None,
+        }
+    }
+
+    /// Whether there is something of the peer that nobody has read.
+    pub(crate) fn has_arrived(&self) -> bool {
+        has_arrived(self.socket.as_fd())
     }
 
     /// Leases what a turn needs.
@@ -137,7 +187,9 @@ impl Parked {
             _ => None,
         };
         let hears = own.is_some_and(|own| own.hears(alarm));
-        self.ready.woken |= hears;
+        if hears {
+            self.ready.flags.add(Flags::WOKEN);
+        }
         hears
     }
 

@@ -10,7 +10,7 @@ use sanserve_core::{Action, Close, Connection, Fault, Input, Need, Now, Step, Wa
 use sanserve_os::{Caller, Desk, Flush, Local, Logger, ScriptRead, Service, Slot};
 
 use crate::alarm::{Bell, Own};
-use crate::parked::{Busy, Parked, Ready, State};
+use crate::parked::{Busy, Flags, Parked, Ready, State};
 use crate::script::Watch;
 
 /// Steps a turn may take before others have theirs; far more than a request needs.
@@ -153,11 +153,14 @@ impl Parked {
 
     fn tell(&mut self, shared: &Shared<'_>) {
         let State::Busy(busy) = &mut self.state else { return };
-        if std::mem::take(&mut self.ready.broken) {
+        if self.ready.flags.take(Flags::BROKEN) {
             busy.connection.handle(Input::Broken(Fault::Peer));
         }
-        if std::mem::take(&mut self.ready.woken) {
+        if self.ready.flags.take(Flags::WOKEN) {
             busy.connection.handle(Input::Wake);
+        }
+        if self.ready.flags.take(Flags::LEAVES) {
+            busy.connection.handle(Input::Cut);
         }
         if shared.draining {
             busy.connection.handle(if shared.cut { Input::Cut } else { Input::Drain });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
-use sanserve_os::{AcceptBackoff, AfterError, Service, accept, panic_message};
+use sanserve_os::{AcceptBackoff, AfterError, Service, accept, is_acceptable, panic_message};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
@@ -17,6 +17,9 @@ use crate::watch::{Phase, Seat};
 /// Connections accepted in one go before the other tasks of the thread have their turn.
 const MOST_AT_ONCE: usize = 64;
 
+/// After so long, it is looked again who could give way.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Accepts until the server goes down, then lets the listener go.
 pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
     let Shared { watch, service, clock, .. } = &**shared;
@@ -25,9 +28,7 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
     let mut backoff = AcceptBackoff::default();
     let mut in_a_row = 0;
     loop {
-        if watch.connections() >= bound {
-            watch.until(|| watch.connections() < bound || goes_down()).await;
-        }
+        make_room(shared, &listener, bound).await;
         if goes_down() {
             return;
         }
@@ -64,6 +65,26 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
                 }
             },
         }
+    }
+}
+
+/// Waits until there is room for another connection, or the server goes down. For a client that waits, the connection
+/// gives way that has been idle for longest.
+async fn make_room(shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
+    let Shared { watch, clock, .. } = shared;
+    let is_over = || watch.connections() < bound || watch.phase() != Phase::Running;
+    while !is_over() {
+        let waiting = async {
+            if is_acceptable(listener.get_ref()) {
+                // It has gone in a moment, or has something in hand after all; or nobody can go yet.
+                watch.let_one_go(bound - 1, clock.tick());
+                Timer::after(LOOK_AGAIN).await;
+            } else {
+                // An error here would be one of `accept`, which says so itself.
+                let _ = listener.readable().await;
+            }
+        };
+        waiting.or(watch.until(is_over)).await;
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct Driver {
 }
 
 /// A property that must hold: an idle connection is cheap.
-const _: () = assert!(size_of::<Driver>() <= 360);
+const _: () = assert!(size_of::<Driver>() <= 368);
 
 /// A wait that is under way. Its deadline is the seat's.
 #[derive(Clone, Copy)]
@@ -156,6 +156,7 @@ impl Driver {
                 }
                 self.waiting = None;
             }
+            self.seat.is_busy();
             // Who is woken by something else goes on waiting, unless all is to end.
             if self.pass.as_ref().is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
                 return Poll::Pending;
@@ -165,6 +166,11 @@ impl Driver {
             match turn {
                 Turn::Wait(Wait { need, .. }, _) if need.read && self.more && self.receive() => {}
                 Turn::Wait(Wait { need, deadline, idle }, now) => {
+                    match self.connection.unfinished_since() {
+                        Some(since) => self.seat.is_unfinished(since),
+                        None if idle => self.seat.idles(now),
+                        None => {}
+                    }
                     let blind = !need.read && !need.write;
                     if blind && is_reset(self.socket.as_fd()) {
                         self.connection.handle(Input::Broken(Fault::Peer));
@@ -462,7 +468,7 @@ impl Driver {
         while let Some(waiting) = &mut self.waiting {
             let Waiting { need, idle, asked } = *waiting;
             waiting.asked = !asked;
-            if self.shared.watch.phase() != self.told || self.is_nudged() {
+            if self.shared.watch.phase() != self.told || self.is_nudged() || self.leaves() {
                 break;
             }
             if !asked {
@@ -486,6 +492,19 @@ impl Driver {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether it is to give way to another. It is told so, unless something of its peer has come.
+    fn leaves(&mut self) -> bool {
+        let leaves = self.seat.leaves();
+        if leaves {
+            if self.receive() {
+                self.seat.stays();
+            } else {
+                self.connection.handle(Input::Cut);
+            }
+        }
+        leaves
     }
 
     /// Whether the handler was woken, which the connection is then told.

@@ -10,14 +10,14 @@ use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use async_io::Timer;
 use sanserve_core::Tick;
-use sanserve_os::Clock;
+use sanserve_os::{Clock, IDLE_GRACE, UNFINISHED_GRACE};
 
 /// How many milliseconds late a deadline may be, so that many are met with one wake-up.
 const SLACK: u64 = 10;
@@ -38,6 +38,44 @@ pub(crate) struct Watch {
     phase: AtomicU8,
     connections: AtomicUsize,
     roster: Mutex<Roster>,
+    /// Counts how often connections became idle, which is the order in which they give way.
+    idled: AtomicU64,
+    /// So many were told to give way, and have neither ended nor said that they do not.
+    leaving: AtomicUsize,
+}
+
+/// Whether a connection could give way, and since when.
+#[derive(Debug, Default)]
+struct Standing(AtomicU64);
+
+impl Standing {
+    /// It has something in hand.
+    const BUSY: u64 = 0;
+    /// It is to give way.
+    const LEAVES: u64 = u64::MAX;
+    /// Its request is not complete, or it waits for the peer's end: since the tick that is added. Less is one that is
+    /// idle: since when, and a number that orders those of the same millisecond.
+    const UNFINISHED: u64 = 1 << 62;
+    /// The bits of that number.
+    const NUMBER: u32 = 20;
+
+    fn idle(since: Tick, number: u64) -> u64 {
+        (since.0 << Standing::NUMBER | number & ((1 << Standing::NUMBER) - 1)).max(1)
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// How it stood before.
+    fn set(&self, standing: u64) -> u64 {
+        self.0.swap(standing, Ordering::SeqCst)
+    }
+
+    /// Has it give way, if it still is as it was.
+    fn leave(&self, was: u64) -> bool {
+        self.0.compare_exchange(was, Standing::LEAVES, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
 }
 
 /// Everybody who can be woken.
@@ -52,13 +90,19 @@ struct Roster {
     due: BinaryHeap<Reverse<(Tick, u32)>>,
     /// The future that accepts, keeps deadlines and waits for the end.
     server: Option<Waker>,
+    /// Those that have been idle for longest, the first of them last, as they were when all were looked at.
+    oldest: Vec<(u64, u32)>,
 }
+
+/// How many of those are remembered, so that not all are looked at for each.
+const OLDEST: usize = 64;
 
 #[derive(Debug, Default)]
 struct Chair {
     waker: Option<Waker>,
     /// The deadline that is entered.
     armed: Option<Tick>,
+    standing: Arc<Standing>,
 }
 
 impl Watch {
@@ -94,6 +138,23 @@ impl Watch {
             if condition() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// Has one connection give way if there are more than `most` that stay: the one that has been idle for longest, or
+    /// one that has been unfinished for too long. `false`: there is none, or one has been told already.
+    pub(crate) fn let_one_go(&self, most: usize, now: Tick) -> bool {
+        if self.connections() <= most + self.leaving.load(Ordering::SeqCst) {
+            return false;
+        }
+        // Counted before it knows.
+        self.leaving.fetch_add(1, Ordering::SeqCst);
+        let waker = self.roster().let_one_go(now);
+        let is_found = waker.is_some();
+        if !is_found {
+            self.leaving.fetch_sub(1, Ordering::SeqCst);
+        }
+        waker.into_iter().for_each(Waker::wake);
+        is_found
     }
 
     /// Wakes connections whose deadline is due, for ever. Only for the one task that serves.
@@ -151,6 +212,45 @@ impl Watch {
 }
 
 impl Roster {
+    fn let_one_go(&mut self, now: Tick) -> Option<Waker> {
+        let leave = |chairs: &[Chair], was: u64, at: u32| {
+            let chair = &chairs[at as usize];
+            let waker = chair.waker.clone()?;
+            chair.standing.leave(was).then_some(waker)
+        };
+        let idle_long_ago = Standing::idle(Tick((now.0 + 1).saturating_sub(IDLE_GRACE)), 0);
+        for is_new in [false, true] {
+            if is_new {
+                self.oldest = self.standing(|standing| (1..idle_long_ago).contains(&standing));
+            }
+            while let Some((was, at)) = self.oldest.pop() {
+                if let Some(waker) = leave(&self.seats, was, at) {
+                    return Some(waker);
+                }
+            }
+        }
+        let long_ago = now.0.saturating_sub(UNFINISHED_GRACE) | Standing::UNFINISHED;
+        let mut slow = self.standing(|standing| (Standing::UNFINISHED..=long_ago).contains(&standing));
+        std::iter::from_fn(|| slow.pop()).find_map(|(was, at)| leave(&self.seats, was, at))
+    }
+
+    /// Some of those that stand like this, the oldest last.
+    fn standing(&self, like: impl Fn(u64) -> bool) -> Vec<(u64, u32)> {
+        let all = self.seats.iter().zip(0..).map(|(chair, at)| (chair.standing.get(), at));
+        let mut oldest: Vec<(u64, u32)> = Vec::with_capacity(2 * OLDEST);
+        for found in all.filter(|(standing, _)| like(*standing)) {
+            oldest.push(found);
+            if oldest.len() == 2 * OLDEST {
+                oldest.select_nth_unstable(OLDEST);
+                oldest.truncate(OLDEST);
+            }
+        }
+        oldest.sort_unstable_by(|a, b| b.cmp(a));
+        let first = oldest.len().saturating_sub(OLDEST);
+        oldest.drain(..first);
+        oldest
+    }
+
     fn arm(&mut self, at: u32, deadline: Tick) -> Option<Waker> {
         self.seats[at as usize].armed = Some(deadline);
         if self.due.len() > 64 + 2 * self.seats.len() {
@@ -183,18 +283,23 @@ pub(crate) struct Seat {
     seated: bool,
     /// The deadline that was entered last; it may be past.
     armed: Option<Tick>,
+    standing: Arc<Standing>,
+    /// It is counted among those that give way.
+    leaving: bool,
 }
 
 impl Seat {
     pub(crate) fn take(watch: &Arc<Watch>) -> Seat {
+        let standing = Arc::<Standing>::default();
         let mut roster = watch.roster();
         let at = roster.free.pop().unwrap_or_else(|| {
             roster.seats.push(Chair::default());
             u32::try_from(roster.seats.len() - 1).expect("fewer connections than descriptors")
         });
+        roster.seats[at as usize].standing = Arc::clone(&standing);
         drop(roster);
         watch.connections.fetch_add(1, Ordering::SeqCst);
-        Seat { watch: Arc::clone(watch), at, seated: false, armed: None }
+        Seat { watch: Arc::clone(watch), at, seated: false, armed: None, standing, leaving: false }
     }
 
     /// The connection's task is to be woken by this. A task has the same waker for all its life, so once is
@@ -202,6 +307,46 @@ impl Seat {
     pub(crate) fn sit(&mut self, waker: &Waker) {
         if !mem::replace(&mut self.seated, true) {
             self.watch.roster().seats[self.at as usize].waker = Some(waker.clone());
+        }
+    }
+
+    /// It is idle from now on.
+    pub(crate) fn idles(&mut self, now: Tick) {
+        let number = self.watch.idled.fetch_add(1, Ordering::Relaxed);
+        self.stand(Standing::idle(now, number));
+    }
+
+    /// Its request is not complete, or it waits for its peer's end, since then.
+    pub(crate) fn is_unfinished(&mut self, since: Tick) {
+        self.stand(since.0 | Standing::UNFINISHED);
+    }
+
+    /// It has something in hand.
+    pub(crate) fn is_busy(&mut self) {
+        self.stand(Standing::BUSY);
+    }
+
+    /// What it was told meanwhile no longer holds.
+    fn stand(&mut self, standing: u64) {
+        if self.standing.set(standing) == Standing::LEAVES {
+            self.watch.leaving.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether it is to give way to another. Once.
+    pub(crate) fn leaves(&mut self) -> bool {
+        let leaves = self.standing.get() == Standing::LEAVES;
+        if leaves {
+            self.standing.set(Standing::BUSY);
+            self.leaving = true;
+        }
+        leaves
+    }
+
+    /// It does not give way: there was something of its peer.
+    pub(crate) fn stays(&mut self) {
+        if mem::take(&mut self.leaving) {
+            self.watch.leaving.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -222,6 +367,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.is_busy();
+        self.stays();
         let mut roster = self.watch.roster();
         let waker = mem::take(&mut roster.seats[self.at as usize]).waker;
         roster.free.push(self.at);
@@ -302,6 +449,36 @@ mod tests {
         let roster = watch.roster();
         assert_eq!(roster.seats.len(), 1);
         assert!(roster.due.len() < 100, "{}", roster.due.len());
+    }
+
+    #[test]
+    fn the_one_that_has_been_idle_for_longest_gives_way() {
+        let watch = Arc::default();
+        let mut all: Vec<_> = (0..300).map(|_| seat(&watch)).collect();
+        let let_one_go = |now| watch.let_one_go(299, Tick(now));
+        assert!(!let_one_go(10_000), "all are busy");
+        let order: Vec<usize> = (0..300).map(|n| (n * 7) % 300).collect();
+        order.iter().for_each(|&n| all[n].0.idles(Tick(7)));
+        // Those have something in hand, or did.
+        all[order[0]].0.is_busy();
+        all[order[3]].0.is_unfinished(Tick(5));
+        all[order[7]].0.idles(Tick(7));
+        assert!(!let_one_go(106), "they may go on");
+        let expected = (0..300).filter(|n| ![0, 3, 7].contains(n)).chain([7, 3]).map(|n| order[n]);
+        for n in expected {
+            assert!(let_one_go(10_000));
+            assert_eq!(all[n].1.take(), 1);
+            assert!(!let_one_go(10_000), "one is enough");
+            assert!(all[n].0.leaves() && !all[n].0.leaves());
+            assert!(!let_one_go(10_000), "it has not ended yet");
+            all[n].0.stays();
+        }
+        assert!(!let_one_go(10_000));
+        all[1].0.is_unfinished(Tick(9_500));
+        assert!(!let_one_go(10_000), "its request may be complete in a moment");
+        assert!(let_one_go(10_500));
+        all[1].0.is_busy();
+        assert!(watch.leaving.load(Ordering::SeqCst) == 0 && !all[1].0.leaves(), "it has something in hand meanwhile");
     }
 
     #[test]

@@ -92,8 +92,9 @@ impl<'s> Gate<'s> {
     }
 
     fn pass_on(&mut self, most: usize) -> io::Result<()> {
-        while self.shared.wait_for_room(most) {
-            let Some(enrolled) = self.next(None)? else { break };
+        while let Some(enrolled) = self.next(None)? {
+            // Only for one that is there does another give way. If the server goes down meanwhile, it is served still.
+            self.shared.make_room(most);
             if self.shared.queue(enrolled) {
                 self.start_thread();
             }
@@ -103,6 +104,7 @@ impl<'s> Gate<'s> {
 
     fn serve(&mut self) -> io::Result<()> {
         let mut driver = self.shop.driver();
+        driver.door = Some(self.listener.try_clone()?);
         while let Some(enrolled) = self.next(None)? {
             driver = driver.serve(&enrolled);
         }

@@ -7,6 +7,7 @@
 //! a wait is poll(2). Sends carry `MSG_DONTWAIT`.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(crate) struct Driver {
     pub(crate) files: Watched,
     /// Made for the first handler that blocks.
     pub(crate) view: Option<Box<View>>,
+    /// Where others wait while this thread drives a connection, if it drives all: one that is idle gives way to them.
+    pub(crate) door: Option<TcpListener>,
 }
 
 impl Driver {
@@ -46,6 +49,7 @@ impl Driver {
             log: RefCell::new(shared.service.log.logger()),
             files: Watched { shared: Arc::clone(shared), uncached: Cell::new(false) },
             view: None,
+            door: None,
         }
     }
 

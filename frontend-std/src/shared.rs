@@ -6,16 +6,23 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sanserve_core::Peer;
-use sanserve_os::{self as os, Clock, Service};
+use sanserve_core::{Peer, Tick};
+use sanserve_os::{self as os, Clock, IDLE_GRACE, Service, UNFINISHED_GRACE, has_arrived};
 
 /// How long a thread without work waits for another connection before it ends.
 const UNEMPLOYED: Duration = Duration::from_secs(10);
+
+/// Bits of the number that orders those that became idle in the same millisecond.
+const NUMBER: u32 = 20;
+
+/// After so long, whoever waits for a place looks again who could give way.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long drivers are waited for after their connections were cut. They notice at once, unless a
 /// handler holds them.
@@ -45,6 +52,10 @@ pub(crate) struct Shared {
     work: Condvar,
     /// Whoever accepts or closes down waits here for threads and connections to end.
     ended: Condvar,
+    /// Counts how often connections became idle, which is the order in which they give way.
+    idled: AtomicU64,
+    /// A client waits for a place: whoever becomes idle is to say so.
+    hungry: AtomicBool,
 }
 
 /// Who is there. No system call that could wait is made under its lock.
@@ -70,6 +81,29 @@ impl Roster {
         self.live.len() - self.free.len()
     }
 
+    /// Has one give way that could go, if there are more than `most` that stay.
+    fn let_one_go(&self, most: usize, now: Tick) {
+        let are = |state: u8| {
+            let live = self.live.iter().flatten();
+            live.filter(move |live| live.repose.load(Ordering::SeqCst) == state)
+        };
+        let leaving = self.live.iter().flatten().filter(|live| live.leaves.load(Ordering::SeqCst)).count();
+        if self.living() - leaving <= most {
+            return;
+        }
+        // There are as many as threads at most, and each new client costs one of those: looking at all is cheap.
+        let mut idle: Vec<_> = are(repose::IDLE).map(|live| (live.since.load(Ordering::Relaxed), live)).collect();
+        idle.retain(|(since, _)| now.since(Tick(since >> NUMBER)) >= IDLE_GRACE);
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        if idle.iter().any(|(_, live)| live.leave(repose::IDLE)) {
+            return;
+        }
+        let mut slow: Vec<_> = are(repose::UNFINISHED).map(|live| (live.since.load(Ordering::Relaxed), live)).collect();
+        slow.retain(|(since, _)| now.since(Tick(*since)) >= UNFINISHED_GRACE);
+        slow.sort_unstable_by_key(|(since, _)| *since);
+        let _ = slow.iter().any(|(_, live)| live.leave(repose::UNFINISHED));
+    }
+
     /// Whether another connection would have a thread.
     fn has_room(&self, most: usize) -> bool {
         self.idle > self.queue.len() || self.threads < most
@@ -81,6 +115,10 @@ pub(crate) struct Live {
     pub(crate) stream: TcpStream,
     pub(crate) peer: Peer,
     repose: AtomicU8,
+    /// Since when it is unfinished, as a tick; or idle, as a tick and a number in the order of all.
+    since: AtomicU64,
+    /// It was told to give way, and has not said that it does not.
+    leaves: AtomicBool,
 }
 
 /// The values of [`Live::repose`].
@@ -91,6 +129,20 @@ mod repose {
     pub(super) const IDLE: u8 = 1;
     /// It was idle when the server began to go down: its reading side is shut, or will be.
     pub(super) const WOKEN: u8 = 2;
+    /// Its driver blocks for the rest of a head, or for the end of a peer that was answered.
+    pub(super) const UNFINISHED: u8 = 3;
+    /// It gives way to another: its reading side is shut, or will be.
+    pub(super) const LEAVES: u8 = 4;
+}
+
+/// Why a driver that blocked was woken, if not by its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    No,
+    /// The server goes down.
+    Drains,
+    /// It gives way to another.
+    Leaves,
 }
 
 impl Live {
@@ -104,13 +156,50 @@ impl Live {
     /// that comes at that very moment is served if its head came with it; the peer must reckon
     /// with the end of an idle connection anyway (RFC 9112 section 9.5).
     pub(crate) fn lie_down(&self, shared: &Shared) -> bool {
+        let number = shared.idled.fetch_add(1, Ordering::Relaxed) & ((1 << NUMBER) - 1);
+        self.since.store(shared.clock.tick().0 << NUMBER | number, Ordering::Relaxed);
         self.repose.store(repose::IDLE, Ordering::SeqCst);
+        // Likewise: whoever needs a place says so and then looks who is idle.
+        if shared.hungry.load(Ordering::SeqCst) {
+            let _lock = shared.lock();
+            shared.ended.notify_all();
+        }
         shared.phase() == Phase::Serving
     }
 
-    /// Says that it is busy again, and whether the reading side was shut to wake it.
-    pub(crate) fn get_up(&self) -> bool {
-        self.repose.swap(repose::BUSY, Ordering::SeqCst) == repose::WOKEN
+    /// Says that its driver is about to block for a peer that has been so slow since then, and that owes and is owed
+    /// nothing.
+    pub(crate) fn linger(&self, since: Tick) {
+        self.since.store(since.0, Ordering::Relaxed);
+        self.repose.store(repose::UNFINISHED, Ordering::SeqCst);
+    }
+
+    /// Says that it is busy again, and why the reading side was shut to wake it, if it was.
+    pub(crate) fn get_up(&self) -> Woken {
+        match self.repose.swap(repose::BUSY, Ordering::SeqCst) {
+            repose::WOKEN => Woken::Drains,
+            repose::LEAVES => Woken::Leaves,
+            _ => Woken::No,
+        }
+    }
+
+    /// It does not give way for now: there was something of its peer.
+    pub(crate) fn stay(&self) {
+        self.leaves.store(false, Ordering::SeqCst);
+    }
+
+    /// Has it give way, if it still is as it was. One on which a request has arrived does not.
+    fn leave(&self, was: u8) -> bool {
+        if has_arrived(self.stream.as_fd()) {
+            return false;
+        }
+        let leaves = self.repose.compare_exchange(was, repose::LEAVES, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if leaves {
+            self.leaves.store(true, Ordering::SeqCst);
+            // What arrives at this very moment can still be read, and is answered.
+            let _ = self.stream.shutdown(Shutdown::Read);
+        }
+        leaves
     }
 
     /// A driver that blocks is woken by this, and one that does not block yet will not.
@@ -166,6 +255,8 @@ impl Shared {
             roster: Mutex::default(),
             work: Condvar::new(),
             ended: Condvar::new(),
+            idled: AtomicU64::new(0),
+            hungry: AtomicBool::new(false),
         })
     }
 
@@ -206,7 +297,13 @@ impl Shared {
     /// The phase is read under the lock, and [`close_down`](Self::close_down) takes the lock after
     /// the phase has changed: a connection is refused, or is found by it.
     pub(crate) fn enroll(self: &Arc<Shared>, stream: TcpStream, peer: Peer) -> Option<Enrolled> {
-        let live = Arc::new(Live { stream, peer, repose: AtomicU8::new(repose::BUSY) });
+        let live = Arc::new(Live {
+            stream,
+            peer,
+            repose: AtomicU8::new(repose::BUSY),
+            since: AtomicU64::new(0),
+            leaves: AtomicBool::new(false),
+        });
         let mut roster = self.lock();
         if self.phase() != Phase::Serving {
             return None;
@@ -219,11 +316,25 @@ impl Shared {
         Some(Enrolled { live, at, shared: Arc::clone(self) })
     }
 
-    /// Waits until another connection would have a thread among `most`. `false`: the server goes down.
-    pub(crate) fn wait_for_room(&self, most: usize) -> bool {
+    /// Waits until another connection would have a thread among `most`. For that, the one gives way that has been
+    /// idle for longest; where none is, one that is [unfinished](sanserve_core::Connection::unfinished_since).
+    /// `false`: the server goes down.
+    pub(crate) fn make_room(&self, most: usize) -> bool {
         let serving = || self.phase() == Phase::Serving;
-        let roster = self.await_ended(self.lock(), None, |roster| roster.has_room(most) || !serving());
-        drop(roster);
+        let is_over = |roster: &Roster| roster.has_room(most) || !serving();
+        let mut roster = self.lock();
+        if !is_over(&roster) {
+            self.hungry.store(true, Ordering::SeqCst);
+            while !is_over(&roster) {
+                roster.let_one_go(most, self.clock.tick());
+                // It has gone in a moment, or has something in hand after all; or nobody could go, and each one that is
+                // idle from now on says so.
+                roster.awaiting += 1;
+                roster = self.ended.wait_timeout(roster, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+                roster.awaiting -= 1;
+            }
+            self.hungry.store(false, Ordering::SeqCst);
+        }
         serving()
     }
 
@@ -365,7 +476,7 @@ mod tests {
         assert_eq!(shared.phase(), Phase::Cutting);
         assert_eq!(shared.latch().read(&mut [0]).unwrap(), 0, "the latch is open");
         assert!(enrolled(&shared).0.is_none());
-        assert!(!shared.wait_for_room(1));
+        assert!(!shared.make_room(1));
     }
 
     /// The two sides of [`Live::lie_down`] against each other, in every order that a machine gives.
@@ -381,7 +492,7 @@ mod tests {
                     let live = &enrolled.live;
                     let read = live.lie_down(&shared).then(|| (&live.stream).read(&mut [0; 16]).unwrap());
                     let woken = live.get_up();
-                    assert!(matches!((read, woken), (None, _) | (Some(0), true)));
+                    assert!(matches!((read, woken), (None, _) | (Some(0), Woken::Drains)));
                 })
             };
             shared.enter(Phase::Draining);
@@ -395,7 +506,7 @@ mod tests {
     fn a_thread_without_work_is_used_before_another_is_started() {
         let shared = shared();
         let (first, _one) = enrolled(&shared);
-        assert!(shared.wait_for_room(1));
+        assert!(shared.make_room(1));
         assert!(shared.queue(first.unwrap()), "there is none yet");
         let worker = {
             let shared = Arc::clone(&shared);
@@ -405,14 +516,45 @@ mod tests {
             })
         };
         // Room comes when the first has ended and its thread has none.
-        assert!(shared.wait_for_room(1));
+        assert!(shared.make_room(1));
         let (second, _two) = enrolled(&shared);
         assert!(!shared.queue(second.unwrap()));
-        assert!(shared.wait_for_room(1));
+        assert!(shared.make_room(1));
         shared.enter(Phase::Draining);
         shared.close_down();
         assert_eq!(worker.join().unwrap(), 2);
         assert_eq!(shared.lock().living(), 0);
+    }
+
+    /// Who is idle for longest goes first, but not if something has arrived.
+    #[test]
+    fn the_one_that_has_been_idle_for_longest_gives_way() {
+        use std::io::Write;
+        let shared = shared();
+        let all: Vec<_> = (0..4).map(|_| enrolled(&shared)).collect();
+        let live = |n: usize| &all[n].0.as_ref().unwrap().live;
+        let asked = || {
+            shared.lock().let_one_go(3, Tick(1 << 40));
+            (0..4).for_each(|n| live(n).stay());
+            (0..4).find(|&n| live(n).get_up() == Woken::Leaves)
+        };
+        assert_eq!(asked(), None, "all are busy");
+        for n in [2, 1, 3] {
+            assert!(live(n).lie_down(&shared));
+        }
+        live(0).linger(Tick(0));
+        (&all[2].1).write_all(b"GET /").unwrap();
+        while !has_arrived(live(2).stream.as_fd()) {
+            thread::yield_now();
+        }
+        shared.lock().let_one_go(3, Tick(1 << 40));
+        shared.lock().let_one_go(3, Tick(1 << 40));
+        live(1).stay();
+        assert_eq!([0, 1, 2, 3].map(|n| live(n).get_up()), [Woken::No, Woken::Leaves, Woken::No, Woken::No]);
+        live(0).linger(Tick((1 << 40) - 500));
+        assert_eq!(asked(), None, "its request may be complete in a moment");
+        live(0).linger(Tick((1 << 40) - 1_000));
+        assert_eq!(asked(), Some(0));
     }
 
     #[test]

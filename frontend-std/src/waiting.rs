@@ -10,7 +10,7 @@ use sanserve_os::{Flush, ScriptRead};
 
 use crate::driver::{Driver, Line};
 use crate::patience::timespec;
-use crate::shared::Phase;
+use crate::shared::{Phase, Woken};
 
 /// Waiting.
 impl Line {
@@ -32,9 +32,14 @@ impl Line {
             Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
             _ if wait.idle => {
                 self.driver.buf.recycle();
-                let got = self.live.lie_down(&self.driver.shared).then(|| self.receive(left, socket));
-                self.woken |= self.live.get_up();
+                let got = self.live.lie_down(&self.driver.shared).then(|| self.receive_or_leave(left, socket));
+                let woken = self.live.get_up();
+                self.woken |= woken == Woken::Drains;
+                if woken == Woken::Leaves && got != Some(Ok(Some(0))) {
+                    self.live.stay();
+                }
                 match got {
+                    Some(Ok(Some(0))) if woken == Woken::Leaves => self.connection.handle(Input::Cut),
                     // The phase has changed meanwhile.
                     None | Some(Ok(Some(0))) if self.tell_phase() => {}
                     None => {}
@@ -42,10 +47,44 @@ impl Line {
                 }
             }
             _ => {
+                let unfinished = self.connection.unfinished_since();
+                if let Some(since) = unfinished {
+                    self.live.linger(since);
+                }
                 let got = self.receive(left, socket);
-                self.received(got);
+                match got {
+                    Ok(Some(0)) if unfinished.is_some() && self.live.get_up() == Woken::Leaves => {
+                        self.connection.handle(Input::Cut);
+                    }
+                    got => {
+                        if unfinished.is_some() {
+                            self.live.get_up();
+                            self.live.stay();
+                        }
+                        self.received(got);
+                    }
+                }
             }
         }
+    }
+
+    /// The same as [`receive`](Self::receive) for one that is idle. If this thread drives all connections and another
+    /// one waits at the door, gives way.
+    fn receive_or_leave(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Result<Option<usize>, Errno> {
+        let Some(door) = &self.driver.door else { return self.receive(left, socket) };
+        let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::new(door, PollFlags::IN)];
+        match poll(&mut fds, timespec(left).as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        if fds[0].revents().is_empty() {
+            if !fds[1].revents().is_empty() {
+                self.connection.handle(Input::Cut);
+            }
+            return Ok(None);
+        }
+        fill(&mut self.driver.buf.input, socket, RecvFlags::DONTWAIT)
     }
 
     /// Blocks until there are bytes or the time is over; `None`: nothing came.

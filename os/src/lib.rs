@@ -28,7 +28,10 @@ pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
 pub use call::{Caller, Failure, panic_message};
 pub use clock::Clock;
 pub use directory::Directory;
-pub use listen::{AcceptBackoff, AfterError, accept, bind, bind_many, raise_nofile_limit, resolve};
+pub use listen::{
+    AcceptBackoff, AfterError, IDLE_GRACE, UNFINISHED_GRACE, accept, bind, bind_many, has_arrived, is_acceptable,
+    raise_nofile_limit, resolve,
+};
 pub use log::{Log, Logger};
 pub use record::Recording;
 pub use script::{ScriptFds, ScriptRead, ScriptRules, Scripts};

@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 
-use rustix::fd::OwnedFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::net::SocketFlags;
-use rustix::net::{self, AddressFamily, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, RecvFlags, SocketType, sockopt};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sanserve_core::Tick;
 
@@ -118,6 +119,29 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((TcpStream::from(fd), peer))
 }
 
+/// How long a connection keeps its place with nothing in hand when all places are taken and a new client waits, in
+/// milliseconds: one that has just been accepted is about to ask, and one that was answered may go on.
+pub const IDLE_GRACE: u64 = 100;
+
+/// How long a connection keeps its place for a head that is not complete, or for the end of a peer that was
+/// answered, when all places are taken, none is idle, and a new client waits, in milliseconds.
+pub const UNFINISHED_GRACE: u64 = 1_000;
+
+/// Whether somebody waits to be accepted.
+#[must_use]
+pub fn is_acceptable(listener: &TcpListener) -> bool {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether the peer has sent what nobody has read yet. Its going away does not count.
+#[must_use]
+pub fn has_arrived(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = [0];
+    matches!(net::recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
+}
+
 /// What to do after `accept` failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterError {
@@ -218,6 +242,8 @@ mod tests {
     use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::io::{FdFlags, fcntl_getfd};
 
+    use rustix::fd::AsFd;
+
     use super::*;
 
     fn loopback() -> SocketAddr {
@@ -308,6 +334,22 @@ mod tests {
         assert_eq!(backoff.failed(&Errno::AGAIN.into(), now), AfterError::Wait);
         backoff.succeeded();
         assert_eq!(backoff.failed(&full, now), AfterError::Pause { millis: 8, log: false });
+    }
+
+    #[test]
+    fn what_has_arrived_is_seen_and_stays() {
+        use std::io::{Read, Write};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(!is_acceptable(&listener));
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(is_acceptable(&listener));
+        let (mut stream, _) = accept(&listener).unwrap();
+        assert!(!is_acceptable(&listener) && !has_arrived(stream.as_fd()));
+        peer.write_all(b"x").unwrap();
+        assert!(has_arrived(stream.as_fd()) && has_arrived(stream.as_fd()));
+        assert_eq!(stream.read(&mut [0; 9]).unwrap(), 1);
+        drop(peer);
+        assert!(!has_arrived(stream.as_fd()), "the end is nothing to answer");
     }
 
     #[test]

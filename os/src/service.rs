@@ -116,7 +116,8 @@ pub struct Service {
     pub verify: Option<VerifyHook>,
     /// Bounds on each small-file cache: one per event-loop thread, or one that threads share.
     pub cache: CacheLimits,
-    /// Connections at once; beyond that, none is accepted until one has closed. Default 16,384. See
+    /// Connections at once; beyond that, the one gives way that has been idle for longest. Where each has an exchange,
+    /// none is accepted until one has closed. Default 16,384. See
     /// [`Service::connection_bound`] for what the system leaves of it.
     pub connections: usize,
     /// How long the exchanges in hand may take when the server goes down. Default 30 s.

@@ -35,6 +35,12 @@ impl Resting {
         Resting { peer, ticket: 0, since: cx.now.tick }
     }
 
+    /// Since when it has been idle.
+    #[must_use]
+    pub fn since(&self) -> Tick {
+        self.since
+    }
+
     /// When to resume and poll it at the latest.
     #[must_use]
     pub fn deadline(&self, cx: &Context<'_>) -> Tick {
@@ -75,6 +81,29 @@ impl Connection {
         let Awaited::Request { since } = self.awaited else { return None };
         let idle = self.cycle.is_new() && self.life == Life::Open && self.notes == Notes::default();
         idle.then_some(Resting { peer: self.peer, ticket: self.ticket, since })
+    }
+
+    /// Since when it has been idle: between two exchanges, or before the first, with nothing of the next one.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Tick> {
+        match self.awaited {
+            Awaited::Request { since } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// Since when it has kept its place with nothing that is owed to its peer: the head of a request is not complete,
+    /// or all is said and the peer is waited for to close. `None` for any other, an idle one among them.
+    ///
+    /// Where a server has no place left, such a connection may be [cut](crate::Input::Cut) for the sake of a new
+    /// one if that has lasted, and if none is idle.
+    #[must_use]
+    pub fn unfinished_since(&self) -> Option<Tick> {
+        match self.awaited {
+            Awaited::Head { since } => Some(since),
+            Awaited::End(progress) => Some(progress.since()),
+            _ => None,
+        }
     }
 
     /// Takes down to a few bytes what a connection holds whose handler has nothing to send for now, for
