@@ -98,7 +98,8 @@ pub struct Limits {
     /// A request body; longer: 413. Default 1 GiB. Bodies stream: this is no memory.
     pub body: u64,
     /// How much of a body that nobody wants is read for the sake of the next exchange; where more
-    /// would come, the connection closes. Default 65,536.
+    /// would come, the connection closes. Of a script's output that is not sent (HEAD, 204, 304), as much is
+    /// read and dropped; a script that goes on is ended. Default 65,536.
     pub drain: u64,
     /// How much a closing connection still reads, so that its last answer arrives. Default 1 GiB:
     /// time bounds it first, and nothing is kept.
@@ -167,9 +168,14 @@ pub struct Timeouts {
     pub script: u64,
     /// Between SIGTERM and SIGKILL. Default 2,000.
     pub script_grace: u64,
-    /// How long a script may be silent for a peer that has half-closed, and may have gone away
-    /// altogether: TCP does not tell which. Then it is ended, and the connection cut. Default 2,000.
+    /// How long a script may be silent for a peer that has half-closed a persistent connection, and may have
+    /// gone away altogether: TCP does not tell which. Then it is ended, and the connection cut. Where the peer
+    /// has said that this is its last request (`Connection: close`, or HTTP/1.0 without keep-alive), or has sent
+    /// further requests, the script has its whole time. Default 2,000.
     pub script_silence: u64,
+    /// How long a script may go on behind the head of an answer to HEAD, of which nothing more is sent; then it
+    /// is ended. Default 2,000.
+    pub script_drain: u64,
 }
 
 impl Default for Timeouts {
@@ -184,6 +190,7 @@ impl Default for Timeouts {
             script: 300_000,
             script_grace: 2_000,
             script_silence: 2_000,
+            script_drain: 2_000,
         }
     }
 }

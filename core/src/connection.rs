@@ -26,7 +26,7 @@ use crate::status::Status;
 use crate::step::{Action, Body, Close, Step, Ticket, Transmit, Wait};
 use crate::tape::{Recorder, Secrets, Tape, Unread};
 use crate::timer::{Awaited, Progress};
-use crate::wire::{Cycle, Inbound, Outbound, Scan, Span};
+use crate::wire::{Cycle, Encoder, Inbound, Outbound, Scan, Span};
 
 /// More moves than any poll can need before a step is due.
 const MOST_MOVES: usize = 64;
@@ -583,6 +583,19 @@ impl Connection {
     /// Whether the peer has half-closed.
     pub(crate) fn is_at_end(&self) -> bool {
         self.notes.eof
+    }
+
+    /// Whether the peer has half-closed without having said that it would, so that it may have gone away: TCP
+    /// does not tell which. One that has announced its last request (`Connection: close`, or HTTP/1.0 without
+    /// keep-alive) has only kept its word, one that has sent further requests waits for their answers, and one
+    /// whose answer is out has what it wants.
+    pub(crate) fn may_be_gone(&self, buf: &Buffers) -> bool {
+        let sent_more = || {
+            let unread = buf.input.unread();
+            self.cycle.inbound == Inbound::Done && unread.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
+        };
+        let awaits = self.cycle.outbound != Outbound::Body(Encoder::None);
+        self.notes.eof && awaits && !self.exchange.peer_closes && !sent_more()
     }
 
     pub(crate) fn cycle(&self) -> &Cycle {

@@ -113,7 +113,7 @@ impl Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer {
     /// The field of [`Timeouts`] that bounds it, named as in transcripts: `keep-alive`, `head`, `body-silence`,
-    /// `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`, `script-silence`.
+    /// `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`, `script-silence`, `script-drain`.
     pub rule: &'static str,
     /// Since when it runs.
     pub since: Tick,

@@ -260,6 +260,10 @@ fn serving() -> Command {
         )
         .arg(time("cgi-timeout", defaults.script, "How long a script may run in all").requires("cgi"))
         .arg(
+            seconds("cgi-half-close", defaults.script_silence, "Seconds that a script may be silent for a client that has half-closed a persistent connection")
+                .requires("cgi"),
+        )
+        .arg(
             Arg::new("cgi-chunked")
                 .long("cgi-chunked")
                 .value_name("POLICY")
@@ -487,6 +491,7 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     timeouts.body = pace(timeouts.body, one("body-timeout"));
     timeouts.write = pace(timeouts.write, one("write-timeout"));
     timeouts.script = one("cgi-timeout").unwrap_or(timeouts.script);
+    timeouts.script_silence = one("cgi-half-close").unwrap_or(timeouts.script_silence);
     let mut limits = Limits::default();
     limits.body = one("max-body").unwrap_or(limits.body);
     let mut cgi = if has("cgi") { Cgi::python() } else { Cgi::default() };

@@ -334,6 +334,7 @@ pub(crate) fn rule(name: &str) -> &'static str {
         "linger-silence" => "so long a closing connection may be silent",
         "linger" => "so long a closing connection is read at all",
         "script" => "so long a script may run",
+        "script-drain" => "so long a script may go on of whose output nothing more is sent",
         "script-silence" => "so long a script may be silent for a peer that may be gone",
         _ => "a bound of the configuration",
     }

@@ -47,6 +47,10 @@ pub(crate) struct Cgi {
     ends: Tick,
     /// When it last gave or took something, or when the peer half-closed.
     heard: Tick,
+    /// Since when nothing of its output can be sent any more, where it is given little time behind that.
+    unsent_since: Option<Tick>,
+    /// Bytes of its output that were dropped because they cannot be sent.
+    dropped: u64,
     /// The peer has half-closed.
     alone: bool,
     /// What the window had seen arrive from it by then.
@@ -135,6 +139,8 @@ impl Cgi {
             environment: 0,
             ends: now,
             heard: now,
+            unsent_since: None,
+            dropped: 0,
             alone: false,
             arrived: 0,
             pace: None,
@@ -271,25 +277,30 @@ impl Cgi {
     }
 
     /// The clocks of [`deadline`](Self::deadline).
-    pub(crate) fn timers(&self, eof: bool, cx: &Context<'_>) -> impl Iterator<Item = Timer> {
+    pub(crate) fn timers(&self, may_be_gone: bool, cx: &Context<'_>) -> impl Iterator<Item = Timer> {
         let timeouts = &cx.config.timeouts;
         let (all, silence) = (timeouts.script.max(1), timeouts.script_silence.max(1));
         let whole = Timer { rule: "script", since: Tick(self.ends.0.saturating_sub(all)), deadline: self.ends };
         let silent = Timer { rule: "script-silence", since: self.heard, deadline: self.heard.after(silence) };
+        let drained = self.unsent_since.map(|since| Timer { rule: "script-drain", since, deadline: drained(since, cx) });
         let heard = self.is_heard();
-        [heard.then_some(whole), (heard && eof).then_some(silent)].into_iter().flatten()
+        let all = [Some(whole), may_be_gone.then_some(silent), drained];
+        all.into_iter().flatten().filter(move |_| heard)
     }
 
-    /// When patience with it ends; `eof`: the peer has half-closed.
-    pub(crate) fn deadline(&self, eof: bool, cx: &Context<'_>) -> Option<Tick> {
-        let silence = self.heard.after(cx.config.timeouts.script_silence.max(1));
-        match (self.is_heard(), eof) {
-            // It has said all: what is left depends on the peer.
-            (false, _) => None,
-            (true, false) => Some(self.ends),
-            (true, true) => Some(self.ends.min(silence)),
-        }
+    /// When its time ends; see [`Connection::may_be_gone`](crate::Connection).
+    pub(crate) fn deadline(&self, may_be_gone: bool, cx: &Context<'_>) -> Option<Tick> {
+        // If it has said all, what is left depends on the peer.
+        let ends = self.is_heard().then_some(self.ends)?;
+        let silence = may_be_gone.then(|| self.heard.after(cx.config.timeouts.script_silence.max(1)));
+        let drained = self.unsent_since.map(|since| drained(since, cx));
+        [silence, drained].into_iter().flatten().chain([ends]).min()
     }
+}
+
+/// When the time is over of a script of whose output nothing more is sent.
+fn drained(since: Tick, cx: &Context<'_>) -> Tick {
+    since.after(cx.config.timeouts.script_drain.max(1))
 }
 
 fn index(n: usize) -> u32 {

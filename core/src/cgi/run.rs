@@ -89,12 +89,16 @@ impl Connection {
 
     /// Ends a script whose time is over, or whose peer seems to be gone.
     pub(crate) fn fire_script_timer(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
-        let (now, eof) = (cx.now.tick, self.is_at_end());
+        let (now, may_be_gone) = (cx.now.tick, self.may_be_gone(buf));
         let Task::Cgi(cgi) = &mut self.task else { return };
-        if cgi.deadline(eof, cx).is_none_or(|deadline| deadline > now) {
+        if cgi.deadline(may_be_gone, cx).is_none_or(|deadline| deadline > now) {
             return;
         }
-        if cgi.ends > now {
+        if self.cycle.outbound == Outbound::Body(Encoder::None) {
+            // The answer is complete, and nobody is served by what the script still does.
+            cgi.abandon();
+            self.end_script(buf, cx);
+        } else if cgi.ends > now {
             self.cut(Cut::Gone, Close::Broken, buf);
         } else if self.cycle.outbound == Outbound::Owed {
             self.fail_script(Refusal::Slow);
@@ -301,10 +305,20 @@ impl Connection {
                 None => {
                     self.cgi_to(State::Body);
                     write_head(&head, &mut self.answering(buf, cx));
+                    self.note_unsent(cx);
                 }
             },
         }
         buf.page = text;
+    }
+
+    /// HEAD is safe, so nothing is lost with a script that is ended soon behind its head. One that has answered a
+    /// GET or POST with 204 may have work to do, and keeps its time.
+    fn note_unsent(&mut self, cx: &Context<'_>) {
+        let is_head = self.exchange_mut().is_head && self.cycle.outbound == Outbound::Body(Encoder::None);
+        if let (Task::Cgi(cgi), true) = (&mut self.task, is_head) {
+            cgi.unsent_since = Some(cx.now.tick);
+        }
     }
 
     /// Names what has come from the script as the next bytes to send.
@@ -312,8 +326,16 @@ impl Connection {
         let Task::Cgi(cgi) = &mut self.task else { return false };
         let (eof, available) = (cgi.feed.eof, buf.script.unread().len());
         match encoder {
-            // HEAD, 204 and the like: what the script has to say is taken and dropped.
-            Encoder::None if available > 0 => buf.script.consume(available),
+            // HEAD, 204 and the like: what the script has to say is taken and dropped, so that it can finish in
+            // peace; but one that goes on and on is ended.
+            Encoder::None if available > 0 => {
+                buf.script.consume(available);
+                cgi.dropped += available as u64;
+                if cgi.dropped > cx.config.limits.drain {
+                    cgi.abandon();
+                    self.end_script(buf, cx);
+                }
+            }
             Encoder::Length(left) if available > 0 && left.get() > 0 => {
                 let n = usize::try_from(left.get()).unwrap_or(usize::MAX).min(available);
                 self.cycle.outbound = Outbound::Body(Encoder::length(left.get() - n as u64));

@@ -61,7 +61,7 @@ impl Connection {
             task,
             stage,
             life: self.life.name(),
-            timers: self.timers(cx),
+            timers: self.timers(buf, cx),
             unread: buf.input.unread().len(),
             unsent: (formatted as u64 + self.file.left).saturating_sub(self.sent),
             unheard: of_script - relayed,
@@ -79,14 +79,14 @@ impl Connection {
     }
 
     /// The clocks whose deadlines `poll` obeys.
-    fn timers(&self, cx: &Context<'_>) -> Vec<Timer> {
+    fn timers(&self, buf: &Buffers, cx: &Context<'_>) -> Vec<Timer> {
         let timeouts = &cx.config.timeouts;
         let mut timers = self.awaited.timers(timeouts);
         if let (true, Some(stalled)) = (self.notes.blocked, &self.stalled) {
             timers.extend(stalled.timers("write-silence", "write-rate", &timeouts.write));
         }
         if let (Task::Cgi(cgi), Life::Open) = (&self.task, self.life) {
-            timers.extend(cgi.timers(self.notes.eof, cx));
+            timers.extend(cgi.timers(self.may_be_gone(buf), cx));
         }
         timers
     }

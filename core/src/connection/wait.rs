@@ -21,7 +21,7 @@ impl Connection {
             _ => None,
         };
         let script_deadline = match &self.task {
-            Task::Cgi(cgi) if self.life == Life::Open => cgi.deadline(self.notes.eof, cx),
+            Task::Cgi(cgi) if self.life == Life::Open => cgi.deadline(self.may_be_gone(buf), cx),
             _ => None,
         };
         let deadlines = [self.awaited.deadline(&cx.config.timeouts), write_deadline, script_deadline];

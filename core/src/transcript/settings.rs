@@ -88,6 +88,7 @@ const NUMBERS: &[Number] = numbers! {
     "timeout script" => timeouts.script;
     "timeout script-grace" => timeouts.script_grace;
     "timeout script-silence" => timeouts.script_silence;
+    "timeout script-drain" => timeouts.script_drain;
 };
 
 impl Settings {

@@ -410,7 +410,8 @@ impl Hops {
             // Something else has answered.
             _ if moved => (false, false),
             _ if done.error => (true, true),
-            None => (false, false),
+            // Where nothing more of it can be sent, one that goes on is ended.
+            None => (false, asked.is_head() || matches!(done.status, 204 | 205 | 304)),
             Some(_) => (!hop.is_through(config) || short, true),
         };
         let least = least && (hop.has_begun || !known::NOT_KILLED_BEFORE_FIRST_TURN);

@@ -236,7 +236,7 @@ fn check_relayed(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hop: &Hop,
         return Err("not its Location".into());
     }
     if asked.is_head() || matches!(answer.status, 204 | 205 | 304) {
-        return if done.is_some() && !hop.eof && head.length.is_none() {
+        return if done.is_some() && !hop.eof && !hop.killed {
             Err("it has not ended".into())
         } else {
             Ok(())
