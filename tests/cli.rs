@@ -103,6 +103,8 @@ fn usage_errors() {
         &["--cgi", "--cgi-max", "0", "0"],
         &["--cgi", "--cgi-max", "many", "0"],
         &["--cgi", "--cgi-timeout", "0", "0"],
+        &["--cgi-half-close", "1", "0"],
+        &["--cgi", "--cgi-half-close", "0", "0"],
         &["--cgi", "--cgi-timeout", "soon", "0"],
         &["--cgi", "--cgi-chunked", "maybe", "0"],
         &["--cgi", "--cgi-dir", "a/../b", "0"],
@@ -328,6 +330,7 @@ fn help_mentions_every_flag() {
         "--cgi-env",
         "--cgi-max",
         "--cgi-timeout",
+        "--cgi-half-close",
         "--cgi-chunked",
     ] {
         assert!(long.stdout.contains(flag), "{flag} in {}", long.stdout);

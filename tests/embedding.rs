@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sanserve::core::{Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status};
+use sanserve::core::{
+    Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status, Timeouts,
+};
 use sanserve::os::{Log, Service};
 use support::Client;
 use tempfile::TempDir;
@@ -43,6 +45,15 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             reply.offer(b"hello")?;
             reply.finish()
         }
+        (Call::Request, b"/api/later") => {
+            let waker = reply.waker();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                waker.wake();
+            });
+            Ok(())
+        }
+        (_, b"/api/later") => reply.answer(Status::OK, "text/plain", "later"),
         (Call::Request, b"/api/echo") => {
             reply.respond(Status::OK)?.send()?;
             echo(reply)
@@ -137,10 +148,12 @@ fn service(grace: Duration) -> (Service, Lines, TempDir) {
     shell.args(["-ec", commands, "sh", script]).current_dir(dir.path());
     assert!(shell.status().unwrap().success());
     let log = Lines::default();
+    let timeouts = Timeouts { script_silence: 50, ..Timeouts::default() };
+    let config = Config { cgi: Cgi::python(), timeouts, ..Config::default() };
     let service = Service::new(dir.path())
         .unwrap()
-        .with_config(Config { cgi: Cgi::python(), ..Config::default() })
         .with_site(Api)
+        .with_config(config)
         .with_log(Log::to(log.clone()))
         .with_grace(grace)
         .with_handler(|| |call: Call, reply: &mut Reply<'_>| answer(call, reply).unwrap_or(()));
@@ -266,6 +279,32 @@ fn the_bound_of_a_shutdown_holds(server: Running) {
     assert!(log.contains("bytes: the server shut down"), "{log}");
 }
 
+/// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
+fn a_half_close_is_no_farewell(server: Running) {
+    let request = |fields: &str| format!("GET /api/later HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+    let clients = [
+        ("GET /api/later HTTP/1.0\r\n\r\n".to_owned(), 1),
+        (request("Connection: close\r\n"), 1),
+        (request(""), 1),
+        (request("").repeat(3), 3),
+        (request("").repeat(2) + &request("Connection: close\r\n"), 3),
+    ];
+    let clients = clients.map(|(requests, answers)| {
+        let mut client = Client::connect(server.address);
+        client.send(&requests);
+        client.half_close();
+        (client, answers)
+    });
+    for (mut client, answers) in clients {
+        for _ in 0..answers {
+            assert_eq!(client.response().body, b"later");
+        }
+        client.ends();
+    }
+    (server.shutdown)();
+    server.ended();
+}
+
 fn a_stop_cuts_at_once(server: Running) {
     let mut client = Client::connect_narrow(server.address);
     client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -303,6 +342,7 @@ macro_rules! mount {
                 a_shutdown_finishes_what_is_in_hand 20_000
                 the_bound_of_a_shutdown_holds 200
                 a_stop_cuts_at_once 20_000
+                a_half_close_is_no_farewell 20_000
             );
         }
     )+ };

@@ -83,6 +83,8 @@ suite! {
         the_client_is_gone
         the_client_is_silent
         half_closed
+        half_closed_for_long
+        nothing_can_be_sent
         shutdown
         what_lives_on_ends_with_the_server
         shutdown_is_bounded

@@ -260,7 +260,7 @@ fn serving() -> Command {
         )
         .arg(time("cgi-timeout", defaults.script, "How long a script may run in all").requires("cgi"))
         .arg(
-            seconds("cgi-half-close", defaults.script_silence, "Seconds that a script may be silent for a client that has half-closed a persistent connection")
+            time("cgi-half-close", defaults.script_silence, "How long a script may be silent for a client that has half-closed a persistent connection")
                 .requires("cgi"),
         )
         .arg(
@@ -593,6 +593,7 @@ mod tests {
             "--cgi-env=EMPTY=",
             "--cgi-max=7",
             "--cgi-timeout=1.5",
+            "--cgi-half-close=10",
             "--cgi-chunked=refuse",
             "--cgi-pass-authorization",
             "--max-body=9",
@@ -608,6 +609,7 @@ mod tests {
         );
         let added: Vec<_> = flags.scripts.environment[ScriptRules::default().environment.len()..].to_vec();
         assert_eq!(added, [("A".into(), "b=c".into()), ("EMPTY".into(), "".into())]);
+        assert_eq!(flags.config.timeouts.script_silence, 10_000);
         assert_eq!((flags.scripts.most, flags.config.timeouts.script, flags.config.limits.body), (7, 1500, 9));
         for wrong in [
             &["--cgi-max=7"][..],

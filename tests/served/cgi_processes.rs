@@ -293,6 +293,72 @@ pub fn half_closed(rt: Runtime) {
     gateway.settle();
 }
 
+/// A half-close is no farewell of a client that has announced its last request, or has sent others behind it:
+/// its script has its whole time.
+pub fn half_closed_for_long(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-half-close", "0.2"]);
+    let close = "GET /cgi-bin/late HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned();
+    let clients = [
+        ("GET /cgi-bin/late HTTP/1.0\r\n\r\n".to_owned(), 1),
+        (close.clone(), 1),
+        (format!("{}{close}", get("/cgi-bin/late")), 2),
+        (format!("{}{}{close}", get("/cgi-bin/late"), get("/a.txt")), 3),
+        // Where nothing was announced, the short silence counts, behind the last request.
+        (get("/cgi-bin/late"), 0),
+        (format!("{}{}", get("/cgi-bin/late"), get("/cgi-bin/late")), 1),
+        ("GET /cgi-bin/late HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), 0),
+    ];
+    let clients = clients.map(|(requests, answers)| {
+        let mut client = gateway.connect();
+        client.send(&requests);
+        client.half_close();
+        (client, requests, answers)
+    });
+    for (mut client, requests, answers) in clients {
+        let (rest, _) = client.rest_however();
+        let found = String::from_utf8_lossy(&rest).matches(" 200 OK\r\n").count();
+        assert_eq!(found, answers, "{requests:?}: {:?}", String::from_utf8_lossy(&rest));
+    }
+    gateway.settle();
+    // A reset is one.
+    for version in ["1.0", "1.1"] {
+        let mut client = gateway.connect();
+        client.send(format!("GET /cgi-bin/never HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        client.half_close();
+        gateway.wait_for(1);
+        client.reset();
+        gateway.wait_for_none();
+    }
+    gateway.settle();
+}
+
+/// Of whose output nothing more can be sent, that script is ended if it goes on.
+pub fn nothing_can_be_sent(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let start = Instant::now();
+    let mut client = gateway.connect();
+    for script in ["flood", "flood-on", "begun"] {
+        let answer = client.ask(format!("HEAD /cgi-bin/{script} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!((answer.status(), answer.body.len()), (200, 0), "{script}");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on");
+        gateway.wait_for_none();
+        assert_eq!(gateway.remarks(script), QUIET, "that it was ended is no news");
+    }
+    for status in ["204", "304"] {
+        let answer = client.get(format!("/cgi-bin/flood-on?{status}"));
+        assert_eq!((answer.status().to_string(), answer.body.len()), (status.to_owned(), 0));
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on");
+        gateway.wait_for_none();
+    }
+    assert!(start.elapsed() < 2 * PROMPT, "{:?}", start.elapsed());
+    // One that says no more than others do ends by itself, and so does one that still works.
+    let answer = client.ask("HEAD /cgi-bin/slow-exit HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(answer.status(), 200);
+    gateway.remark("slow-exit", "CGI script exit code 7");
+    drop(client);
+    gateway.settle();
+}
+
 /// A server that goes down lets scripts answer.
 pub fn shutdown(rt: Runtime) {
     let mut gateway = Gateway::start(rt);

@@ -45,6 +45,13 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("endless-head", "#!/bin/sh\nprintf 'Content-Type: text/plain\\nX: '\nexec sleep 600\n"),
     ("begun", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nsome'\nexec sleep 600\n"),
     ("stubborn", "#!/bin/sh\ntrap '' TERM\nprintf 'Content-Type: text/plain\\n\\nsome'\nexec sleep 600\n"),
+    ("late", "#!/bin/sh\nsleep 1\nprintf 'Content-Type: text/plain\\nContent-Length: 4\\n\\nlate'\n"),
+    (
+        "flood-on",
+        "#!/bin/sh\ntrap '' PIPE\nprintf 'Status: %s\\nContent-Type: text/plain\\n\\n' \"${QUERY_STRING:-200}\"\n\
+         while :; do echo more 2>/dev/null; done\n",
+    ),
+    ("slow-exit", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nsome'\nsleep 0.2\nprintf more\nexit 7\n"),
     ("slow", "#!/bin/sh\nsleep 0.3\nprintf 'Content-Type: text/plain\\n\\nslow'\n"),
     (
         "drip",

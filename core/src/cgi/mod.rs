@@ -282,7 +282,8 @@ impl Cgi {
         let (all, silence) = (timeouts.script.max(1), timeouts.script_silence.max(1));
         let whole = Timer { rule: "script", since: Tick(self.ends.0.saturating_sub(all)), deadline: self.ends };
         let silent = Timer { rule: "script-silence", since: self.heard, deadline: self.heard.after(silence) };
-        let drained = self.unsent_since.map(|since| Timer { rule: "script-drain", since, deadline: drained(since, cx) });
+        let drained =
+            self.unsent_since.map(|since| Timer { rule: "script-drain", since, deadline: drained(since, cx) });
         let heard = self.is_heard();
         let all = [Some(whole), may_be_gone.then_some(silent), drained];
         all.into_iter().flatten().filter(move |_| heard)

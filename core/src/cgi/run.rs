@@ -444,7 +444,10 @@ fn write_head(head: &ScriptHead<'_>, answer: &mut Answering<'_>) {
             out.raw_field(b"Location", location);
         }
         for (name, value) in head.fields() {
-            out.raw_field(name, value);
+            // There is nothing that it would be the type of.
+            if !(status.is_bodiless() && name.eq_ignore_ascii_case(b"Content-Type")) {
+                out.raw_field(name, value);
+            }
         }
         out.framing(encoder);
     };

@@ -236,11 +236,7 @@ fn check_relayed(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hop: &Hop,
         return Err("not its Location".into());
     }
     if asked.is_head() || matches!(answer.status, 204 | 205 | 304) {
-        return if done.is_some() && !hop.eof && !hop.killed {
-            Err("it has not ended".into())
-        } else {
-            Ok(())
-        };
+        return if done.is_some() && !hop.eof && !hop.killed { Err("it has not ended".into()) } else { Ok(()) };
     }
     let (is_11, chunked) = (asked.line.ends_with(b"1.1") && answer.is_11, answer.field("Transfer-Encoding").is_some());
     let framed = match head.length {

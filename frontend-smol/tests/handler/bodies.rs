@@ -173,6 +173,28 @@ fn a_handler_may_wait_for_a_timer() {
     }
 }
 
+/// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
+#[test]
+fn a_half_close_is_no_farewell() {
+    let bench = Bench::new(|| {
+        async |x: &mut Exchange<'_>| {
+            smol::Timer::after(std::time::Duration::from_millis(2_500)).await;
+            x.answer(Status::OK, "text/plain", "late").await
+        }
+    });
+    let peers = ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"].map(|request| {
+        let mut peer = bench.connect();
+        peer.send(request.repeat(2));
+        peer.end();
+        (peer, if request.contains("1.1") { 2 } else { 1 })
+    });
+    for (mut peer, answers) in peers {
+        for _ in 0..answers {
+            assert_eq!(peer.answer().text(), "late");
+        }
+    }
+}
+
 #[test]
 fn a_handler_is_not_polled_while_nothing_happens() {
     let (tell, told) = channel::bounded::<()>(1);

@@ -205,6 +205,31 @@ fn a_slow_handler_is_not_a_slow_peer() {
     assert_eq!(client.answer().body, b"ab");
 }
 
+/// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
+#[test]
+fn a_half_close_is_no_farewell() {
+    let config = Config { timeouts: Timeouts { script_silence: 50, ..Timeouts::default() }, ..Config::default() };
+    let make = || {
+        |x: &mut Exchange<'_>| {
+            std::thread::sleep(std::time::Duration::from_millis(150));
+            x.answer(Status::OK, "text/plain", "late")
+        }
+    };
+    let server = run(|service| service.with_config(config), |server| server.with_handler(make));
+    let last = ask("GET", "/", "Connection: close\r\n");
+    for (requests, answers) in
+        [("GET / HTTP/1.0\r\n\r\n".to_owned(), 1), (ask("GET", "/", ""), 1), (ask("GET", "/", "").repeat(2) + &last, 3)]
+    {
+        let mut client = server.client();
+        client.send(&requests);
+        client.stream().shutdown(Shutdown::Write).unwrap();
+        for _ in 0..answers {
+            assert_eq!(client.answer().body, b"late", "{requests}");
+        }
+        assert!(client.ended());
+    }
+}
+
 #[test]
 fn a_peer_that_resets_is_gone_for_reader_and_writer() {
     let (tell, told) = channel();
