@@ -201,7 +201,7 @@ fn a_body_is_echoed_however_it_is_framed(server: Running) {
     let body: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
     let mut chunked = b"POST /api/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for piece in body.chunks(7_001) {
-        chunked.extend_from_slice(format!("{:x};ext\r\n", piece.len()).as_bytes());
+        chunked.extend_from_slice(format!("{:x} ; ext = \"a;\\\"b\"\r\n", piece.len()).as_bytes());
         chunked.extend_from_slice(piece);
         chunked.extend_from_slice(b"\r\n");
     }

@@ -197,9 +197,9 @@ pub(crate) const DEEDS: &[Deed] = deeds! {
         smol: ["lseek(file, 0)"; "The script reads it as its input."]
     }
     "spawn" "starts the script" {
-        std: ["pipe2(output)", "pipe2(stderr)", "clone()", "child: dup2, setuid, chdir, setpgid, execve", "pidfd_open(child)", "write(attendant's bell)"; "Far more than anything else costs. As root it becomes nobody. A thread of the server, the attendant, reads its stderr and ends it in time."]
-        mio: ["pipe2(output)", "pipe2(stderr)", "clone()", "child: dup2, setuid, chdir, setpgid, execve", "pidfd_open(child)", "write(attendant's bell)"; "Far more than anything else costs: the loop starts one in a round. As root it becomes nobody. The attendant reads its stderr and ends it in time."]
-        smol: ["pipe2(output)", "pipe2(stderr)", "clone()", "child: dup2, setuid, chdir, setpgid, execve", "pidfd_open(child)", "write(attendant's bell)", "fcntl(output, F_DUPFD_CLOEXEC)", "epoll_ctl(ADD, output)", "epoll_ctl(ADD, exit)"; "Far more than anything else costs. The reactor gets descriptors of its own of the pipes. As root it becomes nobody."]
+        std: ["getsockname(socket)", "pipe2(output)", "pipe2(stderr)", "clone()", "child: dup2, setuid, chdir, setpgid, execve", "pidfd_open(child)", "write(attendant's bell)"; "Far more than anything else costs. As root it becomes nobody. A thread of the server, the attendant, reads its stderr and ends it in time."]
+        mio: ["getsockname(socket)", "pipe2(output)", "pipe2(stderr)", "clone()", "child: dup2, setuid, chdir, setpgid, execve", "pidfd_open(child)", "write(attendant's bell)"; "Far more than anything else costs: the loop starts one in a round. As root it becomes nobody. The attendant reads its stderr and ends it in time."]
+        smol: ["getsockname(socket)", "pipe2(output)", "pipe2(stderr)", "clone()", "child: dup2, setuid, chdir, setpgid, execve", "pidfd_open(child)", "write(attendant's bell)", "fcntl(output, F_DUPFD_CLOEXEC)", "epoll_ctl(ADD, output)", "epoll_ctl(ADD, exit)"; "Far more than anything else costs. The reactor gets descriptors of its own of the pipes. As root it becomes nobody."]
     }
     "spawn-failed" "cannot start the script" {
         std: ["Either as many run as may, or clone or execve fails."]

@@ -316,6 +316,8 @@ fn masked(byte: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::step::ScriptInput;
+    use crate::transcript::Told;
 
     fn masked_in(pieces: &[&str]) -> String {
         let mut mask = Mask::new(&Limits::default());
@@ -377,6 +379,24 @@ mod tests {
                 assert_eq!(body, expected[start..]);
             }
         }
+    }
+
+    #[test]
+    fn what_a_script_is_told_of_credentials_is_blanked_out() {
+        let environment =
+            ["HTTP_COOKIE=a=b; c", "AUTH_TYPE=Basic", "HTTP_AUTHORIZATION=Basic QQ==", "REMOTE_USER=ada", "X=y"];
+        let told = Told {
+            path: b"cgi-bin/x".to_vec(),
+            input: ScriptInput::Empty,
+            translated: None,
+            arguments: Vec::new(),
+            environment: environment.map(|variable| variable.as_bytes().to_vec()).into(),
+        };
+        let mut what = What::Spawn { told, answer: None };
+        Mask::new(&Limits::default()).step(&mut what, 0);
+        let What::Spawn { told, .. } = what else { unreachable!() };
+        let left: Vec<&str> = told.environment.iter().map(|bytes| std::str::from_utf8(bytes).unwrap()).collect();
+        assert_eq!(left, ["HTTP_COOKIE=x=x; x", "HTTP_AUTHORIZATION=xxxxx xx==", "X=y"]);
     }
 
     #[test]
