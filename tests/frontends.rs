@@ -140,6 +140,8 @@ suite! {
         head_is_get_without_a_body
         a_file_that_grows_is_sent_as_announced
         media_types
+        media_types_by_flags
+        a_compressed_image
         index_pages
         index_pages_that_may_not_be_read
         index_pages_behind_links

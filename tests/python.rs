@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 
 use parity::answers::{Answer, statuses, take_apart};
 use parity::cases::{Case, cases, tree};
-use parity::differences::{GENERAL, General, OF_SCRIPT, OF_SCRIPTS, PARTICULAR, Particular, reasons};
+use parity::differences::{
+    GENERAL, General, OF_SCRIPT, OF_SCRIPTS, PARTICULAR, Particular, TYPES, TYPES_UP_TO, reasons,
+};
 use parity::scripts;
 use support::process::Process;
 use support::server::PROGRAM;
@@ -82,6 +84,36 @@ fn every_difference_is_known() {
     let cases = cases();
     assert!(cases.len() >= 100, "{} cases", cases.len());
     compare(&cases, version, [&python, &ours], GENERAL, PARTICULAR);
+}
+
+/// All that Python's `mimetypes` knows by itself, without the tables of this machine.
+#[test]
+fn every_difference_of_media_types_is_known() {
+    const SCRIPT: &str = "
+import mimetypes
+mimetypes.init(files=[])
+from http.server import SimpleHTTPRequestHandler as handler
+for extension in sorted({*mimetypes.types_map, *mimetypes.suffix_map, *mimetypes.encodings_map}):
+    print(extension, handler.guess_type(handler, '/x' + extension))
+";
+    let Some(version) = python_here() else { return };
+    let output = Command::new("python3").args(["-c", SCRIPT]).output().expect("there is a python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("types are text");
+    let mut unknown = Vec::new();
+    for (extension, theirs) in text.lines().filter_map(|line| line.split_once(' ')) {
+        let ours = sanserve::core::media_type(format!("x{extension}").as_bytes());
+        let row = TYPES.iter().find(|row| row.0 == extension);
+        if ours != theirs && row.is_none_or(|row| row.1 != ours) {
+            unknown.push(format!("{extension}: Python {theirs}, ours {ours}"));
+        }
+    }
+    assert!(text.lines().count() > 100, "{text}");
+    if version > TYPES_UP_TO {
+        eprintln!("this python3 is younger than the table of media types; what is new in it: {unknown:?}");
+        return;
+    }
+    assert!(unknown.is_empty(), "differences that stand in no table:\n{}", unknown.join("\n"));
 }
 
 /// With HTTP/1.0: with HTTP/1.1, Python says nowhere where the answer of a script ends.

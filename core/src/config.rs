@@ -1,5 +1,7 @@
 //! The rules of a server: every limit and every timeout, with its default and its consequence.
 
+use crate::files::MediaTypes;
+
 /// The protocol version of the answers (Python's `protocol_version`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -26,6 +28,8 @@ pub struct Config {
     pub cgi: Cgi,
     /// Names that begin with a dot are neither served (404) nor listed. Default `false`, as Python.
     pub hide_dotfiles: bool,
+    /// Media types and the charset of texts. Default: as the tables have them.
+    pub types: MediaTypes,
     /// Bounds on sizes.
     pub limits: Limits,
     /// Bounds on time.
@@ -41,6 +45,7 @@ impl Default for Config {
             handled: false,
             cgi: Cgi::default(),
             hide_dotfiles: false,
+            types: MediaTypes::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }

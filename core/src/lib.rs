@@ -59,7 +59,7 @@ pub use context::{Context, Now, Peer, Tick, Wall};
 pub use date::date_time_string;
 pub use entry::{Entry, is_deceptive, scrub};
 pub use error::{After, Violation};
-pub use files::{EntryKind, Forbidden, Listing, listing_row, media_type, translate};
+pub use files::{EntryKind, Forbidden, InvalidMediaType, Listing, MediaTypes, listing_row, media_type, translate};
 pub use handler::{Call, Handler};
 pub use head_writer::{Fields, HeadWriter};
 pub use input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile, SpawnError};

@@ -289,6 +289,14 @@ rules! {
         TypeOfPython => "extension-of-python", "Python's extensions_map";
         /// A compressed file is what it is: no Content-Encoding is sent.
         TypeOfCompressed => "compressed", "Python's _encodings_map_default, RFC 9110 section 8.4";
+        /// By the extension, where the general table lacks it or has what nobody needs.
+        TypeOfTable => "extension-of-ours", "Python's guess_type, docs/media-types.md";
+        /// By definition, the content is that type in compressed form.
+        TypeOfEncoded => "extension-of-encoded", "RFC 9110 section 8.4, docs/media-types.md";
+        /// It is decoded before it is that type.
+        ContentEncoding => "content-encoding", "RFC 9110 section 8.4";
+        /// Whoever runs the server has said so.
+        TypeOfConfig => "type-of-config", "--mime, --content-type";
         /// An extension that nobody knows.
         TypeUnknown => "extension-unknown", "Python's guess_type";
         /// No extension; dots at the start of a name begin none.
@@ -296,7 +304,7 @@ rules! {
         /// The site has a type of its own for it.
         TypeOfSite => "site-type", "Site::media_type";
         /// Texts are told to be in this charset.
-        Charset => "charset", "Site::charset, RFC 9110 section 8.3.2";
+        Charset => "charset", "Site::charset, --charset, RFC 9110 section 8.3.2";
         /// The page of an error, of a listing.
         TypeOfPage => "page", "Python's error_content_type";
     }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use sanserve_core::{
     Action, Buffers, Cause, Cgi, Chunked, Completion, Config, Connection, Context, EntryKind, FsError, Input, Kind,
-    Listed, Now, Opened, Peer, Plain, Protocol, Rule, ScriptFile, Site, SpawnError, Step, Tick, Violation, Wall,
+    Listed, MediaTypes, Now, Opened, Peer, Plain, Protocol, Rule, ScriptFile, Site, SpawnError, Step, Tick, Violation,
+    Wall,
 };
 
 const NOW: i64 = 784_111_777;
@@ -259,6 +260,8 @@ fn rows() -> Vec<Row> {
         file("", 200, &["extension text/plain", "charset utf-8"]),
         (get("/a.js", ""), &[Is(FILE)], 200, &["extension-of-python text/javascript"]),
         (get("/a.tar.gz", ""), &[Is(FILE)], 200, &["compressed application/gzip"]),
+        (get("/a.rpm", ""), &[Is(FILE)], 200, &["extension-of-ours application/x-rpm"]),
+        (get("/a.svgz", ""), &[Is(FILE)], 200, &["extension-of-encoded image/svg+xml", "content-encoding gzip"]),
         (get("/a.zzz", ""), &[Is(FILE)], 200, &["extension-unknown application/octet-stream"]),
         (get("/.a", ""), &[Is(FILE)], 200, &["extension-missing application/octet-stream"]),
         // Answers.
@@ -317,7 +320,12 @@ fn special() -> Vec<Special> {
     let hidden = Config { hide_dotfiles: true, ..config() };
     let refuse = Config { cgi: Cgi { chunked: Chunked::Refuse, ..Cgi::python() }, ..config() };
     let chunked = "POST /cgi-bin/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let types = MediaTypes::default().with(".foo", "a/foo").and_then(|types| types.with_unknown("text/x-any")).unwrap();
+    let typed = || Config { types: types.clone(), ..config() };
     vec![
+        (typed(), &Plain, get("/a.foo", ""), &[Is(FILE)], 200, &["type-of-config a/foo"]),
+        (typed(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["type-of-config text/x-any", "charset utf-8"]),
+        (typed(), &Plain, get("/a.bin", ""), &[Is(FILE)], 200, &["extension application/octet-stream"]),
         (old(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["persistent", "close-of-protocol", "closes (no field)"]),
         (hidden, &Plain, get("/.a/b", ""), &[], 404, &["hidden-dotfile", "path .a/b"]),
         (

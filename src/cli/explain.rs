@@ -23,11 +23,14 @@ use super::{SYSTEM, Side, USAGE, flags, plain};
 pub(crate) const SIDE: Side = Side { command, run };
 
 /// The flags of a server that can change an answer.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 12] = [
     "directory",
     "protocol",
     "symlinks",
     "hide-dotfiles",
+    "content-type",
+    "mime",
+    "charset",
     "max-body",
     "cgi",
     "cgi-dir",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::{Cgi, Chunked, Config, Limits, Pace, Protocol, Secrets, Timeouts};
+use sanserve::core::{Cgi, Chunked, Config, Limits, MediaTypes, Pace, Protocol, Secrets, Timeouts};
 use sanserve::os::{ScriptRules, Symlinks};
 
 use super::units::{self, show_size, show_time};
@@ -209,6 +209,28 @@ fn serving() -> Command {
                 .long("hide-dotfiles")
                 .action(ArgAction::SetTrue)
                 .help("Neither serve nor list names that begin with a dot"),
+        )
+        .arg(
+            Arg::new("content-type")
+                .long("content-type")
+                .value_name("TYPE")
+                .value_parser(|text: &str| MediaTypes::default().with_unknown(text).map(|_| text.to_owned()))
+                .help("Media type of files whose extension is not known [default: application/octet-stream]"),
+        )
+        .arg(
+            Arg::new("mime")
+                .long("mime")
+                .value_name(".EXT=TYPE")
+                .action(ArgAction::Append)
+                .value_parser(mime)
+                .help("Media type of files with this extension; may be repeated"),
+        )
+        .arg(
+            Arg::new("charset")
+                .long("charset")
+                .value_name("NAME")
+                .value_parser(|text: &str| MediaTypes::default().with_charset(Some(text)).map(|_| text.to_owned()))
+                .help("Charset of text files; off: none is said [default: utf-8]"),
         )
         .next_help_heading(BOUNDS)
         .arg(
@@ -426,6 +448,31 @@ fn is_command(word: &str) -> bool {
     word == "help" || SIDES.iter().any(|side| (side.command)().get_name() == word)
 }
 
+/// An extension and its media type.
+fn mime(text: &str) -> Result<(String, String), String> {
+    let (extension, kind) = text.split_once('=').ok_or("an extension and a type are as .txt=text/plain")?;
+    MediaTypes::default().with(extension, kind).map_err(|error| error.to_string())?;
+    Ok((extension.into(), kind.into()))
+}
+
+/// What is said about media types. Each has been checked by its flag.
+fn media_types(matches: &ArgMatches) -> MediaTypes {
+    const CHECKED: &str = "the flag was checked";
+    let mut types = MediaTypes::default();
+    for (extension, kind) in matches.try_get_many::<(String, String)>("mime").ok().flatten().into_iter().flatten() {
+        types = types.with(extension, kind).expect(CHECKED);
+    }
+    let one = |name| matches.try_get_one::<String>(name).ok().flatten();
+    if let Some(kind) = one("content-type") {
+        types = types.with_unknown(kind).expect(CHECKED);
+    }
+    if let Some(charset) = one("charset") {
+        let charset = Some(charset.as_str()).filter(|charset| !charset.eq_ignore_ascii_case("off"));
+        types = types.with_charset(charset).expect(CHECKED);
+    }
+    types
+}
+
 /// A path as targets have it: with a slash before it and none behind it.
 fn cgi_directory(text: &str) -> Result<String, &'static str> {
     let path = format!("/{}", text.trim_matches('/'));
@@ -504,7 +551,8 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     }
     cgi.pass_authorization = has("cgi-pass-authorization");
     let protocol = *matches.get_one("protocol").expect("has a default");
-    Config { protocol, cgi, hide_dotfiles: has("hide-dotfiles"), limits, timeouts, ..Config::default() }
+    let types = media_types(matches);
+    Config { protocol, cgi, hide_dotfiles: has("hide-dotfiles"), types, limits, timeouts, ..Config::default() }
 }
 
 /// A pace with another patience.
@@ -622,6 +670,31 @@ mod tests {
             &["--cgi-pass-authorization"],
         ] {
             assert!(parse(wrong).is_err_and(|error| error.use_stderr()), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn media_types_are_checked() {
+        let flags =
+            parse(&["--mime", ".a=x/y; z=1", "--mime=.b=x/z", "--content-type=text/x", "--charset=OFF"]).unwrap();
+        let types = MediaTypes::default().with(".a", "x/y; z=1").unwrap().with(".b", "x/z").unwrap();
+        assert_eq!(flags.config.types, types.with_unknown("text/x").unwrap().with_charset(None).unwrap());
+        for wrong in [
+            "--mime=.a",
+            "--mime=a=x/y",
+            "--mime=.=x/y",
+            "--mime=.a=",
+            "--mime=.a=x",
+            "--mime=.a=x/y\r\nX: y",
+            "--mime=.a/b=x/y",
+            "--content-type=",
+            "--content-type=text",
+            "--content-type=text/plain\n",
+            "--charset=",
+            "--charset=utf 8",
+            "--charset=utf-8\r\nX: y",
+        ] {
+            assert!(parse(&[wrong]).is_err_and(|error| error.use_stderr()), "{wrong:?}");
         }
     }
 

@@ -28,6 +28,7 @@ pub struct Particular {
 pub fn reasons() -> Vec<&'static str> {
     let rules = GENERAL.iter().chain(OF_SCRIPTS).map(|rule| rule.reason);
     let all = rules.chain(PARTICULAR.iter().chain(OF_SCRIPT).map(|row| row.reason));
+    let all = all.chain(TYPES.iter().map(|row| row.2));
     let mut all: Vec<&str> = all.collect();
     all.sort_unstable();
     all.dedup();
@@ -278,4 +279,26 @@ pub const OF_SCRIPT: &[Particular] = &[
     row("with fields HTTP_X_A", "body", "cgi-request-fields"),
     row("plain OF_SERVER", "body", "cgi-environment"),
     row("with fields OF_SERVER", "body", "cgi-environment"),
+];
+
+/// The last version of Python whose table of media types was looked at.
+pub const TYPES_UP_TO: (u32, u32) = (3, 13);
+
+/// Extensions whose media type is not Python's: what it is, and the reason. `docs/media-types.md` says more.
+pub const TYPES: &[(&str, &str, &str)] = &[
+    (".3g2", "video/3gpp2", "media-types"),
+    (".3gp", "video/3gpp", "media-types"),
+    (".3gpp", "video/3gpp", "media-types"),
+    (".3gpp2", "video/3gpp2", "media-types"),
+    (".ass", "text/x-ssa", "media-types"),
+    (".js", "text/javascript", "media-types"),
+    (".mjs", "text/javascript", "media-types"),
+    (".rdf", "application/rdf+xml", "media-types"),
+    (".rtf", "application/rtf", "media-types"),
+    (".taz", "application/gzip", "compressed-types"),
+    (".tbz2", "application/x-bzip2", "compressed-types"),
+    (".tgz", "application/gzip", "compressed-types"),
+    (".txz", "application/x-xz", "compressed-types"),
+    (".tz", "application/gzip", "compressed-types"),
+    (".webp", "image/webp", "media-types"),
 ];

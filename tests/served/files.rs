@@ -146,8 +146,15 @@ pub fn media_types(rt: Runtime) {
         ("a.Z", "application/octet-stream"),
         ("a.bz2", "application/x-bzip2"),
         ("a.xz", "application/x-xz"),
-        ("a.tgz", "application/x-tar"),
-        ("a.svgz", "image/svg+xml"),
+        ("a.tgz", "application/gzip"),
+        ("a.txz", "application/x-xz"),
+        ("a.zst", "application/zstd"),
+        ("a.rpm", "application/x-rpm"),
+        ("a.deb", "application/vnd.debian.binary-package"),
+        ("a.ts", "video/mp2t"),
+        ("a.m3u8", "application/vnd.apple.mpegurl"),
+        ("a.woff2", "font/woff2"),
+        ("a.webmanifest", "application/manifest+json"),
         ("a.tar", "application/x-tar"),
         ("a.unknown-to-all", "application/octet-stream"),
         ("noextension", "application/octet-stream"),
@@ -167,6 +174,68 @@ pub fn media_types(rt: Runtime) {
         assert_eq!((response.status(), response.text("Content-Type")), (200, Some(media_type)), "{name}");
         assert_eq!(response.text("Content-Encoding"), None, "{name}");
     }
+}
+
+/// A compressed SVG image is one, for whoever decodes it.
+pub fn a_compressed_image(rt: Runtime) {
+    let tree = Tree::new();
+    tree.file("a.svgz", "\x1f\u{8b}compressed").file("a.svg.gz", "x").stamp("a.svgz", STAMP);
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    let whole = client.get("/a.svgz");
+    assert_eq!((whole.text("Content-Type"), whole.text("Content-Encoding")), (Some("image/svg+xml"), Some("gzip")));
+    let (tag, len) = (whole.tag(), whole.body.len() as u64);
+    let mut ask = |line: &str, fields: &str| client.ask(format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
+    let head = ask("HEAD /a.svgz", "");
+    assert_eq!((head.text("Content-Encoding"), head.head.length()), (Some("gzip"), Some(len)));
+    let range = ask("GET /a.svgz", "Range: bytes=1-3\r\n");
+    assert_eq!((range.status(), range.text("Content-Encoding")), (206, Some("gzip")));
+    assert_eq!(range.body, whole.body[1..4], "of the bytes as they lie there");
+    let several = ask("GET /a.svgz", "Range: bytes=0-0,2-2\r\n");
+    assert_eq!(several.text("Content-Encoding"), None, "the multipart body is not compressed");
+    assert_eq!(String::from_utf8_lossy(&several.body).matches("\r\nContent-Encoding: gzip\r\n").count(), 2);
+    assert_eq!(ask("GET /a.svgz", &format!("If-None-Match: {tag}\r\n")).status(), 304);
+    let archive = ask("GET /a.svg.gz", "");
+    assert_eq!((archive.text("Content-Type"), archive.text("Content-Encoding")), (Some("application/gzip"), None));
+}
+
+/// `--mime`, `--content-type` and `--charset`.
+pub fn media_types_by_flags(rt: Runtime) {
+    let tree = Tree::new();
+    for name in ["a.foo", "a.FOO", "a.tar.gz", "a.txt", "a.svgz", "README", "a.none", "a.bin", ".foo"] {
+        tree.file(name, "x");
+    }
+    let types = |flags: &[&str], table: &[(&str, &str)]| {
+        let server = Server::with(rt, tree.root(), flags);
+        for (name, expected) in table {
+            let response = server.get(format!("/{name}"));
+            assert_eq!(response.text("Content-Type"), Some(*expected), "{name} with {flags:?}");
+            assert_eq!(response.text("Content-Encoding"), None, "{name} with {flags:?}");
+        }
+    };
+    let flags =
+        ["--mime", ".foo=text/x-foo", "--mime=.tar.gz=a/b; c=d", "--mime", ".txt=text/x-old", "--mime=.TXT=text/x"];
+    types(
+        &[&flags[..], &["--mime=.svgz=image/svg+xml"]].concat(),
+        &[
+            ("a.foo", "text/x-foo; charset=utf-8"),
+            ("a.FOO", "text/x-foo; charset=utf-8"),
+            ("a.tar.gz", "a/b; c=d"),
+            ("a.txt", "text/x; charset=utf-8"),
+            ("a.svgz", "image/svg+xml"),
+            (".foo", "application/octet-stream"),
+        ],
+    );
+    types(
+        &["--content-type", "text/plain", "--charset", "iso-8859-1"],
+        &[
+            ("README", "text/plain; charset=iso-8859-1"),
+            ("a.none", "text/plain; charset=iso-8859-1"),
+            ("a.txt", "text/plain; charset=iso-8859-1"),
+            ("a.bin", "application/octet-stream"),
+        ],
+    );
+    types(&["--charset", "off", "--content-type=text/x"], &[("a.txt", "text/plain"), ("README", "text/x")]);
 }
 
 /// `index.html`, then `index.htm`, if they are regular files; else the listing.

@@ -1,23 +1,150 @@
 //! Media types by extension (Python's `guess_type`), the same on every machine.
+//!
+//! The general table is that of mime_guess. It was gone through as a whole: where it lacks what people serve, or has
+//! it otherwise than Python, browsers or package managers need it, a row here goes before it. `docs/media-types.md`
+//! has the reason of each row.
 
+use super::types::MediaTypes;
 use crate::reason::{Reasons, Rule};
 
-/// What comes before the general table: Python's `extensions_map`, its suffix map, and what
-/// mime_guess has otherwise than Python. No Content-Encoding is ever sent, so a compressed file is
-/// what it is.
+/// What comes before the general table, in the order of the extensions.
 const FIRST: &[(&str, &str, Rule)] = &[
-    ("html", "text/html", Rule::TypeOfExtension),
-    ("js", "text/javascript", Rule::TypeOfPython),
-    ("mjs", "text/javascript", Rule::TypeOfPython),
-    ("gz", "application/gzip", Rule::TypeOfCompressed),
-    ("z", "application/octet-stream", Rule::TypeOfCompressed),
+    ("3gpp2", "video/3gpp2", Rule::TypeOfTable),
+    ("3mf", "model/3mf", Rule::TypeOfTable),
+    ("a", "application/octet-stream", Rule::TypeOfPython),
+    ("adt", "audio/aac", Rule::TypeOfTable),
+    ("aif", "audio/x-aiff", Rule::TypeOfPython),
+    ("aifc", "audio/x-aiff", Rule::TypeOfPython),
+    ("aiff", "audio/x-aiff", Rule::TypeOfPython),
+    ("amr", "audio/amr", Rule::TypeOfTable),
+    ("appinstaller", "application/appinstaller", Rule::TypeOfTable),
+    ("appx", "application/appx", Rule::TypeOfTable),
+    ("appxbundle", "application/appxbundle", Rule::TypeOfTable),
+    ("arrow", "application/vnd.apache.arrow.file", Rule::TypeOfTable),
+    ("ass", "text/x-ssa", Rule::TypeOfTable),
+    ("bat", "text/plain", Rule::TypeOfPython),
+    ("bib", "text/x-bibtex", Rule::TypeOfTable),
+    ("br", "application/octet-stream", Rule::TypeOfCompressed),
     ("bz2", "application/x-bzip2", Rule::TypeOfCompressed),
-    ("xz", "application/x-xz", Rule::TypeOfCompressed),
-    ("tgz", "application/x-tar", Rule::TypeOfCompressed),
-    ("svgz", "image/svg+xml", Rule::TypeOfCompressed),
-    ("wasm", "application/wasm", Rule::TypeOfPython),
+    ("cab", "application/vnd.ms-cab-compressed", Rule::TypeOfTable),
+    ("cdf", "application/x-netcdf", Rule::TypeOfPython),
+    ("cjs", "text/javascript", Rule::TypeOfTable),
+    ("class", "application/java-vm", Rule::TypeOfTable),
+    ("cur", "image/vnd.microsoft.icon", Rule::TypeOfTable),
+    ("ddeb", "application/vnd.debian.binary-package", Rule::TypeOfTable),
+    ("dds", "image/vnd.ms-dds", Rule::TypeOfTable),
+    ("deb", "application/vnd.debian.binary-package", Rule::TypeOfTable),
+    ("dfxp", "application/ttml+xml", Rule::TypeOfTable),
+    ("diff", "text/x-diff", Rule::TypeOfTable),
+    ("dll", "application/octet-stream", Rule::TypeOfPython),
+    ("emf", "image/emf", Rule::TypeOfTable),
+    ("flatpakref", "application/vnd.flatpak.ref", Rule::TypeOfTable),
+    ("flatpakrepo", "application/vnd.flatpak.repo", Rule::TypeOfTable),
+    ("gz", "application/gzip", Rule::TypeOfCompressed),
+    ("h5", "application/x-hdf5", Rule::TypeOfPython),
+    ("har", "application/json", Rule::TypeOfTable),
+    ("ico", "image/vnd.microsoft.icon", Rule::TypeOfPython),
+    ("ipynb", "application/x-ipynb+json", Rule::TypeOfTable),
+    ("java", "text/x-java", Rule::TypeOfTable),
+    ("js", "text/javascript", Rule::TypeOfPython),
+    ("jsonl", "application/x-ndjson", Rule::TypeOfTable),
+    ("ksh", "text/plain", Rule::TypeOfPython),
+    ("ktx2", "image/ktx2", Rule::TypeOfTable),
+    ("loas", "audio/aac", Rule::TypeOfPython),
+    ("lz", "application/x-lzip", Rule::TypeOfCompressed),
+    ("lz4", "application/x-lz4", Rule::TypeOfCompressed),
+    ("lzma", "application/x-lzma", Rule::TypeOfCompressed),
+    ("m2t", "video/mp2t", Rule::TypeOfTable),
+    ("m2ts", "video/mp2t", Rule::TypeOfTable),
+    ("m3u", "application/vnd.apple.mpegurl", Rule::TypeOfPython),
+    ("m3u8", "application/vnd.apple.mpegurl", Rule::TypeOfPython),
+    ("m4a", "audio/mp4", Rule::TypeOfTable),
+    ("m4b", "audio/mp4", Rule::TypeOfTable),
+    ("m4p", "audio/mp4", Rule::TypeOfTable),
+    ("m4s", "video/iso.segment", Rule::TypeOfTable),
+    ("map", "application/json", Rule::TypeOfTable),
+    ("mid", "audio/midi", Rule::TypeOfTable),
+    ("midi", "audio/midi", Rule::TypeOfTable),
+    ("mif", "application/x-mif", Rule::TypeOfPython),
+    ("mjs", "text/javascript", Rule::TypeOfPython),
+    ("mkd", "text/markdown", Rule::TypeOfTable),
+    ("mobileconfig", "application/x-apple-aspen-config", Rule::TypeOfTable),
+    ("mod", "text/plain", Rule::TypeOfTable),
+    ("msix", "application/msix", Rule::TypeOfTable),
+    ("msixbundle", "application/msixbundle", Rule::TypeOfTable),
+    ("mts", "video/mp2t", Rule::TypeOfTable),
+    ("mvt", "application/vnd.mapbox-vector-tile", Rule::TypeOfTable),
+    ("ndjson", "application/x-ndjson", Rule::TypeOfTable),
+    ("o", "application/octet-stream", Rule::TypeOfPython),
+    ("obj", "application/octet-stream", Rule::TypeOfPython),
+    ("opus", "audio/opus", Rule::TypeOfPython),
+    ("org", "text/x-org", Rule::TypeOfTable),
+    ("otf", "font/otf", Rule::TypeOfTable),
+    ("patch", "text/x-diff", Rule::TypeOfTable),
+    ("pbf", "application/x-protobuf", Rule::TypeOfTable),
+    ("pem", "application/x-pem-file", Rule::TypeOfTable),
+    ("pl", "text/plain", Rule::TypeOfPython),
+    ("plist", "application/xml", Rule::TypeOfTable),
+    ("pls", "audio/x-scpls", Rule::TypeOfTable),
+    ("ps1", "text/plain", Rule::TypeOfTable),
+    ("psd", "image/vnd.adobe.photoshop", Rule::TypeOfTable),
     ("py", "text/x-python", Rule::TypeOfPython),
+    ("pyc", "application/x-python-code", Rule::TypeOfPython),
+    ("pyo", "application/x-python-code", Rule::TypeOfPython),
+    ("ram", "application/x-pn-realaudio", Rule::TypeOfPython),
+    ("rar", "application/vnd.rar", Rule::TypeOfTable),
+    ("reality", "model/vnd.reality", Rule::TypeOfTable),
+    ("rpm", "application/x-rpm", Rule::TypeOfTable),
+    ("rst", "text/x-rst", Rule::TypeOfPython),
+    ("scr", "application/octet-stream", Rule::TypeOfTable),
+    ("sgm", "text/x-sgml", Rule::TypeOfPython),
+    ("sgml", "text/x-sgml", Rule::TypeOfPython),
+    ("sql", "application/sql", Rule::TypeOfTable),
+    ("sqlite", "application/vnd.sqlite3", Rule::TypeOfTable),
+    ("sqlite3", "application/vnd.sqlite3", Rule::TypeOfTable),
+    ("srt", "text/plain", Rule::TypeOfPython),
+    ("ssa", "text/x-ssa", Rule::TypeOfTable),
+    ("step", "model/step", Rule::TypeOfTable),
+    ("stl", "model/stl", Rule::TypeOfTable),
+    ("stp", "model/step", Rule::TypeOfTable),
+    ("svgz", "image/svg+xml", Rule::TypeOfEncoded),
+    ("taz", "application/gzip", Rule::TypeOfCompressed),
+    ("tb2", "application/x-bzip2", Rule::TypeOfCompressed),
+    ("tbz", "application/x-bzip2", Rule::TypeOfCompressed),
+    ("tbz2", "application/x-bzip2", Rule::TypeOfCompressed),
+    ("tgz", "application/gzip", Rule::TypeOfCompressed),
+    ("tlz", "application/x-lzip", Rule::TypeOfCompressed),
+    ("toml", "application/toml", Rule::TypeOfTable),
+    ("topojson", "application/json", Rule::TypeOfTable),
+    ("ts", "video/mp2t", Rule::TypeOfTable),
+    ("ttml", "application/ttml+xml", Rule::TypeOfTable),
+    ("tts", "video/mp2t", Rule::TypeOfTable),
+    ("txz", "application/x-xz", Rule::TypeOfCompressed),
+    ("tz", "application/gzip", Rule::TypeOfCompressed),
+    ("tzst", "application/zstd", Rule::TypeOfCompressed),
+    ("udeb", "application/vnd.debian.binary-package", Rule::TypeOfTable),
+    ("usdz", "model/vnd.usdz+zip", Rule::TypeOfTable),
+    ("wav", "audio/x-wav", Rule::TypeOfPython),
+    ("wgsl", "text/wgsl", Rule::TypeOfTable),
+    ("wmf", "image/wmf", Rule::TypeOfTable),
+    ("woff", "font/woff", Rule::TypeOfTable),
+    ("wsdl", "application/xml", Rule::TypeOfPython),
+    ("xlb", "application/vnd.ms-excel", Rule::TypeOfPython),
+    ("xpdl", "application/xml", Rule::TypeOfPython),
+    ("xsl", "application/xml", Rule::TypeOfPython),
+    ("xz", "application/x-xz", Rule::TypeOfCompressed),
+    ("yaml", "application/yaml", Rule::TypeOfTable),
+    ("yml", "application/yaml", Rule::TypeOfTable),
+    ("z", "application/octet-stream", Rule::TypeOfCompressed),
+    ("zst", "application/zstd", Rule::TypeOfCompressed),
+    ("zsync", "application/x-zsync", Rule::TypeOfTable),
 ];
+
+/// Compressed content of the type in the table: what has to be decoded to be that type.
+const ENCODED: &[(&str, &str)] = &[("svgz", "gzip")];
+
+/// The extension that most files have that are asked for.
+const HTML: (&str, &str) = ("html", "text/html");
 
 /// The type of what has no known extension.
 const UNKNOWN: &str = "application/octet-stream";
@@ -28,14 +155,23 @@ pub fn media_type(path: &[u8]) -> &'static str {
     find(path).0
 }
 
+/// The content coding (RFC 9110 section 8.4) of a file whose media type is `kind`: only where that is the type of
+/// what is inside.
+pub(super) fn content_encoding(path: &[u8], kind: &str) -> Option<&'static str> {
+    let extension = extension(path)?;
+    let (_, coding) = ENCODED.iter().find(|(encoded, _)| encoded.eq_ignore_ascii_case(extension))?;
+    (find(path).0 == kind).then_some(coding)
+}
+
 /// The media type for a path, and by which rule.
 fn find(path: &[u8]) -> (&'static str, Rule) {
     let Some(extension) = extension(path) else { return (UNKNOWN, Rule::TypeWithoutExtension) };
-    if extension == FIRST[0].0 {
-        return (FIRST[0].1, FIRST[0].2);
+    if extension == HTML.0 {
+        return (HTML.1, Rule::TypeOfExtension);
     }
-    if let Some((_, kind, rule)) = FIRST.iter().find(|(known, ..)| known.eq_ignore_ascii_case(extension)) {
-        return (kind, *rule);
+    let lower = || extension.bytes().map(|byte| byte.to_ascii_lowercase());
+    if let Ok(at) = FIRST.binary_search_by(|(known, ..)| known.bytes().cmp(lower())) {
+        return (FIRST[at].1, FIRST[at].2);
     }
     match mime_guess::from_ext(extension).first_raw() {
         Some(kind) => (kind, Rule::TypeOfExtension),
@@ -43,10 +179,21 @@ fn find(path: &[u8]) -> (&'static str, Rule) {
     }
 }
 
+/// Whether no table says what is in a file of that name.
+pub(super) fn is_unknown(path: &[u8]) -> bool {
+    matches!(find(path).1, Rule::TypeWithoutExtension | Rule::TypeUnknown)
+}
+
 /// Notes by which rule `kind` is the type for `path`.
-pub(super) fn explain(path: &[u8], kind: &str, reasons: &mut Reasons) {
+pub(super) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut Reasons) {
     let (ours, rule) = find(path);
-    reasons.note(if ours == kind { rule } else { Rule::TypeOfSite }, kind.as_bytes());
+    let rule = match types.of(path) {
+        Some(_) => Rule::TypeOfConfig,
+        None if is_unknown(path) && types.unknown() == Some(kind) => Rule::TypeOfConfig,
+        None if ours == kind => rule,
+        None => Rule::TypeOfSite,
+    };
+    reasons.note(rule, kind.as_bytes());
 }
 
 /// What follows the last dot of the last component, as Python's `splitext` has it: leading dots
@@ -74,7 +221,14 @@ mod tests {
             ("a.HTML", "text/html"),
             ("a.tar.gz", "application/gzip"),
             ("a.Z", UNKNOWN),
-            ("a.tgz", "application/x-tar"),
+            ("a.tgz", "application/gzip"),
+            ("a.TBZ2", "application/x-bzip2"),
+            ("a.rpm", "application/x-rpm"),
+            ("a.ts", "video/mp2t"),
+            ("a.3gp", "video/3gpp"),
+            ("a.bib", "text/x-bibtex"),
+            ("a.zsync", "application/x-zsync"),
+            ("a.docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
             ("a.svgz", "image/svg+xml"),
             ("a.svg", "image/svg+xml"),
             ("a.js", "text/javascript"),
@@ -93,5 +247,33 @@ mod tests {
             assert_eq!(media_type(path.as_bytes()), kind, "{path}");
         }
         assert_eq!(media_type(b"a.\xff"), UNKNOWN);
+    }
+
+    #[test]
+    fn an_image_that_is_compressed_is_an_image() {
+        let svg = "image/svg+xml";
+        assert_eq!(content_encoding(b"a.svgz", svg), Some("gzip"));
+        assert_eq!(content_encoding(b"x/a.b.SVGZ", svg), Some("gzip"));
+        assert_eq!(content_encoding(b"a.svgz", "application/gzip"), None, "for whoever says that it is bytes");
+        for path in ["a.svg", "a.svg.gz", "a.tar.gz", "a.tgz", "svgz", ".svgz"] {
+            assert_eq!(content_encoding(path.as_bytes(), media_type(path.as_bytes())), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_rows_before_the_general_table() {
+        assert!(FIRST.is_sorted_by(|a, b| a.0.as_bytes() < b.0.as_bytes()));
+        let documented = include_str!("../../../docs/media-types.md");
+        for (extension, kind, rule) in FIRST {
+            assert!(
+                documented.contains(&format!("| `.{extension}` | `{kind}` |")),
+                "docs/media-types.md: .{extension}"
+            );
+            let general = mime_guess::from_ext(extension).first_raw();
+            assert!(*rule != Rule::TypeOfTable || general != Some(kind), "no need for .{extension}");
+            assert!(crate::files::types::is_media_type(kind), "{kind}");
+        }
+        let rows = documented.lines().filter(|line| line.starts_with("| `.")).count();
+        assert_eq!(rows, FIRST.len(), "docs/media-types.md has rows of its own");
     }
 }

@@ -8,6 +8,7 @@ mod kind;
 mod listing;
 mod range;
 mod target;
+mod types;
 
 pub(crate) use conditional::LastTag;
 pub use kind::media_type;
@@ -15,6 +16,7 @@ pub use listing::{EntryKind, Listing, listing_row};
 pub(crate) use range::ByteRange;
 pub use target::{Forbidden, translate};
 pub(crate) use target::{explain_path, names_dotfile};
+pub use types::{InvalidMediaType, MediaTypes};
 
 use crate::error::Violation;
 use crate::exchange::{Answering, FilePart, Page};
@@ -406,7 +408,8 @@ impl Files {
         self.explain_kind(answer);
         let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
         answer.head(Status::OK, None, |head| {
-            head.field_with("Content-Type", |out| kind.append(out)).number("Content-Length", len);
+            kind.write(head);
+            head.number("Content-Length", len);
             fields.write(head);
             head.field("Accept-Ranges", b"bytes");
         });
@@ -420,7 +423,8 @@ impl Files {
         self.explain_kind(answer);
         answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
         answer.head(Status::PARTIAL_CONTENT, None, |head| {
-            head.field_with("Content-Type", |out| kind.append(out)).number("Content-Length", asked.len());
+            kind.write(head);
+            head.number("Content-Length", asked.len());
             fields.write(head);
             head.field("Accept-Ranges", b"bytes")
                 .field_with("Content-Range", |out| range::write_content_range(asked, len, out));
@@ -441,7 +445,13 @@ impl Files {
                 .reasons
                 .note_with(Rule::RangesServed, |out| range::write_content_range(asked, self.opened.len, out));
             part.clear();
-            range::write_part_head(fields.tag.opaque(), |out| kind.append(out), asked, self.opened.len, &mut part);
+            range::write_part_head(
+                fields.tag.opaque(),
+                |out| kind.append_to_part(out),
+                asked,
+                self.opened.len,
+                &mut part,
+            );
             len += part.len() as u64 + asked.len();
         }
         part.clear();
@@ -468,7 +478,7 @@ impl Files {
             Some(asked) => {
                 let kind = self.kind(answer);
                 let out = &mut answer.buf.output.bytes;
-                range::write_part_head(tag.opaque(), |out| kind.append(out), asked, self.opened.len, out);
+                range::write_part_head(tag.opaque(), |out| kind.append_to_part(out), asked, self.opened.len, out);
                 *answer.file = FilePart { offset: asked.first, left: asked.len() };
                 self.state = State::Parts(next + 1);
             }
@@ -500,15 +510,31 @@ impl Files {
     }
 
     fn kind<'t>(&self, answer: &Answering<'t>) -> MediaType<'t> {
-        let kind = answer.cx.site.media_type(&answer.buf.path);
-        let textual = kind.starts_with("text/") && !kind.contains(';');
-        MediaType { kind, charset: if textual { answer.cx.site.charset() } else { None } }
+        let (types, site, path) = (&answer.cx.config.types, answer.cx.site, &answer.buf.path);
+        let (kind, encoding): (Cow<'t, str>, _) = match types.of(path) {
+            Some(kind) => (kind.into(), None),
+            None => {
+                let kind = site.media_type(path);
+                let encoding = kind::content_encoding(path, &kind);
+                // Where the tables know nothing, and the site says no more than they do.
+                match types.unknown().filter(|_| kind::is_unknown(path) && kind == media_type(path)) {
+                    Some(unknown) => (unknown.into(), None),
+                    None => (kind, encoding),
+                }
+            }
+        };
+        let is_text = kind.get(..5).is_some_and(|of| of.eq_ignore_ascii_case("text/")) && !kind.contains(';');
+        let charset = if is_text { types.charset().unwrap_or_else(|| site.charset()) } else { None };
+        MediaType { kind, charset, encoding }
     }
 
     fn explain_kind(&self, answer: &mut Answering<'_>) {
         answer.explain(|answer, reasons| {
-            let MediaType { kind, charset } = self.kind(answer);
-            kind::explain(&answer.buf.path, &kind, reasons);
+            let MediaType { kind, charset, encoding } = self.kind(answer);
+            kind::explain(&answer.buf.path, &kind, &answer.cx.config.types, reasons);
+            if let Some(encoding) = encoding {
+                reasons.note(Rule::ContentEncoding, encoding.as_bytes());
+            }
             if let Some(charset) = charset {
                 reasons.note(Rule::Charset, charset.as_bytes());
             }
@@ -534,13 +560,31 @@ impl ValidatorFields {
     }
 }
 
-/// A media type, with the charset where it is a text.
+/// A media type, with the charset where it is a text, and the coding that it is in.
 struct MediaType<'t> {
-    kind: Cow<'static, str>,
+    kind: Cow<'t, str>,
     charset: Option<&'t str>,
+    encoding: Option<&'static str>,
 }
 
 impl MediaType<'_> {
+    /// The fields of an answer that is the file, or one part of it.
+    fn write(&self, head: &mut HeadOut<'_>) {
+        head.field_with("Content-Type", |out| self.append(out));
+        if let Some(encoding) = self.encoding {
+            head.field("Content-Encoding", encoding.as_bytes());
+        }
+    }
+
+    /// The lines of one part among several: the coding is the part's, and not that of the whole.
+    fn append_to_part(&self, out: &mut Vec<u8>) {
+        self.append(out);
+        if let Some(encoding) = self.encoding {
+            out.extend_from_slice(b"\r\nContent-Encoding: ");
+            out.extend_from_slice(encoding.as_bytes());
+        }
+    }
+
     fn append(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.kind.as_bytes());
         if let Some(charset) = self.charset {

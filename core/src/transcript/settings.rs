@@ -3,6 +3,7 @@
 use super::{read, write};
 use crate::config::{Chunked, Config, Protocol};
 use crate::context::{Now, Wall};
+use crate::files::MediaTypes;
 
 /// What a connection is given beside its inputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,6 +106,10 @@ impl Settings {
             self.config.cgi.directories.push(path(directory)?);
             return Ok(());
         }
+        if let Some(types) = self.read_types(line) {
+            self.config.types = types?;
+            return Ok(());
+        }
         let (name, value) = line.rsplit_once(' ').ok_or("a setting is a name and a value")?;
         let bad = || format!("no value for {name}: {value}");
         match name {
@@ -135,6 +140,23 @@ impl Settings {
         Ok(())
     }
 
+    /// What is said about media types; `None`: it is another setting.
+    fn read_types(&self, line: &str) -> Option<Result<MediaTypes, String>> {
+        let types = || self.config.types.clone();
+        let (name, value) = line.split_once(' ')?;
+        let read = match (name, value) {
+            ("type", value) => {
+                let (extension, kind) = value.split_once(' ')?;
+                types().with(extension, kind)
+            }
+            ("unknown-type", kind) => types().with_unknown(kind),
+            ("charset", "off") => types().with_charset(None),
+            ("charset", charset) => types().with_charset(Some(charset)),
+            _ => return None,
+        };
+        Some(read.map_err(|error| error.to_string()))
+    }
+
     /// Appends the lines of the head.
     pub(super) fn write(&self, out: &mut String) {
         let default = Settings::default();
@@ -163,6 +185,15 @@ impl Settings {
         }
         if self.config.cgi.chunked == Chunked::Refuse {
             out.push_str("chunked refuse\n");
+        }
+        for (extension, kind) in self.config.types.extensions() {
+            out.push_str(&format!("type {extension} {kind}\n"));
+        }
+        if let Some(kind) = self.config.types.unknown() {
+            out.push_str(&format!("unknown-type {kind}\n"));
+        }
+        if let Some(charset) = self.config.types.charset() {
+            out.push_str(&format!("charset {}\n", charset.unwrap_or("off")));
         }
         if !self.config.server_name.is_empty() {
             out.push_str(&format!("server-name {}\n", self.config.server_name));
@@ -219,6 +250,8 @@ mod tests {
                 directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse, pass_authorization: true
             };
         (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
+        let types = MediaTypes::default().with(".a", "a/b; c=\"d e\"").unwrap().with_unknown("text/x; d=e").unwrap();
+        settings.config.types = types.with_charset(Some("latin-1")).unwrap();
         (settings.wall, settings.wall_millis) = (Wall(-5), 7);
         settings.peer = "[::1]:1".parse().unwrap();
         settings.site = "echo".into();
