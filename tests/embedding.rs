@@ -143,7 +143,8 @@ fn service(grace: Duration) -> (Service, Lines, TempDir) {
     // A process of its own writes what is executed: a descriptor of ours could be inherited by what another test starts.
     let script = "printf 'Content-Type: text/plain\\n\\n%s %s' \"${AUTH_TYPE-nobody}\" \"${REMOTE_USER-}\"";
     let commands = "chmod 755 .; mkdir cgi-bin; cd cgi-bin; for name in who handled; do
-        printf '#!/bin/sh\\n%s\\n' \"$1\" > $name; chmod 755 $name; done";
+        printf '#!/bin/sh\\n%s\\n' \"$1\" > $name; done
+        printf '#!/bin/sh\\necho Location: /cgi-bin/who\\necho\\n' > moved; chmod 755 *";
     let mut shell = std::process::Command::new("/bin/sh");
     shell.args(["-ec", commands, "sh", script]).current_dir(dir.path());
     assert!(shell.status().unwrap().success());
@@ -180,7 +181,7 @@ fn hello_error_and_pass(server: Running) {
 
 fn a_script_is_told_whom_the_site_has_verified(server: Running) {
     let mut client = server.client();
-    for path in ["/cgi-bin/who", "/cgi-bin/handled"] {
+    for path in ["/cgi-bin/who", "/cgi-bin/handled", "/cgi-bin/moved"] {
         for (credentials, expected) in [
             ("Basic YWRhOkxvdmVsYWNlMTgxNQ==", "Basic ada"),
             ("Basic YWRhOng=", "nobody "),

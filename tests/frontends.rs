@@ -105,6 +105,7 @@ suite! {
         directory_and_arguments
         paths
         no_source
+        hidden_scripts
         refusals
         methods
         directories

@@ -357,6 +357,31 @@ pub fn no_source(rt: Runtime) {
     gateway.settle();
 }
 
+/// `--hide-dotfiles`: no spelling leads to a script whose name, or whose directory's, begins with a dot. What follows a
+/// script is no name of a file.
+pub fn hidden_scripts(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--hide-dotfiles"]);
+    gateway.tree.folder("cgi-bin/.folder");
+    let hello = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nhidden'\n";
+    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[(".script", hello), (".folder/script", hello)]);
+    for name in [".script", ".folder/script"] {
+        for directory in
+            ["/cgi-bin/", "//cgi-bin//", "/cgi-bin/hello/..//", "/cgi-bin/./", "/cgi%2dbin%2f", "/x//../cgi-bin/"]
+        {
+            for end in ["", "/", "//x", "?x", "/%2e"] {
+                let target = format!("{directory}{}{end}", name.replace('.', "%2e"));
+                for target in [target, format!("{directory}{name}{end}")] {
+                    let answer = gateway.get(&target);
+                    assert_eq!(answer.status(), 404, "{target}: {answer:?}");
+                }
+            }
+        }
+    }
+    let answer = gateway.get("/cgi-bin/path/.git//config");
+    assert_eq!(answer.body_text().split('|').nth(1), Some("/.git//config"));
+    gateway.settle();
+}
+
 /// What cannot be run, and why.
 pub fn refusals(rt: Runtime) {
     let gateway = Gateway::start(rt);
