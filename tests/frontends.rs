@@ -122,6 +122,15 @@ suite! {
         tags
         a_connection_goes_on_behind_a_304
     }
+    draining {
+        requests_that_have_arrived
+        a_pipeline_that_has_arrived
+        a_part_that_has_arrived
+        a_body_on_its_way
+        a_moment_for_the_silent
+        a_peer_that_stays
+        at_the_end_of_keep_alive
+    }
     errors {
         not_found
         the_fields_of_a_closing_error

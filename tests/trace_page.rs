@@ -107,7 +107,7 @@ fn keys_walk_through_the_steps() {
     let Some(mut browser) = Browser::start() else { return };
     let page = Page::named(GET);
     browser.open(&page.path, "#3");
-    assert_eq!(browser.ask("document.querySelectorAll('.step').length"), "10");
+    assert_eq!(browser.ask("document.querySelectorAll('.step').length"), "11");
     assert_eq!(browser.ask(SELECTED), "3");
     assert_eq!(
         browser.ask("document.querySelector('.bytes').textContent"),
@@ -127,9 +127,9 @@ fn keys_walk_through_the_steps() {
         ("k", "3"),
         ("Home", "1"),
         ("ArrowLeft", "1"),
-        ("PageDown", "10"),
-        ("End", "10"),
-        ("ArrowRight", "10"),
+        ("PageDown", "11"),
+        ("End", "11"),
+        ("ArrowRight", "11"),
         ("PageUp", "1"),
         ("x", "1"),
     ] {
@@ -137,7 +137,7 @@ fn keys_walk_through_the_steps() {
         assert_eq!(browser.ask(SELECTED), at, "{key}");
         assert_eq!(browser.ask("location.hash"), format!("#{at}"), "{key}");
     }
-    assert!(browser.ask("document.querySelector('[aria-live]').textContent").starts_with("Step 1 of 10, at 0 ms."));
+    assert!(browser.ask("document.querySelector('[aria-live]').textContent").starts_with("Step 1 of 11, at 0 ms."));
     // The address, and the pointer.
     browser.ask("location.hash = '#7'");
     eventually("the address is followed", || browser.ask(SELECTED) == "7");

@@ -66,6 +66,21 @@ pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
                 }
                 now = time(start);
             }
+            Step::Probe(window) => {
+                // With a read that does not wait.
+                socket.set_nonblocking(true)?;
+                let probed = match socket.read(window.spare()) {
+                    Ok(0) => Input::Eof,
+                    Ok(n) => {
+                        window.commit(n);
+                        Input::Probed
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Input::Probed,
+                    Err(_) => Input::Broken(Fault::Peer),
+                };
+                socket.set_nonblocking(false)?;
+                connection.handle(probed);
+            }
             Step::Shut => socket.shutdown(Shutdown::Write)?,
             Step::Close(_) => return Ok(()),
             Step::Call(_) | Step::Feed(_) => unreachable!("there is neither handler nor script"),

@@ -40,6 +40,7 @@ pub fn exchange(request: &[u8], handler: &mut dyn Handler) -> Vec<u8> {
                 unread = &unread[buffers.input.fill(unread)..];
             }
             Step::Wait(wait) if wait.need.read => connection.handle(Input::Eof),
+            Step::Probe(_) => connection.handle(Input::Probed),
             Step::Wait(_) | Step::Close(_) => return out,
             Step::Finished(_) | Step::Shut => {}
             Step::Act(..) | Step::Feed(_) => unreachable!("the handler answers everything"),

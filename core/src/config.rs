@@ -160,11 +160,16 @@ pub struct Timeouts {
     pub head: u64,
     /// Without a byte between exchanges, and before the first; closes silently. Default 15,000.
     pub keep_alive: u64,
-    /// The pace of a request body; 408 or cut.
+    /// The pace of a request body; 408 or cut. By default it may pause for more than a minute (65,000): an upload from
+    /// a phone between two cells goes on after 55 seconds.
     pub body: Pace,
     /// The pace at which the peer takes what it asked for; cut. A driver sees it only in steps, as the
     /// peer's system opens its window again (some 64 KiB on loopback), so patience must not be short.
     pub write: Pace,
+    /// Without a byte of a first request on a connection of a server that drains: how long a peer that has
+    /// connected may take to ask for something; closes silently. A connection that had an answer closes at once.
+    /// Default 1,000.
+    pub drain_silence: u64,
     /// Silence of a peer whose connection is closing; close. Default 2,000.
     pub linger_silence: u64,
     /// The whole time that a closing connection is still read; close. Default 30,000.
@@ -188,8 +193,9 @@ impl Default for Timeouts {
         Timeouts {
             head: 20_000,
             keep_alive: 15_000,
-            body: Pace { silence: 20_000, grace: 20_000, rate: 256 },
+            body: Pace { silence: 65_000, grace: 65_000, rate: 256 },
             write: Pace { silence: 120_000, grace: 120_000, rate: 256 },
+            drain_silence: 1_000,
             linger_silence: 2_000,
             linger: 30_000,
             script: 300_000,

@@ -37,6 +37,8 @@ pub struct Connection {
     peer: Peer,
     notes: Notes,
     life: Life,
+    /// A request has come on it.
+    served: bool,
     /// The number of the last action.
     ticket: u32,
     pub(crate) cycle: Cycle,
@@ -66,11 +68,37 @@ struct Notes {
     blocked: bool,
     drain: bool,
     cut: bool,
+    probe: Probe,
     fault: Option<Fault>,
-    /// `Finished` was given: the next poll begins anew.
-    finished: bool,
-    /// `Shut` was given: if the driver could do it, the next poll lingers.
-    shut: bool,
+    given: Given,
+}
+
+/// A step that was given and that is taken for carried out by the next poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Given {
+    #[default]
+    Nothing,
+    /// The next poll begins anew.
+    Finished,
+    /// If the driver could do it, the next poll lingers.
+    Shut,
+}
+
+/// Whether the socket was looked at, where something depends on what has arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Probe {
+    #[default]
+    No,
+    /// It is to be, since the server drains.
+    Due,
+    /// It is to be, since a timer is due.
+    DueOfTimer,
+    /// It was, since the last poll.
+    Answered,
+    /// The same, and the timer fires if it is still due.
+    AnsweredOfTimer,
+    /// It was, and nothing was read by other means since.
+    Done,
 }
 
 /// How the connection as a whole stands.
@@ -79,6 +107,8 @@ enum Life {
     Open,
     /// It closes as soon as its exchange is finished.
     Ending(Close),
+    /// All is said since the server drains. It closes if nothing more has arrived, or else half-closes.
+    Parting,
     /// A half-close is due.
     Shut,
     /// Half-closed: what still comes is read and dropped, so that no reset overtakes the answer
@@ -105,6 +135,7 @@ enum Next {
     Act(Act),
     Call(Call),
     Finished,
+    Probe,
     Wait(Wait),
     Shut,
     Close(Close),
@@ -159,7 +190,15 @@ impl Connection {
     /// The same, where it is the connection itself that knows.
     #[inline]
     pub(crate) fn note(&mut self, input: Input) {
+        if matches!(input, Input::Probed | Input::Eof | Input::Broken(_)) {
+            self.notes.probe = match self.notes.probe {
+                Probe::Due => Probe::Answered,
+                Probe::DueOfTimer => Probe::AnsweredOfTimer,
+                as_it_is => as_it_is,
+            };
+        }
         match input {
+            Input::Probed => {}
             Input::Eof => self.notes.eof = true,
             Input::Sent(n) => self.sent += n,
             Input::Blocked => self.notes.blocked = true,
@@ -190,7 +229,7 @@ impl Connection {
     /// [`Step::Wait`] or [`Step::Close`].
     ///
     /// If several steps are due, they come in this order: `Close` (only when no exchange is
-    /// unfinished), `Finished`, `Send`, `Feed`, `Act`, `Call`, `Shut`, `Wait`. A script of an exchange that was
+    /// unfinished), `Finished`, `Probe`, `Send`, `Feed`, `Act`, `Call`, `Shut`, `Wait`. A script of an exchange that was
     /// given up is killed before `Finished`.
     ///
     /// A driver that answers `Sent` for bytes which it only holds flushes them before it obeys
@@ -232,6 +271,7 @@ impl Connection {
             }
             Next::Call(call) => Step::Call(call),
             Next::Finished => Step::Finished(self.entry(buf)),
+            Next::Probe => Step::Probe(&mut buf.input),
             Next::Wait(wait) => Step::Wait(wait),
             Next::Shut => Step::Shut,
             Next::Close(close) => Step::Close(close),
@@ -251,7 +291,7 @@ impl Connection {
         self.absorb(buf, cx);
         self.fire_timers(buf, cx);
         for _ in 0..MOST_MOVES {
-            if let Some(next) = self.due(buf) {
+            if let Some(next) = self.due(buf, cx) {
                 return next;
             }
             if !self.advance(buf, cx) {
@@ -267,12 +307,13 @@ impl Connection {
         let sent = self.sent > 0;
         self.absorb_sent(buf, cx.now.tick);
         self.absorb_script(buf, sent, cx.now.tick);
-        if std::mem::take(&mut self.notes.finished) {
-            self.begin_anew(buf);
-        }
-        if std::mem::take(&mut self.notes.shut) && !self.notes.blocked {
-            self.life = Life::Lingering;
-            self.awaited = Awaited::End(Progress::start(cx.now.tick));
+        match std::mem::take(&mut self.notes.given) {
+            Given::Finished => self.begin_anew(buf),
+            Given::Shut if !self.notes.blocked => {
+                self.life = Life::Lingering;
+                self.awaited = Awaited::End(Progress::start(cx.now.tick));
+            }
+            Given::Nothing | Given::Shut => {}
         }
         self.absorb_arrived(buf, cx.now.tick);
         if let Some(fault) = self.notes.fault.take() {
@@ -280,9 +321,6 @@ impl Connection {
         }
         if std::mem::take(&mut self.notes.cut) {
             self.cut(Cut::Shutdown, Close::Drained, buf);
-        }
-        if self.notes.drain && self.exchange.status.is_none() {
-            self.exchange.keep_alive = false;
         }
     }
 
@@ -325,10 +363,17 @@ impl Connection {
         let arrived = buf.input.arrived();
         let bytes = arrived.wrapping_sub(self.arrived);
         self.arrived = arrived;
+        self.notes.probe = match self.notes.probe {
+            Probe::Answered => Probe::Done,
+            Probe::Done if bytes > 0 => Probe::No,
+            as_it_is => as_it_is,
+        };
         match &mut self.awaited {
             Awaited::Body(progress) | Awaited::End(progress) => progress.made(bytes, now),
             // The head's timer runs from its first byte.
-            Awaited::Request { .. } if !buf.input.unread().is_empty() => self.awaited = Awaited::Head { since: now },
+            Awaited::Request { .. } | Awaited::First { .. } if !buf.input.unread().is_empty() => {
+                self.awaited = Awaited::Head { since: now }
+            }
             _ => {}
         }
     }
@@ -384,10 +429,14 @@ impl Connection {
 
     fn fire_timers(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         let (now, timeouts) = (cx.now.tick, &cx.config.timeouts);
-        if self.awaited.deadline(timeouts).is_some_and(|deadline| deadline <= now) {
+        let is_due = self.awaited.deadline(timeouts).is_some_and(|deadline| deadline <= now);
+        if self.may_fire(is_due, buf, cx) {
             match std::mem::replace(&mut self.awaited, Awaited::Nothing) {
                 Awaited::Nothing => {}
                 Awaited::Request { .. } => self.life = Life::Close(Close::Idle),
+                Awaited::First { .. } => self.life = Life::Close(Close::Drained),
+                // Its time is not prolonged by what has come, but a head that is complete has come in time.
+                Awaited::Head { .. } if self.cycle.outbound == Outbound::Idle && self.read_head(buf, cx) => {}
                 Awaited::Head { .. } => self.refuse_head(Violation::HeadTimeout, Span::default(), buf, cx),
                 Awaited::Body(_) => self.body_violation(Violation::BodyTimeout, buf, cx),
                 Awaited::End(_) => self.life = Life::Close(Close::Timeout),
@@ -402,9 +451,40 @@ impl Connection {
         }
     }
 
+    /// Whether the timer of what is awaited fires: only when the socket has been looked at since it is due. What
+    /// has arrived by then came in time, even if the driver is late.
+    fn may_fire(&mut self, is_due: bool, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        match self.notes.probe {
+            Probe::AnsweredOfTimer => self.notes.probe = Probe::Done,
+            _ if is_due => self.probe(Probe::DueOfTimer, buf, cx),
+            _ => {}
+        }
+        is_due && self.notes.probe == Probe::Done
+    }
+
+    /// Has the socket looked at, if there is room for what comes.
+    fn probe(&mut self, due: Probe, buf: &mut Buffers, cx: &Context<'_>) {
+        let room = buf.input.make_room(cx.config.limits.head.saturating_add(1));
+        self.notes.probe = if room && !self.notes.eof { due } else { Probe::Done };
+    }
+
+    /// Whether what has arrived is to be known now: the server drains, and what has arrived is answered.
+    fn wants_probe(&self) -> bool {
+        let between = match self.life {
+            Life::Open => match self.cycle.outbound {
+                Outbound::Idle => !self.notes.blocked,
+                Outbound::Owed => self.cycle.inbound == Inbound::Done && self.exchange.status.is_none(),
+                _ => false,
+            },
+            Life::Parting => true,
+            _ => false,
+        };
+        between && self.notes.drain && self.notes.probe == Probe::No
+    }
+
     // The step that is due.
 
-    fn due(&mut self, buf: &Buffers) -> Option<Next> {
+    fn due(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Option<Next> {
         if let (Life::Close(close), false) = (self.life, self.notes.blocked) {
             return Some(Next::Close(close));
         }
@@ -420,8 +500,16 @@ impl Connection {
             if let Some(call) = self.take_call(buf, true) {
                 return Some(Next::Call(call));
             }
-            self.notes.finished = true;
+            self.notes.given = Given::Finished;
             return Some(Next::Finished);
+        }
+        if self.wants_probe() {
+            self.probe(Probe::Due, buf, cx);
+        }
+        if matches!(self.notes.probe, Probe::Due | Probe::DueOfTimer)
+            && matches!(self.life, Life::Open | Life::Parting | Life::Lingering)
+        {
+            return Some(Next::Probe);
         }
         if self.has_unsent(buf) && !self.notes.blocked {
             return Some(Next::Send);
@@ -439,7 +527,7 @@ impl Connection {
             return Some(Next::Call(call));
         }
         if let (Life::Shut, false) = (self.life, self.notes.blocked) {
-            self.notes.shut = true;
+            self.notes.given = Given::Shut;
             return Some(Next::Shut);
         }
         None
@@ -505,12 +593,14 @@ impl Connection {
         buf.reasons.clear();
         let exchange = std::mem::take(&mut self.exchange);
         self.task = Task::None;
+        self.notes.probe = Probe::No;
         if !self.notes.blocked {
             self.stalled = None;
         }
         self.life = match self.life {
             Life::Ending(close) => Life::Close(close),
-            _ if self.cycle.outbound == Outbound::Done && self.cycle.inbound == Inbound::Done && !self.notes.drain => {
+            // While the server drains too: a request that has arrived is answered.
+            _ if self.cycle.outbound == Outbound::Done && self.cycle.inbound == Inbound::Done => {
                 self.cycle.inbound_to(Inbound::Head(Scan::default()));
                 self.cycle.outbound_to(Outbound::Idle);
                 return;
@@ -527,7 +617,7 @@ impl Connection {
                 if self.notes.eof || (all_read && exchange.peer_closes) {
                     Life::Close(Close::Done)
                 } else if all_read && self.notes.drain && !exchange.keep_alive {
-                    Life::Close(Close::Drained)
+                    Life::Parting
                 } else {
                     Life::Shut
                 }
@@ -541,6 +631,11 @@ impl Connection {
         match self.life {
             Life::Ending(close) => {
                 self.life = Life::Close(close);
+                true
+            }
+            Life::Parting => {
+                let all_read = buf.input.unread().is_empty();
+                self.life = if all_read || self.notes.eof { Life::Close(Close::Drained) } else { Life::Shut };
                 true
             }
             Life::Shut | Life::Close(_) => false,
@@ -566,8 +661,9 @@ impl Connection {
     }
 
     pub(crate) fn answering<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> Answering<'t> {
-        let Connection { exchange, cycle, file, peer, .. } = self;
-        Answering { exchange, cycle, file, buf, cx, peer: *peer }
+        let Connection { exchange, cycle, file, peer, notes, .. } = self;
+        let is_last = notes.drain && (cycle.inbound != Inbound::Done || buf.input.unread().is_empty());
+        Answering { exchange, cycle, file, buf, cx, peer: *peer, is_last }
     }
 
     /// Whether nothing has put an end to it.

@@ -135,6 +135,8 @@ pub(crate) struct Answering<'t> {
     pub(crate) buf: &'t mut Buffers,
     pub(crate) cx: &'t Context<'t>,
     pub(crate) peer: Peer,
+    /// The server drains, and nothing of a next request has arrived.
+    pub(crate) is_last: bool,
 }
 
 impl Answering<'_> {
@@ -156,6 +158,9 @@ impl Answering<'_> {
     pub(crate) fn head(&mut self, status: Status, reason: Option<&[u8]>, fields: impl FnOnce(&mut HeadOut<'_>)) {
         // Whether a peer that was not told to continue still sends its body is its choice.
         self.exchange.keep_alive &= !self.exchange.continue_due;
+        // A server that drains answers what has arrived, and says with the last of it that it closes
+        // (RFC 9112 section 9.6).
+        self.exchange.keep_alive &= !self.is_last;
         // It has neither content nor a length, yet no recipient must take it for complete
         // (RFC 9112 section 6.3): the connection ends it.
         self.exchange.keep_alive &= status != Status::RESET_CONTENT;

@@ -8,6 +8,8 @@ use crate::step::Ticket;
 pub enum Input {
     /// The peer has half-closed: nothing more will arrive.
     Eof,
+    /// The socket was read as [`Probe`](crate::Step::Probe) asks, and what was there, if anything, is in the window.
+    Probed,
     /// So many bytes of the last [`Transmit`](crate::Transmit) went out, counted over head, body and tail.
     Sent(u64),
     /// So many bytes of the last `Feed` went to the script.

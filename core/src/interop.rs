@@ -155,6 +155,7 @@ mod tests {
                     let sent = transmit.len();
                     connection.handle(Input::Sent(sent));
                 }
+                Step::Probe(_) => connection.handle(Input::Probed),
                 Step::Wait(_) | Step::Close(_) | Step::Shut => break,
                 _ => {}
             }

@@ -1,11 +1,12 @@
 //! What a connection wants of its driver.
 
+use crate::buffers::Window;
 use crate::context::Tick;
 use crate::entry::Entry;
 use crate::files::Listing;
 use crate::handler::Call;
 
-/// The next thing to do. `Send`, `Feed` and `Wait` repeat until they are answered; the others come once.
+/// The next thing to do. `Send`, `Feed`, `Probe` and `Wait` repeat until they are answered; the others come once.
 #[must_use]
 #[derive(Debug)]
 pub enum Step<'a> {
@@ -20,6 +21,12 @@ pub enum Step<'a> {
     Call(Call),
     /// An exchange is over: log it, release its file, directory and script.
     Finished(Entry<'a>),
+    /// Read the socket once, without waiting, into this window, which has room. Answer with
+    /// [`Probed`](crate::Input::Probed) whether bytes came or not, with `Eof` or with `Broken`.
+    ///
+    /// It comes before a timer that waits for the peer fires, and before a connection closes because the server
+    /// drains: what has arrived by then is seen, however late the driver is.
+    Probe(&'a mut Window),
     /// Nothing to do until something happens. The only step that ends a turn.
     Wait(Wait),
     /// Half-close the socket for writing and go on reading (RFC 9112 section 9.6).

@@ -17,7 +17,7 @@ use crate::context::{Context, Now, Tick};
 use crate::input::{Completion, Input};
 use crate::step::{Action, Step, Ticket, Wait};
 use crate::transcript::driving::Calendar;
-use crate::transcript::{Event, FeedThen, Taken, Then, What};
+use crate::transcript::{Event, FeedThen, ProbeThen, Taken, Then, What};
 
 use mask::Mask;
 pub use mask::Secrets;
@@ -146,7 +146,10 @@ impl Tape {
             if let Some(mask) = &mut self.mask {
                 mask.input(&mut bytes);
             }
-            self.told.push(What::Recv(bytes));
+            match self.step.as_mut().map(|step| &mut step.what) {
+                Some(What::Probe { bytes: probed, .. }) => *probed = bytes,
+                _ => self.told.push(What::Recv(bytes)),
+            }
         }
         let unread = buf.script.unread();
         let new = if self.empty { 0 } else { script.wrapping_sub(self.script) as usize };
@@ -238,7 +241,7 @@ impl Tape {
             Step::Call(_) | Step::Finished(_) | Step::Wait(_) | Step::Act(_, Action::EndInput | Action::Kill) => {
                 self.event(what);
             }
-            Step::Send(_) | Step::Feed(_) | Step::Act(..) | Step::Shut | Step::Close(_) => {
+            Step::Send(_) | Step::Feed(_) | Step::Act(..) | Step::Probe(_) | Step::Shut | Step::Close(_) => {
                 let ticket = if let Step::Act(ticket, _) = step { *ticket } else { Ticket::default() };
                 self.step = Some(Answering { what: what.unanswered(), ticket, listed: unread.listed });
             }
@@ -296,6 +299,11 @@ impl Answering {
             }
             (What::Feed { then: then @ FeedThen::Poll, .. }, Input::FeedBlocked) => *then = FeedThen::Blocked,
             (What::Feed { then: then @ FeedThen::Poll, .. }, Input::FeedEnd) => *then = FeedThen::End,
+            (What::Probe { then: then @ ProbeThen::Later, .. }, Input::Probed) => *then = ProbeThen::Poll,
+            (What::Probe { then: then @ ProbeThen::Later, .. }, Input::Eof) => *then = ProbeThen::Eof,
+            (What::Probe { then: then @ ProbeThen::Later, .. }, Input::Broken(fault)) => {
+                *then = ProbeThen::Broken(*fault);
+            }
             (
                 What::Shut { blocked: blocked @ false } | What::Close { blocked: blocked @ false, .. },
                 Input::Blocked,
@@ -325,6 +333,7 @@ impl What {
         match &mut self {
             What::Send(sending) => sending.taken = NONE,
             What::Feed { taken, .. } => *taken = Some(0),
+            What::Probe { then, .. } => *then = ProbeThen::Later,
             What::Open { answer, .. } => *answer = None,
             What::List { answer, .. } => *answer = None,
             What::Find { answer, .. } => *answer = None,

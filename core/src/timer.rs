@@ -12,6 +12,8 @@ pub(crate) enum Awaited {
     Nothing,
     /// The first byte of a head.
     Request { since: Tick },
+    /// The same, of a peer that has not asked for anything yet, since the server drains.
+    First { since: Tick },
     /// The rest of a head.
     Head { since: Tick },
     /// A body that is wanted.
@@ -26,6 +28,7 @@ impl Awaited {
         match self {
             Awaited::Nothing => None,
             Awaited::Request { since } => Some(since.after(timeouts.keep_alive.max(1))),
+            Awaited::First { since } => Some(since.after(timeouts.drain_silence.max(1))),
             Awaited::Head { since } => Some(since.after(timeouts.head.max(1))),
             Awaited::Body(progress) => Some(progress.deadline(&timeouts.body)),
             Awaited::End(progress) => Some(progress.deadline(&linger(timeouts))),
@@ -38,6 +41,7 @@ impl Awaited {
         match self {
             Awaited::Nothing => Vec::new(),
             Awaited::Request { since } => one("keep-alive", *since).into_iter().collect(),
+            Awaited::First { since } => one("drain-silence", *since).into_iter().collect(),
             Awaited::Head { since } => one("head", *since).into_iter().collect(),
             Awaited::Body(progress) => progress.timers("body-silence", "body-rate", &timeouts.body).collect(),
             Awaited::End(progress) => progress.timers("linger-silence", "linger", &linger(timeouts)).collect(),
@@ -112,8 +116,8 @@ impl Progress {
 /// A clock that runs, as [`State`](crate::State) shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// The field of [`Timeouts`] that bounds it, named as in transcripts: `keep-alive`, `head`, `body-silence`,
-    /// `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`, `script-silence`, `script-drain`.
+    /// The field of [`Timeouts`] that bounds it, named as in transcripts: `keep-alive`, `drain-silence`, `head`,
+    /// `body-silence`, `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`, `script-silence`, `script-drain`.
     pub rule: &'static str,
     /// Since when it runs.
     pub since: Tick,

@@ -145,6 +145,13 @@ pub enum What {
     Call(Call),
     /// Step: an exchange is over.
     Finished(Finish),
+    /// Step: read the socket once, without waiting.
+    Probe {
+        /// What was there.
+        bytes: Vec<u8>,
+        /// And then.
+        then: ProbeThen,
+    },
     /// Step: nothing to do.
     Wait(Wait),
     /// Step: half-close.
@@ -252,6 +259,20 @@ pub enum Then {
     Poll,
     /// `Blocked`.
     Blocked,
+    /// `Broken`.
+    Broken(Fault),
+}
+
+/// What came behind the bytes that a probe has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProbeThen {
+    /// The driver polls again.
+    #[default]
+    Poll,
+    /// Nothing yet: `Probed` comes later.
+    Later,
+    /// `Eof`.
+    Eof,
     /// `Broken`.
     Broken(Fault),
 }
@@ -378,6 +399,7 @@ impl What {
                 error: entry.error.map(<[u8]>::to_vec),
                 cut: entry.cut.map(str::to_owned),
             }),
+            Step::Probe(_) => What::Probe { bytes: Vec::new(), then: ProbeThen::Poll },
             Step::Wait(wait) => What::Wait(*wait),
             Step::Shut => What::Shut { blocked: false },
             Step::Close(close) => What::Close { close: *close, blocked: false },
@@ -431,6 +453,7 @@ const CALLS: &[(&str, Call)] = &[
 
 const INPUTS: &[(&str, Input)] = &[
     ("eof", Input::Eof),
+    ("probed", Input::Probed),
     ("blocked", Input::Blocked),
     ("writable", Input::Writable),
     ("wake", Input::Wake),

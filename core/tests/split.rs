@@ -39,7 +39,7 @@ fn splitting_changes_nothing_3() {
 fn most_transcripts_can_be_split() {
     let cases = corpus::load();
     let split = cases.iter().filter(|case| Script::of(&case.transcript).is_some()).count();
-    assert!(split * 3 > cases.len() * 2, "only {split} of {}", cases.len());
+    assert!(split * 5 > cases.len() * 3, "only {split} of {}", cases.len());
 }
 
 fn split_all(hand: usize) {

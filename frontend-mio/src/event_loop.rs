@@ -81,6 +81,8 @@ pub(crate) struct EventLoop {
     look_again: Option<Tick>,
     /// The server is going down, and this is the bound.
     cut_at: Option<Tick>,
+    /// Until then, the listener of a server that is going down is emptied; it closes as soon as nobody waits there.
+    listens_until: Option<Tick>,
 }
 
 impl EventLoop {
@@ -121,6 +123,7 @@ impl EventLoop {
             full: false,
             look_again: None,
             cut_at: None,
+            listens_until: None,
         })
     }
 
@@ -169,8 +172,10 @@ impl EventLoop {
         if !self.queue.is_empty() || !self.slow.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
             return Some(Duration::ZERO);
         }
-        let next =
-            [self.deadlines.next(), self.pause_until, self.look_again, self.cut_at].into_iter().flatten().min()?;
+        let next = [self.deadlines.next(), self.pause_until, self.look_again, self.listens_until, self.cut_at]
+            .into_iter()
+            .flatten()
+            .min()?;
         // A little longer than needed is right, a little shorter would spin; the poll counts in 32 bits.
         Some(Duration::from_millis(next.since(self.clock.tick()).clamp(1, LONGEST)))
     }
@@ -442,6 +447,9 @@ impl EventLoop {
         if self.look_again.is_some_and(|at| at <= self.now.tick) {
             self.not_full();
         }
+        if self.listens_until.is_some_and(|until| until <= self.now.tick) {
+            self.stop_listening();
+        }
         for _ in 0..ACCEPTS {
             if !self.may_accept() || self.pause_until.is_some() {
                 return;
@@ -449,8 +457,7 @@ impl EventLoop {
             let Some(listener) = &self.listener else { return };
             // A place that is taken and given back for nothing would look to the others as if all were taken.
             if self.places.are_scarce() && !is_acceptable(listener) {
-                self.acceptable = false;
-                return;
+                return self.nobody_waits();
             }
             if !self.places.take() {
                 // Another worker may be quicker to take it.
@@ -474,7 +481,7 @@ impl EventLoop {
                 }
                 Err(error) => match self.backoff.failed(&error, self.now.tick) {
                     AfterError::Retry => {}
-                    AfterError::Wait => self.acceptable = false,
+                    AfterError::Wait => self.nobody_waits(),
                     AfterError::Pause { millis, log } => {
                         self.pause_until = Some(self.now.tick.after(millis));
                         if log {
@@ -483,6 +490,23 @@ impl EventLoop {
                     }
                 },
             }
+        }
+    }
+
+    /// The listener is empty.
+    fn nobody_waits(&mut self) {
+        self.acceptable = false;
+        if self.listens_until.is_some() {
+            self.stop_listening();
+        }
+    }
+
+    /// Lets the listener go. Who connects from here on is refused.
+    fn stop_listening(&mut self) {
+        self.listener = None;
+        self.listens_until = None;
+        if self.full {
+            self.not_full();
         }
     }
 
@@ -518,16 +542,23 @@ impl EventLoop {
         }
         self.parked.insert(Parked::new(socket, resting));
         self.leaving.idles(at);
+        if self.cut_at.is_some() {
+            // It is told so in its first turn.
+            self.enqueue(at);
+        }
     }
 
     /// Begins to go down, or ends at once, as the server's handle says. Every connection then has
-    /// a turn, in which it is told.
+    /// a turn, in which it is told. Whoever has connected by then is still let in.
     fn obey_stage(&mut self) {
         // One look: a stop that came between two would cut connections for ever, and go on accepting.
         let stage = self.stage.now();
         if self.cut_at.is_none() && stage >= Stage::DRAINING {
-            self.listener = None;
             self.clock.read(&mut self.now);
+            // The event that says so may still be on its way, and a pause would be too long.
+            self.acceptable = true;
+            self.pause_until = None;
+            self.listens_until = Some(self.now.tick.after(self.service.config.timeouts.drain_silence));
             let grace = u64::try_from(self.service.grace.as_millis()).unwrap_or(u64::MAX);
             self.cut_at = Some(self.now.tick.after(grace));
             self.enqueue_all();
@@ -536,6 +567,7 @@ impl EventLoop {
             self.cut_at = Some(self.now.tick);
         }
         if self.cut_at.is_some_and(|at| at <= self.now.tick) {
+            self.stop_listening();
             self.enqueue_all();
         }
     }

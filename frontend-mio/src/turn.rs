@@ -125,6 +125,7 @@ impl Parked {
                 step => {
                     let finds = matches!(step, Step::Act(_, Action::Find { .. }));
                     let is_slow = step.is_long() || (finds && !shared.alone);
+                    let probes = matches!(step, Step::Probe(_));
                     match step {
                         Step::Act(_, Action::Spawn(_)) => *script = Watch::spawned(),
                         Step::Finished(_) => drop(alarm.take()),
@@ -132,6 +133,11 @@ impl Parked {
                     }
                     let desk = &mut shared.desk();
                     let answer = slot.carry_out(step, socket.as_fd(), desk);
+                    if probes {
+                        // There may be more than was read, and what was read came after the files were looked at.
+                        ready.readable = true;
+                        shared.files.arrived();
+                    }
                     match &answer {
                         Some(Input::Sent(n)) => bytes += n,
                         Some(Input::Blocked) => ready.writable = false,

@@ -20,15 +20,27 @@ const MOST_AT_ONCE: usize = 64;
 /// After so long, it is looked again who could give way.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Accepts until the server goes down, then lets the listener go.
+/// Accepts until the server goes down, and then whoever has connected by then; lets the listener go.
 pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
+    accept_before(Phase::Draining, shared, &listener, executor).await;
+    // It may be filled anew while it is emptied, but not for ever.
+    let in_time = Timer::after(Duration::from_millis(shared.service.config.timeouts.drain_silence));
+    let rest = accept_before(Phase::Cut, shared, &listener, executor);
+    rest.or(async {
+        in_time.await;
+    })
+    .await;
+}
+
+/// Accepts until the server is in this phase; once it drains, only until nobody waits.
+async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpListener>, executor: &Executor<'_>) {
     let Shared { watch, service, clock, .. } = &**shared;
     let bound = service.connection_bound();
-    let goes_down = || watch.phase() != Phase::Running;
+    let goes_down = || watch.phase() >= end;
     let mut backoff = AcceptBackoff::default();
     let mut in_a_row = 0;
     loop {
-        make_room(shared, &listener, bound).await;
+        make_room(end, shared, listener, bound).await;
         if goes_down() {
             return;
         }
@@ -46,6 +58,7 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
             }
             Err(error) => match backoff.failed(&error, clock.tick()) {
                 AfterError::Retry => {}
+                AfterError::Wait | AfterError::Pause { .. } if end == Phase::Cut => return,
                 AfterError::Wait => {
                     in_a_row = 0;
                     let waiting = async {
@@ -68,11 +81,11 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
     }
 }
 
-/// Waits until there is room for another connection, or the server goes down. For a client that waits, the connection
+/// Waits until there is room for another connection, or the server is in this phase. For a client that waits, the connection
 /// gives way that has been idle for longest.
-async fn make_room(shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
+async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
     let Shared { watch, clock, .. } = shared;
-    let is_over = || watch.connections() < bound || watch.phase() != Phase::Running;
+    let is_over = || watch.connections() < bound || watch.phase() >= end;
     while !is_over() {
         let waiting = async {
             if is_acceptable(listener.get_ref()) {

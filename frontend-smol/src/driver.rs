@@ -359,6 +359,11 @@ impl Driver {
                             (*script, *nudge) = (None, None);
                             is_told = self.talk.as_deref_mut().is_some_and(|talk| talk.finished(entry.status));
                         }
+                        Step::Probe(_) => {
+                            // There may be more than is read, and it comes after the files were looked at.
+                            self.more = true;
+                            files.forget();
+                        }
                         Step::Act(_, Action::Spawn(_)) => *script = None,
                         Step::Act(_, Action::EndInput) => {
                             script.iter_mut().for_each(Pipes::end_input);

@@ -28,17 +28,20 @@ const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 /// Serves each connection on a thread of its own, of which there are at most `most`.
 pub(crate) fn threaded(shop: &Shop, listener: TcpListener, most: usize) -> io::Result<()> {
     let shared = &shop.shared;
-    let outcome = Gate::new(shop, &listener).pass_on(most);
+    let mut gate = Gate::new(shop, &listener);
+    let mut outcome = gate.pass_on(most);
+    shared.enter(Phase::Draining);
+    outcome = outcome.and(gate.empty(|gate| gate.pass_on(most)));
     // From here on, who connects is refused and not left waiting.
     drop(listener);
-    shared.enter(Phase::Draining);
     shared.close_down();
     outcome
 }
 
 /// Serves one connection after the other on this thread.
-pub(crate) fn one_at_a_time(shop: &Shop, listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn one_at_a_time(shop: &Shop, listener: TcpListener) -> io::Result<()> {
     let shared = &shop.shared;
+    shared.listen();
     thread::scope(|scope| {
         // This thread is busy with a connection when the server is to end.
         let closer = Builder::new().name("sanserve-end".into()).stack_size(STACK);
@@ -46,8 +49,12 @@ pub(crate) fn one_at_a_time(shop: &Shop, listener: &TcpListener) -> io::Result<(
             shared.wait_for_end();
             shared.close_down();
         })?;
-        let outcome = Gate::new(shop, listener).serve();
+        let mut gate = Gate::new(shop, &listener);
+        let mut outcome = gate.serve();
         shared.enter(Phase::Draining);
+        outcome = outcome.and(gate.empty(Gate::serve));
+        drop(listener);
+        shared.stop_listening();
         outcome
     })
 }
@@ -84,11 +91,20 @@ struct Gate<'s> {
     shared: &'s Arc<Shared>,
     listener: &'s TcpListener,
     backoff: AcceptBackoff,
+    /// The server goes down, and the listener is emptied until then.
+    until: Option<Instant>,
 }
 
 impl<'s> Gate<'s> {
     fn new(shop: &'s Shop, listener: &'s TcpListener) -> Gate<'s> {
-        Gate { shop, shared: &shop.shared, listener, backoff: AcceptBackoff::default() }
+        Gate { shop, shared: &shop.shared, listener, backoff: AcceptBackoff::default(), until: None }
+    }
+
+    /// The server goes down: whoever has connected by now is still let in, by `accept`. How long a listener may be
+    /// filled anew while it is emptied is bounded.
+    fn empty(&mut self, accept: impl FnOnce(&mut Gate<'s>) -> io::Result<()>) -> io::Result<()> {
+        self.until = Some(Instant::now() + self.shared.listens_on());
+        accept(self)
     }
 
     fn pass_on(&mut self, most: usize) -> io::Result<()> {
@@ -128,7 +144,7 @@ impl<'s> Gate<'s> {
 
     /// The next connection; `None`: the server goes down, or none comes in time.
     fn next(&mut self, until: Option<Instant>) -> io::Result<Option<Enrolled>> {
-        while self.shared.phase() == Phase::Serving {
+        while self.goes_on() {
             let error = match sanserve_os::accept(self.listener) {
                 Ok((stream, address)) => {
                     self.backoff.succeeded();
@@ -147,6 +163,7 @@ impl<'s> Gate<'s> {
             let left = left.map(|left| u64::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX));
             match self.backoff.failed(&error, self.shared.clock.tick()) {
                 AfterError::Retry => {}
+                AfterError::Wait | AfterError::Pause { .. } if self.until.is_some() => break,
                 AfterError::Wait => self.wait(Some(self.listener.as_fd()), left)?,
                 AfterError::Pause { millis, log } => {
                     if log {
@@ -157,6 +174,13 @@ impl<'s> Gate<'s> {
             }
         }
         Ok(None)
+    }
+
+    fn goes_on(&self) -> bool {
+        match self.until {
+            None => self.shared.phase() == Phase::Serving,
+            Some(until) => self.shared.phase() < Phase::Cutting && Instant::now() < until,
+        }
     }
 
     /// Asks the service. If that panics, the peer is not served, and the others are.

@@ -96,14 +96,14 @@ pub(crate) struct Line {
     pub(crate) told: Phase,
     /// The peer has reset the connection.
     pub(crate) reset: bool,
-    /// Whoever drains has shut the reading side: an end of input is none of the peer's.
-    pub(crate) woken: bool,
     /// The socket was full, and has not become writable since.
     pub(crate) full: bool,
     /// Whether the socket blocks. [`sanserve_os::accept`] gives one that does not.
     pub(crate) blocking: bool,
     /// It does not block and probably need not the next time either: wait with poll(2).
     pub(crate) poll_once: bool,
+    /// It blocks, and the peer has not sent anything for as long as a `recv` may: wait with poll(2).
+    pub(crate) is_slow: bool,
     pub(crate) patience: Patience,
 }
 
@@ -152,10 +152,10 @@ impl Line {
             pushing: false,
             told: Phase::Serving,
             reset: false,
-            woken: false,
             full: false,
             blocking: false,
             poll_once: true,
+            is_slow: false,
             patience: Patience::default(),
         }
     }
@@ -197,6 +197,8 @@ impl Line {
                 self.deadline = wait.deadline;
                 self.wait(wait, socket);
                 self.read_clock();
+                // Before anything is done with what has come.
+                self.tell_phase();
             }
             Step::Call(call) => return Turn::Call(call),
             // Patience with a socket that is full is over, and what it has not taken is given up.

@@ -183,7 +183,7 @@ impl Server {
     pub fn run(self) -> io::Result<()> {
         let Server { listener, crew, shop, .. } = self;
         let outcome = match crew {
-            Crew::Accepting => accept::one_at_a_time(&shop, &listener),
+            Crew::Accepting => accept::one_at_a_time(&shop, listener),
             Crew::Threads(most) => {
                 let most = most.min(shop.shared.service.connection_bound());
                 accept::threaded(&shop, listener, most)

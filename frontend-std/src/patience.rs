@@ -18,6 +18,10 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
+    /// How long a `recv` may block at most, in milliseconds: it sees nothing but its socket, and not that the server
+    /// goes down.
+    pub(crate) const BLIND: u64 = 100;
+
     /// Sees to it that a `recv` does not block for longer than `left`.
     pub(crate) fn arrange(&mut self, stream: &TcpStream, left: Option<u64>) -> io::Result<()> {
         if let Some(millis) = self.change(left) {

@@ -68,6 +68,8 @@ struct Roster {
     /// Connections that no thread has taken yet.
     queue: VecDeque<Enrolled>,
     threads: usize,
+    /// Somebody accepts.
+    listening: bool,
     /// Threads that wait for the queue.
     ///
     /// Invariant: `idle <= threads`.
@@ -127,44 +129,25 @@ mod repose {
     pub(super) const BUSY: u8 = 0;
     /// Its driver blocks between two exchanges, or is about to.
     pub(super) const IDLE: u8 = 1;
-    /// It was idle when the server began to go down: its reading side is shut, or will be.
-    pub(super) const WOKEN: u8 = 2;
     /// Its driver blocks for the rest of a head, or for the end of a peer that was answered.
-    pub(super) const UNFINISHED: u8 = 3;
+    pub(super) const UNFINISHED: u8 = 2;
     /// It gives way to another: its reading side is shut, or will be.
-    pub(super) const LEAVES: u8 = 4;
-}
-
-/// Why a driver that blocked was woken, if not by its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
-    No,
-    /// The server goes down.
-    Drains,
-    /// It gives way to another.
-    Leaves,
+    pub(super) const LEAVES: u8 = 3;
 }
 
 impl Live {
-    /// Says that its driver is about to block between two exchanges, and whether it may: not if the server
-    /// goes down.
+    /// Says that its driver is about to block between two exchanges.
     ///
-    /// None is left asleep: the driver says that it is idle and then looks at the phase, whoever
-    /// drains sets the phase and then looks who is idle, and with `SeqCst` one of them sees what the
-    /// other did. If it is the driver, it does not block. If it is the other one, it shuts the
-    /// reading side, and a `recv` returns whether it began before or begins afterwards. A request
-    /// that comes at that very moment is served if its head came with it; the peer must reckon
-    /// with the end of an idle connection anyway (RFC 9112 section 9.5).
-    pub(crate) fn lie_down(&self, shared: &Shared) -> bool {
+    /// Whoever drains does not wake it: it looks for itself, see [`enter`](Shared::enter).
+    pub(crate) fn lie_down(&self, shared: &Shared) {
         let number = shared.idled.fetch_add(1, Ordering::Relaxed) & ((1 << NUMBER) - 1);
         self.since.store(shared.clock.tick().0 << NUMBER | number, Ordering::Relaxed);
         self.repose.store(repose::IDLE, Ordering::SeqCst);
-        // Likewise: whoever needs a place says so and then looks who is idle.
+        // None is missed: whoever needs a place says so and then looks who is idle.
         if shared.hungry.load(Ordering::SeqCst) {
             let _lock = shared.lock();
             shared.ended.notify_all();
         }
-        shared.phase() == Phase::Serving
     }
 
     /// Says that its driver is about to block for a peer that has been so slow since then, and that owes and is owed
@@ -174,13 +157,9 @@ impl Live {
         self.repose.store(repose::UNFINISHED, Ordering::SeqCst);
     }
 
-    /// Says that it is busy again, and why the reading side was shut to wake it, if it was.
-    pub(crate) fn get_up(&self) -> Woken {
-        match self.repose.swap(repose::BUSY, Ordering::SeqCst) {
-            repose::WOKEN => Woken::Drains,
-            repose::LEAVES => Woken::Leaves,
-            _ => Woken::No,
-        }
+    /// Says that it is busy again, and whether the reading side was shut, so that it gives way to another.
+    pub(crate) fn get_up(&self) -> bool {
+        self.repose.swap(repose::BUSY, Ordering::SeqCst) == repose::LEAVES
     }
 
     /// It does not give way for now: there was something of its peer.
@@ -205,14 +184,6 @@ impl Live {
     /// A driver that blocks is woken by this, and one that does not block yet will not.
     fn cut(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
-    }
-
-    fn wake_if_idle(&self) {
-        let was = self.repose.compare_exchange(repose::IDLE, repose::WOKEN, Ordering::SeqCst, Ordering::SeqCst);
-        if was.is_ok() {
-            // It fails where the peer has gone, and that wakes too.
-            let _ = self.stream.shutdown(Shutdown::Read);
-        }
     }
 }
 
@@ -268,20 +239,17 @@ impl Shared {
         }
     }
 
-    /// Goes on to `phase`, if it is not there yet, tells whoever accepts, and wakes the connections that are
-    /// to end at once.
+    /// Goes on to `phase`, if it is not there yet, and tells whoever accepts and whoever waits: those who block in
+    /// `recv` look at it themselves within [`Patience::BLIND`](crate::patience::Patience::BLIND), all others see
+    /// the latch. Cut connections are woken wherever they block.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
         // A second time changes nothing.
         let _ = self.latch.0.shutdown(Shutdown::Write);
         // With the lock, nobody is between looking at the phase and beginning to wait.
         let roster = self.lock();
-        for live in roster.live.iter().flatten() {
-            match phase {
-                Phase::Serving => {}
-                Phase::Draining => live.wake_if_idle(),
-                Phase::Cutting => live.cut(),
-            }
+        if phase == Phase::Cutting {
+            roster.live.iter().flatten().for_each(|live| live.cut());
         }
         self.work.notify_all();
         self.ended.notify_all();
@@ -292,10 +260,10 @@ impl Shared {
         &self.latch.1
     }
 
-    /// Puts a connection on the roster. `None`: the server goes down, and the connection is closed.
+    /// Puts a connection on the roster. `None`: every connection is cut, and so is this one.
     ///
-    /// The phase is read under the lock, and [`close_down`](Self::close_down) takes the lock after
-    /// the phase has changed: a connection is refused, or is found by it.
+    /// The phase is read under the lock, and whoever cuts takes the lock after the phase has changed: a connection
+    /// is refused, or is found by it.
     pub(crate) fn enroll(self: &Arc<Shared>, stream: TcpStream, peer: Peer) -> Option<Enrolled> {
         let live = Arc::new(Live {
             stream,
@@ -305,7 +273,7 @@ impl Shared {
             leaves: AtomicBool::new(false),
         });
         let mut roster = self.lock();
-        if self.phase() != Phase::Serving {
+        if self.phase() == Phase::Cutting {
             return None;
         }
         let at = roster.free.pop().unwrap_or_else(|| {
@@ -318,10 +286,14 @@ impl Shared {
 
     /// Waits until another connection would have a thread among `most`. For that, the one gives way that has been
     /// idle for longest; where none is, one that is [unfinished](sanserve_core::Connection::unfinished_since).
-    /// `false`: the server goes down.
+    /// `false`: the server goes down, and there is no room in time.
     pub(crate) fn make_room(&self, most: usize) -> bool {
         let serving = || self.phase() == Phase::Serving;
-        let is_over = |roster: &Roster| roster.has_room(most) || !serving();
+        let mut until = None;
+        let mut is_over = |roster: &Roster| {
+            let mut is_late = || *until.get_or_insert_with(|| Instant::now() + self.listens_on()) <= Instant::now();
+            roster.has_room(most) || self.phase() == Phase::Cutting || (!serving() && is_late())
+        };
         let mut roster = self.lock();
         if !is_over(&roster) {
             self.hungry.store(true, Ordering::SeqCst);
@@ -335,7 +307,12 @@ impl Shared {
             }
             self.hungry.store(false, Ordering::SeqCst);
         }
-        serving()
+        roster.has_room(most) && self.phase() < Phase::Cutting
+    }
+
+    /// How long a listener is emptied when the server goes down: whoever has connected by then is let in.
+    pub(crate) fn listens_on(&self) -> Duration {
+        Duration::from_millis(self.service.config.timeouts.drain_silence)
     }
 
     /// Leaves a connection to a thread that has no work. `true`: there was none, and the caller is to
@@ -385,22 +362,34 @@ impl Shared {
         }
     }
 
+    /// Somebody accepts from here on, until [`stop_listening`](Self::stop_listening).
+    pub(crate) fn listen(&self) {
+        self.lock().listening = true;
+    }
+
     /// Blocks until the server is to go down.
     pub(crate) fn wait_for_end(&self) {
         drop(self.await_ended(self.lock(), None, |_| self.phase() != Phase::Serving));
     }
 
-    /// Ends all connections: the idle ones at once, the others when their exchange is finished or
-    /// the grace is over. Nothing is enrolled any more.
+    /// The listener is let go: nothing is enrolled any more.
+    pub(crate) fn stop_listening(&self) {
+        let mut roster = self.lock();
+        roster.listening = false;
+        self.tell_ended(&roster);
+    }
+
+    /// Waits until all connections have ended: those with nothing to read at once, the others when their exchange
+    /// is finished or the grace is over.
     pub(crate) fn close_down(&self) {
         debug_assert_ne!(self.phase(), Phase::Serving);
         let mut roster = self.lock();
-        let orphans = if roster.threads == 0 { std::mem::take(&mut roster.queue) } else { VecDeque::new() };
-        roster.live.iter().flatten().for_each(|live| live.wake_if_idle());
+        let has_none = roster.threads == 0 && !roster.listening;
+        let orphans = if has_none { std::mem::take(&mut roster.queue) } else { VecDeque::new() };
         drop(roster);
         drop(orphans);
 
-        let gone = |roster: &Roster| roster.living() == 0 && roster.threads == 0;
+        let gone = |roster: &Roster| roster.living() == 0 && roster.threads == 0 && !roster.listening;
         let cutting = || self.phase() == Phase::Cutting;
         let roster = self.await_ended(self.lock(), Some(self.service.grace), |roster| gone(roster) || cutting());
         if gone(&roster) {
@@ -479,27 +468,13 @@ mod tests {
         assert!(!shared.make_room(1));
     }
 
-    /// The two sides of [`Live::lie_down`] against each other, in every order that a machine gives.
     #[test]
-    fn nobody_sleeps_through_the_beginning_of_a_drain() {
-        for _ in 0..300 {
-            let shared = shared();
-            let (enrolled, _peer) = enrolled(&shared);
-            let enrolled = enrolled.unwrap();
-            let sleeper = {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
-                    let live = &enrolled.live;
-                    let read = live.lie_down(&shared).then(|| (&live.stream).read(&mut [0; 16]).unwrap());
-                    let woken = live.get_up();
-                    assert!(matches!((read, woken), (None, _) | (Some(0), Woken::Drains)));
-                })
-            };
-            shared.enter(Phase::Draining);
-            shared.close_down();
-            sleeper.join().unwrap();
-            assert_eq!(shared.phase(), Phase::Draining, "it was not cut");
-        }
+    fn who_has_connected_is_let_in_until_all_are_cut() {
+        let shared = shared();
+        shared.enter(Phase::Draining);
+        assert!(enrolled(&shared).0.is_some());
+        shared.enter(Phase::Cutting);
+        assert!(enrolled(&shared).0.is_none());
     }
 
     #[test]
@@ -536,11 +511,11 @@ mod tests {
         let asked = || {
             shared.lock().let_one_go(3, Tick(1 << 40));
             (0..4).for_each(|n| live(n).stay());
-            (0..4).find(|&n| live(n).get_up() == Woken::Leaves)
+            (0..4).find(|&n| live(n).get_up())
         };
         assert_eq!(asked(), None, "all are busy");
         for n in [2, 1, 3] {
-            assert!(live(n).lie_down(&shared));
+            live(n).lie_down(&shared);
         }
         live(0).linger(Tick(0));
         (&all[2].1).write_all(b"GET /").unwrap();
@@ -550,7 +525,7 @@ mod tests {
         shared.lock().let_one_go(3, Tick(1 << 40));
         shared.lock().let_one_go(3, Tick(1 << 40));
         live(1).stay();
-        assert_eq!([0, 1, 2, 3].map(|n| live(n).get_up()), [Woken::No, Woken::Leaves, Woken::No, Woken::No]);
+        assert_eq!([0, 1, 2, 3].map(|n| live(n).get_up()), [false, true, false, false]);
         live(0).linger(Tick((1 << 40) - 500));
         assert_eq!(asked(), None, "its request may be complete in a moment");
         live(0).linger(Tick((1 << 40) - 1_000));

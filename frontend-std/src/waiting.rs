@@ -9,8 +9,8 @@ use sanserve_core::{Fault, Input, Need, Wait, Window};
 use sanserve_os::{Flush, ScriptRead};
 
 use crate::driver::{Driver, Line};
-use crate::patience::timespec;
-use crate::shared::{Phase, Woken};
+use crate::patience::{Patience, timespec};
+use crate::shared::Phase;
 
 /// Waiting.
 impl Line {
@@ -32,18 +32,15 @@ impl Line {
             Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
             _ if wait.idle => {
                 self.driver.buf.recycle();
-                let got = self.live.lie_down(&self.driver.shared).then(|| self.receive_or_leave(left, socket));
-                let woken = self.live.get_up();
-                self.woken |= woken == Woken::Drains;
-                if woken == Woken::Leaves && got != Some(Ok(Some(0))) {
+                self.live.lie_down(&self.driver.shared);
+                let got = self.receive_or_leave(left, socket);
+                let leaves = self.live.get_up();
+                if leaves && got != Ok(Some(0)) {
                     self.live.stay();
                 }
                 match got {
-                    Some(Ok(Some(0))) if woken == Woken::Leaves => self.connection.handle(Input::Cut),
-                    // The phase has changed meanwhile.
-                    None | Some(Ok(Some(0))) if self.tell_phase() => {}
-                    None => {}
-                    Some(got) => self.received(got),
+                    Ok(Some(0)) if leaves => self.connection.handle(Input::Cut),
+                    got => self.received(got),
                 }
             }
             _ => {
@@ -53,7 +50,7 @@ impl Line {
                 }
                 let got = self.receive(left, socket);
                 match got {
-                    Ok(Some(0)) if unfinished.is_some() && self.live.get_up() == Woken::Leaves => {
+                    Ok(Some(0)) if unfinished.is_some() && self.live.get_up() => {
                         self.connection.handle(Input::Cut);
                     }
                     got => {
@@ -72,7 +69,12 @@ impl Line {
     /// one waits at the door, gives way.
     fn receive_or_leave(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Result<Option<usize>, Errno> {
         let Some(door) = &self.driver.door else { return self.receive(left, socket) };
-        let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::new(door, PollFlags::IN)];
+        let latch = self.driver.shared.latch();
+        let mut fds = [
+            PollFd::from_borrowed_fd(socket, PollFlags::IN),
+            PollFd::new(door, PollFlags::IN),
+            PollFd::new(latch, PollFlags::IN),
+        ];
         match poll(&mut fds, timespec(left).as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(None),
@@ -87,28 +89,36 @@ impl Line {
         fill(&mut self.driver.buf.input, socket, RecvFlags::DONTWAIT)
     }
 
-    /// Blocks until there are bytes or the time is over; `None`: nothing came.
+    /// Waits until there are bytes, the server goes down or the time is over; `None`: nothing came.
+    ///
+    /// Whoever blocks in `recv` sees nothing else, so it does so for a moment only, and then waits with poll(2). A
+    /// client that asks without a pause is served with one system call for each of its requests.
     fn receive(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Result<Option<usize>, Errno> {
         if !self.blocking && !std::mem::take(&mut self.poll_once) {
             self.live.stream.set_nonblocking(false).map_err(|_| Errno::NOTCONN)?;
             self.blocking = true;
         }
-        if self.blocking {
+        if self.blocking && !std::mem::take(&mut self.is_slow) {
+            let left = Some(left.unwrap_or(Patience::BLIND).min(Patience::BLIND));
             self.patience.arrange(&self.live.stream, left).map_err(|_| Errno::NOTCONN)?;
-            fill(&mut self.driver.buf.input, socket, RecvFlags::empty())
-        } else if poll_socket(socket, PollFlags::IN, left)?.is_empty() {
-            Ok(None)
-        } else {
-            fill(&mut self.driver.buf.input, socket, RecvFlags::DONTWAIT)
+            let got = fill(&mut self.driver.buf.input, socket, RecvFlags::empty());
+            self.is_slow = got == Ok(None);
+            return got;
         }
+        let latch = self.latch();
+        let [ready, _] = poll_both((socket, PollFlags::IN), (latch, PollFlags::IN), left)?;
+        if ready.is_empty() { Ok(None) } else { fill(&mut self.driver.buf.input, socket, RecvFlags::DONTWAIT) }
+    }
+
+    /// What becomes readable when the server goes down, until the connection has been told so.
+    fn latch(&self) -> Option<BorrowedFd<'_>> {
+        (self.told < Phase::Draining).then(|| self.driver.shared.latch().as_fd())
     }
 
     /// Tells the connection what came of reading. Bytes are in its window already.
     fn received(&mut self, got: Result<Option<usize>, Errno>) {
         match got {
             Ok(Some(0)) if self.tell_phase_if_cut() => {}
-            // The rest of a request that began to arrive at the very moment of the drain is lost.
-            Ok(Some(0)) if self.woken => self.connection.handle(Input::Cut),
             Ok(Some(0)) => self.connection.handle(Input::Eof),
             Ok(_) => {}
             Err(_) => self.broken(Fault::Peer),
@@ -122,8 +132,8 @@ impl Line {
     /// Waits with poll(2) for everything that is not merely the next bytes: room in the socket, or
     /// nothing but the peer's going away and the time.
     fn watch(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        match poll_socket(socket, flags(need.read, need.write), left) {
-            Ok(ready) => self.became_ready(ready, need, socket),
+        match poll_both((socket, flags(need.read, need.write)), (self.latch(), PollFlags::IN), left) {
+            Ok([ready, _]) => self.became_ready(ready, need, socket),
             Err(_) => self.broken(Fault::Peer),
         }
     }
@@ -131,15 +141,18 @@ impl Line {
     /// The same with a handler that may be woken.
     fn watch_bell(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
         let Some(bell) = self.bell.get() else { return };
+        let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
+        let latch = self.latch();
         let mut fds = [
             PollFd::from_borrowed_fd(socket, flags(need.read, need.write)),
             PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(latch.unwrap_or(socket), wanted(latch, PollFlags::IN)),
         ];
         match poll(&mut fds, timespec(left).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return self.broken(Fault::Peer),
         }
-        let [ready, rung] = fds.map(|fd| fd.revents());
+        let [ready, rung, _] = fds.map(|fd| fd.revents());
         if !rung.is_empty() {
             bell.silence();
             self.connection.handle(Input::Wake);
@@ -149,7 +162,9 @@ impl Line {
 
     /// The same with a script beside the socket.
     fn watch_script(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        let Driver { slot, buf, .. } = &mut self.driver;
+        let tells = self.told < Phase::Draining;
+        let Driver { slot, buf, shared, .. } = &mut self.driver;
+        let latch = tells.then(|| shared.latch().as_fd());
         let script = slot.script();
         let output = script.and_then(|fds| fds.output).filter(|_| need.script_read);
         let exit = script.and_then(|fds| fds.exit).filter(|_| need.script_read);
@@ -161,6 +176,7 @@ impl Line {
             PollFd::from_borrowed_fd(output.unwrap_or(socket), wanted(output, PollFlags::IN)),
             PollFd::from_borrowed_fd(exit.unwrap_or(socket), wanted(exit, PollFlags::IN)),
             PollFd::from_borrowed_fd(input.unwrap_or(socket), wanted(input, PollFlags::OUT)),
+            PollFd::from_borrowed_fd(latch.unwrap_or(socket), wanted(latch, PollFlags::IN)),
         ];
         // A script that is over already has nothing more to wait for.
         let left = if need.script_read && output.is_none() { Some(0) } else { left };
@@ -168,7 +184,7 @@ impl Line {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return self.broken(Fault::Peer),
         }
-        let [ready, output, exit, input] = fds.map(|fd| fd.revents());
+        let [ready, output, exit, input, _] = fds.map(|fd| fd.revents());
         let is_over = need.script_read && left == Some(0);
         if need.script_read && (is_over || !output.is_empty() || !exit.is_empty()) {
             match slot.read_script(&mut buf.script) {
@@ -224,12 +240,20 @@ fn flags(read: bool, write: bool) -> PollFlags {
     flags
 }
 
-/// Waits for the socket; empty: nothing happened, in time.
-fn poll_socket(socket: BorrowedFd<'_>, flags: PollFlags, left: Option<u64>) -> Result<PollFlags, Errno> {
-    let mut fds = [PollFd::from_borrowed_fd(socket, flags)];
-    match poll(&mut fds, timespec(left).as_ref()) {
-        Ok(_) => Ok(fds[0].revents()),
-        Err(Errno::INTR) => Ok(PollFlags::empty()),
+/// Waits for the socket and for something else, if there is such; empty: nothing happened, in time.
+fn poll_both(
+    (socket, flags): (BorrowedFd<'_>, PollFlags),
+    (other, other_flags): (Option<BorrowedFd<'_>>, PollFlags),
+    left: Option<u64>,
+) -> Result<[PollFlags; 2], Errno> {
+    let mut fds = [
+        PollFd::from_borrowed_fd(socket, flags),
+        PollFd::from_borrowed_fd(other.unwrap_or(socket), other.map_or(PollFlags::empty(), |_| other_flags)),
+    ];
+    let n = 1 + usize::from(other.is_some());
+    match poll(&mut fds[..n], timespec(left).as_ref()) {
+        Ok(_) => Ok(fds.map(|fd| fd.revents())),
+        Err(Errno::INTR) => Ok([PollFlags::empty(); 2]),
         Err(error) => Err(error),
     }
 }

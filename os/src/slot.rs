@@ -21,8 +21,9 @@ use std::io::IoSlice;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
-use rustix::net::{Shutdown, shutdown};
-use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Site, Step, Transmit, Wall};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Site, Step, Transmit, Wall, Window};
 
 use crate::beneath::examine;
 use crate::cache::{Files, Held};
@@ -106,6 +107,7 @@ impl Slot {
                 None
             }
             Step::Feed(bytes) => Some(self.feed(bytes, desk.log.log())),
+            Step::Probe(window) => Some(probe(window, socket)),
             Step::Call(_) | Step::Wait(_) | Step::Close(_) => {
                 debug_assert!(false, "the driver's own step");
                 None
@@ -176,6 +178,19 @@ impl Slot {
         self.file = None;
         self.directory = None;
         self.path.clear();
+    }
+}
+
+/// Reads the socket once, without waiting.
+fn probe(window: &mut Window, socket: BorrowedFd<'_>) -> Input {
+    match retry_on_intr(|| recv(socket, window.spare(), RecvFlags::DONTWAIT)) {
+        Ok((_, 0)) => Input::Eof,
+        Ok((_, n)) => {
+            window.commit(n);
+            Input::Probed
+        }
+        Err(Errno::AGAIN) => Input::Probed,
+        Err(_) => Input::Broken(Fault::Peer),
     }
 }
 
@@ -611,6 +626,19 @@ mod tests {
             assert_eq!(bench.flush(), Flush::Done);
             assert_eq!(bench.received(8), b"indextop");
         }
+    }
+
+    #[test]
+    fn a_probe_reads_what_is_there_and_never_waits() {
+        let mut bench = Bench::new(true);
+        let mut buffers = sanserve_core::Buffers::new();
+        assert_eq!(bench.step(Step::Probe(&mut buffers.input)), Some(Input::Probed));
+        assert_eq!(buffers.input.unread(), b"");
+        std::io::Write::write_all(&mut bench.peer, b"GET /").unwrap();
+        assert_eq!(bench.step(Step::Probe(&mut buffers.input)), Some(Input::Probed));
+        assert_eq!(buffers.input.unread(), b"GET /");
+        bench.peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(bench.step(Step::Probe(&mut buffers.input)), Some(Input::Eof));
     }
 
     #[test]

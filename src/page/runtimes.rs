@@ -106,6 +106,11 @@ pub(crate) const DEEDS: &[Deed] = deeds! {
         mio: ["recvfrom(socket, window, 0)"; "All connections that are ready are read from first, and answered afterwards."]
         smol: ["recvfrom(socket, window, 0)"; "A read that fills the window is tried again before the next wait."]
     }
+    "probe" "looks at the socket once more" {
+        std: ["recvfrom(socket, window, DONTWAIT)"; "Whatever has arrived by now is seen, before anything is closed."]
+        mio: ["recvfrom(socket, window, DONTWAIT)"; "Whatever has arrived by now is seen, before anything is closed."]
+        smol: ["recvfrom(socket, window, DONTWAIT)"; "Whatever has arrived by now is seen, before anything is closed."]
+    }
     "unread" "leaves what came in the socket" {
         std: ["The core has not asked to read: TCP holds the peer back."]
         mio: ["The event is noted and the bytes stay: TCP holds the peer back."]
@@ -381,6 +386,7 @@ impl Driver {
                 }
                 (self.spools, self.begun, self.cached) = (false, false, false);
             }
+            What::Probe { .. } => keys.push("probe"),
             What::Wait(wait) => self.wait(wait, event.at, &mut keys),
             What::Shut { blocked } => {
                 self.flush(&mut keys);

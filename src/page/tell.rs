@@ -1,6 +1,6 @@
 //! What an event is, for people: which arrows of the sequence diagram it is, and one sentence about it.
 
-use sanserve::core::transcript::{Event, FeedThen, Middle, Sending, Then, Told, What};
+use sanserve::core::transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Then, Told, What};
 use sanserve::core::{
     Call, Close, Completion, Fault, FsError, Input, Kind, Listed, ScriptFile, ScriptInput, SpawnError, State, Wait,
 };
@@ -47,7 +47,12 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
         What::Clock(_) => vec![from(Driver, "time, and the calendar".into())],
         What::Input(input) => {
             let who = match input {
-                Input::Eof | Input::Blocked | Input::Writable | Input::Sent(_) | Input::Broken(Fault::Peer) => Peer,
+                Input::Eof
+                | Input::Probed
+                | Input::Blocked
+                | Input::Writable
+                | Input::Sent(_)
+                | Input::Broken(Fault::Peer) => Peer,
                 Input::Broken(Fault::File | Fault::FileShrank | Fault::FileChanged) => Disk,
                 Input::Done(_, Completion::Spawned(_)) => Script,
                 Input::Done(..) => Disk,
@@ -117,6 +122,18 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
         What::Kill => vec![to(Script, "end it".into())],
         What::Call(call) => vec![to(Driver, format!("call the handler: {}", call.name()))],
         What::Finished(finish) => vec![to(Driver, format!("finished: {} {}", finish.status, first_line(&finish.line)))],
+        What::Probe { bytes, then } => {
+            let mut arrows = vec![to(Driver, "read once, without waiting".into())];
+            if !bytes.is_empty() {
+                arrows.push(from(Peer, first_line(bytes)));
+            }
+            match then {
+                ProbeThen::Poll | ProbeThen::Later => {}
+                ProbeThen::Eof => arrows.push(from(Peer, "end of input".into())),
+                ProbeThen::Broken(_) => arrows.push(from(Peer, "reset".into())),
+            }
+            arrows
+        }
         What::Wait(wait) => vec![to(Driver, format!("wait: {}", needs(wait)))],
         What::Shut { blocked } => {
             let mut arrows = vec![to(Peer, "half-close".into())];
@@ -207,6 +224,16 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
                 size(finish.sent)
             )
         }
+        What::Probe { bytes, then } => format!(
+            "Before a timer fires, or because the server drains, the socket is read once more, without waiting: {}.",
+            match then {
+                ProbeThen::Later => "what is there is said later".into(),
+                ProbeThen::Eof => "the peer has half-closed".into(),
+                ProbeThen::Broken(_) => "the peer has reset the connection".into(),
+                ProbeThen::Poll if bytes.is_empty() => "nothing is there".into(),
+                ProbeThen::Poll => format!("{} have arrived meanwhile", size(bytes.len() as u64)),
+            }
+        ),
         What::Wait(wait) => of_wait(wait, event.at, state),
         What::Shut { blocked: false } => "The last answer is out. The core half-closes and reads on, so that no reset overtakes the answer (RFC 9112 section 9.6).".into(),
         What::Shut { blocked: true } => "The core would half-close, but the driver still holds bytes that the socket does not take. It comes again.".into(),
@@ -277,6 +304,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::Eof => "The peer has half-closed: it will send nothing more, but may still read.",
         Input::Sent(_) => "Bytes of a batch went out.",
         Input::Fed(_) => "The script took some of the body.",
+        Input::Probed => "The socket was looked at once more.",
         Input::Blocked => "The socket takes no more for now: the write clock runs.",
         Input::FeedBlocked => "The script takes no more for now: so the peer is not read from either.",
         Input::Writable => "The socket takes bytes again.",
@@ -356,6 +384,7 @@ fn short(input: &Input) -> String {
         Input::Eof => "end of input".into(),
         Input::Sent(n) => format!("sent {}", size(*n)),
         Input::Fed(n) => format!("took {}", size(*n)),
+        Input::Probed => "probed".into(),
         Input::Blocked => "blocked".into(),
         Input::FeedBlocked => "takes no more for now".into(),
         Input::Writable => "writable".into(),

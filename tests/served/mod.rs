@@ -10,6 +10,7 @@ pub mod cgi_processes;
 pub mod cgi_programs;
 pub mod cgi_requests;
 pub mod conditional;
+pub mod draining;
 pub mod errors;
 pub mod files;
 pub mod freshness;

@@ -60,7 +60,7 @@ impl Connection {
     pub(super) fn end_between(&mut self) -> bool {
         if self.notes.eof {
             self.life = Life::Close(Close::Done);
-        } else if self.notes.drain {
+        } else if self.notes.drain && self.served {
             self.life = Life::Close(Close::Drained);
         }
         self.life != Life::Open
@@ -69,6 +69,7 @@ impl Connection {
     /// Begins an exchange with the head of `len` bytes that has been read.
     pub(super) fn begin(&mut self, len: usize, buf: &mut Buffers, cx: &Context<'_>) {
         buf.input.pin(len);
+        self.served = true;
         self.awaited = Awaited::Nothing;
         self.exchange = Exchange { open: true, ..Exchange::default() };
         self.cycle.outbound_to(Outbound::Owed);
@@ -122,7 +123,7 @@ impl Connection {
             reasons.note(Rule::CloseOfProtocol, b"");
         }
         self.exchange.peer_closes = !wanted;
-        self.exchange.keep_alive = wanted && cx.config.protocol == Protocol::Http11 && !self.notes.drain;
+        self.exchange.keep_alive = wanted && cx.config.protocol == Protocol::Http11;
         match Expectation::of(head, bytes) {
             Expectation::None => {
                 if head.has(Known::Expect) && !head.is_11 {
@@ -238,6 +239,7 @@ impl Connection {
         };
         let is_head = is_head(unread);
         buf.input.pin(line);
+        self.served = true;
         buf.head.clear();
         buf.head.line = Span::new(0, line);
         self.awaited = Awaited::Nothing;

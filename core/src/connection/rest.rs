@@ -11,6 +11,7 @@ use crate::wire::Cycle;
 #[derive(Clone, Copy, Debug)]
 pub struct Resting {
     peer: Peer,
+    served: bool,
     ticket: u32,
     since: Tick,
 }
@@ -32,7 +33,7 @@ impl Resting {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: Peer, cx: &Context<'_>) -> Resting {
-        Resting { peer, ticket: 0, since: cx.now.tick }
+        Resting { peer, served: false, ticket: 0, since: cx.now.tick }
     }
 
     /// Since when it has been idle.
@@ -55,6 +56,7 @@ impl Resting {
             peer: self.peer,
             notes: Notes::default(),
             life: Life::Open,
+            served: self.served,
             ticket: self.ticket,
             cycle: Cycle::new(),
             task: Task::None,
@@ -80,7 +82,7 @@ impl Connection {
         }
         let Awaited::Request { since } = self.awaited else { return None };
         let idle = self.cycle.is_new() && self.life == Life::Open && self.notes == Notes::default();
-        idle.then_some(Resting { peer: self.peer, ticket: self.ticket, since })
+        idle.then_some(Resting { peer: self.peer, served: self.served, ticket: self.ticket, since })
     }
 
     /// Since when it has been idle: between two exchanges, or before the first, with nothing of the next one.

@@ -96,7 +96,7 @@ impl Life {
     fn name(self) -> &'static str {
         match self {
             Life::Open => "open",
-            Life::Ending(_) => "ending",
+            Life::Ending(_) | Life::Parting => "ending",
             Life::Shut => "shut",
             Life::Lingering => "lingering",
             Life::Close(_) => "closed",

@@ -1,6 +1,6 @@
 //! What a connection waits for when nothing is due.
 
-use super::{Connection, Life, Task};
+use super::{Connection, Life, Probe, Task};
 use crate::buffers::Buffers;
 use crate::context::Context;
 use crate::step::{Need, Wait};
@@ -10,6 +10,9 @@ use crate::wire::{Inbound, Outbound, Scan};
 impl Connection {
     pub(super) fn wait(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Wait {
         let now = cx.now.tick;
+        if !self.notes.drain {
+            self.notes.probe = Probe::No;
+        }
         let (read, idle) = self.await_peer(buf, cx);
         if idle {
             // Each exchange finds the room that it would find in fresh buffers, so that it goes the same way.
@@ -50,8 +53,12 @@ impl Connection {
         let next = match (self.life, self.cycle.inbound, self.cycle.outbound) {
             (Life::Lingering, ..) => self.awaited,
             (Life::Open, Inbound::Head(scan), Outbound::Idle) if !self.notes.blocked => {
-                idle = scan == Scan::default() && buf.input.is_empty();
+                let rests = scan == Scan::default() && buf.input.is_empty();
+                // One of a server that drains is not to be put away: it would forget that.
+                idle = rests && !self.notes.drain;
                 match self.awaited {
+                    Awaited::First { .. } if rests => self.awaited,
+                    _ if rests && !idle => Awaited::First { since: now },
                     Awaited::Request { .. } if idle => self.awaited,
                     Awaited::Head { .. } if !idle => self.awaited,
                     _ if idle => Awaited::Request { since: now },

@@ -202,6 +202,11 @@ impl<'s> Driver<'s> {
     fn step(&mut self, outside: &mut dyn Outside) -> Result<After, Wrong> {
         let (what, ticket) = self.poll(outside)?;
         self.held = self.held.max(self.holds());
+        if let What::Probe { .. } = what {
+            let reads = std::mem::replace(&mut self.reads, true);
+            self.read();
+            self.reads = reads;
+        }
         driving::hand_in(&mut self.connection, &what, ticket);
         let after = match what {
             What::Wait(wait) => {

@@ -21,7 +21,7 @@ use super::requests::Requests;
 use crate::config::Config;
 use crate::input::{Fault, Input};
 use crate::step::{Close, Wait};
-use crate::transcript::{Event, Finish, Middle, Sending, Then, Transcript, What};
+use crate::transcript::{Event, Finish, Middle, ProbeThen, Sending, Then, Transcript, What};
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,6 +227,17 @@ impl Judge {
                 Ok(())
             }
             What::Feed { .. } => Ok(()),
+            What::Probe { bytes, then } => {
+                if !bytes.is_empty() {
+                    self.input(&What::Recv(bytes.clone()));
+                }
+                match then {
+                    ProbeThen::Poll | ProbeThen::Later => {}
+                    ProbeThen::Eof => self.input(&What::Input(Input::Eof)),
+                    ProbeThen::Broken(fault) => self.input(&What::Input(Input::Broken(*fault))),
+                }
+                Ok(())
+            }
             What::Call(call) => self.seen.call(*call),
             What::Finished(finish) => self.finished(finish),
             What::Wait(wait) => {
@@ -442,14 +453,19 @@ impl Judge {
             // RFC 9112 section 9.6: a peer that may still send is half-closed first.
             Close::Done => eof || (ends && !shut && (self.requests.is_ended() || self.requests.is_odd())),
             Close::Broken => broken.is_some() || ends,
-            Close::Drained => drain || cut,
+            Close::Drained if cut => true,
+            Close::Drained => {
+                self.tally.fired.extend(self.timers.fire(&[Timer::Drain]));
+                drain
+            }
             Close::Upgraded => ends,
         };
         if !is_right {
             return no_reason();
         }
         // Nobody but the peer may be to blame that a request has no answer.
-        let excused = ends || drain || cut || broken.is_some() || close == Close::Timeout || self.requests.is_odd();
+        // A server that drains answers all that has arrived.
+        let excused = ends || cut || broken.is_some() || close == Close::Timeout || self.requests.is_odd();
         if self.requests.in_hand() > 0 && !excused {
             return wrong("unanswered", format!("{} requests, and it closes: {close:?}", self.requests.in_hand()));
         }

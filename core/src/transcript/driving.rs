@@ -1,6 +1,6 @@
 //! What all who play a connection do alike: the calendar, a poll that becomes an event, and its answer.
 
-use super::{FeedThen, Line, Then, What};
+use super::{FeedThen, Line, ProbeThen, Then, What};
 use crate::buffers::Buffers;
 use crate::connection::Connection;
 use crate::context::{Context, Wall};
@@ -61,13 +61,18 @@ pub(crate) fn poll(
 ) -> (What, Ticket) {
     let mut acted = Ticket::default();
     let mut listing = None;
+    let mut window = None;
     let step = connection.poll(buf, cx);
     let mut what = What::of(&step).answered();
-    if let Step::Act(ticket, action) = step {
-        acted = ticket;
-        if let Action::List { into } = action {
-            listing = Some(into);
+    match step {
+        Step::Act(ticket, action) => {
+            acted = ticket;
+            if let Action::List { into } = action {
+                listing = Some(into);
+            }
         }
+        Step::Probe(into) => window = Some(into),
+        _ => {}
     }
     if let Some(masked) = connection.tape.as_ref().and_then(|tape| tape.last_step()) {
         what.take_bytes(masked);
@@ -79,6 +84,10 @@ pub(crate) fn poll(
                 break;
             }
         }
+    }
+    if let (Some(window), What::Probe { bytes, .. }) = (window, &mut what) {
+        let room = window.fill(bytes);
+        bytes.truncate(room);
     }
     (what, acted)
 }
@@ -102,6 +111,12 @@ pub(crate) fn hand_in(connection: &mut Connection, what: &What, ticket: Ticket) 
                 FeedThen::End => connection.handle(Input::FeedEnd),
             }
         }
+        What::Probe { then, .. } => match then {
+            ProbeThen::Poll => connection.handle(Input::Probed),
+            ProbeThen::Later => {}
+            ProbeThen::Eof => connection.handle(Input::Eof),
+            ProbeThen::Broken(fault) => connection.handle(Input::Broken(*fault)),
+        },
         What::Shut { blocked: true } | What::Close { blocked: true, .. } => connection.handle(Input::Blocked),
         _ => {
             if let Some(completion) = what.completion() {

@@ -283,6 +283,11 @@ impl<'p> Play<'p> {
                 }
                 _ => false,
             };
+            if let What::Probe { .. } = what {
+                let reads = std::mem::replace(&mut self.reads, true);
+                self.read();
+                self.reads = reads;
+            }
             driving::hand_in(&mut self.connection, &what, ticket);
             if let What::Wait(_) = what {
                 self.read();
@@ -356,6 +361,10 @@ impl What {
             (What::Spawn { answer, .. }, What::Spawn { answer: told, .. }) => *answer = *told,
             (What::Feed { bytes, taken, then }, What::Feed { taken: told, then: told_then, .. }) => {
                 *taken = told.filter(|&n| n < bytes.len() as u64);
+                *then = *told_then;
+            }
+            (What::Probe { bytes, then }, What::Probe { bytes: told, then: told_then }) => {
+                bytes.clone_from(told);
                 *then = *told_then;
             }
             (What::Shut { blocked }, What::Shut { blocked: told }) => *blocked = *told,

@@ -5,7 +5,7 @@ use std::fmt;
 use super::write::NEEDS;
 use super::{
     CALLS, CLOSES, Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle,
-    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, named,
+    ProbeThen, SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, named,
 };
 use crate::context::{Tick, Wall};
 use crate::files::EntryKind;
@@ -230,6 +230,7 @@ impl Tokens {
             "kill" => What::Kill,
             "call" => What::Call(self.of(CALLS)?),
             "finished" => What::Finished(self.finished()?),
+            "probe" => self.probe()?,
             "wait" => What::Wait(self.wait()?),
             "shut" => What::Shut { blocked: self.blocked()? },
             "close" => What::Close { close: self.of(CLOSES)?, blocked: self.blocked()? },
@@ -319,6 +320,18 @@ impl Tokens {
             }
         }
         Ok(What::Feed { bytes, taken, then })
+    }
+
+    fn probe(&mut self) -> Result<What> {
+        let bytes = self.text();
+        let then = match self.answers() {
+            false => ProbeThen::Poll,
+            true if self.take("later") => ProbeThen::Later,
+            true if self.take("eof") => ProbeThen::Eof,
+            true if self.take("broken") => ProbeThen::Broken(self.of(FAULTS)?),
+            true => return self.error("`later`, `eof` or `broken` expected"),
+        };
+        Ok(What::Probe { bytes, then })
     }
 
     fn send(&mut self) -> Result<Sending> {

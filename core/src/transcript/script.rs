@@ -178,6 +178,7 @@ impl Script {
                 }
                 Step::Wait(_) if std::mem::take(&mut eof) => Input::Eof,
                 Step::Wait(_) => return spoken,
+                Step::Probe(_) => Input::Probed,
                 Step::Shut => continue,
                 Step::Close(close) => {
                     spoken.close = Some(close);

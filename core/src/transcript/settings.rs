@@ -84,6 +84,7 @@ const NUMBERS: &[Number] = numbers! {
     "timeout write-silence" => timeouts.write.silence;
     "timeout write-grace" => timeouts.write.grace;
     "timeout write-rate" => timeouts.write.rate;
+    "timeout drain-silence" => timeouts.drain_silence;
     "timeout linger-silence" => timeouts.linger_silence;
     "timeout linger" => timeouts.linger;
     "timeout script" => timeouts.script;

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle, SCRIPT_FILES,
-    SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
+    Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle, ProbeThen,
+    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
 };
 use crate::files::EntryKind;
 use crate::input::{Completion, Found, FsError, Input, Kind, Listed, Opened, SpawnError};
@@ -111,6 +111,19 @@ pub(super) fn event(event: &Event, out: &mut String) {
         What::Kill => out.push_str("kill"),
         What::Call(call) => write!(out, "call {}", call.name()).expect("a String takes all"),
         What::Finished(finish) => finished(finish, out),
+        What::Probe { bytes, then } => {
+            out.push_str("probe");
+            text(bytes, out);
+            let indent = if bytes.is_empty() { " " } else { INDENT };
+            match then {
+                ProbeThen::Poll => {}
+                ProbeThen::Later => write!(out, "{indent}-> later").expect("a String takes all"),
+                ProbeThen::Eof => write!(out, "{indent}-> eof").expect("a String takes all"),
+                ProbeThen::Broken(fault) => {
+                    write!(out, "{indent}-> broken {}", name_of(FAULTS, fault)).expect("a String takes all");
+                }
+            }
+        }
         What::Wait(each) => wait(each, out),
         What::Shut { blocked } => out.push_str(if *blocked { "shut -> blocked" } else { "shut" }),
         What::Close { close, blocked } => {

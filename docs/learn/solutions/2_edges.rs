@@ -55,6 +55,7 @@ impl Line {
                     self.closed = true;
                     return None;
                 }
+                Step::Probe(_) => connection.handle(Input::Probed),
                 Step::Finished(_) | Step::Shut => {}
                 Step::Act(..) | Step::Feed(_) => unreachable!("the handler answers everything"),
             }

@@ -96,7 +96,9 @@ fn without_idle_ticks(transcript: &Transcript) -> Vec<Event> {
 fn before_the_last_tick(events: Vec<Event>) -> Vec<Event> {
     let is_clock = |event: &Event| matches!(event.what, What::Tick | What::Input(Input::Drain | Input::Cut));
     let Some(at) = events.iter().position(is_clock) else { return events };
-    let is_end = |event: &Event| is_clock(event) || matches!(event.what, What::Wait(_) | What::Close { .. });
+    let is_end = |event: &Event| {
+        is_clock(event) || matches!(event.what, What::Probe { .. } | What::Wait(_) | What::Close { .. })
+    };
     if events[at..].iter().all(is_end) { events[..at].to_vec() } else { events }
 }
 
@@ -107,7 +109,9 @@ fn at_once(events: Vec<Event>) -> Vec<Event> {
 /// Whether something can happen over a real socket, and without waiting for a clock.
 fn possible(what: &What) -> Result<(), String> {
     let why = match what {
-        What::Tick | What::Clock(_) | What::Close { close: Close::Timeout | Close::Idle, .. } => "it depends on time",
+        What::Tick | What::Clock(_) | What::Probe { .. } | What::Close { close: Close::Timeout | Close::Idle, .. } => {
+            "it depends on time"
+        }
         What::Input(Input::Drain | Input::Cut) | What::Close { close: Close::Drained, .. } => "the server goes down",
         What::Input(Input::Blocked | Input::Writable | Input::Sent(_)) => "it needs a full socket",
         What::Shut { blocked: true } | What::Close { blocked: true, .. } => "it needs a full socket",

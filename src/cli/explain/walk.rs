@@ -95,6 +95,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 walk.say(Topic::Answer, "body", sent.as_bytes(), "the bytes behind the head");
                 return walk.story;
             }
+            Step::Probe(_) => Input::Probed,
             Step::Wait(wait) if wait.need.read => match walk.more(&mut buf) {
                 true => continue,
                 false => Input::Eof,

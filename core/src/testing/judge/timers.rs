@@ -7,6 +7,8 @@ use crate::config::{Config, Pace, Timeouts};
 pub enum Timer {
     /// Silence between requests.
     KeepAlive,
+    /// Silence of one that has not asked for anything, when the server drains.
+    Drain,
     /// A head that took too long.
     Head,
     /// A body that was silent or slow.
@@ -21,6 +23,7 @@ impl Timer {
     /// Each with its name, in the order in which they are written.
     pub const TABLE: &[(&str, Timer)] = &[
         ("keep-alive", Timer::KeepAlive),
+        ("drain", Timer::Drain),
         ("head", Timer::Head),
         ("body", Timer::Body),
         ("write", Timer::Write),
@@ -71,6 +74,8 @@ pub(super) struct Turn {
     pub(super) now: u64,
     /// Between requests, with nothing of the next.
     pub(super) idle: bool,
+    /// The same, of one that has not asked for anything, when the server drains.
+    pub(super) first: bool,
     /// With a part of the next head.
     pub(super) partial: bool,
     /// A body is awaited.
@@ -85,6 +90,7 @@ pub(super) struct Turn {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers {
     idle_since: Option<u64>,
+    first_since: Option<u64>,
     head_since: Option<u64>,
     body: Option<Progress>,
     blocked: bool,
@@ -147,7 +153,7 @@ impl Timers {
 
     /// An exchange is over.
     pub(super) fn finished(&mut self) {
-        (self.idle_since, self.head_since, self.body) = (None, None, None);
+        (self.idle_since, self.first_since, self.head_since, self.body) = (None, None, None, None);
         if !self.blocked {
             self.stalled = None;
         }
@@ -157,6 +163,7 @@ impl Timers {
     pub(super) fn turned(&mut self, turn: &Turn) {
         self.due.clear();
         self.idle_since = turn.idle.then(|| self.idle_since.unwrap_or(turn.now));
+        self.first_since = turn.first.then(|| self.first_since.unwrap_or(turn.now));
         self.head_since = turn.partial.then(|| self.head_since.unwrap_or(turn.now));
         self.body = match (turn.body, self.body) {
             (false, _) => None,
@@ -211,6 +218,7 @@ impl Timers {
         };
         match timer {
             Timer::KeepAlive => self.idle_since.map(|since| since + timeouts.keep_alive.max(1)),
+            Timer::Drain => self.first_since.map(|since| since + timeouts.drain_silence.max(1)),
             Timer::Head => self.head_since.map(|since| since + timeouts.head.max(1)),
             Timer::Body => paced(&self.body, &timeouts.body),
             Timer::Write => paced(&self.stalled, &timeouts.write).filter(|_| self.blocked),

@@ -29,7 +29,10 @@ impl Judge {
         }
         let is_odd = self.requests.is_odd();
         let between = self.requests.in_hand() == 0 && !self.seen.is_open() && !shut;
-        let idle = between && !blocked && !self.requests.is_partial();
+        let silent = between && !blocked && !self.requests.is_partial();
+        // A peer that has not asked for anything gets a moment when the server drains, and is not forgotten.
+        let is_first = drain && silent && self.tally.statuses.is_empty();
+        let idle = silent && !is_first;
         if !is_odd && wait.idle != idle {
             return fail("idle", if idle { "memory is held, and nothing is in hand" } else { "it is not idle" });
         }
@@ -50,7 +53,8 @@ impl Judge {
         self.timers.turned(&Turn {
             now: self.now,
             idle,
-            partial: between && !blocked && !idle && !is_odd,
+            first: is_first,
+            partial: between && !blocked && !silent && !is_odd,
             body: body_open && need.read && !between && !shut && !self.seen.refused && !self.seen.scripts,
             read: if need.read { self.unread } else { 0 },
             // Read by nobody but whoever waits for it.

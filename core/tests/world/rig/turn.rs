@@ -135,6 +135,14 @@ impl Rig {
                     self.spent = Some(ticket);
                 }
             }
+            Step::Probe(window) => {
+                assert!(!window.spare().is_empty(), "a probe without room");
+                match self.connection.poll(&mut self.buf, &cx) {
+                    Step::Probe(_) => {}
+                    step => panic!("Probe does not repeat: {step:?}"),
+                }
+                self.tell(Input::Probed);
+            }
             Step::Wait(wait) => {
                 self.check_wait(wait);
                 self.at = At::Wait(wait);
@@ -225,7 +233,7 @@ impl Rig {
     /// No deadline is farther than this.
     pub fn longest(&self) -> u64 {
         let t = &self.config.timeouts;
-        [t.head, t.keep_alive, t.body.silence, t.write.silence, t.linger_silence, t.linger, t.script]
+        [t.head, t.keep_alive, t.drain_silence, t.body.silence, t.write.silence, t.linger_silence, t.linger, t.script]
             .into_iter()
             .max()
             .unwrap()

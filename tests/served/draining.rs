@@ -1,0 +1,191 @@
+//! What has arrived when a server begins to go down is answered. The process is stopped while the requests are sent, so
+//! that they lie in the kernel for certain when the signal comes.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Client, Runtime, Server, Tree, eventually};
+
+const PROMPT: Duration = Duration::from_secs(5);
+const REQUEST: &str = "GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Nothing runs in the server until [`resume`], whatever arrives.
+fn stop(server: &Server) {
+    server.process().signal(Signal::STOP);
+    // It takes effect when each of its threads has seen it.
+    let state = format!("/proc/{}/stat", server.process().pid().as_raw_nonzero());
+    eventually("the server stands still", || {
+        std::fs::read_to_string(&state)
+            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+    });
+}
+
+fn resume_with(server: &Server, signal: Signal) {
+    server.process().signal(signal);
+    server.process().signal(Signal::CONT);
+}
+
+/// 20 requests each on connections that are kept, that have been accepted and never asked, and that nobody has
+/// accepted: all 60 are answered.
+pub fn requests_that_have_arrived(rt: Runtime) {
+    let tree = Tree::plain();
+    for (workers, signal) in [("1", Signal::TERM), ("4", Signal::TERM), ("4", Signal::INT)] {
+        // The workers of std are its threads.
+        let flags: &[&str] = if rt == Runtime::Std { &[] } else { &["--workers", workers] };
+        let mut server = Server::with(rt, tree.root(), flags);
+        let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        for client in &mut clients[..20] {
+            assert_eq!(client.get("/a.txt").status(), 200);
+        }
+        // Whoever connects later and is answered was accepted later, and some of the workers have had their turn.
+        for _ in 0..20 {
+            assert_eq!(server.get("/a.txt").status(), 200);
+        }
+        stop(&server);
+        clients.extend((0..20).map(|_| server.connect()));
+        for client in &mut clients {
+            client.send(REQUEST);
+        }
+        resume_with(&server, signal);
+        for (n, client) in clients.iter_mut().enumerate() {
+            let answer = client.response();
+            assert_eq!((answer.status(), &answer.body[..]), (200, &b"alpha\n"[..]), "connection {n}");
+            client.ends();
+        }
+        assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+    }
+}
+
+/// Requests behind one another on one connection are answered, each of them, and none says before the last that it is.
+pub fn a_pipeline_that_has_arrived(rt: Runtime) {
+    let tree = Tree::plain();
+    for (asked, count) in [(false, 3), (true, 3), (true, 600)] {
+        let mut server = Server::start(rt, tree.root());
+        let mut client = server.connect();
+        if asked {
+            assert_eq!(client.get("/a.txt").status(), 200);
+        }
+        stop(&server);
+        client.send(REQUEST.repeat(count));
+        resume_with(&server, Signal::TERM);
+        for n in 1..=count {
+            let answer = client.response();
+            // They may be answered before the signal is seen.
+            assert!(answer.status() == 200 && (n == count || !answer.head.closes()), "{n} of {count}");
+        }
+        client.ends();
+        assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+    }
+}
+
+/// A part of a request that has arrived may be completed, on whatever connection.
+pub fn a_part_that_has_arrived(rt: Runtime) {
+    let tree = Tree::plain();
+    let mut server = Server::start(rt, tree.root());
+    let mut clients: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    assert_eq!(clients[0].get("/a.txt").status(), 200);
+    stop(&server);
+    clients.push(server.connect());
+    let (part, rest) = REQUEST.split_at(20);
+    for client in &mut clients {
+        client.send(part);
+    }
+    resume_with(&server, Signal::TERM);
+    eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
+    std::thread::sleep(Duration::from_millis(300));
+    for client in &mut clients {
+        client.send(rest);
+    }
+    for (n, client) in clients.iter_mut().enumerate() {
+        let answer = client.response();
+        assert_eq!((answer.status(), answer.head.closes()), (200, true), "connection {n}");
+        client.ends();
+    }
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+}
+
+/// A body that was on its way arrives, with or without 100 Continue, and its answer says that it is the last.
+pub fn a_body_on_its_way(rt: Runtime) {
+    let tree = Tree::plain();
+    let mut server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    client.send("GET /a.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na");
+    assert_eq!(server.get("/a.txt").status(), 200);
+    server.process().signal(Signal::TERM);
+    eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
+    client.send("bc");
+    let answer = client.response();
+    assert_eq!((answer.status(), answer.head.closes()), (200, true));
+    client.ends();
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+}
+
+/// Who has connected and asked nothing yet gets about a second for it; who was answered before gets none.
+pub fn a_moment_for_the_silent(rt: Runtime) {
+    let tree = Tree::plain();
+    let mut server = Server::start(rt, tree.root());
+    let (mut kept, mut silent, mut late) = (server.connect(), server.connect(), server.connect());
+    assert_eq!(kept.get("/a.txt").status(), 200);
+    assert_eq!(server.get("/a.txt").status(), 200);
+    let start = Instant::now();
+    server.process().signal(Signal::TERM);
+    kept.ends();
+    assert!(start.elapsed() < Duration::from_millis(800), "a kept connection ends at once: {:?}", start.elapsed());
+    std::thread::sleep(Duration::from_millis(300));
+    let answer = late.ask(REQUEST);
+    assert_eq!((answer.status(), answer.head.closes()), (200, true));
+    late.ends();
+    silent.ends();
+    let waited = start.elapsed();
+    assert!((900..4_000).contains(&waited.as_millis()), "about a second: {waited:?}");
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+}
+
+/// The last answer may be followed by nothing more from the peer, which need not close for the server to end.
+pub fn a_peer_that_stays(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.patterned("big.bin", 12_000_000);
+    let mut server = Server::start(rt, tree.root());
+    let mut slow = Client::connect_narrow(server.address());
+    slow.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(slow.head().status, 200);
+    // One that was told to go before, and stays.
+    let mut lingers = server.connect();
+    assert_eq!(lingers.ask("GET  / HTTP/1.1\r\n\r\n").status(), 400);
+    server.process().signal(Signal::TERM);
+    eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
+    let start = Instant::now();
+    assert_eq!(slow.rest().len(), 12_000_000);
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+    drop(lingers);
+}
+
+/// The same look before keep-alive ends: a request that arrives while the server cannot look is answered, however late.
+pub fn at_the_end_of_keep_alive(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::with(rt, tree.root(), &["--keep-alive", "0.4", "--head-timeout", "0.4"]);
+    let mut kept: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    let mut parts: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut kept {
+        assert_eq!(client.get("/a.txt").status(), 200);
+    }
+    for client in &mut parts {
+        client.send(&REQUEST[..20]);
+    }
+    stop(&server);
+    for client in &mut kept {
+        client.send(REQUEST);
+    }
+    for client in &mut parts {
+        client.send(&REQUEST[20..]);
+    }
+    // Their time is over when it runs again.
+    std::thread::sleep(Duration::from_millis(600));
+    server.process().signal(Signal::CONT);
+    for client in kept.iter_mut().chain(&mut parts) {
+        assert_eq!(client.response().status(), 200);
+    }
+}
