@@ -169,6 +169,90 @@ fn usage_errors_help() {
     }
 }
 
+/// What a command cannot read, it says in one line, and writes nothing.
+#[test]
+fn what_commands_cannot_read() {
+    let tree = Tree::plain();
+    tree.file("empty.txt", "").file("bin.txt", [0xff, 0, 1, 2]).file("other.txt", "HTTP/1.1 200 OK\n");
+    tree.folder("nothing")
+        .folder("bad")
+        .file("bad/a.txt", "sanserve transcript 9\n")
+        .folder("self")
+        .link("self/a.txt", "a.txt");
+    for (arguments, code, says) in [
+        (&["replay", "no/such"][..], 2, "cannot read no/such: No such file or directory"),
+        (&["replay", "nothing"], 2, "nothing: no transcripts"),
+        (&["replay", "empty.txt"], 2, "empty.txt: no transcript: it is empty"),
+        (&["replay", "bin.txt"], 2, "bin.txt: no transcript: byte 0 is no text"),
+        (&["replay", "other.txt"], 2, "other.txt: line 1: "),
+        (&["replay", "bad"], 2, "bad/a.txt: line 1: "),
+        (&["replay", "self"], 2, "cannot read self/a.txt: "),
+        (&["replay", "-"], 2, "standard input: no transcript: it is empty"),
+        (&["replay", "--emit-test", "no/such"], 2, "cannot read no/such"),
+        (&["trace", "no/such"], 2, "cannot read no/such: No such file or directory"),
+        (&["trace", "nothing"], 2, "cannot read nothing: Is a directory"),
+        (&["trace", "empty.txt"], 2, "empty.txt: no transcript: it is empty"),
+        (&["trace", "bin.txt"], 2, "bin.txt: no transcript: byte 0 is no text"),
+        (&["trace", "-"], 2, "standard input: no transcript: it is empty"),
+        (&["conform", "no/such"], 2, "cannot read no/such: No such file or directory"),
+        (&["conform", "a.txt"], 2, "cannot read a.txt: Not a directory"),
+        (&["conform", "nothing"], 2, "nothing: no transcripts"),
+        (&["conform", "bad"], 2, "bad/a.txt: line 1: "),
+        (&["explain", "/", "-d", "no/such"], 1, "cannot serve no/such: No such file or directory"),
+        (&["explain", "/", "-d", "a.txt"], 1, "cannot serve a.txt: Not a directory"),
+    ] {
+        let mut process = Process::start(Command::new(PROGRAM).args(arguments).current_dir(tree.root()));
+        let status = process.ended().code();
+        let (stdout, stderr) = (process.stdout.bytes(), String::from_utf8_lossy(&process.stderr.bytes()).into_owned());
+        assert_eq!((status, stdout.as_slice()), (Some(code), &b""[..]), "{arguments:?}: {stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(says), "{arguments:?}: {stderr}");
+    }
+}
+
+/// A transcript may come through a pipe.
+#[test]
+fn commands_read_standard_input() {
+    let transcript = concat!(env!("CARGO_MANIFEST_DIR"), "/core/tests/transcripts/timeout-keep-alive.txt");
+    for (arguments, says) in [
+        (&["replay", "-"][..], "standard input: same, 7 steps\n"),
+        (&["replay", "--emit-test", "-"], "fn recorded_stdin() {\n"),
+        (&["trace", "-"], "<title>standard input - sanserve trace</title>"),
+    ] {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).stdin(fs::File::open(transcript).expect("it is in the corpus"));
+        let output = command.output().expect("it runs");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && stdout.contains(says), "{arguments:?}: {stdout}");
+    }
+}
+
+/// Two recordings of one name have two tests.
+#[test]
+fn emitted_tests_have_different_names() {
+    let transcript = include_str!("../core/tests/transcripts/timeout-keep-alive.txt");
+    let tree = Tree::new();
+    for folder in ["one", "two", "two/one"] {
+        tree.folder(folder).file(&format!("{folder}/000001.txt"), transcript);
+    }
+    tree.file("one/a__b.txt", transcript).file("one/a-B.txt", transcript);
+    let mut process = Process::start(
+        Command::new(PROGRAM).args(["replay", "--emit-test", "one", "two", "two/one"]).current_dir(tree.root()),
+    );
+    assert_eq!(process.ended().code(), Some(0));
+    let text = String::from_utf8(process.stdout.bytes()).expect("text");
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("fn ")?.strip_suffix("() {")).collect();
+    let expected = [
+        "recorded_one_000001",
+        "recorded_one_a_b",
+        "recorded_one_a_b_2",
+        "recorded_two_000001",
+        "recorded_one_000001_2",
+    ];
+    assert_eq!(names, expected);
+    let core = concat!("// sanserve-core = { path = \"", env!("CARGO_MANIFEST_DIR"), "/core\" }");
+    assert_eq!(text.lines().filter(|line| line.starts_with("// sanserve-core = ")).collect::<Vec<_>>(), [core]);
+}
+
 /// Sizes and times have units, as everywhere.
 #[test]
 fn units() {

@@ -88,8 +88,8 @@ fn cases() -> Vec<(&'static [&'static str], Vec<Case>)> {
         alone("/code.js", &["extension-of-python"]),
         alone("/none", &["extension-missing"]),
         alone("http://other/a.txt", &["absolute-form", "host-of-target"]),
-        alone("OPTIONS *", &["asterisk-form", "method-options"]),
-        alone("PUT /a.txt", &["UnsupportedMethod"]),
+        alone("OPTIONS *", &["asterisk-form", "method-options", "allow"]),
+        alone("PUT /a.txt", &["UnsupportedMethod", "allow"]),
         alone("GET *", &["MalformedTarget", "close-of-violation"]),
         alone("a.txt", &["MalformedTarget"]),
         alone("GET /a b", &["MalformedLine"]),
@@ -265,6 +265,72 @@ fn long_heads() {
         assert_eq!(ended.code, Some(0), "{rule}: {}", ended.stderr);
         assert!(ended.parts().0.lines().any(|line| line.split_whitespace().next() == Some(rule)), "{rule}");
     }
+}
+
+/// The first line says it all.
+#[test]
+fn it_begins_with_the_verdict() {
+    let tree = tree();
+    tree.link("dangling", "nowhere").link("loop", "loop").link("out", "/").folder("closed").file("locked", "x");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        tree.path("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .expect("a FIFO");
+    let _socket = std::os::unix::net::UnixListener::bind(tree.path("socket")).expect("a socket");
+    fs::set_permissions(tree.path("locked"), fs::Permissions::from_mode(0)).expect("it is ours");
+    tree.link("to-fifo", "fifo");
+    let long = format!("/{}", "a".repeat(5_000));
+    let directory = tree.root().to_str().expect("a temporary path is text");
+    let mut cases: Vec<(&[&str], &str)> = vec![
+        (&["GET /a.txt"], "GET /a.txt -> 200, file a.txt, 6 bytes"),
+        (&["/a.txt"], "GET /a.txt -> 200, file a.txt, 6 bytes"),
+        (&["HEAD /a.txt"], "HEAD /a.txt -> 200, file a.txt, no body, 6 bytes for GET"),
+        (&["/a.txt", "-H", "Range: bytes=1-2"], "GET /a.txt -> 206, part of file a.txt, bytes 1-2/6, 2 bytes"),
+        (&["/a.txt", "-H", "If-None-Match: *"], "GET /a.txt -> 304, file a.txt has not changed"),
+        (&["/a.txt", "-H", "Range: bytes=9-"], "GET /a.txt -> 416, "),
+        (&["/indexed/"], "GET /indexed/ -> 200, file indexed/index.htm, "),
+        (&["/listed/"], "GET /listed/ -> 200, list of directory listed, "),
+        (&["/listed"], "GET /listed -> 301, to /listed/"),
+        (&["OPTIONS /a.txt"], "OPTIONS /a.txt -> 204, allowed are GET, HEAD, OPTIONS"),
+        (&["PUT /a.txt"], "PUT /a.txt -> 501, UnsupportedMethod: "),
+        (&["/%00"], "GET /%00 -> 400, NulInPath: "),
+        (&["/nothing"], "GET /nothing -> 404, nothing is at nothing"),
+        (&["/nothing/x"], "GET /nothing/x -> 404, nothing is at nothing"),
+        (&["/a.txt/"], "GET /a.txt/ -> 404, file a.txt is no directory, "),
+        (&["/a.txt/x"], "GET /a.txt/x -> 404, a.txt/x lies below what is no directory"),
+        (&["/fifo"], "GET /fifo -> 404, fifo is a FIFO, which is never read"),
+        (&["/to-fifo"], "GET /to-fifo -> 404, to-fifo is a FIFO, which is never read"),
+        (&["/socket"], "GET /socket -> 404, socket is a socket, which is never read"),
+        (&["/dangling"], "GET /dangling -> 404, dangling is a symbolic link to nowhere, where nothing is"),
+        (&["/dangling/x"], "GET /dangling/x -> 404, dangling is a symbolic link to nowhere, where nothing is"),
+        (&["/loop"], "GET /loop -> 404, loop is a symbolic link to loop, which leads nowhere: there is a loop"),
+        (&["/link", "--symlinks=never"], "GET /link -> 404, link is a symbolic link to a.txt, and links are never "),
+        (&["/out", "--symlinks=inside"], "GET /out -> 404, out is a symbolic link to /, which leads out of "),
+        (&["/.dot", "--hide-dotfiles"], "GET /.dot -> 404, its name begins with a dot (--hide-dotfiles)"),
+        (&["/cgi-bin/run", "--cgi"], "GET /cgi-bin/run -> script cgi-bin/run would answer"),
+        (&["/cgi-bin/text", "--cgi"], "GET /cgi-bin/text -> 40"),
+        (&["/cgi-bin/none", "--cgi"], "GET /cgi-bin/none -> 404, cgi-bin/none is not there"),
+    ];
+    let locked = ["/locked"];
+    if fs::File::open(tree.path("locked")).is_err() {
+        cases.push((&locked, "GET /locked -> 404, locked is a file that may not be read, of mode 000"));
+    }
+    for (arguments, verdict) in cases {
+        let ended = explain(&[arguments, &["-d", directory]].concat());
+        let text = String::from_utf8(ended.stdout).expect("a report is text");
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with(verdict), "{arguments:?}: {first}");
+    }
+    let ended = explain(&[&long, "-d", directory]);
+    let first = ended.stdout.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    assert!(first.len() < 300, "it is one line of a terminal or two");
+    // Times are dates.
+    let ended = explain(&["/none", "-d", directory]);
+    assert!(ended.parts().0.contains(&format!("a file of 0 bytes, changed {DATE}, and 0 ns")), "{}", ended.parts().0);
 }
 
 #[test]

@@ -221,8 +221,83 @@ fn a_difference_is_shown_where_it_is() {
     browser.press("ArrowRight");
     let notice = browser.ask("document.querySelector('.notice').textContent");
     assert!(notice.starts_with("The transcript says: @0 call request") && notice.contains("(line 11)"), "{notice}");
+    // Both sides, in the diagram and in full.
+    let sides = browser.ask("[...document.querySelectorAll('.differs .sides dd')].map((side) => side.textContent)");
+    let (told, said) = sides.split_once(',').expect("two");
+    assert!(told == "@0 call request" && said == "@0 send", "{sides}");
+    let instead = browser.ask("document.querySelector('.instead:not([hidden]) .bytes').textContent");
+    assert!(instead.starts_with("@0 send"), "{instead}");
     assert_eq!(browser.ask("document.querySelectorAll('.step.untold').length"), "7");
     assert_eq!(browser.ask("document.querySelectorAll('.machine .now').length"), "0", "no state is made up");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// A large file, and the next request behind it in one piece, for a client that does not read at once.
+const UNSENT: &str = "sanserve transcript 1
+@0 wait read until 15000 idle
+@5 recv \"GET /large HTTP/1.1\\r\\nHost: x\\r\\n\\r\\nGET /b HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\"
+@5 open large -> file 43000000
+@5 send 200 ..
+    -> 1000000 blocked
+@5 wait write until 120005
+@900 writable
+@900 send file 999765+42000235
+@900 finished 200 43000000 \"GET /large HTTP/1.1\"
+@900 open b -> file 6
+@900 send 200 ..
+@900 finished 200 6 \"GET /b HTTP/1.1\"
+@900 wait read until 15900 idle
+";
+
+/// What is named is not yet sent, and the next exchange waits for that.
+#[test]
+fn what_is_still_to_be_sent_is_shown() {
+    let Some(mut browser) = Browser::start() else { return };
+    let page = Page::of(UNSENT);
+    let outbound = "document.querySelector('.half + .half .name b').textContent";
+    let next = "document.querySelectorAll('.coupling .now').length";
+    let dashed = "document.querySelectorAll('.machine svg.unsent').length";
+    for (step, says, lit, is_dashed) in [
+        (4, "Done \u{2013} 42,000,235 bytes still to be sent", "0", "1"),
+        (5, "Done \u{2013} 42,000,235 bytes still to be sent", "0", "1"),
+        (7, "Done", "1", "0"),
+    ] {
+        browser.open(&page.path, &format!("#{step}"));
+        assert_eq!(browser.ask(outbound), says, "step {step}");
+        assert_eq!(browser.ask(next), lit, "step {step}");
+        assert_eq!(browser.ask(dashed), is_dashed, "step {step}");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn two_requests_in_one_piece_are_two() {
+    let Some(mut browser) = Browser::start() else { return };
+    let page = Page::of(UNSENT);
+    browser.open(&page.path, "#2");
+    let labels = "[...document.querySelectorAll('#step-2 .label')].map((label) => label.textContent)";
+    assert_eq!(browser.ask(labels), "GET /large HTTP/1.1,GET /b HTTP/1.1");
+    assert!(browser.ask(SAY).contains("with 2 requests"), "{}", browser.ask(SAY));
+}
+
+/// On a small screen that lies on its side, as a projector's: all that a step says, the keys, and what signs mean.
+#[test]
+fn nothing_essential_is_below_the_fold() {
+    let Some(mut browser) = Browser::start() else { return };
+    let page = Page::of(UNSENT);
+    for (width, height) in [(1024, 768), (1280, 720), (1920, 1080)] {
+        browser.resize(width, height);
+        for step in [2, 4, 5, 11] {
+            browser.open(&page.path, &format!("#{step}"));
+            let below = "['.controls', '.step[aria-selected=true]', '.say', '.machine svg', '.half + .half svg', '.facts', '.coupling', '.clocks', '.stage > .panel:last-child h2', '.deed h3', 'footer', 'footer span:last-child'].filter((each) => [...document.querySelectorAll(each)].some((found) => { const box = found.getBoundingClientRect(); return box.height === 0 || box.top < 0 || box.bottom > innerHeight; }) || !document.querySelector(each))";
+            assert_eq!(browser.ask(below), "", "{width} x {height}, step {step}");
+            assert_eq!(browser.ask("document.documentElement.scrollHeight"), height.to_string(), "{width} x {height}");
+        }
+        let legend = browser.ask("document.querySelector('footer').textContent");
+        assert!(
+            ["the core says", "the core is told", "more to be sent", "Home"].iter().all(|sign| legend.contains(sign))
+        );
+    }
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
@@ -232,7 +307,7 @@ fn it_fits_every_width_in_light_and_dark() {
     let page = Page::named("cgi-post");
     for scheme in ["light", "dark"] {
         browser.show_on("screen", scheme);
-        for (width, height) in [(400, 800), (820, 1180), (1280, 720), (1920, 1080)] {
+        for (width, height) in [(400, 800), (820, 1180), (1024, 768), (1280, 720), (1920, 1080)] {
             browser.resize(width, height);
             browser.open(&page.path, "#4");
             assert_eq!(browser.ask("document.documentElement.dataset.theme"), scheme);

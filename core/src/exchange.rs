@@ -248,10 +248,14 @@ impl Answering<'_> {
             self.cycle.close_inbound();
         }
         let allow = self.allow();
+        let has_allow = matches!(violation, Violation::UnsupportedMethod | Violation::PostToFile);
+        if has_allow {
+            self.buf.reasons.note(Rule::Allow, allow);
+        }
         // What the peer wrote is quoted on the page, never in the status line.
         let page = Page { quotes_peer: message.is_some_and(|text| text.contains("{}")), ..Page::default() };
         self.error_page(status, &page, |head| {
-            if matches!(violation, Violation::UnsupportedMethod | Violation::PostToFile) {
+            if has_allow {
                 head.field("Allow", allow);
             }
         });

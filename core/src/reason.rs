@@ -321,6 +321,8 @@ rules! {
         NoContent => "no-content", "RFC 9112 section 6.3";
         /// This answer has a head alone; where a length is told, it is 0.
         Empty => "empty", "RFC 9112 section 6.2";
+        /// The methods that this target answers are listed in Allow, so that the peer knows what would work.
+        Allow => "allow", "RFC 9110 section 10.2.1";
         /// HTTP/1.1 goes on unless somebody ends it.
         Persists => "persistent", "RFC 9112 section 9.3";
         /// HTTP/1.0 goes on where the peer asks for it.

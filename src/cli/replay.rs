@@ -1,5 +1,7 @@
 //! `sanserve replay`: recorded connections through the core again, without socket or disk.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::{Difference, Replayed, Settings, Transcript};
 use sanserve::os::panic_message;
 
-use super::files::{read, unreadable, within};
+use super::files::{self, read, unreadable, within};
 use super::{SYSTEM, Side, USAGE};
 
 pub(crate) const SIDE: Side = Side { command, run };
@@ -26,7 +28,7 @@ fn command() -> Command {
                 .required(true)
                 .action(ArgAction::Append)
                 .value_parser(value_parser!(PathBuf))
-                .help("Transcripts, or directories of them"),
+                .help("Transcripts, or directories of them; - is standard input"),
         )
         .arg(
             Arg::new("emit-test")
@@ -38,6 +40,7 @@ fn command() -> Command {
 
 fn run(matches: &ArgMatches) -> ExitCode {
     let emits = matches.get_flag("emit-test");
+    let mut tests = emits.then(Tests::default);
     let mut worst = 0;
     let mut say = |outcome: Result<(), Trouble>| {
         if let Err(trouble) = outcome {
@@ -50,8 +53,8 @@ fn run(matches: &ArgMatches) -> ExitCode {
         }
     };
     for given in matches.get_many::<PathBuf>("file").into_iter().flatten() {
-        match files(given) {
-            Ok(paths) => paths.iter().for_each(|path| say(play(path, emits))),
+        match transcripts(given) {
+            Ok(paths) => paths.iter().for_each(|path| say(play(path, &mut tests))),
             Err(error) => say(Err(Trouble { code: USAGE, text: unreadable(given, &error) })),
         }
     }
@@ -65,7 +68,7 @@ struct Trouble {
 }
 
 /// The file, or those in the directory.
-fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+fn transcripts(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -76,11 +79,12 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
-    let shown = super::visible(&path.display().to_string());
+/// Plays one: says what came of it, or writes a test.
+fn play(path: &Path, tests: &mut Option<Tests>) -> Result<(), Trouble> {
+    let shown = files::shown(path);
     let recorded = read(path).map_err(|text| Trouble { code: USAGE, text })?;
     let site = &recorded.settings.site;
-    let Some(world) = super::world(site).filter(|_| !emits || *site == Settings::default().site) else {
+    let Some(world) = super::world(site).filter(|_| tests.is_none() || *site == Settings::default().site) else {
         let text = format!(
             "{shown}: made with the site {site:?}, which is not here: play it with `Transcript::replay` in a test"
         );
@@ -95,10 +99,9 @@ fn play(path: &Path, emits: bool) -> Result<(), Trouble> {
         Trouble { code: SYSTEM, text }
     })?;
     let Replayed { steps, complete } = replayed.map_err(|difference| differs(path, &difference))?;
-    if emits {
-        print!("{}", super::visible(&test(path, &recorded)));
-    } else {
-        println!("{shown}: same, {steps} steps{}", if complete { "" } else { ", as far as it was recorded" });
+    match tests {
+        Some(tests) => print!("{}", super::visible(&tests.write(path, &recorded))),
+        None => println!("{shown}: same, {steps} steps{}", if complete { "" } else { ", as far as it was recorded" }),
     }
     Ok(())
 }
@@ -114,7 +117,7 @@ pub(super) fn quietly<T>(act: impl FnOnce() -> T) -> T {
 
 fn differs(path: &Path, difference: &Difference) -> Trouble {
     let Difference { line, event_line, event, expected, actual } = difference;
-    let mut text = format!("{}: differs in line {line}", path.display());
+    let mut text = format!("{}: differs in line {line}", files::shown(path));
     if event_line < line {
         text.push_str(&format!("\n  line {event_line}: {event}"));
     }
@@ -122,28 +125,64 @@ fn differs(path: &Path, difference: &Difference) -> Trouble {
     Trouble { code: SYSTEM, text }
 }
 
-/// A test that plays it.
-fn test(path: &Path, recorded: &Transcript) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let name: String =
-        stem.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
-    let text = recorded.to_text();
-    // A raw string ends with a quote and as many marks as it begins with.
-    let longest = text.split('"').skip(1).map(|rest| rest.bytes().take_while(|&byte| byte == b'#').count()).max();
-    let marks = "#".repeat(longest.unwrap_or(0) + 1);
-    format!(
-        "// In Cargo.toml: [dev-dependencies] sanserve-core = \"{version}\"\n\
-         #[test]\n\
-         fn recorded_{name}() {{\n    \
-             use sanserve_core::transcript::Transcript;\n    \
-             use sanserve_core::{{Call, Plain, Reply}};\n\
-         \n    \
-             const RECORDED: &str = r{marks}\"{text}\"{marks};\n\
-         \n    \
-             let recorded = Transcript::parse(RECORDED).expect(\"a transcript\");\n    \
-             let replayed = recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {{}});\n    \
-             replayed.unwrap_or_else(|difference| panic!(\"{{difference}}\"));\n\
-         }}\n",
-        version = env!("CARGO_PKG_VERSION"),
-    )
+/// Tests that play recordings, for one file.
+#[derive(Default)]
+struct Tests {
+    /// The names so far: two of one name would not compile.
+    names: HashSet<String>,
+}
+
+impl Tests {
+    /// A test that plays it, and what the manifest needs before the first.
+    fn write(&mut self, path: &Path, recorded: &Transcript) -> String {
+        let head = if self.names.is_empty() { dependency() } else { "\n".into() };
+        let mut name = name(path);
+        let first = name.clone();
+        for n in 2.. {
+            if self.names.insert(name.clone()) {
+                break;
+            }
+            name = format!("{first}_{n}");
+        }
+        let text = recorded.to_text();
+        // A raw string ends with a quote and as many marks as it begins with.
+        let longest = text.split('"').skip(1).map(|rest| rest.bytes().take_while(|&byte| byte == b'#').count()).max();
+        let marks = "#".repeat(longest.unwrap_or(0) + 1);
+        format!(
+            "{head}#[test]\n\
+             fn {name}() {{\n    \
+                 use sanserve_core::transcript::Transcript;\n    \
+                 use sanserve_core::{{Call, Plain, Reply}};\n\
+             \n    \
+                 const RECORDED: &str = r{marks}\"{text}\"{marks};\n\
+             \n    \
+                 let recorded = Transcript::parse(RECORDED).expect(\"a transcript\");\n    \
+                 let replayed = recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {{}});\n    \
+                 replayed.unwrap_or_else(|difference| panic!(\"{{difference}}\"));\n\
+             }}\n"
+        )
+    }
+}
+
+/// The name of a test: that of the recording, and of the directory that it is in.
+fn name(path: &Path) -> String {
+    let directory = path.parent().and_then(Path::file_name);
+    let stem = if path.as_os_str() == "-" { Some(OsStr::new("stdin")) } else { path.file_stem() };
+    let mut name = String::from("recorded");
+    for part in directory.into_iter().chain(stem) {
+        // Two underscores in a row are no snake case.
+        for word in part.to_string_lossy().split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+            name.push('_');
+            name.push_str(&word.to_ascii_lowercase());
+        }
+    }
+    name
+}
+
+/// The line for the manifest. The crate is taken from where this program was built, if it is still there.
+fn dependency() -> String {
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/core");
+    let place = if Path::new(built).join("Cargo.toml").exists() { built } else { "CLONE/core" };
+    let clone = if place == built { "" } else { "// CLONE is where the sources of sanserve are.\n" };
+    format!("// In Cargo.toml, below [dev-dependencies]:\n// sanserve-core = {{ path = {place:?} }}\n{clone}\n")
 }

@@ -28,7 +28,7 @@ fn command() -> Command {
                 .value_name("FILE")
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("A transcript (docs/transcripts.md)"),
+                .help("A transcript (docs/transcripts.md); - is standard input"),
         )
         .arg(
             Arg::new("output")
@@ -57,11 +57,12 @@ fn run(matches: &ArgMatches) -> ExitCode {
     let trace = match quietly(|| catch_unwind(play)) {
         Ok(trace) => trace,
         Err(panic) => {
-            let message = format!("{}: the core panics: {}", path.display(), panic_message(&*panic));
+            let message = format!("{}: the core panics: {}", files::shown(path), panic_message(&*panic));
             return refuse(&message, SYSTEM);
         }
     };
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let shown = files::shown(path);
+    let name = path.file_name().filter(|name| *name != "-").map_or(shown.into(), |name| name.to_string_lossy());
     let page = page::render(&name, &transcript, &trace);
     let output = matches.get_one::<PathBuf>("output");
     if let Err(error) = write(output, &page) {
@@ -74,7 +75,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
                 true => String::new(),
                 false => format!(" (it was made with the site {site}, which is not here)"),
             };
-            refuse(&format!("{}: {}{made_with}", path.display(), on_one_line(difference)), SYSTEM)
+            refuse(&format!("{}: {}{made_with}", files::shown(path), on_one_line(difference)), SYSTEM)
         }
         None => ExitCode::SUCCESS,
     }

@@ -95,6 +95,13 @@ fn write_data(name: &str, transcript: &Transcript, trace: &Trace, json: &mut Jso
             json.text("expected", &clipped(&difference.expected));
             json.text("actual", &clipped(&difference.actual));
             json.plain("from", trace.seen.len());
+            if let Some(instead) = &trace.instead {
+                let (text, left_out) = elided(&instead.event.to_string());
+                json.text("instead", &text);
+                if let Some(left_out) = left_out {
+                    json.text("insteadLeft", &left_out);
+                }
+            }
         });
     }
     let mut teller = Teller::default();

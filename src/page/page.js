@@ -174,13 +174,16 @@
     }
     return element;
   };
+  /** Both sides of the first difference. */
+  const sides = () => h("dl", "sides",
+    h("dt", "", "transcript"), h("dd", "", data.difference.expected), h("dt", "", "core"), h("dd", "", data.difference.actual));
   const rows = steps.map((step, at) => {
     const before = at > 0 ? steps[at - 1].at : step.at;
     const lane = h("div", `lanes n${lanes.length}`, ...step.arrows.map(arrow));
     const time = at === 0 || step.at !== before ? span(step.at) : "";
     const row = h("li", "row step");
     if (step.at > before) row.append(h("div", "gap", `${span(step.at - before)} ${step.at - before === 1 ? "passes" : "pass"}`));
-    if (data.difference && data.difference.from === at) row.append(h("div", "differs", "From here on the core does something else"));
+    if (data.difference && data.difference.from === at) row.append(h("div", "differs", "From here on the core does something else", sides()));
     if (!step.state) row.classList.add("untold");
     row.append(h("span", "num", String(at + 1)), h("span", "at", time), lane);
     row.id = `step-${at + 1}`;
@@ -222,6 +225,10 @@
   const bytes = h("pre", "bytes");
   bytes.tabIndex = 0;
   const omitted = h("p", "omitted");
+  const insteadBytes = h("pre", "bytes");
+  const insteadOmitted = h("p", "omitted");
+  const instead = h("div", "instead", h("h2", "", "What the core does instead"), insteadBytes, insteadOmitted);
+  instead.hidden = true;
   const facts = h("dl", "facts");
   const timers = h("div");
   const doings = h("div");
@@ -248,14 +255,21 @@
     h("div", "panel wide machine", h("div", "halves", ...halves),
       h("div", "coupling", h("span", "", "Ends at"), h("ul", "", ...coupling.map((each) => each.item))), legend),
     h("div", "panel wide clocks", h("h2", "", "Timers"), timers),
-    h("div", "panel", h("h2", "", "In the transcript"), bytes, omitted),
+    h("div", "panel", h("h2", "", "In the transcript"), bytes, omitted, instead),
     h("div", "panel", doingTitle, doings));
+  const sign = (className, text) => h("span", "", h("i", className), text);
+  const key = (names, text) => h("span", "", ...names.flatMap((name) => [h("kbd", "", name), " "]), text);
+  const keyLine = h("footer", "",
+    sign("said", "the core says"), sign("told", "the core is told"), sign("state", "state now"),
+    sign("state unsent", "state now, more to be sent"), sign("move", "moves of this step"),
+    key(["\u2190", "\u2192"], "step"), key(["Home", "End"], "first, last"), key(["PgUp", "PgDn"], "ten steps"),
+    key(["1", "2", "3"], "std, mio, smol"), key(["t"], "light, dark"));
   sequence.setAttribute("aria-label", "Sequence diagram");
   stage.setAttribute("aria-label", "The step");
   // It may be longer than the window, and Space scrolls what is focused.
   stage.tabIndex = 0;
   document.getElementById("app").append(
-    h("header", "", name, h("div", "controls", walk, choice, h("div", "group", theme))), sequence, stage, live);
+    h("header", "", name, h("div", "controls", walk, choice, h("div", "group", theme))), sequence, stage, keyLine, live);
 
   // Showing a step.
 
@@ -276,20 +290,25 @@
           })
         : [state ? "no move" : ""]));
     }
-    for (const each of coupling) each.item.classList.toggle("now", Boolean(state) && isCoupled(each.row, state));
+    // All of an answer may be named long before the socket has taken it.
+    const unsent = state ? state.unsent : 0;
+    HALVES[1].drawn.svg.classList.toggle("unsent", unsent > 0);
+    if (unsent > 0) HALVES[1].value.append(h("span", "unsent", ` \u2013 ${count(unsent, "byte")} still to be sent`));
+    for (const each of coupling) each.item.classList.toggle("now", Boolean(state) && unsent === 0 && isCoupled(each.row, state));
     if (!state) {
       facts.replaceChildren(...fact("state", "not known: see above"));
       timers.replaceChildren(h("p", "dim", "not known"));
       return;
     }
-    const held = [[state.unread, "unread"], [state.unheard, "of the script"], [state.unsent, "unsent"]]
+    const held = [[state.unread, "unread"], [state.unheard, "of the script"]]
       .filter(([n]) => n > 0).map(([n, what]) => `${count(n, "byte")} ${what}`);
     facts.replaceChildren(
       ...fact("life", h("b", "", state.life), state.notes.length ? ` \u00b7 ${state.notes.join(" \u00b7 ")}` : ""),
       ...fact("task", h("b", "", state.task), state.stage ? ` \u00b7 ${state.stage}` : ""),
       ...fact("answer", state.status ? h("b", "", String(state.status)) : "none yet",
         state.keepAlive === undefined ? "" : state.keepAlive ? " \u00b7 may go on" : " \u00b7 closes"),
-      ...fact("buffered", held.length ? held.join(", ") : "nothing"));
+      ...fact("buffered", held.length ? held.join(", ") : "nothing"),
+      ...fact("to send", unsent > 0 ? h("b", "", count(unsent, "byte")) : "nothing"));
     timers.replaceChildren(...(state.timers.length ? state.timers.map((timer) => {
       const [whole, past] = [Math.max(1, timer.until - timer.since), step.at - timer.since];
       const bar = h("i");
@@ -319,7 +338,7 @@
     const difference = data.difference;
     if (!difference || at < difference.from) return "";
     return at === difference.from
-      ? `The transcript says: ${difference.expected} \u2014 the core says: ${difference.actual} (line ${difference.line})`
+      ? `The transcript says: ${difference.expected} \u2013 the core says: ${difference.actual} (line ${difference.line})`
       : "The states are not known here: the core parted from the transcript before.";
   };
   /** Scrolls to a row. Rows that were out of view take their size only then, so it looks again. */
@@ -351,6 +370,10 @@
     bytes.scrollTop = 0;
     omitted.textContent = step.left || "";
     omitted.hidden = !step.left;
+    const other = data.difference?.from === at ? data.difference.instead : undefined;
+    instead.hidden = other === undefined;
+    insteadBytes.textContent = other || "";
+    insteadOmitted.textContent = data.difference?.insteadLeft || "";
     showState(step);
     showDoings();
     live.textContent = `Step ${at + 1} of ${steps.length}, at ${span(step.at)}. ${step.say}${step.state ? ` Inbound ${step.state.in}, outbound ${step.state.out}.` : ""}`;

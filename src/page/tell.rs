@@ -33,6 +33,9 @@ pub(crate) struct Arrow {
     pub(crate) label: String,
 }
 
+/// Requests of one piece that have an arrow each.
+const REQUESTS: usize = 3;
+
 /// Bytes of text in a label.
 const LABEL: usize = 72;
 
@@ -42,7 +45,15 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
     let to = |to: Who, label: String| Arrow { from: Core, to, label };
     let from = |from: Who, label: String| Arrow { from, to: Core, label };
     match &event.what {
-        What::Recv(bytes) => vec![from(Peer, first_line(bytes))],
+        What::Recv(bytes) => {
+            let requests = requests(bytes);
+            let (shown, more) = requests.split_at(requests.len().min(REQUESTS));
+            let mut arrows: Vec<Arrow> = shown.iter().map(|request| from(Peer, first_line(request))).collect();
+            if !more.is_empty() {
+                arrows.push(from(Peer, format!("and {} more requests", more.len())));
+            }
+            arrows
+        }
         What::Tick => vec![from(Driver, "time".into())],
         What::Clock(_) => vec![from(Driver, "time, and the calendar".into())],
         What::Input(input) => {
@@ -163,10 +174,10 @@ fn asked(whom: Who, label: String, answer: Option<String>) -> Vec<Arrow> {
 pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools: bool) -> String {
     let mut text = match &event.what {
         What::Recv(bytes) if reads => {
-            format!("{} arrive from the peer. The driver reads them into the connection's window.", size(bytes.len() as u64))
+            format!("{} arrive from the peer. The driver reads them into the connection's window.", piece(bytes))
         }
         What::Recv(bytes) => {
-            format!("{} arrive from the peer. They stay in the socket: the core has not asked to read.", size(bytes.len() as u64))
+            format!("{} arrive from the peer. They stay in the socket: the core has not asked to read.", piece(bytes))
         }
         What::Tick => "Nothing but time has passed. The driver polls, and the core looks at its clocks.".into(),
         What::Clock(wall) => format!(
@@ -478,6 +489,47 @@ fn script_file(what: ScriptFile) -> &'static str {
     }
 }
 
+/// How much has come, and of how many requests.
+fn piece(bytes: &[u8]) -> String {
+    match requests(bytes).len() {
+        0 | 1 => size(bytes.len() as u64),
+        n => format!("{} with {n} requests, or parts of them,", size(bytes.len() as u64)),
+    }
+}
+
+/// The bytes of the peer, cut where another request begins: behind a head, and the body whose length it says. What
+/// looks like one in a chunked body is taken for one, since who sends that may want just that.
+fn requests(bytes: &[u8]) -> Vec<&[u8]> {
+    let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
+    while let Some(end) = bytes[at..].windows(4).position(|four| four == b"\r\n\r\n").map(|found| at + found + 4) {
+        let behind = end.saturating_add(content_length(&bytes[at..end])).min(bytes.len());
+        if is_request_line(&bytes[behind..]) {
+            pieces.push(&bytes[start..behind]);
+            start = behind;
+        }
+        at = behind;
+    }
+    pieces.push(&bytes[start..]);
+    pieces
+}
+
+/// What a head says about its body; 0 if that is nothing.
+fn content_length(head: &[u8]) -> usize {
+    let value = head.split(|&byte| byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked("content-length:".len())?;
+        name.eq_ignore_ascii_case(b"content-length:").then(|| String::from_utf8_lossy(value).trim().parse().ok())?
+    });
+    value.unwrap_or(0)
+}
+
+/// Whether a request begins here, as far as that can be seen.
+fn is_request_line(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|&byte| byte == b'\r');
+    let words: Vec<&[u8]> = bytes[..end.unwrap_or(bytes.len())].split(|&byte| byte == b' ').collect();
+    let is_method = !words[0].is_empty() && words[0].iter().all(u8::is_ascii_uppercase);
+    is_method && words.len() <= 3 && (end.is_none() || words.get(2).is_some_and(|word| word.starts_with(b"HTTP/")))
+}
+
 /// A number of bytes.
 fn size(n: u64) -> String {
     match n {
@@ -524,6 +576,28 @@ mod tests {
             ["0 bytes", "1 byte", "9999 bytes", "10,000 bytes", "1,048,576 bytes"]
         );
         assert_eq!([0, 999, 1_000, 15_000, 1_001].map(millis), ["0 ms", "999 ms", "1 s", "15 s", "1.001 s"]);
+    }
+
+    #[test]
+    fn requests_of_one_piece_are_told_apart() {
+        let lines = |text: &str| requests(text.as_bytes()).into_iter().map(first_line).collect::<Vec<_>>();
+        let (get, post) = ("GET /a HTTP/1.1\r\nHost: x\r\n\r\n", "POST /b HTTP/1.1\r\ncontent-LENGTH: 31\r\n\r\n");
+        assert_eq!(lines(get), ["GET /a HTTP/1.1"]);
+        assert_eq!(lines(&format!("{get}{get}GE")), ["GET /a HTTP/1.1", "GET /a HTTP/1.1", "GE"]);
+        assert_eq!(lines(&format!("st: x\r\n\r\n{get}")), ["st: x", "GET /a HTTP/1.1"], "the end of one before");
+        let body = "\r\n\r\nGET /x HTTP/1.1\r\nHost: y\r\n";
+        assert_eq!(body.len(), 31 - 2 + 1);
+        assert_eq!(
+            lines(&format!("{post}{body}.{get}")),
+            ["POST /b HTTP/1.1", "GET /a HTTP/1.1"],
+            "a body is no request"
+        );
+        assert_eq!(lines(&format!("{post}{}", &body[..9])), ["POST /b HTTP/1.1"]);
+        assert_eq!(lines("plain text\r\n\r\nmore text"), ["plain text"]);
+        assert_eq!(lines(""), [""]);
+        let event = Event { at: 0, joined: false, what: What::Recv(get.repeat(9).into_bytes()) };
+        let labels: Vec<_> = arrows(&event, false).into_iter().map(|arrow| arrow.label).collect();
+        assert_eq!(labels, ["GET /a HTTP/1.1", "GET /a HTTP/1.1", "GET /a HTTP/1.1", "and 6 more requests"]);
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl Connection {
             }
             Method::Options => {
                 let allow = answer.allow();
+                answer.buf.reasons.note(Rule::Allow, allow);
                 answer.empty(Status::NO_CONTENT, |head| {
                     head.field("Allow", allow);
                 });

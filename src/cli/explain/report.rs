@@ -7,6 +7,9 @@ use super::walk::{Line, Story};
 /// Values up to this width stand in a column.
 const WIDE: usize = 44;
 
+/// Characters of each side of the verdict.
+const MOST: usize = 120;
+
 /// Around a heading, around what is less important, and behind both, on a terminal.
 const BOLD: &str = "\x1b[1m";
 const FAINT: &str = "\x1b[2m";
@@ -19,7 +22,7 @@ pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
     let rows: Vec<Row> = story.lines.iter().map(Row::of).collect();
     let name_width = rows.iter().map(|row| width(row.name)).max().unwrap_or_default();
     let value_width = rows.iter().map(|row| width(&row.value)).filter(|&width| width <= WIDE).max().unwrap_or_default();
-    let mut out = String::new();
+    let mut out = format!("{bold}{}{plain}\n\n", verdict(story));
     for &topic in Topic::ALL {
         let mut rows = rows.iter().filter(|row| row.topic == topic).peekable();
         if rows.peek().is_none() {
@@ -49,6 +52,69 @@ pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
         }
     }
     out.into_bytes()
+}
+
+/// All of it in one line: what was asked, the status, and what decided it.
+fn verdict(story: &Story) -> String {
+    let asked = story.lines.iter().find(|line| line.topic == Topic::Request).map_or(&b""[..], |line| &line.value);
+    let asked = asked.strip_suffix(b" HTTP/1.1").unwrap_or(asked);
+    let mut lines = story.head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let status =
+        lines.next().and_then(|line| line.split_at_checked("HTTP/1.1 ".len())).map_or(&b""[..], |(_, rest)| rest);
+    let field = |name: &str| {
+        let of =
+            |line: &[u8]| line.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b": ")).map(scrubbed);
+        story.head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).find_map(of)
+    };
+    let (code, reason) =
+        scrubbed(status).split_once(' ').map_or_else(Default::default, |(a, b)| (a.to_owned(), b.to_owned()));
+    let found = scrubbed(story.found.as_bytes());
+    let size = match story.sent {
+        1 => "1 byte".into(),
+        n => format!("{n} bytes"),
+    };
+    let is_rule = |name: &str| story.lines.iter().any(|line| line.name == name);
+    let length = field("Content-Length").map(|length| format!("no body, {length} bytes for GET"));
+    let size = if is_rule("head-alone") { length.unwrap_or_else(|| "no body".into()) } else { size };
+    // A row of the table of violations, less its source.
+    let is_violation =
+        |line: &&Line| line.name.starts_with(char::is_uppercase) && line.value.starts_with(code.as_bytes());
+    let refused = story.lines.iter().find(is_violation).map(|line| {
+        let sentence = line.why.rfind(" (").map_or(&*line.why, |at| &line.why[..at]);
+        scrubbed(format!("{}: {sentence}", line.name).as_bytes())
+    });
+    let answer = match &*code {
+        "" if story.is_scripts && found.is_empty() => "a script would answer".into(),
+        "" if story.is_scripts => format!("{found} would answer"),
+        "" => "no answer".into(),
+        "200" if is_rule("listing") => format!("200, list of {found}, {size}"),
+        "200" if !found.is_empty() => format!("200, {found}, {size}"),
+        "206" => format!(
+            "206, part of {found}, {}, {size}",
+            field("Content-Range").unwrap_or_else(|| "several ranges".into())
+        ),
+        "204" => format!("204, allowed are {}", field("Allow").unwrap_or_default()),
+        "301" | "302" | "303" | "307" | "308" => format!("{code}, to {}", field("Location").unwrap_or_default()),
+        "304" => format!("304, {found} has not changed"),
+        "404" if is_rule("hidden-dotfile") => "404, its name begins with a dot (--hide-dotfiles)".into(),
+        "404" if is_rule("file-with-slash") => {
+            format!("404, {found} is no directory, and the target ends with a slash")
+        }
+        "403" | "404" if !found.is_empty() => format!("404, {found}"),
+        _ if refused.is_some() => format!("{code}, {}", refused.unwrap_or_default()),
+        // The reason phrase is the message.
+        _ if reason.is_empty() => code,
+        _ => format!("{code}, {reason}"),
+    };
+    format!("{} -> {}", cut(scrubbed(asked)), cut(answer))
+}
+
+/// What is too long for one line loses its end: it stands below.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{} ..", &text[..at]),
+        None => text,
+    }
 }
 
 /// A line of the report, fit for a terminal.
@@ -90,10 +156,11 @@ mod tests {
             line(Topic::Request, "a", b"\x1b[1m\xff", "because"),
             line(Topic::Request, "longer", &[b'x'; WIDE + 1], "for"),
         ];
-        let story = Story { lines, head: b"HTTP/1.1 200 OK\r\nX: \x07\r\n\r\n".to_vec(), is_scripts: false };
+        let story = Story { lines, head: b"HTTP/1.1 200 OK\r\nX: \x07\r\n\r\n".to_vec(), ..Story::default() };
         let long = "x".repeat(WIDE + 1);
         let expected = format!(
-            "request\n  a       \\x1b[1m\\xff  because\n  longer  {long}\n          {:11}  for\n\n\
+            "\\x1b[1m\\xff -> 200, OK\n\n\
+             request\n  a       \\x1b[1m\\xff  because\n  longer  {long}\n          {:11}  for\n\n\
              answer\n  b       {:11}  why not\n\nHTTP/1.1 200 OK\nX: \\x07\n",
             "", ""
         );
@@ -110,7 +177,7 @@ mod tests {
     #[test]
     fn what_has_no_head_says_so() {
         let story = |is_scripts| Story { is_scripts, ..Story::default() };
-        assert_eq!(write(&story(true), false), b"(the script would write the answer)\n");
-        assert_eq!(write(&story(false), false), b"(no answer)\n");
+        assert_eq!(write(&story(true), false), b" -> a script would answer\n\n(the script would write the answer)\n");
+        assert_eq!(write(&story(false), false), b" -> no answer\n\n(no answer)\n");
     }
 }

@@ -1,15 +1,20 @@
 //! One request through the machine that serves. Files are opened as for a peer; what would be sent is
 //! kept; a script is found and not run.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use sanserve::core::{
     Action, Buffers, Cause, Completion, Connection, FsError, Input, Kind, Listed, Opened, Peer, Rule, Script,
-    ScriptFile, Site, Step, Topic,
+    ScriptFile, Site, Step, Topic, Wall, date_time_string,
 };
 use sanserve::os::{Clock, Desk, Local, Root, ScriptRules, Service, Slot, Symlinks};
 
+use super::super::plain;
 use super::request::Request;
 
 /// More steps than any one request takes.
@@ -32,6 +37,10 @@ pub(crate) struct Story {
     pub(crate) head: Vec<u8>,
     /// There is none because a script would write it.
     pub(crate) is_scripts: bool,
+    /// What the path leads to, by a path below the root; empty if nothing was looked for.
+    pub(crate) found: String,
+    /// Bytes behind the head.
+    pub(crate) sent: u64,
 }
 
 /// Sends `request` to a connection of `service` and follows it to its end.
@@ -63,6 +72,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
             }
             Step::Act(_, Action::Spawn(script)) => {
                 let lines = spawn_lines(&script, service);
+                walk.story.found = format!("script {}", text(script.path));
                 walk.note(&buf);
                 walk.story.lines.extend(lines);
                 walk.story.is_scripts = true;
@@ -90,6 +100,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 Input::Done(ticket, completion)
             }
             Step::Finished(entry) => {
+                walk.story.sent = entry.sent;
                 let sent = entry.sent.to_string();
                 walk.note(&buf);
                 walk.say(Topic::Answer, "body", sent.as_bytes(), "the bytes behind the head");
@@ -190,9 +201,22 @@ impl Walk {
 
     fn acted(&mut self, asked: &Asked, completion: &Completion, service: &Service) {
         let path = shown(&asked.path);
+        let directory = if asked.name == OPEN_IN { &self.directory[..] } else { b"" };
+        let whole = [directory, &asked.path].concat();
         let (topic, answer) = match completion {
-            Completion::Opened(Ok(opened)) => (Topic::File, describe(opened)),
-            Completion::Opened(Err(error)) | Completion::Listed(Err(error)) => (Topic::File, error_name(*error).into()),
+            Completion::Opened(Ok(opened)) => {
+                let kind = if opened.kind == Kind::File { "file" } else { "directory" };
+                self.story.found = format!("{kind} {}", text(shown(&whole)));
+                (Topic::File, describe(opened))
+            }
+            Completion::Opened(Err(error)) => {
+                let what = missing(service, &whole, *error);
+                if asked.name != OPEN_IN {
+                    self.story.found.clone_from(&what);
+                }
+                (Topic::File, what)
+            }
+            Completion::Listed(Err(error)) => (Topic::File, error_name(*error).into()),
             Completion::Listed(Ok(Listed::More)) => (Topic::File, "some names, and there are more".into()),
             Completion::Listed(Ok(Listed::End)) => (Topic::File, "all names".into()),
             Completion::Found(Ok(found)) => {
@@ -202,7 +226,9 @@ impl Walk {
                     ScriptFile::NotPlain => "is no file",
                     ScriptFile::NotExecutable => "has no execute bit",
                 };
-                (Topic::Script, format!("{} {what}", String::from_utf8_lossy(shown(&asked.path[..found.len]))))
+                let what = format!("{} {what}", text(shown(&asked.path[..found.len])));
+                self.story.found.clone_from(&what);
+                (Topic::Script, what)
             }
             Completion::Found(Err(error)) => (Topic::Script, error_name(*error).into()),
             Completion::Spooled(_) | Completion::Spawned(_) => return,
@@ -213,9 +239,8 @@ impl Walk {
             self.directory.clone_from(&asked.path);
             self.directory.extend(Some(b'/').filter(|_| !asked.path.is_empty()));
         }
-        let directory = if asked.name == OPEN_IN { &self.directory[..] } else { b"" };
         let is_denied = *completion == Completion::Opened(Err(FsError::Denied));
-        if is_denied && is_there_by_links(service, &[directory, &asked.path].concat()) {
+        if is_denied && is_there_by_links(service, &whole) {
             self.say(Topic::File, "symlinks-refuse", path, "it is there for who follows symbolic links (--symlinks)");
         }
     }
@@ -256,9 +281,71 @@ fn shown(path: &[u8]) -> &[u8] {
 fn describe(opened: &Opened) -> String {
     let Opened { kind, len, modified, modified_nanos } = opened;
     match kind {
-        Kind::File => format!("a file of {len} bytes, changed {modified}.{modified_nanos:09} s after 1970"),
+        Kind::File => {
+            let date = date_time_string(Wall(*modified));
+            format!("a file of {len} bytes, changed {date}, and {modified_nanos} ns")
+        }
         Kind::Directory => "a directory".into(),
     }
+}
+
+/// Why a path leads to nothing that is served: looks at what lies there, which a server never does.
+fn missing(service: &Service, path: &[u8], error: FsError) -> String {
+    let mut at = service.root.path().to_owned();
+    let mut below = Vec::new();
+    for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
+        below.extend_from_slice(if below.is_empty() { b"" } else { b"/" });
+        below.extend_from_slice(part);
+        at.push(OsStr::from_bytes(part));
+        let name = text(&below);
+        let own = match fs::symlink_metadata(&at) {
+            Ok(own) => own,
+            Err(error) if error.kind() == ErrorKind::NotFound => return format!("nothing is at {name}"),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                return format!("{name} lies below what is no directory");
+            }
+            Err(error) => return format!("{name} cannot be looked at: {}", plain(&error)),
+        };
+        if own.file_type().is_symlink() {
+            let target = fs::read_link(&at).unwrap_or_default();
+            let link = format!("{name} is a symbolic link to {}", text(target.as_os_str().as_bytes()));
+            match service.root.symlinks() {
+                Symlinks::Never => return format!("{link}, and links are never followed (--symlinks)"),
+                Symlinks::Inside if error == FsError::Denied && fs::metadata(&at).is_ok() => {
+                    return format!("{link}, which leads out of the directory (--symlinks)");
+                }
+                _ => {}
+            }
+            match fs::metadata(&at) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => return format!("{link}, where nothing is"),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return format!("{link}, which cannot be looked at: {}", plain(&error));
+                }
+                Err(_) => return format!("{link}, which leads nowhere: there is a loop"),
+            }
+        }
+    }
+    let Ok(found) = fs::metadata(&at) else { return error_name(error).into() };
+    let (kind, name) = (found.file_type(), text(&below));
+    let what = match kind {
+        _ if kind.is_fifo() => "a FIFO",
+        _ if kind.is_socket() => "a socket",
+        _ if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ if error == FsError::Denied => {
+            let what = if kind.is_dir() { "a directory" } else { "a file" };
+            return format!(
+                "{name} is {what} that may not be read, of mode {:03o}",
+                found.permissions().mode() & 0o7777
+            );
+        }
+        _ => return error_name(error).into(),
+    };
+    format!("{name} is {what}, which is never read")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn error_name(error: FsError) -> &'static str {
