@@ -232,7 +232,7 @@ fn emitted_tests_have_different_names() {
     let transcript = include_str!("../core/tests/transcripts/timeout-keep-alive.txt");
     let tree = Tree::new();
     for folder in ["one", "two", "two/one"] {
-        tree.folder(folder).file(&format!("{folder}/000001.txt"), transcript);
+        tree.folder(folder).file(format!("{folder}/000001.txt"), transcript);
     }
     tree.file("one/a__b.txt", transcript).file("one/a-B.txt", transcript);
     let mut process = Process::start(

@@ -281,7 +281,7 @@ fn it_begins_with_the_verdict() {
     )
     .expect("a FIFO");
     let _socket = std::os::unix::net::UnixListener::bind(tree.path("socket")).expect("a socket");
-    fs::set_permissions(tree.path("locked"), fs::Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(tree.path("locked"), fs::Permissions::from_mode(0o000)).expect("it is ours");
     tree.link("to-fifo", "fifo");
     let long = format!("/{}", "a".repeat(5_000));
     let directory = tree.root().to_str().expect("a temporary path is text");

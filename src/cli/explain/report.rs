@@ -131,9 +131,18 @@ impl<'s> Row<'s> {
     }
 }
 
+/// What no terminal acts on. Unlike in the log, quotes and backslashes stand as they are: fields are shown as sent.
 fn scrubbed(text: &[u8]) -> String {
     let mut out = Vec::new();
-    scrub(&mut out, text);
+    for piece in text.split_inclusive(|byte| matches!(byte, b'"' | b'\\')) {
+        match piece {
+            [rest @ .., last @ (b'"' | b'\\')] => {
+                scrub(&mut out, rest);
+                out.push(*last);
+            }
+            rest => scrub(&mut out, rest),
+        }
+    }
     String::from_utf8_lossy(&out).into_owned()
 }
 
