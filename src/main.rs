@@ -4,5 +4,7 @@ mod cli;
 mod page;
 
 fn main() -> std::process::ExitCode {
+    // Scripts are started by a second process of this program.
+    sanserve::os::Launcher::run_if_asked();
     cli::main()
 }

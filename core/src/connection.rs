@@ -217,7 +217,12 @@ impl Connection {
             Input::Broken(fault) => self.notes.fault = self.notes.fault.or(Some(fault)),
             Input::Drain => self.notes.drain = true,
             Input::Cut => self.notes.cut = true,
-            Input::Fed(_) | Input::FeedBlocked | Input::Feedable | Input::FeedEnd | Input::ScriptEof => {
+            Input::Fed(_)
+            | Input::FeedBlocked
+            | Input::Feedable
+            | Input::FeedEnd
+            | Input::ScriptEof
+            | Input::ScriptFailed(_) => {
                 if let Task::Cgi(cgi) = &mut self.task {
                     cgi.handle(&input);
                 }

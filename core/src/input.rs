@@ -26,6 +26,8 @@ pub enum Input {
     FeedEnd,
     /// The script's output is complete: it has closed it, or it has ended and nothing is left to read.
     ScriptEof,
+    /// The script that counted as spawned was not run after all. It has said nothing.
+    ScriptFailed(SpawnError),
     /// An action is done. A ticket that is not the latest one is ignored.
     Done(Ticket, Completion),
     /// The handler wants to be called: something that it waited for has happened.

@@ -193,7 +193,7 @@ impl Tape {
         // Behind a wait the first input begins a turn; all others find the connection in the middle of one.
         let mut joined = self.waits.take().is_none();
         // Bytes before their end.
-        let eof = |what: &What| matches!(what, What::Input(Input::Eof | Input::ScriptEof));
+        let eof = |what: &What| matches!(what, What::Input(Input::Eof | Input::ScriptEof | Input::ScriptFailed(_)));
         let (ends, others): (Vec<What>, Vec<What>) = inputs.drain(..).partition(eof);
         for what in clock.into_iter().chain(others).chain(ends) {
             self.recorder.event(Event { at, joined, what });

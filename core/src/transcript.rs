@@ -463,6 +463,10 @@ const INPUTS: &[(&str, Input)] = &[
     ("feedable", Input::Feedable),
     ("feed-end", Input::FeedEnd),
     ("script-eof", Input::ScriptEof),
+    ("script-busy", Input::ScriptFailed(SpawnError::Busy)),
+    ("script-exhausted", Input::ScriptFailed(SpawnError::Exhausted)),
+    ("script-denied", Input::ScriptFailed(SpawnError::Denied)),
+    ("script-failed", Input::ScriptFailed(SpawnError::Failed)),
 ];
 
 const SCRIPT_FILES: &[(&str, ScriptFile)] = &[

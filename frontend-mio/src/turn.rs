@@ -90,6 +90,7 @@ impl Parked {
                             ScriptRead::Bytes(_) => {}
                             ScriptRead::Blocked => script.output_ready = false,
                             ScriptRead::End => connection.handle(Input::ScriptEof),
+                            ScriptRead::Failed(error) => connection.handle(Input::ScriptFailed(error)),
                         }
                     } else if wait.need.script_write && script.input_ready {
                         connection.handle(Input::Feedable);

@@ -549,6 +549,7 @@ impl Driver {
             ScriptRead::Bytes(_) => {}
             ScriptRead::Blocked => return false,
             ScriptRead::End => self.connection.handle(Input::ScriptEof),
+            ScriptRead::Failed(error) => self.connection.handle(Input::ScriptFailed(error)),
         }
         true
     }

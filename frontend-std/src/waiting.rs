@@ -190,6 +190,7 @@ impl Line {
             match slot.read_script(&mut buf.script) {
                 ScriptRead::Bytes(_) | ScriptRead::Blocked => {}
                 ScriptRead::End => self.connection.handle(Input::ScriptEof),
+                ScriptRead::Failed(error) => self.connection.handle(Input::ScriptFailed(error)),
             }
         }
         if need.script_write && !input.is_empty() {

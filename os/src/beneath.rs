@@ -137,6 +137,11 @@ impl Root {
         }
     }
 
+    /// Opens a directory to be entered. It need not be readable.
+    pub(crate) fn directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        self.raw(path, LOOK | OFlags::DIRECTORY)
+    }
+
     fn raw(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let root = self.fd()?;
         match self.symlinks {

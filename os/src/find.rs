@@ -1,12 +1,21 @@
-//! Finding the script that a path leads to.
+//! Finding the script that a path leads to, and holding on to it.
 //!
 //! Each component costs one look from the root (two system calls where links are restricted), and
 //! the rule for symbolic links is that of every open. Leaves out running what was found.
 
-use rustix::fs::{FileType, Mode};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Mode, Stat};
+use rustix::io::Errno;
 use sanserve_core::{Found, FsError, ScriptFile};
 
 use crate::beneath::{Root, fs_error};
+
+/// A script that may be run: the directory that holds it, and which file of that name it is.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) directory: OwnedFd,
+    pub(crate) stat: Stat,
+}
 
 /// Any of the three bits: whose script it is does not matter, as for Python.
 const EXECUTABLE: Mode = Mode::XUSR.union(Mode::XGRP).union(Mode::XOTH);
@@ -40,6 +49,23 @@ impl Root {
             return Ok(Found { len: end, what });
         }
     }
+
+    /// Looks once more at a script that was found, since time may have passed, and opens its directory: whatever
+    /// becomes of the names on the way, it is that directory's script that runs.
+    pub(crate) fn check_script(&self, path: &[u8]) -> Result<Checked, Errno> {
+        let parent = last_slash(path).map_or(&b""[..], |at| &path[..at]);
+        let directory = self.directory(parent)?;
+        let stat = self.stat(path)?;
+        let mode = stat.st_mode;
+        if FileType::from_raw_mode(mode) != FileType::RegularFile || !Mode::from_raw_mode(mode).intersects(EXECUTABLE) {
+            return Err(Errno::ACCESS);
+        }
+        Ok(Checked { directory, stat })
+    }
+}
+
+fn last_slash(path: &[u8]) -> Option<usize> {
+    path.iter().rposition(|&byte| byte == b'/')
 }
 
 #[cfg(test)]

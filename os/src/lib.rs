@@ -11,6 +11,8 @@ mod call;
 mod clock;
 mod directory;
 mod find;
+#[cfg(target_os = "linux")]
+mod init;
 mod listen;
 mod log;
 mod record;
@@ -28,13 +30,15 @@ pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
 pub use call::{Caller, Failure, panic_message};
 pub use clock::Clock;
 pub use directory::Directory;
+#[cfg(target_os = "linux")]
+pub use init::leave_process_1;
 pub use listen::{
     AcceptBackoff, AfterError, IDLE_GRACE, UNFINISHED_GRACE, accept, bind, bind_many, has_arrived, is_acceptable,
     raise_nofile_limit, resolve,
 };
 pub use log::{Log, Logger};
 pub use record::Recording;
-pub use script::{ScriptFds, ScriptRead, ScriptRules, Scripts};
+pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
 pub use signal::{Signal, Signals};

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -219,8 +220,11 @@ fn of_one_connection(error: Errno) -> bool {
 
 /// Raises the number of descriptors that this process may have to what the system allows, and
 /// says what it is now.
+///
+/// Scripts still get the limit that was there before, if a [`Launcher`](crate::Launcher) starts them.
 pub fn raise_nofile_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
+    INHERITED_NOFILE.get_or_init(|| limit.current);
     if limit.current != limit.maximum {
         let mut raised = limit;
         raised.current = limit.maximum;
@@ -229,6 +233,13 @@ pub fn raise_nofile_limit() -> usize {
     }
     nofile_limit()
 }
+
+/// The number of descriptors that this process could have before that was raised. `None`: any number.
+pub(crate) fn inherited_nofile_limit() -> Option<u64> {
+    *INHERITED_NOFILE.get_or_init(|| getrlimit(Resource::Nofile).current)
+}
+
+static INHERITED_NOFILE: OnceLock<Option<u64>> = OnceLock::new();
 
 /// The number of descriptors that this process may have.
 pub(crate) fn nofile_limit() -> usize {

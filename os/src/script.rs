@@ -1,18 +1,20 @@
 //! Scripts (CGI, RFC 3875): how they are run, and who looks after them.
 //!
-//! A script is spawned by the thread that serves its exchange, which holds one end of its input and
-//! of its output ([`Running`]) and waits for them as for its socket. Everything else is for one
+//! The thread that serves an exchange asks the [`launcher`] to start its script, holds one end of the script's input
+//! and of its output ([`Running`]), and waits for them as for its socket. Everything else is for one
 //! thread of the server's, the [`attendant`]: what scripts say on their stderr, their end, their
 //! time, and what they leave behind. So a script outlives neither its time nor the server, whatever
 //! becomes of its exchange, and no thread waits for it.
 //!
-//! Each script leads a process group. It is told what the core has put together for it and what
-//! [`ScriptRules`] add, and inherits nothing: no environment, no descriptor, and if the server is
-//! root, no privilege (it runs as `nobody`, as Python's do).
+//! Each script leads a process group, and with a launcher a session. It is told what the core has put together for it
+//! and what [`ScriptRules`] add, and inherits nothing: no environment, no descriptor, and if the server is
+//! root, no privilege (it runs as `nobody`, as Python's do). It is looked up once more and started from the descriptor
+//! of its directory ([`Root::check_script`]).
 //!
 //! This module leaves out what a script is told and what its answer means: that is the core's.
 
 mod attendant;
+mod launcher;
 mod places;
 mod remarks;
 mod running;
@@ -20,28 +22,33 @@ mod running;
 pub(crate) mod tests;
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Seek};
 use std::net::IpAddr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Gid, Mode, Uid, fchown, stat, statat};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, geteuid, getuid};
 use sanserve_core::{Script, ScriptInput, SpawnError};
 
 use crate::beneath::Root;
+use crate::find::Checked;
 use crate::log::Log;
 use attendant::{Leader, Shared, Stage, Ward};
+use launcher::{Ending, Order, Process, identity};
 use remarks::Remarks;
 
+pub use launcher::Launcher;
 pub(crate) use places::local_address;
 pub(crate) use running::Running;
 pub use running::{ScriptFds, ScriptRead};
@@ -61,6 +68,8 @@ pub struct ScriptRules {
     /// What every script is told beside the meta-variables, which go before. Default: `PATH`, `LANG`
     /// and `TZ` where this process has them; `/usr/local/bin:/usr/bin:/bin` if it has no `PATH`.
     pub environment: Vec<(OsString, OsString)>,
+    /// Which process starts them. Default: [`Launcher::default`].
+    pub launcher: Launcher,
 }
 
 impl Default for ScriptRules {
@@ -68,7 +77,7 @@ impl Default for ScriptRules {
         let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let mut environment = vec![("PATH".into(), path)];
         environment.extend(["LANG", "TZ"].iter().filter_map(|name| Some((name.into(), env::var_os(name)?))));
-        ScriptRules { most: 256, environment }
+        ScriptRules { most: 256, environment, launcher: Launcher::default() }
     }
 }
 
@@ -149,7 +158,8 @@ impl Scripts {
     /// connection, if that has an address.
     ///
     /// # Errors
-    /// As [`SpawnError`] tells them apart; the last two are logged.
+    /// As [`SpawnError`] tells them apart; the last two are logged. With a launcher, what the system has against the
+    /// script comes later ([`ScriptRead::Failed`]).
     pub(crate) fn spawn(
         &self,
         script: &Script<'_>,
@@ -169,47 +179,147 @@ impl Scripts {
 
     fn run(&self, errand: &Errand<'_>, spool: Option<File>, log: &Log) -> Result<Running, SpawnError> {
         self.shared.admit(self.rules.most)?;
-        let started = self.command(errand, spool).and_then(|mut command| command.spawn().map_err(Refusal::from));
-        match started {
-            Ok(child) => self.entrust(child, errand, log),
-            Err(refusal) => {
-                self.shared.let_go();
-                self.shared.dismiss();
+        let refusal = match self.start(errand, spool, log) {
+            Ok(running) => return Ok(running),
+            Err(refusal) => refusal,
+        };
+        self.shared.let_go();
+        self.shared.dismiss();
+        match refusal.error {
+            SpawnError::Busy | SpawnError::Exhausted => {}
+            SpawnError::Denied | SpawnError::Failed => {
                 let remarks = Remarks::new(log.clone(), errand.path);
-                match refusal.error {
-                    SpawnError::Busy | SpawnError::Exhausted => {}
-                    SpawnError::Denied | SpawnError::Failed => {
-                        remarks.say(format_args!("CGI script not run: {}", refusal.reason));
-                    }
-                }
-                Err(refusal.error)
+                remarks.say(format_args!("CGI script not run: {}", refusal.reason));
+            }
+        }
+        Err(refusal.error)
+    }
+
+    fn start(&self, errand: &Errand<'_>, spool: Option<File>, log: &Log) -> Result<Running, Refusal> {
+        let user = self.person()?;
+        let program = Program { path: self.root.path().join(OsStr::from_bytes(errand.path)), user };
+        let checked = self.root.check_script(errand.path).map_err(|error| program.refusal(error))?;
+        let pipes = Pipes::new(errand.input, spool, user)?;
+        match self.shared.launcher(&self.rules.launcher) {
+            Ok(Some(process)) => self.launch(process, errand, program, &checked, pipes, log),
+            Ok(None) => {
+                let child = self.command(errand, &program, &checked, pipes.theirs)?.spawn();
+                let child = child.map_err(|error| program.refused(error))?;
+                Ok(self.entrust(child, errand, program, pipes.ours, log)?)
+            }
+            Err(error) => {
+                log.error(format_args!("the launcher of CGI scripts cannot be started: {error}"));
+                Err(Refusal::new(SpawnError::Exhausted, error))
             }
         }
     }
 
-    fn command(&self, errand: &Errand<'_>, spool: Option<File>) -> Result<Command, Refusal> {
-        let program = self.root.path().join(OsStr::from_bytes(errand.path));
-        let mut command = Command::new(&program);
+    /// Has the launcher start the script. It is not waited for.
+    fn launch(
+        &self,
+        mut process: Arc<Process>,
+        errand: &Errand<'_>,
+        program: Program,
+        checked: &Checked,
+        pipes: Pipes,
+        log: &Log,
+    ) -> Result<Running, Refusal> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let order = self.order(id, errand, &program, checked)?;
+        let (exit, tell) = io::pipe()?;
+        let (exit, tell) = (OwnedFd::from(exit), OwnedFd::from(tell));
+        ioctl_fionbio(&exit, true)?;
+        let Pipes { ours, theirs } = pipes;
+        let mut fds = vec![checked.directory.as_fd(), theirs.output.as_fd(), theirs.stderr.as_fd(), tell.as_fd()];
+        fds.extend(theirs.input.as_ref().map(AsFd::as_fd));
+        // A launcher that is gone is replaced, once.
+        for last in [false, true] {
+            let leader = Arc::new(Leader::launched(Arc::clone(&process), id));
+            match process.spawn(order.clone(), &fds) {
+                Ok(()) => {
+                    self.shared.entrust(self.ward(id, &leader, ours.stderr, errand, program, log));
+                    let shared = Arc::clone(&self.shared);
+                    let (input, output) = (ours.input, ours.output);
+                    return Ok(Running { id, leader, shared, input, full: false, output, over: false, exit });
+                }
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) if !last => {
+                    process = self.shared.another_launcher(&process, &self.rules.launcher)?;
+                }
+                Err(Errno::MSGSIZE) => {
+                    return Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"));
+                }
+                Err(error) => {
+                    log.error(format_args!("the launcher of CGI scripts takes no more: {error}"));
+                    return Err(Refusal::new(SpawnError::Exhausted, error));
+                }
+            }
+        }
+        unreachable!("the last one returns")
+    }
+
+    fn order(&self, id: u64, errand: &Errand<'_>, program: &Program, checked: &Checked) -> Result<Order, Refusal> {
+        let text = |bytes: Vec<u8>| {
+            CString::new(bytes).map_err(|_| Refusal::new(SpawnError::Failed, "a NUL in its arguments or environment"))
+        };
+        let pair = |name: &[u8], value: &[u8]| text([name, b"=", value].concat());
+        let places: Vec<_> = places::variables(self.root.path(), errand).collect();
+        let is_told = |name: &OsStr| {
+            let mut told = errand.environment.iter().map(|(other, _)| *other);
+            told.any(|other| other == name.as_bytes()) || places.iter().any(|(other, _)| *other == name)
+        };
+        let mut environment = Vec::with_capacity(errand.environment.len() + self.rules.environment.len() + places.len());
+        for (name, value) in self.rules.environment.iter().filter(|(name, _)| !is_told(name)) {
+            environment.push(pair(name.as_bytes(), value.as_bytes())?);
+        }
+        for (name, value) in &errand.environment {
+            environment.push(pair(name, value)?);
+        }
+        for (name, value) in &places {
+            environment.push(pair(name.as_bytes(), value.as_bytes())?);
+        }
+        let mut arguments = vec![text(program.path.as_os_str().as_bytes().to_vec())?];
+        for argument in &errand.arguments {
+            arguments.push(text(argument.to_vec())?);
+        }
+        Ok(Order {
+            id,
+            user: program.user,
+            file: identity(&checked.stat),
+            place: text(program.directory().as_os_str().as_bytes().to_vec())?,
+            name: text(program.name().into_vec())?,
+            arguments,
+            environment,
+        })
+    }
+
+    fn command(
+        &self,
+        errand: &Errand<'_>,
+        program: &Program,
+        checked: &Checked,
+        theirs: Theirs,
+    ) -> Result<Command, Refusal> {
+        // It is entered by its path, so that has to lead there still.
+        let place = program.directory();
+        let there = rustix::fs::fstat(&checked.directory)?;
+        let same = |stat: Result<rustix::fs::Stat, Errno>, other| stat.is_ok_and(|stat| identity(&stat) == identity(other));
+        let name = program.name();
+        if !same(stat(place), &there) || !same(statat(&checked.directory, &name, AtFlags::empty()), &checked.stat) {
+            return Err(program.ending(Ending::Replaced).unwrap_or_else(|| Errno::NOENT.into()));
+        }
+        let mut command = Command::new(&name);
         command
-            .current_dir(program.parent().unwrap_or(self.root.path()))
+            .current_dir(place)
             .args(errand.arguments.iter().map(|argument| OsStr::from_bytes(argument)))
             .env_clear()
             .envs(self.rules.environment.iter().map(|(name, value)| (name, value)))
             .envs(errand.environment.iter().map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))))
             .process_group(0)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .stdin(match errand.input {
-                ScriptInput::Empty => Stdio::null(),
-                ScriptInput::Piped => Stdio::piped(),
-                ScriptInput::Spooled => {
-                    let mut spool = spool.ok_or_else(|| Refusal::new(SpawnError::Failed, "its input is gone"))?;
-                    spool.rewind()?;
-                    spool.into()
-                }
-            });
+            .stdin(theirs.input.map_or_else(Stdio::null, Stdio::from))
+            .stdout(Stdio::from(theirs.output))
+            .stderr(Stdio::from(theirs.stderr));
         command.envs(places::variables(self.root.path(), errand));
-        if let Some((user, group)) = self.person()? {
+        if let Some((user, group)) = program.user {
             // A user other than root's has the supplementary groups dropped, too.
             command.gid(group).uid(user);
         }
@@ -231,24 +341,19 @@ impl Scripts {
     }
 
     /// Hands the process over to the attendant, and keeps the pipes.
-    fn entrust(&self, mut child: Child, errand: &Errand<'_>, log: &Log) -> Result<Running, SpawnError> {
+    fn entrust(
+        &self,
+        child: Child,
+        errand: &Errand<'_>,
+        program: Program,
+        ours: Ours,
+        log: &Log,
+    ) -> Result<Running, SpawnError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let input = child.stdin.take().map(OwnedFd::from);
-        let output = child.stdout.take().map(OwnedFd::from).expect("it was piped");
-        let stderr = child.stderr.take().map(OwnedFd::from);
+        let pid = Pid::from_child(&child);
         let leader = Arc::new(Leader::new(child));
-        let mut ward = Ward {
-            id,
-            leader: Arc::clone(&leader),
-            exit: None,
-            tell: None,
-            stderr,
-            remarks: Remarks::new(log.clone(), errand.path),
-            stage: Stage::Runs,
-            due: Instant::now().checked_add(Duration::from_millis(errand.time).saturating_add(SLACK)),
-            grace: Duration::from_millis(errand.grace),
-        };
-        let exit = self.prepare(&mut ward, &output, input.as_ref());
+        let mut ward = self.ward(id, &leader, ours.stderr, errand, program, log);
+        let exit = self.prepare(&mut ward, pid);
         if exit.is_err() {
             // It has begun, but could not be waited for.
             ward.kill();
@@ -257,6 +362,7 @@ impl Scripts {
         match exit {
             Ok(exit) => {
                 let shared = Arc::clone(&self.shared);
+                let (input, output) = (ours.input, ours.output);
                 Ok(Running { id, leader, shared, input, full: false, output, over: false, exit })
             }
             Err(_) => {
@@ -266,18 +372,39 @@ impl Scripts {
         }
     }
 
-    /// Makes our ends of the pipes non-blocking. Makes what tells the attendant that the leader has
+    fn ward(
+        &self,
+        id: u64,
+        leader: &Arc<Leader>,
+        stderr: OwnedFd,
+        errand: &Errand<'_>,
+        program: Program,
+        log: &Log,
+    ) -> Ward {
+        Ward {
+            id,
+            leader: Arc::clone(leader),
+            exit: None,
+            tell: None,
+            told: None,
+            stderr: Some(stderr),
+            remarks: Remarks::new(log.clone(), errand.path),
+            program,
+            stage: Stage::Runs,
+            due: Instant::now().checked_add(Duration::from_millis(errand.time).saturating_add(SLACK)),
+            grace: Duration::from_millis(errand.grace),
+        }
+    }
+
+    /// Makes what tells the attendant that the leader has
     /// exited, and what tells the exchange. Those are two: where a driver closes its own, it must be
     /// gone from what the driver waits for, and a duplicate would not be.
-    fn prepare(&self, ward: &mut Ward, output: &OwnedFd, input: Option<&OwnedFd>) -> io::Result<OwnedFd> {
-        for fd in [Some(output), input, ward.stderr.as_ref()].into_iter().flatten() {
-            ioctl_fionbio(fd, true)?;
-        }
+    fn prepare(&self, ward: &mut Ward, pid: Pid) -> io::Result<OwnedFd> {
         if !self.by_looking {
-            match exit_of(ward.leader.pid) {
+            match exit_of(pid) {
                 Ok(exit) => {
                     ward.exit = Some(exit);
-                    return Ok(exit_of(ward.leader.pid)?);
+                    return Ok(exit_of(pid)?);
                 }
                 // Before Linux 5.3, or under an old seccomp profile.
                 Err(Errno::NOSYS | Errno::PERM) => {}
@@ -287,6 +414,134 @@ impl Scripts {
         let (exit, tell) = io::pipe()?;
         ward.tell = Some(tell.into());
         Ok(exit.into())
+    }
+}
+
+/// The ends of a script's pipes, and what it is given instead.
+struct Pipes {
+    ours: Ours,
+    theirs: Theirs,
+}
+
+/// None of them blocks.
+struct Ours {
+    input: Option<OwnedFd>,
+    output: OwnedFd,
+    stderr: OwnedFd,
+}
+
+struct Theirs {
+    /// `None`: nothing is to be read.
+    input: Option<OwnedFd>,
+    output: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Pipes {
+    /// Pipes that belong to `user`: else `/dev/stdin` and the like could not be opened by a script.
+    fn new(input: ScriptInput, spool: Option<File>, user: Option<(u32, u32)>) -> Result<Pipes, Refusal> {
+        let give = |fd: &OwnedFd| match user {
+            Some((user, group)) => fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))),
+            None => Ok(()),
+        };
+        let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let (reads, writes) = io::pipe()?;
+            let (reads, writes) = (OwnedFd::from(reads), OwnedFd::from(writes));
+            // Both ends are one file.
+            give(&reads)?;
+            Ok((reads, writes))
+        };
+        let (output, their_output) = pipe()?;
+        let (stderr, their_stderr) = pipe()?;
+        let (our_input, their_input) = match input {
+            ScriptInput::Empty => (None, None),
+            ScriptInput::Piped => {
+                let (theirs, ours) = pipe()?;
+                (Some(ours), Some(theirs))
+            }
+            ScriptInput::Spooled => {
+                let mut spool = spool.ok_or_else(|| Refusal::new(SpawnError::Failed, "its input is gone"))?;
+                spool.rewind()?;
+                let spool = OwnedFd::from(spool);
+                give(&spool)?;
+                (None, Some(spool))
+            }
+        };
+        for fd in [Some(&output), Some(&stderr), our_input.as_ref()].into_iter().flatten() {
+            ioctl_fionbio(fd, true)?;
+        }
+        Ok(Pipes {
+            ours: Ours { input: our_input, output, stderr },
+            theirs: Theirs { input: their_input, output: their_output, stderr: their_stderr },
+        })
+    }
+}
+
+/// What is run, and as whom: for those who say why it is not.
+#[derive(Debug)]
+struct Program {
+    /// Absolute.
+    path: PathBuf,
+    /// Whom it runs as, if not as the server.
+    user: Option<(u32, u32)>,
+}
+
+impl Program {
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    /// As seen from its directory.
+    fn name(&self) -> OsString {
+        let mut name = OsString::from("./");
+        name.push(self.path.file_name().unwrap_or_default());
+        name
+    }
+
+    /// Why it is not run, if that is how it has ended.
+    fn ending(&self, ending: Ending) -> Option<Refusal> {
+        match ending {
+            Ending::Exited(_) | Ending::Unknown => None,
+            Ending::Refused(error) => Some(self.refused(io::Error::from_raw_os_error(error))),
+            Ending::Unreachable => Some(self.refused(Errno::ACCESS.into())),
+            Ending::Replaced => Some(Refusal::new(SpawnError::Failed, "another file has taken its place")),
+        }
+    }
+
+    fn refusal(&self, error: Errno) -> Refusal {
+        self.refused(error.into())
+    }
+
+    /// Why it is not run if the system says this.
+    fn refused(&self, error: io::Error) -> Refusal {
+        let refusal = Refusal::from(error);
+        match self.obstacle().filter(|_| refusal.error == SpawnError::Denied) {
+            Some(obstacle) => Refusal::new(refusal.error, obstacle),
+            None => refusal,
+        }
+    }
+
+    /// The directory on the way that its user must not search, as far as its permissions tell.
+    fn obstacle(&self) -> Option<String> {
+        let (user, group) = self.user?;
+        let directories: Vec<&Path> = self.directory().ancestors().collect();
+        directories.into_iter().rev().find_map(|directory| {
+            let stat = stat(directory).ok()?;
+            let mode = Mode::from_raw_mode(stat.st_mode);
+            let needed = match (stat.st_uid == user, stat.st_gid == group) {
+                (true, _) => Mode::XUSR,
+                (_, true) => Mode::XGRP,
+                _ => Mode::XOTH,
+            };
+            let shown = directory.display();
+            let bits = mode.bits() & 0o7777;
+            (!mode.contains(needed)).then(|| {
+                format!(
+                    "the user {NOBODY} ({user}) must not search the directory {shown} (mode {bits:04o}); \
+                     serve another one, or allow it with chmod o+x"
+                )
+            })
+        })
     }
 }
 
@@ -308,14 +563,39 @@ impl Refusal {
     }
 }
 
+impl From<SpawnError> for Refusal {
+    fn from(error: SpawnError) -> Refusal {
+        Refusal { error, reason: String::new() }
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(error: Errno) -> Refusal {
+        io::Error::from(error).into()
+    }
+}
+
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Refusal {
-        let sort = match Errno::from_io_error(&error) {
-            Some(Errno::ACCESS | Errno::PERM) => SpawnError::Denied,
-            Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM) => SpawnError::Exhausted,
-            _ => SpawnError::Failed,
-        };
-        Refusal::new(sort, error)
+        Refusal::new(Errno::from_io_error(&error).map_or(SpawnError::Failed, spawn_error), error)
+    }
+}
+
+fn spawn_error(error: Errno) -> SpawnError {
+    match error {
+        Errno::ACCESS | Errno::PERM => SpawnError::Denied,
+        Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM => SpawnError::Exhausted,
+        _ => SpawnError::Failed,
+    }
+}
+
+/// Whether this is no ending of a script, but why it was not run.
+fn sort(ending: Ending) -> Option<SpawnError> {
+    match ending {
+        Ending::Exited(_) | Ending::Unknown => None,
+        Ending::Refused(error) => Some(spawn_error(Errno::from_raw_os_error(error))),
+        Ending::Unreachable => Some(SpawnError::Denied),
+        Ending::Replaced => Some(SpawnError::Failed),
     }
 }
 

@@ -30,6 +30,8 @@ impl fmt::Display for Refusal {
 
 /// Serves until SIGINT or SIGTERM has come and the exchanges in hand are done.
 pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
+    #[cfg(target_os = "linux")]
+    os::leave_process_1().map_err(|error| Refusal(format!("cannot be process 1: {}", plain(&error))))?;
     os::raise_nofile_limit();
     let mut service = service(&flags)?;
     observe(&mut service, &flags)?;

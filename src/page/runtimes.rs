@@ -489,7 +489,7 @@ fn of_input(input: &Input) -> &'static str {
     match input {
         Input::Writable => "ready",
         Input::Feedable => "feedable",
-        Input::ScriptEof => "read-script",
+        Input::ScriptEof | Input::ScriptFailed(_) => "read-script",
         Input::Wake => "wake",
         Input::Drain | Input::Cut => "down",
         Input::Broken(_) | Input::FeedEnd => "fault",

@@ -68,7 +68,12 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
                 Input::Done(_, Completion::Spawned(_)) => Script,
                 Input::Done(..) => Disk,
                 Input::Fed(_) if spools => Disk,
-                Input::Fed(_) | Input::FeedBlocked | Input::Feedable | Input::FeedEnd | Input::ScriptEof => Script,
+                Input::Fed(_)
+                | Input::FeedBlocked
+                | Input::Feedable
+                | Input::FeedEnd
+                | Input::ScriptEof
+                | Input::ScriptFailed(_) => Script,
                 _ => Driver,
             };
             vec![from(who, short(input))]
@@ -322,6 +327,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::Feedable => "The script takes bytes again.",
         Input::FeedEnd => "The script takes no more at all: it has closed its input, or is gone.",
         Input::ScriptEof => "The script's output is complete.",
+        Input::ScriptFailed(_) => "The script was not run after all, so it has said nothing.",
         Input::Done(..) => {
             "The late answer to an action. Its ticket says which one; a ticket that is not the latest is ignored."
         }
@@ -402,6 +408,7 @@ fn short(input: &Input) -> String {
         Input::Feedable => "takes more".into(),
         Input::FeedEnd => "takes no more".into(),
         Input::ScriptEof => "end of output".into(),
+        Input::ScriptFailed(error) => format!("not run: {}", spawn_error(*error)),
         Input::Done(ticket, _) => format!("answer to action {}", ticket.number()),
         Input::Wake => "wake".into(),
         Input::Broken(Fault::Peer) => "reset".into(),

@@ -43,6 +43,8 @@ pub(crate) struct Cgi {
     at: u32,
     /// Where the environment begins in `Buffers::told`.
     environment: u32,
+    /// Why it was not run, though it counted as spawned.
+    failed: Option<SpawnError>,
     /// When its time is over.
     ends: Tick,
     /// When it last gave or took something, or when the peer half-closed.
@@ -137,6 +139,7 @@ impl Cgi {
             scanned: 0,
             at: index(from),
             environment: 0,
+            failed: None,
             ends: now,
             heard: now,
             unsent_since: None,
@@ -158,6 +161,10 @@ impl Cgi {
             Input::Feedable => self.feed.blocked = false,
             Input::FeedEnd => self.feed.deaf = true,
             Input::ScriptEof if self.is_alive() => self.feed.eof = true,
+            Input::ScriptFailed(error) if self.is_alive() => {
+                self.feed.eof = true;
+                self.failed = Some(*error);
+            }
             _ => {}
         }
     }
@@ -173,11 +180,10 @@ impl Cgi {
             (Deed::Spool, Completion::Spooled(Ok(()))) => State::Spooling,
             (Deed::Spool, Completion::Spooled(Err(_))) => State::Refused(Refusal::Unspoolable),
             (Deed::Spawn(_), Completion::Spawned(Ok(()))) => State::Spawned,
-            (Deed::Find, Completion::Found(Err(FsError::Exhausted)))
-            | (_, Completion::Spawned(Err(SpawnError::Busy | SpawnError::Exhausted))) => State::Refused(Refusal::Busy),
-            (_, Completion::Spawned(Err(SpawnError::Denied))) => State::Refused(Refusal::NotExecutable),
+            (Deed::Find, Completion::Found(Err(FsError::Exhausted))) => State::Refused(Refusal::Busy),
+            (_, Completion::Spawned(Err(error))) => State::Refused(Refusal::from(*error)),
             (Deed::Find, _) => State::Refused(Refusal::Missing),
-            // It, or a driver that answers something else than it was asked.
+            // A driver that answers something else than it was asked.
             _ => State::Refused(Refusal::Unstartable),
         };
     }

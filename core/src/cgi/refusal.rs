@@ -1,5 +1,6 @@
 //! Why there is no answer from a script: one table, with the status and the message of each.
 
+use crate::input::SpawnError;
 use crate::status::Status;
 
 macro_rules! refusals {
@@ -38,4 +39,14 @@ refusals! {
     Redirects => BAD_GATEWAY, "CGI script redirects for ever ({})";
     /// It had no head when its time was over.
     Slow => GATEWAY_TIMEOUT, "CGI script took too long ({})";
+}
+
+impl From<SpawnError> for Refusal {
+    fn from(error: SpawnError) -> Refusal {
+        match error {
+            SpawnError::Busy | SpawnError::Exhausted => Refusal::Busy,
+            SpawnError::Denied => Refusal::NotExecutable,
+            SpawnError::Failed => Refusal::Unstartable,
+        }
+    }
 }

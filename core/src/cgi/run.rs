@@ -7,7 +7,7 @@ use crate::context::{Context, Tick};
 use crate::error::Violation;
 use crate::exchange::{Answering, Cut, Page, Relay};
 use crate::files::{Forbidden, names_dotfile};
-use crate::input::ScriptFile;
+use crate::input::{ScriptFile, SpawnError};
 use crate::reason::Rule;
 use crate::request::Request;
 use crate::step::{Action, Close, Script, ScriptInput};
@@ -271,7 +271,10 @@ impl Connection {
             Some(len) if is_raw => self.relay_raw(len, buf),
             Some(len) => self.answer_script(len, buf, cx),
             None if unread.len() >= limit => self.fail_script(Refusal::Invalid),
-            None if cgi.feed.eof => self.fail_script(Refusal::Incomplete),
+            None if cgi.feed.eof => match cgi.failed {
+                Some(error) => self.fail_spawned(error),
+                None => self.fail_script(Refusal::Incomplete),
+            },
             None => return false,
         }
         true
@@ -393,6 +396,16 @@ impl Connection {
         cgi.feed.stage = Stage::Closed;
         if matches!(self.cycle.inbound, Inbound::Body(_)) && (cgi.feed.total > 0 || cgi.kill != Kill::No) {
             // Some of it is gone.
+            self.give_up_body();
+        }
+    }
+
+    /// The script was not run after all: there is nothing to end.
+    fn fail_spawned(&mut self, error: SpawnError) {
+        let Task::Cgi(cgi) = &mut self.task else { return };
+        cgi.state = State::Refused(error.into());
+        cgi.feed.stage = Stage::Closed;
+        if matches!(self.cycle.inbound, Inbound::Body(_)) && cgi.feed.total > 0 {
             self.give_up_body();
         }
     }

@@ -1,5 +1,8 @@
 //! The one thread that looks after all scripts of a server.
 //!
+//! A script that a launcher has started is the launcher's: it reaps it and signals it, and its reports come here.
+//! The rest is about those that the server has started itself.
+//!
 //! Whoever sees first that the leader of a group has exited reaps it: this thread, or the exchange when
 //! it lets go of its script, which is usually sooner ([`Leader`]). No signal ever hits a process that
 //! is not ours: a process id, and with it the id of the group, is free for others only once its
@@ -11,7 +14,7 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -23,7 +26,9 @@ use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use sanserve_core::SpawnError;
 
+use super::launcher::{Ending, Launcher, Process};
 use super::remarks::Remarks;
+use super::{Program, Refusal};
 
 /// What is read of one stderr at a time.
 const ROOM: usize = 64 * 1024;
@@ -47,6 +52,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// A place has become free.
     room: Condvar,
+    launcher: Mutex<Option<Arc<Process>>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +63,8 @@ struct State {
     held: usize,
     arrivals: Vec<Ward>,
     kills: Vec<u64>,
+    /// Launchers whose reports are to be read.
+    launchers: Vec<Arc<Process>>,
     ending: bool,
     /// Written to when there is something here for the attendant.
     bell: Option<OwnedFd>,
@@ -72,7 +80,7 @@ impl State {
     }
 
     fn has_news(&self) -> bool {
-        !self.arrivals.is_empty() || !self.kills.is_empty()
+        !self.arrivals.is_empty() || !self.kills.is_empty() || !self.launchers.is_empty()
     }
 }
 
@@ -133,6 +141,29 @@ impl Shared {
         }
     }
 
+    /// The launcher, which is started if there is none. `None`: there is to be none.
+    pub(super) fn launcher(&self, launcher: &Launcher) -> io::Result<Option<Arc<Process>>> {
+        if *launcher == Launcher::None {
+            return Ok(None);
+        }
+        let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if process.is_none() {
+            *process = Process::start(launcher)?.map(Arc::new);
+            let mut state = self.lock();
+            state.launchers.extend(process.clone());
+            state.ring();
+        }
+        Ok(process.clone())
+    }
+
+    /// A launcher in place of one that is gone.
+    pub(super) fn another_launcher(&self, gone: &Arc<Process>, launcher: &Launcher) -> io::Result<Arc<Process>> {
+        let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        process.take_if(|process| Arc::ptr_eq(process, gone));
+        drop(process);
+        self.launcher(launcher)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     pub(super) fn alive(&self) -> usize {
         self.lock().alive
     }
@@ -145,7 +176,9 @@ impl Shared {
         state.ring();
         drop(state);
         let _ = thread.join();
+        drop(self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut state = self.lock();
+        state.launchers.clear();
         state.ending = false;
         state.bell = None;
     }
@@ -168,8 +201,6 @@ fn start(shared: &Arc<Shared>) -> io::Result<(OwnedFd, JoinHandle<()>)> {
 /// The leader of a script's process group, until it is reaped and afterwards.
 #[derive(Debug)]
 pub(super) struct Leader {
-    /// Its number, and that of the group.
-    pub(super) pid: Pid,
     life: Mutex<Life>,
     /// It was sent a signal.
     asked: AtomicBool,
@@ -179,12 +210,18 @@ pub(super) struct Leader {
 enum Life {
     /// Alive, or a zombie: its number is nobody else's.
     Unreaped(Child),
-    Reaped(Option<ExitStatus>),
+    /// The launcher looks after it, by this number.
+    Launched(Arc<Process>, u64),
+    Reaped(Option<Ending>),
 }
 
 impl Leader {
     pub(super) fn new(child: Child) -> Leader {
-        Leader { pid: Pid::from_child(&child), life: Mutex::new(Life::Unreaped(child)), asked: AtomicBool::new(false) }
+        Leader { life: Mutex::new(Life::Unreaped(child)), asked: AtomicBool::new(false) }
+    }
+
+    pub(super) fn launched(process: Arc<Process>, id: u64) -> Leader {
+        Leader { life: Mutex::new(Life::Launched(process, id)), asked: AtomicBool::new(false) }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -193,9 +230,16 @@ impl Leader {
 
     /// Sends a signal to the group, if it is still ours.
     fn signal(&self, signal: Signal) {
-        if let Life::Unreaped(_) = &*self.life() {
-            self.asked.store(true, Ordering::Relaxed);
-            let _ = kill_process_group(self.pid, signal);
+        match &*self.life() {
+            Life::Unreaped(child) => {
+                self.asked.store(true, Ordering::Relaxed);
+                let _ = kill_process_group(Pid::from_child(child), signal);
+            }
+            Life::Launched(process, id) => {
+                self.asked.store(true, Ordering::Relaxed);
+                process.signal(*id, signal);
+            }
+            Life::Reaped(_) => {}
         }
     }
 
@@ -204,25 +248,51 @@ impl Leader {
         self.signal(Signal::TERM);
     }
 
-    /// It has exited: kills what is left of its group, and reaps it. `false`: somebody has done so.
-    pub(super) fn bury(&self) -> bool {
+    /// It has exited: kills what is left of its group, and reaps it. Of one that was launched `told` says that this is
+    /// done. `false`: it was known, or is not told.
+    pub(super) fn bury(&self, told: Option<Ending>) -> bool {
         let mut life = self.life();
-        let Life::Unreaped(child) = &mut *life else { return false };
-        let _ = kill_process_group(self.pid, Signal::KILL);
-        *life = Life::Reaped(child.wait().ok());
+        let ending = match &mut *life {
+            Life::Reaped(_) => return false,
+            Life::Launched(..) if told.is_none() => return false,
+            Life::Launched(..) => told,
+            Life::Unreaped(child) => {
+                let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+                child.wait().ok().map(|status| {
+                    Ending::Exited(status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(0))
+                })
+            }
+        };
+        *life = Life::Reaped(ending);
         true
     }
 
+    /// Whether it was started by a launcher, and not reaped as far as is known.
+    pub(super) fn is_launched(&self) -> bool {
+        matches!(&*self.life(), Life::Launched(..))
+    }
+
+    fn is_launched_by(&self, other: &Arc<Process>) -> bool {
+        matches!(&*self.life(), Life::Launched(process, _) if Arc::ptr_eq(process, other))
+    }
+
     /// How it ended, once it is reaped.
-    fn status(&self) -> Option<ExitStatus> {
+    pub(super) fn ending(&self) -> Option<Ending> {
         match &*self.life() {
-            Life::Reaped(status) => *status,
-            Life::Unreaped(_) => None,
+            Life::Reaped(ending) => *ending,
+            Life::Unreaped(_) | Life::Launched(..) => None,
         }
     }
 
     fn is_reaped(&self) -> bool {
         matches!(&*self.life(), Life::Reaped(_))
+    }
+
+    /// Whether it is a process of ours that has exited.
+    fn is_zombie(&self) -> bool {
+        let Life::Unreaped(child) = &*self.life() else { return false };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !matches!(waitid(WaitId::Pid(Pid::from_child(child)), options), Ok(None) | Err(Errno::INTR))
     }
 }
 
@@ -235,8 +305,11 @@ pub(super) struct Ward {
     pub(super) exit: Option<OwnedFd>,
     /// Closed to tell the exchange that the leader has exited, where that has no descriptor for it.
     pub(super) tell: Option<OwnedFd>,
+    /// What the launcher has reported of it.
+    pub(super) told: Option<Ending>,
     pub(super) stderr: Option<OwnedFd>,
     pub(super) remarks: Remarks,
+    pub(super) program: Program,
     pub(super) stage: Stage,
     /// When the next stage comes.
     pub(super) due: Option<Instant>,
@@ -282,11 +355,12 @@ impl Ward {
     }
 
     fn has_exited(&self, told: bool) -> bool {
-        if self.exit.is_some() || self.leader.is_reaped() {
-            return told || self.leader.is_reaped();
-        }
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !matches!(waitid(WaitId::Pid(self.leader.pid), options), Ok(None) | Err(Errno::INTR))
+        told || self.told.is_some() || self.leader.is_reaped() || self.is_looked_at() && self.leader.is_zombie()
+    }
+
+    /// Nothing tells that it has exited.
+    fn is_looked_at(&self) -> bool {
+        self.exit.is_none() && !self.leader.is_launched()
     }
 
     /// Reads once from its stderr. `false`: there is nothing more for now.
@@ -304,7 +378,7 @@ impl Ward {
     /// The leader has exited: kills what is left of its group, and reaps it. `false`: the exchange has
     /// done so.
     fn bury(&mut self, room: &mut [u8]) -> bool {
-        let buried = self.leader.bury();
+        let buried = self.leader.bury(self.told);
         self.tell = None;
         for _ in 0..LAST_READINGS {
             if !self.listen(room) {
@@ -317,8 +391,11 @@ impl Ward {
     /// Says what there is to say of one that was buried.
     fn obituary(&mut self) {
         self.remarks.end();
-        let Some(status) = self.leader.status() else { return };
-        let code = status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(0);
+        let Some(ending) = self.leader.ending() else { return };
+        if let Some(Refusal { reason, .. }) = self.program.ending(ending) {
+            self.remarks.say(format_args!("CGI script not run: {reason}"));
+        }
+        let Ending::Exited(code) = ending else { return };
         // That it has ended by a signal is no news if it was sent one.
         let was_us = code < 0 && self.leader.asked.load(Ordering::Relaxed);
         if code != 0 && !was_us {
@@ -338,6 +415,7 @@ struct News {
 fn attend(shared: &Shared, ear: &OwnedFd) {
     let mut wards: Vec<Ward> = Vec::new();
     let mut kills = Vec::new();
+    let mut launchers: Vec<Arc<Process>> = Vec::new();
     let mut news = Vec::new();
     let mut room = vec![0; ROOM];
     let mut last_moment = None;
@@ -345,6 +423,7 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         let mut state = shared.lock();
         wards.append(&mut state.arrivals);
         std::mem::swap(&mut kills, &mut state.kills);
+        launchers.append(&mut state.launchers);
         let (ending, alive) = (state.ending, state.alive);
         drop(state);
 
@@ -365,9 +444,13 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         }
         wards.iter_mut().for_each(|ward| ward.look_at_the_time(now));
 
-        if wait(ear, &wards, wake_up(&wards, last_moment, now), &mut news) {
+        if wait(ear, &launchers, &wards, wake_up(&wards, last_moment, now), &mut news) {
             while read(ear, &mut room[..]).is_ok_and(|n| n == room.len()) {}
         }
+        // A report may be about a script that has just arrived.
+        wards.append(&mut shared.lock().arrivals);
+        news.resize(wards.len(), News::default());
+        launchers.retain(|launcher| read_reports(launcher, &mut wards));
         // From the end, so that what is swapped in has been seen.
         for at in (0..wards.len()).rev() {
             if wards[at].has_exited(news[at].exit) {
@@ -383,20 +466,42 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
     }
 }
 
+/// Reads what a launcher has reported. `false`: it is gone, and its scripts with it.
+fn read_reports(launcher: &Arc<Process>, wards: &mut [Ward]) -> bool {
+    let is_there = launcher.read_reports(|id, ending| {
+        if let Some(ward) = wards.iter_mut().find(|ward| ward.id == id) {
+            // A script that was not run has an exit code, too.
+            ward.told.get_or_insert(ending);
+        }
+    });
+    if !is_there {
+        let orphans = wards.iter_mut().filter(|ward| ward.leader.is_launched_by(launcher));
+        orphans.for_each(|ward| ward.told = ward.told.or(Some(Ending::Unknown)));
+    }
+    is_there
+}
+
 /// How long to wait at most.
 fn wake_up(wards: &[Ward], last_moment: Option<Instant>, now: Instant) -> Option<Duration> {
     let due = wards.iter().filter_map(|ward| ward.due).chain(last_moment).min();
     let until = due.map(|due| due.saturating_duration_since(now));
-    let look = wards.iter().any(|ward| ward.exit.is_none()).then_some(LOOK);
+    let look = wards.iter().any(Ward::is_looked_at).then_some(LOOK);
     [until, look].into_iter().flatten().min()
 }
 
 /// Waits, and fills in what each ward has to tell. `true`: the bell rang.
-fn wait(ear: &OwnedFd, wards: &[Ward], bound: Option<Duration>, news: &mut Vec<News>) -> bool {
+fn wait(
+    ear: &OwnedFd,
+    launchers: &[Arc<Process>],
+    wards: &[Ward],
+    bound: Option<Duration>,
+    news: &mut Vec<News>,
+) -> bool {
     // Far enough away is as good as never.
     let bound = bound.and_then(|bound| Timespec::try_from(bound).ok());
-    let mut fds = Vec::with_capacity(1 + 2 * wards.len());
+    let mut fds = Vec::with_capacity(1 + launchers.len() + 2 * wards.len());
     fds.push(PollFd::new(ear, PollFlags::IN));
+    fds.extend(launchers.iter().map(|launcher| PollFd::new(&launcher.reports, PollFlags::IN)));
     let of_wards = wards.iter().flat_map(|ward| [&ward.exit, &ward.stderr]).flatten();
     fds.extend(of_wards.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
     let polled = poll(&mut fds, bound.as_ref());
@@ -414,6 +519,7 @@ fn wait(ear: &OwnedFd, wards: &[Ward], bound: Option<Duration>, news: &mut Vec<N
     let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
     let mut next = || ready.next().expect("one for each descriptor");
     let rang = next();
+    launchers.iter().for_each(|_| _ = next());
     for (ward, news) in wards.iter().zip(news) {
         news.exit = ward.exit.is_some() && next();
         news.stderr = ward.stderr.is_some() && next();

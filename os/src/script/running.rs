@@ -6,9 +6,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
-use sanserve_core::{Input, Window};
+use sanserve_core::{Input, SpawnError, Window};
 
 use super::attendant::{Leader, Shared};
+use super::launcher;
+use super::sort;
 
 /// A script that was spawned. When it is dropped its pipes are closed, and its leader is reaped if it
 /// has exited; else the attendant goes on looking after it.
@@ -38,6 +40,8 @@ pub enum ScriptRead {
     Blocked,
     /// The output is complete. To be passed on as [`Input::ScriptEof`].
     End,
+    /// The script was not run after all. To be passed on as [`Input::ScriptFailed`].
+    Failed(SpawnError),
 }
 
 /// The descriptors of a script that a driver may wait for. They stay open until the next step
@@ -58,8 +62,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shared.let_go();
         // The attendant may be far behind when many scripts end at once.
-        if self.over && self.has_exited() && self.leader.bury() {
-            self.shared.dismiss();
+        if self.over && self.has_exited() {
+            self.bury();
         }
     }
 }
@@ -99,8 +103,29 @@ impl Running {
             },
             read => read,
         };
-        self.over = read == ScriptRead::End;
+        if read == ScriptRead::End {
+            self.over = true;
+            if let Some(error) = self.refused() {
+                return ScriptRead::Failed(error);
+            }
+        }
         read
+    }
+
+    /// Why it was not run, if it was not.
+    fn refused(&mut self) -> Option<SpawnError> {
+        if self.leader.is_launched() {
+            self.bury();
+        }
+        self.leader.ending().and_then(sort)
+    }
+
+    /// Reaps it if it has exited, or notes that the launcher has done so.
+    fn bury(&self) {
+        let told = if self.leader.is_launched() { launcher::ending(&self.exit) } else { None };
+        if self.leader.bury(told) {
+            self.shared.dismiss();
+        }
     }
 
     fn read_once(&self, window: &mut Window) -> ScriptRead {

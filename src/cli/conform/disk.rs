@@ -310,6 +310,10 @@ fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
                 }
             }
             What::Script(bytes) => running.iter_mut().for_each(|(_, said)| said.extend_from_slice(bytes)),
+            What::Input(Input::ScriptFailed(SpawnError::Failed)) => {
+                facts.extend(running.take().map(|(path, _)| Fact::Script { path, says: None }));
+            }
+            What::Input(Input::ScriptFailed(_)) => return Err("the system runs no script"),
             What::Input(Input::ScriptEof) => facts.extend(running.take().map(script)),
             What::Finished(finish) if finish.cut.is_some() && running.is_some() => return Err("a script is cut"),
             What::Finished(_) => facts.extend(running.take().map(script)),

@@ -1,0 +1,112 @@
+//! A launcher as its server sees it.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{Errno, ioctl_fionbio, read};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+};
+use rustix::process::Signal;
+
+use super::message::{Ending, Order, Report, Request, VERSION};
+use super::{DESCRIPTORS, Launcher, PACKET};
+use crate::listen::inherited_nofile_limit;
+
+/// How long a launcher may leave a request untaken.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A launcher that runs, as its server sees it.
+#[derive(Debug)]
+pub(in crate::script) struct Process {
+    /// The launcher ends when it sees the end of its requests: so this is dropped before `child`.
+    requests: OwnedFd,
+    /// How scripts have ended.
+    pub(in crate::script) reports: OwnedFd,
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    child: Reaped,
+}
+
+impl Process {
+    /// Starts a launcher. `None`: there is to be none.
+    pub(in crate::script) fn start(launcher: &Launcher) -> io::Result<Option<Process>> {
+        let Some(mut command) = launcher.command() else { return Ok(None) };
+        let (requests, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        set_socket_timeout(&requests, Timeout::Send, Some(PATIENCE))?;
+        // As much as the system allows.
+        let _ = set_socket_send_buffer_size(&requests, PACKET);
+        let (reports, tell) = io::pipe()?;
+        ioctl_fionbio(&reports, true)?;
+        command.arg0("sanserve-cgi").stdin(Stdio::from(theirs)).stdout(Stdio::null());
+        let child = command.spawn()?;
+        let process = Process { requests, reports: reports.into(), child: Reaped(child) };
+        let nofile = inherited_nofile_limit().unwrap_or(u64::MAX);
+        let hello = Request::Hello { version: VERSION, nofile };
+        process.send(&hello, &[tell.as_fd()])?;
+        Ok(Some(process))
+    }
+
+    /// Has a script run.
+    pub(in crate::script) fn spawn(&self, order: Order, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        self.send(&Request::Spawn(Box::new(order)), fds)
+    }
+
+    /// Has a signal sent to the group of a script.
+    pub(in crate::script) fn signal(&self, id: u64, signal: Signal) {
+        let _ = self.send(&Request::Signal { id, signal: signal.as_raw() }, &[]);
+    }
+
+    fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let mut bytes = Vec::with_capacity(2048);
+        request.write(&mut bytes);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS.len() + 1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        loop {
+            match sendmsg(&self.requests, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads reports: number and ending of each script. `false`: the launcher is gone.
+    pub(in crate::script) fn read_reports(&self, mut each: impl FnMut(u64, Ending)) -> bool {
+        // Reports are written whole, and their length divides that of the room.
+        let mut room = [0; 256 * Report::LEN];
+        match read(&self.reports, &mut room) {
+            Ok(0) => return false,
+            Ok(n) => {
+                let reports = room[..n].chunks_exact(Report::LEN).filter_map(Report::from_bytes);
+                reports.for_each(|report| each(report.id, report.ending));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// The number of the process.
+    #[cfg(test)]
+    pub(in crate::script) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child.0)
+    }
+}
+
+/// Reaped when it is dropped.
+#[derive(Debug)]
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,310 @@
+//! What the launcher itself does. It has one thread and little memory, so that it can fork cheaply and its
+//! children may do whatever they like before they become scripts.
+
+use std::ffi::c_int;
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fork::Fork;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, stat, statat};
+use rustix::io::{Errno, read, write};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use rustix::process::{
+    Pid, Resource, Signal, fchdir, getpid, getrlimit, kill_process_group, set_child_subreaper,
+    set_parent_process_death_signal, setrlimit, setsid,
+};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::thread::{Gid, Uid, set_name, set_thread_gid, set_thread_groups, set_thread_uid};
+use signal_hook::consts as signals;
+
+use super::message::{Ending, Order, Report, Request, VERSION};
+use super::{DESCRIPTORS, PACKET};
+
+/// Signals that whoever started the server may have set to be ignored. A handler is not
+/// inherited by a script, so all of them end scripts as usual. In the launcher itself they do nothing: it ends with its
+/// server.
+const HANDLED: [c_int; 22] = [
+    signals::SIGHUP,
+    signals::SIGINT,
+    signals::SIGQUIT,
+    signals::SIGTERM,
+    signals::SIGUSR1,
+    signals::SIGUSR2,
+    signals::SIGALRM,
+    signals::SIGPIPE,
+    signals::SIGTSTP,
+    signals::SIGTTIN,
+    signals::SIGTTOU,
+    signals::SIGXFSZ,
+    signals::SIGXCPU,
+    signals::SIGVTALRM,
+    signals::SIGPROF,
+    signals::SIGWINCH,
+    signals::SIGURG,
+    signals::SIGIO,
+    signals::SIGSYS,
+    signals::SIGCONT,
+    signals::SIGTRAP,
+    signals::SIGABRT,
+];
+
+/// When a signal is tried again that was meant for a child which does not lead its group yet.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// Starts scripts for the server at the other end of standard input, until it is gone.
+pub(super) fn run() -> ! {
+    let code = match Launcher::new().and_then(Launcher::serve) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("sanserve: the launcher of CGI scripts failed: {error}");
+            1
+        }
+    };
+    exit(code)
+}
+
+struct Launcher {
+    children: Vec<Child>,
+    /// Readable when a child may have exited.
+    exits: UnixStream,
+    reports: OwnedFd,
+    nofile: u64,
+    packet: Vec<u8>,
+    /// This is a child of the launcher's: signals are for it.
+    is_script: Arc<AtomicBool>,
+}
+
+/// A script that runs.
+struct Child {
+    id: u64,
+    pid: Pid,
+    /// To be sent as soon as it leads its group.
+    pending: Option<Signal>,
+    /// Tells its exchange that it has exited.
+    exit: OwnedFd,
+}
+
+impl Launcher {
+    fn new() -> io::Result<Launcher> {
+        // It is the leader of no group yet.
+        setsid()?;
+        close_inherited();
+        let is_script = Arc::new(AtomicBool::new(false));
+        for signal in HANDLED {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_script))?;
+        }
+        let (exits, tell) = UnixStream::pair()?;
+        exits.set_nonblocking(true)?;
+        signal_hook::low_level::pipe::register(signals::SIGCHLD, tell)?;
+        // What scripts leave behind comes here, and is reaped.
+        let _ = set_child_subreaper(Some(getpid()));
+        let _ = set_name(c"sanserve-cgi");
+        let _ = rustix::process::chdir("/");
+        let mut packet = vec![0; PACKET];
+        let protocol = || io::Error::new(io::ErrorKind::InvalidData, "this is no server of the same version");
+        match receive(&mut packet)? {
+            Some((Request::Hello { version: VERSION, nofile }, mut fds)) if fds.len() == 1 => {
+                Ok(Launcher { children: Vec::new(), exits, reports: fds.remove(0), nofile, packet, is_script })
+            }
+            _ => Err(protocol()),
+        }
+    }
+
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            let all_sent = self.send_pending();
+            let stdin = io::stdin();
+            let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.exits, PollFlags::IN)];
+            match poll(&mut fds, if all_sent { None } else { Some(&SOON) }) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let [asked, exited] = fds.map(|fd| !fd.revents().is_empty());
+            if exited {
+                while read(&self.exits, &mut [0; 64]).is_ok_and(|n| n == 64) {}
+                self.reap();
+            }
+            if asked {
+                match receive(&mut self.packet)? {
+                    Some((Request::Spawn(order), fds)) => self.spawn(&order, fds),
+                    Some((Request::Signal { id, signal }, _)) => self.signal(id, signal),
+                    Some((Request::Hello { .. }, _)) => {}
+                    None => {
+                        // The server is gone, however that came about.
+                        for child in &self.children {
+                            let _ = kill_process_group(child.pid, Signal::KILL);
+                        }
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, order: &Order, mut fds: Vec<OwnedFd>) {
+        if fds.len() < DESCRIPTORS.len() {
+            return;
+        }
+        match fork::fork() {
+            Ok(Fork::Child) => {
+                // Nothing may come back from here: there would be two launchers.
+                let ending = catch_unwind(AssertUnwindSafe(|| self.become_script(order, &fds)));
+                let ending = ending.unwrap_or(Ending::Refused(Errno::IO.raw_os_error()));
+                self.tell(&fds[3], Report { id: order.id, ending });
+                exit(127)
+            }
+            Ok(Fork::Parent(pid)) => {
+                let exit = fds.swap_remove(3);
+                let Some(pid) = Pid::from_raw(pid) else { return };
+                self.children.push(Child { id: order.id, pid, pending: None, exit });
+            }
+            Err(error) => {
+                let ending = Ending::Refused(error.raw_os_error().unwrap_or_default());
+                self.tell(&fds[3], Report { id: order.id, ending });
+            }
+        }
+    }
+
+    /// In the child: becomes the script, or says why not.
+    fn become_script(&self, order: &Order, fds: &[OwnedFd]) -> Ending {
+        let [directory, output, stderr] = [&fds[0], &fds[1], &fds[2]];
+        let refused = |error: Errno| Ending::Refused(error.raw_os_error());
+        let prepare = || {
+            self.is_script.store(true, Ordering::SeqCst);
+            // No controlling terminal. From here on it can be sent signals.
+            setsid()?;
+            let mut limit = getrlimit(Resource::Nofile);
+            limit.current = (self.nofile != u64::MAX).then_some(self.nofile);
+            setrlimit(Resource::Nofile, limit)?;
+            fchdir(directory)?;
+            match fds.get(4) {
+                Some(input) => dup2_stdin(input)?,
+                None => dup2_stdin(openat(CWD, c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?,
+            }
+            dup2_stdout(output)?;
+            dup2_stderr(stderr)?;
+            if let Some((user, group)) = order.user {
+                set_thread_groups(&[])?;
+                set_thread_gid(Gid::from_raw(group))?;
+                set_thread_uid(Uid::from_raw(user))?;
+            }
+            // A change of the user takes it back.
+            set_parent_process_death_signal(Some(Signal::KILL))
+        };
+        if let Err(error) = prepare() {
+            return refused(error);
+        }
+        // It was entered by its descriptor, which asks for no permission on the way.
+        if order.user.is_some() && matches!(stat(&order.place), Err(Errno::ACCESS)) {
+            return Ending::Unreachable;
+        }
+        match statat(CWD, &order.name, AtFlags::empty()) {
+            Ok(stat) if super::identity(&stat) == order.file => {}
+            Ok(_) => return Ending::Replaced,
+            Err(error) => return refused(error),
+        }
+        match nix::unistd::execve(&order.name, &order.arguments, &order.environment) {
+            Err(error) => Ending::Refused(error as i32),
+        }
+    }
+
+    fn signal(&mut self, id: u64, signal: i32) {
+        if let Some(child) = self.children.iter_mut().find(|child| child.id == id) {
+            child.pending = Signal::from_named_raw(signal);
+        }
+        self.send_pending();
+    }
+
+    /// Sends the signals that are due. `false`: a child has not come so far.
+    fn send_pending(&mut self) -> bool {
+        let mut all = true;
+        for child in &mut self.children {
+            if let Some(signal) = child.pending {
+                match kill_process_group(child.pid, signal) {
+                    Err(Errno::SRCH) => all = false,
+                    Ok(()) | Err(_) => child.pending = None,
+                }
+            }
+        }
+        all
+    }
+
+    /// Reaps who has exited, and tells of those that were scripts.
+    fn reap(&mut self) {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        loop {
+            let (pid, code) = match waitid(Id::All, look) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, -(signal as i32)),
+                Err(nix::errno::Errno::EINTR) => continue,
+                _ => return,
+            };
+            let at = self.children.iter().position(|child| child.pid.as_raw_pid() == pid.as_raw());
+            if let Some(at) = at {
+                // As long as it is not reaped, its number is that of its group.
+                let _ = kill_process_group(self.children[at].pid, Signal::KILL);
+            }
+            let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
+            if let Some(at) = at {
+                let child = self.children.swap_remove(at);
+                self.tell(&child.exit, Report { id: child.id, ending: Ending::Exited(code) });
+            }
+        }
+    }
+
+    /// Tells the exchange and the server how a script ended.
+    fn tell(&self, exit: &OwnedFd, report: Report) {
+        let bytes = report.to_bytes();
+        let _ = write(exit, &bytes);
+        let _ = write(&self.reports, &bytes);
+    }
+}
+
+/// Receives a request. `None`: the server is gone. What is too long or makes no sense is an error: it comes from no
+/// server.
+fn receive(packet: &mut [u8]) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS.len() + 1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(io::stdin(), &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            // How a socket ends whose peer has left packets unread.
+            Err(Errno::CONNRESET) => return Ok(None),
+            received => break received?,
+        }
+    };
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let fds = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => fds.collect(),
+        _ => Vec::new(),
+    });
+    let fds = fds.collect();
+    let whole = !received.flags.intersects(ReturnFlags::TRUNC);
+    match Request::read(&packet[..received.bytes]).filter(|_| whole) {
+        Some(request) => Ok(Some((request, fds))),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "a request makes no sense")),
+    }
+}
+
+/// Closes every descriptor but the first three: what the server's own parent has left open would reach scripts.
+fn close_inherited() {
+    let listed = fs::read_dir("/proc/self/fd").map(|entries| {
+        let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<c_int>().ok());
+        numbers.collect::<Vec<_>>()
+    });
+    // That of the list itself is closed already.
+    for fd in listed.unwrap_or_else(|_| (3..1024).collect()).into_iter().filter(|fd| *fd > 2) {
+        let _ = nix::unistd::close(fd);
+    }
+}

@@ -1,0 +1,23 @@
+//! A launcher of the test program's own: the test [`launcher`], in a process of its own, is one.
+
+use std::env;
+use std::process::Command;
+
+/// The variable that makes it one.
+const BE: &str = "SANSERVE_TEST_IS_LAUNCHER";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn launcher() {
+    if env::var_os(BE).is_some() {
+        super::process::run();
+    }
+}
+
+/// Starts it.
+pub(super) fn command() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    let name = module_path!().split_once("::").map_or("", |(_, path)| path);
+    command.args([&format!("{name}::launcher"), "--exact", "--nocapture", "--test-threads=1"]).env(BE, "1");
+    command
+}
