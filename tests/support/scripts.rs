@@ -169,6 +169,7 @@ impl Gateway {
     /// All processes that come from scripts of this server; those that have ended and are not reaped, too.
     pub fn processes(&self) -> Vec<Found> {
         let server = self.server.process().pid().as_raw_pid();
+        let launcher = self.launcher();
         let mark = mark(&self.tree).into_bytes();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("this is Linux").flatten() {
@@ -181,11 +182,25 @@ impl Gateway {
                 let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
                 environment.split(|&byte| byte == 0).any(|variable| variable == mark)
             };
-            if parent == Some(server) || is_marked() {
+            let of_launcher = launcher.is_some() && parent == launcher;
+            if Some(pid) != launcher && (parent == Some(server) || of_launcher || is_marked()) {
                 found.push(Found { pid, name: name.to_owned(), state: rest.chars().take(40).collect() });
             }
         }
         found
+    }
+
+    /// The process that starts the scripts of this server.
+    pub fn launcher(&self) -> Option<i32> {
+        let server = self.server.process().pid().as_raw_pid();
+        let mut children = fs::read_dir(format!("/proc/{server}/task")).into_iter().flatten().flatten().flat_map(|task| {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+        });
+        children.find(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains("launch-cgi-scripts")
+        })
     }
 
     /// Waits until so many processes of scripts run.
