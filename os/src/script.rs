@@ -267,7 +267,8 @@ impl Scripts {
             let mut told = errand.environment.iter().map(|(other, _)| *other);
             told.any(|other| other == name.as_bytes()) || places.iter().any(|(other, _)| *other == name)
         };
-        let mut environment = Vec::with_capacity(errand.environment.len() + self.rules.environment.len() + places.len());
+        let mut environment =
+            Vec::with_capacity(errand.environment.len() + self.rules.environment.len() + places.len());
         for (name, value) in self.rules.environment.iter().filter(|(name, _)| !is_told(name)) {
             environment.push(pair(name.as_bytes(), value.as_bytes())?);
         }
@@ -302,7 +303,8 @@ impl Scripts {
         // It is entered by its path, so that has to lead there still.
         let place = program.directory();
         let there = rustix::fs::fstat(&checked.directory)?;
-        let same = |stat: Result<rustix::fs::Stat, Errno>, other| stat.is_ok_and(|stat| identity(&stat) == identity(other));
+        let same =
+            |stat: Result<rustix::fs::Stat, Errno>, other| stat.is_ok_and(|stat| identity(&stat) == identity(other));
         let name = program.name();
         if !same(stat(place), &there) || !same(statat(&checked.directory, &name, AtFlags::empty()), &checked.stat) {
             return Err(program.ending(Ending::Replaced).unwrap_or_else(|| Errno::NOENT.into()));

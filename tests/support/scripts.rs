@@ -193,10 +193,11 @@ impl Gateway {
     /// The process that starts the scripts of this server.
     pub fn launcher(&self) -> Option<i32> {
         let server = self.server.process().pid().as_raw_pid();
-        let mut children = fs::read_dir(format!("/proc/{server}/task")).into_iter().flatten().flatten().flat_map(|task| {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
-        });
+        let mut children =
+            fs::read_dir(format!("/proc/{server}/task")).into_iter().flatten().flatten().flat_map(|task| {
+                let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+            });
         children.find(|pid| {
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.contains("launch-cgi-scripts")
