@@ -119,6 +119,10 @@ pub struct Limits {
     pub ranges: usize,
     /// The head of a script's answer; longer: 502. Default 65,536.
     pub script_head: usize,
+    /// How much of a request body that has a length is read before a script is started for it, if the body has that
+    /// much; so a client that does not send one holds up no script's place. At most [`head`](Limits::head) counts; 0:
+    /// the script is started at once. Default 65,536.
+    pub script_body: usize,
     /// Local redirects (RFC 3875 section 6.2.2) for one request; more: 502. Default 10.
     pub redirects: u8,
 }
@@ -147,6 +151,7 @@ impl Default for Limits {
             output: 65_536,
             ranges: 256,
             script_head: 65_536,
+            script_body: 65_536,
             redirects: 10,
         }
     }

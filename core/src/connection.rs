@@ -221,6 +221,7 @@ impl Connection {
             | Input::FeedBlocked
             | Input::Feedable
             | Input::FeedEnd
+            | Input::SpoolFull
             | Input::ScriptEof
             | Input::ScriptFailed(_) => {
                 if let Task::Cgi(cgi) = &mut self.task {

@@ -24,6 +24,8 @@ pub enum Input {
     Feedable,
     /// The script takes no more at all: it has closed its input or is gone, or the disk is full.
     FeedEnd,
+    /// The bodies that are kept for scripts take all the room that they may.
+    SpoolFull,
     /// The script's output is complete: it has closed it, or it has ended and nothing is left to read.
     ScriptEof,
     /// The script that counted as spawned was not run after all. It has said nothing.

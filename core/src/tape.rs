@@ -304,6 +304,7 @@ impl Answering {
             (What::Probe { then: then @ ProbeThen::Later, .. }, Input::Broken(fault)) => {
                 *then = ProbeThen::Broken(*fault);
             }
+            (What::Feed { then: then @ FeedThen::Poll, .. }, Input::SpoolFull) => *then = FeedThen::Full,
             (
                 What::Shut { blocked: blocked @ false } | What::Close { blocked: blocked @ false, .. },
                 Input::Blocked,

@@ -249,6 +249,8 @@ pub enum FeedThen {
     Blocked,
     /// `FeedEnd`.
     End,
+    /// `SpoolFull`.
+    Full,
 }
 
 /// What came behind the bytes that were taken.
@@ -462,6 +464,7 @@ const INPUTS: &[(&str, Input)] = &[
     ("feed-blocked", Input::FeedBlocked),
     ("feedable", Input::Feedable),
     ("feed-end", Input::FeedEnd),
+    ("spool-full", Input::SpoolFull),
     ("script-eof", Input::ScriptEof),
     ("script-busy", Input::ScriptFailed(SpawnError::Busy)),
     ("script-exhausted", Input::ScriptFailed(SpawnError::Exhausted)),

@@ -25,7 +25,7 @@ use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{self, Seek};
+use std::io::{self, Seek, Write};
 use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
@@ -63,11 +63,15 @@ const NOBODY: &str = "nobody";
 /// The rules for all scripts of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptRules {
-    /// Scripts alive at once; beyond that, none is run ([`SpawnError::Busy`]). Default 256.
+    /// Scripts alive at once; beyond that, none is run ([`SpawnError::Busy`]). Default 256. They have half of the
+    /// descriptors of the process, with 8 for each: where that is less than this, it is the bound.
     pub most: usize,
     /// What every script is told beside the meta-variables, which go before. Default: `PATH`, `LANG`
     /// and `TZ` where this process has them; `/usr/local/bin:/usr/bin:/bin` if it has no `PATH`.
     pub environment: Vec<(OsString, OsString)>,
+    /// Bytes of request bodies that are kept in temporary files for scripts at once, all together: those that are
+    /// chunked. Beyond that: 503. Default 4 GiB.
+    pub spool_total: u64,
     /// Which process starts them. Default: [`Launcher::default`].
     pub launcher: Launcher,
 }
@@ -77,7 +81,7 @@ impl Default for ScriptRules {
         let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let mut environment = vec![("PATH".into(), path)];
         environment.extend(["LANG", "TZ"].iter().filter_map(|name| Some((name.into(), env::var_os(name)?))));
-        ScriptRules { most: 256, environment, launcher: Launcher::default() }
+        ScriptRules { most: 256, environment, spool_total: 4 << 30, launcher: Launcher::default() }
     }
 }
 
@@ -88,9 +92,51 @@ pub struct Scripts {
     root: Arc<Root>,
     shared: Arc<Shared>,
     next: AtomicU64,
+    /// What spools hold.
+    spooled: Arc<AtomicU64>,
     nobody: OnceLock<Option<(u32, u32)>>,
     /// Exits are looked for, not told: as on a system without process descriptors.
     by_looking: bool,
+}
+
+/// Descriptors that a script takes at most, on the frontend that takes most: its pipes, its exit, and duplicates.
+const DESCRIPTORS: usize = 8;
+
+/// The body of a request, in a file without a name.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    file: File,
+    share: Share,
+}
+
+/// What a spool has of the room for all. It is given back when this is dropped.
+#[derive(Debug)]
+struct Share {
+    len: u64,
+    all: Arc<AtomicU64>,
+}
+
+impl Share {
+    fn give_back(&mut self, len: u64) {
+        self.len -= len;
+        self.all.fetch_sub(len, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.give_back(self.len);
+    }
+}
+
+fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match file.write(bytes) {
+            Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            written => return written,
+        }
+    }
 }
 
 /// A script to be run, apart from where it comes from.
@@ -131,6 +177,7 @@ impl Scripts {
             root,
             shared: Arc::default(),
             next: AtomicU64::new(0),
+            spooled: Arc::default(),
             nobody: OnceLock::new(),
             by_looking: !cfg!(target_os = "linux"),
         }
@@ -148,6 +195,34 @@ impl Scripts {
         self.shared.alive()
     }
 
+    /// How many may be alive at once: [`ScriptRules::most`], and what the descriptors suffice for.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.rules.most.min(crate::listen::nofile_limit() / 2 / DESCRIPTORS).max(1.min(self.rules.most))
+    }
+
+    /// The descriptors that scripts may take.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.bound() * DESCRIPTORS
+    }
+
+    /// A file for the body of a request.
+    pub(crate) fn spool(&self) -> io::Result<Spool> {
+        Ok(Spool { file: tempfile::tempfile()?, share: Share { len: 0, all: Arc::clone(&self.spooled) } })
+    }
+
+    /// Writes some of a body to its file. `None`: all files together have as much as they may.
+    pub(crate) fn write_spool(&self, spool: &mut Spool, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let len = bytes.len() as u64;
+        let most = self.rules.spool_total;
+        let fits = |all: u64| all.checked_add(len).filter(|sum| *sum <= most);
+        self.spooled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        spool.share.len += len;
+        let written = write_some(&mut spool.file, bytes);
+        spool.share.give_back(len - written.as_ref().map_or(0, |n| *n as u64));
+        Some(written)
+    }
+
     /// Kills all scripts, at once and with their process groups, and waits until they are gone.
     /// Meanwhile none can be run; afterwards they can.
     pub fn end(&self) {
@@ -163,7 +238,7 @@ impl Scripts {
     pub(crate) fn spawn(
         &self,
         script: &Script<'_>,
-        spool: Option<File>,
+        spool: Option<Spool>,
         local: Option<IpAddr>,
         log: &Log,
     ) -> Result<Running, SpawnError> {
@@ -177,8 +252,8 @@ impl Scripts {
         self.shared.kill(running.id);
     }
 
-    fn run(&self, errand: &Errand<'_>, spool: Option<File>, log: &Log) -> Result<Running, SpawnError> {
-        self.shared.admit(self.rules.most)?;
+    fn run(&self, errand: &Errand<'_>, spool: Option<Spool>, log: &Log) -> Result<Running, SpawnError> {
+        self.shared.admit(self.bound())?;
         let refusal = match self.start(errand, spool, log) {
             Ok(running) => return Ok(running),
             Err(refusal) => refusal,
@@ -195,7 +270,7 @@ impl Scripts {
         Err(refusal.error)
     }
 
-    fn start(&self, errand: &Errand<'_>, spool: Option<File>, log: &Log) -> Result<Running, Refusal> {
+    fn start(&self, errand: &Errand<'_>, spool: Option<Spool>, log: &Log) -> Result<Running, Refusal> {
         let user = self.person()?;
         let program = Program { path: self.root.path().join(OsStr::from_bytes(errand.path)), user };
         let checked = self.root.check_script(errand.path).map_err(|error| program.refusal(error))?;
@@ -232,29 +307,31 @@ impl Scripts {
         let Pipes { ours, theirs } = pipes;
         let mut fds = vec![checked.directory.as_fd(), theirs.output.as_fd(), theirs.stderr.as_fd(), tell.as_fd()];
         fds.extend(theirs.input.as_ref().map(AsFd::as_fd));
-        // A launcher that is gone is replaced, once.
-        for last in [false, true] {
-            let leader = Arc::new(Leader::launched(Arc::clone(&process), id));
-            match process.spawn(order.clone(), &fds) {
-                Ok(()) => {
-                    self.shared.entrust(self.ward(id, &leader, ours.stderr, errand, program, log));
-                    let shared = Arc::clone(&self.shared);
-                    let (input, output) = (ours.input, ours.output);
-                    return Ok(Running { id, leader, shared, input, full: false, output, over: false, exit });
-                }
-                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) if !last => {
-                    process = self.shared.another_launcher(&process, &self.rules.launcher)?;
-                }
-                Err(Errno::MSGSIZE) => {
-                    return Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"));
-                }
-                Err(error) => {
-                    log.error(format_args!("the launcher of CGI scripts takes no more: {error}"));
-                    return Err(Refusal::new(SpawnError::Exhausted, error));
-                }
+        let leader = Arc::new(Leader::launched(Arc::clone(&process), id));
+        let ward = self.ward(id, &leader, ours.stderr, ours.share, errand, program, log);
+        let sent = self.shared.entrust_if(ward, || match process.spawn(order.clone(), &fds) {
+            // A launcher that is gone is replaced, once.
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
+                process = self.shared.another_launcher(&process, &self.rules.launcher)?;
+                leader.relaunched(Arc::clone(&process));
+                process.spawn(order.clone(), &fds).map_err(io::Error::from)
+            }
+            sent => sent.map_err(io::Error::from),
+        });
+        match sent {
+            Ok(()) => {
+                let shared = Arc::clone(&self.shared);
+                let (input, output) = (ours.input, ours.output);
+                Ok(Running { id, leader, shared, input, full: false, output, over: false, exit })
+            }
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
+                Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"))
+            }
+            Err(error) => {
+                log.error(format_args!("the launcher of CGI scripts takes no more: {error}"));
+                Err(Refusal::new(SpawnError::Exhausted, error))
             }
         }
-        unreachable!("the last one returns")
     }
 
     fn order(&self, id: u64, errand: &Errand<'_>, program: &Program, checked: &Checked) -> Result<Order, Refusal> {
@@ -354,7 +431,7 @@ impl Scripts {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let pid = Pid::from_child(&child);
         let leader = Arc::new(Leader::new(child));
-        let mut ward = self.ward(id, &leader, ours.stderr, errand, program, log);
+        let mut ward = self.ward(id, &leader, ours.stderr, ours.share, errand, program, log);
         let exit = self.prepare(&mut ward, pid);
         if exit.is_err() {
             // It has begun, but could not be waited for.
@@ -374,11 +451,13 @@ impl Scripts {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "it only puts them together")]
     fn ward(
         &self,
         id: u64,
         leader: &Arc<Leader>,
         stderr: OwnedFd,
+        share: Option<Share>,
         errand: &Errand<'_>,
         program: Program,
         log: &Log,
@@ -390,6 +469,7 @@ impl Scripts {
             tell: None,
             told: None,
             stderr: Some(stderr),
+            share,
             remarks: Remarks::new(log.clone(), errand.path),
             program,
             stage: Stage::Runs,
@@ -430,6 +510,8 @@ struct Ours {
     input: Option<OwnedFd>,
     output: OwnedFd,
     stderr: OwnedFd,
+    /// That of its spool.
+    share: Option<Share>,
 }
 
 struct Theirs {
@@ -441,7 +523,7 @@ struct Theirs {
 
 impl Pipes {
     /// Pipes that belong to `user`: else `/dev/stdin` and the like could not be opened by a script.
-    fn new(input: ScriptInput, spool: Option<File>, user: Option<(u32, u32)>) -> Result<Pipes, Refusal> {
+    fn new(input: ScriptInput, spool: Option<Spool>, user: Option<(u32, u32)>) -> Result<Pipes, Refusal> {
         let give = |fd: &OwnedFd| match user {
             Some((user, group)) => fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))),
             None => Ok(()),
@@ -455,6 +537,7 @@ impl Pipes {
         };
         let (output, their_output) = pipe()?;
         let (stderr, their_stderr) = pipe()?;
+        let mut share = None;
         let (our_input, their_input) = match input {
             ScriptInput::Empty => (None, None),
             ScriptInput::Piped => {
@@ -462,18 +545,20 @@ impl Pipes {
                 (Some(ours), Some(theirs))
             }
             ScriptInput::Spooled => {
-                let mut spool = spool.ok_or_else(|| Refusal::new(SpawnError::Failed, "its input is gone"))?;
-                spool.rewind()?;
-                let spool = OwnedFd::from(spool);
-                give(&spool)?;
-                (None, Some(spool))
+                let spool = spool.ok_or_else(|| Refusal::new(SpawnError::Failed, "its input is gone"))?;
+                let Spool { mut file, share: of_spool } = spool;
+                file.rewind()?;
+                let file = OwnedFd::from(file);
+                give(&file)?;
+                share = Some(of_spool);
+                (None, Some(file))
             }
         };
         for fd in [Some(&output), Some(&stderr), our_input.as_ref()].into_iter().flatten() {
             ioctl_fionbio(fd, true)?;
         }
         Ok(Pipes {
-            ours: Ours { input: our_input, output, stderr },
+            ours: Ours { input: our_input, output, stderr, share },
             theirs: Theirs { input: their_input, output: their_output, stderr: their_stderr },
         })
     }

@@ -333,11 +333,12 @@ impl Service {
     }
 
     /// The bound on connections that the descriptors suffice for: a part of them is kept for the
-    /// files that connections send, and for the server itself. At least 1. To be asked after
-    /// [`raise_nofile_limit`](crate::raise_nofile_limit).
+    /// files that connections send, for scripts if there are any, and for the server itself. At least 1. To be
+    /// asked after [`raise_nofile_limit`](crate::raise_nofile_limit).
     #[must_use]
     pub fn connection_bound(&self) -> usize {
-        self.connections.min(connections_within(nofile_limit())).max(1)
+        let of_scripts = if self.config.cgi.directories.is_empty() { 0 } else { self.scripts.descriptors() };
+        self.connections.min(connections_within(nofile_limit().saturating_sub(of_scripts))).max(1)
     }
 }
 

@@ -28,7 +28,7 @@ use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Sit
 use crate::beneath::examine;
 use crate::cache::{Files, Held};
 use crate::log::Logger;
-use crate::script::{Running, Scripts, local_address};
+use crate::script::{Running, Spool, Scripts, local_address};
 use crate::send::{Stopped, send, send_file, send_vectored};
 
 /// What the batch holds at most.
@@ -74,7 +74,7 @@ pub struct Slot {
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
     /// What the next script is to read.
-    spool: Option<File>,
+    spool: Option<Spool>,
     script: Option<Running>,
 }
 
@@ -106,7 +106,7 @@ impl Slot {
                 let _ = shutdown(socket, Shutdown::Write);
                 None
             }
-            Step::Feed(bytes) => Some(self.feed(bytes, desk.log.log())),
+            Step::Feed(bytes) => Some(self.feed(bytes, desk.scripts, desk.log.log())),
             Step::Probe(window) => Some(probe(window, socket)),
             Step::Call(_) | Step::Wait(_) | Step::Close(_) => {
                 debug_assert!(false, "the driver's own step");
@@ -205,7 +205,7 @@ impl Slot {
                 _ => Err(FsError::Failed),
             }),
             Action::Find { path, from } => Completion::Found(desk.scripts.root().find(path, from)),
-            Action::Spool => Completion::Spooled(self.open_spool(desk.log.log())),
+            Action::Spool => Completion::Spooled(self.open_spool(desk.scripts, desk.log.log())),
             Action::Spawn(script) => {
                 let spool = self.let_script_go();
                 let running = desk.scripts.spawn(&script, spool, local_address(socket), desk.log.log());

@@ -280,6 +280,28 @@ fn serving() -> Command {
                 .requires("cgi")
                 .help("Scripts at once; beyond that, 503 [default: 256]"),
         )
+        .arg(
+            Arg::new("cgi-read-first")
+                .long("cgi-read-first")
+                .value_name("SIZE")
+                .value_parser(units::size)
+                .requires("cgi")
+                .help(defaulting(
+                    "How much of a body is read before a script is started for it",
+                    show_size(Limits::default().script_body as u64),
+                )),
+        )
+        .arg(
+            Arg::new("cgi-spool-total")
+                .long("cgi-spool-total")
+                .value_name("SIZE")
+                .value_parser(units::size)
+                .requires("cgi")
+                .help(defaulting(
+                    "Chunked bodies in temporary files, all together; beyond that, 503",
+                    show_size(ScriptRules::default().spool_total),
+                )),
+        )
         .arg(time("cgi-timeout", defaults.script, "How long a script may run in all").requires("cgi"))
         .arg(
             time("cgi-half-close", defaults.script_silence, "How long a script may be silent for a client that has half-closed a persistent connection")
@@ -503,6 +525,7 @@ fn cgi_environment(matches: &ArgMatches) -> Result<Vec<(OsString, OsString)>, cl
 impl From<&ArgMatches> for Flags {
     fn from(matches: &ArgMatches) -> Flags {
         let mut scripts = ScriptRules::default();
+        scripts.spool_total = matches.get_one::<u64>("cgi-spool-total").copied().unwrap_or(scripts.spool_total);
         scripts.most = matches.get_one::<u32>("cgi-max").map_or(scripts.most, |&n| n as usize);
         Flags {
             port: *matches.get_one("port").expect("has a default"),
@@ -541,6 +564,8 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     timeouts.script_silence = one("cgi-half-close").unwrap_or(timeouts.script_silence);
     let mut limits = Limits::default();
     limits.body = one("max-body").unwrap_or(limits.body);
+    limits.script_body =
+        one("cgi-read-first").map_or(limits.script_body, |size| usize::try_from(size).unwrap_or(usize::MAX));
     let mut cgi = if has("cgi") { Cgi::python() } else { Cgi::default() };
     if let Ok(Some(directories)) = matches.try_get_many::<String>("cgi-dir") {
         cgi.directories = directories.cloned().collect();
@@ -640,6 +665,8 @@ mod tests {
             "--cgi-env=NO_SUCH_VARIABLE",
             "--cgi-env=EMPTY=",
             "--cgi-max=7",
+            "--cgi-read-first=1K",
+            "--cgi-spool-total=2K",
             "--cgi-timeout=1.5",
             "--cgi-half-close=10",
             "--cgi-chunked=refuse",
@@ -658,9 +685,12 @@ mod tests {
         let added: Vec<_> = flags.scripts.environment[ScriptRules::default().environment.len()..].to_vec();
         assert_eq!(added, [("A".into(), "b=c".into()), ("EMPTY".into(), "".into())]);
         assert_eq!(flags.config.timeouts.script_silence, 10_000);
+        assert_eq!((flags.config.limits.script_body, flags.scripts.spool_total), (1024, 2048));
         assert_eq!((flags.scripts.most, flags.config.timeouts.script, flags.config.limits.body), (7, 1500, 9));
         for wrong in [
             &["--cgi-max=7"][..],
+            &["--cgi-read-first=7"],
+            &["--cgi-spool-total=7"],
             &["--cgi", "--cgi-max=0"],
             &["--cgi", "--cgi-env==x"],
             &["--cgi", "--cgi-env="],

@@ -369,7 +369,7 @@ impl Driver {
             }
             What::Feed { then, .. } => {
                 keys.push(if self.spools { "feed-file" } else { "feed" });
-                if *then == FeedThen::End {
+                if matches!(then, FeedThen::End | FeedThen::Full) {
                     keys.push("fault");
                 }
             }
@@ -492,7 +492,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::ScriptEof | Input::ScriptFailed(_) => "read-script",
         Input::Wake => "wake",
         Input::Drain | Input::Cut => "down",
-        Input::Broken(_) | Input::FeedEnd => "fault",
+        Input::Broken(_) | Input::FeedEnd | Input::SpoolFull => "fault",
         Input::Done(_, Completion::Opened(_) | Completion::Listed(_) | Completion::Found(_)) => "wait-disk",
         _ => "nothing",
     }

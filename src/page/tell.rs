@@ -72,6 +72,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
                 | Input::FeedBlocked
                 | Input::Feedable
                 | Input::FeedEnd
+                | Input::SpoolFull
                 | Input::ScriptEof
                 | Input::ScriptFailed(_) => Script,
                 _ => Driver,
@@ -128,6 +129,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
                     FeedThen::Poll => "",
                     FeedThen::Blocked => ", blocked",
                     FeedThen::End => ", takes no more",
+                    FeedThen::Full => ", has no room",
                 };
                 arrows.push(from(who, format!("took {}{then}", size(n))));
             }
@@ -226,6 +228,7 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
                 FeedThen::Poll => "",
                 FeedThen::Blocked => ", which takes no more for now: so the peer is not read from either",
                 FeedThen::End => ", which takes no more at all",
+                FeedThen::Full => ", for which there is no room, since the bodies of others are kept",
             }
         ),
         What::EndInput => "The body is complete: the script's input is closed, so that it reads the end.".into(),
@@ -326,6 +329,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::Writable => "The socket takes bytes again.",
         Input::Feedable => "The script takes bytes again.",
         Input::FeedEnd => "The script takes no more at all: it has closed its input, or is gone.",
+        Input::SpoolFull => "There is no room for the body: those that are kept already take all that they may.",
         Input::ScriptEof => "The script's output is complete.",
         Input::ScriptFailed(_) => "The script was not run after all, so it has said nothing.",
         Input::Done(..) => {
@@ -407,6 +411,7 @@ fn short(input: &Input) -> String {
         Input::Writable => "writable".into(),
         Input::Feedable => "takes more".into(),
         Input::FeedEnd => "takes no more".into(),
+        Input::SpoolFull => "no room".into(),
         Input::ScriptEof => "end of output".into(),
         Input::ScriptFailed(error) => format!("not run: {}", spawn_error(*error)),
         Input::Done(ticket, _) => format!("answer to action {}", ticket.number()),

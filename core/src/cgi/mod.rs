@@ -68,6 +68,8 @@ enum State {
     /// An action is under way.
     Under(Deed),
     Found(ScriptFile),
+    /// The first of the body is awaited, and no place is taken meanwhile.
+    Gathering,
     /// The body goes to a file first, because it is chunked.
     Spooling,
     /// The body is there.
@@ -102,6 +104,8 @@ struct Feed {
     blocked: bool,
     /// It takes no more at all.
     deaf: bool,
+    /// Because other bodies take the room.
+    full: bool,
     /// Its output is complete.
     eof: bool,
     /// Bytes at the front of the window that are its.
@@ -160,6 +164,7 @@ impl Cgi {
             Input::FeedBlocked => self.feed.blocked = true,
             Input::Feedable => self.feed.blocked = false,
             Input::FeedEnd => self.feed.deaf = true,
+            Input::SpoolFull => (self.feed.deaf, self.feed.full) = (true, true),
             Input::ScriptEof if self.is_alive() => self.feed.eof = true,
             Input::ScriptFailed(error) if self.is_alive() => {
                 self.feed.eof = true;
@@ -272,6 +277,7 @@ impl Cgi {
             State::Due(_) => "has something for the driver",
             State::Under(_) => "waits for the driver",
             State::Found(_) => "the script is found",
+            State::Gathering => "waits for the body",
             State::Spooling => "keeps the body in a file",
             State::Spooled => "the body is in a file",
             State::Spawned => "the script runs",

@@ -29,6 +29,8 @@ refusals! {
     Busy => SERVICE_UNAVAILABLE, "Too many CGI scripts";
     /// The system cannot execute it.
     Unstartable => BAD_GATEWAY, "CGI script cannot be started ({})";
+    /// All chunked bodies together take the room that they may.
+    SpoolFull => SERVICE_UNAVAILABLE, "Too many bodies are waiting for CGI scripts";
     /// The disk has no room for a chunked body.
     Unspoolable => INSUFFICIENT_STORAGE, "The body cannot be stored";
     /// Its output ended before its head did.

@@ -119,6 +119,7 @@ impl Connection {
                 self.found_script(found, buf, cx);
                 true
             }
+            State::Gathering => self.gather_body(buf, cx),
             State::Spooling if cgi.feed.stage == Stage::Closed => {
                 cgi.feed.stage = Stage::Open;
                 self.send_continue(buf);
@@ -169,7 +170,17 @@ impl Connection {
             return;
         }
         match self.cycle.inbound {
-            Inbound::Body(Decoder::Length(length)) => self.tell_script(ScriptInput::Piped, Some(length), buf, cx),
+            Inbound::Body(Decoder::Length(length)) if cx.config.limits.script_body == 0 => {
+                self.tell_script(ScriptInput::Piped, Some(length), buf, cx);
+            }
+            Inbound::Body(Decoder::Length(_)) => {
+                buf.reasons.note(Rule::BodyGathered, b"");
+                self.cgi_to(State::Gathering);
+                if let Task::Cgi(cgi) = &mut self.task {
+                    cgi.feed.stage = Stage::Open;
+                }
+                self.send_continue(buf);
+            }
             Inbound::Body(Decoder::Chunked(_)) if cx.config.cgi.chunked == Chunked::Refuse => {
                 self.end_cgi();
                 self.answering(buf, cx).refuse(Violation::LengthRequired, Span::default());
@@ -180,6 +191,24 @@ impl Connection {
             }
             _ => self.tell_script(ScriptInput::Empty, None, buf, cx),
         }
+    }
+
+    /// Waits for the body, or for as much of it as a window takes: a script that waits for a slow peer would hold a
+    /// place for as long.
+    fn gather_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let available = self.body_available(buf, cx) as u64;
+        let limits = &cx.config.limits;
+        let enough = limits.script_body.min(limits.head) as u64;
+        match self.cycle.inbound {
+            Inbound::Body(Decoder::Length(length)) if available >= length.min(enough) => {
+                self.tell_script(ScriptInput::Piped, Some(length), buf, cx);
+            }
+            Inbound::Body(_) if self.is_at_end() => self.body_violation(Violation::IncompleteBody, buf, cx),
+            Inbound::Body(_) => return false,
+            // It was wrong, and that is answered.
+            _ => self.end_cgi(),
+        }
+        true
     }
 
     /// Writes down what the script is told, and lets it run.
@@ -219,7 +248,8 @@ impl Connection {
             feed.stage = Stage::Closed;
             feed.offered = 0;
             if *state == State::Spooling {
-                self.fail_script(Refusal::Unspoolable);
+                let refusal = if feed.full { Refusal::SpoolFull } else { Refusal::Unspoolable };
+                self.fail_script(refusal);
             }
             return true;
         }
@@ -423,7 +453,7 @@ impl Connection {
         reasons.note(Rule::ScriptRefused, text);
         let page = Page { quotes_peer: message.contains("{}"), ..Page::default() };
         answer.error_page(status, &page, |head| {
-            if refusal == Refusal::Busy {
+            if matches!(refusal, Refusal::Busy | Refusal::SpoolFull) {
                 head.field("Retry-After", b"1");
             }
         });

@@ -109,6 +109,7 @@ pub(crate) fn hand_in(connection: &mut Connection, what: &What, ticket: Ticket) 
                 FeedThen::Poll => {}
                 FeedThen::Blocked => connection.handle(Input::FeedBlocked),
                 FeedThen::End => connection.handle(Input::FeedEnd),
+                FeedThen::Full => connection.handle(Input::SpoolFull),
             }
         }
         What::Probe { then, .. } => match then {

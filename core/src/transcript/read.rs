@@ -310,13 +310,15 @@ impl Tokens {
                     self.word();
                     None
                 }
-                Some("blocked" | "end") => Some(0),
-                _ => Some(self.number("`all`, a number of bytes, `blocked` or `end`")?),
+                Some("blocked" | "end" | "full") => Some(0),
+                _ => Some(self.number("`all`, a number of bytes, `blocked`, `end` or `full`")?),
             };
             if self.take("blocked") {
                 then = FeedThen::Blocked;
             } else if self.take("end") {
                 then = FeedThen::End;
+            } else if self.take("full") {
+                then = FeedThen::Full;
             }
         }
         Ok(What::Feed { bytes, taken, then })

@@ -75,6 +75,7 @@ const NUMBERS: &[Number] = numbers! {
     "limit output" => limits.output;
     "limit ranges" => limits.ranges;
     "limit script-head" => limits.script_head;
+    "limit script-body" => limits.script_body;
     "limit redirects" => limits.redirects;
     "timeout head" => timeouts.head;
     "timeout keep-alive" => timeouts.keep_alive;

@@ -104,6 +104,7 @@ pub(super) fn event(event: &Event, out: &mut String) {
                     FeedThen::Poll => "",
                     FeedThen::Blocked => " blocked",
                     FeedThen::End => " end",
+                    FeedThen::Full => " full",
                 });
             }
         }

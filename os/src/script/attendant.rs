@@ -28,7 +28,7 @@ use sanserve_core::SpawnError;
 
 use super::launcher::{Ending, Launcher, Process};
 use super::remarks::Remarks;
-use super::{Program, Refusal};
+use super::{Program, Refusal, Share};
 
 /// What is read of one stderr at a time.
 const ROOM: usize = 64 * 1024;
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     /// A place has become free.
     room: Condvar,
     launcher: Mutex<Option<Arc<Process>>>,
+    /// Launchers that were started, and whose reports are to be read.
+    unheard: Mutex<Vec<Arc<Process>>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +65,6 @@ struct State {
     held: usize,
     arrivals: Vec<Ward>,
     kills: Vec<u64>,
-    /// Launchers whose reports are to be read.
-    launchers: Vec<Arc<Process>>,
     ending: bool,
     /// Written to when there is something here for the attendant.
     bell: Option<OwnedFd>,
@@ -80,7 +80,7 @@ impl State {
     }
 
     fn has_news(&self) -> bool {
-        !self.arrivals.is_empty() || !self.kills.is_empty() || !self.launchers.is_empty()
+        !self.arrivals.is_empty() || !self.kills.is_empty()
     }
 }
 
@@ -131,6 +131,19 @@ impl Shared {
         }
     }
 
+    /// Has a launcher asked for a script, and if that succeeds takes it over. Until it has, no report is looked at: one
+    /// could be about this script.
+    pub(super) fn entrust_if(&self, ward: Ward, ask: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.lock();
+        ask()?;
+        let rung = state.has_news();
+        state.arrivals.push(ward);
+        if !rung {
+            state.ring();
+        }
+        Ok(())
+    }
+
     /// Sees to it that a script that was asked to end does so.
     pub(super) fn kill(&self, id: u64) {
         let mut state = self.lock();
@@ -149,9 +162,8 @@ impl Shared {
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         if process.is_none() {
             *process = Process::start(launcher)?.map(Arc::new);
-            let mut state = self.lock();
-            state.launchers.extend(process.clone());
-            state.ring();
+            // The attendant learns of it with its first script.
+            self.unheard.lock().unwrap_or_else(PoisonError::into_inner).extend(process.clone());
         }
         Ok(process.clone())
     }
@@ -177,8 +189,8 @@ impl Shared {
         drop(state);
         let _ = thread.join();
         drop(self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut state = self.lock();
-        state.launchers.clear();
         state.ending = false;
         state.bell = None;
     }
@@ -218,6 +230,13 @@ enum Life {
 impl Leader {
     pub(super) fn new(child: Child) -> Leader {
         Leader { life: Mutex::new(Life::Unreaped(child)), asked: AtomicBool::new(false) }
+    }
+
+    /// Another launcher has been asked for it.
+    pub(super) fn relaunched(&self, by: Arc<Process>) {
+        if let Life::Launched(process, _) = &mut *self.life() {
+            *process = by;
+        }
     }
 
     pub(super) fn launched(process: Arc<Process>, id: u64) -> Leader {
@@ -308,6 +327,8 @@ pub(super) struct Ward {
     /// What the launcher has reported of it.
     pub(super) told: Option<Ending>,
     pub(super) stderr: Option<OwnedFd>,
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    pub(super) share: Option<Share>,
     pub(super) remarks: Remarks,
     pub(super) program: Program,
     pub(super) stage: Stage,
@@ -423,9 +444,9 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         let mut state = shared.lock();
         wards.append(&mut state.arrivals);
         std::mem::swap(&mut kills, &mut state.kills);
-        launchers.append(&mut state.launchers);
         let (ending, alive) = (state.ending, state.alive);
         drop(state);
+        launchers.append(&mut shared.unheard.lock().unwrap_or_else(PoisonError::into_inner));
 
         let now = Instant::now();
         for id in kills.drain(..) {
@@ -447,10 +468,21 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         if wait(ear, &launchers, &wards, wake_up(&wards, last_moment, now), &mut news) {
             while read(ear, &mut room[..]).is_ok_and(|n| n == room.len()) {}
         }
-        // A report may be about a script that has just arrived.
-        wards.append(&mut shared.lock().arrivals);
-        news.resize(wards.len(), News::default());
-        launchers.retain(|launcher| read_reports(launcher, &mut wards));
+        let mut reports = Vec::new();
+        let mut gone = Vec::new();
+        launchers.retain(|launcher| {
+            let is_there = launcher.read_reports(|id, ending| reports.push((id, ending)));
+            if !is_there {
+                gone.push(Arc::clone(launcher));
+            }
+            is_there
+        });
+        if !reports.is_empty() || !gone.is_empty() {
+            // A report may be about a script that has just arrived.
+            wards.append(&mut shared.lock().arrivals);
+            news.resize(wards.len(), News::default());
+            take_reports(&reports, &gone, &mut wards);
+        }
         // From the end, so that what is swapped in has been seen.
         for at in (0..wards.len()).rev() {
             if wards[at].has_exited(news[at].exit) {
@@ -466,19 +498,17 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
     }
 }
 
-/// Reads what a launcher has reported. `false`: it is gone, and its scripts with it.
-fn read_reports(launcher: &Arc<Process>, wards: &mut [Ward]) -> bool {
-    let is_there = launcher.read_reports(|id, ending| {
-        if let Some(ward) = wards.iter_mut().find(|ward| ward.id == id) {
+/// Notes what launchers have reported, and that some are gone, and their scripts with them.
+fn take_reports(reports: &[(u64, Ending)], gone: &[Arc<Process>], wards: &mut [Ward]) {
+    for (id, ending) in reports {
+        if let Some(ward) = wards.iter_mut().find(|ward| ward.id == *id) {
             // A script that was not run has an exit code, too.
-            ward.told.get_or_insert(ending);
+            ward.told.get_or_insert(*ending);
         }
-    });
-    if !is_there {
-        let orphans = wards.iter_mut().filter(|ward| ward.leader.is_launched_by(launcher));
-        orphans.for_each(|ward| ward.told = ward.told.or(Some(Ending::Unknown)));
     }
-    is_there
+    for ward in wards.iter_mut().filter(|ward| gone.iter().any(|launcher| ward.leader.is_launched_by(launcher))) {
+        ward.told.get_or_insert(Ending::Unknown);
+    }
 }
 
 /// How long to wait at most.

@@ -70,7 +70,7 @@ impl Bench {
         let environment = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
         let launched = cfg!(target_os = "linux") && how == How::Launched;
         let launcher = if launched { Launcher::Own } else { Launcher::None };
-        let mut scripts = Scripts::new(ScriptRules { most, environment, launcher }, root);
+        let mut scripts = Scripts::new(ScriptRules { most, environment, launcher, spool_total: 16 }, root);
         scripts.by_looking |= how == How::Looked;
         let lines = Lines::default();
         Bench { scripts, log: Log::to(lines.clone()), lines, dir }
@@ -93,12 +93,12 @@ impl Bench {
         self.run(&Errand { input, ..errand() }, None).unwrap()
     }
 
-    pub(crate) fn spooled(&self, text: &str, spool: Option<File>) -> Result<Running, SpawnError> {
+    pub(crate) fn spooled(&self, text: &str, spool: Option<Spool>) -> Result<Running, SpawnError> {
         self.install(&format!("#!/bin/sh\n{text}"));
         self.run(&Errand { input: ScriptInput::Spooled, ..errand() }, spool)
     }
 
-    fn run(&self, errand: &Errand<'_>, spool: Option<File>) -> Result<Running, SpawnError> {
+    fn run(&self, errand: &Errand<'_>, spool: Option<Spool>) -> Result<Running, SpawnError> {
         self.scripts.run(errand, spool, &self.log)
     }
 
@@ -336,7 +336,7 @@ fn a_script_inherits_three_descriptors() {
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     bench.scripts.end();
     bench.install("#!/bin/ls /proc/self/fd");
-    for (input, spool) in [(ScriptInput::Empty, None), (ScriptInput::Spooled, Some(tempfile::tempfile().unwrap()))] {
+    for (input, spool) in [(ScriptInput::Empty, None), (ScriptInput::Spooled, Some(bench.scripts.spool().unwrap()))] {
         let all = output(&mut bench.run(&Errand { input, ..errand() }, spool).unwrap());
         let (_, all) = all.split_once("/proc/self/fd:\n").unwrap();
         // 3 is the directory that ls reads.
@@ -382,8 +382,8 @@ fn a_script_can_open_its_descriptors_by_name() {
         assert_eq!(running.feed(b"in\n"), Input::Fed(3));
         running.end_input();
         assert_eq!(output(&mut running), "in\nout\n");
-        let mut spool = tempfile::tempfile().unwrap();
-        spool.write_all(b"kept\n").unwrap();
+        let mut spool = bench.scripts.spool().unwrap();
+        assert_eq!(bench.scripts.write_spool(&mut spool, b"kept\n").unwrap().unwrap(), 5);
         assert_eq!(output(&mut bench.spooled("cat /dev/stdin", Some(spool)).unwrap()), "kept\n");
         assert_eq!(bench.output_of("cat /dev/stdin; echo end"), "end\n");
         assert_eq!(bench.logged(), ["err"]);
@@ -438,6 +438,27 @@ fn a_directory_that_nobody_may_search_is_named() {
         let expected = format!("must not search the directory {place} (mode 0700)");
         assert!(logged.len() == 1 && logged[0].contains(&expected), "{logged:?}");
     }
+}
+
+#[test]
+fn spools_share_their_room() {
+    let bench = Bench::new();
+    let scripts = &bench.scripts;
+    let (mut one, mut other) = (scripts.spool().unwrap(), scripts.spool().unwrap());
+    assert_eq!(scripts.write_spool(&mut one, &[b'1'; 10]).unwrap().unwrap(), 10);
+    assert_eq!(scripts.write_spool(&mut other, &[b'2'; 6]).unwrap().unwrap(), 6);
+    assert!(scripts.write_spool(&mut other, b"2").is_none(), "one beyond");
+    drop(other);
+    assert_eq!(scripts.write_spool(&mut one, &[b'1'; 6]).unwrap().unwrap(), 6);
+    // A script that reads its body holds the room until it ends.
+    let mut running = bench.spooled("cat", Some(one)).unwrap();
+    assert_eq!(output(&mut running), "1".repeat(16));
+    drop(running);
+    bench.wait_for_none();
+    until("there is room again", || {
+        let mut again = scripts.spool().unwrap();
+        scripts.write_spool(&mut again, &[b'3'; 16]).is_some()
+    });
 }
 
 #[cfg(target_os = "linux")]

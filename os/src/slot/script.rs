@@ -3,16 +3,13 @@
 //! To let a script go is to close the pipes; what becomes of its process is for the server's
 //! [`Scripts`] to see to.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-
 use rustix::io::Errno;
 use sanserve_core::{FsError, Input, Window};
 
 use super::Slot;
 use crate::beneath::fs_error;
 use crate::log::Log;
-use crate::script::{ScriptFds, ScriptRead, Scripts};
+use crate::script::{ScriptFds, ScriptRead, Scripts, Spool};
 
 impl Slot {
     /// Reads once from the script's output. To be called when `output` or `exit` of
@@ -28,8 +25,8 @@ impl Slot {
         self.script.as_ref().map(|script| script.fds())
     }
 
-    pub(super) fn open_spool(&mut self, log: &Log) -> Result<(), FsError> {
-        let spool = tempfile::tempfile().map_err(|error| {
+    pub(super) fn open_spool(&mut self, scripts: &Scripts, log: &Log) -> Result<(), FsError> {
+        let spool = scripts.spool().map_err(|error| {
             log.error(format_args!("a request body cannot be kept for a CGI script: {error}"));
             match Errno::from_io_error(&error).map(fs_error) {
                 Some(FsError::Exhausted) => FsError::Exhausted,
@@ -42,7 +39,7 @@ impl Slot {
     }
 
     /// Lets go of the script that ran before, and gives away what the next one is to read.
-    pub(super) fn let_script_go(&mut self) -> Option<File> {
+    pub(super) fn let_script_go(&mut self) -> Option<Spool> {
         self.script = None;
         self.spool.take()
     }
@@ -60,26 +57,17 @@ impl Slot {
     }
 
     /// Writes to the spool; where there is none, to the script.
-    pub(super) fn feed(&mut self, bytes: &[u8], log: &Log) -> Input {
+    pub(super) fn feed(&mut self, bytes: &[u8], scripts: &Scripts, log: &Log) -> Input {
         let Some(spool) = &mut self.spool else {
             return self.script.as_mut().map_or(Input::FeedEnd, |script| script.feed(bytes));
         };
-        match write_some(spool, bytes) {
-            Ok(n) => Input::Fed(n as u64),
-            Err(error) => {
+        match scripts.write_spool(spool, bytes) {
+            Some(Ok(n)) => Input::Fed(n as u64),
+            None => Input::SpoolFull,
+            Some(Err(error)) => {
                 log.error(format_args!("a request body cannot be kept for a CGI script: {error}"));
                 Input::FeedEnd
             }
-        }
-    }
-}
-
-fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        match file.write(bytes) {
-            Ok(0) if !bytes.is_empty() => return Err(ErrorKind::WriteZero.into()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            written => return written,
         }
     }
 }
