@@ -74,6 +74,10 @@ suite! {
         exit_codes
         timeouts
         a_stubborn_script
+        bodies_that_do_not_come
+        spools_share_their_room
+        no_privileges
+        the_launcher_is_killed
         output_closed
         left_behind
         a_noisy_script

@@ -119,9 +119,9 @@ pub struct Limits {
     pub ranges: usize,
     /// The head of a script's answer; longer: 502. Default 65,536.
     pub script_head: usize,
-    /// How much of a request body that has a length is read before a script is started for it, if the body has that
-    /// much; so a client that does not send one holds up no script's place. At most [`head`](Limits::head) counts; 0:
-    /// the script is started at once. Default 65,536.
+    /// A request body with a length of so many bytes at most is read whole before a script is started for it; of a
+    /// longer one, something has to have come. So a client that sends no body takes no script's place. At most
+    /// [`head`](Limits::head) counts; 0: the script is started at once. Default 65,536.
     pub script_body: usize,
     /// Local redirects (RFC 3875 section 6.2.2) for one request; more: 502. Default 10.
     pub redirects: u8,

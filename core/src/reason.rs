@@ -209,7 +209,7 @@ rules! {
         NotScript => "no-script", "RFC 3875 section 3.2, Python's is_cgi";
         /// This is the script; what stands behind it is PATH_INFO.
         ScriptFound => "script", "RFC 3875 section 3.3, Python's run_cgi";
-        /// The body, or the first of it, is read before the script is started, so that a slow peer takes no place.
+        /// The body, if it is small, or the beginning of it is read before the script is started, so that a slow peer takes no place.
         BodyGathered => "body-gathered", "limits.script_body";
         /// A chunked body is kept in a file first, because a script must be told its length.
         BodySpooled => "body-spooled", "RFC 3875 section 4.2";

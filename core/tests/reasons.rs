@@ -377,6 +377,14 @@ fn special() -> Vec<Special> {
             &["script cgi-bin/x", "script-refused"],
         ),
         (cgi(), &Plain, chunked.into(), &[Found(ScriptFile::Runnable), Runs, Unspawned], 502, &["body-spooled"]),
+        (
+            cgi(),
+            &Plain,
+            "POST /cgi-bin/x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc".into(),
+            &[Found(ScriptFile::Runnable), Unspawned],
+            502,
+            &["body-gathered"],
+        ),
         (refuse, &Plain, chunked.into(), &[Found(ScriptFile::Runnable)], 411, &["LengthRequired Length Required"]),
         (cgi(), &Plain, "POST /a HTTP/1.1\r\nHost: h\r\n\r\n".into(), &[], 501, &["PostToFile Not Implemented"]),
     ]

@@ -28,7 +28,7 @@ use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Sit
 use crate::beneath::examine;
 use crate::cache::{Files, Held};
 use crate::log::Logger;
-use crate::script::{Running, Spool, Scripts, local_address};
+use crate::script::{Running, Scripts, Spool, local_address};
 use crate::send::{Stopped, send, send_file, send_vectored};
 
 /// What the batch holds at most.

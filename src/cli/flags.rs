@@ -287,7 +287,7 @@ fn serving() -> Command {
                 .value_parser(units::size)
                 .requires("cgi")
                 .help(defaulting(
-                    "How much of a body is read before a script is started for it",
+                    "Bodies up to this are read whole before a script is started",
                     show_size(Limits::default().script_body as u64),
                 )),
         )

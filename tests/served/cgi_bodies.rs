@@ -202,7 +202,7 @@ pub fn expectations(rt: Runtime) {
 
 /// A script may answer without reading: the answer arrives whole, however much the client sends.
 pub fn an_early_answer(rt: Runtime) {
-    let gateway = Gateway::start(rt);
+    let gateway = Gateway::with(rt, &["--cgi-read-first", "0"]);
     let check = |client: &mut Client| {
         let answer = client.response();
         assert_eq!((answer.status(), answer.body_text()), (403, "no"));
@@ -288,7 +288,7 @@ pub fn a_reset_while_nothing_moves(rt: Runtime) {
 
 /// A body that breaks off: the script must not take the half for the whole.
 pub fn half_a_body(rt: Runtime) {
-    let gateway = Gateway::start(rt);
+    let gateway = Gateway::with(rt, &["--cgi-read-first", "0"]);
     let head = "POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc";
     check_error(&gateway.server.ask(head), 400, "Incomplete request body");
     let mut client = gateway.connect();

@@ -14,6 +14,9 @@ const PROMPT: Duration = Duration::from_secs(10);
 
 const QUIET: [&str; 0] = [];
 
+/// Scripts are started before their bodies are there.
+const AT_ONCE: [&str; 2] = ["--cgi-read-first", "0"];
+
 /// The head of a request for a script, with no body.
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -157,7 +160,7 @@ pub fn a_noisy_script(rt: Runtime) {
 
 /// 200 scripts that all run at once, and all answer.
 pub fn two_hundred_at_once(rt: Runtime) {
-    let gateway = Gateway::start(rt);
+    let gateway = Gateway::with(rt, &AT_ONCE);
     let mut clients: Vec<Client> = (0..200).map(|_| gateway.connect()).collect();
     for client in &mut clients {
         client.send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
@@ -200,7 +203,7 @@ pub fn others_are_served(rt: Runtime) {
 
 /// `--cgi-max`: one more is a 503, until there is room.
 pub fn no_more_than(rt: Runtime) {
-    let gateway = Gateway::with(rt, &["--cgi-max", "2"]);
+    let gateway = Gateway::with(rt, &["--cgi-max", "2", "--cgi-read-first", "0"]);
     let mut held: Vec<Client> = (0..2).map(|_| gateway.connect()).collect();
     for client in &mut held {
         client.send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
@@ -226,9 +229,90 @@ pub fn no_more_than(rt: Runtime) {
     gateway.settle();
 }
 
+/// As many POSTs as there are places, with no body or with half of a small one, take none of them.
+pub fn bodies_that_do_not_come(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-max", "2"]);
+    let mut silent: Vec<Client> = (0..6).map(|_| gateway.connect()).collect();
+    for (client, (length, sent)) in
+        silent.iter_mut().zip([(6, ""), (6, "abc"), (65_536, "abc"), (1_000_000, "")].iter().cycle())
+    {
+        client.send(format!("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{sent}"));
+    }
+    let mut client = gateway.connect();
+    for _ in 0..5 {
+        assert_eq!(client.get("/cgi-bin/hello").status(), 200);
+    }
+    gateway.wait_for_none();
+    silent[1].send("def");
+    assert_eq!(silent[1].response().body_text(), "abcdef", "it is a request like others");
+    silent.into_iter().for_each(Client::reset);
+    drop(client);
+    gateway.settle();
+}
+
+/// Bodies that are kept for scripts share their room: one more is a 503, until there is some.
+pub fn spools_share_their_room(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-spool-total", "1000"]);
+    let head = "POST /cgi-bin/count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut first = gateway.connect();
+    first.send(format!("{head}320\r\n{}\r\n", "x".repeat(800)));
+    let mut second = gateway.connect();
+    eventually("there is no room", || {
+        let mut client = gateway.connect();
+        client.send(format!("{head}12c\r\n{}\r\n0\r\n\r\n", "x".repeat(300)));
+        let answer = client.response();
+        if answer.status() == 503 {
+            check_error(&answer, 503, "Too many bodies are waiting for CGI scripts");
+            assert_eq!(answer.text("Retry-After"), Some("1"));
+        }
+        answer.status() == 503
+    });
+    second.send(format!("{head}c8\r\n{}\r\n0\r\n\r\n", "x".repeat(200)));
+    assert_eq!(second.response().body_text(), "200 200\n", "what fits is taken");
+    first.send("0\r\n\r\n");
+    assert_eq!(first.response().body_text(), "800 800\n");
+    gateway.wait_for_none();
+    eventually("there is room again", || {
+        second.send(format!("{head}384\r\n{}\r\n0\r\n\r\n", "x".repeat(900)));
+        second.response().status() == 200
+    });
+    drop((first, second));
+    gateway.settle();
+}
+
+/// What a script must not have of the server's: its terminal, its limits, its descriptors. And what it must have: its
+/// own standard streams, by name too.
+pub fn no_privileges(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let script = "#!/bin/sh\nprintf 'X: y\\n\\n'\n(: </dev/tty) 2>/dev/null || echo no terminal\n\
+                  cut -d' ' -f 6 /proc/$$/stat | grep -qx $$ && echo a session\nls /proc/$$/fd | tr '\\n' ' '\n\
+                  cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr\n";
+    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("bare", script)]);
+    let answer = gateway.post("/cgi-bin/bare", "in\n");
+    // The shell keeps its script open as 10.
+    assert_eq!(answer.body_text(), "no terminal\na session\n0 1 10 2 in\nout\n");
+    gateway.remark("bare", "err");
+    gateway.settle();
+}
+
+/// A launcher that is killed costs the scripts that run, and no more.
+pub fn the_launcher_is_killed(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    client.send(get("/cgi-bin/begun"));
+    assert_eq!(client.head().status, 200);
+    let launcher = gateway.launcher().and_then(rustix::process::Pid::from_raw).expect("a script runs");
+    rustix::process::kill_process(launcher, Signal::KILL).expect("it is ours");
+    eventually("its scripts are gone", || gateway.processes().iter().all(|process| process.name == "sleep"));
+    gateway.processes().iter().for_each(end);
+    drop(client);
+    eventually("there is another one", || gateway.get("/cgi-bin/hello").status() == 200);
+    assert_ne!(gateway.launcher(), Some(launcher.as_raw_pid()));
+}
+
 /// The client resets the connection at every stage: the script and its children are killed.
 pub fn the_client_is_gone(rt: Runtime) {
-    let gateway = Gateway::start(rt);
+    let gateway = Gateway::with(rt, &AT_ONCE);
     for (what, sent, reads, processes) in [
         ("before the head", get("/cgi-bin/family"), 0, 3),
         ("in the head", get("/cgi-bin/endless-head"), 0, 1),
@@ -361,7 +445,7 @@ pub fn nothing_can_be_sent(rt: Runtime) {
 
 /// A server that goes down lets scripts answer.
 pub fn shutdown(rt: Runtime) {
-    let mut gateway = Gateway::start(rt);
+    let mut gateway = Gateway::with(rt, &AT_ONCE);
     let mut clients: Vec<Client> = (0..3).map(|_| gateway.connect()).collect();
     clients[0].send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
     clients[1].send("POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nX: y\n");

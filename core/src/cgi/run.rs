@@ -193,14 +193,14 @@ impl Connection {
         }
     }
 
-    /// Waits for the body, or for as much of it as a window takes: a script that waits for a slow peer would hold a
+    /// Waits for a small body, and for the beginning of a large one: a script that waits for a slow peer would hold a
     /// place for as long.
     fn gather_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let available = self.body_available(buf, cx) as u64;
         let limits = &cx.config.limits;
-        let enough = limits.script_body.min(limits.head) as u64;
+        let small = limits.script_body.min(limits.head) as u64;
         match self.cycle.inbound {
-            Inbound::Body(Decoder::Length(length)) if available >= length.min(enough) => {
+            Inbound::Body(Decoder::Length(length)) if available >= if length <= small { length } else { 1 } => {
                 self.tell_script(ScriptInput::Piped, Some(length), buf, cx);
             }
             Inbound::Body(_) if self.is_at_end() => self.body_violation(Violation::IncompleteBody, buf, cx),

@@ -70,7 +70,8 @@ impl Script {
                 What::Tick | What::Clock(_) | What::Input(_) => return None,
                 What::Open { answer: None, .. } | What::List { answer: None, .. } => return None,
                 What::Find { answer: None, .. } | What::Spawn { answer: None, .. } => return None,
-                What::Feed { taken: Some(_), .. } | What::Feed { then: FeedThen::Blocked | FeedThen::End | FeedThen::Full, .. } => {
+                What::Feed { taken: Some(_), .. }
+                | What::Feed { then: FeedThen::Blocked | FeedThen::End | FeedThen::Full, .. } => {
                     return None;
                 }
                 What::Spool { answer } if *answer != Some(Ok(())) => return None,

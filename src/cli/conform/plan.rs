@@ -122,7 +122,9 @@ fn possible(what: &What) -> Result<(), String> {
         What::Input(Input::Broken(_)) => "something breaks",
         What::Input(Input::Done(..)) => "the disk is slow",
         What::Input(Input::Wake) | What::Call(_) | What::Close { close: Close::Upgraded, .. } => "it needs a handler",
-        What::Input(Input::Fed(_) | Input::FeedBlocked | Input::Feedable | Input::FeedEnd | Input::SpoolFull) => "it needs a full pipe",
+        What::Input(Input::Fed(_) | Input::FeedBlocked | Input::Feedable | Input::FeedEnd | Input::SpoolFull) => {
+            "it needs a full pipe"
+        }
         What::Spawn { answer: Some(Err(SpawnError::Busy | SpawnError::Exhausted | SpawnError::Denied)), .. } => {
             "the system runs no script"
         }
