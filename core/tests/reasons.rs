@@ -141,7 +141,7 @@ fn rows() -> Vec<Row> {
             "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n".into(),
             &[],
             204,
-            &["asterisk-form", "method-options OPTIONS", "no-content"],
+            &["asterisk-form", "method-options OPTIONS", "allow GET, HEAD, OPTIONS", "no-content"],
         ),
         ("CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n".into(), &[], 501, &["authority-form a:1", "UnsupportedMethod"]),
         // Targets.
