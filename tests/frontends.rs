@@ -44,6 +44,9 @@ suite! {
         local_redirects
         client_redirects
         garbage
+        wrong_lines
+        no_head
+        the_page_of_cgitb
         long_heads
         whole_answers
         on_one_connection

@@ -37,6 +37,8 @@ pub struct Buffers {
     pub(crate) ranges: Vec<ByteRange>,
     /// What a script is told: its arguments, then its environment.
     pub(crate) told: Vec<u8>,
+    /// What the log is to be told about a script.
+    pub(crate) remarks: Vec<u8>,
     /// The trailer section of the request, as it came.
     pub(crate) trailers: Vec<u8>,
     /// The trailer section of the answer, as it will go out.
@@ -64,6 +66,7 @@ impl Default for Buffers {
             listing: Listing::default(),
             ranges: Vec::new(),
             told: Vec::new(),
+            remarks: Vec::new(),
             trailers: Vec::new(),
             trailing: Vec::new(),
             attached: None,
@@ -114,7 +117,16 @@ impl Buffers {
     /// How many bytes lie in them. Room that is kept for later is counted in the windows alone.
     #[cfg(feature = "testing")]
     pub(crate) fn held(&self) -> u64 {
-        let texts = [&self.path, &self.message, &self.page, &self.told, &self.trailers, &self.trailing, &self.moved];
+        let texts = [
+            &self.remarks,
+            &self.path,
+            &self.message,
+            &self.page,
+            &self.told,
+            &self.trailers,
+            &self.trailing,
+            &self.moved,
+        ];
         let windows = self.input.held() + self.script.held() + self.output.bytes.len() + self.listing.held();
         (windows + texts.iter().map(|text| text.len()).sum::<usize>()) as u64
     }

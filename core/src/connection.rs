@@ -145,6 +145,7 @@ enum Next {
 enum Act {
     Files(Deed),
     Cgi(cgi::Deed),
+    Log,
 }
 
 impl Connection {
@@ -272,6 +273,7 @@ impl Connection {
                 let action = match act {
                     Act::Files(deed) => self.action(deed, buf),
                     Act::Cgi(deed) => self.cgi_action(deed, buf, cx),
+                    Act::Log => Action::Log { lines: &buf.remarks },
                 };
                 Step::Act(Ticket(self.ticket), action)
             }
@@ -495,6 +497,9 @@ impl Connection {
             return Some(Next::Close(close));
         }
         if self.exchange.open && self.has_ended(buf) {
+            if std::mem::take(&mut self.exchange.has_remarks) {
+                return Some(Next::Act(Act::Log));
+            }
             if let Task::Cgi(cgi) = &mut self.task {
                 if self.exchange.cut.is_some() {
                     cgi.abandon();
@@ -519,6 +524,9 @@ impl Connection {
         }
         if self.has_unsent(buf) && !self.notes.blocked {
             return Some(Next::Send);
+        }
+        if std::mem::take(&mut self.exchange.has_remarks) {
+            return Some(Next::Act(Act::Log));
         }
         let act = match &mut self.task {
             Task::Files(files) => files.take_deed().map(Act::Files),

@@ -58,6 +58,8 @@ pub(crate) struct Exchange {
     pub(crate) has_server: bool,
     /// The handler has written `Date` itself.
     pub(crate) has_date: bool,
+    /// `Buffers::remarks` is to be logged.
+    pub(crate) has_remarks: bool,
     /// The target means a script.
     pub(crate) is_script: bool,
     /// Why the answer was cut short.
@@ -74,6 +76,7 @@ pub(crate) enum Cut {
     Gone,
     ScriptSlow,
     ScriptShort,
+    ScriptChunks,
 }
 
 impl Cut {
@@ -89,6 +92,7 @@ impl Cut {
             Cut::Shutdown => "the server shut down",
             Cut::Gone => "the peer seems to have gone away",
             Cut::ScriptSlow => "the script took too long",
+            Cut::ScriptChunks => "the script's chunks are malformed",
             Cut::ScriptShort => "the script ended before the length it announced",
         }
     }

@@ -144,6 +144,13 @@ pub enum Action<'a> {
     Spawn(Script<'a>),
     /// The whole body has been fed: close the script's input. Has no answer.
     EndInput,
+    /// Write these lines to the server's log: what is wrong with what a script has printed. Each begins with the
+    /// script's path and ends with LF, and none has a control character in it; 17 lines of some 400 bytes at most for
+    /// one script. Has no answer.
+    Log {
+        /// The lines.
+        lines: &'a [u8],
+    },
     /// End the script and its children: SIGTERM, and SIGKILL after the script's `grace`. Has no answer.
     Kill,
 }

@@ -238,7 +238,10 @@ impl Tape {
         }
         match step {
             // They have no answer.
-            Step::Call(_) | Step::Finished(_) | Step::Wait(_) | Step::Act(_, Action::EndInput | Action::Kill) => {
+            Step::Call(_)
+            | Step::Finished(_)
+            | Step::Wait(_)
+            | Step::Act(_, Action::EndInput | Action::Kill | Action::Log { .. }) => {
                 self.event(what);
             }
             Step::Send(_) | Step::Feed(_) | Step::Act(..) | Step::Probe(_) | Step::Shut | Step::Close(_) => {

@@ -141,6 +141,8 @@ pub enum What {
     EndInput,
     /// Step: kill the script.
     Kill,
+    /// Step: lines for the server's log.
+    Log(Vec<u8>),
     /// Step: the handler is called.
     Call(Call),
     /// Step: an exchange is over.
@@ -391,6 +393,7 @@ impl What {
                 Action::Spawn(script) => What::Spawn { told: (*script).into(), answer: None },
                 Action::EndInput => What::EndInput,
                 Action::Kill => What::Kill,
+                Action::Log { lines } => What::Log(lines.to_vec()),
                 Action::List { .. } => What::List { entries: Vec::new(), answer: None },
             },
             Step::Call(call) => What::Call(*call),

@@ -94,6 +94,16 @@ impl Log {
         self.line(&line);
     }
 
+    /// Writes lines about a script, as trouble of the server's own.
+    pub(crate) fn remark(&self, lines: &[u8]) {
+        let mut text = Vec::with_capacity(lines.len() + 64);
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            text.extend_from_slice(b"sanserve: ");
+            text.extend_from_slice(line);
+        }
+        self.write(&text);
+    }
+
     /// Writes a line as it is.
     pub(crate) fn line(&self, line: &str) {
         let mut line = format!("{line}\n").into_bytes();

@@ -215,6 +215,10 @@ impl Slot {
                 self.end_input();
                 return None;
             }
+            Action::Log { lines } => {
+                desk.log.log().remark(lines);
+                return None;
+            }
             Action::Kill => {
                 self.kill_script(desk.scripts);
                 return None;

@@ -231,6 +231,11 @@ pub(crate) const DEEDS: &[Deed] = deeds! {
         mio: ["kill(-group, SIGTERM)"; "SIGKILL follows after a grace: that is the attendant's."]
         smol: ["kill(-group, SIGTERM)"; "SIGKILL follows after a grace: that is the attendant's."]
     }
+    "remark" "logs what is wrong with what the script printed" {
+        std: ["write(stderr)"; "A thread of the log's writes it."]
+        mio: ["write(stderr)"; "A thread of the log's writes it."]
+        smol: ["write(stderr)"; "A thread of the log's writes it."]
+    }
     "read-script" "reads what the script said" {
         std: ["read(output, window)"; "ppoll has said that there is something."]
         mio: ["read(output, window)"; "Until there is nothing more: the event was an edge."]
@@ -375,6 +380,7 @@ impl Driver {
             }
             What::EndInput => keys.push("end-input"),
             What::Kill => keys.push("kill"),
+            What::Log(_) => keys.push("remark"),
             What::Call(_) => keys.push("call"),
             What::Finished(_) => {
                 keys.push("log");

@@ -138,6 +138,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
         What::Script(bytes) => vec![from(Script, first_line(bytes))],
         What::EndInput => vec![to(Script, "end of the body".into())],
         What::Kill => vec![to(Script, "end it".into())],
+        What::Log(lines) => vec![to(Driver, format!("log: {}", first_line(lines)))],
         What::Call(call) => vec![to(Driver, format!("call the handler: {}", call.name()))],
         What::Finished(finish) => vec![to(Driver, format!("finished: {} {}", finish.status, first_line(&finish.line)))],
         What::Probe { bytes, then } => {
@@ -232,6 +233,7 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
             }
         ),
         What::EndInput => "The body is complete: the script's input is closed, so that it reads the end.".into(),
+        What::Log(_) => "Something is wrong with what the script printed, and the server's log says so.".into(),
         What::Kill => "Nobody waits for the script any more, or its time is over: it is ended.".into(),
         What::Script(bytes) => format!("The script has written {}. They are read into a window of their own.", size(bytes.len() as u64)),
         What::Call(call) => of_call(*call).into(),

@@ -30,7 +30,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("length", "#!/bin/sh\nprintf 'Content-Length: 2\\r\\n\\r\\nhi and more'\n"),
     ("fields", "#!/bin/sh\nprintf 'Content-Type: a/b\\r\\nX-A: y\\r\\nConnection: x\\r\\n\\r\\n'\n"),
     ("silent", "#!/bin/sh\nexit 1\n"),
-    ("garbage", "#!/bin/sh\nprintf 'no head\\r\\n\\r\\nbody'\n"),
+    ("garbage", "#!/bin/sh\nprintf 'no\\001head\\r\\n\\r\\nbody'\n"),
     ("nph-whole", "#!/bin/sh\nprintf 'HTTP/1.0 299 All\\r\\nX-A: y\\r\\n\\r\\nwhole'\n"),
     ("no-interpreter", "#!/no/such/interpreter\n"),
 ];

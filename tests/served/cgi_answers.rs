@@ -137,7 +137,7 @@ pub fn local_redirects(rt: Runtime) {
     crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("loop", text)]);
     check_error(&gateway.get("/cgi-bin/loop"), 502, "CGI script redirects for ever ('/cgi-bin/loop')");
     let answer = gateway.say("Location: /a b\n\n");
-    check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/say')");
+    check_error(&answer, 404, "File not found");
     drop(client);
     gateway.settle();
 }
@@ -164,33 +164,115 @@ pub fn client_redirects(rt: Runtime) {
     gateway.settle();
 }
 
-/// What is no head is a 502, at once, and none of it gets out.
+/// A line of a head that is wrong is dropped and logged; the rest of the answer arrives, in the server's framing.
+pub fn wrong_lines(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    let form = "it is not \"Name: value\"";
+    let control = "its value has a control character";
+    for (line, why, shown) in [
+        ("no colon", form, "no colon"),
+        ("a b: c", form, "a b: c"),
+        (": c", form, ": c"),
+        ("<!--: spam", form, "<!--: spam"),
+        ("X: \x01\x1b[31m", control, "X: \\x01\\x1b[31m"),
+        ("X: \0", control, "X: \\x00"),
+        ("X: a\rSet-Cookie: b", control, "X: a\\x0dSet-Cookie: b"),
+        ("Location:", "it has no value", "Location:"),
+        ("Status: abc", "its status is not one of 200 to 599", "Status: abc"),
+        ("Status: 101 Switching Protocols", "its status is not one of 200 to 599", "Status: 101 Switching Protocols"),
+        ("Content-Length: -1", "it is no length", "Content-Length: -1"),
+        ("Transfer-Encoding: chunked", "the server frames the answer", "Transfer-Encoding: chunked"),
+        (
+            "Content-Type: x/y\nContent-Length: 1, 2",
+            "it contradicts another Content-Length, and none of them counts",
+            "Content-Length: 1, 2",
+        ),
+        ("Content-Type: x/y", "a later line replaces it", "Content-Type: x/y"),
+    ] {
+        for end in ["\n", "\r\n"] {
+            let output = format!("{line}{end}Content-Type: a/b{end}X-A: c{end}{end}hello");
+            let answer = client.ask(request("POST", "/cgi-bin/say", "", output));
+            assert_eq!((answer.status(), answer.body_text()), (200, "hello"), "{line:?}");
+            assert_eq!(answer.head.all("Content-Type"), ["a/b"], "{line:?}");
+            assert_eq!((answer.text("X-A"), answer.text("X"), answer.text("Set-Cookie")), (Some("c"), None, None));
+            gateway.remark("say", &format!("a line of its head is dropped, since {why}: {shown}"));
+        }
+    }
+    // Forgiven without a word.
+    let before = gateway.remarks("say").len();
+    for (head, name, value) in [
+        ("X-A : b", "X-A", "b"),
+        ("X-A: b\n c\n\td", "X-A", "b c d"),
+        (" X-A: b", "X-A", "b"),
+        ("X-A: b\r\r", "X-A", "b"),
+        ("X-A: caf\u{e9}", "X-A", "caf\u{e9}"),
+        ("Location: http://x/\nLocation: http://x/\nStatus: 404: Not here", "Location", "http://x/"),
+        ("HTTP/1.0 404 Not here\nX-A: b", "X-A", "b"),
+        ("Content-Length: 5\nContent-Length: 5\nX-A: b", "Content-Length", "5"),
+        ("Content-Length: 5, 5\nX-A: b", "Content-Length", "5"),
+    ] {
+        let answer = client.ask(request("POST", "/cgi-bin/say", "", format!("{head}\nX-B: c\n\nhello")));
+        let status = if head.contains("404") { (404, "Not here") } else { (200, "OK") };
+        assert_eq!((answer.status(), answer.head.reason.as_str(), answer.body_text()), (status.0, status.1, "hello"));
+        assert_eq!((answer.head.all(name), answer.text("X-B")), (vec![value], Some("c")), "{head:?}");
+    }
+    assert_eq!(gateway.remarks("say").len(), before, "{:?}", gateway.remarks("say"));
+    drop(client);
+    gateway.settle();
+}
+
+/// What has no head is content as far as a human can read it.
+pub fn no_head(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let mut client = gateway.connect();
+    for (output, media, body) in [
+        ("hello, world", "text/plain; charset=utf-8", "hello, world"),
+        (
+            "Traceback (most recent call last)\n\nsecret",
+            "text/plain; charset=utf-8",
+            "Traceback (most recent call last)\n\nsecret",
+        ),
+        (
+            "<!DOCTYPE html>\n<p>hello</p>\n\n<p>more</p>\n",
+            "text/html",
+            "<!DOCTYPE html>\n<p>hello</p>\n\n<p>more</p>\n",
+        ),
+        ("\nsecret", "text/plain; charset=utf-8", "secret"),
+        ("Content-Type: text/html\n<p>hello</p>\n", "text/html", "<p>hello</p>\n"),
+        ("Content-Type: text/html\n<p>hello</p>\n\n<p>more</p>\n", "text/html", "<p>hello</p>\n\n<p>more</p>\n"),
+    ] {
+        let answer = client.ask(request("POST", "/cgi-bin/say", "", output));
+        assert_eq!((answer.status(), answer.text("Content-Type"), answer.body_text()), (200, Some(media), body));
+    }
+    gateway.remark("say", "it printed no head; its output is sent as text/plain");
+    gateway.remark("say", "an empty line is missing before its content: <p>hello</p>");
+    drop(client);
+    gateway.settle();
+}
+
+/// Where nothing can be used, the answer is a 502, and none of it gets out.
 pub fn garbage(rt: Runtime) {
     let gateway = Gateway::start(rt);
-    for output in [
-        "Traceback (most recent call last)\n\nsecret",
-        "\nsecret",
-        "\r\nsecret",
-        "Content-Type text/plain\n\nsecret",
-        "X : y\n\nsecret",
-        "X: y\n folded\n\nsecret",
-        "X: \x01\n\nsecret",
-        "Status: 99\n\nsecret",
-        "Status: 100 Continue\n\nsecret",
-        "Status: abc\n\nsecret",
-        "Location:\n\nsecret",
-        "Content-Length: -1\n\nsecret",
-        "Content-Length: 1\nContent-Length: 1\n\nsecret",
-        "Content-Type: a\nContent-Type: b\n\nsecret",
-        "HTTP/1.1 200 OK\nContent-Type: a/b\n\nsecret",
-        "X: a\rY: b\n\nsecret",
-    ] {
+    for output in ["\x7fELF\x01\0\0\n\nsecret", "\0\n\nsecret", "HTTP/1.1 101 Switching Protocols\n\nsecret"] {
         let answer = gateway.say(output);
         check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/say')");
     }
     let incomplete = "CGI script ended before its head was complete ('/cgi-bin/say')";
-    for output in ["", "Content-Type: a/b", "Content-Type: a/b\n", "Content-Type: a/b\r\n\r"] {
+    for output in ["", "\n", "Content-Ty", "Content-Type: a/b", "Content-Type: a/b\n", "Content-Type: a/b\r\n\r"] {
         check_error(&gateway.say(output), 502, incomplete);
+    }
+    gateway.settle();
+}
+
+/// The page of Python's cgitb arrives, also where the script had begun its head.
+pub fn the_page_of_cgitb(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let page = "<!--: spam\nContent-Type: text/html\n\n<body bgcolor=\"#f0f0f8\"><font color=\"#f0f0f8\" size=\"-5\"> -->\n<p>ZeroDivisionError</p>\n";
+    for before in ["", "Content-Type: text/plain\n"] {
+        let answer = gateway.say(format!("{before}{page}"));
+        assert_eq!((answer.status(), answer.text("Content-Type")), (200, Some("text/html")));
+        assert!(answer.body_text().ends_with("<p>ZeroDivisionError</p>\n"), "{}", answer.body_text());
     }
     gateway.settle();
 }
@@ -204,34 +286,95 @@ pub fn long_heads(rt: Runtime) {
     client.send(request("GET", "/cgi-bin/say", "Connection: close\r\n", head(MOST) + "body"));
     let answer = client.rest();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.len() > MOST, "{} bytes", answer.len());
-    for output in [head(MOST + 1), "x".repeat(3 * MOST), "X: y\n".repeat(MOST)] {
+    let answer = gateway.say("x".repeat(3 * MOST));
+    assert_eq!((answer.status(), answer.body.len()), (200, 3 * MOST), "there is no head in it");
+    for output in [head(MOST + 1), "X: y\n".repeat(MOST)] {
         let answer = gateway.say(output);
         check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/say')");
     }
     gateway.settle();
 }
 
-/// A script whose name begins with `nph-` writes all of the answer itself.
+/// A script whose name begins with `nph-` writes all of the answer itself. What frames it is the server's, and the
+/// connection ends: nothing of it can pass for another answer.
 pub fn whole_answers(rt: Runtime) {
     let gateway = Gateway::start(rt);
-    let output = "HTTP/1.1 418 Teapot\r\nX: y\r\n\r\nshort and stout";
-    let mut client = gateway.connect();
-    client.send(request("GET", "/cgi-bin/nph-say", "", output));
-    assert_eq!(client.rest(), output.as_bytes(), "as it is, and the connection ends");
-    gateway.server.log_line("of the answer", |line| line.contains("\"GET /cgi-bin/nph-say HTTP/1.1\" 418 "));
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for (method, output, status, body) in [
+        ("POST", "HTTP/1.1 418 Teapot\r\nX: y\r\n\r\nshort and stout".to_owned(), 418, "short and stout"),
+        ("POST", "HTTP/1.0 200 OK\nX: y\n\nshort".to_owned(), 200, "short"),
+        (
+            "POST",
+            format!("HTTP/1.1 200 OK\r\nX: y\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok{evil}"),
+            200,
+            "ok",
+        ),
+        ("POST", format!("HTTP/1.1 200 OK\r\nX: y\r\nKeep-Alive: 5\r\nContent-Length: 0\r\n\r\n{evil}"), 200, ""),
+        ("POST", format!("HTTP/1.1 204 No Content\r\nX: y\r\nContent-Length: 2\r\n\r\n{evil}"), 204, ""),
+        ("POST", format!("HTTP/1.1 304 Not Modified\r\nX: y\r\n\r\n{evil}"), 304, ""),
+        ("HEAD", format!("HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 2\r\n\r\nok{evil}"), 200, ""),
+        (
+            "POST",
+            format!("HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n{evil}"),
+            200,
+            "ok",
+        ),
+        ("POST", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\nok".to_owned(), 200, "ok"),
+        ("POST", "HTTP/1.1 200 OK\r\nno colon\r\nX: y\r\n\r\nok".to_owned(), 200, "ok"),
+    ] {
+        let mut client = gateway.connect();
+        let answer = client.ask(request(method, "/cgi-bin/nph-say", "", &output));
+        assert_eq!((answer.status(), answer.body_text(), answer.text("X")), (status, body, Some("y")), "{output:?}");
+        assert_eq!(answer.head.all("Connection"), ["close"], "{output:?}");
+        client.ends();
+    }
+    gateway.server.log_line("of the answer", |line| line.contains("\"POST /cgi-bin/nph-say HTTP/1.1\" 418 15"));
+    // Its own Date and Server count.
+    let answer = gateway.server.ask(request(
+        "POST",
+        "/cgi-bin/nph-say",
+        "",
+        "HTTP/1.1 200 OK\r\nServer: me\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n",
+    ));
+    assert_eq!((answer.head.all("Server"), answer.head.all("Date").len()), (vec!["me"], 1));
     let large = format!("HTTP/1.0 200 OK\r\n\r\n{}", "z".repeat(3_000_000));
     let mut client = gateway.connect();
     let mut other = client.twin();
     let sent = request("POST", "/cgi-bin/nph-say", "", &large);
     let writer = std::thread::spawn(move || other.send(sent));
-    assert!(client.rest() == large.as_bytes());
+    assert!(client.response().body.len() == 3_000_000);
     writer.join().expect("all is sent");
-    for output in ["Content-Type: a/b\n\nsecret", "HTTP/2 200\r\n\r\nsecret", "\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
-        let answer = gateway.server.ask(request("GET", "/cgi-bin/nph-say", "", output));
+    // What is missing is not made up for.
+    for (output, reason) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "the script ended before the length it announced"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+            "the script ended before the length it announced",
+        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab", "the script's chunks are malformed"),
+    ] {
+        let mut client = gateway.connect();
+        client.send(request("POST", "/cgi-bin/nph-say", "", output));
+        assert_eq!(client.head().status, 200);
+        assert!(!client.rest_however().0.ends_with(b"0\r\n\r\n"), "{output:?}");
+        gateway.server.log_line("of the cut", |line| line.contains(reason));
+    }
+    for output in [
+        "Content-Type: a/b\n\nsecret",
+        "HTTP/2 200\r\n\r\nsecret",
+        "\n",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\nsecret",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nsecret",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nsecret",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nsecret",
+    ] {
+        let answer = gateway.server.ask(request("POST", "/cgi-bin/nph-say", "", output));
         check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/nph-say')");
     }
-    let answer = gateway.server.ask(request("GET", "/cgi-bin/nph-say", "", "HTTP/1.1"));
-    check_any_error(&answer, 502);
+    for output in ["HTTP/1.1", "HTTP/1.1 200 OK\r\nX: y\r\n", "HTTP/1.1 100 Continue\r\n\r\n", ""] {
+        let answer = gateway.server.ask(request("POST", "/cgi-bin/nph-say", "", output));
+        check_any_error(&answer, 502);
+    }
     gateway.settle();
 }
 

@@ -17,6 +17,7 @@ use crate::context::{Context, Tick};
 use crate::input::{Completion, Found, FsError, Input, ScriptFile, SpawnError};
 use crate::step::ScriptInput;
 use crate::timer::{Progress, Timer};
+use crate::wire::Decoder;
 use crate::wire::Method;
 use refusal::Refusal;
 
@@ -49,6 +50,10 @@ pub(crate) struct Cgi {
     ends: Tick,
     /// When it last gave or took something, or when the peer half-closed.
     heard: Tick,
+    /// Heads of interim answers so far.
+    interim: u8,
+    /// Takes apart the chunks of a script that writes the whole answer itself.
+    decoder: Option<Decoder>,
     /// Since when nothing of its output can be sent any more, where it is given little time behind that.
     unsent_since: Option<Tick>,
     /// Bytes of its output that were dropped because they cannot be sent.
@@ -146,6 +151,8 @@ impl Cgi {
             failed: None,
             ends: now,
             heard: now,
+            interim: 0,
+            decoder: None,
             unsent_since: None,
             dropped: 0,
             alone: false,

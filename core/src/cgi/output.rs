@@ -1,8 +1,52 @@
-//! The head of a script's answer (RFC 3875 section 6): lines that end with LF or CR LF, then an empty one.
+//! What a script prints before its content (RFC 3875 section 6): strict about what goes to the peer, forgiving about
+//! how the operator's programs write it.
+//!
+//! A field line that is wrong is dropped and remarked upon; what is left is the head. Only where nothing can be used
+//! is there no answer. What frames the message is never taken over as it is: the length is read as a number, the rest
+//! is the server's.
 
+use crate::entry::scrub;
 use crate::head_writer::is_field_value;
 use crate::status::Status;
 use crate::wire::{digits, is_token_byte};
+
+/// Remarks about one head; what is beyond is counted.
+const MOST_REMARKS: usize = 16;
+
+/// Bytes of a line that a remark shows.
+const SHOWN: usize = 256;
+
+/// Fields that have one value. Of several the last one counts, as for a program that sets a default first.
+const ONCE: [&str; 15] = [
+    "Access-Control-Allow-Credentials",
+    "Access-Control-Allow-Origin",
+    "Access-Control-Max-Age",
+    "Age",
+    "Content-Disposition",
+    "Content-Location",
+    "Content-Range",
+    "Content-Type",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Location",
+    "Refresh",
+    "Retry-After",
+    "Strict-Transport-Security",
+];
+
+/// Fields that say something to the server alone, that frame the message or belong to the connection.
+const OURS: [&str; 9] = [
+    "Status",
+    "Content-Length",
+    "Transfer-Encoding",
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Upgrade",
+];
 
 /// The length of the head that `bytes` begins with, with its empty line; `None`: more must come.
 /// `scanned` is where the search goes on.
@@ -11,7 +55,7 @@ pub(super) fn find_end(bytes: &[u8], scanned: &mut u32) -> Option<usize> {
     for found in memchr::memchr_iter(b'\n', &bytes[from..]) {
         let lf = from + found;
         let line = memchr::memrchr(b'\n', &bytes[..lf]).map_or(0, |before| before + 1);
-        if matches!(&bytes[line..lf], b"" | b"\r") {
+        if bytes[line..lf].iter().all(|&byte| byte == b'\r') {
             return Some(lf + 1);
         }
     }
@@ -19,67 +63,249 @@ pub(super) fn find_end(bytes: &[u8], scanned: &mut u32) -> Option<usize> {
     None
 }
 
-/// A head that is right.
+/// How the part ends that may hold a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// With an empty line.
+    Empty,
+    /// With the output.
+    Eof,
+    /// With `limits.script_head`.
+    Limit,
+}
+
+/// What the part means that may hold a head.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Printed<'h> {
+    /// A head of so many bytes.
+    Head(ScriptHead<'h>, usize),
+    /// A head of so many bytes that announces another one (RFC 9110 section 15.2).
+    Interim(usize),
+    /// No head: behind so many bytes all is content.
+    Content(usize),
+    /// It stops before there is anything to use.
+    Incomplete,
+    /// Nothing in it can be used.
+    Invalid,
+}
+
+/// The head of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScriptHead<'h> {
-    bytes: &'h [u8],
-    /// What the `Status` field says: the code, and the phrase where one is there and fit.
+    /// What goes to the peer, in order.
+    pub(super) fields: Vec<(&'h [u8], &'h [u8])>,
+    /// What the `Status` field or a status line says: the code, and the phrase where one is there and fit.
     pub(super) status: Option<(Status, Option<&'h [u8]>)>,
     pub(super) location: Option<&'h [u8]>,
     pub(super) length: Option<u64>,
+    /// The content is in chunks, which only a script may do that writes the whole answer.
+    pub(super) is_chunked: bool,
 }
 
-/// What a script says is invalid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Invalid;
+/// One line, with those that continue it.
+#[derive(Debug)]
+struct Line {
+    /// Where it begins in what was printed.
+    at: usize,
+    /// Where it is in what was unfolded.
+    from: usize,
+    to: usize,
+}
 
-impl<'h> ScriptHead<'h> {
-    /// Parses a head that [`find_end`] has found.
-    pub(super) fn parse(bytes: &'h [u8]) -> Result<ScriptHead<'h>, Invalid> {
-        let mut head = ScriptHead { bytes, status: None, location: None, length: None };
-        let (mut fields, mut kinds) = (0, 0);
-        for line in lines(bytes) {
-            let (name, value) = split(line)?;
-            fields += 1;
-            // RFC 3875 section 6.3: "There MUST NOT be more than one of each".
-            let repeated = if name.eq_ignore_ascii_case(b"Status") {
-                head.status.replace(parse_status(value)?).is_some()
-            } else if name.eq_ignore_ascii_case(b"Location") {
-                head.location.replace(value).is_some()
-            } else if name.eq_ignore_ascii_case(b"Content-Length") {
-                head.length.replace(digits(value).ok_or(Invalid)?).is_some()
-            } else if name.eq_ignore_ascii_case(b"Content-Type") {
-                kinds += 1;
-                kinds > 1
-            } else {
-                false
-            };
-            if repeated {
-                return Err(Invalid);
+/// What was printed, each line with what continues it (RFC 9112 section 5.2).
+#[derive(Debug, Default)]
+pub(super) struct Unfolded {
+    text: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+impl Unfolded {
+    pub(super) fn new(printed: &[u8]) -> Unfolded {
+        let mut unfolded = Unfolded { text: Vec::with_capacity(printed.len()), lines: Vec::new() };
+        let mut at = 0;
+        for whole in printed.split_inclusive(|&byte| byte == b'\n') {
+            // An editor's byte order mark is no part of a name.
+            let mark = if at == 0 && whole.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+            let line = trim(&whole[mark..]);
+            let is_folded = matches!(whole.first(), Some(b' ' | b'\t'));
+            match unfolded.lines.last_mut() {
+                Some(last) if is_folded => {
+                    if !line.is_empty() {
+                        unfolded.text.push(b' ');
+                        unfolded.text.extend_from_slice(line);
+                        last.to = unfolded.text.len();
+                    }
+                }
+                _ if line.is_empty() => {}
+                _ => {
+                    let from = unfolded.text.len();
+                    unfolded.text.extend_from_slice(line);
+                    unfolded.lines.push(Line { at, from, to: unfolded.text.len() });
+                }
             }
+            at += whole.len();
         }
-        if fields == 0 || head.location == Some(b"") { Err(Invalid) } else { Ok(head) }
+        unfolded
     }
 
-    /// The fields that go to the peer: all but those that say something to the server alone, that frame
-    /// the message or belong to the connection, and that the server writes itself.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&'h [u8], &'h [u8])> + use<'h> {
-        const OURS: [&str; 12] = [
-            "Status",
-            "Content-Length",
-            "Transfer-Encoding",
-            "Connection",
-            "Keep-Alive",
-            "Proxy-Connection",
-            "TE",
-            "Trailer",
-            "Upgrade",
-            "Server",
-            "Date",
-            "Location",
-        ];
-        let is_ours = |name: &[u8]| OURS.iter().any(|ours| ours.as_bytes().eq_ignore_ascii_case(name));
-        lines(self.bytes).filter_map(|line| split(line).ok()).filter(move |(name, _)| !is_ours(name))
+    fn line(&self, line: &Line) -> &[u8] {
+        &self.text[line.from..line.to]
+    }
+}
+
+/// Understands what was printed. `raw`: the script writes the whole answer itself, with a status line (RFC 3875
+/// section 5), and is held to it.
+pub(super) fn understand<'h>(
+    printed: &[u8],
+    end: End,
+    raw: bool,
+    unfolded: &'h Unfolded,
+    remarks: &mut Remarks<'_>,
+) -> Printed<'h> {
+    let has_status_line = unfolded.lines.first().is_some_and(|line| unfolded.line(line).starts_with(b"HTTP/"));
+    let is_head_line = |n: usize, line: &Line| n == 0 && has_status_line || split(unfolded.line(line)).is_some();
+    let last = unfolded.lines.iter().enumerate().rposition(|(n, line)| is_head_line(n, line));
+    if raw && (!has_status_line || end != End::Empty) {
+        let may_come = end == End::Eof
+            && (printed.is_empty() || b"HTTP/".starts_with(&printed[..printed.len().min(5)]) || has_status_line);
+        return if may_come { Printed::Incomplete } else { Printed::Invalid };
+    }
+    let Some(last) = last else { return bare(printed, end, unfolded) };
+    // Content begins where no field follows any more and the empty line was forgotten.
+    let content = unfolded.lines.get(last + 1).filter(|line| {
+        let is_markup = unfolded.line(line).starts_with(b"<");
+        !raw && (is_markup || end == End::Eof && printed.ends_with(b"\n"))
+    });
+    let len = match (content, end) {
+        (Some(line), _) => {
+            remarks.say(format_args!("an empty line is missing before its content"), Some(unfolded.line(line)));
+            line.at
+        }
+        (None, End::Limit) => return Printed::Invalid,
+        (None, _) => printed.len(),
+    };
+    let head = match ScriptHead::read(unfolded, len, raw, has_status_line, remarks) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Printed::Interim(len),
+        Err(Invalid) => return Printed::Invalid,
+    };
+    // Without its empty line it says enough only where it says what became of the request.
+    let says_enough = (head.status.is_some() || head.location.is_some()) && printed.ends_with(b"\n");
+    if end == End::Eof && content.is_none() && !says_enough {
+        return Printed::Incomplete;
+    }
+    Printed::Head(head, len)
+}
+
+/// What is to be made of output without any field.
+fn bare<'h>(printed: &[u8], end: End, unfolded: &Unfolded) -> Printed<'h> {
+    if printed.iter().any(|byte| matches!(byte, 0..=7 | 11 | 14..=26 | 28..=31 | 127)) {
+        return Printed::Invalid;
+    }
+    match end {
+        // The head is empty, and content follows, or not.
+        End::Empty if unfolded.lines.is_empty() => Printed::Content(printed.len()),
+        // It may have been about to become a field.
+        End::Eof if trim(printed).iter().copied().all(is_token_byte) && !printed.ends_with(b"\n") => {
+            Printed::Incomplete
+        }
+        End::Eof if unfolded.lines.is_empty() => Printed::Incomplete,
+        _ => Printed::Content(0),
+    }
+}
+
+/// What cannot be passed on in any way.
+struct Invalid;
+
+impl<'h> ScriptHead<'h> {
+    /// Reads the lines before `len`. `None`: it is the head of an interim answer.
+    fn read(
+        unfolded: &'h Unfolded,
+        len: usize,
+        raw: bool,
+        has_status_line: bool,
+        remarks: &mut Remarks<'_>,
+    ) -> Result<Option<ScriptHead<'h>>, Invalid> {
+        let mut head = ScriptHead::default();
+        let mut lines = unfolded.lines.iter().filter(|line| line.at < len).map(|line| unfolded.line(line));
+        if has_status_line {
+            let line = lines.next().unwrap_or_default();
+            match status_line(line) {
+                Some((status, _)) if status.code() == 101 => return Err(Invalid),
+                Some((status, _)) if status.code() < 200 => return Ok(None),
+                None if raw => return Err(Invalid),
+                None => remarks.dropped(line, "it is no status line"),
+                status => head.status = status,
+            }
+        }
+        let mut lengths = Lengths::None;
+        for line in lines {
+            let Some((name, value)) = split(line) else {
+                remarks.dropped(line, "it is not \"Name: value\"");
+                continue;
+            };
+            let is = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
+            if !is_field_value(value) {
+                remarks.dropped(line, "its value has a control character");
+                if raw && (is("Content-Length") || is("Transfer-Encoding")) {
+                    return Err(Invalid);
+                }
+            } else if is("Status") {
+                match parse_status(value).filter(|(status, _)| status.code() >= 200) {
+                    _ if raw => {}
+                    None => remarks.dropped(line, "its status is not one of 200 to 599"),
+                    status => head.status = status,
+                }
+            } else if is("Content-Length") {
+                lengths.add(value, line, remarks);
+            } else if is("Transfer-Encoding") {
+                match () {
+                    () if !raw => remarks.dropped(line, "the server frames the answer"),
+                    () if value.eq_ignore_ascii_case(b"chunked") && !head.is_chunked => head.is_chunked = true,
+                    () if value.eq_ignore_ascii_case(b"identity") => {}
+                    () => return Err(Invalid),
+                }
+            } else if is("Location") && value.is_empty() {
+                remarks.dropped(line, "it has no value");
+            } else if OURS.iter().any(|ours| is(ours)) || !raw && (is("Server") || is("Date")) {
+                // The server's own are there.
+            } else if ONCE.iter().any(|once| is(once)) || raw && (is("Server") || is("Date")) {
+                head.set(name, value, remarks);
+            } else {
+                head.fields.push((name, value));
+            }
+        }
+        head.length = match lengths {
+            Lengths::One(length) => Some(length),
+            Lengths::None => None,
+            Lengths::Wrong if raw => return Err(Invalid),
+            Lengths::Wrong => None,
+        };
+        if head.is_chunked && head.length.is_some() {
+            return Err(Invalid);
+        }
+        let location = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"Location"));
+        head.location = location.map(|&(_, value)| value);
+        Ok(Some(head))
+    }
+
+    /// The last one counts, and stands where the first one stood.
+    fn set(&mut self, name: &'h [u8], value: &'h [u8], remarks: &mut Remarks<'_>) {
+        match self.fields.iter_mut().find(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            Some((_, other)) => {
+                if *other != value {
+                    let line = [name, b": ", *other].concat();
+                    remarks.dropped(&line, "a later line replaces it");
+                }
+                *other = value;
+            }
+            None => self.fields.push((name, value)),
+        }
+    }
+
+    /// Whether it has a field.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
     }
 
     /// The path and query of a local redirect: the request is answered as if it had been for that (RFC
@@ -97,38 +323,126 @@ impl<'h> ScriptHead<'h> {
     }
 }
 
-/// The status in the first line of the answer of a script that writes all of it itself.
-pub(super) fn status_line(line: &[u8]) -> Result<Status, Invalid> {
-    let rest = line.strip_prefix(b"HTTP/1.").ok_or(Invalid)?;
-    match rest {
-        [b'0'..=b'9', b' ', code @ ..] => parse_status(code).map(|(status, _)| status),
-        _ => Err(Invalid),
+/// The lengths that a head announces. Where they contradict each other, none of them can be believed (RFC 9112
+/// section 6.3).
+#[derive(Clone, Copy)]
+enum Lengths {
+    None,
+    One(u64),
+    Wrong,
+}
+
+impl Lengths {
+    fn add(&mut self, value: &[u8], line: &[u8], remarks: &mut Remarks<'_>) {
+        // RFC 9110 section 8.6: a list of equal values is one.
+        for member in value.split(|&byte| byte == b',') {
+            *self = match (*self, digits(member.trim_ascii())) {
+                (Lengths::None, Some(length)) => Lengths::One(length),
+                (Lengths::One(one), Some(length)) if one == length => Lengths::One(one),
+                (Lengths::One(_), Some(_)) => {
+                    remarks.dropped(line, "it contradicts another Content-Length, and none of them counts");
+                    Lengths::Wrong
+                }
+                (Lengths::Wrong, Some(_)) => Lengths::Wrong,
+                (_, None) => {
+                    remarks.dropped(line, "it is no length");
+                    Lengths::Wrong
+                }
+            };
+        }
     }
 }
 
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let lines = bytes.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    lines.take_while(|line| !line.is_empty())
+/// `HTTP/1.1 404 Not Found`.
+fn status_line(line: &[u8]) -> Option<(Status, Option<&[u8]>)> {
+    match line.strip_prefix(b"HTTP/1.")? {
+        [b'0'..=b'9', b' ', rest @ ..] => parse_status(rest.trim_ascii_start()),
+        _ => None,
+    }
 }
 
-fn split(line: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
-    let colon = memchr::memchr(b':', line).ok_or(Invalid)?;
-    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-    let is_right = !name.is_empty() && name.iter().copied().all(is_token_byte) && is_field_value(value);
-    if is_right { Ok((name, value)) } else { Err(Invalid) }
-}
-
-/// `404`, or `404 Not Found`; an interim status is no answer.
-fn parse_status(value: &[u8]) -> Result<(Status, Option<&[u8]>), Invalid> {
-    let (code, phrase) = value.split_at_checked(3).ok_or(Invalid)?;
-    let code = digits(code).and_then(|code| Status::new(u16::try_from(code).ok()?)).ok_or(Invalid)?;
-    let phrase = match phrase {
-        [] => b"",
-        [b' ', phrase @ ..] => phrase.trim_ascii(),
-        _ => return Err(Invalid),
+/// `404`, `404 Not Found`, `404: Not Found`.
+fn parse_status(value: &[u8]) -> Option<(Status, Option<&[u8]>)> {
+    let (code, rest) = value.split_at_checked(3)?;
+    let code = Status::new(u16::try_from(digits(code)?).ok()?).filter(|status| status.code() < 600)?;
+    let phrase = match rest {
+        [] => rest,
+        [b' ' | b'\t' | b':', phrase @ ..] => phrase.trim_ascii(),
+        [letter, ..] if letter.is_ascii_alphabetic() => rest,
+        _ => return None,
     };
     let is_fit = !phrase.is_empty() && phrase.iter().all(|byte| matches!(byte, b' '..=b'~'));
-    if code.code() < 200 { Err(Invalid) } else { Ok((code, is_fit.then_some(phrase))) }
+    Some((code, is_fit.then_some(phrase)))
+}
+
+/// A name and what stands behind the colon, which may have white space before it.
+fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    let (name, value) = (line[..colon].trim_ascii_end(), trim(&line[colon + 1..]));
+    (!name.is_empty() && name.iter().copied().all(is_token_byte)).then_some((name, value))
+}
+
+fn trim(mut line: &[u8]) -> &[u8] {
+    const BLANK: [u8; 4] = *b" \t\r\n";
+    while let [first, rest @ ..] = line
+        && BLANK.contains(first)
+    {
+        line = rest;
+    }
+    while let [rest @ .., last] = line
+        && BLANK.contains(last)
+    {
+        line = rest;
+    }
+    line
+}
+
+/// What the log is told about a script's head: whole lines, within bounds, with the script's path.
+#[derive(Debug)]
+pub(super) struct Remarks<'r> {
+    script: &'r [u8],
+    lines: &'r mut Vec<u8>,
+    count: usize,
+}
+
+impl<'r> Remarks<'r> {
+    /// `script` is its path below the root.
+    pub(super) fn new(script: &'r [u8], lines: &'r mut Vec<u8>) -> Remarks<'r> {
+        Remarks { script, lines, count: 0 }
+    }
+
+    fn dropped(&mut self, line: &[u8], why: &str) {
+        self.say(format_args!("a line of its head is dropped, since {why}"), Some(line));
+    }
+
+    pub(super) fn say(&mut self, what: std::fmt::Arguments<'_>, line: Option<&[u8]>) {
+        use std::io::Write;
+        self.count += 1;
+        if self.count > MOST_REMARKS {
+            return;
+        }
+        self.lines.push(b'/');
+        scrub(self.lines, self.script);
+        write!(self.lines, ": {what}").expect("a Vec takes all");
+        if let Some(line) = line {
+            self.lines.extend_from_slice(b": ");
+            scrub(self.lines, &line[..line.len().min(SHOWN)]);
+            if let Some(left) = line.len().checked_sub(SHOWN).filter(|&left| left > 0) {
+                write!(self.lines, ".. and {left} bytes more").expect("a Vec takes all");
+            }
+        }
+        self.lines.push(b'\n');
+    }
+}
+
+impl Drop for Remarks<'_> {
+    fn drop(&mut self) {
+        let left = self.count.saturating_sub(MOST_REMARKS);
+        if left > 0 {
+            self.count = 0;
+            self.say(format_args!("{left} more such lines"), None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -142,6 +456,7 @@ mod tests {
             ("A: b\r\n\r\nbody", Some(8)),
             ("A: b\r\n\nbody", Some(7)),
             ("A: b\n\r\n", Some(7)),
+            ("A: b\r\r\n\r\r\nbody", Some(10)),
             ("\nbody", Some(1)),
             ("\r\n", Some(2)),
             ("A: b\n\r", None),
@@ -156,38 +471,212 @@ mod tests {
         }
     }
 
-    #[test]
-    fn heads() {
-        let head =
-            ScriptHead::parse(b"Content-Type: a/b\nstatus: 404 Not here\nX-A:  b \nConnection: close\nDate: x\n\n");
-        let head = head.unwrap();
-        assert_eq!(head.answer(), (Status::NOT_FOUND, Some(&b"Not here"[..])));
-        let fields: Vec<_> = head.fields().collect();
-        assert_eq!(fields, [(&b"Content-Type"[..], &b"a/b"[..]), (b"X-A", b"b")]);
-        assert_eq!(ScriptHead::parse(b"A: b\r\nContent-Length: 7\r\n\r\n").unwrap().length, Some(7));
-        for bad in [
-            "\n",
-            "no colon\n\n",
-            "a b: c\n\n",
-            ": c\n\n",
-            "A : b\n\n",
-            "A: b\n folded\n\n",
-            "A: \x01\n\n",
-            "Status: 99\n\n",
-            "Status: 100 Continue\n\n",
-            "Status: 2000\n\n",
-            "Status: abc\n\n",
-            "Status:\n\n",
-            "Status: 200\nStatus: 200\n\n",
-            "Location:\n\n",
-            "Location: /a\nLocation: /a\n\n",
-            "Content-Length: -1\n\n",
-            "Content-Length: 1\nContent-Length: 1\n\n",
-            "Content-Type: a\nContent-Type: a\n\n",
-            "HTTP/1.0 200 OK\nContent-Type: a\n\n",
-        ] {
-            assert_eq!(ScriptHead::parse(bad.as_bytes()), Err(Invalid), "{bad:?}");
+    /// What is made of `text` and its end: status, fields, length; then what stands behind it, and the remarks.
+    fn read(text: &str, raw: bool) -> (String, String) {
+        let mut scanned = 0;
+        let (len, end) = match find_end(text.as_bytes(), &mut scanned) {
+            Some(len) => (len, End::Empty),
+            None if text.len() >= 500 => (500, End::Limit),
+            None => (text.len(), End::Eof),
+        };
+        let printed = &text.as_bytes()[..len];
+        let unfolded = Unfolded::new(printed);
+        let mut lines = Vec::new();
+        let mut remarks = Remarks::new(b"cgi-bin/x", &mut lines);
+        let what = match understand(printed, end, raw, &unfolded, &mut remarks) {
+            Printed::Head(head, len) => {
+                let (status, phrase) = head.answer();
+                let phrase = phrase.map(|phrase| format!(" {}", phrase.escape_ascii())).unwrap_or_default();
+                let mut what = format!("{}{phrase}", status.code());
+                for (name, value) in &head.fields {
+                    what += &format!("|{}:{}", name.escape_ascii(), value.escape_ascii());
+                }
+                let length = head.length.map(|length| format!("|={length}")).unwrap_or_default();
+                what + &length + if head.is_chunked { "|chunked" } else { "" } + " > " + &text[len..]
+            }
+            Printed::Interim(len) => format!("interim > {}", &text[len..]),
+            Printed::Content(len) => format!("content > {}", &text[len..]),
+            other => format!("{other:?}"),
+        };
+        drop(remarks);
+        (what, String::from_utf8(lines).unwrap())
+    }
+
+    fn check(cases: &[(&str, &str, usize)], raw: bool) {
+        for (text, what, remarks) in cases {
+            let found = read(text, raw);
+            assert_eq!(found.0, *what, "{text:?}");
+            assert_eq!(found.1.lines().count(), *remarks, "{text:?}: {}", found.1);
         }
+    }
+
+    #[test]
+    fn a_wrong_line_is_dropped_and_the_rest_is_the_head() {
+        check(
+            &[
+                ("A: b\n\nx", "200|A:b > x", 0),
+                ("A: b\nno colon\n\nx", "200|A:b > x", 1),
+                ("no colon\nA: b\n\nx", "200|A:b > x", 1),
+                ("A: b\na b: c\n: d\n\nx", "200|A:b > x", 2),
+                ("A: \u{1}\n\nx", "200 > x", 1),
+                ("A: \0\nB: c\n\nx", "200|B:c > x", 1),
+                ("A: a\rB: b\nC: d\n\nx", "200|C:d > x", 1),
+                ("A : b\nB\t:c\n\nx", "200|A:b|B:c > x", 0),
+                ("A:b\r\nB: c\nC: d\r\r\n\r\nx", "200|A:b|B:c|C:d > x", 0),
+                ("A: b\n folded\n\t too\n  \nB: c\n\nx", "200|A:b folded too|B:c > x", 0),
+                (" A: b\n\nx", "200|A:b > x", 0),
+                ("no colon\n A: b\nB: c\n\nx", "200|B:c > x", 1),
+                ("A:\n\nx", "200|A: > x", 0),
+                ("A: \u{e9}\n\nx", "200|A:\\xc3\\xa9 > x", 0),
+                ("\u{feff}A: b\n\nx", "200|A:b > x", 0),
+                ("<!--: spam\nContent-Type: text/html\n\n<body>", "200|Content-Type:text/html > <body>", 1),
+                ("Connection: x\nUpgrade: y\nDate: z\nServer: w\nTE: t\n\nx", "200 > x", 0),
+                ("Transfer-Encoding: chunked\n\nx", "200 > x", 1),
+            ],
+            false,
+        );
+    }
+
+    #[test]
+    fn one_value_counts_once() {
+        check(
+            &[
+                ("Content-Type: a\ncontent-type: a\n\n", "200|Content-Type:a > ", 0),
+                ("Content-Type: a\nB: c\ncontent-type: b\n\n", "200|Content-Type:b|B:c > ", 1),
+                ("ETag: a\nETag: b\nETag: c\n\n", "200|ETag:c > ", 2),
+                (
+                    "Set-Cookie: a\nSet-Cookie: a\nLink: b\nLink: c\n\n",
+                    "200|Set-Cookie:a|Set-Cookie:a|Link:b|Link:c > ",
+                    0,
+                ),
+                ("Location: /a\nLocation: http://b/\n\n", "302|Location:http://b/ > ", 1),
+                ("Location:\n\nx", "200 > x", 1),
+                ("Content-Length: 5\nContent-Length: 5\n\n", "200|=5 > ", 0),
+                ("Content-Length: 5, 5\n\n", "200|=5 > ", 0),
+                ("Content-Length: 5\nContent-Length: 6\n\n", "200 > ", 1),
+                ("Content-Length: 5, 6\n\n", "200 > ", 1),
+                ("Content-Length: -1\n\n", "200 > ", 1),
+                ("Content-Length: +1\n\n", "200 > ", 1),
+                ("Content-Length:\n\n", "200 > ", 1),
+                ("Content-Length: 18446744073709551615\n\n", "200|=18446744073709551615 > ", 0),
+                ("Content-Length: 18446744073709551616\n\n", "200 > ", 1),
+            ],
+            false,
+        );
+    }
+
+    #[test]
+    fn statuses() {
+        for (status, what, remarks) in [
+            ("Status: 404", "404", 0),
+            ("Status:404 Not Found", "404 Not Found", 0),
+            ("Status: 404: Not Found", "404 Not Found", 0),
+            ("Status: 404Not Found", "404 Not Found", 0),
+            ("status: 500 \u{e9}", "500", 0),
+            ("Status: 404 Not here\nStatus: 403", "403", 0),
+            ("Status: abc", "200", 1),
+            ("Status:", "200", 1),
+            ("Status: 99", "200", 1),
+            ("Status: 100 Continue", "200", 1),
+            ("Status: 101", "200", 1),
+            ("Status: 103", "200", 1),
+            ("Status: 600", "200", 1),
+            ("Status: 1000", "200", 1),
+            ("Status: -404", "200", 1),
+            ("Status: 404;x", "200", 1),
+            ("HTTP/1.1 404 Not Found", "404 Not Found", 0),
+            ("HTTP/1.0 200", "200", 0),
+            ("HTTP/1.1 404 Not Found\nStatus: 403 No", "403 No", 0),
+            ("Status: 403 No\nHTTP/1.1 404 Not Found", "403 No", 1),
+            ("HTTP/1.1 abc", "200", 1),
+            ("HTTP/2 404", "200", 1),
+        ] {
+            let found = read(&format!("{status}\nA: b\n\nx"), false);
+            assert_eq!((found.0, found.1.lines().count()), (format!("{what}|A:b > x"), remarks), "{status:?}");
+        }
+        check(
+            &[
+                ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx", "interim > HTTP/1.1 200 OK\r\n\r\nx", 0),
+                ("HTTP/1.1 101 Switching\r\n\r\nx", "Invalid", 0),
+            ],
+            false,
+        );
+    }
+
+    #[test]
+    fn what_has_no_head_is_content() {
+        let long = "y".repeat(600);
+        let longer = format!("Content-Type: a/b\nX: {long}");
+        check(
+            &[
+                ("hello, world", "content > hello, world", 0),
+                ("hello\n", "content > hello\n", 0),
+                ("Traceback (most recent call last)\n\nx", "content > Traceback (most recent call last)\n\nx", 0),
+                ("<p>\n\n</p>", "content > <p>\n\n</p>", 0),
+                ("\nx", "content > x", 0),
+                (&long, &format!("content > {long}"), 0),
+                (&longer, "Invalid", 0),
+                // It may have been about to become a field.
+                ("Content-Ty", "Incomplete", 0),
+                ("", "Incomplete", 0),
+                ("\u{0}\u{1}ELF\n\n", "Invalid", 0),
+                ("Content-Type: a/b", "Incomplete", 0),
+                ("Content-Type: a/b\n", "Incomplete", 0),
+                ("Content-Type: a/b\r\n\r", "Incomplete", 0),
+                ("Content-Type: a/b\nStatus: 404", "Incomplete", 0),
+                ("Status: 404\n", "404 > ", 0),
+                ("Location: /a\n", "302|Location:/a > ", 0),
+                ("Content-Type: a/b\nhello, world\n", "200|Content-Type:a/b > hello, world\n", 1),
+                ("Content-Type: a/b\nhello, wor", "Incomplete", 1),
+                ("Content-Type: a/b\n<p>hello</p>\n\n", "200|Content-Type:a/b > <p>hello</p>\n\n", 1),
+                ("Content-Type: a/b\n<p>\nC: d\n\nx", "200|Content-Type:a/b|C:d > x", 1),
+            ],
+            false,
+        );
+    }
+
+    #[test]
+    fn whole_answers() {
+        check(
+            &[
+                (
+                    "HTTP/1.1 418 Teapot\r\nX: y\r\nDate: d\r\nServer: s\r\n\r\nz",
+                    "418 Teapot|X:y|Date:d|Server:s > z",
+                    0,
+                ),
+                ("HTTP/1.0 200\nContent-Length: 3\nConnection: keep-alive\n\nabc", "200|=3 > abc", 0),
+                ("HTTP/1.1 200 OK\nTransfer-Encoding: Chunked\n\n", "200 OK|chunked > ", 0),
+                ("HTTP/1.1 200 OK\nno colon\nX: y\n\nz", "200 OK|X:y > z", 1),
+                ("HTTP/1.1 100 Continue\n\nHTTP", "interim > HTTP", 0),
+                ("HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n", "Invalid", 0),
+                ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n", "Invalid", 0),
+                ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 3\n\n", "Invalid", 0),
+                ("HTTP/1.1 200 OK\nTransfer-Encoding: \u{b}chunked\n\n", "Invalid", 1),
+                ("HTTP/1.1 200 OK\nContent-Length: 3\nContent-Length: 4\n\n", "Invalid", 1),
+                ("HTTP/1.1 200 OK\nContent-Length: x\n\n", "Invalid", 1),
+                ("HTTP/1.1 101 Switching\n\n", "Invalid", 0),
+                ("HTTP/1.1 abc\n\n", "Invalid", 0),
+                ("HTTP/2 200\n\n", "Invalid", 0),
+                ("Content-Type: a/b\n\nz", "Invalid", 0),
+                ("hello", "Invalid", 0),
+                ("HT", "Incomplete", 0),
+                ("HTTP/1.1 200 OK\nX: y\n", "Incomplete", 0),
+                ("", "Incomplete", 0),
+            ],
+            true,
+        );
+    }
+
+    #[test]
+    fn remarks_are_bounded_and_harmless() {
+        let head = format!("A: b\n\u{1b}[31m\n{}\n{}\n", "z".repeat(300), "w\n".repeat(20));
+        let (what, remarks) = read(&head, false);
+        assert_eq!(what, "200|A:b > ");
+        let lines: Vec<&str> = remarks.lines().collect();
+        let why = "/cgi-bin/x: a line of its head is dropped, since it is not \"Name: value\": ";
+        assert_eq!(lines[0], format!("{why}\\x1b[31m"));
+        assert_eq!(lines[1], format!("{why}{}.. and 44 bytes more", "z".repeat(SHOWN)));
+        assert_eq!((lines.len(), lines[MOST_REMARKS]), (MOST_REMARKS + 1, "/cgi-bin/x: 6 more such lines"));
     }
 
     #[test]
@@ -201,18 +690,13 @@ mod tests {
             ("Location: a\n\n", None, 302),
             ("Content-Type: a\n\n", None, 200),
         ] {
-            let head = ScriptHead::parse(text.as_bytes()).unwrap();
+            let (unfolded, mut lines) = (Unfolded::new(text.as_bytes()), Vec::new());
+            let mut remarks = Remarks::new(b"", &mut lines);
+            let Printed::Head(head, _) = understand(text.as_bytes(), End::Empty, false, &unfolded, &mut remarks) else {
+                panic!("{text:?}");
+            };
             assert_eq!(head.local_redirect(), local.map(str::as_bytes), "{text:?}");
             assert_eq!(head.answer().0.code(), status, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn status_lines_of_scripts_that_write_their_own() {
-        assert_eq!(status_line(b"HTTP/1.1 204 No Content"), Ok(Status::NO_CONTENT));
-        assert_eq!(status_line(b"HTTP/1.0 200"), Ok(Status::OK));
-        for bad in ["HTTP/2 200", "Content-Type: a", "HTTP/1.1 100 Continue", "HTTP/1.1  200", ""] {
-            assert_eq!(status_line(bad.as_bytes()), Err(Invalid), "{bad}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a connection does for its script.
 
 use crate::buffers::Buffers;
-use crate::config::Chunked;
+use crate::config::{Chunked, Limits};
 use crate::connection::{Connection, Task};
 use crate::context::{Context, Tick};
 use crate::error::Violation;
@@ -10,13 +10,17 @@ use crate::files::{Forbidden, names_dotfile};
 use crate::input::{ScriptFile, SpawnError};
 use crate::reason::Rule;
 use crate::request::Request;
+use crate::status::Status;
 use crate::step::{Action, Close, Script, ScriptInput};
 use crate::wire::{Decoder, Encoder, HeadOut, Inbound, Method, Outbound, Span, Target};
 
 use super::environment::{self, Facts};
-use super::output::{self, ScriptHead};
+use super::output::{self, End, Printed, Remarks, ScriptHead, Unfolded};
 use super::refusal::Refusal;
 use super::{Cgi, Deed, Feed, Kill, Stage, State, index, path};
+
+/// Heads of interim answers before the final one; more are no answer.
+const MOST_INTERIM: u8 = 16;
 
 impl Connection {
     /// Where the script begins in the path of the target, if it means one. The path is then in
@@ -287,62 +291,107 @@ impl Connection {
     }
 
     fn read_script_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let has_remarks = self.exchange_mut().has_remarks;
         let Task::Cgi(cgi) = &mut self.task else { return false };
         let limit = cx.config.limits.script_head;
-        let unread = buf.script.unread();
-        let is_raw = has_own_head(&buf.path[..cgi.at as usize]);
-        let found = if is_raw {
-            memchr::memchr(b'\n', unread).map(|lf| lf + 1)
-        } else {
-            output::find_end(&unread[..unread.len().min(limit)], &mut cgi.scanned)
+        let Buffers { script, path, remarks, .. } = &mut *buf;
+        let unread = script.unread();
+        let (len, end) = match output::find_end(&unread[..unread.len().min(limit)], &mut cgi.scanned) {
+            Some(len) => (len, End::Empty),
+            None if unread.len() >= limit => (limit, End::Limit),
+            None if cgi.feed.eof => (unread.len(), End::Eof),
+            None => return false,
         };
-        match found {
-            Some(len) if len > limit => self.fail_script(Refusal::Invalid),
-            Some(len) if is_raw => self.relay_raw(len, buf),
-            Some(len) => self.answer_script(len, buf, cx),
-            None if unread.len() >= limit => self.fail_script(Refusal::Invalid),
-            None if cgi.feed.eof => match cgi.failed {
+        let (printed, eof, failed) = (&unread[..len], cgi.feed.eof, cgi.failed);
+        let name = &path[..cgi.at as usize];
+        let raw = has_own_head(name);
+        if !has_remarks {
+            remarks.clear();
+        }
+        let unfolded = Unfolded::new(printed);
+        let mut remarks = Remarks::new(name, remarks);
+        let printed = match output::understand(printed, end, raw, &unfolded, &mut remarks) {
+            // What stands behind an empty head is content, if there is any.
+            Printed::Content(len) if len == unread.len() && !eof => return false,
+            Printed::Content(len) if len == unread.len() => Printed::Incomplete,
+            Printed::Content(len) => {
+                let first =
+                    if len > 0 { unread.get(len) } else { printed.iter().find(|byte| !byte.is_ascii_whitespace()) };
+                let is_markup = first == Some(&b'<');
+                remarks.say(format_args!("it printed no head; its output is sent as {}", bare_type(is_markup)), None);
+                drop(remarks);
+                script.consume(len);
+                self.note_remarks(buf);
+                self.answer_bare(is_markup, buf, cx);
+                return true;
+            }
+            printed => printed,
+        };
+        drop(remarks);
+        self.note_remarks(buf);
+        match printed {
+            Printed::Head(head, len) => {
+                buf.script.consume(len);
+                self.answer_script(&head, raw, buf, cx);
+            }
+            Printed::Interim(len) => self.pass_over_interim(len, buf),
+            Printed::Incomplete => match failed {
                 Some(error) => self.fail_spawned(error),
                 None => self.fail_script(Refusal::Incomplete),
             },
-            None => return false,
+            Printed::Invalid | Printed::Content(_) => self.fail_script(Refusal::Invalid),
         }
         true
     }
 
-    /// The script writes all of the answer itself (RFC 3875 section 5): it is passed on as it is, and the
-    /// connection ends with it.
-    fn relay_raw(&mut self, line: usize, buf: &Buffers) {
-        match output::status_line(buf.script.unread()[..line].trim_ascii_end()) {
-            Ok(status) => {
-                let exchange = self.exchange_mut();
-                exchange.status = Some(status);
-                exchange.keep_alive = false;
-                self.cycle.outbound_to(Outbound::Body(Encoder::Close));
-                self.cgi_to(State::Body);
-            }
-            Err(output::Invalid) => self.fail_script(Refusal::Invalid),
-        }
+    fn note_remarks(&mut self, buf: &Buffers) {
+        self.exchange_mut().has_remarks = !buf.remarks.is_empty();
     }
 
-    /// Answers with the head that the script has written.
-    fn answer_script(&mut self, len: usize, buf: &mut Buffers, cx: &Context<'_>) {
-        let mut text = std::mem::take(&mut buf.page);
-        text.clear();
-        text.extend_from_slice(&buf.script.unread()[..len]);
-        buf.script.consume(len);
-        match ScriptHead::parse(&text) {
-            Err(output::Invalid) => self.fail_script(Refusal::Invalid),
-            Ok(head) => match head.local_redirect() {
-                Some(location) => self.redirect_locally(location, buf, cx),
-                None => {
-                    self.cgi_to(State::Body);
-                    write_head(&head, &mut self.answering(buf, cx));
-                    self.note_unsent(cx);
-                }
-            },
+    /// The head of an interim answer is dropped: it is for a hop that knows more.
+    fn pass_over_interim(&mut self, len: usize, buf: &mut Buffers) {
+        let Task::Cgi(cgi) = &mut self.task else { return };
+        cgi.interim += 1;
+        if cgi.interim > MOST_INTERIM {
+            return self.fail_script(Refusal::Invalid);
         }
-        buf.page = text;
+        buf.script.consume(len);
+        cgi.scanned = 0;
+    }
+
+    /// Answers with the head that the script has printed.
+    fn answer_script(&mut self, head: &ScriptHead<'_>, raw: bool, buf: &mut Buffers, cx: &Context<'_>) {
+        if let (Some(location), false) = (head.local_redirect(), raw) {
+            return self.redirect_locally(location, buf, cx);
+        }
+        if let (Task::Cgi(cgi), true) = (&mut self.task, head.is_chunked) {
+            // Whether it is too long is the script's affair.
+            let limits = Limits { body: u64::MAX, ..cx.config.limits.clone() };
+            cgi.decoder = Some(Decoder::chunked(&limits));
+        }
+        self.cgi_to(State::Body);
+        write_head(head, raw, &mut self.answering(buf, cx));
+        self.note_unsent(cx);
+    }
+
+    /// Answers with what was printed without a head.
+    fn answer_bare(&mut self, is_markup: bool, buf: &mut Buffers, cx: &Context<'_>) {
+        self.cgi_to(State::Body);
+        let mut answer = self.answering(buf, cx);
+        let encoder = answer.framing(None);
+        let charset = cx.site.charset().filter(|_| !is_markup);
+        answer.head(Status::OK, None, |out| {
+            out.field_with("Content-Type", |out| {
+                out.extend_from_slice(bare_type(is_markup).as_bytes());
+                if let Some(charset) = charset {
+                    out.extend_from_slice(b"; charset=");
+                    out.extend_from_slice(charset.as_bytes());
+                }
+            });
+            out.framing(encoder);
+        });
+        answer.body(encoder);
+        self.note_unsent(cx);
     }
 
     /// HEAD is safe, so nothing is lost with a script that is ended soon behind its head. One that has answered a
@@ -357,7 +406,28 @@ impl Connection {
     /// Names what has come from the script as the next bytes to send.
     fn relay_body(&mut self, encoder: Encoder, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let Task::Cgi(cgi) = &mut self.task else { return false };
-        let (eof, available) = (cgi.feed.eof, buf.script.unread().len());
+        let (mut eof, mut available) = (cgi.feed.eof, buf.script.unread().len());
+        if let Some(decoder) = &mut cgi.decoder {
+            // Chunks of the script's own are taken apart, and framed anew where that is due.
+            match decoder.decode(buf.script.unread(), &cx.config.limits) {
+                Ok(piece) => {
+                    buf.script.consume(piece.skip);
+                    available = piece.data;
+                    if eof && available == 0 && !piece.end {
+                        self.cut(Cut::ScriptShort, Close::Broken, buf);
+                        return true;
+                    }
+                    eof = piece.end && available == 0;
+                }
+                Err(_) => {
+                    self.cut(Cut::ScriptChunks, Close::Broken, buf);
+                    return true;
+                }
+            }
+            if available > 0 {
+                decoder.took(available);
+            }
+        }
         match encoder {
             // HEAD, 204 and the like: what the script has to say is taken and dropped, so that it can finish in
             // peace; but one that goes on and on is ended.
@@ -479,14 +549,21 @@ fn has_own_head(script: &[u8]) -> bool {
     name.starts_with(b"nph-")
 }
 
-fn write_head(head: &ScriptHead<'_>, answer: &mut Answering<'_>) {
+fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut Answering<'_>) {
     let (status, phrase) = head.answer();
-    let encoder = if status.is_bodiless() { Encoder::None } else { answer.framing(head.length) };
+    if raw {
+        // It has said all that there is to say, and the connection ends with it.
+        answer.exchange.keep_alive = false;
+        answer.exchange.has_server = head.has("Server");
+        answer.exchange.has_date = head.has("Date");
+    }
+    let encoder = match head.length {
+        _ if status.is_bodiless() => Encoder::None,
+        None if raw && !head.is_chunked => Encoder::Close,
+        length => answer.framing(length),
+    };
     let write_fields = |out: &mut HeadOut<'_>| {
-        if let Some(location) = head.location {
-            out.raw_field(b"Location", location);
-        }
-        for (name, value) in head.fields() {
+        for &(name, value) in &head.fields {
             // There is nothing that it would be the type of.
             if !(status.is_bodiless() && name.eq_ignore_ascii_case(b"Content-Type")) {
                 out.raw_field(name, value);
@@ -498,6 +575,11 @@ fn write_head(head: &ScriptHead<'_>, answer: &mut Answering<'_>) {
     answer.body(encoder);
 }
 
+/// The type of what is printed without a head: what it looks like.
+fn bare_type(is_markup: bool) -> &'static str {
+    if is_markup { "text/html" } else { "text/plain" }
+}
+
 /// The head of a request for `location` that is otherwise like `request`, but has no body.
 fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> {
     /// There is no body; and the host is that of the target, if it has named one.
@@ -505,7 +587,15 @@ fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> 
     const OF_BODY: &[u8] = b"Content-";
     let target = location.split(|&byte| byte == b'#').next().unwrap_or_default();
     let method: &[u8] = if is_head { b"HEAD" } else { b"GET" };
-    let mut head = [method, b" ", target, b" ", request.version(), b"\r\n"].concat();
+    let mut head = [method, b" "].concat();
+    for byte in target {
+        match byte {
+            b' ' => head.extend_from_slice(b"%20"),
+            b'\t' => head.extend_from_slice(b"%09"),
+            _ => head.push(*byte),
+        }
+    }
+    head.extend_from_slice(&[b" ", request.version(), b"\r\n"].concat());
     if let Some(host) = request.host() {
         head.extend_from_slice(&[b"Host: ", host, b"\r\n"].concat());
     }

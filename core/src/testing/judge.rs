@@ -222,7 +222,7 @@ impl Judge {
             What::Find { answer, .. } => self.acts_for_script(answer.is_none()),
             What::Spool { answer } => self.acts_for_script(answer.is_none()),
             What::Spawn { answer, .. } => self.acts_for_script(answer.is_none()),
-            What::EndInput | What::Kill => {
+            What::EndInput | What::Kill | What::Log(_) => {
                 self.actions = self.actions.wrapping_add(1);
                 Ok(())
             }

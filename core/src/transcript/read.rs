@@ -228,6 +228,7 @@ impl Tokens {
             "feed" => self.feed()?,
             "end-input" => What::EndInput,
             "kill" => What::Kill,
+            "log" => What::Log(self.text()),
             "call" => What::Call(self.of(CALLS)?),
             "finished" => What::Finished(self.finished()?),
             "probe" => self.probe()?,

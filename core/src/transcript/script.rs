@@ -122,7 +122,7 @@ impl Script {
                         Input::Sent(n)
                     }
                 }
-                Step::Act(_, Action::EndInput | Action::Kill) => continue,
+                Step::Act(_, Action::EndInput | Action::Kill | Action::Log { .. }) => continue,
                 Step::Act(ticket, Action::Spool) => Input::Done(ticket, Completion::Spooled(Ok(()))),
                 Step::Act(ticket, action) => {
                     let done = disk(action, &mut answers);

@@ -110,6 +110,10 @@ pub(super) fn event(event: &Event, out: &mut String) {
         }
         What::EndInput => out.push_str("end-input"),
         What::Kill => out.push_str("kill"),
+        What::Log(lines) => {
+            out.push_str("log");
+            text(lines, out);
+        }
         What::Call(call) => write!(out, "call {}", call.name()).expect("a String takes all"),
         What::Finished(finish) => finished(finish, out),
         What::Probe { bytes, then } => {

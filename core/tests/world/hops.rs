@@ -140,7 +140,7 @@ impl Hop {
 
     /// What it has written so far means.
     pub fn says(&self, config: &Config) -> Says {
-        says(&self.written, config.limits.script_head, self.is_raw())
+        says(&self.written, config.limits.script_head, self.is_raw(), self.eof)
     }
 
     pub fn is_raw(&self) -> bool {
@@ -172,8 +172,11 @@ pub enum Says {
 /// A head that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Of it in bytes; of one that is passed on as it is, 0.
+    /// Of it in bytes.
     pub len: usize,
+    /// There is none: all is content.
+    pub bare: bool,
+    pub marked: bool,
     pub status: u16,
     has_status: bool,
     pub location: Option<String>,
@@ -187,69 +190,121 @@ impl Head {
     }
 }
 
-fn says(written: &[u8], limit: usize, raw: bool) -> Says {
-    let mut lines = Vec::new();
-    let mut at = 0;
-    loop {
-        let Some(lf) = written[at..].iter().position(|&byte| byte == b'\n') else {
-            return if written.len() >= limit { Says::Wrong } else { Says::More };
-        };
-        let line = &written[at..at + lf];
-        at += lf + 1;
-        if at > limit {
-            return Says::Wrong;
-        }
-        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned();
-        if raw {
-            let code = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
-            return code.map_or(Says::Wrong, |status| {
-                Says::Head(Head { len: 0, status, has_status: true, location: None, length: None })
-            });
-        }
-        if line.is_empty() {
+fn says(written: &[u8], limit: usize, raw: bool, eof: bool) -> Says {
+    let (mut at, mut end) = (0, None);
+    for line in written.split_inclusive(|&byte| byte == b'\n') {
+        at += line.len();
+        if !line.ends_with(b"\n") || at > limit {
             break;
         }
-        lines.push(line);
+        if line.iter().all(|byte| b"\r\n".contains(byte)) {
+            end = Some(at);
+            break;
+        }
     }
-    head(&lines, at).map_or(Says::Wrong, Says::Head)
+    let part = match end {
+        Some(end) => &written[..end],
+        None if written.len() >= limit => &written[..limit],
+        None if eof => written,
+        None => return Says::More,
+    };
+    let is_eof = end.is_none() && written.len() < limit;
+    // What continues a line belongs to it.
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    let mut at = 0;
+    for line in part.split_inclusive(|&byte| byte == b'\n') {
+        let text = String::from_utf8_lossy(line).trim_matches([' ', '\t', '\r', '\n']).to_owned();
+        match lines.last_mut() {
+            Some((_, last)) if line.starts_with(b" ") || line.starts_with(b"\t") => *last += &format!(" {text}"),
+            _ if text.is_empty() => {}
+            _ => lines.push((at, text)),
+        }
+        at += line.len();
+    }
+    let status_line = lines.first().is_some_and(|(_, line)| line.starts_with("HTTP/"));
+    if raw && (!status_line || end.is_none()) {
+        // That nothing came, and that too much came, are both 502.
+        return Says::Wrong;
+    }
+    let is_field = |(n, (_, line)): (usize, &(usize, String))| n == 0 && status_line || field(line).is_some();
+    let Some(last) = lines.iter().enumerate().rposition(is_field) else {
+        let is_binary = part.iter().any(|byte| *byte == 127 || *byte < 32 && !b"\t\n\r\x0c\x1b\x08".contains(byte));
+        let is_cut =
+            is_eof && (lines.is_empty() || !part.ends_with(b"\n") && lines.iter().all(|(_, line)| is_token(line)));
+        let len = if lines.is_empty() { part.len() } else { 0 };
+        return match () {
+            () if is_binary || is_cut => Says::Wrong,
+            () if len == written.len() && eof => Says::Wrong,
+            () if len == written.len() => Says::More,
+            () => Says::Head(Head {
+                len,
+                bare: true,
+                marked: false,
+                status: 200,
+                has_status: true,
+                location: None,
+                length: None,
+            }),
+        };
+    };
+    let behind =
+        lines.get(last + 1).filter(|(_, line)| !raw && (line.starts_with('<') || is_eof && part.ends_with(b"\n")));
+    if end.is_none() && !is_eof && behind.is_none() {
+        return Says::Wrong;
+    }
+    let len = behind.map_or(part.len(), |(at, _)| *at);
+    let Some(head) = head(lines.iter().filter(|(at, _)| *at < len).map(|(_, line)| line.as_str()), len) else {
+        return Says::Wrong;
+    };
+    let enough = (head.has_status || head.location.is_some()) && part.ends_with(b"\n");
+    if is_eof && behind.is_none() && !enough { Says::Wrong } else { Says::Head(head) }
 }
 
-fn head(lines: &[String], len: usize) -> Option<Head> {
-    let mut head = Head { len, status: 200, has_status: false, location: None, length: None };
-    let mut seen: Vec<String> = Vec::new();
+fn is_token(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+fn field(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.split_once(':')?;
+    let name = name.trim_end();
+    (!name.is_empty() && is_token(name)).then(|| (name, value.trim_matches([' ', '\t', '\r'])))
+}
+
+/// Lines that are wrong are left out; of several the last one counts.
+fn head<'l>(lines: impl Iterator<Item = &'l str>, len: usize) -> Option<Head> {
+    let mut head =
+        Head { len, bare: false, marked: false, status: 200, has_status: false, location: None, length: None };
+    let mut lengths: Vec<Option<usize>> = Vec::new();
     for line in lines {
-        let (name, value) = line.split_once(':')?;
-        let value = value.trim_matches([' ', '\t']);
-        let name_fits =
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-        if !name_fits || value.chars().any(|c| c.is_ascii_control() && c != '\t') {
-            return None;
+        if let Some(code) = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)) {
+            head.has_status = true;
+            head.status = code.parse().ok()?;
+            continue;
         }
-        let name = name.to_ascii_lowercase();
-        let once = ["status", "location", "content-length", "content-type"].contains(&name.as_str());
-        if once && seen.contains(&name) {
-            return None;
+        let Some((name, value)) = field(line) else { continue };
+        if value.chars().any(|c| c.is_ascii_control() && c != '\t') {
+            continue;
         }
-        match name.as_str() {
+        match name.to_ascii_lowercase().as_str() {
             "status" => {
-                head.has_status = true;
-                head.status = value.get(..3)?.parse().ok().filter(|code| (200..1000).contains(code))?;
-                let rest = &value[3..];
-                if !rest.is_empty() && !rest.starts_with(' ') {
-                    return None;
+                let code = value.get(..3).and_then(|code| code.parse().ok()).filter(|code| (200..600).contains(code));
+                if let Some(code) = code.filter(|_| !value[3..].starts_with(|c: char| c.is_ascii_digit())) {
+                    (head.has_status, head.status) = (true, code);
                 }
             }
-            "location" if value.is_empty() => return None,
-            "location" => head.location = Some(value.to_string()),
-            "content-length" => head.length = Some(value.parse().ok()?),
+            "location" if !value.is_empty() => head.location = Some(value.to_string()),
+            "content-length" => lengths.push(value.parse().ok()),
+            "x-script" => head.marked = true,
             _ => {}
         }
-        seen.push(name);
+    }
+    if let [Some(length), rest @ ..] = &lengths[..] {
+        head.length = rest.iter().all(|other| *other == Some(*length)).then_some(*length);
     }
     if head.location.is_some() && !head.has_status {
         head.status = 302;
     }
-    (!seen.is_empty()).then_some(head)
+    Some(head)
 }
 
 /// All scripts of a connection.

@@ -268,7 +268,7 @@ impl Asked {
             Action::OpenIn { path } => (OPEN_IN, path),
             Action::Find { path, .. } => ("find", path),
             Action::List { .. } => ("list", b""),
-            Action::Spool | Action::Spawn(_) | Action::EndInput | Action::Kill => ("act", b""),
+            Action::Spool | Action::Spawn(_) | Action::EndInput | Action::Kill | Action::Log { .. } => ("act", b""),
         };
         Asked { name, path: path.to_vec() }
     }

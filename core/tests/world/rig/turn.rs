@@ -75,6 +75,14 @@ impl Rig {
                         self.hops.end_input(&self.got, self.finished.len(), config);
                         return false;
                     }
+                    Action::Log { lines } => {
+                        assert!(
+                            lines.ends_with(b"\n") && lines.len() <= 17 * 6 * 256,
+                            "remarks: {}",
+                            lines.escape_ascii()
+                        );
+                        return false;
+                    }
                     Action::Kill => {
                         self.hops.kill(self.finished.len());
                         return false;
