@@ -16,8 +16,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use sanserve_core::transcript::{Event, Settings, Transcript, What, check};
 use sanserve_core::{
-    Buffers, Cgi, Config, Connection, Context, Fault, FsError, Now, Peer, Recorder, Request, Route, Secrets, Site,
-    Step, Tick, Wall,
+    Buffers, Cgi, Config, Connection, Context, Fault, FsError, Input, Now, Peer, Recorder, Request, Route, Secrets,
+    Site, Step, Tick, Wall,
 };
 use world::disk::{self, START};
 use world::handlers::{Echo, Routed};
@@ -164,6 +164,30 @@ fn transcripts_are_recorded_as_they_are() {
         assert_eq!(masked.events().find(says), None, "{}", case.name);
     }
     assert!(count > 100, "{count} transcripts");
+}
+
+/// A driver may look at a connection as often as it likes: a poll that says the same wait again is no event.
+#[test]
+fn polls_that_say_nothing_new_are_not_recorded() {
+    let config = Config::default();
+    let mut now = Now::new(Tick(0), Wall(START));
+    let (sender, events) = channel();
+    let mut buf = Buffers::new();
+    let cx = Context { config: &config, site: &Routed, now: &now };
+    let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
+    connection.record(Box::new(Tape(sender)), Secrets::Kept, &cx);
+    for at in [0, 100, 100, 1_500, 14_998] {
+        now.advance(Tick(at), Wall(START + i64::try_from(at / 1000).expect("not that long")));
+        let cx = Context { config: &config, site: &Routed, now: &now };
+        assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(_)));
+    }
+    connection.handle(Input::Eof);
+    now.advance(Tick(14_999), Wall(START + 14));
+    let cx = Context { config: &config, site: &Routed, now: &now };
+    assert!(matches!(connection.poll(&mut buf, &cx), Step::Close(_)));
+    drop(connection);
+    let lines: Vec<String> = events.into_iter().map(|event| event.to_string()).collect();
+    assert_eq!(lines, ["@0 wait read until 15000 idle", "@14999 eof", "@14999 close done"]);
 }
 
 /// What made the core panic is the last thing that was taken down.
