@@ -640,3 +640,39 @@ fn closed_output() {
         assert_eq!(server.get("/a.txt").body, b"alpha\n");
     }
 }
+
+/// As a container's entry point: orphans are reaped, signals passed on, and the exit code is the server's. Where no
+/// process may have a name space of its own, there is nothing to test.
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1() {
+    let own = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !Command::new("unshare").args(own).arg("true").status().is_ok_and(|status| status.success()) {
+        return;
+    }
+    let tree = Tree::new();
+    let orphans = "#!/bin/sh\nsetsid sleep 0.05 <&- >&- 2>&- &\nsh -c 'sleep 0.05 & setsid sleep 0.1 &' <&- >&- 2>&-\n\
+                   printf 'X: y\\n\\n'\n";
+    let processes = "#!/bin/sh\nprintf 'X: y\\n\\n'\ncat /proc/[0-9]*/stat\nexit 0\n";
+    fs::create_dir(tree.root().join("cgi-bin")).expect("a fresh directory");
+    support::scripts::install(&tree, "cgi-bin", &[("orphans", orphans), ("processes", processes)]);
+    for runtime in ["mio", "std", "smol"] {
+        let mut command = Command::new("unshare");
+        command.args(own).arg(PROGRAM).args(["--cgi", "-b", "127.0.0.1", "--runtime", runtime, "-d", path(&tree), "0"]);
+        let mut server = Server::of(Process::start(&mut command));
+        for _ in 0..5 {
+            assert_eq!(server.get("/cgi-bin/orphans").status(), 200);
+        }
+        support::eventually("no zombie is left", || {
+            let answer = server.get("/cgi-bin/processes");
+            let all = answer.body_text();
+            assert!(all.lines().any(|line| line.starts_with("1 (sanserve) ")), "{all}");
+            !all.contains(") Z ") && !all.contains("(sleep)")
+        });
+        let unshare = server.process().pid().as_raw_pid();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).expect("it is there");
+        let first = rustix::process::Pid::from_raw(children.trim().parse().expect("one child")).expect("a number");
+        rustix::process::kill_process(first, Signal::TERM).expect("it is ours");
+        assert_eq!(server.process_mut().ended().code(), Some(0), "{runtime}");
+    }
+}

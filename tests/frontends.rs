@@ -81,6 +81,7 @@ suite! {
         spools_share_their_room
         no_privileges
         the_launcher_is_killed
+        another_tree_in_place_of_the_root
         output_closed
         left_behind
         a_noisy_script

@@ -287,13 +287,40 @@ pub fn spools_share_their_room(rt: Runtime) {
 pub fn no_privileges(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let script = "#!/bin/sh\nprintf 'X: y\\n\\n'\n(: </dev/tty) 2>/dev/null || echo no terminal\n\
-                  cut -d' ' -f 6 /proc/$$/stat | grep -qx $$ && echo a session\nls /proc/$$/fd | tr '\\n' ' '\n\
+                  cut -d' ' -f 6 /proc/$$/stat | grep -qx $$ && echo a session\nls -m /proc/$$/fd\n\
                   cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr\n";
     crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("bare", script)]);
     let answer = gateway.post("/cgi-bin/bare", "in\n");
     // The shell keeps its script open as 10.
-    assert_eq!(answer.body_text(), "no terminal\na session\n0 1 10 2 in\nout\n");
+    assert_eq!(answer.body_text(), "no terminal\na session\n0, 1, 10, 2\nin\nout\n");
     gateway.remark("bare", "err");
+    gateway.settle();
+}
+
+/// While another tree is put in place of the root and back, every answer is of one tree: no script of the one runs in
+/// the directory of the other.
+pub fn another_tree_in_place_of_the_root(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let script = |who: &str| format!("#!/bin/sh\nprintf 'X: y\\n\\n'; echo {who}; cat who.txt\n");
+    let root = gateway.tree.root();
+    let (other, aside) = (gateway.tree.outside().join("other"), gateway.tree.outside().join("aside"));
+    let place = other.join("cgi-bin");
+    std::fs::create_dir_all(&place).expect("a fresh directory");
+    std::fs::write(root.join("cgi-bin/who.txt"), "one\n").expect("it is ours");
+    std::fs::write(place.join("who.txt"), "two\n").expect("it is ours");
+    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("who", &script("one"))]);
+    crate::support::scripts::install_in(&place, &[("who", &script("two"))]);
+    for _ in 0..20 {
+        std::fs::rename(root, &aside).expect("it is there");
+        std::fs::rename(&other, root).expect("it is there");
+        let answer = gateway.get("/cgi-bin/who");
+        std::fs::rename(root, &other).expect("it is there");
+        std::fs::rename(&aside, root).expect("it is there");
+        let text = answer.body_text();
+        let of_one_tree = text == "one\none\n" || text == "two\ntwo\n";
+        assert!(answer.status() != 200 || of_one_tree, "{text}");
+        assert_eq!(gateway.get("/cgi-bin/who").status(), 200);
+    }
     gateway.settle();
 }
 

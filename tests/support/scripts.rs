@@ -321,12 +321,18 @@ fn scripts() -> Tree {
 /// inherited for a moment by what another test starts, and while a file is open to be written it cannot be
 /// executed.
 pub fn install(tree: &Tree, folder: &str, scripts: &[(&str, &str)]) {
+    install_in(&tree.path(folder), scripts);
+}
+
+/// The same in any directory.
+#[track_caller]
+pub fn install_in(directory: &std::path::Path, scripts: &[(&str, &str)]) {
     let mut shell = Command::new("/bin/sh");
     shell.args([
         "-ec",
         "chmod 755 . ..; while [ $# -gt 0 ]; do printf %s \"$2\" > \"$1\"; chmod 755 \"$1\"; shift 2; done",
         "sh",
     ]);
-    shell.args(scripts.iter().flat_map(|(name, text)| [name, text])).current_dir(tree.path(folder));
+    shell.args(scripts.iter().flat_map(|(name, text)| [name, text])).current_dir(directory);
     assert!(shell.stdin(Stdio::null()).status().expect("there is a shell").success());
 }

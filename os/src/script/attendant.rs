@@ -176,6 +176,12 @@ impl Shared {
         self.launcher(launcher)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// These launchers are gone: they are reaped as soon as nobody holds them any more.
+    fn forget(&self, gone: &[Arc<Process>]) {
+        let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        process.take_if(|process| gone.iter().any(|gone| Arc::ptr_eq(process, gone)));
+    }
+
     pub(super) fn alive(&self) -> usize {
         self.lock().alive
     }
@@ -482,6 +488,7 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
             wards.append(&mut shared.lock().arrivals);
             news.resize(wards.len(), News::default());
             take_reports(&reports, &gone, &mut wards);
+            shared.forget(&gone);
         }
         // From the end, so that what is swapped in has been seen.
         for at in (0..wards.len()).rev() {
