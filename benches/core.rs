@@ -62,7 +62,13 @@ fn turn(head: &'static [u8]) -> impl FnMut() {
                     Input::Done(ticket, Completion::Opened(Err(FsError::NotFound)))
                 }
                 Step::Act(ticket, _) => {
-                    let opened = Opened { kind: Kind::File, len: 1024, modified: 1_700_000_000, modified_nanos: 0 };
+                    let opened = Opened {
+                        kind: Kind::File,
+                        len: 1024,
+                        modified: 1_700_000_000,
+                        modified_nanos: 0,
+                        digest: None,
+                    };
                     Input::Done(ticket, Completion::Opened(Ok(opened)))
                 }
                 Step::Send(transmit) => Input::Sent(black_box(transmit).len()),

@@ -40,6 +40,7 @@ pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
                     len: bytes.len() as u64,
                     modified: 784_111_777,
                     modified_nanos: 0,
+                    digest: None,
                 });
                 connection.handle(Input::Done(ticket, Completion::Opened(opened)));
             }

@@ -28,6 +28,8 @@ pub struct Config {
     pub cgi: Cgi,
     /// Names that begin with a dot are neither served (404) nor listed. Default `false`, as Python.
     pub hide_dotfiles: bool,
+    /// What entity tags are made of. Default: the time of modification and the length.
+    pub etag: Etag,
     /// Media types and the charset of texts. Default: as the tables have them.
     pub types: MediaTypes,
     /// Bounds on sizes.
@@ -45,11 +47,29 @@ impl Default for Config {
             handled: false,
             cgi: Cgi::default(),
             hide_dotfiles: false,
+            etag: Etag::default(),
             types: MediaTypes::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
     }
+}
+
+/// What the entity tag of a file is made of (RFC 9110 section 8.8.3).
+///
+/// A time that packers write into every file for want of a better one says nothing of its content: the first day of
+/// 1970 and before (Nix, Bazel, layers of containers), 1980-01-01T00:00:00Z (ZIP), 1980-02-01T00:00:00Z (Gradle),
+/// 1985-10-26T08:15:00Z (npm). Such a file has neither `ETag` nor `Last-Modified`, unless its tag is made of its content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Etag {
+    /// The time of modification, to the nanosecond, and the length.
+    #[default]
+    Modified,
+    /// A hash of the content, [`Opened::digest`](crate::Opened): for trees whose times mean nothing. There is no
+    /// `Last-Modified` then, and where the hash is not known, no `ETag`.
+    Content,
+    /// There is no tag. `Last-Modified` stays.
+    Off,
 }
 
 /// What runs as a script (RFC 3875).

@@ -118,6 +118,9 @@ pub struct Opened {
     pub modified: i64,
     /// Time of the last modification: nanoseconds of the second.
     pub modified_nanos: u32,
+    /// The first 96 bits of a cryptographic hash of the content, where [`Etag::Content`](crate::Etag) asks for one
+    /// and the driver knows it. `None`: there is no entity tag then.
+    pub digest: Option<[u8; 12]>,
 }
 
 /// The two kinds of file that are served.

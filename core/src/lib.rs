@@ -53,7 +53,7 @@ mod wire;
 
 pub use buffers::{Buffers, Window};
 pub use cgi::{collapse_path, is_cgi};
-pub use config::{Cgi, Chunked, Config, Limits, Pace, Protocol, Timeouts};
+pub use config::{Cgi, Chunked, Config, Etag, Limits, Pace, Protocol, Timeouts};
 pub use connection::{Connection, Packed, Resting, State};
 pub use context::{Context, Now, Peer, Tick, Wall};
 pub use date::date_time_string;

@@ -201,6 +201,12 @@ rules! {
         LastModifiedNow => "last-modified-now", "RFC 9110 section 8.8.2.1";
         /// A strong tag: the time of modification in seconds, its nanoseconds, and the length, in hexadecimal.
         EntityTag => "entity-tag", "RFC 9110 section 8.8.3";
+        /// A strong tag: a hash of the content.
+        EntityTagOfContent => "entity-tag-of-content", "RFC 9110 section 8.8.3, --etag";
+        /// There is no tag; the date stays.
+        NoEntityTag => "no-entity-tag", "--etag";
+        /// Nothing tells one state of the file from another: its time means nothing, or its hash is not known yet.
+        NoValidators => "no-validators", "RFC 9110 section 8.8.1, --etag";
     }
     Script {
         /// The path lies in a directory of scripts.
@@ -279,7 +285,7 @@ rules! {
         RangesJoined => "ranges-joined", "RFC 9110 section 14.2";
         /// These bytes are sent.
         RangeServed => "range", "RFC 9110 section 15.3.7.1";
-        /// Several parts, each with its own head; the tag is the boundary.
+        /// Several parts, each with its own head; time and length are the boundary.
         RangesServed => "ranges", "RFC 9110 section 15.3.7.2";
         /// Nothing that was asked for lies in the file: 416.
         RangeUnsatisfiable => "range-unsatisfiable", "RFC 9110 section 15.5.17";

@@ -54,7 +54,7 @@ fn a_head_allocates_nothing() {
     hold(&[b"HEAD /a.txt HTTP/1.1\r\nHost: example\r\n\r\n"], Ok(FILE), b" 200 ");
 }
 
-const FILE: Opened = Opened { kind: Kind::File, len: 1024, modified: 784_111_700, modified_nanos: 5 };
+const FILE: Opened = Opened { kind: Kind::File, len: 1024, modified: 784_111_700, modified_nanos: 5, digest: None };
 
 /// Runs many exchanges on one connection, each a second after the last, and holds them to the budget.
 fn hold(requests: &[&[u8]], opened: Result<Opened, FsError>, status: &[u8]) {

@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 
 use sanserve_core::{
-    Action, Buffers, Cause, Cgi, Chunked, Completion, Config, Connection, Context, EntryKind, FsError, Input, Kind,
-    Listed, MediaTypes, Now, Opened, Peer, Plain, Protocol, Rule, ScriptFile, Site, SpawnError, Step, Tick, Violation,
-    Wall,
+    Action, Buffers, Cause, Cgi, Chunked, Completion, Config, Connection, Context, EntryKind, Etag, FsError, Input,
+    Kind, Listed, MediaTypes, Now, Opened, Peer, Plain, Protocol, Rule, ScriptFile, Site, SpawnError, Step, Tick,
+    Violation, Wall,
 };
 
 const NOW: i64 = 784_111_777;
-const FILE: Opened = Opened { kind: Kind::File, len: 10, modified: NOW - 60, modified_nanos: 5 };
+const FILE: Opened = Opened { kind: Kind::File, len: 10, modified: NOW - 60, modified_nanos: 5, digest: None };
 const FRESH: Opened = Opened { modified: NOW, ..FILE };
 const LATER: Opened = Opened { modified: NOW + 60, ..FILE };
 const NOTHING: Opened = Opened { len: 0, ..FILE };
@@ -256,6 +256,8 @@ fn rows() -> Vec<Row> {
         (get("/a", &format!("Range: bytes=0-1\r\nIf-Range: {TODAY}\r\n")), &[Is(FRESH)], 200, &["if-range-fresh"]),
         file(&format!("Range: bytes=0-1\r\nIf-Range: {TAG}\r\nIf-Range: {TAG}\r\n"), 200, &["if-range-repeated"]),
         file("If-Range: x\r\n", 200, &["if-range-alone"]),
+        (get("/a.txt", ""), &[Is(Opened { modified: 1, modified_nanos: 0, ..FILE })], 200, &["no-validators 1"]),
+        (get("/a.txt", ""), &[Is(Opened { digest: Some([1; 12]), ..FILE })], 200, &["entity-tag-of-content \\\"010101010101010101010101\\\""]),
         // Types.
         file("", 200, &["extension text/plain", "charset utf-8"]),
         (get("/a.js", ""), &[Is(FILE)], 200, &["extension-of-python text/javascript"]),
@@ -323,6 +325,14 @@ fn special() -> Vec<Special> {
     let types = MediaTypes::default().with(".foo", "a/foo").and_then(|types| types.with_unknown("text/x-any")).unwrap();
     let typed = || Config { types: types.clone(), ..config() };
     vec![
+        (
+            Config { etag: Etag::Off, ..config() },
+            &Plain,
+            get("/a", ""),
+            &[Is(FILE)],
+            200,
+            &["no-entity-tag", "last-modified"],
+        ),
         (typed(), &Plain, get("/a.foo", ""), &[Is(FILE)], 200, &["type-of-config a/foo"]),
         (typed(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["type-of-config text/x-any", "charset utf-8"]),
         (typed(), &Plain, get("/a.bin", ""), &[Is(FILE)], 200, &["extension application/octet-stream"]),

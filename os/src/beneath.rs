@@ -228,7 +228,7 @@ pub(crate) fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
     let mtime = (stat.st_mtime as i64, stat.st_mtime_nsec as u32);
     let ctime = (stat.st_ctime as i64, stat.st_ctime_nsec as u32);
     let size = stat.st_size as u64;
-    let opened = Opened { kind, len: size, modified: mtime.0, modified_nanos: mtime.1 };
+    let opened = Opened { kind, len: size, modified: mtime.0, modified_nanos: mtime.1, digest: None };
     Some((opened, Identity { dev: stat.st_dev as u64, ino: stat.st_ino as u64, size, mtime, ctime }))
 }
 

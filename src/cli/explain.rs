@@ -23,11 +23,12 @@ use super::{SYSTEM, Side, USAGE, flags, plain};
 pub(crate) const SIDE: Side = Side { command, run };
 
 /// The flags of a server that can change an answer.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 13] = [
     "directory",
     "protocol",
     "symlinks",
     "hide-dotfiles",
+    "etag",
     "content-type",
     "mime",
     "charset",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::{Cgi, Chunked, Config, Limits, MediaTypes, Pace, Protocol, Secrets, Timeouts};
+use sanserve::core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Secrets, Timeouts};
 use sanserve::os::{ScriptRules, Symlinks};
 
 use super::units::{self, show_size, show_time};
@@ -209,6 +209,18 @@ fn serving() -> Command {
                 .long("hide-dotfiles")
                 .action(ArgAction::SetTrue)
                 .help("Neither serve nor list names that begin with a dot"),
+        )
+        .arg(
+            Arg::new("etag")
+                .long("etag")
+                .value_name("FROM")
+                .value_parser(PossibleValuesParser::new(["mtime", "content", "off"]).map(|from| match from.as_str() {
+                    "content" => Etag::Content,
+                    "off" => Etag::Off,
+                    _ => Etag::Modified,
+                }))
+                .default_value("mtime")
+                .help("Entity tags: from time and length, from a hash of the content, or none"),
         )
         .arg(
             Arg::new("content-type")
@@ -577,7 +589,8 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     cgi.pass_authorization = has("cgi-pass-authorization");
     let protocol = *matches.get_one("protocol").expect("has a default");
     let types = media_types(matches);
-    Config { protocol, cgi, hide_dotfiles: has("hide-dotfiles"), types, limits, timeouts, ..Config::default() }
+    let etag = matches.try_get_one::<Etag>("etag").ok().flatten().copied().unwrap_or_default();
+    Config { protocol, cgi, hide_dotfiles: has("hide-dotfiles"), etag, types, limits, timeouts, ..Config::default() }
 }
 
 /// A pace with another patience.

@@ -1,5 +1,6 @@
 //! Conditional requests (RFC 9110 section 13) and the validators that they compare.
 
+use crate::config::Etag;
 use crate::context::Wall;
 use crate::date;
 use crate::input::Opened;
@@ -12,7 +13,34 @@ pub(crate) struct Validators {
     modified: i64,
     nanos: u32,
     len: u64,
+    digest: Option<[u8; 12]>,
+    has: Has,
 }
+
+/// Which of them can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Has {
+    /// A tag made of the time of modification and the length, and a date.
+    TagAndDate,
+    /// A tag made of the content. Where that is wanted, times mean nothing.
+    Digest,
+    /// The date alone.
+    Date,
+    /// Neither: another file may have the same time.
+    Nothing,
+}
+
+/// Whether a time of modification tells no state of a file from another: packers write it for want of a better
+/// one, into every file. Those are times of the first day of 1970 (0: Bazel, OSTree, layers of containers; 1: Nix),
+/// or before it (Go's zero time), and, to the second, the first of ZIP and of reproducible builds, Gradle's, and npm's.
+fn means_nothing(modified: i64, nanos: u32) -> bool {
+    const ZIP: i64 = 315_532_800; // 1980-01-01T00:00:00Z
+    const GRADLE: i64 = 318_211_200; // 1980-02-01T00:00:00Z
+    const NPM: i64 = 499_162_500; // 1985-10-26T08:15:00Z
+    modified < 86_400 || (nanos == 0 && matches!(modified, ZIP | GRADLE | NPM))
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The longest entity tag, quotes included.
 const TAG_MAX: usize = 2 + 17 + 1 + 8 + 1 + 16;
@@ -43,7 +71,7 @@ impl Tag {
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
         for digit in (0..digits).rev() {
             let nibble = (number >> (4 * digit)) & 0xf;
-            self.push(b"0123456789abcdef"[usize::try_from(nibble).expect("four bits")]);
+            self.push(HEX[usize::try_from(nibble).expect("four bits")]);
         }
     }
 }
@@ -57,31 +85,64 @@ pub(crate) struct LastTag {
 
 impl Default for LastTag {
     fn default() -> LastTag {
-        let of = Validators { modified: 0, nanos: 0, len: 0 };
-        LastTag { of, tag: of.tag() }
+        let of = Validators { modified: 0, nanos: 0, len: 0, digest: None, has: Has::Nothing };
+        LastTag { of, tag: of.stamp() }
     }
 }
 
 impl LastTag {
     /// The same as [`Validators::tag`].
-    pub(crate) fn format(&mut self, validators: Validators) -> Tag {
-        if validators != self.of {
-            *self = LastTag { of: validators, tag: validators.tag() };
+    pub(crate) fn format(&mut self, validators: Validators) -> Option<Tag> {
+        if validators.has == Has::Date || validators.has == Has::Nothing {
+            return None;
         }
-        self.tag
-    }
-}
-
-impl From<&Opened> for Validators {
-    fn from(opened: &Opened) -> Validators {
-        Validators { modified: opened.modified, nanos: opened.modified_nanos, len: opened.len }
+        if validators != self.of {
+            *self = LastTag { of: validators, tag: validators.tag()? };
+        }
+        Some(self.tag)
     }
 }
 
 impl Validators {
-    /// The strong entity tag: it changes with the time of modification, to the nanosecond, and with
-    /// the length. Not with the inode, so that copies of a tree on several machines agree.
-    pub(crate) fn tag(&self) -> Tag {
+    pub(crate) fn new(opened: &Opened, etag: Etag) -> Validators {
+        let Opened { len, modified, modified_nanos: nanos, digest, .. } = *opened;
+        let has = match etag {
+            Etag::Modified | Etag::Content if digest.is_some() => Has::Digest,
+            Etag::Content => Has::Nothing,
+            Etag::Modified | Etag::Off if means_nothing(modified, nanos) => Has::Nothing,
+            Etag::Modified => Has::TagAndDate,
+            Etag::Off => Has::Date,
+        };
+        Validators { modified, nanos, len, digest, has }
+    }
+
+    /// The strong entity tag, if there is one.
+    pub(crate) fn tag(&self) -> Option<Tag> {
+        match self.has {
+            Has::TagAndDate => Some(self.stamp()),
+            Has::Digest => {
+                let mut tag = Tag { text: [0; TAG_MAX], len: 0 };
+                tag.push(b'"');
+                for byte in self.digest? {
+                    tag.push(HEX[usize::from(byte >> 4)]);
+                    tag.push(HEX[usize::from(byte & 0xf)]);
+                }
+                tag.push(b'"');
+                Some(tag)
+            }
+            Has::Date | Has::Nothing => None,
+        }
+    }
+
+    /// The time of modification, where it means something.
+    fn date(&self) -> Option<i64> {
+        matches!(self.has, Has::TagAndDate | Has::Date).then_some(self.modified)
+    }
+
+    /// What changes with the time of modification, to the nanosecond, and with the length. Not with the inode, so
+    /// that copies of a tree on several machines agree. As a boundary it does where it is no tag: content that holds
+    /// it by chance is as good as impossible, and content made to hold it deceives about itself alone.
+    pub(crate) fn stamp(&self) -> Tag {
         let mut tag = Tag { text: [0; TAG_MAX], len: 0 };
         tag.push(b'"');
         if self.modified < 0 {
@@ -97,16 +158,22 @@ impl Validators {
     }
 
     /// The value of `Last-Modified`: never later than the answer (RFC 9110 section 8.8.2.1).
-    pub(crate) fn last_modified(&self, now: Wall) -> Wall {
-        Wall(self.modified.min(now.0))
+    pub(crate) fn last_modified(&self, now: Wall) -> Option<Wall> {
+        Some(Wall(self.date()?.min(now.0)))
     }
 
     /// Notes how they were made.
     pub(crate) fn explain(&self, now: Wall, reasons: &mut Reasons) {
-        let date = self.last_modified(now);
-        let is_ours = date.0 == self.modified;
-        reasons.note(if is_ours { Rule::LastModified } else { Rule::LastModifiedNow }, &date::imf_fixdate(date));
-        reasons.note(Rule::EntityTag, self.tag().as_bytes());
+        if let Some(date) = self.last_modified(now) {
+            let is_ours = date.0 == self.modified;
+            reasons.note(if is_ours { Rule::LastModified } else { Rule::LastModifiedNow }, &date::imf_fixdate(date));
+        }
+        match (self.tag(), self.has) {
+            (Some(tag), Has::Digest) => reasons.note(Rule::EntityTagOfContent, tag.as_bytes()),
+            (Some(tag), _) => reasons.note(Rule::EntityTag, tag.as_bytes()),
+            (None, Has::Date) => reasons.note(Rule::NoEntityTag, b""),
+            (None, _) => reasons.note(Rule::NoValidators, self.modified.to_string().as_bytes()),
+        }
     }
 }
 
@@ -125,7 +192,8 @@ pub(crate) enum Verdict {
 /// is `None` for a representation without validators, such as a listing.
 pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>, reasons: &mut Reasons) -> Verdict {
     use Rule::*;
-    let is_current = |given: &Given<'_>| current.is_some_and(|current| current.tag().as_bytes() == given.tag);
+    let tag = current.and_then(Validators::tag);
+    let is_current = |given: &Given<'_>| tag.as_ref().is_some_and(|tag| tag.as_bytes() == given.tag);
     let mut note = |rule, known| reasons.note_with(rule, |out| write_values(head, bytes, known, out));
     let (match_, since) = (Known::IfMatch, Known::IfUnmodifiedSince);
     if head.has(match_) {
@@ -179,10 +247,10 @@ enum Since {
 
 impl Since {
     fn of(head: &Head, bytes: &[u8], known: Known, current: Option<&Validators>) -> Since {
-        match (head.single(known, bytes).and_then(date::parse), current) {
+        match (head.single(known, bytes).and_then(date::parse), current.and_then(Validators::date)) {
             (None, _) => Since::Invalid,
             (Some(_), None) => Since::NoDate,
-            (Some(date), Some(current)) if current.modified > date.0 => Since::Changed,
+            (Some(date), Some(modified)) if modified > date.0 => Since::Changed,
             (Some(_), Some(_)) => Since::Unchanged,
         }
     }
@@ -213,20 +281,20 @@ pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wal
     if !head.has(Known::IfRange) {
         return true;
     }
-    let rule =
-        match head.single(Known::IfRange, bytes) {
-            None => Rule::IfRangeRepeated,
-            Some(value) if value.starts_with(b"\"") || value.starts_with(b"W/") => {
-                if value == current.tag().as_bytes() { Rule::IfRangeTag } else { Rule::IfRangeOtherTag }
-            }
-            Some(value) => match date::parse(value) {
-                // A date is strong only if the file cannot have changed again within its second
-                // (RFC 9110 section 8.8.2.2).
-                Some(date) if date.0 == current.modified && current.modified < now.0 => Rule::IfRangeDate,
-                Some(date) if date.0 == current.modified => Rule::IfRangeFresh,
-                _ => Rule::IfRangeOtherDate,
-            },
-        };
+    let rule = match head.single(Known::IfRange, bytes) {
+        None => Rule::IfRangeRepeated,
+        Some(value) if value.starts_with(b"\"") || value.starts_with(b"W/") => {
+            let is_current = current.tag().is_some_and(|tag| tag.as_bytes() == value);
+            if is_current { Rule::IfRangeTag } else { Rule::IfRangeOtherTag }
+        }
+        Some(value) => match date::parse(value) {
+            // A date is strong only if the file cannot have changed again within its second
+            // (RFC 9110 section 8.8.2.2).
+            Some(date) if Some(date.0) == current.date() && date.0 < now.0 => Rule::IfRangeDate,
+            Some(date) if Some(date.0) == current.date() => Rule::IfRangeFresh,
+            _ => Rule::IfRangeOtherDate,
+        },
+    };
     reasons.note_with(rule, |out| write_values(head, bytes, Known::IfRange, out));
     matches!(rule, Rule::IfRangeTag | Rule::IfRangeDate)
 }
@@ -274,7 +342,8 @@ fn next_tag(list: &[u8]) -> Option<(Given<'_>, &[u8])> {
 mod tests {
     use super::*;
 
-    const FILE: Validators = Validators { modified: 784_111_777, nanos: 5, len: 0x10 };
+    const FILE: Validators =
+        Validators { modified: 784_111_777, nanos: 5, len: 0x10, digest: None, has: Has::TagAndDate };
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const TAG: &str = "\"2ebc98a1-5-10\"";
@@ -293,10 +362,74 @@ mod tests {
 
     #[test]
     fn tags() {
-        assert_eq!(FILE.tag().as_bytes(), TAG.as_bytes());
-        let longest = Validators { modified: i64::MIN, nanos: u32::MAX, len: u64::MAX };
-        assert_eq!(longest.tag().as_bytes().len(), TAG_MAX);
-        assert_eq!(Validators { modified: 0, nanos: 0, len: 0 }.tag().opaque(), b"0-0-0");
+        let tag =
+            |validators: Validators| validators.tag().map(|tag| String::from_utf8_lossy(tag.as_bytes()).into_owned());
+        assert_eq!(tag(FILE).as_deref(), Some(TAG));
+        let longest = Validators { modified: i64::MIN, nanos: u32::MAX, len: u64::MAX, ..FILE };
+        assert_eq!(longest.stamp().as_bytes().len(), TAG_MAX);
+        assert_eq!(Validators { modified: 0, nanos: 0, len: 0, ..FILE }.stamp().opaque(), b"0-0-0");
+        let of_content = Validators { digest: Some([0xa5; 12]), has: Has::Digest, ..FILE };
+        assert_eq!(tag(of_content), Some(format!("\"{}\"", "a5".repeat(12))));
+        let mut last = LastTag::default();
+        for (validators, expected) in
+            [(FILE, true), (Validators { has: Has::Nothing, ..FILE }, false), (of_content, true)]
+        {
+            assert_eq!(last.format(validators).is_some(), expected);
+        }
+    }
+
+    #[test]
+    fn what_can_be_relied_on() {
+        let opened = |modified, modified_nanos| crate::input::Opened {
+            kind: crate::input::Kind::File,
+            len: 1,
+            modified,
+            modified_nanos,
+            digest: None,
+        };
+        for (modified, nanos, means_nothing) in [
+            (0, 0, true),
+            (1, 0, true),
+            (0, 7, true),
+            (-1, 0, true),
+            (-62_135_596_800, 0, true),
+            (86_399, 0, true),
+            (86_400, 0, false),
+            (315_532_800, 0, true),
+            (315_532_800, 1, false),
+            (318_211_200, 0, true),
+            (499_162_500, 0, true),
+            (499_162_501, 0, false),
+            (784_111_777, 0, false),
+        ] {
+            let has = |etag| Validators::new(&opened(modified, nanos), etag).has;
+            let expected = if means_nothing { [Has::Nothing; 2] } else { [Has::TagAndDate, Has::Date] };
+            assert_eq!([has(Etag::Modified), has(Etag::Off)], expected, "{modified}.{nanos}");
+            assert_eq!(has(Etag::Content), Has::Nothing, "its hash is not known");
+            let hashed = crate::input::Opened { digest: Some([1; 12]), ..opened(modified, nanos) };
+            assert_eq!(Validators::new(&hashed, Etag::Content).has, Has::Digest);
+        }
+    }
+
+    #[test]
+    fn without_validators_nothing_matches() {
+        let nothing = Validators { has: Has::Nothing, ..FILE };
+        for (fields, expected) in [
+            (format!("If-None-Match: {TAG}\r\n"), Verdict::Perform),
+            ("If-None-Match: *\r\n".into(), Verdict::NotModified),
+            (format!("If-Match: {TAG}\r\n"), Verdict::Failed),
+            ("If-Match: *\r\n".into(), Verdict::Perform),
+            (format!("If-Modified-Since: {DATE}\r\n"), Verdict::Perform),
+            (format!("If-Unmodified-Since: {BEFORE}\r\n"), Verdict::Perform),
+        ] {
+            let (head, bytes) = head(&fields);
+            assert_eq!(evaluate(&head, &bytes, Some(&nothing), &mut Reasons::default()), expected, "{fields}");
+        }
+        for value in [TAG, DATE] {
+            let (head, bytes) = head(&format!("If-Range: {value}\r\n"));
+            let now = Wall(FILE.modified + 60);
+            assert!(!if_range(&head, &bytes, &nothing, now, &mut Reasons::default()), "{value}");
+        }
     }
 
     #[test]

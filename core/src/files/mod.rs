@@ -33,9 +33,45 @@ use std::borrow::Cow;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Files {
     state: State,
-    opened: Opened,
+    opened: Kept,
     /// Where the name of the index page begins in `Buffers::path`.
     name: u32,
+}
+
+/// What was opened, in less room: where there is a digest, the time says nothing.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    len: u64,
+    /// The time of modification, or the digest.
+    mark: [u8; 12],
+    is_digest: bool,
+    kind: Kind,
+}
+
+impl From<Opened> for Kept {
+    fn from(opened: Opened) -> Kept {
+        let mut mark = [0; 12];
+        mark[..8].copy_from_slice(&opened.modified.to_ne_bytes());
+        mark[8..].copy_from_slice(&opened.modified_nanos.to_ne_bytes());
+        let (mark, is_digest) = opened.digest.map_or((mark, false), |digest| (digest, true));
+        Kept { len: opened.len, mark, is_digest, kind: opened.kind }
+    }
+}
+
+impl Kept {
+    fn opened(&self) -> Opened {
+        let &Kept { len, mark, is_digest, kind } = self;
+        let opened = Opened { kind, len, modified: 0, modified_nanos: 0, digest: None };
+        if is_digest {
+            return Opened { digest: Some(mark), ..opened };
+        }
+        let (seconds, nanos) = mark.split_at(8);
+        Opened {
+            modified: i64::from_ne_bytes(seconds.try_into().expect("eight bytes")),
+            modified_nanos: u32::from_ne_bytes(nanos.try_into().expect("four bytes")),
+            ..opened
+        }
+    }
 }
 
 /// The preconditions (RFC 9110 section 13.1).
@@ -96,8 +132,8 @@ impl Files {
             answer.error(Status::NOT_FOUND, "File not found");
             return None;
         }
-        let opened = Opened { kind: Kind::File, len: 0, modified: 0, modified_nanos: 0 };
-        Some(Files { state: State::Due(Deed::Open), opened, name: 0 })
+        let opened = Opened { kind: Kind::File, len: 0, modified: 0, modified_nanos: 0, digest: None };
+        Some(Files { state: State::Due(Deed::Open), opened: opened.into(), name: 0 })
     }
 
     /// Whether nothing more is to be written or named.
@@ -136,11 +172,11 @@ impl Files {
         let State::Under(deed) = self.state else { return };
         self.state = match (deed, completion) {
             (Deed::Open, Completion::Opened(Ok(opened))) => {
-                self.opened = opened;
+                self.opened = opened.into();
                 State::Opened { index: false }
             }
             (Deed::OpenIn(_), Completion::Opened(Ok(opened))) if opened.kind == Kind::File => {
-                self.opened = opened;
+                self.opened = opened.into();
                 State::Opened { index: true }
             }
             // Only where there is none does the next one count, or the listing: a page that may not be read
@@ -344,7 +380,7 @@ impl Files {
     /// Answers with the file: whole, in parts, or not at all.
     fn file(&mut self, answer: &mut Answering<'_>) {
         self.state = State::Written;
-        let validators = Validators::from(&self.opened);
+        let validators = self.validators(answer);
         answer.explain(|answer, reasons| {
             reasons.note(Rule::FileServed, &answer.buf.path);
             validators.explain(answer.cx.now.wall, reasons);
@@ -437,6 +473,7 @@ impl Files {
     fn many_ranges(&mut self, answer: &mut Answering<'_>) {
         self.explain_kind(answer);
         let (kind, fields) = (self.kind(answer), self.validator_fields(answer));
+        let boundary = self.validators(answer).stamp();
         let mut part = std::mem::take(&mut answer.buf.page);
         let mut len = 0;
         for &asked in &answer.buf.ranges {
@@ -446,7 +483,7 @@ impl Files {
                 .note_with(Rule::RangesServed, |out| range::write_content_range(asked, self.opened.len, out));
             part.clear();
             range::write_part_head(
-                fields.tag.opaque(),
+                boundary.opaque(),
                 |out| kind.append_to_part(out),
                 asked,
                 self.opened.len,
@@ -455,13 +492,13 @@ impl Files {
             len += part.len() as u64 + asked.len();
         }
         part.clear();
-        range::write_parts_end(fields.tag.opaque(), &mut part);
+        range::write_parts_end(boundary.opaque(), &mut part);
         len += part.len() as u64;
         answer.buf.page = part;
         answer.head(Status::PARTIAL_CONTENT, None, |head| {
             head.field_with("Content-Type", |out| {
                 out.extend_from_slice(b"multipart/byteranges; boundary=");
-                out.extend_from_slice(fields.tag.opaque());
+                out.extend_from_slice(boundary.opaque());
             });
             head.number("Content-Length", len);
             fields.write(head);
@@ -473,17 +510,17 @@ impl Files {
 
     /// Writes what comes before the next part, and names the part.
     fn part(&mut self, next: u16, answer: &mut Answering<'_>) {
-        let tag = answer.buf.tag.format(Validators::from(&self.opened));
+        let boundary = self.validators(answer).stamp();
         match answer.buf.ranges.get(usize::from(next)).copied() {
             Some(asked) => {
                 let kind = self.kind(answer);
                 let out = &mut answer.buf.output.bytes;
-                range::write_part_head(tag.opaque(), |out| kind.append_to_part(out), asked, self.opened.len, out);
+                range::write_part_head(boundary.opaque(), |out| kind.append_to_part(out), asked, self.opened.len, out);
                 *answer.file = FilePart { offset: asked.first, left: asked.len() };
                 self.state = State::Parts(next + 1);
             }
             None => {
-                range::write_parts_end(tag.opaque(), &mut answer.buf.output.bytes);
+                range::write_parts_end(boundary.opaque(), &mut answer.buf.output.bytes);
                 answer.end();
                 self.state = State::Written;
             }
@@ -542,21 +579,30 @@ impl Files {
     }
 
     fn validator_fields(&self, answer: &mut Answering<'_>) -> ValidatorFields {
-        let validators = Validators::from(&self.opened);
-        let modified = answer.buf.modified.format(validators.last_modified(answer.cx.now.wall));
+        let validators = self.validators(answer);
+        let modified = validators.last_modified(answer.cx.now.wall).map(|date| answer.buf.modified.format(date));
         ValidatorFields { modified, tag: answer.buf.tag.format(validators) }
+    }
+
+    fn validators(&self, answer: &Answering<'_>) -> Validators {
+        Validators::new(&self.opened.opened(), answer.cx.config.etag)
     }
 }
 
 /// The fields by which a client knows one state of a file.
 struct ValidatorFields {
-    modified: [u8; crate::date::IMF_FIXDATE_LEN],
-    tag: Tag,
+    modified: Option<[u8; crate::date::IMF_FIXDATE_LEN]>,
+    tag: Option<Tag>,
 }
 
 impl ValidatorFields {
     fn write(&self, head: &mut HeadOut<'_>) {
-        head.field("Last-Modified", &self.modified).field("ETag", self.tag.as_bytes());
+        if let Some(modified) = &self.modified {
+            head.field("Last-Modified", modified);
+        }
+        if let Some(tag) = &self.tag {
+            head.field("ETag", tag.as_bytes());
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl File {
     /// What the disk says when it opens it.
     #[must_use]
     pub fn opened(&self) -> Opened {
-        Opened { kind: Kind::File, len: self.len, modified: self.modified, modified_nanos: self.nanos }
+        Opened { kind: Kind::File, len: self.len, modified: self.modified, modified_nanos: self.nanos, digest: None }
     }
 
     /// Its entity tag, as the core makes it.

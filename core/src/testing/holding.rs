@@ -61,7 +61,7 @@ impl Holding {
             _ => {
                 self.directory = Some(path.to_vec());
                 self.listed = 0;
-                Ok(Opened { kind: Kind::Directory, len: 4096, modified: START - 60, modified_nanos: 0 })
+                Ok(Opened { kind: Kind::Directory, len: 4096, modified: START - 60, modified_nanos: 0, digest: None })
             }
         }
     }

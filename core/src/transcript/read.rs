@@ -401,7 +401,7 @@ impl Tokens {
             _ => return Ok(Some(Err(self.of(FS_ERRORS)?))),
         };
         self.word();
-        let mut opened = Opened { kind, len: 0, modified: 0, modified_nanos: 0 };
+        let mut opened = Opened { kind, len: 0, modified: 0, modified_nanos: 0, digest: None };
         if kind == Kind::File || self.peek().is_some_and(|word| !word.starts_with('@')) {
             opened.len = self.number("a length")?;
         }
@@ -414,6 +414,12 @@ impl Tokens {
                 }
                 _ => return self.error("@SECONDS or @SECONDS.NNNNNNNNN expected"),
             }
+        }
+        if let Some(digits) = self.peek().and_then(|word| word.strip_prefix("digest:")) {
+            let digest = u128::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 24);
+            let Some(digest) = digest else { return self.error("digest: and 24 hexadecimal digits expected") };
+            self.word();
+            opened.digest = digest.to_be_bytes()[4..].try_into().ok();
         }
         Ok(Some(Ok(opened)))
     }

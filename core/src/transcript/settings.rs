@@ -1,7 +1,7 @@
 //! The head of a transcript: the rules and the world, written only where they are not the default.
 
 use super::{read, write};
-use crate::config::{Chunked, Config, Protocol};
+use crate::config::{Chunked, Config, Etag, Protocol};
 use crate::context::{Now, Wall};
 use crate::files::MediaTypes;
 
@@ -126,6 +126,8 @@ impl Settings {
             "peer" => self.peer = value.parse().map_err(|_| bad())?,
             "site" => self.site = value.into(),
             "masked" if value == "yes" => self.masked = true,
+            "etag" if value == "content" => self.config.etag = Etag::Content,
+            "etag" if value == "off" => self.config.etag = Etag::Off,
             "handled" if value == "yes" => self.config.handled = true,
             "hide-dotfiles" if value == "yes" => self.config.hide_dotfiles = true,
             "pass-authorization" if value == "yes" => self.config.cgi.pass_authorization = true,
@@ -187,6 +189,11 @@ impl Settings {
         }
         if self.config.cgi.chunked == Chunked::Refuse {
             out.push_str("chunked refuse\n");
+        }
+        match self.config.etag {
+            Etag::Modified => {}
+            Etag::Content => out.push_str("etag content\n"),
+            Etag::Off => out.push_str("etag off\n"),
         }
         for (extension, kind) in self.config.types.extensions() {
             out.push_str(&format!("type {extension} {kind}\n"));
@@ -252,6 +259,7 @@ mod tests {
                 directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse, pass_authorization: true
             };
         (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
+        settings.config.etag = Etag::Off;
         let types = MediaTypes::default().with(".a", "a/b; c=\"d e\"").unwrap().with_unknown("text/x; d=e").unwrap();
         settings.config.types = types.with_charset(Some("latin-1")).unwrap();
         (settings.wall, settings.wall_millis) = (Wall(-5), 7);

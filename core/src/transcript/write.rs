@@ -228,6 +228,10 @@ fn opened(answer: &Result<Opened, FsError>, out: &mut String) {
         (seconds, 0) => write!(out, " @{seconds}").expect("a String takes all"),
         (seconds, nanos) => write!(out, " @{seconds}.{nanos:09}").expect("a String takes all"),
     }
+    if let Some(digest) = opened.digest {
+        out.push_str(" digest:");
+        digest.iter().for_each(|byte| write!(out, "{byte:02x}").expect("a String takes all"));
+    }
 }
 
 fn listed(answer: &Result<Listed, FsError>) -> &'static str {

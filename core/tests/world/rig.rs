@@ -145,7 +145,7 @@ impl Rig {
                 self.directory = Some(path.clone());
                 self.listed = 0;
                 self.serve(path, Node::Directory(Vec::new()));
-                let opened = Opened { kind: Kind::Directory, len: 0, modified: START, modified_nanos: 0 };
+                let opened = Opened { kind: Kind::Directory, len: 0, modified: START, modified_nanos: 0, digest: None };
                 self.answer(Completion::Opened(Ok(opened)));
             }
             Op::Stale => self.stale(),
@@ -400,7 +400,7 @@ impl Rig {
                 self.directory = Some(path.to_vec());
                 self.listed = 0;
                 self.serve(path.to_vec(), Node::Directory(Vec::new()));
-                Ok(Opened { kind: Kind::Directory, len: 4096, modified: START - 5, modified_nanos: 0 })
+                Ok(Opened { kind: Kind::Directory, len: 4096, modified: START - 5, modified_nanos: 0, digest: None })
             }
         }
     }
@@ -432,7 +432,7 @@ impl Rig {
     fn stale(&mut self) {
         let before = format!("{:?}", self.connection);
         let ticket = self.spent.expect("a spent ticket");
-        let opened = Opened { kind: Kind::File, len: 66, modified: START - 66, modified_nanos: 66 };
+        let opened = Opened { kind: Kind::File, len: 66, modified: START - 66, modified_nanos: 66, digest: None };
         self.tell(Input::Done(ticket, Completion::Opened(Ok(opened))));
         self.tell(Input::Done(ticket, Completion::Spawned(Ok(()))));
         assert_eq!(format!("{:?}", self.connection), before, "a stale ticket changed something");

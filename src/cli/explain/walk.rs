@@ -279,7 +279,7 @@ fn shown(path: &[u8]) -> &[u8] {
 }
 
 fn describe(opened: &Opened) -> String {
-    let Opened { kind, len, modified, modified_nanos } = opened;
+    let Opened { kind, len, modified, modified_nanos, .. } = opened;
     match kind {
         Kind::File => {
             let date = date_time_string(Wall(*modified));
