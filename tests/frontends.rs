@@ -275,6 +275,13 @@ suite! {
         idleness
         out_of_descriptors
     }
+    root {
+        a_link_that_is_turned
+        a_link_that_is_turned_with_scripts
+        a_directory_made_anew
+        the_current_directory
+        whatever_becomes_of_the_name
+    }
     shutdown {
         a_download_is_finished
         nothing_in_hand

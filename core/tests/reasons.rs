@@ -257,7 +257,12 @@ fn rows() -> Vec<Row> {
         file(&format!("Range: bytes=0-1\r\nIf-Range: {TAG}\r\nIf-Range: {TAG}\r\n"), 200, &["if-range-repeated"]),
         file("If-Range: x\r\n", 200, &["if-range-alone"]),
         (get("/a.txt", ""), &[Is(Opened { modified: 1, modified_nanos: 0, ..FILE })], 200, &["no-validators 1"]),
-        (get("/a.txt", ""), &[Is(Opened { digest: Some([1; 12]), ..FILE })], 200, &["entity-tag-of-content \\\"010101010101010101010101\\\""]),
+        (
+            get("/a.txt", ""),
+            &[Is(Opened { digest: Some([1; 12]), ..FILE })],
+            200,
+            &["entity-tag-of-content \\\"010101010101010101010101\\\""],
+        ),
         // Types.
         file("", 200, &["extension text/plain", "charset utf-8"]),
         (get("/a.js", ""), &[Is(FILE)], 200, &["extension-of-python text/javascript"]),

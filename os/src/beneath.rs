@@ -9,7 +9,10 @@
 //! not found. This module leaves out what is read (`cache`, `send`, `directory`).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat};
@@ -48,11 +51,22 @@ pub struct Identity {
 }
 
 /// A directory that everything served lies beneath.
+///
+/// It is a *name*, which is looked up again at most a second after the last time, and at once where a path beneath it
+/// is missing: a link that is turned to another tree, or a directory that is removed and made anew, is followed. Where
+/// the name leads nowhere, nothing is there.
 #[derive(Debug)]
 pub struct Root {
-    /// `None`: there is nothing beneath it.
-    fd: Option<OwnedFd>,
+    /// The directory that the name led to last. `None`: it led nowhere.
+    held: RwLock<Option<Arc<Top>>>,
+    /// Absolute; links in it are not resolved.
     path: PathBuf,
+    /// Whether it is the name by which the directory was opened, so that it can be looked up again.
+    is_name: bool,
+    /// When it was opened.
+    opened: Instant,
+    /// When the name is looked up again, in milliseconds since then.
+    due: AtomicU64,
     symlinks: Symlinks,
     /// `openat2` is missing (before Linux 5.6, under an old seccomp profile, on another system):
     /// paths are walked by hand. Found out once.
@@ -60,30 +74,79 @@ pub struct Root {
 }
 
 impl Root {
-    /// Opens the root.
+    /// Opens the root. A relative path is one below the current directory of now, as in Python.
     ///
     /// # Errors
     /// If it is not a directory that can be read.
     pub fn open(path: &Path, symlinks: Symlinks) -> io::Result<Root> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = openat(CWD, path, flags, Mode::empty())?;
-        let by_hand = !openat2_works(fd.as_fd());
-        // Files are not opened by it, so one that cannot be told is no reason not to serve.
-        let path = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
-        Ok(Root { fd: Some(fd), path, symlinks, by_hand })
+        let top = Top::open(path)?;
+        let by_hand = !openat2_works(top.fd.as_fd());
+        let absolute = name_of(path);
+        // The current directory may have been removed, or lie where its own name does not lead.
+        let is_name = statat(CWD, &absolute, AtFlags::empty()).is_ok_and(|stat| top.is(&stat));
+        let held = RwLock::new(Some(Arc::new(top)));
+        let due = AtomicU64::new(LOOK_UP_EVERY);
+        Ok(Root { held, path: absolute, is_name, opened: Instant::now(), due, symlinks, by_hand })
     }
 
     /// A root with nothing beneath it, for a server without files.
     #[must_use]
     pub fn nothing() -> Root {
-        Root { fd: None, path: PathBuf::new(), symlinks: Symlinks::Never, by_hand: false }
+        Root {
+            held: RwLock::new(None),
+            path: PathBuf::new(),
+            is_name: false,
+            opened: Instant::now(),
+            due: AtomicU64::new(0),
+            symlinks: Symlinks::Never,
+            by_hand: false,
+        }
     }
 
-    fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
-        self.fd.as_ref().map(AsFd::as_fd).ok_or(Errno::NOENT)
+    fn top(&self) -> Result<Arc<Top>, Errno> {
+        // What it guards is one pointer, which no panic leaves half changed.
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Errno::NOENT)
     }
 
-    /// Where it was when it was opened: absolute, without links. Scripts are run by it, and told it.
+    /// Looks its name up again if that was a second ago or longer. Costs no system call in between.
+    pub(crate) fn look_up_in_time(&self) {
+        if !self.is_name {
+            return;
+        }
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let due = self.due.load(Ordering::Relaxed);
+        if now >= due
+            && self.due.compare_exchange(due, now + LOOK_UP_EVERY, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.look_up();
+        }
+    }
+
+    /// Looks its name up again, for whoever finds something missing. `true`: it leads elsewhere now, so that another
+    /// try is worth while.
+    pub(crate) fn look_up(&self) -> bool {
+        if !self.is_name {
+            return false;
+        }
+        let held = self.top().ok();
+        let found = match statat(CWD, &self.path, AtFlags::empty()) {
+            Ok(stat) if held.as_ref().is_some_and(|held| held.is(&stat)) => return false,
+            Ok(_) => Top::open(&self.path),
+            Err(error) => Err(error),
+        };
+        let found = match found {
+            Ok(top) => Some(Arc::new(top)),
+            Err(error) => match fs_error(error) {
+                FsError::NotFound | FsError::Denied if held.is_some() => None,
+                // Nobody knows: what was there stays.
+                _ => return false,
+            },
+        };
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = found;
+        true
+    }
+
+    /// Its name: absolute, links not resolved. Scripts are told it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -105,7 +168,12 @@ impl Root {
             Err(Errno::ACCESS) => self.open_unreadable(path)?,
             other => other.map_err(fs_error)?,
         };
-        let (opened, identity) = examine(&fstat(&fd).map_err(fs_error)?).ok_or(FsError::NotFound)?;
+        let stat = fstat(&fd).map_err(fs_error)?;
+        let (opened, identity) = examine(&stat).ok_or(FsError::NotFound)?;
+        if opened.kind == Kind::Directory && stat.st_nlink == 0 {
+            // The root itself, when it has been removed: it can still be opened, and is empty.
+            return Err(FsError::NotFound);
+        }
         Ok((fd, opened, identity))
     }
 
@@ -125,14 +193,14 @@ impl Root {
         if self.symlinks != Symlinks::Follow {
             return None;
         }
-        let stat = statat(self.fd().ok()?, or_dot(path), AtFlags::empty()).ok()?;
+        let stat = statat(&self.top().ok()?.fd, or_dot(path), AtFlags::empty()).ok()?;
         examine(&stat).map(|(_, identity)| identity)
     }
 
     /// What lies at `path` now, whatever it is: one call where all links are followed, else two.
     pub(crate) fn stat(&self, path: &[u8]) -> Result<Stat, Errno> {
         match self.symlinks {
-            Symlinks::Follow => statat(self.fd()?, or_dot(path), AtFlags::empty()),
+            Symlinks::Follow => statat(&self.top()?.fd, or_dot(path), AtFlags::empty()),
             Symlinks::Inside | Symlinks::Never => fstat(self.raw(path, LOOK)?),
         }
     }
@@ -143,7 +211,8 @@ impl Root {
     }
 
     fn raw(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let root = self.fd()?;
+        let top = self.top()?;
+        let root = top.fd.as_fd();
         match self.symlinks {
             Symlinks::Follow => openat(root, or_dot(path), flags, Mode::empty()),
             symlinks if self.by_hand => walk::open(root, path, flags, symlinks),
@@ -169,6 +238,42 @@ impl Root {
             Ok(FileType::RegularFile | FileType::Directory) | Err(_) => Err(FsError::Denied),
             Ok(_) => Err(FsError::NotFound),
         }
+    }
+}
+
+/// An absolute name without `..`: what stands before the last of them is resolved, links included, and nothing behind.
+fn name_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let parts: Vec<Component<'_>> = absolute.components().collect();
+    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else { return absolute };
+    match parts[..=last].iter().collect::<PathBuf>().canonicalize() {
+        Ok(resolved) => resolved.join(parts[last + 1..].iter().collect::<PathBuf>()),
+        Err(_) => absolute,
+    }
+}
+
+/// Milliseconds after which the name of a root is looked up again.
+const LOOK_UP_EVERY: u64 = 1_000;
+
+/// The directory that the name of a root led to.
+#[derive(Debug)]
+struct Top {
+    fd: OwnedFd,
+    dev: u64,
+    ino: u64,
+}
+
+impl Top {
+    fn open(path: &Path) -> Result<Top, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, path, flags, Mode::empty())?;
+        let stat = fstat(&fd)?;
+        let (_, Identity { dev, ino, .. }) = examine(&stat).ok_or(Errno::NOTDIR)?;
+        Ok(Top { fd, dev, ino })
+    }
+
+    fn is(&self, stat: &Stat) -> bool {
+        examine(stat).is_some_and(|(_, identity)| (identity.dev, identity.ino) == (self.dev, self.ino))
     }
 }
 
@@ -400,5 +505,39 @@ pub(crate) mod tests {
         let root = Root::open(&dir.path().join("link/../sub/deep/.."), Symlinks::Never).unwrap();
         assert_eq!(root.path(), dir.path().canonicalize().unwrap().join("root/sub"));
         assert!(Root::open(".".as_ref(), Symlinks::Follow).unwrap().path().is_absolute());
+        symlink(".", dir.path().join("root/here")).unwrap();
+        let root = Root::open(&dir.path().join("link/../here/sub"), Symlinks::Never).unwrap();
+        assert_eq!(root.path(), dir.path().canonicalize().unwrap().join("root/here/sub"), "a link stays one");
+    }
+
+    #[test]
+    fn a_root_is_a_name() {
+        let dir = tree();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("other")).unwrap();
+        fs::write(at("other/new.txt"), "new").unwrap();
+        symlink("root", at("current")).unwrap();
+        for rule in RULES {
+            let root = Root::open(&at("current"), rule).unwrap();
+            assert_eq!(root.path(), at("current"));
+            assert!(!root.look_up(), "it leads where it led");
+            symlink("other", at("next")).unwrap();
+            fs::rename(at("next"), at("current")).unwrap();
+            root.look_up_in_time();
+            assert_eq!(len(root.open_at(b"a.txt")), Ok(6), "it is not time yet");
+            root.due.store(0, Ordering::Relaxed);
+            root.look_up_in_time();
+            assert_eq!(len(root.open_at(b"new.txt")), Ok(3));
+            fs::remove_file(at("current")).unwrap();
+            assert!(root.look_up());
+            assert_eq!(len(root.open_at(b"new.txt")), Err(FsError::NotFound));
+            assert!(!root.look_up(), "it still leads nowhere");
+            symlink("root", at("current")).unwrap();
+            assert!(root.look_up());
+            assert_eq!(len(root.open_at(b"a.txt")), Ok(6));
+        }
+        let root = Root::open(&at("other"), Symlinks::Follow).unwrap();
+        fs::remove_dir_all(at("other")).unwrap();
+        assert_eq!(len(root.open_at(b"")), Err(FsError::NotFound), "a removed directory is no empty one");
     }
 }

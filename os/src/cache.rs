@@ -200,6 +200,18 @@ impl Access for Shared {
 fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, Held), FsError> {
     let hit = match access.with(|cache| cache.find(path)) {
         Some(hit) if A::EPOCHS && hit.checked => return Ok(in_memory(hit.cached)),
+        hit => hit,
+    };
+    root.look_up_in_time();
+    match open_checked(root, access, path, hit) {
+        Err(FsError::NotFound) if root.look_up() => open_checked(root, access, path, None),
+        found => found,
+    }
+}
+
+/// Opens what lies at `path` now; `hit` is what is said to be there.
+fn open_checked<A: Access>(root: &Root, access: &A, path: &[u8], hit: Option<Hit>) -> Result<(Opened, Held), FsError> {
+    let hit = match hit {
         Some(hit) if root.identify(path) == Some(hit.cached.identity) => {
             access.with(|cache| cache.confirm(&hit));
             return Ok(in_memory(hit.cached));

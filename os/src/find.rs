@@ -28,6 +28,14 @@ impl Root {
     /// # Errors
     /// [`FsError::Exhausted`] and [`FsError::Failed`]: nobody knows what is there.
     pub fn find(&self, path: &[u8], from: usize) -> Result<Found, FsError> {
+        self.look_up_in_time();
+        match self.descend(path, from) {
+            Ok(Found { what: ScriptFile::Missing, .. }) if self.look_up() => self.descend(path, from),
+            found => found,
+        }
+    }
+
+    fn descend(&self, path: &[u8], from: usize) -> Result<Found, FsError> {
         let mut end = from.min(path.len());
         loop {
             let begin = if path.get(end) == Some(&b'/') { end + 1 } else { end };

@@ -25,6 +25,7 @@ pub mod pipelining;
 pub mod ranges;
 pub mod redirect;
 pub mod resources;
+pub mod root;
 pub mod shutdown;
 pub mod smuggling;
 pub mod timeouts;
