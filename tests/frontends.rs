@@ -173,6 +173,9 @@ suite! {
         a_replaced_folder
         a_large_file
         a_file_that_shrinks
+        a_file_that_is_rewritten
+        a_file_that_is_rewritten_at_the_end
+        ranges_of_a_file_that_is_rewritten
         a_file_that_vanishes
     }
     hostile {

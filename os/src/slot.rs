@@ -21,7 +21,7 @@ use std::io::IoSlice;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Site, Step, Transmit, Wall, Window};
 
@@ -70,6 +70,10 @@ pub struct Slot {
     opened: Option<Opened>,
     /// Some of it was sent from its descriptor: before more is, it is looked at again.
     begun: bool,
+    /// Where it goes on, if a handler has attached it: elsewhere, another answer or part of one begins.
+    attached: Option<u64>,
+    /// What was sent of it last.
+    sample: Sample,
     directory: Option<Held>,
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
@@ -165,6 +169,7 @@ impl Slot {
         self.file = Some(Held::File(OwnedFd::from(*file)));
         self.opened = None;
         self.begun = false;
+        self.attached = Some(u64::MAX);
         None
     }
 
@@ -243,6 +248,7 @@ impl Slot {
         self.file = Some(held);
         self.opened = Some(opened);
         self.begun = false;
+        self.attached = None;
     }
 
     /// Resolved from the root like every other path, so the same rules and the same cache apply.
@@ -317,6 +323,10 @@ impl Slot {
     }
 
     /// Sends the batch, the head and a bounded part of the file. What is left comes again.
+    ///
+    /// A body is of one state of the file. So before each piece but the first, the file is looked at again, and the end
+    /// of a body that goes out in several pieces is kept back, and copied before the last look: where the file has
+    /// changed, the peer never gets as much as was announced.
     fn send_from(&mut self, head: &[u8], file: BorrowedFd<'_>, offset: u64, len: u64, socket: BorrowedFd<'_>) -> Input {
         let before = self.batch.len() + head.len();
         if before > 0 {
@@ -324,21 +334,47 @@ impl Slot {
                 Ok(n) => {
                     let of_head = self.unbatch(n);
                     if n < before {
+                        // Time passes before any of the file is sent.
+                        self.begun = true;
                         return if of_head == 0 { Input::Blocked } else { Input::Sent(of_head as u64) };
                     }
                 }
                 Err(stopped) => return self.stopped(stopped),
             }
         }
-        // What went out before is of one state of the file; what follows must be of the same.
-        if std::mem::replace(&mut self.begun, true)
-            && let Some(fault) = self.opened.and_then(|opened| fault_since(&opened, file))
+        if self.attached.is_some_and(|next| next != offset) {
+            // A handler may have written to its own file meanwhile; from here on it must not.
+            self.opened = fstat(file).ok().as_ref().and_then(examine).map(|(opened, _)| opened);
+            self.begun = false;
+        }
+        let mut end = [0; END];
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        let copied = match usize::try_from(len) {
+            Ok(len) if !is_first && len <= END => match pread(file, &mut end[..len], offset) {
+                Ok(0) => return Input::Broken(Fault::FileShrank),
+                Ok(n) => Some(&end[..n]),
+                Err(_) => return Input::Broken(Fault::File),
+            },
+            _ => None,
+        };
+        if let Some(fault) = self.opened.filter(|_| !is_first).and_then(|opened| self.sample.fault_since(&opened, file))
         {
             return Input::Broken(fault);
         }
-        match send_file(socket, file, offset, len) {
+        let sent = match copied {
+            Some(copied) => send(socket, copied, false).map(|n| n as u64),
+            None if is_first => send_file(socket, file, offset, len),
+            None => send_file(socket, file, offset, len - END as u64),
+        };
+        match sent {
             Ok(0) => Input::Broken(Fault::FileShrank),
-            Ok(n) => Input::Sent(head.len() as u64 + n),
+            Ok(n) => {
+                self.attached = self.attached.map(|_| offset + n);
+                if n < len {
+                    self.sample = Sample::take(file, offset, n);
+                }
+                Input::Sent(head.len() as u64 + n)
+            }
             Err(Stopped::Blocked) if !head.is_empty() => Input::Sent(head.len() as u64),
             Err(stopped) => self.stopped(stopped),
         }
@@ -363,15 +399,49 @@ impl Slot {
     }
 }
 
-/// What is wrong with a file that is being sent. One that has only grown, such as a log, still has
-/// the bytes that were announced.
-fn fault_since(opened: &Opened, file: BorrowedFd<'_>) -> Option<Fault> {
-    let Some((now, _)) = fstat(file).ok().as_ref().and_then(examine) else { return Some(Fault::File) };
-    let stamp = |opened: &Opened| (opened.modified, opened.modified_nanos);
-    match now.len.cmp(&opened.len) {
-        Ordering::Less => Some(Fault::FileShrank),
-        Ordering::Equal if stamp(&now) != stamp(opened) => Some(Fault::FileChanged),
-        Ordering::Equal | Ordering::Greater => None,
+/// How much of the end of a body is kept back until the last look at its file.
+const END: usize = 4096;
+
+/// The bytes of a file that were sent last: what tells one that was appended to, such as a log, from one that was
+/// written anew and is longer now.
+#[derive(Debug)]
+struct Sample {
+    at: u64,
+    len: usize,
+    bytes: [u8; 32],
+}
+
+impl Default for Sample {
+    fn default() -> Sample {
+        Sample { at: 0, len: 0, bytes: [0; 32] }
+    }
+}
+
+impl Sample {
+    /// Of `n` bytes that begin at `offset`, the last.
+    fn take(file: BorrowedFd<'_>, offset: u64, n: u64) -> Sample {
+        let mut sample = Sample::default();
+        sample.at = offset + n.saturating_sub(sample.bytes.len() as u64);
+        let most = usize::try_from(offset + n - sample.at).map_or(0, |most| most.min(sample.bytes.len()));
+        sample.len = pread(file, &mut sample.bytes[..most], sample.at).unwrap_or(0);
+        sample
+    }
+
+    fn is_there(&self, file: BorrowedFd<'_>) -> bool {
+        let mut now = [0; 32];
+        pread(file, &mut now[..self.len], self.at) == Ok(self.len) && now[..self.len] == self.bytes[..self.len]
+    }
+
+    /// What is wrong with a file that is being sent. One that has only grown still has the bytes that were announced.
+    fn fault_since(&self, opened: &Opened, file: BorrowedFd<'_>) -> Option<Fault> {
+        let Some((now, _)) = fstat(file).ok().as_ref().and_then(examine) else { return Some(Fault::File) };
+        let stamp = |opened: &Opened| (opened.modified, opened.modified_nanos);
+        match now.len.cmp(&opened.len) {
+            Ordering::Less => Some(Fault::FileShrank),
+            Ordering::Equal if stamp(&now) != stamp(opened) => Some(Fault::FileChanged),
+            Ordering::Greater if !self.is_there(file) => Some(Fault::FileChanged),
+            Ordering::Equal | Ordering::Greater => None,
+        }
     }
 }
 
@@ -599,6 +669,34 @@ mod tests {
         assert_eq!(bench.send("", file(5, 2), ""), Input::Sent(2), "what was announced is there still");
         fs::write(&path, "9876543210").unwrap();
         assert_eq!(bench.send("", file(7, 3), ""), Input::Broken(Fault::FileChanged));
+    }
+
+    #[test]
+    fn a_file_that_is_written_anew_and_longer_breaks_the_answer() {
+        let mut bench = Bench::new(false);
+        let path = bench.dir.path().join("ten");
+        bench.open("ten").unwrap();
+        // The whole body was asked for, so that a sample is taken of what went out.
+        bench.slot.begun = true;
+        bench.slot.sample = Sample::take(fs::File::open(&path).unwrap().as_fd(), 0, 5);
+        fs::write(&path, "abcdefghijklmno").unwrap();
+        assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged));
+    }
+
+    #[test]
+    fn a_handlers_file_is_one_while_a_part_of_it_is_sent() {
+        let mut bench = Bench::new(false);
+        let path = bench.dir.path().join("own");
+        fs::write(&path, vec![b'a'; 10_000]).unwrap();
+        assert!(bench.slot.attach(Box::new(fs::File::open(&path).unwrap())).is_none());
+        assert_eq!(bench.send("", file(0, 10), ""), Input::Sent(10));
+        let old = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, vec![b'b'; 10_000]).unwrap();
+        let touched = fs::File::options().write(true).open(&path).unwrap();
+        touched.set_modified(old + std::time::Duration::from_secs(1)).unwrap();
+        assert_eq!(bench.send("", file(10, 10), ""), Input::Broken(Fault::FileChanged), "it goes on");
+        assert_eq!(bench.send("", file(100, 10), ""), Input::Sent(10), "another part");
+        assert_eq!(bench.received(20), [[b'a'; 10], [b'b'; 10]].concat());
     }
 
     #[test]

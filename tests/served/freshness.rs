@@ -144,6 +144,70 @@ pub fn a_file_that_shrinks(rt: Runtime) {
     assert_eq!(server.get("/big.bin").body.len(), 1000);
 }
 
+/// Rewrites a file in the middle of a download, in some way: the peer never gets as much as was announced, nor an error
+/// page, and the log says why.
+fn rewritten(rt: Runtime, narrow: bool, rewrite: impl Fn(&Tree)) {
+    const SIZE: u64 = 24 << 20;
+    let tree = Tree::plain();
+    tree.file("big.bin", vec![b'a'; usize::try_from(SIZE).expect("it fits")]);
+    let server = Server::start(rt, tree.root());
+    let mut client = if narrow { Client::connect_narrow(server.address()) } else { server.connect() };
+    client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head().length(), Some(SIZE));
+    client.skip(100_000);
+    rewrite(&tree);
+    let (rest, _) = client.rest_however();
+    assert!((rest.len() as u64) < SIZE - 100_000, "{} bytes: all that was announced", rest.len());
+    server.log_line("why it was cut", |line| line.contains("cut after") && line.contains("the file was rewritten"));
+    assert_eq!(server.get("/a.txt").body, b"alpha\n");
+}
+
+/// Written over in place, without and with bytes behind the old end.
+pub fn a_file_that_is_rewritten(rt: Runtime) {
+    let over = |tree: &Tree, at: u64, bytes: &[u8]| {
+        let file = fs::OpenOptions::new().write(true).open(tree.path("big.bin")).expect("it is there");
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).expect("there is room");
+    };
+    rewritten(rt, true, |tree| over(tree, 0, &vec![b'b'; 24 << 20]));
+    rewritten(rt, false, |tree| over(tree, (24 << 20) - 1, b"b"));
+    rewritten(rt, true, |tree| over(tree, 0, &vec![b'b'; 25 << 20]));
+}
+
+/// The end of a download is of the same file as its beginning: even the last bytes of it.
+pub fn a_file_that_is_rewritten_at_the_end(rt: Runtime) {
+    const SIZE: usize = 6 << 20;
+    let tree = Tree::plain();
+    tree.file("big.bin", vec![b'a'; SIZE]);
+    let server = Server::start(rt, tree.root());
+    for left in [2_500_000, 1_500_000, 900_000] {
+        tree.file("big.bin", vec![b'a'; SIZE]);
+        let mut client = Client::connect_narrow(server.address());
+        client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.head();
+        client.skip(SIZE - left);
+        // What is on its way by now is out of the server's hands; where something is not, the answer is not complete.
+        tree.file("big.bin", vec![b'b'; SIZE + 10]);
+        let (rest, _) = client.rest_however();
+        let is_mixed = rest.contains(&b'b');
+        assert!(rest.len() < left || !is_mixed, "{} bytes of {left}, mixed", rest.len());
+    }
+}
+
+/// Several parts of one file are of one state of it.
+pub fn ranges_of_a_file_that_is_rewritten(rt: Runtime) {
+    const SIZE: usize = 24 << 20;
+    let tree = Tree::plain();
+    tree.file("big.bin", vec![b'a'; SIZE]);
+    let server = Server::start(rt, tree.root());
+    let mut client = Client::connect_narrow(server.address());
+    client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9,100-12000000,13000000-13000009,-9\r\n\r\n");
+    let announced = client.head().length().expect("it has one");
+    client.skip(100_000);
+    tree.file("big.bin", vec![b'b'; SIZE]);
+    let (rest, _) = client.rest_however();
+    assert!((rest.len() as u64) < announced - 100_000, "{} bytes", rest.len());
+}
+
 /// A file that is deleted or replaced while it is sent comes whole, as it was when it was opened.
 pub fn a_file_that_vanishes(rt: Runtime) {
     const SIZE: u64 = 16 << 20;
