@@ -120,6 +120,9 @@ suite! {
         the_whole_root
     }
     conditional {
+        times_that_mean_nothing
+        tags_of_content
+        no_tags
         if_modified_since
         if_none_match
         if_match

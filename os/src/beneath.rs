@@ -11,7 +11,7 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +19,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, stat
 use rustix::io::Errno;
 use sanserve_core::{FsError, Kind, Opened};
 
+use crate::digest::Digests;
 use crate::walk;
 
 /// Which symbolic links are followed beneath a root.
@@ -36,7 +37,7 @@ pub enum Symlinks {
 
 /// What tells one state of one file from every other: it changes with each write, rename-over,
 /// truncation and change of permissions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The file system.
     pub dev: u64,
@@ -68,6 +69,8 @@ pub struct Root {
     /// When the name is looked up again, in milliseconds since then.
     due: AtomicU64,
     symlinks: Symlinks,
+    /// Hashes of content, if they are wanted.
+    digests: OnceLock<Digests>,
     /// `openat2` is missing (before Linux 5.6, under an old seccomp profile, on another system):
     /// paths are walked by hand. Found out once.
     by_hand: bool,
@@ -86,7 +89,16 @@ impl Root {
         let is_name = statat(CWD, &absolute, AtFlags::empty()).is_ok_and(|stat| top.is(&stat));
         let held = RwLock::new(Some(Arc::new(top)));
         let due = AtomicU64::new(LOOK_UP_EVERY);
-        Ok(Root { held, path: absolute, is_name, opened: Instant::now(), due, symlinks, by_hand })
+        Ok(Root {
+            held,
+            path: absolute,
+            is_name,
+            opened: Instant::now(),
+            due,
+            symlinks,
+            digests: OnceLock::new(),
+            by_hand,
+        })
     }
 
     /// A root with nothing beneath it, for a server without files.
@@ -99,8 +111,19 @@ impl Root {
             opened: Instant::now(),
             due: AtomicU64::new(0),
             symlinks: Symlinks::Never,
+            digests: OnceLock::new(),
             by_hand: false,
         }
+    }
+
+    /// Hashes the content of what is opened from now on, for entity tags ([`Etag::Content`](sanserve_core::Etag)).
+    /// [`Service::bound_to`](crate::Service::bound_to) calls it where the configuration asks for that.
+    pub fn hash_content(&self) {
+        self.digests.get_or_init(Digests::new);
+    }
+
+    pub(crate) fn digests(&self) -> Option<&Digests> {
+        self.digests.get()
     }
 
     fn top(&self) -> Result<Arc<Top>, Errno> {

@@ -33,6 +33,7 @@ use rustix::io::{Errno, pread};
 use sanserve_core::{FsError, Kind, Opened};
 
 use crate::beneath::{Identity, Root, examine};
+use crate::digest;
 use crate::directory::Directory;
 
 /// Opens what requests ask for.
@@ -230,14 +231,23 @@ fn open_checked<A: Access>(root: &Root, access: &A, path: &[u8], hit: Option<Hit
     if opened.kind == Kind::Directory {
         return Ok((opened, Held::Directory(Directory::new(fd, root.symlinks()))));
     }
-    if access.with(|cache| cache.wants(&identity))
+    let digests = root.digests();
+    let wanted = access.with(|cache| cache.wants(&identity));
+    // A file that may change again within the tick of its stamps is sent from the bytes that were hashed.
+    let at_once = digests.is_some() && identity.size <= digest::AT_ONCE;
+    if (wanted || at_once)
         && let Some(bytes) = read_whole(&fd, &identity)
     {
+        let opened = Opened { digest: digests.map(|_| digest::of_bytes(&bytes)), ..opened };
         let cached = Arc::new(Cached { bytes, opened, identity });
-        access.with(|cache| cache.insert(path, &cached));
+        if wanted {
+            access.with(|cache| cache.insert(path, &cached));
+        }
         return Ok(in_memory(cached));
     }
-    Ok((opened, Held::File(fd)))
+    let settled = || access.with(|cache| cache.is_settled(&identity));
+    let digest = digests.filter(|_| settled()).and_then(|digests| digests.of(&fd, &identity));
+    Ok((Opened { digest, ..opened }, Held::File(fd)))
 }
 
 fn in_memory(cached: Arc<Cached>) -> (Opened, Held) {
@@ -345,9 +355,11 @@ impl Cache {
     /// Whether a file that was just opened is to be read into the cache: it is small, and a change
     /// from now on would show.
     fn wants(&self, identity: &Identity) -> bool {
-        if identity.size > self.limits.file || self.limits.total == 0 {
-            return false;
-        }
+        identity.size <= self.limits.file && self.limits.total > 0 && self.is_settled(identity)
+    }
+
+    /// Whether a change from now on would show.
+    fn is_settled(&self, identity: &Identity) -> bool {
         let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
         let settled = i64::from(self.limits.settled);
         let now = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos());

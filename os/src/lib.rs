@@ -9,6 +9,7 @@ mod beneath;
 mod cache;
 mod call;
 mod clock;
+mod digest;
 mod directory;
 mod find;
 #[cfg(target_os = "linux")]

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sanserve_core::transcript::{Event, Settings};
-use sanserve_core::{Call, Config, Connection, Context, Handler, Misuse, Now, Plain, Recorder, Reply, Secrets, Site};
+use sanserve_core::{
+    Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Plain, Recorder, Reply, Secrets, Site,
+};
 
 use crate::beneath::{Root, Symlinks};
 use crate::cache::CacheLimits;
@@ -316,6 +318,9 @@ impl Service {
     /// the address as its name.
     #[must_use]
     pub fn bound_to(mut self, address: SocketAddr) -> Service {
+        if self.config.etag == Etag::Content {
+            self.root.hash_content();
+        }
         self.config.server_port = address.port();
         if self.config.server_name.is_empty() {
             self.config.server_name = match address.ip() {

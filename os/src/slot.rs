@@ -404,17 +404,11 @@ const END: usize = 4096;
 
 /// The bytes of a file that were sent last: what tells one that was appended to, such as a log, from one that was
 /// written anew and is longer now.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sample {
     at: u64,
     len: usize,
     bytes: [u8; 32],
-}
-
-impl Default for Sample {
-    fn default() -> Sample {
-        Sample { at: 0, len: 0, bytes: [0; 32] }
-    }
 }
 
 impl Sample {

@@ -1,7 +1,7 @@
 //! Conditional requests (RFC 9110 section 13): validators, the four conditions, their precedence.
 
 use crate::support::page::check_any_error;
-use crate::support::{Client, Response, Runtime, Server, Tree};
+use crate::support::{Client, Response, Runtime, Server, Tree, eventually};
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
@@ -243,4 +243,67 @@ pub fn a_connection_goes_on_behind_a_304(rt: Runtime) {
     let response = setup.client.ask(not_modified.replace("HTTP/1.1", "HTTP/1.0"));
     assert_eq!((response.status(), response.head.closes()), (304, true));
     setup.client.ends();
+}
+
+/// A time that packers write into every file makes no validator: another file may have it, too.
+pub fn times_that_mean_nothing(rt: Runtime) {
+    let tree = Tree::new();
+    tree.file("f.txt", "aaaa");
+    let server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    for stamp in [0, 1, 86_399, 315_532_800, 499_162_500] {
+        tree.file("f.txt", "aaaa").stamp("f.txt", stamp);
+        let first = client.get("/f.txt");
+        assert_eq!((first.text("ETag"), first.text("Last-Modified")), (None, None), "{stamp}");
+        tree.replace("f.txt", "bbbb").stamp("f.txt", stamp);
+        let since = "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\nIf-None-Match: \"1-0-4\"";
+        let again = client.ask(format!("GET /f.txt HTTP/1.1\r\nHost: x\r\n{since}\r\n\r\n"));
+        assert_eq!((again.status(), again.body_text()), (200, "bbbb"), "{stamp}");
+        let since = "Range: bytes=0-1\r\nIf-Range: Thu, 01 Jan 1970 00:00:01 GMT";
+        let range = client.ask(format!("GET /f.txt HTTP/1.1\r\nHost: x\r\n{since}\r\n\r\n"));
+        assert_eq!((range.status(), range.body_text()), (200, "bbbb"), "{stamp}");
+        let range = client.ask("GET /f.txt HTTP/1.1\r\nHost: x\r\nRange: bytes=0-0,2-2\r\n\r\n");
+        assert_eq!(range.status(), 206, "{stamp}");
+    }
+}
+
+/// `--etag content`: the tag is that of the content, whatever times say; a large file has one when it is hashed.
+pub fn tags_of_content(rt: Runtime) {
+    let tree = Tree::new();
+    let large = |byte: u8| vec![byte; 300_000];
+    tree.file("f.txt", "aaaa").stamp("f.txt", 1).file("g.txt", "aaaa").file("large.bin", large(b'a'));
+    let server = Server::with(rt, tree.root(), &["--etag", "content"]);
+    let mut client = server.connect();
+    let first = client.get("/f.txt");
+    assert_eq!(first.text("Last-Modified"), None);
+    assert_eq!(client.get("/g.txt").tag(), first.tag(), "the same content, another time");
+    let same = client.ask(format!("GET /f.txt HTTP/1.1\r\nHost: x\r\nIf-None-Match: {}\r\n\r\n", first.tag()));
+    assert_eq!(same.status(), 304);
+    for n in 0..20 {
+        let content = format!("{n:04}");
+        tree.file("f.txt", &content).stamp("f.txt", 1);
+        let other = client.ask(format!("GET /f.txt HTTP/1.1\r\nHost: x\r\nIf-None-Match: {}\r\n\r\n", first.tag()));
+        assert_eq!((other.status(), other.body_text()), (200, content.as_str()));
+        assert_ne!(other.tag(), first.tag());
+    }
+    eventually("the large file is hashed", || client.get("/large.bin").text("ETag").is_some());
+    let tag = client.get("/large.bin").tag();
+    let same = client.ask(format!("GET /large.bin HTTP/1.1\r\nHost: x\r\nIf-None-Match: {tag}\r\n\r\n"));
+    assert_eq!(same.status(), 304);
+    tree.replace("large.bin", large(b'b'));
+    let other = client.ask(format!("GET /large.bin HTTP/1.1\r\nHost: x\r\nIf-None-Match: {tag}\r\n\r\n"));
+    assert!(other.status() == 200 && other.body == large(b'b'));
+    eventually("the other one, too", || client.get("/large.bin").text("ETag").is_some_and(|now| now != tag));
+}
+
+/// `--etag off`: the date alone.
+pub fn no_tags(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::with(rt, tree.root(), &["--etag=off"]);
+    let mut client = server.connect();
+    let response = client.get("/a.txt");
+    assert_eq!(response.text("ETag"), None);
+    assert_eq!(response.text("Last-Modified"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    let since = "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT";
+    assert_eq!(client.ask(format!("GET /a.txt HTTP/1.1\r\nHost: x\r\n{since}\r\n\r\n")).status(), 304);
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use sanserve::core::{
-    Action, Buffers, Cause, Completion, Connection, FsError, Input, Kind, Listed, Opened, Peer, Rule, Script,
+    Action, Buffers, Cause, Completion, Connection, Etag, FsError, Input, Kind, Listed, Opened, Peer, Rule, Script,
     ScriptFile, Site, Step, Topic, Wall, date_time_string,
 };
 use sanserve::os::{Clock, Desk, Local, Root, ScriptRules, Service, Slot, Symlinks};
@@ -47,6 +47,9 @@ pub(crate) struct Story {
 pub(crate) fn walk(request: &Request, service: &Service) -> Story {
     let now = Clock::start().now();
     let cx = service.context(&now);
+    if service.config.etag == Etag::Content {
+        service.root.hash_content();
+    }
     let files = Local::new(service.root.clone(), service.cache.clone());
     let mut log = service.log.logger();
     let (site, scripts): (&dyn Site, _) = (&*service.site, &*service.scripts);
