@@ -102,7 +102,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 pub use sanserve_core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
-use sanserve_os::{Clock, Scripts, bind_many};
+use sanserve_os::{Clock, Scripts, bind_all, bind_many};
 pub use sanserve_os::{Full, Job, Log, Panicked, Service, Upgraded, Workers};
 
 use alarm::Bell;
@@ -148,6 +148,17 @@ impl Server {
         Server::from_listeners(bind_many(address, workers.max(1))?, service)
     }
 
+    /// Binds all of these addresses on one port, such as those that a name resolves to
+    /// ([`resolve_all`](sanserve_os::resolve_all)), each with so many workers of its own, at least one.
+    ///
+    /// # Errors
+    /// As the system says; see [`bind_all`](sanserve_os::bind_all).
+    pub fn bind_all(addresses: &[SocketAddr], service: Service, workers: Option<usize>) -> io::Result<Server> {
+        let workers =
+            workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS)));
+        Server::from_listeners(bind_all(addresses, workers.max(1))?, service)
+    }
+
     /// Runs on a listener that is bound already, with one worker.
     ///
     /// # Errors
@@ -174,7 +185,7 @@ impl Server {
         Ok(Server { address, loops, handle: Handle { stage, bells }, scripts: Arc::clone(&service.scripts) })
     }
 
-    /// The address that it is bound to, with the real port.
+    /// The address that it is bound to, with the real port; of several, the first.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address

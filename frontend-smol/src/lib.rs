@@ -43,12 +43,13 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 
 use async_io::{Async, Timer, block_on};
 use sanserve_os::{Clock, Shared as Files};
-use smol::future::FutureExt as _;
+use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
 pub use sanserve_core::{Config, Misuse, Peer, Status};
@@ -84,7 +85,7 @@ const MOST_THREADS: usize = 4;
 /// # }
 /// ```
 pub struct Server {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     address: SocketAddr,
     service: Service,
     make: Option<Make>,
@@ -101,6 +102,18 @@ impl Server {
         Server::from_listener(sanserve_os::bind(address, false)?, service)
     }
 
+    /// Listens on all of these addresses on one port, such as those that a name resolves to
+    /// ([`resolve_all`](sanserve_os::resolve_all)).
+    ///
+    /// # Errors
+    /// As the system says; see [`bind_all`](sanserve_os::bind_all).
+    pub fn bind_all(addresses: &[SocketAddr], service: Service) -> io::Result<Server> {
+        let mut listeners = sanserve_os::bind_all(addresses, 1)?;
+        let mut server = Server::from_listener(listeners.remove(0), service)?;
+        server.listeners.append(&mut listeners);
+        Ok(server)
+    }
+
     /// Serves whom `listener` accepts.
     ///
     /// # Errors
@@ -109,10 +122,10 @@ impl Server {
         let address = listener.local_addr()?;
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         let service = service.bound_to(address);
-        Ok(Server { listener, address, service, make: None, threads, watch: Arc::default() })
+        Ok(Server { listeners: vec![listener], address, service, make: None, threads, watch: Arc::default() })
     }
 
-    /// The address that it listens on.
+    /// The address that it listens on; of several, the first.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -180,7 +193,7 @@ impl Server {
     /// If the system has no means to wait for the listener; once it serves, nothing ends it.
     pub async fn serve(self, executor: &Executor<'_>) -> io::Result<()> {
         let _stop = StopOnDrop(&self.watch);
-        let listener = Async::new(self.listener)?;
+        let listeners = self.listeners.into_iter().map(Async::new).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             watch: Arc::clone(&self.watch),
             files: Files::new(Arc::clone(&self.service.root), self.service.cache.clone()),
@@ -191,7 +204,14 @@ impl Server {
             make: self.make,
         });
         let serving = async {
-            accept::accept_all(&shared, listener, executor).await;
+            let mut all: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(std::future::ready(()));
+            for listener in listeners {
+                let (before, this) = (all, accept::accept_all(&shared, listener, executor));
+                all = Box::pin(async {
+                    zip(before, this).await;
+                });
+            }
+            all.await;
             drain(&shared).await;
         };
         serving.or(self.watch.keep(shared.clock)).await;

@@ -26,15 +26,27 @@ const STACK: usize = 256 * 1024;
 const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 
 /// Serves each connection on a thread of its own, of which there are at most `most`.
-pub(crate) fn threaded(shop: &Shop, listener: TcpListener, most: usize) -> io::Result<()> {
-    let shared = &shop.shared;
-    let mut gate = Gate::new(shop, &listener);
-    let mut outcome = gate.pass_on(most);
-    shared.enter(Phase::Draining);
-    outcome = outcome.and(gate.empty(|gate| gate.pass_on(most)));
+pub(crate) fn threaded(shop: &Shop, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
+    let admit = |listener: &TcpListener| {
+        let mut gate = Gate::new(shop, listener);
+        let outcome = gate.pass_on(most);
+        shop.shared.enter(Phase::Draining);
+        outcome.and(gate.empty(|gate| gate.pass_on(most)))
+    };
+    let outcome = thread::scope(|scope| {
+        let (first, others) = listeners.split_first().expect("there is one");
+        for other in others {
+            let helper = Builder::new().name("sanserve-accept".into()).stack_size(STACK);
+            if let Err(error) = helper.spawn_scoped(scope, || admit(other)) {
+                shop.shared.enter(Phase::Draining);
+                return Err(error);
+            }
+        }
+        admit(first)
+    });
     // From here on, who connects is refused and not left waiting.
-    drop(listener);
-    shared.close_down();
+    drop(listeners);
+    shop.shared.close_down();
     outcome
 }
 

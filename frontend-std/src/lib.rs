@@ -81,6 +81,8 @@ const THREADS: usize = 4_096;
 /// ```
 pub struct Server {
     listener: TcpListener,
+    /// Those of other addresses.
+    others: Vec<TcpListener>,
     address: SocketAddr,
     crew: Crew,
     shop: Shop,
@@ -105,6 +107,20 @@ impl Server {
         Server::from_listener(sanserve_os::bind(address, false)?, service)
     }
 
+    /// Binds all of these addresses on one port, such as those that a name resolves to
+    /// ([`resolve_all`](sanserve_os::resolve_all)). A server that serves [one at a time](Server::one_at_a_time), or by
+    /// [`handle_request`](Server::handle_request), listens on the first alone.
+    ///
+    /// # Errors
+    /// As the system says; see [`bind_all`](sanserve_os::bind_all).
+    pub fn bind_all(addresses: &[SocketAddr], service: Service) -> io::Result<Server> {
+        let mut listeners = sanserve_os::bind_all(addresses, 1)?;
+        let others = listeners.split_off(1);
+        others.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
+        let first = listeners.pop().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Server { others, ..Server::from_listener(first, service)? })
+    }
+
     /// Serves on a listener that is already bound. It is made non-blocking, and what it accepts
     /// sends without delay.
     ///
@@ -117,13 +133,14 @@ impl Server {
         let address = listener.local_addr()?;
         Ok(Server {
             listener,
+            others: Vec::new(),
             address,
             crew: Crew::Threads(THREADS),
             shop: Shop { shared: Arc::new(Shared::new(service.bound_to(address))?), blocking: None },
         })
     }
 
-    /// The address that is bound, with its real port.
+    /// The address that is bound, with its real port; of several, the first.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -156,7 +173,7 @@ impl Server {
     /// idle one costs everybody.
     #[must_use]
     pub fn one_at_a_time(self) -> Server {
-        Server { crew: Crew::Accepting, ..self }
+        Server { crew: Crew::Accepting, others: Vec::new(), ..self }
     }
 
     /// Bounds the number of threads, and so of connections served at once; beyond that, none is
@@ -181,12 +198,13 @@ impl Server {
     /// If the system cannot wait for connections. That one cannot be accepted is no such error: the
     /// server pauses, says so in the log, and goes on.
     pub fn run(self) -> io::Result<()> {
-        let Server { listener, crew, shop, .. } = self;
+        let Server { listener, mut others, crew, shop, .. } = self;
         let outcome = match crew {
             Crew::Accepting => accept::one_at_a_time(&shop, listener),
             Crew::Threads(most) => {
                 let most = most.min(shop.shared.service.connection_bound());
-                accept::threaded(&shop, listener, most)
+                others.insert(0, listener);
+                accept::threaded(&shop, others, most)
             }
         };
         // Those that have outlived their exchanges do not outlive the server.
@@ -203,6 +221,7 @@ impl Server {
     /// # Errors
     /// If the system cannot wait for connections.
     pub fn handle_request(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        self.others.clear();
         accept::one(&self.shop, &self.listener, timeout)
     }
 }

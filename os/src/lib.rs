@@ -34,8 +34,8 @@ pub use directory::Directory;
 #[cfg(target_os = "linux")]
 pub use init::leave_process_1;
 pub use listen::{
-    AcceptBackoff, AfterError, IDLE_GRACE, UNFINISHED_GRACE, accept, bind, bind_many, has_arrived, is_acceptable,
-    raise_nofile_limit, resolve,
+    AcceptBackoff, AfterError, IDLE_GRACE, UNFINISHED_GRACE, accept, bind, bind_all, bind_many, has_arrived,
+    is_acceptable, raise_nofile_limit, resolve, resolve_all,
 };
 pub use log::{Log, Logger};
 pub use record::Recording;

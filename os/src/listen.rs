@@ -20,24 +20,81 @@ const UNSENT: u32 = 512 * 1024;
 /// Connections that may wait to be accepted; the system clamps it (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
-/// The address to bind. Without a host: every address, IPv6 and IPv4 together where there is IPv6.
-/// With one, the first address that it resolves to; an IPv6 address may be in brackets.
+/// The address to bind: the first of [`resolve_all`].
 ///
 /// # Errors
 /// If the host does not resolve.
 pub fn resolve(host: Option<&str>, port: u16) -> io::Result<SocketAddr> {
+    Ok(resolve_all(host, port)?[0])
+}
+
+/// The addresses to bind, at least one. Without a host: every address, IPv6 and IPv4 together where there is IPv6.
+/// With one, all that it resolves to, each once, in the order of the system; an IPv6 address may be in brackets.
+///
+/// # Errors
+/// If the host does not resolve.
+pub fn resolve_all(host: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>> {
     let Some(host) = host.filter(|host| !host.is_empty()) else {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let there_is_ipv6 = socket(any).is_ok_and(|fd| net::bind(fd, &any).is_ok());
-        return Ok(if there_is_ipv6 {
+        return Ok(vec![if there_is_ipv6 {
             (Ipv6Addr::UNSPECIFIED, port).into()
         } else {
             (Ipv4Addr::UNSPECIFIED, port).into()
-        });
+        }]);
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    (bare, port).to_socket_addrs()?.next().ok_or_else(no_address)
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in (bare, port).to_socket_addrs()? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses)
+}
+
+/// Tries to find a port that is free at all addresses, where any will do.
+const PORTS: usize = 16;
+
+/// Listens on each of these addresses with `n` sockets, as [`bind_many`] does, all on one port: that of the first, and
+/// where that is 0, one that is free at all of them. An address that this machine does not have, such as `::1` where
+/// there is no IPv6, is left out, as long as another is left.
+///
+/// # Errors
+/// As the system says, such as an address in use; [`io::ErrorKind::InvalidInput`] if there is none.
+pub fn bind_all(addresses: &[SocketAddr], n: usize) -> io::Result<Vec<TcpListener>> {
+    let mut tries = if addresses.first().is_some_and(|first| first.port() == 0) { PORTS } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_each(addresses, n) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            bound => return bound,
+        }
+    }
+}
+
+fn bind_each(addresses: &[SocketAddr], n: usize) -> io::Result<Vec<TcpListener>> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut missing = io::Error::from(io::ErrorKind::InvalidInput);
+    for &(mut address) in addresses {
+        if let Some(first) = listeners.first() {
+            address.set_port(first.local_addr()?.port());
+        }
+        match bind_many(address, n) {
+            Ok(bound) => listeners.extend(bound),
+            Err(error) if is_missing(&error) => missing = error,
+            Err(error) => return Err(error),
+        }
+    }
+    if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
+}
+
+/// Whether an address cannot be bound because this machine does not have it.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 /// Listens. The sockets accepted from it send without delay (on Linux they inherit that). The
@@ -316,6 +373,28 @@ mod tests {
         drop(listeners);
         bind_many(address, 2).unwrap();
         assert_eq!(bind_many(loopback(), 1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_have_one_port() {
+        let both = ["127.0.0.1:0", "127.0.0.2:0"].map(|address| address.parse().unwrap());
+        for n in [1, 2] {
+            let listeners = bind_all(&both, n).unwrap();
+            let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+            assert_eq!(addresses.len(), 2 * n);
+            assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{addresses:?}");
+            assert_ne!(addresses[0].ip(), addresses[n].ip());
+            let taken = [(Ipv4Addr::new(127, 0, 0, 3), addresses[0].port()).into(), addresses[n]];
+            assert_eq!(bind_all(&taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody else's");
+        }
+        // TEST-NET-1 is nobody's.
+        let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        assert_eq!(bind_all(&[elsewhere, both[0]], 1).unwrap().len(), 1);
+        assert_eq!(bind_all(&[elsewhere], 1).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(bind_all(&[], 1).is_err());
+        let all = resolve_all(Some("localhost"), 80).unwrap();
+        assert!(all.iter().all(|address| address.ip().is_loopback() && address.port() == 80), "{all:?}");
+        assert!(all.iter().enumerate().all(|(at, address)| !all[..at].contains(address)), "each once: {all:?}");
     }
 
     #[test]

@@ -142,7 +142,7 @@ fn serving() -> Command {
                 .short('b')
                 .long("bind")
                 .value_name("ADDRESS")
-                .help("Address or name to listen on [default: all interfaces]"),
+                .help("Address to listen on, or a name: all of its addresses [default: all interfaces]"),
         )
         .arg(
             Arg::new("directory")

@@ -41,15 +41,11 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let shown = flags.bind.as_deref().unwrap_or("*");
     let listening =
         |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
-    let address = os::resolve(flags.bind.as_deref(), flags.port).map_err(listening)?;
+    let addresses = os::resolve_all(flags.bind.as_deref(), flags.port).map_err(listening)?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
         Runtime::Mio => {
-            let server = match flags.workers {
-                Some(workers) => sanserve::mio::Server::bind_with(address, service, workers),
-                None => sanserve::mio::Server::bind(address, service),
-            };
-            let server = server.map_err(listening)?;
+            let server = sanserve::mio::Server::bind_all(&addresses, service, flags.workers).map_err(listening)?;
             let handle = server.handle();
             announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
                 End::Gently => handle.shutdown(),
@@ -58,7 +54,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             server.run()
         }
         Runtime::Std => {
-            let mut server = sanserve::std::Server::bind(address, service).map_err(listening)?;
+            let mut server = sanserve::std::Server::bind_all(&addresses, service).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.threads(workers);
             }
@@ -70,7 +66,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             server.run()
         }
         Runtime::Smol => {
-            let mut server = sanserve::smol::Server::bind(address, service).map_err(listening)?;
+            let mut server = sanserve::smol::Server::bind_all(&addresses, service).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.threads(workers);
             }

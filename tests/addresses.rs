@@ -1,0 +1,63 @@
+//! A name with several addresses: a server listens on all of them, on one port, on every runtime.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+
+use sanserve::os::Service;
+
+fn both() -> [SocketAddr; 2] {
+    [1, 2].map(|last| (Ipv4Addr::new(127, 0, 0, last), 0).into())
+}
+
+fn service(directory: &tempfile::TempDir) -> Service {
+    std::fs::write(directory.path().join("a.txt"), "alpha\n").expect("a file can be written");
+    Service::new(directory.path()).expect("it is there").with_log(sanserve::os::Log::quiet())
+}
+
+/// Asks at both addresses, then has the server end.
+fn ask(first: SocketAddr, end: impl Fn() + Send + 'static) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let answers = both().map(|address| {
+            let mut stream = TcpStream::connect((address.ip(), first.port())).expect("it listens there");
+            stream.write_all(b"GET /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("it answers");
+            answer
+        });
+        end();
+        assert!(answers.iter().all(|answer| answer.ends_with("\r\n\r\nalpha\n")), "{answers:?}");
+    })
+}
+
+#[test]
+fn mio() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for workers in [1, 2] {
+        let server = sanserve::mio::Server::bind_all(&both(), service(&directory), Some(workers)).expect("it binds");
+        let handle = server.handle();
+        let client = ask(server.local_addr(), move || handle.shutdown());
+        server.run().expect("it ends well");
+        client.join().expect("both answered");
+    }
+}
+
+#[test]
+fn std() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = sanserve::std::Server::bind_all(&both(), service(&directory)).expect("it binds");
+    let handle = server.handle();
+    let client = ask(server.local_addr(), move || handle.shutdown());
+    server.run().expect("it ends well");
+    client.join().expect("both answered");
+}
+
+#[test]
+fn smol() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = sanserve::smol::Server::bind_all(&both(), service(&directory)).expect("it binds").threads(2);
+    let handle = server.handle();
+    let client = ask(server.local_addr(), move || handle.shutdown());
+    server.run().expect("it ends well");
+    client.join().expect("both answered");
+}
