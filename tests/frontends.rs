@@ -202,6 +202,8 @@ suite! {
         idle_connections_give_way
         no_request_is_lost_to_a_new_client
         unfinished_heads_give_way
+        memory
+        memory_of_listings
     }
     listing {
         the_page_is_exact

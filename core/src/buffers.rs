@@ -2,14 +2,23 @@
 //! busy, and goes back to a pool at [`Wait::idle`](crate::Wait).
 
 use std::any::Any;
+use std::sync::Arc;
 
 use crate::date::LastDate;
 use crate::files::{ByteRange, LastTag, Listing};
 use crate::reason::{Reason, Reasons, Rule};
+use crate::share::{Memory, Share};
 use crate::wire::Head;
 
 /// What [`Window`] starts with.
-const FIRST_WINDOW: usize = 16 * 1024;
+const FIRST_WINDOW: usize = 4 * 1024;
+
+/// What it grows to for a body, if it may.
+const BODY_WINDOW: usize = 16 * 1024;
+
+/// What it grows by in any case where so little is unread that the rest of a line may be missing: otherwise nothing
+/// would ever go on.
+const LEAST_GROWTH: usize = 1024;
 
 /// What the window for a script's output starts with: as much as a pipe holds.
 const SCRIPT_WINDOW: usize = 64 * 1024;
@@ -49,6 +58,8 @@ pub struct Buffers {
     pub(crate) moved: Vec<u8>,
     /// Why the answer is what it is, where somebody wants to know.
     pub(crate) reasons: Reasons,
+    /// What it has taken of the server's memory.
+    pub(crate) share: Share,
 }
 
 impl Default for Buffers {
@@ -72,6 +83,7 @@ impl Default for Buffers {
             attached: None,
             moved: Vec::new(),
             reasons: Reasons::default(),
+            share: Share::default(),
         }
     }
 }
@@ -81,6 +93,60 @@ impl Buffers {
     #[must_use]
     pub fn new() -> Buffers {
         Buffers::default()
+    }
+
+    /// Empty buffers that take of `memory` whatever they need beyond a first window of 4 KiB and as much output.
+    #[must_use]
+    pub fn within(memory: Arc<dyn Memory>) -> Buffers {
+        Buffers { share: Share::of(memory), ..Buffers::default() }
+    }
+
+    /// How much output may be formatted ahead of the socket: `wanted`, or little where memory is short.
+    pub(crate) fn output_room(&mut self, wanted: usize) -> usize {
+        if wanted <= FIRST_WINDOW || self.output.reserved > 0 {
+            return wanted;
+        }
+        if !self.share.grow(wanted) {
+            return FIRST_WINDOW;
+        }
+        self.output.reserved = wanted;
+        wanted
+    }
+
+    /// The same for output of so many bytes more.
+    pub(crate) fn output_room_for(&mut self, more: usize, wanted: usize) -> usize {
+        if self.output.bytes.len() + more <= FIRST_WINDOW { wanted } else { self.output_room(wanted) }
+    }
+
+    /// Gives back what the output of an exchange took, and a listing, once all of it is sent.
+    pub(crate) fn end_exchange(&mut self) {
+        if self.output.reserved > 0 && self.output.unsent().is_empty() {
+            self.output.shrink();
+            self.share.shrink(std::mem::take(&mut self.output.reserved));
+        }
+        if self.listing.charged > 0 {
+            self.listing.shrink();
+            self.share.shrink(std::mem::take(&mut self.listing.charged));
+        }
+    }
+
+    /// Gives back what the window has grown by, if nothing is held.
+    pub(crate) fn shrink_input(&mut self) {
+        let freed = self.input.shrink();
+        self.share.shrink(freed);
+    }
+
+    /// Lets all of the head go but the request line, which the log wants: for an answer that needs it no more and takes
+    /// its time.
+    pub(crate) fn keep_line_only(&mut self) {
+        if self.input.charged == 0 || !self.moved.is_empty() {
+            return;
+        }
+        let line = self.head.line;
+        self.head.clear();
+        self.head.line = line;
+        let freed = self.input.keep(line.end());
+        self.share.shrink(freed);
     }
 
     /// What a handler has attached to its answer ([`Reply::attach`](crate::Reply::attach)), for the driver
@@ -144,6 +210,7 @@ impl Buffers {
         self.output.clear();
         self.output.shrink();
         self.listing.shrink();
+        (self.output.reserved, self.listing.charged) = (0, 0);
         self.path.shrink_to(4 * 1024);
         self.page.shrink_to(4 * 1024);
         self.message.shrink_to(1024);
@@ -156,6 +223,7 @@ impl Buffers {
         self.trailing = Vec::new();
         self.attached = None;
         self.reasons = Reasons::default();
+        self.share.release();
     }
 }
 
@@ -178,11 +246,13 @@ pub struct Window {
     end: usize,
     /// How many bytes ever arrived here.
     arrived: u64,
+    /// What was taken of the server's memory for it.
+    charged: usize,
 }
 
 impl Window {
     fn starting_with(first: usize) -> Window {
-        Window { bytes: Vec::new(), first, head: 0, pinned: 0, start: 0, end: 0, arrived: 0 }
+        Window { bytes: Vec::new(), first, head: 0, pinned: 0, start: 0, end: 0, arrived: 0, charged: 0 }
     }
 
     /// Room for more bytes. Not empty when a step said [`Need::read`](crate::Need), or for the window of
@@ -266,43 +336,96 @@ impl Window {
     }
 
     /// Sees to it that there is spare room, by moving what is held or by growing up to `most`
-    /// unread bytes. `false`: that many are unread already.
-    pub(crate) fn make_room(&mut self, most: usize) -> bool {
+    /// unread bytes. `false`: that many are unread already, or there is no memory to be had.
+    pub(crate) fn make_room(&mut self, most: usize, share: &mut Share) -> bool {
         if self.end < self.bytes.len() || self.bytes.is_empty() {
             return true;
         }
         let held = self.pinned + (self.end - self.start);
         if held < self.bytes.len() {
-            self.bytes.copy_within(self.head..self.head + self.pinned, 0);
-            self.bytes.copy_within(self.start..self.end, self.pinned);
-            self.head = 0;
-            self.start = self.pinned;
-            self.end = held;
+            self.compact();
             return true;
         }
-        if self.end - self.start >= most {
+        let unread = self.end - self.start;
+        if unread >= most {
             return false;
         }
         let full = self.pinned.saturating_add(most);
-        self.bytes.resize((self.bytes.len() * 2).min(full), 0);
-        true
+        let more = (self.bytes.len() * 2).min(full) - self.bytes.len();
+        self.grow(more, share) || (unread < 2 * LEAST_GROWTH && self.extend(LEAST_GROWTH))
+    }
+
+    /// For a body, of which more is read at once where memory is to be had.
+    pub(crate) fn widen(&mut self, share: &mut Share) {
+        if self.bytes.len() < BODY_WINDOW && !self.bytes.is_empty() {
+            self.grow(BODY_WINDOW - self.bytes.len(), share);
+        }
+    }
+
+    fn grow(&mut self, more: usize, share: &mut Share) -> bool {
+        if !share.grow(more) {
+            return false;
+        }
+        let grown = self.extend(more);
+        if grown {
+            self.charged += more;
+        } else {
+            share.shrink(more);
+        }
+        grown
+    }
+
+    /// Makes it longer. `false`: the system has no memory.
+    fn extend(&mut self, more: usize) -> bool {
+        let grown = self.bytes.try_reserve_exact(more).is_ok();
+        if grown {
+            self.bytes.resize(self.bytes.len() + more, 0);
+        }
+        grown
+    }
+
+    /// Moves what is held to the front.
+    fn compact(&mut self) {
+        self.bytes.copy_within(self.head..self.head + self.pinned, 0);
+        self.bytes.copy_within(self.start..self.end, self.pinned);
+        self.end = self.pinned + (self.end - self.start);
+        (self.head, self.start) = (0, self.pinned);
+    }
+
+    /// Keeps the first `n` bytes of the head and what is unread, in no more room than that takes. Says how much of the
+    /// server's memory became free.
+    fn keep(&mut self, n: usize) -> usize {
+        self.pinned = self.pinned.min(n);
+        self.compact();
+        let len = self.end.max(self.first);
+        if len >= self.bytes.len() {
+            return 0;
+        }
+        let freed = self.charged.min(self.bytes.len() - len);
+        self.bytes.truncate(len);
+        self.bytes.shrink_to(len);
+        self.charged -= freed;
+        freed
     }
 
     pub(crate) fn clear(&mut self) {
         (self.head, self.pinned, self.start, self.end) = (0, 0, 0, 0);
     }
 
-    /// Gives back what it has grown by, if nothing is held.
-    pub(crate) fn shrink(&mut self) {
-        if self.bytes.len() > self.first && self.is_empty() {
-            self.bytes.truncate(self.first);
-            self.bytes.shrink_to(self.first);
+    /// Gives back what it has grown by, if nothing is held. Says how much of the server's memory became free.
+    pub(crate) fn shrink(&mut self) -> usize {
+        if self.bytes.len() <= self.first || !self.is_empty() {
+            return 0;
         }
+        self.bytes.truncate(self.first);
+        self.bytes.shrink_to(self.first);
+        std::mem::take(&mut self.charged)
     }
 
     fn free(&mut self) {
         self.clear();
         self.bytes = Vec::new();
+        self.charged = 0;
     }
 }
 
@@ -312,6 +435,8 @@ pub(crate) struct Output {
     /// Everything formatted; writers append here.
     pub(crate) bytes: Vec<u8>,
     sent: usize,
+    /// What was taken of the server's memory for it.
+    reserved: usize,
 }
 
 impl Output {
@@ -365,7 +490,7 @@ mod tests {
         window.pin(4);
         for _ in 0..10_000 {
             window.consume(4);
-            assert!(window.make_room(1));
+            assert!(window.make_room(1, &mut Share::default()));
             assert_eq!(window.head(), b"HEAD");
             assert_eq!(window.fill(b"body"), 4);
             assert_eq!(window.unread(), b"body");
@@ -376,7 +501,8 @@ mod tests {
     #[test]
     fn grows_to_its_bound_and_not_beyond() {
         let mut window = Window::starting_with(FIRST_WINDOW);
-        while window.make_room(40_000) {
+        let mut share = Share::default();
+        while window.make_room(40_000, &mut share) {
             let spare = window.spare().len();
             window.commit(spare);
         }
@@ -385,5 +511,47 @@ mod tests {
         window.consume(all);
         window.shrink();
         assert_eq!(window.spare().len(), FIRST_WINDOW);
+    }
+
+    #[derive(Debug)]
+    struct Bound(std::sync::atomic::AtomicUsize);
+
+    impl Memory for Bound {
+        fn take(&self, bytes: usize) -> bool {
+            let less = |left: usize| left.checked_sub(bytes);
+            self.0.fetch_update(std::sync::atomic::Ordering::SeqCst, std::sync::atomic::Ordering::SeqCst, less).is_ok()
+        }
+
+        fn give_back(&self, bytes: usize) {
+            self.0.fetch_add(bytes, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_comes_back() {
+        let memory = Arc::new(Bound(100_000.into()));
+        let left = || memory.0.load(std::sync::atomic::Ordering::SeqCst);
+        let mut all: Vec<Buffers> = (0..3).map(|_| Buffers::within(memory.clone())).collect();
+        for buf in &mut all {
+            while buf.input.make_room(64 * 1024, &mut buf.share) {
+                let spare = buf.input.spare().len();
+                buf.input.commit(spare);
+            }
+        }
+        assert!(left() < 64 * 1024, "{}", left());
+        assert!(all.iter_mut().any(|buf| buf.share.take_refused()));
+        let lens: Vec<usize> = all.iter().map(|buf| buf.input.bytes.len()).collect();
+        assert_eq!(lens.iter().map(|len| len - FIRST_WINDOW).sum::<usize>() + left(), 100_000);
+        all[0].head.line = crate::wire::Span::new(0, 100);
+        all[0].input.pin(lens[0]);
+        all[0].keep_line_only();
+        assert_eq!((all[0].input.head().len(), all[0].input.bytes.len()), (100, FIRST_WINDOW));
+        assert_eq!(all[0].output_room(64 * 1024), 64 * 1024);
+        assert_eq!(all[1].output_room(64 * 1024), FIRST_WINDOW, "there is no more");
+        all[0].end_exchange();
+        all[0].recycle();
+        all[1].recycle();
+        drop(all);
+        assert_eq!(left(), 100_000);
     }
 }

@@ -69,6 +69,8 @@ struct Notes {
     drain: bool,
     cut: bool,
     probe: Probe,
+    /// There is no memory to be had, in the next poll.
+    scarce: bool,
     fault: Option<Fault>,
     given: Given,
 }
@@ -218,6 +220,7 @@ impl Connection {
             Input::Broken(fault) => self.notes.fault = self.notes.fault.or(Some(fault)),
             Input::Drain => self.notes.drain = true,
             Input::Cut => self.notes.cut = true,
+            Input::Scarce => self.notes.scarce = true,
             Input::Fed(_)
             | Input::FeedBlocked
             | Input::Feedable
@@ -248,7 +251,13 @@ impl Connection {
         if let Some(tape) = &mut self.tape {
             tape.before(buf, cx.now);
         }
+        buf.share.deny(std::mem::take(&mut self.notes.scarce));
         let next = self.next(buf, cx);
+        if buf.share.take_refused()
+            && let Some(tape) = &mut self.tape
+        {
+            tape.is_scarce();
+        }
         let unread = self.tape.as_ref().map(|_| Unread::of(buf));
         let step = self.step(next, buf, cx);
         if let Some(unread) = unread {
@@ -472,7 +481,7 @@ impl Connection {
 
     /// Has the socket looked at, if there is room for what comes.
     fn probe(&mut self, due: Probe, buf: &mut Buffers, cx: &Context<'_>) {
-        let room = buf.input.make_room(cx.config.limits.head.saturating_add(1));
+        let room = buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share);
         self.notes.probe = if room && !self.notes.eof { due } else { Probe::Done };
     }
 
@@ -605,6 +614,7 @@ impl Connection {
         buf.trailers.clear();
         buf.trailing.clear();
         buf.reasons.clear();
+        buf.end_exchange();
         let exchange = std::mem::take(&mut self.exchange);
         self.task = Task::None;
         self.notes.probe = Probe::No;

@@ -111,6 +111,8 @@ violations! {
     HeadTimeout => REQUEST_TIMEOUT, Close, None;
     /// The body was slower than `timeouts.body`.
     BodyTimeout => REQUEST_TIMEOUT, Close, None;
+    /// The head is longer than there is memory for (`Memory`).
+    OutOfMemory => SERVICE_UNAVAILABLE, Close, Some("No memory for a head of this size");
     /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
     UnknownExpectation => EXPECTATION_FAILED, GoOn, None;
     /// A method that nothing here answers (RFC 9110 section 9.1).

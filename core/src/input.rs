@@ -36,6 +36,9 @@ pub enum Input {
     Wake,
     /// The connection is beyond use: it was reset, or the file ran short.
     Broken(Fault),
+    /// There is no memory to be had ([`Memory`](crate::Memory)): in the next poll, nothing grows. Told by who plays a
+    /// recording; a driver gives the memory to the connection's [`Buffers`](crate::Buffers) and need not tell.
+    Scarce,
     /// The server is going down: finish the exchange in hand, then close.
     Drain,
     /// The bound of a shutdown has passed, or the connection gives way to another: close now.

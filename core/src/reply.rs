@@ -279,7 +279,7 @@ impl Reply<'_> {
     /// [`Misuse::Order`] before the head, [`Misuse::TooMuch`] beyond the length that was announced,
     /// [`Misuse::Over`] when the exchange is over.
     pub fn offer(&mut self, data: &[u8]) -> Result<usize, Misuse> {
-        let limit = self.cx.config.limits.output_room();
+        let limit = self.buf.output_room_for(data.len(), self.cx.config.limits.output_room());
         let is_behind_file = self.connection.sends_file();
         let (encoder, handling) = self.connection.body()?;
         let out = &mut self.buf.output.bytes;

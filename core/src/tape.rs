@@ -72,6 +72,8 @@ pub(crate) struct Tape {
     step: Option<Answering>,
     /// The last step ended the turn: it was this wait.
     waits: Option<Wait>,
+    /// The poll under way was told that memory is scarce.
+    was_told_scarce: bool,
     /// A poll for no reason but perhaps the time: it counts only if it does not say the same wait once more.
     idle_poll: bool,
     /// What the windows had seen arrive.
@@ -121,6 +123,7 @@ impl Tape {
             told: Vec::new(),
             step: None,
             waits: None,
+            was_told_scarce: false,
             idle_poll: false,
             input: 0,
             script: 0,
@@ -183,6 +186,7 @@ impl Tape {
         self.at = at;
         let clock = self.clock(now);
         let mut inputs = std::mem::take(&mut self.told);
+        self.was_told_scarce = inputs.contains(&What::Input(Input::Scarce));
         // A driver may look at a connection as often as it likes.
         self.idle_poll = inputs.is_empty() && clock.is_none() && self.waits.is_some();
         if self.idle_poll {
@@ -201,6 +205,14 @@ impl Tape {
             joined = true;
         }
         self.told = inputs;
+    }
+
+    /// The poll under way was refused memory: a player is to refuse it, too.
+    pub(crate) fn is_scarce(&mut self) {
+        if !self.was_told_scarce {
+            let joined = !std::mem::take(&mut self.idle_poll) || self.waits.take().is_none();
+            self.recorder.event(Event { at: self.at, joined, what: What::Input(Input::Scarce) });
+        }
     }
 
     /// What sets a player's calendar, if it would be wrong by now.

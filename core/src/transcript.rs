@@ -462,6 +462,7 @@ const INPUTS: &[(&str, Input)] = &[
     ("blocked", Input::Blocked),
     ("writable", Input::Writable),
     ("wake", Input::Wake),
+    ("scarce", Input::Scarce),
     ("drain", Input::Drain),
     ("cut", Input::Cut),
     ("feed-blocked", Input::FeedBlocked),

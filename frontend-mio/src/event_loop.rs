@@ -252,14 +252,14 @@ impl EventLoop {
         if let Some(parked) = self.parked.get_mut(at)
             && parked.is_to_read()
         {
-            parked.lease(&mut self.pool);
+            parked.lease(&mut self.pool, &self.service);
             parked.read(&self.files);
         }
     }
 
     fn turn(&mut self, at: u32) {
         let Some(parked) = self.parked.get_mut(at) else { return };
-        parked.lease(&mut self.pool);
+        parked.lease(&mut self.pool, &self.service);
         parked.ready.queued = false;
         let shared = &mut Shared {
             service: &self.service,

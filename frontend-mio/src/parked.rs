@@ -14,7 +14,7 @@ use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
 use sanserve_core::{Buffers, Connection, Context, Fault, Handler, Input, Packed, Resting, Tick};
-use sanserve_os::{Local, Slot, Upgraded, has_arrived};
+use sanserve_os::{Local, Service, Slot, Upgraded, has_arrived};
 
 use crate::alarm::{Alarm, Own};
 use crate::pool::Pool;
@@ -59,8 +59,8 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    pub(crate) fn new(connection: Connection) -> Busy {
-        let (buffers, slot) = (Buffers::new(), Slot::new());
+    pub(crate) fn new(connection: Connection, buffers: Buffers) -> Busy {
+        let slot = Slot::new();
         Busy { connection, alarm: OnceCell::new(), buffers, slot, script: Watch::default() }
     }
 }
@@ -155,12 +155,12 @@ impl Parked {
     }
 
     /// Leases what a turn needs.
-    pub(crate) fn lease(&mut self, pool: &mut Pool) {
+    pub(crate) fn lease(&mut self, pool: &mut Pool, service: &Service) {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
-            State::Resting(resting) => State::Busy(pool.take(resting.resume())),
+            State::Resting(resting) => State::Busy(pool.take(resting.resume(), service)),
             State::Away(away) => {
                 let Away { connection, packed, alarm } = *away;
-                let mut busy = pool.take(connection);
+                let mut busy = pool.take(connection, service);
                 if let Some(packed) = packed {
                     busy.connection.unpack(&packed, &mut busy.buffers);
                 }

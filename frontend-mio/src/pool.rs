@@ -1,6 +1,7 @@
 //! Memory for busy connections, used again.
 
 use sanserve_core::Connection;
+use sanserve_os::Service;
 
 use crate::parked::Busy;
 
@@ -17,13 +18,13 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A lease for this connection.
-    pub(crate) fn take(&mut self, connection: Connection) -> Box<Busy> {
+    pub(crate) fn take(&mut self, connection: Connection, service: &Service) -> Box<Busy> {
         match self.free.pop() {
             Some(mut busy) => {
                 busy.connection = connection;
                 busy
             }
-            None => Box::new(Busy::new(connection)),
+            None => Box::new(Busy::new(connection, service.buffers())),
         }
     }
 

@@ -321,7 +321,7 @@ impl Driver {
         self.tell_phase();
         let Shared { service, files, clock, pool, make, .. } = &*self.shared;
         let connection = &mut self.connection;
-        let lease = self.lease.get_or_insert_with(|| pool.lease(&service.log, clock));
+        let lease = self.lease.get_or_insert_with(|| pool.lease(service, clock));
         let Lease { buffers, slot, script, nudge, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
@@ -563,7 +563,7 @@ impl Driver {
     /// Reads what has come. `false`: nothing has.
     fn receive(&mut self) -> bool {
         let Shared { service, clock, pool, .. } = &*self.shared;
-        let lease = self.lease.get_or_insert_with(|| pool.lease(&service.log, clock));
+        let lease = self.lease.get_or_insert_with(|| pool.lease(service, clock));
         let spare = lease.buffers.input.spare();
         debug_assert!(!spare.is_empty());
         let room = spare.len();

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sanserve_core::{Buffers, Now};
-use sanserve_os::{Clock, Log, Logger, Slot};
+use sanserve_os::{Clock, Logger, Service, Slot};
 
 use crate::nudge::Nudge;
 use crate::recent::Recent;
@@ -36,15 +36,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn lease(&self, log: &Log, clock: &Clock) -> Box<Lease> {
+    pub(crate) fn lease(&self, service: &Service, clock: &Clock) -> Box<Lease> {
         let pooled = self.free().pop();
         pooled.unwrap_or_else(|| {
             Box::new(Lease {
-                buffers: Buffers::new(),
+                buffers: service.buffers(),
                 slot: Slot::new(),
                 script: None,
                 nudge: None,
-                log: log.logger(),
+                log: service.log.logger(),
                 recent: Recent::default(),
                 now: clock.now(),
             })

@@ -44,7 +44,7 @@ impl Driver {
         Driver {
             shared: Arc::clone(shared),
             blocking,
-            buf: Buffers::new(),
+            buf: shared.service.buffers(),
             slot: Slot::new(),
             log: RefCell::new(shared.service.log.logger()),
             files: Watched { shared: Arc::clone(shared), uncached: Cell::new(false) },

@@ -16,6 +16,7 @@ mod find;
 mod init;
 mod listen;
 mod log;
+mod memory;
 mod record;
 mod script;
 mod send;
@@ -38,6 +39,7 @@ pub use listen::{
     is_acceptable, raise_nofile_limit, resolve, resolve_all,
 };
 pub use log::{Log, Logger};
+pub use memory::default_memory;
 pub use record::Recording;
 pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};

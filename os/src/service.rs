@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sanserve_core::transcript::{Event, Settings};
 use sanserve_core::{
-    Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Plain, Recorder, Reply, Secrets, Site,
+    Buffers, Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Plain, Recorder, Reply, Secrets, Site,
 };
 
 use crate::beneath::{Root, Symlinks};
@@ -18,6 +18,7 @@ use crate::cache::CacheLimits;
 use crate::call::Failure;
 use crate::listen::nofile_limit;
 use crate::log::Log;
+use crate::memory::{Budget, default_memory};
 use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
 use crate::trace::Trace;
@@ -122,6 +123,12 @@ pub struct Service {
     /// none is accepted until one has closed. Default 16,384. See
     /// [`Service::connection_bound`] for what the system leaves of it.
     pub connections: usize,
+    /// What all connections may hold together, in bytes, beyond the little that each has in any case: a longer head
+    /// than 4 KiB, the entries of a listing, output ahead of the socket. Beyond it, a request is refused with 503, or
+    /// answered in smaller pieces, and a line in the log says so. Default: [`default_memory`](crate::default_memory).
+    pub memory: u64,
+    /// That memory, once the server is bound.
+    budget: Option<Arc<Budget>>,
     /// How long the exchanges in hand may take when the server goes down. Default 30 s.
     pub grace: Duration,
     /// Records connections. Default: none is recorded.
@@ -156,6 +163,8 @@ impl Service {
             verify: None,
             cache: CacheLimits::default(),
             connections: 16_384,
+            memory: default_memory(),
+            budget: None,
             grace: Duration::from_secs(30),
             recording: None,
             trace: None,
@@ -258,6 +267,22 @@ impl Service {
         Service { connections, ..self }
     }
 
+    /// Bounds what all connections hold together, in bytes.
+    #[must_use]
+    pub fn with_memory(self, memory: u64) -> Service {
+        Service { memory, ..self }
+    }
+
+    /// Buffers for a connection of this server, which share its memory. For a frontend, of a service that is
+    /// [bound](Self::bound_to).
+    #[must_use]
+    pub fn buffers(&self) -> Buffers {
+        match &self.budget {
+            Some(budget) => Buffers::within(Arc::<Budget>::clone(budget)),
+            None => Buffers::new(),
+        }
+    }
+
     /// Bounds a shutdown.
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Service {
@@ -322,6 +347,7 @@ impl Service {
             self.root.hash_content();
         }
         self.config.server_port = address.port();
+        self.budget = Some(Arc::new(Budget::new(self.memory, self.log.clone())));
         if self.config.server_name.is_empty() {
             self.config.server_name = match address.ip() {
                 IpAddr::V6(ip) => format!("[{ip}]"),

@@ -25,6 +25,7 @@ pub(crate) struct Flags {
     pub(crate) quiet: bool,
     pub(crate) symlinks: Symlinks,
     pub(crate) connections: Option<usize>,
+    pub(crate) memory: Option<u64>,
     pub(crate) grace: Duration,
     pub(crate) scripts: ScriptRules,
     pub(crate) config: Config,
@@ -251,6 +252,13 @@ fn serving() -> Command {
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
                 .help("Connections at once; beyond that, the one idle longest gives way [default: 16384, or what descriptors allow]"),
+        )
+        .arg(
+            Arg::new("max-memory")
+                .long("max-memory")
+                .value_name("SIZE")
+                .value_parser(units::size)
+                .help("What all connections may hold together, beyond 4 KiB each; beyond that, 503 [default: a quarter of the memory there is]"),
         )
         .arg(
             Arg::new("max-body")
@@ -548,6 +556,7 @@ impl From<&ArgMatches> for Flags {
             quiet: matches.get_flag("quiet"),
             symlinks: *matches.get_one("symlinks").expect("has a default"),
             connections: matches.get_one::<u32>("connections").map(|&n| n as usize),
+            memory: matches.get_one("max-memory").copied(),
             grace: Duration::from_millis(matches.get_one("grace").copied().unwrap_or(30_000)),
             record: matches.get_one::<PathBuf>("record").map(|directory| Record {
                 directory: directory.clone(),

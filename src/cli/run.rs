@@ -103,6 +103,9 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
     if let Some(connections) = flags.connections {
         service = service.with_connections(connections);
     }
+    if let Some(memory) = flags.memory {
+        service = service.with_memory(memory);
+    }
     Ok(service)
 }
 

@@ -345,6 +345,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::Broken(Fault::FileChanged) => "The file was rewritten while it was sent.",
         Input::Broken(Fault::File) => "The system failed to read the file.",
         Input::Broken(Fault::Handler) => "The handler failed.",
+        Input::Scarce => "The server has no memory left for this connection to grow.",
         Input::Drain => "The server goes down: the exchange in hand may be finished.",
         Input::Cut => "The time for going down has passed: everything is cut.",
     }
@@ -423,6 +424,7 @@ fn short(input: &Input) -> String {
         Input::Broken(Fault::FileShrank) => "file is shorter".into(),
         Input::Broken(Fault::FileChanged) => "file has changed".into(),
         Input::Broken(Fault::File) => "file cannot be read".into(),
+        Input::Scarce => "no memory".into(),
         Input::Drain => "go down".into(),
         Input::Cut => "cut".into(),
     }

@@ -258,6 +258,54 @@ pub fn unfinished_heads_give_way(rt: Runtime) {
     assert!(start.elapsed() < Duration::from_secs(10), "less than a head may take: {:?}", start.elapsed());
 }
 
+/// All connections share one bound on memory: long heads beyond it are 503 and a line in the log, and whoever needs
+/// little is served.
+pub fn memory(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::with(rt, tree.root(), &["--max-memory", "1M"]);
+    let head = format!("GET /a.txt HTTP/1.1\r\nHost: x\r\nA: {}\r\nB: {}", "a".repeat(60_000), "b".repeat(40_000));
+    let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        // Who is refused already may have reset it.
+        let _ = client.try_send(&head);
+    }
+    assert_eq!(server.get("/a.txt").body, b"alpha\n");
+    let line = server.log_line("the bound", |line| line.contains("--max-memory"));
+    assert!(line.starts_with("sanserve: connections hold ") && line.contains(" of the 1048576 bytes "), "{line}");
+    let (mut served, mut refused) = (0, 0);
+    for client in &mut clients {
+        let _ = client.try_send("\r\n\r\n");
+        let (answer, _) = client.rest_after_half_close();
+        match answer {
+            _ if answer.starts_with(b"HTTP/1.1 200 ") => served += 1,
+            _ if answer.starts_with(b"HTTP/1.1 503 No memory for a head of this size\r\n") => refused += 1,
+            // A peer that goes on sending may be reset before it has read what was wrong.
+            _ => assert!(answer.is_empty(), "{}", answer.escape_ascii()),
+        }
+    }
+    assert!(served >= 5 && refused >= 5, "{served} were served, {refused} refused");
+    // All of it has come back.
+    let mut client = server.connect();
+    assert_eq!(client.ask(head.clone() + "\r\n\r\n").status(), 200);
+}
+
+/// Listings share it, too.
+pub fn memory_of_listings(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.folder("many");
+    for n in 0..3_000 {
+        tree.file(format!("many/a-name-that-is-not-short-{n:05}"), "");
+    }
+    let server = Server::with(rt, tree.root(), &["--max-memory", "512K"]);
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("GET /many/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    let statuses: Vec<u16> = clients.iter_mut().map(|client| client.response().status()).collect();
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+    assert_eq!(server.get("/many/").status(), 200, "all of it has come back");
+}
+
 #[track_caller]
 fn check_error_431(response: &crate::support::Response, message: &str) {
     check_error(response, 431, message);

@@ -233,6 +233,13 @@ impl Client {
         (std::mem::take(&mut self.pending), orderly)
     }
 
+    /// Ends this side, and reads what still comes, however it ends.
+    #[track_caller]
+    pub fn rest_after_half_close(&mut self) -> (Vec<u8>, bool) {
+        self.half_close_if_open();
+        self.rest_however()
+    }
+
     /// Reads at least `count` bytes of whatever comes and forgets them.
     #[track_caller]
     pub fn skip(&mut self, count: usize) {

@@ -51,6 +51,9 @@ impl Connection {
             }
             Ok(None) if buf.input.unread().is_empty() => return self.end_between(),
             Ok(None) if self.notes.eof => self.refuse_head(Violation::IncompleteHead, Span::default(), buf, cx),
+            Ok(None) if !buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share) => {
+                self.refuse_head(Violation::OutOfMemory, Span::default(), buf, cx);
+            }
             Ok(None) => return false,
         }
         true

@@ -26,7 +26,7 @@ pub struct Packed {
 
 impl Packed {
     /// The longest head that is packed, which fits into fresh buffers. A longer one keeps them.
-    const MOST: usize = 8 * 1024;
+    const MOST: usize = 4 * 1024;
 }
 
 impl Resting {

@@ -3,6 +3,7 @@
 use super::{Connection, Life, Probe, Task};
 use crate::buffers::Buffers;
 use crate::context::Context;
+use crate::share::Share;
 use crate::step::{Need, Wait};
 use crate::timer::{Awaited, Progress};
 use crate::wire::{Inbound, Outbound, Scan};
@@ -16,7 +17,7 @@ impl Connection {
         let (read, idle) = self.await_peer(buf, cx);
         if idle {
             // Each exchange finds the room that it would find in fresh buffers, so that it goes the same way.
-            buf.input.shrink();
+            buf.shrink_input();
             buf.script.shrink();
         }
         let write_deadline = match &self.stalled {
@@ -85,12 +86,22 @@ impl Connection {
         };
         if works && self.life == Life::Open && next == Awaited::Nothing && !self.notes.eof {
             // Nothing is awaited of the peer, but it may go away, and nobody is to work for nobody.
-            return (buf.input.make_room(0), idle);
+            return (buf.input.make_room(0, &mut buf.share), idle);
+        }
+        if self.notes.blocked && matches!(&self.task, Task::Files(files) if files.has_read_head()) {
+            // A slow peer does not pin what it has sent.
+            buf.keep_line_only();
         }
         let read = next != Awaited::Nothing && !self.notes.eof;
         if read {
-            let room = buf.input.make_room(cx.config.limits.head.saturating_add(1));
-            debug_assert!(room, "limits end a head before the window does");
+            if let (Awaited::Body(_), Inbound::Body(decoder)) = (next, &self.cycle.inbound)
+                && decoder.is_long()
+            {
+                buf.input.widen(&mut buf.share);
+            }
+            // A head ends before the window does, or is refused. Of a body no more is read for now.
+            let room = buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share);
+            return (room, idle);
         }
         (read, idle)
     }
@@ -106,6 +117,6 @@ impl Connection {
     /// Whether the script is to be read from: what it said before is on its way, and there is room.
     pub(super) fn hears_script(&self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let hears = matches!(&self.task, Task::Cgi(cgi) if cgi.is_heard());
-        hears && !self.has_unsent(buf) && buf.script.make_room(cx.config.limits.script_head)
+        hears && !self.has_unsent(buf) && buf.script.make_room(cx.config.limits.script_head, &mut Share::default())
     }
 }

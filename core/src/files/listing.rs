@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::page;
+use crate::share::Share;
 use crate::site::Site;
 
 /// What an entry of a directory is.
@@ -56,7 +57,13 @@ pub struct Listing {
     overflow: bool,
     /// The entry that was too much.
     refused: Option<(Vec<u8>, EntryKind)>,
+    /// What was taken of the server's memory for it.
+    pub(crate) charged: usize,
 }
+
+/// The names of a batch, and its rows, have room before they come.
+const BATCH_NAMES: usize = 32 * 1024;
+const BATCH_ROWS: usize = 1_024;
 
 impl Listing {
     /// Adds an entry. `false`: the bound on names is reached, nothing more is taken, and the
@@ -91,6 +98,24 @@ impl Listing {
         self.hide_dotfiles = hide_dotfiles;
         self.overflow = false;
         self.refused = None;
+    }
+
+    /// Sees to it that there is room for another batch. `false`: there is no memory to be had.
+    pub(crate) fn make_room(&mut self, share: &mut Share) -> bool {
+        let bytes = |listing: &Listing| listing.names.capacity() + listing.rows.capacity() * ROW;
+        let room = |len: usize, capacity: usize, batch: usize| {
+            if capacity - len >= batch { capacity } else { (capacity * 2).max(len + batch) }
+        };
+        let names = room(self.names.len(), self.names.capacity(), BATCH_NAMES);
+        let rows = room(self.rows.len(), self.rows.capacity(), BATCH_ROWS);
+        // What a batch has taken without asking is accounted now.
+        let more = (names + rows * ROW).max(bytes(self)).saturating_sub(self.charged);
+        if !share.grow(more) {
+            return false;
+        }
+        self.charged += more;
+        let has_names = self.names.try_reserve_exact(names - self.names.len()).is_ok();
+        has_names && self.rows.try_reserve_exact(rows - self.rows.len()).is_ok()
     }
 
     /// How many entries were taken.

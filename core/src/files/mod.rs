@@ -18,6 +18,7 @@ pub use target::{Forbidden, translate};
 pub(crate) use target::{explain_path, names_dotfile};
 pub use types::{InvalidMediaType, MediaTypes};
 
+use crate::buffers::Buffers;
 use crate::error::Violation;
 use crate::exchange::{Answering, FilePart, Page};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
@@ -139,6 +140,11 @@ impl Files {
     /// Whether nothing more is to be written or named.
     pub(crate) fn is_written(&self) -> bool {
         self.state == State::Written
+    }
+
+    /// Whether the request is no longer needed.
+    pub(crate) fn has_read_head(&self) -> bool {
+        matches!(self.state, State::Written | State::Rows)
     }
 
     /// How far it has come, for those who show it.
@@ -307,7 +313,7 @@ impl Files {
             _ => {
                 let config = answer.cx.config;
                 answer.buf.listing.begin(config.limits.listing, config.hide_dotfiles);
-                self.state = State::Due(Deed::List);
+                self.list(answer);
             }
         }
     }
@@ -318,6 +324,17 @@ impl Files {
         if name > 0 && name < answer.buf.path.len() { name - 1 } else { name.min(answer.buf.path.len()) }
     }
 
+    /// Asks for the next entries, if there is memory for them.
+    fn list(&mut self, answer: &mut Answering<'_>) {
+        let Buffers { listing, share, .. } = &mut *answer.buf;
+        if listing.make_room(share) {
+            self.state = State::Due(Deed::List);
+        } else {
+            answer.buf.reasons.note(Rule::Exhausted, b"");
+            self.refuse(Status::SERVICE_UNAVAILABLE, "No memory for a listing of this size", answer);
+        }
+    }
+
     fn listed(&mut self, listed: Listed, answer: &mut Answering<'_>) {
         answer.buf.listing.end_batch(answer.cx.site);
         if answer.buf.listing.overflowed() {
@@ -325,7 +342,7 @@ impl Files {
             return self.refuse(Status::INTERNAL_SERVER_ERROR, "Directory too large to list", answer);
         }
         match listed {
-            Listed::More => self.state = State::Due(Deed::List),
+            Listed::More => self.list(answer),
             Listed::End => self.listing(answer),
         }
     }
@@ -368,7 +385,7 @@ impl Files {
     }
 
     fn rows(&mut self, answer: &mut Answering<'_>) {
-        let enough = answer.cx.config.limits.output_room();
+        let enough = answer.buf.output_room(answer.cx.config.limits.output_room());
         let more = answer.buf.listing.write(answer.cx.site, &mut answer.buf.output.bytes, enough);
         if !more {
             answer.buf.output.bytes.extend_from_slice(listing::PAGE_END);

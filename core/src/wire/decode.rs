@@ -104,6 +104,14 @@ impl Decoder {
         }
     }
 
+    /// Whether more may come than a first window holds.
+    pub(crate) fn is_long(&self) -> bool {
+        match self {
+            Decoder::Length(left) => *left > 4 * 1024,
+            Decoder::Chunked(_) => true,
+        }
+    }
+
     /// A lower bound of what is still to come.
     pub(crate) fn at_least(&self) -> u64 {
         match self {

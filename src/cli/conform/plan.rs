@@ -119,6 +119,7 @@ fn possible(what: &What) -> Result<(), String> {
         What::Send(sending) if sending.taken.bytes.is_some() || sending.taken.then != Then::Poll => {
             "it needs a full socket"
         }
+        What::Input(Input::Scarce) => "memory is short",
         What::Input(Input::Broken(_)) => "something breaks",
         What::Input(Input::Done(..)) => "the disk is slow",
         What::Input(Input::Wake) | What::Call(_) | What::Close { close: Close::Upgraded, .. } => "it needs a handler",

@@ -1,0 +1,158 @@
+//! The bound on what all connections of a server hold together, and what it is by default.
+
+use std::fs;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit};
+use sanserve_core::Memory;
+
+use crate::log::Log;
+
+/// By default, connections may take this part of the memory that there is: a quarter.
+const PART: u64 = 4;
+/// And no less than this.
+const LEAST: u64 = 8 << 20;
+/// How often a refusal is logged.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// What connections may take together, beyond the little that each has in any case.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    most: usize,
+    taken: AtomicUsize,
+    log: Log,
+    start: Instant,
+    /// When a refusal may be logged again, in milliseconds from the start.
+    quiet_until: AtomicU64,
+}
+
+impl Budget {
+    pub(crate) fn new(most: u64, log: Log) -> Budget {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Budget { most, taken: AtomicUsize::new(0), log, start: Instant::now(), quiet_until: AtomicU64::new(0) }
+    }
+
+    #[cold]
+    fn refused(&self, bytes: usize) {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let next = now.saturating_add(LOG_EVERY.as_millis() as u64);
+        let is_due = |until: u64| (until <= now).then_some(next);
+        if self.quiet_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_ok() {
+            let (taken, most) = (self.taken.load(Ordering::Relaxed), self.most);
+            self.log.error(format_args!(
+                "connections hold {taken} of the {most} bytes that they may (--max-memory): {bytes} more were refused"
+            ));
+        }
+    }
+}
+
+impl Memory for Budget {
+    fn take(&self, bytes: usize) -> bool {
+        let more = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= self.most);
+        let is_taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if !is_taken {
+            self.refused(bytes);
+        }
+        is_taken
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What the connections of a server may take by default: a quarter of the memory that this process may have, 8 MiB at
+/// least. That is the least of what the machine has, what its control groups allow (`memory.max`,
+/// `memory.limit_in_bytes`), and its own limits (`RLIMIT_AS`, `RLIMIT_DATA`).
+#[must_use]
+pub fn default_memory() -> u64 {
+    let limits = [Resource::As, Resource::Data].into_iter().filter_map(|resource| getrlimit(resource).current);
+    (limits.chain(machine()).chain(control_groups()).min().unwrap_or(1 << 30) / PART).max(LEAST)
+}
+
+/// The machine's memory, where that can be known.
+fn machine() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// What the control groups of this process allow, each of them and those above it.
+fn control_groups() -> Vec<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    limit_files(&groups)
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .filter_map(|text| limit(&text))
+        .collect()
+}
+
+/// The files that could hold a limit, from what `/proc/self/cgroup` says: version 2 first, then version 1. In a container
+/// the path may not be the one that is mounted, so each one above it is tried, too.
+fn limit_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (root, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mut path = path.trim_end_matches('/');
+        loop {
+            files.push(format!("{root}{path}/{name}"));
+            match path.rfind('/') {
+                Some(at) => path = &path[..at],
+                None => break,
+            }
+        }
+    }
+    files
+}
+
+/// The limit that such a file tells; none: `max`.
+fn limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_than_may_be() {
+        let budget = Budget::new(100, Log::quiet());
+        assert!(budget.take(60) && !budget.take(41) && budget.take(40) && !budget.take(1));
+        assert!(!budget.take(usize::MAX));
+        budget.give_back(50);
+        assert!(budget.take(50));
+    }
+
+    #[test]
+    fn a_refusal_is_logged_once_in_a_while() {
+        let lines = crate::script::tests::Lines::default();
+        let budget = Budget::new(100, Log::to(lines.clone()));
+        (0..1_000).for_each(|_| assert!(!budget.take(101)));
+        let expected =
+            "sanserve: connections hold 0 of the 100 bytes that they may (--max-memory): 101 more were refused\n";
+        assert_eq!(lines.text(), expected);
+    }
+
+    #[test]
+    fn limits_of_control_groups_are_found() {
+        assert_eq!(
+            limit_files("0::/a/b\n"),
+            ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup/memory.max"]
+        );
+        assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        let old = "12:cpu,cpuacct:/x\n3:memory:/docker/1\nnonsense\n";
+        assert_eq!(limit_files(old)[0], "/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes");
+        assert_eq!([limit("max\n"), limit("4096\n"), limit("")], [None, Some(4096), None]);
+        assert!(default_memory() >= LEAST);
+    }
+}
