@@ -676,3 +676,27 @@ fn process_1() {
         assert_eq!(server.process_mut().ended().code(), Some(0), "{runtime}");
     }
 }
+
+/// A server that cannot begin says why in one line, on every runtime.
+#[test]
+fn nothing_to_begin_with() {
+    let tree = Tree::plain();
+    for runtime in ["mio", "std", "smol"] {
+        // Enough for the program itself, and too little for what it takes to serve.
+        for descriptors in 4..12 {
+            let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &limit, PROGRAM, "--runtime", runtime, "-b", "127.0.0.1", "-d"])
+                .arg(tree.root())
+                .arg("0");
+            let output = shell.stdin(std::process::Stdio::null()).output().expect("a shell");
+            let text = String::from_utf8(output.stderr).expect("text");
+            assert_eq!(output.status.code(), Some(1), "{runtime} with {descriptors}: {text}");
+            assert!(
+                text.starts_with("sanserve: ") && text.lines().count() == 1,
+                "{runtime} with {descriptors}: {text}"
+            );
+        }
+    }
+}

@@ -278,14 +278,48 @@ fn places_that_cannot_be_recorded_in() {
     for (arguments, says) in [
         (&["--record", &file, "-d", root, "0"][..], "cannot record in"),
         (&["--record", root, "--secrets", "-d", root, "0"], "will not record secrets"),
+        (&["--record", root, "-d", root, "0"], "a directory of its own is needed"),
     ] {
         let (code, stdout, stderr) = run(arguments, &[]);
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (1, "", 1), "{stderr}");
         assert!(stderr.contains(says), "{stderr}");
     }
-    let recordings = format!("{root}/recordings");
-    let server = Server::unrecorded(Runtime::Mio, tree.root(), &["--record", &recordings]);
-    server.log_line("a warning", |line| line.contains("can be read by everybody"));
+}
+
+/// Recordings below the directory that is served are not served, by whatever name, nor listed.
+#[test]
+fn recordings_are_not_served() {
+    for rt in [Runtime::Mio, Runtime::Std, Runtime::Smol] {
+        for is_there in [false, true] {
+            let tree = Tree::plain();
+            if is_there {
+                tree.folder("recordings");
+            }
+            tree.link("link", "recordings");
+            tree.link("file-link", "recordings/000001.txt");
+            let recordings = tree.root().join("recordings");
+            let server = Server::unrecorded(rt, tree.root(), &["--record", recordings.to_str().expect("text")]);
+            assert_eq!(server.get("/a.txt").status(), 200);
+            let first = recordings.join("000001.txt");
+            eventually("it is recorded", || first.exists());
+            fs::hard_link(&first, tree.root().join("hard.txt")).expect("another name");
+            for target in [
+                "/recordings",
+                "/recordings/",
+                "/recordings/000001.txt",
+                "/%72ecordings/%30%30%30%30%30%31.txt",
+                "/folder/../recordings//./000001.txt",
+                "/link/",
+                "/link/000001.txt",
+                "/file-link",
+                "/hard.txt",
+            ] {
+                let response = server.get(target);
+                assert_eq!(response.status(), 404, "{rt:?} {is_there} {target}");
+            }
+            assert!(!fs::read_to_string(&first).expect("its owner may read it").is_empty());
+        }
+    }
 }
 
 /// What is recorded is what is needed, and no more: a download has no bytes of the file.

@@ -67,12 +67,21 @@ struct Notes {
     /// The socket takes no more for now.
     blocked: bool,
     drain: bool,
-    cut: bool,
     probe: Probe,
-    /// There is no memory to be had, in the next poll.
-    scarce: bool,
+    order: Order,
     fault: Option<Fault>,
     given: Given,
+}
+
+/// What the next poll is to reckon with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Order {
+    #[default]
+    None,
+    /// There is no memory to be had.
+    Scarce,
+    /// It is over, and needs none.
+    Cut,
 }
 
 /// A step that was given and that is taken for carried out by the next poll.
@@ -219,8 +228,9 @@ impl Connection {
             }
             Input::Broken(fault) => self.notes.fault = self.notes.fault.or(Some(fault)),
             Input::Drain => self.notes.drain = true,
-            Input::Cut => self.notes.cut = true,
-            Input::Scarce => self.notes.scarce = true,
+            Input::Cut => self.notes.order = Order::Cut,
+            Input::Scarce if self.notes.order == Order::None => self.notes.order = Order::Scarce,
+            Input::Scarce => {}
             Input::Fed(_)
             | Input::FeedBlocked
             | Input::Feedable
@@ -251,7 +261,7 @@ impl Connection {
         if let Some(tape) = &mut self.tape {
             tape.before(buf, cx.now);
         }
-        buf.share.deny(std::mem::take(&mut self.notes.scarce));
+        buf.share.deny(self.notes.order == Order::Scarce);
         let next = self.next(buf, cx);
         if buf.share.take_refused()
             && let Some(tape) = &mut self.tape
@@ -336,7 +346,7 @@ impl Connection {
         if let Some(fault) = self.notes.fault.take() {
             self.absorb_fault(fault, buf, cx);
         }
-        if std::mem::take(&mut self.notes.cut) {
+        if std::mem::take(&mut self.notes.order) == Order::Cut {
             self.cut(Cut::Shutdown, Close::Drained, buf);
         }
     }

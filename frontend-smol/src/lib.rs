@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::thread;
 
 use async_io::{Async, Timer, block_on};
-use sanserve_os::{Clock, Shared as Files};
+use sanserve_os::{Clock, Shared as Files, probe_resources};
 use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
@@ -68,6 +68,9 @@ use crate::watch::{Phase, Watch};
 
 /// More threads than this have not been seen to help by default.
 const MOST_THREADS: usize = 4;
+
+/// Descriptors that the reactor of `async-io` takes: epoll, an event, a timer, and one to spare.
+const REACTOR: usize = 4;
 
 /// A server that listens and is about to run.
 ///
@@ -193,6 +196,8 @@ impl Server {
     /// If the system has no means to wait for the listener; once it serves, nothing ends it.
     pub async fn serve(self, executor: &Executor<'_>) -> io::Result<()> {
         let _stop = StopOnDrop(&self.watch);
+        // `async-io` panics where it cannot start its thread or has no descriptors: it is asked for what they take before.
+        probe_resources(REACTOR)?;
         let listeners = self.listeners.into_iter().map(Async::new).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             watch: Arc::clone(&self.watch),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sanserve_os::{AcceptBackoff, AfterError, panic_message};
+use sanserve_os::{self as os, AcceptBackoff, AfterError, panic_message};
 
 use crate::driver::Driver;
 use crate::handler::Blocking;
@@ -27,6 +27,8 @@ const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 
 /// Serves each connection on a thread of its own, of which there are at most `most`.
 pub(crate) fn threaded(shop: &Shop, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
+    // Without any thread nobody would ever be served.
+    os::probe_resources(0)?;
     let admit = |listener: &TcpListener| {
         let mut gate = Gate::new(shop, listener);
         let outcome = gate.pass_on(most);

@@ -345,12 +345,36 @@ fn openat2_works(root: BorrowedFd<'_>) -> bool {
     openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Never).is_ok()
 }
 
+/// The mode of a recording: the sticky bit, which means nothing for a file, says what it is. It goes wherever the file
+/// does: by whatever path, symbolic link or hard link it is found, and by whatever server, it is not served.
+pub(crate) const RECORDING: u32 = 0o1600;
+
+/// The directories in which this process records, by device and number. They are not listed.
+static RECORDED: RwLock<Vec<(u64, u64)>> = RwLock::new(Vec::new());
+
+/// Neither this directory nor what is recorded in it is served by this process from here on.
+#[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types of these fields differ between systems")]
+pub(crate) fn never_serve(directory: &Stat) {
+    let id = (directory.st_dev as u64, directory.st_ino as u64);
+    let mut all = RECORDED.write().unwrap_or_else(PoisonError::into_inner);
+    if !all.contains(&id) {
+        all.push(id);
+    }
+}
+
 /// What a `stat` says, or `None` if it is nothing that is served.
 #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types of these fields differ between systems")]
 pub(crate) fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile if stat.st_mode as u32 & 0o7777 == RECORDING => return None,
         FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Directory,
+        FileType::Directory => {
+            let id = (stat.st_dev as u64, stat.st_ino as u64);
+            if RECORDED.read().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+                return None;
+            }
+            Kind::Directory
+        }
         _ => return None,
     };
     let mtime = (stat.st_mtime as i64, stat.st_mtime_nsec as u32);

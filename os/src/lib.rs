@@ -47,4 +47,4 @@ pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, Ve
 pub use signal::{Signal, Signals};
 pub use slot::{BATCH, Desk, Flush, Slot};
 pub use trace::{Trace, wants_colors};
-pub use workers::{Full, Job, Panicked, Workers};
+pub use workers::{Full, Job, Panicked, Workers, probe_resources};

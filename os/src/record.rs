@@ -32,6 +32,8 @@ const SIZE: u64 = 1 << 20;
 const RATE: u64 = 2 << 20;
 /// So many seconds' worth may come at once.
 const BURST: u64 = 2;
+/// Bytes that may wait to be written: a disk that hangs takes nothing, and what comes meanwhile is not recorded.
+const MOST_WAITING: u64 = 8 << 20;
 /// What a connection counts for beside its events: a file is made for it.
 const CONNECTION: u64 = 4 * 1024;
 /// How long the last one who drops a recording waits for the disk.
@@ -70,6 +72,8 @@ struct Shared {
     /// Connections that are being recorded.
     active: AtomicUsize,
     budget: Budget,
+    /// Bytes that wait to be written.
+    waiting: AtomicU64,
     /// The disk has refused.
     failed: AtomicBool,
 }
@@ -103,6 +107,7 @@ impl Recording {
             count: AtomicU64::new(0),
             active: AtomicUsize::new(0),
             budget: Budget { start: Instant::now(), spent: AtomicU64::new(0) },
+            waiting: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         });
         let of_writer = Arc::downgrade(&shared);
@@ -113,7 +118,12 @@ impl Recording {
                     shared.failed.store(true, Ordering::Relaxed);
                 }
             };
-            writer.run(&messages, failed);
+            let taken = |bytes: u64| {
+                if let Some(shared) = of_writer.upgrade() {
+                    shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                }
+            };
+            writer.run(&messages, taken, failed);
         })?;
         Ok(Recording { shared, site: String::new(), size: SIZE, most: MOST, rate: RATE })
     }
@@ -154,6 +164,10 @@ impl Recording {
             return None;
         }
         shared.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
+        if !shared.wait(CONNECTION) {
+            shared.active.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
         let id = shared.count.fetch_add(1, Ordering::Relaxed);
         let site = match (self.site.as_str(), settings.config.handled) {
             ("", true) => "handler".into(),
@@ -178,6 +192,12 @@ impl Recording {
 }
 
 impl Shared {
+    /// Whether so many bytes more may wait to be written.
+    fn wait(&self, bytes: u64) -> bool {
+        let more = |waiting: u64| waiting.checked_add(bytes).filter(|waiting| *waiting <= MOST_WAITING);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     fn tell(&self, message: Message) {
         // It fails only where the writer has panicked.
         let _ = self.to_writer.send(message);
@@ -239,9 +259,9 @@ impl Reel {
         }
         let events = std::mem::take(&mut self.events);
         let bytes = std::mem::take(&mut self.bytes);
-        self.lost = self.lost || !self.shared.budget.spend(bytes, self.rate);
+        self.lost = self.lost || !self.shared.budget.spend(bytes, self.rate) || !self.shared.wait(bytes);
         if !self.lost {
-            self.shared.tell(Message::Events { id: self.id, events });
+            self.shared.tell(Message::Events { id: self.id, events, bytes });
         }
     }
 }
@@ -390,6 +410,40 @@ mod tests {
         let end = "@0 tick\n# The rest was not recorded: more came than may be recorded in the time.\n";
         assert!(texts(dir.path())[0].1.ends_with(end));
         assert!(recording.with_rate(1).begin(Settings::default(), String::new()).is_none());
+    }
+
+    /// A file that nobody reads, in the place of a disk that hangs: the writer blocks when it opens it.
+    #[test]
+    fn a_disk_that_hangs_holds_up_nobody_and_takes_no_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = recording(dir.path()).with_rate(1 << 40).with_size(1 << 40);
+        let mut reel = recording.begin(Settings::default(), String::new()).unwrap();
+        reel.event(event(0, What::Tick));
+        assert!(reel.waits() && recording.flush_within(PATIENCE));
+        // What is written next goes to a pipe: with as many others, this one's file is closed meanwhile.
+        let path = dir.path().join("000001.txt");
+        let mut others: Vec<_> = (0..OPEN).map(|_| recording.begin(Settings::default(), String::new())).collect();
+        assert!(recording.flush_within(PATIENCE));
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        others.push(recording.begin(Settings::default(), String::new()));
+        assert!(recording.flush_within(PATIENCE));
+        let mut handed_over: u64 = 0;
+        while reel.waits() {
+            reel.event(event(1, What::Recv(vec![b'a'; 64 * 1024])));
+            handed_over += 64 * 1024;
+            assert!(handed_over < 4 * MOST_WAITING, "there is no end to it");
+        }
+        assert!(handed_over >= MOST_WAITING, "{handed_over}");
+        assert!(!recording.flush_within(Duration::from_millis(20)), "the disk hangs");
+        // It goes on when the disk does.
+        let reader =
+            std::thread::spawn(move || std::io::copy(&mut fs::File::open(path).unwrap(), &mut std::io::sink()));
+        drop(reel);
+        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.begin(Settings::default(), String::new()).is_some());
+        drop((others, recording));
+        drop(reader);
     }
 
     #[test]

@@ -20,6 +20,18 @@ const WAITING: usize = 64;
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// Whether the system has a thread and so many descriptors to give, for a server that is about to begin and would
+/// not serve, or would panic somewhere else, without.
+///
+/// # Errors
+/// As the system says.
+pub fn probe_resources(descriptors: usize) -> io::Result<()> {
+    thread::Builder::new().name("probe".into()).spawn(|| ())?.join().map_err(|_| io::Error::other("a thread fails"))?;
+    let held: Vec<_> = (0..descriptors.div_ceil(2)).map(|_| io::pipe()).collect::<io::Result<_>>()?;
+    drop(held);
+    Ok(())
+}
+
 /// A few threads that run what handlers must not wait for. To be shared by all handlers of a server,
 /// for instance in an `Arc`. When it is dropped, what was handed in is still run.
 ///

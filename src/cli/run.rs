@@ -18,6 +18,9 @@ use super::plain;
 /// What anything printed, or the last lines of the log, may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Descriptors without which no server can begin.
+const LEAST_DESCRIPTORS: usize = 8;
+
 /// Why there is no server: one line for people.
 #[derive(Debug)]
 pub(crate) struct Refusal(String);
@@ -42,6 +45,9 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let listening =
         |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
     let addresses = os::resolve_all(flags.bind.as_deref(), flags.port).map_err(listening)?;
+    // What a server takes at least; some of it is otherwise found out where there is no way back.
+    os::probe_resources(LEAST_DESCRIPTORS)
+        .map_err(|error| Refusal(format!("cannot start: no threads or descriptors: {}", plain(&error))))?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
         Runtime::Mio => {
@@ -50,7 +56,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
                 End::Gently => handle.shutdown(),
                 End::Now => handle.stop(),
-            });
+            })?;
             server.run()
         }
         Runtime::Std => {
@@ -62,7 +68,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
                 End::Gently => handle.shutdown(),
                 End::Now => handle.stop(),
-            });
+            })?;
             server.run()
         }
         Runtime::Smol => {
@@ -74,7 +80,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
                 End::Gently => handle.shutdown(),
                 End::Now => handle.stop(),
-            });
+            })?;
             server.run()
         }
     };
@@ -127,11 +133,16 @@ fn observe(service: &mut Service, flags: &Flags) -> Result<(), Refusal> {
         recording = recording.with_rate(rate);
     }
     if is_beneath(&record.directory, &flags.directory) {
+        // They are not served by us, but perhaps by others.
         if flags.secrets == Secrets::Kept {
             let served = flags.directory.display();
             return Err(Refusal(format!("will not record secrets in {shown}, which is served with {served}")));
         }
-        service.log.error(format_args!("recordings in {shown} can be read by everybody: it is served"));
+        if same(&record.directory, &flags.directory) {
+            return Err(Refusal(format!(
+                "will not record in {shown}, which is served: a directory of its own is needed"
+            )));
+        }
     }
     service.recording = Some(recording);
     Ok(())
@@ -143,6 +154,10 @@ fn is_beneath(inner: &Path, outer: &Path) -> bool {
         (Ok(inner), Ok(outer)) => inner.starts_with(outer),
         _ => false,
     }
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// How a server ends.
@@ -167,14 +182,13 @@ fn announce(
     scripts: Arc<Scripts>,
     recording: Option<Recording>,
     end: impl Fn(End) + Send + 'static,
-) {
+) -> Result<(), Refusal> {
     let (host, port) = (address.ip(), address.port());
     let url_host = match host {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     };
-    say(&format!("Serving HTTP on {host} port {port} (http://{url_host}:{port}/) ...\n"));
-    thread::spawn(move || {
+    let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
         if signals.wait() == Signal::Interrupt {
             say("\nKeyboard interrupt received, exiting.\n");
         }
@@ -194,6 +208,9 @@ fn announce(
         }
         std::process::exit(code);
     });
+    waiting.map_err(|error| Refusal(format!("cannot start a thread for signals: {}", plain(&error))))?;
+    say(&format!("Serving HTTP on {host} port {port} (http://{url_host}:{port}/) ...\n"));
+    Ok(())
 }
 
 /// Prints and flushes. Nobody may be listening, so it neither fails nor takes longer than a second.

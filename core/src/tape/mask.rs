@@ -32,7 +32,7 @@ const VARIABLES: [&[u8]; 3] = [b"HTTP_AUTHORIZATION=", b"HTTP_COOKIE=", b"HTTP_S
 /// Those that a site makes of them (RFC 3875 sections 4.1.1 and 4.1.11), which it cannot of what is blanked out.
 const VERIFIED: [&[u8]; 2] = [b"AUTH_TYPE=", b"REMOTE_USER="];
 
-/// The longest name, and spaces around it that an invalid field may have.
+/// The longest name.
 const LONGEST: usize = 32;
 
 /// The masks of one connection.
@@ -69,6 +69,9 @@ struct Lines {
     /// The line so far, in lower case, as long as it may become the name of a field.
     name: Vec<u8>,
     state: State,
+    /// A line ends with LF alone, too, as scripts write it. A request's does not: there a secret goes on behind
+    /// whatever does not end it for certain.
+    lf_ends: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,19 +84,21 @@ enum State {
     Secret,
     /// In a line that is of no interest.
     Plain,
+    /// Behind a CR in a secret, which ends it only with a LF.
+    Cr,
     /// Behind a line that holds a secret: it may go on.
     Behind,
 }
 
 impl Lines {
     fn in_state(state: State) -> Lines {
-        Lines { name: Vec::new(), state }
+        Lines { name: Vec::new(), state, lf_ends: false }
     }
 }
 
 impl Default for Lines {
     fn default() -> Lines {
-        Lines::in_state(State::Name)
+        Lines { lf_ends: true, ..Lines::in_state(State::Name) }
     }
 }
 
@@ -272,25 +277,43 @@ impl Lines {
     fn run(&mut self, bytes: &mut [u8], mut secret: impl FnMut(usize, &mut u8)) {
         for (at, byte) in bytes.iter_mut().enumerate() {
             match (*byte, self.state) {
-                (b'\r' | b'\n', State::Secret | State::Behind) => self.state = State::Behind,
+                (b'\r', State::Secret | State::Cr) => self.state = State::Cr,
+                (b'\n', State::Cr) => self.state = State::Behind,
+                (b'\n', State::Secret) if self.lf_ends => self.state = State::Behind,
+                (b'\r' | b'\n', State::Behind) => {}
                 // A folded line. It is refused, but has been taken down by then.
                 (b' ' | b'\t', State::Behind) => self.state = State::Secret,
-                (_, State::Secret) => secret(at, byte),
+                (_, State::Secret | State::Cr) => {
+                    self.state = State::Secret;
+                    secret(at, byte);
+                }
                 (b'\r' | b'\n', State::First) => {}
                 (_, State::First) => self.state = State::Plain,
                 (b'\r' | b'\n', _) => self.begin(),
                 (b':', State::Name) => {
-                    let is_secret = FIELDS.contains(&self.name.trim_ascii());
+                    let is_secret = FIELDS.contains(&self.name.as_slice());
                     self.state = if is_secret { State::Secret } else { State::Plain };
                 }
                 (byte, State::Behind) => {
                     self.begin();
-                    self.name.push(byte.to_ascii_lowercase());
+                    self.named(byte);
                 }
-                (byte, State::Name) if self.name.len() < LONGEST => self.name.push(byte.to_ascii_lowercase()),
-                (_, State::Name) => self.state = State::Plain,
+                (byte, State::Name) => self.named(byte),
                 (_, State::Plain) => {}
             }
+        }
+    }
+
+    /// Another byte of what may be a name. What none can have is passed over: such a line is refused, but it is
+    /// taken down before.
+    fn named(&mut self, byte: u8) {
+        if !(byte.is_ascii_alphanumeric() || byte == b'-') {
+            return;
+        }
+        if self.name.len() < LONGEST {
+            self.name.push(byte.to_ascii_lowercase());
+        } else {
+            self.state = State::Plain;
         }
     }
 
@@ -357,7 +380,22 @@ mod tests {
     fn what_is_refused_is_blanked_out_by_lines() {
         however_cut(
             "GET / HTTP/1.1\r\nCookie : a\r\n folded\r\n\tmore\r\nX: y\r\n\r\nlater\nCookie: b\rCookie: c",
-            "GET / HTTP/1.1\r\nCookie : x\r\n xxxxxx\r\n\txxxx\r\nX: y\r\n\r\nlater\nCookie: x\rCookie: x",
+            "GET / HTTP/1.1\r\nCookie : x\r\n xxxxxx\r\n\txxxx\r\nX: y\r\n\r\nlater\nCookie: x\rxxxxxxx x",
+        );
+    }
+
+    #[test]
+    fn whatever_follows_a_secret_is_one_until_its_line_ends() {
+        however_cut(
+            "GET / HTTP/1.1\r\nAuthorization: a\rb\nc\x00d\x7f\r\r\ne: f\r\nX: y\r\n\r\n",
+            "GET / HTTP/1.1\r\nAuthorization: x\rx\nx\x00x\x7f\r\r\ne: f\r\nX: y\r\n\r\n",
+        );
+        however_cut("GET / HTTP/1.1\rCookie: a\r\n\r\n", "GET / HTTP/1.1\rCookie: x\r\n\r\n");
+        however_cut("GET / HTTP/1.1\r\nX: y\rCookie: a", "GET / HTTP/1.1\r\nX: y\rCookie: x");
+        let spaces = " ".repeat(60);
+        however_cut(
+            &format!("GET / HTTP/1.1\r\n\x00Coo\tkie{spaces}: a\r\n"),
+            &format!("GET / HTTP/1.1\r\n\x00Coo\tkie{spaces}: x\r\n"),
         );
     }
 

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use sanserve_core::transcript::{Event, Transcript};
 
+use crate::beneath::{RECORDING, never_serve};
+
 /// What the writer rests after each round, so that it is not woken for each connection.
 const REST: Duration = Duration::from_millis(10);
 /// Files that are open at once.
@@ -25,7 +27,7 @@ const MOST_KEPT: usize = 4 * 1024;
 /// What the writer is told, in this order for each connection.
 pub(super) enum Message {
     Begin { id: u64, head: Box<Transcript>, size: u64, most: usize, full: Arc<AtomicBool> },
-    Events { id: u64, events: Vec<Event> },
+    Events { id: u64, events: Vec<Event>, bytes: u64 },
     End { id: u64, lost: bool },
     Flush(Sender<()>),
 }
@@ -64,6 +66,7 @@ struct Tape {
 impl Writer {
     pub(super) fn new(directory: PathBuf) -> io::Result<Writer> {
         let last = last_number(&directory)?;
+        never_serve(&rustix::fs::stat(&directory)?);
         let (open, kept, due) = (BTreeMap::new(), VecDeque::new(), Vec::new());
         let mut writer = Writer { directory, open, kept, last, most: 0, files: 0, due };
         // Whether files can be made is better known now than when the first one is needed.
@@ -82,23 +85,31 @@ impl Writer {
         loop {
             self.last = self.last.saturating_add(1);
             let path = self.path(self.last);
-            match OpenOptions::new().append(true).create_new(true).mode(0o600).open(path) {
+            match OpenOptions::new().append(true).create_new(true).mode(RECORDING).open(path) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && self.last < u64::MAX => {}
                 file => return Ok((file?, self.last)),
             }
         }
     }
 
-    pub(super) fn run(mut self, messages: &Receiver<Message>, failed: impl Fn(&io::Error)) {
+    /// `taken` is told of all that was written, or given up, in bytes.
+    pub(super) fn run(mut self, messages: &Receiver<Message>, taken: impl Fn(u64), failed: impl Fn(&io::Error)) {
         be_modest();
         let mut is_failed = false;
         while let Ok(first) = messages.recv() {
             let mut waiting = Vec::new();
+            let mut bytes = 0;
             // Whatever has come until now is written together, with one call for each file.
             for message in std::iter::once(first).chain(messages.try_iter()) {
                 match message {
-                    Message::Begin { id, head, size, most, full } => self.begin(id, &head, size, most, full),
-                    Message::Events { id, events } => self.add(id, &events),
+                    Message::Begin { id, head, size, most, full } => {
+                        bytes += super::CONNECTION;
+                        self.begin(id, &head, size, most, full);
+                    }
+                    Message::Events { id, events, bytes: more } => {
+                        bytes += more;
+                        self.add(id, &events);
+                    }
                     Message::End { id, lost } => self.end(id, lost),
                     Message::Flush(done) => waiting.push(done),
                 }
@@ -111,6 +122,7 @@ impl Writer {
                     failed(&error);
                 }
             }
+            taken(bytes);
             for done in waiting {
                 let _ = done.send(());
             }
