@@ -14,6 +14,7 @@
 //! This module leaves out what a script is told and what its answer means: that is the core's.
 
 mod attendant;
+mod interpreter;
 mod launcher;
 mod places;
 mod remarks;
@@ -601,9 +602,13 @@ impl Program {
 
     /// Why it is not run if the system says this.
     fn refused(&self, error: io::Error) -> Refusal {
+        let why = interpreter::explain(&self.path, &error);
         let refusal = Refusal::from(error);
-        match self.obstacle().filter(|_| refusal.error == SpawnError::Denied) {
-            Some(obstacle) => Refusal::new(refusal.error, obstacle),
+        if let Some(obstacle) = self.obstacle().filter(|_| refusal.error == SpawnError::Denied) {
+            return Refusal::new(refusal.error, obstacle);
+        }
+        match why {
+            Some(why) => Refusal::new(refusal.error, format_args!("{why} ({})", refusal.reason)),
             None => refusal,
         }
     }

@@ -416,6 +416,17 @@ pub fn refusals(rt: Runtime) {
     gateway
         .server
         .log_line("of the script", |line| line.starts_with("sanserve: /cgi-bin/no-interpreter: CGI script not run: "));
+    let missing = "(No such file or directory (os error 2))";
+    gateway.remark(
+        "no-interpreter",
+        &format!("CGI script not run: interpreter '/no/such/interpreter' does not exist {missing}"),
+    );
+    check_any_error(&gateway.get("/cgi-bin/cr-lf"), 502);
+    let why = "the script has CR LF at its line ends; with LF alone its interpreter is '/bin/sh'";
+    gateway.remark("cr-lf", &format!("CGI script not run: interpreter '/bin/sh\\r' does not exist: {why} {missing}"));
+    check_any_error(&gateway.get("/cgi-bin/interpreter-directory"), 403);
+    let denied = "(Permission denied (os error 13))";
+    gateway.remark("interpreter-directory", &format!("CGI script not run: interpreter '/bin' is not a file {denied}"));
     // Executable, but not for whoever runs it.
     if rustix::process::geteuid().is_root() {
         fs::set_permissions(gateway.tree.path("cgi-bin/hello"), fs::Permissions::from_mode(0o700)).expect("it is ours");

@@ -79,6 +79,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("nph-say", "#!/bin/sh\nexec cat\n"),
     ("who", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nid -u\n"),
     ("no-interpreter", "#!/no/such/interpreter\n"),
+    ("cr-lf", "#!/bin/sh\r\necho\r\n"),
+    ("interpreter-directory", "#!/bin\n"),
     ("fields.py", include_str!("fields.py")),
     ("fields.pl", include_str!("fields.pl")),
     ("fields.php", include_str!("fields.php")),

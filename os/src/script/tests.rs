@@ -646,9 +646,25 @@ fn what_cannot_be_run_says_so() {
         bench.wait_for_none();
         expected.push(format!("CGI script not run: {reason}"));
     };
-    fails("#!/no/such/interpreter", "755", SpawnError::Failed, "No such file or directory (os error 2)");
+    fails(
+        "#!/no/such/interpreter",
+        "755",
+        SpawnError::Failed,
+        "interpreter '/no/such/interpreter' does not exist (No such file or directory (os error 2))",
+    );
     fails("#!/bin/sh", "644", SpawnError::Denied, "Permission denied (os error 13)");
-    fails("echo", "755", SpawnError::Failed, "Exec format error (os error 8)");
+    fails(
+        "echo",
+        "755",
+        SpawnError::Failed,
+        "it has no #! line; its first line is to name its interpreter, such as #!/bin/sh (Exec format error (os error 8))",
+    );
+    fails(
+        "#!/bin/sh\r\necho\r",
+        "755",
+        SpawnError::Failed,
+        "interpreter '/bin/sh\\r' does not exist: the script has CR LF at its line ends; with LF alone its interpreter is '/bin/sh' (No such file or directory (os error 2))",
+    );
     assert_eq!(bench.spooled("cat", None).map(drop), Err(SpawnError::Failed));
     expected.push("CGI script not run: its input is gone".into());
     assert_eq!(bench.logged(), expected);
