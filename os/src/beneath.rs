@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 use sanserve_core::{FsError, Kind, Opened};
@@ -169,10 +169,21 @@ impl Root {
         true
     }
 
-    /// Its name: absolute, links not resolved. Scripts are told it.
+    /// Its name: absolute, links not resolved.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path of the directory that is served now, without links. Scripts are told it: a program that opens a file by
+    /// path then finds the one that was checked, even if the name of the root leads elsewhere by now.
+    pub(crate) fn resolved_path(&self) -> PathBuf {
+        let Ok(top) = self.top() else { return self.path.clone() };
+        let leads_here = |path: &PathBuf| statat(CWD, path, AtFlags::empty()).is_ok_and(|stat| top.is(&stat));
+        let by_descriptor = || std::fs::read_link(format!("/proc/self/fd/{}", top.fd.as_raw_fd())).ok();
+        let by_name = || self.path.canonicalize().ok();
+        let resolved = by_descriptor().filter(leads_here).or_else(|| by_name().filter(leads_here));
+        resolved.unwrap_or_else(|| self.path.clone())
     }
 
     /// The rule for symbolic links.

@@ -273,7 +273,7 @@ impl Scripts {
 
     fn start(&self, errand: &Errand<'_>, spool: Option<Spool>, log: &Log) -> Result<Running, Refusal> {
         let user = self.person()?;
-        let program = Program { path: self.root.path().join(OsStr::from_bytes(errand.path)), user };
+        let program = Program { path: self.root.resolved_path().join(OsStr::from_bytes(errand.path)), user };
         let checked = self.root.check_script(errand.path).map_err(|error| program.refusal(error))?;
         let pipes = Pipes::new(errand.input, spool, user)?;
         match self.shared.launcher(&self.rules.launcher) {
@@ -340,7 +340,7 @@ impl Scripts {
             CString::new(bytes).map_err(|_| Refusal::new(SpawnError::Failed, "a NUL in its arguments or environment"))
         };
         let pair = |name: &[u8], value: &[u8]| text([name, b"=", value].concat());
-        let places: Vec<_> = places::variables(self.root.path(), errand).collect();
+        let places: Vec<_> = places::variables(&self.root.resolved_path(), errand).collect();
         let is_told = |name: &OsStr| {
             let mut told = errand.environment.iter().map(|(other, _)| *other);
             told.any(|other| other == name.as_bytes()) || places.iter().any(|(other, _)| *other == name)
@@ -398,7 +398,7 @@ impl Scripts {
             .stdin(theirs.input.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::from(theirs.output))
             .stderr(Stdio::from(theirs.stderr));
-        command.envs(places::variables(self.root.path(), errand));
+        command.envs(places::variables(&self.root.resolved_path(), errand));
         if let Some((user, group)) = program.user {
             // A user other than root's has the supplementary groups dropped, too.
             command.gid(group).uid(user);
