@@ -141,6 +141,9 @@ suite! {
         a_moment_for_the_silent
         a_peer_that_stays
         at_the_end_of_keep_alive
+        signals_that_do_not_end
+        what_is_in_progress_is_said
+        health_and_delay
     }
     errors {
         not_found

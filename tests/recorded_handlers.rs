@@ -42,7 +42,7 @@ impl Handler for Echo {
         match call {
             Call::Request | Call::Body => self.read(reply).expect("no misuse"),
             Call::Over => self.body.clear(),
-            Call::Room | Call::Wake => {}
+            Call::Room | Call::Wake | Call::Drain => {}
         }
     }
 }

@@ -32,6 +32,11 @@ pub struct Config {
     pub etag: Etag,
     /// Media types and the charset of texts. Default: as the tables have them.
     pub types: MediaTypes,
+    /// Where it is said whether the server is healthy: GET is answered `200` and `ok`, and `503` as soon as the server
+    /// is about to leave ([`Input::Leave`](crate::Input::Leave)) or goes down. Nothing else is behind this path: no
+    /// file, no handler, no script. It begins with `/` and is compared with that of the request as it stands there,
+    /// without query. Default: none.
+    pub health: Option<Box<str>>,
     /// Bounds on sizes.
     pub limits: Limits,
     /// Bounds on time.
@@ -49,6 +54,7 @@ impl Default for Config {
             hide_dotfiles: false,
             etag: Etag::default(),
             types: MediaTypes::default(),
+            health: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }

@@ -66,7 +66,7 @@ struct Notes {
     eof: bool,
     /// The socket takes no more for now.
     blocked: bool,
-    drain: bool,
+    server: Server,
     probe: Probe,
     order: Order,
     fault: Option<Fault>,
@@ -82,6 +82,22 @@ enum Order {
     Scarce,
     /// It is over, and needs none.
     Cut,
+}
+
+impl Notes {
+    fn is_draining(&self) -> bool {
+        self.server == Server::Drains
+    }
+}
+
+/// What is known of the server's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Server {
+    #[default]
+    Stays,
+    /// It says that it is not healthy, and goes on.
+    Leaves,
+    Drains,
 }
 
 /// A step that was given and that is taken for carried out by the next poll.
@@ -227,7 +243,8 @@ impl Connection {
                 }
             }
             Input::Broken(fault) => self.notes.fault = self.notes.fault.or(Some(fault)),
-            Input::Drain => self.notes.drain = true,
+            Input::Drain => self.notes.server = Server::Drains,
+            Input::Leave => self.notes.server = self.notes.server.max(Server::Leaves),
             Input::Cut => self.notes.order = Order::Cut,
             Input::Scarce if self.notes.order == Order::None => self.notes.order = Order::Scarce,
             Input::Scarce => {}
@@ -506,7 +523,7 @@ impl Connection {
             Life::Parting => true,
             _ => false,
         };
-        between && self.notes.drain && self.notes.probe == Probe::No
+        between && self.notes.is_draining() && self.notes.probe == Probe::No
     }
 
     // The step that is due.
@@ -650,7 +667,7 @@ impl Connection {
                 self.cycle.outbound_to(Outbound::Closed);
                 if self.notes.eof || (all_read && exchange.peer_closes) {
                     Life::Close(Close::Done)
-                } else if all_read && self.notes.drain && !exchange.keep_alive {
+                } else if all_read && self.notes.is_draining() && !exchange.keep_alive {
                     Life::Parting
                 } else {
                     Life::Shut
@@ -696,7 +713,7 @@ impl Connection {
 
     pub(crate) fn answering<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> Answering<'t> {
         let Connection { exchange, cycle, file, peer, notes, .. } = self;
-        let is_last = notes.drain && (cycle.inbound != Inbound::Done || buf.input.unread().is_empty());
+        let is_last = notes.is_draining() && (cycle.inbound != Inbound::Done || buf.input.unread().is_empty());
         Answering { exchange, cycle, file, buf, cx, peer: *peer, is_last }
     }
 
@@ -705,9 +722,10 @@ impl Connection {
         self.life == Life::Open
     }
 
-    /// Whether the server goes down.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.notes.drain
+    /// Whether it was told that the server goes down.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.notes.is_draining()
     }
 
     /// Whether the peer has half-closed.
@@ -726,6 +744,17 @@ impl Connection {
         };
         let awaits = self.cycle.outbound != Outbound::Body(Encoder::None);
         self.notes.eof && awaits && !self.exchange.peer_closes && !sent_more()
+    }
+
+    /// Whether an exchange is in hand: begun, and not finished.
+    #[must_use]
+    pub fn has_exchange(&self) -> bool {
+        self.exchange.open
+    }
+
+    /// Whether the server is about to leave, or goes down.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.notes.server > Server::Stays
     }
 
     pub(crate) fn cycle(&self) -> &Cycle {

@@ -13,6 +13,10 @@ pub enum Call {
     Room,
     /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
     Wake,
+    /// The server goes down: what waits for something else, or has no end, should come to one before the grace is
+    /// over. Once per exchange: when that begins, or, where it has begun already, right behind `Request`, if the
+    /// answer is not complete by then.
+    Drain,
     /// The exchange is over, in whatever way. Once per exchange, last, unless the handler has passed it
     /// on; the reply takes nothing more.
     Over,
@@ -52,7 +56,7 @@ pub enum Call {
 ///         let outcome = match call {
 ///             Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
 ///             Call::Body | Call::Room => self.go_on(reply),
-///             Call::Wake | Call::Over => Ok(()),
+///             Call::Wake | Call::Drain | Call::Over => Ok(()),
 ///         };
 ///         if outcome.is_err() {
 ///             reply.abort();

@@ -14,6 +14,7 @@ impl Connection {
     /// The call that is due, once.
     pub(crate) fn take_call(&mut self, buf: &Buffers, over: bool) -> Option<Call> {
         let is_out = !self.has_unsent(buf);
+        let drains = self.is_draining();
         let Task::Handler(handling) = &mut self.task else { return None };
         if over {
             let due = handling.called && !std::mem::replace(&mut handling.told_over, true);
@@ -24,6 +25,9 @@ impl Connection {
         }
         if !self.cycle.is_answering() {
             return None;
+        }
+        if drains && !handling.passed && !handling.finishes && !std::mem::replace(&mut handling.told_drain, true) {
+            return Some(Call::Drain);
         }
         if std::mem::take(&mut handling.woken) {
             return Some(Call::Wake);

@@ -39,6 +39,8 @@ pub enum Input {
     /// There is no memory to be had ([`Memory`](crate::Memory)): in the next poll, nothing grows. Told by who plays a
     /// recording; a driver gives the memory to the connection's [`Buffers`](crate::Buffers) and need not tell.
     Scarce,
+    /// The server will go down and goes on until then: [`Config::health`](crate::Config::health) is answered 503.
+    Leave,
     /// The server is going down: finish the exchange in hand, then close.
     Drain,
     /// The bound of a shutdown has passed, or the connection gives way to another: close now.

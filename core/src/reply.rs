@@ -83,6 +83,8 @@ pub(crate) struct Handling {
     pub(crate) wants_room: bool,
     /// The driver has passed on a wake-up.
     pub(crate) woken: bool,
+    /// It has been told that the server goes down.
+    pub(crate) told_drain: bool,
     /// It has been told that the exchange is over.
     pub(crate) told_over: bool,
     /// It has handed the request on to the files.

@@ -453,6 +453,7 @@ const CALLS: &[(&str, Call)] = &[
     ("body", Call::Body),
     ("room", Call::Room),
     ("wake", Call::Wake),
+    ("drain", Call::Drain),
     ("over", Call::Over),
 ];
 
@@ -463,6 +464,7 @@ const INPUTS: &[(&str, Input)] = &[
     ("writable", Input::Writable),
     ("wake", Input::Wake),
     ("scarce", Input::Scarce),
+    ("leave", Input::Leave),
     ("drain", Input::Drain),
     ("cut", Input::Cut),
     ("feed-blocked", Input::FeedBlocked),

@@ -26,7 +26,7 @@ impl Handler for Shout {
             Call::Over => *self = Shout::default(),
             Call::Request if reply.request().path() == b"/late" => self.waker = Some(reply.waker()),
             Call::Wake if self.waker.take().is_some() => reply.answer(Status::OK, "text/plain", "late").unwrap(),
-            Call::Wake => {}
+            Call::Wake | Call::Drain => {}
             Call::Request | Call::Body | Call::Room => self.read(reply).unwrap(),
         }
     }

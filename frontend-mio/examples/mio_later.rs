@@ -34,7 +34,7 @@ impl Primes {
                 None => {}
             },
             Call::Over => self.job = None,
-            Call::Body | Call::Room => {}
+            Call::Body | Call::Room | Call::Drain => {}
         }
         Ok(())
     }

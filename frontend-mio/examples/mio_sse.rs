@@ -33,7 +33,7 @@ impl Watcher {
                 self.clock.watchers.lock().unwrap().insert(self.number, reply.waker());
             }
             // Nobody waits for the end of the day when the server goes down.
-            Call::Wake if reply.is_draining() => reply.finish()?,
+            Call::Drain => reply.finish()?,
             // Who has not taken the last event yet misses this one, and nothing piles up.
             Call::Wake if !reply.has_unsent() => {
                 let event = format!("data: {}\n\n", self.clock.seconds.load(Ordering::Relaxed));

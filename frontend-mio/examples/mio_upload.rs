@@ -65,7 +65,7 @@ impl Handler for Upload {
         let outcome = match call {
             Call::Request => self.begin(reply),
             Call::Body => self.go_on(reply),
-            Call::Room | Call::Wake => Ok(()),
+            Call::Room | Call::Wake | Call::Drain => Ok(()),
             Call::Over => {
                 // It broke off.
                 if let Some((_, path)) = self.file.take() {

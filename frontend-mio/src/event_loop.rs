@@ -83,6 +83,8 @@ pub(crate) struct EventLoop {
     cut_at: Option<Tick>,
     /// Until then, the listener of a server that is going down is emptied; it closes as soon as nobody waits there.
     listens_until: Option<Tick>,
+    /// The server is about to leave, or goes down.
+    is_leaving: bool,
 }
 
 impl EventLoop {
@@ -124,6 +126,7 @@ impl EventLoop {
             look_again: None,
             cut_at: None,
             listens_until: None,
+            is_leaving: false,
         })
     }
 
@@ -270,6 +273,7 @@ impl EventLoop {
             bell: &self.bell,
             at,
             alone: self.queue.is_empty() && self.slow.is_empty(),
+            leaving: self.is_leaving,
             draining: self.cut_at.is_some(),
             cut: self.cut_at.is_some_and(|at| at <= self.now.tick),
         };
@@ -338,7 +342,7 @@ impl EventLoop {
         self.forget(at);
         let Some(parked) = self.parked.remove(at) else { return };
         let place = Place::new(Arc::clone(&self.places));
-        if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool) {
+        if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool, self.service.draining.clone()) {
             upgrade::hand_over(upgraded, &self.service, place);
         }
         if self.full {
@@ -553,6 +557,7 @@ impl EventLoop {
     fn obey_stage(&mut self) {
         // One look: a stop that came between two would cut connections for ever, and go on accepting.
         let stage = self.stage.now();
+        self.is_leaving = stage >= Stage::LEAVING;
         if self.cut_at.is_none() && stage >= Stage::DRAINING {
             self.clock.read(&mut self.now);
             // The event that says so may still be on its way, and a pause would be too long.

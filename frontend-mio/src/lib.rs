@@ -103,7 +103,7 @@ use std::thread;
 
 pub use sanserve_core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
 use sanserve_os::{Clock, Scripts, bind_all, bind_many};
-pub use sanserve_os::{Full, Job, Log, Panicked, Service, Upgraded, Workers};
+pub use sanserve_os::{Draining, Full, Job, Log, Panicked, Service, Upgraded, Workers};
 
 use alarm::Bell;
 use event_loop::EventLoop;
@@ -182,7 +182,12 @@ impl Server {
             .collect::<io::Result<Vec<_>>>()?;
         let bells: Arc<[Arc<Bell>]> = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
         places.reach(&bells);
-        Ok(Server { address, loops, handle: Handle { stage, bells }, scripts: Arc::clone(&service.scripts) })
+        Ok(Server {
+            address,
+            loops,
+            handle: Handle { stage, bells, draining: service.draining.clone() },
+            scripts: Arc::clone(&service.scripts),
+        })
     }
 
     /// The address that it is bound to, with the real port; of several, the first.
@@ -262,9 +267,28 @@ impl fmt::Debug for Server {
 pub struct Handle {
     stage: Arc<Stage>,
     bells: Arc<[Arc<Bell>]>,
+    draining: Draining,
 }
 
 impl Handle {
+    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
+    /// balances the load takes it out meanwhile.
+    pub fn leave(&self) {
+        self.enter(Stage::LEAVING);
+    }
+
+    /// How many exchanges are still in hand, once the server goes down.
+    #[must_use]
+    pub fn in_hand(&self) -> usize {
+        self.draining.in_hand()
+    }
+
+    /// Tells whoever waits by himself that the server goes down.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.draining.clone()
+    }
+
     /// Accepts nothing more, finishes the exchanges in hand, and cuts what is left when
     /// `service.grace` has passed.
     pub fn shutdown(&self) {
@@ -278,6 +302,9 @@ impl Handle {
 
     fn enter(&self, stage: u8) {
         self.stage.0.fetch_max(stage, Ordering::SeqCst);
+        if stage >= Stage::DRAINING {
+            self.draining.begin();
+        }
         self.bells.iter().for_each(|bell| bell.ring());
     }
 }
@@ -293,8 +320,9 @@ impl fmt::Debug for Handle {
 struct Stage(AtomicU8);
 
 impl Stage {
-    const DRAINING: u8 = 1;
-    const CUT: u8 = 2;
+    const LEAVING: u8 = 1;
+    const DRAINING: u8 = 2;
+    const CUT: u8 = 3;
 
     fn now(&self) -> u8 {
         self.0.load(Ordering::Acquire)

@@ -14,7 +14,7 @@ use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
 use sanserve_core::{Buffers, Connection, Context, Fault, Handler, Input, Packed, Resting, Tick};
-use sanserve_os::{Local, Service, Slot, Upgraded, has_arrived};
+use sanserve_os::{Draining, InHand, Local, Service, Slot, Upgraded, has_arrived};
 
 use crate::alarm::{Alarm, Own};
 use crate::pool::Pool;
@@ -46,6 +46,7 @@ pub(crate) struct Away {
     connection: Connection,
     packed: Option<Packed>,
     alarm: OnceCell<Own>,
+    in_hand: Option<InHand>,
 }
 
 /// A busy connection and the memory that it leases.
@@ -56,12 +57,14 @@ pub(crate) struct Busy {
     pub(crate) buffers: Buffers,
     pub(crate) slot: Slot,
     pub(crate) script: Watch,
+    /// The exchange in hand counts while the server goes down.
+    pub(crate) in_hand: Option<InHand>,
 }
 
 impl Busy {
     pub(crate) fn new(connection: Connection, buffers: Buffers) -> Busy {
         let slot = Slot::new();
-        Busy { connection, alarm: OnceCell::new(), buffers, slot, script: Watch::default() }
+        Busy { connection, alarm: OnceCell::new(), buffers, slot, script: Watch::default(), in_hand: None }
     }
 }
 
@@ -122,7 +125,7 @@ impl Parked {
 
     /// One that is recorded, from its first poll on.
     pub(crate) fn recorded(socket: TcpStream, connection: Connection) -> Parked {
-        let away = Away { connection, packed: None, alarm: OnceCell::new() };
+        let away = Away { connection, packed: None, alarm: OnceCell::new(), in_hand: None };
         let ready = Ready { writable: true, ..Ready::default() };
         Parked { socket, state: State::Away(Box::new(away)), handler: None, ready }
     }
@@ -159,12 +162,13 @@ impl Parked {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
             State::Resting(resting) => State::Busy(pool.take(resting.resume(), service)),
             State::Away(away) => {
-                let Away { connection, packed, alarm } = *away;
+                let Away { connection, packed, alarm, in_hand } = *away;
                 let mut busy = pool.take(connection, service);
                 if let Some(packed) = packed {
                     busy.connection.unpack(&packed, &mut busy.buffers);
                 }
                 busy.alarm = alarm;
+                busy.in_hand = in_hand;
                 State::Busy(busy)
             }
             as_it_is => as_it_is,
@@ -198,7 +202,12 @@ impl Parked {
         let State::Busy(busy) = &mut self.state else { return None };
         if busy.connection.is_recorded() {
             let connection = take(&mut busy.connection, cx);
-            return self.swap(State::Away(Box::new(Away { connection, packed: None, alarm: OnceCell::new() })));
+            return self.swap(State::Away(Box::new(Away {
+                connection,
+                packed: None,
+                alarm: OnceCell::new(),
+                in_hand: None,
+            })));
         }
         let resting = busy.connection.rest()?;
         self.swap(State::Resting(resting))
@@ -214,7 +223,8 @@ impl Parked {
         let packed = busy.connection.pack(&mut busy.buffers)?;
         let connection = take(&mut busy.connection, cx);
         let alarm = std::mem::take(&mut busy.alarm);
-        self.swap(State::Away(Box::new(Away { connection, packed: Some(packed), alarm })))
+        let in_hand = busy.in_hand.take();
+        self.swap(State::Away(Box::new(Away { connection, packed: Some(packed), alarm, in_hand })))
     }
 
     /// Gives back what was leased, with the connection.
@@ -223,7 +233,7 @@ impl Parked {
     }
 
     /// Takes the socket and what was read from it away from the loop. `None`: it cannot be, and is closed.
-    pub(crate) fn upgrade(mut self, registry: &Registry, pool: &mut Pool) -> Option<Upgraded> {
+    pub(crate) fn upgrade(mut self, registry: &Registry, pool: &mut Pool, draining: Draining) -> Option<Upgraded> {
         let mut busy = self.swap(State::Moving)?;
         let peer = busy.connection.peer();
         let read = busy.buffers.input.unread().to_vec();
@@ -232,7 +242,7 @@ impl Parked {
         registry.deregister(&mut self.socket).ok()?;
         let stream = std::net::TcpStream::from(self.socket);
         stream.set_nonblocking(false).ok()?;
-        Some(Upgraded { stream, read, peer: SocketAddr::new(peer.ip(), peer.port()), attached })
+        Some(Upgraded { stream, read, peer: SocketAddr::new(peer.ip(), peer.port()), attached, draining })
     }
 
     fn swap(&mut self, state: State) -> Option<Box<Busy>> {

@@ -32,6 +32,8 @@ pub(crate) struct Shared<'w> {
     pub(crate) at: u32,
     /// Nobody else waits for a turn.
     pub(crate) alone: bool,
+    /// The server is about to leave.
+    pub(crate) leaving: bool,
     /// The server is going down.
     pub(crate) draining: bool,
     /// The bound of going down has passed.
@@ -75,7 +77,7 @@ impl Parked {
         while steps < TURN_STEPS && bytes < TURN_BYTES {
             steps += 1;
             let Parked { socket, state: State::Busy(busy), handler, ready } = self else { return After::Again };
-            let Busy { connection, alarm, buffers, slot, script } = &mut **busy;
+            let Busy { connection, alarm, buffers, slot, script, in_hand } = &mut **busy;
             match connection.poll(buffers, &cx) {
                 Step::Wait(wait) => {
                     if flush(slot, socket, connection, ready) {
@@ -129,7 +131,10 @@ impl Parked {
                     let probes = matches!(step, Step::Probe(_));
                     match step {
                         Step::Act(_, Action::Spawn(_)) => *script = Watch::spawned(),
-                        Step::Finished(_) => drop(alarm.take()),
+                        Step::Finished(_) => {
+                            drop(alarm.take());
+                            *in_hand = None;
+                        }
                         _ => {}
                     }
                     let desk = &mut shared.desk();
@@ -170,7 +175,12 @@ impl Parked {
             busy.connection.handle(Input::Cut);
         }
         if shared.draining {
+            if !busy.connection.is_draining() && busy.connection.has_exchange() {
+                busy.in_hand = Some(shared.service.draining.hold());
+            }
             busy.connection.handle(if shared.cut { Input::Cut } else { Input::Drain });
+        } else if shared.leaving {
+            busy.connection.handle(Input::Leave);
         }
     }
 

@@ -50,6 +50,7 @@ impl Watcher {
                 reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
                 self.news.wakers.lock().unwrap().push(reply.waker());
             }
+            Call::Drain => {}
             Call::Over => self.over.send(()).unwrap(),
             Call::Wake | Call::Room | Call::Body => {
                 while self.told < self.news.count.load(Ordering::Acquire) && !reply.has_unsent() {
@@ -155,7 +156,7 @@ fn a_body_that_goes_both_ways() {
         move |call: Call, reply: &mut Reply<'_>| {
             count.fetch_add(1, Ordering::Relaxed);
             match call {
-                Call::Over => {}
+                Call::Drain | Call::Over => {}
                 Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and(echo(reply)).unwrap(),
                 _ => echo(reply).unwrap(),
             }

@@ -30,7 +30,11 @@ impl Handler for Clock {
             let event =
                 format!("id: {day}-{hour:02}{minute:02}{second:02}\ndata: {hour:02}:{minute:02}:{second:02} UTC\n\n");
             x.write_all(event.as_bytes()).await?;
-            ticks.next().await;
+            // A second, unless the server goes down before.
+            let tick = async {
+                ticks.next().await;
+            };
+            smol::future::or(tick, x.draining().begun()).await;
         }
         Ok(())
     }

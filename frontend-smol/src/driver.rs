@@ -290,6 +290,7 @@ impl Driver {
             read,
             peer: SocketAddr::new(peer.ip(), peer.port()),
             attached,
+            draining: self.shared.service.draining.clone(),
         });
         upgrade::hand_over(&self.shared, upgraded);
     }
@@ -322,7 +323,7 @@ impl Driver {
         let Shared { service, files, clock, pool, make, .. } = &*self.shared;
         let connection = &mut self.connection;
         let lease = self.lease.get_or_insert_with(|| pool.lease(service, clock));
-        let Lease { buffers, slot, script, nudge, log, recent, now } = &mut **lease;
+        let Lease { buffers, slot, script, nudge, in_hand, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
         let cx = service.context(now);
@@ -356,7 +357,7 @@ impl Driver {
                     let spawns = matches!(step, Step::Act(_, Action::Spawn(_)));
                     match &step {
                         Step::Finished(entry) => {
-                            (*script, *nudge) = (None, None);
+                            (*script, *nudge, *in_hand) = (None, None, None);
                             is_told = self.talk.as_deref_mut().is_some_and(|talk| talk.finished(entry.status));
                         }
                         Step::Probe(_) => {
@@ -427,7 +428,17 @@ impl Driver {
         let phase = self.shared.watch.phase();
         if phase != self.told {
             self.told = phase;
-            self.connection.handle(if phase == Phase::Cut { Input::Cut } else { Input::Drain });
+            self.connection.handle(match phase {
+                Phase::Running | Phase::Leaving => Input::Leave,
+                Phase::Draining => Input::Drain,
+                Phase::Cut => Input::Cut,
+            });
+            if let Some(lease) = &mut self.lease
+                && phase == Phase::Draining
+                && self.connection.has_exchange()
+            {
+                lease.in_hand = Some(self.shared.service.draining.hold());
+            }
         }
     }
 
@@ -436,6 +447,7 @@ impl Driver {
         if let Some(mut lease) = self.lease.take() {
             lease.script = None;
             lease.nudge = None;
+            lease.in_hand = None;
             lease.slot.clear();
             self.shared.pool.give_back(lease);
         }

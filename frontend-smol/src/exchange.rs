@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use sanserve_core::{Entry, Misuse, Peer, Received, Reply, Site, Status, scrub};
+use sanserve_os::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::Shared;
@@ -252,6 +253,13 @@ impl Exchange<'_> {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         lock(self.driver).is_draining()
+    }
+
+    /// Tells when the server goes down: `x.draining().begun()` is a future that is ready then, to be raced with what a
+    /// handler waits for.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        lock(self.driver).shared.service.draining.clone()
     }
 
     /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.

@@ -53,7 +53,7 @@ use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
 pub use sanserve_core::{Config, Misuse, Peer, Status};
-pub use sanserve_os::{Log, Service};
+pub use sanserve_os::{Draining, Log, Service};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
@@ -157,7 +157,7 @@ impl Server {
     /// What ends the server, from any thread, before it runs or while it does.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { watch: Arc::clone(&self.watch) }
+        Handle { watch: Arc::clone(&self.watch), draining: self.service.draining.clone() }
     }
 
     /// Serves on an executor of its own until it is shut down and every connection has ended. Blocks.
@@ -236,17 +236,38 @@ impl fmt::Debug for Server {
 #[derive(Clone, Debug)]
 pub struct Handle {
     watch: Arc<Watch>,
+    draining: Draining,
 }
 
 impl Handle {
+    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
+    /// balances the load takes it out meanwhile.
+    pub fn leave(&self) {
+        self.watch.announce(Phase::Leaving);
+    }
+
+    /// Tells whoever waits by himself that the server goes down.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.draining.clone()
+    }
+
+    /// How many exchanges are still in hand, once the server goes down.
+    #[must_use]
+    pub fn in_hand(&self) -> usize {
+        self.draining.in_hand()
+    }
+
     /// Accepts nobody any more, ends idle connections at once and the others behind the exchange in
     /// hand. What has not ended after the service's `grace` is cut.
     pub fn shutdown(&self) {
+        self.draining.begin();
         self.watch.announce(Phase::Draining);
     }
 
     /// Cuts every connection now.
     pub fn stop(&self) {
+        self.draining.begin();
         self.watch.announce(Phase::Cut);
     }
 }

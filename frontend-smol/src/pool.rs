@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sanserve_core::{Buffers, Now};
-use sanserve_os::{Clock, Logger, Service, Slot};
+use sanserve_os::{Clock, InHand, Logger, Service, Slot};
 
 use crate::nudge::Nudge;
 use crate::recent::Recent;
@@ -22,6 +22,8 @@ pub(crate) struct Lease {
     pub(crate) script: Option<Pipes>,
     /// What wakes the connection for its handler, if that has asked for it.
     pub(crate) nudge: Option<Arc<Nudge>>,
+    /// The exchange in hand counts while the server goes down.
+    pub(crate) in_hand: Option<InHand>,
     pub(crate) log: Logger,
     /// Empty between turns.
     pub(crate) recent: Recent,
@@ -44,6 +46,7 @@ impl Pool {
                 slot: Slot::new(),
                 script: None,
                 nudge: None,
+                in_hand: None,
                 log: service.log.logger(),
                 recent: Recent::default(),
                 now: clock.now(),

@@ -81,7 +81,8 @@ impl Talk {
                 self.died = reply.is_unanswered() || reply.is_answering();
                 return self.died;
             }
-            (Call::Over, _) => return false,
+            // It asks by itself: `Exchange::draining`.
+            (Call::Over, _) | (Call::Drain, _) => return false,
             (Call::Body | Call::Room | Call::Wake, stage) => return stage == Stage::Speaking,
         }
         true

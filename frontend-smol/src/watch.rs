@@ -27,6 +27,8 @@ const SLACK: u64 = 10;
 #[repr(u8)]
 pub(crate) enum Phase {
     Running,
+    /// About to leave, and says so where it is asked for its health.
+    Leaving,
     /// Each connection ends behind the exchange in hand.
     Draining,
     /// Each connection ends now.
@@ -109,7 +111,8 @@ impl Watch {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Running,
-            1 => Phase::Draining,
+            1 => Phase::Leaving,
+            2 => Phase::Draining,
             _ => Phase::Cut,
         }
     }

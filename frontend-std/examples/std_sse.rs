@@ -1,7 +1,6 @@
 //! A clock as server-sent events: `cargo run -p sanserve-std --example std_sse`, then `curl -N localhost:8000/clock`
 //! or a browser on `localhost:8000`.
 use std::io::{self, Write};
-use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use sanserve_std::{Exchange, Handler, Server, Service, Status};
@@ -20,14 +19,16 @@ impl Handler for Clock {
         }
         let head = x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?;
         head.field("Cache-Control", "no-store")?.send()?;
-        while !x.is_draining() {
+        let draining = x.draining();
+        while !draining.has_begun() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
             let second = now.as_secs() % 86_400;
             let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
             write!(x, "data: {hour:02}:{minute:02}:{second:02} UTC\n\n")?;
             // When the browser is gone, this fails, and the loop ends.
             x.flush()?;
-            sleep(Duration::from_secs(1));
+            // A second, unless the server goes down before.
+            draining.wait(Duration::from_secs(1));
         }
         Ok(())
     }

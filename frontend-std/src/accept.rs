@@ -192,7 +192,7 @@ impl<'s> Gate<'s> {
 
     fn goes_on(&self) -> bool {
         match self.until {
-            None => self.shared.phase() == Phase::Serving,
+            None => self.shared.phase() < Phase::Draining,
             Some(until) => self.shared.phase() < Phase::Cutting && Instant::now() < until,
         }
     }

@@ -11,11 +11,12 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sanserve_core::{
     Body, Buffers, Call, Close, Connection, Context, Fault, FsError, Handler, Input, Now, Opened, Step, Tick,
 };
-use sanserve_os::{Caller, Desk, Files, Flush, Held, Logger, Slot, panic_message};
+use sanserve_os::{Caller, Desk, Files, Flush, Held, InHand, Logger, Slot, panic_message};
 
 use crate::handler::{Blocking, Handler as BlockingHandler};
 use crate::patience::Patience;
@@ -94,6 +95,8 @@ pub(crate) struct Line {
     pub(crate) pushing: bool,
     /// What the connection was told of the server's end.
     pub(crate) told: Phase,
+    /// The exchange in hand counts while the server goes down.
+    pub(crate) in_hand: Option<InHand>,
     /// The peer has reset the connection.
     pub(crate) reset: bool,
     /// The socket was full, and has not become writable since.
@@ -151,6 +154,7 @@ impl Line {
             stand: Stand::Open,
             pushing: false,
             told: Phase::Serving,
+            in_hand: None,
             reset: false,
             full: false,
             blocking: false,
@@ -231,6 +235,7 @@ impl Line {
                 if let Step::Finished(_) = &step {
                     // Who rings it later rings in vain.
                     self.bell.take();
+                    self.in_hand = None;
                 }
                 let reads_file =
                     matches!(&step, Step::Send(t) if matches!(t.body, Body::File { .. })) && files.uncached.get();
@@ -314,7 +319,17 @@ impl Line {
             return false;
         }
         self.told = phase;
-        self.connection.handle(if phase == Phase::Cutting { Input::Cut } else { Input::Drain });
+        self.connection.handle(match phase {
+            Phase::Serving | Phase::Leaving => Input::Leave,
+            Phase::Draining => Input::Drain,
+            Phase::Cutting => Input::Cut,
+        });
+        if phase >= Phase::Draining {
+            if self.connection.has_exchange() {
+                self.in_hand = Some(self.driver.shared.service.draining.hold());
+            }
+            self.live.is_told.store(true, Ordering::SeqCst);
+        }
         true
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use sanserve_core::{Close, Entry, Misuse, Peer, Received, Request, Site, Status, scrub};
-use sanserve_os::Upgraded;
+use sanserve_os::{Draining, Upgraded};
 
 use crate::driver::{Driver, Line, Stand, Turn};
 use crate::head::{HeadWriter, Purpose};
@@ -216,6 +216,13 @@ impl<'x> Exchange<'x> {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.line.driver.shared.phase() >= Phase::Draining
+    }
+
+    /// Tells when the server goes down, for a handler that waits for something else meanwhile:
+    /// [`Draining::wait`] instead of a sleep, and [`Draining::when_begun`] for who blocks on a channel.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.line.driver.shared.service.draining.clone()
     }
 
     /// Gives the exchange up: 500 if nothing of an answer has gone out yet, else the connection is cut.

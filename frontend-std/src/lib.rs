@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use sanserve_core::{Misuse, Peer, Request, Status};
-pub use sanserve_os::{Log, Service, Upgraded};
+pub use sanserve_os::{Draining, Log, Service, Upgraded};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
@@ -239,6 +239,24 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
+    /// balances the load takes it out meanwhile.
+    pub fn leave(&self) {
+        self.shared.enter(Phase::Leaving);
+    }
+
+    /// Tells whoever waits by himself that the server goes down.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.shared.service.draining.clone()
+    }
+
+    /// How many exchanges are still in hand, once the server goes down.
+    #[must_use]
+    pub fn in_hand(&self) -> usize {
+        self.shared.in_hand()
+    }
+
     /// Accepts no more, ends connections that are idle, and lets the exchanges in hand finish;
     /// after [`Service::grace`](sanserve_os::Service::grace) the rest is cut, and the log says so.
     pub fn shutdown(&self) {

@@ -33,6 +33,8 @@ const AFTER_CUT: Duration = Duration::from_secs(1);
 #[repr(u8)]
 pub(crate) enum Phase {
     Serving,
+    /// About to leave, and says so where it is asked for its health.
+    Leaving,
     /// No new connection, no new exchange.
     Draining,
     /// Every connection ends now.
@@ -116,6 +118,8 @@ impl Roster {
 pub(crate) struct Live {
     pub(crate) stream: TcpStream,
     pub(crate) peer: Peer,
+    /// It was told that the server goes down. Until then, a handler holds it that waits by itself.
+    pub(crate) is_told: AtomicBool,
     repose: AtomicU8,
     /// Since when it is unfinished, as a tick; or idle, as a tick and a number in the order of all.
     since: AtomicU64,
@@ -234,7 +238,8 @@ impl Shared {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Serving,
-            1 => Phase::Draining,
+            1 => Phase::Leaving,
+            2 => Phase::Draining,
             _ => Phase::Cutting,
         }
     }
@@ -244,6 +249,10 @@ impl Shared {
     /// the latch. Cut connections are woken wherever they block.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
+        if phase == Phase::Leaving {
+            return;
+        }
+        self.service.draining.begin();
         // A second time changes nothing.
         let _ = self.latch.0.shutdown(Shutdown::Write);
         // With the lock, nobody is between looking at the phase and beginning to wait.
@@ -268,6 +277,7 @@ impl Shared {
         let live = Arc::new(Live {
             stream,
             peer,
+            is_told: AtomicBool::new(false),
             repose: AtomicU8::new(repose::BUSY),
             since: AtomicU64::new(0),
             leaves: AtomicBool::new(false),
@@ -288,7 +298,7 @@ impl Shared {
     /// idle for longest; where none is, one that is [unfinished](sanserve_core::Connection::unfinished_since).
     /// `false`: the server goes down, and there is no room in time.
     pub(crate) fn make_room(&self, most: usize) -> bool {
-        let serving = || self.phase() == Phase::Serving;
+        let serving = || self.phase() < Phase::Draining;
         let mut until = None;
         let mut is_over = |roster: &Roster| {
             let mut is_late = || *until.get_or_insert_with(|| Instant::now() + self.listens_on()) <= Instant::now();
@@ -331,7 +341,7 @@ impl Shared {
     /// No thread could be started. Waits for a while, and says whether to try again: not if one that
     /// became free has taken the connection, or if the server goes down.
     pub(crate) fn wait_for_thread(&self, pause: Duration) -> bool {
-        let settled = |roster: &Roster| roster.queue.len() <= roster.idle || self.phase() != Phase::Serving;
+        let settled = |roster: &Roster| roster.queue.len() <= roster.idle || self.phase() >= Phase::Draining;
         let mut roster = self.lock();
         roster.threads -= 1;
         let mut roster = self.await_ended(roster, Some(pause), settled);
@@ -352,7 +362,7 @@ impl Shared {
                 return Some(enrolled);
             }
             let patience = UNEMPLOYED.saturating_sub(since.elapsed());
-            if self.phase() != Phase::Serving || patience.is_zero() {
+            if self.phase() >= Phase::Draining || patience.is_zero() {
                 return None;
             }
             roster.idle += 1;
@@ -369,7 +379,7 @@ impl Shared {
 
     /// Blocks until the server is to go down.
     pub(crate) fn wait_for_end(&self) {
-        drop(self.await_ended(self.lock(), None, |_| self.phase() != Phase::Serving));
+        drop(self.await_ended(self.lock(), None, |_| self.phase() >= Phase::Draining));
     }
 
     /// The listener is let go: nothing is enrolled any more.
@@ -382,7 +392,7 @@ impl Shared {
     /// Waits until all connections have ended: those with nothing to read at once, the others when their exchange
     /// is finished or the grace is over.
     pub(crate) fn close_down(&self) {
-        debug_assert_ne!(self.phase(), Phase::Serving);
+        debug_assert!(self.phase() >= Phase::Draining);
         let mut roster = self.lock();
         let has_none = roster.threads == 0 && !roster.listening;
         let orphans = if has_none { std::mem::take(&mut roster.queue) } else { VecDeque::new() };
@@ -403,6 +413,12 @@ impl Shared {
         if roster.living() > 0 {
             self.service.log.error(format_args!("{} connections are stuck in a handler", roster.living()));
         }
+    }
+
+    /// How many exchanges are in hand while the server goes down.
+    pub(crate) fn in_hand(&self) -> usize {
+        let held = self.lock().live.iter().flatten().filter(|live| !live.is_told.load(Ordering::SeqCst)).count();
+        held + self.service.draining.in_hand()
     }
 
     fn tell_ended(&self, roster: &Roster) {

@@ -35,5 +35,6 @@ pub(crate) fn give(line: &mut Line) -> io::Result<Upgraded> {
         read: buf.input.unread().to_vec(),
         peer: SocketAddr::new(peer.ip(), peer.port()),
         attached: buf.take_attached(),
+        draining: line.driver.shared.service.draining.clone(),
     })
 }

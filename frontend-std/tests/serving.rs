@@ -123,7 +123,7 @@ fn handle(count: &mut u32, call: Call, reply: &mut Reply<'_>) {
     match call {
         Call::Request => *count += 1,
         Call::Room => panic!("too late"),
-        Call::Body | Call::Wake | Call::Over => return,
+        Call::Body | Call::Wake | Call::Drain | Call::Over => return,
     }
     match reply.request().path() {
         b"/panic" => panic!("on purpose"),

@@ -11,6 +11,7 @@ mod call;
 mod clock;
 mod digest;
 mod directory;
+mod draining;
 mod find;
 #[cfg(target_os = "linux")]
 mod init;
@@ -32,6 +33,7 @@ pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
 pub use call::{Caller, Failure, panic_message};
 pub use clock::Clock;
 pub use directory::Directory;
+pub use draining::{DrainWatch, Draining, InHand};
 #[cfg(target_os = "linux")]
 pub use init::leave_process_1;
 pub use listen::{

@@ -10,7 +10,10 @@
 mod queue;
 
 use std::fmt::{self, Display};
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -43,6 +46,35 @@ struct Sink {
     quiet: bool,
     /// Looked up with the first line: the system's is spread over files.
     zone: OnceLock<TimeZone>,
+    /// Its file is to be opened anew.
+    is_stale: Option<Arc<AtomicBool>>,
+}
+
+/// A file that may be moved away under its writer.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    is_stale: Arc<AtomicBool>,
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // If it cannot be opened, the old one goes on: a line in a file that was moved is better than none.
+        if self.is_stale.swap(false, Ordering::SeqCst)
+            && let Ok(file) = append_to(&self.path)
+        {
+            self.file = file;
+        }
+        Ok(())
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
 }
 
 enum Out {
@@ -68,6 +100,30 @@ impl Log {
         Log::with(Out::Own(Mutex::new(Box::new(out))), false)
     }
 
+    /// To the end of the file at `path`, which is made if it is not there. [`reopen`](Log::reopen) opens it by its name
+    /// anew, for those who move it away. It is written by the thread that serves. `quiet`: the access log goes
+    /// nowhere.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn to_file(path: impl Into<PathBuf>, quiet: bool) -> io::Result<Log> {
+        let path = path.into();
+        let file = append_to(&path)?;
+        let is_stale = Arc::new(AtomicBool::new(false));
+        let out = LogFile { path, file, is_stale: Arc::clone(&is_stale) };
+        let sink = Sink::new(Out::Own(Mutex::new(Box::new(out))), quiet, Some(is_stale));
+        Ok(Log { sink: Arc::new(sink) })
+    }
+
+    /// Has the file of [`to_file`](Log::to_file) opened anew, before the next line. Other logs take no notice.
+    pub fn reopen(&self) {
+        if let Some(is_stale) = &self.sink.is_stale {
+            is_stale.store(true, Ordering::SeqCst);
+            // The name is there at once, for whoever waits for it.
+            self.write(b"");
+        }
+    }
+
     /// The access log goes nowhere; errors still go to stderr.
     #[must_use]
     pub fn quiet() -> Log {
@@ -75,7 +131,7 @@ impl Log {
     }
 
     fn with(out: Out, quiet: bool) -> Log {
-        Log { sink: Arc::new(Sink { out, quiet, zone: OnceLock::new() }) }
+        Log { sink: Arc::new(Sink::new(out, quiet, None)) }
     }
 
     /// A gatherer of lines for this log.
@@ -133,6 +189,10 @@ impl Log {
 }
 
 impl Sink {
+    fn new(out: Out, quiet: bool, is_stale: Option<Arc<AtomicBool>>) -> Sink {
+        Sink { out, quiet, zone: OnceLock::new(), is_stale }
+    }
+
     /// The lookup takes more stack than a thread of a connection may have, so it gets a thread of its own.
     fn zone(&self) -> &TimeZone {
         self.zone.get_or_init(|| {

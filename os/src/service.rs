@@ -16,6 +16,7 @@ use sanserve_core::{
 use crate::beneath::{Root, Symlinks};
 use crate::cache::CacheLimits;
 use crate::call::Failure;
+use crate::draining::Draining;
 use crate::listen::nofile_limit;
 use crate::log::Log;
 use crate::memory::{Budget, default_memory};
@@ -69,6 +70,8 @@ pub struct Upgraded {
     pub peer: SocketAddr,
     /// What the handler has [attached](Reply::attach), if it has.
     pub attached: Option<Box<dyn Any + Send>>,
+    /// Tells when the server goes down: it does not wait for this connection.
+    pub draining: Draining,
 }
 
 /// Calls an answer of [`Service::with_answer`].
@@ -129,6 +132,8 @@ pub struct Service {
     pub memory: u64,
     /// That memory, once the server is bound.
     budget: Option<Arc<Budget>>,
+    /// Tells whoever waits by himself that the server goes down. Each server has one of its own.
+    pub draining: Draining,
     /// How long the exchanges in hand may take when the server goes down. Default 30 s.
     pub grace: Duration,
     /// Records connections. Default: none is recorded.
@@ -165,6 +170,7 @@ impl Service {
             connections: 16_384,
             memory: default_memory(),
             budget: None,
+            draining: Draining::default(),
             grace: Duration::from_secs(30),
             recording: None,
             trace: None,
@@ -348,6 +354,7 @@ impl Service {
         }
         self.config.server_port = address.port();
         self.budget = Some(Arc::new(Budget::new(self.memory, self.log.clone())));
+        self.draining = Draining::default();
         if self.config.server_name.is_empty() {
             self.config.server_name = match address.ip() {
                 IpAddr::V6(ip) => format!("[{ip}]"),

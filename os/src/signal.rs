@@ -1,22 +1,30 @@
-//! The signals that end a server, for a thread that waits for them. What they lead to is the
+//! The signals that a server obeys, for a thread that waits for them. What they lead to is the
 //! binary's affair.
 
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::io;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
-/// A signal that ends a server.
+/// A signal that a server obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// `SIGINT`, from a keyboard.
     Interrupt,
     /// `SIGTERM`, from a service manager.
     Terminate,
+    /// `SIGQUIT`, from a keyboard, or a graceful end as of nginx.
+    Quit,
+    /// `SIGHUP`: what was configured is to be looked at anew.
+    Hangup,
+    /// `SIGUSR1`: log files were moved away.
+    User1,
+    /// `SIGUSR2`.
+    User2,
 }
 
-/// Catches `SIGINT` and `SIGTERM` for the whole process, for as long as it lives.
+/// Catches `SIGINT`, `SIGTERM`, `SIGQUIT`, `SIGHUP`, `SIGUSR1` and `SIGUSR2` for the whole process, for as long as it lives.
 #[derive(Debug)]
 pub struct Signals {
     caught: signal_hook::iterator::Signals,
@@ -30,7 +38,7 @@ impl Signals {
     /// # Errors
     /// If the system is out of descriptors.
     pub fn new() -> io::Result<Signals> {
-        let caught = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let caught = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
         Ok(Signals { caught, next: VecDeque::new() })
     }
 
@@ -39,6 +47,10 @@ impl Signals {
         loop {
             match self.next.pop_front() {
                 Some(SIGTERM) => return Signal::Terminate,
+                Some(SIGQUIT) => return Signal::Quit,
+                Some(SIGHUP) => return Signal::Hangup,
+                Some(SIGUSR1) => return Signal::User1,
+                Some(SIGUSR2) => return Signal::User2,
                 Some(_) => return Signal::Interrupt,
                 None => self.next.extend(self.caught.wait()),
             }
@@ -59,6 +71,15 @@ mod tests {
         assert_eq!(signals.wait(), Signal::Terminate);
         kill_process(getpid(), Number::INT).unwrap();
         assert_eq!(signals.wait(), Signal::Interrupt);
+        for (number, signal) in [
+            (Number::QUIT, Signal::Quit),
+            (Number::HUP, Signal::Hangup),
+            (Number::USR1, Signal::User1),
+            (Number::USR2, Signal::User2),
+        ] {
+            kill_process(getpid(), number).unwrap();
+            assert_eq!(signals.wait(), signal);
+        }
         kill_process(getpid(), Number::INT).unwrap();
         kill_process(getpid(), Number::TERM).unwrap();
         let both = [signals.wait(), signals.wait()];

@@ -27,6 +27,8 @@ pub(crate) struct Flags {
     pub(crate) connections: Option<usize>,
     pub(crate) memory: Option<u64>,
     pub(crate) grace: Duration,
+    pub(crate) drain_delay: Duration,
+    pub(crate) log_file: Option<PathBuf>,
     pub(crate) scripts: ScriptRules,
     pub(crate) config: Config,
     pub(crate) record: Option<Record>,
@@ -348,7 +350,22 @@ fn serving() -> Command {
         .arg(time("body-timeout", defaults.body.silence, "How long a request's body may be silent, or slower than 256 bytes a second"))
         .arg(time("write-timeout", defaults.write.silence, "How long a client may take nothing, or less than 256 bytes a second"))
         .arg(time("grace", 30_000, "How long downloads in hand may still take after SIGTERM or Ctrl-C"))
+        .arg(time("drain-delay", 0, "How long to serve on after SIGTERM or Ctrl-C, while --health answers 503"))
+        .arg(
+            Arg::new("health")
+                .long("health")
+                .value_name("PATH")
+                .value_parser(health)
+                .help("Answer this path with 200 ok, or 503 once the server is about to leave [default: none]"),
+        )
         .next_help_heading(LOGS)
+        .arg(
+            Arg::new("log-file")
+                .long("log-file")
+                .value_name("PATH")
+                .value_parser(value_parser!(PathBuf))
+                .help("Log to the end of this file, opened anew on SIGHUP and SIGUSR1 [default: stderr]"),
+        )
         .arg(
             Arg::new("record")
                 .long("record")
@@ -410,6 +427,17 @@ fn time(name: &'static str, default: u64, help: &str) -> Arg {
 /// A help text that ends as clap would have it, with a default that is not clap's to know.
 fn defaulting(help: &str, default: String) -> String {
     format!("{help} [default: {default}]")
+}
+
+/// The path of a health check, as it stands in requests.
+fn health(text: &str) -> Result<String, String> {
+    let is_path =
+        text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+    if is_path {
+        Ok(text.to_owned())
+    } else {
+        Err("a path begins with / and has neither spaces, ? nor #: /health".into())
+    }
 }
 
 /// A port. Whoever gives something else is told what it may have been meant for.
@@ -558,6 +586,8 @@ impl From<&ArgMatches> for Flags {
             connections: matches.get_one::<u32>("connections").map(|&n| n as usize),
             memory: matches.get_one("max-memory").copied(),
             grace: Duration::from_millis(matches.get_one("grace").copied().unwrap_or(30_000)),
+            drain_delay: Duration::from_millis(matches.get_one("drain-delay").copied().unwrap_or(0)),
+            log_file: matches.get_one("log-file").cloned(),
             record: matches.get_one::<PathBuf>("record").map(|directory| Record {
                 directory: directory.clone(),
                 most: matches.get_one::<u32>("record-max").map(|&n| n as usize),
@@ -598,8 +628,19 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     cgi.pass_authorization = has("cgi-pass-authorization");
     let protocol = *matches.get_one("protocol").expect("has a default");
     let types = media_types(matches);
+    let health = matches.try_get_one::<String>("health").ok().flatten().map(|path| path.as_str().into());
     let etag = matches.try_get_one::<Etag>("etag").ok().flatten().copied().unwrap_or_default();
-    Config { protocol, cgi, hide_dotfiles: has("hide-dotfiles"), etag, types, limits, timeouts, ..Config::default() }
+    Config {
+        protocol,
+        cgi,
+        hide_dotfiles: has("hide-dotfiles"),
+        etag,
+        types,
+        health,
+        limits,
+        timeouts,
+        ..Config::default()
+    }
 }
 
 /// A pace with another patience.

@@ -40,7 +40,12 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     observe(&mut service, &flags)?;
     let log = service.log.clone();
     let recording = service.recording.clone();
-    let scripts = Arc::clone(&service.scripts);
+    let ending = Ending {
+        scripts: Arc::clone(&service.scripts),
+        log: log.clone(),
+        recording: recording.clone(),
+        delay: flags.drain_delay,
+    };
     let shown = flags.bind.as_deref().unwrap_or("*");
     let listening =
         |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
@@ -53,9 +58,13 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         Runtime::Mio => {
             let server = sanserve::mio::Server::bind_all(&addresses, service, flags.workers).map_err(listening)?;
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
-                End::Gently => handle.shutdown(),
-                End::Now => handle.stop(),
+            announce(server.local_addr(), signals, ending, move |end| {
+                match end {
+                    End::Leave => handle.leave(),
+                    End::Gently => handle.shutdown(),
+                    End::Now => handle.stop(),
+                }
+                handle.in_hand()
             })?;
             server.run()
         }
@@ -65,9 +74,13 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
-                End::Gently => handle.shutdown(),
-                End::Now => handle.stop(),
+            announce(server.local_addr(), signals, ending, move |end| {
+                match end {
+                    End::Leave => handle.leave(),
+                    End::Gently => handle.shutdown(),
+                    End::Now => handle.stop(),
+                }
+                handle.in_hand()
             })?;
             server.run()
         }
@@ -77,9 +90,13 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.threads(workers);
             }
             let handle = server.handle();
-            announce(server.local_addr(), signals, scripts, recording.clone(), move |end| match end {
-                End::Gently => handle.shutdown(),
-                End::Now => handle.stop(),
+            announce(server.local_addr(), signals, ending, move |end| {
+                match end {
+                    End::Leave => handle.leave(),
+                    End::Gently => handle.shutdown(),
+                    End::Now => handle.stop(),
+                }
+                handle.in_hand()
             })?;
             server.run()
         }
@@ -103,7 +120,12 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
         .with_config(flags.config.clone())
         .with_scripts(flags.scripts.clone())
         .with_grace(flags.grace);
-    if flags.quiet {
+    if let Some(path) = &flags.log_file {
+        let shown = path.display();
+        let log = Log::to_file(path, flags.quiet)
+            .map_err(|error| Refusal(format!("cannot log to {shown}: {}", plain(&error))))?;
+        service = service.with_log(log);
+    } else if flags.quiet {
         service = service.with_log(Log::quiet());
     }
     if let Some(connections) = flags.connections {
@@ -161,12 +183,27 @@ fn same(one: &Path, other: &Path) -> bool {
 }
 
 /// How a server ends.
+#[derive(Clone, Copy)]
 enum End {
+    /// Not yet, but it says so where it is asked for its health.
+    Leave,
     /// The exchanges in hand finish.
     Gently,
     /// Every connection is cut.
     Now,
 }
+
+/// What the end of a server needs.
+struct Ending {
+    scripts: Arc<Scripts>,
+    log: Log,
+    recording: Option<Recording>,
+    /// How long it serves on.
+    delay: Duration,
+}
+
+/// How long it may take until every connection has heard that the server goes down.
+const HEARING: Duration = Duration::from_millis(250);
 
 /// A second signal has come, and whoever waits for that ends the process.
 static IS_CUT: AtomicBool = AtomicBool::new(false);
@@ -174,43 +211,86 @@ static IS_CUT: AtomicBool = AtomicBool::new(false);
 /// How long cutting all connections may take before the process ends.
 const CUTTING: Duration = Duration::from_millis(50);
 
-/// Prints the banner at once, and lets signals shut the server down: the first one gracefully, a
-/// second one at once.
+/// Prints the banner at once, and obeys signals: the first that ends the server does so gracefully, a second one at
+/// once. `end` carries that out, and says how many exchanges are in hand.
 fn announce(
     address: SocketAddr,
     mut signals: Signals,
-    scripts: Arc<Scripts>,
-    recording: Option<Recording>,
-    end: impl Fn(End) + Send + 'static,
+    ending: Ending,
+    end: impl Fn(End) -> usize + Send + 'static,
 ) -> Result<(), Refusal> {
     let (host, port) = (address.ip(), address.port());
     let url_host = match host {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     };
-    let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
-        if signals.wait() == Signal::Interrupt {
-            say("\nKeyboard interrupt received, exiting.\n");
+    // Two threads: one waits for signals, one for them and for the time.
+    let (sender, ends) = mpsc::channel();
+    let log = ending.log.clone();
+    let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        let started = thread::Builder::new().name(name.into()).spawn(run);
+        started.map(drop).map_err(|error| Refusal(format!("cannot start a thread for signals: {}", plain(&error))))
+    };
+    start("ending", Box::new(move || obey(&ends, &ending, &end)))?;
+    let wait = move || {
+        loop {
+            let signal = signals.wait();
+            if !heed(signal, &log) && sender.send(signal).is_err() {
+                return;
+            }
         }
-        end(End::Gently);
-        // The codes that a shell would show for a process that the signal has ended.
-        let code = match signals.wait() {
-            Signal::Interrupt => 130,
-            Signal::Terminate => 143,
-        };
-        // Connections first: what a script leaves unsaid must not look complete.
-        IS_CUT.store(true, Ordering::SeqCst);
-        end(End::Now);
-        thread::sleep(CUTTING);
-        scripts.end();
-        if let Some(recording) = &recording {
-            recording.flush_within(CUTTING);
-        }
-        std::process::exit(code);
-    });
-    waiting.map_err(|error| Refusal(format!("cannot start a thread for signals: {}", plain(&error))))?;
+    };
+    start("signals", Box::new(wait))?;
     say(&format!("Serving HTTP on {host} port {port} (http://{url_host}:{port}/) ...\n"));
     Ok(())
+}
+
+/// Ends the server as the signals say that ask for it.
+fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, end: &impl Fn(End) -> usize) {
+    let Ok(first) = more.recv() else { return };
+    if first == Signal::Interrupt {
+        say("\nKeyboard interrupt received, exiting.\n");
+    }
+    if !ending.delay.is_zero() {
+        end(End::Leave);
+        // Another signal ends the delay, and the one behind it the server.
+        let _ = more.recv_timeout(ending.delay);
+    }
+    end(End::Gently);
+    let mut second = more.recv_timeout(HEARING).ok();
+    if second.is_none() {
+        let in_hand = end(End::Gently);
+        if first == Signal::Interrupt && in_hand > 0 {
+            let what = if in_hand == 1 { "1 exchange".to_owned() } else { format!("{in_hand} exchanges") };
+            say(&format!("Finishing {what} in progress; press Ctrl-C again to end at once.\n"));
+        }
+        second = more.recv().ok();
+    }
+    // The codes that a shell would show for a process that the signal has ended.
+    let code = match second {
+        Some(Signal::Terminate) => 143,
+        Some(Signal::Quit) => 131,
+        _ => 130,
+    };
+    // Connections first: what a script leaves unsaid must not look complete.
+    IS_CUT.store(true, Ordering::SeqCst);
+    end(End::Now);
+    thread::sleep(CUTTING);
+    ending.scripts.end();
+    if let Some(recording) = &ending.recording {
+        recording.flush_within(CUTTING);
+    }
+    std::process::exit(code);
+}
+
+/// Does what a signal asks for that does not end a server; whether it is one.
+fn heed(signal: Signal, log: &Log) -> bool {
+    match signal {
+        Signal::Hangup | Signal::User1 => log.reopen(),
+        Signal::User2 => {}
+        Signal::Interrupt | Signal::Terminate | Signal::Quit => return false,
+    }
+    true
 }
 
 /// Prints and flushes. Nobody may be listening, so it neither fails nor takes longer than a second.

@@ -497,7 +497,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::Feedable => "feedable",
         Input::ScriptEof | Input::ScriptFailed(_) => "read-script",
         Input::Wake => "wake",
-        Input::Drain | Input::Cut => "down",
+        Input::Leave | Input::Drain | Input::Cut => "down",
         Input::Broken(_) | Input::FeedEnd | Input::SpoolFull => "fault",
         Input::Done(_, Completion::Opened(_) | Completion::Listed(_) | Completion::Found(_)) => "wait-disk",
         _ => "nothing",

@@ -346,6 +346,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::Broken(Fault::File) => "The system failed to read the file.",
         Input::Broken(Fault::Handler) => "The handler failed.",
         Input::Scarce => "The server has no memory left for this connection to grow.",
+        Input::Leave => "The server is about to leave, and goes on: only its health check says so.",
         Input::Drain => "The server goes down: the exchange in hand may be finished.",
         Input::Cut => "The time for going down has passed: everything is cut.",
     }
@@ -357,6 +358,9 @@ fn of_call(call: Call) -> &'static str {
         Call::Body => "The handler waits for the body, and there is more of it, or its end.",
         Call::Room => "The handler had more to say than there was room for, and now there is room.",
         Call::Wake => "The handler has asked to be called.",
+        Call::Drain => {
+            "The server goes down: the handler is told, once, so that what waits or has no end comes to one."
+        }
         Call::Over => "The exchange is over, however it ended: the handler is told.",
     }
 }
@@ -425,6 +429,7 @@ fn short(input: &Input) -> String {
         Input::Broken(Fault::FileChanged) => "file has changed".into(),
         Input::Broken(Fault::File) => "file cannot be read".into(),
         Input::Scarce => "no memory".into(),
+        Input::Leave => "leave".into(),
         Input::Drain => "go down".into(),
         Input::Cut => "cut".into(),
     }

@@ -189,3 +189,81 @@ pub fn at_the_end_of_keep_alive(rt: Runtime) {
         assert_eq!(client.response().status(), 200);
     }
 }
+
+/// Signals that have another meaning do not cut a download, and a log file that was moved away is made anew.
+pub fn signals_that_do_not_end(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.patterned("big.bin", 12_000_000);
+    let logs = tempfile::tempdir().expect("a temporary directory");
+    let (now, then) = (logs.path().join("now.log"), logs.path().join("then.log"));
+    let mut server = Server::with(rt, tree.root(), &["--log-file", now.to_str().expect("text")]);
+    let mut slow = Client::connect_narrow(server.address());
+    slow.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(slow.head().status, 200);
+    for (n, signal) in [Signal::HUP, Signal::USR1, Signal::USR2].into_iter().enumerate() {
+        let moves = signal != Signal::USR2;
+        if moves {
+            std::fs::rename(&now, &then).expect("it is there");
+        }
+        server.process().signal(signal);
+        if moves {
+            eventually("the log is there again", || now.exists());
+        }
+        let target = format!("/a.txt?{n}");
+        assert_eq!(server.get(&target).status(), 200);
+        let text = || std::fs::read_to_string(&now).unwrap_or_default();
+        eventually("the line is in the new file", || text().contains(&target));
+    }
+    slow.skip(12_000_000);
+    assert!(server.process_mut().runs());
+    server.process().signal(Signal::QUIT);
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+}
+
+/// Ctrl-C says how many exchanges it waits for, if it waits for some; and what a second one does.
+pub fn what_is_in_progress_is_said(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.sparse("big.bin", 100 << 20);
+    for (count, line) in [
+        (1, "Finishing 1 exchange in progress; press Ctrl-C again to end at once."),
+        (3, "Finishing 3 exchanges in progress; press Ctrl-C again to end at once."),
+    ] {
+        let mut server = Server::with(rt, tree.root(), &["--grace", "60"]);
+        let mut clients: Vec<Client> = (0..count).map(|_| Client::connect_narrow(server.address())).collect();
+        for client in &mut clients {
+            client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+            client.skip(1);
+        }
+        let (_silent, mut kept) = (server.connect(), server.connect());
+        assert_eq!(kept.get("/a.txt").status(), 200);
+        server.process().signal(Signal::INT);
+        server.process().stdout.line("what it waits for", |said| said == line);
+        server.process().signal(Signal::INT);
+        assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(130));
+    }
+}
+
+/// A load balancer is told before anybody is refused: the health check fails, and everything else goes on.
+pub fn health_and_delay(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.folder("up").file("up/health", "a file that nobody sees\n");
+    let mut server = Server::with(rt, tree.root(), &["--health", "/up/health", "--drain-delay", "60"]);
+    let mut kept = server.connect();
+    let answer = kept.get("/up/health?x");
+    assert_eq!((answer.status(), &answer.body[..]), (200, &b"ok\n"[..]));
+    assert_eq!(answer.head.text("Cache-Control"), Some("no-store"));
+    let head = kept.ask("HEAD /up/health HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((head.status(), head.head.text("Content-Length"), head.body.len()), (200, Some("3"), 0));
+    assert_eq!(kept.ask("POST /up/health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx").status(), 501);
+    server.process().signal(Signal::TERM);
+    eventually("it says that it is about to leave", || server.get("/up/health").status() == 503);
+    // On a connection that was there before, too; and neither is closed for it.
+    let answer = kept.get("/up/health");
+    assert_eq!((answer.status(), answer.head.closes()), (503, false));
+    assert_eq!((kept.get("/a.txt").status(), server.get("/a.txt").status()), (200, 200));
+    assert!(server.process_mut().runs());
+    // A second signal ends the delay, and nothing in hand is cut by it.
+    server.process().signal(Signal::TERM);
+    kept.ends();
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+}

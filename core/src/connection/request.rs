@@ -16,7 +16,7 @@ use crate::status::Status;
 use crate::step::Close;
 use crate::timer::Awaited;
 use crate::wire::{
-    self, Decoder, Expectation, Framing, Inbound, Known, Method, Outbound, Persistence, Refused, Span, Target,
+    self, Decoder, Encoder, Expectation, Framing, Inbound, Known, Method, Outbound, Persistence, Refused, Span, Target,
 };
 
 impl Connection {
@@ -63,7 +63,7 @@ impl Connection {
     pub(super) fn end_between(&mut self) -> bool {
         if self.notes.eof {
             self.life = Life::Close(Close::Done);
-        } else if self.notes.drain && self.served {
+        } else if self.notes.is_draining() && self.served {
             self.life = Life::Close(Close::Drained);
         }
         self.life != Life::Open
@@ -81,6 +81,9 @@ impl Connection {
             return;
         }
         let request = Request { head: &buf.head, bytes: buf.input.head(), peer: self.peer };
+        if is_health(&request, cx) {
+            return self.serve(buf, cx);
+        }
         match cx.site.route(&request) {
             Route::Usual if !cx.config.handled => self.serve(buf, cx),
             Route::Handler | Route::Usual => self.task = Task::Handler(Handling::default()),
@@ -156,6 +159,10 @@ impl Connection {
     pub(crate) fn serve(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         self.task = Task::None;
         let (method, name) = (buf.head.method, buf.head.method_name);
+        let request = Request { head: &buf.head, bytes: buf.input.head(), peer: self.peer };
+        if buf.moved.is_empty() && is_health(&request, cx) {
+            return self.answer_health(buf, cx);
+        }
         let script = match self.find_cgi(buf, cx) {
             Ok(script) => script,
             Err(Forbidden::Nul) if self.settle_body(buf, cx) => {
@@ -206,6 +213,42 @@ impl Connection {
             }
             Method::Post | Method::Trace | Method::Connect | Method::Other => {
                 answer.refuse(Violation::UnsupportedMethod, name);
+            }
+        }
+    }
+
+    /// Says whether the server is healthy.
+    fn answer_health(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+        if !self.settle_body(buf, cx) {
+            return;
+        }
+        let (status, text): (_, &[u8]) = match self.is_leaving() {
+            false => (Status::OK, b"ok\n"),
+            true => (Status::SERVICE_UNAVAILABLE, b"going down\n"),
+        };
+        let (method, name) = (buf.head.method, buf.head.method_name);
+        let mut answer = self.answering(buf, cx);
+        match method {
+            Method::Get | Method::Head => {
+                answer.head(status, None, |head| {
+                    head.field("Content-Type", b"text/plain; charset=utf-8")
+                        .number("Content-Length", text.len() as u64)
+                        .field("Cache-Control", b"no-store");
+                });
+                answer.body(Encoder::length(0));
+                if !answer.exchange.is_head {
+                    answer.buf.output.bytes.extend_from_slice(text);
+                }
+                answer.end();
+            }
+            Method::Options => {
+                let allow = answer.allow();
+                answer.empty(Status::NO_CONTENT, |head| {
+                    head.field("Allow", allow);
+                });
+            }
+            Method::Post | Method::Connect | Method::Trace | Method::Other => {
+                answer.refuse(Violation::UnsupportedMethod, name)
             }
         }
     }
@@ -370,6 +413,11 @@ fn note_line(request: &Request<'_>, reasons: &mut Reasons) {
     if request.target().len() < target.len() {
         reasons.note(Rule::LeadingSlashes, request.target());
     }
+}
+
+/// Whether this asks for the server's health.
+fn is_health(request: &Request<'_>, cx: &Context<'_>) -> bool {
+    cx.config.health.as_deref().is_some_and(|path| request.path() == path.as_bytes())
 }
 
 /// Whether a request is a HEAD, even where its line is not right.

@@ -69,7 +69,7 @@ impl Connection {
             keep_alive: self.exchange.open.then_some(self.exchange.keep_alive),
             blocked: self.notes.blocked,
             eof: self.notes.eof,
-            draining: self.notes.drain,
+            draining: self.notes.is_draining(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::wire::{Inbound, Outbound, Scan};
 impl Connection {
     pub(super) fn wait(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Wait {
         let now = cx.now.tick;
-        if !self.notes.drain {
+        if !self.notes.is_draining() {
             self.notes.probe = Probe::No;
         }
         let (read, idle) = self.await_peer(buf, cx);
@@ -56,7 +56,7 @@ impl Connection {
             (Life::Open, Inbound::Head(scan), Outbound::Idle) if !self.notes.blocked => {
                 let rests = scan == Scan::default() && buf.input.is_empty();
                 // One of a server that drains is not to be put away: it would forget that.
-                idle = rests && !self.notes.drain;
+                idle = rests && !self.notes.is_draining();
                 match self.awaited {
                     Awaited::First { .. } if rests => self.awaited,
                     _ if rests && !idle => Awaited::First { since: now },

@@ -132,6 +132,7 @@ impl Settings {
             "hide-dotfiles" if value == "yes" => self.config.hide_dotfiles = true,
             "pass-authorization" if value == "yes" => self.config.cgi.pass_authorization = true,
             "chunked" if value == "refuse" => self.config.cgi.chunked = Chunked::Refuse,
+            "health" => self.config.health = Some(value.into()),
             "server-name" => self.config.server_name = value.into(),
             "server-port" => self.config.server_port = value.parse().map_err(|_| bad())?,
             _ => {
@@ -186,6 +187,9 @@ impl Settings {
             out.push_str("cgi ");
             write::word(directory.as_bytes(), out);
             out.push('\n');
+        }
+        if let Some(health) = &self.config.health {
+            out.push_str(&format!("health {health}\n"));
         }
         if self.config.cgi.chunked == Chunked::Refuse {
             out.push_str("chunked refuse\n");

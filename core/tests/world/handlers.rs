@@ -71,6 +71,10 @@ impl Handler for Echo {
                     _ => Kind::Echo,
                 };
             }
+            Call::Drain => {
+                assert!(self.open && reply.is_draining(), "told of an end without a request, or without one");
+                return;
+            }
             Call::Body | Call::Room => assert!(self.open, "{call:?} without a request"),
             Call::Wake if self.kind == Kind::Late && !self.begun => {
                 self.begun = true;

@@ -36,7 +36,7 @@ impl Handler for Table {
         let outcome = match call {
             Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
             Call::Room => self.go_on(reply),
-            Call::Body | Call::Wake | Call::Over => Ok(()),
+            Call::Body | Call::Wake | Call::Drain | Call::Over => Ok(()),
         };
         if outcome.is_err() {
             reply.abort();

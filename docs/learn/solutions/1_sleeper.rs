@@ -31,7 +31,7 @@ pub fn service(work: Work) -> Service {
                     Some(Err(_panicked)) => return reply.abort(),
                     None => return,
                 },
-                Call::Body | Call::Room | Call::Over => return,
+                Call::Body | Call::Room | Call::Drain | Call::Over => return,
             };
             reply.answer(Status::OK, "text/plain", body).expect("no answer yet");
         }

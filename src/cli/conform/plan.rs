@@ -94,7 +94,8 @@ fn without_idle_ticks(transcript: &Transcript) -> Vec<Event> {
 /// The events before the first one of time or of a shutdown, if nothing but the end comes behind it: an
 /// idle connection is ended by its client instead.
 fn before_the_last_tick(events: Vec<Event>) -> Vec<Event> {
-    let is_clock = |event: &Event| matches!(event.what, What::Tick | What::Input(Input::Drain | Input::Cut));
+    let is_clock =
+        |event: &Event| matches!(event.what, What::Tick | What::Input(Input::Leave | Input::Drain | Input::Cut));
     let Some(at) = events.iter().position(is_clock) else { return events };
     let is_end = |event: &Event| {
         is_clock(event) || matches!(event.what, What::Probe { .. } | What::Wait(_) | What::Close { .. })
@@ -112,7 +113,9 @@ fn possible(what: &What) -> Result<(), String> {
         What::Tick | What::Clock(_) | What::Probe { .. } | What::Close { close: Close::Timeout | Close::Idle, .. } => {
             "it depends on time"
         }
-        What::Input(Input::Drain | Input::Cut) | What::Close { close: Close::Drained, .. } => "the server goes down",
+        What::Input(Input::Leave | Input::Drain | Input::Cut) | What::Close { close: Close::Drained, .. } => {
+            "the server goes down"
+        }
         What::Input(Input::Blocked | Input::Writable | Input::Sent(_)) => "it needs a full socket",
         What::Shut { blocked: true } | What::Close { blocked: true, .. } => "it needs a full socket",
         What::Send(sending) if sending.elided.is_some() => "it leaves out what is sent",

@@ -142,6 +142,7 @@ impl Handler for Busy {
                 reply.answer(Status::OK, "text/plain", "late\n")
             }
             Call::Body | Call::Room | Call::Wake => self.go_on(reply),
+            Call::Drain => Ok(()),
         };
         if outcome.is_err() {
             reply.abort();
