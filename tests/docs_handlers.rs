@@ -461,6 +461,24 @@ impl Running {
         Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
     }
 
+    /// A service on threads.
+    fn blocking_service(service: Service) -> Running {
+        let log = Lines::default();
+        let server = sanserve::std::Server::bind(ANY.into(), service.with_log(Log::to(log.clone()))).unwrap();
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = thread::spawn(|| server.run());
+        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
+    }
+
+    /// A service on smol.
+    fn asynchronous_service(service: Service) -> Running {
+        let log = Lines::default();
+        let server = sanserve::smol::Server::bind(ANY.into(), service.with_log(Log::to(log.clone()))).unwrap();
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = thread::spawn(|| server.run());
+        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
+    }
+
     /// A handler that blocks.
     fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Running {
         let log = Lines::default();
@@ -577,6 +595,95 @@ fn a_site_decides() {
     assert_eq!((refused.text("Server"), refused.text("X-Frame-Options")), (Some("Mine/1.0"), Some("DENY")));
     let log = server.ended();
     assert!(log.contains(" 127.0.0.1 417 ") && log.ends_with(" POST /x HTTP/1.1\n"), "{log}");
+}
+
+mod ends_portable {
+    use std::task::Waker;
+
+    use sanserve::core::Handler;
+    use sanserve::{Call, Reply, Service, Status};
+
+    #[derive(Default)]
+    struct LongPoll(Option<Waker>);
+
+    impl LongPoll {
+        fn wait_for_news(&mut self, waker: Waker) {
+            self.0 = Some(waker);
+        }
+    }
+
+    impl Handler for LongPoll {
+        // Portable, on every runtime: a call of its own, once per exchange.
+        fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+            match call {
+                Call::Request => self.wait_for_news(reply.waker()),
+                Call::Drain => reply.answer(Status::OK, "text/plain", "no news\n").expect("the first answer"),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn service() -> Service {
+        Service::without_files().with_handler(LongPoll::default)
+    }
+}
+
+mod ends_blocking {
+    use std::io::{self, Write};
+    use std::time::Duration;
+
+    use sanserve::std::{Exchange, Status};
+
+    pub(super) fn events(x: &mut Exchange<'_>) -> io::Result<()> {
+        x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+        x.flush()?;
+        // A thread: this instead of a sleep.
+        let draining = x.draining();
+        while !draining.wait(Duration::from_secs(1)) {
+            write!(x, "data: tick\n\n")?;
+            x.flush()?;
+        }
+        Ok(())
+    }
+}
+
+mod ends_asynchronous {
+    use std::io;
+
+    use sanserve::smol::{Exchange, Status};
+    use smol::io::AsyncWriteExt;
+
+    pub(super) async fn poll(x: &mut Exchange<'_>) -> io::Result<()> {
+        x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+        x.flush().await?;
+        let next_event = smol::future::pending();
+        // A task: a future to be raced with what it waits for.
+        smol::future::or(next_event, x.draining().begun()).await;
+        Ok(())
+    }
+}
+
+/// What waits is told that the server goes down, and ends well before the grace is over.
+#[test]
+fn what_waits_ends_in_time() {
+    ends(Running::portable(ends_portable::service()), 200);
+    ends(Running::blocking_service(ends_portable::service()), 200);
+    ends(Running::asynchronous_service(ends_portable::service()), 200);
+    ends(Running::blocking(|| ends_blocking::events), 200);
+    ends(Running::asynchronous(|| ends_asynchronous::poll), 200);
+}
+
+fn ends(server: Running, status: u16) {
+    let (mut first, mut second) = (server.client(), server.client());
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    first.send(request);
+    second.send(request);
+    let start = std::time::Instant::now();
+    (server.shutdown)();
+    assert_eq!((first.response().status(), second.response().status()), (status, status));
+    first.ends();
+    server.thread.join().unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 /// Each program of the pages stands in here.

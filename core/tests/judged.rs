@@ -10,8 +10,15 @@ use sanserve_core::transcript::{Finish, Line, What};
 use sanserve_core::{Call, Fields, Handler, Reply, Request, Route, Site, Status, Tick, Wait};
 
 /// Handlers that wait for whom nobody knows; a world does not let them.
-const HANGING: &[&str] =
-    &["handler-cut", "handler-failed", "handler-peer-gone", "handler-stream-drain", "handler-wake"];
+const HANGING: &[&str] = &[
+    "handler-begun-in-drain",
+    "handler-cut",
+    "handler-drain",
+    "handler-failed",
+    "handler-peer-gone",
+    "handler-stream-drain",
+    "handler-wake",
+];
 
 /// The site of a transcript.
 struct Named(Box<dyn Site>);

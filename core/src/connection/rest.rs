@@ -1,6 +1,6 @@
 //! Connections that are put away: between two exchanges, or while a handler has nothing to say.
 
-use super::{Connection, Life, Notes, Task};
+use super::{Connection, Life, Notes, Server, Task};
 use crate::buffers::Buffers;
 use crate::context::{Context, Peer, Tick};
 use crate::exchange::{Exchange, FilePart, Relay};
@@ -12,6 +12,8 @@ use crate::wire::Cycle;
 pub struct Resting {
     peer: Peer,
     served: bool,
+    /// The server is about to leave.
+    leaving: bool,
     ticket: u32,
     since: Tick,
 }
@@ -33,7 +35,7 @@ impl Resting {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: Peer, cx: &Context<'_>) -> Resting {
-        Resting { peer, served: false, ticket: 0, since: cx.now.tick }
+        Resting { peer, served: false, leaving: false, ticket: 0, since: cx.now.tick }
     }
 
     /// Since when it has been idle.
@@ -54,7 +56,7 @@ impl Resting {
     pub fn resume(self) -> Connection {
         Connection {
             peer: self.peer,
-            notes: Notes::default(),
+            notes: Notes { server: if self.leaving { Server::Leaves } else { Server::Stays }, ..Notes::default() },
             life: Life::Open,
             served: self.served,
             ticket: self.ticket,
@@ -81,8 +83,17 @@ impl Connection {
             return None;
         }
         let Awaited::Request { since } = self.awaited else { return None };
-        let idle = self.cycle.is_new() && self.life == Life::Open && self.notes == Notes::default();
-        idle.then_some(Resting { peer: self.peer, served: self.served, ticket: self.ticket, since })
+        let idle = self.cycle.is_new()
+            && self.life == Life::Open
+            && self.notes == Notes { server: self.notes.server, ..Notes::default() }
+            && !self.notes.is_draining();
+        idle.then_some(Resting {
+            peer: self.peer,
+            served: self.served,
+            leaving: self.is_leaving(),
+            ticket: self.ticket,
+            since,
+        })
     }
 
     /// Since when it has been idle: between two exchanges, or before the first, with nothing of the next one.
