@@ -215,6 +215,12 @@ pub fn places(rt: Runtime) {
             assert!(told.contains(&format!("SERVER_ADDR={address}")), "{told:?}");
             assert!(told.contains(&format!("REMOTE_PORT={}", client.local().port())), "{told:?}");
             assert!(told.contains(&format!("REMOTE_ADDR={}", client.local().ip())), "{told:?}");
+            // Where nobody names the server, the address is its name, and not one that stands for all.
+            client = crate::support::Client::connect(to);
+            client.send("GET /cgi-bin/env HTTP/1.0\r\n\r\n");
+            let told = environment(&client.response());
+            let name = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            assert!(told.contains(&format!("SERVER_NAME={name}")), "{told:?}");
         }
     }
     gateway.settle();

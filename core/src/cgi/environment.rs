@@ -60,7 +60,9 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, site: &dyn Site, c
     let mut variables = Variables { out };
     variables.set("GATEWAY_INTERFACE", b"CGI/1.1");
     variables.set("SERVER_SOFTWARE", site.server().as_bytes());
-    variables.set("SERVER_NAME", server_name(request, config));
+    if let Some(name) = server_name(request, config) {
+        variables.set("SERVER_NAME", name);
+    }
     variables.set("SERVER_PORT", itoa::Buffer::new().format(config.server_port).as_bytes());
     variables.set("SERVER_PROTOCOL", request.version());
     variables.set("REQUEST_METHOD", request.method());
@@ -93,17 +95,17 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, site: &dyn Site, c
     variables.fields(request, config.cgi.pass_authorization);
 }
 
-/// Without the port; an IPv6 address keeps its brackets (RFC 3875 section 4.1.14).
-fn server_name<'r>(request: &Request<'r>, config: &'r Config) -> &'r [u8] {
+/// Without the port; an IPv6 address keeps its brackets (RFC 3875 section 4.1.14). `None`: neither the request nor the
+/// server has a name, or the server has one that stands for all of its addresses, by which nobody can reach it.
+fn server_name<'r>(request: &Request<'r>, config: &'r Config) -> Option<&'r [u8]> {
     let host = request.host().unwrap_or_default();
     let end = match host {
         [b'[', ..] => memchr::memchr(b']', host).map(|end| end + 1),
         _ => memchr::memchr(b':', host),
     };
     match &host[..end.unwrap_or(host.len())] {
-        [] if config.server_name.is_empty() => b"localhost",
-        [] => config.server_name.as_bytes(),
-        name => name,
+        [] => Some(config.server_name.as_bytes()).filter(|name| ![&b""[..], b"0.0.0.0", b"[::]"].contains(name)),
+        name => Some(name),
     }
 }
 
@@ -261,6 +263,29 @@ mod tests {
         assert!(all.contains(&"SERVER_NAME=here".to_owned()) && all.contains(&"QUERY_STRING=".to_owned()), "{all:?}");
         for absent in ["PATH_INFO", "CONTENT_TYPE", "CONTENT_LENGTH", "AUTH_TYPE", "REMOTE_USER", "HTTP_"] {
             assert!(!all.iter().any(|one| one.starts_with(absent)), "{absent}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_named_by_all_addresses() {
+        let bytes = b"GET /cgi-bin/x HTTP/1.0\r\n\r\n";
+        let mut head = Head::default();
+        head.parse(bytes).unwrap();
+        let peer = Peer::from(std::net::SocketAddr::from(([192, 0, 2, 1], 7)));
+        let request = Request { head: &head, bytes, peer };
+        for (name, expected) in [
+            ("", None),
+            ("[::]", None),
+            ("0.0.0.0", None),
+            ("[::1]", Some("SERVER_NAME=[::1]")),
+            ("192.0.2.2", Some("SERVER_NAME=192.0.2.2")),
+            ("here", Some("SERVER_NAME=here")),
+        ] {
+            let config = Config { server_name: name.into(), ..Config::default() };
+            let mut out = Vec::new();
+            write(&request, &NOTHING, &Plain, &config, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.split('\0').find(|variable| variable.starts_with("SERVER_NAME=")), expected, "{name}");
         }
     }
 

@@ -13,11 +13,21 @@ use super::Errand;
 
 /// Name and value of each: `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`, which other servers set and
 /// programs such as PHP expect, and `PATH_TRANSLATED` (RFC 3875 section 4.1.6). Paths are absolute; `root` is.
+/// `SERVER_NAME`, which must be there (section 4.1.14), is the address where the core knows of no name.
 pub(super) fn variables(root: &Path, errand: &Errand<'_>) -> impl Iterator<Item = (&'static str, OsString)> {
     let translated = errand.translated.map(|path| ("PATH_TRANSLATED", beneath(root, path)));
     let address = errand.local.map(|address| ("SERVER_ADDR", address.to_string().into()));
     let places = [("DOCUMENT_ROOT", root.into()), ("SCRIPT_FILENAME", beneath(root, errand.path))];
-    places.into_iter().chain(translated).chain(address)
+    let is_named = errand.environment.iter().any(|(name, _)| *name == b"SERVER_NAME");
+    let name = (!is_named).then(|| ("SERVER_NAME", errand.local.map_or_else(|| "localhost".into(), name_of)));
+    places.into_iter().chain(translated).chain(address).chain(name)
+}
+
+fn name_of(address: IpAddr) -> OsString {
+    match address {
+        IpAddr::V4(address) => address.to_string().into(),
+        IpAddr::V6(address) => format!("[{address}]").into(),
+    }
 }
 
 /// A path beneath the root, as it is: what it ends with stays, and so do its empty components.
