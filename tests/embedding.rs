@@ -12,7 +12,7 @@ use std::time::Duration;
 use sanserve::core::{
     Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status, Timeouts,
 };
-use sanserve::os::{Log, Service};
+use sanserve::os::{Launcher, Log, ScriptRules, Service};
 use support::Client;
 use tempfile::TempDir;
 
@@ -313,6 +313,22 @@ fn a_stop_cuts_at_once(server: Running) {
     (server.stop)();
     let log = server.ended();
     assert!(log.contains("bytes: the server shut down"), "{log}");
+}
+
+/// A program whose `main` has not called `Launcher::run_if_asked` would only do once more whatever it does.
+#[test]
+fn a_program_that_is_no_launcher_is_not_started_as_one() {
+    let (service, log, _dir) = service(Duration::from_secs(20));
+    let mut rules = ScriptRules::default();
+    rules.launcher = Launcher::Own;
+    let server = sanserve::mio::Server::bind(([127, 0, 0, 1], 0).into(), service.with_scripts(rules)).unwrap();
+    let (address, handle) = (server.local_addr(), server.handle());
+    let thread = std::thread::spawn(move || server.run());
+    assert_eq!(Client::connect(address).get("/cgi-bin/who").status(), 503);
+    handle.shutdown();
+    thread.join().unwrap().unwrap();
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("the program's main has not called Launcher::run_if_asked"), "{log}");
 }
 
 macro_rules! mount {

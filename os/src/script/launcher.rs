@@ -21,6 +21,7 @@ mod process;
 mod tests;
 
 use std::env;
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +55,8 @@ static IS_OWN: AtomicBool = AtomicBool::new(false);
 /// exist on Linux only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Launcher {
-    /// This program, started once more. Its `main` has to call [`Launcher::run_if_asked`] first.
+    /// This program, started once more. Its `main` has to call [`Launcher::run_if_asked`] first; if it has not, no
+    /// script is run.
     Own,
     /// Another program whose `main` does so, such as the command `sanserve` of the same version.
     Program(PathBuf),
@@ -81,19 +83,24 @@ impl Launcher {
         IS_OWN.store(true, Ordering::Relaxed);
     }
 
-    fn command(&self) -> Option<Command> {
+    /// What is to be run. `None`: there is to be none.
+    fn command(&self) -> io::Result<Option<Command>> {
+        if *self == Launcher::Own && !IS_OWN.load(Ordering::Relaxed) && !cfg!(test) {
+            // The program would do once more whatever it does.
+            return Err(io::Error::other("the program's main has not called Launcher::run_if_asked"));
+        }
         let mut command = match self {
             // By this name it is the program that runs, even if another one has been put in its place.
             Launcher::Own => Command::new("/proc/self/exe"),
             Launcher::Program(path) => Command::new(path),
-            Launcher::None => return None,
+            Launcher::None => return Ok(None),
         };
         command.arg(ASK);
         #[cfg(test)]
         if *self == Launcher::Own {
             command = tests::command();
         }
-        Some(command)
+        Ok(Some(command))
     }
 }
 
@@ -134,7 +141,7 @@ mod absent {
 
     impl Process {
         pub(in crate::script) fn start(launcher: &Launcher) -> io::Result<Option<Process>> {
-            match launcher.command() {
+            match launcher.command()? {
                 Some(_) => Err(io::ErrorKind::Unsupported.into()),
                 None => Ok(None),
             }

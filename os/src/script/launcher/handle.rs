@@ -35,7 +35,7 @@ pub(in crate::script) struct Process {
 impl Process {
     /// Starts a launcher. `None`: there is to be none.
     pub(in crate::script) fn start(launcher: &Launcher) -> io::Result<Option<Process>> {
-        let Some(mut command) = launcher.command() else { return Ok(None) };
+        let Some(mut command) = launcher.command()? else { return Ok(None) };
         let (requests, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&requests, Timeout::Send, Some(PATIENCE))?;
         // As much as the system allows.
