@@ -93,6 +93,8 @@ suite! {
         half_closed
         half_closed_for_long
         nothing_can_be_sent
+        nobody_reads
+        places_for_others
         shutdown
         what_lives_on_ends_with_the_server
         shutdown_is_bounded

@@ -167,6 +167,9 @@ pub struct Script<'a> {
     pub time: u64,
     /// Milliseconds between SIGTERM and SIGKILL.
     pub grace: u64,
+    /// Bytes that it may go on to print when its exchange has let go of it, and nothing of them can be sent; then
+    /// whoever holds the process ends it.
+    pub drain: u64,
     /// The path below the root that `PATH_INFO` means: `PATH_TRANSLATED` is that path beneath the
     /// root's own. Empty components of it are `PATH_INFO`'s, and so is a slash at its end.
     pub translated: Option<&'a [u8]>,
@@ -177,7 +180,16 @@ pub struct Script<'a> {
 impl<'a> Script<'a> {
     /// `arguments` and `environment` hold items that each end with NUL.
     pub(crate) fn new(path: &'a [u8], arguments: &'a [u8], environment: &'a [u8]) -> Script<'a> {
-        Script { path, input: ScriptInput::Empty, time: 0, grace: 0, translated: None, arguments, environment }
+        Script {
+            path,
+            input: ScriptInput::Empty,
+            time: 0,
+            grace: 0,
+            drain: 0,
+            translated: None,
+            arguments,
+            environment,
+        }
     }
 
     /// The arguments behind the script's own name (RFC 3875 section 4.4).
@@ -186,7 +198,9 @@ impl<'a> Script<'a> {
     }
 
     /// The variables (RFC 3875 section 4.1, and what other servers set), name and value, but for those that only the
-    /// driver knows: `PATH_TRANSLATED`, `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`.
+    /// driver knows: `PATH_TRANSLATED`, `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`. `SERVER_NAME` is missing
+    /// where neither the request nor [`Config::server_name`](crate::Config) names the server, or only as all of its
+    /// addresses: it is `SERVER_ADDR` then, an IPv6 address in brackets.
     pub fn environment(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         items(self.environment).map(|item| {
             let equals = memchr::memchr(b'=', item).unwrap_or(item.len());

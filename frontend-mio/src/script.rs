@@ -39,8 +39,7 @@ impl Role {
 /// What is known of a script's pipes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
-    /// The script that is watched, by the number of its output. When its descriptors are closed, the
-    /// system forgets them by itself.
+    /// Its descriptors are known to the loop. When they are closed, the system forgets them by itself.
     registered: bool,
     /// Bytes, or the end, may be there.
     pub(crate) output_ready: bool,
@@ -96,6 +95,16 @@ impl Watch {
         register(input, Role::Input, Interest::WRITABLE)?;
         self.registered = true;
         Ok(())
+    }
+
+    /// The connection is done with the script. Its output may stay open, for others to read.
+    pub(crate) fn end(&mut self, fds: Option<ScriptFds<'_>>, registry: &Registry) {
+        let output = fds.and_then(|fds| fds.output).filter(|_| self.registered);
+        if let Some(output) = output {
+            // It was registered, so what could fail is that it is gone.
+            let _ = registry.deregister(&mut SourceFd(&output.as_raw_fd()));
+        }
+        *self = Watch::default();
     }
 }
 

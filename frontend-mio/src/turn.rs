@@ -130,8 +130,12 @@ impl Parked {
                     let is_slow = step.is_long() || (finds && !shared.alone);
                     let probes = matches!(step, Step::Probe(_));
                     match step {
-                        Step::Act(_, Action::Spawn(_)) => *script = Watch::spawned(),
+                        Step::Act(_, Action::Spawn(_)) => {
+                            script.end(slot.script(), shared.registry);
+                            *script = Watch::spawned();
+                        }
                         Step::Finished(_) => {
+                            script.end(slot.script(), shared.registry);
                             drop(alarm.take());
                             *in_hand = None;
                         }

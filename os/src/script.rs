@@ -147,6 +147,7 @@ struct Errand<'a> {
     input: ScriptInput,
     time: u64,
     grace: u64,
+    drain: u64,
     translated: Option<&'a [u8]>,
     /// Our end of the connection.
     local: Option<IpAddr>,
@@ -161,6 +162,7 @@ impl<'a> Errand<'a> {
             input: script.input,
             time: script.time,
             grace: script.grace,
+            drain: script.drain,
             translated: script.translated,
             local,
             arguments: script.arguments().collect(),
@@ -323,7 +325,9 @@ impl Scripts {
             Ok(()) => {
                 let shared = Arc::clone(&self.shared);
                 let (input, output) = (ours.input, ours.output);
-                Ok(Running { id, leader, shared, input, full: false, output, over: false, exit })
+                let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
+                let output = Some(output);
+                Ok(Running { id, leader, shared, input, intake, full: false, output, over: false, exit })
             }
             Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
                 Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"))
@@ -443,7 +447,9 @@ impl Scripts {
             Ok(exit) => {
                 let shared = Arc::clone(&self.shared);
                 let (input, output) = (ours.input, ours.output);
-                Ok(Running { id, leader, shared, input, full: false, output, over: false, exit })
+                let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
+                let output = Some(output);
+                Ok(Running { id, leader, shared, input, intake, full: false, output, over: false, exit })
             }
             Err(_) => {
                 self.shared.let_go();
@@ -476,6 +482,8 @@ impl Scripts {
             stage: Stage::Runs,
             due: Instant::now().checked_add(Duration::from_millis(errand.time).saturating_add(SLACK)),
             grace: Duration::from_millis(errand.grace),
+            leftover: None,
+            drain: errand.drain,
         }
     }
 

@@ -203,10 +203,12 @@ pub fn others_are_served(rt: Runtime) {
 
 /// `--cgi-max`: one more is a 503, until there is room.
 pub fn no_more_than(rt: Runtime) {
-    let gateway = Gateway::with(rt, &["--cgi-max", "2", "--cgi-read-first", "0"]);
+    let gateway = Gateway::with(rt, &["--cgi-max", "2"]);
+    let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nuntil [ -e ../go ]; do sleep 0.05; done\n";
+    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("held", script)]);
     let mut held: Vec<Client> = (0..2).map(|_| gateway.connect()).collect();
     for client in &mut held {
-        client.send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
+        client.send(get("/cgi-bin/held"));
         assert_eq!(client.head().status, 200);
     }
     let mut client = gateway.connect();
@@ -219,12 +221,10 @@ pub fn no_more_than(rt: Runtime) {
     check_error(&client.ask(request("POST", "/cgi-bin/hello", "", "abc")), 503, "Too many CGI scripts");
     held.pop().expect("there are two").reset();
     eventually("there is room", || client.get("/cgi-bin/hello").status() == 200);
-    held[0].send("def");
-    let rest = |client: &mut Client| {
-        client.half_close();
-        client.rest()
-    };
-    assert!(rest(&mut held[0]).ends_with(b"0\r\n\r\n"), "the other one is answered");
+    gateway.tree.file("go", "");
+    let mut held = held.pop().expect("there is one left");
+    held.half_close();
+    assert!(held.rest().ends_with(b"0\r\n\r\n"), "the other one is answered");
     drop((held, client));
     gateway.settle();
 }
@@ -469,6 +469,61 @@ pub fn nothing_can_be_sent(rt: Runtime) {
     assert_eq!(answer.status(), 200);
     gateway.remark("slow-exit", "CGI script exit code 7");
     drop(client);
+    gateway.settle();
+}
+
+/// A script that has answered and ignores that nobody reads what else it prints does not go on until its time is over.
+pub fn nobody_reads(rt: Runtime) {
+    let gateway = Gateway::start(rt);
+    let script = "#!/bin/sh\ntrap '' PIPE\n\
+                  case $QUERY_STRING in\n\
+                  length) printf 'Content-Length: 2\\n\\nhi';;\n\
+                  redirect) printf 'Location: /a.txt\\n\\n';;\n\
+                  esac\n\
+                  while :; do printf '%01000d' 0 2>/dev/null; done\n";
+    let works = "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nhi, and more'\nsleep 0.3\nprintf 'still more'\nexit 7\n";
+    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("deaf", script), ("works", works)]);
+    let mut client = gateway.connect();
+    for (query, body) in [("length", "hi"), ("redirect", "alpha\n")] {
+        assert_eq!(client.get(format!("/cgi-bin/deaf?{query}")).body_text(), body);
+        gateway.wait_for_none();
+    }
+    assert_eq!(client.get("/cgi-bin/works").body_text(), "hi");
+    gateway.remark("works", "CGI script exit code 7");
+    drop(client);
+    gateway.settle();
+}
+
+/// Clients that send next to nothing of large bodies do not keep everybody else from running scripts.
+pub fn places_for_others(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-max", "3"]);
+    let begin = |script: &str, sent: &str| {
+        let mut client = gateway.connect();
+        client.send(format!("POST /cgi-bin/{script} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{sent}"));
+        client
+    };
+    let mut silent = begin("say", "a");
+    gateway.wait_for(1);
+    let mut answered = begin("echo", "a");
+    assert_eq!(answered.head().status, 200);
+    let sent = 900_000;
+    let mut quick = begin("count", &"a".repeat(sent));
+    gateway.wait_for(3);
+    let mut client = gateway.connect();
+    eventually("there is room", || client.get("/cgi-bin/hello").status() == 200);
+    check_error(&silent.response(), 503, "Too many CGI scripts");
+    gateway.remark("say", "CGI script ended: its client is slow with the body, and others need its place");
+    let mut held = gateway.connect();
+    held.send(get("/cgi-bin/never"));
+    eventually("that place is taken", || gateway.processes().iter().any(|found| found.name == "sleep"));
+    eventually("there is room", || client.get("/cgi-bin/hello").status() == 200);
+    let (rest, _) = answered.rest_however();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "what was sent does not look complete: {}", rest.escape_ascii());
+    // Nobody else is slow.
+    quick.send("a".repeat(1_000_000 - sent));
+    assert_eq!(quick.response().body_text().trim_end(), "1000000 1000000");
+    held.reset();
+    drop((silent, answered, quick, client));
     gateway.settle();
 }
 

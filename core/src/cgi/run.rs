@@ -64,6 +64,7 @@ impl Connection {
                     input,
                     time: timeouts.script,
                     grace: timeouts.script_grace,
+                    drain: cx.config.limits.drain,
                     translated: info.strip_prefix(b"/"),
                     ..Script::new(path, arguments, environment)
                 })
@@ -299,10 +300,17 @@ impl Connection {
         let (len, end) = match output::find_end(&unread[..unread.len().min(limit)], &mut cgi.scanned) {
             Some(len) => (len, End::Empty),
             None if unread.len() >= limit => (limit, End::Limit),
-            None if cgi.feed.eof => (unread.len(), End::Eof),
+            None if cgi.feed.eof => match cgi.failed {
+                // What it may have printed is no answer.
+                Some(error) => {
+                    self.fail_spawned(error);
+                    return true;
+                }
+                None => (unread.len(), End::Eof),
+            },
             None => return false,
         };
-        let (printed, eof, failed) = (&unread[..len], cgi.feed.eof, cgi.failed);
+        let (printed, eof) = (&unread[..len], cgi.feed.eof);
         let name = &path[..cgi.at as usize];
         let raw = has_own_head(name);
         if !has_remarks {
@@ -335,10 +343,7 @@ impl Connection {
                 self.answer_script(&head, raw, buf, cx);
             }
             Printed::Interim(len) => self.pass_over_interim(len, buf),
-            Printed::Incomplete => match failed {
-                Some(error) => self.fail_spawned(error),
-                None => self.fail_script(Refusal::Incomplete),
-            },
+            Printed::Incomplete => self.fail_script(Refusal::Incomplete),
             Printed::Invalid | Printed::Content(_) => self.fail_script(Refusal::Invalid),
         }
         true
@@ -428,6 +433,12 @@ impl Connection {
                 decoder.took(available);
             }
         }
+        if cgi.failed.is_some() && eof && available == 0 && !matches!(encoder, Encoder::Length(left) if left.get() == 0)
+        {
+            // It had to give way to another before it was ready, since its body is slow.
+            self.cut(Cut::Slow, Close::Broken, buf);
+            return true;
+        }
         match encoder {
             // HEAD, 204 and the like: what the script has to say is taken and dropped, so that it can finish in
             // peace; but one that goes on and on is ended.
@@ -500,7 +511,7 @@ impl Connection {
         }
     }
 
-    /// The script was not run after all: there is nothing to end.
+    /// The script was not run after all, or has ended because others need its place: there is nothing to end.
     fn fail_spawned(&mut self, error: SpawnError) {
         let Task::Cgi(cgi) = &mut self.task else { return };
         cgi.state = State::Refused(error.into());

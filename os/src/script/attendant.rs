@@ -15,7 +15,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -46,6 +46,12 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// them have exited and are about to be reaped.
 const PATIENCE: Duration = Duration::from_millis(5);
 
+/// How long a script has its place in any case, however slow its body is.
+const SAFE: Duration = Duration::from_secs(1);
+
+/// Bytes a second from which on, on average, a body is not slow.
+const SLOW: u64 = 16 * 1024;
+
 /// What the threads that spawn and the one that attends share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -65,6 +71,10 @@ struct State {
     held: usize,
     arrivals: Vec<Ward>,
     kills: Vec<u64>,
+    /// Scripts whose input is not complete.
+    intakes: Vec<Arc<Intake>>,
+    /// Output of scripts that nobody reads from any more.
+    leftovers: Vec<(u64, OwnedFd)>,
     ending: bool,
     /// Written to when there is something here for the attendant.
     bell: Option<OwnedFd>,
@@ -80,15 +90,34 @@ impl State {
     }
 
     fn has_news(&self) -> bool {
-        !self.arrivals.is_empty() || !self.kills.is_empty()
+        !self.arrivals.is_empty() || !self.kills.is_empty() || !self.leftovers.is_empty()
+    }
+
+    /// Has the script end whose body is the slowest, if one is slow. `false`: none is.
+    fn turn_out(&mut self, now: Instant) -> bool {
+        let slow = |intake: &Arc<Intake>| Some((intake.pace(now).filter(|pace| *pace < SLOW)?, Arc::clone(intake)));
+        let Some((_, intake)) = self.intakes.iter().filter_map(slow).min_by_key(|(pace, _)| *pace) else {
+            return false;
+        };
+        self.intakes.retain(|other| other.id != intake.id);
+        intake.leader.turned_out.store(true, Ordering::Relaxed);
+        intake.leader.terminate();
+        let rung = self.has_news();
+        self.kills.push(intake.id);
+        if !rung {
+            self.ring();
+        }
+        true
     }
 }
 
 impl Shared {
-    /// Takes one of `most` places.
+    /// Takes one of `most` places. Where all are taken, a script gives way that waits for a slow client's body: clients
+    /// that do next to nothing could keep everybody else from running scripts.
     pub(super) fn admit(self: &Arc<Shared>, most: usize) -> Result<(), SpawnError> {
         let mut state = self.lock();
-        if state.alive >= most && state.alive > state.held {
+        let full = state.alive >= most && !state.ending;
+        if full && (state.alive > state.held || state.turn_out(Instant::now())) {
             let is_full = |state: &mut State| state.alive >= most && !state.ending;
             let waited = self.room.wait_timeout_while(state, PATIENCE, is_full);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -121,6 +150,21 @@ impl Shared {
         self.lock().held -= 1;
     }
 
+    /// The input of a script begins.
+    pub(super) fn take_in(&self, id: u64, leader: &Arc<Leader>) -> Arc<Intake> {
+        let leader = Arc::clone(leader);
+        let intake =
+            Intake { id, leader, since: Instant::now(), taken: AtomicU64::new(0), is_full: AtomicBool::new(false) };
+        let intake = Arc::new(intake);
+        self.lock().intakes.push(Arc::clone(&intake));
+        intake
+    }
+
+    /// The input of a script is complete, or given up.
+    pub(super) fn taken_in(&self, id: u64) {
+        self.lock().intakes.retain(|intake| intake.id != id);
+    }
+
     /// A script was spawned in its place.
     pub(super) fn entrust(&self, ward: Ward) {
         let mut state = self.lock();
@@ -149,6 +193,17 @@ impl Shared {
         let mut state = self.lock();
         let rung = state.has_news();
         state.kills.push(id);
+        if !rung {
+            state.ring();
+        }
+    }
+
+    /// Reads what a script still prints, now that nothing of it can be sent.
+    pub(super) fn leave(&self, id: u64, output: Option<OwnedFd>) {
+        let Some(output) = output else { return };
+        let mut state = self.lock();
+        let rung = state.has_news();
+        state.leftovers.push((id, output));
         if !rung {
             state.ring();
         }
@@ -216,12 +271,44 @@ fn start(shared: &Arc<Shared>) -> io::Result<(OwnedFd, JoinHandle<()>)> {
     Ok((bell, thread))
 }
 
+/// How a script's input comes.
+#[derive(Debug)]
+pub(super) struct Intake {
+    id: u64,
+    leader: Arc<Leader>,
+    since: Instant,
+    /// Bytes that the script's pipe took.
+    taken: AtomicU64,
+    /// The pipe takes no more for now: its client is not what is slow.
+    is_full: AtomicBool,
+}
+
+impl Intake {
+    pub(super) fn took(&self, n: usize) {
+        self.taken.fetch_add(n as u64, Ordering::Relaxed);
+        self.is_full.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_full(&self) {
+        self.is_full.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes a second on average. `None`: it is too early to tell, or a matter of the script.
+    fn pace(&self, now: Instant) -> Option<u64> {
+        let time = now.saturating_duration_since(self.since);
+        let tells = time >= SAFE && !self.is_full.load(Ordering::Relaxed);
+        tells.then(|| self.taken.load(Ordering::Relaxed) / time.as_secs().max(1))
+    }
+}
+
 /// The leader of a script's process group, until it is reaped and afterwards.
 #[derive(Debug)]
 pub(super) struct Leader {
     life: Mutex<Life>,
     /// It was sent a signal.
     asked: AtomicBool,
+    /// Because its body is slow, and another script needs its place.
+    turned_out: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -235,7 +322,7 @@ enum Life {
 
 impl Leader {
     pub(super) fn new(child: Child) -> Leader {
-        Leader { life: Mutex::new(Life::Unreaped(child)), asked: AtomicBool::new(false) }
+        Leader::with(Life::Unreaped(child))
     }
 
     /// Another launcher has been asked for it.
@@ -246,7 +333,16 @@ impl Leader {
     }
 
     pub(super) fn launched(process: Arc<Process>, id: u64) -> Leader {
-        Leader { life: Mutex::new(Life::Launched(process, id)), asked: AtomicBool::new(false) }
+        Leader::with(Life::Launched(process, id))
+    }
+
+    fn with(life: Life) -> Leader {
+        Leader { life: Mutex::new(life), asked: AtomicBool::new(false), turned_out: AtomicBool::new(false) }
+    }
+
+    /// Whether it gave way to another script.
+    pub(super) fn is_turned_out(&self) -> bool {
+        self.turned_out.load(Ordering::Relaxed)
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -309,6 +405,11 @@ impl Leader {
         }
     }
 
+    /// Whether it was sent a signal.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     fn is_reaped(&self) -> bool {
         matches!(&*self.life(), Life::Reaped(_))
     }
@@ -333,6 +434,11 @@ pub(super) struct Ward {
     /// What the launcher has reported of it.
     pub(super) told: Option<Ending>,
     pub(super) stderr: Option<OwnedFd>,
+    /// Its output, once nothing of it can be sent.
+    pub(super) leftover: Option<OwnedFd>,
+    /// How much it may still print; more, and it is ended. If nobody read it, a script that ignores `SIGPIPE` could go
+    /// on printing until its time is over.
+    pub(super) drain: u64,
     #[allow(dead_code, reason = "it is there to be dropped")]
     pub(super) share: Option<Share>,
     pub(super) remarks: Remarks,
@@ -402,6 +508,20 @@ impl Ward {
         self.stderr.is_some()
     }
 
+    /// Reads once from its output, of which nothing can be sent.
+    fn drop_output(&mut self, room: &mut [u8], now: Instant) {
+        let Some(output) = &self.leftover else { return };
+        match read(output, &mut *room) {
+            Ok(n) if n > 0 && n as u64 <= self.drain => self.drain -= n as u64,
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(0) | Err(_) => self.leftover = None,
+            Ok(_) => {
+                self.leftover = None;
+                self.terminate(now);
+            }
+        }
+    }
+
     /// The leader has exited: kills what is left of its group, and reaps it. `false`: the exchange has
     /// done so.
     fn bury(&mut self, room: &mut [u8]) -> bool {
@@ -418,13 +538,17 @@ impl Ward {
     /// Says what there is to say of one that was buried.
     fn obituary(&mut self) {
         self.remarks.end();
+        if self.leader.is_turned_out() {
+            self.remarks
+                .say(format_args!("CGI script ended: its client is slow with the body, and others need its place"));
+        }
         let Some(ending) = self.leader.ending() else { return };
         if let Some(Refusal { reason, .. }) = self.program.ending(ending) {
             self.remarks.say(format_args!("CGI script not run: {reason}"));
         }
         let Ending::Exited(code) = ending else { return };
         // That it has ended by a signal is no news if it was sent one.
-        let was_us = code < 0 && self.leader.asked.load(Ordering::Relaxed);
+        let was_us = code < 0 && self.leader.is_asked();
         if code != 0 && !was_us {
             self.remarks.say(format_args!("CGI script exit code {code}"));
         }
@@ -436,12 +560,14 @@ impl Ward {
 struct News {
     exit: bool,
     stderr: bool,
+    output: bool,
 }
 
 /// What the thread does.
 fn attend(shared: &Shared, ear: &OwnedFd) {
     let mut wards: Vec<Ward> = Vec::new();
     let mut kills = Vec::new();
+    let mut leftovers = Vec::new();
     let mut launchers: Vec<Arc<Process>> = Vec::new();
     let mut news = Vec::new();
     let mut room = vec![0; ROOM];
@@ -450,6 +576,7 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         let mut state = shared.lock();
         wards.append(&mut state.arrivals);
         std::mem::swap(&mut kills, &mut state.kills);
+        std::mem::swap(&mut leftovers, &mut state.leftovers);
         let (ending, alive) = (state.ending, state.alive);
         drop(state);
         launchers.append(&mut shared.unheard.lock().unwrap_or_else(PoisonError::into_inner));
@@ -458,6 +585,11 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         for id in kills.drain(..) {
             if let Some(ward) = wards.iter_mut().find(|ward| ward.id == id) {
                 ward.was_terminated(now);
+            }
+        }
+        for (id, output) in leftovers.drain(..) {
+            if let Some(ward) = wards.iter_mut().find(|ward| ward.id == id) {
+                ward.leftover = Some(output);
             }
         }
         if ending {
@@ -498,8 +630,13 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
                     shared.dismiss();
                 }
                 ward.obituary();
-            } else if news[at].stderr {
+                continue;
+            }
+            if news[at].stderr {
                 wards[at].listen(&mut room);
+            }
+            if news[at].output {
+                wards[at].drop_output(&mut room, now);
             }
         }
     }
@@ -536,10 +673,10 @@ fn wait(
 ) -> bool {
     // Far enough away is as good as never.
     let bound = bound.and_then(|bound| Timespec::try_from(bound).ok());
-    let mut fds = Vec::with_capacity(1 + launchers.len() + 2 * wards.len());
+    let mut fds = Vec::with_capacity(1 + launchers.len() + 3 * wards.len());
     fds.push(PollFd::new(ear, PollFlags::IN));
     fds.extend(launchers.iter().map(|launcher| PollFd::new(&launcher.reports, PollFlags::IN)));
-    let of_wards = wards.iter().flat_map(|ward| [&ward.exit, &ward.stderr]).flatten();
+    let of_wards = wards.iter().flat_map(|ward| [&ward.exit, &ward.stderr, &ward.leftover]).flatten();
     fds.extend(of_wards.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
     let polled = poll(&mut fds, bound.as_ref());
     news.clear();
@@ -560,6 +697,7 @@ fn wait(
     for (ward, news) in wards.iter().zip(news) {
         news.exit = ward.exit.is_some() && next();
         news.stderr = ward.stderr.is_some() && next();
+        news.output = ward.leftover.is_some() && next();
     }
     rang
 }

@@ -8,12 +8,12 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 use sanserve_core::{Input, SpawnError, Window};
 
-use super::attendant::{Leader, Shared};
+use super::attendant::{Intake, Leader, Shared};
 use super::launcher;
 use super::sort;
 
-/// A script that was spawned. When it is dropped its pipes are closed, and its leader is reaped if it
-/// has exited; else the attendant goes on looking after it.
+/// A script that was spawned. When it is dropped, its input is closed, and the attendant looks after what is left: it
+/// reads the output, if that is not over, and reaps the leader, if that has not exited.
 #[derive(Debug)]
 pub(crate) struct Running {
     /// By which the attendant knows it.
@@ -21,9 +21,12 @@ pub(crate) struct Running {
     pub(super) leader: Arc<Leader>,
     pub(super) shared: Arc<Shared>,
     pub(super) input: Option<OwnedFd>,
+    /// How that comes.
+    pub(super) intake: Option<Arc<Intake>>,
     /// It takes no more. The descriptor stays open, so that a driver can still deregister it.
     pub(super) full: bool,
-    pub(super) output: OwnedFd,
+    /// Until it is let go.
+    pub(super) output: Option<OwnedFd>,
     /// All of the output was read.
     pub(super) over: bool,
     /// Readable when the leader of its process group has exited.
@@ -40,13 +43,13 @@ pub enum ScriptRead {
     Blocked,
     /// The output is complete. To be passed on as [`Input::ScriptEof`].
     End,
-    /// The script was not run after all. To be passed on as [`Input::ScriptFailed`].
+    /// The script was not run after all, or its place was needed for another before it had its input. To be passed on as [`Input::ScriptFailed`].
     Failed(SpawnError),
 }
 
 /// The descriptors of a script that a driver may wait for. They stay open until the next step
 /// `EndInput` (the input), `Spawn` or `Finished` is carried out or the slot is cleared; what is not
-/// worth waiting for any more is `None`.
+/// worth waiting for any more is `None`. A driver has to be done with them by then: the output may stay open.
 #[derive(Clone, Copy, Debug)]
 pub struct ScriptFds<'s> {
     /// Readable when there is something for [`Slot::read_script`](crate::Slot::read_script).
@@ -60,9 +63,13 @@ pub struct ScriptFds<'s> {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.end_input();
         self.shared.let_go();
-        // The attendant may be far behind when many scripts end at once.
-        if self.over && self.has_exited() {
+        if !self.over && !self.leader.is_asked() {
+            // It may have more to say, of which nothing can be sent.
+            self.shared.leave(self.id, self.output.take());
+        } else if self.over && self.has_exited() {
+            // The attendant may be far behind when many scripts end at once.
             self.bury();
         }
     }
@@ -72,6 +79,9 @@ impl Running {
     /// The script's input is complete.
     pub(crate) fn end_input(&mut self) {
         self.input = None;
+        if self.intake.take().is_some() {
+            self.shared.taken_in(self.id);
+        }
     }
 
     /// Writes to the script's input.
@@ -79,9 +89,15 @@ impl Running {
         let Some(input) = self.input.as_ref().filter(|_| !self.full) else { return Input::FeedEnd };
         loop {
             return match write(input, bytes) {
-                Ok(n) => Input::Fed(n as u64),
+                Ok(n) => {
+                    self.intake.iter().for_each(|intake| intake.took(n));
+                    Input::Fed(n as u64)
+                }
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Input::FeedBlocked,
+                Err(Errno::AGAIN) => {
+                    self.intake.iter().for_each(|intake| intake.is_full());
+                    Input::FeedBlocked
+                }
                 Err(_) => {
                     self.full = true;
                     Input::FeedEnd
@@ -105,6 +121,9 @@ impl Running {
         };
         if read == ScriptRead::End {
             self.over = true;
+            if self.leader.is_turned_out() {
+                return ScriptRead::Failed(SpawnError::Busy);
+            }
             if let Some(error) = self.refused() {
                 return ScriptRead::Failed(error);
             }
@@ -129,13 +148,14 @@ impl Running {
     }
 
     fn read_once(&self, window: &mut Window) -> ScriptRead {
+        let Some(output) = &self.output else { return ScriptRead::End };
         let room = window.spare();
         if room.is_empty() {
             debug_assert!(false, "read only where there is room");
             return ScriptRead::Blocked;
         }
         loop {
-            return match read(&self.output, &mut *room) {
+            return match read(output, &mut *room) {
                 Ok(0) => ScriptRead::End,
                 Ok(n) => {
                     window.commit(n);
@@ -154,7 +174,7 @@ impl Running {
 
     pub(crate) fn fds(&self) -> ScriptFds<'_> {
         ScriptFds {
-            output: (!self.over).then(|| self.output.as_fd()),
+            output: self.output.as_ref().filter(|_| !self.over).map(AsFd::as_fd),
             input: self.input.as_ref().filter(|_| !self.full).map(AsFd::as_fd),
             exit: (!self.over).then(|| self.exit.as_fd()),
         }

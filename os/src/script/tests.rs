@@ -145,6 +145,7 @@ fn errand() -> Errand<'static> {
         input: ScriptInput::Empty,
         time: 60_000,
         grace: 30_000,
+        drain: 65_536,
         translated: None,
         local: None,
         arguments: Vec::new(),
