@@ -183,6 +183,7 @@ suite! {
         a_file_that_shrinks
         a_file_that_is_rewritten
         a_file_that_is_rewritten_at_the_end
+        a_file_that_is_rewritten_behind_its_download
         ranges_of_a_file_that_is_rewritten
         a_file_that_vanishes
     }

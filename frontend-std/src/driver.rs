@@ -348,7 +348,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     fn note(&self, found: Result<(Opened, Held), FsError>) -> Result<(Opened, Held), FsError> {
-        self.uncached.set(matches!(found, Ok((_, Held::File(_)))));
+        self.uncached.set(matches!(found, Ok((_, Held::File(_) | Held::Changing(_)))));
         found
     }
 }

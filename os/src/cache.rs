@@ -59,6 +59,8 @@ pub enum Held {
     Cached(Arc<Cached>),
     /// A regular file, to be read.
     File(OwnedFd),
+    /// The same, changed so lately that it may well change again while it is sent.
+    Changing(OwnedFd),
     /// A directory, to be listed.
     Directory(Directory),
 }
@@ -93,8 +95,9 @@ pub struct CacheLimits {
     pub total: usize,
     /// The number of files; others make room. Default 8,192.
     pub entries: usize,
-    /// Seconds for which a file must have been left alone before it is cached. Default 2, the
-    /// coarsest time stamp in use (FAT). Less is right only where stamps are known to be exact.
+    /// Seconds for which a file must have been left alone before it is cached, or lent to the kernel to be
+    /// sent from its own memory. Default 2, the coarsest time stamp in use (FAT). Less is right only where
+    /// stamps are known to be exact.
     pub settled: u32,
 }
 
@@ -245,8 +248,10 @@ fn open_checked<A: Access>(root: &Root, access: &A, path: &[u8], hit: Option<Hit
         }
         return Ok(in_memory(cached));
     }
-    let settled = || access.with(|cache| cache.is_settled(&identity));
-    let digest = digests.filter(|_| settled()).and_then(|digests| digests.of(&fd, &identity));
+    if !access.with(|cache| cache.is_settled(&identity)) {
+        return Ok((opened, Held::Changing(fd)));
+    }
+    let digest = digests.and_then(|digests| digests.of(&fd, &identity));
     Ok((Opened { digest, ..opened }, Held::File(fd)))
 }
 
@@ -541,11 +546,11 @@ mod tests {
     fn a_file_just_changed_or_from_the_future_is_not_cached() {
         let dir = dir();
         let files = local(&dir, CacheLimits { settled: 3_600, ..CacheLimits::default() });
-        assert!(matches!(files.open(b"a"), Ok((_, Held::File(_)))));
+        assert!(matches!(files.open(b"a"), Ok((_, Held::Changing(_)))));
         let files = local(&dir, eager());
         let file = fs::File::options().write(true).open(dir.path().join("a")).unwrap();
         file.set_modified(SystemTime::now() + std::time::Duration::from_secs(3_600)).unwrap();
-        assert!(matches!(files.open(b"a"), Ok((_, Held::File(_)))));
+        assert!(matches!(files.open(b"a"), Ok((_, Held::Changing(_)))));
     }
 
     #[test]

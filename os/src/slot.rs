@@ -72,8 +72,8 @@ pub struct Slot {
     begun: bool,
     /// Where it goes on, if a handler has attached it: elsewhere, another answer or part of one begins.
     attached: Option<u64>,
-    /// What was sent of it last.
-    sample: Sample,
+    /// Some bytes of it.
+    samples: Samples,
     directory: Option<Held>,
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
@@ -239,7 +239,7 @@ impl Slot {
                 self.path.extend_from_slice(path);
                 self.directory = Some(held);
             }
-            Held::Cached(_) | Held::File(_) => self.hold(held, opened),
+            Held::Cached(_) | Held::File(_) | Held::Changing(_) => self.hold(held, opened),
         }
         Ok(opened)
     }
@@ -293,7 +293,10 @@ impl Slot {
                 None => Input::Broken(Fault::FileShrank),
             },
             (Body::File { offset, len }, Some(Held::File(fd))) => {
-                self.send_from(transmit.head, fd.as_fd(), offset, len, socket)
+                self.send_from(transmit.head, fd.as_fd(), Lend::Yes, offset, len, socket)
+            }
+            (Body::File { offset, len }, Some(Held::Changing(fd))) => {
+                self.send_from(transmit.head, fd.as_fd(), Lend::No, offset, len, socket)
             }
             (Body::File { .. }, Some(Held::Directory(_)) | None) => Input::Broken(Fault::File),
         };
@@ -325,9 +328,18 @@ impl Slot {
     /// Sends the batch, the head and a bounded part of the file. What is left comes again.
     ///
     /// A body is of one state of the file. So before each piece but the first, the file is looked at again, and the end
-    /// of a body that goes out in several pieces is kept back, and copied before the last look: where the file has
-    /// changed, the peer never gets as much as was announced.
-    fn send_from(&mut self, head: &[u8], file: BorrowedFd<'_>, offset: u64, len: u64, socket: BorrowedFd<'_>) -> Input {
+    /// of a body is kept back, and copied before the last look: where the file has changed, the peer never gets as much
+    /// as was announced. What is lent to the kernel stays the file's own memory until the peer has it, so that a write
+    /// in place still changes it there: of a file that is changing nothing is lent.
+    fn send_from(
+        &mut self,
+        head: &[u8],
+        file: BorrowedFd<'_>,
+        lend: Lend,
+        offset: u64,
+        len: u64,
+        socket: BorrowedFd<'_>,
+    ) -> Input {
         let before = self.batch.len() + head.len();
         if before > 0 {
             match send_vectored(socket, &[&self.batch, head].map(IoSlice::new), true) {
@@ -347,31 +359,33 @@ impl Slot {
             self.opened = fstat(file).ok().as_ref().and_then(examine).map(|(opened, _)| opened);
             self.begun = false;
         }
-        let mut end = [0; END];
         let is_first = !std::mem::replace(&mut self.begun, true);
-        let copied = match usize::try_from(len) {
-            Ok(len) if !is_first && len <= END => match pread(file, &mut end[..len], offset) {
+        let copied = if lend == Lend::No || len <= END {
+            let mut room = vec![0; usize::try_from(len.min(END)).expect("it is small")];
+            match pread(file, &mut room[..], offset) {
                 Ok(0) => return Input::Broken(Fault::FileShrank),
-                Ok(n) => Some(&end[..n]),
+                Ok(n) => room.truncate(n),
                 Err(_) => return Input::Broken(Fault::File),
-            },
-            _ => None,
+            }
+            Some(room)
+        } else {
+            None
         };
-        if let Some(fault) = self.opened.filter(|_| !is_first).and_then(|opened| self.sample.fault_since(&opened, file))
-        {
+        let looks = !is_first || lend == Lend::No;
+        if let Some(fault) = self.opened.filter(|_| looks).and_then(|opened| self.samples.fault_since(&opened, file)) {
             return Input::Broken(fault);
         }
         let sent = match copied {
-            Some(copied) => send(socket, copied, false).map(|n| n as u64),
+            Some(copied) => send(socket, &copied, (copied.len() as u64) < len).map(|n| n as u64),
             None if is_first => send_file(socket, file, offset, len),
-            None => send_file(socket, file, offset, len - END as u64),
+            None => send_file(socket, file, offset, len - END),
         };
         match sent {
             Ok(0) => Input::Broken(Fault::FileShrank),
             Ok(n) => {
                 self.attached = self.attached.map(|_| offset + n);
                 if n < len {
-                    self.sample = Sample::take(file, offset, n);
+                    self.samples.take(file, offset + n, offset + len, is_first);
                 }
                 Input::Sent(head.len() as u64 + n)
             }
@@ -399,31 +413,32 @@ impl Slot {
     }
 }
 
-/// How much of the end of a body is kept back until the last look at its file.
-const END: usize = 4096;
-
-/// The bytes of a file that were sent last: what tells one that was appended to, such as a log, from one that was
-/// written anew and is longer now.
-#[derive(Debug, Default)]
-struct Sample {
-    at: u64,
-    len: usize,
-    bytes: [u8; 32],
+/// Whether the kernel may send a file's own memory, or is given a copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lend {
+    Yes,
+    No,
 }
 
-impl Sample {
-    /// Of `n` bytes that begin at `offset`, the last.
-    fn take(file: BorrowedFd<'_>, offset: u64, n: u64) -> Sample {
-        let mut sample = Sample::default();
-        sample.at = offset + n.saturating_sub(sample.bytes.len() as u64);
-        let most = usize::try_from(offset + n - sample.at).map_or(0, |most| most.min(sample.bytes.len()));
-        sample.len = pread(file, &mut sample.bytes[..most], sample.at).unwrap_or(0);
-        sample
-    }
+/// How much of the end of a body is copied; no more is copied at once.
+const END: u64 = 64 * 1024;
 
-    fn is_there(&self, file: BorrowedFd<'_>) -> bool {
-        let mut now = [0; 32];
-        pread(file, &mut now[..self.len], self.at) == Ok(self.len) && now[..self.len] == self.bytes[..self.len]
+/// Bytes of a file that tell one that was appended to, such as a log, from one that was written anew and is longer now.
+#[derive(Debug, Default)]
+struct Samples {
+    /// What was sent last.
+    sent: Sample,
+    /// The end of what was announced.
+    end: Sample,
+}
+
+impl Samples {
+    /// The bytes before `sent` have gone out, those before `end` will.
+    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64, is_first: bool) {
+        self.sent = Sample::before(sent, file);
+        if is_first {
+            self.end = Sample::before(end, file);
+        }
     }
 
     /// What is wrong with a file that is being sent. One that has only grown still has the bytes that were announced.
@@ -433,9 +448,33 @@ impl Sample {
         match now.len.cmp(&opened.len) {
             Ordering::Less => Some(Fault::FileShrank),
             Ordering::Equal if stamp(&now) != stamp(opened) => Some(Fault::FileChanged),
-            Ordering::Greater if !self.is_there(file) => Some(Fault::FileChanged),
+            Ordering::Greater if !self.sent.is_there(file) || !self.end.is_there(file) => Some(Fault::FileChanged),
             Ordering::Equal | Ordering::Greater => None,
         }
+    }
+}
+
+/// A few bytes of a file.
+#[derive(Debug, Default)]
+struct Sample {
+    at: u64,
+    len: usize,
+    bytes: [u8; 32],
+}
+
+impl Sample {
+    /// The last before `end`.
+    fn before(end: u64, file: BorrowedFd<'_>) -> Sample {
+        let mut sample = Sample::default();
+        sample.at = end.saturating_sub(sample.bytes.len() as u64);
+        let most = usize::try_from(end - sample.at).map_or(0, |most| most.min(sample.bytes.len()));
+        sample.len = pread(file, &mut sample.bytes[..most], sample.at).unwrap_or(0);
+        sample
+    }
+
+    fn is_there(&self, file: BorrowedFd<'_>) -> bool {
+        let mut now = [0; 32];
+        pread(file, &mut now[..self.len], self.at) == Ok(self.len) && now[..self.len] == self.bytes[..self.len]
     }
 }
 
@@ -641,9 +680,13 @@ mod tests {
     fn a_file_that_ends_early_breaks_the_answer() {
         let mut bench = Bench::new(false);
         bench.open("ten").unwrap();
+        assert_eq!(bench.send("HEAD", file(0, 4), ""), Input::Sent(8));
         fs::write(bench.dir.path().join("ten"), "0123").unwrap();
-        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Sent(8));
         assert_eq!(bench.send("", file(4, 6), ""), Input::Broken(Fault::FileShrank));
+        let mut bench = Bench::new(false);
+        bench.open("ten").unwrap();
+        fs::write(bench.dir.path().join("ten"), "0123").unwrap();
+        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Broken(Fault::FileShrank), "before anything of it goes");
         let mut bench = Bench::new(true);
         bench.open("ten").unwrap();
         assert_eq!(bench.send("HEAD", file(4, 7), ""), Input::Broken(Fault::FileShrank));
@@ -672,9 +715,23 @@ mod tests {
         bench.open("ten").unwrap();
         // The whole body was asked for, so that a sample is taken of what went out.
         bench.slot.begun = true;
-        bench.slot.sample = Sample::take(fs::File::open(&path).unwrap().as_fd(), 0, 5);
-        fs::write(&path, "abcdefghijklmno").unwrap();
-        assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged));
+        bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, true);
+        fs::write(&path, "01234bcdefghijk").unwrap();
+        assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "what was sent is there still");
+    }
+
+    #[test]
+    fn of_a_file_that_is_changing_nothing_is_lent() {
+        let mut bench = Bench::new(false);
+        let path = bench.dir.path().join("100k");
+        fs::write(&path, [b'a'; 100_000]).unwrap();
+        bench.open("100k").unwrap();
+        let Input::Sent(n) = bench.send("", file(0, 100_000), "") else { panic!("nothing went out") };
+        let over = fs::File::options().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&over, &[b'b'; 100_000], 0).unwrap();
+        let n = usize::try_from(n).unwrap();
+        assert!(bench.received(n) == vec![b'a'; n]);
+        assert_eq!(bench.send("", file(n as u64, 100_000 - n as u64), ""), Input::Broken(Fault::FileChanged));
     }
 
     #[test]

@@ -171,6 +171,25 @@ pub fn a_file_that_is_rewritten(rt: Runtime) {
     rewritten(rt, true, |tree| over(tree, 0, &vec![b'b'; 24 << 20]));
     rewritten(rt, false, |tree| over(tree, (24 << 20) - 1, b"b"));
     rewritten(rt, true, |tree| over(tree, 0, &vec![b'b'; 25 << 20]));
+    // What was sent is there still, and what is announced is not.
+    rewritten(rt, true, |tree| over(tree, (24 << 20) - 10, &[b'b'; 20]));
+}
+
+/// A body that the kernel has taken whole, but the peer has not: what is written by then is not in it.
+pub fn a_file_that_is_rewritten_behind_its_download(rt: Runtime) {
+    let tree = Tree::plain();
+    let server = Server::start(rt, tree.root());
+    for size in [1_000, 60_000, 100_000, 400_000] {
+        tree.file("some.bin", vec![b'a'; size]);
+        let mut client = server.connect();
+        client.send("GET /some.bin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.head().length(), Some(size as u64));
+        server.log_line("all is on its way", |line| line.contains(&format!("\" 200 {size}")));
+        let file = fs::OpenOptions::new().write(true).open(tree.path("some.bin")).expect("it is there");
+        std::os::unix::fs::FileExt::write_all_at(&file, &vec![b'b'; size], 0).expect("there is room");
+        let body = client.rest();
+        assert!(body == vec![b'a'; size], "{} bytes of {size}, of another file", body.len());
+    }
 }
 
 /// The end of a download is of the same file as its beginning: even the last bytes of it.
