@@ -144,6 +144,8 @@ suite! {
         a_peer_that_stays
         at_the_end_of_keep_alive
         signals_that_do_not_end
+        hangup_looks_the_root_up
+        a_log_that_hangs
         what_is_in_progress_is_said
         health_and_delay
     }

@@ -131,6 +131,12 @@ impl Root {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Errno::NOENT)
     }
 
+    /// Has its name looked up again with the next request, for whoever has turned it elsewhere and says so. Does not
+    /// wait for the system.
+    pub fn look_up_soon(&self) {
+        self.due.store(0, Ordering::Relaxed);
+    }
+
     /// Looks its name up again if that was a second ago or longer. Costs no system call in between.
     pub(crate) fn look_up_in_time(&self) {
         if !self.is_name {

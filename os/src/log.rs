@@ -4,15 +4,15 @@
 //! connection. Trouble with the sink is ignored: a closed stderr must not stop a server. How the
 //! message of a line reads is the core's ([`Entry::write`]).
 //!
-//! No connection waits for stderr: lines are queued within a bound, and a thread writes them (see
+//! No connection waits for stderr or a file: lines are queued within a bound, and a thread writes them (see
 //! [`queue`]).
 
+mod file;
 mod queue;
 
 use std::fmt::{self, Display};
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -23,6 +23,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use sanserve_core::{Entry, Site, Wall, is_deceptive};
 
+use file::LogFile;
 use queue::Queue;
 
 /// What a [`Logger`] gathers before it writes by itself.
@@ -34,8 +35,8 @@ const MOST_LINE: usize = 8 * 1024;
 /// What the end of a log waits for its last lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Where lines go. Clones share it. When the last one is dropped, the lines that wait for stderr are
-/// given a second to be written.
+/// Where lines go. Clones share it. When the last one is dropped, the lines that wait to be written are given a second
+/// for it.
 #[derive(Clone)]
 pub struct Log {
     sink: Arc<Sink>,
@@ -46,40 +47,13 @@ struct Sink {
     quiet: bool,
     /// Looked up with the first line: the system's is spread over files.
     zone: OnceLock<TimeZone>,
-    /// Its file is to be opened anew.
+    /// Set where its file is to be opened anew.
     is_stale: Option<Arc<AtomicBool>>,
-}
-
-/// A file that may be moved away under its writer.
-struct LogFile {
-    path: PathBuf,
-    file: File,
-    is_stale: Arc<AtomicBool>,
-}
-
-impl Write for LogFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        // If it cannot be opened, the old one goes on: a line in a file that was moved is better than none.
-        if self.is_stale.swap(false, Ordering::SeqCst)
-            && let Ok(file) = append_to(&self.path)
-        {
-            self.file = file;
-        }
-        Ok(())
-    }
-}
-
-fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
 }
 
 enum Out {
     /// Written by a thread.
-    Queue(&'static Queue),
+    Queue(Arc<Queue>),
     /// Written by whoever logs.
     Own(Mutex<Box<dyn Write + Send>>),
 }
@@ -89,7 +63,7 @@ impl Log {
     /// for up to 100 ms; if stderr has taken nothing by then, lines are lost until it does, and a line says how many.
     #[must_use]
     pub fn stderr() -> Log {
-        Log::with(Out::Queue(&queue::STDERR), false)
+        Log::with(Out::Queue(Arc::clone(&queue::STDERR)), false)
     }
 
     /// To `out`. Lines come in one `write_all` a batch, so there should be no buffer of its own in it.
@@ -101,33 +75,33 @@ impl Log {
     }
 
     /// To the end of the file at `path`, which is made if it is not there. [`reopen`](Log::reopen) opens it by its name
-    /// anew, for those who move it away. It is written by the thread that serves. `quiet`: the access log goes
+    /// anew, for those who move it away. A thread of its own writes it, so that it may block, as [`Log::stderr`] may: a
+    /// disk that hangs, or a FIFO that nobody reads, costs lines, but holds nobody up. `quiet`: the access log goes
     /// nowhere.
     ///
     /// # Errors
-    /// If it cannot be opened.
+    /// If it cannot be opened. A FIFO that nobody reads can be: it is opened once somebody does.
     pub fn to_file(path: impl Into<PathBuf>, quiet: bool) -> io::Result<Log> {
-        let path = path.into();
-        let file = append_to(&path)?;
         let is_stale = Arc::new(AtomicBool::new(false));
-        let out = LogFile { path, file, is_stale: Arc::clone(&is_stale) };
-        let sink = Sink::new(Out::Own(Mutex::new(Box::new(out))), quiet, Some(is_stale));
-        Ok(Log { sink: Arc::new(sink) })
+        let file = Mutex::new(LogFile::open(path.into(), Arc::clone(&is_stale))?);
+        // Only the thread of the queue takes the lock.
+        let queue = Queue::new(move |lines| file.lock().unwrap_or_else(PoisonError::into_inner).write(lines));
+        Ok(Log { sink: Arc::new(Sink::new(Out::Queue(queue), quiet, Some(is_stale))) })
     }
 
-    /// Has the file of [`to_file`](Log::to_file) opened anew, before the next line. Other logs take no notice.
+    /// Has the file of [`to_file`](Log::to_file) opened anew, now, and before any line that is logged later. Other logs
+    /// take no notice. If it cannot be opened, the old one goes on and says so.
     pub fn reopen(&self) {
-        if let Some(is_stale) = &self.sink.is_stale {
+        if let (Some(is_stale), Out::Queue(queue)) = (&self.sink.is_stale, &self.sink.out) {
             is_stale.store(true, Ordering::SeqCst);
-            // The name is there at once, for whoever waits for it.
-            self.write(b"");
+            queue.wake();
         }
     }
 
     /// The access log goes nowhere; errors still go to stderr.
     #[must_use]
     pub fn quiet() -> Log {
-        Log::with(Out::Queue(&queue::STDERR), true)
+        Log::with(Out::Queue(Arc::clone(&queue::STDERR)), true)
     }
 
     fn with(out: Out, quiet: bool) -> Log {
@@ -204,8 +178,12 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        if let Out::Queue(queue) = self.out {
+        if let Out::Queue(queue) = &self.out {
             queue.flush_unless_stuck(LAST_WORDS);
+            // The thread of stderr is for all logs.
+            if self.is_stale.is_some() {
+                queue.close();
+            }
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let log = service.log.clone();
     let recording = service.recording.clone();
     let ending = Ending {
+        root: Arc::clone(&service.root),
         scripts: Arc::clone(&service.scripts),
         log: log.clone(),
         recording: recording.clone(),
@@ -195,6 +196,7 @@ enum End {
 
 /// What the end of a server needs.
 struct Ending {
+    root: Arc<Root>,
     scripts: Arc<Scripts>,
     log: Log,
     recording: Option<Recording>,
@@ -226,7 +228,7 @@ fn announce(
     };
     // Two threads: one waits for signals, one for them and for the time.
     let (sender, ends) = mpsc::channel();
-    let log = ending.log.clone();
+    let (log, root) = (ending.log.clone(), Arc::clone(&ending.root));
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
         let started = thread::Builder::new().name(name.into()).spawn(run);
         started.map(drop).map_err(|error| Refusal(format!("cannot start a thread for signals: {}", plain(&error))))
@@ -235,7 +237,7 @@ fn announce(
     let wait = move || {
         loop {
             let signal = signals.wait();
-            if !heed(signal, &log) && sender.send(signal).is_err() {
+            if !heed(signal, &log, &root) && sender.send(signal).is_err() {
                 return;
             }
         }
@@ -280,13 +282,18 @@ fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, end: &impl Fn(End) -> us
     if let Some(recording) = &ending.recording {
         recording.flush_within(CUTTING);
     }
+    ending.log.flush_within(CUTTING);
     std::process::exit(code);
 }
 
 /// Does what a signal asks for that does not end a server; whether it is one.
-fn heed(signal: Signal, log: &Log) -> bool {
+fn heed(signal: Signal, log: &Log, root: &Root) -> bool {
     match signal {
-        Signal::Hangup | Signal::User1 => log.reopen(),
+        Signal::Hangup => {
+            root.look_up_soon();
+            log.reopen();
+        }
+        Signal::User1 => log.reopen(),
         Signal::User2 => {}
         Signal::Interrupt | Signal::Terminate | Signal::Quit => return false,
     }

@@ -220,6 +220,45 @@ pub fn signals_that_do_not_end(rt: Runtime) {
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
 }
 
+/// SIGHUP has the name of the served directory looked up at once, not within the second.
+pub fn hangup_looks_the_root_up(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.folder("one").folder("two");
+    tree.file("one/f.txt", "one\n").file("two/f.txt", "two\n").link("one", "served");
+    let log = tree.path("log");
+    let flags = ["--log-file", log.to_str().expect("text")];
+    let server = Server::with(rt, &tree.path("served"), &flags);
+    let mut client = server.connect();
+    assert_eq!(client.get("/f.txt").body, b"one\n");
+    tree.link("two", "next");
+    std::fs::rename(tree.path("next"), tree.path("served")).expect("a link can be turned");
+    std::fs::remove_file(&log).expect("it is there");
+    server.process().signal(Signal::HUP);
+    eventually("the signal is seen", || log.exists());
+    assert_eq!(client.get("/f.txt").body, b"two\n");
+}
+
+/// A log that takes nothing, a FIFO whose reader sleeps or that has none, holds up neither requests nor the end.
+pub fn a_log_that_hangs(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.fifo("fifo");
+    let fifo = tree.path("fifo");
+    let target = format!("/a.txt?{}", "x".repeat(2_000));
+    for is_open in [true, false] {
+        let reader = is_open.then(|| std::fs::File::options().read(true).write(true).open(&fifo).expect("it opens"));
+        let mut server = Server::with(rt, tree.root(), &["--log-file", fifo.to_str().expect("text")]);
+        let mut client = server.connect();
+        // More than a pipe takes.
+        for _ in 0..100 {
+            assert_eq!(client.get(&target).status(), 200);
+        }
+        server.process().signal(Signal::HUP);
+        server.process().signal(Signal::TERM);
+        assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+        drop(reader);
+    }
+}
+
 /// Ctrl-C says how many exchanges it waits for, if it waits for some; and what a second one does.
 pub fn what_is_in_progress_is_said(rt: Runtime) {
     let tree = Tree::plain();

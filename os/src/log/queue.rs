@@ -5,7 +5,7 @@
 //! one that has not taken anything since somebody waited in vain.
 
 use std::io::{self, Write};
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_millis(10);
 const KEPT: usize = 64 * 1024;
 
 /// The one of stderr, for all logs of the process.
-pub(super) static STDERR: LazyLock<Queue> = LazyLock::new(|| Queue::new(to_stderr));
+pub(super) static STDERR: LazyLock<Arc<Queue>> = LazyLock::new(|| Queue::new(to_stderr));
 
 /// A bounded queue of whole lines, and what writes them.
 pub(super) struct Queue {
@@ -35,7 +35,7 @@ pub(super) struct Queue {
     write: Box<Writes>,
 }
 
-/// Writes a batch, however long it takes, or gives it up.
+/// Writes a batch, however long it takes, or gives it up. An empty one has come from [`Queue::wake`].
 type Writes = dyn Fn(&[u8]) + Send + Sync;
 
 #[derive(Default)]
@@ -57,6 +57,10 @@ struct State {
     hangs: bool,
     /// So many wait for room.
     waiting: usize,
+    /// The writer is to call the sink, whether or not there is a line.
+    woken: bool,
+    /// Nothing comes any more.
+    closed: bool,
 }
 
 impl State {
@@ -78,18 +82,16 @@ enum Writer {
 }
 
 impl Queue {
-    pub(super) fn new(write: impl Fn(&[u8]) + Send + Sync + 'static) -> Queue {
-        Queue { state: Mutex::default(), work: Condvar::new(), done: Condvar::new(), write: Box::new(write) }
+    pub(super) fn new(write: impl Fn(&[u8]) + Send + Sync + 'static) -> Arc<Queue> {
+        let (work, done) = (Condvar::new(), Condvar::new());
+        Arc::new(Queue { state: Mutex::default(), work, done, write: Box::new(write) })
     }
 
     /// Appends whole lines. Where there is no room, waits a moment if the sink has taken something since somebody
     /// waited in vain; then they are lost, and counted.
-    pub(super) fn append(&'static self, lines: &[u8]) {
+    pub(super) fn append(self: &Arc<Self>, lines: &[u8]) {
         let mut state = self.state();
-        if !state.started {
-            // If the system refuses, the next one tries again.
-            state.started = thread::Builder::new().name("log".into()).spawn(|| self.write_all()).is_ok();
-        }
+        self.start(&mut state);
         // None is let in behind one that was lost: what is missing is missing in one place.
         if state.started && !state.hangs && state.lost == 0 && !state.has_room(lines.len()) {
             state.waiting += 1;
@@ -114,6 +116,29 @@ impl Queue {
             state.writer = Writer::Busy;
             drop(state);
             self.work.notify_one();
+        }
+    }
+
+    /// Has the sink called soon, though there may be no line for it.
+    pub(super) fn wake(self: &Arc<Self>) {
+        let mut state = self.state();
+        self.start(&mut state);
+        state.woken = true;
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Lets the thread end when all is written. Nothing may be appended any more.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.work.notify_one();
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State) {
+        if !state.started {
+            let queue = Arc::clone(self);
+            // If the system refuses, the next one tries again.
+            state.started = thread::Builder::new().name("log".into()).spawn(move || queue.write_all()).is_ok();
         }
     }
 
@@ -145,9 +170,13 @@ impl Queue {
         let mut state = self.state();
         loop {
             state.writer = Writer::Waits;
-            let waited = self.work.wait_while(state, |state| state.pending.is_empty());
+            let idle = |state: &mut State| state.pending.is_empty() && !state.woken && !state.closed;
+            let waited = self.work.wait_while(state, idle);
             state = waited.unwrap_or_else(PoisonError::into_inner);
-            state.writer = Writer::Busy;
+            if state.closed && state.pending.is_empty() {
+                return;
+            }
+            (state.writer, state.woken) = (Writer::Busy, false);
             std::mem::swap(&mut batch, &mut state.pending);
             let lost = std::mem::take(&mut state.lost);
             let end = state.appended;
@@ -168,7 +197,9 @@ impl Queue {
                 self.done.notify_all();
             }
             state.writer = Writer::Rests;
-            let rests = |state: &mut State| state.pending.len() < PRESSING && state.flushing == 0;
+            let rests = |state: &mut State| {
+                state.pending.len() < PRESSING && state.flushing == 0 && !state.woken && !state.closed
+            };
             let rested = self.work.wait_timeout_while(state, REST, rests);
             state = rested.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -196,7 +227,6 @@ fn to_stderr(mut lines: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::mpsc;
     use std::time::Instant;
 
@@ -207,7 +237,7 @@ mod tests {
     type Written = Arc<Mutex<Vec<u8>>>;
 
     /// A queue whose sink takes a batch for each `()` that is sent, and what it took.
-    fn gated() -> (&'static Queue, mpsc::Sender<()>, Written) {
+    fn gated() -> (Arc<Queue>, mpsc::Sender<()>, Written) {
         let (open, gate) = mpsc::channel();
         let gate = Mutex::new(gate);
         let written = Written::default();
@@ -216,7 +246,7 @@ mod tests {
             let _ = gate.lock().unwrap().recv();
             taken.lock().unwrap().extend_from_slice(lines);
         });
-        (Box::leak(Box::new(queue)), open, written)
+        (queue, open, written)
     }
 
     #[test]
@@ -255,10 +285,10 @@ mod tests {
         let written = Arc::new(Mutex::new(0));
         let taken = Arc::clone(&written);
         // Slower than the lines come, and far faster than any line waits.
-        let queue: &'static Queue = Box::leak(Box::new(Queue::new(move |lines| {
+        let queue = Queue::new(move |lines| {
             thread::sleep(Duration::from_millis(2));
             *taken.lock().unwrap() += lines.iter().filter(|&&byte| byte == b'\n').count();
-        })));
+        });
         let line = [&[b'x'; 8191][..], b"\n"].concat();
         for _ in 0..2_000 {
             queue.append(&line);
@@ -271,8 +301,7 @@ mod tests {
     fn lines_of_threads_stay_whole_and_in_order() {
         let written = Written::default();
         let taken = Arc::clone(&written);
-        let queue: &'static Queue =
-            Box::leak(Box::new(Queue::new(move |lines| taken.lock().unwrap().extend_from_slice(lines))));
+        let queue = &Queue::new(move |lines| taken.lock().unwrap().extend_from_slice(lines));
         thread::scope(|scope| {
             for thread in 0..4 {
                 scope.spawn(move || {
@@ -292,5 +321,34 @@ mod tests {
             *next += 1;
         }
         assert_eq!(next, [2000; 4]);
+    }
+
+    #[test]
+    fn a_closed_queue_writes_what_it_holds_and_lets_its_thread_end() {
+        let written = Written::default();
+        let taken = Arc::clone(&written);
+        let queue = Queue::new(move |lines| taken.lock().unwrap().extend_from_slice(lines));
+        queue.append(b"first\n");
+        assert!(queue.flush_within(PATIENCE));
+        queue.append(b"last\n");
+        queue.close();
+        let start = Instant::now();
+        // The thread holds the queue.
+        while Arc::strong_count(&queue) > 1 {
+            assert!(start.elapsed() < PATIENCE);
+            thread::yield_now();
+        }
+        assert_eq!(*written.lock().unwrap(), b"first\nlast\n");
+    }
+
+    #[test]
+    fn a_sink_is_called_though_there_is_no_line() {
+        let (called, calls) = mpsc::channel();
+        let queue = Queue::new(move |lines| drop(called.send(lines.to_vec())));
+        queue.wake();
+        assert_eq!(calls.recv_timeout(PATIENCE).unwrap(), b"");
+        queue.append(b"line\n");
+        assert_eq!(calls.recv_timeout(PATIENCE).unwrap(), b"line\n");
+        queue.close();
     }
 }
