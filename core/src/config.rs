@@ -34,8 +34,8 @@ pub struct Config {
     pub types: MediaTypes,
     /// Where it is said whether the server is healthy: GET is answered `200` and `ok`, and `503` as soon as the server
     /// is about to leave ([`Input::Leave`](crate::Input::Leave)) or goes down. Nothing else is behind this path: no
-    /// file, no handler, no script. It begins with `/` and is compared with that of the request as it stands there,
-    /// without query. Default: none.
+    /// file, no handler, no script. It begins with `/`. A request may spell it otherwise (`/he%61lth`, `/./health`) and
+    /// have a query; a slash at its end is another path. Default: none.
     pub health: Option<Box<str>>,
     /// Bounds on sizes.
     pub limits: Limits,

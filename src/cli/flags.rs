@@ -429,7 +429,7 @@ fn defaulting(help: &str, default: String) -> String {
     format!("{help} [default: {default}]")
 }
 
-/// The path of a health check, as it stands in requests.
+/// The path of a health check, as it may stand in requests.
 fn health(text: &str) -> Result<String, String> {
     let is_path =
         text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));

@@ -224,13 +224,13 @@ pub fn signals_that_do_not_end(rt: Runtime) {
 pub fn hangup_looks_the_root_up(rt: Runtime) {
     let tree = Tree::plain();
     tree.folder("one").folder("two");
-    tree.file("one/f.txt", "one\n").file("two/f.txt", "two\n").link("one", "served");
+    tree.file("one/f.txt", "one\n").file("two/f.txt", "two\n").link("served", "one");
     let log = tree.path("log");
     let flags = ["--log-file", log.to_str().expect("text")];
     let server = Server::with(rt, &tree.path("served"), &flags);
     let mut client = server.connect();
     assert_eq!(client.get("/f.txt").body, b"one\n");
-    tree.link("two", "next");
+    tree.link("next", "two");
     std::fs::rename(tree.path("next"), tree.path("served")).expect("a link can be turned");
     std::fs::remove_file(&log).expect("it is there");
     server.process().signal(Signal::HUP);
@@ -291,6 +291,10 @@ pub fn health_and_delay(rt: Runtime) {
     let answer = kept.get("/up/health?x");
     assert_eq!((answer.status(), &answer.body[..]), (200, &b"ok\n"[..]));
     assert_eq!(answer.head.text("Cache-Control"), Some("no-store"));
+    for spelling in ["/up/he%61lth", "/up%2fhealth", "/up/./health", "/a/../up/health?x", "/up//health"] {
+        assert_eq!(kept.get(spelling).body, b"ok\n", "{spelling}");
+    }
+    assert_eq!(kept.get("/up/health/").status(), 404);
     let head = kept.ask("HEAD /up/health HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!((head.status(), head.head.text("Content-Length"), head.body.len()), (200, Some("3"), 0));
     assert_eq!(kept.ask("POST /up/health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx").status(), 501);

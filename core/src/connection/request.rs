@@ -7,7 +7,7 @@ use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
 use crate::exchange::{Cut, Exchange};
-use crate::files::{Files, Forbidden, explain_path};
+use crate::files::{Files, Forbidden, explain_path, is_same_path};
 use crate::reason::{Reasons, Rule};
 use crate::reply::Handling;
 use crate::request::Request;
@@ -415,9 +415,9 @@ fn note_line(request: &Request<'_>, reasons: &mut Reasons) {
     }
 }
 
-/// Whether this asks for the server's health.
+/// Whether this asks for the server's health, however its path is spelled: nothing else is behind it.
 fn is_health(request: &Request<'_>, cx: &Context<'_>) -> bool {
-    cx.config.health.as_deref().is_some_and(|path| request.path() == path.as_bytes())
+    cx.config.health.as_deref().is_some_and(|path| is_same_path(request.path(), path.as_bytes()))
 }
 
 /// Whether a request is a HEAD, even where its line is not right.

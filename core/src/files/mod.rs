@@ -15,7 +15,7 @@ pub use kind::media_type;
 pub use listing::{EntryKind, Listing, listing_row};
 pub(crate) use range::ByteRange;
 pub use target::{Forbidden, translate};
-pub(crate) use target::{explain_path, names_dotfile};
+pub(crate) use target::{explain_path, is_same_path, names_dotfile};
 pub use types::{InvalidMediaType, MediaTypes};
 
 use crate::buffers::Buffers;

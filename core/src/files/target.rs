@@ -153,9 +153,33 @@ pub(crate) fn has_trailing_slash(path: &[u8]) -> bool {
     matches!(path, [.., b'/'] | [.., b'%', b'2', b'f' | b'F'])
 }
 
+/// Whether two paths lead to the same place, spelled alike or not (RFC 3986 section 6.2.2). Allocates only where a path
+/// has escapes, dots or empty components in it.
+pub(crate) fn is_same_path(one: &[u8], other: &[u8]) -> bool {
+    if one == other {
+        return true;
+    }
+    if has_trailing_slash(one) != has_trailing_slash(other) || (plain(one).is_some() && plain(other).is_some()) {
+        return false;
+    }
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    translate(one, &mut here).is_ok() && translate(other, &mut there).is_ok() && here == there
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_path_may_be_spelled_in_several_ways() {
+        for same in ["/a/b", "/a/%62", "/%61%2Fb", "//a/./b", "/x/../a//b", "/../a/b"] {
+            assert!(is_same_path(same.as_bytes(), b"/a/b") && is_same_path(b"/a/b", same.as_bytes()), "{same}");
+        }
+        for other in ["/a/b/", "/a/b%2f", "/a/B", "/a%2562", "/a/%2562", "/a", "/", "/a/b%00", "/a/b/c", "*"] {
+            assert!(!is_same_path(other.as_bytes(), b"/a/b"), "{other}");
+        }
+        assert!(is_same_path(b"/%C3%A9", b"/%c3%a9") && is_same_path(b"/a/%2e%2e/", b"/"));
+    }
 
     fn translated(path: &[u8]) -> Vec<u8> {
         let mut out = b"kept".to_vec();
