@@ -180,6 +180,10 @@ fn hello_error_and_pass(server: Running) {
 }
 
 fn a_script_is_told_whom_the_site_has_verified(server: Running) {
+    if rustix::process::geteuid().is_root() && fs::File::open("/dev/tty").is_ok() {
+        eprintln!("this is root at a terminal, which no script may share; nothing is tested");
+        return;
+    }
     let mut client = server.client();
     for path in ["/cgi-bin/who", "/cgi-bin/handled", "/cgi-bin/moved"] {
         for (credentials, expected) in [

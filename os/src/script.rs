@@ -37,7 +37,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Gid, Mode, Uid, fchown, stat, statat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchown, stat, statat};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, geteuid, getuid};
 use sanserve_core::{Script, ScriptInput, SpawnError};
@@ -60,6 +60,10 @@ const SLACK: Duration = Duration::from_millis(250);
 
 /// Whom scripts run as if the server is root.
 const NOBODY: &str = "nobody";
+
+/// Why a server that is root and has a terminal runs no script without a launcher.
+const SHARED_TERMINAL: &str = "the server is root, and scripts would share its terminal; call Launcher::run_if_asked \
+                               first in main, or start the server without a terminal";
 
 /// The rules for all scripts of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +102,8 @@ pub struct Scripts {
     nobody: OnceLock<Option<(u32, u32)>>,
     /// Exits are looked for, not told: as on a system without process descriptors.
     by_looking: bool,
+    /// Whether this process has a controlling terminal, which scripts would share that no launcher starts.
+    has_terminal: fn() -> bool,
 }
 
 /// Descriptors that a script takes at most, on the frontend that takes most: its pipes, its exit, and duplicates.
@@ -128,6 +134,11 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.give_back(self.len);
     }
+}
+
+fn has_terminal() -> bool {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/tty", flags, Mode::empty()).is_ok()
 }
 
 fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
@@ -183,6 +194,7 @@ impl Scripts {
             spooled: Arc::default(),
             nobody: OnceLock::new(),
             by_looking: !cfg!(target_os = "linux"),
+            has_terminal,
         }
     }
 
@@ -280,6 +292,10 @@ impl Scripts {
         let pipes = Pipes::new(errand.input, spool, user)?;
         match self.shared.launcher(&self.rules.launcher) {
             Ok(Some(process)) => self.launch(process, errand, program, &checked, pipes, log),
+            // It could type into root's shell.
+            Ok(None) if user.is_some() && (self.has_terminal)() => {
+                Err(Refusal::new(SpawnError::Denied, SHARED_TERMINAL))
+            }
             Ok(None) => {
                 let child = self.command(errand, &program, &checked, pipes.theirs)?.spawn();
                 let child = child.map_err(|error| program.refused(error))?;

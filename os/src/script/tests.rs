@@ -72,6 +72,8 @@ impl Bench {
         let launcher = if launched { Launcher::Own } else { Launcher::None };
         let mut scripts = Scripts::new(ScriptRules { most, environment, launcher, spool_total: 16 }, root);
         scripts.by_looking |= how == How::Looked;
+        // Whoever runs the tests may have one.
+        scripts.has_terminal = || false;
         let lines = Lines::default();
         Bench { scripts, log: Log::to(lines.clone()), lines, dir }
     }
@@ -300,6 +302,34 @@ fn a_script_has_no_privileges() {
     } else {
         let output = Command::new("/bin/sh").args(["-c", "id -u; id -ru; id -g; id -rg; id -G"]).output().unwrap();
         assert_eq!(ids.as_bytes(), output.stdout);
+    }
+}
+
+#[test]
+fn a_root_shares_its_terminal_with_nobody() {
+    for how in How::ALL {
+        let mut bench = Bench::with(8, how);
+        bench.scripts.has_terminal = || true;
+        bench.install("#!/bin/sh\necho");
+        if geteuid().is_root() && how != How::Launched {
+            assert_eq!(bench.run(&errand(), None).unwrap_err(), SpawnError::Denied);
+            assert!(bench.logged()[0].starts_with("CGI script not run: the server is root, and scripts would share"));
+        } else {
+            assert_eq!(output(&mut bench.run(&errand(), None).unwrap()), "\n");
+        }
+    }
+}
+
+/// However it was started, a script that ignores `SIGPIPE` and prints what nobody reads is ended, and one that says
+/// little is not.
+#[test]
+fn what_prints_to_nobody_is_ended() {
+    for bench in Bench::all() {
+        let running = bench.sh("trap '' PIPE; while :; do echo more 2>/dev/null; done", ScriptInput::Empty);
+        drop(running);
+        bench.wait_for_none();
+        drop(bench.sh("sleep 0.1; echo some; exit 3", ScriptInput::Empty));
+        assert_eq!(bench.logged(), ["CGI script exit code 3"]);
     }
 }
 
