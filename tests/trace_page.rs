@@ -241,7 +241,7 @@ const UNSENT: &str = "sanserve transcript 1
     -> 1000000 blocked
 @5 wait write until 120005
 @900 writable
-@900 send file 999765+42000235
+@900 send file 999832+42000168
 @900 finished 200 43000000 \"GET /large HTTP/1.1\"
 @900 open b -> file 6
 @900 send 200 ..
@@ -258,8 +258,8 @@ fn what_is_still_to_be_sent_is_shown() {
     let next = "document.querySelectorAll('.coupling .now').length";
     let dashed = "document.querySelectorAll('.machine svg.unsent').length";
     for (step, says, lit, is_dashed) in [
-        (4, "Done \u{2013} 42,000,235 bytes still to be sent", "0", "1"),
-        (5, "Done \u{2013} 42,000,235 bytes still to be sent", "0", "1"),
+        (4, "Done \u{2013} 42,000,168 bytes still to be sent", "0", "1"),
+        (5, "Done \u{2013} 42,000,168 bytes still to be sent", "0", "1"),
         (7, "Done", "1", "0"),
     ] {
         browser.open(&page.path, &format!("#{step}"));

@@ -292,8 +292,14 @@ impl EventLoop {
                     }
                 } else if !is_unfinished {
                     self.leaving.remove(at);
-                } else if !was_unfinished {
-                    self.leaving.is_unfinished(at);
+                } else {
+                    if !was_unfinished {
+                        self.leaving.is_unfinished(at);
+                    }
+                    if self.full {
+                        // Nobody may have been there to wait for when this worker became full.
+                        self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
+                    }
                 }
                 let free = match wait {
                     Wait { idle: true, .. } => parked.rest(&self.service.context(&self.now)),

@@ -9,11 +9,11 @@ use support::{plain, run};
 fn one_at_a_time_means_one() {
     let server = run(|service| service, Server::one_at_a_time);
     let mut first = server.client();
-    assert_eq!(first.get("/a.txt").status, 200);
+    first.occupy();
     let mut second = server.client();
     second.send(&support::request("/a.txt"));
     assert!(second.silent());
-    assert_eq!(first.get("/a.txt").status, 200);
+    first.release();
     drop(first);
     assert_eq!(second.answer().status, 200);
 }
@@ -22,7 +22,7 @@ fn one_at_a_time_means_one() {
 fn beyond_the_bound_a_connection_waits_for_another_to_end() {
     let server = run(|service| service, |server| server.threads(2));
     let mut held = [server.client(), server.client()];
-    held.iter_mut().for_each(|client| assert_eq!(client.get("/a.txt").status, 200));
+    held.iter_mut().for_each(support::Client::occupy);
     let mut third = server.client();
     third.send(&support::request("/a.txt"));
     assert!(third.silent());
@@ -34,7 +34,7 @@ fn beyond_the_bound_a_connection_waits_for_another_to_end() {
 fn the_service_bounds_it_too() {
     let server = run(|service| service.with_connections(1), |server| server.threads(100));
     let mut first = server.client();
-    assert_eq!(first.get("/a.txt").status, 200);
+    first.occupy();
     let mut second = server.client();
     second.send(&support::request("/a.txt"));
     assert!(second.silent());

@@ -366,16 +366,36 @@ fn openat2_works(root: BorrowedFd<'_>) -> bool {
 /// does: by whatever path, symbolic link or hard link it is found, and by whatever server, it is not served.
 pub(crate) const RECORDING: u32 = 0o1600;
 
-/// The directories in which this process records, by device and number. They are not listed.
+/// The directories in which this process records, by device and number, each as often as it is recorded in. They are
+/// not listed.
 static RECORDED: RwLock<Vec<(u64, u64)>> = RwLock::new(Vec::new());
 
-/// Neither this directory nor what is recorded in it is served by this process from here on.
-#[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types of these fields differ between systems")]
-pub(crate) fn never_serve(directory: &Stat) {
-    let id = (directory.st_dev as u64, directory.st_ino as u64);
-    let mut all = RECORDED.write().unwrap_or_else(PoisonError::into_inner);
-    if !all.contains(&id) {
-        all.push(id);
+/// A directory that this process does not serve as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Withheld {
+    id: (u64, u64),
+    /// While it is open, its number cannot become that of another directory.
+    _directory: OwnedFd,
+}
+
+impl Withheld {
+    /// Neither this directory nor what is recorded in it is served from here on.
+    #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types differ between systems")]
+    pub(crate) fn new(directory: &Path) -> io::Result<Withheld> {
+        let directory = openat(CWD, directory, LOOK | OFlags::DIRECTORY, Mode::empty())?;
+        let stat = fstat(&directory)?;
+        let id = (stat.st_dev as u64, stat.st_ino as u64);
+        RECORDED.write().unwrap_or_else(PoisonError::into_inner).push(id);
+        Ok(Withheld { id, _directory: directory })
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        let mut all = RECORDED.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = all.iter().position(|id| *id == self.id) {
+            all.swap_remove(at);
+        }
     }
 }
 

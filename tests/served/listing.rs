@@ -68,7 +68,8 @@ pub fn hostile_names_come_back(rt: Runtime) {
         if let Ok(name) = std::str::from_utf8(name)
             && !name.contains(char::is_control)
         {
-            assert_eq!(unescape(row.1), name);
+            // What would turn the text around it is shown as what it is: no text.
+            assert_eq!(unescape(row.1), name.replace('\u{202e}', "\u{fffd}"));
         }
         assert!(!row.1.contains(['<', '>']), "{row:?}");
         let response = client.get(format!("/{link}"));

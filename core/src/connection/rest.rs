@@ -141,9 +141,48 @@ impl Connection {
         buf.input.fill(&packed.head);
         buf.input.pin(packed.head.len());
         buf.head.parse(&packed.head).expect("it was right before");
+        // The same room as before: how much is read at once must not depend on whether it was packed.
+        self.widen_for_body(buf);
+        buf.input.make_room(usize::MAX, &mut buf.share);
         self.arrived = buf.input.arrived();
         if let Some(tape) = &mut self.tape {
             tape.unpacked(buf);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::context::{Now, Wall};
+    use crate::reply::Received;
+    use crate::site::Plain;
+    use crate::step::Step;
+
+    /// Without room, a driver would read nothing and take that for the end.
+    #[test]
+    fn a_body_has_room_however_long_its_packed_head_is() {
+        let config = Config { handled: true, ..Config::default() };
+        let now = Now::new(Tick(0), Wall(784_111_777));
+        let cx = Context { config: &config, site: &Plain, now: &now };
+        for (head_len, body_len) in [(4_095, 5), (4_096, 5), (4_096, 100_000), (200, 100_000)] {
+            let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+            let mut buf = Buffers::new();
+            let start = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {body_len}\r\nX: ");
+            let head = format!("{start}{}\r\n\r\n", "x".repeat(head_len - start.len() - 4));
+            assert_eq!((buf.input.fill(head.as_bytes()), head.len()), (head_len, head_len));
+            assert!(matches!(connection.poll(&mut buf, &cx), Step::Call(_)));
+            assert!(matches!(connection.reply(&mut buf, &cx).receive(), Received::Pending));
+            assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(wait) if wait.need.read));
+            let room = buf.input.spare().len();
+            let packed = connection.pack(&mut buf).expect("it has nothing but its head");
+            let mut buf = Buffers::new();
+            connection.unpack(&packed, &mut buf);
+            assert!(room > 0);
+            assert_eq!(buf.input.spare().len(), room, "{head_len}, {body_len}");
         }
     }
 }

@@ -94,16 +94,21 @@ impl Connection {
         }
         let read = next != Awaited::Nothing && !self.notes.eof;
         if read {
-            if let (Awaited::Body(_), Inbound::Body(decoder)) = (next, &self.cycle.inbound)
-                && decoder.is_long()
-            {
-                buf.input.widen(&mut buf.share);
-            }
+            self.widen_for_body(buf);
             // A head ends before the window does, or is refused. Of a body no more is read for now.
             let room = buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share);
             return (room, idle);
         }
         (read, idle)
+    }
+
+    /// Makes room for more of a long body at once, if one is awaited.
+    pub(super) fn widen_for_body(&self, buf: &mut Buffers) {
+        if let (Awaited::Body(_), Inbound::Body(decoder)) = (self.awaited, &self.cycle.inbound)
+            && decoder.is_long()
+        {
+            buf.input.widen(&mut buf.share);
+        }
     }
 
     pub(super) fn wants_body(&self, outbound: Outbound) -> bool {

@@ -145,6 +145,21 @@ impl Client {
         }
     }
 
+    /// Has an exchange that goes on until [`release`](Self::release): no idle connection, which would give way. The
+    /// server says that it has begun.
+    pub(crate) fn occupy(&mut self) {
+        self.send(
+            "GET /a.txt HTTP/1.1\r\nHost: test\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n",
+        );
+        assert_eq!(self.answer().status, 200);
+    }
+
+    /// Ends what [`occupy`](Self::occupy) has begun.
+    pub(crate) fn release(&mut self) {
+        self.send("x");
+        assert_eq!(self.answer().status, 200);
+    }
+
     /// Whether nothing comes for a while.
     pub(crate) fn silent(&mut self) -> bool {
         self.stream().set_read_timeout(Some(GLANCE)).unwrap();

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use sanserve_core::transcript::{Event, Transcript};
 
-use crate::beneath::{RECORDING, never_serve};
+use crate::beneath::{RECORDING, Withheld};
 
 /// What the writer rests after each round, so that it is not woken for each connection.
 const REST: Duration = Duration::from_millis(10);
@@ -35,6 +35,7 @@ pub(super) enum Message {
 /// Makes files of messages.
 pub(super) struct Writer {
     directory: PathBuf,
+    _withheld: Withheld,
     /// Those that are being recorded.
     open: BTreeMap<u64, Tape>,
     /// The numbers of all files that were made, in order; whether they are complete.
@@ -66,9 +67,9 @@ struct Tape {
 impl Writer {
     pub(super) fn new(directory: PathBuf) -> io::Result<Writer> {
         let last = last_number(&directory)?;
-        never_serve(&rustix::fs::stat(&directory)?);
+        let withheld = Withheld::new(&directory)?;
         let (open, kept, due) = (BTreeMap::new(), VecDeque::new(), Vec::new());
-        let mut writer = Writer { directory, open, kept, last, most: 0, files: 0, due };
+        let mut writer = Writer { directory, _withheld: withheld, open, kept, last, most: 0, files: 0, due };
         // Whether files can be made is better known now than when the first one is needed.
         let (_, probe) = writer.create()?;
         fs::remove_file(writer.path(probe))?;
