@@ -1,6 +1,7 @@
 //! Scripts to be run by a server, and what shows that none of them has left anything behind.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -246,6 +247,13 @@ impl Gateway {
     pub fn no_temporary_files(&self) {
         let temporary = self.tree.outside().join("tmp");
         eventually("no temporary file is left", || fs::read_dir(&temporary).expect("it is there").next().is_none());
+    }
+
+    /// The lengths of the temporary files that the server holds.
+    pub fn spools(&self) -> Vec<u64> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.server.process().pid().as_raw_pid())).into_iter();
+        let files = open.flatten().flatten().filter_map(|entry| fs::metadata(entry.path()).ok());
+        files.filter(|file| file.is_file() && file.nlink() == 0).map(|file| file.len()).collect()
     }
 
     /// The lines of the log about a script, without what they begin with.
