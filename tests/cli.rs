@@ -182,19 +182,22 @@ fn what_commands_cannot_read() {
     for (arguments, code, says) in [
         (&["replay", "no/such"][..], 2, "cannot read no/such: No such file or directory"),
         (&["replay", "nothing"], 2, "nothing: no transcripts"),
-        (&["replay", "empty.txt"], 2, "empty.txt: no transcript: it is empty"),
-        (&["replay", "bin.txt"], 2, "bin.txt: no transcript: byte 0 is no text"),
+        (&["replay", "empty.txt"], 2, "empty.txt: not a transcript: it is empty"),
+        (&["replay", "bin.txt"], 2, "bin.txt: not a transcript: byte 0 is not UTF-8 text"),
         (&["replay", "other.txt"], 2, "other.txt: line 1: "),
         (&["replay", "bad"], 2, "bad/a.txt: line 1: "),
         (&["replay", "self"], 2, "cannot read self/a.txt: "),
-        (&["replay", "-"], 2, "standard input: no transcript: it is empty"),
+        (&["replay", "-"], 2, "standard input: not a transcript: it is empty"),
         (&["replay", "--emit-test", "no/such"], 2, "cannot read no/such"),
         (&["trace", "no/such"], 2, "cannot read no/such: No such file or directory"),
         (&["trace", "nothing"], 2, "cannot read nothing: Is a directory"),
-        (&["trace", "empty.txt"], 2, "empty.txt: no transcript: it is empty"),
-        (&["trace", "bin.txt"], 2, "bin.txt: no transcript: byte 0 is no text"),
-        (&["trace", "-"], 2, "standard input: no transcript: it is empty"),
+        (&["trace", "empty.txt"], 2, "empty.txt: not a transcript: it is empty"),
+        (&["trace", "bin.txt"], 2, "bin.txt: not a transcript: byte 0 is not UTF-8 text"),
+        (&["trace", "-"], 2, "standard input: not a transcript: it is empty"),
         (&["conform", "no/such"], 2, "cannot read no/such: No such file or directory"),
+        (&["replay", "/dev/zero"], 2, "/dev/zero: line 1: "),
+        (&["trace", "/dev/zero"], 2, "/dev/zero: line 1: "),
+        (&["conform", "-"], 2, "standard input is not a directory"),
         (&["conform", "a.txt"], 2, "cannot read a.txt: Not a directory"),
         (&["conform", "nothing"], 2, "nothing: no transcripts"),
         (&["conform", "bad"], 2, "bad/a.txt: line 1: "),
@@ -290,9 +293,11 @@ fn one_directory_is_made_for_recordings() {
     }
     let file = tree.path("a.txt");
     let file = file.to_str().expect("text");
-    system_error(&["-b", "127.0.0.1", "-d", path(&tree), "--record", file, "0"], file);
-    for _ in 0..2 {
-        let made = at("made");
+    system_error(&["-b", "127.0.0.1", "-d", path(&tree), "--record", file, "0"], &format!("{file}: Not a directory"));
+    std::os::unix::fs::symlink("nowhere", at("dangling")).expect("a link");
+    let ended = ["-b", "127.0.0.1", "-d", path(&tree), "--record", &at("dangling"), "0"];
+    system_error(&ended, "it is a symbolic link to what is not there");
+    for made in ["made", "made", "made/", "made/.", "dotted/."].map(at) {
         serve(&["-b", "127.0.0.1", "-d", path(&tree), "--record", &made, "0"]);
         assert_eq!(fs::metadata(&made).expect("made").permissions().mode() & 0o777, 0o700);
     }

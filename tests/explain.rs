@@ -127,6 +127,10 @@ fn cases() -> Vec<(&'static [&'static str], Vec<Case>)> {
         (&["--hide-dotfiles"], vec![alone("/.dot", &["hidden-dotfile"]), alone("/listed/", &["listing"])]),
         (&["--symlinks", "never"], vec![alone("/link", &["symlinks-refuse", "not-found"]), alone("/a.txt", &["file"])]),
         (&["--cgi"], scripts),
+        (
+            &["--health", "/a.txt"],
+            vec![alone("/a.txt", &["health", "content-length"]), alone("OPTIONS /a.txt", &["health", "allow"])],
+        ),
     ]
 }
 
@@ -312,7 +316,14 @@ fn it_begins_with_the_verdict() {
         (&["/out", "--symlinks=inside"], "GET /out -> 404, out is a symbolic link to /, which leads out of "),
         (&["/.dot", "--hide-dotfiles"], "GET /.dot -> 404, its name begins with a dot (--hide-dotfiles)"),
         (&["/cgi-bin/run", "--cgi"], "GET /cgi-bin/run -> script cgi-bin/run would answer"),
-        (&["/cgi-bin/text", "--cgi"], "GET /cgi-bin/text -> 40"),
+        (&["/cgi-bin/text", "--cgi"], "GET /cgi-bin/text -> 403, cgi-bin/text has no execute bit"),
+        (&["/cgi-bin/", "--cgi"], "GET /cgi-bin/ -> 403, cgi-bin/ is no file"),
+        (&["/up", "--health=/up"], "GET /up -> 200, the server is healthy (--health)"),
+        (&["HEAD /up?now", "--health=/up"], "HEAD /up?now -> 200, the server is healthy (--health)"),
+        (&["OPTIONS /up", "--health=/up"], "OPTIONS /up -> 204, allowed are GET, HEAD, OPTIONS"),
+        (&["PUT /up", "--health=/up"], "PUT /up -> 501, UnsupportedMethod: "),
+        (&["/cgi-bin/run", "--cgi", "--health=/cgi-bin/run"], "GET /cgi-bin/run -> 200, the server is healthy"),
+        (&["/upper", "--health=/up"], "GET /upper -> 404, nothing is at upper"),
         (&["/cgi-bin/none", "--cgi"], "GET /cgi-bin/none -> 404, cgi-bin/none is not there"),
     ];
     let locked = ["/locked"];

@@ -252,7 +252,7 @@ fn what_cannot_be_replayed_is_said_in_a_line() {
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).expect("a directory");
     for (path, says) in [
-        (file("a.txt", ""), "no transcript: it is empty"),
+        (file("a.txt", ""), "not a transcript: it is empty"),
         (file("b.txt", "sanserve transcript 2\n"), "line 1: the first line is not"),
         (file("c.txt", "sanserve transcript 1\n@0 jump\n"), "line 2: no such verb: jump"),
         (file("d.txt", "sanserve transcript 1\nsite mine\n@0 tick\n"), "made with the site \"mine\""),

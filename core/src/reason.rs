@@ -171,6 +171,8 @@ rules! {
         SiteTranslated => "site-path", "Site::translate";
         /// What to look for beneath the directory that is served; a dot is that directory.
         PathBelowRoot => "path", "Python's translate_path";
+        /// The path of the health check: no file, handler or script is behind it.
+        HealthPath => "health", "--health";
         /// Names that begin with a dot are not there.
         HiddenDotfile => "hidden-dotfile", "--hide-dotfiles";
     }

@@ -324,6 +324,7 @@ fn special() -> Vec<Special> {
     let cgi = || Config { cgi: Cgi::python(), ..config() };
     let mut few = config();
     (few.limits.ranges, few.limits.listing) = (1, 1);
+    let health = || Config { health: Some("/up".into()), ..config() };
     let hidden = Config { hide_dotfiles: true, ..config() };
     let refuse = Config { cgi: Cgi { chunked: Chunked::Refuse, ..Cgi::python() }, ..config() };
     let chunked = "POST /cgi-bin/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
@@ -342,6 +343,15 @@ fn special() -> Vec<Special> {
         (typed(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["type-of-config text/x-any", "charset utf-8"]),
         (typed(), &Plain, get("/a.bin", ""), &[Is(FILE)], 200, &["extension application/octet-stream"]),
         (old(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["persistent", "close-of-protocol", "closes (no field)"]),
+        (health(), &Plain, get("/up?x", ""), &[], 200, &["health /up", "content-length 3", "stays-open"]),
+        (
+            health(),
+            &Plain,
+            "OPTIONS /up HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+            &[],
+            204,
+            &["health /up", "allow GET, HEAD, OPTIONS"],
+        ),
         (hidden, &Plain, get("/.a/b", ""), &[], 404, &["hidden-dotfile", "path .a/b"]),
         (
             few.clone(),

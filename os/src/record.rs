@@ -11,7 +11,7 @@ mod writer;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -80,13 +80,25 @@ struct Shared {
 
 /// Makes the directory if it is not there, and none above it.
 fn make(directory: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let above = directory.parent().unwrap_or(directory).display();
+    // Without a trailing `/.`, for which `mkdir` wants the directory to exist.
+    let directory: PathBuf = directory.components().collect();
+    let error = match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) => error,
+        Ok(()) => return Ok(()),
+    };
+    let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+    match error.kind() {
+        io::ErrorKind::AlreadyExists if directory.is_dir() => Ok(()),
+        io::ErrorKind::AlreadyExists if directory.exists() => Err(rustix::io::Errno::NOTDIR.into()),
+        io::ErrorKind::AlreadyExists => {
+            Err(io::Error::new(error.kind(), "it is a symbolic link to what is not there".to_owned()))
+        }
+        // In `/proc`, say, nothing can be made.
+        io::ErrorKind::NotFound if above.is_some_and(|above| !above.is_dir()) => {
+            let above = above.unwrap_or(&directory).display();
             Err(io::Error::new(error.kind(), format!("there is no directory {above}, and no more than one is made")))
         }
-        outcome => outcome,
+        _ => Err(error),
     }
 }
 

@@ -79,6 +79,9 @@ fn run(matches: &ArgMatches) -> ExitCode {
 
 /// All transcripts of a directory, by name. `Err` says in one line why not.
 fn load(directory: &Path) -> Result<Vec<(String, Transcript)>, String> {
+    if directory.as_os_str() == files::INPUT {
+        return Err("standard input is not a directory: conform takes one with transcripts in it (NAME.txt)".into());
+    }
     let paths = files::within(directory).map_err(|error| files::unreadable(directory, &error))?;
     if paths.is_empty() {
         return Err(format!("{}: no transcripts (NAME.txt)", directory.display()));

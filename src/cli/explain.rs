@@ -23,7 +23,7 @@ use super::{SYSTEM, Side, USAGE, flags, plain};
 pub(crate) const SIDE: Side = Side { command, run };
 
 /// The flags of a server that can change an answer.
-const SHARED: [&str; 13] = [
+const SHARED: [&str; 14] = [
     "directory",
     "protocol",
     "symlinks",
@@ -37,6 +37,7 @@ const SHARED: [&str; 13] = [
     "cgi-dir",
     "cgi-chunked",
     "cgi-pass-authorization",
+    "health",
 ];
 
 fn command() -> Command {

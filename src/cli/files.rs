@@ -1,36 +1,45 @@
 //! Transcripts from files, for the commands that play them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sanserve::core::transcript::Transcript;
+use sanserve::core::transcript::{FIRST_LINE, Transcript};
 
 use super::{plain, visible};
 
 /// What stands for the standard input.
-const INPUT: &str = "-";
+pub(crate) const INPUT: &str = "-";
 
 /// Reads one; `-` is the standard input. `Err` says in one line why not.
 pub(crate) fn read(path: &Path) -> Result<Transcript, String> {
     let bytes = match path.as_os_str() == INPUT {
-        true => {
-            let mut bytes = Vec::new();
-            io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
-        }
-        false => fs::read(path),
+        true => read_from(io::stdin().lock()),
+        false => File::open(path).and_then(read_from),
     };
     let bytes = bytes.map_err(|error| unreadable(path, &error))?;
     let shown = shown(path);
     let text = match String::from_utf8(bytes) {
-        Ok(text) if text.is_empty() => return Err(format!("{shown}: no transcript: it is empty")),
+        Ok(text) if text.is_empty() => return Err(format!("{shown}: not a transcript: it is empty")),
         Ok(text) => text,
+        // What was cut short may end within a character.
+        Err(error) if error.utf8_error().error_len().is_none() => String::from_utf8_lossy(error.as_bytes()).into(),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            return Err(format!("{shown}: no transcript: byte {at} is no text (UTF-8)"));
+            return Err(format!("{shown}: not a transcript: byte {at} is not UTF-8 text"));
         }
     };
     Transcript::parse(&text).map_err(|error| format!("{shown}: {error}"))
+}
+
+/// All bytes of what begins as a transcript does, or the first few of anything else: a device has no end.
+fn read_from(mut source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.by_ref().take(FIRST_LINE.len() as u64).read_to_end(&mut bytes)?;
+    if bytes == FIRST_LINE.as_bytes() {
+        source.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// What a file is called in what is said of it.

@@ -228,6 +228,7 @@ impl Connection {
         };
         let (method, name) = (buf.head.method, buf.head.method_name);
         let mut answer = self.answering(buf, cx);
+        answer.explain(|answer, reasons| reasons.note(Rule::HealthPath, answer.request().path()));
         match method {
             Method::Get | Method::Head => {
                 answer.head(status, None, |head| {
@@ -243,6 +244,7 @@ impl Connection {
             }
             Method::Options => {
                 let allow = answer.allow();
+                answer.buf.reasons.note(Rule::Allow, allow);
                 answer.empty(Status::NO_CONTENT, |head| {
                     head.field("Allow", allow);
                 });

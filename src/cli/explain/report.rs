@@ -87,6 +87,7 @@ fn verdict(story: &Story) -> String {
         "" if story.is_scripts && found.is_empty() => "a script would answer".into(),
         "" if story.is_scripts => format!("{found} would answer"),
         "" => "no answer".into(),
+        "200" if is_rule("health") => "200, the server is healthy (--health)".into(),
         "200" if is_rule("listing") => format!("200, list of {found}, {size}"),
         "200" if !found.is_empty() => format!("200, {found}, {size}"),
         "206" => format!(
@@ -100,7 +101,7 @@ fn verdict(story: &Story) -> String {
         "404" if is_rule("file-with-slash") => {
             format!("404, {found} is no directory, and the target ends with a slash")
         }
-        "403" | "404" if !found.is_empty() => format!("404, {found}"),
+        "403" | "404" if !found.is_empty() => format!("{code}, {found}"),
         _ if refused.is_some() => format!("{code}, {}", refused.unwrap_or_default()),
         // The reason phrase is the message.
         _ if reason.is_empty() => code,
