@@ -272,7 +272,7 @@ pub(crate) const DEEDS: &[Deed] = deeds! {
         smol: ["The task is scheduled again: no call if the executor is awake."]
     }
     "down" "is told that the server goes down" {
-        std: ["shutdown(socket, SHUT_RD)"; "Where it is idle: whoever drains wakes the thread out of its recvfrom."]
+        std: ["ppoll says that the latch of the server is readable; a thread that blocks in recvfrom looks at it within 100 ms."]
         mio: ["epoll_wait says that the eventfd of the loop was written to; every connection has a turn."]
         smol: ["Every task is woken, and looks at the phase of the server."]
     }
