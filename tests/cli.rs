@@ -4,6 +4,7 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -687,21 +688,48 @@ fn process_1() {
 fn nothing_to_begin_with() {
     let tree = Tree::plain();
     for runtime in ["mio", "std", "smol"] {
-        // Enough for the program itself, and too little for what it takes to serve.
-        for descriptors in 4..12 {
-            let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        // Enough for the program itself, and too little for what it takes to serve: descriptors, or KiB of addresses.
+        let descriptors = (4..16).map(|n| format!("ulimit -n {n}"));
+        for limit in descriptors.chain([12, 16, 20, 24, 32].map(|n| format!("ulimit -v {}", n * 1024))) {
+            let command = format!("{limit}; exec \"$0\" \"$@\"");
             let mut shell = Command::new("sh");
             shell
-                .args(["-c", &limit, PROGRAM, "--runtime", runtime, "-b", "127.0.0.1", "-d"])
+                .args(["-c", &command, PROGRAM, "--runtime", runtime, "-b", "127.0.0.1", "-d"])
                 .arg(tree.root())
                 .arg("0");
             let output = shell.stdin(std::process::Stdio::null()).output().expect("a shell");
             let text = String::from_utf8(output.stderr).expect("text");
-            assert_eq!(output.status.code(), Some(1), "{runtime} with {descriptors}: {text}");
-            assert!(
-                text.starts_with("sanserve: ") && text.lines().count() == 1,
-                "{runtime} with {descriptors}: {text}"
-            );
+            assert_eq!(output.status.code(), Some(1), "{runtime} with {limit}: {text}");
+            assert!(text.starts_with("sanserve: ") && text.lines().count() == 1, "{runtime} with {limit}: {text}");
+        }
+    }
+}
+
+/// Heads of many clients in little memory: whoever asks beside them is answered, and nothing is aborted.
+#[test]
+fn many_heads_in_little_memory() {
+    let tree = Tree::plain();
+    let head = [b"GET /a.txt HTTP/1.1\r\nHost: x\r\nX: ", &[b'x'; 60_000][..]].concat();
+    for runtime in ["mio", "std", "smol"] {
+        for limit in ["ulimit -v 204800", "ulimit -d 204800"] {
+            let command = format!("{limit}; exec \"$0\" \"$@\"");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &command, PROGRAM, "--runtime", runtime, "-b", "127.0.0.1", "-d", path(&tree), "0"]);
+            let mut server = Server::of(Process::start(&mut shell));
+            let clients: Vec<_> = (0..900)
+                .map(|_| {
+                    let client = std::net::TcpStream::connect(server.address()).expect("it listens");
+                    client.set_nonblocking(true).expect("a socket");
+                    // As much as it takes: it is not held up by us.
+                    let _ = (&client).write(&head);
+                    client
+                })
+                .collect();
+            assert_eq!(server.get("/a.txt").status(), 200, "{runtime}, {limit}");
+            drop(clients);
+            assert_eq!(server.get("/a.txt").status(), 200, "{runtime}, {limit}");
+            rustix::process::kill_process(server.process().pid(), Signal::TERM).expect("it is ours");
+            assert_eq!(server.process_mut().ended().code(), Some(0), "{runtime}, {limit}");
         }
     }
 }

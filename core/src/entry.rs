@@ -57,8 +57,8 @@ const MOST_TEXT: usize = 8_000;
 const CUT: &[u8] = b"\\...";
 
 /// Appends `text` so that no terminal acts on it and that it can be read in one way only, also between quotation
-/// marks: `"` and `\` become `\"` and `\\`; control characters (U+0000 to U+001F, U+007F to U+009F) and bytes that
-/// are not UTF-8 become `\xNN`; other characters that are not seen but change how a line is read, such as the
+/// marks: `"` and `\` become `\"` and `\\`; control characters of ASCII and bytes that are not UTF-8 become `\xNN`;
+/// other control characters (U+0080 to U+009F), and those that are not seen but change how a line is read, such as the
 /// bidirectional controls and the line separator, become `\u{202e}`.
 pub fn scrub(out: &mut Vec<u8>, text: &[u8]) {
     scrub_within(out, text, usize::MAX);
@@ -72,8 +72,11 @@ fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
             let before = out.len();
             match c {
                 '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
-                '\0'..='\x1f' | '\x7f'..='\u{9f}' => hex(out, c as u8),
-                _ if is_deceptive(c) => write!(out, "{}", c.escape_unicode()).expect("a Vec takes all"),
+                '\0'..='\x1f' | '\x7f' => hex(out, c as u8),
+                // Not as a byte: U+009B is none, and 0x9b is no U+009B.
+                _ if c.is_control() || is_deceptive(c) => {
+                    write!(out, "{}", c.escape_unicode()).expect("a Vec takes all")
+                }
                 _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
             if out.len() > most {
@@ -121,8 +124,9 @@ mod tests {
     #[test]
     fn nothing_reaches_a_terminal_as_a_control_character() {
         assert_eq!(scrubbed(b"a\x1b[31m\x00\x7f\r\n\\"), "a\\x1b[31m\\x00\\x7f\\x0d\\x0a\\\\");
-        assert_eq!(scrubbed("é\u{85}ö".as_bytes()), "é\\x85ö");
-        assert_eq!(scrubbed(b"\xff\x9b"), "\\xff\\x9b");
+        assert_eq!(scrubbed("é\u{85}ö".as_bytes()), "é\\u{85}ö");
+        assert_eq!(scrubbed(b"\xff\x9b\xc2"), "\\xff\\x9b\\xc2", "not as U+009B");
+        assert_eq!(scrubbed("\u{9b}".as_bytes()), "\\u{9b}");
     }
 
     #[test]

@@ -155,7 +155,7 @@ pub(crate) fn fill(message: &str, text: &[u8], out: &mut Vec<u8>) {
 /// How much of an offending text a message repeats: a page must not grow with the attack.
 const QUOTED: usize = 256;
 
-/// Appends `text` as Python's `%r` writes a string.
+/// Appends `text` as Python's `%r` writes a string, control characters beyond ASCII excepted.
 fn quote(out: &mut Vec<u8>, text: &[u8]) {
     let (text, rest) = text.split_at(text.len().min(QUOTED));
     let mark = if text.contains(&b'\'') && !text.contains(&b'"') { b'"' } else { b'\'' };
@@ -167,8 +167,11 @@ fn quote(out: &mut Vec<u8>, text: &[u8]) {
                 '\r' => out.extend_from_slice(b"\\r"),
                 '\n' => out.extend_from_slice(b"\\n"),
                 '\\' => out.extend_from_slice(b"\\\\"),
-                '\0'..='\x1f' | '\x7f'..='\u{9f}' => out.extend_from_slice(format!("\\x{:02x}", c as u8).as_bytes()),
-                _ if is_deceptive(c) => out.extend_from_slice(c.escape_unicode().to_string().as_bytes()),
+                '\0'..='\x1f' | '\x7f' => out.extend_from_slice(format!("\\x{:02x}", c as u8).as_bytes()),
+                // Python's strings hold no bytes that could be mistaken for U+009B.
+                _ if c.is_control() || is_deceptive(c) => {
+                    out.extend_from_slice(c.escape_unicode().to_string().as_bytes())
+                }
                 _ => {
                     if c == char::from(mark) {
                         out.push(b'\\');
@@ -198,6 +201,7 @@ mod tests {
             (b"it's", "\"it's\""),
             (b"'\"", "'\\'\"'"),
             (b"\t\r\n\\\x1b\xff", "'\\t\\r\\n\\\\\\x1b\\xff'"),
+            (b"\x9b\xc2\x9b", "'\\x9b\\u{9b}'"),
         ] {
             let mut out = Vec::new();
             quote(&mut out, text);

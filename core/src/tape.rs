@@ -21,6 +21,7 @@ use crate::transcript::{Event, FeedThen, ProbeThen, Taken, Then, What};
 
 use mask::Mask;
 pub use mask::Secrets;
+pub(crate) use mask::secret_in;
 
 /// Takes the events of one connection, in order. It is dropped with the connection.
 ///

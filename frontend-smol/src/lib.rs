@@ -71,6 +71,8 @@ const MOST_THREADS: usize = 4;
 
 /// Descriptors that the reactor of `async-io` takes: epoll, an event, a timer, and one to spare.
 const REACTOR: usize = 4;
+/// Threads beside those of the executor: that of `async-io`, and one for what blocks.
+const LEAST_THREADS: usize = 2;
 
 /// A server that listens and is about to run.
 ///
@@ -165,6 +167,8 @@ impl Server {
     /// # Errors
     /// If the system has no means to wait for the listener or to start a thread; once it serves, nothing ends it.
     pub fn run(self) -> io::Result<()> {
+        // `async-io` panics where it cannot start its thread or has no descriptors: they are asked for before.
+        probe_resources(self.threads.saturating_add(LEAST_THREADS), REACTOR)?;
         let executor = Arc::new(Executor::new());
         let helpers = self.threads - 1;
         let log = self.service.log.clone();
@@ -196,8 +200,8 @@ impl Server {
     /// If the system has no means to wait for the listener; once it serves, nothing ends it.
     pub async fn serve(self, executor: &Executor<'_>) -> io::Result<()> {
         let _stop = StopOnDrop(&self.watch);
-        // `async-io` panics where it cannot start its thread or has no descriptors: it is asked for what they take before.
-        probe_resources(REACTOR)?;
+        // Another executor's runtime may not have been asked yet.
+        probe_resources(LEAST_THREADS, REACTOR)?;
         let listeners = self.listeners.into_iter().map(Async::new).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             watch: Arc::clone(&self.watch),

@@ -28,7 +28,7 @@ const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 /// Serves each connection on a thread of its own, of which there are at most `most`.
 pub(crate) fn threaded(shop: &Shop, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
     // Without any thread nobody would ever be served.
-    os::probe_resources(0)?;
+    os::probe_resources(1, 0)?;
     let admit = |listener: &TcpListener| {
         let mut gate = Gate::new(shop, listener);
         let outcome = gate.pass_on(most);
@@ -94,8 +94,14 @@ impl Shop {
         Driver::new(&self.shared, self.blocking.clone())
     }
 
-    fn has_handler(&self) -> bool {
-        self.blocking.is_some() || self.shared.service.handler.is_some()
+    fn stack(&self) -> usize {
+        let has_handler = self.blocking.is_some() || self.shared.service.handler.is_some();
+        if has_handler { STACK_WITH_HANDLER } else { STACK }
+    }
+
+    /// How many connections there may be, each with a thread of its own.
+    pub(crate) fn most_threads(&self) -> usize {
+        self.shared.service.connection_bound().min(os::threads_within_memory(self.stack()))
     }
 }
 
@@ -144,7 +150,7 @@ impl<'s> Gate<'s> {
     /// Starts a thread that takes what is queued. If the system has none to give, tries again later
     /// and accepts nothing meanwhile.
     fn start_thread(&mut self) {
-        let stack = if self.shop.has_handler() { STACK_WITH_HANDLER } else { STACK };
+        let stack = self.shop.stack();
         loop {
             let builder = Builder::new().name("sanserve".into()).stack_size(stack);
             let shop = self.shop.clone();

@@ -177,8 +177,8 @@ impl Server {
     }
 
     /// Bounds the number of threads, and so of connections served at once; beyond that, none is
-    /// accepted until one has ended. Default 4,096. Never more than
-    /// [`Service::connection_bound`], and at least 1.
+    /// accepted until one has ended. Default 4,096. Never more than [`Service::connection_bound`], nor than have room for
+    /// their stacks ([`threads_within_memory`](sanserve_os::threads_within_memory)), and at least 1.
     #[must_use]
     pub fn threads(self, most: usize) -> Server {
         Server { crew: Crew::Threads(most.max(1)), ..self }
@@ -202,7 +202,7 @@ impl Server {
         let outcome = match crew {
             Crew::Accepting => accept::one_at_a_time(&shop, listener),
             Crew::Threads(most) => {
-                let most = most.min(shop.shared.service.connection_bound());
+                let most = most.min(shop.most_threads());
                 others.insert(0, listener);
                 accept::threaded(&shop, others, most)
             }

@@ -41,7 +41,7 @@ pub use listen::{
     is_acceptable, raise_nofile_limit, resolve, resolve_all,
 };
 pub use log::{Log, Logger};
-pub use memory::default_memory;
+pub use memory::{default_memory, has_address_limit, threads_within_memory};
 pub use record::Recording;
 pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};
@@ -49,4 +49,4 @@ pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, Ve
 pub use signal::{Signal, Signals};
 pub use slot::{BATCH, Desk, Flush, Slot};
 pub use trace::{Trace, wants_colors};
-pub use workers::{Full, Job, Panicked, Workers, probe_resources};
+pub use workers::{Full, Job, Panicked, Workers, probe_memory, probe_resources};

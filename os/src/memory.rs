@@ -13,6 +13,14 @@ use crate::log::Log;
 const PART: u64 = 4;
 /// And no less than this.
 const LEAST: u64 = 8 << 20;
+/// What the program takes by itself, with threads that are none of a connection's.
+const PROGRAM: u64 = 32 << 20;
+/// What each connection has in any case: a first window, and as much output.
+const CONNECTION: u64 = 8 << 10;
+/// What a thread of a connection touches, and what the kernel keeps for it.
+const THREAD: u64 = 64 << 10;
+/// What is mapped for a thread beside its stack.
+const AROUND_STACK: u64 = 32 << 10;
 /// How often a refusal is logged.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -67,8 +75,44 @@ impl Memory for Budget {
 /// `memory.limit_in_bytes`), and its own limits (`RLIMIT_AS`, `RLIMIT_DATA`).
 #[must_use]
 pub fn default_memory() -> u64 {
-    let limits = [Resource::As, Resource::Data].into_iter().filter_map(|resource| getrlimit(resource).current);
-    (limits.chain(machine()).chain(control_groups()).min().unwrap_or(1 << 30) / PART).max(LEAST)
+    (there_is() / PART).max(LEAST)
+}
+
+/// How many connections fit into the memory that there is, with the little that each has in any case: a quarter of it,
+/// beyond what the program itself takes, at 8 KiB each.
+pub(crate) fn connections_within_memory() -> usize {
+    within(there_is(), PART, CONNECTION)
+}
+
+/// How many threads fit into the memory that there is, one a connection, with stacks of so many bytes: into half of what
+/// limits of the process leave for stacks (`RLIMIT_AS`, `RLIMIT_DATA`), and, at 64 KiB each, into half of what there is.
+/// At least 1.
+#[must_use]
+pub fn threads_within_memory(stack: usize) -> usize {
+    let touched = within(there_is(), 2, THREAD);
+    let stack = u64::try_from(stack).unwrap_or(u64::MAX).saturating_add(AROUND_STACK);
+    limits().min().map_or(touched, |limit| touched.min(within(limit, 2, stack)))
+}
+
+/// How many of such size fit into a part of `memory`.
+fn within(memory: u64, part: u64, size: u64) -> usize {
+    usize::try_from(memory.saturating_sub(PROGRAM) / part / size).unwrap_or(usize::MAX).max(1)
+}
+
+/// The memory that this process may have.
+fn there_is() -> u64 {
+    limits().chain(machine()).chain(control_groups()).min().unwrap_or(1 << 30)
+}
+
+/// Whether the addresses of this process are limited (`RLIMIT_AS`).
+#[must_use]
+pub fn has_address_limit() -> bool {
+    getrlimit(Resource::As).current.is_some()
+}
+
+/// What the process's own limits allow.
+fn limits() -> impl Iterator<Item = u64> {
+    [Resource::As, Resource::Data].into_iter().filter_map(|resource| getrlimit(resource).current)
 }
 
 /// The machine's memory, where that can be known.
@@ -154,5 +198,13 @@ mod tests {
         assert_eq!(limit_files(old)[0], "/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes");
         assert_eq!([limit("max\n"), limit("4096\n"), limit("")], [None, Some(4096), None]);
         assert!(default_memory() >= LEAST);
+    }
+
+    #[test]
+    fn connections_are_no_more_than_fit_into_memory() {
+        assert_eq!(within(300 << 20, PART, CONNECTION), 8_576);
+        assert_eq!(within(300 << 20, 2, (256 << 10) + AROUND_STACK), 476);
+        assert_eq!([within(0, PART, CONNECTION), within(33 << 20, 2, 2 << 20)], [1, 1]);
+        assert!(threads_within_memory(usize::MAX) >= 1 && connections_within_memory() >= 1);
     }
 }

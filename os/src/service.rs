@@ -19,7 +19,7 @@ use crate::call::Failure;
 use crate::draining::Draining;
 use crate::listen::nofile_limit;
 use crate::log::Log;
-use crate::memory::{Budget, default_memory};
+use crate::memory::{Budget, connections_within_memory, default_memory};
 use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
 use crate::trace::Trace;
@@ -130,6 +130,8 @@ pub struct Service {
     /// than 4 KiB, the entries of a listing, output ahead of the socket. Beyond it, a request is refused with 503, or
     /// answered in smaller pieces, and a line in the log says so. Default: [`default_memory`](crate::default_memory).
     pub memory: u64,
+    /// The connections for which the memory that there is suffices.
+    of_memory: usize,
     /// That memory, once the server is bound.
     budget: Option<Arc<Budget>>,
     /// Tells whoever waits by himself that the server goes down. Each server has one of its own.
@@ -169,6 +171,7 @@ impl Service {
             cache: CacheLimits::default(),
             connections: 16_384,
             memory: default_memory(),
+            of_memory: connections_within_memory(),
             budget: None,
             draining: Draining::default(),
             grace: Duration::from_secs(30),
@@ -370,13 +373,15 @@ impl Service {
         Context { config: &self.config, site: &*self.site, now }
     }
 
-    /// The bound on connections that the descriptors suffice for: a part of them is kept for the
-    /// files that connections send, for scripts if there are any, and for the server itself. At least 1. To be
-    /// asked after [`raise_nofile_limit`](crate::raise_nofile_limit).
+    /// The bound on connections that descriptors and memory suffice for. A part of the descriptors is kept for the
+    /// files that connections send, for scripts if there are any, and for the server itself; of the memory, a quarter
+    /// is for what each connection has in any case, 8 KiB. At least 1. To be asked after
+    /// [`raise_nofile_limit`](crate::raise_nofile_limit).
     #[must_use]
     pub fn connection_bound(&self) -> usize {
         let of_scripts = if self.config.cgi.directories.is_empty() { 0 } else { self.scripts.descriptors() };
-        self.connections.min(connections_within(nofile_limit().saturating_sub(of_scripts))).max(1)
+        let of_descriptors = connections_within(nofile_limit().saturating_sub(of_scripts));
+        self.connections.min(of_descriptors).min(self.of_memory).max(1)
     }
 }
 

@@ -6,12 +6,15 @@
 
 use std::any::Any;
 use std::fmt;
+use std::hint::black_box;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread;
+
+use rustix::io::Errno;
 
 use crate::call::panic_message;
 
@@ -20,13 +23,43 @@ const WAITING: usize = 64;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Whether the system has a thread and so many descriptors to give, for a server that is about to begin and would
-/// not serve, or would panic somewhere else, without.
+/// What a server takes of addresses at least, beside its stacks: its cache, scripts, and connections.
+const LEAST_MEMORY: usize = 12 << 20;
+/// What a thread takes of them: the stack that Rust gives it by default, and what is around it.
+const THREAD_MEMORY: usize = (2 << 20) + (128 << 10);
+/// Blocks up to 32 MiB have glibc map fewer of them by themselves from then on.
+const LEAST_PROBED: usize = 33 << 20;
+
+/// Whether the system has the memory to give that a program with a server and so many threads takes: 33 MiB of
+/// addresses at least. To be asked once, before anything is started: whoever starts a thread where there is no memory
+/// may be aborted.
 ///
 /// # Errors
 /// As the system says.
-pub fn probe_resources(descriptors: usize) -> io::Result<()> {
-    thread::Builder::new().name("probe".into()).spawn(|| ())?.join().map_err(|_| io::Error::other("a thread fails"))?;
+pub fn probe_memory(threads: usize) -> io::Result<()> {
+    let bytes = threads.saturating_mul(THREAD_MEMORY).saturating_add(LEAST_MEMORY).max(LEAST_PROBED);
+    let mut memory: Vec<u8> = Vec::new();
+    memory.try_reserve_exact(bytes).map_err(|_| Errno::NOMEM)?;
+    drop(black_box(memory));
+    Ok(())
+}
+
+/// Whether the system has so many threads and descriptors to give, all at once, for a server that is about to begin
+/// and would not serve, or would panic somewhere else, without.
+///
+/// # Errors
+/// As the system says.
+pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
+    let (held, release) = channel::<()>();
+    let release = Mutex::new(release);
+    // They end with `held`, whatever happens.
+    let wait = || release.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    thread::scope(|scope| {
+        let all: io::Result<Vec<_>> =
+            (0..threads).map(|_| thread::Builder::new().name("probe".into()).spawn_scoped(scope, wait)).collect();
+        drop(held);
+        all.map(drop)
+    })?;
     let held: Vec<_> = (0..descriptors.div_ceil(2)).map(|_| io::pipe()).collect::<io::Result<_>>()?;
     drop(held);
     Ok(())

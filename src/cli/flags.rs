@@ -253,7 +253,7 @@ fn serving() -> Command {
                 .long("max-connections")
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
-                .help("Connections at once; beyond that, the one idle longest gives way [default: 16384, or what descriptors allow]"),
+                .help("Connections at once; beyond that, the one idle longest gives way [default: 16384, or what descriptors and memory allow]"),
         )
         .arg(
             Arg::new("max-memory")

@@ -1,9 +1,15 @@
 //! Serving: bind, say so, serve until a signal.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::env;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -18,8 +24,12 @@ use super::plain;
 /// What anything printed, or the last lines of the log, may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Descriptors without which no server can begin.
-const LEAST_DESCRIPTORS: usize = 8;
+/// Descriptors without which no server can serve anybody, beside those of its workers.
+const LEAST_DESCRIPTORS: usize = 12;
+/// What each worker takes of them.
+const DESCRIPTORS_OF_WORKER: usize = 4;
+/// Threads beside the workers: for signals, the log, recordings, a lookup of the time zone, and what blocks.
+const LEAST_THREADS: usize = 6;
 
 /// Why there is no server: one line for people.
 #[derive(Debug)]
@@ -33,6 +43,8 @@ impl fmt::Display for Refusal {
 
 /// Serves until SIGINT or SIGTERM has come and the exchanges in hand are done.
 pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    keep_addresses();
     #[cfg(target_os = "linux")]
     os::leave_process_1().map_err(|error| Refusal(format!("cannot be process 1: {}", plain(&error))))?;
     os::raise_nofile_limit();
@@ -52,8 +64,16 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
     let addresses = os::resolve_all(flags.bind.as_deref(), flags.port).map_err(listening)?;
     // What a server takes at least; some of it is otherwise found out where there is no way back.
-    os::probe_resources(LEAST_DESCRIPTORS)
-        .map_err(|error| Refusal(format!("cannot start: no threads or descriptors: {}", plain(&error))))?;
+    let workers = match flags.runtime {
+        Runtime::Std => 1,
+        Runtime::Mio | Runtime::Smol => {
+            flags.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(4))
+        }
+    };
+    let (threads, descriptors) = (workers + LEAST_THREADS, workers * DESCRIPTORS_OF_WORKER + LEAST_DESCRIPTORS);
+    os::probe_memory(threads)
+        .and_then(|()| os::probe_resources(threads, descriptors))
+        .map_err(|error| Refusal(format!("cannot start: no memory, threads or descriptors: {}", plain(&error))))?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
         Runtime::Mio => {
@@ -111,6 +131,25 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     // Threads that are stuck in a handler may hold the log, so that its end does not come by itself.
     log.flush_within(LAST_WORDS);
     outcome.map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
+}
+
+/// glibc sets 64 MiB of addresses aside for each thread that allocates, whether it needs them or not. Where addresses
+/// are limited (`RLIMIT_AS`), there would soon be none for anybody else, and whoever then allocates is aborted. This can
+/// be told to it only from outside, so the program begins once more. Where that fails, it goes on as it is.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_addresses() {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    if !os::has_address_limit() || env::var_os(ARENAS).is_some() {
+        return;
+    }
+    if let Ok(program) = env::current_exe() {
+        let mut arguments = env::args_os();
+        let mut again = Command::new(program);
+        if let Some(name) = arguments.next() {
+            again.arg0(name);
+        }
+        let _ = again.args(arguments).env(ARENAS, "1").exec();
+    }
 }
 
 fn service(flags: &Flags) -> Result<Service, Refusal> {

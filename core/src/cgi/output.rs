@@ -8,6 +8,7 @@
 use crate::entry::scrub;
 use crate::head_writer::is_field_value;
 use crate::status::Status;
+use crate::tape::secret_in;
 use crate::wire::{digits, is_token_byte};
 
 /// Remarks about one head; what is beyond is counted.
@@ -426,8 +427,11 @@ impl<'r> Remarks<'r> {
         write!(self.lines, ": {what}").expect("a Vec takes all");
         if let Some(line) = line {
             self.lines.extend_from_slice(b": ");
-            scrub(self.lines, &line[..line.len().min(SHOWN)]);
-            if let Some(left) = line.len().checked_sub(SHOWN).filter(|&left| left > 0) {
+            // A log is read by more people than a credential is meant for.
+            let shown = secret_in(line).unwrap_or(line.len()).min(SHOWN);
+            scrub(self.lines, &line[..shown]);
+            let left = line.len() - shown;
+            if left > 0 {
                 write!(self.lines, ".. and {left} bytes more").expect("a Vec takes all");
             }
         }
@@ -677,6 +681,13 @@ mod tests {
         assert_eq!(lines[0], format!("{why}\\x1b[31m"));
         assert_eq!(lines[1], format!("{why}{}.. and 44 bytes more", "z".repeat(SHOWN)));
         assert_eq!((lines.len(), lines[MOST_REMARKS]), (MOST_REMARKS + 1, "/cgi-bin/x: 6 more such lines"));
+    }
+
+    /// What a dropped line says of a credential is nobody's business.
+    #[test]
+    fn remarks_hold_no_credentials() {
+        let (_, remarks) = read("A: b\nSET-Cookie : a=\x00secret\nAuthorization\x01: secret\n\n", false);
+        assert!(remarks.contains("SET-Cookie :.. and 10 bytes more") && !remarks.contains("secret"), "{remarks}");
     }
 
     #[test]

@@ -26,11 +26,22 @@ pub enum Secrets {
 /// The fields, in lower case.
 const FIELDS: [&[u8]; 4] = [b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"];
 
+/// Where the value begins that is a secret, if a line holds one: behind the colon of its name, by whatever that is
+/// disguised.
+pub(crate) fn secret_in(line: &[u8]) -> Option<usize> {
+    let colon = memchr::memchr(b':', line)?;
+    let name = line[..colon].iter().filter(|&&byte| may_be_named(byte)).map(u8::to_ascii_lowercase);
+    FIELDS.iter().any(|field| name.clone().eq(field.iter().copied())).then_some(colon + 1)
+}
+
 /// The CGI variables that hold them (RFC 3875 section 4.1.18).
 const VARIABLES: [&[u8]; 3] = [b"HTTP_AUTHORIZATION=", b"HTTP_COOKIE=", b"HTTP_SET_COOKIE="];
 
 /// Those that a site makes of them (RFC 3875 sections 4.1.1 and 4.1.11), which it cannot of what is blanked out.
 const VERIFIED: [&[u8]; 2] = [b"AUTH_TYPE=", b"REMOTE_USER="];
+
+/// As much of a script's head as tells whether it is that of an interim answer.
+const BEGINNING: usize = 64;
 
 /// The longest name.
 const LONGEST: usize = 32;
@@ -57,6 +68,10 @@ enum Reading {
 #[derive(Debug, Default)]
 struct Script {
     lines: Lines,
+    /// The line that it is in is not empty.
+    filled: bool,
+    /// How the head begins that it is in.
+    begins: Vec<u8>,
     /// Behind its head, nothing is.
     is_body: bool,
     said: u64,
@@ -176,7 +191,8 @@ impl Mask {
                 }
             }
             What::Spawn { told, .. } => {
-                (self.script.lines, self.script.is_body) = (Lines::default(), false);
+                let Script { said, masked: ranges, .. } = std::mem::take(&mut self.script);
+                self.script = Script { said, masked: ranges, ..Script::default() };
                 told.environment.retain(|variable| !VERIFIED.iter().any(|name| variable.starts_with(name)));
                 for variable in &mut told.environment {
                     if let Some(name) = VARIABLES.iter().find(|name| variable.starts_with(name)) {
@@ -225,18 +241,30 @@ fn behind(bytes: &[u8], limits: &Limits) -> Reading {
 }
 
 impl Script {
-    fn says(&mut self, bytes: &mut [u8]) {
-        let (start, ranges) = (self.said, &mut self.masked);
-        self.said += bytes.len() as u64;
-        let head = match (self.is_body, end_of_script_head(self.lines.is_at_start(), bytes)) {
-            (true, _) => return,
-            (false, Some(end)) => {
-                self.is_body = true;
-                end
+    fn says(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            if self.is_body {
+                self.said += bytes.len() as u64;
+                return;
             }
-            (false, None) => bytes.len(),
-        };
-        self.lines.run(&mut bytes[..head], |at, byte| {
+            let end = end_of_script_head(&mut self.filled, bytes);
+            let (head, rest) = bytes.split_at_mut(end.unwrap_or(bytes.len()));
+            self.begins.extend(head.iter().take(BEGINNING.saturating_sub(self.begins.len())));
+            self.says_head(head);
+            if end.is_some() {
+                // Behind an interim answer comes another head.
+                self.is_body = !is_interim(&self.begins);
+                self.begins.clear();
+                self.lines = Lines::default();
+            }
+            bytes = rest;
+        }
+    }
+
+    fn says_head(&mut self, head: &mut [u8]) {
+        let (start, ranges) = (self.said, &mut self.masked);
+        self.said += head.len() as u64;
+        self.lines.run(head, |at, byte| {
             let at = start + at as u64;
             *byte = masked(*byte);
             match ranges.back_mut() {
@@ -260,16 +288,29 @@ impl Script {
     }
 }
 
-/// Where the empty line ends that ends a script's head; `at_start`: the last byte before ended a line.
-fn end_of_script_head(at_start: bool, bytes: &[u8]) -> Option<usize> {
-    let mut line = at_start.then_some(0);
+/// Where the empty line ends that ends a script's head: one without anything but CR, as its reader has it. `filled`: there
+/// is something else in the line so far.
+fn end_of_script_head(filled: &mut bool, bytes: &[u8]) -> Option<usize> {
+    let mut line = 0;
     for end in memchr::memchr_iter(b'\n', bytes) {
-        if line.is_some_and(|line| bytes[line..end].trim_ascii().is_empty()) {
+        if !*filled && is_blank(&bytes[line..end]) {
             return Some(end + 1);
         }
-        line = Some(end + 1);
+        (*filled, line) = (false, end + 1);
     }
+    *filled |= !is_blank(&bytes[line..]);
     None
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|&byte| byte == b'\r')
+}
+
+/// Whether a script's head that begins like this may be that of an interim answer.
+fn is_interim(begins: &[u8]) -> bool {
+    let begins = begins.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begins).trim_ascii_start();
+    let status = begins.starts_with(b"HTTP/").then(|| memchr::memchr(b' ', begins)).flatten();
+    status.is_some_and(|at| begins[at..].trim_ascii_start().starts_with(b"1"))
 }
 
 impl Lines {
@@ -307,7 +348,7 @@ impl Lines {
     /// Another byte of what may be a name. What none can have is passed over: such a line is refused, but it is
     /// taken down before.
     fn named(&mut self, byte: u8) {
-        if !(byte.is_ascii_alphanumeric() || byte == b'-') {
+        if !may_be_named(byte) {
             return;
         }
         if self.name.len() < LONGEST {
@@ -317,15 +358,15 @@ impl Lines {
         }
     }
 
-    /// Whether nothing of the line has come.
-    fn is_at_start(&self) -> bool {
-        matches!(self.state, State::Name | State::Behind) && self.name.is_empty()
-    }
-
     fn begin(&mut self) {
         self.name.clear();
         self.state = State::Name;
     }
+}
+
+/// What the name of a field that is looked for is made of.
+fn may_be_named(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 /// What separates the parts of a value stays, and what is not allowed in one: what is made of it stays as it is.
@@ -416,6 +457,35 @@ mod tests {
                 let What::Send(Sending { body: Middle::Bytes(body), .. }) = what else { unreachable!() };
                 assert_eq!(body, expected[start..]);
             }
+        }
+    }
+
+    #[test]
+    fn a_scripts_head_ends_where_its_reader_says() {
+        for said in [
+            " \t\r\nSet-Cookie: abc\n\nSet-Cookie: no\n",
+            "\u{feff}Set-Cookie: abc\n\r\r\nSet-Cookie: no\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nSet-Cookie: abc\r\n\r\nSet-Cookie: no\n",
+        ] {
+            let expected = said.replace("abc", "xxx");
+            for cut in 0..said.len() {
+                let mut mask = Mask::new(&Limits::default());
+                let (one, two) = said.as_bytes().split_at(cut);
+                let (mut one, mut two) = (one.to_vec(), two.to_vec());
+                mask.script(&mut one);
+                mask.script(&mut two);
+                assert_eq!([one, two].concat(), expected.as_bytes(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_that_hold_secrets_are_told_from_others() {
+        for (line, at) in [("Set-Cookie: a", 11), ("\u{feff}sEt-COOKIE\x01 : a:b", 16), ("Authorization:", 14)] {
+            assert_eq!(secret_in(line.as_bytes()), Some(at), "{line}");
+        }
+        for line in ["X-Cookie: a", "Cookie", ": a", ""] {
+            assert_eq!(secret_in(line.as_bytes()), None, "{line}");
         }
     }
 
