@@ -323,8 +323,7 @@ fn a_stop_cuts_at_once(server: Running) {
 #[test]
 fn a_program_that_is_no_launcher_is_not_started_as_one() {
     let (service, log, _dir) = service(Duration::from_secs(20));
-    let mut rules = ScriptRules::default();
-    rules.launcher = Launcher::Own;
+    let rules = ScriptRules { launcher: Launcher::Own, ..ScriptRules::default() };
     let server = sanserve::mio::Server::bind(([127, 0, 0, 1], 0).into(), service.with_scripts(rules)).unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let thread = std::thread::spawn(move || server.run());
