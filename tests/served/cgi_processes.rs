@@ -262,7 +262,6 @@ pub fn spools_share_their_room(rt: Runtime) {
     let answer = second.response();
     check_error(&answer, 503, "Too many bodies are waiting for CGI scripts");
     assert_eq!(answer.text("Retry-After"), Some("1"));
-    let mut second = gateway.connect();
     eventually("what fits is taken", || {
         second.send(format!("{head}c8\r\n{}\r\n0\r\n\r\n", "x".repeat(200)));
         second.response().body_text() == "200 200\n"
