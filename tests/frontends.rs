@@ -142,6 +142,8 @@ suite! {
         a_body_on_its_way
         a_moment_for_the_silent
         a_peer_that_stays
+        a_peer_that_goes_on
+        no_grace
         at_the_end_of_keep_alive
         signals_that_do_not_end
         hangup_looks_the_root_up

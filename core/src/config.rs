@@ -199,7 +199,7 @@ pub struct Timeouts {
     pub write: Pace,
     /// Without a byte of a first request on a connection of a server that drains: how long a peer that has
     /// connected may take to ask for something; closes silently. A connection that had an answer closes at once.
-    /// Default 1,000.
+    /// Also the whole time that a connection is still read which is closing. Default 1,000.
     pub drain_silence: u64,
     /// Silence of a peer whose connection is closing; close. Default 2,000.
     pub linger_silence: u64,

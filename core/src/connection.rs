@@ -473,7 +473,7 @@ impl Connection {
 
     fn fire_timers(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         let (now, timeouts) = (cx.now.tick, &cx.config.timeouts);
-        let is_due = self.awaited.deadline(timeouts).is_some_and(|deadline| deadline <= now);
+        let is_due = self.awaited.deadline(timeouts, self.notes.is_draining()).is_some_and(|deadline| deadline <= now);
         if self.may_fire(is_due, buf, cx) {
             match std::mem::replace(&mut self.awaited, Awaited::Nothing) {
                 Awaited::Nothing => {}

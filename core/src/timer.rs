@@ -23,35 +23,39 @@ pub(crate) enum Awaited {
 }
 
 impl Awaited {
-    /// When patience ends.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+    /// When patience ends. `draining`: the server goes down.
+    pub(crate) fn deadline(&self, timeouts: &Timeouts, draining: bool) -> Option<Tick> {
         match self {
             Awaited::Nothing => None,
             Awaited::Request { since } => Some(since.after(timeouts.keep_alive.max(1))),
             Awaited::First { since } => Some(since.after(timeouts.drain_silence.max(1))),
             Awaited::Head { since } => Some(since.after(timeouts.head.max(1))),
             Awaited::Body(progress) => Some(progress.deadline(&timeouts.body)),
-            Awaited::End(progress) => Some(progress.deadline(&linger(timeouts))),
+            Awaited::End(progress) => Some(progress.deadline(&linger(timeouts, draining))),
         }
     }
 
     /// The same, rule by rule.
-    pub(crate) fn timers(&self, timeouts: &Timeouts) -> Vec<Timer> {
-        let one = |rule, since| self.deadline(timeouts).map(|deadline| Timer { rule, since, deadline });
+    pub(crate) fn timers(&self, timeouts: &Timeouts, draining: bool) -> Vec<Timer> {
+        let one = |rule, since| self.deadline(timeouts, draining).map(|deadline| Timer { rule, since, deadline });
         match self {
             Awaited::Nothing => Vec::new(),
             Awaited::Request { since } => one("keep-alive", *since).into_iter().collect(),
             Awaited::First { since } => one("drain-silence", *since).into_iter().collect(),
             Awaited::Head { since } => one("head", *since).into_iter().collect(),
             Awaited::Body(progress) => progress.timers("body-silence", "body-rate", &timeouts.body).collect(),
-            Awaited::End(progress) => progress.timers("linger-silence", "linger", &linger(timeouts)).collect(),
+            Awaited::End(progress) => {
+                progress.timers("linger-silence", "linger", &linger(timeouts, draining)).collect()
+            }
         }
     }
 }
 
-/// The end of a closing connection: silence, and a whole time that no byte prolongs.
-fn linger(timeouts: &Timeouts) -> Pace {
-    Pace { silence: timeouts.linger_silence, grace: timeouts.linger, rate: u64::MAX }
+/// The end of a closing connection: silence, and a whole time that no byte prolongs. It does not hold up the end of a
+/// server for longer than a connection that has not asked yet.
+fn linger(timeouts: &Timeouts, draining: bool) -> Pace {
+    let most = if draining { timeouts.drain_silence } else { u64::MAX };
+    Pace { silence: timeouts.linger_silence.min(most), grace: timeouts.linger.min(most), rate: u64::MAX }
 }
 
 /// How something that should go on goes on.

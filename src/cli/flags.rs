@@ -349,8 +349,14 @@ fn serving() -> Command {
         .arg(time("keep-alive", defaults.keep_alive, "How long a connection may be silent between requests"))
         .arg(time("body-timeout", defaults.body.silence, "How long a request's body may be silent, or slower than 256 bytes a second"))
         .arg(time("write-timeout", defaults.write.silence, "How long a client may take nothing, or less than 256 bytes a second"))
-        .arg(time("grace", 30_000, "How long downloads in hand may still take after SIGTERM or Ctrl-C"))
-        .arg(time("drain-delay", 0, "How long to serve on after SIGTERM or Ctrl-C, while --health answers 503"))
+        .arg(
+            time("grace", 30_000, "How long downloads in hand may still take after SIGTERM or Ctrl-C")
+                .value_parser(units::time_or_0),
+        )
+        .arg(
+            time("drain-delay", 0, "How long to serve on after SIGTERM or Ctrl-C, while --health answers 503")
+                .value_parser(units::time_or_0),
+        )
         .arg(
             Arg::new("health")
                 .long("health")
@@ -813,5 +819,7 @@ mod tests {
         assert_eq!(flags.config.timeouts.head, 250);
         assert_eq!(flags.config.timeouts.write.silence, 2_000);
         assert_eq!(flags.grace, Duration::from_secs(1));
+        let flags = parse(&["--grace", "0", "--drain-delay", "0s"]).unwrap();
+        assert_eq!((flags.grace, flags.drain_delay), (Duration::ZERO, Duration::ZERO));
     }
 }

@@ -163,6 +163,37 @@ pub fn a_peer_that_stays(rt: Runtime) {
     drop(lingers);
 }
 
+/// Nor does one that goes on sending what nobody wants: it is closing, and read for about a second.
+pub fn a_peer_that_goes_on(rt: Runtime) {
+    let tree = Tree::plain();
+    let mut server = Server::start(rt, tree.root());
+    let mut client = server.connect();
+    let answer = client.ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
+    assert_eq!((answer.status(), answer.head.closes()), (501, true));
+    let start = Instant::now();
+    server.process().signal(Signal::TERM);
+    while server.process_mut().runs() {
+        assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+        let _ = client.try_send("more");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+}
+
+/// Without grace nobody is waited for.
+pub fn no_grace(rt: Runtime) {
+    let tree = Tree::plain();
+    tree.sparse("big.bin", 100 << 20);
+    let mut server = Server::with(rt, tree.root(), &["--grace", "0"]);
+    let mut client = Client::connect_narrow(server.address());
+    client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.skip(1);
+    let start = Instant::now();
+    server.process().signal(Signal::TERM);
+    assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
 /// The same look before keep-alive ends: a request that arrives while the server cannot look is answered, however late.
 pub fn at_the_end_of_keep_alive(rt: Runtime) {
     let tree = Tree::plain();

@@ -48,7 +48,7 @@ impl Resting {
     #[must_use]
     pub fn deadline(&self, cx: &Context<'_>) -> Tick {
         let awaited = Awaited::Request { since: self.since };
-        awaited.deadline(&cx.config.timeouts).expect("a request is not awaited for ever")
+        awaited.deadline(&cx.config.timeouts, false).expect("a request is not awaited for ever")
     }
 
     /// The connection, as it was.

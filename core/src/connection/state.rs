@@ -81,7 +81,7 @@ impl Connection {
     /// The clocks whose deadlines `poll` obeys.
     fn timers(&self, buf: &Buffers, cx: &Context<'_>) -> Vec<Timer> {
         let timeouts = &cx.config.timeouts;
-        let mut timers = self.awaited.timers(timeouts);
+        let mut timers = self.awaited.timers(timeouts, self.notes.is_draining());
         if let (true, Some(stalled)) = (self.notes.blocked, &self.stalled) {
             timers.extend(stalled.timers("write-silence", "write-rate", &timeouts.write));
         }

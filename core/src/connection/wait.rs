@@ -28,7 +28,8 @@ impl Connection {
             Task::Cgi(cgi) if self.life == Life::Open => cgi.deadline(self.may_be_gone(buf), cx),
             _ => None,
         };
-        let deadlines = [self.awaited.deadline(&cx.config.timeouts), write_deadline, script_deadline];
+        let awaited_deadline = self.awaited.deadline(&cx.config.timeouts, self.notes.is_draining());
+        let deadlines = [awaited_deadline, write_deadline, script_deadline];
         let deadline = deadlines.into_iter().flatten().min();
         // Invariant: a driver that polls at the deadline makes progress.
         assert!(deadline.is_none_or(|deadline| deadline > now), "a deadline that does not advance: {self:?}");
