@@ -169,6 +169,7 @@ impl Slot {
         self.file = Some(Held::File(OwnedFd::from(*file)));
         self.opened = None;
         self.begun = false;
+        self.samples = Samples::default();
         self.attached = Some(u64::MAX);
         None
     }
@@ -248,6 +249,7 @@ impl Slot {
         self.file = Some(held);
         self.opened = Some(opened);
         self.begun = false;
+        self.samples = Samples::default();
         self.attached = None;
     }
 
@@ -358,6 +360,7 @@ impl Slot {
             // A handler may have written to its own file meanwhile; from here on it must not.
             self.opened = fstat(file).ok().as_ref().and_then(examine).map(|(opened, _)| opened);
             self.begun = false;
+            self.samples = Samples::default();
         }
         let is_first = !std::mem::replace(&mut self.begun, true);
         let copied = if lend == Lend::No || len <= END {
@@ -385,7 +388,7 @@ impl Slot {
             Ok(n) => {
                 self.attached = self.attached.map(|_| offset + n);
                 if n < len {
-                    self.samples.take(file, offset + n, offset + len, is_first);
+                    self.samples.take(file, offset + n, offset + len);
                 }
                 Input::Sent(head.len() as u64 + n)
             }
@@ -434,9 +437,9 @@ struct Samples {
 
 impl Samples {
     /// The bytes before `sent` have gone out, those before `end` will.
-    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64, is_first: bool) {
+    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64) {
         self.sent = Sample::before(sent, file);
-        if is_first {
+        if self.end.at + self.end.len as u64 != end {
             self.end = Sample::before(end, file);
         }
     }
@@ -715,9 +718,22 @@ mod tests {
         bench.open("ten").unwrap();
         // The whole body was asked for, so that a sample is taken of what went out.
         bench.slot.begun = true;
-        bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, true);
+        bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10);
         fs::write(&path, "01234bcdefghijk").unwrap();
         assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "what was sent is there still");
+    }
+
+    #[test]
+    fn samples_are_of_one_file() {
+        let mut bench = Bench::new(false);
+        let path = bench.dir.path().join("ten");
+        bench.open("3M").unwrap();
+        let Input::Sent(n) = bench.send("", file(0, 3 << 20), "") else { panic!("nothing went out") };
+        bench.received(usize::try_from(n).unwrap());
+        bench.open("ten").unwrap();
+        fs::File::options().append(true).open(&path).unwrap().write_all(b"grown").unwrap();
+        assert_eq!(bench.send("", file(0, 10), ""), Input::Sent(10));
+        assert_eq!(bench.received(10), b"0123456789");
     }
 
     #[test]
