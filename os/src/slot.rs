@@ -18,6 +18,7 @@ use std::any::Any;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::IoSlice;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
@@ -375,7 +376,9 @@ impl Slot {
             None
         };
         let looks = !is_first || lend == Lend::No;
-        if let Some(fault) = self.opened.filter(|_| looks).and_then(|opened| self.samples.fault_since(&opened, file)) {
+        let is_last = copied.as_ref().is_some_and(|copied| copied.len() as u64 == len);
+        let fault = |opened: Opened| self.samples.fault_since(&opened, file, is_last);
+        if let Some(fault) = self.opened.filter(|_| looks).and_then(fault) {
             return Input::Broken(fault);
         }
         let sent = match copied {
@@ -426,6 +429,9 @@ enum Lend {
 /// How much of the end of a body is copied; no more is copied at once.
 const END: u64 = 64 * 1024;
 
+/// How often a file of the same length and another time is looked at, until it counts as rewritten: some microseconds.
+const LOOKS: usize = 32;
+
 /// Bytes of a file that tell one that was appended to, such as a log, from one that was written anew and is longer now.
 #[derive(Debug, Default)]
 struct Samples {
@@ -445,16 +451,33 @@ impl Samples {
     }
 
     /// What is wrong with a file that is being sent. One that has only grown still has the bytes that were announced.
-    fn fault_since(&self, opened: &Opened, file: BorrowedFd<'_>) -> Option<Fault> {
-        let Some((now, _)) = fstat(file).ok().as_ref().and_then(examine) else { return Some(Fault::File) };
+    ///
+    /// Who appends sets the time first, and the length after that. So the same length and a time of just now may be
+    /// either; before what `is_last`, that counts as rewritten, unless the length follows at once.
+    fn fault_since(&self, opened: &Opened, file: BorrowedFd<'_>, is_last: bool) -> Option<Fault> {
+        let is_there = || self.sent.is_there(file) && self.end.is_there(file);
         let stamp = |opened: &Opened| (opened.modified, opened.modified_nanos);
-        match now.len.cmp(&opened.len) {
-            Ordering::Less => Some(Fault::FileShrank),
-            Ordering::Equal if stamp(&now) != stamp(opened) => Some(Fault::FileChanged),
-            Ordering::Greater if !self.sent.is_there(file) || !self.end.is_there(file) => Some(Fault::FileChanged),
-            Ordering::Equal | Ordering::Greater => None,
+        for _ in 0..LOOKS {
+            let Some((now, _)) = fstat(file).ok().as_ref().and_then(examine) else { return Some(Fault::File) };
+            match now.len.cmp(&opened.len) {
+                Ordering::Less => return Some(Fault::FileShrank),
+                Ordering::Equal if stamp(&now) == stamp(opened) => return None,
+                Ordering::Equal if !is_last && is_of_now(&now) && is_there() => return None,
+                Ordering::Equal => std::thread::yield_now(),
+                Ordering::Greater if is_there() => return None,
+                Ordering::Greater => return Some(Fault::FileChanged),
+            }
         }
+        Some(Fault::FileChanged)
     }
+}
+
+/// Whether it was changed so lately that the change may still be going on.
+fn is_of_now(opened: &Opened) -> bool {
+    const LATELY: Duration = Duration::from_millis(50);
+    let Ok(seconds) = u64::try_from(opened.modified) else { return false };
+    let modified = UNIX_EPOCH.checked_add(Duration::new(seconds, opened.modified_nanos));
+    modified.is_some_and(|modified| modified.elapsed().is_ok_and(|since| since < LATELY))
 }
 
 /// A few bytes of a file.
@@ -734,6 +757,23 @@ mod tests {
         fs::File::options().append(true).open(&path).unwrap().write_all(b"grown").unwrap();
         assert_eq!(bench.send("", file(0, 10), ""), Input::Sent(10));
         assert_eq!(bench.received(10), b"0123456789");
+    }
+
+    #[test]
+    fn a_file_that_may_be_growing_goes_on_until_its_end() {
+        let mut bench = Bench::new(false);
+        bench.open("3M").unwrap();
+        let file_itself = fs::File::options().append(true).open(bench.dir.path().join("3M")).unwrap();
+        // The time is of now for some milliseconds only; a busy machine may need more than one try.
+        let goes_on = (0..100).any(|_| {
+            file_itself.set_modified(std::time::SystemTime::now()).unwrap();
+            bench.send("", file(0, 3 << 20), "") == Input::Sent(END)
+        });
+        assert!(goes_on, "its new length may follow");
+        bench.received(usize::try_from(END).unwrap());
+        assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Broken(Fault::FileChanged), "it does not");
+        (&file_itself).write_all(b"grown").unwrap();
+        assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Sent(9));
     }
 
     #[test]
