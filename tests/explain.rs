@@ -285,6 +285,7 @@ fn it_begins_with_the_verdict() {
     )
     .expect("a FIFO");
     let _socket = std::os::unix::net::UnixListener::bind(tree.path("socket")).expect("a socket");
+    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o300)).expect("it is ours");
     fs::set_permissions(tree.path("locked"), fs::Permissions::from_mode(0o000)).expect("it is ours");
     tree.link("to-fifo", "fifo");
     let long = format!("/{}", "a".repeat(5_000));
@@ -329,6 +330,7 @@ fn it_begins_with_the_verdict() {
     let locked = ["/locked"];
     if fs::File::open(tree.path("locked")).is_err() {
         cases.push((&locked, "GET /locked -> 404, locked is a file that may not be read, of mode 000"));
+        cases.push((&["/closed/"], "GET /closed/ -> 404, directory closed may not be read"));
     }
     for (arguments, verdict) in cases {
         let ended = explain(&[arguments, &["-d", directory]].concat());
@@ -336,6 +338,8 @@ fn it_begins_with_the_verdict() {
         let first = text.lines().next().unwrap_or_default();
         assert!(first.starts_with(verdict), "{arguments:?}: {first}");
     }
+    // It has to be read to be removed.
+    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o700)).expect("it is ours");
     let ended = explain(&[&long, "-d", directory]);
     let first = ended.stdout.split(|&byte| byte == b'\n').next().unwrap_or_default();
     assert!(first.len() < 300, "it is one line of a terminal or two");

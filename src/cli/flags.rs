@@ -350,7 +350,7 @@ fn serving() -> Command {
         .arg(time("body-timeout", defaults.body.silence, "How long a request's body may be silent, or slower than 256 bytes a second"))
         .arg(time("write-timeout", defaults.write.silence, "How long a client may take nothing, or less than 256 bytes a second"))
         .arg(
-            time("grace", 30_000, "How long downloads in hand may still take after SIGTERM or Ctrl-C")
+            time("grace", 30_000, "How long exchanges in hand may still take after SIGTERM or Ctrl-C")
                 .value_parser(units::time_or_0),
         )
         .arg(

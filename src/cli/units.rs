@@ -123,6 +123,9 @@ pub(crate) fn show_size(bytes: u64) -> String {
 
 /// A time as [`time`] reads it.
 pub(crate) fn show_time(millis: u64) -> String {
+    if millis == 0 {
+        return "0s".into();
+    }
     show(millis, &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)], "ms")
 }
 
@@ -261,6 +264,7 @@ mod tests {
     /// What is shown can be given.
     #[test]
     fn shown() {
+        assert_eq!(show_time(0), "0s");
         for (millis, shown) in [(1, "1ms"), (1_500, "1500ms"), (15_000, "15s"), (120_000, "2m"), (90_000, "90s")] {
             assert_eq!((show_time(millis).as_str(), time(shown)), (shown, Ok(millis)));
         }

@@ -101,6 +101,7 @@ fn verdict(story: &Story) -> String {
         "404" if is_rule("file-with-slash") => {
             format!("404, {found} is no directory, and the target ends with a slash")
         }
+        "404" if is_rule("listing-denied") => format!("404, {found} may not be read"),
         "403" | "404" if !found.is_empty() => format!("{code}, {found}"),
         _ if refused.is_some() => format!("{code}, {}", refused.unwrap_or_default()),
         // The reason phrase is the message.
@@ -182,6 +183,15 @@ mod tests {
         );
         let plain = coloured.replace(BOLD, "").replace(FAINT, "").replace(PLAIN, "");
         assert_eq!(plain, expected);
+    }
+
+    #[test]
+    fn a_directory_that_may_not_be_read_says_so() {
+        let lines =
+            vec![line(Topic::Request, "line", b"GET /a/ HTTP/1.1", ""), line(Topic::File, "listing-denied", b"", "")];
+        let head = b"HTTP/1.1 404 No permission to list directory\r\n\r\n".to_vec();
+        let story = Story { lines, head, found: "directory a".into(), ..Story::default() };
+        assert_eq!(verdict(&story), "GET /a/ -> 404, directory a may not be read");
     }
 
     #[test]
