@@ -57,12 +57,12 @@ pub(crate) const DEEDS: &[Deed] = deeds! {
         smol: ["Nothing: its socket never blocks."]
     }
     "arrange-patience" "sets how long a read may block" {
-        std: ["setsockopt(socket, SO_RCVTIMEO, deadline)"; "Only where the one that is set would miss the deadline, or wake often for nothing."]
+        std: ["setsockopt(socket, SO_RCVTIMEO, 100 ms)"; "Once, unless the deadline is nearer. A thread that blocks in recvfrom sees nothing but its socket."]
         mio: ["Nothing: the deadline is an entry of the timing wheel. One that moves later leaves its entry where it is."]
         smol: ["Nothing: the deadline is in a heap, as lazily."]
     }
     "wait-read" "waits for bytes" {
-        std: ["recvfrom(socket, window, 0)"; "The thread blocks in the very call that will read."]
+        std: ["recvfrom(socket, window, 0)"; "The thread blocks in the very call that will read. If nothing comes for 100 ms, it waits in ppoll for its socket, and for the latch that says that the server goes down."]
         mio: ["epoll_wait(all, next deadline)"; "The loop waits for all connections at once."]
         smol: ["epoll_ctl(MOD, socket, IN|ONESHOT)", "timerfd_settime(next deadline)", "epoll_pwait(all)"; "The event is used up each time, so it is asked for anew. The task sleeps."]
     }
