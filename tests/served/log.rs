@@ -66,12 +66,13 @@ pub fn the_form(rt: Runtime) {
 pub fn control_characters(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
-    let lines: [(&[u8], &str); 9] = [
+    let lines: [(&[u8], &str); 10] = [
         (b"GET /esc-\x1b[31m-red HTTP/1.1", "esc-\\x1b[31m-red"),
         (b"GET /nul-\x00-\x07-bell HTTP/1.1", "nul-\\x00-\\x07-bell"),
         (b"GET /del-\x7f-x HTTP/1.1", "del-\\x7f-x"),
         (b"GET /back\\slash\\x1b HTTP/1.1", "back\\\\slash\\\\x1b"),
         (b"GET /c1-\xc2\x9b31m HTTP/1.1", "c1-\\u{9b}31m"),
+        (b"GET /raw-\x9b31m HTTP/1.1", "raw-\\x9b31m"),
         (b"GET /quote\" 200 5 HTTP/1.1", "\"GET /quote\\\" 200 5 HTTP/1.1\" 400 "),
         ("GET /bidi-\u{202e}x\u{2066}-\u{200f} HTTP/1.1".as_bytes(), "bidi-\\u{202e}x\\u{2066}-\\u{200f} "),
         ("GET /line-\u{2028}-\u{85}x HTTP/1.1".as_bytes(), "line-\\u{2028}-\\u{85}x "),
