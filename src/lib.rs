@@ -23,3 +23,8 @@ pub use sanserve_os::{Log, Service, Upgraded, Workers};
 pub use sanserve_smol as smol;
 #[cfg(feature = "std")]
 pub use sanserve_std as std;
+
+/// The programs of the README are compiled with the tests, and the one that ends is run.
+#[cfg(all(doctest, feature = "mio", feature = "std", feature = "smol"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
