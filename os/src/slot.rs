@@ -390,8 +390,10 @@ impl Slot {
             Ok(0) => Input::Broken(Fault::FileShrank),
             Ok(n) => {
                 self.attached = self.attached.map(|_| offset + n);
-                if n < len {
-                    self.samples.take(file, offset + n, offset + len);
+                // More of it may follow: the rest, or another range.
+                let end = self.opened.map_or(offset + len, |opened| opened.len);
+                if n < len || offset + n < end {
+                    self.samples.take(file, offset + n, end);
                 }
                 Input::Sent(head.len() as u64 + n)
             }
@@ -437,7 +439,7 @@ const LOOKS: usize = 32;
 struct Samples {
     /// What was sent last.
     sent: Sample,
-    /// The end of what was announced.
+    /// The end of the file as it was opened.
     end: Sample,
 }
 
@@ -744,6 +746,16 @@ mod tests {
         bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10);
         fs::write(&path, "01234bcdefghijk").unwrap();
         assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "what was sent is there still");
+    }
+
+    #[test]
+    fn ranges_of_a_file_that_is_written_anew_and_longer_break_the_answer() {
+        let mut bench = Bench::new(false);
+        let path = bench.dir.path().join("ten");
+        bench.open("ten").unwrap();
+        assert_eq!(bench.send("", file(0, 2), ""), Input::Sent(2));
+        fs::write(&path, "012345678xyz").unwrap();
+        assert_eq!(bench.send("", file(8, 2), ""), Input::Broken(Fault::FileChanged));
     }
 
     #[test]
