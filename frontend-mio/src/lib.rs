@@ -152,7 +152,7 @@ impl Server {
     /// ([`resolve_all`](sanserve_os::resolve_all)), each with so many workers of its own, at least one.
     ///
     /// # Errors
-    /// As the system says; see [`bind_all`](sanserve_os::bind_all).
+    /// As the system says; see [`bind_all`].
     pub fn bind_all(addresses: &[SocketAddr], service: Service, workers: Option<usize>) -> io::Result<Server> {
         let workers =
             workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS)));
