@@ -178,6 +178,7 @@ fn a_handler_that_never_answers_is_cut() {
     server.handle.shutdown();
     server.join();
     assert!(client.ended());
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Drain));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Over));
     assert!(server.lines.text().contains("the server shut down"), "{}", server.lines.text());
 }

@@ -194,7 +194,10 @@ impl Judge {
                 self.requests.feed(bytes);
             }
             What::Input(Input::Eof) => self.marks.eof = true,
-            What::Input(Input::Drain) => self.marks.drain = true,
+            What::Input(Input::Drain) => {
+                self.marks.drain = true;
+                self.timers.drain(self.now, &self.config.timeouts);
+            }
             What::Input(Input::Cut) => self.marks.cut = true,
             What::Input(Input::Broken(fault)) => self.marks.broken = Some(*fault),
             What::Input(Input::Blocked) => self.timers.block(self.now),

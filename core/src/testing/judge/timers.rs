@@ -97,6 +97,8 @@ pub(super) struct Timers {
     /// Since the socket took no more, until all is out.
     stalled: Option<Progress>,
     linger: Option<Progress>,
+    /// The server goes down.
+    draining: bool,
     /// Those whose time had come when something last happened.
     due: Vec<Timer>,
 }
@@ -145,6 +147,12 @@ impl Timers {
         if let Some(stalled) = &mut self.stalled {
             stalled.made(bytes, now);
         }
+    }
+
+    /// The server goes down from now on, which may end something at once.
+    pub(super) fn drain(&mut self, now: u64, timeouts: &Timeouts) {
+        self.draining = true;
+        self.look(now, timeouts);
     }
 
     pub(super) fn linger(&mut self, now: u64) {
@@ -223,7 +231,10 @@ impl Timers {
             Timer::Body => paced(&self.body, &timeouts.body),
             Timer::Write => paced(&self.stalled, &timeouts.write).filter(|_| self.blocked),
             Timer::Linger => {
-                let pace = Pace { silence: timeouts.linger_silence, grace: timeouts.linger, rate: u64::MAX };
+                // Who only closes does not hold up the end of a server.
+                let most = if self.draining { timeouts.drain_silence } else { u64::MAX };
+                let (silence, grace) = (timeouts.linger_silence.min(most), timeouts.linger.min(most));
+                let pace = Pace { silence, grace, rate: u64::MAX };
                 paced(&self.linger, &pace)
             }
         }
