@@ -294,13 +294,15 @@ fn no_more_connections_than_the_bound() {
     let bench = Bench::with(|service| service.with_connections(1));
     let mut first = bench.connect();
     first.ask("/a.txt");
+    // It has an exchange that goes on: an idle connection would give way.
+    first.send("GET /a.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n");
     first.answer();
     let mut second = bench.connect();
     second.ask("/sub/b.txt");
     second.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let waiting = second.stream.read(&mut [0]).unwrap_err();
     assert!(matches!(waiting.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{waiting}");
-    first.ask("/a.txt");
+    first.send("x");
     first.answer();
     drop(first);
     second.stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -171,7 +171,7 @@ fn a_handler_that_never_answers_is_cut() {
         move |call: Call, _: &mut Reply<'_>| called.send(call).unwrap()
     };
     let change = |service: Service| service.with_site(ToHandler).with_handler(handler);
-    let mut server = run(|service| change(service.with_grace(Duration::from_millis(50))), |server| server);
+    let mut server = run(|service| change(service.with_grace(Duration::from_millis(500))), |server| server);
     let mut client = server.client();
     client.send(&request("/"));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
