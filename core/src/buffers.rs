@@ -4,8 +4,10 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use crate::conditional::LastTag;
 use crate::date::LastDate;
-use crate::files::{ByteRange, LastTag, Listing};
+use crate::listing::Listing;
+use crate::range::ByteRange;
 use crate::reason::{Reason, Reasons, Rule};
 use crate::share::{Memory, Share};
 use crate::wire::Head;

@@ -1,6 +1,6 @@
 //! The rules of a server: every limit and every timeout, with its default and its consequence.
 
-use crate::files::MediaTypes;
+use crate::media_types::MediaTypes;
 
 /// The protocol version of the answers (Python's `protocol_version`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

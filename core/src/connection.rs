@@ -14,17 +14,18 @@ pub use state::State;
 
 use crate::buffers::Buffers;
 use crate::cgi::{self, Cgi};
-use crate::context::{Context, Peer, Tick};
+use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Violation;
 use crate::exchange::{Answering, Cut, Exchange, FilePart, Relay};
 use crate::files::{Deed, Files};
-use crate::handler::Call;
-use crate::input::{Fault, Input};
+use crate::input::{Fault, Input, Ticket};
+use crate::peer::Peer;
 use crate::reply::{Handling, Reply};
 use crate::status::Status;
-use crate::step::{Action, Body, Close, Step, Ticket, Transmit, Wait};
+use crate::step::{Action, Body, Call, Close, Step, Transmit, Wait};
 use crate::tape::{Recorder, Secrets, Tape, Unread};
+use crate::time::Tick;
 use crate::timer::{Awaited, Progress};
 use crate::wire::{Cycle, Encoder, Inbound, Outbound, Scan, Span};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::context::Wall;
+use crate::time::{Tick, Wall};
 
 /// The length of `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) const IMF_FIXDATE_LEN: usize = 29;
@@ -71,6 +71,38 @@ fn parse_exactly(text: &str) -> Option<Wall> {
     let time: SystemTime = httpdate::parse_http_date(text).ok()?;
     let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
     i64::try_from(seconds).ok().map(Wall)
+}
+
+/// The time of one turn, with the `Date` field's text formatted once a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic time: every timeout is measured with it.
+    pub tick: Tick,
+    /// Calendar time: `Date`, and whether a validator lies in the future.
+    pub wall: Wall,
+    date: [u8; IMF_FIXDATE_LEN],
+}
+
+impl Now {
+    /// The given time.
+    #[must_use]
+    pub fn new(tick: Tick, wall: Wall) -> Now {
+        Now { tick, wall, date: imf_fixdate(wall) }
+    }
+
+    /// Moves to another time; formats the date only where the second has changed.
+    pub fn advance(&mut self, tick: Tick, wall: Wall) {
+        self.tick = tick;
+        if wall != self.wall {
+            *self = Now::new(tick, wall);
+        }
+    }
+
+    /// The value of the `Date` field (RFC 9110 section 6.6.1).
+    #[must_use]
+    pub fn date(&self) -> &[u8] {
+        &self.date
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a peer can do wrong: one table of violations, each with its status, its message, and
 //! whether the connection can go on.
 
-use crate::entry::is_deceptive;
 use crate::status::Status;
+use crate::text::is_deceptive;
 
 /// Whether the connection survives a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

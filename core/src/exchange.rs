@@ -4,11 +4,12 @@
 use crate::buffers::Buffers;
 use crate::cgi;
 use crate::config::Protocol;
-use crate::context::{Context, Peer};
+use crate::context::Context;
 use crate::error::{After, Violation, write_message};
-use crate::head_writer::Fields;
+use crate::fields::Fields;
 use crate::input::Fault;
 use crate::page::ErrorPage;
+use crate::peer::Peer;
 use crate::reason::{Reasons, Rule};
 use crate::request::Request;
 use crate::status::Status;

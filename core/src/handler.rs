@@ -1,26 +1,7 @@
 //! The portable, event-driven handler: it is called, does what can be done at once, and returns.
 
 use crate::reply::Reply;
-
-/// Why a handler is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// A request is there. Once per exchange, first.
-    Request,
-    /// [`Reply::receive`] said `Pending`, and now there is more of the body, or its end.
-    Body,
-    /// [`Reply::offer`] took less than all, and now there is room.
-    Room,
-    /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
-    Wake,
-    /// The server goes down: what waits for something else, or has no end, should come to one before the grace is
-    /// over. Once per exchange: when that begins, or, where it has begun already, right behind `Request`, if the
-    /// answer is not complete by then.
-    Drain,
-    /// The exchange is over, in whatever way. Once per exchange, last, unless the handler has passed it
-    /// on; the reply takes nothing more.
-    Over,
-}
+pub(crate) use crate::step::Call;
 
 /// Answers requests, on any runtime. One value serves one connection, as in Python.
 ///

@@ -5,9 +5,10 @@ use crate::connection::{Connection, Task};
 use crate::context::Context;
 use crate::error::Violation;
 use crate::exchange::{FilePart, Relay};
-use crate::handler::Call;
+use crate::fields::Misuse;
 use crate::input::{Fault, Input};
-use crate::reply::{Handling, Misuse};
+use crate::reply::Handling;
+use crate::step::Call;
 use crate::wire::{Cycle, Encoder, Inbound, Outbound};
 
 impl Connection {

@@ -3,9 +3,9 @@
 
 use crate::config::Protocol;
 use crate::exchange::Answering;
-use crate::reply::Misuse;
+use crate::fields::{Fields, Misuse};
 use crate::status::Status;
-use crate::wire::{Encoder, HeadOut, is_token_byte};
+use crate::wire::{Encoder, HeadOut};
 
 /// What becomes of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,76 +128,4 @@ impl<'r> HeadWriter<'r> {
         exchange.head_left += written;
         exchange.interim_left += written;
     }
-}
-
-/// Adds fields to a head, after checking them.
-pub struct Fields<'o> {
-    out: &'o mut Vec<u8>,
-}
-
-/// Fields that say where a message ends or a connection does.
-const FRAMING: [&str; 3] = ["Content-Length", "Transfer-Encoding", "Connection"];
-
-/// Fields that must not stand in a trailer section (RFC 9110 section 6.5.1): what they say is needed
-/// before the content, or by others than the recipient.
-const NOT_IN_TRAILERS: [&str; 16] = [
-    "Age",
-    "Authorization",
-    "Cache-Control",
-    "Content-Encoding",
-    "Content-Range",
-    "Content-Type",
-    "Date",
-    "Expires",
-    "Host",
-    "Location",
-    "Retry-After",
-    "Set-Cookie",
-    "TE",
-    "Trailer",
-    "Vary",
-    "WWW-Authenticate",
-];
-
-impl<'o> Fields<'o> {
-    pub(crate) fn new(out: &'o mut Vec<u8>) -> Fields<'o> {
-        Fields { out }
-    }
-
-    /// Adds a field.
-    ///
-    /// # Errors
-    /// [`Misuse::Field`] for a name that is no token or a value with a control character,
-    /// [`Misuse::Framing`] for a field that is the server's to write.
-    pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
-        let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
-        if !name_fits || !is_field_value(value) {
-            return Err(Misuse::Field);
-        }
-        if is_one_of(&FRAMING, name) {
-            return Err(Misuse::Framing);
-        }
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(value);
-        self.out.extend_from_slice(b"\r\n");
-        Ok(())
-    }
-
-    /// The same in a trailer section.
-    pub(crate) fn add_trailer(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
-        if is_one_of(&NOT_IN_TRAILERS, name) {
-            return Err(Misuse::Framing);
-        }
-        self.add(name, value)
-    }
-}
-
-fn is_one_of(names: &[&str], name: &str) -> bool {
-    names.iter().any(|other| other.eq_ignore_ascii_case(name))
-}
-
-/// Whether a value holds nothing that ends a line or that no value may hold (RFC 9110 section 5.5).
-pub(crate) fn is_field_value(value: &[u8]) -> bool {
-    value.iter().all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
 }

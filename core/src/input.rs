@@ -1,7 +1,5 @@
 //! What a driver tells a connection.
 
-use crate::step::Ticket;
-
 /// Something that happened. Bytes from the peer are no input of their own: they are written to
 /// [`Window::spare`](crate::Window::spare) and committed; bytes from a script likewise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +43,18 @@ pub enum Input {
     Drain,
     /// The bound of a shutdown has passed, or the connection gives way to another: close now.
     Cut,
+}
+
+/// Names one action of one connection, so that a late answer cannot hit another exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ticket(pub(crate) u32);
+
+impl Ticket {
+    /// The bare number, for a record of what happened.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// Why a connection is beyond use.

@@ -7,11 +7,13 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, SERVER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
+use crate::fields::Misuse;
+use crate::grammar::{digits, list_items};
 use crate::head_writer::HeadWriter;
-use crate::reply::{Misuse, Reply};
+use crate::reply::Reply;
 use crate::request::Request;
 use crate::status::Status;
-use crate::wire::{Encoder, Outbound, digits, list_items};
+use crate::wire::{Encoder, Outbound};
 
 /// What no URI may hold as it is (RFC 3986 section 2), beside what is not ASCII.
 const NOT_IN_URIS: &AsciiSet =
@@ -128,11 +130,13 @@ mod tests {
     use crate::buffers::Buffers;
     use crate::config::Config;
     use crate::connection::Connection;
-    use crate::context::{Context, Now, Peer, Tick, Wall};
-    use crate::handler::Call;
+    use crate::context::Context;
+    use crate::date::Now;
     use crate::input::Input;
+    use crate::peer::Peer;
     use crate::site::Plain;
-    use crate::step::{Body, Step};
+    use crate::step::{Body, Call, Step};
+    use crate::time::{Tick, Wall};
 
     /// What a connection sends for `bytes`, without `Server` and `Date`, with the handler that is given.
     fn exchange(bytes: &[u8], mut handler: impl FnMut(&mut Reply<'_>)) -> String {

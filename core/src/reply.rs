@@ -10,51 +10,12 @@ use crate::connection::{Connection, Task};
 use crate::context::Context;
 use crate::error::Violation;
 use crate::exchange::Page;
-use crate::head_writer::{Fields, HeadWriter, Purpose};
+use crate::fields::{Fields, Misuse};
+use crate::grammar::list_items;
+use crate::head_writer::{HeadWriter, Purpose};
 use crate::request::Request;
 use crate::status::Status;
 use crate::wire::{self, Encoder, Inbound, Outbound};
-
-/// Something a handler must not do. Nothing of it reaches the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Misuse {
-    /// A field name that is no token, or a value with CR, LF, NUL or another control character.
-    Field,
-    /// A field that frames the message or ends the connection is not the handler's to write.
-    Framing,
-    /// A second head, or a body before the head.
-    Order,
-    /// An interim status (1xx) is no answer, and only an interim status informs.
-    Interim,
-    /// More body than the length that was announced, or a body where there is none; or less when it ends.
-    TooMuch,
-    /// The request did not ask to change the protocol, or is not read to its end.
-    Upgrade,
-    /// The exchange is over, or another task answers it.
-    Over,
-}
-
-impl std::fmt::Display for Misuse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Misuse::Field => "a field name or value with a character that it cannot have",
-            Misuse::Framing => "a field that frames the message is not the handler's to write",
-            Misuse::Order => "a second head, or a body before the head",
-            Misuse::Interim => "an interim status is no answer, and no other one informs",
-            Misuse::TooMuch => "more body than was announced, or less",
-            Misuse::Upgrade => "the request did not ask to change the protocol, or has a body",
-            Misuse::Over => "the exchange is over",
-        })
-    }
-}
-
-impl std::error::Error for Misuse {}
-
-impl From<Misuse> for std::io::Error {
-    fn from(misuse: Misuse) -> std::io::Error {
-        std::io::Error::new(std::io::ErrorKind::InvalidInput, misuse)
-    }
-}
 
 /// What [`Reply::receive`] found of the request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,7 +194,7 @@ impl Reply<'_> {
         let request = self.request();
         let offers = |field: &str, wanted: &str| {
             let mut values = request.fields().filter(|(name, _)| name.eq_ignore_ascii_case(field.as_bytes()));
-            values.any(|(_, value)| wire::list_items(value).any(|item| item.eq_ignore_ascii_case(wanted.as_bytes())))
+            values.any(|(_, value)| list_items(value).any(|item| item.eq_ignore_ascii_case(wanted.as_bytes())))
         };
         let asked = self.buf.head.is_11 && offers("Connection", "upgrade") && offers("Upgrade", protocol);
         let may = self.cx.config.protocol == Protocol::Http11 && self.connection.cycle().inbound == Inbound::Done;

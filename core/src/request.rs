@@ -1,7 +1,8 @@
 //! The view of a request: spans into the input window, valid until its exchange is finished.
 
-use crate::context::Peer;
-use crate::wire::{Head, Target, digits, framing_host};
+use crate::grammar::digits;
+use crate::peer::Peer;
+use crate::wire::{Head, Target, framing_host};
 
 /// A request whose head has been read.
 #[derive(Clone, Copy)]

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use crate::cgi;
 use crate::entry::Entry;
-use crate::files::{self, EntryKind};
-use crate::head_writer::Fields;
+use crate::fields::Fields;
+use crate::listing::{EntryKind, listing_row};
+use crate::media_type::media_type;
 use crate::page::{self, ErrorPage};
+use crate::path::{Forbidden, translate};
 use crate::request::Request;
+use crate::script_path;
 use crate::status::Status;
 
 /// Who answers a request.
@@ -76,7 +78,7 @@ pub trait Site {
 
     /// The media type of a file, by its path below the root (Python's `guess_type`).
     fn media_type(&self, path: &[u8]) -> Cow<'static, str> {
-        Cow::Borrowed(files::media_type(path))
+        Cow::Borrowed(media_type(path))
     }
 
     /// The charset that `text/*` types without parameters are given. Default: `utf-8`.
@@ -101,7 +103,7 @@ pub trait Site {
     /// are those of the [`Cgi`](crate::Cgi) in the configuration. Whatever is no script is a file, and its text is
     /// sent to whoever asks.
     fn is_cgi(&self, path: &[u8], directories: &[String]) -> Option<usize> {
-        cgi::is_cgi(path, directories)
+        script_path::is_cgi(path, directories)
     }
 
     /// Who has sent a request that a script answers, for its `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1
@@ -157,13 +159,13 @@ pub trait Site {
 
     /// Writes one row of a directory listing.
     fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
-        files::listing_row(name, kind, out);
+        listing_row(name, kind, out);
     }
 
     /// Appends the path below the root that a target's path means (Python's `translate_path`).
     /// `path` has no query; the result obeys the rules of [`Action::Open`](crate::Action::Open).
-    fn translate(&self, path: &[u8], out: &mut Vec<u8>) -> Result<(), files::Forbidden> {
-        files::translate(path, out)
+    fn translate(&self, path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
+        translate(path, out)
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a connection wants of its driver.
 
 use crate::buffers::Window;
-use crate::context::Tick;
 use crate::entry::Entry;
-use crate::files::Listing;
-use crate::handler::Call;
+pub(crate) use crate::input::Ticket;
+use crate::listing::Listing;
+use crate::time::Tick;
 
 /// The next thing to do. `Send`, `Feed`, `Probe` and `Wait` repeat until they are answered; the others come once.
 #[must_use]
@@ -96,18 +96,6 @@ pub enum Body<'a> {
         /// How long it is; never 0.
         len: u64,
     },
-}
-
-/// Names one action of one connection, so that a late answer cannot hit another exchange.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ticket(pub(crate) u32);
-
-impl Ticket {
-    /// The bare number, for a record of what happened.
-    #[must_use]
-    pub fn number(self) -> u32 {
-        self.0
-    }
 }
 
 /// Something only a driver can do.
@@ -228,6 +216,26 @@ pub enum ScriptInput {
     Piped,
     /// From the file that `Spool` made, from its start.
     Spooled,
+}
+
+/// Why a handler is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// A request is there. Once per exchange, first.
+    Request,
+    /// [`Reply::receive`] said `Pending`, and now there is more of the body, or its end.
+    Body,
+    /// [`Reply::offer`] took less than all, and now there is room.
+    Room,
+    /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
+    Wake,
+    /// The server goes down: what waits for something else, or has no end, should come to one before the grace is
+    /// over. Once per exchange: when that begins, or, where it has begun already, right behind `Request`, if the
+    /// answer is not complete by then.
+    Drain,
+    /// The exchange is over, in whatever way. Once per exchange, last, unless the handler has passed it
+    /// on; the reply takes nothing more.
+    Over,
 }
 
 /// What the connection waits for.

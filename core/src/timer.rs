@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use crate::config::{Pace, Timeouts};
-use crate::context::Tick;
+use crate::time::Tick;
 
 /// What is awaited from the peer, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

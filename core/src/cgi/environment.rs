@@ -5,9 +5,9 @@ use std::io::Write;
 use percent_encoding::percent_decode;
 
 use crate::config::Config;
+use crate::grammar::list_items;
 use crate::request::Request;
 use crate::site::{Authenticated, Site};
-use crate::wire::list_items;
 
 /// Fields between two neighbours (RFC 9110 section 7.6.1), and those that have variables of their own, or
 /// none for a reason. No others: what a field is called says nothing about who needs it.
@@ -197,7 +197,7 @@ fn is_passed(name: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::config::Cgi;
-    use crate::context::Peer;
+    use crate::peer::Peer;
     use crate::site::Plain;
     use crate::wire::Head;
 

@@ -7,18 +7,15 @@
 
 mod environment;
 mod output;
-mod path;
 mod refusal;
 mod run;
 
-pub use path::{collapse_path, is_cgi};
-
-use crate::context::{Context, Tick};
+use crate::context::Context;
 use crate::input::{Completion, Found, FsError, Input, ScriptFile, SpawnError};
 use crate::step::ScriptInput;
+use crate::time::Tick;
 use crate::timer::{Progress, Timer};
-use crate::wire::Decoder;
-use crate::wire::Method;
+use crate::wire::{Decoder, Method};
 use refusal::Refusal;
 
 /// The methods that scripts answer, for `Allow`: those of RFC 9110 and RFC 5789. Which of them a script has, and which

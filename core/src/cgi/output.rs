@@ -5,11 +5,10 @@
 //! is there no answer. What frames the message is never taken over as it is: the length is read as a number, the rest
 //! is the server's.
 
-use crate::entry::scrub;
-use crate::head_writer::is_field_value;
+use crate::grammar::{digits, is_field_value, is_token_byte};
 use crate::status::Status;
 use crate::tape::secret_in;
-use crate::wire::{digits, is_token_byte};
+use crate::text::scrub;
 
 /// Remarks about one head; what is beyond is counted.
 const MOST_REMARKS: usize = 16;

@@ -3,21 +3,23 @@
 use crate::buffers::Buffers;
 use crate::config::{Chunked, Limits};
 use crate::connection::{Connection, Task};
-use crate::context::{Context, Tick};
+use crate::context::Context;
 use crate::error::Violation;
 use crate::exchange::{Answering, Cut, Page, Relay};
-use crate::files::{Forbidden, names_dotfile};
 use crate::input::{ScriptFile, SpawnError};
+use crate::path::{Forbidden, names_dotfile};
 use crate::reason::Rule;
 use crate::request::Request;
+use crate::script_path;
 use crate::status::Status;
 use crate::step::{Action, Close, Script, ScriptInput};
+use crate::time::Tick;
 use crate::wire::{Decoder, Encoder, HeadOut, Inbound, Method, Outbound, Span, Target};
 
 use super::environment::{self, Facts};
 use super::output::{self, End, Printed, Remarks, ScriptHead, Unfolded};
 use super::refusal::Refusal;
-use super::{Cgi, Deed, Feed, Kill, Stage, State, index, path};
+use super::{Cgi, Deed, Feed, Kill, Stage, State, index};
 
 /// Heads of interim answers before the final one; more are no answer.
 const MOST_INTERIM: u8 = 16;
@@ -36,7 +38,7 @@ impl Connection {
         path.clear();
         path.push(b'/');
         let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
-        let collapsed = path::collapse(request.path(), &mut path);
+        let collapsed = script_path::collapse(request.path(), &mut path);
         let directory = cx.site.is_cgi(&path, directories).filter(|&at| path.get(at) == Some(&b'/'));
         // From here on it is a path below the root.
         let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
@@ -229,7 +231,7 @@ impl Connection {
         // The script's name is resolved. What follows it keeps its empty segments.
         path.truncate(cgi.at as usize);
         let components = path.split(|&byte| byte == b'/').count();
-        path::append_info(request.path(), components, &mut path);
+        script_path::append_info(request.path(), components, &mut path);
         let (script, info) = path.split_at(cgi.at as usize);
         // A body of no bytes is none, but what the request says of it is passed on.
         let facts = Facts { script, info, length: length.or(request.content_length()) };

@@ -7,7 +7,9 @@ use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
 use crate::exchange::{Cut, Exchange};
-use crate::files::{Files, Forbidden, explain_path, is_same_path};
+use crate::files::Files;
+use crate::grammar::is_token_byte;
+use crate::path::{Forbidden, explain_path, is_same_path};
 use crate::reason::{Reasons, Rule};
 use crate::reply::Handling;
 use crate::request::Request;
@@ -429,5 +431,5 @@ fn is_head(head: &[u8]) -> bool {
 
 /// Whether a request line can begin with this byte.
 fn is_plausible(byte: u8) -> bool {
-    wire::is_token_byte(byte) || matches!(byte, b'\r' | b'\n')
+    is_token_byte(byte) || matches!(byte, b'\r' | b'\n')
 }

@@ -2,8 +2,10 @@
 
 use super::{Connection, Life, Notes, Server, Task};
 use crate::buffers::Buffers;
-use crate::context::{Context, Peer, Tick};
+use crate::context::Context;
 use crate::exchange::{Exchange, FilePart, Relay};
+use crate::peer::Peer;
+use crate::time::Tick;
 use crate::timer::Awaited;
 use crate::wire::Cycle;
 
@@ -157,10 +159,11 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::context::{Now, Wall};
+    use crate::date::Now;
     use crate::reply::Received;
     use crate::site::Plain;
     use crate::step::Step;
+    use crate::time::Wall;
 
     /// Without room, a driver would read nothing and take that for the end.
     #[test]

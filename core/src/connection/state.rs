@@ -108,10 +108,12 @@ impl Life {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::context::{Now, Peer, Tick, Wall};
+    use crate::date::Now;
     use crate::input::Input;
+    use crate::peer::Peer;
     use crate::site::Plain;
     use crate::step::Step;
+    use crate::time::{Tick, Wall};
 
     /// Every clock that is shown is one that the wait is for, and the nearest is its deadline.
     #[test]

@@ -3,31 +3,22 @@
 //! It is a small machine of its own. It asks for actions, takes their completions, writes heads and
 //! pages into the output window and names parts of the driver's file to be sent behind them.
 
-mod conditional;
-mod kind;
-mod listing;
-mod range;
-mod target;
-mod types;
-
-pub(crate) use conditional::LastTag;
-pub use kind::media_type;
-pub use listing::{EntryKind, Listing, listing_row};
-pub(crate) use range::ByteRange;
-pub use target::{Forbidden, translate};
-pub(crate) use target::{explain_path, is_same_path, names_dotfile};
-pub use types::{InvalidMediaType, MediaTypes};
+pub(crate) use crate::listing::EntryKind;
+pub(crate) use crate::media_types::MediaTypes;
 
 use crate::buffers::Buffers;
+use crate::conditional::{self, Tag, Validators, Verdict};
 use crate::error::Violation;
 use crate::exchange::{Answering, FilePart, Page};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
+use crate::listing;
+use crate::media_type::{self as kind, media_type};
+use crate::path::{self, Forbidden, explain_path, names_dotfile};
+use crate::range::{self, Asked};
 use crate::reason::Rule;
 use crate::request::split_path;
 use crate::status::Status;
 use crate::wire::{Encoder, HeadOut, Known, Span};
-use conditional::{Tag, Validators, Verdict};
-use range::Asked;
 use std::borrow::Cow;
 
 /// How far the answer has come.
@@ -120,7 +111,7 @@ impl Files {
         let translated = answer.cx.site.translate(answer.request().path(), &mut path);
         answer.buf.path = path;
         answer.explain(|answer, reasons| {
-            target::explain_rest(&answer.request(), reasons);
+            path::explain_rest(&answer.request(), reasons);
             explain_path(&answer.request(), &answer.buf.path, reasons);
         });
         if let Err(Forbidden::Nul) = translated {
@@ -255,7 +246,7 @@ impl Files {
     }
 
     fn opened(&mut self, index: bool, answer: &mut Answering<'_>) {
-        let slash = target::has_trailing_slash(answer.request().path());
+        let slash = path::has_trailing_slash(answer.request().path());
         match (self.opened.kind, slash) {
             (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) => {
                 answer.buf.reasons.note(Rule::HiddenDotfile, b"");
@@ -336,7 +327,8 @@ impl Files {
     }
 
     fn listed(&mut self, listed: Listed, answer: &mut Answering<'_>) {
-        answer.buf.listing.end_batch(answer.cx.site);
+        let site = answer.cx.site;
+        answer.buf.listing.end_batch(|name, kind, out| site.listing_row(name, kind, out));
         if answer.buf.listing.overflowed() {
             answer.buf.reasons.note(Rule::ListingTooLarge, b"");
             return self.refuse(Status::INTERNAL_SERVER_ERROR, "Directory too large to list", answer);
@@ -385,8 +377,13 @@ impl Files {
     }
 
     fn rows(&mut self, answer: &mut Answering<'_>) {
+        let site = answer.cx.site;
         let enough = answer.buf.output_room(answer.cx.config.limits.output_room());
-        let more = answer.buf.listing.write(answer.cx.site, &mut answer.buf.output.bytes, enough);
+        let more = answer.buf.listing.write(
+            |name, kind, out| site.listing_row(name, kind, out),
+            &mut answer.buf.output.bytes,
+            enough,
+        );
         if !more {
             answer.buf.output.bytes.extend_from_slice(listing::PAGE_END);
             answer.end();

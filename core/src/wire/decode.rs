@@ -6,6 +6,7 @@
 
 use crate::config::Limits;
 use crate::error::Violation;
+use crate::grammar::is_token_byte;
 
 /// Where in a body the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +207,7 @@ impl Chunked {
                 match byte {
                     b'\r' => State::LastLf,
                     b'\n' => return Err(Violation::BareLf),
-                    _ if super::head::is_token_byte(byte) => State::TrailerName,
+                    _ if is_token_byte(byte) => State::TrailerName,
                     _ => return Err(Violation::MalformedTrailer),
                 }
             }
@@ -214,7 +215,7 @@ impl Chunked {
                 self.count(limits.trailers, Violation::TrailersTooLarge)?;
                 match byte {
                     b':' => State::TrailerValue,
-                    _ if super::head::is_token_byte(byte) => State::TrailerName,
+                    _ if is_token_byte(byte) => State::TrailerName,
                     _ => return Err(Violation::MalformedTrailer),
                 }
             }
@@ -258,7 +259,7 @@ impl State {
             ExtensionEscaped, ExtensionName, ExtensionNameSpace, ExtensionQuoted, ExtensionQuotedEnd, ExtensionSpace,
             ExtensionStart, ExtensionToken, ExtensionValueStart,
         };
-        let is_token = super::head::is_token_byte(byte);
+        let is_token = is_token_byte(byte);
         Ok(match (self, byte) {
             (_, b'\n') => return Err(Violation::BareLf),
             (ExtensionStart, b' ' | b'\t') => ExtensionStart,

@@ -1,9 +1,10 @@
 //! How a request says where it ends, who it is for, and what becomes of the connection:
 //! RFC 9112 sections 3.2, 6 and 9, RFC 9110 sections 7.2 and 10.1.1.
 
-use super::head::{Head, Known, Target, list_items};
+use super::head::{Head, Known, Target};
 use crate::config::Limits;
 use crate::error::Violation;
+use crate::grammar::{digits, is_host, is_token_byte, list_items};
 use crate::reason::Rule;
 
 /// The body that a request announces.
@@ -56,10 +57,7 @@ fn coding(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
                 continue;
             }
             let name = item.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
-            if name.is_empty()
-                || !name.iter().copied().all(super::head::is_token_byte)
-                || name.eq_ignore_ascii_case(b"chunked")
-            {
+            if name.is_empty() || !name.iter().copied().all(is_token_byte) || name.eq_ignore_ascii_case(b"chunked") {
                 return Err(Violation::MalformedCoding);
             }
             unknown = true;
@@ -71,17 +69,6 @@ fn coding(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
         (1, true) if last_is_chunked => Err(Violation::UnknownCoding),
         _ => Err(Violation::MalformedCoding),
     }
-}
-
-/// `1*DIGIT` that fits 64 bits.
-pub(crate) fn digits(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |n, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        n.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// RFC 9112 section 3.2: exactly one valid Host on HTTP/1.1, at most one on HTTP/1.0.
@@ -103,65 +90,6 @@ pub(crate) fn host<'b>(head: &'b Head, bytes: &'b [u8]) -> Option<&'b [u8]> {
         Target::Absolute { authority, .. } => Some(authority.of_bytes(bytes)),
         _ => head.single(Known::Host, bytes),
     }
-}
-
-/// The bytes of a reg-name (RFC 3986 section 3.2.2), but for percent-encoded ones: unreserved and
-/// sub-delims.
-const NAME_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-            );
-        byte += 1;
-    }
-    table
-};
-
-/// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
-pub(crate) fn is_host(text: &[u8]) -> bool {
-    let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
-        let Some(end) = memchr::memchr(b']', rest) else { return false };
-        let address = &rest[..end];
-        let is_ipv6 = std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok());
-        let valid = is_ipv6 || is_future_address(address);
-        match (valid, &rest[end + 1..]) {
-            (true, []) => return true,
-            (true, [b':', port @ ..]) => (&b""[..], port),
-            _ => return false,
-        }
-    } else {
-        match memchr::memchr(b':', text) {
-            None => (text, &b""[..]),
-            // RFC 9110 section 4.2.1: no port without a host.
-            Some(0) => return false,
-            Some(colon) => (&text[..colon], &text[colon + 1..]),
-        }
-    };
-    // RFC 3986 section 3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims )
-    let mut rest = host;
-    while let Some(odd) = rest.iter().position(|&byte| !NAME_BYTES[usize::from(byte)]) {
-        rest = match &rest[odd..] {
-            [b'%', a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
-            _ => return false,
-        };
-    }
-    port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
-}
-
-/// RFC 3986 section 3.2.2: `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`.
-fn is_future_address(address: &[u8]) -> bool {
-    let Some(rest) = address.strip_prefix(b"v") else { return false };
-    let Some(dot) = memchr::memchr(b'.', rest) else { return false };
-    let (version, name) = (&rest[..dot], &rest[dot + 1..]);
-    !version.is_empty()
-        && version.iter().all(u8::is_ascii_hexdigit)
-        && !name.is_empty()
-        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(b))
 }
 
 /// Whether the peer would keep the connection, and by which rule (RFC 9112 section 9.3).

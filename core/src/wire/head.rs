@@ -4,6 +4,7 @@ use httparse::{EMPTY_HEADER, Header, Status as Parsed};
 
 use crate::config::Limits;
 use crate::error::Violation;
+use crate::grammar::{is_host, is_token_byte};
 
 /// How far the search for the end of a head has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -407,7 +408,7 @@ fn parse_target(target: &[u8], method: Method, bytes: &[u8]) -> Option<Target> {
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let authority = &rest[..end];
     // RFC 9110 section 4.2.1: an empty host is invalid. Section 4.2.4: so is userinfo, in practice.
-    if !super::framing::is_host(authority) || authority.is_empty() || authority.starts_with(b":") {
+    if !is_host(authority) || authority.is_empty() || authority.starts_with(b":") {
         return None;
     }
     Some(Target::Absolute { authority: Span::of(authority, bytes), path: span_index(colon + 3 + end) })
@@ -446,21 +447,6 @@ fn diagnose(bytes: &[u8], from: usize) -> Refused {
         }
     }
     refused(Violation::MalformedField, &bytes[from..from])
-}
-
-/// RFC 9110 section 5.6.2: `tchar`.
-pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        )
-}
-
-/// The items of a comma-separated list without quoted strings, trimmed; empty ones are left out
-/// (RFC 9110 section 5.6.1.2).
-pub(crate) fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! it otherwise than Python, browsers or package managers need it, a row here goes before it. `docs/media-types.md`
 //! has the reason of each row.
 
-use super::types::MediaTypes;
+use crate::media_types::MediaTypes;
 use crate::reason::{Reasons, Rule};
 
 /// What comes before the general table, in the order of the extensions.
@@ -157,7 +157,7 @@ pub fn media_type(path: &[u8]) -> &'static str {
 
 /// The content coding (RFC 9110 section 8.4) of a file whose media type is `kind`: only where that is the type of
 /// what is inside.
-pub(super) fn content_encoding(path: &[u8], kind: &str) -> Option<&'static str> {
+pub(crate) fn content_encoding(path: &[u8], kind: &str) -> Option<&'static str> {
     let extension = extension(path)?;
     let (_, coding) = ENCODED.iter().find(|(encoded, _)| encoded.eq_ignore_ascii_case(extension))?;
     (find(path).0 == kind).then_some(coding)
@@ -180,12 +180,12 @@ fn find(path: &[u8]) -> (&'static str, Rule) {
 }
 
 /// Whether no table says what is in a file of that name.
-pub(super) fn is_unknown(path: &[u8]) -> bool {
+pub(crate) fn is_unknown(path: &[u8]) -> bool {
     matches!(find(path).1, Rule::TypeWithoutExtension | Rule::TypeUnknown)
 }
 
 /// Notes by which rule `kind` is the type for `path`.
-pub(super) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut Reasons) {
+pub(crate) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut Reasons) {
     let (ours, rule) = find(path);
     let rule = match types.of(path) {
         Some(_) => Rule::TypeOfConfig,
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn the_rows_before_the_general_table() {
         assert!(FIRST.is_sorted_by(|a, b| a.0.as_bytes() < b.0.as_bytes()));
-        let documented = include_str!("../../../docs/media-types.md");
+        let documented = include_str!("../../docs/media-types.md");
         for (extension, kind, rule) in FIRST {
             assert!(
                 documented.contains(&format!("| `.{extension}` | `{kind}` |")),
@@ -271,7 +271,7 @@ mod tests {
             );
             let general = mime_guess::from_ext(extension).first_raw();
             assert!(*rule != Rule::TypeOfTable || general != Some(kind), "no need for .{extension}");
-            assert!(crate::files::types::is_media_type(kind), "{kind}");
+            assert!(crate::media_types::is_media_type(kind), "{kind}");
         }
         let rows = documented.lines().filter(|line| line.starts_with("| `.")).count();
         assert_eq!(rows, FIRST.len(), "docs/media-types.md has rows of its own");

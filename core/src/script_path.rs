@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode;
 
-use crate::files::{Forbidden, translate};
+use crate::path::{Forbidden, translate};
 
 /// The path of a target, decoded once and resolved, in two parts with one slash between them: the
 /// directory, and the last component, which is empty where the path ends with a slash (Python's
@@ -18,7 +18,7 @@ pub fn collapse_path(path: &[u8]) -> Result<Vec<u8>, Forbidden> {
 }
 
 /// Appends the same behind the slash that `out` ends with.
-pub(super) fn collapse(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
+pub(crate) fn collapse(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
     let start = out.len();
     translate(path, out)?;
     if ends_with_directory(path) {
@@ -35,7 +35,7 @@ pub(super) fn collapse(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> 
 ///
 /// A `..` takes the last component that is not empty, so that without empty components the path is the same that led
 /// to the script.
-pub(super) fn append_info(path: &[u8], components: usize, out: &mut Vec<u8>) {
+pub(crate) fn append_info(path: &[u8], components: usize, out: &mut Vec<u8>) {
     let start = out.len();
     let decoded: Vec<u8> = percent_decode(path).collect();
     // Each component with the slash before it.

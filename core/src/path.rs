@@ -54,7 +54,7 @@ fn take_steps(path: &[u8], out: &mut Vec<u8>) -> Result<Steps, Forbidden> {
 }
 
 /// Notes what of the target of a request is no path to a file.
-pub(super) fn explain_rest(request: &Request<'_>, reasons: &mut Reasons) {
+pub(crate) fn explain_rest(request: &Request<'_>, reasons: &mut Reasons) {
     let rest = split_path(request.path_and_query()).1;
     match rest {
         [b'?', ..] => reasons.note(Rule::QueryCut, rest),

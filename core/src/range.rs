@@ -3,8 +3,8 @@
 
 use std::io::Write;
 
+use crate::grammar::{digits, is_token_byte};
 use crate::reason::{Reasons, Rule};
-use crate::wire::{digits, is_token_byte};
 
 /// Bytes of a representation, both ends inclusive, as Content-Range writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::wire::is_token_byte;
+use crate::grammar::is_token_byte;
 
 /// Media types of extensions, of what has no known one, and the charset of texts. Default: those of
 /// [`media_type`](crate::media_type), `application/octet-stream`, and what [`Site::charset`](crate::Site::charset) says.
@@ -128,7 +128,7 @@ fn is_token(text: &str) -> bool {
 
 /// RFC 9110 section 8.3.1: `type/subtype`, and parameters perhaps. What stands in quotation marks is taken as it is,
 /// as long as a field may hold it.
-pub(super) fn is_media_type(text: &str) -> bool {
+pub(crate) fn is_media_type(text: &str) -> bool {
     let (kind, parameters) = text.split_once(';').unwrap_or((text, ""));
     let is_kind =
         kind.trim_end_matches([' ', '\t']).split_once('/').is_some_and(|(of, sub)| is_token(of) && is_token(sub));

@@ -1,10 +1,10 @@
 //! Conditional requests (RFC 9110 section 13) and the validators that they compare.
 
 use crate::config::Etag;
-use crate::context::Wall;
 use crate::date;
 use crate::input::Opened;
 use crate::reason::{Reasons, Rule};
+use crate::time::Wall;
 use crate::wire::{Head, Known};
 
 /// What identifies one state of a representation.

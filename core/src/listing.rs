@@ -7,9 +7,8 @@ use std::cmp::Ordering;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use crate::page;
 use crate::share::Share;
-use crate::site::Site;
+use crate::text::escape;
 
 /// What an entry of a directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,8 +139,8 @@ impl Listing {
         self.overflow
     }
 
-    /// Sorts and measures what was pushed since the last call.
-    pub(crate) fn end_batch(&mut self, site: &dyn Site) {
+    /// Sorts what was pushed since the last call, and measures the rows that `format` makes of it.
+    pub(crate) fn end_batch(&mut self, mut format: impl FnMut(&[u8], EntryKind, &mut Vec<u8>)) {
         let first = self.runs.last().map_or(0, |run| run.end);
         let end = u32::try_from(self.rows.len()).expect("fewer rows than bytes of names");
         if first == end {
@@ -152,7 +151,7 @@ impl Listing {
         batch.sort_unstable_by(|a, b| order(name(names, a), name(names, b)));
         for row in batch {
             self.scratch.clear();
-            site.listing_row(name(names, row), row.kind, &mut self.scratch);
+            format(name(names, row), row.kind, &mut self.scratch);
             self.formatted += self.scratch.len() as u64;
         }
         self.runs.push(Run { next: first, end });
@@ -170,8 +169,13 @@ impl Listing {
         self.formatted
     }
 
-    /// Writes rows until `out` holds `enough` bytes. `false`: there are no more.
-    pub(crate) fn write(&mut self, site: &dyn Site, out: &mut Vec<u8>, enough: usize) -> bool {
+    /// Writes rows, as `format` makes them, until `out` holds `enough` bytes. `false`: there are no more.
+    pub(crate) fn write(
+        &mut self,
+        mut format: impl FnMut(&[u8], EntryKind, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+        enough: usize,
+    ) -> bool {
         while out.len() < enough {
             let Some(run) = self.runs.first_mut() else { return false };
             let row = self.rows[run.next as usize];
@@ -180,7 +184,7 @@ impl Listing {
                 self.runs.swap_remove(0);
             }
             self.sift_down(0);
-            site.listing_row(name(&self.names, &row), row.kind, out);
+            format(name(&self.names, &row), row.kind, out);
         }
         !self.runs.is_empty()
     }
@@ -302,7 +306,7 @@ pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
     if is_plain {
         out.extend_from_slice(name);
     } else {
-        page::escape(name, out);
+        escape(name, out);
     }
     out.extend_from_slice(text_mark.as_bytes());
     out.extend_from_slice(b"</a></li>\n");
@@ -314,9 +318,9 @@ pub(crate) fn write_start(path: &[u8], out: &mut Vec<u8>) {
         b"<!DOCTYPE HTML>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<style type=\"text/css\">\n\
           :root {\ncolor-scheme: light dark;\n}\n</style>\n<title>Directory listing for ",
     );
-    page::escape(path, out);
+    escape(path, out);
     out.extend_from_slice(b"</title>\n</head>\n<body>\n<h1>Directory listing for ");
-    page::escape(path, out);
+    escape(path, out);
     out.extend_from_slice(b"</h1>\n<hr>\n<ul>\n");
 }
 
@@ -326,29 +330,24 @@ pub(crate) const PAGE_END: &[u8] = b"</ul>\n<hr>\n</body>\n</html>\n";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::Plain;
-
     fn sorted(batches: &[&[&[u8]]]) -> Vec<u8> {
-        struct Names;
-        impl Site for Names {
-            fn listing_row(&self, name: &[u8], _: EntryKind, out: &mut Vec<u8>) {
-                out.extend_from_slice(name);
-                out.push(b'\n');
-            }
-        }
+        let names = |name: &[u8], _: EntryKind, out: &mut Vec<u8>| {
+            out.extend_from_slice(name);
+            out.push(b'\n');
+        };
         let mut listing = Listing::default();
         listing.begin(1 << 20, false);
         for batch in batches {
             for name in *batch {
                 assert!(listing.push(name, EntryKind::File));
             }
-            listing.end_batch(&Names);
+            listing.end_batch(names);
         }
         listing.end();
         let mut all = Vec::new();
         let mut out = Vec::new();
         loop {
-            let more = listing.write(&Names, &mut out, 1);
+            let more = listing.write(names, &mut out, 1);
             all.append(&mut out);
             if !more {
                 break;
@@ -427,7 +426,7 @@ mod tests {
         assert!(listing.push(b"abcd", EntryKind::File));
         assert!(!listing.push(b"e", EntryKind::File));
         assert!(listing.overflowed());
-        listing.end_batch(&Plain);
+        listing.end_batch(listing_row);
         assert_eq!(listing.rows.len(), 1);
     }
 }

@@ -1,0 +1,92 @@
+//! The small grammars of HTTP that many rules share: tokens, digits, lists, field values, hosts (RFC 9110 section 5.6,
+//! RFC 3986 section 3.2.2).
+
+/// RFC 9110 section 5.6.2: `tchar`.
+pub(crate) const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+/// The items of a comma-separated list without quoted strings, trimmed; empty ones are left out
+/// (RFC 9110 section 5.6.1.2).
+pub(crate) fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+/// `1*DIGIT` that fits 64 bits.
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |n, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Whether a value holds nothing that ends a line or that no value may hold (RFC 9110 section 5.5).
+pub(crate) fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
+}
+
+/// The bytes of a reg-name (RFC 3986 section 3.2.2), but for percent-encoded ones: unreserved and
+/// sub-delims.
+const NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+            );
+        byte += 1;
+    }
+    table
+};
+
+/// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
+pub(crate) fn is_host(text: &[u8]) -> bool {
+    let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
+        let Some(end) = memchr::memchr(b']', rest) else { return false };
+        let address = &rest[..end];
+        let is_ipv6 = std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok());
+        let valid = is_ipv6 || is_future_address(address);
+        match (valid, &rest[end + 1..]) {
+            (true, []) => return true,
+            (true, [b':', port @ ..]) => (&b""[..], port),
+            _ => return false,
+        }
+    } else {
+        match memchr::memchr(b':', text) {
+            None => (text, &b""[..]),
+            // RFC 9110 section 4.2.1: no port without a host.
+            Some(0) => return false,
+            Some(colon) => (&text[..colon], &text[colon + 1..]),
+        }
+    };
+    // RFC 3986 section 3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims )
+    let mut rest = host;
+    while let Some(odd) = rest.iter().position(|&byte| !NAME_BYTES[usize::from(byte)]) {
+        rest = match &rest[odd..] {
+            [b'%', a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+            _ => return false,
+        };
+    }
+    port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+/// RFC 3986 section 3.2.2: `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`.
+fn is_future_address(address: &[u8]) -> bool {
+    let Some(rest) = address.strip_prefix(b"v") else { return false };
+    let Some(dot) = memchr::memchr(b'.', rest) else { return false };
+    let (version, name) = (&rest[..dot], &rest[dot + 1..]);
+    !version.is_empty()
+        && version.iter().all(u8::is_ascii_hexdigit)
+        && !name.is_empty()
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(b))
+}

@@ -1,0 +1,202 @@
+//! Text of strangers, made safe to show: in a log, on a terminal, in a page.
+
+use std::io::Write;
+
+/// Appends `text` so that no terminal acts on it and that it can be read in one way only, also between quotation
+/// marks: `"` and `\` become `\"` and `\\`; control characters of ASCII and bytes that are not UTF-8 become `\xNN`;
+/// other control characters (U+0080 to U+009F), and those that are not seen but change how a line is read, such as the
+/// bidirectional controls and the line separator, become `\u{202e}`.
+pub fn scrub(out: &mut Vec<u8>, text: &[u8]) {
+    scrub_within(out, text, usize::MAX);
+}
+
+/// The same, up to `most` bytes; `\...` stands for what is left out.
+pub(crate) fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
+    let most = out.len().saturating_add(most);
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let before = out.len();
+            match c {
+                '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
+                '\0'..='\x1f' | '\x7f' => hex(out, c as u8),
+                // Not as a byte: U+009B is none, and 0x9b is no U+009B.
+                _ if c.is_control() || is_deceptive(c) => {
+                    write!(out, "{}", c.escape_unicode()).expect("a Vec takes all")
+                }
+                _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+            if out.len() > most {
+                return cut_off(out, before);
+            }
+        }
+        for &byte in chunk.invalid() {
+            let before = out.len();
+            hex(out, byte);
+            if out.len() > most {
+                return cut_off(out, before);
+            }
+        }
+    }
+}
+
+fn cut_off(out: &mut Vec<u8>, len: usize) {
+    out.truncate(len);
+    out.extend_from_slice(CUT);
+}
+
+/// Whether a character is not seen, but changes how the text around it is shown or read: bidirectional controls,
+/// line and paragraph separators, what has no width, and tags. Control characters are not among them.
+#[must_use]
+pub fn is_deceptive(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+fn hex(out: &mut Vec<u8>, byte: u8) {
+    write!(out, "\\x{byte:02x}").expect("a Vec takes all");
+}
+
+/// What stands where the rest of a text was left out. No text is written like this.
+const CUT: &[u8] = b"\\...";
+
+/// Appends `text` with `&`, `<` and `>` escaped: safe between tags (Python's `quote=False`). What is
+/// not UTF-8 becomes U+FFFD, and so does each character that is not seen, as for [`escape`].
+pub(crate) fn escape_text(text: &[u8], out: &mut Vec<u8>) {
+    escape_with(text, out, false);
+}
+
+/// Appends `text` escaped for any place in HTML. What is not UTF-8 becomes U+FFFD, and so does each
+/// control character, since a page may end up on a terminal, and each character that would change how the text
+/// around it is shown ([`is_deceptive`]).
+pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    escape_with(text, out, true);
+}
+
+const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+
+/// The bytes that may not stand in a page as they are.
+static SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let is = byte as u8;
+        special[byte] = is.is_ascii_control() || matches!(is, b'&' | b'<' | b'>' | b'"' | b'\'');
+        byte += 1;
+    }
+    special
+};
+
+fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
+    // Nearly all text is UTF-8, which is checked faster as a whole.
+    if let Ok(text) = str::from_utf8(text) {
+        return escape_seen(text, out, quotes);
+    }
+    for chunk in text.utf8_chunks() {
+        escape_seen(chunk.valid(), out, quotes);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice(REPLACEMENT);
+        }
+    }
+}
+
+/// Escapes what is seen, and replaces what is not.
+fn escape_seen(text: &str, out: &mut Vec<u8>, quotes: bool) {
+    let mut rest = text;
+    // Most text is ASCII, or has no character of this kind.
+    while !rest.is_ascii()
+        && let Some((at, c)) = rest.char_indices().find(|&(_, c)| is_deceptive(c) || (!c.is_ascii() && c.is_control()))
+    {
+        escape_valid(&rest[..at], out, quotes);
+        out.extend_from_slice(REPLACEMENT);
+        rest = &rest[at + c.len_utf8()..];
+    }
+    escape_valid(rest, out, quotes);
+}
+
+fn escape_valid(text: &str, out: &mut Vec<u8>, quotes: bool) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|&byte| SPECIAL[usize::from(byte)]) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'&' => b"&amp;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'"' if quotes => b"&quot;",
+            b'\'' if quotes => b"&#x27;",
+            b'"' => b"\"",
+            b'\'' => b"'",
+            _ => REPLACEMENT,
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scrubbed(text: &[u8]) -> String {
+        let mut out = Vec::new();
+        scrub(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing_reaches_a_terminal_as_a_control_character() {
+        assert_eq!(scrubbed(b"a\x1b[31m\x00\x7f\r\n\\"), "a\\x1b[31m\\x00\\x7f\\x0d\\x0a\\\\");
+        assert_eq!(scrubbed("é\u{85}ö".as_bytes()), "é\\u{85}ö");
+        assert_eq!(scrubbed(b"\xff\x9b\xc2"), "\\xff\\x9b\\xc2", "not as U+009B");
+        assert_eq!(scrubbed("\u{9b}".as_bytes()), "\\u{9b}");
+    }
+
+    #[test]
+    fn what_is_quoted_ends_where_it_seems_to() {
+        assert_eq!(scrubbed(br#"GET /" 200 5" HTTP/1.1"#), r#"GET /\" 200 5\" HTTP/1.1"#);
+        assert_eq!(scrubbed(br#"\""#), r#"\\\""#);
+    }
+
+    #[test]
+    fn nothing_changes_how_a_line_is_read() {
+        for c in
+            "\u{ad}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{feff}\u{e0041}"
+                .chars()
+        {
+            assert_eq!(scrubbed(format!("a{c}b").as_bytes()), format!("a\\u{{{:x}}}b", u32::from(c)));
+        }
+        assert_eq!(scrubbed("é\u{5d0}\u{1f600}".as_bytes()), "é\u{5d0}\u{1f600}", "what is seen stays");
+    }
+
+    #[test]
+    fn messages_are_escaped() {
+        let mut out = Vec::new();
+        escape_text(b"<b>&'\xff", &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "&lt;b&gt;&amp;'\u{fffd}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_a_terminal() {
+        for byte in 0..=u8::MAX {
+            let text = [b'a', byte, b'b'];
+            let (mut strict, mut plain) = (Vec::new(), Vec::new());
+            escape(&text, &mut strict);
+            escape_text(&text, &mut plain);
+            let (strict, plain) = (String::from_utf8(strict).unwrap(), String::from_utf8(plain).unwrap());
+            assert!(!strict.contains(char::is_control) && !plain.contains(char::is_control));
+            if byte.is_ascii_control() || !byte.is_ascii() {
+                assert_eq!((strict.as_str(), plain.as_str()), ("a\u{fffd}b", "a\u{fffd}b"));
+            }
+        }
+        let mut out = Vec::new();
+        escape("é\u{202e}<\u{2028}\u{85}\u{5d0}\u{200f}".as_bytes(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "é\u{fffd}&lt;\u{fffd}\u{fffd}\u{5d0}\u{fffd}");
+        let mut out = Vec::new();
+        escape("\x1b[31m\u{e4}\r\n\t<\x7f\"'".as_bytes(), &mut out);
+        escape(b"\x1b\xe2\x82&\xff", &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\u{fffd}[31m\u{e4}\u{fffd}\u{fffd}\u{fffd}&lt;\u{fffd}&quot;&#x27;\u{fffd}\u{fffd}&amp;\u{fffd}"
+        );
+    }
+}
