@@ -8,15 +8,13 @@
 
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::traced::{Traced, call, cannot_trace, runs, settled_tree, skip};
-use support::{Client, Runtime, Server};
+use testkit::traced::{Traced, call, cannot_trace, runs, settled_tree, skip};
+use testkit::{Client, Runtime, Server};
 
 // ---- System calls ----
 

@@ -10,8 +10,6 @@ mod in_memory;
 #[path = "../examples/polling_frontend.rs"]
 #[allow(dead_code, unreachable_pub, reason = "its `main` is not run")]
 mod polling_frontend;
-#[allow(unused_imports, reason = "this program starts its servers itself")]
-mod support;
 
 use std::fs;
 use std::io::{self, Write};
@@ -24,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use sanserve::core::{Call, Cgi, Config, Pace, Reply, Timeouts};
 use sanserve::os::{Log, Service};
-use support::Client;
-use support::tree::Tree;
+use testkit::Client;
+use testkit::tree::Tree;
 
 #[test]
 fn in_memory() {
@@ -91,7 +89,7 @@ impl Running {
         tree.folder("cgi-bin");
         // As root, scripts run as nobody.
         fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).unwrap();
-        support::scripts::install(&tree, "cgi-bin", &[("echo", SCRIPT)]);
+        testkit::scripts::install(&tree, "cgi-bin", &[("echo", SCRIPT)]);
         let log = Lines::default();
         let service = Service::new(tree.root())
             .unwrap()
@@ -144,7 +142,7 @@ fn the_polling_frontend_serves_files_handlers_and_scripts() {
     assert_eq!(client.get("/big").body.len(), 8 << 20);
     assert_eq!(client.get("/cgi-bin/echo?q").body_text(), "q\n");
     let body = vec![b'y'; 1 << 20];
-    let request = support::scripts::request("POST", "/cgi-bin/echo?p", "", &body);
+    let request = testkit::scripts::request("POST", "/cgi-bin/echo?p", "", &body);
     let mut twin = client.twin();
     let sending = thread::spawn(move || twin.send(request));
     let echoed = client.response();
@@ -152,7 +150,7 @@ fn the_polling_frontend_serves_files_handlers_and_scripts() {
     assert_eq!((echoed.status(), &echoed.body[..2], &echoed.body[2..]), (200, &b"p\n"[..], &body[..]));
     let chunked = [
         b"POST /cgi-bin/echo?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(),
-        &support::scripts::chunked(b"in pieces", 2),
+        &testkit::scripts::chunked(b"in pieces", 2),
     ];
     assert_eq!(client.ask(chunked.concat()).body_text(), "c\nin pieces");
     server.end.wake_by_ref();
@@ -209,7 +207,7 @@ fn the_polling_frontend_lets_go_of_who_never_reads() {
     let server = Running::start(Timeouts { write, ..Timeouts::default() });
     let mut greedy = Client::connect_narrow(server.address);
     greedy.send_while_taken(&b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
-    support::eventually("it is cut", || server.log.text().contains("too slow"));
+    testkit::eventually("it is cut", || server.log.text().contains("too slow"));
     server.end.wake_by_ref();
     let start = Instant::now();
     server.ended();

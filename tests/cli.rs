@@ -1,7 +1,5 @@
 //! The command line: usage, errors, exit codes, the banner.
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -10,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rustix::process::Signal;
-use support::process::Process;
-use support::server::PROGRAM;
-use support::{Client, Runtime, Server, Tree};
+use testkit::process::Process;
+use testkit::server::program;
+use testkit::{Client, Runtime, Server, Tree};
 
 /// What a command that ends by itself leaves behind.
 struct Ended {
@@ -23,7 +21,7 @@ struct Ended {
 
 #[track_caller]
 fn run<A: AsRef<OsStr>>(arguments: &[A]) -> Ended {
-    let mut process = Process::start(Command::new(PROGRAM).args(arguments));
+    let mut process = Process::start(Command::new(program()).args(arguments));
     let status = process.ended();
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Ended { code: status.code(), stdout: text(process.stdout.bytes()), stderr: text(process.stderr.bytes()) }
@@ -53,7 +51,7 @@ fn system_error(arguments: &[&str], says: &str) {
 /// Starts a server with just these arguments, which have to make it listen on the loopback.
 #[track_caller]
 fn serve(arguments: &[&str]) -> (Server, String) {
-    let server = Server::of(Process::start(Command::new(PROGRAM).args(arguments)));
+    let server = Server::of(Process::start(Command::new(program()).args(arguments)));
     let banner = server.process().stdout.so_far().remove(0);
     (server, banner)
 }
@@ -162,7 +160,7 @@ fn usage_errors_help() {
         (&["--grace", "1y"], "such as 90, 1.5s or 5m"),
         (&["--workers", "many"], "a whole number from 1 to"),
     ] {
-        let mut process = Process::start(Command::new(PROGRAM).args(arguments).current_dir(tree.root()));
+        let mut process = Process::start(Command::new(program()).args(arguments).current_dir(tree.root()));
         assert_eq!(process.ended().code(), Some(2), "{arguments:?}");
         let stderr = String::from_utf8(process.stderr.bytes()).expect("text");
         let last = stderr.lines().last().unwrap_or_default();
@@ -205,7 +203,7 @@ fn what_commands_cannot_read() {
         (&["explain", "/", "-d", "no/such"], 1, "cannot serve no/such: No such file or directory"),
         (&["explain", "/", "-d", "a.txt"], 1, "cannot serve a.txt: Not a directory"),
     ] {
-        let mut process = Process::start(Command::new(PROGRAM).args(arguments).current_dir(tree.root()));
+        let mut process = Process::start(Command::new(program()).args(arguments).current_dir(tree.root()));
         let status = process.ended().code();
         let (stdout, stderr) = (process.stdout.bytes(), String::from_utf8_lossy(&process.stderr.bytes()).into_owned());
         assert_eq!((status, stdout.as_slice()), (Some(code), &b""[..]), "{arguments:?}: {stderr}");
@@ -222,7 +220,7 @@ fn commands_read_standard_input() {
         (&["replay", "--emit-test", "-"], "fn recorded_stdin() {\n"),
         (&["trace", "-"], "<title>standard input - sanserve trace</title>"),
     ] {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.args(arguments).stdin(fs::File::open(transcript).expect("it is in the corpus"));
         let output = command.output().expect("it runs");
         let stdout = String::from_utf8_lossy(&output.stdout);
@@ -240,7 +238,7 @@ fn emitted_tests_have_different_names() {
     }
     tree.file("one/a__b.txt", transcript).file("one/a-B.txt", transcript);
     let mut process = Process::start(
-        Command::new(PROGRAM).args(["replay", "--emit-test", "one", "two", "two/one"]).current_dir(tree.root()),
+        Command::new(program()).args(["replay", "--emit-test", "one", "two", "two/one"]).current_dir(tree.root()),
     );
     assert_eq!(process.ended().code(), Some(0));
     let text = String::from_utf8(process.stdout.bytes()).expect("text");
@@ -558,7 +556,7 @@ fn directories() {
         (&["-b", "127.0.0.1", "-d", "folder", "0"], "/inner.txt"),
         (&["-b", "127.0.0.1", "-d", "folder/..", "0"], "/a.txt"),
     ] {
-        let server = Server::of(Process::start(Command::new(PROGRAM).args(arguments).current_dir(tree.root())));
+        let server = Server::of(Process::start(Command::new(program()).args(arguments).current_dir(tree.root())));
         assert_eq!(server.get(target).status(), 200, "{arguments:?}");
     }
 }
@@ -607,7 +605,7 @@ fn scripts() {
     fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let text = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n%s %s' \"$SCRIPT_NAME\" \"$OF_CALLER\"\n";
     for folder in ["cgi-bin", "htbin", "other"] {
-        support::scripts::install(&tree, folder, &[("x", text)]);
+        testkit::scripts::install(&tree, folder, &[("x", text)]);
     }
     let directory = path(&tree);
     let all = ["/cgi-bin/x", "/htbin/x", "/other/x"];
@@ -622,7 +620,7 @@ fn scripts() {
         ),
         (&["--cgi", "--cgi-env", "OF_CALLER"], &all[..2]),
     ] {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.args(["-b", "127.0.0.1", "-d", directory]).args(flags).arg("0").env("OF_CALLER", "known");
         let server = Server::of(Process::start(&mut command));
         let known = if flags.contains(&"OF_CALLER") { "known" } else { "" };
@@ -641,7 +639,7 @@ fn closed_output() {
     let mut shell = Command::new("sh");
     let script = "exec \"$0\" \"$@\" 2>&-";
     let server =
-        Server::of(Process::start(shell.args(["-c", script, PROGRAM, "-b", "127.0.0.1", "-d", path(&tree), "0"])));
+        Server::of(Process::start(shell.args(["-c", script, program(), "-b", "127.0.0.1", "-d", path(&tree), "0"])));
     for _ in 0..10 {
         assert_eq!(server.get("/a.txt").body, b"alpha\n");
     }
@@ -661,15 +659,24 @@ fn process_1() {
                    printf 'X: y\\n\\n'\n";
     let processes = "#!/bin/sh\nprintf 'X: y\\n\\n'\ncat /proc/[0-9]*/stat\nexit 0\n";
     fs::create_dir(tree.root().join("cgi-bin")).expect("a fresh directory");
-    support::scripts::install(&tree, "cgi-bin", &[("orphans", orphans), ("processes", processes)]);
+    testkit::scripts::install(&tree, "cgi-bin", &[("orphans", orphans), ("processes", processes)]);
     for runtime in ["mio", "std", "smol"] {
         let mut command = Command::new("unshare");
-        command.args(own).arg(PROGRAM).args(["--cgi", "-b", "127.0.0.1", "--runtime", runtime, "-d", path(&tree), "0"]);
+        command.args(own).arg(program()).args([
+            "--cgi",
+            "-b",
+            "127.0.0.1",
+            "--runtime",
+            runtime,
+            "-d",
+            path(&tree),
+            "0",
+        ]);
         let mut server = Server::of(Process::start(&mut command));
         for _ in 0..5 {
             assert_eq!(server.get("/cgi-bin/orphans").status(), 200);
         }
-        support::eventually("no zombie is left", || {
+        testkit::eventually("no zombie is left", || {
             let answer = server.get("/cgi-bin/processes");
             let all = answer.body_text();
             assert!(all.lines().any(|line| line.starts_with("1 (sanserve) ")), "{all}");
@@ -694,7 +701,7 @@ fn nothing_to_begin_with() {
             let command = format!("{limit}; exec \"$0\" \"$@\"");
             let mut shell = Command::new("sh");
             shell
-                .args(["-c", &command, PROGRAM, "--runtime", runtime, "-b", "127.0.0.1", "-d"])
+                .args(["-c", &command, program(), "--runtime", runtime, "-b", "127.0.0.1", "-d"])
                 .arg(tree.root())
                 .arg("0");
             let output = shell.stdin(std::process::Stdio::null()).output().expect("a shell");
@@ -714,7 +721,7 @@ fn many_heads_in_little_memory() {
         for limit in ["ulimit -v 204800", "ulimit -d 204800"] {
             let command = format!("{limit}; exec \"$0\" \"$@\"");
             let mut shell = Command::new("sh");
-            shell.args(["-c", &command, PROGRAM, "--runtime", runtime, "-b", "127.0.0.1", "-d", path(&tree), "0"]);
+            shell.args(["-c", &command, program(), "--runtime", runtime, "-b", "127.0.0.1", "-d", path(&tree), "0"]);
             let mut server = Server::of(Process::start(&mut shell));
             let clients: Vec<_> = (0..900)
                 .map(|_| {

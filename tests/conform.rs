@@ -1,16 +1,14 @@
 //! `sanserve conform`: the corpus of the core over real sockets on all three runtimes, and what is said of
 //! a corpus that does not hold.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::process::Process;
-use support::server::PROGRAM;
+use testkit::process::Process;
+use testkit::server::program;
 
 /// So many transcripts of the core's corpus can be played over sockets, whoever plays them.
 const AT_LEAST: usize = 240;
@@ -69,7 +67,7 @@ impl Bench {
 
     #[track_caller]
     fn run_at(&self, corpus: &Path, flags: &[&str]) -> Ended {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.arg("conform").arg(corpus).args(flags).env("TMPDIR", self.built.path());
         let mut process = Process::start(&mut command);
         let code = process.ended_within(WHILE).code();

@@ -4,10 +4,8 @@
 //! two at several places. What comes back until the end of the connection has to be the same each
 //! time, but for the value of `Date`.
 
-mod support;
-
-use support::response::mask_dates;
-use support::{Client, Dice, Runtime, Server, Tree};
+use testkit::response::mask_dates;
+use testkit::{Client, Dice, Runtime, Server, Tree};
 
 /// Cuts for each entry beside those at both ends and around the first line end.
 const RANDOM_CUTS: usize = 4;
@@ -18,7 +16,7 @@ fn tree() -> Tree {
     tree.folder("empty-folder").folder("indexed").file("indexed/index.html", "<p>index</p>\n");
     tree.link("link", "a.txt").fifo("fifo").file(b"\xff.bin", "x");
     for name in ["64k.bin", "1m.bin", "name with <&>.txt", "indexed/index.html"] {
-        tree.stamp(name, support::tree::STAMP);
+        tree.stamp(name, testkit::tree::STAMP);
     }
     tree
 }

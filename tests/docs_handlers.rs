@@ -1,9 +1,6 @@
 //! The programs of `docs/handlers.md` and `docs/from-tiny-http.md`: each stands here as it stands there, and is
 //! run where it serves.
 
-#[allow(unused_imports, reason = "this program starts its servers itself")]
-mod support;
-
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -11,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sanserve::os::{Log, Service};
-use support::Client;
+use testkit::Client;
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_portable {

@@ -1,8 +1,5 @@
 //! The library as an embedder uses it: one suite, mounted once for each runtime's `Server`.
 
-#[allow(unused_imports, reason = "this program starts its servers itself")]
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,8 +10,8 @@ use sanserve::core::{
     Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status, Timeouts,
 };
 use sanserve::os::{Launcher, Log, ScriptRules, Service};
-use support::Client;
 use tempfile::TempDir;
+use testkit::Client;
 
 /// Below `/api/` the handler answers, otherwise files do.
 struct Api;

@@ -1,18 +1,16 @@
 //! `sanserve explain` says what the server sends: its head is compared with that of a server, over a real
 //! socket, and the rules that it names with those that should decide.
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use support::process::Process;
-use support::response::mask_dates;
-use support::server::PROGRAM;
-use support::{Runtime, Server, Tree};
+use testkit::process::Process;
+use testkit::response::mask_dates;
+use testkit::server::program;
+use testkit::{Runtime, Server, Tree};
 
 /// The tag of `a.txt`, and the date of every file.
 const TAG: &str = "\"2ebc98a1-0-6\"";
@@ -35,7 +33,7 @@ impl Ended {
 }
 
 fn explain<A: AsRef<OsStr>>(arguments: &[A]) -> Ended {
-    let mut process = Process::start(Command::new(PROGRAM).arg("explain").args(arguments));
+    let mut process = Process::start(Command::new(program()).arg("explain").args(arguments));
     let code = process.ended().code();
     let stderr = String::from_utf8(process.stderr.bytes()).expect("text");
     Ended { code, stdout: process.stdout.bytes(), stderr }
@@ -52,7 +50,7 @@ fn tree() -> Tree {
     tree.folder("cgi-bin").file("cgi-bin/text", "no script\n").file("cgi-bin/run", "#!/bin/sh\nexit 9\n");
     fs::set_permissions(tree.path("cgi-bin/run"), fs::Permissions::from_mode(0o755)).expect("it is ours");
     for name in ["b c.html", "x.tar.gz", "code.js", "none", ".dot", "indexed/index.htm"] {
-        tree.stamp(name, support::tree::STAMP);
+        tree.stamp(name, testkit::tree::STAMP);
     }
     tree
 }

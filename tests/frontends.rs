@@ -4,7 +4,6 @@
 //! dead code, which the compiler reports.
 
 mod served;
-mod support;
 
 /// Makes `mio::files::media_types` and so on, a test for each case and runtime.
 macro_rules! suite {
@@ -13,7 +12,7 @@ macro_rules! suite {
             $(mod $subject {
                 $(#[test]
                 fn $case() {
-                    crate::served::$subject::$case(crate::support::Runtime::$runtime);
+                    crate::served::$subject::$case(testkit::Runtime::$runtime);
                 })+
             })+
         }

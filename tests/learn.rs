@@ -4,8 +4,6 @@
 //! `UPDATE_LEARN=1 cargo test --test learn` writes the output of commands anew where it differs; read it then.
 //! `LEARN=mine cargo test --test learn exercise_1` is for readers: it looks at their solution.
 
-mod support;
-
 #[path = "learn/alike.rs"]
 mod alike;
 #[path = "learn/chapter.rs"]
@@ -60,7 +58,7 @@ chapters! {
 fn follow(name: &str, reader: Reader) {
     let chapter = Chapter::read(&learn().join(name));
     assert!(!chapter.commands.is_empty(), "{name}: nothing to do");
-    if !support::traced::runs(Command::new("curl").arg("--version")) {
+    if !testkit::traced::runs(Command::new("curl").arg("--version")) {
         assert!(std::env::var_os("CI").is_none(), "CI is to have curl");
         return eprintln!("{name}: not followed: curl is not installed");
     }
@@ -112,7 +110,7 @@ fn stands_in_for_an_example() {
 /// Why a program cannot be used here.
 fn missing(program: &str) -> Option<String> {
     match program {
-        "strace" if cfg!(target_arch = "x86_64") => support::traced::cannot_trace(),
+        "strace" if cfg!(target_arch = "x86_64") => testkit::traced::cannot_trace(),
         "strace" => Some("some calls have other names here".into()),
         "linux" => (!cfg!(target_os = "linux")).then(|| "it looks at Linux".into()),
         _ => panic!("{program}: how would one know whether it is there?"),

@@ -6,7 +6,6 @@
 //! the test says so and passes, except where the environment variable `CI` is set.
 
 mod parity;
-mod support;
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -17,9 +16,9 @@ use parity::differences::{
     GENERAL, General, OF_SCRIPT, OF_SCRIPTS, PARTICULAR, Particular, TYPES, TYPES_UP_TO, reasons,
 };
 use parity::scripts;
-use support::process::Process;
-use support::server::PROGRAM;
-use support::{Client, Runtime, Server, Tree};
+use testkit::process::Process;
+use testkit::server::program;
+use testkit::{Client, Runtime, Server, Tree};
 
 /// Python's version, if there is one.
 fn python_version() -> Option<(u32, u32)> {
@@ -127,7 +126,7 @@ fn every_difference_of_scripts_is_known() {
     }
     let tree = scripts::tree();
     let python = start_python(&tree, &["--cgi"]);
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command
         .args(["-b", "127.0.0.1", "-p", "HTTP/1.0", "--cgi", "-d"])
         .arg(tree.root())

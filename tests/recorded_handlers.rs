@@ -1,8 +1,5 @@
 //! Recordings of servers with a portable handler and a site of their own play the same with both.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,7 +7,7 @@ use sanserve::core::transcript::{Event, Transcript, What};
 use sanserve::core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site};
 use sanserve::os::Recording;
 use sanserve::{Log, Service, Status};
-use support::Client;
+use testkit::Client;
 
 /// Gives bodies back, in one piece.
 #[derive(Default)]

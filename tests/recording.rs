@@ -1,7 +1,5 @@
 //! `--record`, `--trace` and `replay` as a user has them, on every runtime.
 
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,14 +7,14 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use sanserve::core::transcript::{Transcript, What};
-use support::process::Process;
-use support::server::PROGRAM;
-use support::{Client, Runtime, Server, Tree, eventually};
 use tempfile::TempDir;
+use testkit::process::Process;
+use testkit::server::program;
+use testkit::{Client, Runtime, Server, Tree, eventually};
 
 /// What a command leaves behind: its exit code, and what it has printed.
 fn run(arguments: &[&str], files: &[&Path]) -> (i32, String, String) {
-    let mut process = Process::start(Command::new(PROGRAM).args(arguments).args(files));
+    let mut process = Process::start(Command::new(program()).args(arguments).args(files));
     let status = process.ended();
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (status.code().expect("no signal"), text(process.stdout.bytes()), text(process.stderr.bytes()))

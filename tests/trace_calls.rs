@@ -5,15 +5,13 @@
 
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use support::server::PROGRAM;
-use support::traced::{Traced, call, cannot_trace, settled_tree, skip};
-use support::{Runtime, eventually};
+use testkit::server::program;
+use testkit::traced::{Traced, call, cannot_trace, settled_tree, skip};
+use testkit::{Runtime, eventually};
 
 /// The same as a transcript.
 const TOLD: &str = r#"sanserve transcript 1
@@ -119,7 +117,7 @@ fn page() -> String {
     let file = folder.path().join("get.txt");
     fs::write(&file, TOLD).expect("it can be written");
     // The heads in it are not the core's: what is compared is what drivers do.
-    let output = Command::new(PROGRAM).arg("trace").arg(&file).output().expect("it runs");
+    let output = Command::new(program()).arg("trace").arg(&file).output().expect("it runs");
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }

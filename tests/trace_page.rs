@@ -3,17 +3,15 @@
 //! Where there is no Chromium, the tests of the page say so and pass, except in CI; what can be said of a page
 //! without a browser is tested beside its source (`src/page`).
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use sanserve::core::transcript::{Transcript, perform};
 use sanserve::core::{Call, Plain, Reply};
-use support::browser::Browser;
-use support::eventually;
-use support::server::PROGRAM;
+use testkit::browser::Browser;
+use testkit::eventually;
+use testkit::server::program;
 
 /// The example of the documentation: a GET on a connection that is then silent.
 const GET: &str = "timeout-keep-alive";
@@ -23,7 +21,7 @@ fn transcript(name: &str) -> PathBuf {
 }
 
 fn trace(file: &Path, page: &Path) -> Output {
-    Command::new(PROGRAM).arg("trace").arg(file).arg("-o").arg(page).output().expect("it runs")
+    Command::new(program()).arg("trace").arg(file).arg("-o").arg(page).output().expect("it runs")
 }
 
 /// The page of a transcript, in a folder that lasts as long as the value.
@@ -68,7 +66,7 @@ fn a_page_goes_to_a_file_or_to_standard_output() {
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
     let written = fs::read(&page).expect("it was written");
     assert!(written.starts_with(b"<!DOCTYPE html>"));
-    let output = Command::new(PROGRAM).arg("trace").arg(transcript(GET)).output().expect("it runs");
+    let output = Command::new(program()).arg("trace").arg(transcript(GET)).output().expect("it runs");
     assert!(output.status.success());
     assert_eq!(output.stdout, written);
 }

@@ -46,8 +46,8 @@ use sanserve::core::transcript::{Transcript, check};
 use sanserve::core::{Call, Config, Connection, Context, Handler, Now, Peer, Plain, Reply, Tick, Wall};
 use sanserve::os::{Log, Service};
 
-use crate::support::Client;
-use crate::support::tree::Tree;
+use testkit::Client;
+use testkit::tree::Tree;
 
 /// The exercise is wrong, and the solution right; or the reader's is.
 fn judge(handed_out: fn(), solved: fn()) {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::support::server::PROGRAM;
+use testkit::server::program;
 
 /// No command of the course takes longer.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -128,14 +128,14 @@ impl Session {
         if reader == Reader::Slow {
             tool("sanserve", IMPATIENT);
         }
-        let server = Path::new(PROGRAM).parent().expect("a directory");
+        let server = Path::new(program()).parent().expect("a directory");
         let path = std::env::var("PATH").unwrap_or_default();
         // The whole of it is a group, which is ended as such.
         let mut shell = std::process::Command::new("bash");
         shell.args(["--norc", "--noprofile", "-s"]).current_dir(&clone).process_group(0);
         shell.env("PATH", format!("{}:{}:{path}", tools.display(), server.display())).env("LC_ALL", "C");
         shell
-            .env("LEARN_SERVER", PROGRAM)
+            .env("LEARN_SERVER", program())
             .env("LEARN_PROGRAM", std::env::current_exe().expect("this program"))
             .env("LEARN_PACKAGE", package);
         shell.env("no_proxy", "*").env_remove("LEARN").env_remove("BASH_ENV").env_remove("RUST_BACKTRACE");

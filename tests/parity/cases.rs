@@ -1,7 +1,7 @@
 //! The requests that are sent to both, and the tree that both serve.
 
-use crate::support::Tree;
-use crate::support::tree::STAMP;
+use testkit::Tree;
+use testkit::tree::STAMP;
 
 /// One connection: what is sent before the half-close.
 pub struct Case {

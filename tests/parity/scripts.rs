@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::cases::Case;
-use crate::support::Tree;
-use crate::support::scripts::install;
+use testkit::Tree;
+use testkit::scripts::install;
 
 /// Lines end with CR LF, because Python passes on what a script writes as it is.
 const SCRIPTS: &[(&str, &str)] = &[

@@ -1,7 +1,7 @@
 //! Request bodies that nobody wants: passed over, or answered so that the answer arrives.
 
-use crate::support::page::{check_any_error, check_error};
-use crate::support::{Runtime, Server, Tree};
+use testkit::page::{check_any_error, check_error};
+use testkit::{Runtime, Server, Tree};
 
 /// A body before a pipelined request is no request itself.
 pub fn a_body_is_passed_over(rt: Runtime) {

@@ -1,9 +1,9 @@
 //! What scripts say, and what becomes of it on the wire.
 
-use crate::support::Runtime;
-use crate::support::page::{check_any_error, check_error};
-use crate::support::response::check_date;
-use crate::support::scripts::{Gateway, request};
+use testkit::Runtime;
+use testkit::page::{check_any_error, check_error};
+use testkit::response::check_date;
+use testkit::scripts::{Gateway, request};
 
 /// Fields that frame the message or belong to the connection are the server's; all others pass.
 pub fn the_fields_of_an_answer(rt: Runtime) {
@@ -134,7 +134,7 @@ pub fn local_redirects(rt: Runtime) {
     let answer = gateway.say("Location: /cgi-bin/say\n\n");
     check_error(&answer, 502, "CGI script ended before its head was complete ('/cgi-bin/say')");
     let text = "#!/bin/sh\nprintf 'Location: /cgi-bin/loop\\n\\n'\n";
-    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("loop", text)]);
+    testkit::scripts::install(&gateway.tree, "cgi-bin", &[("loop", text)]);
     check_error(&gateway.get("/cgi-bin/loop"), 502, "CGI script redirects for ever ('/cgi-bin/loop')");
     let answer = gateway.say("Location: /a b\n\n");
     check_error(&answer, 404, "File not found");
@@ -200,7 +200,7 @@ pub fn wrong_lines(rt: Runtime) {
         }
     }
     // The log is in the order of requests: what was said before this is there with it.
-    let mark = |client: &mut crate::support::Client, mark: &str| {
+    let mark = |client: &mut testkit::Client, mark: &str| {
         client.ask(request("POST", "/cgi-bin/say", "", format!("{mark}\nX-B: c\n\nhello")));
         gateway.remark("say", &format!("a line of its head is dropped, since {form}: {mark}"));
         gateway.remarks("say").len()
@@ -391,7 +391,7 @@ pub fn on_one_connection(rt: Runtime) {
     let say = |text: &str| request("POST", "/cgi-bin/say", "", format!("Content-Type: a/b\n\n{text}"));
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
     let chunked = |text: &str| {
-        let body = crate::support::scripts::chunked(format!("Content-Length: {}\n\n{text}", text.len()).as_bytes(), 7);
+        let body = testkit::scripts::chunked(format!("Content-Length: {}\n\n{text}", text.len()).as_bytes(), 7);
         [b"POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", &body[..]].concat()
     };
     let exchanges: [(Vec<u8>, u16, &str); 10] = [

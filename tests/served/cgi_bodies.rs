@@ -2,10 +2,10 @@
 
 use std::thread;
 
-use crate::support::page::{check_any_error, check_error};
-use crate::support::scripts::{Gateway, chunked, request, written};
-use crate::support::tree::Pattern;
-use crate::support::{Client, Runtime, eventually};
+use testkit::page::{check_any_error, check_error};
+use testkit::scripts::{Gateway, chunked, request, written};
+use testkit::tree::Pattern;
+use testkit::{Client, Runtime, eventually};
 
 /// What a server may ever hold, whatever passes through it.
 const MEMORY: u64 = 40 << 20;

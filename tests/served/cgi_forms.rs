@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::support::Runtime;
-use crate::support::scripts::{Gateway, chunked, request};
+use testkit::Runtime;
+use testkit::scripts::{Gateway, chunked, request};
 
 const BOUNDARY: &str = "------------------------d74496d66958873e";
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::page::check_error;
-use crate::support::scripts::{Gateway, end, request};
-use crate::support::{Client, Runtime, eventually};
+use testkit::page::check_error;
+use testkit::scripts::{Gateway, end, request};
+use testkit::{Client, Runtime, eventually};
 
 /// The upper bound is for loaded machines.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -151,7 +151,7 @@ pub fn a_noisy_script(rt: Runtime) {
     assert!(lines[..lines.len() - 1].iter().all(|line| line == "123456789"));
     gateway.settle();
     let script = "#!/bin/sh\nprintf '\\033[31mred\\n\\n127.0.0.1 - - forged\\n' >&2\nprintf 'X: y\\n\\n'\n";
-    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("rude", script)]);
+    testkit::scripts::install(&gateway.tree, "cgi-bin", &[("rude", script)]);
     assert_eq!(gateway.get("/cgi-bin/rude").status(), 200);
     gateway.remark("rude", "127.0.0.1 - - forged");
     assert_eq!(gateway.remarks("rude"), ["\\x1b[31mred", "127.0.0.1 - - forged"]);
@@ -205,7 +205,7 @@ pub fn others_are_served(rt: Runtime) {
 pub fn no_more_than(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-max", "2"]);
     let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nuntil [ -e ../go ]; do sleep 0.05; done\n";
-    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("held", script)]);
+    testkit::scripts::install(&gateway.tree, "cgi-bin", &[("held", script)]);
     let mut held: Vec<Client> = (0..2).map(|_| gateway.connect()).collect();
     for client in &mut held {
         client.send(get("/cgi-bin/held"));
@@ -284,7 +284,7 @@ pub fn no_privileges(rt: Runtime) {
     let script = "#!/bin/sh\nprintf 'X: y\\n\\n'\n(: </dev/tty) 2>/dev/null || echo no terminal\n\
                   cut -d' ' -f 6 /proc/$$/stat | grep -qx $$ && echo a session\nls -m /proc/$$/fd\n\
                   cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr\n";
-    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("bare", script)]);
+    testkit::scripts::install(&gateway.tree, "cgi-bin", &[("bare", script)]);
     let answer = gateway.post("/cgi-bin/bare", "in\n");
     // The shell keeps its script open as 10.
     assert_eq!(answer.body_text(), "no terminal\na session\n0, 1, 10, 2\nin\nout\n");
@@ -303,8 +303,8 @@ pub fn another_tree_in_place_of_the_root(rt: Runtime) {
     std::fs::create_dir_all(&place).expect("a fresh directory");
     std::fs::write(root.join("cgi-bin/who.txt"), "one\n").expect("it is ours");
     std::fs::write(place.join("who.txt"), "two\n").expect("it is ours");
-    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("who", &script("one"))]);
-    crate::support::scripts::install_in(&place, &[("who", &script("two"))]);
+    testkit::scripts::install(&gateway.tree, "cgi-bin", &[("who", &script("one"))]);
+    testkit::scripts::install_in(&place, &[("who", &script("two"))]);
     for _ in 0..20 {
         std::fs::rename(root, &aside).expect("it is there");
         std::fs::rename(&other, root).expect("it is there");
@@ -477,7 +477,7 @@ pub fn nobody_reads(rt: Runtime) {
                   esac\n\
                   while :; do printf '%01000d' 0 2>/dev/null; done\n";
     let works = "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nhi, and more'\nsleep 0.3\nprintf 'still more'\nexit 7\n";
-    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[("deaf", script), ("works", works)]);
+    testkit::scripts::install(&gateway.tree, "cgi-bin", &[("deaf", script), ("works", works)]);
     let mut client = gateway.connect();
     for (query, body) in [("length", "hi"), ("redirect", "alpha\n")] {
         assert_eq!(client.get(format!("/cgi-bin/deaf?{query}")).body_text(), body);

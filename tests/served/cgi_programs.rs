@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::cgi_forms::{can_run, is_missing};
-use crate::support::Runtime;
-use crate::support::scripts::{Gateway, install, request};
+use testkit::Runtime;
+use testkit::scripts::{Gateway, install, request};
 
 /// PHP finds the script, its paths, and the method's body; a query that looks like options of PHP is a query.
 pub fn php(rt: Runtime) {

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::support::page::{check_any_error, check_error};
-use crate::support::process::Process;
-use crate::support::scripts::{Gateway, chunked, request};
-use crate::support::server::PROGRAM;
-use crate::support::{Response, Runtime, Server};
+use testkit::page::{check_any_error, check_error};
+use testkit::process::Process;
+use testkit::scripts::{Gateway, chunked, request};
+use testkit::server::program;
+use testkit::{Response, Runtime, Server};
 
 /// The whole environment of a script, in order of its names but without those that a server has from its own.
 #[track_caller]
@@ -193,7 +193,7 @@ pub fn places(rt: Runtime) {
     let name = root.file_name().expect("it has one").to_owned();
     let relative = std::path::Path::new(".").join(&name).join("..").join(&name);
     for directory in [link, relative] {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.args(["--runtime", rt.name(), "--cgi", "--cgi-env=SCRIPT_OF=x", "-d"]).arg(&directory);
         command.args(["-b", "::", "0"]).current_dir(&outside);
         let server = Server::of(Process::start(&mut command));
@@ -210,13 +210,13 @@ pub fn places(rt: Runtime) {
         }
         for address in ["127.0.0.1", "127.0.0.2", "::1"] {
             let to = std::net::SocketAddr::new(address.parse().expect("an address"), server.address().port());
-            let mut client = crate::support::Client::connect(to);
+            let mut client = testkit::Client::connect(to);
             let told = environment(&client.get("/cgi-bin/env"));
             assert!(told.contains(&format!("SERVER_ADDR={address}")), "{told:?}");
             assert!(told.contains(&format!("REMOTE_PORT={}", client.local().port())), "{told:?}");
             assert!(told.contains(&format!("REMOTE_ADDR={}", client.local().ip())), "{told:?}");
             // Where nobody names the server, the address is its name, and not one that stands for all.
-            client = crate::support::Client::connect(to);
+            client = testkit::Client::connect(to);
             client.send("GET /cgi-bin/env HTTP/1.0\r\n\r\n");
             let told = environment(&client.response());
             let name = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
@@ -369,7 +369,7 @@ pub fn hidden_scripts(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--hide-dotfiles"]);
     gateway.tree.folder("cgi-bin/.folder");
     let hello = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nhidden'\n";
-    crate::support::scripts::install(&gateway.tree, "cgi-bin", &[(".script", hello), (".folder/script", hello)]);
+    testkit::scripts::install(&gateway.tree, "cgi-bin", &[(".script", hello), (".folder/script", hello)]);
     for name in [".script", ".folder/script"] {
         for directory in
             ["/cgi-bin/", "//cgi-bin//", "/cgi-bin/hello/..//", "/cgi-bin/./", "/cgi%2dbin%2f", "/x//../cgi-bin/"]
@@ -505,7 +505,7 @@ pub fn directories(rt: Runtime) {
     let hello = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n%s' \"$SCRIPT_NAME\"\n";
     for folder in ["folder/scripts", "more/sub"] {
         gateway.tree.folder(folder);
-        crate::support::scripts::install(&gateway.tree, folder, &[("x", hello)]);
+        testkit::scripts::install(&gateway.tree, folder, &[("x", hello)]);
     }
     for target in ["/folder/scripts/x", "/more/sub/x"] {
         assert_eq!(gateway.get(target).body_text(), target);

@@ -1,7 +1,7 @@
 //! Conditional requests (RFC 9110 section 13): validators, the four conditions, their precedence.
 
-use crate::support::page::check_any_error;
-use crate::support::{Client, Response, Runtime, Server, Tree, eventually};
+use testkit::page::check_any_error;
+use testkit::{Client, Response, Runtime, Server, Tree, eventually};
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
@@ -201,7 +201,7 @@ pub fn not_for_other_answers(rt: Runtime) {
 /// An index page has the validators of its file.
 pub fn of_an_index_page(rt: Runtime) {
     let tree = Tree::new();
-    tree.file("index.html", "<p>index</p>").stamp("index.html", crate::support::tree::STAMP);
+    tree.file("index.html", "<p>index</p>").stamp("index.html", testkit::tree::STAMP);
     let server = Server::start(rt, tree.root());
     let mut client = server.connect();
     let (page, file) = (client.get("/"), client.get("/index.html"));
@@ -216,9 +216,9 @@ pub fn of_an_index_page(rt: Runtime) {
 pub fn tags(rt: Runtime) {
     let mut setup = setup(rt);
     let tree = Tree::plain();
-    tree.file("same.txt", "alpha\n").stamp("same.txt", crate::support::tree::STAMP);
-    tree.file("longer.txt", "alpha\n\n").stamp("longer.txt", crate::support::tree::STAMP);
-    tree.file("later.txt", "alpha\n").stamp("later.txt", crate::support::tree::STAMP + 1);
+    tree.file("same.txt", "alpha\n").stamp("same.txt", testkit::tree::STAMP);
+    tree.file("longer.txt", "alpha\n\n").stamp("longer.txt", testkit::tree::STAMP);
+    tree.file("later.txt", "alpha\n").stamp("later.txt", testkit::tree::STAMP + 1);
     let other = Server::start(rt, tree.root());
     let mut client = other.connect();
     assert_eq!(client.get("/a.txt").tag(), setup.tag, "a replica");

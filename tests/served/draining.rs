@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Client, Runtime, Server, Tree, eventually};
+use testkit::{Client, Runtime, Server, Tree, eventually};
 
 const PROMPT: Duration = Duration::from_secs(5);
 const REQUEST: &str = "GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n";

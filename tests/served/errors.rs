@@ -1,8 +1,8 @@
 //! Error answers: status, page, fields, and what becomes of the connection.
 
-use crate::support::page::{check_any_error, check_error};
-use crate::support::response::Response;
-use crate::support::{Runtime, Server, Tree};
+use testkit::page::{check_any_error, check_error};
+use testkit::response::Response;
+use testkit::{Runtime, Server, Tree};
 
 /// 404 keeps the connection, in all its kinds.
 pub fn not_found(rt: Runtime) {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::tree::{Pattern, STAMP};
-use crate::support::{Runtime, Server, Tree};
+use testkit::tree::{Pattern, STAMP};
+use testkit::{Runtime, Server, Tree};
 
 /// Sizes around every buffer that a server may have, on one connection.
 pub fn every_size_arrives_whole(rt: Runtime) {

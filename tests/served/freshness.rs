@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Client, Runtime, Server, Tree, eventually};
+use testkit::{Client, Runtime, Server, Tree, eventually};
 
 /// Both of these are 6 bytes, so length never tells them apart.
 fn version(n: usize) -> String {
@@ -40,11 +40,11 @@ pub fn a_rewritten_file(rt: Runtime) {
 /// The same with the date put back each time, which a careless cache trusts.
 pub fn a_rewritten_file_with_its_old_date(rt: Runtime) {
     let tree = Tree::plain();
-    tree.file("f.txt", version(0)).stamp("f.txt", crate::support::tree::STAMP);
+    tree.file("f.txt", version(0)).stamp("f.txt", testkit::tree::STAMP);
     let server = Server::start(rt, tree.root());
     let mut client = server.connect();
     for n in 0..300 {
-        tree.file("f.txt", version(n)).stamp("f.txt", crate::support::tree::STAMP);
+        tree.file("f.txt", version(n)).stamp("f.txt", testkit::tree::STAMP);
         assert_eq!(client.get("/f.txt").body_text(), version(n));
     }
 }
@@ -235,7 +235,7 @@ pub fn a_file_that_vanishes(rt: Runtime) {
     let server = Server::start(rt, tree.root());
     let mut client = Client::connect_narrow(server.address());
     client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
-    let pattern = crate::support::tree::Pattern::new();
+    let pattern = testkit::tree::Pattern::new();
     let mut at = 0;
     client.receive(false, |bytes| {
         if at == 0 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Runtime, Server, Tree};
+use testkit::{Client, Runtime, Server, Tree};
 
 const COUNT: usize = 300;
 
@@ -120,7 +120,7 @@ pub fn a_flood_of_connections(rt: Runtime) {
 /// the server lives.
 pub fn noise(rt: Runtime) {
     let (_tree, server) = server(rt);
-    let mut dice = crate::support::Dice::new(7);
+    let mut dice = testkit::Dice::new(7);
     let starts: [&[u8]; 5] = [
         b"",
         b"GET /a.txt HTTP/1.1\r\n",

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::page::{check_any_error, check_error};
-use crate::support::{Runtime, Server, Tree};
+use testkit::page::{check_any_error, check_error};
+use testkit::{Runtime, Server, Tree};
 
 /// A request line of 65,536 bytes with its end is read; of 65,537 it is 414.
 pub fn the_request_line(rt: Runtime) {
@@ -311,7 +311,7 @@ pub fn memory_of_listings(rt: Runtime) {
 }
 
 #[track_caller]
-fn check_error_431(response: &crate::support::Response, message: &str) {
+fn check_error_431(response: &testkit::Response, message: &str) {
     check_error(response, 431, message);
     assert!(response.head.closes());
 }

@@ -2,10 +2,10 @@
 
 use std::os::unix::net::UnixListener;
 
-use crate::support::page;
-use crate::support::text::{escape, quote, unescape, unquote};
-use crate::support::tree::HOSTILE;
-use crate::support::{Runtime, Server, Tree};
+use testkit::page;
+use testkit::text::{escape, quote, unescape, unquote};
+use testkit::tree::HOSTILE;
+use testkit::{Runtime, Server, Tree};
 
 /// The page and the fields exactly as specified.
 pub fn the_page_is_exact(rt: Runtime) {

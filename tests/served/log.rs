@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use sanserve::core::is_deceptive;
 
-use crate::support::process::Process;
-use crate::support::server::PROGRAM;
-use crate::support::{Runtime, Server, Tree};
+use testkit::process::Process;
+use testkit::server::program;
+use testkit::{Runtime, Server, Tree};
 
 /// Splits `127.0.0.1 - - [21/Nov/2026 12:44:46] message`, checking all but the message.
 #[track_caller]
@@ -193,7 +193,7 @@ pub fn a_pipe_that_nobody_reads(rt: Runtime) {
         let fd = format!("/proc/{}/fd/{}", std::process::id(), rustix::fd::AsRawFd::as_raw_fd(&theirs));
         let mut shell = Command::new("sh");
         // The test's own `Process` reads what it makes; this goes around it.
-        shell.args(["-c", "exec 2>\"$0\" \"$@\"", &fd, PROGRAM, "--runtime", rt.name(), "-b", "127.0.0.1", "-d"]);
+        shell.args(["-c", "exec 2>\"$0\" \"$@\"", &fd, program(), "--runtime", rt.name(), "-b", "127.0.0.1", "-d"]);
         shell.arg(tree.root()).arg("0");
         let mut server = Server::of(Process::start(&mut shell));
         drop(theirs);

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::tree::Pattern;
-use crate::support::{Client, Runtime, Server, Tree};
+use testkit::tree::Pattern;
+use testkit::{Client, Runtime, Server, Tree};
 
 /// A reader with a tiny window that is served while the server waits for it again and again.
 pub fn a_slow_reader(rt: Runtime) {

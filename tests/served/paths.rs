@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-use crate::support::page::{check_any_error, check_error};
-use crate::support::text::quote;
-use crate::support::{Runtime, Server, Tree};
+use testkit::page::{check_any_error, check_error};
+use testkit::text::quote;
+use testkit::{Runtime, Server, Tree};
 
 /// Decoded once, normalised, cut at query and fragment.
 pub fn decoding(rt: Runtime) {

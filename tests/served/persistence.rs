@@ -1,6 +1,6 @@
 //! When a connection goes on and when it ends, and what the answers say about it.
 
-use crate::support::{Runtime, Server, Tree};
+use testkit::{Runtime, Server, Tree};
 
 /// HTTP/1.1 goes on until somebody says `close`.
 pub fn http_1_1(rt: Runtime) {

@@ -1,7 +1,7 @@
 //! Many requests sent at once are answered one by one, in order.
 
-use crate::support::tree::STAMP;
-use crate::support::{Client, Dice, Runtime, Server, Tree};
+use testkit::tree::STAMP;
+use testkit::{Client, Dice, Runtime, Server, Tree};
 
 const COUNT: usize = 50;
 
@@ -126,7 +126,7 @@ pub fn large_answers_behind_each_other(rt: Runtime) {
     let mut client = Client::connect_narrow(server.address());
     client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n".repeat(8));
     client.half_close();
-    let pattern = crate::support::tree::Pattern::new();
+    let pattern = testkit::tree::Pattern::new();
     for _ in 0..8 {
         let mut at = 0;
         client.receive(false, |bytes| {

@@ -1,8 +1,8 @@
 //! Range requests (RFC 9110 section 14): single, suffix, open-ended, multiple, `If-Range`, 416.
 
-use crate::support::page::check_any_error;
-use crate::support::tree::{Pattern, STAMP};
-use crate::support::{Client, Response, Runtime, Server, Tree};
+use testkit::page::check_any_error;
+use testkit::tree::{Pattern, STAMP};
+use testkit::{Client, Response, Runtime, Server, Tree};
 
 const LEN: u64 = 1000;
 

@@ -1,6 +1,6 @@
 //! The redirect from a directory without its slash, which must never lead to another server.
 
-use crate::support::{Client, Runtime, Server, Tree};
+use testkit::{Client, Runtime, Server, Tree};
 
 fn location(client: &mut Client, target: &str) -> String {
     let response = client.get(target);

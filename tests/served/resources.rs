@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Client, Runtime, Server, Tree, eventually};
+use testkit::{Client, Runtime, Server, Tree, eventually};
 
 fn abort(server: &Server, count: usize) {
     for n in 0..count {

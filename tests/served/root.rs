@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::process::Process;
-use crate::support::server::PROGRAM;
-use crate::support::{Runtime, Server, Tree, eventually};
+use testkit::process::Process;
+use testkit::server::program;
+use testkit::{Runtime, Server, Tree, eventually};
 
 /// Far more than the second that a look at the name may be old, on a machine with much to do.
 const SOON: Duration = Duration::from_secs(8);
@@ -94,7 +94,7 @@ pub fn a_directory_made_anew(rt: Runtime) {
 }
 
 fn start_in(rt: Runtime, directory: &Path, flags: &[&str]) -> Server {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.args(["--runtime", rt.name(), "-b", "127.0.0.1"]).args(flags).arg("0").current_dir(directory);
     Server::of(Process::start(&mut command))
 }

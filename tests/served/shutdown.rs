@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::tree::Pattern;
-use crate::support::{Client, Runtime, Server, Tree, eventually};
+use testkit::tree::Pattern;
+use testkit::{Client, Runtime, Server, Tree, eventually};
 
 const PROMPT: Duration = Duration::from_secs(5);
 

@@ -1,8 +1,8 @@
 //! Heads that two servers could read differently: refused, closed, and nothing behind is answered.
 
-use crate::support::page::check_any_error;
-use crate::support::response::Response;
-use crate::support::{Runtime, Server, Tree};
+use testkit::page::check_any_error;
+use testkit::response::Response;
+use testkit::{Runtime, Server, Tree};
 
 /// Sends `shape` with a request behind it that must not be answered.
 #[track_caller]

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::page::check_any_error;
-use crate::support::{Client, Runtime, Server, Tree, eventually};
+use testkit::page::check_any_error;
+use testkit::{Client, Runtime, Server, Tree, eventually};
 
 /// What a bound of 0.3 s or a little more may at least and at most take; the upper one is for loaded machines.
 const AT_LEAST: Duration = Duration::from_millis(250);

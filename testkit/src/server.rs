@@ -5,20 +5,33 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sanserve::core::transcript::Transcript;
-use sanserve::core::{Call, Plain, Reply};
+use sanserve_core::transcript::Transcript;
+use sanserve_core::{Call, Plain, Reply};
 use tempfile::TempDir;
 
-use super::process::Process;
-use super::{Client, Response, Runtime};
+use crate::process::Process;
+use crate::{Client, Response, Runtime};
 
-/// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sanserve");
+/// The program under test: the command that cargo has built for the test that runs.
+pub fn program() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let named = std::env::var_os("CARGO_BIN_EXE_sanserve").map(PathBuf::from);
+        // Older versions of cargo say it only while a test is compiled. It lies beside the directory of the tests.
+        let program = named.unwrap_or_else(|| {
+            let test = std::env::current_exe().expect("this program has a path");
+            test.ancestors().nth(2).expect("it lies in `deps`").join("sanserve")
+        });
+        assert!(program.is_file(), "{} is not built: cargo build", program.display());
+        program.into_os_string().into_string().expect("a path of UTF-8")
+    });
+    &PROGRAM
+}
 
 /// How long a server may take to end by itself once a test is done with it.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -66,10 +79,10 @@ impl Server {
         // The program may lie where only root can reach it.
         let folder = tempfile::tempdir().expect("a temporary directory");
         let everybody = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let program = folder.path().join("sanserve");
-        fs::copy(PROGRAM, &program).expect("a copy");
-        [folder.path(), &program, directory, directory.parent().expect("a folder")].into_iter().for_each(everybody);
-        let mut command = Command::new(&program);
+        let copy = folder.path().join("sanserve");
+        fs::copy(program(), &copy).expect("a copy");
+        [folder.path(), &copy, directory, directory.parent().expect("a folder")].into_iter().for_each(everybody);
+        let mut command = Command::new(&copy);
         arguments(&mut command, runtime, directory, flags).uid(NOBODY).gid(NOBODY);
         Server::of(Process::start(&mut command))
     }
@@ -151,7 +164,7 @@ impl Drop for Server {
 }
 
 fn command(runtime: Runtime, directory: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     arguments(&mut command, runtime, directory, flags);
     command
 }

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
-use super::process::Process;
-use super::server::PROGRAM;
-use super::{Client, Response, Runtime, Server, Tree, eventually};
+use crate::process::Process;
+use crate::server::program;
+use crate::{Client, Response, Runtime, Server, Tree, eventually};
 
 /// What lies below `cgi-bin`. Most are a few lines for `sh`; `say` says what it is told in the body.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -82,10 +82,10 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("no-interpreter", "#!/no/such/interpreter\n"),
     ("cr-lf", "#!/bin/sh\r\necho\r\n"),
     ("interpreter-directory", "#!/bin\n"),
-    ("fields.py", include_str!("fields.py")),
-    ("fields.pl", include_str!("fields.pl")),
-    ("fields.php", include_str!("fields.php")),
-    ("server.php", include_str!("server.php")),
+    ("fields.py", include_str!("../scripts/fields.py")),
+    ("fields.pl", include_str!("../scripts/fields.pl")),
+    ("fields.php", include_str!("../scripts/fields.php")),
+    ("server.php", include_str!("../scripts/server.php")),
 ];
 
 /// A server with scripts. All that they need is below `cgi-bin`; beside it lie the files of
@@ -124,7 +124,7 @@ impl Gateway {
         let tree = scripts();
         let temporary = tree.outside().join("tmp");
         fs::create_dir(&temporary).expect("a fresh directory");
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "--cgi", "--cgi-env"]).arg(mark(&tree));
         command.arg("-d").arg(tree.root()).args(flags).arg("0");
         command.env("TMPDIR", &temporary).env("NOT_FOR_SCRIPTS", "secret").env("FOR_SCRIPTS", "known");
@@ -229,7 +229,7 @@ impl Gateway {
             if found.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < super::PATIENCE, "processes are left: {found:?}");
+            assert!(start.elapsed() < crate::PATIENCE, "processes are left: {found:?}");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

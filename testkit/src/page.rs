@@ -1,7 +1,7 @@
 //! The pages that a server writes, as the specification has them, byte for byte.
 
-use super::Response;
-use super::text::escape;
+use crate::Response;
+use crate::text::escape;
 
 /// The explanation of each status that these tests meet.
 pub fn explanation(status: u16) -> &'static str {
@@ -113,7 +113,7 @@ pub fn check_any_error(response: &Response, status: u16) -> &str {
     assert!(!message.is_empty() && !message.contains(['\n', '<', '>']), "the message {message:?}");
     // As with Python, the message may be the reason phrase too, unless it holds what the peer sent,
     // which always stands in quotes.
-    let as_message = head.reason == super::text::unescape(message) && !message.contains(['\'', '"']);
+    let as_message = head.reason == crate::text::unescape(message) && !message.contains(['\'', '"']);
     assert!(as_message || head.reason == phrase(status), "{head:?}");
     message
 }

@@ -1,10 +1,7 @@
-//! What the integration tests share: a server to start, a client that trusts nothing, trees to serve.
+//! What the tests over real sockets share: a client that trusts nothing, servers to start, trees to serve.
 //!
-//! Nothing here knows how the server is built; it is only reached through its command line, its
-//! sockets and `/proc`. Every wait has a bound, so a server that hangs fails a test and stops none.
-
-#![allow(dead_code, reason = "each of the test programs uses its own part")]
-#![allow(unreachable_pub, reason = "a test program exports nothing: `pub` is for its other modules")]
+//! It does not depend on a frontend or on the command. The command is started as a process and is reached through its
+//! flags, its sockets and `/proc`. Every wait has a bound, so a server that hangs fails its test and holds up no other.
 
 pub mod browser;
 pub mod client;

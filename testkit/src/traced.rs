@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::Process;
-use super::server::PROGRAM;
-use super::{Runtime, Server, Tree, eventually};
+use crate::process::Process;
+use crate::server::program;
+use crate::{Runtime, Server, Tree, eventually};
 
 /// A server under strace.
 pub struct Traced {
@@ -28,7 +28,7 @@ impl Traced {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let trace = folder.path().join("trace");
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-s", "64", "-o"]).arg(&trace).arg(PROGRAM);
+        command.args(["-f", "-qq", "-s", "64", "-o"]).arg(&trace).arg(program());
         command.args(["--runtime", runtime.name(), "-q", "-b", "127.0.0.1", "-d"]).arg(directory).args(runtime.alone());
         let server = Server::of(Process::start(command.arg("0")));
         let pid = child_of(server.process().pid()).expect("strace runs the server");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// A running program.
 #[derive(Debug)]

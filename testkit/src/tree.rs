@@ -58,6 +58,12 @@ pub struct Tree {
     root: PathBuf,
 }
 
+impl Default for Tree {
+    fn default() -> Tree {
+        Tree::new()
+    }
+}
+
 impl Tree {
     /// An empty one.
     pub fn new() -> Tree {
@@ -166,12 +172,18 @@ impl Tree {
 #[derive(Clone, Debug)]
 pub struct Pattern(Vec<u8>);
 
+impl Default for Pattern {
+    fn default() -> Pattern {
+        Pattern::new()
+    }
+}
+
 impl Pattern {
     const PERIOD: usize = 999_983;
 
     /// The one pattern.
     pub fn new() -> Pattern {
-        let mut dice = super::Dice::new(1);
+        let mut dice = crate::Dice::new(1);
         let mut block: Vec<u8> = Vec::with_capacity(Pattern::PERIOD + 8);
         while block.len() < Pattern::PERIOD {
             block.extend_from_slice(&dice.roll().to_le_bytes());

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use super::PATIENCE;
-use super::response::{Framing, Head, Response};
+use crate::PATIENCE;
+use crate::response::{Framing, Head, Response};
 
 /// One connection.
 #[derive(Debug)]
