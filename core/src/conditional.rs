@@ -192,7 +192,13 @@ pub(crate) enum Verdict {
 /// is `None` for a representation without validators, such as a listing.
 pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>, reasons: &mut Reasons) -> Verdict {
     use Rule::*;
-    let tag = current.and_then(Validators::tag);
+    const CONDITIONS: [Known; 4] =
+        [Known::IfMatch, Known::IfUnmodifiedSince, Known::IfNoneMatch, Known::IfModifiedSince];
+    if !head.has_any(CONDITIONS) {
+        return Verdict::Perform;
+    }
+    // Formatted only where a tag is compared.
+    let tag = current.filter(|_| head.has_any([Known::IfMatch, Known::IfNoneMatch])).and_then(Validators::tag);
     let is_current = |given: &Given<'_>| tag.as_ref().is_some_and(|tag| tag.as_bytes() == given.tag);
     let mut note = |rule, known| reasons.note_with(rule, |out| write_values(head, bytes, known, out));
     let (match_, since) = (Known::IfMatch, Known::IfUnmodifiedSince);

@@ -286,17 +286,19 @@ impl Connection {
         {
             tape.is_scarce();
         }
-        let unread = self.tape.as_ref().map(|_| Unread::of(buf));
-        let step = self.step(next, buf, cx);
-        if let Some(unread) = unread {
-            self.taken_down(&step, unread);
+        if self.tape.is_none() {
+            // Returned as it is made: a step is not small, and is not to be copied.
+            return self.step(next, buf, cx);
         }
-        step
+        self.recorded_step(next, buf, cx)
     }
 
     #[cold]
-    fn taken_down(&mut self, step: &Step<'_>, unread: Unread) {
-        self.tape.take_if(|tape| !tape.behind(step, unread));
+    fn recorded_step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
+        let unread = Unread::of(buf);
+        let step = self.step(next, buf, cx);
+        self.tape.take_if(|tape| !tape.behind(&step, unread));
+        step
     }
 
     // Once a poll, as `next` is: what they make is not to be copied.
@@ -515,7 +517,10 @@ impl Connection {
 
     /// Whether what has arrived is to be known now: the server drains, and what has arrived is answered.
     fn wants_probe(&self) -> bool {
-        let between = match self.life {
+        if !self.notes.is_draining() || self.notes.probe != Probe::No {
+            return false;
+        }
+        match self.life {
             Life::Open => match self.cycle.outbound {
                 Outbound::Idle => !self.notes.blocked,
                 Outbound::Owed => self.cycle.inbound == Inbound::Done && self.exchange.status.is_none(),
@@ -523,8 +528,7 @@ impl Connection {
             },
             Life::Parting => true,
             _ => false,
-        };
-        between && self.notes.is_draining() && self.notes.probe == Probe::No
+        }
     }
 
     // The step that is due.
@@ -589,16 +593,15 @@ impl Connection {
         if let Life::Ending(_) = self.life {
             return true;
         }
-        let read = matches!(self.cycle.inbound, Inbound::Done | Inbound::Closed);
         match self.cycle.outbound {
-            Outbound::Done => read && !self.has_unsent(buf),
+            Outbound::Done => matches!(self.cycle.inbound, Inbound::Done | Inbound::Closed) && !self.has_unsent(buf),
             Outbound::MustClose => !self.has_unsent(buf),
             _ => false,
         }
     }
 
     pub(crate) fn has_unsent(&self, buf: &Buffers) -> bool {
-        self.file.left > 0 || self.relay != Relay::default() || !buf.output.unsent().is_empty()
+        !buf.output.unsent().is_empty() || self.file.left > 0 || self.relay != Relay::default()
     }
 
     fn transmit<'a>(&self, buf: &'a Buffers) -> Transmit<'a> {

@@ -140,8 +140,8 @@ const FIRST: &[(&str, &str, Rule)] = &[
     ("zsync", "application/x-zsync", Rule::TypeOfTable),
 ];
 
-/// Compressed content of the type in the table: what has to be decoded to be that type.
-const ENCODED: &[(&str, &str)] = &[("svgz", "gzip")];
+/// Extensions of compressed content, the type that it has once it is decoded (the table's), and its coding.
+const ENCODED: &[(&str, &str, &str)] = &[("svgz", "image/svg+xml", "gzip")];
 
 /// The extension that most files have that are asked for.
 const HTML: (&str, &str) = ("html", "text/html");
@@ -158,9 +158,9 @@ pub fn media_type(path: &[u8]) -> &'static str {
 /// The content coding (RFC 9110 section 8.4) of a file whose media type is `kind`: only where that is the type of
 /// what is inside.
 pub(crate) fn content_encoding(path: &[u8], kind: &str) -> Option<&'static str> {
-    let extension = extension(path)?;
-    let (_, coding) = ENCODED.iter().find(|(encoded, _)| encoded.eq_ignore_ascii_case(extension))?;
-    (find(path).0 == kind).then_some(coding)
+    // The type first: it rules out nearly every file without another look at the path.
+    let (encoded, _, coding) = ENCODED.iter().find(|(_, decoded, _)| *decoded == kind)?;
+    extension(path).is_some_and(|extension| extension.eq_ignore_ascii_case(encoded)).then_some(coding)
 }
 
 /// The media type for a path, and by which rule.
@@ -255,6 +255,9 @@ mod tests {
         assert_eq!(content_encoding(b"a.svgz", svg), Some("gzip"));
         assert_eq!(content_encoding(b"x/a.b.SVGZ", svg), Some("gzip"));
         assert_eq!(content_encoding(b"a.svgz", "application/gzip"), None, "for whoever says that it is bytes");
+        for (extension, kind, _) in ENCODED {
+            assert_eq!(media_type(format!("a.{extension}").as_bytes()), *kind);
+        }
         for path in ["a.svg", "a.svg.gz", "a.tar.gz", "a.tgz", "svgz", ".svgz"] {
             assert_eq!(content_encoding(path.as_bytes(), media_type(path.as_bytes())), None, "{path}");
         }

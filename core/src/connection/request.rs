@@ -420,6 +420,7 @@ fn note_line(request: &Request<'_>, reasons: &mut Reasons) {
 }
 
 /// Whether this asks for the server's health, however its path is spelled: nothing else is behind it.
+#[inline]
 fn is_health(request: &Request<'_>, cx: &Context<'_>) -> bool {
     cx.config.health.as_deref().is_some_and(|path| is_same_path(request.path(), path.as_bytes()))
 }

@@ -415,6 +415,7 @@ impl Files {
         }
     }
 
+    #[inline]
     fn verdict(current: Option<&Validators>, answer: &mut Answering<'_>) -> Verdict {
         let mut reasons = std::mem::take(&mut answer.buf.reasons);
         let verdict = conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), current, &mut reasons);
@@ -560,6 +561,7 @@ impl Files {
         }
     }
 
+    #[inline]
     fn kind<'t>(&self, answer: &Answering<'t>) -> MediaType<'t> {
         let (types, site, path) = (&answer.cx.config.types, answer.cx.site, &answer.buf.path);
         let (kind, encoding): (Cow<'t, str>, _) = match types.of(path) {
@@ -592,12 +594,14 @@ impl Files {
         });
     }
 
+    #[inline]
     fn validator_fields(&self, answer: &mut Answering<'_>) -> ValidatorFields {
         let validators = self.validators(answer);
         let modified = validators.last_modified(answer.cx.now.wall).map(|date| answer.buf.modified.format(date));
         ValidatorFields { modified, tag: answer.buf.tag.format(validators) }
     }
 
+    #[inline]
     fn validators(&self, answer: &Answering<'_>) -> Validators {
         Validators::new(&self.opened.opened(), answer.cx.config.etag)
     }
@@ -610,6 +614,7 @@ struct ValidatorFields {
 }
 
 impl ValidatorFields {
+    #[inline]
     fn write(&self, head: &mut HeadOut<'_>) {
         if let Some(modified) = &self.modified {
             head.field("Last-Modified", modified);
@@ -629,6 +634,7 @@ struct MediaType<'t> {
 
 impl MediaType<'_> {
     /// The fields of an answer that is the file, or one part of it.
+    #[inline]
     fn write(&self, head: &mut HeadOut<'_>) {
         head.field_with("Content-Type", |out| self.append(out));
         if let Some(encoding) = self.encoding {
@@ -645,6 +651,7 @@ impl MediaType<'_> {
         }
     }
 
+    #[inline]
     fn append(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.kind.as_bytes());
         if let Some(charset) = self.charset {

@@ -341,6 +341,11 @@ impl Head {
         self.present & (1 << known as u8) != 0
     }
 
+    /// Whether there is a field of any of these names.
+    pub(crate) fn has_any<const N: usize>(&self, known: [Known; N]) -> bool {
+        self.present & known.iter().fold(0, |bits, &known| bits | 1 << known as u8) != 0
+    }
+
     /// The values of all such fields, in order.
     pub(crate) fn values<'h>(&'h self, known: Known, bytes: &'h [u8]) -> impl Iterator<Item = &'h [u8]> {
         let fields = if self.has(known) { self.fields.as_slice() } else { &[] };
