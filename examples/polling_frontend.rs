@@ -15,9 +15,8 @@ use rustix::io::Errno;
 use sanserve::core::{
     Buffers, Call, Cgi, Config, Connection, Fault, Handler, Input, Need, Now, Peer, Reply, Status, Step, Tick, Wait,
 };
-use sanserve::os::{
-    self, AcceptBackoff, AfterError, Caller, Clock, Desk, Flush, Local, Logger, ScriptRead, Service, Signals, Slot,
-};
+use sanserve::os::{self, AcceptBackoff, AfterError, Clock, Signals};
+use sanserve::server::{Caller, Desk, Flush, Local, Logger, ScriptRead, Service, Slot};
 
 /// A connection, what carries out its steps, and what it waits for.
 struct Line {

@@ -1,12 +1,12 @@
 //! sanserve: an HTTP/1.x file server, and an embeddable one, on a runtime of your choice.
 //!
 //! This crate is the binary and a short facade: the pure machine is [`core`], what the frontends
-//! share of the system is [`os`], and each frontend is behind the feature of its name.
+//! share is [`server`] and, system calls alone, [`os`], and each frontend is behind the feature of its name.
 //!
 //! ```no_run
 //! # #[cfg(feature = "mio")]
 //! # fn main() -> std::io::Result<()> {
-//! let service = sanserve::os::Service::new(".")?;
+//! let service = sanserve::server::Service::new(".")?;
 //! sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
 //! # }
 //! # #[cfg(not(feature = "mio"))]
@@ -18,7 +18,8 @@ pub use sanserve_core::{Call, Misuse, Received, Reply, Request, Status};
 #[cfg(feature = "mio")]
 pub use sanserve_mio as mio;
 pub use sanserve_os as os;
-pub use sanserve_os::{Log, Service, Upgraded, Workers};
+pub use sanserve_server as server;
+pub use sanserve_server::{Log, Service, Upgraded, Workers};
 #[cfg(feature = "smol")]
 pub use sanserve_smol as smol;
 #[cfg(feature = "std")]

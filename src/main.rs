@@ -5,6 +5,6 @@ mod page;
 
 fn main() -> std::process::ExitCode {
     // Scripts are started by a second process of this program.
-    sanserve::os::Launcher::run_if_asked();
+    sanserve::server::Launcher::run_if_asked();
     cli::main()
 }

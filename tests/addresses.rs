@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 
-use sanserve::os::Service;
+use sanserve::server::Service;
 
 fn both() -> [SocketAddr; 2] {
     [1, 2].map(|last| (Ipv4Addr::new(127, 0, 0, last), 0).into())
@@ -12,7 +12,7 @@ fn both() -> [SocketAddr; 2] {
 
 fn service(directory: &tempfile::TempDir) -> Service {
     std::fs::write(directory.path().join("a.txt"), "alpha\n").expect("a file can be written");
-    Service::new(directory.path()).expect("it is there").with_log(sanserve::os::Log::quiet())
+    Service::new(directory.path()).expect("it is there").with_log(sanserve::server::Log::quiet())
 }
 
 /// Asks at both addresses, then has the server end.

@@ -21,7 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sanserve::core::{Call, Cgi, Config, Pace, Reply, Timeouts};
-use sanserve::os::{Log, Service};
+use sanserve::server::{Log, Service};
 use testkit::Client;
 use testkit::tree::Tree;
 

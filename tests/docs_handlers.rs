@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sanserve::os::{Log, Service};
+use sanserve::server::{Log, Service};
 use testkit::Client;
 
 #[allow(dead_code, reason = "its `main` is not run")]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sanserve::core::{
     Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status, Timeouts,
 };
-use sanserve::os::{Launcher, Log, ScriptRules, Service};
+use sanserve::server::{Launcher, Log, ScriptRules, Service};
 use tempfile::TempDir;
 use testkit::Client;
 

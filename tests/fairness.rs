@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sanserve::core::{Entry, EntryKind, Site, listing_row};
-use sanserve::os::{Log, Service};
+use sanserve::server::{Log, Service};
 
 /// Listings at once.
 const LISTINGS: u64 = 30;

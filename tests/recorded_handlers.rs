@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sanserve::core::transcript::{Event, Transcript, What};
 use sanserve::core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site};
-use sanserve::os::Recording;
+use sanserve::server::Recording;
 use sanserve::{Log, Service, Status};
 use testkit::Client;
 

@@ -18,7 +18,7 @@
 //! assert_eq!(path, b"a.txt");
 //! ```
 //!
-//! What it leaves out: everything that waits or touches the system (see `sanserve-os` and the
+//! What it leaves out: everything that waits or touches the system (see `sanserve-os`, `sanserve-server` and the
 //! frontends).
 
 mod buffers;

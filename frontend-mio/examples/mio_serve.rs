@@ -1,7 +1,7 @@
 //! Serves a directory on port 8000: `cargo run --example mio_serve -- DIRECTORY`.
 
 use sanserve_mio::Server;
-use sanserve_os::Service;
+use sanserve_server::Service;
 
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());

@@ -1,7 +1,7 @@
 //! The event loop of one worker: wait, read from all that are ready, then give each its turn.
 //!
 //! Reading comes before answering for the whole group, so that one look at a file answers all
-//! requests for it that had arrived by then (see the cache in `sanserve-os`).
+//! requests for it that had arrived by then (see the cache in `sanserve-server`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,10 +16,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::AsRawFd;
 use sanserve_core::{Need, Now, Peer, Resting, Tick, Wait};
-use sanserve_os::{
-    AcceptBackoff, AfterError, Clock, IDLE_GRACE, Local, Logger, Service, UNFINISHED_GRACE, accept, is_acceptable,
-    panic_message,
-};
+use sanserve_os::{AcceptBackoff, AfterError, Clock, IDLE_GRACE, UNFINISHED_GRACE, accept, is_acceptable};
+use sanserve_server::{Local, Logger, Service, panic_message};
 
 use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;

@@ -80,7 +80,7 @@
 //! bound on connections until the hook returns. A server that goes down does not wait for it.
 //!
 //! What it leaves out: all policy, which is the core's, and all system calls on files and sockets,
-//! which are `sanserve-os`'s. It only waits, and calls handlers.
+//! which are `sanserve-server`'s and `sanserve-os`'s. It only waits, and calls handlers.
 
 mod alarm;
 mod deadlines;
@@ -102,8 +102,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 pub use sanserve_core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
-use sanserve_os::{Clock, Scripts, bind_all, bind_many};
-pub use sanserve_os::{Draining, Full, Job, Log, Panicked, Service, Upgraded, Workers};
+use sanserve_os::{Clock, bind_all, bind_many};
+use sanserve_server::Scripts;
+pub use sanserve_server::{Draining, Full, Job, Log, Panicked, Service, Upgraded, Workers};
 
 use alarm::Bell;
 use event_loop::EventLoop;

@@ -14,7 +14,8 @@ use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use rustix::net::RecvFlags;
 use sanserve_core::{Buffers, Connection, Context, Fault, Handler, Input, Packed, Resting, Tick};
-use sanserve_os::{Draining, InHand, Local, Service, Slot, Upgraded, has_arrived};
+use sanserve_os::has_arrived;
+use sanserve_server::{Draining, InHand, Local, Service, Slot, Upgraded};
 
 use crate::alarm::{Alarm, Own};
 use crate::pool::Pool;

@@ -1,7 +1,7 @@
 //! Memory for busy connections, used again.
 
 use sanserve_core::Connection;
-use sanserve_os::Service;
+use sanserve_server::Service;
 
 use crate::parked::Busy;
 

@@ -8,7 +8,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use sanserve_core::Need;
-use sanserve_os::ScriptFds;
+use sanserve_server::ScriptFds;
 
 /// Which of a connection's descriptors an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

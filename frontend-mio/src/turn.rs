@@ -7,7 +7,7 @@ use mio::Registry;
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use sanserve_core::{Action, Close, Connection, Fault, Input, Need, Now, Step, Wait};
-use sanserve_os::{Caller, Desk, Flush, Local, Logger, ScriptRead, Service, Slot};
+use sanserve_server::{Caller, Desk, Flush, Local, Logger, ScriptRead, Service, Slot};
 
 use crate::alarm::{Bell, Own};
 use crate::parked::{Busy, Flags, Parked, Ready, State};

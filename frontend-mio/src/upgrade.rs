@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
-use sanserve_os::{Service, Upgraded, panic_message};
+use sanserve_server::{Service, Upgraded, panic_message};
 
 use crate::places::Place;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
-use sanserve_os::{AcceptBackoff, AfterError, Service, accept, is_acceptable, panic_message};
+use sanserve_os::{AcceptBackoff, AfterError, accept, is_acceptable};
+use sanserve_server::{Service, panic_message};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 

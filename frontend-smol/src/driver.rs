@@ -21,7 +21,8 @@ use std::task::{Context, Poll, Waker, ready};
 use sanserve_core::{
     Action, Close, Completion, Connection, Fault, Input, Misuse, Need, Peer, Reply, SpawnError, Step, Tick, Wait,
 };
-use sanserve_os::{Caller, Desk, Flush, ScriptRead, Slot, Upgraded, is_reset};
+use sanserve_os::is_reset;
+use sanserve_server::{Caller, Desk, Flush, ScriptRead, Slot, Upgraded};
 use smol::Executor;
 use smol::future::FutureExt as _;
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use sanserve_core::{Entry, Misuse, Peer, Received, Reply, Site, Status, scrub};
-use sanserve_os::Draining;
+use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::Shared;

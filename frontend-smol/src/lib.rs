@@ -48,12 +48,13 @@ use std::sync::Arc;
 use std::thread;
 
 use async_io::{Async, Timer, block_on};
-use sanserve_os::{Clock, Shared as Files, probe_resources};
+use sanserve_os::Clock;
+use sanserve_server::{Shared as Files, probe_resources};
 use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
 pub use sanserve_core::{Config, Misuse, Peer, Status};
-pub use sanserve_os::{Draining, Log, Service};
+pub use sanserve_server::{Draining, Log, Service};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
@@ -309,7 +310,7 @@ async fn drain(shared: &Shared) {
 }
 
 /// Runs an executor. Tasks catch their own panics; one in a waker or in a future's drop ends up here.
-fn persist<T>(log: &sanserve_os::Log, mut run: impl FnMut() -> T) -> T {
+fn persist<T>(log: &sanserve_server::Log, mut run: impl FnMut() -> T) -> T {
     loop {
         match catch_unwind(AssertUnwindSafe(&mut run)) {
             Ok(outcome) => return outcome,

@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sanserve_core::{Buffers, Now};
-use sanserve_os::{Clock, InHand, Logger, Service, Slot};
+use sanserve_os::Clock;
+use sanserve_server::{InHand, Logger, Service, Slot};
 
 use crate::nudge::Nudge;
 use crate::recent::Recent;

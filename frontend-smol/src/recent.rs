@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use sanserve_core::{FsError, Opened};
-use sanserve_os::{Cached, Files, Held, Shared};
+use sanserve_server::{Cached, Files, Held, Shared};
 
 /// What was served last. Kept in the lease for its memory.
 #[derive(Default)]
@@ -81,7 +81,8 @@ impl Drop for TurnFiles<'_> {
 mod tests {
     use std::fs;
 
-    use sanserve_os::{CacheLimits, Root, Symlinks};
+    use sanserve_os::{Root, Symlinks};
+    use sanserve_server::CacheLimits;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use async_io::Async;
 use sanserve_core::Need;
-use sanserve_os::ScriptFds;
+use sanserve_server::ScriptFds;
 
 /// The pipes of a script, and its exit. They are duplicates: the slot owns the descriptors themselves,
 /// and the script sees the end of its input only when this has let go of it, too.

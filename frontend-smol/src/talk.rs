@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 use sanserve_core::{Call, Close, Handler, Reply};
-use sanserve_os::panic_message;
+use sanserve_server::panic_message;
 use smol::future::FutureExt as _;
 
 use crate::driver::{Driver, Event, lock};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use async_io::Async;
-use sanserve_os::panic_message;
+use sanserve_server::panic_message;
 
 use crate::Shared;
 
@@ -23,7 +23,7 @@ pub struct Upgraded {
 }
 
 /// Calls the service's hook, which may block, on a thread of its own; without one, the connection closes.
-pub(crate) fn hand_over(shared: &Arc<Shared>, upgraded: io::Result<sanserve_os::Upgraded>) {
+pub(crate) fn hand_over(shared: &Arc<Shared>, upgraded: io::Result<sanserve_server::Upgraded>) {
     if shared.service.upgrade.is_none() {
         return;
     }

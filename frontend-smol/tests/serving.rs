@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sanserve_core::{Call, Config, Pace, Reply, Request, Route, Site, Status, Timeouts};
-use sanserve_os::{Log, Service};
+use sanserve_server::{Log, Service};
 use sanserve_smol::{Handle, Server};
 use tempfile::TempDir;
 

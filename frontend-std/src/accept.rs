@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sanserve_os::{self as os, AcceptBackoff, AfterError, panic_message};
+use sanserve_os::{AcceptBackoff, AfterError};
+use sanserve_server as server;
+use sanserve_server::panic_message;
 
 use crate::driver::Driver;
 use crate::handler::Blocking;
@@ -28,7 +30,7 @@ const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 /// Serves each connection on a thread of its own, of which there are at most `most`.
 pub(crate) fn threaded(shop: &Shop, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
     // Without any thread nobody would ever be served.
-    os::probe_resources(1, 0)?;
+    server::probe_resources(1, 0)?;
     let admit = |listener: &TcpListener| {
         let mut gate = Gate::new(shop, listener);
         let outcome = gate.pass_on(most);
@@ -101,7 +103,7 @@ impl Shop {
 
     /// How many connections there may be, each with a thread of its own.
     pub(crate) fn most_threads(&self) -> usize {
-        self.shared.service.connection_bound().min(os::threads_within_memory(self.stack()))
+        self.shared.service.connection_bound().min(server::threads_within_memory(self.stack()))
     }
 }
 

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use sanserve_core::{Call, Fault, Input, Misuse, Now, Reply};
-use sanserve_os::panic_message;
+use sanserve_server::panic_message;
 
 use crate::driver::{Driver, Line, Stand, Turn, context};
 use crate::exchange::Exchange;

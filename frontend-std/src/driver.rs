@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use sanserve_core::{
     Body, Buffers, Call, Close, Connection, Context, Fault, FsError, Handler, Input, Now, Opened, Step, Tick,
 };
-use sanserve_os::{Caller, Desk, Files, Flush, Held, InHand, Logger, Slot, panic_message};
+use sanserve_server::{Caller, Desk, Files, Flush, Held, InHand, Logger, Slot, panic_message};
 
 use crate::handler::{Blocking, Handler as BlockingHandler};
 use crate::patience::Patience;

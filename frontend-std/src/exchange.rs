@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use sanserve_core::{Close, Entry, Misuse, Peer, Received, Request, Site, Status, scrub};
-use sanserve_os::{Draining, Upgraded};
+use sanserve_server::{Draining, Upgraded};
 
 use crate::driver::{Driver, Line, Stand, Turn};
 use crate::head::{HeadWriter, Purpose};

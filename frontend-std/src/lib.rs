@@ -24,7 +24,7 @@
 //! ```
 //!
 //! All policy is in `sanserve-core`, and what touches the system but does not wait is in
-//! `sanserve-os`. This crate waits and calls handlers: [`Server::run`] accepts (`accept`), each
+//! `sanserve-server` and `sanserve-os`. This crate waits and calls handlers: [`Server::run`] accepts (`accept`), each
 //! connection is driven by a thread of its own (`driver`, `waiting`), or by its handler while that
 //! blocks (`attending`), and what they have in common, foremost the way to end them all, is in `shared`.
 //!
@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use sanserve_core::{Misuse, Peer, Request, Status};
-pub use sanserve_os::{Draining, Log, Service, Upgraded};
+pub use sanserve_server::{Draining, Log, Service, Upgraded};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
@@ -178,7 +178,7 @@ impl Server {
 
     /// Bounds the number of threads, and so of connections served at once; beyond that, none is
     /// accepted until one has ended. Default 4,096. Never more than [`Service::connection_bound`], nor than have room for
-    /// their stacks ([`threads_within_memory`](sanserve_os::threads_within_memory)), and at least 1.
+    /// their stacks ([`threads_within_memory`](sanserve_server::threads_within_memory)), and at least 1.
     #[must_use]
     pub fn threads(self, most: usize) -> Server {
         Server { crew: Crew::Threads(most.max(1)), ..self }
@@ -258,7 +258,7 @@ impl Handle {
     }
 
     /// Accepts no more, ends connections that are idle, and lets the exchanges in hand finish;
-    /// after [`Service::grace`](sanserve_os::Service::grace) the rest is cut, and the log says so.
+    /// after [`Service::grace`](sanserve_server::Service::grace) the rest is cut, and the log says so.
     pub fn shutdown(&self) {
         self.shared.enter(Phase::Draining);
     }

@@ -13,7 +13,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sanserve_core::{Peer, Tick};
-use sanserve_os::{self as os, Clock, IDLE_GRACE, Service, UNFINISHED_GRACE, has_arrived};
+use sanserve_os::{Clock, IDLE_GRACE, UNFINISHED_GRACE, has_arrived};
+use sanserve_server as server;
+use sanserve_server::Service;
 
 /// How long a thread without work waits for another connection before it ends.
 const UNEMPLOYED: Duration = Duration::from_secs(10);
@@ -44,7 +46,7 @@ pub(crate) enum Phase {
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) service: Service,
-    pub(crate) files: os::Shared,
+    pub(crate) files: server::Shared,
     pub(crate) clock: Clock,
     phase: AtomicU8,
     /// Readable from the moment the phase is no longer `Serving`: for those who wait with poll(2).
@@ -222,7 +224,7 @@ impl Drop for Employment<'_> {
 impl Shared {
     pub(crate) fn new(service: Service) -> io::Result<Shared> {
         Ok(Shared {
-            files: os::Shared::new(Arc::clone(&service.root), service.cache.clone()),
+            files: server::Shared::new(Arc::clone(&service.root), service.cache.clone()),
             service,
             clock: Clock::start(),
             phase: AtomicU8::new(Phase::Serving as u8),
@@ -462,7 +464,7 @@ mod tests {
     use super::*;
 
     fn shared() -> Arc<Shared> {
-        let service = Service::new(".").unwrap().with_log(os::Log::quiet());
+        let service = Service::new(".").unwrap().with_log(sanserve_server::Log::quiet());
         Arc::new(Shared::new(service).unwrap())
     }
 

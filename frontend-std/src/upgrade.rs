@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use sanserve_os::Upgraded;
+use sanserve_server::Upgraded;
 
 use crate::driver::Line;
 

@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use sanserve_core::{Fault, Input, Need, Wait, Window};
-use sanserve_os::{Flush, ScriptRead};
+use sanserve_server::{Flush, ScriptRead};
 
 use crate::driver::{Driver, Line};
 use crate::patience::{Patience, timespec};

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sanserve_core::{Call, Reply, Request, Route, Site};
-use sanserve_os::Service;
+use sanserve_server::Service;
 use sanserve_std::Server;
 use support::{Client, PATIENCE, plain, request, run};
 

@@ -117,12 +117,14 @@ impl Root {
     }
 
     /// Hashes the content of what is opened from now on, for entity tags ([`Etag::Content`](sanserve_core::Etag)).
-    /// [`Service::bound_to`](crate::Service::bound_to) calls it where the configuration asks for that.
+    /// A server calls it when it is bound, where the configuration asks for that.
     pub fn hash_content(&self) {
         self.digests.get_or_init(Digests::new);
     }
 
-    pub(crate) fn digests(&self) -> Option<&Digests> {
+    /// The hashes, if content is hashed.
+    #[must_use]
+    pub fn digests(&self) -> Option<&Digests> {
         self.digests.get()
     }
 
@@ -138,7 +140,7 @@ impl Root {
     }
 
     /// Looks its name up again if that was a second ago or longer. Costs no system call in between.
-    pub(crate) fn look_up_in_time(&self) {
+    pub fn look_up_in_time(&self) {
         if !self.is_name {
             return;
         }
@@ -153,7 +155,7 @@ impl Root {
 
     /// Looks its name up again, for whoever finds something missing. `true`: it leads elsewhere now, so that another
     /// try is worth while.
-    pub(crate) fn look_up(&self) -> bool {
+    pub fn look_up(&self) -> bool {
         if !self.is_name {
             return false;
         }
@@ -183,7 +185,8 @@ impl Root {
 
     /// The path of the directory that is served now, without links. Scripts are told it: a program that opens a file by
     /// path then finds the one that was checked, even if the name of the root leads elsewhere by now.
-    pub(crate) fn resolved_path(&self) -> PathBuf {
+    #[must_use]
+    pub fn resolved_path(&self) -> PathBuf {
         let Ok(top) = self.top() else { return self.path.clone() };
         let leads_here = |path: &PathBuf| statat(CWD, path, AtFlags::empty()).is_ok_and(|stat| top.is(&stat));
         let by_descriptor = || std::fs::read_link(format!("/proc/self/fd/{}", top.fd.as_raw_fd())).ok();
@@ -364,7 +367,7 @@ fn openat2_works(root: BorrowedFd<'_>) -> bool {
 
 /// The mode of a recording: the sticky bit, which means nothing for a file, says what it is. It goes wherever the file
 /// does: by whatever path, symbolic link or hard link it is found, and by whatever server, it is not served.
-pub(crate) const RECORDING: u32 = 0o1600;
+pub const RECORDING: u32 = 0o1600;
 
 /// The directories in which this process records, by device and number, each as often as it is recorded in. They are
 /// not listed.
@@ -372,7 +375,7 @@ static RECORDED: RwLock<Vec<(u64, u64)>> = RwLock::new(Vec::new());
 
 /// A directory that this process does not serve as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Withheld {
+pub struct Withheld {
     id: (u64, u64),
     /// While it is open, its number cannot become that of another directory.
     _directory: OwnedFd,
@@ -381,7 +384,7 @@ pub(crate) struct Withheld {
 impl Withheld {
     /// Neither this directory nor what is recorded in it is served from here on.
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types differ between systems")]
-    pub(crate) fn new(directory: &Path) -> io::Result<Withheld> {
+    pub fn new(directory: &Path) -> io::Result<Withheld> {
         let directory = openat(CWD, directory, LOOK | OFlags::DIRECTORY, Mode::empty())?;
         let stat = fstat(&directory)?;
         let id = (stat.st_dev as u64, stat.st_ino as u64);
@@ -401,7 +404,8 @@ impl Drop for Withheld {
 
 /// What a `stat` says, or `None` if it is nothing that is served.
 #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types of these fields differ between systems")]
-pub(crate) fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
+#[must_use]
+pub fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile if stat.st_mode as u32 & 0o7777 == RECORDING => return None,
         FileType::RegularFile => Kind::File,
@@ -422,7 +426,8 @@ pub(crate) fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
 }
 
 /// Sorts what the system says into what an answer depends on.
-pub(crate) fn fs_error(errno: Errno) -> FsError {
+#[must_use]
+pub fn fs_error(errno: Errno) -> FsError {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL => FsError::NotFound,
         // A socket, or a device without a driver.

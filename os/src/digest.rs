@@ -18,10 +18,10 @@ use sha2::{Digest as _, Sha256};
 use crate::beneath::{Identity, examine};
 
 /// The first 96 bits of SHA-256.
-pub(crate) type Digest = [u8; 12];
+pub type Digest = [u8; 12];
 
 /// Bytes of the largest file that is hashed where it is opened.
-pub(crate) const AT_ONCE: u64 = 65_536;
+pub const AT_ONCE: u64 = 65_536;
 
 /// Bytes of the largest file that is hashed at all.
 const LARGEST: u64 = 4 << 30;
@@ -33,13 +33,13 @@ const QUEUE: usize = 64;
 const MOST: usize = 16_384;
 
 /// The hash of what is in memory.
-pub(crate) fn of_bytes(bytes: &[u8]) -> Digest {
+pub fn of_bytes(bytes: &[u8]) -> Digest {
     first(&Sha256::digest(bytes))
 }
 
 /// What is known of large files, and the thread that finds it out.
 #[derive(Debug)]
-pub(crate) struct Digests {
+pub struct Digests {
     /// `None`: it is being hashed.
     known: Arc<Mutex<HashMap<Identity, Option<Digest>>>>,
     /// `None`: there is no thread.
@@ -47,7 +47,10 @@ pub(crate) struct Digests {
 }
 
 impl Digests {
-    pub(crate) fn new() -> Digests {
+    /// Nothing is known yet. Starts the thread.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "it starts a thread")]
+    pub fn new() -> Digests {
         let known = Arc::<Mutex<HashMap<Identity, Option<Digest>>>>::default();
         let (queue, jobs) = sync_channel::<(OwnedFd, Identity)>(QUEUE);
         let results = Arc::clone(&known);
@@ -67,7 +70,7 @@ impl Digests {
     }
 
     /// The hash of this file, if it is known. If not, it will be: ask again later.
-    pub(crate) fn of(&self, fd: &OwnedFd, identity: &Identity) -> Option<Digest> {
+    pub fn of(&self, fd: &OwnedFd, identity: &Identity) -> Option<Digest> {
         let queue = self.queue.as_ref().filter(|_| identity.size <= LARGEST)?;
         let mut known = lock(&self.known);
         if let Some(digest) = known.get(identity) {

@@ -12,9 +12,11 @@ use crate::beneath::{Root, fs_error};
 
 /// A script that may be run: the directory that holds it, and which file of that name it is.
 #[derive(Debug)]
-pub(crate) struct Checked {
-    pub(crate) directory: OwnedFd,
-    pub(crate) stat: Stat,
+pub struct Checked {
+    /// The directory.
+    pub directory: OwnedFd,
+    /// The file in it.
+    pub stat: Stat,
 }
 
 /// Any of the three bits: whose script it is does not matter, as for Python.
@@ -60,7 +62,7 @@ impl Root {
 
     /// Looks once more at a script that was found, since time may have passed, and opens its directory: whatever
     /// becomes of the names on the way, it is that directory's script that runs.
-    pub(crate) fn check_script(&self, path: &[u8]) -> Result<Checked, Errno> {
+    pub fn check_script(&self, path: &[u8]) -> Result<Checked, Errno> {
         let parent = last_slash(path).map_or(&b""[..], |at| &path[..at]);
         let directory = self.directory(parent)?;
         let stat = self.stat(path)?;

@@ -278,7 +278,7 @@ fn of_one_connection(error: Errno) -> bool {
 /// Raises the number of descriptors that this process may have to what the system allows, and
 /// says what it is now.
 ///
-/// Scripts still get the limit that was there before, if a [`Launcher`](crate::Launcher) starts them.
+/// Scripts still get the limit that was there before, if a launcher starts them.
 pub fn raise_nofile_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     INHERITED_NOFILE.get_or_init(|| limit.current);
@@ -292,14 +292,16 @@ pub fn raise_nofile_limit() -> usize {
 }
 
 /// The number of descriptors that this process could have before that was raised. `None`: any number.
-pub(crate) fn inherited_nofile_limit() -> Option<u64> {
+#[must_use]
+pub fn inherited_nofile_limit() -> Option<u64> {
     *INHERITED_NOFILE.get_or_init(|| getrlimit(Resource::Nofile).current)
 }
 
 static INHERITED_NOFILE: OnceLock<Option<u64>> = OnceLock::new();
 
 /// The number of descriptors that this process may have.
-pub(crate) fn nofile_limit() -> usize {
+#[must_use]
+pub fn nofile_limit() -> usize {
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 

@@ -119,7 +119,7 @@ fn of_either(error: Errno) -> Stopped {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::fs::File;
     use std::io::{Read, Seek, Write};
     use std::net::{TcpListener, TcpStream};
@@ -152,14 +152,14 @@ pub(crate) mod tests {
 
     /// A connected pair that holds exactly what it holds: nothing is on its way behind our back, so
     /// that full stays full. The first one does not block.
-    pub(crate) fn still_pair() -> (UnixStream, UnixStream) {
+    fn still_pair() -> (UnixStream, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         (ours, peer)
     }
 
     /// Sends until the socket is full.
-    pub(crate) fn fill(socket: &UnixStream) -> usize {
+    fn fill(socket: &UnixStream) -> usize {
         let mut total = 0;
         loop {
             match send(socket.as_fd(), &[b'x'; 65_536], false) {

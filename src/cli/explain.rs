@@ -16,7 +16,8 @@ use std::process::ExitCode;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use sanserve::os::{Log, Root, Service, Symlinks, wants_colors};
+use sanserve::os::{Root, Symlinks};
+use sanserve::server::{Log, Service, wants_colors};
 
 use super::{SYSTEM, Side, USAGE, flags, plain};
 

@@ -9,7 +9,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Secrets, Timeouts};
-use sanserve::os::{ScriptRules, Symlinks};
+use sanserve::os::Symlinks;
+use sanserve::server::ScriptRules;
 
 use super::units::{self, show_size, show_time};
 use super::{SIDES, Side};

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::{Difference, Replayed, Settings, Transcript};
-use sanserve::os::panic_message;
+use sanserve::server::panic_message;
 
 use super::files::{self, read, unreadable, within};
 use super::{SYSTEM, Side, USAGE};

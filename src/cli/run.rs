@@ -16,7 +16,8 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve::core::Secrets;
-use sanserve::os::{self, Log, Recording, Root, Scripts, Service, Signal, Signals, Trace};
+use sanserve::os::{self, Root, Signal, Signals};
+use sanserve::server::{self, Log, Recording, Scripts, Service, Trace};
 
 use super::flags::{Flags, Runtime};
 use super::plain;
@@ -71,8 +72,8 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         }
     };
     let (threads, descriptors) = (workers + LEAST_THREADS, workers * DESCRIPTORS_OF_WORKER + LEAST_DESCRIPTORS);
-    os::probe_memory(threads)
-        .and_then(|()| os::probe_resources(threads, descriptors))
+    server::probe_memory(threads)
+        .and_then(|()| server::probe_resources(threads, descriptors))
         .map_err(|error| Refusal(format!("cannot start: no memory, threads or descriptors: {}", plain(&error))))?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
@@ -139,7 +140,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_addresses() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
-    if !os::has_address_limit() || env::var_os(ARENAS).is_some() {
+    if !server::has_address_limit() || env::var_os(ARENAS).is_some() {
         return;
     }
     if let Ok(program) = env::current_exe() {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use sanserve::core::transcript::{Difference, Settings, trace};
-use sanserve::os::panic_message;
+use sanserve::server::panic_message;
 
 use super::replay::quietly;
 use super::{SYSTEM, Side, USAGE, files, plain};

@@ -7,7 +7,7 @@
 
 use sanserve::core::transcript::{Event, FeedThen, Middle, Sending, Then, What};
 use sanserve::core::{Completion, Input, Kind, ScriptInput, Wait};
-use sanserve::os::{BATCH, CacheLimits};
+use sanserve::server::{BATCH, CacheLimits};
 
 /// What one runtime does for one thing: its system calls in order, and what is to be said about them.
 pub(crate) struct Doing {

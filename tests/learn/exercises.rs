@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 use sanserve::core::testing::Server as Bench;
 use sanserve::core::transcript::{Transcript, check};
 use sanserve::core::{Call, Config, Connection, Context, Handler, Now, Peer, Plain, Reply, Tick, Wall};
-use sanserve::os::{Log, Service};
+use sanserve::server::{Log, Service};
 
 use testkit::Client;
 use testkit::tree::Tree;

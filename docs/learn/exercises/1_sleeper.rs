@@ -1,7 +1,7 @@
 //! Exercise 1. A handler on an event loop, and work that takes its time.
 //!
 //! It works, but nobody else is served meanwhile. Let it do the work somewhere else: a `Waker` comes from
-//! `Reply::waker`, and whoever wakes it has the handler called with `Call::Wake`. `sanserve::os::Workers` are
+//! `Reply::waker`, and whoever wakes it has the handler called with `Call::Wake`. `sanserve::server::Workers` are
 //! threads for that, or bring your own.
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_1`

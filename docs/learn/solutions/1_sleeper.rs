@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sanserve::os::{Job, Workers};
+use sanserve::server::{Job, Workers};
 use sanserve::{Call, Reply, Service, Status};
 
 /// What takes its time: it may block for as long as it likes. It gives the body of the answer.

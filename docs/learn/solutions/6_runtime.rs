@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sanserve::core::{Buffers, Config, Connection, Fault, Input, Need, Peer, Step, Tick};
-use sanserve::os::{self, Clock, Desk, Flush, Local, Logger, Recording, Service, Signals, Slot};
+use sanserve::os::{self, Clock, Signals};
+use sanserve::server::{Desk, Flush, Local, Logger, Recording, Service, Slot};
 
 /// What all threads share.
 struct Shared {

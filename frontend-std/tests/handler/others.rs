@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve_core::{Call, Reply};
-use sanserve_os::Log;
+use sanserve_server::Log;
 use sanserve_std::{Exchange, Server, Service, Status, Upgraded};
 
 use crate::support::{Lines, PATIENCE, request, run};

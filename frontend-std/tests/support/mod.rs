@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sanserve_os::Log;
+use sanserve_server::Log;
 use sanserve_std::{Handle, Server, Service};
 use tempfile::TempDir;
 

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sanserve::os::{Log, Root, Service, Symlinks};
+use sanserve::os::{Root, Symlinks};
+use sanserve::server::{Log, Service};
 
 use super::disk::Disk;
 use super::plan::Plan;

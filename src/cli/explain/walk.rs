@@ -12,7 +12,8 @@ use sanserve::core::{
     Action, Buffers, Cause, Completion, Connection, Etag, FsError, Input, Kind, Listed, Opened, Peer, Rule, Script,
     ScriptFile, Site, Step, Topic, Wall, date_time_string,
 };
-use sanserve::os::{Clock, Desk, Local, Root, ScriptRules, Service, Slot, Symlinks};
+use sanserve::os::{Clock, Root, Symlinks};
+use sanserve::server::{Desk, Local, ScriptRules, Service, Slot};
 
 use super::super::plain;
 use super::request::Request;

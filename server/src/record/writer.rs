@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use sanserve_core::transcript::{Event, Transcript};
 
-use crate::beneath::{RECORDING, Withheld};
+use sanserve_os::{RECORDING, Withheld};
 
 /// What the writer rests after each round, so that it is not woken for each connection.
 const REST: Duration = Duration::from_millis(10);

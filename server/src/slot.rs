@@ -26,11 +26,11 @@ use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Site, Step, Transmit, Wall, Window};
 
-use crate::beneath::examine;
 use crate::cache::{Files, Held};
 use crate::log::Logger;
 use crate::script::{Running, Scripts, Spool, local_address};
-use crate::send::{Stopped, send, send_file, send_vectored};
+use sanserve_os::examine;
+use sanserve_os::{Stopped, send, send_file, send_vectored};
 
 /// What the batch holds at most.
 pub const BATCH: usize = 16 * 1024;
@@ -524,13 +524,25 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::beneath::{Root, Symlinks};
     use crate::cache::{CacheLimits, Local};
     use crate::log::Log;
     use crate::script::ScriptRules;
     use crate::script::tests::Lines;
-    use crate::send::MOST_OF_FILE;
-    use crate::send::tests::{fill, still_pair};
+    use sanserve_os::MOST_OF_FILE;
+    use sanserve_os::{Root, Symlinks};
+
+    /// A connected pair that holds exactly what it holds: nothing is on its way behind our back, so
+    /// that full stays full. The first one does not block.
+    fn still_pair() -> (UnixStream, UnixStream) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (ours, peer)
+    }
+
+    /// Sends until the socket is full.
+    fn fill(socket: &UnixStream) -> usize {
+        std::iter::from_fn(|| send(socket.as_fd(), &[b'x'; 65_536], false).ok()).sum()
+    }
 
     /// A slot with a socket, a peer and a directory.
     struct Bench {

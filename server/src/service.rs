@@ -13,16 +13,16 @@ use sanserve_core::{
     Buffers, Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Plain, Recorder, Reply, Secrets, Site,
 };
 
-use crate::beneath::{Root, Symlinks};
 use crate::cache::CacheLimits;
 use crate::call::Failure;
 use crate::draining::Draining;
-use crate::listen::nofile_limit;
 use crate::log::Log;
 use crate::memory::{Budget, connections_within_memory, default_memory};
 use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
 use crate::trace::Trace;
+use sanserve_os::nofile_limit;
+use sanserve_os::{Root, Symlinks};
 
 /// Makes the handler of a connection, one value each.
 pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
@@ -94,7 +94,8 @@ fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: 
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// use std::time::Duration;
-/// use sanserve_os::{Log, Root, Service, Symlinks};
+/// use sanserve_os::{Root, Symlinks};
+/// use sanserve_server::{Log, Service};
 ///
 /// let root = Root::open(".".as_ref(), Symlinks::Inside)?;
 /// let service = Service::beneath(root).with_log(Log::quiet()).with_grace(Duration::from_secs(5));
@@ -376,7 +377,7 @@ impl Service {
     /// The bound on connections that descriptors and memory suffice for. A part of the descriptors is kept for the
     /// files that connections send, for scripts if there are any, and for the server itself; of the memory, a quarter
     /// is for what each connection has in any case, 8 KiB. At least 1. To be asked after
-    /// [`raise_nofile_limit`](crate::raise_nofile_limit).
+    /// [`raise_nofile_limit`](sanserve_os::raise_nofile_limit).
     #[must_use]
     pub fn connection_bound(&self) -> usize {
         let of_scripts = if self.config.cgi.directories.is_empty() { 0 } else { self.scripts.descriptors() };

@@ -7,9 +7,9 @@ use rustix::io::Errno;
 use sanserve_core::{FsError, Input, Window};
 
 use super::Slot;
-use crate::beneath::fs_error;
 use crate::log::Log;
 use crate::script::{ScriptFds, ScriptRead, Scripts, Spool};
+use sanserve_os::fs_error;
 
 impl Slot {
     /// Reads once from the script's output. To be called when `output` or `exit` of
@@ -81,10 +81,10 @@ mod tests {
     use sanserve_core::{Action, Completion, Entry, Found, Peer, Plain, ScriptFile, ScriptInput, Step, Ticket, Wall};
 
     use super::*;
-    use crate::beneath::{Root, Symlinks};
     use crate::cache::{CacheLimits, Local};
     use crate::script::tests::{Bench, output, until};
     use crate::slot::Desk;
+    use sanserve_os::{Root, Symlinks};
 
     /// Carries one step out.
     fn step(slot: &mut Slot, bench: &Bench, step: Step<'_>) -> Option<Input> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// ```
 /// use std::time::Duration;
 ///
-/// let draining = sanserve_os::Draining::default();
+/// let draining = sanserve_server::Draining::default();
 /// assert!(!draining.wait(Duration::from_millis(1)));
 /// let (sender, events) = std::sync::mpsc::channel();
 /// // A thread that blocks on a channel is told by that channel.

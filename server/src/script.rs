@@ -42,12 +42,12 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, geteuid, getuid};
 use sanserve_core::{Script, ScriptInput, SpawnError};
 
-use crate::beneath::Root;
-use crate::find::Checked;
 use crate::log::Log;
 use attendant::{Leader, Shared, Stage, Ward};
 use launcher::{Ending, Order, Process, identity};
 use remarks::Remarks;
+use sanserve_os::Checked;
+use sanserve_os::Root;
 
 pub use launcher::Launcher;
 pub(crate) use places::local_address;
@@ -213,7 +213,7 @@ impl Scripts {
     /// How many may be alive at once: [`ScriptRules::most`], and what the descriptors suffice for.
     #[must_use]
     pub fn bound(&self) -> usize {
-        self.rules.most.min(crate::listen::nofile_limit() / 2 / DESCRIPTORS).max(1.min(self.rules.most))
+        self.rules.most.min(sanserve_os::nofile_limit() / 2 / DESCRIPTORS).max(1.min(self.rules.most))
     }
 
     /// The descriptors that scripts may take.

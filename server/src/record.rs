@@ -48,7 +48,7 @@ const EVENT: usize = 64;
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// # let directory = tempfile::tempdir()?;
-/// use sanserve_os::{Log, Recording, Service};
+/// use sanserve_server::{Log, Recording, Service};
 ///
 /// let recording = Recording::to(directory.path().join("recordings"), Log::stderr())?.with_most(100);
 /// let service = Service::new(".")?.with_recording(recording);

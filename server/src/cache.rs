@@ -3,7 +3,7 @@
 //! **Nothing is believed.** An entry is served only if a `stat` of its path says that the file there
 //! is the very one that was read: same device, inode, size, and times of change to the nanosecond.
 //! Permissions are covered, for they change the ctime, and so is the path, for the `stat` walks it.
-//! Where the rule for links is not [`Symlinks::Follow`](crate::Symlinks), the safe open is the check.
+//! Where the rule for links is not [`Symlinks::Follow`](sanserve_os::Symlinks), the safe open is the check.
 //!
 //! **One check serves many.** On an event loop, requests that have been received are answered one
 //! after the other. A check made after the last byte of all of them had arrived is as good as one
@@ -32,9 +32,9 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
 use sanserve_core::{FsError, Kind, Opened};
 
-use crate::beneath::{Identity, Root, examine};
-use crate::digest;
-use crate::directory::Directory;
+use sanserve_os::Directory;
+use sanserve_os::digest;
+use sanserve_os::{Identity, Root, examine};
 
 /// Opens what requests ask for.
 pub trait Files {
@@ -426,7 +426,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::beneath::Symlinks;
+    use sanserve_os::Symlinks;
 
     /// Caches at once: the tests run on time stamps of now.
     fn eager() -> CacheLimits {

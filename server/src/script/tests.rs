@@ -11,7 +11,7 @@ use sanserve_core::{Buffers, Input};
 use tempfile::TempDir;
 
 use super::*;
-use crate::beneath::Symlinks;
+use sanserve_os::Symlinks;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -388,8 +388,8 @@ fn a_script_has_a_session_of_its_own() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_script_has_the_limit_that_the_server_was_started_with() {
-    let before = crate::listen::inherited_nofile_limit();
-    crate::raise_nofile_limit();
+    let before = sanserve_os::inherited_nofile_limit();
+    sanserve_os::raise_nofile_limit();
     let limit = Bench::new().output_of("ulimit -Sn");
     assert_eq!(limit.trim_end(), before.map_or("unlimited".into(), |limit| limit.to_string()));
 }

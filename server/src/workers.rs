@@ -72,7 +72,7 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
 /// # fn main() -> std::io::Result<()> {
 /// use std::sync::{Arc, Mutex};
 /// use sanserve_core::{Call, Reply, Status};
-/// use sanserve_os::{Service, Workers};
+/// use sanserve_server::{Service, Workers};
 ///
 /// let workers = Arc::new(Workers::new(4)?);
 /// let service = Service::without_files().with_handler(move || {

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use super::message::{Ending, Order, Report, Request, VERSION};
 use super::{DESCRIPTORS, Launcher, PACKET};
-use crate::listen::inherited_nofile_limit;
+use sanserve_os::inherited_nofile_limit;
 
 /// How long a launcher may leave a request untaken.
 const PATIENCE: Duration = Duration::from_secs(2);

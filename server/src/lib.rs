@@ -1,0 +1,31 @@
+//! What the frontends of sanserve share above system calls.
+//!
+//! The core says what is to be done ([`Step`](sanserve_core::Step)); a frontend waits and calls
+//! handlers; `sanserve-os` makes one system call at a time. This crate is what stands between: what is served and by
+//! which rules ([`Service`]), small files in memory, how steps are carried out ([`Slot`]), scripts and who looks after
+//! them, the log, recordings, and the bounds on memory. It never loops or waits, but for the ends of things.
+
+mod cache;
+mod call;
+mod draining;
+mod log;
+mod memory;
+mod record;
+mod script;
+mod service;
+mod slot;
+mod trace;
+mod workers;
+
+pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
+pub use call::{Caller, Failure, panic_message};
+pub use draining::{DrainWatch, Draining, InHand};
+pub use log::{Log, Logger};
+pub use memory::{default_memory, has_address_limit, threads_within_memory};
+pub use record::Recording;
+pub use sanserve_os::{Root, Symlinks};
+pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
+pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
+pub use slot::{BATCH, Desk, Flush, Slot};
+pub use trace::{Trace, wants_colors};
+pub use workers::{Full, Job, Panicked, Workers, probe_memory, probe_resources};
