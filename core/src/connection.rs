@@ -4,29 +4,31 @@
 //! step. Everything in here is one of four: absorbing what was noted, firing timers, finding the
 //! step that is due, or moving on to where a step is due.
 
+mod reply;
 mod request;
 mod rest;
 mod state;
 mod wait;
 
+pub use reply::{Received, Reply};
 pub use rest::{Packed, Resting};
 pub use state::State;
 
 use crate::buffers::Buffers;
-use crate::cgi::{self, Cgi};
+use crate::cgi;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Violation;
-use crate::exchange::{Answering, Cut, Exchange, FilePart, Relay};
-use crate::files::{Deed, Files};
+use crate::exchange::{Cut, Exchange, FilePart, Relay, ResponseBuilder, Server};
+use crate::files::Deed;
 use crate::input::{Fault, Input, Ticket};
 use crate::peer::Peer;
-use crate::reply::{Handling, Reply};
 use crate::status::Status;
 use crate::step::{Action, Body, Call, Close, Step, Transmit, Wait};
 use crate::tape::{Recorder, Secrets, Tape, Unread};
+use crate::task::Task;
 use crate::time::Tick;
-use crate::timer::{Awaited, Progress};
+use crate::timer::{Awaited, Transfer};
 use crate::wire::{Cycle, Encoder, Inbound, Outbound, Scan, Span};
 
 /// More moves than any poll can need before a step is due.
@@ -42,14 +44,14 @@ pub struct Connection {
     served: bool,
     /// The number of the last action.
     ticket: u32,
-    pub(crate) cycle: Cycle,
-    pub(crate) task: Task,
+    cycle: Cycle,
+    task: Task,
     exchange: Exchange,
-    pub(crate) file: FilePart,
-    pub(crate) relay: Relay,
+    file: FilePart,
+    relay: Relay,
     awaited: Awaited,
     /// Since the socket took no more, until all is sent.
-    stalled: Option<Progress>,
+    stalled: Option<Transfer>,
     /// Bytes that went out since the last poll.
     sent: u64,
     /// What the window had seen arrive at the last poll.
@@ -89,16 +91,6 @@ impl Notes {
     fn is_draining(&self) -> bool {
         self.server == Server::Drains
     }
-}
-
-/// What is known of the server's life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Server {
-    #[default]
-    Stays,
-    /// It says that it is not healthy, and goes on.
-    Leaves,
-    Drains,
 }
 
 /// A step that was given and that is taken for carried out by the next poll.
@@ -144,16 +136,6 @@ enum Life {
     Lingering,
     /// It closes.
     Close(Close),
-}
-
-/// What answers the request.
-#[derive(Clone, Debug)]
-pub(crate) enum Task {
-    None,
-    Files(Files),
-    /// Boxed: a script costs far more, and a connection without one is to be small.
-    Cgi(Box<Cgi>),
-    Handler(Handling),
 }
 
 /// A step that borrows nothing yet.
@@ -218,7 +200,7 @@ impl Connection {
 
     /// The same, where it is the connection itself that knows.
     #[inline]
-    pub(crate) fn note(&mut self, input: Input) {
+    fn note(&mut self, input: Input) {
         if matches!(input, Input::Probed | Input::Eof | Input::Broken(_)) {
             self.notes.probe = match self.notes.probe {
                 Probe::Due => Probe::Answered,
@@ -239,8 +221,8 @@ impl Connection {
                 Task::None | Task::Handler(_) => {}
             },
             Input::Wake => {
-                if let Some(handling) = self.handling() {
-                    handling.woken = true;
+                if let Some(handler) = self.handler() {
+                    handler.woken = true;
                 }
             }
             Input::Broken(fault) => self.notes.fault = self.notes.fault.or(Some(fault)),
@@ -311,7 +293,10 @@ impl Connection {
                 self.ticket = self.ticket.wrapping_add(1);
                 let action = match act {
                     Act::Files(deed) => self.action(deed, buf),
-                    Act::Cgi(deed) => self.cgi_action(deed, buf, cx),
+                    Act::Cgi(deed) => match &self.task {
+                        Task::Cgi(cgi) => cgi.action(deed, buf, cx),
+                        _ => Action::Kill,
+                    },
                     Act::Log => Action::Log { lines: &buf.remarks },
                 };
                 Step::Act(Ticket(self.ticket), action)
@@ -353,12 +338,14 @@ impl Connection {
     fn absorb(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         let sent = self.sent > 0;
         self.absorb_sent(buf, cx.now.tick);
-        self.absorb_script(buf, sent, cx.now.tick);
+        if let (Task::Cgi(cgi), mut response) = self.parts(buf, cx) {
+            cgi.absorb(sent, &mut response);
+        }
         match std::mem::take(&mut self.notes.given) {
             Given::Finished => self.begin_anew(buf),
             Given::Shut if !self.notes.blocked => {
                 self.life = Life::Lingering;
-                self.awaited = Awaited::End(Progress::start(cx.now.tick));
+                self.awaited = Awaited::End(Transfer::start(cx.now.tick));
             }
             Given::Nothing | Given::Shut => {}
         }
@@ -391,7 +378,7 @@ impl Connection {
             stalled.made(sent, now);
         }
         if self.notes.blocked {
-            self.stalled.get_or_insert(Progress::start(now));
+            self.stalled.get_or_insert(Transfer::start(now));
         } else if !self.has_unsent(buf) && !matches!(self.task, Task::Files(_)) {
             // A handler may take its time; what files send is always there at once.
             self.stalled = None;
@@ -440,19 +427,18 @@ impl Connection {
             // What is left of an interim answer has to go out whole.
             buf.output.keep(self.exchange.interim_left as usize);
             self.exchange.head_left = self.exchange.interim_left;
-            self.give_up_body();
+            self.response(buf, cx).give_up_body();
             if let Task::Cgi(cgi) = &mut self.task {
-                cgi.abandon();
-                self.end_cgi();
+                cgi.give_up();
             }
-            self.answering(buf, cx).error(Status::INTERNAL_SERVER_ERROR, "Internal Server Error");
+            self.response(buf, cx).error(Status::INTERNAL_SERVER_ERROR, "Internal Server Error");
         } else {
             self.cut(Cut::Fault(fault), Close::Broken, buf);
         }
     }
 
     /// Gives up what is under way.
-    pub(crate) fn cut(&mut self, why: Cut, close: Close, buf: &mut Buffers) {
+    fn cut(&mut self, why: Cut, close: Close, buf: &mut Buffers) {
         if let Life::Close(_) = self.life {
             // Bytes that the driver still holds are given up too.
             self.notes.blocked = false;
@@ -489,10 +475,14 @@ impl Connection {
                 Awaited::End(_) => self.life = Life::Close(Close::Timeout),
             }
         }
-        if self.life == Life::Open {
-            self.fire_script_timer(buf, cx);
+        if let (Task::Cgi(_), Life::Open) = (&self.task, self.life) {
+            let may_be_gone = self.may_be_gone(buf);
+            if let (Task::Cgi(cgi), mut response) = self.parts(buf, cx) {
+                let progress = cgi.expire(may_be_gone, &mut response);
+                self.follow(progress, buf, cx);
+            }
         }
-        let too_slow = |stalled: &Progress| stalled.deadline(&timeouts.write) <= now;
+        let too_slow = |stalled: &Transfer| stalled.deadline(&timeouts.write) <= now;
         if self.notes.blocked && self.stalled.as_ref().is_some_and(too_slow) {
             self.cut(Cut::Slow, Close::Timeout, buf);
         }
@@ -549,7 +539,9 @@ impl Connection {
                     return Some(Next::Act(Act::Cgi(kill)));
                 }
             }
-            if let Some(call) = self.take_call(buf, true) {
+            if let Task::Handler(handler) = &mut self.task
+                && let Some(call) = handler.take_last_call()
+            {
                 return Some(Next::Call(call));
             }
             self.notes.given = Given::Finished;
@@ -578,7 +570,10 @@ impl Connection {
         if let Some(act) = act {
             return Some(Next::Act(act));
         }
-        if let Some(call) = self.take_call(buf, false) {
+        let is_out = !self.has_unsent(buf);
+        if let Task::Handler(handler) = &mut self.task
+            && let Some(call) = handler.take_call(self.cycle.is_answering(), self.notes.is_draining(), is_out)
+        {
             return Some(Next::Call(call));
         }
         if let (Life::Shut, false) = (self.life, self.notes.blocked) {
@@ -600,7 +595,7 @@ impl Connection {
         }
     }
 
-    pub(crate) fn has_unsent(&self, buf: &Buffers) -> bool {
+    fn has_unsent(&self, buf: &Buffers) -> bool {
         !buf.output.unsent().is_empty() || self.file.left > 0 || self.relay != Relay::default()
     }
 
@@ -697,10 +692,7 @@ impl Connection {
             Life::Lingering => self.linger(buf, cx),
             // Until the driver is rid of what it holds, no further request is begun.
             Life::Open if self.cycle.outbound == Outbound::Idle => !self.notes.blocked && self.read_head(buf, cx),
-            Life::Open if matches!(self.task, Task::Cgi(_)) => self.advance_cgi(buf, cx) || self.drain(buf, cx),
-            Life::Open => {
-                self.answer(buf, cx) || self.drain(buf, cx) || self.find_body(buf, cx) || self.finish_handler(buf, cx)
-            }
+            Life::Open => self.advance_task(buf, cx) || self.drain(buf, cx),
         }
     }
 
@@ -715,15 +707,16 @@ impl Connection {
         false
     }
 
-    pub(crate) fn answering<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> Answering<'t> {
-        let Connection { exchange, cycle, file, peer, notes, .. } = self;
-        let is_last = notes.is_draining() && (cycle.inbound != Inbound::Done || buf.input.unread().is_empty());
-        Answering { exchange, cycle, file, buf, cx, peer: *peer, is_last }
+    /// The exchange, for a task that goes on with it.
+    fn response<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> ResponseBuilder<'t> {
+        self.parts(buf, cx).1
     }
 
-    /// Whether nothing has put an end to it.
-    pub(crate) fn is_open(&self) -> bool {
-        self.life == Life::Open
+    /// The same, with the task.
+    fn parts<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> (&'t mut Task, ResponseBuilder<'t>) {
+        let Connection { task, exchange, cycle, file, relay, peer, notes, .. } = self;
+        let Notes { server, eof, .. } = *notes;
+        (task, ResponseBuilder { exchange, cycle, file, relay, buf, cx, peer: *peer, server, eof })
     }
 
     /// Whether it was told that the server goes down.
@@ -732,16 +725,11 @@ impl Connection {
         self.notes.is_draining()
     }
 
-    /// Whether the peer has half-closed.
-    pub(crate) fn is_at_end(&self) -> bool {
-        self.notes.eof
-    }
-
     /// Whether the peer has half-closed without having said that it would, so that it may have gone away: TCP
     /// does not tell which. One that has announced its last request (`Connection: close`, or HTTP/1.0 without
     /// keep-alive) has only kept its word, one that has sent further requests waits for their answers, and one
     /// whose answer is out has what it wants.
-    pub(crate) fn may_be_gone(&self, buf: &Buffers) -> bool {
+    fn may_be_gone(&self, buf: &Buffers) -> bool {
         let sent_more = || {
             let unread = buf.input.unread();
             self.cycle.inbound == Inbound::Done && unread.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
@@ -757,16 +745,8 @@ impl Connection {
     }
 
     /// Whether the server is about to leave, or goes down.
-    pub(crate) fn is_leaving(&self) -> bool {
+    fn is_leaving(&self) -> bool {
         self.notes.server > Server::Stays
-    }
-
-    pub(crate) fn cycle(&self) -> &Cycle {
-        &self.cycle
-    }
-
-    pub(crate) fn exchange_mut(&mut self) -> &mut Exchange {
-        &mut self.exchange
     }
 }
 

@@ -1,6 +1,6 @@
 //! The portable, event-driven handler: it is called, does what can be done at once, and returns.
 
-use crate::reply::Reply;
+use crate::connection::Reply;
 pub(crate) use crate::step::Call;
 
 /// Answers requests, on any runtime. One value serves one connection, as in Python.

@@ -2,7 +2,7 @@
 //! reaches the wire.
 
 use crate::config::Protocol;
-use crate::exchange::Answering;
+use crate::exchange::ResponseBuilder;
 use crate::fields::{Fields, Misuse};
 use crate::status::Status;
 use crate::wire::{Encoder, HeadOut};
@@ -20,7 +20,7 @@ pub(crate) enum Purpose {
 
 /// The head of an answer that is being written. Nothing goes out before [`send`](Self::send).
 pub struct HeadWriter<'r> {
-    answer: Answering<'r>,
+    answer: ResponseBuilder<'r>,
     purpose: Purpose,
     status: Status,
     reason: Option<Vec<u8>>,
@@ -31,7 +31,7 @@ pub struct HeadWriter<'r> {
 }
 
 impl<'r> HeadWriter<'r> {
-    pub(crate) fn new(answer: Answering<'r>, purpose: Purpose, status: Status) -> HeadWriter<'r> {
+    pub(crate) fn new(answer: ResponseBuilder<'r>, purpose: Purpose, status: Status) -> HeadWriter<'r> {
         HeadWriter {
             answer,
             purpose,
@@ -116,7 +116,7 @@ impl<'r> HeadWriter<'r> {
 
     /// RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
     fn send_interim(&mut self) {
-        let Answering { exchange, buf, cx, .. } = &mut self.answer;
+        let ResponseBuilder { exchange, buf, cx, .. } = &mut self.answer;
         if !exchange.is_11 || cx.config.protocol == Protocol::Http10 {
             return;
         }

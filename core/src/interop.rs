@@ -7,13 +7,12 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, SERVER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
+use crate::connection::Reply;
 use crate::fields::Misuse;
 use crate::grammar::{digits, list_items};
 use crate::head_writer::HeadWriter;
-use crate::reply::Reply;
 use crate::request::Request;
 use crate::status::Status;
-use crate::wire::{Encoder, Outbound};
 
 /// What no URI may hold as it is (RFC 3986 section 2), beside what is not ASCII.
 const NOT_IN_URIS: &AsciiSet =
@@ -60,12 +59,7 @@ impl Reply<'_> {
             return Err(Misuse::Framing);
         }
         self.respond_http(&parts)?.length(announced.unwrap_or(actual)).send()?;
-        if self.connection.cycle().outbound != Outbound::Body(Encoder::None) {
-            // Whole, whatever `limits.output` says: it is in memory already.
-            self.buf.output.bytes.extend_from_slice(body);
-        }
-        self.connection.cycle.outbound = Outbound::Body(Encoder::None);
-        self.finish()
+        self.answer_whole(body)
     }
 
     /// Begins an answer with the head of an [`http::Response`], for a body that is [offered](Self::offer) piece by

@@ -17,9 +17,9 @@ pub(crate) enum Awaited {
     /// The rest of a head.
     Head { since: Tick },
     /// A body that is wanted.
-    Body(Progress),
+    Body(Transfer),
     /// The end of what a closing connection still sends.
-    End(Progress),
+    End(Transfer),
 }
 
 impl Awaited {
@@ -58,18 +58,18 @@ fn linger(timeouts: &Timeouts, draining: bool) -> Pace {
     Pace { silence: timeouts.linger_silence.min(most), grace: timeouts.linger.min(most), rate: u64::MAX }
 }
 
-/// How something that should go on goes on.
+/// The progress of a transfer, for timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct Transfer {
     since: Tick,
     last: Tick,
     /// One more than went through: so an `Option` of this is no larger.
     count: NonZeroU64,
 }
 
-impl Progress {
-    pub(crate) fn start(now: Tick) -> Progress {
-        Progress { since: now, last: now, count: NonZeroU64::MIN }
+impl Transfer {
+    pub(crate) fn start(now: Tick) -> Transfer {
+        Transfer { since: now, last: now, count: NonZeroU64::MIN }
     }
 
     /// `bytes` more went through.
@@ -81,8 +81,8 @@ impl Progress {
     }
 
     /// The same, begun so many milliseconds later.
-    pub(crate) fn later(self, millis: u64) -> Progress {
-        Progress { since: self.since.after(millis), last: self.last.after(millis), ..self }
+    pub(crate) fn later(self, millis: u64) -> Transfer {
+        Transfer { since: self.since.after(millis), last: self.last.after(millis), ..self }
     }
 
     pub(crate) fn since(&self) -> Tick {
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn silence_ends_patience_whatever_was_earned() {
-        let mut progress = Progress::start(Tick(0));
+        let mut progress = Transfer::start(Tick(0));
         assert_eq!(progress.deadline(&PACE), Tick(10));
         progress.made(1_000_000, Tick(5));
         assert_eq!(progress.deadline(&PACE), Tick(15));
@@ -147,14 +147,14 @@ mod tests {
 
     #[test]
     fn a_drip_below_the_rate_ends_after_the_grace() {
-        let mut progress = Progress::start(Tick(0));
+        let mut progress = Transfer::start(Tick(0));
         let mut now = 0;
         while now < progress.deadline(&PACE).0 {
             now += 5;
             progress.made(1, Tick(now));
         }
         assert!((100..200).contains(&now), "{now}");
-        let mut honest = Progress::start(Tick(0));
+        let mut honest = Transfer::start(Tick(0));
         for now in (5..10_000).step_by(5) {
             assert!(honest.deadline(&PACE) > Tick(now));
             honest.made(5, Tick(now));
@@ -164,6 +164,6 @@ mod tests {
     #[test]
     fn a_timeout_of_nothing_is_still_in_the_future() {
         let pace = Pace { silence: 0, grace: 0, rate: 0 };
-        assert!(Progress::start(Tick(7)).deadline(&pace) > Tick(7));
+        assert!(Transfer::start(Tick(7)).deadline(&pace) > Tick(7));
     }
 }

@@ -20,24 +20,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("what a driver is told", &["script_path", "step"]),
     ("what an embedder decides", &["site"]),
     ("what every call is given", &["context"]),
-    ("the machine", MACHINE),
+    ("an exchange, and the tool that a task goes on with", &["exchange"]),
+    ("tasks: what answers a request", &["cgi", "files", "handler_task", "head_writer"]),
+    ("which task answers", &["task"]),
+    ("the machine that a driver touches", &["connection"]),
+    ("for embedders, on top of it", &["handler", "interop"]),
 ];
 
-/// These still need each other.
-const MACHINE: &[&str] = &[
-    "cgi",
-    "connection",
-    "exchange",
-    "files",
-    "handler",
-    "handling",
-    "head_writer",
-    "interop",
-    "reply",
-    "tape",
-    "testing",
-    "transcript",
-];
+/// These are about to become crates of their own.
+const LEAVING: &[&str] = &["tape", "testing", "transcript"];
 
 #[test]
 fn no_module_uses_what_stands_on_its_own_floor_or_above() {
@@ -52,7 +43,7 @@ fn no_module_uses_what_stands_on_its_own_floor_or_above() {
             wrong.push(format!("{file}: {module} or {used} stands on no floor"));
             continue;
         };
-        if there >= here && !(MACHINE.contains(&module.as_str()) && MACHINE.contains(&used.as_str())) {
+        if there >= here {
             wrong.push(format!("{file}: {module} ({}) uses {used} ({})", FLOORS[here].0, FLOORS[there].0));
         }
     }
@@ -82,7 +73,8 @@ fn arrows() -> Vec<(String, String, String)> {
     for (module, file) in files() {
         let source = fs::read_to_string(&file).expect("a source file can be read");
         let name = file.strip_prefix(root()).expect("below the root").display().to_string();
-        for used in used_by(&source).into_iter().filter(|used| *used != module) {
+        let others = used_by(&source).into_iter().filter(|used| *used != module && !LEAVING.contains(&used.as_str()));
+        for used in others {
             arrows.push((module.clone(), used, name.clone()));
         }
     }
@@ -107,7 +99,7 @@ fn files() -> Vec<(String, PathBuf)> {
                 let below = path.strip_prefix(root()).expect("below the root");
                 let first = below.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
                 let module = first.trim_end_matches(".rs").to_owned();
-                if module != "lib" {
+                if module != "lib" && !LEAVING.contains(&module.as_str()) {
                     files.push((module, path));
                 }
             }

@@ -10,17 +10,15 @@ mod output;
 mod refusal;
 mod run;
 
+pub(crate) use run::find;
+
 use crate::context::Context;
 use crate::input::{Completion, Found, FsError, Input, ScriptFile, SpawnError};
 use crate::step::ScriptInput;
 use crate::time::Tick;
-use crate::timer::{Progress, Timer};
+use crate::timer::{Timer, Transfer};
 use crate::wire::{Decoder, Method};
 use refusal::Refusal;
-
-/// The methods that scripts answer, for `Allow`: those of RFC 9110 and RFC 5789. Which of them a script has, and which
-/// others, it alone knows, and says when it is asked.
-pub(crate) const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Whether a method is a script's business (RFC 3875 section 4.3). TRACE is for the server to answer with what the client
 /// has sent, cookies and all, and CONNECT names no script.
@@ -60,7 +58,7 @@ pub(crate) struct Cgi {
     /// What the window had seen arrive from it by then.
     arrived: u64,
     /// The pace of the body, and since when it is not the peer's.
-    pace: Option<(Progress, Tick)>,
+    pace: Option<(Transfer, Tick)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +135,8 @@ enum Kill {
 }
 
 impl Cgi {
-    fn new(from: usize, now: Tick) -> Cgi {
+    /// Begins with the script that [`find`] has found.
+    pub(crate) fn new(from: usize, now: Tick) -> Cgi {
         Cgi {
             state: State::Due(Deed::Find),
             feed: Feed::default(),
@@ -211,6 +210,13 @@ impl Cgi {
         Some(deed)
     }
 
+    /// The response is another's now, because the request is wrong.
+    pub(crate) fn give_up(&mut self) {
+        self.abandon();
+        self.state = State::Over;
+        self.feed.stage = Stage::Closed;
+    }
+
     /// Nobody waits for the script any more.
     pub(crate) fn abandon(&mut self) {
         if self.is_alive() && self.kill == Kill::No {
@@ -263,15 +269,15 @@ impl Cgi {
     }
 
     /// Keeps the pace of the body while the script holds it back: the peer is not to blame for that.
-    pub(crate) fn pause(&mut self, pace: Progress, now: Tick) {
+    pub(crate) fn pause(&mut self, pace: Transfer, now: Tick) {
         self.pace = Some((pace, now));
     }
 
     /// The pace of the body, as it was when it was held back.
-    pub(crate) fn resume(&mut self, now: Tick) -> Progress {
+    pub(crate) fn resume(&mut self, now: Tick) -> Transfer {
         match self.pace.take() {
             Some((pace, since)) => pace.later(now.since(since)),
-            None => Progress::start(now),
+            None => Transfer::start(now),
         }
     }
 

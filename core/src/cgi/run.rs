@@ -1,11 +1,11 @@
-//! What a connection does for its script.
+//! How a script's answer comes about: from the path to the process, from the body to its input, from its output to
+//! the response.
 
 use crate::buffers::Buffers;
 use crate::config::{Chunked, Limits};
-use crate::connection::{Connection, Task};
 use crate::context::Context;
-use crate::error::Violation;
-use crate::exchange::{Answering, Cut, Page, Relay};
+use crate::error::{Violation, fill};
+use crate::exchange::{Cut, Page, Progress, Relay, ResponseBuilder};
 use crate::input::{ScriptFile, SpawnError};
 use crate::path::{Forbidden, names_dotfile};
 use crate::reason::Rule;
@@ -13,8 +13,7 @@ use crate::request::Request;
 use crate::script_path;
 use crate::status::Status;
 use crate::step::{Action, Close, Script, ScriptInput};
-use crate::time::Tick;
-use crate::wire::{Decoder, Encoder, HeadOut, Inbound, Method, Outbound, Span, Target};
+use crate::wire::{Decoder, Encoder, HeadOut, Inbound, LAST_CHUNK, Method, Outbound, Span, Target, begin_chunk};
 
 use super::environment::{self, Facts};
 use super::output::{self, End, Printed, Remarks, ScriptHead, Unfolded};
@@ -24,37 +23,30 @@ use super::{Cgi, Deed, Feed, Kill, Stage, State, index};
 /// Heads of interim answers before the final one; more are no answer.
 const MOST_INTERIM: u8 = 16;
 
-impl Connection {
-    /// Where the script begins in the path of the target, if it means one. The path is then in
-    /// `Buffers::path`.
-    pub(crate) fn find_cgi(&self, buf: &mut Buffers, cx: &Context<'_>) -> Result<Option<usize>, Forbidden> {
-        let directories = &cx.config.cgi.directories;
-        // `*` and `host:port` are no paths.
-        if directories.is_empty() || matches!(buf.head.target, Target::Asterisk | Target::Authority) {
-            buf.path.clear();
-            return Ok(None);
-        }
-        let mut path = std::mem::take(&mut buf.path);
-        path.clear();
-        path.push(b'/');
-        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
-        let collapsed = script_path::collapse(request.path(), &mut path);
-        let directory = cx.site.is_cgi(&path, directories).filter(|&at| path.get(at) == Some(&b'/'));
-        // From here on it is a path below the root.
-        let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
-        path.drain(..slashes);
-        buf.path = path;
-        collapsed.map(|()| directory.map(|at| (at + 1).saturating_sub(slashes)))
+/// Where the script begins in the path of the target, if it means one. The path is then in `Buffers::path`.
+pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, Forbidden> {
+    let directories = &response.cx.config.cgi.directories;
+    // `*` and `host:port` are no paths.
+    if directories.is_empty() || matches!(response.buf.head.target, Target::Asterisk | Target::Authority) {
+        response.buf.path.clear();
+        return Ok(None);
     }
+    let mut path = std::mem::take(&mut response.buf.path);
+    path.clear();
+    path.push(b'/');
+    let collapsed = script_path::collapse(response.request().path(), &mut path);
+    let directory = response.cx.site.is_cgi(&path, directories).filter(|&at| path.get(at) == Some(&b'/'));
+    // From here on it is a path below the root.
+    let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
+    path.drain(..slashes);
+    response.buf.path = path;
+    collapsed.map(|()| directory.map(|at| (at + 1).saturating_sub(slashes)))
+}
 
-    /// Lets the script answer that was found by [`find_cgi`](Self::find_cgi).
-    pub(crate) fn start_cgi(&mut self, from: usize, cx: &Context<'_>) {
-        self.task = Task::Cgi(Box::new(Cgi::new(from, cx.now.tick)));
-    }
-
-    pub(crate) fn cgi_action<'a>(&self, deed: Deed, buf: &'a mut Buffers, cx: &Context<'_>) -> Action<'a> {
-        let Task::Cgi(cgi) = &self.task else { return Action::Kill };
-        let (at, told) = (cgi.at as usize, cgi.environment as usize);
+impl Cgi {
+    /// What the driver is to do.
+    pub(crate) fn action<'a>(&self, deed: Deed, buf: &'a Buffers, cx: &Context<'_>) -> Action<'a> {
+        let (at, told) = (self.at as usize, self.environment as usize);
         match deed {
             Deed::Find => Action::Find { path: &buf.path, from: at },
             Deed::Spool => Action::Spool,
@@ -76,91 +68,83 @@ impl Connection {
         }
     }
 
-    /// What the script took of the body, and whether it gave a sign of life.
-    pub(crate) fn absorb_script(&mut self, buf: &mut Buffers, moved: bool, now: Tick) {
-        let alone = self.is_at_end();
-        let Task::Cgi(cgi) = &mut self.task else { return };
-        let taken = std::mem::take(&mut cgi.feed.taken);
-        cgi.feed.offered -= taken;
-        cgi.feed.total += u64::from(taken);
-        let arrived = buf.script.arrived();
-        if taken > 0 || moved || arrived != cgi.arrived || alone != cgi.alone {
-            cgi.heard = now;
-            cgi.arrived = arrived;
-            cgi.alone = alone;
+    /// What the script took of the body, and whether it gave a sign of life. `moved`: some of its output went out.
+    pub(crate) fn absorb(&mut self, moved: bool, response: &mut ResponseBuilder<'_>) {
+        let taken = std::mem::take(&mut self.feed.taken);
+        self.feed.offered -= taken;
+        self.feed.total += u64::from(taken);
+        let arrived = response.buf.script.arrived();
+        if taken > 0 || moved || arrived != self.arrived || response.eof != self.alone {
+            self.heard = response.cx.now.tick;
+            self.arrived = arrived;
+            self.alone = response.eof;
         }
         if taken > 0 {
-            self.body_took(buf, taken as usize);
+            response.took(taken as usize);
         }
     }
 
     /// Ends a script whose time is over, or whose peer seems to be gone.
-    pub(crate) fn fire_script_timer(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
-        let (now, may_be_gone) = (cx.now.tick, self.may_be_gone(buf));
-        let Task::Cgi(cgi) = &mut self.task else { return };
-        if cgi.deadline(may_be_gone, cx).is_none_or(|deadline| deadline > now) {
-            return;
+    pub(crate) fn expire(&mut self, may_be_gone: bool, response: &mut ResponseBuilder<'_>) -> Progress {
+        let now = response.cx.now.tick;
+        if self.deadline(may_be_gone, response.cx).is_none_or(|deadline| deadline > now) {
+            return Progress::Stalled;
         }
-        if self.cycle.outbound == Outbound::Body(Encoder::None) {
+        if response.cycle.outbound == Outbound::Body(Encoder::None) {
             // The answer is complete, and nobody is served by what the script still does.
-            cgi.abandon();
-            self.end_script(buf, cx);
-        } else if cgi.ends > now {
-            self.cut(Cut::Gone, Close::Broken, buf);
-        } else if self.cycle.outbound == Outbound::Owed {
-            self.fail_script(Refusal::Slow);
+            self.abandon();
+            self.end(response);
+        } else if self.ends > now {
+            return Progress::Cut(Cut::Gone, Close::Broken);
+        } else if response.cycle.outbound == Outbound::Owed {
+            self.fail(Refusal::Slow, response);
         } else {
-            self.cut(Cut::ScriptSlow, Close::Timeout, buf);
+            return Progress::Cut(Cut::ScriptSlow, Close::Timeout);
         }
+        Progress::Moved
     }
 
-    /// Goes on with finding, feeding and relaying. `false`: nothing moved.
-    pub(crate) fn advance_cgi(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let Task::Cgi(cgi) = &mut self.task else { return false };
-        if !self.cycle.is_answering() {
-            return false;
+    /// Goes on with finding, feeding and relaying.
+    pub(crate) fn advance(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
+        if !response.cycle.is_answering() {
+            return Progress::Stalled;
         }
-        match cgi.state {
-            State::Due(_) | State::Under(_) | State::Over => false,
-            State::Found(found) => {
-                self.found_script(found, buf, cx);
-                true
+        match self.state {
+            State::Due(_) | State::Under(_) | State::Over => return Progress::Stalled,
+            State::Found(found) => self.found(found, response),
+            State::Gathering => return self.gather(response),
+            State::Spooling if self.feed.stage == Stage::Closed => {
+                self.feed.stage = Stage::Open;
+                response.send_continue();
             }
-            State::Gathering => self.gather_body(buf, cx),
-            State::Spooling if cgi.feed.stage == Stage::Closed => {
-                cgi.feed.stage = Stage::Open;
-                self.send_continue(buf);
-                true
-            }
-            State::Spooling => self.feed_script(buf, cx),
+            State::Spooling => return self.feed(response),
             State::Spooled => {
-                let length = cgi.feed.total;
-                self.tell_script(ScriptInput::Spooled, Some(length), buf, cx);
-                true
+                let length = self.feed.total;
+                self.tell(ScriptInput::Spooled, Some(length), response);
             }
-            State::Spawned => {
-                cgi.state = State::Head;
-                cgi.ends = cx.now.tick.after(cx.config.timeouts.script.max(1));
-                cgi.heard = cx.now.tick;
-                if matches!(self.cycle.inbound, Inbound::Body(_)) {
-                    cgi.feed.stage = Stage::Open;
-                    self.send_continue(buf);
+            State::Spawned => self.spawned(response),
+            State::Refused(refusal) => {
+                if !response.settle_body() {
+                    return Progress::Stalled;
                 }
-                true
+                self.refuse(refusal, response);
             }
-            State::Refused(refusal) => self.settle_body(buf, cx) && self.refuse_script(refusal, buf, cx),
             State::Head | State::Body => {
-                let fed = self.feed_script(buf, cx);
-                self.relay_script(buf, cx) || fed
+                let fed = self.feed(response);
+                if let Progress::Violation(_) = fed {
+                    return fed;
+                }
+                let relayed = self.relay(response);
+                return if relayed == Progress::Stalled { fed } else { relayed };
             }
         }
+        Progress::Moved
     }
 
-    fn found_script(&mut self, what: ScriptFile, buf: &mut Buffers, cx: &Context<'_>) {
-        let Task::Cgi(cgi) = &mut self.task else { return };
-        cgi.at = cgi.at.min(index(buf.path.len()));
-        let name = &buf.path[..cgi.at as usize];
-        let is_hidden = cx.config.hide_dotfiles && names_dotfile(name);
+    fn found(&mut self, what: ScriptFile, response: &mut ResponseBuilder<'_>) {
+        self.at = self.at.min(index(response.buf.path.len()));
+        let name = &response.buf.path[..self.at as usize];
+        let is_hidden = response.cx.config.hide_dotfiles && names_dotfile(name);
         let refusal = match what {
             _ if is_hidden => Some(Refusal::Missing),
             ScriptFile::Missing => Some(Refusal::Missing),
@@ -169,160 +153,165 @@ impl Connection {
             ScriptFile::Runnable => None,
         };
         if let Some(refusal) = refusal {
-            cgi.state = State::Refused(refusal);
+            self.state = State::Refused(refusal);
             return;
         }
-        buf.reasons.note(Rule::ScriptFound, name);
-        if !self.may_continue(buf, cx) {
+        response.buf.reasons.note(Rule::ScriptFound, name);
+        if !response.may_continue() {
             return;
         }
-        match self.cycle.inbound {
-            Inbound::Body(Decoder::Length(length)) if cx.config.limits.script_body == 0 => {
-                self.tell_script(ScriptInput::Piped, Some(length), buf, cx);
+        let config = response.cx.config;
+        match response.cycle.inbound {
+            Inbound::Body(Decoder::Length(length)) if config.limits.script_body == 0 => {
+                self.tell(ScriptInput::Piped, Some(length), response);
             }
             Inbound::Body(Decoder::Length(_)) => {
-                buf.reasons.note(Rule::BodyGathered, b"");
-                self.cgi_to(State::Gathering);
-                if let Task::Cgi(cgi) = &mut self.task {
-                    cgi.feed.stage = Stage::Open;
-                }
-                self.send_continue(buf);
+                response.buf.reasons.note(Rule::BodyGathered, b"");
+                self.state = State::Gathering;
+                self.feed.stage = Stage::Open;
+                response.send_continue();
             }
-            Inbound::Body(Decoder::Chunked(_)) if cx.config.cgi.chunked == Chunked::Refuse => {
-                self.end_cgi();
-                self.answering(buf, cx).refuse(Violation::LengthRequired, Span::default());
+            Inbound::Body(Decoder::Chunked(_)) if config.cgi.chunked == Chunked::Refuse => {
+                self.state = State::Over;
+                response.refuse(Violation::LengthRequired, Span::default());
             }
             Inbound::Body(Decoder::Chunked(_)) => {
-                buf.reasons.note(Rule::BodySpooled, b"");
-                self.cgi_to(State::Due(Deed::Spool));
+                response.buf.reasons.note(Rule::BodySpooled, b"");
+                self.state = State::Due(Deed::Spool);
             }
-            _ => self.tell_script(ScriptInput::Empty, None, buf, cx),
+            _ => self.tell(ScriptInput::Empty, None, response),
         }
     }
 
     /// Waits for a small body, and for the beginning of a large one: a script that waits for a slow peer would hold a
     /// place for as long.
-    fn gather_body(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let available = self.body_available(buf, cx) as u64;
-        let limits = &cx.config.limits;
+    fn gather(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
+        let available = match response.available() {
+            Ok(available) => available as u64,
+            Err(violation) => return Progress::Violation(violation),
+        };
+        let limits = &response.cx.config.limits;
         let small = limits.script_body.min(limits.head) as u64;
-        match self.cycle.inbound {
+        match response.cycle.inbound {
             Inbound::Body(Decoder::Length(length)) if available >= if length <= small { length } else { 1 } => {
-                self.tell_script(ScriptInput::Piped, Some(length), buf, cx);
+                self.tell(ScriptInput::Piped, Some(length), response);
             }
-            Inbound::Body(_) if self.is_at_end() => self.body_violation(Violation::IncompleteBody, buf, cx),
-            Inbound::Body(_) => return false,
+            Inbound::Body(_) if response.eof => return Progress::Violation(Violation::IncompleteBody),
+            Inbound::Body(_) => return Progress::Stalled,
             // It was wrong, and that is answered.
-            _ => self.end_cgi(),
+            _ => self.state = State::Over,
         }
-        true
+        Progress::Moved
     }
 
     /// Writes down what the script is told, and lets it run.
-    fn tell_script(&mut self, input: ScriptInput, length: Option<u64>, buf: &mut Buffers, cx: &Context<'_>) {
-        let (mut told, mut path) = (std::mem::take(&mut buf.told), std::mem::take(&mut buf.path));
+    fn tell(&mut self, input: ScriptInput, length: Option<u64>, response: &mut ResponseBuilder<'_>) {
+        let (mut told, mut path) = (std::mem::take(&mut response.buf.told), std::mem::take(&mut response.buf.path));
         told.clear();
-        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
-        if matches!(buf.head.method, Method::Get | Method::Head) {
+        let request = response.request();
+        if matches!(response.buf.head.method, Method::Get | Method::Head) {
             environment::write_arguments(request.query().unwrap_or_default(), &mut told);
         }
-        let Task::Cgi(cgi) = &mut self.task else { return };
-        cgi.environment = index(told.len());
+        self.environment = index(told.len());
         // The script's name is resolved. What follows it keeps its empty segments.
-        path.truncate(cgi.at as usize);
+        path.truncate(self.at as usize);
         let components = path.split(|&byte| byte == b'/').count();
         script_path::append_info(request.path(), components, &mut path);
-        let (script, info) = path.split_at(cgi.at as usize);
+        let (script, info) = path.split_at(self.at as usize);
         // A body of no bytes is none, but what the request says of it is passed on.
         let facts = Facts { script, info, length: length.or(request.content_length()) };
-        environment::write(&request, &facts, cx.site, cx.config, &mut told);
-        buf.told = told;
-        buf.path = path;
-        buf.script.clear();
-        cgi.arrived = buf.script.arrived();
-        cgi.feed = Feed::default();
-        cgi.state = State::Due(Deed::Spawn(input));
+        environment::write(&request, &facts, response.cx.site, response.cx.config, &mut told);
+        response.buf.told = told;
+        response.buf.path = path;
+        response.buf.script.clear();
+        self.arrived = response.buf.script.arrived();
+        self.feed = Feed::default();
+        self.state = State::Due(Deed::Spawn(input));
+    }
+
+    /// The script runs: its time begins, and its input is open if there is a body.
+    fn spawned(&mut self, response: &mut ResponseBuilder<'_>) {
+        self.state = State::Head;
+        self.ends = response.cx.now.tick.after(response.cx.config.timeouts.script.max(1));
+        self.heard = response.cx.now.tick;
+        if matches!(response.cycle.inbound, Inbound::Body(_)) {
+            self.feed.stage = Stage::Open;
+            response.send_continue();
+        }
     }
 
     /// Offers the script what has come of the body.
-    fn feed_script(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let Task::Cgi(cgi) = &mut self.task else { return false };
-        let Cgi { state, feed, .. } = &mut **cgi;
+    fn feed(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
+        let feed = &mut self.feed;
         if feed.stage != Stage::Open || feed.offered > 0 && !feed.deaf {
-            return false;
+            return Progress::Stalled;
         }
         if feed.deaf {
             feed.stage = Stage::Closed;
             feed.offered = 0;
-            if *state == State::Spooling {
+            if self.state == State::Spooling {
                 let refusal = if feed.full { Refusal::SpoolFull } else { Refusal::Unspoolable };
-                self.fail_script(refusal);
+                self.fail(refusal, response);
             }
-            return true;
+            return Progress::Moved;
         }
-        let available = self.body_available(buf, cx);
-        let (inbound, at_end) = (self.cycle.inbound, self.is_at_end());
-        // A body that is wrong has ended all this.
-        let Task::Cgi(cgi) = &mut self.task else { return true };
-        let Cgi { state, feed, .. } = &mut **cgi;
-        match inbound {
+        let available = match response.available() {
+            Ok(available) => available,
+            Err(violation) => return Progress::Violation(violation),
+        };
+        match response.cycle.inbound {
             _ if available > 0 => feed.offered = index(available),
-            Inbound::Done if *state == State::Spooling => {
+            Inbound::Done if self.state == State::Spooling => {
                 feed.stage = Stage::Closed;
-                *state = State::Spooled;
+                self.state = State::Spooled;
             }
             Inbound::Done => feed.stage = Stage::End,
-            Inbound::Body(_) if at_end => self.body_violation(Violation::IncompleteBody, buf, cx),
+            Inbound::Body(_) if response.eof => return Progress::Violation(Violation::IncompleteBody),
             // It was wrong, and that is answered.
             Inbound::Closed => feed.stage = Stage::Closed,
-            _ => return false,
+            _ => return Progress::Stalled,
         }
-        true
+        Progress::Moved
     }
 
     /// Goes on with the script's answer.
-    fn relay_script(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        if self.has_unsent(buf) {
-            return false;
-        }
-        let Task::Cgi(cgi) = &mut self.task else { return false };
-        match (cgi.state, self.cycle.outbound) {
-            (State::Head, _) => self.read_script_head(buf, cx),
-            (State::Body, Outbound::Body(encoder)) => self.relay_body(encoder, buf, cx),
-            _ => false,
+    fn relay(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
+        match (self.state, response.cycle.outbound) {
+            _ if response.has_unsent() => Progress::Stalled,
+            (State::Head, _) => self.read_head(response),
+            (State::Body, Outbound::Body(encoder)) => self.relay_body(encoder, response),
+            _ => Progress::Stalled,
         }
     }
 
-    fn read_script_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let has_remarks = self.exchange_mut().has_remarks;
-        let Task::Cgi(cgi) = &mut self.task else { return false };
-        let limit = cx.config.limits.script_head;
-        let Buffers { script, path, remarks, .. } = &mut *buf;
+    fn read_head(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
+        let limit = response.cx.config.limits.script_head;
+        let Buffers { script, path, remarks, .. } = &mut *response.buf;
         let unread = script.unread();
-        let (len, end) = match output::find_end(&unread[..unread.len().min(limit)], &mut cgi.scanned) {
+        let (len, end) = match output::find_end(&unread[..unread.len().min(limit)], &mut self.scanned) {
             Some(len) => (len, End::Empty),
             None if unread.len() >= limit => (limit, End::Limit),
-            None if cgi.feed.eof => match cgi.failed {
+            None if self.feed.eof => match self.failed {
                 // What it may have printed is no answer.
                 Some(error) => {
-                    self.fail_spawned(error);
-                    return true;
+                    self.fail_spawned(error, response);
+                    return Progress::Moved;
                 }
                 None => (unread.len(), End::Eof),
             },
-            None => return false,
+            None => return Progress::Stalled,
         };
-        let (printed, eof) = (&unread[..len], cgi.feed.eof);
-        let name = &path[..cgi.at as usize];
+        let (printed, eof) = (&unread[..len], self.feed.eof);
+        let name = &path[..self.at as usize];
         let raw = has_own_head(name);
-        if !has_remarks {
+        if !response.exchange.has_remarks {
             remarks.clear();
         }
         let unfolded = Unfolded::new(printed);
         let mut remarks = Remarks::new(name, remarks);
         let printed = match output::understand(printed, end, raw, &unfolded, &mut remarks) {
             // What stands behind an empty head is content, if there is any.
-            Printed::Content(len) if len == unread.len() && !eof => return false,
+            Printed::Content(len) if len == unread.len() && !eof => return Progress::Stalled,
             Printed::Content(len) if len == unread.len() => Printed::Incomplete,
             Printed::Content(len) => {
                 let first =
@@ -331,63 +320,58 @@ impl Connection {
                 remarks.say(format_args!("it printed no head; its output is sent as {}", bare_type(is_markup)), None);
                 drop(remarks);
                 script.consume(len);
-                self.note_remarks(buf);
-                self.answer_bare(is_markup, buf, cx);
-                return true;
+                note_remarks(response);
+                self.answer_bare(is_markup, response);
+                return Progress::Moved;
             }
             printed => printed,
         };
         drop(remarks);
-        self.note_remarks(buf);
+        note_remarks(response);
         match printed {
             Printed::Head(head, len) => {
-                buf.script.consume(len);
-                self.answer_script(&head, raw, buf, cx);
+                response.buf.script.consume(len);
+                return self.answer(&head, raw, response);
             }
-            Printed::Interim(len) => self.pass_over_interim(len, buf),
-            Printed::Incomplete => self.fail_script(Refusal::Incomplete),
-            Printed::Invalid | Printed::Content(_) => self.fail_script(Refusal::Invalid),
+            Printed::Interim(len) => self.pass_over_interim(len, response),
+            Printed::Incomplete => self.fail(Refusal::Incomplete, response),
+            Printed::Invalid | Printed::Content(_) => self.fail(Refusal::Invalid, response),
         }
-        true
-    }
-
-    fn note_remarks(&mut self, buf: &Buffers) {
-        self.exchange_mut().has_remarks = !buf.remarks.is_empty();
+        Progress::Moved
     }
 
     /// The head of an interim answer is dropped: it is for a hop that knows more.
-    fn pass_over_interim(&mut self, len: usize, buf: &mut Buffers) {
-        let Task::Cgi(cgi) = &mut self.task else { return };
-        cgi.interim += 1;
-        if cgi.interim > MOST_INTERIM {
-            return self.fail_script(Refusal::Invalid);
+    fn pass_over_interim(&mut self, len: usize, response: &mut ResponseBuilder<'_>) {
+        self.interim += 1;
+        if self.interim > MOST_INTERIM {
+            return self.fail(Refusal::Invalid, response);
         }
-        buf.script.consume(len);
-        cgi.scanned = 0;
+        response.buf.script.consume(len);
+        self.scanned = 0;
     }
 
     /// Answers with the head that the script has printed.
-    fn answer_script(&mut self, head: &ScriptHead<'_>, raw: bool, buf: &mut Buffers, cx: &Context<'_>) {
+    fn answer(&mut self, head: &ScriptHead<'_>, raw: bool, response: &mut ResponseBuilder<'_>) -> Progress {
         if let (Some(location), false) = (head.local_redirect(), raw) {
-            return self.redirect_locally(location, buf, cx);
+            return self.redirect_locally(location, response);
         }
-        if let (Task::Cgi(cgi), true) = (&mut self.task, head.is_chunked) {
+        if head.is_chunked {
             // Whether it is too long is the script's affair.
-            let limits = Limits { body: u64::MAX, ..cx.config.limits.clone() };
-            cgi.decoder = Some(Decoder::chunked(&limits));
+            let limits = Limits { body: u64::MAX, ..response.cx.config.limits.clone() };
+            self.decoder = Some(Decoder::chunked(&limits));
         }
-        self.cgi_to(State::Body);
-        write_head(head, raw, &mut self.answering(buf, cx));
-        self.note_unsent(cx);
+        self.state = State::Body;
+        write_head(head, raw, response);
+        self.note_unsent(response);
+        Progress::Moved
     }
 
     /// Answers with what was printed without a head.
-    fn answer_bare(&mut self, is_markup: bool, buf: &mut Buffers, cx: &Context<'_>) {
-        self.cgi_to(State::Body);
-        let mut answer = self.answering(buf, cx);
-        let encoder = answer.framing(None);
-        let charset = cx.site.charset().filter(|_| !is_markup);
-        answer.head(Status::OK, None, |out| {
+    fn answer_bare(&mut self, is_markup: bool, response: &mut ResponseBuilder<'_>) {
+        self.state = State::Body;
+        let encoder = response.framing(None);
+        let charset = response.cx.site.charset().filter(|_| !is_markup);
+        response.head(Status::OK, None, |out| {
             out.field_with("Content-Type", |out| {
                 out.extend_from_slice(bare_type(is_markup).as_bytes());
                 if let Some(charset) = charset {
@@ -397,163 +381,145 @@ impl Connection {
             });
             out.framing(encoder);
         });
-        answer.body(encoder);
-        self.note_unsent(cx);
+        response.body(encoder);
+        self.note_unsent(response);
     }
 
     /// HEAD is safe, so nothing is lost with a script that is ended soon behind its head. One that has answered a
     /// GET or POST with 204 may have work to do, and keeps its time.
-    fn note_unsent(&mut self, cx: &Context<'_>) {
-        let is_head = self.exchange_mut().is_head && self.cycle.outbound == Outbound::Body(Encoder::None);
-        if let (Task::Cgi(cgi), true) = (&mut self.task, is_head) {
-            cgi.unsent_since = Some(cx.now.tick);
+    fn note_unsent(&mut self, response: &ResponseBuilder<'_>) {
+        if response.exchange.is_head && response.cycle.outbound == Outbound::Body(Encoder::None) {
+            self.unsent_since = Some(response.cx.now.tick);
         }
     }
 
     /// Names what has come from the script as the next bytes to send.
-    fn relay_body(&mut self, encoder: Encoder, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let Task::Cgi(cgi) = &mut self.task else { return false };
-        let (mut eof, mut available) = (cgi.feed.eof, buf.script.unread().len());
-        if let Some(decoder) = &mut cgi.decoder {
+    fn relay_body(&mut self, encoder: Encoder, response: &mut ResponseBuilder<'_>) -> Progress {
+        let script = &mut response.buf.script;
+        let (mut eof, mut available) = (self.feed.eof, script.unread().len());
+        if let Some(decoder) = &mut self.decoder {
             // Chunks of the script's own are taken apart, and framed anew where that is due.
-            match decoder.decode(buf.script.unread(), &cx.config.limits) {
-                Ok(piece) => {
-                    buf.script.consume(piece.skip);
-                    available = piece.data;
-                    if eof && available == 0 && !piece.end {
-                        self.cut(Cut::ScriptShort, Close::Broken, buf);
-                        return true;
-                    }
-                    eof = piece.end && available == 0;
-                }
-                Err(_) => {
-                    self.cut(Cut::ScriptChunks, Close::Broken, buf);
-                    return true;
-                }
+            let Ok(piece) = decoder.decode(script.unread(), &response.cx.config.limits) else {
+                return Progress::Cut(Cut::ScriptChunks, Close::Broken);
+            };
+            script.consume(piece.skip);
+            available = piece.data;
+            if eof && available == 0 && !piece.end {
+                return Progress::Cut(Cut::ScriptShort, Close::Broken);
             }
+            eof = piece.end && available == 0;
             if available > 0 {
                 decoder.took(available);
             }
         }
-        if cgi.failed.is_some() && eof && available == 0 && !matches!(encoder, Encoder::Length(left) if left.get() == 0)
+        if self.failed.is_some()
+            && eof
+            && available == 0
+            && !matches!(encoder, Encoder::Length(left) if left.get() == 0)
         {
             // It had to give way to another before it was ready, since its body is slow.
-            self.cut(Cut::Slow, Close::Broken, buf);
-            return true;
+            return Progress::Cut(Cut::Slow, Close::Broken);
         }
         match encoder {
             // HEAD, 204 and the like: what the script has to say is taken and dropped, so that it can finish in
             // peace; but one that goes on and on is ended.
             Encoder::None if available > 0 => {
-                buf.script.consume(available);
-                cgi.dropped += available as u64;
-                if cgi.dropped > cx.config.limits.drain {
-                    cgi.abandon();
-                    self.end_script(buf, cx);
+                script.consume(available);
+                self.dropped += available as u64;
+                if self.dropped > response.cx.config.limits.drain {
+                    self.abandon();
+                    self.end(response);
                 }
             }
             Encoder::Length(left) if available > 0 && left.get() > 0 => {
                 let n = usize::try_from(left.get()).unwrap_or(usize::MAX).min(available);
-                self.cycle.outbound = Outbound::Body(Encoder::length(left.get() - n as u64));
-                self.relay = Relay { left: index(n), tail: 0 };
+                response.cycle.outbound = Outbound::Body(Encoder::length(left.get() - n as u64));
+                *response.relay = Relay { left: index(n), tail: 0 };
             }
             Encoder::Chunked if available > 0 => {
-                crate::wire::begin_chunk(available, &mut buf.output.bytes);
-                self.relay = Relay { left: index(available), tail: Relay::TAIL.len() as u8 };
+                begin_chunk(available, &mut response.buf.output.bytes);
+                *response.relay = Relay { left: index(available), tail: Relay::TAIL.len() as u8 };
             }
-            Encoder::Close if available > 0 => self.relay = Relay { left: index(available), tail: 0 },
+            Encoder::Close if available > 0 => *response.relay = Relay { left: index(available), tail: 0 },
             // What it says beyond the length that it has announced is not heard.
-            Encoder::Length(left) if left.get() == 0 => self.end_script(buf, cx),
-            Encoder::Length(_) if eof => self.cut(Cut::ScriptShort, Close::Broken, buf),
+            Encoder::Length(left) if left.get() == 0 => self.end(response),
+            Encoder::Length(_) if eof => return Progress::Cut(Cut::ScriptShort, Close::Broken),
             Encoder::Chunked if eof => {
-                buf.output.bytes.extend_from_slice(crate::wire::LAST_CHUNK);
-                self.end_script(buf, cx);
+                response.buf.output.bytes.extend_from_slice(LAST_CHUNK);
+                self.end(response);
             }
-            Encoder::None | Encoder::Close if eof => self.end_script(buf, cx),
-            _ => return false,
+            Encoder::None | Encoder::Close if eof => self.end(response),
+            _ => return Progress::Stalled,
         }
-        true
+        Progress::Moved
     }
 
-    fn end_script(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
-        self.end_cgi();
-        self.answering(buf, cx).end();
+    /// The response is complete.
+    fn end(&mut self, response: &mut ResponseBuilder<'_>) {
+        self.state = State::Over;
+        response.end();
     }
 
     /// Serves something else instead, as if the request had been for that, with GET (RFC 3875
     /// section 6.2.2).
-    fn redirect_locally(&mut self, location: &[u8], buf: &mut Buffers, cx: &Context<'_>) {
-        let exchange = self.exchange_mut();
-        exchange.redirects += 1;
-        if exchange.redirects > cx.config.limits.redirects {
-            return self.fail_script(Refusal::Redirects);
+    fn redirect_locally(&mut self, location: &[u8], response: &mut ResponseBuilder<'_>) -> Progress {
+        response.exchange.redirects += 1;
+        if response.exchange.redirects > response.cx.config.limits.redirects {
+            self.fail(Refusal::Redirects, response);
+            return Progress::Moved;
         }
-        let is_head = exchange.is_head;
-        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer: self.peer() };
-        let moved = moved_head(&request, location, is_head);
+        let moved = moved_head(&response.request(), location, response.exchange.is_head);
+        let buf = &mut *response.buf;
         buf.moved = moved;
         if buf.head.parse(&buf.moved).is_err() {
             buf.moved.clear();
             let bytes = buf.input.head();
             buf.head.parse(bytes).expect("it was right before");
-            return self.fail_script(Refusal::Invalid);
+            self.fail(Refusal::Invalid, response);
+            return Progress::Moved;
         }
-        self.serve(buf, cx);
+        Progress::Serve
     }
 
     /// Ends the script and answers for it, in place of it.
-    fn fail_script(&mut self, refusal: Refusal) {
-        let Task::Cgi(cgi) = &mut self.task else { return };
-        cgi.abandon();
-        cgi.state = State::Refused(refusal);
-        cgi.feed.stage = Stage::Closed;
-        if matches!(self.cycle.inbound, Inbound::Body(_)) && (cgi.feed.total > 0 || cgi.kill != Kill::No) {
+    fn fail(&mut self, refusal: Refusal, response: &mut ResponseBuilder<'_>) {
+        self.abandon();
+        self.state = State::Refused(refusal);
+        self.feed.stage = Stage::Closed;
+        if matches!(response.cycle.inbound, Inbound::Body(_)) && (self.feed.total > 0 || self.kill != Kill::No) {
             // Some of it is gone.
-            self.give_up_body();
+            response.give_up_body();
         }
     }
 
     /// The script was not run after all, or has ended because others need its place: there is nothing to end.
-    fn fail_spawned(&mut self, error: SpawnError) {
-        let Task::Cgi(cgi) = &mut self.task else { return };
-        cgi.state = State::Refused(error.into());
-        cgi.feed.stage = Stage::Closed;
-        if matches!(self.cycle.inbound, Inbound::Body(_)) && cgi.feed.total > 0 {
-            self.give_up_body();
+    fn fail_spawned(&mut self, error: SpawnError, response: &mut ResponseBuilder<'_>) {
+        self.state = State::Refused(error.into());
+        self.feed.stage = Stage::Closed;
+        if matches!(response.cycle.inbound, Inbound::Body(_)) && self.feed.total > 0 {
+            response.give_up_body();
         }
     }
 
     /// Answers in place of the script.
-    fn refuse_script(&mut self, refusal: Refusal, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let Task::Cgi(cgi) = &mut self.task else { return false };
-        let name = cgi.at as usize;
+    fn refuse(&mut self, refusal: Refusal, response: &mut ResponseBuilder<'_>) {
         let (status, message) = refusal.row();
-        let mut answer = self.answering(buf, cx);
-        answer.buf.message.clear();
-        let quoted = [b"/", &answer.buf.path[..name]].concat();
-        crate::error::fill(message, &quoted, &mut answer.buf.message);
-        let Buffers { message: text, reasons, .. } = &mut *answer.buf;
+        let Buffers { message: text, path, reasons, .. } = &mut *response.buf;
+        text.clear();
+        fill(message, &[b"/", &path[..self.at as usize]].concat(), text);
         reasons.note(Rule::ScriptRefused, text);
         let page = Page { quotes_peer: message.contains("{}"), ..Page::default() };
-        answer.error_page(status, &page, |head| {
+        response.error_page(status, &page, |head| {
             if matches!(refusal, Refusal::Busy | Refusal::SpoolFull) {
                 head.field("Retry-After", b"1");
             }
         });
-        self.end_cgi();
-        true
+        self.state = State::Over;
     }
+}
 
-    /// Nothing more is asked of the script.
-    pub(crate) fn end_cgi(&mut self) {
-        self.cgi_to(State::Over);
-    }
-
-    fn cgi_to(&mut self, state: State) {
-        if let Task::Cgi(cgi) = &mut self.task {
-            cgi.state = state;
-        }
-    }
+fn note_remarks(response: &mut ResponseBuilder<'_>) {
+    response.exchange.has_remarks = !response.buf.remarks.is_empty();
 }
 
 /// Whether a script writes the whole answer itself, by its name.
@@ -562,7 +528,7 @@ fn has_own_head(script: &[u8]) -> bool {
     name.starts_with(b"nph-")
 }
 
-fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut Answering<'_>) {
+fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>) {
     let (status, phrase) = head.answer();
     if raw {
         // It has said all that there is to say, and the connection ends with it.

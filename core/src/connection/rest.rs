@@ -1,10 +1,11 @@
 //! Connections that are put away: between two exchanges, or while a handler has nothing to say.
 
-use super::{Connection, Life, Notes, Server, Task};
+use super::{Connection, Life, Notes};
 use crate::buffers::Buffers;
 use crate::context::Context;
-use crate::exchange::{Exchange, FilePart, Relay};
+use crate::exchange::{Exchange, FilePart, Relay, Server};
 use crate::peer::Peer;
+use crate::task::Task;
 use crate::time::Tick;
 use crate::timer::Awaited;
 use crate::wire::Cycle;
@@ -159,8 +160,8 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::connection::Received;
     use crate::date::Now;
-    use crate::reply::Received;
     use crate::site::Plain;
     use crate::step::Step;
     use crate::time::Wall;

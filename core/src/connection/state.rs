@@ -3,9 +3,10 @@
 //! Nothing decides by it. It leaves out what moves from step to step, which is the transcript's subject
 //! ([`trace`](crate::transcript::trace)).
 
-use super::{Connection, Life, Task};
+use super::{Connection, Life};
 use crate::buffers::Buffers;
 use crate::context::Context;
+use crate::task::Task;
 use crate::timer::Timer;
 use crate::wire::Move;
 
@@ -50,7 +51,7 @@ impl Connection {
             Task::None => ("none", ""),
             Task::Files(files) => ("files", files.stage()),
             Task::Cgi(cgi) => ("script", cgi.stage()),
-            Task::Handler(handling) => ("handler", handling.stage()),
+            Task::Handler(handler) => ("handler", handler.stage()),
         };
         let of_script = buf.script.unread().len();
         let relayed = (self.relay.left as usize).min(of_script);

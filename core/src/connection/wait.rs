@@ -1,11 +1,12 @@
 //! What a connection waits for when nothing is due.
 
-use super::{Connection, Life, Probe, Task};
+use super::{Connection, Life, Probe};
 use crate::buffers::Buffers;
 use crate::context::Context;
 use crate::share::Share;
 use crate::step::{Need, Wait};
-use crate::timer::{Awaited, Progress};
+use crate::task::Task;
+use crate::timer::{Awaited, Transfer};
 use crate::wire::{Inbound, Outbound, Scan};
 
 impl Connection {
@@ -71,7 +72,7 @@ impl Connection {
                 Awaited::Body(_) => self.awaited,
                 _ => Awaited::Body(match &mut self.task {
                     Task::Cgi(cgi) => cgi.resume(now),
-                    _ => Progress::start(now),
+                    _ => Transfer::start(now),
                 }),
             },
             _ => Awaited::Nothing,
@@ -114,7 +115,7 @@ impl Connection {
 
     pub(super) fn wants_body(&self, outbound: Outbound) -> bool {
         match &self.task {
-            Task::Handler(handling) => handling.wants_body || matches!(outbound, Outbound::Done),
+            Task::Handler(handler) => handler.wants_body() || matches!(outbound, Outbound::Done),
             Task::Cgi(cgi) if cgi.wants_body() && self.cycle.is_answering() => true,
             _ => self.exchange.unwanted || matches!(outbound, Outbound::Done),
         }

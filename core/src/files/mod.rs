@@ -9,7 +9,7 @@ pub(crate) use crate::media_types::MediaTypes;
 use crate::buffers::Buffers;
 use crate::conditional::{self, Tag, Validators, Verdict};
 use crate::error::Violation;
-use crate::exchange::{Answering, FilePart, Page};
+use crate::exchange::{FilePart, Page, Progress, ResponseBuilder};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
 use crate::listing;
 use crate::media_type::{self as kind, media_type};
@@ -105,7 +105,7 @@ pub(crate) enum Deed {
 
 impl Files {
     /// Begins with the request at hand; refuses what no path can be.
-    pub(crate) fn start(answer: &mut Answering<'_>) -> Option<Files> {
+    pub(crate) fn start(answer: &mut ResponseBuilder<'_>) -> Option<Files> {
         let mut path = std::mem::take(&mut answer.buf.path);
         path.clear();
         let translated = answer.cx.site.translate(answer.request().path(), &mut path);
@@ -193,10 +193,10 @@ impl Files {
         &path[self.name as usize..]
     }
 
-    /// Goes on as far as it can. `false`: nothing moved.
-    pub(crate) fn advance(&mut self, answer: &mut Answering<'_>) -> bool {
+    /// Goes on as far as it can.
+    pub(crate) fn advance(&mut self, answer: &mut ResponseBuilder<'_>) -> Progress {
         match self.state {
-            State::Due(_) | State::Under(_) | State::Written => return false,
+            State::Due(_) | State::Under(_) | State::Written => return Progress::Stalled,
             State::Failed(error) => self.fail(error, answer),
             State::Opened { index } => self.opened(index, answer),
             State::NoIndex(at) => self.try_index(at + 1, answer),
@@ -209,16 +209,16 @@ impl Files {
             State::Rows => self.rows(answer),
             State::Parts(next) => self.part(next, answer),
         }
-        true
+        Progress::Moved
     }
 
-    fn refuse(&mut self, status: Status, message: &str, answer: &mut Answering<'_>) {
+    fn refuse(&mut self, status: Status, message: &str, answer: &mut ResponseBuilder<'_>) {
         answer.error(status, message);
         self.state = State::Written;
     }
 
     /// RFC 9110 section 13.2.1: conditions count only where the answer without them is a success.
-    fn unconditional(answer: &mut Answering<'_>) {
+    fn unconditional(answer: &mut ResponseBuilder<'_>) {
         answer.explain(|answer, reasons| {
             if CONDITIONS.iter().any(|&known| answer.buf.head.has(known)) {
                 reasons.note(Rule::ConditionsUnasked, b"");
@@ -226,7 +226,7 @@ impl Files {
         });
     }
 
-    fn fail(&mut self, error: FsError, answer: &mut Answering<'_>) {
+    fn fail(&mut self, error: FsError, answer: &mut ResponseBuilder<'_>) {
         Self::unconditional(answer);
         match error {
             FsError::Exhausted => {
@@ -245,7 +245,7 @@ impl Files {
         }
     }
 
-    fn opened(&mut self, index: bool, answer: &mut Answering<'_>) {
+    fn opened(&mut self, index: bool, answer: &mut ResponseBuilder<'_>) {
         let slash = path::has_trailing_slash(answer.request().path());
         match (self.opened.kind, slash) {
             (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) => {
@@ -271,7 +271,7 @@ impl Files {
     }
 
     /// 301 to the same target with a slash behind its path; query and escapes untouched.
-    fn redirect(&mut self, answer: &mut Answering<'_>) {
+    fn redirect(&mut self, answer: &mut ResponseBuilder<'_>) {
         let mut location = std::mem::take(&mut answer.buf.page);
         location.clear();
         let (path, rest) = split_path(answer.request().path_and_query());
@@ -288,7 +288,7 @@ impl Files {
     }
 
     /// Asks for the index page with that number, or for a listing where there are no more.
-    fn try_index(&mut self, at: u8, answer: &mut Answering<'_>) {
+    fn try_index(&mut self, at: u8, answer: &mut ResponseBuilder<'_>) {
         let dir = self.dir_len(answer);
         answer.buf.path.truncate(dir);
         match answer.cx.site.index_pages().get(usize::from(at)) {
@@ -310,13 +310,13 @@ impl Files {
     }
 
     /// The length of the directory's path in `Buffers::path`, which may have an index page behind it.
-    fn dir_len(&self, answer: &Answering<'_>) -> usize {
+    fn dir_len(&self, answer: &ResponseBuilder<'_>) -> usize {
         let name = self.name as usize;
         if name > 0 && name < answer.buf.path.len() { name - 1 } else { name.min(answer.buf.path.len()) }
     }
 
     /// Asks for the next entries, if there is memory for them.
-    fn list(&mut self, answer: &mut Answering<'_>) {
+    fn list(&mut self, answer: &mut ResponseBuilder<'_>) {
         let Buffers { listing, share, .. } = &mut *answer.buf;
         if listing.make_room(share) {
             self.state = State::Due(Deed::List);
@@ -326,7 +326,7 @@ impl Files {
         }
     }
 
-    fn listed(&mut self, listed: Listed, answer: &mut Answering<'_>) {
+    fn listed(&mut self, listed: Listed, answer: &mut ResponseBuilder<'_>) {
         let site = answer.cx.site;
         answer.buf.listing.end_batch(|name, kind, out| site.listing_row(name, kind, out));
         if answer.buf.listing.overflowed() {
@@ -340,7 +340,7 @@ impl Files {
     }
 
     /// Begins the page of a listing: its length is known before its rows are written.
-    fn listing(&mut self, answer: &mut Answering<'_>) {
+    fn listing(&mut self, answer: &mut ResponseBuilder<'_>) {
         answer.buf.reasons.note(Rule::Listed, b"");
         match Self::verdict(None, answer) {
             Verdict::Perform => {}
@@ -376,7 +376,7 @@ impl Files {
         answer.buf.message = shown;
     }
 
-    fn rows(&mut self, answer: &mut Answering<'_>) {
+    fn rows(&mut self, answer: &mut ResponseBuilder<'_>) {
         let site = answer.cx.site;
         let enough = answer.buf.output_room(answer.cx.config.limits.output_room());
         let more = answer.buf.listing.write(
@@ -392,7 +392,7 @@ impl Files {
     }
 
     /// Answers with the file: whole, in parts, or not at all.
-    fn file(&mut self, answer: &mut Answering<'_>) {
+    fn file(&mut self, answer: &mut ResponseBuilder<'_>) {
         self.state = State::Written;
         let validators = self.validators(answer);
         answer.explain(|answer, reasons| {
@@ -416,7 +416,7 @@ impl Files {
     }
 
     #[inline]
-    fn verdict(current: Option<&Validators>, answer: &mut Answering<'_>) -> Verdict {
+    fn verdict(current: Option<&Validators>, answer: &mut ResponseBuilder<'_>) -> Verdict {
         let mut reasons = std::mem::take(&mut answer.buf.reasons);
         let verdict = conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), current, &mut reasons);
         answer.buf.reasons = reasons;
@@ -424,7 +424,7 @@ impl Files {
     }
 
     /// RFC 9110 section 14.2: Range means something with GET only.
-    fn ranges(&self, validators: &Validators, answer: &mut Answering<'_>) -> Asked {
+    fn ranges(&self, validators: &Validators, answer: &mut ResponseBuilder<'_>) -> Asked {
         if !answer.buf.head.has(Known::Range) {
             if answer.buf.head.has(Known::IfRange) {
                 answer.buf.reasons.note(Rule::IfRangeAlone, b"");
@@ -455,7 +455,7 @@ impl Files {
         asked
     }
 
-    fn whole(&mut self, answer: &mut Answering<'_>) {
+    fn whole(&mut self, answer: &mut ResponseBuilder<'_>) {
         self.explain_kind(answer);
         let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
         answer.head(Status::OK, None, |head| {
@@ -468,7 +468,7 @@ impl Files {
         answer.end();
     }
 
-    fn one_range(&mut self, answer: &mut Answering<'_>) {
+    fn one_range(&mut self, answer: &mut ResponseBuilder<'_>) {
         let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
         let asked = answer.buf.ranges[0];
         self.explain_kind(answer);
@@ -485,7 +485,7 @@ impl Files {
     }
 
     /// 206 with `multipart/byteranges` (RFC 9110 section 15.3.7.2); its length is that of all its parts.
-    fn many_ranges(&mut self, answer: &mut Answering<'_>) {
+    fn many_ranges(&mut self, answer: &mut ResponseBuilder<'_>) {
         self.explain_kind(answer);
         let (kind, fields) = (self.kind(answer), self.validator_fields(answer));
         let boundary = self.validators(answer).stamp();
@@ -524,7 +524,7 @@ impl Files {
     }
 
     /// Writes what comes before the next part, and names the part.
-    fn part(&mut self, next: u16, answer: &mut Answering<'_>) {
+    fn part(&mut self, next: u16, answer: &mut ResponseBuilder<'_>) {
         let boundary = self.validators(answer).stamp();
         match answer.buf.ranges.get(usize::from(next)).copied() {
             Some(asked) => {
@@ -543,7 +543,7 @@ impl Files {
     }
 
     /// 416 with the length that there is (RFC 9110 section 15.5.17).
-    fn unsatisfiable(&mut self, answer: &mut Answering<'_>) {
+    fn unsatisfiable(&mut self, answer: &mut ResponseBuilder<'_>) {
         let len = self.opened.len;
         let status = Status::RANGE_NOT_SATISFIABLE;
         answer.buf.reasons.note(Rule::RangeUnsatisfiable, b"");
@@ -554,7 +554,7 @@ impl Files {
         });
     }
 
-    fn send_part(offset: u64, len: u64, answer: &mut Answering<'_>) {
+    fn send_part(offset: u64, len: u64, answer: &mut ResponseBuilder<'_>) {
         answer.body(Encoder::length(len));
         if !answer.exchange.is_head {
             *answer.file = FilePart { offset, left: len };
@@ -562,7 +562,7 @@ impl Files {
     }
 
     #[inline]
-    fn kind<'t>(&self, answer: &Answering<'t>) -> MediaType<'t> {
+    fn kind<'t>(&self, answer: &ResponseBuilder<'t>) -> MediaType<'t> {
         let (types, site, path) = (&answer.cx.config.types, answer.cx.site, &answer.buf.path);
         let (kind, encoding): (Cow<'t, str>, _) = match types.of(path) {
             Some(kind) => (kind.into(), None),
@@ -581,7 +581,7 @@ impl Files {
         MediaType { kind, charset, encoding }
     }
 
-    fn explain_kind(&self, answer: &mut Answering<'_>) {
+    fn explain_kind(&self, answer: &mut ResponseBuilder<'_>) {
         answer.explain(|answer, reasons| {
             let MediaType { kind, charset, encoding } = self.kind(answer);
             kind::explain(&answer.buf.path, &kind, &answer.cx.config.types, reasons);
@@ -595,14 +595,14 @@ impl Files {
     }
 
     #[inline]
-    fn validator_fields(&self, answer: &mut Answering<'_>) -> ValidatorFields {
+    fn validator_fields(&self, answer: &mut ResponseBuilder<'_>) -> ValidatorFields {
         let validators = self.validators(answer);
         let modified = validators.last_modified(answer.cx.now.wall).map(|date| answer.buf.modified.format(date));
         ValidatorFields { modified, tag: answer.buf.tag.format(validators) }
     }
 
     #[inline]
-    fn validators(&self, answer: &Answering<'_>) -> Validators {
+    fn validators(&self, answer: &ResponseBuilder<'_>) -> Validators {
         Validators::new(&self.opened.opened(), answer.cx.config.etag)
     }
 }

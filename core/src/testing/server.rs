@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use super::disk::Disk;
+use crate::Reply;
 use crate::config::Config;
 use crate::handler::{Call, Handler};
-use crate::reply::Reply;
 use crate::site::{Plain, Site};
 use crate::transcript::Settings;
 

@@ -88,8 +88,8 @@ fn rows<'m>(table: &[Transition], moves: impl Iterator<Item = &'m Move>, state: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Reply;
     use crate::handler::Call;
-    use crate::reply::Reply;
     use crate::site::Plain;
 
     fn traced(text: &str) -> Trace {

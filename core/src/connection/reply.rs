@@ -4,18 +4,19 @@
 use std::any::Any;
 use std::task::Waker;
 
+use super::{Connection, Life, Task};
 use crate::buffers::Buffers;
 use crate::config::Protocol;
-use crate::connection::{Connection, Task};
 use crate::context::Context;
-use crate::error::Violation;
-use crate::exchange::Page;
+use crate::exchange::{FilePart, Page, Relay};
 use crate::fields::{Fields, Misuse};
 use crate::grammar::list_items;
+use crate::handler_task::HandlerTask;
 use crate::head_writer::{HeadWriter, Purpose};
+use crate::input::{Fault, Input};
 use crate::request::Request;
 use crate::status::Status;
-use crate::wire::{self, Encoder, Inbound, Outbound};
+use crate::wire::{Cycle, Encoder, Inbound, Outbound, begin_chunk, chunk};
 
 /// What [`Reply::receive`] found of the request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,44 +30,6 @@ pub enum Received<'r> {
     /// The body will never be complete: the peer broke the rules, was too slow or went away. There
     /// is nothing left to answer.
     Broken,
-}
-
-/// The state of a handler's exchange.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Handling {
-    /// It has been called with the request.
-    pub(crate) called: bool,
-    /// It waits for more of the body.
-    pub(crate) wants_body: bool,
-    /// That has come, or will not: the call is due.
-    pub(crate) has_body: bool,
-    /// It waits for room.
-    pub(crate) wants_room: bool,
-    /// The driver has passed on a wake-up.
-    pub(crate) woken: bool,
-    /// It has been told that the server goes down.
-    pub(crate) told_drain: bool,
-    /// It has been told that the exchange is over.
-    pub(crate) told_over: bool,
-    /// It has handed the request on to the files.
-    pub(crate) passed: bool,
-    /// It has said all, and what it said last is still on its way.
-    pub(crate) finishes: bool,
-}
-
-impl Handling {
-    /// How far it has come, for those who show it.
-    pub(crate) fn stage(&self) -> &'static str {
-        match self {
-            Handling { passed: true, .. } => "lets the files answer",
-            Handling { told_over: true, .. } => "knows that the exchange is over",
-            Handling { called: false, .. } => "is about to be called",
-            Handling { finishes: true, .. } => "has said all",
-            Handling { wants_body: true, .. } => "waits for the body",
-            Handling { wants_room: true, .. } => "waits for room",
-            _ => "is in charge",
-        }
-    }
 }
 
 /// A connection while its handler is called.
@@ -89,10 +52,10 @@ impl Handling {
 /// # }
 /// ```
 pub struct Reply<'a> {
-    pub(crate) connection: &'a mut Connection,
-    pub(crate) buf: &'a mut Buffers,
-    pub(crate) cx: &'a Context<'a>,
-    pub(crate) waker: Option<&'a dyn Fn() -> Waker>,
+    pub(super) connection: &'a mut Connection,
+    pub(super) buf: &'a mut Buffers,
+    pub(super) cx: &'a Context<'a>,
+    pub(super) waker: Option<&'a dyn Fn() -> Waker>,
 }
 
 /// The request.
@@ -100,20 +63,21 @@ impl<'a> Reply<'a> {
     /// The request.
     #[must_use]
     pub fn request(&self) -> Request<'_> {
-        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.connection.peer() }
+        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.connection.peer }
     }
 
     /// What has come of the request's body.
     pub fn receive(&mut self) -> Received<'_> {
-        if let Inbound::Body(_) = self.connection.cycle().inbound
-            && self.connection.may_continue(self.buf, self.cx)
-        {
-            self.connection.send_continue(self.buf);
+        if let Inbound::Body(_) = self.connection.cycle.inbound {
+            let response = &mut self.connection.response(self.buf, self.cx);
+            if response.may_continue() {
+                response.send_continue();
+            }
         }
-        match (self.connection.body_available(self.buf, self.cx), self.connection.cycle().inbound) {
+        match (self.connection.body_available(self.buf, self.cx), self.connection.cycle.inbound) {
             (0, Inbound::Body(_)) => {
-                if let Some(handling) = self.connection.handling() {
-                    handling.wants_body = true;
+                if let Some(task) = self.connection.handler() {
+                    task.wait_for_body();
                 }
                 Received::Pending
             }
@@ -130,7 +94,7 @@ impl<'a> Reply<'a> {
     pub fn consume(&mut self, n: usize) {
         let available = self.connection.body_available(self.buf, self.cx);
         assert!(n <= available, "consumed more than was received");
-        self.connection.body_took(self.buf, n);
+        self.connection.response(self.buf, self.cx).took(n);
     }
 
     /// The trailer fields that came behind a chunked body, once [`receive`](Self::receive) has said `End`
@@ -167,7 +131,7 @@ impl Reply<'_> {
     pub fn respond(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
         check_final(status)?;
-        Ok(HeadWriter::new(self.connection.answering(self.buf, self.cx), Purpose::Final, status))
+        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), Purpose::Final, status))
     }
 
     /// Begins an interim answer, such as 103 (RFC 8297), that goes before the final one. It is not sent to an
@@ -180,7 +144,7 @@ impl Reply<'_> {
         if !(102..200).contains(&status.code()) {
             return Err(Misuse::Interim);
         }
-        Ok(HeadWriter::new(self.connection.answering(self.buf, self.cx), Purpose::Interim, status))
+        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), Purpose::Interim, status))
     }
 
     /// Begins the answer 101: behind it the connection speaks `protocol`, and whoever drives it gets the
@@ -197,12 +161,12 @@ impl Reply<'_> {
             values.any(|(_, value)| list_items(value).any(|item| item.eq_ignore_ascii_case(wanted.as_bytes())))
         };
         let asked = self.buf.head.is_11 && offers("Connection", "upgrade") && offers("Upgrade", protocol);
-        let may = self.cx.config.protocol == Protocol::Http11 && self.connection.cycle().inbound == Inbound::Done;
+        let may = self.cx.config.protocol == Protocol::Http11 && self.connection.cycle.inbound == Inbound::Done;
         if !asked || !may {
             return Err(Misuse::Upgrade);
         }
         let status = Status::SWITCHING_PROTOCOLS;
-        HeadWriter::new(self.connection.answering(self.buf, self.cx), Purpose::Upgrade, status)
+        HeadWriter::new(self.connection.response(self.buf, self.cx), Purpose::Upgrade, status)
             .field("Upgrade", protocol)
     }
 
@@ -213,7 +177,7 @@ impl Reply<'_> {
     pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> Result<(), Misuse> {
         self.check_head()?;
         check_final(status)?;
-        let answer = &mut self.connection.answering(self.buf, self.cx);
+        let answer = &mut self.connection.response(self.buf, self.cx);
         answer.buf.message.clear();
         answer.buf.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
         answer.error_page(status, &Page { explanation, quotes_peer: false }, |_| {});
@@ -227,6 +191,11 @@ impl Reply<'_> {
     pub fn answer(&mut self, status: Status, media_type: &str, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         let body = body.as_ref();
         self.respond(status)?.field("Content-Type", media_type)?.length(body.len() as u64).send()?;
+        self.answer_whole(body)
+    }
+
+    /// Ends the answer with all of a body, whose length the head has announced.
+    pub(crate) fn answer_whole(&mut self, body: &[u8]) -> Result<(), Misuse> {
         if !self.expects_no_body() {
             // Whole, whatever `limits.output` says: it is in memory already.
             self.buf.output.bytes.extend_from_slice(body);
@@ -243,11 +212,11 @@ impl Reply<'_> {
     /// [`Misuse::Over`] when the exchange is over.
     pub fn offer(&mut self, data: &[u8]) -> Result<usize, Misuse> {
         let limit = self.buf.output_room_for(data.len(), self.cx.config.limits.output_room());
-        let is_behind_file = self.connection.sends_file();
-        let (encoder, handling) = self.connection.body()?;
+        let is_behind_file = self.connection.sends_named();
+        let (encoder, task) = self.connection.body()?;
         let out = &mut self.buf.output.bytes;
         let n = if is_behind_file { 0 } else { data.len().min(limit.saturating_sub(out.len())) };
-        handling.wants_room = n < data.len();
+        task.wants_room = n < data.len();
         if n == 0 {
             return Ok(0);
         }
@@ -256,7 +225,7 @@ impl Reply<'_> {
                 left.take(n as u64).ok_or(Misuse::TooMuch)?;
                 out.extend_from_slice(&data[..n]);
             }
-            Encoder::Chunked => wire::chunk(&data[..n], out),
+            Encoder::Chunked => chunk(&data[..n], out),
             Encoder::Close => out.extend_from_slice(&data[..n]),
             // HEAD: what a GET would send is taken and dropped.
             Encoder::None => {}
@@ -277,10 +246,10 @@ impl Reply<'_> {
     /// # Errors
     /// As [`offer`](Self::offer).
     pub fn offer_file(&mut self, offset: u64, len: u64) -> Result<bool, Misuse> {
-        let is_behind_file = self.connection.sends_file();
-        let (encoder, handling) = self.connection.body()?;
+        let is_behind_file = self.connection.sends_named();
+        let (encoder, task) = self.connection.body()?;
         if is_behind_file {
-            handling.wants_room = true;
+            task.wants_room = true;
             return Ok(false);
         }
         let framed = match encoder {
@@ -289,13 +258,14 @@ impl Reply<'_> {
                 false
             }
             Encoder::Chunked if len > 0 => {
-                wire::begin_chunk(usize::try_from(len).unwrap_or(usize::MAX), &mut self.buf.output.bytes);
+                begin_chunk(usize::try_from(len).unwrap_or(usize::MAX), &mut self.buf.output.bytes);
                 true
             }
             Encoder::Chunked | Encoder::Close => false,
             Encoder::None => return Ok(true),
         };
-        self.connection.send_file(offset, len, framed);
+        self.connection.file = FilePart { offset, left: len };
+        self.connection.relay.tail = if framed { Relay::TAIL.len() as u8 } else { 0 };
         Ok(true)
     }
 
@@ -320,18 +290,17 @@ impl Reply<'_> {
     /// # Errors
     /// [`Misuse::TooMuch`] in that case, [`Misuse::Order`] before the head.
     pub fn finish(&mut self) -> Result<(), Misuse> {
-        let is_behind_file = self.connection.sends_file();
-        let (cycle, handling) = self.connection.sending().ok_or(Misuse::Over)?;
+        let is_behind_file = self.connection.sends_named();
+        let (cycle, task) = self.connection.sending().ok_or(Misuse::Over)?;
         match cycle.outbound {
             Outbound::Body(Encoder::Length(left)) if left.get() > 0 => {
                 self.connection.fail_handler();
                 return Err(Misuse::TooMuch);
             }
             Outbound::Body(_) if is_behind_file => {
-                handling.finishes = true;
-                handling.wants_room = false;
+                task.finish();
             }
-            Outbound::Body(_) => self.connection.end_body(self.buf, self.cx),
+            Outbound::Body(_) => self.connection.response(self.buf, self.cx).end_body(),
             _ => return Err(Misuse::Order),
         }
         Ok(())
@@ -343,19 +312,19 @@ impl Reply<'_> {
     /// [`Misuse::Order`] behind the head.
     pub fn pass(&mut self) -> Result<(), Misuse> {
         self.check_head()?;
-        self.connection.handling().ok_or(Misuse::Over)?.passed = true;
+        self.connection.handler().ok_or(Misuse::Over)?.decline();
         Ok(())
     }
 
     /// Lets the connection end behind this answer (Python's `close_connection`).
     pub fn close(&mut self) {
-        self.connection.exchange_mut().keep_alive = false;
+        self.connection.exchange.keep_alive = false;
     }
 
     /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
     pub fn abort(&mut self) {
         // What is complete goes out as it is.
-        if self.connection.handling().is_some() && self.connection.cycle().is_answering() {
+        if self.connection.handler().is_some() && self.connection.cycle.is_answering() {
             self.connection.fail_handler();
         }
     }
@@ -369,25 +338,25 @@ impl Reply<'_> {
     /// Whether a head may still be written.
     #[must_use]
     pub fn is_unanswered(&self) -> bool {
-        self.connection.cycle().outbound == Outbound::Owed
+        self.connection.cycle.outbound == Outbound::Owed
     }
 
     /// Whether the request was [passed on](Self::pass).
     #[must_use]
     pub fn is_passed(&self) -> bool {
-        matches!(&self.connection.task, Task::Handler(Handling { passed: true, .. }))
+        matches!(&self.connection.task, Task::Handler(task) if task.has_declined())
     }
 
     /// Whether the answer has a head and not yet an end.
     #[must_use]
     pub fn is_answering(&self) -> bool {
-        matches!(self.connection.cycle().outbound, Outbound::Body(_))
+        matches!(self.connection.cycle.outbound, Outbound::Body(_))
     }
 
     /// Whether the peer has half-closed: it sends nothing more, and may have gone away altogether.
     #[must_use]
     pub fn is_peer_done(&self) -> bool {
-        self.connection.is_at_end()
+        self.connection.notes.eof
     }
 
     /// Whether the server is going down: an answer without end, such as a stream of events, should come to
@@ -399,14 +368,14 @@ impl Reply<'_> {
 
     /// Whether what is written as a body is dropped: for a HEAD, or a status that has none.
     fn expects_no_body(&self) -> bool {
-        self.connection.cycle().outbound == Outbound::Body(Encoder::None)
+        self.connection.cycle.outbound == Outbound::Body(Encoder::None)
     }
 
     fn check_head(&mut self) -> Result<(), Misuse> {
-        if self.connection.handling().is_none() {
+        if self.connection.handler().is_none() {
             return Err(Misuse::Over);
         }
-        match self.connection.cycle().outbound {
+        match self.connection.cycle.outbound {
             Outbound::Owed => Ok(()),
             Outbound::Body(_) => Err(Misuse::Order),
             _ => Err(Misuse::Over),
@@ -419,35 +388,47 @@ fn check_final(status: Status) -> Result<(), Misuse> {
 }
 
 impl Connection {
-    /// Whether the body is welcome that a peer waits to send (RFC 9110 section 10.1.1). If it is not,
-    /// that is the answer.
-    pub(crate) fn may_continue(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let peer = self.peer();
-        let exchange = self.exchange_mut();
-        if !exchange.continue_due || exchange.status.is_some() {
-            return true;
-        }
-        let request = Request { head: &buf.head, bytes: buf.head_bytes(), peer };
-        let Err(status) = cx.site.expect_continue(&request) else { return true };
-        exchange.continue_due = false;
-        exchange.keep_alive = false;
-        let mut answer = self.answering(buf, cx);
-        if status == Status::EXPECTATION_FAILED {
-            answer.refuse(Violation::UnknownExpectation, wire::Span::default());
-        } else {
-            answer.error(status, status.phrase());
-        }
-        false
+    /// The task of a handler while it may still answer.
+    pub(super) fn handler(&mut self) -> Option<&mut HandlerTask> {
+        self.sending().map(|(_, task)| task)
     }
 
-    /// The interim answer that lets a waiting peer send its body.
-    pub(crate) fn send_continue(&mut self, buf: &mut Buffers) {
-        const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-        let exchange = self.exchange_mut();
-        if exchange.status.is_none() && std::mem::take(&mut exchange.continue_due) {
-            buf.output.bytes.extend_from_slice(INTERIM);
-            exchange.head_left += INTERIM.len() as u32;
-            exchange.interim_left += INTERIM.len() as u32;
+    /// The same, with the state of the answer.
+    fn sending(&mut self) -> Option<(&mut Cycle, &mut HandlerTask)> {
+        match &mut self.task {
+            Task::Handler(task) if self.life == Life::Open && task.may_answer() => Some((&mut self.cycle, task)),
+            _ => None,
         }
+    }
+
+    /// The framing of the body that the handler may add to.
+    ///
+    /// # Errors
+    /// [`Misuse::Order`] before the head, [`Misuse::Over`] behind the end.
+    fn body(&mut self) -> Result<(&mut Encoder, &mut HandlerTask), Misuse> {
+        let (cycle, task) = self.sending().ok_or(Misuse::Over)?;
+        match &mut cycle.outbound {
+            Outbound::Body(encoder) if !task.is_finishing() => Ok((encoder, task)),
+            Outbound::Owed => Err(Misuse::Order),
+            _ => Err(Misuse::Over),
+        }
+    }
+
+    /// Whether a part of a file is on its way, behind which nothing can be put.
+    fn sends_named(&self) -> bool {
+        self.file.left > 0 || self.relay != Relay::default()
+    }
+
+    /// How much of the body lies unread at the front of the window, framing removed.
+    fn body_available(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> usize {
+        self.response(buf, cx).available().unwrap_or_else(|violation| {
+            self.body_violation(violation, buf, cx);
+            0
+        })
+    }
+
+    /// The handler cannot keep what its head promised.
+    fn fail_handler(&mut self) {
+        self.note(Input::Broken(Fault::Handler));
     }
 }

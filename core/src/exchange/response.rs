@@ -1,127 +1,23 @@
-//! One request and its answer: what is known of it, and the writing of answers that need no task
-//! of their own (refusals, redirects, `OPTIONS`).
+//! Writing a response: its head, the beginning and the end of its body, and those that need no task of their own
+//! (refusals, redirects, `OPTIONS`).
 
+use super::{ResponseBuilder, Server};
 use crate::buffers::Buffers;
-use crate::cgi;
 use crate::config::Protocol;
-use crate::context::Context;
 use crate::error::{After, Violation, write_message};
 use crate::fields::Fields;
-use crate::input::Fault;
 use crate::page::ErrorPage;
-use crate::peer::Peer;
-use crate::reason::{Reasons, Rule};
+use crate::reason::Rule;
 use crate::request::Request;
 use crate::status::Status;
-use crate::wire::{Cycle, Encoder, HeadOut, Outbound, Span};
+use crate::wire::{Encoder, HeadOut, Inbound, Outbound, Span};
 
 /// The methods that files answer, for `Allow`.
-pub(crate) const ALLOW: &[u8] = b"GET, HEAD, OPTIONS";
+const ALLOW_OF_FILES: &[u8] = b"GET, HEAD, OPTIONS";
 
-/// What is known of the exchange in hand.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Exchange {
-    /// There is one: it is begun and not finished.
-    pub(crate) open: bool,
-    /// The status of the answer, once it is begun.
-    pub(crate) status: Option<Status>,
-    /// Bytes in the output that are no body: the head of the answer, an interim answer.
-    pub(crate) head_left: u32,
-    /// Bytes in the output that are an interim answer; `head_left` counts them too.
-    pub(crate) interim_left: u32,
-    /// Bytes of the body that went out.
-    pub(crate) body_sent: u64,
-    /// Some of the answer went out.
-    pub(crate) is_out: bool,
-    /// The head is parsed, so that the site can be asked about the request.
-    pub(crate) parsed: bool,
-    /// The request is a HEAD.
-    pub(crate) is_head: bool,
-    /// The request is HTTP/1.1 or later.
-    pub(crate) is_11: bool,
-    /// The connection may go on behind the answer.
-    pub(crate) keep_alive: bool,
-    /// The peer itself asked for the connection to end here.
-    pub(crate) peer_closes: bool,
-    /// `Buffers::message` is the message of an error answer.
-    pub(crate) is_error: bool,
-    /// Nobody wants the body: it is read to its end, or to `limits.drain`, before the answer.
-    pub(crate) unwanted: bool,
-    /// Bytes of it that were read so far.
-    pub(crate) drained: u64,
-    /// The peer waits for `100 Continue` before it sends its body.
-    pub(crate) continue_due: bool,
-    /// Local redirects so far.
-    pub(crate) redirects: u8,
-    /// The connection is to be another protocol's behind this answer.
-    pub(crate) upgrades: bool,
-    /// The handler has written `Server` itself.
-    pub(crate) has_server: bool,
-    /// The handler has written `Date` itself.
-    pub(crate) has_date: bool,
-    /// `Buffers::remarks` is to be logged.
-    pub(crate) has_remarks: bool,
-    /// The target means a script.
-    pub(crate) is_script: bool,
-    /// Why the answer was cut short.
-    pub(crate) cut: Option<Cut>,
-}
-
-/// Why an answer was cut short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    Fault(Fault),
-    Body,
-    Slow,
-    Shutdown,
-    Gone,
-    ScriptSlow,
-    ScriptShort,
-    ScriptChunks,
-}
-
-impl Cut {
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Cut::Fault(Fault::Peer) => "the peer went away",
-            Cut::Fault(Fault::FileShrank) => "the file became shorter",
-            Cut::Fault(Fault::FileChanged) => "the file was rewritten",
-            Cut::Fault(Fault::File) => "the file could not be read",
-            Cut::Fault(Fault::Handler) => "the handler failed",
-            Cut::Body => "the request's body broke off",
-            Cut::Slow => "the peer was too slow",
-            Cut::Shutdown => "the server shut down",
-            Cut::Gone => "the peer seems to have gone away",
-            Cut::ScriptSlow => "the script took too long",
-            Cut::ScriptChunks => "the script's chunks are malformed",
-            Cut::ScriptShort => "the script ended before the length it announced",
-        }
-    }
-}
-
-/// A part of the driver's file that is to be sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FilePart {
-    pub(crate) offset: u64,
-    pub(crate) left: u64,
-}
-
-/// Bytes of a script that are to be sent from where they lie, and what follows them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Relay {
-    pub(crate) left: u32,
-    /// How much of [`Relay::TAIL`] is still to come.
-    pub(crate) tail: u8,
-}
-
-impl Relay {
-    /// What ends a chunk.
-    pub(crate) const TAIL: &'static [u8] = b"\r\n";
-
-    pub(crate) fn tail(&self) -> &'static [u8] {
-        &Self::TAIL[Self::TAIL.len() - usize::from(self.tail)..]
-    }
-}
+/// The methods that scripts answer, for `Allow`: those of RFC 9110 and RFC 5789. Which of them a script has, and which
+/// others, it alone knows, and says when it is asked.
+const ALLOW_OF_SCRIPTS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What an error page says beside its status and message.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,32 +28,7 @@ pub(crate) struct Page<'e> {
     pub(crate) quotes_peer: bool,
 }
 
-/// All that writing an answer takes.
-pub(crate) struct Answering<'t> {
-    pub(crate) exchange: &'t mut Exchange,
-    pub(crate) cycle: &'t mut Cycle,
-    pub(crate) file: &'t mut FilePart,
-    pub(crate) buf: &'t mut Buffers,
-    pub(crate) cx: &'t Context<'t>,
-    pub(crate) peer: Peer,
-    /// The server drains, and nothing of a next request has arrived.
-    pub(crate) is_last: bool,
-}
-
-impl Answering<'_> {
-    pub(crate) fn request(&self) -> Request<'_> {
-        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer }
-    }
-
-    /// Notes what it takes a look at the request to know, where somebody wants to know.
-    pub(crate) fn explain(&mut self, note: impl FnOnce(&Self, &mut Reasons)) {
-        if self.buf.reasons.are_wanted() {
-            let mut reasons = std::mem::take(&mut self.buf.reasons);
-            note(self, &mut reasons);
-            self.buf.reasons = reasons;
-        }
-    }
-
+impl ResponseBuilder<'_> {
     /// Writes a head: status line, Server, Date, what `fields` writes, what the site adds, and
     /// Connection where it says something.
     pub(crate) fn head(&mut self, status: Status, reason: Option<&[u8]>, fields: impl FnOnce(&mut HeadOut<'_>)) {
@@ -165,7 +36,7 @@ impl Answering<'_> {
         self.exchange.keep_alive &= !self.exchange.continue_due;
         // A server that drains answers what has arrived, and says with the last of it that it closes
         // (RFC 9112 section 9.6).
-        self.exchange.keep_alive &= !self.is_last;
+        self.exchange.keep_alive &= !self.is_last();
         // It has neither content nor a length, yet no recipient must take it for complete
         // (RFC 9112 section 6.3): the connection ends it.
         self.exchange.keep_alive &= status != Status::RESET_CONTENT;
@@ -225,6 +96,16 @@ impl Answering<'_> {
         self.cycle.outbound_to(done);
     }
 
+    /// The same where the body may be chunked and have trailers.
+    pub(crate) fn end_body(&mut self) {
+        if self.cycle.outbound == Outbound::Body(Encoder::Chunked) {
+            self.buf.output.bytes.extend_from_slice(b"0\r\n");
+            self.buf.output.bytes.append(&mut self.buf.trailing);
+            self.buf.output.bytes.extend_from_slice(b"\r\n");
+        }
+        self.end();
+    }
+
     /// The value of the Connection field, where one is due (RFC 9112 section 9.6).
     fn connection(&self) -> Option<&'static [u8]> {
         if self.exchange.upgrades {
@@ -268,7 +149,7 @@ impl Answering<'_> {
 
     /// The methods that the target has.
     pub(crate) fn allow(&self) -> &'static [u8] {
-        if self.exchange.is_script { cgi::ALLOW } else { ALLOW }
+        if self.exchange.is_script { ALLOW_OF_SCRIPTS } else { ALLOW_OF_FILES }
     }
 
     /// How a body is framed whose length is known, or is not.
@@ -324,5 +205,10 @@ impl Answering<'_> {
         self.head(status, None, fields);
         self.body(Encoder::None);
         self.end();
+    }
+
+    /// Whether this is the last response of a server that drains: nothing of a next request has arrived.
+    fn is_last(&self) -> bool {
+        self.server == Server::Drains && (self.cycle.inbound != Inbound::Done || self.buf.input.unread().is_empty())
     }
 }

@@ -1,0 +1,118 @@
+//! Reading the body of a request, or deciding that nobody wants it.
+
+use super::ResponseBuilder;
+use crate::error::Violation;
+use crate::reason::Rule;
+use crate::status::Status;
+use crate::wire::{Inbound, Span};
+
+impl ResponseBuilder<'_> {
+    /// How much of the body lies unread at the front of the window, framing removed.
+    ///
+    /// # Errors
+    /// What is wrong with the body.
+    pub(crate) fn available(&mut self) -> Result<usize, Violation> {
+        let Inbound::Body(mut decoder) = self.cycle.inbound else { return Ok(0) };
+        let piece = decoder.decode(self.buf.input.unread(), &self.cx.config.limits)?;
+        let trailers = &self.buf.input.unread()[piece.trailers..piece.skip];
+        self.buf.trailers.extend_from_slice(trailers);
+        self.buf.input.consume(piece.skip);
+        self.cycle.inbound = Inbound::Body(decoder);
+        if piece.end && piece.data == 0 {
+            self.cycle.inbound_to(Inbound::Done);
+        }
+        Ok(piece.data)
+    }
+
+    /// `n` bytes of the body were used.
+    pub(crate) fn took(&mut self, n: usize) {
+        if let Inbound::Body(decoder) = &mut self.cycle.inbound {
+            decoder.took(n);
+            self.buf.input.consume(n);
+        }
+    }
+
+    /// Whether a body that nobody wants stands no longer in the way of a response.
+    pub(crate) fn settle_body(&mut self) -> bool {
+        let Inbound::Body(decoder) = self.cycle.inbound else { return true };
+        // A peer that waits for 100 gets its final response instead; whether it then sends the body is its
+        // choice (RFC 9110 section 10.1.1), so the connection cannot go on.
+        if self.exchange.continue_due || decoder.at_least() > self.cx.config.limits.drain {
+            let awaits = self.exchange.continue_due;
+            self.buf.reasons.note(if awaits { Rule::ExpectAnswered } else { Rule::BodyUnread }, b"");
+            self.give_up_body();
+            return true;
+        }
+        self.buf.reasons.note(Rule::BodyDropped, b"");
+        self.exchange.unwanted = true;
+        false
+    }
+
+    /// What is left of the body is not read, and the connection ends after the response.
+    pub(crate) fn give_up_body(&mut self) {
+        self.exchange.keep_alive = false;
+        self.exchange.unwanted = false;
+        self.cycle.close_inbound();
+    }
+
+    /// Reads and drops a body that nobody wants, as far as `limits.drain`. `Ok(false)`: nothing moved.
+    ///
+    /// # Errors
+    /// What is wrong with the body.
+    pub(crate) fn drain(&mut self) -> Result<bool, Violation> {
+        let limits = &self.cx.config.limits;
+        while let Inbound::Body(mut decoder) = self.cycle.inbound {
+            // No further than one byte beyond the limit, so that it does not matter how much has come.
+            let unread = self.buf.input.unread();
+            let most = usize::try_from(limits.drain.saturating_sub(self.exchange.drained)).unwrap_or(usize::MAX);
+            let piece = decoder.decode(&unread[..unread.len().min(most.saturating_add(1))], limits)?;
+            self.buf.input.consume(piece.skip + piece.data);
+            if piece.data > 0 {
+                decoder.took(piece.data);
+            }
+            self.cycle.inbound = Inbound::Body(decoder);
+            self.exchange.drained += (piece.skip + piece.data) as u64;
+            if self.exchange.drained > limits.drain {
+                self.buf.reasons.note(Rule::BodyUnread, b"");
+                self.give_up_body();
+                return Ok(true);
+            }
+            if piece.end && piece.data == 0 {
+                self.cycle.inbound_to(Inbound::Done);
+                self.exchange.unwanted = false;
+                return Ok(true);
+            }
+            if piece.data == 0 {
+                break;
+            }
+        }
+        if self.eof { Err(Violation::IncompleteBody) } else { Ok(false) }
+    }
+
+    /// Whether the body is welcome that a peer waits to send (RFC 9110 section 10.1.1). If it is not, that is the
+    /// response.
+    pub(crate) fn may_continue(&mut self) -> bool {
+        if !self.exchange.continue_due || self.exchange.status.is_some() {
+            return true;
+        }
+        let Err(status) = self.cx.site.expect_continue(&self.request()) else { return true };
+        self.exchange.continue_due = false;
+        self.exchange.keep_alive = false;
+        if status == Status::EXPECTATION_FAILED {
+            self.refuse(Violation::UnknownExpectation, Span::default());
+        } else {
+            self.error(status, status.phrase());
+        }
+        false
+    }
+
+    /// The interim response that lets a waiting peer send its body.
+    pub(crate) fn send_continue(&mut self) {
+        const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        if self.exchange.status.is_none() && std::mem::take(&mut self.exchange.continue_due) {
+            self.buf.output.bytes.extend_from_slice(INTERIM);
+            self.exchange.head_left += INTERIM.len() as u32;
+            self.exchange.interim_left += INTERIM.len() as u32;
+        }
+    }
+}

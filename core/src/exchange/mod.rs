@@ -1,0 +1,193 @@
+//! One request and its response: what is known of both, and the tool that a task is given to go on with them.
+//!
+//! A task (files, a script, a handler) borrows the exchange as a [`ResponseBuilder`]. It reads the body of the request
+//! and writes the response through it, and says with [`Progress`] what came of that. What becomes of the connection
+//! is not decided here.
+
+mod body;
+mod response;
+
+pub(crate) use response::Page;
+
+use crate::buffers::Buffers;
+use crate::context::Context;
+use crate::error::Violation;
+use crate::input::Fault;
+use crate::peer::Peer;
+use crate::reason::Reasons;
+use crate::request::Request;
+use crate::status::Status;
+use crate::step::Close;
+use crate::wire::Cycle;
+
+/// What is known of the exchange in hand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Exchange {
+    /// There is one: it is begun and not finished.
+    pub(crate) open: bool,
+    /// The status of the answer, once it is begun.
+    pub(crate) status: Option<Status>,
+    /// Bytes in the output that are no body: the head of the answer, an interim answer.
+    pub(crate) head_left: u32,
+    /// Bytes in the output that are an interim answer; `head_left` counts them too.
+    pub(crate) interim_left: u32,
+    /// Bytes of the body that went out.
+    pub(crate) body_sent: u64,
+    /// Some of the answer went out.
+    pub(crate) is_out: bool,
+    /// The head is parsed, so that the site can be asked about the request.
+    pub(crate) parsed: bool,
+    /// The request is a HEAD.
+    pub(crate) is_head: bool,
+    /// The request is HTTP/1.1 or later.
+    pub(crate) is_11: bool,
+    /// The connection may go on behind the answer.
+    pub(crate) keep_alive: bool,
+    /// The peer itself asked for the connection to end here.
+    pub(crate) peer_closes: bool,
+    /// `Buffers::message` is the message of an error answer.
+    pub(crate) is_error: bool,
+    /// Nobody wants the body: it is read to its end, or to `limits.drain`, before the answer.
+    pub(crate) unwanted: bool,
+    /// Bytes of it that were read so far.
+    pub(crate) drained: u64,
+    /// The peer waits for `100 Continue` before it sends its body.
+    pub(crate) continue_due: bool,
+    /// Local redirects so far.
+    pub(crate) redirects: u8,
+    /// The connection is to be another protocol's behind this answer.
+    pub(crate) upgrades: bool,
+    /// The handler has written `Server` itself.
+    pub(crate) has_server: bool,
+    /// The handler has written `Date` itself.
+    pub(crate) has_date: bool,
+    /// `Buffers::remarks` is to be logged.
+    pub(crate) has_remarks: bool,
+    /// The target means a script.
+    pub(crate) is_script: bool,
+    /// Why the answer was cut short.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// Why an answer was cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Fault(Fault),
+    Body,
+    Slow,
+    Shutdown,
+    Gone,
+    ScriptSlow,
+    ScriptShort,
+    ScriptChunks,
+}
+
+impl Cut {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Cut::Fault(Fault::Peer) => "the peer went away",
+            Cut::Fault(Fault::FileShrank) => "the file became shorter",
+            Cut::Fault(Fault::FileChanged) => "the file was rewritten",
+            Cut::Fault(Fault::File) => "the file could not be read",
+            Cut::Fault(Fault::Handler) => "the handler failed",
+            Cut::Body => "the request's body broke off",
+            Cut::Slow => "the peer was too slow",
+            Cut::Shutdown => "the server shut down",
+            Cut::Gone => "the peer seems to have gone away",
+            Cut::ScriptSlow => "the script took too long",
+            Cut::ScriptChunks => "the script's chunks are malformed",
+            Cut::ScriptShort => "the script ended before the length it announced",
+        }
+    }
+}
+
+/// A part of the driver's file that is to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FilePart {
+    pub(crate) offset: u64,
+    pub(crate) left: u64,
+}
+
+/// Bytes of a script that are to be sent from where they lie, and what follows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Relay {
+    pub(crate) left: u32,
+    /// How much of [`Relay::TAIL`] is still to come.
+    pub(crate) tail: u8,
+}
+
+impl Relay {
+    /// What ends a chunk.
+    pub(crate) const TAIL: &'static [u8] = b"\r\n";
+
+    pub(crate) fn tail(&self) -> &'static [u8] {
+        &Self::TAIL[Self::TAIL.len() - usize::from(self.tail)..]
+    }
+}
+
+/// What is known of the server's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Server {
+    #[default]
+    Stays,
+    /// It says that it is not healthy, and goes on.
+    Leaves,
+    Drains,
+}
+
+/// What came of letting a task go on.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing moved: something has to happen first.
+    Stalled,
+    /// It went on, and may go on further.
+    Moved,
+    /// The rest of the request's body is wrong.
+    Violation(Violation),
+    /// The response cannot be completed, and the connection ends.
+    Cut(Cut, Close),
+    /// The request is to be served by files or a script, in place of this task.
+    Serve,
+}
+
+impl Progress {
+    /// [`Progress::Moved`] if something moved.
+    pub(crate) fn of(moved: bool) -> Progress {
+        if moved { Progress::Moved } else { Progress::Stalled }
+    }
+}
+
+/// An exchange in the hands of a task: all that it takes to read the body of the request and to write the response.
+pub(crate) struct ResponseBuilder<'t> {
+    pub(crate) exchange: &'t mut Exchange,
+    pub(crate) cycle: &'t mut Cycle,
+    pub(crate) file: &'t mut FilePart,
+    pub(crate) relay: &'t mut Relay,
+    pub(crate) buf: &'t mut Buffers,
+    pub(crate) cx: &'t Context<'t>,
+    pub(crate) peer: Peer,
+    pub(crate) server: Server,
+    /// The peer has half-closed.
+    pub(crate) eof: bool,
+}
+
+impl ResponseBuilder<'_> {
+    pub(crate) fn request(&self) -> Request<'_> {
+        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer }
+    }
+
+    /// Notes what it takes a look at the request to know, where somebody wants to know.
+    pub(crate) fn explain(&mut self, note: impl FnOnce(&Self, &mut Reasons)) {
+        if self.buf.reasons.are_wanted() {
+            let mut reasons = std::mem::take(&mut self.buf.reasons);
+            note(self, &mut reasons);
+            self.buf.reasons = reasons;
+        }
+    }
+
+    /// Whether some of what was written or named has not gone out yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.file.left > 0 || *self.relay != Relay::default() || !self.buf.output.unsent().is_empty()
+    }
+}

@@ -1,0 +1,152 @@
+//! What answers a request: files, a script, or the handler. They have one shape, and which of them it is is decided here.
+
+use crate::cgi::{self, Cgi};
+use crate::error::Violation;
+use crate::exchange::{Progress, ResponseBuilder, Server};
+use crate::files::Files;
+use crate::handler_task::HandlerTask;
+use crate::path::{Forbidden, explain_path, is_same_path};
+use crate::reason::Rule;
+use crate::site::Route;
+use crate::status::Status;
+use crate::wire::{Encoder, Method, Outbound, Span};
+
+/// What answers the request.
+#[derive(Clone, Debug)]
+pub(crate) enum Task {
+    /// The response is written already, or no request is there, or its body has to be out of the way first.
+    None,
+    Files(Files),
+    /// Boxed: a script costs far more, and a connection without one is to be small.
+    Cgi(Box<Cgi>),
+    Handler(HandlerTask),
+}
+
+impl Task {
+    /// Decides who answers a request whose head is right.
+    pub(crate) fn of(response: &mut ResponseBuilder<'_>) -> Task {
+        if is_health(response) {
+            return Task::serve(response);
+        }
+        match response.cx.site.route(&response.request()) {
+            Route::Handler => Task::Handler(HandlerTask::default()),
+            Route::Usual if response.cx.config.handled => Task::Handler(HandlerTask::default()),
+            Route::Usual | Route::Files => Task::serve(response),
+        }
+    }
+
+    /// Lets a script answer, or the files, which want no body. A small one is read first, so that the
+    /// answer does not depend on how much of it has come; a large one ends the connection.
+    pub(crate) fn serve(response: &mut ResponseBuilder<'_>) -> Task {
+        let (method, name) = (response.buf.head.method, response.buf.head.method_name);
+        if response.buf.moved.is_empty() && is_health(response) {
+            answer_health(response);
+            return Task::None;
+        }
+        let script = match cgi::find(response) {
+            Ok(script) => script,
+            Err(Forbidden::Nul) => {
+                if response.settle_body() {
+                    response.refuse(Violation::NulInPath, Span::default());
+                }
+                return Task::None;
+            }
+        };
+        response.exchange.is_script = script.is_some();
+        let script = script.filter(|_| cgi::is_method(method));
+        // The body of a request that was redirected here has had its reader.
+        let is_wanted = script.is_some() && response.buf.moved.is_empty();
+        if !is_wanted && !response.settle_body() {
+            return Task::None;
+        }
+        if !response.cx.config.cgi.directories.is_empty() {
+            let rule = if response.exchange.is_script { Rule::ScriptPath } else { Rule::NotScript };
+            response.buf.reasons.note(rule, &response.buf.path);
+        }
+        if let Some(from) = script {
+            response.buf.note_method(Rule::MethodOfScripts);
+            response.explain(|response, reasons| {
+                let path = &response.buf.path;
+                explain_path(&response.request(), path.strip_suffix(b"/").unwrap_or(path), reasons);
+            });
+            return Task::Cgi(Box::new(Cgi::new(from, response.cx.now.tick)));
+        }
+        match method {
+            Method::Get | Method::Head => response.buf.note_method(Rule::MethodOfFiles),
+            Method::Options => response.buf.note_method(Rule::MethodOptions),
+            Method::Post | Method::Trace | Method::Connect | Method::Other => {}
+        }
+        match method {
+            Method::Get | Method::Head => return Files::start(response).map_or(Task::None, Task::Files),
+            Method::Options => answer_options(response),
+            Method::Post if !response.cx.config.cgi.directories.is_empty() => {
+                response.refuse(Violation::PostToFile, Span::default());
+            }
+            Method::Post | Method::Trace | Method::Connect | Method::Other => {
+                response.refuse(Violation::UnsupportedMethod, name);
+            }
+        }
+        Task::None
+    }
+
+    /// Goes on as far as it can.
+    pub(crate) fn advance(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
+        match self {
+            Task::Cgi(cgi) => cgi.advance(response),
+            Task::Handler(handler) => handler.advance(response),
+            Task::Files(_) | Task::None
+                if !response.cycle.is_answering() || response.exchange.unwanted || response.has_unsent() =>
+            {
+                Progress::Stalled
+            }
+            Task::Files(files) => files.advance(response),
+            Task::None if response.cycle.outbound == Outbound::Owed => Progress::Serve,
+            Task::None => Progress::Stalled,
+        }
+    }
+}
+
+/// Whether this asks for the server's health, however its path is spelled: nothing else is behind it.
+#[inline]
+fn is_health(response: &ResponseBuilder<'_>) -> bool {
+    let health = response.cx.config.health.as_deref();
+    health.is_some_and(|path| is_same_path(response.request().path(), path.as_bytes()))
+}
+
+/// Says whether the server is healthy.
+fn answer_health(response: &mut ResponseBuilder<'_>) {
+    if !response.settle_body() {
+        return;
+    }
+    let (status, text): (_, &[u8]) = match response.server {
+        Server::Stays => (Status::OK, b"ok\n"),
+        Server::Leaves | Server::Drains => (Status::SERVICE_UNAVAILABLE, b"going down\n"),
+    };
+    response.explain(|response, reasons| reasons.note(Rule::HealthPath, response.request().path()));
+    match response.buf.head.method {
+        Method::Get | Method::Head => {
+            response.head(status, None, |head| {
+                head.field("Content-Type", b"text/plain; charset=utf-8")
+                    .number("Content-Length", text.len() as u64)
+                    .field("Cache-Control", b"no-store");
+            });
+            response.body(Encoder::length(0));
+            if !response.exchange.is_head {
+                response.buf.output.bytes.extend_from_slice(text);
+            }
+            response.end();
+        }
+        Method::Options => answer_options(response),
+        Method::Post | Method::Connect | Method::Trace | Method::Other => {
+            response.refuse(Violation::UnsupportedMethod, response.buf.head.method_name);
+        }
+    }
+}
+
+fn answer_options(response: &mut ResponseBuilder<'_>) {
+    let allow = response.allow();
+    response.buf.reasons.note(Rule::Allow, allow);
+    response.empty(Status::NO_CONTENT, |head| {
+        head.field("Allow", allow);
+    });
+}
