@@ -29,7 +29,7 @@ use crate::tape::{Recorder, Secrets, Tape, Unread};
 use crate::task::Task;
 use crate::time::Tick;
 use crate::timer::{Awaited, Transfer};
-use crate::wire::{Cycle, Encoder, Inbound, Outbound, Scan, Span};
+use crate::wire::{Cycle, Encoder, Ended, Inbound, InboundEvent, Outbound, OutboundEvent, Span};
 
 /// More moves than any poll can need before a step is due.
 const MOST_MOVES: usize = 64;
@@ -114,7 +114,7 @@ enum Probe {
     /// It is to be, since a timer is due.
     DueOfTimer,
     /// It was, since the last poll.
-    Answered,
+    OutboundEvent,
     /// The same, and the timer fires if it is still due.
     AnsweredOfTimer,
     /// It was, and nothing was read by other means since.
@@ -203,7 +203,7 @@ impl Connection {
     fn note(&mut self, input: Input) {
         if matches!(input, Input::Probed | Input::Eof | Input::Broken(_)) {
             self.notes.probe = match self.notes.probe {
-                Probe::Due => Probe::Answered,
+                Probe::Due => Probe::OutboundEvent,
                 Probe::DueOfTimer => Probe::AnsweredOfTimer,
                 as_it_is => as_it_is,
             };
@@ -398,7 +398,7 @@ impl Connection {
         let bytes = arrived.wrapping_sub(self.arrived);
         self.arrived = arrived;
         self.notes.probe = match self.notes.probe {
-            Probe::Answered => Probe::Done,
+            Probe::OutboundEvent => Probe::Done,
             Probe::Done if bytes > 0 => Probe::No,
             as_it_is => as_it_is,
         };
@@ -418,10 +418,10 @@ impl Connection {
         let is_complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
         if fault == Fault::Handler && is_complete && self.exchange.open && self.life == Life::Open {
             // It had said all there is to say before it failed: the answer is none the worse for that.
-            self.cycle.close_outbound();
+            self.cycle.spoil();
         } else if fault == Fault::Handler && is_handlers && unseen && self.life == Life::Open {
             if let Outbound::Body(_) = self.cycle.outbound {
-                self.cycle.outbound_to(Outbound::Owed);
+                self.cycle.answer(OutboundEvent::TakenBack);
             }
             (self.file, self.relay) = (FilePart::default(), Relay::default());
             // What is left of an interim answer has to go out whole.
@@ -585,14 +585,7 @@ impl Connection {
 
     /// Whether the exchange is over: answered and read, or given up.
     fn has_ended(&self, buf: &Buffers) -> bool {
-        if let Life::Ending(_) = self.life {
-            return true;
-        }
-        match self.cycle.outbound {
-            Outbound::Done => matches!(self.cycle.inbound, Inbound::Done | Inbound::Closed) && !self.has_unsent(buf),
-            Outbound::MustClose => !self.has_unsent(buf),
-            _ => false,
-        }
+        matches!(self.life, Life::Ending(_)) || (self.cycle.ended().is_some() && !self.has_unsent(buf))
     }
 
     fn has_unsent(&self, buf: &Buffers) -> bool {
@@ -650,20 +643,20 @@ impl Connection {
         self.life = match self.life {
             Life::Ending(close) => Life::Close(close),
             // While the server drains too: a request that has arrived is answered.
-            _ if self.cycle.outbound == Outbound::Done && self.cycle.inbound == Inbound::Done => {
-                self.cycle.inbound_to(Inbound::Head(Scan::default()));
-                self.cycle.outbound_to(Outbound::Idle);
+            _ if self.cycle.ended() == Some(Ended::Next) => {
+                self.cycle.receive(InboundEvent::Next);
+                self.cycle.answer(OutboundEvent::Next);
                 return;
             }
             _ if exchange.upgrades => {
-                self.cycle.close_inbound();
-                self.cycle.outbound_to(Outbound::Closed);
+                self.cycle.stop_receiving();
+                self.cycle.answer(OutboundEvent::Stop);
                 Life::Close(Close::Upgraded)
             }
             _ => {
                 let all_read = self.cycle.inbound == Inbound::Done && buf.input.unread().is_empty();
-                self.cycle.close_inbound();
-                self.cycle.outbound_to(Outbound::Closed);
+                self.cycle.stop_receiving();
+                self.cycle.answer(OutboundEvent::Stop);
                 if self.notes.eof || (all_read && exchange.peer_closes) {
                     Life::Close(Close::Done)
                 } else if all_read && self.notes.is_draining() && !exchange.keep_alive {

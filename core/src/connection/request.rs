@@ -12,7 +12,9 @@ use crate::request::Request;
 use crate::step::Close;
 use crate::task::Task;
 use crate::timer::Awaited;
-use crate::wire::{self, Decoder, Expectation, Framing, Inbound, Known, Outbound, Persistence, Refused, Span, Target};
+use crate::wire::{
+    Decoder, Expectation, Framing, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Refused, Span, Target, Terms,
+};
 
 impl Connection {
     /// Reads the next head, if it is there.
@@ -70,7 +72,7 @@ impl Connection {
         self.served = true;
         self.awaited = Awaited::Nothing;
         self.exchange = Exchange { open: true, ..Exchange::default() };
-        self.cycle.outbound_to(Outbound::Owed);
+        self.cycle.answer(OutboundEvent::Asked);
         if let Err(refused) = self.understand(buf, cx) {
             self.response(buf, cx).refuse(refused.violation, refused.text);
             return;
@@ -78,8 +80,8 @@ impl Connection {
         self.task = Task::of(&mut self.response(buf, cx));
     }
 
-    /// Parses the head and decides about framing and persistence.
-    pub(super) fn understand(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Result<(), Refused> {
+    /// Parses the head and obeys what it says about framing and persistence.
+    fn understand(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Result<(), Refused> {
         let bytes = buf.input.head();
         let head = &mut buf.head;
         let parsed = head.parse(bytes);
@@ -87,58 +89,34 @@ impl Connection {
         self.exchange.is_11 = head.is_11;
         parsed?;
         self.exchange.parsed = true;
+        let terms = Terms::of(head, bytes, &cx.config.limits);
+        if buf.reasons.are_wanted() {
+            explain(&terms, &Request { head, bytes, peer: self.peer }, cx.config.protocol, &mut buf.reasons);
+        }
         let refused = |violation| Refused { violation, text: Span::default() };
-        wire::check_host(head, bytes).map_err(refused)?;
-        let reasons = &mut buf.reasons;
-        if reasons.are_wanted() {
-            note_line(&Request { head, bytes, peer: self.peer }, reasons);
-        }
-        let limits = &cx.config.limits;
-        let body = match Framing::of(head, bytes, limits).map_err(refused)? {
-            Framing::None => {
-                reasons.note(Rule::NoBody, b"");
-                Inbound::Done
-            }
-            Framing::Length(length) => {
-                reasons.note_with(Rule::BodyOfLength, |out| out.extend_from_slice(length.to_string().as_bytes()));
-                Inbound::Body(Decoder::Length(length))
-            }
-            Framing::Chunked => {
-                reasons.note(Rule::BodyInChunks, b"");
-                Inbound::Body(Decoder::chunked(limits))
-            }
+        terms.host.map_err(refused)?;
+        let has_body = match terms.framing.map_err(refused)? {
+            Framing::None => None,
+            Framing::Length(length) => Some(Decoder::Length(length)),
+            Framing::Chunked => Some(Decoder::chunked(&cx.config.limits)),
         };
-        self.cycle.inbound_to(body);
-        let persistence = Persistence::of(head, bytes);
-        reasons.note(persistence.rule(), b"");
-        let wanted = persistence.keeps_alive();
-        if wanted && cx.config.protocol == Protocol::Http10 {
-            reasons.note(Rule::CloseOfProtocol, b"");
-        }
+        self.cycle.receive(has_body.map_or(InboundEvent::HeadAlone, InboundEvent::HeadAndBody));
+        let wanted = terms.persistence.keeps_alive();
         self.exchange.peer_closes = !wanted;
         self.exchange.keep_alive = wanted && cx.config.protocol == Protocol::Http11;
-        match Expectation::of(head, bytes) {
-            Expectation::None => {
-                if head.has(Known::Expect) && !head.is_11 {
-                    reasons.note(Rule::ExpectIgnored, b"");
-                }
-                Ok(())
-            }
-            Expectation::Continue => {
-                self.exchange.continue_due = body != Inbound::Done;
-                let has_body = self.exchange.continue_due;
-                reasons.note(if has_body { Rule::ExpectContinue } else { Rule::ExpectWithoutBody }, b"");
-                Ok(())
-            }
+        match terms.expectation {
+            Expectation::None => {}
+            Expectation::Continue => self.exchange.continue_due = has_body.is_some(),
             Expectation::Unknown => {
-                // Whether a body follows is in doubt.
-                self.exchange.keep_alive &= body == Inbound::Done;
-                if body != Inbound::Done {
-                    self.cycle.close_inbound();
+                if has_body.is_some() {
+                    // Whether it follows is in doubt.
+                    self.exchange.keep_alive = false;
+                    self.cycle.stop_receiving();
                 }
-                Err(refused(Violation::UnknownExpectation))
+                return Err(refused(Violation::UnknownExpectation));
             }
         }
+        Ok(())
     }
 
     /// Refuses a head that is not, or never will be, complete and right; the message quotes `text`.
@@ -156,7 +134,7 @@ impl Connection {
         buf.head.line = Span::new(0, line);
         self.awaited = Awaited::Nothing;
         self.exchange = Exchange { open: true, is_11: true, is_head, ..Exchange::default() };
-        self.cycle.outbound_to(Outbound::Owed);
+        self.cycle.answer(OutboundEvent::Asked);
         let text = if line == 0 { Span::default() } else { text };
         self.response(buf, cx).refuse(violation, text);
     }
@@ -174,7 +152,7 @@ impl Connection {
                 }
                 self.response(buf, cx).refuse(violation, Span::default());
             }
-            Outbound::Done => self.cycle.close_outbound(),
+            Outbound::Done => self.cycle.spoil(),
             // An answer that was made of half a request must not look like one made of the whole.
             Outbound::Body(_) if violation == Violation::BodyTimeout => self.cut(Cut::Slow, Close::Timeout, buf),
             Outbound::Body(_) => self.cut(Cut::Body, Close::Broken, buf),
@@ -218,8 +196,33 @@ impl Connection {
     }
 }
 
+/// Notes how a head was understood, as far as it was.
+fn explain(terms: &Terms, request: &Request<'_>, protocol: Protocol, reasons: &mut Reasons) {
+    if terms.host.is_err() {
+        return;
+    }
+    explain_line(request, reasons);
+    let Ok(framing) = terms.framing else { return };
+    match framing {
+        Framing::None => reasons.note(Rule::NoBody, b""),
+        Framing::Length(length) => reasons.note(Rule::BodyOfLength, length.to_string().as_bytes()),
+        Framing::Chunked => reasons.note(Rule::BodyInChunks, b""),
+    }
+    reasons.note(terms.persistence.rule(), b"");
+    if terms.persistence.keeps_alive() && protocol == Protocol::Http10 {
+        reasons.note(Rule::CloseOfProtocol, b"");
+    }
+    let expectation = match terms.expectation {
+        Expectation::None if request.head.has(Known::Expect) && !request.head.is_11 => Rule::ExpectIgnored,
+        Expectation::Continue if framing == Framing::None => Rule::ExpectWithoutBody,
+        Expectation::Continue => Rule::ExpectContinue,
+        Expectation::None | Expectation::Unknown => return,
+    };
+    reasons.note(expectation, b"");
+}
+
 /// Notes how the request line and the host were understood.
-fn note_line(request: &Request<'_>, reasons: &mut Reasons) {
+fn explain_line(request: &Request<'_>, reasons: &mut Reasons) {
     let version = match (request.head.is_11, request.version()) {
         (true, b"HTTP/1.1") => Rule::Version11,
         (true, _) => Rule::VersionLater,

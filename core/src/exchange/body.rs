@@ -4,7 +4,7 @@ use super::ResponseBuilder;
 use crate::error::Violation;
 use crate::reason::Rule;
 use crate::status::Status;
-use crate::wire::{Inbound, Span};
+use crate::wire::{Inbound, InboundEvent, Span};
 
 impl ResponseBuilder<'_> {
     /// How much of the body lies unread at the front of the window, framing removed.
@@ -19,7 +19,7 @@ impl ResponseBuilder<'_> {
         self.buf.input.consume(piece.skip);
         self.cycle.inbound = Inbound::Body(decoder);
         if piece.end && piece.data == 0 {
-            self.cycle.inbound_to(Inbound::Done);
+            self.cycle.receive(InboundEvent::BodyEnd);
         }
         Ok(piece.data)
     }
@@ -52,7 +52,7 @@ impl ResponseBuilder<'_> {
     pub(crate) fn give_up_body(&mut self) {
         self.exchange.keep_alive = false;
         self.exchange.unwanted = false;
-        self.cycle.close_inbound();
+        self.cycle.stop_receiving();
     }
 
     /// Reads and drops a body that nobody wants, as far as `limits.drain`. `Ok(false)`: nothing moved.
@@ -78,7 +78,7 @@ impl ResponseBuilder<'_> {
                 return Ok(true);
             }
             if piece.end && piece.data == 0 {
-                self.cycle.inbound_to(Inbound::Done);
+                self.cycle.receive(InboundEvent::BodyEnd);
                 self.exchange.unwanted = false;
                 return Ok(true);
             }

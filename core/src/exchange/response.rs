@@ -10,7 +10,7 @@ use crate::page::ErrorPage;
 use crate::reason::Rule;
 use crate::request::Request;
 use crate::status::Status;
-use crate::wire::{Encoder, HeadOut, Inbound, Outbound, Span};
+use crate::wire::{Encoder, HeadOut, Inbound, Outbound, OutboundEvent, Span};
 
 /// The methods that files answer, for `Allow`.
 const ALLOW_OF_FILES: &[u8] = b"GET, HEAD, OPTIONS";
@@ -81,19 +81,19 @@ impl ResponseBuilder<'_> {
             Encoder::Close => Rule::FramedByClose,
         };
         self.buf.reasons.note(rule, b"");
-        self.cycle.outbound_to(Outbound::Body(if none { Encoder::None } else { encoder }));
+        self.cycle.answer(OutboundEvent::Head(if none { Encoder::None } else { encoder }));
     }
 
     /// The answer is complete.
     pub(crate) fn end(&mut self) {
         let (done, rule) = if self.exchange.keep_alive {
-            (Outbound::Done, Rule::StaysOpen)
+            (OutboundEvent::End, Rule::StaysOpen)
         } else {
-            (Outbound::MustClose, Rule::Closes)
+            (OutboundEvent::LastEnd, Rule::Closes)
         };
         let field = self.connection().unwrap_or(b"(no field)");
         self.buf.reasons.note(rule, field);
-        self.cycle.outbound_to(done);
+        self.cycle.answer(done);
     }
 
     /// The same where the body may be chunked and have trailers.
@@ -131,7 +131,7 @@ impl ResponseBuilder<'_> {
         if after == After::Close {
             self.buf.reasons.note(Rule::CloseOfViolation, b"");
             self.exchange.keep_alive = false;
-            self.cycle.close_inbound();
+            self.cycle.stop_receiving();
         }
         let allow = self.allow();
         let has_allow = matches!(violation, Violation::UnsupportedMethod | Violation::PostToFile);

@@ -7,6 +7,27 @@ use crate::error::Violation;
 use crate::grammar::{digits, is_host, is_token_byte, list_items};
 use crate::reason::Rule;
 
+/// What a head says about its message and its connection. Each part is decided by itself; a head is right if no part
+/// is a violation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) host: Result<(), Violation>,
+    pub(crate) framing: Result<Framing, Violation>,
+    pub(crate) persistence: Persistence,
+    pub(crate) expectation: Expectation,
+}
+
+impl Terms {
+    pub(crate) fn of(head: &Head, bytes: &[u8], limits: &Limits) -> Terms {
+        Terms {
+            host: check_host(head, bytes),
+            framing: Framing::of(head, bytes, limits),
+            persistence: Persistence::of(head, bytes),
+            expectation: Expectation::of(head, bytes),
+        }
+    }
+}
+
 /// The body that a request announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -72,7 +93,7 @@ fn coding(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
 }
 
 /// RFC 9112 section 3.2: exactly one valid Host on HTTP/1.1, at most one on HTTP/1.0.
-pub(crate) fn check_host(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
+fn check_host(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
     let mut values = head.values(Known::Host, bytes);
     match (values.next(), values.next()) {
         (None, _) if head.is_11 => Err(Violation::HostMissing),

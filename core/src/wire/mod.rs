@@ -8,8 +8,8 @@ mod framing;
 mod head;
 
 pub use cycle::{COUPLING, INBOUND, OUTBOUND, Transition};
-pub(crate) use cycle::{Cycle, Inbound, Move, Outbound};
+pub(crate) use cycle::{Cycle, Ended, Inbound, InboundEvent, Move, Outbound, OutboundEvent};
 pub(crate) use decode::Decoder;
 pub(crate) use encode::{Encoder, HeadOut, LAST_CHUNK, begin_chunk, chunk};
-pub(crate) use framing::{Expectation, Framing, Persistence, check_host, host as framing_host};
+pub(crate) use framing::{Expectation, Framing, Terms, host as framing_host};
 pub(crate) use head::{Head, Known, Method, Refused, Scan, Span, Target};
