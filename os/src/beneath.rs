@@ -53,8 +53,8 @@ pub struct Identity {
 
 /// A directory that everything served lies beneath.
 ///
-/// It is a *name*, which is looked up again at most a second after the last time, and at once where a path beneath it
-/// is missing: a link that is turned to another tree, or a directory that is removed and made anew, is followed. Where
+/// It is a *name*, which is looked up again at most a second after the last time, and where a path beneath it is
+/// missing at once (in a flood of such requests: some milliseconds later): a link that is turned to another tree, or a directory that is removed and made anew, is followed. Where
 /// the name leads nowhere, nothing is there.
 #[derive(Debug)]
 pub struct Root {
@@ -68,6 +68,8 @@ pub struct Root {
     opened: Instant,
     /// When the name is looked up again, in milliseconds since then.
     due: AtomicU64,
+    /// When all of [`MISSES`] are free again, in milliseconds since then.
+    free: AtomicU64,
     symlinks: Symlinks,
     /// Hashes of content, if they are wanted.
     digests: OnceLock<Digests>,
@@ -95,6 +97,7 @@ impl Root {
             is_name,
             opened: Instant::now(),
             due,
+            free: AtomicU64::new(0),
             symlinks,
             digests: OnceLock::new(),
             by_hand,
@@ -110,6 +113,7 @@ impl Root {
             is_name: false,
             opened: Instant::now(),
             due: AtomicU64::new(0),
+            free: AtomicU64::new(0),
             symlinks: Symlinks::Never,
             digests: OnceLock::new(),
             by_hand: false,
@@ -139,12 +143,17 @@ impl Root {
         self.due.store(0, Ordering::Relaxed);
     }
 
+    /// The time for the two below: milliseconds since it was opened. No system call on common systems.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        if self.is_name { u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX) } else { 0 }
+    }
+
     /// Looks its name up again if that was a second ago or longer. Costs no system call in between.
-    pub fn look_up_in_time(&self) {
+    pub fn look_up_in_time(&self, now: u64) {
         if !self.is_name {
             return;
         }
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.due.load(Ordering::Relaxed);
         if now >= due
             && self.due.compare_exchange(due, now + LOOK_UP_EVERY, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -155,10 +164,28 @@ impl Root {
 
     /// Looks its name up again, for whoever finds something missing. `true`: it leads elsewhere now, so that another
     /// try is worth while.
-    pub fn look_up(&self) -> bool {
+    ///
+    /// In a flood of requests for what is missing, such looks are few: [`MISSES`] in a row that find nothing new, and
+    /// then one in [`MISS_EVERY`] milliseconds. While the name leads nowhere, the look is all that a request costs.
+    pub fn look_up_for_missing(&self, now: u64) -> bool {
         if !self.is_name {
             return false;
         }
+        let led_somewhere = self.top().is_ok();
+        let is_free = self.free.load(Ordering::Relaxed).saturating_sub(now) <= (MISSES - 1) * MISS_EVERY;
+        if led_somewhere && !is_free {
+            return false;
+        }
+        let leads_elsewhere = self.look_up();
+        if led_somewhere && !leads_elsewhere {
+            let spend = |free: u64| Some(free.max(now) + MISS_EVERY);
+            let _ = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        }
+        leads_elsewhere
+    }
+
+    /// Looks its name up again. `true`: it leads elsewhere now.
+    fn look_up(&self) -> bool {
         let held = self.top().ok();
         let found = match statat(CWD, &self.path, AtFlags::empty()) {
             Ok(stat) if held.as_ref().is_some_and(|held| held.is(&stat)) => return false,
@@ -297,6 +324,12 @@ fn name_of(path: &Path) -> PathBuf {
 
 /// Milliseconds after which the name of a root is looked up again.
 const LOOK_UP_EVERY: u64 = 1_000;
+
+/// How often it is looked up for what is missing in a row, while that finds nothing new.
+const MISSES: u64 = 32;
+
+/// Milliseconds after which it may be looked up so once more.
+const MISS_EVERY: u64 = 5;
 
 /// The directory that the name of a root led to.
 #[derive(Debug)]
@@ -612,10 +645,9 @@ pub(crate) mod tests {
             assert!(!root.look_up(), "it leads where it led");
             symlink("other", at("next")).unwrap();
             fs::rename(at("next"), at("current")).unwrap();
-            root.look_up_in_time();
+            root.look_up_in_time(LOOK_UP_EVERY - 1);
             assert_eq!(len(root.open_at(b"a.txt")), Ok(6), "it is not time yet");
-            root.due.store(0, Ordering::Relaxed);
-            root.look_up_in_time();
+            root.look_up_in_time(LOOK_UP_EVERY);
             assert_eq!(len(root.open_at(b"new.txt")), Ok(3));
             fs::remove_file(at("current")).unwrap();
             assert!(root.look_up());
@@ -628,5 +660,40 @@ pub(crate) mod tests {
         let root = Root::open(&at("other"), Symlinks::Follow).unwrap();
         fs::remove_dir_all(at("other")).unwrap();
         assert_eq!(len(root.open_at(b"")), Err(FsError::NotFound), "a removed directory is no empty one");
+    }
+
+    #[test]
+    fn what_is_missing_has_the_name_looked_up_now_and_then() {
+        let dir = tree();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("other")).unwrap();
+        symlink("root", at("current")).unwrap();
+        let turn = |to: &str| {
+            symlink(to, at("next")).unwrap();
+            fs::rename(at("next"), at("current")).unwrap();
+        };
+        let root = Root::open(&at("current"), Symlinks::Follow).unwrap();
+        for _ in 1..MISSES {
+            assert!(!root.look_up_for_missing(100), "it leads where it led");
+        }
+        for _ in 0..2 * MISSES {
+            turn("other");
+            assert!(root.look_up_for_missing(100), "a look that finds something is free");
+            turn("root");
+            assert!(root.look_up_for_missing(100));
+        }
+        assert!(!root.look_up_for_missing(100));
+        turn("other");
+        for now in [100, 100 + MISS_EVERY - 1] {
+            assert!(!root.look_up_for_missing(now), "a flood is not looked after");
+        }
+        assert!(root.look_up_for_missing(100 + MISS_EVERY), "for long");
+        fs::remove_file(at("current")).unwrap();
+        assert!(root.look_up_for_missing(1_000));
+        for _ in 0..2 * MISSES {
+            assert!(!root.look_up_for_missing(1_000), "it leads nowhere");
+        }
+        symlink("root", at("current")).unwrap();
+        assert!(root.look_up_for_missing(1_000), "at once");
     }
 }

@@ -30,9 +30,10 @@ impl Root {
     /// # Errors
     /// [`FsError::Exhausted`] and [`FsError::Failed`]: nobody knows what is there.
     pub fn find(&self, path: &[u8], from: usize) -> Result<Found, FsError> {
-        self.look_up_in_time();
+        let now = self.now();
+        self.look_up_in_time(now);
         match self.descend(path, from) {
-            Ok(Found { what: ScriptFile::Missing, .. }) if self.look_up() => self.descend(path, from),
+            Ok(Found { what: ScriptFile::Missing, .. }) if self.look_up_for_missing(now) => self.descend(path, from),
             found => found,
         }
     }

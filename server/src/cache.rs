@@ -206,9 +206,10 @@ fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, Held
         Some(hit) if A::EPOCHS && hit.checked => return Ok(in_memory(hit.cached)),
         hit => hit,
     };
-    root.look_up_in_time();
+    let now = root.now();
+    root.look_up_in_time(now);
     match open_checked(root, access, path, hit) {
-        Err(FsError::NotFound) if root.look_up() => open_checked(root, access, path, None),
+        Err(FsError::NotFound) if root.look_up_for_missing(now) => open_checked(root, access, path, None),
         found => found,
     }
 }
