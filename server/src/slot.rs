@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
 use rustix::io::{Errno, pread, retry_on_intr};
@@ -30,7 +31,7 @@ use crate::cache::{Files, Held};
 use crate::log::Logger;
 use crate::script::{Running, Scripts, Spool, local_address};
 use sanserve_os::examine;
-use sanserve_os::{Stopped, send, send_file, send_vectored};
+use sanserve_os::{MOST_OF_FILE, Stopped, send, send_file, send_vectored};
 
 /// What the batch holds at most.
 pub const BATCH: usize = 16 * 1024;
@@ -330,10 +331,10 @@ impl Slot {
 
     /// Sends the batch, the head and a bounded part of the file. What is left comes again.
     ///
-    /// A body is of one state of the file. So before each piece but the first, the file is looked at again, and the end
-    /// of a body is kept back, and copied before the last look: where the file has changed, the peer never gets as much
-    /// as was announced. What is lent to the kernel stays the file's own memory until the peer has it, so that a write
-    /// in place still changes it there: of a file that is changing nothing is lent.
+    /// A body is of one state of the file. So the file is looked at again while it is sent, and the end of a body is
+    /// kept back, and copied before the last look: where the file has changed, the peer never gets as much as was
+    /// announced. What is lent to the kernel stays the file's own memory until the peer has it, so that a write in
+    /// place still changes it there: of a file that is changing nothing is lent.
     fn send_from(
         &mut self,
         head: &[u8],
@@ -364,27 +365,10 @@ impl Slot {
             self.samples = Samples::default();
         }
         let is_first = !std::mem::replace(&mut self.begun, true);
-        let copied = if lend == Lend::No || len <= END {
-            let mut room = vec![0; usize::try_from(len.min(END)).expect("it is small")];
-            match pread(file, &mut room[..], offset) {
-                Ok(0) => return Input::Broken(Fault::FileShrank),
-                Ok(n) => room.truncate(n),
-                Err(_) => return Input::Broken(Fault::File),
-            }
-            Some(room)
-        } else {
-            None
-        };
-        let looks = !is_first || lend == Lend::No;
-        let is_last = copied.as_ref().is_some_and(|copied| copied.len() as u64 == len);
-        let fault = |opened: Opened| self.samples.fault_since(&opened, file, is_last);
-        if let Some(fault) = self.opened.filter(|_| looks).and_then(fault) {
-            return Input::Broken(fault);
-        }
-        let sent = match copied {
-            Some(copied) => send(socket, &copied, (copied.len() as u64) < len).map(|n| n as u64),
-            None if is_first => send_file(socket, file, offset, len),
-            None => send_file(socket, file, offset, len - END),
+        let sent = match lend {
+            Lend::Yes if is_first => send_file(socket, file, offset, len).map_err(Unsent::Stopped),
+            Lend::Yes => self.send_lent(file, offset, len, socket),
+            Lend::No => self.send_copied(file, offset, len, socket),
         };
         match sent {
             Ok(0) => Input::Broken(Fault::FileShrank),
@@ -393,12 +377,62 @@ impl Slot {
                 // More of it may follow: the rest, or another range.
                 let end = self.opened.map_or(offset + len, |opened| opened.len);
                 if n < len || offset + n < end {
-                    self.samples.take(file, offset + n, end);
+                    self.samples.take(file, offset + n, end, lend);
                 }
                 Input::Sent(head.len() as u64 + n)
             }
-            Err(Stopped::Blocked) if !head.is_empty() => Input::Sent(head.len() as u64),
-            Err(stopped) => self.stopped(stopped),
+            Err(Unsent::Broken(fault)) => Input::Broken(fault),
+            Err(Unsent::Stopped(Stopped::Blocked)) if !head.is_empty() => Input::Sent(head.len() as u64),
+            Err(Unsent::Stopped(stopped)) => self.stopped(stopped),
+        }
+    }
+
+    /// Sends more of a settled file. The look comes after the bytes that are lent and before the last few, so that one
+    /// serves for all that the socket takes; of a large rest, one comes before each megabyte, too.
+    fn send_lent(&self, file: BorrowedFd<'_>, offset: u64, len: u64, socket: BorrowedFd<'_>) -> Result<u64, Unsent> {
+        let lent = len.saturating_sub(SAMPLE as u64);
+        if lent > MOST_OF_FILE {
+            self.look(file, false)?;
+        }
+        let sent = if lent == 0 { 0 } else { send_file(socket, file, offset, lent)? };
+        if sent < lent {
+            return Ok(sent);
+        }
+        match self.send_end(file, offset + lent, offset + len, socket) {
+            Ok(n) => Ok(sent + n),
+            // It is tried again, and what has been sent counts.
+            Err(_) if sent > 0 => Ok(sent),
+            unsent => unsent,
+        }
+    }
+
+    /// Sends the last few bytes of a body.
+    fn send_end(&self, file: BorrowedFd<'_>, from: u64, to: u64, socket: BorrowedFd<'_>) -> Result<u64, Unsent> {
+        let sample = if self.samples.end.end() == to { self.samples.end } else { Sample::before(to, file) };
+        let bytes = sample.since(from).ok_or(Unsent::Broken(Fault::FileShrank))?;
+        self.look(file, true)?;
+        Ok(send(socket, bytes, false)? as u64)
+    }
+
+    /// Sends more of a file that is changing: what was read before the look is of the state that it finds.
+    fn send_copied(&self, file: BorrowedFd<'_>, offset: u64, len: u64, socket: BorrowedFd<'_>) -> Result<u64, Unsent> {
+        let most = usize::try_from(len).map_or(MOST_OF_COPY, |len| len.min(MOST_OF_COPY));
+        let mut copied = Vec::with_capacity(most);
+        pread(file, spare_capacity(&mut copied), offset).map_err(|_| Unsent::Broken(Fault::File))?;
+        copied.truncate(most);
+        if copied.is_empty() {
+            return Err(Unsent::Broken(Fault::FileShrank));
+        }
+        let is_last = copied.len() as u64 == len;
+        self.look(file, is_last)?;
+        Ok(send(socket, &copied, !is_last)? as u64)
+    }
+
+    /// Looks whether the file that is being sent is still as it was opened. `is_last`: nothing of it comes later.
+    fn look(&self, file: BorrowedFd<'_>, is_last: bool) -> Result<(), Unsent> {
+        match self.opened.and_then(|opened| self.samples.fault_since(&opened, file, is_last)) {
+            Some(fault) => Err(Unsent::Broken(fault)),
+            None => Ok(()),
         }
     }
 
@@ -428,8 +462,20 @@ enum Lend {
     No,
 }
 
-/// How much of the end of a body is copied; no more is copied at once.
-const END: u64 = 64 * 1024;
+/// Why nothing of a file was sent.
+enum Unsent {
+    Stopped(Stopped),
+    Broken(Fault),
+}
+
+impl From<Stopped> for Unsent {
+    fn from(stopped: Stopped) -> Unsent {
+        Unsent::Stopped(stopped)
+    }
+}
+
+/// What is copied at once of a file that is changing, in bytes.
+const MOST_OF_COPY: usize = 64 * 1024;
 
 /// How often a file of the same length and another time is looked at, until it counts as rewritten: some microseconds.
 const LOOKS: usize = 32;
@@ -444,10 +490,13 @@ struct Samples {
 }
 
 impl Samples {
-    /// The bytes before `sent` have gone out, those before `end` will.
-    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64) {
-        self.sent = Sample::before(sent, file);
-        if self.end.at + self.end.len as u64 != end {
+    /// The bytes before `sent` have gone out, those before `end` will. Of a settled file, the first samples stay.
+    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64, lend: Lend) {
+        let is_new = self.end.end() != end;
+        if is_new || lend == Lend::No {
+            self.sent = Sample::before(sent, file);
+        }
+        if is_new {
             self.end = Sample::before(end, file);
         }
     }
@@ -482,26 +531,39 @@ fn is_of_now(opened: &Opened) -> bool {
     modified.is_some_and(|modified| modified.elapsed().is_ok_and(|since| since < LATELY))
 }
 
+/// The length of a [`Sample`], and of the end of a body that is kept back until the file was looked at.
+const SAMPLE: usize = 32;
+
 /// A few bytes of a file.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     at: u64,
     len: usize,
-    bytes: [u8; 32],
+    bytes: [u8; SAMPLE],
 }
 
 impl Sample {
     /// The last before `end`.
     fn before(end: u64, file: BorrowedFd<'_>) -> Sample {
-        let mut sample = Sample::default();
-        sample.at = end.saturating_sub(sample.bytes.len() as u64);
-        let most = usize::try_from(end - sample.at).map_or(0, |most| most.min(sample.bytes.len()));
+        let mut sample = Sample { at: end.saturating_sub(SAMPLE as u64), ..Sample::default() };
+        let most = usize::try_from(end - sample.at).map_or(0, |most| most.min(SAMPLE));
         sample.len = pread(file, &mut sample.bytes[..most], sample.at).unwrap_or(0);
         sample
     }
 
+    /// The offset after its last byte.
+    fn end(&self) -> u64 {
+        self.at + self.len as u64
+    }
+
+    /// Those of its bytes that begin at this offset of the file, if there are any.
+    fn since(&self, offset: u64) -> Option<&[u8]> {
+        let skipped = usize::try_from(offset.checked_sub(self.at)?).ok()?;
+        self.bytes[..self.len].get(skipped..).filter(|bytes| !bytes.is_empty())
+    }
+
     fn is_there(&self, file: BorrowedFd<'_>) -> bool {
-        let mut now = [0; 32];
+        let mut now = [0; SAMPLE];
         pread(file, &mut now[..self.len], self.at) == Ok(self.len) && now[..self.len] == self.bytes[..self.len]
     }
 }
@@ -528,7 +590,6 @@ mod tests {
     use crate::log::Log;
     use crate::script::ScriptRules;
     use crate::script::tests::Lines;
-    use sanserve_os::MOST_OF_FILE;
     use sanserve_os::{Root, Symlinks};
 
     /// A connected pair that holds exactly what it holds: nothing is on its way behind our back, so
@@ -755,7 +816,7 @@ mod tests {
         bench.open("ten").unwrap();
         // The whole body was asked for, so that a sample is taken of what went out.
         bench.slot.begun = true;
-        bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10);
+        bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, Lend::No);
         fs::write(&path, "01234bcdefghijk").unwrap();
         assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "what was sent is there still");
     }
@@ -791,13 +852,65 @@ mod tests {
         // The time is of now for some milliseconds only; a busy machine may need more than one try.
         let goes_on = (0..100).any(|_| {
             file_itself.set_modified(std::time::SystemTime::now()).unwrap();
-            bench.send("", file(0, 3 << 20), "") == Input::Sent(END)
+            bench.send("", file(0, 3 << 20), "") == Input::Sent(MOST_OF_COPY as u64)
         });
         assert!(goes_on, "its new length may follow");
-        bench.received(usize::try_from(END).unwrap());
+        bench.received(MOST_OF_COPY);
         assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Broken(Fault::FileChanged), "it does not");
         (&file_itself).write_all(b"grown").unwrap();
         assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Sent(9));
+    }
+
+    /// Sends the rest of a file from `offset` to `to`, received as it comes, up to an answer that is not `Sent`.
+    fn send_rest(bench: &mut Bench, mut offset: u64, to: u64) -> (u64, Option<Input>) {
+        while offset < to {
+            match bench.send("", file(offset, to - offset), "") {
+                Input::Sent(n) => {
+                    bench.received(usize::try_from(n).unwrap());
+                    offset += n;
+                }
+                other => return (offset, Some(other)),
+            }
+        }
+        (offset, None)
+    }
+
+    #[test]
+    fn the_end_of_a_settled_file_waits_for_a_look() {
+        const ALL: u64 = 3 << 20;
+        // A rest that is looked at first, and rests of which all but the end goes out before the look.
+        for (from, to) in [(0, ALL), (ALL - 900_000, ALL), (ALL - 33, ALL), (ALL - 32, ALL), (ALL - 1, ALL), (7, 9)] {
+            let mut bench = Bench::new(true);
+            let path = bench.dir.path().join("3M");
+            let old = fs::metadata(&path).unwrap().modified().unwrap();
+            let file_itself = fs::File::options().write(true).open(&path).unwrap();
+            bench.open("3M").unwrap();
+            assert_eq!(bench.send("", file(0, 5), ""), Input::Sent(5));
+            bench.received(5);
+            file_itself.set_modified(old - Duration::from_secs(9)).unwrap();
+            let (sent, answer) = send_rest(&mut bench, from, to);
+            assert_eq!(answer, Some(Input::Broken(Fault::FileChanged)), "{from} to {to}");
+            assert!(sent < to && bench.silent());
+            file_itself.set_modified(old).unwrap();
+            assert_eq!(send_rest(&mut bench, sent, to), (to, None), "and it is all that was missing");
+        }
+    }
+
+    #[test]
+    fn a_settled_file_that_grows_comes_whole_and_one_written_anew_does_not() {
+        let grown = |bytes: &[u8], at| {
+            let mut bench = Bench::new(true);
+            bench.open("3M").unwrap();
+            let Input::Sent(n) = bench.send("", file(0, 3 << 20), "") else { panic!("nothing went out") };
+            bench.received(usize::try_from(n).unwrap());
+            let over = fs::File::options().write(true).open(bench.dir.path().join("3M")).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&over, bytes, at).unwrap();
+            send_rest(&mut bench, n, 3 << 20)
+        };
+        assert_eq!(grown(b"grown", 3 << 20), (3 << 20, None));
+        for (bytes, at) in [(&[b'b'; 20][..], (3 << 20) - 1), (&[b'b'; (3 << 20) + 1], 0)] {
+            assert_eq!(grown(bytes, at).1, Some(Input::Broken(Fault::FileChanged)));
+        }
     }
 
     #[test]
