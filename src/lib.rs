@@ -24,6 +24,9 @@ pub use sanserve_server::{Log, Service, Upgraded, Workers};
 pub use sanserve_smol as smol;
 #[cfg(feature = "std")]
 pub use sanserve_std as std;
+#[cfg(feature = "testing")]
+pub use sanserve_testing as testing;
+pub use sanserve_transcript as transcript;
 
 /// The programs of the README are compiled with the tests, and the one that ends is run.
 #[cfg(all(doctest, feature = "mio", feature = "std", feature = "smol"))]

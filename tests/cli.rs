@@ -251,8 +251,9 @@ fn emitted_tests_have_different_names() {
         "recorded_one_000001_2",
     ];
     assert_eq!(names, expected);
-    let core = concat!("// sanserve-core = { path = \"", env!("CARGO_MANIFEST_DIR"), "/core\" }");
-    assert_eq!(text.lines().filter(|line| line.starts_with("// sanserve-core = ")).collect::<Vec<_>>(), [core]);
+    let needs = |name: &str| format!("// sanserve-{name} = {{ path = \"{}/{name}\" }}", env!("CARGO_MANIFEST_DIR"));
+    let said: Vec<&str> = text.lines().filter(|line| line.starts_with("// sanserve-")).collect();
+    assert_eq!(said, [needs("core"), needs("transcript")]);
 }
 
 /// Sizes and times have units, as everywhere.

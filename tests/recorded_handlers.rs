@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sanserve::core::transcript::{Event, Transcript, What};
 use sanserve::core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site};
 use sanserve::server::Recording;
+use sanserve::transcript::{Event, Transcript, What};
 use sanserve::{Log, Service, Status};
 use testkit::Client;
 

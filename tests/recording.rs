@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
-use sanserve::core::transcript::{Transcript, What};
+use sanserve::transcript::{Transcript, What};
 use tempfile::TempDir;
 use testkit::process::Process;
 use testkit::server::program;
@@ -219,11 +219,11 @@ fn the_emitted_test_passes_in_an_empty_crate() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::create_dir(krate.path().join("src")).expect("a directory");
     fs::write(krate.path().join("src/lib.rs"), &tests).expect("a file");
-    // The line that it says itself.
-    let needs = tests.lines().find_map(|line| line.strip_prefix("// sanserve-core")).expect("a dependency");
-    let manifest = format!(
-        "[package]\nname = \"empty\"\nedition = \"2024\"\n[workspace]\n[dev-dependencies]\nsanserve-core{needs}\n"
-    );
+    // The lines that it says itself.
+    let needs = tests.lines().filter_map(|line| Some(format!("sanserve-{}\n", line.strip_prefix("// sanserve-")?)));
+    let needs: String = needs.collect();
+    assert_eq!(needs.lines().count(), 2, "{needs}");
+    let manifest = format!("[package]\nname = \"empty\"\nedition = \"2024\"\n[workspace]\n[dev-dependencies]\n{needs}");
     fs::write(krate.path().join("Cargo.toml"), manifest).expect("a file");
     // The versions that this was built with are there.
     fs::copy(root.join("Cargo.lock"), krate.path().join("Cargo.lock")).expect("a file");

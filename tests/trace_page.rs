@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use sanserve::core::transcript::{Transcript, perform};
 use sanserve::core::{Call, Plain, Reply};
+use sanserve::transcript::{Transcript, perform};
 use testkit::browser::Browser;
 use testkit::eventually;
 use testkit::server::program;

@@ -183,8 +183,8 @@ impl Buffers {
     }
 
     /// How many bytes lie in them. Room that is kept for later is counted in the windows alone.
-    #[cfg(feature = "testing")]
-    pub(crate) fn held(&self) -> u64 {
+    #[must_use]
+    pub fn held(&self) -> u64 {
         let texts = [
             &self.remarks,
             &self.path,
@@ -298,8 +298,8 @@ impl Window {
     }
 
     /// The bytes of the whole window, used or not.
-    #[cfg(feature = "testing")]
-    pub(crate) fn held(&self) -> usize {
+    #[must_use]
+    pub fn held(&self) -> usize {
         self.bytes.len()
     }
 

@@ -22,10 +22,10 @@ use crate::error::Violation;
 use crate::exchange::{Cut, Exchange, FilePart, Relay, ResponseBuilder, Server};
 use crate::files::Deed;
 use crate::input::{Fault, Input, Ticket};
+use crate::observer::{Behind, Observed, Observer};
 use crate::peer::Peer;
 use crate::status::Status;
 use crate::step::{Action, Body, Call, Close, Step, Transmit, Wait};
-use crate::tape::{Recorder, Secrets, Tape, Unread};
 use crate::task::Task;
 use crate::time::Tick;
 use crate::timer::{Awaited, Transfer};
@@ -56,8 +56,8 @@ pub struct Connection {
     sent: u64,
     /// What the window had seen arrive at the last poll.
     arrived: u64,
-    /// Takes down what happens, where somebody wants it.
-    pub(crate) tape: Option<Box<Tape>>,
+    /// Where somebody wants to see what happens. Boxed: few connections are observed, and all are to be small.
+    observed: Option<Box<Observed>>,
 }
 
 /// A property that must hold: an idle connection is cheap.
@@ -171,29 +171,29 @@ impl Connection {
         self.peer
     }
 
-    /// Has everything taken down that happens from here on, to be called before the first poll. `Reply`s are not: a
-    /// handler is a part of the connection's world that says the same each time, or is not replayed.
+    /// Shows an observer everything that happens from here on; to be called before the first poll. `Reply`s are not
+    /// shown: a handler is a part of the connection's world that says the same each time, or cannot be repeated.
     ///
-    /// It ends with the connection, or when the recorder wants no more.
-    pub fn record(&mut self, recorder: Box<dyn Recorder>, secrets: Secrets, cx: &Context<'_>) {
-        self.tape = Some(Box::new(Tape::new(recorder, secrets, cx)));
+    /// It ends with the connection, or when the observer wants no more.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.observed = Some(Box::new(Observed::new(observer)));
     }
 
-    /// Ends its recording.
-    pub fn end_recording(&mut self) {
-        self.tape = None;
+    /// Drops its observer.
+    pub fn end_observation(&mut self) {
+        self.observed = None;
     }
 
-    /// Whether it is taken down.
+    /// Whether it has an observer.
     #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.tape.is_some()
+    pub fn is_observed(&self) -> bool {
+        self.observed.is_some()
     }
 
     /// Notes what happened. Cheap, and right in any state: what does not fit is ignored.
     pub fn handle(&mut self, input: Input) {
-        if let Some(tape) = &mut self.tape {
-            tape.told(&input);
+        if let Some(observed) = &mut self.observed {
+            observed.input(&input);
         }
         self.note(input);
     }
@@ -258,28 +258,28 @@ impl Connection {
     /// comes while the socket is still full means that patience is over, and what is held is given up.
     /// Unless `Blocked` is handed in, `Shut` counts as done.
     pub fn poll<'a>(&mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
-        if let Some(tape) = &mut self.tape {
-            tape.before(buf, cx.now);
+        if let Some(observed) = &mut self.observed {
+            observed.before(buf, cx.now);
         }
         buf.share.deny(self.notes.order == Order::Scarce);
         let next = self.next(buf, cx);
         if buf.share.take_refused()
-            && let Some(tape) = &mut self.tape
+            && let Some(observed) = &mut self.observed
         {
-            tape.is_scarce();
+            observed.refused();
         }
-        if self.tape.is_none() {
+        if self.observed.is_none() {
             // Returned as it is made: a step is not small, and is not to be copied.
             return self.step(next, buf, cx);
         }
-        self.recorded_step(next, buf, cx)
+        self.observed_step(next, buf, cx)
     }
 
     #[cold]
-    fn recorded_step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
-        let unread = Unread::of(buf);
+    fn observed_step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
+        let behind = Behind::of(buf);
         let step = self.step(next, buf, cx);
-        self.tape.take_if(|tape| !tape.behind(&step, unread));
+        self.observed.take_if(|observed| !observed.step(&step, behind));
         step
     }
 
@@ -312,8 +312,8 @@ impl Connection {
 
     /// The handler's side of the connection, for [`Step::Call`].
     pub fn reply<'a>(&'a mut self, buf: &'a mut Buffers, cx: &'a Context<'a>) -> Reply<'a> {
-        if let Some(tape) = &mut self.tape {
-            tape.arrived(buf);
+        if let Some(observed) = &mut self.observed {
+            observed.arrived(buf);
         }
         Reply { connection: self, buf, cx, waker: None }
     }

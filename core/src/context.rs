@@ -4,9 +4,7 @@ use std::fmt;
 
 use crate::config::Config;
 pub(crate) use crate::date::Now;
-pub(crate) use crate::peer::Peer;
 use crate::site::Site;
-pub(crate) use crate::time::{Tick, Wall};
 
 /// What every call to a machine is given: the rules, the site, the time.
 #[derive(Clone, Copy)]

@@ -50,6 +50,12 @@ pub enum Input {
 pub struct Ticket(pub(crate) u32);
 
 impl Ticket {
+    /// The ticket of this number, from a record of what happened.
+    #[must_use]
+    pub fn numbered(number: u32) -> Ticket {
+        Ticket(number)
+    }
+
     /// The bare number, for a record of what happened.
     #[must_use]
     pub fn number(self) -> u32 {

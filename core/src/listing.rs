@@ -123,10 +123,10 @@ impl Listing {
     }
 
     /// The entries that were pushed behind the first `taken`, with the one that was too much.
-    pub(crate) fn pushed_behind(&self, taken: usize) -> Vec<(Vec<u8>, EntryKind)> {
+    pub(crate) fn pushed_behind(&self, taken: usize) -> impl Iterator<Item = (&[u8], EntryKind)> {
         let rows = self.rows.get(taken..).unwrap_or_default();
-        let rows = rows.iter().map(|row| (name(&self.names, row).to_vec(), row.kind));
-        rows.chain(self.refused.clone()).collect()
+        let rows = rows.iter().map(|row| (name(&self.names, row), row.kind));
+        rows.chain(self.refused.iter().map(|(name, kind)| (name.as_slice(), *kind)))
     }
 
     /// The bytes that count for the bound.

@@ -63,17 +63,19 @@ impl MediaTypes {
     }
 
     /// Extensions and their types.
-    pub(crate) fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
         self.extensions.iter().map(|(extension, kind)| (extension.as_str(), kind.as_str()))
     }
 
     /// The type of what no table knows, if it is another one than usual.
-    pub(crate) fn unknown(&self) -> Option<&str> {
+    #[must_use]
+    pub fn unknown(&self) -> Option<&str> {
         self.unknown.as_deref()
     }
 
     /// The charset, if it is not for the site to say.
-    pub(crate) fn charset(&self) -> Option<Option<&str>> {
+    #[must_use]
+    pub fn charset(&self) -> Option<Option<&str>> {
         self.charset.as_ref().map(Option::as_deref)
     }
 

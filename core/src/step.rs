@@ -238,6 +238,33 @@ pub enum Call {
     Over,
 }
 
+/// Invariant: the table has all of them in their order.
+const _: () = {
+    let mut at = 0;
+    while at < Call::TABLE.len() {
+        assert!(Call::TABLE[at].1 as usize == at);
+        at += 1;
+    }
+};
+
+impl Call {
+    /// Each with the word for it in transcripts.
+    pub const TABLE: &[(&'static str, Call)] = &[
+        ("request", Call::Request),
+        ("body", Call::Body),
+        ("room", Call::Room),
+        ("wake", Call::Wake),
+        ("drain", Call::Drain),
+        ("over", Call::Over),
+    ];
+
+    /// The word for it in transcripts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Call::TABLE[self as usize].0
+    }
+}
+
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -282,4 +309,31 @@ pub enum Close {
     /// The answer was 101: the socket is the handler's from here on, together with what lies unread in
     /// `Buffers::input` (RFC 9110 section 7.8). It is not to be closed.
     Upgraded,
+}
+
+/// Invariant: the table has all of them in their order.
+const _: () = {
+    let mut at = 0;
+    while at < Close::TABLE.len() {
+        assert!(Close::TABLE[at].1 as usize == at);
+        at += 1;
+    }
+};
+
+impl Close {
+    /// Each with the word for it in transcripts.
+    pub const TABLE: &[(&'static str, Close)] = &[
+        ("done", Close::Done),
+        ("idle", Close::Idle),
+        ("timeout", Close::Timeout),
+        ("broken", Close::Broken),
+        ("drained", Close::Drained),
+        ("upgraded", Close::Upgraded),
+    ];
+
+    /// The word for it in transcripts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Close::TABLE[self as usize].0
+    }
 }

@@ -1,7 +1,7 @@
 //! The programs of `docs/testing.md`, which stand there as they stand here.
 
-use sanserve_core::testing::{Disk, Faults, Peer, Random, Server, World};
 use sanserve_core::{Call, Handler, Misuse, Received, Reply, Status};
+use sanserve_testing::{Disk, Faults, Peer, Random, Server, World};
 
 #[test]
 fn slowloris() {

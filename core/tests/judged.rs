@@ -5,9 +5,9 @@
 
 mod corpus;
 
-use sanserve_core::testing::{Server, judge};
-use sanserve_core::transcript::{Finish, Line, What};
 use sanserve_core::{Call, Fields, Handler, Reply, Request, Route, Site, Status, Tick, Wait};
+use sanserve_testing::{Server, judge};
+use sanserve_transcript::{Finish, Line, What};
 
 /// Handlers that wait for whom nobody knows; a world does not let them.
 const HANGING: &[&str] = &[

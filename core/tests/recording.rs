@@ -14,11 +14,10 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use sanserve_core::transcript::{Event, Settings, Transcript, What, check};
 use sanserve_core::{
-    Buffers, Cgi, Config, Connection, Context, Fault, FsError, Input, Now, Peer, Recorder, Request, Route, Secrets,
-    Site, Step, Tick, Wall,
+    Buffers, Cgi, Config, Connection, Context, Fault, FsError, Input, Now, Peer, Request, Route, Site, Step, Tick, Wall,
 };
+use sanserve_transcript::{Event, Recorder, Secrets, Settings, Transcript, What, check, record};
 use world::disk::{self, START};
 use world::handlers::{Echo, Routed};
 use world::random::Random;
@@ -42,7 +41,7 @@ fn recorded(config: Config, secrets: Secrets, starts: u64) -> (Rig, Receiver<Eve
     let cx = Context { config: &rig.config, site: &Routed, now: &rig.now };
     let (sender, events) = channel();
     rig.connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
-    rig.connection.record(Box::new(Tape(sender)), secrets, &cx);
+    record(&mut rig.connection, Box::new(Tape(sender)), secrets, &cx);
     rig.turn();
     (rig, events)
 }
@@ -156,7 +155,7 @@ fn transcripts_are_recorded_as_they_are() {
         count += 1;
         let (site, mut handler) = corpus::world(&transcript.settings.site);
         transcript.settings.masked = true;
-        let masked = sanserve_core::transcript::perform(&transcript, &*site, &mut *handler);
+        let masked = sanserve_transcript::perform(&transcript, &*site, &mut *handler);
         let (site, mut handler) = corpus::world(&transcript.settings.site);
         check(&masked, &*site, &mut *handler).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
         let secret = |text: &str| text.contains("Authorization: B") || text.contains("Set-Cookie: a");
@@ -175,7 +174,7 @@ fn polls_that_say_nothing_new_are_not_recorded() {
     let mut buf = Buffers::new();
     let cx = Context { config: &config, site: &Routed, now: &now };
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
-    connection.record(Box::new(Tape(sender)), Secrets::Kept, &cx);
+    record(&mut connection, Box::new(Tape(sender)), Secrets::Kept, &cx);
     for at in [0, 100, 100, 1_500, 14_998] {
         now.advance(Tick(at), Wall(START + i64::try_from(at / 1000).expect("not that long")));
         let cx = Context { config: &config, site: &Routed, now: &now };
@@ -205,7 +204,7 @@ fn a_panic_is_recorded_up_to_its_cause() {
     let cx = Context { config: &config, site: &Panics, now: &now };
     let (sender, events) = channel();
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
-    connection.record(Box::new(Tape(sender)), Secrets::Masked, &cx);
+    record(&mut connection, Box::new(Tape(sender)), Secrets::Masked, &cx);
     let mut buf = Buffers::new();
     assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(_)));
     buf.input.fill(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");

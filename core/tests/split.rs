@@ -7,7 +7,7 @@ mod corpus;
 
 use std::panic::catch_unwind;
 
-use sanserve_core::transcript::{Event, Finish, Script, Spoken, Take, What};
+use sanserve_transcript::{Event, Finish, Script, Spoken, Take, What};
 
 /// Inputs longer than this are not cut at every place.
 const LONG: usize = 1_500;

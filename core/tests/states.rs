@@ -7,8 +7,8 @@ mod corpus;
 
 use std::collections::BTreeSet;
 
-use sanserve_core::transcript::{Seen, What, trace};
 use sanserve_core::{INBOUND, OUTBOUND, Transition};
+use sanserve_transcript::{Seen, What, trace};
 
 /// Each transcript with what was seen of it.
 fn all() -> Vec<(String, Vec<Seen>)> {

@@ -1,15 +1,15 @@
-//! `sanserve_core::testing` as an embedder uses it: peers, every way to split, worlds, and what they say
+//! `sanserve_testing` as an embedder uses it: peers, every way to split, worlds, and what they say
 //! about a handler that is wrong.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use sanserve_core::testing::{Disk, Faults, File, Node, Peer, Random, Server, Summary, World, judge};
-use sanserve_core::transcript::{Transcript, perform};
 use sanserve_core::{
     Call, Close, Config, FsError, Handler, Limits, Misuse, Pace, Plain, Protocol, Received, Reply, Request, Route,
     Site, Status, Timeouts,
 };
+use sanserve_testing::{Disk, Faults, File, Node, Peer, Random, Server, Summary, World, judge};
+use sanserve_transcript::{Transcript, perform};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -303,7 +303,7 @@ fn hashes_of_histories() {
 }
 
 /// Runs worlds until one fails, within 100 seeds.
-fn fails<H: Handler>(make: impl Fn() -> H + Copy) -> (u64, sanserve_core::testing::Failure) {
+fn fails<H: Handler>(make: impl Fn() -> H + Copy) -> (u64, sanserve_testing::Failure) {
     let world = |seed| World::new(seed).handler(make).requests(shouts).connections(10);
     let found = (0..100).find_map(|seed| Some((seed, world(seed).try_run().err()?)));
     let (seed, failure) = found.expect("a world that shows it");
@@ -312,7 +312,7 @@ fn fails<H: Handler>(make: impl Fn() -> H + Copy) -> (u64, sanserve_core::testin
 }
 
 /// A failure can be read, played again with the same result, and is short.
-fn check_failure<H: Handler>(failure: &sanserve_core::testing::Failure, make: impl Fn() -> H + Copy) {
+fn check_failure<H: Handler>(failure: &sanserve_testing::Failure, make: impl Fn() -> H + Copy) {
     let text = failure.to_string();
     let (what, transcript) = text.split_once("\n\n").expect("both");
     assert!(what.contains("seed ") && what.contains(&failure.what), "{what}");

@@ -8,8 +8,8 @@
 
 mod corpus;
 
-use sanserve_core::transcript::{Difference, Transcript, What, check};
 use sanserve_core::{Close, Violation};
+use sanserve_transcript::{Difference, Transcript, What, check};
 
 #[test]
 fn every_transcript_happens_as_it_is_written() {

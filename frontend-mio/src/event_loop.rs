@@ -542,7 +542,7 @@ impl EventLoop {
         if self.service.observes() {
             let mut connection = resting.resume();
             self.service.observe(&mut connection, &cx, "mio");
-            if connection.is_recorded() {
+            if connection.is_observed() {
                 self.parked.insert(Parked::recorded(socket, connection));
                 // Its first turn tells what it waits for.
                 return self.enqueue(at);

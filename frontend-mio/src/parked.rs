@@ -201,7 +201,7 @@ impl Parked {
     /// Gives back what was leased, if the connection rests now.
     pub(crate) fn rest(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
         let State::Busy(busy) = &mut self.state else { return None };
-        if busy.connection.is_recorded() {
+        if busy.connection.is_observed() {
             let connection = take(&mut busy.connection, cx);
             return self.swap(State::Away(Box::new(Away {
                 connection,

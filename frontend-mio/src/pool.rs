@@ -30,7 +30,7 @@ impl Pool {
 
     /// Takes a lease back, with as much memory as an ordinary exchange needs.
     pub(crate) fn give_back(&mut self, mut busy: Box<Busy>) {
-        busy.connection.end_recording();
+        busy.connection.end_observation();
         if self.free.len() < MOST {
             busy.buffers.recycle();
             busy.slot.clear();

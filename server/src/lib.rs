@@ -24,6 +24,7 @@ pub use log::{Log, Logger};
 pub use memory::{default_memory, has_address_limit, threads_within_memory};
 pub use record::Recording;
 pub use sanserve_os::{Root, Symlinks};
+pub use sanserve_transcript::Secrets;
 pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
 pub use slot::{BATCH, Desk, Flush, Slot};

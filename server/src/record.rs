@@ -18,8 +18,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve_core::Recorder;
-use sanserve_core::transcript::{Event, Settings, Transcript, What};
+use sanserve_transcript::{Event, Recorder, Settings, Transcript, What};
 
 use crate::log::Log;
 use writer::{Message, Writer};

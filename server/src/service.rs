@@ -8,10 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sanserve_core::transcript::{Event, Settings};
-use sanserve_core::{
-    Buffers, Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Plain, Recorder, Reply, Secrets, Site,
-};
+use sanserve_core::{Buffers, Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Plain, Reply, Site};
+use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
 use crate::cache::CacheLimits;
 use crate::call::Failure;
@@ -346,7 +344,7 @@ impl Service {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => return,
         };
-        connection.record(recorder, self.secrets, cx);
+        record(connection, recorder, self.secrets, cx);
     }
 
     /// Tells the configuration where the server listens: the port, and, unless it has a name already,

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sanserve_core::transcript::{Event, What};
-use sanserve_core::{Peer, Recorder};
+use sanserve_core::Peer;
+use sanserve_transcript::{Event, Recorder, What};
 
 use crate::log::Log;
 
@@ -131,7 +131,7 @@ fn push_cut(text: &str, width: usize, line: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use sanserve_core::transcript::Transcript;
+    use sanserve_transcript::Transcript;
 
     use super::*;
     use crate::script::tests::Lines as Sink;

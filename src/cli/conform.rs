@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::transcript::Transcript;
+use sanserve::transcript::Transcript;
 
 use super::flags::Runtime;
 use super::{SYSTEM, Side, USAGE, files, plain};

@@ -8,9 +8,10 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Secrets, Timeouts};
+use sanserve::core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Timeouts};
 use sanserve::os::Symlinks;
 use sanserve::server::ScriptRules;
+use sanserve::transcript::Secrets;
 
 use super::units::{self, show_size, show_time};
 use super::{SIDES, Side};

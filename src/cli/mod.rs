@@ -14,8 +14,8 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use sanserve::core::transcript::Settings;
 use sanserve::core::{Call, Handler, Plain, Reply, Site, is_deceptive};
+use sanserve::transcript::Settings;
 
 use flags::Asked;
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::transcript::{Difference, Replayed, Settings, Transcript};
 use sanserve::server::panic_message;
+use sanserve::transcript::{Difference, Replayed, Settings, Transcript};
 
 use super::files::{self, read, unreadable, within};
 use super::{SYSTEM, Side, USAGE};
@@ -135,7 +135,7 @@ struct Tests {
 impl Tests {
     /// A test that plays it, and what the manifest needs before the first.
     fn write(&mut self, path: &Path, recorded: &Transcript) -> String {
-        let head = if self.names.is_empty() { dependency() } else { "\n".into() };
+        let head = if self.names.is_empty() { dependencies() } else { "\n".into() };
         let mut name = name(path);
         let first = name.clone();
         for n in 2.. {
@@ -151,8 +151,8 @@ impl Tests {
         format!(
             "{head}#[test]\n\
              fn {name}() {{\n    \
-                 use sanserve_core::transcript::Transcript;\n    \
-                 use sanserve_core::{{Call, Plain, Reply}};\n\
+                 use sanserve_core::{{Call, Plain, Reply}};\n    \
+                 use sanserve_transcript::Transcript;\n\
              \n    \
                  const RECORDED: &str = r{marks}\"{text}\"{marks};\n\
              \n    \
@@ -179,10 +179,11 @@ fn name(path: &Path) -> String {
     name
 }
 
-/// The line for the manifest. The crate is taken from where this program was built, if it is still there.
-fn dependency() -> String {
-    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/core");
-    let place = if Path::new(built).join("Cargo.toml").exists() { built } else { "CLONE/core" };
+/// The lines for the manifest. The crates are taken from where this program was built, if they are still there.
+fn dependencies() -> String {
+    let built = env!("CARGO_MANIFEST_DIR");
+    let place = if Path::new(built).join("core/Cargo.toml").exists() { built } else { "CLONE" };
     let clone = if place == built { "" } else { "// CLONE is where the sources of sanserve are.\n" };
-    format!("// In Cargo.toml, below [dev-dependencies]:\n// sanserve-core = {{ path = {place:?} }}\n{clone}\n")
+    let line = |name: &str| format!("// sanserve-{name} = {{ path = {:?} }}\n", format!("{place}/{name}"));
+    format!("// In Cargo.toml, below [dev-dependencies]:\n{}{}{clone}\n", line("core"), line("transcript"))
 }

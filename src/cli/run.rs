@@ -15,9 +15,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sanserve::core::Secrets;
 use sanserve::os::{self, Root, Signal, Signals};
 use sanserve::server::{self, Log, Recording, Scripts, Service, Trace};
+use sanserve::transcript::Secrets;
 
 use super::flags::{Flags, Runtime};
 use super::plain;

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use sanserve::core::transcript::{Difference, Settings, trace};
 use sanserve::server::panic_message;
+use sanserve::transcript::{Difference, Settings, trace};
 
 use super::replay::quietly;
 use super::{SYSTEM, Side, USAGE, files, plain};

@@ -11,8 +11,8 @@ mod json;
 mod runtimes;
 mod tell;
 
-use sanserve::core::transcript::{Event, Seen, Trace, Transcript, What};
 use sanserve::core::{COUPLING, INBOUND, OUTBOUND, State, Transition};
+use sanserve::transcript::{Event, Seen, Trace, Transcript, What};
 
 use json::{Json, array, object, string};
 use runtimes::{DEEDS, Doing, Driver};
@@ -238,8 +238,8 @@ fn clipped(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sanserve::core::transcript::trace;
     use sanserve::core::{Call, Plain, Reply};
+    use sanserve::transcript::trace;
 
     use super::*;
 

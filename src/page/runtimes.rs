@@ -5,9 +5,9 @@
 //! cache does not stand in a transcript: one that would fit is taken to be there. `tests/trace_calls.rs`
 //! compares with what the servers really do.
 
-use sanserve::core::transcript::{Event, FeedThen, Middle, Sending, Then, What};
 use sanserve::core::{Completion, Input, Kind, ScriptInput, Wait};
 use sanserve::server::{BATCH, CacheLimits};
+use sanserve::transcript::{Event, FeedThen, Middle, Sending, Then, What};
 
 /// What one runtime does for one thing: its system calls in order, and what is to be said about them.
 pub(crate) struct Doing {
@@ -509,7 +509,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
-    use sanserve::core::transcript::Transcript;
+    use sanserve::transcript::Transcript;
 
     use super::*;
 

@@ -1,9 +1,9 @@
 //! What an event is, for people: which arrows of the sequence diagram it is, and one sentence about it.
 
-use sanserve::core::transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Then, Told, What};
 use sanserve::core::{
     Call, Close, Completion, Fault, FsError, Input, Kind, Listed, ScriptFile, ScriptInput, SpawnError, State, Wait,
 };
+use sanserve::transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Then, Told, What};
 
 /// A lifeline. The core is at the left, alone with the driver; the world is at the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

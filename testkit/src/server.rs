@@ -11,8 +11,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sanserve_core::transcript::Transcript;
 use sanserve_core::{Call, Plain, Reply};
+use sanserve_transcript::Transcript;
 use tempfile::TempDir;
 
 use crate::process::Process;

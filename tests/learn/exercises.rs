@@ -41,10 +41,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve::core::testing::Server as Bench;
-use sanserve::core::transcript::{Transcript, check};
 use sanserve::core::{Call, Config, Connection, Context, Handler, Now, Peer, Plain, Reply, Tick, Wall};
 use sanserve::server::{Log, Service};
+use sanserve::testing::Server as Bench;
+use sanserve::transcript::{Transcript, check};
 
 use testkit::Client;
 use testkit::tree::Tree;

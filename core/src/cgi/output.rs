@@ -5,9 +5,9 @@
 //! is there no answer. What frames the message is never taken over as it is: the length is read as a number, the rest
 //! is the server's.
 
+use crate::credentials::secret_in;
 use crate::grammar::{digits, is_field_value, is_token_byte};
 use crate::status::Status;
-use crate::tape::secret_in;
 use crate::text::scrub;
 
 /// Remarks about one head; what is beyond is counted.

@@ -72,17 +72,17 @@ impl Resting {
             stalled: None,
             sent: 0,
             arrived: 0,
-            tape: None,
+            observed: None,
         }
     }
 }
 
 impl Connection {
     /// What must be kept of a connection that has just said `Wait { idle: true }`; `None` for any
-    /// other, and for one that is recorded. A driver with many idle connections keeps this instead of the whole.
+    /// other, and for one that is observed. A driver with many idle connections keeps this instead of the whole.
     #[must_use]
     pub fn rest(&self) -> Option<Resting> {
-        if self.is_recorded() {
+        if self.is_observed() {
             return None;
         }
         let Awaited::Request { since } = self.awaited else { return None };
@@ -148,8 +148,8 @@ impl Connection {
         self.widen_for_body(buf);
         buf.input.make_room(usize::MAX, &mut buf.share);
         self.arrived = buf.input.arrived();
-        if let Some(tape) = &mut self.tape {
-            tape.unpacked(buf);
+        if let Some(observed) = &mut self.observed {
+            observed.unpacked(buf);
         }
     }
 }

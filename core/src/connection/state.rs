@@ -1,7 +1,7 @@
 //! How a connection stands, for those who show it: a page for teaching, a test, a log of what went wrong.
 //!
-//! Nothing decides by it. It leaves out what moves from step to step, which is the transcript's subject
-//! ([`trace`](crate::transcript::trace)).
+//! Nothing decides by it. It leaves out what moves from step to step, which is the subject of transcripts
+//! (`sanserve_transcript::trace`).
 
 use super::{Connection, Life};
 use crate::buffers::Buffers;
@@ -74,8 +74,9 @@ impl Connection {
         }
     }
 
-    /// The moves of both halves since this was last asked.
-    pub(crate) fn take_moves(&mut self) -> Vec<Move> {
+    /// The moves of both halves since this was last asked, in order: the last eight, which is more than there are
+    /// between two steps.
+    pub fn take_moves(&mut self) -> Vec<Move> {
         self.cycle.take_moves()
     }
 

@@ -3,9 +3,6 @@
 //! It is a small machine of its own. It asks for actions, takes their completions, writes heads and
 //! pages into the output window and names parts of the driver's file to be sent behind them.
 
-pub(crate) use crate::listing::EntryKind;
-pub(crate) use crate::media_types::MediaTypes;
-
 use crate::buffers::Buffers;
 use crate::conditional::{self, Tag, Validators, Verdict};
 use crate::error::Violation;

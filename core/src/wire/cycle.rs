@@ -221,13 +221,13 @@ pub(crate) struct Cycle {
 #[derive(Clone, Copy, Debug, Default)]
 struct Trail(u32);
 
-/// A move that was made.
+/// A move that one half of an exchange has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Move {
+pub struct Move {
     /// Which half it was: that of [`INBOUND`], or else that of [`OUTBOUND`].
-    pub(crate) inbound: bool,
+    pub inbound: bool,
     /// The state that it led to.
-    pub(crate) to: &'static str,
+    pub to: &'static str,
 }
 
 impl Cycle {

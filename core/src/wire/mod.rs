@@ -6,10 +6,12 @@ mod decode;
 mod encode;
 mod framing;
 mod head;
+mod track;
 
-pub use cycle::{COUPLING, INBOUND, OUTBOUND, Transition};
-pub(crate) use cycle::{Cycle, Ended, Inbound, InboundEvent, Move, Outbound, OutboundEvent};
+pub use cycle::{COUPLING, INBOUND, Move, OUTBOUND, Transition};
+pub(crate) use cycle::{Cycle, Ended, Inbound, InboundEvent, Outbound, OutboundEvent};
 pub(crate) use decode::Decoder;
 pub(crate) use encode::{Encoder, HeadOut, LAST_CHUNK, begin_chunk, chunk};
 pub(crate) use framing::{Expectation, Framing, Terms, host as framing_host};
 pub(crate) use head::{Head, Known, Method, Refused, Scan, Span, Target};
+pub use track::Tracker;

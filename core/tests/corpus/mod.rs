@@ -5,8 +5,8 @@
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 
-use sanserve_core::transcript::{Transcript, perform};
 use sanserve_core::{Call, Handler, Misuse, Plain, Received, Reply, Request, Route, Site, Status};
+use sanserve_transcript::{Transcript, perform};
 
 /// One file of the corpus.
 pub struct Case {

@@ -1,7 +1,7 @@
 //! Answers, read by the library's strict reader, and stricter still: nothing that `docs/python.md` does
 //! not have.
 
-pub use sanserve_core::testing::{Answer, parts};
+pub use sanserve_testing::{Answer, parts};
 
 /// What stands in a stream of answers.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub struct Stream {
 
 /// Reads a stream. `bodiless(n)` says whether the `n`th answer is to a HEAD.
 pub fn read(bytes: &[u8], bodiless: impl Fn(usize) -> bool) -> Result<Stream, String> {
-    let read = sanserve_core::testing::read_answers(bytes, bodiless)?;
+    let read = sanserve_testing::read_answers(bytes, bodiless)?;
     read.all.iter().try_for_each(check)?;
     Ok(Stream { answers: read.all, rest: read.rest })
 }

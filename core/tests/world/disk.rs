@@ -2,7 +2,7 @@
 
 use sanserve_core::{EntryKind, FsError};
 
-pub use sanserve_core::testing::{Disk, File, Node, START};
+pub use sanserve_testing::{Disk, File, Node, START};
 
 /// The disk that the small worlds share.
 pub fn small() -> Disk {

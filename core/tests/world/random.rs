@@ -1,3 +1,3 @@
 //! Chance that is the same every time: the library's.
 
-pub use sanserve_core::testing::Random;
+pub use sanserve_testing::Random;

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use sanserve_core::transcript::{Event, Transcript};
+use sanserve_transcript::{Event, Transcript};
 
 use sanserve_os::{RECORDING, Withheld};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sanserve::core::testing::Fnv;
+use sanserve::testing::Fnv;
 
 /// A hash that is being made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

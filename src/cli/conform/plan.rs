@@ -1,7 +1,7 @@
 //! What of a transcript can happen over a real socket, and what should come back.
 
-use sanserve::core::transcript::{Event, Line, Script, Settings, Take, Then, Transcript, What, check};
 use sanserve::core::{Call, Close, Input, Plain, Reply, SpawnError, Timeouts};
+use sanserve::transcript::{Event, Line, Script, Settings, Take, Then, Transcript, What, check};
 
 use super::hash::masked;
 

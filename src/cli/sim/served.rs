@@ -1,8 +1,8 @@
 //! What the server of a simulation serves, and what its clients ask for: files, directories, and a handler
 //! below `/h/` that reads bodies, streams, waits and sends files, so that every part of the core has work.
 
-use sanserve::core::testing::{Disk, File, Node, Random, Server};
 use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
+use sanserve::testing::{Disk, File, Node, Random, Server};
 
 /// What `sim` calls them in its transcripts.
 pub(crate) const NAME: &str = "sim";

@@ -183,7 +183,7 @@ impl Rig {
             assert!(self.buf.input.unread().is_empty(), "idle with bytes");
             assert!(self.asked.is_none() && !self.handler.open && self.held.is_none(), "idle in an exchange");
             let resting = self.connection.rest();
-            assert_eq!(resting.is_none(), self.connection.is_recorded(), "an idle connection can rest");
+            assert_eq!(resting.is_none(), self.connection.is_observed(), "an idle connection can rest");
             if let Some(resting) = &resting {
                 assert_eq!(Some(resting.deadline(&cx)), wait.deadline, "resting has another deadline");
             }

@@ -1,0 +1,162 @@
+//! What a driver holds of the virtual disk for one connection, and what goes out of it.
+
+use std::rc::Rc;
+
+use sanserve_core::{Completion, EntryKind, Fault, FsError, Kind, Listed, Opened};
+use sanserve_transcript::{Event, Middle, Sending, Taken, Then, What};
+
+use super::disk::{Disk, File, Node, START};
+
+/// Entries that are pushed at once.
+const BATCH: usize = 100;
+
+/// The file or directory of the exchange in hand.
+#[derive(Clone, Debug)]
+pub(super) struct Holding {
+    pub(super) disk: Rc<Disk>,
+    /// The file, and how long it really is by now.
+    held: Option<(File, u64)>,
+    directory: Option<Vec<u8>>,
+    listed: usize,
+}
+
+impl Holding {
+    pub(super) fn of(disk: Rc<Disk>) -> Holding {
+        Holding { disk, held: None, directory: None, listed: 0 }
+    }
+
+    /// Answers an action; says how many milliseconds that takes. `None`: it is none of the disk's.
+    pub(super) fn act(&mut self, what: &mut What) -> Option<u64> {
+        match what {
+            What::Open { path, inside, answer } => {
+                let path = if *inside { self.within(path) } else { path.clone() };
+                *answer = Some(self.open(&path, *inside));
+                Some(self.disk.delays.get(&path).copied().unwrap_or(0))
+            }
+            What::List { entries, answer } => {
+                let path = self.directory.clone().unwrap_or_default();
+                let (batch, is_end) = self.list(&path);
+                *entries = batch;
+                *answer = Some(Ok(if is_end { Listed::End } else { Listed::More }));
+                Some(self.disk.delays.get(&path).copied().unwrap_or(0))
+            }
+            _ => None,
+        }
+    }
+
+    fn within(&self, name: &[u8]) -> Vec<u8> {
+        match self.directory.as_deref() {
+            None | Some(b"") => name.to_vec(),
+            Some(directory) => [directory, b"/", name].concat(),
+        }
+    }
+
+    fn open(&mut self, path: &[u8], inside: bool) -> Result<Opened, FsError> {
+        match self.disk.find(path)? {
+            Node::File(file) => {
+                self.held = Some((file.clone(), file.len));
+                Ok(file.opened())
+            }
+            _ if inside => Err(FsError::NotFound),
+            _ => {
+                self.directory = Some(path.to_vec());
+                self.listed = 0;
+                Ok(Opened { kind: Kind::Directory, len: 4096, modified: START - 60, modified_nanos: 0, digest: None })
+            }
+        }
+    }
+
+    fn list(&mut self, path: &[u8]) -> (Vec<(Vec<u8>, EntryKind)>, bool) {
+        let Ok(Node::Directory(names)) = self.disk.find(path) else { return (Vec::new(), true) };
+        let batch: Vec<_> = names.iter().skip(self.listed).take(BATCH).cloned().collect();
+        self.listed += batch.len();
+        (batch, self.listed >= names.len())
+    }
+
+    /// The handler has given a file to send.
+    pub(super) fn attach(&mut self, file: File) {
+        self.held = Some((file.clone(), file.len));
+    }
+
+    /// The file in hand becomes as short as this.
+    pub(super) fn shrink(&mut self, len: u64) {
+        if let Some((_, real)) = &mut self.held {
+            *real = (*real).min(len);
+        }
+    }
+
+    /// The exchange is over.
+    pub(super) fn finished(&mut self) {
+        (self.held, self.directory) = (None, None);
+    }
+
+    /// At most so many bytes go out; `full`: then the socket takes no more. Says how it went, and appends
+    /// what has arrived.
+    pub(super) fn transmit(&self, sending: &mut Sending, most: u64, full: bool, out: Option<&mut Vec<u8>>) {
+        let len = sending.len();
+        let mut n = most.min(len);
+        let mut then = if n < len && full { Then::Blocked } else { Then::Poll };
+        let mut of_file = None;
+        if let Middle::File { offset, len } = sending.body {
+            let before = sending.head.len() as u64;
+            let (file, real) = self.held.clone().unwrap_or_else(|| (File::new(0, u64::MAX), u64::MAX));
+            let there = real.saturating_sub(offset).min(len);
+            if there < len && n > before + there {
+                n = before + there;
+                then = Then::Broken(Fault::FileShrank);
+            }
+            of_file = Some((file, offset, n.saturating_sub(before).min(len)));
+        }
+        sending.taken = Taken { bytes: (n < len).then_some(n), then };
+        let Some(out) = out else { return };
+        let mut left = n;
+        let part = |bytes: &[u8], out: &mut Vec<u8>, left: &mut u64| {
+            let n = (*left).min(bytes.len() as u64);
+            out.extend_from_slice(&bytes[..usize::try_from(n).expect("memory")]);
+            *left -= n;
+        };
+        part(&sending.head, out, &mut left);
+        if let Middle::Bytes(bytes) = &sending.body {
+            part(bytes, out, &mut left);
+        }
+        if let Some((file, offset, n)) = of_file {
+            file.read(offset, n, out);
+            left -= n;
+        }
+        part(&sending.tail, out, &mut left);
+    }
+}
+
+/// The same event; of a `Send`, only what went out. What was offered is offered again, and a history that has all
+/// of it each time would be far longer than what it tells.
+pub(super) fn brief(event: &Event) -> Event {
+    let Event { at, joined, what: What::Send(sending) } = event else { return event.clone() };
+    let Some(n) = sending.taken.bytes else { return event.clone() };
+    let mut left = n;
+    let mut part = |bytes: &[u8]| {
+        let n = left.min(bytes.len() as u64);
+        left -= n;
+        bytes[..usize::try_from(n).expect("memory")].to_vec()
+    };
+    let head = part(&sending.head);
+    let body = match &sending.body {
+        Middle::None => Middle::None,
+        Middle::Bytes(bytes) => Middle::Bytes(part(bytes)),
+        Middle::File { offset, len } => {
+            let n = left.min(*len);
+            left -= n;
+            Middle::File { offset: *offset, len: n }
+        }
+    };
+    let tail = sending.tail[..usize::try_from(left).expect("memory")].to_vec();
+    Event { at: *at, joined: *joined, what: What::Send(Sending { head, body, tail, ..*sending }) }
+}
+
+/// Takes the answer of an action out of a step, to be given later.
+pub(super) fn postpone(what: &mut What) -> Option<Completion> {
+    match what {
+        What::Open { answer, .. } => answer.take().map(Completion::Opened),
+        What::List { answer, .. } => answer.take().map(Completion::Listed),
+        _ => None,
+    }
+}

@@ -1,0 +1,99 @@
+//! What was seen of the exchange in hand.
+
+use sanserve_core::{Call, Completion, FsError, Kind, Opened};
+
+use super::super::answers::Answer;
+use super::super::parts::content_range;
+use super::{Wrong, wrong};
+
+/// What was seen of one exchange.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Something of it was done.
+    pub(super) begun: bool,
+    /// The files answer.
+    pub(super) files: bool,
+    /// A script was looked for.
+    pub(super) scripts: bool,
+    /// The handler was called.
+    pub(super) called: bool,
+    /// It was told that the exchange is over.
+    pub(super) over: bool,
+    /// The status of the final answer that was begun.
+    pub(super) status: Option<u16>,
+    /// It is an error behind which the connection ends.
+    pub(super) refused: bool,
+    /// The length of the file that was opened last.
+    file: Option<u64>,
+    /// The parts of it that were sent: where each began, and its length.
+    parts: Vec<(u64, u64)>,
+}
+
+impl Seen {
+    pub(super) fn is_open(&self) -> bool {
+        self.begun
+    }
+
+    pub(super) fn call(&mut self, call: Call) -> Result<(), Wrong> {
+        self.begun = true;
+        match call {
+            Call::Request if self.called => wrong("call", "a second request before the first was over"),
+            Call::Request => {
+                self.called = true;
+                Ok(())
+            }
+            _ if !self.called || self.over => wrong("call", format!("{call:?} outside of a request")),
+            Call::Over => {
+                self.over = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn opened(&mut self, answer: Result<Opened, FsError>) {
+        self.file = answer.ok().filter(|opened| opened.kind == Kind::File).map(|opened| opened.len);
+    }
+
+    pub(super) fn completed(&mut self, completion: &Completion) {
+        if let Completion::Opened(answer) = completion {
+            self.opened(*answer);
+        }
+    }
+
+    /// `len` bytes of the file were offered from `offset` on, and `taken` of them went out.
+    pub(super) fn file_part(&mut self, offset: u64, len: u64, taken: u64) -> Result<(), Wrong> {
+        if !self.files {
+            return Ok(());
+        }
+        if len == 0 || self.file.is_none_or(|all| offset.saturating_add(len) > all) {
+            return wrong("file", format!("{offset}+{len} of a file of {:?} bytes", self.file));
+        }
+        match self.parts.last_mut() {
+            Some((from, length)) if *from + *length == offset => *length += taken,
+            _ if taken > 0 => self.parts.push((offset, taken)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a complete answer has the parts of the file that it says.
+    pub(super) fn check_file(&self, answer: &Answer, is_head: bool) -> Result<(), Wrong> {
+        let Some(len) = self.file.filter(|_| self.files && !is_head) else { return Ok(()) };
+        let expected = match answer.status {
+            200 => vec![(0, len)],
+            206 if answer.text("Content-Type").starts_with("multipart/") => return Ok(()),
+            206 => {
+                let (first, last, _) =
+                    content_range(answer.text("Content-Range")).map_err(|what| Wrong::new("file", what))?;
+                vec![(first, last - first + 1)]
+            }
+            _ => Vec::new(),
+        };
+        let expected: Vec<_> = expected.into_iter().filter(|part| part.1 > 0).collect();
+        if expected == self.parts {
+            return Ok(());
+        }
+        wrong("file", format!("{} with {:?} of a file of {len} bytes, not {expected:?}", answer.status, self.parts))
+    }
+}

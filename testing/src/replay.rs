@@ -1,0 +1,255 @@
+//! Playing a transcript to a server under test, with the judge beside it; and leaving out of a transcript
+//! that breaks a rule what is not needed for that.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sanserve_core::Ticket;
+use sanserve_transcript::{Event, Line, Settings, Taken, Transcript, What, driving};
+
+use super::disk::File;
+use super::driver::{Driver, Outside};
+use super::holding::brief;
+use super::judge::{Judge, Wrong};
+use super::quiet::{quietly, text};
+use super::server::Server;
+use super::summary::Failure;
+
+/// More replays than it takes to shorten a history well.
+const MOST_REPLAYS: usize = 2_000;
+/// More events than anybody wants to wait for.
+const MOST_EVENTS: usize = 300_000;
+/// Pieces that are longer are worth shortening.
+const LONG: usize = 200;
+
+/// What is outside stands in the transcript.
+struct Recorded<'t> {
+    /// What it says about the turn.
+    steps: &'t [Line],
+    judge: Judge,
+    out: Vec<Line>,
+    /// Nobody reads what was offered and did not go out.
+    is_brief: bool,
+}
+
+impl Outside for Recorded<'_> {
+    fn answer(&mut self, what: &mut What, _: Ticket) {
+        let told = self.steps.iter().enumerate().find_map(|(at, line)| match line {
+            Line::Event(event) if event.what.is_like(what) => Some((at, &event.what)),
+            _ => None,
+        });
+        if let Some((at, told)) = told {
+            what.take_answer(told);
+            self.steps = &self.steps[at + 1..];
+        }
+    }
+
+    fn attached(&mut self, _: File) {}
+
+    fn happened(&mut self, event: &Event) -> Result<(), Wrong> {
+        self.out.push(Line::Event(if self.is_brief { brief(event) } else { event.clone() }));
+        self.judge.see(event)
+    }
+}
+
+impl Server<'_> {
+    /// Plays the inputs and the answers of a transcript, as [`perform`](sanserve_transcript::perform) does, and
+    /// checks what a [`Peer`](super::Peer) and a [`World`](super::World) check. Gives what really happens. The
+    /// rules are those of the transcript; site and handler are this server's.
+    ///
+    /// # Errors
+    /// The rule that is broken, and what has happened until then.
+    ///
+    /// ```
+    /// use sanserve_testing::Server;
+    /// use sanserve_transcript::Transcript;
+    ///
+    /// let text = "sanserve transcript 1\n@0 recv \"GET /a HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\"\n@0 open a -> denied\n";
+    /// let played = Server::new().replay(&Transcript::parse(text).unwrap()).unwrap();
+    /// assert!(played.to_text().contains("finished 404"));
+    /// ```
+    pub fn replay(&self, transcript: &Transcript) -> Result<Transcript, Box<Failure>> {
+        let (transcript, wrong) = quietly(|| replay(self, transcript, false));
+        match wrong {
+            None => Ok(transcript),
+            Some(wrong) => Err(Box::new(Failure {
+                seed: None,
+                connection: 0,
+                what: wrong.to_string(),
+                transcript,
+                is_alone: true,
+            })),
+        }
+    }
+}
+
+/// Plays the inputs and the answers of a transcript: what really happens, and the rule that it breaks.
+pub(super) fn replay(server: &Server<'_>, transcript: &Transcript, is_brief: bool) -> (Transcript, Option<Wrong>) {
+    let Settings { config, wall, wall_millis, peer, .. } = transcript.settings.clone();
+    // Who is under test counts; the rules are those of the transcript.
+    let server = server.with_rules(config);
+    let mut outside = Recorded { steps: &[], judge: Judge::new(server.config.clone()), out: Vec::new(), is_brief };
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        let mut driver = Driver::accept(&server, peer, (wall, wall_millis), super::driver::Pool::default());
+        driver.forbids_hanging = true;
+        play(&mut driver, &transcript.lines, &mut outside)
+    }));
+    let wrong = match played {
+        Ok(outcome) => outcome.err(),
+        Err(panic) => Some(Wrong::new("panic", text(&*panic))),
+    };
+    (Transcript { lines: outside.out, ..transcript.clone() }, wrong)
+}
+
+fn play<'t>(driver: &mut Driver<'_>, mut lines: &'t [Line], outside: &mut Recorded<'t>) -> Result<(), Wrong> {
+    loop {
+        let (steps, joins, rest) = driving::next_turn(lines);
+        outside.steps = steps;
+        if joins {
+            driver.part(driving::count_events(steps), outside)?;
+        } else {
+            driver.turn(outside)?;
+        }
+        let Some((Line::Event(event), rest)) = rest.split_first() else { break };
+        if driver.closed.is_some() {
+            break;
+        }
+        driver.input(event.at, event.joined, event.what.clone(), outside)?;
+        lines = rest;
+    }
+    outside.judge.end()
+}
+
+/// The shortest transcript that was found to break the same rule. `None`: alone, it does not break it.
+pub(super) fn shorten(server: &Server<'_>, transcript: &Transcript, rule: &'static str) -> Option<Transcript> {
+    quietly(|| {
+        let mut search = Search { server, rule, replays: 0, events: 0 };
+        let mut short = search.fails(transcript.clone())?;
+        // Fewer inputs first: what is left is then made simple, which may need fewer still.
+        search.drop_some(&mut short, is_input, |_| None);
+        search.drop_some(&mut short, is_dribble, |line| Some(taken_whole(line)));
+        search.join_some(&mut short);
+        search.drop_some(&mut short, is_long, |line| Some(part(line, |len| 0..len / 2)));
+        search.drop_some(&mut short, is_long, |line| Some(part(line, |len| len / 2..len)));
+        search.drop_some(&mut short, is_input, |_| None);
+        Some(short)
+    })
+}
+
+/// The search for something shorter.
+struct Search<'w, 's> {
+    server: &'w Server<'s>,
+    rule: &'static str,
+    replays: usize,
+    events: usize,
+}
+
+impl Search<'_, '_> {
+    /// What really happens, if that breaks the rule too.
+    fn fails(&mut self, tried: Transcript) -> Option<Transcript> {
+        self.replays += 1;
+        self.events += tried.lines.len();
+        let (played, wrong) = replay(self.server, &tried, true);
+        wrong.filter(|wrong| wrong.rule == self.rule).map(|_| played)
+    }
+
+    /// Leaves out what `may_go`, or puts something `simpler` in its place: as much at once as breaks the rule
+    /// still, in ever smaller parts.
+    fn drop_some(&mut self, short: &mut Transcript, may_go: fn(&Line) -> bool, simpler: fn(&Line) -> Option<Line>) {
+        let places = |short: &Transcript| -> Vec<usize> {
+            (0..short.lines.len()).filter(|&at| may_go(&short.lines[at])).collect()
+        };
+        let mut size = places(short).len().div_ceil(2).max(1);
+        loop {
+            let mut at = 0;
+            loop {
+                let places = places(short);
+                if at >= places.len() {
+                    break;
+                }
+                if self.replays > MOST_REPLAYS || self.events > MOST_EVENTS {
+                    return;
+                }
+                let gone = &places[at..(at + size).min(places.len())];
+                let lines = short.lines.iter().enumerate().filter_map(|(at, line)| match gone.binary_search(&at) {
+                    Ok(_) => simpler(line),
+                    Err(_) => Some(line.clone()),
+                });
+                match self.fails(Transcript { lines: lines.collect(), ..short.clone() }) {
+                    Some(played) => *short = played,
+                    None => at += size,
+                }
+            }
+            if size == 1 {
+                return;
+            }
+            size = size.div_ceil(2);
+        }
+    }
+
+    /// Lets pieces of what the peer sent come as one: as many at once as break the rule still.
+    fn join_some(&mut self, short: &mut Transcript) {
+        let mut size = short.lines.iter().filter(|line| is_input(line)).count();
+        while size > 0 {
+            let mut at = 0;
+            while at < short.lines.len() && self.replays <= MOST_REPLAYS && self.events <= MOST_EVENTS {
+                match joined(short, at, size).filter(|_| is_input(&short.lines[at])) {
+                    Some(tried) => match self.fails(tried) {
+                        Some(played) => *short = played,
+                        None => at += 1,
+                    },
+                    None => at += 1,
+                }
+            }
+            size /= 2;
+        }
+    }
+}
+
+fn is_input(line: &Line) -> bool {
+    matches!(line, Line::Event(event) if event.what.is_input())
+}
+
+/// Whether it is a `Send` of which the socket took a part and then more at once.
+fn is_dribble(line: &Line) -> bool {
+    matches!(line, Line::Event(Event { what: What::Send(sending), .. }) if sending.taken != Taken::default())
+}
+
+fn taken_whole(line: &Line) -> Line {
+    let mut line = line.clone();
+    if let Line::Event(Event { what: What::Send(sending), .. }) = &mut line {
+        sending.taken = Taken::default();
+    }
+    line
+}
+
+/// Whether it is a long piece of what the peer sent.
+fn is_long(line: &Line) -> bool {
+    matches!(line, Line::Event(Event { what: What::Recv(bytes), .. }) if bytes.len() > LONG)
+}
+
+fn part(line: &Line, range: fn(usize) -> Range<usize>) -> Line {
+    let mut line = line.clone();
+    if let Line::Event(Event { what: What::Recv(bytes), .. }) = &mut line {
+        *bytes = bytes[range(bytes.len())].to_vec();
+    }
+    line
+}
+
+/// With up to `n` pieces that come behind the one at `first`, and nothing else between, in one with it.
+fn joined(transcript: &Transcript, first: usize, n: usize) -> Option<Transcript> {
+    let mut lines = transcript.lines.clone();
+    let mut all = Vec::new();
+    let mut gone = Vec::new();
+    for (at, line) in lines.iter().enumerate().skip(first).filter(|(_, line)| is_input(line)).take(n + 1) {
+        let Line::Event(Event { what: What::Recv(bytes), .. }) = line else { break };
+        all.extend_from_slice(bytes);
+        gone.push(at);
+    }
+    let (&first, rest) = gone.split_first().filter(|(_, rest)| !rest.is_empty())?;
+    if let Line::Event(Event { what: What::Recv(bytes), .. }) = &mut lines[first] {
+        *bytes = all;
+    }
+    rest.iter().rev().for_each(|&at| _ = lines.remove(at));
+    Some(Transcript { lines, ..transcript.clone() })
+}

@@ -1,0 +1,109 @@
+//! What is under test: a site, a handler, a disk and the rules. Peers and worlds are made of it.
+
+use std::rc::Rc;
+
+use sanserve_core::{Call, Config, Handler, Plain, Reply, Site};
+use sanserve_transcript::Settings;
+
+use super::disk::Disk;
+
+type MakeHandler<'s> = Rc<dyn Fn() -> Box<dyn Handler + 's> + 's>;
+
+/// A server that exists only in memory: your site, your portable handler, a virtual disk. It listens
+/// nowhere; whoever connects is a [`Peer`](super::Peer) or a client of a [`World`](super::World).
+///
+/// ```
+/// use sanserve_testing::{Disk, Server};
+/// use sanserve_core::{Call, Reply, Status};
+///
+/// let hello = |call: Call, reply: &mut Reply<'_>| {
+///     if call == Call::Request {
+///         reply.answer(Status::OK, "text/plain", "hello\n").unwrap();
+///     }
+/// };
+/// let server = Server::new().handler(|| hello).disk(Disk::new().file("a.txt", "unused"));
+/// server.connect().send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect_answer(200, "hello\n");
+/// ```
+#[derive(Clone)]
+pub struct Server<'s> {
+    pub(super) config: Rc<Config>,
+    pub(super) site: Rc<dyn Site + 's>,
+    handler: Option<MakeHandler<'s>>,
+    pub(super) disk: Rc<Disk>,
+    /// What transcripts call site and handler.
+    pub(super) name: Rc<str>,
+}
+
+impl Default for Server<'_> {
+    fn default() -> Self {
+        Server {
+            config: Rc::default(),
+            site: Rc::new(Plain),
+            handler: None,
+            disk: Rc::new(Disk::new()),
+            name: "plain".into(),
+        }
+    }
+}
+
+impl<'s> Server<'s> {
+    /// With an empty disk, no handler, and the defaults of [`Config`].
+    #[must_use]
+    pub fn new() -> Server<'s> {
+        Server::default()
+    }
+
+    /// With this site. Default: [`Plain`].
+    #[must_use]
+    pub fn site(self, site: impl Site + 's) -> Server<'s> {
+        Server { site: Rc::new(site), ..self }
+    }
+
+    /// With a handler for each connection. As on the frontends, requests go to it unless the site says
+    /// otherwise.
+    #[must_use]
+    pub fn handler<H: Handler + 's>(mut self, make: impl Fn() -> H + 's) -> Server<'s> {
+        Rc::make_mut(&mut self.config).handled = true;
+        Server { handler: Some(Rc::new(move || Box::new(make()))), ..self }
+    }
+
+    /// With these files. Default: an empty root.
+    #[must_use]
+    pub fn disk(self, disk: Disk) -> Server<'s> {
+        Server { disk: Rc::new(disk), ..self }
+    }
+
+    /// With these rules. Whether there is a handler is known already. Default: those of [`Config`].
+    #[must_use]
+    pub fn config(self, config: Config) -> Server<'s> {
+        let handled = self.handler.is_some() || config.handled;
+        Server { config: Rc::new(Config { handled, ..config }), ..self }
+    }
+
+    /// What transcripts call its site and handler: the value of the setting `site`. Default: `plain`.
+    #[must_use]
+    pub fn named(self, name: &str) -> Server<'s> {
+        Server { name: name.into(), ..self }
+    }
+
+    /// The same server by exactly these rules.
+    pub(super) fn with_rules(&self, config: Config) -> Server<'s> {
+        Server { config: Rc::new(config), ..self.clone() }
+    }
+
+    /// The settings of its transcripts.
+    pub(super) fn settings(&self) -> Settings {
+        Settings { config: (*self.config).clone(), site: self.name.as_ref().into(), ..Settings::default() }
+    }
+
+    pub(super) fn make_handler(&self) -> Box<dyn Handler + 's> {
+        match &self.handler {
+            Some(make) => make(),
+            None => Box::new(|_: Call, _: &mut Reply<'_>| {}),
+        }
+    }
+
+    pub(super) fn is_handled(&self) -> bool {
+        self.handler.is_some()
+    }
+}

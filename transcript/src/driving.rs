@@ -1,0 +1,153 @@
+//! What all who play a connection do alike: the calendar, a poll that becomes an event, and its answer. A player of
+//! your own is made of these, too.
+
+use sanserve_core::{
+    Action, Buffers, Completion, Connection, Context, Found, FsError, Input, Listed, ScriptFile, Step, Ticket, Wall,
+};
+
+use super::{FeedThen, Line, ProbeThen, Then, What};
+
+/// Calendar time that goes on with the ticks, until it is set.
+#[derive(Clone, Copy, Debug)]
+pub struct Calendar {
+    /// When its second 0 was, in milliseconds from tick 0.
+    epoch: i64,
+}
+
+impl Calendar {
+    /// So many milliseconds of the second `wall` have passed at tick 0.
+    pub fn starting(wall: Wall, passed: u16) -> Calendar {
+        let mut calendar = Calendar { epoch: 0 };
+        calendar.set(0, wall);
+        calendar.epoch = calendar.epoch.saturating_sub(passed.into());
+        calendar
+    }
+
+    /// The second in which `at` milliseconds lie.
+    pub fn at(&self, at: u64) -> Wall {
+        Wall(millis(at).saturating_sub(self.epoch).div_euclid(1000))
+    }
+
+    /// The second `wall` begins at `at` milliseconds.
+    pub fn set(&mut self, at: u64, wall: Wall) {
+        self.epoch = millis(at).saturating_sub(wall.0.saturating_mul(1000));
+    }
+}
+
+fn millis(at: u64) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+/// The lines before the next input; whether that finds the connection in the middle of a turn; that input and what
+/// is behind it.
+pub fn next_turn(lines: &[Line]) -> (&[Line], bool, &[Line]) {
+    let is_input = |line: &Line| matches!(line, Line::Event(event) if event.what.is_input());
+    let (steps, rest) = lines.split_at(lines.iter().position(is_input).unwrap_or(lines.len()));
+    (steps, matches!(rest.first(), Some(Line::Event(event)) if event.joined), rest)
+}
+
+/// How many events there are among these lines.
+pub fn count_events(lines: &[Line]) -> usize {
+    lines.iter().filter(|line| matches!(line, Line::Event(_))).count()
+}
+
+/// One poll. `answer` puts the world's answer into the step, which has one already that says as little as it can.
+pub fn poll(
+    connection: &mut Connection,
+    buf: &mut Buffers,
+    cx: &Context<'_>,
+    answer: &mut dyn FnMut(&mut What, Ticket),
+) -> (What, Ticket) {
+    let mut acted = Ticket::default();
+    let mut listing = None;
+    let mut window = None;
+    let step = connection.poll(buf, cx);
+    let mut what = What::of(&step).answered();
+    match step {
+        Step::Act(ticket, action) => {
+            acted = ticket;
+            if let Action::List { into } = action {
+                listing = Some(into);
+            }
+        }
+        Step::Probe(into) => window = Some(into),
+        _ => {}
+    }
+    answer(&mut what, acted);
+    if let (Some(into), What::List { entries, .. }) = (listing, &what) {
+        for (name, kind) in entries {
+            if !into.push(name, *kind) {
+                break;
+            }
+        }
+    }
+    if let (Some(window), What::Probe { bytes, .. }) = (window, &mut what) {
+        let room = window.fill(bytes);
+        bytes.truncate(room);
+    }
+    (what, acted)
+}
+
+/// Tells the connection the answer to a step.
+pub fn hand_in(connection: &mut Connection, what: &What, ticket: Ticket) {
+    match what {
+        What::Send(sending) => {
+            connection.handle(Input::Sent(sending.taken.bytes.unwrap_or(sending.len())));
+            match sending.taken.then {
+                Then::Poll => {}
+                Then::Blocked => connection.handle(Input::Blocked),
+                Then::Broken(fault) => connection.handle(Input::Broken(fault)),
+            }
+        }
+        What::Feed { bytes, taken, then } => {
+            connection.handle(Input::Fed(taken.unwrap_or(bytes.len() as u64)));
+            match then {
+                FeedThen::Poll => {}
+                FeedThen::Blocked => connection.handle(Input::FeedBlocked),
+                FeedThen::End => connection.handle(Input::FeedEnd),
+                FeedThen::Full => connection.handle(Input::SpoolFull),
+            }
+        }
+        What::Probe { then, .. } => match then {
+            ProbeThen::Poll => connection.handle(Input::Probed),
+            ProbeThen::Later => {}
+            ProbeThen::Eof => connection.handle(Input::Eof),
+            ProbeThen::Broken(fault) => connection.handle(Input::Broken(*fault)),
+        },
+        What::Shut { blocked: true } | What::Close { blocked: true, .. } => connection.handle(Input::Blocked),
+        _ => {
+            if let Some(completion) = what.completion() {
+                connection.handle(Input::Done(ticket, completion));
+            }
+        }
+    }
+}
+
+impl What {
+    /// With the answer that is given where nobody says anything else.
+    fn answered(mut self) -> What {
+        match &mut self {
+            What::Open { answer, .. } => *answer = Some(Err(FsError::NotFound)),
+            What::List { answer, .. } => *answer = Some(Ok(Listed::End)),
+            What::Find { path, answer, .. } => {
+                *answer = Some(Ok(Found { len: path.len(), what: ScriptFile::Missing }));
+            }
+            What::Spool { answer } => *answer = Some(Ok(())),
+            What::Spawn { answer, .. } => *answer = Some(Ok(())),
+            _ => {}
+        }
+        self
+    }
+
+    /// The answer to an action, if it has one and has it at once.
+    fn completion(&self) -> Option<Completion> {
+        match self {
+            What::Open { answer, .. } => answer.map(Completion::Opened),
+            What::List { answer, .. } => answer.map(Completion::Listed),
+            What::Find { answer, .. } => answer.map(Completion::Found),
+            What::Spool { answer } => answer.map(Completion::Spooled),
+            What::Spawn { answer, .. } => answer.map(Completion::Spawned),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The head of a transcript: the rules and the world, written only where they are not the default.
+
+use sanserve_core::{Chunked, Config, Etag, MediaTypes, Now, Protocol, Wall};
+
+use super::{read, write};
+
+/// What a connection is given beside its inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Limits, timeouts and protocol version.
+    pub config: Config,
+    /// Calendar time at tick 0; it goes on with the ticks. [`Settings::starting`] sets both.
+    pub wall: Wall,
+    /// How many milliseconds of that second have passed then, less than 1,000.
+    pub wall_millis: u16,
+    /// The other end.
+    pub peer: std::net::SocketAddr,
+    /// The name of the site and handler that the transcript was made with. What it stands for is
+    /// up to whoever plays it.
+    pub site: String,
+    /// Credentials were blanked out ([`Secrets::Masked`](crate::Secrets)), and are again in what is compared with it.
+    pub masked: bool,
+}
+
+/// The site that changes nothing.
+const PLAIN: &str = "plain";
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            config: Config::default(),
+            wall: Wall(784_111_777),
+            wall_millis: 0,
+            peer: std::net::SocketAddr::from(([127, 0, 0, 1], 4000)),
+            site: PLAIN.into(),
+            masked: false,
+        }
+    }
+}
+
+/// A number of the configuration: its name and where it is.
+struct Number {
+    name: &'static str,
+    get: fn(&Config) -> u64,
+    set: fn(&mut Config, u64),
+}
+
+macro_rules! numbers {
+    ($($name:literal => $($field:ident).+;)*) => {
+        &[$(Number {
+            name: $name,
+            get: |config| as_u64(config.$($field).+),
+            set: |config, value| config.$($field).+ = value.try_into().unwrap_or_default(),
+        },)*]
+    };
+}
+
+fn as_u64(value: impl TryInto<u64>) -> u64 {
+    value.try_into().unwrap_or_default()
+}
+
+const NUMBERS: &[Number] = numbers! {
+    "limit request-line" => limits.request_line;
+    "limit field-line" => limits.field_line;
+    "limit fields" => limits.fields;
+    "limit head" => limits.head;
+    "limit blank-lines" => limits.blank_lines;
+    "limit chunk-line" => limits.chunk_line;
+    "limit trailers" => limits.trailers;
+    "limit body" => limits.body;
+    "limit drain" => limits.drain;
+    "limit linger" => limits.linger;
+    "limit listing" => limits.listing;
+    "limit output" => limits.output;
+    "limit ranges" => limits.ranges;
+    "limit script-head" => limits.script_head;
+    "limit script-body" => limits.script_body;
+    "limit redirects" => limits.redirects;
+    "timeout head" => timeouts.head;
+    "timeout keep-alive" => timeouts.keep_alive;
+    "timeout body-silence" => timeouts.body.silence;
+    "timeout body-grace" => timeouts.body.grace;
+    "timeout body-rate" => timeouts.body.rate;
+    "timeout write-silence" => timeouts.write.silence;
+    "timeout write-grace" => timeouts.write.grace;
+    "timeout write-rate" => timeouts.write.rate;
+    "timeout drain-silence" => timeouts.drain_silence;
+    "timeout linger-silence" => timeouts.linger_silence;
+    "timeout linger" => timeouts.linger;
+    "timeout script" => timeouts.script;
+    "timeout script-grace" => timeouts.script_grace;
+    "timeout script-silence" => timeouts.script_silence;
+    "timeout script-drain" => timeouts.script_drain;
+};
+
+impl Settings {
+    /// The same for a connection that begins `now`, as a [`Recorder`](crate::Recorder) of it needs them.
+    #[must_use]
+    pub fn starting(self, now: &Now) -> Settings {
+        Settings { wall: now.wall, wall_millis: (now.tick.0 % 1000) as u16, ..self }
+    }
+
+    /// Takes one line of the head. `Err` says what is wrong with it.
+    pub(super) fn read(&mut self, line: &str) -> Result<(), String> {
+        let line = line.trim_end();
+        if let Some(directory) = line.strip_prefix("cgi ") {
+            self.config.cgi.directories.push(path(directory)?);
+            return Ok(());
+        }
+        if let Some(types) = self.read_types(line) {
+            self.config.types = types?;
+            return Ok(());
+        }
+        let (name, value) = line.rsplit_once(' ').ok_or("a setting is a name and a value")?;
+        let bad = || format!("no value for {name}: {value}");
+        match name {
+            "protocol" if value == "HTTP/1.0" => self.config.protocol = Protocol::Http10,
+            "protocol" if value == "HTTP/1.1" => self.config.protocol = Protocol::Http11,
+            "wall" => {
+                let (seconds, millis) = value.split_once('.').unwrap_or((value, "000"));
+                let is_millis = millis.len() == 3 && millis.bytes().all(|byte| byte.is_ascii_digit());
+                self.wall = Wall(seconds.parse().map_err(|_| bad())?);
+                self.wall_millis = millis.parse().ok().filter(|_| is_millis).ok_or_else(bad)?;
+            }
+            "peer" => self.peer = value.parse().map_err(|_| bad())?,
+            "site" => self.site = value.into(),
+            "masked" if value == "yes" => self.masked = true,
+            "etag" if value == "content" => self.config.etag = Etag::Content,
+            "etag" if value == "off" => self.config.etag = Etag::Off,
+            "handled" if value == "yes" => self.config.handled = true,
+            "hide-dotfiles" if value == "yes" => self.config.hide_dotfiles = true,
+            "pass-authorization" if value == "yes" => self.config.cgi.pass_authorization = true,
+            "chunked" if value == "refuse" => self.config.cgi.chunked = Chunked::Refuse,
+            "health" => self.config.health = Some(value.into()),
+            "server-name" => self.config.server_name = value.into(),
+            "server-port" => self.config.server_port = value.parse().map_err(|_| bad())?,
+            _ => {
+                let number = NUMBERS.iter().find(|number| number.name == name);
+                let number = number.ok_or_else(|| format!("no such setting: {name}"))?;
+                let value = value.parse().map_err(|_| bad())?;
+                (number.set)(&mut self.config, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said about media types; `None`: it is another setting.
+    fn read_types(&self, line: &str) -> Option<Result<MediaTypes, String>> {
+        let types = || self.config.types.clone();
+        let (name, value) = line.split_once(' ')?;
+        let read = match (name, value) {
+            ("type", value) => {
+                let (extension, kind) = value.split_once(' ')?;
+                types().with(extension, kind)
+            }
+            ("unknown-type", kind) => types().with_unknown(kind),
+            ("charset", "off") => types().with_charset(None),
+            ("charset", charset) => types().with_charset(Some(charset)),
+            _ => return None,
+        };
+        Some(read.map_err(|error| error.to_string()))
+    }
+
+    /// Appends the lines of the head.
+    pub(super) fn write(&self, out: &mut String) {
+        let default = Settings::default();
+        if self.config.protocol != default.config.protocol {
+            out.push_str("protocol HTTP/1.0\n");
+        }
+        let flags = [
+            ("handled", self.config.handled),
+            ("hide-dotfiles", self.config.hide_dotfiles),
+            ("pass-authorization", self.config.cgi.pass_authorization),
+            ("masked", self.masked),
+        ];
+        for (name, _) in flags.into_iter().filter(|(_, is_set)| *is_set) {
+            out.push_str(&format!("{name} yes\n"));
+        }
+        for number in NUMBERS {
+            let value = (number.get)(&self.config);
+            if value != (number.get)(&default.config) {
+                out.push_str(&format!("{} {value}\n", number.name));
+            }
+        }
+        for directory in &self.config.cgi.directories {
+            out.push_str("cgi ");
+            write::word(directory.as_bytes(), out);
+            out.push('\n');
+        }
+        if let Some(health) = &self.config.health {
+            out.push_str(&format!("health {health}\n"));
+        }
+        if self.config.cgi.chunked == Chunked::Refuse {
+            out.push_str("chunked refuse\n");
+        }
+        match self.config.etag {
+            Etag::Modified => {}
+            Etag::Content => out.push_str("etag content\n"),
+            Etag::Off => out.push_str("etag off\n"),
+        }
+        for (extension, kind) in self.config.types.extensions() {
+            out.push_str(&format!("type {extension} {kind}\n"));
+        }
+        if let Some(kind) = self.config.types.unknown() {
+            out.push_str(&format!("unknown-type {kind}\n"));
+        }
+        if let Some(charset) = self.config.types.charset() {
+            out.push_str(&format!("charset {}\n", charset.unwrap_or("off")));
+        }
+        if !self.config.server_name.is_empty() {
+            out.push_str(&format!("server-name {}\n", self.config.server_name));
+        }
+        if self.config.server_port != default.config.server_port {
+            out.push_str(&format!("server-port {}\n", self.config.server_port));
+        }
+        if (self.wall, self.wall_millis) != (default.wall, default.wall_millis) {
+            out.push_str(&format!("wall {}", self.wall.0));
+            if self.wall_millis > 0 {
+                out.push_str(&format!(".{:03}", self.wall_millis));
+            }
+            out.push('\n');
+        }
+        if self.peer != default.peer {
+            out.push_str(&format!("peer {}\n", self.peer));
+        }
+        if self.site != default.site {
+            out.push_str(&format!("site {}\n", self.site));
+        }
+    }
+}
+
+/// A path, bare or quoted.
+fn path(text: &str) -> Result<String, String> {
+    let Some(inside) = text.strip_prefix('"') else { return Ok(text.into()) };
+    let (path, _) = read::unquote(inside)?;
+    String::from_utf8(path).map_err(|_| format!("no text: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sanserve_core::Cgi;
+
+    #[test]
+    fn every_number_of_the_configuration_can_be_written() {
+        let config = Config::default();
+        let text = format!("{:?}{:?}", config.limits, config.timeouts);
+        let numbers = text.split(": ").filter(|part| part.starts_with(|c: char| c.is_ascii_digit())).count();
+        assert_eq!(numbers, NUMBERS.len(), "a field of Config is missing in NUMBERS");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut settings = Settings::default();
+        for (at, number) in NUMBERS.iter().enumerate() {
+            (number.set)(&mut settings.config, 7 + at as u64);
+        }
+        settings.config.protocol = Protocol::Http10;
+        (settings.config.hide_dotfiles, settings.config.handled, settings.masked) = (true, true, true);
+        settings.config.cgi =
+            Cgi {
+                directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse, pass_authorization: true
+            };
+        (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
+        settings.config.etag = Etag::Off;
+        let types = MediaTypes::default().with(".a", "a/b; c=\"d e\"").unwrap().with_unknown("text/x; d=e").unwrap();
+        settings.config.types = types.with_charset(Some("latin-1")).unwrap();
+        (settings.wall, settings.wall_millis) = (Wall(-5), 7);
+        settings.peer = "[::1]:1".parse().unwrap();
+        settings.site = "echo".into();
+        let mut text = String::new();
+        settings.write(&mut text);
+        let mut read = Settings::default();
+        text.lines().for_each(|line| read.read(line).unwrap());
+        assert_eq!(read, settings);
+    }
+}

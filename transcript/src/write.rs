@@ -1,0 +1,417 @@
+//! Writing transcripts: bytes are split where lines end, so that a diff shows what has changed.
+
+use std::fmt::Write;
+
+use sanserve_core::{Completion, EntryKind, Found, FsError, Input, Kind, Listed, Need, Opened, SpawnError, Wait};
+
+use super::{
+    Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle, ProbeThen,
+    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
+};
+
+/// What stands before a line that continues another.
+const INDENT: &str = "\n    ";
+/// A run of one byte that is at least so long is written as a product.
+const RUN: usize = 40;
+/// Text that is at most so long stands behind its verb.
+const SHORT: usize = 60;
+
+pub(super) fn transcript(transcript: &Transcript) -> String {
+    let mut out = format!("{FIRST_LINE}\n");
+    for text in &transcript.about {
+        line(&Line::Comment(text.clone()), &mut out);
+    }
+    transcript.settings.write(&mut out);
+    for each in &transcript.lines {
+        line(each, &mut out);
+    }
+    out
+}
+
+pub(super) fn line(line: &Line, out: &mut String) {
+    match line {
+        Line::Blank => {}
+        Line::Comment(text) => {
+            out.push('#');
+            out.push_str(text);
+        }
+        Line::Event(each) => event(each, out),
+    }
+    out.push('\n');
+}
+
+pub(super) fn event(event: &Event, out: &mut String) {
+    write!(out, "@{} ", event.at).expect("a String takes all");
+    if event.joined {
+        out.push_str("+ ");
+    }
+    match &event.what {
+        What::Recv(bytes) => {
+            out.push_str("recv");
+            text(bytes, out);
+        }
+        What::Tick => out.push_str("tick"),
+        What::Clock(wall) => write!(out, "clock {}", wall.0).expect("a String takes all"),
+        What::Input(each) => input(each, out),
+        What::Send(sending) => send(sending, out),
+        What::Open { path, inside, answer } => {
+            out.push_str(if *inside { "open-in " } else { "open " });
+            word(path, out);
+            out.push_str(" -> ");
+            match answer {
+                None => out.push_str("later"),
+                Some(answer) => opened(answer, out),
+            }
+        }
+        What::List { entries, answer } => {
+            out.push_str("list -> ");
+            out.push_str(match answer {
+                None => "later",
+                Some(answer) => listed(answer),
+            });
+            rows(entries, out);
+        }
+        What::Script(bytes) => {
+            out.push_str("script");
+            text(bytes, out);
+        }
+        What::Find { path, from, answer } => {
+            out.push_str("find ");
+            word(path, out);
+            write!(out, " from {from} -> ").expect("a String takes all");
+            match answer {
+                None => out.push_str("later"),
+                Some(answer) => found(answer, out),
+            }
+        }
+        What::Spool { answer } => {
+            out.push_str("spool -> ");
+            out.push_str(answer.map_or("later", |answer| done(&answer, FS_ERRORS)));
+        }
+        What::Spawn { told, answer } => spawn(told, answer, out),
+        What::Feed { bytes, taken, then } => {
+            out.push_str("feed");
+            text(bytes, out);
+            if (taken, then) != (&None, &FeedThen::Poll) {
+                out.push_str(INDENT);
+                out.push_str("->");
+                match taken {
+                    None => out.push_str(" all"),
+                    Some(n) => write!(out, " {n}").expect("a String takes all"),
+                }
+                out.push_str(match then {
+                    FeedThen::Poll => "",
+                    FeedThen::Blocked => " blocked",
+                    FeedThen::End => " end",
+                    FeedThen::Full => " full",
+                });
+            }
+        }
+        What::EndInput => out.push_str("end-input"),
+        What::Kill => out.push_str("kill"),
+        What::Log(lines) => {
+            out.push_str("log");
+            text(lines, out);
+        }
+        What::Call(call) => write!(out, "call {}", call.name()).expect("a String takes all"),
+        What::Finished(finish) => finished(finish, out),
+        What::Probe { bytes, then } => {
+            out.push_str("probe");
+            text(bytes, out);
+            let indent = if bytes.is_empty() { " " } else { INDENT };
+            match then {
+                ProbeThen::Poll => {}
+                ProbeThen::Later => write!(out, "{indent}-> later").expect("a String takes all"),
+                ProbeThen::Eof => write!(out, "{indent}-> eof").expect("a String takes all"),
+                ProbeThen::Broken(fault) => {
+                    write!(out, "{indent}-> broken {}", name_of(FAULTS, fault)).expect("a String takes all");
+                }
+            }
+        }
+        What::Wait(each) => wait(each, out),
+        What::Shut { blocked } => out.push_str(if *blocked { "shut -> blocked" } else { "shut" }),
+        What::Close { close, blocked } => {
+            write!(out, "close {}", close.name()).expect("a String takes all");
+            out.push_str(if *blocked { " -> blocked" } else { "" });
+        }
+    }
+}
+
+fn input(input: &Input, out: &mut String) {
+    match input {
+        Input::Sent(n) => write!(out, "sent {n}").expect("a String takes all"),
+        Input::Fed(n) => write!(out, "fed {n}").expect("a String takes all"),
+        Input::Broken(fault) => write!(out, "broken {}", name_of(FAULTS, fault)).expect("a String takes all"),
+        Input::Done(ticket, completion) => {
+            write!(out, "done {} ", ticket.number()).expect("a String takes all");
+            match completion {
+                Completion::Opened(answer) => {
+                    out.push_str("open ");
+                    opened(answer, out);
+                }
+                Completion::Listed(answer) => {
+                    out.push_str("list ");
+                    out.push_str(listed(answer));
+                }
+                Completion::Found(answer) => {
+                    out.push_str("find ");
+                    found(answer, out);
+                }
+                Completion::Spooled(answer) => {
+                    out.push_str("spool ");
+                    out.push_str(done(answer, FS_ERRORS));
+                }
+                Completion::Spawned(answer) => {
+                    out.push_str("spawn ");
+                    out.push_str(done(answer, SPAWN_ERRORS));
+                }
+            }
+        }
+        plain => out.push_str(name_of(INPUTS, plain)),
+    }
+}
+
+fn send(sending: &Sending, out: &mut String) {
+    match sending.elided {
+        Some(status) => write!(out, "send {status} ..").expect("a String takes all"),
+        None => sent(sending, out),
+    }
+    if sending.taken != Taken::default() {
+        out.push_str(INDENT);
+        out.push_str("->");
+        match sending.taken.bytes {
+            None => out.push_str(" all"),
+            Some(n) => write!(out, " {n}").expect("a String takes all"),
+        }
+        match sending.taken.then {
+            Then::Poll => {}
+            Then::Blocked => out.push_str(" blocked"),
+            Then::Broken(fault) => write!(out, " broken {}", name_of(FAULTS, &fault)).expect("a String takes all"),
+        }
+    }
+}
+
+fn sent(sending: &Sending, out: &mut String) {
+    out.push_str(if sending.more { "send more" } else { "send" });
+    text(&sending.head, out);
+    match &sending.body {
+        Middle::None => {}
+        Middle::Bytes(bytes) => {
+            out.push_str(INDENT);
+            out.push_str("body");
+            text(bytes, out);
+        }
+        Middle::File { offset, len } => {
+            write!(out, "{INDENT}file {offset}+{len}").expect("a String takes all");
+        }
+    }
+    if !sending.tail.is_empty() {
+        out.push_str(INDENT);
+        out.push_str("tail");
+        text(&sending.tail, out);
+    }
+}
+
+fn opened(answer: &Result<Opened, FsError>, out: &mut String) {
+    let opened = match answer {
+        Ok(opened) => opened,
+        Err(error) => return out.push_str(name_of(FS_ERRORS, error)),
+    };
+    match opened.kind {
+        Kind::File => write!(out, "file {}", opened.len).expect("a String takes all"),
+        Kind::Directory if opened.len == 0 => out.push_str("directory"),
+        Kind::Directory => write!(out, "directory {}", opened.len).expect("a String takes all"),
+    }
+    match (opened.modified, opened.modified_nanos) {
+        (0, 0) => {}
+        (seconds, 0) => write!(out, " @{seconds}").expect("a String takes all"),
+        (seconds, nanos) => write!(out, " @{seconds}.{nanos:09}").expect("a String takes all"),
+    }
+    if let Some(digest) = opened.digest {
+        out.push_str(" digest:");
+        digest.iter().for_each(|byte| write!(out, "{byte:02x}").expect("a String takes all"));
+    }
+}
+
+fn listed(answer: &Result<Listed, FsError>) -> &'static str {
+    match answer {
+        Ok(listed) => name_of(LISTED, listed),
+        Err(error) => name_of(FS_ERRORS, error),
+    }
+}
+
+fn found(answer: &Result<Found, FsError>, out: &mut String) {
+    match answer {
+        Ok(Found { len, what }) => write!(out, "{} {len}", name_of(SCRIPT_FILES, what)).expect("a String takes all"),
+        Err(error) => out.push_str(name_of(FS_ERRORS, error)),
+    }
+}
+
+fn done<E: PartialEq>(answer: &Result<(), E>, errors: &[(&'static str, E)]) -> &'static str {
+    match answer {
+        Ok(()) => "ok",
+        Err(error) => name_of(errors, error),
+    }
+}
+
+/// Each argument and each variable stands on a line of its own.
+fn spawn(told: &Told, answer: &Option<Result<(), SpawnError>>, out: &mut String) {
+    out.push_str("spawn ");
+    word(&told.path, out);
+    write!(out, " {}", name_of(SCRIPT_INPUTS, &told.input)).expect("a String takes all");
+    if let Some(translated) = &told.translated {
+        out.push_str(" translated ");
+        word(translated, out);
+    }
+    for (verb, items) in [("argument", &told.arguments), ("with", &told.environment)] {
+        for item in items {
+            out.push_str(INDENT);
+            out.push_str(verb);
+            out.push(' ');
+            pieces(item, out, " ");
+        }
+    }
+    if *answer != Some(Ok(())) {
+        out.push_str(INDENT);
+        out.push_str("-> ");
+        out.push_str(answer.map_or("later", |answer| done(&answer, SPAWN_ERRORS)));
+    }
+}
+
+fn rows(entries: &[(Vec<u8>, EntryKind)], out: &mut String) {
+    let start = out.len();
+    let mut width = out.len() - out.rfind('\n').map_or(0, |at| at + 1);
+    for (name, kind) in entries {
+        let mut row = String::new();
+        quoted(name, &mut row);
+        row.push_str(name_of(MARKS, kind));
+        if width + row.len() > 100 && out.len() > start {
+            out.push_str(INDENT);
+            width = 4;
+        } else {
+            out.push(' ');
+        }
+        width += row.len() + 1;
+        out.push_str(&row);
+    }
+}
+
+fn finished(finish: &Finish, out: &mut String) {
+    write!(out, "finished {} {} ", finish.status, finish.sent).expect("a String takes all");
+    pieces(&finish.line, out, " ");
+    if let Some(error) = &finish.error {
+        out.push_str(INDENT);
+        out.push_str("error ");
+        pieces(error, out, INDENT);
+    }
+    if let Some(cut) = &finish.cut {
+        out.push_str(INDENT);
+        out.push_str("cut ");
+        pieces(cut.as_bytes(), out, INDENT);
+    }
+}
+
+/// A part of `Need`.
+type Part = fn(&mut Need) -> &mut bool;
+
+/// The words for what is needed, in the order of `Need`.
+pub(super) const NEEDS: [(&str, Part); 6] = [
+    ("read", |need| &mut need.read),
+    ("write", |need| &mut need.write),
+    ("script-read", |need| &mut need.script_read),
+    ("script-write", |need| &mut need.script_write),
+    ("completion", |need| &mut need.completion),
+    ("handler", |need| &mut need.handler),
+];
+
+fn wait(wait: &Wait, out: &mut String) {
+    let mut need = wait.need;
+    let words: Vec<&str> = NEEDS.iter().filter(|(_, of)| *of(&mut need)).map(|(word, _)| *word).collect();
+    write!(out, "wait {}", if words.is_empty() { "nothing".into() } else { words.join("+") }).expect("takes all");
+    if let Some(deadline) = wait.deadline {
+        write!(out, " until {}", deadline.0).expect("a String takes all");
+    }
+    out.push_str(if wait.idle { " idle" } else { "" });
+}
+
+/// A path: bare where nothing in it could be misread.
+pub(super) fn word(bytes: &[u8], out: &mut String) {
+    let bare = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && bytes.iter().all(bare) && !text.starts_with('-') => out.push_str(text),
+        _ => quoted(bytes, out),
+    }
+}
+
+/// Text behind a verb: on its line if it is short, else each line of it on a line.
+fn text(bytes: &[u8], out: &mut String) {
+    if bytes.is_empty() {
+        return;
+    }
+    let mut short = String::from(" ");
+    pieces(bytes, &mut short, " ");
+    let one_line = memchr::memchr(b'\n', bytes).is_none_or(|at| at + 1 == bytes.len());
+    if one_line && short.len() <= SHORT {
+        out.push_str(&short);
+    } else {
+        out.push_str(INDENT);
+        pieces(bytes, out, INDENT);
+    }
+}
+
+/// Quoted text, split behind each line end and around each long run of one byte.
+fn pieces(bytes: &[u8], out: &mut String, between: &str) {
+    if bytes.is_empty() {
+        out.push_str("\"\"");
+    }
+    let mut first = true;
+    let mut piece = |text: &[u8], times: usize| {
+        if !text.is_empty() {
+            out.push_str(if std::mem::take(&mut first) { "" } else { between });
+            quoted(text, out);
+        }
+        if times > 1 {
+            write!(out, "*{times}").expect("a String takes all");
+        }
+    };
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let mut rest = line;
+        while !rest.is_empty() {
+            let (plain, run) = until_run(rest);
+            let (text, tail) = rest.split_at(plain);
+            piece(text, 1);
+            piece(&tail[..run.min(1)], run);
+            rest = &tail[run..];
+        }
+    }
+}
+
+/// How many bytes come before a long run of one byte, and how long it is; 0 if there is none.
+fn until_run(bytes: &[u8]) -> (usize, usize) {
+    let mut start = 0;
+    while start < bytes.len() {
+        let run = bytes[start..].iter().take_while(|&&byte| byte == bytes[start]).count();
+        if run >= RUN {
+            return (start, run);
+        }
+        start += run;
+    }
+    (bytes.len(), 0)
+}
+
+/// Escapes as in Rust byte strings.
+pub(super) fn quoted(bytes: &[u8], out: &mut String) {
+    out.push('"');
+    for &byte in bytes {
+        match byte {
+            b'\r' => out.push_str("\\r"),
+            b'\n' => out.push_str("\\n"),
+            b'\t' => out.push_str("\\t"),
+            b'\\' => out.push_str("\\\\"),
+            b'"' => out.push_str("\\\""),
+            b' '..=b'~' => out.push(char::from(byte)),
+            _ => write!(out, "\\x{byte:02x}").expect("a String takes all"),
+        }
+    }
+    out.push('"');
+}
