@@ -82,7 +82,7 @@ pub use page::{ErrorPage, write as write_error_page};
 pub use path::{Forbidden, translate};
 pub use peer::Peer;
 pub use reason::{Cause, Reason, Rule, Topic};
-pub use request::Request;
+pub use request::{Request, RequestBuf};
 pub use script_path::{collapse_path, is_cgi};
 pub use share::Memory;
 pub use site::{Authenticated, Plain, Route, Site};

@@ -1,8 +1,12 @@
-//! The view of a request: spans into the input window, valid until its exchange is finished.
+//! A request: [`Request`] borrows its head from the input window until the exchange is finished, [`RequestBuf`] owns a
+//! copy.
 
 use crate::grammar::digits;
 use crate::peer::Peer;
 use crate::wire::{Head, Target, framing_host};
+
+/// Few heads are longer.
+const USUAL_HEAD: usize = 4 * 1024;
 
 /// A request whose head has been read.
 #[derive(Clone, Copy)]
@@ -12,7 +16,63 @@ pub struct Request<'b> {
     pub(crate) peer: Peer,
 }
 
+/// A copy of a request's head, for those who need it longer than the connection keeps it, or while the connection
+/// goes on. [`as_request`](Self::as_request) tells all that [`Request`] does.
+///
+/// ```
+/// use sanserve_core::{Reply, RequestBuf};
+///
+/// /// Hands the request to another thread.
+/// fn pass_on(reply: &Reply<'_>, jobs: &std::sync::mpsc::Sender<RequestBuf>) {
+///     let _ = jobs.send(reply.request().to_buf());
+/// }
+/// ```
+#[derive(Clone)]
+pub struct RequestBuf {
+    head: Head,
+    /// The head as it came, to its empty line.
+    bytes: Vec<u8>,
+    peer: Peer,
+}
+
+impl RequestBuf {
+    /// The request.
+    #[must_use]
+    pub fn as_request(&self) -> Request<'_> {
+        Request { head: &self.head, bytes: &self.bytes, peer: self.peer }
+    }
+}
+
+impl From<Request<'_>> for RequestBuf {
+    fn from(request: Request<'_>) -> RequestBuf {
+        request.to_buf()
+    }
+}
+
+impl std::fmt::Debug for RequestBuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_request().fmt(f)
+    }
+}
+
 impl<'b> Request<'b> {
+    /// A copy that lasts. It takes two allocations: one for the bytes of the head, one for the list of its fields.
+    #[must_use]
+    pub fn to_buf(&self) -> RequestBuf {
+        RequestBuf { head: self.head.clone(), bytes: self.bytes.to_vec(), peer: self.peer }
+    }
+
+    /// Makes `buf` a copy of this request, in the memory that it has. Of what a head of more than 4 KiB has made it
+    /// grow by, it keeps what this head needs.
+    pub fn copy_into(&self, buf: &mut RequestBuf) {
+        buf.head.clone_from(self.head);
+        buf.head.shrink();
+        buf.bytes.clear();
+        buf.bytes.shrink_to(USUAL_HEAD.max(self.bytes.len()));
+        buf.bytes.extend_from_slice(self.bytes);
+        buf.peer = self.peer;
+    }
+
     /// The other end (Python's `client_address`).
     #[must_use]
     pub fn peer(&self) -> Peer {
@@ -207,6 +267,44 @@ mod tests {
                 assert_eq!(request.query(), query.map(str::as_bytes), "{text}");
                 assert_eq!(request.host(), Some(host.as_bytes()), "{text}");
             });
+        }
+    }
+
+    #[test]
+    fn a_copy_says_what_the_original_says() {
+        let long = "y".repeat(40_000);
+        let texts = [
+            format!(
+                "POST http://h:1//a/b?c=%20#d HTTP/1.1\r\nHost: a\r\nA:\u{e9}\r\na: \t \r\nX:  {long}\t\r\nContent-Length: 3\r\n\r\n"
+            ),
+            "OPTIONS * HTTP/1.0\r\n\r\n".to_owned(),
+            "GET //a%20b? HTTP/1.1\r\nHost: b\r\nAuthorization: Basic YTpi\r\n\r\n".to_owned(),
+        ];
+        let facts = |request: Request<'_>| {
+            let texts = [request.line(), request.method(), request.target(), request.path(), request.version()];
+            let fields: Vec<_> = request.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+            let options = [request.query(), request.host()].map(|text| text.map(<[u8]>::to_vec));
+            let rest = (request.content_length(), request.peer(), request.basic_credentials(), format!("{request:?}"));
+            (texts.map(<[u8]>::to_vec), fields, options, rest)
+        };
+        let mut reused: Option<RequestBuf> = None;
+        for (n, text) in texts.iter().enumerate() {
+            let mut head = Head::default();
+            head.parse(text.as_bytes()).unwrap();
+            let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 1 + n as u16)));
+            let original = Request { head: &head, bytes: text.as_bytes(), peer };
+            let (said, copy) = (facts(original), original.to_buf());
+            assert_eq!(said.1.len(), [5, 0, 2][n]);
+            match &mut reused {
+                Some(buf) => original.copy_into(buf),
+                none => *none = Some(RequestBuf::from(original)),
+            }
+            drop(head);
+            assert_eq!(facts(copy.as_request()), said);
+            assert_eq!(facts(copy.clone().as_request()), said);
+            let reused = reused.as_ref().unwrap();
+            assert_eq!(facts(reused.as_request()), said);
+            assert!(reused.bytes.capacity() <= USUAL_HEAD.max(text.len()), "{}", reused.bytes.capacity());
         }
     }
 

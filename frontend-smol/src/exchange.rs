@@ -9,14 +9,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
-use sanserve_core::{Entry, Misuse, Peer, Received, Reply, Site, Status, scrub};
+use sanserve_core::{Entry, Misuse, Peer, Received, Reply, Request, RequestBuf, Site, Status, scrub};
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::Shared;
 use crate::driver::{Driver, lock};
 use crate::head::{HeadWriter, Purpose};
-use crate::request::Request;
 use crate::talk::Stage;
 use crate::upgrade::Upgraded;
 
@@ -58,14 +57,14 @@ pub struct Exchange<'x> {
 
 /// What is known of an exchange for good.
 pub(crate) struct Known {
-    request: Request,
+    request: RequestBuf,
     /// The trailer section, once the body has been read to its end.
     trailers: OnceLock<Vec<u8>>,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Known {
-    pub(crate) fn new(request: Request, shared: &Arc<Shared>) -> Known {
+    pub(crate) fn new(request: RequestBuf, shared: &Arc<Shared>) -> Known {
         Known { request, trailers: OnceLock::new(), shared: Arc::clone(shared) }
     }
 }
@@ -83,8 +82,8 @@ impl<'x> Exchange<'x> {
 
     /// The request.
     #[must_use]
-    pub fn request(&self) -> &'x Request {
-        &self.known.request
+    pub fn request(&self) -> Request<'x> {
+        self.known.request.as_request()
     }
 
     /// The method, case-sensitive (Python's `command`).
@@ -319,7 +318,7 @@ impl Exchange<'_> {
 
 impl fmt::Debug for Exchange<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange").field("request", self.request()).finish_non_exhaustive()
+        f.debug_struct("Exchange").field("request", &self.request()).finish_non_exhaustive()
     }
 }
 

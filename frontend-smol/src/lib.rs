@@ -31,7 +31,6 @@ mod lane;
 mod nudge;
 mod pool;
 mod recent;
-mod request;
 mod script;
 mod socket;
 mod talk;
@@ -53,13 +52,12 @@ use sanserve_server::{Shared as Files, probe_resources};
 use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
-pub use sanserve_core::{Config, Misuse, Peer, Status};
+pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, Status};
 pub use sanserve_server::{Draining, Log, Service};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
 pub use crate::head::HeadWriter;
-pub use crate::request::Request;
 pub use crate::upgrade::Upgraded;
 
 use crate::handler::Make;

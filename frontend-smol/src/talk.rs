@@ -23,7 +23,6 @@ use smol::future::FutureExt as _;
 use crate::driver::{Driver, Event, lock};
 use crate::exchange::{Exchange, Known};
 use crate::handler::Erased;
-use crate::request::Request;
 use crate::socket::Socket;
 use crate::upgrade::Upgraded;
 
@@ -268,6 +267,6 @@ fn begin(driver: &Mutex<Driver>) -> Option<(Known, Option<Box<dyn Erased>>)> {
     talk.next = false;
     talk.stage = Stage::Speaking;
     let handler = talk.handler.take();
-    let request = driver.look(|reply| Request::of(&reply.request()))?;
+    let request = driver.look(|reply| reply.request().to_buf())?;
     Some((Known::new(request, &driver.shared), handler))
 }

@@ -71,12 +71,17 @@ impl Line {
     fn ask_attendant(&mut self) -> io::Result<()> {
         let Some(blocking) = self.driver.blocking.clone() else { return Ok(()) };
         let mut attendant = self.attendant.take().unwrap_or_else(|| (blocking.make)());
-        let mut view = self.driver.view.take().unwrap_or_default();
-        self.reply(|reply| view.copy(&reply.request()));
-        let (peer, now) = (self.live.peer, self.now);
-        let outcome =
-            view.show(peer, &blocking.config, &now, |request| attendant.handle(&mut Exchange::new(self, request)));
-        self.driver.view = Some(view);
+        // A copy, since the connection goes on while the handler has the request.
+        let kept = self.driver.request.take();
+        let request = self.reply(|reply| match kept {
+            Some(mut kept) => {
+                reply.request().copy_into(&mut kept);
+                kept
+            }
+            None => Box::new(reply.request().to_buf()),
+        });
+        let outcome = attendant.handle(&mut Exchange::new(self, request.as_request()));
+        self.driver.request = Some(request);
         self.attendant = Some(attendant);
         outcome
     }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sanserve_core::{
-    Body, Buffers, Call, Close, Connection, Context, Fault, FsError, Handler, Input, Now, Opened, Step, Tick,
+    Body, Buffers, Call, Close, Connection, Context, Fault, FsError, Handler, Input, Now, Opened, RequestBuf, Step,
+    Tick,
 };
 use sanserve_server::{Caller, Desk, Files, Flush, Held, InHand, Logger, Slot, panic_message};
 
@@ -22,7 +23,6 @@ use crate::handler::{Blocking, Handler as BlockingHandler};
 use crate::patience::Patience;
 use crate::shared::{Enrolled, Live, Phase, Shared};
 use crate::upgrade;
-use crate::view::View;
 use crate::waking::Bell;
 
 /// What a thread needs to drive connections, one after the other.
@@ -34,8 +34,8 @@ pub(crate) struct Driver {
     /// In a cell, so that a handler may quote in a message what it borrows of the exchange.
     pub(crate) log: RefCell<Logger>,
     pub(crate) files: Watched,
-    /// Made for the first handler that blocks.
-    pub(crate) view: Option<Box<View>>,
+    /// Room for a request while a handler that blocks has it. Made for the first one.
+    pub(crate) request: Option<Box<RequestBuf>>,
     /// Where others wait while this thread drives a connection, if it drives all: one that is idle gives way to them.
     pub(crate) door: Option<TcpListener>,
 }
@@ -49,7 +49,7 @@ impl Driver {
             slot: Slot::new(),
             log: RefCell::new(shared.service.log.logger()),
             files: Watched { shared: Arc::clone(shared), uncached: Cell::new(false) },
-            view: None,
+            request: None,
             door: None,
         }
     }

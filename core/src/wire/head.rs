@@ -190,7 +190,7 @@ pub(crate) struct Field {
     known: Known,
 }
 
-/// A parsed head: spans into the bytes that it was parsed from.
+/// A parsed head: spans into the bytes that it was parsed from, or into a copy of them.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     /// The request line without its line end.
@@ -361,6 +361,19 @@ impl Head {
 
     pub(crate) fn shrink(&mut self) {
         self.fields.shrink_to(32);
+    }
+}
+
+impl Clone for Head {
+    fn clone(&self) -> Head {
+        Head { fields: self.fields.clone(), ..*self }
+    }
+
+    /// Keeps the memory of the fields.
+    fn clone_from(&mut self, other: &Head) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clone_from(&other.fields);
+        *self = Head { fields, ..*other };
     }
 }
 
