@@ -297,10 +297,10 @@ impl Slot {
                 None => Input::Broken(Fault::FileShrank),
             },
             (Body::File { offset, len }, Some(Held::File(fd))) => {
-                self.send_from(transmit.head, fd.as_fd(), Lend::Yes, offset, len, socket)
+                self.send_from(transmit, fd.as_fd(), Lend::Yes, (offset, len), socket)
             }
             (Body::File { offset, len }, Some(Held::Changing(fd))) => {
-                self.send_from(transmit.head, fd.as_fd(), Lend::No, offset, len, socket)
+                self.send_from(transmit, fd.as_fd(), Lend::No, (offset, len), socket)
             }
             (Body::File { .. }, Some(Held::Directory(_)) | None) => Input::Broken(Fault::File),
         };
@@ -337,13 +337,13 @@ impl Slot {
     /// place still changes it there: of a file that is changing nothing is lent.
     fn send_from(
         &mut self,
-        head: &[u8],
+        transmit: &Transmit<'_>,
         file: BorrowedFd<'_>,
         lend: Lend,
-        offset: u64,
-        len: u64,
+        (offset, len): (u64, u64),
         socket: BorrowedFd<'_>,
     ) -> Input {
+        let head = transmit.head;
         let before = self.batch.len() + head.len();
         if before > 0 {
             match send_vectored(socket, &[&self.batch, head].map(IoSlice::new), true) {
@@ -374,9 +374,9 @@ impl Slot {
             Ok(0) => Input::Broken(Fault::FileShrank),
             Ok(n) => {
                 self.attached = self.attached.map(|_| offset + n);
-                // More of it may follow: the rest, or another range.
+                // More of it may follow: the rest, another range, or what a handler sends next.
                 let end = self.opened.map_or(offset + len, |opened| opened.len);
-                if n < len || offset + n < end {
+                if n < len || (offset + n < end && (transmit.more || self.attached.is_some())) {
                     self.samples.take(file, offset + n, end, lend);
                 }
                 Input::Sent(head.len() as u64 + n)
@@ -646,6 +646,11 @@ mod tests {
             self.step(Step::Send(Transmit { head, body, tail, more: false })).unwrap()
         }
 
+        /// Sends a part of an answer after which others come.
+        fn send_part(&mut self, body: Body<'_>) -> Input {
+            self.step(Step::Send(Transmit { head: b"", body, tail: b"", more: true })).unwrap()
+        }
+
         fn opened(&mut self, action: Action<'_>) -> Result<Opened, FsError> {
             match self.step(Step::Act(Ticket::default(), action)) {
                 Some(Input::Done(_, Completion::Opened(opened))) => opened,
@@ -826,7 +831,7 @@ mod tests {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("ten");
         bench.open("ten").unwrap();
-        assert_eq!(bench.send("", file(0, 2), ""), Input::Sent(2));
+        assert_eq!(bench.send_part(file(0, 2)), Input::Sent(2));
         fs::write(&path, "012345678xyz").unwrap();
         assert_eq!(bench.send("", file(8, 2), ""), Input::Broken(Fault::FileChanged));
     }
