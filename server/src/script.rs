@@ -23,12 +23,12 @@ mod running;
 pub(crate) mod tests;
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
 use std::net::IpAddr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -44,7 +44,7 @@ use sanserve_core::{Script, ScriptInput, SpawnError};
 
 use crate::log::Log;
 use attendant::{Leader, Shared, Stage, Ward};
-use launcher::{Ending, Order, Process, identity};
+use launcher::{Ending, HasNul, Packet, Process, identity};
 use remarks::Remarks;
 use sanserve_os::Checked;
 use sanserve_os::Root;
@@ -287,17 +287,18 @@ impl Scripts {
 
     fn start(&self, errand: &Errand<'_>, spool: Option<Spool>, log: &Log) -> Result<Running, Refusal> {
         let user = self.person()?;
-        let program = Program { path: self.root.resolved_path().join(OsStr::from_bytes(errand.path)), user };
+        let root = self.root.resolved_path();
+        let program = Program { path: root.join(OsStr::from_bytes(errand.path)), user };
         let checked = self.root.check_script(errand.path).map_err(|error| program.refusal(error))?;
         let pipes = Pipes::new(errand.input, spool, user)?;
         match self.shared.launcher(&self.rules.launcher) {
-            Ok(Some(process)) => self.launch(process, errand, program, &checked, pipes, log),
+            Ok(Some(process)) => self.launch(process, &root, errand, program, &checked, pipes, log),
             // It could type into root's shell.
             Ok(None) if user.is_some() && (self.has_terminal)() => {
                 Err(Refusal::new(SpawnError::Denied, SHARED_TERMINAL))
             }
             Ok(None) => {
-                let child = self.command(errand, &program, &checked, pipes.theirs)?.spawn();
+                let child = self.command(&root, errand, &program, &checked, pipes.theirs)?.spawn();
                 let child = child.map_err(|error| program.refused(error))?;
                 Ok(self.entrust(child, errand, program, pipes.ours, log)?)
             }
@@ -309,9 +310,11 @@ impl Scripts {
     }
 
     /// Has the launcher start the script. It is not waited for.
+    #[allow(clippy::too_many_arguments, reason = "it only puts them together")]
     fn launch(
         &self,
         mut process: Arc<Process>,
+        root: &Path,
         errand: &Errand<'_>,
         program: Program,
         checked: &Checked,
@@ -319,7 +322,9 @@ impl Scripts {
         log: &Log,
     ) -> Result<Running, Refusal> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let order = self.order(id, errand, &program, checked)?;
+        let order = self
+            .order(id, root, errand, &program, checked)
+            .map_err(|HasNul| Refusal::new(SpawnError::Failed, "a NUL in its arguments or environment"))?;
         let (exit, tell) = io::pipe()?;
         let (exit, tell) = (OwnedFd::from(exit), OwnedFd::from(tell));
         ioctl_fionbio(&exit, true)?;
@@ -328,12 +333,12 @@ impl Scripts {
         fds.extend(theirs.input.as_ref().map(AsFd::as_fd));
         let leader = Arc::new(Leader::launched(Arc::clone(&process), id));
         let ward = self.ward(id, &leader, ours.stderr, ours.share, errand, program, log);
-        let sent = self.shared.entrust_if(ward, || match process.spawn(order.clone(), &fds) {
+        let sent = self.shared.entrust_if(ward, || match process.spawn(&order, &fds) {
             // A launcher that is gone is replaced, once.
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
                 process = self.shared.another_launcher(&process, &self.rules.launcher)?;
                 leader.relaunched(Arc::clone(&process));
-                process.spawn(order.clone(), &fds).map_err(io::Error::from)
+                process.spawn(&order, &fds).map_err(io::Error::from)
             }
             sent => sent.map_err(io::Error::from),
         });
@@ -343,7 +348,18 @@ impl Scripts {
                 let (input, output) = (ours.input, ours.output);
                 let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
                 let output = Some(output);
-                Ok(Running { id, leader, shared, input, intake, full: false, output, over: false, exit })
+                Ok(Running {
+                    id,
+                    leader,
+                    shared,
+                    input,
+                    intake,
+                    full: false,
+                    output,
+                    over: false,
+                    is_refused: false,
+                    exit,
+                })
             }
             Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
                 Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"))
@@ -355,44 +371,43 @@ impl Scripts {
         }
     }
 
-    fn order(&self, id: u64, errand: &Errand<'_>, program: &Program, checked: &Checked) -> Result<Order, Refusal> {
-        let text = |bytes: Vec<u8>| {
-            CString::new(bytes).map_err(|_| Refusal::new(SpawnError::Failed, "a NUL in its arguments or environment"))
-        };
-        let pair = |name: &[u8], value: &[u8]| text([name, b"=", value].concat());
-        let places: Vec<_> = places::variables(&self.root.resolved_path(), errand).collect();
+    fn order(
+        &self,
+        id: u64,
+        root: &Path,
+        errand: &Errand<'_>,
+        program: &Program,
+        checked: &Checked,
+    ) -> Result<Packet, HasNul> {
+        let mut packet = Packet::new(id, program.user, identity(&checked.stat));
+        packet.text(&[program.directory().as_os_str().as_bytes()])?;
+        packet.text(&[b"./", program.file_name().as_bytes()])?;
+        packet.list();
+        packet.text(&[program.path.as_os_str().as_bytes()])?;
+        for argument in &errand.arguments {
+            packet.text(&[argument])?;
+        }
+        let places: Vec<_> = places::variables(root, errand).collect();
         let is_told = |name: &OsStr| {
             let mut told = errand.environment.iter().map(|(other, _)| *other);
             told.any(|other| other == name.as_bytes()) || places.iter().any(|(other, _)| *other == name)
         };
-        let mut environment =
-            Vec::with_capacity(errand.environment.len() + self.rules.environment.len() + places.len());
+        packet.list();
         for (name, value) in self.rules.environment.iter().filter(|(name, _)| !is_told(name)) {
-            environment.push(pair(name.as_bytes(), value.as_bytes())?);
+            packet.text(&[name.as_bytes(), b"=", value.as_bytes()])?;
         }
         for (name, value) in &errand.environment {
-            environment.push(pair(name, value)?);
+            packet.text(&[name, b"=", value])?;
         }
         for (name, value) in &places {
-            environment.push(pair(name.as_bytes(), value.as_bytes())?);
+            packet.text(&[name.as_bytes(), b"=", value.as_bytes()])?;
         }
-        let mut arguments = vec![text(program.path.as_os_str().as_bytes().to_vec())?];
-        for argument in &errand.arguments {
-            arguments.push(text(argument.to_vec())?);
-        }
-        Ok(Order {
-            id,
-            user: program.user,
-            file: identity(&checked.stat),
-            place: text(program.directory().as_os_str().as_bytes().to_vec())?,
-            name: text(program.name().into_vec())?,
-            arguments,
-            environment,
-        })
+        Ok(packet)
     }
 
     fn command(
         &self,
+        root: &Path,
         errand: &Errand<'_>,
         program: &Program,
         checked: &Checked,
@@ -418,7 +433,7 @@ impl Scripts {
             .stdin(theirs.input.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::from(theirs.output))
             .stderr(Stdio::from(theirs.stderr));
-        command.envs(places::variables(&self.root.resolved_path(), errand));
+        command.envs(places::variables(root, errand));
         if let Some((user, group)) = program.user {
             // A user other than root's has the supplementary groups dropped, too.
             command.gid(group).uid(user);
@@ -465,7 +480,18 @@ impl Scripts {
                 let (input, output) = (ours.input, ours.output);
                 let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
                 let output = Some(output);
-                Ok(Running { id, leader, shared, input, intake, full: false, output, over: false, exit })
+                Ok(Running {
+                    id,
+                    leader,
+                    shared,
+                    input,
+                    intake,
+                    full: false,
+                    output,
+                    over: false,
+                    is_refused: false,
+                    exit,
+                })
             }
             Err(_) => {
                 self.shared.let_go();
@@ -606,8 +632,12 @@ impl Program {
     /// As seen from its directory.
     fn name(&self) -> OsString {
         let mut name = OsString::from("./");
-        name.push(self.path.file_name().unwrap_or_default());
+        name.push(self.file_name());
         name
+    }
+
+    fn file_name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
     }
 
     /// Why it is not run, if that is how it has ended.

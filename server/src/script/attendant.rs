@@ -13,6 +13,7 @@
 //! no zombies, and all this is best effort there.
 
 use std::io;
+use std::mem;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,8 +37,12 @@ const ROOM: usize = 64 * 1024;
 /// Readings of a stderr that somebody still writes to when the script itself is gone.
 const LAST_READINGS: usize = 16;
 
-/// How often scripts are looked at where the system does not tell that one has exited.
+/// How often scripts are looked at where the system does not tell that one has exited, and where so many come that
+/// it is cheaper to look than to be told.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// What is read of a script at once when it prints faster than it should be looked at.
+const LOUD: usize = ROOM / 4;
 
 /// How long the end waits for scripts that were killed: the system may be stuck in one.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -76,6 +81,10 @@ struct State {
     /// Output of scripts that nobody reads from any more.
     leftovers: Vec<(u64, OwnedFd)>,
     ending: bool,
+    /// The attendant looks here within [`LOOK`] without being told.
+    napping: bool,
+    /// Who waits for a place.
+    waiting: usize,
     /// Written to when there is something here for the attendant.
     bell: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -86,6 +95,15 @@ impl State {
         if let Some(bell) = &self.bell {
             // A full pipe has rung already.
             let _ = write(bell, b"!");
+        }
+    }
+
+    /// Leaves something for the attendant, and rings if it would not find it soon.
+    fn leave_news(&mut self, leave: impl FnOnce(&mut State)) {
+        let is_known = self.napping || self.has_news();
+        leave(self);
+        if !is_known {
+            self.ring();
         }
     }
 
@@ -102,11 +120,7 @@ impl State {
         self.intakes.retain(|other| other.id != intake.id);
         intake.leader.turned_out.store(true, Ordering::Relaxed);
         intake.leader.terminate();
-        let rung = self.has_news();
-        self.kills.push(intake.id);
-        if !rung {
-            self.ring();
-        }
+        self.leave_news(|state| state.kills.push(intake.id));
         true
     }
 }
@@ -119,8 +133,13 @@ impl Shared {
         let full = state.alive >= most && !state.ending;
         if full && (state.alive > state.held || state.turn_out(Instant::now())) {
             let is_full = |state: &mut State| state.alive >= most && !state.ending;
+            state.waiting += 1;
+            if state.napping {
+                state.ring();
+            }
             let waited = self.room.wait_timeout_while(state, PATIENCE, is_full);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
         if state.ending || state.alive >= most {
             return Err(SpawnError::Busy);
@@ -167,12 +186,7 @@ impl Shared {
 
     /// A script was spawned in its place.
     pub(super) fn entrust(&self, ward: Ward) {
-        let mut state = self.lock();
-        let rung = state.has_news();
-        state.arrivals.push(ward);
-        if !rung {
-            state.ring();
-        }
+        self.lock().leave_news(|state| state.arrivals.push(ward));
     }
 
     /// Has a launcher asked for a script, and if that succeeds takes it over. Until it has, no report is looked at: one
@@ -180,33 +194,19 @@ impl Shared {
     pub(super) fn entrust_if(&self, ward: Ward, ask: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.lock();
         ask()?;
-        let rung = state.has_news();
-        state.arrivals.push(ward);
-        if !rung {
-            state.ring();
-        }
+        state.leave_news(|state| state.arrivals.push(ward));
         Ok(())
     }
 
     /// Sees to it that a script that was asked to end does so.
     pub(super) fn kill(&self, id: u64) {
-        let mut state = self.lock();
-        let rung = state.has_news();
-        state.kills.push(id);
-        if !rung {
-            state.ring();
-        }
+        self.lock().leave_news(|state| state.kills.push(id));
     }
 
     /// Reads what a script still prints, now that nothing of it can be sent.
     pub(super) fn leave(&self, id: u64, output: Option<OwnedFd>) {
         let Some(output) = output else { return };
-        let mut state = self.lock();
-        let rung = state.has_news();
-        state.leftovers.push((id, output));
-        if !rung {
-            state.ring();
-        }
+        self.lock().leave_news(|state| state.leftovers.push((id, output)));
     }
 
     /// The launcher, which is started if there is none. `None`: there is to be none.
@@ -496,23 +496,30 @@ impl Ward {
         self.exit.is_none() && !self.leader.is_launched()
     }
 
-    /// Reads once from its stderr. `false`: there is nothing more for now.
-    fn listen(&mut self, room: &mut [u8]) -> bool {
-        let Some(stderr) = &self.stderr else { return false };
-        match read(stderr, &mut *room) {
-            Ok(n) if n > 0 => self.remarks.take(&room[..n]),
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return false,
-            Ok(_) | Err(_) => self.stderr = None,
+    /// Reads once from its stderr: so many bytes. `None`: there is nothing more for now.
+    fn listen(&mut self, room: &mut [u8]) -> Option<usize> {
+        match read(self.stderr.as_ref()?, &mut *room) {
+            Ok(n) if n > 0 => {
+                self.remarks.take(&room[..n]);
+                Some(n)
+            }
+            Err(Errno::INTR) => Some(0),
+            Err(Errno::AGAIN) => None,
+            Ok(_) | Err(_) => {
+                self.stderr = None;
+                None
+            }
         }
-        self.stderr.is_some()
     }
 
-    /// Reads once from its output, of which nothing can be sent.
-    fn drop_output(&mut self, room: &mut [u8], now: Instant) {
-        let Some(output) = &self.leftover else { return };
+    /// Reads once from its output, of which nothing can be sent: so many bytes.
+    fn drop_output(&mut self, room: &mut [u8], now: Instant) -> usize {
+        let Some(output) = &self.leftover else { return 0 };
         match read(output, &mut *room) {
-            Ok(n) if n > 0 && n as u64 <= self.drain => self.drain -= n as u64,
+            Ok(n) if n > 0 && n as u64 <= self.drain => {
+                self.drain -= n as u64;
+                return n;
+            }
             Err(Errno::INTR | Errno::AGAIN) => {}
             Ok(0) | Err(_) => self.leftover = None,
             Ok(_) => {
@@ -520,6 +527,7 @@ impl Ward {
                 self.terminate(now);
             }
         }
+        0
     }
 
     /// The leader has exited: kills what is left of its group, and reaps it. `false`: the exchange has
@@ -528,7 +536,7 @@ impl Ward {
         let buried = self.leader.bury(self.told);
         self.tell = None;
         for _ in 0..LAST_READINGS {
-            if !self.listen(room) {
+            if self.listen(room).is_none() {
                 break;
             }
         }
@@ -572,11 +580,15 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
     let mut news = Vec::new();
     let mut room = vec![0; ROOM];
     let mut last_moment = None;
+    let mut is_loud = false;
     loop {
         let mut state = shared.lock();
+        // Where scripts keep coming, being told of each takes longer than all that is done for them.
+        let naps = !state.arrivals.is_empty() && state.waiting == 0 && !state.ending && !is_loud;
+        state.napping = naps;
         wards.append(&mut state.arrivals);
-        std::mem::swap(&mut kills, &mut state.kills);
-        std::mem::swap(&mut leftovers, &mut state.leftovers);
+        mem::swap(&mut kills, &mut state.kills);
+        mem::swap(&mut leftovers, &mut state.leftovers);
         let (ending, alive) = (state.ending, state.alive);
         drop(state);
         launchers.append(&mut shared.unheard.lock().unwrap_or_else(PoisonError::into_inner));
@@ -603,7 +615,12 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         }
         wards.iter_mut().for_each(|ward| ward.look_at_the_time(now));
 
-        if wait(ear, &launchers, &wards, wake_up(&wards, last_moment, now), &mut news) {
+        let mut bound = wake_up(&wards, last_moment, now);
+        if naps {
+            nap(ear, &launchers, bound);
+            bound = Some(Duration::ZERO);
+        }
+        if wait(ear, &launchers, &wards, bound, &mut news) {
             while read(ear, &mut room[..]).is_ok_and(|n| n == room.len()) {}
         }
         let mut reports = Vec::new();
@@ -622,21 +639,23 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
             take_reports(&reports, &gone, &mut wards);
             shared.forget(&gone);
         }
+        is_loud = false;
         // From the end, so that what is swapped in has been seen.
         for at in (0..wards.len()).rev() {
             if wards[at].has_exited(news[at].exit) {
                 let mut ward = wards.swap_remove(at);
-                if ward.bury(&mut room) {
+                let buried = ward.bury(&mut room);
+                ward.obituary();
+                if buried {
                     shared.dismiss();
                 }
-                ward.obituary();
                 continue;
             }
             if news[at].stderr {
-                wards[at].listen(&mut room);
+                is_loud |= wards[at].listen(&mut room).is_some_and(|n| n >= LOUD);
             }
             if news[at].output {
-                wards[at].drop_output(&mut room, now);
+                is_loud |= wards[at].drop_output(&mut room, now) >= LOUD;
             }
         }
     }
@@ -663,6 +682,17 @@ fn wake_up(wards: &[Ward], last_moment: Option<Instant>, now: Instant) -> Option
     [until, look].into_iter().flatten().min()
 }
 
+/// Waits for [`LOOK`], or less if less is left, or until the bell rings. A script that is not run ends it as well: why
+/// that is can only be told as long as its file is the same.
+fn nap(ear: &OwnedFd, launchers: &[Arc<Process>], bound: Option<Duration>) {
+    let bound = bound.map_or(LOOK, |bound| bound.min(LOOK));
+    let bound = Timespec::try_from(bound).expect("it is short");
+    let mut fds = vec![PollFd::new(ear, PollFlags::IN)];
+    fds.extend(launchers.iter().map(|launcher| PollFd::new(&launcher.refusals, PollFlags::IN)));
+    // Whatever comes of it: it is looked at what there is.
+    let _ = poll(&mut fds, Some(&bound));
+}
+
 /// Waits, and fills in what each ward has to tell. `true`: the bell rang.
 fn wait(
     ear: &OwnedFd,
@@ -675,7 +705,9 @@ fn wait(
     let bound = bound.and_then(|bound| Timespec::try_from(bound).ok());
     let mut fds = Vec::with_capacity(1 + launchers.len() + 3 * wards.len());
     fds.push(PollFd::new(ear, PollFlags::IN));
-    fds.extend(launchers.iter().map(|launcher| PollFd::new(&launcher.reports, PollFlags::IN)));
+    fds.extend(
+        launchers.iter().flat_map(|launcher| launcher.fds()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+    );
     let of_wards = wards.iter().flat_map(|ward| [&ward.exit, &ward.stderr, &ward.leftover]).flatten();
     fds.extend(of_wards.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
     let polled = poll(&mut fds, bound.as_ref());
@@ -693,7 +725,7 @@ fn wait(
     let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
     let mut next = || ready.next().expect("one for each descriptor");
     let rang = next();
-    launchers.iter().for_each(|_| _ = next());
+    launchers.iter().flat_map(|launcher| launcher.fds()).for_each(|_| _ = next());
     for (ward, news) in wards.iter().zip(news) {
         news.exit = ward.exit.is_some() && next();
         news.stderr = ward.stderr.is_some() && next();

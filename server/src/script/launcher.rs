@@ -4,7 +4,7 @@
 //! server's tables for each, and what a new process may do before it becomes the script is little: no session of
 //! its own, no other limits, nothing that Rust could say without `unsafe`. So the server's program is started once
 //! more, as the launcher. It has no threads, no memory to speak of, and no descriptor of anybody's, so its children
-//! may do all that and are made quickly. The server sends it an [`Order`] and the descriptors in [`DESCRIPTORS`] over
+//! may do all that and are made quickly. The server sends it an order (a [`Packet`]) and the descriptors in [`DESCRIPTORS`] over
 //! a socket and goes on at once; how a script has ended comes back over two pipes, one for its exchange, one for the
 //! attendant.
 //!
@@ -33,7 +33,7 @@ use rustix::io::read;
 #[cfg(target_os = "linux")]
 pub(super) use handle::Process;
 use message::Report;
-pub(super) use message::{Ending, Order};
+pub(super) use message::{Ending, HasNul, Packet};
 
 /// The first argument of a program that is to be a launcher.
 const ASK: &str = "launch-cgi-scripts";
@@ -128,15 +128,15 @@ pub(super) use absent::Process;
 mod absent {
     use std::io;
 
-    use rustix::fd::{BorrowedFd, OwnedFd};
+    use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
     use rustix::io::Errno;
     use rustix::process::Signal;
 
-    use super::{Ending, Launcher, Order};
+    use super::{Ending, Launcher, Packet};
 
     #[derive(Debug)]
     pub(in crate::script) struct Process {
-        pub(in crate::script) reports: OwnedFd,
+        pub(in crate::script) refusals: OwnedFd,
     }
 
     impl Process {
@@ -147,7 +147,7 @@ mod absent {
             }
         }
 
-        pub(in crate::script) fn spawn(&self, _: Order, _: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        pub(in crate::script) fn spawn(&self, _: &Packet, _: &[BorrowedFd<'_>]) -> Result<(), Errno> {
             Err(Errno::NOSYS)
         }
 
@@ -155,6 +155,10 @@ mod absent {
 
         pub(in crate::script) fn read_reports(&self, _: impl FnMut(u64, Ending)) -> bool {
             false
+        }
+
+        pub(in crate::script) fn fds(&self) -> [BorrowedFd<'_>; 2] {
+            [self.refusals.as_fd(), self.refusals.as_fd()]
         }
     }
 }

@@ -9,7 +9,7 @@ use rustix::io::{Errno, read, write};
 use sanserve_core::{Input, SpawnError, Window};
 
 use super::attendant::{Intake, Leader, Shared};
-use super::launcher;
+use super::launcher::{self, Ending};
 use super::sort;
 
 /// A script that was spawned. When it is dropped, its input is closed, and the attendant looks after what is left: it
@@ -29,6 +29,8 @@ pub(crate) struct Running {
     pub(super) output: Option<OwnedFd>,
     /// All of the output was read.
     pub(super) over: bool,
+    /// It was not run after all.
+    pub(super) is_refused: bool,
     /// Readable when the leader of its process group has exited.
     pub(super) exit: OwnedFd,
 }
@@ -68,9 +70,9 @@ impl Drop for Running {
         if !self.over && !self.leader.is_asked() {
             // It may have more to say, of which nothing can be sent.
             self.shared.leave(self.id, self.output.take());
-        } else if self.over && self.has_exited() {
+        } else if self.over && !self.is_refused && self.has_exited() {
             // The attendant may be far behind when many scripts end at once.
-            self.bury();
+            self.bury(if self.leader.is_launched() { launcher::ending(&self.exit) } else { None });
         }
     }
 }
@@ -133,15 +135,22 @@ impl Running {
 
     /// Why it was not run, if it was not.
     fn refused(&mut self) -> Option<SpawnError> {
-        if self.leader.is_launched() {
-            self.bury();
+        if !self.leader.is_launched() {
+            return self.leader.ending().and_then(sort);
         }
-        self.leader.ending().and_then(sort)
+        let told = launcher::ending(&self.exit);
+        let refused = told.and_then(sort);
+        if refused.is_some() {
+            // The attendant says why as long as its file is the same, and its place is taken until then.
+            self.is_refused = true;
+        } else {
+            self.bury(told);
+        }
+        refused
     }
 
     /// Reaps it if it has exited, or notes that the launcher has done so.
-    fn bury(&self) {
-        let told = if self.leader.is_launched() { launcher::ending(&self.exit) } else { None };
+    fn bury(&self, told: Option<Ending>) {
         if self.leader.bury(told) {
             self.shared.dismiss();
         }

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use rustix::process::Signal;
 
-use super::message::{Ending, Order, Report, Request, VERSION};
+use super::message::{Ending, Packet, Report, Request, VERSION};
 use super::{DESCRIPTORS, Launcher, PACKET};
 use sanserve_os::inherited_nofile_limit;
 
@@ -27,7 +27,9 @@ pub(in crate::script) struct Process {
     /// The launcher ends when it sees the end of its requests: so this is dropped before `child`.
     requests: OwnedFd,
     /// How scripts have ended.
-    pub(in crate::script) reports: OwnedFd,
+    reports: OwnedFd,
+    /// Why scripts were not run.
+    pub(in crate::script) refusals: OwnedFd,
     #[allow(dead_code, reason = "it is there to be dropped")]
     child: Reaped,
 }
@@ -40,37 +42,44 @@ impl Process {
         set_socket_timeout(&requests, Timeout::Send, Some(PATIENCE))?;
         // As much as the system allows.
         let _ = set_socket_send_buffer_size(&requests, PACKET);
-        let (reports, tell) = io::pipe()?;
+        let (reports, report) = io::pipe()?;
+        let (refusals, refuse) = io::pipe()?;
         ioctl_fionbio(&reports, true)?;
+        ioctl_fionbio(&refusals, true)?;
         command.arg0("sanserve-cgi").stdin(Stdio::from(theirs)).stdout(Stdio::null());
         let child = command.spawn()?;
-        let process = Process { requests, reports: reports.into(), child: Reaped(child) };
+        let (reports, refusals) = (reports.into(), refusals.into());
+        let process = Process { requests, reports, refusals, child: Reaped(child) };
         let nofile = inherited_nofile_limit().unwrap_or(u64::MAX);
         let hello = Request::Hello { version: VERSION, nofile };
-        process.send(&hello, &[tell.as_fd()])?;
+        process.ask(&hello, &[report.as_fd(), refuse.as_fd()])?;
         Ok(Some(process))
     }
 
     /// Has a script run.
-    pub(in crate::script) fn spawn(&self, order: Order, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-        self.send(&Request::Spawn(Box::new(order)), fds)
+    pub(in crate::script) fn spawn(&self, order: &Packet, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        self.send(order.bytes(), fds)
     }
 
     /// Has a signal sent to the group of a script.
     pub(in crate::script) fn signal(&self, id: u64, signal: Signal) {
-        let _ = self.send(&Request::Signal { id, signal: signal.as_raw() }, &[]);
+        let _ = self.ask(&Request::Signal { id, signal: signal.as_raw() }, &[]);
     }
 
-    fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-        let mut bytes = Vec::with_capacity(2048);
+    fn ask(&self, request: &Request<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let mut bytes = Vec::new();
         request.write(&mut bytes);
+        self.send(&bytes, fds)
+    }
+
+    fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS.len() + 1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(fds));
         }
         loop {
-            match sendmsg(&self.requests, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(&self.requests, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
                 Err(Errno::INTR) => {}
                 Ok(_) => return Ok(()),
                 Err(error) => return Err(error),
@@ -78,20 +87,30 @@ impl Process {
         }
     }
 
-    /// Reads reports: number and ending of each script. `false`: the launcher is gone.
+    /// Reads reports: number and ending of each script, of which the first counts. `false`: the launcher is gone.
     pub(in crate::script) fn read_reports(&self, mut each: impl FnMut(u64, Ending)) -> bool {
         // Reports are written whole, and their length divides that of the room.
-        let mut room = [0; 256 * Report::LEN];
-        match read(&self.reports, &mut room) {
-            Ok(0) => return false,
-            Ok(n) => {
-                let reports = room[..n].chunks_exact(Report::LEN).filter_map(Report::from_bytes);
-                reports.for_each(|report| each(report.id, report.ending));
+        let mut rooms = [[0; 256 * Report::LEN]; 2];
+        let mut lens = [0; 2];
+        // What was not run has an ending as well. It is reported later, so it is read first, and passed on last.
+        for ((fd, room), len) in self.fds().into_iter().zip(&mut rooms).zip(&mut lens).rev() {
+            match read(fd, room) {
+                Ok(0) => return false,
+                Ok(n) => *len = n,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return false,
             }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => return false,
+        }
+        for (room, len) in rooms.iter().zip(lens) {
+            let reports = room[..len].chunks_exact(Report::LEN).filter_map(Report::from_bytes);
+            reports.for_each(|report| each(report.id, report.ending));
         }
         true
+    }
+
+    /// Readable when there is something for [`read_reports`](Self::read_reports).
+    pub(in crate::script) fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.refusals.as_fd(), self.reports.as_fd()]
     }
 
     /// The number of the process.

@@ -1,16 +1,19 @@
 //! What a server and its launcher say to each other. Both are of one build or ask for the same
 //! [`VERSION`], so there is no more to the format than that: numbers are little-endian, texts have their length
-//! in front.
+//! in front and a NUL behind them, lists their number in front.
+//!
+//! An order is written text by text and read in place: it is as long as a script's environment, and both sides handle
+//! thousands of them a second.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 
 /// Changes with the format.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 /// What a server asks for. One of them is one packet; its descriptors come with it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    /// The first one, with the pipe that reports go to.
+pub(super) enum Request<'p> {
+    /// The first one, with the pipe that reports go to, and the one for scripts that are not run.
     Hello {
         /// [`VERSION`].
         version: u64,
@@ -19,7 +22,7 @@ pub(super) enum Request {
     },
     /// Runs a script, with the descriptors of its directory, its output, its stderr, the pipe that its end is
     /// told by, and its input, if it has one.
-    Spawn(Box<Order>),
+    Spawn(Order<'p>),
     /// Sends a signal to the group of a script, if it is not reaped.
     Signal {
         /// Which script.
@@ -29,23 +32,76 @@ pub(super) enum Request {
     },
 }
 
-/// A script to be run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::script) struct Order {
+/// A script to be run, as the launcher reads it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Order<'p> {
     /// What reports call it.
-    pub(in crate::script) id: u64,
+    pub(super) id: u64,
     /// The user and the group to become.
-    pub(in crate::script) user: Option<(u32, u32)>,
+    pub(super) user: Option<(u32, u32)>,
     /// The file that was checked: device and inode.
-    pub(in crate::script) file: (u64, u64),
+    pub(super) file: (u64, u64),
     /// The path of its directory. Its user has to be able to reach it.
-    pub(in crate::script) place: CString,
+    pub(super) place: &'p CStr,
     /// Its name there, behind `./`.
-    pub(in crate::script) name: CString,
+    pub(super) name: &'p CStr,
     /// With the name in front.
-    pub(in crate::script) arguments: Vec<CString>,
+    pub(super) arguments: Vec<&'p CStr>,
     /// As `NAME=VALUE`.
-    pub(in crate::script) environment: Vec<CString>,
+    pub(super) environment: Vec<&'p CStr>,
+}
+
+/// An order as the server writes it: place, name, the list of arguments, the list that is the environment.
+#[derive(Debug)]
+pub(in crate::script) struct Packet {
+    bytes: Vec<u8>,
+    /// Where the number of texts of the last list stands.
+    list: Option<usize>,
+}
+
+impl Packet {
+    /// For the script that reports call `id`, which becomes this user and group, and is this file: device and inode.
+    pub(in crate::script) fn new(id: u64, user: Option<(u32, u32)>, file: (u64, u64)) -> Packet {
+        let mut bytes = Vec::with_capacity(2048);
+        let (user, group) = user.unwrap_or_default();
+        let both = u64::from(user) << 32 | u64::from(group);
+        numbers(&[2, id, both, file.0, file.1], &mut bytes);
+        Packet { bytes, list: None }
+    }
+
+    /// Adds a text that consists of these parts, to the list if one has begun. `Err`: there is a NUL in it.
+    pub(in crate::script) fn text(&mut self, parts: &[&[u8]]) -> Result<(), HasNul> {
+        if parts.iter().any(|part| part.contains(&0)) {
+            return Err(HasNul);
+        }
+        if let Some(at) = self.list {
+            let count = self.bytes[at..].first_chunk_mut().expect("it was written");
+            *count = (u64::from_le_bytes(*count) + 1).to_le_bytes();
+        }
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        numbers(&[len as u64], &mut self.bytes);
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.bytes.push(0);
+        Ok(())
+    }
+
+    /// What follows is a list of texts.
+    pub(in crate::script) fn list(&mut self) {
+        self.list = Some(self.bytes.len());
+        numbers(&[0], &mut self.bytes);
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A text has a NUL in it, which would end it for whoever reads it.
+#[derive(Debug)]
+pub(in crate::script) struct HasNul;
+
+fn numbers(all: &[u64], out: &mut Vec<u8>) {
+    all.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
 }
 
 /// How a script ended, or why it never began.
@@ -105,35 +161,24 @@ impl Report {
     }
 }
 
-impl Request {
+impl<'p> Request<'p> {
+    /// Writes what has no text in it; for an order there is [`Packet`].
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let number = |n: u64, out: &mut Vec<u8>| out.extend_from_slice(&n.to_le_bytes());
-        let numbers = |all: &[u64], out: &mut Vec<u8>| all.iter().for_each(|n| number(*n, out));
         match self {
             Request::Hello { version, nofile } => numbers(&[0, *version, *nofile], out),
             Request::Signal { id, signal } => numbers(&[1, *id, u64::from(signal.unsigned_abs())], out),
-            Request::Spawn(order) => {
-                let (user, group) = order.user.unwrap_or_default();
-                let both = u64::from(user) << 32 | u64::from(group);
-                numbers(&[2, order.id, both, order.file.0, order.file.1], out);
-                text(&order.place, out);
-                text(&order.name, out);
-                for list in [&order.arguments, &order.environment] {
-                    number(list.len() as u64, out);
-                    list.iter().for_each(|each| text(each, out));
-                }
-            }
+            Request::Spawn(_) => unreachable!("a server sends a packet"),
         }
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Request> {
+    pub(super) fn read(bytes: &'p [u8]) -> Option<Request<'p>> {
         let mut reader = Reader(bytes);
         Some(match reader.number()? {
             0 => Request::Hello { version: reader.number()?, nofile: reader.number()? },
             1 => Request::Signal { id: reader.number()?, signal: i32::try_from(reader.number()?).ok()? },
             2 => {
                 let (id, both) = (reader.number()?, reader.number()?);
-                Request::Spawn(Box::new(Order {
+                Request::Spawn(Order {
                     id,
                     // Nobody is made root.
                     user: (both != 0).then_some(((both >> 32) as u32, both as u32)),
@@ -142,37 +187,37 @@ impl Request {
                     name: reader.text()?,
                     arguments: reader.texts()?,
                     environment: reader.texts()?,
-                }))
+                })
             }
             _ => return None,
         })
     }
 }
 
-fn text(text: &CString, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    out.extend_from_slice(bytes);
-}
+struct Reader<'p>(&'p [u8]);
 
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
+impl<'p> Reader<'p> {
     fn number(&mut self) -> Option<u64> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*bytes))
     }
 
-    fn text(&mut self) -> Option<CString> {
+    fn text(&mut self) -> Option<&'p CStr> {
         let len = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(len)?;
+        let (bytes, rest) = self.0.split_at_checked(len.checked_add(1)?)?;
         self.0 = rest;
-        CString::new(bytes).ok()
+        CStr::from_bytes_with_nul(bytes).ok()
     }
 
-    fn texts(&mut self) -> Option<Vec<CString>> {
-        (0..self.number()?).map(|_| self.text()).collect()
+    fn texts(&mut self) -> Option<Vec<&'p CStr>> {
+        let number = usize::try_from(self.number()?).ok()?;
+        // Each takes nine bytes at least.
+        let mut texts = Vec::with_capacity(number.min(self.0.len() / 9));
+        for _ in 0..number {
+            texts.push(self.text()?);
+        }
+        Some(texts)
     }
 }
 
@@ -182,21 +227,8 @@ mod tests {
 
     #[test]
     fn requests_are_read_as_they_were_written() {
-        let order = Order {
-            id: 7,
-            user: Some((65_534, 65_533)),
-            file: (1, u64::MAX),
-            place: c"/srv".into(),
-            name: c"./x".into(),
-            arguments: vec![c"./x".into(), c"".into()],
-            environment: vec![c"A=b".into()],
-        };
-        let requests = [
-            Request::Hello { version: VERSION, nofile: u64::MAX },
-            Request::Signal { id: u64::MAX, signal: 15 },
-            Request::Spawn(Box::new(Order { user: None, ..order.clone() })),
-            Request::Spawn(Box::new(order)),
-        ];
+        let requests =
+            [Request::Hello { version: VERSION, nofile: u64::MAX }, Request::Signal { id: u64::MAX, signal: 15 }];
         for request in requests {
             let mut bytes = Vec::new();
             request.write(&mut bytes);
@@ -206,6 +238,48 @@ mod tests {
             assert_eq!(Request::read(&bytes), Some(request));
         }
         assert_eq!(Request::read(&[9; 8]), None);
+    }
+
+    #[test]
+    fn orders_are_read_as_they_were_written() {
+        for user in [None, Some((65_534, 65_533))] {
+            let mut packet = Packet::new(7, user, (1, u64::MAX));
+            packet.text(&[b"/srv"]).unwrap();
+            packet.text(&[b"./", b"x"]).unwrap();
+            packet.list();
+            packet.text(&[b"./x"]).unwrap();
+            packet.text(&[]).unwrap();
+            packet.list();
+            packet.text(&[b"A", b"=", b"b"]).unwrap();
+            let order = Order {
+                id: 7,
+                user,
+                file: (1, u64::MAX),
+                place: c"/srv",
+                name: c"./x",
+                arguments: vec![c"./x", c""],
+                environment: vec![c"A=b"],
+            };
+            let bytes = packet.bytes();
+            for len in 0..bytes.len() {
+                assert_eq!(Request::read(&bytes[..len]), None, "{len} of {order:?}");
+            }
+            assert_eq!(Request::read(bytes), Some(Request::Spawn(order)));
+        }
+    }
+
+    #[test]
+    fn a_text_has_no_nul() {
+        let mut packet = Packet::new(7, None, (1, 2));
+        packet.list();
+        let before = packet.bytes().to_vec();
+        assert!(packet.text(&[b"A", b"=", b"b\0c"]).is_err());
+        assert_eq!(packet.bytes(), before);
+        // One that comes from elsewhere is no request.
+        let mut bytes = Vec::new();
+        numbers(&[2, 7, 0, 1, 2, 3], &mut bytes);
+        bytes.extend_from_slice(b"a\0b\0");
+        assert_eq!(Request::read(&bytes), None);
     }
 
     #[test]

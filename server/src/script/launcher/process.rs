@@ -3,20 +3,22 @@
 
 use std::ffi::c_int;
 use std::fs;
+use std::hint::black_box;
 use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::unix::net::UnixStream;
+use std::mem::{self, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fork::Fork;
+use nix::sys::signal::{SigSet, Signal as Number};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, stat, statat};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, write};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use rustix::process::{
     Pid, Resource, Signal, fchdir, getpid, getrlimit, kill_process_group, set_child_subreaper,
@@ -32,7 +34,7 @@ use super::{DESCRIPTORS, PACKET};
 /// Signals that whoever started the server may have set to be ignored. A handler is not
 /// inherited by a script, so all of them end scripts as usual. In the launcher itself they do nothing: it ends with its
 /// server.
-const HANDLED: [c_int; 22] = [
+const HANDLED: [c_int; 23] = [
     signals::SIGHUP,
     signals::SIGINT,
     signals::SIGQUIT,
@@ -55,10 +57,21 @@ const HANDLED: [c_int; 22] = [
     signals::SIGCONT,
     signals::SIGTRAP,
     signals::SIGABRT,
+    signals::SIGCHLD,
 ];
 
 /// When a signal is tried again that was meant for a child which does not lead its group yet.
 const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// In the test program other threads get the signals that say that a child has exited.
+const IS_TEST: bool = cfg!(test);
+
+/// What the pipe for reports takes in one piece: whole reports, and no more than `PIPE_BUF`.
+const PIECE: usize = 128 * Report::LEN;
+
+/// How long no end of a script wakes the launcher after it has started one: where scripts keep coming, it looks for those
+/// that have ended whenever it starts another.
+const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Starts scripts for the server at the other end of standard input, until it is gone.
 pub(super) fn run() -> ! {
@@ -75,8 +88,14 @@ pub(super) fn run() -> ! {
 struct Launcher {
     children: Vec<Child>,
     /// Readable when a child may have exited.
-    exits: UnixStream,
+    exits: SignalFd,
     reports: OwnedFd,
+    /// Where it is reported that a script is not run.
+    refusals: OwnedFd,
+    /// What is to be reported.
+    unsent: Vec<u8>,
+    /// The input of a script that has none.
+    nothing: OwnedFd,
     nofile: u64,
     packet: Vec<u8>,
     /// This is a child of the launcher's: signals are for it.
@@ -102,9 +121,12 @@ impl Launcher {
         for signal in HANDLED {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_script))?;
         }
-        let (exits, tell) = UnixStream::pair()?;
-        exits.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(signals::SIGCHLD, tell)?;
+        // That of a pipe tells nothing that its writer is not told anyway.
+        let blocked = SigSet::from_iter([Number::SIGCHLD, Number::SIGPIPE]);
+        blocked.thread_block()?;
+        let child = SigSet::from_iter([Number::SIGCHLD]);
+        let exits = SignalFd::with_flags(&child, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let nothing = openat(CWD, c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         // What scripts leave behind comes here, and is reaped.
         let _ = set_child_subreaper(Some(getpid()));
         let _ = set_name(c"sanserve-cgi");
@@ -112,30 +134,53 @@ impl Launcher {
         let mut packet = vec![0; PACKET];
         let protocol = || io::Error::new(io::ErrorKind::InvalidData, "this is no server of the same version");
         match receive(&mut packet)? {
-            Some((Request::Hello { version: VERSION, nofile }, mut fds)) if fds.len() == 1 => {
-                Ok(Launcher { children: Vec::new(), exits, reports: fds.remove(0), nofile, packet, is_script })
+            Some((Request::Hello { version: VERSION, nofile }, [Some(reports), Some(refusals), None, ..])) => {
+                Ok(Launcher {
+                    children: Vec::new(),
+                    exits,
+                    reports,
+                    refusals,
+                    unsent: Vec::new(),
+                    nothing,
+                    nofile,
+                    packet,
+                    is_script,
+                })
             }
             _ => Err(protocol()),
         }
     }
 
     fn serve(mut self) -> io::Result<()> {
+        let mut packet = mem::take(&mut self.packet);
+        let mut naps = false;
         loop {
-            let all_sent = self.send_pending();
+            let bound = match self.send_pending() {
+                false => Some(&SOON),
+                true if naps || IS_TEST => Some(&NAP),
+                true => None,
+            };
             let stdin = io::stdin();
             let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.exits, PollFlags::IN)];
-            match poll(&mut fds, if all_sent { None } else { Some(&SOON) }) {
+            match poll(&mut fds[..if naps { 1 } else { 2 }], bound) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let [asked, exited] = fds.map(|fd| !fd.revents().is_empty());
             if exited {
-                while read(&self.exits, &mut [0; 64]).is_ok_and(|n| n == 64) {}
+                // It is pending once at most.
+                let _ = self.exits.read_signal();
+            }
+            if exited || naps || IS_TEST {
                 self.reap();
             }
+            naps = false;
             if asked {
-                match receive(&mut self.packet)? {
-                    Some((Request::Spawn(order), fds)) => self.spawn(&order, fds),
+                match receive(&mut packet)? {
+                    Some((Request::Spawn(order), fds)) => {
+                        self.spawn(&order, fds);
+                        naps = true;
+                    }
                     Some((Request::Signal { id, signal }, _)) => self.signal(id, signal),
                     Some((Request::Hello { .. }, _)) => {}
                     None => {
@@ -150,33 +195,47 @@ impl Launcher {
         }
     }
 
-    fn spawn(&mut self, order: &Order, mut fds: Vec<OwnedFd>) {
-        if fds.len() < DESCRIPTORS.len() {
+    fn spawn(&mut self, order: &Order<'_>, fds: Descriptors) {
+        let [Some(directory), Some(output), Some(stderr), Some(exit), input] = fds else {
+            // There was no room for them. Its exchange is told so by the end of the pipe.
+            let ending = Ending::Refused(Errno::MFILE.raw_os_error());
+            let _ = write(&self.refusals, &Report { id: order.id, ending }.to_bytes());
             return;
-        }
+        };
+        // The child shares this memory until it writes to it, and each page that it writes to is copied then. So what
+        // it is going to allocate is allocated here before, and is at hand for it.
+        let lists = [order.arguments.len(), order.environment.len()];
+        drop(black_box(lists.map(|len| Vec::<*const u8>::with_capacity(len + 1))));
         match fork::fork() {
             Ok(Fork::Child) => {
+                let input = input.as_ref().unwrap_or(&self.nothing);
                 // Nothing may come back from here: there would be two launchers.
-                let ending = catch_unwind(AssertUnwindSafe(|| self.become_script(order, &fds)));
+                let prepare = || self.become_script(order, &directory, [input, &output, &stderr]);
+                let ending = catch_unwind(AssertUnwindSafe(prepare));
                 let ending = ending.unwrap_or(Ending::Refused(Errno::IO.raw_os_error()));
-                self.tell(&fds[3], Report { id: order.id, ending });
-                exit(127)
+                self.refuse(&exit, Report { id: order.id, ending });
+                std::process::exit(127)
             }
             Ok(Fork::Parent(pid)) => {
-                let exit = fds.swap_remove(3);
                 let Some(pid) = Pid::from_raw(pid) else { return };
                 self.children.push(Child { id: order.id, pid, pending: None, exit });
             }
             Err(error) => {
                 let ending = Ending::Refused(error.raw_os_error().unwrap_or_default());
-                self.tell(&fds[3], Report { id: order.id, ending });
+                self.refuse(&exit, Report { id: order.id, ending });
             }
         }
     }
 
+    /// Tells the exchange and the server that a script was not run.
+    fn refuse(&self, exit: &OwnedFd, report: Report) {
+        let bytes = report.to_bytes();
+        let _ = write(exit, &bytes);
+        let _ = write(&self.refusals, &bytes);
+    }
+
     /// In the child: becomes the script, or says why not.
-    fn become_script(&self, order: &Order, fds: &[OwnedFd]) -> Ending {
-        let [directory, output, stderr] = [&fds[0], &fds[1], &fds[2]];
+    fn become_script(&self, order: &Order<'_>, directory: &OwnedFd, [input, output, stderr]: [&OwnedFd; 3]) -> Ending {
         let refused = |error: Errno| Ending::Refused(error.raw_os_error());
         let prepare = || {
             self.is_script.store(true, Ordering::SeqCst);
@@ -186,10 +245,7 @@ impl Launcher {
             limit.current = (self.nofile != u64::MAX).then_some(self.nofile);
             setrlimit(Resource::Nofile, limit)?;
             fchdir(directory)?;
-            match fds.get(4) {
-                Some(input) => dup2_stdin(input)?,
-                None => dup2_stdin(openat(CWD, c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?,
-            }
+            dup2_stdin(input)?;
             dup2_stdout(output)?;
             dup2_stderr(stderr)?;
             if let Some((user, group)) = order.user {
@@ -198,21 +254,22 @@ impl Launcher {
                 set_thread_uid(Uid::from_raw(user))?;
             }
             // A change of the user takes it back.
-            set_parent_process_death_signal(Some(Signal::KILL))
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            SigSet::empty().thread_set_mask().map_err(|error| Errno::from_raw_os_error(error as i32))
         };
         if let Err(error) = prepare() {
             return refused(error);
         }
         // It was entered by its descriptor, which asks for no permission on the way.
-        if order.user.is_some() && matches!(stat(&order.place), Err(Errno::ACCESS)) {
+        if order.user.is_some() && matches!(stat(order.place), Err(Errno::ACCESS)) {
             return Ending::Unreachable;
         }
-        match statat(CWD, &order.name, AtFlags::empty()) {
+        match statat(CWD, order.name, AtFlags::empty()) {
             Ok(stat) if super::identity(&stat) == order.file => {}
             Ok(_) => return Ending::Replaced,
             Err(error) => return refused(error),
         }
-        match nix::unistd::execve(&order.name, &order.arguments, &order.environment) {
+        match nix::unistd::execve(order.name, &order.arguments, &order.environment) {
             Err(error) => Ending::Refused(error as i32),
         }
     }
@@ -246,7 +303,7 @@ impl Launcher {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, code),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, -(signal as i32)),
                 Err(nix::errno::Errno::EINTR) => continue,
-                _ => return,
+                _ => break,
             };
             let at = self.children.iter().position(|child| child.pid.as_raw_pid() == pid.as_raw());
             if let Some(at) = at {
@@ -256,22 +313,24 @@ impl Launcher {
             let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
             if let Some(at) = at {
                 let child = self.children.swap_remove(at);
-                self.tell(&child.exit, Report { id: child.id, ending: Ending::Exited(code) });
+                let report = Report { id: child.id, ending: Ending::Exited(code) }.to_bytes();
+                let _ = write(&child.exit, &report);
+                self.unsent.extend_from_slice(&report);
             }
         }
-    }
-
-    /// Tells the exchange and the server how a script ended.
-    fn tell(&self, exit: &OwnedFd, report: Report) {
-        let bytes = report.to_bytes();
-        let _ = write(exit, &bytes);
-        let _ = write(&self.reports, &bytes);
+        for whole in self.unsent.chunks(PIECE) {
+            let _ = write(&self.reports, whole);
+        }
+        self.unsent.clear();
     }
 }
 
+/// What came with a request, in the order of [`DESCRIPTORS`], and the input.
+type Descriptors = [Option<OwnedFd>; DESCRIPTORS.len() + 1];
+
 /// Receives a request. `None`: the server is gone. What is too long or makes no sense is an error: it comes from no
 /// server.
-fn receive(packet: &mut [u8]) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+fn receive(packet: &mut [u8]) -> io::Result<Option<(Request<'_>, Descriptors)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS.len() + 1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
@@ -285,11 +344,12 @@ fn receive(packet: &mut [u8]) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
     if received.bytes == 0 {
         return Ok(None);
     }
-    let fds = control.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => fds.collect(),
-        _ => Vec::new(),
-    });
-    let fds = fds.collect();
+    let mut fds = Descriptors::default();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(those) = message {
+            fds.iter_mut().zip(those).for_each(|(place, fd)| *place = Some(fd));
+        }
+    }
     let whole = !received.flags.intersects(ReturnFlags::TRUNC);
     match Request::read(&packet[..received.bytes]).filter(|_| whole) {
         Some(request) => Ok(Some((request, fds))),
