@@ -114,7 +114,7 @@ enum Probe {
     /// It is to be, since a timer is due.
     DueOfTimer,
     /// It was, since the last poll.
-    OutboundEvent,
+    Answered,
     /// The same, and the timer fires if it is still due.
     AnsweredOfTimer,
     /// It was, and nothing was read by other means since.
@@ -203,7 +203,7 @@ impl Connection {
     fn note(&mut self, input: Input) {
         if matches!(input, Input::Probed | Input::Eof | Input::Broken(_)) {
             self.notes.probe = match self.notes.probe {
-                Probe::Due => Probe::OutboundEvent,
+                Probe::Due => Probe::Answered,
                 Probe::DueOfTimer => Probe::AnsweredOfTimer,
                 as_it_is => as_it_is,
             };
@@ -336,51 +336,64 @@ impl Connection {
     // What was noted.
 
     fn absorb(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
-        let sent = self.sent > 0;
-        self.absorb_sent(buf, cx.now.tick);
-        if let (Task::Cgi(cgi), mut response) = self.parts(buf, cx) {
-            cgi.absorb(sent, &mut response);
+        let sent = std::mem::take(&mut self.sent);
+        if sent > 0 {
+            self.absorb_sent(sent, buf);
         }
-        match std::mem::take(&mut self.notes.given) {
-            Given::Finished => self.begin_anew(buf),
-            Given::Shut if !self.notes.blocked => {
-                self.life = Life::Lingering;
-                self.awaited = Awaited::End(Transfer::start(cx.now.tick));
+        self.absorb_blocked(sent, buf, cx.now.tick);
+        if matches!(self.task, Task::Cgi(_))
+            && let (Task::Cgi(cgi), mut response) = self.parts(buf, cx)
+        {
+            cgi.absorb(sent > 0, &mut response);
+        }
+        match self.notes.given {
+            Given::Nothing => {}
+            Given::Finished => {
+                self.notes.given = Given::Nothing;
+                self.begin_anew(buf);
             }
-            Given::Nothing | Given::Shut => {}
+            Given::Shut => {
+                self.notes.given = Given::Nothing;
+                if !self.notes.blocked {
+                    self.life = Life::Lingering;
+                    self.awaited = Awaited::End(Transfer::start(cx.now.tick));
+                }
+            }
         }
         self.absorb_arrived(buf, cx.now.tick);
-        if let Some(fault) = self.notes.fault.take() {
+        if let Some(fault) = self.notes.fault {
+            self.notes.fault = None;
             self.absorb_fault(fault, buf, cx);
         }
-        if std::mem::take(&mut self.notes.order) == Order::Cut {
+        if self.notes.order != Order::None && std::mem::take(&mut self.notes.order) == Order::Cut {
             self.cut(Cut::Shutdown, Close::Drained, buf);
         }
     }
 
-    fn absorb_sent(&mut self, buf: &mut Buffers, now: Tick) {
-        let sent = std::mem::take(&mut self.sent);
-        if sent > 0 {
-            let formatted = (buf.output.unsent().len() as u64).min(sent);
-            buf.output.sent(usize::try_from(formatted).expect("no more than there is"));
-            let of_file = (sent - formatted).min(self.file.left);
-            self.file.offset += of_file;
-            self.file.left -= of_file;
-            self.absorb_relayed(sent - formatted - of_file, buf);
-            let of_head = u64::from(self.exchange.head_left).min(sent);
-            self.exchange.head_left -= u32::try_from(of_head).expect("no more than there is");
-            self.exchange.body_sent += sent - of_head;
-            let of_interim = u64::from(self.exchange.interim_left).min(sent);
-            self.exchange.interim_left -= u32::try_from(of_interim).expect("no more than there is");
-            self.exchange.is_out |= sent > of_interim;
-        }
-        if let Some(stalled) = &mut self.stalled {
-            stalled.made(sent, now);
-        }
-        if self.notes.blocked {
-            self.stalled.get_or_insert(Transfer::start(now));
-        } else if !self.has_unsent(buf) && !matches!(self.task, Task::Files(_)) {
-            // A handler may take its time; what files send is always there at once.
+    fn absorb_sent(&mut self, sent: u64, buf: &mut Buffers) {
+        let formatted = (buf.output.unsent().len() as u64).min(sent);
+        buf.output.sent(usize::try_from(formatted).expect("no more than there is"));
+        let of_file = (sent - formatted).min(self.file.left);
+        self.file.offset += of_file;
+        self.file.left -= of_file;
+        self.absorb_relayed(sent - formatted - of_file, buf);
+        let of_head = u64::from(self.exchange.head_left).min(sent);
+        self.exchange.head_left -= u32::try_from(of_head).expect("no more than there is");
+        self.exchange.body_sent += sent - of_head;
+        let of_interim = u64::from(self.exchange.interim_left).min(sent);
+        self.exchange.interim_left -= u32::try_from(of_interim).expect("no more than there is");
+        self.exchange.is_out |= sent > of_interim;
+    }
+
+    /// Runs the clock of what the peer takes, from when the socket takes no more until all is sent.
+    fn absorb_blocked(&mut self, sent: u64, buf: &Buffers, now: Tick) {
+        let Some(stalled) = &mut self.stalled else {
+            self.stalled = self.notes.blocked.then(|| Transfer::start(now));
+            return;
+        };
+        stalled.made(sent, now);
+        // A handler may take its time; what files send is always there at once.
+        if !self.notes.blocked && !self.has_unsent(buf) && !matches!(self.task, Task::Files(_)) {
             self.stalled = None;
         }
     }
@@ -398,7 +411,7 @@ impl Connection {
         let bytes = arrived.wrapping_sub(self.arrived);
         self.arrived = arrived;
         self.notes.probe = match self.notes.probe {
-            Probe::OutboundEvent => Probe::Done,
+            Probe::Answered => Probe::Done,
             Probe::Done if bytes > 0 => Probe::No,
             as_it_is => as_it_is,
         };
@@ -527,7 +540,8 @@ impl Connection {
         if let (Life::Close(close), false) = (self.life, self.notes.blocked) {
             return Some(Next::Close(close));
         }
-        if self.exchange.open && self.has_ended(buf) {
+        let unsent = self.has_unsent(buf);
+        if self.exchange.open && self.has_ended(unsent) {
             if std::mem::take(&mut self.exchange.has_remarks) {
                 return Some(Next::Act(Act::Log));
             }
@@ -555,10 +569,11 @@ impl Connection {
         {
             return Some(Next::Probe);
         }
-        if self.has_unsent(buf) && !self.notes.blocked {
+        if unsent && !self.notes.blocked {
             return Some(Next::Send);
         }
-        if std::mem::take(&mut self.exchange.has_remarks) {
+        if self.exchange.has_remarks {
+            self.exchange.has_remarks = false;
             return Some(Next::Act(Act::Log));
         }
         let act = match &mut self.task {
@@ -570,9 +585,8 @@ impl Connection {
         if let Some(act) = act {
             return Some(Next::Act(act));
         }
-        let is_out = !self.has_unsent(buf);
         if let Task::Handler(handler) = &mut self.task
-            && let Some(call) = handler.take_call(self.cycle.is_answering(), self.notes.is_draining(), is_out)
+            && let Some(call) = handler.take_call(self.cycle.is_answering(), self.notes.is_draining(), !unsent)
         {
             return Some(Next::Call(call));
         }
@@ -584,8 +598,8 @@ impl Connection {
     }
 
     /// Whether the exchange is over: answered and read, or given up.
-    fn has_ended(&self, buf: &Buffers) -> bool {
-        matches!(self.life, Life::Ending(_)) || (self.cycle.ended().is_some() && !self.has_unsent(buf))
+    fn has_ended(&self, unsent: bool) -> bool {
+        matches!(self.life, Life::Ending(_)) || (!unsent && self.cycle.ended().is_some())
     }
 
     fn has_unsent(&self, buf: &Buffers) -> bool {

@@ -51,33 +51,45 @@ const NAME_BYTES: [bool; 256] = {
 
 /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
 pub(crate) fn is_host(text: &[u8]) -> bool {
-    let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
-        let Some(end) = memchr::memchr(b']', rest) else { return false };
-        let address = &rest[..end];
-        let is_ipv6 = std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok());
-        let valid = is_ipv6 || is_future_address(address);
-        match (valid, &rest[end + 1..]) {
-            (true, []) => return true,
-            (true, [b':', port @ ..]) => (&b""[..], port),
-            _ => return false,
-        }
-    } else {
-        match memchr::memchr(b':', text) {
-            None => (text, &b""[..]),
-            // RFC 9110 section 4.2.1: no port without a host.
-            Some(0) => return false,
-            Some(colon) => (&text[..colon], &text[colon + 1..]),
-        }
-    };
-    // RFC 3986 section 3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims )
-    let mut rest = host;
+    // Nearly every host is a name or an IPv4 address, and a port behind it.
+    let end = text.iter().position(|&byte| !NAME_BYTES[usize::from(byte)]).unwrap_or(text.len());
+    match &text[end..] {
+        [] => true,
+        // RFC 9110 section 4.2.1: no port without a host.
+        [b':', port @ ..] => end > 0 && is_port(port),
+        [b'[', rest @ ..] if end == 0 => is_address(rest),
+        [b'%', ..] => is_encoded_name(&text[end..]),
+        _ => false,
+    }
+}
+
+fn is_port(text: &[u8]) -> bool {
+    text.len() <= 5 && text.iter().all(u8::is_ascii_digit)
+}
+
+/// What may follow a `[`: an address, a `]`, and perhaps a port.
+fn is_address(text: &[u8]) -> bool {
+    let Some(end) = memchr::memchr(b']', text) else { return false };
+    let address = &text[..end];
+    let is_ipv6 = std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok());
+    match &text[end + 1..] {
+        [] => is_ipv6 || is_future_address(address),
+        [b':', port @ ..] => (is_ipv6 || is_future_address(address)) && is_port(port),
+        _ => false,
+    }
+}
+
+/// RFC 3986 section 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`, and perhaps a port.
+fn is_encoded_name(text: &[u8]) -> bool {
+    let mut rest = text;
     while let Some(odd) = rest.iter().position(|&byte| !NAME_BYTES[usize::from(byte)]) {
         rest = match &rest[odd..] {
             [b'%', a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+            [b':', port @ ..] => return is_port(port),
             _ => return false,
         };
     }
-    port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+    true
 }
 
 /// RFC 3986 section 3.2.2: `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`.

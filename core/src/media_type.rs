@@ -160,20 +160,21 @@ pub fn media_type(path: &[u8]) -> &'static str {
 pub(crate) fn content_encoding(path: &[u8], kind: &str) -> Option<&'static str> {
     // The type first: it rules out nearly every file without another look at the path.
     let (encoded, _, coding) = ENCODED.iter().find(|(_, decoded, _)| *decoded == kind)?;
-    extension(path).is_some_and(|extension| extension.eq_ignore_ascii_case(encoded)).then_some(coding)
+    extension(path).is_some_and(|extension| extension.eq_ignore_ascii_case(encoded.as_bytes())).then_some(coding)
 }
 
 /// The media type for a path, and by which rule.
 fn find(path: &[u8]) -> (&'static str, Rule) {
     let Some(extension) = extension(path) else { return (UNKNOWN, Rule::TypeWithoutExtension) };
-    if extension == HTML.0 {
+    if extension == HTML.0.as_bytes() {
         return (HTML.1, Rule::TypeOfExtension);
     }
-    let lower = || extension.bytes().map(|byte| byte.to_ascii_lowercase());
+    let lower = || extension.iter().map(u8::to_ascii_lowercase);
     if let Ok(at) = FIRST.binary_search_by(|(known, ..)| known.bytes().cmp(lower())) {
         return (FIRST[at].1, FIRST[at].2);
     }
-    match mime_guess::from_ext(extension).first_raw() {
+    let Ok(known) = std::str::from_utf8(extension) else { return (UNKNOWN, Rule::TypeWithoutExtension) };
+    match mime_guess::from_ext(known).first_raw() {
         Some(kind) => (kind, Rule::TypeOfExtension),
         None => (UNKNOWN, Rule::TypeUnknown),
     }
@@ -198,7 +199,7 @@ pub(crate) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut
 
 /// What follows the last dot of the last component, as Python's `splitext` has it: leading dots
 /// begin no extension.
-fn extension(path: &[u8]) -> Option<&str> {
+fn extension(path: &[u8]) -> Option<&[u8]> {
     let mark = path.iter().rposition(|byte| matches!(byte, b'.' | b'/'))?;
     let (before, extension) = (&path[..mark], &path[mark + 1..]);
     let starts_name = |at: &[u8]| matches!(at, [] | [.., b'/']);
@@ -206,7 +207,7 @@ fn extension(path: &[u8]) -> Option<&str> {
     if path[mark] == b'/' || starts_name(&before[..before.len() - leading]) {
         return None;
     }
-    std::str::from_utf8(extension).ok()
+    Some(extension)
 }
 
 #[cfg(test)]

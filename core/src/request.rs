@@ -102,7 +102,13 @@ impl<'b> Request<'b> {
     /// The path of the target, without query, not decoded; `*` for the asterisk form.
     #[must_use]
     pub fn path(&self) -> &'b [u8] {
-        match split_path(self.path_and_query()).0 {
+        let text = &self.head.target_text.of_bytes(self.bytes)[..self.head.path_end as usize];
+        let path = match self.head.target {
+            Target::Origin => collapse(text),
+            Target::Absolute { path, .. } => collapse(&text[path as usize..]),
+            Target::Asterisk | Target::Authority => text,
+        };
+        match path {
             // RFC 9112 section 3.2.2: an absolute target without path means `/`.
             [] => b"/",
             path => path,

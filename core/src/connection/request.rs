@@ -21,6 +21,9 @@ impl Connection {
     pub(super) fn read_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let limits = &cx.config.limits;
         let Inbound::Head(mut scan) = self.cycle.inbound else { return false };
+        if buf.input.unread().is_empty() {
+            return self.end_between();
+        }
         let found = loop {
             let unread = buf.input.unread();
             match scan.blank_line(unread, limits) {
@@ -32,10 +35,13 @@ impl Connection {
                 Err(violation) => break Err(violation),
             }
         };
+        if let Ok(Some(len)) = found {
+            self.begin(len, buf, cx);
+            return true;
+        }
         let new_line = scan.line_is_new();
         self.cycle.inbound = Inbound::Head(scan);
         match found {
-            Ok(Some(len)) => self.begin(len, buf, cx),
             // A line that can never be right is refused before the rest has come, and before
             // anything that is wrong with the rest.
             _ if new_line && let Err(refused) = buf.head.parse_line(buf.input.unread()) => {
@@ -46,12 +52,12 @@ impl Connection {
                 let first = if violation == Violation::MalformedLine { 1 } else { 0 };
                 self.refuse_head(violation, Span::new(0, first), buf, cx);
             }
-            Ok(None) if buf.input.unread().is_empty() => return self.end_between(),
-            Ok(None) if self.notes.eof => self.refuse_head(Violation::IncompleteHead, Span::default(), buf, cx),
-            Ok(None) if !buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share) => {
+            Ok(_) if buf.input.unread().is_empty() => return self.end_between(),
+            Ok(_) if self.notes.eof => self.refuse_head(Violation::IncompleteHead, Span::default(), buf, cx),
+            Ok(_) if !buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share) => {
                 self.refuse_head(Violation::OutOfMemory, Span::default(), buf, cx);
             }
-            Ok(None) => return false,
+            Ok(_) => return false,
         }
         true
     }
@@ -163,11 +169,15 @@ impl Connection {
     /// Lets the task go on.
     pub(super) fn advance_task(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let (task, mut response) = self.parts(buf, cx);
-        let progress = task.advance(&mut response);
-        self.follow(progress, buf, cx)
+        match task.advance(&mut response) {
+            Progress::Stalled => false,
+            Progress::Moved => true,
+            progress => self.follow(progress, buf, cx),
+        }
     }
 
     /// Does what a task has left to the connection. `false`: nothing moved.
+    #[cold]
     pub(super) fn follow(&mut self, progress: Progress, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         match progress {
             Progress::Stalled => return false,

@@ -25,12 +25,15 @@ pub(crate) struct Files {
     opened: Kept,
     /// Where the name of the index page begins in `Buffers::path`.
     name: u32,
+    /// The path asks for a directory.
+    has_slash: bool,
 }
 
 /// What was opened, in less room: where there is a digest, the time says nothing.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
-    len: u64,
+    /// As bytes, which fit in anywhere.
+    len: [u8; 8],
     /// The time of modification, or the digest.
     mark: [u8; 12],
     is_digest: bool,
@@ -43,13 +46,18 @@ impl From<Opened> for Kept {
         mark[..8].copy_from_slice(&opened.modified.to_ne_bytes());
         mark[8..].copy_from_slice(&opened.modified_nanos.to_ne_bytes());
         let (mark, is_digest) = opened.digest.map_or((mark, false), |digest| (digest, true));
-        Kept { len: opened.len, mark, is_digest, kind: opened.kind }
+        Kept { len: opened.len.to_ne_bytes(), mark, is_digest, kind: opened.kind }
     }
 }
 
 impl Kept {
+    fn len(&self) -> u64 {
+        u64::from_ne_bytes(self.len)
+    }
+
     fn opened(&self) -> Opened {
-        let &Kept { len, mark, is_digest, kind } = self;
+        let &Kept { mark, is_digest, kind, .. } = self;
+        let len = self.len();
         let opened = Opened { kind, len, modified: 0, modified_nanos: 0, digest: None };
         if is_digest {
             return Opened { digest: Some(mark), ..opened };
@@ -105,7 +113,9 @@ impl Files {
     pub(crate) fn start(answer: &mut ResponseBuilder<'_>) -> Option<Files> {
         let mut path = std::mem::take(&mut answer.buf.path);
         path.clear();
-        let translated = answer.cx.site.translate(answer.request().path(), &mut path);
+        let asked = answer.request().path();
+        let has_slash = path::has_trailing_slash(asked);
+        let translated = answer.cx.site.translate(asked, &mut path);
         answer.buf.path = path;
         answer.explain(|answer, reasons| {
             path::explain_rest(&answer.request(), reasons);
@@ -122,7 +132,7 @@ impl Files {
             return None;
         }
         let opened = Opened { kind: Kind::File, len: 0, modified: 0, modified_nanos: 0, digest: None };
-        Some(Files { state: State::Due(Deed::Open), opened: opened.into(), name: 0 })
+        Some(Files { state: State::Due(Deed::Open), opened: opened.into(), name: 0, has_slash })
     }
 
     /// Whether nothing more is to be written or named.
@@ -243,8 +253,7 @@ impl Files {
     }
 
     fn opened(&mut self, index: bool, answer: &mut ResponseBuilder<'_>) {
-        let slash = path::has_trailing_slash(answer.request().path());
-        match (self.opened.kind, slash) {
+        match (self.opened.kind, self.has_slash) {
             (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) => {
                 answer.buf.reasons.note(Rule::HiddenDotfile, b"");
                 self.fail(FsError::Denied, answer);
@@ -444,7 +453,7 @@ impl Files {
             Some(_) if !conditional::if_range(head, bytes, validators, now, &mut reasons) => Asked::Whole,
             Some(value) => {
                 let most = answer.cx.config.limits.ranges;
-                range::parse(value, self.opened.len, most, &mut ranges, &mut reasons)
+                range::parse(value, self.opened.len(), most, &mut ranges, &mut reasons)
             }
         };
         answer.buf.ranges = ranges;
@@ -454,7 +463,7 @@ impl Files {
 
     fn whole(&mut self, answer: &mut ResponseBuilder<'_>) {
         self.explain_kind(answer);
-        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
+        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len());
         answer.head(Status::OK, None, |head| {
             kind.write(head);
             head.number("Content-Length", len);
@@ -466,7 +475,7 @@ impl Files {
     }
 
     fn one_range(&mut self, answer: &mut ResponseBuilder<'_>) {
-        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len);
+        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len());
         let asked = answer.buf.ranges[0];
         self.explain_kind(answer);
         answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
@@ -492,13 +501,13 @@ impl Files {
             answer
                 .buf
                 .reasons
-                .note_with(Rule::RangesServed, |out| range::write_content_range(asked, self.opened.len, out));
+                .note_with(Rule::RangesServed, |out| range::write_content_range(asked, self.opened.len(), out));
             part.clear();
             range::write_part_head(
                 boundary.opaque(),
                 |out| kind.append_to_part(out),
                 asked,
-                self.opened.len,
+                self.opened.len(),
                 &mut part,
             );
             len += part.len() as u64 + asked.len();
@@ -527,7 +536,13 @@ impl Files {
             Some(asked) => {
                 let kind = self.kind(answer);
                 let out = &mut answer.buf.output.bytes;
-                range::write_part_head(boundary.opaque(), |out| kind.append_to_part(out), asked, self.opened.len, out);
+                range::write_part_head(
+                    boundary.opaque(),
+                    |out| kind.append_to_part(out),
+                    asked,
+                    self.opened.len(),
+                    out,
+                );
                 *answer.file = FilePart { offset: asked.first, left: asked.len() };
                 self.state = State::Parts(next + 1);
             }
@@ -541,7 +556,7 @@ impl Files {
 
     /// 416 with the length that there is (RFC 9110 section 15.5.17).
     fn unsatisfiable(&mut self, answer: &mut ResponseBuilder<'_>) {
-        let len = self.opened.len;
+        let len = self.opened.len();
         let status = Status::RANGE_NOT_SATISFIABLE;
         answer.buf.reasons.note(Rule::RangeUnsatisfiable, b"");
         answer.buf.message.clear();
@@ -573,7 +588,8 @@ impl Files {
                 }
             }
         };
-        let is_text = kind.get(..5).is_some_and(|of| of.eq_ignore_ascii_case("text/")) && !kind.contains(';');
+        let is_text = kind.as_bytes().get(..5).is_some_and(|of| of.eq_ignore_ascii_case(b"text/"))
+            && !kind.as_bytes().contains(&b';');
         let charset = if is_text { types.charset().unwrap_or_else(|| site.charset()) } else { None };
         MediaType { kind, charset, encoding }
     }

@@ -129,6 +129,9 @@ pub(crate) enum Persistence {
 impl Persistence {
     pub(crate) fn of(head: &Head, bytes: &[u8]) -> Persistence {
         let mut persistence = if head.is_11 { Persistence::Usual } else { Persistence::Old };
+        if !head.has(Known::Connection) {
+            return persistence;
+        }
         for item in head.values(Known::Connection, bytes).flat_map(list_items) {
             if item.eq_ignore_ascii_case(b"close") {
                 return Persistence::Close;
@@ -166,7 +169,7 @@ impl Expectation {
     /// RFC 9110 section 10.1.1: an HTTP/1.0 request has none, whatever it says.
     pub(crate) fn of(head: &Head, bytes: &[u8]) -> Expectation {
         let mut expectation = Expectation::None;
-        if head.is_11 {
+        if head.is_11 && head.has(Known::Expect) {
             for item in head.values(Known::Expect, bytes).flat_map(list_items) {
                 if !item.eq_ignore_ascii_case(b"100-continue") {
                     return Expectation::Unknown;

@@ -199,6 +199,8 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) target_text: Span,
     pub(crate) target: Target,
+    /// Where in the target the path ends: at a `?` or a `#`, or at its end.
+    pub(crate) path_end: u32,
     pub(crate) version: Span,
     /// The request is HTTP/1.1 or later; otherwise HTTP/1.0.
     pub(crate) is_11: bool,
@@ -264,6 +266,7 @@ impl Head {
             _ => Method::Other,
         };
         self.target = parse_target(target, self.method, bytes).ok_or(refused(Violation::MalformedTarget, target))?;
+        self.path_end = span_index(memchr::memchr2(b'?', b'#', target).unwrap_or(target.len()));
         Ok(lf + 1)
     }
 
@@ -276,9 +279,16 @@ impl Head {
             return false;
         }
         let (start, end) = (BEFORE.len() - 1, line.len() - BEHIND.len());
-        if !line[start..end].iter().all(|&byte| byte > b' ' && byte != 0x7f) {
-            return false;
+        let target = &line[start..end];
+        let mut path_end = target.len();
+        for (at, &byte) in target.iter().enumerate().rev() {
+            match byte {
+                0..=b' ' | 0x7f => return false,
+                b'?' | b'#' => path_end = at,
+                _ => {}
+            }
         }
+        self.path_end = span_index(path_end);
         self.method = Method::Get;
         self.method_name = Span::new(0, start - 1);
         self.target = Target::Origin;
