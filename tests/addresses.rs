@@ -1,10 +1,10 @@
 //! A name with several addresses: a server listens on all of them, on one port, on every runtime.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
 use sanserve::server::Service;
+use testkit::Client;
 
 fn both() -> [SocketAddr; 2] {
     [1, 2].map(|last| (Ipv4Addr::new(127, 0, 0, last), 0).into())
@@ -19,14 +19,13 @@ fn service(directory: &tempfile::TempDir) -> Service {
 fn ask(first: SocketAddr, end: impl Fn() + Send + 'static) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let answers = both().map(|address| {
-            let mut stream = TcpStream::connect((address.ip(), first.port())).expect("it listens there");
-            stream.write_all(b"GET /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it reads");
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).expect("it answers");
-            answer
+            let mut client = Client::connect(SocketAddr::new(address.ip(), first.port()));
+            let answer = client.ask("GET /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            client.ends();
+            answer.body
         });
         end();
-        assert!(answers.iter().all(|answer| answer.ends_with("\r\n\r\nalpha\n")), "{answers:?}");
+        assert_eq!(answers, [b"alpha\n", b"alpha\n"]);
     })
 }
 

@@ -12,18 +12,15 @@ mod in_memory;
 mod polling_frontend;
 
 use std::fs;
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Arc, Mutex};
-use std::task::Waker;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sanserve::core::{Call, Cgi, Config, Pace, Reply, Timeouts};
 use sanserve::server::{Log, Service};
-use testkit::Client;
 use testkit::tree::Tree;
+use testkit::{Bound, Client, Embedded};
 
 #[test]
 fn in_memory() {
@@ -51,64 +48,31 @@ fn over_blocking_sockets() {
     server.join().unwrap().unwrap();
 }
 
-/// The frontend over poll(2), on a thread.
-struct Running {
-    address: SocketAddr,
-    end: Waker,
-    thread: JoinHandle<io::Result<()>>,
-    log: Lines,
-    _tree: Tree,
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Twice what is fed to it, after a line that it was told.
 const SCRIPT: &str = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s\\n' \"$QUERY_STRING\"\nexec cat\n";
 
-impl Running {
-    fn start(timeouts: Timeouts) -> Running {
-        let tree = Tree::new();
-        tree.file("a.txt", "hello\n").file("big", vec![b'x'; 8 << 20]);
-        tree.folder("cgi-bin");
-        // As root, scripts run as nobody.
-        fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).unwrap();
-        testkit::scripts::install(&tree, "cgi-bin", &[("echo", SCRIPT)]);
-        let log = Lines::default();
-        let service = Service::new(tree.root())
+/// The frontend over poll(2), on a thread. It ends gracefully when it is told once, and at once when it is told twice.
+fn start(timeouts: Timeouts) -> Embedded {
+    let tree = Tree::new();
+    tree.file("a.txt", "hello\n").file("big", vec![b'x'; 8 << 20]);
+    tree.folder("cgi-bin");
+    // As root, scripts run as nobody.
+    fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).unwrap();
+    testkit::scripts::install(&tree, "cgi-bin", &[("echo", SCRIPT)]);
+    Embedded::start(tree, |root, log| {
+        let service = Service::new(root)
             .unwrap()
-            .with_log(Log::to(log.clone()))
+            .with_log(Log::to(log))
             .with_config(Config { cgi: Cgi::python(), timeouts, ..Config::default() })
             .with_grace(Duration::from_secs(10))
             .with_handler(|| handler);
         let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
         let address = listener.local_addr().unwrap();
         let server = polling_frontend::Server::new(listener, service).unwrap();
-        let end = server.end();
-        Running { address, end, thread: thread::spawn(|| server.run()), log, _tree: tree }
-    }
-
-    /// Waits for the server to end; its log.
-    fn ended(self) -> String {
-        self.thread.join().expect("the server does not panic").expect("the server does not fail");
-        self.log.text()
-    }
+        let (once, twice) = (server.end(), server.end());
+        let stop = move || (0..2).for_each(|_| twice.wake_by_ref());
+        Bound::new(address, move || once.wake_by_ref(), stop, || server.run())
+    })
 }
 
 /// The example's, and one that waits to be woken.
@@ -130,7 +94,7 @@ fn handler(call: Call, reply: &mut Reply<'_>) {
 
 #[test]
 fn the_polling_frontend_serves_files_handlers_and_scripts() {
-    let server = Running::start(Timeouts::default());
+    let server = start(Timeouts::default());
     let mut client = Client::connect(server.address);
     assert_eq!(client.get("/a.txt").body_text(), "hello\n");
     assert!(client.get("/").body_text().contains("a.txt"));
@@ -153,7 +117,7 @@ fn the_polling_frontend_serves_files_handlers_and_scripts() {
         &testkit::scripts::chunked(b"in pieces", 2),
     ];
     assert_eq!(client.ask(chunked.concat()).body_text(), "c\nin pieces");
-    server.end.wake_by_ref();
+    server.shutdown();
     client.ends();
     let log = server.ended();
     assert_eq!(log.matches("\" 200 ").count(), 8, "{log}");
@@ -161,7 +125,7 @@ fn the_polling_frontend_serves_files_handlers_and_scripts() {
 
 #[test]
 fn the_polling_frontend_serves_many_at_once() {
-    let server = Running::start(Timeouts::default());
+    let server = start(Timeouts::default());
     // One that does not read holds up nobody.
     let mut slow = Client::connect_narrow(server.address);
     slow.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -177,7 +141,7 @@ fn the_polling_frontend_serves_many_at_once() {
         }
     }
     // What is in hand is finished, and nobody else is served.
-    server.end.wake_by_ref();
+    server.shutdown();
     clients.iter_mut().for_each(Client::ends);
     assert_eq!(slow.response().body.len(), 8 << 20);
     slow.ends();
@@ -186,7 +150,7 @@ fn the_polling_frontend_serves_many_at_once() {
 
 #[test]
 fn the_polling_frontend_keeps_time_and_can_be_cut() {
-    let server = Running::start(Timeouts { keep_alive: 100, head: 100, ..Timeouts::default() });
+    let server = start(Timeouts { keep_alive: 100, head: 100, ..Timeouts::default() });
     let (mut silent, mut half) = (Client::connect(server.address), Client::connect(server.address));
     half.send("GET / HTTP/1.1\r\n");
     silent.ends();
@@ -194,8 +158,7 @@ fn the_polling_frontend_keeps_time_and_can_be_cut() {
     let mut slow = Client::connect_narrow(server.address);
     slow.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(slow.head().status, 200);
-    server.end.wake_by_ref();
-    server.end.wake_by_ref();
+    server.stop();
     assert!(slow.rest_however().0.len() < 8 << 20);
     let log = server.ended();
     assert!(log.contains("cut after"), "{log}");
@@ -204,11 +167,11 @@ fn the_polling_frontend_keeps_time_and_can_be_cut() {
 #[test]
 fn the_polling_frontend_lets_go_of_who_never_reads() {
     let write = Pace { silence: 200, grace: 200, rate: 0 };
-    let server = Running::start(Timeouts { write, ..Timeouts::default() });
+    let server = start(Timeouts { write, ..Timeouts::default() });
     let mut greedy = Client::connect_narrow(server.address);
     greedy.send_while_taken(&b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
     testkit::eventually("it is cut", || server.log.text().contains("too slow"));
-    server.end.wake_by_ref();
+    server.shutdown();
     let start = Instant::now();
     server.ended();
     assert!(start.elapsed() < Duration::from_secs(5), "nobody is left to be waited for");

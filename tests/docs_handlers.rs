@@ -1,14 +1,12 @@
 //! The programs of `docs/handlers.md` and `docs/from-tiny-http.md`: each stands here as it stands there, and is
 //! run where it serves.
 
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::net::Ipv4Addr;
+use std::thread;
 use std::time::Duration;
 
 use sanserve::server::{Log, Service};
-use testkit::Client;
+use testkit::{Embedded, Tree, bound};
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_portable {
@@ -425,92 +423,48 @@ mod tables {
     }
 }
 
-/// A server on a thread, with its log.
-struct Running {
-    address: SocketAddr,
-    shutdown: Box<dyn Fn()>,
-    thread: JoinHandle<io::Result<()>>,
-    log: Lines,
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-impl Running {
-    /// A service on mio.
-    fn portable(service: Service) -> Running {
-        let log = Lines::default();
-        let server = sanserve::mio::Server::bind(ANY.into(), service.with_log(Log::to(log.clone()))).unwrap();
-        let (address, handle) = (server.local_addr(), server.handle());
-        let thread = thread::spawn(|| server.run());
-        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
-    }
+/// A service on mio.
+fn portable(service: Service) -> Embedded {
+    Embedded::start(Tree::new(), |_, log| {
+        bound!(sanserve::mio::Server::bind(ANY.into(), service.with_log(Log::to(log))).unwrap())
+    })
+}
 
-    /// A service on threads.
-    fn blocking_service(service: Service) -> Running {
-        let log = Lines::default();
-        let server = sanserve::std::Server::bind(ANY.into(), service.with_log(Log::to(log.clone()))).unwrap();
-        let (address, handle) = (server.local_addr(), server.handle());
-        let thread = thread::spawn(|| server.run());
-        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
-    }
+/// A service on threads.
+fn blocking_service(service: Service) -> Embedded {
+    Embedded::start(Tree::new(), |_, log| {
+        bound!(sanserve::std::Server::bind(ANY.into(), service.with_log(Log::to(log))).unwrap())
+    })
+}
 
-    /// A service on smol.
-    fn asynchronous_service(service: Service) -> Running {
-        let log = Lines::default();
-        let server = sanserve::smol::Server::bind(ANY.into(), service.with_log(Log::to(log.clone()))).unwrap();
-        let (address, handle) = (server.local_addr(), server.handle());
-        let thread = thread::spawn(|| server.run());
-        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
-    }
+/// A service on smol.
+fn asynchronous_service(service: Service) -> Embedded {
+    Embedded::start(Tree::new(), |_, log| {
+        bound!(sanserve::smol::Server::bind(ANY.into(), service.with_log(Log::to(log))).unwrap())
+    })
+}
 
-    /// A handler that blocks.
-    fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Running {
-        let log = Lines::default();
-        let service = Service::without_files().with_log(Log::to(log.clone()));
-        let server = sanserve::std::Server::bind(ANY.into(), service).unwrap().with_handler(make);
-        let (address, handle) = (server.local_addr(), server.handle());
-        let thread = thread::spawn(|| server.run());
-        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
-    }
+/// A handler that blocks.
+fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
+    Embedded::start(Tree::new(), |_, log| {
+        let service = Service::without_files().with_log(Log::to(log));
+        bound!(sanserve::std::Server::bind(ANY.into(), service).unwrap().with_handler(make))
+    })
+}
 
-    /// An async handler.
-    fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Running {
-        let log = Lines::default();
-        let service = Service::without_files().with_log(Log::to(log.clone()));
-        let server = sanserve::smol::Server::bind(ANY.into(), service).unwrap().with_handler(make);
-        let (address, handle) = (server.local_addr(), server.handle());
-        let thread = thread::spawn(|| server.run());
-        Running { address, shutdown: Box::new(move || handle.shutdown()), thread, log }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(self.address)
-    }
-
-    /// Waits for the server to end; its log.
-    fn ended(self) -> String {
-        (self.shutdown)();
-        self.thread.join().expect("the server does not panic").expect("the server does not fail");
-        String::from_utf8(self.log.0.lock().unwrap().clone()).unwrap()
-    }
+/// An async handler.
+fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
+    Embedded::start(Tree::new(), |_, log| {
+        let service = Service::without_files().with_log(Log::to(log));
+        bound!(sanserve::smol::Server::bind(ANY.into(), service).unwrap().with_handler(make))
+    })
 }
 
 /// All that is sent for requests without fields of their own, of which the last one ends the connection.
-fn sent(server: &Running, requests: &[(&str, &str)]) -> String {
-    let mut client = server.client();
+fn sent(server: &Embedded, requests: &[(&str, &str)]) -> String {
+    let mut client = server.connect();
     for (at, (method, target)) in requests.iter().enumerate() {
         let close = if at + 1 == requests.len() { "Connection: close\r\n" } else { "" };
         client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{close}\r\n"));
@@ -519,7 +473,7 @@ fn sent(server: &Running, requests: &[(&str, &str)]) -> String {
 }
 
 /// What `test_httpservers.py` expects of its methods, as far as sanserve agrees (`docs/python.md`).
-fn check_custom(server: Running) {
+fn check_custom(server: Embedded) {
     let all = sent(&server, &[("KEEP", "/"), ("KEEP", "/"), ("TEST", "/")]);
     assert_eq!(all.matches("HTTP/1.1 204 No Content\r\n").count(), 3, "{all}");
     assert_eq!((all.matches("\r\nContent-Type: text/html\r\n").count(), all.matches("Connection:").count()), (3, 1));
@@ -541,56 +495,56 @@ fn check_custom(server: Running) {
             assert_eq!(answer.ends_with("\r\n\r\n"), is_empty, "{answer}");
         }
     }
-    let mut client = server.client();
+    let mut client = server.connect();
     client.send(b"LATINONEHEADER / HTTP/1.1\r\nHost: a\r\nX-Special-Incoming: \xc4rger mit Unicode\r\n\r\n");
     let all = client.rest();
     let has = |text: &[u8]| all.windows(text.len()).any(|window| window == text);
     assert!(has(b"\r\nX-Special: D\xe4ngerous Mind\r\n"), "{}", all.escape_ascii());
     assert!(all.ends_with("\r\n\r\nÄrger mit Unicode".as_bytes()), "{}", all.escape_ascii());
-    let log = server.ended();
+    let log = server.end();
     assert!(log.contains("] code 999, message Short Message\n"), "{log}");
     assert!(log.contains("] \"EXPLAINERROR / HTTP/1.1\" 999 "), "{log}");
 }
 
 #[test]
 fn the_methods_of_cpythons_tests() {
-    check_custom(Running::portable(custom_portable::service()));
-    check_custom(Running::blocking(custom_blocking::handler));
+    check_custom(portable(custom_portable::service()));
+    check_custom(blocking(custom_blocking::handler));
 }
 
 #[test]
 fn bodies_are_read() {
     for (colour, server) in [
-        ("portable", Running::portable(shout_portable::service())),
-        ("blocking", Running::blocking(shout_blocking::handler)),
-        ("async", Running::asynchronous(shout_async::handler)),
+        ("portable", portable(shout_portable::service())),
+        ("blocking", blocking(shout_blocking::handler)),
+        ("async", asynchronous(shout_async::handler)),
     ] {
-        let mut client = server.client();
+        let mut client = server.connect();
         for _ in 0..2 {
             client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
             thread::sleep(Duration::from_millis(10));
             client.send("4\r\ndefg\r\n0\r\n\r\n");
             assert_eq!(client.response().body_text(), "ABCDEFG", "{colour}");
         }
-        server.ended();
+        server.end();
     }
 }
 
 #[test]
 fn hello() {
-    let server = Running::portable(hello_portable::service());
-    assert_eq!(server.client().get("/").body_text(), "hello\n");
-    server.ended();
+    let server = portable(hello_portable::service());
+    assert_eq!(server.connect().get("/").body_text(), "hello\n");
+    server.end();
 }
 
 #[test]
 fn a_site_decides() {
-    let server = Running::portable(shout_portable::service().with_site(decisions::site()));
-    let mut client = server.client();
+    let server = portable(shout_portable::service().with_site(decisions::site()));
+    let mut client = server.connect();
     let refused = client.ask("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(refused.status(), 417);
     assert_eq!((refused.text("Server"), refused.text("X-Frame-Options")), (Some("Mine/1.0"), Some("DENY")));
-    let log = server.ended();
+    let log = server.end();
     assert!(log.contains(" 127.0.0.1 417 ") && log.ends_with(" POST /x HTTP/1.1\n"), "{log}");
 }
 
@@ -663,23 +617,23 @@ mod ends_asynchronous {
 /// What waits is told that the server goes down, and ends well before the grace is over.
 #[test]
 fn what_waits_ends_in_time() {
-    ends(Running::portable(ends_portable::service()), 200);
-    ends(Running::blocking_service(ends_portable::service()), 200);
-    ends(Running::asynchronous_service(ends_portable::service()), 200);
-    ends(Running::blocking(|| ends_blocking::events), 200);
-    ends(Running::asynchronous(|| ends_asynchronous::poll), 200);
+    ends(portable(ends_portable::service()), 200);
+    ends(blocking_service(ends_portable::service()), 200);
+    ends(asynchronous_service(ends_portable::service()), 200);
+    ends(blocking(|| ends_blocking::events), 200);
+    ends(asynchronous(|| ends_asynchronous::poll), 200);
 }
 
-fn ends(server: Running, status: u16) {
-    let (mut first, mut second) = (server.client(), server.client());
+fn ends(server: Embedded, status: u16) {
+    let (mut first, mut second) = (server.connect(), server.connect());
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     first.send(request);
     second.send(request);
     let start = std::time::Instant::now();
-    (server.shutdown)();
+    server.shutdown();
     assert_eq!((first.response().status(), second.response().status()), (status, status));
     first.ends();
-    server.thread.join().unwrap().unwrap();
+    server.ended();
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
@@ -700,11 +654,11 @@ fn the_page_shows_what_is_tested() {
 
 #[test]
 fn what_was_written_for_tiny_http() {
-    let server = Running::blocking(from_tiny_http::handler);
-    let mut client = server.client();
+    let server = blocking(from_tiny_http::handler);
+    let mut client = server.connect();
     assert_eq!(client.get("/").body_text(), "<h1>Hello</h1>\n");
     assert!(client.get("/manifest").body_text().contains("[package]"));
     assert_eq!(client.ask("POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").body_text(), "3\n");
     assert_eq!(client.get("/none").status(), 404);
-    server.ended();
+    server.end();
 }

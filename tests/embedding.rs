@@ -1,17 +1,13 @@
 //! The library as an embedder uses it: one suite, mounted once for each runtime's `Server`.
 
 use std::fs;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sanserve::core::{
     Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status, Timeouts,
 };
 use sanserve::server::{Launcher, Log, ScriptRules, Service};
-use tempfile::TempDir;
-use testkit::Client;
+use testkit::{Bound, Client, Embedded, Tree, bound};
 
 /// Below `/api/` the handler answers, otherwise files do.
 struct Api;
@@ -94,72 +90,30 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     }
 }
 
-/// What every runtime's `Handle` can do.
-struct Running {
-    address: SocketAddr,
-    shutdown: Box<dyn Fn() + Send>,
-    stop: Box<dyn Fn() + Send>,
-    thread: std::thread::JoinHandle<std::io::Result<()>>,
-    log: Lines,
-    _dir: TempDir,
-}
-
-impl Running {
-    fn client(&self) -> Client {
-        Client::connect(self.address)
-    }
-
-    /// Waits for the server to end; its log.
-    fn ended(self) -> String {
-        self.thread.join().expect("the server does not panic").expect("the server does not fail");
-        String::from_utf8(self.log.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 const BIG: usize = 32 << 20;
 
-fn service(grace: Duration) -> (Service, Lines, TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.txt"), "a file").unwrap();
-    fs::create_dir(dir.path().join("api")).unwrap();
-    fs::write(dir.path().join("api/file"), "passed").unwrap();
-    fs::write(dir.path().join("big"), vec![b'b'; BIG]).unwrap();
+fn start(grace: Duration, bind: impl FnOnce(Service) -> Bound) -> Embedded {
+    let tree = Tree::new();
+    tree.file("a.txt", "a file").folder("api").file("api/file", "passed").file("big", vec![b'b'; BIG]);
     // A process of its own writes what is executed: a descriptor of ours could be inherited by what another test starts.
     let script = "printf 'Content-Type: text/plain\\n\\n%s %s' \"${AUTH_TYPE-nobody}\" \"${REMOTE_USER-}\"";
-    let commands = "chmod 755 .; mkdir cgi-bin; cd cgi-bin; for name in who handled; do
+    let commands = "chmod 755 . ..; mkdir cgi-bin; cd cgi-bin; for name in who handled; do
         printf '#!/bin/sh\\n%s\\n' \"$1\" > $name; done
         printf '#!/bin/sh\\necho Location: /cgi-bin/who\\necho\\n' > moved; chmod 755 *";
     let mut shell = std::process::Command::new("/bin/sh");
-    shell.args(["-ec", commands, "sh", script]).current_dir(dir.path());
+    shell.args(["-ec", commands, "sh", script]).current_dir(tree.root());
     assert!(shell.status().unwrap().success());
-    let log = Lines::default();
     let timeouts = Timeouts { script_silence: 50, ..Timeouts::default() };
     let config = Config { cgi: Cgi::python(), timeouts, ..Config::default() };
-    let service = Service::new(dir.path())
-        .unwrap()
-        .with_site(Api)
-        .with_config(config)
-        .with_log(Log::to(log.clone()))
-        .with_grace(grace)
-        .with_handler(|| |call: Call, reply: &mut Reply<'_>| answer(call, reply).unwrap_or(()));
-    (service, log, dir)
+    Embedded::start(tree, |root, log| {
+        let service = Service::new(root).unwrap().with_site(Api).with_config(config).with_log(Log::to(log));
+        let handler = || |call: Call, reply: &mut Reply<'_>| answer(call, reply).unwrap_or(());
+        bind(service.with_grace(grace).with_handler(handler))
+    })
 }
 
-fn hello_error_and_pass(server: Running) {
-    let mut client = server.client();
+fn hello_error_and_pass(server: Embedded) {
+    let mut client = server.connect();
     for _ in 0..3 {
         let hello = client.get("/api/hello");
         assert_eq!((hello.status(), hello.body_text()), (200, "hello"));
@@ -171,17 +125,17 @@ fn hello_error_and_pass(server: Running) {
         assert!(teapot.body_text().contains("<p>Message: Short &lt;and&gt; stout.</p>"));
         assert_eq!(client.get("/api/misuse").status(), 204);
     }
-    (server.shutdown)();
+    server.shutdown();
     client.ends();
     server.ended();
 }
 
-fn a_script_is_told_whom_the_site_has_verified(server: Running) {
+fn a_script_is_told_whom_the_site_has_verified(server: Embedded) {
     if rustix::process::geteuid().is_root() && fs::File::open("/dev/tty").is_ok() {
         eprintln!("this is root at a terminal, which no script may share; nothing is tested");
         return;
     }
-    let mut client = server.client();
+    let mut client = server.connect();
     for path in ["/cgi-bin/who", "/cgi-bin/handled", "/cgi-bin/moved"] {
         for (credentials, expected) in [
             ("Basic YWRhOkxvdmVsYWNlMTgxNQ==", "Basic ada"),
@@ -193,13 +147,13 @@ fn a_script_is_told_whom_the_site_has_verified(server: Running) {
             assert_eq!(answer.body_text(), expected, "{path} {credentials}");
         }
     }
-    (server.shutdown)();
+    server.shutdown();
     client.ends();
     server.ended();
 }
 
-fn a_body_is_echoed_however_it_is_framed(server: Running) {
-    let mut client = server.client();
+fn a_body_is_echoed_however_it_is_framed(server: Embedded) {
+    let mut client = server.connect();
     let body: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
     let mut chunked = b"POST /api/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for piece in body.chunks(7_001) {
@@ -222,48 +176,48 @@ fn a_body_is_echoed_however_it_is_framed(server: Running) {
     }
     let response = client.ask("POST /api/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_eq!((response.status(), response.body.len()), (200, 0));
-    (server.stop)();
+    server.stop();
     server.ended();
 }
 
-fn a_peer_that_waits_is_told_to_continue(server: Running) {
-    let mut client = server.client();
+fn a_peer_that_waits_is_told_to_continue(server: Embedded) {
+    let mut client = server.connect();
     client.send("POST /api/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.head().status, 200, "the head of this echo goes first, and with it the wish to close");
     client.send("body");
-    (server.stop)();
+    server.stop();
     server.ended();
 }
 
-fn a_handler_that_fails_takes_nobody_down(server: Running) {
-    let mut other = server.client();
+fn a_handler_that_fails_takes_nobody_down(server: Embedded) {
+    let mut other = server.connect();
     assert_eq!(other.get("/a.txt").status(), 200);
-    let mut client = server.client();
+    let mut client = server.connect();
     let failed = client.get("/api/fails");
     assert_eq!(failed.status(), 500);
     assert!(failed.head.closes());
     client.ends();
-    assert_eq!(server.client().get("/api/none").status(), 500, "nothing of it had gone out");
-    let mut client = server.client();
+    assert_eq!(server.connect().get("/api/none").status(), 500, "nothing of it had gone out");
+    let mut client = server.connect();
     client.send("GET /api/short HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.head().status, 200);
     assert!(client.rest_however().0.len() < 100_000, "an answer that is too short must not look complete");
     assert_eq!(other.get("/api/hello").body_text(), "hello");
-    (server.shutdown)();
+    server.shutdown();
     let log = server.ended();
     assert!(log.contains("the handler panicked: the handler fails, as it should"), "{log}");
     assert!(log.contains("\"GET /api/fails HTTP/1.1\" 500"), "{log}");
     assert!(log.contains("bytes: the handler failed"), "{log}");
 }
 
-fn a_shutdown_finishes_what_is_in_hand(server: Running) {
-    let mut idle = server.client();
+fn a_shutdown_finishes_what_is_in_hand(server: Embedded) {
+    let mut idle = server.connect();
     assert_eq!(idle.get("/a.txt").status(), 200);
     let mut client = Client::connect_narrow(server.address);
     client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
     let head = client.head();
     assert_eq!(head.length(), Some(BIG as u64));
-    (server.shutdown)();
+    server.shutdown();
     idle.ends();
     client.skip(BIG);
     client.ends();
@@ -272,17 +226,17 @@ fn a_shutdown_finishes_what_is_in_hand(server: Running) {
     assert!(!log.contains("cut after"), "{log}");
 }
 
-fn the_bound_of_a_shutdown_holds(server: Running) {
+fn the_bound_of_a_shutdown_holds(server: Embedded) {
     let mut client = Client::connect_narrow(server.address);
     client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.head().status, 200);
-    (server.shutdown)();
+    server.shutdown();
     let log = server.ended();
     assert!(log.contains("bytes: the server shut down"), "{log}");
 }
 
 /// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
-fn a_half_close_is_no_farewell(server: Running) {
+fn a_half_close_is_no_farewell(server: Embedded) {
     let request = |fields: &str| format!("GET /api/later HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
     let clients = [
         ("GET /api/later HTTP/1.0\r\n\r\n".to_owned(), 1),
@@ -303,15 +257,15 @@ fn a_half_close_is_no_farewell(server: Running) {
         }
         client.ends();
     }
-    (server.shutdown)();
+    server.shutdown();
     server.ended();
 }
 
-fn a_stop_cuts_at_once(server: Running) {
+fn a_stop_cuts_at_once(server: Embedded) {
     let mut client = Client::connect_narrow(server.address);
     client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.head().status, 200);
-    (server.stop)();
+    server.stop();
     let log = server.ended();
     assert!(log.contains("bytes: the server shut down"), "{log}");
 }
@@ -319,15 +273,12 @@ fn a_stop_cuts_at_once(server: Running) {
 /// A program whose `main` has not called `Launcher::run_if_asked` would only do once more whatever it does.
 #[test]
 fn a_program_that_is_no_launcher_is_not_started_as_one() {
-    let (service, log, _dir) = service(Duration::from_secs(20));
     let rules = ScriptRules { launcher: Launcher::Own, ..ScriptRules::default() };
-    let server = sanserve::mio::Server::bind(([127, 0, 0, 1], 0).into(), service.with_scripts(rules)).unwrap();
-    let (address, handle) = (server.local_addr(), server.handle());
-    let thread = std::thread::spawn(move || server.run());
-    assert_eq!(Client::connect(address).get("/cgi-bin/who").status(), 503);
-    handle.shutdown();
-    thread.join().unwrap().unwrap();
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let server = start(Duration::from_secs(20), |service| {
+        bound!(sanserve::mio::Server::bind(([127, 0, 0, 1], 0).into(), service.with_scripts(rules)).unwrap())
+    });
+    assert_eq!(server.get("/cgi-bin/who").status(), 503);
+    let log = server.end();
     assert!(log.contains("the program's main has not called Launcher::run_if_asked"), "{log}");
 }
 
@@ -336,18 +287,10 @@ macro_rules! mount {
         mod $module {
             use std::time::Duration;
 
-            fn start(grace: Duration) -> super::Running {
-                let (service, log, dir) = super::service(grace);
-                let server = sanserve::$runtime::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap();
-                let (address, handle, other) = (server.local_addr(), server.handle(), server.handle());
-                super::Running {
-                    address,
-                    shutdown: Box::new(move || handle.shutdown()),
-                    stop: Box::new(move || other.stop()),
-                    thread: std::thread::spawn(move || server.run()),
-                    log,
-                    _dir: dir,
-                }
+            fn start(grace: Duration) -> testkit::Embedded {
+                super::start(grace, |service| {
+                    testkit::bound!(sanserve::$runtime::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap())
+                })
             }
 
             mount!(@cases

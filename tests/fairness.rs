@@ -1,14 +1,12 @@
 //! Many listings at once hold up nobody else: counted in rows that are made while a small request waits, not in time.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sanserve::core::{Entry, EntryKind, Site, listing_row};
 use sanserve::server::{Log, Service};
+use testkit::{Bound, Client, Embedded, Tree, bound};
 
 /// Listings at once.
 const LISTINGS: u64 = 30;
@@ -22,7 +20,7 @@ const BATCH: u64 = 1_024;
 #[derive(Default)]
 struct Counting {
     rows: AtomicU64,
-    small: Mutex<Option<TcpStream>>,
+    small: Mutex<Option<Client>>,
     is_asked: AtomicBool,
     waited: AtomicU64,
 }
@@ -35,11 +33,7 @@ impl Site for Shared {
         // Each has had its first batch, and about half of its second.
         if rows >= LISTINGS * BATCH * 3 / 2 && !self.0.is_asked.swap(true, Ordering::SeqCst) {
             let mut small = self.0.small.lock().unwrap();
-            small
-                .as_mut()
-                .unwrap()
-                .write_all(b"GET /small.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                .unwrap();
+            small.as_mut().unwrap().send("GET /small.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
             self.0.waited.store(rows, Ordering::SeqCst);
         }
         listing_row(name, kind, out);
@@ -55,34 +49,32 @@ impl Site for Shared {
 }
 
 /// How many rows were made while the small request waited.
-fn rows_meanwhile(serve: impl FnOnce(Service) -> (SocketAddr, Box<dyn FnOnce()>)) -> u64 {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("many")).unwrap();
+fn rows_meanwhile(bind: impl FnOnce(Service) -> Bound) -> u64 {
+    let tree = Tree::new();
+    tree.folder("many").file("small.txt", "small");
     for n in 0..ENTRIES {
-        fs::write(dir.path().join(format!("many/entry-{n:06}.txt")), "").unwrap();
+        tree.file(format!("many/entry-{n:06}.txt"), "");
     }
-    fs::write(dir.path().join("small.txt"), "small").unwrap();
     let counting = Arc::new(Counting::default());
-    let service =
-        Service::new(dir.path()).unwrap().with_site(Shared(Arc::clone(&counting))).with_log(Log::to(std::io::sink()));
-    let (address, stop) = serve(service);
-    let mut small = TcpStream::connect(address).unwrap();
-    *counting.small.lock().unwrap() = Some(small.try_clone().unwrap());
+    let server = Embedded::start(tree, |root, _| {
+        let service = Service::new(root).unwrap().with_site(Shared(Arc::clone(&counting)));
+        bind(service.with_log(Log::to(std::io::sink())))
+    });
+    let mut small = server.connect();
+    *counting.small.lock().unwrap() = Some(small.twin());
     thread::scope(|scope| {
         for _ in 0..LISTINGS {
             scope.spawn(|| {
-                let mut stream = TcpStream::connect(address).unwrap();
-                stream.write_all(b"GET /many/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-                let mut page = String::new();
-                stream.read_to_string(&mut page).unwrap();
-                assert_eq!(page.matches("<li>").count() as u64, ENTRIES);
+                let mut client = server.connect();
+                let page = client.ask("GET /many/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+                assert_eq!(page.body_text().matches("<li>").count() as u64, ENTRIES);
+                client.ends();
             });
         }
-        let mut answer = String::new();
-        small.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("small"), "{answer}");
+        assert_eq!(small.response().body_text(), "small");
+        small.ends();
     });
-    stop();
+    server.end();
     assert_eq!(counting.rows.load(Ordering::SeqCst), LISTINGS * ENTRIES * 2, "measured, and written");
     counting.waited.load(Ordering::SeqCst)
 }
@@ -91,14 +83,7 @@ fn rows_meanwhile(serve: impl FnOnce(Service) -> (SocketAddr, Box<dyn FnOnce()>)
 #[test]
 fn on_mio_a_request_waits_for_one_batch() {
     let waited = rows_meanwhile(|service| {
-        let server = sanserve::mio::Server::bind_with(([127, 0, 0, 1], 0).into(), service, 1).unwrap();
-        let (address, handle) = (server.local_addr(), server.handle());
-        let thread = thread::spawn(move || server.run().unwrap());
-        let stop = move || {
-            handle.shutdown();
-            thread.join().unwrap();
-        };
-        (address, Box::new(stop) as Box<dyn FnOnce()>)
+        bound!(sanserve::mio::Server::bind_with(([127, 0, 0, 1], 0).into(), service, 1).unwrap())
     });
     assert!(waited <= 2 * BATCH, "{waited} rows");
 }
@@ -108,14 +93,7 @@ fn on_mio_a_request_waits_for_one_batch() {
 #[test]
 fn on_smol_a_request_waits_for_few_batches() {
     let waited = rows_meanwhile(|service| {
-        let server = sanserve::smol::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().threads(1);
-        let (address, handle) = (server.local_addr(), server.handle());
-        let thread = thread::spawn(move || server.run().unwrap());
-        let stop = move || {
-            handle.shutdown();
-            thread.join().unwrap();
-        };
-        (address, Box::new(stop) as Box<dyn FnOnce()>)
+        bound!(sanserve::smol::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().threads(1))
     });
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }

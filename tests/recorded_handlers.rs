@@ -7,7 +7,7 @@ use sanserve::core::{Call, Handler, Misuse, Received, Reply, Request, Route, Sit
 use sanserve::server::Recording;
 use sanserve::transcript::{Event, Transcript, What};
 use sanserve::{Log, Service, Status};
-use testkit::Client;
+use testkit::{Client, Embedded, Tree, bound};
 
 /// Gives bodies back, in one piece.
 #[derive(Default)]
@@ -87,12 +87,11 @@ macro_rules! on {
             let recording = recording.with_site_name("mixed").with_rate(1 << 30);
             let service = Service::new(dir.path()).unwrap().with_site(Mixed).with_handler(Echo::default);
             let service = service.with_log(Log::quiet()).with_recording(recording.clone());
-            let server = sanserve::$runtime::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap();
-            let (address, handle) = (server.local_addr(), server.handle());
-            let thread = std::thread::spawn(move || server.run());
-            requests(address);
-            handle.shutdown();
-            thread.join().unwrap().unwrap();
+            let server = Embedded::start(Tree::new(), |_, _| {
+                bound!(sanserve::$runtime::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap())
+            });
+            requests(server.address);
+            server.end();
             assert!(recording.flush_within(Duration::from_secs(20)));
             let mut count = 0;
             for entry in std::fs::read_dir(dir.path().join("recordings")).unwrap() {
@@ -121,18 +120,17 @@ macro_rules! reads {
             let dir = tempfile::tempdir().unwrap();
             let recording = Recording::to(dir.path(), Log::quiet()).unwrap();
             let service = Service::without_files().with_log(Log::quiet()).with_recording(recording.clone());
-            let server = Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| Late);
-            let (address, handle) = (server.local_addr(), server.handle());
-            let thread = std::thread::spawn(move || server.run());
-            let mut client = Client::connect(address);
+            let server = Embedded::start(Tree::new(), |_, _| {
+                bound!(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| Late))
+            });
+            let mut client = server.connect();
             for _ in 0..3 {
                 let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
                 client.send(request);
                 assert_eq!(client.response_to(request.as_bytes()).body, b"BODY");
             }
             drop(client);
-            handle.shutdown();
-            thread.join().unwrap().unwrap();
+            server.end();
             assert!(recording.flush_within(Duration::from_secs(20)));
             let text = std::fs::read_to_string(dir.path().join("000001.txt")).unwrap();
             let recorded = Transcript::parse(&text).unwrap();

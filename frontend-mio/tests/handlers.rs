@@ -12,11 +12,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{Config, Pace, Timeouts};
-use sanserve_mio::{
-    Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Server, Service, Status, Upgraded, Workers,
-};
+use sanserve_mio::{Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Service, Status, Upgraded, Workers};
 
-use support::{Client, PATIENCE, answers_sync, start};
+use support::{answers_sync, ask, end, start, start_with, sync};
+use testkit::{Client, PATIENCE, Response};
 
 /// What a handler tells its test.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ fn waker(heard: &Receiver<Heard>) -> Waker {
 fn a_waker_works_on_any_thread() {
     let (service, heard) = waits();
     let server = start(service);
-    let mut client = server.client();
+    let mut client = server.connect();
     for n in 0..3 {
         client.send(format!("GET /later HTTP/1.1\r\nHost: x\r\nX-Mark: {n}\r\n\r\n"));
         let waker = waker(&heard);
@@ -82,35 +81,35 @@ fn a_waker_works_on_any_thread() {
             waker.wake_by_ref();
             waker.wake();
         });
-        assert_eq!(client.answer().1, format!("/later{n}").into_bytes());
+        assert_eq!(client.response().body, format!("/later{n}").into_bytes());
         assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
     }
-    server.end();
+    end(server);
 }
 
 #[test]
 fn a_waker_kept_for_too_long_does_nothing() {
     let (service, heard) = waits();
     let server = start(service);
-    let mut client = server.client();
-    client.ask("/one");
+    let mut client = server.connect();
+    ask(&mut client, "/one");
     let one = waker(&heard);
     one.wake_by_ref();
-    assert_eq!(client.answer().1, b"/one");
+    assert_eq!(client.response().body, b"/one");
     assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
     // Nothing is in hand; then it is the next exchange.
     one.wake_by_ref();
-    server.sync();
-    client.ask("/two");
+    sync(&server);
+    ask(&mut client, "/two");
     let two = waker(&heard);
     one.wake_by_ref();
-    server.sync();
+    sync(&server);
     assert!(heard.try_recv().is_err());
     two.wake_by_ref();
-    assert_eq!(client.answer().1, b"/two");
+    assert_eq!(client.response().body, b"/two");
     assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
     // And when the server has gone.
-    server.end();
+    end(server);
     one.wake();
     two.wake();
 }
@@ -119,43 +118,43 @@ fn a_waker_kept_for_too_long_does_nothing() {
 fn a_waker_does_not_wake_the_next_connection_with_its_number() {
     let (service, heard) = waits();
     let server = start(service);
-    let mut client = server.client();
-    client.ask("/first");
+    let mut client = server.connect();
+    ask(&mut client, "/first");
     let first = waker(&heard);
-    client.vanish();
+    client.reset();
     assert!(matches!(next(&heard), Heard::Over));
     // The only place that is free is that of the first.
-    let mut client = server.client();
-    client.ask("/second");
+    let mut client = server.connect();
+    ask(&mut client, "/second");
     let second = waker(&heard);
     first.wake();
-    server.sync();
+    sync(&server);
     assert!(heard.try_recv().is_err());
     second.wake();
-    assert_eq!(client.answer().1, b"/second");
-    server.end();
+    assert_eq!(client.response().body, b"/second");
+    end(server);
 }
 
 #[test]
 fn what_comes_while_a_handler_waits_is_not_lost() {
     let (service, heard) = waits();
     let server = start(service);
-    let mut client = server.client();
+    let mut client = server.connect();
     client.send("GET /1 HTTP/1.1\r\nHost: x\r\nX-Mark: a\r\n\r\n");
     let one = waker(&heard);
-    server.sync();
+    sync(&server);
     client.send("GET /2 HTTP/1.1\r\nHost: x\r\nX-Mark: b\r\n\r\nGET /3 HT");
-    server.sync();
+    sync(&server);
     client.send("TP/1.1\r\nHost: x\r\nX-Mark: c\r\n\r\n");
     one.wake();
     for text in ["/1a", "/2b", "/3c"] {
         if text != "/1a" {
             waker(&heard).wake();
         }
-        assert_eq!(client.answer().1, text.as_bytes());
+        assert_eq!(client.response().body, text.as_bytes());
         assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
     }
-    server.end();
+    end(server);
 }
 
 #[test]
@@ -163,44 +162,43 @@ fn a_waiting_handler_hears_that_its_peer_has_gone() {
     let (service, heard) = waits();
     let server = start(service);
     for _ in 0..3 {
-        let mut client = server.client();
-        client.ask("/");
+        let mut client = server.connect();
+        ask(&mut client, "/");
         let waker = waker(&heard);
-        server.sync();
-        client.vanish();
+        sync(&server);
+        client.reset();
         assert!(matches!(next(&heard), Heard::Over));
         waker.wake();
     }
     // Also where so much was pipelined that nothing more is read.
-    let mut client = server.client();
-    client.ask("/");
+    let mut client = server.connect();
+    ask(&mut client, "/");
     let _waker = waker(&heard);
-    client.stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-    while client.stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
-    client.vanish();
+    client.send_while_taken(&[b'x'; 64 * 1024]);
+    client.reset();
     assert!(matches!(next(&heard), Heard::Over));
     // Who has only said all that he had to say still gets his answer.
-    let mut client = server.client();
-    client.ask("/half");
+    let mut client = server.connect();
+    ask(&mut client, "/half");
     let waker = waker(&heard);
-    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    server.sync();
+    client.half_close();
+    sync(&server);
     waker.wake();
-    assert_eq!(client.answer().1, b"/half");
-    server.end();
+    assert_eq!(client.response().body, b"/half");
+    end(server);
 }
 
 #[test]
 fn a_shutdown_cuts_waiting_handlers_when_its_grace_is_over() {
     let (service, heard) = waits();
     let server = start(service.with_grace(Duration::from_millis(50)));
-    let mut client = server.client();
-    client.ask("/");
+    let mut client = server.connect();
+    ask(&mut client, "/");
     let _waker = waker(&heard);
-    server.handle.shutdown();
+    server.shutdown();
     assert!(matches!(next(&heard), Heard::Over));
-    assert_eq!(client.rest(), b"");
-    server.end();
+    assert_eq!(client.rest_however().0, b"");
+    end(server);
 }
 
 /// A service whose handler is this function, which says `Err` where the exchange is to be aborted.
@@ -241,10 +239,10 @@ fn a_client_that_takes_nothing_is_held_back_and_cut() {
     });
     let server = start(service.with_config(Config { timeouts, ..Config::default() }));
     let mut client = Client::connect_narrow(server.address);
-    client.ask("/");
+    ask(&mut client, "/");
     over.recv_timeout(PATIENCE).expect("it is cut");
     assert!(taken.load(Ordering::Relaxed) < 8 << 20, "more than a socket holds was taken from the handler");
-    let log = server.end();
+    let log = end(server);
     assert!(log.contains("the peer was too slow"), "{log}");
 }
 
@@ -272,7 +270,7 @@ fn trailers_go_both_ways() {
         assert_eq!(reply.trailer("X-Bad", "a\r\nb"), Err(Misuse::Field));
         reply.finish()
     }));
-    let mut client = server.client();
+    let mut client = server.connect();
     for pieces in
         [&["5\r\nhello\r\n0\r\nX-Sum: 99\r\n\r\n"][..], &["5\r\nhel", "lo\r\n", "0\r\nX-Su", "m: 99\r\n", "\r\n"]]
     {
@@ -280,8 +278,8 @@ fn trailers_go_both_ways() {
         for piece in pieces {
             client.send(piece);
             // A turn between two pieces, in which the connection is packed.
-            let mut other = server.client();
-            other.ask("/");
+            let mut other = server.connect();
+            ask(&mut other, "/");
             assert!(other.head().starts_with("HTTP/1.1 200 OK"));
         }
         assert!(client.head().contains("\r\nTrailer: X-Seen\r\n"));
@@ -289,7 +287,7 @@ fn trailers_go_both_ways() {
         assert_eq!(client.chunk(), None);
         assert_eq!((client.line(), client.line()), ("X-Seen: 99".to_owned(), String::new()));
     }
-    server.end();
+    end(server);
 }
 
 #[test]
@@ -304,12 +302,12 @@ fn hints_go_out_before_the_answer() {
         Call::Wake => reply.answer(Status::OK, "text/plain", "answer"),
         _ => Ok(()),
     }));
-    let mut client = server.client();
-    client.ask("/");
+    let mut client = server.connect();
+    ask(&mut client, "/");
     assert_eq!(client.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
     waker(&heard).wake();
-    assert_eq!(client.answer().1, b"answer");
-    server.end();
+    assert_eq!(client.response().body, b"answer");
+    end(server);
 }
 
 #[test]
@@ -335,13 +333,13 @@ fn ranges_of_files_are_sent_from_where_they_lie() {
         }
         Ok(())
     }));
-    let mut client = server.client();
+    let mut client = server.connect();
     for path in ["/", "/chunked", "/"] {
-        let (head, body) = client.get(path);
+        let Response { head, body } = client.get(path);
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
         assert!(body == content[RANGE], "{path}: {} bytes", body.len());
     }
-    server.end();
+    end(server);
 }
 
 fn upgrades(reply: &mut Reply<'_>) -> Result<(), Misuse> {
@@ -375,12 +373,12 @@ fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
     };
     let server = start(Service::without_files().with_answer(answer).with_upgrade(take).with_connections(1));
     for _ in 0..3 {
-        let mut client = server.client();
-        let me: SocketAddr = client.stream.local_addr().unwrap();
+        let mut client = server.connect();
+        let me = client.local();
         client.send(format!("{UPGRADE}early, "));
         assert_eq!(
-            client
-                .head()
+            String::from_utf8(client.head().raw)
+                .unwrap()
                 .lines()
                 .filter(|line| !line.starts_with("Date") && !line.starts_with("Server"))
                 .collect::<Vec<_>>(),
@@ -389,35 +387,35 @@ fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
         let hello = String::from_utf8(client.through(b"\n")).unwrap();
         assert_eq!(hello, format!("Some(\"from the handler\") {me} sanserve-upgraded\n"));
         // The only place is taken: this one is served when the hook has ended.
-        let mut second = server.client();
-        second.ask("/sync");
+        let mut second = server.connect();
+        ask(&mut second, "/sync");
         client.send("late");
-        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(client.rest(), b"EARLY, LATE");
-        assert_eq!(second.answer().1, b"synced");
+        client.half_close();
+        assert_eq!(client.rest_however().0, b"EARLY, LATE");
+        assert_eq!(second.response().body, b"synced");
     }
     assert_eq!(*order.lock().unwrap(), ["a request", "the hook ends", "a request"].repeat(3));
-    server.end();
+    end(server);
 }
 
 #[test]
 fn an_upgrade_that_nobody_takes_is_closed() {
     let server = start(Service::without_files().with_answer(upgrades));
-    let mut client = server.client();
+    let mut client = server.connect();
     client.send(UPGRADE);
     assert!(client.head().starts_with("HTTP/1.1 101 "));
-    assert_eq!(client.rest(), b"");
-    server.end();
+    assert_eq!(client.rest_however().0, b"");
+    end(server);
     let service = Service::without_files().with_answer(upgrades).with_upgrade(|_| panic!("on purpose"));
     let server = start(service.with_connections(1));
     for _ in 0..2 {
-        let mut client = server.client();
+        let mut client = server.connect();
         client.send(UPGRADE);
         assert!(client.head().starts_with("HTTP/1.1 101 "));
-        assert_eq!(client.rest(), b"");
+        assert_eq!(client.rest_however().0, b"");
     }
-    server.sync();
-    let log = server.end();
+    sync(&server);
+    let log = end(server);
     assert_eq!(log.matches("an upgraded connection panicked: on purpose").count(), 2, "{log}");
 }
 
@@ -436,11 +434,11 @@ fn only_who_is_verified_is_served() {
     let service = Service::without_files().with_answer(|reply| answers_sync(reply).map(drop)).with_verify(verify);
     let server = start(service.with_connections(1));
     for _ in 0..3 {
-        assert_eq!(server.client().rest(), b"", "no byte, not even for a request");
+        assert_eq!(server.connect().rest_however().0, b"", "no byte, not even for a request");
     }
-    server.sync();
+    sync(&server);
     assert_eq!(asked.load(Ordering::SeqCst), 5);
-    assert!(server.end().contains("the verification panicked: on purpose"));
+    assert!(end(server).contains("the verification panicked: on purpose"));
 }
 
 /// Hands a job in and answers with its result.
@@ -489,25 +487,25 @@ fn workers_do_what_handlers_must_not_wait_for() {
         job: None,
     });
     let server = start(service);
-    let mut client = server.client();
-    assert_eq!(client.get("/plain").1, b"/plain");
-    assert!(client.get("/panics").0.starts_with("HTTP/1.1 500 a job that fails\r\n"));
-    let mut client = server.client();
-    assert_eq!(client.get("/again").1, b"/again", "the thread lives");
+    let mut client = server.connect();
+    assert_eq!(client.get("/plain").body, b"/plain");
+    assert!(client.get("/panics").head.starts_with("HTTP/1.1 500 a job that fails\r\n"));
+    let mut client = server.connect();
+    assert_eq!(client.get("/again").body, b"/again", "the thread lives");
     // One is run and one waits, or the first has not begun and the second is refused: which one is the
     // thread's affair. The loop serves others meanwhile, and there is never room for another.
-    let mut waiting = [server.client(), server.client(), server.client()];
+    let mut waiting = [server.connect(), server.connect(), server.connect()];
     for client in &mut waiting {
-        client.ask("/waits");
-        server.sync();
+        ask(client, "/waits");
+        sync(&server);
     }
-    assert!(server.client().get("/waits").0.starts_with("HTTP/1.1 503 "));
+    assert!(server.connect().get("/waits").head.starts_with("HTTP/1.1 503 "));
     let mut statuses = Vec::new();
     (0..2).for_each(|_| open.send(()).unwrap());
-    waiting.iter_mut().for_each(|client| statuses.push(client.answer().0[9..12].to_owned()));
+    waiting.iter_mut().for_each(|client| statuses.push(client.response().status()));
     statuses.sort();
-    assert!(statuses == ["200", "200", "503"] || statuses == ["200", "503", "503"], "{statuses:?}");
-    server.end();
+    assert!(statuses == [200, 200, 503] || statuses == [200, 503, 503], "{statuses:?}");
+    end(server);
 }
 
 #[test]
@@ -540,23 +538,23 @@ fn a_handler_that_panics_or_aborts_fails_alone() {
             _ => answers_sync(reply).map(drop),
         }
     }));
-    let mut other = server.client();
-    other.ask("/late");
+    let mut other = server.connect();
+    ask(&mut other, "/late");
     let waker = waker(&heard);
     for path in ["/panic", "/abort"] {
-        let mut client = server.client();
-        let (head, _) = client.get(path);
+        let mut client = server.connect();
+        let head = client.get(path).head;
         assert!(head.starts_with("HTTP/1.1 500 ") && head.contains("\r\nConnection: close\r\n"), "{path}: {head}");
-        assert_eq!(client.rest(), b"");
+        assert_eq!(client.rest_however().0, b"");
     }
-    let mut client = server.client();
-    client.ask("/cut");
+    let mut client = server.connect();
+    ask(&mut client, "/cut");
     assert!(client.head().starts_with("HTTP/1.1 200 "));
-    assert!(client.rest().len() < 100_000);
+    assert!(client.rest_however().0.len() < 100_000);
     waker.wake();
-    assert!(other.answer().0.starts_with("HTTP/1.1 500 "));
-    server.sync();
-    let log = server.end();
+    assert!(other.response().head.starts_with("HTTP/1.1 500 "));
+    sync(&server);
+    let log = end(server);
     assert_eq!(log.matches("the handler panicked: ").count(), 2, "{log}");
 }
 
@@ -591,13 +589,13 @@ fn nothing_of_a_misuse_reaches_the_wire() {
         assert_eq!(reply.offer(b"Evil").err(), Some(Misuse::Over));
         Ok(())
     }));
-    let mut client = server.client();
+    let mut client = server.connect();
     for _ in 0..3 {
-        let (head, body) = client.get("/");
+        let Response { head, body } = client.get("/");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("vil"), "{head}");
         assert_eq!(body, b"good");
     }
-    let log = server.end();
+    let log = end(server);
     assert!(!log.contains("panicked"), "{log}");
 }
 
@@ -605,12 +603,10 @@ fn nothing_of_a_misuse_reaches_the_wire() {
 #[test]
 fn wakers_find_the_loop_of_their_connection() {
     let (service, heard) = waits();
-    let server = Server::bind_with(([127, 0, 0, 1], 0).into(), service, 4).unwrap();
-    let (address, handle) = (server.local_addr(), server.handle());
-    let thread = std::thread::spawn(move || server.run());
-    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(address)).collect();
+    let server = start_with(service, 4);
+    let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
     for round in 0..10 {
-        clients.iter_mut().for_each(|client| client.ask(&format!("/{round}")));
+        clients.iter_mut().for_each(|client| ask(client, &format!("/{round}")));
         let mut woken = 0;
         while woken < clients.len() {
             if let Heard::Request(waker) = next(&heard) {
@@ -618,8 +614,7 @@ fn wakers_find_the_loop_of_their_connection() {
                 woken += 1;
             }
         }
-        clients.iter_mut().for_each(|client| assert_eq!(client.answer().1, format!("/{round}").into_bytes()));
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().body, format!("/{round}").into_bytes()));
     }
-    handle.stop();
-    thread.join().unwrap().unwrap();
+    end(server);
 }

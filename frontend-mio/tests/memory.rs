@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,8 @@ use std::task::Waker;
 
 use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Service, Status};
 
-use support::{Client, PATIENCE, start};
+use support::{ask, end, start};
+use testkit::{Client, PATIENCE};
 
 /// Connections at once.
 const WATCHERS: usize = 1_000;
@@ -83,8 +83,8 @@ fn streams_of_events() {
         over: over.lock().unwrap().clone(),
     }));
     let watch = || {
-        let mut client = server.client();
-        client.ask("/");
+        let mut client = server.connect();
+        ask(&mut client, "/");
         assert!(client.head().starts_with("HTTP/1.1 200 OK"));
         client
     };
@@ -114,14 +114,14 @@ fn streams_of_events() {
     println!("{each} bytes for each stream, both ends together");
     assert!(each < 2048, "{each} bytes for each stream");
     for client in clients {
-        client.vanish();
+        client.reset();
         ended.recv_timeout(PATIENCE).expect("each of them ends");
     }
     // Who is woken now is not there, but for the last.
     let mut last = [watch()];
     tell(EVENTS + 1);
     hear(&mut last, EVENTS + 1);
-    server.end();
+    end(server);
 }
 
 fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
@@ -162,11 +162,11 @@ fn a_body_that_goes_both_ways() {
             }
         }
     }));
-    let mut client = server.client();
-    let mut sender = client.stream.try_clone().unwrap();
+    let mut client = server.connect();
+    let mut sender = client.twin();
     let before = memory("VmRSS");
     let sending = std::thread::spawn(move || {
-        sender.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        sender.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
         let mut at = 0;
         while at < BODY {
             // Chunks of many sizes, which straddle all that buffers.
@@ -174,10 +174,10 @@ fn a_body_that_goes_both_ways() {
             let mut chunk = format!("{len:x}\r\n").into_bytes();
             chunk.extend((at..at + len).map(byte));
             chunk.extend_from_slice(b"\r\n");
-            sender.write_all(&chunk).unwrap();
+            sender.send(&chunk);
             at += len;
         }
-        sender.write_all(b"0\r\n\r\n").unwrap();
+        sender.send("0\r\n\r\n");
     });
     assert!(client.head().starts_with("HTTP/1.1 200 OK"));
     let (mut at, mut most) = (0, before);
@@ -194,10 +194,9 @@ fn a_body_that_goes_both_ways() {
     assert!(most - before < 4 << 20, "{} bytes more", most - before);
     // The connection goes on.
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
-    assert_eq!(client.answer().1, b"hi");
-    let mut rest = [0];
-    assert_eq!(client.stream.read(&mut rest).unwrap(), 0);
-    server.end();
+    assert_eq!(client.response().body, b"hi");
+    client.ends();
+    end(server);
 }
 
 #[test]

@@ -3,12 +3,12 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::thread;
 
 use sanserve_smol::{Exchange, Log, Server, Service, Status};
 use smol::io::AsyncWriteExt;
+use testkit::{Embedded, Tree, bound};
 
 const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 1024;
@@ -29,36 +29,32 @@ fn peak() -> usize {
 
 #[test]
 fn sixty_four_megabytes_pass_through_both_ways() {
-    let service = Service::without_files().with_log(Log::quiet());
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| echo);
-    let (address, handle) = (server.local_addr(), server.handle());
-    let running = thread::spawn(|| server.run());
-    let mut stream = TcpStream::connect(address).unwrap();
-    let mut sender = stream.try_clone().unwrap();
+    let server = Embedded::start(Tree::new(), |_, _| {
+        let service = Service::without_files().with_log(Log::quiet());
+        bound!(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| echo))
+    });
+    let mut client = server.connect();
+    let mut sender = client.twin();
     let before = peak();
     let sending = thread::spawn(move || {
-        sender
-            .write_all(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
-            .unwrap();
+        sender.send("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
         let chunk = [format!("{CHUNK:x}\r\n").as_bytes(), &[b'~'; CHUNK], b"\r\n"].concat();
-        (0..CHUNKS).for_each(|_| sender.write_all(&chunk).unwrap());
-        sender.write_all(b"0\r\n\r\n").unwrap();
+        (0..CHUNKS).for_each(|_| sender.send(&chunk));
+        sender.send("0\r\n\r\n");
     });
-    let (mut room, mut data, mut last) = ([0; 65_536], 0, Vec::new());
+    let (mut data, mut last) = (0, Vec::new());
     loop {
-        match stream.read(&mut room).unwrap() {
-            0 => break,
-            n => {
-                data += room[..n].iter().filter(|byte| **byte == b'~').count();
-                last.extend_from_slice(&room[n.saturating_sub(5)..n]);
-                last.drain(..last.len().saturating_sub(5));
-            }
+        let piece = client.piece();
+        if piece.is_empty() {
+            break;
         }
+        data += piece.iter().filter(|byte| **byte == b'~').count();
+        last.extend_from_slice(&piece[piece.len().saturating_sub(5)..]);
+        last.drain(..last.len().saturating_sub(5));
     }
     sending.join().unwrap();
     assert_eq!((data, &*last), (CHUNK * CHUNKS, &b"0\r\n\r\n"[..]));
     let grown = peak() - before;
     assert!(grown < 8 << 10, "{grown} KiB");
-    handle.shutdown();
-    running.join().unwrap().unwrap();
+    server.end();
 }

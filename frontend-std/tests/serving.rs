@@ -3,8 +3,6 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::Shutdown;
 
 use sanserve_core::{Call, Config, Pace, Reply, Request, Route, Site, Status, Timeouts};
 use sanserve_std::Server;
@@ -19,15 +17,15 @@ fn content(len: usize) -> Vec<u8> {
 #[test]
 fn serves_files_and_listings_on_one_connection() {
     let server = plain();
-    let mut client = server.client();
+    let mut client = server.connect();
     for _ in 0..3 {
         let file = client.get("/a.txt");
-        assert_eq!((file.status, file.body.as_slice()), (200, &b"hello\n"[..]));
+        assert_eq!((file.status(), file.body.as_slice()), (200, &b"hello\n"[..]));
         let listing = client.get("/");
-        assert_eq!(listing.status, 200);
-        assert!(String::from_utf8(listing.body).unwrap().contains("<a href=\"sub/\">sub/</a>"));
-        assert_eq!(client.get("/sub").status, 301);
-        assert_eq!(client.get("/none").status, 404);
+        assert_eq!(listing.status(), 200);
+        assert!(listing.body_text().contains("<a href=\"sub/\">sub/</a>"));
+        assert_eq!(client.get("/sub").status(), 301);
+        assert_eq!(client.get("/none").status(), 404);
     }
     drop(client);
     let log = server.end();
@@ -38,10 +36,10 @@ fn serves_files_and_listings_on_one_connection() {
 #[test]
 fn a_file_that_was_rewritten_is_served_anew() {
     let server = plain();
-    let mut client = server.client();
+    let mut client = server.connect();
     for n in 0..50 {
         let text = format!("version {n}");
-        fs::write(server.dir.path().join("a.txt"), &text).unwrap();
+        fs::write(server.tree.path("a.txt"), &text).unwrap();
         assert_eq!(client.get("/a.txt").body, text.as_bytes());
     }
 }
@@ -49,35 +47,32 @@ fn a_file_that_was_rewritten_is_served_anew() {
 #[test]
 fn answers_what_was_pipelined_in_order() {
     let server = plain();
-    let mut client = server.client();
-    client.send(&[request("/a.txt"), request("/none"), request("/sub/")].concat().repeat(50));
+    let mut client = server.connect();
+    client.send([request("/a.txt"), request("/none"), request("/sub/")].concat().repeat(50));
     for _ in 0..50 {
-        assert_eq!(client.answer().body, b"hello\n");
-        assert_eq!(client.answer().status, 404);
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().body, b"hello\n");
+        assert_eq!(client.response().status(), 404);
+        assert_eq!(client.response().status(), 200);
     }
-    client.stream().shutdown(Shutdown::Write).unwrap();
+    client.half_close();
     assert!(client.ended());
 }
 
 #[test]
 fn a_request_may_come_byte_by_byte() {
     let server = plain();
-    let mut client = server.client();
-    client.stream().set_nodelay(true).unwrap();
-    for byte in request("/a.txt").bytes() {
-        client.reader.get_mut().write_all(&[byte]).unwrap();
-    }
-    assert_eq!(client.answer().body, b"hello\n");
+    let mut client = server.connect();
+    client.dribble(request("/a.txt"));
+    assert_eq!(client.response().body, b"hello\n");
 }
 
 #[test]
 fn files_of_every_size_arrive_whole() {
     let server = plain();
-    let mut client = server.client();
+    let mut client = server.connect();
     for len in [0, 1, 15_000, 17_000, 65_536, 65_537, 300_000, 20_000_000] {
         let content = content(len);
-        fs::write(server.dir.path().join("file"), &content).unwrap();
+        fs::write(server.tree.path("file"), &content).unwrap();
         // Small ones between, so that the socket changes its mode to and fro.
         for _ in 0..2 {
             assert!(client.get("/file").body == content, "{len} bytes differ");
@@ -90,18 +85,19 @@ fn files_of_every_size_arrive_whole() {
 #[test]
 fn a_slow_reader_gets_everything() {
     let server = plain();
-    let mut client = server.client();
+    let mut client = server.connect();
     let content = content(40_000);
-    fs::write(server.dir.path().join("file"), &content).unwrap();
-    let mut writer = client.stream().try_clone().unwrap();
+    fs::write(server.tree.path("file"), &content).unwrap();
+    let mut twin = client.twin();
     let wish = [request("/file"), request("/a.txt")].concat().repeat(400);
-    client.send(&request("/big"));
-    let asking = std::thread::spawn(move || writer.write_all(wish.as_bytes()).unwrap());
-    let (_, len) = client.head();
-    assert_eq!(std::io::copy(&mut (&mut client.reader).take(len), &mut std::io::sink()).unwrap(), 64 << 20);
+    client.send(request("/big"));
+    let asking = std::thread::spawn(move || twin.send(wish));
+    let mut received = 0;
+    client.receive(false, |bytes| received += bytes.len());
+    assert_eq!(received, 64 << 20);
     for _ in 0..400 {
-        assert!(client.answer().body == content);
-        assert_eq!(client.answer().body, b"hello\n");
+        assert!(client.response().body == content);
+        assert_eq!(client.response().body, b"hello\n");
     }
     asking.join().unwrap();
 }
@@ -142,7 +138,7 @@ fn handle(count: &mut u32, call: Call, reply: &mut Reply<'_>) {
     }
 }
 
-fn handled() -> support::Running {
+fn handled() -> testkit::Embedded {
     let handler = || {
         let mut count = 0;
         move |call: Call, reply: &mut Reply<'_>| handle(&mut count, call, reply)
@@ -154,35 +150,34 @@ fn handled() -> support::Running {
 fn a_handler_answers_with_a_value_of_its_own_for_each_connection() {
     let server = handled();
     for _ in 0..2 {
-        let mut client = server.client();
+        let mut client = server.connect();
         assert_eq!(client.get("/").body, b"hello 1");
         assert_eq!(client.get("/a.txt").body, b"hello\n");
         assert_eq!(client.get("/").body, b"hello 2");
-        assert_eq!(client.get("/pass").status, 404);
+        assert_eq!(client.get("/pass").status(), 404);
     }
 }
 
 #[test]
 fn a_panic_ends_one_connection_and_not_the_server() {
     let server = handled();
-    let mut client = server.client();
+    let mut client = server.connect();
     assert_eq!(client.get("/").body, b"hello 1");
-    assert_eq!(client.get("/panic").status, 500);
-    client.stream().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.get("/panic").status(), 500);
+    client.half_close();
     assert!(client.ended());
 
-    let mut client = server.client();
-    client.send(&request("/late"));
-    assert_eq!(client.head().1, 1_000_000);
-    let mut body = Vec::new();
-    let _ = client.reader.read_to_end(&mut body);
+    let mut client = server.connect();
+    client.send(request("/late"));
+    assert_eq!(client.head().length(), Some(1_000_000));
+    let (body, _) = client.rest_however();
     assert!(body.len() < 1_000_000 && body.iter().all(|&byte| byte == b'x'), "cut, and nothing else in it");
 
-    let mut client = server.client();
-    client.send(&[request("/site-panics"), request("/a.txt")].concat());
+    let mut client = server.connect();
+    client.send([request("/site-panics"), request("/a.txt")].concat());
     assert!(client.ended());
 
-    assert_eq!(server.client().get("/").body, b"hello 1");
+    assert_eq!(server.connect().get("/").body, b"hello 1");
     let log = server.end();
     assert!(log.contains("the handler panicked: on purpose"), "{log}");
     assert!(log.contains("bytes: the handler failed"), "{log}");
@@ -193,7 +188,7 @@ fn a_panic_ends_one_connection_and_not_the_server() {
 #[test]
 fn a_handler_that_is_missing_is_an_error_of_the_server() {
     let server = run(|service| service.with_site(Handled), |server| server);
-    assert_eq!(server.client().get("/").status, 500);
+    assert_eq!(server.connect().get("/").status(), 500);
     assert!(server.end().contains("there is none"));
 }
 
@@ -202,15 +197,15 @@ fn a_handler_that_is_missing_is_an_error_of_the_server() {
 fn no_connection_reads_what_another_left() {
     let server = run(|service| service, |server| server.threads(1));
     for _ in 0..5 {
-        let mut gone = server.client();
-        gone.send(&[request("/big"), request("/none")].concat());
+        let mut gone = server.connect();
+        gone.send([request("/big"), request("/none")].concat());
         gone.head();
         drop(gone);
-        assert_eq!(server.client().get("/a.txt").body, b"hello\n");
+        assert_eq!(server.connect().get("/a.txt").body, b"hello\n");
     }
 }
 
-fn hasty(timeouts: Timeouts) -> support::Running {
+fn hasty(timeouts: Timeouts) -> testkit::Embedded {
     let config = Config { timeouts, ..Config::default() };
     run(|service| service.with_config(config), Server::one_at_a_time)
 }
@@ -218,19 +213,19 @@ fn hasty(timeouts: Timeouts) -> support::Running {
 #[test]
 fn a_silent_connection_ends() {
     let server = hasty(Timeouts { keep_alive: 50, ..Timeouts::default() });
-    assert!(server.client().ended());
-    let mut client = server.client();
-    assert_eq!(client.get("/a.txt").status, 200);
+    assert!(server.connect().ended());
+    let mut client = server.connect();
+    assert_eq!(client.get("/a.txt").status(), 200);
     assert!(client.ended());
 }
 
 #[test]
 fn half_a_head_is_not_waited_for() {
     let server = hasty(Timeouts { head: 50, linger_silence: 50, ..Timeouts::default() });
-    let mut client = server.client();
-    assert_eq!(client.get("/a.txt").status, 200);
+    let mut client = server.connect();
+    assert_eq!(client.get("/a.txt").status(), 200);
     client.send("GET / HT");
-    assert_eq!(client.answer().status, 408);
+    assert_eq!(client.response().status(), 408);
     assert!(client.ended());
 }
 
@@ -238,11 +233,11 @@ fn half_a_head_is_not_waited_for() {
 fn who_takes_nothing_is_cut() {
     let write = Pace { silence: 50, grace: 50, rate: 256 };
     let server = hasty(Timeouts { write, ..Timeouts::default() });
-    let mut stuck = server.client();
-    stuck.send(&request("/big"));
+    let mut stuck = server.connect();
+    stuck.send(request("/big"));
     // It is served when the other one has been cut.
-    let mut next = server.client();
-    assert_eq!(next.get("/a.txt").status, 200);
+    let mut next = server.connect();
+    assert_eq!(next.get("/a.txt").status(), 200);
     drop((next, stuck));
     let log = server.end();
     assert!(log.contains("bytes: the peer was too slow"), "{log}");

@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::io::{Read, sink};
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -11,7 +10,8 @@ use std::time::{Duration, Instant};
 use sanserve_core::{Call, Reply, Request, Route, Site};
 use sanserve_server::Service;
 use sanserve_std::Server;
-use support::{Client, PATIENCE, plain, request, run};
+use support::{plain, request, run};
+use testkit::{Client, PATIENCE};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -19,49 +19,45 @@ fn patient(service: Service) -> Service {
     service.with_grace(LONG)
 }
 
-fn rest_of(client: &mut Client, len: u64) -> u64 {
-    std::io::copy(&mut (&mut client.reader).take(len), &mut sink()).unwrap_or(0)
-}
-
 #[test]
 fn idle_connections_end_at_once() {
     let mut server = run(patient, |server| server);
-    let fresh = (0..20).map(|_| server.client());
+    let fresh = (0..20).map(|_| server.connect());
     let used = (0..20).map(|_| {
-        let mut client = server.client();
-        assert_eq!(client.get("/a.txt").status, 200);
+        let mut client = server.connect();
+        assert_eq!(client.get("/a.txt").status(), 200);
         client
     });
     // One that was sent a file from its descriptor waits in another way.
     let polled = (0..20).map(|_| {
-        let mut client = server.client();
-        client.send(&request("/big"));
-        let (_, len) = client.head();
-        assert_eq!(rest_of(&mut client, len), len);
+        let mut client = server.connect();
+        client.send(request("/big"));
+        let len = client.head().length().unwrap();
+        assert_eq!(client.count(len), len);
         client
     });
     let mut clients: Vec<_> = fresh.chain(used).chain(polled).collect();
     let begin = Instant::now();
-    server.handle.shutdown();
+    server.shutdown();
     server.join();
     assert!(clients.iter_mut().all(Client::ended));
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
-    assert!(!server.lines.text().contains("cut"));
+    assert!(!server.log.text().contains("cut"));
 }
 
 #[test]
 fn a_download_in_flight_is_finished() {
     for shape in [|server| server, Server::one_at_a_time] {
         let mut server = run(patient, shape);
-        let mut client = server.client();
-        client.send(&request("/big"));
-        let (_, len) = client.head();
-        server.handle.shutdown();
-        assert_eq!(rest_of(&mut client, len), 64 << 20);
+        let mut client = server.connect();
+        client.send(request("/big"));
+        let len = client.head().length().unwrap();
+        server.shutdown();
+        assert_eq!(client.count(len), 64 << 20);
         assert!(client.ended());
         server.join();
-        let log = server.lines.text();
+        let log = server.log.text();
         assert!(log.ends_with("\"GET /big HTTP/1.1\" 200 67108864\n"), "{log}");
     }
 }
@@ -70,14 +66,14 @@ fn a_download_in_flight_is_finished() {
 fn what_is_not_finished_in_time_is_cut_and_the_log_says_so() {
     for shape in [|server| server, Server::one_at_a_time] {
         let mut server = run(|service| service.with_grace(Duration::from_millis(100)), shape);
-        let mut stuck = server.client();
-        stuck.send(&request("/big"));
-        let (_, len) = stuck.head();
-        server.handle.shutdown();
+        let mut stuck = server.connect();
+        stuck.send(request("/big"));
+        let len = stuck.head().length().unwrap();
+        server.shutdown();
         server.join();
-        let log = server.lines.text();
+        let log = server.log.text();
         assert!(log.contains("bytes: the server shut down"), "{log}");
-        assert!(rest_of(&mut stuck, len) < len);
+        assert!(stuck.count(len) < len);
     }
 }
 
@@ -85,10 +81,10 @@ fn what_is_not_finished_in_time_is_cut_and_the_log_says_so() {
 #[test]
 fn half_a_request_does_not_outlive_the_bound() {
     let mut server = run(|service| service.with_grace(Duration::from_millis(50)), |server| server);
-    let mut client = server.client();
-    assert_eq!(client.get("/a.txt").status, 200);
+    let mut client = server.connect();
+    assert_eq!(client.get("/a.txt").status(), 200);
     client.send("GET /a.txt HTTP/1.1\r\n");
-    server.handle.shutdown();
+    server.shutdown();
     server.join();
     assert!(client.ended());
 }
@@ -97,13 +93,13 @@ fn half_a_request_does_not_outlive_the_bound() {
 fn stop_cuts_now() {
     for shape in [|server| server, Server::one_at_a_time] {
         let mut server = run(patient, shape);
-        let mut stuck = server.client();
-        stuck.send(&request("/big"));
+        let mut stuck = server.connect();
+        stuck.send(request("/big"));
         stuck.head();
-        server.handle.shutdown();
-        server.handle.stop();
+        server.shutdown();
+        server.stop();
         server.join();
-        assert!(server.lines.text().contains("bytes: the server shut down"));
+        assert!(server.log.text().contains("bytes: the server shut down"));
     }
 }
 
@@ -120,17 +116,17 @@ fn a_server_may_be_ended_before_it_runs() {
 #[test]
 fn it_ends_at_the_bound_on_threads_too() {
     let mut server = run(patient, |server| server.threads(1));
-    let mut held = server.client();
-    held.send(&request("/big"));
+    let mut held = server.connect();
+    held.send(request("/big"));
     held.head();
-    let mut waiting = server.client();
-    waiting.send(&request("/a.txt"));
-    assert!(waiting.silent());
-    server.handle.shutdown();
+    let mut waiting = server.connect();
+    waiting.send(request("/a.txt"));
+    assert!(waiting.is_silent());
+    server.shutdown();
     // Who was waiting at the door has an answer, though there is no thread for it.
-    assert_eq!(waiting.answer().status, 200);
+    assert_eq!(waiting.response().status(), 200);
     assert!(waiting.ended());
-    server.handle.stop();
+    server.stop();
     server.join();
 }
 
@@ -140,16 +136,15 @@ fn it_ends_at_the_bound_on_threads_too() {
 fn a_request_at_the_moment_of_shutdown_harms_nobody() {
     for _ in 0..100 {
         let mut server = run(patient, |server| server);
-        let mut client = server.client();
-        assert_eq!(client.get("/a.txt").status, 200);
-        let handle = server.handle.clone();
-        let ending = thread::spawn(move || handle.shutdown());
-        client.send(&request("/a.txt"));
-        let mut text = String::new();
-        // A reset is possible: the request may come to a socket that is closed.
-        let _ = client.reader.read_to_string(&mut text);
-        assert!(text.is_empty() || text.ends_with("\r\n\r\nhello\n"), "{text:?}");
-        ending.join().unwrap();
+        let mut client = server.connect();
+        assert_eq!(client.get("/a.txt").status(), 200);
+        thread::scope(|scope| {
+            scope.spawn(|| server.shutdown());
+            client.send(request("/a.txt"));
+            // A reset is possible: the request may come to a socket that is closed.
+            let (text, _) = client.rest_however();
+            assert!(text.is_empty() || text.ends_with(b"\r\n\r\nhello\n"), "{:?}", text.escape_ascii().to_string());
+        });
         server.join();
     }
 }
@@ -172,15 +167,15 @@ fn a_handler_that_never_answers_is_cut() {
     };
     let change = |service: Service| service.with_site(ToHandler).with_handler(handler);
     let mut server = run(|service| change(service.with_grace(Duration::from_millis(500))), |server| server);
-    let mut client = server.client();
-    client.send(&request("/"));
+    let mut client = server.connect();
+    client.send(request("/"));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
-    server.handle.shutdown();
+    server.shutdown();
     server.join();
     assert!(client.ended());
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Drain));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Over));
-    assert!(server.lines.text().contains("the server shut down"), "{}", server.lines.text());
+    assert!(server.log.text().contains("the server shut down"), "{}", server.log.text());
 }
 
 /// A thread that is held by a handler does not hold the server.
@@ -197,12 +192,12 @@ fn a_handler_that_blocks_is_left_behind() {
         }
     };
     let mut server = run(|service| service.with_site(ToHandler).with_handler(handler), |server| server);
-    let mut client = server.client();
-    client.send(&request("/"));
+    let mut client = server.connect();
+    client.send(request("/"));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
-    server.handle.stop();
+    server.stop();
     server.join();
-    assert!(server.lines.text().contains("1 connections are stuck in a handler"));
+    assert!(server.log.text().contains("1 connections are stuck in a handler"));
     drop(release);
     assert!(client.ended());
 }
@@ -210,8 +205,8 @@ fn a_handler_that_blocks_is_left_behind() {
 #[test]
 fn ending_twice_is_ending_once() {
     let mut server = plain();
-    server.handle.shutdown();
-    server.handle.shutdown();
+    server.shutdown();
+    server.shutdown();
     server.join();
-    server.handle.stop();
+    server.stop();
 }

@@ -8,44 +8,44 @@ use support::{plain, run};
 #[test]
 fn one_at_a_time_means_one() {
     let server = run(|service| service, Server::one_at_a_time);
-    let mut first = server.client();
+    let mut first = server.connect();
     first.occupy();
-    let mut second = server.client();
-    second.send(&support::request("/a.txt"));
-    assert!(second.silent());
+    let mut second = server.connect();
+    second.send(support::request("/a.txt"));
+    assert!(second.is_silent());
     first.release();
     drop(first);
-    assert_eq!(second.answer().status, 200);
+    assert_eq!(second.response().status(), 200);
 }
 
 #[test]
 fn beyond_the_bound_a_connection_waits_for_another_to_end() {
     let server = run(|service| service, |server| server.threads(2));
-    let mut held = [server.client(), server.client()];
-    held.iter_mut().for_each(support::Client::occupy);
-    let mut third = server.client();
-    third.send(&support::request("/a.txt"));
-    assert!(third.silent());
+    let mut held = [server.connect(), server.connect()];
+    held.iter_mut().for_each(testkit::Client::occupy);
+    let mut third = server.connect();
+    third.send(support::request("/a.txt"));
+    assert!(third.is_silent());
     drop(held);
-    assert_eq!(third.answer().status, 200);
+    assert_eq!(third.response().status(), 200);
 }
 
 #[test]
 fn the_service_bounds_it_too() {
     let server = run(|service| service.with_connections(1), |server| server.threads(100));
-    let mut first = server.client();
+    let mut first = server.connect();
     first.occupy();
-    let mut second = server.client();
-    second.send(&support::request("/a.txt"));
-    assert!(second.silent());
+    let mut second = server.connect();
+    second.send(support::request("/a.txt"));
+    assert!(second.is_silent());
     drop(first);
-    assert_eq!(second.answer().status, 200);
+    assert_eq!(second.response().status(), 200);
 }
 
 #[test]
 fn many_connections_are_served_while_all_are_open() {
     let server = plain();
-    let mut clients: Vec<_> = (0..200).map(|_| server.client()).collect();
+    let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
     for _ in 0..3 {
         clients.iter_mut().for_each(|client| assert_eq!(client.get("/a.txt").body, b"hello\n"));
     }
@@ -57,6 +57,6 @@ fn many_connections_are_served_while_all_are_open() {
 fn threads_are_used_again() {
     let server = run(|service| service, |server| server.threads(1));
     for _ in 0..100 {
-        assert_eq!(server.client().get("/a.txt").status, 200);
+        assert_eq!(server.connect().get("/a.txt").status(), 200);
     }
 }

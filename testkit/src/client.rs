@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::PATIENCE;
 use crate::response::{Framing, Head, Response};
+use crate::{GLANCE, PATIENCE};
 
 /// One connection.
 #[derive(Debug)]
@@ -15,8 +15,6 @@ pub struct Client {
     stream: TcpStream,
     /// Received, not yet taken.
     pending: Vec<u8>,
-    /// What one read fills.
-    scratch: Box<[u8]>,
 }
 
 impl Client {
@@ -39,7 +37,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("an option of TCP");
-        Client { stream, pending: Vec::new(), scratch: vec![0; 1 << 16].into() }
+        Client { stream, pending: Vec::new() }
     }
 
     /// The same connection once more, to send in one thread and receive in another.
@@ -153,7 +151,12 @@ impl Client {
                     left -= now as u64;
                 }
             }
-            Framing::Chunked => while self.chunk(&mut body) {},
+            Framing::Chunked => {
+                while let Some(chunk) = self.chunk() {
+                    body(&chunk);
+                }
+                assert_eq!(self.trailers(), "\r\n", "no trailers were expected");
+            }
             Framing::Close => {
                 // An answer of HTTP/1.0 need not say so.
                 let closes = head.version == "HTTP/1.0" || head.closes();
@@ -185,24 +188,128 @@ impl Client {
         }
     }
 
-    fn chunk(&mut self, body: &mut impl FnMut(&[u8])) -> bool {
-        let line_end = loop {
-            match self.pending.windows(2).position(|window| window == b"\r\n") {
-                Some(at) => break at,
-                None => assert!(self.more(), "the connection ends in a chunk line"),
-            }
-        };
-        let digits = std::str::from_utf8(&self.pending[..line_end]).expect("a chunk size");
+    /// The next chunk of a body whose head was taken; `None` for the last, which [`trailers`](Self::trailers) follow.
+    #[track_caller]
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let digits = self.line();
         assert!(!digits.is_empty() && digits.bytes().all(|d| d.is_ascii_hexdigit()), "a chunk size: {digits:?}");
-        let size = usize::from_str_radix(digits, 16).expect("a chunk size");
-        let whole = line_end + 2 + size + 2;
-        while self.pending.len() < whole {
-            assert!(self.more(), "the connection ends in a chunk");
+        let size = usize::from_str_radix(&digits, 16).expect("a chunk size");
+        if size == 0 {
+            return None;
         }
-        assert_eq!(&self.pending[whole - 2..whole], b"\r\n", "the end of a chunk");
-        body(&self.pending[line_end + 2..whole - 2]);
-        self.pending.drain(..whole);
-        size > 0
+        let mut chunk = self.take(size + 2);
+        assert_eq!(chunk.split_off(size), b"\r\n", "the end of a chunk");
+        Some(chunk)
+    }
+
+    /// The chunks of a body whose head was taken, put together, and its trailer section.
+    #[track_caller]
+    pub fn chunks(&mut self) -> (Vec<u8>, String) {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk() {
+            body.extend_from_slice(&chunk);
+        }
+        (body, self.trailers())
+    }
+
+    /// The trailer section, with the empty line that ends it.
+    #[track_caller]
+    pub fn trailers(&mut self) -> String {
+        let mut section = String::new();
+        loop {
+            let line = self.line();
+            section.push_str(&line);
+            section.push_str("\r\n");
+            if line.is_empty() {
+                return section;
+            }
+        }
+    }
+
+    /// The next line, without its end.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        let line = self.through(b"\r\n");
+        String::from_utf8(line[..line.len() - 2].to_vec()).expect("a line of UTF-8")
+    }
+
+    /// The next `count` bytes, whatever they are.
+    #[track_caller]
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.pending.len() < count {
+            assert!(self.more(), "the connection ends too early: {:?}", self.pending.escape_ascii().to_string());
+        }
+        self.pending.drain(..count).collect()
+    }
+
+    /// What comes up to the next `end`, and that too.
+    #[track_caller]
+    pub fn through(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.pending[searched..].windows(end.len()).position(|window| window == end) {
+                return self.take(searched + at + end.len());
+            }
+            searched = (self.pending.len() + 1).saturating_sub(end.len());
+            assert!(self.more(), "the connection ends too early: {:?}", self.pending.escape_ascii().to_string());
+        }
+    }
+
+    /// Reads and forgets until `most` bytes have come or the connection is over; how many have come.
+    #[track_caller]
+    pub fn count(&mut self, most: u64) -> u64 {
+        let mut count = 0;
+        loop {
+            let now = self.pending.len().min(usize::try_from(most - count).unwrap_or(usize::MAX));
+            self.pending.drain(..now);
+            count += now as u64;
+            match if count == most { Ok(false) } else { self.read() } {
+                Ok(true) => {}
+                Ok(false) => return count,
+                Err(error) if reset(&error) => return count,
+                Err(error) => panic!("reading failed behind {count} bytes: {error}"),
+            }
+        }
+    }
+
+    /// Some bytes, at most what one read brings; none at the end of the connection.
+    #[track_caller]
+    pub fn piece(&mut self) -> Vec<u8> {
+        if self.pending.is_empty() {
+            self.more();
+        }
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Has an exchange that goes on until [`release`](Self::release): no idle connection, which would give way. It has
+    /// begun when this returns. The server must serve `/a.txt`.
+    #[track_caller]
+    pub fn occupy(&mut self) {
+        self.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n");
+        assert_eq!(self.response().status(), 200);
+    }
+
+    /// Ends what [`occupy`](Self::occupy) has begun.
+    #[track_caller]
+    pub fn release(&mut self) {
+        self.send("x");
+        assert_eq!(self.response().status(), 200);
+    }
+
+    /// Whether nothing comes for a while.
+    #[track_caller]
+    pub fn is_silent(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(GLANCE)).expect("a timeout");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        self.pending.is_empty()
+            && matches!(peeked, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
+    /// Waits for the end of the connection, by a reset or not; whether nothing came before.
+    #[track_caller]
+    pub fn ended(&mut self) -> bool {
+        self.rest_however().0.is_empty()
     }
 
     /// Asserts that the server ends the connection in good order and sends nothing more before.
@@ -269,13 +376,15 @@ impl Client {
     }
 
     fn read(&mut self) -> io::Result<bool> {
+        // A client that waits holds no memory: some tests measure what a connection costs in their own process.
+        let mut scratch = [0; 1 << 16];
         let read = loop {
-            match self.stream.read(&mut self.scratch) {
+            match self.stream.read(&mut scratch) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 read => break read?,
             }
         };
-        self.pending.extend_from_slice(&self.scratch[..read]);
+        self.pending.extend_from_slice(&scratch[..read]);
         Ok(read > 0)
     }
 }

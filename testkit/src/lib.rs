@@ -5,6 +5,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod embedded;
 pub mod page;
 pub mod process;
 pub mod response;
@@ -15,6 +16,7 @@ pub mod traced;
 pub mod tree;
 
 pub use client::Client;
+pub use embedded::{Bound, Embedded, LogSink};
 pub use response::Response;
 pub use server::Server;
 pub use tree::Tree;
@@ -23,6 +25,9 @@ use std::time::{Duration, Instant};
 
 /// No single wait of a test takes longer than this.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a test watches that nothing happens.
+pub const GLANCE: Duration = Duration::from_millis(100);
 
 /// What `sanserve --runtime` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,6 +32,19 @@ impl fmt::Debug for Head {
     }
 }
 
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.raw.escape_ascii())
+    }
+}
+
+/// The head as it came.
+impl PartialEq<&str> for Head {
+    fn eq(&self, other: &&str) -> bool {
+        self.raw == other.as_bytes()
+    }
+}
+
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -138,6 +151,16 @@ impl Head {
     /// The announced length.
     pub fn length(&self) -> Option<u64> {
         self.text("Content-Length").map(|length| length.parse().expect("digits"))
+    }
+
+    /// Whether the head as it came begins with this.
+    pub fn starts_with(&self, text: &str) -> bool {
+        self.raw.starts_with(text.as_bytes())
+    }
+
+    /// Whether this stands in the head as it came.
+    pub fn contains(&self, text: &str) -> bool {
+        self.raw.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
     /// The head as it came, but for the value of `Date`.

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FileType, Mode};
@@ -169,8 +170,8 @@ impl Tree {
 
 /// The content of a patterned file: a block with a length that is no power of two, repeated, so
 /// that a part that is missing, doubled or misplaced never matches.
-#[derive(Clone, Debug)]
-pub struct Pattern(Vec<u8>);
+#[derive(Clone, Copy, Debug)]
+pub struct Pattern(&'static [u8]);
 
 impl Default for Pattern {
     fn default() -> Pattern {
@@ -181,15 +182,18 @@ impl Default for Pattern {
 impl Pattern {
     const PERIOD: usize = 999_983;
 
-    /// The one pattern.
+    /// The one pattern. It is made once in a process: that takes a while without optimization.
     pub fn new() -> Pattern {
-        let mut dice = crate::Dice::new(1);
-        let mut block: Vec<u8> = Vec::with_capacity(Pattern::PERIOD + 8);
-        while block.len() < Pattern::PERIOD {
-            block.extend_from_slice(&dice.roll().to_le_bytes());
-        }
-        block.truncate(Pattern::PERIOD);
-        Pattern(block)
+        static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| {
+            let mut dice = crate::Dice::new(1);
+            let mut block: Vec<u8> = Vec::with_capacity(Pattern::PERIOD + 8);
+            while block.len() < Pattern::PERIOD {
+                block.extend_from_slice(&dice.roll().to_le_bytes());
+            }
+            block.truncate(Pattern::PERIOD);
+            block
+        });
+        Pattern(&BLOCK)
     }
 
     /// What stands at `offset`, up to the end of the block.

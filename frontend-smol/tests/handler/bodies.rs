@@ -9,7 +9,7 @@ use smol::channel;
 use smol::future;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::bench::Bench;
+use crate::support::{run, serve};
 
 async fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
     let head = x.respond(Status::OK)?;
@@ -47,15 +47,15 @@ fn framed(body: &[u8], chunk: usize) -> Vec<u8> {
 
 #[test]
 fn bodies_of_any_size_come_back_while_they_come_in() {
-    let bench = Bench::new(|| echo);
-    let mut peer = bench.connect();
+    let server = serve(|| echo);
+    let mut peer = server.connect();
     for len in [0, 1, 4095, 16_384, 65_536, 65_537, 1_000_000, 10_000_000] {
         let body = pattern(len);
         for chunk in [0, 1 + len / 7, 5000] {
             let request = framed(&body, chunk);
             let mut sender = peer.twin();
             let sending = thread::spawn(move || sender.send(&request));
-            assert!(peer.answer().body == body, "{len} bytes in chunks of {chunk}");
+            assert!(peer.response().body == body, "{len} bytes in chunks of {chunk}");
             sending.join().unwrap();
         }
     }
@@ -89,14 +89,14 @@ async fn halves(x: &mut Exchange<'_>) -> io::Result<()> {
 
 #[test]
 fn halves_that_wait_on_their_own_are_woken() {
-    let bench = Bench::new(|| halves);
-    let mut peer = bench.connect();
+    let server = serve(|| halves);
+    let mut peer = server.connect();
     for len in [0, 10, 1_000_000] {
         let body = pattern(len);
         let request = framed(&body, 7000);
         let mut sender = peer.twin();
         let sending = thread::spawn(move || sender.send(&request));
-        assert!(peer.answer().body == body, "{len} bytes");
+        assert!(peer.response().body == body, "{len} bytes");
         sending.join().unwrap();
     }
 }
@@ -104,7 +104,7 @@ fn halves_that_wait_on_their_own_are_woken() {
 #[test]
 fn a_handler_cannot_write_further_ahead_than_the_limit() {
     let (tell, told) = mpsc::channel();
-    let bench = Bench::new(move || {
+    let server = serve(move || {
         let tell = tell.clone();
         handler_fn(move |x| {
             let tell = tell.clone();
@@ -122,17 +122,17 @@ fn a_handler_cannot_write_further_ahead_than_the_limit() {
             })
         })
     });
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let taken = told.recv().unwrap();
     assert!((60_000..=65_536).contains(&taken), "{taken}");
-    assert!(peer.answer().body == vec![7; 20_000_000]);
+    assert!(peer.response().body == vec![7; 20_000_000]);
 }
 
 #[test]
 fn what_is_written_goes_out_while_the_handler_waits_for_something_else() {
     let (tell, told) = channel::bounded::<()>(1);
-    let bench = Bench::new(move || {
+    let server = serve(move || {
         let told = told.clone();
         handler_fn(move |x| {
             let told = told.clone();
@@ -147,50 +147,50 @@ fn what_is_written_goes_out_while_the_handler_waits_for_something_else() {
             })
         })
     });
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(peer.head().starts_with("HTTP/1.1 200 "));
     for _ in 0..5 {
-        assert_eq!(peer.chunk(), b"data: tick\n\n");
+        assert_eq!(peer.chunk().unwrap(), b"data: tick\n\n");
         tell.send_blocking(()).unwrap();
     }
-    assert_eq!(peer.chunk(), b"data: tick\n\n");
+    assert_eq!(peer.chunk().unwrap(), b"data: tick\n\n");
     drop(tell);
-    assert!(peer.chunk().is_empty());
+    assert!(peer.chunk().is_none());
 }
 
 #[test]
 fn a_handler_may_wait_for_a_timer() {
-    let bench = Bench::new(|| {
+    let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             smol::Timer::after(std::time::Duration::from_millis(5)).await;
             x.answer(Status::OK, "text/plain", "late").await
         }
     });
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     for _ in 0..3 {
-        assert_eq!(peer.get("/").text(), "late");
+        assert_eq!(peer.get("/").body_text(), "late");
     }
 }
 
 /// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
 #[test]
 fn a_half_close_is_no_farewell() {
-    let bench = Bench::new(|| {
+    let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             smol::Timer::after(std::time::Duration::from_millis(2_500)).await;
             x.answer(Status::OK, "text/plain", "late").await
         }
     });
     let peers = ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"].map(|request| {
-        let mut peer = bench.connect();
+        let mut peer = server.connect();
         peer.send(request.repeat(2));
-        peer.end();
+        peer.half_close();
         (peer, if request.contains("1.1") { 2 } else { 1 })
     });
     for (mut peer, answers) in peers {
         for _ in 0..answers {
-            assert_eq!(peer.answer().text(), "late");
+            assert_eq!(peer.response().body_text(), "late");
         }
     }
 }
@@ -198,7 +198,7 @@ fn a_half_close_is_no_farewell() {
 #[test]
 fn a_handler_is_not_polled_while_nothing_happens() {
     let (tell, told) = channel::bounded::<()>(1);
-    let bench = Bench::new(move || {
+    let server = serve(move || {
         let told = told.clone();
         handler_fn(move |x| {
             let told = told.clone();
@@ -219,21 +219,21 @@ fn a_handler_is_not_polled_while_nothing_happens() {
             })
         })
     });
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     peer.send("GET /counted HTTP/1.1\r\nHost: x\r\n\r\n");
     peer.head();
-    assert_eq!(peer.chunk(), b"begun, ");
-    let mut other = bench.connect();
+    assert_eq!(peer.chunk().unwrap(), b"begun, ");
+    let mut other = server.connect();
     for _ in 0..200 {
         assert_eq!(other.get("/").status(), 200);
     }
     tell.send_blocking(()).unwrap();
-    assert_eq!(peer.chunk(), b"done");
+    assert_eq!(peer.chunk().unwrap(), b"done");
 }
 
 #[test]
 fn trailers_come_and_go() {
-    let bench = Bench::new(|| {
+    let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             assert_eq!(x.trailers().count(), 0);
             let mut body = String::new();
@@ -246,12 +246,12 @@ fn trailers_come_and_go() {
             x.trailer("X-Length", body.len().to_string())
         }
     });
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     for _ in 0..2 {
         peer.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
         peer.send("3\r\nabc\r\n0\r\nX-Sum: 3 a: b\r\nx-other:\r\n\r\n");
-        let answer = peer.answer();
-        assert_eq!((answer.text(), &*answer.trailers), ("abc", "X-Length: 3\r\n\r\n"));
+        assert!(peer.head().contains("\r\nTransfer-Encoding: chunked\r\n"));
+        assert_eq!(peer.chunks(), (b"abc".to_vec(), "X-Length: 3\r\n\r\n".to_owned()));
     }
 }
 
@@ -274,23 +274,21 @@ fn a_broken_body_is_an_error_of_its_kind() {
     let (tell, told) = mpsc::channel();
     let body = Pace { silence: 100, grace: 100_000, rate: 0 };
     let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
-    let bench = Bench::with(
-        |service| service.with_config(config),
-        move |server| server.with_handler(move || reading(tell.clone())),
-    );
-    let mut peer = bench.connect();
+    let server =
+        run(|service| service.with_config(config), move |server| server.with_handler(move || reading(tell.clone())));
+    let mut peer = server.connect();
     peer.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX");
-    assert_eq!(peer.answer().status(), 400);
+    assert_eq!(peer.response().status(), 400);
     assert_eq!(told.recv().unwrap(), io::ErrorKind::InvalidData);
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
-    peer.end();
-    assert_eq!(peer.answer().status(), 400);
+    peer.half_close();
+    assert_eq!(peer.response().status(), 400);
     assert_eq!(told.recv().unwrap(), io::ErrorKind::UnexpectedEof);
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
-    assert_eq!(peer.answer().status(), 408);
+    assert_eq!(peer.response().status(), 408);
     assert_eq!(told.recv().unwrap(), io::ErrorKind::TimedOut);
-    let log = bench.ended();
+    let log = server.end();
     assert!(!log.contains("failed"), "it is the peer's fault: {log}");
 }

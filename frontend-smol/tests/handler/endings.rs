@@ -8,7 +8,7 @@ use smol::channel;
 use smol::future;
 use smol::io::AsyncWriteExt;
 
-use crate::bench::Bench;
+use crate::support::{run, serve};
 
 /// Fails as the path says.
 async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
@@ -47,23 +47,23 @@ async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
 
 #[test]
 fn a_handler_that_fails_is_answered_for_and_stops_nobody() {
-    let bench = Bench::new(|| failing);
-    let mut other = bench.connect();
-    assert_eq!(other.get("/fine").text(), "some more!");
+    let server = serve(|| failing);
+    let mut other = server.connect();
+    assert_eq!(other.get("/fine").body_text(), "some more!");
     for path in ["/panic", "/error", "/nothing", "/unsent", "/long", "/abort"] {
-        let mut peer = bench.connect();
+        let mut peer = server.connect();
         assert_eq!(peer.get(path).status(), 500, "{path}");
-        assert!(peer.rest().is_empty());
+        assert!(peer.rest_however().0.is_empty());
     }
     for path in ["/late-panic", "/late-error", "/short"] {
-        let mut peer = bench.connect();
+        let mut peer = server.connect();
         peer.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
         assert!(peer.head().starts_with("HTTP/1.1 200 "));
-        assert_eq!(peer.rest(), b"some", "{path}");
+        assert_eq!(peer.rest_however().0, b"some", "{path}");
     }
-    assert_eq!(bench.get("/done").text(), "all of it");
-    assert_eq!(other.get("/fine").text(), "some more!");
-    let log = bench.ended();
+    assert_eq!(server.get("/done").body_text(), "all of it");
+    assert_eq!(other.get("/fine").body_text(), "some more!");
+    let log = server.end();
     for line in [
         ": the handler panicked: as the test wants\n",
         ": the handler failed: as the test wants, too\n",
@@ -108,15 +108,13 @@ fn sleeping(tell: mpsc::Sender<&'static str>) -> impl Handler {
 #[test]
 fn a_handler_that_sleeps_is_dropped_when_the_peer_resets() {
     let (tell, told) = mpsc::channel();
-    let bench = Bench::new(move || sleeping(tell.clone()));
-    let mut peer = bench.connect();
+    let server = serve(move || sleeping(tell.clone()));
+    let mut peer = server.connect();
     peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(told.recv().unwrap(), "sleeps");
-    // What is closed with something unread is reset.
-    peer.stream.peek(&mut [0]).unwrap();
-    drop(peer);
+    peer.reset();
     assert_eq!(told.recv().unwrap(), "dropped");
-    let log = bench.ended();
+    let log = server.end();
     assert!(log.contains("the peer went away"), "{log}");
     assert!(!log.contains("failed"), "{log}");
 }
@@ -124,19 +122,19 @@ fn a_handler_that_sleeps_is_dropped_when_the_peer_resets() {
 #[test]
 fn a_handler_that_sleeps_is_dropped_when_the_server_stops() {
     let (tell, told) = mpsc::channel();
-    let mut bench = Bench::new(move || sleeping(tell.clone()));
-    let mut peer = bench.connect();
+    let mut server = serve(move || sleeping(tell.clone()));
+    let mut peer = server.connect();
     peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(told.recv().unwrap(), "sleeps");
-    bench.handle.stop();
-    bench.join();
+    server.stop();
+    server.join();
     assert_eq!(told.recv().unwrap(), "dropped");
-    assert!(!peer.rest().ends_with(b"0\r\n\r\n"));
+    assert!(!peer.rest_however().0.ends_with(b"0\r\n\r\n"));
 }
 
 #[test]
 fn a_stream_can_end_when_the_server_does() {
-    let mut bench = Bench::new(|| {
+    let mut server = serve(|| {
         handler_fn(|x| {
             Box::pin(async move {
                 x.respond(Status::OK)?.send()?;
@@ -148,19 +146,19 @@ fn a_stream_can_end_when_the_server_does() {
             })
         })
     });
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     peer.head();
-    bench.handle.shutdown();
-    assert!(peer.rest().ends_with(b"3\r\nend\r\n0\r\n\r\n"));
-    bench.join();
+    server.shutdown();
+    assert!(peer.rest_however().0.ends_with(b"3\r\nend\r\n0\r\n\r\n"));
+    server.join();
 }
 
 #[test]
 fn a_shutdown_waits_for_the_handler_in_hand() {
     let (tell, told) = mpsc::channel();
     let (go, gone) = channel::bounded::<()>(1);
-    let mut bench = Bench::new(move || {
+    let mut server = serve(move || {
         let (tell, gone) = (tell.clone(), gone.clone());
         handler_fn(move |x| {
             let (tell, gone) = (tell.clone(), gone.clone());
@@ -171,23 +169,23 @@ fn a_shutdown_waits_for_the_handler_in_hand() {
             })
         })
     });
-    let mut idle = bench.connect();
-    let mut peer = bench.connect();
+    let mut idle = server.connect();
+    let mut peer = server.connect();
     peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     told.recv().unwrap();
-    bench.handle.shutdown();
-    assert!(idle.rest().is_empty());
+    server.shutdown();
+    assert!(idle.rest_however().0.is_empty());
     go.send_blocking(()).unwrap();
-    assert_eq!(peer.answer().text(), "in hand");
-    assert!(peer.rest().is_empty());
-    bench.join();
+    assert_eq!(peer.response().body_text(), "in hand");
+    assert!(peer.rest_however().0.is_empty());
+    server.join();
 }
 
 #[test]
 fn behind_its_answer_a_handler_goes_on_to_its_end() {
     let (tell, told) = mpsc::channel();
     let (go, gone) = channel::bounded::<()>(1);
-    let bench = Bench::new(move || {
+    let server = serve(move || {
         let (tell, gone) = (tell.clone(), gone.clone());
         handler_fn(move |x| {
             let (tell, gone) = (tell.clone(), gone.clone());
@@ -199,14 +197,14 @@ fn behind_its_answer_a_handler_goes_on_to_its_end() {
             })
         })
     });
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     peer.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert_eq!(peer.answer().text(), "/1");
+    assert_eq!(peer.response().body_text(), "/1");
     assert!(told.try_recv().is_err());
     go.send_blocking(()).unwrap();
     assert_eq!(told.recv().unwrap(), b"/1", "the next request waits for its end");
-    assert_eq!(peer.answer().text(), "/2");
-    assert!(peer.rest().is_empty(), "the connection does not wait for the handler");
+    assert_eq!(peer.response().body_text(), "/2");
+    assert!(peer.rest_however().0.is_empty(), "the connection does not wait for the handler");
     drop(peer);
     go.send_blocking(()).unwrap();
     assert_eq!(told.recv().unwrap(), b"/2");
@@ -215,15 +213,15 @@ fn behind_its_answer_a_handler_goes_on_to_its_end() {
 #[test]
 fn who_is_not_welcome_is_not_served() {
     let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello").await;
-    let bench = Bench::with(|service| service.with_verify(|_| false), move |server| server.with_handler(move || hello));
-    assert!(bench.connect().rest().is_empty());
-    assert!(bench.connect().rest().is_empty());
-    let bench = Bench::with(
+    let server = run(|service| service.with_verify(|_| false), move |server| server.with_handler(move || hello));
+    assert!(server.connect().rest_however().0.is_empty());
+    assert!(server.connect().rest_however().0.is_empty());
+    let server = run(
         |service| service.with_verify(|peer| peer.ip().is_loopback()),
         move |server| server.with_handler(move || hello),
     );
-    assert_eq!(bench.get("/").text(), "hello");
-    let bench = Bench::with(|service| service.with_verify(|_| panic!("as the test wants")), |server| server);
-    assert!(bench.connect().rest().is_empty());
-    assert!(bench.ended().contains("whether to serve it panicked: as the test wants"));
+    assert_eq!(server.get("/").body_text(), "hello");
+    let server = run(|service| service.with_verify(|_| panic!("as the test wants")), |server| server);
+    assert!(server.connect().rest_however().0.is_empty());
+    assert!(server.end().contains("whether to serve it panicked: as the test wants"));
 }

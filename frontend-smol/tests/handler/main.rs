@@ -1,7 +1,7 @@
 //! Asynchronous handlers over real sockets.
 
 mod answers;
-mod bench;
 mod bodies;
 mod endings;
+mod support;
 mod upgrades;

@@ -8,8 +8,9 @@ use std::thread;
 use sanserve_core::{Call, Reply};
 use sanserve_smol::{Exchange, Status};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
+use testkit::Embedded;
 
-use crate::bench::Bench;
+use crate::support::{run, serve};
 
 const REQUEST: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: parrot\r\n\r\n";
 
@@ -32,8 +33,8 @@ async fn parrot(x: &mut Exchange<'_>) -> std::io::Result<()> {
 }
 
 /// Talks to a parrot.
-fn talks(bench: &Bench) {
-    let mut peer = bench.connect();
+fn talks(server: &Embedded) {
+    let mut peer = server.connect();
     peer.send(format!("{REQUEST}already"));
     let head = peer.head();
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
@@ -41,32 +42,32 @@ fn talks(bench: &Bench) {
     assert_eq!(peer.take(7), b"already");
     peer.send("more");
     assert_eq!(peer.take(4), b"more");
-    peer.end();
-    assert!(peer.rest().is_empty());
+    peer.half_close();
+    assert!(peer.rest_however().0.is_empty());
 }
 
 #[test]
 fn a_handler_gets_the_connection_and_what_was_read_of_it() {
-    let bench = Bench::new(|| parrot);
-    talks(&bench);
-    talks(&bench);
-    assert_eq!(bench.get("/").status(), 426);
-    let log = bench.ended();
+    let server = serve(|| parrot);
+    talks(&server);
+    talks(&server);
+    assert_eq!(server.get("/").status(), 426);
+    let log = server.end();
     assert_eq!(log.matches("\"GET /chat HTTP/1.1\" 101 0").count(), 2, "{log}");
     assert!(!log.contains("failed"), "{log}");
 }
 
 #[test]
 fn one_that_talks_on_ends_with_the_server() {
-    let mut bench = Bench::new(|| parrot);
-    let mut peer = bench.connect();
+    let mut server = serve(|| parrot);
+    let mut peer = server.connect();
     peer.send(REQUEST);
     assert!(peer.head().starts_with("HTTP/1.1 101 "));
     peer.send("x");
     assert_eq!(peer.take(1), b"x");
-    bench.handle.stop();
-    bench.join();
-    assert!(peer.rest().is_empty());
+    server.stop();
+    server.join();
+    assert!(peer.rest_however().0.is_empty());
 }
 
 fn portable(call: Call, reply: &mut Reply<'_>) {
@@ -78,7 +79,7 @@ fn portable(call: Call, reply: &mut Reply<'_>) {
 
 #[test]
 fn the_services_hook_gets_what_a_portable_handler_upgrades() {
-    let bench = Bench::with(
+    let server = run(
         |service| {
             service.with_handler(|| portable).with_upgrade(|mut upgraded| {
                 assert!(upgraded.peer.ip().is_loopback());
@@ -96,18 +97,18 @@ fn the_services_hook_gets_what_a_portable_handler_upgrades() {
         },
         |server| server,
     );
-    talks(&bench);
-    let without = Bench::with(|service| service.with_handler(|| portable), |server| server);
+    talks(&server);
+    let without = run(|service| service.with_handler(|| portable), |server| server);
     let mut peer = without.connect();
     peer.send(REQUEST);
     assert!(peer.head().starts_with("HTTP/1.1 101 "));
-    assert!(peer.rest().is_empty());
+    assert!(peer.rest_however().0.is_empty());
 }
 
 #[test]
 fn a_portable_handler_is_woken_from_another_thread() {
     let (give, given) = mpsc::channel::<Waker>();
-    let bench = Bench::with(
+    let server = run(
         |service| {
             service.with_handler(move || {
                 let give = give.clone();
@@ -129,12 +130,12 @@ fn a_portable_handler_is_woken_from_another_thread() {
         |server| server,
     );
     let wakers = thread::spawn(move || given.into_iter().inspect(Waker::wake_by_ref).collect::<Vec<_>>());
-    let mut peer = bench.connect();
+    let mut peer = server.connect();
     for _ in 0..20 {
-        assert_eq!(peer.get("/").text(), "awake");
+        assert_eq!(peer.get("/").body_text(), "awake");
     }
     drop(peer);
-    drop(bench);
+    drop(server);
     let wakers = wakers.join().unwrap();
     assert_eq!(wakers.len(), 60);
     // Of exchanges that are over.

@@ -7,7 +7,7 @@ use sanserve_core::{Config, Plain, Protocol, Request, Site};
 use sanserve_std::{Exchange, Handler, Misuse, Service, Status};
 
 use crate::support::{request, run};
-use crate::{answer_with, ask, chunked, rest, serve};
+use crate::{answer_with, ask, serve};
 
 /// What Python's own tests have: some methods, and a count of the connection's requests.
 struct Methods(u32);
@@ -34,18 +34,18 @@ impl Handler for Methods {
 fn methods_are_dispatched_and_the_others_are_not_implemented() {
     let server = serve(|| Methods(0));
     for _ in 0..2 {
-        let mut client = server.client();
+        let mut client = server.connect();
         assert_eq!(client.get("/").body, b"GET 1");
-        client.send(&ask("HEAD", "/", ""));
-        let (head, length) = client.head();
-        assert!(head.starts_with("HTTP/1.1 200") && length == 5, "{head}");
-        client.send(&ask("POST", "/", "Content-Length: 3\r\n"));
+        client.send(ask("HEAD", "/", ""));
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 200") && head.length() == Some(5), "{head}");
+        client.send(ask("POST", "/", "Content-Length: 3\r\n"));
         client.send("abc");
-        assert_eq!(client.answer().body, b"POST", "a body that nobody reads is dropped");
-        client.send(&ask("SPAM", "/", ""));
-        assert_eq!(client.answer().body, b"SPAM");
-        client.send(&ask("PUT", "/", "Content-Length: 0\r\n"));
-        let refused = client.answer();
+        assert_eq!(client.response().body, b"POST", "a body that nobody reads is dropped");
+        client.send(ask("SPAM", "/", ""));
+        assert_eq!(client.response().body, b"SPAM");
+        client.send(ask("PUT", "/", "Content-Length: 0\r\n"));
+        let refused = client.response();
         assert!(refused.head.starts_with("HTTP/1.1 501 Unsupported method ('PUT')\r\n"), "{}", refused.head);
         assert_eq!(client.get("/").body, b"GET 3", "one value a connection");
     }
@@ -57,10 +57,10 @@ fn what_is_not_overridden_is_not_implemented() {
     struct Nothing;
     impl Handler for Nothing {}
     let server = serve(|| Nothing);
-    let mut client = server.client();
+    let mut client = server.connect();
     for method in ["GET", "POST", "OPTIONS"] {
-        client.send(&ask(method, "/a.txt", ""));
-        assert_eq!(client.answer().status, 501);
+        client.send(ask(method, "/a.txt", ""));
+        assert_eq!(client.response().status(), 501);
     }
 }
 
@@ -72,22 +72,22 @@ fn some_answers_have_no_body() {
         x.write_all(b"dropped")
     });
     for protocol in ["1.1", "1.0"] {
-        let mut client = server.client();
+        let mut client = server.connect();
         for code in [204, 304] {
-            client.send(&format!("GET /{code} HTTP/{protocol}\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"));
-            let head = client.head().0;
+            client.send(format!("GET /{code} HTTP/{protocol}\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"));
+            let head = client.head();
             assert!(head.starts_with(&format!("HTTP/1.1 {code} ")) && !head.contains("Length"), "{head}");
             assert!(!head.contains("Transfer-Encoding"), "{head}");
         }
-        client.send(&request("/205"));
-        let head = client.head().0;
+        client.send(request("/205"));
+        let head = client.head();
         assert!(head.starts_with("HTTP/1.1 205 "), "{head}");
-        assert_eq!(rest(&mut client), b"");
+        assert_eq!(client.rest_however().0, b"");
     }
-    let mut client = server.client();
-    client.send(&ask("GET", "/204", "Connection: close\r\n"));
-    assert!(client.head().0.contains("\r\nConnection: close\r\n"));
-    assert_eq!(rest(&mut client), b"");
+    let mut client = server.connect();
+    client.send(ask("GET", "/204", "Connection: close\r\n"));
+    assert!(client.head().contains("\r\nConnection: close\r\n"));
+    assert_eq!(client.rest_however().0, b"");
 }
 
 #[test]
@@ -97,14 +97,14 @@ fn errors_say_what_the_handler_says() {
         b"/404" => x.error(Status::NOT_FOUND, None, None),
         _ => x.error(Status::NOT_MODIFIED, None, None),
     });
-    let mut client = server.client();
+    let mut client = server.connect();
     let odd = client.get("/999");
     assert!(odd.head.starts_with("HTTP/1.1 999 short\r\n"), "{}", odd.head);
-    let page = String::from_utf8(odd.body).unwrap();
+    let page = odd.body_text();
     assert!(page.contains("Message: short") && page.contains("999 - &lt;long&gt;"), "{page}");
-    assert!(String::from_utf8(client.get("/404").body).unwrap().contains("Nothing matches the given URI"));
-    client.send(&request("/304"));
-    assert!(client.head().0.starts_with("HTTP/1.1 304 "));
+    assert!(client.get("/404").body_text().contains("Nothing matches the given URI"));
+    client.send(request("/304"));
+    assert!(client.head().starts_with("HTTP/1.1 304 "));
     drop(client);
     assert!(server.end().contains("code 999, message short\n"));
 }
@@ -119,13 +119,11 @@ fn fields_are_bytes_in_both_directions() {
         assert_eq!(x.request().version(), b"HTTP/1.1");
         x.respond(Status::OK)?.reason("Fine so far")?.field("X-Taken", given)?.length(0).send()
     });
-    let mut client = server.client();
-    client.reader.get_mut().write_all(b"GET /p?q HTTP/1.1\r\nHost: x\r\nX-Given: \xe9t\xe9\r\n\r\n").unwrap();
-    let mut head = vec![0; 26];
-    io::Read::read_exact(&mut client.reader, &mut head).unwrap();
-    assert_eq!(head, b"HTTP/1.1 200 Fine so far\r\n");
-    client.stream().shutdown(std::net::Shutdown::Write).unwrap();
-    let head = rest(&mut client);
+    let mut client = server.connect();
+    client.send(b"GET /p?q HTTP/1.1\r\nHost: x\r\nX-Given: \xe9t\xe9\r\n\r\n");
+    assert_eq!(client.take(26), b"HTTP/1.1 200 Fine so far\r\n");
+    client.half_close();
+    let head = client.rest_however().0;
     assert!(head.windows(16).any(|part| part == b"\r\nX-Taken: \xe9t\xe9\r\n"), "{}", head.escape_ascii());
 }
 
@@ -154,7 +152,7 @@ fn misuse_is_an_error_and_reaches_nobody() {
         assert_eq!(misuse(x.write_all(b"late")), Misuse::Over);
         Ok(())
     });
-    let mut client = server.client();
+    let mut client = server.connect();
     for _ in 0..2 {
         assert_eq!(client.get("/").body, b"ok");
     }
@@ -172,14 +170,14 @@ fn an_interim_answer_goes_out_at_once() {
             x.answer(Status::OK, "text/plain", "done")
         }
     });
-    let mut client = server.client();
-    client.send(&request("/"));
-    assert_eq!(client.head().0, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+    let mut client = server.connect();
+    client.send(request("/"));
+    assert_eq!(client.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
     go.send(()).unwrap();
-    assert_eq!(client.answer().body, b"done");
+    assert_eq!(client.response().body, b"done");
     go.send(()).unwrap();
     client.send("GET / HTTP/1.0\r\n\r\n");
-    assert_eq!(client.answer().status, 200, "it is not sent to HTTP/1.0");
+    assert_eq!(client.response().status(), 200, "it is not sent to HTTP/1.0");
 }
 
 #[test]
@@ -208,18 +206,18 @@ fn parts_of_files_are_sent_between_other_bytes() {
             },
         );
         let content: Vec<u8> = (0..len).map(|n| ((n * n) >> 3) as u8).collect();
-        let mut client = server.client();
+        let mut client = server.connect();
         for _ in 0..2 {
             let body = if head_has_length(len) {
                 client.get("/").body
             } else {
-                client.send(&request("/"));
+                client.send(request("/"));
                 client.head();
-                chunked(&mut client).0
+                client.chunks().0
             };
             let expected = [&content[3..], &content[..3], b"-", &content].concat();
             assert!(body == expected, "{} bytes", body.len());
-            client.send(&ask("HEAD", "/", ""));
+            client.send(ask("HEAD", "/", ""));
             client.head();
         }
     }
@@ -235,11 +233,11 @@ fn what_is_passed_on_is_answered_by_the_files() {
         b"/own" => x.answer(Status::OK, "text/plain", "own"),
         _ => x.pass(),
     });
-    let mut client = server.client();
+    let mut client = server.connect();
     for _ in 0..3 {
         assert_eq!(client.get("/a.txt").body, b"hello\n");
         assert_eq!(client.get("/own").body, b"own");
-        assert_eq!(client.get("/none").status, 404);
+        assert_eq!(client.get("/none").status(), 404);
     }
 }
 
@@ -260,11 +258,11 @@ fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
             server.with_handler(|| |x: &mut Exchange<'_>| x.unsupported()).with_handler(blocking).threads(2)
         },
     );
-    let mut client = server.client();
+    let mut client = server.connect();
     assert_eq!(client.get("/").body, b"blocking");
     assert_eq!(client.get("/a.txt").body, b"hello\n");
     let server = run(|service| portable(service.with_site(Plain)), |server| server.one_at_a_time());
-    assert_eq!(server.client().get("/a.txt").body, b"portable");
+    assert_eq!(server.connect().get("/a.txt").body, b"portable");
 }
 
 #[test]
@@ -277,22 +275,22 @@ fn an_older_protocol_closes_where_a_newer_one_goes_on() {
         |service| service.with_config(Config { protocol: Protocol::Http10, ..Config::default() }),
         |server| server.with_handler(move || answer),
     );
-    let mut client = server.client();
-    client.send(&request("/"));
-    assert!(client.head().0.starts_with("HTTP/1.0 200"));
-    assert_eq!(rest(&mut client), b"to the end");
+    let mut client = server.connect();
+    client.send(request("/"));
+    assert!(client.head().starts_with("HTTP/1.0 200"));
+    assert_eq!(client.rest_however().0, b"to the end");
     let server = serve(move || answer);
-    let mut client = server.client();
+    let mut client = server.connect();
     for _ in 0..2 {
-        client.send(&request("/"));
+        client.send(request("/"));
         client.head();
-        assert_eq!(chunked(&mut client).0, b"to the end");
+        assert_eq!(client.chunks().0, b"to the end");
     }
     let server = answer_with(|x| {
         x.close();
         x.answer(Status::OK, "text/plain", "last")
     });
-    let mut client = server.client();
+    let mut client = server.connect();
     let last = client.get("/");
     assert!(last.head.contains("\r\nConnection: close\r\n") && client.ended());
 }

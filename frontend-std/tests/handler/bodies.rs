@@ -1,16 +1,16 @@
 //! Bodies of requests, and of both directions at once.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sanserve_core::{Config, Pace, Request, Site, Timeouts};
 use sanserve_std::{Exchange, Status};
+use testkit::{Client, Embedded, PATIENCE};
 
-use crate::support::{Client, PATIENCE, Running, run};
-use crate::{answer_with, ask, chunked, serve};
+use crate::support::run;
+use crate::{answer_with, ask, serve};
 
 /// Sends back what comes as it comes, framed as it is framed.
 fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
@@ -36,33 +36,28 @@ fn content(len: usize) -> Vec<u8> {
 #[test]
 fn an_echo_comes_back_whole_at_every_size() {
     let server = answer_with(echo);
-    let mut client = server.client();
+    let mut client = server.connect();
     for len in [0, 1, 9_999, 65_535, 65_537, 200_000, 5_000_000] {
         let content = content(len);
         for is_chunked in [false, true] {
             let framing =
                 if is_chunked { "Transfer-Encoding: chunked".into() } else { format!("Content-Length: {len}") };
-            let mut writer = client.stream().try_clone().unwrap();
+            let mut twin = client.twin();
             let body = content.clone();
             let sending = thread::spawn(move || {
-                writer.write_all(ask("POST", "/", &format!("{framing}\r\n")).as_bytes()).unwrap();
+                twin.send(ask("POST", "/", &format!("{framing}\r\n")));
                 if is_chunked {
                     for piece in body.chunks(7_001) {
-                        writer.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).unwrap();
-                        writer.write_all(piece).unwrap();
-                        writer.write_all(b"\r\n").unwrap();
+                        twin.send(format!("{:x}\r\n", piece.len()));
+                        twin.send(piece);
+                        twin.send("\r\n");
                     }
-                    writer.write_all(b"0\r\n\r\n").unwrap();
+                    twin.send("0\r\n\r\n");
                 } else {
-                    writer.write_all(&body).unwrap();
+                    twin.send(&body);
                 }
             });
-            let echoed = if is_chunked {
-                client.head();
-                chunked(&mut client).0
-            } else {
-                client.answer().body
-            };
+            let echoed = client.response().body;
             sending.join().unwrap();
             assert!(echoed == content, "{len} bytes, chunked: {is_chunked}");
         }
@@ -73,16 +68,14 @@ fn an_echo_comes_back_whole_at_every_size() {
 #[test]
 fn reading_and_writing_take_turns() {
     let server = answer_with(echo);
-    let mut client = server.client();
-    client.send(&ask("POST", "/", "Content-Length: 300\r\n"));
+    let mut client = server.connect();
+    client.send(ask("POST", "/", "Content-Length: 300\r\n"));
     client.head();
     for n in 0..100_u8 {
-        client.reader.get_mut().write_all(&[n; 3]).unwrap();
-        let mut back = [0; 3];
-        client.reader.read_exact(&mut back).unwrap();
-        assert_eq!(back, [n; 3]);
+        client.send([n; 3]);
+        assert_eq!(client.take(3), [n; 3]);
     }
-    assert_eq!(client.get("/next").status, 200);
+    assert_eq!(client.get("/next").status(), 200);
 }
 
 #[test]
@@ -95,18 +88,18 @@ fn who_waits_to_continue_is_told_with_the_first_read() {
         x.read_to_string(&mut body)?;
         x.answer(Status::OK, "text/plain", body)
     });
-    let mut client = server.client();
-    client.send(&ask("POST", "/", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
-    assert_eq!(client.head().0, "HTTP/1.1 100 Continue\r\n\r\n");
+    let mut client = server.connect();
+    client.send(ask("POST", "/", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
+    assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n");
     client.send("body");
-    assert_eq!(client.answer().body, b"body");
-    client.send(&ask("POST", "/refused", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.response().body, b"body");
+    client.send(ask("POST", "/refused", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
+    assert_eq!(client.response().status(), 413);
     assert!(client.ended());
 }
 
 /// A server whose handler reports how reading failed.
-fn reporting(config: Config, site: impl Site + Send + Sync + 'static) -> (Running, Receiver<io::Error>) {
+fn reporting(config: Config, site: impl Site + Send + Sync + 'static) -> (Embedded, Receiver<io::Error>) {
     let (tell, told) = channel();
     let tell = Mutex::new(tell);
     let make = move || {
@@ -135,9 +128,9 @@ fn a_site_may_refuse_what_a_peer_waits_to_send() {
     }
     let (server, told) = reporting(Config::default(), Refuses);
     for (target, status) in [("/417", 417), ("/413", 413)] {
-        let mut client = server.client();
-        client.send(&ask("POST", target, "Content-Length: 4\r\nExpect: 100-continue\r\n"));
-        assert_eq!(client.answer().status, status);
+        let mut client = server.connect();
+        client.send(ask("POST", target, "Content-Length: 4\r\nExpect: 100-continue\r\n"));
+        assert_eq!(client.response().status(), status);
         assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), ErrorKind::InvalidData);
         assert!(client.ended());
     }
@@ -150,25 +143,20 @@ fn a_body_that_breaks_off_is_an_error_of_its_kind() {
     let (server, told) = reporting(config, sanserve_core::Plain);
     type Misdeed = fn(&mut Client);
     let misdeeds: [(Misdeed, &str, ErrorKind, u16); 3] = [
-        (
-            |client| client.stream().shutdown(Shutdown::Write).unwrap(),
-            "Content-Length: 9",
-            ErrorKind::UnexpectedEof,
-            400,
-        ),
+        (|client| client.half_close(), "Content-Length: 9", ErrorKind::UnexpectedEof, 400),
         (|_| {}, "Content-Length: 9", ErrorKind::TimedOut, 408),
         (|client| client.send("zz\r\n"), "Transfer-Encoding: chunked", ErrorKind::InvalidData, 400),
     ];
     for (misdeed, framing, kind, status) in misdeeds {
-        let mut client = server.client();
-        client.send(&ask("POST", "/", &format!("{framing}\r\n")));
+        let mut client = server.connect();
+        client.send(ask("POST", "/", &format!("{framing}\r\n")));
         misdeed(&mut client);
         assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), kind);
-        assert_eq!(client.answer().status, status);
+        assert_eq!(client.response().status(), status);
         assert!(client.ended());
 
-        let mut client = server.client();
-        client.send(&ask("POST", "/answers-first", &format!("{framing}\r\n")));
+        let mut client = server.connect();
+        client.send(ask("POST", "/answers-first", &format!("{framing}\r\n")));
         client.head();
         misdeed(&mut client);
         assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), kind);
@@ -196,13 +184,13 @@ fn a_slow_handler_is_not_a_slow_peer() {
         }
     };
     let server = run(|service| service.with_config(config), |server| server.with_handler(make));
-    let mut client = server.client();
-    client.send(&ask("POST", "/", "Content-Length: 2\r\n"));
+    let mut client = server.connect();
+    client.send(ask("POST", "/", "Content-Length: 2\r\n"));
     client.send("a");
-    assert!(client.silent());
+    assert!(client.is_silent());
     client.send("b");
     go.send(()).unwrap();
-    assert_eq!(client.answer().body, b"ab");
+    assert_eq!(client.response().body, b"ab");
 }
 
 /// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
@@ -220,11 +208,11 @@ fn a_half_close_is_no_farewell() {
     for (requests, answers) in
         [("GET / HTTP/1.0\r\n\r\n".to_owned(), 1), (ask("GET", "/", ""), 1), (ask("GET", "/", "").repeat(2) + &last, 3)]
     {
-        let mut client = server.client();
+        let mut client = server.connect();
         client.send(&requests);
-        client.stream().shutdown(Shutdown::Write).unwrap();
+        client.half_close();
         for _ in 0..answers {
-            assert_eq!(client.answer().body, b"late", "{requests}");
+            assert_eq!(client.response().body, b"late", "{requests}");
         }
         assert!(client.ended());
     }
@@ -247,8 +235,8 @@ fn a_peer_that_resets_is_gone_for_reader_and_writer() {
             Err(outcome)
         }
     });
-    let mut client = server.client();
-    client.send(&crate::support::request("/"));
+    let mut client = server.connect();
+    client.send(crate::support::request("/"));
     client.head();
     drop(client);
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), ErrorKind::BrokenPipe);
@@ -274,15 +262,14 @@ fn a_slow_reader_holds_the_writer_up() {
             }
         }
     });
-    let mut client = server.client();
-    client.send(&crate::support::request("/"));
-    assert_eq!(client.head().1, 64 << 20);
-    let mut read = 8192;
-    let mut piece = vec![0; 1 << 20];
+    let mut client = server.connect();
+    client.send(crate::support::request("/"));
+    assert_eq!(client.head().length(), Some(64 << 20));
+    let mut read = 1 << 16;
     loop {
         let ahead = written.lock().unwrap().saturating_sub(read);
         assert!(ahead < 32 << 20, "{ahead} bytes ahead");
-        match client.reader.read(&mut piece).unwrap() {
+        match client.piece().len() {
             0 => break,
             n => read += n,
         }
@@ -306,11 +293,11 @@ fn trailers_come_and_go() {
         assert!(x.trailer("Content-Type", "a/b").is_err());
         x.trailer("X-Back", &came[0].1)
     });
-    let mut client = server.client();
+    let mut client = server.connect();
     for _ in 0..2 {
-        client.send(&ask("POST", "/", "Transfer-Encoding: chunked\r\n"));
+        client.send(ask("POST", "/", "Transfer-Encoding: chunked\r\n"));
         client.send("1\r\na\r\n0\r\nX-Sum: 7\r\n\r\n");
         client.head();
-        assert_eq!(chunked(&mut client), (b"body".to_vec(), "X-Back: 7\r\n\r\n".to_owned()));
+        assert_eq!(client.chunks(), (b"body".to_vec(), "X-Back: 7\r\n\r\n".to_owned()));
     }
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use sanserve_core::{Entry, Site};
 use sanserve_std::{Exchange, Handler, Status};
+use testkit::PATIENCE;
 
-use crate::support::{PATIENCE, request, run};
-use crate::{answer_with, rest, serve};
+use crate::support::{request, run};
+use crate::{answer_with, serve};
 
 /// Fails in the way that the path says.
 fn fail(x: &mut Exchange<'_>) -> io::Result<()> {
@@ -42,21 +43,21 @@ fn fail(x: &mut Exchange<'_>) -> io::Result<()> {
 #[test]
 fn a_failure_is_a_500_or_a_cut_and_nobody_elses_affair() {
     let server = answer_with(fail);
-    let mut other = server.client();
+    let mut other = server.connect();
     assert_eq!(other.get("/").body, b"fine");
     for how in ["panic", "err", "abort"] {
         for when in ["before", "gathered"] {
-            let mut client = server.client();
-            assert_eq!(client.get(&format!("/{when}/{how}")).status, 500);
+            let mut client = server.connect();
+            assert_eq!(client.get(format!("/{when}/{how}")).status(), 500);
             assert!(client.ended());
         }
-        let mut client = server.client();
-        client.send(&request(&format!("/behind/{how}")));
-        assert!(client.head().0.starts_with("HTTP/1.1 200"));
-        assert_eq!(rest(&mut client), b"3\r\nout\r\n", "no end: it does not look whole");
+        let mut client = server.connect();
+        client.send(request(&format!("/behind/{how}")));
+        assert!(client.head().starts_with("HTTP/1.1 200"));
+        assert_eq!(client.rest_however().0, b"3\r\nout\r\n", "no end: it does not look whole");
     }
     assert_eq!(other.get("/").body, b"fine");
-    let peer = other.stream().local_addr().unwrap().ip();
+    let peer = other.local().ip();
     drop(other);
     let log = server.end();
     assert_eq!(log.matches(": the handler panicked: on purpose").count(), 3, "{log}");
@@ -86,15 +87,15 @@ fn an_answer_that_is_missing_or_of_another_length_is_noticed() {
         }
     });
     for target in ["/none", "/short"] {
-        let mut client = server.client();
-        assert_eq!(client.get(target).status, 500);
+        let mut client = server.connect();
+        assert_eq!(client.get(target).status(), 500);
         assert!(client.ended());
     }
     for (target, body) in [("/cut", "123"), ("/long", "12")] {
-        let mut client = server.client();
-        client.send(&request(target));
+        let mut client = server.connect();
+        client.send(request(target));
         client.head();
-        assert_eq!(rest(&mut client), body.as_bytes());
+        assert_eq!(client.rest_however().0, body.as_bytes());
     }
     let log = server.end();
     assert!(log.contains("the handler failed: it did not answer"), "{log}");
@@ -129,13 +130,13 @@ fn a_value_lives_as_long_as_its_connection() {
         },
     );
     for _ in 0..2 {
-        let mut client = server.client();
+        let mut client = server.connect();
         client.get("/");
         client.get("/");
         drop(client);
         assert_eq!([told.recv_timeout(PATIENCE).unwrap(), told.recv_timeout(PATIENCE).unwrap()], ["made", "dropped"]);
     }
-    drop(server.client());
+    drop(server.connect());
     assert!(server.end().contains("the connection panicked: in a drop"));
     assert!(told.recv().is_err(), "no request, no value");
 }
@@ -151,11 +152,11 @@ fn a_stream_can_end_when_the_server_does() {
         }
         x.write_all(b"end")
     });
-    let mut client = server.client();
-    client.send(&request("/"));
+    let mut client = server.connect();
+    client.send(request("/"));
     client.head();
-    server.handle.shutdown();
-    assert!(rest(&mut client).ends_with(b"3\r\nend\r\n0\r\n\r\n"));
+    server.shutdown();
+    assert!(client.rest_however().0.ends_with(b"3\r\nend\r\n0\r\n\r\n"));
     server.end();
 }
 
@@ -178,19 +179,19 @@ fn a_handler_at_work_is_finished_by_a_shutdown_and_ended_by_a_stop() {
                 }
             }
         });
-        let mut client = server.client();
-        client.send(&request("/"));
+        let mut client = server.connect();
+        client.send(request("/"));
         client.head();
         if stops {
             at_work.wait();
-            server.handle.stop();
-            assert!(rest(&mut client).len() < 20 << 20);
+            server.stop();
+            assert!(client.rest_however().0.len() < 20 << 20);
             let log = server.end();
             assert!(log.contains("bytes: the server shut down") && !log.contains("the handler"), "{log}");
         } else {
-            server.handle.shutdown();
+            server.shutdown();
             at_work.wait();
-            assert_eq!(rest(&mut client).len(), 20 << 20);
+            assert_eq!(client.rest_however().0.len(), 20 << 20);
             assert!(server.end().contains(&format!("200 {}\n", 20 << 20)));
         }
     }
@@ -215,7 +216,7 @@ fn log_lines_are_the_sites_and_the_handlers() {
             })
         },
     );
-    server.client().get("/a");
+    server.connect().get("/a");
     let log = server.end();
     let (first, second) = log.split_once('\n').unwrap();
     assert!(first.starts_with("127.0.0.1 - - [") && first.ends_with("] asked for /a\\x1b[31m\\x0a"), "{log}");

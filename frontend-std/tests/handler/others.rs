@@ -1,7 +1,7 @@
 //! Other protocols, waking, and the server's own surface.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::Ipv4Addr;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -11,8 +11,9 @@ use std::time::Duration;
 use sanserve_core::{Call, Reply};
 use sanserve_server::Log;
 use sanserve_std::{Exchange, Server, Service, Status, Upgraded};
+use testkit::{Client, LogSink, PATIENCE};
 
-use crate::support::{Lines, PATIENCE, request, run};
+use crate::support::{request, run};
 use crate::{ask, serve};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: shout\r\n";
@@ -32,27 +33,17 @@ fn shout(mut upgraded: Upgraded) -> io::Result<()> {
     }
 }
 
-fn speak(address: std::net::SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+fn speak(mut client: Client) -> Client {
     // What is pipelined behind the request is the other protocol's already.
-    stream.write_all(format!("{}already ", ask("GET", "/shout", UPGRADE)).as_bytes()).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
+    client.send(format!("{}already ", ask("GET", "/shout", UPGRADE)));
+    let head = client.head();
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
     assert!(head.contains("\r\nUpgrade: shout\r\n") && head.contains("\r\nConnection: Upgrade\r\n"), "{head}");
     for (say, hear) in [("", "ALREADY "), ("and more", "AND MORE")] {
-        stream.write_all(say.as_bytes()).unwrap();
-        let mut heard = vec![0; hear.len()];
-        stream.read_exact(&mut heard).unwrap();
-        assert_eq!(heard, hear.as_bytes());
+        client.send(say);
+        assert_eq!(client.take(hear.len()), hear.as_bytes());
     }
-    stream
+    client
 }
 
 #[test]
@@ -77,14 +68,14 @@ fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
                 server.with_handler(move || answer).threads(1)
             },
         );
-        let mut stream = speak(server.address);
+        let mut speaker = speak(server.connect());
         if elsewhere {
-            assert_eq!(server.client().get("/").body, b"free", "the only thread serves others");
-            stream.write_all(b"x").unwrap();
-            stream.read_exact(&mut [0]).unwrap();
+            assert_eq!(server.connect().get("/").body, b"free", "the only thread serves others");
+            speaker.send("x");
+            assert_eq!(speaker.take(1), b"X");
         }
-        drop(stream);
-        assert_eq!(server.client().get("/").body, b"free");
+        drop(speaker);
+        assert_eq!(server.connect().get("/").body, b"free");
         assert!(server.end().contains("\"GET /shout HTTP/1.1\" 101 0\n"));
     }
 }
@@ -92,9 +83,9 @@ fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
 #[test]
 fn a_stop_ends_other_protocols_too() {
     let server = serve(|| |x: &mut Exchange<'_>| shout(x.upgrade("shout", &[])?));
-    let mut stream = speak(server.address);
-    server.handle.stop();
-    assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    let mut speaker = speak(server.connect());
+    server.stop();
+    assert!(speaker.ended());
     server.end();
 }
 
@@ -119,14 +110,14 @@ fn a_portable_upgrade_goes_to_the_services_hook() {
         },
         |server| server.threads(1),
     );
-    drop(speak(server.address));
-    assert_eq!(server.client().get("/").body, b"plain");
+    drop(speak(server.connect()));
+    assert_eq!(server.connect().get("/").body, b"plain");
     drop(server);
 
     let server = run(upgrade, |server| server);
-    let mut client = server.client();
-    client.send(&ask("GET", "/shout", UPGRADE));
-    assert!(client.head().0.starts_with("HTTP/1.1 101"));
+    let mut client = server.connect();
+    client.send(ask("GET", "/shout", UPGRADE));
+    assert!(client.head().starts_with("HTTP/1.1 101"));
     assert!(client.ended(), "nobody takes it");
 }
 
@@ -154,23 +145,23 @@ fn a_portable_handler_is_woken_from_another_thread() {
         },
         |server| server,
     );
-    let mut client = server.client();
+    let mut client = server.connect();
     let mut stale: Vec<Waker> = Vec::new();
     for n in 0..50 {
-        client.send(&request("/"));
+        client.send(request("/"));
         let (waker, result) = handed.recv_timeout(PATIENCE).unwrap();
         stale.iter().for_each(Waker::wake_by_ref);
         // Woken for nothing, it waits on.
         waker.wake_by_ref();
         *result.lock().unwrap() = Some(format!("answer {n}"));
         waker.wake_by_ref();
-        assert_eq!(client.answer().body, format!("answer {n}").as_bytes());
+        assert_eq!(client.response().body, format!("answer {n}").as_bytes());
         stale.push(waker);
     }
     // One that waits to be woken sees its peer go away, and the server end.
-    client.send(&request("/"));
+    client.send(request("/"));
     let _kept = handed.recv_timeout(PATIENCE).unwrap();
-    server.handle.stop();
+    server.stop();
     assert!(client.ended());
     let log = server.end();
     assert_eq!(log.matches("\" 200 ").count(), 50, "{log}");
@@ -178,8 +169,8 @@ fn a_portable_handler_is_woken_from_another_thread() {
 
 #[test]
 fn one_connection_is_served_at_a_time_by_hand() {
-    let lines = Lines::default();
-    let service = Service::without_files().with_log(Log::to(lines.clone()));
+    let log = LogSink::default();
+    let service = Service::without_files().with_log(Log::to(log.clone()));
     let mut server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), service).unwrap();
     assert_eq!((server.server_name(), server.server_port()), ("127.0.0.1", server.local_addr().port()));
     assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
@@ -194,31 +185,26 @@ fn one_connection_is_served_at_a_time_by_hand() {
         }
     });
     for _ in 0..2 {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(format!("{}{}", request("/"), ask("GET", "/", "Connection: close\r\n")).as_bytes()).unwrap();
-        let reading = thread::spawn(move || {
-            let mut all = String::new();
-            stream.read_to_string(&mut all).unwrap();
-            all
-        });
+        let mut client = Client::connect(address);
+        client.send(format!("{}{}", request("/"), ask("GET", "/", "Connection: close\r\n")));
+        let reading = thread::spawn(move || String::from_utf8(client.rest()).unwrap());
         assert!(server.handle_request(Some(PATIENCE)).unwrap());
         let all = reading.join().unwrap();
         assert!(all.contains("\r\n\r\n1HTTP/1.1 200") && all.ends_with("\r\n\r\n2"), "{all}");
     }
     // An idle connection does not hold up who ends the server.
     let handle = server.handle();
-    let mut idle = TcpStream::connect(address).unwrap();
-    idle.write_all(request("/").as_bytes()).unwrap();
+    let mut idle = Client::connect(address);
+    idle.send(request("/"));
     let ending = thread::spawn(move || {
-        idle.read_exact(&mut [0; 100]).unwrap();
+        assert_eq!(idle.response().status(), 200);
         handle.shutdown();
-        let mut rest = Vec::new();
-        idle.read_to_end(&mut rest).unwrap();
+        idle.ends();
     });
     assert!(server.handle_request(None).unwrap());
     ending.join().unwrap();
     assert!(!server.handle_request(None).unwrap(), "the server is shut down");
-    assert_eq!(lines.text().matches("\" 200 1\n").count(), 5);
+    assert_eq!(log.text().matches("\" 200 1\n").count(), 5);
 }
 
 #[test]
@@ -235,15 +221,15 @@ fn only_verified_peers_are_served() {
         },
         |server| server.with_handler(|| |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "welcome")),
     );
-    assert_eq!(server.client().get("/").body, b"welcome");
+    assert_eq!(server.connect().get("/").body, b"welcome");
     // Nobody is accepted between the connection and the lock.
     let mut who = unwelcome.lock().unwrap();
-    let mut client = server.client();
-    *who = Some(client.stream().local_addr().unwrap().port());
+    let mut client = server.connect();
+    *who = Some(client.local().port());
     drop(who);
     assert!(client.ended());
     *unwelcome.lock().unwrap() = Some(0);
-    assert!(server.client().ended());
+    assert!(server.connect().ended());
     *unwelcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     assert!(server.end().contains("verifying the peer panicked"));
 }
