@@ -4,15 +4,17 @@
     benches/cgi.py                            everything; about 3 minutes
     benches/cgi.py --rounds 5 --seconds 4
     benches/cgi.py --binary target/release/sanserve --part rate --only sanserve-mio,lighttpd
+    benches/cgi.py --part rate --as-root --write-docs    the servers begin as root; figures go to docs/performance.md
 
 The script is cgi.c, statically linked, so that what is measured is the server and not a dynamic linker or an
-interpreter. The first part asks for it over 1, 8 and 32 connections. The second asks for a file of 1 KiB over
+interpreter. The first part asks for it over 1, 8, 32 and 100 connections. The second asks for a file of 1 KiB over
 one connection: alone, while 50 scripts sleep, and while short scripts run over 50 other connections.
 
 Servers, and with them the scripts, are pinned to one processor, and wrk to another one. All servers have one
 worker (`std`: a thread for each connection). Rounds go through all servers before the next round begins. Every
 figure is the median of the rounds. If this is run as root, the servers run as the user nobody, so that none of
-them changes its user for a script.
+them changes its user for a script. With --as-root they begin as root: sanserve changes the user for each script, and
+lighttpd its own once and for all. Either way scripts run as nobody.
 
 It needs Linux, wrk, a C compiler, and, to compare, lighttpd.
 """
@@ -31,12 +33,16 @@ import harness
 from harness import Running, Server, Setup, ask, bytes_text, median, number, table, wrk
 
 #: Connections in the first part.
-CONNECTIONS = [1, 8, 32]
+CONNECTIONS = [1, 8, 32, 100]
 #: Scripts at once in the second.
 SCRIPTS = 50
 FILE, SCRIPT = "/1k.html", "/cgi-bin/hello"
 
-NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+AS_ROOT = os.getuid() == 0 and "--as-root" in sys.argv
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 and not AS_ROOT else []
+
+#: In docs/performance.md.
+BLOCK = "cgi-as-root"
 
 
 def sanserve(runtime):
@@ -48,13 +54,16 @@ def sanserve(runtime):
     return command
 
 
+LIGHTTPD_USER = 'server.username="nobody"\nserver.groupname="nogroup"\n'
+
+
 def lighttpd(program, setup):
     conf = f"{setup.tmp}/lighttpd-{setup.port}.conf"
     with open(conf, "w") as f:
         f.write(f'server.document-root="{setup.folder}"\nserver.port={setup.port}\nserver.bind="127.0.0.1"\n'
                 'server.modules=("mod_cgi")\n$HTTP["url"] =~ "^/cgi-bin/" { cgi.assign=("" => "") }\n'
                 'server.max-keep-alive-requests=65535\nserver.max-keep-alive-idle=600\nserver.listen-backlog=4096\n'
-                f'server.upload-dirs=("{setup.tmp}")\nmimetype.assign=(".html"=>"text/html")\n')
+                f'{LIGHTTPD_USER if AS_ROOT else ""}server.upload-dirs=("{setup.tmp}")\nmimetype.assign=(".html"=>"text/html")\n')
     return [*NOBODY, program, "-D", "-f", conf]
 
 
@@ -204,8 +213,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="of load in each round")
     parser.add_argument("--binary", help="a sanserve to measure instead of building one")
+    parser.add_argument("--as-root", action="store_true", help="servers begin as root, if this does")
+    parser.add_argument("--write-docs", action="store_true", help="write the first part into docs/performance.md; with --as-root")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     arguments = parser.parse_args()
+    if arguments.as_root and not AS_ROOT:
+        parser.error("--as-root is for root")
+    if arguments.write_docs:
+        if not AS_ROOT or arguments.part == "latency":
+            parser.error("--write-docs is for the rates with --as-root")
+        harness.check_document([BLOCK])
     harness.prepare(("wrk", "taskset", "cc", *NOBODY[:1]))
     chosen = harness.choose(arguments.only, arguments.binary and os.path.abspath(arguments.binary))
     tmp = harness.temporary()
@@ -227,6 +244,11 @@ def main():
             print(f"\n## Requests for a file of 1 KiB, one connection\n\n{latencies_table(figures['latency'], list(some))}")
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+    if arguments.write_docs:
+        machine = harness.machine(list(chosen))
+        rounds = f"- rounds: {arguments.rounds} of {arguments.seconds} s for each server and number of connections"
+        harness.write_blocks({BLOCK: f"{machine}\n{rounds}\n\n{rates_table(figures['rate'], list(chosen))}"})
+        print(f"\nwritten: {harness.DOCUMENT}")
     if arguments.json:
         with open(arguments.json, "w") as f:
             json.dump({part: [[*key, one] for key, one in rows.items()] for part, rows in figures.items()}, f, indent=1)
