@@ -17,7 +17,7 @@ use std::mem;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ const SLOW: u64 = 16 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Held by those who ask a launcher for a script until that has arrived here. They do not wait for each other.
+    asking: RwLock<()>,
     /// A place has become free.
     room: Condvar,
     launcher: Mutex<Option<Arc<Process>>>,
@@ -192,9 +194,9 @@ impl Shared {
     /// Has a launcher asked for a script, and if that succeeds takes it over. Until it has, no report is looked at: one
     /// could be about this script.
     pub(super) fn entrust_if(&self, ward: Ward, ask: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let mut state = self.lock();
+        let _asking = self.asking.read().unwrap_or_else(PoisonError::into_inner);
         ask()?;
-        state.leave_news(|state| state.arrivals.push(ward));
+        self.entrust(ward);
         Ok(())
     }
 
@@ -633,7 +635,8 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
             is_there
         });
         if !reports.is_empty() || !gone.is_empty() {
-            // A report may be about a script that has just arrived.
+            // A report may be about a script that has just arrived, or is about to.
+            drop(shared.asking.write().unwrap_or_else(PoisonError::into_inner));
             wards.append(&mut shared.lock().arrivals);
             news.resize(wards.len(), News::default());
             take_reports(&reports, &gone, &mut wards);
