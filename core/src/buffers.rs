@@ -7,8 +7,10 @@ use std::sync::Arc;
 use crate::conditional::LastTag;
 use crate::date::LastDate;
 use crate::listing::Listing;
+use crate::peer::Peer;
 use crate::range::ByteRange;
-use crate::reason::{Reason, Reasons, Rule};
+use crate::reason::{Reason, Reasons};
+use crate::request::Request;
 use crate::share::{Memory, Share};
 use crate::wire::Head;
 
@@ -34,22 +36,7 @@ pub struct Buffers {
     pub script: Window,
     pub(crate) output: Output,
     pub(crate) head: Head,
-    /// The path below the root that is being served.
-    pub(crate) path: Vec<u8>,
-    /// The message of an error answer.
-    pub(crate) message: Vec<u8>,
-    /// A page that is being made, before its length is known.
-    pub(crate) page: Vec<u8>,
-    /// The last `Last-Modified`.
-    pub(crate) modified: LastDate,
-    /// The last `ETag`.
-    pub(crate) tag: LastTag,
-    pub(crate) listing: Listing,
-    pub(crate) ranges: Vec<ByteRange>,
-    /// What a script is told: its arguments, then its environment.
-    pub(crate) told: Vec<u8>,
-    /// What the log is to be told about a script.
-    pub(crate) remarks: Vec<u8>,
+    pub(crate) scratch: Scratch,
     /// The trailer section of the request, as it came.
     pub(crate) trailers: Vec<u8>,
     /// The trailer section of the answer, as it will go out.
@@ -64,6 +51,27 @@ pub struct Buffers {
     pub(crate) share: Share,
 }
 
+/// What is worked out on the way to a response.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// The path below the root that is being served.
+    pub(crate) path: Vec<u8>,
+    /// The message of an error answer.
+    pub(crate) message: Vec<u8>,
+    /// A page that is being made, before its length is known; or the target of a redirect.
+    pub(crate) page: Vec<u8>,
+    /// The last `Last-Modified`.
+    pub(crate) modified: LastDate,
+    /// The last `ETag`.
+    pub(crate) tag: LastTag,
+    pub(crate) listing: Listing,
+    pub(crate) ranges: Vec<ByteRange>,
+    /// What a script is told: its arguments, then its environment.
+    pub(crate) told: Vec<u8>,
+    /// What the log is to be told about a script.
+    pub(crate) remarks: Vec<u8>,
+}
+
 impl Default for Buffers {
     fn default() -> Buffers {
         Buffers {
@@ -71,15 +79,7 @@ impl Default for Buffers {
             script: Window::starting_with(SCRIPT_WINDOW),
             output: Output::default(),
             head: Head::default(),
-            path: Vec::new(),
-            message: Vec::new(),
-            page: Vec::new(),
-            modified: LastDate::default(),
-            tag: LastTag::default(),
-            listing: Listing::default(),
-            ranges: Vec::new(),
-            told: Vec::new(),
-            remarks: Vec::new(),
+            scratch: Scratch::default(),
             trailers: Vec::new(),
             trailing: Vec::new(),
             attached: None,
@@ -126,9 +126,9 @@ impl Buffers {
             self.output.shrink();
             self.share.shrink(std::mem::take(&mut self.output.reserved));
         }
-        if self.listing.charged > 0 {
-            self.listing.shrink();
-            self.share.shrink(std::mem::take(&mut self.listing.charged));
+        if self.scratch.listing.charged > 0 {
+            self.scratch.listing.shrink();
+            self.share.shrink(std::mem::take(&mut self.scratch.listing.charged));
         }
     }
 
@@ -176,26 +176,27 @@ impl Buffers {
         self.reasons.all()
     }
 
-    /// Notes by which rule its method has the request answered.
-    pub(crate) fn note_method(&mut self, rule: Rule) {
-        let head = if self.moved.is_empty() { self.input.head() } else { &self.moved };
-        self.reasons.note(rule, self.head.method_name.of_bytes(head));
+    /// The request, and what is worked out from it.
+    pub(crate) fn split(&mut self, peer: Peer) -> (Request<'_>, &mut Scratch, &mut Reasons) {
+        let Buffers { input, head, moved, scratch, reasons, .. } = self;
+        let bytes = if moved.is_empty() { input.head() } else { moved };
+        (Request { head, bytes, peer }, scratch, reasons)
     }
 
     /// How many bytes lie in them. Room that is kept for later is counted in the windows alone.
     #[must_use]
     pub fn held(&self) -> u64 {
         let texts = [
-            &self.remarks,
-            &self.path,
-            &self.message,
-            &self.page,
-            &self.told,
+            &self.scratch.remarks,
+            &self.scratch.path,
+            &self.scratch.message,
+            &self.scratch.page,
+            &self.scratch.told,
             &self.trailers,
             &self.trailing,
             &self.moved,
         ];
-        let windows = self.input.held() + self.script.held() + self.output.bytes.len() + self.listing.held();
+        let windows = self.input.held() + self.script.held() + self.output.bytes.len() + self.scratch.listing.held();
         (windows + texts.iter().map(|text| text.len()).sum::<usize>()) as u64
     }
 
@@ -211,15 +212,15 @@ impl Buffers {
         self.input.shrink();
         self.output.clear();
         self.output.shrink();
-        self.listing.shrink();
-        (self.output.reserved, self.listing.charged) = (0, 0);
-        self.path.shrink_to(4 * 1024);
-        self.page.shrink_to(4 * 1024);
-        self.message.shrink_to(1024);
+        self.scratch.listing.shrink();
+        (self.output.reserved, self.scratch.listing.charged) = (0, 0);
+        self.scratch.path.shrink_to(4 * 1024);
+        self.scratch.page.shrink_to(4 * 1024);
+        self.scratch.message.shrink_to(1024);
         self.head.shrink();
-        self.ranges.shrink_to(16);
+        self.scratch.ranges.shrink_to(16);
         self.script.free();
-        self.told = Vec::new();
+        self.scratch.told = Vec::new();
         self.moved = Vec::new();
         self.trailers = Vec::new();
         self.trailing = Vec::new();

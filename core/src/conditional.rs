@@ -92,14 +92,14 @@ impl Default for LastTag {
 
 impl LastTag {
     /// The same as [`Validators::tag`].
-    pub(crate) fn format(&mut self, validators: Validators) -> Option<Tag> {
+    pub(crate) fn format(&mut self, validators: Validators) -> Option<&Tag> {
         if validators.has == Has::Date || validators.has == Has::Nothing {
             return None;
         }
         if validators != self.of {
             *self = LastTag { of: validators, tag: validators.tag()? };
         }
-        Some(self.tag)
+        Some(&self.tag)
     }
 }
 
@@ -188,54 +188,84 @@ pub(crate) enum Verdict {
     Failed,
 }
 
+/// What was decided about the preconditions: the verdict, and for each field that is there the rule by which it counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evaluation {
+    pub(crate) verdict: Verdict,
+    /// In the order in which they were looked at.
+    rules: [Option<(Rule, Known)>; 4],
+}
+
+impl Evaluation {
+    fn by(mut self, rule: Rule, known: Known) -> Evaluation {
+        if let Some(free) = self.rules.iter_mut().find(|rule| rule.is_none()) {
+            *free = Some((rule, known));
+        }
+        self
+    }
+
+    fn with(self, verdict: Verdict) -> Evaluation {
+        Evaluation { verdict, ..self }
+    }
+
+    /// Notes the rules, each with the value of its field.
+    pub(crate) fn explain(&self, head: &Head, bytes: &[u8], reasons: &mut Reasons) {
+        for &(rule, known) in self.rules.iter().flatten() {
+            reasons.note_with(rule, |out| write_values(head, bytes, known, out));
+        }
+    }
+}
+
 /// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. `current`
 /// is `None` for a representation without validators, such as a listing.
-pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>, reasons: &mut Reasons) -> Verdict {
+pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>) -> Evaluation {
     use Rule::*;
     const CONDITIONS: [Known; 4] =
         [Known::IfMatch, Known::IfUnmodifiedSince, Known::IfNoneMatch, Known::IfModifiedSince];
+    let mut evaluation = Evaluation { verdict: Verdict::Perform, rules: [None; 4] };
     if !head.has_any(CONDITIONS) {
-        return Verdict::Perform;
+        return evaluation;
     }
     // Formatted only where a tag is compared.
     let tag = current.filter(|_| head.has_any([Known::IfMatch, Known::IfNoneMatch])).and_then(Validators::tag);
     let is_current = |given: &Given<'_>| tag.as_ref().is_some_and(|tag| tag.as_bytes() == given.tag);
-    let mut note = |rule, known| reasons.note_with(rule, |out| write_values(head, bytes, known, out));
     let (match_, since) = (Known::IfMatch, Known::IfUnmodifiedSince);
     if head.has(match_) {
         let is_true = any_tag(head, bytes, match_, |given| !given.weak && is_current(given));
-        note(if is_true { IfMatchTrue } else { IfMatchFalse }, match_);
+        evaluation = evaluation.by(if is_true { IfMatchTrue } else { IfMatchFalse }, match_);
         if head.has(since) {
-            note(IfUnmodifiedSinceOverruled, since);
+            evaluation = evaluation.by(IfUnmodifiedSinceOverruled, since);
         }
         if !is_true {
-            return Verdict::Failed;
+            return evaluation.with(Verdict::Failed);
         }
     } else if head.has(since) {
         let found = Since::of(head, bytes, since, current);
-        note(found.rule(IfUnmodifiedSinceTrue, IfUnmodifiedSinceFalse, IfUnmodifiedSinceInvalid), since);
+        let rule = found.rule(IfUnmodifiedSinceTrue, IfUnmodifiedSinceFalse, IfUnmodifiedSinceInvalid);
+        evaluation = evaluation.by(rule, since);
         if found == Since::Changed {
-            return Verdict::Failed;
+            return evaluation.with(Verdict::Failed);
         }
     }
     let (match_, since) = (Known::IfNoneMatch, Known::IfModifiedSince);
     if head.has(match_) {
         let is_true = !any_tag(head, bytes, match_, is_current);
-        note(if is_true { IfNoneMatchTrue } else { IfNoneMatchFalse }, match_);
+        evaluation = evaluation.by(if is_true { IfNoneMatchTrue } else { IfNoneMatchFalse }, match_);
         if head.has(since) {
-            note(IfModifiedSinceOverruled, since);
+            evaluation = evaluation.by(IfModifiedSinceOverruled, since);
         }
         if !is_true {
-            return Verdict::NotModified;
+            return evaluation.with(Verdict::NotModified);
         }
     } else if head.has(since) {
         let found = Since::of(head, bytes, since, current);
-        note(found.rule(IfModifiedSinceFalse, IfModifiedSinceTrue, IfModifiedSinceInvalid), since);
+        evaluation =
+            evaluation.by(found.rule(IfModifiedSinceFalse, IfModifiedSinceTrue, IfModifiedSinceInvalid), since);
         if found == Since::Unchanged {
-            return Verdict::NotModified;
+            return evaluation.with(Verdict::NotModified);
         }
     }
-    Verdict::Perform
+    evaluation
 }
 
 /// What a date says about a representation.
@@ -281,13 +311,13 @@ fn write_values(head: &Head, bytes: &[u8], known: Known, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a Range may be obeyed, as far as If-Range has a say (RFC 9110 section 13.1.5): the
-/// validator must match exactly, and strongly.
-pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wall, reasons: &mut Reasons) -> bool {
+/// By which rule If-Range lets a Range be obeyed, or not (RFC 9110 section 13.1.5): the validator must match exactly,
+/// and strongly. `None`: there is no such field.
+pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wall) -> Option<Rule> {
     if !head.has(Known::IfRange) {
-        return true;
+        return None;
     }
-    let rule = match head.single(Known::IfRange, bytes) {
+    Some(match head.single(Known::IfRange, bytes) {
         None => Rule::IfRangeRepeated,
         Some(value) if value.starts_with(b"\"") || value.starts_with(b"W/") => {
             let is_current = current.tag().is_some_and(|tag| tag.as_bytes() == value);
@@ -300,9 +330,19 @@ pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wal
             Some(date) if Some(date.0) == current.date() => Rule::IfRangeFresh,
             _ => Rule::IfRangeOtherDate,
         },
-    };
-    reasons.note_with(rule, |out| write_values(head, bytes, Known::IfRange, out));
-    matches!(rule, Rule::IfRangeTag | Rule::IfRangeDate)
+    })
+}
+
+/// Whether what [`if_range`] has decided lets a Range be obeyed.
+pub(crate) fn lets_range(by: Option<Rule>) -> bool {
+    matches!(by, None | Some(Rule::IfRangeTag | Rule::IfRangeDate))
+}
+
+/// Notes what [`if_range`] has decided.
+pub(crate) fn explain_if_range(by: Option<Rule>, head: &Head, bytes: &[u8], reasons: &mut Reasons) {
+    if let Some(rule) = by {
+        reasons.note_with(rule, |out| write_values(head, bytes, Known::IfRange, out));
+    }
 }
 
 struct Given<'b> {
@@ -363,7 +403,7 @@ mod tests {
 
     fn verdict(fields: &str) -> Verdict {
         let (head, bytes) = head(fields);
-        evaluate(&head, &bytes, Some(&FILE), &mut Reasons::default())
+        evaluate(&head, &bytes, Some(&FILE)).verdict
     }
 
     #[test]
@@ -429,12 +469,12 @@ mod tests {
             (format!("If-Unmodified-Since: {BEFORE}\r\n"), Verdict::Perform),
         ] {
             let (head, bytes) = head(&fields);
-            assert_eq!(evaluate(&head, &bytes, Some(&nothing), &mut Reasons::default()), expected, "{fields}");
+            assert_eq!(evaluate(&head, &bytes, Some(&nothing)).verdict, expected, "{fields}");
         }
         for value in [TAG, DATE] {
             let (head, bytes) = head(&format!("If-Range: {value}\r\n"));
             let now = Wall(FILE.modified + 60);
-            assert!(!if_range(&head, &bytes, &nothing, now, &mut Reasons::default()), "{value}");
+            assert!(!lets_range(if_range(&head, &bytes, &nothing, now)), "{value}");
         }
     }
 
@@ -469,7 +509,7 @@ mod tests {
             assert_eq!(verdict(&fields), expected, "{fields}");
         }
         let (listing, bytes) = head("If-Match: \"a\"\r\n");
-        assert_eq!(evaluate(&listing, &bytes, None, &mut Reasons::default()), Failed);
+        assert_eq!(evaluate(&listing, &bytes, None).verdict, Failed);
     }
 
     #[test]
@@ -486,7 +526,7 @@ mod tests {
             ("If-Range: garbage\r\n".into(), now, false),
         ] {
             let (head, bytes) = head(&fields);
-            assert_eq!(if_range(&head, &bytes, &FILE, now, &mut Reasons::default()), expected, "{fields}");
+            assert_eq!(lets_range(if_range(&head, &bytes, &FILE, now)), expected, "{fields}");
         }
     }
 }

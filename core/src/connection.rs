@@ -297,7 +297,7 @@ impl Connection {
                         Task::Cgi(cgi) => cgi.action(deed, buf, cx),
                         _ => Action::Kill,
                     },
-                    Act::Log => Action::Log { lines: &buf.remarks },
+                    Act::Log => Action::Log { lines: &buf.scratch.remarks },
                 };
                 Step::Act(Ticket(self.ticket), action)
             }
@@ -619,9 +619,9 @@ impl Connection {
 
     fn action<'a>(&self, deed: Deed, buf: &'a mut Buffers) -> Action<'a> {
         match (deed, &self.task) {
-            (Deed::OpenIn(_), Task::Files(files)) => Action::OpenIn { path: files.index_name(&buf.path) },
-            (Deed::List, _) => Action::List { into: &mut buf.listing },
-            _ => Action::Open { path: &buf.path },
+            (Deed::OpenIn(_), Task::Files(files)) => Action::OpenIn { path: files.index_name(&buf.scratch.path) },
+            (Deed::List, _) => Action::List { into: &mut buf.scratch.listing },
+            _ => Action::Open { path: &buf.scratch.path },
         }
     }
 
@@ -635,7 +635,7 @@ impl Connection {
             },
             status: self.exchange.status.map_or(0, Status::code),
             sent: self.exchange.body_sent,
-            error: self.exchange.is_error.then_some(buf.message.as_slice()),
+            error: self.exchange.is_error.then_some(buf.scratch.message.as_slice()),
             cut: self.exchange.cut.map(Cut::reason),
         }
     }

@@ -41,11 +41,11 @@ impl Default for LastDate {
 
 impl LastDate {
     /// The same as [`imf_fixdate`].
-    pub(crate) fn format(&mut self, wall: Wall) -> [u8; IMF_FIXDATE_LEN] {
+    pub(crate) fn format(&mut self, wall: Wall) -> &[u8; IMF_FIXDATE_LEN] {
         if wall != self.wall {
             *self = LastDate { wall, text: imf_fixdate(wall) };
         }
-        self.text
+        &self.text
     }
 }
 

@@ -2,7 +2,7 @@
 //! reaches the wire.
 
 use crate::config::Protocol;
-use crate::exchange::ResponseBuilder;
+use crate::exchange::{Phrase, ResponseBuilder};
 use crate::fields::{Fields, Misuse};
 use crate::status::Status;
 use crate::wire::{Encoder, HeadOut};
@@ -98,7 +98,8 @@ impl<'r> HeadWriter<'r> {
     fn send_final(&mut self) {
         let encoder = if self.status.is_bodiless() { Encoder::None } else { self.answer.framing(self.length) };
         let fields = &self.fields;
-        self.answer.head(self.status, self.reason.as_deref(), |head| {
+        let phrase = self.reason.as_deref().map_or(Phrase::Usual, Phrase::Of);
+        self.answer.head(self.status, phrase, |head, _| {
             head.raw().extend_from_slice(fields);
             head.framing(encoder);
         });
@@ -109,7 +110,8 @@ impl<'r> HeadWriter<'r> {
         self.answer.exchange.upgrades = true;
         self.answer.exchange.keep_alive = false;
         let fields = &self.fields;
-        self.answer.head(self.status, self.reason.as_deref(), |head| head.raw().extend_from_slice(fields));
+        let phrase = self.reason.as_deref().map_or(Phrase::Usual, Phrase::Of);
+        self.answer.head(self.status, phrase, |head, _| head.raw().extend_from_slice(fields));
         self.answer.body(Encoder::None);
         self.answer.end();
     }

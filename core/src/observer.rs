@@ -87,7 +87,7 @@ pub(crate) struct Behind {
 
 impl Behind {
     pub(crate) fn of(buf: &Buffers) -> Behind {
-        Behind { script: buf.script.unread().len(), listed: buf.listing.taken() }
+        Behind { script: buf.script.unread().len(), listed: buf.scratch.listing.taken() }
     }
 }
 
@@ -131,7 +131,7 @@ impl Observed {
     pub(crate) fn before(&mut self, buf: &Buffers, now: &Now) {
         self.arrived(buf);
         if let Some(listed) = self.listed.take() {
-            buf.listing.pushed_behind(listed).for_each(|(name, kind)| self.observer.listed(name, kind));
+            buf.scratch.listing.pushed_behind(listed).for_each(|(name, kind)| self.observer.listed(name, kind));
         }
         self.observer.polled(now);
     }

@@ -22,8 +22,8 @@ impl ByteRange {
 /// What a Range field comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The whole representation: the field is invalid, of another unit, or asks for too much.
-    Whole,
+    /// The whole representation, by this rule; `None`: there is no such field.
+    Whole(Option<Rule>),
     /// The ranges that were collected.
     Ranges,
     /// None of the ranges can be satisfied: 416.
@@ -34,15 +34,25 @@ pub(crate) enum Asked {
 /// `ranges`, in the order of the request. Ranges that overlap or touch become one; if more than
 /// `most` are left, or more than [`READ_FOR_EACH`] times as many were asked for, the whole representation is the
 /// answer (RFC 9110 section 14.2 on abuse).
-pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>, reasons: &mut Reasons) -> Asked {
+pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>) -> Asked {
+    parse_with(value, len, most, ranges, |_, _| {})
+}
+
+/// Notes how a Range field is read.
+pub(crate) fn explain(value: &[u8], len: u64, most: usize, reasons: &mut Reasons) {
+    let asked = parse_with(value, len, most, &mut Vec::new(), |rule, item| reasons.note(rule, item));
+    if let Asked::Whole(Some(rule)) = asked {
+        reasons.note(rule, value);
+    }
+}
+
+/// `saw`: the rules that single ranges fall under, and those.
+fn parse_with(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>, saw: impl FnMut(Rule, &[u8])) -> Asked {
     ranges.clear();
-    match collect(value, len, most, ranges, reasons) {
+    match collect(value, len, most, ranges, saw) {
         Ok(()) if ranges.is_empty() => Asked::Unsatisfiable,
         Ok(()) => Asked::Ranges,
-        Err(rule) => {
-            reasons.note(rule, value);
-            Asked::Whole
-        }
+        Err(rule) => Asked::Whole(Some(rule)),
     }
 }
 
@@ -55,7 +65,7 @@ fn collect(
     len: u64,
     most: usize,
     ranges: &mut Vec<ByteRange>,
-    reasons: &mut Reasons,
+    mut saw: impl FnMut(Rule, &[u8]),
 ) -> Result<(), Rule> {
     let equals = memchr::memchr(b'=', value).ok_or(Rule::RangeInvalid)?;
     if !value[..equals].eq_ignore_ascii_case(b"bytes") {
@@ -79,13 +89,13 @@ fn collect(
         match spec.within(len) {
             Some(range) => {
                 if insert(range, ranges) {
-                    reasons.note(Rule::RangesJoined, item);
+                    saw(Rule::RangesJoined, item);
                 }
                 if ranges.len() > most {
                     return Err(Rule::RangesTooMany);
                 }
             }
-            None => reasons.note(Rule::RangeBeyond, item),
+            None => saw(Rule::RangeBeyond, item),
         }
     }
     if seen > 0 { Ok(()) } else { Err(Rule::RangeInvalid) }
@@ -188,7 +198,10 @@ mod tests {
 
     fn asked(value: &str, len: u64) -> (Asked, Vec<(u64, u64)>) {
         let mut ranges = Vec::new();
-        let asked = parse(value.as_bytes(), len, 4, &mut ranges, &mut Reasons::default());
+        let asked = match parse(value.as_bytes(), len, 4, &mut ranges) {
+            Asked::Whole(Some(_)) => Asked::Whole(None),
+            asked => asked,
+        };
         (asked, ranges.iter().map(|range| (range.first, range.last)).collect())
     }
 
@@ -233,17 +246,17 @@ mod tests {
             "bytes=0-1,x",
             "bytes=0 - 1",
         ] {
-            assert_eq!(asked(value, 100).0, Asked::Whole, "{value}");
+            assert_eq!(asked(value, 100).0, Asked::Whole(None), "{value}");
         }
         assert_eq!(asked("bytes=100-", 100).0, Asked::Unsatisfiable);
         assert_eq!(asked("bytes=-0", 100).0, Asked::Unsatisfiable);
         for value in ["bytes=0-", "bytes=0-0", "bytes=0-1048575", "bytes=-5", "bytes=5-,0-", "bytes=0-0,0-0"] {
-            assert_eq!(asked(value, 0).0, Asked::Whole, "{value}");
+            assert_eq!(asked(value, 0).0, Asked::Whole(None), "{value}");
         }
         for value in ["bytes=1-", "bytes=5-9", "bytes=-0", "bytes=1-,2-"] {
             assert_eq!(asked(value, 0).0, Asked::Unsatisfiable, "{value}");
         }
-        for (count, expected) in [(15, Asked::Ranges), (16, Asked::Ranges), (17, Asked::Whole)] {
+        for (count, expected) in [(15, Asked::Ranges), (16, Asked::Ranges), (17, Asked::Whole(None))] {
             assert_eq!(asked(&format!("bytes={}", vec!["0-1"; count].join(",")), 100).0, expected, "{count}");
             let beyond = if expected == Asked::Ranges { Asked::Unsatisfiable } else { expected };
             assert_eq!(asked(&format!("bytes={}", vec!["200-"; count].join(",")), 100).0, beyond, "{count}");

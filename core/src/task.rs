@@ -2,7 +2,7 @@
 
 use crate::cgi::{self, Cgi};
 use crate::error::Violation;
-use crate::exchange::{Progress, ResponseBuilder, Server};
+use crate::exchange::{Phrase, Progress, ResponseBuilder, Server};
 use crate::files::Files;
 use crate::handler_task::HandlerTask;
 use crate::path::{Forbidden, explain_path, is_same_path};
@@ -61,21 +61,20 @@ impl Task {
         }
         if !response.cx.config.cgi.directories.is_empty() {
             let rule = if response.exchange.is_script { Rule::ScriptPath } else { Rule::NotScript };
-            response.buf.reasons.note(rule, &response.buf.path);
+            response.buf.reasons.note(rule, &response.buf.scratch.path);
         }
         if let Some(from) = script {
-            response.buf.note_method(Rule::MethodOfScripts);
-            response.explain(|response, reasons| {
-                let path = &response.buf.path;
-                explain_path(&response.request(), path.strip_suffix(b"/").unwrap_or(path), reasons);
+            response.explain(|request, scratch, reasons| {
+                reasons.note(Rule::MethodOfScripts, request.method());
+                explain_path(request, scratch.path.strip_suffix(b"/").unwrap_or(&scratch.path), reasons);
             });
             return Task::Cgi(Box::new(Cgi::new(from, response.cx.now.tick)));
         }
-        match method {
-            Method::Get | Method::Head => response.buf.note_method(Rule::MethodOfFiles),
-            Method::Options => response.buf.note_method(Rule::MethodOptions),
+        response.explain(|request, _, reasons| match method {
+            Method::Get | Method::Head => reasons.note(Rule::MethodOfFiles, request.method()),
+            Method::Options => reasons.note(Rule::MethodOptions, request.method()),
             Method::Post | Method::Trace | Method::Connect | Method::Other => {}
-        }
+        });
         match method {
             Method::Get | Method::Head => return Files::start(response).map_or(Task::None, Task::Files),
             Method::Options => answer_options(response),
@@ -122,10 +121,10 @@ fn answer_health(response: &mut ResponseBuilder<'_>) {
         Server::Stays => (Status::OK, b"ok\n"),
         Server::Leaves | Server::Drains => (Status::SERVICE_UNAVAILABLE, b"going down\n"),
     };
-    response.explain(|response, reasons| reasons.note(Rule::HealthPath, response.request().path()));
+    response.explain(|request, _, reasons| reasons.note(Rule::HealthPath, request.path()));
     match response.buf.head.method {
         Method::Get | Method::Head => {
-            response.head(status, None, |head| {
+            response.head(status, Phrase::Usual, |head, _| {
                 head.field("Content-Type", b"text/plain; charset=utf-8")
                     .number("Content-Length", text.len() as u64)
                     .field("Cache-Control", b"no-store");
@@ -146,7 +145,7 @@ fn answer_health(response: &mut ResponseBuilder<'_>) {
 fn answer_options(response: &mut ResponseBuilder<'_>) {
     let allow = response.allow();
     response.buf.reasons.note(Rule::Allow, allow);
-    response.empty(Status::NO_CONTENT, |head| {
+    response.empty(Status::NO_CONTENT, |head, _| {
         head.field("Allow", allow);
     });
 }

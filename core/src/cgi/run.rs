@@ -1,11 +1,11 @@
 //! How a script's answer comes about: from the path to the process, from the body to its input, from its output to
 //! the response.
 
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, Scratch};
 use crate::config::{Chunked, Limits};
 use crate::context::Context;
 use crate::error::{Violation, fill};
-use crate::exchange::{Cut, Page, Progress, Relay, ResponseBuilder};
+use crate::exchange::{Cut, Page, Phrase, Progress, Relay, ResponseBuilder};
 use crate::input::{ScriptFile, SpawnError};
 use crate::path::{Forbidden, names_dotfile};
 use crate::reason::Rule;
@@ -28,18 +28,18 @@ pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, 
     let directories = &response.cx.config.cgi.directories;
     // `*` and `host:port` are no paths.
     if directories.is_empty() || matches!(response.buf.head.target, Target::Asterisk | Target::Authority) {
-        response.buf.path.clear();
+        response.buf.scratch.path.clear();
         return Ok(None);
     }
-    let mut path = std::mem::take(&mut response.buf.path);
+    let site = response.cx.site;
+    let (request, Scratch { path, .. }, _) = response.split();
     path.clear();
     path.push(b'/');
-    let collapsed = script_path::collapse(response.request().path(), &mut path);
-    let directory = response.cx.site.is_cgi(&path, directories).filter(|&at| path.get(at) == Some(&b'/'));
+    let collapsed = script_path::collapse(request.path(), path);
+    let directory = site.is_cgi(path, directories).filter(|&at| path.get(at) == Some(&b'/'));
     // From here on it is a path below the root.
     let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
     path.drain(..slashes);
-    response.buf.path = path;
     collapsed.map(|()| directory.map(|at| (at + 1).saturating_sub(slashes)))
 }
 
@@ -48,11 +48,11 @@ impl Cgi {
     pub(crate) fn action<'a>(&self, deed: Deed, buf: &'a Buffers, cx: &Context<'_>) -> Action<'a> {
         let (at, told) = (self.at as usize, self.environment as usize);
         match deed {
-            Deed::Find => Action::Find { path: &buf.path, from: at },
+            Deed::Find => Action::Find { path: &buf.scratch.path, from: at },
             Deed::Spool => Action::Spool,
             Deed::Spawn(input) => {
-                let (path, info) = buf.path.split_at(at);
-                let (arguments, environment) = buf.told.split_at(told);
+                let (path, info) = buf.scratch.path.split_at(at);
+                let (arguments, environment) = buf.scratch.told.split_at(told);
                 let timeouts = &cx.config.timeouts;
                 Action::Spawn(Script {
                     input,
@@ -142,8 +142,8 @@ impl Cgi {
     }
 
     fn found(&mut self, what: ScriptFile, response: &mut ResponseBuilder<'_>) {
-        self.at = self.at.min(index(response.buf.path.len()));
-        let name = &response.buf.path[..self.at as usize];
+        self.at = self.at.min(index(response.buf.scratch.path.len()));
+        let name = &response.buf.scratch.path[..self.at as usize];
         let is_hidden = response.cx.config.hide_dotfiles && names_dotfile(name);
         let refusal = match what {
             _ if is_hidden => Some(Refusal::Missing),
@@ -206,23 +206,21 @@ impl Cgi {
 
     /// Writes down what the script is told, and lets it run.
     fn tell(&mut self, input: ScriptInput, length: Option<u64>, response: &mut ResponseBuilder<'_>) {
-        let (mut told, mut path) = (std::mem::take(&mut response.buf.told), std::mem::take(&mut response.buf.path));
+        let cx = response.cx;
+        let (request, Scratch { told, path, .. }, _) = response.split();
         told.clear();
-        let request = response.request();
-        if matches!(response.buf.head.method, Method::Get | Method::Head) {
-            environment::write_arguments(request.query().unwrap_or_default(), &mut told);
+        if matches!(request.head.method, Method::Get | Method::Head) {
+            environment::write_arguments(request.query().unwrap_or_default(), told);
         }
         self.environment = index(told.len());
         // The script's name is resolved. What follows it keeps its empty segments.
         path.truncate(self.at as usize);
         let components = path.split(|&byte| byte == b'/').count();
-        script_path::append_info(request.path(), components, &mut path);
+        script_path::append_info(request.path(), components, path);
         let (script, info) = path.split_at(self.at as usize);
         // A body of no bytes is none, but what the request says of it is passed on.
         let facts = Facts { script, info, length: length.or(request.content_length()) };
-        environment::write(&request, &facts, response.cx.site, response.cx.config, &mut told);
-        response.buf.told = told;
-        response.buf.path = path;
+        environment::write(&request, &facts, cx.site, cx.config, told);
         response.buf.script.clear();
         self.arrived = response.buf.script.arrived();
         self.feed = Feed::default();
@@ -286,7 +284,7 @@ impl Cgi {
 
     fn read_head(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         let limit = response.cx.config.limits.script_head;
-        let Buffers { script, path, remarks, .. } = &mut *response.buf;
+        let Buffers { script, scratch: Scratch { path, remarks, .. }, .. } = &mut *response.buf;
         let unread = script.unread();
         let (len, end) = match output::find_end(&unread[..unread.len().min(limit)], &mut self.scanned) {
             Some(len) => (len, End::Empty),
@@ -371,7 +369,7 @@ impl Cgi {
         self.state = State::Body;
         let encoder = response.framing(None);
         let charset = response.cx.site.charset().filter(|_| !is_markup);
-        response.head(Status::OK, None, |out| {
+        response.head(Status::OK, Phrase::Usual, |out, _| {
             out.field_with("Content-Type", |out| {
                 out.extend_from_slice(bare_type(is_markup).as_bytes());
                 if let Some(charset) = charset {
@@ -504,12 +502,12 @@ impl Cgi {
     /// Answers in place of the script.
     fn refuse(&mut self, refusal: Refusal, response: &mut ResponseBuilder<'_>) {
         let (status, message) = refusal.row();
-        let Buffers { message: text, path, reasons, .. } = &mut *response.buf;
+        let Buffers { scratch: Scratch { message: text, path, .. }, reasons, .. } = &mut *response.buf;
         text.clear();
         fill(message, &[b"/", &path[..self.at as usize]].concat(), text);
         reasons.note(Rule::ScriptRefused, text);
         let page = Page { quotes_peer: message.contains("{}"), ..Page::default() };
-        response.error_page(status, &page, |head| {
+        response.error_page(status, &page, |head, _| {
             if matches!(refusal, Refusal::Busy | Refusal::SpoolFull) {
                 head.field("Retry-After", b"1");
             }
@@ -519,7 +517,7 @@ impl Cgi {
 }
 
 fn note_remarks(response: &mut ResponseBuilder<'_>) {
-    response.exchange.has_remarks = !response.buf.remarks.is_empty();
+    response.exchange.has_remarks = !response.buf.scratch.remarks.is_empty();
 }
 
 /// Whether a script writes the whole answer itself, by its name.
@@ -541,7 +539,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
         None if raw && !head.is_chunked => Encoder::Close,
         length => answer.framing(length),
     };
-    let write_fields = |out: &mut HeadOut<'_>| {
+    let write_fields = |out: &mut HeadOut<'_>, _: &mut Scratch| {
         for &(name, value) in &head.fields {
             // There is nothing that it would be the type of.
             if !(status.is_bodiless() && name.eq_ignore_ascii_case(b"Content-Type")) {
@@ -550,7 +548,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
         }
         out.framing(encoder);
     };
-    answer.head(status, phrase, write_fields);
+    answer.head(status, phrase.map_or(Phrase::Usual, Phrase::Of), write_fields);
     answer.body(encoder);
 }
 

@@ -178,9 +178,9 @@ impl Reply<'_> {
         self.check_head()?;
         check_final(status)?;
         let answer = &mut self.connection.response(self.buf, self.cx);
-        answer.buf.message.clear();
-        answer.buf.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
-        answer.error_page(status, &Page { explanation, quotes_peer: false }, |_| {});
+        answer.buf.scratch.message.clear();
+        answer.buf.scratch.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
+        answer.error_page(status, &Page { explanation, quotes_peer: false }, |_, _| {});
         Ok(())
     }
 

@@ -7,9 +7,9 @@
 mod body;
 mod response;
 
-pub(crate) use response::Page;
+pub(crate) use response::{Page, Phrase};
 
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, Scratch};
 use crate::context::Context;
 use crate::error::Violation;
 use crate::input::Fault;
@@ -177,12 +177,16 @@ impl ResponseBuilder<'_> {
         Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer }
     }
 
+    /// The request, what is worked out from it, and the reasons.
+    pub(crate) fn split(&mut self) -> (Request<'_>, &mut Scratch, &mut Reasons) {
+        self.buf.split(self.peer)
+    }
+
     /// Notes what it takes a look at the request to know, where somebody wants to know.
-    pub(crate) fn explain(&mut self, note: impl FnOnce(&Self, &mut Reasons)) {
+    pub(crate) fn explain(&mut self, note: impl FnOnce(&Request<'_>, &Scratch, &mut Reasons)) {
         if self.buf.reasons.are_wanted() {
-            let mut reasons = std::mem::take(&mut self.buf.reasons);
-            note(self, &mut reasons);
-            self.buf.reasons = reasons;
+            let (request, scratch, reasons) = self.split();
+            note(&request, scratch, reasons);
         }
     }
 

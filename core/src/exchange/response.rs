@@ -2,7 +2,7 @@
 //! (refusals, redirects, `OPTIONS`).
 
 use super::{ResponseBuilder, Server};
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, Scratch};
 use crate::config::Protocol;
 use crate::error::{After, Violation, write_message};
 use crate::fields::Fields;
@@ -19,6 +19,16 @@ const ALLOW_OF_FILES: &[u8] = b"GET, HEAD, OPTIONS";
 /// others, it alone knows, and says when it is asked.
 const ALLOW_OF_SCRIPTS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// The reason phrase of a status line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Phrase<'p> {
+    /// The status's own.
+    Usual,
+    /// What [`Scratch::message`] says.
+    Message,
+    Of(&'p [u8]),
+}
+
 /// What an error page says beside its status and message.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Page<'e> {
@@ -31,7 +41,12 @@ pub(crate) struct Page<'e> {
 impl ResponseBuilder<'_> {
     /// Writes a head: status line, Server, Date, what `fields` writes, what the site adds, and
     /// Connection where it says something.
-    pub(crate) fn head(&mut self, status: Status, reason: Option<&[u8]>, fields: impl FnOnce(&mut HeadOut<'_>)) {
+    pub(crate) fn head(
+        &mut self,
+        status: Status,
+        phrase: Phrase<'_>,
+        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
+    ) {
         // Whether a peer that was not told to continue still sends its body is its choice.
         self.exchange.keep_alive &= !self.exchange.continue_due;
         // A server that drains answers what has arrived, and says with the last of it that it closes
@@ -41,9 +56,14 @@ impl ResponseBuilder<'_> {
         // (RFC 9112 section 6.3): the connection ends it.
         self.exchange.keep_alive &= status != Status::RESET_CONTENT;
         let connection = self.connection();
-        let Buffers { output, input, moved, head: parsed, .. } = &mut *self.buf;
+        let Buffers { output, input, moved, head: parsed, scratch, .. } = &mut *self.buf;
         let start = output.bytes.len();
-        let mut head = HeadOut::start(self.cx.config, status, reason, &mut output.bytes);
+        let phrase = match phrase {
+            Phrase::Usual => None,
+            Phrase::Message => Some(scratch.message.as_slice()),
+            Phrase::Of(phrase) => Some(phrase),
+        };
+        let mut head = HeadOut::start(self.cx.config, status, phrase, &mut output.bytes);
         if !self.exchange.has_server {
             head.field("Server", self.cx.site.server().as_bytes());
         }
@@ -53,7 +73,7 @@ impl ResponseBuilder<'_> {
         if let (true, Some(value)) = (self.exchange.is_error, connection) {
             head.field("Connection", value);
         }
-        fields(&mut head);
+        fields(&mut head, scratch);
         if self.exchange.parsed {
             let bytes = if moved.is_empty() { input.head() } else { moved };
             let request = Request { head: parsed, bytes, peer: self.peer };
@@ -123,10 +143,9 @@ impl ResponseBuilder<'_> {
     /// Refuses the request for what the peer did; the message quotes `text`, a part of the head.
     pub(crate) fn refuse(&mut self, violation: Violation, text: Span) {
         let (status, after, message) = violation.row();
-        let mut out = std::mem::take(&mut self.buf.message);
-        out.clear();
-        write_message(violation, text.of_bytes(self.buf.head_bytes()), &mut out);
-        self.buf.message = out;
+        let (request, scratch, _) = self.split();
+        scratch.message.clear();
+        write_message(violation, text.of_bytes(request.bytes), &mut scratch.message);
         self.buf.reasons.violated(violation);
         if after == After::Close {
             self.buf.reasons.note(Rule::CloseOfViolation, b"");
@@ -140,7 +159,7 @@ impl ResponseBuilder<'_> {
         }
         // What the peer wrote is quoted on the page, never in the status line.
         let page = Page { quotes_peer: message.is_some_and(|text| text.contains("{}")), ..Page::default() };
-        self.error_page(status, &page, |head| {
+        self.error_page(status, &page, |head, _| {
             if has_allow {
                 head.field("Allow", allow);
             }
@@ -166,43 +185,46 @@ impl ResponseBuilder<'_> {
 
     /// Answers with an error page.
     pub(crate) fn error(&mut self, status: Status, message: &str) {
-        self.buf.message.clear();
-        self.buf.message.extend_from_slice(message.as_bytes());
-        self.error_page(status, &Page::default(), |_| {});
+        self.buf.scratch.message.clear();
+        self.buf.scratch.message.extend_from_slice(message.as_bytes());
+        self.error_page(status, &Page::default(), |_, _| {});
     }
 
-    /// Answers with an error page whose message stands in `Buffers::message`; `fields` come behind
+    /// Answers with an error page whose message stands in [`Scratch::message`]; `fields` come behind
     /// those of the page. The message is the reason phrase too, as Python has it, where it is fit.
-    pub(crate) fn error_page(&mut self, status: Status, page: &Page<'_>, fields: impl FnOnce(&mut HeadOut<'_>)) {
+    pub(crate) fn error_page(
+        &mut self,
+        status: Status,
+        page: &Page<'_>,
+        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
+    ) {
         self.exchange.is_error = true;
         let site = self.cx.site;
-        let message = std::mem::take(&mut self.buf.message);
-        let mut text = std::mem::take(&mut self.buf.page);
+        let Buffers { scratch: Scratch { message, page: text, .. }, reasons, .. } = &mut *self.buf;
         text.clear();
         if !status.is_bodiless() {
             let explanation = page.explanation.unwrap_or(status.explanation());
-            self.buf.reasons.note(Rule::TypeOfPage, site.error_type().as_bytes());
-            site.error_page(&ErrorPage { status, message: &message, explanation }, &mut text);
+            reasons.note(Rule::TypeOfPage, site.error_type().as_bytes());
+            site.error_page(&ErrorPage { status, message, explanation }, text);
         }
         let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));
-        self.head(status, fit.then_some(message.as_slice()), |head| {
+        self.head(status, if fit { Phrase::Message } else { Phrase::Usual }, |head, scratch| {
             if !status.is_bodiless() {
-                head.field("Content-Type", site.error_type().as_bytes()).number("Content-Length", text.len() as u64);
+                let len = scratch.page.len() as u64;
+                head.field("Content-Type", site.error_type().as_bytes()).number("Content-Length", len);
             }
-            fields(head);
+            fields(head, scratch);
         });
         self.body(Encoder::length(0));
         if !self.exchange.is_head {
-            self.buf.output.bytes.extend_from_slice(&text);
+            self.buf.output.bytes.extend_from_slice(&self.buf.scratch.page);
         }
-        self.buf.message = message;
-        self.buf.page = text;
         self.end();
     }
 
     /// Answers without body.
-    pub(crate) fn empty(&mut self, status: Status, fields: impl FnOnce(&mut HeadOut<'_>)) {
-        self.head(status, None, fields);
+    pub(crate) fn empty(&mut self, status: Status, fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch)) {
+        self.head(status, Phrase::Usual, fields);
         self.body(Encoder::None);
         self.end();
     }

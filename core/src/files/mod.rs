@@ -3,18 +3,19 @@
 //! It is a small machine of its own. It asks for actions, takes their completions, writes heads and
 //! pages into the output window and names parts of the driver's file to be sent behind them.
 
-use crate::buffers::Buffers;
-use crate::conditional::{self, Tag, Validators, Verdict};
+use crate::buffers::{Buffers, Scratch};
+use crate::conditional::{self, Validators, Verdict};
 use crate::error::Violation;
-use crate::exchange::{FilePart, Page, Progress, ResponseBuilder};
+use crate::exchange::{FilePart, Page, Phrase, Progress, ResponseBuilder};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
 use crate::listing;
 use crate::media_type::{self as kind, media_type};
 use crate::path::{self, Forbidden, explain_path, names_dotfile};
 use crate::range::{self, Asked};
 use crate::reason::Rule;
-use crate::request::split_path;
+use crate::request::{Request, split_path};
 use crate::status::Status;
+use crate::time::Wall;
 use crate::wire::{Encoder, HeadOut, Known, Span};
 use std::borrow::Cow;
 
@@ -111,21 +112,20 @@ pub(crate) enum Deed {
 impl Files {
     /// Begins with the request at hand; refuses what no path can be.
     pub(crate) fn start(answer: &mut ResponseBuilder<'_>) -> Option<Files> {
-        let mut path = std::mem::take(&mut answer.buf.path);
+        let site = answer.cx.site;
+        let (request, Scratch { path, .. }, reasons) = answer.split();
         path.clear();
-        let asked = answer.request().path();
-        let has_slash = path::has_trailing_slash(asked);
-        let translated = answer.cx.site.translate(asked, &mut path);
-        answer.buf.path = path;
-        answer.explain(|answer, reasons| {
-            path::explain_rest(&answer.request(), reasons);
-            explain_path(&answer.request(), &answer.buf.path, reasons);
-        });
+        let has_slash = path::has_trailing_slash(request.path());
+        let translated = site.translate(request.path(), path);
+        if reasons.are_wanted() {
+            path::explain_rest(&request, reasons);
+            explain_path(&request, path, reasons);
+        }
         if let Err(Forbidden::Nul) = translated {
             answer.refuse(Violation::NulInPath, Span::default());
             return None;
         }
-        if answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) {
+        if answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.scratch.path) {
             answer.buf.reasons.note(Rule::HiddenDotfile, b"");
             Self::unconditional(answer);
             answer.error(Status::NOT_FOUND, "File not found");
@@ -226,8 +226,8 @@ impl Files {
 
     /// RFC 9110 section 13.2.1: conditions count only where the answer without them is a success.
     fn unconditional(answer: &mut ResponseBuilder<'_>) {
-        answer.explain(|answer, reasons| {
-            if CONDITIONS.iter().any(|&known| answer.buf.head.has(known)) {
+        answer.explain(|request, _, reasons| {
+            if request.head.has_any(CONDITIONS) {
                 reasons.note(Rule::ConditionsUnasked, b"");
             }
         });
@@ -238,9 +238,9 @@ impl Files {
         match error {
             FsError::Exhausted => {
                 answer.buf.reasons.note(Rule::Exhausted, b"");
-                answer.buf.message.clear();
-                answer.buf.message.extend_from_slice(b"Too many open files");
-                answer.error_page(Status::SERVICE_UNAVAILABLE, &Page::default(), |head| {
+                answer.buf.scratch.message.clear();
+                answer.buf.scratch.message.extend_from_slice(b"Too many open files");
+                answer.error_page(Status::SERVICE_UNAVAILABLE, &Page::default(), |head, _| {
                     head.field("Retry-After", b"1");
                 });
                 self.state = State::Written;
@@ -254,12 +254,12 @@ impl Files {
 
     fn opened(&mut self, index: bool, answer: &mut ResponseBuilder<'_>) {
         match (self.opened.kind, self.has_slash) {
-            (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.path) => {
+            (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.scratch.path) => {
                 answer.buf.reasons.note(Rule::HiddenDotfile, b"");
                 self.fail(FsError::Denied, answer);
             }
             (Kind::File, _) if index => {
-                answer.explain(|answer, reasons| reasons.note(Rule::IndexChosen, &answer.buf.path));
+                answer.buf.reasons.note(Rule::IndexChosen, &answer.buf.scratch.path);
                 self.file(answer);
             }
             (Kind::File, true) => {
@@ -270,7 +270,7 @@ impl Files {
             (Kind::File, false) => self.file(answer),
             (Kind::Directory, false) => self.redirect(answer),
             (Kind::Directory, true) => {
-                self.name = u32::try_from(answer.buf.path.len()).expect("paths are bounded by the head");
+                self.name = u32::try_from(answer.buf.scratch.path.len()).expect("paths are bounded by the head");
                 self.try_index(0, answer);
             }
         }
@@ -278,38 +278,37 @@ impl Files {
 
     /// 301 to the same target with a slash behind its path; query and escapes untouched.
     fn redirect(&mut self, answer: &mut ResponseBuilder<'_>) {
-        let mut location = std::mem::take(&mut answer.buf.page);
+        let (request, Scratch { page: location, .. }, reasons) = answer.split();
         location.clear();
-        let (path, rest) = split_path(answer.request().path_and_query());
-        write_location(path, &mut location);
+        let (path, rest) = split_path(request.path_and_query());
+        write_location(path, location);
         location.push(b'/');
-        write_location(rest, &mut location);
-        answer.buf.reasons.note(Rule::SlashRedirect, &location);
+        write_location(rest, location);
+        reasons.note(Rule::SlashRedirect, location);
         Self::unconditional(answer);
-        answer.empty(Status::MOVED_PERMANENTLY, |head| {
-            head.field("Location", &location).number("Content-Length", 0);
+        answer.empty(Status::MOVED_PERMANENTLY, |head, scratch| {
+            head.field("Location", &scratch.page).number("Content-Length", 0);
         });
-        answer.buf.page = location;
         self.state = State::Written;
     }
 
     /// Asks for the index page with that number, or for a listing where there are no more.
     fn try_index(&mut self, at: u8, answer: &mut ResponseBuilder<'_>) {
         let dir = self.dir_len(answer);
-        answer.buf.path.truncate(dir);
+        answer.buf.scratch.path.truncate(dir);
         match answer.cx.site.index_pages().get(usize::from(at)) {
             Some(page) if at < u8::MAX => {
                 if dir > 0 {
-                    answer.buf.path.push(b'/');
+                    answer.buf.scratch.path.push(b'/');
                 }
-                self.name = u32::try_from(answer.buf.path.len()).expect("paths are bounded by the head");
-                answer.buf.path.extend_from_slice(page.as_bytes());
+                self.name = u32::try_from(answer.buf.scratch.path.len()).expect("paths are bounded by the head");
+                answer.buf.scratch.path.extend_from_slice(page.as_bytes());
                 answer.buf.reasons.note(Rule::IndexTried, page.as_bytes());
                 self.state = State::Due(Deed::OpenIn(at));
             }
             _ => {
                 let config = answer.cx.config;
-                answer.buf.listing.begin(config.limits.listing, config.hide_dotfiles);
+                answer.buf.scratch.listing.begin(config.limits.listing, config.hide_dotfiles);
                 self.list(answer);
             }
         }
@@ -318,12 +317,16 @@ impl Files {
     /// The length of the directory's path in `Buffers::path`, which may have an index page behind it.
     fn dir_len(&self, answer: &ResponseBuilder<'_>) -> usize {
         let name = self.name as usize;
-        if name > 0 && name < answer.buf.path.len() { name - 1 } else { name.min(answer.buf.path.len()) }
+        if name > 0 && name < answer.buf.scratch.path.len() {
+            name - 1
+        } else {
+            name.min(answer.buf.scratch.path.len())
+        }
     }
 
     /// Asks for the next entries, if there is memory for them.
     fn list(&mut self, answer: &mut ResponseBuilder<'_>) {
-        let Buffers { listing, share, .. } = &mut *answer.buf;
+        let Buffers { scratch: Scratch { listing, .. }, share, .. } = &mut *answer.buf;
         if listing.make_room(share) {
             self.state = State::Due(Deed::List);
         } else {
@@ -334,8 +337,8 @@ impl Files {
 
     fn listed(&mut self, listed: Listed, answer: &mut ResponseBuilder<'_>) {
         let site = answer.cx.site;
-        answer.buf.listing.end_batch(|name, kind, out| site.listing_row(name, kind, out));
-        if answer.buf.listing.overflowed() {
+        answer.buf.scratch.listing.end_batch(|name, kind, out| site.listing_row(name, kind, out));
+        if answer.buf.scratch.listing.overflowed() {
             answer.buf.reasons.note(Rule::ListingTooLarge, b"");
             return self.refuse(Status::INTERNAL_SERVER_ERROR, "Directory too large to list", answer);
         }
@@ -351,22 +354,21 @@ impl Files {
         match Self::verdict(None, answer) {
             Verdict::Perform => {}
             Verdict::NotModified => {
-                answer.empty(Status::NOT_MODIFIED, |_| {});
+                answer.empty(Status::NOT_MODIFIED, |_, _| {});
                 self.state = State::Written;
                 return;
             }
             Verdict::Failed => return self.refuse(Status::PRECONDITION_FAILED, "Precondition Failed", answer),
         }
-        answer.buf.listing.end();
-        let mut start = std::mem::take(&mut answer.buf.page);
-        start.clear();
-        let mut shown = std::mem::take(&mut answer.buf.message);
+        answer.buf.scratch.listing.end();
+        let (request, Scratch { page, message: shown, listing, .. }, reasons) = answer.split();
         shown.clear();
-        shown.extend(percent_encoding::percent_decode(answer.request().path()));
-        listing::write_start(&shown, &mut start);
-        let len = start.len() as u64 + answer.buf.listing.formatted() + listing::PAGE_END.len() as u64;
-        answer.buf.reasons.note(Rule::TypeOfPage, LISTING_TYPE);
-        answer.head(Status::OK, None, |head| {
+        shown.extend(percent_encoding::percent_decode(request.path()));
+        page.clear();
+        listing::write_start(shown, page);
+        let len = page.len() as u64 + listing.formatted() + listing::PAGE_END.len() as u64;
+        reasons.note(Rule::TypeOfPage, LISTING_TYPE);
+        answer.head(Status::OK, Phrase::Usual, |head, _| {
             head.field("Content-Type", LISTING_TYPE).number("Content-Length", len);
         });
         answer.body(Encoder::length(0));
@@ -374,18 +376,16 @@ impl Files {
             answer.end();
             self.state = State::Written;
         } else {
-            answer.buf.output.bytes.extend_from_slice(&start);
+            answer.buf.output.bytes.extend_from_slice(&answer.buf.scratch.page);
             self.state = State::Rows;
             self.rows(answer);
         }
-        answer.buf.page = start;
-        answer.buf.message = shown;
     }
 
     fn rows(&mut self, answer: &mut ResponseBuilder<'_>) {
         let site = answer.cx.site;
         let enough = answer.buf.output_room(answer.cx.config.limits.output_room());
-        let more = answer.buf.listing.write(
+        let more = answer.buf.scratch.listing.write(
             |name, kind, out| site.listing_row(name, kind, out),
             &mut answer.buf.output.bytes,
             enough,
@@ -401,88 +401,84 @@ impl Files {
     fn file(&mut self, answer: &mut ResponseBuilder<'_>) {
         self.state = State::Written;
         let validators = self.validators(answer);
-        answer.explain(|answer, reasons| {
-            reasons.note(Rule::FileServed, &answer.buf.path);
-            validators.explain(answer.cx.now.wall, reasons);
-        });
+        if answer.buf.reasons.are_wanted() {
+            answer.buf.reasons.note(Rule::FileServed, &answer.buf.scratch.path);
+            validators.explain(answer.cx.now.wall, &mut answer.buf.reasons);
+        }
         match Self::verdict(Some(&validators), answer) {
             Verdict::Perform => {}
             Verdict::NotModified => {
-                let modified = self.validator_fields(answer);
-                return answer.empty(Status::NOT_MODIFIED, |head| modified.write(head));
+                let now = answer.cx.now.wall;
+                return answer
+                    .empty(Status::NOT_MODIFIED, |head, scratch| write_validators(validators, now, scratch, head));
             }
             Verdict::Failed => return self.refuse(Status::PRECONDITION_FAILED, "Precondition Failed", answer),
         }
-        match self.ranges(&validators, answer) {
-            Asked::Whole => self.whole(answer),
-            Asked::Ranges if answer.buf.ranges.len() == 1 => self.one_range(answer),
-            Asked::Ranges => self.many_ranges(answer),
+        match self.asked(&validators, answer) {
+            Asked::Whole(_) => self.whole(validators, answer),
+            Asked::Ranges if answer.buf.scratch.ranges.len() == 1 => self.one_range(validators, answer),
+            Asked::Ranges => self.many_ranges(validators, answer),
             Asked::Unsatisfiable => self.unsatisfiable(answer),
         }
     }
 
     #[inline]
     fn verdict(current: Option<&Validators>, answer: &mut ResponseBuilder<'_>) -> Verdict {
-        let mut reasons = std::mem::take(&mut answer.buf.reasons);
-        let verdict = conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), current, &mut reasons);
-        answer.buf.reasons = reasons;
-        verdict
+        let evaluation = conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), current);
+        answer.explain(|request, _, reasons| evaluation.explain(request.head, request.bytes, reasons));
+        evaluation.verdict
     }
 
-    /// RFC 9110 section 14.2: Range means something with GET only.
-    fn ranges(&self, validators: &Validators, answer: &mut ResponseBuilder<'_>) -> Asked {
-        if !answer.buf.head.has(Known::Range) {
-            if answer.buf.head.has(Known::IfRange) {
-                answer.buf.reasons.note(Rule::IfRangeAlone, b"");
-            }
-            return Asked::Whole;
+    /// Which part of the file is the answer. RFC 9110 section 14.2: Range means something with GET only.
+    fn asked(&self, validators: &Validators, answer: &mut ResponseBuilder<'_>) -> Asked {
+        if !answer.buf.head.has_any([Known::Range, Known::IfRange]) {
+            return Asked::Whole(None);
         }
-        // Taken out, so that they can be filled while the head is read.
-        let mut ranges = std::mem::take(&mut answer.buf.ranges);
-        let mut reasons = std::mem::take(&mut answer.buf.reasons);
-        let (head, bytes, now) = (&answer.buf.head, answer.buf.head_bytes(), answer.cx.now.wall);
-        let asked = match head.single(Known::Range, bytes) {
-            _ if answer.exchange.is_head => {
-                reasons.note(Rule::RangeWithoutGet, b"");
-                Asked::Whole
-            }
-            None => {
-                reasons.note(Rule::RangeRepeated, b"");
-                Asked::Whole
-            }
-            Some(_) if !conditional::if_range(head, bytes, validators, now, &mut reasons) => Asked::Whole,
+        let (len, now, most) = (self.opened.len(), answer.cx.now.wall, answer.cx.config.limits.ranges);
+        let is_head = answer.exchange.is_head;
+        let (Request { head, bytes, .. }, scratch, reasons) = answer.split();
+        let rule = match head.single(Known::Range, bytes) {
+            _ if !head.has(Known::Range) => Rule::IfRangeAlone,
+            _ if is_head => Rule::RangeWithoutGet,
+            None => Rule::RangeRepeated,
             Some(value) => {
-                let most = answer.cx.config.limits.ranges;
-                range::parse(value, self.opened.len(), most, &mut ranges, &mut reasons)
+                let by = conditional::if_range(head, bytes, validators, now);
+                let obeyed = conditional::lets_range(by);
+                if reasons.are_wanted() {
+                    conditional::explain_if_range(by, head, bytes, reasons);
+                    if obeyed {
+                        range::explain(value, len, most, reasons);
+                    }
+                }
+                return if obeyed { range::parse(value, len, most, &mut scratch.ranges) } else { Asked::Whole(by) };
             }
         };
-        answer.buf.ranges = ranges;
-        answer.buf.reasons = reasons;
-        asked
+        reasons.note(rule, b"");
+        Asked::Whole(Some(rule))
     }
 
-    fn whole(&mut self, answer: &mut ResponseBuilder<'_>) {
-        self.explain_kind(answer);
-        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len());
-        answer.head(Status::OK, None, |head| {
+    fn whole(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
+        let (kind, len, now) = (self.kind(answer), self.opened.len(), answer.cx.now.wall);
+        kind.explain(answer);
+        answer.head(Status::OK, Phrase::Usual, |head, scratch| {
             kind.write(head);
             head.number("Content-Length", len);
-            fields.write(head);
+            write_validators(validators, now, scratch, head);
             head.field("Accept-Ranges", b"bytes");
         });
         Self::send_part(0, len, answer);
         answer.end();
     }
 
-    fn one_range(&mut self, answer: &mut ResponseBuilder<'_>) {
-        let (kind, fields, len) = (self.kind(answer), self.validator_fields(answer), self.opened.len());
-        let asked = answer.buf.ranges[0];
-        self.explain_kind(answer);
+    fn one_range(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
+        let (kind, len, now) = (self.kind(answer), self.opened.len(), answer.cx.now.wall);
+        let asked = answer.buf.scratch.ranges[0];
+        kind.explain(answer);
         answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
-        answer.head(Status::PARTIAL_CONTENT, None, |head| {
+        answer.head(Status::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
             kind.write(head);
             head.number("Content-Length", asked.len());
-            fields.write(head);
+            write_validators(validators, now, scratch, head);
             head.field("Accept-Ranges", b"bytes")
                 .field_with("Content-Range", |out| range::write_content_range(asked, len, out));
         });
@@ -491,38 +487,28 @@ impl Files {
     }
 
     /// 206 with `multipart/byteranges` (RFC 9110 section 15.3.7.2); its length is that of all its parts.
-    fn many_ranges(&mut self, answer: &mut ResponseBuilder<'_>) {
-        self.explain_kind(answer);
-        let (kind, fields) = (self.kind(answer), self.validator_fields(answer));
-        let boundary = self.validators(answer).stamp();
-        let mut part = std::mem::take(&mut answer.buf.page);
-        let mut len = 0;
-        for &asked in &answer.buf.ranges {
-            answer
-                .buf
-                .reasons
-                .note_with(Rule::RangesServed, |out| range::write_content_range(asked, self.opened.len(), out));
+    fn many_ranges(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
+        let (kind, len, now) = (self.kind(answer), self.opened.len(), answer.cx.now.wall);
+        kind.explain(answer);
+        let boundary = validators.stamp();
+        let (_, Scratch { page: part, ranges, .. }, reasons) = answer.split();
+        let mut total = 0;
+        for &asked in &*ranges {
+            reasons.note_with(Rule::RangesServed, |out| range::write_content_range(asked, len, out));
             part.clear();
-            range::write_part_head(
-                boundary.opaque(),
-                |out| kind.append_to_part(out),
-                asked,
-                self.opened.len(),
-                &mut part,
-            );
-            len += part.len() as u64 + asked.len();
+            range::write_part_head(boundary.opaque(), |out| kind.append_to_part(out), asked, len, part);
+            total += part.len() as u64 + asked.len();
         }
         part.clear();
-        range::write_parts_end(boundary.opaque(), &mut part);
-        len += part.len() as u64;
-        answer.buf.page = part;
-        answer.head(Status::PARTIAL_CONTENT, None, |head| {
+        range::write_parts_end(boundary.opaque(), part);
+        total += part.len() as u64;
+        answer.head(Status::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
             head.field_with("Content-Type", |out| {
                 out.extend_from_slice(b"multipart/byteranges; boundary=");
                 out.extend_from_slice(boundary.opaque());
             });
-            head.number("Content-Length", len);
-            fields.write(head);
+            head.number("Content-Length", total);
+            write_validators(validators, now, scratch, head);
             head.field("Accept-Ranges", b"bytes");
         });
         answer.body(Encoder::length(0));
@@ -532,7 +518,7 @@ impl Files {
     /// Writes what comes before the next part, and names the part.
     fn part(&mut self, next: u16, answer: &mut ResponseBuilder<'_>) {
         let boundary = self.validators(answer).stamp();
-        match answer.buf.ranges.get(usize::from(next)).copied() {
+        match answer.buf.scratch.ranges.get(usize::from(next)).copied() {
             Some(asked) => {
                 let kind = self.kind(answer);
                 let out = &mut answer.buf.output.bytes;
@@ -559,9 +545,9 @@ impl Files {
         let len = self.opened.len();
         let status = Status::RANGE_NOT_SATISFIABLE;
         answer.buf.reasons.note(Rule::RangeUnsatisfiable, b"");
-        answer.buf.message.clear();
-        answer.buf.message.extend_from_slice(status.phrase().as_bytes());
-        answer.error_page(status, &Page::default(), |head| {
+        answer.buf.scratch.message.clear();
+        answer.buf.scratch.message.extend_from_slice(status.phrase().as_bytes());
+        answer.error_page(status, &Page::default(), |head, _| {
             head.field_with("Content-Range", |out| out.extend_from_slice(format!("bytes */{len}").as_bytes()));
         });
     }
@@ -575,7 +561,7 @@ impl Files {
 
     #[inline]
     fn kind<'t>(&self, answer: &ResponseBuilder<'t>) -> MediaType<'t> {
-        let (types, site, path) = (&answer.cx.config.types, answer.cx.site, &answer.buf.path);
+        let (types, site, path) = (&answer.cx.config.types, answer.cx.site, &answer.buf.scratch.path);
         let (kind, encoding): (Cow<'t, str>, _) = match types.of(path) {
             Some(kind) => (kind.into(), None),
             None => {
@@ -594,47 +580,20 @@ impl Files {
         MediaType { kind, charset, encoding }
     }
 
-    fn explain_kind(&self, answer: &mut ResponseBuilder<'_>) {
-        answer.explain(|answer, reasons| {
-            let MediaType { kind, charset, encoding } = self.kind(answer);
-            kind::explain(&answer.buf.path, &kind, &answer.cx.config.types, reasons);
-            if let Some(encoding) = encoding {
-                reasons.note(Rule::ContentEncoding, encoding.as_bytes());
-            }
-            if let Some(charset) = charset {
-                reasons.note(Rule::Charset, charset.as_bytes());
-            }
-        });
-    }
-
-    #[inline]
-    fn validator_fields(&self, answer: &mut ResponseBuilder<'_>) -> ValidatorFields {
-        let validators = self.validators(answer);
-        let modified = validators.last_modified(answer.cx.now.wall).map(|date| answer.buf.modified.format(date));
-        ValidatorFields { modified, tag: answer.buf.tag.format(validators) }
-    }
-
     #[inline]
     fn validators(&self, answer: &ResponseBuilder<'_>) -> Validators {
         Validators::new(&self.opened.opened(), answer.cx.config.etag)
     }
 }
 
-/// The fields by which a client knows one state of a file.
-struct ValidatorFields {
-    modified: Option<[u8; crate::date::IMF_FIXDATE_LEN]>,
-    tag: Option<Tag>,
-}
-
-impl ValidatorFields {
-    #[inline]
-    fn write(&self, head: &mut HeadOut<'_>) {
-        if let Some(modified) = &self.modified {
-            head.field("Last-Modified", modified);
-        }
-        if let Some(tag) = &self.tag {
-            head.field("ETag", tag.as_bytes());
-        }
+/// Writes the fields by which a client knows one state of a file.
+#[inline]
+fn write_validators(validators: Validators, now: Wall, scratch: &mut Scratch, head: &mut HeadOut<'_>) {
+    if let Some(date) = validators.last_modified(now) {
+        head.field("Last-Modified", scratch.modified.format(date));
+    }
+    if let Some(tag) = scratch.tag.format(validators) {
+        head.field("ETag", tag.as_bytes());
     }
 }
 
@@ -646,6 +605,20 @@ struct MediaType<'t> {
 }
 
 impl MediaType<'_> {
+    /// Notes by which rules it is that.
+    fn explain(&self, answer: &mut ResponseBuilder<'_>) {
+        let types = &answer.cx.config.types;
+        answer.explain(|_, scratch, reasons| {
+            kind::explain(&scratch.path, &self.kind, types, reasons);
+            if let Some(encoding) = self.encoding {
+                reasons.note(Rule::ContentEncoding, encoding.as_bytes());
+            }
+            if let Some(charset) = self.charset {
+                reasons.note(Rule::Charset, charset.as_bytes());
+            }
+        });
+    }
+
     /// The fields of an answer that is the file, or one part of it.
     #[inline]
     fn write(&self, head: &mut HeadOut<'_>) {
