@@ -379,7 +379,7 @@ impl Scripts {
         program: &Program,
         checked: &Checked,
     ) -> Result<Packet, HasNul> {
-        let mut packet = Packet::new(id, program.user, identity(&checked.stat));
+        let mut packet = Packet::new(id, program.user, identity(&checked.stat), self.shared.is_crowded());
         packet.text(&[program.directory().as_os_str().as_bytes()])?;
         packet.text(&[b"./", program.file_name().as_bytes()])?;
         packet.list();

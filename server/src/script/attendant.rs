@@ -85,6 +85,8 @@ struct State {
     ending: bool,
     /// The attendant looks here within [`LOOK`] without being told.
     napping: bool,
+    /// Few places are left: ends are to be known at once.
+    is_crowded: bool,
     /// Who waits for a place.
     waiting: usize,
     /// Written to when there is something here for the attendant.
@@ -152,6 +154,7 @@ impl Shared {
         }
         state.alive += 1;
         state.held += 1;
+        state.is_crowded = state.alive > most / 4 * 3;
         Ok(())
     }
 
@@ -237,6 +240,11 @@ impl Shared {
     fn forget(&self, gone: &[Arc<Process>]) {
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         process.take_if(|process| gone.iter().any(|gone| Arc::ptr_eq(process, gone)));
+    }
+
+    /// Whether few places are left.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.lock().is_crowded
     }
 
     pub(super) fn alive(&self) -> usize {
@@ -586,7 +594,8 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
     loop {
         let mut state = shared.lock();
         // Where scripts keep coming, being told of each takes longer than all that is done for them.
-        let naps = !state.arrivals.is_empty() && state.waiting == 0 && !state.ending && !is_loud;
+        let is_urgent = state.waiting > 0 || state.is_crowded || state.ending || is_loud;
+        let naps = !state.arrivals.is_empty() && !is_urgent;
         state.napping = naps;
         wards.append(&mut state.arrivals);
         mem::swap(&mut kills, &mut state.kills);

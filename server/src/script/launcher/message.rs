@@ -41,6 +41,8 @@ pub(super) struct Order<'p> {
     pub(super) user: Option<(u32, u32)>,
     /// The file that was checked: device and inode.
     pub(super) file: (u64, u64),
+    /// Somebody is about to wait for the end of a script.
+    pub(super) is_urgent: bool,
     /// The path of its directory. Its user has to be able to reach it.
     pub(super) place: &'p CStr,
     /// Its name there, behind `./`.
@@ -61,11 +63,12 @@ pub(in crate::script) struct Packet {
 
 impl Packet {
     /// For the script that reports call `id`, which becomes this user and group, and is this file: device and inode.
-    pub(in crate::script) fn new(id: u64, user: Option<(u32, u32)>, file: (u64, u64)) -> Packet {
+    /// `is_urgent`: somebody is about to wait for the end of a script.
+    pub(in crate::script) fn new(id: u64, user: Option<(u32, u32)>, file: (u64, u64), is_urgent: bool) -> Packet {
         let mut bytes = Vec::with_capacity(2048);
         let (user, group) = user.unwrap_or_default();
         let both = u64::from(user) << 32 | u64::from(group);
-        numbers(&[2, id, both, file.0, file.1], &mut bytes);
+        numbers(&[2, id, both, file.0, file.1, is_urgent.into()], &mut bytes);
         Packet { bytes, list: None }
     }
 
@@ -183,6 +186,7 @@ impl<'p> Request<'p> {
                     // Nobody is made root.
                     user: (both != 0).then_some(((both >> 32) as u32, both as u32)),
                     file: (reader.number()?, reader.number()?),
+                    is_urgent: reader.number()? != 0,
                     place: reader.text()?,
                     name: reader.text()?,
                     arguments: reader.texts()?,
@@ -243,7 +247,7 @@ mod tests {
     #[test]
     fn orders_are_read_as_they_were_written() {
         for user in [None, Some((65_534, 65_533))] {
-            let mut packet = Packet::new(7, user, (1, u64::MAX));
+            let mut packet = Packet::new(7, user, (1, u64::MAX), user.is_some());
             packet.text(&[b"/srv"]).unwrap();
             packet.text(&[b"./", b"x"]).unwrap();
             packet.list();
@@ -255,6 +259,7 @@ mod tests {
                 id: 7,
                 user,
                 file: (1, u64::MAX),
+                is_urgent: user.is_some(),
                 place: c"/srv",
                 name: c"./x",
                 arguments: vec![c"./x", c""],
@@ -270,14 +275,14 @@ mod tests {
 
     #[test]
     fn a_text_has_no_nul() {
-        let mut packet = Packet::new(7, None, (1, 2));
+        let mut packet = Packet::new(7, None, (1, 2), false);
         packet.list();
         let before = packet.bytes().to_vec();
         assert!(packet.text(&[b"A", b"=", b"b\0c"]).is_err());
         assert_eq!(packet.bytes(), before);
         // One that comes from elsewhere is no request.
         let mut bytes = Vec::new();
-        numbers(&[2, 7, 0, 1, 2, 3], &mut bytes);
+        numbers(&[2, 7, 0, 1, 2, 0, 3], &mut bytes);
         bytes.extend_from_slice(b"a\0b\0");
         assert_eq!(Request::read(&bytes), None);
     }

@@ -179,7 +179,7 @@ impl Launcher {
                 match receive(&mut packet)? {
                     Some((Request::Spawn(order), fds)) => {
                         self.spawn(&order, fds);
-                        naps = true;
+                        naps = !order.is_urgent;
                     }
                     Some((Request::Signal { id, signal }, _)) => self.signal(id, signal),
                     Some((Request::Hello { .. }, _)) => {}
