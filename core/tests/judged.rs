@@ -136,3 +136,56 @@ fn a_log_entry_that_does_not_match_is_noticed() {
     });
     assert!(is_most(found, all), "{found} of {all}: the whole entry");
 }
+
+/// A world whose server refuses what is well-formed breaks a rule: as if a decoder, or a reader of heads, were wrong.
+#[test]
+fn a_refusal_of_a_well_formed_request_is_noticed() {
+    const CHUNKED: &str = "POST /h HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = |body: &str| format!("{CHUNKED}{body}");
+    for (bad, good) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n".into(), "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n".into()),
+        ("GET /\tHTTP/1.1\r\nHost: x\r\n\r\n".into(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n".into()),
+        ("GET / HTTP/1.1\r\nHost: x y\r\n\r\n".into(), "GET / HTTP/1.1\r\nHost: x.y:80\r\n\r\n".into()),
+        ("GET / HTTP/1.1\r\nA: b\r\n\r\n".into(), "GET / HTTP/1.1\r\nHost: b\r\n\r\n".into()),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1x\r\n\r\n".into(),
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n".into(),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".into(),
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n".into(),
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70_000)),
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n".into(),
+        ),
+        (chunked("x\r\n"), chunked("a\r\n")),
+        (chunked("5;\r\nhello\r\n"), chunked("5;a=b;c\r\nhello\r\n")),
+        (chunked("5\r\nhello!\r\n"), chunked("5\r\nhello\r\n")),
+        (chunked("0\r\nA b\r\n\r\n"), chunked("0\r\nA: b\r\n\r\n")),
+    ] {
+        let reads = |call: Call, reply: &mut Reply<'_>| {
+            if matches!(call, Call::Request | Call::Body) {
+                while let sanserve_core::Received::Data(data) = reply.receive() {
+                    let n = data.len();
+                    reply.consume(n);
+                }
+            }
+        };
+        let mut peer = Server::new().handler(move || reads).connect();
+        peer.send(&bad);
+        let mut transcript = peer.transcript();
+        assert!(judge(&transcript).is_ok() && peer.log().len() == 1, "{bad}");
+        // The same answer to something else. It came as a whole.
+        let Some(Line::Event(event)) = transcript
+            .lines
+            .iter_mut()
+            .find(|line| matches!(line, Line::Event(event) if matches!(event.what, What::Recv(_))))
+        else {
+            panic!("nothing was received: {bad}")
+        };
+        event.what = What::Recv(good.clone().into_bytes());
+        let wrong = judge(&transcript).expect_err(&good);
+        assert!(wrong.starts_with("refused: 4") && wrong.contains(" to a well-formed request: "), "{good}: {wrong}");
+    }
+}

@@ -66,3 +66,49 @@ fn fuzz_corpus() {
         assert!(count > 0, "no corpus for {name}");
     }
 }
+
+/// The bounds of the harness grow with its input: many large answers that were asked for at once take their time.
+#[test]
+fn a_session_may_be_long() {
+    const CODE: fn(&str) -> u8 = |piece| {
+        let at = bodies::PIECES.iter().position(|other| *other == piece).expect("a piece");
+        u8::try_from(at).expect("few pieces")
+    };
+    let [late, big] = ["late", "big"].map(|name| CODE(&format!("GET /h/{name} HTTP/1.1\r\nHost: x\r\n\r\n")));
+    // Behind one that is not answered yet, as many as fit the window.
+    let input: Vec<u8> = [&[0, 0, late][..], &[0, big].repeat(390)].concat();
+    bodies::session(&input);
+}
+
+/// What a fuzzer would do, for a moment: inputs of any length, from random bytes and from pieces of the corpus.
+#[test]
+fn generated_inputs() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let mut random = world::random::Random::new(14);
+    for (name, body) in bodies::TARGETS {
+        let mut seeds: Vec<_> = std::fs::read_dir(corpus.join(name))
+            .expect("a corpus")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        seeds.sort();
+        let seeds: Vec<Vec<u8>> = seeds.iter().map(|path| std::fs::read(path).expect("a file")).collect();
+        for n in 0..200 {
+            let mut data = Vec::new();
+            let most = random.size(1_200);
+            while (data.len() as u64) < most {
+                if random.one_in(3) {
+                    let n = random.size(20);
+                    data.extend(random.bytes(n));
+                } else {
+                    let seed = random.pick(&seeds);
+                    let from = usize::try_from(random.below(seed.len() as u64 + 1)).expect("an index");
+                    data.extend_from_slice(&seed[from..]);
+                }
+            }
+            if let Err(panic) = std::panic::catch_unwind(|| body(&data)) {
+                eprintln!("{name} {n}: {}", data.escape_ascii());
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}

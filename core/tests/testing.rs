@@ -302,6 +302,18 @@ fn hashes_of_histories() {
     }
 }
 
+/// However little the socket takes at a time, a large answer comes to its end, and so does its transcript.
+#[test]
+fn a_turn_may_be_as_long_as_its_answer() {
+    let server = Server::new().disk(Disk::new().with("big", Node::File(File::new(1, 101_000))));
+    let mut peer = server.connect();
+    peer.dribble(1).send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n").expect_status(200);
+    let transcript = peer.transcript();
+    assert!(transcript.events().count() > 101_000);
+    assert_eq!(server.replay(&transcript).unwrap(), transcript);
+    assert_eq!(perform(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).lines.len(), transcript.lines.len());
+}
+
 /// Runs worlds until one fails, within 100 seeds.
 fn fails<H: Handler>(make: impl Fn() -> H + Copy) -> (u64, sanserve_testing::Failure) {
     let world = |seed| World::new(seed).handler(make).requests(shouts).connections(10);

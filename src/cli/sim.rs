@@ -86,6 +86,8 @@ fn run(matches: &ArgMatches) -> ExitCode {
             }
         }
     }
+    let worlds = if seeds > 1 { format!(" in {seeds} worlds") } else { String::new() };
+    eprintln!("sanserve: no rule was broken{worlds}");
     ExitCode::SUCCESS
 }
 

@@ -12,7 +12,7 @@ use sanserve_core::{
     Body, Buffers, Close, Connection, Context, Handler, Input, Now, Peer, Step, Tick, Ticket, Transmit, Wait, Wall,
 };
 use sanserve_transcript::{
-    Event, Middle, Sending, What,
+    Event, Middle, Sending, Taken, What,
     driving::{self, Calendar},
 };
 
@@ -20,7 +20,7 @@ use super::disk::File;
 use super::judge::Wrong;
 use super::server::Server;
 
-/// More steps than any turn takes.
+/// More steps than any turn takes, but for those of which the socket takes a part only.
 const MOST_STEPS: usize = 100_000;
 
 /// What a busy connection counts for beside its buffers: the bound that the core holds it to.
@@ -71,6 +71,8 @@ pub(super) struct Driver<'s> {
 enum After {
     /// There is more to do.
     Goes,
+    /// There is more of the same: the socket has taken a part.
+    GoesOn,
     Waits,
     Closes(Close),
 }
@@ -180,12 +182,14 @@ impl<'s> Driver<'s> {
     /// Polls until the connection waits, or closes.
     pub(super) fn turn(&mut self, outside: &mut dyn Outside) -> Result<(), Wrong> {
         self.wait = None;
-        for _ in 0..MOST_STEPS {
+        let mut steps = 0;
+        while steps < MOST_STEPS {
             if self.closed.is_some() {
                 return Ok(());
             }
             match self.step(outside)? {
-                After::Goes => {}
+                After::Goes => steps += 1,
+                After::GoesOn => {}
                 After::Waits => return self.check_hanging(),
                 After::Closes(close) => self.closed = Some(close),
             }
@@ -218,6 +222,7 @@ impl<'s> Driver<'s> {
                 if ends { After::Waits } else { After::Goes }
             }
             What::Close { close, blocked: false } => After::Closes(close),
+            What::Send(Sending { taken: Taken { bytes: Some(1..), .. }, .. }) => After::GoesOn,
             _ => After::Goes,
         };
         outside.happened(&Event { at: self.now(), joined: false, what })?;

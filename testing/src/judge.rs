@@ -1,7 +1,7 @@
 //! Whether the history of a connection is right. The judge sees every input and every step, in order, and
 //! nothing of the core's own bookkeeping: it reads the bytes of both sides itself, and knows from the
 //! `Timeouts` alone when patience ends. So it sees a timer that fires early, late or never, an answer that
-//! is framed wrong, a log entry that does not match, a request that nobody answers.
+//! is framed wrong, a log entry that does not match, a request that nobody answers, a well-formed one that is refused.
 //!
 //! What it leaves out: what an answer says, which is the site's and the handler's affair, and scripts.
 
@@ -16,7 +16,7 @@ use exchange::Seen;
 pub use timers::Timer;
 use timers::Timers;
 
-use sanserve_core::{Close, Config, Fault, Input, Wait};
+use sanserve_core::{After, Chunked, Close, Config, Fault, Input, Violation, Wait};
 use sanserve_transcript::{Event, Finish, Middle, ProbeThen, Sending, Then, Transcript, What};
 
 use super::answers::Reader;
@@ -130,8 +130,8 @@ impl Judge {
     /// Of a connection that is accepted at tick 0.
     pub(super) fn new(config: Rc<Config>) -> Judge {
         Judge {
+            requests: Requests::within(&config.limits),
             config,
-            requests: Requests::default(),
             reader: Reader::without_bodies(),
             seen: Seen::default(),
             timers: Timers::accepted(0),
@@ -362,6 +362,7 @@ impl Judge {
             return mistake("half a head");
         }
         self.check_cut(finish)?;
+        self.check_refusal(finish)?;
         let answer = self.reader.take();
         match &answer {
             _ if self.blind => {}
@@ -400,6 +401,35 @@ impl Judge {
         Ok(())
     }
 
+    /// A request that is well-formed and within the limits is not refused: neither its head nor its body.
+    fn check_refusal(&self, finish: &Finish) -> Result<(), Wrong> {
+        let Some(message) = finish.error.as_deref().and_then(|message| std::str::from_utf8(message).ok()) else {
+            return Ok(());
+        };
+        // A handler may say what it likes, but not by chance the very words of the server.
+        let is_refusal = |violation: &Violation| match violation.row() {
+            (_, After::Close, Some(text)) => {
+                let (before, after) = text.split_once("{}").unwrap_or((text, ""));
+                message.len() >= before.len() + after.len() && message.starts_with(before) && message.ends_with(after)
+            }
+            (status, After::Close, None) => status.code() == finish.status && !self.seen.called,
+            (_, After::GoOn, _) => false,
+        };
+        let violation = Violation::ALL.iter().copied().find(is_refusal);
+        let is_right = match violation {
+            None => true,
+            // The timers know.
+            Some(Violation::HeadTimeout | Violation::BodyTimeout | Violation::OutOfMemory) => true,
+            Some(Violation::IncompleteHead | Violation::IncompleteBody) if self.marks.eof => true,
+            Some(Violation::LengthRequired) if self.config.cgi.chunked == Chunked::Refuse => true,
+            Some(_) => !self.requests.is_right(),
+        };
+        if is_right {
+            return Ok(());
+        }
+        wrong("refused", format!("{} to a well-formed request: {message}", finish.status))
+    }
+
     /// Whether there was a reason to cut an answer.
     fn check_cut(&mut self, finish: &Finish) -> Result<(), Wrong> {
         let Some(reason) = finish.cut.as_deref() else { return Ok(()) };
@@ -410,7 +440,7 @@ impl Judge {
             "the file was rewritten" => fault(Fault::FileChanged),
             "the file could not be read" => fault(Fault::File),
             "the handler failed" => fault(Fault::Handler) || self.seen.called,
-            "the request's body broke off" => self.marks.eof || self.requests.is_odd() || self.seen.called,
+            "the request's body broke off" => self.marks.eof || !self.requests.is_right(),
             "the server shut down" => self.marks.cut,
             TOO_SLOW => {
                 let fired = self.timers.fire(&[Timer::Write, Timer::Body]);

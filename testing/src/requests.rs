@@ -1,8 +1,11 @@
 //! A second reader of requests, written from RFC 9112 without a look at the core's: where each begins and
 //! ends. It reads plain requests only. At anything that could be refused it gives up (`is_odd`), and
-//! whoever asks it expects less from there on.
+//! whoever asks it expects less from there on. What it does not give up at is well-formed and within the limits: it must
+//! not be refused.
 
 use std::collections::VecDeque;
+
+use sanserve_core::Limits;
 
 /// What matters of a request whose head is complete.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +21,8 @@ enum State {
     ChunkSize,
     ChunkData(u64),
     ChunkEnd,
-    Trailers,
+    /// So many bytes of them have come.
+    Trailers(usize),
     /// The connection ends behind the last request: nothing more is one.
     Ended,
     Odd,
@@ -27,7 +31,10 @@ enum State {
 /// Reads what a peer sends, in any pieces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
+    limits: Limits,
     state: State,
+    /// What chunks of the last body have come to.
+    chunks: u64,
     /// The head or line that is not complete.
     line: Vec<u8>,
     /// Empty lines before a head.
@@ -43,6 +50,10 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    pub(super) fn within(limits: &Limits) -> Requests {
+        Requests { limits: limits.clone(), ..Requests::default() }
+    }
+
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let [byte, behind @ ..] = rest {
@@ -93,7 +104,7 @@ impl Requests {
     pub(super) fn is_body_open(&self) -> bool {
         let in_body = matches!(
             self.state,
-            State::Length(_) | State::ChunkSize | State::ChunkData(_) | State::ChunkEnd | State::Trailers
+            State::Length(_) | State::ChunkSize | State::ChunkData(_) | State::ChunkEnd | State::Trailers(_)
         );
         in_body && self.asked.len() <= 1
     }
@@ -101,6 +112,14 @@ impl Requests {
     /// Whether something of a head has come that is not complete.
     pub(super) fn is_partial(&self) -> bool {
         self.state == State::Head && (!self.line.is_empty() || self.blank > 0)
+    }
+
+    /// Whether all that has come of the oldest one is well-formed and within the limits, for certain: its head is complete,
+    /// and no line of its body is half there.
+    pub(super) fn is_right(&self) -> bool {
+        !self.asked.is_empty()
+            && !self.is_odd()
+            && (self.asked.len() > 1 || self.line.is_empty() || !self.is_body_open())
     }
 
     /// Whether it is not clear what the peer asks for.
@@ -115,6 +134,9 @@ impl Requests {
 
     /// Looks at the line that has grown by a byte.
     fn look(&mut self) {
+        if self.is_too_long() {
+            self.state = State::Odd;
+        }
         if !self.line.ends_with(b"\n") {
             return;
         }
@@ -122,13 +144,17 @@ impl Requests {
             State::Head if self.line == b"\r\n" => {
                 self.line.clear();
                 self.blank += 1;
+                if self.blank > self.limits.blank_lines as u64 {
+                    self.state = State::Odd;
+                }
             }
             State::Head if self.line.ends_with(b"\r\n\r\n") => {
                 let line = std::mem::take(&mut self.line);
-                match head(&line[..line.len() - 4]) {
+                match head(&line[..line.len() - 4], &self.limits) {
                     Some(head) => {
                         self.heads += 1;
                         (self.blank, self.behind) = (0, 0);
+                        self.chunks = 0;
                         self.ends = head.ends;
                         self.asked.push_back(Asked { is_head: head.is_head });
                         self.state = head.state;
@@ -147,18 +173,20 @@ impl Requests {
             State::ChunkSize => {
                 let size = self.line.strip_suffix(b"\r\n").and_then(chunk_size);
                 self.state = match size {
-                    Some(0) => State::Trailers,
-                    Some(size) => State::ChunkData(size),
-                    None => State::Odd,
+                    Some(0) => State::Trailers(0),
+                    Some(size) if self.chunks.saturating_add(size) <= self.limits.body => State::ChunkData(size),
+                    _ => State::Odd,
                 };
+                self.chunks = self.chunks.saturating_add(size.unwrap_or(0));
                 self.line.clear();
             }
             State::ChunkEnd => {
                 self.state = if self.line == b"\r\n" { State::ChunkSize } else { State::Odd };
                 self.line.clear();
             }
-            State::Trailers => {
+            State::Trailers(before) => {
                 let line = std::mem::take(&mut self.line);
+                self.state = State::Trailers(before + line.len());
                 match line.strip_suffix(b"\r\n") {
                     Some(b"") => self.end(),
                     Some(line) if field(line).is_some() => {}
@@ -166,6 +194,17 @@ impl Requests {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether what has come of a head or a line may be refused for its length.
+    fn is_too_long(&self) -> bool {
+        let len = self.line.len();
+        match self.state {
+            State::Head => len > self.limits.head,
+            State::ChunkSize => len > self.limits.chunk_line,
+            State::Trailers(before) => before + len > self.limits.trailers,
+            _ => false,
         }
     }
 
@@ -181,10 +220,15 @@ struct Head {
 }
 
 /// `None`: it may be refused.
-fn head(text: &[u8]) -> Option<Head> {
+fn head(text: &[u8], limits: &Limits) -> Option<Head> {
     let text = std::str::from_utf8(text).ok()?;
     let mut lines = text.split("\r\n");
-    let mut words = lines.next()?.split(' ');
+    if lines.clone().skip(1).count() > limits.fields
+        || lines.clone().skip(1).any(|line| line.len() + 2 > limits.field_line)
+    {
+        return None;
+    }
+    let mut words = lines.next().filter(|line| line.len() + 2 <= limits.request_line)?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let plain = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase()) && target.starts_with('/');
     if words.next().is_some() || !plain || target.bytes().any(|b| b <= b' ' || b >= 0x7f) {
@@ -199,10 +243,12 @@ fn head(text: &[u8]) -> Option<Head> {
     for line in lines {
         let (name, value) = field(line.as_bytes())?;
         match name.to_ascii_lowercase().as_slice() {
-            b"host" => hosts += 1,
+            b"host" if is_plain_host(value) => hosts += 1,
+            b"host" => return None,
             b"content-length" | b"transfer-encoding" if state != State::Length(0) => return None,
             b"content-length" if value.iter().all(u8::is_ascii_digit) => {
-                state = State::Length(std::str::from_utf8(value).ok()?.parse().ok()?);
+                let length = std::str::from_utf8(value).ok()?.parse().ok()?;
+                state = Some(State::Length(length)).filter(|_| length <= limits.body)?;
             }
             b"transfer-encoding" if is_11 && value.eq_ignore_ascii_case(b"chunked") => state = State::ChunkSize,
             b"content-length" | b"transfer-encoding" | b"upgrade" => return None,
@@ -219,14 +265,31 @@ fn head(text: &[u8]) -> Option<Head> {
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let visible = |b: &u8| (b' '..0x7f).contains(b);
-    (!name.is_empty() && name.iter().all(token) && value.iter().all(visible)).then_some((name, value))
+    (!name.is_empty() && name.iter().all(is_token_byte) && value.iter().all(visible)).then_some((name, value))
 }
 
+fn is_token_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// A name or an address, and perhaps a port.
+fn is_plain_host(value: &[u8]) -> bool {
+    let mut parts = value.splitn(2, |&byte| byte == b':');
+    let name = parts.next().unwrap_or_default();
+    let is_port = |port: &[u8]| !port.is_empty() && port.len() < 6 && port.iter().all(u8::is_ascii_digit);
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.".contains(byte);
+    !name.is_empty() && name.iter().all(plain) && parts.next().is_none_or(is_port)
+}
+
+/// The size that a line says, whose extensions are `;name` or `;name=token` (RFC 9112 section 7.1.1).
 fn chunk_size(line: &[u8]) -> Option<u64> {
-    let fits = !line.is_empty() && line.len() <= 15 && line.iter().all(u8::is_ascii_hexdigit);
-    u64::from_str_radix(std::str::from_utf8(line).ok().filter(|_| fits)?, 16).ok()
+    let mut parts = line.split(|&byte| byte == b';');
+    let size = parts.next()?;
+    let fits = !size.is_empty() && size.len() <= 15 && size.iter().all(u8::is_ascii_hexdigit);
+    let is_token = |text: &[u8]| !text.is_empty() && text.iter().all(is_token_byte);
+    let plain = parts.all(|part| part.splitn(2, |&byte| byte == b'=').all(is_token));
+    u64::from_str_radix(std::str::from_utf8(size).ok().filter(|_| fits && plain)?, 16).ok()
 }
 
 #[cfg(test)]
@@ -256,10 +319,48 @@ mod tests {
             "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
             "get /a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x y\r\n\r\n",
+            "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;\r\na\r\n",
+            "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\"b\r\na\r\n",
         ] {
             let mut requests = Requests::default();
             requests.feed(text.as_bytes());
             assert!(requests.is_odd(), "{text}");
+        }
+    }
+
+    /// What goes beyond a limit may be refused.
+    #[test]
+    fn gives_up_beyond_the_limits_and_not_before() {
+        let limits = Limits {
+            request_line: 40,
+            field_line: 40,
+            fields: 3,
+            head: 200,
+            blank_lines: 2,
+            chunk_line: 20,
+            trailers: 30,
+            body: 10,
+            ..Limits::default()
+        };
+        let chunked = "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (text, odd) in [
+            ("\r\n\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n".into(), false),
+            ("\r\n\r\n\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n".into(), true),
+            (format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(50)), true),
+            (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(50)), true),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA: b\r\nA: b\r\n\r\n".into(), false),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA: b\r\nA: b\r\nA: b\r\n\r\n".into(), true),
+            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n".into(), false),
+            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n".into(), true),
+            (format!("{chunked}5;a=b;c\r\nhello\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n"), false),
+            (format!("{chunked}5\r\nhello\r\n6\r\n"), true),
+            (format!("{chunked}5;{}\r\n", "a".repeat(20)), true),
+            (format!("{chunked}0\r\nA: {}\r\n", "b".repeat(30)), true),
+        ] {
+            let mut requests = Requests::within(&limits);
+            requests.feed(text.as_bytes());
+            assert_eq!(requests.is_odd(), odd, "{text}");
         }
     }
 }

@@ -28,7 +28,8 @@ const GRACE: u64 = 30_000;
 /// Many clients of one server, with a network and a disk that are as bad as you like.
 ///
 /// The clients are spread over the time of the world. Whatever they do, it is checked that every answer is
-/// framed right, is whole, and is logged as it was sent; that every request is answered; that each timer fires
+/// framed right, is whole, and is logged as it was sent; that every request is answered; that none is refused
+/// which is well-formed and within the limits; that each timer fires
 /// when the peer's behaviour and the `Timeouts` say so, neither earlier nor later; that each exchange is
 /// finished once and each connection ends; that memory stays within its limits and is let go between
 /// requests; and that your handler neither panics nor leaves anybody waiting for ever.

@@ -8,7 +8,7 @@ use super::{Event, Line, Middle, Sending, Taken, Transcript, What};
 use crate::driving::{self, Calendar};
 use crate::mask::Mask;
 
-/// More steps than any input can cause.
+/// More steps than any input can cause, but for those that the transcript has itself.
 const MOST_STEPS: usize = 100_000;
 
 /// The first line that differs.
@@ -252,7 +252,7 @@ impl<'p> Play<'p> {
     /// Polls until the connection waits; `steps` are what the transcript says about it.
     fn run(&mut self, steps: &[Line], joins: bool) {
         let mut script = Steps { lines: steps };
-        let most = if joins { driving::count_events(steps) } else { MOST_STEPS };
+        let most = driving::count_events(steps) + if joins { 0 } else { MOST_STEPS };
         for _ in 0..most {
             if self.closed {
                 break;

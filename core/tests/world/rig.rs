@@ -16,7 +16,7 @@ use sanserve_core::{
 };
 
 use super::disk::{self, Disk, File, Node, START};
-use super::handlers::{Echo, Routed};
+use super::handlers::{BIG, Echo, Routed};
 use super::hops::{self, Hops};
 pub use ops::{At, Done, Op, Served, Trouble};
 use ops::{Deed, Outgoing};
@@ -440,7 +440,7 @@ impl Rig {
 
     /// From here on everybody is kind: what is asked is answered, what is sent is taken.
     pub fn settle(&mut self) {
-        for _ in 0..2_000 {
+        for _ in 0..self.most_steps() {
             let op = match self.at {
                 At::Send => Op::Take(u64::MAX),
                 At::Feed => Op::Fed(u64::MAX),
@@ -458,6 +458,13 @@ impl Rig {
             assert!(self.apply(&op), "{op:?} is not possible");
         }
         panic!("it does not settle: {:?}", self.connection);
+    }
+
+    /// More steps than all that has arrived can cause: no request is shorter than this, and each has an answer that may go
+    /// out in pieces as long as the output may be.
+    fn most_steps(&self) -> usize {
+        const SHORTEST: usize = "GET / HTTP/1.0\r\n\r\n".len();
+        2_000 + self.got.len() / SHORTEST * (20 + 2 * BIG / self.config.limits.output.max(1))
     }
 
     /// From here on nobody does anything but wait: it must come to an end.
