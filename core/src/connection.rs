@@ -19,7 +19,7 @@ use crate::cgi;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Violation;
-use crate::exchange::{Cut, Exchange, FilePart, Relay, ResponseBuilder, Server};
+use crate::exchange::{Answer, Cut, Exchange, FilePart, Relay, ResponseBuilder, Server, Then};
 use crate::files::Deed;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
@@ -429,7 +429,7 @@ impl Connection {
         let unseen = self.cycle.is_answering() && !self.exchange.is_out;
         let is_handlers = !matches!(self.task, Task::Files(_));
         let is_complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
-        if fault == Fault::Handler && is_complete && self.exchange.open && self.life == Life::Open {
+        if fault == Fault::Handler && is_complete && self.exchange.is_open() && self.life == Life::Open {
             // It had said all there is to say before it failed: the answer is none the worse for that.
             self.cycle.spoil();
         } else if fault == Fault::Handler && is_handlers && unseen && self.life == Life::Open {
@@ -457,7 +457,7 @@ impl Connection {
             self.notes.blocked = false;
             return;
         }
-        if self.exchange.open {
+        if self.exchange.is_open() {
             let complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose) && !self.has_unsent(buf);
             if !complete {
                 self.exchange.cut = Some(why);
@@ -526,7 +526,7 @@ impl Connection {
         match self.life {
             Life::Open => match self.cycle.outbound {
                 Outbound::Idle => !self.notes.blocked,
-                Outbound::Owed => self.cycle.inbound == Inbound::Done && self.exchange.status.is_none(),
+                Outbound::Owed => self.cycle.inbound == Inbound::Done && self.exchange.answer == Answer::None,
                 _ => false,
             },
             Life::Parting => true,
@@ -541,7 +541,7 @@ impl Connection {
             return Some(Next::Close(close));
         }
         let unsent = self.has_unsent(buf);
-        if self.exchange.open && self.has_ended(unsent) {
+        if self.exchange.is_open() && self.has_ended(unsent) {
             if std::mem::take(&mut self.exchange.has_remarks) {
                 return Some(Next::Act(Act::Log));
             }
@@ -633,9 +633,9 @@ impl Connection {
             } else {
                 first_line(buf.input.head())
             },
-            status: self.exchange.status.map_or(0, Status::code),
+            status: self.exchange.answer.status().map_or(0, Status::code),
             sent: self.exchange.body_sent,
-            error: self.exchange.is_error.then_some(buf.scratch.message.as_slice()),
+            error: self.exchange.answer.is_error().then_some(buf.scratch.message.as_slice()),
             cut: self.exchange.cut.map(Cut::reason),
         }
     }
@@ -662,7 +662,7 @@ impl Connection {
                 self.cycle.answer(OutboundEvent::Next);
                 return;
             }
-            _ if exchange.upgrades => {
+            _ if exchange.then == Then::Upgrade => {
                 self.cycle.stop_receiving();
                 self.cycle.answer(OutboundEvent::Stop);
                 Life::Close(Close::Upgraded)
@@ -671,9 +671,9 @@ impl Connection {
                 let all_read = self.cycle.inbound == Inbound::Done && buf.input.unread().is_empty();
                 self.cycle.stop_receiving();
                 self.cycle.answer(OutboundEvent::Stop);
-                if self.notes.eof || (all_read && exchange.peer_closes) {
+                if self.notes.eof || (all_read && exchange.then == Then::PeerCloses) {
                     Life::Close(Close::Done)
-                } else if all_read && self.notes.is_draining() && !exchange.keep_alive {
+                } else if all_read && self.notes.is_draining() && exchange.then != Then::KeepAlive {
                     Life::Parting
                 } else {
                     Life::Shut
@@ -742,13 +742,13 @@ impl Connection {
             self.cycle.inbound == Inbound::Done && unread.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
         };
         let awaits = self.cycle.outbound != Outbound::Body(Encoder::None);
-        self.notes.eof && awaits && !self.exchange.peer_closes && !sent_more()
+        self.notes.eof && awaits && self.exchange.then != Then::PeerCloses && !sent_more()
     }
 
     /// Whether an exchange is in hand: begun, and not finished.
     #[must_use]
     pub fn has_exchange(&self) -> bool {
-        self.exchange.open
+        self.exchange.is_open()
     }
 
     /// Whether the server is about to leave, or goes down.

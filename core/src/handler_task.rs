@@ -1,7 +1,7 @@
 //! The task that answers from the embedder's handler: when to call it, and with what.
 
 use crate::error::Violation;
-use crate::exchange::{Progress, ResponseBuilder};
+use crate::exchange::{BodyUse, Progress, ResponseBuilder};
 use crate::step::Call;
 use crate::wire::Inbound;
 
@@ -86,7 +86,7 @@ impl HandlerTask {
             return Progress::Stalled;
         }
         match self.stage {
-            Stage::Declined if response.exchange.unwanted || response.has_unsent() => Progress::Stalled,
+            Stage::Declined if response.exchange.body == BodyUse::Dropped || response.has_unsent() => Progress::Stalled,
             Stage::Declined => Progress::Serve,
             Stage::New | Stage::Active | Stage::Finishing => match self.find_body(response) {
                 Progress::Stalled => self.end(response),

@@ -2,7 +2,7 @@
 //! reaches the wire.
 
 use crate::config::Protocol;
-use crate::exchange::{Phrase, ResponseBuilder};
+use crate::exchange::{Own, Phrase, ResponseBuilder, Then};
 use crate::fields::{Fields, Misuse};
 use crate::status::Status;
 use crate::wire::{Encoder, HeadOut};
@@ -25,23 +25,13 @@ pub struct HeadWriter<'r> {
     status: Status,
     reason: Option<Vec<u8>>,
     fields: Vec<u8>,
-    has_server: bool,
-    has_date: bool,
+    own: Own,
     length: Option<u64>,
 }
 
 impl<'r> HeadWriter<'r> {
     pub(crate) fn new(answer: ResponseBuilder<'r>, purpose: Purpose, status: Status) -> HeadWriter<'r> {
-        HeadWriter {
-            answer,
-            purpose,
-            status,
-            reason: None,
-            fields: Vec::new(),
-            has_server: false,
-            has_date: false,
-            length: None,
-        }
+        HeadWriter { answer, purpose, status, reason: None, fields: Vec::new(), own: Own::default(), length: None }
     }
 
     /// Replaces the status's own phrase (the `message` of Python's `send_response`): visible ASCII and
@@ -66,8 +56,8 @@ impl<'r> HeadWriter<'r> {
     /// [`Misuse::Framing`] for a field that is the server's to write.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
         Fields::new(&mut self.fields).add(name, value.as_ref())?;
-        self.has_server |= name.eq_ignore_ascii_case("Server");
-        self.has_date |= name.eq_ignore_ascii_case("Date");
+        self.own.server |= name.eq_ignore_ascii_case("Server");
+        self.own.date |= name.eq_ignore_ascii_case("Date");
         Ok(self)
     }
 
@@ -86,11 +76,8 @@ impl<'r> HeadWriter<'r> {
     pub fn send(mut self) -> Result<(), Misuse> {
         match self.purpose {
             Purpose::Interim => self.send_interim(),
-            Purpose::Upgrade | Purpose::Final => {
-                self.answer.exchange.has_server = self.has_server;
-                self.answer.exchange.has_date = self.has_date;
-                if self.purpose == Purpose::Upgrade { self.send_upgrade() } else { self.send_final() }
-            }
+            Purpose::Upgrade => self.send_upgrade(),
+            Purpose::Final => self.send_final(),
         }
         Ok(())
     }
@@ -99,7 +86,7 @@ impl<'r> HeadWriter<'r> {
         let encoder = if self.status.is_bodiless() { Encoder::None } else { self.answer.framing(self.length) };
         let fields = &self.fields;
         let phrase = self.reason.as_deref().map_or(Phrase::Usual, Phrase::Of);
-        self.answer.head(self.status, phrase, |head, _| {
+        self.answer.head_with(self.status, phrase, self.own, |head, _| {
             head.raw().extend_from_slice(fields);
             head.framing(encoder);
         });
@@ -107,11 +94,10 @@ impl<'r> HeadWriter<'r> {
     }
 
     fn send_upgrade(&mut self) {
-        self.answer.exchange.upgrades = true;
-        self.answer.exchange.keep_alive = false;
+        self.answer.exchange.then = Then::Upgrade;
         let fields = &self.fields;
         let phrase = self.reason.as_deref().map_or(Phrase::Usual, Phrase::Of);
-        self.answer.head(self.status, phrase, |head, _| head.raw().extend_from_slice(fields));
+        self.answer.head_with(self.status, phrase, self.own, |head, _| head.raw().extend_from_slice(fields));
         self.answer.body(Encoder::None);
         self.answer.end();
     }

@@ -2,7 +2,7 @@
 
 use crate::cgi::{self, Cgi};
 use crate::error::Violation;
-use crate::exchange::{Phrase, Progress, ResponseBuilder, Server};
+use crate::exchange::{BodyUse, Phrase, Progress, ResponseBuilder, Server};
 use crate::files::Files;
 use crate::handler_task::HandlerTask;
 use crate::path::{Forbidden, explain_path, is_same_path};
@@ -94,7 +94,9 @@ impl Task {
             Task::Cgi(cgi) => cgi.advance(response),
             Task::Handler(handler) => handler.advance(response),
             Task::Files(_) | Task::None
-                if !response.cycle.is_answering() || response.exchange.unwanted || response.has_unsent() =>
+                if !response.cycle.is_answering()
+                    || response.exchange.body == BodyUse::Dropped
+                    || response.has_unsent() =>
             {
                 Progress::Stalled
             }

@@ -5,7 +5,7 @@ use crate::buffers::{Buffers, Scratch};
 use crate::config::{Chunked, Limits};
 use crate::context::Context;
 use crate::error::{Violation, fill};
-use crate::exchange::{Cut, Page, Phrase, Progress, Relay, ResponseBuilder};
+use crate::exchange::{Cut, Own, Page, Phrase, Progress, Relay, ResponseBuilder};
 use crate::input::{ScriptFile, SpawnError};
 use crate::path::{Forbidden, names_dotfile};
 use crate::reason::Rule;
@@ -528,11 +528,11 @@ fn has_own_head(script: &[u8]) -> bool {
 
 fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>) {
     let (status, phrase) = head.answer();
+    let mut own = Own::default();
     if raw {
         // It has said all that there is to say, and the connection ends with it.
-        answer.exchange.keep_alive = false;
-        answer.exchange.has_server = head.has("Server");
-        answer.exchange.has_date = head.has("Date");
+        answer.exchange.close();
+        own = Own { server: head.has("Server"), date: head.has("Date") };
     }
     let encoder = match head.length {
         _ if status.is_bodiless() => Encoder::None,
@@ -548,7 +548,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
         }
         out.framing(encoder);
     };
-    answer.head(status, phrase.map_or(Phrase::Usual, Phrase::Of), write_fields);
+    answer.head_with(status, phrase.map_or(Phrase::Usual, Phrase::Of), own, write_fields);
     answer.body(encoder);
 }
 

@@ -318,7 +318,7 @@ impl Reply<'_> {
 
     /// Lets the connection end behind this answer (Python's `close_connection`).
     pub fn close(&mut self) {
-        self.connection.exchange.keep_alive = false;
+        self.connection.exchange.close();
     }
 
     /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.

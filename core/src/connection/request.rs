@@ -5,7 +5,7 @@ use crate::buffers::Buffers;
 use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
-use crate::exchange::{Cut, Exchange, Progress};
+use crate::exchange::{Asked, BodyUse, Cut, Exchange, Progress, Then};
 use crate::grammar::is_token_byte;
 use crate::reason::{Reasons, Rule};
 use crate::request::Request;
@@ -77,7 +77,7 @@ impl Connection {
         buf.input.pin(len);
         self.served = true;
         self.awaited = Awaited::Nothing;
-        self.exchange = Exchange { open: true, ..Exchange::default() };
+        self.exchange = Exchange { asked: Asked::Unparsed, ..Exchange::default() };
         self.cycle.answer(OutboundEvent::Asked);
         if let Err(refused) = self.understand(buf, cx) {
             self.response(buf, cx).refuse(refused.violation, refused.text);
@@ -94,7 +94,7 @@ impl Connection {
         self.exchange.is_head = is_head(bytes);
         self.exchange.is_11 = head.is_11;
         parsed?;
-        self.exchange.parsed = true;
+        self.exchange.asked = Asked::Request;
         let terms = Terms::of(head, bytes, &cx.config.limits);
         if buf.reasons.are_wanted() {
             explain(&terms, &Request { head, bytes, peer: self.peer }, cx.config.protocol, &mut buf.reasons);
@@ -107,16 +107,19 @@ impl Connection {
             Framing::Chunked => Some(Decoder::chunked(&cx.config.limits)),
         };
         self.cycle.receive(has_body.map_or(InboundEvent::HeadAlone, InboundEvent::HeadAndBody));
-        let wanted = terms.persistence.keeps_alive();
-        self.exchange.peer_closes = !wanted;
-        self.exchange.keep_alive = wanted && cx.config.protocol == Protocol::Http11;
+        self.exchange.then = match cx.config.protocol {
+            _ if !terms.persistence.keeps_alive() => Then::PeerCloses,
+            Protocol::Http10 => Then::Close,
+            Protocol::Http11 => Then::KeepAlive,
+        };
         match terms.expectation {
             Expectation::None => {}
-            Expectation::Continue => self.exchange.continue_due = has_body.is_some(),
+            Expectation::Continue if has_body.is_some() => self.exchange.body = BodyUse::AwaitsContinue,
+            Expectation::Continue => {}
             Expectation::Unknown => {
                 if has_body.is_some() {
                     // Whether it follows is in doubt.
-                    self.exchange.keep_alive = false;
+                    self.exchange.close();
                     self.cycle.stop_receiving();
                 }
                 return Err(refused(Violation::UnknownExpectation));
@@ -139,7 +142,7 @@ impl Connection {
         buf.head.clear();
         buf.head.line = Span::new(0, line);
         self.awaited = Awaited::Nothing;
-        self.exchange = Exchange { open: true, is_11: true, is_head, ..Exchange::default() };
+        self.exchange = Exchange { asked: Asked::Unparsed, is_11: true, is_head, ..Exchange::default() };
         self.cycle.answer(OutboundEvent::Asked);
         let text = if line == 0 { Span::default() } else { text };
         self.response(buf, cx).refuse(violation, text);
@@ -195,7 +198,7 @@ impl Connection {
     /// Reads and drops a body that nobody wants.
     pub(super) fn drain(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let answered = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
-        if !(self.exchange.unwanted || answered) || !matches!(self.cycle.inbound, Inbound::Body(_)) {
+        if !(self.exchange.body == BodyUse::Dropped || answered) || !matches!(self.cycle.inbound, Inbound::Body(_)) {
             return false;
         }
         let progress = match self.response(buf, cx).drain() {

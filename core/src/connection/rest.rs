@@ -129,7 +129,7 @@ impl Connection {
     /// [`unpack`](Self::unpack) before anything else of the connection is called.
     pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
         let waits = matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open;
-        let bare = !self.has_unsent(buf) && buf.input.unread().is_empty() && !self.exchange.is_error;
+        let bare = !self.has_unsent(buf) && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
         let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.attached.is_none();
         if !(waits && bare && plain && self.sent == 0 && buf.input.head().len() <= Packed::MOST) {
             return None;

@@ -6,6 +6,8 @@
 use super::{Connection, Life};
 use crate::buffers::Buffers;
 use crate::context::Context;
+use crate::exchange::Then;
+use crate::status::Status;
 use crate::task::Task;
 use crate::timer::Timer;
 use crate::wire::Move;
@@ -66,8 +68,8 @@ impl Connection {
             unread: buf.input.unread().len(),
             unsent: (formatted as u64 + self.file.left).saturating_sub(self.sent),
             unheard: of_script - relayed,
-            status: self.exchange.status.map(crate::status::Status::code),
-            keep_alive: self.exchange.open.then_some(self.exchange.keep_alive),
+            status: self.exchange.answer.status().map(Status::code),
+            keep_alive: self.exchange.is_open().then_some(self.exchange.then == Then::KeepAlive),
             blocked: self.notes.blocked,
             eof: self.notes.eof,
             draining: self.notes.is_draining(),

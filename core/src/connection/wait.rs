@@ -3,6 +3,7 @@
 use super::{Connection, Life, Probe};
 use crate::buffers::Buffers;
 use crate::context::Context;
+use crate::exchange::BodyUse;
 use crate::share::Share;
 use crate::step::{Need, Wait};
 use crate::task::Task;
@@ -117,7 +118,7 @@ impl Connection {
         match &self.task {
             Task::Handler(handler) => handler.wants_body() || matches!(outbound, Outbound::Done),
             Task::Cgi(cgi) if cgi.wants_body() && self.cycle.is_answering() => true,
-            _ => self.exchange.unwanted || matches!(outbound, Outbound::Done),
+            _ => self.exchange.body == BodyUse::Dropped || matches!(outbound, Outbound::Done),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading the body of a request, or deciding that nobody wants it.
 
-use super::ResponseBuilder;
+use super::{Answer, BodyUse, ResponseBuilder};
 use crate::error::Violation;
 use crate::reason::Rule;
 use crate::status::Status;
@@ -37,21 +37,21 @@ impl ResponseBuilder<'_> {
         let Inbound::Body(decoder) = self.cycle.inbound else { return true };
         // A peer that waits for 100 gets its final response instead; whether it then sends the body is its
         // choice (RFC 9110 section 10.1.1), so the connection cannot go on.
-        if self.exchange.continue_due || decoder.at_least() > self.cx.config.limits.drain {
-            let awaits = self.exchange.continue_due;
+        let awaits = self.exchange.body == BodyUse::AwaitsContinue;
+        if awaits || decoder.at_least() > self.cx.config.limits.drain {
             self.buf.reasons.note(if awaits { Rule::ExpectAnswered } else { Rule::BodyUnread }, b"");
             self.give_up_body();
             return true;
         }
         self.buf.reasons.note(Rule::BodyDropped, b"");
-        self.exchange.unwanted = true;
+        self.exchange.body = BodyUse::Dropped;
         false
     }
 
     /// What is left of the body is not read, and the connection ends after the response.
     pub(crate) fn give_up_body(&mut self) {
-        self.exchange.keep_alive = false;
-        self.exchange.unwanted = false;
+        self.exchange.close();
+        self.exchange.body = BodyUse::Read;
         self.cycle.stop_receiving();
     }
 
@@ -79,7 +79,7 @@ impl ResponseBuilder<'_> {
             }
             if piece.end && piece.data == 0 {
                 self.cycle.receive(InboundEvent::BodyEnd);
-                self.exchange.unwanted = false;
+                self.exchange.body = BodyUse::Read;
                 return Ok(true);
             }
             if piece.data == 0 {
@@ -92,12 +92,12 @@ impl ResponseBuilder<'_> {
     /// Whether the body is welcome that a peer waits to send (RFC 9110 section 10.1.1). If it is not, that is the
     /// response.
     pub(crate) fn may_continue(&mut self) -> bool {
-        if !self.exchange.continue_due || self.exchange.status.is_some() {
+        if self.exchange.body != BodyUse::AwaitsContinue || self.exchange.answer != Answer::None {
             return true;
         }
         let Err(status) = self.cx.site.expect_continue(&self.request()) else { return true };
-        self.exchange.continue_due = false;
-        self.exchange.keep_alive = false;
+        self.exchange.body = BodyUse::Read;
+        self.exchange.close();
         if status == Status::EXPECTATION_FAILED {
             self.refuse(Violation::UnknownExpectation, Span::default());
         } else {
@@ -109,7 +109,8 @@ impl ResponseBuilder<'_> {
     /// The interim response that lets a waiting peer send its body.
     pub(crate) fn send_continue(&mut self) {
         const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-        if self.exchange.status.is_none() && std::mem::take(&mut self.exchange.continue_due) {
+        if self.exchange.answer == Answer::None && self.exchange.body == BodyUse::AwaitsContinue {
+            self.exchange.body = BodyUse::Read;
             self.buf.output.bytes.extend_from_slice(INTERIM);
             self.exchange.head_left += INTERIM.len() as u32;
             self.exchange.interim_left += INTERIM.len() as u32;

@@ -7,7 +7,7 @@
 mod body;
 mod response;
 
-pub(crate) use response::{Page, Phrase};
+pub(crate) use response::{Own, Page, Phrase};
 
 use crate::buffers::{Buffers, Scratch};
 use crate::context::Context;
@@ -23,50 +23,104 @@ use crate::wire::Cycle;
 /// What is known of the exchange in hand.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Exchange {
-    /// There is one: it is begun and not finished.
-    pub(crate) open: bool,
-    /// The status of the answer, once it is begun.
-    pub(crate) status: Option<Status>,
+    pub(crate) asked: Asked,
+    pub(crate) answer: Answer,
+    pub(crate) body: BodyUse,
+    pub(crate) then: Then,
     /// Bytes in the output that are no body: the head of the answer, an interim answer.
     pub(crate) head_left: u32,
     /// Bytes in the output that are an interim answer; `head_left` counts them too.
     pub(crate) interim_left: u32,
     /// Bytes of the body that went out.
     pub(crate) body_sent: u64,
+    /// Bytes of a body that nobody wants that were read so far.
+    pub(crate) drained: u64,
     /// Some of the answer went out.
     pub(crate) is_out: bool,
-    /// The head is parsed, so that the site can be asked about the request.
-    pub(crate) parsed: bool,
     /// The request is a HEAD.
     pub(crate) is_head: bool,
     /// The request is HTTP/1.1 or later.
     pub(crate) is_11: bool,
-    /// The connection may go on behind the answer.
-    pub(crate) keep_alive: bool,
-    /// The peer itself asked for the connection to end here.
-    pub(crate) peer_closes: bool,
-    /// `Buffers::message` is the message of an error answer.
-    pub(crate) is_error: bool,
-    /// Nobody wants the body: it is read to its end, or to `limits.drain`, before the answer.
-    pub(crate) unwanted: bool,
-    /// Bytes of it that were read so far.
-    pub(crate) drained: u64,
-    /// The peer waits for `100 Continue` before it sends its body.
-    pub(crate) continue_due: bool,
-    /// Local redirects so far.
-    pub(crate) redirects: u8,
-    /// The connection is to be another protocol's behind this answer.
-    pub(crate) upgrades: bool,
-    /// The handler has written `Server` itself.
-    pub(crate) has_server: bool,
-    /// The handler has written `Date` itself.
-    pub(crate) has_date: bool,
-    /// `Buffers::remarks` is to be logged.
-    pub(crate) has_remarks: bool,
     /// The target means a script.
     pub(crate) is_script: bool,
+    /// `Scratch::remarks` is to be logged.
+    pub(crate) has_remarks: bool,
+    /// Local redirects so far.
+    pub(crate) redirects: u8,
     /// Why the answer was cut short.
     pub(crate) cut: Option<Cut>,
+}
+
+impl Exchange {
+    /// Whether there is one: begun, and not finished.
+    pub(crate) fn is_open(&self) -> bool {
+        self.asked != Asked::Nothing
+    }
+
+    /// Ends the connection after this answer.
+    pub(crate) fn close(&mut self) {
+        if self.then == Then::KeepAlive {
+            self.then = Then::Close;
+        }
+    }
+}
+
+/// What has come of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Asked {
+    #[default]
+    Nothing,
+    /// Something that is not, or not yet, understood.
+    Unparsed,
+    /// A head that is parsed, so that the site can be asked about the request.
+    Request,
+}
+
+/// What the answer is, once its head is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Answer {
+    #[default]
+    None,
+    Status(Status),
+    /// An error page; `Scratch::message` is its message.
+    Error(Status),
+}
+
+impl Answer {
+    pub(crate) fn status(self) -> Option<Status> {
+        match self {
+            Answer::None => None,
+            Answer::Status(status) | Answer::Error(status) => Some(status),
+        }
+    }
+
+    pub(crate) fn is_error(self) -> bool {
+        matches!(self, Answer::Error(_))
+    }
+}
+
+/// What becomes of the body of the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BodyUse {
+    /// It is read, if anybody reads it.
+    #[default]
+    Read,
+    /// The peer waits for `100 Continue` before it sends it.
+    AwaitsContinue,
+    /// Nobody wants it: it is read to its end, or to `limits.drain`, before the answer.
+    Dropped,
+}
+
+/// What becomes of the connection after the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Then {
+    KeepAlive,
+    #[default]
+    Close,
+    /// The peer itself asked for the connection to end here.
+    PeerCloses,
+    /// It is another protocol's.
+    Upgrade,
 }
 
 /// Why an answer was cut short.

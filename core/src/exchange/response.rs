@@ -1,7 +1,7 @@
 //! Writing a response: its head, the beginning and the end of its body, and those that need no task of their own
 //! (refusals, redirects, `OPTIONS`).
 
-use super::{ResponseBuilder, Server};
+use super::{Answer, Asked, BodyUse, ResponseBuilder, Server, Then};
 use crate::buffers::{Buffers, Scratch};
 use crate::config::Protocol;
 use crate::error::{After, Violation, write_message};
@@ -29,6 +29,13 @@ pub(crate) enum Phrase<'p> {
     Of(&'p [u8]),
 }
 
+/// The fields that every head has, where whoever writes it has written them itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Own {
+    pub(crate) server: bool,
+    pub(crate) date: bool,
+}
+
 /// What an error page says beside its status and message.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Page<'e> {
@@ -47,14 +54,41 @@ impl ResponseBuilder<'_> {
         phrase: Phrase<'_>,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
     ) {
+        self.write_head(Answer::Status(status), phrase, Own::default(), fields);
+    }
+
+    /// The same for a head that may have fields of ours already.
+    pub(crate) fn head_with(
+        &mut self,
+        status: Status,
+        phrase: Phrase<'_>,
+        own: Own,
+        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
+    ) {
+        self.write_head(Answer::Status(status), phrase, own, fields);
+    }
+
+    #[inline]
+    fn write_head(
+        &mut self,
+        answer: Answer,
+        phrase: Phrase<'_>,
+        own: Own,
+        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
+    ) {
+        let (Answer::Status(status) | Answer::Error(status)) = answer else { return };
+        self.exchange.answer = answer;
         // Whether a peer that was not told to continue still sends its body is its choice.
-        self.exchange.keep_alive &= !self.exchange.continue_due;
-        // A server that drains answers what has arrived, and says with the last of it that it closes
-        // (RFC 9112 section 9.6).
-        self.exchange.keep_alive &= !self.is_last();
-        // It has neither content nor a length, yet no recipient must take it for complete
-        // (RFC 9112 section 6.3): the connection ends it.
-        self.exchange.keep_alive &= status != Status::RESET_CONTENT;
+        if self.exchange.body == BodyUse::AwaitsContinue
+            // A server that drains answers what has arrived, and says with the last of it that it closes
+            // (RFC 9112 section 9.6).
+            || self.is_last()
+            // It has neither content nor a length, yet no recipient must take it for complete
+            // (RFC 9112 section 6.3): the connection ends it.
+            || status == Status::RESET_CONTENT
+        {
+            self.exchange.close();
+        }
         let connection = self.connection();
         let Buffers { output, input, moved, head: parsed, scratch, .. } = &mut *self.buf;
         let start = output.bytes.len();
@@ -64,33 +98,32 @@ impl ResponseBuilder<'_> {
             Phrase::Of(phrase) => Some(phrase),
         };
         let mut head = HeadOut::start(self.cx.config, status, phrase, &mut output.bytes);
-        if !self.exchange.has_server {
+        if !own.server {
             head.field("Server", self.cx.site.server().as_bytes());
         }
-        if !self.exchange.has_date {
+        if !own.date {
             head.field("Date", self.cx.now.date());
         }
-        if let (true, Some(value)) = (self.exchange.is_error, connection) {
+        if let (true, Some(value)) = (answer.is_error(), connection) {
             head.field("Connection", value);
         }
         fields(&mut head, scratch);
-        if self.exchange.parsed {
+        if self.exchange.asked == Asked::Request {
             let bytes = if moved.is_empty() { input.head() } else { moved };
             let request = Request { head: parsed, bytes, peer: self.peer };
             self.cx.site.fields(&request, status, &mut Fields::new(head.raw()));
         }
-        if let (false, Some(value)) = (self.exchange.is_error, connection) {
+        if let (false, Some(value)) = (answer.is_error(), connection) {
             head.field("Connection", value);
         }
         head.end();
         let written = output.bytes.len() - start;
-        self.exchange.status = Some(status);
         self.exchange.head_left += u32::try_from(written).expect("heads are far smaller than 4 GiB");
     }
 
     /// Begins the body; `Outbound` moves here.
     pub(crate) fn body(&mut self, encoder: Encoder) {
-        let bodiless = self.exchange.status.is_some_and(Status::is_bodiless);
+        let bodiless = self.exchange.answer.status().is_some_and(Status::is_bodiless);
         let none = self.exchange.is_head || bodiless;
         let rule = match encoder {
             _ if bodiless => Rule::NoContent,
@@ -106,7 +139,7 @@ impl ResponseBuilder<'_> {
 
     /// The answer is complete.
     pub(crate) fn end(&mut self) {
-        let (done, rule) = if self.exchange.keep_alive {
+        let (done, rule) = if self.exchange.then == Then::KeepAlive {
             (OutboundEvent::End, Rule::StaysOpen)
         } else {
             (OutboundEvent::LastEnd, Rule::Closes)
@@ -128,15 +161,13 @@ impl ResponseBuilder<'_> {
 
     /// The value of the Connection field, where one is due (RFC 9112 section 9.6).
     fn connection(&self) -> Option<&'static [u8]> {
-        if self.exchange.upgrades {
-            return Some(b"Upgrade");
-        }
-        match (self.cx.config.protocol, self.exchange.keep_alive, self.exchange.is_11) {
+        match self.exchange.then {
+            Then::Upgrade => Some(b"Upgrade"),
+            Then::KeepAlive if self.exchange.is_11 => None,
+            Then::KeepAlive => Some(b"keep-alive"),
             // HTTP/1.0 closes by itself; Python says so with errors only.
-            (Protocol::Http10, false, _) if !self.exchange.is_error => None,
-            (_, false, _) => Some(b"close"),
-            (_, true, false) => Some(b"keep-alive"),
-            (_, true, true) => None,
+            _ if self.cx.config.protocol == Protocol::Http10 && !self.exchange.answer.is_error() => None,
+            Then::Close | Then::PeerCloses => Some(b"close"),
         }
     }
 
@@ -149,7 +180,7 @@ impl ResponseBuilder<'_> {
         self.buf.reasons.violated(violation);
         if after == After::Close {
             self.buf.reasons.note(Rule::CloseOfViolation, b"");
-            self.exchange.keep_alive = false;
+            self.exchange.close();
             self.cycle.stop_receiving();
         }
         let allow = self.allow();
@@ -177,7 +208,7 @@ impl ResponseBuilder<'_> {
             Some(length) => Encoder::length(length),
             None if self.exchange.is_11 && self.cx.config.protocol == Protocol::Http11 => Encoder::Chunked,
             None => {
-                self.exchange.keep_alive = false;
+                self.exchange.close();
                 Encoder::Close
             }
         }
@@ -198,7 +229,6 @@ impl ResponseBuilder<'_> {
         page: &Page<'_>,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
     ) {
-        self.exchange.is_error = true;
         let site = self.cx.site;
         let Buffers { scratch: Scratch { message, page: text, .. }, reasons, .. } = &mut *self.buf;
         text.clear();
@@ -208,7 +238,8 @@ impl ResponseBuilder<'_> {
             site.error_page(&ErrorPage { status, message, explanation }, text);
         }
         let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));
-        self.head(status, if fit { Phrase::Message } else { Phrase::Usual }, |head, scratch| {
+        let phrase = if fit { Phrase::Message } else { Phrase::Usual };
+        self.write_head(Answer::Error(status), phrase, Own::default(), |head, scratch| {
             if !status.is_bodiless() {
                 let len = scratch.page.len() as u64;
                 head.field("Content-Type", site.error_type().as_bytes()).number("Content-Length", len);
