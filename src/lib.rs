@@ -28,7 +28,8 @@ pub use sanserve_std as std;
 pub use sanserve_testing as testing;
 pub use sanserve_transcript as transcript;
 
-/// The programs of the README are compiled with the tests, and the one that ends is run.
+/// The programs of the README and of the page on embedding are compiled with the tests, and the one that ends is run.
 #[cfg(all(doctest, feature = "mio", feature = "std", feature = "smol"))]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/embedding.md")]
 struct Readme;
