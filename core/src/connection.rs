@@ -388,7 +388,9 @@ impl Connection {
     /// Runs the clock of what the peer takes, from when the socket takes no more until all is sent.
     fn absorb_blocked(&mut self, sent: u64, buf: &Buffers, now: Tick) {
         let Some(stalled) = &mut self.stalled else {
-            self.stalled = self.notes.blocked.then(|| Transfer::start(now));
+            if self.notes.blocked {
+                self.stalled = Some(Transfer::start(now));
+            }
             return;
         };
         stalled.made(sent, now);
@@ -648,7 +650,8 @@ impl Connection {
         buf.trailing.clear();
         buf.reasons.clear();
         buf.end_exchange();
-        let exchange = std::mem::take(&mut self.exchange);
+        let then = self.exchange.then;
+        self.exchange = Exchange::default();
         self.task = Task::None;
         self.notes.probe = Probe::No;
         if !self.notes.blocked {
@@ -662,7 +665,7 @@ impl Connection {
                 self.cycle.answer(OutboundEvent::Next);
                 return;
             }
-            _ if exchange.then == Then::Upgrade => {
+            _ if then == Then::Upgrade => {
                 self.cycle.stop_receiving();
                 self.cycle.answer(OutboundEvent::Stop);
                 Life::Close(Close::Upgraded)
@@ -671,9 +674,9 @@ impl Connection {
                 let all_read = self.cycle.inbound == Inbound::Done && buf.input.unread().is_empty();
                 self.cycle.stop_receiving();
                 self.cycle.answer(OutboundEvent::Stop);
-                if self.notes.eof || (all_read && exchange.then == Then::PeerCloses) {
+                if self.notes.eof || (all_read && then == Then::PeerCloses) {
                     Life::Close(Close::Done)
-                } else if all_read && self.notes.is_draining() && exchange.then != Then::KeepAlive {
+                } else if all_read && self.notes.is_draining() && then != Then::KeepAlive {
                     Life::Parting
                 } else {
                     Life::Shut

@@ -209,6 +209,9 @@ impl std::fmt::Debug for Request<'_> {
 
 /// Collapses leading slashes: a path must never read as `//host` (gh-87389).
 fn collapse(path: &[u8]) -> &[u8] {
+    if !path.starts_with(b"//") {
+        return path;
+    }
     let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
     &path[slashes.saturating_sub(1)..]
 }

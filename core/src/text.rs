@@ -75,9 +75,9 @@ pub fn escape(text: &[u8], out: &mut Vec<u8>) {
 
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
-/// The bytes that may not stand in a page as they are.
+/// The bytes that may not stand in a page as they are, or that have to be looked at with their neighbours.
 static SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
+    let mut special = [true; 256];
     let mut byte = 0;
     while byte < 128 {
         let is = byte as u8;
@@ -88,6 +88,9 @@ static SPECIAL: [bool; 256] = {
 };
 
 fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
+    if !text.iter().any(|&byte| SPECIAL[usize::from(byte)]) {
+        return out.extend_from_slice(text);
+    }
     // Nearly all text is UTF-8, which is checked faster as a whole.
     if let Ok(text) = str::from_utf8(text) {
         return escape_seen(text, out, quotes);
@@ -116,7 +119,7 @@ fn escape_seen(text: &str, out: &mut Vec<u8>, quotes: bool) {
 
 fn escape_valid(text: &str, out: &mut Vec<u8>, quotes: bool) {
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|&byte| SPECIAL[usize::from(byte)]) {
+    while let Some(at) = rest.iter().position(|&byte| byte.is_ascii() && SPECIAL[usize::from(byte)]) {
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(match rest[at] {
             b'&' => b"&amp;",

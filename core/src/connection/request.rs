@@ -77,7 +77,7 @@ impl Connection {
         buf.input.pin(len);
         self.served = true;
         self.awaited = Awaited::Nothing;
-        self.exchange = Exchange { asked: Asked::Unparsed, ..Exchange::default() };
+        self.exchange.asked = Asked::Unparsed;
         self.cycle.answer(OutboundEvent::Asked);
         if let Err(refused) = self.understand(buf, cx) {
             self.response(buf, cx).refuse(refused.violation, refused.text);

@@ -52,6 +52,8 @@ impl From<Opened> for Kept {
 }
 
 impl Kept {
+    const NOTHING: Kept = Kept { len: [0; 8], mark: [0; 12], is_digest: false, kind: Kind::File };
+
     fn len(&self) -> u64 {
         u64::from_ne_bytes(self.len)
     }
@@ -131,8 +133,7 @@ impl Files {
             answer.error(Status::NOT_FOUND, "File not found");
             return None;
         }
-        let opened = Opened { kind: Kind::File, len: 0, modified: 0, modified_nanos: 0, digest: None };
-        Some(Files { state: State::Due(Deed::Open), opened: opened.into(), name: 0, has_slash })
+        Some(Files { state: State::Due(Deed::Open), opened: Kept::NOTHING, name: 0, has_slash })
     }
 
     /// Whether nothing more is to be written or named.

@@ -280,15 +280,12 @@ impl Head {
         }
         let (start, end) = (BEFORE.len() - 1, line.len() - BEHIND.len());
         let target = &line[start..end];
-        let mut path_end = target.len();
-        for (at, &byte) in target.iter().enumerate().rev() {
-            match byte {
-                0..=b' ' | 0x7f => return false,
-                b'?' | b'#' => path_end = at,
-                _ => {}
-            }
+        let found = target.iter().fold(0, |found, &byte| found | TARGET_BYTES[usize::from(byte)]);
+        if found & FORBIDDEN != 0 {
+            return false;
         }
-        self.path_end = span_index(path_end);
+        let path_end = if found & ENDS_PATH == 0 { None } else { memchr::memchr2(b'?', b'#', target) };
+        self.path_end = span_index(path_end.unwrap_or(target.len()));
         self.method = Method::Get;
         self.method_name = Span::new(0, start - 1);
         self.target = Target::Origin;
@@ -386,6 +383,22 @@ impl Clone for Head {
         *self = Head { fields, ..*other };
     }
 }
+
+/// What a byte of a target is, beside being one: no such byte may stand in it, or the path ends there.
+const FORBIDDEN: u8 = 1;
+const ENDS_PATH: u8 = 2;
+static TARGET_BYTES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte <= b' ' as usize {
+        table[byte] = FORBIDDEN;
+        byte += 1;
+    }
+    table[0x7f] = FORBIDDEN;
+    table[b'?' as usize] = ENDS_PATH;
+    table[b'#' as usize] = ENDS_PATH;
+    table
+};
 
 /// Why a head was refused, and the text that the message quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
