@@ -1,10 +1,11 @@
 //! The library as an embedder uses it: one suite, mounted once for each runtime's `Server`.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sanserve::core::{
-    Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, Route, Site, Status, Timeouts,
+    Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, ResponseHead, Route, Site, Status, Timeouts,
 };
 use sanserve::server::{Launcher, Log, ScriptRules, Service};
 use testkit::{Bound, Client, Embedded, Tree, bound};
@@ -28,6 +29,13 @@ impl Site for Api {
         "embedded/1"
     }
 }
+
+/// An interim head and that of an answer, made before there is a connection.
+static PREPARED: LazyLock<[ResponseHead; 2]> = LazyLock::new(|| {
+    let hint = ResponseHead::new(Status::EARLY_HINTS).field("Link", "</a.css>; rel=preload");
+    let head = ResponseHead::new(Status::CREATED).field("X-A", "1");
+    [hint.expect("fit for a head"), head.expect("fit for a head").length(2)]
+});
 
 /// Answers by the path; echoes what is posted to `/api/echo`.
 fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
@@ -54,6 +62,18 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
         (_, b"/api/echo") => echo(reply),
         (_, b"/api/file" | b"/cgi-bin/handled") => reply.pass(),
         (_, b"/api/teapot") => reply.error(Status::new(418).expect("three digits"), Some("Short <and> stout"), None),
+        (_, b"/api/prepared") => {
+            assert_eq!(reply.send_head(&ResponseHead::new(Status::CONTINUE)), Err(Misuse::Interim));
+            assert_eq!(reply.send_head(&ResponseHead::new(Status::SWITCHING_PROTOCOLS)), Err(Misuse::Interim));
+            reply.send_head(&PREPARED[0])?;
+            reply.send_head(&PREPARED[1])?;
+            assert_eq!(reply.send_head(&PREPARED[0]), Err(Misuse::Order));
+            assert_eq!(reply.send_head(&PREPARED[1]), Err(Misuse::Order));
+            reply.offer(b"ok")?;
+            reply.finish()?;
+            assert_eq!(reply.send_head(&PREPARED[1]), Err(Misuse::Over));
+            Ok(())
+        }
         (Call::Request, b"/api/short") => {
             reply.respond(Status::OK)?.length(100_000).send()?;
             reply.offer(&[b'.'; 100_000]).map(|taken| assert!(taken < 100_000))
@@ -127,6 +147,22 @@ fn hello_error_and_pass(server: Embedded) {
     }
     server.shutdown();
     client.ends();
+    server.ended();
+}
+
+fn a_head_that_was_made_before_is_sent_as_often_as_it_is_wanted(server: Embedded) {
+    let mut client = server.connect();
+    for _ in 0..2 {
+        client.send("GET /api/prepared HTTP/1.1\r\nHost: x\r\n\r\n");
+        let hint = client.head();
+        assert_eq!((hint.status, hint.text("Link")), (103, Some("</a.css>; rel=preload")));
+        let answer = client.response();
+        assert_eq!((answer.status(), answer.text("X-A"), answer.body_text()), (201, Some("1"), "ok"));
+        assert_eq!(answer.text("Content-Length"), Some("2"));
+    }
+    let old = client.ask("GET /api/prepared HTTP/1.0\r\n\r\n");
+    assert_eq!((old.status(), old.body_text()), (201, "ok"), "HTTP/1.0 knows no interim responses");
+    server.shutdown();
     server.ended();
 }
 
@@ -295,6 +331,7 @@ macro_rules! mount {
 
             mount!(@cases
                 hello_error_and_pass 20_000
+                a_head_that_was_made_before_is_sent_as_often_as_it_is_wanted 20_000
                 a_script_is_told_whom_the_site_has_verified 20_000
                 a_body_is_echoed_however_it_is_framed 20_000
                 a_peer_that_waits_is_told_to_continue 20_000

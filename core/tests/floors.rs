@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, &[&str])] = &[
     ("terms that need no others", &["credentials", "grammar", "input", "peer", "share", "status", "text", "time"]),
     ("small formats", &["date", "entry", "error", "fields", "listing", "media_types", "page"]),
-    ("rules: what was decided and why, and what a server obeys", &["config", "reason"]),
+    (
+        "rules: what was decided and why, what a server obeys, what a head may hold",
+        &["config", "reason", "response_head"],
+    ),
     ("the codec, and readers of single fields", &["media_type", "range", "timer", "wire"]),
     ("the request", &["conditional", "request"]),
     ("the memory of an exchange, and paths", &["buffers", "path"]),

@@ -101,7 +101,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
-pub use sanserve_core::{Call, Handler, Misuse, Received, Reply, Request, RequestBuf, Route, Site, Status};
+pub use sanserve_core::{
+    Call, Handler, Misuse, Received, Reply, Request, RequestBuf, ResponseHead, Route, Site, Status,
+};
 use sanserve_os::{Clock, bind_all, bind_many};
 use sanserve_server::Scripts;
 pub use sanserve_server::{Draining, Full, Job, Log, Panicked, Service, Upgraded, Workers};

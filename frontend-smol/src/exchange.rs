@@ -9,13 +9,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
-use sanserve_core::{Entry, Misuse, Peer, Received, Reply, Request, RequestBuf, Site, Status, scrub};
+use sanserve_core::{Entry, Misuse, Peer, Received, Reply, Request, RequestBuf, ResponseHead, Site, Status, scrub};
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::Shared;
 use crate::driver::{Driver, lock};
-use crate::head::{HeadWriter, Purpose};
+use crate::head::HeadWriter;
 use crate::talk::Stage;
 use crate::upgrade::Upgraded;
 
@@ -140,7 +140,7 @@ impl Exchange<'_> {
     /// # Errors
     /// [`Misuse`], as an error of kind `InvalidInput`: for a status below 200, and for a second head.
     pub fn respond(&self, status: Status) -> io::Result<HeadWriter<'_>> {
-        HeadWriter::begin(self, Purpose::Respond, status)
+        HeadWriter::new(self, |reply, status| reply.respond(status), status)
     }
 
     /// Begins an interim answer, such as 103, that goes before the final one: at once when the handler waits
@@ -149,7 +149,16 @@ impl Exchange<'_> {
     /// # Errors
     /// [`Misuse`]: for any other status, and behind the head.
     pub fn inform(&self, status: Status) -> io::Result<HeadWriter<'_>> {
-        HeadWriter::begin(self, Purpose::Inform, status)
+        HeadWriter::new(self, |reply, status| reply.inform(status), status)
+    }
+
+    /// Sends a head that was made before: that of the answer, or an interim one. It goes out when the handler waits for
+    /// anything.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::Order`] after the head of the answer.
+    pub fn send_head(&self, head: &ResponseHead) -> io::Result<()> {
+        self.reply(|reply| reply.send_head(head))
     }
 
     /// Answers with an error page (Python's `send_error`). What is not given is the status's own.

@@ -1,51 +1,36 @@
-//! The head of an answer, written field by field.
+//! The head of an answer, written part by part.
 
 use std::io;
 
-use sanserve_core::{HeadWriter as CoreWriter, Misuse, Reply, Status};
+use sanserve_core::{self as core, Misuse, Reply, ResponseHead, Status};
 
 use crate::exchange::Exchange;
 
 /// The head of an answer that is being written, by
-/// [`Exchange::respond`] or [`Exchange::inform`]. Each field is checked at once; nothing goes out
+/// [`Exchange::respond`] or [`Exchange::inform`]. Each part is checked at once; nothing goes out
 /// before [`send`](Self::send), nor if that is not called.
 #[must_use = "nothing goes out before `send`"]
 #[derive(Debug)]
 pub struct HeadWriter<'x> {
     exchange: &'x Exchange<'x>,
-    purpose: Purpose,
-    status: Status,
-    reason: Option<String>,
-    fields: Vec<(String, Vec<u8>)>,
-    length: Option<u64>,
+    begin: Begin,
+    head: ResponseHead,
 }
 
-/// What becomes of a head.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Purpose {
-    Respond,
-    Inform,
-}
-
-impl Purpose {
-    fn writer<'r>(self, reply: &'r mut Reply<'_>, status: Status) -> Result<CoreWriter<'r>, Misuse> {
-        match self {
-            Purpose::Respond => reply.respond(status),
-            Purpose::Inform => reply.inform(status),
-        }
-    }
-}
+/// How [`Reply`] begins a head.
+type Begin = for<'r> fn(&'r mut Reply<'_>, Status) -> Result<core::HeadWriter<'r>, Misuse>;
 
 impl<'x> HeadWriter<'x> {
-    pub(crate) fn begin(exchange: &'x Exchange<'x>, purpose: Purpose, status: Status) -> io::Result<HeadWriter<'x>> {
-        let head = HeadWriter { exchange, purpose, status, reason: None, fields: Vec::new(), length: None };
-        head.check(|writer| Ok(writer))?;
-        Ok(head)
+    /// Sees to it that `begin` is permitted.
+    pub(crate) fn new(exchange: &'x Exchange<'x>, begin: Begin, status: Status) -> io::Result<HeadWriter<'x>> {
+        HeadWriter { exchange, begin, head: ResponseHead::new(status) }.with(Ok)
     }
 
-    /// Tries something on a writer that writes nothing.
-    fn check(&self, act: impl FnOnce(CoreWriter<'_>) -> Result<CoreWriter<'_>, Misuse>) -> io::Result<()> {
-        self.exchange.reply(|reply| act(self.purpose.writer(reply, self.status)?).map(drop))
+    /// Adds a part, if a head may be begun still: the exchange may have ended since the part before.
+    fn with(self, add: impl FnOnce(ResponseHead) -> Result<ResponseHead, Misuse>) -> io::Result<Self> {
+        let HeadWriter { exchange, begin, head } = self;
+        exchange.reply(|reply| begin(reply, head.status()).map(drop))?;
+        Ok(HeadWriter { exchange, begin, head: add(head)? })
     }
 
     /// Replaces the status's own phrase (the `message` of Python's `send_response`): visible ASCII and
@@ -53,10 +38,8 @@ impl<'x> HeadWriter<'x> {
     ///
     /// # Errors
     /// [`Misuse::Field`] for any other character.
-    pub fn reason(mut self, reason: &str) -> io::Result<Self> {
-        self.check(|writer| writer.reason(reason))?;
-        self.reason = Some(reason.to_owned());
-        Ok(self)
+    pub fn reason(self, reason: &str) -> io::Result<Self> {
+        self.with(|head| head.reason(reason))
     }
 
     /// Adds a field (Python's `send_header`). The value is bytes: text that is not ASCII goes out as it is
@@ -65,18 +48,14 @@ impl<'x> HeadWriter<'x> {
     /// # Errors
     /// [`Misuse::Field`] for a name that is no token or a value with a control character,
     /// [`Misuse::Framing`] for a field that is the server's to write.
-    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> io::Result<Self> {
-        let value = value.as_ref();
-        self.check(|writer| writer.field(name, value))?;
-        self.fields.push((name.to_owned(), value.to_vec()));
-        Ok(self)
+    pub fn field(self, name: &str, value: impl AsRef<[u8]>) -> io::Result<Self> {
+        self.with(|head| head.field(name, value))
     }
 
     /// Announces the length of the body. Without it, the body is chunked, or ends with the
     /// connection for HTTP/1.0.
-    pub fn length(mut self, length: u64) -> Self {
-        self.length = Some(length);
-        self
+    pub fn length(self, length: u64) -> Self {
+        HeadWriter { head: self.head.length(length), ..self }
     }
 
     /// Ends the head (Python's `end_headers`). It goes out when the handler waits for anything.
@@ -84,18 +63,6 @@ impl<'x> HeadWriter<'x> {
     /// # Errors
     /// [`Misuse`], if another head was sent meanwhile.
     pub fn send(self) -> io::Result<()> {
-        self.exchange.reply(|reply| {
-            let mut writer = self.purpose.writer(reply, self.status)?;
-            if let Some(reason) = &self.reason {
-                writer = writer.reason(reason)?;
-            }
-            for (name, value) in &self.fields {
-                writer = writer.field(name, value)?;
-            }
-            if let Some(length) = self.length {
-                writer = writer.length(length);
-            }
-            writer.send()
-        })
+        self.exchange.send_head(&self.head)
     }
 }

@@ -52,7 +52,7 @@ use sanserve_server::{Shared as Files, probe_resources};
 use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
-pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, Status};
+pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
 pub use sanserve_server::{Draining, Log, Service};
 
 pub use crate::exchange::Exchange;

@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use sanserve_core::{Close, Entry, Misuse, Peer, Received, Request, Site, Status, scrub};
+use sanserve_core::{Close, Entry, Misuse, Peer, Received, Request, ResponseHead, Site, Status, scrub};
 use sanserve_server::{Draining, Upgraded};
 
 use crate::driver::{Driver, Line, Stand, Turn};
-use crate::head::{HeadWriter, Purpose};
+use crate::head::HeadWriter;
 use crate::shared::Phase;
 use crate::upgrade;
 
@@ -115,7 +115,8 @@ impl<'x> Exchange<'x> {
     /// # Errors
     /// [`Misuse::Interim`](sanserve_core::Misuse) for a status below 200, `Misuse::Order` for a second head.
     pub fn respond(&mut self, status: Status) -> io::Result<HeadWriter<'_>> {
-        HeadWriter::begin(self.line, Purpose::Respond, status)
+        self.line.act(|reply| reply.respond(status).map(drop))?;
+        Ok(HeadWriter::new(self.line, status))
     }
 
     /// Begins an interim answer, such as 103, that goes out at once, before the final one. It is not sent to an
@@ -124,7 +125,17 @@ impl<'x> Exchange<'x> {
     /// # Errors
     /// [`Misuse::Interim`](sanserve_core::Misuse) for a status that is none, `Misuse::Order` behind the head.
     pub fn inform(&mut self, status: Status) -> io::Result<HeadWriter<'_>> {
-        HeadWriter::begin(self.line, Purpose::Inform, status)
+        self.line.act(|reply| reply.inform(status).map(drop))?;
+        Ok(HeadWriter::new(self.line, status))
+    }
+
+    /// Sends a head that was made before: that of the answer, or an interim one, which goes out at once.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for the statuses 100 and 101, `Misuse::Order` after the head of the
+    /// answer.
+    pub fn send_head(&mut self, head: &ResponseHead) -> io::Result<()> {
+        self.line.send_head(head)
     }
 
     /// Answers with an error page (Python's `send_error`); `None` is what the status itself says.

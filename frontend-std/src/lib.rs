@@ -49,7 +49,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use sanserve_core::{Misuse, Peer, Request, RequestBuf, Status};
+pub use sanserve_core::{Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
 pub use sanserve_server::{Draining, Log, Service, Upgraded};
 
 pub use crate::exchange::Exchange;

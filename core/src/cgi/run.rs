@@ -5,11 +5,12 @@ use crate::buffers::{Buffers, Scratch};
 use crate::config::{Chunked, Limits};
 use crate::context::Context;
 use crate::error::{Violation, fill};
-use crate::exchange::{Cut, Own, Page, Phrase, Progress, Relay, ResponseBuilder};
+use crate::exchange::{Cut, Page, Phrase, Progress, Relay, ResponseBuilder};
 use crate::input::{ScriptFile, SpawnError};
 use crate::path::{Forbidden, names_dotfile};
 use crate::reason::Rule;
 use crate::request::Request;
+use crate::response_head::Own;
 use crate::script_path;
 use crate::status::Status;
 use crate::step::{Action, Close, Script, ScriptInput};
@@ -548,7 +549,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
         }
         out.framing(encoder);
     };
-    answer.head_with(status, phrase.map_or(Phrase::Usual, Phrase::Of), own, write_fields);
+    answer.head_with(status, phrase.into(), own, write_fields);
     answer.body(encoder);
 }
 

@@ -12,9 +12,10 @@ use crate::exchange::{FilePart, Page, Relay};
 use crate::fields::{Fields, Misuse};
 use crate::grammar::list_items;
 use crate::handler_task::HandlerTask;
-use crate::head_writer::{HeadWriter, Purpose};
+use crate::head_writer::HeadWriter;
 use crate::input::{Fault, Input};
 use crate::request::Request;
+use crate::response_head::ResponseHead;
 use crate::status::Status;
 use crate::wire::{Cycle, Encoder, Inbound, Outbound, begin_chunk, chunk};
 
@@ -131,7 +132,7 @@ impl Reply<'_> {
     pub fn respond(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
         check_final(status)?;
-        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), Purpose::Final, status))
+        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
     }
 
     /// Begins an interim answer, such as 103 (RFC 8297), that goes before the final one. It is not sent to an
@@ -141,10 +142,21 @@ impl Reply<'_> {
     /// [`Misuse::Interim`] for any other status, [`Misuse::Order`] behind the head.
     pub fn inform(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
-        if !(102..200).contains(&status.code()) {
-            return Err(Misuse::Interim);
-        }
-        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), Purpose::Interim, status))
+        check_interim(status)?;
+        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
+    }
+
+    /// Sends a head that was made before: that of the answer, as [`respond`](Self::respond) begins it, or an interim one,
+    /// as [`inform`](Self::inform) does. Its status says which.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::Order`] after the head of the answer.
+    pub fn send_head(&mut self, head: &ResponseHead) -> Result<(), Misuse> {
+        self.check_head()?;
+        let status = head.status();
+        check_final(status).or_else(|_| check_interim(status))?;
+        self.connection.response(self.buf, self.cx).send_head(head);
+        Ok(())
     }
 
     /// Begins the answer 101: behind it the connection speaks `protocol`, and whoever drives it gets the
@@ -166,8 +178,7 @@ impl Reply<'_> {
             return Err(Misuse::Upgrade);
         }
         let status = Status::SWITCHING_PROTOCOLS;
-        HeadWriter::new(self.connection.response(self.buf, self.cx), Purpose::Upgrade, status)
-            .field("Upgrade", protocol)
+        HeadWriter::new(self.connection.response(self.buf, self.cx), status).field("Upgrade", protocol)
     }
 
     /// Answers with an error page (Python's `send_error`).
@@ -385,6 +396,10 @@ impl Reply<'_> {
 
 fn check_final(status: Status) -> Result<(), Misuse> {
     if status.code() < 200 { Err(Misuse::Interim) } else { Ok(()) }
+}
+
+fn check_interim(status: Status) -> Result<(), Misuse> {
+    if (102..200).contains(&status.code()) { Ok(()) } else { Err(Misuse::Interim) }
 }
 
 impl Connection {

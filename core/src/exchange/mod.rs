@@ -7,7 +7,7 @@
 mod body;
 mod response;
 
-pub(crate) use response::{Own, Page, Phrase};
+pub(crate) use response::{Page, Phrase};
 
 use crate::buffers::{Buffers, Scratch};
 use crate::context::Context;

@@ -9,6 +9,7 @@ use crate::fields::Fields;
 use crate::page::ErrorPage;
 use crate::reason::Rule;
 use crate::request::Request;
+use crate::response_head::{Own, ResponseHead};
 use crate::status::Status;
 use crate::wire::{Encoder, HeadOut, Inbound, Outbound, OutboundEvent, Span};
 
@@ -29,11 +30,10 @@ pub(crate) enum Phrase<'p> {
     Of(&'p [u8]),
 }
 
-/// The fields that every head has, where whoever writes it has written them itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Own {
-    pub(crate) server: bool,
-    pub(crate) date: bool,
+impl<'p> From<Option<&'p [u8]>> for Phrase<'p> {
+    fn from(phrase: Option<&'p [u8]>) -> Phrase<'p> {
+        phrase.map_or(Phrase::Usual, Phrase::Of)
+    }
 }
 
 /// What an error page says beside its status and message.
@@ -119,6 +119,47 @@ impl ResponseBuilder<'_> {
         head.end();
         let written = output.bytes.len() - start;
         self.exchange.head_left += u32::try_from(written).expect("heads are far smaller than 4 GiB");
+    }
+
+    /// Sends a head that an embedder has made; what it is the head of, its status says.
+    pub(crate) fn send_head(&mut self, head: &ResponseHead) {
+        match head.status() {
+            Status::SWITCHING_PROTOCOLS => self.send_upgrade(head),
+            status if status.code() < 200 => self.send_interim(head),
+            status => {
+                let encoder = if status.is_bodiless() { Encoder::None } else { self.framing(head.body_length()) };
+                self.head_with(status, head.own_reason().into(), head.own, |out, _| {
+                    out.raw().extend_from_slice(head.lines());
+                    out.framing(encoder);
+                });
+                self.body(encoder);
+            }
+        }
+    }
+
+    /// It ends HTTP on this connection.
+    fn send_upgrade(&mut self, head: &ResponseHead) {
+        self.exchange.then = Then::Upgrade;
+        let lines = head.lines();
+        self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| out.raw().extend_from_slice(lines));
+        self.body(Encoder::None);
+        self.end();
+    }
+
+    /// It goes before the response. RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0
+    /// client."
+    fn send_interim(&mut self, head: &ResponseHead) {
+        let ResponseBuilder { exchange, buf, cx, .. } = self;
+        if !exchange.is_11 || cx.config.protocol == Protocol::Http10 {
+            return;
+        }
+        let start = buf.output.bytes.len();
+        let mut out = HeadOut::start(cx.config, head.status(), head.own_reason(), &mut buf.output.bytes);
+        out.raw().extend_from_slice(head.lines());
+        out.end();
+        let written = u32::try_from(buf.output.bytes.len() - start).expect("heads are far smaller than 4 GiB");
+        exchange.head_left += written;
+        exchange.interim_left += written;
     }
 
     /// Begins the body; `Outbound` moves here.

@@ -5,7 +5,7 @@
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 
-use sanserve_core::{Call, Handler, Misuse, Plain, Received, Reply, Request, Route, Site, Status};
+use sanserve_core::{Call, Handler, Misuse, Plain, Received, Reply, Request, ResponseHead, Route, Site, Status};
 use sanserve_transcript::{Transcript, perform};
 
 /// One file of the corpus.
@@ -63,6 +63,7 @@ pub fn world(name: &str) -> (Box<dyn Site>, Box<dyn Handler>) {
         "unwelcoming" => (Box::new(Unwelcoming), Box::new(Silent)),
         "answers" => (Box::new(Handled), Box::new(Once(|reply| reply.answer(Status::CREATED, "a/b", "made\n")))),
         "dates" => (Box::new(Handled), Box::new(Once(dated))),
+        "dates-short" => (Box::new(Handled), Box::new(Once(dated_short))),
         "informs" => (Box::new(Handled), Box::new(Once(inform))),
         "trailers" => (Box::new(Handled), Box::new(Trailers)),
         "file" => (Box::new(Handled), Box::new(Once(|reply| send_file(reply, Some(10))))),
@@ -216,6 +217,14 @@ fn dated(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     let head = reply.respond(Status::OK)?.field("date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
     head.length(0).send()?;
     reply.finish()
+}
+
+/// The same, of which nothing goes out.
+fn dated_short(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    let head = ResponseHead::new(Status::OK).field("Date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
+    reply.send_head(&head.length(1))?;
+    assert_eq!(reply.finish(), Err(Misuse::TooMuch));
+    Ok(())
 }
 
 /// Sends an early hint, and then the answer.

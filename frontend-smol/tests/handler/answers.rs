@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sanserve_core::{Call, Reply, Site};
-use sanserve_smol::{Exchange, Handler, Status, handler_fn};
+use sanserve_smol::{Exchange, Handler, ResponseHead, Status, handler_fn};
 use smol::io::AsyncWriteExt;
 
 use crate::support::{run, serve};
@@ -156,6 +156,42 @@ fn what_must_not_be_in_a_head_is_an_error_and_not_sent() {
     }
     let log = server.end();
     assert!(!log.contains("failed"), "{log}");
+}
+
+#[test]
+fn a_head_is_made_once_and_sent_often() {
+    let hint = ResponseHead::new(Status::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
+    let teapot = Status::new(418).unwrap();
+    let head = ResponseHead::new(teapot).reason("Short").unwrap().field("X-A", "1").unwrap().length(2);
+    let heads = Arc::new((hint, head));
+    let server = serve(move || {
+        let heads = heads.clone();
+        handler_fn(move |x| {
+            let heads = heads.clone();
+            Box::pin(async move {
+                let (hint, head) = &*heads;
+                for status in [Status::CONTINUE, Status::SWITCHING_PROTOCOLS] {
+                    let error = x.send_head(&ResponseHead::new(status)).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+                }
+                x.send_head(hint)?;
+                let late = x.respond(Status::OK)?;
+                x.send_head(head)?;
+                // A part is refused once there is a head.
+                assert!(late.field("X-B", "2").is_err());
+                assert!(x.send_head(head).is_err() && x.send_head(hint).is_err());
+                x.write_all(b"ok").await
+            })
+        })
+    });
+    let mut peer = server.connect();
+    for _ in 0..2 {
+        peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(peer.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+        let answer = peer.response();
+        assert!(answer.head.starts_with("HTTP/1.1 418 Short\r\n"), "{answer:?}");
+        assert_eq!((answer.text("X-A"), answer.text("X-B"), answer.body_text()), (Some("1"), None, "ok"));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use sanserve_core::{Config, Plain, Protocol, Request, Site};
-use sanserve_std::{Exchange, Handler, Misuse, Service, Status};
+use sanserve_std::{Exchange, Handler, Misuse, ResponseHead, Service, Status};
 
 use crate::support::{request, run};
 use crate::{answer_with, ask, serve};
@@ -155,6 +155,34 @@ fn misuse_is_an_error_and_reaches_nobody() {
     let mut client = server.connect();
     for _ in 0..2 {
         assert_eq!(client.get("/").body, b"ok");
+    }
+}
+
+#[test]
+fn a_head_is_made_once_and_sent_often() {
+    let hint = ResponseHead::new(Status::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
+    let teapot = Status::new(418).unwrap();
+    let head = ResponseHead::new(teapot).reason("Short").unwrap().field("X-A", "1").unwrap().length(2);
+    let server = serve(move || {
+        let (hint, head) = (hint.clone(), head.clone());
+        move |x: &mut Exchange<'_>| {
+            for status in [Status::CONTINUE, Status::SWITCHING_PROTOCOLS] {
+                assert_eq!(x.send_head(&ResponseHead::new(status)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            }
+            x.send_head(&hint)?;
+            x.send_head(&head)?;
+            assert!(x.send_head(&head).is_err() && x.send_head(&hint).is_err());
+            x.write_all(b"ok")
+        }
+    });
+    let mut client = server.connect();
+    for _ in 0..2 {
+        client.send(request("/"));
+        assert_eq!(client.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+        let answer = client.response();
+        assert!(answer.head.starts_with("HTTP/1.1 418 Short\r\n"), "{}", answer.head);
+        assert!(answer.head.contains("\r\nX-A: 1\r\nContent-Length: 2\r\n"), "{}", answer.head);
+        assert_eq!(answer.body, b"ok");
     }
 }
 

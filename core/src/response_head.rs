@@ -1,0 +1,158 @@
+//! The head of a response as a value: each part is checked as it is added, and no connection is needed for that.
+
+use std::fmt;
+
+use crate::fields::{Fields, Misuse};
+use crate::status::Status;
+
+/// The head of a response: its status, its fields, and the length of the body. What must not stand in a head is refused
+/// when it is added, so that it never reaches the wire.
+///
+/// [`Reply::send_head`](crate::Reply::send_head) sends it, any number of times. The server adds `Date`, `Server`,
+/// `Connection` and what frames the body.
+///
+/// ```
+/// use sanserve_core::{Misuse, Reply, ResponseHead, Status};
+///
+/// # fn main() -> Result<(), Misuse> {
+/// let json = ResponseHead::new(Status::OK).field("Content-Type", "application/json")?.length(2);
+///
+/// let answer = move |reply: &mut Reply<'_>| {
+///     reply.send_head(&json)?;
+///     reply.offer(b"{}")?;
+///     reply.finish()
+/// };
+/// # let _: &dyn Fn(&mut Reply<'_>) -> Result<(), Misuse> = &answer;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing goes out before it is sent"]
+pub struct ResponseHead {
+    status: Status,
+    reason: Option<Vec<u8>>,
+    /// The field lines, each with its line end.
+    fields: Vec<u8>,
+    length: Option<u64>,
+    pub(crate) own: Own,
+}
+
+/// The fields that every head has, where whoever writes it has written them itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Own {
+    pub(crate) server: bool,
+    pub(crate) date: bool,
+}
+
+impl ResponseHead {
+    /// A head without fields, whose reason phrase is that of the status.
+    pub fn new(status: Status) -> ResponseHead {
+        ResponseHead { status, reason: None, fields: Vec::new(), length: None, own: Own::default() }
+    }
+
+    /// Replaces the status's own phrase (the `message` of Python's `send_response`): visible ASCII and
+    /// spaces.
+    ///
+    /// # Errors
+    /// [`Misuse::Field`] for any other character.
+    pub fn reason(mut self, reason: &str) -> Result<Self, Misuse> {
+        if !reason.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(Misuse::Field);
+        }
+        self.reason = Some(reason.as_bytes().to_vec());
+        Ok(self)
+    }
+
+    /// Adds a field (Python's `send_header`). The value is bytes: text that is not ASCII goes out as it is
+    /// encoded, so a value in Latin-1 is a `Vec<u8>` in Latin-1. `Server` and `Date` replace those that
+    /// would be there anyway.
+    ///
+    /// # Errors
+    /// [`Misuse::Field`] for a name that is no token or a value with a control character,
+    /// [`Misuse::Framing`] for a field that is the server's to write.
+    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
+        Fields::new(&mut self.fields).add(name, value.as_ref())?;
+        self.own.server |= name.eq_ignore_ascii_case("Server");
+        self.own.date |= name.eq_ignore_ascii_case("Date");
+        Ok(self)
+    }
+
+    /// Announces the length of the body. Without it, the body is chunked, or ends with the
+    /// connection for HTTP/1.0.
+    pub fn length(mut self, length: u64) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The phrase that replaces the status's own.
+    pub(crate) fn own_reason(&self) -> Option<&[u8]> {
+        self.reason.as_deref()
+    }
+
+    /// The field lines.
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.fields
+    }
+
+    /// The length of the body, where it was announced.
+    pub(crate) fn body_length(&self) -> Option<u64> {
+        self.length
+    }
+}
+
+impl fmt::Debug for ResponseHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ResponseHead({} {})", self.status.code(), self.fields.escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> ResponseHead {
+        ResponseHead::new(Status::OK)
+    }
+
+    #[test]
+    fn what_must_not_stand_in_a_head_is_refused_at_once() {
+        for (name, value, misuse) in [
+            ("", "a", Misuse::Field),
+            ("A b", "c", Misuse::Field),
+            ("A:", "c", Misuse::Field),
+            ("A", "b\r\nC: d", Misuse::Field),
+            ("A", "b\0", Misuse::Field),
+            ("content-length", "3", Misuse::Framing),
+            ("Transfer-Encoding", "chunked", Misuse::Framing),
+            ("CONNECTION", "close", Misuse::Framing),
+        ] {
+            assert_eq!(head().field(name, value).err(), Some(misuse), "{name}: {value:?}");
+        }
+        for reason in ["a\r\nB: c", "caf\u{e9}", "\t"] {
+            assert_eq!(head().reason(reason).err(), Some(Misuse::Field), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_stands_in_order() {
+        let head = head().field("B", b"caf\xe9").unwrap().field("a", "").unwrap().reason("So be it").unwrap().length(3);
+        assert_eq!((head.lines(), head.own_reason()), (&b"B: caf\xe9\r\na: \r\n"[..], Some(&b"So be it"[..])));
+        assert_eq!((head.status(), head.body_length()), (Status::OK, Some(3)));
+        assert_eq!(format!("{head:?}"), r"ResponseHead(200 B: caf\xe9\r\na: \r\n)");
+    }
+
+    #[test]
+    fn fields_of_the_server_may_be_its_own() {
+        let own = |name: &str| {
+            let Own { server, date } = head().field(name, "x").unwrap().own;
+            (server, date)
+        };
+        assert_eq!([own("sERVER"), own("Date"), own("X-Date")], [(true, false), (false, true), (false, false)]);
+    }
+}
