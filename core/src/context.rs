@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::Config;
-pub(crate) use crate::date::Now;
+use crate::date::Now;
 use crate::site::Site;
 
 /// What every call to a machine is given: the rules, the site, the time.

@@ -1,7 +1,7 @@
 //! The portable, event-driven handler: it is called, does what can be done at once, and returns.
 
 use crate::connection::Reply;
-pub(crate) use crate::step::Call;
+use crate::step::Call;
 
 /// Answers requests, on any runtime. One value serves one connection, as in Python.
 ///

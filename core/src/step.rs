@@ -2,7 +2,7 @@
 
 use crate::buffers::Window;
 use crate::entry::Entry;
-pub(crate) use crate::input::Ticket;
+use crate::input::Ticket;
 use crate::listing::Listing;
 use crate::time::Tick;
 

@@ -53,37 +53,30 @@ impl Task {
             }
         };
         response.exchange.is_script = script.is_some();
-        let script = script.filter(|_| cgi::is_method(method));
+        let has_scripts = !response.cx.config.cgi.directories.is_empty();
+        let service = Service::of(method, script, has_scripts);
         // The body of a request that was redirected here has had its reader.
-        let is_wanted = script.is_some() && response.buf.moved.is_empty();
+        let is_wanted = matches!(service, Service::Script(_)) && response.buf.moved.is_empty();
         if !is_wanted && !response.settle_body() {
             return Task::None;
         }
-        if !response.cx.config.cgi.directories.is_empty() {
-            let rule = if response.exchange.is_script { Rule::ScriptPath } else { Rule::NotScript };
-            response.buf.reasons.note(rule, &response.buf.scratch.path);
-        }
-        if let Some(from) = script {
-            response.explain(|request, scratch, reasons| {
-                reasons.note(Rule::MethodOfScripts, request.method());
+        response.explain(|request, scratch, reasons| {
+            if has_scripts {
+                reasons.note(if script.is_some() { Rule::ScriptPath } else { Rule::NotScript }, &scratch.path);
+            }
+            if let Some(rule) = service.rule() {
+                reasons.note(rule, request.method());
+            }
+            if let Service::Script(_) = service {
                 explain_path(request, scratch.path.strip_suffix(b"/").unwrap_or(&scratch.path), reasons);
-            });
-            return Task::Cgi(Box::new(Cgi::new(from, response.cx.now.tick)));
-        }
-        response.explain(|request, _, reasons| match method {
-            Method::Get | Method::Head => reasons.note(Rule::MethodOfFiles, request.method()),
-            Method::Options => reasons.note(Rule::MethodOptions, request.method()),
-            Method::Post | Method::Trace | Method::Connect | Method::Other => {}
+            }
         });
-        match method {
-            Method::Get | Method::Head => return Files::start(response).map_or(Task::None, Task::Files),
-            Method::Options => answer_options(response),
-            Method::Post if !response.cx.config.cgi.directories.is_empty() => {
-                response.refuse(Violation::PostToFile, Span::default());
-            }
-            Method::Post | Method::Trace | Method::Connect | Method::Other => {
-                response.refuse(Violation::UnsupportedMethod, name);
-            }
+        match service {
+            Service::Script(from) => return Task::Cgi(Box::new(Cgi::new(from, response.cx.now.tick))),
+            Service::Files => return Files::start(response).map_or(Task::None, Task::Files),
+            Service::Options => answer_options(response),
+            // What the message quotes is the method.
+            Service::Nobody(violation) => response.refuse(violation, name),
         }
         Task::None
     }
@@ -103,6 +96,42 @@ impl Task {
             Task::Files(files) => files.advance(response),
             Task::None if response.cycle.outbound == Outbound::Owed => Progress::Serve,
             Task::None => Progress::Stalled,
+        }
+    }
+}
+
+/// Who serves a request that is not the handler's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    /// The script whose name begins there in the path.
+    Script(usize),
+    Files,
+    /// The server itself, which says what it can do.
+    Options,
+    Nobody(Violation),
+}
+
+impl Service {
+    /// `script`: where the target names one.
+    fn of(method: Method, script: Option<usize>, has_scripts: bool) -> Service {
+        match (method, script) {
+            (_, Some(from)) if cgi::is_method(method) => Service::Script(from),
+            (Method::Get | Method::Head, _) => Service::Files,
+            (Method::Options, _) => Service::Options,
+            (Method::Post, _) if has_scripts => Service::Nobody(Violation::PostToFile),
+            (Method::Post | Method::Trace | Method::Connect | Method::Other, _) => {
+                Service::Nobody(Violation::UnsupportedMethod)
+            }
+        }
+    }
+
+    /// By which rule; a violation speaks for itself.
+    fn rule(self) -> Option<Rule> {
+        match self {
+            Service::Script(_) => Some(Rule::MethodOfScripts),
+            Service::Files => Some(Rule::MethodOfFiles),
+            Service::Options => Some(Rule::MethodOptions),
+            Service::Nobody(_) => None,
         }
     }
 }

@@ -100,12 +100,7 @@ pub(crate) enum Deed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Feed {
     stage: Stage,
-    /// It takes no more for now.
-    blocked: bool,
-    /// It takes no more at all.
-    deaf: bool,
-    /// Because other bodies take the room.
-    full: bool,
+    taker: Taker,
     /// Its output is complete.
     eof: bool,
     /// Bytes at the front of the window that are its.
@@ -124,6 +119,28 @@ enum Stage {
     Open,
     /// All was fed, and it is to be told so.
     End,
+}
+
+/// What takes the body: the script, or the file in which it is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Taker {
+    #[default]
+    Ready,
+    /// It takes no more for now.
+    Blocked,
+    /// It takes no more at all.
+    Deaf,
+    /// Nor does it, because other bodies take the room.
+    Full,
+}
+
+impl Taker {
+    /// What [`Input::FeedBlocked`] and [`Input::Feedable`] say; whoever takes no more at all does not become ready again.
+    fn becomes(&mut self, next: Taker) {
+        if matches!(self, Taker::Ready | Taker::Blocked) {
+            *self = next;
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,10 +181,10 @@ impl Cgi {
                 let left = self.feed.offered - self.feed.taken;
                 self.feed.taken += u32::try_from(*n).unwrap_or(u32::MAX).min(left);
             }
-            Input::FeedBlocked => self.feed.blocked = true,
-            Input::Feedable => self.feed.blocked = false,
-            Input::FeedEnd => self.feed.deaf = true,
-            Input::SpoolFull => (self.feed.deaf, self.feed.full) = (true, true),
+            Input::FeedBlocked => self.feed.taker.becomes(Taker::Blocked),
+            Input::Feedable => self.feed.taker.becomes(Taker::Ready),
+            Input::FeedEnd => self.feed.taker.becomes(Taker::Deaf),
+            Input::SpoolFull => self.feed.taker = Taker::Full,
             Input::ScriptEof if self.is_alive() => self.feed.eof = true,
             Input::ScriptFailed(error) if self.is_alive() => {
                 self.feed.eof = true;
@@ -240,18 +257,19 @@ impl Cgi {
 
     /// Whether it wants more of the body from the peer.
     pub(crate) fn wants_body(&self) -> bool {
-        self.feed.stage == Stage::Open && !self.feed.deaf && self.feed.offered == 0
+        let takes = matches!(self.feed.taker, Taker::Ready | Taker::Blocked);
+        self.feed.stage == Stage::Open && takes && self.feed.offered == 0
     }
 
     /// What is to be fed now.
     pub(crate) fn offered(&self) -> usize {
-        let feeds = self.feed.stage == Stage::Open && !self.feed.blocked && !self.feed.deaf;
+        let feeds = self.feed.stage == Stage::Open && self.feed.taker == Taker::Ready;
         if feeds { self.feed.offered as usize } else { 0 }
     }
 
     /// Whether it is waited for until it takes more.
     pub(crate) fn is_full(&self) -> bool {
-        self.feed.stage == Stage::Open && self.feed.blocked && !self.feed.deaf && self.feed.offered > 0
+        self.feed.stage == Stage::Open && self.feed.taker == Taker::Blocked && self.feed.offered > 0
     }
 
     /// Whether its output is awaited.

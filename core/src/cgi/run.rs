@@ -2,7 +2,7 @@
 //! the response.
 
 use crate::buffers::{Buffers, Scratch};
-use crate::config::{Chunked, Limits};
+use crate::config::{Chunked, Config, Limits};
 use crate::context::Context;
 use crate::error::{Violation, fill};
 use crate::exchange::{Cut, Page, Phrase, Progress, Relay, ResponseBuilder};
@@ -19,7 +19,7 @@ use crate::wire::{Decoder, Encoder, HeadOut, Inbound, LAST_CHUNK, Method, Outbou
 use super::environment::{self, Facts};
 use super::output::{self, End, Printed, Remarks, ScriptHead, Unfolded};
 use super::refusal::Refusal;
-use super::{Cgi, Deed, Feed, Kill, Stage, State, index};
+use super::{Cgi, Deed, Feed, Kill, Stage, State, Taker, index};
 
 /// Heads of interim answers before the final one; more are no answer.
 const MOST_INTERIM: u8 = 16;
@@ -161,26 +161,23 @@ impl Cgi {
         if !response.may_continue() {
             return;
         }
-        let config = response.cx.config;
-        match response.cycle.inbound {
-            Inbound::Body(Decoder::Length(length)) if config.limits.script_body == 0 => {
-                self.tell(ScriptInput::Piped, Some(length), response);
-            }
-            Inbound::Body(Decoder::Length(_)) => {
-                response.buf.reasons.note(Rule::BodyGathered, b"");
+        let plan = Plan::of(response.cycle.inbound, response.cx.config);
+        if let Some(rule) = plan.rule() {
+            response.buf.reasons.note(rule, b"");
+        }
+        match plan {
+            Plan::Nothing => self.tell(ScriptInput::Empty, None, response),
+            Plan::Pipe(length) => self.tell(ScriptInput::Piped, Some(length), response),
+            Plan::Gather => {
                 self.state = State::Gathering;
                 self.feed.stage = Stage::Open;
                 response.send_continue();
             }
-            Inbound::Body(Decoder::Chunked(_)) if config.cgi.chunked == Chunked::Refuse => {
+            Plan::Spool => self.state = State::Due(Deed::Spool),
+            Plan::Refuse => {
                 self.state = State::Over;
                 response.refuse(Violation::LengthRequired, Span::default());
             }
-            Inbound::Body(Decoder::Chunked(_)) => {
-                response.buf.reasons.note(Rule::BodySpooled, b"");
-                self.state = State::Due(Deed::Spool);
-            }
-            _ => self.tell(ScriptInput::Empty, None, response),
         }
     }
 
@@ -242,17 +239,24 @@ impl Cgi {
     /// Offers the script what has come of the body.
     fn feed(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         let feed = &mut self.feed;
-        if feed.stage != Stage::Open || feed.offered > 0 && !feed.deaf {
+        if feed.stage != Stage::Open {
             return Progress::Stalled;
         }
-        if feed.deaf {
+        let refusal = match feed.taker {
+            Taker::Ready | Taker::Blocked => None,
+            Taker::Deaf => Some(Refusal::Unspoolable),
+            Taker::Full => Some(Refusal::SpoolFull),
+        };
+        if let Some(refusal) = refusal {
             feed.stage = Stage::Closed;
             feed.offered = 0;
             if self.state == State::Spooling {
-                let refusal = if feed.full { Refusal::SpoolFull } else { Refusal::Unspoolable };
                 self.fail(refusal, response);
             }
             return Progress::Moved;
+        }
+        if feed.offered > 0 {
+            return Progress::Stalled;
         }
         let available = match response.available() {
             Ok(available) => available,
@@ -514,6 +518,40 @@ impl Cgi {
             }
         });
         self.state = State::Over;
+    }
+}
+
+/// How the body of a request comes to its script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    /// There is none.
+    Nothing,
+    /// As it arrives; it is this long.
+    Pipe(u64),
+    /// The same, once all or the first of it is there.
+    Gather,
+    /// From a file, once its length is known.
+    Spool,
+    Refuse,
+}
+
+impl Plan {
+    fn of(inbound: Inbound, config: &Config) -> Plan {
+        match inbound {
+            Inbound::Body(Decoder::Length(length)) if config.limits.script_body == 0 => Plan::Pipe(length),
+            Inbound::Body(Decoder::Length(_)) => Plan::Gather,
+            Inbound::Body(Decoder::Chunked(_)) if config.cgi.chunked == Chunked::Refuse => Plan::Refuse,
+            Inbound::Body(Decoder::Chunked(_)) => Plan::Spool,
+            Inbound::Head(_) | Inbound::Done | Inbound::Closed => Plan::Nothing,
+        }
+    }
+
+    fn rule(self) -> Option<Rule> {
+        match self {
+            Plan::Gather => Some(Rule::BodyGathered),
+            Plan::Spool => Some(Rule::BodySpooled),
+            Plan::Nothing | Plan::Pipe(_) | Plan::Refuse => None,
+        }
     }
 }
 

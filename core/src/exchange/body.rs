@@ -35,17 +35,18 @@ impl ResponseBuilder<'_> {
     /// Whether a body that nobody wants stands no longer in the way of a response.
     pub(crate) fn settle_body(&mut self) -> bool {
         let Inbound::Body(decoder) = self.cycle.inbound else { return true };
-        // A peer that waits for 100 gets its final response instead; whether it then sends the body is its
-        // choice (RFC 9110 section 10.1.1), so the connection cannot go on.
-        let awaits = self.exchange.body == BodyUse::AwaitsContinue;
-        if awaits || decoder.at_least() > self.cx.config.limits.drain {
-            self.buf.reasons.note(if awaits { Rule::ExpectAnswered } else { Rule::BodyUnread }, b"");
-            self.give_up_body();
-            return true;
+        let fate = Unwanted::of(self.exchange.body, decoder.at_least(), self.cx.config.limits.drain);
+        self.buf.reasons.note(fate.rule(), b"");
+        match fate {
+            Unwanted::Unsent | Unwanted::TooLong => {
+                self.give_up_body();
+                true
+            }
+            Unwanted::Dropped => {
+                self.exchange.body = BodyUse::Dropped;
+                false
+            }
         }
-        self.buf.reasons.note(Rule::BodyDropped, b"");
-        self.exchange.body = BodyUse::Dropped;
-        false
     }
 
     /// What is left of the body is not read, and the connection ends after the response.
@@ -114,6 +115,36 @@ impl ResponseBuilder<'_> {
             self.buf.output.bytes.extend_from_slice(INTERIM);
             self.exchange.head_left += INTERIM.len() as u32;
             self.exchange.interim_left += INTERIM.len() as u32;
+        }
+    }
+}
+
+/// What becomes of a body that nobody wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unwanted {
+    /// A peer that waits for 100 gets its final response instead; whether it then sends the body is its choice (RFC 9110
+    /// section 10.1.1), so the connection cannot go on.
+    Unsent,
+    /// It is not worth reading: the connection ends instead.
+    TooLong,
+    /// It is read first, so that the response does not depend on how much of it has come.
+    Dropped,
+}
+
+impl Unwanted {
+    fn of(body: BodyUse, at_least: u64, most: u64) -> Unwanted {
+        match body {
+            BodyUse::AwaitsContinue => Unwanted::Unsent,
+            BodyUse::Read | BodyUse::Dropped if at_least > most => Unwanted::TooLong,
+            BodyUse::Read | BodyUse::Dropped => Unwanted::Dropped,
+        }
+    }
+
+    fn rule(self) -> Rule {
+        match self {
+            Unwanted::Unsent => Rule::ExpectAnswered,
+            Unwanted::TooLong => Rule::BodyUnread,
+            Unwanted::Dropped => Rule::BodyDropped,
         }
     }
 }

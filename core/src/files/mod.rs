@@ -3,6 +3,8 @@
 //! It is a small machine of its own. It asks for actions, takes their completions, writes heads and
 //! pages into the output window and names parts of the driver's file to be sent behind them.
 
+mod refusal;
+
 use crate::buffers::{Buffers, Scratch};
 use crate::conditional::{self, Validators, Verdict};
 use crate::error::Violation;
@@ -17,6 +19,7 @@ use crate::request::{Request, split_path};
 use crate::status::Status;
 use crate::time::Wall;
 use crate::wire::{Encoder, HeadOut, Known, Span};
+use refusal::Refusal;
 use std::borrow::Cow;
 
 /// How far the answer has come.
@@ -128,9 +131,7 @@ impl Files {
             return None;
         }
         if answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.scratch.path) {
-            answer.buf.reasons.note(Rule::HiddenDotfile, b"");
-            Self::unconditional(answer);
-            answer.error(Status::NOT_FOUND, "File not found");
+            refuse(Refusal::Hidden, answer);
             return None;
         }
         Some(Files { state: State::Due(Deed::Open), opened: Kept::NOTHING, name: 0, has_slash })
@@ -205,69 +206,39 @@ impl Files {
     pub(crate) fn advance(&mut self, answer: &mut ResponseBuilder<'_>) -> Progress {
         match self.state {
             State::Due(_) | State::Under(_) | State::Written => return Progress::Stalled,
-            State::Failed(error) => self.fail(error, answer),
+            State::Failed(error) => self.refuse(error.into(), answer),
             State::Opened { index } => self.opened(index, answer),
             State::NoIndex(at) => self.try_index(at + 1, answer),
             State::Listed(listed) => self.listed(listed, answer),
-            State::Unlisted(FsError::Exhausted) => self.fail(FsError::Exhausted, answer),
-            State::Unlisted(_) => {
-                answer.buf.reasons.note(Rule::ListingDenied, b"");
-                self.refuse(Status::NOT_FOUND, "No permission to list directory", answer);
-            }
+            State::Unlisted(FsError::Exhausted) => self.refuse(Refusal::Exhausted, answer),
+            State::Unlisted(_) => self.refuse(Refusal::Unlistable, answer),
             State::Rows => self.rows(answer),
             State::Parts(next) => self.part(next, answer),
         }
         Progress::Moved
     }
 
-    fn refuse(&mut self, status: Status, message: &str, answer: &mut ResponseBuilder<'_>) {
-        answer.error(status, message);
+    fn refuse(&mut self, refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
+        refuse(refusal, answer);
         self.state = State::Written;
     }
 
-    /// RFC 9110 section 13.2.1: conditions count only where the answer without them is a success.
-    fn unconditional(answer: &mut ResponseBuilder<'_>) {
-        answer.explain(|request, _, reasons| {
-            if request.head.has_any(CONDITIONS) {
-                reasons.note(Rule::ConditionsUnasked, b"");
-            }
-        });
-    }
-
-    fn fail(&mut self, error: FsError, answer: &mut ResponseBuilder<'_>) {
-        Self::unconditional(answer);
-        match error {
-            FsError::Exhausted => {
-                answer.buf.reasons.note(Rule::Exhausted, b"");
-                answer.buf.scratch.message.clear();
-                answer.buf.scratch.message.extend_from_slice(b"Too many open files");
-                answer.error_page(Status::SERVICE_UNAVAILABLE, &Page::default(), |head, _| {
-                    head.field("Retry-After", b"1");
-                });
-                self.state = State::Written;
-            }
-            FsError::NotFound | FsError::Denied | FsError::Failed => {
-                answer.buf.reasons.note(Rule::NotFound, b"");
-                self.refuse(Status::NOT_FOUND, "File not found", answer);
-            }
-        }
+    /// A condition that is named by the request does not hold (RFC 9110 section 13.2.2).
+    fn fail_condition(&mut self, answer: &mut ResponseBuilder<'_>) {
+        answer.error(Status::PRECONDITION_FAILED, "Precondition Failed");
+        self.state = State::Written;
     }
 
     fn opened(&mut self, index: bool, answer: &mut ResponseBuilder<'_>) {
         match (self.opened.kind, self.has_slash) {
             (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.scratch.path) => {
-                answer.buf.reasons.note(Rule::HiddenDotfile, b"");
-                self.fail(FsError::Denied, answer);
+                self.refuse(Refusal::Hidden, answer);
             }
             (Kind::File, _) if index => {
                 answer.buf.reasons.note(Rule::IndexChosen, &answer.buf.scratch.path);
                 self.file(answer);
             }
-            (Kind::File, true) => {
-                answer.buf.reasons.note(Rule::FileWithSlash, b"");
-                Self::unconditional(answer);
-                self.refuse(Status::NOT_FOUND, "File not found", answer);
-            }
+            (Kind::File, true) => self.refuse(Refusal::FileWithSlash, answer),
             (Kind::File, false) => self.file(answer),
             (Kind::Directory, false) => self.redirect(answer),
             (Kind::Directory, true) => {
@@ -286,7 +257,7 @@ impl Files {
         location.push(b'/');
         write_location(rest, location);
         reasons.note(Rule::SlashRedirect, location);
-        Self::unconditional(answer);
+        unconditional(answer);
         answer.empty(Status::MOVED_PERMANENTLY, |head, scratch| {
             head.field("Location", &scratch.page).number("Content-Length", 0);
         });
@@ -331,8 +302,7 @@ impl Files {
         if listing.make_room(share) {
             self.state = State::Due(Deed::List);
         } else {
-            answer.buf.reasons.note(Rule::Exhausted, b"");
-            self.refuse(Status::SERVICE_UNAVAILABLE, "No memory for a listing of this size", answer);
+            self.refuse(Refusal::NoMemory, answer);
         }
     }
 
@@ -340,8 +310,7 @@ impl Files {
         let site = answer.cx.site;
         answer.buf.scratch.listing.end_batch(|name, kind, out| site.listing_row(name, kind, out));
         if answer.buf.scratch.listing.overflowed() {
-            answer.buf.reasons.note(Rule::ListingTooLarge, b"");
-            return self.refuse(Status::INTERNAL_SERVER_ERROR, "Directory too large to list", answer);
+            return self.refuse(Refusal::ListingTooLarge, answer);
         }
         match listed {
             Listed::More => self.list(answer),
@@ -359,7 +328,7 @@ impl Files {
                 self.state = State::Written;
                 return;
             }
-            Verdict::Failed => return self.refuse(Status::PRECONDITION_FAILED, "Precondition Failed", answer),
+            Verdict::Failed => return self.fail_condition(answer),
         }
         answer.buf.scratch.listing.end();
         let (request, Scratch { page, message: shown, listing, .. }, reasons) = answer.split();
@@ -413,7 +382,7 @@ impl Files {
                 return answer
                     .empty(Status::NOT_MODIFIED, |head, scratch| write_validators(validators, now, scratch, head));
             }
-            Verdict::Failed => return self.refuse(Status::PRECONDITION_FAILED, "Precondition Failed", answer),
+            Verdict::Failed => return self.fail_condition(answer),
         }
         match self.asked(&validators, answer) {
             Asked::Whole(_) => self.whole(validators, answer),
@@ -585,6 +554,30 @@ impl Files {
     fn validators(&self, answer: &ResponseBuilder<'_>) -> Validators {
         Validators::new(&self.opened.opened(), answer.cx.config.etag)
     }
+}
+
+/// Answers with an error page.
+fn refuse(refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
+    let (rule, status, message) = refusal.row();
+    answer.buf.reasons.note(rule, b"");
+    unconditional(answer);
+    if refusal == Refusal::Exhausted {
+        answer.buf.scratch.message.clear();
+        answer.buf.scratch.message.extend_from_slice(message.as_bytes());
+        return answer.error_page(status, &Page::default(), |head, _| {
+            head.field("Retry-After", b"1");
+        });
+    }
+    answer.error(status, message);
+}
+
+/// RFC 9110 section 13.2.1: conditions count only where the answer without them is a success.
+fn unconditional(answer: &mut ResponseBuilder<'_>) {
+    answer.explain(|request, _, reasons| {
+        if request.head.has_any(CONDITIONS) {
+            reasons.note(Rule::ConditionsUnasked, b"");
+        }
+    });
 }
 
 /// Writes the fields by which a client knows one state of a file.
