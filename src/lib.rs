@@ -1,7 +1,7 @@
 //! sanserve: an HTTP/1.x file server, and an embeddable one, on a runtime of your choice.
 //!
-//! This crate is the binary and a short facade: the pure machine is [`core`], what the frontends
-//! share is [`server`] and, system calls alone, [`os`], and each frontend is behind the feature of its name.
+//! This crate is the command and a thin facade. [`core`] is the pure state machine, [`server`] is what the
+//! frontends share, [`os`] wraps the system calls, and each frontend is enabled by the feature of its name.
 //!
 //! ```no_run
 //! # #[cfg(feature = "mio")]
@@ -28,7 +28,7 @@ pub use sanserve_std as std;
 pub use sanserve_testing as testing;
 pub use sanserve_transcript as transcript;
 
-/// The programs of the README and of the page on embedding are compiled with the tests, and the one that ends is run.
+/// The programs in the README and in docs/embedding.md are compiled with the tests. The one that terminates is also run.
 #[cfg(all(doctest, feature = "mio", feature = "std", feature = "smol"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/embedding.md")]

@@ -4,7 +4,7 @@ mod cli;
 mod page;
 
 fn main() -> std::process::ExitCode {
-    // Scripts are started by a second process of this program.
+    // CGI scripts are started by a second process that runs this same program.
     sanserve::server::Launcher::run_if_asked();
     cli::main()
 }

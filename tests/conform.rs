@@ -100,8 +100,8 @@ fn the_corpus_of_the_core_is_the_same_everywhere() {
     assert!(played >= AT_LEAST, "{played} of {}", ended.stdout);
     assert_eq!(ended.stdout.lines().last(), Some("same"));
     let all = fs::read_dir(corpus()).expect("it is there").count();
-    let passed_over = ended.stdout.lines().filter(|line| line.starts_with("passed over ")).count();
-    assert_eq!(played + passed_over, all, "each is played, or named with the reason");
+    let skipped = ended.stdout.lines().filter(|line| line.starts_with("skipped ")).count();
+    assert_eq!(played + skipped, all, "each is played, or named with the reason");
 }
 
 /// A recording: it goes over more than a moment and ends with silence.
@@ -135,9 +135,9 @@ fn a_wrong_expectation_is_reported() {
         assert_ne!(planted, example());
         let ended = Bench::new(&[("good.txt", &example()), ("planted.txt", &planted)]).run(&[]);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), ""), "{}", ended.stdout);
-        assert!(ended.stdout.contains("planted: told and mio differ at byte "), "{}", ended.stdout);
+        assert!(ended.stdout.contains("planted: transcript and mio differ at byte "), "{}", ended.stdout);
         assert!(ended.stdout.contains("..") && !ended.stdout.contains("good:"), "{}", ended.stdout);
-        assert_eq!(ended.stdout.lines().last(), Some("different"));
+        assert_eq!(ended.stdout.lines().last(), Some("1 difference"));
     }
 }
 
@@ -151,11 +151,11 @@ fn nothing_is_built_elsewhere() {
         fs::write(bench.corpus.path().join("a.txt"), text).expect("a file can be written");
         let ended = bench.run(&["-v"]);
         assert_eq!(ended.code, Some(1), "{}", ended.stdout);
-        assert!(ended.stdout.contains("passed over a: a path that no server opens"), "{path}: {}", ended.stdout);
+        assert!(ended.stdout.contains("skipped a: a path that no server opens"), "{path}: {}", ended.stdout);
     }
 }
 
-/// What cannot be is passed over, and a corpus of which nothing is played holds nothing.
+/// What cannot be is skipped, and a corpus of which nothing is played holds nothing.
 #[test]
 fn what_cannot_be_played_is_named() {
     let handler = fs::read_to_string(corpus().join("handler-hello.txt")).expect("it is there");
@@ -165,10 +165,10 @@ fn what_cannot_be_played_is_named() {
     let ended = bench.run(&["--verbose"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), ""));
     for line in [
-        "passed over handler: it needs the site hello",
-        "passed over slow: it depends on time",
-        "passed over full: it needs a full socket",
-        "3 passed over",
+        "skipped handler: it needs the site hello",
+        "skipped slow: it depends on time",
+        "skipped full: it needs a full socket",
+        "3 skipped",
         "nothing was played",
     ] {
         assert!(ended.stdout.lines().any(|other| other == line), "{line} in {}", ended.stdout);

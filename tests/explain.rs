@@ -195,8 +195,8 @@ fn scripts_are_not_run() {
         let ended = explain(&[request, "-H", field, "-d", directory, "--cgi"]);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{request}");
         let text = String::from_utf8(ended.stdout).expect("text");
-        assert!(text.ends_with("(the script would write the answer)\n"), "{text}");
-        assert!(text.contains("script-path") && text.contains("may be executed"), "{text}");
+        assert!(text.ends_with("(the script would write the response)\n"), "{text}");
+        assert!(text.contains("script-path") && text.contains("is executable"), "{text}");
         if field == "X-One: 1" {
             let translated = format!("PATH_TRANSLATED={directory}/more path");
             for told in ["HTTP_X_ONE=1", "PATH_INFO=/more path", "SCRIPT_NAME=/cgi-bin/touch", "argument", &translated]
@@ -296,39 +296,42 @@ fn it_begins_with_the_verdict() {
         (&["/a.txt", "-H", "If-None-Match: *"], "GET /a.txt -> 304, file a.txt has not changed"),
         (&["/a.txt", "-H", "Range: bytes=9-"], "GET /a.txt -> 416, "),
         (&["/indexed/"], "GET /indexed/ -> 200, file indexed/index.htm, "),
-        (&["/listed/"], "GET /listed/ -> 200, list of directory listed, "),
+        (&["/listed/"], "GET /listed/ -> 200, listing of directory listed, "),
         (&["/listed"], "GET /listed -> 301, to /listed/"),
-        (&["OPTIONS /a.txt"], "OPTIONS /a.txt -> 204, allowed are GET, HEAD, OPTIONS"),
+        (&["OPTIONS /a.txt"], "OPTIONS /a.txt -> 204, allows GET, HEAD, OPTIONS"),
         (&["PUT /a.txt"], "PUT /a.txt -> 501, UnsupportedMethod: "),
         (&["/%00"], "GET /%00 -> 400, NulInPath: "),
-        (&["/nothing"], "GET /nothing -> 404, nothing is at nothing"),
-        (&["/nothing/x"], "GET /nothing/x -> 404, nothing is at nothing"),
-        (&["/a.txt/"], "GET /a.txt/ -> 404, file a.txt is no directory, "),
-        (&["/a.txt/x"], "GET /a.txt/x -> 404, a.txt/x lies below what is no directory"),
-        (&["/fifo"], "GET /fifo -> 404, fifo is a FIFO, which is never read"),
-        (&["/to-fifo"], "GET /to-fifo -> 404, to-fifo is a FIFO, which is never read"),
-        (&["/socket"], "GET /socket -> 404, socket is a socket, which is never read"),
-        (&["/dangling"], "GET /dangling -> 404, dangling is a symbolic link to nowhere, where nothing is"),
-        (&["/dangling/x"], "GET /dangling/x -> 404, dangling is a symbolic link to nowhere, where nothing is"),
-        (&["/loop"], "GET /loop -> 404, loop is a symbolic link to loop, which leads nowhere: there is a loop"),
-        (&["/link", "--symlinks=never"], "GET /link -> 404, link is a symbolic link to a.txt, and links are never "),
+        (&["/nothing"], "GET /nothing -> 404, nothing does not exist"),
+        (&["/nothing/x"], "GET /nothing/x -> 404, nothing does not exist"),
+        (&["/a.txt/"], "GET /a.txt/ -> 404, file a.txt is not a directory, "),
+        (&["/a.txt/x"], "GET /a.txt/x -> 404, a.txt/x is below something that is not a directory"),
+        (&["/fifo"], "GET /fifo -> 404, fifo is a FIFO, which is never served"),
+        (&["/to-fifo"], "GET /to-fifo -> 404, to-fifo is a FIFO, which is never served"),
+        (&["/socket"], "GET /socket -> 404, socket is a socket, which is never served"),
+        (&["/dangling"], "GET /dangling -> 404, dangling is a symbolic link to nowhere, which does not exist"),
+        (&["/dangling/x"], "GET /dangling/x -> 404, dangling is a symbolic link to nowhere, which does not exist"),
+        (&["/loop"], "GET /loop -> 404, loop is a symbolic link to loop, which leads into a loop"),
+        (
+            &["/link", "--symlinks=never"],
+            "GET /link -> 404, link is a symbolic link to a.txt, and symbolic links are not ",
+        ),
         (&["/out", "--symlinks=inside"], "GET /out -> 404, out is a symbolic link to /, which leads out of "),
         (&["/.dot", "--hide-dotfiles"], "GET /.dot -> 404, its name begins with a dot (--hide-dotfiles)"),
-        (&["/cgi-bin/run", "--cgi"], "GET /cgi-bin/run -> script cgi-bin/run would answer"),
+        (&["/cgi-bin/run", "--cgi"], "GET /cgi-bin/run -> script cgi-bin/run would respond"),
         (&["/cgi-bin/text", "--cgi"], "GET /cgi-bin/text -> 403, cgi-bin/text has no execute bit"),
-        (&["/cgi-bin/", "--cgi"], "GET /cgi-bin/ -> 403, cgi-bin/ is no file"),
+        (&["/cgi-bin/", "--cgi"], "GET /cgi-bin/ -> 403, cgi-bin/ is not a regular file"),
         (&["/up", "--health=/up"], "GET /up -> 200, the server is healthy (--health)"),
         (&["HEAD /up?now", "--health=/up"], "HEAD /up?now -> 200, the server is healthy (--health)"),
-        (&["OPTIONS /up", "--health=/up"], "OPTIONS /up -> 204, allowed are GET, HEAD, OPTIONS"),
+        (&["OPTIONS /up", "--health=/up"], "OPTIONS /up -> 204, allows GET, HEAD, OPTIONS"),
         (&["PUT /up", "--health=/up"], "PUT /up -> 501, UnsupportedMethod: "),
         (&["/cgi-bin/run", "--cgi", "--health=/cgi-bin/run"], "GET /cgi-bin/run -> 200, the server is healthy"),
-        (&["/upper", "--health=/up"], "GET /upper -> 404, nothing is at upper"),
-        (&["/cgi-bin/none", "--cgi"], "GET /cgi-bin/none -> 404, cgi-bin/none is not there"),
+        (&["/upper", "--health=/up"], "GET /upper -> 404, upper does not exist"),
+        (&["/cgi-bin/none", "--cgi"], "GET /cgi-bin/none -> 404, cgi-bin/none does not exist"),
     ];
     let locked = ["/locked"];
     if fs::File::open(tree.path("locked")).is_err() {
-        cases.push((&locked, "GET /locked -> 404, locked is a file that may not be read, of mode 000"));
-        cases.push((&["/closed/"], "GET /closed/ -> 404, directory closed may not be read"));
+        cases.push((&locked, "GET /locked -> 404, locked is a file without read permission, mode 000"));
+        cases.push((&["/closed/"], "GET /closed/ -> 404, directory closed cannot be read"));
     }
     for (arguments, verdict) in cases {
         let ended = explain(&[arguments, &["-d", directory]].concat());
@@ -343,7 +346,7 @@ fn it_begins_with_the_verdict() {
     assert!(first.len() < 300, "it is one line of a terminal or two");
     // Times are dates.
     let ended = explain(&["/none", "-d", directory]);
-    assert!(ended.parts().0.contains(&format!("a file of 0 bytes, changed {DATE}, and 0 ns")), "{}", ended.parts().0);
+    assert!(ended.parts().0.contains(&format!("a file of 0 bytes, modified {DATE} and 0 ns")), "{}", ended.parts().0);
 }
 
 #[test]

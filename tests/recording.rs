@@ -255,7 +255,7 @@ fn what_cannot_be_replayed_is_said_in_a_line() {
         (file("c.txt", "sanserve transcript 1\n@0 jump\n"), "line 2: no such verb: jump"),
         (file("d.txt", "sanserve transcript 1\nsite mine\n@0 tick\n"), "made with the site \"mine\""),
         (dir.path().join("nothing"), "No such file or directory"),
-        (empty, "no transcripts in it"),
+        (empty, "no transcripts (NAME.txt)"),
     ] {
         let (code, stdout, stderr) = run(&["replay"], &[&path]);
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (2, "", 1), "{stderr}");
@@ -275,8 +275,8 @@ fn places_that_cannot_be_recorded_in() {
     let file = format!("{root}/a.txt");
     for (arguments, says) in [
         (&["--record", &file, "-d", root, "0"][..], "cannot record in"),
-        (&["--record", root, "--secrets", "-d", root, "0"], "will not record secrets"),
-        (&["--record", root, "-d", root, "0"], "a directory of its own is needed"),
+        (&["--record", root, "--secrets", "-d", root, "0"], "cannot record secrets"),
+        (&["--record", root, "-d", root, "0"], "it is served; use a separate directory"),
     ] {
         let (code, stdout, stderr) = run(arguments, &[]);
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (1, "", 1), "{stderr}");

@@ -101,7 +101,7 @@ fn told(page: &str, runtime: Runtime) -> BTreeSet<String> {
         let list = list.split_once(']').expect("a list ends").0;
         list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
     };
-    let keys: BTreeSet<String> = page.split(r#""deeds":["#).skip(2).flat_map(strings).collect();
+    let keys: BTreeSet<String> = page.split(r#""operations":["#).skip(2).flat_map(strings).collect();
     assert!(keys.contains("flush") && keys.contains("close"), "{keys:?}");
     let mut names = BTreeSet::new();
     for key in keys {

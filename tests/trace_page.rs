@@ -89,7 +89,7 @@ fn a_transcript_that_does_not_happen_is_shown_and_said() {
     let (file, page) = (folder.path().join("a.txt"), folder.path().join("page.html"));
     let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n";
     fs::write(&file, text).expect("it can be written");
-    refused(&trace(&file, &page), 1, &["line 4 differs", "expected @7 close idle", "the core says @7 close done"]);
+    refused(&trace(&file, &page), 1, &["line 4 differs", "expected @7 close idle", "the core did @7 close done"]);
     assert!(fs::read_to_string(&page).expect("it was written").contains(r#""actual":"@7 close done""#));
     refused(&trace(&transcript("handler-echo"), &page), 1, &["made with the site echo"]);
 }
@@ -218,7 +218,7 @@ fn a_difference_is_shown_where_it_is() {
     assert_eq!(browser.ask("document.querySelector('.notice').hidden"), "true");
     browser.press("ArrowRight");
     let notice = browser.ask("document.querySelector('.notice').textContent");
-    assert!(notice.starts_with("The transcript says: @0 call request") && notice.contains("(line 11)"), "{notice}");
+    assert!(notice.starts_with("Transcript: @0 call request") && notice.contains("(line 11)"), "{notice}");
     // Both sides, in the diagram and in full.
     let sides = browser.ask("[...document.querySelectorAll('.differs .sides dd')].map((side) => side.textContent)");
     let (told, said) = sides.split_once(',').expect("two");
@@ -294,13 +294,15 @@ fn nothing_essential_is_below_the_fold() {
                 // It has more system calls than there is room for.
                 continue;
             }
-            let below = "['.controls', '.step[aria-selected=true]', '.say', '.machine svg', '.half + .half svg', '.facts', '.coupling', '.clocks', '.stage > .panel:last-child h2', '.deed h3', 'footer', 'footer span:last-child'].filter((each) => [...document.querySelectorAll(each)].some((found) => { const box = found.getBoundingClientRect(); return box.height === 0 || box.top < 0 || box.bottom > innerHeight; }) || !document.querySelector(each))";
+            let below = "['.controls', '.step[aria-selected=true]', '.say', '.machine svg', '.half + .half svg', '.facts', '.coupling', '.clocks', '.stage > .panel:last-child h2', '.operation h3', 'footer', 'footer span:last-child'].filter((each) => [...document.querySelectorAll(each)].some((found) => { const box = found.getBoundingClientRect(); return box.height === 0 || box.top < 0 || box.bottom > innerHeight; }) || !document.querySelector(each))";
             assert_eq!(browser.ask(below), "", "{width} x {height}, step {step}");
             assert_eq!(browser.ask("document.documentElement.scrollHeight"), height.to_string(), "{width} x {height}");
         }
         let legend = browser.ask("document.querySelector('footer').textContent");
         assert!(
-            ["the core says", "the core is told", "more to be sent", "Home"].iter().all(|sign| legend.contains(sign))
+            ["output of the core", "input to the core", "more to send", "Home"]
+                .iter()
+                .all(|sign| legend.contains(sign))
         );
     }
     assert_eq!(browser.complaints(), Vec::<String>::new());

@@ -1,10 +1,9 @@
-//! `sanserve conform`: a directory of transcripts over real sockets, on each runtime. What comes back has
-//! to be the same on all three, and what the transcripts tell.
+//! `sanserve conform`: plays a directory of transcripts over real sockets, on each runtime. The responses must be
+//! the same on all three, and the same as in the transcripts.
 //!
-//! A transcript is played by a client that sends what its peer has sent, to a server of this process that
-//! serves the disk of which the transcript tells, built in a temporary directory. Nothing is waited for by
-//! the clock, so what depends on time, on a full socket or on faults of the system is passed over, and
-//! counted.
+//! A client sends what the peer of the transcript sent, to a server in this process. The server serves a temporary
+//! directory that is built from what the transcript says about the disk. Nothing waits for the clock, so transcripts
+//! that depend on time, a full socket or faults of the system are skipped and counted.
 
 mod disk;
 mod hash;
@@ -26,28 +25,28 @@ use plan::Plan;
 
 pub(crate) const SIDE: Side = Side { command, run };
 
-/// The runtimes, in the order of their lines.
+/// The runtimes, in the order of the output.
 const RUNTIMES: [(&str, Runtime); 3] = [("mio", Runtime::Mio), ("std", Runtime::Std), ("smol", Runtime::Smol)];
 
-/// How much of both sides a difference shows, before and behind the byte.
+/// How many bytes of each side a difference shows, before and after the first byte that differs.
 const SHOWN: (usize, usize) = (60, 120);
 
 fn command() -> Command {
     Command::new("conform")
-        .about("Plays transcripts to all three runtimes over real sockets and says whether all answer as is told")
+        .about("Plays transcripts over real sockets to all three runtimes and compares the responses")
         .arg(
             Arg::new("directory")
                 .value_name("DIR")
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("Where the transcripts are: NAME.txt (docs/transcripts.md)"),
+                .help("Directory with transcripts, NAME.txt (docs/transcripts.md)"),
         )
         .arg(
             Arg::new("verbose")
                 .short('v')
                 .long("verbose")
                 .action(ArgAction::SetTrue)
-                .help("Name what is passed over, with the reason, and every difference"),
+                .help("Print what is skipped, with the reason, and every difference"),
         )
 }
 
@@ -72,15 +71,15 @@ fn run(matches: &ArgMatches) -> ExitCode {
         }
     }
     let text = report.text(matches.get_flag("verbose"));
-    // Whoever reads it may have seen enough.
+    // The reader of the pipe may have closed it.
     let _ = io::stdout().write_all(text.as_bytes());
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(SYSTEM) }
 }
 
-/// All transcripts of a directory, by name. `Err` says in one line why not.
+/// All transcripts of a directory, by name. The error is a message of one line.
 fn load(directory: &Path) -> Result<Vec<(String, Transcript)>, String> {
     if directory.as_os_str() == files::INPUT {
-        return Err("standard input is not a directory: conform takes one with transcripts in it (NAME.txt)".into());
+        return Err("standard input is not a directory: conform needs a directory with transcripts (NAME.txt)".into());
     }
     let paths = files::within(directory).map_err(|error| files::unreadable(directory, &error))?;
     if paths.is_empty() {
@@ -93,15 +92,15 @@ fn load(directory: &Path) -> Result<Vec<(String, Transcript)>, String> {
     paths.into_iter().map(read).collect()
 }
 
-/// What one transcript came to.
+/// The result of one transcript.
 struct Played {
-    /// What should have come, for which reasons: all of them are to be the same.
+    /// The expected bytes, each with where they come from. All of them should be the same.
     expected: Vec<(&'static str, Vec<u8>)>,
-    /// What came from each of [`RUNTIMES`].
+    /// The bytes received from each of [`RUNTIMES`].
     came: [Vec<u8>; 3],
 }
 
-/// Plays a transcript on each runtime. `Ok(Err(_))` says why that cannot be.
+/// Plays a transcript on each runtime. `Ok(Err(_))` says why it cannot be played.
 fn play(transcript: &Transcript) -> io::Result<Result<Played, String>> {
     let plan = match Plan::of(transcript) {
         Ok(plan) => plan,
@@ -150,24 +149,24 @@ impl Report {
             text += &format!("{runtime:<5} {hash}  {} transcripts\n", self.played);
         }
         if verbose {
-            self.skipped.iter().for_each(|(name, why)| text += &format!("passed over {name}: {why}\n"));
+            self.skipped.iter().for_each(|(name, why)| text += &format!("skipped {name}: {why}\n"));
         }
         if !self.skipped.is_empty() {
-            text += &format!("{} passed over\n", self.skipped.len());
+            text += &format!("{} skipped\n", self.skipped.len());
         }
         let shown = if verbose { self.differences.len() } else { 1 };
         self.differences.iter().take(shown).for_each(|difference| text += difference);
         text += &match (self.differences.len(), self.played) {
             (_, 0) => "nothing was played\n".to_owned(),
             (0, _) => "same\n".to_owned(),
-            (1, _) => "different\n".to_owned(),
-            (n, _) => format!("different, {n} times\n"),
+            (1, _) => "1 difference\n".to_owned(),
+            (n, _) => format!("{n} differences\n"),
         };
         text
     }
 }
 
-/// Where two sides differ first, with both of them; nothing of it acts on a terminal.
+/// Where two sides differ first, with an excerpt of both, escaped for a terminal.
 fn difference(name: &str, a: (&str, &[u8]), b: (&str, &[u8])) -> Option<String> {
     if a.1 == b.1 {
         return None;

@@ -1,8 +1,8 @@
-//! `sanserve explain`: what the answer to a request would be, and by which rules.
+//! `sanserve explain`: what the response to a request would be, and by which rules.
 //!
-//! The request goes to the very machine that serves, over the very directory, but no port is opened and
-//! no script is run. The reasons are those that the machine notes while it decides
-//! ([`Buffers::explain`](sanserve::core::Buffers::explain)); nothing here knows a rule of HTTP.
+//! The request goes to the same state machine that serves, with the same directory, but no port is opened and no
+//! script is run. The reasons are those that the core records while it decides
+//! ([`Buffers::explain`](sanserve::core::Buffers::explain)); this module contains no rules of HTTP.
 
 mod report;
 mod request;
@@ -23,7 +23,7 @@ use super::{SYSTEM, Side, USAGE, flags, plain};
 
 pub(crate) const SIDE: Side = Side { command, run };
 
-/// The flags of a server that can change an answer.
+/// The flags of a server that can change a response.
 const SHARED: [&str; 14] = [
     "directory",
     "protocol",
@@ -43,7 +43,7 @@ const SHARED: [&str; 14] = [
 
 fn command() -> Command {
     Command::new("explain")
-        .about("Says what a request would be answered with, and by which rules. Opens no port and runs no script")
+        .about("Shows the response to a request and the rules that decide it. Opens no port and runs no script")
         .args_override_self(true)
         .infer_long_args(true)
         .arg(
@@ -51,7 +51,7 @@ fn command() -> Command {
                 .value_name("REQUEST")
                 .required(true)
                 .value_parser(ValueParser::os_string())
-                .help("A request line, such as 'HEAD /a.txt HTTP/1.0', with or without version; or a target alone"),
+                .help("A request line, such as 'HEAD /a.txt HTTP/1.0', with or without version; or just a target"),
         )
         .arg(
             Arg::new("header")
@@ -61,9 +61,9 @@ fn command() -> Command {
                 .action(ArgAction::Append)
                 .allow_hyphen_values(true)
                 .value_parser(ValueParser::os_string())
-                .help("A field of the request, such as 'Range: bytes=0-9'; may be repeated"),
+                .help("A header field of the request, such as 'Range: bytes=0-9'; may be repeated"),
         )
-        // Not for a server that only starts.
+        // Deferred, so that starting a server does not build these flags.
         .defer(|command| command.args(flags::shared(SHARED)))
 }
 
@@ -86,13 +86,13 @@ fn run(matches: &ArgMatches) -> ExitCode {
             return ExitCode::from(SYSTEM);
         }
     };
-    // Where a server listens by default.
+    // The default port of a server.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
     let service = Service::beneath(root).with_config(flags::config(matches)).with_log(Log::quiet()).bound_to(address);
     let story = walk::walk(&request, &service);
     let mut out = io::stdout();
     let text = report::write(&story, wants_colors(&out));
-    // Whoever reads it may have seen enough.
+    // The reader of the pipe may have closed it.
     let _ = out.write_all(&text).and_then(|()| out.flush());
     ExitCode::SUCCESS
 }

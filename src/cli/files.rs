@@ -1,4 +1,4 @@
-//! Transcripts from files, for the commands that play them.
+//! Reading transcripts from files, for the subcommands that play them.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,10 +8,10 @@ use sanserve::transcript::{FIRST_LINE, Transcript};
 
 use super::{plain, visible};
 
-/// What stands for the standard input.
+/// The argument that stands for standard input.
 pub(crate) const INPUT: &str = "-";
 
-/// Reads one; `-` is the standard input. `Err` says in one line why not.
+/// Reads a transcript; `-` is standard input. The error is a message of one line.
 pub(crate) fn read(path: &Path) -> Result<Transcript, String> {
     let bytes = match path.as_os_str() == INPUT {
         true => read_from(io::stdin().lock()),
@@ -22,7 +22,7 @@ pub(crate) fn read(path: &Path) -> Result<Transcript, String> {
     let text = match String::from_utf8(bytes) {
         Ok(text) if text.is_empty() => return Err(format!("{shown}: not a transcript: it is empty")),
         Ok(text) => text,
-        // What was cut short may end within a character.
+        // A truncated file may end within a character.
         Err(error) if error.utf8_error().error_len().is_none() => String::from_utf8_lossy(error.as_bytes()).into(),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
@@ -32,7 +32,7 @@ pub(crate) fn read(path: &Path) -> Result<Transcript, String> {
     Transcript::parse(&text).map_err(|error| format!("{shown}: {error}"))
 }
 
-/// All bytes of what begins as a transcript does, or the first few of anything else: a device has no end.
+/// Reads all bytes if they begin like a transcript, else only the first few: a device may have no end.
 fn read_from(mut source: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.by_ref().take(FIRST_LINE.len() as u64).read_to_end(&mut bytes)?;
@@ -42,12 +42,12 @@ fn read_from(mut source: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a file is called in what is said of it.
+/// The name of a file for messages.
 pub(crate) fn shown(path: &Path) -> String {
     if path.as_os_str() == INPUT { "standard input".into() } else { visible(&path.display().to_string()) }
 }
 
-/// All of a directory, `NAME.txt`, in the order of their names.
+/// All files `NAME.txt` of a directory, sorted by name.
 pub(crate) fn within(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries: io::Result<Vec<PathBuf>> = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect();
     let mut paths = entries?;
@@ -56,7 +56,7 @@ pub(crate) fn within(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Why something cannot be read, in one line.
+/// The message for a file that cannot be read.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
     format!("cannot read {}: {}", shown(path), plain(error))
 }

@@ -1,4 +1,4 @@
-//! The flags: those of `python -m http.server`, and ours.
+//! The flags: those of `python -m http.server`, and our own.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,7 @@ use sanserve::transcript::Secrets;
 use super::units::{self, show_size, show_time};
 use super::{SIDES, Side};
 
-/// What the command line asks for.
+/// The flags of the server, parsed and checked.
 #[derive(Debug)]
 pub(crate) struct Flags {
     pub(crate) port: u16,
@@ -38,7 +38,7 @@ pub(crate) struct Flags {
     pub(crate) secrets: Secrets,
 }
 
-/// Where and how connections are recorded.
+/// Where connections are recorded, and with which limits.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) directory: PathBuf,
@@ -47,7 +47,7 @@ pub(crate) struct Record {
     pub(crate) rate: Option<u64>,
 }
 
-/// The three ways to wait.
+/// The frontend that drives the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runtime {
     Mio,
@@ -57,29 +57,29 @@ pub(crate) enum Runtime {
 
 /// What the command line asks for.
 pub(crate) enum Asked {
-    /// A server.
+    /// Run a server.
     Serve(Box<Flags>),
-    /// Another command, with its arguments.
+    /// Run a subcommand with these arguments.
     Side(&'static Side, Box<ArgMatches>),
 }
 
-/// Headings of `--help`. What stands before the first one is what is served, and how.
+/// Headings of `--help`. The flags before the first heading say what is served, and how.
 const BOUNDS: &str = "Limits";
 const TIMES: &str = "Timeouts";
 const SCRIPTS: &str = "CGI scripts";
 const LOGS: &str = "Recording and tracing";
 
-/// The widest line of `--help`; in a narrower terminal it is narrower.
+/// The longest line of `--help`. A narrower terminal gets shorter lines.
 const WIDTH: usize = 80;
 
 /// The last lines of `--help`.
-const UNITS: &str = "A SIZE is in bytes, or has K, M, G or T behind it: 4096, 64K, 1.5GiB (powers of \
-    1024; kB, MB, GB: of 1000). A TIME is in seconds, or has ms, s, m, h or d behind it: 90, 1.5s, 5m.";
+const UNITS: &str = "A SIZE is a number of bytes, or a number with K, M, G or T: 4096, 64K, 1.5GiB (powers of \
+    1024; kB, MB, GB: of 1000). A TIME is a number of seconds, or a number with ms, s, m, h or d: 90, 1.5s, 5m.";
 
-/// The first line of a usage error.
+/// The first line of a usage error of the server.
 const USAGE: &str = "usage: sanserve [-h] [-b ADDRESS] [-d DIRECTORY] [-p VERSION] [OPTIONS] [port]";
 
-/// The first line of a usage error of the process's command line.
+/// The first line of a usage error, for the command that was given.
 pub(crate) fn usage() -> String {
     let named = std::env::args_os().nth(1).unwrap_or_default();
     let mut command = command();
@@ -91,11 +91,11 @@ pub(crate) fn usage() -> String {
     }
 }
 
-/// Reads the process's command line.
+/// Parses the command line of the process.
 pub(crate) fn read() -> Result<Asked, clap::Error> {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|word| word == "help") {
-        // `sanserve help --help` asks for what it gives anyhow.
+        // `sanserve help --help` is the same as `sanserve help`.
         arguments.retain(|word| word != "--help" && word != "-h");
     }
     let matches = command().try_get_matches_from(&arguments).map_err(|error| advised(error, &arguments))?;
@@ -119,7 +119,7 @@ fn command() -> Command {
         .max_term_width(WIDTH)
 }
 
-/// The flags of these names, for another command.
+/// Flags of the server, by name, for use in a subcommand.
 pub(crate) fn shared<const N: usize>(names: [&str; N]) -> [Arg; N] {
     let serving = serving();
     let flag = |name| serving.get_arguments().find(|arg| arg.get_id() == name).expect("one of the flags below").clone();
@@ -133,7 +133,7 @@ fn serving() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
         .after_help(UNITS)
-        // As in Python's argparse: the last one counts, and a name may be cut short.
+        // As in Python's argparse: the last occurrence wins, and names may be abbreviated.
         .args_override_self(true)
         .infer_long_args(true)
         .arg(
@@ -147,7 +147,7 @@ fn serving() -> Command {
                 .short('b')
                 .long("bind")
                 .value_name("ADDRESS")
-                .help("Address to listen on, or a name: all of its addresses [default: all interfaces]"),
+                .help("Address to listen on, or a host name, for all of its addresses [default: all interfaces]"),
         )
         .arg(
             Arg::new("directory")
@@ -169,7 +169,7 @@ fn serving() -> Command {
                     _ => Protocol::Http11,
                 }))
                 .default_value("HTTP/1.1")
-                .help("HTTP version of the answers"),
+                .help("HTTP version of the responses"),
         )
         .arg(
             Arg::new("runtime")
@@ -188,14 +188,14 @@ fn serving() -> Command {
                 .long("workers")
                 .value_name("N")
                 .value_parser(units::whole(1..=u16::MAX))
-                .help("Event loops (mio), executor threads (smol), or connections at once (std) [default: 1 a processor, at most 4; std: 4096]"),
+                .help("Number of event loops (mio), executor threads (smol), or concurrent connections (std) [default: 1 per processor, at most 4; std: 4096]"),
         )
         .arg(
             Arg::new("quiet")
                 .short('q')
                 .long("quiet")
                 .action(ArgAction::SetTrue)
-                .help("Log no requests"),
+                .help("Do not log requests"),
         )
         .arg(
             Arg::new("symlinks")
@@ -213,7 +213,7 @@ fn serving() -> Command {
             Arg::new("hide-dotfiles")
                 .long("hide-dotfiles")
                 .action(ArgAction::SetTrue)
-                .help("Neither serve nor list names that begin with a dot"),
+                .help("Do not serve or list names that begin with a dot"),
         )
         .arg(
             Arg::new("etag")
@@ -225,14 +225,14 @@ fn serving() -> Command {
                     _ => Etag::Modified,
                 }))
                 .default_value("mtime")
-                .help("Entity tags: from time and length, from a hash of the content, or none"),
+                .help("How to make entity tags: from modification time and length, from a hash of the content, or not at all"),
         )
         .arg(
             Arg::new("content-type")
                 .long("content-type")
                 .value_name("TYPE")
                 .value_parser(|text: &str| MediaTypes::default().with_unknown(text).map(|_| text.to_owned()))
-                .help("Media type of files whose extension is not known [default: application/octet-stream]"),
+                .help("Media type of files with an unknown extension [default: application/octet-stream]"),
         )
         .arg(
             Arg::new("mime")
@@ -247,7 +247,7 @@ fn serving() -> Command {
                 .long("charset")
                 .value_name("NAME")
                 .value_parser(|text: &str| MediaTypes::default().with_charset(Some(text)).map(|_| text.to_owned()))
-                .help("Charset of text files; off: none is said [default: utf-8]"),
+                .help("Charset of text files, or off to send none [default: utf-8]"),
         )
         .next_help_heading(BOUNDS)
         .arg(
@@ -255,28 +255,28 @@ fn serving() -> Command {
                 .long("max-connections")
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
-                .help("Connections at once; beyond that, the one idle longest gives way [default: 16384, or what descriptors and memory allow]"),
+                .help("Most concurrent connections; beyond that, the one idle longest is closed [default: 16384, or what descriptors and memory allow]"),
         )
         .arg(
             Arg::new("max-memory")
                 .long("max-memory")
                 .value_name("SIZE")
                 .value_parser(units::size)
-                .help("What all connections may hold together, beyond 4 KiB each; beyond that, 503 [default: a quarter of the memory there is]"),
+                .help("Most memory for the buffers of all connections, not counting 4 KiB each; beyond that, 503 [default: a quarter of the available memory]"),
         )
         .arg(
             Arg::new("max-body")
                 .long("max-body")
                 .value_name("SIZE")
                 .value_parser(units::size)
-                .help(defaulting("Longest request body; beyond that, 413", show_size(Limits::default().body))),
+                .help(defaulting("Largest request body; beyond that, 413", show_size(Limits::default().body))),
         )
         .next_help_heading(SCRIPTS)
         .arg(
             Arg::new("cgi")
                 .long("cgi")
                 .action(ArgAction::SetTrue)
-                .help("Run the files below /cgi-bin and /htbin as CGI scripts"),
+                .help("Run files under /cgi-bin and /htbin as CGI scripts"),
         )
         .arg(
             Arg::new("cgi-dir")
@@ -285,7 +285,7 @@ fn serving() -> Command {
                 .action(ArgAction::Append)
                 .value_parser(cgi_directory)
                 .requires("cgi")
-                .help("Run the files below this path instead; may be repeated"),
+                .help("Run files under this path instead; may be repeated"),
         )
         .arg(
             Arg::new("cgi-env")
@@ -294,7 +294,7 @@ fn serving() -> Command {
                 .action(ArgAction::Append)
                 .value_parser(ValueParser::os_string())
                 .requires("cgi")
-                .help("Give scripts this variable, by default with the value it has here; may be repeated"),
+                .help("Pass this environment variable to scripts, by default with its current value; may be repeated"),
         )
         .arg(
             Arg::new("cgi-max")
@@ -302,7 +302,7 @@ fn serving() -> Command {
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
                 .requires("cgi")
-                .help("Scripts at once; beyond that, 503 [default: 256]"),
+                .help("Most concurrent scripts; beyond that, 503 [default: 256]"),
         )
         .arg(
             Arg::new("cgi-read-first")
@@ -311,7 +311,7 @@ fn serving() -> Command {
                 .value_parser(units::size)
                 .requires("cgi")
                 .help(defaulting(
-                    "Bodies up to this are read whole before a script is started",
+                    "Request bodies up to this size are read completely before the script is started",
                     show_size(Limits::default().script_body as u64),
                 )),
         )
@@ -322,13 +322,13 @@ fn serving() -> Command {
                 .value_parser(units::size)
                 .requires("cgi")
                 .help(defaulting(
-                    "Chunked bodies in temporary files, all together; beyond that, 503",
+                    "Most disk space for chunked bodies in temporary files, in total; beyond that, 503",
                     show_size(ScriptRules::default().spool_total),
                 )),
         )
-        .arg(time("cgi-timeout", defaults.script, "How long a script may run in all").requires("cgi"))
+        .arg(time("cgi-timeout", defaults.script, "How long a script may run in total").requires("cgi"))
         .arg(
-            time("cgi-half-close", defaults.script_silence, "How long a script may be silent for a client that has half-closed a persistent connection")
+            time("cgi-half-close", defaults.script_silence, "How long a script may write nothing after the client has half-closed a persistent connection")
                 .requires("cgi"),
         )
         .arg(
@@ -337,26 +337,26 @@ fn serving() -> Command {
                 .value_name("POLICY")
                 .value_parser(PossibleValuesParser::new(["spool", "refuse"]))
                 .requires("cgi")
-                .help("Chunked bodies for scripts: spool them to a temporary file, or refuse them with 411 [default: spool]"),
+                .help("Chunked request bodies for scripts: spool them to a temporary file, or reject them with 411 [default: spool]"),
         )
         .arg(
             Arg::new("cgi-pass-authorization")
                 .long("cgi-pass-authorization")
                 .action(ArgAction::SetTrue)
                 .requires("cgi")
-                .help("Tell scripts the field Authorization, with the password that it holds"),
+                .help("Pass the Authorization field to scripts, including any password in it"),
         )
         .next_help_heading(TIMES)
-        .arg(time("head-timeout", defaults.head, "How long a request's head may take from its first byte"))
-        .arg(time("keep-alive", defaults.keep_alive, "How long a connection may be silent between requests"))
-        .arg(time("body-timeout", defaults.body.silence, "How long a request's body may be silent, or slower than 256 bytes a second"))
-        .arg(time("write-timeout", defaults.write.silence, "How long a client may take nothing, or less than 256 bytes a second"))
+        .arg(time("head-timeout", defaults.head, "How long a request head may take, from its first byte"))
+        .arg(time("keep-alive", defaults.keep_alive, "How long a connection may be idle between requests"))
+        .arg(time("body-timeout", defaults.body.silence, "How long a request body may stall, or stay below 256 bytes per second"))
+        .arg(time("write-timeout", defaults.write.silence, "How long a client may read nothing, or less than 256 bytes per second"))
         .arg(
-            time("grace", 30_000, "How long exchanges in hand may still take after SIGTERM or Ctrl-C")
+            time("grace", 30_000, "How long requests in progress may take after SIGTERM or Ctrl-C")
                 .value_parser(units::time_or_0),
         )
         .arg(
-            time("drain-delay", 0, "How long to serve on after SIGTERM or Ctrl-C, while --health answers 503")
+            time("drain-delay", 0, "How long to keep serving after SIGTERM or Ctrl-C, while --health responds 503")
                 .value_parser(units::time_or_0),
         )
         .arg(
@@ -364,7 +364,7 @@ fn serving() -> Command {
                 .long("health")
                 .value_name("PATH")
                 .value_parser(health)
-                .help("Answer this path with 200 ok, or 503 once the server is about to leave [default: none]"),
+                .help("Health check: respond to this path with 200, or with 503 once a shutdown was requested [default: none]"),
         )
         .next_help_heading(LOGS)
         .arg(
@@ -372,14 +372,14 @@ fn serving() -> Command {
                 .long("log-file")
                 .value_name("PATH")
                 .value_parser(value_parser!(PathBuf))
-                .help("Log to the end of this file, opened anew on SIGHUP and SIGUSR1 [default: stderr]"),
+                .help("Append the log to this file; it is reopened on SIGHUP and SIGUSR1 [default: stderr]"),
         )
         .arg(
             Arg::new("record")
                 .long("record")
                 .value_name("DIRECTORY")
                 .value_parser(value_parser!(PathBuf))
-                .help("Record each connection in a file of this directory, for `sanserve replay`"),
+                .help("Record each connection to a file in this directory, for `sanserve replay`"),
         )
         .arg(
             Arg::new("record-max")
@@ -387,7 +387,7 @@ fn serving() -> Command {
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
                 .requires("record")
-                .help("Recordings that are kept; the oldest goes first [default: 1000]"),
+                .help("Most recordings to keep; the oldest is deleted first [default: 1000]"),
         )
         .arg(
             Arg::new("record-size")
@@ -395,7 +395,7 @@ fn serving() -> Command {
                 .value_name("SIZE")
                 .value_parser(units::size_above_0)
                 .requires("record")
-                .help("Longest recording; what comes behind is not recorded [default: 1MiB]"),
+                .help("Largest recording; the rest of the connection is not recorded [default: 1MiB]"),
         )
         .arg(
             Arg::new("record-rate")
@@ -403,19 +403,19 @@ fn serving() -> Command {
                 .value_name("SIZE")
                 .value_parser(units::size_above_0)
                 .requires("record")
-                .help("Recorded a second; what comes beyond that is not recorded [default: 2MiB]"),
+                .help("Most bytes to record per second; the excess is not recorded [default: 2MiB]"),
         )
         .arg(
             Arg::new("trace")
                 .long("trace")
                 .action(ArgAction::SetTrue)
-                .help("Print what happens to each connection, a line for each event, to stderr"),
+                .help("Print the events of all connections to stderr, one per line"),
         )
         .arg(
             Arg::new("secrets")
                 .long("secrets")
                 .action(ArgAction::SetTrue)
-                .help("Do not blank out Authorization and Cookie fields in recordings and traces"),
+                .help("Do not mask credentials, such as Authorization and Cookie, in recordings and traces"),
         )
         .arg(
             Arg::new("version")
@@ -427,47 +427,47 @@ fn serving() -> Command {
         )
 }
 
-/// A flag for a time, in milliseconds.
+/// A flag whose value is a time, in milliseconds.
 fn time(name: &'static str, default: u64, help: &str) -> Arg {
     Arg::new(name).long(name).value_name("TIME").value_parser(units::time).help(defaulting(help, show_time(default)))
 }
 
-/// A help text that ends as clap would have it, with a default that is not clap's to know.
+/// A help text that ends with the default as clap formats it, for a flag whose default clap does not know.
 fn defaulting(help: &str, default: String) -> String {
     format!("{help} [default: {default}]")
 }
 
-/// The path of a health check, as it may stand in requests.
+/// The path of the health check, as it appears in request targets.
 fn health(text: &str) -> Result<String, String> {
     let is_path =
         text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
     if is_path {
         Ok(text.to_owned())
     } else {
-        Err("a path begins with / and has neither spaces, ? nor #: /health".into())
+        Err("not a path: it begins with / and has no spaces, ? or #, such as /health".into())
     }
 }
 
-/// A port. Whoever gives something else is told what it may have been meant for.
+/// A port. The error for anything else suggests what was probably meant.
 fn port(text: &str) -> Result<u16, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().map_err(|_| match is_number {
-        true => "a port is at most 65535".to_owned(),
+        true => "not a port: the highest is 65535".to_owned(),
         false => meant(text).unwrap_or_else(|| "neither a port, 0 to 65535, nor a command".to_owned()),
     })
 }
 
-/// What a word was meant for that is neither port nor command, if that can be guessed.
+/// What was probably meant by a word that is neither a port nor a command.
 fn meant(word: &str) -> Option<String> {
     let is_directory = word.contains('/') || matches!(word, "." | ".." | "~") || Path::new(word).is_dir();
     if is_directory {
         return Some(format!("to serve a directory: -d {word}"));
     }
     if is_command(word) {
-        return Some("a command comes before every flag".to_owned());
+        return Some("a command must come before all flags".to_owned());
     }
     let lower = word.to_lowercase();
-    // One letter in three may be wrong, and two in a row exchanged.
+    // One letter in three may be wrong. Two adjacent letters that are swapped count as one.
     let is_near = |name: &String| {
         (!lower.is_empty() && name.starts_with(&lower)) || strsim::osa_distance(name, &lower) <= (name.len() / 3).max(1)
     };
@@ -476,18 +476,18 @@ fn meant(word: &str) -> Option<String> {
     nearest.map(|name| format!("did you mean the command `{name}`?"))
 }
 
-/// The name that exists and is similar to one that was given.
+/// The existing name that is most similar to the one given.
 pub(crate) fn similar(error: &clap::Error) -> Option<String> {
     let name = |kind| match error.get(kind)? {
         ContextValue::String(name) => Some(format!("`{name}`")),
-        // The best comes last.
+        // clap puts the best match last.
         ContextValue::Strings(names) => names.last().map(|name| format!("`{name}`")),
         _ => None,
     };
     name(ContextKind::SuggestedArg).or_else(|| name(ContextKind::SuggestedSubcommand))
 }
 
-/// The error that helps most: a word that cannot be understood may be why clap stumbles over the next one, as in
+/// The most helpful error: clap may complain about one word although an earlier one is wrong, as in
 /// `sanserve repaly --emit-test x` and `sanserve ./ 8000`.
 fn advised(error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let named = |kind| match error.get(kind) {
@@ -503,7 +503,7 @@ fn advised(error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let first = arguments.get(1).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let words = match is_command(&first) {
         true => vec![culprit.clone()],
-        // All that is no flag, nor the value of one; only the first word, where a flag is unknown.
+        // All positional words. If a flag is unknown they cannot be told from values, so only the first word.
         false => command()
             .mut_arg("port", |port| port.num_args(0..).value_parser(ValueParser::string()))
             .try_get_matches_from(arguments)
@@ -515,7 +515,7 @@ fn advised(error: clap::Error, arguments: &[OsString]) -> clap::Error {
         Some((word, what)) if error.kind() == ErrorKind::InvalidSubcommand || !is_command(&first) => {
             format!("invalid value '{word}': {what}\n")
         }
-        // To clap, it is a command that does not go with a port.
+        // clap takes the word for a subcommand that conflicts with a port.
         _ if error.kind() == ErrorKind::ArgumentConflict => format!("unexpected argument '{culprit}' found\n"),
         _ => return error,
     };
@@ -528,12 +528,12 @@ fn is_command(word: &str) -> bool {
 
 /// An extension and its media type.
 fn mime(text: &str) -> Result<(String, String), String> {
-    let (extension, kind) = text.split_once('=').ok_or("an extension and a type are as .txt=text/plain")?;
+    let (extension, kind) = text.split_once('=').ok_or("not of the form .EXT=TYPE, such as .txt=text/plain")?;
     MediaTypes::default().with(extension, kind).map_err(|error| error.to_string())?;
     Ok((extension.into(), kind.into()))
 }
 
-/// What is said about media types. Each has been checked by its flag.
+/// The media types that the flags define. Each value was checked when its flag was parsed.
 fn media_types(matches: &ArgMatches) -> MediaTypes {
     const CHECKED: &str = "the flag was checked";
     let mut types = MediaTypes::default();
@@ -551,14 +551,14 @@ fn media_types(matches: &ArgMatches) -> MediaTypes {
     types
 }
 
-/// A path as targets have it: with a slash before it and none behind it.
+/// A path as in a request target: with a leading slash and without a trailing one.
 fn cgi_directory(text: &str) -> Result<String, &'static str> {
     let path = format!("/{}", text.trim_matches('/'));
     let is_plain = path == "/" || path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if is_plain { Ok(path) } else { Err("not a plain path") }
+    if is_plain { Ok(path) } else { Err("empty, . and .. components are not allowed, such as in /cgi-bin") }
 }
 
-/// What scripts are told by the user.
+/// The environment variables that `--cgi-env` adds for scripts.
 fn cgi_environment(matches: &ArgMatches) -> Result<Vec<(OsString, OsString)>, clap::Error> {
     let mut environment = Vec::new();
     for text in matches.get_many::<OsString>("cgi-env").into_iter().flatten() {
@@ -566,12 +566,12 @@ fn cgi_environment(matches: &ArgMatches) -> Result<Vec<(OsString, OsString)>, cl
         let equals = bytes.iter().position(|&byte| byte == b'=');
         let name = OsStr::from_bytes(&bytes[..equals.unwrap_or(bytes.len())]).to_owned();
         if name.is_empty() {
-            let message = format!("--cgi-env {}: a variable needs a name\n", text.display());
+            let message = format!("invalid value '{}' for '--cgi-env': no name before =\n", text.display());
             return Err(command().error(ErrorKind::ValueValidation, message));
         }
         match equals {
             Some(equals) => environment.push((name, OsStr::from_bytes(&bytes[equals + 1..]).to_owned())),
-            // What is not set here is not set there.
+            // A variable that is not set here is not set for scripts either.
             None => environment.extend(std::env::var_os(&name).map(|value| (name, value))),
         }
     }
@@ -610,7 +610,7 @@ impl From<&ArgMatches> for Flags {
     }
 }
 
-/// The rules of a server, of any command that has some of the flags for them.
+/// The configuration of a server, from the flags that the command has.
 pub(crate) fn config(matches: &ArgMatches) -> Config {
     let one = |name| matches.try_get_one::<u64>(name).ok().flatten().copied();
     let has = |name| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or_default();
@@ -651,7 +651,7 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     }
 }
 
-/// A pace with another patience.
+/// The default pace with another timeout.
 fn pace(default: Pace, millis: Option<u64>) -> Pace {
     millis.map_or(default, |millis| Pace { silence: millis, grace: millis, ..default })
 }

@@ -1,4 +1,4 @@
-//! The command line: flags and the server that they ask for, and commands that serve nothing.
+//! The command line: the flags of the server, and the subcommands that do not serve.
 
 mod conform;
 mod explain;
@@ -19,23 +19,23 @@ use sanserve::transcript::Settings;
 
 use flags::Asked;
 
-/// Exit code of a usage error, as Python's.
+/// Exit code for a usage error, the same as Python's.
 const USAGE: u8 = 2;
-/// Exit code when the system refuses.
+/// Exit code when a system call fails.
 const SYSTEM: u8 = 1;
 
-/// A command that serves nothing, as `sanserve replay`.
+/// A subcommand that does not serve, such as `sanserve replay`.
 pub(crate) struct Side {
-    /// Its name, its arguments and its help.
+    /// Its name, arguments and help.
     pub(crate) command: fn() -> Command,
-    /// Carries it out.
+    /// Runs it.
     pub(crate) run: fn(&ArgMatches) -> ExitCode,
 }
 
-/// All of them, in the order of `--help`.
+/// All subcommands, in the order of `--help`.
 pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, sim::SIDE, conform::SIDE];
 
-/// The site and the handler that a transcript names, if the program has them.
+/// The site and the handler that a transcript names, if this program has them.
 pub(crate) fn world(site: &str) -> Option<(Box<dyn Site>, Box<dyn Handler>)> {
     if site == Settings::default().site {
         Some((Box::new(Plain), Box::new(|_: Call, _: &mut Reply<'_>| {})))
@@ -46,12 +46,12 @@ pub(crate) fn world(site: &str) -> Option<(Box<dyn Site>, Box<dyn Handler>)> {
     }
 }
 
-/// Reads the command line and does what it asks for.
+/// Parses the command line and runs what it asks for.
 pub(crate) fn main() -> ExitCode {
     let asked = match flags::read() {
         Ok(asked) => asked,
         Err(error) if error.use_stderr() => {
-            // As Python's argparse has it: the usage, then one line that says what is wrong.
+            // The same layout as Python's argparse: the usage, then the error on one line.
             let text = error.to_string();
             let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
             let what = what.join(" ");
@@ -78,12 +78,12 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Says on stderr what is wrong.
+/// Prints an error to stderr, as one message of this program.
 pub(crate) fn print_error(message: impl Display) {
     eprintln!("sanserve: {}", visible(&message.to_string()));
 }
 
-/// Text of files and command lines as it may be printed: no terminal acts on it, and all of it is seen.
+/// Escapes text that comes from files and command lines, so that a terminal neither interprets nor hides any of it.
 pub(crate) fn visible(text: &str) -> String {
     let mut seen = String::with_capacity(text.len());
     for c in text.chars() {
@@ -96,7 +96,7 @@ pub(crate) fn visible(text: &str) -> String {
     seen
 }
 
-/// An error without the number that Rust puts behind it.
+/// An error message without the `(os error N)` that Rust appends.
 pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {

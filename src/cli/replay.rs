@@ -1,4 +1,4 @@
-//! `sanserve replay`: recorded connections through the core again, without socket or disk.
+//! `sanserve replay`: plays recorded connections to the core again, without a socket or a disk.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -18,10 +18,8 @@ pub(crate) const SIDE: Side = Side { command, run };
 
 fn command() -> Command {
     Command::new("replay")
-        .about(
-            "Plays recorded connections to the core, without socket or disk, and says whether it still does the same",
-        )
-        .after_help("Exit codes: 0 all are the same, 1 one differs, 2 one cannot be read or played.")
+        .about("Plays recorded connections to the core, without socket or disk, and checks that it still does the same")
+        .after_help("Exit codes: 0 if all are the same, 1 if one differs, 2 if one cannot be read or played.")
         .arg(
             Arg::new("file")
                 .value_name("FILE")
@@ -34,7 +32,7 @@ fn command() -> Command {
             Arg::new("emit-test")
                 .long("emit-test")
                 .action(ArgAction::SetTrue)
-                .help("Print a Rust test for each, which needs nothing but the crate sanserve-core"),
+                .help("Print a Rust test for each, which needs the crates sanserve-core and sanserve-transcript"),
         )
 }
 
@@ -61,32 +59,32 @@ fn run(matches: &ArgMatches) -> ExitCode {
     ExitCode::from(worst)
 }
 
-/// Why a file is not the same.
+/// Why replaying a file failed.
 struct Trouble {
     code: u8,
     text: String,
 }
 
-/// The file, or those in the directory.
+/// The file itself, or the files in the directory.
 fn transcripts(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let paths = within(path)?;
     if paths.is_empty() {
-        return Err(io::Error::other("no transcripts in it"));
+        return Err(io::Error::other("no transcripts (NAME.txt)"));
     }
     Ok(paths)
 }
 
-/// Plays one: says what came of it, or writes a test.
+/// Plays one transcript and prints the result, or writes a test.
 fn play(path: &Path, tests: &mut Option<Tests>) -> Result<(), Trouble> {
     let shown = files::shown(path);
     let recorded = read(path).map_err(|text| Trouble { code: USAGE, text })?;
     let site = &recorded.settings.site;
     let Some(world) = super::world(site).filter(|_| tests.is_none() || *site == Settings::default().site) else {
         let text = format!(
-            "{shown}: made with the site {site:?}, which is not here: play it with `Transcript::replay` in a test"
+            "{shown}: made with the site {site:?}, which this program does not have: use `Transcript::replay` in a test"
         );
         return Err(Trouble { code: USAGE, text });
     };
@@ -106,7 +104,7 @@ fn play(path: &Path, tests: &mut Option<Tests>) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Does it without a word about panics, which whoever catches them has.
+/// Calls a closure with the panic hook silenced. The caller catches and reports panics.
 pub(super) fn quietly<T>(act: impl FnOnce() -> T) -> T {
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
@@ -125,15 +123,15 @@ fn differs(path: &Path, difference: &Difference) -> Trouble {
     Trouble { code: SYSTEM, text }
 }
 
-/// Tests that play recordings, for one file.
+/// Writes tests that play recordings, for one source file.
 #[derive(Default)]
 struct Tests {
-    /// The names so far: two of one name would not compile.
+    /// The names so far, since two tests cannot have the same name.
     names: HashSet<String>,
 }
 
 impl Tests {
-    /// A test that plays it, and what the manifest needs before the first.
+    /// A test that plays a recording. Before the first one, the lines for the manifest.
     fn write(&mut self, path: &Path, recorded: &Transcript) -> String {
         let head = if self.names.is_empty() { dependencies() } else { "\n".into() };
         let mut name = name(path);
@@ -145,7 +143,7 @@ impl Tests {
             name = format!("{first}_{n}");
         }
         let text = recorded.to_text();
-        // A raw string ends with a quote and as many marks as it begins with.
+        // A raw string ends with a quote and as many `#` as it begins with.
         let longest = text.split('"').skip(1).map(|rest| rest.bytes().take_while(|&byte| byte == b'#').count()).max();
         let marks = "#".repeat(longest.unwrap_or(0) + 1);
         format!(
@@ -164,13 +162,13 @@ impl Tests {
     }
 }
 
-/// The name of a test: that of the recording, and of the directory that it is in.
+/// The name of a test, made of the directory and the name of the recording.
 fn name(path: &Path) -> String {
     let directory = path.parent().and_then(Path::file_name);
     let stem = if path.as_os_str() == "-" { Some(OsStr::new("stdin")) } else { path.file_stem() };
     let mut name = String::from("recorded");
     for part in directory.into_iter().chain(stem) {
-        // Two underscores in a row are no snake case.
+        // Two underscores in a row are not snake case.
         for word in part.to_string_lossy().split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
             name.push('_');
             name.push_str(&word.to_ascii_lowercase());
@@ -179,11 +177,11 @@ fn name(path: &Path) -> String {
     name
 }
 
-/// The lines for the manifest. The crates are taken from where this program was built, if they are still there.
+/// The lines for the manifest. The crates are those that this program was built from, if they still exist.
 fn dependencies() -> String {
     let built = env!("CARGO_MANIFEST_DIR");
     let place = if Path::new(built).join("core/Cargo.toml").exists() { built } else { "CLONE" };
-    let clone = if place == built { "" } else { "// CLONE is where the sources of sanserve are.\n" };
+    let clone = if place == built { "" } else { "// CLONE is the directory with the sources of sanserve.\n" };
     let line = |name: &str| format!("// sanserve-{name} = {{ path = {:?} }}\n", format!("{place}/{name}"));
-    format!("// In Cargo.toml, below [dev-dependencies]:\n{}{}{clone}\n", line("core"), line("transcript"))
+    format!("// In Cargo.toml, under [dev-dependencies]:\n{}{}{clone}\n", line("core"), line("transcript"))
 }

@@ -1,4 +1,4 @@
-//! Serving: bind, say so, serve until a signal.
+//! Serving: binds, prints the banner, and serves until a signal ends it.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::env;
@@ -22,17 +22,17 @@ use sanserve::transcript::Secrets;
 use super::flags::{Flags, Runtime};
 use super::plain;
 
-/// What anything printed, or the last lines of the log, may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long printing, or writing the last lines of the log, may take.
+const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Descriptors without which no server can serve anybody, beside those of its workers.
-const LEAST_DESCRIPTORS: usize = 12;
-/// What each worker takes of them.
-const DESCRIPTORS_OF_WORKER: usize = 4;
-/// Threads beside the workers: for signals, the log, recordings, a lookup of the time zone, and what blocks.
-const LEAST_THREADS: usize = 6;
+/// Descriptors that every server needs, in addition to those of its workers.
+const MIN_DESCRIPTORS: usize = 12;
+/// Descriptors that each worker needs.
+const DESCRIPTORS_PER_WORKER: usize = 4;
+/// Threads other than workers: for signals, the log, recordings, the time zone, and blocking calls.
+const MIN_THREADS: usize = 6;
 
-/// Why there is no server: one line for people.
+/// Why the server could not start, or stopped: a message of one line.
 #[derive(Debug)]
 pub(crate) struct Refusal(String);
 
@@ -42,7 +42,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Serves until SIGINT or SIGTERM has come and the exchanges in hand are done.
+/// Serves until SIGINT or SIGTERM, then until the exchanges in progress are finished.
 pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     keep_addresses();
@@ -64,17 +64,17 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let listening =
         |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
     let addresses = os::resolve_all(flags.bind.as_deref(), flags.port).map_err(listening)?;
-    // What a server takes at least; some of it is otherwise found out where there is no way back.
+    // Check for the least that a server needs: some of it would otherwise fail later, where it cannot be handled.
     let workers = match flags.runtime {
         Runtime::Std => 1,
         Runtime::Mio | Runtime::Smol => {
             flags.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(4))
         }
     };
-    let (threads, descriptors) = (workers + LEAST_THREADS, workers * DESCRIPTORS_OF_WORKER + LEAST_DESCRIPTORS);
-    server::probe_memory(threads)
-        .and_then(|()| server::probe_resources(threads, descriptors))
-        .map_err(|error| Refusal(format!("cannot start: no memory, threads or descriptors: {}", plain(&error))))?;
+    let (threads, descriptors) = (workers + MIN_THREADS, workers * DESCRIPTORS_PER_WORKER + MIN_DESCRIPTORS);
+    server::probe_memory(threads).and_then(|()| server::probe_resources(threads, descriptors)).map_err(|error| {
+        Refusal(format!("cannot start {workers} workers: not enough memory, threads or descriptors: {}", plain(&error)))
+    })?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
         Runtime::Mio => {
@@ -127,16 +127,17 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         thread::park();
     }
     if let Some(recording) = recording {
-        recording.flush_within(LAST_WORDS);
+        recording.flush_within(PRINT_TIMEOUT);
     }
-    // Threads that are stuck in a handler may hold the log, so that its end does not come by itself.
-    log.flush_within(LAST_WORDS);
+    // Threads that are stuck in a handler may still hold the log, so its writer would not end by itself.
+    log.flush_within(PRINT_TIMEOUT);
     outcome.map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
 }
 
-/// glibc sets 64 MiB of addresses aside for each thread that allocates, whether it needs them or not. Where addresses
-/// are limited (`RLIMIT_AS`), there would soon be none for anybody else, and whoever then allocates is aborted. This can
-/// be told to it only from outside, so the program begins once more. Where that fails, it goes on as it is.
+/// glibc reserves 64 MiB of address space for each thread that allocates, whether it needs it or not. Under a limit of
+/// the address space (`RLIMIT_AS`) that would soon use all of it, and the next allocation would abort the process.
+/// glibc reads this setting from the environment only, so the program executes itself again. If that fails, it
+/// continues as it is.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_addresses() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
@@ -178,7 +179,7 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
     Ok(service)
 }
 
-/// Has connections recorded and printed, as the flags say.
+/// Sets up recording and tracing.
 fn observe(service: &mut Service, flags: &Flags) -> Result<(), Refusal> {
     service.secrets = flags.secrets;
     service.trace = flags.trace.then(Trace::stderr);
@@ -196,22 +197,20 @@ fn observe(service: &mut Service, flags: &Flags) -> Result<(), Refusal> {
         recording = recording.with_rate(rate);
     }
     if is_beneath(&record.directory, &flags.directory) {
-        // They are not served by us, but perhaps by others.
+        // This server does not serve its recordings, but another one of the same directory would.
         if flags.secrets == Secrets::Kept {
             let served = flags.directory.display();
-            return Err(Refusal(format!("will not record secrets in {shown}, which is served with {served}")));
+            return Err(Refusal(format!("cannot record secrets in {shown}: it is inside {served}, which is served")));
         }
         if same(&record.directory, &flags.directory) {
-            return Err(Refusal(format!(
-                "will not record in {shown}, which is served: a directory of its own is needed"
-            )));
+            return Err(Refusal(format!("cannot record in {shown}: it is served; use a separate directory")));
         }
     }
     service.recording = Some(recording);
     Ok(())
 }
 
-/// Whether everything in `inner` can be reached through `outer`. Both are there.
+/// Whether `inner` is `outer` or lies inside it. Both exist.
 fn is_beneath(inner: &Path, outer: &Path) -> bool {
     match (inner.canonicalize(), outer.canonicalize()) {
         (Ok(inner), Ok(outer)) => inner.starts_with(outer),
@@ -223,38 +222,38 @@ fn same(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// How a server ends.
+/// How far a shutdown goes.
 #[derive(Clone, Copy)]
 enum End {
-    /// Not yet, but it says so where it is asked for its health.
+    /// Keep serving, but report unhealthy.
     Leave,
-    /// The exchanges in hand finish.
+    /// Let the exchanges in progress finish.
     Gently,
-    /// Every connection is cut.
+    /// Cut every connection.
     Now,
 }
 
-/// What the end of a server needs.
+/// What a shutdown needs.
 struct Ending {
     root: Arc<Root>,
     scripts: Arc<Scripts>,
     log: Log,
     recording: Option<Recording>,
-    /// How long it serves on.
+    /// How long to keep serving after the signal.
     delay: Duration,
 }
 
-/// How long it may take until every connection has heard that the server goes down.
-const HEARING: Duration = Duration::from_millis(250);
+/// How long it may take until every connection knows of the shutdown.
+const NOTIFY_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// A second signal has come, and whoever waits for that ends the process.
+/// A second signal has arrived. The thread that handles signals will exit the process.
 static IS_CUT: AtomicBool = AtomicBool::new(false);
 
-/// How long cutting all connections may take before the process ends.
-const CUTTING: Duration = Duration::from_millis(50);
+/// How long cutting all connections may take before the process exits.
+const CUT_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Prints the banner at once, and obeys signals: the first that ends the server does so gracefully, a second one at
-/// once. `end` carries that out, and says how many exchanges are in hand.
+/// Prints the banner and handles signals: the first that ends the server shuts it down gracefully, a second one at
+/// once. `end` carries that out and returns how many exchanges are in progress.
 fn announce(
     address: SocketAddr,
     mut signals: Signals,
@@ -266,7 +265,7 @@ fn announce(
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     };
-    // Two threads: one waits for signals, one for them and for the time.
+    // Two threads: one waits for signals, the other for a signal or a timeout.
     let (sender, ends) = mpsc::channel();
     let (log, root) = (ending.log.clone(), Arc::clone(&ending.root));
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -277,57 +276,57 @@ fn announce(
     let wait = move || {
         loop {
             let signal = signals.wait();
-            if !heed(signal, &log, &root) && sender.send(signal).is_err() {
+            if !handle_signal(signal, &log, &root) && sender.send(signal).is_err() {
                 return;
             }
         }
     };
     start("signals", Box::new(wait))?;
-    say(&format!("Serving HTTP on {host} port {port} (http://{url_host}:{port}/) ...\n"));
+    print(&format!("Serving HTTP on {host} port {port} (http://{url_host}:{port}/) ...\n"));
     Ok(())
 }
 
-/// Ends the server as the signals say that ask for it.
+/// Ends the server in the steps that the signals ask for.
 fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, end: &impl Fn(End) -> usize) {
     let Ok(first) = more.recv() else { return };
     if first == Signal::Interrupt {
-        say("\nKeyboard interrupt received, exiting.\n");
+        print("\nKeyboard interrupt received, exiting.\n");
     }
     if !ending.delay.is_zero() {
         end(End::Leave);
-        // Another signal ends the delay, and the one behind it the server.
+        // A second signal ends the delay, and the next one the server.
         let _ = more.recv_timeout(ending.delay);
     }
     end(End::Gently);
-    let mut second = more.recv_timeout(HEARING).ok();
+    let mut second = more.recv_timeout(NOTIFY_TIMEOUT).ok();
     if second.is_none() {
-        let in_hand = end(End::Gently);
-        if first == Signal::Interrupt && in_hand > 0 {
-            let what = if in_hand == 1 { "1 exchange".to_owned() } else { format!("{in_hand} exchanges") };
-            say(&format!("Finishing {what} in progress; press Ctrl-C again to end at once.\n"));
+        let active = end(End::Gently);
+        if first == Signal::Interrupt && active > 0 {
+            let what = if active == 1 { "1 request".to_owned() } else { format!("{active} requests") };
+            print(&format!("Finishing {what} in progress; press Ctrl-C again to stop at once.\n"));
         }
         second = more.recv().ok();
     }
-    // The codes that a shell would show for a process that the signal has ended.
+    // The exit codes that a shell reports for a process killed by the signal.
     let code = match second {
         Some(Signal::Terminate) => 143,
         Some(Signal::Quit) => 131,
         _ => 130,
     };
-    // Connections first: what a script leaves unsaid must not look complete.
+    // Cut connections before scripts: the truncated output of a script must not look complete.
     IS_CUT.store(true, Ordering::SeqCst);
     end(End::Now);
-    thread::sleep(CUTTING);
+    thread::sleep(CUT_TIMEOUT);
     ending.scripts.end();
     if let Some(recording) = &ending.recording {
-        recording.flush_within(CUTTING);
+        recording.flush_within(CUT_TIMEOUT);
     }
-    ending.log.flush_within(CUTTING);
+    ending.log.flush_within(CUT_TIMEOUT);
     std::process::exit(code);
 }
 
-/// Does what a signal asks for that does not end a server; whether it is one.
-fn heed(signal: Signal, log: &Log, root: &Root) -> bool {
+/// Handles a signal that does not end the server. Returns whether it was one.
+fn handle_signal(signal: Signal, log: &Log, root: &Root) -> bool {
     match signal {
         Signal::Hangup => {
             root.look_up_soon();
@@ -340,16 +339,16 @@ fn heed(signal: Signal, log: &Log, root: &Root) -> bool {
     true
 }
 
-/// Prints and flushes. Nobody may be listening, so it neither fails nor takes longer than a second.
-fn say(text: &str) {
+/// Prints to stdout and flushes. The reader may be gone or stuck, so it ignores errors and gives up after a second.
+fn print(text: &str) {
     let text = text.to_owned();
-    let (said, wait) = mpsc::channel();
-    let speaker = thread::Builder::new().spawn(move || {
+    let (printed, wait) = mpsc::channel();
+    let printer = thread::Builder::new().spawn(move || {
         let mut out = io::stdout();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        let _ = said.send(());
+        let _ = printed.send(());
     });
-    if speaker.is_ok() {
-        let _ = wait.recv_timeout(LAST_WORDS);
+    if printer.is_ok() {
+        let _ = wait.recv_timeout(PRINT_TIMEOUT);
     }
 }

@@ -1,5 +1,5 @@
-//! `sanserve sim`: hours of virtual time with many clients, a faulty network and a slow disk, in seconds.
-//! A seed determines all of it, on every machine.
+//! `sanserve sim`: simulates hours of virtual time with many clients, a faulty network and a slow disk, in seconds.
+//! A seed determines everything, on every machine.
 
 pub(crate) mod served;
 
@@ -18,11 +18,17 @@ const LONGEST: u64 = 365 * 86_400_000;
 
 fn command() -> Command {
     Command::new("sim")
-        .about("Lives through a simulated world of clients and faults, and checks every rule on the way")
-        .arg(number("seed", "1", "Determines everything that happens").value_parser(units::whole(0..=u64::MAX)))
-        .arg(number("seeds", "1", "So many worlds, from this seed on").value_parser(units::whole(1..=1_000_000_u64)))
+        .about("Simulates many clients and faults in virtual time and checks that every rule holds")
         .arg(
-            number("connections", "100", "Connections in all, spread over the time")
+            number("seed", "1", "Seed of the random numbers, which determines everything that happens")
+                .value_parser(units::whole(0..=u64::MAX)),
+        )
+        .arg(
+            number("seeds", "1", "Number of worlds to simulate, with consecutive seeds")
+                .value_parser(units::whole(1..=1_000_000_u64)),
+        )
+        .arg(
+            number("connections", "100", "Connections in total, spread over the time")
                 .value_parser(units::whole(1..=1_000_000_u64)),
         )
         .arg(
@@ -47,10 +53,10 @@ fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg 
     Arg::new(name).long(name).value_name("N").default_value(default).help(help)
 }
 
-/// Virtual time, of which nobody waits for more than a year.
+/// A span of virtual time, at most a year.
 fn duration(text: &str) -> Result<u64, String> {
     let millis = units::time(text)?;
-    if millis > LONGEST { Err(format!("longer than {}", units::show_time(LONGEST))) } else { Ok(millis) }
+    if millis > LONGEST { Err(format!("too long: must be at most {}", units::show_time(LONGEST))) } else { Ok(millis) }
 }
 
 fn run(matches: &ArgMatches) -> ExitCode {
@@ -71,7 +77,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
                 if seeds > 1 {
                     println!();
                 }
-                // What depends on the machine is no part of the result.
+                // To stderr, since it depends on the machine and is not part of the result.
                 let took = began.elapsed().as_secs_f64().max(1e-6);
                 let times = summary.lasted as f64 / 1_000.0 / took;
                 eprintln!("sanserve: {took:.2} s, {times:.0} times as fast as real time");
@@ -79,7 +85,9 @@ fn run(matches: &ArgMatches) -> ExitCode {
             Err(failure) => {
                 eprintln!("sanserve: seed {seed}, connection {}: {}", failure.connection, failure.what);
                 if !failure.is_alone {
-                    eprintln!("sanserve: alone, this connection breaks no rule; its whole history follows");
+                    eprintln!(
+                        "sanserve: replayed alone, this connection breaks no rule; its complete transcript follows"
+                    );
                 }
                 print!("{}", failure.transcript.to_text());
                 return ExitCode::from(SYSTEM);

@@ -1,8 +1,7 @@
-//! `sanserve trace`: a transcript as a page that shows it step by step.
+//! `sanserve trace`: writes a transcript as a page that shows it step by step.
 //!
-//! The states on the page are those of the core, to which the transcript is played. Where the core does
-//! something else than the transcript says, the page shows the states up to there, and the rest as it was
-//! written down.
+//! The states on the page are those of the core, to which the transcript is played. Where the core differs from the
+//! transcript, the page shows the states up to there, and only the recorded events from then on.
 
 use std::fs;
 use std::io::{self, Write};
@@ -22,7 +21,7 @@ pub(crate) const SIDE: Side = Side { command, run };
 
 fn command() -> Command {
     Command::new("trace")
-        .about("Shows a transcript step by step: writes one page for a browser, which needs nothing else")
+        .about("Writes a self-contained HTML page that shows a transcript step by step")
         .arg(
             Arg::new("file")
                 .value_name("FILE")
@@ -36,7 +35,7 @@ fn command() -> Command {
                 .long("output")
                 .value_name("PAGE")
                 .value_parser(value_parser!(PathBuf))
-                .help("Where the page goes; what is there is replaced [default: standard output]"),
+                .help("File to write the page to; an existing one is replaced [default: standard output]"),
         )
 }
 
@@ -50,7 +49,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
     let known = super::world(site);
     let is_known = known.is_some();
     let play = AssertUnwindSafe(|| {
-        // Of a site that is not here, the plain one shows as much as is the same.
+        // For a site that this program does not have, the plain one shows the steps that are the same.
         let (site, mut handler) = known.or_else(|| super::world(&Settings::default().site)).expect("the plain one");
         trace(&transcript, &*site, &mut *handler)
     });
@@ -73,7 +72,7 @@ fn run(matches: &ArgMatches) -> ExitCode {
         Some(difference) => {
             let made_with = match is_known {
                 true => String::new(),
-                false => format!(" (it was made with the site {site}, which is not here)"),
+                false => format!(" (it was made with the site {site}, which this program does not have)"),
             };
             refuse(&format!("{}: {}{made_with}", files::shown(path), on_one_line(difference)), SYSTEM)
         }
@@ -95,7 +94,7 @@ fn write(output: Option<&PathBuf>, page: &str) -> io::Result<()> {
 fn on_one_line(difference: &Difference) -> String {
     let Difference { line, expected, actual, .. } = difference;
     format!(
-        "line {line} differs, and the page shows no states from there on: expected {expected}, the core says {actual}"
+        "line {line} differs, so the page shows no states from there on: expected {expected}, but the core did {actual}"
     )
 }
 

@@ -1,13 +1,13 @@
-//! Numbers, sizes and times as people write them: `10M`, `64KiB`, `1.5s`, `5m`. One parser for each, for every flag.
+//! Parsers for numbers, sizes and times as people write them: `10M`, `64KiB`, `1.5s`, `5m`. All flags use these.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// A unit, and how many of the smallest one it is.
+/// The name of a unit, and its value in the smallest one.
 type Unit = (&'static str, u64);
 
-/// Units of sizes, in bytes: powers of 1,024, and those of 1,000 only where SI says so. Case does not count.
+/// Units of sizes, in bytes: powers of 1,024, except for the SI units kB, MB, GB and TB. Case is ignored.
 const SIZES: &[Unit] = &[
     ("b", 1),
     ("k", 1 << 10),
@@ -28,10 +28,10 @@ const SIZES: &[Unit] = &[
 const TIMES: &[Unit] =
     &[("ms", 1), ("s", 1_000), ("sec", 1_000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// The longest time: far beyond any use, and far from any overflow.
+/// The longest time: longer than anyone needs, and too short for any overflow.
 const LONGEST: u64 = 36_500 * 86_400_000;
 
-/// Reads whole numbers of a range.
+/// Returns a parser for whole numbers of a range.
 pub(crate) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
 where
     T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
@@ -42,43 +42,43 @@ where
     }
 }
 
-/// A size in bytes: a number, or one with a unit behind it.
+/// A size in bytes: a number, or a number followed by a unit.
 ///
 /// # Errors
 ///
-/// What would be a size.
+/// Says what a size looks like.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    const RIGHT: &str = "a size is a number of bytes, or a number with K, M, G or T, such as 4096, 64K or 1.5GiB";
+    const RIGHT: &str = "not a size: a number of bytes, or a number with K, M, G or T, such as 4096, 64K or 1.5GiB";
     let (number, unit) = split(text);
     let unit = unit.to_ascii_lowercase();
     let scale = if unit.is_empty() { Some(1) } else { find(SIZES, &unit) };
     let (Some(number), Some(scale)) = (Decimal::parse(number), scale) else { return Err(RIGHT.into()) };
     if scale == 1 && number.has_fraction() {
-        return Err(format!("not a whole number of bytes; {RIGHT}"));
+        return Err("not a whole number of bytes; sizes are such as 4096, 64K or 1.5GiB".into());
     }
-    number.times(scale).map(|(whole, _)| whole).ok_or_else(|| format!("more than {} bytes", u64::MAX))
+    number.times(scale).map(|(whole, _)| whole).ok_or_else(|| format!("too large: more than {} bytes", u64::MAX))
 }
 
-/// A size that may not be 0.
+/// A size greater than 0.
 ///
 /// # Errors
 ///
-/// What would be one.
+/// Says what a size looks like.
 pub(crate) fn size_above_0(text: &str) -> Result<u64, String> {
     match size(text)? {
-        0 => Err("at least 1 byte".into()),
+        0 => Err("too small: must be at least 1 byte".into()),
         size => Ok(size),
     }
 }
 
-/// A time in milliseconds, at least one: a number of seconds, or numbers with units behind them.
+/// A time in milliseconds, at least one: a number of seconds, or numbers followed by units.
 ///
 /// # Errors
 ///
-/// What would be a time.
+/// Says what a time looks like.
 pub(crate) fn time(text: &str) -> Result<u64, String> {
     match time_or_0(text)? {
-        0 => Err("a time has to be longer than 0".into()),
+        0 => Err("too short: must be longer than 0".into()),
         millis => Ok(millis),
     }
 }
@@ -87,17 +87,17 @@ pub(crate) fn time(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 ///
-/// What would be a time.
+/// Says what a time looks like.
 pub(crate) fn time_or_0(text: &str) -> Result<u64, String> {
-    const RIGHT: &str = "a time is a number of seconds, or a number with ms, s, m, h or d, such as 90, 1.5s or 5m";
+    const RIGHT: &str = "not a time: a number of seconds, or a number with ms, s, m, h or d, such as 90, 1.5s or 5m";
     let wrong = || RIGHT.to_owned();
-    let too_long = || format!("longer than {}", show_time(LONGEST));
+    let too_long = || format!("too long: must be at most {}", show_time(LONGEST));
     let (mut rest, mut total, mut last) = (text, 0_u64, u64::MAX);
     loop {
         let (number, behind) = split(rest);
         let until = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
         let (unit, behind) = behind.split_at(until);
-        // Seconds, if it is all there is.
+        // A number without a unit is in seconds.
         let scale = if unit.is_empty() && rest.len() == text.len() { Some(1_000) } else { find(TIMES, unit) };
         // `1h30m`, and not `30m1h` or `1m1m`.
         let scale = scale.filter(|&scale| scale < last).ok_or_else(wrong)?;
@@ -116,12 +116,12 @@ pub(crate) fn time_or_0(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A size as [`size`] reads it.
+/// Formats a size so that [`size`] can parse it.
 pub(crate) fn show_size(bytes: u64) -> String {
     show(bytes, &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)], "")
 }
 
-/// A time as [`time`] reads it.
+/// Formats a time so that [`time`] can parse it.
 pub(crate) fn show_time(millis: u64) -> String {
     if millis == 0 {
         return "0s".into();
@@ -129,13 +129,13 @@ pub(crate) fn show_time(millis: u64) -> String {
     show(millis, &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)], "ms")
 }
 
-/// In the largest unit in which it is a whole number.
+/// Uses the largest unit that gives a whole number.
 fn show(number: u64, units: &[Unit], smallest: &str) -> String {
     let fits = units.iter().find(|(_, scale)| number > 0 && number.is_multiple_of(*scale));
     fits.map_or_else(|| format!("{number}{smallest}"), |(unit, scale)| format!("{}{unit}", number / scale))
 }
 
-/// The number that a text begins with, and what stands behind it.
+/// Splits a text into the number that it begins with and the rest.
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))
 }
@@ -144,7 +144,7 @@ fn find(units: &[Unit], name: &str) -> Option<u64> {
     units.iter().find(|(unit, _)| *unit == name).map(|(_, scale)| *scale)
 }
 
-/// A number with up to 18 decimals, exactly; those behind are too small to count.
+/// A number with up to 18 decimals, exact. Further digits are dropped.
 struct Decimal {
     whole: u128,
     /// In units of 10^-18.
@@ -154,7 +154,7 @@ struct Decimal {
 impl Decimal {
     const ONE: u128 = 1_000_000_000_000_000_000;
 
-    /// `None` is no number. One that is too large is as large as can be.
+    /// Returns `None` if this is not a number. A number that is too large saturates.
     fn parse(text: &str) -> Option<Decimal> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -170,7 +170,7 @@ impl Decimal {
         self.fraction > 0
     }
 
-    /// The whole part of the product, and whether there is more. `None` is too much.
+    /// The whole part of the product, and whether it has a fraction. `None` on overflow.
     fn times(&self, scale: u64) -> Option<(u64, bool)> {
         let scale = u128::from(scale);
         let fraction = self.fraction * scale;
@@ -219,7 +219,7 @@ mod tests {
             assert!(size(text).is_err_and(|what| what.contains("such as")), "{text}");
         }
         for text in ["18446744073709551616", "16777216T", "99999999999999999999999999999999999999999999G"] {
-            assert!(size(text).is_err_and(|what| what.contains("more than")), "{text}");
+            assert!(size(text).is_err_and(|what| what.contains("too large")), "{text}");
         }
         assert_eq!((size_above_0("1"), size_above_0("0K").is_err()), (Ok(1), true));
     }
@@ -240,7 +240,7 @@ mod tests {
             ("3sec", 3_000),
             ("1h30m", 5_400_000),
             ("1m0.5s", 60_500),
-            // What is too short for a clock of milliseconds is one.
+            // Less than a millisecond is rounded up to one.
             ("0.0001", 1),
             ("0.1ms", 1),
         ] {
@@ -261,7 +261,7 @@ mod tests {
         }
     }
 
-    /// What is shown can be given.
+    /// Formatted values can be parsed again.
     #[test]
     fn shown() {
         assert_eq!(show_time(0), "0s");

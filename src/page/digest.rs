@@ -1,5 +1,5 @@
-//! SHA-256 (FIPS 180-4) in base64, by which a page names the one script and the one style that may act in it
-//! (Content Security Policy). For a few kilobytes now and then, not for speed.
+//! SHA-256 (FIPS 180-4) in base64, with which a page names the only script and the only style that it allows (Content
+//! Security Policy). It hashes a few kilobytes for each page and is not made for speed.
 
 /// The source expression that allows exactly `text`.
 pub(crate) fn source(text: &str) -> String {

@@ -1,13 +1,13 @@
-//! JSON that stands in a page: values are appended to a string. Only what a page needs.
+//! A small JSON writer that appends to a string, with what a page needs.
 //!
-//! What is written can stand in a `<script>` element of any type: whatever could end the element or a line
-//! of a program is escaped, so that nothing in it is ever markup or code.
+//! The output is safe inside a `<script>` element of any type: everything that could end the element or a line of
+//! code is escaped, so that no value is taken for markup or code.
 
 use std::fmt::Write;
 
 use sanserve::core::is_deceptive;
 
-/// An object or an array that is being written.
+/// An object or an array in progress.
 pub(crate) struct Json<'o> {
     out: &'o mut String,
     is_first: bool,
@@ -32,7 +32,7 @@ fn nested(out: &mut String, begin: char, end: char, fill: impl FnOnce(&mut Json<
     out.push(end);
 }
 
-/// Writes a string. Characters that are not seen but change how others are shown become `\u{202e}` in it.
+/// Writes a string. Invisible characters that change how others are shown are written as `\u{202e}`.
 pub(crate) fn string(text: &str, out: &mut String) {
     out.push('"');
     for char in text.chars() {
@@ -40,12 +40,14 @@ pub(crate) fn string(text: &str, out: &mut String) {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
-            // Whoever reads the page would read it differently.
-            _ if is_deceptive(char) => write!(out, "\\\\u{{{:x}}}", u32::from(char)).expect("a String takes all"),
+            // Shown as an escape, since it would change how the rest of the page reads.
+            _ if is_deceptive(char) => {
+                write!(out, "\\\\u{{{:x}}}", u32::from(char)).expect("writing to a String succeeds")
+            }
             ' '..='~' if !matches!(char, '<' | '>' | '&') => out.push(char),
             _ => {
                 for unit in char.encode_utf16(&mut [0; 2]) {
-                    write!(out, "\\u{unit:04x}").expect("a String takes all");
+                    write!(out, "\\u{unit:04x}").expect("writing to a String succeeds");
                 }
             }
         }
@@ -75,9 +77,9 @@ impl Json<'_> {
         string(value, self.field(name));
     }
 
-    /// A field that is a number or a truth.
+    /// A field that is a number or a Boolean.
     pub(crate) fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
-        write!(self.field(name), "{value}").expect("a String takes all");
+        write!(self.field(name), "{value}").expect("writing to a String succeeds");
     }
 
     /// A field that is an array of strings.

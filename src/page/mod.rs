@@ -1,32 +1,31 @@
-//! A transcript as one page that shows it step by step: the sequence diagram, the machine, the bytes, and what
-//! each runtime does. Self-contained: nothing in it is fetched from anywhere.
+//! Renders a transcript as one HTML page that shows it step by step: the sequence diagram, the states, the bytes, and
+//! what each runtime does. The page is self-contained: it fetches nothing.
 //!
-//! The page is a fixed style and a fixed script (`page.css`, `page.js`) with the data of the transcript beside
-//! them. What it may do is bounded by a policy that names those two by their digests, so that nothing in a
-//! transcript can run. The script is the only one that lays things out; what is said about a step is said here
-//! ([`tell`], [`runtimes`]).
+//! The page is a fixed style and a fixed script (`page.css`, `page.js`), and the data of the transcript as JSON. A
+//! Content Security Policy allows only these two, by their digests, so that nothing in a transcript can run. The
+//! script does the layout; all texts about a step are written here ([`describe`], [`operations`]).
 
+mod describe;
 mod digest;
 mod json;
-mod runtimes;
-mod tell;
+mod operations;
 
 use sanserve::core::{COUPLING, INBOUND, OUTBOUND, State, Transition};
 use sanserve::transcript::{Event, Seen, Trace, Transcript, What};
 
+use describe::Lifeline;
 use json::{Json, array, object, string};
-use runtimes::{DEEDS, Doing, Driver};
-use tell::Who;
+use operations::{Behavior, Driver, OPERATIONS};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Lines of one event that are shown, and bytes of one line. What is beyond is said to be left out.
-const MOST_LINES: usize = 64;
-const MOST_OF_LINE: usize = 300;
+/// The most lines of an event, and characters of a line, that are shown. The page says what is omitted.
+const MAX_LINES: usize = 64;
+const MAX_LINE_CHARS: usize = 300;
 
-/// Writes the page. `name` is what the transcript is called.
+/// Renders the page. `name` is the name of the transcript.
 pub(crate) fn render(name: &str, transcript: &Transcript, trace: &Trace) -> String {
     let mut data = String::new();
     object(&mut data, |json| write_data(name, transcript, trace, json));
@@ -39,14 +38,14 @@ pub(crate) fn render(name: &str, transcript: &Transcript, trace: &Trace) -> Stri
     fill(TEMPLATE, &[("policy", &policy), ("title", &title), ("style", STYLE), ("data", &data), ("script", SCRIPT)])
 }
 
-/// Puts values where `{{name}}` stands. What is put there is not looked at again.
+/// Replaces each `{{name}}` in a template by its value. Values are not searched for placeholders.
 fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut out = String::new();
     for piece in template.split("{{") {
         match piece.split_once("}}") {
             Some((name, rest)) => {
                 let value = values.iter().find(|value| value.0 == name);
-                out.push_str(value.expect("a place of the template has a value").1);
+                out.push_str(value.expect("each placeholder has a value").1);
                 out.push_str(rest);
             }
             None => out.push_str(piece),
@@ -55,18 +54,18 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
-/// Text in markup.
+/// Escapes text for markup.
 fn markup(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn write_data(name: &str, transcript: &Transcript, trace: &Trace, json: &mut Json<'_>) {
     json.text("name", name);
-    let about: Vec<String> = transcript.about.iter().take(MOST_LINES).map(|line| clipped(line.trim())).collect();
+    let about: Vec<String> = transcript.about.iter().take(MAX_LINES).map(|line| clipped(line.trim())).collect();
     json.texts("about", about.iter().map(String::as_str));
     json.texts("settings", settings(transcript).iter().map(String::as_str));
     array(json.field("lifelines"), |json| {
-        for (_, name, about) in Who::ALL {
+        for (_, name, about) in Lifeline::ALL {
             object(json.item(), |json| {
                 json.text("name", name);
                 json.text("about", about);
@@ -78,13 +77,14 @@ fn write_data(name: &str, transcript: &Transcript, trace: &Trace, json: &mut Jso
         table("outbound", OUTBOUND, json);
         table("coupling", COUPLING, json);
     });
-    array(json.field("deeds"), |json| {
-        for deed in DEEDS {
+    array(json.field("operations"), |json| {
+        for operation in OPERATIONS {
             object(json.item(), |json| {
-                json.text("key", deed.key);
-                json.text("what", deed.what);
-                for (runtime, doing) in [("std", &deed.std), ("mio", &deed.mio), ("smol", &deed.smol)] {
-                    write_doing(runtime, doing, json);
+                json.text("key", operation.key);
+                json.text("what", operation.what);
+                for (runtime, behavior) in [("std", &operation.std), ("mio", &operation.mio), ("smol", &operation.smol)]
+                {
+                    write_behavior(runtime, behavior, json);
                 }
             });
         }
@@ -104,15 +104,15 @@ fn write_data(name: &str, transcript: &Transcript, trace: &Trace, json: &mut Jso
             }
         });
     }
-    let mut teller = Teller::default();
+    let mut writer = StepWriter::default();
     array(json.field("steps"), |json| {
         for (at, event) in transcript.events().enumerate() {
-            object(json.item(), |json| teller.step(event, trace.seen.get(at), json));
+            object(json.item(), |json| writer.step(event, trace.seen.get(at), json));
         }
     });
 }
 
-/// What is not the default, as lines of a transcript.
+/// The settings that are not the default, as lines of a transcript.
 fn settings(transcript: &Transcript) -> Vec<String> {
     let bare = Transcript { settings: transcript.settings.clone(), ..Transcript::default() };
     bare.to_text().lines().skip(1).map(clipped).collect()
@@ -126,30 +126,30 @@ fn table(name: &str, rows: &[Transition], json: &mut Json<'_>) {
     });
 }
 
-fn write_doing(runtime: &str, doing: &Doing, json: &mut Json<'_>) {
+fn write_behavior(runtime: &str, behavior: &Behavior, json: &mut Json<'_>) {
     object(json.field(runtime), |json| {
-        json.texts("calls", doing.calls.iter().copied());
-        json.text("remark", doing.remark);
+        json.texts("calls", behavior.calls.iter().copied());
+        json.text("note", behavior.note);
     });
 }
 
-/// What is remembered from step to step.
+/// Writes the steps, and keeps the state that one step needs from those before it.
 #[derive(Default)]
-struct Teller {
+struct StepWriter {
     driver: Driver,
-    /// The core has asked to read.
+    /// Whether the core has asked to read.
     reads: bool,
-    /// What is fed goes to a file.
+    /// Whether the request body goes to a temporary file.
     spools: bool,
 }
 
-impl Teller {
+impl StepWriter {
     fn step(&mut self, event: &Event, seen: Option<&Seen>, json: &mut Json<'_>) {
         let state = seen.map(|seen| &seen.state);
         json.plain("at", event.at);
         json.plain("input", event.what.is_input());
         array(json.field("arrows"), |json| {
-            for arrow in tell::arrows(event, self.spools) {
+            for arrow in describe::arrows(event, self.spools) {
                 array(json.item(), |json| {
                     json.item().push_str(&(arrow.from as u8).to_string());
                     json.item().push_str(&(arrow.to as u8).to_string());
@@ -157,13 +157,13 @@ impl Teller {
                 });
             }
         });
-        json.text("say", &tell::sentence(event, state, self.reads, self.spools));
+        json.text("say", &describe::sentence(event, state, self.reads, self.spools));
         let (text, left_out) = elided(&event.to_string());
         json.text("text", &text);
         if let Some(left_out) = left_out {
             json.text("left", &left_out);
         }
-        json.texts("deeds", self.driver.deeds(event));
+        json.texts("operations", self.driver.operations(event));
         if let Some(seen) = seen {
             object(json.field("state"), |json| write_state(&seen.state, json));
             moves("in", INBOUND, &seen.inbound, json);
@@ -193,13 +193,14 @@ fn write_state(state: &State, json: &mut Json<'_>) {
     if let Some(keep_alive) = state.keep_alive {
         json.plain("keepAlive", keep_alive);
     }
-    let notes = [(state.blocked, "socket full"), (state.eof, "peer half-closed"), (state.draining, "server goes down")];
+    let notes =
+        [(state.blocked, "socket full"), (state.eof, "peer half-closed"), (state.draining, "server shutting down")];
     json.texts("notes", notes.iter().filter(|note| note.0).map(|note| note.1));
     array(json.field("timers"), |json| {
         for timer in &state.timers {
             object(json.item(), |json| {
                 json.text("rule", timer.rule);
-                json.text("why", tell::rule(timer.rule));
+                json.text("why", describe::rule(timer.rule));
                 json.plain("since", timer.since.0);
                 json.plain("until", timer.deadline.0);
             });
@@ -207,30 +208,30 @@ fn write_state(state: &State, json: &mut Json<'_>) {
     });
 }
 
-/// The rows of a table that were taken, by number.
+/// The numbers of the rows of a table that were taken.
 fn moves(name: &str, table: &[Transition], taken: &[Transition], json: &mut Json<'_>) {
     let rows = taken.iter().filter_map(|taken| table.iter().position(|row| row == taken));
     array(json.field(name), |json| rows.for_each(|row| json.item().push_str(&row.to_string())));
 }
 
-/// As much of a text as is shown, and what is left out of it.
+/// The part of a text that is shown, and a note about what is omitted.
 fn elided(text: &str) -> (String, Option<String>) {
-    let lines: Vec<String> = text.lines().take(MOST_LINES).map(clipped).collect();
+    let lines: Vec<String> = text.lines().take(MAX_LINES).map(clipped).collect();
     let shown = lines.join("\n");
     let (all, beyond) = (text.lines().count(), text.len().saturating_sub(shown.len()));
-    let left_out = match all.saturating_sub(MOST_LINES) {
+    let left_out = match all.saturating_sub(MAX_LINES) {
         0 if beyond == 0 => None,
-        0 => Some(format!("Long lines are cut: {beyond} characters are left out. They stand in the transcript.")),
+        0 => Some(format!("Long lines are truncated: {beyond} characters are omitted. The transcript has them.")),
         lines => {
-            Some(format!("{lines} more lines, {beyond} characters in all, are left out. They stand in the transcript."))
+            Some(format!("{lines} more lines, {beyond} characters in total, are omitted. The transcript has them."))
         }
     };
     (shown, left_out)
 }
 
-/// A line, cut where it is too long.
+/// Truncates a line that is too long.
 fn clipped(line: &str) -> String {
-    match line.char_indices().nth(MOST_OF_LINE) {
+    match line.char_indices().nth(MAX_LINE_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.into(),
     }
@@ -256,7 +257,7 @@ mod tests {
         assert!(!page.contains("{{"), "every place is filled");
         assert!(page.contains("<title>a &lt;b&gt; &amp; &quot;c&quot; - sanserve trace</title>"));
         assert!(page.contains("default-src 'none'"));
-        // The namespace of SVG is a name and no address.
+        // The namespace of SVG is only a name and is not fetched.
         let rest = page.replace("http://www.w3.org/2000/svg", "");
         for word in ["http://", "https://", "src=", "@import", "url("] {
             assert!(!rest.contains(word), "{word}");
@@ -267,7 +268,7 @@ mod tests {
     fn nothing_in_a_transcript_is_markup() {
         let hostile = "sanserve transcript 1\n# </script><img onerror=alert(1)>\nsite <b>\u{2028}\n@0 wait read until 15000 idle\n@0 recv \"GET /</script><script>alert(1)</script><!-- HTTP/1.1\\r\\n\"\n";
         let page = page(hostile);
-        assert_eq!(page.matches("</script").count(), 2, "the data's and the script's own");
+        assert_eq!(page.matches("</script").count(), 2, "one for the data and one for the script");
         assert_eq!(page.matches("<script").count(), 2);
         assert!(!page.contains("<img") && !page.contains("<!--") && !page.contains('\u{2028}'));
     }
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn style_and_script_can_stand_in_a_page() {
         assert!(!STYLE.contains("</") && !SCRIPT.contains("</") && !SCRIPT.contains("<!--"));
-        // What a digest allows is exactly what stands there.
+        // The digest is of exactly this text.
         let page = page("sanserve transcript 1\n");
         assert!(page.contains(&format!("<style>{STYLE}</style>")));
         assert!(page.contains(&format!("<script>{SCRIPT}</script>")));
@@ -284,11 +285,11 @@ mod tests {
     #[test]
     fn what_is_long_is_left_out_and_that_is_said() {
         assert_eq!(elided("a\nb"), ("a\nb".into(), None));
-        let (shown, left_out) = elided(&"line\n".repeat(MOST_LINES + 3));
-        assert_eq!(shown.lines().count(), MOST_LINES);
+        let (shown, left_out) = elided(&"line\n".repeat(MAX_LINES + 3));
+        assert_eq!(shown.lines().count(), MAX_LINES);
         assert!(left_out.unwrap().starts_with("3 more lines"));
-        let (shown, left_out) = elided(&"é".repeat(MOST_OF_LINE + 1));
-        assert_eq!(shown.chars().count(), MOST_OF_LINE + 1);
+        let (shown, left_out) = elided(&"é".repeat(MAX_LINE_CHARS + 1));
+        assert_eq!(shown.chars().count(), MAX_LINE_CHARS + 1);
         assert!(left_out.is_none() || left_out.unwrap().starts_with("Long lines"));
     }
 }

@@ -6,12 +6,12 @@
   const lanes = data.lifelines.slice(0, steps.some((step) => step.arrows.some((arrow) => arrow[0] > 3 || arrow[1] > 3)) ? 5 : 4);
   const SVG = "http://www.w3.org/2000/svg";
   const PAGE = 10;
-  // Beyond so many steps, those that are not in view are not laid out.
+  // With more steps than this, only those in view are laid out.
   const MANY = 300;
   const RUNTIMES = ["std", "mio", "smol"];
-  const deeds = new Map(data.deeds.map((deed) => [deed.key, deed]));
+  const operations = new Map(data.operations.map((operation) => [operation.key, operation]));
 
-  // Elements. What a transcript says only ever becomes text.
+  // Elements. The contents of a transcript only ever become text nodes.
 
   const h = (tag, className, ...children) => {
     const element = document.createElement(tag);
@@ -58,8 +58,8 @@
   };
 
   /**
-   * Draws a table: its states in a line, neighbours joined directly, moves that pass over states in arcs at one
-   * side, moves back at the other. Longer arcs lie further out, so none cross where they need not.
+   * Draws a table: its states in a line, neighbors connected directly, transitions that skip states in arcs on one
+   * side, transitions back on the other. Longer arcs lie further out, so that few of them cross.
    */
   const diagram = (table, upright) => {
     const names = states(table);
@@ -78,7 +78,7 @@
     const deepest = (back) => Math.max(0, ...bows.filter((arc) => arc.back === back).map((arc) => arc.level));
     const top = 4 + deepest(false) * apart + (deepest(false) ? 6 : 0);
     const bottom = 4 + deepest(true) * apart + (deepest(true) ? 6 : 0);
-    // Where arcs meet a box: those that end there first, those that begin behind them, at either side.
+    // Where arcs meet a box: first those that end there, then those that begin there, on either side.
     const ports = new Map();
     for (const back of [false, true]) {
       names.forEach((_, at) => {
@@ -120,7 +120,7 @@
     svg.append(...moves, ...boxes);
     const [long, thick] = [begin(names.length - 1) + box.long + 8, top + box.thick + bottom];
     svg.setAttribute("viewBox", upright ? `0 0 ${thick} ${long}` : `0 0 ${long} ${thick}`);
-    /** Shows a state, and the moves that led there. */
+    /** Shows a state, and the transitions that led there. */
     const show = (state, taken) => {
       const passed = new Set(taken.flatMap((number) => [table[number][0], table[number][2]]));
       svg.classList.toggle("off", state === null);
@@ -129,9 +129,9 @@
         group.classList.toggle("went", passed.has(names[at]));
       });
       moves.forEach((group, number) => group.classList.toggle("taken", taken.includes(number)));
-      // What is marked lies on top.
+      // Marked elements are drawn on top.
       svg.append(...moves.filter((_, number) => taken.includes(number)), ...boxes);
-      svg.setAttribute("aria-label", state === null ? "The state is not known." : `The state is ${state}.`);
+      svg.setAttribute("aria-label", state === null ? "The state is unknown." : `The state is ${state}.`);
     };
     return { svg, show, length: long };
   };
@@ -183,7 +183,7 @@
     const time = at === 0 || step.at !== before ? span(step.at) : "";
     const row = h("li", "row step");
     if (step.at > before) row.append(h("div", "gap", `${span(step.at - before)} ${step.at - before === 1 ? "passes" : "pass"}`));
-    if (data.difference && data.difference.from === at) row.append(h("div", "differs", "From here on the core does something else", sides()));
+    if (data.difference && data.difference.from === at) row.append(h("div", "differs", "From here on the core does something different", sides()));
     if (!step.state) row.classList.add("untold");
     row.append(h("span", "num", String(at + 1)), h("span", "at", time), lane);
     row.id = `step-${at + 1}`;
@@ -231,8 +231,8 @@
   instead.hidden = true;
   const facts = h("dl", "facts");
   const timers = h("div");
-  const doings = h("div");
-  const doingTitle = h("h2");
+  const behaviors = h("div");
+  const behaviorTitle = h("h2");
   const live = h("div", "unseen");
   live.setAttribute("aria-live", "polite");
   live.setAttribute("role", "status");
@@ -253,20 +253,20 @@
   const stage = h("section", "stage",
     h("div", "panel wide", stepTitle, say, notice),
     h("div", "panel wide machine", h("div", "halves", ...halves),
-      h("div", "coupling", h("span", "", "Ends at"), h("ul", "", ...coupling.map((each) => each.item))), legend),
+      h("div", "coupling", h("span", "", "Ends when"), h("ul", "", ...coupling.map((each) => each.item))), legend),
     h("div", "panel wide clocks", h("h2", "", "Timers"), timers),
     h("div", "panel", h("h2", "", "In the transcript"), bytes, omitted, instead),
-    h("div", "panel", doingTitle, doings));
+    h("div", "panel", behaviorTitle, behaviors));
   const sign = (className, text) => h("span", "", h("i", className), text);
   const key = (names, text) => h("span", "", ...names.flatMap((name) => [h("kbd", "", name), " "]), text);
   const keyLine = h("footer", "",
-    sign("said", "the core says"), sign("told", "the core is told"), sign("state", "state now"),
-    sign("state unsent", "state now, more to be sent"), sign("move", "moves of this step"),
+    sign("said", "output of the core"), sign("told", "input to the core"), sign("state", "current state"),
+    sign("state unsent", "current state, more to send"), sign("move", "transitions of this step"),
     key(["\u2190", "\u2192"], "step"), key(["Home", "End"], "first, last"), key(["PgUp", "PgDn"], "ten steps"),
     key(["1", "2", "3"], "std, mio, smol"), key(["t"], "light, dark"));
   sequence.setAttribute("aria-label", "Sequence diagram");
   stage.setAttribute("aria-label", "The step");
-  // It may be longer than the window, and Space scrolls what is focused.
+  // The list may be longer than the window, and Space scrolls the focused element.
   stage.tabIndex = 0;
   document.getElementById("app").append(
     h("header", "", name, h("div", "controls", walk, choice, h("div", "group", theme))), sequence, stage, keyLine, live);
@@ -288,25 +288,25 @@
             const row = half.table[number];
             return [i ? "; " : "", h("b", "", `${row[0]} \u2192 ${row[2]}`), ` ${row[1]}`];
           })
-        : [state ? "no move" : ""]));
+        : [state ? "no transition" : ""]));
     }
-    // All of an answer may be named long before the socket has taken it.
+    // The core may have asked to send a whole response long before the socket has accepted it.
     const unsent = state ? state.unsent : 0;
     HALVES[1].drawn.svg.classList.toggle("unsent", unsent > 0);
     if (unsent > 0) HALVES[1].value.append(h("span", "unsent", ` \u2013 ${count(unsent, "byte")} still to be sent`));
     for (const each of coupling) each.item.classList.toggle("now", Boolean(state) && unsent === 0 && isCoupled(each.row, state));
     if (!state) {
-      facts.replaceChildren(...fact("state", "not known: see above"));
-      timers.replaceChildren(h("p", "dim", "not known"));
+      facts.replaceChildren(...fact("state", "unknown: see above"));
+      timers.replaceChildren(h("p", "dim", "unknown"));
       return;
     }
-    const held = [[state.unread, "unread"], [state.unheard, "of the script"]]
+    const held = [[state.unread, "unread"], [state.unheard, "from the script"]]
       .filter(([n]) => n > 0).map(([n, what]) => `${count(n, "byte")} ${what}`);
     facts.replaceChildren(
       ...fact("life", h("b", "", state.life), state.notes.length ? ` \u00b7 ${state.notes.join(" \u00b7 ")}` : ""),
       ...fact("task", h("b", "", state.task), state.stage ? ` \u00b7 ${state.stage}` : ""),
-      ...fact("answer", state.status ? h("b", "", String(state.status)) : "none yet",
-        state.keepAlive === undefined ? "" : state.keepAlive ? " \u00b7 may go on" : " \u00b7 closes"),
+      ...fact("response", state.status ? h("b", "", String(state.status)) : "none yet",
+        state.keepAlive === undefined ? "" : state.keepAlive ? " \u00b7 keep-alive" : " \u00b7 closes"),
       ...fact("buffered", held.length ? held.join(", ") : "nothing"),
       ...fact("to send", unsent > 0 ? h("b", "", count(unsent, "byte")) : "nothing"));
     timers.replaceChildren(...(state.timers.length ? state.timers.map((timer) => {
@@ -317,16 +317,16 @@
         h("div", "of", h("b", "", timer.rule), h("span", "why", timer.why), h("span", "left", past >= whole ? "is due" : `${span(timer.until - step.at)} left, due at ${span(timer.until)}`)),
         h("div", "bar", bar));
       return element;
-    }) : [h("p", "dim", "None runs: nothing depends on the time.")]));
+    }) : [h("p", "dim", "No timer is running.")]));
   };
   const showDoings = () => {
-    doingTitle.textContent = `What ${runtime} does`;
-    const all = steps[current].deeds.map((key) => deeds.get(key));
-    const acts = (deed) => deed[runtime].calls.length > 0;
-    // What needs no call is said behind what does.
-    doings.replaceChildren(...[...all.filter(acts), ...all.filter((deed) => !acts(deed))].map((deed) => {
-      const { calls, remark } = deed[runtime];
-      return h("div", acts(deed) || all.length === 1 ? "deed" : "deed less", h("h3", "", deed.what), calls.length ? h("ul", "calls", ...calls.map((call) => h("li", "", call))) : null, h("p", "", remark));
+    behaviorTitle.textContent = `What ${runtime} does`;
+    const all = steps[current].operations.map((key) => operations.get(key));
+    const acts = (operation) => operation[runtime].calls.length > 0;
+    // Operations without system calls come after those with some.
+    behaviors.replaceChildren(...[...all.filter(acts), ...all.filter((operation) => !acts(operation))].map((operation) => {
+      const { calls, note } = operation[runtime];
+      return h("div", acts(operation) || all.length === 1 ? "operation" : "operation less", h("h3", "", operation.what), calls.length ? h("ul", "calls", ...calls.map((call) => h("li", "", call))) : null, h("p", "", note));
     }));
   };
   const choose = (name) => {
@@ -338,10 +338,10 @@
     const difference = data.difference;
     if (!difference || at < difference.from) return "";
     return at === difference.from
-      ? `The transcript says: ${difference.expected} \u2013 the core says: ${difference.actual} (line ${difference.line})`
-      : "The states are not known here: the core parted from the transcript before.";
+      ? `Transcript: ${difference.expected} \u2013 core: ${difference.actual} (line ${difference.line})`
+      : "The states are unknown here: the core differs from the transcript before this step.";
   };
-  /** Scrolls to a row. Rows that were out of view take their size only then, so it looks again. */
+  /** Scrolls to a row. Rows out of view get their size only when shown, so it checks the position again. */
   const reveal = (row, again) => {
     const [seen, own] = [sequence.getBoundingClientRect(), row.getBoundingClientRect()];
     const head = heads.offsetHeight;
@@ -362,7 +362,7 @@
     position.textContent = `${at + 1} / ${steps.length}`;
     first.disabled = previous.disabled = at === 0;
     next.disabled = last.disabled = at === steps.length - 1;
-    stepTitle.textContent = `Step ${at + 1} of ${steps.length}, at ${span(step.at)} \u00b7 ${step.input ? "the core is told" : "the core says"}`;
+    stepTitle.textContent = `Step ${at + 1} of ${steps.length}, at ${span(step.at)} \u00b7 ${step.input ? "input to the core" : "output of the core"}`;
     say.textContent = step.say;
     notice.textContent = differs(at);
     notice.hidden = !notice.textContent;
@@ -381,7 +381,7 @@
     try {
       history.replaceState(null, "", `#${at + 1}`);
     } catch {
-      // Some places forbid it; then the address stays as it is.
+      // Some browsers forbid this for local files; the address then stays as it is.
     }
   };
 
@@ -416,7 +416,7 @@
     if (current >= 0) showState(steps[current]);
   });
 
-  /** What only paper needs: each step in words, beside the diagram. */
+  /** For printing only: each step in words, next to the diagram. */
   const spell = () => {
     printing = true;
     layMachine();
@@ -424,9 +424,9 @@
     rows.forEach((row, at) => {
       const step = steps[at];
       row.querySelector(".print")?.remove();
-      const state = step.state ? `inbound ${step.state.in}, outbound ${step.state.out}, ${step.state.task === "none" ? "no task" : step.state.task}, ${step.state.life}` : "state not known";
+      const state = step.state ? `inbound ${step.state.in}, outbound ${step.state.out}, ${step.state.task === "none" ? "no task" : step.state.task}, ${step.state.life}` : "state unknown";
       const timers = step.state && step.state.timers.length ? `; ${step.state.timers.map((timer) => `${timer.rule} until ${span(timer.until)}`).join(", ")}` : "";
-      const calls = step.deeds.flatMap((key) => deeds.get(key)[runtime].calls).join(", ");
+      const calls = step.operations.flatMap((key) => operations.get(key)[runtime].calls).join(", ");
       row.append(h("div", "print", h("p", "", step.say), h("p", "dim", state + timers), calls ? h("p", "dim", `${runtime}: ${calls}`) : null, h("pre", "", step.text), step.left ? h("p", "dim", step.left) : null));
     });
   };
@@ -441,11 +441,11 @@
 
   paint(dark.matches ? "dark" : "light");
   layMachine();
-  // A recording says where it was made.
+  // A recording names the runtime on which it was made.
   choose(/^Recorded by .* on (std|mio|smol)\.$/m.exec(data.about.join("\n"))?.[1] ?? "mio");
   if (steps.length === 0) {
     position.textContent = "0 / 0";
-    say.textContent = "Nothing happens in this transcript.";
+    say.textContent = "This transcript has no events.";
     [first, previous, next, last].forEach((each) => (each.disabled = true));
   }
   show(addressed());

@@ -295,8 +295,8 @@ pub fn what_is_in_progress_is_said(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 100 << 20);
     for (count, line) in [
-        (1, "Finishing 1 exchange in progress; press Ctrl-C again to end at once."),
-        (3, "Finishing 3 exchanges in progress; press Ctrl-C again to end at once."),
+        (1, "Finishing 1 request in progress; press Ctrl-C again to stop at once."),
+        (3, "Finishing 3 requests in progress; press Ctrl-C again to stop at once."),
     ] {
         let mut server = Server::with(rt, tree.root(), &["--grace", "60"]);
         let mut clients: Vec<Client> = (0..count).map(|_| Client::connect_narrow(server.address())).collect();

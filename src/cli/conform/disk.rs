@@ -1,5 +1,5 @@
-//! The disk of which a transcript tells, built in a temporary directory. Whether it is that disk is asked
-//! of the code that opens files for a server, so that what cannot be built is found out here.
+//! The disk that a transcript describes, built in a temporary directory. The result is checked with the code that
+//! opens files for a server, so that a disk that cannot be built is found here.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,7 +17,7 @@ use sanserve::transcript::{Event, Middle, What};
 
 use super::plan::Plan;
 
-/// Files up to this are written whole; of larger ones what is sent.
+/// Files up to this size, in bytes, are written completely; of larger ones only the parts that are sent.
 const WHOLE: u64 = 1 << 20;
 
 /// Byte `n` of every file is `n` modulo this, as in `Script::play`.
@@ -28,11 +28,11 @@ const PERIOD: u64 = 251;
 pub(crate) struct Disk {
     path: PathBuf,
     root: PathBuf,
-    /// Directories that cannot be read, and have to be before they can be removed.
+    /// Directories without read permission. They have to be made readable before they can be removed.
     closed: Vec<PathBuf>,
 }
 
-/// Something that a transcript says about the disk.
+/// A fact about the disk that a transcript contains.
 enum Fact<'e> {
     Opened {
         path: Vec<u8>,
@@ -58,7 +58,7 @@ enum Fact<'e> {
 }
 
 impl Disk {
-    /// Builds the disk of a plan. `Ok(Err(_))` says why it cannot be.
+    /// Builds the disk of a plan. `Ok(Err(_))` says why it cannot be built.
     pub(crate) fn build(plan: &Plan) -> io::Result<Result<Disk, String>> {
         let facts = match facts(&plan.events, plan.settings.wall) {
             Ok(facts) => facts,
@@ -68,7 +68,7 @@ impl Disk {
         let sent = sent(&plan.events);
         for number in 0..facts.len() {
             if let Err(error) = disk.make(number, &facts, &sent) {
-                return Ok(Err(format!("its disk cannot be made: {error}")));
+                return Ok(Err(format!("its disk cannot be built: {error}")));
             }
         }
         for fact in &facts {
@@ -76,26 +76,26 @@ impl Disk {
                 disk.close(directory)?;
             }
         }
-        Ok(if disk.is_told(&facts)? { Ok(disk) } else { Err("its disk cannot be made as it is told".into()) })
+        Ok(if disk.matches(&facts)? { Ok(disk) } else { Err("its disk cannot be built as described".into()) })
     }
 
-    /// What is to be served.
+    /// The directory to serve.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Makes scripts say what they say when they are run for the first time.
+    /// Resets the scripts, so that the next run is their first.
     pub(crate) fn rewind(&self) -> io::Result<()> {
         let ran = self.ran();
         if ran.exists() {
             fs::remove_dir_all(&ran)?;
         }
         fs::create_dir(&ran)?;
-        // Scripts of a server that is root run as somebody else.
+        // A server that runs as root runs its scripts as another user.
         fs::set_permissions(ran, Permissions::from_mode(0o777))
     }
 
-    /// Where scripts note that they were run.
+    /// The directory in which scripts record their runs.
     fn ran(&self) -> PathBuf {
         self.path.join("ran")
     }
@@ -113,7 +113,7 @@ impl Disk {
         let root = path.join("root");
         let disk = Disk { path, root, closed: Vec::new() };
         fs::create_dir(&disk.root)?;
-        // Scripts of a server that is root run as somebody else.
+        // A server that runs as root runs its scripts as another user.
         fs::set_permissions(&disk.path, Permissions::from_mode(0o755))?;
         fs::set_permissions(&disk.root, Permissions::from_mode(0o755))?;
         Ok(disk)
@@ -143,7 +143,7 @@ impl Disk {
                     ScriptFile::Missing => Ok(()),
                     ScriptFile::NotPlain => fs::create_dir_all(place),
                     ScriptFile::NotExecutable => write(&place, b"", 0o644),
-                    // What it says is written when it is run.
+                    // The fact about its run writes the script with its output.
                     ScriptFile::Runnable if place.exists() => Ok(()),
                     ScriptFile::Runnable => write(&place, b"#!/bin/sh\nexit 1\n", 0o755),
                 }
@@ -154,7 +154,7 @@ impl Disk {
                 let numbers: Vec<String> = runs(path, facts).map(|number| number.to_string()).collect();
                 let text = format!(
                     "#!/bin/sh\n\
-                     # Reads its input to the end, and says what it is to say when it is run for the n-th time.\n\
+                     # Reads its input to the end, then prints the output of its n-th run.\n\
                      cat >/dev/null\n\
                      for n in {}; do\n\
                      mkdir {ran}/$n 2>/dev/null && exec cat {said}-$n\n\
@@ -168,7 +168,7 @@ impl Disk {
         }
     }
 
-    /// Where something is to be, in a directory that is there.
+    /// The place for a path. Creates its parent directory.
     fn placed(&self, path: &[u8]) -> io::Result<PathBuf> {
         let place = self.at(path);
         fs::create_dir_all(place.parent().unwrap_or(&self.root))?;
@@ -183,19 +183,19 @@ impl Disk {
         for &(offset, len) in if opened.len <= WHOLE { &whole[..] } else { sent } {
             let end = offset.saturating_add(len).min(opened.len);
             if len > 64 * WHOLE {
-                return Err(io::Error::other("too much of it is sent"));
+                return Err(io::Error::other("a file is too large"));
             }
             let bytes: Vec<u8> = (offset.min(end)..end).map(|at| (at % PERIOD) as u8).collect();
             file.write_all_at(&bytes, offset.min(end))?;
         }
-        file.set_modified(time(opened).ok_or_else(|| io::Error::other("no such time"))?)
+        file.set_modified(time(opened).ok_or_else(|| io::Error::other("a modification time is out of range"))?)
     }
 
     fn entry(&self, path: &[u8], kind: EntryKind) -> io::Result<()> {
         let place = self.at(path);
         match kind {
             EntryKind::Directory => fs::create_dir_all(place),
-            // What it is, another line may tell.
+            // Another line may give its content.
             EntryKind::File => OpenOptions::new().create(true).append(true).open(place).map(drop),
             EntryKind::Link { directory } => symlink(if directory { "." } else { "nowhere" }, place),
         }
@@ -207,8 +207,8 @@ impl Disk {
         fs::set_permissions(place, Permissions::from_mode(0o311))
     }
 
-    /// Whether a server finds what is told.
-    fn is_told(&self, facts: &[Fact<'_>]) -> io::Result<bool> {
+    /// Whether a server finds what the transcript describes.
+    fn matches(&self, facts: &[Fact<'_>]) -> io::Result<bool> {
         let Ok(root) = Root::open(&self.root, Symlinks::Follow) else { return Ok(false) };
         for fact in facts {
             let is_so = match fact {
@@ -216,9 +216,9 @@ impl Disk {
                     let found = if *inside { root.open_file_at(path) } else { root.open_at(path) };
                     let found = found.map(|(_, opened, _)| opened);
                     match (found, answer) {
-                        // Nothing depends on the times of a directory.
+                        // No response depends on the times of a directory.
                         (Ok(found), Ok(told)) if told.kind == Kind::Directory => found.kind == told.kind,
-                        // Only a file can be an index page.
+                        // A directory cannot be an index page.
                         (Err(FsError::NotFound), Ok(told)) => *inside && told.kind == Kind::Directory,
                         (found, told) => found == *told,
                     }
@@ -250,11 +250,11 @@ impl Drop for Disk {
     }
 }
 
-/// What a transcript says about the disk and its scripts. `Err` says what cannot be built.
+/// The facts of a transcript about the disk and its scripts. The error says what cannot be built.
 fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
     const FAULT: &str = "a fault of the disk";
     let mut facts = Vec::new();
-    // The directory that is held; the script that was run last, and what it has said.
+    // The directory that is open; the script that was started last, and its output so far.
     let mut held = Vec::new();
     let mut running: Option<(&[u8], Vec<u8>)> = None;
     for event in events {
@@ -267,7 +267,9 @@ fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
                 match answer {
                     Ok(opened) if opened.kind == Kind::Directory && *inside => {}
                     Ok(opened) if opened.kind == Kind::Directory => held.clone_from(&path),
-                    Ok(opened) if opened.modified >= wall.0 => return Err("a file changes in the future of its time"),
+                    Ok(opened) if opened.modified >= wall.0 => {
+                        return Err("a file has a modification time in the future");
+                    }
                     Ok(_) | Err(FsError::NotFound | FsError::Denied) => {}
                     Err(FsError::Exhausted | FsError::Failed) => return Err(FAULT),
                 }
@@ -301,7 +303,7 @@ fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
             What::Find { answer: Some(Err(_)), .. } => return Err(FAULT),
             What::Spool { answer } if *answer != Some(Ok(())) => return Err(FAULT),
             What::Spawn { told, answer } => {
-                // Whoever redirects has said all.
+                // A script that redirects locally has written its output.
                 facts.extend(running.take().map(script));
                 match answer {
                     Some(Ok(())) => running = Some((told.path.as_slice(), Vec::new())),
@@ -315,7 +317,7 @@ fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
             }
             What::Input(Input::ScriptFailed(_)) => return Err("the system runs no script"),
             What::Input(Input::ScriptEof) => facts.extend(running.take().map(script)),
-            What::Finished(finish) if finish.cut.is_some() && running.is_some() => return Err("a script is cut"),
+            What::Finished(finish) if finish.cut.is_some() && running.is_some() => return Err("a script is cut off"),
             What::Finished(_) => facts.extend(running.take().map(script)),
             _ => {}
         }
@@ -330,7 +332,7 @@ fn script<'e>((path, says): (&'e [u8], Vec<u8>)) -> Fact<'e> {
     Fact::Script { path, says: Some(says) }
 }
 
-/// Whether the path in a line leads out of no directory: what is built is built beneath the root.
+/// Whether the path in an event stays beneath the root, so that nothing is built outside of it.
 fn stays_inside(what: &What) -> bool {
     let path = match what {
         What::Open { path, .. } => path.as_slice(),
@@ -342,7 +344,7 @@ fn stays_inside(what: &What) -> bool {
     path.is_empty() || path.strip_suffix(b"/").unwrap_or(path).split(|&byte| byte == b'/').all(is_plain)
 }
 
-/// The numbers of the facts that say what a script says, in the order of its runs.
+/// The numbers of the facts with the output of a script, in the order of its runs.
 fn runs(script: &[u8], facts: &[Fact<'_>]) -> impl Iterator<Item = usize> {
     let is_run = move |fact: &Fact<'_>| matches!(fact, Fact::Script { path, says: Some(_) } if *path == script);
     facts.iter().enumerate().filter(move |(_, fact)| is_run(fact)).map(|(number, _)| number)
@@ -360,7 +362,7 @@ fn sent(events: &[Event]) -> Vec<(u64, u64)> {
     events.iter().filter_map(part).collect()
 }
 
-/// What stands in a directory, as a listing shows it.
+/// The entries of a directory, as in a listing.
 fn names(directory: &Path) -> io::Result<BTreeMap<Vec<u8>, EntryKind>> {
     let mut names = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
@@ -380,7 +382,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// A path as a word for a shell.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }

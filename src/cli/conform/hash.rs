@@ -1,15 +1,15 @@
-//! One number for all that came: the hash of histories, over each piece and its length.
+//! One hash over everything that was received: over each piece and its length.
 
 use std::fmt;
 
 use sanserve::testing::Fnv;
 
-/// A hash that is being made.
+/// A hash in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hash(Fnv);
 
 impl Hash {
-    /// Adds a piece, behind its length: so no piece can pass for two.
+    /// Adds the length of a piece, then the piece, so that different splits give different hashes.
     pub(crate) fn add(&mut self, piece: &[u8]) {
         self.0.write(&(piece.len() as u64).to_le_bytes());
         self.0.write(piece);
@@ -22,7 +22,7 @@ impl fmt::Display for Hash {
     }
 }
 
-/// What must differ from run to run made the same: the value of each line `Date`.
+/// Masks what differs from run to run: the value of each `Date` field.
 pub(crate) fn masked(bytes: &[u8]) -> Vec<u8> {
     const NAME: &[u8] = b"\r\nDate: ";
     let mut masked = bytes.to_vec();

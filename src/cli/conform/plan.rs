@@ -1,33 +1,33 @@
-//! What of a transcript can happen over a real socket, and what should come back.
+//! The part of a transcript that can happen over a real socket, and the expected response.
 
 use sanserve::core::{Call, Close, Input, Plain, Reply, SpawnError, Timeouts};
 use sanserve::transcript::{Event, Line, Script, Settings, Take, Then, Transcript, What, check};
 
 use super::hash::masked;
 
-/// A transcript, reduced to what a client sends and what the disk and the scripts say.
+/// A transcript, reduced to what the client sends, the contents of the disk and the output of scripts.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
-    /// What happened up to the end that is played, all at time 0.
+    /// The events that are played, all at time 0.
     pub(crate) events: Vec<Event>,
-    /// All bytes of the client.
+    /// All bytes that the client sends.
     pub(crate) input: Vec<u8>,
-    /// It half-closes behind them; otherwise when `until` bytes have come.
+    /// Whether the client half-closes right after sending; otherwise it does once `until` bytes have arrived.
     pub(crate) eof: bool,
     pub(crate) until: usize,
-    /// What should come back, and who says so; if there are several, they should be the same.
+    /// The expected bytes, each with where they come from. If there are several, they should be the same.
     pub(crate) expected: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// The name of the site that the program has.
+/// The name of the site that this program has.
 const SITE: &str = "plain";
 
-/// What a script says goes through a pipe at once, up to this.
+/// The longest output of a script that a pipe takes at once, in bytes.
 const PIPE: usize = 60_000;
 
 impl Plan {
-    /// The plan of a transcript. `Err` says why there is none.
+    /// Makes the plan of a transcript. The error says why it cannot be played.
     pub(crate) fn of(transcript: &Transcript) -> Result<Plan, String> {
         if transcript.settings.site != SITE {
             return Err(format!("it needs the site {}", transcript.settings.site));
@@ -43,10 +43,10 @@ impl Plan {
         let core = speak(&alone);
         let told = Script::told(&told).bytes;
         let difference = check(transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
-        // `Date` goes with the time.
+        // `Date` depends on the time.
         let is_told = masked(&told) == masked(&core);
         if !is_told && difference.is_ok() {
-            return Err("it depends on the moments of its inputs".into());
+            return Err("it depends on when its inputs arrive".into());
         }
         let eof = events.iter().any(|event| event.what == What::Input(Input::Eof));
         let until = speak(&script(&merged)?).len();
@@ -56,29 +56,29 @@ impl Plan {
         }
         let wanted = speak(&script(&ended)?);
         let expected = if merged == events {
-            // Behind what is told comes what the client's end brings.
+            // The end of the client's input may add to the bytes of the transcript.
             let rest = wanted.get(told.len()..).filter(|_| is_told).unwrap_or_default();
             vec![("told", [&told[..], rest].concat())]
         } else {
-            // In chunks, what a script says looks otherwise in one piece.
+            // A chunked response differs when the output of the script arrives in one piece.
             let of_told = if is_told { wanted.clone() } else { told };
-            vec![("told", of_told), ("core", wanted)]
+            vec![("transcript", of_told), ("core", wanted)]
         };
         let mut settings = transcript.settings.clone();
-        // Nothing that is played depends on them, and a slow machine is no difference.
+        // Nothing that is played depends on timeouts, and a slow machine should not fail.
         settings.config.timeouts = Timeouts::default();
         Ok(Plan { settings, events, input: alone.input, eof, until, expected })
     }
 }
 
-const UNPLAYABLE: &str = "its inputs need a world that is made up";
+const UNPLAYABLE: &str = "its inputs cannot happen on a real system";
 
-/// All that the core says.
+/// All bytes that the core sends.
 fn speak(script: &Script) -> Vec<u8> {
     script.play(&[], Take::All, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).bytes
 }
 
-/// The events without those of time with which nothing happens, as a recording has them.
+/// The events without clock ticks that cause nothing. Recordings contain such ticks.
 fn without_idle_ticks(transcript: &Transcript) -> Vec<Event> {
     let mut events: Vec<Event> = transcript.events().cloned().collect();
     for at in (0..events.len()).rev() {
@@ -91,8 +91,8 @@ fn without_idle_ticks(transcript: &Transcript) -> Vec<Event> {
     events
 }
 
-/// The events before the first one of time or of a shutdown, if nothing but the end comes behind it: an
-/// idle connection is ended by its client instead.
+/// The events before the first timeout or shutdown, if only the end of the connection follows: the client ends an
+/// idle connection instead.
 fn before_the_last_tick(events: Vec<Event>) -> Vec<Event> {
     let is_clock =
         |event: &Event| matches!(event.what, What::Tick | What::Input(Input::Leave | Input::Drain | Input::Cut));
@@ -107,22 +107,22 @@ fn at_once(events: Vec<Event>) -> Vec<Event> {
     events.into_iter().map(|event| Event { at: 0, ..event }).collect()
 }
 
-/// Whether something can happen over a real socket, and without waiting for a clock.
+/// Whether an event can happen over a real socket without waiting for the clock. The error says why not.
 fn possible(what: &What) -> Result<(), String> {
     let why = match what {
         What::Tick | What::Clock(_) | What::Probe { .. } | What::Close { close: Close::Timeout | Close::Idle, .. } => {
             "it depends on time"
         }
         What::Input(Input::Leave | Input::Drain | Input::Cut) | What::Close { close: Close::Drained, .. } => {
-            "the server goes down"
+            "the server shuts down"
         }
         What::Input(Input::Blocked | Input::Writable | Input::Sent(_)) => "it needs a full socket",
         What::Shut { blocked: true } | What::Close { blocked: true, .. } => "it needs a full socket",
-        What::Send(sending) if sending.elided.is_some() => "it leaves out what is sent",
+        What::Send(sending) if sending.elided.is_some() => "it omits bytes that are sent",
         What::Send(sending) if sending.taken.bytes.is_some() || sending.taken.then != Then::Poll => {
             "it needs a full socket"
         }
-        What::Input(Input::Scarce) => "memory is short",
+        What::Input(Input::Scarce) => "the server is out of memory",
         What::Input(Input::Broken(_)) => "something breaks",
         What::Input(Input::Done(..)) => "the disk is slow",
         What::Input(Input::Wake) | What::Call(_) | What::Close { close: Close::Upgraded, .. } => "it needs a handler",
@@ -130,14 +130,14 @@ fn possible(what: &What) -> Result<(), String> {
             "it needs a full pipe"
         }
         What::Spawn { answer: Some(Err(SpawnError::Busy | SpawnError::Exhausted | SpawnError::Denied)), .. } => {
-            "the system runs no script"
+            "the system cannot start a script"
         }
         _ => return Ok(()),
     };
     Err(why.into())
 }
 
-/// The same with all that each script says in one piece, as a pipe has it.
+/// Merges the output of each script into one piece, as it arrives through a pipe.
 fn merged(events: &[Event]) -> Result<Vec<Event>, String> {
     let mut merged: Vec<Event> = Vec::new();
     let mut piece: Option<usize> = None;
@@ -156,10 +156,10 @@ fn merged(events: &[Event]) -> Result<Vec<Event>, String> {
         merged.push(event.clone());
     }
     let is_long = |event: &Event| matches!(&event.what, What::Script(bytes) if bytes.len() > PIPE);
-    if merged.iter().any(is_long) { Err("a script says more than a pipe holds".into()) } else { Ok(merged) }
+    if merged.iter().any(is_long) { Err("a script writes more than a pipe holds".into()) } else { Ok(merged) }
 }
 
-/// A transcript of these events alone.
+/// A transcript with only these events.
 fn of_events(transcript: &Transcript, events: &[Event]) -> Transcript {
     let lines = events.iter().cloned().map(Line::Event).collect();
     Transcript { about: Vec::new(), settings: transcript.settings.clone(), lines }

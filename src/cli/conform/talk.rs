@@ -1,4 +1,4 @@
-//! One conversation: a server of one runtime, and a client that says what a peer has said.
+//! One connection: a server of one runtime, and a client that sends what the peer of a transcript sent.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use super::disk::Disk;
 use super::plan::Plan;
 use crate::cli::flags::Runtime;
 
-/// A server that says nothing for so long is not waited for: what has come until then is what came.
+/// How long to wait for a silent server. Whatever it sent until then is the result.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everything that comes back from a fresh server.
+/// Returns everything that a new server sends.
 pub(crate) fn talk(runtime: Runtime, plan: &Plan, disk: &Disk) -> io::Result<Vec<u8>> {
     disk.rewind()?;
     let root = Root::open(disk.root(), Symlinks::Follow)?;
@@ -33,9 +33,9 @@ fn converse(address: SocketAddr, plan: &Plan) -> io::Result<Vec<u8>> {
     stream.set_nodelay(true)?;
     let mut writing = stream.try_clone()?;
     thread::scope(|scope| {
-        // Apart from reading: neither side may wait for the other.
+        // In a thread of its own, so that sending and reading do not wait for each other.
         let writer = scope.spawn(move || {
-            // A server that has closed takes no more, and has said why.
+            // A server that has closed reads no more. Its response says why.
             let _ = writing.write_all(&plan.input);
             if plan.eof {
                 let _ = writing.shutdown(Shutdown::Write);
@@ -56,7 +56,7 @@ fn converse(address: SocketAddr, plan: &Plan) -> io::Result<Vec<u8>> {
                 Ok(0) => return Ok(came),
                 Ok(n) => came.extend_from_slice(&room[..n]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // It has closed with a reset, or hangs: both show in what came.
+                // It closed with a reset, or hangs. Both show in the bytes that arrived.
                 Err(_) => {
                     let _ = stream.shutdown(Shutdown::Both);
                     return Ok(came);
@@ -66,7 +66,7 @@ fn converse(address: SocketAddr, plan: &Plan) -> io::Result<Vec<u8>> {
     })
 }
 
-/// A server in a thread of its own.
+/// A server that runs in its own thread.
 struct Running {
     address: SocketAddr,
     thread: JoinHandle<io::Result<()>>,

@@ -1,21 +1,21 @@
-//! The report: a section for each topic, aligned, then the head of the answer.
+//! The report: an aligned section for each topic, then the head of the response.
 
 use sanserve::core::{Topic, scrub};
 
 use super::walk::{Line, Story};
 
-/// Values up to this width stand in a column.
+/// Values up to this width are put in a column.
 const WIDE: usize = 44;
 
-/// Characters of each side of the verdict.
+/// The most characters of each side of the verdict.
 const MOST: usize = 120;
 
-/// Around a heading, around what is less important, and behind both, on a terminal.
+/// Terminal codes for a heading, for less important text, and to reset.
 const BOLD: &str = "\x1b[1m";
 const FAINT: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Writes the report. No control character of the request or of a file's name reaches a terminal.
+/// Writes the report. Control characters of the request and of file names are escaped.
 pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
     let paint = |style: &'static str| if is_coloured { style } else { "" };
     let (bold, faint, plain) = (paint(BOLD), paint(FAINT), paint(PLAIN));
@@ -30,7 +30,7 @@ pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
         }
         out.push_str(&format!("{bold}{}{plain}\n", topic.name()));
         for Row { name, value, why, .. } in rows {
-            // What is too long for its column has a line of its own.
+            // A value that is too long for its column gets a line of its own.
             let gap =
                 if width(value) > WIDE { format!("\n{:indent$}", "", indent = name_width + 4) } else { String::new() };
             let pad = if gap.is_empty() { value_width - width(value) } else { value_width };
@@ -41,9 +41,9 @@ pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
         out.push('\n');
     }
     if story.is_scripts {
-        out.push_str("(the script would write the answer)\n");
+        out.push_str("(the script would write the response)\n");
     } else if story.head.is_empty() {
-        out.push_str("(no answer)\n");
+        out.push_str("(no response)\n");
     } else {
         let head = story.head.strip_suffix(b"\r\n\r\n").unwrap_or(&story.head);
         for line in head.split(|&byte| byte == b'\n') {
@@ -54,7 +54,7 @@ pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// All of it in one line: what was asked, the status, and what decided it.
+/// The result in one line: the request, the status, and what decided it.
 fn verdict(story: &Story) -> String {
     let asked = story.lines.iter().find(|line| line.topic == Topic::Request).map_or(&b""[..], |line| &line.value);
     let asked = asked.strip_suffix(b" HTTP/1.1").unwrap_or(asked);
@@ -76,7 +76,7 @@ fn verdict(story: &Story) -> String {
     let is_rule = |name: &str| story.lines.iter().any(|line| line.name == name);
     let length = field("Content-Length").map(|length| format!("no body, {length} bytes for GET"));
     let size = if is_rule("head-alone") { length.unwrap_or_else(|| "no body".into()) } else { size };
-    // A row of the table of violations, less its source.
+    // A row of the table of violations, without its source.
     let is_violation =
         |line: &&Line| line.name.starts_with(char::is_uppercase) && line.value.starts_with(code.as_bytes());
     let refused = story.lines.iter().find(is_violation).map(|line| {
@@ -84,24 +84,24 @@ fn verdict(story: &Story) -> String {
         scrubbed(format!("{}: {sentence}", line.name).as_bytes())
     });
     let answer = match &*code {
-        "" if story.is_scripts && found.is_empty() => "a script would answer".into(),
-        "" if story.is_scripts => format!("{found} would answer"),
-        "" => "no answer".into(),
+        "" if story.is_scripts && found.is_empty() => "a script would respond".into(),
+        "" if story.is_scripts => format!("{found} would respond"),
+        "" => "no response".into(),
         "200" if is_rule("health") => "200, the server is healthy (--health)".into(),
-        "200" if is_rule("listing") => format!("200, list of {found}, {size}"),
+        "200" if is_rule("listing") => format!("200, listing of {found}, {size}"),
         "200" if !found.is_empty() => format!("200, {found}, {size}"),
         "206" => format!(
             "206, part of {found}, {}, {size}",
             field("Content-Range").unwrap_or_else(|| "several ranges".into())
         ),
-        "204" => format!("204, allowed are {}", field("Allow").unwrap_or_default()),
+        "204" => format!("204, allows {}", field("Allow").unwrap_or_default()),
         "301" | "302" | "303" | "307" | "308" => format!("{code}, to {}", field("Location").unwrap_or_default()),
         "304" => format!("304, {found} has not changed"),
         "404" if is_rule("hidden-dotfile") => "404, its name begins with a dot (--hide-dotfiles)".into(),
         "404" if is_rule("file-with-slash") => {
-            format!("404, {found} is no directory, and the target ends with a slash")
+            format!("404, {found} is not a directory, but the target ends with a slash")
         }
-        "404" if is_rule("listing-denied") => format!("404, {found} may not be read"),
+        "404" if is_rule("listing-denied") => format!("404, {found} cannot be read"),
         "403" | "404" if !found.is_empty() => format!("{code}, {found}"),
         _ if refused.is_some() => format!("{code}, {}", refused.unwrap_or_default()),
         // The reason phrase is the message.
@@ -111,7 +111,7 @@ fn verdict(story: &Story) -> String {
     format!("{} -> {}", cut(scrubbed(asked)), cut(answer))
 }
 
-/// What is too long for one line loses its end: it stands below.
+/// Truncates what is too long for one line. The complete text is in the report.
 fn cut(text: String) -> String {
     match text.char_indices().nth(MOST) {
         Some((at, _)) => format!("{} ..", &text[..at]),
@@ -119,7 +119,7 @@ fn cut(text: String) -> String {
     }
 }
 
-/// A line of the report, fit for a terminal.
+/// A line of the report, escaped for a terminal.
 struct Row<'s> {
     topic: Topic,
     name: &'s str,
@@ -133,7 +133,7 @@ impl<'s> Row<'s> {
     }
 }
 
-/// What no terminal acts on. Unlike in the log, quotes and backslashes stand as they are: fields are shown as sent.
+/// Escapes control characters. Unlike in the log, quotes and backslashes are kept: fields are shown as sent.
 fn scrubbed(text: &[u8]) -> String {
     let mut out = Vec::new();
     for piece in text.split_inclusive(|byte| matches!(byte, b'"' | b'\\')) {
@@ -191,13 +191,16 @@ mod tests {
             vec![line(Topic::Request, "line", b"GET /a/ HTTP/1.1", ""), line(Topic::File, "listing-denied", b"", "")];
         let head = b"HTTP/1.1 404 No permission to list directory\r\n\r\n".to_vec();
         let story = Story { lines, head, found: "directory a".into(), ..Story::default() };
-        assert_eq!(verdict(&story), "GET /a/ -> 404, directory a may not be read");
+        assert_eq!(verdict(&story), "GET /a/ -> 404, directory a cannot be read");
     }
 
     #[test]
     fn what_has_no_head_says_so() {
         let story = |is_scripts| Story { is_scripts, ..Story::default() };
-        assert_eq!(write(&story(true), false), b" -> a script would answer\n\n(the script would write the answer)\n");
-        assert_eq!(write(&story(false), false), b" -> no answer\n\n(no answer)\n");
+        assert_eq!(
+            write(&story(true), false),
+            b" -> a script would respond\n\n(the script would write the response)\n"
+        );
+        assert_eq!(write(&story(false), false), b" -> no response\n\n(no response)\n");
     }
 }

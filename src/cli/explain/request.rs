@@ -1,26 +1,26 @@
-//! From the words of the command line to the bytes of a request. What is wrong with them is for the
-//! server to say; only what could not be meant as one request is refused here.
+//! Turns the arguments of the command line into the bytes of a request. Whether the request is valid is for the
+//! server to decide; only what cannot be one request is rejected here.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// A request as it would be sent.
+/// A request as it is sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// All lines of its head, without their ends.
+    /// All lines of its head, without line terminators.
     pub(crate) lines: Vec<Vec<u8>>,
-    /// The last of them is a Host that was not asked for.
+    /// Whether the last line is a Host field that was not given.
     pub(crate) has_our_host: bool,
 }
 
-/// The Host of a request that names none.
+/// The Host field for a request that has none.
 const HOST: &[u8] = b"Host: localhost";
 
 impl Request {
-    /// `text` is a request line, a method and a target, or a target alone.
+    /// Makes a request. `text` is a request line, a method and a target, or just a target.
     ///
     /// # Errors
-    /// What is wrong, for people: nothing, or more than one line where one should be.
+    /// Says what is wrong: an argument is empty, or has more than one line.
     pub(crate) fn of<'f>(text: &OsStr, fields: impl Iterator<Item = &'f OsString>) -> Result<Request, String> {
         let line = request_line(checked("the request", text.as_bytes())?);
         let is_old = line.ends_with(b" HTTP/1.0");
@@ -42,11 +42,14 @@ impl Request {
     }
 }
 
-/// A line end would make two lines of it, or even two requests; nothing would end the head.
+/// Rejects line terminators, which would make two lines or even two requests, and an empty line, which would end the
+/// head.
 fn checked<'t>(what: &str, text: &'t [u8]) -> Result<&'t [u8], String> {
     match text {
         [] => Err(format!("{what} is empty")),
-        text if text.iter().any(|byte| matches!(byte, b'\r' | b'\n')) => Err(format!("{what} has a line end in it")),
+        text if text.iter().any(|byte| matches!(byte, b'\r' | b'\n')) => {
+            Err(format!("{what} contains a line terminator: it must be a single line"))
+        }
         text => Ok(text),
     }
 }

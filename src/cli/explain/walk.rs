@@ -1,5 +1,5 @@
-//! One request through the machine that serves. Files are opened as for a peer; what would be sent is
-//! kept; a script is found and not run.
+//! Takes one request through the core. Files are opened as for a peer, the response is kept instead of sent, and a
+//! script is looked up but not run.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,8 +18,8 @@ use sanserve::server::{Desk, Local, ScriptRules, Service, Slot};
 use super::super::plain;
 use super::request::Request;
 
-/// More steps than any one request takes.
-const MOST_STEPS: usize = 100_000;
+/// More steps than any request takes.
+const MAX_STEPS: usize = 100_000;
 
 /// One line of the report.
 #[derive(Debug)]
@@ -30,17 +30,17 @@ pub(crate) struct Line {
     pub(crate) why: String,
 }
 
-/// What became of the request.
+/// What happened to the request.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
     pub(crate) lines: Vec<Line>,
-    /// The head of the answer; empty if there is none.
+    /// The head of the response; empty if there is none.
     pub(crate) head: Vec<u8>,
-    /// There is none because a script would write it.
+    /// Whether the head is empty because a script would write it.
     pub(crate) is_scripts: bool,
-    /// What the path leads to, by a path below the root; empty if nothing was looked for.
+    /// What the path leads to, relative to the root; empty if nothing was looked up.
     pub(crate) found: String,
-    /// Bytes behind the head.
+    /// Bytes of the response after the head.
     pub(crate) sent: u64,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
     let mut log = service.log.logger();
     let (site, scripts): (&dyn Site, _) = (&*service.site, &*service.scripts);
     let mut slot = Slot::new();
-    // What an action needs of a socket is nothing.
+    // No action needs the socket.
     let nowhere = File::open("/dev/null");
     let mut buf = Buffers::new();
     buf.explain();
@@ -64,7 +64,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
     let mut walk =
         Walk { story: Story::default(), noted: 0, pending: request.bytes(), has_body: false, directory: Vec::new() };
     walk.begin(request, service);
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         let step = connection.poll(&mut buf, &cx);
         let input = match step {
             Step::Send(transmit) => {
@@ -88,7 +88,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                     Topic::Script,
                     "not-run",
                     b"",
-                    "the script is told the length of the body, which explain has none of",
+                    "a script is given the length of the body, and explain has no body",
                 );
                 walk.story.is_scripts = true;
                 return walk.story;
@@ -107,7 +107,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 walk.story.sent = entry.sent;
                 let sent = entry.sent.to_string();
                 walk.note(&buf);
-                walk.say(Topic::Answer, "body", sent.as_bytes(), "the bytes behind the head");
+                walk.say(Topic::Answer, "body", sent.as_bytes(), "the bytes after the head");
                 return walk.story;
             }
             Step::Probe(_) => Input::Probed,
@@ -115,7 +115,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 true => continue,
                 false => Input::Eof,
             },
-            // A handler, the body of a script, and a wait for them: there is neither.
+            // Steps for handlers and running scripts, of which there are none.
             Step::Wait(_) | Step::Feed(_) | Step::Call(_) | Step::Shut | Step::Close(_) => return walk.story,
         };
         connection.handle(input);
@@ -125,13 +125,13 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
 
 struct Walk {
     story: Story,
-    /// How many of the reasons stand in the story.
+    /// How many of the reasons are in the story already.
     noted: usize,
-    /// What is still to be sent.
+    /// The bytes of the request that are still to be sent.
     pending: Vec<u8>,
-    /// A body was made up.
+    /// A placeholder body was made.
     has_body: bool,
-    /// The path of the directory that is held, with a slash behind it.
+    /// The path of the open directory, with a trailing slash.
     directory: Vec<u8>,
 }
 
@@ -148,7 +148,7 @@ impl Walk {
                 Topic::Request,
                 name,
                 line,
-                if is_ours { "added, because HTTP/1.1 needs a Host" } else { "as given" },
+                if is_ours { "added, because HTTP/1.1 requires Host" } else { "as given" },
             );
         }
         let root = service.root.path().as_os_str().as_encoded_bytes().to_vec();
@@ -156,12 +156,12 @@ impl Walk {
         let (name, why) = match service.root.symlinks() {
             Symlinks::Follow => ("follow", "symbolic links are followed anywhere (--symlinks)"),
             Symlinks::Inside => ("inside", "symbolic links must stay inside the directory (--symlinks)"),
-            Symlinks::Never => ("never", "nothing is reached by a symbolic link (--symlinks)"),
+            Symlinks::Never => ("never", "symbolic links are not followed (--symlinks)"),
         };
         self.say(Topic::File, "symlinks", name.as_bytes(), why);
     }
 
-    /// Takes over what was noted since the last time.
+    /// Adds the reasons recorded since the last call.
     fn note(&mut self, buf: &Buffers) {
         for reason in &buf.reasons()[self.noted..] {
             self.story.lines.push(match reason.cause {
@@ -182,7 +182,7 @@ impl Walk {
         self.noted = buf.reasons().len();
     }
 
-    /// Sends what is left of the request, or a body where one is waited for. `false`: there is no more.
+    /// Sends the rest of the request, or a placeholder for its body. Returns `false` if there is no more.
     fn more(&mut self, buf: &mut Buffers) -> bool {
         if self.pending.is_empty() && !self.has_body {
             self.has_body = true;
@@ -190,12 +190,17 @@ impl Walk {
             if announced(Rule::BodyInChunks).is_some() {
                 self.pending = b"0\r\n\r\n".to_vec();
             } else if let Some(length) = announced(Rule::BodyOfLength) {
-                // No more than `limits.drain`: a longer one is not waited for.
+                // At most `limits.drain`: the core does not read a longer one.
                 let length = std::str::from_utf8(&length.value).ok().and_then(|text| text.parse().ok());
                 self.pending = vec![b'.'; length.unwrap_or_default()];
             }
             if !self.pending.is_empty() {
-                self.say(Topic::Request, "body-made-up", b"", "explain sends dots, or no chunk, in place of a body");
+                self.say(
+                    Topic::Request,
+                    "body-made-up",
+                    b"",
+                    "explain sends dots, or an empty chunked body, as a placeholder",
+                );
             }
         }
         let taken = buf.input.fill(&self.pending);
@@ -221,13 +226,13 @@ impl Walk {
                 (Topic::File, what)
             }
             Completion::Listed(Err(error)) => (Topic::File, error_name(*error).into()),
-            Completion::Listed(Ok(Listed::More)) => (Topic::File, "some names, and there are more".into()),
+            Completion::Listed(Ok(Listed::More)) => (Topic::File, "some names, more follow".into()),
             Completion::Listed(Ok(Listed::End)) => (Topic::File, "all names".into()),
             Completion::Found(Ok(found)) => {
                 let what = match found.what {
-                    ScriptFile::Runnable => "may be executed",
-                    ScriptFile::Missing => "is not there",
-                    ScriptFile::NotPlain => "is no file",
+                    ScriptFile::Runnable => "is executable",
+                    ScriptFile::Missing => "does not exist",
+                    ScriptFile::NotPlain => "is not a regular file",
                     ScriptFile::NotExecutable => "has no execute bit",
                 };
                 let what = format!("{} {what}", text(shown(&asked.path[..found.len])));
@@ -245,24 +250,24 @@ impl Walk {
         }
         let is_denied = *completion == Completion::Opened(Err(FsError::Denied));
         if is_denied && is_there_by_links(service, &whole) {
-            self.say(Topic::File, "symlinks-refuse", path, "it is there for who follows symbolic links (--symlinks)");
+            self.say(Topic::File, "symlinks-refuse", path, "it exists if symbolic links are followed (--symlinks)");
         }
     }
 }
 
-/// Whether a path leads somewhere that the rule for symbolic links rules out.
+/// Whether a path leads to a file that only the policy for symbolic links excludes.
 fn is_there_by_links(service: &Service, path: &[u8]) -> bool {
     service.root.symlinks() != Symlinks::Follow
         && Root::open(service.root.path(), Symlinks::Follow).is_ok_and(|root| root.open_at(path).is_ok())
 }
 
-/// An action, when it has been carried out.
+/// An action that was carried out.
 struct Asked {
     name: &'static str,
     path: Vec<u8>,
 }
 
-/// An index page, by a path below the directory that is held.
+/// The name for opening an index page, relative to the open directory.
 const OPEN_IN: &str = "open-in";
 
 impl Asked {
@@ -287,13 +292,13 @@ fn describe(opened: &Opened) -> String {
     match kind {
         Kind::File => {
             let date = date_time_string(Wall(*modified));
-            format!("a file of {len} bytes, changed {date}, and {modified_nanos} ns")
+            format!("a file of {len} bytes, modified {date} and {modified_nanos} ns")
         }
         Kind::Directory => "a directory".into(),
     }
 }
 
-/// Why a path leads to nothing that is served: looks at what lies there, which a server never does.
+/// Why a path leads to nothing that is served. Looks at each component, which a server never does.
 fn missing(service: &Service, path: &[u8], error: FsError) -> String {
     let mut at = service.root.path().to_owned();
     let mut below = Vec::new();
@@ -304,17 +309,17 @@ fn missing(service: &Service, path: &[u8], error: FsError) -> String {
         let name = text(&below);
         let own = match fs::symlink_metadata(&at) {
             Ok(own) => own,
-            Err(error) if error.kind() == ErrorKind::NotFound => return format!("nothing is at {name}"),
+            Err(error) if error.kind() == ErrorKind::NotFound => return format!("{name} does not exist"),
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
-                return format!("{name} lies below what is no directory");
+                return format!("{name} is below something that is not a directory");
             }
-            Err(error) => return format!("{name} cannot be looked at: {}", plain(&error)),
+            Err(error) => return format!("{name} cannot be accessed: {}", plain(&error)),
         };
         if own.file_type().is_symlink() {
             let target = fs::read_link(&at).unwrap_or_default();
             let link = format!("{name} is a symbolic link to {}", text(target.as_os_str().as_bytes()));
             match service.root.symlinks() {
-                Symlinks::Never => return format!("{link}, and links are never followed (--symlinks)"),
+                Symlinks::Never => return format!("{link}, and symbolic links are not followed (--symlinks)"),
                 Symlinks::Inside if error == FsError::Denied && fs::metadata(&at).is_ok() => {
                     return format!("{link}, which leads out of the directory (--symlinks)");
                 }
@@ -322,11 +327,11 @@ fn missing(service: &Service, path: &[u8], error: FsError) -> String {
             }
             match fs::metadata(&at) {
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => return format!("{link}, where nothing is"),
+                Err(error) if error.kind() == ErrorKind::NotFound => return format!("{link}, which does not exist"),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    return format!("{link}, which cannot be looked at: {}", plain(&error));
+                    return format!("{link}, which cannot be accessed: {}", plain(&error));
                 }
-                Err(_) => return format!("{link}, which leads nowhere: there is a loop"),
+                Err(_) => return format!("{link}, which leads into a loop"),
             }
         }
     }
@@ -339,13 +344,13 @@ fn missing(service: &Service, path: &[u8], error: FsError) -> String {
         _ if error == FsError::Denied => {
             let what = if kind.is_dir() { "a directory" } else { "a file" };
             return format!(
-                "{name} is {what} that may not be read, of mode {:03o}",
+                "{name} is {what} without read permission, mode {:03o}",
                 found.permissions().mode() & 0o7777
             );
         }
         _ => return error_name(error).into(),
     };
-    format!("{name} is {what}, which is never read")
+    format!("{name} is {what}, which is never served")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -354,22 +359,22 @@ fn text(bytes: &[u8]) -> String {
 
 fn error_name(error: FsError) -> &'static str {
     match error {
-        FsError::NotFound => "nothing that is served",
-        FsError::Denied => "it may not be read",
+        FsError::NotFound => "not found",
+        FsError::Denied => "permission denied",
         FsError::Exhausted => "out of descriptors or memory",
         FsError::Failed => "the system failed to open it",
     }
 }
 
-/// What the script would be told.
+/// The arguments and environment that the script would get.
 fn spawn_lines(script: &Script<'_>, service: &Service) -> Vec<Line> {
     let root = service.root.path().as_os_str().as_encoded_bytes();
     let below = |path: &[u8]| [root, b"/", path].concat();
-    let mut told: Vec<(&str, Vec<u8>, &str)> = vec![("would-run", below(script.path), "explain runs no script")];
+    let mut told: Vec<(&str, Vec<u8>, &str)> = vec![("would-run", below(script.path), "explain does not run scripts")];
     told.extend(script.arguments().map(|argument| ("argument", argument.to_vec(), "RFC 3875 section 4.4")));
     for (name, value) in ScriptRules::default().environment {
         let pair = [name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat();
-        told.push(("with", pair, "given to every script"));
+        told.push(("with", pair, "passed to every script"));
     }
     for (name, value) in script.environment() {
         told.push(("with", [name, b"=", value].concat(), "RFC 3875 section 4.1"));

@@ -1,16 +1,16 @@
-//! What the server of a simulation serves, and what its clients ask for: files, directories, and a handler
-//! below `/h/` that reads bodies, streams, waits and sends files, so that every part of the core has work.
+//! What the server of a simulation serves, and what its clients request: files, directories, and a handler under
+//! `/h/` that reads bodies, streams, waits and sends files, so that every part of the core is exercised.
 
 use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
 use sanserve::testing::{Disk, File, Node, Random, Server};
 
-/// What `sim` calls them in its transcripts.
+/// The name of this site in the transcripts of `sim`.
 pub(crate) const NAME: &str = "sim";
 
-/// How many bytes `/h/big` answers with.
+/// The length of the response to `/h/big`, in bytes.
 const BIG: usize = 200_000;
 
-/// Requests that are not right.
+/// Malformed requests.
 const BAD: &[&str] = &[
     "GET /a.txt HTTP/1.1\nHost: x\n\n",
     "GET /a.txt HTTP/1.1\r\n\r\n",
@@ -22,13 +22,13 @@ const BAD: &[&str] = &[
     "\0\0\0\0",
 ];
 
-/// Files, directories and handlers.
+/// Targets of files, directories and handlers.
 const TARGETS: &[&str] = &[
     "/", "/a.txt", "/a.txt", "/empty", "/mid.bin", "/mid.bin", "/big.bin", "/docs", "/docs/", "/site/", "/many/",
     "/none", "/denied", "/busy", "/h/big", "/h/late", "/h/file", "/h/none",
 ];
 
-/// Fields that ask for a part, or on a condition.
+/// Fields for ranges and conditions.
 const FIELDS: &[&str] = &[
     "",
     "",
@@ -59,7 +59,7 @@ pub(super) fn server() -> Server<'static> {
     Server::new().disk(disk).site(Routed).handler(Busy::default).named(NAME)
 }
 
-/// One request, as a client of the simulation makes it.
+/// One random request of a client.
 pub(super) fn request(random: &mut Random) -> Vec<u8> {
     if random.one_in(40) {
         return random.pick(BAD).as_bytes().to_vec();
@@ -73,7 +73,7 @@ pub(super) fn request(random: &mut Random) -> Vec<u8> {
     format!("{method} {target} HTTP/{version}\r\nHost: x\r\n{fields}\r\n").into_bytes()
 }
 
-/// A request with a body, by length or in chunks.
+/// A request with a body, with a length or chunked.
 fn with_body(random: &mut Random) -> Vec<u8> {
     let target = random.pick(&["/h/echo", "/h/echo", "/h/stream", "/h/stream", "/h/none", "/a.txt"]);
     let expect = if random.one_in(8) { "Expect: 100-continue\r\n" } else { "" };
@@ -94,7 +94,7 @@ fn with_body(random: &mut Random) -> Vec<u8> {
     text
 }
 
-/// Hands what is below `/h/` to the handler, and the rest to the files.
+/// Routes `/h/` to the handler, and everything else to the files.
 pub(crate) struct Routed;
 
 impl Site for Routed {
@@ -103,17 +103,17 @@ impl Site for Routed {
     }
 }
 
-/// What a target does.
+/// What the handler does for a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Task {
     /// Nothing more.
     #[default]
     None,
-    /// Reads the body, then gives it back with its length.
+    /// Reads the body, then sends it back with its length.
     Echo,
-    /// Gives the body back while it comes.
+    /// Sends the body back while it arrives.
     Stream,
-    /// Answers when it is woken.
+    /// Responds when it is woken.
     Late,
     /// Sends [`BIG`] bytes.
     Big,

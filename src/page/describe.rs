@@ -1,13 +1,13 @@
-//! What an event is, for people: which arrows of the sequence diagram it is, and one sentence about it.
+//! Describes events for people: the arrows in the sequence diagram, and a sentence or two for each.
 
 use sanserve::core::{
     Call, Close, Completion, Fault, FsError, Input, Kind, Listed, ScriptFile, ScriptInput, SpawnError, State, Wait,
 };
 use sanserve::transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Then, Told, What};
 
-/// A lifeline. The core is at the left, alone with the driver; the world is at the right.
+/// A lifeline of the diagram. The core is at the left, next to the driver; everything outside is at the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Lifeline {
     Core,
     Driver,
     Peer,
@@ -15,35 +15,35 @@ pub(crate) enum Who {
     Script,
 }
 
-impl Who {
-    /// In the order of the diagram, with what they are.
-    pub(crate) const ALL: [(Who, &'static str, &'static str); 5] = [
-        (Who::Core, "core", "decides"),
-        (Who::Driver, "driver", "waits and acts"),
-        (Who::Peer, "peer", "the socket"),
-        (Who::Disk, "disk", "files"),
-        (Who::Script, "script", "a process"),
+impl Lifeline {
+    /// All lifelines in the order of the diagram, each with its name and a short description.
+    pub(crate) const ALL: [(Lifeline, &'static str, &'static str); 5] = [
+        (Lifeline::Core, "core", "decides"),
+        (Lifeline::Driver, "driver", "waits and acts"),
+        (Lifeline::Peer, "peer", "the socket"),
+        (Lifeline::Disk, "disk", "files"),
+        (Lifeline::Script, "script", "a process"),
     ];
 }
 
-/// One arrow: to the right the core says something, to the left it is told.
+/// One arrow: to the right for what the core asks for, to the left for what it receives.
 pub(crate) struct Arrow {
-    pub(crate) from: Who,
-    pub(crate) to: Who,
+    pub(crate) from: Lifeline,
+    pub(crate) to: Lifeline,
     pub(crate) label: String,
 }
 
-/// Requests of one piece that have an arrow each.
+/// The most requests of one piece that have an arrow each.
 const REQUESTS: usize = 3;
 
-/// Bytes of text in a label.
+/// The most bytes of text in a label.
 const LABEL: usize = 72;
 
-/// The arrows of an event. `spools`: what is fed goes to a file.
+/// The arrows of an event. `spools`: the request body goes to a temporary file.
 pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
-    use Who::{Core, Disk, Driver, Peer, Script};
-    let to = |to: Who, label: String| Arrow { from: Core, to, label };
-    let from = |from: Who, label: String| Arrow { from, to: Core, label };
+    use Lifeline::{Core, Disk, Driver, Peer, Script};
+    let to = |to: Lifeline, label: String| Arrow { from: Core, to, label };
+    let from = |from: Lifeline, label: String| Arrow { from, to: Core, label };
     match &event.what {
         What::Recv(bytes) => {
             let requests = requests(bytes);
@@ -93,7 +93,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
                 Ok(opened) => format!("file, {}", size(opened.len)),
                 Err(error) => fs_error(*error).into(),
             });
-            asked(Disk, format!("open {}{place}", shown(path)), answer)
+            request_and_result(Disk, format!("open {}{place}", shown(path)), answer)
         }
         What::List { entries, answer } => {
             let answer = answer.map(|answer| match answer {
@@ -101,24 +101,24 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
                 Ok(Listed::End) => format!("{} entries, the last", entries.len()),
                 Err(error) => fs_error(error).into(),
             });
-            asked(Disk, "list".into(), answer)
+            request_and_result(Disk, "list".into(), answer)
         }
         What::Find { path, answer, .. } => {
             let answer = answer.map(|answer| match answer {
                 Ok(found) => script_file(found.what).into(),
                 Err(error) => fs_error(error).into(),
             });
-            asked(Disk, format!("find {}", shown(path)), answer)
+            request_and_result(Disk, format!("find {}", shown(path)), answer)
         }
-        What::Spool { answer } => asked(
+        What::Spool { answer } => request_and_result(
             Disk,
-            "make a file for the body".into(),
+            "create a file for the body".into(),
             answer.map(|answer| answer.map_or_else(|error| fs_error(error).into(), |()| "ok".into())),
         ),
         What::Spawn { told, answer } => {
             let answer =
-                answer.map(|answer| answer.map_or_else(|error| spawn_error(error).into(), |()| "it runs".into()));
-            asked(Script, format!("run {}", shown(&told.path)), answer)
+                answer.map(|answer| answer.map_or_else(|error| spawn_error(error).into(), |()| "running".into()));
+            request_and_result(Script, format!("run {}", shown(&told.path)), answer)
         }
         What::Feed { bytes, taken, then } => {
             let who = if spools { Disk } else { Script };
@@ -128,8 +128,8 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
                 let then = match then {
                     FeedThen::Poll => "",
                     FeedThen::Blocked => ", blocked",
-                    FeedThen::End => ", takes no more",
-                    FeedThen::Full => ", has no room",
+                    FeedThen::End => ", accepts no more",
+                    FeedThen::Full => ", no space",
                 };
                 arrows.push(from(who, format!("took {}{then}", size(n))));
             }
@@ -137,7 +137,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
         }
         What::Script(bytes) => vec![from(Script, first_line(bytes))],
         What::EndInput => vec![to(Script, "end of the body".into())],
-        What::Kill => vec![to(Script, "end it".into())],
+        What::Kill => vec![to(Script, "terminate".into())],
         What::Log(lines) => vec![to(Driver, format!("log: {}", first_line(lines)))],
         What::Call(call) => vec![to(Driver, format!("call the handler: {}", call.name()))],
         What::Finished(finish) => vec![to(Driver, format!("finished: {} {}", finish.status, first_line(&finish.line)))],
@@ -171,31 +171,30 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
     }
 }
 
-fn asked(whom: Who, label: String, answer: Option<String>) -> Vec<Arrow> {
-    let mut arrows = vec![Arrow { from: Who::Core, to: whom, label }];
-    arrows.extend(answer.map(|label| Arrow { from: whom, to: Who::Core, label }));
+fn request_and_result(to: Lifeline, label: String, answer: Option<String>) -> Vec<Arrow> {
+    let mut arrows = vec![Arrow { from: Lifeline::Core, to, label }];
+    arrows.extend(answer.map(|label| Arrow { from: to, to: Lifeline::Core, label }));
     arrows
 }
 
-/// One sentence about an event: what happens, and why. `state` is how the connection stands behind it, as far
-/// as that is known.
+/// Describes an event: what happens, and why. `state` is the state of the connection after it, if known.
 pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools: bool) -> String {
     let mut text = match &event.what {
         What::Recv(bytes) if reads => {
-            format!("{} arrive from the peer. The driver reads them into the connection's window.", piece(bytes))
+            format!("{} arrive from the peer. The driver reads them into the input window of the connection.", piece(bytes))
         }
         What::Recv(bytes) => {
             format!("{} arrive from the peer. They stay in the socket: the core has not asked to read.", piece(bytes))
         }
-        What::Tick => "Nothing but time has passed. The driver polls, and the core looks at its clocks.".into(),
+        What::Tick => "Only time has passed. The driver polls, and the core checks its timers.".into(),
         What::Clock(wall) => format!(
-            "The driver polls. Somebody has set the calendar, to second {}: dates come from it, timeouts do not.",
+            "The driver polls. The system clock was set, to second {}: dates depend on it, timeouts do not.",
             wall.0
         ),
         What::Input(input) => of_input(input).into(),
         What::Send(sending) => of_send(sending),
         What::Open { inside: true, path, answer } => {
-            format!("The core asks for the index page {} in the directory that is held; {}.", shown(path), of_open(answer.as_ref().map(|answer| answer.as_ref().map(|opened| opened.kind))))
+            format!("The core asks for the index page {} in the open directory; {}.", shown(path), of_open(answer.as_ref().map(|answer| answer.as_ref().map(|opened| opened.kind))))
         }
         What::Open { path, answer, .. } => {
             let path = if path.is_empty() { "the root".into() } else { format!("{} beneath the root", shown(path)) };
@@ -204,22 +203,22 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
         What::List { entries, answer } => format!(
             "The core asks for some entries of the directory; {}.",
             match answer {
-                None => "the answer comes later".into(),
-                Some(Ok(Listed::More)) => format!("{} are pushed, and there may be more", entries.len()),
-                Some(Ok(Listed::End)) => format!("{} are pushed, and that is all", entries.len()),
-                Some(Err(error)) => format!("the disk says: {}", fs_error(*error)),
+                None => "the result arrives later".into(),
+                Some(Ok(Listed::More)) => format!("the driver pushes {}, and there may be more", entries.len()),
+                Some(Ok(Listed::End)) => format!("the driver pushes {}, and that is all", entries.len()),
+                Some(Err(error)) => format!("the result is: {}", fs_error(*error)),
             }
         ),
         What::Find { path, answer, .. } => format!(
-            "The path {} means a script. The core asks which one; {}.",
+            "The path {} is in a directory of scripts. The core asks which script it is; {}.",
             shown(path),
             match answer {
-                None => "the answer comes later".into(),
-                Some(Ok(found)) => format!("the disk says: {}", script_file(found.what)),
-                Some(Err(error)) => format!("the disk says: {}", fs_error(*error)),
+                None => "the result arrives later".into(),
+                Some(Ok(found)) => format!("the result is: {}", script_file(found.what)),
+                Some(Err(error)) => format!("the result is: {}", fs_error(*error)),
             }
         ),
-        What::Spool { .. } => "The body is chunked, and a script must be told its length before it runs: it is kept in a temporary file.".into(),
+        What::Spool { .. } => "The body is chunked, and a script must know its length before it starts: the body is stored in a temporary file.".into(),
         What::Spawn { told, answer } => of_spawn(told, *answer),
         What::Feed { bytes, then, .. } => format!(
             "The core offers {} of the body to {}{}.",
@@ -227,83 +226,83 @@ pub(crate) fn sentence(event: &Event, state: Option<&State>, reads: bool, spools
             if spools { "the temporary file" } else { "the script" },
             match then {
                 FeedThen::Poll => "",
-                FeedThen::Blocked => ", which takes no more for now: so the peer is not read from either",
-                FeedThen::End => ", which takes no more at all",
-                FeedThen::Full => ", for which there is no room, since the bodies of others are kept",
+                FeedThen::Blocked => ", whose pipe is full for now: so the core stops reading from the peer too",
+                FeedThen::End => ", which accepts no more input",
+                FeedThen::Full => ", which would exceed the space for all temporary files",
             }
         ),
-        What::EndInput => "The body is complete: the script's input is closed, so that it reads the end.".into(),
-        What::Log(_) => "Something is wrong with what the script printed, and the server's log says so.".into(),
-        What::Kill => "Nobody waits for the script any more, or its time is over: it is ended.".into(),
-        What::Script(bytes) => format!("The script has written {}. They are read into a window of their own.", size(bytes.len() as u64)),
+        What::EndInput => "The body is complete: the driver closes the script's input, so that it reads end of file.".into(),
+        What::Log(_) => "The output of the script is malformed, and the server logs it.".into(),
+        What::Kill => "No one needs the output of the script any more, or it timed out: it is terminated.".into(),
+        What::Script(bytes) => format!("The script has written {}. They are read into the script window.", size(bytes.len() as u64)),
         What::Call(call) => of_call(*call).into(),
         What::Finished(finish) => {
-            let cut = finish.cut.as_ref().map(|cut| format!(" The answer was cut: {cut}.")).unwrap_or_default();
+            let cut = finish.cut.as_ref().map(|cut| format!(" The response was cut off: {cut}.")).unwrap_or_default();
             format!(
-                "The exchange is over: status {}, {} of body. The driver logs it and lets go of what it held.{cut}",
+                "The exchange is finished: status {}, {} of body. The driver logs it and releases its resources.{cut}",
                 finish.status,
                 size(finish.sent)
             )
         }
         What::Probe { bytes, then } => format!(
-            "Before a timer fires, or because the server drains, the socket is read once more, without waiting: {}.",
+            "Before a timer fires, or because the server is draining, the driver reads the socket once more without blocking: {}.",
             match then {
-                ProbeThen::Later => "what is there is said later".into(),
+                ProbeThen::Later => "the result follows".into(),
                 ProbeThen::Eof => "the peer has half-closed".into(),
                 ProbeThen::Broken(_) => "the peer has reset the connection".into(),
-                ProbeThen::Poll if bytes.is_empty() => "nothing is there".into(),
-                ProbeThen::Poll => format!("{} have arrived meanwhile", size(bytes.len() as u64)),
+                ProbeThen::Poll if bytes.is_empty() => "nothing has arrived".into(),
+                ProbeThen::Poll => format!("{} have arrived", size(bytes.len() as u64)),
             }
         ),
         What::Wait(wait) => of_wait(wait, event.at, state),
-        What::Shut { blocked: false } => "The last answer is out. The core half-closes and reads on, so that no reset overtakes the answer (RFC 9112 section 9.6).".into(),
-        What::Shut { blocked: true } => "The core would half-close, but the driver still holds bytes that the socket does not take. It comes again.".into(),
-        What::Close { blocked: true, .. } => "The core would close, but the driver still holds bytes that the socket does not take. It comes again.".into(),
+        What::Shut { blocked: false } => "The last response is sent. The core half-closes and keeps reading, so that no reset destroys the response (RFC 9112 section 9.6).".into(),
+        What::Shut { blocked: true } => "The core would half-close, but the driver still holds bytes that do not fit into the socket. The core will ask again.".into(),
+        What::Close { blocked: true, .. } => "The core would close, but the driver still holds bytes that do not fit into the socket. The core will ask again.".into(),
         What::Close { close, .. } => format!("The connection closes: {}.", of_close(*close)),
     };
     if event.joined {
-        text.push_str(" It finds the connection in the middle of a turn, or comes together with the input before it.");
+        text.push_str(" It arrives in the middle of a turn, or together with the input before it.");
     }
     text
 }
 
 fn of_open(answer: Option<Result<Kind, &FsError>>) -> String {
     match answer {
-        None => "the answer comes later".into(),
-        Some(Ok(Kind::File)) => "the driver opens it and says what it found, a file".into(),
-        Some(Ok(Kind::Directory)) => "the driver opens it and says what it found, a directory".into(),
-        Some(Err(error)) => format!("the disk says: {}", fs_error(*error)),
+        None => "the result arrives later".into(),
+        Some(Ok(Kind::File)) => "the driver opens it and reports a file".into(),
+        Some(Ok(Kind::Directory)) => "the driver opens it and reports a directory".into(),
+        Some(Err(error)) => format!("the result is: {}", fs_error(*error)),
     }
 }
 
 fn of_send(sending: &Sending) -> String {
     if let Some(status) = sending.elided.filter(|_| sending.is_empty()) {
-        return format!("an answer with status {status}, of which the transcript tells no more");
+        return format!("The core sends a response with status {status}. The transcript omits its bytes.");
     }
     let what = match (sending.head.is_empty(), &sending.body) {
         (false, Middle::File { len, .. }) => {
             format!(
-                "{} that it has formatted, then {} of the open file, which it never sees",
+                "{} that it has formatted, then {} of the open file, whose bytes it never sees",
                 size(sending.head.len() as u64),
                 size(*len)
             )
         }
-        (true, Middle::File { len, .. }) => format!("what is left of the file, {}", size(*len)),
+        (true, Middle::File { len, .. }) => format!("the rest of the file, {}", size(*len)),
         (_, Middle::Bytes(bytes)) => {
-            format!("{}, of which {} lie in the script's window", size(sending.len()), size(bytes.len() as u64))
+            format!("{}, of which {} are in the script window", size(sending.len()), size(bytes.len() as u64))
         }
         (_, Middle::None) => size(sending.len()),
     };
     let then = match (sending.taken.bytes, sending.taken.then) {
-        (None, Then::Poll) => "the driver takes all of it".into(),
-        (_, Then::Broken(_)) => "the connection is beyond use".into(),
+        (None, Then::Poll) => "the driver accepts all of it".into(),
+        (_, Then::Broken(_)) => "the connection is broken".into(),
         (bytes, then) => {
             let n = size(bytes.unwrap_or(sending.len()));
-            let blocked = if then == Then::Blocked { ", and is full" } else { "" };
-            format!("the socket takes {n}{blocked}")
+            let blocked = if then == Then::Blocked { ", and is then full" } else { "" };
+            format!("the socket accepts {n}{blocked}")
         }
     };
-    format!("The core names what to send: {what}; {then}.")
+    format!("The core asks to send {what}; {then}.")
 }
 
 fn of_spawn(told: &Told, answer: Option<Result<(), SpawnError>>) -> String {
@@ -313,55 +312,58 @@ fn of_spawn(told: &Told, answer: Option<Result<(), SpawnError>>) -> String {
         ScriptInput::Spooled => "the body from the temporary file",
     };
     let answer = match answer {
-        None => "the answer comes later".into(),
-        Some(Ok(())) => "it runs".into(),
-        Some(Err(error)) => format!("it does not run: {}", spawn_error(error)),
+        None => "the result arrives later".into(),
+        Some(Ok(())) => "it is running".into(),
+        Some(Err(error)) => format!("it does not start: {}", spawn_error(error)),
     };
-    format!("The core has the script run, with {} variables and {input}; {answer}.", told.environment.len())
+    format!(
+        "The core asks to start the script, with {} environment variables and {input}; {answer}.",
+        told.environment.len()
+    )
 }
 
 fn of_input(input: &Input) -> &'static str {
     match input {
-        Input::Eof => "The peer has half-closed: it will send nothing more, but may still read.",
-        Input::Sent(_) => "Bytes of a batch went out.",
-        Input::Fed(_) => "The script took some of the body.",
-        Input::Probed => "The socket was looked at once more.",
-        Input::Blocked => "The socket takes no more for now: the write clock runs.",
-        Input::FeedBlocked => "The script takes no more for now: so the peer is not read from either.",
-        Input::Writable => "The socket takes bytes again.",
-        Input::Feedable => "The script takes bytes again.",
-        Input::FeedEnd => "The script takes no more at all: it has closed its input, or is gone.",
-        Input::SpoolFull => "There is no room for the body: those that are kept already take all that they may.",
+        Input::Eof => "The peer half-closed: it sends nothing more, but may still read.",
+        Input::Sent(_) => "Bytes of the batch were sent.",
+        Input::Fed(_) => "The script accepted some of the body.",
+        Input::Probed => "The socket was read once more.",
+        Input::Blocked => "The socket is full: the write timeout starts.",
+        Input::FeedBlocked => "The pipe to the script is full for now: so the core stops reading from the peer too.",
+        Input::Writable => "The socket is writable again.",
+        Input::Feedable => "The pipe to the script is writable again.",
+        Input::FeedEnd => "The script accepts no more input: it closed its input, or has exited.",
+        Input::SpoolFull => "There is no space for the body: the temporary files have reached their total limit.",
         Input::ScriptEof => "The script's output is complete.",
-        Input::ScriptFailed(_) => "The script was not run after all, so it has said nothing.",
+        Input::ScriptFailed(_) => "The script could not be started after all, so it has no output.",
         Input::Done(..) => {
-            "The late answer to an action. Its ticket says which one; a ticket that is not the latest is ignored."
+            "The result of an earlier action. Its ticket says which one; a ticket that is not the latest is ignored."
         }
-        Input::Wake => "Something that the handler waited for has happened.",
-        Input::Broken(Fault::Peer) => "The peer has reset the connection or went away.",
+        Input::Wake => "The handler was woken by something that it waits for.",
+        Input::Broken(Fault::Peer) => "The peer reset the connection or is gone.",
         Input::Broken(Fault::FileShrank) => {
-            "The file became shorter than was announced. Nothing is padded: the client shall see that the answer is incomplete."
+            "The file became shorter than announced. It is not padded, so that the client can see that the response is incomplete."
         }
-        Input::Broken(Fault::FileChanged) => "The file was rewritten while it was sent.",
-        Input::Broken(Fault::File) => "The system failed to read the file.",
+        Input::Broken(Fault::FileChanged) => "The file was modified while it was being sent.",
+        Input::Broken(Fault::File) => "Reading the file failed.",
         Input::Broken(Fault::Handler) => "The handler failed.",
-        Input::Scarce => "The server has no memory left for this connection to grow.",
-        Input::Leave => "The server is about to leave, and goes on: only its health check says so.",
-        Input::Drain => "The server goes down: the exchange in hand may be finished.",
-        Input::Cut => "The time for going down has passed: everything is cut.",
+        Input::Scarce => "The server has no more memory for the buffers of this connection.",
+        Input::Leave => "A shutdown was requested, and the server keeps serving: only its health check reports it.",
+        Input::Drain => "The server is shutting down: the exchange in progress may finish.",
+        Input::Cut => "The time for the shutdown is over: all connections are cut.",
     }
 }
 
 fn of_call(call: Call) -> &'static str {
     match call {
-        Call::Request => "A request is there for the handler. The core never calls it: the driver does.",
-        Call::Body => "The handler waits for the body, and there is more of it, or its end.",
-        Call::Room => "The handler had more to say than there was room for, and now there is room.",
-        Call::Wake => "The handler has asked to be called.",
+        Call::Request => "There is a request for the handler. The core never calls it; the driver does.",
+        Call::Body => "The handler waits for the body, and more of it, or its end, has arrived.",
+        Call::Room => "The handler had more to write than fit into the output, and now there is room.",
+        Call::Wake => "The handler has asked to be called again.",
         Call::Drain => {
-            "The server goes down: the handler is told, once, so that what waits or has no end comes to one."
+            "The server is shutting down: the handler is called once, so that a waiting or endless response can end."
         }
-        Call::Over => "The exchange is over, however it ended: the handler is told.",
+        Call::Over => "The exchange is over, for whatever reason, and the handler is notified.",
     }
 }
 
@@ -374,36 +376,36 @@ fn of_wait(wait: &Wait, now: u64, state: Option<&State>) -> String {
             text.push_str(&format!(" ({})", timer.rule));
         }
     }
-    text.push_str(if wait.idle { ". Its buffers may serve others meanwhile." } else { "." });
+    text.push_str(if wait.idle { ". Its buffers can serve other connections meanwhile." } else { "." });
     text
 }
 
-/// What a rule of the timers is for.
+/// What a timer is for.
 pub(crate) fn rule(name: &str) -> &'static str {
     match name {
-        "keep-alive" => "so long a connection may be silent between requests",
-        "head" => "so long a head may take from its first byte, and single bytes do not stretch it",
-        "body-silence" => "so long a body may be silent",
-        "body-rate" => "a body must reach its least rate",
-        "write-silence" => "so long the peer may take nothing",
-        "write-rate" => "the peer must take at the least rate",
-        "linger-silence" => "so long a closing connection may be silent",
-        "linger" => "so long a closing connection is read at all",
-        "script" => "so long a script may run",
-        "script-drain" => "so long a script may go on of whose output nothing more is sent",
-        "script-silence" => "so long a script may be silent for a peer that may be gone",
-        _ => "a bound of the configuration",
+        "keep-alive" => "how long a connection may be idle between requests",
+        "head" => "how long a head may take from its first byte; more bytes do not extend it",
+        "body-silence" => "how long a body may stall",
+        "body-rate" => "the minimum rate of a body",
+        "write-silence" => "how long the peer may read nothing",
+        "write-rate" => "the minimum rate at which the peer must read",
+        "linger-silence" => "how long a closing connection may be silent",
+        "linger" => "how long a closing connection is read in total",
+        "script" => "how long a script may run",
+        "script-drain" => "how long a script may run after its output is no longer sent",
+        "script-silence" => "how long a script may be silent if the peer may be gone",
+        _ => "a limit of the configuration",
     }
 }
 
 fn of_close(close: Close) -> &'static str {
     match close {
-        Close::Done => "all is done",
+        Close::Done => "everything is finished",
         Close::Idle => "no request came in time",
-        Close::Timeout => "it took too long",
-        Close::Broken => "it is beyond use",
-        Close::Drained => "the server goes down",
-        Close::Upgraded => "it speaks another protocol from here on",
+        Close::Timeout => "a timeout expired",
+        Close::Broken => "it is broken",
+        Close::Drained => "the server is shutting down",
+        Close::Upgraded => "it switches to another protocol",
     }
 }
 
@@ -414,23 +416,23 @@ fn short(input: &Input) -> String {
         Input::Fed(n) => format!("took {}", size(*n)),
         Input::Probed => "probed".into(),
         Input::Blocked => "blocked".into(),
-        Input::FeedBlocked => "takes no more for now".into(),
+        Input::FeedBlocked => "pipe full".into(),
         Input::Writable => "writable".into(),
-        Input::Feedable => "takes more".into(),
-        Input::FeedEnd => "takes no more".into(),
-        Input::SpoolFull => "no room".into(),
+        Input::Feedable => "pipe writable".into(),
+        Input::FeedEnd => "accepts no more".into(),
+        Input::SpoolFull => "no space".into(),
         Input::ScriptEof => "end of output".into(),
-        Input::ScriptFailed(error) => format!("not run: {}", spawn_error(*error)),
-        Input::Done(ticket, _) => format!("answer to action {}", ticket.number()),
+        Input::ScriptFailed(error) => format!("not started: {}", spawn_error(*error)),
+        Input::Done(ticket, _) => format!("result of action {}", ticket.number()),
         Input::Wake => "wake".into(),
         Input::Broken(Fault::Peer) => "reset".into(),
         Input::Broken(Fault::Handler) => "the handler failed".into(),
-        Input::Broken(Fault::FileShrank) => "file is shorter".into(),
-        Input::Broken(Fault::FileChanged) => "file has changed".into(),
-        Input::Broken(Fault::File) => "file cannot be read".into(),
+        Input::Broken(Fault::FileShrank) => "file became shorter".into(),
+        Input::Broken(Fault::FileChanged) => "file changed".into(),
+        Input::Broken(Fault::File) => "file read error".into(),
         Input::Scarce => "no memory".into(),
         Input::Leave => "leave".into(),
-        Input::Drain => "go down".into(),
+        Input::Drain => "drain".into(),
         Input::Cut => "cut".into(),
     }
 }
@@ -468,16 +470,16 @@ fn taken(sending: &Sending) -> Option<String> {
 fn needs(wait: &Wait) -> String {
     let need = wait.need;
     let words = [
-        (need.read, "bytes of the peer"),
+        (need.read, "bytes from the peer"),
         (need.write, "room in the socket"),
         (need.script_read, "the script's output"),
         (need.script_write, "room in the script's input"),
-        (need.completion, "the answer of the disk"),
+        (need.completion, "the disk"),
         (need.handler, "the handler"),
     ];
     let words: Vec<&str> = words.iter().filter(|(is_needed, _)| *is_needed).map(|(_, word)| *word).collect();
     match words.split_last() {
-        None => "nothing but the time".into(),
+        None => "only the deadline".into(),
         Some((last, [])) => (*last).into(),
         Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
     }
@@ -494,7 +496,7 @@ fn fs_error(error: FsError) -> &'static str {
 
 fn spawn_error(error: SpawnError) -> &'static str {
     match error {
-        SpawnError::Busy => "too many run",
+        SpawnError::Busy => "too many scripts are running",
         SpawnError::Exhausted => "exhausted",
         SpawnError::Denied => "denied",
         SpawnError::Failed => "failed",
@@ -503,14 +505,14 @@ fn spawn_error(error: SpawnError) -> &'static str {
 
 fn script_file(what: ScriptFile) -> &'static str {
     match what {
-        ScriptFile::Runnable => "a script that can be run",
-        ScriptFile::Missing => "nothing is there",
-        ScriptFile::NotPlain => "no plain file",
+        ScriptFile::Runnable => "an executable script",
+        ScriptFile::Missing => "not found",
+        ScriptFile::NotPlain => "not a regular file",
         ScriptFile::NotExecutable => "not executable",
     }
 }
 
-/// How much has come, and of how many requests.
+/// The size of a piece of input, and its number of requests.
 fn piece(bytes: &[u8]) -> String {
     match requests(bytes).len() {
         0 | 1 => size(bytes.len() as u64),
@@ -518,8 +520,8 @@ fn piece(bytes: &[u8]) -> String {
     }
 }
 
-/// The bytes of the peer, cut where another request begins: behind a head, and the body whose length it says. What
-/// looks like one in a chunked body is taken for one, since who sends that may want just that.
+/// Splits the bytes of the peer where another request begins: after a head and the body whose length it gives. What
+/// looks like a request inside a chunked body counts as one, since it may be an attempt at request smuggling.
 fn requests(bytes: &[u8]) -> Vec<&[u8]> {
     let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
     while let Some(end) = bytes[at..].windows(4).position(|four| four == b"\r\n\r\n").map(|found| at + found + 4) {
@@ -534,7 +536,7 @@ fn requests(bytes: &[u8]) -> Vec<&[u8]> {
     pieces
 }
 
-/// What a head says about its body; 0 if that is nothing.
+/// The length of the body that a head gives; 0 if it gives none.
 fn content_length(head: &[u8]) -> usize {
     let value = head.split(|&byte| byte == b'\n').find_map(|line| {
         let (name, value) = line.split_at_checked("content-length:".len())?;
@@ -543,7 +545,7 @@ fn content_length(head: &[u8]) -> usize {
     value.unwrap_or(0)
 }
 
-/// Whether a request begins here, as far as that can be seen.
+/// Whether a request seems to begin here.
 fn is_request_line(bytes: &[u8]) -> bool {
     let end = bytes.iter().position(|&byte| byte == b'\r');
     let words: Vec<&[u8]> = bytes[..end.unwrap_or(bytes.len())].split(|&byte| byte == b' ').collect();
@@ -551,7 +553,7 @@ fn is_request_line(bytes: &[u8]) -> bool {
     is_method && words.len() <= 3 && (end.is_none() || words.get(2).is_some_and(|word| word.starts_with(b"HTTP/")))
 }
 
-/// A number of bytes.
+/// Formats a number of bytes.
 fn size(n: u64) -> String {
     match n {
         1 => "1 byte".into(),
@@ -565,7 +567,7 @@ fn size(n: u64) -> String {
     }
 }
 
-/// A span of time.
+/// Formats a span of time, in milliseconds.
 pub(crate) fn millis(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} ms"),
@@ -574,13 +576,13 @@ pub(crate) fn millis(n: u64) -> String {
     }
 }
 
-/// The first line of bytes, fit to be shown.
+/// The first line, escaped and truncated.
 fn first_line(bytes: &[u8]) -> String {
     let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
     shown(if line.is_empty() { bytes } else { line })
 }
 
-/// Bytes as text, cut where they are long.
+/// Bytes as escaped text, truncated if they are long.
 fn shown(bytes: &[u8]) -> String {
     let text = bytes[..bytes.len().min(LABEL)].escape_ascii();
     if bytes.len() > LABEL { format!("{text}…") } else { text.to_string() }
