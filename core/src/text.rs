@@ -12,7 +12,11 @@ pub fn scrub(out: &mut Vec<u8>, text: &[u8]) {
 
 /// The same, up to `most` bytes; `\...` stands for what is left out.
 pub(crate) fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
+    // Most text is plain to its end.
+    let plain = text.iter().take(most).take_while(|&&byte| is_plain(byte)).count();
+    let (plain, text) = text.split_at(plain);
     let most = out.len().saturating_add(most);
+    out.extend_from_slice(plain);
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
             let before = out.len();
@@ -37,6 +41,11 @@ pub(crate) fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
             }
         }
     }
+}
+
+/// Whether a byte stands as it is, whatever comes before and after it.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
 
 fn cut_off(out: &mut Vec<u8>, len: usize) {
@@ -139,6 +148,29 @@ fn escape_valid(text: &str, out: &mut Vec<u8>, quotes: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_cut_before_what_does_not_fit() {
+        let within = |text: &str, most| {
+            let mut out = b"> ".to_vec();
+            scrub_within(&mut out, text.as_bytes(), most);
+            String::from_utf8(out).unwrap()
+        };
+        for (text, most, shown) in [
+            ("GET /", 6, "> GET /"),
+            ("GET /", 5, "> GET /"),
+            ("GET /", 4, "> GET \\..."),
+            ("GET /", 0, "> \\..."),
+            ("GET \"/", 7, "> GET \\\"/"),
+            ("GET \"/", 6, "> GET \\\"\\..."),
+            ("GET \"/", 5, "> GET \\..."),
+            ("\u{e9}tude", 6, "> \u{e9}tude"),
+            ("\u{e9}tude", 1, "> \\..."),
+            ("", 0, "> "),
+        ] {
+            assert_eq!(within(text, most), shown, "{text} within {most}");
+        }
+    }
 
     fn scrubbed(text: &[u8]) -> String {
         let mut out = Vec::new();
