@@ -2,8 +2,8 @@
 //!
 //! `cargo run --example polling_frontend -- --cgi examples`, then `curl localhost:8000/hello`.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
@@ -12,136 +12,86 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{
-    Buffers, Call, Cgi, Config, Connection, Fault, Handler, Input, Need, Now, Peer, Reply, Status, Step, Tick, Wait,
-};
+use sanserve::core::{Call, Cgi, Config, Connection, Fault, Handler, Input, Now, Peer, Reply, Status, Tick, Wait};
 use sanserve::os::{self, AcceptBackoff, AfterError, Clock, Signals};
-use sanserve::server::{Caller, Desk, Flush, Local, Logger, ScriptRead, Service, Slot};
+use sanserve::server::{
+    Announce, Budget, Env, Frontend, Handle, Local, Logger, Phase, Service, Session, Transport, Turn, Workspace,
+};
 
-/// A connection, what carries out its steps, and what it waits for.
+/// A connection, what it takes, and what it waits for.
 struct Line {
-    number: u64,
-    stream: TcpStream,
-    connection: Connection,
-    buffers: Buffers,
-    slot: Slot,
+    session: Session,
+    space: Workspace,
+    socket: TcpStream,
+    transport: Transport,
     handler: Option<Box<dyn Handler + Send>>,
-    wait: Wait,
-    /// What poll(2) has found to be possible.
-    ready: Need,
-    /// The socket takes no more of what the slot has gathered.
-    full: bool,
+    /// Of the exchange in progress. No two have the same.
+    number: u64,
+    /// `None`: it has more to do at once.
+    wait: Option<Wait>,
 }
 
-/// For a connection that has more to do at once.
-const AT_ONCE: Wait = Wait { need: NOTHING, deadline: Some(Tick(0)), idle: false };
-const NOTHING: Need =
-    Need { read: false, write: false, script_read: false, script_write: false, completion: false, handler: false };
+/// Gives each exchange a number, so that a waker that is kept for too long wakes nobody.
+struct Numbers<'l> {
+    number: &'l mut u64,
+    next: &'l mut u64,
+}
 
-impl Line {
-    fn new(number: u64, stream: TcpStream, peer: SocketAddr, server: &Server) -> Line {
-        let cx = server.service.context(&server.now);
-        let mut connection = Connection::new(Peer::from(peer), &cx);
-        server.service.observe(&mut connection, &cx, "polling");
-        let (buffers, slot, ready) = (Buffers::new(), Slot::new(), Need { read: true, ..NOTHING });
-        Line { number, stream, connection, buffers, slot, handler: None, wait: AT_ONCE, ready, full: false }
-    }
-
-    /// Carries out steps until there is something to wait for. `false`: the connection is over.
-    fn turn(&mut self, server: &mut Server) -> bool {
-        let (service, now) = (Arc::clone(&server.service), server.now);
-        let cx = service.context(&now);
-        // No more than this, so that the others have their turn.
-        for _ in 0..64 {
-            let Line { connection, buffers, slot, handler, stream, .. } = self;
-            match connection.poll(buffers, &cx) {
-                Step::Wait(wait) => {
-                    let is_flushed = wait.need.write || self.flush();
-                    if is_flushed && !self.advance(wait.need, &server.files) {
-                        self.wait = wait;
-                        return true;
-                    }
-                }
-                Step::Close(_) => {
-                    if self.full || self.flush() {
-                        return false;
-                    }
-                }
-                Step::Shut => {
-                    if self.flush() {
-                        let _ = self.stream.shutdown(Shutdown::Write);
-                    }
-                }
-                Step::Call(call) => {
-                    let bell = Bell { line: Some(self.number), ..server.bell.clone() };
-                    let waker = || Waker::from(Arc::new(bell.clone()));
-                    let caller = Caller { handler, slot, waker: &waker, service: &service };
-                    caller.call(call, connection, buffers, &cx);
-                    server.files.arrived();
-                }
-                step => {
-                    let (files, scripts, site) = (&server.files, &*service.scripts, &*service.site);
-                    let mut desk = Desk { files, scripts, log: &mut server.log, site, wall: now.wall };
-                    if let Some(input) = slot.carry_out(step, stream.as_fd(), &mut desk) {
-                        connection.handle(input);
-                    }
-                }
-            }
-        }
-        self.wait = AT_ONCE;
-        true
-    }
-
-    /// Sends what the slot has gathered. `false`: it cannot, and the connection was told so.
-    fn flush(&mut self) -> bool {
-        let flushed = self.slot.flush(self.stream.as_fd());
-        self.full = flushed == Flush::Blocked;
-        match flushed {
-            Flush::Done => return true,
-            Flush::Blocked => self.connection.handle(Input::Blocked),
-            Flush::Broken => self.connection.handle(Input::Broken(Fault::Peer)),
-        }
+impl Frontend for Numbers<'_> {
+    fn finished(&mut self, _status: u16) -> bool {
+        *self.next += 1;
+        *self.number = *self.next;
         false
     }
+}
 
-    /// Makes use of what is both needed and ready. `false`: there is no such thing.
-    fn advance(&mut self, need: Need, files: &Local) -> bool {
-        let ready = std::mem::replace(&mut self.ready, NOTHING);
-        // A script that has ended has no descriptor left that could be ready.
-        let is_over = self.slot.script().is_none_or(|script| script.output.is_none());
-        let now = Need {
-            read: need.read && ready.read,
-            write: need.write && ready.write,
-            script_read: need.script_read && (ready.script_read || is_over),
-            script_write: need.script_write && ready.script_write,
-            ..NOTHING
-        };
-        if now.write && self.flush() {
-            self.connection.handle(Input::Writable);
-        }
-        if now.read {
-            match self.stream.read(self.buffers.input.spare()) {
-                Ok(0) => self.connection.handle(Input::Eof),
-                Ok(n) => {
-                    self.buffers.input.commit(n);
-                    files.arrived();
+impl Line {
+    fn new(socket: TcpStream, peer: SocketAddr, server: &mut Server) -> Line {
+        let (service, now) = (&server.service, server.now);
+        let mut connection = Connection::new(Peer::from(peer), &service.context(&now));
+        service.observe(&mut connection, &service.context(&now), "polling");
+        let (session, space) = (Session::new(connection), Workspace::new(service));
+        server.next += 1;
+        let (transport, number) = (Transport::level_triggered(), server.next);
+        Line { session, space, socket, transport, handler: None, number, wait: None }
+    }
+
+    /// Goes on until there is something to wait for. `false`: the connection is over.
+    fn turn(&mut self, server: &mut Server) -> bool {
+        let Line { session, space, socket, transport, handler, number, wait } = self;
+        let Server { service, now, files, log, next, bell, .. } = server;
+        let env = &mut Env::new(service, service.context(now), files, log);
+        let io = &mut transport.over(socket.as_fd());
+        session.tell(space, &service.draining);
+        // No more than this, so that the others have their turn.
+        let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
+        loop {
+            match session.turn(space, io, &mut Numbers { number, next }, env, &mut budget) {
+                Turn::Call(call) => {
+                    let waker = || Waker::from(Arc::new(Bell { exchange: Some(*number), ..bell.clone() }));
+                    session.call(call, handler, &waker, space, env);
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(_) => self.connection.handle(Input::Broken(Fault::Peer)),
+                Turn::Wait(what) => {
+                    *wait = Some(what);
+                    return true;
+                }
+                Turn::Closed(_) => return false,
+                Turn::Yield | Turn::Slow | Turn::Finished => {
+                    *wait = None;
+                    return true;
+                }
             }
         }
-        if now.script_read && self.slot.read_script(&mut self.buffers.script) == ScriptRead::End {
-            self.connection.handle(Input::ScriptEof);
-        }
-        if now.script_write {
-            self.connection.handle(Input::Feedable);
-        }
-        now != NOTHING
+    }
+
+    /// Whether it is time for a turn.
+    fn is_due(&self, now: Tick) -> bool {
+        self.wait.is_none_or(|wait| wait.deadline.is_some_and(|deadline| deadline <= now))
     }
 
     /// What poll(2) is to watch: the socket, and the output, the end and the input of the script.
     fn watched<'l>(&'l self, nothing: &'l UnixStream) -> [PollFd<'l>; 4] {
-        let (need, script) = (self.wait.need, self.slot.script());
+        let (need, script) = (self.wait.map(|wait| wait.need).unwrap_or_default(), self.space.slot.script());
         let output = script.and_then(|script| script.output).filter(|_| need.script_read);
         let exit = script.and_then(|script| script.exit).filter(|_| need.script_read);
         let input = script.and_then(|script| script.input).filter(|_| need.script_write);
@@ -149,7 +99,7 @@ impl Line {
         socket.set(PollFlags::IN, need.read);
         socket.set(PollFlags::OUT, need.write);
         let all = [
-            (Some(self.stream.as_fd()), socket),
+            (Some(self.socket.as_fd()), socket),
             (output, PollFlags::IN),
             (exit, PollFlags::IN),
             (input, PollFlags::OUT),
@@ -160,22 +110,25 @@ impl Line {
         })
     }
 
-    /// Notes what poll(2) has found.
-    fn became_ready(&mut self, found: &[PollFlags]) {
+    /// Notes what poll(2) has found, and whether that is a reason for a turn.
+    fn became_ready(&mut self, found: &[PollFlags], server: &Server) {
         let gone = found[0].intersects(PollFlags::HUP | PollFlags::ERR);
-        self.ready.read |= gone || found[0].contains(PollFlags::IN);
-        self.ready.write |= gone || found[0].contains(PollFlags::OUT);
-        self.ready.script_read |= !found[1].is_empty() || !found[2].is_empty();
-        self.ready.script_write |= !found[3].is_empty();
-        if gone && !self.wait.need.read && !self.wait.need.write {
-            self.tell(Input::Broken(Fault::Peer));
+        let mut is_news = gone;
+        if gone || found[0].contains(PollFlags::IN) {
+            is_news |= self.transport.became_readable();
         }
-    }
-
-    /// Tells the connection something that it did not ask for.
-    fn tell(&mut self, input: Input) {
-        self.connection.handle(input);
-        self.wait = AT_ONCE;
+        if gone || found[0].contains(PollFlags::OUT) {
+            is_news |= self.transport.became_writable();
+        }
+        let (output, input) = (!found[1].is_empty() || !found[2].is_empty(), !found[3].is_empty());
+        self.session.script_became_ready(output, input);
+        if gone && self.wait.is_some_and(|wait| !wait.need.read && !wait.need.write) {
+            let io = &mut self.transport.over(self.socket.as_fd());
+            self.session.broken(Fault::Peer, io, &server.service.draining);
+        }
+        if is_news || output || input {
+            self.wait = None;
+        }
     }
 }
 
@@ -192,32 +145,46 @@ pub struct Server {
     accept_at: Tick,
     /// When a shutdown ends.
     cut_at: Option<Tick>,
+    /// The number of the last exchange.
+    next: u64,
     bell: Bell,
-    rung: mpsc::Receiver<Option<u64>>,
+    woken: mpsc::Receiver<u64>,
     /// Readable when the bell was rung.
     hammer: UnixStream,
 }
 
-/// Wakes a connection, or, without a number, ends the server; from any thread.
+/// Wakes an exchange, or without a number only the loop; from any thread.
 #[derive(Clone)]
 struct Bell {
-    line: Option<u64>,
-    rung: mpsc::Sender<Option<u64>>,
+    exchange: Option<u64>,
+    woken: mpsc::Sender<u64>,
     rope: Arc<UnixStream>,
+}
+
+impl Bell {
+    fn ring(&self) {
+        // If there is no room, it was rung already.
+        let _ = (&*self.rope).write(b"!");
+    }
 }
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        let _ = self.rung.send(self.line);
-        // If there is no room, it was rung already.
-        let _ = (&*self.rope).write(b"!");
+        self.exchange.into_iter().for_each(|number| _ = self.woken.send(number));
+        self.ring();
+    }
+}
+
+impl Announce for Bell {
+    fn announce(&self, _phase: Phase) {
+        self.ring();
     }
 }
 
 impl Server {
     /// Serves whom `listener` accepts.
     pub fn new(listener: TcpListener, service: Service) -> io::Result<Server> {
-        let ((hammer, rope), (post, rung)) = (UnixStream::pair()?, mpsc::channel());
+        let ((hammer, rope), (sender, woken)) = (UnixStream::pair()?, mpsc::channel());
         listener.set_nonblocking(true)?;
         hammer.set_nonblocking(true)?;
         rope.set_nonblocking(true)?;
@@ -232,15 +199,16 @@ impl Server {
             backoff: AcceptBackoff::default(),
             accept_at: Tick(0),
             cut_at: None,
-            bell: Bell { line: None, rung: post, rope: Arc::new(rope) },
-            rung,
+            next: 0,
+            bell: Bell { exchange: None, woken: sender, rope: Arc::new(rope) },
+            woken,
             hammer,
         })
     }
 
-    /// Ends the server: woken once, it lets the exchanges in hand finish; woken twice, it cuts them.
-    pub fn end(&self) -> Waker {
-        Waker::from(Arc::new(self.bell.clone()))
+    /// Ends the server.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.service.draining.clone(), Arc::new(self.bell.clone()))
     }
 
     /// Serves until it is ended and all connections are over.
@@ -250,12 +218,11 @@ impl Server {
             self.log.flush();
             let found = self.watch(&lines)?;
             self.clock.read(&mut self.now);
-            lines.iter_mut().zip(found.chunks(4)).for_each(|(line, found)| line.became_ready(found));
+            lines.iter_mut().zip(found.chunks(4)).for_each(|(line, found)| line.became_ready(found, &self));
             self.answer_bell(&mut lines);
             self.accept(&mut lines);
             let now = self.now.tick;
-            let is_due = |line: &Line| line.ready != NOTHING || line.wait.deadline.is_some_and(|at| at <= now);
-            lines.retain_mut(|line| !is_due(line) || line.turn(&mut self));
+            lines.retain_mut(|line| !line.is_due(now) || line.turn(&mut self));
         }
         Ok(())
     }
@@ -270,7 +237,7 @@ impl Server {
         fds.extend(
             self.listener.iter().filter(|_| accept_at.is_none() && has_room).map(|fd| PollFd::new(fd, PollFlags::IN)),
         );
-        let deadlines = lines.iter().filter_map(|line| line.wait.deadline);
+        let deadlines = lines.iter().filter_map(|line| line.wait.map_or(Some(now), |wait| wait.deadline));
         let next = deadlines.chain(self.cut_at).chain(accept_at).min();
         let left = next.and_then(|next| Timespec::try_from(Duration::from_millis(next.since(now))).ok());
         match poll(&mut fds, left.as_ref()) {
@@ -279,20 +246,23 @@ impl Server {
         }
     }
 
+    /// Tells exchanges that were woken, and everybody when the server goes down.
     fn answer_bell(&mut self, lines: &mut [Line]) {
         let _ = self.hammer.read(&mut [0; 64]);
-        for rung in self.rung.try_iter() {
-            if let Some(number) = rung {
-                lines.iter_mut().filter(|line| line.number == number).for_each(|line| line.tell(Input::Wake));
-            } else if self.listener.take().is_some() {
-                self.cut_at = Some(self.now.tick.after(self.service.grace.as_millis() as u64));
-                lines.iter_mut().for_each(|line| line.tell(Input::Drain));
-            } else {
-                self.cut_at = Some(self.now.tick);
+        for number in self.woken.try_iter() {
+            for line in lines.iter_mut().filter(|line| line.number == number) {
+                line.session.connection.handle(Input::Wake);
+                line.wait = None;
             }
         }
-        if self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            lines.iter_mut().for_each(|line| line.tell(Input::Cut));
+        let draining = &self.service.draining;
+        if draining.has_begun() && self.listener.take().is_some() {
+            self.cut_at = Some(self.now.tick.after(self.service.grace.as_millis() as u64));
+            lines.iter_mut().for_each(|line| line.wait = None);
+        }
+        if draining.phase() == Phase::Cut || self.cut_at.is_some_and(|at| at <= self.now.tick) {
+            draining.enter(Phase::Cut);
+            lines.iter_mut().for_each(|line| line.wait = None);
         }
     }
 
@@ -301,8 +271,7 @@ impl Server {
             let Some(listener) = &self.listener else { return };
             match os::accept(listener) {
                 Ok((stream, peer)) if self.service.welcomes(peer) => {
-                    let number = lines.last().map_or(0, |line| line.number + 1);
-                    lines.push(Line::new(number, stream, peer, self));
+                    lines.push(Line::new(stream, peer, self));
                     self.backoff.succeeded();
                 }
                 Ok(_) => {}
@@ -335,12 +304,12 @@ pub fn main() -> io::Result<()> {
     let service = Service::new(rest.first().map_or(".", |directory| directory))?;
     let service = service.with_config(Config { cgi, ..Config::default() }).with_handler(|| hello);
     let server = Server::new(os::bind(([127, 0, 0, 1], 8000).into(), false)?, service)?;
-    let (end, mut signals) = (server.end(), Signals::new()?);
+    let (handle, mut signals) = (server.handle(), Signals::new()?);
     std::thread::spawn(move || {
-        loop {
-            signals.wait();
-            end.wake_by_ref();
-        }
+        signals.wait();
+        handle.shutdown();
+        signals.wait();
+        handle.stop();
     });
     server.run()
 }

@@ -14,6 +14,8 @@ mod polling_frontend;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,7 @@ fn over_blocking_sockets() {
 /// Twice what is fed to it, after a line that it was told.
 const SCRIPT: &str = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s\\n' \"$QUERY_STRING\"\nexec cat\n";
 
-/// The frontend over poll(2), on a thread. It ends gracefully when it is told once, and at once when it is told twice.
+/// The frontend over poll(2), on a thread.
 fn start(timeouts: Timeouts) -> Embedded {
     let tree = Tree::new();
     tree.file("a.txt", "hello\n").file("big", vec![b'x'; 8 << 20]);
@@ -69,11 +71,13 @@ fn start(timeouts: Timeouts) -> Embedded {
         let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
         let address = listener.local_addr().unwrap();
         let server = polling_frontend::Server::new(listener, service).unwrap();
-        let (once, twice) = (server.end(), server.end());
-        let stop = move || (0..2).for_each(|_| twice.wake_by_ref());
-        Bound::new(address, move || once.wake_by_ref(), stop, || server.run())
+        let (gently, at_once) = (server.handle(), server.handle());
+        Bound::new(address, move || gently.shutdown(), move || at_once.stop(), || server.run())
     })
 }
+
+/// Wakers of exchanges that are over.
+static STALE: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
 
 /// The example's, and one that waits to be woken.
 fn handler(call: Call, reply: &mut Reply<'_>) {
@@ -84,6 +88,20 @@ fn handler(call: Call, reply: &mut Reply<'_>) {
                 thread::sleep(Duration::from_millis(50));
                 waker.wake();
             });
+        }
+        (Call::Request, b"/stale") => {
+            reply.answer(sanserve::Status::OK, "text/plain", "kept\n").unwrap();
+            STALE.lock().unwrap().push(reply.waker());
+        }
+        // Whoever waits for nothing and is woken all the same says so.
+        (Call::Wake, b"/patient") => {
+            reply.answer(sanserve::Status::OK, "text/plain", "woken by a stranger\n").unwrap();
+        }
+        (Call::Request, b"/patient") => {
+            thread::spawn(|| STALE.lock().unwrap().drain(..).for_each(Waker::wake));
+        }
+        (Call::Drain, b"/patient") => {
+            reply.answer(sanserve::Status::OK, "text/plain", "left alone\n").unwrap();
         }
         (Call::Wake, b"/later") => {
             reply.answer(sanserve::Status::OK, "text/plain", "woken\n").unwrap();
@@ -162,6 +180,26 @@ fn the_polling_frontend_keeps_time_and_can_be_cut() {
     assert!(slow.rest_however().0.len() < 8 << 20);
     let log = server.ended();
     assert!(log.contains("cut after"), "{log}");
+}
+
+#[test]
+fn a_stale_waker_wakes_nobody_on_the_polling_frontend() {
+    let server = start(Timeouts::default());
+    // The exchanges of one connection, and those of others that came and went: none has the number of another.
+    let (mut client, mut other) = (Client::connect(server.address), Client::connect(server.address));
+    assert_eq!(other.get("/stale").body_text(), "kept\n");
+    drop(other);
+    assert_eq!(client.get("/stale").body_text(), "kept\n");
+    client.send("GET /patient HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut late = Client::connect(server.address);
+    late.send("GET /patient HTTP/1.1\r\nHost: a\r\n\r\n");
+    testkit::eventually("they were rung", || STALE.lock().unwrap().is_empty());
+    // A round of the loop later, they would have been called.
+    assert_eq!(Client::connect(server.address).get("/hello").body_text(), "hello\n");
+    server.shutdown();
+    assert_eq!(client.response().body_text(), "left alone\n");
+    assert_eq!(late.response().body_text(), "left alone\n");
+    server.ended();
 }
 
 #[test]

@@ -15,9 +15,9 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::AsRawFd;
-use sanserve_core::{Need, Now, Peer, Resting, Tick, Wait};
+use sanserve_core::{Close, Need, Now, Peer, Resting, Tick, Wait};
 use sanserve_os::{AcceptBackoff, AfterError, Clock, IDLE_GRACE, UNFINISHED_GRACE, accept, is_acceptable};
-use sanserve_server::{Local, Logger, Service, panic_message};
+use sanserve_server::{Env, Local, Logger, Phase, Service, Turn, panic_message};
 
 use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;
@@ -27,8 +27,8 @@ use crate::places::{Place, Places, Since};
 use crate::pool::Pool;
 use crate::script::Role;
 use crate::slab::Slab;
-use crate::turn::{After, Shared};
-use crate::{Stage, upgrade};
+use crate::turn::Loop;
+use crate::upgrade;
 
 const LISTENER: Token = Token(usize::MAX);
 const BELL: Token = Token(usize::MAX - 1);
@@ -54,7 +54,6 @@ pub(crate) struct EventLoop {
     woken: Vec<Arc<Alarm>>,
     listener: Option<TcpListener>,
     service: Arc<Service>,
-    stage: Arc<Stage>,
     places: Arc<Places>,
     clock: Clock,
     now: Now,
@@ -81,8 +80,6 @@ pub(crate) struct EventLoop {
     cut_at: Option<Tick>,
     /// Until then, the listener of a server that is going down is emptied; it closes as soon as nobody waits there.
     listens_until: Option<Tick>,
-    /// The server is about to leave, or goes down.
-    is_leaving: bool,
 }
 
 impl EventLoop {
@@ -90,7 +87,6 @@ impl EventLoop {
         number: usize,
         listener: TcpListener,
         service: Arc<Service>,
-        stage: Arc<Stage>,
         places: Arc<Places>,
         clock: Clock,
     ) -> io::Result<EventLoop> {
@@ -107,7 +103,6 @@ impl EventLoop {
             files: Local::new(Arc::clone(&service.root), service.cache.clone()),
             log: service.log.logger(),
             service,
-            stage,
             places,
             deadlines: Deadlines::new(now.tick),
             clock,
@@ -124,7 +119,6 @@ impl EventLoop {
             look_again: None,
             cut_at: None,
             listens_until: None,
-            is_leaving: false,
         })
     }
 
@@ -137,7 +131,7 @@ impl EventLoop {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            self.obey_stage();
+            self.obey_phase();
             if self.listener.is_none() && self.parked.len() == 0 {
                 return Ok(());
             }
@@ -190,15 +184,24 @@ impl EventLoop {
             }
             return;
         }
-        let ready = &mut parked.ready;
-        ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        ready.writable |= event.is_writable() || event.is_error();
-        ready.read_closed |= event.is_read_closed() || event.is_error();
+        let transport = &mut parked.transport;
         // A reset is news also where neither reading nor writing is wanted.
-        if event.is_error() {
-            ready.flags.add(Flags::BROKEN);
+        let is_reset = event.is_error();
+        let is_closed = event.is_read_closed() || is_reset;
+        let mut is_news = is_reset;
+        if is_reset {
+            parked.flags.add(Flags::BROKEN);
         }
-        if (ready.readable && ready.needs_read) || (ready.writable && ready.needs_write) || event.is_error() {
+        if is_closed {
+            transport.became_closed();
+        }
+        if event.is_readable() || is_closed {
+            is_news |= transport.became_readable();
+        }
+        if event.is_writable() || is_reset {
+            is_news |= transport.became_writable();
+        }
+        if is_news {
             self.enqueue(at);
         }
     }
@@ -224,7 +227,7 @@ impl EventLoop {
 
     fn enqueue(&mut self, at: u32) {
         if let Some(parked) = self.parked.get_mut(at)
-            && !std::mem::replace(&mut parked.ready.queued, true)
+            && !std::mem::replace(&mut parked.queued, true)
         {
             self.queue.push_back(at);
         }
@@ -251,37 +254,29 @@ impl EventLoop {
     /// that are woken, however many, take turns with the same lease.
     fn read(&mut self, at: u32) {
         if let Some(parked) = self.parked.get_mut(at)
-            && parked.is_to_read()
+            && parked.transport.is_to_read()
         {
             parked.lease(&mut self.pool, &self.service);
-            parked.read(&self.files);
+            let cx = self.service.context(&self.now);
+            parked.read(&Env::new(&self.service, cx, &self.files, &mut self.log));
         }
     }
 
     fn turn(&mut self, at: u32) {
         let Some(parked) = self.parked.get_mut(at) else { return };
         parked.lease(&mut self.pool, &self.service);
-        parked.ready.queued = false;
-        let shared = &mut Shared {
-            service: &self.service,
-            files: &self.files,
-            log: &mut self.log,
-            now: &self.now,
-            registry: self.poll.registry(),
-            bell: &self.bell,
-            at,
-            alone: self.queue.is_empty() && self.slow.is_empty(),
-            leaving: self.is_leaving,
-            draining: self.cut_at.is_some(),
-            cut: self.cut_at.is_some_and(|at| at <= self.now.tick),
-        };
+        parked.queued = false;
+        let (registry, bell) = (self.poll.registry(), &self.bell);
+        let own = Loop { registry, bell, at, alone: self.queue.is_empty() && self.slow.is_empty() };
+        let cx = self.service.context(&self.now);
+        let env = &mut Env::new(&self.service, cx, &self.files, &mut self.log);
         // A mistake of ours in one connection must not end the others.
-        match catch_unwind(AssertUnwindSafe(|| parked.turn(shared))) {
-            Ok(After::Wait(wait)) => {
+        match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env))) {
+            Ok(Turn::Wait(wait)) => {
                 let is_unfinished = !wait.idle && parked.unfinished_since().is_some();
-                let was_unfinished = parked.ready.flags.take(Flags::UNFINISHED);
+                let was_unfinished = parked.flags.take(Flags::UNFINISHED);
                 if is_unfinished {
-                    parked.ready.flags.add(Flags::UNFINISHED);
+                    parked.flags.add(Flags::UNFINISHED);
                 }
                 if wait.idle {
                     self.leaving.idles(at);
@@ -312,19 +307,19 @@ impl EventLoop {
                     None => self.deadlines.forget(at),
                 }
             }
-            Ok(After::Again) => {
-                parked.ready.flags.take(Flags::UNFINISHED);
+            Ok(Turn::Yield | Turn::Call(_) | Turn::Finished) => {
+                parked.flags.take(Flags::UNFINISHED);
                 self.leaving.remove(at);
                 self.enqueue(at);
             }
-            Ok(After::Slow) => {
-                parked.ready.flags.take(Flags::UNFINISHED);
-                parked.ready.queued = true;
+            Ok(Turn::Slow) => {
+                parked.flags.take(Flags::UNFINISHED);
+                parked.queued = true;
                 self.leaving.remove(at);
                 self.slow.push_back(at);
             }
-            Ok(After::Upgraded) if self.service.upgrade.is_some() => self.upgrade(at),
-            Ok(After::Closed | After::Upgraded) => {
+            Ok(Turn::Closed(Close::Upgraded)) if self.service.upgrade.is_some() => self.upgrade(at),
+            Ok(Turn::Closed(_)) => {
                 let parked = self.parked.remove(at);
                 self.forget(at);
                 if let Some(busy) = parked.and_then(Parked::end) {
@@ -380,11 +375,11 @@ impl EventLoop {
             if parked.has_arrived() {
                 // It is about to be told, and has something in hand.
                 self.leaving.remove(at);
-                parked.ready.readable = true;
+                parked.transport.became_readable();
                 self.enqueue(at);
                 continue;
             }
-            parked.ready.flags.add(Flags::LEAVES);
+            parked.flags.add(Flags::LEAVES);
             self.turn(at);
             self.places.tell_others(self.number);
             return true;
@@ -393,7 +388,7 @@ impl EventLoop {
         let Some(parked) = self.parked.get_mut(at) else { return false };
         let is_old = parked.unfinished_since().is_some_and(|since| self.now.tick.since(since) >= UNFINISHED_GRACE);
         if is_old && !parked.has_arrived() {
-            parked.ready.flags.add(Flags::LEAVES);
+            parked.flags.add(Flags::LEAVES);
             self.turn(at);
             self.places.tell_others(self.number);
             return true;
@@ -558,11 +553,10 @@ impl EventLoop {
 
     /// Begins to go down, or ends at once, as the server's handle says. Every connection then has
     /// a turn, in which it is told. Whoever has connected by then is still let in.
-    fn obey_stage(&mut self) {
+    fn obey_phase(&mut self) {
         // One look: a stop that came between two would cut connections for ever, and go on accepting.
-        let stage = self.stage.now();
-        self.is_leaving = stage >= Stage::LEAVING;
-        if self.cut_at.is_none() && stage >= Stage::DRAINING {
+        let phase = self.service.draining.phase();
+        if self.cut_at.is_none() && phase >= Phase::Draining {
             self.clock.read(&mut self.now);
             // The event that says so may still be on its way, and a pause would be too long.
             self.acceptable = true;
@@ -572,10 +566,11 @@ impl EventLoop {
             self.cut_at = Some(self.now.tick.after(grace));
             self.enqueue_all();
         }
-        if stage >= Stage::CUT {
+        if phase == Phase::Cut {
             self.cut_at = Some(self.now.tick);
         }
         if self.cut_at.is_some_and(|at| at <= self.now.tick) {
+            self.service.draining.enter(Phase::Cut);
             self.stop_listening();
             self.enqueue_all();
         }

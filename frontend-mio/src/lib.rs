@@ -98,7 +98,6 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 pub use sanserve_core::{
@@ -106,7 +105,8 @@ pub use sanserve_core::{
 };
 use sanserve_os::{Clock, bind_all, bind_many};
 use sanserve_server::Scripts;
-pub use sanserve_server::{Draining, Full, Job, Log, Panicked, Service, Upgraded, Workers};
+use sanserve_server::{Announce, Phase};
+pub use sanserve_server::{Draining, Full, Handle, Job, Log, Panicked, Service, Upgraded, Workers};
 
 use alarm::Bell;
 use event_loop::EventLoop;
@@ -174,21 +174,18 @@ impl Server {
         let address = listeners[0].local_addr()?;
         let places = Arc::new(Places::new(service.connection_bound(), listeners.len()));
         let service = Arc::new(service.bound_to(address));
-        let stage = Arc::new(Stage::default());
         let clock = Clock::start();
         let loops = listeners
             .into_iter()
             .enumerate()
-            .map(|(n, listener)| {
-                EventLoop::new(n, listener, Arc::clone(&service), Arc::clone(&stage), Arc::clone(&places), clock)
-            })
+            .map(|(n, listener)| EventLoop::new(n, listener, Arc::clone(&service), Arc::clone(&places), clock))
             .collect::<io::Result<Vec<_>>>()?;
         let bells: Arc<[Arc<Bell>]> = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
         places.reach(&bells);
         Ok(Server {
             address,
             loops,
-            handle: Handle { stage, bells, draining: service.draining.clone() },
+            handle: Handle::new(service.draining.clone(), Arc::new(Bells(bells))),
             scripts: Arc::clone(&service.scripts),
         })
     }
@@ -265,69 +262,11 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Shuts a server down, from any thread.
-#[derive(Clone)]
-pub struct Handle {
-    stage: Arc<Stage>,
-    bells: Arc<[Arc<Bell>]>,
-    draining: Draining,
-}
+/// Interrupts all loops, which look at the phase then.
+struct Bells(Arc<[Arc<Bell>]>);
 
-impl Handle {
-    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
-    /// balances the load takes it out meanwhile.
-    pub fn leave(&self) {
-        self.enter(Stage::LEAVING);
-    }
-
-    /// How many exchanges are still in hand, once the server goes down.
-    #[must_use]
-    pub fn in_hand(&self) -> usize {
-        self.draining.in_hand()
-    }
-
-    /// Tells whoever waits by himself that the server goes down.
-    #[must_use]
-    pub fn draining(&self) -> Draining {
-        self.draining.clone()
-    }
-
-    /// Accepts nothing more, finishes the exchanges in hand, and cuts what is left when
-    /// `service.grace` has passed.
-    pub fn shutdown(&self) {
-        self.enter(Stage::DRAINING);
-    }
-
-    /// Cuts every connection now.
-    pub fn stop(&self) {
-        self.enter(Stage::CUT);
-    }
-
-    fn enter(&self, stage: u8) {
-        self.stage.0.fetch_max(stage, Ordering::SeqCst);
-        if stage >= Stage::DRAINING {
-            self.draining.begin();
-        }
-        self.bells.iter().for_each(|bell| bell.ring());
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("stage", &self.stage).finish_non_exhaustive()
-    }
-}
-
-/// How far the server has gone down.
-#[derive(Debug, Default)]
-struct Stage(AtomicU8);
-
-impl Stage {
-    const LEAVING: u8 = 1;
-    const DRAINING: u8 = 2;
-    const CUT: u8 = 3;
-
-    fn now(&self) -> u8 {
-        self.0.load(Ordering::Acquire)
+impl Announce for Bells {
+    fn announce(&self, _phase: Phase) {
+        self.0.iter().for_each(|bell| bell.ring());
     }
 }

@@ -1,7 +1,6 @@
 //! Memory for busy connections, used again.
 
-use sanserve_core::Connection;
-use sanserve_server::Service;
+use sanserve_server::{Service, Session};
 
 use crate::parked::Busy;
 
@@ -18,22 +17,21 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A lease for this connection.
-    pub(crate) fn take(&mut self, connection: Connection, service: &Service) -> Box<Busy> {
+    pub(crate) fn take(&mut self, session: Session, service: &Service) -> Box<Busy> {
         match self.free.pop() {
             Some(mut busy) => {
-                busy.connection = connection;
+                busy.session = session;
                 busy
             }
-            None => Box::new(Busy::new(connection, service.buffers())),
+            None => Box::new(Busy::new(session, service)),
         }
     }
 
     /// Takes a lease back, with as much memory as an ordinary exchange needs.
     pub(crate) fn give_back(&mut self, mut busy: Box<Busy>) {
-        busy.connection.end_observation();
+        busy.session.connection.end_observation();
         if self.free.len() < MOST {
-            busy.buffers.recycle();
-            busy.slot.clear();
+            busy.space.clear();
             busy.alarm.take();
             self.free.push(busy);
         }

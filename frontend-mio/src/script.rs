@@ -8,7 +8,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use sanserve_core::Need;
-use sanserve_server::ScriptFds;
+use sanserve_server::{ScriptFds, Session};
 
 /// Which of a connection's descriptors an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +41,6 @@ impl Role {
 pub(crate) struct Watch {
     /// Its descriptors are known to the loop. When they are closed, the system forgets them by itself.
     registered: bool,
-    /// Bytes, or the end, may be there.
-    pub(crate) output_ready: bool,
-    /// It may take more.
-    pub(crate) input_ready: bool,
     /// The connection waits for its output.
     pub(crate) needs_output: bool,
     /// The connection waits for it to take more.
@@ -52,24 +48,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// For a script that has just been spawned: it has said nothing yet, and its pipe is empty.
-    pub(crate) fn spawned() -> Watch {
-        Watch { input_ready: true, ..Watch::default() }
-    }
-
-    /// Notes an event; whether the connection waits for it.
-    pub(crate) fn became_ready(&mut self, role: Role, event: &Event) -> bool {
-        match role {
-            Role::Output => {
-                self.output_ready |= event.is_readable() || event.is_read_closed() || event.is_error();
-                self.output_ready && self.needs_output
-            }
-            Role::Input => {
-                self.input_ready |= event.is_writable() || event.is_write_closed() || event.is_error();
-                self.input_ready && self.needs_input
-            }
-            Role::Socket => false,
-        }
+    /// Tells the session of an event; whether the connection waits for it.
+    pub(crate) fn became_ready(&self, role: Role, event: &Event, session: &mut Session) -> bool {
+        let output = role == Role::Output && (event.is_readable() || event.is_read_closed() || event.is_error());
+        let input = role == Role::Input && (event.is_writable() || event.is_write_closed() || event.is_error());
+        session.script_became_ready(output, input);
+        (output && self.needs_output) || (input && self.needs_input)
     }
 
     /// Sees to it that the loop hears of the script that the connection waits for.

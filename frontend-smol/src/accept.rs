@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use async_io::{Async, Timer};
 use sanserve_os::{AcceptBackoff, AfterError, accept, is_acceptable};
-use sanserve_server::{Service, panic_message};
+use sanserve_server::{Phase, Service, panic_message};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
 use crate::Shared;
 use crate::driver::Driver;
-use crate::watch::{Phase, Seat};
+use crate::watch::Seat;
 
 /// Connections accepted in one go before the other tasks of the thread have their turn.
 const MOST_AT_ONCE: usize = 64;
@@ -37,7 +37,7 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
 async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpListener>, executor: &Executor<'_>) {
     let Shared { watch, service, clock, .. } = &**shared;
     let bound = service.connection_bound();
-    let goes_down = || watch.phase() >= end;
+    let goes_down = || service.draining.phase() >= end;
     let mut backoff = AcceptBackoff::default();
     let mut in_a_row = 0;
     loop {
@@ -85,8 +85,8 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
 /// Waits until there is room for another connection, or the server is in this phase. For a client that waits, the connection
 /// gives way that has been idle for longest.
 async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
-    let Shared { watch, clock, .. } = shared;
-    let is_over = || watch.connections() < bound || watch.phase() >= end;
+    let Shared { watch, service, clock, .. } = shared;
+    let is_over = || watch.connections() < bound || service.draining.phase() >= end;
     while !is_over() {
         let waiting = async {
             if is_acceptable(listener.get_ref()) {

@@ -10,19 +10,18 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, Read};
+use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::BorrowedFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use sanserve_core::{
-    Action, Close, Completion, Connection, Fault, Input, Misuse, Need, Peer, Reply, SpawnError, Step, Tick, Wait,
-};
+use sanserve_core::{Close, Connection, Fault, Input, Misuse, Need, Peer, Reply, Tick, Wait};
 use sanserve_os::is_reset;
-use sanserve_server::{Caller, Desk, Flush, ScriptRead, Slot, Upgraded};
+use sanserve_server::{
+    Budget, Env, Files as _, Frontend, Io, Phase, ScriptFds, Session, Transport, Turn, Upgraded, Workspace,
+};
 use smol::Executor;
 use smol::future::FutureExt as _;
 
@@ -35,7 +34,7 @@ use crate::script::Pipes;
 use crate::socket::Socket;
 use crate::talk::{self, Stage, Talk};
 use crate::upgrade;
-use crate::watch::{Phase, Seat};
+use crate::watch::Seat;
 
 /// Steps of one turn.
 const TURN_STEPS: u32 = 256;
@@ -47,20 +46,15 @@ const LOOK: u64 = 1_000;
 const TURN_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Driver {
-    pub(crate) connection: Connection,
+    pub(crate) session: Session,
     socket: Socket,
+    transport: Transport,
     seat: Seat,
     pub(crate) shared: Arc<Shared>,
     /// What the connection and its handler know of each other, since the first call.
     pub(crate) talk: Option<Box<Talk>>,
     /// Held while busy.
     pub(crate) lease: Option<Box<Lease>>,
-    /// What the connection knows of the server's life.
-    told: Phase,
-    /// The socket may have bytes: it is worth a try before waiting.
-    more: bool,
-    /// `Blocked` was handed in, and `Writable` not since.
-    blocked: bool,
     /// What is waited for, unless a turn is due.
     waiting: Option<Waiting>,
     /// Its place among those that go on with something that takes long.
@@ -79,23 +73,31 @@ struct Waiting {
     asked: bool,
 }
 
-/// How a turn ended.
-enum Turn {
-    Wait(Wait, Tick),
-    /// It took long enough; the others first.
-    Yield,
-    /// What comes next takes long; others that do so first.
-    Slow,
-    /// There is something for the handler.
-    Call,
-    Over(Close),
+/// What an exchange has of its task.
+struct Attached<'a> {
+    script: &'a mut Option<Pipes>,
+    nudge: &'a mut Option<Arc<Nudge>>,
+    talk: Option<&'a mut Talk>,
 }
 
-/// A step that what is batched must go out before.
-enum Pause {
-    Wait(Wait),
-    Shut,
-    Close(Close),
+impl Frontend for Attached<'_> {
+    fn end_script(&mut self, _fds: Option<ScriptFds<'_>>) {
+        *self.script = None;
+    }
+
+    fn end_script_input(&mut self) {
+        self.script.iter_mut().for_each(Pipes::end_input);
+    }
+
+    fn begin_script(&mut self, fds: ScriptFds<'_>) -> io::Result<()> {
+        *self.script = Some(Pipes::new(fds)?);
+        Ok(())
+    }
+
+    fn finished(&mut self, status: u16) -> bool {
+        *self.nudge = None;
+        self.talk.as_deref_mut().is_some_and(|talk| talk.finished(status))
+    }
 }
 
 /// What the driver cannot do alone.
@@ -117,16 +119,17 @@ impl Driver {
         let cx = shared.service.context(&now);
         let mut connection = Connection::new(Peer::from(peer), &cx);
         shared.service.observe(&mut connection, &cx, "smol");
+        let mut transport = Transport::edge_triggered();
+        // It may have brought its request along.
+        transport.became_readable();
         Driver {
-            connection,
+            session: Session::new(connection),
             socket: Socket::Bare(stream),
+            transport,
             seat,
             shared: Arc::clone(shared),
             talk: None,
             lease: None,
-            told: Phase::Running,
-            more: true,
-            blocked: false,
             waiting: None,
             pass: None,
         }
@@ -165,16 +168,16 @@ impl Driver {
             let turn = self.turn(cx.waker());
             self.pass = None;
             match turn {
-                Turn::Wait(Wait { need, .. }, _) if need.read && self.more && self.receive() => {}
-                Turn::Wait(Wait { need, deadline, idle }, now) => {
-                    match self.connection.unfinished_since() {
+                Turn::Wait(Wait { need, deadline, idle }) => {
+                    let now = self.lease.as_deref().map_or(Tick(0), |lease| lease.now.tick);
+                    match self.session.connection.unfinished_since() {
                         Some(since) => self.seat.is_unfinished(since),
                         None if idle => self.seat.idles(now),
                         None => {}
                     }
                     let blind = !need.read && !need.write;
                     if blind && is_reset(self.socket.as_fd()) {
-                        self.connection.handle(Input::Broken(Fault::Peer));
+                        self.broken();
                         continue;
                     }
                     // Nothing would tell that the peer has gone, so it is looked at now and then.
@@ -192,8 +195,8 @@ impl Driver {
                     self.pass = Some(self.shared.lane.enter(cx.waker()));
                     return Poll::Pending;
                 }
-                Turn::Call => return Poll::Ready(Event::Call),
-                Turn::Over(close) => return Poll::Ready(Event::Over(close)),
+                Turn::Call(_) | Turn::Finished => return Poll::Ready(Event::Call),
+                Turn::Closed(close) => return Poll::Ready(Event::Over(close)),
             }
         }
     }
@@ -219,7 +222,7 @@ impl Driver {
         let talk = self.talk.as_deref()?;
         let lease = self.lease.as_deref_mut().filter(|_| talk.stage == Stage::Speaking)?;
         let cx = self.shared.service.context(&lease.now);
-        Some(see(&mut self.connection.reply(&mut lease.buffers, &cx)))
+        Some(see(&mut self.session.reply(&mut lease.space.buffers, &cx)))
     }
 
     /// What a wake-up means for the connection. To be asked before anything else is done with it: a wait that is
@@ -238,53 +241,53 @@ impl Driver {
 
     /// Sends what is batched while the core must not go on.
     pub(crate) fn push_out(&mut self, cx: &mut Context<'_>) {
-        self.tell_phase();
+        self.with_env(|session, space, _, env| session.tell(space, &env.service.draining));
         loop {
             if self.waiting.is_some() && self.poll_wait(cx).is_pending() {
                 return;
             }
             self.waiting = None;
-            let Some(lease) = self.lease.as_deref_mut().filter(|lease| lease.slot.has_batch()) else { return };
-            lease.log.flush();
-            match if self.blocked { Flush::Blocked } else { lease.slot.flush(self.socket.as_fd()) } {
-                Flush::Done => return,
-                Flush::Broken => return self.connection.handle(Input::Broken(Fault::Peer)),
-                Flush::Blocked => {
-                    self.blocked = true;
-                    self.connection.handle(Input::Blocked);
-                    let need = Need { write: true, ..Need::default() };
-                    self.waiting = Some(Waiting { need, idle: false, asked: false });
-                }
+            if !self.lease.as_deref().is_some_and(|lease| lease.space.slot.has_batch()) {
+                return;
             }
+            let is_out = self.with_env(|session, space, io, env| {
+                env.log.flush();
+                session.push(&mut space.slot, io, env)
+            });
+            if is_out {
+                return;
+            }
+            let need = Need { write: true, ..Need::default() };
+            self.waiting = Some(Waiting { need, idle: false, asked: false });
         }
     }
 
     /// Whether all that was written has left for the system.
     pub(crate) fn is_all_out(&mut self) -> bool {
-        let is_batched = self.lease.as_deref().is_some_and(|lease| lease.slot.has_batch());
+        let is_batched = self.lease.as_deref().is_some_and(|lease| lease.space.slot.has_batch());
         !is_batched && !self.look(|reply| reply.has_unsent()).unwrap_or(false)
     }
 
     /// The server goes down.
     pub(crate) fn is_draining(&self) -> bool {
-        self.shared.watch.phase() >= Phase::Draining
+        self.shared.service.draining.phase() >= Phase::Draining
     }
 
     /// The server ends every connection now.
     pub(crate) fn is_cut(&self) -> bool {
-        self.shared.watch.phase() == Phase::Cut
+        self.shared.service.draining.phase() == Phase::Cut
     }
 
     /// The socket of a connection that is over, and what was read of it beyond the last request.
     pub(crate) fn take_socket(&mut self) -> (Socket, Vec<u8>) {
-        let read = self.lease.as_deref().map(|lease| lease.buffers.input.unread().to_vec());
+        let read = self.lease.as_deref().map(|lease| lease.space.buffers.input.unread().to_vec());
         (mem::replace(&mut self.socket, Socket::Lost), read.unwrap_or_default())
     }
 
     /// Gives the socket to the service's hook for upgrades.
     fn hand_over(&mut self) {
-        let attached = self.lease.as_deref_mut().and_then(|lease| lease.buffers.take_attached());
-        let peer = self.connection.peer();
+        let attached = self.lease.as_deref_mut().and_then(|lease| lease.space.buffers.take_attached());
+        let peer = self.session.connection.peer();
         let (socket, read) = self.take_socket();
         let upgraded = socket.into_blocking().map(|stream| Upgraded {
             stream,
@@ -318,129 +321,56 @@ async fn drive(driver: &mut Mutex<Driver>) {
 
 /// A turn.
 impl Driver {
-    /// Runs the core until it waits or closes, or others should have their turn. `waker` is the task's.
+    /// Goes on until the connection waits or closes, or others should have their turn. `waker` is the task's.
     fn turn(&mut self, waker: &Waker) -> Turn {
-        self.tell_phase();
-        let Shared { service, files, clock, pool, make, .. } = &*self.shared;
-        let connection = &mut self.connection;
-        let lease = self.lease.get_or_insert_with(|| pool.lease(service, clock));
-        let Lease { buffers, slot, script, nudge, in_hand, log, recent, now } = &mut **lease;
+        let Driver { session, socket, transport, shared, talk, lease, .. } = self;
+        let Shared { service, files, clock, pool, make, .. } = &**shared;
+        let lease = lease.get_or_insert_with(|| pool.lease(service, clock));
+        let Lease { space, script, nudge, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
-        let cx = service.context(now);
-        let socket = self.socket.as_fd();
-        let (mut steps, mut sent) = (0, 0);
-        while steps < TURN_STEPS && sent < TURN_BYTES {
-            steps += 1;
-            let pause = match connection.poll(buffers, &cx) {
-                Step::Wait(wait) => Pause::Wait(wait),
-                Step::Shut => Pause::Shut,
-                // The server cuts, or the core has lost patience with a socket that is full.
-                Step::Close(_) if self.told == Phase::Cut || self.blocked => return Turn::Over(Close::Broken),
-                Step::Close(close) => Pause::Close(close),
-                Step::Call(call) => {
-                    files.forget();
-                    let talk = self.talk.get_or_insert_default();
-                    if make.is_some() {
-                        if talk.hears(call, &connection.reply(buffers, &cx)) {
-                            return Turn::Call;
-                        }
-                        continue;
+        session.tell(space, &service.draining);
+        let io = &mut transport.over(socket.as_fd());
+        let env = &mut Env::new(service, service.context(now), &files, log);
+        let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: false };
+        loop {
+            let mut attached = Attached { script, nudge, talk: talk.as_deref_mut() };
+            match session.turn(space, io, &mut attached, env, &mut budget) {
+                Turn::Call(call) if make.is_some() => {
+                    files.arrived();
+                    if talk.get_or_insert_default().hears(call, &session.reply(&mut space.buffers, &env.cx)) {
+                        return Turn::Call(call);
                     }
+                }
+                Turn::Call(call) => {
+                    let handler = &mut talk.get_or_insert_default().portable;
                     let nudge = RefCell::new(&mut *nudge);
                     let waker = &|| Nudge::waker(&mut nudge.borrow_mut(), waker);
-                    Caller { handler: &mut talk.portable, slot, waker, service }.call(call, connection, buffers, &cx);
-                    continue;
+                    session.call(call, handler, waker, space, env);
                 }
-                step => {
-                    let mut is_told = false;
-                    let is_long = step.is_long();
-                    let spawns = matches!(step, Step::Act(_, Action::Spawn(_)));
-                    match &step {
-                        Step::Finished(entry) => {
-                            (*script, *nudge, *in_hand) = (None, None, None);
-                            is_told = self.talk.as_deref_mut().is_some_and(|talk| talk.finished(entry.status));
-                        }
-                        Step::Probe(_) => {
-                            // There may be more than is read, and it comes after the files were looked at.
-                            self.more = true;
-                            files.forget();
-                        }
-                        Step::Act(_, Action::Spawn(_)) => *script = None,
-                        Step::Act(_, Action::EndInput) => {
-                            script.iter_mut().for_each(Pipes::end_input);
-                        }
-                        _ => {}
+                turn => {
+                    if let Turn::Wait(_) = turn {
+                        env.log.flush();
                     }
-                    let mut desk =
-                        Desk { files: &files, scripts: &service.scripts, site: &*service.site, log, wall: now.wall };
-                    if let Some(mut input) = slot.carry_out(step, socket, &mut desk) {
-                        if spawns {
-                            input = register(input, slot, script, socket, &mut desk);
-                        }
-                        match input {
-                            Input::Blocked => self.blocked = true,
-                            Input::Sent(n) | Input::Fed(n) => sent += n,
-                            _ => {}
-                        }
-                        connection.handle(input);
-                    }
-                    if is_told {
-                        return Turn::Call;
-                    }
-                    if is_long {
-                        return Turn::Slow;
-                    }
-                    continue;
+                    return turn;
                 }
-            };
-            // A socket known to be full is not tried again before it is writable.
-            match if self.blocked { Flush::Done } else { slot.flush(socket) } {
-                Flush::Done => match pause {
-                    Pause::Wait(wait) => {
-                        log.flush();
-                        return Turn::Wait(wait, now.tick);
-                    }
-                    Pause::Shut => {
-                        let mut desk = Desk {
-                            files: &files,
-                            scripts: &service.scripts,
-                            site: &*service.site,
-                            log,
-                            wall: now.wall,
-                        };
-                        let none = slot.carry_out(Step::Shut, socket, &mut desk);
-                        debug_assert_eq!(none, None);
-                    }
-                    Pause::Close(close) => return Turn::Over(close),
-                },
-                Flush::Blocked => {
-                    self.blocked = true;
-                    connection.handle(Input::Blocked);
-                }
-                Flush::Broken => connection.handle(Input::Broken(Fault::Peer)),
             }
         }
-        Turn::Yield
     }
 
-    /// Tells the connection when the server goes down.
-    fn tell_phase(&mut self) {
-        let phase = self.shared.watch.phase();
-        if phase != self.told {
-            self.told = phase;
-            self.connection.handle(match phase {
-                Phase::Running | Phase::Leaving => Input::Leave,
-                Phase::Draining => Input::Drain,
-                Phase::Cut => Input::Cut,
-            });
-            if let Some(lease) = &mut self.lease
-                && phase == Phase::Draining
-                && self.connection.has_exchange()
-            {
-                lease.in_hand = Some(self.shared.service.draining.hold());
-            }
-        }
+    /// Does something to the connection between its turns.
+    fn with_env<R>(&mut self, act: impl FnOnce(&mut Session, &mut Workspace, &mut Io<'_>, &mut Env<'_>) -> R) -> R {
+        let Driver { session, socket, transport, shared, lease, .. } = self;
+        let Shared { service, files, clock, pool, .. } = &**shared;
+        let lease = lease.get_or_insert_with(|| pool.lease(service, clock));
+        let Lease { space, log, now, .. } = &mut **lease;
+        let env = &mut Env::new(service, service.context(now), files, log);
+        act(session, space, &mut transport.over(socket.as_fd()), env)
+    }
+
+    /// The peer has gone.
+    fn broken(&mut self) {
+        self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, &env.service.draining));
     }
 
     /// Gives the lease back, if there is one.
@@ -448,33 +378,8 @@ impl Driver {
         if let Some(mut lease) = self.lease.take() {
             lease.script = None;
             lease.nudge = None;
-            lease.in_hand = None;
-            lease.slot.clear();
+            lease.space.clear();
             self.shared.pool.give_back(lease);
-        }
-    }
-}
-
-/// Sees to it that a script that was spawned can be waited for; otherwise it is killed, and counts as not
-/// spawned for want of descriptors.
-fn register(
-    input: Input,
-    slot: &mut Slot,
-    pipes: &mut Option<Pipes>,
-    socket: BorrowedFd<'_>,
-    desk: &mut Desk<'_>,
-) -> Input {
-    let (Input::Done(ticket, Completion::Spawned(Ok(()))), Some(fds)) = (&input, slot.script()) else { return input };
-    let ticket = *ticket;
-    match Pipes::new(fds) {
-        Ok(registered) => {
-            *pipes = Some(registered);
-            input
-        }
-        Err(_) => {
-            let none = slot.carry_out(Step::Act(ticket, Action::Kill), socket, desk);
-            debug_assert_eq!(none, None);
-            Input::Done(ticket, Completion::Spawned(Err(SpawnError::Exhausted)))
         }
     }
 }
@@ -486,7 +391,7 @@ impl Driver {
         while let Some(waiting) = &mut self.waiting {
             let Waiting { need, idle, asked } = *waiting;
             waiting.asked = !asked;
-            if self.shared.watch.phase() != self.told || self.is_nudged() || self.leaves() {
+            if self.shared.service.draining.phase() != self.session.told() || self.is_nudged() || self.leaves() {
                 break;
             }
             if !asked {
@@ -502,10 +407,11 @@ impl Driver {
             }
             // Not `||`: each of the two that is needed has its try.
             if (need.read && self.receive())
-                | (need.write && self.resume())
-                | (need.script_read && self.hear())
-                | (need.script_write && self.feed())
+                | (need.write && self.transport.became_writable())
+                | (need.script_read && self.with_env(|session, space, _, _| session.read_script(space)))
+                | need.script_write
             {
+                self.session.script_became_ready(false, need.script_write);
                 break;
             }
         }
@@ -519,7 +425,7 @@ impl Driver {
             if self.receive() {
                 self.seat.stays();
             } else {
-                self.connection.handle(Input::Cut);
+                self.session.connection.handle(Input::Cut);
             }
         }
         leaves
@@ -529,7 +435,7 @@ impl Driver {
     fn is_nudged(&mut self) -> bool {
         let nudged = self.lease.as_deref().and_then(|lease| lease.nudge.as_ref()).is_some_and(|nudge| nudge.take());
         if nudged {
-            self.connection.handle(Input::Wake);
+            self.session.connection.handle(Input::Wake);
         }
         nudged
     }
@@ -555,61 +461,8 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Reads what the script has said. `false`: nothing.
-    fn hear(&mut self) -> bool {
-        let Some(lease) = &mut self.lease else { return false };
-        match lease.slot.read_script(&mut lease.buffers.script) {
-            ScriptRead::Bytes(_) => {}
-            ScriptRead::Blocked => return false,
-            ScriptRead::End => self.connection.handle(Input::ScriptEof),
-            ScriptRead::Failed(error) => self.connection.handle(Input::ScriptFailed(error)),
-        }
-        true
-    }
-
-    /// The script may take more.
-    fn feed(&mut self) -> bool {
-        self.connection.handle(Input::Feedable);
-        true
-    }
-
     /// Reads what has come. `false`: nothing has.
     fn receive(&mut self) -> bool {
-        let Shared { service, clock, pool, .. } = &*self.shared;
-        let lease = self.lease.get_or_insert_with(|| pool.lease(service, clock));
-        let spare = lease.buffers.input.spare();
-        debug_assert!(!spare.is_empty());
-        let room = spare.len();
-        let received = loop {
-            match self.socket.stream().read(spare) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        self.more = matches!(received, Ok(n) if n == room);
-        match received {
-            Ok(0) => self.connection.handle(Input::Eof),
-            Ok(n) => lease.buffers.input.commit(n),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(_) => self.connection.handle(Input::Broken(Fault::Peer)),
-        }
-        true
-    }
-
-    /// The socket takes bytes again: sends what is batched. `false`: it is full already.
-    fn resume(&mut self) -> bool {
-        let flushed = match &mut self.lease {
-            Some(lease) => lease.slot.flush(self.socket.as_fd()),
-            None => Flush::Done,
-        };
-        match flushed {
-            Flush::Blocked => return false,
-            Flush::Done => {
-                self.blocked = false;
-                self.connection.handle(Input::Writable);
-            }
-            Flush::Broken => self.connection.handle(Input::Broken(Fault::Peer)),
-        }
-        true
+        self.with_env(|session, space, io, env| session.receive(&mut space.buffers, io, env, false))
     }
 }

@@ -214,7 +214,7 @@ impl Exchange<'_> {
             while driver.reply(|reply| reply.offer_file(0, 0))? {
                 let Some(file) = file.take() else { return Poll::Ready(Ok(())) };
                 if let Some(lease) = driver.lease.as_deref_mut() {
-                    let none = lease.slot.attach(Box::new(file));
+                    let none = lease.space.slot.attach(Box::new(file));
                     debug_assert!(none.is_none(), "a slot takes files");
                 }
                 driver.reply(|reply| reply.offer_file(start, end - start))?;

@@ -53,7 +53,8 @@ use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
 pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
-pub use sanserve_server::{Draining, Log, Service};
+use sanserve_server::{Announce as _, Phase};
+pub use sanserve_server::{Draining, Handle, Log, Service};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
@@ -63,7 +64,7 @@ pub use crate::upgrade::Upgraded;
 use crate::handler::Make;
 use crate::lane::Lane;
 use crate::pool::Pool;
-use crate::watch::{Phase, Watch};
+use crate::watch::Watch;
 
 /// More threads than this have not been seen to help by default.
 const MOST_THREADS: usize = 4;
@@ -158,7 +159,7 @@ impl Server {
     /// What ends the server, from any thread, before it runs or while it does.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { watch: Arc::clone(&self.watch), draining: self.service.draining.clone() }
+        Handle::new(self.service.draining.clone(), self.watch.clone())
     }
 
     /// Serves on an executor of its own until it is shut down and every connection has ended. Blocks.
@@ -198,7 +199,7 @@ impl Server {
     /// # Errors
     /// If the system has no means to wait for the listener; once it serves, nothing ends it.
     pub async fn serve(self, executor: &Executor<'_>) -> io::Result<()> {
-        let _stop = StopOnDrop(&self.watch);
+        let _stop = StopOnDrop(self.handle());
         // Another executor's runtime may not have been asked yet.
         probe_resources(LEAST_THREADS, REACTOR)?;
         let listeners = self.listeners.into_iter().map(Async::new).collect::<io::Result<Vec<_>>>()?;
@@ -235,46 +236,6 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Ends a server. Clones end the same one.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    watch: Arc<Watch>,
-    draining: Draining,
-}
-
-impl Handle {
-    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
-    /// balances the load takes it out meanwhile.
-    pub fn leave(&self) {
-        self.watch.announce(Phase::Leaving);
-    }
-
-    /// Tells whoever waits by himself that the server goes down.
-    #[must_use]
-    pub fn draining(&self) -> Draining {
-        self.draining.clone()
-    }
-
-    /// How many exchanges are still in hand, once the server goes down.
-    #[must_use]
-    pub fn in_hand(&self) -> usize {
-        self.draining.in_hand()
-    }
-
-    /// Accepts nobody any more, ends idle connections at once and the others behind the exchange in
-    /// hand. What has not ended after the service's `grace` is cut.
-    pub fn shutdown(&self) {
-        self.draining.begin();
-        self.watch.announce(Phase::Draining);
-    }
-
-    /// Cuts every connection now.
-    pub fn stop(&self) {
-        self.draining.begin();
-        self.watch.announce(Phase::Cut);
-    }
-}
-
 /// What the tasks of a server share.
 struct Shared {
     watch: Arc<Watch>,
@@ -292,7 +253,7 @@ struct Shared {
 async fn drain(shared: &Shared) {
     let Shared { watch, service, .. } = shared;
     let in_time = async {
-        watch.until(|| watch.connections() == 0 || watch.phase() == Phase::Cut).await;
+        watch.until(|| watch.connections() == 0 || service.draining.phase() == Phase::Cut).await;
         true
     };
     let too_late = async {
@@ -302,6 +263,7 @@ async fn drain(shared: &Shared) {
     if !in_time.or(too_late).await {
         let (left, grace) = (watch.connections(), service.grace);
         service.log.error(format_args!("shutdown: {left} connections were not done after {grace:?} and are cut"));
+        service.draining.enter(Phase::Cut);
         watch.announce(Phase::Cut);
     }
     watch.until(|| watch.connections() == 0).await;
@@ -317,10 +279,10 @@ fn persist<T>(log: &sanserve_server::Log, mut run: impl FnMut() -> T) -> T {
     }
 }
 
-struct StopOnDrop<'w>(&'w Watch);
+struct StopOnDrop(Handle);
 
-impl Drop for StopOnDrop<'_> {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.announce(Phase::Cut);
+        self.0.stop();
     }
 }

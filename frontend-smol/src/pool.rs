@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sanserve_core::{Buffers, Now};
+use sanserve_core::Now;
 use sanserve_os::Clock;
-use sanserve_server::{InHand, Logger, Service, Slot};
+use sanserve_server::{Logger, Service, Workspace};
 
 use crate::nudge::Nudge;
 use crate::recent::Recent;
@@ -17,14 +17,11 @@ const MOST_POOLED: usize = 64;
 
 /// The memory of one busy connection.
 pub(crate) struct Lease {
-    pub(crate) buffers: Buffers,
-    pub(crate) slot: Slot,
+    pub(crate) space: Workspace,
     /// The script that the connection waits for.
     pub(crate) script: Option<Pipes>,
     /// What wakes the connection for its handler, if that has asked for it.
     pub(crate) nudge: Option<Arc<Nudge>>,
-    /// The exchange in hand counts while the server goes down.
-    pub(crate) in_hand: Option<InHand>,
     pub(crate) log: Logger,
     /// Empty between turns.
     pub(crate) recent: Recent,
@@ -43,11 +40,9 @@ impl Pool {
         let pooled = self.free().pop();
         pooled.unwrap_or_else(|| {
             Box::new(Lease {
-                buffers: service.buffers(),
-                slot: Slot::new(),
+                space: Workspace::new(service),
                 script: None,
                 nudge: None,
-                in_hand: None,
                 log: service.log.logger(),
                 recent: Recent::default(),
                 now: clock.now(),
@@ -55,11 +50,10 @@ impl Pool {
         })
     }
 
-    /// Takes a lease back whose slot holds nothing of a connection.
+    /// Takes a lease back that holds nothing of a connection.
     pub(crate) fn give_back(&self, mut lease: Box<Lease>) {
-        debug_assert!(lease.slot.is_empty());
+        debug_assert!(lease.space.slot.is_empty());
         lease.log.flush();
-        lease.buffers.recycle();
         let mut free = self.free();
         if free.len() < MOST_POOLED {
             free.push(lease);

@@ -35,11 +35,6 @@ impl<'t> TurnFiles<'t> {
         TurnFiles { shared, recent: RefCell::new(recent) }
     }
 
-    /// What has been checked may have changed.
-    pub(crate) fn forget(&self) {
-        self.recent.borrow_mut().forget();
-    }
-
     fn remembered(
         &self,
         path: &[u8],
@@ -62,6 +57,10 @@ impl<'t> TurnFiles<'t> {
 }
 
 impl Files for TurnFiles<'_> {
+    fn arrived(&self) {
+        self.recent.borrow_mut().forget();
+    }
+
     fn open(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
         self.remembered(path, |shared| shared.open(path))
     }
@@ -73,7 +72,7 @@ impl Files for TurnFiles<'_> {
 
 impl Drop for TurnFiles<'_> {
     fn drop(&mut self) {
-        self.forget();
+        self.arrived();
     }
 }
 
@@ -107,7 +106,7 @@ mod tests {
         assert_eq!(content(files.open(b"b")), b"b");
         assert_eq!(content(files.open(b"a")), b"newer", "something else was served between");
         fs::write(&path, "newest of all").unwrap();
-        files.forget();
+        files.arrived();
         assert_eq!(content(files.open(b"a")), b"newest of all", "a handler was called");
         fs::write(&path, "next").unwrap();
         drop(files);

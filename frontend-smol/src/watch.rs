@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker, ready};
 use std::time::Duration;
@@ -18,26 +18,13 @@ use std::time::Duration;
 use async_io::Timer;
 use sanserve_core::Tick;
 use sanserve_os::{Clock, IDLE_GRACE, UNFINISHED_GRACE};
+use sanserve_server::{Announce, Phase};
 
 /// How many milliseconds late a deadline may be, so that many are met with one wake-up.
 const SLACK: u64 = 10;
 
-/// The life of a server. It only moves on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    Running,
-    /// About to leave, and says so where it is asked for its health.
-    Leaving,
-    /// Each connection ends behind the exchange in hand.
-    Draining,
-    /// Each connection ends now.
-    Cut,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    phase: AtomicU8,
     connections: AtomicUsize,
     roster: Mutex<Roster>,
     /// Counts how often connections became idle, which is the order in which they give way.
@@ -108,26 +95,6 @@ struct Chair {
 }
 
 impl Watch {
-    pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::SeqCst) {
-            0 => Phase::Running,
-            1 => Phase::Leaving,
-            2 => Phase::Draining,
-            _ => Phase::Cut,
-        }
-    }
-
-    /// Moves on to `phase` and wakes everybody.
-    pub(crate) fn announce(&self, phase: Phase) {
-        if self.phase.fetch_max(phase as u8, Ordering::SeqCst) < phase as u8 {
-            let mut roster = self.roster();
-            let mut wakers: Vec<_> = roster.seats.iter().filter_map(|chair| chair.waker.clone()).collect();
-            wakers.extend(roster.server.take());
-            drop(roster);
-            wakers.into_iter().for_each(Waker::wake);
-        }
-    }
-
     /// Connections that have not ended.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
@@ -214,6 +181,17 @@ impl Watch {
     }
 }
 
+impl Announce for Watch {
+    /// Wakes everybody.
+    fn announce(&self, _phase: Phase) {
+        let mut roster = self.roster();
+        let mut wakers: Vec<_> = roster.seats.iter().filter_map(|chair| chair.waker.clone()).collect();
+        wakers.extend(roster.server.take());
+        drop(roster);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
 impl Roster {
     fn let_one_go(&mut self, now: Tick) -> Option<Waker> {
         let leave = |chairs: &[Chair], was: u64, at: u32| {
@@ -277,6 +255,9 @@ impl Chair {
     }
 }
 
+/// Stands for no deadline.
+const NEVER: Tick = Tick(u64::MAX);
+
 /// A connection's place in the watch; it counts as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -284,8 +265,8 @@ pub(crate) struct Seat {
     at: u32,
     /// The waker is known.
     seated: bool,
-    /// The deadline that was entered last; it may be past.
-    armed: Option<Tick>,
+    /// The deadline that was entered last; it may be past. [`NEVER`]: none was.
+    armed: Tick,
     standing: Arc<Standing>,
     /// It is counted among those that give way.
     leaving: bool,
@@ -302,7 +283,7 @@ impl Seat {
         roster.seats[at as usize].standing = Arc::clone(&standing);
         drop(roster);
         watch.connections.fetch_add(1, Ordering::SeqCst);
-        Seat { watch: Arc::clone(watch), at, seated: false, armed: None, standing, leaving: false }
+        Seat { watch: Arc::clone(watch), at, seated: false, armed: NEVER, standing, leaving: false }
     }
 
     /// The connection's task is to be woken by this. A task has the same waker for all its life, so once is
@@ -355,8 +336,8 @@ impl Seat {
 
     /// Sees to it that the connection is woken at `deadline` or before, but after `now`.
     pub(crate) fn arm(&mut self, deadline: Tick, now: Tick) {
-        if self.armed.is_none_or(|armed| armed <= now || deadline < armed) {
-            self.armed = Some(deadline);
+        if self.armed <= now || deadline < self.armed {
+            self.armed = deadline;
             let server = self.watch.roster().arm(self.at, deadline);
             server.into_iter().for_each(Waker::wake);
         }
@@ -364,7 +345,11 @@ impl Seat {
 
     /// Whether the deadline that was entered has passed; once.
     pub(crate) fn is_due(&mut self, now: Tick) -> bool {
-        self.armed.take_if(|armed| *armed <= now).is_some()
+        let is_due = self.armed <= now;
+        if is_due {
+            self.armed = NEVER;
+        }
+        is_due
     }
 }
 
@@ -485,13 +470,12 @@ mod tests {
     }
 
     #[test]
-    fn each_phase_is_announced_once() {
+    fn who_waits_is_woken_when_the_phase_moves_on() {
         let watch = Arc::default();
         let (_seat, woken) = seat(&watch);
-        for (phase, wakes) in [(Phase::Draining, 1), (Phase::Draining, 0), (Phase::Cut, 1), (Phase::Draining, 0)] {
-            watch.announce(phase);
-            assert_eq!(woken.take(), wakes);
-        }
-        assert_eq!(watch.phase(), Phase::Cut);
+        watch.announce(Phase::Draining);
+        assert_eq!(woken.take(), 1);
+        watch.announce(Phase::Cut);
+        assert_eq!(woken.take(), 1);
     }
 }

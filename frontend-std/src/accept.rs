@@ -12,12 +12,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use sanserve_os::{AcceptBackoff, AfterError};
 use sanserve_server as server;
-use sanserve_server::panic_message;
+use sanserve_server::{Phase, panic_message};
 
 use crate::driver::Driver;
 use crate::handler::Blocking;
 use crate::patience::timespec;
-use crate::shared::{Employment, Enrolled, Phase, Shared};
+use crate::shared::{Employment, Enrolled, Shared};
 
 /// The stack of a thread. The deepest path of a debug build, a directory listing on a socket that
 /// sends without `sendfile`, takes less than half of it.
@@ -201,7 +201,7 @@ impl<'s> Gate<'s> {
     fn goes_on(&self) -> bool {
         match self.until {
             None => self.shared.phase() < Phase::Draining,
-            Some(until) => self.shared.phase() < Phase::Cutting && Instant::now() < until,
+            Some(until) => self.shared.phase() < Phase::Cut && Instant::now() < until,
         }
     }
 

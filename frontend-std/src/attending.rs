@@ -9,11 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use sanserve_core::{Call, Fault, Input, Misuse, Now, Reply};
-use sanserve_server::panic_message;
+use sanserve_server::{Phase, panic_message};
 
-use crate::driver::{Driver, Line, Stand, Turn, context};
+use crate::driver::{Driver, Line, Progress, Stand, context};
 use crate::exchange::Exchange;
-use crate::shared::Phase;
 
 /// The exchange has come to an end that is none of the handler's doing. The log tells of it elsewhere.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ impl Line {
         if let Some(failure) = failure {
             self.driver.shared.service.log.error(format_args!("{:?}: {failure}", self.live.peer));
             if !matches!(left, Left::Nothing) {
-                self.connection.handle(Input::Broken(Fault::Handler));
+                self.session.connection.handle(Input::Broken(Fault::Handler));
             }
         }
     }
@@ -104,8 +103,8 @@ impl Line {
 
     /// The handler's side of the connection.
     pub(crate) fn reply<R>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> R) -> R {
-        let Line { connection, driver: Driver { shared, blocking, buf, .. }, now, .. } = self;
-        act(&mut connection.reply(buf, &context(shared, blocking.as_deref(), now)))
+        let Line { session, driver: Driver { shared, blocking, space, .. }, now, .. } = self;
+        act(&mut session.reply(&mut space.buffers, &context(shared, blocking.as_deref(), now)))
     }
 
     /// The same for a handler: a misuse is its error, and when the exchange is over, so is that.
@@ -130,10 +129,10 @@ impl Line {
         let live = Arc::clone(&self.live);
         self.not_the_peers_time();
         while self.stand == Stand::Open {
-            match self.turn(live.stream.as_fd()) {
-                Turn::Done => {}
-                Turn::Call(Call::Over) | Turn::End(_) => self.stand = Stand::Over,
-                Turn::Pushed | Turn::Call(_) => return Ok(()),
+            match self.go(live.stream.as_fd()) {
+                Progress::Done => {}
+                Progress::Call(Call::Over) | Progress::End(_) => self.stand = Stand::Over,
+                Progress::Pushed | Progress::Call(_) => return Ok(()),
             }
         }
         Err(self.lost(gone))
@@ -145,7 +144,7 @@ impl Line {
         let outcome = loop {
             // A call only says that the handler may go on with what it waited for before.
             match self.go_on(io::ErrorKind::BrokenPipe) {
-                Ok(()) if self.driver.slot.has_batch() || self.reply(|reply| reply.has_unsent()) => {}
+                Ok(()) if self.driver.space.slot.has_batch() || self.reply(|reply| reply.has_unsent()) => {}
                 outcome => break outcome,
             }
         };
@@ -159,9 +158,9 @@ impl Line {
             (io::ErrorKind::NotConnected, "the connection speaks another protocol")
         } else if self.stand == Stand::Aborted {
             (io::ErrorKind::NotConnected, "the exchange was given up")
-        } else if self.told == Phase::Cutting {
+        } else if self.session.told() == Phase::Cut {
             (io::ErrorKind::ConnectionAborted, "the server shut down")
-        } else if self.reset {
+        } else if self.transport.is_reset() {
             (gone, "the peer went away")
         } else if self.deadline.is_some_and(|deadline| deadline <= self.now.tick) {
             (io::ErrorKind::TimedOut, "the peer was too slow")

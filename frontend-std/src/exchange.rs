@@ -10,9 +10,8 @@ use std::sync::Arc;
 use sanserve_core::{Close, Entry, Misuse, Peer, Received, Request, ResponseHead, Site, Status, scrub};
 use sanserve_server::{Draining, Upgraded};
 
-use crate::driver::{Driver, Line, Stand, Turn};
+use crate::driver::{Driver, Line, Progress, Stand};
 use crate::head::HeadWriter;
-use crate::shared::Phase;
 use crate::upgrade;
 
 /// A request and the answer to it, for a [`Handler`](crate::Handler).
@@ -183,9 +182,7 @@ impl<'x> Exchange<'x> {
             self.line.go_on(io::ErrorKind::BrokenPipe)?;
         }
         // The one before is out, and what was named just now is looked for when it is sent.
-        let Driver { slot, files, .. } = &mut self.line.driver;
-        slot.attach(file);
-        files.uncached.set(true);
+        self.line.driver.space.slot.attach(file);
         Ok(())
     }
 
@@ -226,7 +223,7 @@ impl<'x> Exchange<'x> {
     /// Whether the server is going down: an answer without end should come to one before the grace is over.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.line.driver.shared.phase() >= Phase::Draining
+        self.line.driver.shared.service.draining.has_begun()
     }
 
     /// Tells when the server goes down, for a handler that waits for something else meanwhile:
@@ -278,13 +275,13 @@ impl Line {
     fn finish_upgrade(&mut self) -> io::Result<()> {
         let live = Arc::clone(&self.live);
         loop {
-            match self.turn(live.stream.as_fd()) {
-                Turn::Done | Turn::Pushed | Turn::Call(_) => {}
-                Turn::End(Close::Upgraded) => {
+            match self.go(live.stream.as_fd()) {
+                Progress::Done | Progress::Pushed | Progress::Call(_) => {}
+                Progress::End(Close::Upgraded) => {
                     self.stand = Stand::Upgraded;
                     return Ok(());
                 }
-                Turn::End(_) => {
+                Progress::End(_) => {
                     self.stand = Stand::Over;
                     return Err(self.lost(io::ErrorKind::BrokenPipe));
                 }

@@ -50,7 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use sanserve_core::{Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
-pub use sanserve_server::{Draining, Log, Service, Upgraded};
+pub use sanserve_server::{Draining, Handle, Log, Service, Upgraded};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
@@ -58,7 +58,7 @@ pub use crate::head::HeadWriter;
 
 use crate::accept::Shop;
 use crate::handler::Blocking;
-use crate::shared::{Phase, Shared};
+use crate::shared::Shared;
 
 /// How many threads there are at most, unless [`Server::threads`] says otherwise.
 const THREADS: usize = 4_096;
@@ -186,7 +186,7 @@ impl Server {
     /// What ends this server. It may be used before [`run`](Server::run), too.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shop.shared) }
+        Handle::new(self.shop.shared.service.draining.clone(), self.shop.shared.clone())
     }
 
     /// Serves until it is shut down, and returns when all connections have ended or were cut.
@@ -228,48 +228,5 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("address", &self.address).field("crew", &self.crew).finish_non_exhaustive()
-    }
-}
-
-/// Ends a [`Server`], from any thread. Neither call waits: that is what [`Server::run`] does.
-#[derive(Clone)]
-pub struct Handle {
-    shared: Arc<Shared>,
-}
-
-impl Handle {
-    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
-    /// balances the load takes it out meanwhile.
-    pub fn leave(&self) {
-        self.shared.enter(Phase::Leaving);
-    }
-
-    /// Tells whoever waits by himself that the server goes down.
-    #[must_use]
-    pub fn draining(&self) -> Draining {
-        self.shared.service.draining.clone()
-    }
-
-    /// How many exchanges are still in hand, once the server goes down.
-    #[must_use]
-    pub fn in_hand(&self) -> usize {
-        self.shared.in_hand()
-    }
-
-    /// Accepts no more, ends connections that are idle, and lets the exchanges in hand finish;
-    /// after [`Service::grace`](sanserve_server::Service::grace) the rest is cut, and the log says so.
-    pub fn shutdown(&self) {
-        self.shared.enter(Phase::Draining);
-    }
-
-    /// Accepts no more and cuts every connection now.
-    pub fn stop(&self) {
-        self.shared.enter(Phase::Cutting);
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("phase", &self.shared.phase()).finish_non_exhaustive()
     }
 }

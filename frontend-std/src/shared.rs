@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use sanserve_core::{Peer, Tick};
 use sanserve_os::{Clock, IDLE_GRACE, UNFINISHED_GRACE, has_arrived};
 use sanserve_server as server;
-use sanserve_server::Service;
+use sanserve_server::{Announce, Phase, Service};
 
 /// How long a thread without work waits for another connection before it ends.
 const UNEMPLOYED: Duration = Duration::from_secs(10);
@@ -30,26 +30,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// handler holds them.
 const AFTER_CUT: Duration = Duration::from_secs(1);
 
-/// Where the server stands. It only moves forwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    Serving,
-    /// About to leave, and says so where it is asked for its health.
-    Leaving,
-    /// No new connection, no new exchange.
-    Draining,
-    /// Every connection ends now.
-    Cutting,
-}
-
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) service: Service,
     pub(crate) files: server::Shared,
     pub(crate) clock: Clock,
-    phase: AtomicU8,
-    /// Readable from the moment the phase is no longer `Serving`: for those who wait with poll(2).
+    /// Readable from the moment the phase is beyond [`Phase::Leaving`]: for those who wait with poll(2).
     latch: (UnixStream, UnixStream),
     roster: Mutex<Roster>,
     /// Threads without work wait here for the queue.
@@ -227,7 +213,6 @@ impl Shared {
             files: server::Shared::new(Arc::clone(&service.root), service.cache.clone()),
             service,
             clock: Clock::start(),
-            phase: AtomicU8::new(Phase::Serving as u8),
             latch: UnixStream::pair()?,
             roster: Mutex::default(),
             work: Condvar::new(),
@@ -238,35 +223,16 @@ impl Shared {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::SeqCst) {
-            0 => Phase::Serving,
-            1 => Phase::Leaving,
-            2 => Phase::Draining,
-            _ => Phase::Cutting,
-        }
+        self.service.draining.phase()
     }
 
-    /// Goes on to `phase`, if it is not there yet, and tells whoever accepts and whoever waits: those who block in
-    /// `recv` look at it themselves within [`Patience::BLIND`](crate::patience::Patience::BLIND), all others see
-    /// the latch. Cut connections are woken wherever they block.
+    /// Goes on to `phase`, if it is not there yet.
     pub(crate) fn enter(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::SeqCst);
-        if phase == Phase::Leaving {
-            return;
-        }
-        self.service.draining.begin();
-        // A second time changes nothing.
-        let _ = self.latch.0.shutdown(Shutdown::Write);
-        // With the lock, nobody is between looking at the phase and beginning to wait.
-        let roster = self.lock();
-        if phase == Phase::Cutting {
-            roster.live.iter().flatten().for_each(|live| live.cut());
-        }
-        self.work.notify_all();
-        self.ended.notify_all();
+        self.service.draining.enter(phase);
+        self.announce(phase);
     }
 
-    /// Readable from the moment the phase is no longer `Serving`.
+    /// Readable from the moment the phase is beyond [`Phase::Leaving`].
     pub(crate) fn latch(&self) -> &UnixStream {
         &self.latch.1
     }
@@ -285,7 +251,7 @@ impl Shared {
             leaves: AtomicBool::new(false),
         });
         let mut roster = self.lock();
-        if self.phase() == Phase::Cutting {
+        if self.phase() == Phase::Cut {
             return None;
         }
         let at = roster.free.pop().unwrap_or_else(|| {
@@ -304,7 +270,7 @@ impl Shared {
         let mut until = None;
         let mut is_over = |roster: &Roster| {
             let mut is_late = || *until.get_or_insert_with(|| Instant::now() + self.listens_on()) <= Instant::now();
-            roster.has_room(most) || self.phase() == Phase::Cutting || (!serving() && is_late())
+            roster.has_room(most) || self.phase() == Phase::Cut || (!serving() && is_late())
         };
         let mut roster = self.lock();
         if !is_over(&roster) {
@@ -319,7 +285,7 @@ impl Shared {
             }
             self.hungry.store(false, Ordering::SeqCst);
         }
-        roster.has_room(most) && self.phase() < Phase::Cutting
+        roster.has_room(most) && self.phase() < Phase::Cut
     }
 
     /// How long a listener is emptied when the server goes down: whoever has connected by then is let in.
@@ -402,12 +368,12 @@ impl Shared {
         drop(orphans);
 
         let gone = |roster: &Roster| roster.living() == 0 && roster.threads == 0 && !roster.listening;
-        let cutting = || self.phase() == Phase::Cutting;
+        let cutting = || self.phase() == Phase::Cut;
         let roster = self.await_ended(self.lock(), Some(self.service.grace), |roster| gone(roster) || cutting());
         if gone(&roster) {
             return;
         }
-        self.phase.store(Phase::Cutting as u8, Ordering::SeqCst);
+        self.service.draining.enter(Phase::Cut);
         for live in roster.live.iter().flatten() {
             live.cut();
         }
@@ -415,12 +381,6 @@ impl Shared {
         if roster.living() > 0 {
             self.service.log.error(format_args!("{} connections are stuck in a handler", roster.living()));
         }
-    }
-
-    /// How many exchanges are in hand while the server goes down.
-    pub(crate) fn in_hand(&self) -> usize {
-        let held = self.lock().live.iter().flatten().filter(|live| !live.is_told.load(Ordering::SeqCst)).count();
-        held + self.service.draining.in_hand()
     }
 
     fn tell_ended(&self, roster: &Roster) {
@@ -455,6 +415,30 @@ impl Shared {
     }
 }
 
+impl Announce for Shared {
+    /// Tells whoever accepts and whoever waits: those who block in `recv` look at the phase themselves within
+    /// [`Patience::BLIND`](crate::patience::Patience::BLIND), all others see the latch. Cut connections are woken wherever
+    /// they block.
+    fn announce(&self, phase: Phase) {
+        if phase == Phase::Leaving {
+            return;
+        }
+        // A second time changes nothing.
+        let _ = self.latch.0.shutdown(Shutdown::Write);
+        // With the lock, nobody is between looking at the phase and beginning to wait.
+        let roster = self.lock();
+        if phase == Phase::Cut {
+            roster.live.iter().flatten().for_each(|live| live.cut());
+        }
+        self.work.notify_all();
+        self.ended.notify_all();
+    }
+
+    fn not_told(&self) -> usize {
+        self.lock().live.iter().flatten().filter(|live| !live.is_told.load(Ordering::SeqCst)).count()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -478,9 +462,9 @@ mod tests {
     #[test]
     fn a_phase_never_goes_back() {
         let shared = shared();
-        shared.enter(Phase::Cutting);
+        shared.enter(Phase::Cut);
         shared.enter(Phase::Draining);
-        assert_eq!(shared.phase(), Phase::Cutting);
+        assert_eq!(shared.phase(), Phase::Cut);
         assert_eq!(shared.latch().read(&mut [0]).unwrap(), 0, "the latch is open");
         assert!(enrolled(&shared).0.is_none());
         assert!(!shared.make_room(1));
@@ -491,7 +475,7 @@ mod tests {
         let shared = shared();
         shared.enter(Phase::Draining);
         assert!(enrolled(&shared).0.is_some());
-        shared.enter(Phase::Cutting);
+        shared.enter(Phase::Cut);
         assert!(enrolled(&shared).0.is_none());
     }
 

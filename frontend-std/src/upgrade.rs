@@ -29,7 +29,7 @@ pub(crate) fn give(line: &mut Line) -> io::Result<Upgraded> {
     stream.set_read_timeout(None)?;
     line.driver.log.get_mut().flush();
     let peer = line.live.peer;
-    let buf = &mut line.driver.buf;
+    let buf = &mut line.driver.space.buffers;
     Ok(Upgraded {
         stream,
         read: buf.input.unread().to_vec(),

@@ -4,23 +4,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
-use sanserve_core::{Fault, Input, Need, Wait, Window};
-use sanserve_server::{Flush, ScriptRead};
+use sanserve_core::{Input, Need, Wait};
+use sanserve_server::{Phase, Received};
 
 use crate::driver::{Driver, Line};
 use crate::patience::{Patience, timespec};
-use crate::shared::Phase;
 
 /// Waiting.
 impl Line {
     pub(crate) fn wait(&mut self, wait: Wait, socket: BorrowedFd<'_>) {
-        // If it waits for the socket to take bytes, what is batched has been tried.
-        if !wait.need.write && !self.flush(socket) {
-            return;
-        }
         self.driver.log.get_mut().flush();
-        if self.tell_phase() {
+        if self.tell() {
             return;
         }
         let left = wait.deadline.map(|deadline| deadline.since(self.now.tick));
@@ -31,34 +25,34 @@ impl Line {
             Need { handler: true, .. } if self.bell.get().is_some() => self.watch_bell(wait.need, left, socket),
             Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
             _ if wait.idle => {
-                self.driver.buf.recycle();
+                self.driver.space.buffers.recycle();
                 self.live.lie_down(&self.driver.shared);
                 let got = self.receive_or_leave(left, socket);
                 let leaves = self.live.get_up();
-                if leaves && got != Ok(Some(0)) {
+                if leaves && got != Received::End {
                     self.live.stay();
                 }
                 match got {
-                    Ok(Some(0)) if leaves => self.connection.handle(Input::Cut),
-                    got => self.received(got),
+                    Received::End if leaves => self.session.connection.handle(Input::Cut),
+                    got => self.received(got, socket),
                 }
             }
             _ => {
-                let unfinished = self.connection.unfinished_since();
+                let unfinished = self.session.connection.unfinished_since();
                 if let Some(since) = unfinished {
                     self.live.linger(since);
                 }
                 let got = self.receive(left, socket);
                 match got {
-                    Ok(Some(0)) if unfinished.is_some() && self.live.get_up() => {
-                        self.connection.handle(Input::Cut);
+                    Received::End if unfinished.is_some() && self.live.get_up() => {
+                        self.session.connection.handle(Input::Cut);
                     }
                     got => {
                         if unfinished.is_some() {
                             self.live.get_up();
                             self.live.stay();
                         }
-                        self.received(got);
+                        self.received(got, socket);
                     }
                 }
             }
@@ -67,7 +61,7 @@ impl Line {
 
     /// The same as [`receive`](Self::receive) for one that is idle. If this thread drives all connections and another
     /// one waits at the door, gives way.
-    fn receive_or_leave(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Result<Option<usize>, Errno> {
+    fn receive_or_leave(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Received {
         let Some(door) = &self.driver.door else { return self.receive(left, socket) };
         let latch = self.driver.shared.latch();
         let mut fds = [
@@ -77,56 +71,51 @@ impl Line {
         ];
         match poll(&mut fds, timespec(left).as_ref()) {
             Ok(_) => {}
-            Err(Errno::INTR) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(Errno::INTR) => return Received::Nothing,
+            Err(_) => return Received::Broken,
         }
         if fds[0].revents().is_empty() {
             if !fds[1].revents().is_empty() {
-                self.connection.handle(Input::Cut);
+                self.session.connection.handle(Input::Cut);
             }
-            return Ok(None);
+            return Received::Nothing;
         }
-        fill(&mut self.driver.buf.input, socket, RecvFlags::DONTWAIT)
+        self.transport.over(socket).receive(&mut self.driver.space.buffers.input, false)
     }
 
     /// Waits until there are bytes, the server goes down or the time is over; `None`: nothing came.
     ///
     /// Whoever blocks in `recv` sees nothing else, so it does so for a moment only, and then waits with poll(2). A
     /// client that asks without a pause is served with one system call for each of its requests.
-    fn receive(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Result<Option<usize>, Errno> {
-        if !self.blocking && !std::mem::take(&mut self.poll_once) {
-            self.live.stream.set_nonblocking(false).map_err(|_| Errno::NOTCONN)?;
-            self.blocking = true;
+    fn receive(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Received {
+        let (window, io) = (&mut self.driver.space.buffers.input, &mut self.transport.over(socket));
+        if !std::mem::take(&mut self.poll_once) && io.set_blocking(true).is_err() {
+            return Received::Broken;
         }
-        if self.blocking && !std::mem::take(&mut self.is_slow) {
+        if self.transport.is_blocking() && !std::mem::take(&mut self.is_slow) {
             let left = Some(left.unwrap_or(Patience::BLIND).min(Patience::BLIND));
-            self.patience.arrange(&self.live.stream, left).map_err(|_| Errno::NOTCONN)?;
-            let got = fill(&mut self.driver.buf.input, socket, RecvFlags::empty());
-            self.is_slow = got == Ok(None);
+            if self.patience.arrange(&self.live.stream, left).is_err() {
+                return Received::Broken;
+            }
+            let got = self.transport.over(socket).receive(window, true);
+            self.is_slow = got == Received::Nothing;
             return got;
         }
-        let latch = self.latch();
-        let [ready, _] = poll_both((socket, PollFlags::IN), (latch, PollFlags::IN), left)?;
-        if ready.is_empty() { Ok(None) } else { fill(&mut self.driver.buf.input, socket, RecvFlags::DONTWAIT) }
+        match poll_both((socket, PollFlags::IN), (self.latch(), PollFlags::IN), left) {
+            Ok([ready, _]) if ready.is_empty() => Received::Nothing,
+            Ok(_) => self.transport.over(socket).receive(&mut self.driver.space.buffers.input, false),
+            Err(_) => Received::Broken,
+        }
     }
 
     /// What becomes readable when the server goes down, until the connection has been told so.
     fn latch(&self) -> Option<BorrowedFd<'_>> {
-        (self.told < Phase::Draining).then(|| self.driver.shared.latch().as_fd())
+        (self.session.told() < Phase::Draining).then(|| self.driver.shared.latch().as_fd())
     }
 
     /// Tells the connection what came of reading. Bytes are in its window already.
-    fn received(&mut self, got: Result<Option<usize>, Errno>) {
-        match got {
-            Ok(Some(0)) if self.tell_phase_if_cut() => {}
-            Ok(Some(0)) => self.connection.handle(Input::Eof),
-            Ok(_) => {}
-            Err(_) => self.broken(Fault::Peer),
-        }
-    }
-
-    fn tell_phase_if_cut(&mut self) -> bool {
-        self.driver.shared.phase() == Phase::Cutting && self.tell_phase()
+    fn received(&mut self, got: Received, socket: BorrowedFd<'_>) {
+        self.with_env(socket, |session, _, io, env| session.received(got, io, env));
     }
 
     /// Waits with poll(2) for everything that is not merely the next bytes: room in the socket, or
@@ -134,7 +123,7 @@ impl Line {
     fn watch(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
         match poll_both((socket, flags(need.read, need.write)), (self.latch(), PollFlags::IN), left) {
             Ok([ready, _]) => self.became_ready(ready, need, socket),
-            Err(_) => self.broken(Fault::Peer),
+            Err(_) => self.broken(socket),
         }
     }
 
@@ -150,22 +139,22 @@ impl Line {
         ];
         match poll(&mut fds, timespec(left).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return self.broken(Fault::Peer),
+            Err(_) => return self.broken(socket),
         }
         let [ready, rung, _] = fds.map(|fd| fd.revents());
         if !rung.is_empty() {
             bell.silence();
-            self.connection.handle(Input::Wake);
+            self.session.connection.handle(Input::Wake);
         }
         self.became_ready(ready, need, socket);
     }
 
     /// The same with a script beside the socket.
     fn watch_script(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        let tells = self.told < Phase::Draining;
-        let Driver { slot, buf, shared, .. } = &mut self.driver;
+        let tells = self.session.told() < Phase::Draining;
+        let Driver { space, shared, .. } = &mut self.driver;
         let latch = tells.then(|| shared.latch().as_fd());
-        let script = slot.script();
+        let script = space.slot.script();
         let output = script.and_then(|fds| fds.output).filter(|_| need.script_read);
         let exit = script.and_then(|fds| fds.exit).filter(|_| need.script_read);
         let input = script.and_then(|fds| fds.input).filter(|_| need.script_write);
@@ -178,59 +167,27 @@ impl Line {
             PollFd::from_borrowed_fd(input.unwrap_or(socket), wanted(input, PollFlags::OUT)),
             PollFd::from_borrowed_fd(latch.unwrap_or(socket), wanted(latch, PollFlags::IN)),
         ];
-        // A script that is over already has nothing more to wait for.
-        let left = if need.script_read && output.is_none() { Some(0) } else { left };
         match poll(&mut fds, timespec(left).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return self.broken(Fault::Peer),
+            Err(_) => return self.broken(socket),
         }
         let [ready, output, exit, input, _] = fds.map(|fd| fd.revents());
-        let is_over = need.script_read && left == Some(0);
-        if need.script_read && (is_over || !output.is_empty() || !exit.is_empty()) {
-            match slot.read_script(&mut buf.script) {
-                ScriptRead::Bytes(_) | ScriptRead::Blocked => {}
-                ScriptRead::End => self.connection.handle(Input::ScriptEof),
-                ScriptRead::Failed(error) => self.connection.handle(Input::ScriptFailed(error)),
-            }
-        }
-        if need.script_write && !input.is_empty() {
-            self.connection.handle(Input::Feedable);
-        }
+        self.session.script_became_ready(!output.is_empty() || !exit.is_empty(), !input.is_empty());
         self.became_ready(ready, need, socket);
     }
 
-    /// Does what the socket is ready for.
+    /// Notes what the socket is ready for.
     fn became_ready(&mut self, ready: PollFlags, need: Need, socket: BorrowedFd<'_>) {
         let gone = ready.intersects(PollFlags::ERR | PollFlags::HUP);
         if need.write && (gone || ready.contains(PollFlags::OUT)) {
-            match self.driver.slot.flush(socket) {
-                Flush::Done => {
-                    self.full = false;
-                    self.connection.handle(Input::Writable);
-                }
-                Flush::Blocked => {}
-                Flush::Broken => self.broken(Fault::Peer),
-            }
+            self.transport.became_writable();
         }
         if need.read && (gone || ready.contains(PollFlags::IN)) {
-            let got = fill(&mut self.driver.buf.input, socket, RecvFlags::DONTWAIT);
-            self.received(got);
+            self.transport.became_readable();
         }
         if gone && !need.read && !need.write {
-            self.broken(Fault::Peer);
+            self.broken(socket);
         }
-    }
-}
-
-/// Reads once into the window. `None`: there was nothing, in time.
-fn fill(window: &mut Window, socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<usize>, Errno> {
-    match recv(socket, window.spare(), flags) {
-        Ok((_, n)) => {
-            window.commit(n);
-            Ok(Some(n))
-        }
-        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

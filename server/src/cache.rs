@@ -50,6 +50,10 @@ pub trait Files {
     /// # Errors
     /// As [`FsError`] tells them apart.
     fn open_file(&self, path: &[u8]) -> Result<(Opened, Held), FsError>;
+
+    /// Something has come of a peer, or a handler was called: checks that were made before do not count for what is
+    /// opened from here on. To be called after each read and before anything is opened for what it brought.
+    fn arrived(&self) {}
 }
 
 /// What was opened, kept for as long as an exchange needs it.
@@ -120,15 +124,13 @@ impl Local {
     pub fn new(root: Arc<Root>, limits: CacheLimits) -> Local {
         Local { root, cache: RefCell::new(Cache::new(limits)) }
     }
-
-    /// Bytes have been read from a peer: checks made before do not count for the requests in them.
-    /// To be called after each read and before anything is opened for what it brought.
-    pub fn arrived(&self) {
-        self.cache.borrow_mut().arrived();
-    }
 }
 
 impl Files for Local {
+    fn arrived(&self) {
+        self.cache.borrow_mut().arrived();
+    }
+
     fn open(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
         open(&self.root, self, path)
     }

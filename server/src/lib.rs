@@ -6,20 +6,20 @@
 //! them, the log, recordings, and the bounds on memory. It never loops or waits, but for the ends of things.
 
 mod cache;
-mod call;
-mod draining;
+mod lifecycle;
 mod log;
 mod memory;
 mod record;
 mod script;
 mod service;
+mod session;
 mod slot;
 mod trace;
+mod transport;
 mod workers;
 
 pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
-pub use call::{Caller, Failure, panic_message};
-pub use draining::{DrainWatch, Draining, InHand};
+pub use lifecycle::{Announce, DrainWatch, Draining, Handle, InProgress, Phase};
 pub use log::{Log, Logger};
 pub use memory::{default_memory, has_address_limit, threads_within_memory};
 pub use record::Recording;
@@ -27,6 +27,8 @@ pub use sanserve_os::{Root, Symlinks};
 pub use sanserve_transcript::Secrets;
 pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
+pub use session::{Budget, Env, Failure, Frontend, Session, Turn, Workspace, panic_message};
 pub use slot::{BATCH, Desk, Flush, Slot};
 pub use trace::{Trace, wants_colors};
+pub use transport::{Io, Received, Transport};
 pub use workers::{Full, Job, Panicked, Workers, probe_memory, probe_resources};

@@ -12,12 +12,12 @@ use sanserve_core::{Buffers, Call, Config, Connection, Context, Etag, Handler, M
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
 use crate::cache::CacheLimits;
-use crate::call::Failure;
-use crate::draining::Draining;
+use crate::lifecycle::Draining;
 use crate::log::Log;
 use crate::memory::{Budget, connections_within_memory, default_memory};
 use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
+use crate::session::Failure;
 use crate::trace::Trace;
 use sanserve_os::nofile_limit;
 use sanserve_os::{Root, Symlinks};

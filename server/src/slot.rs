@@ -23,15 +23,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
-use rustix::io::{Errno, pread, retry_on_intr};
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::io::pread;
 use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Site, Step, Transmit, Wall, Window};
+use sanserve_os::{MOST_OF_FILE, Stopped, examine};
 
 use crate::cache::{Files, Held};
 use crate::log::Logger;
 use crate::script::{Running, Scripts, Spool, local_address};
-use sanserve_os::examine;
-use sanserve_os::{MOST_OF_FILE, Stopped, send, send_file, send_vectored};
+use crate::transport::{Io, Received};
 
 /// What the batch holds at most.
 pub const BATCH: usize = 16 * 1024;
@@ -95,12 +94,10 @@ impl Slot {
     /// answer.
     ///
     /// `Call`, `Wait` and `Close` must not come here.
-    pub fn carry_out(&mut self, step: Step<'_>, socket: BorrowedFd<'_>, desk: &mut Desk<'_>) -> Option<Input> {
+    pub fn carry_out(&mut self, step: Step<'_>, io: &mut Io<'_>, desk: &mut Desk<'_>) -> Option<Input> {
         match step {
-            Step::Send(transmit) => Some(self.send(&transmit, socket)),
-            Step::Act(ticket, action) => {
-                self.act(action, socket, desk).map(|completion| Input::Done(ticket, completion))
-            }
+            Step::Send(transmit) => Some(self.send(&transmit, io)),
+            Step::Act(ticket, action) => self.act(action, io, desk).map(|completion| Input::Done(ticket, completion)),
             Step::Finished(entry) => {
                 desk.log.write(&entry, desk.site, desk.wall);
                 self.release();
@@ -108,12 +105,11 @@ impl Slot {
             }
             Step::Shut => {
                 debug_assert!(!self.has_batch(), "flushed before it is shut");
-                // It fails only where the peer has gone, and then reading will tell.
-                let _ = shutdown(socket, Shutdown::Write);
+                io.shut();
                 None
             }
             Step::Feed(bytes) => Some(self.feed(bytes, desk.scripts, desk.log.log())),
-            Step::Probe(window) => Some(probe(window, socket)),
+            Step::Probe(window) => Some(probe(window, io)),
             Step::Call(_) | Step::Wait(_) | Step::Close(_) => {
                 debug_assert!(false, "the driver's own step");
                 None
@@ -122,11 +118,11 @@ impl Slot {
     }
 
     /// Sends what is batched. To be called at `Wait`, `Shut` and `Close`.
-    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Flush {
+    pub fn flush(&mut self, io: &mut Io<'_>) -> Flush {
         if self.batch.is_empty() {
             return Flush::Done;
         }
-        match send(socket, &self.batch, false) {
+        match io.send(&self.batch, false) {
             Ok(n) => {
                 self.unbatch(n);
                 if self.batch.is_empty() { Flush::Done } else { Flush::Blocked }
@@ -190,21 +186,17 @@ impl Slot {
 }
 
 /// Reads the socket once, without waiting.
-fn probe(window: &mut Window, socket: BorrowedFd<'_>) -> Input {
-    match retry_on_intr(|| recv(socket, window.spare(), RecvFlags::DONTWAIT)) {
-        Ok((_, 0)) => Input::Eof,
-        Ok((_, n)) => {
-            window.commit(n);
-            Input::Probed
-        }
-        Err(Errno::AGAIN) => Input::Probed,
-        Err(_) => Input::Broken(Fault::Peer),
+fn probe(window: &mut Window, io: &mut Io<'_>) -> Input {
+    match io.receive(window, false) {
+        Received::End => Input::Eof,
+        Received::Bytes(_) | Received::Nothing => Input::Probed,
+        Received::Broken => Input::Broken(Fault::Peer),
     }
 }
 
 /// Acting.
 impl Slot {
-    fn act(&mut self, action: Action<'_>, socket: BorrowedFd<'_>, desk: &Desk<'_>) -> Option<Completion> {
+    fn act(&mut self, action: Action<'_>, io: &mut Io<'_>, desk: &Desk<'_>) -> Option<Completion> {
         Some(match action {
             Action::Open { path } => Completion::Opened(self.open(path, desk.files)),
             Action::OpenIn { path } => Completion::Opened(self.open_in(path, desk.files)),
@@ -216,7 +208,7 @@ impl Slot {
             Action::Spool => Completion::Spooled(self.open_spool(desk.scripts, desk.log.log())),
             Action::Spawn(script) => {
                 let spool = self.let_script_go();
-                let running = desk.scripts.spawn(&script, spool, local_address(socket), desk.log.log());
+                let running = desk.scripts.spawn(&script, spool, local_address(io.socket), desk.log.log());
                 Completion::Spawned(running.map(|running| self.script = Some(running)))
             }
             Action::EndInput => {
@@ -285,22 +277,22 @@ impl Slot {
 
 /// Sending.
 impl Slot {
-    fn send(&mut self, transmit: &Transmit<'_>, socket: BorrowedFd<'_>) -> Input {
+    fn send(&mut self, transmit: &Transmit<'_>, io: &mut Io<'_>) -> Input {
         debug_assert!(!transmit.is_empty());
         // Taken out of `self`, so that the batch can be changed while the file is borrowed.
         let file = self.file.take();
         let input = match (transmit.body, &file) {
-            (Body::None, _) => self.send_bytes(transmit, b"", socket),
-            (Body::Bytes(bytes), _) => self.send_bytes(transmit, bytes, socket),
+            (Body::None, _) => self.send_bytes(transmit, b"", io),
+            (Body::Bytes(bytes), _) => self.send_bytes(transmit, bytes, io),
             (Body::File { offset, len }, Some(Held::Cached(cached))) => match part(cached.bytes(), offset, len) {
-                Some(bytes) => self.send_bytes(transmit, bytes, socket),
+                Some(bytes) => self.send_bytes(transmit, bytes, io),
                 None => Input::Broken(Fault::FileShrank),
             },
             (Body::File { offset, len }, Some(Held::File(fd))) => {
-                self.send_from(transmit, fd.as_fd(), Lend::Yes, (offset, len), socket)
+                self.send_from(transmit, fd.as_fd(), Lend::Yes, (offset, len), io)
             }
             (Body::File { offset, len }, Some(Held::Changing(fd))) => {
-                self.send_from(transmit, fd.as_fd(), Lend::No, (offset, len), socket)
+                self.send_from(transmit, fd.as_fd(), Lend::No, (offset, len), io)
             }
             (Body::File { .. }, Some(Held::Directory(_)) | None) => Input::Broken(Fault::File),
         };
@@ -309,7 +301,7 @@ impl Slot {
     }
 
     /// Sends head, `body` and tail, by way of the batch if they fit.
-    fn send_bytes(&mut self, transmit: &Transmit<'_>, body: &[u8], socket: BorrowedFd<'_>) -> Input {
+    fn send_bytes(&mut self, transmit: &Transmit<'_>, body: &[u8], io: &mut Io<'_>) -> Input {
         let pieces = [transmit.head, body, transmit.tail];
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         if len <= BATCH - self.batch.len() {
@@ -320,7 +312,7 @@ impl Slot {
             return Input::Sent(len as u64);
         }
         let all = [&self.batch, pieces[0], pieces[1], pieces[2]].map(IoSlice::new);
-        match send_vectored(socket, &all, transmit.more) {
+        match io.send_vectored(&all, transmit.more) {
             Ok(n) => match self.unbatch(n) {
                 0 => Input::Blocked,
                 n => Input::Sent(n as u64),
@@ -341,12 +333,12 @@ impl Slot {
         file: BorrowedFd<'_>,
         lend: Lend,
         (offset, len): (u64, u64),
-        socket: BorrowedFd<'_>,
+        io: &mut Io<'_>,
     ) -> Input {
         let head = transmit.head;
         let before = self.batch.len() + head.len();
         if before > 0 {
-            match send_vectored(socket, &[&self.batch, head].map(IoSlice::new), true) {
+            match io.send_vectored(&[&self.batch, head].map(IoSlice::new), true) {
                 Ok(n) => {
                     let of_head = self.unbatch(n);
                     if n < before {
@@ -366,9 +358,9 @@ impl Slot {
         }
         let is_first = !std::mem::replace(&mut self.begun, true);
         let sent = match lend {
-            Lend::Yes if is_first => send_file(socket, file, offset, len).map_err(Unsent::Stopped),
-            Lend::Yes => self.send_lent(file, offset, len, socket),
-            Lend::No => self.send_copied(file, offset, len, socket),
+            Lend::Yes if is_first => io.send_file(file, offset, len).map_err(Unsent::Stopped),
+            Lend::Yes => self.send_lent(file, offset, len, io),
+            Lend::No => self.send_copied(file, offset, len, io),
         };
         match sent {
             Ok(0) => Input::Broken(Fault::FileShrank),
@@ -389,16 +381,16 @@ impl Slot {
 
     /// Sends more of a settled file. The look comes after the bytes that are lent and before the last few, so that one
     /// serves for all that the socket takes; of a large rest, one comes before each megabyte, too.
-    fn send_lent(&self, file: BorrowedFd<'_>, offset: u64, len: u64, socket: BorrowedFd<'_>) -> Result<u64, Unsent> {
+    fn send_lent(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
         let lent = len.saturating_sub(SAMPLE as u64);
         if lent > MOST_OF_FILE {
             self.look(file, false)?;
         }
-        let sent = if lent == 0 { 0 } else { send_file(socket, file, offset, lent)? };
+        let sent = if lent == 0 { 0 } else { io.send_file(file, offset, lent)? };
         if sent < lent {
             return Ok(sent);
         }
-        match self.send_end(file, offset + lent, offset + len, socket) {
+        match self.send_end(file, offset + lent, offset + len, io) {
             Ok(n) => Ok(sent + n),
             // It is tried again, and what has been sent counts.
             Err(_) if sent > 0 => Ok(sent),
@@ -407,15 +399,15 @@ impl Slot {
     }
 
     /// Sends the last few bytes of a body.
-    fn send_end(&self, file: BorrowedFd<'_>, from: u64, to: u64, socket: BorrowedFd<'_>) -> Result<u64, Unsent> {
+    fn send_end(&self, file: BorrowedFd<'_>, from: u64, to: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
         let sample = if self.samples.end.end() == to { self.samples.end } else { Sample::before(to, file) };
         let bytes = sample.since(from).ok_or(Unsent::Broken(Fault::FileShrank))?;
         self.look(file, true)?;
-        Ok(send(socket, bytes, false)? as u64)
+        Ok(io.send(bytes, false)? as u64)
     }
 
     /// Sends more of a file that is changing: what was read before the look is of the state that it finds.
-    fn send_copied(&self, file: BorrowedFd<'_>, offset: u64, len: u64, socket: BorrowedFd<'_>) -> Result<u64, Unsent> {
+    fn send_copied(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
         let most = usize::try_from(len).map_or(MOST_OF_COPY, |len| len.min(MOST_OF_COPY));
         let mut copied = Vec::with_capacity(most);
         pread(file, spare_capacity(&mut copied), offset).map_err(|_| Unsent::Broken(Fault::File))?;
@@ -425,7 +417,7 @@ impl Slot {
         }
         let is_last = copied.len() as u64 == len;
         self.look(file, is_last)?;
-        Ok(send(socket, &copied, !is_last)? as u64)
+        Ok(io.send(&copied, !is_last)? as u64)
     }
 
     /// Looks whether the file that is being sent is still as it was opened. `is_last`: nothing of it comes later.
@@ -590,6 +582,7 @@ mod tests {
     use crate::log::Log;
     use crate::script::ScriptRules;
     use crate::script::tests::Lines;
+    use crate::transport::Transport;
     use sanserve_os::{Root, Symlinks};
 
     /// A connected pair that holds exactly what it holds: nothing is on its way behind our back, so
@@ -602,7 +595,7 @@ mod tests {
 
     /// Sends until the socket is full.
     fn fill(socket: &UnixStream) -> usize {
-        std::iter::from_fn(|| send(socket.as_fd(), &[b'x'; 65_536], false).ok()).sum()
+        std::iter::from_fn(|| sanserve_os::send(socket.as_fd(), &[b'x'; 65_536], false).ok()).sum()
     }
 
     /// A slot with a socket, a peer and a directory.
@@ -638,7 +631,7 @@ mod tests {
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
             let mut desk =
                 Desk { files: &self.files, scripts: &self.scripts, site: &Plain, log: &mut self.log, wall: Wall(0) };
-            self.slot.carry_out(step, self.ours.as_fd(), &mut desk)
+            self.slot.carry_out(step, &mut Transport::edge_triggered().over(self.ours.as_fd()), &mut desk)
         }
 
         fn send(&mut self, head: &str, body: Body<'_>, tail: &str) -> Input {
@@ -667,7 +660,7 @@ mod tests {
         }
 
         fn flush(&mut self) -> Flush {
-            self.slot.flush(self.ours.as_fd())
+            self.slot.flush(&mut Transport::edge_triggered().over(self.ours.as_fd()))
         }
 
         fn received(&mut self, n: usize) -> Vec<u8> {

@@ -16,7 +16,7 @@ use std::thread;
 
 use rustix::io::Errno;
 
-use crate::call::panic_message;
+use crate::session::panic_message;
 
 /// Jobs that may wait for each thread, by default.
 const WAITING: usize = 64;

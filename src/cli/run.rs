@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve::os::{self, Root, Signal, Signals};
-use sanserve::server::{self, Log, Recording, Scripts, Service, Trace};
+use sanserve::server::{self, Handle, Log, Recording, Scripts, Service, Trace};
 use sanserve::transcript::Secrets;
 
 use super::flags::{Flags, Runtime};
@@ -79,15 +79,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let outcome = match flags.runtime {
         Runtime::Mio => {
             let server = sanserve::mio::Server::bind_all(&addresses, service, flags.workers).map_err(listening)?;
-            let handle = server.handle();
-            announce(server.local_addr(), signals, ending, move |end| {
-                match end {
-                    End::Leave => handle.leave(),
-                    End::Gently => handle.shutdown(),
-                    End::Now => handle.stop(),
-                }
-                handle.in_hand()
-            })?;
+            announce(server.local_addr(), signals, ending, server.handle())?;
             server.run()
         }
         Runtime::Std => {
@@ -95,15 +87,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             if let Some(workers) = flags.workers {
                 server = server.threads(workers);
             }
-            let handle = server.handle();
-            announce(server.local_addr(), signals, ending, move |end| {
-                match end {
-                    End::Leave => handle.leave(),
-                    End::Gently => handle.shutdown(),
-                    End::Now => handle.stop(),
-                }
-                handle.in_hand()
-            })?;
+            announce(server.local_addr(), signals, ending, server.handle())?;
             server.run()
         }
         Runtime::Smol => {
@@ -111,15 +95,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             if let Some(workers) = flags.workers {
                 server = server.threads(workers);
             }
-            let handle = server.handle();
-            announce(server.local_addr(), signals, ending, move |end| {
-                match end {
-                    End::Leave => handle.leave(),
-                    End::Gently => handle.shutdown(),
-                    End::Now => handle.stop(),
-                }
-                handle.in_hand()
-            })?;
+            announce(server.local_addr(), signals, ending, server.handle())?;
             server.run()
         }
     };
@@ -222,17 +198,6 @@ fn same(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// How far a shutdown goes.
-#[derive(Clone, Copy)]
-enum End {
-    /// Keep serving, but report unhealthy.
-    Leave,
-    /// Let the exchanges in progress finish.
-    Gently,
-    /// Cut every connection.
-    Now,
-}
-
 /// What a shutdown needs.
 struct Ending {
     root: Arc<Root>,
@@ -253,13 +218,8 @@ static IS_CUT: AtomicBool = AtomicBool::new(false);
 const CUT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Prints the banner and handles signals: the first that ends the server shuts it down gracefully, a second one at
-/// once. `end` carries that out and returns how many exchanges are in progress.
-fn announce(
-    address: SocketAddr,
-    mut signals: Signals,
-    ending: Ending,
-    end: impl Fn(End) -> usize + Send + 'static,
-) -> Result<(), Refusal> {
+/// once.
+fn announce(address: SocketAddr, mut signals: Signals, ending: Ending, handle: Handle) -> Result<(), Refusal> {
     let (host, port) = (address.ip(), address.port());
     let url_host = match host {
         IpAddr::V4(v4) => v4.to_string(),
@@ -272,7 +232,7 @@ fn announce(
         let started = thread::Builder::new().name(name.into()).spawn(run);
         started.map(drop).map_err(|error| Refusal(format!("cannot start a thread for signals: {}", plain(&error))))
     };
-    start("ending", Box::new(move || obey(&ends, &ending, &end)))?;
+    start("ending", Box::new(move || obey(&ends, &ending, &handle)))?;
     let wait = move || {
         loop {
             let signal = signals.wait();
@@ -287,20 +247,20 @@ fn announce(
 }
 
 /// Ends the server in the steps that the signals ask for.
-fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, end: &impl Fn(End) -> usize) {
+fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, handle: &Handle) {
     let Ok(first) = more.recv() else { return };
     if first == Signal::Interrupt {
         print("\nKeyboard interrupt received, exiting.\n");
     }
     if !ending.delay.is_zero() {
-        end(End::Leave);
+        handle.leave();
         // A second signal ends the delay, and the next one the server.
         let _ = more.recv_timeout(ending.delay);
     }
-    end(End::Gently);
+    handle.shutdown();
     let mut second = more.recv_timeout(NOTIFY_TIMEOUT).ok();
     if second.is_none() {
-        let active = end(End::Gently);
+        let active = handle.in_progress();
         if first == Signal::Interrupt && active > 0 {
             let what = if active == 1 { "1 request".to_owned() } else { format!("{active} requests") };
             print(&format!("Finishing {what} in progress; press Ctrl-C again to stop at once.\n"));
@@ -315,7 +275,7 @@ fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, end: &impl Fn(End) -> us
     };
     // Cut connections before scripts: the truncated output of a script must not look complete.
     IS_CUT.store(true, Ordering::SeqCst);
-    end(End::Now);
+    handle.stop();
     thread::sleep(CUT_TIMEOUT);
     ending.scripts.end();
     if let Some(recording) = &ending.recording {

@@ -5,8 +5,8 @@
 //! `cargo run -q --example learn_runtime -- DIRECTORY PORT`
 //! `LEARN=mine cargo test -q --test learn exercise_6`
 
-use std::io::{self, ErrorKind, Read};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{Buffers, Config, Connection, Fault, Input, Need, Peer, Step, Tick};
+use sanserve::core::{Config, Connection, Need, Peer, Tick};
 use sanserve::os::{self, Clock, Signals};
-use sanserve::server::{Desk, Flush, Local, Logger, Recording, Service, Slot};
+use sanserve::server::{Budget, Env, Local, Logger, Recording, Service, Session, Transport, Turn, Workspace};
 
 /// What all threads share.
 struct Shared {
@@ -72,100 +72,66 @@ impl Server {
     }
 }
 
-/// A connection, what carries out its steps, and where it comes from.
+/// A connection, what it takes, and where it comes from.
 struct Line<'s> {
     shared: &'s Shared,
-    stream: TcpStream,
-    connection: Connection,
-    buffers: Buffers,
-    slot: Slot,
+    socket: TcpStream,
+    transport: Transport,
+    session: Session,
+    space: Workspace,
     files: Local,
     log: Logger,
-    /// The socket takes no more of what the slot has gathered.
-    full: bool,
 }
 
 impl Line<'_> {
-    fn new(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> Line<'_> {
+    fn new(socket: TcpStream, peer: SocketAddr, shared: &Shared) -> Line<'_> {
         let (service, now) = (&shared.service, shared.clock.now());
         let mut connection = Connection::new(Peer::from(peer), &service.context(&now));
         service.observe(&mut connection, &service.context(&now), "a runtime of my own");
         let files = Local::new(Arc::clone(&service.root), service.cache.clone());
-        let log = service.log.logger();
-        Line { shared, stream, connection, buffers: Buffers::new(), slot: Slot::new(), files, log, full: false }
+        let (session, space, log) = (Session::new(connection), Workspace::new(service), service.log.logger());
+        Line { shared, socket, transport: Transport::level_triggered(), session, space, files, log }
     }
 
-    /// Carries out steps to the connection's end.
+    /// Goes on to the connection's end.
     fn run(mut self) {
         let mut now = self.shared.clock.now();
         loop {
             let service = &self.shared.service;
-            let cx = service.context(&now);
-            match self.connection.poll(&mut self.buffers, &cx) {
-                Step::Wait(wait) => {
-                    if wait.need.write || self.flush() {
-                        self.log.flush();
-                        self.wait(wait.need, wait.deadline);
-                        self.shared.clock.read(&mut now);
-                    }
+            let mut env = Env::new(service, service.context(&now), &self.files, &mut self.log);
+            let io = &mut self.transport.over(self.socket.as_fd());
+            let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
+            match self.session.turn(&mut self.space, io, &mut (), &mut env, &mut budget) {
+                Turn::Wait(wait) => {
+                    self.log.flush();
+                    self.wait(wait.need, wait.deadline);
                 }
-                Step::Close(_) => {
-                    if self.full || self.flush() {
-                        return;
-                    }
-                }
-                Step::Shut => {
-                    if self.flush() {
-                        let _ = self.stream.shutdown(Shutdown::Write);
-                    }
-                }
-                Step::Call(_) => unreachable!("there is no handler"),
-                step => {
-                    let (files, scripts, site) = (&self.files, &*service.scripts, &*service.site);
-                    let mut desk = Desk { files, scripts, log: &mut self.log, site, wall: now.wall };
-                    if let Some(input) = self.slot.carry_out(step, self.stream.as_fd(), &mut desk) {
-                        self.connection.handle(input);
-                    }
-                }
+                Turn::Closed(_) => return,
+                Turn::Call(_) => unreachable!("there is no handler"),
+                Turn::Yield | Turn::Slow | Turn::Finished => {}
             }
+            self.shared.clock.read(&mut now);
         }
     }
 
-    /// Sends what the slot has gathered. `false`: it cannot, and the connection was told so.
-    fn flush(&mut self) -> bool {
-        let flushed = self.slot.flush(self.stream.as_fd());
-        self.full = flushed == Flush::Blocked;
-        match flushed {
-            Flush::Done => return true,
-            Flush::Blocked => self.connection.handle(Input::Blocked),
-            Flush::Broken => self.connection.handle(Input::Broken(Fault::Peer)),
-        }
-        false
-    }
-
-    /// Waits for what is needed or for the deadline, and tells the connection what has come.
+    /// Waits for what is needed or for the deadline, and notes what is possible.
     fn wait(&mut self, need: Need, deadline: Option<Tick>) {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, need.read);
         flags.set(PollFlags::OUT, need.write);
         let left = deadline.map(|at| Duration::from_millis(at.since(self.shared.clock.tick())));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        let mut fds = [PollFd::new(&self.stream, flags)];
+        let mut fds = [PollFd::new(&self.socket, flags)];
         if poll(&mut fds, left.as_ref()).is_err() {
             return;
         }
         let found = fds[0].revents();
         let is_gone = found.intersects(PollFlags::HUP | PollFlags::ERR);
-        if need.write && (is_gone || found.contains(PollFlags::OUT)) && self.flush() {
-            self.connection.handle(Input::Writable);
+        if is_gone || found.contains(PollFlags::IN) {
+            self.transport.became_readable();
         }
-        if need.read && (is_gone || found.contains(PollFlags::IN)) {
-            match self.stream.read(self.buffers.input.spare()) {
-                Ok(0) => self.connection.handle(Input::Eof),
-                Ok(n) => self.buffers.input.commit(n),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(_) => self.connection.handle(Input::Broken(Fault::Peer)),
-            }
+        if is_gone || found.contains(PollFlags::OUT) {
+            self.transport.became_writable();
         }
     }
 }

@@ -25,6 +25,11 @@ impl Slot {
         self.script.as_ref().map(|script| script.fds())
     }
 
+    /// Whether there is nothing more to wait for of a script's output: it is over, or there is none.
+    pub(crate) fn is_script_over(&self) -> bool {
+        self.script().is_none_or(|script| script.output.is_none())
+    }
+
     pub(super) fn open_spool(&mut self, scripts: &Scripts, log: &Log) -> Result<(), FsError> {
         let spool = scripts.spool().map_err(|error| {
             log.error(format_args!("a request body cannot be kept for a CGI script: {error}"));
@@ -84,6 +89,7 @@ mod tests {
     use crate::cache::{CacheLimits, Local};
     use crate::script::tests::{Bench, output, until};
     use crate::slot::Desk;
+    use crate::transport::Transport;
     use sanserve_os::{Root, Symlinks};
 
     /// Carries one step out.
@@ -93,7 +99,7 @@ mod tests {
         let mut log = bench.log.logger();
         let (socket, _peer) = UnixStream::pair().unwrap();
         let mut desk = Desk { files: &files, scripts: &bench.scripts, site: &Plain, log: &mut log, wall: Wall(0) };
-        slot.carry_out(step, socket.as_fd(), &mut desk)
+        slot.carry_out(step, &mut Transport::edge_triggered().over(socket.as_fd()), &mut desk)
     }
 
     fn act(slot: &mut Slot, bench: &Bench, action: Action<'_>) -> Option<Completion> {

@@ -13,7 +13,7 @@ use sanserve::core::{
     ScriptFile, Site, Step, Topic, Wall, date_time_string,
 };
 use sanserve::os::{Clock, Root, Symlinks};
-use sanserve::server::{Desk, Local, ScriptRules, Service, Slot};
+use sanserve::server::{Desk, Local, ScriptRules, Service, Slot, Transport};
 
 use super::super::plain;
 use super::request::Request;
@@ -97,7 +97,11 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 let asked = Asked::of(&action);
                 let Ok(nowhere) = &nowhere else { return walk.story };
                 let mut desk = Desk { files: &files, scripts, log: &mut log, site, wall: now.wall };
-                let done = slot.carry_out(Step::Act(ticket, action), nowhere.as_fd(), &mut desk);
+                let done = slot.carry_out(
+                    Step::Act(ticket, action),
+                    &mut Transport::edge_triggered().over(nowhere.as_fd()),
+                    &mut desk,
+                );
                 walk.note(&buf);
                 let Some(Input::Done(ticket, completion)) = done else { return walk.story };
                 walk.acted(&asked, &completion, service);

@@ -1,0 +1,366 @@
+//! How far a server is from running to its end, who moves it on, and who is told.
+//!
+//! Each server has one [`Draining`]. It holds the [`Phase`], which only moves on. A [`Handle`] moves it, and the frontend
+//! then wakes whoever waits ([`Announce`]). Connections are told by their [`Session`](crate::Session); handlers and
+//! others who wait by themselves look at it, or are called back.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake};
+use std::time::{Duration, Instant};
+
+/// How far a server is. It only moves on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// It serves.
+    #[default]
+    Running,
+    /// It serves, and says at [`Config::health`](sanserve_core::Config::health) that it is about to leave.
+    Leaving,
+    /// Each connection ends after the exchange in progress.
+    Draining,
+    /// Each connection ends now.
+    Cut,
+}
+
+impl Phase {
+    fn of(number: u8) -> Phase {
+        match number {
+            0 => Phase::Running,
+            1 => Phase::Leaving,
+            2 => Phase::Draining,
+            _ => Phase::Cut,
+        }
+    }
+}
+
+/// Ends a server, from any thread, before it runs or while it does. Clones end the same one. No call waits: that is what
+/// the server's `run` does.
+#[derive(Clone)]
+pub struct Handle {
+    draining: Draining,
+    frontend: Arc<dyn Announce>,
+}
+
+/// What a frontend does when the phase has moved on.
+pub trait Announce: Send + Sync {
+    /// Wakes whoever waits. The phase is [`Draining::phase`] by then, which may be further on than `phase`.
+    fn announce(&self, phase: Phase);
+
+    /// How many connections have not heard yet that the server goes down, and may have an exchange in progress.
+    fn not_told(&self) -> usize {
+        0
+    }
+}
+
+impl Handle {
+    /// For a server whose frontend tells others.
+    #[must_use]
+    pub fn new(draining: Draining, frontend: Arc<dyn Announce>) -> Handle {
+        Handle { draining, frontend }
+    }
+
+    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
+    /// balances the load takes it out meanwhile.
+    pub fn leave(&self) {
+        self.enter(Phase::Leaving);
+    }
+
+    /// Accepts whoever has connected by now and nobody after, closes idle connections, and lets the exchanges in progress
+    /// finish. What has not ended after the service's `grace` is cut.
+    pub fn shutdown(&self) {
+        self.enter(Phase::Draining);
+    }
+
+    /// Cuts every connection now.
+    pub fn stop(&self) {
+        self.enter(Phase::Cut);
+    }
+
+    /// How many exchanges are still in progress, once the server goes down.
+    #[must_use]
+    pub fn in_progress(&self) -> usize {
+        self.draining.in_progress() + self.frontend.not_told()
+    }
+
+    /// Tells whoever waits by himself that the server goes down.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.draining.clone()
+    }
+
+    /// Moves on to `phase`, if it is not there yet.
+    pub fn enter(&self, phase: Phase) {
+        self.draining.enter(phase);
+        self.frontend.announce(phase);
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("phase", &self.draining.phase()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a server goes down, for whoever waits for something else meanwhile: a handler that blocks, a future, a
+/// connection that speaks another protocol. Clones are the same.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let draining = sanserve_server::Draining::default();
+/// assert!(!draining.wait(Duration::from_millis(1)));
+/// let (sender, events) = std::sync::mpsc::channel();
+/// // A thread that blocks on a channel is told by that channel.
+/// let watch = draining.when_begun(move || drop(sender.send("the server goes down")));
+/// draining.begin();
+/// assert_eq!(events.recv().unwrap(), "the server goes down");
+/// assert!(draining.wait(Duration::from_secs(3_600)));
+/// # drop(watch);
+/// ```
+#[derive(Clone, Default)]
+pub struct Draining(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    phase: AtomicU8,
+    /// Exchanges that were in progress when it began, and still are.
+    in_progress: AtomicUsize,
+    waiting: Mutex<Waiting>,
+    begun: Condvar,
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Waiting {
+    acts: Vec<(u64, Act)>,
+    next: u64,
+}
+
+impl Draining {
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.phase() >= Phase::Draining
+    }
+
+    /// How far the server is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::of(self.0.phase.load(Ordering::SeqCst))
+    }
+
+    /// Blocks until it begins, but no longer than `most`; whether it has. What a loop that says something every
+    /// second waits with.
+    pub fn wait(&self, most: Duration) -> bool {
+        let until = Instant::now().checked_add(most);
+        let mut waiting = self.waiting();
+        while !self.has_begun() {
+            let left =
+                until.map_or(Duration::from_secs(3_600), |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return false;
+            }
+            waiting = self.0.begun.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Calls `act` when it begins, or at once if it has; on whatever thread ends the server, so it must not block.
+    /// When what this gives is dropped, it is not called any more.
+    pub fn when_begun(&self, act: impl FnOnce() + Send + 'static) -> DrainWatch {
+        let mut waiting = self.waiting();
+        let number = waiting.next;
+        waiting.next += 1;
+        if self.has_begun() {
+            drop(waiting);
+            act();
+        } else {
+            waiting.acts.push((number, Box::new(act)));
+        }
+        DrainWatch { draining: self.clone(), number }
+    }
+
+    /// A future that is ready when it has begun.
+    pub fn begun(&self) -> impl Future<Output = ()> + Send + Unpin + use<> {
+        Begun { draining: self.clone(), watch: None }
+    }
+
+    /// It begins.
+    pub fn begin(&self) {
+        self.enter(Phase::Draining);
+    }
+
+    /// The server moves on to `phase`, if it is not there yet. Whether it was not.
+    pub fn enter(&self, phase: Phase) -> bool {
+        let (before, acts) = {
+            // With the lock, nobody is between looking at the phase and beginning to wait.
+            let mut waiting = self.waiting();
+            let before = Phase::of(self.0.phase.fetch_max(phase as u8, Ordering::SeqCst));
+            let begins = before < Phase::Draining && phase >= Phase::Draining;
+            (before, if begins { std::mem::take(&mut waiting.acts) } else { Vec::new() })
+        };
+        self.0.begun.notify_all();
+        acts.into_iter().for_each(|(_, act)| act());
+        before < phase
+    }
+
+    /// Counts an exchange that is in progress when it begins, until what this gives is dropped.
+    #[must_use]
+    pub fn hold(&self) -> InProgress {
+        self.0.in_progress.fetch_add(1, Ordering::SeqCst);
+        InProgress(self.clone())
+    }
+
+    /// How many exchanges were in progress when it began and still are, as far as their connections have heard of it.
+    #[must_use]
+    pub fn in_progress(&self) -> usize {
+        self.0.in_progress.load(Ordering::SeqCst)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Draining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draining").field("phase", &self.phase()).finish_non_exhaustive()
+    }
+}
+
+/// What was to be done by [`Draining::when_begun`] is not, once this is dropped.
+#[derive(Debug)]
+pub struct DrainWatch {
+    draining: Draining,
+    number: u64,
+}
+
+impl Drop for DrainWatch {
+    fn drop(&mut self) {
+        let mut waiting = self.draining.waiting();
+        let at = waiting.acts.iter().position(|(number, _)| *number == self.number);
+        let act = at.map(|at| waiting.acts.swap_remove(at));
+        drop(waiting);
+        // Outside of the lock: it may run foreign code.
+        drop(act);
+    }
+}
+
+/// An exchange that is in progress while the server goes down.
+#[derive(Debug)]
+pub struct InProgress(Draining);
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.0.in_progress.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct Begun {
+    draining: Draining,
+    watch: Option<(DrainWatch, Arc<Relay>)>,
+}
+
+/// Wakes the task that has polled last.
+struct Relay(Mutex<std::task::Waker>);
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
+    }
+}
+
+impl Future for Begun {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.watch {
+            Some((_, relay)) => relay.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker()),
+            None if !self.draining.has_begun() => {
+                let relay = Arc::new(Relay(Mutex::new(cx.waker().clone())));
+                let woken = Arc::clone(&relay);
+                let watch = self.draining.when_begun(move || woken.wake());
+                self.watch = Some((watch, relay));
+            }
+            None => {}
+        }
+        if self.draining.has_begun() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_is_told_once() {
+        let draining = Draining::default();
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = || {
+            let told = Arc::clone(&told);
+            move || {
+                told.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let kept = draining.when_begun(count());
+        drop(draining.when_begun(count()));
+        draining.begin();
+        draining.begin();
+        assert_eq!(told.load(Ordering::SeqCst), 1);
+        let late = draining.when_begun(count());
+        assert_eq!(told.load(Ordering::SeqCst), 2);
+        drop((kept, late));
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_woken() {
+        let draining = Draining::default();
+        let waits = draining.clone();
+        let thread = std::thread::spawn(move || waits.wait(Duration::from_secs(3_600)));
+        draining.begin();
+        assert!(thread.join().unwrap());
+        assert!(draining.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_phase_never_goes_back_and_is_announced_each_time() {
+        #[derive(Default)]
+        struct Announced(Mutex<Vec<Phase>>);
+        impl Announce for Announced {
+            fn announce(&self, phase: Phase) {
+                self.0.lock().unwrap().push(phase);
+            }
+            fn not_told(&self) -> usize {
+                2
+            }
+        }
+        let (draining, announced) = (Draining::default(), Arc::new(Announced::default()));
+        let handle = Handle::new(draining.clone(), announced.clone());
+        handle.leave();
+        assert!(!draining.has_begun() && draining.phase() == Phase::Leaving);
+        handle.shutdown();
+        assert!(draining.has_begun() && handle.draining().phase() == Phase::Draining);
+        let _held = draining.hold();
+        assert_eq!(handle.in_progress(), 3);
+        handle.clone().stop();
+        handle.shutdown();
+        assert_eq!(draining.phase(), Phase::Cut);
+        assert!(!draining.enter(Phase::Cut) && Draining::default().enter(Phase::Cut));
+        assert_eq!(*announced.0.lock().unwrap(), [Phase::Leaving, Phase::Draining, Phase::Cut, Phase::Draining]);
+    }
+
+    #[test]
+    fn exchanges_are_counted_while_they_are_held() {
+        let draining = Draining::default();
+        let held = [draining.hold(), draining.clone().hold()];
+        assert_eq!(draining.in_progress(), 2);
+        drop(held);
+        assert_eq!(draining.in_progress(), 0);
+    }
+}
