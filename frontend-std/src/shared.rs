@@ -128,12 +128,13 @@ mod repose {
 }
 
 impl Live {
-    /// Says that its driver is about to block between two exchanges.
+    /// Says that its driver is about to block between two exchanges. It has been idle since then, and may have blocked
+    /// before: whoever blocks in `recv` does so for a moment only.
     ///
     /// Whoever drains does not wake it: it looks for itself, see [`enter`](Shared::enter).
-    pub(crate) fn lie_down(&self, shared: &Shared) {
+    pub(crate) fn lie_down(&self, since: Tick, shared: &Shared) {
         let number = shared.idled.fetch_add(1, Ordering::Relaxed) & ((1 << NUMBER) - 1);
-        self.since.store(shared.clock.tick().0 << NUMBER | number, Ordering::Relaxed);
+        self.since.store(since.0 << NUMBER | number, Ordering::Relaxed);
         self.repose.store(repose::IDLE, Ordering::SeqCst);
         // None is missed: whoever needs a place says so and then looks who is idle.
         if shared.hungry.load(Ordering::SeqCst) {
@@ -517,7 +518,7 @@ mod tests {
         };
         assert_eq!(asked(), None, "all are busy");
         for n in [2, 1, 3] {
-            live(n).lie_down(&shared);
+            live(n).lie_down(Tick(7), &shared);
         }
         live(0).linger(Tick(0));
         (&all[2].1).write_all(b"GET /").unwrap();

@@ -26,7 +26,8 @@ impl Line {
             Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
             _ if wait.idle => {
                 self.driver.space.buffers.recycle();
-                self.live.lie_down(&self.driver.shared);
+                let since = self.session.connection.idle_since().unwrap_or(self.now.tick);
+                self.live.lie_down(since, &self.driver.shared);
                 let got = self.receive_or_leave(left, socket);
                 let leaves = self.live.get_up();
                 if leaves && got != Received::End {

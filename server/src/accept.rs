@@ -1,0 +1,164 @@
+//! Accepting: whom to serve, which errors mean what, and how long a connection keeps its place when all are taken.
+//!
+//! Leaves out waiting for somebody to accept, and counting places: that is the frontend's.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustix::io::Errno;
+use sanserve_core::Tick;
+
+use crate::service::Service;
+use crate::session::panic_message;
+
+/// How long a connection keeps its place with no exchange in progress when all places are taken and a new client waits,
+/// in milliseconds: one that has just been accepted is about to ask, and one that was answered may go on.
+pub const IDLE_GRACE: u64 = 100;
+
+/// How long a connection keeps its place for a head that is not complete, or for the end of a peer that was
+/// answered, when all places are taken, none is idle, and a new client waits, in milliseconds.
+pub const UNFINISHED_GRACE: u64 = 1_000;
+
+/// Accepts from one listener, and keeps a server from spinning when it is out of descriptors.
+#[derive(Clone, Debug, Default)]
+pub struct Acceptor {
+    /// The last pause; 0 after a success.
+    millis: u64,
+    /// When the log was told of one last.
+    logged: Option<Tick>,
+}
+
+/// What came of accepting.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Somebody who is to be served. The socket does not block.
+    Peer(TcpStream, SocketAddr),
+    /// Somebody who is gone already, or is not to be served: accept the next one at once.
+    Again,
+    /// Nobody waits: wait for somebody.
+    Nobody,
+    /// The system is short of something: accept nothing for so many milliseconds.
+    Pause(u64),
+}
+
+impl Acceptor {
+    const FIRST: u64 = 8;
+    const LONGEST: u64 = 1_000;
+    const LOG_EVERY: u64 = 5_000;
+
+    /// Accepts one connection, if somebody waits and the service [welcomes](Service::welcomes) them. What is wrong with
+    /// the system is logged, though not each time.
+    pub fn accept(&mut self, listener: &TcpListener, service: &Service, now: Tick) -> Accepted {
+        match sanserve_os::accept(listener) {
+            Ok((stream, peer)) => {
+                self.millis = 0;
+                if is_welcome(service, peer) { Accepted::Peer(stream, peer) } else { Accepted::Again }
+            }
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::AGAIN) => Accepted::Nobody,
+                Some(error) if is_of_one_connection(error) => Accepted::Again,
+                None if error.kind() == io::ErrorKind::ConnectionAborted => Accepted::Again,
+                _ => Accepted::Pause(self.pause("cannot accept connections", &error, service, now)),
+            },
+        }
+    }
+
+    /// How many milliseconds to pause after a failure for want of something in the system; `what` is logged with it.
+    pub fn pause(&mut self, what: &str, error: &io::Error, service: &Service, now: Tick) -> u64 {
+        let (millis, is_logged) = self.next_pause(now);
+        if is_logged {
+            service.log.error(format_args!("{what}: {error}"));
+        }
+        millis
+    }
+
+    fn next_pause(&mut self, now: Tick) -> (u64, bool) {
+        self.millis = (self.millis * 2).clamp(Self::FIRST, Self::LONGEST);
+        let is_logged = self.logged.is_none_or(|logged| now.since(logged) >= Self::LOG_EVERY);
+        if is_logged {
+            self.logged = Some(now);
+        }
+        (self.millis, is_logged)
+    }
+}
+
+/// Asks the embedder, if he wants to be asked. If that panics, this peer is not served, and the others are.
+fn is_welcome(service: &Service, peer: SocketAddr) -> bool {
+    catch_unwind(AssertUnwindSafe(|| service.welcomes(peer))).unwrap_or_else(|panic| {
+        service.log.error(format_args!("{peer}: verifying the peer panicked: {}", panic_message(&*panic)));
+        false
+    })
+}
+
+/// Errors that `accept(2)` passes on from a connection that has failed meanwhile, or that a
+/// firewall forbids. Everything else would come again at once.
+fn is_of_one_connection(error: Errno) -> bool {
+    #[cfg(target_os = "linux")]
+    if error == Errno::NONET {
+        return true;
+    }
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::INTR
+            | Errno::PERM
+            | Errno::PROTO
+            | Errno::TIMEDOUT
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Log;
+    use crate::script::tests::Lines;
+
+    #[test]
+    fn who_waits_is_accepted_unless_the_service_does_not_want_it() {
+        let lines = Lines::default();
+        let service = |verdict: fn() -> bool| {
+            Service::without_files().with_log(Log::to(lines.clone())).with_verify(move |_| verdict())
+        };
+        let listener = sanserve_os::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut acceptor = Acceptor::default();
+        assert!(matches!(acceptor.accept(&listener, &service(|| true), Tick(0)), Accepted::Nobody));
+        let peer = TcpStream::connect(address).unwrap();
+        let accepted = acceptor.accept(&listener, &service(|| true), Tick(0));
+        let Accepted::Peer(_, from) = accepted else { panic!("{accepted:?}") };
+        assert_eq!(from, peer.local_addr().unwrap());
+        for verdict in [|| false, || panic!("on purpose")] {
+            let _peer = TcpStream::connect(address).unwrap();
+            assert!(matches!(acceptor.accept(&listener, &service(verdict), Tick(0)), Accepted::Again));
+        }
+        drop(service(|| true));
+        assert_eq!(lines.text().matches("verifying the peer panicked: on purpose").count(), 1, "{}", lines.text());
+    }
+
+    #[test]
+    fn pauses_grow_and_the_log_is_spared() {
+        let mut acceptor = Acceptor::default();
+        let mut now = Tick(0);
+        let (mut pauses, mut lines) = (Vec::new(), 0);
+        for _ in 0..20 {
+            let (millis, is_logged) = acceptor.next_pause(now);
+            pauses.push(millis);
+            lines += usize::from(is_logged);
+            now = now.after(millis);
+        }
+        assert_eq!(pauses[..9], [8, 16, 32, 64, 128, 256, 512, 1000, 1000]);
+        assert_eq!(lines, 3, "at 0 s, 6 s and 11 s of {now:?}");
+        acceptor.millis = 0;
+        assert_eq!(acceptor.next_pause(now), (8, false));
+        assert!(is_of_one_connection(Errno::CONNABORTED) && !is_of_one_connection(Errno::MFILE));
+    }
+}
