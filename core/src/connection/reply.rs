@@ -447,3 +447,36 @@ impl Connection {
         self.note(Input::Broken(Fault::Handler));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::date::Now;
+    use crate::peer::Peer;
+    use crate::site::Plain;
+    use crate::step::{Call, Step};
+    use crate::time::{Tick, Wall};
+
+    /// What a failed head had of its own is not missing from the page that takes its place.
+    #[test]
+    fn a_page_in_place_of_a_head_has_server_and_date() {
+        let config = Config { handled: true, ..Config::default() };
+        let now = Now::new(Tick(0), Wall(784_111_777));
+        let cx = Context { config: &config, site: &Plain, now: &now };
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+        let mut buf = Buffers::new();
+        buf.input.fill(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(matches!(connection.poll(&mut buf, &cx), Step::Call(Call::Request)));
+        let mut reply = connection.reply(&mut buf, &cx);
+        let head = reply.respond(Status::OK).and_then(|head| head.field("Server", "mine"));
+        head.and_then(|head| head.field("Date", "now")).and_then(HeadWriter::send).unwrap();
+        reply.abort();
+        let Step::Send(transmit) = connection.poll(&mut buf, &cx) else { panic!("a page is due") };
+        let head = String::from_utf8_lossy(transmit.head);
+        assert!(head.starts_with("HTTP/1.1 500 ") && head.contains("\r\nServer: sanserve/"), "{head}");
+        assert!(head.contains("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{head}");
+    }
+}
