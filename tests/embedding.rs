@@ -30,6 +30,9 @@ impl Site for Api {
     }
 }
 
+/// More than any buffer holds.
+const LARGE: usize = 3_000_000;
+
 /// An interim head and that of an answer, made before there is a connection.
 static PREPARED: LazyLock<[ResponseHead; 2]> = LazyLock::new(|| {
     let hint = ResponseHead::new(Status::EARLY_HINTS).field("Link", "</a.css>; rel=preload");
@@ -74,6 +77,18 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             assert_eq!(reply.send_head(&PREPARED[1]), Err(Misuse::Over));
             Ok(())
         }
+        (_, b"/api/large") => {
+            let large = || vec![b'x'; LARGE];
+            assert_eq!(reply.respond(Status::OK)?.length(1).body(large()), Err(Misuse::TooMuch));
+            assert_eq!(reply.inform(Status::EARLY_HINTS)?.body(large()), Err(Misuse::Interim));
+            assert_eq!(reply.send_response(&PREPARED[0], large()), Err(Misuse::Interim));
+            let head = reply.respond(Status::OK)?.field("Content-Type", "a/b")?.field("X-A", "1")?;
+            head.length(LARGE as u64).body(large())?;
+            assert_eq!(reply.send_response(&PREPARED[1], "ok"), Err(Misuse::Over));
+            Ok(())
+        }
+        (_, b"/api/prepared-whole") => reply.send_response(&PREPARED[1], "ok"),
+        (_, b"/api/no-content") => reply.respond(Status::NO_CONTENT)?.field("X-A", "1")?.body("dropped"),
         (Call::Request, b"/api/short") => {
             reply.respond(Status::OK)?.length(100_000).send()?;
             reply.offer(&[b'.'; 100_000]).map(|taken| assert!(taken < 100_000))
@@ -162,6 +177,24 @@ fn a_head_that_was_made_before_is_sent_as_often_as_it_is_wanted(server: Embedded
     }
     let old = client.ask("GET /api/prepared HTTP/1.0\r\n\r\n");
     assert_eq!((old.status(), old.body_text()), (201, "ok"), "HTTP/1.0 knows no interim responses");
+    server.shutdown();
+    server.ended();
+}
+
+fn a_whole_body_of_any_length_goes_out_with_fields(server: Embedded) {
+    let mut client = server.connect();
+    for _ in 0..2 {
+        let large = client.get("/api/large");
+        assert_eq!((large.status(), large.text("X-A"), large.text("Content-Type")), (200, Some("1"), Some("a/b")));
+        assert_eq!((large.head.length(), large.body.len()), (Some(LARGE as u64), LARGE));
+        assert!(large.body.iter().all(|&byte| byte == b'x'));
+        client.send("HEAD /api/large HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.head().length(), Some(LARGE as u64));
+        let whole = client.get("/api/prepared-whole");
+        assert_eq!((whole.status(), whole.text("X-A"), whole.body_text()), (201, Some("1"), "ok"));
+        let none = client.get("/api/no-content");
+        assert_eq!((none.status(), none.text("X-A"), none.head.length(), none.body_text()), (204, Some("1"), None, ""));
+    }
     server.shutdown();
     server.ended();
 }
@@ -331,6 +364,7 @@ macro_rules! mount {
 
             mount!(@cases
                 hello_error_and_pass 20_000
+                a_whole_body_of_any_length_goes_out_with_fields 20_000
                 a_head_that_was_made_before_is_sent_as_often_as_it_is_wanted 20_000
                 a_script_is_told_whom_the_site_has_verified 20_000
                 a_body_is_echoed_however_it_is_framed 20_000

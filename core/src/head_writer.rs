@@ -41,6 +41,17 @@ impl<'r> HeadWriter<'r> {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
+    /// Ends the head, and the answer with all of its body: its length is announced, and there is no limit to it, since
+    /// it is in memory already. Where the answer has none (to a HEAD, with 204 and 304), it is dropped, and may be
+    /// empty though a length was announced.
+    ///
+    /// # Errors
+    /// [`Misuse::TooMuch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
+    /// 200. Nothing is sent then.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
+        self.response.send_response(&self.head, body.as_ref())
+    }
+
     /// Ends the head (Python's `end_headers`). It goes out with the first of the body.
     ///
     /// # Errors

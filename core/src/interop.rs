@@ -58,8 +58,7 @@ impl Reply<'_> {
         if announced.is_some_and(|announced| announced != actual && !is_left_out) {
             return Err(Misuse::Framing);
         }
-        self.respond_http(&parts)?.length(announced.unwrap_or(actual)).send()?;
-        self.answer_whole(body)
+        self.respond_http(&parts)?.length(announced.unwrap_or(actual)).body(body)
     }
 
     /// Begins an answer with the head of an [`http::Response`], for a body that is [offered](Self::offer) piece by

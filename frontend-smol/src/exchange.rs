@@ -161,6 +161,15 @@ impl Exchange<'_> {
         self.reply(|reply| reply.send_head(head))
     }
 
+    /// Sends a head that was made before and all of a body, and ends the answer: [`HeadWriter::body`] for a head that
+    /// is sent more than once.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond) and [`HeadWriter::body`].
+    pub fn send_response(&self, head: &ResponseHead, body: impl AsRef<[u8]>) -> io::Result<()> {
+        self.reply(|reply| reply.send_response(head, body))
+    }
+
     /// Answers with an error page (Python's `send_error`). What is not given is the status's own.
     ///
     /// # Errors

@@ -58,6 +58,19 @@ impl<'x> HeadWriter<'x> {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
+    /// Ends the head, and the answer with all of its body: its length is announced, and there is no limit to it, since
+    /// it is in memory already. Where the answer has none (to a HEAD, with 204 and 304), it is dropped, and may be
+    /// empty though a length was announced.
+    ///
+    /// It waits for nothing, so there is nothing to await.
+    ///
+    /// # Errors
+    /// [`Misuse::TooMuch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
+    /// 200. Nothing is sent then. As [`send`](Self::send), if another head was sent meanwhile.
+    pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
+        self.exchange.send_response(&self.head, body)
+    }
+
     /// Ends the head (Python's `end_headers`). It goes out when the handler waits for anything.
     ///
     /// # Errors

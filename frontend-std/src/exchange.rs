@@ -137,6 +137,15 @@ impl<'x> Exchange<'x> {
         self.line.send_head(head)
     }
 
+    /// Sends a head that was made before and all of a body, and ends the answer: [`HeadWriter::body`] for a head that
+    /// is sent more than once.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond) and [`HeadWriter::body`].
+    pub fn send_response(&mut self, head: &ResponseHead, body: impl AsRef<[u8]>) -> io::Result<()> {
+        self.line.send_response(head, body.as_ref())
+    }
+
     /// Answers with an error page (Python's `send_error`); `None` is what the status itself says.
     ///
     /// # Errors

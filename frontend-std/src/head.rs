@@ -41,6 +41,17 @@ impl<'e> HeadWriter<'e> {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
+    /// Ends the head, and the answer with all of its body: its length is announced, and there is no limit to it, since
+    /// it is in memory already. Where the answer has none (to a HEAD, with 204 and 304), it is dropped, and may be
+    /// empty though a length was announced.
+    ///
+    /// # Errors
+    /// `Misuse::TooMuch` if another [`length`](Self::length) was announced, `Misuse::Interim` for a status below 200.
+    /// Nothing is sent then.
+    pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
+        self.line.send_response(&self.head, body.as_ref())
+    }
+
     /// Ends the head (Python's `end_headers`). It goes out with the first of the body; an interim one goes out at once.
     ///
     /// # Errors
@@ -51,6 +62,12 @@ impl<'e> HeadWriter<'e> {
 }
 
 impl Line {
+    /// Sends a whole response.
+    pub(crate) fn send_response(&mut self, head: &ResponseHead, body: &[u8]) -> io::Result<()> {
+        self.not_the_peers_time();
+        self.act(|reply| reply.send_response(head, body))
+    }
+
     /// Sends a head. An interim one is pushed out.
     pub(crate) fn send_head(&mut self, head: &ResponseHead) -> io::Result<()> {
         self.not_the_peers_time();

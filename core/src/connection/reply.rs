@@ -200,19 +200,18 @@ impl Reply<'_> {
     /// # Errors
     /// As [`respond`](Self::respond); [`Misuse::Field`] for a media type that no field can hold.
     pub fn answer(&mut self, status: Status, media_type: &str, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
-        let body = body.as_ref();
-        self.respond(status)?.field("Content-Type", media_type)?.length(body.len() as u64).send()?;
-        self.answer_whole(body)
+        self.respond(status)?.field("Content-Type", media_type)?.body(body)
     }
 
-    /// Ends the answer with all of a body, whose length the head has announced.
-    pub(crate) fn answer_whole(&mut self, body: &[u8]) -> Result<(), Misuse> {
-        if !self.expects_no_body() {
-            // Whole, whatever `limits.output` says: it is in memory already.
-            self.buf.output.bytes.extend_from_slice(body);
-        }
-        self.connection.cycle.outbound = Outbound::Body(Encoder::None);
-        self.finish()
+    /// Sends a head that was made before and all of a body, and ends the answer: [`HeadWriter::body`] for a head that
+    /// is sent more than once.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::Order`] for a second head, and as [`HeadWriter::body`].
+    pub fn send_response(&mut self, head: &ResponseHead, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
+        self.check_head()?;
+        check_final(head.status())?;
+        self.connection.response(self.buf, self.cx).send_response(head, body.as_ref())
     }
 
     /// Appends to the body as much of `data` as there is room for, and says how much that was. If
@@ -375,11 +374,6 @@ impl Reply<'_> {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.connection.is_draining()
-    }
-
-    /// Whether what is written as a body is dropped: for a HEAD, or a status that has none.
-    fn expects_no_body(&self) -> bool {
-        self.connection.cycle.outbound == Outbound::Body(Encoder::None)
     }
 
     fn check_head(&mut self) -> Result<(), Misuse> {

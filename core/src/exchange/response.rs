@@ -5,7 +5,7 @@ use super::{Answer, Asked, BodyUse, ResponseBuilder, Server, Then};
 use crate::buffers::{Buffers, Scratch};
 use crate::config::Protocol;
 use crate::error::{After, Violation, write_message};
-use crate::fields::Fields;
+use crate::fields::{Fields, Misuse};
 use crate::page::ErrorPage;
 use crate::reason::Rule;
 use crate::request::Request;
@@ -121,20 +121,48 @@ impl ResponseBuilder<'_> {
         self.exchange.head_left += u32::try_from(written).expect("heads are far smaller than 4 GiB");
     }
 
+    /// Sends a whole response that an embedder has made.
+    ///
+    /// # Errors
+    /// [`Misuse::Interim`] for a status that begins none, [`Misuse::TooMuch`] for a head that announces another length.
+    pub(crate) fn send_response(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Misuse> {
+        let (status, len) = (head.status(), body.len() as u64);
+        if status.code() < 200 {
+            return Err(Misuse::Interim);
+        }
+        // What a GET would get may be announced where nothing of it is sent.
+        let is_left_out = body.is_empty() && (self.exchange.is_head || status.is_bodiless());
+        let announced = head.body_length().unwrap_or(len);
+        if announced != len && !is_left_out {
+            return Err(Misuse::TooMuch);
+        }
+        self.send_final(head, Some(announced));
+        if self.cycle.outbound != Outbound::Body(Encoder::None) {
+            // Whole, whatever `limits.output` says: it is in memory already.
+            self.buf.output.bytes.extend_from_slice(body);
+        }
+        self.cycle.outbound = Outbound::Body(Encoder::None);
+        self.end();
+        Ok(())
+    }
+
     /// Sends a head that an embedder has made; what it is the head of, its status says.
     pub(crate) fn send_head(&mut self, head: &ResponseHead) {
         match head.status() {
             Status::SWITCHING_PROTOCOLS => self.send_upgrade(head),
             status if status.code() < 200 => self.send_interim(head),
-            status => {
-                let encoder = if status.is_bodiless() { Encoder::None } else { self.framing(head.body_length()) };
-                self.head_with(status, head.own_reason().into(), head.own, |out, _| {
-                    out.raw().extend_from_slice(head.lines());
-                    out.framing(encoder);
-                });
-                self.body(encoder);
-            }
+            _ => self.send_final(head, head.body_length()),
         }
+    }
+
+    /// It begins the response, with a body of that length.
+    fn send_final(&mut self, head: &ResponseHead, length: Option<u64>) {
+        let encoder = if head.status().is_bodiless() { Encoder::None } else { self.framing(length) };
+        self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| {
+            out.raw().extend_from_slice(head.lines());
+            out.framing(encoder);
+        });
+        self.body(encoder);
     }
 
     /// It ends HTTP on this connection.

@@ -187,6 +187,28 @@ fn a_head_is_made_once_and_sent_often() {
 }
 
 #[test]
+fn a_whole_body_of_any_length_goes_out_with_fields() {
+    let server = answer_with(|x| {
+        let large = vec![b'x'; 3_000_000];
+        for refused in [x.respond(Status::OK)?.length(1).body(&large), x.inform(Status::EARLY_HINTS)?.body(&large)] {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        match x.path() {
+            b"/made" => x.send_response(&ResponseHead::new(Status::CREATED).field("X-A", "1")?, large),
+            _ => x.respond(Status::OK)?.field("X-A", "1")?.body(large),
+        }
+    });
+    let mut client = server.connect();
+    for (path, status) in [("/", 200), ("/made", 201), ("/", 200)] {
+        let answer = client.get(path);
+        assert_eq!((answer.status(), answer.text("X-A"), answer.head.length()), (status, Some("1"), Some(3_000_000)));
+        assert!(answer.body.len() == 3_000_000 && answer.body.iter().all(|&byte| byte == b'x'));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(client.head().length(), Some(3_000_000));
+    }
+}
+
+#[test]
 fn an_interim_answer_goes_out_at_once() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
