@@ -1,7 +1,7 @@
 //! The programs of `docs/testing.md`, which stand there as they stand here.
 
-use sanserve_core::{Call, Handler, Misuse, Received, Reply, Status};
-use sanserve_testing::{Disk, Faults, Peer, Random, Server, World};
+use sanserve_core::{Call, Cgi, Config, Handler, Misuse, Received, Reply, Status};
+use sanserve_testing::{Disk, Faults, Peer, Random, Script, Server, World};
 
 #[test]
 fn slowloris() {
@@ -67,6 +67,15 @@ fn a_slow_disk() {
     let mut peer = Server::new().disk(disk).connect();
     peer.send("GET /docs/a.txt HTTP/1.1\r\nHost: x\r\n\r\n").pass(299).expect_nothing();
     peer.pass(1).expect_answer(200, "hello\n");
+}
+
+#[test]
+fn a_script_answers() {
+    let script = Script::printing("Content-Type: text/plain\n\nYou said: ").echoing().slowly(100, 50);
+    let config = Config { cgi: Cgi::python(), ..Config::default() };
+    let mut peer = Server::new().disk(Disk::new().script("cgi-bin/say", script)).config(config).connect();
+    peer.send("POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").expect_nothing();
+    peer.pass(100).expect_answer(200, "You said: hi");
 }
 
 #[test]

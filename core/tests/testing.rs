@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use sanserve_core::{
-    Call, Close, Config, FsError, Handler, Limits, Misuse, Pace, Plain, Protocol, Received, Reply, Request, Route,
-    Site, Status, Timeouts,
+    Call, Cgi, Close, Config, FsError, Handler, Limits, Misuse, Pace, Plain, Protocol, Received, Reply, Request, Route,
+    Site, SpawnError, Status, Timeouts,
 };
-use sanserve_testing::{Disk, Faults, File, Node, Peer, Random, Server, Summary, World, judge};
+use sanserve_testing::{Disk, Faults, File, Node, Peer, Random, Script, Server, Summary, World, judge};
 use sanserve_transcript::{Transcript, perform};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -299,6 +299,76 @@ fn hashes_of_histories() {
         let world = World::new(seed).site(Both).handler(Shout::default).disk(disk()).requests(requests);
         let summary = world.connections(40).lasting(3_600_000).run();
         assert_eq!(summary.hash.to_string(), hash, "seed {seed}\n{summary}");
+    }
+}
+
+/// Scripts that read, print, are silent, hang, and are none.
+fn scripted() -> Server<'static> {
+    let disk = Disk::new()
+        .script("cgi-bin/hello", Script::printing("Content-Type: text/plain\n\nhello"))
+        .script("cgi-bin/echo", Script::printing("X-Script: yes\n\n").echoing().slowly(700, 20))
+        .script("cgi-bin/deaf", Script::printing("Content-Length: 2\n\nno").deaf())
+        .script("cgi-bin/hangs", Script::printing("X-Script: yes\n\nsome").hanging())
+        .script("cgi-bin/moves", Script::printing("Location: /cgi-bin/hello\n\n"))
+        .script("cgi-bin/odd", Script::printing(""))
+        .script("cgi-bin/busy", Script::refused(SpawnError::Busy))
+        .file("cgi-bin/plain", "no script")
+        .file("a", "a file");
+    let timeouts = Timeouts { script: 5_000, ..Timeouts::default() };
+    Server::new().disk(disk).config(Config { cgi: Cgi::python(), timeouts, ..Config::default() })
+}
+
+#[test]
+fn scripts_answer() {
+    let get = |name: &str| format!("GET /cgi-bin/{name} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut peer = scripted().connect();
+    peer.send(get("hello")).expect_answer(200, "hello");
+    peer.send("POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1400\r\n\r\n");
+    peer.send("a".repeat(1_400)).expect_nothing().pass(100).expect_answer(200, "a".repeat(1_400));
+    peer.send("POST /cgi-bin/deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").expect_answer(200, "no");
+    peer.send(get("moves")).expect_answer(200, "hello");
+    peer.send(get("none")).expect_status(404);
+    peer.send(get("plain")).expect_status(403);
+    peer.send(get("busy")).expect_status(503);
+    peer.send(get("odd")).expect_status(502);
+    peer.send(get("hangs")).expect("some").pass(5_000).expect_step("kill").expect_closed();
+    let played = scripted().replay(&peer.transcript()).unwrap();
+    assert_eq!(played, peer.transcript());
+    let slow = "POST /cgi-bin/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\necho\r\n0\r\n\r\n";
+    scripted().connect().send(slow).pass(1_000).expect_answer(200, "echo").expect_open();
+    scripted().everywhere(get("hello")).expect_answer(200, "hello").expect_nothing();
+}
+
+/// Worlds know scripts, too: they are fed in pieces, print in pieces, are cut off and killed.
+#[test]
+fn worlds_have_scripts() {
+    let requests = |random: &mut Random| {
+        let name = *random.pick(&["hello", "echo", "echo", "deaf", "hangs", "moves", "odd", "busy", "none", "plain"]);
+        let size = random.size(30_000);
+        match random.below(3) {
+            0 => format!("GET /cgi-bin/{name} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes(),
+            1 => {
+                let body = vec![*random.pick(b"abc"); usize::try_from(size).unwrap()];
+                let head = format!("POST /cgi-bin/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n");
+                [head.as_bytes(), &body].concat()
+            }
+            _ => {
+                let body = vec![*random.pick(b"abc"); usize::try_from(size).unwrap()];
+                let head = format!("POST /cgi-bin/{name} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+                [head.as_bytes(), format!("{size:x}\r\n").as_bytes(), &body, b"\r\n0\r\n\r\n"].concat()
+            }
+        }
+    };
+    let mut statuses = std::collections::BTreeMap::new();
+    for seed in 0..20 {
+        let world = World::new(seed).serving(scripted()).requests(requests).connections(20);
+        let summary = world.run();
+        for (status, count) in summary.statuses {
+            *statuses.entry(status).or_insert(0) += count;
+        }
+    }
+    for status in [200, 403, 404, 502, 503] {
+        assert!(statuses.get(&status).is_some_and(|count| *count > 20), "{status}: {statuses:?}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sanserve_core::{EntryKind, FsError, Kind, Opened};
 
 use super::random::mix;
+use super::script::Script;
 
 /// Calendar time at the start of every test: `Sun, 06 Nov 1994 08:49:37 GMT`, as transcripts have it.
 pub const START: i64 = 784_111_777;
@@ -96,6 +97,8 @@ pub enum Node {
     Directory(Vec<(Vec<u8>, EntryKind)>),
     /// It cannot be opened.
     Fails(FsError),
+    /// A file that may be run, below a directory of [`Cgi::directories`](sanserve_core::Cgi).
+    Script(Script),
 }
 
 /// Files and directories below a root that exists only in memory.
@@ -141,6 +144,12 @@ impl Disk {
     #[must_use]
     pub fn fails(self, path: &str, error: FsError) -> Disk {
         self.with(path, Node::Fails(error))
+    }
+
+    /// With a script at this path, and the directories that lead to it.
+    #[must_use]
+    pub fn script(self, path: &str, script: Script) -> Disk {
+        self.with(path, Node::Script(script))
     }
 
     /// Opening this path, and listing it, takes so many milliseconds.

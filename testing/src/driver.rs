@@ -57,6 +57,10 @@ pub(super) struct Driver<'s> {
     pending: Vec<u8>,
     eof: bool,
     reads: bool,
+    /// Said by the script and not yet read.
+    said: Vec<u8>,
+    script_eof: bool,
+    hears: bool,
     alarm: Arc<Alarm>,
     /// What it waits for.
     pub(super) wait: Option<Wait>,
@@ -106,6 +110,9 @@ impl<'s> Driver<'s> {
             pending: Vec::new(),
             eof: false,
             reads: true,
+            said: Vec::new(),
+            script_eof: false,
+            hears: false,
             alarm: Arc::default(),
             wait: None,
             closed: None,
@@ -130,7 +137,7 @@ impl<'s> Driver<'s> {
     }
 
     fn holds(&self) -> u64 {
-        self.buf.as_ref().map_or(RESTING, |buf| CONNECTION + buf.held()) + self.pending.len() as u64
+        self.buf.as_ref().map_or(RESTING, |buf| CONNECTION + buf.held()) + (self.pending.len() + self.said.len()) as u64
     }
 
     /// Something happens at `at`; no turn yet.
@@ -145,6 +152,8 @@ impl<'s> Driver<'s> {
         match event.what {
             What::Recv(bytes) => self.pending.extend_from_slice(&bytes),
             What::Input(Input::Eof) => self.eof = true,
+            What::Script(bytes) => self.said.extend_from_slice(&bytes),
+            What::Input(Input::ScriptEof) => self.script_eof = true,
             What::Input(input) => self.connection.handle(input),
             _ => {}
         }
@@ -176,6 +185,15 @@ impl<'s> Driver<'s> {
         }
         if self.pending.is_empty() && std::mem::take(&mut self.eof) {
             self.connection.handle(Input::Eof);
+        }
+        if self.hears && !self.said.is_empty() {
+            let said = std::mem::take(&mut self.said);
+            let n = self.buf().script.fill(&said);
+            self.said = said;
+            self.said.drain(..n);
+        }
+        if self.said.is_empty() && std::mem::take(&mut self.script_eof) {
+            self.connection.handle(Input::ScriptEof);
         }
     }
 
@@ -215,7 +233,8 @@ impl<'s> Driver<'s> {
         let after = match what {
             What::Wait(wait) => {
                 self.reads = wait.need.read;
-                let ends = self.pending.is_empty() || !self.reads;
+                self.hears = wait.need.script_read;
+                let ends = (self.pending.is_empty() || !self.reads) && (self.said.is_empty() || !self.hears);
                 self.put_away(wait)?;
                 self.wait = ends.then_some(wait);
                 self.read();
@@ -249,7 +268,6 @@ impl<'s> Driver<'s> {
         let Driver { connection, buf, now, server, handler, alarm, .. } = self;
         let buf = buf.as_mut().expect("just made");
         let cx = Context { config: &server.config, site: &*server.site, now };
-        // There are no scripts here, so none is found.
         let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, ticket| outside.answer(what, ticket));
         match &what {
             What::Call(call) => {

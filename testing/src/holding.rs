@@ -2,15 +2,16 @@
 
 use std::rc::Rc;
 
-use sanserve_core::{Completion, EntryKind, Fault, FsError, Kind, Listed, Opened};
-use sanserve_transcript::{Event, Middle, Sending, Taken, Then, What};
+use sanserve_core::{Completion, EntryKind, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile};
+use sanserve_transcript::{Event, FeedThen, Middle, Sending, Taken, Then, What};
 
 use super::disk::{Disk, File, Node, START};
+use super::script::{Running, Said};
 
 /// Entries that are pushed at once.
 const BATCH: usize = 100;
 
-/// The file or directory of the exchange in hand.
+/// The file, directory or script of the exchange in hand.
 #[derive(Clone, Debug)]
 pub(super) struct Holding {
     pub(super) disk: Rc<Disk>,
@@ -18,11 +19,13 @@ pub(super) struct Holding {
     held: Option<(File, u64)>,
     directory: Option<Vec<u8>>,
     listed: usize,
+    /// The script that was found last.
+    script: Option<Running>,
 }
 
 impl Holding {
     pub(super) fn of(disk: Rc<Disk>) -> Holding {
-        Holding { disk, held: None, directory: None, listed: 0 }
+        Holding { disk, held: None, directory: None, listed: 0, script: None }
     }
 
     /// Answers an action; says how many milliseconds that takes. `None`: it is none of the disk's.
@@ -40,7 +43,70 @@ impl Holding {
                 *answer = Some(Ok(if is_end { Listed::End } else { Listed::More }));
                 Some(self.disk.delays.get(&path).copied().unwrap_or(0))
             }
+            What::Find { path, from, answer } => {
+                let found = self.find(path, *from);
+                let delay = self.disk.delays.get(&path[..found.len]).copied().unwrap_or(0);
+                *answer = Some(Ok(found));
+                Some(delay)
+            }
+            What::Spawn { told, answer } => {
+                *answer = Some(self.script.as_mut().map_or(Ok(()), |script| script.run(told.input)));
+                Some(0)
+            }
             _ => None,
+        }
+    }
+
+    /// The first component that is no directory names the script.
+    fn find(&mut self, path: &[u8], from: usize) -> Found {
+        let ends = path.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        self.script = None;
+        for len in ends.chain([path.len()]) {
+            let what = match self.disk.find(&path[..len]) {
+                Ok(Node::Directory(_)) => continue,
+                Ok(Node::Script(script)) => {
+                    self.script = Some(Running::found(script));
+                    ScriptFile::Runnable
+                }
+                Ok(Node::File(_)) => ScriptFile::NotExecutable,
+                _ => ScriptFile::Missing,
+            };
+            return Found { len, what };
+        }
+        Found { len: path.len(), what: ScriptFile::NotPlain }
+    }
+
+    /// The script, or the file for its input, takes at most so many bytes of a `Feed`.
+    pub(super) fn feed(&mut self, what: &mut What, most: usize) {
+        let (What::Feed { bytes, taken, then }, Some(script)) = (what, &mut self.script) else { return };
+        match script.feed(bytes, most) {
+            Some(n) if n == bytes.len() => {}
+            Some(n) => *taken = Some(n as u64),
+            None => (*taken, *then) = (Some(0), FeedThen::End),
+        }
+    }
+
+    /// After how many milliseconds the script says something.
+    pub(super) fn script_pause(&self) -> Option<u64> {
+        self.script.as_ref()?.pause()
+    }
+
+    /// What it says then.
+    pub(super) fn script_says(&mut self) -> Option<What> {
+        self.script_pause()?;
+        Some(match self.script.as_mut()?.say() {
+            Said::Bytes(bytes) => What::Script(bytes),
+            Said::End => What::Input(Input::ScriptEof),
+        })
+    }
+
+    /// Something has happened that the script has to do with.
+    pub(super) fn happened(&mut self, what: &What) {
+        match what {
+            What::EndInput => self.script.iter_mut().for_each(Running::end_input),
+            What::Kill => self.script = None,
+            What::Finished(_) => self.finished(),
+            _ => {}
         }
     }
 
@@ -86,8 +152,8 @@ impl Holding {
     }
 
     /// The exchange is over.
-    pub(super) fn finished(&mut self) {
-        (self.held, self.directory) = (None, None);
+    fn finished(&mut self) {
+        (self.held, self.directory, self.script) = (None, None, None);
     }
 
     /// At most so many bytes go out; `full`: then the socket takes no more. Says how it went, and appends
@@ -157,6 +223,8 @@ pub(super) fn postpone(what: &mut What) -> Option<Completion> {
     match what {
         What::Open { answer, .. } => answer.take().map(Completion::Opened),
         What::List { answer, .. } => answer.take().map(Completion::Listed),
+        What::Find { answer, .. } => answer.take().map(Completion::Found),
+        What::Spawn { answer, .. } => answer.take().map(Completion::Spawned),
         _ => None,
     }
 }

@@ -3,7 +3,8 @@
 //! `Timeouts` alone when patience ends. So it sees a timer that fires early, late or never, an answer that
 //! is framed wrong, a log entry that does not match, a request that nobody answers, a well-formed one that is refused.
 //!
-//! What it leaves out: what an answer says, which is the site's and the handler's affair, and scripts.
+//! What it leaves out: what an answer says, which is the site's, the handler's and the script's affair; and when the
+//! time of a script ends, or of a body that it is fed, which depends on what it has read.
 
 mod exchange;
 mod timers;
@@ -46,6 +47,8 @@ impl fmt::Display for Wrong {
 
 /// Why an answer is cut whose peer, or whose request, was too slow.
 const TOO_SLOW: &str = "the peer was too slow";
+/// Why an answer is cut whose script was.
+const SCRIPT_TOO_SLOW: &str = "the script took too long";
 
 /// Whether a history keeps the rules, as it is written and without playing it: that of a
 /// [`Peer`](super::Peer), or a recording of a server.
@@ -192,6 +195,8 @@ impl Judge {
                 self.unread += bytes.len() as u64;
                 self.requests.feed(bytes);
             }
+            What::Script(_) | What::Input(Input::Fed(1..)) => self.seen.script_acts(self.now),
+            What::Input(Input::ScriptEof | Input::ScriptFailed(_)) => self.seen.script_ends(),
             What::Input(Input::Eof) => self.marks.eof = true,
             What::Input(Input::Drain) => {
                 self.marks.drain = true;
@@ -204,7 +209,7 @@ impl Judge {
             // Late answers to something else change nothing.
             What::Input(Input::Done(ticket, completion)) if ticket.number() == self.actions => {
                 self.marks.asked = false;
-                self.seen.completed(completion);
+                self.seen.completed(completion, self.now);
             }
             _ => {}
         }
@@ -221,14 +226,31 @@ impl Judge {
                 self.acts(answer.is_none())
             }
             What::List { answer, .. } => self.acts(answer.is_none()),
-            What::Find { answer, .. } => self.acts_for_script(answer.is_none()),
+            What::Find { answer, .. } => {
+                // A local redirect has made another one of it.
+                self.seen.script_ends();
+                self.acts_for_script(answer.is_none())
+            }
             What::Spool { answer } => self.acts_for_script(answer.is_none()),
-            What::Spawn { answer, .. } => self.acts_for_script(answer.is_none()),
+            What::Spawn { answer, .. } => {
+                if *answer == Some(Ok(())) {
+                    self.seen.script_runs(self.now);
+                }
+                self.acts_for_script(answer.is_none())
+            }
             What::EndInput | What::Kill | What::Log(_) => {
+                if *what == What::Kill {
+                    self.seen.script_ends();
+                }
                 self.actions = self.actions.wrapping_add(1);
                 Ok(())
             }
-            What::Feed { .. } => Ok(()),
+            What::Feed { taken, .. } => {
+                if *taken != Some(0) {
+                    self.seen.script_acts(self.now);
+                }
+                Ok(())
+            }
             What::Probe { bytes, then } => {
                 if !bytes.is_empty() {
                     self.input(&What::Recv(bytes.clone()));
@@ -314,7 +336,7 @@ impl Judge {
         self.seen.refused = status >= 400 && memchr::memmem::find(head, b"\r\nConnection: close\r\n").is_some();
         if status == 408 {
             let fired = self.timers.fire(&[Timer::Head, Timer::Body]);
-            if fired.is_none() && !self.seen.called {
+            if fired.is_none() && !self.seen.called && !self.seen.scripts {
                 return wrong("408", format!("nobody was too slow at {}{}", self.now, self.timers.shown(&self.config)));
             }
             self.tally.fired.extend(fired);
@@ -369,7 +391,7 @@ impl Judge {
             Some(answer) if answer.status != finish.status => {
                 return mistake(&format!("the answer has status {}", answer.status));
             }
-            Some(answer) if answer.framed != finish.sent && !self.seen.scripts => {
+            Some(answer) if answer.framed != finish.sent => {
                 return mistake(&format!("the answer has {} bytes behind its head", answer.framed));
             }
             Some(answer) if !answer.complete && finish.cut.is_none() => return mistake("not cut, and incomplete"),
@@ -383,7 +405,7 @@ impl Judge {
             self.tally.fired.extend(self.timers.fire(&[Timer::Body]));
         }
         self.tally.statuses.push(finish.status);
-        self.marks.slow = finish.cut.as_deref() == Some(TOO_SLOW);
+        self.marks.slow = matches!(finish.cut.as_deref(), Some(TOO_SLOW | SCRIPT_TOO_SLOW));
         let closes = answer.as_ref().is_none_or(|answer| answer.closes() || answer.status == 101) && !self.blind;
         let is_nothing = self.requests.in_hand() == 0;
         let is_odd = self.requests.is_odd() && is_nothing;
@@ -421,6 +443,8 @@ impl Judge {
             // The timers know.
             Some(Violation::HeadTimeout | Violation::BodyTimeout | Violation::OutOfMemory) => true,
             Some(Violation::IncompleteHead | Violation::IncompleteBody) if self.marks.eof => true,
+            // A body for a script has a limit of its own.
+            Some(Violation::BodyTooLarge) if !self.config.cgi.directories.is_empty() => true,
             Some(Violation::LengthRequired) if self.config.cgi.chunked == Chunked::Refuse => true,
             Some(_) => !self.requests.is_right(),
         };
@@ -442,13 +466,14 @@ impl Judge {
             "the handler failed" => fault(Fault::Handler) || self.seen.called,
             "the request's body broke off" => self.marks.eof || !self.requests.is_right(),
             "the server shut down" => self.marks.cut,
+            SCRIPT_TOO_SLOW => self.seen.script_is_late(self.now, self.marks.eof, &self.config.timeouts),
             TOO_SLOW => {
                 let fired = self.timers.fire(&[Timer::Write, Timer::Body]);
                 self.tally.fired.extend(fired);
                 if fired == Some(Timer::Body) && self.seen.status.is_none() {
                     return wrong("408", "the body was too slow, and nothing was answered");
                 }
-                fired.is_some()
+                fired.is_some() || self.seen.scripts
             }
             _ => self.seen.scripts,
         };

@@ -26,7 +26,7 @@
 //! ```
 //!
 //! What it leaves out: the blocking handlers of `sanserve-std` and the async ones of `sanserve-smol`, which
-//! need their runtimes, and scripts: there are none on a virtual disk. Nothing in here reads a clock, opens a
+//! need their runtimes. Nothing in here reads a clock, opens a
 //! file or prints.
 
 mod answers;
@@ -44,6 +44,7 @@ mod quiet;
 mod random;
 mod replay;
 mod requests;
+mod script;
 mod server;
 mod summary;
 mod world;
@@ -56,6 +57,7 @@ pub use judge::{Timer, judge};
 pub use parts::{Part, parts};
 pub use peer::Peer;
 pub use random::{Random, mix};
+pub use script::Script;
 pub use server::Server;
 pub use summary::{Failure, Summary};
 pub use world::World;

@@ -52,6 +52,8 @@ struct Side {
     received: Vec<u8>,
     /// What the disk will say, and when.
     later: Option<(u64, Ticket, Completion)>,
+    /// When the script says something.
+    script_at: Option<u64>,
     now: u64,
     events: Vec<Event>,
     log: Vec<Finish>,
@@ -60,6 +62,7 @@ struct Side {
 
 impl Outside for Side {
     fn answer(&mut self, what: &mut What, ticket: Ticket) {
+        self.holding.feed(what, usize::MAX);
         if let Some(millis) = self.holding.act(what).filter(|&millis| millis > 0) {
             self.later = postpone(what).map(|completion| (self.now + millis, ticket, completion));
         }
@@ -77,10 +80,14 @@ impl Outside for Side {
 
     fn happened(&mut self, event: &Event) -> Result<(), Wrong> {
         self.now = event.at;
-        if let What::Finished(finish) = &event.what {
-            self.log.push(finish.clone());
-            self.holding.finished();
-            self.later = None;
+        self.holding.happened(&event.what);
+        match &event.what {
+            What::Finished(finish) => {
+                self.log.push(finish.clone());
+                (self.later, self.script_at) = (None, None);
+            }
+            What::Kill => self.script_at = None,
+            _ => {}
         }
         self.events.push(event.clone());
         self.judge.see(event)
@@ -133,6 +140,7 @@ impl<'s> Server<'s> {
                 piece: u64::MAX,
                 received: Vec::new(),
                 later: None,
+                script_at: None,
                 now: 0,
                 events: Vec::new(),
                 log: Vec::new(),
@@ -219,11 +227,16 @@ impl Peer<'_> {
         while self.driver.closed.is_none() {
             let disk = self.side.later.as_ref().map_or(u64::MAX, |later| later.0);
             let timer = self.driver.wait.and_then(|wait| wait.deadline).map_or(u64::MAX, |deadline| deadline.0);
-            let next = disk.min(timer);
+            let script = self.script_due().unwrap_or(u64::MAX);
+            let next = disk.min(timer).min(script);
             if next > end {
                 break;
             }
             self.time = next.max(self.time);
+            if script < disk.min(timer) {
+                self.script_speaks();
+                continue;
+            }
             match self.side.later.take_if(|_| disk <= timer) {
                 Some((_, ticket, completion)) => self.happen(What::Input(Input::Done(ticket, completion))),
                 None => self.happen(What::Tick),
@@ -438,7 +451,13 @@ impl Peer<'_> {
             if let Err(wrong) = self.driver.turn(&mut self.side) {
                 self.side.fail(&wrong.to_string());
             }
-            if self.driver.closed.is_some() || !self.driver.is_woken() {
+            if self.driver.closed.is_some() {
+                return;
+            }
+            if self.script_due().is_some_and(|at| at <= self.time) {
+                return self.script_speaks();
+            }
+            if !self.driver.is_woken() {
                 return;
             }
             if let Err(wrong) = self.driver.input(self.time, false, What::Input(Input::Wake), &mut self.side) {
@@ -446,6 +465,22 @@ impl Peer<'_> {
             }
         }
         self.side.fail("the handler wakes itself without end");
+    }
+
+    /// When the script says something, if somebody reads it.
+    fn script_due(&mut self) -> Option<u64> {
+        let pause =
+            self.side.holding.script_pause().filter(|_| self.driver.wait.is_some_and(|wait| wait.need.script_read))?;
+        let now = self.time;
+        Some(*self.side.script_at.get_or_insert(now + pause))
+    }
+
+    #[track_caller]
+    fn script_speaks(&mut self) {
+        self.side.script_at = None;
+        if let Some(said) = self.side.holding.script_says() {
+            self.happen(said);
+        }
     }
 
     #[track_caller]

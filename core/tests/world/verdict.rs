@@ -131,7 +131,7 @@ fn check_served(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(
     let file = match &served.node {
         Node::File(file) => file,
         Node::Directory(entries) => return check_listing(entries, answer),
-        Node::Fails(_) => return Err("content of nothing".into()),
+        Node::Fails(_) | Node::Script(_) => return Err("content of nothing".into()),
     };
     let parts = match answer.status {
         200 => vec![(0, file.len.saturating_sub(1), file.len, answer.body.clone())],

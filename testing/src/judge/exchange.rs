@@ -1,6 +1,6 @@
 //! What was seen of the exchange in hand.
 
-use sanserve_core::{Call, Completion, FsError, Kind, Opened};
+use sanserve_core::{Call, Completion, FsError, Kind, Opened, Timeouts};
 
 use super::super::answers::Answer;
 use super::super::parts::content_range;
@@ -15,6 +15,8 @@ pub(super) struct Seen {
     pub(super) files: bool,
     /// A script was looked for.
     pub(super) scripts: bool,
+    /// The script that runs, or that has run.
+    pub(super) script: Option<Script>,
     /// The handler was called.
     pub(super) called: bool,
     /// It was told that the exchange is over.
@@ -27,6 +29,18 @@ pub(super) struct Seen {
     file: Option<u64>,
     /// The parts of it that were sent: where each began, and its length.
     parts: Vec<(u64, u64)>,
+}
+
+/// What was seen of the scripts of one exchange.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Script {
+    /// When the first was run, and when the last.
+    first: u64,
+    since: u64,
+    /// When it was last seen to do something.
+    last: u64,
+    /// Its output is complete, or it was killed.
+    over: bool,
 }
 
 impl Seen {
@@ -55,10 +69,40 @@ impl Seen {
         self.file = answer.ok().filter(|opened| opened.kind == Kind::File).map(|opened| opened.len);
     }
 
-    pub(super) fn completed(&mut self, completion: &Completion) {
-        if let Completion::Opened(answer) = completion {
-            self.opened(*answer);
+    pub(super) fn completed(&mut self, completion: &Completion, now: u64) {
+        match completion {
+            Completion::Opened(answer) => self.opened(*answer),
+            Completion::Spawned(Ok(())) => self.script_runs(now),
+            _ => {}
         }
+    }
+
+    /// A script was run.
+    pub(super) fn script_runs(&mut self, now: u64) {
+        let first = self.script.map_or(now, |script| script.first);
+        self.script = Some(Script { first, since: now, last: now, over: false });
+    }
+
+    /// The script does something.
+    pub(super) fn script_acts(&mut self, now: u64) {
+        self.script.iter_mut().for_each(|script| script.last = now);
+    }
+
+    /// It has said all, or was killed.
+    pub(super) fn script_ends(&mut self) {
+        self.script.iter_mut().for_each(|script| script.over = true);
+    }
+
+    /// Whether the time of a script may be over; `gone`: its peer may be.
+    pub(super) fn script_is_late(&self, now: u64, gone: bool, timeouts: &Timeouts) -> bool {
+        self.script.is_some_and(|script| {
+            now >= script.first + timeouts.script || (gone && now >= script.last + timeouts.script_silence)
+        })
+    }
+
+    /// When a script that runs has to have ended.
+    pub(super) fn script_limit(&self, timeouts: &Timeouts) -> Option<u64> {
+        self.script.filter(|script| !script.over).map(|script| script.since + timeouts.script)
     }
 
     /// `len` bytes of the file were offered from `offset` on, and `taken` of them went out.

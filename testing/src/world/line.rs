@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use sanserve_core::{Completion, Fault, Input, Ticket, Wait};
-use sanserve_transcript::{Event, Line as Row, Middle, Settings, Transcript, What};
+use sanserve_transcript::{Event, FeedThen, Line as Row, Middle, Settings, Transcript, What};
 
 use super::super::clients::{Client, Requests, Sent};
 use super::super::disk::File;
@@ -31,6 +31,10 @@ pub(super) enum Thing {
     Disk,
     /// Somebody wakes the handler.
     Wake,
+    /// The script says something.
+    Script,
+    /// The script reads on.
+    Feed,
     /// The deadline of the turn with that number.
     Timer(u64),
 }
@@ -60,6 +64,8 @@ pub(super) struct Line<'s> {
     arrival_due: bool,
     read_due: bool,
     wake_due: bool,
+    script_due: bool,
+    feed_due: bool,
 }
 
 /// What is outside of the connection.
@@ -81,10 +87,24 @@ pub(super) struct Side {
     /// What the disk will say, and after how many milliseconds.
     later: Option<(Ticket, Completion)>,
     delay: Option<u64>,
+    /// The script takes no more for now.
+    is_full: bool,
 }
 
 impl Outside for Side {
     fn answer(&mut self, what: &mut What, ticket: Ticket) {
+        if let What::Feed { bytes, .. } = what {
+            let len = bytes.len();
+            let most = if self.faults.has(Faults::SPLIT) { self.random.size(len as u64) as usize } else { len };
+            self.holding.feed(what, most);
+            let pauses = self.faults.has(Faults::SLOW) && self.random.one_in(8);
+            if let What::Feed { then: then @ FeedThen::Poll, .. } = what
+                && pauses
+            {
+                *then = FeedThen::Blocked;
+                self.is_full = true;
+            }
+        }
         if let Some(millis) = self.holding.act(what) {
             let millis = millis + self.disk_takes();
             if millis > 0 {
@@ -115,9 +135,10 @@ impl Outside for Side {
         self.events += 1;
         let brief = brief(event);
         writeln!(self.text, "{} {brief}", self.number).expect("a String takes all");
+        self.holding.happened(&event.what);
         if let What::Finished(_) = &event.what {
             self.finished += 1;
-            self.holding.finished();
+            self.is_full = false;
             self.later = None;
         }
         if let Some(record) = &mut self.record {
@@ -171,6 +192,7 @@ impl<'s> Line<'s> {
             finished: 0,
             later: None,
             delay: None,
+            is_full: false,
         };
         Line {
             driver,
@@ -187,6 +209,8 @@ impl<'s> Line<'s> {
             arrival_due: false,
             read_due: false,
             wake_due: false,
+            script_due: false,
+            feed_due: false,
         }
     }
 
@@ -227,6 +251,21 @@ impl<'s> Line<'s> {
             Thing::Wake => {
                 self.wake_due = false;
                 self.told(now, What::Input(Input::Wake))
+            }
+            Thing::Script => {
+                self.script_due = false;
+                let hears = self.driver.wait.is_some_and(|wait| wait.need.script_read);
+                match Some(&mut self.outside.holding).filter(|_| hears).and_then(Holding::script_says) {
+                    Some(said) => self.told(now, said),
+                    None => Ok(()),
+                }
+            }
+            Thing::Feed => {
+                self.feed_due = false;
+                match std::mem::take(&mut self.outside.is_full) {
+                    true => self.told(now, What::Input(Input::Feedable)),
+                    false => Ok(()),
+                }
             }
             Thing::Timer(turn) if turn == self.turn => self.told(now, What::Tick),
             Thing::Timer(_) => Ok(()),
@@ -273,6 +312,7 @@ impl<'s> Line<'s> {
             plans.push((now + delay, Thing::Disk));
         }
         self.plan_wake(now, wait, &mut plans);
+        self.plan_script(now, wait, &mut plans);
         if let Some(deadline) = wait.deadline
             && self.armed.replace(self.turn) != Some(self.turn)
         {
@@ -282,6 +322,18 @@ impl<'s> Line<'s> {
             plans.push((self.since + deadline.0 + late, Thing::Timer(self.turn)));
         }
         plans
+    }
+
+    fn plan_script(&mut self, now: u64, wait: Wait, plans: &mut Vec<(u64, Thing)>) {
+        let pause = self.outside.holding.script_pause().filter(|_| wait.need.script_read && !self.script_due);
+        if let Some(pause) = pause {
+            self.script_due = true;
+            plans.push((now + pause, Thing::Script));
+        }
+        if self.outside.is_full && wait.need.script_write && !self.feed_due {
+            self.feed_due = true;
+            plans.push((now + self.outside.random.within(1, 500), Thing::Feed));
+        }
     }
 
     fn plan_wake(&mut self, now: u64, wait: Wait, plans: &mut Vec<(u64, Thing)>) {
