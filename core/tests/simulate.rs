@@ -13,9 +13,10 @@
 
 mod world;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use world::{bodies, network};
+use world::{bodies, worlds};
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -25,28 +26,22 @@ fn variable(name: &str) -> Option<u64> {
 fn seeds() {
     let one = variable("SANSERVE_SEED");
     let seeds = one.map_or(0..variable("SANSERVE_SEEDS").unwrap_or(200), |seed| seed..seed + 1);
-    let (mut millis, mut answers) = (0, 0);
+    let (mut millis, mut answers, mut statuses) = (0, 0, BTreeMap::new());
     for seed in seeds.clone() {
-        match network::live(seed) {
-            Ok((lasted, answered)) => {
-                millis += lasted;
-                answers += answered;
+        match worlds::live(seed) {
+            Ok(summary) => {
+                millis += summary.lasted;
+                answers += summary.requests;
+                summary.statuses.into_iter().for_each(|(status, n)| *statuses.entry(status).or_insert(0) += n);
             }
-            Err(failure) => {
-                eprintln!("SANSERVE_SEED={seed}: {}", failure.what);
-                eprintln!("output {}, {:?}", failure.config.limits.output, failure.config.protocol);
-                for (at, op) in &failure.history {
-                    match op {
-                        world::rig::Op::Recv(bytes) => eprintln!("@{at} recv {}", bytes.escape_ascii()),
-                        world::rig::Op::Script(bytes) => eprintln!("@{at} script {}", bytes.escape_ascii()),
-                        op => eprintln!("@{at} {op:?}"),
-                    }
-                }
-                panic!("seed {seed}: {}", failure.what);
-            }
+            Err(failure) => panic!("SANSERVE_SEED={seed}: {failure}"),
         }
     }
     println!("{} worlds, {} hours, {answers} exchanges", seeds.count(), millis / 3_600_000);
+    // Everything that may come of a request has come of one.
+    let all = [200, 201, 204, 206, 301, 302, 303, 304, 400, 403, 404, 408, 411, 502, 503, 504];
+    let missing: Vec<u16> = all.into_iter().filter(|status| !statuses.contains_key(status)).collect();
+    assert!(one.is_some() || missing.is_empty(), "{missing:?} are missing: {statuses:?}");
 }
 
 #[test]

@@ -302,6 +302,24 @@ fn hashes_of_histories() {
     }
 }
 
+/// A rule of one's own is checked for every connection, and what breaks it is made short.
+#[test]
+fn a_rule_of_ones_own_is_a_rule() {
+    let has_secret = |transcript: &Transcript| {
+        let found = transcript.events().any(|event| event.to_string().contains("finished 200 6 \"GET /secret"));
+        if found { Err("the secret was served".to_owned()) } else { Ok(()) }
+    };
+    let disk = Disk::new().file("a", "hello\n").file("secret", "xyzzy\n");
+    let world = |rule: fn(&Transcript) -> Result<(), String>| {
+        World::new(3).faults(Faults::none()).disk(disk.clone()).serving(Server::new().disk(disk.clone()).rule(rule))
+    };
+    assert!(world(|_| Ok(())).try_run().is_ok());
+    let failure = world(has_secret).try_run().unwrap_err();
+    assert_eq!((failure.what.as_str(), failure.is_alone), ("rule: the secret was served", true), "{failure}");
+    let sent = |event: &&sanserve_transcript::Event| matches!(event.what, sanserve_transcript::What::Recv(_));
+    assert_eq!(failure.transcript.events().filter(sent).count(), 1, "{failure}");
+}
+
 /// Scripts that read, print, are silent, hang, and are none.
 fn scripted() -> Server<'static> {
     let disk = Disk::new()

@@ -220,6 +220,8 @@ impl Judge {
             What::Send(sending) => self.send(sending),
             What::Open { path, answer, .. } => {
                 check_path(path)?;
+                // A local redirect has led to a file.
+                self.seen.script_ends();
                 if let Some(answer) = answer {
                     self.seen.opened(*answer);
                 }

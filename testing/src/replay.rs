@@ -98,7 +98,9 @@ pub(super) fn replay(server: &Server<'_>, transcript: &Transcript, is_brief: boo
         Ok(outcome) => outcome.err(),
         Err(panic) => Some(Wrong::new("panic", text(&*panic))),
     };
-    (Transcript { lines: outside.out, ..transcript.clone() }, wrong)
+    let played = Transcript { lines: outside.out, ..transcript.clone() };
+    let wrong = wrong.or_else(|| server.breaks_rule(&played));
+    (played, wrong)
 }
 
 fn play<'t>(driver: &mut Driver<'_>, mut lines: &'t [Line], outside: &mut Recorded<'t>) -> Result<(), Wrong> {

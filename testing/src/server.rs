@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use sanserve_core::{Call, Config, Handler, Plain, Reply, Site};
-use sanserve_transcript::Settings;
+use sanserve_transcript::{Settings, Transcript};
 
 use super::disk::Disk;
+use super::judge::Wrong;
 
+type Rule<'s> = Rc<dyn Fn(&Transcript) -> Result<(), String> + 's>;
 type MakeHandler<'s> = Rc<dyn Fn() -> Box<dyn Handler + 's> + 's>;
 
 /// A server that exists only in memory: your site, your portable handler, a virtual disk. It listens
@@ -32,6 +34,8 @@ pub struct Server<'s> {
     pub(super) disk: Rc<Disk>,
     /// What transcripts call site and handler.
     pub(super) name: Rc<str>,
+    /// What must hold of a whole history, too.
+    pub(super) rule: Option<Rule<'s>>,
 }
 
 impl Default for Server<'_> {
@@ -42,6 +46,7 @@ impl Default for Server<'_> {
             handler: None,
             disk: Rc::new(Disk::new()),
             name: "plain".into(),
+            rule: None,
         }
     }
 }
@@ -86,9 +91,24 @@ impl<'s> Server<'s> {
         Server { name: name.into(), ..self }
     }
 
+    /// With a rule of your own: what must hold of the whole history of each connection of a [`World`](super::World), and
+    /// of what [`replay`](Server::replay) plays, beside what is checked anyway. `Err` says how it is broken; the history
+    /// is then made as short as it can be, as for any other rule. Of a `send` that was not taken whole it has what was
+    /// taken. Default: none.
+    #[must_use]
+    pub fn rule(self, rule: impl Fn(&Transcript) -> Result<(), String> + 's) -> Server<'s> {
+        Server { rule: Some(Rc::new(rule)), ..self }
+    }
+
     /// The same server by exactly these rules.
     pub(super) fn with_rules(&self, config: Config) -> Server<'s> {
         Server { config: Rc::new(config), ..self.clone() }
+    }
+
+    /// Whether a history breaks the rule of the server's own.
+    pub(super) fn breaks_rule(&self, transcript: &Transcript) -> Option<Wrong> {
+        let rule = self.rule.as_ref()?;
+        rule(transcript).err().map(|what| Wrong::new("rule", what))
     }
 
     /// The settings of its transcripts.

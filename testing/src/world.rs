@@ -253,7 +253,8 @@ impl Life<'_, '_> {
         let World { server, faults, .. } = self.world;
         let mut line = Box::new(Line::new(server, &settings, self.now, self.pool.clone(), *faults, random));
         line.outside.begin(number);
-        line.outside.record = self.recorded.as_ref().filter(|of| of.0 == n).map(|of| of.1.clone());
+        let recorded = self.recorded.as_ref().filter(|of| of.0 == n).map(|of| of.1.clone());
+        line.outside.record = recorded.or_else(|| self.world.server.rule.as_ref().map(|_| Record::default()));
         if let Some(record) = &line.outside.record {
             record.borrow_mut().settings = settings;
         }
@@ -295,6 +296,9 @@ impl Life<'_, '_> {
         line.held = held;
         if let Some(close) = line.driver.closed {
             line.outside.judge.end()?;
+            if let Some(record) = &line.outside.record {
+                self.world.server.breaks_rule(&record.borrow()).map_or(Ok(()), Err)?;
+            }
             self.summary.ended(&line.outside.judge.tally, close);
             self.summary.lasted = self.now;
             self.held -= line.held;

@@ -60,7 +60,8 @@ fn same_in_pieces(config: &Config, bytes: &[u8], whole: &Rig, eof: bool) {
         let (a, b) = (rig.wire.escape_ascii(), whole.wire.escape_ascii());
         assert!(rig.wire == whole.wire, "in pieces:\n{a}\nas a whole:\n{b}\nfor {}", bytes.escape_ascii());
         // Of a refused line, the log may have what had come of it.
-        let log = |rig: &Rig| -> Vec<_> { rig.finished.iter().map(|d| (d.status, d.sent, d.error, d.cut)).collect() };
+        let log =
+            |rig: &Rig| -> Vec<_> { rig.finished.iter().map(|d| (d.status, d.sent, d.error, d.cut.clone())).collect() };
         assert_eq!(log(&rig), log(whole), "for {}", bytes.escape_ascii());
     }
 }

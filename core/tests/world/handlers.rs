@@ -1,6 +1,7 @@
 //! Handlers of the worlds, reached below `/h/`: they read bodies, wait, give back, and misbehave.
 
 use std::borrow::Cow;
+use std::task::Waker;
 
 use sanserve_core::{Call, Handler, Received, Reply, Request, Route, Site, Status};
 
@@ -47,6 +48,8 @@ pub struct Echo {
     given: usize,
     begun: bool,
     passed: bool,
+    /// Whoever waits keeps one.
+    waker: Option<Waker>,
     /// Called with `Request` and not yet with `Over`.
     pub open: bool,
 }
@@ -64,7 +67,10 @@ impl Handler for Echo {
                 self.open = true;
                 self.kind = match reply.request().path() {
                     b"/h/stream" => Kind::Stream,
-                    b"/h/late" => Kind::Late,
+                    b"/h/late" => {
+                        self.waker = Some(reply.waker());
+                        Kind::Late
+                    }
                     b"/h/short" => Kind::Short,
                     b"/h/pass" => Kind::Pass,
                     b"/h/big" => Kind::Big,

@@ -2,7 +2,8 @@
 //! rules that every step about them keeps. What a head means is read here a second time, from RFC 3875
 //! section 6, without a thought for speed.
 
-use sanserve_core::{Chunked, Completion, Config, Found, FsError, Script, ScriptFile, ScriptInput, SpawnError, Wait};
+use sanserve_core::{Chunked, Completion, Config, Found, FsError, ScriptFile, ScriptInput, SpawnError, Wait};
+use sanserve_transcript::Told;
 
 use super::answers::shown;
 use super::model::{self, Asked};
@@ -107,14 +108,19 @@ impl Hop {
             b"plain" => ScriptFile::NotExecutable,
             _ => ScriptFile::Runnable,
         };
-        self.refused = match what {
+        let found = Found { len: self.from + name.len(), what };
+        self.is_found(found);
+        found
+    }
+
+    /// This was found.
+    pub fn is_found(&mut self, found: Found) {
+        self.refused = match found.what {
             ScriptFile::Runnable => None,
             ScriptFile::Missing => Some(404),
             ScriptFile::NotPlain | ScriptFile::NotExecutable => Some(403),
         };
-        let len = self.from + name.len();
-        self.name = self.path[..len].to_vec();
-        Found { len, what }
+        self.name = self.path[..found.len].to_vec();
     }
 
     pub fn fail_find(&mut self, error: FsError) -> Completion {
@@ -128,14 +134,23 @@ impl Hop {
     }
 
     pub fn fail_spawn(&mut self, error: FsError) -> Completion {
-        let (error, status) = match error {
-            FsError::NotFound => (SpawnError::Busy, 503),
-            FsError::Exhausted => (SpawnError::Exhausted, 503),
-            FsError::Denied => (SpawnError::Denied, 403),
-            FsError::Failed => (SpawnError::Failed, 502),
+        let error = match error {
+            FsError::NotFound => SpawnError::Busy,
+            FsError::Exhausted => SpawnError::Exhausted,
+            FsError::Denied => SpawnError::Denied,
+            FsError::Failed => SpawnError::Failed,
         };
-        self.refused = Some(status);
+        self.is_refused(error);
         Completion::Spawned(Err(error))
+    }
+
+    /// It cannot be run.
+    pub fn is_refused(&mut self, error: SpawnError) {
+        self.refused = Some(match error {
+            SpawnError::Busy | SpawnError::Exhausted => 503,
+            SpawnError::Denied => 403,
+            SpawnError::Failed => 502,
+        });
     }
 
     /// What it has written so far means.
@@ -365,12 +380,11 @@ impl Hops {
         assert!(!hop.spools && hop.input.is_none() && hop.refused.is_none() && !hop.name.is_empty(), "Spool: {hop:?}");
     }
 
-    pub fn spawn(&mut self, script: &Script<'_>, got: &[u8], exchange: usize, config: &Config) {
+    pub fn spawn(&mut self, script: &Told, got: &[u8], exchange: usize, config: &Config) {
         let is_first = self.of(exchange).len() == 1;
         let hop = self.now(exchange);
         assert!(hop.input.is_none() && hop.refused.is_none() && !hop.name.is_empty(), "Spawn: {hop:?}");
         assert_eq!(script.path.escape_ascii().to_string(), hop.name.escape_ascii().to_string());
-        assert_eq!((script.time, script.grace), (config.timeouts.script, config.timeouts.script_grace));
         let asked = asked(got, exchange, config);
         let input = match (is_first && asked.has_body, asked.field("Content-Length").is_some()) {
             (false, _) => ScriptInput::Empty,
@@ -378,7 +392,11 @@ impl Hops {
             (true, false) => ScriptInput::Spooled,
         };
         assert_eq!(script.input, input, "for {asked:?}");
-        let value = |name: &[u8]| script.environment().find(|(n, _)| *n == name).map(|(_, value)| value.to_vec());
+        let value = |name: &[u8]| {
+            let is_it = |variable: &&[u8]| variable.starts_with(name) && variable.get(name.len()) == Some(&b'=');
+            let variable = script.environment.iter().map(Vec::as_slice).find(is_it)?;
+            Some(variable[name.len() + 1..].to_vec())
+        };
         let length = value(b"CONTENT_LENGTH").map(|text| String::from_utf8(text).unwrap().parse().unwrap());
         assert_eq!(length.is_some(), input != ScriptInput::Empty, "CONTENT_LENGTH");
         let method = if is_first || asked.is_head() { asked.method.clone() } else { b"GET".to_vec() };
@@ -448,20 +466,20 @@ impl Hops {
         let asked = asked(got, exchange, config);
         assert!(asked.body.starts_with(&hop.fed), "fed {} of {asked:?}", shown(&hop.fed));
         let time_is_over = hop.since.is_some_and(|since| now >= since + config.timeouts.script);
-        let too_late = done.cut == Some("the script took too long") || (done.error && done.status == 504);
+        let too_late = done.cut.as_deref() == Some("the script took too long") || (done.error && done.status == 504);
         assert!(!too_late || time_is_over, "before its time: {done:?} {hop:?}");
         assert!(
             !too_late || !hop.eof || known::TIME_GOES_ON_BEHIND_EOF,
             "the script was over in time: {done:?} {hop:?}"
         );
-        let short = done.cut == Some("the script ended before the length it announced");
+        let short = done.cut.as_deref() == Some("the script ended before the length it announced");
         assert!(!short || hop.eof, "it has not ended: {done:?} {hop:?}");
         if hop.since.is_none() {
             return;
         }
         let by_error = |status| done.error && done.status == status;
         let moved = matches!(hop.says(config), Says::Head(head) if head.local().is_some()) && !by_error(502);
-        let (least, most) = match done.cut {
+        let (least, most) = match &done.cut {
             // Something else has answered.
             _ if moved => (false, false),
             _ if done.error => (true, true),

@@ -3,6 +3,7 @@
 
 mod ops;
 mod turn;
+mod watched;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;

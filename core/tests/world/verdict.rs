@@ -65,7 +65,7 @@ fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
     for (n, done) in rig.finished.iter().enumerate() {
         let wrong = |what: &str| Err(format!("{what}: {done:?}, answer {:?}", answers.get(n)));
         let answer = answers.get(n);
-        match (done.cut, answer) {
+        match (&done.cut, answer) {
             (None, None) => return wrong("finished, not cut, no answer"),
             (None, Some(answer)) if !answer.complete => return wrong("finished, not cut, incomplete"),
             (Some(_), Some(answer)) if answer.complete && !answer.until_close && !is_made(answer) => {

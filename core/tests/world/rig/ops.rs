@@ -101,7 +101,7 @@ pub struct Done {
     pub status: u16,
     pub sent: u64,
     pub error: bool,
-    pub cut: Option<&'static str>,
+    pub cut: Option<String>,
 }
 
 impl std::fmt::Debug for Done {

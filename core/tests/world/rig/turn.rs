@@ -68,7 +68,9 @@ impl Rig {
                         Deed::Spool
                     }
                     Action::Spawn(script) => {
-                        self.hops.spawn(&script, &self.got, self.finished.len(), config);
+                        let time = (config.timeouts.script, config.timeouts.script_grace);
+                        assert_eq!((script.time, script.grace), time);
+                        self.hops.spawn(&script.into(), &self.got, self.finished.len(), config);
                         Deed::Spawn
                     }
                     Action::EndInput => {
@@ -132,7 +134,7 @@ impl Rig {
                     status: entry.status,
                     sent: entry.sent,
                     error: entry.error.is_some(),
-                    cut: entry.cut,
+                    cut: entry.cut.map(str::to_owned),
                 };
                 self.hops.finish(&done, self.finished.len(), &self.got, config, now.tick.0);
                 self.unsent = 0;
