@@ -219,7 +219,8 @@ impl Head {
 
     /// Parses a complete head. On an error the request line is known as far as it goes.
     pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        self.clear();
+        self.fields.clear();
+        self.present = 0;
         let line_end = self.parse_line(bytes)?;
         self.parse_fields(bytes, line_end)
     }
@@ -232,6 +233,9 @@ impl Head {
         if self.parse_plain_line(line) {
             return Ok(lf + 1);
         }
+        // What is not reached must not be left of another line.
+        let fields = std::mem::take(&mut self.fields);
+        *self = Head { line: self.line, present: self.present, fields, ..Head::default() };
         let refused = |violation, text| Refused { violation, text: Span::of(text, bytes) };
 
         // RFC 9112 section 3: "request-line = method SP request-target SP HTTP-version"
@@ -298,10 +302,14 @@ impl Head {
     fn parse_fields(&mut self, bytes: &[u8], from: usize) -> Result<(), Refused> {
         // Most heads have few fields: clearing room for many, or counting the lines of a short head,
         // would cost more than it saves.
+        const FEWEST: usize = 6;
+        const SHORTEST: usize = 128;
         const FEW: usize = 24;
         const SHORT: usize = 1024;
         let text = &bytes[from..];
-        let parsed = if text.len() <= SHORT || count_lines(text) <= FEW {
+        let parsed = if text.len() <= SHORTEST {
+            self.parse_fields_into(&mut [EMPTY_HEADER; FEWEST], bytes, from)
+        } else if text.len() <= SHORT || count_lines(text) <= FEW {
             self.parse_fields_into(&mut [EMPTY_HEADER; FEW], bytes, from)
         } else {
             Err(httparse::Error::TooManyHeaders)
