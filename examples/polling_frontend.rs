@@ -13,9 +13,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sanserve::core::{Call, Cgi, Config, Connection, Fault, Handler, Input, Now, Peer, Reply, Status, Tick, Wait};
-use sanserve::os::{self, AcceptBackoff, AfterError, Clock, Signals};
+use sanserve::os::{self, Clock, Signals};
 use sanserve::server::{
-    Announce, Budget, Env, Frontend, Handle, Local, Logger, Phase, Service, Session, Transport, Turn, Workspace,
+    Accepted, Acceptor, Announce, Budget, Env, Frontend, Handle, Local, Logger, Phase, Service, Session, Transport,
+    Turn, Workspace,
 };
 
 /// A connection, what it takes, and what it waits for.
@@ -140,7 +141,7 @@ pub struct Server {
     clock: Clock,
     now: Now,
     listener: Option<TcpListener>,
-    backoff: AcceptBackoff,
+    acceptor: Acceptor,
     /// Nothing is accepted before this.
     accept_at: Tick,
     /// When a shutdown ends.
@@ -196,7 +197,7 @@ impl Server {
             now: clock.now(),
             clock,
             listener: Some(listener),
-            backoff: AcceptBackoff::default(),
+            acceptor: Acceptor::default(),
             accept_at: Tick(0),
             cut_at: None,
             next: 0,
@@ -261,7 +262,7 @@ impl Server {
             lines.iter_mut().for_each(|line| line.wait = None);
         }
         if draining.phase() == Phase::Cut || self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            draining.enter(Phase::Cut);
+            self.service.cut(lines.len());
             lines.iter_mut().for_each(|line| line.wait = None);
         }
     }
@@ -269,17 +270,11 @@ impl Server {
     fn accept(&mut self, lines: &mut Vec<Line>) {
         while self.accept_at <= self.now.tick && lines.len() < self.service.connection_bound() {
             let Some(listener) = &self.listener else { return };
-            match os::accept(listener) {
-                Ok((stream, peer)) if self.service.welcomes(peer) => {
-                    lines.push(Line::new(stream, peer, self));
-                    self.backoff.succeeded();
-                }
-                Ok(_) => {}
-                Err(error) => match self.backoff.failed(&error, self.now.tick) {
-                    AfterError::Retry => {}
-                    AfterError::Wait => return,
-                    AfterError::Pause { millis, .. } => self.accept_at = self.now.tick.after(millis),
-                },
+            match self.acceptor.accept(listener, &self.service, self.now.tick) {
+                Accepted::Peer(stream, peer) => lines.push(Line::new(stream, peer, self)),
+                Accepted::Again => {}
+                Accepted::Nobody => return,
+                Accepted::Pause(millis) => self.accept_at = self.now.tick.after(millis),
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,19 +16,18 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::AsRawFd;
 use sanserve_core::{Close, Need, Now, Peer, Resting, Tick, Wait};
-use sanserve_os::{AcceptBackoff, AfterError, Clock, IDLE_GRACE, UNFINISHED_GRACE, accept, is_acceptable};
-use sanserve_server::{Env, Local, Logger, Phase, Service, Turn, panic_message};
+use sanserve_os::{Clock, is_acceptable};
+use sanserve_server::{Accepted, Acceptor, Env, IDLE_GRACE, Local, Logger, Phase, Service, Turn, UNFINISHED_GRACE};
 
 use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;
 use crate::leaving::Leaving;
-use crate::parked::{Flags, Parked};
+use crate::parked::{Flags, Parked, State};
 use crate::places::{Place, Places, Since};
 use crate::pool::Pool;
 use crate::script::Role;
 use crate::slab::Slab;
 use crate::turn::Loop;
-use crate::upgrade;
 
 const LISTENER: Token = Token(usize::MAX);
 const BELL: Token = Token(usize::MAX - 1);
@@ -70,7 +69,7 @@ pub(crate) struct EventLoop {
     pool: Pool,
     /// Connections may wait to be accepted.
     acceptable: bool,
-    backoff: AcceptBackoff,
+    acceptor: Acceptor,
     /// Nothing is accepted before this.
     pause_until: Option<Tick>,
     /// There was no place for a connection that waits. It may be told by a close of its own, or looks again.
@@ -113,7 +112,7 @@ impl EventLoop {
             slow: VecDeque::new(),
             pool: Pool::default(),
             acceptable: false,
-            backoff: AcceptBackoff::default(),
+            acceptor: Acceptor::default(),
             pause_until: None,
             full: false,
             look_again: None,
@@ -328,7 +327,9 @@ impl EventLoop {
                 self.closed_one();
             }
             Err(panic) => {
-                self.service.log.error(format_args!("the connection panicked: {}", panic_message(&*panic)));
+                if let State::Busy(busy) = &parked.state {
+                    self.service.log_panic(busy.session.connection.peer(), &*panic);
+                }
                 self.forget(at);
                 drop(self.parked.remove(at));
                 self.closed_one();
@@ -342,7 +343,7 @@ impl EventLoop {
         let Some(parked) = self.parked.remove(at) else { return };
         let place = Place::new(Arc::clone(&self.places));
         if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool, self.service.draining.clone()) {
-            upgrade::hand_over(upgraded, &self.service, place);
+            self.service.hand_over(upgraded, place);
         }
         if self.full {
             // The place comes back without a word to this loop.
@@ -469,29 +470,15 @@ impl EventLoop {
                 }
             }
             let Some(listener) = &self.listener else { return };
-            let accepted = accept(listener);
-            if accepted.is_err() {
+            let accepted = self.acceptor.accept(listener, &self.service, self.now.tick);
+            if !matches!(accepted, Accepted::Peer(..)) {
                 self.places.give_back();
             }
             match accepted {
-                Ok((socket, address)) => {
-                    self.backoff.succeeded();
-                    if self.is_welcome(address) {
-                        self.welcome(socket, Peer::from(address));
-                    } else {
-                        self.places.give_back();
-                    }
-                }
-                Err(error) => match self.backoff.failed(&error, self.now.tick) {
-                    AfterError::Retry => {}
-                    AfterError::Wait => self.nobody_waits(),
-                    AfterError::Pause { millis, log } => {
-                        self.pause_until = Some(self.now.tick.after(millis));
-                        if log {
-                            self.service.log.error(format_args!("cannot accept connections: {error}"));
-                        }
-                    }
-                },
+                Accepted::Peer(socket, address) => self.welcome(socket, Peer::from(address)),
+                Accepted::Again => {}
+                Accepted::Nobody => self.nobody_waits(),
+                Accepted::Pause(millis) => self.pause_until = Some(self.now.tick.after(millis)),
             }
         }
     }
@@ -511,15 +498,6 @@ impl EventLoop {
         if self.full {
             self.not_full();
         }
-    }
-
-    /// Asks the embedder, if he wants to be asked. Whom he fails to decide about is not served.
-    fn is_welcome(&self, address: SocketAddr) -> bool {
-        let verdict = catch_unwind(AssertUnwindSafe(|| self.service.welcomes(address)));
-        verdict.unwrap_or_else(|panic| {
-            self.service.log.error(format_args!("the verification panicked: {}", panic_message(&*panic)));
-            false
-        })
     }
 
     fn welcome(&mut self, socket: std::net::TcpStream, peer: Peer) {
@@ -570,7 +548,7 @@ impl EventLoop {
             self.cut_at = Some(self.now.tick);
         }
         if self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            self.service.draining.enter(Phase::Cut);
+            self.service.cut(self.places.taken());
             self.stop_listening();
             self.enqueue_all();
         }

@@ -92,7 +92,6 @@ mod pool;
 mod script;
 mod slab;
 mod turn;
-mod upgrade;
 
 use std::fmt;
 use std::io;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use sanserve_core::Tick;
-use sanserve_os::{IDLE_GRACE, UNFINISHED_GRACE};
+use sanserve_server::{IDLE_GRACE, UNFINISHED_GRACE};
 
 use crate::alarm::Bell;
 
@@ -72,6 +72,11 @@ impl Places {
     /// Whether there may be none for each worker that takes one.
     pub(crate) fn are_scarce(&self) -> bool {
         self.taken.load(Ordering::Acquire) + self.workers.len() > self.most
+    }
+
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Acquire)
     }
 
     pub(crate) fn give_back(&self) {

@@ -438,7 +438,7 @@ fn only_who_is_verified_is_served() {
     }
     sync(&server);
     assert_eq!(asked.load(Ordering::SeqCst), 5);
-    assert!(end(server).contains("the verification panicked: on purpose"));
+    assert!(end(server).contains("verifying the peer panicked: on purpose"));
 }
 
 /// Hands a job in and answers with its result.

@@ -1,13 +1,12 @@
 //! Accepting: as many connections as there are, up to the bound, and never in a spin.
 
-use std::net::{SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
-use sanserve_os::{AcceptBackoff, AfterError, accept, is_acceptable};
-use sanserve_server::{Phase, Service, panic_message};
+use sanserve_os::is_acceptable;
+use sanserve_server::{Accepted, Acceptor, Phase};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
@@ -38,46 +37,38 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
     let Shared { watch, service, clock, .. } = &**shared;
     let bound = service.connection_bound();
     let goes_down = || service.draining.phase() >= end;
-    let mut backoff = AcceptBackoff::default();
+    let mut acceptor = Acceptor::default();
     let mut in_a_row = 0;
     loop {
         make_room(end, shared, listener, bound).await;
         if goes_down() {
             return;
         }
-        match accept(listener.get_ref()) {
-            Ok((stream, peer)) => {
-                backoff.succeeded();
-                if welcomes(service, peer) {
-                    Driver::new(stream, peer, Seat::take(watch), shared).spawn(executor);
-                }
+        match acceptor.accept(listener.get_ref(), service, clock.tick()) {
+            Accepted::Peer(stream, peer) => {
+                Driver::new(stream, peer, Seat::take(watch), shared).spawn(executor);
                 in_a_row += 1;
                 if in_a_row == MOST_AT_ONCE {
                     in_a_row = 0;
                     yield_now().await;
                 }
             }
-            Err(error) => match backoff.failed(&error, clock.tick()) {
-                AfterError::Retry => {}
-                AfterError::Wait | AfterError::Pause { .. } if end == Phase::Cut => return,
-                AfterError::Wait => {
-                    in_a_row = 0;
-                    let waiting = async {
-                        // An error here would be one of `accept`, which says so itself.
-                        let _ = listener.readable().await;
-                    };
-                    waiting.or(watch.until(goes_down)).await;
-                }
-                AfterError::Pause { millis, log } => {
-                    if log {
-                        service.log.error(format_args!("cannot accept connections: {error}"));
-                    }
-                    let pause = async {
-                        Timer::after(Duration::from_millis(millis)).await;
-                    };
-                    pause.or(watch.until(goes_down)).await;
-                }
-            },
+            Accepted::Again => {}
+            Accepted::Nobody | Accepted::Pause(_) if end == Phase::Cut => return,
+            Accepted::Nobody => {
+                in_a_row = 0;
+                let waiting = async {
+                    // An error here would be one of `accept`, which says so itself.
+                    let _ = listener.readable().await;
+                };
+                waiting.or(watch.until(goes_down)).await;
+            }
+            Accepted::Pause(millis) => {
+                let pause = async {
+                    Timer::after(Duration::from_millis(millis)).await;
+                };
+                pause.or(watch.until(goes_down)).await;
+            }
         }
     }
 }
@@ -100,12 +91,4 @@ async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, b
         };
         waiting.or(watch.until(is_over)).await;
     }
-}
-
-/// Whether to serve this peer. A decision that panics is none in its favour, and stops nobody else.
-fn welcomes(service: &Service, peer: SocketAddr) -> bool {
-    catch_unwind(AssertUnwindSafe(|| service.welcomes(peer))).unwrap_or_else(|panic| {
-        service.log.error(format_args!("{peer}: whether to serve it panicked: {}", panic_message(&*panic)));
-        false
-    })
 }

@@ -33,7 +33,6 @@ use crate::recent::TurnFiles;
 use crate::script::Pipes;
 use crate::socket::Socket;
 use crate::talk::{self, Stage, Talk};
-use crate::upgrade;
 use crate::watch::Seat;
 
 /// Steps of one turn.
@@ -139,10 +138,11 @@ impl Driver {
     pub(crate) fn spawn(self, executor: &Executor<'_>) {
         let task = async move {
             let shared = Arc::clone(&self.shared);
+            let peer = self.session.connection.peer();
             let mut driver = Mutex::new(self);
             // A site that panics, or a bug, ends its connection and nothing else.
-            if AssertUnwindSafe(drive(&mut driver)).catch_unwind().await.is_err() {
-                shared.service.log.error("a connection panicked and was closed");
+            if let Err(panic) = AssertUnwindSafe(drive(&mut driver)).catch_unwind().await {
+                shared.service.log_panic(peer, &*panic);
             }
         };
         executor.spawn(task).detach();
@@ -296,7 +296,12 @@ impl Driver {
             attached,
             draining: self.shared.service.draining.clone(),
         });
-        upgrade::hand_over(&self.shared, upgraded);
+        let service = &self.shared.service;
+        match upgraded {
+            Ok(upgraded) if service.upgrade.is_some() => service.hand_over(upgraded, ()),
+            Ok(_) => {}
+            Err(error) => service.log.error(format_args!("cannot hand over a connection: {error}")),
+        }
     }
 }
 

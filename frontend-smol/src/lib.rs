@@ -209,7 +209,7 @@ impl Server {
             pool: Pool::default(),
             lane: Arc::new(Lane::new(self.threads)),
             clock: Clock::start(),
-            service: self.service,
+            service: Arc::new(self.service),
             make: self.make,
         });
         let serving = async {
@@ -239,7 +239,7 @@ impl fmt::Debug for Server {
 /// What the tasks of a server share.
 struct Shared {
     watch: Arc<Watch>,
-    service: Service,
+    service: Arc<Service>,
     /// Makes asynchronous handlers, which are called instead of the service's.
     make: Option<Make>,
     files: Files,
@@ -261,9 +261,7 @@ async fn drain(shared: &Shared) {
         false
     };
     if !in_time.or(too_late).await {
-        let (left, grace) = (watch.connections(), service.grace);
-        service.log.error(format_args!("shutdown: {left} connections were not done after {grace:?} and are cut"));
-        service.draining.enter(Phase::Cut);
+        service.cut(watch.connections());
         watch.announce(Phase::Cut);
     }
     watch.until(|| watch.connections() == 0).await;

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use async_io::Timer;
 use sanserve_core::Tick;
-use sanserve_os::{Clock, IDLE_GRACE, UNFINISHED_GRACE};
-use sanserve_server::{Announce, Phase};
+use sanserve_os::Clock;
+use sanserve_server::{Announce, IDLE_GRACE, Phase, UNFINISHED_GRACE};
 
 /// How many milliseconds late a deadline may be, so that many are met with one wake-up.
 const SLACK: u64 = 10;

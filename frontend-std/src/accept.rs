@@ -1,18 +1,16 @@
 //! Accepting connections, and the threads that they are given to.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sanserve_os::{AcceptBackoff, AfterError};
 use sanserve_server as server;
-use sanserve_server::{Phase, panic_message};
+use sanserve_server::{Accepted, Acceptor, Phase};
 
 use crate::driver::Driver;
 use crate::handler::Blocking;
@@ -112,14 +110,14 @@ struct Gate<'s> {
     shop: &'s Shop,
     shared: &'s Arc<Shared>,
     listener: &'s TcpListener,
-    backoff: AcceptBackoff,
+    acceptor: Acceptor,
     /// The server goes down, and the listener is emptied until then.
     until: Option<Instant>,
 }
 
 impl<'s> Gate<'s> {
     fn new(shop: &'s Shop, listener: &'s TcpListener) -> Gate<'s> {
-        Gate { shop, shared: &shop.shared, listener, backoff: AcceptBackoff::default(), until: None }
+        Gate { shop, shared: &shop.shared, listener, acceptor: Acceptor::default(), until: None }
     }
 
     /// The server goes down: whoever has connected by now is still let in, by `accept`. How long a listener may be
@@ -157,8 +155,9 @@ impl<'s> Gate<'s> {
             let builder = Builder::new().name("sanserve".into()).stack_size(stack);
             let shop = self.shop.clone();
             let Err(error) = builder.spawn(move || work(&shop)) else { return };
-            let pause = self.pause_after(&error, "cannot start a thread");
-            if !self.shared.wait_for_thread(pause) {
+            let shared = &self.shared;
+            let pause = self.acceptor.pause("cannot start a thread", &error, &shared.service, shared.clock.tick());
+            if !self.shared.wait_for_thread(Duration::from_millis(pause)) {
                 return;
             }
         }
@@ -167,15 +166,12 @@ impl<'s> Gate<'s> {
     /// The next connection; `None`: the server goes down, or none comes in time.
     fn next(&mut self, until: Option<Instant>) -> io::Result<Option<Enrolled>> {
         while self.goes_on() {
-            let error = match sanserve_os::accept(self.listener) {
-                Ok((stream, address)) => {
-                    self.backoff.succeeded();
-                    if self.welcomes(address) {
-                        return Ok(self.shared.enroll(stream, address.into()));
-                    }
-                    continue;
-                }
-                Err(error) => error,
+            let accepted = self.acceptor.accept(self.listener, &self.shared.service, self.shared.clock.tick());
+            let pause = match accepted {
+                Accepted::Peer(stream, address) => return Ok(self.shared.enroll(stream, address.into())),
+                Accepted::Again => continue,
+                Accepted::Nobody => None,
+                Accepted::Pause(millis) => Some(millis),
             };
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -183,16 +179,10 @@ impl<'s> Gate<'s> {
             }
             // Rounded up: waking early would only be for nothing.
             let left = left.map(|left| u64::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX));
-            match self.backoff.failed(&error, self.shared.clock.tick()) {
-                AfterError::Retry => {}
-                AfterError::Wait | AfterError::Pause { .. } if self.until.is_some() => break,
-                AfterError::Wait => self.wait(Some(self.listener.as_fd()), left)?,
-                AfterError::Pause { millis, log } => {
-                    if log {
-                        self.shared.service.log.error(format_args!("cannot accept: {error}"));
-                    }
-                    self.wait(None, Some(left.map_or(millis, |left| left.min(millis))))?;
-                }
+            match pause {
+                _ if self.until.is_some() => break,
+                None => self.wait(Some(self.listener.as_fd()), left)?,
+                Some(millis) => self.wait(None, Some(left.map_or(millis, |left| left.min(millis))))?,
             }
         }
         Ok(None)
@@ -205,16 +195,6 @@ impl<'s> Gate<'s> {
         }
     }
 
-    /// Asks the service. If that panics, the peer is not served, and the others are.
-    fn welcomes(&self, address: SocketAddr) -> bool {
-        let asked = catch_unwind(AssertUnwindSafe(|| self.shared.service.welcomes(address)));
-        asked.unwrap_or_else(|panic| {
-            let message = panic_message(&*panic);
-            self.shared.service.log.error(format_args!("{address}: verifying the peer panicked: {message}"));
-            false
-        })
-    }
-
     /// Waits until there is a connection, or the server goes down, or the time is over.
     fn wait(&self, listener: Option<BorrowedFd<'_>>, most: Option<u64>) -> io::Result<()> {
         let latch = self.shared.latch().as_fd();
@@ -222,21 +202,6 @@ impl<'s> Gate<'s> {
         match poll(&mut fds, timespec(most).as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    /// How long to wait after a failure that is not one of `accept`.
-    fn pause_after(&mut self, error: &io::Error, what: &str) -> Duration {
-        // As an error without number it is one of the system, whatever it would mean to `accept`.
-        let unnumbered = io::Error::from(io::ErrorKind::OutOfMemory);
-        match self.backoff.failed(&unnumbered, self.shared.clock.tick()) {
-            AfterError::Pause { millis, log } => {
-                if log {
-                    self.shared.service.log.error(format_args!("{what}: {error}"));
-                }
-                Duration::from_millis(millis)
-            }
-            AfterError::Retry | AfterError::Wait => Duration::from_millis(1),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sanserve_core::{Call, Close, Connection, Context, Fault, Handler, Now, RequestBuf, Tick};
-use sanserve_server::{Budget, Env, Frontend, Io, Logger, Phase, Session, Transport, Turn, Workspace, panic_message};
+use sanserve_server::{Budget, Env, Frontend, Io, Logger, Phase, Session, Transport, Turn, Workspace};
 
 use crate::handler::{Blocking, Handler as BlockingHandler};
 use crate::patience::Patience;
@@ -54,11 +54,9 @@ impl Driver {
         let parting = catch_unwind(AssertUnwindSafe(|| drop((line.attendant.take(), line.handler.take()))));
         let mut driver = line.driver;
         driver.space.clear();
-        let log = driver.log.get_mut();
-        log.flush();
+        driver.log.get_mut().flush();
         for panic in [outcome, parting].into_iter().filter_map(Result::err) {
-            let (log, peer) = (log.log(), enrolled.live.peer);
-            log.error(format_args!("{peer:?}: the connection panicked: {}", panic_message(&*panic)));
+            driver.shared.service.log_panic(enrolled.live.peer, &*panic);
         }
         driver
     }

@@ -13,9 +13,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sanserve_core::{Peer, Tick};
-use sanserve_os::{Clock, IDLE_GRACE, UNFINISHED_GRACE, has_arrived};
+use sanserve_os::{Clock, has_arrived};
 use sanserve_server as server;
-use sanserve_server::{Announce, Phase, Service};
+use sanserve_server::{Announce, IDLE_GRACE, Phase, Service, UNFINISHED_GRACE};
 
 /// How long a thread without work waits for another connection before it ends.
 const UNEMPLOYED: Duration = Duration::from_secs(10);
@@ -374,7 +374,7 @@ impl Shared {
         if gone(&roster) {
             return;
         }
-        self.service.draining.enter(Phase::Cut);
+        self.service.cut(roster.living());
         for live in roster.live.iter().flatten() {
             live.cut();
         }

@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use rustix::net::{self, AddressFamily, RecvFlags, SocketType, sockopt};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use sanserve_core::Tick;
 
 /// Bytes that a socket takes beyond what is on its way to the peer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -177,14 +176,6 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((TcpStream::from(fd), peer))
 }
 
-/// How long a connection keeps its place with nothing in hand when all places are taken and a new client waits, in
-/// milliseconds: one that has just been accepted is about to ask, and one that was answered may go on.
-pub const IDLE_GRACE: u64 = 100;
-
-/// How long a connection keeps its place for a head that is not complete, or for the end of a peer that was
-/// answered, when all places are taken, none is idle, and a new client waits, in milliseconds.
-pub const UNFINISHED_GRACE: u64 = 1_000;
-
 /// Whether somebody waits to be accepted.
 #[must_use]
 pub fn is_acceptable(listener: &TcpListener) -> bool {
@@ -198,81 +189,6 @@ pub fn is_acceptable(listener: &TcpListener) -> bool {
 pub fn has_arrived(socket: BorrowedFd<'_>) -> bool {
     let mut byte = [0];
     matches!(net::recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
-}
-
-/// What to do after `accept` failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterError {
-    /// That connection is gone: accept the next one at once.
-    Retry,
-    /// There is none: wait for one.
-    Wait,
-    /// The system is short of something: accept nothing for so many milliseconds.
-    Pause {
-        /// How long.
-        millis: u64,
-        /// Say so in the log; it was not said lately.
-        log: bool,
-    },
-}
-
-/// Keeps a server from spinning when it is out of descriptors.
-#[derive(Clone, Debug, Default)]
-pub struct AcceptBackoff {
-    /// The last pause; 0 after a success.
-    millis: u64,
-    logged: Option<Tick>,
-}
-
-impl AcceptBackoff {
-    const FIRST: u64 = 8;
-    const LONGEST: u64 = 1_000;
-    const LOG_EVERY: u64 = 5_000;
-
-    /// A connection was accepted: the next pause is a short one again.
-    pub fn succeeded(&mut self) {
-        self.millis = 0;
-    }
-
-    /// What to do about an error of [`accept`].
-    pub fn failed(&mut self, error: &io::Error, now: Tick) -> AfterError {
-        match Errno::from_io_error(error) {
-            Some(Errno::AGAIN) => return AfterError::Wait,
-            Some(error) if of_one_connection(error) => return AfterError::Retry,
-            None if error.kind() == io::ErrorKind::ConnectionAborted => return AfterError::Retry,
-            _ => {}
-        }
-        self.millis = (self.millis * 2).clamp(Self::FIRST, Self::LONGEST);
-        let log = self.logged.is_none_or(|logged| now.since(logged) >= Self::LOG_EVERY);
-        if log {
-            self.logged = Some(now);
-        }
-        AfterError::Pause { millis: self.millis, log }
-    }
-}
-
-/// Errors that `accept(2)` passes on from a connection that has failed meanwhile, or that a
-/// firewall forbids. Everything else would come again at once.
-fn of_one_connection(error: Errno) -> bool {
-    #[cfg(target_os = "linux")]
-    if error == Errno::NONET {
-        return true;
-    }
-    matches!(
-        error,
-        Errno::CONNABORTED
-            | Errno::CONNRESET
-            | Errno::INTR
-            | Errno::PERM
-            | Errno::PROTO
-            | Errno::TIMEDOUT
-            | Errno::NETDOWN
-            | Errno::NETUNREACH
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::NOPROTOOPT
-            | Errno::OPNOTSUPP
-    )
 }
 
 /// Raises the number of descriptors that this process may have to what the system allows, and
@@ -397,35 +313,6 @@ mod tests {
         let all = resolve_all(Some("localhost"), 80).unwrap();
         assert!(all.iter().all(|address| address.ip().is_loopback() && address.port() == 80), "{all:?}");
         assert!(all.iter().enumerate().all(|(at, address)| !all[..at].contains(address)), "each once: {all:?}");
-    }
-
-    #[test]
-    fn a_waiting_accept_is_told_from_trouble() {
-        let listener = bind(loopback(), false).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let error = accept(&listener).unwrap_err();
-        assert_eq!(AcceptBackoff::default().failed(&error, Tick(0)), AfterError::Wait);
-    }
-
-    #[test]
-    fn pauses_grow_and_the_log_is_spared() {
-        let mut backoff = AcceptBackoff::default();
-        let full = io::Error::from(Errno::MFILE);
-        let mut now = Tick(0);
-        let mut pauses = Vec::new();
-        let mut lines = 0;
-        for _ in 0..20 {
-            let AfterError::Pause { millis, log } = backoff.failed(&full, now) else { panic!("not a pause") };
-            pauses.push(millis);
-            lines += usize::from(log);
-            now = now.after(millis);
-        }
-        assert_eq!(pauses[..9], [8, 16, 32, 64, 128, 256, 512, 1000, 1000]);
-        assert_eq!(lines, 3, "at 0 s, 6 s and 11 s of {now:?}");
-        assert_eq!(backoff.failed(&Errno::CONNABORTED.into(), now), AfterError::Retry);
-        assert_eq!(backoff.failed(&Errno::AGAIN.into(), now), AfterError::Wait);
-        backoff.succeeded();
-        assert_eq!(backoff.failed(&full, now), AfterError::Pause { millis: 8, log: false });
     }
 
     #[test]

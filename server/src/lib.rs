@@ -5,6 +5,7 @@
 //! which rules ([`Service`]), small files in memory, how steps are carried out ([`Slot`]), scripts and who looks after
 //! them, the log, recordings, and the bounds on memory. It never loops or waits, but for the ends of things.
 
+mod accept;
 mod cache;
 mod lifecycle;
 mod log;
@@ -18,6 +19,7 @@ mod trace;
 mod transport;
 mod workers;
 
+pub use accept::{Accepted, Acceptor, IDLE_GRACE, UNFINISHED_GRACE};
 pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
 pub use lifecycle::{Announce, DrainWatch, Draining, Handle, InProgress, Phase};
 pub use log::{Log, Logger};

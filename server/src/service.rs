@@ -4,20 +4,22 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use sanserve_core::{Buffers, Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Plain, Reply, Site};
+use sanserve_core::{Buffers, Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Peer, Plain, Reply, Site};
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
 use crate::cache::CacheLimits;
-use crate::lifecycle::Draining;
+use crate::lifecycle::{Draining, Phase};
 use crate::log::Log;
 use crate::memory::{Budget, connections_within_memory, default_memory};
 use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
-use crate::session::Failure;
+use crate::session::{Failure, panic_message};
 use crate::trace::Trace;
 use sanserve_os::nofile_limit;
 use sanserve_os::{Root, Symlinks};
@@ -364,6 +366,35 @@ impl Service {
             };
         }
         self
+    }
+
+    /// Has every connection cut, because the grace is over. The log is told of those that are left.
+    pub fn cut(&self, left: usize) {
+        if self.draining.enter(Phase::Cut) && left > 0 {
+            let (grace, s, are) = (self.grace, if left == 1 { "" } else { "s" }, if left == 1 { "is" } else { "are" });
+            self.log.error(format_args!("shutdown: {left} connection{s} not done after {grace:?} {are} cut"));
+        }
+    }
+
+    /// Gives a connection that speaks another protocol to the service's hook, which may block, on a thread of its own.
+    /// Without one, the connection is closed. `place` is dropped when the hook returns.
+    pub fn hand_over(self: &Arc<Service>, upgraded: Upgraded, place: impl Send + 'static) {
+        let service = Arc::clone(self);
+        let thread = thread::Builder::new().name("sanserve-upgraded".into()).spawn(move || {
+            let _place = place;
+            let Some(take) = &service.upgrade else { return };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| take(upgraded))) {
+                service.log.error(format_args!("an upgraded connection panicked: {}", panic_message(&*panic)));
+            }
+        });
+        if let Err(error) = thread {
+            self.log.error(format_args!("no thread for an upgraded connection: {error}"));
+        }
+    }
+
+    /// Says in the log that a connection has ended with a panic that no handler's was.
+    pub fn log_panic(&self, peer: Peer, panic: &(dyn Any + Send)) {
+        self.log.error(format_args!("{peer:?}: the connection panicked: {}", panic_message(panic)));
     }
 
     /// What a machine is told at the time `now`.

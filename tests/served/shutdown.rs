@@ -70,6 +70,8 @@ pub fn a_stalled_client_is_cut(rt: Runtime) {
     assert!(start.elapsed() >= Duration::from_millis(450), "the bound is used: {:?}", start.elapsed());
     let lines = server.process().stderr.so_far();
     assert!(lines.iter().any(|line| line.contains("/big.bin") && line.contains("cut")), "{lines:?}");
+    let is_said = |line: &&String| line.contains("shutdown: 1 connection not done after 500ms is cut");
+    assert_eq!(lines.iter().filter(is_said).count(), 1, "{lines:?}");
     let (rest, _) = client.rest_however();
     assert!(rest.len() < 100 << 20);
 }

@@ -223,5 +223,5 @@ fn who_is_not_welcome_is_not_served() {
     assert_eq!(server.get("/").body_text(), "hello");
     let server = run(|service| service.with_verify(|_| panic!("as the test wants")), |server| server);
     assert!(server.connect().rest_however().0.is_empty());
-    assert!(server.end().contains("whether to serve it panicked: as the test wants"));
+    assert!(server.end().contains("verifying the peer panicked: as the test wants"));
 }
