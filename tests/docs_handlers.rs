@@ -564,7 +564,7 @@ mod ends_portable {
     }
 
     impl Handler for LongPoll {
-        // Portable, on every runtime: a call of its own, once per exchange.
+        // Portable, on every runtime: an extra call, once per exchange.
         fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
             match call {
                 Call::Request => self.wait_for_news(reply.waker()),
@@ -588,7 +588,7 @@ mod ends_blocking {
     pub(super) fn events(x: &mut Exchange<'_>) -> io::Result<()> {
         x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
         x.flush()?;
-        // A thread: this instead of a sleep.
+        // Blocking: use this instead of a sleep.
         let draining = x.draining();
         while !draining.wait(Duration::from_secs(1)) {
             write!(x, "data: tick\n\n")?;
@@ -608,7 +608,7 @@ mod ends_asynchronous {
         x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
         x.flush().await?;
         let next_event = smol::future::pending();
-        // A task: a future to be raced with what it waits for.
+        // Async: race this future with the event that it waits for.
         smol::future::or(next_event, x.draining().begun()).await;
         Ok(())
     }
