@@ -97,3 +97,11 @@ fn on_smol_a_request_waits_for_few_batches() {
     });
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }
+
+/// There the system shares the processors among the threads, of which few make rows at the same time.
+#[test]
+fn on_std_a_request_waits_for_few_batches() {
+    let waited =
+        rows_meanwhile(|service| bound!(sanserve::std::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap()));
+    assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
+}

@@ -82,6 +82,8 @@ pub(crate) struct Line {
     pub(crate) deadline: Option<Tick>,
     /// How the exchange of the handler that blocks stands.
     pub(crate) stand: Stand,
+    /// The next step takes long.
+    pub(crate) is_long: bool,
     /// It is enough to be rid of what is to be sent: no other wait is meant.
     pub(crate) pushing: bool,
     /// It does not block and probably need not the next time either: wait with poll(2).
@@ -134,6 +136,7 @@ impl Line {
             lag: 0,
             deadline: None,
             stand: Stand::Open,
+            is_long: false,
             pushing: false,
             poll_once: true,
             is_slow: false,
@@ -174,7 +177,10 @@ impl Line {
         let cx = context(shared, blocking.as_deref(), &self.now);
         let env = &mut Env::new(&shared.service, cx, &shared.files, log.get_mut());
         let io = &mut self.transport.over(socket);
+        // Returned before anything is waited for.
+        let permit = std::mem::take(&mut self.is_long).then(|| shared.long_steps.enter());
         let turn = self.session.turn(space, io, &mut attached, env, &mut budget);
+        drop(permit);
         self.poll_once |= self.transport.take_sent_file();
         match turn {
             Turn::Wait(wait) if self.pushing && !wait.need.write => return Progress::Pushed,
@@ -187,7 +193,11 @@ impl Line {
             }
             Turn::Call(call) => return Progress::Call(call),
             Turn::Closed(close) => return Progress::End(close),
-            Turn::Yield | Turn::Slow | Turn::Finished => self.read_clock(),
+            Turn::Slow => {
+                self.is_long = true;
+                self.read_clock();
+            }
+            Turn::Yield | Turn::Finished => self.read_clock(),
         }
         Progress::Done
     }

@@ -37,6 +37,7 @@ mod driver;
 mod exchange;
 mod handler;
 mod head;
+mod long_steps;
 mod patience;
 mod shared;
 mod upgrade;

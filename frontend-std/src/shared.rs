@@ -17,6 +17,8 @@ use sanserve_os::{Clock, has_arrived};
 use sanserve_server as server;
 use sanserve_server::{Announce, IDLE_GRACE, Phase, Service, UNFINISHED_GRACE};
 
+use crate::long_steps::LongSteps;
+
 /// How long a thread without work waits for another connection before it ends.
 const UNEMPLOYED: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) service: Service,
     pub(crate) files: server::Shared,
     pub(crate) clock: Clock,
+    pub(crate) long_steps: LongSteps,
     /// Readable from the moment the phase is beyond [`Phase::Leaving`]: for those who wait with poll(2).
     latch: (UnixStream, UnixStream),
     roster: Mutex<Roster>,
@@ -214,6 +217,7 @@ impl Shared {
             files: server::Shared::new(Arc::clone(&service.root), service.cache.clone()),
             service,
             clock: Clock::start(),
+            long_steps: LongSteps::new(),
             latch: UnixStream::pair()?,
             roster: Mutex::default(),
             work: Condvar::new(),
