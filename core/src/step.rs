@@ -223,9 +223,9 @@ pub enum ScriptInput {
 pub enum Call {
     /// A request is there. Once per exchange, first.
     Request,
-    /// [`Reply::receive`] said `Pending`, and now there is more of the body, or its end.
+    /// [`Reply::receive`](crate::Reply::receive) said `Pending`, and now there is more of the body, or its end.
     Body,
-    /// [`Reply::offer`] took less than all, and now there is room.
+    /// [`Reply::offer`](crate::Reply::offer) took less than all, and now there is room.
     Room,
     /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
     Wake,

@@ -316,7 +316,7 @@ impl Cgi {
         }
     }
 
-    /// The clocks of [`deadline`](Self::deadline).
+    /// The clocks that run. If it has said all, what is left depends on the peer, and none does.
     pub(crate) fn timers(&self, may_be_gone: bool, cx: &Context<'_>) -> impl Iterator<Item = Timer> {
         let timeouts = &cx.config.timeouts;
         let (all, silence) = (timeouts.script.max(1), timeouts.script_silence.max(1));
@@ -331,11 +331,7 @@ impl Cgi {
 
     /// When its time ends; see [`Connection::may_be_gone`](crate::Connection).
     pub(crate) fn deadline(&self, may_be_gone: bool, cx: &Context<'_>) -> Option<Tick> {
-        // If it has said all, what is left depends on the peer.
-        let ends = self.is_heard().then_some(self.ends)?;
-        let silence = may_be_gone.then(|| self.heard.after(cx.config.timeouts.script_silence.max(1)));
-        let drained = self.unsent_since.map(|since| drained(since, cx));
-        [silence, drained].into_iter().flatten().chain([ends]).min()
+        self.timers(may_be_gone, cx).map(|timer| timer.deadline).min()
     }
 }
 

@@ -60,11 +60,11 @@ macro_rules! machine {
 
         /// The same table by state and event.
         static $next: [[Option<$state_kind>; [$(stringify!($happens)),+].len()]; $state::NAMES.len()] = {
-            let mut next = [[None; _]; _];
+            let mut next = [[None; [$(stringify!($happens)),+].len()]; $state::NAMES.len()];
             $(
-                let row: &mut [Option<$state_kind>; _] = &mut next[$state_kind::$from as usize];
-                assert!(row[$event_kind::$on as usize].is_none(), "one event leads to one state");
-                row[$event_kind::$on as usize] = Some($state_kind::$to);
+                let at = ($state_kind::$from as usize, $event_kind::$on as usize);
+                assert!(next[at.0][at.1].is_none(), "one event leads to one state");
+                next[at.0][at.1] = Some($state_kind::$to);
             )+
             next
         };
@@ -194,14 +194,13 @@ pub const COUPLING: &[(&str, &str, &str)] = &{
 
 /// The same table by both states.
 static ENDED: [[Option<Ended>; Inbound::NAMES.len()]; Outbound::NAMES.len()] = {
-    let mut table = [[None; _]; _];
+    let mut table = [[None; Inbound::NAMES.len()]; Outbound::NAMES.len()];
     let mut at = 0;
     while at < ENDS.len() {
         let (inbound, outbound, ended) = ENDS[at];
-        let row: &mut [Option<Ended>; _] = &mut table[outbound as usize];
         match inbound {
-            Some(inbound) => row[inbound as usize] = Some(ended),
-            None => *row = [Some(ended); _],
+            Some(inbound) => table[outbound as usize][inbound as usize] = Some(ended),
+            None => table[outbound as usize] = [Some(ended); Inbound::NAMES.len()],
         }
         at += 1;
     }
