@@ -135,10 +135,10 @@ impl EventLoop {
                 return Ok(());
             }
             self.log.flush();
-            if let Err(error) = self.poll.poll(&mut events, self.patience())
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                return Err(error);
+            if let Err(error) = self.poll.poll(&mut events, self.patience()) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
             }
             self.clock.read(&mut self.now);
             for event in &events {
@@ -225,10 +225,10 @@ impl EventLoop {
     }
 
     fn enqueue(&mut self, at: u32) {
-        if let Some(parked) = self.parked.get_mut(at)
-            && !std::mem::replace(&mut parked.queued, true)
-        {
-            self.queue.push_back(at);
+        if let Some(parked) = self.parked.get_mut(at) {
+            if !std::mem::replace(&mut parked.queued, true) {
+                self.queue.push_back(at);
+            }
         }
     }
 
@@ -252,12 +252,12 @@ impl EventLoop {
     /// Reads if that is what the connection waits for. Only then is memory leased before its turn: those
     /// that are woken, however many, take turns with the same lease.
     fn read(&mut self, at: u32) {
-        if let Some(parked) = self.parked.get_mut(at)
-            && parked.transport.is_to_read()
-        {
-            parked.lease(&mut self.pool, &self.service);
-            let cx = self.service.context(&self.now);
-            parked.read(&Env::new(&self.service, cx, &self.files, &mut self.log));
+        if let Some(parked) = self.parked.get_mut(at) {
+            if parked.transport.is_to_read() {
+                parked.lease(&mut self.pool, &self.service);
+                let cx = self.service.context(&self.now);
+                parked.read(&Env::new(&self.service, cx, &self.files, &mut self.log));
+            }
         }
     }
 

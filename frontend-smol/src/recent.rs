@@ -41,10 +41,10 @@ impl<'t> TurnFiles<'t> {
         open: impl FnOnce(&Shared) -> Result<(Opened, Held), FsError>,
     ) -> Result<(Opened, Held), FsError> {
         let mut recent = self.recent.borrow_mut();
-        if let Some((opened, cached)) = &recent.found
-            && recent.path == path
-        {
-            return Ok((*opened, Held::Cached(Arc::clone(cached))));
+        if let Some((opened, cached)) = &recent.found {
+            if recent.path == path {
+                return Ok((*opened, Held::Cached(Arc::clone(cached))));
+            }
         }
         let (opened, held) = open(self.shared)?;
         if let Held::Cached(cached) = &held {

@@ -29,10 +29,10 @@ impl Socket {
     }
 
     pub(crate) fn register(&mut self) -> io::Result<&Async<TcpStream>> {
-        if let Socket::Bare(_) = self
-            && let Socket::Bare(stream) = mem::replace(self, Socket::Lost)
-        {
-            *self = Socket::Registered(Async::new_nonblocking(stream)?);
+        if let Socket::Bare(_) = self {
+            if let Socket::Bare(stream) = mem::replace(self, Socket::Lost) {
+                *self = Socket::Registered(Async::new_nonblocking(stream)?);
+            }
         }
         match self {
             Socket::Registered(stream) => Ok(stream),

@@ -204,10 +204,10 @@ impl Driver {
             self.shared.service.log.error(format_args!("{:?}: {failure}", self.session.connection.peer()));
         }
         let is_whole = matches!(outcome, Some(Ok(Ok(()))));
-        if let Some((unanswered, answering)) = is_open
-            && (unanswered || (answering && !is_whole))
-        {
-            self.tell(|reply| reply.abort());
+        if let Some((unanswered, answering)) = is_open {
+            if unanswered || (answering && !is_whole) {
+                self.tell(|reply| reply.abort());
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ impl Clock {
     #[must_use]
     pub fn tick(&self) -> Tick {
         let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Tick(passed.saturating_add(self.calendar.rem_euclid(1000).cast_unsigned()))
+        Tick(passed.saturating_add(self.calendar.rem_euclid(1000).unsigned_abs()))
     }
 
     /// The second of the calendar. It follows the ticks while that is right.

@@ -12,6 +12,7 @@ mod find;
 #[cfg(target_os = "linux")]
 mod init;
 mod listen;
+mod pipe;
 mod send;
 mod signal;
 mod walk;
@@ -26,5 +27,6 @@ pub use listen::{
     accept, bind, bind_all, bind_many, has_arrived, inherited_nofile_limit, is_acceptable, nofile_limit,
     raise_nofile_limit, resolve, resolve_all,
 };
+pub use pipe::pipe;
 pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use signal::{Signal, Signals};

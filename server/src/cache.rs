@@ -241,15 +241,15 @@ fn open_checked<A: Access>(root: &Root, access: &A, path: &[u8], hit: Option<Hit
     let wanted = access.with(|cache| cache.wants(&identity));
     // A file that may change again within the tick of its stamps is sent from the bytes that were hashed.
     let at_once = digests.is_some() && identity.size <= digest::AT_ONCE;
-    if (wanted || at_once)
-        && let Some(bytes) = read_whole(&fd, &identity)
-    {
-        let opened = Opened { digest: digests.map(|_| digest::of_bytes(&bytes)), ..opened };
-        let cached = Arc::new(Cached { bytes, opened, identity });
-        if wanted {
-            access.with(|cache| cache.insert(path, &cached));
+    if wanted || at_once {
+        if let Some(bytes) = read_whole(&fd, &identity) {
+            let opened = Opened { digest: digests.map(|_| digest::of_bytes(&bytes)), ..opened };
+            let cached = Arc::new(Cached { bytes, opened, identity });
+            if wanted {
+                access.with(|cache| cache.insert(path, &cached));
+            }
+            return Ok(in_memory(cached));
         }
-        return Ok(in_memory(cached));
     }
     if !access.with(|cache| cache.is_settled(&identity)) {
         return Ok((opened, Held::Changing(fd)));

@@ -211,7 +211,7 @@ impl Logger {
         }
         let stamp = self.stamp.at(wall, &self.log.sink);
         let before = self.lines.len();
-        site.log(entry, str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
+        site.log(entry, std::str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
         cut_lines(&mut self.lines, before);
         if self.lines.len() > MOST_GATHERED {
             self.flush();

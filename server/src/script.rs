@@ -325,8 +325,7 @@ impl Scripts {
         let order = self
             .order(id, root, errand, &program, checked)
             .map_err(|HasNul| Refusal::new(SpawnError::Failed, "a NUL in its arguments or environment"))?;
-        let (exit, tell) = io::pipe()?;
-        let (exit, tell) = (OwnedFd::from(exit), OwnedFd::from(tell));
+        let (exit, tell) = sanserve_os::pipe()?;
         ioctl_fionbio(&exit, true)?;
         let Pipes { ours, theirs } = pipes;
         let mut fds = vec![checked.directory.as_fd(), theirs.output.as_fd(), theirs.stderr.as_fd(), tell.as_fd()];
@@ -544,9 +543,9 @@ impl Scripts {
                 Err(error) => return Err(error.into()),
             }
         }
-        let (exit, tell) = io::pipe()?;
-        ward.tell = Some(tell.into());
-        Ok(exit.into())
+        let (exit, tell) = sanserve_os::pipe()?;
+        ward.tell = Some(tell);
+        Ok(exit)
     }
 }
 
@@ -580,8 +579,7 @@ impl Pipes {
             None => Ok(()),
         };
         let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
-            let (reads, writes) = io::pipe()?;
-            let (reads, writes) = (OwnedFd::from(reads), OwnedFd::from(writes));
+            let (reads, writes) = sanserve_os::pipe()?;
             // Both ends are one file.
             give(&reads)?;
             Ok((reads, writes))

@@ -303,13 +303,14 @@ impl Session {
             _ => {}
         }
         let mut answer = slot.carry_out(step, io, &mut env.desk());
-        if let Some(Input::Done(ticket, Completion::Spawned(spawned @ Ok(())))) = &mut answer
-            && let Some(fds) = slot.script()
-            && frontend.begin_script(fds).is_err()
-        {
-            let killed = slot.carry_out(Step::Act(*ticket, Action::Kill), io, &mut env.desk());
-            debug_assert_eq!(killed, None);
-            *spawned = Err(SpawnError::Exhausted);
+        if let Some(Input::Done(ticket, Completion::Spawned(spawned @ Ok(())))) = &mut answer {
+            if let Some(fds) = slot.script() {
+                if frontend.begin_script(fds).is_err() {
+                    let killed = slot.carry_out(Step::Act(*ticket, Action::Kill), io, &mut env.desk());
+                    debug_assert_eq!(killed, None);
+                    *spawned = Err(SpawnError::Exhausted);
+                }
+            }
         }
         if is_probe {
             // There may be more than was read, and what was read came after the files were looked at.

@@ -60,7 +60,7 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
         drop(held);
         all.map(drop)
     })?;
-    let held: Vec<_> = (0..descriptors.div_ceil(2)).map(|_| io::pipe()).collect::<io::Result<_>>()?;
+    let held: Vec<_> = (0..descriptors.div_ceil(2)).map(|_| sanserve_os::pipe()).collect::<io::Result<_>>()?;
     drop(held);
     Ok(())
 }

@@ -566,7 +566,7 @@ fn cgi_environment(matches: &ArgMatches) -> Result<Vec<(OsString, OsString)>, cl
         let equals = bytes.iter().position(|&byte| byte == b'=');
         let name = OsStr::from_bytes(&bytes[..equals.unwrap_or(bytes.len())]).to_owned();
         if name.is_empty() {
-            let message = format!("invalid value '{}' for '--cgi-env': no name before =\n", text.display());
+            let message = format!("invalid value '{}' for '--cgi-env': no name before =\n", text.to_string_lossy());
             return Err(command().error(ErrorKind::ValueValidation, message));
         }
         match equals {

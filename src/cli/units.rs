@@ -131,7 +131,7 @@ pub(crate) fn show_time(millis: u64) -> String {
 
 /// Uses the largest unit that gives a whole number.
 fn show(number: u64, units: &[Unit], smallest: &str) -> String {
-    let fits = units.iter().find(|(_, scale)| number > 0 && number.is_multiple_of(*scale));
+    let fits = units.iter().find(|(_, scale)| number > 0 && number % scale == 0);
     fits.map_or_else(|| format!("{number}{smallest}"), |(unit, scale)| format!("{}{unit}", number / scale))
 }
 
@@ -175,7 +175,7 @@ impl Decimal {
         let scale = u128::from(scale);
         let fraction = self.fraction * scale;
         let whole = self.whole.checked_mul(scale)?.checked_add(fraction / Self::ONE)?;
-        Some((u64::try_from(whole).ok()?, !fraction.is_multiple_of(Self::ONE)))
+        Some((u64::try_from(whole).ok()?, fraction % Self::ONE != 0))
     }
 }
 

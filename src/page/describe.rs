@@ -571,7 +571,7 @@ fn size(n: u64) -> String {
 pub(crate) fn millis(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} ms"),
-        _ if n.is_multiple_of(1_000) => format!("{} s", n / 1_000),
+        _ if n % 1_000 == 0 => format!("{} s", n / 1_000),
         _ => format!("{}.{:03} s", n / 1_000, n % 1_000),
     }
 }

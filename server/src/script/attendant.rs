@@ -272,8 +272,7 @@ impl Shared {
 }
 
 fn start(shared: &Arc<Shared>) -> io::Result<(OwnedFd, JoinHandle<()>)> {
-    let (ear, bell) = io::pipe()?;
-    let (ear, bell) = (OwnedFd::from(ear), OwnedFd::from(bell));
+    let (ear, bell) = sanserve_os::pipe()?;
     ioctl_fionbio(&ear, true)?;
     ioctl_fionbio(&bell, true)?;
     let shared = Arc::clone(shared);

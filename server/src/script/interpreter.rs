@@ -19,7 +19,8 @@ pub(super) fn explain(program: &Path, error: &io::Error) -> Option<String> {
     let error = Errno::from_io_error(error)?;
     let mut head = Vec::with_capacity(LINE);
     // What has taken the script's place may be a FIFO.
-    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(program).ok()?;
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
+    let file = File::options().read(true).custom_flags(flags).open(program).ok()?;
     file.take(LINE as u64).read_to_end(&mut head).ok()?;
     let Some(line) = head.strip_prefix(b"#!") else {
         let is_text = head.iter().all(|byte| !matches!(byte, 0..=7 | 14..=26 | 28..=31));

@@ -45,12 +45,11 @@ fn converse(address: SocketAddr, plan: &Plan) -> io::Result<Vec<u8>> {
         let mut writer = Some(writer);
         let mut room = vec![0; 1 << 16];
         loop {
-            if !plan.eof
-                && came.len() >= plan.until
-                && let Some(writer) = writer.take()
-            {
-                let _ = writer.join();
-                let _ = stream.shutdown(Shutdown::Write);
+            if !plan.eof && came.len() >= plan.until {
+                if let Some(writer) = writer.take() {
+                    let _ = writer.join();
+                    let _ = stream.shutdown(Shutdown::Write);
+                }
             }
             match stream.read(&mut room) {
                 Ok(0) => return Ok(came),

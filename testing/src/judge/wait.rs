@@ -77,10 +77,10 @@ impl Judge {
         }
         // A deadline that comes too soon is that of another clock.
         let is_unknown = is_odd || self.seen.scripts || ((self.seen.refused || too_much) && body_open);
-        if let (false, Some(soonest), Some(deadline)) = (is_unknown, self.timers.soonest(&self.config), wait.deadline)
-            && deadline.0 < soonest
-        {
-            return fail("early", &format!("no patience ends before {soonest}"));
+        if let (false, Some(soonest), Some(deadline)) = (is_unknown, self.timers.soonest(&self.config), wait.deadline) {
+            if deadline.0 < soonest {
+                return fail("early", &format!("no patience ends before {soonest}"));
+            }
         }
         // Whoever awaits the peer alone does not do so for ever.
         let for_ever = wait.deadline.is_none() && !by_server;

@@ -42,13 +42,12 @@ impl Process {
         set_socket_timeout(&requests, Timeout::Send, Some(PATIENCE))?;
         // As much as the system allows.
         let _ = set_socket_send_buffer_size(&requests, PACKET);
-        let (reports, report) = io::pipe()?;
-        let (refusals, refuse) = io::pipe()?;
+        let (reports, report) = sanserve_os::pipe()?;
+        let (refusals, refuse) = sanserve_os::pipe()?;
         ioctl_fionbio(&reports, true)?;
         ioctl_fionbio(&refusals, true)?;
         command.arg0("sanserve-cgi").stdin(Stdio::from(theirs)).stdout(Stdio::null());
         let child = command.spawn()?;
-        let (reports, refusals) = (reports.into(), refusals.into());
         let process = Process { requests, reports, refusals, child: Reaped(child) };
         let nofile = inherited_nofile_limit().unwrap_or(u64::MAX);
         let hello = Request::Hello { version: VERSION, nofile };
