@@ -69,7 +69,7 @@ mod custom_portable {
                 reply.finish()
             }
             b"HEAD" | b"SEND_ERROR" => {
-                let code = str::from_utf8(&reply.request().path()[1..]).ok().and_then(|code| code.parse().ok());
+                let code = std::str::from_utf8(&reply.request().path()[1..]).ok().and_then(|code| code.parse().ok());
                 reply.error(code.and_then(Status::new).unwrap_or(Status::NOT_FOUND), None, None)
             }
             _ => reply.error(Status::NOT_IMPLEMENTED, None, None),
@@ -98,7 +98,7 @@ mod custom_blocking {
 
     impl Handler for Custom {
         fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-            let code = str::from_utf8(&x.path()[1..]).ok().and_then(|code| code.parse().ok());
+            let code = std::str::from_utf8(&x.path()[1..]).ok().and_then(|code| code.parse().ok());
             x.error(code.and_then(Status::new).unwrap_or(Status::NOT_FOUND), None, None)
         }
 

@@ -263,10 +263,10 @@ impl Connection {
         }
         buf.share.deny(self.notes.order == Order::Scarce);
         let next = self.next(buf, cx);
-        if buf.share.take_refused()
-            && let Some(observed) = &mut self.observed
-        {
-            observed.refused();
+        if buf.share.take_refused() {
+            if let Some(observed) = &mut self.observed {
+                observed.refused();
+            }
         }
         if self.observed.is_none() {
             // Returned as it is made: a step is not small, and is not to be copied.
@@ -341,10 +341,10 @@ impl Connection {
             self.absorb_sent(sent, buf);
         }
         self.absorb_blocked(sent, buf, cx.now.tick);
-        if matches!(self.task, Task::Cgi(_))
-            && let (Task::Cgi(cgi), mut response) = self.parts(buf, cx)
-        {
-            cgi.absorb(sent > 0, &mut response);
+        if matches!(self.task, Task::Cgi(_)) {
+            if let (Task::Cgi(cgi), mut response) = self.parts(buf, cx) {
+                cgi.absorb(sent > 0, &mut response);
+            }
         }
         match self.notes.given {
             Given::Nothing => {}
@@ -555,10 +555,10 @@ impl Connection {
                     return Some(Next::Act(Act::Cgi(kill)));
                 }
             }
-            if let Task::Handler(handler) = &mut self.task
-                && let Some(call) = handler.take_last_call()
-            {
-                return Some(Next::Call(call));
+            if let Task::Handler(handler) = &mut self.task {
+                if let Some(call) = handler.take_last_call() {
+                    return Some(Next::Call(call));
+                }
             }
             self.notes.given = Given::Finished;
             return Some(Next::Finished);
@@ -587,10 +587,10 @@ impl Connection {
         if let Some(act) = act {
             return Some(Next::Act(act));
         }
-        if let Task::Handler(handler) = &mut self.task
-            && let Some(call) = handler.take_call(self.cycle.is_answering(), self.notes.is_draining(), !unsent)
-        {
-            return Some(Next::Call(call));
+        if let Task::Handler(handler) = &mut self.task {
+            if let Some(call) = handler.take_call(self.cycle.is_answering(), self.notes.is_draining(), !unsent) {
+                return Some(Next::Call(call));
+            }
         }
         if let (Life::Shut, false) = (self.life, self.notes.blocked) {
             self.notes.given = Given::Shut;

@@ -235,8 +235,9 @@ fn order(a: &[u8], b: &[u8]) -> Ordering {
 /// How many bytes at the start are equal.
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     let mut at = 0;
-    for (x, y) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
-        let differ = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+    let word = |eight: &[u8]| u64::from_le_bytes(eight.try_into().expect("eight bytes"));
+    for (x, y) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
+        let differ = word(x) ^ word(y);
         if differ != 0 {
             return at + differ.trailing_zeros() as usize / 8;
         }

@@ -43,7 +43,9 @@ pub(crate) fn append_info(path: &[u8], components: usize, out: &mut Vec<u8>) {
         match component {
             b"." => {}
             b".." => {
-                while out.len() > start && out.pop_if(|byte| *byte == b'/').is_some() {}
+                while out.len() > start && out.last() == Some(&b'/') {
+                    out.pop();
+                }
                 let parent = out[start..].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
                 out.truncate(start + parent);
             }

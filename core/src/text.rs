@@ -101,7 +101,7 @@ fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
         return out.extend_from_slice(text);
     }
     // Nearly all text is UTF-8, which is checked faster as a whole.
-    if let Ok(text) = str::from_utf8(text) {
+    if let Ok(text) = std::str::from_utf8(text) {
         return escape_seen(text, out, quotes);
     }
     for chunk in text.utf8_chunks() {
@@ -115,10 +115,10 @@ fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
 /// Escapes what is seen, and replaces what is not.
 fn escape_seen(text: &str, out: &mut Vec<u8>, quotes: bool) {
     let mut rest = text;
+    let is_unseen = |&(_, c): &(usize, char)| is_deceptive(c) || (!c.is_ascii() && c.is_control());
     // Most text is ASCII, or has no character of this kind.
-    while !rest.is_ascii()
-        && let Some((at, c)) = rest.char_indices().find(|&(_, c)| is_deceptive(c) || (!c.is_ascii() && c.is_control()))
-    {
+    let first = |rest: &str| if rest.is_ascii() { None } else { rest.char_indices().find(is_unseen) };
+    while let Some((at, c)) = first(rest) {
         escape_valid(&rest[..at], out, quotes);
         out.extend_from_slice(REPLACEMENT);
         rest = &rest[at + c.len_utf8()..];

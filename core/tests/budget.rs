@@ -66,7 +66,7 @@ fn hold(requests: &[&[u8]], opened: Result<Opened, FsError>, status: &[u8]) {
     let mut run = |from: u64, to: u64| {
         let mut polls = 0;
         for n in from..to {
-            now.advance(Tick(n * 1000), Wall(784_111_777 + n.cast_signed()));
+            now.advance(Tick(n * 1000), Wall(784_111_777 + i64::try_from(n).expect("few")));
             buf.input.fill(requests[n as usize % requests.len()]);
             let cx = Context { config: &config, site: &Plain, now: &now };
             polls += exchange(&mut connection, &mut buf, &cx, opened, status);

@@ -63,7 +63,7 @@ fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
 /// `None`: the last operation is not possible there.
 fn replay(config: &Config, disk: &Disk, path: &[Op]) -> Option<Rig> {
     let mut rig = Rig::new(config.clone(), disk.clone());
-    rig.swaps = path.len().is_multiple_of(2);
+    rig.swaps = path.len() % 2 == 0;
     path.iter().all(|op| rig.apply(op)).then_some(rig)
 }
 

@@ -19,7 +19,7 @@ impl Primes {
     fn go_on(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
         match call {
             Call::Request => {
-                let text = str::from_utf8(&reply.request().path()[1..]).ok();
+                let text = std::str::from_utf8(&reply.request().path()[1..]).ok();
                 let Some(n) = text.and_then(|text| text.parse().ok()).filter(|n| *n <= 10_000_000) else {
                     return reply.error(Status::BAD_REQUEST, Some("Ask for a number up to 10000000"), None);
                 };

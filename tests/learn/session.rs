@@ -223,9 +223,7 @@ impl Session {
 /// What was started is ended, whatever happens: servers, clients, and the shell, which is their group's first.
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(group) = Pid::from_raw(self.shell.id().cast_signed()) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        let _ = kill_process_group(Pid::from_child(&self.shell), Signal::KILL);
         let _ = self.shell.wait();
     }
 }

@@ -189,7 +189,8 @@ pub fn a_pipe_that_nobody_reads(rt: Runtime) {
     const PROMPT: Duration = Duration::from_secs(8);
     let tree = Tree::plain();
     for requests in [1_000, 16_000] {
-        let (mut pipe, theirs) = std::io::pipe().expect("a pipe");
+        let (pipe, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+        let mut pipe = std::fs::File::from(pipe);
         let fd = format!("/proc/{}/fd/{}", std::process::id(), rustix::fd::AsRawFd::as_raw_fd(&theirs));
         let mut shell = Command::new("sh");
         // The test's own `Process` reads what it makes; this goes around it.

@@ -156,8 +156,10 @@ impl Variables<'_> {
         if let Some(host) = request.host() {
             self.set("HTTP_HOST", host);
         }
-        if pass_authorization && let Some(authorization) = request.sole_field("Authorization") {
-            self.set("HTTP_AUTHORIZATION", authorization);
+        if pass_authorization {
+            if let Some(authorization) = request.sole_field("Authorization") {
+                self.set("HTTP_AUTHORIZATION", authorization);
+            }
         }
         let is_listed = |name: &[u8]| {
             let mut values = request.fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"Connection"));

@@ -382,19 +382,11 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (!name.is_empty() && name.iter().copied().all(is_token_byte)).then_some((name, value))
 }
 
-fn trim(mut line: &[u8]) -> &[u8] {
-    const BLANK: [u8; 4] = *b" \t\r\n";
-    while let [first, rest @ ..] = line
-        && BLANK.contains(first)
-    {
-        line = rest;
-    }
-    while let [rest @ .., last] = line
-        && BLANK.contains(last)
-    {
-        line = rest;
-    }
-    line
+fn trim(line: &[u8]) -> &[u8] {
+    let is_seen = |byte: &u8| !b" \t\r\n".contains(byte);
+    let start = line.iter().position(is_seen).unwrap_or(line.len());
+    let end = line.iter().rposition(is_seen).map_or(start, |last| last + 1);
+    &line[start..end]
 }
 
 /// What the log is told about a script's head: whole lines, within bounds, with the script's path.

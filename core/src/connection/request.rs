@@ -41,23 +41,22 @@ impl Connection {
         }
         let new_line = scan.line_is_new();
         self.cycle.inbound = Inbound::Head(scan);
-        match found {
+        let line = if new_line { buf.head.parse_line(buf.input.unread()).map(drop) } else { Ok(()) };
+        match (line, found) {
             // A line that can never be right is refused before the rest has come, and before
             // anything that is wrong with the rest.
-            _ if new_line && let Err(refused) = buf.head.parse_line(buf.input.unread()) => {
-                self.refuse_head(refused.violation, refused.text, buf, cx);
-            }
-            Err(violation) => {
+            (Err(refused), _) => self.refuse_head(refused.violation, refused.text, buf, cx),
+            (Ok(()), Err(violation)) => {
                 // Of a line that cannot be one, what is quoted must not depend on how much has come.
                 let first = if violation == Violation::MalformedLine { 1 } else { 0 };
                 self.refuse_head(violation, Span::new(0, first), buf, cx);
             }
-            Ok(_) if buf.input.unread().is_empty() => return self.end_between(),
-            Ok(_) if self.notes.eof => self.refuse_head(Violation::IncompleteHead, Span::default(), buf, cx),
-            Ok(_) if !buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share) => {
+            (Ok(()), Ok(_)) if buf.input.unread().is_empty() => return self.end_between(),
+            (Ok(()), Ok(_)) if self.notes.eof => self.refuse_head(Violation::IncompleteHead, Span::default(), buf, cx),
+            (Ok(()), Ok(_)) if !buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share) => {
                 self.refuse_head(Violation::OutOfMemory, Span::default(), buf, cx);
             }
-            Ok(_) => return false,
+            (Ok(()), Ok(_)) => return false,
         }
         true
     }

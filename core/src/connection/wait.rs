@@ -107,10 +107,10 @@ impl Connection {
 
     /// Makes room for more of a long body at once, if one is awaited.
     pub(super) fn widen_for_body(&self, buf: &mut Buffers) {
-        if let (Awaited::Body(_), Inbound::Body(decoder)) = (self.awaited, &self.cycle.inbound)
-            && decoder.is_long()
-        {
-            buf.input.widen(&mut buf.share);
+        if let (Awaited::Body(_), Inbound::Body(decoder)) = (self.awaited, &self.cycle.inbound) {
+            if decoder.is_long() {
+                buf.input.widen(&mut buf.share);
+            }
         }
     }
 

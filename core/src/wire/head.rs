@@ -480,10 +480,10 @@ fn diagnose(bytes: &[u8], from: usize) -> Refused {
         }
         let Some(colon) = memchr::memchr(b':', line) else { return refused(Violation::MalformedField, line) };
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if let [name @ .., b' ' | b'\t'] = name
-            && name.trim_ascii_end().iter().copied().all(is_token_byte)
-        {
-            return refused(Violation::SpaceBeforeColon, line);
+        if let [name @ .., b' ' | b'\t'] = name {
+            if name.trim_ascii_end().iter().copied().all(is_token_byte) {
+                return refused(Violation::SpaceBeforeColon, line);
+            }
         }
         if name.is_empty() || !name.iter().copied().all(is_token_byte) {
             return refused(Violation::MalformedField, line);
