@@ -1,0 +1,140 @@
+//! The pages of the repository: their links lead somewhere, and decisions have numbers and days.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// All pages: those at the top, and those below `docs`.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["", "docs", "docs/learn"] {
+        for entry in fs::read_dir(root.join(folder)).expect("it is there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The text of a page without what stands in its blocks of code.
+fn prose(page: &Path) -> String {
+    let text = fs::read_to_string(page).expect("a page");
+    let mut in_code = false;
+    let lines = text.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a link to a heading is called.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let prose = prose(page);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
+}
+
+/// The targets of the links of a page.
+fn links(page: &Path) -> Vec<String> {
+    let prose = prose(page);
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target.to_owned()).filter(|target| !target.contains("://")).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut dead = Vec::new();
+    let mut count = 0;
+    for page in pages() {
+        for link in links(&page) {
+            count += 1;
+            let (file, fragment) = link.split_once('#').map_or((&*link, None), |(file, name)| (file, Some(name)));
+            let target = if file.is_empty() { page.clone() } else { page.parent().expect("a folder").join(file) };
+            let leads = target.exists() && fragment.is_none_or(|name| anchors(&target).contains(name));
+            if !leads {
+                dead.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(count > 100, "{count} links only");
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// What is named as a file or directory of the repository is there.
+#[test]
+fn every_path_that_is_named_exists() {
+    const FOLDERS: [&str; 16] = [
+        ".ci",
+        "benches",
+        "core",
+        "docs",
+        "examples",
+        "frontend-mio",
+        "frontend-smol",
+        "frontend-std",
+        "fuzz",
+        "os",
+        "server",
+        "src",
+        "testing",
+        "testkit",
+        "tests",
+        "transcript",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut dead = Vec::new();
+    let mut count = 0;
+    for page in pages() {
+        let prose = prose(&page);
+        for code in prose.split('`').skip(1).step_by(2) {
+            let is_path = code.split_once('/').is_some_and(|(first, _)| FOLDERS.contains(&first))
+                && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+            if is_path {
+                count += 1;
+                // `NAME` stands for any.
+                if !code.contains("NAME") && !root.join(code).exists() {
+                    dead.push(format!("{}: {code}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(count > 50, "{count} paths only");
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+#[test]
+fn anchors_are_githubs() {
+    assert_eq!(anchor(" What `sanserve sim` does: a list"), "what-sanserve-sim-does-a-list");
+    assert_eq!(anchor("3. No `unsafe`"), "3-no-unsafe");
+}
+
+/// `### 17. Title`, an empty line, and `*2026-11-28.* Context: ..`; each number once, and none left out.
+#[test]
+fn decisions_have_numbers_and_days() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/decisions.md");
+    let text = fs::read_to_string(page).expect("the page");
+    let lines: Vec<&str> = text.lines().collect();
+    let mut numbers = BTreeSet::new();
+    for (at, line) in lines.iter().enumerate() {
+        assert!(!line.starts_with("**"), "a decision without a number: {line}");
+        let Some(heading) = line.strip_prefix("### ") else { continue };
+        let number = heading.split_once(". ").and_then(|(number, _)| number.parse::<usize>().ok());
+        let number = number.unwrap_or_else(|| panic!("a decision without a number: {line}"));
+        assert!(numbers.insert(number), "{number} twice");
+        let day = lines.get(at + 2).and_then(|first| first.strip_prefix('*')?.split_once(".* ")).map(|(day, _)| day);
+        let form = day.map(|day| day.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect::<String>());
+        assert_eq!(form.as_deref(), Some("0000-00-00"), "the day of {line}");
+    }
+    let all: BTreeSet<usize> = (1..=numbers.len()).collect();
+    assert!(numbers.len() > 90 && numbers == all, "{:?} are left out", all.difference(&numbers));
+}
