@@ -70,10 +70,10 @@ impl Judge {
         if let Some((timer, limit)) = self.timers.late(&self.config.timeouts, self.now, deadline, unknown) {
             return fail("late", &format!("{}: patience ends at {limit}", timer.name()));
         }
-        if let Some(limit) = self.seen.script_limit(&self.config.timeouts)
-            && deadline.is_none_or(|deadline| deadline > limit)
-        {
-            return fail("late", &format!("script: its time ends at {limit}"));
+        if let Some(limit) = self.seen.script_limit(&self.config.timeouts) {
+            if deadline.is_none_or(|deadline| deadline > limit) {
+                return fail("late", &format!("script: its time ends at {limit}"));
+            }
         }
         // A deadline that comes too soon is that of another clock.
         let is_unknown = is_odd || self.seen.scripts || ((self.seen.refused || too_much) && body_open);

@@ -98,11 +98,11 @@ impl Outside for Side {
             let most = if self.faults.has(Faults::SPLIT) { self.random.size(len as u64) as usize } else { len };
             self.holding.feed(what, most);
             let pauses = self.faults.has(Faults::SLOW) && self.random.one_in(8);
-            if let What::Feed { then: then @ FeedThen::Poll, .. } = what
-                && pauses
-            {
-                *then = FeedThen::Blocked;
-                self.is_full = true;
+            if let What::Feed { then: then @ FeedThen::Poll, .. } = what {
+                if pauses {
+                    *then = FeedThen::Blocked;
+                    self.is_full = true;
+                }
             }
         }
         if let Some(millis) = self.holding.act(what) {
@@ -113,11 +113,10 @@ impl Outside for Side {
             }
         }
         if let What::Send(sending) = what {
-            if let Middle::File { offset, len } = sending.body
-                && self.faults.has(Faults::SHRINK_FILE)
-                && self.random.one_in(40)
-            {
-                self.holding.shrink(offset + self.random.below(len));
+            if let Middle::File { offset, len } = sending.body {
+                if self.faults.has(Faults::SHRINK_FILE) && self.random.one_in(40) {
+                    self.holding.shrink(offset + self.random.below(len));
+                }
             }
             let room = self.socket.saturating_sub(self.unread);
             // A socket takes as much as it likes.
@@ -298,11 +297,11 @@ impl<'s> Line<'s> {
             self.client_due = Some(at);
             plans.push((at, Thing::Client));
         }
-        if let Some((at, _)) = client.outbox.front()
-            && !self.arrival_due
-        {
-            self.arrival_due = true;
-            plans.push((*at, Thing::Arrival));
+        if let Some((at, _)) = client.outbox.front() {
+            if !self.arrival_due {
+                self.arrival_due = true;
+                plans.push((*at, Thing::Arrival));
+            }
         }
         if outside.unread > 0 && client.reads.0 > 0 && !self.read_due {
             self.read_due = true;
@@ -313,13 +312,13 @@ impl<'s> Line<'s> {
         }
         self.plan_wake(now, wait, &mut plans);
         self.plan_script(now, wait, &mut plans);
-        if let Some(deadline) = wait.deadline
-            && self.armed.replace(self.turn) != Some(self.turn)
-        {
-            // A driver is not always in time.
-            let late = self.outside.faults.has(Faults::SLOW) && self.outside.random.one_in(4);
-            let late = if late { self.outside.random.below(5) } else { 0 };
-            plans.push((self.since + deadline.0 + late, Thing::Timer(self.turn)));
+        if let Some(deadline) = wait.deadline {
+            if self.armed.replace(self.turn) != Some(self.turn) {
+                // A driver is not always in time.
+                let late = self.outside.faults.has(Faults::SLOW) && self.outside.random.one_in(4);
+                let late = if late { self.outside.random.below(5) } else { 0 };
+                plans.push((self.since + deadline.0 + late, Thing::Timer(self.turn)));
+            }
         }
         plans
     }
