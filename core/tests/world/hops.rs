@@ -336,6 +336,11 @@ impl Hops {
         self.all.last().filter(|_| self.open)
     }
 
+    /// The same, to be told something.
+    pub fn in_hand_mut(&mut self) -> Option<&mut Hop> {
+        self.all.last_mut().filter(|_| self.open)
+    }
+
     /// The same, where there must be one.
     pub fn hand(&mut self) -> &mut Hop {
         assert!(self.open, "no script is in hand");

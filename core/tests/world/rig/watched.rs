@@ -32,9 +32,9 @@ impl Rig {
             What::Input(Input::Eof) => self.eof = true,
             What::Input(Input::Done(_, completion)) => match completion {
                 Completion::Opened(answer) => self.opened(opening.take(), *answer),
-                Completion::Found(answer) => self.hops.hand().is_found(answer.expect("no disk of scripts fails")),
+                Completion::Found(Ok(found)) => self.told(|hop| hop.is_found(*found)),
                 Completion::Spawned(answer) => self.spawned(*answer),
-                Completion::Listed(_) | Completion::Spooled(_) => {}
+                Completion::Found(Err(_)) | Completion::Listed(_) | Completion::Spooled(_) => {}
             },
             What::Send(sending) => self.sent(sending),
             What::Open { path, inside, answer } => {
@@ -76,9 +76,9 @@ impl Rig {
                     FeedThen::End | FeedThen::Full => hop.stop_listening(),
                 }
             }
-            What::Input(Input::Feedable) => self.hops.hand().full = false,
-            What::Script(bytes) => self.hops.hand().written.extend_from_slice(bytes),
-            What::Input(Input::ScriptEof) => self.hops.hand().eof = true,
+            What::Input(Input::Feedable) => self.told(|hop| hop.full = false),
+            What::Script(bytes) => self.told(|hop| hop.written.extend_from_slice(bytes)),
+            What::Input(Input::ScriptEof) => self.told(|hop| hop.eof = true),
             What::EndInput => self.hops.end_input(&self.got, exchange, &self.config),
             What::Kill => self.hops.kill(exchange),
             What::Finished(finish) => {
@@ -105,19 +105,26 @@ impl Rig {
     }
 
     fn opened(&mut self, path: Option<Vec<u8>>, answer: Result<Opened, sanserve_core::FsError>) {
-        let path = path.expect("an action that is answered");
-        match answer {
-            Ok(Opened { kind: Kind::File, .. }) => _ = self.open_file(&path),
-            Ok(_) => _ = self.open(&path),
-            Err(_) => {}
+        match (path, answer) {
+            (Some(path), Ok(Opened { kind: Kind::File, .. })) => _ = self.open_file(&path),
+            (Some(path), Ok(_)) => _ = self.open(&path),
+            (None, _) | (_, Err(_)) => {}
         }
     }
 
     fn spawned(&mut self, answer: Result<(), SpawnError>) {
         let now = self.now.tick.0;
-        match answer {
-            Ok(()) => self.hops.hand().since = Some(now),
-            Err(error) => self.hops.hand().is_refused(error),
+        self.told(|hop| match answer {
+            Ok(()) => hop.since = Some(now),
+            Err(error) => hop.is_refused(error),
+        });
+    }
+
+    /// The script in hand is told something, or does something. A history that was made short may have what is left of
+    /// one that is not there.
+    fn told(&mut self, tell: impl FnOnce(&mut super::hops::Hop)) {
+        if let Some(hop) = self.hops.in_hand_mut() {
+            tell(hop);
         }
     }
 
