@@ -7,7 +7,7 @@
 //! # #[cfg(feature = "mio")]
 //! # fn main() -> std::io::Result<()> {
 //! let service = sanserve::server::Service::new(".")?;
-//! sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+//! sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
 //! # }
 //! # #[cfg(not(feature = "mio"))]
 //! # fn main() {}

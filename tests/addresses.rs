@@ -33,7 +33,7 @@ fn ask(first: SocketAddr, end: impl Fn() + Send + 'static) -> thread::JoinHandle
 fn mio() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for workers in [1, 2] {
-        let server = sanserve::mio::Server::bind_all(&both(), service(&directory), Some(workers)).expect("it binds");
+        let server = sanserve::mio::Server::bind(&both()[..], service(&directory)).expect("it binds").workers(workers);
         let handle = server.handle();
         let client = ask(server.local_addr(), move || handle.shutdown());
         server.run().expect("it ends well");
@@ -44,7 +44,7 @@ fn mio() {
 #[test]
 fn std() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::std::Server::bind_all(&both(), service(&directory)).expect("it binds");
+    let server = sanserve::std::Server::bind(&both()[..], service(&directory)).expect("it binds");
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
     server.run().expect("it ends well");
@@ -54,7 +54,7 @@ fn std() {
 #[test]
 fn smol() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::smol::Server::bind_all(&both(), service(&directory)).expect("it binds").threads(2);
+    let server = sanserve::smol::Server::bind(&both()[..], service(&directory)).expect("it binds").workers(2);
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
     server.run().expect("it ends well");

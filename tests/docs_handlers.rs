@@ -14,7 +14,7 @@ mod hello_portable {
 
     fn main() -> std::io::Result<()> {
         let service = Service::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"));
-        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
     }
 
     pub(super) fn service() -> Service {
@@ -28,7 +28,7 @@ mod hello_blocking {
 
     fn main() -> std::io::Result<()> {
         let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
-        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
         server.with_handler(move || hello).run()
     }
 }
@@ -78,7 +78,7 @@ mod custom_portable {
 
     fn main() -> std::io::Result<()> {
         let service = Service::without_files().with_answer(custom);
-        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
     }
 
     pub(super) fn service() -> Service {
@@ -131,7 +131,7 @@ mod custom_blocking {
     }
 
     fn main() -> io::Result<()> {
-        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
         server.with_handler(|| Custom).run()
     }
 
@@ -179,7 +179,7 @@ mod shout_portable {
 
     fn main() -> std::io::Result<()> {
         let service = Service::without_files().with_handler(Shout::default);
-        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
     }
 
     pub(super) fn service() -> Service {
@@ -200,7 +200,7 @@ mod shout_blocking {
     }
 
     fn main() -> io::Result<()> {
-        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
         server.with_handler(|| shout).run()
     }
 
@@ -242,7 +242,7 @@ mod decisions {
 
     fn main() -> std::io::Result<()> {
         let service = Service::new(".")?.with_site(Mine);
-        sanserve::mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
     }
 
     pub(super) fn site() -> impl Site + Send + Sync {
@@ -276,7 +276,7 @@ mod from_tiny_http {
     }
 
     fn main() -> io::Result<()> {
-        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
         server.with_handler(|| answer).run()
     }
 
@@ -292,7 +292,7 @@ mod hello_async {
     use sanserve::smol::{Exchange, Server, Service, Status};
 
     fn main() -> std::io::Result<()> {
-        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
         let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n").await;
         server.with_handler(move || hello).run()
     }
@@ -310,7 +310,7 @@ mod shout_async {
     }
 
     fn main() -> std::io::Result<()> {
-        let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
         server.with_handler(|| shout).run()
     }
 
@@ -336,7 +336,7 @@ mod tables {
         let config = Config { protocol: Protocol::Http10, ..Config::default() };
         let cgi = Cgi { directories: vec!["/cgi-bin".into()], ..Cgi::default() };
         let service = service.with_config(Config { cgi, ..config }).with_connections(1);
-        let mut server = sanserve::std::Server::bind(([127, 0, 0, 1], 0).into(), service)?.threads(64);
+        let mut server = sanserve::std::Server::bind("127.0.0.1:0", service)?.workers(64);
         let _ = (server.local_addr(), server.server_name(), server.server_port());
         let _ = (server.handle_request(None)?, server.handle_request(Some(Duration::from_secs(5)))?);
         let handle = server.handle();
@@ -428,21 +428,21 @@ const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 /// A service on mio.
 fn portable(service: Service) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::mio::Server::bind(ANY.into(), service.with_log(Log::to(log))).unwrap())
+        bound!(sanserve::mio::Server::bind(ANY, service.with_log(Log::to(log))).unwrap())
     })
 }
 
 /// A service on threads.
 fn blocking_service(service: Service) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::std::Server::bind(ANY.into(), service.with_log(Log::to(log))).unwrap())
+        bound!(sanserve::std::Server::bind(ANY, service.with_log(Log::to(log))).unwrap())
     })
 }
 
 /// A service on smol.
 fn asynchronous_service(service: Service) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::smol::Server::bind(ANY.into(), service.with_log(Log::to(log))).unwrap())
+        bound!(sanserve::smol::Server::bind(ANY, service.with_log(Log::to(log))).unwrap())
     })
 }
 
@@ -450,7 +450,7 @@ fn asynchronous_service(service: Service) -> Embedded {
 fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let service = Service::without_files().with_log(Log::to(log));
-        bound!(sanserve::std::Server::bind(ANY.into(), service).unwrap().with_handler(make))
+        bound!(sanserve::std::Server::bind(ANY, service).unwrap().with_handler(make))
     })
 }
 
@@ -458,7 +458,7 @@ fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + S
 fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let service = Service::without_files().with_log(Log::to(log));
-        bound!(sanserve::smol::Server::bind(ANY.into(), service).unwrap().with_handler(make))
+        bound!(sanserve::smol::Server::bind(ANY, service).unwrap().with_handler(make))
     })
 }
 

@@ -344,7 +344,7 @@ fn a_stop_cuts_at_once(server: Embedded) {
 fn a_program_that_is_no_launcher_is_not_started_as_one() {
     let rules = ScriptRules { launcher: Launcher::Own, ..ScriptRules::default() };
     let server = start(Duration::from_secs(20), |service| {
-        bound!(sanserve::mio::Server::bind(([127, 0, 0, 1], 0).into(), service.with_scripts(rules)).unwrap())
+        bound!(sanserve::mio::Server::bind("127.0.0.1:0", service.with_scripts(rules)).unwrap())
     });
     assert_eq!(server.get("/cgi-bin/who").status(), 503);
     let log = server.end();
@@ -358,7 +358,7 @@ macro_rules! mount {
 
             fn start(grace: Duration) -> testkit::Embedded {
                 super::start(grace, |service| {
-                    testkit::bound!(sanserve::$runtime::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap())
+                    testkit::bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", service).unwrap())
                 })
             }
 

@@ -82,9 +82,8 @@ fn rows_meanwhile(bind: impl FnOnce(Service) -> Bound) -> u64 {
 /// What is under way when it arrives, and one more.
 #[test]
 fn on_mio_a_request_waits_for_one_batch() {
-    let waited = rows_meanwhile(|service| {
-        bound!(sanserve::mio::Server::bind_with(([127, 0, 0, 1], 0).into(), service, 1).unwrap())
-    });
+    let waited =
+        rows_meanwhile(|service| bound!(sanserve::mio::Server::bind("127.0.0.1:0", service).unwrap().workers(1)));
     assert!(waited <= 2 * BATCH, "{waited} rows");
 }
 
@@ -92,16 +91,14 @@ fn on_mio_a_request_waits_for_one_batch() {
 /// batch of each listing.
 #[test]
 fn on_smol_a_request_waits_for_few_batches() {
-    let waited = rows_meanwhile(|service| {
-        bound!(sanserve::smol::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().threads(1))
-    });
+    let waited =
+        rows_meanwhile(|service| bound!(sanserve::smol::Server::bind("127.0.0.1:0", service).unwrap().workers(1)));
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }
 
 /// There the system shares the processors among the threads, of which few make rows at the same time.
 #[test]
 fn on_std_a_request_waits_for_few_batches() {
-    let waited =
-        rows_meanwhile(|service| bound!(sanserve::std::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap()));
+    let waited = rows_meanwhile(|service| bound!(sanserve::std::Server::bind("127.0.0.1:0", service).unwrap()));
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }

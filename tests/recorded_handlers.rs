@@ -88,7 +88,7 @@ macro_rules! on {
             let service = Service::new(dir.path()).unwrap().with_site(Mixed).with_handler(Echo::default);
             let service = service.with_log(Log::quiet()).with_recording(recording.clone());
             let server = Embedded::start(Tree::new(), |_, _| {
-                bound!(sanserve::$runtime::Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap())
+                bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", service).unwrap())
             });
             requests(server.address);
             server.end();
@@ -121,7 +121,7 @@ macro_rules! reads {
             let recording = Recording::to(dir.path(), Log::quiet()).unwrap();
             let service = Service::without_files().with_log(Log::quiet()).with_recording(recording.clone());
             let server = Embedded::start(Tree::new(), |_, _| {
-                bound!(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| Late))
+                bound!(Server::bind("127.0.0.1:0", service).unwrap().with_handler(|| Late))
             });
             let mut client = server.connect();
             for _ in 0..3 {

@@ -25,5 +25,5 @@ fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(directory)?.with_answer(answer))?.run()
+    Server::bind("127.0.0.1:8000", Service::new(directory)?.with_answer(answer))?.run()
 }

@@ -5,5 +5,5 @@ use sanserve_mio::{Server, Service, Status};
 fn main() -> std::io::Result<()> {
     let service = Service::without_files()
         .with_answer(|reply| reply.answer(Status::OK, "text/plain;charset=utf-8", "Hello, world!\n"));
-    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    Server::bind("127.0.0.1:8000", service)?.run()
 }

@@ -23,5 +23,5 @@ fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 }
 
 fn main() -> std::io::Result<()> {
-    Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files().with_answer(answer))?.run()
+    Server::bind("127.0.0.1:8000", Service::without_files().with_answer(answer))?.run()
 }

@@ -51,5 +51,5 @@ impl Handler for Primes {
 fn main() -> std::io::Result<()> {
     let workers = Arc::new(Workers::new(2)?);
     let service = Service::without_files().with_handler(move || Primes { workers: Arc::clone(&workers), job: None });
-    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    Server::bind("127.0.0.1:8000", service)?.run()
 }

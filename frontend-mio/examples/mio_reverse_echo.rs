@@ -38,5 +38,5 @@ fn main() -> std::io::Result<()> {
             }
         }
     });
-    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    Server::bind("127.0.0.1:8000", service)?.run()
 }

@@ -5,7 +5,7 @@ use sanserve_server::Service;
 
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(directory)?)?;
+    let server = Server::bind("127.0.0.1:8000", Service::new(directory)?)?;
     println!("http://{}/", server.local_addr());
     server.run()
 }

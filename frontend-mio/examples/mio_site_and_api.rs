@@ -24,5 +24,5 @@ fn main() -> std::io::Result<()> {
         b"/api/source" => reply.pass(),
         _ => reply.error(Status::NOT_FOUND, None, None),
     });
-    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    Server::bind("127.0.0.1:8000", service)?.run()
 }

@@ -68,5 +68,5 @@ fn main() -> std::io::Result<()> {
         let number = clock.next.fetch_add(1, Ordering::Relaxed);
         Watcher { clock: Arc::clone(&clock), number }
     });
-    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    Server::bind("127.0.0.1:8000", service)?.run()
 }

@@ -83,5 +83,5 @@ impl Handler for Upload {
 fn main() -> io::Result<()> {
     fs::create_dir_all("uploads")?;
     let service = Service::without_files().with_handler(Upload::default);
-    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    Server::bind("127.0.0.1:8000", service)?.run()
 }

@@ -30,5 +30,5 @@ fn talk(upgraded: Upgraded) {
 
 fn main() -> std::io::Result<()> {
     let service = Service::without_files().with_answer(shake_hands).with_upgrade(talk);
-    Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+    Server::bind("127.0.0.1:8000", service)?.run()
 }

@@ -3,7 +3,7 @@
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
 //! let service = sanserve_mio::Service::new(".")?;
-//! sanserve_mio::Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+//! sanserve_mio::Server::bind("127.0.0.1:8000", service)?.run()
 //! # }
 //! ```
 //!
@@ -56,7 +56,7 @@
 //!         _ => {}
 //!     }
 //! });
-//! let server = Server::bind(([127, 0, 0, 1], 0).into(), service)?;
+//! let server = Server::bind("127.0.0.1:0", service)?;
 //! # let (address, handle) = (server.local_addr(), server.handle());
 //! # let client = std::thread::spawn(move || {
 //! #     use std::io::{Read, Write};
@@ -95,15 +95,14 @@ mod turn;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 pub use sanserve_core::{
     Call, Handler, Misuse, Received, Reply, Request, RequestBuf, ResponseHead, Route, Site, Status,
 };
-use sanserve_os::{Clock, bind_all, bind_many};
-use sanserve_server::Scripts;
+use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 use sanserve_server::{Announce, Phase};
 pub use sanserve_server::{Draining, Full, Handle, Job, Log, Panicked, Service, Upgraded, Workers};
 
@@ -122,71 +121,66 @@ const MOST_WORKERS: usize = 4;
 /// fn main() -> std::io::Result<()> {
 ///     let service = Service::without_files()
 ///         .with_answer(|reply| reply.answer(Status::OK, "text/plain", "Hello, world!\n"));
-///     Server::bind(([127, 0, 0, 1], 8000).into(), service)?.run()
+///     Server::bind("127.0.0.1:8000", service)?.run()
 /// }
 /// ```
 pub struct Server {
     address: SocketAddr,
-    loops: Vec<EventLoop>,
-    handle: Handle,
-    scripts: Arc<Scripts>,
+    listeners: Listeners,
+    workers: usize,
+    service: Service,
+    bells: Arc<Bells>,
+    /// Why there cannot be that many workers.
+    failed: Option<io::Error>,
+}
+
+/// What workers accept from.
+enum Listeners {
+    /// Of each address, a listener for each worker.
+    Shared(Vec<SharedListener>),
+    /// All from one.
+    Given(TcpListener),
 }
 
 impl Server {
-    /// Binds with one worker for each processor, four at most.
+    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all addresses of a
+    /// slice, on one port. Of a name, all addresses that it resolves to; that lookup blocks. Port 0 is a free one.
+    /// Connections wait in the system's queue until [`run`](Server::run).
     ///
     /// # Errors
-    /// As the system says, such as an address in use.
-    pub fn bind(address: SocketAddr, service: Service) -> io::Result<Server> {
+    /// As the system says, such as an address in use or a name that does not resolve.
+    pub fn bind(address: impl ToSocketAddrs, service: Service) -> io::Result<Server> {
+        let listeners = bind_all_shared(&addresses_of(address)?)?;
         let workers = thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS));
-        Server::bind_with(address, service, workers)
+        let address = listeners[0].local_addr();
+        let mut server = Server::new(address, Listeners::Shared(listeners), service).workers(workers);
+        server.failed.take().map_or(Ok(server), Err)
     }
 
-    /// Binds with so many workers, at least one. Several share the address by `SO_REUSEPORT`.
-    ///
-    /// # Errors
-    /// As the system says, such as an address in use.
-    pub fn bind_with(address: SocketAddr, service: Service, workers: usize) -> io::Result<Server> {
-        Server::from_listeners(bind_many(address, workers.max(1))?, service)
-    }
-
-    /// Binds all of these addresses on one port, such as those that a name resolves to
-    /// ([`resolve_all`](sanserve_os::resolve_all)), each with so many workers of its own, at least one.
-    ///
-    /// # Errors
-    /// As the system says; see [`bind_all`].
-    pub fn bind_all(addresses: &[SocketAddr], service: Service, workers: Option<usize>) -> io::Result<Server> {
-        let workers =
-            workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS)));
-        Server::from_listeners(bind_all(addresses, workers.max(1))?, service)
-    }
-
-    /// Runs on a listener that is bound already, with one worker.
+    /// Serves on a listener that is bound already, with one worker. If there are to be [more](Server::workers), all are
+    /// woken for each client.
     ///
     /// # Errors
     /// As the system says.
     pub fn from_listener(listener: TcpListener, service: Service) -> io::Result<Server> {
-        Server::from_listeners(vec![listener], service)
+        Ok(Server::new(listener.local_addr()?, Listeners::Given(listener), service))
     }
 
-    fn from_listeners(listeners: Vec<TcpListener>, service: Service) -> io::Result<Server> {
-        let address = listeners[0].local_addr()?;
-        let places = Arc::new(Places::new(service.connection_bound(), listeners.len()));
-        let service = Arc::new(service.bound_to(address));
-        let clock = Clock::start();
-        let loops = listeners
-            .into_iter()
-            .enumerate()
-            .map(|(n, listener)| EventLoop::new(n, listener, Arc::clone(&service), Arc::clone(&places), clock))
-            .collect::<io::Result<Vec<_>>>()?;
-        let bells: Arc<[Arc<Bell>]> = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
-        places.reach(&bells);
-        Ok(Server {
-            address,
-            loops,
-            handle: Handle::new(service.draining.clone(), Arc::new(Bells(bells))),
-            scripts: Arc::clone(&service.scripts),
-        })
+    fn new(address: SocketAddr, listeners: Listeners, service: Service) -> Server {
+        let service = service.bound_to(address);
+        Server { address, listeners, workers: 1, service, bells: Arc::default(), failed: None }
+    }
+
+    /// Runs on `n` event loops, each with a thread of its own, at least 1; of each address, so many. Default: the
+    /// available parallelism, at most 4. Each has a socket of its own that shares the address (`SO_REUSEPORT`); it is
+    /// bound now, and if that fails, [`run`](Server::run) says so.
+    #[must_use]
+    pub fn workers(mut self, n: usize) -> Server {
+        self.workers = n.max(1);
+        if let Listeners::Shared(listeners) = &mut self.listeners {
+            self.failed = listeners.iter_mut().try_for_each(|listener| listener.reserve(self.workers)).err();
+        }
+        self
     }
 
     /// The address that it is bound to, with the real port; of several, the first.
@@ -198,52 +192,84 @@ impl Server {
     /// Something to shut it down with, from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        Handle::new(self.service.draining.clone(), self.bells.clone())
     }
 
     /// Serves until it is shut down and every connection has ended; then kills the scripts that are left.
     ///
     /// # Errors
-    /// If the system refuses to wait or to start a thread; the other workers are then stopped.
+    /// If the system refuses to wait, to listen or to start a thread; the other workers are then stopped.
     pub fn run(self) -> io::Result<()> {
-        let scripts = Arc::clone(&self.scripts);
-        let result = self.run_loops();
+        let (handle, scripts) = (self.handle(), Arc::clone(&self.service.scripts));
+        let result = self.loops().and_then(|loops| run_loops(loops, &handle));
         // Those that have outlived their exchanges do not outlive the server.
         scripts.end();
         result
     }
 
-    fn run_loops(self) -> io::Result<()> {
-        let Server { mut loops, handle, .. } = self;
-        let own = loops.remove(0);
-        let mut others = Vec::new();
-        for (n, event_loop) in (2..).zip(loops) {
-            let stop_all = StopAll(handle.clone());
-            let worker = thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
-                let result = event_loop.run();
-                if result.is_ok() {
-                    std::mem::forget(stop_all);
-                }
-                result
-            });
-            match worker {
-                Ok(worker) => others.push(worker),
-                Err(error) => {
-                    handle.stop();
-                    return Err(error);
+    /// All workers, whom the handle reaches from now on. What it has said before, they see when they begin.
+    fn loops(self) -> io::Result<Vec<EventLoop>> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let mut listeners = Vec::new();
+        match self.listeners {
+            Listeners::Shared(shared) => {
+                for each in shared {
+                    listeners.append(&mut each.listen()?);
                 }
             }
+            Listeners::Given(listener) => {
+                for _ in 1..self.workers {
+                    listeners.push(listener.try_clone()?);
+                }
+                listeners.push(listener);
+            }
         }
-        let mut result = own.run();
-        if result.is_err() {
-            handle.stop();
-        }
-        for other in others {
-            let ended = other.join().unwrap_or_else(|_| Err(io::Error::other("a worker failed")));
-            result = result.and(ended);
-        }
-        result
+        let places = Arc::new(Places::new(self.service.connection_bound(), listeners.len()));
+        let service = Arc::new(self.service);
+        let clock = Clock::start();
+        let loops = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(n, listener)| EventLoop::new(n, listener, Arc::clone(&service), Arc::clone(&places), clock))
+            .collect::<io::Result<Vec<_>>>()?;
+        let bells: Arc<[Arc<Bell>]> = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
+        places.reach(&bells);
+        *self.bells.0.lock().unwrap_or_else(PoisonError::into_inner) = bells;
+        Ok(loops)
     }
+}
+
+fn run_loops(mut loops: Vec<EventLoop>, handle: &Handle) -> io::Result<()> {
+    let own = loops.remove(0);
+    let mut others = Vec::new();
+    for (n, event_loop) in (2..).zip(loops) {
+        let stop_all = StopAll(handle.clone());
+        let worker = thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
+            let result = event_loop.run();
+            if result.is_ok() {
+                std::mem::forget(stop_all);
+            }
+            result
+        });
+        match worker {
+            Ok(worker) => others.push(worker),
+            Err(error) => {
+                handle.stop();
+                return Err(error);
+            }
+        }
+    }
+    let mut result = own.run();
+    if result.is_err() {
+        handle.stop();
+    }
+    for other in others {
+        let ended = other.join().unwrap_or_else(|_| Err(io::Error::other("a worker failed")));
+        result = result.and(ended);
+    }
+    result
 }
 
 /// Stops all workers when one fails: half a server is none.
@@ -257,15 +283,17 @@ impl Drop for StopAll {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).field("workers", &self.loops.len()).finish()
+        f.debug_struct("Server").field("address", &self.address).field("workers", &self.workers).finish_non_exhaustive()
     }
 }
 
-/// Interrupts all loops, which look at the phase then.
-struct Bells(Arc<[Arc<Bell>]>);
+/// Interrupts all loops, which look at the phase then. There are none before the server runs.
+#[derive(Default)]
+struct Bells(Mutex<Arc<[Arc<Bell>]>>);
 
 impl Announce for Bells {
     fn announce(&self, _phase: Phase) {
-        self.0.iter().for_each(|bell| bell.ring());
+        let bells = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        bells.iter().for_each(|bell| bell.ring());
     }
 }

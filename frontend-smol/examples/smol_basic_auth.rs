@@ -23,6 +23,6 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 
 fn main() -> io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(directory)?)?;
+    let server = Server::bind("127.0.0.1:8000", Service::new(directory)?)?;
     server.with_handler(|| guard).run()
 }

@@ -37,6 +37,6 @@ impl Handler for Echo {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
     server.with_handler(|| Echo).run()
 }

@@ -3,5 +3,5 @@ use sanserve_smol::{Exchange, Server, Service, Status};
 
 fn main() -> std::io::Result<()> {
     let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hello, world!\n").await;
-    Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?.with_handler(move || hello).run()
+    Server::bind("127.0.0.1:8000", Service::without_files())?.with_handler(move || hello).run()
 }

@@ -73,6 +73,6 @@ fn quoted(text: &str) -> String {
 
 fn main() -> io::Result<()> {
     let notes = Notes::default();
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
     server.with_handler(move || Api(Arc::clone(&notes))).run()
 }

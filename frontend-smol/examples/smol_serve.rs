@@ -6,5 +6,5 @@ fn main() -> std::io::Result<()> {
     let directory = arguments.next().unwrap_or_else(|| ".".into());
     let port = arguments.next().and_then(|port| port.parse().ok()).unwrap_or(8000);
     let service = sanserve_server::Service::new(directory)?.with_log(sanserve_server::Log::quiet());
-    Server::bind(([127, 0, 0, 1], port).into(), service)?.run()
+    Server::bind(("127.0.0.1", port), service)?.run()
 }

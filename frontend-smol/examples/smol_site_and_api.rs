@@ -32,6 +32,6 @@ impl Handler for Site {
 
 fn main() -> io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(directory)?)?;
+    let server = Server::bind("127.0.0.1:8000", Service::new(directory)?)?;
     server.with_handler(|| Site).run()
 }

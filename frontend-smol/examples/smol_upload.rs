@@ -53,6 +53,6 @@ fn plain_name(path: &[u8]) -> Option<String> {
 fn main() -> io::Result<()> {
     let directory = PathBuf::from(std::env::args_os().nth(1).unwrap_or(".".into()));
     let service = Service::new(Path::new(&directory))?;
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), service)?;
+    let server = Server::bind("127.0.0.1:8000", service)?;
     server.with_handler(move || Uploads(directory.clone())).run()
 }

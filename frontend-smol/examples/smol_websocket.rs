@@ -31,6 +31,6 @@ fn echo(upgraded: Upgraded) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
     server.with_handler(|| shake_hands).run()
 }

@@ -45,7 +45,7 @@ use crate::exchange::Exchange;
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:0", Service::without_files())?;
 /// let server = server.with_handler(|| hello);
 /// // Or a closure that says what it takes:
 /// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hi!\n").await);
@@ -128,7 +128,7 @@ pub type BoxedAnswer<'x> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 
 /// use sanserve_smol::{Server, Service, Status, handler_fn};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:0", Service::without_files())?;
 /// let server = server.with_handler(|| {
 ///     let mut requests = 0;
 ///     handler_fn(move |x| {

@@ -4,7 +4,7 @@
 //! # fn main() -> std::io::Result<()> {
 //! use sanserve_smol::{Server, Service};
 //!
-//! let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(".")?)?;
+//! let server = Server::bind("127.0.0.1:8000", Service::new(".")?)?;
 //! let handle = server.handle(); // for whoever ends it: `handle.shutdown()`
 //! # drop(handle);
 //! server.run()
@@ -39,7 +39,7 @@ mod watch;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -84,7 +84,7 @@ const LEAST_THREADS: usize = 2;
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?.with_handler(|| hello);
+/// let server = Server::bind("127.0.0.1:0", Service::without_files())?.with_handler(|| hello);
 /// # server.handle().shutdown(); // or it would go on
 /// server.run()
 /// # }
@@ -99,21 +99,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address`; port 0 is any free one.
+    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all addresses of a
+    /// slice, on one port. Of a name, all addresses that it resolves to; that lookup blocks. Port 0 is a free one.
+    /// Connections wait in the system's queue until [`run`](Server::run).
     ///
     /// # Errors
-    /// As the system says, such as an address in use.
-    pub fn bind(address: SocketAddr, service: Service) -> io::Result<Server> {
-        Server::from_listener(sanserve_os::bind(address, false)?, service)
-    }
-
-    /// Listens on all of these addresses on one port, such as those that a name resolves to
-    /// ([`resolve_all`](sanserve_os::resolve_all)).
-    ///
-    /// # Errors
-    /// As the system says; see [`bind_all`](sanserve_os::bind_all).
-    pub fn bind_all(addresses: &[SocketAddr], service: Service) -> io::Result<Server> {
-        let mut listeners = sanserve_os::bind_all(addresses, 1)?;
+    /// As the system says, such as an address in use or a name that does not resolve.
+    pub fn bind(address: impl ToSocketAddrs, service: Service) -> io::Result<Server> {
+        let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
         let mut server = Server::from_listener(listeners.remove(0), service)?;
         server.listeners.append(&mut listeners);
         Ok(server)
@@ -139,7 +132,7 @@ impl Server {
     /// Runs on `n` executor threads, at least 1. Default: the available parallelism, at most 4.
     /// [`serve`](Server::serve) takes no notice of it.
     #[must_use]
-    pub fn threads(self, n: usize) -> Server {
+    pub fn workers(self, n: usize) -> Server {
         Server { threads: n.max(1), ..self }
     }
 

@@ -31,7 +31,7 @@ fn peak() -> usize {
 fn sixty_four_megabytes_pass_through_both_ways() {
     let server = Embedded::start(Tree::new(), |_, _| {
         let service = Service::without_files().with_log(Log::quiet());
-        bound!(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().with_handler(|| echo))
+        bound!(Server::bind("127.0.0.1:0", service).unwrap().with_handler(|| echo))
     });
     let mut client = server.connect();
     let mut sender = client.twin();

@@ -24,7 +24,7 @@ fn run(change: impl FnOnce(Service) -> Service) -> Embedded {
     tree.file("a.txt", "hello\n").folder("sub").file("sub/b.txt", "b");
     Embedded::start(tree, |root, log| {
         let service = change(Service::new(root).unwrap().with_log(Log::to(log)));
-        bound!(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().threads(2))
+        bound!(Server::bind("127.0.0.1:0", service).unwrap().workers(2))
     })
 }
 
@@ -167,7 +167,7 @@ fn stop_cuts_at_once_even_before_it_runs() {
     assert!(busy.rest_however().0.len() < LARGE);
     for end in [Handle::shutdown, Handle::stop] {
         let service = Service::new(server.tree.root()).unwrap().with_log(Log::quiet());
-        let server = Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap();
+        let server = Server::bind("127.0.0.1:0", service).unwrap();
         end(&server.handle());
         server.run().unwrap();
     }
@@ -279,7 +279,7 @@ fn an_embedder_brings_the_executor() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.txt"), "mine").unwrap();
     let service = Service::new(dir.path()).unwrap().with_log(Log::quiet());
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap();
+    let server = Server::bind("127.0.0.1:0", service).unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let client = thread::spawn(move || {
         let answer = Client::connect(address).ask("GET /a.txt HTTP/1.0\r\n\r\n");

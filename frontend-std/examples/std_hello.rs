@@ -2,6 +2,6 @@
 use sanserve_std::{Exchange, Server, Service, Status};
 
 fn main() -> std::io::Result<()> {
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
     server.with_handler(|| |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hello, world!\n")).run()
 }

@@ -65,7 +65,7 @@ fn quoted(text: &str) -> String {
 
 fn main() -> io::Result<()> {
     let notes = Notes::default();
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
     let handler = move || {
         let notes = Arc::clone(&notes);
         move |x: &mut Exchange<'_>| answer(&notes, x)

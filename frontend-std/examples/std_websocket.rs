@@ -26,6 +26,6 @@ fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
     server.with_handler(|| echo).run()
 }

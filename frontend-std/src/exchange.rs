@@ -35,7 +35,7 @@ use crate::upgrade;
 /// use sanserve_std::{Exchange, Server, Service, Status};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
 /// let server = server.with_handler(|| |x: &mut Exchange<'_>| {
 ///     x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
 ///     for n in 0..1_000_000 {

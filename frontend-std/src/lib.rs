@@ -5,7 +5,7 @@
 //! # fn main() -> std::io::Result<()> {
 //! use sanserve_std::{Server, Service};
 //!
-//! let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::new(".")?)?;
+//! let server = Server::bind("127.0.0.1:8000", Service::new(".")?)?;
 //! let handle = server.handle(); // another thread may end the server with it
 //! server.run()
 //! # }
@@ -17,7 +17,7 @@
 //! use sanserve_std::{Exchange, Server, Service, Status};
 //!
 //! fn main() -> std::io::Result<()> {
-//!     let server = Server::bind(([127, 0, 0, 1], 8000).into(), Service::without_files())?;
+//!     let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
 //!     let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hello, world!\n");
 //!     server.with_handler(move || hello).run()
 //! }
@@ -46,7 +46,7 @@ mod waking;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ use crate::accept::Shop;
 use crate::handler::Blocking;
 use crate::shared::Shared;
 
-/// How many threads there are at most, unless [`Server::threads`] says otherwise.
+/// How many threads there are at most, unless [`Server::workers`] says otherwise.
 const THREADS: usize = 4_096;
 
 /// A server that is bound and does not serve yet.
@@ -71,9 +71,9 @@ const THREADS: usize = 4_096;
 /// use sanserve_std::{Exchange, Server, Service, Status};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind(([127, 0, 0, 1], 0).into(), Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:0", Service::without_files())?;
 /// let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
-/// let mut server = server.with_handler(move || hello).threads(64);
+/// let mut server = server.with_handler(move || hello).workers(64);
 /// println!("listening on {}", server.local_addr());
 /// assert!(!server.handle_request(Some(Duration::ZERO))?, "nobody came");
 /// # Ok(())
@@ -98,23 +98,17 @@ enum Crew {
 }
 
 impl Server {
-    /// Binds `address`; port 0 is a free one. Connections wait in the system's queue until
-    /// [`run`](Server::run).
+    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all addresses of a
+    /// slice, on one port. Of a name, all addresses that it resolves to; that lookup blocks. Port 0 is a free one.
+    /// Connections wait in the system's queue until [`run`](Server::run).
+    ///
+    /// A server that serves [one at a time](Server::one_at_a_time), or by [`handle_request`](Server::handle_request),
+    /// listens on the first address alone.
     ///
     /// # Errors
-    /// As the system says, such as an address in use.
-    pub fn bind(address: SocketAddr, service: Service) -> io::Result<Server> {
-        Server::from_listener(sanserve_os::bind(address, false)?, service)
-    }
-
-    /// Binds all of these addresses on one port, such as those that a name resolves to
-    /// ([`resolve_all`](sanserve_os::resolve_all)). A server that serves [one at a time](Server::one_at_a_time), or by
-    /// [`handle_request`](Server::handle_request), listens on the first alone.
-    ///
-    /// # Errors
-    /// As the system says; see [`bind_all`](sanserve_os::bind_all).
-    pub fn bind_all(addresses: &[SocketAddr], service: Service) -> io::Result<Server> {
-        let mut listeners = sanserve_os::bind_all(addresses, 1)?;
+    /// As the system says, such as an address in use or a name that does not resolve.
+    pub fn bind(address: impl ToSocketAddrs, service: Service) -> io::Result<Server> {
+        let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
         let others = listeners.split_off(1);
         others.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
         let first = listeners.pop().ok_or(io::ErrorKind::InvalidInput)?;
@@ -176,11 +170,11 @@ impl Server {
         Server { crew: Crew::Accepting, others: Vec::new(), ..self }
     }
 
-    /// Bounds the number of threads, and so of connections served at once; beyond that, none is
+    /// Bounds the number of threads that serve, one a connection, and so of connections served at once; beyond that, none is
     /// accepted until one has ended. Default 4,096. Never more than [`Service::connection_bound`], nor than have room for
     /// their stacks ([`threads_within_memory`](sanserve_server::threads_within_memory)), and at least 1.
     #[must_use]
-    pub fn threads(self, most: usize) -> Server {
+    pub fn workers(self, most: usize) -> Server {
         Server { crew: Crew::Threads(most.max(1)), ..self }
     }
 

@@ -195,7 +195,7 @@ fn a_handler_that_is_missing_is_an_error_of_the_server() {
 /// Bytes that one peer left behind are no request of the next one, on the same thread.
 #[test]
 fn no_connection_reads_what_another_left() {
-    let server = run(|service| service, |server| server.threads(1));
+    let server = run(|service| service, |server| server.workers(1));
     for _ in 0..5 {
         let mut gone = server.connect();
         gone.send([request("/big"), request("/none")].concat());

@@ -107,7 +107,7 @@ fn stop_cuts_now() {
 fn a_server_may_be_ended_before_it_runs() {
     for shape in [|server| server, Server::one_at_a_time] {
         let service = Service::new(".").unwrap();
-        let server = shape(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap());
+        let server = shape(Server::bind("127.0.0.1:0", service).unwrap());
         server.handle().shutdown();
         server.run().unwrap();
     }
@@ -115,7 +115,7 @@ fn a_server_may_be_ended_before_it_runs() {
 
 #[test]
 fn it_ends_at_the_bound_on_threads_too() {
-    let mut server = run(patient, |server| server.threads(1));
+    let mut server = run(patient, |server| server.workers(1));
     let mut held = server.connect();
     held.send(request("/big"));
     held.head();

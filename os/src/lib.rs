@@ -24,8 +24,8 @@ pub use find::Checked;
 #[cfg(target_os = "linux")]
 pub use init::leave_process_1;
 pub use listen::{
-    accept, bind, bind_all, bind_many, has_arrived, inherited_nofile_limit, is_acceptable, nofile_limit,
-    raise_nofile_limit, resolve, resolve_all,
+    SharedListener, accept, addresses_of, bind, bind_all, bind_all_shared, has_arrived, inherited_nofile_limit,
+    is_acceptable, nofile_limit, raise_nofile_limit, resolve, resolve_all,
 };
 pub use pipe::pipe;
 pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};

@@ -43,8 +43,17 @@ pub fn resolve_all(host: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>>
         }]);
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    addresses_of((bare, port))
+}
+
+/// What `address` stands for, each once, in the order of the system; at least one. A name is looked up, which may take
+/// some seconds.
+///
+/// # Errors
+/// If it is no address, or a name that does not resolve.
+pub fn addresses_of(address: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in (bare, port).to_socket_addrs()? {
+    for address in address.to_socket_addrs()? {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -58,37 +67,53 @@ pub fn resolve_all(host: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>>
 /// Tries to find a port that is free at all addresses, where any will do.
 const PORTS: usize = 16;
 
-/// Listens on each of these addresses with `n` sockets, as [`bind_many`] does, all on one port: that of the first, and
-/// where that is 0, one that is free at all of them. An address that this machine does not have, such as `::1` where
-/// there is no IPv6, is left out, as long as another is left.
+/// Listens on each of these addresses, all on one port: that of the first, and where that is 0, one that is free at all
+/// of them. An address that this machine does not have, such as `::1` where there is no IPv6, is left out, as long as
+/// another is left.
 ///
 /// # Errors
 /// As the system says, such as an address in use; [`io::ErrorKind::InvalidInput`] if there is none.
-pub fn bind_all(addresses: &[SocketAddr], n: usize) -> io::Result<Vec<TcpListener>> {
+pub fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    bind_on_one_port(addresses, |address| bind(address, false), TcpListener::local_addr)
+}
+
+/// Like [`bind_all`], with listeners that several workers [share](SharedListener).
+///
+/// # Errors
+/// As the system says, such as an address in use, even if its user would share it;
+/// [`io::ErrorKind::InvalidInput`] if there is none.
+pub fn bind_all_shared(addresses: &[SocketAddr]) -> io::Result<Vec<SharedListener>> {
+    bind_on_one_port(addresses, SharedListener::bind, |shared| Ok(shared.address))
+}
+
+fn bind_on_one_port<T>(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+    local_addr: impl Fn(&T) -> io::Result<SocketAddr>,
+) -> io::Result<Vec<T>> {
+    let bind_each = || {
+        let mut listeners: Vec<T> = Vec::new();
+        let mut missing = io::Error::from(io::ErrorKind::InvalidInput);
+        for &(mut address) in addresses {
+            if let Some(first) = listeners.first() {
+                address.set_port(local_addr(first)?.port());
+            }
+            match bind(address) {
+                Ok(bound) => listeners.push(bound),
+                Err(error) if is_missing(&error) => missing = error,
+                Err(error) => return Err(error),
+            }
+        }
+        if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
+    };
     let mut tries = if addresses.first().is_some_and(|first| first.port() == 0) { PORTS } else { 1 };
     loop {
         tries -= 1;
-        match bind_each(addresses, n) {
+        match bind_each() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
             bound => return bound,
         }
     }
-}
-
-fn bind_each(addresses: &[SocketAddr], n: usize) -> io::Result<Vec<TcpListener>> {
-    let mut listeners: Vec<TcpListener> = Vec::new();
-    let mut missing = io::Error::from(io::ErrorKind::InvalidInput);
-    for &(mut address) in addresses {
-        if let Some(first) = listeners.first() {
-            address.set_port(first.local_addr()?.port());
-        }
-        match bind_many(address, n) {
-            Ok(bound) => listeners.extend(bound),
-            Err(error) if is_missing(&error) => missing = error,
-            Err(error) => return Err(error),
-        }
-    }
-    if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
 }
 
 /// Whether an address cannot be bound because this machine does not have it.
@@ -102,7 +127,10 @@ fn is_missing(error: &io::Error) -> bool {
 /// # Errors
 /// As the system says, such as an address in use.
 pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let fd = bound(address, reuse_port)?;
+    listen(bound(address, reuse_port)?)
+}
+
+fn listen(fd: OwnedFd) -> io::Result<TcpListener> {
     sockopt::set_tcp_nodelay(&fd, true)?;
     // What a peer does not take is to stay in the file, not in the socket: else a slow one looks like
     // one that takes nothing for minutes, and holds megabytes. Accepted sockets inherit this too.
@@ -112,20 +140,54 @@ pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
-/// Listens with `n` sockets on one address, among which the system spreads connections. Port 0
-/// is the same free port for all.
-///
-/// # Errors
-/// As the system says; an address is in use even if its user would share it.
-pub fn bind_many(address: SocketAddr, n: usize) -> io::Result<Vec<TcpListener>> {
-    if n == 1 {
-        return Ok(vec![bind(address, false)?]);
+/// An address that several workers listen on, each with a socket of its own, among which the system spreads
+/// connections (`SO_REUSEPORT`). One of them listens from the beginning, so that no client is refused; the others are
+/// bound, which may need privileges that are dropped later, and listen when it is known how many workers there are.
+#[derive(Debug)]
+pub struct SharedListener {
+    address: SocketAddr,
+    first: TcpListener,
+    others: Vec<OwnedFd>,
+}
+
+impl SharedListener {
+    /// Listens for one worker. Port 0 is a free port, the same for all workers.
+    ///
+    /// # Errors
+    /// As the system says; an address is in use even if its user would share it.
+    pub fn bind(address: SocketAddr) -> io::Result<SharedListener> {
+        // Bound without SO_REUSEPORT, it fails where anybody listens, and holds a free port; it never
+        // listens itself, so no connection is lost in it.
+        let probe = bound(address, false)?;
+        let address = SocketAddr::try_from(net::getsockname(&probe)?)?;
+        Ok(SharedListener { address, first: bind(address, true)?, others: Vec::new() })
     }
-    // Bound without SO_REUSEPORT, it fails where anybody listens, and holds a free port; it never
-    // listens itself, so no connection is lost in it.
-    let probe = bound(address, false)?;
-    let address = SocketAddr::try_from(net::getsockname(&probe)?)?;
-    (0..n).map(|_| bind(address, true)).collect()
+
+    /// Has sockets for `n` workers, at least one.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn reserve(&mut self, n: usize) -> io::Result<()> {
+        self.others.truncate(n.saturating_sub(1));
+        while self.others.len() + 1 < n {
+            self.others.push(bound(self.address, true)?);
+        }
+        Ok(())
+    }
+
+    /// The listeners, one for each worker.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn listen(self) -> io::Result<Vec<TcpListener>> {
+        std::iter::once(Ok(self.first)).chain(self.others.into_iter().map(listen)).collect()
+    }
+
+    /// The address, with its real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
@@ -280,36 +342,52 @@ mod tests {
 
     #[test]
     fn many_share_one_port_and_nobody_elses() {
-        let listeners = bind_many(loopback(), 3).unwrap();
-        let address = listeners[0].local_addr().unwrap();
-        assert_ne!(address.port(), 0);
+        let mut shared = SharedListener::bind(loopback()).unwrap();
+        shared.reserve(3).unwrap();
+        let address = shared.local_addr();
+        let is_in_use = || SharedListener::bind(address).unwrap_err().kind() == io::ErrorKind::AddrInUse;
+        assert!(address.port() != 0 && is_in_use());
+        // Who connects before the others listen is nobody's but the first one's.
+        let early: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let listeners = shared.listen().unwrap();
+        assert!(listeners.len() == 3 && is_in_use());
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
-        for n in [1, 2] {
-            let error = bind_many(address, n).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        }
+        early.iter().for_each(|_| drop(listeners[0].accept().unwrap()));
         drop(listeners);
-        bind_many(address, 2).unwrap();
-        assert_eq!(bind_many(loopback(), 1).unwrap().len(), 1);
+        for n in [0, 1, 2] {
+            let mut shared = SharedListener::bind(address).unwrap();
+            shared.reserve(4).unwrap();
+            shared.reserve(n).unwrap();
+            assert_eq!(shared.listen().unwrap().len(), n.max(1));
+        }
     }
 
     #[test]
     fn all_addresses_of_a_name_have_one_port() {
         let both = ["127.0.0.1:0", "127.0.0.2:0"].map(|address| address.parse().unwrap());
-        for n in [1, 2] {
-            let listeners = bind_all(&both, n).unwrap();
-            let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
-            assert_eq!(addresses.len(), 2 * n);
+        let bound_alone = || {
+            let listeners = bind_all(&both).unwrap();
+            let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect::<Vec<_>>();
+            (addresses, Box::new(listeners) as Box<dyn std::any::Any>)
+        };
+        let bound_shared = || {
+            let listeners = bind_all_shared(&both).unwrap();
+            let addresses = listeners.iter().map(SharedListener::local_addr).collect::<Vec<_>>();
+            (addresses, Box::new(listeners) as Box<dyn std::any::Any>)
+        };
+        for (addresses, _bound) in [bound_alone(), bound_shared()] {
+            assert_eq!(addresses.len(), 2);
             assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{addresses:?}");
-            assert_ne!(addresses[0].ip(), addresses[n].ip());
-            let taken = [(Ipv4Addr::new(127, 0, 0, 3), addresses[0].port()).into(), addresses[n]];
-            assert_eq!(bind_all(&taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody else's");
+            assert_ne!(addresses[0].ip(), addresses[1].ip());
+            let taken = [(Ipv4Addr::new(127, 0, 0, 3), addresses[0].port()).into(), addresses[1]];
+            assert_eq!(bind_all(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody else's");
+            assert_eq!(bind_all_shared(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody else's");
         }
         // TEST-NET-1 is nobody's.
         let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
-        assert_eq!(bind_all(&[elsewhere, both[0]], 1).unwrap().len(), 1);
-        assert_eq!(bind_all(&[elsewhere], 1).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
-        assert!(bind_all(&[], 1).is_err());
+        assert_eq!(bind_all(&[elsewhere, both[0]]).unwrap().len(), 1);
+        assert_eq!(bind_all(&[elsewhere]).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(bind_all(&[]).is_err());
         let all = resolve_all(Some("localhost"), 80).unwrap();
         assert!(all.iter().all(|address| address.ip().is_loopback() && address.port() == 80), "{all:?}");
         assert!(all.iter().enumerate().all(|(at, address)| !all[..at].contains(address)), "each once: {all:?}");

@@ -78,22 +78,25 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
         Runtime::Mio => {
-            let server = sanserve::mio::Server::bind_all(&addresses, service, flags.workers).map_err(listening)?;
+            let mut server = sanserve::mio::Server::bind(&addresses[..], service).map_err(listening)?;
+            if let Some(workers) = flags.workers {
+                server = server.workers(workers);
+            }
             announce(server.local_addr(), signals, ending, server.handle())?;
             server.run()
         }
         Runtime::Std => {
-            let mut server = sanserve::std::Server::bind_all(&addresses, service).map_err(listening)?;
+            let mut server = sanserve::std::Server::bind(&addresses[..], service).map_err(listening)?;
             if let Some(workers) = flags.workers {
-                server = server.threads(workers);
+                server = server.workers(workers);
             }
             announce(server.local_addr(), signals, ending, server.handle())?;
             server.run()
         }
         Runtime::Smol => {
-            let mut server = sanserve::smol::Server::bind_all(&addresses, service).map_err(listening)?;
+            let mut server = sanserve::smol::Server::bind(&addresses[..], service).map_err(listening)?;
             if let Some(workers) = flags.workers {
-                server = server.threads(workers);
+                server = server.workers(workers);
             }
             announce(server.local_addr(), signals, ending, server.handle())?;
             server.run()

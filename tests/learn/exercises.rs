@@ -73,8 +73,8 @@ fn exercise_1() {
             format!("{}, says {known}\n", if opened.is_ok() { "the others were served" } else { "nobody was served" })
         }));
         let service = service.with_log(Log::quiet());
-        let server = sanserve::mio::Server::bind_with((Ipv4Addr::LOCALHOST, 0).into(), service, 1);
-        let server = server.expect("a port");
+        let server = sanserve::mio::Server::bind((Ipv4Addr::LOCALHOST, 0), service);
+        let server = server.expect("a port").workers(1);
         let (address, handle) = (server.local_addr(), server.handle());
         let serving = thread::spawn(move || server.run());
         let (mut slow, mut quick) = (Client::connect(address), Client::connect(address));

@@ -13,7 +13,7 @@ pub(crate) fn start(service: Service) -> Embedded {
 pub(crate) fn start_with(service: Service, workers: usize) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let service = service.with_log(Log::to(log));
-        bound!(Server::bind_with(([127, 0, 0, 1], 0).into(), service, workers).unwrap())
+        bound!(Server::bind("127.0.0.1:0", service).unwrap().workers(workers))
     })
 }
 

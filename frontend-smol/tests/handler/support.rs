@@ -14,6 +14,6 @@ pub(crate) fn run(change: impl FnOnce(Service) -> Service, build: impl FnOnce(Se
     tree.file("a.txt", "a file");
     Embedded::start(tree, |root, log| {
         let service = change(Service::new(root).unwrap().with_log(Log::to(log)));
-        bound!(build(Server::bind(([127, 0, 0, 1], 0).into(), service).unwrap().threads(2)))
+        bound!(build(Server::bind("127.0.0.1:0", service).unwrap().workers(2)))
     })
 }

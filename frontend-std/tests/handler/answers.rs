@@ -305,7 +305,7 @@ fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
         |service| portable(service.with_site(Files)),
         |server| {
             drop(server.handle());
-            server.with_handler(|| |x: &mut Exchange<'_>| x.unsupported()).with_handler(blocking).threads(2)
+            server.with_handler(|| |x: &mut Exchange<'_>| x.unsupported()).with_handler(blocking).workers(2)
         },
     );
     let mut client = server.connect();

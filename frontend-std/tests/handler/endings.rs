@@ -126,7 +126,7 @@ fn a_value_lives_as_long_as_its_connection() {
                 tell.send("made").unwrap();
                 Told(tell)
             };
-            server.with_handler(make).threads(1)
+            server.with_handler(make).workers(1)
         },
     );
     for _ in 0..2 {

@@ -65,7 +65,7 @@ fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
                     }
                     shout(upgraded)
                 };
-                server.with_handler(move || answer).threads(1)
+                server.with_handler(move || answer).workers(1)
             },
         );
         let mut speaker = speak(server.connect());
@@ -108,7 +108,7 @@ fn a_portable_upgrade_goes_to_the_services_hook() {
                 shout(upgraded).unwrap();
             })
         },
-        |server| server.threads(1),
+        |server| server.workers(1),
     );
     drop(speak(server.connect()));
     assert_eq!(server.connect().get("/").body, b"plain");
@@ -171,7 +171,7 @@ fn a_portable_handler_is_woken_from_another_thread() {
 fn one_connection_is_served_at_a_time_by_hand() {
     let log = LogSink::default();
     let service = Service::without_files().with_log(Log::to(log.clone()));
-    let mut server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), service).unwrap();
+    let mut server = Server::bind((Ipv4Addr::LOCALHOST, 0), service).unwrap();
     assert_eq!((server.server_name(), server.server_port()), ("127.0.0.1", server.local_addr().port()));
     assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
     assert!(!server.handle_request(Some(Duration::from_millis(5))).unwrap(), "nobody came in time");

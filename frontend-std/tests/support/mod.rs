@@ -13,7 +13,7 @@ pub(crate) fn run(change: impl FnOnce(Service) -> Service, shape: impl FnOnce(Se
     tree.file("a.txt", "hello\n").folder("sub").sparse("big", 64 << 20);
     Embedded::start(tree, |root, log| {
         let service = change(Service::new(root).unwrap().with_log(Log::to(log)));
-        bound!(shape(Server::bind((Ipv4Addr::LOCALHOST, 0).into(), service).unwrap()))
+        bound!(shape(Server::bind((Ipv4Addr::LOCALHOST, 0), service).unwrap()))
     })
 }
 

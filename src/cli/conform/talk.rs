@@ -77,7 +77,7 @@ impl Running {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Ok(match runtime {
             Runtime::Mio => {
-                let server = sanserve::mio::Server::bind_with(free, service, 1)?;
+                let server = sanserve::mio::Server::bind(free, service)?.workers(1);
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }
@@ -87,7 +87,7 @@ impl Running {
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }
             Runtime::Smol => {
-                let server = sanserve::smol::Server::bind(free, service)?.threads(1);
+                let server = sanserve::smol::Server::bind(free, service)?.workers(1);
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }
