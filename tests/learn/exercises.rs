@@ -7,12 +7,12 @@ mod edges;
 #[path = "../../docs/learn/solutions/2_edges.rs"]
 #[allow(unreachable_pub, reason = "it is a program of its own")]
 mod edges_solved;
-#[path = "../../docs/learn/exercises/5_patience.rs"]
+#[path = "../../docs/learn/exercises/5_timeout.rs"]
 #[allow(unreachable_pub, reason = "it is a program of its own")]
-mod patience;
-#[path = "../../docs/learn/solutions/5_patience.rs"]
+mod timeout;
+#[path = "../../docs/learn/solutions/5_timeout.rs"]
 #[allow(unreachable_pub, reason = "it is a program of its own")]
-mod patience_solved;
+mod timeout_solved;
 #[path = "../../docs/learn/exercises/6_runtime.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is a program of its own")]
 pub(crate) mod runtime;
@@ -218,8 +218,8 @@ fn exercise_4() {
 }
 
 macro_rules! loses_patience {
-    ($patience:ident) => {{
-        use $patience::{LINE, Reader, SILENCE, Step};
+    ($timeout:ident) => {{
+        use $timeout::{LINE, Reader, SILENCE, Step};
         // All at once, in two pieces, and never.
         let mut reader = Reader::new(7);
         assert_eq!(reader.poll(7), Step::Wait { until: 7 + SILENCE });
@@ -255,7 +255,7 @@ macro_rules! loses_patience {
 /// A byte now and then is no line.
 #[test]
 fn exercise_5() {
-    judge(|| loses_patience!(patience), || loses_patience!(patience_solved));
+    judge(|| loses_patience!(timeout), || loses_patience!(timeout_solved));
 }
 
 macro_rules! finishes {

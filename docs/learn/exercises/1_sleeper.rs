@@ -1,8 +1,7 @@
-//! Exercise 1. A handler on an event loop, and work that takes its time.
+//! Exercise 1. A handler on an event loop, and slow work.
 //!
-//! It works, but nobody else is served meanwhile. Let it do the work somewhere else: a `Waker` comes from
-//! `Reply::waker`, and whoever wakes it has the handler called with `Call::Wake`. `sanserve::server::Workers` are
-//! threads for that, or bring your own.
+//! It works, but no one else is served meanwhile. Do the work on another thread: `Reply::waker` returns a `Waker`, and
+//! waking it calls the handler with `Call::Wake`. `sanserve::server::Workers` is a thread pool for that, or use your own.
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_1`
 
@@ -10,10 +9,10 @@ use std::sync::Arc;
 
 use sanserve::{Call, Reply, Service, Status};
 
-/// What takes its time: it may block for as long as it likes. It gives the body of the answer.
+/// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Answers `/slow` with what the work gives, and everything else at once.
+/// Responds to `/slow` with the result of the work, and to everything else at once.
 pub fn service(work: Work) -> Service {
     Service::without_files().with_handler(move || {
         let work = Arc::clone(&work);

@@ -1,7 +1,7 @@
-//! Exercise 2. A driver that is told of edges.
+//! Exercise 2. An edge-triggered driver.
 //!
-//! `Line::edge` is called once when a socket that had nothing to read has something again, and not again before
-//! all of that has been read, as epoll does with `EPOLLET`. Some of the requests are never answered. Why?
+//! `Line::edge` is called once when a socket becomes readable, and not again until everything has been read, as epoll
+//! does with `EPOLLET`. Some of the requests never get a response. Why?
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_2`
 
@@ -9,7 +9,7 @@ use std::io::{self, Read};
 
 use sanserve::core::{Body, Buffers, Call, Connection, Context, Input, Reply, Status, Step, Wait};
 
-/// One connection and what it has said.
+/// One connection and what it has sent.
 pub struct Line {
     connection: Connection,
     buffers: Buffers,
@@ -25,10 +25,10 @@ impl Line {
         Line { connection, buffers: Buffers::new(), sent: Vec::new(), closed: false }
     }
 
-    /// The socket has become readable. What it says is read, and answered.
+    /// The socket has become readable. Reads requests and responds to them.
     ///
     /// # Errors
-    /// If the socket fails. `WouldBlock` is no failure.
+    /// If the socket fails. `WouldBlock` is not an error.
     pub fn edge(&mut self, socket: &mut impl Read, cx: &Context<'_>) -> io::Result<()> {
         match socket.read(self.buffers.input.spare()) {
             Ok(0) => self.connection.handle(Input::Eof),
@@ -40,7 +40,7 @@ impl Line {
         Ok(())
     }
 
-    /// Carries out steps until there is something to wait for; `None`: the connection is closed.
+    /// Carries out steps until there is something to wait for. Returns `None` if the connection is closed.
     fn turn(&mut self, cx: &Context<'_>) -> Option<Wait> {
         loop {
             let Line { connection, buffers, .. } = self;

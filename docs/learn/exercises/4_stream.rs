@@ -1,7 +1,7 @@
-//! Exercise 4. A long answer for a slow reader.
+//! Exercise 4. A long response for a slow reader.
 //!
-//! Each row takes some trouble to make. This handler makes all of them first, and then has them in memory for as
-//! long as the client takes. Make a row when there is room for it, and not before.
+//! This handler makes all rows first, and then keeps them in memory for as long as the client takes to read them. Make
+//! each row only when there is room for it.
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_4`
 
@@ -10,10 +10,10 @@ use sanserve::core::{Call, Handler, Misuse, Reply, Status};
 /// Makes rows.
 pub type Rows = Box<dyn Iterator<Item = String>>;
 
-/// Answers with all rows.
+/// Responds with all rows.
 pub struct Table {
     rows: Rows,
-    /// What has been made and not yet been taken.
+    /// Rows that were made and not accepted yet.
     made: Vec<u8>,
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use sanserve::server::{Job, Workers};
 use sanserve::{Call, Reply, Service, Status};
 
-/// What takes its time: it may block for as long as it likes. It gives the body of the answer.
+/// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Answers `/slow` with what the work gives, and everything else at once.
+/// Responds to `/slow` with the result of the work, and to everything else at once.
 pub fn service(work: Work) -> Service {
     let workers = Arc::new(Workers::new(4).expect("threads"));
     Service::without_files().with_handler(move || {
@@ -25,7 +25,7 @@ pub fn service(work: Work) -> Service {
                     return;
                 }
                 Call::Request => "at once\n".into(),
-                // A wake-up may mean nothing: it looks whether the job is done.
+                // A wake-up may be spurious, so check whether the job is done.
                 Call::Wake => match job.as_mut().and_then(Job::take) {
                     Some(Ok(body)) => body,
                     Some(Err(_panicked)) => return reply.abort(),

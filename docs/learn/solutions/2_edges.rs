@@ -1,10 +1,10 @@
-//! Exercise 2, solved: whoever is told of edges reads until the socket says `WouldBlock`.
+//! Exercise 2, solved: an edge-triggered driver reads until the socket returns `WouldBlock`.
 
 use std::io::{self, Read};
 
 use sanserve::core::{Body, Buffers, Call, Connection, Context, Input, Reply, Status, Step, Wait};
 
-/// One connection and what it has said.
+/// One connection and what it has sent.
 pub struct Line {
     connection: Connection,
     buffers: Buffers,
@@ -20,13 +20,13 @@ impl Line {
         Line { connection, buffers: Buffers::new(), sent: Vec::new(), closed: false }
     }
 
-    /// The socket has become readable. What it says is read, and answered.
+    /// The socket has become readable. Reads requests and responds to them.
     ///
     /// # Errors
-    /// If the socket fails. `WouldBlock` is no failure.
+    /// If the socket fails. `WouldBlock` is not an error.
     pub fn edge(&mut self, socket: &mut impl Read, cx: &Context<'_>) -> io::Result<()> {
-        // It is readable until it says otherwise. Only what is needed is read: a full window takes nothing,
-        // and a read into nothing gives 0, which looks like the end.
+        // The socket stays readable until a read returns `WouldBlock`. Read only when the core needs it: a full window
+        // has no room, and a read into an empty buffer returns 0, which looks like the end of the input.
         while self.turn(cx).is_some_and(|wait| wait.need.read) {
             match socket.read(self.buffers.input.spare()) {
                 Ok(0) => self.connection.handle(Input::Eof),
@@ -38,7 +38,7 @@ impl Line {
         Ok(())
     }
 
-    /// Carries out steps until there is something to wait for; `None`: the connection is closed.
+    /// Carries out steps until there is something to wait for. Returns `None` if the connection is closed.
     fn turn(&mut self, cx: &Context<'_>) -> Option<Wait> {
         loop {
             let Line { connection, buffers, .. } = self;

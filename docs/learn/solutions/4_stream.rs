@@ -1,14 +1,14 @@
-//! Exercise 4, solved: `Reply::offer` says how much it took, and `Call::Room` when it takes more.
+//! Exercise 4, solved: `Reply::offer` returns how much it accepted, and `Call::Room` says when it accepts more.
 
 use sanserve::core::{Call, Handler, Misuse, Reply, Status};
 
 /// Makes rows.
 pub type Rows = Box<dyn Iterator<Item = String>>;
 
-/// Answers with all rows.
+/// Responds with all rows.
 pub struct Table {
     rows: Rows,
-    /// What has been made and not yet been taken.
+    /// The rest of a row that was not accepted yet.
     made: Vec<u8>,
 }
 
@@ -29,7 +29,7 @@ impl Table {
             let taken = reply.offer(&self.made)?;
             self.made.drain(..taken);
             if !self.made.is_empty() {
-                // There will be a `Call::Room`.
+                // `Call::Room` will follow.
                 return Ok(());
             }
         }

@@ -1,15 +1,15 @@
-//! Exercise 5. A machine of your own, with a time-out.
+//! Exercise 5. A state machine with timeouts.
 //!
-//! It reads a line, which has to be complete 20 seconds after its first byte, and before which the peer may be
-//! silent for 60 seconds. It has no clock: whoever drives it says what time it is. It works with every client
-//! that was tried, and one client in the test keeps it waiting for ever.
+//! It reads a line, which has to be complete 20 seconds after its first byte. Before that, the peer may be silent for
+//! 60 seconds. It has no clock: its driver passes the time. It seems to work, but one client in the test keeps it
+//! waiting forever.
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_5`
 
-/// Milliseconds to a complete line, from its first byte.
+/// How long a line may take from its first byte, in milliseconds.
 pub const LINE: u64 = 20_000;
 
-/// Milliseconds of silence before it.
+/// How long the peer may be silent before the first byte, in milliseconds.
 pub const SILENCE: u64 = 60_000;
 
 /// What the machine wants.
@@ -22,7 +22,7 @@ pub enum Step {
     },
     /// A line is complete.
     Line(Vec<u8>),
-    /// The peer was given up.
+    /// A timeout expired.
     TimedOut,
 }
 
@@ -33,18 +33,18 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Nothing was read yet.
+    /// A reader that has read nothing yet.
     pub fn new(now: u64) -> Reader {
         Reader { line: Vec::new(), since: now }
     }
 
-    /// Bytes came in.
+    /// Bytes have arrived.
     pub fn handle(&mut self, bytes: &[u8], now: u64) {
         self.line.extend(bytes);
         self.since = now;
     }
 
-    /// What to do now.
+    /// Returns what to do now.
     pub fn poll(&mut self, now: u64) -> Step {
         if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
             return Step::Line(self.line[..end].to_vec());

@@ -1,9 +1,9 @@
-//! Exercise 5, solved: the time runs from the first byte, and no other byte moves it.
+//! Exercise 5, solved: the timeout runs from the first byte, and further bytes do not extend it.
 
-/// Milliseconds to a complete line, from its first byte.
+/// How long a line may take from its first byte, in milliseconds.
 pub const LINE: u64 = 20_000;
 
-/// Milliseconds of silence before it.
+/// How long the peer may be silent before the first byte, in milliseconds.
 pub const SILENCE: u64 = 60_000;
 
 /// What the machine wants.
@@ -16,7 +16,7 @@ pub enum Step {
     },
     /// A line is complete.
     Line(Vec<u8>),
-    /// The peer was given up.
+    /// A timeout expired.
     TimedOut,
 }
 
@@ -27,12 +27,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Nothing was read yet.
+    /// A reader that has read nothing yet.
     pub fn new(now: u64) -> Reader {
         Reader { line: Vec::new(), since: now }
     }
 
-    /// Bytes came in.
+    /// Bytes have arrived.
     pub fn handle(&mut self, bytes: &[u8], now: u64) {
         if self.line.is_empty() && !bytes.is_empty() {
             self.since = now;
@@ -40,7 +40,7 @@ impl Reader {
         self.line.extend(bytes);
     }
 
-    /// What to do now.
+    /// Returns what to do now.
     pub fn poll(&mut self, now: u64) -> Step {
         if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
             return Step::Line(self.line[..end].to_vec());
