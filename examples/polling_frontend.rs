@@ -1,4 +1,4 @@
-//! A frontend for a runtime of your own: one thread, and poll(2). `docs/write-a-frontend.md` walks through it.
+//! A frontend for a runtime of your own: one thread, and poll(2). `docs/write-a-frontend.md` explains it.
 //!
 //! `cargo run --example polling_frontend -- --cgi examples`, then `curl localhost:8000/hello`.
 
@@ -19,26 +19,26 @@ use sanserve::server::{
     Turn, Workspace,
 };
 
-/// A connection, what it takes, and what it waits for.
-struct Line {
+/// A connection with its resources, and what it waits for.
+struct Client {
     session: Session,
     space: Workspace,
     socket: TcpStream,
     transport: Transport,
     handler: Option<Box<dyn Handler + Send>>,
-    /// Of the exchange in progress. No two have the same.
+    /// The number of the exchange in progress, unique in this server.
     number: u64,
-    /// `None`: it has more to do at once.
+    /// What the connection waits for, or `None` if it can continue at once.
     wait: Option<Wait>,
 }
 
-/// Gives each exchange a number, so that a waker that is kept for too long wakes nobody.
-struct Numbers<'l> {
+/// Gives each exchange a number, so that the waker of an earlier exchange does not wake a later one.
+struct ExchangeNumbers<'l> {
     number: &'l mut u64,
     next: &'l mut u64,
 }
 
-impl Frontend for Numbers<'_> {
+impl Frontend for ExchangeNumbers<'_> {
     fn finished(&mut self, _status: u16) -> bool {
         *self.next += 1;
         *self.number = *self.next;
@@ -46,30 +46,30 @@ impl Frontend for Numbers<'_> {
     }
 }
 
-impl Line {
-    fn new(socket: TcpStream, peer: SocketAddr, server: &mut Server) -> Line {
+impl Client {
+    fn new(socket: TcpStream, peer: SocketAddr, server: &mut Server) -> Client {
         let (service, now) = (&server.service, server.now);
         let mut connection = Connection::new(Peer::from(peer), &service.context(&now));
         service.observe(&mut connection, &service.context(&now), "polling");
         let (session, space) = (Session::new(connection), Workspace::new(service));
         server.next += 1;
         let (transport, number) = (Transport::level_triggered(), server.next);
-        Line { session, space, socket, transport, handler: None, number, wait: None }
+        Client { session, space, socket, transport, handler: None, number, wait: None }
     }
 
-    /// Goes on until there is something to wait for. `false`: the connection is over.
+    /// Runs the connection until it has to wait. Returns `false` if it is closed.
     fn turn(&mut self, server: &mut Server) -> bool {
-        let Line { session, space, socket, transport, handler, number, wait } = self;
-        let Server { service, now, files, log, next, bell, .. } = server;
+        let Client { session, space, socket, transport, handler, number, wait } = self;
+        let Server { service, now, files, log, next, loop_waker, .. } = server;
         let env = &mut Env::new(service, service.context(now), files, log);
         let io = &mut transport.over(socket.as_fd());
         session.tell(space, &service.draining);
-        // No more than this, so that the others have their turn.
+        // Bounded, so that the other connections get their turn.
         let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
         loop {
-            match session.turn(space, io, &mut Numbers { number, next }, env, &mut budget) {
+            match session.turn(space, io, &mut ExchangeNumbers { number, next }, env, &mut budget) {
                 Turn::Call(call) => {
-                    let waker = || Waker::from(Arc::new(Bell { exchange: Some(*number), ..bell.clone() }));
+                    let waker = || Waker::from(Arc::new(LoopWaker { exchange: Some(*number), ..loop_waker.clone() }));
                     session.call(call, handler, &waker, space, env);
                 }
                 Turn::Wait(what) => {
@@ -85,13 +85,13 @@ impl Line {
         }
     }
 
-    /// Whether it is time for a turn.
+    /// Whether the connection needs a turn.
     fn is_due(&self, now: Tick) -> bool {
         self.wait.is_none_or(|wait| wait.deadline.is_some_and(|deadline| deadline <= now))
     }
 
-    /// What poll(2) is to watch: the socket, and the output, the end and the input of the script.
-    fn watched<'l>(&'l self, nothing: &'l UnixStream) -> [PollFd<'l>; 4] {
+    /// The descriptors for poll(2): the socket, and the output, the exit and the input of the script.
+    fn watched<'l>(&'l self, placeholder: &'l UnixStream) -> [PollFd<'l>; 4] {
         let (need, script) = (self.wait.map(|wait| wait.need).unwrap_or_default(), self.space.slot.script());
         let output = script.and_then(|script| script.output).filter(|_| need.script_read);
         let exit = script.and_then(|script| script.exit).filter(|_| need.script_read);
@@ -107,19 +107,19 @@ impl Line {
         ];
         all.map(|watched| match watched {
             (Some(fd), flags) => PollFd::from_borrowed_fd(fd, flags),
-            (None, _) => PollFd::new(nothing, PollFlags::empty()),
+            (None, _) => PollFd::new(placeholder, PollFlags::empty()),
         })
     }
 
-    /// Notes what poll(2) has found, and whether that is a reason for a turn.
+    /// Records what poll(2) has found. If anything has changed, the connection needs a turn.
     fn became_ready(&mut self, found: &[PollFlags], server: &Server) {
         let gone = found[0].intersects(PollFlags::HUP | PollFlags::ERR);
-        let mut is_news = gone;
+        let mut has_changed = gone;
         if gone || found[0].contains(PollFlags::IN) {
-            is_news |= self.transport.became_readable();
+            has_changed |= self.transport.became_readable();
         }
         if gone || found[0].contains(PollFlags::OUT) {
-            is_news |= self.transport.became_writable();
+            has_changed |= self.transport.became_writable();
         }
         let (output, input) = (!found[1].is_empty() || !found[2].is_empty(), !found[3].is_empty());
         self.session.script_became_ready(output, input);
@@ -127,13 +127,13 @@ impl Line {
             let io = &mut self.transport.over(self.socket.as_fd());
             self.session.broken(Fault::Peer, io, &server.service.draining);
         }
-        if is_news || output || input {
+        if has_changed || output || input {
             self.wait = None;
         }
     }
 }
 
-/// The loop, and what all connections share.
+/// The event loop, and what all connections share.
 pub struct Server {
     service: Arc<Service>,
     files: Local,
@@ -142,53 +142,53 @@ pub struct Server {
     now: Now,
     listener: Option<TcpListener>,
     acceptor: Acceptor,
-    /// Nothing is accepted before this.
+    /// When to accept again after an error.
     accept_at: Tick,
-    /// When a shutdown ends.
+    /// When the grace period of a shutdown ends.
     cut_at: Option<Tick>,
     /// The number of the last exchange.
     next: u64,
-    bell: Bell,
+    loop_waker: LoopWaker,
     woken: mpsc::Receiver<u64>,
-    /// Readable when the bell was rung.
-    hammer: UnixStream,
+    /// Readable when a waker has written to it.
+    wakes: UnixStream,
 }
 
-/// Wakes an exchange, or without a number only the loop; from any thread.
+/// Wakes the loop from any thread, and an exchange if it has a number.
 #[derive(Clone)]
-struct Bell {
+struct LoopWaker {
     exchange: Option<u64>,
     woken: mpsc::Sender<u64>,
-    rope: Arc<UnixStream>,
+    writer: Arc<UnixStream>,
 }
 
-impl Bell {
-    fn ring(&self) {
-        // If there is no room, it was rung already.
-        let _ = (&*self.rope).write(b"!");
+impl LoopWaker {
+    fn wake_loop(&self) {
+        // If the buffer is full, the loop will wake up anyway.
+        let _ = (&*self.writer).write(b"!");
     }
 }
 
-impl Wake for Bell {
+impl Wake for LoopWaker {
     fn wake(self: Arc<Self>) {
         self.exchange.into_iter().for_each(|number| _ = self.woken.send(number));
-        self.ring();
+        self.wake_loop();
     }
 }
 
-impl Announce for Bell {
+impl Announce for LoopWaker {
     fn announce(&self, _phase: Phase) {
-        self.ring();
+        self.wake_loop();
     }
 }
 
 impl Server {
-    /// Serves whom `listener` accepts.
+    /// A server for the connections of `listener`.
     pub fn new(listener: TcpListener, service: Service) -> io::Result<Server> {
-        let ((hammer, rope), (sender, woken)) = (UnixStream::pair()?, mpsc::channel());
+        let ((wakes, writer), (sender, woken)) = (UnixStream::pair()?, mpsc::channel());
         listener.set_nonblocking(true)?;
-        hammer.set_nonblocking(true)?;
-        rope.set_nonblocking(true)?;
+        wakes.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
         let (service, clock) = (Arc::new(service.bound_to(listener.local_addr()?)), Clock::start());
         Ok(Server {
             files: Local::new(Arc::clone(&service.root), service.cache.clone()),
@@ -201,44 +201,44 @@ impl Server {
             accept_at: Tick(0),
             cut_at: None,
             next: 0,
-            bell: Bell { exchange: None, woken: sender, rope: Arc::new(rope) },
+            loop_waker: LoopWaker { exchange: None, woken: sender, writer: Arc::new(writer) },
             woken,
-            hammer,
+            wakes,
         })
     }
 
-    /// Ends the server.
+    /// Returns a handle that shuts the server down.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.service.draining.clone(), Arc::new(self.bell.clone()))
+        Handle::new(self.service.draining.clone(), Arc::new(self.loop_waker.clone()))
     }
 
-    /// Serves until it is ended and all connections are over.
+    /// Serves until it is shut down and all connections are closed.
     pub fn run(mut self) -> io::Result<()> {
-        let mut lines: Vec<Line> = Vec::new();
-        while self.listener.is_some() || !lines.is_empty() {
+        let mut clients: Vec<Client> = Vec::new();
+        while self.listener.is_some() || !clients.is_empty() {
             self.log.flush();
-            let found = self.watch(&lines)?;
+            let found = self.watch(&clients)?;
             self.clock.read(&mut self.now);
-            lines.iter_mut().zip(found.chunks(4)).for_each(|(line, found)| line.became_ready(found, &self));
-            self.answer_bell(&mut lines);
-            self.accept(&mut lines);
+            clients.iter_mut().zip(found.chunks(4)).for_each(|(client, found)| client.became_ready(found, &self));
+            self.handle_wakes(&mut clients);
+            self.accept(&mut clients);
             let now = self.now.tick;
-            lines.retain_mut(|line| !line.is_due(now) || line.turn(&mut self));
+            clients.retain_mut(|client| !client.is_due(now) || client.turn(&mut self));
         }
         Ok(())
     }
 
-    /// Waits until something is ready or due.
-    fn watch(&self, lines: &[Line]) -> io::Result<Vec<PollFlags>> {
-        let mut fds: Vec<PollFd<'_>> = lines.iter().flat_map(|line| line.watched(&self.hammer)).collect();
-        fds.push(PollFd::new(&self.hammer, PollFlags::IN));
+    /// Waits until a descriptor is ready or a deadline has passed.
+    fn watch(&self, clients: &[Client]) -> io::Result<Vec<PollFlags>> {
+        let mut fds: Vec<PollFd<'_>> = clients.iter().flat_map(|client| client.watched(&self.wakes)).collect();
+        fds.push(PollFd::new(&self.wakes, PollFlags::IN));
         let now = self.clock.tick();
         let accept_at = Some(self.accept_at).filter(|&at| at > now);
-        let has_room = lines.len() < self.service.connection_bound();
+        let has_room = clients.len() < self.service.connection_bound();
         fds.extend(
             self.listener.iter().filter(|_| accept_at.is_none() && has_room).map(|fd| PollFd::new(fd, PollFlags::IN)),
         );
-        let deadlines = lines.iter().filter_map(|line| line.wait.map_or(Some(now), |wait| wait.deadline));
+        let deadlines = clients.iter().filter_map(|client| client.wait.map_or(Some(now), |wait| wait.deadline));
         let next = deadlines.chain(self.cut_at).chain(accept_at).min();
         let left = next.and_then(|next| Timespec::try_from(Duration::from_millis(next.since(now))).ok());
         match poll(&mut fds, left.as_ref()) {
@@ -247,31 +247,31 @@ impl Server {
         }
     }
 
-    /// Tells exchanges that were woken, and everybody when the server goes down.
-    fn answer_bell(&mut self, lines: &mut [Line]) {
-        let _ = self.hammer.read(&mut [0; 64]);
+    /// Wakes exchanges, and all connections when the server shuts down.
+    fn handle_wakes(&mut self, clients: &mut [Client]) {
+        let _ = self.wakes.read(&mut [0; 64]);
         for number in self.woken.try_iter() {
-            for line in lines.iter_mut().filter(|line| line.number == number) {
-                line.session.connection.handle(Input::Wake);
-                line.wait = None;
+            for client in clients.iter_mut().filter(|client| client.number == number) {
+                client.session.connection.handle(Input::Wake);
+                client.wait = None;
             }
         }
         let draining = &self.service.draining;
         if draining.has_begun() && self.listener.take().is_some() {
             self.cut_at = Some(self.now.tick.after(self.service.grace.as_millis() as u64));
-            lines.iter_mut().for_each(|line| line.wait = None);
+            clients.iter_mut().for_each(|client| client.wait = None);
         }
         if draining.phase() == Phase::Cut || self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            self.service.cut(lines.len());
-            lines.iter_mut().for_each(|line| line.wait = None);
+            self.service.cut(clients.len());
+            clients.iter_mut().for_each(|client| client.wait = None);
         }
     }
 
-    fn accept(&mut self, lines: &mut Vec<Line>) {
-        while self.accept_at <= self.now.tick && lines.len() < self.service.connection_bound() {
+    fn accept(&mut self, clients: &mut Vec<Client>) {
+        while self.accept_at <= self.now.tick && clients.len() < self.service.connection_bound() {
             let Some(listener) = &self.listener else { return };
             match self.acceptor.accept(listener, &self.service, self.now.tick) {
-                Accepted::Peer(stream, peer) => lines.push(Line::new(stream, peer, self)),
+                Accepted::Peer(stream, peer) => clients.push(Client::new(stream, peer, self)),
                 Accepted::Again => {}
                 Accepted::Nobody => return,
                 Accepted::Pause(millis) => self.accept_at = self.now.tick.after(millis),
@@ -280,7 +280,7 @@ impl Server {
     }
 }
 
-/// A portable handler: says hello, and leaves everything else to the files and scripts.
+/// A portable handler: responds to `/hello`, and leaves everything else to the files and scripts.
 pub fn hello(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
         let done = match reply.request().path() {

@@ -7,12 +7,6 @@ mod edges;
 #[path = "../../docs/learn/solutions/2_edges.rs"]
 #[allow(unreachable_pub, reason = "it is a program of its own")]
 mod edges_solved;
-#[path = "../../docs/learn/exercises/5_timeout.rs"]
-#[allow(unreachable_pub, reason = "it is a program of its own")]
-mod timeout;
-#[path = "../../docs/learn/solutions/5_timeout.rs"]
-#[allow(unreachable_pub, reason = "it is a program of its own")]
-mod timeout_solved;
 #[path = "../../docs/learn/exercises/6_runtime.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is a program of its own")]
 pub(crate) mod runtime;
@@ -31,6 +25,12 @@ mod stream;
 #[path = "../../docs/learn/solutions/4_stream.rs"]
 #[allow(unreachable_pub, reason = "it is a program of its own")]
 mod stream_solved;
+#[path = "../../docs/learn/exercises/5_timeout.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod timeout;
+#[path = "../../docs/learn/solutions/5_timeout.rs"]
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+mod timeout_solved;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -70,7 +70,10 @@ fn exercise_1() {
         let service = service(Arc::new(move || {
             begin.send(()).expect("somebody waits for that");
             let opened = gate.lock().expect("one at a time").recv_timeout(Duration::from_secs(3));
-            format!("{}, says {known}\n", if opened.is_ok() { "the others were served" } else { "nobody was served" })
+            format!(
+                "{}, says {known}\n",
+                if opened.is_ok() { "the others were served" } else { "no one else was served" }
+            )
         }));
         let service = service.with_log(Log::quiet());
         let server = sanserve::mio::Server::bind((Ipv4Addr::LOCALHOST, 0), service);
@@ -88,7 +91,7 @@ fn exercise_1() {
         serving.join().expect("no panic").expect("it serves");
         assert_eq!(answer.body_text(), "at once\n");
         let (said, who) = worked.body_text().trim_end().split_once(", says ").expect("what the work gives");
-        assert_eq!(said, "the others were served", "while the work went on");
+        assert_eq!(said, "the others were served", "during the work");
         assert_eq!(who, secret, "the answer is what the work gives");
     }
     judge(|| serves_others(sleeper::service), || serves_others(sleeper_solved::service));
@@ -134,7 +137,7 @@ macro_rules! answers_all {
             asked += requests;
             (socket.unread, socket.empty) = (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(requests).into(), false);
             line.edge(&mut socket, &cx).expect("nothing fails");
-            assert_eq!(answers(&line), asked, "answers to {asked} requests, behind one edge");
+            assert_eq!(answers(&line), asked, "responses to {asked} requests, after one edge");
             assert!(!line.closed, "nobody has said that it is over");
         }
         (socket.ended, socket.empty) = (true, false);
@@ -206,7 +209,7 @@ fn exercise_4() {
         // What may be formatted ahead of a socket, `Limits::output`.
         let most = Config::default().limits.output;
         let so_far = made.load(Ordering::Relaxed);
-        assert!(so_far <= most, "{so_far} bytes were made for a client that reads nothing, and {most} are enough");
+        assert!(so_far <= most, "{so_far} bytes were made for a client that reads nothing; {most} are enough");
         while peer.received().len() < whole {
             peer.read(10_000);
             let ahead = made.load(Ordering::Relaxed).saturating_sub(peer.received().len());
@@ -217,7 +220,7 @@ fn exercise_4() {
     judge(|| keeps_pace(stream::Table::new), || keeps_pace(stream_solved::Table::new));
 }
 
-macro_rules! loses_patience {
+macro_rules! times_out {
     ($timeout:ident) => {{
         use $timeout::{LINE, Reader, SILENCE, Step};
         // All at once, in two pieces, and never.
@@ -236,7 +239,7 @@ macro_rules! loses_patience {
         reader.handle(b"a", now);
         while let Step::Wait { until } = reader.poll(now) {
             assert!(until > now, "a deadline that has passed would be waited for again and again");
-            assert!(now < 86_400_000, "a day has passed, and it still waits for the end of the line");
+            assert!(now < 86_400_000, "after a day, it still waits for the end of the line");
             now = until.min(now + 10_000);
             if now % 10_000 == 0 && now < LINE {
                 reader.handle(b"a", now);
@@ -255,7 +258,7 @@ macro_rules! loses_patience {
 /// A byte now and then is no line.
 #[test]
 fn exercise_5() {
-    judge(|| loses_patience!(timeout), || loses_patience!(timeout_solved));
+    judge(|| times_out!(timeout), || times_out!(timeout_solved));
 }
 
 macro_rules! finishes {
@@ -281,7 +284,7 @@ macro_rules! finishes {
         drop(end);
         asking.send("Host: a\r\n\r\n");
         let last = asking.response();
-        assert_eq!((last.status(), last.text("connection")), (200, Some("close")), "the last answer says that it is");
+        assert_eq!((last.status(), last.text("connection")), (200, Some("close")), "the last response has Connection");
         asking.ends();
         idle.ends();
         assert!(!serving.is_finished(), "it has ended while somebody is being served");

@@ -1,4 +1,4 @@
-//! Exercise 6, solved: everybody looks at the bell, and the server waits for those who have heard it.
+//! Exercise 6, solved: all threads poll the latch, and the server waits for them to finish.
 //!
 //! `cargo run -q --example learn_runtime_solved -- DIRECTORY PORT`
 
@@ -20,41 +20,45 @@ use sanserve::server::{Budget, Env, Local, Logger, Recording, Service, Session, 
 struct Shared {
     service: Service,
     clock: Clock,
-    /// Readable, for whoever looks, once the server is to end: the other side of it is closed then.
-    bell: UnixStream,
+    /// Readable for all threads once the server is to shut down: the other end is closed then.
+    latch: UnixStream,
 }
 
 /// A server that listens.
 pub struct Server {
     listener: TcpListener,
     shared: Arc<Shared>,
-    rope: Option<UnixStream>,
+    trigger: Option<UnixStream>,
 }
 
 impl Server {
-    /// Serves whom `listener` accepts. It must not block.
+    /// A server for the connections of `listener`, which must be non-blocking.
     ///
     /// # Errors
-    /// If the system refuses what it needs.
+    /// If a system call fails.
     pub fn new(listener: TcpListener, service: Service) -> io::Result<Server> {
-        let (bell, rope) = UnixStream::pair()?;
+        let (latch, trigger) = UnixStream::pair()?;
         let service = service.bound_to(listener.local_addr()?);
-        Ok(Server { listener, shared: Arc::new(Shared { service, clock: Clock::start(), bell }), rope: Some(rope) })
+        Ok(Server {
+            listener,
+            shared: Arc::new(Shared { service, clock: Clock::start(), latch }),
+            trigger: Some(trigger),
+        })
     }
 
-    /// Ends the server when it is dropped. It can be taken once.
+    /// Returns a guard that shuts the server down when it is dropped. It can be taken once.
     pub fn end(&mut self) -> Option<UnixStream> {
-        self.rope.take()
+        self.trigger.take()
     }
 
-    /// Serves until it is ended and the exchanges in hand are over.
+    /// Serves until it is shut down and the exchanges in progress are finished.
     ///
     /// # Errors
-    /// If it cannot wait.
+    /// If waiting fails.
     pub fn run(self) -> io::Result<()> {
-        let mut lines: Vec<JoinHandle<()>> = Vec::new();
+        let mut clients: Vec<JoinHandle<()>> = Vec::new();
         loop {
-            let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.shared.bell, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.shared.latch, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -62,23 +66,23 @@ impl Server {
             if !fds[1].revents().is_empty() {
                 break;
             }
-            lines.retain(|line| !line.is_finished());
+            clients.retain(|client| !client.is_finished());
             while let Ok((stream, peer)) = os::accept(&self.listener) {
                 let shared = Arc::clone(&self.shared);
-                lines.push(thread::spawn(move || Line::new(stream, peer, &shared).run()));
+                clients.push(thread::spawn(move || Client::new(stream, peer, &shared).run()));
             }
         }
-        // Nobody is accepted from here on.
+        // Stop accepting.
         drop(self.listener);
-        for line in lines {
-            let _ = line.join();
+        for client in clients {
+            let _ = client.join();
         }
         Ok(())
     }
 }
 
-/// A connection, what it takes, and where it comes from.
-struct Line<'s> {
+/// A connection with its resources.
+struct Client<'s> {
     shared: &'s Shared,
     socket: TcpStream,
     transport: Transport,
@@ -86,21 +90,21 @@ struct Line<'s> {
     space: Workspace,
     files: Local,
     log: Logger,
-    /// It was told that the server ends.
-    drains: bool,
+    /// The connection was told to drain.
+    draining: bool,
 }
 
-impl Line<'_> {
-    fn new(socket: TcpStream, peer: SocketAddr, shared: &Shared) -> Line<'_> {
+impl Client<'_> {
+    fn new(socket: TcpStream, peer: SocketAddr, shared: &Shared) -> Client<'_> {
         let (service, now) = (&shared.service, shared.clock.now());
         let mut connection = Connection::new(Peer::from(peer), &service.context(&now));
         service.observe(&mut connection, &service.context(&now), "a runtime of my own");
         let files = Local::new(Arc::clone(&service.root), service.cache.clone());
         let (session, space, log) = (Session::new(connection), Workspace::new(service), service.log.logger());
-        Line { shared, socket, transport: Transport::level_triggered(), session, space, files, log, drains: false }
+        Client { shared, socket, transport: Transport::level_triggered(), session, space, files, log, draining: false }
     }
 
-    /// Goes on to the connection's end.
+    /// Runs the connection until it is closed.
     fn run(mut self) {
         let mut now = self.shared.clock.now();
         loop {
@@ -121,21 +125,21 @@ impl Line<'_> {
         }
     }
 
-    /// Waits for what is needed or for the deadline, and notes what is possible.
+    /// Waits for what is needed or for the deadline, and records what is possible.
     fn wait(&mut self, need: Need, deadline: Option<Tick>) {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, need.read);
         flags.set(PollFlags::OUT, need.write);
         let left = deadline.map(|at| Duration::from_millis(at.since(self.shared.clock.tick())));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        let mut fds = [PollFd::new(&self.socket, flags), PollFd::new(&self.shared.bell, PollFlags::IN)];
-        // Whoever has heard the bell looks at it no more: it goes on ringing.
-        let watched = if self.drains { 1 } else { 2 };
+        let mut fds = [PollFd::new(&self.socket, flags), PollFd::new(&self.shared.latch, PollFlags::IN)];
+        // The latch stays readable, so it is polled only until it was seen.
+        let watched = if self.draining { 1 } else { 2 };
         if poll(&mut fds[..watched], left.as_ref()).is_err() {
             return;
         }
-        if !self.drains && !fds[1].revents().is_empty() {
-            self.drains = true;
+        if !self.draining && !fds[1].revents().is_empty() {
+            self.draining = true;
             self.session.connection.handle(Input::Drain);
         }
         let found = fds[0].revents();
@@ -155,15 +159,15 @@ pub fn main() -> io::Result<()> {
     serve(&arguments)
 }
 
-/// The same with these arguments.
+/// Serves with these arguments.
 ///
 /// # Errors
-/// If one of them is wrong, or the system refuses.
+/// If an argument is wrong, or a system call fails.
 pub fn serve(arguments: &[String]) -> io::Result<()> {
     let [directory, port, recordings @ ..] = arguments else {
         return Err(io::Error::other("usage: learn_runtime_solved DIRECTORY PORT [RECORDINGS]"));
     };
-    // Whoever types requests by hand takes their time.
+    // Requests that are typed by hand take a while.
     let mut config = Config::default();
     (config.timeouts.keep_alive, config.timeouts.head) = (3_600_000, 3_600_000);
     let mut service = Service::new(directory)?.with_config(config);
@@ -175,11 +179,11 @@ pub fn serve(arguments: &[String]) -> io::Result<()> {
     let listener = os::bind(([127, 0, 0, 1], port).into(), false)?;
     listener.set_nonblocking(true)?;
     let mut server = Server::new(listener, service)?;
-    let (rope, mut signals) = (server.end(), Signals::new()?);
+    let (trigger, mut signals) = (server.end(), Signals::new()?);
     thread::spawn(move || {
         signals.wait();
-        drop(rope);
-        println!("Told to end");
+        drop(trigger);
+        println!("Shutting down");
     });
     println!("Serving HTTP on 127.0.0.1 port {port} ...");
     server.run()
