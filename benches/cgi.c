@@ -1,4 +1,4 @@
-/* The script that cgi.py runs. With a query it waits so many seconds first: /cgi-bin/hello?60 */
+/* The script that cgi.py runs. A query is the number of seconds to wait first: /cgi-bin/hello?60 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

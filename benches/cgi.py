@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
-"""CGI scripts: requests a second beside lighttpd's mod_cgi, and what scripts cost those who ask for files.
+"""CGI scripts: requests per second, compared with lighttpd's mod_cgi, and the effect of scripts on requests for files.
 
     benches/cgi.py                            everything; about 3 minutes
     benches/cgi.py --rounds 5 --seconds 4
     benches/cgi.py --binary target/release/sanserve --part rate --only sanserve-mio,lighttpd
     benches/cgi.py --part rate --as-root --write-docs    the servers begin as root; figures go to docs/performance.md
 
-The script is cgi.c, statically linked, so that what is measured is the server and not a dynamic linker or an
-interpreter. The first part asks for it over 1, 8, 32 and 100 connections. The second asks for a file of 1 KiB over
-one connection: alone, while 50 scripts sleep, and while short scripts run over 50 other connections.
+The script is cgi.c, statically linked, so that the server is measured and not a dynamic linker or an interpreter.
+The first part requests it over 1, 8, 32 and 100 connections. The second requests a file of 1 KiB over one
+connection: alone, while 50 scripts sleep, and while short scripts run over 50 other connections.
 
-Servers, and with them the scripts, are pinned to one processor, and wrk to another one. All servers have one
-worker (`std`: a thread for each connection). Rounds go through all servers before the next round begins. Every
-figure is the median of the rounds. If this is run as root, the servers run as the user nobody, so that none of
-them changes its user for a script. With --as-root they begin as root: sanserve changes the user for each script, and
-lighttpd its own once and for all. Either way scripts run as nobody.
+Servers and their scripts are pinned to one CPU, and wrk to another one. All servers have one worker (`std`: a
+thread for each connection). Each round goes through all servers before the next round begins. Every figure is the
+median of the rounds. If this is run as root, the servers run as the user nobody, so that none of them changes its
+user for a script. With --as-root they start as root: sanserve changes the user for each script, and lighttpd its own
+at the start. Either way scripts run as nobody.
 
-It needs Linux, wrk, a C compiler, and, to compare, lighttpd.
+It needs Linux, wrk, a C compiler and, for the comparison, lighttpd.
 """
 import argparse
 import json
@@ -34,7 +34,7 @@ from harness import Running, Server, Setup, ask, bytes_text, median, number, tab
 
 #: Connections in the first part.
 CONNECTIONS = [1, 8, 32, 100]
-#: Scripts at once in the second.
+#: Concurrent scripts in the second part.
 SCRIPTS = 50
 FILE, SCRIPT = "/1k.html", "/cgi-bin/hello"
 
@@ -69,7 +69,7 @@ def lighttpd(program, setup):
 
 SERVERS = {f"sanserve-{runtime}": Server(sanserve(runtime), "sanserve") for runtime in ("mio", "std", "smol")}
 SERVERS["lighttpd"] = Server(lighttpd, "lighttpd")
-# What `Running` and `choose` know.
+# The setup for `Running` and `choose`.
 harness.SERVERS.clear()
 harness.SERVERS.update(SERVERS)
 
@@ -86,7 +86,7 @@ def make_tree(tmp):
 
 
 def checked(running):
-    """A server that does what is measured."""
+    """A server that can run scripts."""
     status, body = ask(running, SCRIPT)
     if (status, body) != (200, b"hello\n"):
         raise RuntimeError(f"not the script's answer: {status} {body[:60]}")
@@ -96,7 +96,7 @@ def checked(running):
 # ---- The first part ----------------------------------------------------------------------------
 
 def answered(one):
-    """The figures of a load, for those requests that a script has answered."""
+    """The figures of a load, for requests that a script has responded to."""
     share = max(one["requests"] - one["status_errors"], 1) / max(one["requests"], 1)
     return one | {"rps": one["rps"] * share, "cpu_us": one["cpu_us"] / share, "refused": 1 - share}
 
@@ -134,7 +134,7 @@ def rates_table(results, names):
 # ---- The second part ---------------------------------------------------------------------------
 
 class Alone:
-    """Nothing else happens."""
+    """No other load."""
     what = "alone"
 
     def __init__(self, running, tmp, seconds):
@@ -148,7 +148,7 @@ class Alone:
 
 
 class Sleeping(Alone):
-    """Scripts that wait."""
+    """Scripts that sleep."""
     what = f"{SCRIPTS} scripts sleep"
 
     def __init__(self, running, tmp, seconds):
@@ -167,7 +167,7 @@ class Sleeping(Alone):
 
 
 class Busy(Alone):
-    """Scripts that come and go as fast as they can."""
+    """Short scripts at the highest rate."""
     what = f"short scripts over {SCRIPTS} connections"
 
     def __init__(self, running, tmp, seconds):
@@ -208,14 +208,14 @@ def latencies_table(results, names):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="SERVER,..", help=f"of {', '.join(SERVERS)}")
-    parser.add_argument("--part", choices=["rate", "latency"], help="only this one")
+    parser.add_argument("--only", default="", metavar="SERVER,..", help=f"one or more of {', '.join(SERVERS)}")
+    parser.add_argument("--part", choices=["rate", "latency"], help="run only this part")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="of load in each round")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of the load in each round")
     parser.add_argument("--binary", help="a sanserve to measure instead of building one")
-    parser.add_argument("--as-root", action="store_true", help="servers begin as root, if this does")
+    parser.add_argument("--as-root", action="store_true", help="start the servers as root, if this runs as root")
     parser.add_argument("--write-docs", action="store_true", help="write the first part into docs/performance.md; with --as-root")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     arguments = parser.parse_args()
     if arguments.as_root and not AS_ROOT:
         parser.error("--as-root is for root")
@@ -230,7 +230,7 @@ def main():
     try:
         if NOBODY:
             os.chown(tmp, 65534, 65534)
-        # Where the binary lies, nobody may not look.
+        # The user nobody may have no access to the directory of the binary.
         for name, program in chosen.items():
             if SERVERS[name].program == "sanserve":
                 chosen[name] = shutil.copy(program, f"{tmp}/sanserve")

@@ -1,6 +1,6 @@
-//! The core alone, in memory: what one keep-alive exchange costs, beside httparse on the same head
-//! as the floor. `cargo bench --bench core` prints nanoseconds; with a case and a count as arguments
-//! it only runs that, for an instruction counter to look at (see `benches/instructions`).
+//! The core alone, in memory: the cost of one keep-alive exchange, compared with httparse on the same head as the lower
+//! bound. `cargo bench --bench core` prints nanoseconds. With a case and a count as arguments it only runs that case,
+//! for an instruction counter (see `benches/instructions.txt`).
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -20,24 +20,24 @@ const NOT_MODIFIED: &[u8] =
     b"GET /1k.html HTTP/1.1\r\nHost: x\r\nIf-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n\r\n";
 const MISSING: &[u8] = b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// A request for as many ranges as `next` gives, within the 1,024 bytes of the file.
+/// A request for all ranges of an iterator, within the 1,024 bytes of the file.
 fn ranges(next: impl Iterator<Item = String>) -> &'static [u8] {
     let ranges: Vec<String> = next.collect();
     let head = format!("GET /1k.html HTTP/1.1\r\nHost: x\r\nRange: bytes={}\r\n\r\n", ranges.join(","));
     Box::leak(head.into_bytes().into_boxed_slice())
 }
 
-/// As many parts as one answer has: what zsync does, and far more.
+/// A number of separate ranges, as zsync requests them.
 fn parts(count: u32) -> &'static [u8] {
     ranges((0..count).rev().map(|n| format!("{}-{0}", 3 * n)))
 }
 
-/// Abuse: parts as many as may be, and then, up to the bound on a field, what joins the last of them.
+/// An attack: the most ranges, and then, up to the limit on a field, ranges that coalesce with the last of them.
 fn overlap() -> &'static [u8] {
     ranges((0..255).map(|n| format!("{}-{0}", 3 * n)).chain((0..12_000).map(|n| format!("{}-", 765 + n % 200))))
 }
 
-/// httparse on a head, alone.
+/// Only httparse on a head.
 fn httparse(head: &'static [u8]) -> impl FnMut() {
     move || {
         let mut fields = [httparse::EMPTY_HEADER; 24];
@@ -85,7 +85,7 @@ fn turn(head: &'static [u8]) -> impl FnMut() {
     }
 }
 
-/// A name, what it does once, and how often it is done.
+/// A case: its name, the code to run once, and the number of runs.
 type Case = (&'static str, Box<dyn FnMut()>, u32);
 
 const OFTEN: u32 = 20_000;
@@ -119,7 +119,7 @@ fn main() {
     println!("{:20} {:>8}", "case", "ns");
     for (name, mut case, times) in cases() {
         (0..times / 2).for_each(|_| case());
-        // The best of several rounds: what disturbs only ever adds.
+        // The best of several rounds, since disturbances only add time.
         let best = (0..20).map(|_| {
             let start = Instant::now();
             (0..times).for_each(|_| case());

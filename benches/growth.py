@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""How the cost of a request grows: with connections, file size, pipeline depth, fields, directory entries.
+"""How the cost of a request grows with connections, file size, pipeline depth, fields and directory entries.
 
     benches/growth.py                       everything on sanserve-mio and nginx; about 15 minutes
-    benches/growth.py --write-docs          and puts tables and charts into docs/performance.md
+    benches/growth.py --write-docs          also writes tables and charts into docs/performance.md
     benches/growth.py --series fields --only sanserve-mio,sanserve-smol,nginx
 
-The cost is processor time of the server's processes, user and system, divided by the requests. Server and
-generator are pinned to one processor each; the figures are medians of interleaved rounds. For each series a
+The cost is the CPU time of the server's processes, user and system, divided by the number of requests. Server
+and load generator are pinned to one CPU each; the figures are medians of interleaved rounds. For each series a
 line is fitted, cost = fixed + each * x, and the exponent of the growth over the upper half of the range (on a
 logarithmic axis): about 0 is flat, about 1 is linear.
 
-It needs Linux and wrk; nginx is measured beside ours when it is installed. The largest file needs its size
-in free memory: it is served from the page cache.
+It needs Linux and wrk; nginx is measured too if it is installed. The largest file needs its size in free memory,
+since it is served from the page cache.
 """
 import argparse
 import json
@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 
 class Series:
-    """One thing that grows. `load` says for each value what wrk is to do."""
+    """A quantity that grows. `load` returns the arguments of wrk for each value."""
 
     def __init__(self, title, xlabel, values, load, prepare=None, xtext=lambda x: f"{x:,}"):
         self.title, self.xlabel, self.values, self.load, self.prepare, self.xtext = title, xlabel, values, load, prepare, xtext
@@ -40,7 +40,7 @@ def make_size(folder, size):
     with open(path, "wb") as f:
         f.truncate(size)
     os.chmod(path, 0o644)
-    # Into the page cache.
+    # Load it into the page cache.
     with open(path, "rb") as f:
         while f.read(MIB):
             pass
@@ -63,14 +63,14 @@ def connections_for(size):
 
 
 SERIES = {
-    # With many connections, accepting them must not weigh: more connections, longer load.
+    # The cost of accepting must not matter, so more connections need a longer load.
     "connections": Series("CPU per request by connections", "connections", [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000],
                           lambda x: {"path": "/1k.html", "connections": x, "longer": x // 1000}),
     "size": Series("CPU per request by file size", "file size", [0, 1, 1 << 10, 1 << 12, 1 << 14, 1 << 16, (1 << 16) + 1, 1 << 18, MIB, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30],
                    lambda x: {"path": f"/size-{x}.bin", "connections": connections_for(x)}, make_size, short),
     "pipeline": Series("CPU per request by pipeline depth", "requests sent at once", [1, 2, 4, 8, 16, 32, 64, 128],
                        lambda x: {"path": "/1k.html", "connections": 16, "depth": x}),
-    # wrk always sends Host, and HTTP/1.1 demands it: so nothing begins at less than 1.
+    # wrk always sends Host, which HTTP/1.1 requires, so the series starts at 1.
     "fields": Series("CPU per request by header fields", "fields, Host included", [1, 2, 5, 10, 20, 50, 99],
                      lambda x: {"path": "/1k.html", "connections": 32, "fields": [f"X-Field-{i:02}: value of field {i:02}" for i in range(1, x)]}),
     "entries": Series("CPU per listing by directory entries", "entries", [10, 100, 1000, 10_000, 100_000],
@@ -90,7 +90,7 @@ def measure(name, program, series, x, folder, tmp, seconds):
     if one["status_errors"]:
         one["errors"] = f"{one['status_errors']} answers were errors"
     if path.startswith("/size-") and x >= MIB:
-        # Answers that were under way at the end count by their bytes.
+        # Responses that were incomplete at the end count in proportion to their bytes.
         one["cpu_us"] = one["cpu_us_mib"] * x / MIB
     elif not one["requests"]:
         one = {"errors": "no answer was complete"}
@@ -109,7 +109,7 @@ def line_fit(points):
 
 
 def exponent(points):
-    """The exponent of a power law through the upper half of the range; what is fixed hides the lower one."""
+    """The exponent of a power law through the upper half of the range; fixed costs dominate the lower half."""
     points = [(x, y) for x, y in points if x > 0 and y > 0]
     if len(points) < 2:
         return None
@@ -135,10 +135,10 @@ def points(rows, name):
 
 
 def report(key, rows):
-    """The table of a series and what it says, as Markdown."""
+    """The table of a series and a summary, as Markdown."""
     series = SERIES[key]
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    # What grows is better told apiece.
+    # For growing costs, the cost per unit is more useful.
     apiece = {"size": (MIB, "µs/MiB"), "entries": (1000, "µs/1,000 entries")}.get(key)
     head = [series.xlabel, *(f"{name}, µs" for name in names), *(f"{name}, {apiece[1]}" for name in names if apiece)]
     lines = []
@@ -170,7 +170,7 @@ def chart(key, rows):
 
 
 def values_of(series, arguments):
-    """The values that this machine and the arguments allow."""
+    """The values that are possible on this machine and with these arguments."""
     most = arguments.max
     if series is SERIES["size"]:
         with open("/proc/meminfo") as f:
@@ -217,15 +217,15 @@ def run(arguments, chosen, wanted, results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--series", default="", metavar="NAME,..", help=f"of {', '.join(SERIES)}")
-    parser.add_argument("--only", default="sanserve-mio,nginx", metavar="SERVER,..", help=f"of {', '.join(harness.SERVERS)}")
+    parser.add_argument("--series", default="", metavar="NAME,..", help=f"one or more of {', '.join(SERIES)}")
+    parser.add_argument("--only", default="sanserve-mio,nginx", metavar="SERVER,..", help=f"one or more of {', '.join(harness.SERVERS)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="of load for each value in each round")
-    parser.add_argument("--max", type=int, help="leave out larger values")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of the load for each value in each round")
+    parser.add_argument("--max", type=int, help="skip larger values")
     parser.add_argument("--binary", help="a sanserve to measure instead of building one")
-    parser.add_argument("--json", metavar="FILE", help="write all results there, after each series")
-    parser.add_argument("--load", metavar="FILE", help="begin with the results in FILE (of --json); series measured now replace them")
-    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render what --load brings")
+    parser.add_argument("--json", metavar="FILE", help="write all results to FILE, after each series")
+    parser.add_argument("--load", metavar="FILE", help="start with the results in FILE (from --json); series measured now replace them")
+    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render the results from --load")
     parser.add_argument("--write-docs", action="store_true", help="write tables and charts into docs/performance.md and docs/performance/")
     arguments = parser.parse_args()
     wanted = [key for key in arguments.series.split(",") if key] or list(SERIES)

@@ -1,6 +1,6 @@
-"""What servers.py and growth.py share: servers to start, load, processor time, tables and charts.
+"""Shared by servers.py, growth.py and cgi.py: starting servers, load, CPU time, tables and charts.
 
-Python's standard library only. The load comes from wrk. Linux only: the figures are read from /proc.
+It uses only Python's standard library. The load comes from wrk. Linux only: the figures are read from /proc.
 """
 import html
 import http.client
@@ -23,7 +23,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOCUMENT = os.path.join(ROOT, "docs", "performance.md")
 CHARTS = os.path.join(ROOT, "docs", "performance")
-#: The time stamp of every generated file: Sun, 06 Nov 1994 08:49:37 GMT.
+#: The timestamp of every generated file: Sun, 06 Nov 1994 08:49:37 GMT.
 STAMP = 784_111_777
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -42,26 +42,26 @@ PACKAGES = {
 
 
 def find(program):
-    """A program on PATH, or where Debian puts servers."""
+    """Finds a program on PATH, or where Debian installs servers."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
 
 
 def prepare(needs=("wrk",)):
-    """Moves this process to the generator's processor, and raises its limits."""
+    """Moves this process to the CPU of the load generator, and raises its limits."""
     for program in needs:
         if not find(program):
             sys.exit(f"{program} is missing; on Debian: {PACKAGES.get(program, 'apt-get install ' + program)}")
     if SERVER_CPU == CLIENT_CPU:
-        print("warning: there is one processor; server and generator share it, so the figures mean little", file=sys.stderr)
+        print("warning: this machine has one CPU; server and load generator share it, so the figures are not meaningful", file=sys.stderr)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # The generators that are started inherit this; servers are pinned one by one.
+    # Load generators inherit this; servers are pinned one by one.
     os.sched_setaffinity(0, {CLIENT_CPU})
 
 
 def build_sanserve():
-    """Builds the release binary and says where it is."""
-    # The compiler may use all processors.
+    """Builds the release binary and returns its path."""
+    # The compiler may use all CPUs.
     os.sched_setaffinity(0, CPUS)
     try:
         subprocess.run(["cargo", "build", "--release", "--locked", "--bin", "sanserve"], cwd=ROOT, check=True)
@@ -75,12 +75,12 @@ def build_sanserve():
 # ---- Servers -----------------------------------------------------------------------------------
 
 class Setup:
-    """How a server is to be started."""
+    """How to start a server."""
 
     def __init__(self, folder, tmp, file="1k.html", close=False, log=None, workers=1, pipelined=False):
         self.folder, self.tmp, self.file, self.close, self.log, self.workers = folder, tmp, file, close, log, workers
-        # With tcp_nopush, nginx holds back the ends of pipelined answers for tens of milliseconds: that would
-        # measure a timer. Everywhere else it gains by it.
+        # With tcp_nopush, nginx delays the ends of pipelined responses for tens of milliseconds, so that would
+        # measure a timer. In all other scenarios nginx is faster with it.
         self.pipelined = pipelined
         self.port = 0
 
@@ -136,12 +136,12 @@ def limit(program, setup):
 
 
 def plain(*arguments):
-    """A server that only takes flags; {folder} and {port} are filled in."""
+    """A server that is configured with flags; {folder} and {port} are replaced."""
     return lambda program, setup: [program, *(a.format(folder=setup.folder, port=setup.port) for a in arguments)]
 
 
 class Server:
-    """A server that can be started, and what it takes part in: an access log, several workers."""
+    """A server that can be started, and what it supports: an access log, several workers."""
 
     def __init__(self, command, program, log=False, workers=False, ceiling=False):
         self.command, self.program, self.log, self.workers, self.ceiling = command, program, log, workers, ceiling
@@ -164,7 +164,7 @@ SERVERS = {
 
 
 def choose(only, binary=None):
-    """The servers that are wanted and there; says which are missing and how to get them."""
+    """The requested servers that are installed; prints which are missing and how to install them."""
     wanted = [name for name in only.split(",") if name] if only else list(SERVERS)
     unknown = [name for name in wanted if name not in SERVERS]
     if unknown:
@@ -179,7 +179,7 @@ def choose(only, binary=None):
         else:
             missing[SERVERS[name].program] = PACKAGES.get(SERVERS[name].program, "")
     for program, how in missing.items():
-        print(f"left out, because it is not installed: {program} ({how})", file=sys.stderr)
+        print(f"skipped, because it is not installed: {program} ({how})", file=sys.stderr)
     return chosen
 
 
@@ -193,7 +193,7 @@ class Running:
         server = SERVERS[name]
         command = server.command(program, setup)
         pinned = ["taskset", "-c", cpus or str(SERVER_CPU), *command]
-        # Our log goes to stderr; the others open their file themselves.
+        # sanserve logs to stderr; the others open their log file themselves.
         ours = setup.log and server.program == "sanserve"
         stderr = open(setup.log, "wb") if ours else subprocess.DEVNULL
         start = time.perf_counter()
@@ -289,7 +289,7 @@ request = function() return pipeline end
 
 
 def wrk(running, tmp, path, connections, seconds, fields=(), depth=1, threads=1, cpus=None):
-    """Loads a server for some seconds. Figures for each request, which `errors` makes doubtful."""
+    """Loads a server for some seconds. Returns figures per request, which are unreliable if there are `errors`."""
     script = f"{tmp}/load-{depth}.lua"
     with open(script, "w") as f:
         f.write((pipelined(path, depth) if depth > 1 else "") + REPORT)
@@ -312,7 +312,7 @@ def wrk(running, tmp, path, connections, seconds, fields=(), depth=1, threads=1,
 
 
 def ask(running, path, fields=()):
-    """One request; status, body length and the start of the body. Raises when the server does not answer."""
+    """One request: status, body length and the start of the body. Raises if there is no response."""
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
     try:
         connection.request("GET", path, headers=dict(f.split(": ", 1) for f in fields))
@@ -324,7 +324,7 @@ def ask(running, path, fields=()):
 
 
 def warm(running, path, fields=(), times=200):
-    """Lets the server and the page cache see a path before anything is counted."""
+    """Warms up the server and the page cache for a path."""
     for _ in range(times):
         try:
             ask(running, path, fields)
@@ -333,7 +333,7 @@ def warm(running, path, fields=(), times=200):
 
 
 def median(measured):
-    """The median of each figure; of texts, the first that says something."""
+    """The median of each figure; of texts, the first that is not empty."""
     keys = {key for one in measured for key in one}
     out = {}
     for key in sorted(keys):
@@ -344,7 +344,7 @@ def median(measured):
 
 
 def settle():
-    """Files that were changed less than two seconds ago are not cached by sanserve: wait."""
+    """Waits two seconds, since sanserve does not cache files that were modified more recently."""
     time.sleep(2.2)
 
 
@@ -363,10 +363,10 @@ def temporary():
     return folder
 
 
-# ---- What is written ---------------------------------------------------------------------------
+# ---- Output -------- ---------------------------------------------------------------------------
 
 def commit():
-    """The commit that was measured, and whether anything was changed since."""
+    """The commit that was measured, and whether there are uncommitted changes."""
     try:
         git = lambda *command: subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True, check=True).stdout.strip()
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "core", "os", "frontend-mio", "frontend-std", "frontend-smol", "src")
@@ -412,13 +412,13 @@ def machine(names):
 
 
 def table(head, rows, right=True):
-    """A Markdown table; all columns but the first are numbers."""
+    """A Markdown table; all columns except the first are numbers."""
     align = ["---"] + ["---:" if right else "---"] * (len(head) - 1)
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in [head, align, *rows])
 
 
 def number(value, digits=3):
-    """A number with so many significant digits, and a comma at the thousands."""
+    """A number with the given number of significant digits, and commas at the thousands."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if value == 0:
@@ -436,7 +436,7 @@ def bytes_text(size):
 
 
 def check_document(names):
-    """Ends the program where a marker is missing: before a long run and not behind it."""
+    """Exits if a marker is missing, before a long run instead of after it."""
     with open(DOCUMENT) as f:
         text = f.read()
     for name in names:
@@ -446,7 +446,7 @@ def check_document(names):
 
 
 def write_blocks(blocks):
-    """Puts each text between its markers in docs/performance.md; nothing else there is touched."""
+    """Writes each text between its markers in docs/performance.md; nothing else is changed."""
     check_document(blocks)
     with open(DOCUMENT) as f:
         text = f.read()
@@ -466,7 +466,7 @@ def save_chart(name, svg):
     return path
 
 
-# Colours that differ for colour-blind eyes too (Okabe and Ito), on light and on dark.
+# Colors that are distinguishable for color-blind readers too (Okabe and Ito), on light and on dark.
 STYLE = """
   svg { background: #ffffff; font-family: system-ui, sans-serif; font-size: 12px; }
   text { fill: #24292f; } .soft { fill: #57606a; } .title { font-size: 13px; font-weight: 600; }
@@ -498,7 +498,7 @@ def text(x, y, words, kind="", anchor="start"):
 
 
 def bar_panels(title, panels, note):
-    """A chart of small panels. A panel: its name, the unit, and (server, value) for each bar."""
+    """A chart of small panels. Each panel has a name, a unit, and (server, value) for each bar."""
     columns, width, names, bar, gap = 2, 470, 118, 13, 4
     rows = [panels[i:i + columns] for i in range(0, len(panels), columns)]
     body, y = [text(16, 26, title, "title"), text(16, 44, note, "soft")], 64
@@ -521,7 +521,7 @@ def bar_panels(title, panels, note):
 
 
 def line_chart(title, xlabel, ylabel, lines, xtext=str):
-    """Lines on two logarithmic axes. `lines`: {server: [(x, y), ..]}. A zero stands left of everything, under its own name."""
+    """Lines on two logarithmic axes. `lines`: {server: [(x, y), ..]}. A zero is shown left of everything else, with its own label."""
     points = [(x, y) for line in lines.values() for x, y in line if y > 0]
     if not points:
         return svg(640, 60, title, "nothing was measured", [text(16, 26, title, "title")])

@@ -1,13 +1,13 @@
-/* The ceiling that servers are compared with: an event loop that understands nothing.
+/* The upper bound for the comparison of servers: an event loop that parses nothing.
  *
  *   gcc -O2 -o limit limit.c && ./limit PORT FILE [close] [WORKERS]
  *
- * Whatever comes, each blank line counts as the end of a request, and each request is answered with
- * FILE: no parsing, no path, no open, no clock, no limits, no timeouts. A blank line that two reads
- * share is missed, which a load generator that waits for its answers never sends. Up to 64 KiB, head
- * and file leave in one send; a larger file leaves by sendfile. One send for each answer, pipelined
- * or not: a server that gathers pipelined answers may be faster than this. With `close`, the
- * connection ends behind the answer. With WORKERS, so many processes share the port.
+ * Each blank line counts as the end of a request, and the response to every request is FILE: no
+ * parsing, no path, no open, no clock, no limits, no timeouts. A blank line that is split across two
+ * reads is missed, but a load generator that waits for responses never sends one. Up to 64 KiB, head
+ * and file are sent with one send; a larger file with sendfile. There is one send for each response,
+ * pipelined or not: a server that batches pipelined responses may be faster. With `close`, the
+ * connection closes after the response. With WORKERS, that many processes share the port.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,15 +27,15 @@
 
 enum { SMALL = 64 * 1024, EVENTS = 512 };
 
-/* The answer: `lead` bytes from memory, the rest of `len` from the file. */
+/* The response: `lead` bytes from memory, the rest of `len` from the file. */
 static char memory[512 + SMALL];
 static size_t head, lead, len;
 static int file, closes;
 
 struct peer {
     int fd;
-    unsigned owed;  /* requests without an answer */
-    size_t sent;    /* bytes of the answer in hand */
+    unsigned owed;  /* requests without a response */
+    size_t sent;    /* bytes sent of the current response */
 };
 
 static void fail(const char *what) {
@@ -57,7 +57,7 @@ static void prepare(const char *path) {
     }
 }
 
-/* Answers what is owed, as far as the socket takes it. 0: the connection is of no more use. */
+/* Sends the responses that are owed, until the socket is full. Returns 0 if the connection is broken. */
 static int answer(struct peer *p) {
     while (p->owed) {
         ssize_t n;
@@ -78,7 +78,7 @@ static int answer(struct peer *p) {
     return 1;
 }
 
-/* Reads once and counts. 0: the connection is over. */
+/* Reads once and counts requests. Returns 0 at the end of the connection. */
 static int receive(struct peer *p) {
     static char bytes[SMALL];
     ssize_t n = recv(p->fd, bytes, sizeof bytes, 0);

@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
-"""Static file servers side by side, in one run, on this machine.
+"""Compares static file servers, in one run, on this machine.
 
     benches/servers.py                                   everything; about 20 minutes
-    benches/servers.py --write-docs                      and puts tables and chart into docs/performance.md
+    benches/servers.py --write-docs                      also writes tables and chart into docs/performance.md
     benches/servers.py --scenario small-1k --only sanserve-mio,nginx,limit --rounds 5
 
-It builds sanserve itself, makes a tree of files, starts each server afresh for each round, pinned to one
-processor, and loads it with wrk, pinned to another one. Rounds go through all servers before the next round
-begins, so a machine that becomes slower does so for all. Every figure is the median of the rounds. Trust the
-ratios within one run, not the absolute numbers.
+It builds sanserve, makes a tree of files, starts each server for each round, pinned to one CPU, and loads it with
+wrk, pinned to another one. Each round goes through all servers before the next round begins, so a machine that
+becomes slower does so for all. Every figure is the median of the rounds. Trust the ratios within one run, not the
+absolute numbers.
 
-It needs Linux and wrk (Debian: apt-get install wrk). nginx, lighttpd, caddy, static-web-server, miniserve
-and httpsd take part when they are installed. `limit` is the ceiling: limit.c, a loop that parses nothing; it
-needs gcc. It cannot list, and knows neither 304 nor 404.
+It needs Linux and wrk (Debian: apt-get install wrk). nginx, lighttpd, caddy, static-web-server, miniserve and httpsd
+take part if they are installed. `limit` is the upper bound: limit.c, a loop that parses nothing; it needs gcc. It
+has no listings, and no 304 or 404.
 
-For each scenario: requests a second; microseconds of processor time that the server's processes take for a
-request, user and system; how busy its processor was (where it is not, the generator was what limited the
-requests, and the processor time of a request is what to compare); latency, median and 99th percentile; the most memory that was resident.
+The results for each scenario: requests per second; CPU time of the server's processes for a request, user and system,
+in microseconds; the utilization of its CPU (if that is low, the load generator was the bottleneck, and the CPU time of
+a request is the figure to compare); latency, median and 99th percentile; peak resident memory.
 """
 import argparse
 import http.client
@@ -42,7 +42,7 @@ SINCE = ["If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"]
 
 
 class Scenario:
-    """One row of the table: what is asked for, and what is the right answer."""
+    """One row of the table: the request, and the correct response."""
 
     def __init__(self, what, path="/1k.html", connections=64, status=200, size=None, ceiling=True, kind="load", **more):
         self.what, self.path, self.connections, self.status, self.size = what, path, connections, status, size
@@ -86,7 +86,7 @@ def make_tree(folder):
 
 
 def check(running, name, scenario):
-    """Whether the server gives the right answer at all; says what is wrong with it."""
+    """Checks that the server gives the correct response; returns what is wrong with it."""
     if SERVERS[name].ceiling:
         return ""
     try:
@@ -108,7 +108,7 @@ def idle(running, count):
     sockets = []
 
     def opened(n):
-        # A source address for every few thousand, so that ports do not run out.
+        # One source address for every few thousand connections, so that ports do not run out.
         s = socket.socket()
         sockets.append(s)
         s.settimeout(5)
@@ -192,7 +192,7 @@ def run(arguments, chosen, scenarios, results):
             names = [name for name in chosen if takes_part(name, scenario)]
             measured = {name: [] for name in names}
             for turn in range(1 if scenario.kind == "idle" else arguments.rounds):
-                # Nobody has the same neighbours each time.
+                # Shuffled, so that no server always runs after the same one.
                 for name in names[turn % len(names):] + names[:turn % len(names)]:
                     try:
                         measured[name].append(measure(name, chosen[name], key, folder, tmp, arguments))
@@ -209,7 +209,7 @@ def run(arguments, chosen, scenarios, results):
 # ---- Tables ------------------------------------------------------------------------------------
 
 def figure(row):
-    """What a server is measured by in a scenario, and whether more is better."""
+    """The figure to compare in a scenario, and whether more is better."""
     for key, more in (("rps", True), ("idle_bytes", False), ("ready_ms", False)):
         if any(key in one for one in row.values()):
             return key, more
@@ -223,7 +223,7 @@ def ratio(row, name, base, key=None):
 
 
 def sound(one):
-    """The figures of one server can be relied on."""
+    """Whether the figures of a server are reliable."""
     return bool(one) and not one.get("errors") and ("rps" not in one or one["rps"] > 0)
 
 
@@ -274,7 +274,7 @@ def ready(row):
             ("at most 5 MiB resident", own["rss"] / 2**20 if "rss" in own else None, lambda v: v <= 5)]
 
 
-#: What we want of sanserve-mio: for each scenario (goal, value, test).
+#: The goals for sanserve-mio: for each scenario (goal, value, test).
 GOALS = {
     "small-1k": at_least("limit", 0.9), "browser-4k": at_least("limit", 0.9), "small-1k-c1000": at_least("limit", 0.9),
     "not-modified": at_least("nginx", 1.15), "missing": at_least("nginx", 1.15), "pipeline-16": at_least("limit", 0.7),
@@ -294,7 +294,7 @@ def goals_table(results):
         if key == "small-1k" and "sanserve-std" in row:
             goals.append(("std: 0.9 x nginx", ratio(row, "sanserve-std", "nginx"), lambda v: v >= 0.9))
         if key == "small-1k-c1" and "sanserve-std" in row:
-            # limit is no server.
+            # limit is not a real server.
             others = [one["rps"] for name, one in row.items() if name not in ("sanserve-std", "limit") and "rps" in one]
             best = row["sanserve-std"].get("rps", 0) / max(others, default=1)
             goals.append(("std: the best of all servers", best, lambda v: v >= 1))
@@ -313,7 +313,7 @@ def goals_table(results):
 
 
 def summary_table(results):
-    """A row for each scenario: ours, the ratios, the best of the others."""
+    """A row for each scenario: sanserve, the ratios, the best of the others."""
     lines = []
     for key, row in results.items():
         measure_key, _ = figure(row)
@@ -358,9 +358,9 @@ def chart(results):
 
 # ---- A larger machine --------------------------------------------------------------------------
 
-#: Behind each 1,448 bytes of payload: Ethernet with preamble and gap 38, IPv4 20, TCP with time stamps 32.
+#: For each 1,448 bytes of payload: Ethernet with preamble and gap 38, IPv4 20, TCP with timestamps 32.
 SEGMENT, OVERHEAD = 1448, 90
-#: About what the head of an answer takes.
+#: The approximate size of a response head.
 HEAD = 240
 
 
@@ -370,7 +370,7 @@ def on_the_wire(body):
 
 
 def larger(results):
-    """What follows from the processor time of a request, by formulas that stand in the document."""
+    """What follows from the CPU time of a request, with the formulas in the document."""
     sizes = [("small-1k", 1024), ("browser-4k", 4096), ("file-100k", 100 << 10), ("file-1m", 1 << 20), ("file-100m", 100 << 20)]
     lines = []
     for key, body in sizes:
@@ -422,16 +422,16 @@ def save(path, results, chosen):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="SERVER,..", help=f"of {', '.join(SERVERS)}")
-    parser.add_argument("--scenario", default="", metavar="NAME,..", help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--only", default="", metavar="SERVER,..", help=f"one or more of {', '.join(SERVERS)}")
+    parser.add_argument("--scenario", default="", metavar="NAME,..", help=f"one or more of {', '.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="of load in each round")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of the load in each round")
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections in idle-10k")
     parser.add_argument("--binary", help="a sanserve to measure instead of building one")
-    parser.add_argument("--json", metavar="FILE", help="write all results there, after each scenario")
-    parser.add_argument("--load", metavar="FILE", help="begin with the results in FILE (of --json); scenarios measured now replace them")
-    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render what --load brings")
-    parser.add_argument("--svg", metavar="FILE", help="write the chart there")
+    parser.add_argument("--json", metavar="FILE", help="write all results to FILE, after each scenario")
+    parser.add_argument("--load", metavar="FILE", help="start with the results in FILE (from --json); scenarios measured now replace them")
+    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render the results from --load")
+    parser.add_argument("--svg", metavar="FILE", help="write the chart to FILE")
     parser.add_argument("--write-docs", action="store_true", help="write tables and chart into docs/performance.md and docs/performance/")
     arguments = parser.parse_args()
     scenarios = [key for key in arguments.scenario.split(",") if key] or list(SCENARIOS)
