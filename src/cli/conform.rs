@@ -33,7 +33,7 @@ const SHOWN: (usize, usize) = (60, 120);
 
 fn command() -> Command {
     Command::new("conform")
-        .about("Plays transcripts over real sockets to all three runtimes and compares the responses")
+        .about("Plays transcripts to all three runtimes over real sockets and compares the responses")
         .arg(
             Arg::new("directory")
                 .value_name("DIR")

@@ -255,14 +255,14 @@ fn serving() -> Command {
                 .long("max-connections")
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
-                .help("Most concurrent connections; beyond that, the one idle longest is closed [default: 16384, or what descriptors and memory allow]"),
+                .help("Maximum number of concurrent connections; beyond that, the one idle longest is closed [default: 16384, or what descriptors and memory allow]"),
         )
         .arg(
             Arg::new("max-memory")
                 .long("max-memory")
                 .value_name("SIZE")
                 .value_parser(units::size)
-                .help("Most memory for the buffers of all connections, not counting 4 KiB each; beyond that, 503 [default: a quarter of the available memory]"),
+                .help("Maximum memory for the buffers of all connections, not counting 4 KiB each; beyond that, 503 [default: a quarter of the available memory]"),
         )
         .arg(
             Arg::new("max-body")
@@ -302,7 +302,7 @@ fn serving() -> Command {
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
                 .requires("cgi")
-                .help("Most concurrent scripts; beyond that, 503 [default: 256]"),
+                .help("Maximum number of concurrent scripts; beyond that, 503 [default: 256]"),
         )
         .arg(
             Arg::new("cgi-read-first")
@@ -322,7 +322,7 @@ fn serving() -> Command {
                 .value_parser(units::size)
                 .requires("cgi")
                 .help(defaulting(
-                    "Most disk space for chunked bodies in temporary files, in total; beyond that, 503",
+                    "Maximum disk space for chunked bodies in temporary files, in total; beyond that, 503",
                     show_size(ScriptRules::default().spool_total),
                 )),
         )
@@ -387,7 +387,7 @@ fn serving() -> Command {
                 .value_name("N")
                 .value_parser(units::whole(1..=u32::MAX))
                 .requires("record")
-                .help("Most recordings to keep; the oldest is deleted first [default: 1000]"),
+                .help("Maximum number of recordings to keep; the oldest is deleted first [default: 1000]"),
         )
         .arg(
             Arg::new("record-size")
@@ -403,7 +403,7 @@ fn serving() -> Command {
                 .value_name("SIZE")
                 .value_parser(units::size_above_0)
                 .requires("record")
-                .help("Most bytes to record per second; the excess is not recorded [default: 2MiB]"),
+                .help("Maximum bytes to record per second; the excess is not recorded [default: 2MiB]"),
         )
         .arg(
             Arg::new("trace")
@@ -555,7 +555,7 @@ fn media_types(matches: &ArgMatches) -> MediaTypes {
 fn cgi_directory(text: &str) -> Result<String, &'static str> {
     let path = format!("/{}", text.trim_matches('/'));
     let is_plain = path == "/" || path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if is_plain { Ok(path) } else { Err("empty, . and .. components are not allowed, such as in /cgi-bin") }
+    if is_plain { Ok(path) } else { Err("empty, . and .. components are not allowed; a path is such as /cgi-bin") }
 }
 
 /// The environment variables that `--cgi-env` adds for scripts.
