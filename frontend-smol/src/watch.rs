@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_io::Timer;
 use sanserve_core::Tick;
 use sanserve_os::Clock;
-use sanserve_server::{Announce, IDLE_GRACE, Phase, UNFINISHED_GRACE};
+use sanserve_server::{Announce, Phase, Rank, Standing};
 
 /// How many milliseconds late a deadline may be, so that many are met with one wake-up.
 const SLACK: u64 = 10;
@@ -33,40 +33,6 @@ pub(crate) struct Watch {
     leaving: AtomicUsize,
 }
 
-/// Whether a connection could give way, and since when.
-#[derive(Debug, Default)]
-struct Standing(AtomicU64);
-
-impl Standing {
-    /// It has something in hand.
-    const BUSY: u64 = 0;
-    /// It is to give way.
-    const LEAVES: u64 = u64::MAX;
-    /// Its request is not complete, or it waits for the peer's end: since the tick that is added. Less is one that is
-    /// idle: since when, and a number that orders those of the same millisecond.
-    const UNFINISHED: u64 = 1 << 62;
-    /// The bits of that number.
-    const NUMBER: u32 = 20;
-
-    fn idle(since: Tick, number: u64) -> u64 {
-        (since.0 << Standing::NUMBER | number & ((1 << Standing::NUMBER) - 1)).max(1)
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    /// How it stood before.
-    fn set(&self, standing: u64) -> u64 {
-        self.0.swap(standing, Ordering::SeqCst)
-    }
-
-    /// Has it give way, if it still is as it was.
-    fn leave(&self, was: u64) -> bool {
-        self.0.compare_exchange(was, Standing::LEAVES, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-}
-
 /// Everybody who can be woken.
 ///
 /// Invariant: for each seat that is armed, `due` has the entry `(armed, its index)`; all other entries are
@@ -79,8 +45,8 @@ struct Roster {
     due: BinaryHeap<Reverse<(Tick, u32)>>,
     /// The future that accepts, keeps deadlines and waits for the end.
     server: Option<Waker>,
-    /// Those that have been idle for longest, the first of them last, as they were when all were looked at.
-    oldest: Vec<(u64, u32)>,
+    /// Those that give way first, the first of them last, as they were when all were looked at.
+    oldest: Vec<(Rank, u32)>,
 }
 
 /// How many of those are remembered, so that not all are looked at for each.
@@ -194,32 +160,30 @@ impl Announce for Watch {
 
 impl Roster {
     fn let_one_go(&mut self, now: Tick) -> Option<Waker> {
-        let leave = |chairs: &[Chair], was: u64, at: u32| {
-            let chair = &chairs[at as usize];
-            let waker = chair.waker.clone()?;
-            chair.standing.leave(was).then_some(waker)
-        };
-        let idle_long_ago = Standing::idle(Tick((now.0 + 1).saturating_sub(IDLE_GRACE)), 0);
         for is_new in [false, true] {
             if is_new {
-                self.oldest = self.standing(|standing| (1..idle_long_ago).contains(&standing));
+                self.oldest = self.oldest(now);
             }
-            while let Some((was, at)) = self.oldest.pop() {
-                if let Some(waker) = leave(&self.seats, was, at) {
-                    return Some(waker);
+            while let Some((rank, at)) = self.oldest.pop() {
+                if !is_new && !rank.is_idle() {
+                    // Others may be idle by now.
+                    break;
+                }
+                let chair = &self.seats[at as usize];
+                let waker = chair.waker.clone().filter(|_| chair.standing.leave(rank));
+                if waker.is_some() {
+                    return waker;
                 }
             }
         }
-        let long_ago = now.0.saturating_sub(UNFINISHED_GRACE) | Standing::UNFINISHED;
-        let mut slow = self.standing(|standing| (Standing::UNFINISHED..=long_ago).contains(&standing));
-        std::iter::from_fn(|| slow.pop()).find_map(|(was, at)| leave(&self.seats, was, at))
+        None
     }
 
-    /// Some of those that stand like this, the oldest last.
-    fn standing(&self, like: impl Fn(u64) -> bool) -> Vec<(u64, u32)> {
-        let all = self.seats.iter().zip(0..).map(|(chair, at)| (chair.standing.get(), at));
-        let mut oldest: Vec<(u64, u32)> = Vec::with_capacity(2 * OLDEST);
-        for found in all.filter(|(standing, _)| like(*standing)) {
+    /// Some of those that may give way by now, the first one last.
+    fn oldest(&self, now: Tick) -> Vec<(Rank, u32)> {
+        let all = self.seats.iter().zip(0..).filter_map(|(chair, at)| Some((chair.standing.rank(now)?, at)));
+        let mut oldest: Vec<(Rank, u32)> = Vec::with_capacity(2 * OLDEST);
+        for found in all {
             oldest.push(found);
             if oldest.len() == 2 * OLDEST {
                 oldest.select_nth_unstable(OLDEST);
@@ -297,31 +261,34 @@ impl Seat {
     /// It is idle from now on.
     pub(crate) fn idles(&mut self, now: Tick) {
         let number = self.watch.idled.fetch_add(1, Ordering::Relaxed);
-        self.stand(Standing::idle(now, number));
+        let was_leaving = self.standing.idles(now, number);
+        self.stays_if(was_leaving);
     }
 
     /// Its request is not complete, or it waits for its peer's end, since then.
     pub(crate) fn is_unfinished(&mut self, since: Tick) {
-        self.stand(since.0 | Standing::UNFINISHED);
+        let was_leaving = self.standing.is_unfinished(since);
+        self.stays_if(was_leaving);
     }
 
     /// It has something in hand.
     pub(crate) fn is_busy(&mut self) {
-        self.stand(Standing::BUSY);
+        let was_leaving = self.standing.is_busy();
+        self.stays_if(was_leaving);
     }
 
     /// What it was told meanwhile no longer holds.
-    fn stand(&mut self, standing: u64) {
-        if self.standing.set(standing) == Standing::LEAVES {
+    fn stays_if(&mut self, was_leaving: bool) {
+        if was_leaving {
             self.watch.leaving.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     /// Whether it is to give way to another. Once.
     pub(crate) fn leaves(&mut self) -> bool {
-        let leaves = self.standing.get() == Standing::LEAVES;
+        let leaves = self.standing.leaves();
         if leaves {
-            self.standing.set(Standing::BUSY);
+            self.standing.is_busy();
             self.leaving = true;
         }
         leaves

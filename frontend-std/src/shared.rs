@@ -8,22 +8,19 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sanserve_core::{Peer, Tick};
 use sanserve_os::{Clock, has_arrived};
 use sanserve_server as server;
-use sanserve_server::{Announce, IDLE_GRACE, Phase, Service, UNFINISHED_GRACE};
+use sanserve_server::{Announce, Phase, Rank, Service, Standing};
 
 use crate::long_steps::LongSteps;
 
 /// How long a thread without work waits for another connection before it ends.
 const UNEMPLOYED: Duration = Duration::from_secs(10);
-
-/// Bits of the number that orders those that became idle in the same millisecond.
-const NUMBER: u32 = 20;
 
 /// After so long, whoever waits for a place looks again who could give way.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -78,25 +75,15 @@ impl Roster {
 
     /// Has one give way that could go, if there are more than `most` that stay.
     fn let_one_go(&self, most: usize, now: Tick) {
-        let are = |state: u8| {
-            let live = self.live.iter().flatten();
-            live.filter(move |live| live.repose.load(Ordering::SeqCst) == state)
-        };
         let leaving = self.live.iter().flatten().filter(|live| live.leaves.load(Ordering::SeqCst)).count();
         if self.living() - leaving <= most {
             return;
         }
         // There are as many as threads at most, and each new client costs one of those: looking at all is cheap.
-        let mut idle: Vec<_> = are(repose::IDLE).map(|live| (live.since.load(Ordering::Relaxed), live)).collect();
-        idle.retain(|(since, _)| now.since(Tick(since >> NUMBER)) >= IDLE_GRACE);
-        idle.sort_unstable_by_key(|(since, _)| *since);
-        if idle.iter().any(|(_, live)| live.leave(repose::IDLE)) {
-            return;
-        }
-        let mut slow: Vec<_> = are(repose::UNFINISHED).map(|live| (live.since.load(Ordering::Relaxed), live)).collect();
-        slow.retain(|(since, _)| now.since(Tick(*since)) >= UNFINISHED_GRACE);
-        slow.sort_unstable_by_key(|(since, _)| *since);
-        let _ = slow.iter().any(|(_, live)| live.leave(repose::UNFINISHED));
+        let all = self.live.iter().flatten().filter_map(|live| Some((live.standing.rank(now)?, live)));
+        let mut oldest: Vec<_> = all.collect();
+        oldest.sort_unstable_by_key(|(rank, _)| *rank);
+        let _ = oldest.iter().any(|(rank, live)| live.leave(*rank));
     }
 
     /// Whether another connection would have a thread.
@@ -111,23 +98,9 @@ pub(crate) struct Live {
     pub(crate) peer: Peer,
     /// It was told that the server goes down. Until then, a handler holds it that waits by itself.
     pub(crate) is_told: AtomicBool,
-    repose: AtomicU8,
-    /// Since when it is unfinished, as a tick; or idle, as a tick and a number in the order of all.
-    since: AtomicU64,
+    standing: Standing,
     /// It was told to give way, and has not said that it does not.
     leaves: AtomicBool,
-}
-
-/// The values of [`Live::repose`].
-mod repose {
-    /// An exchange is in hand.
-    pub(super) const BUSY: u8 = 0;
-    /// Its driver blocks between two exchanges, or is about to.
-    pub(super) const IDLE: u8 = 1;
-    /// Its driver blocks for the rest of a head, or for the end of a peer that was answered.
-    pub(super) const UNFINISHED: u8 = 2;
-    /// It gives way to another: its reading side is shut, or will be.
-    pub(super) const LEAVES: u8 = 3;
 }
 
 impl Live {
@@ -136,9 +109,7 @@ impl Live {
     ///
     /// Whoever drains does not wake it: it looks for itself, see [`enter`](Shared::enter).
     pub(crate) fn lie_down(&self, since: Tick, shared: &Shared) {
-        let number = shared.idled.fetch_add(1, Ordering::Relaxed) & ((1 << NUMBER) - 1);
-        self.since.store(since.0 << NUMBER | number, Ordering::Relaxed);
-        self.repose.store(repose::IDLE, Ordering::SeqCst);
+        self.standing.idles(since, shared.idled.fetch_add(1, Ordering::Relaxed));
         // None is missed: whoever needs a place says so and then looks who is idle.
         if shared.hungry.load(Ordering::SeqCst) {
             let _lock = shared.lock();
@@ -149,13 +120,12 @@ impl Live {
     /// Says that its driver is about to block for a peer that has been so slow since then, and that owes and is owed
     /// nothing.
     pub(crate) fn linger(&self, since: Tick) {
-        self.since.store(since.0, Ordering::Relaxed);
-        self.repose.store(repose::UNFINISHED, Ordering::SeqCst);
+        self.standing.is_unfinished(since);
     }
 
     /// Says that it is busy again, and whether the reading side was shut, so that it gives way to another.
     pub(crate) fn get_up(&self) -> bool {
-        self.repose.swap(repose::BUSY, Ordering::SeqCst) == repose::LEAVES
+        self.standing.is_busy()
     }
 
     /// It does not give way for now: there was something of its peer.
@@ -164,11 +134,11 @@ impl Live {
     }
 
     /// Has it give way, if it still is as it was. One on which a request has arrived does not.
-    fn leave(&self, was: u8) -> bool {
+    fn leave(&self, rank: Rank) -> bool {
         if has_arrived(self.stream.as_fd()) {
             return false;
         }
-        let leaves = self.repose.compare_exchange(was, repose::LEAVES, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let leaves = self.standing.leave(rank);
         if leaves {
             self.leaves.store(true, Ordering::SeqCst);
             // What arrives at this very moment can still be read, and is answered.
@@ -251,8 +221,7 @@ impl Shared {
             stream,
             peer,
             is_told: AtomicBool::new(false),
-            repose: AtomicU8::new(repose::BUSY),
-            since: AtomicU64::new(0),
+            standing: Standing::default(),
             leaves: AtomicBool::new(false),
         });
         let mut roster = self.lock();
