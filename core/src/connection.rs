@@ -477,7 +477,10 @@ impl Connection {
 
     fn fire_timers(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         let (now, timeouts) = (cx.now.tick, &cx.config.timeouts);
-        let is_due = self.awaited.deadline(timeouts, self.notes.is_draining()).is_some_and(|deadline| deadline <= now);
+        let is_due = match &self.awaited {
+            Awaited::Nothing => false,
+            awaited => awaited.deadline(timeouts, self.notes.is_draining()).is_some_and(|deadline| deadline <= now),
+        };
         if self.may_fire(is_due, buf, cx) {
             match std::mem::replace(&mut self.awaited, Awaited::Nothing) {
                 Awaited::Nothing => {}
