@@ -7,15 +7,22 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a thread waits for a permit. Then it goes on without one: a permit may be held by a thread that waits for
-/// a disk that does not answer, and listings of other disks must not wait for that.
+/// How long a thread waits for a permit while none is returned. Then it goes on without one: the permits may be held
+/// by threads that wait for a disk that does not answer, and listings of other disks must not wait for that.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// Permits for long steps.
 #[derive(Debug)]
 pub(crate) struct LongSteps {
-    free: Mutex<usize>,
+    permits: Mutex<Permits>,
     returned: Condvar,
+}
+
+#[derive(Debug)]
+struct Permits {
+    free: usize,
+    /// How often one was returned.
+    returns: u64,
 }
 
 /// The permission to carry out one long step. Returned when it is dropped.
@@ -30,25 +37,36 @@ impl LongSteps {
     }
 
     fn with_permits(permits: usize) -> LongSteps {
-        LongSteps { free: Mutex::new(permits), returned: Condvar::new() }
+        LongSteps { permits: Mutex::new(Permits { free: permits, returns: 0 }), returned: Condvar::new() }
     }
 
-    /// Waits for a permit; `None` if all of them were held for [`MAX_WAIT`].
+    /// Waits for a permit; `None` if none was returned for [`MAX_WAIT`].
     pub(crate) fn enter(&self) -> Option<Permit<'_>> {
-        let waited = self.returned.wait_timeout_while(self.free(), MAX_WAIT, |free| *free == 0);
-        let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *free = free.checked_sub(1)?;
+        let mut permits = self.permits();
+        while permits.free == 0 {
+            let returns = permits.returns;
+            let (woken, timeout) =
+                self.returned.wait_timeout(permits, MAX_WAIT).unwrap_or_else(PoisonError::into_inner);
+            permits = woken;
+            if timeout.timed_out() && permits.returns == returns && permits.free == 0 {
+                return None;
+            }
+        }
+        permits.free -= 1;
         Some(Permit(self))
     }
 
-    fn free(&self) -> MutexGuard<'_, usize> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn permits(&self) -> MutexGuard<'_, Permits> {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free() += 1;
+        let mut permits = self.0.permits();
+        permits.free += 1;
+        permits.returns += 1;
+        drop(permits);
         self.0.returned.notify_one();
     }
 }
@@ -78,7 +96,7 @@ mod tests {
             }
         });
         assert!(entered.into_inner() > 0);
-        assert_eq!(*steps.free(), 2);
+        assert_eq!(steps.permits().free, 2);
     }
 
     #[test]
