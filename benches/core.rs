@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use sanserve::core::{
-    Action, Buffers, Completion, Config, Connection, Context, FsError, Input, Kind, Now, Opened, Peer, Plain, Step,
-    Tick, Wall,
+    Action, Buffers, Completion, Config, Connection, Context, DefaultPolicy, FsError, Input, Kind, Now, Opened, Peer,
+    Step, Tick, Wall,
 };
 
 const SHORT: &[u8] = b"GET /1k.html HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\r\n";
@@ -51,10 +51,10 @@ fn httparse(head: &'static [u8]) -> impl FnMut() {
 fn turn(head: &'static [u8]) -> impl FnMut() {
     let (config, now) = (Config::default(), Now::new(Tick(0), Wall(1_800_000_000)));
     let mut buf = Buffers::new();
-    let cx = Context { config: &config, site: &Plain, now: &now };
+    let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
     move || {
-        let cx = Context { config: &config, site: &Plain, now: &now };
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         buf.input.fill(black_box(head));
         let input = loop {
             let input = match connection.poll(&mut buf, &cx) {

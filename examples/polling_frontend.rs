@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use sanserve::core::{Call, Cgi, Config, Connection, Fault, Handler, Input, Now, Peer, Reply, Status, Tick, Wait};
 use sanserve::os::{self, Clock, Signals};
 use sanserve::server::{
-    Accepted, Acceptor, Announce, Budget, Env, Frontend, Handle, Local, Logger, Phase, Service, Session, Transport,
-    Turn, Workspace,
+    Accepted, Acceptor, Announce, Budget, Env, Frontend, Handle, Local, Logger, Phase, Session, Site, Transport, Turn,
+    Workspace,
 };
 
 /// A connection with its resources, and what it waits for.
@@ -48,10 +48,10 @@ impl Frontend for ExchangeNumbers<'_> {
 
 impl Client {
     fn new(socket: TcpStream, peer: SocketAddr, server: &mut Server) -> Client {
-        let (service, now) = (&server.service, server.now);
-        let mut connection = Connection::new(Peer::from(peer), &service.context(&now));
-        service.observe(&mut connection, &service.context(&now), "polling");
-        let (session, space) = (Session::new(connection), Workspace::new(service));
+        let (site, now) = (&server.site, server.now);
+        let mut connection = Connection::new(Peer::from(peer), &site.context(&now));
+        site.observe(&mut connection, &site.context(&now), "polling");
+        let (session, space) = (Session::new(connection), Workspace::new(site));
         server.next += 1;
         let (transport, number) = (Transport::level_triggered(), server.next);
         Client { session, space, socket, transport, handler: None, number, wait: None }
@@ -60,10 +60,10 @@ impl Client {
     /// Runs the connection until it has to wait. Returns `false` if it is closed.
     fn turn(&mut self, server: &mut Server) -> bool {
         let Client { session, space, socket, transport, handler, number, wait } = self;
-        let Server { service, now, files, log, next, loop_waker, .. } = server;
-        let env = &mut Env::new(service, service.context(now), files, log);
+        let Server { site, now, files, log, next, loop_waker, .. } = server;
+        let env = &mut Env::new(site, site.context(now), files, log);
         let io = &mut transport.over(socket.as_fd());
-        session.tell(space, &service.draining);
+        session.tell(space, &site.draining);
         // Bounded, so that the other connections get their turn.
         let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
         loop {
@@ -125,7 +125,7 @@ impl Client {
         self.session.script_became_ready(output, input);
         if gone && self.wait.is_some_and(|wait| !wait.need.read && !wait.need.write) {
             let io = &mut self.transport.over(self.socket.as_fd());
-            self.session.broken(Fault::Peer, io, &server.service.draining);
+            self.session.broken(Fault::Peer, io, &server.site.draining);
         }
         if has_changed || output || input {
             self.wait = None;
@@ -135,7 +135,7 @@ impl Client {
 
 /// The event loop, and what all connections share.
 pub struct Server {
-    service: Arc<Service>,
+    site: Arc<Site>,
     files: Local,
     log: Logger,
     clock: Clock,
@@ -184,16 +184,16 @@ impl Announce for LoopWaker {
 
 impl Server {
     /// A server for the connections of `listener`.
-    pub fn new(listener: TcpListener, service: Service) -> io::Result<Server> {
+    pub fn new(listener: TcpListener, site: Site) -> io::Result<Server> {
         let ((wakes, writer), (sender, woken)) = (UnixStream::pair()?, mpsc::channel());
         listener.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        let (service, clock) = (Arc::new(service.bound_to(listener.local_addr()?)), Clock::start());
+        let (site, clock) = (Arc::new(site.bound_to(listener.local_addr()?)), Clock::start());
         Ok(Server {
-            files: Local::new(Arc::clone(&service.root), service.cache.clone()),
-            log: service.log.logger(),
-            service,
+            files: Local::new(Arc::clone(&site.root), site.cache.clone()),
+            log: site.log.logger(),
+            site,
             now: clock.now(),
             clock,
             listener: Some(listener),
@@ -209,7 +209,7 @@ impl Server {
 
     /// Returns a handle that shuts the server down.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.service.draining.clone(), Arc::new(self.loop_waker.clone()))
+        Handle::new(self.site.draining.clone(), Arc::new(self.loop_waker.clone()))
     }
 
     /// Serves until it is shut down and all connections are closed.
@@ -234,7 +234,7 @@ impl Server {
         fds.push(PollFd::new(&self.wakes, PollFlags::IN));
         let now = self.clock.tick();
         let accept_at = Some(self.accept_at).filter(|&at| at > now);
-        let has_room = clients.len() < self.service.connection_bound();
+        let has_room = clients.len() < self.site.connection_bound();
         fds.extend(
             self.listener.iter().filter(|_| accept_at.is_none() && has_room).map(|fd| PollFd::new(fd, PollFlags::IN)),
         );
@@ -256,21 +256,21 @@ impl Server {
                 client.wait = None;
             }
         }
-        let draining = &self.service.draining;
+        let draining = &self.site.draining;
         if draining.has_begun() && self.listener.take().is_some() {
-            self.cut_at = Some(self.now.tick.after(self.service.grace.as_millis() as u64));
+            self.cut_at = Some(self.now.tick.after(self.site.grace.as_millis() as u64));
             clients.iter_mut().for_each(|client| client.wait = None);
         }
         if draining.phase() == Phase::Cut || self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            self.service.cut(clients.len());
+            self.site.cut(clients.len());
             clients.iter_mut().for_each(|client| client.wait = None);
         }
     }
 
     fn accept(&mut self, clients: &mut Vec<Client>) {
-        while self.accept_at <= self.now.tick && clients.len() < self.service.connection_bound() {
+        while self.accept_at <= self.now.tick && clients.len() < self.site.connection_bound() {
             let Some(listener) = &self.listener else { return };
-            match self.acceptor.accept(listener, &self.service, self.now.tick) {
+            match self.acceptor.accept(listener, &self.site, self.now.tick) {
                 Accepted::Peer(stream, peer) => clients.push(Client::new(stream, peer, self)),
                 Accepted::Again => {}
                 Accepted::Nobody => return,
@@ -296,9 +296,9 @@ pub fn main() -> io::Result<()> {
     os::raise_nofile_limit();
     let (flags, rest): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|arg| arg == "--cgi");
     let cgi = if flags.is_empty() { Cgi::default() } else { Cgi::python() };
-    let service = Service::new(rest.first().map_or(".", |directory| directory))?;
-    let service = service.with_config(Config { cgi, ..Config::default() }).with_handler(|| hello);
-    let server = Server::new(os::bind(([127, 0, 0, 1], 8000).into(), false)?, service)?;
+    let site = Site::new(rest.first().map_or(".", |directory| directory))?;
+    let site = site.with_config(Config { cgi, ..Config::default() }).with_handler(|| hello);
+    let server = Server::new(os::bind(([127, 0, 0, 1], 8000).into(), false)?, site)?;
     let (handle, mut signals) = (server.handle(), Signals::new()?);
     std::thread::spawn(move || {
         signals.wait();

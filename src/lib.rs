@@ -6,8 +6,8 @@
 //! ```no_run
 //! # #[cfg(feature = "mio")]
 //! # fn main() -> std::io::Result<()> {
-//! let service = sanserve::server::Service::new(".")?;
-//! sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
+//! let site = sanserve::server::Site::new(".")?;
+//! sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
 //! # }
 //! # #[cfg(not(feature = "mio"))]
 //! # fn main() {}
@@ -19,7 +19,7 @@ pub use sanserve_core::{Call, Misuse, Received, Reply, Request, Status};
 pub use sanserve_mio as mio;
 pub use sanserve_os as os;
 pub use sanserve_server as server;
-pub use sanserve_server::{Log, Service, Upgraded, Workers};
+pub use sanserve_server::{Log, Site, Upgraded, Workers};
 #[cfg(feature = "smol")]
 pub use sanserve_smol as smol;
 #[cfg(feature = "std")]

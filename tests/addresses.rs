@@ -3,16 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
-use sanserve::server::Service;
+use sanserve::server::Site;
 use testkit::Client;
 
 fn both() -> [SocketAddr; 2] {
     [1, 2].map(|last| (Ipv4Addr::new(127, 0, 0, last), 0).into())
 }
 
-fn service(directory: &tempfile::TempDir) -> Service {
+fn site(directory: &tempfile::TempDir) -> Site {
     std::fs::write(directory.path().join("a.txt"), "alpha\n").expect("a file can be written");
-    Service::new(directory.path()).expect("it is there").with_log(sanserve::server::Log::quiet())
+    Site::new(directory.path()).expect("it is there").with_log(sanserve::server::Log::quiet())
 }
 
 /// Asks at both addresses, then has the server end.
@@ -33,7 +33,7 @@ fn ask(first: SocketAddr, end: impl Fn() + Send + 'static) -> thread::JoinHandle
 fn mio() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for workers in [1, 2] {
-        let server = sanserve::mio::Server::bind(&both()[..], service(&directory)).expect("it binds").workers(workers);
+        let server = sanserve::mio::Server::bind(&both()[..], site(&directory)).expect("it binds").workers(workers);
         let handle = server.handle();
         let client = ask(server.local_addr(), move || handle.shutdown());
         server.run().expect("it ends well");
@@ -44,7 +44,7 @@ fn mio() {
 #[test]
 fn std() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::std::Server::bind(&both()[..], service(&directory)).expect("it binds");
+    let server = sanserve::std::Server::bind(&both()[..], site(&directory)).expect("it binds");
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
     server.run().expect("it ends well");
@@ -54,7 +54,7 @@ fn std() {
 #[test]
 fn smol() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::smol::Server::bind(&both()[..], service(&directory)).expect("it binds").workers(2);
+    let server = sanserve::smol::Server::bind(&both()[..], site(&directory)).expect("it binds").workers(2);
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
     server.run().expect("it ends well");

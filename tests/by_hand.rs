@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sanserve::core::{Call, Cgi, Config, Pace, Reply, Timeouts};
-use sanserve::server::{Log, Service};
+use sanserve::server::{Log, Site};
 use testkit::tree::Tree;
 use testkit::{Bound, Client, Embedded};
 
@@ -62,7 +62,7 @@ fn start(timeouts: Timeouts) -> Embedded {
     fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).unwrap();
     testkit::scripts::install(&tree, "cgi-bin", &[("echo", SCRIPT)]);
     Embedded::start(tree, |root, log| {
-        let service = Service::new(root)
+        let site = Site::new(root)
             .unwrap()
             .with_log(Log::to(log))
             .with_config(Config { cgi: Cgi::python(), timeouts, ..Config::default() })
@@ -70,7 +70,7 @@ fn start(timeouts: Timeouts) -> Embedded {
             .with_handler(|| handler);
         let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
         let address = listener.local_addr().unwrap();
-        let server = polling_frontend::Server::new(listener, service).unwrap();
+        let server = polling_frontend::Server::new(listener, site).unwrap();
         let (gently, at_once) = (server.handle(), server.handle());
         Bound::new(address, move || gently.shutdown(), move || at_once.stop(), || server.run())
     })

@@ -5,37 +5,37 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
-use sanserve::server::{Log, Service};
+use sanserve::server::{Log, Site};
 use testkit::{Embedded, Tree, bound};
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_portable {
-    use sanserve::{Service, Status};
+    use sanserve::{Site, Status};
 
     fn main() -> std::io::Result<()> {
-        let service = Service::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"));
-        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
+        let site = Site::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"));
+        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
     }
 
-    pub(super) fn service() -> Service {
-        Service::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"))
+    pub(super) fn site() -> Site {
+        Site::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"))
     }
 }
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_blocking {
-    use sanserve::std::{Exchange, Server, Service, Status};
+    use sanserve::std::{Exchange, Server, Site, Status};
 
     fn main() -> std::io::Result<()> {
         let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
-        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
         server.with_handler(move || hello).run()
     }
 }
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod custom_portable {
-    use sanserve::{Misuse, Reply, Service, Status};
+    use sanserve::{Misuse, Reply, Site, Status};
 
     const CUSTOM: Status = Status::new(999).expect("three digits");
 
@@ -77,12 +77,12 @@ mod custom_portable {
     }
 
     fn main() -> std::io::Result<()> {
-        let service = Service::without_files().with_answer(custom);
-        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
+        let site = Site::without_files().with_answer(custom);
+        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
     }
 
-    pub(super) fn service() -> Service {
-        Service::without_files().with_answer(custom)
+    pub(super) fn site() -> Site {
+        Site::without_files().with_answer(custom)
     }
 }
 
@@ -90,7 +90,7 @@ mod custom_portable {
 mod custom_blocking {
     use std::io::{self, Write};
 
-    use sanserve::std::{Exchange, Handler, Server, Service, Status};
+    use sanserve::std::{Exchange, Handler, Server, Site, Status};
 
     const CUSTOM: Status = Status::new(999).expect("three digits");
 
@@ -131,7 +131,7 @@ mod custom_blocking {
     }
 
     fn main() -> io::Result<()> {
-        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
         server.with_handler(|| Custom).run()
     }
 
@@ -143,7 +143,7 @@ mod custom_blocking {
 #[allow(dead_code, reason = "its `main` is not run")]
 mod shout_portable {
     use sanserve::core::Handler;
-    use sanserve::{Call, Misuse, Received, Reply, Service, Status};
+    use sanserve::{Call, Misuse, Received, Reply, Site, Status};
 
     #[derive(Default)]
     struct Shout(Vec<u8>);
@@ -178,12 +178,12 @@ mod shout_portable {
     }
 
     fn main() -> std::io::Result<()> {
-        let service = Service::without_files().with_handler(Shout::default);
-        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
+        let site = Site::without_files().with_handler(Shout::default);
+        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
     }
 
-    pub(super) fn service() -> Service {
-        Service::without_files().with_handler(Shout::default)
+    pub(super) fn site() -> Site {
+        Site::without_files().with_handler(Shout::default)
     }
 }
 
@@ -191,7 +191,7 @@ mod shout_portable {
 mod shout_blocking {
     use std::io::{self, Read};
 
-    use sanserve::std::{Exchange, Server, Service, Status};
+    use sanserve::std::{Exchange, Server, Site, Status};
 
     fn shout(x: &mut Exchange<'_>) -> io::Result<()> {
         let mut body = Vec::new();
@@ -200,7 +200,7 @@ mod shout_blocking {
     }
 
     fn main() -> io::Result<()> {
-        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
         server.with_handler(|| shout).run()
     }
 
@@ -215,12 +215,12 @@ mod shout_blocking {
 mod decisions {
     use std::io::Write;
 
-    use sanserve::core::{Entry, Fields, Site, scrub};
-    use sanserve::{Request, Service, Status};
+    use sanserve::core::{Entry, Fields, Policy, scrub};
+    use sanserve::{Request, Site, Status};
 
     struct Mine;
 
-    impl Site for Mine {
+    impl Policy for Mine {
         fn server(&self) -> &str {
             "Mine/1.0"
         }
@@ -241,11 +241,11 @@ mod decisions {
     }
 
     fn main() -> std::io::Result<()> {
-        let service = Service::new(".")?.with_site(Mine);
-        sanserve::mio::Server::bind("127.0.0.1:8000", service)?.run()
+        let site = Site::new(".")?.with_policy(Mine);
+        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
     }
 
-    pub(super) fn site() -> impl Site + Send + Sync {
+    pub(super) fn policy() -> impl Policy + Send + Sync {
         Mine
     }
 }
@@ -255,7 +255,7 @@ mod from_tiny_http {
     use std::fs::File;
     use std::io::{self, Read};
 
-    use sanserve::std::{Exchange, Server, Service, Status};
+    use sanserve::std::{Exchange, Server, Site, Status};
 
     fn answer(x: &mut Exchange<'_>) -> io::Result<()> {
         match (x.method(), x.target()) {
@@ -276,7 +276,7 @@ mod from_tiny_http {
     }
 
     fn main() -> io::Result<()> {
-        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
         server.with_handler(|| answer).run()
     }
 
@@ -289,10 +289,10 @@ mod from_tiny_http {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_async {
-    use sanserve::smol::{Exchange, Server, Service, Status};
+    use sanserve::smol::{Exchange, Server, Site, Status};
 
     fn main() -> std::io::Result<()> {
-        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
         let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n").await;
         server.with_handler(move || hello).run()
     }
@@ -300,7 +300,7 @@ mod hello_async {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod shout_async {
-    use sanserve::smol::{Exchange, Server, Service, Status};
+    use sanserve::smol::{Exchange, Server, Site, Status};
     use smol::io::AsyncReadExt;
 
     async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
@@ -310,7 +310,7 @@ mod shout_async {
     }
 
     fn main() -> std::io::Result<()> {
-        let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+        let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
         server.with_handler(|| shout).run()
     }
 
@@ -329,14 +329,14 @@ mod tables {
     use std::time::Duration;
 
     use sanserve::core::{self, Call, Cgi, Config, Protocol, Wall};
-    use sanserve::{Misuse, Received, Reply, Service, Status};
+    use sanserve::{Misuse, Received, Reply, Site, Status};
 
-    fn server(service: Service) -> io::Result<()> {
-        let service = service.with_verify(|peer| peer.ip().is_loopback()).with_grace(Duration::ZERO);
+    fn server(site: Site) -> io::Result<()> {
+        let site = site.with_verify(|peer| peer.ip().is_loopback()).with_grace(Duration::ZERO);
         let config = Config { protocol: Protocol::Http10, ..Config::default() };
         let cgi = Cgi { directories: vec!["/cgi-bin".into()], ..Cgi::default() };
-        let service = service.with_config(Config { cgi, ..config }).with_connections(1);
-        let mut server = sanserve::std::Server::bind("127.0.0.1:0", service)?.workers(64);
+        let site = site.with_config(Config { cgi, ..config }).with_connections(1);
+        let mut server = sanserve::std::Server::bind("127.0.0.1:0", site)?.workers(64);
         let _ = (server.local_addr(), server.server_name(), server.server_port());
         let _ = (server.handle_request(None)?, server.handle_request(Some(Duration::from_secs(5)))?);
         let handle = server.handle();
@@ -425,40 +425,40 @@ mod tables {
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-/// A service on mio.
-fn portable(service: Service) -> Embedded {
+/// A site on mio.
+fn portable(site: Site) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::mio::Server::bind(ANY, service.with_log(Log::to(log))).unwrap())
+        bound!(sanserve::mio::Server::bind(ANY, site.with_log(Log::to(log))).unwrap())
     })
 }
 
-/// A service on threads.
-fn blocking_service(service: Service) -> Embedded {
+/// A site on threads.
+fn blocking_service(site: Site) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::std::Server::bind(ANY, service.with_log(Log::to(log))).unwrap())
+        bound!(sanserve::std::Server::bind(ANY, site.with_log(Log::to(log))).unwrap())
     })
 }
 
-/// A service on smol.
-fn asynchronous_service(service: Service) -> Embedded {
+/// A site on smol.
+fn asynchronous_service(site: Site) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::smol::Server::bind(ANY, service.with_log(Log::to(log))).unwrap())
+        bound!(sanserve::smol::Server::bind(ANY, site.with_log(Log::to(log))).unwrap())
     })
 }
 
 /// A handler that blocks.
 fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        let service = Service::without_files().with_log(Log::to(log));
-        bound!(sanserve::std::Server::bind(ANY, service).unwrap().with_handler(make))
+        let site = Site::without_files().with_log(Log::to(log));
+        bound!(sanserve::std::Server::bind(ANY, site).unwrap().with_handler(make))
     })
 }
 
 /// An async handler.
 fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        let service = Service::without_files().with_log(Log::to(log));
-        bound!(sanserve::smol::Server::bind(ANY, service).unwrap().with_handler(make))
+        let site = Site::without_files().with_log(Log::to(log));
+        bound!(sanserve::smol::Server::bind(ANY, site).unwrap().with_handler(make))
     })
 }
 
@@ -508,14 +508,14 @@ fn check_custom(server: Embedded) {
 
 #[test]
 fn the_methods_of_cpythons_tests() {
-    check_custom(portable(custom_portable::service()));
+    check_custom(portable(custom_portable::site()));
     check_custom(blocking(custom_blocking::handler));
 }
 
 #[test]
 fn bodies_are_read() {
     for (colour, server) in [
-        ("portable", portable(shout_portable::service())),
+        ("portable", portable(shout_portable::site())),
         ("blocking", blocking(shout_blocking::handler)),
         ("async", asynchronous(shout_async::handler)),
     ] {
@@ -532,14 +532,14 @@ fn bodies_are_read() {
 
 #[test]
 fn hello() {
-    let server = portable(hello_portable::service());
+    let server = portable(hello_portable::site());
     assert_eq!(server.connect().get("/").body_text(), "hello\n");
     server.end();
 }
 
 #[test]
 fn a_site_decides() {
-    let server = portable(shout_portable::service().with_site(decisions::site()));
+    let server = portable(shout_portable::site().with_policy(decisions::policy()));
     let mut client = server.connect();
     let refused = client.ask("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(refused.status(), 417);
@@ -552,7 +552,7 @@ mod ends_portable {
     use std::task::Waker;
 
     use sanserve::core::Handler;
-    use sanserve::{Call, Reply, Service, Status};
+    use sanserve::{Call, Reply, Site, Status};
 
     #[derive(Default)]
     struct LongPoll(Option<Waker>);
@@ -574,8 +574,8 @@ mod ends_portable {
         }
     }
 
-    pub(super) fn service() -> Service {
-        Service::without_files().with_handler(LongPoll::default)
+    pub(super) fn site() -> Site {
+        Site::without_files().with_handler(LongPoll::default)
     }
 }
 
@@ -617,9 +617,9 @@ mod ends_asynchronous {
 /// What waits is told that the server goes down, and ends well before the grace is over.
 #[test]
 fn what_waits_ends_in_time() {
-    ends(portable(ends_portable::service()), 200);
-    ends(blocking_service(ends_portable::service()), 200);
-    ends(asynchronous_service(ends_portable::service()), 200);
+    ends(portable(ends_portable::site()), 200);
+    ends(blocking_service(ends_portable::site()), 200);
+    ends(asynchronous_service(ends_portable::site()), 200);
     ends(blocking(|| ends_blocking::events), 200);
     ends(asynchronous(|| ends_asynchronous::poll), 200);
 }

@@ -5,15 +5,15 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sanserve::core::{
-    Authenticated, Call, Cgi, Config, Misuse, Received, Reply, Request, ResponseHead, Route, Site, Status, Timeouts,
+    Authenticated, Call, Cgi, Config, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, Status, Timeouts,
 };
-use sanserve::server::{Launcher, Log, ScriptRules, Service};
+use sanserve::server::{Launcher, Log, ScriptRules, Site};
 use testkit::{Bound, Client, Embedded, Tree, bound};
 
 /// Below `/api/` the handler answers, otherwise files do.
 struct Api;
 
-impl Site for Api {
+impl Policy for Api {
     fn route(&self, request: &Request<'_>) -> Route {
         let handled = [&b"/api/"[..], b"/cgi-bin/handled"];
         if handled.iter().any(|start| request.path().starts_with(start)) { Route::Handler } else { Route::Files }
@@ -127,7 +127,7 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 
 const BIG: usize = 32 << 20;
 
-fn start(grace: Duration, bind: impl FnOnce(Service) -> Bound) -> Embedded {
+fn start(grace: Duration, bind: impl FnOnce(Site) -> Bound) -> Embedded {
     let tree = Tree::new();
     tree.file("a.txt", "a file").folder("api").file("api/file", "passed").file("big", vec![b'b'; BIG]);
     // A process of its own writes what is executed: a descriptor of ours could be inherited by what another test starts.
@@ -141,9 +141,9 @@ fn start(grace: Duration, bind: impl FnOnce(Service) -> Bound) -> Embedded {
     let timeouts = Timeouts { script_silence: 50, ..Timeouts::default() };
     let config = Config { cgi: Cgi::python(), timeouts, ..Config::default() };
     Embedded::start(tree, |root, log| {
-        let service = Service::new(root).unwrap().with_site(Api).with_config(config).with_log(Log::to(log));
+        let site = Site::new(root).unwrap().with_policy(Api).with_config(config).with_log(Log::to(log));
         let handler = || |call: Call, reply: &mut Reply<'_>| answer(call, reply).unwrap_or(());
-        bind(service.with_grace(grace).with_handler(handler))
+        bind(site.with_grace(grace).with_handler(handler))
     })
 }
 
@@ -343,8 +343,8 @@ fn a_stop_cuts_at_once(server: Embedded) {
 #[test]
 fn a_program_that_is_no_launcher_is_not_started_as_one() {
     let rules = ScriptRules { launcher: Launcher::Own, ..ScriptRules::default() };
-    let server = start(Duration::from_secs(20), |service| {
-        bound!(sanserve::mio::Server::bind("127.0.0.1:0", service.with_scripts(rules)).unwrap())
+    let server = start(Duration::from_secs(20), |site| {
+        bound!(sanserve::mio::Server::bind("127.0.0.1:0", site.with_scripts(rules)).unwrap())
     });
     assert_eq!(server.get("/cgi-bin/who").status(), 503);
     let log = server.end();
@@ -357,8 +357,8 @@ macro_rules! mount {
             use std::time::Duration;
 
             fn start(grace: Duration) -> testkit::Embedded {
-                super::start(grace, |service| {
-                    testkit::bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", service).unwrap())
+                super::start(grace, |site| {
+                    testkit::bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", site).unwrap())
                 })
             }
 

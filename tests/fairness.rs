@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use sanserve::core::{Entry, EntryKind, Site, listing_row};
-use sanserve::server::{Log, Service};
+use sanserve::core::{Entry, EntryKind, Policy, listing_row};
+use sanserve::server::{Log, Site};
 use testkit::{Bound, Client, Embedded, Tree, bound};
 
 /// Listings at once.
@@ -27,7 +27,7 @@ struct Counting {
 
 struct Shared(Arc<Counting>);
 
-impl Site for Shared {
+impl Policy for Shared {
     fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
         let rows = self.0.rows.fetch_add(1, Ordering::SeqCst) + 1;
         // Each has had its first batch, and about half of its second.
@@ -50,7 +50,7 @@ impl Site for Shared {
 }
 
 /// How many rows were made while the small request waited.
-fn rows_meanwhile(bind: impl FnOnce(Service) -> Bound) -> u64 {
+fn rows_meanwhile(bind: impl FnOnce(Site) -> Bound) -> u64 {
     let tree = Tree::new();
     tree.folder("many").file("small.txt", "small");
     for n in 0..ENTRIES {
@@ -58,8 +58,8 @@ fn rows_meanwhile(bind: impl FnOnce(Service) -> Bound) -> u64 {
     }
     let counting = Arc::new(Counting::default());
     let server = Embedded::start(tree, |root, _| {
-        let service = Service::new(root).unwrap().with_site(Shared(Arc::clone(&counting)));
-        bind(service.with_log(Log::to(std::io::sink())))
+        let site = Site::new(root).unwrap().with_policy(Shared(Arc::clone(&counting)));
+        bind(site.with_log(Log::to(std::io::sink())))
     });
     let mut small = server.connect();
     *counting.small.lock().unwrap() = Some(small.twin());
@@ -83,8 +83,7 @@ fn rows_meanwhile(bind: impl FnOnce(Service) -> Bound) -> u64 {
 /// What is under way when it arrives, and one more.
 #[test]
 fn on_mio_a_request_waits_for_one_batch() {
-    let waited =
-        rows_meanwhile(|service| bound!(sanserve::mio::Server::bind("127.0.0.1:0", service).unwrap().workers(1)));
+    let waited = rows_meanwhile(|site| bound!(sanserve::mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
     assert!(waited <= 2 * BATCH, "{waited} rows");
 }
 
@@ -92,14 +91,13 @@ fn on_mio_a_request_waits_for_one_batch() {
 /// batch of each listing.
 #[test]
 fn on_smol_a_request_waits_for_few_batches() {
-    let waited =
-        rows_meanwhile(|service| bound!(sanserve::smol::Server::bind("127.0.0.1:0", service).unwrap().workers(1)));
+    let waited = rows_meanwhile(|site| bound!(sanserve::smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }
 
 /// There the system shares the processors among the threads, of which few make rows at the same time.
 #[test]
 fn on_std_a_request_waits_for_few_batches() {
-    let waited = rows_meanwhile(|service| bound!(sanserve::std::Server::bind("127.0.0.1:0", service).unwrap()));
+    let waited = rows_meanwhile(|site| bound!(sanserve::std::Server::bind("127.0.0.1:0", site).unwrap()));
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sanserve::core::{Call, Handler, Misuse, Received, Reply, Request, Route, Site};
+use sanserve::core::{Call, Handler, Misuse, Policy, Received, Reply, Request, Route};
 use sanserve::server::Recording;
 use sanserve::transcript::{Event, Transcript, What};
-use sanserve::{Log, Service, Status};
+use sanserve::{Log, Site, Status};
 use testkit::{Client, Embedded, Tree, bound};
 
 /// Gives bodies back, in one piece.
@@ -47,7 +47,7 @@ impl Handler for Echo {
 /// Files below `/files`, the handler elsewhere.
 struct Mixed;
 
-impl Site for Mixed {
+impl Policy for Mixed {
     fn route(&self, request: &Request<'_>) -> Route {
         if request.path().starts_with(b"/files") { Route::Files } else { Route::Handler }
     }
@@ -85,10 +85,10 @@ macro_rules! on {
             let dir = tempfile::tempdir().unwrap();
             let recording = Recording::to(dir.path().join("recordings"), Log::quiet()).unwrap();
             let recording = recording.with_site_name("mixed").with_rate(1 << 30);
-            let service = Service::new(dir.path()).unwrap().with_site(Mixed).with_handler(Echo::default);
-            let service = service.with_log(Log::quiet()).with_recording(recording.clone());
+            let site = Site::new(dir.path()).unwrap().with_policy(Mixed).with_handler(Echo::default);
+            let site = site.with_log(Log::quiet()).with_recording(recording.clone());
             let server = Embedded::start(Tree::new(), |_, _| {
-                bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", service).unwrap())
+                bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", site).unwrap())
             });
             requests(server.address);
             server.end();
@@ -119,9 +119,9 @@ macro_rules! reads {
             impl Handler for Late { $($body)* }
             let dir = tempfile::tempdir().unwrap();
             let recording = Recording::to(dir.path(), Log::quiet()).unwrap();
-            let service = Service::without_files().with_log(Log::quiet()).with_recording(recording.clone());
+            let site = Site::without_files().with_log(Log::quiet()).with_recording(recording.clone());
             let server = Embedded::start(Tree::new(), |_, _| {
-                bound!(Server::bind("127.0.0.1:0", service).unwrap().with_handler(|| Late))
+                bound!(Server::bind("127.0.0.1:0", site).unwrap().with_handler(|| Late))
             });
             let mut client = server.connect();
             for _ in 0..3 {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use sanserve::core::{Call, Plain, Reply};
+use sanserve::core::{Call, DefaultPolicy, Reply};
 use sanserve::transcript::{Transcript, perform};
 use testkit::browser::Browser;
 use testkit::eventually;
@@ -187,7 +187,7 @@ fn nothing_in_a_transcript_runs() {
     let inputs =
         format!("sanserve transcript 1\n# {attack}\n@0 recv \"GET /{attack} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\"\n");
     let parsed = Transcript::parse(&inputs).expect("it is one");
-    let text = perform(&parsed, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).to_text();
+    let text = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).to_text();
     let page = Page::of(&text);
     browser.open(&page.path, "#2");
     assert_eq!(browser.ask("document.title"), "made.txt - sanserve trace");
@@ -380,7 +380,7 @@ fn thousands_of_steps_are_no_more_work_to_walk_through() {
         ));
     }
     let parsed = Transcript::parse(&inputs).expect("it is one");
-    let played = perform(&parsed, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let played = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
     let page = Page::of(&played.to_text());
     browser.open(&page.path, "#2500");
     assert_eq!(browser.ask("document.querySelectorAll('.step').length"), "5001");

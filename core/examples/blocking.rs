@@ -13,8 +13,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sanserve_core::{
-    Action, Body, Buffers, Completion, Config, Connection, Context, Fault, FsError, Input, Kind, Now, Opened, Peer,
-    Plain, Step, Tick, Wall,
+    Action, Body, Buffers, Completion, Config, Connection, Context, DefaultPolicy, Fault, FsError, Input, Kind, Now,
+    Opened, Peer, Step, Tick, Wall,
 };
 
 const FILES: [(&str, &[u8]); 2] = [("", b""), ("index.html", b"<!DOCTYPE html><title>Hello</title>\n")];
@@ -23,11 +23,11 @@ const FILES: [(&str, &[u8]); 2] = [("", b""), ("index.html", b"<!DOCTYPE html><t
 pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
     let (config, peer) = (Config::default(), Peer::from(socket.peer_addr()?));
     let mut now = time(start);
-    let mut connection = Connection::new(peer, &Context { config: &config, site: &Plain, now: &now });
+    let mut connection = Connection::new(peer, &Context { config: &config, policy: &DefaultPolicy, now: &now });
     let (mut buffers, mut file): (_, &[u8]) = (Buffers::new(), b"");
     socket.set_write_timeout(Some(Duration::from_millis(config.timeouts.write.silence)))?;
     loop {
-        match connection.poll(&mut buffers, &Context { config: &config, site: &Plain, now: &now }) {
+        match connection.poll(&mut buffers, &Context { config: &config, policy: &DefaultPolicy, now: &now }) {
             Step::Act(ticket, action) => {
                 let found = if let Action::Open { path } | Action::OpenIn { path } = action {
                     FILES.iter().find(|(name, _)| name.as_bytes() == path)

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use sanserve_core::{
-    Body, Buffers, Call, Config, Connection, Context, Handler, Input, Now, Peer, Plain, Reply, Status, Step, Tick, Wall,
+    Body, Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, Input, Now, Peer, Reply, Status, Step,
+    Tick, Wall,
 };
 
 /// The handler under test: says hello to whoever is named in the path.
@@ -19,7 +20,7 @@ pub fn hello(call: Call, reply: &mut Reply<'_>) {
 pub fn exchange(request: &[u8], handler: &mut dyn Handler) -> Vec<u8> {
     let config = Config { handled: true, ..Config::default() };
     let now = Now::new(Tick(0), Wall(784_111_777)); // any time will do, since it is an argument
-    let cx = Context { config: &config, site: &Plain, now: &now };
+    let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
     let mut buffers = Buffers::new();
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
     let (mut unread, mut out) = (request, Vec::new());

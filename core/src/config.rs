@@ -22,7 +22,7 @@ pub struct Config {
     pub server_name: String,
     /// The port of the server (Python's `server_port`). Frontends fill it in. Default 80.
     pub server_port: u16,
-    /// Requests go to the handler, unless the site says otherwise. Set where a handler is given.
+    /// Requests go to the handler, unless the policy says otherwise. Set where a handler is given.
     pub handled: bool,
     /// Scripts. Default: none.
     pub cgi: Cgi,

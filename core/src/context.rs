@@ -4,15 +4,15 @@ use std::fmt;
 
 use crate::config::Config;
 use crate::date::Now;
-use crate::site::Site;
+use crate::policy::Policy;
 
-/// What every call to a machine is given: the rules, the site, the time.
+/// What every call to a machine is given: the rules, the policy, the time.
 #[derive(Clone, Copy)]
 pub struct Context<'s> {
     /// Limits, timeouts and protocol version.
     pub config: &'s Config,
     /// The decisions that an embedder may override.
-    pub site: &'s dyn Site,
+    pub policy: &'s dyn Policy,
     /// The time of this turn.
     pub now: &'s Now,
 }

@@ -127,14 +127,14 @@ mod tests {
     use crate::date::Now;
     use crate::input::Input;
     use crate::peer::Peer;
-    use crate::site::Plain;
+    use crate::policy::DefaultPolicy;
     use crate::step::{Body, Call, Step};
     use crate::time::{Tick, Wall};
 
     /// What a connection sends for `bytes`, without `Server` and `Date`, with the handler that is given.
     fn exchange(bytes: &[u8], mut handler: impl FnMut(&mut Reply<'_>)) -> String {
         let (config, now) = (Config { handled: true, ..Config::default() }, Now::new(Tick(0), Wall(784_111_777)));
-        let cx = Context { config: &config, site: &Plain, now: &now };
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         let mut buf = Buffers::new();
         let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000)));
         let mut connection = Connection::new(peer, &cx);

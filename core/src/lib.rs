@@ -6,10 +6,10 @@
 //! `sanserve-std`, `sanserve-mio` and `sanserve-smol` are three.
 //!
 //! ```
-//! use sanserve_core::{Buffers, Config, Connection, Context, Now, Peer, Plain, Step, Tick, Wall};
+//! use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Now, Peer, Step, Tick, Wall};
 //!
 //! let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
-//! let cx = Context { config: &config, site: &Plain, now: &now };
+//! let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
 //! let mut buf = Buffers::new();
 //! let mut connection = Connection::new(Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
 //!
@@ -48,13 +48,13 @@ mod observer;
 mod page;
 mod path;
 mod peer;
+mod policy;
 mod range;
 mod reason;
 mod request;
 mod response_head;
 mod script_path;
 mod share;
-mod site;
 mod status;
 mod step;
 mod task;
@@ -82,12 +82,12 @@ pub use observer::Observer;
 pub use page::{ErrorPage, write as write_error_page};
 pub use path::{Forbidden, translate};
 pub use peer::Peer;
+pub use policy::{Authenticated, DefaultPolicy, Policy, Route};
 pub use reason::{Cause, Reason, Rule, Topic};
 pub use request::{Request, RequestBuf};
 pub use response_head::ResponseHead;
 pub use script_path::{collapse_path, is_cgi};
 pub use share::Memory;
-pub use site::{Authenticated, Plain, Route, Site};
 pub use status::Status;
 pub use step::{Action, Body, Call, Close, Need, Script, ScriptInput, Step, Transmit, Wait};
 pub use text::{escape, is_deceptive, scrub};

@@ -192,7 +192,7 @@ pub(crate) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut
         Some(_) => Rule::TypeOfConfig,
         None if is_unknown(path) && types.unknown() == Some(kind) => Rule::TypeOfConfig,
         None if ours == kind => rule,
-        None => Rule::TypeOfSite,
+        None => Rule::TypeOfPolicy,
     };
     reasons.note(rule, kind.as_bytes());
 }

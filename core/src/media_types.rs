@@ -5,7 +5,7 @@ use std::fmt;
 use crate::grammar::is_token_byte;
 
 /// Media types of extensions, of what has no known one, and the charset of texts. Default: those of
-/// [`media_type`](crate::media_type), `application/octet-stream`, and what [`Site::charset`](crate::Site::charset) says.
+/// [`media_type`](crate::media_type), `application/octet-stream`, and what [`Policy::charset`](crate::Policy::charset) says.
 ///
 /// Everything in it can stand in a field: it is checked when it is set.
 ///
@@ -22,13 +22,13 @@ use crate::grammar::is_token_byte;
 pub struct MediaTypes {
     extensions: Vec<(String, String)>,
     unknown: Option<String>,
-    /// `None`: the site's. `Some(None)`: none.
+    /// `None`: the policy's. `Some(None)`: none.
     charset: Option<Option<String>>,
 }
 
 impl MediaTypes {
     /// Names that end with `extension`, in any case, have this type, whatever the tables and
-    /// [`Site::media_type`](crate::Site::media_type) say. `extension` begins with a dot and may hold more of them:
+    /// [`Policy::media_type`](crate::Policy::media_type) say. `extension` begins with a dot and may hold more of them:
     /// `.tar.gz`. The longest one counts, and of the same the last.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl MediaTypes {
         self.unknown.as_deref()
     }
 
-    /// The charset, if it is not for the site to say.
+    /// The charset, if it is not for the policy to say.
     #[must_use]
     pub fn charset(&self) -> Option<Option<&str>> {
         self.charset.as_ref().map(Option::as_deref)

@@ -21,7 +21,7 @@ use crate::step::{Action, Step};
 /// is written.
 ///
 /// ```
-/// use sanserve_core::{Buffers, Config, Connection, Context, Now, Observer, Peer, Plain, Step, Tick, Wall};
+/// use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Now, Observer, Peer, Step, Tick, Wall};
 ///
 /// struct Steps(std::sync::mpsc::Sender<String>);
 ///
@@ -33,7 +33,7 @@ use crate::step::{Action, Step};
 /// }
 ///
 /// let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
-/// let cx = Context { config: &config, site: &Plain, now: &now };
+/// let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
 /// let mut connection = Connection::new(Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
 /// let (sender, steps) = std::sync::mpsc::channel();
 /// connection.observe(Box::new(Steps(sender)));

@@ -73,7 +73,7 @@ pub(crate) fn explain_path(request: &Request<'_>, result: &[u8], reasons: &mut R
     // What is forbidden is a violation, and noted as such.
     let Ok(steps) = take_steps(path, &mut ours) else { return };
     if ours != result {
-        return reasons.note(Rule::SiteTranslated, or_dot(result));
+        return reasons.note(Rule::PolicyTranslated, or_dot(result));
     }
     if steps.escapes > 0 {
         reasons.note_with(Rule::Decoded, |out| out.extend(percent_decode(path)));

@@ -167,8 +167,8 @@ rules! {
         EmptySegments => "double-slashes", "Python's translate_path";
         /// The path asks for a directory.
         TrailingSlash => "trailing-slash", "Python's translate_path";
-        /// The site translates in a way of its own.
-        SiteTranslated => "site-path", "Site::translate";
+        /// The policy translates in a way of its own.
+        PolicyTranslated => "site-path", "Policy::translate";
         /// What to look for beneath the directory that is served; a dot is that directory.
         PathBelowRoot => "path", "Python's translate_path";
         /// The path of the health check: no file, handler or script is behind it.
@@ -311,10 +311,10 @@ rules! {
         TypeUnknown => "extension-unknown", "Python's guess_type";
         /// No extension; dots at the start of a name begin none.
         TypeWithoutExtension => "extension-missing", "Python's guess_type";
-        /// The site has a type of its own for it.
-        TypeOfSite => "site-type", "Site::media_type";
+        /// The policy has a type of its own for it.
+        TypeOfPolicy => "site-type", "Policy::media_type";
         /// Texts are told to be in this charset.
-        Charset => "charset", "Site::charset, --charset, RFC 9110 section 8.3.2";
+        Charset => "charset", "Policy::charset, --charset, RFC 9110 section 8.3.2";
         /// The page of an error, of a listing.
         TypeOfPage => "page", "Python's error_content_type";
     }
@@ -439,7 +439,7 @@ mod tests {
     fn every_rule_says_where_it_comes_from() {
         for rule in Rule::ALL {
             assert!(rule.sentence().ends_with('.') && !rule.sentence().contains('\n'), "{rule:?}");
-            let known = ["RFC ", "Python's ", "Site::", "limits.", "--"];
+            let known = ["RFC ", "Python's ", "Policy::", "limits.", "--"];
             assert!(known.iter().any(|known| rule.source().starts_with(known)), "{rule:?}: {}", rule.source());
             let same = Rule::ALL.iter().filter(|other| other.name() == rule.name()).count();
             assert_eq!(same, 1, "{}", rule.name());

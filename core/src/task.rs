@@ -6,8 +6,8 @@ use crate::exchange::{BodyUse, Phrase, Progress, ResponseBuilder, Server};
 use crate::files::Files;
 use crate::handler_task::HandlerTask;
 use crate::path::{Forbidden, explain_path, is_same_path};
+use crate::policy::Route;
 use crate::reason::Rule;
-use crate::site::Route;
 use crate::status::Status;
 use crate::wire::{Encoder, Method, Outbound, Span};
 
@@ -28,7 +28,7 @@ impl Task {
         if is_health(response) {
             return Task::serve(response);
         }
-        match response.cx.site.route(&response.request()) {
+        match response.cx.policy.route(&response.request()) {
             Route::Handler => Task::Handler(HandlerTask::default()),
             Route::Usual if response.cx.config.handled => Task::Handler(HandlerTask::default()),
             Route::Usual | Route::Files => Task::serve(response),

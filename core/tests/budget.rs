@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use sanserve_core::{
-    Buffers, Completion, Config, Connection, Context, FsError, Input, Kind, Now, Opened, Peer, Plain, Resting, Step,
-    Tick, Wall,
+    Buffers, Completion, Config, Connection, Context, DefaultPolicy, FsError, Input, Kind, Now, Opened, Peer, Resting,
+    Step, Tick, Wall,
 };
 
 /// Exchanges before anything is counted: buffers grow to their size.
@@ -61,14 +61,14 @@ fn hold(requests: &[&[u8]], opened: Result<Opened, FsError>, status: &[u8]) {
     let config = Config::default();
     let mut now = Now::new(Tick(0), Wall(784_111_777));
     let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000)));
-    let mut connection = Connection::new(peer, &Context { config: &config, site: &Plain, now: &now });
+    let mut connection = Connection::new(peer, &Context { config: &config, policy: &DefaultPolicy, now: &now });
     let mut buf = Buffers::new();
     let mut run = |from: u64, to: u64| {
         let mut polls = 0;
         for n in from..to {
             now.advance(Tick(n * 1000), Wall(784_111_777 + i64::try_from(n).expect("few")));
             buf.input.fill(requests[n as usize % requests.len()]);
-            let cx = Context { config: &config, site: &Plain, now: &now };
+            let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
             polls += exchange(&mut connection, &mut buf, &cx, opened, status);
         }
         polls

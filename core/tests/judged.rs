@@ -5,7 +5,7 @@
 
 mod corpus;
 
-use sanserve_core::{Call, Fields, Handler, Reply, Request, Route, Site, Status, Tick, Wait};
+use sanserve_core::{Call, Fields, Handler, Policy, Reply, Request, Route, Status, Tick, Wait};
 use sanserve_testing::{Server, judge};
 use sanserve_transcript::{Finish, Line, What};
 
@@ -20,10 +20,10 @@ const HANGING: &[&str] = &[
     "handler-wake",
 ];
 
-/// The site of a transcript.
-struct Named(Box<dyn Site>);
+/// The policy of a transcript.
+struct Named(Box<dyn Policy>);
 
-impl Site for Named {
+impl Policy for Named {
     fn route(&self, request: &Request<'_>) -> Route {
         self.0.route(request)
     }
@@ -47,7 +47,7 @@ impl Handler for Called {
 }
 
 fn server(name: &str) -> Server<'_> {
-    Server::new().site(Named(corpus::world(name).0)).handler(|| Called(corpus::world(name).1))
+    Server::new().policy(Named(corpus::world(name).0)).handler(|| Called(corpus::world(name).1))
 }
 
 /// All, without what people say in between: nobody plays that.

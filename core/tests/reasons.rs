@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 
 use sanserve_core::{
-    Action, Buffers, Cause, Cgi, Chunked, Completion, Config, Connection, Context, EntryKind, Etag, FsError, Input,
-    Kind, Listed, MediaTypes, Now, Opened, Peer, Plain, Protocol, Rule, ScriptFile, Site, SpawnError, Step, Tick,
-    Violation, Wall,
+    Action, Buffers, Cause, Cgi, Chunked, Completion, Config, Connection, Context, DefaultPolicy, EntryKind, Etag,
+    FsError, Input, Kind, Listed, MediaTypes, Now, Opened, Peer, Policy, Protocol, Rule, ScriptFile, SpawnError, Step,
+    Tick, Violation, Wall,
 };
 
 const NOW: i64 = 784_111_777;
@@ -38,7 +38,7 @@ use Says::*;
 /// A request, and the world that it comes to.
 struct Asked<'a> {
     config: Config,
-    site: &'a dyn Site,
+    policy: &'a dyn Policy,
     bytes: Vec<u8>,
     world: &'a [Says],
 }
@@ -46,7 +46,7 @@ struct Asked<'a> {
 /// What was noted until the exchange was over or a script would run, and the status.
 fn ask(asked: &Asked<'_>) -> (Vec<(Cause, String)>, u16) {
     let now = Now::new(Tick(0), Wall(NOW));
-    let cx = Context { config: &asked.config, site: asked.site, now: &now };
+    let cx = Context { config: &asked.config, policy: asked.policy, now: &now };
     let mut buf = Buffers::new();
     buf.explain();
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
@@ -282,24 +282,24 @@ fn rows() -> Vec<Row> {
 fn each_decision_names_its_rule() {
     let mut failures = String::new();
     for (request, world, status, rules) in rows() {
-        check(Config::default(), &Plain, &request, world, status, rules, &mut failures);
+        check(Config::default(), &DefaultPolicy, &request, world, status, rules, &mut failures);
     }
-    for (config, site, request, world, status, rules) in special() {
-        check(config, site, &request, world, status, rules, &mut failures);
+    for (config, policy, request, world, status, rules) in special() {
+        check(config, policy, &request, world, status, rules, &mut failures);
     }
     assert!(failures.is_empty(), "{failures}");
 }
 
 fn check(
     config: Config,
-    site: &dyn Site,
+    policy: &dyn Policy,
     request: &str,
     world: &[Says],
     status: u16,
     rules: &[&str],
     failures: &mut String,
 ) {
-    let (noted, answered) = ask(&Asked { config, site, bytes: request.into(), world });
+    let (noted, answered) = ask(&Asked { config, policy, bytes: request.into(), world });
     let noted: Vec<String> = noted.iter().map(|(cause, value)| format!("{} {value}", name(*cause))).collect();
     let is_noted = |rule: &&str| noted.iter().any(|noted| noted == rule || noted.split(' ').next() == Some(rule));
     let missing: Vec<&&str> = rules.iter().filter(|rule| !is_noted(rule)).collect();
@@ -315,7 +315,7 @@ fn name(cause: Cause) -> String {
     }
 }
 
-type Special = (Config, &'static dyn Site, String, &'static [Says], u16, &'static [&'static str]);
+type Special = (Config, &'static dyn Policy, String, &'static [Says], u16, &'static [&'static str]);
 
 /// Requests that need other rules than the default.
 fn special() -> Vec<Special> {
@@ -333,29 +333,36 @@ fn special() -> Vec<Special> {
     vec![
         (
             Config { etag: Etag::Off, ..config() },
-            &Plain,
+            &DefaultPolicy,
             get("/a", ""),
             &[Is(FILE)],
             200,
             &["no-entity-tag", "last-modified"],
         ),
-        (typed(), &Plain, get("/a.foo", ""), &[Is(FILE)], 200, &["type-of-config a/foo"]),
-        (typed(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["type-of-config text/x-any", "charset utf-8"]),
-        (typed(), &Plain, get("/a.bin", ""), &[Is(FILE)], 200, &["extension application/octet-stream"]),
-        (old(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["persistent", "close-of-protocol", "closes (no field)"]),
-        (health(), &Plain, get("/up?x", ""), &[], 200, &["health /up", "content-length", "stays-open"]),
+        (typed(), &DefaultPolicy, get("/a.foo", ""), &[Is(FILE)], 200, &["type-of-config a/foo"]),
+        (typed(), &DefaultPolicy, get("/a", ""), &[Is(FILE)], 200, &["type-of-config text/x-any", "charset utf-8"]),
+        (typed(), &DefaultPolicy, get("/a.bin", ""), &[Is(FILE)], 200, &["extension application/octet-stream"]),
+        (
+            old(),
+            &DefaultPolicy,
+            get("/a", ""),
+            &[Is(FILE)],
+            200,
+            &["persistent", "close-of-protocol", "closes (no field)"],
+        ),
+        (health(), &DefaultPolicy, get("/up?x", ""), &[], 200, &["health /up", "content-length", "stays-open"]),
         (
             health(),
-            &Plain,
+            &DefaultPolicy,
             "OPTIONS /up HTTP/1.1\r\nHost: h\r\n\r\n".into(),
             &[],
             204,
             &["health /up", "allow GET, HEAD, OPTIONS"],
         ),
-        (hidden, &Plain, get("/.a/b", ""), &[], 404, &["hidden-dotfile", "path .a/b"]),
+        (hidden, &DefaultPolicy, get("/.a/b", ""), &[], 404, &["hidden-dotfile", "path .a/b"]),
         (
             few.clone(),
-            &Plain,
+            &DefaultPolicy,
             get("/a", "Range: bytes=0-0,3-3\r\n"),
             &[Is(FILE)],
             200,
@@ -363,17 +370,17 @@ fn special() -> Vec<Special> {
         ),
         (
             few,
-            &Plain,
+            &DefaultPolicy,
             get("/d/", ""),
             &[Is(FOLDER), Fails(FsError::NotFound), Fails(FsError::NotFound), Lists(&["a"])],
             500,
             &["listing-too-large"],
         ),
         (config(), &Mine, get("/a.txt", ""), &[Is(FILE)], 200, &["site-path else", "site-type a/b"]),
-        (cgi(), &Plain, get("/a", ""), &[Is(FILE)], 200, &["no-script a"]),
+        (cgi(), &DefaultPolicy, get("/a", ""), &[Is(FILE)], 200, &["no-script a"]),
         (
             cgi(),
-            &Plain,
+            &DefaultPolicy,
             get("/a/../cgi-bin/%78/", ""),
             &[Found(ScriptFile::Missing)],
             404,
@@ -387,7 +394,7 @@ fn special() -> Vec<Special> {
         ),
         (
             cgi(),
-            &Plain,
+            &DefaultPolicy,
             get("/cgi-bin/x", ""),
             &[Found(ScriptFile::Missing)],
             404,
@@ -395,30 +402,51 @@ fn special() -> Vec<Special> {
         ),
         (
             cgi(),
-            &Plain,
+            &DefaultPolicy,
             get("/cgi-bin/x", ""),
             &[Found(ScriptFile::Runnable), Unspawned],
             502,
             &["script cgi-bin/x", "script-refused"],
         ),
-        (cgi(), &Plain, chunked.into(), &[Found(ScriptFile::Runnable), Runs, Unspawned], 502, &["body-spooled"]),
         (
             cgi(),
-            &Plain,
+            &DefaultPolicy,
+            chunked.into(),
+            &[Found(ScriptFile::Runnable), Runs, Unspawned],
+            502,
+            &["body-spooled"],
+        ),
+        (
+            cgi(),
+            &DefaultPolicy,
             "POST /cgi-bin/x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc".into(),
             &[Found(ScriptFile::Runnable), Unspawned],
             502,
             &["body-gathered"],
         ),
-        (refuse, &Plain, chunked.into(), &[Found(ScriptFile::Runnable)], 411, &["LengthRequired Length Required"]),
-        (cgi(), &Plain, "POST /a HTTP/1.1\r\nHost: h\r\n\r\n".into(), &[], 501, &["PostToFile Not Implemented"]),
+        (
+            refuse,
+            &DefaultPolicy,
+            chunked.into(),
+            &[Found(ScriptFile::Runnable)],
+            411,
+            &["LengthRequired Length Required"],
+        ),
+        (
+            cgi(),
+            &DefaultPolicy,
+            "POST /a HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+            &[],
+            501,
+            &["PostToFile Not Implemented"],
+        ),
     ]
 }
 
-/// A site with a path and a type of its own.
+/// A policy with a path and a type of its own.
 struct Mine;
 
-impl Site for Mine {
+impl Policy for Mine {
     fn translate(&self, _: &[u8], out: &mut Vec<u8>) -> Result<(), sanserve_core::Forbidden> {
         out.extend_from_slice(b"else");
         Ok(())
@@ -447,7 +475,7 @@ fn an_answer_of_unknown_length_says_how_it_ends() {
     for (version, expected) in [("HTTP/1.1", Rule::FramedByChunks), ("HTTP/1.0", Rule::FramedByClose)] {
         let config = Config { handled: true, ..Config::default() };
         let now = Now::new(Tick(0), Wall(NOW));
-        let cx = Context { config: &config, site: &Plain, now: &now };
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         let mut buf = Buffers::new();
         buf.explain();
         let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
@@ -475,7 +503,7 @@ fn violations_say_what_is_wrong() {
 #[test]
 fn nothing_is_noted_unasked() {
     let (config, now) = (Config::default(), Now::new(Tick(0), Wall(NOW)));
-    let cx = Context { config: &config, site: &Plain, now: &now };
+    let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
     let mut buf = Buffers::new();
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
     buf.input.fill(get("/a.txt", "").as_bytes());

@@ -15,7 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use sanserve_core::{
-    Buffers, Cgi, Config, Connection, Context, Fault, FsError, Input, Now, Peer, Request, Route, Site, Step, Tick, Wall,
+    Buffers, Cgi, Config, Connection, Context, Fault, FsError, Input, Now, Peer, Policy, Request, Route, Step, Tick,
+    Wall,
 };
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, Transcript, What, check, record};
 use world::disk::{self, START};
@@ -38,7 +39,7 @@ impl Recorder for Tape {
 fn recorded(config: Config, secrets: Secrets, starts: u64) -> (Rig, Receiver<Event>) {
     let mut rig = Rig::new(config, disk::small());
     rig.set_time(starts);
-    let cx = Context { config: &rig.config, site: &Routed, now: &rig.now };
+    let cx = Context { config: &rig.config, policy: &Routed, now: &rig.now };
     let (sender, events) = channel();
     rig.connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
     record(&mut rig.connection, Box::new(Tape(sender)), secrets, &cx);
@@ -153,11 +154,11 @@ fn transcripts_are_recorded_as_they_are() {
     for case in corpus::load() {
         let Some(mut transcript) = case.play() else { continue };
         count += 1;
-        let (site, mut handler) = corpus::world(&transcript.settings.site);
+        let (policy, mut handler) = corpus::world(&transcript.settings.site);
         transcript.settings.masked = true;
-        let masked = sanserve_transcript::perform(&transcript, &*site, &mut *handler);
-        let (site, mut handler) = corpus::world(&transcript.settings.site);
-        check(&masked, &*site, &mut *handler).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        let masked = sanserve_transcript::perform(&transcript, &*policy, &mut *handler);
+        let (policy, mut handler) = corpus::world(&transcript.settings.site);
+        check(&masked, &*policy, &mut *handler).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
         let secret = |text: &str| text.contains("Authorization: B") || text.contains("Set-Cookie: a");
         let says = |event: &&Event| matches!(&event.what, What::Send(sending) if secret(&String::from_utf8_lossy(&sending.head)));
         assert_eq!(masked.events().find(says), None, "{}", case.name);
@@ -172,17 +173,17 @@ fn polls_that_say_nothing_new_are_not_recorded() {
     let mut now = Now::new(Tick(0), Wall(START));
     let (sender, events) = channel();
     let mut buf = Buffers::new();
-    let cx = Context { config: &config, site: &Routed, now: &now };
+    let cx = Context { config: &config, policy: &Routed, now: &now };
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
     record(&mut connection, Box::new(Tape(sender)), Secrets::Kept, &cx);
     for at in [0, 100, 100, 1_500, 14_998] {
         now.advance(Tick(at), Wall(START + i64::try_from(at / 1000).expect("not that long")));
-        let cx = Context { config: &config, site: &Routed, now: &now };
+        let cx = Context { config: &config, policy: &Routed, now: &now };
         assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(_)));
     }
     connection.handle(Input::Eof);
     now.advance(Tick(14_999), Wall(START + 14));
-    let cx = Context { config: &config, site: &Routed, now: &now };
+    let cx = Context { config: &config, policy: &Routed, now: &now };
     assert!(matches!(connection.poll(&mut buf, &cx), Step::Close(_)));
     drop(connection);
     let lines: Vec<String> = events.into_iter().map(|event| event.to_string()).collect();
@@ -194,14 +195,14 @@ fn polls_that_say_nothing_new_are_not_recorded() {
 fn a_panic_is_recorded_up_to_its_cause() {
     struct Panics;
 
-    impl Site for Panics {
+    impl Policy for Panics {
         fn route(&self, _: &Request<'_>) -> Route {
             panic!("as a mistake would");
         }
     }
 
     let (config, now) = (Config::default(), Now::new(Tick(0), Wall(START)));
-    let cx = Context { config: &config, site: &Panics, now: &now };
+    let cx = Context { config: &config, policy: &Panics, now: &now };
     let (sender, events) = channel();
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
     record(&mut connection, Box::new(Tape(sender)), Secrets::Masked, &cx);

@@ -54,8 +54,8 @@ fn split(case: corpus::Case) -> Option<String> {
     let expected = Script::told(&case.transcript);
     ways(script.input.len()).into_iter().find_map(|(cuts, take)| {
         let spoken = catch_unwind(|| {
-            let (site, mut handler) = corpus::world(name);
-            script.play(&cuts, take, &*site, &mut *handler)
+            let (policy, mut handler) = corpus::world(name);
+            script.play(&cuts, take, &*policy, &mut *handler)
         });
         let what = match spoken {
             Ok(spoken) if spoken == expected => return None,

@@ -13,8 +13,8 @@ use sanserve_transcript::{Seen, What, trace};
 /// Each transcript with what was seen of it.
 fn all() -> Vec<(String, Vec<Seen>)> {
     let seen = corpus::load().into_iter().map(|case| {
-        let (site, mut handler) = corpus::world(&case.transcript.settings.site);
-        let trace = trace(&case.transcript, &*site, &mut *handler);
+        let (policy, mut handler) = corpus::world(&case.transcript.settings.site);
+        let trace = trace(&case.transcript, &*policy, &mut *handler);
         assert_eq!(trace.difference, None, "{}", case.name);
         assert_eq!(trace.seen.len(), case.transcript.events().count(), "{}", case.name);
         (case.name, trace.seen)

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use sanserve_core::{
-    Call, Cgi, Close, Config, FsError, Handler, Limits, Misuse, Pace, Plain, Protocol, Received, Reply, Request, Route,
-    Site, SpawnError, Status, Timeouts,
+    Call, Cgi, Close, Config, DefaultPolicy, FsError, Handler, Limits, Misuse, Pace, Policy, Protocol, Received, Reply,
+    Request, Route, SpawnError, Status, Timeouts,
 };
 use sanserve_testing::{Disk, Faults, File, Node, Peer, Random, Script, Server, Summary, World, judge};
 use sanserve_transcript::{Transcript, perform};
@@ -187,7 +187,7 @@ fn what_a_peer_has_seen_happens_again() {
     peer.send(post("one")).dribble(7).drip(post("two"), 10).stop_reading().read(20).send(post("three")).pass(50);
     peer.read_on().send("GET /late HTTP/1.1\r\nHost: x\r\n\r\n").pass(9).wake().pass(20_000).expect_closed();
     let transcript = Transcript::parse(&peer.transcript().to_text()).expect("what is written is read");
-    assert_eq!(perform(&transcript, &sanserve_core::Plain, &mut Shout::default()), transcript);
+    assert_eq!(perform(&transcript, &sanserve_core::DefaultPolicy, &mut Shout::default()), transcript);
     assert_eq!(server.replay(&transcript).unwrap(), transcript);
     assert_eq!(judge(&transcript), Ok(()));
 }
@@ -273,17 +273,17 @@ fn worlds_by_other_rules() {
     };
     for config in rules {
         for seed in 0..5 {
-            let world = World::new(seed).site(Both).handler(Shout::default).disk(disk()).requests(requests);
+            let world = World::new(seed).policy(Both).handler(Shout::default).disk(disk()).requests(requests);
             let summary = world.config(config.clone()).connections(50).run();
             assert!(summary.requests > 30 && summary.timeouts.len() > 2, "{summary}");
         }
     }
 }
 
-/// A site of one's own, in a world.
+/// A policy of one's own, in a world.
 struct Both;
 
-impl Site for Both {
+impl Policy for Both {
     fn route(&self, request: &Request<'_>) -> Route {
         if request.method() == b"POST" { Route::Handler } else { Route::Files }
     }
@@ -296,7 +296,7 @@ impl Site for Both {
 fn hashes_of_histories() {
     for (seed, hash) in [(1, "aef5f13dc025c5dd4ae216911b9bd216"), (2, "ea4e805344fcc16f6585ab74a51df2c6")] {
         let requests = |random: &mut Random| if random.one_in(2) { shouts(random) } else { GET.into() };
-        let world = World::new(seed).site(Both).handler(Shout::default).disk(disk()).requests(requests);
+        let world = World::new(seed).policy(Both).handler(Shout::default).disk(disk()).requests(requests);
         let summary = world.connections(40).lasting(3_600_000).run();
         assert_eq!(summary.hash.to_string(), hash, "seed {seed}\n{summary}");
     }
@@ -399,7 +399,10 @@ fn a_turn_may_be_as_long_as_its_answer() {
     let transcript = peer.transcript();
     assert!(transcript.events().count() > 101_000);
     assert_eq!(server.replay(&transcript).unwrap(), transcript);
-    assert_eq!(perform(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).lines.len(), transcript.lines.len());
+    assert_eq!(
+        perform(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).lines.len(),
+        transcript.lines.len()
+    );
 }
 
 /// Runs worlds until one fails, within 100 seeds.
@@ -477,7 +480,7 @@ fn a_recording_plays_as_it_was() {
     let text = "sanserve transcript 1\n@1 + tick\n@1 wait read until 15000 idle\n@300 clock 784111778\n@300 + recv\n    \
                 \"GET /a HTTP/1.1\\r\\n\"\n    \"Host: x\\r\\n\"\n    \"\\r\\n\"\n@300 open a -> denied\n@302 + tick\n";
     let transcript = Transcript::parse(text).unwrap();
-    let performed = perform(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+    let performed = perform(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
     let played = Server::new().replay(&transcript).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(played.to_text(), performed.to_text());
     assert!(performed.to_text().contains("08:49:38 GMT") && performed.to_text().contains("@302 send"));

@@ -50,15 +50,15 @@ fn the_example_of_the_documentation_happens() {
     let (example, _) = rest.split_once("```\n").expect("its end");
     let transcript = Transcript::parse(example).unwrap();
     assert_eq!(transcript.to_text(), example);
-    let (site, mut handler) = corpus::world("plain");
-    check(&transcript, &*site, &mut *handler).unwrap();
+    let (policy, mut handler) = corpus::world("plain");
+    check(&transcript, &*policy, &mut *handler).unwrap();
 }
 
 #[test]
 fn a_difference_is_shown_with_both_sides() {
     let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n@9 eof\n";
-    let (site, mut handler) = corpus::world("plain");
-    let difference = check(&Transcript::parse(text).unwrap(), &*site, &mut *handler).unwrap_err();
+    let (policy, mut handler) = corpus::world("plain");
+    let difference = check(&Transcript::parse(text).unwrap(), &*policy, &mut *handler).unwrap_err();
     let expected = Difference {
         line: 4,
         event_line: 4,

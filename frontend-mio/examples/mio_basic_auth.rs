@@ -2,7 +2,7 @@
 //!
 //! What goes over the wire is readable to all on the way; put TLS in front of it.
 
-use sanserve_mio::{Misuse, Reply, Server, Service, Status};
+use sanserve_mio::{Misuse, Reply, Server, Site, Status};
 
 /// `user:secret` in base 64.
 const KEY: &[u8] = b"dXNlcjpzZWNyZXQ=";
@@ -25,5 +25,5 @@ fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    Server::bind("127.0.0.1:8000", Service::new(directory)?.with_answer(answer))?.run()
+    Server::bind("127.0.0.1:8000", Site::new(directory)?.with_answer(answer))?.run()
 }

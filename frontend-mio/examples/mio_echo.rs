@@ -3,7 +3,7 @@
 //! No more is held than a few buffers, however long the body and however slow the client: what there is no
 //! room for stays unconsumed, what stays unconsumed is not read, and TCP holds the sender back.
 
-use sanserve_mio::{Call, Misuse, Received, Reply, Server, Service, Status};
+use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, Status};
 
 fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     let mut piece = [0; 8 * 1024];
@@ -34,12 +34,12 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 }
 
 fn main() -> std::io::Result<()> {
-    let service = Service::without_files().with_handler(|| {
+    let site = Site::without_files().with_handler(|| {
         |call: Call, reply: &mut Reply<'_>| {
             if call != Call::Over && echo(reply).is_err() {
                 reply.abort();
             }
         }
     });
-    Server::bind("127.0.0.1:8000", service)?.run()
+    Server::bind("127.0.0.1:8000", site)?.run()
 }

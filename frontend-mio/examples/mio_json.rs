@@ -1,6 +1,6 @@
 //! A small API: `curl 'localhost:8000/sum?n=1&n=2'` gives `{"sum":3}`.
 
-use sanserve_mio::{Misuse, Reply, Request, Server, Service, Status};
+use sanserve_mio::{Misuse, Reply, Request, Server, Site, Status};
 
 fn sum(request: &Request<'_>) -> Result<i64, &'static str> {
     let numbers = request.query_pairs().filter(|(name, _)| name == "n");
@@ -23,5 +23,5 @@ fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 }
 
 fn main() -> std::io::Result<()> {
-    Server::bind("127.0.0.1:8000", Service::without_files().with_answer(answer))?.run()
+    Server::bind("127.0.0.1:8000", Site::without_files().with_answer(answer))?.run()
 }

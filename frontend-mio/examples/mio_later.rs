@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sanserve_mio::{Call, Handler, Job, Misuse, Reply, Server, Service, Status, Workers};
+use sanserve_mio::{Call, Handler, Job, Misuse, Reply, Server, Site, Status, Workers};
 
 /// One connection's question.
 struct Primes {
@@ -50,6 +50,6 @@ impl Handler for Primes {
 
 fn main() -> std::io::Result<()> {
     let workers = Arc::new(Workers::new(2)?);
-    let service = Service::without_files().with_handler(move || Primes { workers: Arc::clone(&workers), job: None });
-    Server::bind("127.0.0.1:8000", service)?.run()
+    let site = Site::without_files().with_handler(move || Primes { workers: Arc::clone(&workers), job: None });
+    Server::bind("127.0.0.1:8000", site)?.run()
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing can be said before the end has come, so all of it is kept, within a bound.
 
-use sanserve_mio::{Call, Misuse, Received, Reply, Server, Service, Status};
+use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, Status};
 
 const MOST: usize = 64 * 1024;
 
@@ -28,7 +28,7 @@ fn go_on(all: &mut Vec<u8>, reply: &mut Reply<'_>) -> Result<(), Misuse> {
 }
 
 fn main() -> std::io::Result<()> {
-    let service = Service::without_files().with_handler(|| {
+    let site = Site::without_files().with_handler(|| {
         let mut all = Vec::new();
         move |call: Call, reply: &mut Reply<'_>| {
             if call == Call::Over {
@@ -38,5 +38,5 @@ fn main() -> std::io::Result<()> {
             }
         }
     });
-    Server::bind("127.0.0.1:8000", service)?.run()
+    Server::bind("127.0.0.1:8000", site)?.run()
 }

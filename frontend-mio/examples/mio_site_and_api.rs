@@ -1,13 +1,13 @@
-//! A directory of files, and an API below `/api/`. `Site::route` decides before any handler is made; a handler
+//! A directory of files, and an API below `/api/`. `Policy::route` decides before any handler is made; a handler
 //! that finds out later that files should answer calls `pass`, as `/api/source` does here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sanserve_mio::{Request, Route, Server, Service, Site, Status};
+use sanserve_mio::{Policy, Request, Route, Server, Site, Status};
 
 struct Mixed;
 
-impl Site for Mixed {
+impl Policy for Mixed {
     fn route(&self, request: &Request<'_>) -> Route {
         if request.path().starts_with(b"/api/") { Route::Handler } else { Route::Files }
     }
@@ -16,7 +16,7 @@ impl Site for Mixed {
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
     let visits = AtomicU64::new(0);
-    let service = Service::new(directory)?.with_site(Mixed).with_answer(move |reply| match reply.request().path() {
+    let site = Site::new(directory)?.with_policy(Mixed).with_answer(move |reply| match reply.request().path() {
         b"/api/visits" => {
             let visits = visits.fetch_add(1, Ordering::Relaxed) + 1;
             reply.answer(Status::OK, "application/json", format!("{{\"visits\":{visits}}}\n"))
@@ -24,5 +24,5 @@ fn main() -> std::io::Result<()> {
         b"/api/source" => reply.pass(),
         _ => reply.error(Status::NOT_FOUND, None, None),
     });
-    Server::bind("127.0.0.1:8000", service)?.run()
+    Server::bind("127.0.0.1:8000", site)?.run()
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-use sanserve_mio::{Call, Handler, Misuse, Reply, Server, Service, Status};
+use sanserve_mio::{Call, Handler, Misuse, Reply, Server, Site, Status};
 
 /// What the thread that makes events shares with all connections.
 #[derive(Default)]
@@ -64,9 +64,9 @@ fn main() -> std::io::Result<()> {
             shared.watchers.lock().unwrap().values().for_each(Waker::wake_by_ref);
         }
     });
-    let service = Service::without_files().with_handler(move || {
+    let site = Site::without_files().with_handler(move || {
         let number = clock.next.fetch_add(1, Ordering::Relaxed);
         Watcher { clock: Arc::clone(&clock), number }
     });
-    Server::bind("127.0.0.1:8000", service)?.run()
+    Server::bind("127.0.0.1:8000", site)?.run()
 }

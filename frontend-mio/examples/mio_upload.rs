@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Server, Service, Status};
+use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Server, Site, Status};
 
 /// One connection's upload.
 #[derive(Default)]
@@ -82,6 +82,6 @@ impl Handler for Upload {
 
 fn main() -> io::Result<()> {
     fs::create_dir_all("uploads")?;
-    let service = Service::without_files().with_handler(Upload::default);
-    Server::bind("127.0.0.1:8000", service)?.run()
+    let site = Site::without_files().with_handler(Upload::default);
+    Server::bind("127.0.0.1:8000", site)?.run()
 }

@@ -3,7 +3,7 @@
 //! The event loop does the HTTP part. The connection then belongs to `talk`, which may block: it has a thread of
 //! its own.
 
-use sanserve_mio::{Misuse, Reply, Server, Service, Status, Upgraded};
+use sanserve_mio::{Misuse, Reply, Server, Site, Status, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocket};
 
@@ -29,6 +29,6 @@ fn talk(upgraded: Upgraded) {
 }
 
 fn main() -> std::io::Result<()> {
-    let service = Service::without_files().with_answer(shake_hands).with_upgrade(talk);
-    Server::bind("127.0.0.1:8000", service)?.run()
+    let site = Site::without_files().with_answer(shake_hands).with_upgrade(talk);
+    Server::bind("127.0.0.1:8000", site)?.run()
 }

@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::fd::AsRawFd;
 use sanserve_core::{Close, Need, Now, Peer, Resting, Tick, Wait};
 use sanserve_os::{Clock, is_acceptable};
-use sanserve_server::{Accepted, Acceptor, Env, IDLE_GRACE, Local, Logger, Phase, Service, Turn, UNFINISHED_GRACE};
+use sanserve_server::{Accepted, Acceptor, Env, IDLE_GRACE, Local, Logger, Phase, Site, Turn, UNFINISHED_GRACE};
 
 use crate::alarm::{Alarm, Bell};
 use crate::deadlines::Deadlines;
@@ -43,7 +43,7 @@ const ACCEPTS: usize = 64;
 /// connection of another one has closed.
 const LOOK_AGAIN: u64 = 10;
 
-/// One worker: its listener, its connections, and nothing shared but the service and the bound on connections.
+/// One worker: its listener, its connections, and nothing shared but the site and the bound on connections.
 pub(crate) struct EventLoop {
     /// Which one of all workers.
     number: usize,
@@ -52,7 +52,7 @@ pub(crate) struct EventLoop {
     /// Who was woken, while that is being answered.
     woken: Vec<Arc<Alarm>>,
     listener: Option<TcpListener>,
-    service: Arc<Service>,
+    site: Arc<Site>,
     places: Arc<Places>,
     clock: Clock,
     now: Now,
@@ -85,7 +85,7 @@ impl EventLoop {
     pub(crate) fn new(
         number: usize,
         listener: TcpListener,
-        service: Arc<Service>,
+        site: Arc<Site>,
         places: Arc<Places>,
         clock: Clock,
     ) -> io::Result<EventLoop> {
@@ -99,9 +99,9 @@ impl EventLoop {
             woken: Vec::new(),
             poll,
             listener: Some(listener),
-            files: Local::new(Arc::clone(&service.root), service.cache.clone()),
-            log: service.log.logger(),
-            service,
+            files: Local::new(Arc::clone(&site.root), site.cache.clone()),
+            log: site.log.logger(),
+            site,
             places,
             deadlines: Deadlines::new(now.tick),
             clock,
@@ -254,21 +254,21 @@ impl EventLoop {
     fn read(&mut self, at: u32) {
         if let Some(parked) = self.parked.get_mut(at) {
             if parked.transport.is_to_read() {
-                parked.lease(&mut self.pool, &self.service);
-                let cx = self.service.context(&self.now);
-                parked.read(&Env::new(&self.service, cx, &self.files, &mut self.log));
+                parked.lease(&mut self.pool, &self.site);
+                let cx = self.site.context(&self.now);
+                parked.read(&Env::new(&self.site, cx, &self.files, &mut self.log));
             }
         }
     }
 
     fn turn(&mut self, at: u32) {
         let Some(parked) = self.parked.get_mut(at) else { return };
-        parked.lease(&mut self.pool, &self.service);
+        parked.lease(&mut self.pool, &self.site);
         parked.queued = false;
         let (registry, bell) = (self.poll.registry(), &self.bell);
         let own = Loop { registry, bell, at, alone: self.queue.is_empty() && self.slow.is_empty() };
-        let cx = self.service.context(&self.now);
-        let env = &mut Env::new(&self.service, cx, &self.files, &mut self.log);
+        let cx = self.site.context(&self.now);
+        let env = &mut Env::new(&self.site, cx, &self.files, &mut self.log);
         // A mistake of ours in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env))) {
             Ok(Turn::Wait(wait)) => {
@@ -294,8 +294,8 @@ impl EventLoop {
                     }
                 }
                 let free = match wait {
-                    Wait { idle: true, .. } => parked.rest(&self.service.context(&self.now)),
-                    Wait { need: Need { handler: true, .. }, .. } => parked.pack(&self.service.context(&self.now)),
+                    Wait { idle: true, .. } => parked.rest(&self.site.context(&self.now)),
+                    Wait { need: Need { handler: true, .. }, .. } => parked.pack(&self.site.context(&self.now)),
                     _ => None,
                 };
                 if let Some(busy) = free {
@@ -317,7 +317,7 @@ impl EventLoop {
                 self.leaving.remove(at);
                 self.slow.push_back(at);
             }
-            Ok(Turn::Closed(Close::Upgraded)) if self.service.upgrade.is_some() => self.upgrade(at),
+            Ok(Turn::Closed(Close::Upgraded)) if self.site.upgrade.is_some() => self.upgrade(at),
             Ok(Turn::Closed(_)) => {
                 let parked = self.parked.remove(at);
                 self.forget(at);
@@ -328,7 +328,7 @@ impl EventLoop {
             }
             Err(panic) => {
                 if let State::Busy(busy) = &parked.state {
-                    self.service.log_panic(busy.session.connection.peer(), &*panic);
+                    self.site.log_panic(busy.session.connection.peer(), &*panic);
                 }
                 self.forget(at);
                 drop(self.parked.remove(at));
@@ -342,8 +342,8 @@ impl EventLoop {
         self.forget(at);
         let Some(parked) = self.parked.remove(at) else { return };
         let place = Place::new(Arc::clone(&self.places));
-        if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool, self.service.draining.clone()) {
-            self.service.hand_over(upgraded, place);
+        if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool, self.site.draining.clone()) {
+            self.site.hand_over(upgraded, place);
         }
         if self.full {
             // The place comes back without a word to this loop.
@@ -470,7 +470,7 @@ impl EventLoop {
                 }
             }
             let Some(listener) = &self.listener else { return };
-            let accepted = self.acceptor.accept(listener, &self.service, self.now.tick);
+            let accepted = self.acceptor.accept(listener, &self.site, self.now.tick);
             if !matches!(accepted, Accepted::Peer(..)) {
                 self.places.give_back();
             }
@@ -505,16 +505,16 @@ impl EventLoop {
         let at = self.parked.vacant();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut socket, Role::Socket.token(at), interest) {
-            self.service.log.error(format_args!("cannot watch a connection: {error}"));
+            self.site.log.error(format_args!("cannot watch a connection: {error}"));
             self.places.give_back();
             return;
         }
-        let cx = self.service.context(&self.now);
+        let cx = self.site.context(&self.now);
         let resting = Resting::new(peer, &cx);
         self.deadlines.enter(at, resting.deadline(&cx));
-        if self.service.observes() {
+        if self.site.observes() {
             let mut connection = resting.resume();
-            self.service.observe(&mut connection, &cx, "mio");
+            self.site.observe(&mut connection, &cx, "mio");
             if connection.is_observed() {
                 self.parked.insert(Parked::recorded(socket, connection));
                 // Its first turn tells what it waits for.
@@ -533,14 +533,14 @@ impl EventLoop {
     /// a turn, in which it is told. Whoever has connected by then is still let in.
     fn obey_phase(&mut self) {
         // One look: a stop that came between two would cut connections for ever, and go on accepting.
-        let phase = self.service.draining.phase();
+        let phase = self.site.draining.phase();
         if self.cut_at.is_none() && phase >= Phase::Draining {
             self.clock.read(&mut self.now);
             // The event that says so may still be on its way, and a pause would be too long.
             self.acceptable = true;
             self.pause_until = None;
-            self.listens_until = Some(self.now.tick.after(self.service.config.timeouts.drain_silence));
-            let grace = u64::try_from(self.service.grace.as_millis()).unwrap_or(u64::MAX);
+            self.listens_until = Some(self.now.tick.after(self.site.config.timeouts.drain_silence));
+            let grace = u64::try_from(self.site.grace.as_millis()).unwrap_or(u64::MAX);
             self.cut_at = Some(self.now.tick.after(grace));
             self.enqueue_all();
         }
@@ -548,7 +548,7 @@ impl EventLoop {
             self.cut_at = Some(self.now.tick);
         }
         if self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            self.service.cut(self.places.taken());
+            self.site.cut(self.places.taken());
             self.stop_listening();
             self.enqueue_all();
         }

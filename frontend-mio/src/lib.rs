@@ -2,8 +2,8 @@
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
-//! let service = sanserve_mio::Service::new(".")?;
-//! sanserve_mio::Server::bind("127.0.0.1:8000", service)?.run()
+//! let site = sanserve_mio::Site::new(".")?;
+//! sanserve_mio::Server::bind("127.0.0.1:8000", site)?.run()
 //! # }
 //! ```
 //!
@@ -29,14 +29,14 @@
 //!
 //! A handler's value lives as long as its connection, a waker as long as its exchange. A handler that panics
 //! takes down its own exchange only. What it does when the server goes down is up to it: exchanges that
-//! have not ended when `service.grace` has passed are cut.
+//! have not ended when `site.grace` has passed are cut.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
-//! use sanserve_mio::{Call, Reply, Server, Service, Status};
+//! use sanserve_mio::{Call, Reply, Server, Site, Status};
 //!
 //! // Answers when another thread has the answer.
-//! let service = Service::without_files().with_handler(|| {
+//! let site = Site::without_files().with_handler(|| {
 //!     let mut answer = None;
 //!     move |call: Call, reply: &mut Reply<'_>| match call {
 //!         Call::Request => {
@@ -56,7 +56,7 @@
 //!         _ => {}
 //!     }
 //! });
-//! let server = Server::bind("127.0.0.1:0", service)?;
+//! let server = Server::bind("127.0.0.1:0", site)?;
 //! # let (address, handle) = (server.local_addr(), server.handle());
 //! # let client = std::thread::spawn(move || {
 //! #     use std::io::{Read, Write};
@@ -76,7 +76,7 @@
 //! # Other protocols
 //!
 //! A connection that a handler has [upgraded](Reply::upgrade) leaves the loop: the hook of
-//! [`Service::with_upgrade`] gets its socket, on a thread of its own, and may block. It keeps its place in the
+//! [`Site::with_upgrade`] gets its socket, on a thread of its own, and may block. It keeps its place in the
 //! bound on connections until the hook returns. A server that goes down does not wait for it.
 //!
 //! What it leaves out: all policy, which is the core's, and all system calls on files and sockets,
@@ -100,11 +100,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 pub use sanserve_core::{
-    Call, Handler, Misuse, Received, Reply, Request, RequestBuf, ResponseHead, Route, Site, Status,
+    Call, Handler, Misuse, Policy, Received, Reply, Request, RequestBuf, ResponseHead, Route, Status,
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 use sanserve_server::{Announce, Phase};
-pub use sanserve_server::{Draining, Full, Handle, Job, Log, Panicked, Service, Upgraded, Workers};
+pub use sanserve_server::{Draining, Full, Handle, Job, Log, Panicked, Site, Upgraded, Workers};
 
 use alarm::Bell;
 use event_loop::EventLoop;
@@ -116,19 +116,19 @@ const MOST_WORKERS: usize = 4;
 /// A server that is bound and not yet running.
 ///
 /// ```no_run
-/// use sanserve_mio::{Server, Service, Status};
+/// use sanserve_mio::{Server, Site, Status};
 ///
 /// fn main() -> std::io::Result<()> {
-///     let service = Service::without_files()
+///     let site = Site::without_files()
 ///         .with_answer(|reply| reply.answer(Status::OK, "text/plain", "Hello, world!\n"));
-///     Server::bind("127.0.0.1:8000", service)?.run()
+///     Server::bind("127.0.0.1:8000", site)?.run()
 /// }
 /// ```
 pub struct Server {
     address: SocketAddr,
     listeners: Listeners,
     workers: usize,
-    service: Service,
+    site: Site,
     bells: Arc<Bells>,
     /// Why there cannot be that many workers.
     failed: Option<io::Error>,
@@ -149,11 +149,11 @@ impl Server {
     ///
     /// # Errors
     /// As the system says, such as an address in use or a name that does not resolve.
-    pub fn bind(address: impl ToSocketAddrs, service: Service) -> io::Result<Server> {
+    pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let listeners = bind_all_shared(&addresses_of(address)?)?;
         let workers = thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS));
         let address = listeners[0].local_addr();
-        let mut server = Server::new(address, Listeners::Shared(listeners), service).workers(workers);
+        let mut server = Server::new(address, Listeners::Shared(listeners), site).workers(workers);
         server.failed.take().map_or(Ok(server), Err)
     }
 
@@ -162,13 +162,13 @@ impl Server {
     ///
     /// # Errors
     /// As the system says.
-    pub fn from_listener(listener: TcpListener, service: Service) -> io::Result<Server> {
-        Ok(Server::new(listener.local_addr()?, Listeners::Given(listener), service))
+    pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
+        Ok(Server::new(listener.local_addr()?, Listeners::Given(listener), site))
     }
 
-    fn new(address: SocketAddr, listeners: Listeners, service: Service) -> Server {
-        let service = service.bound_to(address);
-        Server { address, listeners, workers: 1, service, bells: Arc::default(), failed: None }
+    fn new(address: SocketAddr, listeners: Listeners, site: Site) -> Server {
+        let site = site.bound_to(address);
+        Server { address, listeners, workers: 1, site, bells: Arc::default(), failed: None }
     }
 
     /// Runs on `n` event loops, each with a thread of its own, at least 1; of each address, so many. Default: the
@@ -192,7 +192,7 @@ impl Server {
     /// Something to shut it down with, from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.service.draining.clone(), self.bells.clone())
+        Handle::new(self.site.draining.clone(), self.bells.clone())
     }
 
     /// Serves until it is shut down and every connection has ended; then kills the scripts that are left.
@@ -200,7 +200,7 @@ impl Server {
     /// # Errors
     /// If the system refuses to wait, to listen or to start a thread; the other workers are then stopped.
     pub fn run(self) -> io::Result<()> {
-        let (handle, scripts) = (self.handle(), Arc::clone(&self.service.scripts));
+        let (handle, scripts) = (self.handle(), Arc::clone(&self.site.scripts));
         let result = self.loops().and_then(|loops| run_loops(loops, &handle));
         // Those that have outlived their exchanges do not outlive the server.
         scripts.end();
@@ -226,13 +226,13 @@ impl Server {
                 listeners.push(listener);
             }
         }
-        let places = Arc::new(Places::new(self.service.connection_bound(), listeners.len()));
-        let service = Arc::new(self.service);
+        let places = Arc::new(Places::new(self.site.connection_bound(), listeners.len()));
+        let site = Arc::new(self.site);
         let clock = Clock::start();
         let loops = listeners
             .into_iter()
             .enumerate()
-            .map(|(n, listener)| EventLoop::new(n, listener, Arc::clone(&service), Arc::clone(&places), clock))
+            .map(|(n, listener)| EventLoop::new(n, listener, Arc::clone(&site), Arc::clone(&places), clock))
             .collect::<io::Result<Vec<_>>>()?;
         let bells: Arc<[Arc<Bell>]> = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
         places.reach(&bells);

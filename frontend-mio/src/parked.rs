@@ -13,7 +13,7 @@ use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use sanserve_core::{Connection, Context, Handler, Packed, Resting, Tick};
 use sanserve_os::has_arrived;
-use sanserve_server::{Draining, Env, InProgress, Service, Session, Transport, Upgraded, Workspace};
+use sanserve_server::{Draining, Env, InProgress, Session, Site, Transport, Upgraded, Workspace};
 
 use crate::alarm::{Alarm, Own};
 use crate::pool::Pool;
@@ -62,8 +62,8 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    pub(crate) fn new(session: Session, service: &Service) -> Busy {
-        Busy { session, alarm: OnceCell::new(), space: Workspace::new(service), script: Watch::default() }
+    pub(crate) fn new(session: Session, site: &Site) -> Busy {
+        Busy { session, alarm: OnceCell::new(), space: Workspace::new(site), script: Watch::default() }
     }
 }
 
@@ -139,12 +139,12 @@ impl Parked {
     }
 
     /// Leases what a turn needs.
-    pub(crate) fn lease(&mut self, pool: &mut Pool, service: &Service) {
+    pub(crate) fn lease(&mut self, pool: &mut Pool, site: &Site) {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
-            State::Resting(resting) => State::Busy(pool.take(Session::new(resting.resume()), service)),
+            State::Resting(resting) => State::Busy(pool.take(Session::new(resting.resume()), site)),
             State::Away(away) => {
                 let Away { session, packed, alarm, in_progress } = *away;
-                let mut busy = pool.take(session, service);
+                let mut busy = pool.take(session, site);
                 if let Some(packed) = packed {
                     busy.session.connection.unpack(&packed, &mut busy.space.buffers);
                 }

@@ -1,6 +1,6 @@
 //! Memory for busy connections, used again.
 
-use sanserve_server::{Service, Session};
+use sanserve_server::{Session, Site};
 
 use crate::parked::Busy;
 
@@ -17,13 +17,13 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A lease for this connection.
-    pub(crate) fn take(&mut self, session: Session, service: &Service) -> Box<Busy> {
+    pub(crate) fn take(&mut self, session: Session, site: &Site) -> Box<Busy> {
         match self.free.pop() {
             Some(mut busy) => {
                 busy.session = session;
                 busy
             }
-            None => Box::new(Busy::new(session, service)),
+            None => Box::new(Busy::new(session, site)),
         }
     }
 

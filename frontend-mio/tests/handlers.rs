@@ -12,7 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{Config, Pace, Timeouts};
-use sanserve_mio::{Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Service, Status, Upgraded, Workers};
+use sanserve_mio::{Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Site, Status, Upgraded, Workers};
 
 use support::{answers_sync, ask, end, start, start_with, sync};
 use testkit::{Client, PATIENCE, Response};
@@ -50,11 +50,11 @@ impl Handler for Waits {
     }
 }
 
-fn waits() -> (Service, Receiver<Heard>) {
+fn waits() -> (Site, Receiver<Heard>) {
     let (tell, heard) = channel();
     let tell = Mutex::new(tell);
     let make = move || Waits(tell.lock().unwrap().clone(), false);
-    (Service::without_files().with_handler(make), heard)
+    (Site::without_files().with_handler(make), heard)
 }
 
 fn next(heard: &Receiver<Heard>) -> Heard {
@@ -71,8 +71,8 @@ fn waker(heard: &Receiver<Heard>) -> Waker {
 
 #[test]
 fn a_waker_works_on_any_thread() {
-    let (service, heard) = waits();
-    let server = start(service);
+    let (site, heard) = waits();
+    let server = start(site);
     let mut client = server.connect();
     for n in 0..3 {
         client.send(format!("GET /later HTTP/1.1\r\nHost: x\r\nX-Mark: {n}\r\n\r\n"));
@@ -89,8 +89,8 @@ fn a_waker_works_on_any_thread() {
 
 #[test]
 fn a_waker_kept_for_too_long_does_nothing() {
-    let (service, heard) = waits();
-    let server = start(service);
+    let (site, heard) = waits();
+    let server = start(site);
     let mut client = server.connect();
     ask(&mut client, "/one");
     let one = waker(&heard);
@@ -116,8 +116,8 @@ fn a_waker_kept_for_too_long_does_nothing() {
 
 #[test]
 fn a_waker_does_not_wake_the_next_connection_with_its_number() {
-    let (service, heard) = waits();
-    let server = start(service);
+    let (site, heard) = waits();
+    let server = start(site);
     let mut client = server.connect();
     ask(&mut client, "/first");
     let first = waker(&heard);
@@ -137,8 +137,8 @@ fn a_waker_does_not_wake_the_next_connection_with_its_number() {
 
 #[test]
 fn what_comes_while_a_handler_waits_is_not_lost() {
-    let (service, heard) = waits();
-    let server = start(service);
+    let (site, heard) = waits();
+    let server = start(site);
     let mut client = server.connect();
     client.send("GET /1 HTTP/1.1\r\nHost: x\r\nX-Mark: a\r\n\r\n");
     let one = waker(&heard);
@@ -159,8 +159,8 @@ fn what_comes_while_a_handler_waits_is_not_lost() {
 
 #[test]
 fn a_waiting_handler_hears_that_its_peer_has_gone() {
-    let (service, heard) = waits();
-    let server = start(service);
+    let (site, heard) = waits();
+    let server = start(site);
     for _ in 0..3 {
         let mut client = server.connect();
         ask(&mut client, "/");
@@ -190,8 +190,8 @@ fn a_waiting_handler_hears_that_its_peer_has_gone() {
 
 #[test]
 fn a_shutdown_cuts_waiting_handlers_when_its_grace_is_over() {
-    let (service, heard) = waits();
-    let server = start(service.with_grace(Duration::from_millis(50)));
+    let (site, heard) = waits();
+    let server = start(site.with_grace(Duration::from_millis(50)));
     let mut client = server.connect();
     ask(&mut client, "/");
     let _waker = waker(&heard);
@@ -201,10 +201,10 @@ fn a_shutdown_cuts_waiting_handlers_when_its_grace_is_over() {
     end(server);
 }
 
-/// A service whose handler is this function, which says `Err` where the exchange is to be aborted.
-fn calls(answer: impl Fn(Call, &mut Reply<'_>) -> Result<(), Misuse> + Send + Sync + 'static) -> Service {
+/// A site whose handler is this function, which says `Err` where the exchange is to be aborted.
+fn calls(answer: impl Fn(Call, &mut Reply<'_>) -> Result<(), Misuse> + Send + Sync + 'static) -> Site {
     let answer = Arc::new(answer);
-    Service::without_files().with_handler(move || {
+    Site::without_files().with_handler(move || {
         let answer = Arc::clone(&answer);
         move |call: Call, reply: &mut Reply<'_>| {
             if answer(call, reply).is_err() {
@@ -221,7 +221,7 @@ fn a_client_that_takes_nothing_is_held_back_and_cut() {
     let (count, tell) = (Arc::clone(&taken), Mutex::new(tell));
     let pace = Pace { silence: 200, grace: 200, rate: 256 };
     let timeouts = Timeouts { write: pace, ..Timeouts::default() };
-    let service = calls(move |call, reply| {
+    let site = calls(move |call, reply| {
         match call {
             Call::Request => reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?,
             Call::Over => return tell.lock().unwrap().send(()).map_err(|_| Misuse::Over),
@@ -237,7 +237,7 @@ fn a_client_that_takes_nothing_is_held_back_and_cut() {
         }
         Ok(())
     });
-    let server = start(service.with_config(Config { timeouts, ..Config::default() }));
+    let server = start(site.with_config(Config { timeouts, ..Config::default() }));
     let mut client = Client::connect_narrow(server.address);
     ask(&mut client, "/");
     over.recv_timeout(PATIENCE).expect("it is cut");
@@ -371,7 +371,7 @@ fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
         other.lock().unwrap().push("a request");
         upgrades(reply)
     };
-    let server = start(Service::without_files().with_answer(answer).with_upgrade(take).with_connections(1));
+    let server = start(Site::without_files().with_answer(answer).with_upgrade(take).with_connections(1));
     for _ in 0..3 {
         let mut client = server.connect();
         let me = client.local();
@@ -400,14 +400,14 @@ fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
 
 #[test]
 fn an_upgrade_that_nobody_takes_is_closed() {
-    let server = start(Service::without_files().with_answer(upgrades));
+    let server = start(Site::without_files().with_answer(upgrades));
     let mut client = server.connect();
     client.send(UPGRADE);
     assert!(client.head().starts_with("HTTP/1.1 101 "));
     assert_eq!(client.rest_however().0, b"");
     end(server);
-    let service = Service::without_files().with_answer(upgrades).with_upgrade(|_| panic!("on purpose"));
-    let server = start(service.with_connections(1));
+    let site = Site::without_files().with_answer(upgrades).with_upgrade(|_| panic!("on purpose"));
+    let server = start(site.with_connections(1));
     for _ in 0..2 {
         let mut client = server.connect();
         client.send(UPGRADE);
@@ -431,8 +431,8 @@ fn only_who_is_verified_is_served() {
             _ => true,
         }
     };
-    let service = Service::without_files().with_answer(|reply| answers_sync(reply).map(drop)).with_verify(verify);
-    let server = start(service.with_connections(1));
+    let site = Site::without_files().with_answer(|reply| answers_sync(reply).map(drop)).with_verify(verify);
+    let server = start(site.with_connections(1));
     for _ in 0..3 {
         assert_eq!(server.connect().rest_however().0, b"", "no byte, not even for a request");
     }
@@ -481,12 +481,12 @@ impl Handler for Asks {
 fn workers_do_what_handlers_must_not_wait_for() {
     let (open, gate) = channel();
     let (workers, gate) = (Arc::new(Workers::with_queue(1, 1).unwrap()), Arc::new(Mutex::new(gate)));
-    let service = Service::without_files().with_handler(move || Asks {
+    let site = Site::without_files().with_handler(move || Asks {
         workers: Arc::clone(&workers),
         gate: Arc::clone(&gate),
         job: None,
     });
-    let server = start(service);
+    let server = start(site);
     let mut client = server.connect();
     assert_eq!(client.get("/plain").body, b"/plain");
     assert!(client.get("/panics").head.starts_with("HTTP/1.1 500 a job that fails\r\n"));
@@ -602,8 +602,8 @@ fn nothing_of_a_misuse_reaches_the_wire() {
 /// Many workers, each with wakers of its own.
 #[test]
 fn wakers_find_the_loop_of_their_connection() {
-    let (service, heard) = waits();
-    let server = start_with(service, 4);
+    let (site, heard) = waits();
+    let server = start_with(site, 4);
     let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
     for round in 0..10 {
         clients.iter_mut().for_each(|client| ask(client, &format!("/{round}")));

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Service, Status};
+use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Site, Status};
 
 use support::{ask, end, start};
 use testkit::{Client, PATIENCE};
@@ -77,7 +77,7 @@ fn streams_of_events() {
     let news = Arc::new(News::default());
     let (shared, (over, ended)) = (Arc::clone(&news), channel());
     let over = Mutex::new(over);
-    let server = start(Service::without_files().with_handler(move || Watcher {
+    let server = start(Site::without_files().with_handler(move || Watcher {
         news: Arc::clone(&shared),
         told: 0,
         over: over.lock().unwrap().clone(),
@@ -151,7 +151,7 @@ fn byte(at: u64) -> u8 {
 fn a_body_that_goes_both_ways() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
-    let server = start(Service::without_files().with_handler(move || {
+    let server = start(Site::without_files().with_handler(move || {
         let count = Arc::clone(&count);
         move |call: Call, reply: &mut Reply<'_>| {
             count.fetch_add(1, Ordering::Relaxed);

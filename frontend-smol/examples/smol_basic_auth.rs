@@ -2,7 +2,7 @@
 //! `curl -u aladdin:opensesame localhost:8000`. Put something that encrypts in front of it.
 use std::io;
 
-use sanserve_smol::{Exchange, Server, Service, Status};
+use sanserve_smol::{Exchange, Server, Site, Status};
 
 /// `aladdin:opensesame` in base64 (RFC 7617).
 const CREDENTIALS: &[u8] = b"Basic YWxhZGRpbjpvcGVuc2VzYW1l";
@@ -23,6 +23,6 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 
 fn main() -> io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    let server = Server::bind("127.0.0.1:8000", Service::new(directory)?)?;
+    let server = Server::bind("127.0.0.1:8000", Site::new(directory)?)?;
     server.with_handler(|| guard).run()
 }

@@ -2,7 +2,7 @@
 //! `cargo run -p sanserve-smol --example smol_echo`, then `curl -NT - localhost:8000` and type.
 use std::io;
 
-use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, Status};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Echo;
@@ -37,6 +37,6 @@ impl Handler for Echo {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     server.with_handler(|| Echo).run()
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, Status};
 use smol::io::AsyncReadExt;
 
 /// What all connections share.
@@ -73,6 +73,6 @@ fn quoted(text: &str) -> String {
 
 fn main() -> io::Result<()> {
     let notes = Notes::default();
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     server.with_handler(move || Api(Arc::clone(&notes))).run()
 }

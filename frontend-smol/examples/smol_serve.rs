@@ -5,6 +5,6 @@ fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().unwrap_or_else(|| ".".into());
     let port = arguments.next().and_then(|port| port.parse().ok()).unwrap_or(8000);
-    let service = sanserve_server::Service::new(directory)?.with_log(sanserve_server::Log::quiet());
-    Server::bind(("127.0.0.1", port), service)?.run()
+    let site = sanserve_server::Site::new(directory)?.with_log(sanserve_server::Log::quiet());
+    Server::bind(("127.0.0.1", port), site)?.run()
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, Status};
 use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
 
@@ -46,6 +46,6 @@ impl Handler for Clock {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     server.with_handler(|| Clock).run()
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sanserve_smol::{Exchange, Handler, Server, Service, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, Status};
 use smol::fs;
 use smol::io::AsyncWriteExt;
 
@@ -52,7 +52,7 @@ fn plain_name(path: &[u8]) -> Option<String> {
 
 fn main() -> io::Result<()> {
     let directory = PathBuf::from(std::env::args_os().nth(1).unwrap_or(".".into()));
-    let service = Service::new(Path::new(&directory))?;
-    let server = Server::bind("127.0.0.1:8000", service)?;
+    let site = Site::new(Path::new(&directory))?;
+    let server = Server::bind("127.0.0.1:8000", site)?;
     server.with_handler(move || Uploads(directory.clone())).run()
 }

@@ -2,7 +2,7 @@
 //! `websocat ws://localhost:8000`.
 use std::io;
 
-use sanserve_smol::{Exchange, Server, Service, Status, Upgraded};
+use sanserve_smol::{Exchange, Server, Site, Status, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocket};
 
@@ -31,6 +31,6 @@ fn echo(upgraded: Upgraded) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     server.with_handler(|| shake_hands).run()
 }

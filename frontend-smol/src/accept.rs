@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
     accept_before(Phase::Draining, shared, &listener, executor).await;
     // It may be filled anew while it is emptied, but not for ever.
-    let in_time = Timer::after(Duration::from_millis(shared.service.config.timeouts.drain_silence));
+    let in_time = Timer::after(Duration::from_millis(shared.site.config.timeouts.drain_silence));
     let rest = accept_before(Phase::Cut, shared, &listener, executor);
     rest.or(async {
         in_time.await;
@@ -34,9 +34,9 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
 
 /// Accepts until the server is in this phase; once it drains, only until nobody waits.
 async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpListener>, executor: &Executor<'_>) {
-    let Shared { watch, service, clock, .. } = &**shared;
-    let bound = service.connection_bound();
-    let goes_down = || service.draining.phase() >= end;
+    let Shared { watch, site, clock, .. } = &**shared;
+    let bound = site.connection_bound();
+    let goes_down = || site.draining.phase() >= end;
     let mut acceptor = Acceptor::default();
     let mut in_a_row = 0;
     loop {
@@ -44,7 +44,7 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
         if goes_down() {
             return;
         }
-        match acceptor.accept(listener.get_ref(), service, clock.tick()) {
+        match acceptor.accept(listener.get_ref(), site, clock.tick()) {
             Accepted::Peer(stream, peer) => {
                 Driver::new(stream, peer, Seat::take(watch), shared).spawn(executor);
                 in_a_row += 1;
@@ -76,8 +76,8 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
 /// Waits until there is room for another connection, or the server is in this phase. For a client that waits, the connection
 /// gives way that has been idle for longest.
 async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
-    let Shared { watch, service, clock, .. } = shared;
-    let is_over = || watch.connections() < bound || service.draining.phase() >= end;
+    let Shared { watch, site, clock, .. } = shared;
+    let is_over = || watch.connections() < bound || site.draining.phase() >= end;
     while !is_over() {
         let waiting = async {
             if is_acceptable(listener.get_ref()) {

@@ -115,9 +115,9 @@ pub(crate) fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
 impl Driver {
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr, seat: Seat, shared: &Arc<Shared>) -> Driver {
         let now = shared.clock.now();
-        let cx = shared.service.context(&now);
+        let cx = shared.site.context(&now);
         let mut connection = Connection::new(Peer::from(peer), &cx);
-        shared.service.observe(&mut connection, &cx, "smol");
+        shared.site.observe(&mut connection, &cx, "smol");
         let mut transport = Transport::edge_triggered();
         // It may have brought its request along.
         transport.became_readable();
@@ -140,9 +140,9 @@ impl Driver {
             let shared = Arc::clone(&self.shared);
             let peer = self.session.connection.peer();
             let mut driver = Mutex::new(self);
-            // A site that panics, or a bug, ends its connection and nothing else.
+            // A policy that panics, or a bug, ends its connection and nothing else.
             if let Err(panic) = AssertUnwindSafe(drive(&mut driver)).catch_unwind().await {
-                shared.service.log_panic(peer, &*panic);
+                shared.site.log_panic(peer, &*panic);
             }
         };
         executor.spawn(task).detach();
@@ -155,7 +155,7 @@ impl Driver {
             if self.waiting.is_some() {
                 if let Err(error) = ready!(self.poll_wait(cx)) {
                     // The reactor is out of memory or of watches.
-                    self.shared.service.log.error(format_args!("cannot wait for a connection: {error}"));
+                    self.shared.site.log.error(format_args!("cannot wait for a connection: {error}"));
                     return Poll::Ready(Event::Over(Close::Broken));
                 }
                 self.waiting = None;
@@ -221,7 +221,7 @@ impl Driver {
     pub(crate) fn look<T>(&mut self, see: impl FnOnce(&mut Reply<'_>) -> T) -> Option<T> {
         let talk = self.talk.as_deref()?;
         let lease = self.lease.as_deref_mut().filter(|_| talk.stage == Stage::Speaking)?;
-        let cx = self.shared.service.context(&lease.now);
+        let cx = self.shared.site.context(&lease.now);
         Some(see(&mut self.session.reply(&mut lease.space.buffers, &cx)))
     }
 
@@ -241,7 +241,7 @@ impl Driver {
 
     /// Sends what is batched while the core must not go on.
     pub(crate) fn push_out(&mut self, cx: &mut Context<'_>) {
-        self.with_env(|session, space, _, env| session.tell(space, &env.service.draining));
+        self.with_env(|session, space, _, env| session.tell(space, &env.site.draining));
         loop {
             if self.waiting.is_some() && self.poll_wait(cx).is_pending() {
                 return;
@@ -270,12 +270,12 @@ impl Driver {
 
     /// The server goes down.
     pub(crate) fn is_draining(&self) -> bool {
-        self.shared.service.draining.phase() >= Phase::Draining
+        self.shared.site.draining.phase() >= Phase::Draining
     }
 
     /// The server ends every connection now.
     pub(crate) fn is_cut(&self) -> bool {
-        self.shared.service.draining.phase() == Phase::Cut
+        self.shared.site.draining.phase() == Phase::Cut
     }
 
     /// The socket of a connection that is over, and what was read of it beyond the last request.
@@ -284,7 +284,7 @@ impl Driver {
         (mem::replace(&mut self.socket, Socket::Lost), read.unwrap_or_default())
     }
 
-    /// Gives the socket to the service's hook for upgrades.
+    /// Gives the socket to the site's hook for upgrades.
     fn hand_over(&mut self) {
         let attached = self.lease.as_deref_mut().and_then(|lease| lease.space.buffers.take_attached());
         let peer = self.session.connection.peer();
@@ -294,13 +294,13 @@ impl Driver {
             read,
             peer: SocketAddr::new(peer.ip(), peer.port()),
             attached,
-            draining: self.shared.service.draining.clone(),
+            draining: self.shared.site.draining.clone(),
         });
-        let service = &self.shared.service;
+        let site = &self.shared.site;
         match upgraded {
-            Ok(upgraded) if service.upgrade.is_some() => service.hand_over(upgraded, ()),
+            Ok(upgraded) if site.upgrade.is_some() => site.hand_over(upgraded, ()),
             Ok(_) => {}
-            Err(error) => service.log.error(format_args!("cannot hand over a connection: {error}")),
+            Err(error) => site.log.error(format_args!("cannot hand over a connection: {error}")),
         }
     }
 }
@@ -329,14 +329,14 @@ impl Driver {
     /// Goes on until the connection waits or closes, or others should have their turn. `waker` is the task's.
     fn turn(&mut self, waker: &Waker) -> Turn {
         let Driver { session, socket, transport, shared, talk, lease, .. } = self;
-        let Shared { service, files, clock, pool, make, .. } = &**shared;
-        let lease = lease.get_or_insert_with(|| pool.lease(service, clock));
+        let Shared { site, files, clock, pool, make, .. } = &**shared;
+        let lease = lease.get_or_insert_with(|| pool.lease(site, clock));
         let Lease { space, script, nudge, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
-        session.tell(space, &service.draining);
+        session.tell(space, &site.draining);
         let io = &mut transport.over(socket.as_fd());
-        let env = &mut Env::new(service, service.context(now), &files, log);
+        let env = &mut Env::new(site, site.context(now), &files, log);
         let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: false };
         loop {
             let mut attached = Attached { script, nudge, talk: talk.as_deref_mut() };
@@ -366,16 +366,16 @@ impl Driver {
     /// Does something to the connection between its turns.
     fn with_env<R>(&mut self, act: impl FnOnce(&mut Session, &mut Workspace, &mut Io<'_>, &mut Env<'_>) -> R) -> R {
         let Driver { session, socket, transport, shared, lease, .. } = self;
-        let Shared { service, files, clock, pool, .. } = &**shared;
-        let lease = lease.get_or_insert_with(|| pool.lease(service, clock));
+        let Shared { site, files, clock, pool, .. } = &**shared;
+        let lease = lease.get_or_insert_with(|| pool.lease(site, clock));
         let Lease { space, log, now, .. } = &mut **lease;
-        let env = &mut Env::new(service, service.context(now), files, log);
+        let env = &mut Env::new(site, site.context(now), files, log);
         act(session, space, &mut transport.over(socket.as_fd()), env)
     }
 
     /// The peer has gone.
     fn broken(&mut self) {
-        self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, &env.service.draining));
+        self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, &env.site.draining));
     }
 
     /// Gives the lease back, if there is one.
@@ -396,7 +396,7 @@ impl Driver {
         while let Some(waiting) = &mut self.waiting {
             let Waiting { need, idle, asked } = *waiting;
             waiting.asked = !asked;
-            if self.shared.service.draining.phase() != self.session.told() || self.is_nudged() || self.leaves() {
+            if self.shared.site.draining.phase() != self.session.told() || self.is_nudged() || self.leaves() {
                 break;
             }
             if !asked {

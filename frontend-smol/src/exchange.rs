@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
-use sanserve_core::{Entry, Misuse, Peer, Received, Reply, Request, RequestBuf, ResponseHead, Site, Status, scrub};
+use sanserve_core::{Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, Status, scrub};
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
 
@@ -276,7 +276,7 @@ impl Exchange<'_> {
     /// handler waits for.
     #[must_use]
     pub fn draining(&self) -> Draining {
-        lock(self.driver).shared.service.draining.clone()
+        lock(self.driver).shared.site.draining.clone()
     }
 
     /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
@@ -325,7 +325,7 @@ impl Exchange<'_> {
         let mut driver = lock(self.driver);
         match driver.lease.as_deref_mut() {
             Some(lease) => lease.log.write(&entry, &line, lease.now.wall),
-            None => shared.service.log.logger().write(&entry, &line, shared.clock.now().wall),
+            None => shared.site.log.logger().write(&entry, &line, shared.clock.now().wall),
         }
     }
 
@@ -347,7 +347,7 @@ fn gone() -> io::Error {
 /// A line of the log that is no exchange's.
 struct Line<'m>(fmt::Arguments<'m>);
 
-impl Site for Line<'_> {
+impl Policy for Line<'_> {
     fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
         let mut text = format!("{} - - [{time}] ", entry.peer.ip());
         // Only a `Display` of the caller's own could fail.

@@ -38,14 +38,14 @@ use crate::exchange::Exchange;
 /// A function is a handler too, which answers every method:
 ///
 /// ```
-/// use sanserve_smol::{Exchange, Server, Service, Status};
+/// use sanserve_smol::{Exchange, Server, Site, Status};
 ///
 /// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
 ///     x.answer(Status::OK, "text/plain", "Hello!\n").await
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind("127.0.0.1:0", Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
 /// let server = server.with_handler(|| hello);
 /// // Or a closure that says what it takes:
 /// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hi!\n").await);
@@ -125,10 +125,10 @@ pub type BoxedAnswer<'x> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 
 /// `async` closure cannot do here.
 ///
 /// ```
-/// use sanserve_smol::{Server, Service, Status, handler_fn};
+/// use sanserve_smol::{Server, Site, Status, handler_fn};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind("127.0.0.1:0", Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
 /// let server = server.with_handler(|| {
 ///     let mut requests = 0;
 ///     handler_fn(move |x| {

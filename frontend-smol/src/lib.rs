@@ -2,9 +2,9 @@
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
-//! use sanserve_smol::{Server, Service};
+//! use sanserve_smol::{Server, Site};
 //!
-//! let server = Server::bind("127.0.0.1:8000", Service::new(".")?)?;
+//! let server = Server::bind("127.0.0.1:8000", Site::new(".")?)?;
 //! let handle = server.handle(); // for whoever ends it: `handle.shutdown()`
 //! # drop(handle);
 //! server.run()
@@ -12,10 +12,10 @@
 //! ```
 //!
 //! [`Server::run`] brings its own executor; [`Server::serve`] uses yours. What is served and by which
-//! rules is the [`Service`]'s affair and the core's; here is only the waiting.
+//! rules is the [`Site`]'s affair and the core's; here is only the waiting.
 //!
 //! **Requests that files do not answer** go to a [`Handler`] ([`Server::with_handler`]): asynchronous code in the
-//! connection's task. The service's own handlers, which are the same on every runtime, work too.
+//! connection's task. The site's own handlers, which are the same on every runtime, work too.
 //!
 //! **Files are opened and read inline**, on the thread that polls the task, as nginx does by default: most
 //! opens hit the cache or the kernel's, `sendfile` takes at most a megabyte a call, and a hop to a
@@ -54,7 +54,7 @@ use smol::{Executor, channel};
 
 pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
 use sanserve_server::{Announce as _, Phase};
-pub use sanserve_server::{Draining, Handle, Log, Service};
+pub use sanserve_server::{Draining, Handle, Log, Site};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
@@ -77,14 +77,14 @@ const LEAST_THREADS: usize = 2;
 /// A server that listens and is about to run.
 ///
 /// ```
-/// use sanserve_smol::{Exchange, Server, Service, Status};
+/// use sanserve_smol::{Exchange, Server, Site, Status};
 ///
 /// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
 ///     x.answer(Status::OK, "text/plain", "Hello!\n").await
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind("127.0.0.1:0", Service::without_files())?.with_handler(|| hello);
+/// let server = Server::bind("127.0.0.1:0", Site::without_files())?.with_handler(|| hello);
 /// # server.handle().shutdown(); // or it would go on
 /// server.run()
 /// # }
@@ -92,7 +92,7 @@ const LEAST_THREADS: usize = 2;
 pub struct Server {
     listeners: Vec<TcpListener>,
     address: SocketAddr,
-    service: Service,
+    site: Site,
     make: Option<Make>,
     threads: usize,
     watch: Arc<Watch>,
@@ -105,9 +105,9 @@ impl Server {
     ///
     /// # Errors
     /// As the system says, such as an address in use or a name that does not resolve.
-    pub fn bind(address: impl ToSocketAddrs, service: Service) -> io::Result<Server> {
+    pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
-        let mut server = Server::from_listener(listeners.remove(0), service)?;
+        let mut server = Server::from_listener(listeners.remove(0), site)?;
         server.listeners.append(&mut listeners);
         Ok(server)
     }
@@ -116,11 +116,11 @@ impl Server {
     ///
     /// # Errors
     /// If it has no address.
-    pub fn from_listener(listener: TcpListener, service: Service) -> io::Result<Server> {
+    pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
-        let service = service.bound_to(address);
-        Ok(Server { listeners: vec![listener], address, service, make: None, threads, watch: Arc::default() })
+        let site = site.bound_to(address);
+        Ok(Server { listeners: vec![listener], address, site, make: None, threads, watch: Arc::default() })
     }
 
     /// The address that it listens on; of several, the first.
@@ -137,22 +137,22 @@ impl Server {
     }
 
     /// Gives each connection a [`Handler`] of its own, made by `make` with its first request (Python's `setup`)
-    /// and dropped when it ends (`finish`). Every request goes to it, unless the site's `route`
-    /// says otherwise. It is called instead of the service's own handler, if that has one.
+    /// and dropped when it ends (`finish`). Every request goes to it, unless the policy's `route`
+    /// says otherwise. It is called instead of the site's own handler, if that has one.
     #[must_use]
     pub fn with_handler<H, F>(mut self, make: F) -> Server
     where
         H: Handler + 'static,
         F: Fn() -> H + Send + Sync + 'static,
     {
-        self.service.config.handled = true;
+        self.site.config.handled = true;
         Server { make: Some(Box::new(move || Box::new(make()))), ..self }
     }
 
     /// What ends the server, from any thread, before it runs or while it does.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.service.draining.clone(), self.watch.clone())
+        Handle::new(self.site.draining.clone(), self.watch.clone())
     }
 
     /// Serves on an executor of its own until it is shut down and every connection has ended. Blocks.
@@ -164,7 +164,7 @@ impl Server {
         probe_resources(self.threads.saturating_add(LEAST_THREADS), REACTOR)?;
         let executor = Arc::new(Executor::new());
         let helpers = self.threads - 1;
-        let log = self.service.log.clone();
+        let log = self.site.log.clone();
         // As a task, so that it is polled when it has something to do, and not with each event.
         let serving = executor.spawn({
             let executor = Arc::clone(&executor);
@@ -198,11 +198,11 @@ impl Server {
         let listeners = self.listeners.into_iter().map(Async::new).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             watch: Arc::clone(&self.watch),
-            files: Files::new(Arc::clone(&self.service.root), self.service.cache.clone()),
+            files: Files::new(Arc::clone(&self.site.root), self.site.cache.clone()),
             pool: Pool::default(),
             lane: Arc::new(Lane::new(self.threads)),
             clock: Clock::start(),
-            service: Arc::new(self.service),
+            site: Arc::new(self.site),
             make: self.make,
         });
         let serving = async {
@@ -218,7 +218,7 @@ impl Server {
         };
         serving.or(self.watch.keep(shared.clock)).await;
         // Those that have outlived their exchanges do not outlive the server.
-        shared.service.scripts.end();
+        shared.site.scripts.end();
         Ok(())
     }
 }
@@ -232,8 +232,8 @@ impl fmt::Debug for Server {
 /// What the tasks of a server share.
 struct Shared {
     watch: Arc<Watch>,
-    service: Arc<Service>,
-    /// Makes asynchronous handlers, which are called instead of the service's.
+    site: Arc<Site>,
+    /// Makes asynchronous handlers, which are called instead of the site's.
     make: Option<Make>,
     files: Files,
     pool: Pool,
@@ -244,17 +244,17 @@ struct Shared {
 
 /// Waits until every connection has ended; cuts those that are left after the grace.
 async fn drain(shared: &Shared) {
-    let Shared { watch, service, .. } = shared;
+    let Shared { watch, site, .. } = shared;
     let in_time = async {
-        watch.until(|| watch.connections() == 0 || service.draining.phase() == Phase::Cut).await;
+        watch.until(|| watch.connections() == 0 || site.draining.phase() == Phase::Cut).await;
         true
     };
     let too_late = async {
-        Timer::after(service.grace).await;
+        Timer::after(site.grace).await;
         false
     };
     if !in_time.or(too_late).await {
-        service.cut(watch.connections());
+        site.cut(watch.connections());
         watch.announce(Phase::Cut);
     }
     watch.until(|| watch.connections() == 0).await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sanserve_core::Now;
 use sanserve_os::Clock;
-use sanserve_server::{Logger, Service, Workspace};
+use sanserve_server::{Logger, Site, Workspace};
 
 use crate::nudge::Nudge;
 use crate::recent::Recent;
@@ -36,14 +36,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn lease(&self, service: &Service, clock: &Clock) -> Box<Lease> {
+    pub(crate) fn lease(&self, site: &Site, clock: &Clock) -> Box<Lease> {
         let pooled = self.free().pop();
         pooled.unwrap_or_else(|| {
             Box::new(Lease {
-                space: Workspace::new(service),
+                space: Workspace::new(site),
                 script: None,
                 nudge: None,
-                log: service.log.logger(),
+                log: site.log.logger(),
                 recent: Recent::default(),
                 now: clock.now(),
             })

@@ -32,7 +32,7 @@ const ROUNDS: u32 = 32;
 /// What a connection and its handler know of each other.
 #[derive(Default)]
 pub(crate) struct Talk {
-    /// The service's own handler, if it is that which is called. Made with the first call.
+    /// The site's own handler, if it is that which is called. Made with the first call.
     pub(crate) portable: Option<Box<dyn Handler + Send>>,
     /// The asynchronous one, while it does not handle. Made with the first request.
     pub(crate) handler: Option<Box<dyn Erased>>,
@@ -201,7 +201,7 @@ impl Driver {
             (Some(Ok(Ok(()))), _) => None,
         };
         if let Some(failure) = failure {
-            self.shared.service.log.error(format_args!("{:?}: {failure}", self.session.connection.peer()));
+            self.shared.site.log.error(format_args!("{:?}: {failure}", self.session.connection.peer()));
         }
         let is_whole = matches!(outcome, Some(Ok(Ok(()))));
         if let Some((unanswered, answering)) = is_open {

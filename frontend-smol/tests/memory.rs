@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::thread;
 
-use sanserve_smol::{Exchange, Log, Server, Service, Status};
+use sanserve_smol::{Exchange, Log, Server, Site, Status};
 use smol::io::AsyncWriteExt;
 use testkit::{Embedded, Tree, bound};
 
@@ -30,8 +30,8 @@ fn peak() -> usize {
 #[test]
 fn sixty_four_megabytes_pass_through_both_ways() {
     let server = Embedded::start(Tree::new(), |_, _| {
-        let service = Service::without_files().with_log(Log::quiet());
-        bound!(Server::bind("127.0.0.1:0", service).unwrap().with_handler(|| echo))
+        let site = Site::without_files().with_log(Log::quiet());
+        bound!(Server::bind("127.0.0.1:0", site).unwrap().with_handler(|| echo))
     });
     let mut client = server.connect();
     let mut sender = client.twin();

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve_core::{Call, Config, Pace, Reply, Request, Route, Site, Status, Timeouts};
-use sanserve_server::{Log, Service};
+use sanserve_core::{Call, Config, Pace, Policy, Reply, Request, Route, Status, Timeouts};
+use sanserve_server::{Log, Site};
 use sanserve_smol::{Handle, Server};
 use testkit::{Client, Embedded, Tree, bound};
 
@@ -19,18 +19,18 @@ fn large() -> Vec<u8> {
 }
 
 /// Runs a server of two threads on a directory with `a.txt` and `sub/b.txt`.
-fn run(change: impl FnOnce(Service) -> Service) -> Embedded {
+fn run(change: impl FnOnce(Site) -> Site) -> Embedded {
     let tree = Tree::new();
     tree.file("a.txt", "hello\n").folder("sub").file("sub/b.txt", "b");
     Embedded::start(tree, |root, log| {
-        let service = change(Service::new(root).unwrap().with_log(Log::to(log)));
-        bound!(Server::bind("127.0.0.1:0", service).unwrap().workers(2))
+        let site = change(Site::new(root).unwrap().with_log(Log::to(log)));
+        bound!(Server::bind("127.0.0.1:0", site).unwrap().workers(2))
     })
 }
 
 /// One with every default.
 fn plain() -> Embedded {
-    run(|service| service)
+    run(|site| site)
 }
 
 /// Asks for a path.
@@ -140,7 +140,7 @@ fn idle_connections_end_at_once_and_a_download_in_flight_is_finished() {
 
 #[test]
 fn what_is_left_at_the_bound_is_cut_and_the_log_says_so() {
-    let mut server = run(|service| service.with_grace(Duration::from_millis(50)));
+    let mut server = run(|site| site.with_grace(Duration::from_millis(50)));
     fs::write(server.tree.path("large"), large()).unwrap();
     let mut busy = server.connect();
     ask(&mut busy, "/large");
@@ -166,8 +166,8 @@ fn stop_cuts_at_once_even_before_it_runs() {
     server.join();
     assert!(busy.rest_however().0.len() < LARGE);
     for end in [Handle::shutdown, Handle::stop] {
-        let service = Service::new(server.tree.root()).unwrap().with_log(Log::quiet());
-        let server = Server::bind("127.0.0.1:0", service).unwrap();
+        let site = Site::new(server.tree.root()).unwrap().with_log(Log::quiet());
+        let server = Server::bind("127.0.0.1:0", site).unwrap();
         end(&server.handle());
         server.run().unwrap();
     }
@@ -175,7 +175,7 @@ fn stop_cuts_at_once_even_before_it_runs() {
 
 #[test]
 fn no_more_connections_than_the_bound() {
-    let server = run(|service| service.with_connections(1));
+    let server = run(|site| site.with_connections(1));
     let mut first = server.connect();
     first.occupy();
     let mut second = server.connect();
@@ -189,7 +189,7 @@ fn no_more_connections_than_the_bound() {
 /// Sends everything below `/h` to the handler, and panics where told.
 struct Handled;
 
-impl Site for Handled {
+impl Policy for Handled {
     fn route(&self, request: &Request<'_>) -> Route {
         assert!(!request.target().starts_with(b"/panic-in-site"), "as the test wants");
         if request.target().starts_with(b"/h") { Route::Handler } else { Route::Files }
@@ -207,7 +207,7 @@ fn hello(call: Call, reply: &mut Reply<'_>) {
 
 #[test]
 fn a_handler_answers_and_its_panics_are_its_own() {
-    let server = run(|service| service.with_site(Handled).with_handler(|| hello));
+    let server = run(|site| site.with_policy(Handled).with_handler(|| hello));
     let mut peer = server.connect();
     for _ in 0..3 {
         ask(&mut peer, "/h/x");
@@ -229,7 +229,7 @@ fn a_handler_answers_and_its_panics_are_its_own() {
 
 #[test]
 fn without_a_handler_its_routes_are_errors() {
-    let server = run(|service| service.with_site(Handled));
+    let server = run(|site| site.with_policy(Handled));
     assert!(server.get("/h").head.starts_with("HTTP/1.1 500 "));
     assert_eq!(server.get("/a.txt").body, b"hello\n");
 }
@@ -237,7 +237,7 @@ fn without_a_handler_its_routes_are_errors() {
 #[test]
 fn silence_and_drips_time_out() {
     let timeouts = Timeouts { head: 200, keep_alive: 100, ..Timeouts::default() };
-    let server = run(|service| service.with_config(Config { timeouts, ..Config::default() }));
+    let server = run(|site| site.with_config(Config { timeouts, ..Config::default() }));
     let before = Instant::now();
     assert!(server.connect().rest_however().0.is_empty(), "nothing was asked");
     assert!(before.elapsed() >= Duration::from_millis(100));
@@ -255,7 +255,7 @@ fn silence_and_drips_time_out() {
 fn a_peer_that_reads_nothing_is_cut() {
     let write = Pace { silence: 100, grace: 100_000, rate: 0 };
     let timeouts = Timeouts { write, ..Timeouts::default() };
-    let mut server = run(|service| service.with_config(Config { timeouts, ..Config::default() }));
+    let mut server = run(|site| site.with_config(Config { timeouts, ..Config::default() }));
     fs::write(server.tree.path("large"), large()).unwrap();
     let mut file = server.connect();
     ask(&mut file, "/large");
@@ -278,8 +278,8 @@ fn a_peer_that_reads_nothing_is_cut() {
 fn an_embedder_brings_the_executor() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.txt"), "mine").unwrap();
-    let service = Service::new(dir.path()).unwrap().with_log(Log::quiet());
-    let server = Server::bind("127.0.0.1:0", service).unwrap();
+    let site = Site::new(dir.path()).unwrap().with_log(Log::quiet());
+    let server = Server::bind("127.0.0.1:0", site).unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let client = thread::spawn(move || {
         let answer = Client::connect(address).ask("GET /a.txt HTTP/1.0\r\n\r\n");

@@ -2,7 +2,7 @@
 //! `cargo run -p sanserve-std --example std_echo`, then `curl -NT - localhost:8000` and type.
 use std::io::{self, Read, Write};
 
-use sanserve_std::{Exchange, Handler, Server, Service, Status};
+use sanserve_std::{Exchange, Handler, Server, Site, Status};
 
 struct Echo;
 
@@ -36,6 +36,6 @@ impl Handler for Echo {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     server.with_handler(|| Echo).run()
 }

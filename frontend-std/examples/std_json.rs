@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
-use sanserve_std::{Exchange, Server, Service, Status};
+use sanserve_std::{Exchange, Server, Site, Status};
 
 /// What all connections share.
 type Notes = Arc<Mutex<Vec<Option<String>>>>;
@@ -65,7 +65,7 @@ fn quoted(text: &str) -> String {
 
 fn main() -> io::Result<()> {
     let notes = Notes::default();
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     let handler = move || {
         let notes = Arc::clone(&notes);
         move |x: &mut Exchange<'_>| answer(&notes, x)

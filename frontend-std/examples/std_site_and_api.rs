@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sanserve_std::{Exchange, Handler, Server, Service, Status};
+use sanserve_std::{Exchange, Handler, Server, Site, Status};
 
 /// Pages that were asked for so far.
 static VISITS: AtomicU64 = AtomicU64::new(0);
 
-struct Site;
+struct Mixed;
 
-impl Handler for Site {
+impl Handler for Mixed {
     fn handle(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         match (x.method(), x.path()) {
             (b"GET" | b"HEAD", b"/api/visits") => {
@@ -32,6 +32,6 @@ impl Handler for Site {
 
 fn main() -> io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    let server = Server::bind("127.0.0.1:8000", Service::new(directory)?)?;
-    server.with_handler(|| Site).run()
+    let server = Server::bind("127.0.0.1:8000", Site::new(directory)?)?;
+    server.with_handler(|| Mixed).run()
 }

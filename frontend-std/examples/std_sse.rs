@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use sanserve_std::{Exchange, Handler, Server, Service, Status};
+use sanserve_std::{Exchange, Handler, Server, Site, Status};
 
 const PAGE: &str = "<!doctype html><title>Clock</title><h1></h1><script>
 new EventSource('/clock').onmessage = event => document.querySelector('h1').textContent = event.data
@@ -40,6 +40,6 @@ impl Handler for Clock {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     server.with_handler(|| Clock).run()
 }

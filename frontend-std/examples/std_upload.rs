@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sanserve_std::{Exchange, Handler, Server, Service, Status};
+use sanserve_std::{Exchange, Handler, Server, Site, Status};
 
 /// Writes below its directory what is PUT, and leaves the rest to the files.
 struct Uploads(PathBuf);
@@ -41,7 +41,7 @@ fn plain_name(path: &[u8]) -> Option<String> {
 
 fn main() -> io::Result<()> {
     let directory = PathBuf::from(std::env::args_os().nth(1).unwrap_or(".".into()));
-    let service = Service::new(Path::new(&directory))?;
-    let server = Server::bind("127.0.0.1:8000", service)?;
+    let site = Site::new(Path::new(&directory))?;
+    let server = Server::bind("127.0.0.1:8000", site)?;
     server.with_handler(move || Uploads(directory.clone())).run()
 }

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use sanserve_std::{Exchange, Server, Service, Status};
+use sanserve_std::{Exchange, Server, Site, Status};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocket};
 
@@ -26,6 +26,6 @@ fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+    let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
     server.with_handler(|| echo).run()
 }

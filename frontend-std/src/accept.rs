@@ -95,13 +95,13 @@ impl Shop {
     }
 
     fn stack(&self) -> usize {
-        let has_handler = self.blocking.is_some() || self.shared.service.handler.is_some();
+        let has_handler = self.blocking.is_some() || self.shared.site.handler.is_some();
         if has_handler { STACK_WITH_HANDLER } else { STACK }
     }
 
     /// How many connections there may be, each with a thread of its own.
     pub(crate) fn most_threads(&self) -> usize {
-        self.shared.service.connection_bound().min(server::threads_within_memory(self.stack()))
+        self.shared.site.connection_bound().min(server::threads_within_memory(self.stack()))
     }
 }
 
@@ -156,7 +156,7 @@ impl<'s> Gate<'s> {
             let shop = self.shop.clone();
             let Err(error) = builder.spawn(move || work(&shop)) else { return };
             let shared = &self.shared;
-            let pause = self.acceptor.pause("cannot start a thread", &error, &shared.service, shared.clock.tick());
+            let pause = self.acceptor.pause("cannot start a thread", &error, &shared.site, shared.clock.tick());
             if !self.shared.wait_for_thread(Duration::from_millis(pause)) {
                 return;
             }
@@ -166,7 +166,7 @@ impl<'s> Gate<'s> {
     /// The next connection; `None`: the server goes down, or none comes in time.
     fn next(&mut self, until: Option<Instant>) -> io::Result<Option<Enrolled>> {
         while self.goes_on() {
-            let accepted = self.acceptor.accept(self.listener, &self.shared.service, self.shared.clock.tick());
+            let accepted = self.acceptor.accept(self.listener, &self.shared.site, self.shared.clock.tick());
             let pause = match accepted {
                 Accepted::Peer(stream, address) => return Ok(self.shared.enroll(stream, address.into())),
                 Accepted::Again => continue,

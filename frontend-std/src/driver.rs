@@ -40,8 +40,8 @@ impl Driver {
         Driver {
             shared: Arc::clone(shared),
             blocking,
-            space: Workspace::new(&shared.service),
-            log: RefCell::new(shared.service.log.logger()),
+            space: Workspace::new(&shared.site),
+            log: RefCell::new(shared.site.log.logger()),
             request: None,
             door: None,
         }
@@ -56,7 +56,7 @@ impl Driver {
         driver.space.clear();
         driver.log.get_mut().flush();
         for panic in [outcome, parting].into_iter().filter_map(Result::err) {
-            driver.shared.service.log_panic(enrolled.live.peer, &*panic);
+            driver.shared.site.log_panic(enrolled.live.peer, &*panic);
         }
         driver
     }
@@ -123,7 +123,7 @@ impl Line {
         let now = driver.shared.clock.now();
         let cx = context(&driver.shared, driver.blocking.as_deref(), &now);
         let mut connection = Connection::new(live.peer, &cx);
-        driver.shared.service.observe(&mut connection, &cx, "std");
+        driver.shared.site.observe(&mut connection, &cx, "std");
         Line {
             driver,
             live,
@@ -175,7 +175,7 @@ impl Line {
         let mut budget = Budget { steps: u32::MAX, bytes: 1, scripts_are_slow: false };
         let Driver { shared, blocking, space, log, .. } = &mut self.driver;
         let cx = context(shared, blocking.as_deref(), &self.now);
-        let env = &mut Env::new(&shared.service, cx, &shared.files, log.get_mut());
+        let env = &mut Env::new(&shared.site, cx, &shared.files, log.get_mut());
         let io = &mut self.transport.over(socket);
         // Returned before anything is waited for.
         let permit = std::mem::take(&mut self.is_long).then(|| shared.long_steps.enter());
@@ -206,7 +206,7 @@ impl Line {
     fn call(&mut self, call: Call) {
         let Line { session, handler, driver, bell, now, .. } = self;
         let Driver { shared, space, log, .. } = driver;
-        let env = &Env::new(&shared.service, shared.service.context(now), &shared.files, log.get_mut());
+        let env = &Env::new(&shared.site, shared.site.context(now), &shared.files, log.get_mut());
         session.call(call, handler, &|| Bell::waker(bell), space, env);
         // Who knows how long that took.
         self.read_clock();
@@ -220,7 +220,7 @@ impl Line {
     ) -> R {
         let Driver { shared, blocking, space, log, .. } = &mut self.driver;
         let cx = context(shared, blocking.as_deref(), &self.now);
-        let env = &mut Env::new(&shared.service, cx, &shared.files, log.get_mut());
+        let env = &mut Env::new(&shared.site, cx, &shared.files, log.get_mut());
         act(&mut self.session, space, &mut self.transport.over(socket), env)
     }
 
@@ -231,12 +231,12 @@ impl Line {
 
     /// The connection is beyond use.
     pub(crate) fn broken(&mut self, socket: BorrowedFd<'_>) {
-        self.with_env(socket, |session, _, io, env| session.broken(Fault::Peer, io, &env.service.draining));
+        self.with_env(socket, |session, _, io, env| session.broken(Fault::Peer, io, &env.site.draining));
     }
 
     /// Tells the connection how far the server is. Whether that was news.
     pub(crate) fn tell(&mut self) -> bool {
-        let is_news = self.session.tell(&mut self.driver.space, &self.driver.shared.service.draining);
+        let is_news = self.session.tell(&mut self.driver.space, &self.driver.shared.site.draining);
         if self.session.told() >= Phase::Draining {
             self.live.is_told.store(true, Ordering::SeqCst);
         }
@@ -258,6 +258,6 @@ impl Frontend for Attached<'_> {
 
 /// The rules of a connection: with a handler that blocks, requests go there.
 pub(crate) fn context<'s>(shared: &'s Shared, blocking: Option<&'s Blocking>, now: &'s Now) -> Context<'s> {
-    let cx = shared.service.context(now);
+    let cx = shared.site.context(now);
     Context { config: blocking.map_or(cx.config, |blocking| &blocking.config), ..cx }
 }

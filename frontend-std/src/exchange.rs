@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use sanserve_core::{Close, Entry, Misuse, Peer, Received, Request, ResponseHead, Site, Status, scrub};
+use sanserve_core::{Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, Status, scrub};
 use sanserve_server::{Draining, Upgraded};
 
 use crate::driver::{Driver, Line, Progress, Stand};
@@ -26,16 +26,16 @@ use crate::upgrade;
 ///
 /// Reading and writing may alternate in any way. What cannot succeed any more is an error: `UnexpectedEof` for a
 /// body that broke off, `TimedOut` for a peer that was too slow, `InvalidData` for a body that is malformed or that
-/// the site refused, `ConnectionReset` or `BrokenPipe` for a peer that is gone, `ConnectionAborted` when the
+/// the policy refused, `ConnectionReset` or `BrokenPipe` for a peer that is gone, `ConnectionAborted` when the
 /// server shuts down; and `InvalidInput` with a [`Misuse`](sanserve_core::Misuse) inside for what a handler must
 /// not do. Passing it on with `?` is right.
 ///
 /// ```no_run
 /// use std::io::Write;
-/// use sanserve_std::{Exchange, Server, Service, Status};
+/// use sanserve_std::{Exchange, Server, Site, Status};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
 /// let server = server.with_handler(|| |x: &mut Exchange<'_>| {
 ///     x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
 ///     for n in 0..1_000_000 {
@@ -232,14 +232,14 @@ impl<'x> Exchange<'x> {
     /// Whether the server is going down: an answer without end should come to one before the grace is over.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.line.driver.shared.service.draining.has_begun()
+        self.line.driver.shared.site.draining.has_begun()
     }
 
     /// Tells when the server goes down, for a handler that waits for something else meanwhile:
     /// [`Draining::wait`] instead of a sleep, and [`Draining::when_begun`] for who blocks on a channel.
     #[must_use]
     pub fn draining(&self) -> Draining {
-        self.line.driver.shared.service.draining.clone()
+        self.line.driver.shared.site.draining.clone()
     }
 
     /// Gives the exchange up: 500 if nothing of an answer has gone out yet, else the connection is cut.
@@ -351,10 +351,10 @@ impl fmt::Debug for Exchange<'_> {
     }
 }
 
-/// A message of a handler, as a site that writes nothing else.
+/// A message of a handler, as a policy that writes nothing else.
 struct Message(String);
 
-impl Site for Message {
+impl Policy for Message {
     fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("{} - - [{time}] ", entry.peer.ip()).as_bytes());
         scrub(out, self.0.as_bytes());

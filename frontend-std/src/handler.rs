@@ -101,7 +101,7 @@ impl<F: FnMut(&mut Exchange<'_>) -> io::Result<()>> Handler for F {
 pub(crate) struct Blocking {
     /// Makes one.
     pub(crate) make: Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>,
-    /// Those of the service, but that requests go to a handler.
+    /// Those of the site, but that requests go to a handler.
     pub(crate) config: Config,
 }
 

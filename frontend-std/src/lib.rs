@@ -3,9 +3,9 @@
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
-//! use sanserve_std::{Server, Service};
+//! use sanserve_std::{Server, Site};
 //!
-//! let server = Server::bind("127.0.0.1:8000", Service::new(".")?)?;
+//! let server = Server::bind("127.0.0.1:8000", Site::new(".")?)?;
 //! let handle = server.handle(); // another thread may end the server with it
 //! server.run()
 //! # }
@@ -14,10 +14,10 @@
 //! A [`Handler`] answers in plain blocking code, with an [`Exchange`] to read from and to write to:
 //!
 //! ```no_run
-//! use sanserve_std::{Exchange, Server, Service, Status};
+//! use sanserve_std::{Exchange, Server, Site, Status};
 //!
 //! fn main() -> std::io::Result<()> {
-//!     let server = Server::bind("127.0.0.1:8000", Service::without_files())?;
+//!     let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
 //!     let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hello, world!\n");
 //!     server.with_handler(move || hello).run()
 //! }
@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use sanserve_core::{Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
-pub use sanserve_server::{Draining, Handle, Log, Service, Upgraded};
+pub use sanserve_server::{Draining, Handle, Log, Site, Upgraded};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
@@ -68,10 +68,10 @@ const THREADS: usize = 4_096;
 ///
 /// ```
 /// use std::time::Duration;
-/// use sanserve_std::{Exchange, Server, Service, Status};
+/// use sanserve_std::{Exchange, Server, Site, Status};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::bind("127.0.0.1:0", Service::without_files())?;
+/// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
 /// let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
 /// let mut server = server.with_handler(move || hello).workers(64);
 /// println!("listening on {}", server.local_addr());
@@ -107,12 +107,12 @@ impl Server {
     ///
     /// # Errors
     /// As the system says, such as an address in use or a name that does not resolve.
-    pub fn bind(address: impl ToSocketAddrs, service: Service) -> io::Result<Server> {
+    pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
         let others = listeners.split_off(1);
         others.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
         let first = listeners.pop().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Server { others, ..Server::from_listener(first, service)? })
+        Ok(Server { others, ..Server::from_listener(first, site)? })
     }
 
     /// Serves on a listener that is already bound. It is made non-blocking, and what it accepts
@@ -120,7 +120,7 @@ impl Server {
     ///
     /// # Errors
     /// As the system says.
-    pub fn from_listener(listener: TcpListener, service: Service) -> io::Result<Server> {
+    pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
         listener.set_nonblocking(true)?;
         // Accepted sockets inherit it where it is not set on each; without it they are only slower.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&listener, true);
@@ -130,7 +130,7 @@ impl Server {
             others: Vec::new(),
             address,
             crew: Crew::Threads(THREADS),
-            shop: Shop { shared: Arc::new(Shared::new(service.bound_to(address))?), blocking: None },
+            shop: Shop { shared: Arc::new(Shared::new(site.bound_to(address))?), blocking: None },
         })
     }
 
@@ -143,7 +143,7 @@ impl Server {
     /// The name by which it calls itself where a request names none (Python's `server_name`).
     #[must_use]
     pub fn server_name(&self) -> &str {
-        &self.shop.shared.service.config.server_name
+        &self.shop.shared.site.config.server_name
     }
 
     /// The port that is bound (Python's `server_port`).
@@ -153,11 +153,11 @@ impl Server {
     }
 
     /// Gives each connection a handler of its own that may block; see [`Handler`]. Every request goes to it,
-    /// unless the site's [`route`](sanserve_core::Site::route) says otherwise. It goes before a handler of the
-    /// [`Service`], which is then not called.
+    /// unless the policy's [`route`](sanserve_core::Policy::route) says otherwise. It goes before a handler of the
+    /// [`Site`], which is then not called.
     #[must_use]
     pub fn with_handler<H: Handler + 'static>(mut self, make: impl Fn() -> H + Send + Sync + 'static) -> Server {
-        self.shop.blocking = Some(Arc::new(Blocking::new(make, &self.shop.shared.service.config)));
+        self.shop.blocking = Some(Arc::new(Blocking::new(make, &self.shop.shared.site.config)));
         self
     }
 
@@ -171,7 +171,7 @@ impl Server {
     }
 
     /// Bounds the number of threads that serve, one a connection, and so of connections served at once; beyond that, none is
-    /// accepted until one has ended. Default 4,096. Never more than [`Service::connection_bound`], nor than have room for
+    /// accepted until one has ended. Default 4,096. Never more than [`Site::connection_bound`], nor than have room for
     /// their stacks ([`threads_within_memory`](sanserve_server::threads_within_memory)), and at least 1.
     #[must_use]
     pub fn workers(self, most: usize) -> Server {
@@ -181,7 +181,7 @@ impl Server {
     /// What ends this server. It may be used before [`run`](Server::run), too.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.shop.shared.service.draining.clone(), self.shop.shared.clone())
+        Handle::new(self.shop.shared.site.draining.clone(), self.shop.shared.clone())
     }
 
     /// Serves until it is shut down, and returns when all connections have ended or were cut.
@@ -202,7 +202,7 @@ impl Server {
             }
         };
         // Those that have outlived their exchanges do not outlive the server.
-        shop.shared.service.scripts.end();
+        shop.shared.site.scripts.end();
         outcome
     }
 

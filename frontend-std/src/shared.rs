@@ -1,4 +1,4 @@
-//! What the threads of one server have in common: the service, the connections that live, the
+//! What the threads of one server have in common: the site, the connections that live, the
 //! connections that wait for a thread, and the phase that ends them all.
 //!
 //! What it leaves out: sockets to listen on (`accept`) and what is done with a connection (`driver`).
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use sanserve_core::{Peer, Tick};
 use sanserve_os::{Clock, has_arrived};
 use sanserve_server as server;
-use sanserve_server::{Announce, Phase, Rank, Service, Standing};
+use sanserve_server::{Announce, Phase, Rank, Site, Standing};
 
 use crate::long_steps::LongSteps;
 
@@ -31,7 +31,7 @@ const AFTER_CUT: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Shared {
-    pub(crate) service: Service,
+    pub(crate) site: Site,
     pub(crate) files: server::Shared,
     pub(crate) clock: Clock,
     pub(crate) long_steps: LongSteps,
@@ -182,10 +182,10 @@ impl Drop for Employment<'_> {
 }
 
 impl Shared {
-    pub(crate) fn new(service: Service) -> io::Result<Shared> {
+    pub(crate) fn new(site: Site) -> io::Result<Shared> {
         Ok(Shared {
-            files: server::Shared::new(Arc::clone(&service.root), service.cache.clone()),
-            service,
+            files: server::Shared::new(Arc::clone(&site.root), site.cache.clone()),
+            site,
             clock: Clock::start(),
             long_steps: LongSteps::new(),
             latch: UnixStream::pair()?,
@@ -198,12 +198,12 @@ impl Shared {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        self.service.draining.phase()
+        self.site.draining.phase()
     }
 
     /// Goes on to `phase`, if it is not there yet.
     pub(crate) fn enter(&self, phase: Phase) {
-        self.service.draining.enter(phase);
+        self.site.draining.enter(phase);
         self.announce(phase);
     }
 
@@ -264,7 +264,7 @@ impl Shared {
 
     /// How long a listener is emptied when the server goes down: whoever has connected by then is let in.
     pub(crate) fn listens_on(&self) -> Duration {
-        Duration::from_millis(self.service.config.timeouts.drain_silence)
+        Duration::from_millis(self.site.config.timeouts.drain_silence)
     }
 
     /// Leaves a connection to a thread that has no work. `true`: there was none, and the caller is to
@@ -343,17 +343,17 @@ impl Shared {
 
         let gone = |roster: &Roster| roster.living() == 0 && roster.threads == 0 && !roster.listening;
         let cutting = || self.phase() == Phase::Cut;
-        let roster = self.await_ended(self.lock(), Some(self.service.grace), |roster| gone(roster) || cutting());
+        let roster = self.await_ended(self.lock(), Some(self.site.grace), |roster| gone(roster) || cutting());
         if gone(&roster) {
             return;
         }
-        self.service.cut(roster.living());
+        self.site.cut(roster.living());
         for live in roster.live.iter().flatten() {
             live.cut();
         }
         let roster = self.await_ended(roster, Some(AFTER_CUT), gone);
         if roster.living() > 0 {
-            self.service.log.error(format_args!("{} connections are stuck in a handler", roster.living()));
+            self.site.log.error(format_args!("{} connections are stuck in a handler", roster.living()));
         }
     }
 
@@ -422,8 +422,8 @@ mod tests {
     use super::*;
 
     fn shared() -> Arc<Shared> {
-        let service = Service::new(".").unwrap().with_log(sanserve_server::Log::quiet());
-        Arc::new(Shared::new(service).unwrap())
+        let site = Site::new(".").unwrap().with_log(sanserve_server::Log::quiet());
+        Arc::new(Shared::new(site).unwrap())
     }
 
     fn enrolled(shared: &Arc<Shared>) -> (Option<Enrolled>, TcpStream) {

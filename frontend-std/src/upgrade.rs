@@ -7,16 +7,16 @@ use sanserve_server::Upgraded;
 
 use crate::driver::Line;
 
-/// Hands the socket to the service's hook, on this thread. If there is none, it closes.
+/// Hands the socket to the site's hook, on this thread. If there is none, it closes.
 pub(crate) fn pass_on(line: &mut Line) {
-    if line.driver.shared.service.upgrade.is_none() {
+    if line.driver.shared.site.upgrade.is_none() {
         return;
     }
     let upgraded = give(line);
-    let service = &line.driver.shared.service;
-    match (upgraded, &service.upgrade) {
+    let site = &line.driver.shared.site;
+    match (upgraded, &site.upgrade) {
         (Ok(upgraded), Some(take)) => take(upgraded),
-        (Err(error), _) => service.log.error(format_args!("{:?}: cannot be upgraded: {error}", line.live.peer)),
+        (Err(error), _) => site.log.error(format_args!("{:?}: cannot be upgraded: {error}", line.live.peer)),
         (_, None) => {}
     }
 }
@@ -35,6 +35,6 @@ pub(crate) fn give(line: &mut Line) -> io::Result<Upgraded> {
         read: buf.input.unread().to_vec(),
         peer: SocketAddr::new(peer.ip(), peer.port()),
         attached: buf.take_attached(),
-        draining: line.driver.shared.service.draining.clone(),
+        draining: line.driver.shared.site.draining.clone(),
     })
 }

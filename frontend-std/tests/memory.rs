@@ -30,7 +30,7 @@ fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
 
 #[test]
 fn an_echo_of_any_length_takes_a_fixed_amount() {
-    let server = support::run(|service| service, |server| server.with_handler(|| echo));
+    let server = support::run(|site| site, |server| server.with_handler(|| echo));
     let mut client = server.connect();
     let mut most = Vec::new();
     for len in [MIB, 64 * MIB] {

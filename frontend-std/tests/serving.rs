@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use sanserve_core::{Call, Config, Pace, Reply, Request, Route, Site, Status, Timeouts};
+use sanserve_core::{Call, Config, Pace, Policy, Reply, Request, Route, Status, Timeouts};
 use sanserve_std::Server;
 
 use support::{plain, request, run};
@@ -105,7 +105,7 @@ fn a_slow_reader_gets_everything() {
 /// Everything goes to the handler, but for `/a.txt`.
 struct Handled;
 
-impl Site for Handled {
+impl Policy for Handled {
     fn route(&self, request: &Request<'_>) -> Route {
         match request.path() {
             b"/a.txt" => Route::Files,
@@ -143,7 +143,7 @@ fn handled() -> testkit::Embedded {
         let mut count = 0;
         move |call: Call, reply: &mut Reply<'_>| handle(&mut count, call, reply)
     };
-    run(|service| service.with_site(Handled).with_handler(handler), |server| server)
+    run(|site| site.with_policy(Handled).with_handler(handler), |server| server)
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_panic_ends_one_connection_and_not_the_server() {
 
 #[test]
 fn a_handler_that_is_missing_is_an_error_of_the_server() {
-    let server = run(|service| service.with_site(Handled), |server| server);
+    let server = run(|site| site.with_policy(Handled), |server| server);
     assert_eq!(server.connect().get("/").status(), 500);
     assert!(server.end().contains("there is none"));
 }
@@ -195,7 +195,7 @@ fn a_handler_that_is_missing_is_an_error_of_the_server() {
 /// Bytes that one peer left behind are no request of the next one, on the same thread.
 #[test]
 fn no_connection_reads_what_another_left() {
-    let server = run(|service| service, |server| server.workers(1));
+    let server = run(|site| site, |server| server.workers(1));
     for _ in 0..5 {
         let mut gone = server.connect();
         gone.send([request("/big"), request("/none")].concat());
@@ -207,7 +207,7 @@ fn no_connection_reads_what_another_left() {
 
 fn hasty(timeouts: Timeouts) -> testkit::Embedded {
     let config = Config { timeouts, ..Config::default() };
-    run(|service| service.with_config(config), Server::one_at_a_time)
+    run(|site| site.with_config(config), Server::one_at_a_time)
 }
 
 #[test]

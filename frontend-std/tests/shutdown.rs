@@ -7,16 +7,16 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve_core::{Call, Reply, Request, Route, Site};
-use sanserve_server::Service;
+use sanserve_core::{Call, Policy, Reply, Request, Route};
+use sanserve_server::Site;
 use sanserve_std::Server;
 use support::{plain, request, run};
 use testkit::{Client, PATIENCE};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
-fn patient(service: Service) -> Service {
-    service.with_grace(LONG)
+fn patient(site: Site) -> Site {
+    site.with_grace(LONG)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_download_in_flight_is_finished() {
 #[test]
 fn what_is_not_finished_in_time_is_cut_and_the_log_says_so() {
     for shape in [|server| server, Server::one_at_a_time] {
-        let mut server = run(|service| service.with_grace(Duration::from_millis(100)), shape);
+        let mut server = run(|site| site.with_grace(Duration::from_millis(100)), shape);
         let mut stuck = server.connect();
         stuck.send(request("/big"));
         let len = stuck.head().length().unwrap();
@@ -80,7 +80,7 @@ fn what_is_not_finished_in_time_is_cut_and_the_log_says_so() {
 /// Those who block in `recv` amid a request are cut as well.
 #[test]
 fn half_a_request_does_not_outlive_the_bound() {
-    let mut server = run(|service| service.with_grace(Duration::from_millis(50)), |server| server);
+    let mut server = run(|site| site.with_grace(Duration::from_millis(50)), |server| server);
     let mut client = server.connect();
     assert_eq!(client.get("/a.txt").status(), 200);
     client.send("GET /a.txt HTTP/1.1\r\n");
@@ -106,8 +106,8 @@ fn stop_cuts_now() {
 #[test]
 fn a_server_may_be_ended_before_it_runs() {
     for shape in [|server| server, Server::one_at_a_time] {
-        let service = Service::new(".").unwrap();
-        let server = shape(Server::bind("127.0.0.1:0", service).unwrap());
+        let site = Site::new(".").unwrap();
+        let server = shape(Server::bind("127.0.0.1:0", site).unwrap());
         server.handle().shutdown();
         server.run().unwrap();
     }
@@ -151,7 +151,7 @@ fn a_request_at_the_moment_of_shutdown_harms_nobody() {
 
 struct ToHandler;
 
-impl Site for ToHandler {
+impl Policy for ToHandler {
     fn route(&self, _: &Request<'_>) -> Route {
         Route::Handler
     }
@@ -165,8 +165,8 @@ fn a_handler_that_never_answers_is_cut() {
         let called = called.clone();
         move |call: Call, _: &mut Reply<'_>| called.send(call).unwrap()
     };
-    let change = |service: Service| service.with_site(ToHandler).with_handler(handler);
-    let mut server = run(|service| change(service.with_grace(Duration::from_millis(500))), |server| server);
+    let change = |site: Site| site.with_policy(ToHandler).with_handler(handler);
+    let mut server = run(|site| change(site.with_grace(Duration::from_millis(500))), |server| server);
     let mut client = server.connect();
     client.send(request("/"));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
@@ -191,7 +191,7 @@ fn a_handler_that_blocks_is_left_behind() {
             let _ = released.lock().unwrap().recv();
         }
     };
-    let mut server = run(|service| service.with_site(ToHandler).with_handler(handler), |server| server);
+    let mut server = run(|site| site.with_policy(ToHandler).with_handler(handler), |server| server);
     let mut client = server.connect();
     client.send(request("/"));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));

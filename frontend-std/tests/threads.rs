@@ -7,7 +7,7 @@ use support::{plain, run};
 
 #[test]
 fn one_at_a_time_means_one() {
-    let server = run(|service| service, Server::one_at_a_time);
+    let server = run(|site| site, Server::one_at_a_time);
     let mut first = server.connect();
     first.occupy();
     let mut second = server.connect();
@@ -20,7 +20,7 @@ fn one_at_a_time_means_one() {
 
 #[test]
 fn beyond_the_bound_a_connection_waits_for_another_to_end() {
-    let server = run(|service| service, |server| server.workers(2));
+    let server = run(|site| site, |server| server.workers(2));
     let mut held = [server.connect(), server.connect()];
     held.iter_mut().for_each(testkit::Client::occupy);
     let mut third = server.connect();
@@ -32,7 +32,7 @@ fn beyond_the_bound_a_connection_waits_for_another_to_end() {
 
 #[test]
 fn the_service_bounds_it_too() {
-    let server = run(|service| service.with_connections(1), |server| server.workers(100));
+    let server = run(|site| site.with_connections(1), |server| server.workers(100));
     let mut first = server.connect();
     first.occupy();
     let mut second = server.connect();
@@ -55,7 +55,7 @@ fn many_connections_are_served_while_all_are_open() {
 
 #[test]
 fn threads_are_used_again() {
-    let server = run(|service| service, |server| server.workers(1));
+    let server = run(|site| site, |server| server.workers(1));
     for _ in 0..100 {
         assert_eq!(server.connect().get("/a.txt").status(), 200);
     }

@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::io::Errno;
 use sanserve_core::Tick;
 
-use crate::service::Service;
 use crate::session::panic_message;
+use crate::site::Site;
 
 /// How long a connection keeps its place with no exchange in progress when all places are taken and a new client waits,
 /// in milliseconds: one that has just been accepted is about to ask, and one that was answered may go on.
@@ -47,28 +47,28 @@ impl Acceptor {
     const LONGEST: u64 = 1_000;
     const LOG_EVERY: u64 = 5_000;
 
-    /// Accepts one connection, if somebody waits and the service [welcomes](Service::welcomes) them. What is wrong with
+    /// Accepts one connection, if somebody waits and the site [welcomes](Site::welcomes) them. What is wrong with
     /// the system is logged, though not each time.
-    pub fn accept(&mut self, listener: &TcpListener, service: &Service, now: Tick) -> Accepted {
+    pub fn accept(&mut self, listener: &TcpListener, site: &Site, now: Tick) -> Accepted {
         match sanserve_os::accept(listener) {
             Ok((stream, peer)) => {
                 self.millis = 0;
-                if is_welcome(service, peer) { Accepted::Peer(stream, peer) } else { Accepted::Again }
+                if is_welcome(site, peer) { Accepted::Peer(stream, peer) } else { Accepted::Again }
             }
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::AGAIN) => Accepted::Nobody,
                 Some(error) if is_of_one_connection(error) => Accepted::Again,
                 None if error.kind() == io::ErrorKind::ConnectionAborted => Accepted::Again,
-                _ => Accepted::Pause(self.pause("cannot accept connections", &error, service, now)),
+                _ => Accepted::Pause(self.pause("cannot accept connections", &error, site, now)),
             },
         }
     }
 
     /// How many milliseconds to pause after a failure for want of something in the system; `what` is logged with it.
-    pub fn pause(&mut self, what: &str, error: &io::Error, service: &Service, now: Tick) -> u64 {
+    pub fn pause(&mut self, what: &str, error: &io::Error, site: &Site, now: Tick) -> u64 {
         let (millis, is_logged) = self.next_pause(now);
         if is_logged {
-            service.log.error(format_args!("{what}: {error}"));
+            site.log.error(format_args!("{what}: {error}"));
         }
         millis
     }
@@ -84,9 +84,9 @@ impl Acceptor {
 }
 
 /// Asks the embedder, if he wants to be asked. If that panics, this peer is not served, and the others are.
-fn is_welcome(service: &Service, peer: SocketAddr) -> bool {
-    catch_unwind(AssertUnwindSafe(|| service.welcomes(peer))).unwrap_or_else(|panic| {
-        service.log.error(format_args!("{peer}: verifying the peer panicked: {}", panic_message(&*panic)));
+fn is_welcome(site: &Site, peer: SocketAddr) -> bool {
+    catch_unwind(AssertUnwindSafe(|| site.welcomes(peer))).unwrap_or_else(|panic| {
+        site.log.error(format_args!("{peer}: verifying the peer panicked: {}", panic_message(&*panic)));
         false
     })
 }
@@ -124,23 +124,23 @@ mod tests {
     #[test]
     fn who_waits_is_accepted_unless_the_service_does_not_want_it() {
         let lines = Lines::default();
-        let service = |verdict: fn() -> bool| {
-            Service::without_files().with_log(Log::to(lines.clone())).with_verify(move |_| verdict())
+        let site = |verdict: fn() -> bool| {
+            Site::without_files().with_log(Log::to(lines.clone())).with_verify(move |_| verdict())
         };
         let listener = sanserve_os::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let mut acceptor = Acceptor::default();
-        assert!(matches!(acceptor.accept(&listener, &service(|| true), Tick(0)), Accepted::Nobody));
+        assert!(matches!(acceptor.accept(&listener, &site(|| true), Tick(0)), Accepted::Nobody));
         let peer = TcpStream::connect(address).unwrap();
-        let accepted = acceptor.accept(&listener, &service(|| true), Tick(0));
+        let accepted = acceptor.accept(&listener, &site(|| true), Tick(0));
         let Accepted::Peer(_, from) = accepted else { panic!("{accepted:?}") };
         assert_eq!(from, peer.local_addr().unwrap());
         for verdict in [|| false, || panic!("on purpose")] {
             let _peer = TcpStream::connect(address).unwrap();
-            assert!(matches!(acceptor.accept(&listener, &service(verdict), Tick(0)), Accepted::Again));
+            assert!(matches!(acceptor.accept(&listener, &site(verdict), Tick(0)), Accepted::Again));
         }
-        drop(service(|| true));
+        drop(site(|| true));
         assert_eq!(lines.text().matches("verifying the peer panicked: on purpose").count(), 1, "{}", lines.text());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The core says what is to be done ([`Step`](sanserve_core::Step)); a frontend waits and calls
 //! handlers; `sanserve-os` makes one system call at a time. This crate is what stands between: what is served and by
-//! which rules ([`Service`]), small files in memory, how steps are carried out ([`Slot`]), scripts and who looks after
+//! which rules ([`Site`]), small files in memory, how steps are carried out ([`Slot`]), scripts and who looks after
 //! them, the log, recordings, and the bounds on memory. It never loops or waits, but for the ends of things.
 
 mod accept;
@@ -12,8 +12,8 @@ mod log;
 mod memory;
 mod record;
 mod script;
-mod service;
 mod session;
+mod site;
 mod slot;
 mod standing;
 mod trace;
@@ -29,8 +29,8 @@ pub use record::Recording;
 pub use sanserve_os::{Root, Symlinks};
 pub use sanserve_transcript::Secrets;
 pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
-pub use service::{HandlerFactory, Service, SharedSite, UpgradeHook, Upgraded, VerifyHook};
 pub use session::{Budget, Env, Failure, Frontend, Session, Turn, Workspace, panic_message};
+pub use site::{HandlerFactory, SharedPolicy, Site, UpgradeHook, Upgraded, VerifyHook};
 pub use slot::{BATCH, Desk, Flush, Slot};
 pub use standing::{Rank, Standing};
 pub use trace::{Trace, wants_colors};

@@ -71,7 +71,7 @@ impl Handle {
     }
 
     /// Accepts whoever has connected by now and nobody after, closes idle connections, and lets the exchanges in progress
-    /// finish. What has not ended after the service's `grace` is cut.
+    /// finish. What has not ended after the site's `grace` is cut.
     pub fn shutdown(&self) {
         self.enter(Phase::Draining);
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use sanserve_core::{Entry, Site, Wall, is_deceptive};
+use sanserve_core::{Entry, Policy, Wall, is_deceptive};
 
 use file::LogFile;
 use queue::Queue;
@@ -203,15 +203,15 @@ pub struct Logger {
 }
 
 impl Logger {
-    /// Adds the lines of an exchange that is over, as the site writes them: by default
+    /// Adds the lines of an exchange that is over, as the policy writes them: by default
     /// `{ip} - - [{local time}] {message}`.
-    pub fn write(&mut self, entry: &Entry<'_>, site: &dyn Site, wall: Wall) {
+    pub fn write(&mut self, entry: &Entry<'_>, policy: &dyn Policy, wall: Wall) {
         if self.log.sink.quiet {
             return;
         }
         let stamp = self.stamp.at(wall, &self.log.sink);
         let before = self.lines.len();
-        site.log(entry, std::str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
+        policy.log(entry, std::str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
         cut_lines(&mut self.lines, before);
         if self.lines.len() > MOST_GATHERED {
             self.flush();
@@ -308,7 +308,7 @@ mod tests {
     use sanserve_core::Peer;
 
     use super::*;
-    use sanserve_core::Plain;
+    use sanserve_core::DefaultPolicy;
 
     /// Remembers each write.
     #[derive(Clone, Default)]
@@ -351,8 +351,8 @@ mod tests {
     fn lines_read_as_pythons_and_come_in_one_write() {
         let (log, writes) = log("CET-1CEST,M3.5.0,M10.5.0/3");
         let mut logger = log.logger();
-        logger.write(&entry("[::ffff:127.0.0.1]:5000"), &Plain, Wall(1_784_073_599));
-        logger.write(&entry("[2001:db8::1]:5000"), &Plain, Wall(1_767_225_600));
+        logger.write(&entry("[::ffff:127.0.0.1]:5000"), &DefaultPolicy, Wall(1_784_073_599));
+        logger.write(&entry("[2001:db8::1]:5000"), &DefaultPolicy, Wall(1_767_225_600));
         logger.flush();
         logger.flush();
         drop(logger);
@@ -368,7 +368,7 @@ mod tests {
         let (log, writes) = log("UTC0");
         let mut logger = log.logger();
         for _ in 0..1000 {
-            logger.write(&entry("127.0.0.1:1"), &Plain, Wall(0));
+            logger.write(&entry("127.0.0.1:1"), &DefaultPolicy, Wall(0));
         }
         drop(logger);
         let writes = writes.0.lock().unwrap();
@@ -381,7 +381,7 @@ mod tests {
     fn quiet_silences_the_access_log_only() {
         let writes = Writes::default();
         let log = Log::with(Out::Own(Mutex::new(Box::new(writes.clone()))), true);
-        log.logger().write(&entry("127.0.0.1:1"), &Plain, Wall(0));
+        log.logger().write(&entry("127.0.0.1:1"), &DefaultPolicy, Wall(0));
         log.error("out of descriptors");
         assert_eq!(*writes.0.lock().unwrap(), ["sanserve: out of descriptors\n"]);
         assert!(log.sink.zone.get().is_none(), "nobody needs it");
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_whoever_writes_it() {
         struct Long;
-        impl Site for Long {
+        impl Policy for Long {
             fn log(&self, _: &Entry<'_>, _: &str, out: &mut Vec<u8>) {
                 out.extend_from_slice("short\n".as_bytes());
                 out.extend_from_slice("é".repeat(20_000).as_bytes());
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn trouble_with_the_sink_is_ignored() {
         let log = Log::to(Broken);
-        log.logger().write(&entry("127.0.0.1:1"), &Plain, Wall(i64::MAX));
+        log.logger().write(&entry("127.0.0.1:1"), &DefaultPolicy, Wall(i64::MAX));
         log.error("nobody reads this");
     }
 }

@@ -47,11 +47,11 @@ const EVENT: usize = 64;
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// # let directory = tempfile::tempdir()?;
-/// use sanserve_server::{Log, Recording, Service};
+/// use sanserve_server::{Log, Recording, Site};
 ///
 /// let recording = Recording::to(directory.path().join("recordings"), Log::stderr())?.with_most(100);
-/// let service = Service::new(".")?.with_recording(recording);
-/// # assert!(service.observes());
+/// let site = Site::new(".")?.with_recording(recording);
+/// # assert!(site.observes());
 /// # Ok(())
 /// # }
 /// ```
@@ -160,7 +160,7 @@ impl Recording {
         Recording { rate: rate.max(1), ..self }
     }
 
-    /// Names the site and the handler in each recording, for whoever is to play it. Default: `plain`, or `handler`
+    /// Names the policy and the handler in each recording, for whoever is to play it. Default: `plain`, or `handler`
     /// where there is one.
     #[must_use]
     pub fn with_site_name(self, site: impl Into<String>) -> Recording {

@@ -18,7 +18,7 @@ use crate::cache::Files;
 use crate::lifecycle::{Draining, InProgress, Phase};
 use crate::log::Logger;
 use crate::script::{ScriptFds, ScriptRead};
-use crate::service::Service;
+use crate::site::Site;
 use crate::slot::{Desk, Flush, Slot};
 use crate::transport::{Io, Received};
 
@@ -54,8 +54,8 @@ pub struct Workspace {
 impl Workspace {
     /// For connections of this server, which share its memory.
     #[must_use]
-    pub fn new(service: &Service) -> Workspace {
-        Workspace { buffers: service.buffers(), slot: Slot::new(), in_progress: None }
+    pub fn new(site: &Site) -> Workspace {
+        Workspace { buffers: site.buffers(), slot: Slot::new(), in_progress: None }
     }
 
     /// Lets go of everything that belongs to a connection.
@@ -68,8 +68,8 @@ impl Workspace {
 
 /// What a turn takes beside its connection, the same for all connections of a thread.
 pub struct Env<'e> {
-    /// The server's service.
-    pub service: &'e Service,
+    /// The server's site.
+    pub site: &'e Site,
     /// The rules and the time.
     pub cx: Context<'e>,
     /// Opens files.
@@ -79,16 +79,16 @@ pub struct Env<'e> {
 }
 
 impl<'e> Env<'e> {
-    /// The environment of a turn by the rules of `service`.
-    pub fn new(service: &'e Service, cx: Context<'e>, files: &'e dyn Files, log: &'e mut Logger) -> Env<'e> {
-        Env { service, cx, files, log }
+    /// The environment of a turn by the rules of `site`.
+    pub fn new(site: &'e Site, cx: Context<'e>, files: &'e dyn Files, log: &'e mut Logger) -> Env<'e> {
+        Env { site, cx, files, log }
     }
 
     fn desk(&mut self) -> Desk<'_> {
         Desk {
             files: self.files,
-            scripts: &self.service.scripts,
-            site: self.cx.site,
+            scripts: &self.site.scripts,
+            policy: self.cx.policy,
             log: self.log,
             wall: self.cx.now.wall,
         }
@@ -213,7 +213,7 @@ impl Session {
 
     /// Tells the connection what came of reading. `false`: nothing did.
     pub fn received(&mut self, received: Received, io: &mut Io<'_>, env: &Env<'_>) -> bool {
-        let draining = &env.service.draining;
+        let draining = &env.site.draining;
         match received {
             Received::Nothing => return false,
             Received::Bytes(_) => env.files.arrived(),
@@ -319,7 +319,7 @@ impl Session {
         }
         match answer {
             Some(Input::Broken(fault)) => {
-                self.broken(fault, io, &env.service.draining);
+                self.broken(fault, io, &env.site.draining);
                 return turn;
             }
             Some(Input::Sent(n) | Input::Fed(n)) => budget.bytes = budget.bytes.saturating_sub(n),
@@ -345,7 +345,7 @@ impl Session {
                 io.transport.became_full();
                 self.connection.handle(Input::Blocked);
             }
-            Flush::Broken => self.broken(Fault::Peer, io, &env.service.draining),
+            Flush::Broken => self.broken(Fault::Peer, io, &env.site.draining),
         }
         false
     }
@@ -407,13 +407,13 @@ impl Session {
     ) {
         let Session { connection, .. } = self;
         let Workspace { buffers, slot, .. } = space;
-        let Env { service, cx, files, .. } = env;
+        let Env { site, cx, files, .. } = env;
         if call == Call::Over && handler.is_none() {
             // One that has panicked is gone, and no other needs to hear of its end.
             return;
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
-            let Some(make) = &service.handler else { return false };
+            let Some(make) = &site.handler else { return false };
             handler.get_or_insert_with(make).call(call, &mut connection.reply(buffers, cx).with_waker(waker));
             true
         }));
@@ -430,14 +430,14 @@ impl Session {
         let attached = buffers.take_attached().and_then(|thing| slot.attach(thing));
         match attached.map(|thing| thing.downcast::<Failure>()) {
             Some(Ok(failure)) => {
-                service.log.error(format_args!("{:?}: the handler failed: {}", connection.peer(), failure.0))
+                site.log.error(format_args!("{:?}: the handler failed: {}", connection.peer(), failure.0))
             }
             // What an upgrade takes along stays where it is.
             Some(Err(thing)) => buffers.attach(thing),
             None => {}
         }
         if let Some(failure) = failure {
-            service.log.error(format_args!("{:?}: {failure}", connection.peer()));
+            site.log.error(format_args!("{:?}: {failure}", connection.peer()));
             connection.handle(Input::Broken(Fault::Handler));
         }
     }

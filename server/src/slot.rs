@@ -24,7 +24,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
 use rustix::io::pread;
-use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Site, Step, Transmit, Wall, Window};
+use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Policy, Step, Transmit, Wall, Window};
 use sanserve_os::{MOST_OF_FILE, Stopped, examine};
 
 use crate::cache::{Files, Held};
@@ -44,7 +44,7 @@ pub struct Desk<'d> {
     /// Takes the lines of finished exchanges; the driver flushes it at the end of a turn.
     pub log: &'d mut Logger,
     /// Writes those lines.
-    pub site: &'d dyn Site,
+    pub policy: &'d dyn Policy,
     /// The time in those lines.
     pub wall: Wall,
 }
@@ -99,7 +99,7 @@ impl Slot {
             Step::Send(transmit) => Some(self.send(&transmit, io)),
             Step::Act(ticket, action) => self.act(action, io, desk).map(|completion| Input::Done(ticket, completion)),
             Step::Finished(entry) => {
-                desk.log.write(&entry, desk.site, desk.wall);
+                desk.log.write(&entry, desk.policy, desk.wall);
                 self.release();
                 None
             }
@@ -574,7 +574,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    use sanserve_core::{Entry, Kind, Listing, Peer, Plain, Ticket};
+    use sanserve_core::{DefaultPolicy, Entry, Kind, Listing, Peer, Ticket};
     use tempfile::TempDir;
 
     use super::*;
@@ -629,8 +629,13 @@ mod tests {
         }
 
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
-            let mut desk =
-                Desk { files: &self.files, scripts: &self.scripts, site: &Plain, log: &mut self.log, wall: Wall(0) };
+            let mut desk = Desk {
+                files: &self.files,
+                scripts: &self.scripts,
+                policy: &DefaultPolicy,
+                log: &mut self.log,
+                wall: Wall(0),
+            };
             self.slot.carry_out(step, &mut Transport::edge_triggered().over(self.ours.as_fd()), &mut desk)
         }
 

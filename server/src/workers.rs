@@ -72,10 +72,10 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
 /// # fn main() -> std::io::Result<()> {
 /// use std::sync::{Arc, Mutex};
 /// use sanserve_core::{Call, Reply, Status};
-/// use sanserve_server::{Service, Workers};
+/// use sanserve_server::{Site, Workers};
 ///
 /// let workers = Arc::new(Workers::new(4)?);
-/// let service = Service::without_files().with_handler(move || {
+/// let site = Site::without_files().with_handler(move || {
 ///     let workers = Arc::clone(&workers);
 ///     let mut job = None;
 ///     move |call: Call, reply: &mut Reply<'_>| {
@@ -93,7 +93,7 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
 ///         }
 ///     }
 /// });
-/// # assert!(service.handler.is_some());
+/// # assert!(site.handler.is_some());
 /// # Ok(())
 /// # }
 /// ```

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use sanserve::os::{Root, Symlinks};
-use sanserve::server::{Log, Service, wants_colors};
+use sanserve::server::{Log, Site, wants_colors};
 
 use super::{SYSTEM, Side, USAGE, flags, plain};
 
@@ -88,8 +88,8 @@ fn run(matches: &ArgMatches) -> ExitCode {
     };
     // The default port of a server.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
-    let service = Service::beneath(root).with_config(flags::config(matches)).with_log(Log::quiet()).bound_to(address);
-    let story = walk::walk(&request, &service);
+    let site = Site::beneath(root).with_config(flags::config(matches)).with_log(Log::quiet()).bound_to(address);
+    let story = walk::walk(&request, &site);
     let mut out = io::stdout();
     let text = report::write(&story, wants_colors(&out));
     // The reader of the pipe may have closed it.

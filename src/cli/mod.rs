@@ -14,7 +14,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use sanserve::core::{Call, Handler, Plain, Reply, Site, is_deceptive};
+use sanserve::core::{Call, DefaultPolicy, Handler, Policy, Reply, is_deceptive};
 use sanserve::transcript::Settings;
 
 use flags::Asked;
@@ -36,9 +36,9 @@ pub(crate) struct Side {
 pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, sim::SIDE, conform::SIDE];
 
 /// The site and the handler that a transcript names, if this program has them.
-pub(crate) fn world(site: &str) -> Option<(Box<dyn Site>, Box<dyn Handler>)> {
+pub(crate) fn world(site: &str) -> Option<(Box<dyn Policy>, Box<dyn Handler>)> {
     if site == Settings::default().site {
-        Some((Box::new(Plain), Box::new(|_: Call, _: &mut Reply<'_>| {})))
+        Some((Box::new(DefaultPolicy), Box::new(|_: Call, _: &mut Reply<'_>| {})))
     } else if site == sim::served::NAME {
         Some((Box::new(sim::served::Routed), Box::<sim::served::Busy>::default()))
     } else {

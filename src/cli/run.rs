@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve::os::{self, Root, Signal, Signals};
-use sanserve::server::{self, Handle, Log, Recording, Scripts, Service, Trace};
+use sanserve::server::{self, Handle, Log, Recording, Scripts, Site, Trace};
 use sanserve::transcript::Secrets;
 
 use super::flags::{Flags, Runtime};
@@ -49,13 +49,13 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     #[cfg(target_os = "linux")]
     os::leave_process_1().map_err(|error| Refusal(format!("cannot be process 1: {}", plain(&error))))?;
     os::raise_nofile_limit();
-    let mut service = service(&flags)?;
-    observe(&mut service, &flags)?;
-    let log = service.log.clone();
-    let recording = service.recording.clone();
+    let mut site = site(&flags)?;
+    observe(&mut site, &flags)?;
+    let log = site.log.clone();
+    let recording = site.recording.clone();
     let ending = Ending {
-        root: Arc::clone(&service.root),
-        scripts: Arc::clone(&service.scripts),
+        root: Arc::clone(&site.root),
+        scripts: Arc::clone(&site.scripts),
         log: log.clone(),
         recording: recording.clone(),
         delay: flags.drain_delay,
@@ -78,7 +78,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
         Runtime::Mio => {
-            let mut server = sanserve::mio::Server::bind(&addresses[..], service).map_err(listening)?;
+            let mut server = sanserve::mio::Server::bind(&addresses[..], site).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
             }
@@ -86,7 +86,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             server.run()
         }
         Runtime::Std => {
-            let mut server = sanserve::std::Server::bind(&addresses[..], service).map_err(listening)?;
+            let mut server = sanserve::std::Server::bind(&addresses[..], site).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
             }
@@ -94,7 +94,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             server.run()
         }
         Runtime::Smol => {
-            let mut server = sanserve::smol::Server::bind(&addresses[..], service).map_err(listening)?;
+            let mut server = sanserve::smol::Server::bind(&addresses[..], site).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
             }
@@ -133,11 +133,11 @@ fn keep_addresses() {
     }
 }
 
-fn service(flags: &Flags) -> Result<Service, Refusal> {
+fn site(flags: &Flags) -> Result<Site, Refusal> {
     let directory = flags.directory.display();
     let root = Root::open(&flags.directory, flags.symlinks)
         .map_err(|error| Refusal(format!("cannot serve {directory}: {}", plain(&error))))?;
-    let mut service = Service::beneath(root)
+    let mut site = Site::beneath(root)
         .with_config(flags.config.clone())
         .with_scripts(flags.scripts.clone())
         .with_grace(flags.grace);
@@ -145,26 +145,26 @@ fn service(flags: &Flags) -> Result<Service, Refusal> {
         let shown = path.display();
         let log = Log::to_file(path, flags.quiet)
             .map_err(|error| Refusal(format!("cannot log to {shown}: {}", plain(&error))))?;
-        service = service.with_log(log);
+        site = site.with_log(log);
     } else if flags.quiet {
-        service = service.with_log(Log::quiet());
+        site = site.with_log(Log::quiet());
     }
     if let Some(connections) = flags.connections {
-        service = service.with_connections(connections);
+        site = site.with_connections(connections);
     }
     if let Some(memory) = flags.memory {
-        service = service.with_memory(memory);
+        site = site.with_memory(memory);
     }
-    Ok(service)
+    Ok(site)
 }
 
 /// Sets up recording and tracing.
-fn observe(service: &mut Service, flags: &Flags) -> Result<(), Refusal> {
-    service.secrets = flags.secrets;
-    service.trace = flags.trace.then(Trace::stderr);
+fn observe(site: &mut Site, flags: &Flags) -> Result<(), Refusal> {
+    site.secrets = flags.secrets;
+    site.trace = flags.trace.then(Trace::stderr);
     let Some(record) = &flags.record else { return Ok(()) };
     let shown = record.directory.display();
-    let mut recording = Recording::to(&record.directory, service.log.clone())
+    let mut recording = Recording::to(&record.directory, site.log.clone())
         .map_err(|error| Refusal(format!("cannot record in {shown}: {}", plain(&error))))?;
     if let Some(most) = record.most {
         recording = recording.with_most(most);
@@ -185,7 +185,7 @@ fn observe(service: &mut Service, flags: &Flags) -> Result<(), Refusal> {
             return Err(Refusal(format!("cannot record in {shown}: it is served; use a separate directory")));
         }
     }
-    service.recording = Some(recording);
+    site.recording = Some(recording);
     Ok(())
 }
 

@@ -239,14 +239,14 @@ fn clipped(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sanserve::core::{Call, Plain, Reply};
+    use sanserve::core::{Call, DefaultPolicy, Reply};
     use sanserve::transcript::trace;
 
     use super::*;
 
     fn page(text: &str) -> String {
         let transcript = Transcript::parse(text).unwrap();
-        let trace = trace(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+        let trace = trace(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
         render("a <b> & \"c\"", &transcript, &trace)
     }
 

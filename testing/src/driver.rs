@@ -97,7 +97,7 @@ impl<'s> Driver<'s> {
     pub(super) fn accept(server: &Server<'s>, peer: std::net::SocketAddr, wall: (Wall, u16), pool: Pool) -> Driver<'s> {
         let server = server.clone();
         let now = Now::new(Tick(0), wall.0);
-        let cx = Context { config: &server.config, site: &*server.site, now: &now };
+        let cx = Context { config: &server.config, policy: &*server.policy, now: &now };
         let connection = Connection::new(Peer::from(peer), &cx);
         Driver {
             handler: server.make_handler(),
@@ -267,7 +267,7 @@ impl<'s> Driver<'s> {
         self.buf();
         let Driver { connection, buf, now, server, handler, alarm, .. } = self;
         let buf = buf.as_mut().expect("just made");
-        let cx = Context { config: &server.config, site: &*server.site, now };
+        let cx = Context { config: &server.config, policy: &*server.policy, now };
         let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, ticket| outside.answer(what, ticket));
         match &what {
             What::Call(call) => {
@@ -301,7 +301,7 @@ impl<'s> Driver<'s> {
             return Err(Wrong::new("memory", format!("an input window of {window} bytes, beyond {most}")));
         }
         if wait.idle {
-            let cx = Context { config: &server.config, site: &*server.site, now };
+            let cx = Context { config: &server.config, policy: &*server.policy, now };
             let resting = connection.rest().filter(|resting| Some(resting.deadline(&cx)) == wait.deadline);
             let Some(resting) = resting.filter(|_| leased.input.unread().is_empty()) else {
                 return Err(Wrong::new("idle", "an idle connection that cannot rest"));

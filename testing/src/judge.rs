@@ -3,7 +3,7 @@
 //! `Timeouts` alone when patience ends. So it sees a timer that fires early, late or never, an answer that
 //! is framed wrong, a log entry that does not match, a request that nobody answers, a well-formed one that is refused.
 //!
-//! What it leaves out: what an answer says, which is the site's, the handler's and the script's affair; and when the
+//! What it leaves out: what an answer says, which is the policy's, the handler's and the script's affair; and when the
 //! time of a script ends, or of a body that it is fed, which depends on what it has read.
 
 mod exchange;

@@ -1,6 +1,6 @@
-//! What you need to test a handler or a site without sockets and without waiting.
+//! What you need to test a handler or a policy without sockets and without waiting.
 //!
-//! - [`Server`] is what is under test: your [`Site`](sanserve_core::Site), your portable
+//! - [`Server`] is what is under test: your [`Policy`](sanserve_core::Policy), your portable
 //!   [`Handler`](sanserve_core::Handler), a virtual [`Disk`], the rules.
 //! - [`Peer`] is one connection by hand: you send, you let time pass, you say what you expect.
 //! - [`Server::everywhere`] sends the same bytes cut in every place, and takes the answers in dribs.

@@ -55,7 +55,7 @@ impl Outside for Recorded<'_> {
 impl Server<'_> {
     /// Plays the inputs and the answers of a transcript, as [`perform`](sanserve_transcript::perform) does, and
     /// checks what a [`Peer`](super::Peer) and a [`World`](super::World) check. Gives what really happens. The
-    /// rules are those of the transcript; site and handler are this server's.
+    /// rules are those of the transcript; policy and handler are this server's.
     ///
     /// # Errors
     /// The rule that is broken, and what has happened until then.

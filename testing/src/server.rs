@@ -1,8 +1,8 @@
-//! What is under test: a site, a handler, a disk and the rules. Peers and worlds are made of it.
+//! What is under test: a policy, a handler, a disk and the rules. Peers and worlds are made of it.
 
 use std::rc::Rc;
 
-use sanserve_core::{Call, Config, Handler, Plain, Reply, Site};
+use sanserve_core::{Call, Config, DefaultPolicy, Handler, Policy, Reply};
 use sanserve_transcript::{Settings, Transcript};
 
 use super::disk::Disk;
@@ -11,7 +11,7 @@ use super::judge::Wrong;
 type Rule<'s> = Rc<dyn Fn(&Transcript) -> Result<(), String> + 's>;
 type MakeHandler<'s> = Rc<dyn Fn() -> Box<dyn Handler + 's> + 's>;
 
-/// A server that exists only in memory: your site, your portable handler, a virtual disk. It listens
+/// A server that exists only in memory: your policy, your portable handler, a virtual disk. It listens
 /// nowhere; whoever connects is a [`Peer`](super::Peer) or a client of a [`World`](super::World).
 ///
 /// ```
@@ -29,10 +29,10 @@ type MakeHandler<'s> = Rc<dyn Fn() -> Box<dyn Handler + 's> + 's>;
 #[derive(Clone)]
 pub struct Server<'s> {
     pub(super) config: Rc<Config>,
-    pub(super) site: Rc<dyn Site + 's>,
+    pub(super) policy: Rc<dyn Policy + 's>,
     handler: Option<MakeHandler<'s>>,
     pub(super) disk: Rc<Disk>,
-    /// What transcripts call site and handler.
+    /// What transcripts call policy and handler.
     pub(super) name: Rc<str>,
     /// What must hold of a whole history, too.
     pub(super) rule: Option<Rule<'s>>,
@@ -42,7 +42,7 @@ impl Default for Server<'_> {
     fn default() -> Self {
         Server {
             config: Rc::default(),
-            site: Rc::new(Plain),
+            policy: Rc::new(DefaultPolicy),
             handler: None,
             disk: Rc::new(Disk::new()),
             name: "plain".into(),
@@ -58,13 +58,13 @@ impl<'s> Server<'s> {
         Server::default()
     }
 
-    /// With this site. Default: [`Plain`].
+    /// With this policy. Default: [`DefaultPolicy`].
     #[must_use]
-    pub fn site(self, site: impl Site + 's) -> Server<'s> {
-        Server { site: Rc::new(site), ..self }
+    pub fn policy(self, policy: impl Policy + 's) -> Server<'s> {
+        Server { policy: Rc::new(policy), ..self }
     }
 
-    /// With a handler for each connection. As on the frontends, requests go to it unless the site says
+    /// With a handler for each connection. As on the frontends, requests go to it unless the policy says
     /// otherwise.
     #[must_use]
     pub fn handler<H: Handler + 's>(mut self, make: impl Fn() -> H + 's) -> Server<'s> {
@@ -85,7 +85,7 @@ impl<'s> Server<'s> {
         Server { config: Rc::new(Config { handled, ..config }), ..self }
     }
 
-    /// What transcripts call its site and handler: the value of the setting `site`. Default: `plain`.
+    /// What transcripts call its policy and handler: the value of the setting `site`. Default: `plain`.
     #[must_use]
     pub fn named(self, name: &str) -> Server<'s> {
         Server { name: name.into(), ..self }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sanserve_core::{Config, Handler, Input, Site};
+use sanserve_core::{Config, Handler, Input, Policy};
 use sanserve_transcript::{Settings, Transcript, What};
 
 use super::clients::{self, Requests};
@@ -86,9 +86,9 @@ impl<'s> World<'s> {
         World { server, ..self }
     }
 
-    /// With this site, see [`Server::site`].
-    pub fn site(self, site: impl Site + 's) -> World<'s> {
-        World { server: self.server.site(site), ..self }
+    /// With this policy, see [`Server::policy`].
+    pub fn policy(self, policy: impl Policy + 's) -> World<'s> {
+        World { server: self.server.policy(policy), ..self }
     }
 
     /// With a handler for each connection, see [`Server::handler`].

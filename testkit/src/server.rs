@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sanserve_core::{Call, Plain, Reply};
+use sanserve_core::{Call, DefaultPolicy, Reply};
 use sanserve_transcript::Transcript;
 use tempfile::TempDir;
 
@@ -184,7 +184,7 @@ fn replay(recordings: &Path) {
             continue;
         }
         let recorded = Transcript::parse(&text).unwrap_or_else(|error| panic!("a recording: {error}\n{text}"));
-        if let Err(difference) = recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {}) {
+        if let Err(difference) = recorded.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}) {
             let kept = std::env::temp_dir().join(format!("sanserve-differs-{}.txt", std::process::id()));
             fs::write(&kept, &text).expect("a temporary file");
             panic!("a recording, now {}, plays otherwise: {difference}", kept.display());

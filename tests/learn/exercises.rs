@@ -41,8 +41,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve::core::{Call, Config, Connection, Context, Handler, Now, Peer, Plain, Reply, Tick, Wall};
-use sanserve::server::{Log, Service};
+use sanserve::core::{Call, Config, Connection, Context, DefaultPolicy, Handler, Now, Peer, Reply, Tick, Wall};
+use sanserve::server::{Log, Site};
 use sanserve::testing::Server as Bench;
 use sanserve::transcript::{Transcript, check};
 
@@ -61,13 +61,13 @@ fn judge(handed_out: fn(), solved: fn()) {
 /// The work of somebody is not the others' affair.
 #[test]
 fn exercise_1() {
-    fn serves_others(service: fn(sleeper::Work) -> Service) {
+    fn serves_others(site: fn(sleeper::Work) -> Site) {
         let ((open, gate), (begin, begun)) = (mpsc::channel(), mpsc::channel());
         let gate = Mutex::new(gate);
         // Nobody can say it who has not done the work.
         let secret = format!("{:?} {}", thread::current().id(), std::process::id());
         let known = secret.clone();
-        let service = service(Arc::new(move || {
+        let site = site(Arc::new(move || {
             begin.send(()).expect("somebody waits for that");
             let opened = gate.lock().expect("one at a time").recv_timeout(Duration::from_secs(3));
             format!(
@@ -75,8 +75,8 @@ fn exercise_1() {
                 if opened.is_ok() { "the others were served" } else { "no one else was served" }
             )
         }));
-        let service = service.with_log(Log::quiet());
-        let server = sanserve::mio::Server::bind((Ipv4Addr::LOCALHOST, 0), service);
+        let site = site.with_log(Log::quiet());
+        let server = sanserve::mio::Server::bind((Ipv4Addr::LOCALHOST, 0), site);
         let server = server.expect("a port").workers(1);
         let (address, handle) = (server.local_addr(), server.handle());
         let serving = thread::spawn(move || server.run());
@@ -94,7 +94,7 @@ fn exercise_1() {
         assert_eq!(said, "the others were served", "during the work");
         assert_eq!(who, secret, "the answer is what the work gives");
     }
-    judge(|| serves_others(sleeper::service), || serves_others(sleeper_solved::service));
+    judge(|| serves_others(sleeper::site), || serves_others(sleeper_solved::site));
 }
 
 /// A socket with much to read, and one edge for all of it.
@@ -123,7 +123,7 @@ impl Read for Socket {
 macro_rules! answers_all {
     ($edges:ident) => {{
         let (config, now) = (Config { handled: true, ..Config::default() }, Now::new(Tick(0), Wall(784_111_777)));
-        let cx = Context { config: &config, site: &Plain, now: &now };
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)));
         let mut line = $edges::Line::new(Connection::new(peer, &cx));
         let mut socket = Socket { unread: VecDeque::new(), ended: false, empty: false };
@@ -176,7 +176,7 @@ fn exercise_3() {
         let given = Transcript::parse(GIVEN).expect("a transcript");
         assert_eq!(inputs(&transcript), inputs(&given), "the message is given: what follows from it is to be written");
         assert_eq!(transcript.settings, given.settings, "and so are the settings");
-        if let Err(difference) = check(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}) {
+        if let Err(difference) = check(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}) {
             panic!("{difference}");
         }
     }
@@ -265,11 +265,11 @@ macro_rules! finishes {
     ($runtime:ident) => {{
         let tree = Tree::new();
         tree.file("a.txt", "hello\n").file("large", vec![b'x'; 8 << 20]);
-        let service = Service::new(tree.root()).expect("a directory").with_log(Log::quiet());
+        let site = Site::new(tree.root()).expect("a directory").with_log(Log::quiet());
         let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a port");
         listener.set_nonblocking(true).expect("an option");
         let address = listener.local_addr().expect("it listens");
-        let mut server = $runtime::Server::new(listener, service).expect("a server");
+        let mut server = $runtime::Server::new(listener, site).expect("a server");
         let end = server.end();
         let serving = thread::spawn(|| server.run());
         // One has half a request on its way, one much of an answer, and one nothing.

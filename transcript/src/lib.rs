@@ -7,12 +7,12 @@
 //! [`record`] makes a transcript of a connection while it lives. `docs/transcripts.md` describes the format.
 //!
 //! ```
-//! use sanserve_core::{Call, Plain, Reply};
+//! use sanserve_core::{Call, DefaultPolicy, Reply};
 //! use sanserve_transcript::{Transcript, check};
 //!
 //! let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close done\n";
 //! let transcript = Transcript::parse(text).unwrap();
-//! check(&transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).unwrap();
+//! check(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).unwrap();
 //! ```
 //!
 //! What it leaves out: files, sockets and clocks. The disk's answers stand in the transcript.

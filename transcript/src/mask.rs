@@ -26,7 +26,7 @@ pub enum Secrets {
 /// The CGI variables that hold them (RFC 3875 section 4.1.18).
 const VARIABLES: [&[u8]; 3] = [b"HTTP_AUTHORIZATION=", b"HTTP_COOKIE=", b"HTTP_SET_COOKIE="];
 
-/// Those that a site makes of them (RFC 3875 sections 4.1.1 and 4.1.11), which it cannot of what is blanked out.
+/// Those that a policy makes of them (RFC 3875 sections 4.1.1 and 4.1.11), which it cannot of what is blanked out.
 const VERIFIED: [&[u8]; 2] = [b"AUTH_TYPE=", b"REMOTE_USER="];
 
 /// As much of a script's head as tells whether it is that of an interim answer.

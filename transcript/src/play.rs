@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sanserve_core::{Buffers, Connection, Context, Handler, Input, Now, Peer, Site, Tick, Ticket};
+use sanserve_core::{Buffers, Connection, Context, Handler, Input, Now, Peer, Policy, Tick, Ticket};
 
 use super::{Event, Line, Middle, Sending, Taken, Transcript, What};
 use crate::driving::{self, Calendar};
@@ -44,8 +44,8 @@ impl std::error::Error for Difference {}
 /// Behind each input the connection is polled until it waits, or, before an input that is `joined`, for as many
 /// steps as stand between the two. An action that has no answer in the transcript finds nothing, and a
 /// `Send` without one is taken whole.
-pub fn perform(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Transcript {
-    observe(transcript, site, handler, &mut |_, _, _| {})
+pub fn perform(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Handler) -> Transcript {
+    observe(transcript, policy, handler, &mut |_, _, _| {})
 }
 
 /// Who looks at the connection behind each event.
@@ -55,11 +55,11 @@ pub(super) type Observer<'o> = dyn FnMut(&mut Connection, &Buffers, &Context<'_>
 /// step when it is answered.
 pub(super) fn observe(
     transcript: &Transcript,
-    site: &dyn Site,
+    policy: &dyn Policy,
     handler: &mut dyn Handler,
     observer: &mut Observer<'_>,
 ) -> Transcript {
-    let mut play = Play::new(transcript, site, handler, observer);
+    let mut play = Play::new(transcript, policy, handler, observer);
     let mut lines = transcript.lines.as_slice();
     loop {
         let (steps, joins, rest) = driving::next_turn(lines);
@@ -75,8 +75,8 @@ pub(super) fn observe(
 }
 
 /// Plays a transcript and compares: the first difference is the error.
-pub fn check(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Result<(), Difference> {
-    match transcript.first_difference(&perform(transcript, site, handler)) {
+pub fn check(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Handler) -> Result<(), Difference> {
+    match transcript.first_difference(&perform(transcript, policy, handler)) {
         Some(difference) => Err(difference),
         None => Ok(()),
     }
@@ -96,10 +96,10 @@ impl Transcript {
     ///
     /// # Errors
     /// The first difference.
-    pub fn replay(&self, site: &dyn Site, handler: &mut dyn Handler) -> Result<Replayed, Difference> {
+    pub fn replay(&self, policy: &dyn Policy, handler: &mut dyn Handler) -> Result<Replayed, Difference> {
         let last = self.lines.iter().rposition(|line| matches!(line, Line::Event(_)));
         let told = Transcript { lines: self.lines[..last.map_or(0, |last| last + 1)].to_vec(), ..self.clone() };
-        let mut actual = perform(&told, site, handler);
+        let mut actual = perform(&told, policy, handler);
         let is_end = |event: &Event| matches!(event.what, What::Close { blocked: false, .. });
         let complete = told.events().last().is_some_and(is_end);
         if !complete {
@@ -142,7 +142,7 @@ impl Transcript {
 
 struct Play<'p> {
     transcript: &'p Transcript,
-    site: &'p dyn Site,
+    policy: &'p dyn Policy,
     handler: &'p mut dyn Handler,
     connection: Connection,
     /// Blanks out what was blanked out in the recording, so that both are the same.
@@ -166,17 +166,17 @@ struct Play<'p> {
 impl<'p> Play<'p> {
     fn new(
         transcript: &'p Transcript,
-        site: &'p dyn Site,
+        policy: &'p dyn Policy,
         handler: &'p mut dyn Handler,
         observer: &'p mut Observer<'p>,
     ) -> Play<'p> {
         let settings = &transcript.settings;
         let now = Now::new(Tick(0), settings.wall);
-        let cx = Context { config: &settings.config, site, now: &now };
+        let cx = Context { config: &settings.config, policy, now: &now };
         let connection = Connection::new(Peer::from(settings.peer), &cx);
         Play {
             transcript,
-            site,
+            policy,
             handler,
             connection,
             mask: settings.masked.then(|| Mask::new(&settings.config.limits)),
@@ -198,7 +198,7 @@ impl<'p> Play<'p> {
     /// Something has happened.
     fn tell(&mut self, event: Event) {
         self.out.push(Line::Event(event));
-        let cx = Context { config: &self.transcript.settings.config, site: self.site, now: &self.now };
+        let cx = Context { config: &self.transcript.settings.config, policy: self.policy, now: &self.now };
         (self.observer)(&mut self.connection, &self.buf, &cx);
     }
 
@@ -300,7 +300,7 @@ impl<'p> Play<'p> {
     /// One poll, and the answer that the transcript gives.
     fn poll(&mut self, script: &mut Steps<'_>) -> (What, Ticket) {
         let Play { connection, mask, buf, now, out, .. } = self;
-        let cx = Context { config: &self.transcript.settings.config, site: self.site, now };
+        let cx = Context { config: &self.transcript.settings.config, policy: self.policy, now };
         let (mut what, ticket) = driving::poll(connection, buf, &cx, &mut |what, _| {
             if let Some(told) = script.next_like(what, out) {
                 what.take_answer(told);

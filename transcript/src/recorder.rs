@@ -19,7 +19,7 @@ use crate::{Event, FeedThen, ProbeThen, Secrets, Taken, Then, What};
 /// It is called by whoever drives the connection, so it must neither wait nor panic.
 ///
 /// ```
-/// use sanserve_core::{Buffers, Config, Connection, Context, Now, Peer, Plain, Step, Tick, Wall};
+/// use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Now, Peer, Step, Tick, Wall};
 /// use sanserve_transcript::{Event, Recorder, Secrets, record};
 ///
 /// struct Lines(std::sync::mpsc::Sender<String>);
@@ -31,7 +31,7 @@ use crate::{Event, FeedThen, ProbeThen, Secrets, Taken, Then, What};
 /// }
 ///
 /// let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
-/// let cx = Context { config: &config, site: &Plain, now: &now };
+/// let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
 /// let mut connection = Connection::new(Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
 /// let (sender, lines) = std::sync::mpsc::channel();
 /// record(&mut connection, Box::new(Lines(sender)), Secrets::Masked, &cx);

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use sanserve_core::{
-    Action, Body, Buffers, Close, Completion, Connection, Context, FsError, Handler, Input, Listed, Now, Peer, Resting,
-    Site, Step, Tick,
+    Action, Body, Buffers, Close, Completion, Connection, Context, FsError, Handler, Input, Listed, Now, Peer, Policy,
+    Resting, Step, Tick,
 };
 
 use super::{FeedThen, Finish, Middle, Settings, Transcript, What};
@@ -93,9 +93,9 @@ impl Script {
     ///
     /// # Panics
     /// If the connection neither waits nor closes, or stops reading for good.
-    pub fn play(&self, cuts: &[usize], take: Take, site: &dyn Site, handler: &mut dyn Handler) -> Spoken {
+    pub fn play(&self, cuts: &[usize], take: Take, policy: &dyn Policy, handler: &mut dyn Handler) -> Spoken {
         let now = Now::new(Tick(0), self.settings.wall);
-        let cx = Context { config: &self.settings.config, site, now: &now };
+        let cx = Context { config: &self.settings.config, policy, now: &now };
         let mut connection = Connection::new(Peer::from(self.settings.peer), &cx);
         let mut buf = Buffers::new();
         let mut answers: VecDeque<&What> = self.answers.iter().collect();

@@ -15,14 +15,14 @@ pub struct Settings {
     pub wall_millis: u16,
     /// The other end.
     pub peer: std::net::SocketAddr,
-    /// The name of the site and handler that the transcript was made with. What it stands for is
+    /// The name of the policy and handler that the transcript was made with. What it stands for is
     /// up to whoever plays it.
     pub site: String,
     /// Credentials were blanked out ([`Secrets::Masked`](crate::Secrets)), and are again in what is compared with it.
     pub masked: bool,
 }
 
-/// The site that changes nothing.
+/// The policy that changes nothing.
 const PLAIN: &str = "plain";
 
 impl Default for Settings {

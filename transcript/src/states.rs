@@ -3,7 +3,7 @@
 //! The states are those of a real [`Connection`](crate::Connection) that plays the transcript. Leaves out how
 //! they are shown.
 
-use sanserve_core::{Handler, INBOUND, Move, OUTBOUND, Site, State, Transition};
+use sanserve_core::{Handler, INBOUND, Move, OUTBOUND, Policy, State, Transition};
 
 use super::{Difference, Event, Transcript, What, play};
 
@@ -38,9 +38,9 @@ pub struct Trace {
 }
 
 /// Plays a transcript as [`Transcript::replay`] does, as far as it goes, and looks at the connection behind each event.
-pub fn trace(transcript: &Transcript, site: &dyn Site, handler: &mut dyn Handler) -> Trace {
+pub fn trace(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Handler) -> Trace {
     let mut looks = Vec::new();
-    let played = play::observe(transcript, site, handler, &mut |connection, buf, cx| {
+    let played = play::observe(transcript, policy, handler, &mut |connection, buf, cx| {
         looks.push((connection.take_moves(), connection.state(buf, cx)));
     });
     let (mut inbound, mut outbound) = (INBOUND[0].0, OUTBOUND[0].0);
@@ -87,11 +87,11 @@ fn rows<'m>(table: &[Transition], moves: impl Iterator<Item = &'m Move>, state: 
 mod tests {
     use super::*;
     use sanserve_core::Call;
-    use sanserve_core::Plain;
+    use sanserve_core::DefaultPolicy;
     use sanserve_core::Reply;
 
     fn traced(text: &str) -> Trace {
-        trace(&Transcript::parse(text).unwrap(), &Plain, &mut |_: Call, _: &mut Reply<'_>| {})
+        trace(&Transcript::parse(text).unwrap(), &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {})
     }
 
     #[test]

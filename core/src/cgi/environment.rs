@@ -6,8 +6,8 @@ use percent_encoding::percent_decode;
 
 use crate::config::Config;
 use crate::grammar::list_items;
+use crate::policy::{Authenticated, Policy};
 use crate::request::Request;
-use crate::site::{Authenticated, Site};
 
 /// Fields between two neighbours (RFC 9110 section 7.6.1), and those that have variables of their own, or
 /// none for a reason. No others: what a field is called says nothing about who needs it.
@@ -56,10 +56,10 @@ pub(super) struct Facts<'f> {
 }
 
 /// Appends the environment, a NUL behind each `NAME=VALUE`.
-pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, site: &dyn Site, config: &Config, out: &mut Vec<u8>) {
+pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, policy: &dyn Policy, config: &Config, out: &mut Vec<u8>) {
     let mut variables = Variables { out };
     variables.set("GATEWAY_INTERFACE", b"CGI/1.1");
-    variables.set("SERVER_SOFTWARE", site.server().as_bytes());
+    variables.set("SERVER_SOFTWARE", policy.server().as_bytes());
     if let Some(name) = server_name(request, config) {
         variables.set("SERVER_NAME", name);
     }
@@ -89,7 +89,7 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, site: &dyn Site, c
     if let Some(length) = facts.length {
         variables.set("CONTENT_LENGTH", itoa::Buffer::new().format(length).as_bytes());
     }
-    if let Some(authenticated) = site.authenticated(request) {
+    if let Some(authenticated) = policy.authenticated(request) {
         variables.authenticated(&authenticated);
     }
     variables.fields(request, config.cgi.pass_authorization);
@@ -138,7 +138,7 @@ impl Variables<'_> {
         out.push(0);
     }
 
-    /// `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1 and 4.1.11): what the site has verified, never what
+    /// `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1 and 4.1.11): what the policy has verified, never what
     /// the peer says. A name that could be read as something else is nobody's.
     fn authenticated(&mut self, authenticated: &Authenticated) {
         let Authenticated { scheme, user } = authenticated;
@@ -200,14 +200,14 @@ mod tests {
     use super::*;
     use crate::config::Cgi;
     use crate::peer::Peer;
-    use crate::site::Plain;
+    use crate::policy::DefaultPolicy;
     use crate::wire::Head;
 
     fn environment(head: &str, facts: &Facts<'_>) -> Vec<String> {
-        told(head, facts, &Plain, Cgi::default())
+        told(head, facts, &DefaultPolicy, Cgi::default())
     }
 
-    fn told(head: &str, facts: &Facts<'_>, site: &dyn Site, cgi: Cgi) -> Vec<String> {
+    fn told(head: &str, facts: &Facts<'_>, policy: &dyn Policy, cgi: Cgi) -> Vec<String> {
         let bytes = head.replace('\n', "\r\n").into_bytes();
         let mut head = Head::default();
         head.parse(&bytes).unwrap();
@@ -215,7 +215,7 @@ mod tests {
         let request = Request { head: &head, bytes: &bytes, peer };
         let config = Config { server_name: "here".into(), server_port: 8000, cgi, ..Config::default() };
         let mut out = Vec::new();
-        write(&request, facts, site, &config, &mut out);
+        write(&request, facts, policy, &config, &mut out);
         let text = String::from_utf8(out).unwrap();
         text.split_terminator('\0').map(str::to_owned).collect()
     }
@@ -227,7 +227,7 @@ mod tests {
                     Accept: a\nCookie: c=1\naccept: b\nCookie: d=2\nX-One: 1\nX_One: 2\nProxy: evil\nConnection: X-Hop\n\
                     X-Hop: h\nTE: trailers\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\nX.Dot: 1\n\
                     Content-Encoding: gzip\nUser-Agent: me\n\n";
-        let software = format!("SERVER_SOFTWARE={}", Plain.server());
+        let software = format!("SERVER_SOFTWARE={}", DefaultPolicy.server());
         assert_eq!(
             environment(head, &facts),
             [
@@ -285,7 +285,7 @@ mod tests {
         ] {
             let config = Config { server_name: name.into(), ..Config::default() };
             let mut out = Vec::new();
-            write(&request, &NOTHING, &Plain, &config, &mut out);
+            write(&request, &NOTHING, &DefaultPolicy, &config, &mut out);
             let text = String::from_utf8(out).unwrap();
             assert_eq!(text.split('\0').find(|variable| variable.starts_with("SERVER_NAME=")), expected, "{name}");
         }
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn authorization_is_passed_where_that_is_wanted() {
         let cgi = Cgi { pass_authorization: true, ..Cgi::default() };
-        let told = |fields: &str| told(&format!("GET / HTTP/1.0\n{fields}\n\n"), &NOTHING, &Plain, cgi.clone());
+        let told = |fields: &str| told(&format!("GET / HTTP/1.0\n{fields}\n\n"), &NOTHING, &DefaultPolicy, cgi.clone());
         for value in ["Basic YTpi", "Digest username=\"a\", uri=\"/\"", "Bearer a.b-c"] {
             let told = told(&format!("authorization: {value}\nProxy-Authorization: p"));
             assert_eq!(told.last(), Some(&format!("HTTP_AUTHORIZATION={value}")));
@@ -355,15 +355,15 @@ mod tests {
     #[test]
     fn whom_the_site_has_verified_is_told() {
         struct Verifies(&'static str, &'static str);
-        impl Site for Verifies {
+        impl Policy for Verifies {
             fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
                 let (user, _) = request.basic_credentials()?;
                 (user == b"ada").then(|| Authenticated { scheme: self.0.into(), user: self.1.into() })
             }
         }
-        let about = |site: &Verifies, credentials: &str| {
+        let about = |policy: &Verifies, credentials: &str| {
             let head = format!("GET / HTTP/1.0\nAuthorization: Basic {credentials}\n\n");
-            let told = told(&head, &NOTHING, site, Cgi::default());
+            let told = told(&head, &NOTHING, policy, Cgi::default());
             told.into_iter().filter(|one| one.contains("REMOTE_USER") || one.contains("AUTH")).collect::<Vec<_>>()
         };
         let (ada, bob) = ("YWRhOng=", "Ym9iOng=");

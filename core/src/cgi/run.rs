@@ -32,12 +32,12 @@ pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, 
         response.buf.scratch.path.clear();
         return Ok(None);
     }
-    let site = response.cx.site;
+    let policy = response.cx.policy;
     let (request, Scratch { path, .. }, _) = response.split();
     path.clear();
     path.push(b'/');
     let collapsed = script_path::collapse(request.path(), path);
-    let directory = site.is_cgi(path, directories).filter(|&at| path.get(at) == Some(&b'/'));
+    let directory = policy.is_cgi(path, directories).filter(|&at| path.get(at) == Some(&b'/'));
     // From here on it is a path below the root.
     let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
     path.drain(..slashes);
@@ -218,7 +218,7 @@ impl Cgi {
         let (script, info) = path.split_at(self.at as usize);
         // A body of no bytes is none, but what the request says of it is passed on.
         let facts = Facts { script, info, length: length.or(request.content_length()) };
-        environment::write(&request, &facts, cx.site, cx.config, told);
+        environment::write(&request, &facts, cx.policy, cx.config, told);
         response.buf.script.clear();
         self.arrived = response.buf.script.arrived();
         self.feed = Feed::default();
@@ -373,7 +373,7 @@ impl Cgi {
     fn answer_bare(&mut self, is_markup: bool, response: &mut ResponseBuilder<'_>) {
         self.state = State::Body;
         let encoder = response.framing(None);
-        let charset = response.cx.site.charset().filter(|_| !is_markup);
+        let charset = response.cx.policy.charset().filter(|_| !is_markup);
         response.head(Status::OK, Phrase::Usual, |out, _| {
             out.field_with("Content-Type", |out| {
                 out.extend_from_slice(bare_type(is_markup).as_bytes());

@@ -450,7 +450,7 @@ mod tests {
     use crate::config::Config;
     use crate::date::Now;
     use crate::peer::Peer;
-    use crate::site::Plain;
+    use crate::policy::DefaultPolicy;
     use crate::step::{Call, Step};
     use crate::time::{Tick, Wall};
 
@@ -459,7 +459,7 @@ mod tests {
     fn a_page_in_place_of_a_head_has_server_and_date() {
         let config = Config { handled: true, ..Config::default() };
         let now = Now::new(Tick(0), Wall(784_111_777));
-        let cx = Context { config: &config, site: &Plain, now: &now };
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
         let mut buf = Buffers::new();
         buf.input.fill(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");

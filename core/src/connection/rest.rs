@@ -162,7 +162,7 @@ mod tests {
     use crate::config::Config;
     use crate::connection::Received;
     use crate::date::Now;
-    use crate::site::Plain;
+    use crate::policy::DefaultPolicy;
     use crate::step::Step;
     use crate::time::Wall;
 
@@ -171,7 +171,7 @@ mod tests {
     fn a_body_has_room_however_long_its_packed_head_is() {
         let config = Config { handled: true, ..Config::default() };
         let now = Now::new(Tick(0), Wall(784_111_777));
-        let cx = Context { config: &config, site: &Plain, now: &now };
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         for (head_len, body_len) in [(4_095, 5), (4_096, 5), (4_096, 100_000), (200, 100_000)] {
             let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
             let mut buf = Buffers::new();

@@ -115,7 +115,7 @@ mod tests {
     use crate::date::Now;
     use crate::input::Input;
     use crate::peer::Peer;
-    use crate::site::Plain;
+    use crate::policy::DefaultPolicy;
     use crate::step::Step;
     use crate::time::{Tick, Wall};
 
@@ -124,12 +124,12 @@ mod tests {
     fn the_nearest_timer_is_the_deadline_of_the_wait() {
         let (config, mut now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
         let mut buf = Buffers::new();
-        let cx = Context { config: &config, site: &Plain, now: &now };
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         let mut connection = Connection::new(Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
         let mut rules = Vec::new();
         for (at, bytes) in [(0, ""), (5, "GET /"), (7, " HTTP/1.1\r\nHost: a\r\nX y\r\n"), (9, "\r\n")] {
             now = Now::new(Tick(at), Wall(784_111_777));
-            let cx = Context { config: &config, site: &Plain, now: &now };
+            let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
             buf.input.fill(bytes.as_bytes());
             loop {
                 match connection.poll(&mut buf, &cx) {

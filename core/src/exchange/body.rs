@@ -96,7 +96,7 @@ impl ResponseBuilder<'_> {
         if self.exchange.body != BodyUse::AwaitsContinue || self.exchange.answer != Answer::None {
             return true;
         }
-        let Err(status) = self.cx.site.expect_continue(&self.request()) else { return true };
+        let Err(status) = self.cx.policy.expect_continue(&self.request()) else { return true };
         self.exchange.body = BodyUse::Read;
         self.exchange.close();
         if status == Status::EXPECTATION_FAILED {

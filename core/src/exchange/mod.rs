@@ -72,7 +72,7 @@ pub(crate) enum Asked {
     Nothing,
     /// Something that is not, or not yet, understood.
     Unparsed,
-    /// A head that is parsed, so that the site can be asked about the request.
+    /// A head that is parsed, so that the policy can be asked about the request.
     Request,
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Page<'e> {
 }
 
 impl ResponseBuilder<'_> {
-    /// Writes a head: status line, Server, Date, what `fields` writes, what the site adds, and
+    /// Writes a head: status line, Server, Date, what `fields` writes, what the policy adds, and
     /// Connection where it says something.
     pub(crate) fn head(
         &mut self,
@@ -99,7 +99,7 @@ impl ResponseBuilder<'_> {
         };
         let mut head = HeadOut::start(self.cx.config, status, phrase, &mut output.bytes);
         if !own.server {
-            head.field("Server", self.cx.site.server().as_bytes());
+            head.field("Server", self.cx.policy.server().as_bytes());
         }
         if !own.date {
             head.field("Date", self.cx.now.date());
@@ -111,7 +111,7 @@ impl ResponseBuilder<'_> {
         if self.exchange.asked == Asked::Request {
             let bytes = if moved.is_empty() { input.head() } else { moved };
             let request = Request { head: parsed, bytes, peer: self.peer };
-            self.cx.site.fields(&request, status, &mut Fields::new(head.raw()));
+            self.cx.policy.fields(&request, status, &mut Fields::new(head.raw()));
         }
         if let (false, Some(value)) = (answer.is_error(), connection) {
             head.field("Connection", value);
@@ -298,20 +298,20 @@ impl ResponseBuilder<'_> {
         page: &Page<'_>,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
     ) {
-        let site = self.cx.site;
+        let policy = self.cx.policy;
         let Buffers { scratch: Scratch { message, page: text, .. }, reasons, .. } = &mut *self.buf;
         text.clear();
         if !status.is_bodiless() {
             let explanation = page.explanation.unwrap_or(status.explanation());
-            reasons.note(Rule::TypeOfPage, site.error_type().as_bytes());
-            site.error_page(&ErrorPage { status, message, explanation }, text);
+            reasons.note(Rule::TypeOfPage, policy.error_type().as_bytes());
+            policy.error_page(&ErrorPage { status, message, explanation }, text);
         }
         let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));
         let phrase = if fit { Phrase::Message } else { Phrase::Usual };
         self.write_head(Answer::Error(status), phrase, Own::default(), |head, scratch| {
             if !status.is_bodiless() {
                 let len = scratch.page.len() as u64;
-                head.field("Content-Type", site.error_type().as_bytes()).number("Content-Length", len);
+                head.field("Content-Type", policy.error_type().as_bytes()).number("Content-Length", len);
             }
             fields(head, scratch);
         });

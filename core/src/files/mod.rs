@@ -109,7 +109,7 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     Open,
-    /// Try this one of the site's index pages.
+    /// Try this one of the policy's index pages.
     OpenIn(u8),
     List,
 }
@@ -117,11 +117,11 @@ pub(crate) enum Deed {
 impl Files {
     /// Begins with the request at hand; refuses what no path can be.
     pub(crate) fn start(answer: &mut ResponseBuilder<'_>) -> Option<Files> {
-        let site = answer.cx.site;
+        let policy = answer.cx.policy;
         let (request, Scratch { path, .. }, reasons) = answer.split();
         path.clear();
         let has_slash = path::has_trailing_slash(request.path());
-        let translated = site.translate(request.path(), path);
+        let translated = policy.translate(request.path(), path);
         if reasons.are_wanted() {
             path::explain_rest(&request, reasons);
             explain_path(&request, path, reasons);
@@ -268,7 +268,7 @@ impl Files {
     fn try_index(&mut self, at: u8, answer: &mut ResponseBuilder<'_>) {
         let dir = self.dir_len(answer);
         answer.buf.scratch.path.truncate(dir);
-        match answer.cx.site.index_pages().get(usize::from(at)) {
+        match answer.cx.policy.index_pages().get(usize::from(at)) {
             Some(page) if at < u8::MAX => {
                 if dir > 0 {
                     answer.buf.scratch.path.push(b'/');
@@ -307,8 +307,8 @@ impl Files {
     }
 
     fn listed(&mut self, listed: Listed, answer: &mut ResponseBuilder<'_>) {
-        let site = answer.cx.site;
-        answer.buf.scratch.listing.end_batch(|name, kind, out| site.listing_row(name, kind, out));
+        let policy = answer.cx.policy;
+        answer.buf.scratch.listing.end_batch(|name, kind, out| policy.listing_row(name, kind, out));
         if answer.buf.scratch.listing.overflowed() {
             return self.refuse(Refusal::ListingTooLarge, answer);
         }
@@ -353,10 +353,10 @@ impl Files {
     }
 
     fn rows(&mut self, answer: &mut ResponseBuilder<'_>) {
-        let site = answer.cx.site;
+        let policy = answer.cx.policy;
         let enough = answer.buf.output_room(answer.cx.config.limits.output_room());
         let more = answer.buf.scratch.listing.write(
-            |name, kind, out| site.listing_row(name, kind, out),
+            |name, kind, out| policy.listing_row(name, kind, out),
             &mut answer.buf.output.bytes,
             enough,
         );
@@ -531,13 +531,13 @@ impl Files {
 
     #[inline]
     fn kind<'t>(&self, answer: &ResponseBuilder<'t>) -> MediaType<'t> {
-        let (types, site, path) = (&answer.cx.config.types, answer.cx.site, &answer.buf.scratch.path);
+        let (types, policy, path) = (&answer.cx.config.types, answer.cx.policy, &answer.buf.scratch.path);
         let (kind, encoding): (Cow<'t, str>, _) = match types.of(path) {
             Some(kind) => (kind.into(), None),
             None => {
-                let kind = site.media_type(path);
+                let kind = policy.media_type(path);
                 let encoding = kind::content_encoding(path, &kind);
-                // Where the tables know nothing, and the site says no more than they do.
+                // Where the tables know nothing, and the policy says no more than they do.
                 match types.unknown().filter(|_| kind::is_unknown(path) && kind == media_type(path)) {
                     Some(unknown) => (unknown.into(), None),
                     None => (kind, encoding),
@@ -546,7 +546,7 @@ impl Files {
         };
         let is_text = kind.as_bytes().get(..5).is_some_and(|of| of.eq_ignore_ascii_case(b"text/"))
             && !kind.as_bytes().contains(&b';');
-        let charset = if is_text { types.charset().unwrap_or_else(|| site.charset()) } else { None };
+        let charset = if is_text { types.charset().unwrap_or_else(|| policy.charset()) } else { None };
         MediaType { kind, charset, encoding }
     }
 

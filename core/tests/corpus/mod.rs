@@ -5,7 +5,9 @@
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 
-use sanserve_core::{Call, Handler, Misuse, Plain, Received, Reply, Request, ResponseHead, Route, Site, Status};
+use sanserve_core::{
+    Call, DefaultPolicy, Handler, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, Status,
+};
 use sanserve_transcript::{Transcript, perform};
 
 /// One file of the corpus.
@@ -25,8 +27,8 @@ impl Case {
     /// What really happens; `None` if the core panics.
     pub fn play(&self) -> Option<Transcript> {
         catch_unwind(|| {
-            let (site, mut handler) = world(&self.transcript.settings.site);
-            perform(&self.transcript, &*site, &mut *handler)
+            let (policy, mut handler) = world(&self.transcript.settings.site);
+            perform(&self.transcript, &*policy, &mut *handler)
         })
         .ok()
     }
@@ -47,10 +49,10 @@ pub fn load() -> Vec<Case> {
     paths.into_iter().map(case).collect()
 }
 
-/// The site and the handler that a transcript names.
-pub fn world(name: &str) -> (Box<dyn Site>, Box<dyn Handler>) {
+/// The policy and the handler that a transcript names.
+pub fn world(name: &str) -> (Box<dyn Policy>, Box<dyn Handler>) {
     match name {
-        "plain" => (Box::new(Plain), Box::new(Silent)),
+        "plain" => (Box::new(DefaultPolicy), Box::new(Silent)),
         "silent" => (Box::new(Handled), Box::new(Silent)),
         "echo" => (Box::new(Handled), Box::new(Echo::default())),
         "hello" => (Box::new(Handled), Box::new(Hello)),
@@ -79,7 +81,7 @@ pub fn world(name: &str) -> (Box<dyn Site>, Box<dyn Handler>) {
 /// Hands every request to the handler.
 struct Handled;
 
-impl Site for Handled {
+impl Policy for Handled {
     fn route(&self, _: &Request<'_>) -> Route {
         Route::Handler
     }
@@ -88,7 +90,7 @@ impl Site for Handled {
 /// Hands every request to the handler, and welcomes no body.
 struct Refusing;
 
-impl Site for Refusing {
+impl Policy for Refusing {
     fn route(&self, _: &Request<'_>) -> Route {
         Route::Handler
     }
@@ -101,7 +103,7 @@ impl Site for Refusing {
 /// Welcomes no body.
 struct Unwelcoming;
 
-impl Site for Unwelcoming {
+impl Policy for Unwelcoming {
     fn expect_continue(&self, _: &Request<'_>) -> Result<(), Status> {
         Err(Status::CONTENT_TOO_LARGE)
     }
@@ -110,7 +112,7 @@ impl Site for Unwelcoming {
 /// Adds a field to each answer.
 struct Extra;
 
-impl Site for Extra {
+impl Policy for Extra {
     fn fields(&self, _: &Request<'_>, status: Status, fields: &mut sanserve_core::Fields<'_>) {
         if status == Status::OK {
             fields.add("Cache-Control", b"no-cache").unwrap();

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::task::Waker;
 
-use sanserve_core::{Call, Handler, Received, Reply, Request, Route, Site, Status};
+use sanserve_core::{Call, Handler, Policy, Received, Reply, Request, Route, Status};
 
 /// Routes `/h/..` to the handler, and everything else to the files.
 #[derive(Debug)]
 pub struct Routed;
 
-impl Site for Routed {
+impl Policy for Routed {
     fn route(&self, request: &Request<'_>) -> Route {
         if request.path().starts_with(b"/h/") { Route::Handler } else { Route::Files }
     }

@@ -69,7 +69,7 @@ impl Rig {
     pub fn new(config: Config, disk: Disk) -> Rig {
         let now = Now::new(Tick(0), Wall(START));
         let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000)));
-        let connection = Connection::new(peer, &Context { config: &config, site: &Routed, now: &now });
+        let connection = Connection::new(peer, &Context { config: &config, policy: &Routed, now: &now });
         let mut rig = Rig {
             config,
             disk,
@@ -104,7 +104,7 @@ impl Rig {
     /// Begins anew at another time.
     pub fn accept(&mut self, tick: u64) {
         self.set_time(tick);
-        let cx = Context { config: &self.config, site: &Routed, now: &self.now };
+        let cx = Context { config: &self.config, policy: &Routed, now: &self.now };
         self.connection = Connection::new(self.connection.peer(), &cx);
         self.turn();
     }

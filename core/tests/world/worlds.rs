@@ -58,7 +58,7 @@ pub fn live(seed: u64) -> Result<Summary, Box<Failure>> {
     let names: &'static [&'static str] = if scripts { SCRIPTS } else { &[] };
     let watched = disk.clone();
     let server = Server::new()
-        .site(Routed)
+        .policy(Routed)
         .handler(Echo::default)
         .disk(disk)
         .config(config)

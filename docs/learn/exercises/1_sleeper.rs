@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 
-use sanserve::{Call, Reply, Service, Status};
+use sanserve::{Call, Reply, Site, Status};
 
 /// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Responds to `/slow` with the result of the work, and to everything else at once.
-pub fn service(work: Work) -> Service {
-    Service::without_files().with_handler(move || {
+pub fn site(work: Work) -> Site {
+    Site::without_files().with_handler(move || {
         let work = Arc::clone(&work);
         move |call: Call, reply: &mut Reply<'_>| {
             if call != Call::Request {

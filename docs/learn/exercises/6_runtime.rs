@@ -17,11 +17,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sanserve::core::{Config, Connection, Need, Peer, Tick};
 use sanserve::os::{self, Clock, Signals};
-use sanserve::server::{Budget, Env, Local, Logger, Recording, Service, Session, Transport, Turn, Workspace};
+use sanserve::server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace};
 
 /// What all threads share.
 struct Shared {
-    service: Service,
+    site: Site,
     clock: Clock,
     /// Readable for all threads once the server is to shut down: the other end is closed then.
     latch: UnixStream,
@@ -39,14 +39,10 @@ impl Server {
     ///
     /// # Errors
     /// If a system call fails.
-    pub fn new(listener: TcpListener, service: Service) -> io::Result<Server> {
+    pub fn new(listener: TcpListener, site: Site) -> io::Result<Server> {
         let (latch, trigger) = UnixStream::pair()?;
-        let service = service.bound_to(listener.local_addr()?);
-        Ok(Server {
-            listener,
-            shared: Arc::new(Shared { service, clock: Clock::start(), latch }),
-            trigger: Some(trigger),
-        })
+        let site = site.bound_to(listener.local_addr()?);
+        Ok(Server { listener, shared: Arc::new(Shared { site, clock: Clock::start(), latch }), trigger: Some(trigger) })
     }
 
     /// Returns a guard that shuts the server down when it is dropped. It can be taken once.
@@ -89,11 +85,11 @@ struct Client<'s> {
 
 impl Client<'_> {
     fn new(socket: TcpStream, peer: SocketAddr, shared: &Shared) -> Client<'_> {
-        let (service, now) = (&shared.service, shared.clock.now());
-        let mut connection = Connection::new(Peer::from(peer), &service.context(&now));
-        service.observe(&mut connection, &service.context(&now), "a runtime of my own");
-        let files = Local::new(Arc::clone(&service.root), service.cache.clone());
-        let (session, space, log) = (Session::new(connection), Workspace::new(service), service.log.logger());
+        let (site, now) = (&shared.site, shared.clock.now());
+        let mut connection = Connection::new(Peer::from(peer), &site.context(&now));
+        site.observe(&mut connection, &site.context(&now), "a runtime of my own");
+        let files = Local::new(Arc::clone(&site.root), site.cache.clone());
+        let (session, space, log) = (Session::new(connection), Workspace::new(site), site.log.logger());
         Client { shared, socket, transport: Transport::level_triggered(), session, space, files, log }
     }
 
@@ -101,8 +97,8 @@ impl Client<'_> {
     fn run(mut self) {
         let mut now = self.shared.clock.now();
         loop {
-            let service = &self.shared.service;
-            let mut env = Env::new(service, service.context(&now), &self.files, &mut self.log);
+            let site = &self.shared.site;
+            let mut env = Env::new(site, site.context(&now), &self.files, &mut self.log);
             let io = &mut self.transport.over(self.socket.as_fd());
             let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
             match self.session.turn(&mut self.space, io, &mut (), &mut env, &mut budget) {
@@ -157,15 +153,15 @@ pub fn serve(arguments: &[String]) -> io::Result<()> {
     // Requests that are typed by hand take a while.
     let mut config = Config::default();
     (config.timeouts.keep_alive, config.timeouts.head) = (3_600_000, 3_600_000);
-    let mut service = Service::new(directory)?.with_config(config);
+    let mut site = Site::new(directory)?.with_config(config);
     if let Some(recordings) = recordings.first() {
-        let recording = Recording::to(recordings, service.log.clone())?;
-        service = service.with_recording(recording);
+        let recording = Recording::to(recordings, site.log.clone())?;
+        site = site.with_recording(recording);
     }
     let port = port.parse().map_err(io::Error::other)?;
     let listener = os::bind(([127, 0, 0, 1], port).into(), false)?;
     listener.set_nonblocking(true)?;
-    let mut server = Server::new(listener, service)?;
+    let mut server = Server::new(listener, site)?;
     let (trigger, mut signals) = (server.end(), Signals::new()?);
     thread::spawn(move || {
         signals.wait();

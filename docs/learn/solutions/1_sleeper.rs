@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use sanserve::server::{Job, Workers};
-use sanserve::{Call, Reply, Service, Status};
+use sanserve::{Call, Reply, Site, Status};
 
 /// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Responds to `/slow` with the result of the work, and to everything else at once.
-pub fn service(work: Work) -> Service {
+pub fn site(work: Work) -> Site {
     let workers = Arc::new(Workers::new(4).expect("threads"));
-    Service::without_files().with_handler(move || {
+    Site::without_files().with_handler(move || {
         let (workers, work) = (Arc::clone(&workers), Arc::clone(&work));
         let mut job: Option<Job<String>> = None;
         move |call: Call, reply: &mut Reply<'_>| {

@@ -1,19 +1,19 @@
 //! A server under test.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use sanserve_mio::{Log, Misuse, Reply, Server, Service, Status};
+use sanserve_mio::{Log, Misuse, Reply, Server, Site, Status};
 use testkit::{Client, Embedded, Tree, bound};
 
 /// Starts a server with one worker, so that what happens on it has an order.
-pub(crate) fn start(service: Service) -> Embedded {
-    start_with(service, 1)
+pub(crate) fn start(site: Site) -> Embedded {
+    start_with(site, 1)
 }
 
 /// Starts a server with so many workers.
-pub(crate) fn start_with(service: Service, workers: usize) -> Embedded {
+pub(crate) fn start_with(site: Site, workers: usize) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        let service = service.with_log(Log::to(log));
-        bound!(Server::bind("127.0.0.1:0", service).unwrap().workers(workers))
+        let site = site.with_log(Log::to(log));
+        bound!(Server::bind("127.0.0.1:0", site).unwrap().workers(workers))
     })
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn ask(client: &mut Client, path: &str) {
     client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
 }
 
-/// Lets the loop get through all that it has to do by now. The service must answer `/sync`.
+/// Lets the loop get through all that it has to do by now. The site must answer `/sync`.
 pub(crate) fn sync(server: &Embedded) {
     for _ in 0..2 {
         assert_eq!(server.get("/sync").body, b"synced");

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sanserve_core::{Call, Reply, Site};
+use sanserve_core::{Call, Policy, Reply};
 use sanserve_smol::{Exchange, Handler, ResponseHead, Status, handler_fn};
 use smol::io::AsyncWriteExt;
 
@@ -324,9 +324,9 @@ async fn own(x: &mut Exchange<'_>) -> io::Result<()> {
 
 #[test]
 fn the_asynchronous_handler_goes_before_the_services() {
-    let server = run(|service| service.with_handler(|| portable), |server| server.with_handler(|| own));
+    let server = run(|site| site.with_handler(|| portable), |server| server.with_handler(|| own));
     assert_eq!(server.get("/").body_text(), "own");
-    let server = run(|service| service.with_handler(|| portable), |server| server);
+    let server = run(|site| site.with_handler(|| portable), |server| server);
     assert_eq!(server.get("/").body_text(), "portable");
 }
 
@@ -352,7 +352,7 @@ fn lines_of_the_log_are_pythons_and_harmless() {
 
 struct Picky;
 
-impl Site for Picky {
+impl Policy for Picky {
     fn expect_continue(&self, request: &sanserve_core::Request<'_>) -> Result<(), Status> {
         if request.path() == b"/no" { Err(Status::EXPECTATION_FAILED) } else { Ok(()) }
     }
@@ -366,7 +366,7 @@ fn a_peer_that_waits_is_told_to_continue_or_not() {
         x.read_to_end(&mut body).await?;
         x.answer(Status::OK, "text/plain", body).await
     };
-    let server = run(|service| service.with_site(Picky), move |server| server.with_handler(move || echo));
+    let server = run(|site| site.with_policy(Picky), move |server| server.with_handler(move || echo));
     let mut peer = server.connect();
     let request =
         |path| format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");

@@ -274,8 +274,7 @@ fn a_broken_body_is_an_error_of_its_kind() {
     let (tell, told) = mpsc::channel();
     let body = Pace { silence: 100, grace: 100_000, rate: 0 };
     let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
-    let server =
-        run(|service| service.with_config(config), move |server| server.with_handler(move || reading(tell.clone())));
+    let server = run(|site| site.with_config(config), move |server| server.with_handler(move || reading(tell.clone())));
     let mut peer = server.connect();
     peer.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX");
     assert_eq!(peer.response().status(), 400);

@@ -213,15 +213,13 @@ fn behind_its_answer_a_handler_goes_on_to_its_end() {
 #[test]
 fn who_is_not_welcome_is_not_served() {
     let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello").await;
-    let server = run(|service| service.with_verify(|_| false), move |server| server.with_handler(move || hello));
+    let server = run(|site| site.with_verify(|_| false), move |server| server.with_handler(move || hello));
     assert!(server.connect().rest_however().0.is_empty());
     assert!(server.connect().rest_however().0.is_empty());
-    let server = run(
-        |service| service.with_verify(|peer| peer.ip().is_loopback()),
-        move |server| server.with_handler(move || hello),
-    );
+    let server =
+        run(|site| site.with_verify(|peer| peer.ip().is_loopback()), move |server| server.with_handler(move || hello));
     assert_eq!(server.get("/").body_text(), "hello");
-    let server = run(|service| service.with_verify(|_| panic!("as the test wants")), |server| server);
+    let server = run(|site| site.with_verify(|_| panic!("as the test wants")), |server| server);
     assert!(server.connect().rest_however().0.is_empty());
     assert!(server.end().contains("verifying the peer panicked: as the test wants"));
 }

@@ -80,8 +80,8 @@ fn portable(call: Call, reply: &mut Reply<'_>) {
 #[test]
 fn the_services_hook_gets_what_a_portable_handler_upgrades() {
     let server = run(
-        |service| {
-            service.with_handler(|| portable).with_upgrade(|mut upgraded| {
+        |site| {
+            site.with_handler(|| portable).with_upgrade(|mut upgraded| {
                 assert!(upgraded.peer.ip().is_loopback());
                 let attached = upgraded.attached.take().unwrap();
                 assert_eq!(*attached.downcast::<String>().unwrap(), "cracker");
@@ -98,7 +98,7 @@ fn the_services_hook_gets_what_a_portable_handler_upgrades() {
         |server| server,
     );
     talks(&server);
-    let without = run(|service| service.with_handler(|| portable), |server| server);
+    let without = run(|site| site.with_handler(|| portable), |server| server);
     let mut peer = without.connect();
     peer.send(REQUEST);
     assert!(peer.head().starts_with("HTTP/1.1 101 "));
@@ -109,8 +109,8 @@ fn the_services_hook_gets_what_a_portable_handler_upgrades() {
 fn a_portable_handler_is_woken_from_another_thread() {
     let (give, given) = mpsc::channel::<Waker>();
     let server = run(
-        |service| {
-            service.with_handler(move || {
+        |site| {
+            site.with_handler(move || {
                 let give = give.clone();
                 let mut wakes = 0;
                 move |call: Call, reply: &mut Reply<'_>| match call {

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 
-use sanserve_core::{Config, Plain, Protocol, Request, Site};
-use sanserve_std::{Exchange, Handler, Misuse, ResponseHead, Service, Status};
+use sanserve_core::{Config, DefaultPolicy, Policy, Protocol, Request};
+use sanserve_std::{Exchange, Handler, Misuse, ResponseHead, Site, Status};
 
 use crate::support::{request, run};
 use crate::{answer_with, ask, serve};
@@ -234,7 +234,7 @@ fn an_interim_answer_goes_out_at_once() {
 fn parts_of_files_are_sent_between_other_bytes() {
     for len in [10_u64, 3_000_000] {
         let server = run(
-            |service| service,
+            |site| site,
             |server| {
                 server.with_handler(move || {
                     move |x: &mut Exchange<'_>| {
@@ -294,15 +294,15 @@ fn what_is_passed_on_is_answered_by_the_files() {
 #[test]
 fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
     struct Files;
-    impl Site for Files {
+    impl Policy for Files {
         fn route(&self, request: &Request<'_>) -> sanserve_core::Route {
             if request.path() == b"/a.txt" { sanserve_core::Route::Files } else { sanserve_core::Route::Usual }
         }
     }
-    let portable = |service: Service| service.with_answer(|reply| reply.answer(Status::OK, "text/plain", "portable"));
+    let portable = |site: Site| site.with_answer(|reply| reply.answer(Status::OK, "text/plain", "portable"));
     let blocking = || |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "blocking");
     let server = run(
-        |service| portable(service.with_site(Files)),
+        |site| portable(site.with_policy(Files)),
         |server| {
             drop(server.handle());
             server.with_handler(|| |x: &mut Exchange<'_>| x.unsupported()).with_handler(blocking).workers(2)
@@ -311,7 +311,7 @@ fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
     let mut client = server.connect();
     assert_eq!(client.get("/").body, b"blocking");
     assert_eq!(client.get("/a.txt").body, b"hello\n");
-    let server = run(|service| portable(service.with_site(Plain)), |server| server.one_at_a_time());
+    let server = run(|site| portable(site.with_policy(DefaultPolicy)), |server| server.one_at_a_time());
     assert_eq!(server.connect().get("/a.txt").body, b"portable");
 }
 
@@ -322,7 +322,7 @@ fn an_older_protocol_closes_where_a_newer_one_goes_on() {
         x.write_all(b"to the end")
     };
     let server = run(
-        |service| service.with_config(Config { protocol: Protocol::Http10, ..Config::default() }),
+        |site| site.with_config(Config { protocol: Protocol::Http10, ..Config::default() }),
         |server| server.with_handler(move || answer),
     );
     let mut client = server.connect();

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use sanserve_core::{Config, Pace, Request, Site, Timeouts};
+use sanserve_core::{Config, Pace, Policy, Request, Timeouts};
 use sanserve_std::{Exchange, Status};
 use testkit::{Client, Embedded, PATIENCE};
 
@@ -99,7 +99,7 @@ fn who_waits_to_continue_is_told_with_the_first_read() {
 }
 
 /// A server whose handler reports how reading failed.
-fn reporting(config: Config, site: impl Site + Send + Sync + 'static) -> (Embedded, Receiver<io::Error>) {
+fn reporting(config: Config, policy: impl Policy + Send + Sync + 'static) -> (Embedded, Receiver<io::Error>) {
     let (tell, told) = channel();
     let tell = Mutex::new(tell);
     let make = move || {
@@ -115,13 +115,13 @@ fn reporting(config: Config, site: impl Site + Send + Sync + 'static) -> (Embedd
             x.read(&mut [0]).map(drop)
         }
     };
-    (run(|service| service.with_config(config).with_site(site), |server| server.with_handler(make)), told)
+    (run(|site| site.with_config(config).with_policy(policy), |server| server.with_handler(make)), told)
 }
 
 #[test]
 fn a_site_may_refuse_what_a_peer_waits_to_send() {
     struct Refuses;
-    impl Site for Refuses {
+    impl Policy for Refuses {
         fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
             Err(if request.path() == b"/417" { Status::EXPECTATION_FAILED } else { Status::CONTENT_TOO_LARGE })
         }
@@ -140,7 +140,7 @@ fn a_site_may_refuse_what_a_peer_waits_to_send() {
 fn a_body_that_breaks_off_is_an_error_of_its_kind() {
     let body = Pace { silence: 50, grace: 50, rate: 256 };
     let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
-    let (server, told) = reporting(config, sanserve_core::Plain);
+    let (server, told) = reporting(config, sanserve_core::DefaultPolicy);
     type Misdeed = fn(&mut Client);
     let misdeeds: [(Misdeed, &str, ErrorKind, u16); 3] = [
         (|client| client.half_close(), "Content-Length: 9", ErrorKind::UnexpectedEof, 400),
@@ -183,7 +183,7 @@ fn a_slow_handler_is_not_a_slow_peer() {
             x.answer(Status::OK, "text/plain", body)
         }
     };
-    let server = run(|service| service.with_config(config), |server| server.with_handler(make));
+    let server = run(|site| site.with_config(config), |server| server.with_handler(make));
     let mut client = server.connect();
     client.send(ask("POST", "/", "Content-Length: 2\r\n"));
     client.send("a");
@@ -203,7 +203,7 @@ fn a_half_close_is_no_farewell() {
             x.answer(Status::OK, "text/plain", "late")
         }
     };
-    let server = run(|service| service.with_config(config), |server| server.with_handler(make));
+    let server = run(|site| site.with_config(config), |server| server.with_handler(make));
     let last = ask("GET", "/", "Connection: close\r\n");
     for (requests, answers) in
         [("GET / HTTP/1.0\r\n\r\n".to_owned(), 1), (ask("GET", "/", ""), 1), (ask("GET", "/", "").repeat(2) + &last, 3)]

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 
-use sanserve_core::{Entry, Site};
+use sanserve_core::{Entry, Policy};
 use sanserve_std::{Exchange, Handler, Status};
 use testkit::PATIENCE;
 
@@ -119,7 +119,7 @@ fn a_value_lives_as_long_as_its_connection() {
     let (tell, told) = channel();
     let tell = Mutex::new(tell);
     let server = run(
-        |service| service,
+        |site| site,
         |server| {
             let make = move || {
                 let tell = tell.lock().unwrap().clone();
@@ -200,13 +200,13 @@ fn a_handler_at_work_is_finished_by_a_shutdown_and_ended_by_a_stop() {
 #[test]
 fn log_lines_are_the_sites_and_the_handlers() {
     struct Terse;
-    impl Site for Terse {
+    impl Policy for Terse {
         fn log(&self, entry: &Entry<'_>, _: &str, out: &mut Vec<u8>) {
             writeln!(out, "{} gave {}", entry.line.escape_ascii(), entry.status).unwrap();
         }
     }
     let server = run(
-        |service| service.with_site(Terse),
+        |site| site.with_policy(Terse),
         |server| {
             server.with_handler(|| {
                 |x: &mut Exchange<'_>| {

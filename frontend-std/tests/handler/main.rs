@@ -15,7 +15,7 @@ use testkit::Embedded;
 
 /// A server whose handlers are made by `make`.
 fn serve<H: Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
-    support::run(|service| service, |server| server.with_handler(make))
+    support::run(|site| site, |server| server.with_handler(make))
 }
 
 /// A server whose handler is a function.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sanserve_core::{Call, Reply};
 use sanserve_server::Log;
-use sanserve_std::{Exchange, Server, Service, Status, Upgraded};
+use sanserve_std::{Exchange, Server, Site, Status, Upgraded};
 use testkit::{Client, LogSink, PATIENCE};
 
 use crate::support::{request, run};
@@ -50,7 +50,7 @@ fn speak(mut client: Client) -> Client {
 fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
     for elsewhere in [false, true] {
         let server = run(
-            |service| service,
+            |site| site,
             |server| {
                 let answer = move |x: &mut Exchange<'_>| {
                     if x.path() != b"/shout" {
@@ -91,8 +91,8 @@ fn a_stop_ends_other_protocols_too() {
 
 #[test]
 fn a_portable_upgrade_goes_to_the_services_hook() {
-    let upgrade = |service: Service| {
-        service.with_answer(|reply| {
+    let upgrade = |site: Site| {
+        site.with_answer(|reply| {
             if reply.request().path() == b"/shout" {
                 reply.attach(Box::new(7_u8));
                 return reply.upgrade("shout")?.send();
@@ -101,8 +101,8 @@ fn a_portable_upgrade_goes_to_the_services_hook() {
         })
     };
     let server = run(
-        |service| {
-            upgrade(service).with_upgrade(|mut upgraded| {
+        |site| {
+            upgrade(site).with_upgrade(|mut upgraded| {
                 let attached = upgraded.attached.take().and_then(|thing| thing.downcast::<u8>().ok());
                 assert_eq!(attached.as_deref(), Some(&7));
                 shout(upgraded).unwrap();
@@ -128,8 +128,8 @@ fn a_portable_handler_is_woken_from_another_thread() {
     let (hand, handed) = channel::<Handed>();
     let hand = Mutex::new(hand);
     let server = run(
-        move |service| {
-            service.with_handler(move || {
+        move |site| {
+            site.with_handler(move || {
                 let hand = hand.lock().unwrap().clone();
                 let result = Arc::new(Mutex::new(None::<String>));
                 move |call: Call, reply: &mut Reply<'_>| match call {
@@ -170,8 +170,8 @@ fn a_portable_handler_is_woken_from_another_thread() {
 #[test]
 fn one_connection_is_served_at_a_time_by_hand() {
     let log = LogSink::default();
-    let service = Service::without_files().with_log(Log::to(log.clone()));
-    let mut server = Server::bind((Ipv4Addr::LOCALHOST, 0), service).unwrap();
+    let site = Site::without_files().with_log(Log::to(log.clone()));
+    let mut server = Server::bind((Ipv4Addr::LOCALHOST, 0), site).unwrap();
     assert_eq!((server.server_name(), server.server_port()), ("127.0.0.1", server.local_addr().port()));
     assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
     assert!(!server.handle_request(Some(Duration::from_millis(5))).unwrap(), "nobody came in time");
@@ -211,9 +211,9 @@ fn one_connection_is_served_at_a_time_by_hand() {
 fn only_verified_peers_are_served() {
     let unwelcome = Arc::new(Mutex::new(None));
     let server = run(
-        |service| {
+        |site| {
             let unwelcome = unwelcome.clone();
-            service.with_verify(move |peer| {
+            site.with_verify(move |peer| {
                 let who = *unwelcome.lock().unwrap();
                 assert_ne!(who, Some(0), "cannot tell");
                 who != Some(peer.port())

@@ -4,22 +4,22 @@
 use std::net::Ipv4Addr;
 
 use sanserve_server::Log;
-use sanserve_std::{Server, Service};
+use sanserve_std::{Server, Site};
 use testkit::{Embedded, Tree, bound};
 
 /// Runs a server on a directory with `a.txt`, `sub/` and `big` (64 MiB).
-pub(crate) fn run(change: impl FnOnce(Service) -> Service, shape: impl FnOnce(Server) -> Server) -> Embedded {
+pub(crate) fn run(change: impl FnOnce(Site) -> Site, shape: impl FnOnce(Server) -> Server) -> Embedded {
     let tree = Tree::new();
     tree.file("a.txt", "hello\n").folder("sub").sparse("big", 64 << 20);
     Embedded::start(tree, |root, log| {
-        let service = change(Service::new(root).unwrap().with_log(Log::to(log)));
-        bound!(shape(Server::bind((Ipv4Addr::LOCALHOST, 0), service).unwrap()))
+        let site = change(Site::new(root).unwrap().with_log(Log::to(log)));
+        bound!(shape(Server::bind((Ipv4Addr::LOCALHOST, 0), site).unwrap()))
     })
 }
 
 /// One with every default.
 pub(crate) fn plain() -> Embedded {
-    run(|service| service, |server| server)
+    run(|site| site, |server| server)
 }
 
 pub(crate) fn request(target: &str) -> String {

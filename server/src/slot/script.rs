@@ -83,7 +83,9 @@ mod tests {
 
     use rustix::fd::AsFd;
     use sanserve_core::Buffers;
-    use sanserve_core::{Action, Completion, Entry, Found, Peer, Plain, ScriptFile, ScriptInput, Step, Ticket, Wall};
+    use sanserve_core::{
+        Action, Completion, DefaultPolicy, Entry, Found, Peer, ScriptFile, ScriptInput, Step, Ticket, Wall,
+    };
 
     use super::*;
     use crate::cache::{CacheLimits, Local};
@@ -98,7 +100,8 @@ mod tests {
         let files = Local::new(root.into(), CacheLimits::default());
         let mut log = bench.log.logger();
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let mut desk = Desk { files: &files, scripts: &bench.scripts, site: &Plain, log: &mut log, wall: Wall(0) };
+        let mut desk =
+            Desk { files: &files, scripts: &bench.scripts, policy: &DefaultPolicy, log: &mut log, wall: Wall(0) };
         slot.carry_out(step, &mut Transport::edge_triggered().over(socket.as_fd()), &mut desk)
     }
 

@@ -1,6 +1,6 @@
 //! The part of a transcript that can happen over a real socket, and the expected response.
 
-use sanserve::core::{Call, Close, Input, Plain, Reply, SpawnError, Timeouts};
+use sanserve::core::{Call, Close, DefaultPolicy, Input, Reply, SpawnError, Timeouts};
 use sanserve::transcript::{Event, Line, Script, Settings, Take, Then, Transcript, What, check};
 
 use super::hash::masked;
@@ -42,7 +42,7 @@ impl Plan {
         let alone = script(&events)?;
         let core = speak(&alone);
         let told = Script::told(&told).bytes;
-        let difference = check(transcript, &Plain, &mut |_: Call, _: &mut Reply<'_>| {});
+        let difference = check(transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
         // `Date` depends on the time.
         let is_told = masked(&told) == masked(&core);
         if !is_told && difference.is_ok() {
@@ -75,7 +75,7 @@ const UNPLAYABLE: &str = "its inputs cannot happen on a real system";
 
 /// All bytes that the core sends.
 fn speak(script: &Script) -> Vec<u8> {
-    script.play(&[], Take::All, &Plain, &mut |_: Call, _: &mut Reply<'_>| {}).bytes
+    script.play(&[], Take::All, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).bytes
 }
 
 /// The events without clock ticks that cause nothing. Recordings contain such ticks.

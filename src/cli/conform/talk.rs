@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sanserve::os::{Root, Symlinks};
-use sanserve::server::{Log, Service};
+use sanserve::server::{Log, Site};
 
 use super::disk::Disk;
 use super::plan::Plan;
@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn talk(runtime: Runtime, plan: &Plan, disk: &Disk) -> io::Result<Vec<u8>> {
     disk.rewind()?;
     let root = Root::open(disk.root(), Symlinks::Follow)?;
-    let service = Service::beneath(root).with_config(plan.settings.config.clone()).with_log(Log::to(io::sink()));
-    let server = Running::start(runtime, service)?;
+    let site = Site::beneath(root).with_config(plan.settings.config.clone()).with_log(Log::to(io::sink()));
+    let server = Running::start(runtime, site)?;
     let came = converse(server.address, plan);
     server.stop()?;
     came
@@ -73,21 +73,21 @@ struct Running {
 }
 
 impl Running {
-    fn start(runtime: Runtime, service: Service) -> io::Result<Running> {
+    fn start(runtime: Runtime, site: Site) -> io::Result<Running> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Ok(match runtime {
             Runtime::Mio => {
-                let server = sanserve::mio::Server::bind(free, service)?.workers(1);
+                let server = sanserve::mio::Server::bind(free, site)?.workers(1);
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }
             Runtime::Std => {
-                let server = sanserve::std::Server::bind(free, service)?;
+                let server = sanserve::std::Server::bind(free, site)?;
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }
             Runtime::Smol => {
-                let server = sanserve::smol::Server::bind(free, service)?.workers(1);
+                let server = sanserve::smol::Server::bind(free, site)?.workers(1);
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }

@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use sanserve::core::{
-    Action, Buffers, Cause, Completion, Connection, Etag, FsError, Input, Kind, Listed, Opened, Peer, Rule, Script,
-    ScriptFile, Site, Step, Topic, Wall, date_time_string,
+    Action, Buffers, Cause, Completion, Connection, Etag, FsError, Input, Kind, Listed, Opened, Peer, Policy, Rule,
+    Script, ScriptFile, Step, Topic, Wall, date_time_string,
 };
 use sanserve::os::{Clock, Root, Symlinks};
-use sanserve::server::{Desk, Local, ScriptRules, Service, Slot, Transport};
+use sanserve::server::{Desk, Local, ScriptRules, Site, Slot, Transport};
 
 use super::super::plain;
 use super::request::Request;
@@ -44,16 +44,16 @@ pub(crate) struct Story {
     pub(crate) sent: u64,
 }
 
-/// Sends `request` to a connection of `service` and follows it to its end.
-pub(crate) fn walk(request: &Request, service: &Service) -> Story {
+/// Sends `request` to a connection of `site` and follows it to its end.
+pub(crate) fn walk(request: &Request, site: &Site) -> Story {
     let now = Clock::start().now();
-    let cx = service.context(&now);
-    if service.config.etag == Etag::Content {
-        service.root.hash_content();
+    let cx = site.context(&now);
+    if site.config.etag == Etag::Content {
+        site.root.hash_content();
     }
-    let files = Local::new(service.root.clone(), service.cache.clone());
-    let mut log = service.log.logger();
-    let (site, scripts): (&dyn Site, _) = (&*service.site, &*service.scripts);
+    let files = Local::new(site.root.clone(), site.cache.clone());
+    let mut log = site.log.logger();
+    let (policy, scripts): (&dyn Policy, _) = (&*site.policy, &*site.scripts);
     let mut slot = Slot::new();
     // No action needs the socket.
     let nowhere = File::open("/dev/null");
@@ -63,7 +63,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
     let mut connection = Connection::new(peer, &cx);
     let mut walk =
         Walk { story: Story::default(), noted: 0, pending: request.bytes(), has_body: false, directory: Vec::new() };
-    walk.begin(request, service);
+    walk.begin(request, site);
     for _ in 0..MAX_STEPS {
         let step = connection.poll(&mut buf, &cx);
         let input = match step {
@@ -75,7 +75,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 Input::Sent(transmit.len())
             }
             Step::Act(_, Action::Spawn(script)) => {
-                let lines = spawn_lines(&script, service);
+                let lines = spawn_lines(&script, site);
                 walk.story.found = format!("script {}", text(script.path));
                 walk.note(&buf);
                 walk.story.lines.extend(lines);
@@ -96,7 +96,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
             Step::Act(ticket, action) => {
                 let asked = Asked::of(&action);
                 let Ok(nowhere) = &nowhere else { return walk.story };
-                let mut desk = Desk { files: &files, scripts, log: &mut log, site, wall: now.wall };
+                let mut desk = Desk { files: &files, scripts, log: &mut log, policy, wall: now.wall };
                 let done = slot.carry_out(
                     Step::Act(ticket, action),
                     &mut Transport::edge_triggered().over(nowhere.as_fd()),
@@ -104,7 +104,7 @@ pub(crate) fn walk(request: &Request, service: &Service) -> Story {
                 );
                 walk.note(&buf);
                 let Some(Input::Done(ticket, completion)) = done else { return walk.story };
-                walk.acted(&asked, &completion, service);
+                walk.acted(&asked, &completion, site);
                 Input::Done(ticket, completion)
             }
             Step::Finished(entry) => {
@@ -144,7 +144,7 @@ impl Walk {
         self.story.lines.push(Line { topic, name: name.into(), value: value.to_vec(), why: why.into() });
     }
 
-    fn begin(&mut self, request: &Request, service: &Service) {
+    fn begin(&mut self, request: &Request, site: &Site) {
         for (at, line) in request.lines.iter().enumerate() {
             let is_ours = request.has_our_host && at + 1 == request.lines.len();
             let name = if at == 0 { "line" } else { "field" };
@@ -155,9 +155,9 @@ impl Walk {
                 if is_ours { "added, because HTTP/1.1 requires Host" } else { "as given" },
             );
         }
-        let root = service.root.path().as_os_str().as_encoded_bytes().to_vec();
+        let root = site.root.path().as_os_str().as_encoded_bytes().to_vec();
         self.say(Topic::File, "directory", &root, "what is served (--directory)");
-        let (name, why) = match service.root.symlinks() {
+        let (name, why) = match site.root.symlinks() {
             Symlinks::Follow => ("follow", "symbolic links are followed anywhere (--symlinks)"),
             Symlinks::Inside => ("inside", "symbolic links must stay inside the directory (--symlinks)"),
             Symlinks::Never => ("never", "symbolic links are not followed (--symlinks)"),
@@ -212,7 +212,7 @@ impl Walk {
         taken > 0
     }
 
-    fn acted(&mut self, asked: &Asked, completion: &Completion, service: &Service) {
+    fn acted(&mut self, asked: &Asked, completion: &Completion, site: &Site) {
         let path = shown(&asked.path);
         let directory = if asked.name == OPEN_IN { &self.directory[..] } else { b"" };
         let whole = [directory, &asked.path].concat();
@@ -223,7 +223,7 @@ impl Walk {
                 (Topic::File, describe(opened))
             }
             Completion::Opened(Err(error)) => {
-                let what = missing(service, &whole, *error);
+                let what = missing(site, &whole, *error);
                 if asked.name != OPEN_IN {
                     self.story.found.clone_from(&what);
                 }
@@ -253,16 +253,16 @@ impl Walk {
             self.directory.extend(Some(b'/').filter(|_| !asked.path.is_empty()));
         }
         let is_denied = *completion == Completion::Opened(Err(FsError::Denied));
-        if is_denied && is_there_by_links(service, &whole) {
+        if is_denied && is_there_by_links(site, &whole) {
             self.say(Topic::File, "symlinks-refuse", path, "it exists if symbolic links are followed (--symlinks)");
         }
     }
 }
 
 /// Whether a path leads to a file that only the policy for symbolic links excludes.
-fn is_there_by_links(service: &Service, path: &[u8]) -> bool {
-    service.root.symlinks() != Symlinks::Follow
-        && Root::open(service.root.path(), Symlinks::Follow).is_ok_and(|root| root.open_at(path).is_ok())
+fn is_there_by_links(site: &Site, path: &[u8]) -> bool {
+    site.root.symlinks() != Symlinks::Follow
+        && Root::open(site.root.path(), Symlinks::Follow).is_ok_and(|root| root.open_at(path).is_ok())
 }
 
 /// An action that was carried out.
@@ -303,8 +303,8 @@ fn describe(opened: &Opened) -> String {
 }
 
 /// Why a path leads to nothing that is served. Looks at each component, which a server never does.
-fn missing(service: &Service, path: &[u8], error: FsError) -> String {
-    let mut at = service.root.path().to_owned();
+fn missing(site: &Site, path: &[u8], error: FsError) -> String {
+    let mut at = site.root.path().to_owned();
     let mut below = Vec::new();
     for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
         below.extend_from_slice(if below.is_empty() { b"" } else { b"/" });
@@ -322,7 +322,7 @@ fn missing(service: &Service, path: &[u8], error: FsError) -> String {
         if own.file_type().is_symlink() {
             let target = fs::read_link(&at).unwrap_or_default();
             let link = format!("{name} is a symbolic link to {}", text(target.as_os_str().as_bytes()));
-            match service.root.symlinks() {
+            match site.root.symlinks() {
                 Symlinks::Never => return format!("{link}, and symbolic links are not followed (--symlinks)"),
                 Symlinks::Inside if error == FsError::Denied && fs::metadata(&at).is_ok() => {
                     return format!("{link}, which leads out of the directory (--symlinks)");
@@ -371,8 +371,8 @@ fn error_name(error: FsError) -> &'static str {
 }
 
 /// The arguments and environment that the script would get.
-fn spawn_lines(script: &Script<'_>, service: &Service) -> Vec<Line> {
-    let root = service.root.path().as_os_str().as_encoded_bytes();
+fn spawn_lines(script: &Script<'_>, site: &Site) -> Vec<Line> {
+    let root = site.root.path().as_os_str().as_encoded_bytes();
     let below = |path: &[u8]| [root, b"/", path].concat();
     let mut told: Vec<(&str, Vec<u8>, &str)> = vec![("would-run", below(script.path), "explain does not run scripts")];
     told.extend(script.arguments().map(|argument| ("argument", argument.to_vec(), "RFC 3875 section 4.4")));

@@ -1,7 +1,7 @@
 //! What the server of a simulation serves, and what its clients request: files, directories, and a handler under
 //! `/h/` that reads bodies, streams, waits and sends files, so that every part of the core is exercised.
 
-use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Received, Reply, Request, Route, Site, Status};
+use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Policy, Received, Reply, Request, Route, Status};
 use sanserve::testing::{Disk, File, Node, Random, Server};
 
 /// The name of this site in the transcripts of `sim`.
@@ -56,7 +56,7 @@ pub(super) fn server() -> Server<'static> {
         .with("many", Node::Directory(many))
         .fails("denied", FsError::Denied)
         .fails("busy", FsError::Exhausted);
-    Server::new().disk(disk).site(Routed).handler(Busy::default).named(NAME)
+    Server::new().disk(disk).policy(Routed).handler(Busy::default).named(NAME)
 }
 
 /// One random request of a client.
@@ -97,7 +97,7 @@ fn with_body(random: &mut Random) -> Vec<u8> {
 /// Routes `/h/` to the handler, and everything else to the files.
 pub(crate) struct Routed;
 
-impl Site for Routed {
+impl Policy for Routed {
     fn route(&self, request: &Request<'_>) -> Route {
         if request.path().starts_with(b"/h/") { Route::Handler } else { Route::Files }
     }

@@ -25,7 +25,7 @@ impl Rig {
         let was_closed = matches!(self.at, At::Close(_));
         let entries = self.directory.is_some().then(|| self.entries());
         let Rig { connection, buf, config, now, .. } = self;
-        let cx = Context { config, site: &Routed, now };
+        let cx = Context { config, policy: &Routed, now };
         let step = connection.poll(buf, &cx);
         assert!(!was_closed || matches!(step, Step::Close(_)), "after Close: {step:?}");
         match step {
@@ -180,7 +180,7 @@ impl Rig {
     }
 
     fn check_wait(&mut self, wait: Wait) {
-        let cx = Context { config: &self.config, site: &Routed, now: &self.now };
+        let cx = Context { config: &self.config, policy: &Routed, now: &self.now };
         if wait.idle {
             assert!(self.buf.input.unread().is_empty(), "idle with bytes");
             assert!(self.asked.is_none() && !self.handler.open && self.held.is_none(), "idle in an exchange");

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use sanserve_core::{Buffers, Call, Config, Connection, Context, Etag, Handler, Misuse, Now, Peer, Plain, Reply, Site};
+use sanserve_core::{
+    Buffers, Call, Config, Connection, Context, DefaultPolicy, Etag, Handler, Misuse, Now, Peer, Policy, Reply,
+};
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
 use crate::cache::CacheLimits;
@@ -27,8 +29,8 @@ use sanserve_os::{Root, Symlinks};
 /// Makes the handler of a connection, one value each.
 pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
 
-/// A site that threads share.
-pub type SharedSite = Box<dyn Site + Send + Sync>;
+/// A policy that threads share.
+pub type SharedPolicy = Box<dyn Policy + Send + Sync>;
 
 /// Takes the sockets of connections that change to another protocol.
 pub type UpgradeHook = Box<dyn Fn(Upgraded) + Send + Sync>;
@@ -74,7 +76,7 @@ pub struct Upgraded {
     pub draining: Draining,
 }
 
-/// Calls an answer of [`Service::with_answer`].
+/// Calls an answer of [`Site::with_answer`].
 fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mut Reply<'_>) {
     let outcome = answer(reply);
     let is_open = reply.is_answering() || (reply.is_unanswered() && !reply.is_passed());
@@ -89,25 +91,25 @@ fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: 
 
 /// A server but for its sockets: what is served, by which rules, and where the log goes.
 ///
-/// Begin with [`Service::new`] or [`Service::beneath`] and change what should differ; the fields are public.
+/// Begin with [`Site::new`] or [`Site::beneath`] and change what should differ; the fields are public.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// use std::time::Duration;
 /// use sanserve_os::{Root, Symlinks};
-/// use sanserve_server::{Log, Service};
+/// use sanserve_server::{Log, Site};
 ///
 /// let root = Root::open(".".as_ref(), Symlinks::Inside)?;
-/// let service = Service::beneath(root).with_log(Log::quiet()).with_grace(Duration::from_secs(5));
-/// # assert!(service.connection_bound() > 0);
+/// let site = Site::beneath(root).with_log(Log::quiet()).with_grace(Duration::from_secs(5));
+/// # assert!(site.connection_bound() > 0);
 /// # Ok(())
 /// # }
 /// ```
-pub struct Service {
+pub struct Site {
     /// Limits, timeouts and protocol version of every connection.
     pub config: Config,
-    /// The decisions that an embedder may override. Default [`Plain`].
-    pub site: SharedSite,
+    /// The decisions that an embedder may override. Default [`DefaultPolicy`].
+    pub policy: SharedPolicy,
     /// What everything served lies beneath.
     pub root: Arc<Root>,
     /// Runs scripts and looks after them. They lie beneath the same root. Which paths are scripts is
@@ -125,7 +127,7 @@ pub struct Service {
     pub cache: CacheLimits,
     /// Connections at once; beyond that, the one gives way that has been idle for longest. Where each has an exchange,
     /// none is accepted until one has closed. Default 16,384. See
-    /// [`Service::connection_bound`] for what the system leaves of it.
+    /// [`Site::connection_bound`] for what the system leaves of it.
     pub connections: usize,
     /// What all connections may hold together, in bytes, beyond the little that each has in any case: a longer head
     /// than 4 KiB, the entries of a listing, output ahead of the socket. Beyond it, a request is refused with 503, or
@@ -147,22 +149,22 @@ pub struct Service {
     pub secrets: Secrets,
 }
 
-impl Service {
+impl Site {
     /// Serves the files beneath `directory` with every default, symbolic links followed.
     ///
     /// # Errors
     /// If it is not a directory that can be read.
-    pub fn new(directory: impl AsRef<Path>) -> io::Result<Service> {
-        Ok(Service::beneath(Root::open(directory.as_ref(), Symlinks::Follow)?))
+    pub fn new(directory: impl AsRef<Path>) -> io::Result<Site> {
+        Ok(Site::beneath(Root::open(directory.as_ref(), Symlinks::Follow)?))
     }
 
     /// Serves the files beneath `root` with every default.
     #[must_use]
-    pub fn beneath(root: Root) -> Service {
+    pub fn beneath(root: Root) -> Site {
         let root = Arc::new(root);
-        Service {
+        Site {
             config: Config::default(),
-            site: Box::new(Plain),
+            policy: Box::new(DefaultPolicy),
             scripts: Arc::new(Scripts::new(ScriptRules::default(), Arc::clone(&root))),
             root,
             log: Log::stderr(),
@@ -184,40 +186,40 @@ impl Service {
 
     /// Serves no files: for a handler that answers everything. What it passes on is 404.
     #[must_use]
-    pub fn without_files() -> Service {
-        Service::beneath(Root::nothing())
+    pub fn without_files() -> Site {
+        Site::beneath(Root::nothing())
     }
 
     /// Obeys `config`.
     #[must_use]
-    pub fn with_config(self, config: Config) -> Service {
+    pub fn with_config(self, config: Config) -> Site {
         let handled = config.handled || self.handler.is_some();
-        Service { config: Config { handled, ..config }, ..self }
+        Site { config: Config { handled, ..config }, ..self }
     }
 
-    /// Lets `site` decide.
+    /// Lets `policy` decide.
     #[must_use]
-    pub fn with_site(self, site: impl Site + Send + Sync + 'static) -> Service {
-        Service { site: Box::new(site), ..self }
+    pub fn with_policy(self, policy: impl Policy + Send + Sync + 'static) -> Site {
+        Site { policy: Box::new(policy), ..self }
     }
 
     /// Gives each connection a handler of its own, made by `make` with its first request and dropped when
     /// it ends (what Python's `setup` and `finish` are for). Every request goes to it, unless the
     /// site's `route` says otherwise.
     #[must_use]
-    pub fn with_handler<H, F>(mut self, make: F) -> Service
+    pub fn with_handler<H, F>(mut self, make: F) -> Site
     where
         H: Handler + Send + 'static,
         F: Fn() -> H + Send + Sync + 'static,
     {
         self.config.handled = true;
-        Service { handler: Some(Box::new(move || Box::new(make()))), ..self }
+        Site { handler: Some(Box::new(move || Box::new(make()))), ..self }
     }
 
     /// The simple case of a handler: `answer` is called with each request, and says all that there is to
     /// say at once. If it fails or leaves the answer open, that is logged, and the peer gets a 500.
     #[must_use]
-    pub fn with_answer<F>(self, answer: F) -> Service
+    pub fn with_answer<F>(self, answer: F) -> Site
     where
         F: Fn(&mut Reply<'_>) -> Result<(), Misuse> + Send + Sync + 'static,
     {
@@ -235,15 +237,15 @@ impl Service {
     /// Gives away the sockets of connections that change to another protocol
     /// ([`Reply::upgrade`]). `take` may block: it is called on a thread that serves nobody else.
     #[must_use]
-    pub fn with_upgrade(self, take: impl Fn(Upgraded) + Send + Sync + 'static) -> Service {
-        Service { upgrade: Some(Box::new(take)), ..self }
+    pub fn with_upgrade(self, take: impl Fn(Upgraded) + Send + Sync + 'static) -> Site {
+        Site { upgrade: Some(Box::new(take)), ..self }
     }
 
     /// Serves only those for whom `verify` is `true` (Python's `verify_request`); the others' connections
     /// are closed at once. It is called by whoever accepts, so it must not block.
     #[must_use]
-    pub fn with_verify(self, verify: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Service {
-        Service { verify: Some(Box::new(verify)), ..self }
+    pub fn with_verify(self, verify: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Site {
+        Site { verify: Some(Box::new(verify)), ..self }
     }
 
     /// Whether to serve this peer.
@@ -254,36 +256,36 @@ impl Service {
 
     /// Runs scripts by `rules`.
     #[must_use]
-    pub fn with_scripts(self, rules: ScriptRules) -> Service {
+    pub fn with_scripts(self, rules: ScriptRules) -> Site {
         let scripts = Arc::new(Scripts::new(rules, Arc::clone(&self.root)));
-        Service { scripts, ..self }
+        Site { scripts, ..self }
     }
 
     /// Writes to `log`.
     #[must_use]
-    pub fn with_log(self, log: Log) -> Service {
-        Service { log, ..self }
+    pub fn with_log(self, log: Log) -> Site {
+        Site { log, ..self }
     }
 
     /// Bounds the cache.
     #[must_use]
-    pub fn with_cache(self, cache: CacheLimits) -> Service {
-        Service { cache, ..self }
+    pub fn with_cache(self, cache: CacheLimits) -> Site {
+        Site { cache, ..self }
     }
 
     /// Bounds the number of connections.
     #[must_use]
-    pub fn with_connections(self, connections: usize) -> Service {
-        Service { connections, ..self }
+    pub fn with_connections(self, connections: usize) -> Site {
+        Site { connections, ..self }
     }
 
     /// Bounds what all connections hold together, in bytes.
     #[must_use]
-    pub fn with_memory(self, memory: u64) -> Service {
-        Service { memory, ..self }
+    pub fn with_memory(self, memory: u64) -> Site {
+        Site { memory, ..self }
     }
 
-    /// Buffers for a connection of this server, which share its memory. For a frontend, of a service that is
+    /// Buffers for a connection of this server, which share its memory. For a frontend, of a site that is
     /// [bound](Self::bound_to).
     #[must_use]
     pub fn buffers(&self) -> Buffers {
@@ -295,27 +297,27 @@ impl Service {
 
     /// Bounds a shutdown.
     #[must_use]
-    pub fn with_grace(self, grace: Duration) -> Service {
-        Service { grace, ..self }
+    pub fn with_grace(self, grace: Duration) -> Site {
+        Site { grace, ..self }
     }
 
     /// Records connections. What a portable handler answers is a function of what it is told, and can be played
     /// again with it; what one that blocks or is `async` has said can be read, but not played.
     #[must_use]
-    pub fn with_recording(self, recording: Recording) -> Service {
-        Service { recording: Some(recording), ..self }
+    pub fn with_recording(self, recording: Recording) -> Site {
+        Site { recording: Some(recording), ..self }
     }
 
     /// Prints what happens to connections.
     #[must_use]
-    pub fn with_trace(self, trace: Trace) -> Service {
-        Service { trace: Some(trace), ..self }
+    pub fn with_trace(self, trace: Trace) -> Site {
+        Site { trace: Some(trace), ..self }
     }
 
     /// Says what becomes of credentials in recordings and traces.
     #[must_use]
-    pub fn with_secrets(self, secrets: Secrets) -> Service {
-        Service { secrets, ..self }
+    pub fn with_secrets(self, secrets: Secrets) -> Site {
+        Site { secrets, ..self }
     }
 
     /// Whether connections are recorded, or what happens to them is printed.
@@ -352,7 +354,7 @@ impl Service {
     /// Tells the configuration where the server listens: the port, and, unless it has a name already,
     /// the address as its name.
     #[must_use]
-    pub fn bound_to(mut self, address: SocketAddr) -> Service {
+    pub fn bound_to(mut self, address: SocketAddr) -> Site {
         if self.config.etag == Etag::Content {
             self.root.hash_content();
         }
@@ -376,15 +378,15 @@ impl Service {
         }
     }
 
-    /// Gives a connection that speaks another protocol to the service's hook, which may block, on a thread of its own.
+    /// Gives a connection that speaks another protocol to the site's hook, which may block, on a thread of its own.
     /// Without one, the connection is closed. `place` is dropped when the hook returns.
-    pub fn hand_over(self: &Arc<Service>, upgraded: Upgraded, place: impl Send + 'static) {
-        let service = Arc::clone(self);
+    pub fn hand_over(self: &Arc<Site>, upgraded: Upgraded, place: impl Send + 'static) {
+        let site = Arc::clone(self);
         let thread = thread::Builder::new().name("sanserve-upgraded".into()).spawn(move || {
             let _place = place;
-            let Some(take) = &service.upgrade else { return };
+            let Some(take) = &site.upgrade else { return };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| take(upgraded))) {
-                service.log.error(format_args!("an upgraded connection panicked: {}", panic_message(&*panic)));
+                site.log.error(format_args!("an upgraded connection panicked: {}", panic_message(&*panic)));
             }
         });
         if let Err(error) = thread {
@@ -400,7 +402,7 @@ impl Service {
     /// What a machine is told at the time `now`.
     #[must_use]
     pub fn context<'s>(&'s self, now: &'s Now) -> Context<'s> {
-        Context { config: &self.config, site: &*self.site, now }
+        Context { config: &self.config, policy: &*self.policy, now }
     }
 
     /// The bound on connections that descriptors and memory suffice for. A part of the descriptors is kept for the
@@ -419,7 +421,7 @@ fn connections_within(descriptors: usize) -> usize {
     descriptors.saturating_sub(descriptors / 4 + 32)
 }
 
-impl fmt::Debug for Service {
+impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("config", &self.config)
@@ -438,19 +440,19 @@ mod tests {
         assert_eq!(connections_within(1024), 736);
         assert_eq!(connections_within(20), 0);
         assert_eq!(connections_within(usize::MAX), usize::MAX - usize::MAX / 4 - 32);
-        let service = Service::new(".").unwrap();
-        assert_eq!(service.with_connections(0).connection_bound(), 1);
+        let site = Site::new(".").unwrap();
+        assert_eq!(site.with_connections(0).connection_bound(), 1);
     }
 
     #[test]
     fn threads_can_share_it() {
         fn shareable<T: Send + Sync>() {}
-        shareable::<Service>();
+        shareable::<Site>();
     }
 
     #[test]
     fn a_missing_directory_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Service::new(dir.path().join("nope")).is_err());
+        assert!(Site::new(dir.path().join("nope")).is_err());
     }
 }

@@ -26,7 +26,7 @@ pub enum Route {
     Handler,
 }
 
-/// Who has sent a request, as far as a site has verified it: see [`Site::authenticated`].
+/// Who has sent a request, as far as a policy has verified it: see [`Policy::authenticated`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authenticated {
     /// How: a scheme such as `Basic` (RFC 9110 section 11.1). A script's `AUTH_TYPE`.
@@ -35,14 +35,14 @@ pub struct Authenticated {
     pub user: String,
 }
 
-/// What a site decides. Implement it on a type of your own to change one thing; the rest stays.
+/// What a policy decides. Implement it on a type of your own to change one thing; the rest stays.
 ///
 /// ```
-/// use sanserve_core::{Fields, Request, Route, Site, Status};
+/// use sanserve_core::{Fields, Policy, Request, Route, Status};
 ///
 /// struct Mine;
 ///
-/// impl Site for Mine {
+/// impl Policy for Mine {
 ///     fn route(&self, request: &Request<'_>) -> Route {
 ///         if request.path().starts_with(b"/api/") { Route::Handler } else { Route::Files }
 ///     }
@@ -55,10 +55,10 @@ pub struct Authenticated {
 ///     }
 /// }
 /// # fn main() {
-/// # let _: &dyn Site = &Mine;
+/// # let _: &dyn Policy = &Mine;
 /// # }
 /// ```
-pub trait Site {
+pub trait Policy {
     /// Who answers. Default: the handler if there is one, else the files.
     fn route(&self, request: &Request<'_>) -> Route {
         let _ = request;
@@ -113,14 +113,14 @@ pub trait Site {
     /// returned, since scripts act on it. [`Request::basic_credentials`] reads what it claims. It is asked once
     /// for each script that is run, also behind a local redirect. A name or scheme that is empty or holds control
     /// characters sets neither variable. To turn a request away, send it to a handler
-    /// ([`route`](Site::route)) and answer 401 there.
+    /// ([`route`](Policy::route)) and answer 401 there.
     ///
     /// ```
-    /// use sanserve_core::{Authenticated, Request, Site};
+    /// use sanserve_core::{Authenticated, Policy, Request};
     ///
     /// struct Ours;
     ///
-    /// impl Site for Ours {
+    /// impl Policy for Ours {
     ///     fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
     ///         let (user, password) = request.basic_credentials()?;
     ///         // A real one compares hashes, in constant time.
@@ -129,7 +129,7 @@ pub trait Site {
     ///     }
     /// }
     /// # fn main() {
-    /// # let _: &dyn Site = &Ours;
+    /// # let _: &dyn Policy = &Ours;
     /// # }
     /// ```
     fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
@@ -169,8 +169,8 @@ pub trait Site {
     }
 }
 
-/// The site that changes nothing.
+/// The policy that changes nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Plain;
+pub struct DefaultPolicy;
 
-impl Site for Plain {}
+impl Policy for DefaultPolicy {}
