@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{Call, Cgi, Config, Connection, Fault, Handler, Input, Now, Peer, Reply, Status, Tick, Wait};
+use sanserve::core::{Call, Cgi, Config, Connection, Fault, Handler, Input, Now, Peer, Reply, StatusCode, Tick, Wait};
 use sanserve::os::{self, Clock, Signals};
 use sanserve::server::{
     Accepted, Acceptor, Announce, Budget, Env, Frontend, Handle, Local, Logger, Phase, Session, Site, Transport, Turn,
@@ -284,8 +284,8 @@ impl Server {
 pub fn hello(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
         let done = match reply.request().path() {
-            b"/hello" => reply.answer(Status::OK, "text/plain", "hello\n"),
-            _ => reply.pass(),
+            b"/hello" => reply.answer(StatusCode::OK, "text/plain", "hello\n"),
+            _ => reply.decline(),
         };
         done.expect("nothing was answered before");
     }

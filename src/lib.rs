@@ -14,7 +14,7 @@
 //! ```
 
 pub use sanserve_core as core;
-pub use sanserve_core::{Call, Misuse, Received, Reply, Request, Status};
+pub use sanserve_core::{Call, Misuse, Received, Reply, Request, StatusCode};
 #[cfg(feature = "mio")]
 pub use sanserve_mio as mio;
 pub use sanserve_os as os;

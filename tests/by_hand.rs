@@ -90,21 +90,21 @@ fn handler(call: Call, reply: &mut Reply<'_>) {
             });
         }
         (Call::Request, b"/stale") => {
-            reply.answer(sanserve::Status::OK, "text/plain", "kept\n").unwrap();
+            reply.answer(sanserve::StatusCode::OK, "text/plain", "kept\n").unwrap();
             STALE.lock().unwrap().push(reply.waker());
         }
         // Whoever waits for nothing and is woken all the same says so.
         (Call::Wake, b"/patient") => {
-            reply.answer(sanserve::Status::OK, "text/plain", "woken by a stranger\n").unwrap();
+            reply.answer(sanserve::StatusCode::OK, "text/plain", "woken by a stranger\n").unwrap();
         }
         (Call::Request, b"/patient") => {
             thread::spawn(|| STALE.lock().unwrap().drain(..).for_each(Waker::wake));
         }
         (Call::Drain, b"/patient") => {
-            reply.answer(sanserve::Status::OK, "text/plain", "left alone\n").unwrap();
+            reply.answer(sanserve::StatusCode::OK, "text/plain", "left alone\n").unwrap();
         }
         (Call::Wake, b"/later") => {
-            reply.answer(sanserve::Status::OK, "text/plain", "woken\n").unwrap();
+            reply.answer(sanserve::StatusCode::OK, "text/plain", "woken\n").unwrap();
         }
         _ => polling_frontend::hello(call, reply),
     }

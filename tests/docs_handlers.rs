@@ -10,24 +10,24 @@ use testkit::{Embedded, Tree, bound};
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_portable {
-    use sanserve::{Site, Status};
+    use sanserve::{Site, StatusCode};
 
     fn main() -> std::io::Result<()> {
-        let site = Site::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"));
+        let site = Site::without_files().with_answer(|reply| reply.answer(StatusCode::OK, "text/plain", "hello\n"));
         sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
     }
 
     pub(super) fn site() -> Site {
-        Site::without_files().with_answer(|reply| reply.answer(Status::OK, "text/plain", "hello\n"))
+        Site::without_files().with_answer(|reply| reply.answer(StatusCode::OK, "text/plain", "hello\n"))
     }
 }
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_blocking {
-    use sanserve::std::{Exchange, Server, Site, Status};
+    use sanserve::std::{Exchange, Server, Site, StatusCode};
 
     fn main() -> std::io::Result<()> {
-        let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
+        let hello = |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n");
         let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
         server.with_handler(move || hello).run()
     }
@@ -35,23 +35,23 @@ mod hello_blocking {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod custom_portable {
-    use sanserve::{Misuse, Reply, Site, Status};
+    use sanserve::{Misuse, Reply, Site, StatusCode};
 
-    const CUSTOM: Status = Status::new(999).expect("three digits");
+    const CUSTOM: StatusCode = StatusCode::new(999).expect("three digits");
 
     fn custom(reply: &mut Reply<'_>) -> Result<(), Misuse> {
         match reply.request().method() {
             b"TEST" => {
                 reply.close();
-                reply.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send()?;
+                reply.respond(StatusCode::NO_CONTENT)?.field("Content-Type", "text/html")?.send()?;
                 reply.finish()
             }
             b"KEEP" => {
-                reply.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send()?;
+                reply.respond(StatusCode::NO_CONTENT)?.field("Content-Type", "text/html")?.send()?;
                 reply.finish()
             }
             b"KEYERROR" => reply.error(CUSTOM, None, None),
-            b"NOTFOUND" => reply.error(Status::NOT_FOUND, None, None),
+            b"NOTFOUND" => reply.error(StatusCode::NOT_FOUND, None, None),
             b"EXPLAINERROR" => reply.error(CUSTOM, Some("Short Message"), Some("This is a long \n explanation")),
             b"CUSTOM" => {
                 reply.close();
@@ -65,14 +65,14 @@ mod custom_portable {
                 let special: Vec<u8> = "Dängerous Mind".chars().map(|c| c as u8).collect();
                 reply.close();
                 reply.respond(CUSTOM)?.field("X-Special", special)?.length(body.len() as u64).send()?;
-                reply.offer(body.as_bytes())?;
+                reply.write(body.as_bytes())?;
                 reply.finish()
             }
             b"HEAD" | b"SEND_ERROR" => {
                 let code = std::str::from_utf8(&reply.request().path()[1..]).ok().and_then(|code| code.parse().ok());
-                reply.error(code.and_then(Status::new).unwrap_or(Status::NOT_FOUND), None, None)
+                reply.error(code.and_then(StatusCode::new).unwrap_or(StatusCode::NOT_FOUND), None, None)
             }
-            _ => reply.error(Status::NOT_IMPLEMENTED, None, None),
+            _ => reply.error(StatusCode::NOT_IMPLEMENTED, None, None),
         }
     }
 
@@ -90,27 +90,27 @@ mod custom_portable {
 mod custom_blocking {
     use std::io::{self, Write};
 
-    use sanserve::std::{Exchange, Handler, Server, Site, Status};
+    use sanserve::std::{Exchange, Handler, Server, Site, StatusCode};
 
-    const CUSTOM: Status = Status::new(999).expect("three digits");
+    const CUSTOM: StatusCode = StatusCode::new(999).expect("three digits");
 
     struct Custom;
 
     impl Handler for Custom {
         fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
             let code = std::str::from_utf8(&x.path()[1..]).ok().and_then(|code| code.parse().ok());
-            x.error(code.and_then(Status::new).unwrap_or(Status::NOT_FOUND), None, None)
+            x.error(code.and_then(StatusCode::new).unwrap_or(StatusCode::NOT_FOUND), None, None)
         }
 
         fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
             match x.method() {
                 b"TEST" => {
                     x.close();
-                    x.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send()
+                    x.respond(StatusCode::NO_CONTENT)?.field("Content-Type", "text/html")?.send()
                 }
-                b"KEEP" => x.respond(Status::NO_CONTENT)?.field("Content-Type", "text/html")?.send(),
+                b"KEEP" => x.respond(StatusCode::NO_CONTENT)?.field("Content-Type", "text/html")?.send(),
                 b"KEYERROR" => x.error(CUSTOM, None, None),
-                b"NOTFOUND" => x.error(Status::NOT_FOUND, None, None),
+                b"NOTFOUND" => x.error(StatusCode::NOT_FOUND, None, None),
                 b"EXPLAINERROR" => x.error(CUSTOM, Some("Short Message"), Some("This is a long \n explanation")),
                 b"CUSTOM" => {
                     x.close();
@@ -143,7 +143,7 @@ mod custom_blocking {
 #[allow(dead_code, reason = "its `main` is not run")]
 mod shout_portable {
     use sanserve::core::Handler;
-    use sanserve::{Call, Misuse, Received, Reply, Site, Status};
+    use sanserve::{Call, Misuse, Received, Reply, Site, StatusCode};
 
     #[derive(Default)]
     struct Shout(Vec<u8>);
@@ -155,7 +155,7 @@ mod shout_portable {
                     Received::Pending | Received::Broken => return Ok(()),
                     Received::End => {
                         let body = std::mem::take(&mut self.0);
-                        return reply.answer(Status::OK, "text/plain", body.to_ascii_uppercase());
+                        return reply.answer(StatusCode::OK, "text/plain", body.to_ascii_uppercase());
                     }
                     Received::Data(data) => {
                         let n = data.len();
@@ -191,12 +191,12 @@ mod shout_portable {
 mod shout_blocking {
     use std::io::{self, Read};
 
-    use sanserve::std::{Exchange, Server, Site, Status};
+    use sanserve::std::{Exchange, Server, Site, StatusCode};
 
     fn shout(x: &mut Exchange<'_>) -> io::Result<()> {
         let mut body = Vec::new();
         x.read_to_end(&mut body)?;
-        x.answer(Status::OK, "text/plain", body.to_ascii_uppercase())
+        x.answer(StatusCode::OK, "text/plain", body.to_ascii_uppercase())
     }
 
     fn main() -> io::Result<()> {
@@ -216,7 +216,7 @@ mod decisions {
     use std::io::Write;
 
     use sanserve::core::{Entry, Fields, Policy, scrub};
-    use sanserve::{Request, Site, Status};
+    use sanserve::{Request, Site, StatusCode};
 
     struct Mine;
 
@@ -225,12 +225,12 @@ mod decisions {
             "Mine/1.0"
         }
 
-        fn fields(&self, _: &Request<'_>, _: Status, fields: &mut Fields<'_>) {
+        fn fields(&self, _: &Request<'_>, _: StatusCode, fields: &mut Fields<'_>) {
             let _ = fields.add("X-Frame-Options", b"DENY");
         }
 
-        fn expect_continue(&self, _: &Request<'_>) -> Result<(), Status> {
-            Err(Status::EXPECTATION_FAILED)
+        fn expect_continue(&self, _: &Request<'_>) -> Result<(), StatusCode> {
+            Err(StatusCode::EXPECTATION_FAILED)
         }
 
         fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
@@ -255,23 +255,23 @@ mod from_tiny_http {
     use std::fs::File;
     use std::io::{self, Read};
 
-    use sanserve::std::{Exchange, Server, Site, Status};
+    use sanserve::std::{Exchange, Server, Site, StatusCode};
 
     fn answer(x: &mut Exchange<'_>) -> io::Result<()> {
         match (x.method(), x.target()) {
-            (b"GET", b"/") => x.answer(Status::OK, "text/html", "<h1>Hello</h1>\n"),
+            (b"GET", b"/") => x.answer(StatusCode::OK, "text/html", "<h1>Hello</h1>\n"),
             (b"GET", b"/manifest") => {
                 let file = File::open("Cargo.toml")?;
                 let length = file.metadata()?.len();
-                x.respond(Status::OK)?.length(length).send()?;
+                x.respond(StatusCode::OK)?.length(length).send()?;
                 x.send_file(&file, 0..length)
             }
             (b"POST", b"/count") => {
                 let mut body = Vec::new();
                 let n = x.read_to_end(&mut body)?;
-                x.answer(Status::OK, "text/plain", format!("{n}\n"))
+                x.answer(StatusCode::OK, "text/plain", format!("{n}\n"))
             }
-            _ => x.error(Status::NOT_FOUND, None, None),
+            _ => x.error(StatusCode::NOT_FOUND, None, None),
         }
     }
 
@@ -289,24 +289,24 @@ mod from_tiny_http {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_async {
-    use sanserve::smol::{Exchange, Server, Site, Status};
+    use sanserve::smol::{Exchange, Server, Site, StatusCode};
 
     fn main() -> std::io::Result<()> {
         let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
-        let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n").await;
+        let hello = async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n").await;
         server.with_handler(move || hello).run()
     }
 }
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod shout_async {
-    use sanserve::smol::{Exchange, Server, Site, Status};
+    use sanserve::smol::{Exchange, Server, Site, StatusCode};
     use smol::io::AsyncReadExt;
 
     async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
         let mut body = Vec::new();
         x.read_to_end(&mut body).await?;
-        x.answer(Status::OK, "text/plain", body.to_ascii_uppercase()).await
+        x.answer(StatusCode::OK, "text/plain", body.to_ascii_uppercase()).await
     }
 
     fn main() -> std::io::Result<()> {
@@ -329,7 +329,7 @@ mod tables {
     use std::time::Duration;
 
     use sanserve::core::{self, Call, Cgi, Config, Protocol, Wall};
-    use sanserve::{Misuse, Received, Reply, Site, Status};
+    use sanserve::{Misuse, Received, Reply, Site, StatusCode};
 
     fn server(site: Site) -> io::Result<()> {
         let site = site.with_verify(|peer| peer.ip().is_loopback()).with_grace(Duration::ZERO);
@@ -342,7 +342,7 @@ mod tables {
         let handle = server.handle();
         handle.shutdown();
         handle.stop();
-        let _ = (Status::NOT_FOUND.phrase(), Status::NOT_FOUND.explanation(), core::date_time_string(Wall(0)));
+        let _ = (StatusCode::NOT_FOUND.phrase(), StatusCode::NOT_FOUND.explanation(), core::date_time_string(Wall(0)));
         server.one_at_a_time().run()
     }
 
@@ -357,18 +357,18 @@ mod tables {
         }
         let _ = reply.trailers().count();
         reply.close();
-        let head = reply.respond(Status::OK)?;
+        let head = reply.respond(StatusCode::OK)?;
         head.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
-        reply.inform(Status::EARLY_HINTS)?.send()?;
-        reply.offer(b"data")?;
+        reply.inform(StatusCode::EARLY_HINTS)?.send()?;
+        reply.write(b"data")?;
         reply.attach(Box::new(file));
         reply.offer_file(0, len)?;
         reply.finish()?;
-        reply.answer(Status::OK, "text/html", "page")?;
-        reply.error(Status::NOT_FOUND, None, None)?;
-        reply.error(Status::NOT_IMPLEMENTED, Some("Unsupported method ('PUT')"), None)?;
+        reply.answer(StatusCode::OK, "text/html", "page")?;
+        reply.error(StatusCode::NOT_FOUND, None, None)?;
+        reply.error(StatusCode::NOT_IMPLEMENTED, Some("Unsupported method ('PUT')"), None)?;
         reply.upgrade("websocket")?.send()?;
-        reply.pass()?;
+        reply.decline()?;
         reply.abort();
         Ok(())
     }
@@ -380,17 +380,17 @@ mod tables {
         let _ = (request.line(), request.query_pairs(), request.version(), request.fields(), request.content_length());
         let _ = (x.read(&mut buffer)?, x.read_to_end(&mut body)?, x.trailers());
         x.close();
-        x.respond(Status::OK)?.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
-        x.inform(Status::EARLY_HINTS)?.send()?;
+        x.respond(StatusCode::OK)?.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
+        x.inform(StatusCode::EARLY_HINTS)?.send()?;
         x.write_all(b"data")?;
         x.flush()?;
         x.send_file(&file, 0..len)?;
         x.finish()?;
-        x.answer(Status::OK, "text/html", "page")?;
-        x.error(Status::NOT_FOUND, None, None)?;
+        x.answer(StatusCode::OK, "text/html", "page")?;
+        x.error(StatusCode::NOT_FOUND, None, None)?;
         let _ = x.upgrade("websocket", &[])?.stream;
         x.log(format_args!("{len} items"));
-        x.pass()?;
+        x.decline()?;
         x.unsupported()
     }
 
@@ -403,17 +403,17 @@ mod tables {
         let _ = (x.read(&mut buffer).await?, x.read_to_end(&mut body).await?);
         let _ = x.trailers().count();
         sanserve::smol::Exchange::close(x);
-        x.respond(Status::OK)?.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
-        x.inform(Status::EARLY_HINTS)?.send()?;
+        x.respond(StatusCode::OK)?.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
+        x.inform(StatusCode::EARLY_HINTS)?.send()?;
         x.write_all(b"data").await?;
         x.flush().await?;
         x.send_file(file, ..).await?;
         x.finish().await?;
-        x.answer(Status::OK, "text/html", "page").await?;
-        x.error(Status::NOT_FOUND, None, None).await?;
+        x.answer(StatusCode::OK, "text/html", "page").await?;
+        x.error(StatusCode::NOT_FOUND, None, None).await?;
         let _ = x.upgrade("websocket", &[]).await?.stream;
         x.log(format_args!("items"));
-        x.pass()?;
+        x.decline()?;
         x.unsupported()
     }
 
@@ -552,7 +552,7 @@ mod ends_portable {
     use std::task::Waker;
 
     use sanserve::core::Handler;
-    use sanserve::{Call, Reply, Site, Status};
+    use sanserve::{Call, Reply, Site, StatusCode};
 
     #[derive(Default)]
     struct LongPoll(Option<Waker>);
@@ -568,7 +568,7 @@ mod ends_portable {
         fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
             match call {
                 Call::Request => self.wait_for_news(reply.waker()),
-                Call::Drain => reply.answer(Status::OK, "text/plain", "no news\n").expect("the first answer"),
+                Call::Drain => reply.answer(StatusCode::OK, "text/plain", "no news\n").expect("the first answer"),
                 _ => {}
             }
         }
@@ -583,10 +583,10 @@ mod ends_blocking {
     use std::io::{self, Write};
     use std::time::Duration;
 
-    use sanserve::std::{Exchange, Status};
+    use sanserve::std::{Exchange, StatusCode};
 
     pub(super) fn events(x: &mut Exchange<'_>) -> io::Result<()> {
-        x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+        x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?;
         x.flush()?;
         // Blocking: use this instead of a sleep.
         let draining = x.draining();
@@ -601,11 +601,11 @@ mod ends_blocking {
 mod ends_asynchronous {
     use std::io;
 
-    use sanserve::smol::{Exchange, Status};
+    use sanserve::smol::{Exchange, StatusCode};
     use smol::io::AsyncWriteExt;
 
     pub(super) async fn poll(x: &mut Exchange<'_>) -> io::Result<()> {
-        x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+        x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?;
         x.flush().await?;
         let next_event = smol::future::pending();
         // Async: race this future with the event that it waits for.

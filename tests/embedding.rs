@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sanserve::core::{
-    Authenticated, Call, Cgi, Config, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, Status, Timeouts,
+    Authenticated, Call, Cgi, Config, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, StatusCode,
+    Timeouts,
 };
 use sanserve::server::{Launcher, Log, ScriptRules, Site};
 use testkit::{Bound, Client, Embedded, Tree, bound};
@@ -35,8 +36,8 @@ const LARGE: usize = 3_000_000;
 
 /// An interim head and that of an answer, made before there is a connection.
 static PREPARED: LazyLock<[ResponseHead; 2]> = LazyLock::new(|| {
-    let hint = ResponseHead::new(Status::EARLY_HINTS).field("Link", "</a.css>; rel=preload");
-    let head = ResponseHead::new(Status::CREATED).field("X-A", "1");
+    let hint = ResponseHead::new(StatusCode::EARLY_HINTS).field("Link", "</a.css>; rel=preload");
+    let head = ResponseHead::new(StatusCode::CREATED).field("X-A", "1");
     [hint.expect("fit for a head"), head.expect("fit for a head").length(2)]
 });
 
@@ -45,8 +46,8 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
     match (call, reply.request().path()) {
         (Call::Over, _) => Ok(()),
         (_, b"/api/hello") => {
-            reply.respond(Status::OK)?.field("Content-Type", "text/plain")?.length(5).send()?;
-            reply.offer(b"hello")?;
+            reply.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.length(5).send()?;
+            reply.write(b"hello")?;
             reply.finish()
         }
         (Call::Request, b"/api/later") => {
@@ -57,54 +58,56 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             });
             Ok(())
         }
-        (_, b"/api/later") => reply.answer(Status::OK, "text/plain", "later"),
+        (_, b"/api/later") => reply.answer(StatusCode::OK, "text/plain", "later"),
         (Call::Request, b"/api/echo") => {
-            reply.respond(Status::OK)?.send()?;
+            reply.respond(StatusCode::OK)?.send()?;
             echo(reply)
         }
         (_, b"/api/echo") => echo(reply),
-        (_, b"/api/file" | b"/cgi-bin/handled") => reply.pass(),
-        (_, b"/api/teapot") => reply.error(Status::new(418).expect("three digits"), Some("Short <and> stout"), None),
+        (_, b"/api/file" | b"/cgi-bin/handled") => reply.decline(),
+        (_, b"/api/teapot") => {
+            reply.error(StatusCode::new(418).expect("three digits"), Some("Short <and> stout"), None)
+        }
         (_, b"/api/prepared") => {
-            assert_eq!(reply.send_head(&ResponseHead::new(Status::CONTINUE)), Err(Misuse::Interim));
-            assert_eq!(reply.send_head(&ResponseHead::new(Status::SWITCHING_PROTOCOLS)), Err(Misuse::Interim));
+            assert_eq!(reply.send_head(&ResponseHead::new(StatusCode::CONTINUE)), Err(Misuse::Interim));
+            assert_eq!(reply.send_head(&ResponseHead::new(StatusCode::SWITCHING_PROTOCOLS)), Err(Misuse::Interim));
             reply.send_head(&PREPARED[0])?;
             reply.send_head(&PREPARED[1])?;
-            assert_eq!(reply.send_head(&PREPARED[0]), Err(Misuse::Order));
-            assert_eq!(reply.send_head(&PREPARED[1]), Err(Misuse::Order));
-            reply.offer(b"ok")?;
+            assert_eq!(reply.send_head(&PREPARED[0]), Err(Misuse::HeadOrder));
+            assert_eq!(reply.send_head(&PREPARED[1]), Err(Misuse::HeadOrder));
+            reply.write(b"ok")?;
             reply.finish()?;
-            assert_eq!(reply.send_head(&PREPARED[1]), Err(Misuse::Over));
+            assert_eq!(reply.send_head(&PREPARED[1]), Err(Misuse::ExchangeEnded));
             Ok(())
         }
         (_, b"/api/large") => {
             let large = || vec![b'x'; LARGE];
-            assert_eq!(reply.respond(Status::OK)?.length(1).body(large()), Err(Misuse::TooMuch));
-            assert_eq!(reply.inform(Status::EARLY_HINTS)?.body(large()), Err(Misuse::Interim));
+            assert_eq!(reply.respond(StatusCode::OK)?.length(1).body(large()), Err(Misuse::LengthMismatch));
+            assert_eq!(reply.inform(StatusCode::EARLY_HINTS)?.body(large()), Err(Misuse::Interim));
             assert_eq!(reply.send_response(&PREPARED[0], large()), Err(Misuse::Interim));
-            let head = reply.respond(Status::OK)?.field("Content-Type", "a/b")?.field("X-A", "1")?;
+            let head = reply.respond(StatusCode::OK)?.field("Content-Type", "a/b")?.field("X-A", "1")?;
             head.length(LARGE as u64).body(large())?;
-            assert_eq!(reply.send_response(&PREPARED[1], "ok"), Err(Misuse::Over));
+            assert_eq!(reply.send_response(&PREPARED[1], "ok"), Err(Misuse::ExchangeEnded));
             Ok(())
         }
         (_, b"/api/prepared-whole") => reply.send_response(&PREPARED[1], "ok"),
-        (_, b"/api/no-content") => reply.respond(Status::NO_CONTENT)?.field("X-A", "1")?.body("dropped"),
+        (_, b"/api/no-content") => reply.respond(StatusCode::NO_CONTENT)?.field("X-A", "1")?.body("dropped"),
         (Call::Request, b"/api/short") => {
-            reply.respond(Status::OK)?.length(100_000).send()?;
-            reply.offer(&[b'.'; 100_000]).map(|taken| assert!(taken < 100_000))
+            reply.respond(StatusCode::OK)?.length(100_000).send()?;
+            reply.write(&[b'.'; 100_000]).map(|taken| assert!(taken < 100_000))
         }
         (_, b"/api/short") => reply.finish(),
         (_, b"/api/none") => {
-            reply.respond(Status::OK)?.length(10).send()?;
+            reply.respond(StatusCode::OK)?.length(10).send()?;
             reply.finish()
         }
         (_, b"/api/misuse") => {
-            assert_eq!(reply.respond(Status::OK)?.field("A", "b\r\nC: d").err(), Some(Misuse::Field));
-            assert_eq!(reply.respond(Status::OK)?.field("Content-Length", "3").err(), Some(Misuse::Framing));
-            assert_eq!(reply.offer(b"no head"), Err(Misuse::Order));
-            assert_eq!(reply.respond(Status::CONTINUE).err(), Some(Misuse::Interim));
-            reply.respond(Status::NO_CONTENT)?.send()?;
-            assert_eq!(reply.respond(Status::OK).err(), Some(Misuse::Order));
+            assert_eq!(reply.respond(StatusCode::OK)?.field("A", "b\r\nC: d").err(), Some(Misuse::Field));
+            assert_eq!(reply.respond(StatusCode::OK)?.field("Content-Length", "3").err(), Some(Misuse::ReservedHeader));
+            assert_eq!(reply.write(b"no head"), Err(Misuse::HeadOrder));
+            assert_eq!(reply.respond(StatusCode::CONTINUE).err(), Some(Misuse::Interim));
+            reply.respond(StatusCode::NO_CONTENT)?.send()?;
+            assert_eq!(reply.respond(StatusCode::OK).err(), Some(Misuse::HeadOrder));
             reply.finish()
         }
         _ => panic!("the handler fails, as it should in this test"),
@@ -118,7 +121,7 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
             Received::Pending | Received::Broken => return Ok(()),
             Received::Data(data) => data.to_vec(),
         };
-        match reply.offer(&data)? {
+        match reply.write(&data)? {
             0 => return Ok(()),
             taken => reply.consume(taken),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sanserve::core::{Call, Handler, Misuse, Policy, Received, Reply, Request, Route};
 use sanserve::server::Recording;
 use sanserve::transcript::{Event, Transcript, What};
-use sanserve::{Log, Site, Status};
+use sanserve::{Log, Site, StatusCode};
 use testkit::{Client, Embedded, Tree, bound};
 
 /// Gives bodies back, in one piece.
@@ -27,9 +27,9 @@ impl Echo {
             self.body.extend_from_slice(&data);
         }
         let cookie = reply.request().field("Cookie").is_some();
-        let status = if cookie { Status::OK } else { Status::NOT_FOUND };
+        let status = if cookie { StatusCode::OK } else { StatusCode::NOT_FOUND };
         reply.respond(status)?.field("Set-Cookie", "session=secret")?.length(self.body.len() as u64).send()?;
-        let _ = reply.offer(&self.body)?;
+        let _ = reply.write(&self.body)?;
         reply.finish()
     }
 }
@@ -146,14 +146,14 @@ reads! {
         fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
             let mut text = String::new();
             std::io::Read::read_to_string(x, &mut text)?;
-            x.answer(Status::OK, "text/plain", text.to_uppercase())
+            x.answer(StatusCode::OK, "text/plain", text.to_uppercase())
         }
     }
     one_that_is_async smol {
         async fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
             let mut text = String::new();
             smol::io::AsyncReadExt::read_to_string(x, &mut text).await?;
-            x.answer(Status::OK, "text/plain", text.to_uppercase()).await
+            x.answer(StatusCode::OK, "text/plain", text.to_uppercase()).await
         }
     }
 }

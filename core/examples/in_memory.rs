@@ -4,15 +4,15 @@
 use std::net::SocketAddr;
 
 use sanserve_core::{
-    Body, Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, Input, Now, Peer, Reply, Status, Step,
-    Tick, Wall,
+    Body, Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, Input, Now, Peer, Reply, StatusCode,
+    Step, Tick, Wall,
 };
 
 /// The handler under test: says hello to whoever is named in the path.
 pub fn hello(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
         let text = [b"hello, ", &reply.request().path()[1..], b"\n"].concat();
-        reply.answer(Status::OK, "text/plain", text).expect("nothing was answered before");
+        reply.answer(StatusCode::OK, "text/plain", text).expect("nothing was answered before");
     }
 }
 

@@ -24,7 +24,7 @@ use crate::files::Deed;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
 use crate::peer::Peer;
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::step::{Action, Body, Call, Close, Step, Transmit, Wait};
 use crate::task::Task;
 use crate::time::Tick;
@@ -446,7 +446,7 @@ impl Connection {
             if let Task::Cgi(cgi) = &mut self.task {
                 cgi.give_up();
             }
-            self.response(buf, cx).error(Status::INTERNAL_SERVER_ERROR, "Internal Server Error");
+            self.response(buf, cx).error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
         } else {
             self.cut(Cut::Fault(fault), Close::Broken, buf);
         }
@@ -638,7 +638,7 @@ impl Connection {
             } else {
                 first_line(buf.input.head())
             },
-            status: self.exchange.answer.status().map_or(0, Status::code),
+            status: self.exchange.answer.status().map_or(0, StatusCode::code),
             sent: self.exchange.body_sent,
             error: self.exchange.answer.is_error().then_some(buf.scratch.message.as_slice()),
             cut: self.exchange.cut.map(Cut::reason),

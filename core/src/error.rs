@@ -1,7 +1,7 @@
 //! What a peer can do wrong: one table of violations, each with its status, its message, and
 //! whether the connection can go on.
 
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::text::is_deceptive;
 
 /// Whether the connection survives a refusal.
@@ -26,8 +26,8 @@ macro_rules! violations {
             /// The status, the message and the fate of the connection. A message `None` is the
             /// reason phrase; `{}` in it stands for the offending text, quoted.
             #[must_use]
-            pub const fn row(self) -> (Status, After, Option<&'static str>) {
-                match self { $(Violation::$name => (Status::$status, After::$after, $message),)* }
+            pub const fn row(self) -> (StatusCode, After, Option<&'static str>) {
+                match self { $(Violation::$name => (StatusCode::$status, After::$after, $message),)* }
             }
 
             /// What is wrong, and by which rule.

@@ -40,14 +40,14 @@ impl<'o> Fields<'o> {
     ///
     /// # Errors
     /// [`Misuse::Field`] for a name that is no token or a value with a control character,
-    /// [`Misuse::Framing`] for a field that is the server's to write.
+    /// [`Misuse::ReservedHeader`] for a field that is the server's to write.
     pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
         let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
         if !name_fits || !is_field_value(value) {
             return Err(Misuse::Field);
         }
         if is_one_of(&FRAMING, name) {
-            return Err(Misuse::Framing);
+            return Err(Misuse::ReservedHeader);
         }
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
@@ -59,7 +59,7 @@ impl<'o> Fields<'o> {
     /// The same in a trailer section.
     pub(crate) fn add_trailer(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
         if is_one_of(&NOT_IN_TRAILERS, name) {
-            return Err(Misuse::Framing);
+            return Err(Misuse::ReservedHeader);
         }
         self.add(name, value)
     }
@@ -75,29 +75,29 @@ pub enum Misuse {
     /// A field name that is no token, or a value with CR, LF, NUL or another control character.
     Field,
     /// A field that frames the message or ends the connection is not the handler's to write.
-    Framing,
+    ReservedHeader,
     /// A second head, or a body before the head.
-    Order,
+    HeadOrder,
     /// An interim status (1xx) is no answer, and only an interim status informs.
     Interim,
     /// More body than the length that was announced, or a body where there is none; or less when it ends.
-    TooMuch,
+    LengthMismatch,
     /// The request did not ask to change the protocol, or is not read to its end.
     Upgrade,
     /// The exchange is over, or another task answers it.
-    Over,
+    ExchangeEnded,
 }
 
 impl std::fmt::Display for Misuse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Misuse::Field => "a field name or value with a character that it cannot have",
-            Misuse::Framing => "a field that frames the message is not the handler's to write",
-            Misuse::Order => "a second head, or a body before the head",
+            Misuse::ReservedHeader => "a field that frames the message is not the handler's to write",
+            Misuse::HeadOrder => "a second head, or a body before the head",
             Misuse::Interim => "an interim status is no answer, and no other one informs",
-            Misuse::TooMuch => "more body than was announced, or less",
+            Misuse::LengthMismatch => "more body than was announced, or less",
             Misuse::Upgrade => "the request did not ask to change the protocol, or has a body",
-            Misuse::Over => "the exchange is over",
+            Misuse::ExchangeEnded => "the exchange is over",
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::step::Call;
 /// call. This one sends back what it is sent, at the pace of both sides:
 ///
 /// ```
-/// use sanserve_core::{Call, Handler, Misuse, Received, Reply, Status};
+/// use sanserve_core::{Call, Handler, Misuse, Received, Reply, StatusCode};
 ///
 /// struct Echo;
 ///
@@ -22,7 +22,7 @@ use crate::step::Call;
 ///                 Received::Pending | Received::Broken => return Ok(()),
 ///                 Received::End => return reply.finish(),
 ///             };
-///             let taken = reply.offer(&data)?;
+///             let taken = reply.write(&data)?;
 ///             reply.consume(taken);
 ///             if taken < data.len() {
 ///                 // There will be a `Call::Room`.
@@ -35,7 +35,7 @@ use crate::step::Call;
 /// impl Handler for Echo {
 ///     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
 ///         let outcome = match call {
-///             Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
+///             Call::Request => reply.respond(StatusCode::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
 ///             Call::Body | Call::Room => self.go_on(reply),
 ///             Call::Wake | Call::Drain | Call::Over => Ok(()),
 ///         };

@@ -3,7 +3,7 @@
 use crate::exchange::ResponseBuilder;
 use crate::fields::Misuse;
 use crate::response_head::ResponseHead;
-use crate::status::Status;
+use crate::status::StatusCode;
 
 /// The head of an answer that is being written. Nothing goes out before [`send`](Self::send).
 ///
@@ -15,7 +15,7 @@ pub struct HeadWriter<'r> {
 }
 
 impl<'r> HeadWriter<'r> {
-    pub(crate) fn new(response: ResponseBuilder<'r>, status: Status) -> HeadWriter<'r> {
+    pub(crate) fn new(response: ResponseBuilder<'r>, status: StatusCode) -> HeadWriter<'r> {
         HeadWriter { response, head: ResponseHead::new(status) }
     }
 
@@ -46,7 +46,7 @@ impl<'r> HeadWriter<'r> {
     /// empty though a length was announced.
     ///
     /// # Errors
-    /// [`Misuse::TooMuch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
+    /// [`Misuse::LengthMismatch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
     /// 200. Nothing is sent then.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.response.send_response(&self.head, body.as_ref())

@@ -4,7 +4,7 @@
 //! meaning is kept, never the text, and whatever contradicts the body is refused.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, SERVER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use crate::connection::Reply;
@@ -12,7 +12,7 @@ use crate::fields::Misuse;
 use crate::grammar::{digits, list_items};
 use crate::head_writer::HeadWriter;
 use crate::request::Request;
-use crate::status::Status;
+use crate::status::StatusCode;
 
 /// What no URI may hold as it is (RFC 3986 section 2), beside what is not ASCII.
 const NOT_IN_URIS: &AsciiSet =
@@ -48,7 +48,7 @@ impl Reply<'_> {
     /// `Connection: close` is [`close`](Self::close).
     ///
     /// # Errors
-    /// [`Misuse::Framing`] for a `Content-Length` that is not the body's, any `Transfer-Encoding`, or a `Connection`
+    /// [`Misuse::ReservedHeader`] for a `Content-Length` that is not the body's, any `Transfer-Encoding`, or a `Connection`
     /// with anything but `close` and `keep-alive`; the others as [`answer`](Self::answer).
     pub fn answer_http(&mut self, response: http::Response<impl AsRef<[u8]>>) -> Result<(), Misuse> {
         let (parts, body) = response.into_parts();
@@ -56,16 +56,16 @@ impl Reply<'_> {
         let is_left_out = body.is_empty() && (self.request().method() == b"HEAD" || status(parts.status).is_bodiless());
         let (actual, announced) = (body.len() as u64, announced(&parts.headers)?);
         if announced.is_some_and(|announced| announced != actual && !is_left_out) {
-            return Err(Misuse::Framing);
+            return Err(Misuse::ReservedHeader);
         }
         self.respond_http(&parts)?.length(announced.unwrap_or(actual)).body(body)
     }
 
-    /// Begins an answer with the head of an [`http::Response`], for a body that is [offered](Self::offer) piece by
+    /// Begins an answer with the head of an [`http::Response`], for a body that is [written](Self::write) piece by
     /// piece. If it has a `Content-Length`, that is announced ([`HeadWriter::length`]).
     ///
     /// # Errors
-    /// As [`answer_http`](Self::answer_http), and [`Misuse::Framing`] for a `Content-Length` that is no number.
+    /// As [`answer_http`](Self::answer_http), and [`Misuse::ReservedHeader`] for a `Content-Length` that is no number.
     pub fn respond_http(&mut self, parts: &http::response::Parts) -> Result<HeadWriter<'_>, Misuse> {
         let length = announced(&parts.headers)?;
         let (status, closes) = (status(parts.status), closes(&parts.headers)?);
@@ -87,19 +87,19 @@ impl Reply<'_> {
     }
 }
 
-fn status(status: StatusCode) -> Status {
-    Status::new(status.as_u16()).expect("both have three digits")
+fn status(status: http::StatusCode) -> StatusCode {
+    StatusCode::new(status.as_u16()).expect("both have three digits")
 }
 
 /// The length that the fields announce. `Transfer-Encoding` is refused where it is written.
 fn announced(fields: &HeaderMap) -> Result<Option<u64>, Misuse> {
     if fields.contains_key(TRANSFER_ENCODING) {
-        return Err(Misuse::Framing);
+        return Err(Misuse::ReservedHeader);
     }
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter().map(|value| digits(value.as_bytes()));
     let Some(first) = lengths.next() else { return Ok(None) };
     let is_one = first.is_some() && lengths.all(|length| length == first);
-    if is_one { Ok(first) } else { Err(Misuse::Framing) }
+    if is_one { Ok(first) } else { Err(Misuse::ReservedHeader) }
 }
 
 /// Whether the fields end the connection.
@@ -109,7 +109,7 @@ fn closes(fields: &HeaderMap) -> Result<bool, Misuse> {
         match option {
             option if option.eq_ignore_ascii_case(b"close") => closes = true,
             option if option.eq_ignore_ascii_case(b"keep-alive") => {}
-            _ => return Err(Misuse::Framing),
+            _ => return Err(Misuse::ReservedHeader),
         }
     }
     Ok(closes)
@@ -222,8 +222,8 @@ mod tests {
         assert_eq!(sent, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
         for wrong in ["4", "6", "x", "+5", ""] {
             let sent = exchange(GET, |reply| {
-                assert_eq!(reply.answer_http(response(wrong)), Err(Misuse::Framing), "{wrong:?}");
-                reply.answer(Status::OK, "a/b", "").unwrap();
+                assert_eq!(reply.answer_http(response(wrong)), Err(Misuse::ReservedHeader), "{wrong:?}");
+                reply.answer(StatusCode::OK, "a/b", "").unwrap();
             });
             assert_eq!(
                 sent, "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 0\r\n\r\n",
@@ -232,7 +232,7 @@ mod tests {
         }
         let two = Response::builder().header("Content-Length", "5").header("Content-Length", "6");
         let two = two.body("hello").unwrap();
-        exchange(GET, |reply| assert_eq!(reply.answer_http(two.clone()), Err(Misuse::Framing)));
+        exchange(GET, |reply| assert_eq!(reply.answer_http(two.clone()), Err(Misuse::ReservedHeader)));
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
         {
             let response = Response::builder().header(name, value).body("").unwrap();
             exchange(GET, |reply| {
-                assert_eq!(reply.answer_http(response.clone()), Err(Misuse::Framing), "{name}: {value}");
+                assert_eq!(reply.answer_http(response.clone()), Err(Misuse::ReservedHeader), "{name}: {value}");
                 reply.abort();
             });
         }
@@ -266,7 +266,7 @@ mod tests {
         let sent = exchange(HEAD, |reply| reply.answer_http(Response::new("hello")).unwrap());
         assert_eq!(sent, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
         let mut response = announced();
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.status_mut() = http::StatusCode::NOT_MODIFIED;
         let sent = exchange(GET, |reply| reply.answer_http(response.clone()).unwrap());
         assert_eq!(sent, "HTTP/1.1 304 Not Modified\r\n\r\n");
     }
@@ -288,8 +288,8 @@ mod tests {
                 }
                 let (parts, ()) = response.body(()).unwrap().into_parts();
                 reply.respond_http(&parts).unwrap().send().unwrap();
-                reply.offer(b"he").unwrap();
-                reply.offer(b"llo").unwrap();
+                reply.write(b"he").unwrap();
+                reply.write(b"llo").unwrap();
                 reply.finish().unwrap();
             })
         };

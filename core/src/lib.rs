@@ -88,7 +88,7 @@ pub use request::{Request, RequestBuf};
 pub use response_head::ResponseHead;
 pub use script_path::{collapse_path, is_cgi};
 pub use share::Memory;
-pub use status::Status;
+pub use status::StatusCode;
 pub use step::{Action, Body, Call, Close, Need, Script, ScriptInput, Step, Transmit, Wait};
 pub use text::{escape, is_deceptive, scrub};
 pub use time::{Tick, Wall};

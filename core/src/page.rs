@@ -1,13 +1,13 @@
 //! The page of an error, byte for byte that of Python 3.14.
 
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::text::escape_text;
 
 /// What an error page says.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorPage<'a> {
     /// The status of the answer.
-    pub status: Status,
+    pub status: StatusCode,
     /// What went wrong; not escaped.
     pub message: &'a [u8],
     /// What the status means; not escaped.
@@ -43,9 +43,9 @@ mod tests {
         let mut out = Vec::new();
         write(
             &ErrorPage {
-                status: Status::NOT_FOUND,
+                status: StatusCode::NOT_FOUND,
                 message: b"File not found",
-                explanation: Status::NOT_FOUND.explanation(),
+                explanation: StatusCode::NOT_FOUND.explanation(),
             },
             &mut out,
         );

@@ -12,7 +12,7 @@ use crate::page::{self, ErrorPage};
 use crate::path::{Forbidden, translate};
 use crate::request::Request;
 use crate::script_path;
-use crate::status::Status;
+use crate::status::StatusCode;
 
 /// Who answers a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Authenticated {
 /// What a policy decides. Implement it on a type of your own to change one thing; the rest stays.
 ///
 /// ```
-/// use sanserve_core::{Fields, Policy, Request, Route, Status};
+/// use sanserve_core::{Fields, Policy, Request, Route, StatusCode};
 ///
 /// struct Mine;
 ///
@@ -47,8 +47,8 @@ pub struct Authenticated {
 ///         if request.path().starts_with(b"/api/") { Route::Handler } else { Route::Files }
 ///     }
 ///
-///     fn fields(&self, _: &Request<'_>, status: Status, fields: &mut Fields<'_>) {
-///         if status == Status::OK {
+///     fn fields(&self, _: &Request<'_>, status: StatusCode, fields: &mut Fields<'_>) {
+///         if status == StatusCode::OK {
 ///             // It fails only for what no field can be.
 ///             let _ = fields.add("Cache-Control", b"no-cache");
 ///         }
@@ -87,13 +87,13 @@ pub trait Policy {
     }
 
     /// Adds fields to an answer before its head ends (what people override `end_headers` for).
-    fn fields(&self, request: &Request<'_>, status: Status, fields: &mut Fields<'_>) {
+    fn fields(&self, request: &Request<'_>, status: StatusCode, fields: &mut Fields<'_>) {
         let _ = (request, status, fields);
     }
 
     /// Whether a request body announced by `Expect: 100-continue` is welcome (Python's
     /// `handle_expect_100`). `Err` is the final status instead.
-    fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
+    fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
         let _ = request;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::fields::{Fields, Misuse};
-use crate::status::Status;
+use crate::status::StatusCode;
 
 /// The head of a response: its status, its fields, and the length of the body. What must not stand in a head is refused
 /// when it is added, so that it never reaches the wire.
@@ -12,14 +12,14 @@ use crate::status::Status;
 /// `Connection` and what frames the body.
 ///
 /// ```
-/// use sanserve_core::{Misuse, Reply, ResponseHead, Status};
+/// use sanserve_core::{Misuse, Reply, ResponseHead, StatusCode};
 ///
 /// # fn main() -> Result<(), Misuse> {
-/// let json = ResponseHead::new(Status::OK).field("Content-Type", "application/json")?.length(2);
+/// let json = ResponseHead::new(StatusCode::OK).field("Content-Type", "application/json")?.length(2);
 ///
 /// let answer = move |reply: &mut Reply<'_>| {
 ///     reply.send_head(&json)?;
-///     reply.offer(b"{}")?;
+///     reply.write(b"{}")?;
 ///     reply.finish()
 /// };
 /// # let _: &dyn Fn(&mut Reply<'_>) -> Result<(), Misuse> = &answer;
@@ -29,7 +29,7 @@ use crate::status::Status;
 #[derive(Clone)]
 #[must_use = "nothing goes out before it is sent"]
 pub struct ResponseHead {
-    status: Status,
+    status: StatusCode,
     reason: Option<Vec<u8>>,
     /// The field lines, each with its line end.
     fields: Vec<u8>,
@@ -46,7 +46,7 @@ pub(crate) struct Own {
 
 impl ResponseHead {
     /// A head without fields, whose reason phrase is that of the status.
-    pub fn new(status: Status) -> ResponseHead {
+    pub fn new(status: StatusCode) -> ResponseHead {
         ResponseHead { status, reason: None, fields: Vec::new(), length: None, own: Own::default() }
     }
 
@@ -69,7 +69,7 @@ impl ResponseHead {
     ///
     /// # Errors
     /// [`Misuse::Field`] for a name that is no token or a value with a control character,
-    /// [`Misuse::Framing`] for a field that is the server's to write.
+    /// [`Misuse::ReservedHeader`] for a field that is the server's to write.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
         Fields::new(&mut self.fields).add(name, value.as_ref())?;
         self.own.server |= name.eq_ignore_ascii_case("Server");
@@ -86,7 +86,7 @@ impl ResponseHead {
 
     /// The status.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> StatusCode {
         self.status
     }
 
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn head() -> ResponseHead {
-        ResponseHead::new(Status::OK)
+        ResponseHead::new(StatusCode::OK)
     }
 
     #[test]
@@ -128,9 +128,9 @@ mod tests {
             ("A:", "c", Misuse::Field),
             ("A", "b\r\nC: d", Misuse::Field),
             ("A", "b\0", Misuse::Field),
-            ("content-length", "3", Misuse::Framing),
-            ("Transfer-Encoding", "chunked", Misuse::Framing),
-            ("CONNECTION", "close", Misuse::Framing),
+            ("content-length", "3", Misuse::ReservedHeader),
+            ("Transfer-Encoding", "chunked", Misuse::ReservedHeader),
+            ("CONNECTION", "close", Misuse::ReservedHeader),
         ] {
             assert_eq!(head().field(name, value).err(), Some(misuse), "{name}: {value:?}");
         }
@@ -143,7 +143,7 @@ mod tests {
     fn what_is_added_stands_in_order() {
         let head = head().field("B", b"caf\xe9").unwrap().field("a", "").unwrap().reason("So be it").unwrap().length(3);
         assert_eq!((head.lines(), head.own_reason()), (&b"B: caf\xe9\r\na: \r\n"[..], Some(&b"So be it"[..])));
-        assert_eq!((head.status(), head.body_length()), (Status::OK, Some(3)));
+        assert_eq!((head.status(), head.body_length()), (StatusCode::OK, Some(3)));
         assert_eq!(format!("{head:?}"), r"ResponseHead(200 B: caf\xe9\r\na: \r\n)");
     }
 

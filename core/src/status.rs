@@ -4,13 +4,13 @@ use std::fmt;
 
 /// A status code, 100 to 999.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Status(u16);
+pub struct StatusCode(u16);
 
-impl Status {
+impl StatusCode {
     /// A status code; `None` unless it has three digits.
     #[must_use]
-    pub const fn new(code: u16) -> Option<Status> {
-        if code >= 100 && code <= 999 { Some(Status(code)) } else { None }
+    pub const fn new(code: u16) -> Option<StatusCode> {
+        if code >= 100 && code <= 999 { Some(StatusCode(code)) } else { None }
     }
 
     /// The number.
@@ -43,7 +43,7 @@ impl Status {
     }
 }
 
-impl fmt::Debug for Status {
+impl fmt::Debug for StatusCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.0, self.phrase())
     }
@@ -51,8 +51,8 @@ impl fmt::Debug for Status {
 
 macro_rules! named {
     ($($name:ident = $code:literal),* $(,)?) => {
-        impl Status {
-            $(#[doc = concat!("Status ", $code, ".")] pub const $name: Status = Status($code);)*
+        impl StatusCode {
+            $(#[doc = concat!("Status ", $code, ".")] pub const $name: StatusCode = StatusCode($code);)*
         }
     };
 }

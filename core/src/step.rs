@@ -225,7 +225,7 @@ pub enum Call {
     Request,
     /// [`Reply::receive`](crate::Reply::receive) said `Pending`, and now there is more of the body, or its end.
     Body,
-    /// [`Reply::offer`](crate::Reply::offer) took less than all, and now there is room.
+    /// [`Reply::write`](crate::Reply::write) took less than all, and now there is room.
     Room,
     /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
     Wake,

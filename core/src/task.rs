@@ -8,7 +8,7 @@ use crate::handler_task::HandlerTask;
 use crate::path::{Forbidden, explain_path, is_same_path};
 use crate::policy::Route;
 use crate::reason::Rule;
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::wire::{Encoder, Method, Outbound, Span};
 
 /// What answers the request.
@@ -149,8 +149,8 @@ fn answer_health(response: &mut ResponseBuilder<'_>) {
         return;
     }
     let (status, text): (_, &[u8]) = match response.server {
-        Server::Stays => (Status::OK, b"ok\n"),
-        Server::Leaves | Server::Drains => (Status::SERVICE_UNAVAILABLE, b"going down\n"),
+        Server::Stays => (StatusCode::OK, b"ok\n"),
+        Server::Leaves | Server::Drains => (StatusCode::SERVICE_UNAVAILABLE, b"going down\n"),
     };
     response.explain(|request, _, reasons| reasons.note(Rule::HealthPath, request.path()));
     match response.buf.head.method {
@@ -176,7 +176,7 @@ fn answer_health(response: &mut ResponseBuilder<'_>) {
 fn answer_options(response: &mut ResponseBuilder<'_>) {
     let allow = response.allow();
     response.buf.reasons.note(Rule::Allow, allow);
-    response.empty(Status::NO_CONTENT, |head, _| {
+    response.empty(StatusCode::NO_CONTENT, |head, _| {
         head.field("Allow", allow);
     });
 }

@@ -1,6 +1,6 @@
 //! The programs of `docs/testing.md`, which stand there as they stand here.
 
-use sanserve_core::{Call, Cgi, Config, Handler, Misuse, Received, Reply, Status};
+use sanserve_core::{Call, Cgi, Config, Handler, Misuse, Received, Reply, StatusCode};
 use sanserve_testing::{Disk, Faults, Peer, Random, Script, Server, World};
 
 #[test]
@@ -40,7 +40,7 @@ impl Count {
                 Received::Pending | Received::Broken => return Ok(()),
                 Received::End => {
                     let length = std::mem::take(&mut self.0);
-                    return reply.answer(Status::OK, "text/plain", length.to_string());
+                    return reply.answer(StatusCode::OK, "text/plain", length.to_string());
                 }
             }
         }

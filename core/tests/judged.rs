@@ -5,7 +5,7 @@
 
 mod corpus;
 
-use sanserve_core::{Call, Fields, Handler, Policy, Reply, Request, Route, Status, Tick, Wait};
+use sanserve_core::{Call, Fields, Handler, Policy, Reply, Request, Route, StatusCode, Tick, Wait};
 use sanserve_testing::{Server, judge};
 use sanserve_transcript::{Finish, Line, What};
 
@@ -28,11 +28,11 @@ impl Policy for Named {
         self.0.route(request)
     }
 
-    fn fields(&self, request: &Request<'_>, status: Status, fields: &mut Fields<'_>) {
+    fn fields(&self, request: &Request<'_>, status: StatusCode, fields: &mut Fields<'_>) {
         self.0.fields(request, status, fields);
     }
 
-    fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
+    fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
         self.0.expect_continue(request)
     }
 }

@@ -471,7 +471,7 @@ fn every_rule_is_shown() {
 
 #[test]
 fn an_answer_of_unknown_length_says_how_it_ends() {
-    use sanserve_core::{Call, Handler, Reply, Status};
+    use sanserve_core::{Call, Handler, Reply, StatusCode};
     for (version, expected) in [("HTTP/1.1", Rule::FramedByChunks), ("HTTP/1.0", Rule::FramedByClose)] {
         let config = Config { handled: true, ..Config::default() };
         let now = Now::new(Tick(0), Wall(NOW));
@@ -482,7 +482,7 @@ fn an_answer_of_unknown_length_says_how_it_ends() {
         buf.input.fill(format!("GET / {version}\r\nHost: h\r\n\r\n").as_bytes());
         let Step::Call(call) = connection.poll(&mut buf, &cx) else { panic!() };
         let mut handler = |_: Call, reply: &mut Reply<'_>| {
-            reply.respond(Status::OK).unwrap().send().unwrap();
+            reply.respond(StatusCode::OK).unwrap().send().unwrap();
             reply.finish().unwrap();
         };
         Handler::call(&mut handler, call, &mut connection.reply(&mut buf, &cx));

@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use sanserve_core::{
     Call, Cgi, Close, Config, DefaultPolicy, FsError, Handler, Limits, Misuse, Pace, Policy, Protocol, Received, Reply,
-    Request, Route, SpawnError, Status, Timeouts,
+    Request, Route, SpawnError, StatusCode, Timeouts,
 };
 use sanserve_testing::{Disk, Faults, File, Node, Peer, Random, Script, Server, Summary, World, judge};
 use sanserve_transcript::{Transcript, perform};
@@ -25,7 +25,7 @@ impl Handler for Shout {
         match call {
             Call::Over => *self = Shout::default(),
             Call::Request if reply.request().path() == b"/late" => self.waker = Some(reply.waker()),
-            Call::Wake if self.waker.take().is_some() => reply.answer(Status::OK, "text/plain", "late").unwrap(),
+            Call::Wake if self.waker.take().is_some() => reply.answer(StatusCode::OK, "text/plain", "late").unwrap(),
             Call::Wake | Call::Drain => {}
             Call::Request | Call::Body | Call::Room => self.read(reply).unwrap(),
         }
@@ -42,7 +42,7 @@ impl Shout {
                     reply.consume(n);
                 }
                 Received::Pending | Received::Broken => return Ok(()),
-                Received::End => return reply.answer(Status::OK, "text/plain", &self.body),
+                Received::End => return reply.answer(StatusCode::OK, "text/plain", &self.body),
             }
         }
     }
@@ -103,7 +103,7 @@ fn a_waker_works_by_itself() {
     let waker = std::cell::RefCell::new(None);
     let handler = |call: Call, reply: &mut Reply<'_>| match call {
         Call::Request => *waker.borrow_mut() = Some(reply.waker()),
-        Call::Wake => reply.answer(Status::OK, "text/plain", "woken").unwrap(),
+        Call::Wake => reply.answer(StatusCode::OK, "text/plain", "woken").unwrap(),
         _ => {}
     };
     let mut peer = Server::new().handler(|| handler).connect();
@@ -208,7 +208,7 @@ fn a_handler_that_trusts_the_network_is_found() {
     fn hasty(call: Call, reply: &mut Reply<'_>) {
         if call == Call::Request {
             let body = if let Received::Data(data) = reply.receive() { data.to_vec() } else { Vec::new() };
-            reply.answer(Status::OK, "text/plain", body).unwrap();
+            reply.answer(StatusCode::OK, "text/plain", body).unwrap();
         }
     }
     let panic = catch_unwind(|| Server::new().handler(|| hasty).everywhere(post("hello"))).err().expect("it differs");
@@ -433,7 +433,7 @@ fn a_handler_that_panics_is_found() {
             if call == Call::Request {
                 let here = if let Received::Data(data) = reply.receive() { data.len() } else { 0 };
                 assert_ne!(here, 1, "who would have thought of a body of one byte");
-                reply.answer(Status::OK, "text/plain", "").unwrap();
+                reply.answer(StatusCode::OK, "text/plain", "").unwrap();
             }
         }
     };
@@ -447,7 +447,7 @@ fn a_handler_that_forgets_its_peer_is_found() {
     let make = || {
         |call: Call, reply: &mut Reply<'_>| {
             if call == Call::Request && reply.request().path() != b"/late" {
-                reply.answer(Status::OK, "text/plain", "").unwrap();
+                reply.answer(StatusCode::OK, "text/plain", "").unwrap();
             }
         }
     };
@@ -464,7 +464,7 @@ fn a_handler_that_depends_on_more_than_the_seed_is_said_to() {
             if call == Call::Request {
                 calls.set(calls.get() + 1);
                 assert_ne!(calls.get(), 20, "the twentieth");
-                reply.answer(Status::OK, "text/plain", "").unwrap();
+                reply.answer(StatusCode::OK, "text/plain", "").unwrap();
             }
         }
     };

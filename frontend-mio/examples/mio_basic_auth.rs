@@ -2,7 +2,7 @@
 //!
 //! What goes over the wire is readable to all on the way; put TLS in front of it.
 
-use sanserve_mio::{Misuse, Reply, Server, Site, Status};
+use sanserve_mio::{Misuse, Reply, Server, Site, StatusCode};
 
 /// `user:secret` in base 64.
 const KEY: &[u8] = b"dXNlcjpzZWNyZXQ=";
@@ -16,9 +16,9 @@ fn knows(authorization: &[u8]) -> bool {
 
 fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     if reply.request().field("Authorization").is_some_and(knows) {
-        return reply.pass();
+        return reply.decline();
     }
-    let head = reply.respond(Status::UNAUTHORIZED)?.field("WWW-Authenticate", "Basic realm=\"files\"")?;
+    let head = reply.respond(StatusCode::UNAUTHORIZED)?.field("WWW-Authenticate", "Basic realm=\"files\"")?;
     head.length(0).send()?;
     reply.finish()
 }

@@ -3,7 +3,7 @@
 //! No more is held than a few buffers, however long the body and however slow the client: what there is no
 //! room for stays unconsumed, what stays unconsumed is not read, and TCP holds the sender back.
 
-use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, Status};
+use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, StatusCode};
 
 fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     let mut piece = [0; 8 * 1024];
@@ -20,12 +20,12 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
         };
         if reply.is_unanswered() {
             // Without a length: chunked.
-            reply.respond(Status::OK)?.field("Content-Type", "application/octet-stream")?.send()?;
+            reply.respond(StatusCode::OK)?.field("Content-Type", "application/octet-stream")?.send()?;
         }
         if n == 0 {
             return reply.finish();
         }
-        match reply.offer(&piece[..n])? {
+        match reply.write(&piece[..n])? {
             // Called again when there is room.
             0 => return Ok(()),
             taken => reply.consume(taken),

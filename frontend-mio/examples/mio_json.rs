@@ -1,6 +1,6 @@
 //! A small API: `curl 'localhost:8000/sum?n=1&n=2'` gives `{"sum":3}`.
 
-use sanserve_mio::{Misuse, Reply, Request, Server, Site, Status};
+use sanserve_mio::{Misuse, Reply, Request, Server, Site, StatusCode};
 
 fn sum(request: &Request<'_>) -> Result<i64, &'static str> {
     let numbers = request.query_pairs().filter(|(name, _)| name == "n");
@@ -13,11 +13,11 @@ fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     let request = reply.request();
     let (status, body) = match (request.method(), request.path()) {
         (b"GET" | b"HEAD", b"/sum") => match sum(&request) {
-            Ok(sum) => (Status::OK, format!("{{\"sum\":{sum}}}\n")),
-            Err(why) => (Status::BAD_REQUEST, format!("{{\"error\":\"{why}\"}}\n")),
+            Ok(sum) => (StatusCode::OK, format!("{{\"sum\":{sum}}}\n")),
+            Err(why) => (StatusCode::BAD_REQUEST, format!("{{\"error\":\"{why}\"}}\n")),
         },
-        (_, b"/sum") => (Status::METHOD_NOT_ALLOWED, "{\"error\":\"GET only\"}\n".into()),
-        _ => (Status::NOT_FOUND, "{\"error\":\"nothing there\"}\n".into()),
+        (_, b"/sum") => (StatusCode::METHOD_NOT_ALLOWED, "{\"error\":\"GET only\"}\n".into()),
+        _ => (StatusCode::NOT_FOUND, "{\"error\":\"nothing there\"}\n".into()),
     };
     reply.answer(status, "application/json", body)
 }

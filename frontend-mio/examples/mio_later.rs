@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sanserve_mio::{Call, Handler, Job, Misuse, Reply, Server, Site, Status, Workers};
+use sanserve_mio::{Call, Handler, Job, Misuse, Reply, Server, Site, StatusCode, Workers};
 
 /// One connection's question.
 struct Primes {
@@ -21,15 +21,15 @@ impl Primes {
             Call::Request => {
                 let text = std::str::from_utf8(&reply.request().path()[1..]).ok();
                 let Some(n) = text.and_then(|text| text.parse().ok()).filter(|n| *n <= 10_000_000) else {
-                    return reply.error(Status::BAD_REQUEST, Some("Ask for a number up to 10000000"), None);
+                    return reply.error(StatusCode::BAD_REQUEST, Some("Ask for a number up to 10000000"), None);
                 };
                 match self.workers.run(reply.waker(), move || primes_below(n)) {
                     Ok(job) => self.job = Some(job),
-                    Err(_full) => return reply.error(Status::SERVICE_UNAVAILABLE, None, None),
+                    Err(_full) => return reply.error(StatusCode::SERVICE_UNAVAILABLE, None, None),
                 }
             }
             Call::Wake => match self.job.as_mut().and_then(Job::take) {
-                Some(Ok(count)) => return reply.answer(Status::OK, "text/plain", format!("{count}\n")),
+                Some(Ok(count)) => return reply.answer(StatusCode::OK, "text/plain", format!("{count}\n")),
                 Some(Err(_panicked)) => reply.abort(),
                 None => {}
             },

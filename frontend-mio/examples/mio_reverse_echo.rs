@@ -2,7 +2,7 @@
 //!
 //! Nothing can be said before the end has come, so all of it is kept, within a bound.
 
-use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, Status};
+use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, StatusCode};
 
 const MOST: usize = 64 * 1024;
 
@@ -15,14 +15,14 @@ fn go_on(all: &mut Vec<u8>, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             }
             Received::End => {
                 all.reverse();
-                return reply.answer(Status::OK, "text/plain", &all);
+                return reply.answer(StatusCode::OK, "text/plain", &all);
             }
             Received::Pending | Received::Broken => return Ok(()),
         };
         reply.consume(n);
         if all.len() > MOST {
             reply.close();
-            return reply.error(Status::CONTENT_TOO_LARGE, None, None);
+            return reply.error(StatusCode::CONTENT_TOO_LARGE, None, None);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A directory of files, and an API below `/api/`. `Policy::route` decides before any handler is made; a handler
-//! that finds out later that files should answer calls `pass`, as `/api/source` does here.
+//! that finds out later that files should answer calls `decline`, as `/api/source` does here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sanserve_mio::{Policy, Request, Route, Server, Site, Status};
+use sanserve_mio::{Policy, Request, Route, Server, Site, StatusCode};
 
 struct Mixed;
 
@@ -19,10 +19,10 @@ fn main() -> std::io::Result<()> {
     let site = Site::new(directory)?.with_policy(Mixed).with_answer(move |reply| match reply.request().path() {
         b"/api/visits" => {
             let visits = visits.fetch_add(1, Ordering::Relaxed) + 1;
-            reply.answer(Status::OK, "application/json", format!("{{\"visits\":{visits}}}\n"))
+            reply.answer(StatusCode::OK, "application/json", format!("{{\"visits\":{visits}}}\n"))
         }
-        b"/api/source" => reply.pass(),
-        _ => reply.error(Status::NOT_FOUND, None, None),
+        b"/api/source" => reply.decline(),
+        _ => reply.error(StatusCode::NOT_FOUND, None, None),
     });
     Server::bind("127.0.0.1:8000", site)?.run()
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-use sanserve_mio::{Call, Handler, Misuse, Reply, Server, Site, Status};
+use sanserve_mio::{Call, Handler, Misuse, Reply, Server, Site, StatusCode};
 
 /// What the thread that makes events shares with all connections.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl Watcher {
     fn go_on(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
         match call {
             Call::Request => {
-                reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+                reply.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?;
                 self.clock.watchers.lock().unwrap().insert(self.number, reply.waker());
             }
             // Nobody waits for the end of the day when the server goes down.
@@ -37,7 +37,7 @@ impl Watcher {
             // Who has not taken the last event yet misses this one, and nothing piles up.
             Call::Wake if !reply.has_unsent() => {
                 let event = format!("data: {}\n\n", self.clock.seconds.load(Ordering::Relaxed));
-                reply.offer(event.as_bytes())?;
+                reply.write(event.as_bytes())?;
             }
             Call::Over => drop(self.clock.watchers.lock().unwrap().remove(&self.number)),
             Call::Wake | Call::Body | Call::Room => {}

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Server, Site, Status};
+use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Server, Site, StatusCode};
 
 /// One connection's upload.
 #[derive(Default)]
@@ -23,16 +23,16 @@ impl Upload {
         let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         let name = match request.path() {
             [b'/', name @ ..] if !name.is_empty() && name[0] != b'.' && name.iter().all(harmless) => name,
-            _ => return reply.error(Status::FORBIDDEN, Some("No such name"), None),
+            _ => return reply.error(StatusCode::FORBIDDEN, Some("No such name"), None),
         };
         if request.method() != b"PUT" {
-            return reply.error(Status::METHOD_NOT_ALLOWED, None, None);
+            return reply.error(StatusCode::METHOD_NOT_ALLOWED, None, None);
         }
         let path = PathBuf::from("uploads").join(String::from_utf8_lossy(name).as_ref());
         // Nobody sees half an upload, and of two that come at once the second is refused.
         match File::create_new(path.with_extension("part")) {
             Ok(file) => self.file = Some((file, path)),
-            Err(_) => return reply.error(Status::INTERNAL_SERVER_ERROR, Some("Cannot be written"), None),
+            Err(_) => return reply.error(StatusCode::INTERNAL_SERVER_ERROR, Some("Cannot be written"), None),
         }
         self.go_on(reply)
     }
@@ -47,15 +47,15 @@ impl Upload {
             };
             match written {
                 Ok(n) => reply.consume(n),
-                Err(_) => return reply.error(Status::INSUFFICIENT_STORAGE, None, None),
+                Err(_) => return reply.error(StatusCode::INSUFFICIENT_STORAGE, None, None),
             }
         }
     }
 
     fn end(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
         match self.file.take().map(|(_, path)| fs::rename(path.with_extension("part"), path)) {
-            Some(Ok(())) => reply.answer(Status::CREATED, "text/plain", "stored\n"),
-            _ => reply.error(Status::INTERNAL_SERVER_ERROR, None, None),
+            Some(Ok(())) => reply.answer(StatusCode::CREATED, "text/plain", "stored\n"),
+            _ => reply.error(StatusCode::INTERNAL_SERVER_ERROR, None, None),
         }
     }
 }

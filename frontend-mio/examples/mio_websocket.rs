@@ -3,7 +3,7 @@
 //! The event loop does the HTTP part. The connection then belongs to `talk`, which may block: it has a thread of
 //! its own.
 
-use sanserve_mio::{Misuse, Reply, Server, Site, Status, Upgraded};
+use sanserve_mio::{Misuse, Reply, Server, Site, StatusCode, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocket};
 
@@ -13,7 +13,7 @@ fn shake_hands(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     let accept = key.map(derive_accept_key).unwrap_or_default();
     match reply.upgrade("websocket") {
         Ok(head) if !accept.is_empty() => head.field("Sec-WebSocket-Accept", accept)?.send(),
-        _ => reply.error(Status::BAD_REQUEST, Some("This is a WebSocket"), None),
+        _ => reply.error(StatusCode::BAD_REQUEST, Some("This is a WebSocket"), None),
     }
 }
 

@@ -15,7 +15,7 @@
 //! - It must not **sleep, take a lock that is held for long, ask a database, look up a name** or compute for more
 //!   than a few milliseconds. Reading and writing ordinary files is as fast as memory most of the time; if it
 //!   must never hold anybody up (a slow disk, a network file system), it is work for [`Workers`].
-//! - What is not there yet comes later: [`Reply::receive`] says `Pending`, [`Reply::offer`] takes less than all,
+//! - What is not there yet comes later: [`Reply::receive`] says `Pending`, [`Reply::write`] takes less than all,
 //!   and the handler is called again when there is more, or room.
 //! - What comes from elsewhere wakes the connection: [`Reply::waker`] gives a [`Waker`](std::task::Waker) that may
 //!   be kept and used on any thread. The handler is then called with [`Call::Wake`] and looks for itself what
@@ -33,7 +33,7 @@
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
-//! use sanserve_mio::{Call, Reply, Server, Site, Status};
+//! use sanserve_mio::{Call, Reply, Server, Site, StatusCode};
 //!
 //! // Answers when another thread has the answer.
 //! let site = Site::without_files().with_handler(|| {
@@ -50,7 +50,7 @@
 //!         }
 //!         Call::Wake => {
 //!             if let Some(text) = answer.as_ref().and_then(|told| told.try_recv().ok()) {
-//!                 reply.answer(Status::OK, "text/plain", text).expect("the first answer");
+//!                 reply.answer(StatusCode::OK, "text/plain", text).expect("the first answer");
 //!             }
 //!         }
 //!         _ => {}
@@ -100,7 +100,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 pub use sanserve_core::{
-    Call, Handler, Misuse, Policy, Received, Reply, Request, RequestBuf, ResponseHead, Route, Status,
+    Call, Handler, Misuse, Policy, Received, Reply, Request, RequestBuf, ResponseHead, Route, StatusCode,
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 use sanserve_server::{Announce, Phase};
@@ -116,11 +116,11 @@ const MOST_WORKERS: usize = 4;
 /// A server that is bound and not yet running.
 ///
 /// ```no_run
-/// use sanserve_mio::{Server, Site, Status};
+/// use sanserve_mio::{Server, Site, StatusCode};
 ///
 /// fn main() -> std::io::Result<()> {
 ///     let site = Site::without_files()
-///         .with_answer(|reply| reply.answer(Status::OK, "text/plain", "Hello, world!\n"));
+///         .with_answer(|reply| reply.answer(StatusCode::OK, "text/plain", "Hello, world!\n"));
 ///     Server::bind("127.0.0.1:8000", site)?.run()
 /// }
 /// ```

@@ -12,7 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{Config, Pace, Timeouts};
-use sanserve_mio::{Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Site, Status, Upgraded, Workers};
+use sanserve_mio::{Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Site, StatusCode, Upgraded, Workers};
 
 use support::{answers_sync, ask, end, start, start_with, sync};
 use testkit::{Client, PATIENCE, Response};
@@ -42,7 +42,7 @@ impl Handler for Waits {
                 let request = reply.request();
                 let mut text = request.path().to_vec();
                 text.extend_from_slice(request.field("X-Mark").unwrap_or_default());
-                reply.answer(Status::OK, "text/plain", text).unwrap();
+                reply.answer(StatusCode::OK, "text/plain", text).unwrap();
             }
             Call::Over if !self.1 => self.0.send(Heard::Over).unwrap(),
             _ => {}
@@ -223,12 +223,12 @@ fn a_client_that_takes_nothing_is_held_back_and_cut() {
     let timeouts = Timeouts { write: pace, ..Timeouts::default() };
     let site = calls(move |call, reply| {
         match call {
-            Call::Request => reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?,
-            Call::Over => return tell.lock().unwrap().send(()).map_err(|_| Misuse::Over),
+            Call::Request => reply.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?,
+            Call::Over => return tell.lock().unwrap().send(()).map_err(|_| Misuse::ExchangeEnded),
             _ => {}
         }
         // Events without end, as fast as they are taken.
-        match reply.offer(&[b'e'; 4096])? {
+        match reply.write(&[b'e'; 4096])? {
             0 => {}
             n => {
                 count.fetch_add(n, Ordering::Relaxed);
@@ -263,10 +263,10 @@ fn trailers_go_both_ways() {
             }
         }
         let sum = reply.trailers().find(|(name, _)| name == b"X-Sum").map(|(_, value)| value.to_vec());
-        reply.respond(Status::OK)?.field("Trailer", "X-Seen")?.send()?;
-        reply.offer(b"body")?;
+        reply.respond(StatusCode::OK)?.field("Trailer", "X-Seen")?.send()?;
+        reply.write(b"body")?;
         reply.trailer("X-Seen", sum.unwrap_or_default())?;
-        assert_eq!(reply.trailer("Content-Length", "3"), Err(Misuse::Framing));
+        assert_eq!(reply.trailer("Content-Length", "3"), Err(Misuse::ReservedHeader));
         assert_eq!(reply.trailer("X-Bad", "a\r\nb"), Err(Misuse::Field));
         reply.finish()
     }));
@@ -296,10 +296,10 @@ fn hints_go_out_before_the_answer() {
     let tell = Mutex::new(tell);
     let server = start(calls(move |call, reply| match call {
         Call::Request => {
-            reply.inform(Status::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
-            tell.lock().unwrap().send(Heard::Request(reply.waker())).map_err(|_| Misuse::Over)
+            reply.inform(StatusCode::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
+            tell.lock().unwrap().send(Heard::Request(reply.waker())).map_err(|_| Misuse::ExchangeEnded)
         }
-        Call::Wake => reply.answer(Status::OK, "text/plain", "answer"),
+        Call::Wake => reply.answer(StatusCode::OK, "text/plain", "answer"),
         _ => Ok(()),
     }));
     let mut client = server.connect();
@@ -321,7 +321,7 @@ fn ranges_of_files_are_sent_from_where_they_lie() {
         if call == Call::Request {
             reply.attach(Box::new(File::open(&path).unwrap()));
             let is_chunked = reply.request().path() == b"/chunked";
-            let head = reply.respond(Status::OK)?;
+            let head = reply.respond(StatusCode::OK)?;
             if is_chunked {
                 head.send()?
             } else {
@@ -462,13 +462,13 @@ impl Handler for Asks {
                 };
                 match self.workers.run(reply.waker(), work) {
                     Ok(job) => self.job = Some(job),
-                    Err(Full) => reply.error(Status::SERVICE_UNAVAILABLE, None, None).unwrap(),
+                    Err(Full) => reply.error(StatusCode::SERVICE_UNAVAILABLE, None, None).unwrap(),
                 }
             }
             Call::Wake => match self.job.as_mut().and_then(Job::take) {
-                Some(Ok(text)) => reply.answer(Status::OK, "text/plain", text).unwrap(),
+                Some(Ok(text)) => reply.answer(StatusCode::OK, "text/plain", text).unwrap(),
                 Some(Err(Panicked(why))) => {
-                    reply.error(Status::INTERNAL_SERVER_ERROR, Some(&why), None).unwrap();
+                    reply.error(StatusCode::INTERNAL_SERVER_ERROR, Some(&why), None).unwrap();
                 }
                 None => {}
             },
@@ -523,12 +523,12 @@ fn a_handler_that_panics_or_aborts_fails_alone() {
             (Call::Wake, b"/late") => panic!("when woken"),
             (Call::Request, b"/abort") => {
                 reply.abort();
-                assert_eq!(reply.offer(b"x"), Err(Misuse::Order));
+                assert_eq!(reply.write(b"x"), Err(Misuse::HeadOrder));
                 Ok(())
             }
             (Call::Request, b"/cut") => {
-                reply.respond(Status::OK)?.length(100_000).send()?;
-                reply.offer(&[b'.'; 100_000]).map(drop)
+                reply.respond(StatusCode::OK)?.length(100_000).send()?;
+                reply.write(&[b'.'; 100_000]).map(drop)
             }
             (Call::Room, b"/cut") => {
                 reply.abort();
@@ -564,29 +564,29 @@ fn nothing_of_a_misuse_reaches_the_wire() {
         if call != Call::Request {
             return Ok(());
         }
-        assert_eq!(reply.offer(b"no head"), Err(Misuse::Order));
-        assert_eq!(reply.offer_file(0, 1), Err(Misuse::Order));
-        assert_eq!(reply.finish(), Err(Misuse::Order));
-        assert_eq!(reply.respond(Status::CONTINUE).err(), Some(Misuse::Interim));
-        assert_eq!(reply.inform(Status::OK).err(), Some(Misuse::Interim));
+        assert_eq!(reply.write(b"no head"), Err(Misuse::HeadOrder));
+        assert_eq!(reply.offer_file(0, 1), Err(Misuse::HeadOrder));
+        assert_eq!(reply.finish(), Err(Misuse::HeadOrder));
+        assert_eq!(reply.respond(StatusCode::CONTINUE).err(), Some(Misuse::Interim));
+        assert_eq!(reply.inform(StatusCode::OK).err(), Some(Misuse::Interim));
         assert_eq!(reply.upgrade("any").err(), Some(Misuse::Upgrade));
         for (name, value) in [("A", "b\r\nEvil: 1"), ("A\r\nEvil", "1"), ("", "1"), ("A", "\0"), ("A b", "1")] {
-            assert_eq!(reply.respond(Status::OK)?.field(name, value).err(), Some(Misuse::Field));
+            assert_eq!(reply.respond(StatusCode::OK)?.field(name, value).err(), Some(Misuse::Field));
         }
         for name in ["Content-Length", "transfer-encoding", "Connection"] {
-            assert_eq!(reply.respond(Status::OK)?.field(name, "1").err(), Some(Misuse::Framing));
+            assert_eq!(reply.respond(StatusCode::OK)?.field(name, "1").err(), Some(Misuse::ReservedHeader));
         }
-        assert_eq!(reply.respond(Status::OK)?.reason("a\r\nEvil: 1").err(), Some(Misuse::Field));
-        drop(reply.respond(Status::OK)?.field("X-Evil", "never sent")?);
-        reply.respond(Status::OK)?.length(4).send()?;
-        assert_eq!(reply.respond(Status::OK).err(), Some(Misuse::Order));
-        assert_eq!(reply.inform(Status::EARLY_HINTS).err(), Some(Misuse::Order));
-        assert_eq!(reply.offer(b"Evil!"), Err(Misuse::TooMuch));
-        assert_eq!(reply.offer(b"good")?, 4);
-        assert_eq!(reply.offer(b"Evil"), Err(Misuse::TooMuch));
-        assert_eq!(reply.trailer("X-Evil", "1"), Err(Misuse::Framing));
+        assert_eq!(reply.respond(StatusCode::OK)?.reason("a\r\nEvil: 1").err(), Some(Misuse::Field));
+        drop(reply.respond(StatusCode::OK)?.field("X-Evil", "never sent")?);
+        reply.respond(StatusCode::OK)?.length(4).send()?;
+        assert_eq!(reply.respond(StatusCode::OK).err(), Some(Misuse::HeadOrder));
+        assert_eq!(reply.inform(StatusCode::EARLY_HINTS).err(), Some(Misuse::HeadOrder));
+        assert_eq!(reply.write(b"Evil!"), Err(Misuse::LengthMismatch));
+        assert_eq!(reply.write(b"good")?, 4);
+        assert_eq!(reply.write(b"Evil"), Err(Misuse::LengthMismatch));
+        assert_eq!(reply.trailer("X-Evil", "1"), Err(Misuse::ReservedHeader));
         reply.finish()?;
-        assert_eq!(reply.offer(b"Evil").err(), Some(Misuse::Over));
+        assert_eq!(reply.write(b"Evil").err(), Some(Misuse::ExchangeEnded));
         Ok(())
     }));
     let mut client = server.connect();

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Site, Status};
+use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Site, StatusCode};
 
 use support::{ask, end, start};
 use testkit::{Client, PATIENCE};
@@ -47,7 +47,7 @@ impl Watcher {
         match call {
             Call::Request => {
                 self.told = self.news.count.load(Ordering::Acquire);
-                reply.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+                reply.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?;
                 self.news.wakers.lock().unwrap().push(reply.waker());
             }
             Call::Drain => {}
@@ -55,7 +55,7 @@ impl Watcher {
             Call::Wake | Call::Room | Call::Body => {
                 while self.told < self.news.count.load(Ordering::Acquire) && !reply.has_unsent() {
                     self.told += 1;
-                    reply.offer(format!("data: {}\n\n", self.told).as_bytes())?;
+                    reply.write(format!("data: {}\n\n", self.told).as_bytes())?;
                     if self.told < self.news.count.load(Ordering::Acquire) {
                         // The next one when this is on its way.
                         reply.waker().wake();
@@ -136,7 +136,7 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
             Received::End => return reply.finish(),
             Received::Pending | Received::Broken => return Ok(()),
         };
-        match reply.offer(&piece[..n])? {
+        match reply.write(&piece[..n])? {
             0 => return Ok(()),
             taken => reply.consume(taken),
         }
@@ -157,7 +157,7 @@ fn a_body_that_goes_both_ways() {
             count.fetch_add(1, Ordering::Relaxed);
             match call {
                 Call::Drain | Call::Over => {}
-                Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and(echo(reply)).unwrap(),
+                Call::Request => reply.respond(StatusCode::OK).and_then(|head| head.send()).and(echo(reply)).unwrap(),
                 _ => echo(reply).unwrap(),
             }
         }

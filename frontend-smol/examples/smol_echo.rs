@@ -2,14 +2,14 @@
 //! `cargo run -p sanserve-smol --example smol_echo`, then `curl -NT - localhost:8000` and type.
 use std::io;
 
-use sanserve_smol::{Exchange, Handler, Server, Site, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, StatusCode};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Echo;
 
 impl Handler for Echo {
     async fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
+        x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
         let (mut text, mut piece) = (Vec::new(), [0; 4096]);
         loop {
             let n = x.read(&mut piece).await?;

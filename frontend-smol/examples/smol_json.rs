@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use sanserve_smol::{Exchange, Handler, Server, Site, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, StatusCode};
 use smol::io::AsyncReadExt;
 
 /// What all connections share.
@@ -18,24 +18,24 @@ impl Handler for Api {
             (b"GET" | b"HEAD", b"/notes", _) => {
                 let notes = self.0.lock().expect("nobody panics with it").clone();
                 let items = notes.iter().enumerate().filter_map(|(id, note)| note.as_ref().map(|note| json(id, note)));
-                reply(x, Status::OK, &format!("[{}]", items.collect::<Vec<_>>().join(","))).await
+                reply(x, StatusCode::OK, &format!("[{}]", items.collect::<Vec<_>>().join(","))).await
             }
             (b"POST", b"/notes", _) => {
                 let mut note = String::new();
                 if (&mut *x).take(10_000).read_to_string(&mut note).await.is_err() {
-                    return reply(x, Status::BAD_REQUEST, r#"{"error":"a note is text"}"#).await;
+                    return reply(x, StatusCode::BAD_REQUEST, r#"{"error":"a note is text"}"#).await;
                 }
                 let text = self.add(note);
-                reply(x, Status::CREATED, &text).await
+                reply(x, StatusCode::CREATED, &text).await
             }
             (b"DELETE", _, Some(id)) => {
                 let removed = self.0.lock().expect("nobody panics with it").get_mut(id).and_then(Option::take);
                 match removed {
-                    Some(_) => x.respond(Status::NO_CONTENT)?.send(),
-                    None => reply(x, Status::NOT_FOUND, r#"{"error":"no such note"}"#).await,
+                    Some(_) => x.respond(StatusCode::NO_CONTENT)?.send(),
+                    None => reply(x, StatusCode::NOT_FOUND, r#"{"error":"no such note"}"#).await,
                 }
             }
-            _ => reply(x, Status::NOT_FOUND, r#"{"error":"no such thing"}"#).await,
+            _ => reply(x, StatusCode::NOT_FOUND, r#"{"error":"no such thing"}"#).await,
         }
     }
 }
@@ -49,7 +49,7 @@ impl Api {
     }
 }
 
-async fn reply(x: &Exchange<'_>, status: Status, text: &str) -> io::Result<()> {
+async fn reply(x: &Exchange<'_>, status: StatusCode, text: &str) -> io::Result<()> {
     x.answer(status, "application/json", format!("{text}\n")).await
 }
 

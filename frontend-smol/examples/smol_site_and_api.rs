@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sanserve_smol::{Exchange, Handler, Server, Site, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, StatusCode};
 
 /// Pages that were asked for so far.
 static VISITS: AtomicU64 = AtomicU64::new(0);
@@ -15,16 +15,18 @@ impl Handler for Mixed {
         match (x.method(), x.path()) {
             (b"GET" | b"HEAD", b"/api/visits") => {
                 let text = format!("{{\"visits\":{}}}\n", VISITS.load(Ordering::Relaxed));
-                x.answer(Status::OK, "application/json", text).await
+                x.answer(StatusCode::OK, "application/json", text).await
             }
             (b"DELETE", b"/api/visits") => {
                 VISITS.store(0, Ordering::Relaxed);
-                x.respond(Status::NO_CONTENT)?.send()
+                x.respond(StatusCode::NO_CONTENT)?.send()
             }
-            (_, path) if path.starts_with(b"/api/") => x.error(Status::NOT_FOUND, Some("No such resource"), None).await,
+            (_, path) if path.starts_with(b"/api/") => {
+                x.error(StatusCode::NOT_FOUND, Some("No such resource"), None).await
+            }
             _ => {
                 VISITS.fetch_add(1, Ordering::Relaxed);
-                x.pass()
+                x.decline()
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use sanserve_smol::{Exchange, Handler, Server, Site, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, StatusCode};
 use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
 
@@ -17,9 +17,9 @@ struct Clock;
 impl Handler for Clock {
     async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         if x.path() != b"/clock" {
-            return x.answer(Status::OK, "text/html;charset=utf-8", PAGE).await;
+            return x.answer(StatusCode::OK, "text/html;charset=utf-8", PAGE).await;
         }
-        let head = x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?;
+        let head = x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?;
         head.field("Cache-Control", "no-store")?.send()?;
         // It goes on until the browser is gone: then this is dropped where it waits.
         let mut ticks = smol::Timer::interval(Duration::from_secs(1));
@@ -41,7 +41,7 @@ impl Handler for Clock {
 
     /// A stream that never ends has a head all the same.
     async fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()
+        x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()
     }
 }
 

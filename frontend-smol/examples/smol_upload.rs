@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sanserve_smol::{Exchange, Handler, Server, Site, Status};
+use sanserve_smol::{Exchange, Handler, Server, Site, StatusCode};
 use smol::fs;
 use smol::io::AsyncWriteExt;
 
@@ -12,7 +12,7 @@ struct Uploads(PathBuf);
 
 impl Handler for Uploads {
     async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.pass()
+        x.decline()
     }
 
     async fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
@@ -20,7 +20,7 @@ impl Handler for Uploads {
             return x.unsupported();
         }
         let Some(name) = plain_name(x.path()) else {
-            return x.error(Status::FORBIDDEN, Some("A plain name, please"), None).await;
+            return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None).await;
         };
         // It gets its name when it is complete: nobody sees half an upload.
         let part = Part(self.0.join(format!(".{name}.{}", x.peer().port())));
@@ -29,7 +29,7 @@ impl Handler for Uploads {
         file.close().await?;
         fs::rename(&part.0, self.0.join(&name)).await?;
         x.log(format_args!("{name}: {length} bytes"));
-        x.respond(Status::CREATED)?.field("Location", format!("/{name}"))?.length(0).send()
+        x.respond(StatusCode::CREATED)?.field("Location", format!("/{name}"))?.length(0).send()
     }
 }
 

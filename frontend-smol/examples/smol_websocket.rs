@@ -2,14 +2,14 @@
 //! `websocat ws://localhost:8000`.
 use std::io;
 
-use sanserve_smol::{Exchange, Server, Site, Status, Upgraded};
+use sanserve_smol::{Exchange, Server, Site, StatusCode, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocket};
 
 async fn shake_hands(x: &mut Exchange<'_>) -> io::Result<()> {
     let key = x.field("Sec-WebSocket-Key").filter(|_| x.field("Sec-WebSocket-Version") == Some(b"13"));
     let Some(key) = key else {
-        return x.error(Status::BAD_REQUEST, Some("This is a WebSocket"), None).await;
+        return x.error(StatusCode::BAD_REQUEST, Some("This is a WebSocket"), None).await;
     };
     let upgraded = x.upgrade("websocket", &[("Sec-WebSocket-Accept", &derive_accept_key(key))]).await?;
     // `tungstenite` blocks, so it gets a thread of the pool for that.

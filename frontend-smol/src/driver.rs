@@ -204,11 +204,11 @@ impl Driver {
     /// The handler's view of the connection, while the exchange is the handler's.
     ///
     /// # Errors
-    /// Those of `act`, and [`Misuse::Over`].
+    /// Those of `act`, and [`Misuse::ExchangeEnded`].
     pub(crate) fn reply<T>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> Result<T, Misuse>) -> Result<T, Misuse> {
         // Whatever it does may change what is waited for.
         self.waiting = None;
-        self.look(act).unwrap_or(Err(Misuse::Over))
+        self.look(act).unwrap_or(Err(Misuse::ExchangeEnded))
     }
 
     /// The same, for what cannot fail, and does nothing where the exchange is over.

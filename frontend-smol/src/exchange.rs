@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
-use sanserve_core::{Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, Status, scrub};
+use sanserve_core::{
+    Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, StatusCode, scrub,
+};
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
 
@@ -26,12 +28,12 @@ use crate::upgrade::Upgraded;
 /// written with what the head announced, or chunked.
 ///
 /// ```
-/// use sanserve_smol::{Exchange, Status};
+/// use sanserve_smol::{Exchange, StatusCode};
 /// use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 ///
 /// /// Sends the body back in capitals, while it comes.
 /// async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
-///     x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
+///     x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
 ///     let mut room = [0; 4096];
 ///     loop {
 ///         let n = x.read(&mut room).await?;
@@ -139,7 +141,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// [`Misuse`], as an error of kind `InvalidInput`: for a status below 200, and for a second head.
-    pub fn respond(&self, status: Status) -> io::Result<HeadWriter<'_>> {
+    pub fn respond(&self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         HeadWriter::new(self, |reply, status| reply.respond(status), status)
     }
 
@@ -148,7 +150,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// [`Misuse`]: for any other status, and behind the head.
-    pub fn inform(&self, status: Status) -> io::Result<HeadWriter<'_>> {
+    pub fn inform(&self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         HeadWriter::new(self, |reply, status| reply.inform(status), status)
     }
 
@@ -156,7 +158,7 @@ impl Exchange<'_> {
     /// anything.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::Order`] after the head of the answer.
+    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::HeadOrder`] after the head of the answer.
     pub fn send_head(&self, head: &ResponseHead) -> io::Result<()> {
         self.reply(|reply| reply.send_head(head))
     }
@@ -174,7 +176,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// As [`respond`](Self::respond).
-    pub async fn error(&self, status: Status, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
+    pub async fn error(&self, status: StatusCode, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
         self.reply(|reply| reply.error(status, message, explanation))
     }
 
@@ -182,7 +184,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// As [`respond`](Self::respond), and [`Misuse::Field`] for a media type that no field can hold.
-    pub async fn answer(&self, status: Status, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
+    pub async fn answer(&self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.reply(|reply| reply.answer(status, media_type, body))
     }
 
@@ -192,7 +194,7 @@ impl Exchange<'_> {
     /// As [`respond`](Self::respond).
     pub fn unsupported(&self) -> io::Result<()> {
         let message = format!("Unsupported method ('{}')", self.method().escape_ascii());
-        self.reply(|reply| reply.error(Status::NOT_IMPLEMENTED, Some(&message), None))
+        self.reply(|reply| reply.error(StatusCode::NOT_IMPLEMENTED, Some(&message), None))
     }
 
     /// Sends a part of a file as a part of the body, without reading it here (`sendfile`), and waits
@@ -254,9 +256,9 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// [`Misuse`] behind the head.
-    pub fn pass(&self) -> io::Result<()> {
+    pub fn decline(&self) -> io::Result<()> {
         let mut driver = lock(self.driver);
-        driver.reply(|reply| reply.pass())?;
+        driver.reply(|reply| reply.decline())?;
         driver.leave();
         Ok(())
     }
@@ -450,7 +452,7 @@ impl AsyncRead for Exchange<'_> {
 impl AsyncWrite for Exchange<'_> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let mut driver = lock(self.driver);
-        match driver.reply(|reply| reply.offer(data))? {
+        match driver.reply(|reply| reply.write(data))? {
             0 if !data.is_empty() => driver.waits_to_write(cx),
             n => Poll::Ready(Ok(n)),
         }
@@ -473,7 +475,7 @@ impl AsyncWrite for Exchange<'_> {
             let mut driver = lock(self.driver);
             if driver.is_speaking() {
                 driver.reply(|reply| match (reply.is_unanswered(), reply.is_answering()) {
-                    (true, _) => Err(Misuse::Order),
+                    (true, _) => Err(Misuse::HeadOrder),
                     (_, true) => reply.finish(),
                     _ => Ok(()),
                 })?;

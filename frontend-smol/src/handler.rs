@@ -11,7 +11,7 @@ use crate::exchange::Exchange;
 /// Methods are written as `async fn`. What is not overridden answers 501.
 ///
 /// ```
-/// use sanserve_smol::{Exchange, Handler, Status};
+/// use sanserve_smol::{Exchange, Handler, StatusCode};
 /// use smol::io::AsyncReadExt as _;
 ///
 /// /// Adds up what is posted to it.
@@ -20,7 +20,7 @@ use crate::exchange::Exchange;
 ///
 /// impl Handler for Sum {
 ///     async fn do_get(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
-///         x.answer(Status::OK, "text/plain", self.0.to_string()).await
+///         x.answer(StatusCode::OK, "text/plain", self.0.to_string()).await
 ///     }
 ///
 ///     async fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
@@ -28,7 +28,7 @@ use crate::exchange::Exchange;
 ///         x.take(20).read_to_string(&mut body).await?;
 ///         match body.trim().parse::<u64>() {
 ///             Ok(number) => self.0 = self.0.saturating_add(number),
-///             Err(_) => return x.error(Status::BAD_REQUEST, Some("Not a number"), None).await,
+///             Err(_) => return x.error(StatusCode::BAD_REQUEST, Some("Not a number"), None).await,
 ///         }
 ///         self.do_get(x).await
 ///     }
@@ -38,17 +38,17 @@ use crate::exchange::Exchange;
 /// A function is a handler too, which answers every method:
 ///
 /// ```
-/// use sanserve_smol::{Exchange, Server, Site, Status};
+/// use sanserve_smol::{Exchange, Server, Site, StatusCode};
 ///
 /// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
-///     x.answer(Status::OK, "text/plain", "Hello!\n").await
+///     x.answer(StatusCode::OK, "text/plain", "Hello!\n").await
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
 /// let server = server.with_handler(|| hello);
 /// // Or a closure that says what it takes:
-/// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hi!\n").await);
+/// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hi!\n").await);
 /// # Ok(())
 /// # }
 /// ```
@@ -125,7 +125,7 @@ pub type BoxedAnswer<'x> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 
 /// `async` closure cannot do here.
 ///
 /// ```
-/// use sanserve_smol::{Server, Site, Status, handler_fn};
+/// use sanserve_smol::{Server, Site, StatusCode, handler_fn};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
@@ -133,7 +133,7 @@ pub type BoxedAnswer<'x> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 
 ///     let mut requests = 0;
 ///     handler_fn(move |x| {
 ///         requests += 1;
-///         Box::pin(async move { x.answer(Status::OK, "text/plain", format!("{requests}\n")).await })
+///         Box::pin(async move { x.answer(StatusCode::OK, "text/plain", format!("{requests}\n")).await })
 ///     })
 /// });
 /// # Ok(())

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sanserve_core::{self as core, Misuse, Reply, ResponseHead, Status};
+use sanserve_core::{self as core, Misuse, Reply, ResponseHead, StatusCode};
 
 use crate::exchange::Exchange;
 
@@ -18,11 +18,11 @@ pub struct HeadWriter<'x> {
 }
 
 /// How [`Reply`] begins a head.
-type Begin = for<'r> fn(&'r mut Reply<'_>, Status) -> Result<core::HeadWriter<'r>, Misuse>;
+type Begin = for<'r> fn(&'r mut Reply<'_>, StatusCode) -> Result<core::HeadWriter<'r>, Misuse>;
 
 impl<'x> HeadWriter<'x> {
     /// Sees to it that `begin` is permitted.
-    pub(crate) fn new(exchange: &'x Exchange<'x>, begin: Begin, status: Status) -> io::Result<HeadWriter<'x>> {
+    pub(crate) fn new(exchange: &'x Exchange<'x>, begin: Begin, status: StatusCode) -> io::Result<HeadWriter<'x>> {
         HeadWriter { exchange, begin, head: ResponseHead::new(status) }.with(Ok)
     }
 
@@ -47,7 +47,7 @@ impl<'x> HeadWriter<'x> {
     ///
     /// # Errors
     /// [`Misuse::Field`] for a name that is no token or a value with a control character,
-    /// [`Misuse::Framing`] for a field that is the server's to write.
+    /// [`Misuse::ReservedHeader`] for a field that is the server's to write.
     pub fn field(self, name: &str, value: impl AsRef<[u8]>) -> io::Result<Self> {
         self.with(|head| head.field(name, value))
     }
@@ -65,7 +65,7 @@ impl<'x> HeadWriter<'x> {
     /// It waits for nothing, so there is nothing to await.
     ///
     /// # Errors
-    /// [`Misuse::TooMuch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
+    /// [`Misuse::LengthMismatch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
     /// 200. Nothing is sent then. As [`send`](Self::send), if another head was sent meanwhile.
     pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.exchange.send_response(&self.head, body)

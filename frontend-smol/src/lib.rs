@@ -52,7 +52,7 @@ use sanserve_server::{Shared as Files, probe_resources};
 use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
-pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
+pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, ResponseHead, StatusCode};
 use sanserve_server::{Announce as _, Phase};
 pub use sanserve_server::{Draining, Handle, Log, Site};
 
@@ -77,10 +77,10 @@ const LEAST_THREADS: usize = 2;
 /// A server that listens and is about to run.
 ///
 /// ```
-/// use sanserve_smol::{Exchange, Server, Site, Status};
+/// use sanserve_smol::{Exchange, Server, Site, StatusCode};
 ///
 /// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
-///     x.answer(Status::OK, "text/plain", "Hello!\n").await
+///     x.answer(StatusCode::OK, "text/plain", "Hello!\n").await
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {

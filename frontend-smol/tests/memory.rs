@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::thread;
 
-use sanserve_smol::{Exchange, Log, Server, Site, Status};
+use sanserve_smol::{Exchange, Log, Server, Site, StatusCode};
 use smol::io::AsyncWriteExt;
 use testkit::{Embedded, Tree, bound};
 
@@ -14,7 +14,7 @@ const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 1024;
 
 async fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
-    x.respond(Status::OK)?.send()?;
+    x.respond(StatusCode::OK)?.send()?;
     let (from, mut to) = smol::io::split(&mut *x);
     smol::io::copy(from, &mut to).await?;
     to.close().await

@@ -2,17 +2,17 @@
 //! `curl -u aladdin:opensesame localhost:8000`. Put something that encrypts in front of it.
 use std::io;
 
-use sanserve_std::{Exchange, Server, Site, Status};
+use sanserve_std::{Exchange, Server, Site, StatusCode};
 
 /// `aladdin:opensesame` in base64 (RFC 7617).
 const CREDENTIALS: &[u8] = b"Basic YWxhZGRpbjpvcGVuc2VzYW1l";
 
 fn guard(x: &mut Exchange<'_>) -> io::Result<()> {
     if x.field("Authorization").is_some_and(|given| is_same(given, CREDENTIALS)) {
-        return x.pass();
+        return x.decline();
     }
     x.log(format_args!("kept out of {}", x.target().escape_ascii()));
-    let head = x.respond(Status::UNAUTHORIZED)?;
+    let head = x.respond(StatusCode::UNAUTHORIZED)?;
     head.field("WWW-Authenticate", "Basic realm=\"the cave\", charset=\"UTF-8\"")?.length(0).send()
 }
 

@@ -2,13 +2,13 @@
 //! `cargo run -p sanserve-std --example std_echo`, then `curl -NT - localhost:8000` and type.
 use std::io::{self, Read, Write};
 
-use sanserve_std::{Exchange, Handler, Server, Site, Status};
+use sanserve_std::{Exchange, Handler, Server, Site, StatusCode};
 
 struct Echo;
 
 impl Handler for Echo {
     fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
+        x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
         let (mut text, mut piece) = (Vec::new(), [0; 4096]);
         loop {
             let n = x.read(&mut piece)?;

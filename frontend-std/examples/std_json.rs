@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
-use sanserve_std::{Exchange, Server, Site, Status};
+use sanserve_std::{Exchange, Server, Site, StatusCode};
 
 /// What all connections share.
 type Notes = Arc<Mutex<Vec<Option<String>>>>;
@@ -15,12 +15,12 @@ fn answer(notes: &Notes, x: &mut Exchange<'_>) -> io::Result<()> {
         (b"GET" | b"HEAD", None) if path == "/notes" => {
             let notes = notes.lock().expect("nobody panics with it").clone();
             let items = notes.iter().enumerate().filter_map(|(id, note)| note.as_ref().map(|note| json(id, note)));
-            reply(x, Status::OK, &format!("[{}]", items.collect::<Vec<_>>().join(",")))
+            reply(x, StatusCode::OK, &format!("[{}]", items.collect::<Vec<_>>().join(",")))
         }
         (b"POST", None) if path == "/notes" => {
             let mut note = String::new();
             if x.take(10_000).read_to_string(&mut note).is_err() {
-                return reply(x, Status::BAD_REQUEST, r#"{"error":"a note is text"}"#);
+                return reply(x, StatusCode::BAD_REQUEST, r#"{"error":"a note is text"}"#);
             }
             let mut notes = notes.lock().expect("nobody panics with it");
             notes.push(Some(note));
@@ -28,20 +28,20 @@ fn answer(notes: &Notes, x: &mut Exchange<'_>) -> io::Result<()> {
             let text = json(id, notes[id].as_deref().unwrap_or_default());
             // Whoever waits for a peer should not hold a lock.
             drop(notes);
-            reply(x, Status::CREATED, &text)
+            reply(x, StatusCode::CREATED, &text)
         }
         (b"DELETE", Some(id)) => {
             let removed = notes.lock().expect("nobody panics with it").get_mut(id).and_then(Option::take);
             match removed {
-                Some(_) => x.respond(Status::NO_CONTENT)?.send(),
-                None => reply(x, Status::NOT_FOUND, r#"{"error":"no such note"}"#),
+                Some(_) => x.respond(StatusCode::NO_CONTENT)?.send(),
+                None => reply(x, StatusCode::NOT_FOUND, r#"{"error":"no such note"}"#),
             }
         }
-        _ => reply(x, Status::NOT_FOUND, r#"{"error":"no such thing"}"#),
+        _ => reply(x, StatusCode::NOT_FOUND, r#"{"error":"no such thing"}"#),
     }
 }
 
-fn reply(x: &mut Exchange<'_>, status: Status, text: &str) -> io::Result<()> {
+fn reply(x: &mut Exchange<'_>, status: StatusCode, text: &str) -> io::Result<()> {
     x.answer(status, "application/json", format!("{text}\n"))
 }
 

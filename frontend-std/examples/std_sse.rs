@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use sanserve_std::{Exchange, Handler, Server, Site, Status};
+use sanserve_std::{Exchange, Handler, Server, Site, StatusCode};
 
 const PAGE: &str = "<!doctype html><title>Clock</title><h1></h1><script>
 new EventSource('/clock').onmessage = event => document.querySelector('h1').textContent = event.data
@@ -15,9 +15,9 @@ struct Clock;
 impl Handler for Clock {
     fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         if x.path() != b"/clock" {
-            return x.answer(Status::OK, "text/html;charset=utf-8", PAGE);
+            return x.answer(StatusCode::OK, "text/html;charset=utf-8", PAGE);
         }
-        let head = x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?;
+        let head = x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?;
         head.field("Cache-Control", "no-store")?.send()?;
         let draining = x.draining();
         while !draining.has_begun() {
@@ -35,7 +35,7 @@ impl Handler for Clock {
 
     /// A stream that never ends has a head all the same.
     fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()
+        x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()
     }
 }
 

@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sanserve_std::{Exchange, Handler, Server, Site, Status};
+use sanserve_std::{Exchange, Handler, Server, Site, StatusCode};
 
 /// Writes below its directory what is PUT, and leaves the rest to the files.
 struct Uploads(PathBuf);
 
 impl Handler for Uploads {
     fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.pass()
+        x.decline()
     }
 
     fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
@@ -19,7 +19,7 @@ impl Handler for Uploads {
             return x.unsupported();
         }
         let Some(name) = plain_name(x.path()) else {
-            return x.error(Status::FORBIDDEN, Some("A plain name, please"), None);
+            return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None);
         };
         // It gets its name when it is complete: nobody sees half an upload.
         let (path, part) = (self.0.join(&name), self.0.join(format!(".{name}.{}", x.peer().port())));
@@ -28,7 +28,7 @@ impl Handler for Uploads {
             let _ = fs::remove_file(&part);
         })?;
         x.log(format_args!("{name}: {length} bytes"));
-        x.respond(Status::CREATED)?.field("Location", format!("/{name}"))?.length(0).send()
+        x.respond(StatusCode::CREATED)?.field("Location", format!("/{name}"))?.length(0).send()
     }
 }
 

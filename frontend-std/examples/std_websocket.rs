@@ -4,14 +4,14 @@
 
 use std::io;
 
-use sanserve_std::{Exchange, Server, Site, Status};
+use sanserve_std::{Exchange, Server, Site, StatusCode};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocket};
 
 fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
     let key = x.field("Sec-WebSocket-Key").filter(|_| x.field("Sec-WebSocket-Version") == Some(b"13"));
     let Some(accept) = key.map(derive_accept_key) else {
-        return x.error(Status::BAD_REQUEST, Some("This is a WebSocket"), None);
+        return x.error(StatusCode::BAD_REQUEST, Some("This is a WebSocket"), None);
     };
     let upgraded = x.upgrade("websocket", &[("Sec-WebSocket-Accept", &accept)])?;
     // What was read already comes first.

@@ -91,7 +91,7 @@ impl Line {
         }
         self.reply(|reply| match () {
             () if reply.is_answering() => Left::End,
-            () if reply.is_unanswered() && !reply.is_passed() => Left::Answer,
+            () if reply.is_unanswered() && !reply.is_declined() => Left::Answer,
             () => Left::Nothing,
         })
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use sanserve_core::{Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, Status, scrub};
+use sanserve_core::{Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, scrub};
 use sanserve_server::{Draining, Upgraded};
 
 use crate::driver::{Driver, Line, Progress, Stand};
@@ -32,12 +32,12 @@ use crate::upgrade;
 ///
 /// ```no_run
 /// use std::io::Write;
-/// use sanserve_std::{Exchange, Server, Site, Status};
+/// use sanserve_std::{Exchange, Server, Site, StatusCode};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
 /// let server = server.with_handler(|| |x: &mut Exchange<'_>| {
-///     x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
+///     x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
 ///     for n in 0..1_000_000 {
 ///         writeln!(x, "{n}")?;
 ///     }
@@ -112,8 +112,8 @@ impl<'x> Exchange<'x> {
     /// Begins the answer (Python's `send_response`). [`HeadWriter::send`] ends its head.
     ///
     /// # Errors
-    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status below 200, `Misuse::Order` for a second head.
-    pub fn respond(&mut self, status: Status) -> io::Result<HeadWriter<'_>> {
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status below 200, `Misuse::HeadOrder` for a second head.
+    pub fn respond(&mut self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         self.line.act(|reply| reply.respond(status).map(drop))?;
         Ok(HeadWriter::new(self.line, status))
     }
@@ -122,8 +122,8 @@ impl<'x> Exchange<'x> {
     /// HTTP/1.0 client.
     ///
     /// # Errors
-    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status that is none, `Misuse::Order` behind the head.
-    pub fn inform(&mut self, status: Status) -> io::Result<HeadWriter<'_>> {
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status that is none, `Misuse::HeadOrder` behind the head.
+    pub fn inform(&mut self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         self.line.act(|reply| reply.inform(status).map(drop))?;
         Ok(HeadWriter::new(self.line, status))
     }
@@ -131,7 +131,7 @@ impl<'x> Exchange<'x> {
     /// Sends a head that was made before: that of the answer, or an interim one, which goes out at once.
     ///
     /// # Errors
-    /// [`Misuse::Interim`](sanserve_core::Misuse) for the statuses 100 and 101, `Misuse::Order` after the head of the
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for the statuses 100 and 101, `Misuse::HeadOrder` after the head of the
     /// answer.
     pub fn send_head(&mut self, head: &ResponseHead) -> io::Result<()> {
         self.line.send_head(head)
@@ -150,7 +150,7 @@ impl<'x> Exchange<'x> {
     ///
     /// # Errors
     /// As [`respond`](Self::respond).
-    pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
+    pub fn error(&mut self, status: StatusCode, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
         self.line.not_the_peers_time();
         self.line.act(|reply| reply.error(status, message, explanation))
     }
@@ -160,7 +160,7 @@ impl<'x> Exchange<'x> {
     /// # Errors
     /// As [`respond`](Self::respond), and [`Misuse::Field`](sanserve_core::Misuse) for a media type that no field can
     /// hold.
-    pub fn answer(&mut self, status: Status, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
+    pub fn answer(&mut self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.not_the_peers_time();
         self.line.act(|reply| reply.answer(status, media_type, body))
     }
@@ -171,7 +171,7 @@ impl<'x> Exchange<'x> {
     /// As [`respond`](Self::respond).
     pub fn unsupported(&mut self) -> io::Result<()> {
         let message = format!("Unsupported method ('{}')", String::from_utf8_lossy(self.method()));
-        self.error(Status::NOT_IMPLEMENTED, Some(&message), None)
+        self.error(StatusCode::NOT_IMPLEMENTED, Some(&message), None)
     }
 
     /// Appends a part of a file to the body, without copying it (`sendfile`). It is on its way when this returns,
@@ -199,7 +199,7 @@ impl<'x> Exchange<'x> {
     /// the body is not chunked because the request is a HEAD or HTTP/1.0.
     ///
     /// # Errors
-    /// [`Misuse::Framing`](sanserve_core::Misuse) for a field that cannot stand there, or behind an announced length.
+    /// [`Misuse::ReservedHeader`](sanserve_core::Misuse) for a field that cannot stand there, or behind an announced length.
     pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.act(|reply| reply.trailer(name, value))
     }
@@ -207,7 +207,7 @@ impl<'x> Exchange<'x> {
     /// Ends the body, of which nothing is left to be said. Returning from the handler does it, too.
     ///
     /// # Errors
-    /// [`Misuse::TooMuch`](sanserve_core::Misuse) if the body is shorter than its announced length: it cannot be
+    /// [`Misuse::LengthMismatch`](sanserve_core::Misuse) if the body is shorter than its announced length: it cannot be
     /// saved then.
     pub fn finish(&mut self) -> io::Result<()> {
         self.line.act(|reply| reply.finish())
@@ -216,9 +216,9 @@ impl<'x> Exchange<'x> {
     /// Lets the files, or a script, answer instead, when the handler returns.
     ///
     /// # Errors
-    /// [`Misuse::Order`](sanserve_core::Misuse) behind the head.
-    pub fn pass(&mut self) -> io::Result<()> {
-        self.line.act(|reply| reply.pass())
+    /// [`Misuse::HeadOrder`](sanserve_core::Misuse) behind the head.
+    pub fn decline(&mut self) -> io::Result<()> {
+        self.line.act(|reply| reply.decline())
     }
 
     /// Lets the connection end behind this answer (Python's `close_connection`). To be called before the head is
@@ -316,7 +316,7 @@ impl Read for Exchange<'_> {
                     }
                     Received::End => Some(0),
                     Received::Pending if can_wait => None,
-                    Received::Pending => return Err(Misuse::Over),
+                    Received::Pending => return Err(Misuse::ExchangeEnded),
                     Received::Broken => return Ok(Some(usize::MAX)),
                 })
             })?;
@@ -332,7 +332,7 @@ impl Read for Exchange<'_> {
 impl Write for Exchange<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         loop {
-            let taken = self.line.act(|reply| reply.offer(data))?;
+            let taken = self.line.act(|reply| reply.write(data))?;
             if taken > 0 || data.is_empty() {
                 return Ok(taken);
             }

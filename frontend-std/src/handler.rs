@@ -24,7 +24,7 @@ use crate::exchange::Exchange;
 ///
 /// ```
 /// use std::io::{self, Read, Write};
-/// use sanserve_std::{Exchange, Handler, Status};
+/// use sanserve_std::{Exchange, Handler, StatusCode};
 ///
 /// /// Counts the requests of its connection, and says how long a body was.
 /// #[derive(Default)]
@@ -33,13 +33,13 @@ use crate::exchange::Exchange;
 /// impl Handler for Counter {
 ///     fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
 ///         self.0 += 1;
-///         x.respond(Status::OK)?.field("Content-Type", "text/plain")?.send()?;
+///         x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
 ///         writeln!(x, "request {}", self.0)
 ///     }
 ///
 ///     fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
 ///         let length = io::copy(x, &mut io::sink())?;
-///         x.answer(Status::OK, "text/plain", format!("{length} bytes\n"))
+///         x.answer(StatusCode::OK, "text/plain", format!("{length} bytes\n"))
 ///     }
 /// }
 /// # let _: fn() -> Counter = Default::default;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sanserve_core::{ResponseHead, Status};
+use sanserve_core::{ResponseHead, StatusCode};
 
 use crate::driver::Line;
 
@@ -15,7 +15,7 @@ pub struct HeadWriter<'e> {
 }
 
 impl<'e> HeadWriter<'e> {
-    pub(crate) fn new(line: &'e mut Line, status: Status) -> HeadWriter<'e> {
+    pub(crate) fn new(line: &'e mut Line, status: StatusCode) -> HeadWriter<'e> {
         HeadWriter { line, head: ResponseHead::new(status) }
     }
 
@@ -30,7 +30,7 @@ impl<'e> HeadWriter<'e> {
     /// Adds a field (Python's `send_header`). The value is bytes: one in Latin-1 is a `Vec<u8>` in Latin-1.
     ///
     /// # Errors
-    /// [`Misuse::Field`](sanserve_core::Misuse) for a name that is no token or a value with a control character, `Misuse::Framing` for a
+    /// [`Misuse::Field`](sanserve_core::Misuse) for a name that is no token or a value with a control character, `Misuse::ReservedHeader` for a
     /// field that is the server's to write.
     pub fn field(self, name: &str, value: impl AsRef<[u8]>) -> io::Result<Self> {
         Ok(HeadWriter { head: self.head.field(name, value)?, ..self })
@@ -46,7 +46,7 @@ impl<'e> HeadWriter<'e> {
     /// empty though a length was announced.
     ///
     /// # Errors
-    /// `Misuse::TooMuch` if another [`length`](Self::length) was announced, `Misuse::Interim` for a status below 200.
+    /// `Misuse::LengthMismatch` if another [`length`](Self::length) was announced, `Misuse::Interim` for a status below 200.
     /// Nothing is sent then.
     pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.send_response(&self.head, body.as_ref())

@@ -14,11 +14,11 @@
 //! A [`Handler`] answers in plain blocking code, with an [`Exchange`] to read from and to write to:
 //!
 //! ```no_run
-//! use sanserve_std::{Exchange, Server, Site, Status};
+//! use sanserve_std::{Exchange, Server, Site, StatusCode};
 //!
 //! fn main() -> std::io::Result<()> {
 //!     let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
-//!     let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "Hello, world!\n");
+//!     let hello = |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hello, world!\n");
 //!     server.with_handler(move || hello).run()
 //! }
 //! ```
@@ -50,7 +50,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use sanserve_core::{Misuse, Peer, Request, RequestBuf, ResponseHead, Status};
+pub use sanserve_core::{Misuse, Peer, Request, RequestBuf, ResponseHead, StatusCode};
 pub use sanserve_server::{Draining, Handle, Log, Site, Upgraded};
 
 pub use crate::exchange::Exchange;
@@ -68,11 +68,11 @@ const THREADS: usize = 4_096;
 ///
 /// ```
 /// use std::time::Duration;
-/// use sanserve_std::{Exchange, Server, Site, Status};
+/// use sanserve_std::{Exchange, Server, Site, StatusCode};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
-/// let hello = |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello\n");
+/// let hello = |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n");
 /// let mut server = server.with_handler(move || hello).workers(64);
 /// println!("listening on {}", server.local_addr());
 /// assert!(!server.handle_request(Some(Duration::ZERO))?, "nobody came");

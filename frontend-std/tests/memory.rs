@@ -6,7 +6,7 @@ mod support;
 use std::io::{self, Read, Write};
 use std::thread;
 
-use sanserve_std::{Exchange, Status};
+use sanserve_std::{Exchange, StatusCode};
 
 const MIB: u64 = 1 << 20;
 
@@ -18,7 +18,7 @@ fn peak() -> u64 {
 }
 
 fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
-    x.respond(Status::OK)?.send()?;
+    x.respond(StatusCode::OK)?.send()?;
     let mut piece = [0; 30_000];
     loop {
         match x.read(&mut piece)? {

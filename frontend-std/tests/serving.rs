@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use sanserve_core::{Call, Config, Pace, Policy, Reply, Request, Route, Status, Timeouts};
+use sanserve_core::{Call, Config, Pace, Policy, Reply, Request, Route, StatusCode, Timeouts};
 use sanserve_std::Server;
 
 use support::{plain, request, run};
@@ -124,15 +124,15 @@ fn handle(count: &mut u32, call: Call, reply: &mut Reply<'_>) {
     match reply.request().path() {
         b"/panic" => panic!("on purpose"),
         b"/late" => {
-            reply.respond(Status::OK).unwrap().length(1_000_000).send().unwrap();
+            reply.respond(StatusCode::OK).unwrap().length(1_000_000).send().unwrap();
             // More than there is room for.
-            assert!(reply.offer(&[b'x'; 100_000]).unwrap() < 100_000);
+            assert!(reply.write(&[b'x'; 100_000]).unwrap() < 100_000);
         }
-        b"/pass" => reply.pass().unwrap(),
+        b"/pass" => reply.decline().unwrap(),
         _ => {
             let text = format!("hello {count}");
-            reply.respond(Status::OK).unwrap().length(text.len() as u64).send().unwrap();
-            reply.offer(text.as_bytes()).unwrap();
+            reply.respond(StatusCode::OK).unwrap().length(text.len() as u64).send().unwrap();
+            reply.write(text.as_bytes()).unwrap();
             reply.finish().unwrap();
         }
     }

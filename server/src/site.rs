@@ -79,7 +79,7 @@ pub struct Upgraded {
 /// Calls an answer of [`Site::with_answer`].
 fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mut Reply<'_>) {
     let outcome = answer(reply);
-    let is_open = reply.is_answering() || (reply.is_unanswered() && !reply.is_passed());
+    let is_open = reply.is_answering() || (reply.is_unanswered() && !reply.is_declined());
     let failure = match outcome {
         Err(misuse) => misuse.to_string(),
         Ok(()) if is_open => "it left its answer open".to_owned(),

@@ -71,7 +71,7 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// use std::sync::{Arc, Mutex};
-/// use sanserve_core::{Call, Reply, Status};
+/// use sanserve_core::{Call, Reply, StatusCode};
 /// use sanserve_server::{Site, Workers};
 ///
 /// let workers = Arc::new(Workers::new(4)?);
@@ -82,10 +82,10 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
 ///         match call {
 ///             Call::Request => match workers.run(reply.waker(), || std::fs::read("/etc/hostname")) {
 ///                 Ok(handed_in) => job = Some(handed_in),
-///                 Err(_full) => reply.error(Status::SERVICE_UNAVAILABLE, None, None).unwrap(),
+///                 Err(_full) => reply.error(StatusCode::SERVICE_UNAVAILABLE, None, None).unwrap(),
 ///             },
 ///             Call::Wake => match job.as_mut().and_then(|job| job.take()) {
-///                 Some(Ok(Ok(name))) => reply.answer(Status::OK, "text/plain", name).unwrap(),
+///                 Some(Ok(Ok(name))) => reply.answer(StatusCode::OK, "text/plain", name).unwrap(),
 ///                 Some(_) => reply.abort(),
 ///                 None => {}
 ///             },

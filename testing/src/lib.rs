@@ -11,12 +11,12 @@
 //!
 //! ```
 //! use sanserve_testing::{Faults, Server, World};
-//! use sanserve_core::{Call, Reply, Status};
+//! use sanserve_core::{Call, Reply, StatusCode};
 //!
 //! fn shout(call: Call, reply: &mut Reply<'_>) {
 //!     if call == Call::Request {
 //!         let text = reply.request().path().to_ascii_uppercase();
-//!         reply.answer(Status::OK, "text/plain", text).unwrap();
+//!         reply.answer(StatusCode::OK, "text/plain", text).unwrap();
 //!     }
 //! }
 //!

@@ -16,11 +16,11 @@ type MakeHandler<'s> = Rc<dyn Fn() -> Box<dyn Handler + 's> + 's>;
 ///
 /// ```
 /// use sanserve_testing::{Disk, Server};
-/// use sanserve_core::{Call, Reply, Status};
+/// use sanserve_core::{Call, Reply, StatusCode};
 ///
 /// let hello = |call: Call, reply: &mut Reply<'_>| {
 ///     if call == Call::Request {
-///         reply.answer(Status::OK, "text/plain", "hello\n").unwrap();
+///         reply.answer(StatusCode::OK, "text/plain", "hello\n").unwrap();
 ///     }
 /// };
 /// let server = Server::new().handler(|| hello).disk(Disk::new().file("a.txt", "unused"));

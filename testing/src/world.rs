@@ -36,11 +36,11 @@ const GRACE: u64 = 30_000;
 ///
 /// ```
 /// use sanserve_testing::{Faults, Random, World};
-/// use sanserve_core::{Call, Reply, Status};
+/// use sanserve_core::{Call, Reply, StatusCode};
 ///
 /// let hello = |call: Call, reply: &mut Reply<'_>| {
 ///     if call == Call::Request {
-///         reply.answer(Status::OK, "text/plain", "hello\n").unwrap();
+///         reply.answer(StatusCode::OK, "text/plain", "hello\n").unwrap();
 ///     }
 /// };
 /// let summary = World::new(7).connections(20).faults(Faults::all()).lasting(60_000).handler(|| hello).run();

@@ -7,7 +7,7 @@
 
 use crate::credentials::secret_in;
 use crate::grammar::{digits, is_field_value, is_token_byte};
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::text::scrub;
 
 /// Remarks about one head; what is beyond is counted.
@@ -95,7 +95,7 @@ pub(super) struct ScriptHead<'h> {
     /// What goes to the peer, in order.
     pub(super) fields: Vec<(&'h [u8], &'h [u8])>,
     /// What the `Status` field or a status line says: the code, and the phrase where one is there and fit.
-    pub(super) status: Option<(Status, Option<&'h [u8]>)>,
+    pub(super) status: Option<(StatusCode, Option<&'h [u8]>)>,
     pub(super) location: Option<&'h [u8]>,
     pub(super) length: Option<u64>,
     /// The content is in chunks, which only a script may do that writes the whole answer.
@@ -317,8 +317,8 @@ impl<'h> ScriptHead<'h> {
     }
 
     /// The status of the answer, and its phrase if the script has one.
-    pub(super) fn answer(&self) -> (Status, Option<&'h [u8]>) {
-        let default = if self.location.is_some() { Status::FOUND } else { Status::OK };
+    pub(super) fn answer(&self) -> (StatusCode, Option<&'h [u8]>) {
+        let default = if self.location.is_some() { StatusCode::FOUND } else { StatusCode::OK };
         self.status.unwrap_or((default, None))
     }
 }
@@ -354,7 +354,7 @@ impl Lengths {
 }
 
 /// `HTTP/1.1 404 Not Found`.
-fn status_line(line: &[u8]) -> Option<(Status, Option<&[u8]>)> {
+fn status_line(line: &[u8]) -> Option<(StatusCode, Option<&[u8]>)> {
     match line.strip_prefix(b"HTTP/1.")? {
         [b'0'..=b'9', b' ', rest @ ..] => parse_status(rest.trim_ascii_start()),
         _ => None,
@@ -362,9 +362,9 @@ fn status_line(line: &[u8]) -> Option<(Status, Option<&[u8]>)> {
 }
 
 /// `404`, `404 Not Found`, `404: Not Found`.
-fn parse_status(value: &[u8]) -> Option<(Status, Option<&[u8]>)> {
+fn parse_status(value: &[u8]) -> Option<(StatusCode, Option<&[u8]>)> {
     let (code, rest) = value.split_at_checked(3)?;
-    let code = Status::new(u16::try_from(digits(code)?).ok()?).filter(|status| status.code() < 600)?;
+    let code = StatusCode::new(u16::try_from(digits(code)?).ok()?).filter(|status| status.code() < 600)?;
     let phrase = match rest {
         [] => rest,
         [b' ' | b'\t' | b':', phrase @ ..] => phrase.trim_ascii(),

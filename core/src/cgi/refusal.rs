@@ -1,7 +1,7 @@
 //! Why there is no answer from a script: one table, with the status and the message of each.
 
 use crate::input::SpawnError;
-use crate::status::Status;
+use crate::status::StatusCode;
 
 macro_rules! refusals {
     ($($(#[$doc:meta])+ $name:ident => $status:ident, $message:literal;)*) => {
@@ -11,8 +11,8 @@ macro_rules! refusals {
 
         impl Refusal {
             /// The status and the message; `{}` in it stands for the script's name, quoted.
-            pub(super) const fn row(self) -> (Status, &'static str) {
-                match self { $(Refusal::$name => (Status::$status, $message),)* }
+            pub(super) const fn row(self) -> (StatusCode, &'static str) {
+                match self { $(Refusal::$name => (StatusCode::$status, $message),)* }
             }
         }
     };

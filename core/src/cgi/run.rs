@@ -12,7 +12,7 @@ use crate::reason::Rule;
 use crate::request::Request;
 use crate::response_head::Own;
 use crate::script_path;
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::step::{Action, Close, Script, ScriptInput};
 use crate::wire::{Decoder, Encoder, HeadOut, Inbound, LAST_CHUNK, Method, Outbound, Span, Target, begin_chunk};
 
@@ -374,7 +374,7 @@ impl Cgi {
         self.state = State::Body;
         let encoder = response.framing(None);
         let charset = response.cx.policy.charset().filter(|_| !is_markup);
-        response.head(Status::OK, Phrase::Usual, |out, _| {
+        response.head(StatusCode::OK, Phrase::Usual, |out, _| {
             out.field_with("Content-Type", |out| {
                 out.extend_from_slice(bare_type(is_markup).as_bytes());
                 if let Some(charset) = charset {

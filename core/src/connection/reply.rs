@@ -16,7 +16,7 @@ use crate::head_writer::HeadWriter;
 use crate::input::{Fault, Input};
 use crate::request::Request;
 use crate::response_head::ResponseHead;
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::wire::{Cycle, Encoder, Inbound, Outbound, begin_chunk, chunk};
 
 /// What [`Reply::receive`] found of the request's body.
@@ -36,14 +36,14 @@ pub enum Received<'r> {
 /// A connection while its handler is called.
 ///
 /// ```
-/// use sanserve_core::{Misuse, Reply, Status};
+/// use sanserve_core::{Misuse, Reply, StatusCode};
 ///
 /// /// Answers in chunks, with a trailer.
 /// fn count(reply: &mut Reply<'_>) -> Result<(), Misuse> {
-///     reply.respond(Status::OK)?.field("Content-Type", "text/plain")?.field("Trailer", "X-Lines")?.send()?;
+///     reply.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.field("Trailer", "X-Lines")?.send()?;
 ///     for line in ["one\n", "two\n"] {
 ///         // A few bytes always find room.
-///         reply.offer(line.as_bytes())?;
+///         reply.write(line.as_bytes())?;
 ///     }
 ///     reply.trailer("X-Lines", "2")?;
 ///     reply.finish()
@@ -128,8 +128,8 @@ impl Reply<'_> {
     /// Begins the answer (Python's `send_response`). The head goes out with the first of its body.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for a status below 200, [`Misuse::Order`] for a second head.
-    pub fn respond(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head.
+    pub fn respond(&mut self, status: StatusCode) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
         check_final(status)?;
         Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
@@ -139,8 +139,8 @@ impl Reply<'_> {
     /// HTTP/1.0 client. 100 is [`receive`](Self::receive)'s to send, 101 is [`upgrade`](Self::upgrade)'s.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for any other status, [`Misuse::Order`] behind the head.
-    pub fn inform(&mut self, status: Status) -> Result<HeadWriter<'_>, Misuse> {
+    /// [`Misuse::Interim`] for any other status, [`Misuse::HeadOrder`] behind the head.
+    pub fn inform(&mut self, status: StatusCode) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
         check_interim(status)?;
         Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
@@ -150,7 +150,7 @@ impl Reply<'_> {
     /// as [`inform`](Self::inform) does. Its status says which.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::Order`] after the head of the answer.
+    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::HeadOrder`] after the head of the answer.
     pub fn send_head(&mut self, head: &ResponseHead) -> Result<(), Misuse> {
         self.check_head()?;
         let status = head.status();
@@ -177,7 +177,7 @@ impl Reply<'_> {
         if !asked || !may {
             return Err(Misuse::Upgrade);
         }
-        let status = Status::SWITCHING_PROTOCOLS;
+        let status = StatusCode::SWITCHING_PROTOCOLS;
         HeadWriter::new(self.connection.response(self.buf, self.cx), status).field("Upgrade", protocol)
     }
 
@@ -185,7 +185,12 @@ impl Reply<'_> {
     ///
     /// # Errors
     /// As [`respond`](Self::respond).
-    pub fn error(&mut self, status: Status, message: Option<&str>, explanation: Option<&str>) -> Result<(), Misuse> {
+    pub fn error(
+        &mut self,
+        status: StatusCode,
+        message: Option<&str>,
+        explanation: Option<&str>,
+    ) -> Result<(), Misuse> {
         self.check_head()?;
         check_final(status)?;
         let answer = &mut self.connection.response(self.buf, self.cx);
@@ -199,7 +204,7 @@ impl Reply<'_> {
     ///
     /// # Errors
     /// As [`respond`](Self::respond); [`Misuse::Field`] for a media type that no field can hold.
-    pub fn answer(&mut self, status: Status, media_type: &str, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
+    pub fn answer(&mut self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.respond(status)?.field("Content-Type", media_type)?.body(body)
     }
 
@@ -207,7 +212,7 @@ impl Reply<'_> {
     /// is sent more than once.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for a status below 200, [`Misuse::Order`] for a second head, and as [`HeadWriter::body`].
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head, and as [`HeadWriter::body`].
     pub fn send_response(&mut self, head: &ResponseHead, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.check_head()?;
         check_final(head.status())?;
@@ -218,9 +223,9 @@ impl Reply<'_> {
     /// it was not all, the handler is called with `Call::Room` later.
     ///
     /// # Errors
-    /// [`Misuse::Order`] before the head, [`Misuse::TooMuch`] beyond the length that was announced,
-    /// [`Misuse::Over`] when the exchange is over.
-    pub fn offer(&mut self, data: &[u8]) -> Result<usize, Misuse> {
+    /// [`Misuse::HeadOrder`] before the head, [`Misuse::LengthMismatch`] beyond the length that was announced,
+    /// [`Misuse::ExchangeEnded`] when the exchange is over.
+    pub fn write(&mut self, data: &[u8]) -> Result<usize, Misuse> {
         let limit = self.buf.output_room_for(data.len(), self.cx.config.limits.output_room());
         let is_behind_file = self.connection.sends_named();
         let (encoder, task) = self.connection.body()?;
@@ -232,7 +237,7 @@ impl Reply<'_> {
         }
         match encoder {
             Encoder::Length(left) => {
-                left.take(n as u64).ok_or(Misuse::TooMuch)?;
+                left.take(n as u64).ok_or(Misuse::LengthMismatch)?;
                 out.extend_from_slice(&data[..n]);
             }
             Encoder::Chunked => chunk(&data[..n], out),
@@ -254,7 +259,7 @@ impl Reply<'_> {
     /// way, and the handler is called with `Call::Room` when it is out.
     ///
     /// # Errors
-    /// As [`offer`](Self::offer).
+    /// As [`write`](Self::write).
     pub fn offer_file(&mut self, offset: u64, len: u64) -> Result<bool, Misuse> {
         let is_behind_file = self.connection.sends_named();
         let (encoder, task) = self.connection.body()?;
@@ -264,7 +269,7 @@ impl Reply<'_> {
         }
         let framed = match encoder {
             Encoder::Length(left) => {
-                left.take(len).ok_or(Misuse::TooMuch)?;
+                left.take(len).ok_or(Misuse::LengthMismatch)?;
                 false
             }
             Encoder::Chunked if len > 0 => {
@@ -283,13 +288,13 @@ impl Reply<'_> {
     /// request is a HEAD or HTTP/1.0. Announce it with a `Trailer` field in the head.
     ///
     /// # Errors
-    /// [`Misuse::Framing`] for a field that a trailer section must not have, or behind an announced
+    /// [`Misuse::ReservedHeader`] for a field that a trailer section must not have, or behind an announced
     /// length; the others as [`HeadWriter::field`].
     pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), Misuse> {
-        let (cycle, _) = self.connection.sending().ok_or(Misuse::Over)?;
+        let (cycle, _) = self.connection.sending().ok_or(Misuse::ExchangeEnded)?;
         let outbound = cycle.outbound;
         if let Outbound::Body(Encoder::Length(_)) = outbound {
-            return Err(Misuse::Framing);
+            return Err(Misuse::ReservedHeader);
         }
         Fields::new(&mut self.buf.trailing).add_trailer(name, value.as_ref())
     }
@@ -298,20 +303,20 @@ impl Reply<'_> {
     /// out yet, else the connection is cut.
     ///
     /// # Errors
-    /// [`Misuse::TooMuch`] in that case, [`Misuse::Order`] before the head.
+    /// [`Misuse::LengthMismatch`] in that case, [`Misuse::HeadOrder`] before the head.
     pub fn finish(&mut self) -> Result<(), Misuse> {
         let is_behind_file = self.connection.sends_named();
-        let (cycle, task) = self.connection.sending().ok_or(Misuse::Over)?;
+        let (cycle, task) = self.connection.sending().ok_or(Misuse::ExchangeEnded)?;
         match cycle.outbound {
             Outbound::Body(Encoder::Length(left)) if left.get() > 0 => {
                 self.connection.fail_handler();
-                return Err(Misuse::TooMuch);
+                return Err(Misuse::LengthMismatch);
             }
             Outbound::Body(_) if is_behind_file => {
                 task.finish();
             }
             Outbound::Body(_) => self.connection.response(self.buf, self.cx).end_body(),
-            _ => return Err(Misuse::Order),
+            _ => return Err(Misuse::HeadOrder),
         }
         Ok(())
     }
@@ -319,10 +324,10 @@ impl Reply<'_> {
     /// Lets the files, or a script, answer instead.
     ///
     /// # Errors
-    /// [`Misuse::Order`] behind the head.
-    pub fn pass(&mut self) -> Result<(), Misuse> {
+    /// [`Misuse::HeadOrder`] behind the head.
+    pub fn decline(&mut self) -> Result<(), Misuse> {
         self.check_head()?;
-        self.connection.handler().ok_or(Misuse::Over)?.decline();
+        self.connection.handler().ok_or(Misuse::ExchangeEnded)?.decline();
         Ok(())
     }
 
@@ -351,9 +356,9 @@ impl Reply<'_> {
         self.connection.cycle.outbound == Outbound::Owed
     }
 
-    /// Whether the request was [passed on](Self::pass).
+    /// Whether the request was [declined](Self::decline).
     #[must_use]
-    pub fn is_passed(&self) -> bool {
+    pub fn is_declined(&self) -> bool {
         matches!(&self.connection.task, Task::Handler(task) if task.has_declined())
     }
 
@@ -378,21 +383,21 @@ impl Reply<'_> {
 
     fn check_head(&mut self) -> Result<(), Misuse> {
         if self.connection.handler().is_none() {
-            return Err(Misuse::Over);
+            return Err(Misuse::ExchangeEnded);
         }
         match self.connection.cycle.outbound {
             Outbound::Owed => Ok(()),
-            Outbound::Body(_) => Err(Misuse::Order),
-            _ => Err(Misuse::Over),
+            Outbound::Body(_) => Err(Misuse::HeadOrder),
+            _ => Err(Misuse::ExchangeEnded),
         }
     }
 }
 
-fn check_final(status: Status) -> Result<(), Misuse> {
+fn check_final(status: StatusCode) -> Result<(), Misuse> {
     if status.code() < 200 { Err(Misuse::Interim) } else { Ok(()) }
 }
 
-fn check_interim(status: Status) -> Result<(), Misuse> {
+fn check_interim(status: StatusCode) -> Result<(), Misuse> {
     if (102..200).contains(&status.code()) { Ok(()) } else { Err(Misuse::Interim) }
 }
 
@@ -413,13 +418,13 @@ impl Connection {
     /// The framing of the body that the handler may add to.
     ///
     /// # Errors
-    /// [`Misuse::Order`] before the head, [`Misuse::Over`] behind the end.
+    /// [`Misuse::HeadOrder`] before the head, [`Misuse::ExchangeEnded`] behind the end.
     fn body(&mut self) -> Result<(&mut Encoder, &mut HandlerTask), Misuse> {
-        let (cycle, task) = self.sending().ok_or(Misuse::Over)?;
+        let (cycle, task) = self.sending().ok_or(Misuse::ExchangeEnded)?;
         match &mut cycle.outbound {
             Outbound::Body(encoder) if !task.is_finishing() => Ok((encoder, task)),
-            Outbound::Owed => Err(Misuse::Order),
-            _ => Err(Misuse::Over),
+            Outbound::Owed => Err(Misuse::HeadOrder),
+            _ => Err(Misuse::ExchangeEnded),
         }
     }
 
@@ -465,7 +470,7 @@ mod tests {
         buf.input.fill(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(matches!(connection.poll(&mut buf, &cx), Step::Call(Call::Request)));
         let mut reply = connection.reply(&mut buf, &cx);
-        let head = reply.respond(Status::OK).and_then(|head| head.field("Server", "mine"));
+        let head = reply.respond(StatusCode::OK).and_then(|head| head.field("Server", "mine"));
         head.and_then(|head| head.field("Date", "now")).and_then(HeadWriter::send).unwrap();
         reply.abort();
         let Step::Send(transmit) = connection.poll(&mut buf, &cx) else { panic!("a page is due") };

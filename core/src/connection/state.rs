@@ -7,7 +7,7 @@ use super::{Connection, Life};
 use crate::buffers::Buffers;
 use crate::context::Context;
 use crate::exchange::Then;
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::task::Task;
 use crate::timer::Timer;
 use crate::wire::Move;
@@ -68,7 +68,7 @@ impl Connection {
             unread: buf.input.unread().len(),
             unsent: (formatted as u64 + self.file.left).saturating_sub(self.sent),
             unheard: of_script - relayed,
-            status: self.exchange.answer.status().map(Status::code),
+            status: self.exchange.answer.status().map(StatusCode::code),
             keep_alive: self.exchange.is_open().then_some(self.exchange.then == Then::KeepAlive),
             blocked: self.notes.blocked,
             eof: self.notes.eof,

@@ -3,7 +3,7 @@
 use super::{Answer, BodyUse, ResponseBuilder};
 use crate::error::Violation;
 use crate::reason::Rule;
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::wire::{Inbound, InboundEvent, Span};
 
 impl ResponseBuilder<'_> {
@@ -99,7 +99,7 @@ impl ResponseBuilder<'_> {
         let Err(status) = self.cx.policy.expect_continue(&self.request()) else { return true };
         self.exchange.body = BodyUse::Read;
         self.exchange.close();
-        if status == Status::EXPECTATION_FAILED {
+        if status == StatusCode::EXPECTATION_FAILED {
             self.refuse(Violation::UnknownExpectation, Span::default());
         } else {
             self.error(status, status.phrase());

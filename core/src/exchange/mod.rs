@@ -16,7 +16,7 @@ use crate::input::Fault;
 use crate::peer::Peer;
 use crate::reason::Reasons;
 use crate::request::Request;
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::step::Close;
 use crate::wire::Cycle;
 
@@ -81,13 +81,13 @@ pub(crate) enum Asked {
 pub(crate) enum Answer {
     #[default]
     None,
-    Status(Status),
+    Status(StatusCode),
     /// An error page; `Scratch::message` is its message.
-    Error(Status),
+    Error(StatusCode),
 }
 
 impl Answer {
-    pub(crate) fn status(self) -> Option<Status> {
+    pub(crate) fn status(self) -> Option<StatusCode> {
         match self {
             Answer::None => None,
             Answer::Status(status) | Answer::Error(status) => Some(status),

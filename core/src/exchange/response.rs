@@ -10,7 +10,7 @@ use crate::page::ErrorPage;
 use crate::reason::Rule;
 use crate::request::Request;
 use crate::response_head::{Own, ResponseHead};
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::wire::{Encoder, HeadOut, Inbound, Outbound, OutboundEvent, Span};
 
 /// The methods that files answer, for `Allow`.
@@ -50,7 +50,7 @@ impl ResponseBuilder<'_> {
     /// Connection where it says something.
     pub(crate) fn head(
         &mut self,
-        status: Status,
+        status: StatusCode,
         phrase: Phrase<'_>,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
     ) {
@@ -60,7 +60,7 @@ impl ResponseBuilder<'_> {
     /// The same for a head that may have fields of ours already.
     pub(crate) fn head_with(
         &mut self,
-        status: Status,
+        status: StatusCode,
         phrase: Phrase<'_>,
         own: Own,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
@@ -85,7 +85,7 @@ impl ResponseBuilder<'_> {
             || self.is_last()
             // It has neither content nor a length, yet no recipient must take it for complete
             // (RFC 9112 section 6.3): the connection ends it.
-            || status == Status::RESET_CONTENT
+            || status == StatusCode::RESET_CONTENT
         {
             self.exchange.close();
         }
@@ -124,7 +124,7 @@ impl ResponseBuilder<'_> {
     /// Sends a whole response that an embedder has made.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for a status that begins none, [`Misuse::TooMuch`] for a head that announces another length.
+    /// [`Misuse::Interim`] for a status that begins none, [`Misuse::LengthMismatch`] for a head that announces another length.
     pub(crate) fn send_response(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Misuse> {
         let (status, len) = (head.status(), body.len() as u64);
         if status.code() < 200 {
@@ -134,7 +134,7 @@ impl ResponseBuilder<'_> {
         let is_left_out = body.is_empty() && (self.exchange.is_head || status.is_bodiless());
         let announced = head.body_length().unwrap_or(len);
         if announced != len && !is_left_out {
-            return Err(Misuse::TooMuch);
+            return Err(Misuse::LengthMismatch);
         }
         self.send_final(head, Some(announced));
         if self.cycle.outbound != Outbound::Body(Encoder::None) {
@@ -149,7 +149,7 @@ impl ResponseBuilder<'_> {
     /// Sends a head that an embedder has made; what it is the head of, its status says.
     pub(crate) fn send_head(&mut self, head: &ResponseHead) {
         match head.status() {
-            Status::SWITCHING_PROTOCOLS => self.send_upgrade(head),
+            StatusCode::SWITCHING_PROTOCOLS => self.send_upgrade(head),
             status if status.code() < 200 => self.send_interim(head),
             _ => self.send_final(head, head.body_length()),
         }
@@ -192,7 +192,7 @@ impl ResponseBuilder<'_> {
 
     /// Begins the body; `Outbound` moves here.
     pub(crate) fn body(&mut self, encoder: Encoder) {
-        let bodiless = self.exchange.answer.status().is_some_and(Status::is_bodiless);
+        let bodiless = self.exchange.answer.status().is_some_and(StatusCode::is_bodiless);
         let none = self.exchange.is_head || bodiless;
         let rule = match encoder {
             _ if bodiless => Rule::NoContent,
@@ -284,7 +284,7 @@ impl ResponseBuilder<'_> {
     }
 
     /// Answers with an error page.
-    pub(crate) fn error(&mut self, status: Status, message: &str) {
+    pub(crate) fn error(&mut self, status: StatusCode, message: &str) {
         self.buf.scratch.message.clear();
         self.buf.scratch.message.extend_from_slice(message.as_bytes());
         self.error_page(status, &Page::default(), |_, _| {});
@@ -294,7 +294,7 @@ impl ResponseBuilder<'_> {
     /// those of the page. The message is the reason phrase too, as Python has it, where it is fit.
     pub(crate) fn error_page(
         &mut self,
-        status: Status,
+        status: StatusCode,
         page: &Page<'_>,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
     ) {
@@ -323,7 +323,7 @@ impl ResponseBuilder<'_> {
     }
 
     /// Answers without body.
-    pub(crate) fn empty(&mut self, status: Status, fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch)) {
+    pub(crate) fn empty(&mut self, status: StatusCode, fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch)) {
         self.head(status, Phrase::Usual, fields);
         self.body(Encoder::None);
         self.end();

@@ -16,7 +16,7 @@ use crate::path::{self, Forbidden, explain_path, names_dotfile};
 use crate::range::{self, Asked};
 use crate::reason::Rule;
 use crate::request::{Request, split_path};
-use crate::status::Status;
+use crate::status::StatusCode;
 use crate::time::Wall;
 use crate::wire::{Encoder, HeadOut, Known, Span};
 use refusal::Refusal;
@@ -225,7 +225,7 @@ impl Files {
 
     /// A condition that is named by the request does not hold (RFC 9110 section 13.2.2).
     fn fail_condition(&mut self, answer: &mut ResponseBuilder<'_>) {
-        answer.error(Status::PRECONDITION_FAILED, "Precondition Failed");
+        answer.error(StatusCode::PRECONDITION_FAILED, "Precondition Failed");
         self.state = State::Written;
     }
 
@@ -258,7 +258,7 @@ impl Files {
         write_location(rest, location);
         reasons.note(Rule::SlashRedirect, location);
         unconditional(answer);
-        answer.empty(Status::MOVED_PERMANENTLY, |head, scratch| {
+        answer.empty(StatusCode::MOVED_PERMANENTLY, |head, scratch| {
             head.field("Location", &scratch.page).number("Content-Length", 0);
         });
         self.state = State::Written;
@@ -324,7 +324,7 @@ impl Files {
         match Self::verdict(None, answer) {
             Verdict::Perform => {}
             Verdict::NotModified => {
-                answer.empty(Status::NOT_MODIFIED, |_, _| {});
+                answer.empty(StatusCode::NOT_MODIFIED, |_, _| {});
                 self.state = State::Written;
                 return;
             }
@@ -338,7 +338,7 @@ impl Files {
         listing::write_start(shown, page);
         let len = page.len() as u64 + listing.formatted() + listing::PAGE_END.len() as u64;
         reasons.note(Rule::TypeOfPage, LISTING_TYPE);
-        answer.head(Status::OK, Phrase::Usual, |head, _| {
+        answer.head(StatusCode::OK, Phrase::Usual, |head, _| {
             head.field("Content-Type", LISTING_TYPE).number("Content-Length", len);
         });
         answer.body(Encoder::length(0));
@@ -380,7 +380,7 @@ impl Files {
             Verdict::NotModified => {
                 let now = answer.cx.now.wall;
                 return answer
-                    .empty(Status::NOT_MODIFIED, |head, scratch| write_validators(validators, now, scratch, head));
+                    .empty(StatusCode::NOT_MODIFIED, |head, scratch| write_validators(validators, now, scratch, head));
             }
             Verdict::Failed => return self.fail_condition(answer),
         }
@@ -430,7 +430,7 @@ impl Files {
     fn whole(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
         let (kind, len, now) = (self.kind(answer), self.opened.len(), answer.cx.now.wall);
         kind.explain(answer);
-        answer.head(Status::OK, Phrase::Usual, |head, scratch| {
+        answer.head(StatusCode::OK, Phrase::Usual, |head, scratch| {
             kind.write(head);
             head.number("Content-Length", len);
             write_validators(validators, now, scratch, head);
@@ -445,7 +445,7 @@ impl Files {
         let asked = answer.buf.scratch.ranges[0];
         kind.explain(answer);
         answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
-        answer.head(Status::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
+        answer.head(StatusCode::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
             kind.write(head);
             head.number("Content-Length", asked.len());
             write_validators(validators, now, scratch, head);
@@ -472,7 +472,7 @@ impl Files {
         part.clear();
         range::write_parts_end(boundary.opaque(), part);
         total += part.len() as u64;
-        answer.head(Status::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
+        answer.head(StatusCode::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
             head.field_with("Content-Type", |out| {
                 out.extend_from_slice(b"multipart/byteranges; boundary=");
                 out.extend_from_slice(boundary.opaque());
@@ -513,7 +513,7 @@ impl Files {
     /// 416 with the length that there is (RFC 9110 section 15.5.17).
     fn unsatisfiable(&mut self, answer: &mut ResponseBuilder<'_>) {
         let len = self.opened.len();
-        let status = Status::RANGE_NOT_SATISFIABLE;
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
         answer.buf.reasons.note(Rule::RangeUnsatisfiable, b"");
         answer.buf.scratch.message.clear();
         answer.buf.scratch.message.extend_from_slice(status.phrase().as_bytes());

@@ -2,7 +2,7 @@
 
 use crate::input::FsError;
 use crate::reason::Rule;
-use crate::status::Status;
+use crate::status::StatusCode;
 
 macro_rules! refusals {
     ($($(#[$doc:meta])+ $name:ident => $rule:ident, $status:ident, $message:literal;)*) => {
@@ -12,8 +12,8 @@ macro_rules! refusals {
 
         impl Refusal {
             /// The rule that decided, the status and the message.
-            pub(super) const fn row(self) -> (Rule, Status, &'static str) {
-                match self { $(Refusal::$name => (Rule::$rule, Status::$status, $message),)* }
+            pub(super) const fn row(self) -> (Rule, StatusCode, &'static str) {
+                match self { $(Refusal::$name => (Rule::$rule, StatusCode::$status, $message),)* }
             }
         }
     };

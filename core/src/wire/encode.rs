@@ -1,7 +1,7 @@
 //! Answers: their heads, and the framing of their bodies (RFC 9112 sections 6 and 7.1).
 
 use crate::config::{Config, Protocol};
-use crate::status::Status;
+use crate::status::StatusCode;
 
 /// How the body of an answer is framed, and what of it is still to be produced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,13 @@ pub(crate) struct HeadOut<'o> {
 
 impl<'o> HeadOut<'o> {
     /// Writes the status line; `reason` `None` is the status's phrase.
-    pub(crate) fn start(config: &Config, status: Status, reason: Option<&[u8]>, out: &'o mut Vec<u8>) -> HeadOut<'o> {
-        if (config.protocol, status) == (Protocol::Http11, Status::OK) && reason.is_none() {
+    pub(crate) fn start(
+        config: &Config,
+        status: StatusCode,
+        reason: Option<&[u8]>,
+        out: &'o mut Vec<u8>,
+    ) -> HeadOut<'o> {
+        if (config.protocol, status) == (Protocol::Http11, StatusCode::OK) && reason.is_none() {
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
             return HeadOut { out };
         }

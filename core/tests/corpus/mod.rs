@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use sanserve_core::{
-    Call, DefaultPolicy, Handler, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, Status,
+    Call, DefaultPolicy, Handler, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, StatusCode,
 };
 use sanserve_transcript::{Transcript, perform};
 
@@ -63,7 +63,7 @@ pub fn world(name: &str) -> (Box<dyn Policy>, Box<dyn Handler>) {
         "pass" => (Box::new(Handled), Box::new(Pass)),
         "refusing" => (Box::new(Refusing), Box::new(Echo::default())),
         "unwelcoming" => (Box::new(Unwelcoming), Box::new(Silent)),
-        "answers" => (Box::new(Handled), Box::new(Once(|reply| reply.answer(Status::CREATED, "a/b", "made\n")))),
+        "answers" => (Box::new(Handled), Box::new(Once(|reply| reply.answer(StatusCode::CREATED, "a/b", "made\n")))),
         "dates" => (Box::new(Handled), Box::new(Once(dated))),
         "dates-short" => (Box::new(Handled), Box::new(Once(dated_short))),
         "informs" => (Box::new(Handled), Box::new(Once(inform))),
@@ -95,8 +95,8 @@ impl Policy for Refusing {
         Route::Handler
     }
 
-    fn expect_continue(&self, _: &Request<'_>) -> Result<(), Status> {
-        Err(Status::EXPECTATION_FAILED)
+    fn expect_continue(&self, _: &Request<'_>) -> Result<(), StatusCode> {
+        Err(StatusCode::EXPECTATION_FAILED)
     }
 }
 
@@ -104,8 +104,8 @@ impl Policy for Refusing {
 struct Unwelcoming;
 
 impl Policy for Unwelcoming {
-    fn expect_continue(&self, _: &Request<'_>) -> Result<(), Status> {
-        Err(Status::CONTENT_TOO_LARGE)
+    fn expect_continue(&self, _: &Request<'_>) -> Result<(), StatusCode> {
+        Err(StatusCode::CONTENT_TOO_LARGE)
     }
 }
 
@@ -113,8 +113,8 @@ impl Policy for Unwelcoming {
 struct Extra;
 
 impl Policy for Extra {
-    fn fields(&self, _: &Request<'_>, status: Status, fields: &mut sanserve_core::Fields<'_>) {
-        if status == Status::OK {
+    fn fields(&self, _: &Request<'_>, status: StatusCode, fields: &mut sanserve_core::Fields<'_>) {
+        if status == StatusCode::OK {
             fields.add("Cache-Control", b"no-cache").unwrap();
         }
     }
@@ -133,9 +133,9 @@ struct Hello;
 impl Handler for Hello {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         if call == Call::Request {
-            reply.respond(Status::OK).unwrap().field("Content-Type", "text/plain").unwrap().send().unwrap();
-            reply.offer(b"hello, ").unwrap();
-            reply.offer(b"world\n").unwrap();
+            reply.respond(StatusCode::OK).unwrap().field("Content-Type", "text/plain").unwrap().send().unwrap();
+            reply.write(b"hello, ").unwrap();
+            reply.write(b"world\n").unwrap();
             reply.finish().unwrap();
         }
     }
@@ -147,8 +147,8 @@ struct Waker;
 impl Handler for Waker {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         if call == Call::Wake {
-            reply.respond(Status::OK).unwrap().length(6).send().unwrap();
-            assert_eq!(reply.offer(b"awake\n"), Ok(6));
+            reply.respond(StatusCode::OK).unwrap().length(6).send().unwrap();
+            assert_eq!(reply.write(b"awake\n"), Ok(6));
             reply.finish().unwrap();
         }
     }
@@ -160,9 +160,9 @@ struct Stream;
 impl Handler for Stream {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         match call {
-            Call::Request => reply.respond(Status::OK).unwrap().send().unwrap(),
+            Call::Request => reply.respond(StatusCode::OK).unwrap().send().unwrap(),
             Call::Wake if reply.is_draining() => reply.finish().unwrap(),
-            Call::Wake => assert_eq!(reply.offer(b"tick\n"), Ok(5)),
+            Call::Wake => assert_eq!(reply.write(b"tick\n"), Ok(5)),
             _ => {}
         }
     }
@@ -178,12 +178,12 @@ impl Handler for Large {
         match call {
             Call::Request => {
                 self.left = 100;
-                reply.respond(Status::OK).unwrap().length(100).send().unwrap();
+                reply.respond(StatusCode::OK).unwrap().length(100).send().unwrap();
             }
             Call::Room => {}
             _ => return,
         }
-        self.left -= reply.offer(&[b'x'; 100][..self.left]).unwrap();
+        self.left -= reply.write(&[b'x'; 100][..self.left]).unwrap();
         if self.left == 0 {
             reply.finish().unwrap();
         }
@@ -196,8 +196,8 @@ struct Short;
 impl Handler for Short {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         if call == Call::Request {
-            reply.respond(Status::OK).unwrap().length(6).send().unwrap();
-            reply.offer(b"short").unwrap();
+            reply.respond(StatusCode::OK).unwrap().length(6).send().unwrap();
+            reply.write(b"short").unwrap();
             assert!(reply.finish().is_err());
         }
     }
@@ -216,44 +216,45 @@ impl Handler for Once {
 
 /// Writes what the server would write.
 fn dated(reply: &mut Reply<'_>) -> Result<(), Misuse> {
-    let head = reply.respond(Status::OK)?.field("date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
+    let head = reply.respond(StatusCode::OK)?.field("date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
     head.length(0).send()?;
     reply.finish()
 }
 
 /// The same, of which nothing goes out.
 fn dated_short(reply: &mut Reply<'_>) -> Result<(), Misuse> {
-    let head = ResponseHead::new(Status::OK).field("Date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
+    let head =
+        ResponseHead::new(StatusCode::OK).field("Date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
     reply.send_head(&head.length(1))?;
-    assert_eq!(reply.finish(), Err(Misuse::TooMuch));
+    assert_eq!(reply.finish(), Err(Misuse::LengthMismatch));
     Ok(())
 }
 
 /// Sends an early hint, and then the answer.
 fn inform(reply: &mut Reply<'_>) -> Result<(), Misuse> {
-    assert_eq!(reply.inform(Status::OK).err(), Some(Misuse::Interim));
-    assert_eq!(reply.inform(Status::CONTINUE).err(), Some(Misuse::Interim));
-    reply.inform(Status::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
-    reply.answer(Status::OK, "a/b", "body")?;
-    assert_eq!(reply.inform(Status::EARLY_HINTS).err(), Some(Misuse::Over));
+    assert_eq!(reply.inform(StatusCode::OK).err(), Some(Misuse::Interim));
+    assert_eq!(reply.inform(StatusCode::CONTINUE).err(), Some(Misuse::Interim));
+    reply.inform(StatusCode::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
+    reply.answer(StatusCode::OK, "a/b", "body")?;
+    assert_eq!(reply.inform(StatusCode::EARLY_HINTS).err(), Some(Misuse::ExchangeEnded));
     Ok(())
 }
 
 /// Sends some bytes, a part of a file, and some bytes again.
 fn send_file(reply: &mut Reply<'_>, length: Option<u64>) -> Result<(), Misuse> {
-    let head = reply.respond(Status::OK)?;
+    let head = reply.respond(StatusCode::OK)?;
     match length {
         Some(length) => head.length(length).send()?,
         None => head.send()?,
     }
-    assert_eq!(reply.offer(b"abc"), Ok(3));
+    assert_eq!(reply.write(b"abc"), Ok(3));
     assert_eq!(reply.offer_file(5, 7), Ok(true));
     if reply.request().method() == b"GET" {
         assert_eq!(reply.offer_file(0, 1), Ok(false), "one file at a time");
-        assert_eq!(reply.offer(b"more"), Ok(0), "nothing overtakes a file");
+        assert_eq!(reply.write(b"more"), Ok(0), "nothing overtakes a file");
     }
     reply.finish()?;
-    assert_eq!(reply.offer(b"more"), Err(Misuse::Over));
+    assert_eq!(reply.write(b"more"), Err(Misuse::ExchangeEnded));
     Ok(())
 }
 
@@ -264,7 +265,7 @@ impl Handler for FileTwice {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         match call {
             Call::Request => {
-                reply.respond(Status::OK).unwrap().send().unwrap();
+                reply.respond(StatusCode::OK).unwrap().send().unwrap();
                 assert_eq!(reply.offer_file(0, 3), Ok(true));
                 assert_eq!(reply.offer_file(3, 3), Ok(false));
             }
@@ -282,15 +283,15 @@ impl Handler for FileTwice {
 fn upgrade(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     match reply.upgrade("echo") {
         Ok(head) => head.field("X-Welcome", "yes")?.send(),
-        Err(Misuse::Upgrade) => reply.error(Status::new(426).unwrap(), None, None),
+        Err(Misuse::Upgrade) => reply.error(StatusCode::new(426).unwrap(), None, None),
         Err(other) => Err(other),
     }
 }
 
 /// Begins an answer and gives up.
 fn abort(reply: &mut Reply<'_>) -> Result<(), Misuse> {
-    reply.respond(Status::OK)?.send()?;
-    reply.offer(b"some")?;
+    reply.respond(StatusCode::OK)?.send()?;
+    reply.write(b"some")?;
     reply.abort();
     Ok(())
 }
@@ -315,12 +316,12 @@ impl Handler for Trailers {
         }
         let trailers: Vec<(Vec<u8>, Vec<u8>)> =
             reply.trailers().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-        reply.respond(Status::OK).unwrap().field("Trailer", "X-Sum").unwrap().send().unwrap();
+        reply.respond(StatusCode::OK).unwrap().field("Trailer", "X-Sum").unwrap().send().unwrap();
         for (name, value) in trailers {
-            reply.offer(&[&name[..], b"=", &value, b"\n"].concat()).unwrap();
+            reply.write(&[&name[..], b"=", &value, b"\n"].concat()).unwrap();
         }
-        assert_eq!(reply.trailer("Content-Type", "a/b"), Err(Misuse::Framing));
-        assert_eq!(reply.trailer("Content-Length", "1"), Err(Misuse::Framing));
+        assert_eq!(reply.trailer("Content-Type", "a/b"), Err(Misuse::ReservedHeader));
+        assert_eq!(reply.trailer("Content-Length", "1"), Err(Misuse::ReservedHeader));
         assert_eq!(reply.trailer("X", "a\r\nb"), Err(Misuse::Field));
         reply.trailer("X-Sum", "42").unwrap();
         reply.finish().unwrap();
@@ -333,7 +334,7 @@ struct Pass;
 impl Handler for Pass {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         if call == Call::Request {
-            reply.pass().unwrap();
+            reply.decline().unwrap();
         }
     }
 }
@@ -362,9 +363,9 @@ impl Handler for Echo {
             };
             reply.consume(n);
         }
-        let Ok(head) = reply.respond(Status::OK) else { return };
+        let Ok(head) = reply.respond(StatusCode::OK) else { return };
         head.length(self.body.len() as u64).send().unwrap();
-        assert_eq!(reply.offer(&self.body), Ok(self.body.len()));
+        assert_eq!(reply.write(&self.body), Ok(self.body.len()));
         reply.finish().unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::task::Waker;
 
-use sanserve_core::{Call, Handler, Policy, Received, Reply, Request, Route, Status};
+use sanserve_core::{Call, Handler, Policy, Received, Reply, Request, Route, StatusCode};
 
 /// Routes `/h/..` to the handler, and everything else to the files.
 #[derive(Debug)]
@@ -96,9 +96,9 @@ impl Handler for Echo {
             Kind::Late => {}
             Kind::Short => {
                 let is_head = reply.request().method() == b"HEAD";
-                if let Ok(head) = reply.respond(Status::OK) {
+                if let Ok(head) = reply.respond(StatusCode::OK) {
                     head.length(10).send().expect("a head");
-                    _ = reply.offer(b"four");
+                    _ = reply.write(b"four");
                     assert_eq!(reply.finish().is_ok(), is_head, "short, and nobody minds");
                 }
             }
@@ -106,7 +106,7 @@ impl Handler for Echo {
                 // Whether it is told of the end then is left open.
                 self.open = false;
                 self.passed = true;
-                _ = reply.pass();
+                _ = reply.decline();
             }
             Kind::Big => {
                 if !std::mem::replace(&mut self.begun, true) {
@@ -150,7 +150,7 @@ impl Echo {
                     return;
                 }
             };
-            let Ok(taken) = reply.offer(&data) else { return };
+            let Ok(taken) = reply.write(&data) else { return };
             reply.consume(taken);
             if taken < data.len() {
                 return;
@@ -159,7 +159,7 @@ impl Echo {
     }
 
     fn begin(&mut self, reply: &mut Reply<'_>, with_length: bool) {
-        if let Ok(head) = reply.respond(Status::OK) {
+        if let Ok(head) = reply.respond(StatusCode::OK) {
             let head = head.field("X-Handler", "yes").expect("a field");
             let head = if with_length { head.length(self.body.len() as u64) } else { head };
             head.send().expect("a head");
@@ -168,7 +168,7 @@ impl Echo {
 
     fn give(&mut self, reply: &mut Reply<'_>) {
         while self.given < self.body.len() {
-            match reply.offer(&self.body[self.given..]) {
+            match reply.write(&self.body[self.given..]) {
                 Ok(0) | Err(_) => return,
                 Ok(n) => self.given += n,
             }

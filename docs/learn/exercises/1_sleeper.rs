@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use sanserve::{Call, Reply, Site, Status};
+use sanserve::{Call, Reply, Site, StatusCode};
 
 /// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;
@@ -21,7 +21,7 @@ pub fn site(work: Work) -> Site {
                 return;
             }
             let body = if reply.request().path() == b"/slow" { work() } else { "at once\n".into() };
-            reply.answer(Status::OK, "text/plain", body).expect("nothing was answered before");
+            reply.answer(StatusCode::OK, "text/plain", body).expect("nothing was answered before");
         }
     })
 }

@@ -7,7 +7,7 @@
 
 use std::io::{self, Read};
 
-use sanserve::core::{Body, Buffers, Call, Connection, Context, Input, Reply, Status, Step, Wait};
+use sanserve::core::{Body, Buffers, Call, Connection, Context, Input, Reply, StatusCode, Step, Wait};
 
 /// One connection and what it has sent.
 pub struct Line {
@@ -67,6 +67,6 @@ impl Line {
 
 fn hello(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
-        reply.answer(Status::OK, "text/plain", "hello\n").expect("nothing was answered before");
+        reply.answer(StatusCode::OK, "text/plain", "hello\n").expect("nothing was answered before");
     }
 }

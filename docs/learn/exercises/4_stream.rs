@@ -5,7 +5,7 @@
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_4`
 
-use sanserve::core::{Call, Handler, Misuse, Reply, Status};
+use sanserve::core::{Call, Handler, Misuse, Reply, StatusCode};
 
 /// Makes rows.
 pub type Rows = Box<dyn Iterator<Item = String>>;
@@ -25,7 +25,7 @@ impl Table {
 
     fn go_on(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
         self.made.extend(self.rows.by_ref().flat_map(String::into_bytes));
-        let taken = reply.offer(&self.made)?;
+        let taken = reply.write(&self.made)?;
         self.made.drain(..taken);
         if self.made.is_empty() { reply.finish() } else { Ok(()) }
     }
@@ -34,7 +34,9 @@ impl Table {
 impl Handler for Table {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         let outcome = match call {
-            Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
+            Call::Request => {
+                reply.respond(StatusCode::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply))
+            }
             Call::Room => self.go_on(reply),
             Call::Body | Call::Wake | Call::Drain | Call::Over => Ok(()),
         };

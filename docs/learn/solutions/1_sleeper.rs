@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sanserve::server::{Job, Workers};
-use sanserve::{Call, Reply, Site, Status};
+use sanserve::{Call, Reply, Site, StatusCode};
 
 /// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;
@@ -20,7 +20,7 @@ pub fn site(work: Work) -> Site {
                     let work = Arc::clone(&work);
                     match workers.run(reply.waker(), move || work()) {
                         Ok(handed_in) => job = Some(handed_in),
-                        Err(_full) => reply.error(Status::SERVICE_UNAVAILABLE, None, None).expect("no answer yet"),
+                        Err(_full) => reply.error(StatusCode::SERVICE_UNAVAILABLE, None, None).expect("no answer yet"),
                     }
                     return;
                 }
@@ -33,7 +33,7 @@ pub fn site(work: Work) -> Site {
                 },
                 Call::Body | Call::Room | Call::Drain | Call::Over => return,
             };
-            reply.answer(Status::OK, "text/plain", body).expect("no answer yet");
+            reply.answer(StatusCode::OK, "text/plain", body).expect("no answer yet");
         }
     })
 }

@@ -1,6 +1,6 @@
-//! Exercise 4, solved: `Reply::offer` returns how much it accepted, and `Call::Room` says when it accepts more.
+//! Exercise 4, solved: `Reply::write` returns how much it accepted, and `Call::Room` says when it accepts more.
 
-use sanserve::core::{Call, Handler, Misuse, Reply, Status};
+use sanserve::core::{Call, Handler, Misuse, Reply, StatusCode};
 
 /// Makes rows.
 pub type Rows = Box<dyn Iterator<Item = String>>;
@@ -26,7 +26,7 @@ impl Table {
                     None => return reply.finish(),
                 }
             }
-            let taken = reply.offer(&self.made)?;
+            let taken = reply.write(&self.made)?;
             self.made.drain(..taken);
             if !self.made.is_empty() {
                 // `Call::Room` will follow.
@@ -39,7 +39,9 @@ impl Table {
 impl Handler for Table {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
         let outcome = match call {
-            Call::Request => reply.respond(Status::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
+            Call::Request => {
+                reply.respond(StatusCode::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply))
+            }
             Call::Room => self.go_on(reply),
             Call::Body | Call::Wake | Call::Drain | Call::Over => Ok(()),
         };

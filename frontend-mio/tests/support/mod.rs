@@ -1,7 +1,7 @@
 //! A server under test.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use sanserve_mio::{Log, Misuse, Reply, Server, Site, Status};
+use sanserve_mio::{Log, Misuse, Reply, Server, Site, StatusCode};
 use testkit::{Client, Embedded, Tree, bound};
 
 /// Starts a server with one worker, so that what happens on it has an order.
@@ -40,7 +40,7 @@ pub(crate) fn answers_sync(reply: &mut Reply<'_>) -> Result<bool, Misuse> {
     let is_sync = reply.request().path() == b"/sync";
     if is_sync {
         reply.close();
-        reply.answer(Status::OK, "text/plain", "synced")?;
+        reply.answer(StatusCode::OK, "text/plain", "synced")?;
     }
     Ok(is_sync)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sanserve_core::{Call, Policy, Reply};
-use sanserve_smol::{Exchange, Handler, ResponseHead, Status, handler_fn};
+use sanserve_smol::{Exchange, Handler, ResponseHead, StatusCode, handler_fn};
 use smol::io::AsyncWriteExt;
 
 use crate::support::{run, serve};
@@ -17,11 +17,11 @@ struct Counting(u32, Arc<AtomicUsize>);
 impl Handler for Counting {
     async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         self.0 += 1;
-        x.answer(Status::OK, "text/plain", format!("get {}", self.0)).await
+        x.answer(StatusCode::OK, "text/plain", format!("get {}", self.0)).await
     }
 
     async fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.answer(Status::OK, "text/plain", "post").await
+        x.answer(StatusCode::OK, "text/plain", "post").await
     }
 }
 
@@ -74,7 +74,7 @@ fn what_is_not_overridden_is_501() {
 
 async fn status(x: &mut Exchange<'_>) -> io::Result<()> {
     let code = std::str::from_utf8(&x.path()[1..]).unwrap().parse().unwrap();
-    x.respond(Status::new(code).unwrap())?.field("X-A", "b")?.send()?;
+    x.respond(StatusCode::new(code).unwrap())?.field("X-A", "b")?.send()?;
     x.write_all(b"a body that must not be sent").await?;
     x.finish().await
 }
@@ -106,7 +106,7 @@ fn answers_without_content_have_none() {
 fn an_error_says_what_it_is_told() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
-            x.error(Status::new(999).unwrap(), Some("short & bad"), Some("long <explanation>")).await
+            x.error(StatusCode::new(999).unwrap(), Some("short & bad"), Some("long <explanation>")).await
         }
     });
     let answer = server.get("/");
@@ -124,7 +124,7 @@ fn fields_are_bytes() {
             assert_eq!((x.query(), x.target()), (Some(&b"q=1"[..]), &b"/p?q=1"[..]));
             assert_eq!(x.request().query_pairs().next().unwrap().1, "1");
             assert_eq!((x.request().host(), x.request().version()), (Some(&b"x"[..]), &b"HTTP/1.1"[..]));
-            x.respond(Status::OK)?.reason("Fine")?.field("X-Name", b"Andr\xe9")?.length(0).send()
+            x.respond(StatusCode::OK)?.reason("Fine")?.field("X-Name", b"Andr\xe9")?.length(0).send()
         }
     });
     let mut peer = server.connect();
@@ -139,14 +139,14 @@ fn what_must_not_be_in_a_head_is_an_error_and_not_sent() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             for (name, value) in [("A", "b\r\nC: d"), ("A b", "c"), ("Content-Length", "3")] {
-                let error = x.respond(Status::OK)?.field(name, value).unwrap_err();
+                let error = x.respond(StatusCode::OK)?.field(name, value).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
             }
-            assert!(x.respond(Status::CONTINUE).is_err() && x.inform(Status::OK).is_err());
+            assert!(x.respond(StatusCode::CONTINUE).is_err() && x.inform(StatusCode::OK).is_err());
             assert!(x.write_all(b"no head").await.is_err() && x.finish().await.is_err());
-            let second = x.respond(Status::NOT_FOUND)?;
-            x.answer(Status::OK, "text/plain", "one").await?;
-            assert!(second.send().is_err() && x.respond(Status::OK).is_err());
+            let second = x.respond(StatusCode::NOT_FOUND)?;
+            x.answer(StatusCode::OK, "text/plain", "one").await?;
+            assert!(second.send().is_err() && x.respond(StatusCode::OK).is_err());
             Ok(())
         }
     });
@@ -160,8 +160,8 @@ fn what_must_not_be_in_a_head_is_an_error_and_not_sent() {
 
 #[test]
 fn a_head_is_made_once_and_sent_often() {
-    let hint = ResponseHead::new(Status::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
-    let teapot = Status::new(418).unwrap();
+    let hint = ResponseHead::new(StatusCode::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
+    let teapot = StatusCode::new(418).unwrap();
     let head = ResponseHead::new(teapot).reason("Short").unwrap().field("X-A", "1").unwrap().length(2);
     let heads = Arc::new((hint, head));
     let server = serve(move || {
@@ -170,12 +170,12 @@ fn a_head_is_made_once_and_sent_often() {
             let heads = heads.clone();
             Box::pin(async move {
                 let (hint, head) = &*heads;
-                for status in [Status::CONTINUE, Status::SWITCHING_PROTOCOLS] {
+                for status in [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS] {
                     let error = x.send_head(&ResponseHead::new(status)).unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
                 }
                 x.send_head(hint)?;
-                let late = x.respond(Status::OK)?;
+                let late = x.respond(StatusCode::OK)?;
                 x.send_head(head)?;
                 // A part is refused once there is a head.
                 assert!(late.field("X-B", "2").is_err());
@@ -199,13 +199,14 @@ fn a_whole_body_of_any_length_goes_out_with_fields() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             let large = vec![b'x'; 3_000_000];
-            for refused in [x.respond(Status::OK)?.length(1).body(&large), x.inform(Status::EARLY_HINTS)?.body(&large)]
+            for refused in
+                [x.respond(StatusCode::OK)?.length(1).body(&large), x.inform(StatusCode::EARLY_HINTS)?.body(&large)]
             {
                 assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
             }
             match x.path() {
-                b"/made" => x.send_response(&ResponseHead::new(Status::CREATED).field("X-A", "1")?, large),
-                _ => x.respond(Status::OK)?.field("X-A", "1")?.body(large),
+                b"/made" => x.send_response(&ResponseHead::new(StatusCode::CREATED).field("X-A", "1")?, large),
+                _ => x.respond(StatusCode::OK)?.field("X-A", "1")?.body(large),
             }
         }
     });
@@ -227,9 +228,9 @@ fn an_interim_answer_is_sent_at_once() {
         handler_fn(move |x| {
             let told = told.clone();
             Box::pin(async move {
-                x.inform(Status::EARLY_HINTS)?.field("Link", "</style.css>; rel=preload")?.send()?;
+                x.inform(StatusCode::EARLY_HINTS)?.field("Link", "</style.css>; rel=preload")?.send()?;
                 told.recv().await.unwrap();
-                x.answer(Status::OK, "text/plain", "done").await
+                x.answer(StatusCode::OK, "text/plain", "done").await
             })
         })
     });
@@ -256,7 +257,7 @@ fn parts_of_files_are_sent() {
             let open = || fs::File::open(&path).unwrap();
             let files = [open(), open(), open(), open()];
             Box::pin(async move {
-                let head = x.respond(Status::OK)?;
+                let head = x.respond(StatusCode::OK)?;
                 if x.path() == b"/length" {
                     head.length(6_000_000).send()?
                 } else {
@@ -289,10 +290,10 @@ fn what_is_passed_on_the_files_answer() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             if x.path() == b"/hello" {
-                return x.answer(Status::OK, "text/plain", "hello").await;
+                return x.answer(StatusCode::OK, "text/plain", "hello").await;
             }
-            x.pass()?;
-            assert!(x.respond(Status::OK).is_err());
+            x.decline()?;
+            assert!(x.respond(StatusCode::OK).is_err());
             smol::future::yield_now().await;
             Ok(())
         }
@@ -314,12 +315,12 @@ fn what_is_passed_on_the_files_answer() {
 
 fn portable(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
-        reply.answer(Status::OK, "text/plain", "portable").unwrap();
+        reply.answer(StatusCode::OK, "text/plain", "portable").unwrap();
     }
 }
 
 async fn own(x: &mut Exchange<'_>) -> io::Result<()> {
-    x.answer(Status::OK, "text/plain", "own").await
+    x.answer(StatusCode::OK, "text/plain", "own").await
 }
 
 #[test]
@@ -335,7 +336,7 @@ fn lines_of_the_log_are_pythons_and_harmless() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             x.log(format_args!("asked for {} \x1b[31m", "it"));
-            x.answer(Status::OK, "text/plain", "").await?;
+            x.answer(StatusCode::OK, "text/plain", "").await?;
             x.finish().await?;
             x.log(format_args!("done"));
             Ok(())
@@ -353,8 +354,8 @@ fn lines_of_the_log_are_pythons_and_harmless() {
 struct Picky;
 
 impl Policy for Picky {
-    fn expect_continue(&self, request: &sanserve_core::Request<'_>) -> Result<(), Status> {
-        if request.path() == b"/no" { Err(Status::EXPECTATION_FAILED) } else { Ok(()) }
+    fn expect_continue(&self, request: &sanserve_core::Request<'_>) -> Result<(), StatusCode> {
+        if request.path() == b"/no" { Err(StatusCode::EXPECTATION_FAILED) } else { Ok(()) }
     }
 }
 
@@ -364,7 +365,7 @@ fn a_peer_that_waits_is_told_to_continue_or_not() {
     let echo = async |x: &mut Exchange<'_>| {
         let mut body = Vec::new();
         x.read_to_end(&mut body).await?;
-        x.answer(Status::OK, "text/plain", body).await
+        x.answer(StatusCode::OK, "text/plain", body).await
     };
     let server = run(|site| site.with_policy(Picky), move |server| server.with_handler(move || echo));
     let mut peer = server.connect();

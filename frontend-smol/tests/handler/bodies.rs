@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc;
 use std::thread;
 
-use sanserve_smol::{Exchange, Status, handler_fn};
+use sanserve_smol::{Exchange, StatusCode, handler_fn};
 use smol::channel;
 use smol::future;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use crate::support::{run, serve};
 
 async fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
-    let head = x.respond(Status::OK)?;
+    let head = x.respond(StatusCode::OK)?;
     match x.request().content_length() {
         Some(length) => head.length(length).send()?,
         None => head.send()?,
@@ -63,7 +63,7 @@ fn bodies_of_any_size_come_back_while_they_come_in() {
 
 /// Both halves in tasks of their own: each is polled only when it itself is woken.
 async fn halves(x: &mut Exchange<'_>) -> io::Result<()> {
-    x.respond(Status::OK)?.send()?;
+    x.respond(StatusCode::OK)?.send()?;
     let (mut from, mut to) = smol::io::split(x);
     let (send, received) = channel::bounded::<Vec<u8>>(1);
     let executor = smol::Executor::new();
@@ -109,7 +109,7 @@ fn a_handler_cannot_write_further_ahead_than_the_limit() {
         handler_fn(move |x| {
             let tell = tell.clone();
             Box::pin(async move {
-                x.respond(Status::OK)?.length(20_000_000).send()?;
+                x.respond(StatusCode::OK)?.length(20_000_000).send()?;
                 let piece = [7; 50_000];
                 let mut taken = 0;
                 while let Some(n) = future::poll_once(x.write(&piece)).await {
@@ -137,7 +137,7 @@ fn what_is_written_goes_out_while_the_handler_waits_for_something_else() {
         handler_fn(move |x| {
             let told = told.clone();
             Box::pin(async move {
-                x.respond(Status::OK)?.field("Content-Type", "text/event-stream")?.send()?;
+                x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?;
                 loop {
                     x.write_all(b"data: tick\n\n").await?;
                     if told.recv().await.is_err() {
@@ -164,7 +164,7 @@ fn a_handler_may_wait_for_a_timer() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             smol::Timer::after(std::time::Duration::from_millis(5)).await;
-            x.answer(Status::OK, "text/plain", "late").await
+            x.answer(StatusCode::OK, "text/plain", "late").await
         }
     });
     let mut peer = server.connect();
@@ -179,7 +179,7 @@ fn a_half_close_is_no_farewell() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             smol::Timer::after(std::time::Duration::from_millis(2_500)).await;
-            x.answer(Status::OK, "text/plain", "late").await
+            x.answer(StatusCode::OK, "text/plain", "late").await
         }
     });
     let peers = ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"].map(|request| {
@@ -204,9 +204,9 @@ fn a_handler_is_not_polled_while_nothing_happens() {
             let told = told.clone();
             Box::pin(async move {
                 if x.path() != b"/counted" {
-                    return x.answer(Status::OK, "text/plain", "").await;
+                    return x.answer(StatusCode::OK, "text/plain", "").await;
                 }
-                x.respond(Status::OK)?.send()?;
+                x.respond(StatusCode::OK)?.send()?;
                 x.write_all(b"begun, ").await?;
                 x.flush().await?;
                 let (mut polls, mut end) = (0, std::pin::pin!(told.recv()));
@@ -240,7 +240,7 @@ fn trailers_come_and_go() {
             x.read_to_string(&mut body).await?;
             let sum: Vec<_> = x.trailers().collect();
             assert_eq!(sum, [(&b"X-Sum"[..], &b"3 a: b"[..]), (b"x-other", b"")]);
-            x.respond(Status::OK)?.field("Trailer", "X-Length")?.send()?;
+            x.respond(StatusCode::OK)?.field("Trailer", "X-Length")?.send()?;
             x.write_all(body.as_bytes()).await?;
             assert!(x.trailer("Set-Cookie", "a").is_err());
             x.trailer("X-Length", body.len().to_string())

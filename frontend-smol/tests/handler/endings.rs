@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::mpsc;
 
-use sanserve_smol::{Exchange, Handler, Status, handler_fn};
+use sanserve_smol::{Exchange, Handler, StatusCode, handler_fn};
 use smol::channel;
 use smol::future;
 use smol::io::AsyncWriteExt;
@@ -17,15 +17,15 @@ async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
         b"/error" => return Err(io::Error::other("as the test wants, too")),
         b"/nothing" => return Ok(()),
         b"/done" => {
-            x.answer(Status::OK, "text/plain", "all of it").await?;
+            x.answer(StatusCode::OK, "text/plain", "all of it").await?;
             return Err(io::Error::other("too late to matter"));
         }
         b"/unsent" => {
-            x.respond(Status::OK)?.length(3).send()?;
+            x.respond(StatusCode::OK)?.length(3).send()?;
             return Err(io::Error::other("nothing was out"));
         }
         b"/long" => {
-            x.respond(Status::OK)?.length(3).send()?;
+            x.respond(StatusCode::OK)?.length(3).send()?;
             return x.write_all(b"four").await;
         }
         b"/abort" => {
@@ -34,7 +34,7 @@ async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
         }
         _ => {}
     }
-    x.respond(Status::OK)?.length(10).send()?;
+    x.respond(StatusCode::OK)?.length(10).send()?;
     x.write_all(b"some").await?;
     x.flush().await?;
     match x.path() {
@@ -95,7 +95,7 @@ fn sleeping(tell: mpsc::Sender<&'static str>) -> impl Handler {
     handler_fn(move |x| {
         let guard = Guard(tell.clone());
         Box::pin(async move {
-            x.respond(Status::OK)?.send()?;
+            x.respond(StatusCode::OK)?.send()?;
             x.write_all(b"a little").await?;
             x.flush().await?;
             guard.0.send("sleeps").unwrap();
@@ -137,7 +137,7 @@ fn a_stream_can_end_when_the_server_does() {
     let mut server = serve(|| {
         handler_fn(|x| {
             Box::pin(async move {
-                x.respond(Status::OK)?.send()?;
+                x.respond(StatusCode::OK)?.send()?;
                 while !x.is_draining() {
                     x.write_all(b"tick").await?;
                     x.flush().await?;
@@ -165,7 +165,7 @@ fn a_shutdown_waits_for_the_handler_in_hand() {
             Box::pin(async move {
                 tell.send(()).unwrap();
                 gone.recv().await.unwrap();
-                x.answer(Status::OK, "text/plain", "in hand").await
+                x.answer(StatusCode::OK, "text/plain", "in hand").await
             })
         })
     });
@@ -190,7 +190,7 @@ fn behind_its_answer_a_handler_goes_on_to_its_end() {
         handler_fn(move |x| {
             let (tell, gone) = (tell.clone(), gone.clone());
             Box::pin(async move {
-                x.answer(Status::OK, "text/plain", x.path()).await?;
+                x.answer(StatusCode::OK, "text/plain", x.path()).await?;
                 gone.recv().await.unwrap();
                 tell.send(x.path().to_vec()).unwrap();
                 Ok(())
@@ -212,7 +212,7 @@ fn behind_its_answer_a_handler_goes_on_to_its_end() {
 
 #[test]
 fn who_is_not_welcome_is_not_served() {
-    let hello = async |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "hello").await;
+    let hello = async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello").await;
     let server = run(|site| site.with_verify(|_| false), move |server| server.with_handler(move || hello));
     assert!(server.connect().rest_however().0.is_empty());
     assert!(server.connect().rest_however().0.is_empty());

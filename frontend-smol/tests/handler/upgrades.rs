@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::thread;
 
 use sanserve_core::{Call, Reply};
-use sanserve_smol::{Exchange, Status};
+use sanserve_smol::{Exchange, StatusCode};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use testkit::Embedded;
 
@@ -18,10 +18,10 @@ async fn parrot(x: &mut Exchange<'_>) -> std::io::Result<()> {
     let refused = x.upgrade("cat", &[]).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
     if x.field("Upgrade").is_none() {
-        return x.error(Status::new(426).unwrap(), None, None).await;
+        return x.error(StatusCode::new(426).unwrap(), None, None).await;
     }
     let mut upgraded = x.upgrade("parrot", &[("X-Bird", "grey")]).await?;
-    assert!(x.respond(Status::OK).is_err(), "the exchange is over");
+    assert!(x.respond(StatusCode::OK).is_err(), "the exchange is over");
     upgraded.stream.write_all(&upgraded.read).await?;
     let mut room = [0; 100];
     loop {
@@ -121,7 +121,7 @@ fn a_portable_handler_is_woken_from_another_thread() {
                     }
                     Call::Wake => {
                         wakes = 0;
-                        reply.answer(Status::OK, "text/plain", "awake").unwrap();
+                        reply.answer(StatusCode::OK, "text/plain", "awake").unwrap();
                     }
                     _ => {}
                 }

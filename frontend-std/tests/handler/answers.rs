@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use sanserve_core::{Config, DefaultPolicy, Policy, Protocol, Request};
-use sanserve_std::{Exchange, Handler, Misuse, ResponseHead, Site, Status};
+use sanserve_std::{Exchange, Handler, Misuse, ResponseHead, Site, StatusCode};
 
 use crate::support::{request, run};
 use crate::{answer_with, ask, serve};
@@ -15,16 +15,16 @@ struct Methods(u32);
 impl Handler for Methods {
     fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         self.0 += 1;
-        x.answer(Status::OK, "text/plain", format!("GET {}", self.0))
+        x.answer(StatusCode::OK, "text/plain", format!("GET {}", self.0))
     }
 
     fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.answer(Status::OK, "text/plain", "POST")
+        x.answer(StatusCode::OK, "text/plain", "POST")
     }
 
     fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         match x.method() {
-            b"SPAM" => x.answer(Status::OK, "text/plain", "SPAM"),
+            b"SPAM" => x.answer(StatusCode::OK, "text/plain", "SPAM"),
             _ => x.unsupported(),
         }
     }
@@ -68,7 +68,7 @@ fn what_is_not_overridden_is_not_implemented() {
 fn some_answers_have_no_body() {
     let server = answer_with(|x| {
         let code = x.path()[1..].utf8_chunks().next().and_then(|text| text.valid().parse().ok()).unwrap();
-        x.respond(Status::new(code).unwrap())?.send()?;
+        x.respond(StatusCode::new(code).unwrap())?.send()?;
         x.write_all(b"dropped")
     });
     for protocol in ["1.1", "1.0"] {
@@ -93,9 +93,9 @@ fn some_answers_have_no_body() {
 #[test]
 fn errors_say_what_the_handler_says() {
     let server = answer_with(|x| match x.path() {
-        b"/999" => x.error(Status::new(999).unwrap(), Some("short"), Some("<long>")),
-        b"/404" => x.error(Status::NOT_FOUND, None, None),
-        _ => x.error(Status::NOT_MODIFIED, None, None),
+        b"/999" => x.error(StatusCode::new(999).unwrap(), Some("short"), Some("<long>")),
+        b"/404" => x.error(StatusCode::NOT_FOUND, None, None),
+        _ => x.error(StatusCode::NOT_MODIFIED, None, None),
     });
     let mut client = server.connect();
     let odd = client.get("/999");
@@ -117,7 +117,7 @@ fn fields_are_bytes_in_both_directions() {
         assert_eq!(x.target(), b"/p?q");
         assert_eq!(x.peer().ip().to_string(), "127.0.0.1");
         assert_eq!(x.request().version(), b"HTTP/1.1");
-        x.respond(Status::OK)?.reason("Fine so far")?.field("X-Taken", given)?.length(0).send()
+        x.respond(StatusCode::OK)?.reason("Fine so far")?.field("X-Taken", given)?.length(0).send()
     });
     let mut client = server.connect();
     client.send(b"GET /p?q HTTP/1.1\r\nHost: x\r\nX-Given: \xe9t\xe9\r\n\r\n");
@@ -135,21 +135,21 @@ fn misuse_is_an_error_and_reaches_nobody() {
         *error.get_ref().unwrap().downcast_ref().unwrap()
     }
     let server = answer_with(|x| {
-        assert_eq!(misuse(x.write_all(b"early")), Misuse::Order);
-        assert_eq!(misuse(x.respond(Status::CONTINUE)), Misuse::Interim);
-        assert_eq!(misuse(x.inform(Status::OK)), Misuse::Interim);
-        assert_eq!(misuse(x.respond(Status::OK)?.field("A", "b\r\nC: d")), Misuse::Field);
-        assert_eq!(misuse(x.respond(Status::OK)?.field("Content-Length", "1")), Misuse::Framing);
-        assert_eq!(misuse(x.respond(Status::OK)?.reason("a\nb")), Misuse::Field);
+        assert_eq!(misuse(x.write_all(b"early")), Misuse::HeadOrder);
+        assert_eq!(misuse(x.respond(StatusCode::CONTINUE)), Misuse::Interim);
+        assert_eq!(misuse(x.inform(StatusCode::OK)), Misuse::Interim);
+        assert_eq!(misuse(x.respond(StatusCode::OK)?.field("A", "b\r\nC: d")), Misuse::Field);
+        assert_eq!(misuse(x.respond(StatusCode::OK)?.field("Content-Length", "1")), Misuse::ReservedHeader);
+        assert_eq!(misuse(x.respond(StatusCode::OK)?.reason("a\nb")), Misuse::Field);
         assert_eq!(misuse(x.upgrade("echo", &[])), Misuse::Upgrade);
-        x.respond(Status::OK)?.length(2).send()?;
-        assert_eq!(misuse(x.respond(Status::OK)), Misuse::Order);
-        assert_eq!(misuse(x.pass()), Misuse::Order);
-        assert_eq!(misuse(x.trailer("A", "b")), Misuse::Framing);
+        x.respond(StatusCode::OK)?.length(2).send()?;
+        assert_eq!(misuse(x.respond(StatusCode::OK)), Misuse::HeadOrder);
+        assert_eq!(misuse(x.decline()), Misuse::HeadOrder);
+        assert_eq!(misuse(x.trailer("A", "b")), Misuse::ReservedHeader);
         x.write_all(b"ok")?;
-        assert_eq!(misuse(x.write_all(b"more")), Misuse::TooMuch);
+        assert_eq!(misuse(x.write_all(b"more")), Misuse::LengthMismatch);
         x.finish()?;
-        assert_eq!(misuse(x.write_all(b"late")), Misuse::Over);
+        assert_eq!(misuse(x.write_all(b"late")), Misuse::ExchangeEnded);
         Ok(())
     });
     let mut client = server.connect();
@@ -160,13 +160,13 @@ fn misuse_is_an_error_and_reaches_nobody() {
 
 #[test]
 fn a_head_is_made_once_and_sent_often() {
-    let hint = ResponseHead::new(Status::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
-    let teapot = Status::new(418).unwrap();
+    let hint = ResponseHead::new(StatusCode::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
+    let teapot = StatusCode::new(418).unwrap();
     let head = ResponseHead::new(teapot).reason("Short").unwrap().field("X-A", "1").unwrap().length(2);
     let server = serve(move || {
         let (hint, head) = (hint.clone(), head.clone());
         move |x: &mut Exchange<'_>| {
-            for status in [Status::CONTINUE, Status::SWITCHING_PROTOCOLS] {
+            for status in [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS] {
                 assert_eq!(x.send_head(&ResponseHead::new(status)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
             }
             x.send_head(&hint)?;
@@ -190,12 +190,14 @@ fn a_head_is_made_once_and_sent_often() {
 fn a_whole_body_of_any_length_goes_out_with_fields() {
     let server = answer_with(|x| {
         let large = vec![b'x'; 3_000_000];
-        for refused in [x.respond(Status::OK)?.length(1).body(&large), x.inform(Status::EARLY_HINTS)?.body(&large)] {
+        for refused in
+            [x.respond(StatusCode::OK)?.length(1).body(&large), x.inform(StatusCode::EARLY_HINTS)?.body(&large)]
+        {
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
         match x.path() {
-            b"/made" => x.send_response(&ResponseHead::new(Status::CREATED).field("X-A", "1")?, large),
-            _ => x.respond(Status::OK)?.field("X-A", "1")?.body(large),
+            b"/made" => x.send_response(&ResponseHead::new(StatusCode::CREATED).field("X-A", "1")?, large),
+            _ => x.respond(StatusCode::OK)?.field("X-A", "1")?.body(large),
         }
     });
     let mut client = server.connect();
@@ -215,9 +217,9 @@ fn an_interim_answer_goes_out_at_once() {
     let server = serve(move || {
         let wait = wait.clone();
         move |x: &mut Exchange<'_>| {
-            x.inform(Status::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
+            x.inform(StatusCode::EARLY_HINTS)?.field("Link", "</a.css>; rel=preload")?.send()?;
             wait.lock().unwrap().recv().unwrap();
-            x.answer(Status::OK, "text/plain", "done")
+            x.answer(StatusCode::OK, "text/plain", "done")
         }
     });
     let mut client = server.connect();
@@ -241,7 +243,7 @@ fn parts_of_files_are_sent_between_other_bytes() {
                         let mut file = tempfile::tempfile()?;
                         let content: Vec<u8> = (0..len).map(|n| ((n * n) >> 3) as u8).collect();
                         file.write_all(&content)?;
-                        let head = x.respond(Status::OK)?;
+                        let head = x.respond(StatusCode::OK)?;
                         let head = if head_has_length(len) { head.length(2 * len + 1) } else { head };
                         head.send()?;
                         x.send_file(&file, 3..len)?;
@@ -280,8 +282,8 @@ fn head_has_length(len: u64) -> bool {
 #[test]
 fn what_is_passed_on_is_answered_by_the_files() {
     let server = answer_with(|x| match x.path() {
-        b"/own" => x.answer(Status::OK, "text/plain", "own"),
-        _ => x.pass(),
+        b"/own" => x.answer(StatusCode::OK, "text/plain", "own"),
+        _ => x.decline(),
     });
     let mut client = server.connect();
     for _ in 0..3 {
@@ -299,8 +301,8 @@ fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
             if request.path() == b"/a.txt" { sanserve_core::Route::Files } else { sanserve_core::Route::Usual }
         }
     }
-    let portable = |site: Site| site.with_answer(|reply| reply.answer(Status::OK, "text/plain", "portable"));
-    let blocking = || |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "blocking");
+    let portable = |site: Site| site.with_answer(|reply| reply.answer(StatusCode::OK, "text/plain", "portable"));
+    let blocking = || |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "blocking");
     let server = run(
         |site| portable(site.with_policy(Files)),
         |server| {
@@ -318,7 +320,7 @@ fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
 #[test]
 fn an_older_protocol_closes_where_a_newer_one_goes_on() {
     let answer = |x: &mut Exchange<'_>| {
-        x.respond(Status::OK)?.send()?;
+        x.respond(StatusCode::OK)?.send()?;
         x.write_all(b"to the end")
     };
     let server = run(
@@ -338,7 +340,7 @@ fn an_older_protocol_closes_where_a_newer_one_goes_on() {
     }
     let server = answer_with(|x| {
         x.close();
-        x.answer(Status::OK, "text/plain", "last")
+        x.answer(StatusCode::OK, "text/plain", "last")
     });
     let mut client = server.connect();
     let last = client.get("/");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sanserve_core::{Config, Pace, Policy, Request, Timeouts};
-use sanserve_std::{Exchange, Status};
+use sanserve_std::{Exchange, StatusCode};
 use testkit::{Client, Embedded, PATIENCE};
 
 use crate::support::run;
@@ -15,7 +15,7 @@ use crate::{answer_with, ask, serve};
 /// Sends back what comes as it comes, framed as it is framed.
 fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
     let length = x.request().content_length();
-    let head = x.respond(Status::OK)?;
+    let head = x.respond(StatusCode::OK)?;
     match length {
         Some(length) => head.length(length).send()?,
         None => head.send()?,
@@ -82,11 +82,11 @@ fn reading_and_writing_take_turns() {
 fn who_waits_to_continue_is_told_with_the_first_read() {
     let server = answer_with(|x| {
         if x.path() == b"/refused" {
-            return x.error(Status::CONTENT_TOO_LARGE, None, None);
+            return x.error(StatusCode::CONTENT_TOO_LARGE, None, None);
         }
         let mut body = String::new();
         x.read_to_string(&mut body)?;
-        x.answer(Status::OK, "text/plain", body)
+        x.answer(StatusCode::OK, "text/plain", body)
     });
     let mut client = server.connect();
     client.send(ask("POST", "/", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
@@ -106,12 +106,12 @@ fn reporting(config: Config, policy: impl Policy + Send + Sync + 'static) -> (Em
         let tell: Sender<io::Error> = tell.lock().unwrap().clone();
         move |x: &mut Exchange<'_>| {
             if x.path() == b"/answers-first" {
-                x.respond(Status::OK)?.send()?;
+                x.respond(StatusCode::OK)?.send()?;
                 x.flush()?;
             }
             let error = x.read_to_end(&mut Vec::new()).unwrap_err();
             tell.send(error).unwrap();
-            assert!(x.respond(Status::OK).is_err(), "there is nothing to answer any more");
+            assert!(x.respond(StatusCode::OK).is_err(), "there is nothing to answer any more");
             x.read(&mut [0]).map(drop)
         }
     };
@@ -122,8 +122,8 @@ fn reporting(config: Config, policy: impl Policy + Send + Sync + 'static) -> (Em
 fn a_site_may_refuse_what_a_peer_waits_to_send() {
     struct Refuses;
     impl Policy for Refuses {
-        fn expect_continue(&self, request: &Request<'_>) -> Result<(), Status> {
-            Err(if request.path() == b"/417" { Status::EXPECTATION_FAILED } else { Status::CONTENT_TOO_LARGE })
+        fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
+            Err(if request.path() == b"/417" { StatusCode::EXPECTATION_FAILED } else { StatusCode::CONTENT_TOO_LARGE })
         }
     }
     let (server, told) = reporting(Config::default(), Refuses);
@@ -180,7 +180,7 @@ fn a_slow_handler_is_not_a_slow_peer() {
             x.read_exact(&mut body[..1])?;
             wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
             x.read_exact(&mut body[1..])?;
-            x.answer(Status::OK, "text/plain", body)
+            x.answer(StatusCode::OK, "text/plain", body)
         }
     };
     let server = run(|site| site.with_config(config), |server| server.with_handler(make));
@@ -200,7 +200,7 @@ fn a_half_close_is_no_farewell() {
     let make = || {
         |x: &mut Exchange<'_>| {
             std::thread::sleep(std::time::Duration::from_millis(150));
-            x.answer(Status::OK, "text/plain", "late")
+            x.answer(StatusCode::OK, "text/plain", "late")
         }
     };
     let server = run(|site| site.with_config(config), |server| server.with_handler(make));
@@ -225,7 +225,7 @@ fn a_peer_that_resets_is_gone_for_reader_and_writer() {
     let server = serve(move || {
         let tell = tell.lock().unwrap().clone();
         move |x: &mut Exchange<'_>| {
-            x.respond(Status::OK)?.send()?;
+            x.respond(StatusCode::OK)?.send()?;
             let outcome = loop {
                 if let Err(error) = x.write_all(&[b'x'; 10_000]).and_then(|()| x.flush()) {
                     break error;
@@ -253,7 +253,7 @@ fn a_slow_reader_holds_the_writer_up() {
         move || {
             let written = written.clone();
             move |x: &mut Exchange<'_>| {
-                x.respond(Status::OK)?.length(64 << 20).send()?;
+                x.respond(StatusCode::OK)?.length(64 << 20).send()?;
                 for n in 1..=1024 {
                     x.write_all(&[b'x'; 64 << 10])?;
                     *written.lock().unwrap() = n * (64 << 10);
@@ -288,7 +288,7 @@ fn trailers_come_and_go() {
         io::copy(x, &mut io::sink())?;
         let came = x.trailers();
         assert_eq!(came, [(b"X-Sum".to_vec(), b"7".to_vec())]);
-        x.respond(Status::OK)?.field("Trailer", "X-Back")?.send()?;
+        x.respond(StatusCode::OK)?.field("Trailer", "X-Back")?.send()?;
         x.write_all(b"body")?;
         assert!(x.trailer("Content-Type", "a/b").is_err());
         x.trailer("X-Back", &came[0].1)

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 
 use sanserve_core::{Entry, Policy};
-use sanserve_std::{Exchange, Handler, Status};
+use sanserve_std::{Exchange, Handler, StatusCode};
 use testkit::PATIENCE;
 
 use crate::support::{request, run};
@@ -18,15 +18,15 @@ fn fail(x: &mut Exchange<'_>) -> io::Result<()> {
     match when {
         "before" => {}
         "gathered" => {
-            x.respond(Status::OK)?.send()?;
+            x.respond(StatusCode::OK)?.send()?;
             x.write_all(b"not out yet")?;
         }
         "behind" => {
-            x.respond(Status::OK)?.send()?;
+            x.respond(StatusCode::OK)?.send()?;
             x.write_all(b"out")?;
             x.flush()?;
         }
-        _ => return x.answer(Status::OK, "text/plain", "fine"),
+        _ => return x.answer(StatusCode::OK, "text/plain", "fine"),
     }
     match how {
         "panic" => panic!("on purpose"),
@@ -71,16 +71,16 @@ fn an_answer_that_is_missing_or_of_another_length_is_noticed() {
     let server = answer_with(|x| match x.path() {
         b"/none" => Ok(()),
         b"/short" => {
-            x.respond(Status::OK)?.length(10).send()?;
+            x.respond(StatusCode::OK)?.length(10).send()?;
             x.write_all(b"123")
         }
         b"/cut" => {
-            x.respond(Status::OK)?.length(10).send()?;
+            x.respond(StatusCode::OK)?.length(10).send()?;
             x.write_all(b"123")?;
             x.flush()
         }
         _ => {
-            x.respond(Status::OK)?.length(2).send()?;
+            x.respond(StatusCode::OK)?.length(2).send()?;
             x.write_all(b"12")?;
             x.flush()?;
             x.write_all(b"3")
@@ -107,7 +107,7 @@ fn a_value_lives_as_long_as_its_connection() {
     struct Told(std::sync::mpsc::Sender<&'static str>);
     impl Handler for Told {
         fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-            x.answer(Status::OK, "text/plain", "")
+            x.answer(StatusCode::OK, "text/plain", "")
         }
     }
     impl Drop for Told {
@@ -144,7 +144,7 @@ fn a_value_lives_as_long_as_its_connection() {
 #[test]
 fn a_stream_can_end_when_the_server_does() {
     let server = answer_with(|x| {
-        x.respond(Status::OK)?.send()?;
+        x.respond(StatusCode::OK)?.send()?;
         while !x.is_draining() {
             x.write_all(b"tick")?;
             x.flush()?;
@@ -169,7 +169,7 @@ fn a_handler_at_work_is_finished_by_a_shutdown_and_ended_by_a_stop() {
             move || {
                 let at_work = at_work.clone();
                 move |x: &mut Exchange<'_>| {
-                    x.respond(Status::OK)?.length(20 << 20).send()?;
+                    x.respond(StatusCode::OK)?.length(20 << 20).send()?;
                     x.write_all(b"begun")?;
                     x.flush()?;
                     at_work.wait();
@@ -211,7 +211,7 @@ fn log_lines_are_the_sites_and_the_handlers() {
             server.with_handler(|| {
                 |x: &mut Exchange<'_>| {
                     x.log(format_args!("asked for {}\x1b[31m\n", String::from_utf8_lossy(x.path())));
-                    x.answer(Status::OK, "text/plain", "")
+                    x.answer(StatusCode::OK, "text/plain", "")
                 }
             })
         },

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sanserve_core::{Call, Reply};
 use sanserve_server::Log;
-use sanserve_std::{Exchange, Server, Site, Status, Upgraded};
+use sanserve_std::{Exchange, Server, Site, StatusCode, Upgraded};
 use testkit::{Client, LogSink, PATIENCE};
 
 use crate::support::{request, run};
@@ -54,7 +54,7 @@ fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
             |server| {
                 let answer = move |x: &mut Exchange<'_>| {
                     if x.path() != b"/shout" {
-                        return x.answer(Status::OK, "text/plain", "free");
+                        return x.answer(StatusCode::OK, "text/plain", "free");
                     }
                     let upgraded = x.upgrade("shout", &[("X-More", "1")])?;
                     assert!(x.write_all(b"no HTTP any more").is_err());
@@ -97,7 +97,7 @@ fn a_portable_upgrade_goes_to_the_services_hook() {
                 reply.attach(Box::new(7_u8));
                 return reply.upgrade("shout")?.send();
             }
-            reply.answer(Status::OK, "text/plain", "plain")
+            reply.answer(StatusCode::OK, "text/plain", "plain")
         })
     };
     let server = run(
@@ -136,7 +136,7 @@ fn a_portable_handler_is_woken_from_another_thread() {
                     Call::Request => hand.send((reply.waker(), result.clone())).unwrap(),
                     Call::Wake => {
                         if let Some(text) = result.lock().unwrap().take() {
-                            reply.answer(Status::OK, "text/plain", text).unwrap();
+                            reply.answer(StatusCode::OK, "text/plain", text).unwrap();
                         }
                     }
                     _ => {}
@@ -181,7 +181,7 @@ fn one_connection_is_served_at_a_time_by_hand() {
         let count = std::rc::Rc::new(std::cell::Cell::new(0));
         move |x: &mut Exchange<'_>| {
             count.set(count.get() + 1);
-            x.answer(Status::OK, "text/plain", count.get().to_string())
+            x.answer(StatusCode::OK, "text/plain", count.get().to_string())
         }
     });
     for _ in 0..2 {
@@ -219,7 +219,7 @@ fn only_verified_peers_are_served() {
                 who != Some(peer.port())
             })
         },
-        |server| server.with_handler(|| |x: &mut Exchange<'_>| x.answer(Status::OK, "text/plain", "welcome")),
+        |server| server.with_handler(|| |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "welcome")),
     );
     assert_eq!(server.connect().get("/").body, b"welcome");
     // Nobody is accepted between the connection and the lock.

@@ -1,7 +1,7 @@
 //! What the server of a simulation serves, and what its clients request: files, directories, and a handler under
 //! `/h/` that reads bodies, streams, waits and sends files, so that every part of the core is exercised.
 
-use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Policy, Received, Reply, Request, Route, Status};
+use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Policy, Received, Reply, Request, Route, StatusCode};
 use sanserve::testing::{Disk, File, Node, Random, Server};
 
 /// The name of this site in the transcripts of `sim`.
@@ -139,7 +139,7 @@ impl Handler for Busy {
             Call::Wake if self.task == Task::Late => {
                 self.waker = None;
                 self.task = Task::None;
-                reply.answer(Status::OK, "text/plain", "late\n")
+                reply.answer(StatusCode::OK, "text/plain", "late\n")
             }
             Call::Body | Call::Room | Call::Wake => self.go_on(reply),
             Call::Drain => Ok(()),
@@ -164,11 +164,11 @@ impl Busy {
                 Task::Big
             }
             b"/h/file" => return send_file(reply),
-            _ => return reply.error(Status::NOT_FOUND, None, None),
+            _ => return reply.error(StatusCode::NOT_FOUND, None, None),
         };
         match self.task {
-            Task::Stream => reply.respond(Status::OK)?.send()?,
-            Task::Big => reply.respond(Status::OK)?.length(BIG as u64).send()?,
+            Task::Stream => reply.respond(StatusCode::OK)?.send()?,
+            Task::Big => reply.respond(StatusCode::OK)?.length(BIG as u64).send()?,
             _ => {}
         }
         self.go_on(reply)
@@ -196,13 +196,13 @@ impl Busy {
             }
         }
         self.task = Task::Big;
-        reply.respond(Status::OK)?.length(self.body.len() as u64).send()?;
+        reply.respond(StatusCode::OK)?.length(self.body.len() as u64).send()?;
         self.give(reply)
     }
 
     fn give(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
         while self.given < self.body.len() {
-            match reply.offer(&self.body[self.given..])? {
+            match reply.write(&self.body[self.given..])? {
                 0 => return Ok(()),
                 n => self.given += n,
             }
@@ -219,7 +219,7 @@ fn stream(reply: &mut Reply<'_>) -> Result<(), Misuse> {
             Received::Pending | Received::Broken => return Ok(()),
             Received::End => return reply.finish(),
         };
-        let taken = reply.offer(&data)?;
+        let taken = reply.write(&data)?;
         reply.consume(taken);
         if taken < data.len() {
             return Ok(());
@@ -228,7 +228,7 @@ fn stream(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 }
 
 fn send_file(reply: &mut Reply<'_>) -> Result<(), Misuse> {
-    reply.respond(Status::OK)?.field("Content-Type", "text/plain")?.length(5_000).send()?;
+    reply.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.length(5_000).send()?;
     reply.attach(Box::new(File::new(3, 9_000)));
     reply.offer_file(1_000, 5_000)?;
     reply.finish()
