@@ -19,8 +19,8 @@ use crate::cgi;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Violation;
-use crate::exchange::{Answer, Cut, Exchange, FilePart, Relay, ResponseBuilder, Server, Then};
-use crate::files::Deed;
+use crate::exchange::{Answer, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
+use crate::files::PendingAction;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
 use crate::peer::Peer;
@@ -28,11 +28,11 @@ use crate::status::StatusCode;
 use crate::step::{Action, Body, Call, Close, Step, Transmit, Wait};
 use crate::task::Task;
 use crate::time::Tick;
-use crate::timer::{Awaited, Transfer};
+use crate::timer::{ReadTimer, Transfer};
 use crate::wire::{Cycle, Encoder, Ended, Inbound, InboundEvent, Outbound, OutboundEvent, Span};
 
 /// More moves than any poll can need before a step is due.
-const MOST_MOVES: usize = 64;
+const MAX_MOVES: usize = 64;
 
 /// One connection: bytes and time in, bytes and actions out.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ pub struct Connection {
     task: Task,
     exchange: Exchange,
     file: FilePart,
-    relay: Relay,
-    awaited: Awaited,
+    relay: Passthrough,
+    awaited: ReadTimer,
     /// Since the socket took no more, until all is sent.
     stalled: Option<Transfer>,
     /// Bytes that went out since the last poll.
@@ -153,8 +153,8 @@ enum Next {
 
 /// An action that borrows nothing yet.
 enum Act {
-    Files(Deed),
-    Cgi(cgi::Deed),
+    Files(PendingAction),
+    Cgi(cgi::PendingAction),
     Log,
 }
 
@@ -292,9 +292,9 @@ impl Connection {
             Next::Act(act) => {
                 self.ticket = self.ticket.wrapping_add(1);
                 let action = match act {
-                    Act::Files(deed) => self.action(deed, buf),
-                    Act::Cgi(deed) => match &self.task {
-                        Task::Cgi(cgi) => cgi.action(deed, buf, cx),
+                    Act::Files(pending) => self.action(pending, buf),
+                    Act::Cgi(pending) => match &self.task {
+                        Task::Cgi(cgi) => cgi.action(pending, buf, cx),
                         _ => Action::Kill,
                     },
                     Act::Log => Action::Log { lines: &buf.scratch.remarks },
@@ -322,7 +322,7 @@ impl Connection {
     fn next(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Next {
         self.absorb(buf, cx);
         self.fire_timers(buf, cx);
-        for _ in 0..MOST_MOVES {
+        for _ in 0..MAX_MOVES {
             if let Some(next) = self.due(buf, cx) {
                 return next;
             }
@@ -356,7 +356,7 @@ impl Connection {
                 self.notes.given = Given::Nothing;
                 if !self.notes.blocked {
                     self.life = Life::Lingering;
-                    self.awaited = Awaited::End(Transfer::start(cx.now.tick));
+                    self.awaited = ReadTimer::End(Transfer::start(cx.now.tick));
                 }
             }
         }
@@ -418,10 +418,10 @@ impl Connection {
             as_it_is => as_it_is,
         };
         match &mut self.awaited {
-            Awaited::Body(progress) | Awaited::End(progress) => progress.made(bytes, now),
+            ReadTimer::Body(progress) | ReadTimer::End(progress) => progress.made(bytes, now),
             // The head's timer runs from its first byte.
-            Awaited::Request { .. } | Awaited::First { .. } if !buf.input.unread().is_empty() => {
-                self.awaited = Awaited::Head { since: now }
+            ReadTimer::Request { .. } | ReadTimer::First { .. } if !buf.input.unread().is_empty() => {
+                self.awaited = ReadTimer::Head { since: now }
             }
             _ => {}
         }
@@ -438,7 +438,7 @@ impl Connection {
             if let Outbound::Body(_) = self.cycle.outbound {
                 self.cycle.answer(OutboundEvent::TakenBack);
             }
-            (self.file, self.relay) = (FilePart::default(), Relay::default());
+            (self.file, self.relay) = (FilePart::default(), Passthrough::default());
             // What is left of an interim answer has to go out whole.
             buf.output.keep(self.exchange.interim_left as usize);
             self.exchange.head_left = self.exchange.interim_left;
@@ -467,9 +467,9 @@ impl Connection {
         }
         buf.output.clear();
         self.file = FilePart::default();
-        self.relay = Relay::default();
+        self.relay = Passthrough::default();
         self.notes.blocked = false;
-        self.awaited = Awaited::Nothing;
+        self.awaited = ReadTimer::Nothing;
         self.life = Life::Ending(close);
     }
 
@@ -478,19 +478,19 @@ impl Connection {
     fn fire_timers(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         let (now, timeouts) = (cx.now.tick, &cx.config.timeouts);
         let is_due = match &self.awaited {
-            Awaited::Nothing => false,
+            ReadTimer::Nothing => false,
             awaited => awaited.deadline(timeouts, self.notes.is_draining()).is_some_and(|deadline| deadline <= now),
         };
         if self.may_fire(is_due, buf, cx) {
-            match std::mem::replace(&mut self.awaited, Awaited::Nothing) {
-                Awaited::Nothing => {}
-                Awaited::Request { .. } => self.life = Life::Close(Close::Idle),
-                Awaited::First { .. } => self.life = Life::Close(Close::Drained),
+            match std::mem::replace(&mut self.awaited, ReadTimer::Nothing) {
+                ReadTimer::Nothing => {}
+                ReadTimer::Request { .. } => self.life = Life::Close(Close::Idle),
+                ReadTimer::First { .. } => self.life = Life::Close(Close::Drained),
                 // Its time is not prolonged by what has come, but a head that is complete has come in time.
-                Awaited::Head { .. } if self.cycle.outbound == Outbound::Idle && self.read_head(buf, cx) => {}
-                Awaited::Head { .. } => self.refuse_head(Violation::HeadTimeout, Span::default(), buf, cx),
-                Awaited::Body(_) => self.body_violation(Violation::BodyTimeout, buf, cx),
-                Awaited::End(_) => self.life = Life::Close(Close::Timeout),
+                ReadTimer::Head { .. } if self.cycle.outbound == Outbound::Idle && self.read_head(buf, cx) => {}
+                ReadTimer::Head { .. } => self.refuse_head(Violation::HeadTimeout, Span::default(), buf, cx),
+                ReadTimer::Body(_) => self.body_violation(Violation::BodyTimeout, buf, cx),
+                ReadTimer::End(_) => self.life = Life::Close(Close::Timeout),
             }
         }
         if let (Task::Cgi(_), Life::Open) = (&self.task, self.life) {
@@ -582,9 +582,9 @@ impl Connection {
             return Some(Next::Act(Act::Log));
         }
         let act = match &mut self.task {
-            Task::Files(files) => files.take_deed().map(Act::Files),
+            Task::Files(files) => files.take_pending().map(Act::Files),
             Task::Cgi(cgi) if cgi.offered() > 0 && self.cycle.is_answering() => return Some(Next::Feed(cgi.offered())),
-            Task::Cgi(cgi) => cgi.take_deed().map(Act::Cgi),
+            Task::Cgi(cgi) => cgi.take_pending().map(Act::Cgi),
             Task::None | Task::Handler(_) => None,
         };
         if let Some(act) = act {
@@ -608,7 +608,7 @@ impl Connection {
     }
 
     fn has_unsent(&self, buf: &Buffers) -> bool {
-        !buf.output.unsent().is_empty() || self.file.left > 0 || self.relay != Relay::default()
+        !buf.output.unsent().is_empty() || self.file.left > 0 || self.relay != Passthrough::default()
     }
 
     fn transmit<'a>(&self, buf: &'a Buffers) -> Transmit<'a> {
@@ -622,10 +622,12 @@ impl Connection {
         Transmit { head: buf.output.unsent(), body, tail: self.relay.tail(), more }
     }
 
-    fn action<'a>(&self, deed: Deed, buf: &'a mut Buffers) -> Action<'a> {
-        match (deed, &self.task) {
-            (Deed::OpenIn(_), Task::Files(files)) => Action::OpenIn { path: files.index_name(&buf.scratch.path) },
-            (Deed::List, _) => Action::List { into: &mut buf.scratch.listing },
+    fn action<'a>(&self, pending: PendingAction, buf: &'a mut Buffers) -> Action<'a> {
+        match (pending, &self.task) {
+            (PendingAction::OpenIn(_), Task::Files(files)) => {
+                Action::OpenIn { path: files.index_name(&buf.scratch.path) }
+            }
+            (PendingAction::List, _) => Action::List { into: &mut buf.scratch.listing },
             _ => Action::Open { path: &buf.scratch.path },
         }
     }
@@ -712,7 +714,7 @@ impl Connection {
     fn linger(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let unread = buf.input.unread().len();
         buf.input.consume(unread);
-        let too_much = matches!(&self.awaited, Awaited::End(progress) if progress.bytes() > cx.config.limits.linger);
+        let too_much = matches!(&self.awaited, ReadTimer::End(progress) if progress.bytes() > cx.config.limits.linger);
         if self.notes.eof || too_much {
             self.life = Life::Close(if too_much { Close::Timeout } else { Close::Done });
             return true;

@@ -33,26 +33,26 @@ impl Entry<'_> {
         if let Some(message) = self.error {
             open(out);
             write!(out, "code {}, message ", self.status).expect("a Vec takes all");
-            scrub_within(out, message, MOST_TEXT);
+            scrub_within(out, message, MAX_TEXT);
             out.push(b'\n');
         }
         if self.status != 0 {
             open(out);
             out.push(b'"');
-            scrub_within(out, self.line, MOST_TEXT);
+            scrub_within(out, self.line, MAX_TEXT);
             writeln!(out, "\" {} {}", self.status, self.sent).expect("a Vec takes all");
         }
         if let Some(reason) = self.cut {
             open(out);
             out.push(b'"');
-            scrub_within(out, self.line, MOST_TEXT);
+            scrub_within(out, self.line, MAX_TEXT);
             writeln!(out, "\" cut after {} bytes: {reason}", self.sent).expect("a Vec takes all");
         }
     }
 }
 
 /// What is written of one text: with the rest of its line that is less than 8 KiB.
-const MOST_TEXT: usize = 8_000;
+const MAX_TEXT: usize = 8_000;
 
 #[cfg(test)]
 mod tests {

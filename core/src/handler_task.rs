@@ -39,7 +39,7 @@ enum Body {
     #[default]
     Unasked,
     /// It waits for more.
-    Awaited,
+    ReadTimer,
     /// That has come, or will not: a call is due.
     Ready,
 }
@@ -98,7 +98,7 @@ impl HandlerTask {
 
     /// Looks for the body that the handler waits for: more of it, its end, or why there is none.
     fn find_body(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
-        if self.body != Body::Awaited {
+        if self.body != Body::ReadTimer {
             return Progress::Stalled;
         }
         match response.available() {
@@ -125,7 +125,7 @@ impl HandlerTask {
     /// It has found nothing of the body, and waits for more.
     pub(crate) fn wait_for_body(&mut self) {
         if self.body == Body::Unasked {
-            self.body = Body::Awaited;
+            self.body = Body::ReadTimer;
         }
     }
 

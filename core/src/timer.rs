@@ -7,7 +7,7 @@ use crate::time::Tick;
 
 /// What is awaited from the peer, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Awaited {
+pub(crate) enum ReadTimer {
     /// Nothing: the peer is not to blame for any delay.
     Nothing,
     /// The first byte of a head.
@@ -22,16 +22,16 @@ pub(crate) enum Awaited {
     End(Transfer),
 }
 
-impl Awaited {
+impl ReadTimer {
     /// When patience ends. `draining`: the server goes down.
     pub(crate) fn deadline(&self, timeouts: &Timeouts, draining: bool) -> Option<Tick> {
         match self {
-            Awaited::Nothing => None,
-            Awaited::Request { since } => Some(since.after(timeouts.keep_alive.max(1))),
-            Awaited::First { since } => Some(since.after(timeouts.drain_silence.max(1))),
-            Awaited::Head { since } => Some(since.after(timeouts.head.max(1))),
-            Awaited::Body(progress) => Some(progress.deadline(&timeouts.body)),
-            Awaited::End(progress) => Some(progress.deadline(&linger(timeouts, draining))),
+            ReadTimer::Nothing => None,
+            ReadTimer::Request { since } => Some(since.after(timeouts.keep_alive.max(1))),
+            ReadTimer::First { since } => Some(since.after(timeouts.drain_silence.max(1))),
+            ReadTimer::Head { since } => Some(since.after(timeouts.head.max(1))),
+            ReadTimer::Body(progress) => Some(progress.deadline(&timeouts.body)),
+            ReadTimer::End(progress) => Some(progress.deadline(&linger(timeouts, draining))),
         }
     }
 
@@ -39,12 +39,12 @@ impl Awaited {
     pub(crate) fn timers(&self, timeouts: &Timeouts, draining: bool) -> Vec<Timer> {
         let one = |rule, since| self.deadline(timeouts, draining).map(|deadline| Timer { rule, since, deadline });
         match self {
-            Awaited::Nothing => Vec::new(),
-            Awaited::Request { since } => one("keep-alive", *since).into_iter().collect(),
-            Awaited::First { since } => one("drain-silence", *since).into_iter().collect(),
-            Awaited::Head { since } => one("head", *since).into_iter().collect(),
-            Awaited::Body(progress) => progress.timers("body-silence", "body-rate", &timeouts.body).collect(),
-            Awaited::End(progress) => {
+            ReadTimer::Nothing => Vec::new(),
+            ReadTimer::Request { since } => one("keep-alive", *since).into_iter().collect(),
+            ReadTimer::First { since } => one("drain-silence", *since).into_iter().collect(),
+            ReadTimer::Head { since } => one("head", *since).into_iter().collect(),
+            ReadTimer::Body(progress) => progress.timers("body-silence", "body-rate", &timeouts.body).collect(),
+            ReadTimer::End(progress) => {
                 progress.timers("linger-silence", "linger", &linger(timeouts, draining)).collect()
             }
         }

@@ -19,18 +19,18 @@ use sanserve_core::{Close, Need, Now, Peer, Resting, Tick, Wait};
 use sanserve_os::{Clock, is_acceptable};
 use sanserve_server::{Accepted, Acceptor, Env, IDLE_GRACE, Local, Logger, Phase, Site, Turn, UNFINISHED_GRACE};
 
-use crate::alarm::{Alarm, Bell};
+use crate::connection_limit::{ConnectionLimit, ConnectionPermit, Since};
 use crate::deadlines::Deadlines;
 use crate::leaving::Leaving;
 use crate::parked::{Flags, Parked, State};
-use crate::places::{Place, Places, Since};
 use crate::pool::Pool;
 use crate::script::Role;
 use crate::slab::Slab;
 use crate::turn::Loop;
+use crate::waker::{ConnWaker, LoopWaker};
 
 const LISTENER: Token = Token(usize::MAX);
-const BELL: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX - 1);
 /// Events taken at once.
 const EVENTS: usize = 1024;
 /// Connections that are read from before any of them is answered.
@@ -48,12 +48,12 @@ pub(crate) struct EventLoop {
     /// Which one of all workers.
     number: usize,
     poll: Poll,
-    bell: Arc<Bell>,
+    loop_waker: Arc<LoopWaker>,
     /// Who was woken, while that is being answered.
-    woken: Vec<Arc<Alarm>>,
+    woken: Vec<Arc<ConnWaker>>,
     listener: Option<TcpListener>,
     site: Arc<Site>,
-    places: Arc<Places>,
+    connection_limit: Arc<ConnectionLimit>,
     clock: Clock,
     now: Now,
     files: Local,
@@ -86,7 +86,7 @@ impl EventLoop {
         number: usize,
         listener: TcpListener,
         site: Arc<Site>,
-        places: Arc<Places>,
+        connection_limit: Arc<ConnectionLimit>,
         clock: Clock,
     ) -> io::Result<EventLoop> {
         listener.set_nonblocking(true)?;
@@ -95,14 +95,14 @@ impl EventLoop {
         let now = clock.now();
         Ok(EventLoop {
             number,
-            bell: Arc::new(Bell::new(poll.registry(), BELL)?),
+            loop_waker: Arc::new(LoopWaker::new(poll.registry(), WAKER)?),
             woken: Vec::new(),
             poll,
             listener: Some(listener),
             files: Local::new(Arc::clone(&site.root), site.cache.clone()),
             log: site.log.logger(),
             site,
-            places,
+            connection_limit,
             deadlines: Deadlines::new(now.tick),
             clock,
             now,
@@ -122,8 +122,8 @@ impl EventLoop {
     }
 
     /// What interrupts its waiting.
-    pub(crate) fn bell(&self) -> &Arc<Bell> {
-        &self.bell
+    pub(crate) fn loop_waker(&self) -> &Arc<LoopWaker> {
+        &self.loop_waker
     }
 
     /// Serves until the server is shut down and all connections have ended.
@@ -135,7 +135,7 @@ impl EventLoop {
                 return Ok(());
             }
             self.log.flush();
-            if let Err(error) = self.poll.poll(&mut events, self.patience()) {
+            if let Err(error) = self.poll.poll(&mut events, self.poll_timeout()) {
                 if error.kind() != io::ErrorKind::Interrupted {
                     return Err(error);
                 }
@@ -144,7 +144,7 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     LISTENER => self.acceptable = true,
-                    BELL => self.answer_bell(),
+                    WAKER => self.answer_wakers(),
                     token => self.became_ready(token, event),
                 }
             }
@@ -162,7 +162,7 @@ impl EventLoop {
     }
 
     /// How long the loop may wait for events.
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         if !self.queue.is_empty() || !self.slow.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
             return Some(Duration::ZERO);
         }
@@ -206,8 +206,8 @@ impl EventLoop {
     }
 
     /// Queues whoever was woken and still is who was meant; lets those go that others have asked for.
-    fn answer_bell(&mut self) {
-        if self.places.take_asked(self.number) {
+    fn answer_wakers(&mut self) {
+        if self.connection_limit.take_asked(self.number) {
             self.let_one_go();
         }
         if self.full {
@@ -215,10 +215,10 @@ impl EventLoop {
             self.look_again = Some(self.now.tick);
         }
         let mut woken = std::mem::take(&mut self.woken);
-        self.bell.answer(&mut woken);
-        for alarm in woken.drain(..) {
-            if self.parked.get_mut(alarm.at()).is_some_and(|parked| parked.hears(&alarm)) {
-                self.enqueue(alarm.at());
+        self.loop_waker.answer(&mut woken);
+        for conn_waker in woken.drain(..) {
+            if self.parked.get_mut(conn_waker.at()).is_some_and(|parked| parked.hears(&conn_waker)) {
+                self.enqueue(conn_waker.at());
             }
         }
         self.woken = woken;
@@ -265,8 +265,8 @@ impl EventLoop {
         let Some(parked) = self.parked.get_mut(at) else { return };
         parked.lease(&mut self.pool, &self.site);
         parked.queued = false;
-        let (registry, bell) = (self.poll.registry(), &self.bell);
-        let own = Loop { registry, bell, at, alone: self.queue.is_empty() && self.slow.is_empty() };
+        let (registry, loop_waker) = (self.poll.registry(), &self.loop_waker);
+        let own = Loop { registry, loop_waker, at, alone: self.queue.is_empty() && self.slow.is_empty() };
         let cx = self.site.context(&self.now);
         let env = &mut Env::new(&self.site, cx, &self.files, &mut self.log);
         // A mistake of ours in one connection must not end the others.
@@ -341,7 +341,7 @@ impl EventLoop {
     fn upgrade(&mut self, at: u32) {
         self.forget(at);
         let Some(parked) = self.parked.remove(at) else { return };
-        let place = Place::new(Arc::clone(&self.places));
+        let place = ConnectionPermit::new(Arc::clone(&self.connection_limit));
         if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool, self.site.draining.clone()) {
             self.site.hand_over(upgraded, place);
         }
@@ -362,7 +362,7 @@ impl EventLoop {
         let mut of = |at: Option<u32>, since: fn(&Parked) -> Since| at.and_then(|at| since(self.parked.get_mut(at)?));
         let idle = of(self.leaving.oldest_idle(), Parked::idle_since);
         let unfinished = of(self.leaving.oldest_unfinished(), Parked::unfinished_since);
-        self.places.publish(self.number, idle, unfinished);
+        self.connection_limit.publish(self.number, idle, unfinished);
     }
 
     /// Closes the connection that has been idle for longest, or one that has been unfinished for too long, for the
@@ -382,7 +382,7 @@ impl EventLoop {
             }
             parked.flags.add(Flags::LEAVES);
             self.turn(at);
-            self.places.tell_others(self.number);
+            self.connection_limit.tell_others(self.number);
             return true;
         }
         let Some(at) = self.leaving.oldest_unfinished() else { return false };
@@ -391,7 +391,7 @@ impl EventLoop {
         if is_old && !parked.has_arrived() {
             parked.flags.add(Flags::LEAVES);
             self.turn(at);
-            self.places.tell_others(self.number);
+            self.connection_limit.tell_others(self.number);
             return true;
         }
         false
@@ -400,9 +400,9 @@ impl EventLoop {
     /// Sees to it that a place becomes free for a client that waits. `true`: one may be free now.
     fn make_place(&mut self) -> bool {
         self.publish();
-        match self.places.with_oldest(self.number, self.now.tick) {
+        match self.connection_limit.with_oldest(self.number, self.now.tick) {
             Some(worker) if worker != self.number => {
-                self.places.ask(worker);
+                self.connection_limit.ask(worker);
                 false
             }
             Some(_) => self.let_one_go(),
@@ -417,9 +417,9 @@ impl EventLoop {
     /// Gives the place of a connection back. Where others wait too, this worker waits its turn with them:
     /// it would otherwise be the first each time.
     fn closed_one(&mut self) {
-        self.places.give_back();
+        self.connection_limit.give_back();
         if self.full {
-            if self.places.waiting.load(Ordering::Acquire) > 1 {
+            if self.connection_limit.waiting.load(Ordering::Acquire) > 1 {
                 self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
             } else {
                 self.not_full();
@@ -429,16 +429,16 @@ impl EventLoop {
 
     fn now_full(&mut self) {
         self.full = true;
-        self.places.waiting.fetch_add(1, Ordering::AcqRel);
+        self.connection_limit.waiting.fetch_add(1, Ordering::AcqRel);
         // If all are its own, one of its own has to close, or to be idle.
-        let others = self.parked.len() < self.places.most;
+        let others = self.parked.len() < self.connection_limit.most;
         let soon = others || self.leaving.oldest_idle().or(self.leaving.oldest_unfinished()).is_some();
         self.look_again = soon.then(|| self.now.tick.after(LOOK_AGAIN));
     }
 
     fn not_full(&mut self) {
         self.full = false;
-        self.places.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.connection_limit.waiting.fetch_sub(1, Ordering::AcqRel);
         self.look_again = None;
     }
 
@@ -460,19 +460,19 @@ impl EventLoop {
             }
             let Some(listener) = &self.listener else { return };
             // A place that is taken and given back for nothing would look to the others as if all were taken.
-            if self.places.are_scarce() && !is_acceptable(listener) {
+            if self.connection_limit.are_scarce() && !is_acceptable(listener) {
                 return self.nobody_waits();
             }
-            if !self.places.take() {
+            if !self.connection_limit.take() {
                 // Another worker may be quicker to take it.
-                if !self.make_place() || !self.places.take() {
+                if !self.make_place() || !self.connection_limit.take() {
                     return self.now_full();
                 }
             }
             let Some(listener) = &self.listener else { return };
             let accepted = self.acceptor.accept(listener, &self.site, self.now.tick);
             if !matches!(accepted, Accepted::Peer(..)) {
-                self.places.give_back();
+                self.connection_limit.give_back();
             }
             match accepted {
                 Accepted::Peer(socket, address) => self.welcome(socket, Peer::from(address)),
@@ -506,7 +506,7 @@ impl EventLoop {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut socket, Role::Socket.token(at), interest) {
             self.site.log.error(format_args!("cannot watch a connection: {error}"));
-            self.places.give_back();
+            self.connection_limit.give_back();
             return;
         }
         let cx = self.site.context(&self.now);
@@ -548,7 +548,7 @@ impl EventLoop {
             self.cut_at = Some(self.now.tick);
         }
         if self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            self.site.cut(self.places.taken());
+            self.site.cut(self.connection_limit.taken());
             self.stop_listening();
             self.enqueue_all();
         }
@@ -563,6 +563,6 @@ impl EventLoop {
 
 impl Drop for EventLoop {
     fn drop(&mut self) {
-        self.bell.silence();
+        self.loop_waker.silence();
     }
 }

@@ -82,16 +82,16 @@
 //! What it leaves out: all policy, which is the core's, and all system calls on files and sockets,
 //! which are `sanserve-server`'s and `sanserve-os`'s. It only waits, and calls handlers.
 
-mod alarm;
+mod connection_limit;
 mod deadlines;
 mod event_loop;
 mod leaving;
 mod parked;
-mod places;
 mod pool;
 mod script;
 mod slab;
 mod turn;
+mod waker;
 
 use std::fmt;
 use std::io;
@@ -106,12 +106,12 @@ use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 use sanserve_server::{Announce, Phase};
 pub use sanserve_server::{Draining, Full, Handle, Job, Log, Panicked, Site, Upgraded, Workers};
 
-use alarm::Bell;
+use connection_limit::ConnectionLimit;
 use event_loop::EventLoop;
-use places::Places;
+use waker::LoopWaker;
 
 /// Workers by default: as many as there are processors, but no more than suffice to fill a network.
-const MOST_WORKERS: usize = 4;
+const MAX_WORKERS: usize = 4;
 
 /// A server that is bound and not yet running.
 ///
@@ -129,7 +129,7 @@ pub struct Server {
     listeners: Listeners,
     workers: usize,
     site: Site,
-    bells: Arc<Bells>,
+    loop_wakers: Arc<LoopWakers>,
     /// Why there cannot be that many workers.
     failed: Option<io::Error>,
 }
@@ -151,7 +151,7 @@ impl Server {
     /// As the system says, such as an address in use or a name that does not resolve.
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let listeners = bind_all_shared(&addresses_of(address)?)?;
-        let workers = thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS));
+        let workers = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS));
         let address = listeners[0].local_addr();
         let mut server = Server::new(address, Listeners::Shared(listeners), site).workers(workers);
         server.failed.take().map_or(Ok(server), Err)
@@ -168,7 +168,7 @@ impl Server {
 
     fn new(address: SocketAddr, listeners: Listeners, site: Site) -> Server {
         let site = site.bound_to(address);
-        Server { address, listeners, workers: 1, site, bells: Arc::default(), failed: None }
+        Server { address, listeners, workers: 1, site, loop_wakers: Arc::default(), failed: None }
     }
 
     /// Runs on `n` event loops, each with a thread of its own, at least 1; of each address, so many. Default: the
@@ -192,7 +192,7 @@ impl Server {
     /// Something to shut it down with, from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.site.draining.clone(), self.bells.clone())
+        Handle::new(self.site.draining.clone(), self.loop_wakers.clone())
     }
 
     /// Serves until it is shut down and every connection has ended; then kills the scripts that are left.
@@ -226,17 +226,18 @@ impl Server {
                 listeners.push(listener);
             }
         }
-        let places = Arc::new(Places::new(self.site.connection_bound(), listeners.len()));
+        let connection_limit = Arc::new(ConnectionLimit::new(self.site.connection_bound(), listeners.len()));
         let site = Arc::new(self.site);
         let clock = Clock::start();
         let loops = listeners
             .into_iter()
             .enumerate()
-            .map(|(n, listener)| EventLoop::new(n, listener, Arc::clone(&site), Arc::clone(&places), clock))
+            .map(|(n, listener)| EventLoop::new(n, listener, Arc::clone(&site), Arc::clone(&connection_limit), clock))
             .collect::<io::Result<Vec<_>>>()?;
-        let bells: Arc<[Arc<Bell>]> = loops.iter().map(|event_loop| Arc::clone(event_loop.bell())).collect();
-        places.reach(&bells);
-        *self.bells.0.lock().unwrap_or_else(PoisonError::into_inner) = bells;
+        let loop_wakers: Arc<[Arc<LoopWaker>]> =
+            loops.iter().map(|event_loop| Arc::clone(event_loop.loop_waker())).collect();
+        connection_limit.reach(&loop_wakers);
+        *self.loop_wakers.0.lock().unwrap_or_else(PoisonError::into_inner) = loop_wakers;
         Ok(loops)
     }
 }
@@ -289,11 +290,11 @@ impl fmt::Debug for Server {
 
 /// Interrupts all loops, which look at the phase then. There are none before the server runs.
 #[derive(Default)]
-struct Bells(Mutex<Arc<[Arc<Bell>]>>);
+struct LoopWakers(Mutex<Arc<[Arc<LoopWaker>]>>);
 
-impl Announce for Bells {
+impl Announce for LoopWakers {
     fn announce(&self, _phase: Phase) {
-        let bells = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        bells.iter().for_each(|bell| bell.ring());
+        let loop_wakers = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        loop_wakers.iter().for_each(|loop_waker| loop_waker.ring());
     }
 }

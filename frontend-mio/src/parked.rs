@@ -15,9 +15,9 @@ use sanserve_core::{Connection, Context, Handler, Packed, Resting, Tick};
 use sanserve_os::has_arrived;
 use sanserve_server::{Draining, Env, InProgress, Session, Site, Transport, Upgraded, Workspace};
 
-use crate::alarm::{Alarm, Own};
 use crate::pool::Pool;
 use crate::script::{Role, Watch};
+use crate::waker::{ConnWaker, ExchangeWaker};
 
 /// A connection as the event loop holds it.
 pub(crate) struct Parked {
@@ -48,7 +48,7 @@ pub(crate) enum State {
 pub(crate) struct Away {
     session: Session,
     packed: Option<Packed>,
-    alarm: OnceCell<Own>,
+    conn_waker: OnceCell<ExchangeWaker>,
     in_progress: Option<InProgress>,
 }
 
@@ -56,14 +56,14 @@ pub(crate) struct Away {
 pub(crate) struct Busy {
     pub(crate) session: Session,
     /// Made when the handler of the exchange in progress asks for a waker.
-    pub(crate) alarm: OnceCell<Own>,
+    pub(crate) conn_waker: OnceCell<ExchangeWaker>,
     pub(crate) space: Workspace,
     pub(crate) script: Watch,
 }
 
 impl Busy {
     pub(crate) fn new(session: Session, site: &Site) -> Busy {
-        Busy { session, alarm: OnceCell::new(), space: Workspace::new(site), script: Watch::default() }
+        Busy { session, conn_waker: OnceCell::new(), space: Workspace::new(site), script: Watch::default() }
     }
 }
 
@@ -107,7 +107,7 @@ impl Parked {
         let session = Session::new(connection);
         Parked::of(
             socket,
-            State::Away(Box::new(Away { session, packed: None, alarm: OnceCell::new(), in_progress: None })),
+            State::Away(Box::new(Away { session, packed: None, conn_waker: OnceCell::new(), in_progress: None })),
         )
     }
 
@@ -143,12 +143,12 @@ impl Parked {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
             State::Resting(resting) => State::Busy(pool.take(Session::new(resting.resume()), site)),
             State::Away(away) => {
-                let Away { session, packed, alarm, in_progress } = *away;
+                let Away { session, packed, conn_waker, in_progress } = *away;
                 let mut busy = pool.take(session, site);
                 if let Some(packed) = packed {
                     busy.session.connection.unpack(&packed, &mut busy.space.buffers);
                 }
-                busy.alarm = alarm;
+                busy.conn_waker = conn_waker;
                 busy.space.in_progress = in_progress;
                 State::Busy(busy)
             }
@@ -165,13 +165,13 @@ impl Parked {
     }
 
     /// Notes that the exchange in progress was woken, if the waker is still its own.
-    pub(crate) fn hears(&mut self, alarm: &Arc<Alarm>) -> bool {
+    pub(crate) fn hears(&mut self, conn_waker: &Arc<ConnWaker>) -> bool {
         let own = match &self.state {
-            State::Busy(busy) => busy.alarm.get(),
-            State::Away(away) => away.alarm.get(),
+            State::Busy(busy) => busy.conn_waker.get(),
+            State::Away(away) => away.conn_waker.get(),
             _ => None,
         };
-        let hears = own.is_some_and(|own| own.hears(alarm));
+        let hears = own.is_some_and(|own| own.hears(conn_waker));
         if hears {
             self.flags.add(Flags::WOKEN);
         }
@@ -186,7 +186,7 @@ impl Parked {
             return self.swap(State::Away(Box::new(Away {
                 session,
                 packed: None,
-                alarm: OnceCell::new(),
+                conn_waker: OnceCell::new(),
                 in_progress: None,
             })));
         }
@@ -203,9 +203,9 @@ impl Parked {
         }
         let packed = busy.session.connection.pack(&mut busy.space.buffers)?;
         let session = take(&mut busy.session, cx);
-        let alarm = std::mem::take(&mut busy.alarm);
+        let conn_waker = std::mem::take(&mut busy.conn_waker);
         let in_progress = busy.space.in_progress.take();
-        self.swap(State::Away(Box::new(Away { session, packed: Some(packed), alarm, in_progress })))
+        self.swap(State::Away(Box::new(Away { session, packed: Some(packed), conn_waker, in_progress })))
     }
 
     /// Gives back what was leased, with the connection.

@@ -32,7 +32,7 @@ impl Pool {
         busy.session.connection.end_observation();
         if self.free.len() < MOST {
             busy.space.clear();
-            busy.alarm.take();
+            busy.conn_waker.take();
             self.free.push(busy);
         }
     }

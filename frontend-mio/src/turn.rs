@@ -9,9 +9,9 @@ use rustix::fd::AsFd;
 use sanserve_core::{Fault, Input};
 use sanserve_server::{Budget, Env, Frontend, ScriptFds, Turn};
 
-use crate::alarm::{Bell, Own};
 use crate::parked::{Busy, Flags, Parked, State};
 use crate::script::Watch;
+use crate::waker::{ExchangeWaker, LoopWaker};
 
 /// Steps a turn may take before others have theirs; far more than a request needs.
 const TURN_STEPS: u32 = 128;
@@ -23,7 +23,7 @@ pub(crate) struct Loop<'l> {
     /// Where the loop is told what to wait for.
     pub(crate) registry: &'l Registry,
     /// What wakers ring.
-    pub(crate) bell: &'l Arc<Bell>,
+    pub(crate) loop_waker: &'l Arc<LoopWaker>,
     /// The number of the connection.
     pub(crate) at: u32,
     /// Nobody else waits for a turn.
@@ -33,7 +33,7 @@ pub(crate) struct Loop<'l> {
 /// What an exchange has of the event loop.
 struct Attached<'a> {
     script: &'a mut Watch,
-    alarm: &'a mut OnceCell<Own>,
+    conn_waker: &'a mut OnceCell<ExchangeWaker>,
     registry: &'a Registry,
 }
 
@@ -43,7 +43,7 @@ impl Frontend for Attached<'_> {
     }
 
     fn finished(&mut self, _status: u16) -> bool {
-        drop(self.alarm.take());
+        drop(self.conn_waker.take());
         false
     }
 }
@@ -54,8 +54,8 @@ impl Parked {
         let Parked { socket, transport, state: State::Busy(busy), handler, flags, .. } = self else {
             return Turn::Yield;
         };
-        let Busy { session, alarm, space, script } = &mut **busy;
-        let &Loop { registry, bell, at, alone } = event_loop;
+        let Busy { session, conn_waker, space, script } = &mut **busy;
+        let &Loop { registry, loop_waker, at, alone } = event_loop;
         let io = &mut transport.over(socket.as_fd());
         if flags.take(Flags::BROKEN) {
             session.broken(Fault::Peer, io, &env.site.draining);
@@ -69,10 +69,11 @@ impl Parked {
         session.tell(space, &env.site.draining);
         let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: !alone };
         loop {
-            let mut attached = Attached { script, alarm, registry };
+            let mut attached = Attached { script, conn_waker, registry };
             match session.turn(space, io, &mut attached, env, &mut budget) {
                 Turn::Call(call) => {
-                    let waker = || Waker::from(Arc::clone(alarm.get_or_init(|| Own::new(bell, at))));
+                    let waker =
+                        || Waker::from(Arc::clone(conn_waker.get_or_init(|| ExchangeWaker::new(loop_waker, at))));
                     session.call(call, handler, &waker, space, env);
                 }
                 Turn::Wait(wait) if script.wait(wait.need, at, space.slot.script(), registry).is_err() => {

@@ -12,10 +12,10 @@ use smol::future::{FutureExt as _, yield_now};
 
 use crate::Shared;
 use crate::driver::Driver;
-use crate::watch::Seat;
+use crate::watch::DeadlineHandle;
 
 /// Connections accepted in one go before the other tasks of the thread have their turn.
-const MOST_AT_ONCE: usize = 64;
+const MAX_AT_ONCE: usize = 64;
 
 /// After so long, it is looked again who could give way.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -46,9 +46,9 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
         }
         match acceptor.accept(listener.get_ref(), site, clock.tick()) {
             Accepted::Peer(stream, peer) => {
-                Driver::new(stream, peer, Seat::take(watch), shared).spawn(executor);
+                Driver::new(stream, peer, DeadlineHandle::take(watch), shared).spawn(executor);
                 in_a_row += 1;
-                if in_a_row == MOST_AT_ONCE {
+                if in_a_row == MAX_AT_ONCE {
                     in_a_row = 0;
                     yield_now().await;
                 }

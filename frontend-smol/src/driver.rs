@@ -26,14 +26,14 @@ use smol::Executor;
 use smol::future::FutureExt as _;
 
 use crate::Shared;
+use crate::handler_task::{self, HandlerTask, Stage};
 use crate::lane::Pass;
-use crate::nudge::Nudge;
 use crate::pool::Lease;
-use crate::recent::TurnFiles;
 use crate::script::Pipes;
 use crate::socket::Socket;
-use crate::talk::{self, Stage, Talk};
-use crate::watch::Seat;
+use crate::turn_cache::TurnFiles;
+use crate::wake_flag::WakeFlag;
+use crate::watch::DeadlineHandle;
 
 /// Steps of one turn.
 const TURN_STEPS: u32 = 256;
@@ -48,10 +48,10 @@ pub(crate) struct Driver {
     pub(crate) session: Session,
     socket: Socket,
     transport: Transport,
-    seat: Seat,
+    deadline: DeadlineHandle,
     pub(crate) shared: Arc<Shared>,
     /// What the connection and its handler know of each other, since the first call.
-    pub(crate) talk: Option<Box<Talk>>,
+    pub(crate) talk: Option<Box<HandlerTask>>,
     /// Held while busy.
     pub(crate) lease: Option<Box<Lease>>,
     /// What is waited for, unless a turn is due.
@@ -75,8 +75,8 @@ struct Waiting {
 /// What an exchange has of its task.
 struct Attached<'a> {
     script: &'a mut Option<Pipes>,
-    nudge: &'a mut Option<Arc<Nudge>>,
-    talk: Option<&'a mut Talk>,
+    wake_flag: &'a mut Option<Arc<WakeFlag>>,
+    talk: Option<&'a mut HandlerTask>,
 }
 
 impl Frontend for Attached<'_> {
@@ -94,7 +94,7 @@ impl Frontend for Attached<'_> {
     }
 
     fn finished(&mut self, status: u16) -> bool {
-        *self.nudge = None;
+        *self.wake_flag = None;
         self.talk.as_deref_mut().is_some_and(|talk| talk.finished(status))
     }
 }
@@ -113,7 +113,7 @@ pub(crate) fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
 }
 
 impl Driver {
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, seat: Seat, shared: &Arc<Shared>) -> Driver {
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, deadline: DeadlineHandle, shared: &Arc<Shared>) -> Driver {
         let now = shared.clock.now();
         let cx = shared.site.context(&now);
         let mut connection = Connection::new(Peer::from(peer), &cx);
@@ -125,7 +125,7 @@ impl Driver {
             session: Session::new(connection),
             socket: Socket::Bare(stream),
             transport,
-            seat,
+            deadline,
             shared: Arc::clone(shared),
             talk: None,
             lease: None,
@@ -150,7 +150,7 @@ impl Driver {
 
     /// Drives the connection until it is over or there is something for the handler.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.seat.sit(cx.waker());
+        self.deadline.sit(cx.waker());
         loop {
             if self.waiting.is_some() {
                 if let Err(error) = ready!(self.poll_wait(cx)) {
@@ -160,7 +160,7 @@ impl Driver {
                 }
                 self.waiting = None;
             }
-            self.seat.is_busy();
+            self.deadline.is_busy();
             // Who is woken by something else goes on waiting, unless all is to end.
             if self.pass.as_ref().is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
                 return Poll::Pending;
@@ -171,8 +171,8 @@ impl Driver {
                 Turn::Wait(Wait { need, deadline, idle }) => {
                     let now = self.lease.as_deref().map_or(Tick(0), |lease| lease.now.tick);
                     match self.session.connection.unfinished_since() {
-                        Some(since) => self.seat.is_unfinished(since),
-                        None if idle => self.seat.idles(now),
+                        Some(since) => self.deadline.is_unfinished(since),
+                        None if idle => self.deadline.idles(now),
                         None => {}
                     }
                     let blind = !need.read && !need.write;
@@ -183,7 +183,7 @@ impl Driver {
                     // Nothing would tell that the peer has gone, so it is looked at now and then.
                     let look = blind.then(|| now.after(LOOK));
                     if let Some(deadline) = [deadline, look].into_iter().flatten().min() {
-                        self.seat.arm(deadline, now);
+                        self.deadline.arm(deadline, now);
                     }
                     self.waiting = Some(Waiting { need, idle, asked: false });
                 }
@@ -311,7 +311,7 @@ async fn drive(driver: &mut Mutex<Driver>) {
         let close = match event {
             Event::Call => {
                 // On the heap, so that a connection without handler is small.
-                Box::pin(talk::converse(driver)).await;
+                Box::pin(handler_task::converse(driver)).await;
                 continue;
             }
             Event::Over(close) => close,
@@ -331,7 +331,7 @@ impl Driver {
         let Driver { session, socket, transport, shared, talk, lease, .. } = self;
         let Shared { site, files, clock, pool, make, .. } = &**shared;
         let lease = lease.get_or_insert_with(|| pool.lease(site, clock));
-        let Lease { space, script, nudge, log, recent, now } = &mut **lease;
+        let Lease { space, script, wake_flag, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
         session.tell(space, &site.draining);
@@ -339,7 +339,7 @@ impl Driver {
         let env = &mut Env::new(site, site.context(now), &files, log);
         let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: false };
         loop {
-            let mut attached = Attached { script, nudge, talk: talk.as_deref_mut() };
+            let mut attached = Attached { script, wake_flag, talk: talk.as_deref_mut() };
             match session.turn(space, io, &mut attached, env, &mut budget) {
                 Turn::Call(call) if make.is_some() => {
                     files.arrived();
@@ -349,8 +349,8 @@ impl Driver {
                 }
                 Turn::Call(call) => {
                     let handler = &mut talk.get_or_insert_default().portable;
-                    let nudge = RefCell::new(&mut *nudge);
-                    let waker = &|| Nudge::waker(&mut nudge.borrow_mut(), waker);
+                    let wake_flag = RefCell::new(&mut *wake_flag);
+                    let waker = &|| WakeFlag::waker(&mut wake_flag.borrow_mut(), waker);
                     session.call(call, handler, waker, space, env);
                 }
                 turn => {
@@ -382,7 +382,7 @@ impl Driver {
     fn give_back(&mut self) {
         if let Some(mut lease) = self.lease.take() {
             lease.script = None;
-            lease.nudge = None;
+            lease.wake_flag = None;
             lease.space.clear();
             self.shared.pool.give_back(lease);
         }
@@ -396,7 +396,7 @@ impl Driver {
         while let Some(waiting) = &mut self.waiting {
             let Waiting { need, idle, asked } = *waiting;
             waiting.asked = !asked;
-            if self.shared.site.draining.phase() != self.session.told() || self.is_nudged() || self.leaves() {
+            if self.shared.site.draining.phase() != self.session.told() || self.is_woken() || self.leaves() {
                 break;
             }
             if !asked {
@@ -405,7 +405,7 @@ impl Driver {
                 }
                 ready!(self.await_event(need, cx)?);
                 self.waiting = Some(Waiting { need, idle, asked: false });
-            } else if self.seat.is_due(self.shared.clock.tick()) {
+            } else if self.deadline.is_due(self.shared.clock.tick()) {
                 // What woke it is not asked of `async-io`: it disowns an event that another thread was
                 // waiting for already, and would have it all over again.
                 break;
@@ -425,10 +425,10 @@ impl Driver {
 
     /// Whether it is to give way to another. It is told so, unless something of its peer has come.
     fn leaves(&mut self) -> bool {
-        let leaves = self.seat.leaves();
+        let leaves = self.deadline.leaves();
         if leaves {
             if self.receive() {
-                self.seat.stays();
+                self.deadline.stays();
             } else {
                 self.session.connection.handle(Input::Cut);
             }
@@ -437,8 +437,9 @@ impl Driver {
     }
 
     /// Whether the handler was woken, which the connection is then told.
-    fn is_nudged(&mut self) -> bool {
-        let nudged = self.lease.as_deref().and_then(|lease| lease.nudge.as_ref()).is_some_and(|nudge| nudge.take());
+    fn is_woken(&mut self) -> bool {
+        let nudged =
+            self.lease.as_deref().and_then(|lease| lease.wake_flag.as_ref()).is_some_and(|wake_flag| wake_flag.take());
         if nudged {
             self.session.connection.handle(Input::Wake);
         }

@@ -17,8 +17,8 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::Shared;
 use crate::driver::{Driver, lock};
+use crate::handler_task::Stage;
 use crate::head::HeadWriter;
-use crate::talk::Stage;
 use crate::upgrade::Upgraded;
 
 /// One request and its answer.

@@ -26,15 +26,15 @@ mod accept;
 mod driver;
 mod exchange;
 mod handler;
+mod handler_task;
 mod head;
 mod lane;
-mod nudge;
 mod pool;
-mod recent;
 mod script;
 mod socket;
-mod talk;
+mod turn_cache;
 mod upgrade;
+mod wake_flag;
 mod watch;
 
 use std::fmt;
@@ -67,7 +67,7 @@ use crate::pool::Pool;
 use crate::watch::Watch;
 
 /// More threads than this have not been seen to help by default.
-const MOST_THREADS: usize = 4;
+const MAX_THREADS: usize = 4;
 
 /// Descriptors that the reactor of `async-io` takes: epoll, an event, a timer, and one to spare.
 const REACTOR: usize = 4;
@@ -118,7 +118,7 @@ impl Server {
     /// If it has no address.
     pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
         let address = listener.local_addr()?;
-        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
         let site = site.bound_to(address);
         Ok(Server { listeners: vec![listener], address, site, make: None, threads, watch: Arc::default() })
     }

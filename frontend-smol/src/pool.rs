@@ -8,12 +8,12 @@ use sanserve_core::Now;
 use sanserve_os::Clock;
 use sanserve_server::{Logger, Site, Workspace};
 
-use crate::nudge::Nudge;
-use crate::recent::Recent;
 use crate::script::Pipes;
+use crate::turn_cache::TurnCache;
+use crate::wake_flag::WakeFlag;
 
 /// What waits for the next busy connection at most; what is given back beyond is freed.
-const MOST_POOLED: usize = 64;
+const MAX_POOLED: usize = 64;
 
 /// The memory of one busy connection.
 pub(crate) struct Lease {
@@ -21,10 +21,10 @@ pub(crate) struct Lease {
     /// The script that the connection waits for.
     pub(crate) script: Option<Pipes>,
     /// What wakes the connection for its handler, if that has asked for it.
-    pub(crate) nudge: Option<Arc<Nudge>>,
+    pub(crate) wake_flag: Option<Arc<WakeFlag>>,
     pub(crate) log: Logger,
     /// Empty between turns.
-    pub(crate) recent: Recent,
+    pub(crate) recent: TurnCache,
     /// Read once a turn; kept here since the date in it is formatted once a second.
     pub(crate) now: Now,
 }
@@ -42,9 +42,9 @@ impl Pool {
             Box::new(Lease {
                 space: Workspace::new(site),
                 script: None,
-                nudge: None,
+                wake_flag: None,
                 log: site.log.logger(),
-                recent: Recent::default(),
+                recent: TurnCache::default(),
                 now: clock.now(),
             })
         })
@@ -55,7 +55,7 @@ impl Pool {
         debug_assert!(lease.space.slot.is_empty());
         lease.log.flush();
         let mut free = self.free();
-        if free.len() < MOST_POOLED {
+        if free.len() < MAX_POOLED {
             free.push(lease);
         }
     }

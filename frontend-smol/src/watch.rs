@@ -26,7 +26,7 @@ const SLACK: u64 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     connections: AtomicUsize,
-    roster: Mutex<Roster>,
+    registry: Mutex<Registry>,
     /// Counts how often connections became idle, which is the order in which they give way.
     idled: AtomicU64,
     /// So many were told to give way, and have neither ended nor said that they do not.
@@ -38,9 +38,9 @@ pub(crate) struct Watch {
 /// Invariant: for each seat that is armed, `due` has the entry `(armed, its index)`; all other entries are
 /// stale, and there are at most about as many of them as seats.
 #[derive(Debug, Default)]
-struct Roster {
-    /// A connection each, at the index that its [`Seat`] has.
-    seats: Vec<Chair>,
+struct Registry {
+    /// A connection each, at the index that its [`DeadlineHandle`] has.
+    entries: Vec<DeadlineEntry>,
     free: Vec<u32>,
     due: BinaryHeap<Reverse<(Tick, u32)>>,
     /// The future that accepts, keeps deadlines and waits for the end.
@@ -53,7 +53,7 @@ struct Roster {
 const OLDEST: usize = 64;
 
 #[derive(Debug, Default)]
-struct Chair {
+struct DeadlineEntry {
     waker: Option<Waker>,
     /// The deadline that is entered.
     armed: Option<Tick>,
@@ -84,7 +84,7 @@ impl Watch {
         }
         // Counted before it knows.
         self.leaving.fetch_add(1, Ordering::SeqCst);
-        let waker = self.roster().let_one_go(now);
+        let waker = self.registry().let_one_go(now);
         let is_found = waker.is_some();
         if !is_found {
             self.leaving.fetch_sub(1, Ordering::SeqCst);
@@ -118,7 +118,7 @@ impl Watch {
 
     /// The task that serves is to be woken by this.
     fn attend(&self, waker: &Waker) {
-        let server = &mut self.roster().server;
+        let server = &mut self.registry().server;
         if !server.as_ref().is_some_and(|server| server.will_wake(waker)) {
             *server = Some(waker.clone());
         }
@@ -127,38 +127,38 @@ impl Watch {
     /// Wakes whose deadline is due, and says which one is next.
     fn wake_due(&self, now: Tick) -> Option<Tick> {
         let mut wakers = Vec::new();
-        let mut roster = self.roster();
+        let mut registry = self.registry();
         let next = loop {
-            match roster.due.peek() {
+            match registry.due.peek() {
                 Some(&Reverse((tick, at))) if tick <= now => {
-                    roster.due.pop();
-                    wakers.extend(roster.seats[at as usize].expire(tick));
+                    registry.due.pop();
+                    wakers.extend(registry.entries[at as usize].expire(tick));
                 }
                 next => break next.map(|Reverse((tick, _))| *tick),
             }
         };
-        drop(roster);
+        drop(registry);
         wakers.into_iter().for_each(Waker::wake);
         next
     }
 
-    fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Announce for Watch {
     /// Wakes everybody.
     fn announce(&self, _phase: Phase) {
-        let mut roster = self.roster();
-        let mut wakers: Vec<_> = roster.seats.iter().filter_map(|chair| chair.waker.clone()).collect();
-        wakers.extend(roster.server.take());
-        drop(roster);
+        let mut registry = self.registry();
+        let mut wakers: Vec<_> = registry.entries.iter().filter_map(|chair| chair.waker.clone()).collect();
+        wakers.extend(registry.server.take());
+        drop(registry);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-impl Roster {
+impl Registry {
     fn let_one_go(&mut self, now: Tick) -> Option<Waker> {
         for is_new in [false, true] {
             if is_new {
@@ -169,7 +169,7 @@ impl Roster {
                     // Others may be idle by now.
                     break;
                 }
-                let chair = &self.seats[at as usize];
+                let chair = &self.entries[at as usize];
                 let waker = chair.waker.clone().filter(|_| chair.standing.leave(rank));
                 if waker.is_some() {
                     return waker;
@@ -181,7 +181,7 @@ impl Roster {
 
     /// Some of those that may give way by now, the first one last.
     fn oldest(&self, now: Tick) -> Vec<(Rank, u32)> {
-        let all = self.seats.iter().zip(0..).filter_map(|(chair, at)| Some((chair.standing.rank(now)?, at)));
+        let all = self.entries.iter().zip(0..).filter_map(|(chair, at)| Some((chair.standing.rank(now)?, at)));
         let mut oldest: Vec<(Rank, u32)> = Vec::with_capacity(2 * OLDEST);
         for found in all {
             oldest.push(found);
@@ -197,10 +197,10 @@ impl Roster {
     }
 
     fn arm(&mut self, at: u32, deadline: Tick) -> Option<Waker> {
-        self.seats[at as usize].armed = Some(deadline);
-        if self.due.len() > 64 + 2 * self.seats.len() {
-            let seats = &self.seats;
-            self.due.retain(|Reverse((tick, at))| seats[*at as usize].armed == Some(*tick));
+        self.entries[at as usize].armed = Some(deadline);
+        if self.due.len() > 64 + 2 * self.entries.len() {
+            let entries = &self.entries;
+            self.due.retain(|Reverse((tick, at))| entries[*at as usize].armed == Some(*tick));
         }
         let first = self.due.peek().is_none_or(|Reverse((first, _))| deadline < *first);
         self.due.push(Reverse((deadline, at)));
@@ -208,7 +208,7 @@ impl Roster {
     }
 }
 
-impl Chair {
+impl DeadlineEntry {
     /// An entry for `tick` was due. Whom to wake, if it was not stale.
     fn expire(&mut self, tick: Tick) -> Option<Waker> {
         if self.armed != Some(tick) {
@@ -224,7 +224,7 @@ const NEVER: Tick = Tick(u64::MAX);
 
 /// A connection's place in the watch; it counts as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct DeadlineHandle {
     watch: Arc<Watch>,
     at: u32,
     /// The waker is known.
@@ -236,25 +236,25 @@ pub(crate) struct Seat {
     leaving: bool,
 }
 
-impl Seat {
-    pub(crate) fn take(watch: &Arc<Watch>) -> Seat {
+impl DeadlineHandle {
+    pub(crate) fn take(watch: &Arc<Watch>) -> DeadlineHandle {
         let standing = Arc::<Standing>::default();
-        let mut roster = watch.roster();
-        let at = roster.free.pop().unwrap_or_else(|| {
-            roster.seats.push(Chair::default());
-            u32::try_from(roster.seats.len() - 1).expect("fewer connections than descriptors")
+        let mut registry = watch.registry();
+        let at = registry.free.pop().unwrap_or_else(|| {
+            registry.entries.push(DeadlineEntry::default());
+            u32::try_from(registry.entries.len() - 1).expect("fewer connections than descriptors")
         });
-        roster.seats[at as usize].standing = Arc::clone(&standing);
-        drop(roster);
+        registry.entries[at as usize].standing = Arc::clone(&standing);
+        drop(registry);
         watch.connections.fetch_add(1, Ordering::SeqCst);
-        Seat { watch: Arc::clone(watch), at, seated: false, armed: NEVER, standing, leaving: false }
+        DeadlineHandle { watch: Arc::clone(watch), at, seated: false, armed: NEVER, standing, leaving: false }
     }
 
     /// The connection's task is to be woken by this. A task has the same waker for all its life, so once is
     /// enough.
     pub(crate) fn sit(&mut self, waker: &Waker) {
         if !mem::replace(&mut self.seated, true) {
-            self.watch.roster().seats[self.at as usize].waker = Some(waker.clone());
+            self.watch.registry().entries[self.at as usize].waker = Some(waker.clone());
         }
     }
 
@@ -305,7 +305,7 @@ impl Seat {
     pub(crate) fn arm(&mut self, deadline: Tick, now: Tick) {
         if self.armed <= now || deadline < self.armed {
             self.armed = deadline;
-            let server = self.watch.roster().arm(self.at, deadline);
+            let server = self.watch.registry().arm(self.at, deadline);
             server.into_iter().for_each(Waker::wake);
         }
     }
@@ -320,16 +320,16 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for DeadlineHandle {
     fn drop(&mut self) {
         self.is_busy();
         self.stays();
-        let mut roster = self.watch.roster();
-        let waker = mem::take(&mut roster.seats[self.at as usize]).waker;
-        roster.free.push(self.at);
+        let mut registry = self.watch.registry();
+        let waker = mem::take(&mut registry.entries[self.at as usize]).waker;
+        registry.free.push(self.at);
         self.watch.connections.fetch_sub(1, Ordering::SeqCst);
-        let server = roster.server.clone();
-        drop(roster);
+        let server = registry.server.clone();
+        drop(registry);
         // Dropped and woken outside of the lock: either may run foreign code.
         drop(waker);
         server.into_iter().for_each(Waker::wake);
@@ -358,35 +358,35 @@ mod tests {
         }
     }
 
-    fn seat(watch: &Arc<Watch>) -> (Seat, Arc<Count>) {
+    fn deadline(watch: &Arc<Watch>) -> (DeadlineHandle, Arc<Count>) {
         let count = Arc::new(Count::default());
-        let mut seat = Seat::take(watch);
-        seat.sit(&Waker::from(Arc::clone(&count)));
-        (seat, count)
+        let mut deadline = DeadlineHandle::take(watch);
+        deadline.sit(&Waker::from(Arc::clone(&count)));
+        (deadline, count)
     }
 
     #[test]
     fn a_deadline_that_moves_later_costs_nothing_until_it_is_due() {
         let watch = Arc::default();
-        let (mut seat, woken) = seat(&watch);
+        let (mut deadline, woken) = deadline(&watch);
         for now in 0..100 {
-            seat.arm(Tick(now + 100), Tick(now));
+            deadline.arm(Tick(now + 100), Tick(now));
         }
-        assert_eq!(watch.roster().due.len(), 1);
+        assert_eq!(watch.registry().due.len(), 1);
         assert_eq!(watch.wake_due(Tick(99)), Some(Tick(100)));
         assert_eq!(woken.take(), 0);
         assert_eq!(watch.wake_due(Tick(100)), None);
         assert_eq!(woken.take(), 1);
-        seat.arm(Tick(199), Tick(100));
+        deadline.arm(Tick(199), Tick(100));
         assert_eq!(watch.wake_due(Tick(150)), Some(Tick(199)));
     }
 
     #[test]
     fn one_that_moves_earlier_is_met() {
         let watch = Arc::default();
-        let (mut seat, woken) = seat(&watch);
-        seat.arm(Tick(100), Tick(0));
-        seat.arm(Tick(50), Tick(1));
+        let (mut deadline, woken) = deadline(&watch);
+        deadline.arm(Tick(100), Tick(0));
+        deadline.arm(Tick(50), Tick(1));
         assert_eq!(watch.wake_due(Tick(50)), Some(Tick(100)));
         assert_eq!(woken.take(), 1);
         assert_eq!(watch.wake_due(Tick(100)), None);
@@ -397,19 +397,19 @@ mod tests {
     fn those_who_left_are_forgotten() {
         let watch = Arc::default();
         for n in 0..10_000 {
-            let (mut seat, _) = seat(&watch);
-            seat.arm(Tick(n + 15_000), Tick(n));
+            let (mut deadline, _) = deadline(&watch);
+            deadline.arm(Tick(n + 15_000), Tick(n));
         }
         assert_eq!(watch.connections(), 0);
-        let roster = watch.roster();
-        assert_eq!(roster.seats.len(), 1);
-        assert!(roster.due.len() < 100, "{}", roster.due.len());
+        let registry = watch.registry();
+        assert_eq!(registry.entries.len(), 1);
+        assert!(registry.due.len() < 100, "{}", registry.due.len());
     }
 
     #[test]
     fn the_one_that_has_been_idle_for_longest_gives_way() {
         let watch = Arc::default();
-        let mut all: Vec<_> = (0..300).map(|_| seat(&watch)).collect();
+        let mut all: Vec<_> = (0..300).map(|_| deadline(&watch)).collect();
         let let_one_go = |now| watch.let_one_go(299, Tick(now));
         assert!(!let_one_go(10_000), "all are busy");
         let order: Vec<usize> = (0..300).map(|n| (n * 7) % 300).collect();
@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn who_waits_is_woken_when_the_phase_moves_on() {
         let watch = Arc::default();
-        let (_seat, woken) = seat(&watch);
+        let (_seat, woken) = deadline(&watch);
         watch.announce(Phase::Draining);
         assert_eq!(woken.take(), 1);
         watch.announce(Phase::Cut);

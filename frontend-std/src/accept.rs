@@ -14,7 +14,7 @@ use sanserve_server::{Accepted, Acceptor, Phase};
 
 use crate::driver::Driver;
 use crate::handler::Blocking;
-use crate::patience::timespec;
+use crate::recv_timeout::timespec;
 use crate::shared::{Employment, Enrolled, Shared};
 
 /// The stack of a thread. The deepest path of a debug build, a directory listing on a socket that
@@ -26,21 +26,21 @@ const STACK: usize = 256 * 1024;
 const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 
 /// Serves each connection on a thread of its own, of which there are at most `most`.
-pub(crate) fn threaded(shop: &Shop, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
+pub(crate) fn threaded(serving: &Serving, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
     // Without any thread nobody would ever be served.
     server::probe_resources(1, 0)?;
     let admit = |listener: &TcpListener| {
-        let mut gate = Gate::new(shop, listener);
-        let outcome = gate.pass_on(most);
-        shop.shared.enter(Phase::Draining);
-        outcome.and(gate.empty(|gate| gate.pass_on(most)))
+        let mut incoming = Incoming::new(serving, listener);
+        let outcome = incoming.pass_on(most);
+        serving.shared.enter(Phase::Draining);
+        outcome.and(incoming.empty(|incoming| incoming.pass_on(most)))
     };
     let outcome = thread::scope(|scope| {
         let (first, others) = listeners.split_first().expect("there is one");
         for other in others {
             let helper = Builder::new().name("sanserve-accept".into()).stack_size(STACK);
             if let Err(error) = helper.spawn_scoped(scope, || admit(other)) {
-                shop.shared.enter(Phase::Draining);
+                serving.shared.enter(Phase::Draining);
                 return Err(error);
             }
         }
@@ -48,13 +48,13 @@ pub(crate) fn threaded(shop: &Shop, listeners: Vec<TcpListener>, most: usize) ->
     });
     // From here on, who connects is refused and not left waiting.
     drop(listeners);
-    shop.shared.close_down();
+    serving.shared.close_down();
     outcome
 }
 
 /// Serves one connection after the other on this thread.
-pub(crate) fn one_at_a_time(shop: &Shop, listener: TcpListener) -> io::Result<()> {
-    let shared = &shop.shared;
+pub(crate) fn one_at_a_time(serving: &Serving, listener: TcpListener) -> io::Result<()> {
+    let shared = &serving.shared;
     shared.listen();
     thread::scope(|scope| {
         // This thread is busy with a connection when the server is to end.
@@ -63,10 +63,10 @@ pub(crate) fn one_at_a_time(shop: &Shop, listener: TcpListener) -> io::Result<()
             shared.wait_for_end();
             shared.close_down();
         })?;
-        let mut gate = Gate::new(shop, &listener);
-        let mut outcome = gate.serve();
+        let mut incoming = Incoming::new(serving, &listener);
+        let mut outcome = incoming.serve();
         shared.enter(Phase::Draining);
-        outcome = outcome.and(gate.empty(Gate::serve));
+        outcome = outcome.and(incoming.empty(Incoming::serve));
         drop(listener);
         shared.stop_listening();
         outcome
@@ -74,22 +74,22 @@ pub(crate) fn one_at_a_time(shop: &Shop, listener: TcpListener) -> io::Result<()
 }
 
 /// Serves the next connection on this thread, if it comes in time.
-pub(crate) fn one(shop: &Shop, listener: &TcpListener, timeout: Option<Duration>) -> io::Result<bool> {
+pub(crate) fn one(serving: &Serving, listener: &TcpListener, timeout: Option<Duration>) -> io::Result<bool> {
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let Some(enrolled) = Gate::new(shop, listener).next(until)? else { return Ok(false) };
-    drop(shop.driver().serve(&enrolled));
+    let Some(enrolled) = Incoming::new(serving, listener).next(until)? else { return Ok(false) };
+    drop(serving.driver().serve(&enrolled));
     Ok(true)
 }
 
 /// What a server serves with.
 #[derive(Clone)]
-pub(crate) struct Shop {
+pub(crate) struct Serving {
     pub(crate) shared: Arc<Shared>,
     /// Makes the handlers that block.
     pub(crate) blocking: Option<Arc<Blocking>>,
 }
 
-impl Shop {
+impl Serving {
     fn driver(&self) -> Driver {
         Driver::new(&self.shared, self.blocking.clone())
     }
@@ -106,8 +106,8 @@ impl Shop {
 }
 
 /// Where connections come in.
-struct Gate<'s> {
-    shop: &'s Shop,
+struct Incoming<'s> {
+    serving: &'s Serving,
     shared: &'s Arc<Shared>,
     listener: &'s TcpListener,
     acceptor: Acceptor,
@@ -115,14 +115,14 @@ struct Gate<'s> {
     until: Option<Instant>,
 }
 
-impl<'s> Gate<'s> {
-    fn new(shop: &'s Shop, listener: &'s TcpListener) -> Gate<'s> {
-        Gate { shop, shared: &shop.shared, listener, acceptor: Acceptor::default(), until: None }
+impl<'s> Incoming<'s> {
+    fn new(serving: &'s Serving, listener: &'s TcpListener) -> Incoming<'s> {
+        Incoming { serving, shared: &serving.shared, listener, acceptor: Acceptor::default(), until: None }
     }
 
     /// The server goes down: whoever has connected by now is still let in, by `accept`. How long a listener may be
     /// filled anew while it is emptied is bounded.
-    fn empty(&mut self, accept: impl FnOnce(&mut Gate<'s>) -> io::Result<()>) -> io::Result<()> {
+    fn empty(&mut self, accept: impl FnOnce(&mut Incoming<'s>) -> io::Result<()>) -> io::Result<()> {
         self.until = Some(Instant::now() + self.shared.listens_on());
         accept(self)
     }
@@ -139,7 +139,7 @@ impl<'s> Gate<'s> {
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        let mut driver = self.shop.driver();
+        let mut driver = self.serving.driver();
         driver.door = Some(self.listener.try_clone()?);
         while let Some(enrolled) = self.next(None)? {
             driver = driver.serve(&enrolled);
@@ -150,11 +150,11 @@ impl<'s> Gate<'s> {
     /// Starts a thread that takes what is queued. If the system has none to give, tries again later
     /// and accepts nothing meanwhile.
     fn start_thread(&mut self) {
-        let stack = self.shop.stack();
+        let stack = self.serving.stack();
         loop {
             let builder = Builder::new().name("sanserve".into()).stack_size(stack);
-            let shop = self.shop.clone();
-            let Err(error) = builder.spawn(move || work(&shop)) else { return };
+            let serving = self.serving.clone();
+            let Err(error) = builder.spawn(move || work(&serving)) else { return };
             let shared = &self.shared;
             let pause = self.acceptor.pause("cannot start a thread", &error, &shared.site, shared.clock.tick());
             if !self.shared.wait_for_thread(Duration::from_millis(pause)) {
@@ -207,10 +207,10 @@ impl<'s> Gate<'s> {
 }
 
 /// The life of a thread: one connection after the other, for as long as there are some.
-fn work(shop: &Shop) {
-    let _employment = Employment(&shop.shared);
-    let mut driver = shop.driver();
-    while let Some(enrolled) = shop.shared.next_work() {
+fn work(serving: &Serving) {
+    let _employment = Employment(&serving.shared);
+    let mut driver = serving.driver();
+    while let Some(enrolled) = serving.shared.next_work() {
         driver = driver.serve(&enrolled);
     }
 }

@@ -17,10 +17,10 @@ use sanserve_core::{Call, Close, Connection, Context, Fault, Handler, Now, Reque
 use sanserve_server::{Budget, Env, Frontend, Io, Logger, Phase, Session, Transport, Turn, Workspace};
 
 use crate::handler::{Blocking, Handler as BlockingHandler};
-use crate::patience::Patience;
-use crate::shared::{Enrolled, Live, Shared};
+use crate::recv_timeout::RecvTimeout;
+use crate::shared::{ConnHandle, Enrolled, Shared};
 use crate::upgrade;
-use crate::waking::Bell;
+use crate::waker::ConnWaker;
 
 /// What a thread needs to drive connections, one after the other.
 pub(crate) struct Driver {
@@ -51,7 +51,7 @@ impl Driver {
     pub(crate) fn serve(self, enrolled: &Enrolled) -> Driver {
         let mut line = Line::new(self, Arc::clone(&enrolled.live));
         let outcome = catch_unwind(AssertUnwindSafe(|| line.run()));
-        let parting = catch_unwind(AssertUnwindSafe(|| drop((line.attendant.take(), line.handler.take()))));
+        let parting = catch_unwind(AssertUnwindSafe(|| drop((line.blocking_handler.take(), line.handler.take()))));
         let mut driver = line.driver;
         driver.space.clear();
         driver.log.get_mut().flush();
@@ -65,15 +65,15 @@ impl Driver {
 /// One connection and the state of its socket.
 pub(crate) struct Line {
     pub(crate) driver: Driver,
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<ConnHandle>,
     pub(crate) session: Session,
     pub(crate) transport: Transport,
     /// The portable handler, made when it is first called.
     pub(crate) handler: Option<Box<dyn Handler + Send>>,
     /// The handler that blocks, likewise.
-    pub(crate) attendant: Option<Box<dyn BlockingHandler>>,
+    pub(crate) blocking_handler: Option<Box<dyn BlockingHandler>>,
     /// What wakes the portable handler, made when it asks for it.
-    pub(crate) bell: OnceCell<Arc<Bell>>,
+    pub(crate) conn_waker: OnceCell<Arc<ConnWaker>>,
     /// The time, but for what handlers that block took of it, which is no peer's fault.
     pub(crate) now: Now,
     /// How long that was.
@@ -81,7 +81,7 @@ pub(crate) struct Line {
     /// The deadline of the last wait.
     pub(crate) deadline: Option<Tick>,
     /// How the exchange of the handler that blocks stands.
-    pub(crate) stand: Stand,
+    pub(crate) state: ExchangeState,
     /// The next step takes long.
     pub(crate) is_long: bool,
     /// It is enough to be rid of what is to be sent: no other wait is meant.
@@ -90,12 +90,12 @@ pub(crate) struct Line {
     pub(crate) poll_once: bool,
     /// It blocks, and the peer has not sent anything for as long as a `recv` may: wait with poll(2).
     pub(crate) is_slow: bool,
-    pub(crate) patience: Patience,
+    pub(crate) recv_timeout: RecvTimeout,
 }
 
 /// How the exchange of a handler that blocks stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stand {
+pub(crate) enum ExchangeState {
     /// It goes on.
     Open,
     /// It has ended by itself.
@@ -119,7 +119,7 @@ pub(crate) enum Progress {
 }
 
 impl Line {
-    fn new(driver: Driver, live: Arc<Live>) -> Line {
+    fn new(driver: Driver, live: Arc<ConnHandle>) -> Line {
         let now = driver.shared.clock.now();
         let cx = context(&driver.shared, driver.blocking.as_deref(), &now);
         let mut connection = Connection::new(live.peer, &cx);
@@ -130,17 +130,17 @@ impl Line {
             session: Session::new(connection),
             transport: Transport::level_triggered(),
             handler: None,
-            attendant: None,
-            bell: OnceCell::new(),
+            blocking_handler: None,
+            conn_waker: OnceCell::new(),
             now,
             lag: 0,
             deadline: None,
-            stand: Stand::Open,
+            state: ExchangeState::Open,
             is_long: false,
             pushing: false,
             poll_once: true,
             is_slow: false,
-            patience: Patience::default(),
+            recv_timeout: RecvTimeout::default(),
         }
     }
 
@@ -157,7 +157,7 @@ impl Line {
                 }
                 Progress::Call(call) => self.call(call),
                 Progress::End(Close::Upgraded) => {
-                    if self.stand != Stand::Upgraded {
+                    if self.state != ExchangeState::Upgraded {
                         upgrade::pass_on(self);
                     }
                     return;
@@ -169,8 +169,8 @@ impl Line {
 
     /// Goes on until the connection has something to wait for, and waits for it.
     pub(crate) fn go(&mut self, socket: BorrowedFd<'_>) -> Progress {
-        let bell = &mut self.bell;
-        let mut attached = Attached { bell };
+        let conn_waker = &mut self.conn_waker;
+        let mut attached = Attached { conn_waker };
         // A disk may take its time, and a turn may send many megabytes: the clock is read each time something was sent.
         let mut budget = Budget { steps: u32::MAX, bytes: 1, scripts_are_slow: false };
         let Driver { shared, blocking, space, log, .. } = &mut self.driver;
@@ -204,10 +204,10 @@ impl Line {
 
     /// Calls the portable handler. A panic of it is the end of its exchange.
     fn call(&mut self, call: Call) {
-        let Line { session, handler, driver, bell, now, .. } = self;
+        let Line { session, handler, driver, conn_waker, now, .. } = self;
         let Driver { shared, space, log, .. } = driver;
         let env = &Env::new(&shared.site, shared.site.context(now), &shared.files, log.get_mut());
-        session.call(call, handler, &|| Bell::waker(bell), space, env);
+        session.call(call, handler, &|| ConnWaker::waker(conn_waker), space, env);
         // Who knows how long that took.
         self.read_clock();
     }
@@ -246,12 +246,12 @@ impl Line {
 
 /// What an exchange has of its thread.
 struct Attached<'a> {
-    bell: &'a mut OnceCell<Arc<Bell>>,
+    conn_waker: &'a mut OnceCell<Arc<ConnWaker>>,
 }
 
 impl Frontend for Attached<'_> {
     fn finished(&mut self, _status: u16) -> bool {
-        self.bell.take();
+        self.conn_waker.take();
         false
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sanserve_core::{Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, scrub};
 use sanserve_server::{Draining, Upgraded};
 
-use crate::driver::{Driver, Line, Progress, Stand};
+use crate::driver::{Driver, ExchangeState, Line, Progress};
 use crate::head::HeadWriter;
 use crate::upgrade;
 
@@ -246,7 +246,7 @@ impl<'x> Exchange<'x> {
     pub fn abort(&mut self) {
         if self.line.is_answerable() {
             self.line.reply(|reply| reply.abort());
-            self.line.stand = Stand::Aborted;
+            self.line.state = ExchangeState::Aborted;
         }
     }
 
@@ -287,11 +287,11 @@ impl Line {
             match self.go(live.stream.as_fd()) {
                 Progress::Done | Progress::Pushed | Progress::Call(_) => {}
                 Progress::End(Close::Upgraded) => {
-                    self.stand = Stand::Upgraded;
+                    self.state = ExchangeState::Upgraded;
                     return Ok(());
                 }
                 Progress::End(_) => {
-                    self.stand = Stand::Over;
+                    self.state = ExchangeState::Over;
                     return Err(self.lost(io::ErrorKind::BrokenPipe));
                 }
             }

@@ -26,23 +26,23 @@
 //! All policy is in `sanserve-core`, and what touches the system but does not wait is in
 //! `sanserve-server` and `sanserve-os`. This crate waits and calls handlers: [`Server::run`] accepts (`accept`), each
 //! connection is driven by a thread of its own (`driver`, `waiting`), or by its handler while that
-//! blocks (`attending`), and what they have in common, foremost the way to end them all, is in `shared`.
+//! blocks (`blocking`), and what they have in common, foremost the way to end them all, is in `shared`.
 //!
 //! Since the socket blocks while a connection waits for its peer, a request on a connection that is
 //! kept alive costs one `recv` and one `send`, beside what its file takes.
 
 mod accept;
-mod attending;
+mod blocking;
 mod driver;
 mod exchange;
 mod handler;
 mod head;
 mod long_steps;
-mod patience;
+mod recv_timeout;
 mod shared;
 mod upgrade;
 mod waiting;
-mod waking;
+mod waker;
 
 use std::fmt;
 use std::io;
@@ -57,7 +57,7 @@ pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
 pub use crate::head::HeadWriter;
 
-use crate::accept::Shop;
+use crate::accept::Serving;
 use crate::handler::Blocking;
 use crate::shared::Shared;
 
@@ -84,13 +84,13 @@ pub struct Server {
     /// Those of other addresses.
     others: Vec<TcpListener>,
     address: SocketAddr,
-    crew: Crew,
-    shop: Shop,
+    threads: ThreadModel,
+    serving: Serving,
 }
 
 /// Who drives connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Crew {
+enum ThreadModel {
     /// The thread that accepts.
     Accepting,
     /// At most so many threads, one a connection.
@@ -129,8 +129,8 @@ impl Server {
             listener,
             others: Vec::new(),
             address,
-            crew: Crew::Threads(THREADS),
-            shop: Shop { shared: Arc::new(Shared::new(site.bound_to(address))?), blocking: None },
+            threads: ThreadModel::Threads(THREADS),
+            serving: Serving { shared: Arc::new(Shared::new(site.bound_to(address))?), blocking: None },
         })
     }
 
@@ -143,7 +143,7 @@ impl Server {
     /// The name by which it calls itself where a request names none (Python's `server_name`).
     #[must_use]
     pub fn server_name(&self) -> &str {
-        &self.shop.shared.site.config.server_name
+        &self.serving.shared.site.config.server_name
     }
 
     /// The port that is bound (Python's `server_port`).
@@ -157,7 +157,7 @@ impl Server {
     /// [`Site`], which is then not called.
     #[must_use]
     pub fn with_handler<H: Handler + 'static>(mut self, make: impl Fn() -> H + Send + Sync + 'static) -> Server {
-        self.shop.blocking = Some(Arc::new(Blocking::new(make, &self.shop.shared.site.config)));
+        self.serving.blocking = Some(Arc::new(Blocking::new(make, &self.serving.shared.site.config)));
         self
     }
 
@@ -167,7 +167,7 @@ impl Server {
     /// idle one costs everybody.
     #[must_use]
     pub fn one_at_a_time(self) -> Server {
-        Server { crew: Crew::Accepting, others: Vec::new(), ..self }
+        Server { threads: ThreadModel::Accepting, others: Vec::new(), ..self }
     }
 
     /// Bounds the number of threads that serve, one a connection, and so of connections served at once; beyond that, none is
@@ -175,13 +175,13 @@ impl Server {
     /// their stacks ([`threads_within_memory`](sanserve_server::threads_within_memory)), and at least 1.
     #[must_use]
     pub fn workers(self, most: usize) -> Server {
-        Server { crew: Crew::Threads(most.max(1)), ..self }
+        Server { threads: ThreadModel::Threads(most.max(1)), ..self }
     }
 
     /// What ends this server. It may be used before [`run`](Server::run), too.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.shop.shared.site.draining.clone(), self.shop.shared.clone())
+        Handle::new(self.serving.shared.site.draining.clone(), self.serving.shared.clone())
     }
 
     /// Serves until it is shut down, and returns when all connections have ended or were cut.
@@ -192,17 +192,17 @@ impl Server {
     /// If the system cannot wait for connections. That one cannot be accepted is no such error: the
     /// server pauses, says so in the log, and goes on.
     pub fn run(self) -> io::Result<()> {
-        let Server { listener, mut others, crew, shop, .. } = self;
-        let outcome = match crew {
-            Crew::Accepting => accept::one_at_a_time(&shop, listener),
-            Crew::Threads(most) => {
-                let most = most.min(shop.most_threads());
+        let Server { listener, mut others, threads, serving, .. } = self;
+        let outcome = match threads {
+            ThreadModel::Accepting => accept::one_at_a_time(&serving, listener),
+            ThreadModel::Threads(most) => {
+                let most = most.min(serving.most_threads());
                 others.insert(0, listener);
-                accept::threaded(&shop, others, most)
+                accept::threaded(&serving, others, most)
             }
         };
         // Those that have outlived their exchanges do not outlive the server.
-        shop.shared.site.scripts.end();
+        serving.shared.site.scripts.end();
         outcome
     }
 
@@ -216,12 +216,12 @@ impl Server {
     /// If the system cannot wait for connections.
     pub fn handle_request(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.others.clear();
-        accept::one(&self.shop, &self.listener, timeout)
+        accept::one(&self.serving, &self.listener, timeout)
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).field("crew", &self.crew).finish_non_exhaustive()
+        f.debug_struct("Server").field("address", &self.address).field("threads", &self.threads).finish_non_exhaustive()
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) long_steps: LongSteps,
     /// Readable from the moment the phase is beyond [`Phase::Leaving`]: for those who wait with poll(2).
     latch: (UnixStream, UnixStream),
-    roster: Mutex<Roster>,
+    registry: Mutex<Registry>,
     /// Threads without work wait here for the queue.
     work: Condvar,
     /// Whoever accepts or closes down waits here for threads and connections to end.
@@ -50,9 +50,9 @@ pub(crate) struct Shared {
 
 /// Who is there. No system call that could wait is made under its lock.
 #[derive(Default)]
-struct Roster {
+struct Registry {
     /// Every connection that was accepted and has not ended.
-    live: Vec<Option<Arc<Live>>>,
+    live: Vec<Option<Arc<ConnHandle>>>,
     /// Where there is room in `live`.
     free: Vec<usize>,
     /// Connections that no thread has taken yet.
@@ -68,7 +68,7 @@ struct Roster {
     awaiting: usize,
 }
 
-impl Roster {
+impl Registry {
     fn living(&self) -> usize {
         self.live.len() - self.free.len()
     }
@@ -93,7 +93,7 @@ impl Roster {
 }
 
 /// One connection, as others see it.
-pub(crate) struct Live {
+pub(crate) struct ConnHandle {
     pub(crate) stream: TcpStream,
     pub(crate) peer: Peer,
     /// It was told that the server goes down. Until then, a handler holds it that waits by itself.
@@ -103,7 +103,7 @@ pub(crate) struct Live {
     leaves: AtomicBool,
 }
 
-impl Live {
+impl ConnHandle {
     /// Says that its driver is about to block between two exchanges. It has been idle since then, and may have blocked
     /// before: whoever blocks in `recv` does so for a moment only.
     ///
@@ -155,17 +155,17 @@ impl Live {
 
 /// A connection that is on the roster for as long as this lives.
 pub(crate) struct Enrolled {
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<ConnHandle>,
     at: usize,
     shared: Arc<Shared>,
 }
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        let mut roster = self.shared.lock();
-        roster.live[self.at] = None;
-        roster.free.push(self.at);
-        self.shared.tell_ended(&roster);
+        let mut registry = self.shared.lock();
+        registry.live[self.at] = None;
+        registry.free.push(self.at);
+        self.shared.tell_ended(&registry);
         // `live` goes after the lock, and with it the socket.
     }
 }
@@ -175,9 +175,9 @@ pub(crate) struct Employment<'s>(pub(crate) &'s Shared);
 
 impl Drop for Employment<'_> {
     fn drop(&mut self) {
-        let mut roster = self.0.lock();
-        roster.threads -= 1;
-        self.0.tell_ended(&roster);
+        let mut registry = self.0.lock();
+        registry.threads -= 1;
+        self.0.tell_ended(&registry);
     }
 }
 
@@ -189,7 +189,7 @@ impl Shared {
             clock: Clock::start(),
             long_steps: LongSteps::new(),
             latch: UnixStream::pair()?,
-            roster: Mutex::default(),
+            registry: Mutex::default(),
             work: Condvar::new(),
             ended: Condvar::new(),
             idled: AtomicU64::new(0),
@@ -217,22 +217,22 @@ impl Shared {
     /// The phase is read under the lock, and whoever cuts takes the lock after the phase has changed: a connection
     /// is refused, or is found by it.
     pub(crate) fn enroll(self: &Arc<Shared>, stream: TcpStream, peer: Peer) -> Option<Enrolled> {
-        let live = Arc::new(Live {
+        let live = Arc::new(ConnHandle {
             stream,
             peer,
             is_told: AtomicBool::new(false),
             standing: Standing::default(),
             leaves: AtomicBool::new(false),
         });
-        let mut roster = self.lock();
+        let mut registry = self.lock();
         if self.phase() == Phase::Cut {
             return None;
         }
-        let at = roster.free.pop().unwrap_or_else(|| {
-            roster.live.push(None);
-            roster.live.len() - 1
+        let at = registry.free.pop().unwrap_or_else(|| {
+            registry.live.push(None);
+            registry.live.len() - 1
         });
-        roster.live[at] = Some(Arc::clone(&live));
+        registry.live[at] = Some(Arc::clone(&live));
         Some(Enrolled { live, at, shared: Arc::clone(self) })
     }
 
@@ -242,24 +242,24 @@ impl Shared {
     pub(crate) fn make_room(&self, most: usize) -> bool {
         let serving = || self.phase() < Phase::Draining;
         let mut until = None;
-        let mut is_over = |roster: &Roster| {
+        let mut is_over = |registry: &Registry| {
             let mut is_late = || *until.get_or_insert_with(|| Instant::now() + self.listens_on()) <= Instant::now();
-            roster.has_room(most) || self.phase() == Phase::Cut || (!serving() && is_late())
+            registry.has_room(most) || self.phase() == Phase::Cut || (!serving() && is_late())
         };
-        let mut roster = self.lock();
-        if !is_over(&roster) {
+        let mut registry = self.lock();
+        if !is_over(&registry) {
             self.hungry.store(true, Ordering::SeqCst);
-            while !is_over(&roster) {
-                roster.let_one_go(most, self.clock.tick());
+            while !is_over(&registry) {
+                registry.let_one_go(most, self.clock.tick());
                 // It has gone in a moment, or has something in hand after all; or nobody could go, and each one that is
                 // idle from now on says so.
-                roster.awaiting += 1;
-                roster = self.ended.wait_timeout(roster, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
-                roster.awaiting -= 1;
+                registry.awaiting += 1;
+                registry = self.ended.wait_timeout(registry, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+                registry.awaiting -= 1;
             }
             self.hungry.store(false, Ordering::SeqCst);
         }
-        roster.has_room(most) && self.phase() < Phase::Cut
+        registry.has_room(most) && self.phase() < Phase::Cut
     }
 
     /// How long a listener is emptied when the server goes down: whoever has connected by then is let in.
@@ -270,47 +270,47 @@ impl Shared {
     /// Leaves a connection to a thread that has no work. `true`: there was none, and the caller is to
     /// start one, which is counted already.
     pub(crate) fn queue(&self, enrolled: Enrolled) -> bool {
-        let mut roster = self.lock();
-        roster.queue.push_back(enrolled);
-        if roster.queue.len() <= roster.idle {
+        let mut registry = self.lock();
+        registry.queue.push_back(enrolled);
+        if registry.queue.len() <= registry.idle {
             self.work.notify_one();
             return false;
         }
-        roster.threads += 1;
+        registry.threads += 1;
         true
     }
 
     /// No thread could be started. Waits for a while, and says whether to try again: not if one that
     /// became free has taken the connection, or if the server goes down.
     pub(crate) fn wait_for_thread(&self, pause: Duration) -> bool {
-        let settled = |roster: &Roster| roster.queue.len() <= roster.idle || self.phase() >= Phase::Draining;
-        let mut roster = self.lock();
-        roster.threads -= 1;
-        let mut roster = self.await_ended(roster, Some(pause), settled);
-        if settled(&roster) {
+        let settled = |registry: &Registry| registry.queue.len() <= registry.idle || self.phase() >= Phase::Draining;
+        let mut registry = self.lock();
+        registry.threads -= 1;
+        let mut registry = self.await_ended(registry, Some(pause), settled);
+        if settled(&registry) {
             return false;
         }
-        roster.threads += 1;
+        registry.threads += 1;
         true
     }
 
     /// A connection for a thread that has no work; `None`: it is to end. It counts until its
     /// [`Employment`] does.
     pub(crate) fn next_work(&self) -> Option<Enrolled> {
-        let mut roster = self.lock();
+        let mut registry = self.lock();
         let since = Instant::now();
         loop {
-            if let Some(enrolled) = roster.queue.pop_front() {
+            if let Some(enrolled) = registry.queue.pop_front() {
                 return Some(enrolled);
             }
             let patience = UNEMPLOYED.saturating_sub(since.elapsed());
             if self.phase() >= Phase::Draining || patience.is_zero() {
                 return None;
             }
-            roster.idle += 1;
-            self.tell_ended(&roster);
-            roster = self.work.wait_timeout(roster, patience).unwrap_or_else(PoisonError::into_inner).0;
-            roster.idle -= 1;
+            registry.idle += 1;
+            self.tell_ended(&registry);
+            registry = self.work.wait_timeout(registry, patience).unwrap_or_else(PoisonError::into_inner).0;
+            registry.idle -= 1;
         }
     }
 
@@ -326,39 +326,39 @@ impl Shared {
 
     /// The listener is let go: nothing is enrolled any more.
     pub(crate) fn stop_listening(&self) {
-        let mut roster = self.lock();
-        roster.listening = false;
-        self.tell_ended(&roster);
+        let mut registry = self.lock();
+        registry.listening = false;
+        self.tell_ended(&registry);
     }
 
     /// Waits until all connections have ended: those with nothing to read at once, the others when their exchange
     /// is finished or the grace is over.
     pub(crate) fn close_down(&self) {
         debug_assert!(self.phase() >= Phase::Draining);
-        let mut roster = self.lock();
-        let has_none = roster.threads == 0 && !roster.listening;
-        let orphans = if has_none { std::mem::take(&mut roster.queue) } else { VecDeque::new() };
-        drop(roster);
+        let mut registry = self.lock();
+        let has_none = registry.threads == 0 && !registry.listening;
+        let orphans = if has_none { std::mem::take(&mut registry.queue) } else { VecDeque::new() };
+        drop(registry);
         drop(orphans);
 
-        let gone = |roster: &Roster| roster.living() == 0 && roster.threads == 0 && !roster.listening;
+        let gone = |registry: &Registry| registry.living() == 0 && registry.threads == 0 && !registry.listening;
         let cutting = || self.phase() == Phase::Cut;
-        let roster = self.await_ended(self.lock(), Some(self.site.grace), |roster| gone(roster) || cutting());
-        if gone(&roster) {
+        let registry = self.await_ended(self.lock(), Some(self.site.grace), |registry| gone(registry) || cutting());
+        if gone(&registry) {
             return;
         }
-        self.site.cut(roster.living());
-        for live in roster.live.iter().flatten() {
+        self.site.cut(registry.living());
+        for live in registry.live.iter().flatten() {
             live.cut();
         }
-        let roster = self.await_ended(roster, Some(AFTER_CUT), gone);
-        if roster.living() > 0 {
-            self.site.log.error(format_args!("{} connections are stuck in a handler", roster.living()));
+        let registry = self.await_ended(registry, Some(AFTER_CUT), gone);
+        if registry.living() > 0 {
+            self.site.log.error(format_args!("{} connections are stuck in a handler", registry.living()));
         }
     }
 
-    fn tell_ended(&self, roster: &Roster) {
-        if roster.awaiting > 0 {
+    fn tell_ended(&self, registry: &Registry) {
+        if registry.awaiting > 0 {
             self.ended.notify_all();
         }
     }
@@ -366,32 +366,32 @@ impl Shared {
     /// Waits until it is `over`, looking whenever something has ended, or until the time is.
     fn await_ended<'r>(
         &self,
-        mut roster: MutexGuard<'r, Roster>,
+        mut registry: MutexGuard<'r, Registry>,
         most: Option<Duration>,
-        over: impl Fn(&Roster) -> bool,
-    ) -> MutexGuard<'r, Roster> {
+        over: impl Fn(&Registry) -> bool,
+    ) -> MutexGuard<'r, Registry> {
         let since = Instant::now();
-        roster.awaiting += 1;
-        while !over(&roster) {
-            roster = match most.map(|most| most.saturating_sub(since.elapsed())) {
-                None => self.ended.wait(roster).unwrap_or_else(PoisonError::into_inner),
+        registry.awaiting += 1;
+        while !over(&registry) {
+            registry = match most.map(|most| most.saturating_sub(since.elapsed())) {
+                None => self.ended.wait(registry).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,
-                Some(left) => self.ended.wait_timeout(roster, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => self.ended.wait_timeout(registry, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
-        roster.awaiting -= 1;
-        roster
+        registry.awaiting -= 1;
+        registry
     }
 
-    fn lock(&self) -> MutexGuard<'_, Roster> {
+    fn lock(&self) -> MutexGuard<'_, Registry> {
         // Nothing panics halfway through a change.
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Announce for Shared {
     /// Tells whoever accepts and whoever waits: those who block in `recv` look at the phase themselves within
-    /// [`Patience::BLIND`](crate::patience::Patience::BLIND), all others see the latch. Cut connections are woken wherever
+    /// [`RecvTimeout::BLIND`](crate::recv_timeout::RecvTimeout::BLIND), all others see the latch. Cut connections are woken wherever
     /// they block.
     fn announce(&self, phase: Phase) {
         if phase == Phase::Leaving {
@@ -400,9 +400,9 @@ impl Announce for Shared {
         // A second time changes nothing.
         let _ = self.latch.0.shutdown(Shutdown::Write);
         // With the lock, nobody is between looking at the phase and beginning to wait.
-        let roster = self.lock();
+        let registry = self.lock();
         if phase == Phase::Cut {
-            roster.live.iter().flatten().for_each(|live| live.cut());
+            registry.live.iter().flatten().for_each(|live| live.cut());
         }
         self.work.notify_all();
         self.ended.notify_all();

@@ -8,7 +8,7 @@ use sanserve_core::{Input, Need, Wait};
 use sanserve_server::{Phase, Received};
 
 use crate::driver::{Driver, Line};
-use crate::patience::{Patience, timespec};
+use crate::recv_timeout::{RecvTimeout, timespec};
 
 /// Waiting.
 impl Line {
@@ -22,7 +22,7 @@ impl Line {
             Need { script_read: true, .. } | Need { script_write: true, .. } => {
                 self.watch_script(wait.need, left, socket);
             }
-            Need { handler: true, .. } if self.bell.get().is_some() => self.watch_bell(wait.need, left, socket),
+            Need { handler: true, .. } if self.conn_waker.get().is_some() => self.watch_waker(wait.need, left, socket),
             Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
             _ if wait.idle => {
                 self.driver.space.buffers.recycle();
@@ -94,8 +94,8 @@ impl Line {
             return Received::Broken;
         }
         if self.transport.is_blocking() && !std::mem::take(&mut self.is_slow) {
-            let left = Some(left.unwrap_or(Patience::BLIND).min(Patience::BLIND));
-            if self.patience.arrange(&self.live.stream, left).is_err() {
+            let left = Some(left.unwrap_or(RecvTimeout::BLIND).min(RecvTimeout::BLIND));
+            if self.recv_timeout.arrange(&self.live.stream, left).is_err() {
                 return Received::Broken;
             }
             let got = self.transport.over(socket).receive(window, true);
@@ -129,13 +129,13 @@ impl Line {
     }
 
     /// The same with a handler that may be woken.
-    fn watch_bell(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        let Some(bell) = self.bell.get() else { return };
+    fn watch_waker(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
+        let Some(conn_waker) = self.conn_waker.get() else { return };
         let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
         let latch = self.latch();
         let mut fds = [
             PollFd::from_borrowed_fd(socket, flags(need.read, need.write)),
-            PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(conn_waker.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(latch.unwrap_or(socket), wanted(latch, PollFlags::IN)),
         ];
         match poll(&mut fds, timespec(left).as_ref()) {
@@ -144,7 +144,7 @@ impl Line {
         }
         let [ready, rung, _] = fds.map(|fd| fd.revents());
         if !rung.is_empty() {
-            bell.silence();
+            conn_waker.silence();
             self.session.connection.handle(Input::Wake);
         }
         self.became_ready(ready, need, socket);

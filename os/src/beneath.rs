@@ -38,7 +38,7 @@ pub enum Symlinks {
 /// What tells one state of one file from every other: it changes with each write, rename-over,
 /// truncation and change of permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct FileId {
     /// The file system.
     pub dev: u64,
     /// The file in it.
@@ -233,7 +233,7 @@ impl Root {
     ///
     /// # Errors
     /// As [`FsError`] tells them apart.
-    pub fn open_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, Identity), FsError> {
+    pub fn open_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, FileId), FsError> {
         let fd = match self.raw(path, READ) {
             Err(Errno::ACCESS) => self.open_unreadable(path)?,
             other => other.map_err(fs_error)?,
@@ -251,7 +251,7 @@ impl Root {
     ///
     /// # Errors
     /// As [`FsError`] tells them apart.
-    pub fn open_file_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, Identity), FsError> {
+    pub fn open_file_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, FileId), FsError> {
         let found = self.open_at(path)?;
         if found.1.kind == Kind::File { Ok(found) } else { Err(FsError::NotFound) }
     }
@@ -259,7 +259,7 @@ impl Root {
     /// What lies at `path` now, without opening it. `None`: nothing that is served, or it takes
     /// opening to know (unless the rule is [`Symlinks::Follow`]).
     #[must_use]
-    pub fn identify(&self, path: &[u8]) -> Option<Identity> {
+    pub fn identify(&self, path: &[u8]) -> Option<FileId> {
         if self.symlinks != Symlinks::Follow {
             return None;
         }
@@ -344,7 +344,7 @@ impl Top {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty())?;
         let stat = fstat(&fd)?;
-        let (_, Identity { dev, ino, .. }) = examine(&stat).ok_or(Errno::NOTDIR)?;
+        let (_, FileId { dev, ino, .. }) = examine(&stat).ok_or(Errno::NOTDIR)?;
         Ok(Top { fd, dev, ino })
     }
 
@@ -438,7 +438,7 @@ impl Drop for Withheld {
 /// What a `stat` says, or `None` if it is nothing that is served.
 #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types of these fields differ between systems")]
 #[must_use]
-pub fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
+pub fn examine(stat: &Stat) -> Option<(Opened, FileId)> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile if stat.st_mode as u32 & 0o7777 == RECORDING => return None,
         FileType::RegularFile => Kind::File,
@@ -455,7 +455,7 @@ pub fn examine(stat: &Stat) -> Option<(Opened, Identity)> {
     let ctime = (stat.st_ctime as i64, stat.st_ctime_nsec as u32);
     let size = stat.st_size as u64;
     let opened = Opened { kind, len: size, modified: mtime.0, modified_nanos: mtime.1, digest: None };
-    Some((opened, Identity { dev: stat.st_dev as u64, ino: stat.st_ino as u64, size, mtime, ctime }))
+    Some((opened, FileId { dev: stat.st_dev as u64, ino: stat.st_ino as u64, size, mtime, ctime }))
 }
 
 /// Sorts what the system says into what an answer depends on.
@@ -504,7 +504,7 @@ pub(crate) mod tests {
         dir
     }
 
-    fn len(found: Result<(OwnedFd, Opened, Identity), FsError>) -> Result<u64, FsError> {
+    fn len(found: Result<(OwnedFd, Opened, FileId), FsError>) -> Result<u64, FsError> {
         found.map(|(_, opened, identity)| {
             assert_eq!(opened.len, identity.size);
             assert_eq!((opened.modified, opened.modified_nanos), identity.mtime);

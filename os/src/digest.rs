@@ -2,7 +2,7 @@
 //!
 //! A file that is as small as the largest in the small-file cache is hashed where it is opened: that takes less than a
 //! millisecond. A larger one is hashed by a thread of its own, one after the other, and has no tag until that is done:
-//! whoever asks meanwhile gets the file. What is known is known of an [`Identity`], so that a file that changes is
+//! whoever asks meanwhile gets the file. What is known is known of an [`FileId`], so that a file that changes is
 //! hashed anew; one that has changed within the last seconds may change again without another identity, and is not.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
 use sha2::{Digest as _, Sha256};
 
-use crate::beneath::{Identity, examine};
+use crate::beneath::{FileId, examine};
 
 /// The first 96 bits of SHA-256.
 pub type Digest = [u8; 12];
@@ -41,9 +41,9 @@ pub fn of_bytes(bytes: &[u8]) -> Digest {
 #[derive(Debug)]
 pub struct Digests {
     /// `None`: it is being hashed.
-    known: Arc<Mutex<HashMap<Identity, Option<Digest>>>>,
+    known: Arc<Mutex<HashMap<FileId, Option<Digest>>>>,
     /// `None`: there is no thread.
-    queue: Option<SyncSender<(OwnedFd, Identity)>>,
+    queue: Option<SyncSender<(OwnedFd, FileId)>>,
 }
 
 impl Digests {
@@ -51,8 +51,8 @@ impl Digests {
     #[must_use]
     #[allow(clippy::new_without_default, reason = "it starts a thread")]
     pub fn new() -> Digests {
-        let known = Arc::<Mutex<HashMap<Identity, Option<Digest>>>>::default();
-        let (queue, jobs) = sync_channel::<(OwnedFd, Identity)>(QUEUE);
+        let known = Arc::<Mutex<HashMap<FileId, Option<Digest>>>>::default();
+        let (queue, jobs) = sync_channel::<(OwnedFd, FileId)>(QUEUE);
         let results = Arc::clone(&known);
         let thread = thread::Builder::new().name("sanserve-digest".into()).stack_size(256 * 1024).spawn(move || {
             // It ends with the queue.
@@ -70,7 +70,7 @@ impl Digests {
     }
 
     /// The hash of this file, if it is known. If not, it will be: ask again later.
-    pub fn of(&self, fd: &OwnedFd, identity: &Identity) -> Option<Digest> {
+    pub fn of(&self, fd: &OwnedFd, identity: &FileId) -> Option<Digest> {
         let queue = self.queue.as_ref().filter(|_| identity.size <= LARGEST)?;
         let mut known = lock(&self.known);
         if let Some(digest) = known.get(identity) {
@@ -86,12 +86,12 @@ impl Digests {
     }
 }
 
-fn lock(known: &Mutex<HashMap<Identity, Option<Digest>>>) -> MutexGuard<'_, HashMap<Identity, Option<Digest>>> {
+fn lock(known: &Mutex<HashMap<FileId, Option<Digest>>>) -> MutexGuard<'_, HashMap<FileId, Option<Digest>>> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The hash of the content, if it is that of this identity from the first byte to the last.
-fn hash(fd: &OwnedFd, identity: &Identity) -> Option<Digest> {
+fn hash(fd: &OwnedFd, identity: &FileId) -> Option<Digest> {
     let mut room = vec![0; 64 * 1024];
     let (mut hasher, mut offset) = (Sha256::new(), 0);
     while offset < identity.size {

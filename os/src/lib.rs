@@ -17,7 +17,7 @@ mod send;
 mod signal;
 mod walk;
 
-pub use beneath::{Identity, RECORDING, Root, Symlinks, Withheld, examine, fs_error};
+pub use beneath::{FileId, RECORDING, Root, Symlinks, Withheld, examine, fs_error};
 pub use clock::Clock;
 pub use directory::Directory;
 pub use find::Checked;
@@ -28,5 +28,5 @@ pub use listen::{
     is_acceptable, nofile_limit, raise_nofile_limit, resolve, resolve_all,
 };
 pub use pipe::pipe;
-pub use send::{MOST_OF_FILE, Stopped, is_reset, send, send_file, send_vectored};
+pub use send::{MAX_SENDFILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use signal::{Signal, Signals};

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 /// What one call takes from a file at most, so that one fast peer does not hold up the others.
-pub const MOST_OF_FILE: u64 = 1 << 20;
+pub const MAX_SENDFILE: u64 = 1 << 20;
 
 /// Why nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +49,12 @@ pub fn send_vectored(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>], more: bool)
     retried(|| sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags(more))).map_err(of_socket)
 }
 
-/// Sends a part of a file, at most [`MOST_OF_FILE`] of it. `Ok(0)`: the file ends before `offset`.
+/// Sends a part of a file, at most [`MAX_SENDFILE`] of it. `Ok(0)`: the file ends before `offset`.
 ///
 /// # Errors
 /// Any of [`Stopped`].
 pub fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Stopped> {
-    let len = len.min(MOST_OF_FILE);
+    let len = len.min(MAX_SENDFILE);
     debug_assert_ne!(len, 0);
     #[cfg(target_os = "linux")]
     {
@@ -199,7 +199,7 @@ mod tests {
         let (ours, _peer) = pair();
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 30).unwrap();
-        assert!(send_file(ours.as_fd(), file.as_fd(), 0, 1 << 30).unwrap() <= MOST_OF_FILE);
+        assert!(send_file(ours.as_fd(), file.as_fd(), 0, 1 << 30).unwrap() <= MAX_SENDFILE);
     }
 
     #[test]

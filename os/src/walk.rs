@@ -10,14 +10,14 @@ use rustix::io::Errno;
 use crate::beneath::Symlinks;
 
 /// Links followed for one path, as in the kernel.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// Directories held open for one path, since `..` in a link goes back to them.
-const MOST_DEPTH: usize = 128;
+const MAX_DEPTH: usize = 128;
 
 /// Opens `path` beneath `root`. `symlinks` is `Inside` or `Never`.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
-    let mut links = if symlinks == Symlinks::Inside { MOST_LINKS } else { 0 };
+    let mut links = if symlinks == Symlinks::Inside { MAX_LINKS } else { 0 };
     let mut held: Vec<OwnedFd> = Vec::new();
     // What is still to be walked; the next component is the last one here.
     let mut ahead: Vec<Vec<u8>> = Vec::new();
@@ -33,7 +33,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: S
         let how = if last { flags } else { ON_THE_WAY };
         match openat(at, &name[..], how | OFlags::NOFOLLOW, Mode::empty()).and_then(|fd| no_link(fd, how)) {
             Ok(fd) if last => return Ok(fd),
-            Ok(_) if held.len() == MOST_DEPTH => return Err(Errno::NAMETOOLONG),
+            Ok(_) if held.len() == MAX_DEPTH => return Err(Errno::NAMETOOLONG),
             Ok(fd) => held.push(fd),
             // A link; or with O_DIRECTORY, no directory: a link perhaps.
             Err(error @ (Errno::LOOP | Errno::MLINK | Errno::NOTDIR)) => {
@@ -98,13 +98,13 @@ mod tests {
     fn a_chain_of_links_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("0"), "").unwrap();
-        for i in 1..=MOST_LINKS + 1 {
+        for i in 1..=MAX_LINKS + 1 {
             symlink((i - 1).to_string(), dir.path().join(i.to_string())).unwrap();
         }
         let opens = |name: usize, rule| opens(dir.path(), &name.to_string(), rule);
-        assert_eq!(opens(MOST_LINKS - 1, Symlinks::Inside), Ok(()));
-        assert_eq!(opens(MOST_LINKS, Symlinks::Inside), Ok(()));
-        assert_eq!(opens(MOST_LINKS + 1, Symlinks::Inside), Err(Errno::LOOP));
+        assert_eq!(opens(MAX_LINKS - 1, Symlinks::Inside), Ok(()));
+        assert_eq!(opens(MAX_LINKS, Symlinks::Inside), Ok(()));
+        assert_eq!(opens(MAX_LINKS + 1, Symlinks::Inside), Err(Errno::LOOP));
         assert_eq!(opens(0, Symlinks::Never), Ok(()));
         assert_eq!(opens(1, Symlinks::Never), Err(Errno::LOOP));
     }
@@ -129,11 +129,11 @@ mod tests {
     #[test]
     fn depth_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let path = vec!["d"; MOST_DEPTH + 2].join("/");
+        let path = vec!["d"; MAX_DEPTH + 2].join("/");
         fs::create_dir_all(dir.path().join(&path)).unwrap();
         let depth = |n: usize| opens(dir.path(), &path[..2 * n - 1], Symlinks::Never);
-        assert_eq!(depth(MOST_DEPTH), Ok(()));
-        assert_eq!(depth(MOST_DEPTH + 1), Ok(()));
-        assert_eq!(depth(MOST_DEPTH + 2), Err(Errno::NAMETOOLONG));
+        assert_eq!(depth(MAX_DEPTH), Ok(()));
+        assert_eq!(depth(MAX_DEPTH + 1), Ok(()));
+        assert_eq!(depth(MAX_DEPTH + 2), Err(Errno::NAMETOOLONG));
     }
 }

@@ -34,7 +34,7 @@ use sanserve_core::{FsError, Kind, Opened};
 
 use sanserve_os::Directory;
 use sanserve_os::digest;
-use sanserve_os::{Identity, Root, examine};
+use sanserve_os::{FileId, Root, examine};
 
 /// Opens what requests ask for.
 pub trait Files {
@@ -43,13 +43,13 @@ pub trait Files {
     ///
     /// # Errors
     /// As [`FsError`] tells them apart.
-    fn open(&self, path: &[u8]) -> Result<(Opened, Held), FsError>;
+    fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError>;
 
     /// Opens a regular file; a directory counts as not found.
     ///
     /// # Errors
     /// As [`FsError`] tells them apart.
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, Held), FsError>;
+    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError>;
 
     /// Something has come of a peer, or a handler was called: checks that were made before do not count for what is
     /// opened from here on. To be called after each read and before anything is opened for what it brought.
@@ -58,7 +58,7 @@ pub trait Files {
 
 /// What was opened, kept for as long as an exchange needs it.
 #[derive(Debug)]
-pub enum Held {
+pub enum OpenFile {
     /// A regular file, in memory.
     Cached(Arc<Cached>),
     /// A regular file, to be read.
@@ -73,7 +73,7 @@ pub enum Held {
 pub struct Cached {
     bytes: Box<[u8]>,
     opened: Opened,
-    identity: Identity,
+    identity: FileId,
 }
 
 impl Cached {
@@ -131,11 +131,11 @@ impl Files for Local {
         self.cache.borrow_mut().arrived();
     }
 
-    fn open(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+    fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         open(&self.root, self, path)
     }
 
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         only_file(self.open(path))
     }
 }
@@ -166,18 +166,18 @@ impl Shared {
 }
 
 impl Files for Shared {
-    fn open(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+    fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         open(&self.root, self, path)
     }
 
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         only_file(self.open(path))
     }
 }
 
-fn only_file(found: Result<(Opened, Held), FsError>) -> Result<(Opened, Held), FsError> {
+fn only_file(found: Result<(Opened, OpenFile), FsError>) -> Result<(Opened, OpenFile), FsError> {
     match found {
-        Ok((_, Held::Directory(_))) => Err(FsError::NotFound),
+        Ok((_, OpenFile::Directory(_))) => Err(FsError::NotFound),
         other => other,
     }
 }
@@ -203,7 +203,7 @@ impl Access for Shared {
     }
 }
 
-fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, Held), FsError> {
+fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
     let hit = match access.with(|cache| cache.find(path)) {
         Some(hit) if A::EPOCHS && hit.checked => return Ok(in_memory(hit.cached)),
         hit => hit,
@@ -217,7 +217,12 @@ fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, Held
 }
 
 /// Opens what lies at `path` now; `hit` is what is said to be there.
-fn open_checked<A: Access>(root: &Root, access: &A, path: &[u8], hit: Option<Hit>) -> Result<(Opened, Held), FsError> {
+fn open_checked<A: Access>(
+    root: &Root,
+    access: &A,
+    path: &[u8],
+    hit: Option<Hit>,
+) -> Result<(Opened, OpenFile), FsError> {
     let hit = match hit {
         Some(hit) if root.identify(path) == Some(hit.cached.identity) => {
             access.with(|cache| cache.confirm(&hit));
@@ -235,7 +240,7 @@ fn open_checked<A: Access>(root: &Root, access: &A, path: &[u8], hit: Option<Hit
     }
     let (fd, opened, identity) = outcome?;
     if opened.kind == Kind::Directory {
-        return Ok((opened, Held::Directory(Directory::new(fd, root.symlinks()))));
+        return Ok((opened, OpenFile::Directory(Directory::new(fd, root.symlinks()))));
     }
     let digests = root.digests();
     let wanted = access.with(|cache| cache.wants(&identity));
@@ -252,18 +257,18 @@ fn open_checked<A: Access>(root: &Root, access: &A, path: &[u8], hit: Option<Hit
         }
     }
     if !access.with(|cache| cache.is_settled(&identity)) {
-        return Ok((opened, Held::Changing(fd)));
+        return Ok((opened, OpenFile::Changing(fd)));
     }
     let digest = digests.and_then(|digests| digests.of(&fd, &identity));
-    Ok((Opened { digest, ..opened }, Held::File(fd)))
+    Ok((Opened { digest, ..opened }, OpenFile::File(fd)))
 }
 
-fn in_memory(cached: Arc<Cached>) -> (Opened, Held) {
-    (cached.opened, Held::Cached(cached))
+fn in_memory(cached: Arc<Cached>) -> (Opened, OpenFile) {
+    (cached.opened, OpenFile::Cached(cached))
 }
 
 /// The content, if it is that of this identity from the first byte to the last.
-fn read_whole(fd: &OwnedFd, identity: &Identity) -> Option<Box<[u8]>> {
+fn read_whole(fd: &OwnedFd, identity: &FileId) -> Option<Box<[u8]>> {
     let mut bytes = vec![0; usize::try_from(identity.size).ok()?].into_boxed_slice();
     let mut filled = 0;
     while filled < bytes.len() {
@@ -362,12 +367,12 @@ impl Cache {
 
     /// Whether a file that was just opened is to be read into the cache: it is small, and a change
     /// from now on would show.
-    fn wants(&self, identity: &Identity) -> bool {
+    fn wants(&self, identity: &FileId) -> bool {
         identity.size <= self.limits.file && self.limits.total > 0 && self.is_settled(identity)
     }
 
     /// Whether a change from now on would show.
-    fn is_settled(&self, identity: &Identity) -> bool {
+    fn is_settled(&self, identity: &FileId) -> bool {
         let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
         let settled = i64::from(self.limits.settled);
         let now = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos());
@@ -452,7 +457,7 @@ mod tests {
 
     fn cached(files: &dyn Files, path: &[u8]) -> Arc<Cached> {
         match files.open(path) {
-            Ok((opened, Held::Cached(cached))) => {
+            Ok((opened, OpenFile::Cached(cached))) => {
                 assert_eq!(opened.len, cached.bytes().len() as u64);
                 cached
             }
@@ -497,7 +502,7 @@ mod tests {
                 local.arrived();
                 assert!(matches!(files.open(b"a"), Err(FsError::NotFound)));
                 fs::create_dir(dir.path().join("a")).unwrap();
-                assert!(matches!(files.open(b"a"), Ok((_, Held::Directory(_)))));
+                assert!(matches!(files.open(b"a"), Ok((_, OpenFile::Directory(_)))));
                 assert!(matches!(files.open_file(b"a"), Err(FsError::NotFound)));
                 fs::remove_dir(dir.path().join("a")).unwrap();
                 fs::write(dir.path().join("a"), "aaaa").unwrap();
@@ -549,17 +554,17 @@ mod tests {
     fn a_file_just_changed_or_from_the_future_is_not_cached() {
         let dir = dir();
         let files = local(&dir, CacheLimits { settled: 3_600, ..CacheLimits::default() });
-        assert!(matches!(files.open(b"a"), Ok((_, Held::Changing(_)))));
+        assert!(matches!(files.open(b"a"), Ok((_, OpenFile::Changing(_)))));
         let files = local(&dir, eager());
         let file = fs::File::options().write(true).open(dir.path().join("a")).unwrap();
         file.set_modified(SystemTime::now() + std::time::Duration::from_secs(3_600)).unwrap();
-        assert!(matches!(files.open(b"a"), Ok((_, Held::Changing(_)))));
+        assert!(matches!(files.open(b"a"), Ok((_, OpenFile::Changing(_)))));
     }
 
     #[test]
     fn limits_hold_one_below_at_and_one_above() {
         let dir = dir();
-        let caches = |limits: CacheLimits| matches!(local(&dir, limits).open(b"a"), Ok((_, Held::Cached(_))));
+        let caches = |limits: CacheLimits| matches!(local(&dir, limits).open(b"a"), Ok((_, OpenFile::Cached(_))));
         let file = |file| CacheLimits { file, ..eager() };
         assert_eq!([3, 4, 5].map(|n| caches(file(n))), [false, true, true]);
         assert!(!caches(CacheLimits { total: 0, ..eager() }));

@@ -21,7 +21,7 @@ mod transport;
 mod workers;
 
 pub use accept::{Accepted, Acceptor, IDLE_GRACE, UNFINISHED_GRACE};
-pub use cache::{CacheLimits, Cached, Files, Held, Local, Shared};
+pub use cache::{CacheLimits, Cached, Files, Local, OpenFile, Shared};
 pub use lifecycle::{Announce, DrainWatch, Draining, Handle, InProgress, Phase};
 pub use log::{Log, Logger};
 pub use memory::{default_memory, has_address_limit, threads_within_memory};
@@ -31,7 +31,7 @@ pub use sanserve_transcript::Secrets;
 pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
 pub use session::{Budget, Env, Failure, Frontend, Session, Turn, Workspace, panic_message};
 pub use site::{HandlerFactory, SharedPolicy, Site, UpgradeHook, Upgraded, VerifyHook};
-pub use slot::{BATCH, Desk, Flush, Slot};
+pub use slot::{BATCH, Flush, Slot, SlotEnv};
 pub use standing::{Rank, Standing};
 pub use trace::{Trace, wants_colors};
 pub use transport::{Io, Received, Transport};

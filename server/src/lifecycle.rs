@@ -264,13 +264,13 @@ impl Drop for InProgress {
 
 struct Begun {
     draining: Draining,
-    watch: Option<(DrainWatch, Arc<Relay>)>,
+    watch: Option<(DrainWatch, Arc<TaskWaker>)>,
 }
 
 /// Wakes the task that has polled last.
-struct Relay(Mutex<std::task::Waker>);
+struct TaskWaker(Mutex<std::task::Waker>);
 
-impl Wake for Relay {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
     }
@@ -281,12 +281,12 @@ impl Future for Begun {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &self.watch {
-            Some((_, relay)) => relay.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker()),
+            Some((_, waker)) => waker.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker()),
             None if !self.draining.has_begun() => {
-                let relay = Arc::new(Relay(Mutex::new(cx.waker().clone())));
-                let woken = Arc::clone(&relay);
+                let waker = Arc::new(TaskWaker(Mutex::new(cx.waker().clone())));
+                let woken = Arc::clone(&waker);
                 let watch = self.draining.when_begun(move || woken.wake());
-                self.watch = Some((watch, relay));
+                self.watch = Some((watch, waker));
             }
             None => {}
         }

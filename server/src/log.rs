@@ -27,10 +27,10 @@ use file::LogFile;
 use queue::Queue;
 
 /// What a [`Logger`] gathers before it writes by itself.
-const MOST_GATHERED: usize = 32 * 1024;
+const MAX_GATHERED: usize = 32 * 1024;
 
 /// The longest line; what is longer is cut, and ends in `\...`.
-const MOST_LINE: usize = 8 * 1024;
+const MAX_LINE: usize = 8 * 1024;
 
 /// What the end of a log waits for its last lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -213,7 +213,7 @@ impl Logger {
         let before = self.lines.len();
         policy.log(entry, std::str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
         cut_lines(&mut self.lines, before);
-        if self.lines.len() > MOST_GATHERED {
+        if self.lines.len() > MAX_GATHERED {
             self.flush();
         }
     }
@@ -223,7 +223,7 @@ impl Logger {
         if !self.lines.is_empty() {
             self.log.write(&self.lines);
             self.lines.clear();
-            self.lines.shrink_to(MOST_GATHERED);
+            self.lines.shrink_to(MAX_GATHERED);
         }
     }
 
@@ -237,17 +237,17 @@ impl Logger {
 /// Cuts each line behind `from` that is longer than may be, so that one peer's lines do not push others' out.
 fn cut_lines(lines: &mut Vec<u8>, from: usize) {
     const CUT: &[u8] = b"\\...";
-    if lines.len() - from <= MOST_LINE {
+    if lines.len() - from <= MAX_LINE {
         return;
     }
     let added = lines.split_off(from);
     for line in added.split_inclusive(|&byte| byte == b'\n') {
-        if line.len() <= MOST_LINE {
+        if line.len() <= MAX_LINE {
             lines.extend_from_slice(line);
             continue;
         }
         // Not within a character.
-        let mut end = MOST_LINE - CUT.len() - 1;
+        let mut end = MAX_LINE - CUT.len() - 1;
         while line[end] & 0xc0 == 0x80 && end > 0 {
             end -= 1;
         }
@@ -373,7 +373,7 @@ mod tests {
         drop(logger);
         let writes = writes.0.lock().unwrap();
         assert!((2..20).contains(&writes.len()), "{}", writes.len());
-        assert!(writes.iter().all(|lines| lines.ends_with('\n') && lines.len() < MOST_GATHERED + 1000));
+        assert!(writes.iter().all(|lines| lines.ends_with('\n') && lines.len() < MAX_GATHERED + 1000));
         assert_eq!(writes.iter().map(|lines| lines.lines().count()).sum::<usize>(), 2000);
     }
 

@@ -24,7 +24,7 @@ use crate::log::Log;
 use writer::{Message, Writer};
 
 /// Connections whose recordings are kept, by default.
-const MOST: usize = 1_000;
+const MAX: usize = 1_000;
 /// Bytes of one recording, by default.
 const SIZE: u64 = 1 << 20;
 /// Bytes recorded in a second, by default.
@@ -32,7 +32,7 @@ const RATE: u64 = 2 << 20;
 /// So many seconds' worth may come at once.
 const BURST: u64 = 2;
 /// Bytes that may wait to be written: a disk that hangs takes nothing, and what comes meanwhile is not recorded.
-const MOST_WAITING: u64 = 8 << 20;
+const MAX_WAITING: u64 = 8 << 20;
 /// What a connection counts for beside its events: a file is made for it.
 const CONNECTION: u64 = 4 * 1024;
 /// How long the last one who drops a recording waits for the disk.
@@ -136,7 +136,7 @@ impl Recording {
             };
             writer.run(&messages, taken, failed);
         })?;
-        Ok(Recording { shared, site: String::new(), size: SIZE, most: MOST, rate: RATE })
+        Ok(Recording { shared, site: String::new(), size: SIZE, most: MAX, rate: RATE })
     }
 
     /// Keeps the recordings of so many connections; the oldest one that is complete goes first. If none is, a new
@@ -205,7 +205,7 @@ impl Recording {
 impl Shared {
     /// Whether so many bytes more may wait to be written.
     fn wait(&self, bytes: u64) -> bool {
-        let more = |waiting: u64| waiting.checked_add(bytes).filter(|waiting| *waiting <= MOST_WAITING);
+        let more = |waiting: u64| waiting.checked_add(bytes).filter(|waiting| *waiting <= MAX_WAITING);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -443,9 +443,9 @@ mod tests {
         while reel.waits() {
             reel.event(event(1, What::Recv(vec![b'a'; 64 * 1024])));
             handed_over += 64 * 1024;
-            assert!(handed_over < 4 * MOST_WAITING, "there is no end to it");
+            assert!(handed_over < 4 * MAX_WAITING, "there is no end to it");
         }
-        assert!(handed_over >= MOST_WAITING, "{handed_over}");
+        assert!(handed_over >= MAX_WAITING, "{handed_over}");
         assert!(!recording.flush_within(Duration::from_millis(20)), "the disk hangs");
         // It goes on when the disk does.
         let reader =

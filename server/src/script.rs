@@ -2,7 +2,7 @@
 //!
 //! The thread that serves an exchange asks the [`launcher`] to start its script, holds one end of the script's input
 //! and of its output ([`Running`]), and waits for them as for its socket. Everything else is for one
-//! thread of the server's, the [`attendant`]: what scripts say on their stderr, their end, their
+//! thread of the server's, the [`reaper`]: what scripts say on their stderr, their end, their
 //! time, and what they leave behind. So a script outlives neither its time nor the server, whatever
 //! becomes of its exchange, and no thread waits for it.
 //!
@@ -13,12 +13,12 @@
 //!
 //! This module leaves out what a script is told and what its answer means: that is the core's.
 
-mod attendant;
 mod interpreter;
 mod launcher;
 mod places;
-mod remarks;
+mod reaper;
 mod running;
+mod stderr_logger;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -43,11 +43,11 @@ use rustix::process::{Pid, geteuid, getuid};
 use sanserve_core::{Script, ScriptInput, SpawnError};
 
 use crate::log::Log;
-use attendant::{Leader, Shared, Stage, Ward};
 use launcher::{Ending, HasNul, Packet, Process, identity};
-use remarks::Remarks;
+use reaper::{Leader, ReapedChild, Shared, Stage};
 use sanserve_os::Checked;
 use sanserve_os::Root;
+use stderr_logger::StderrLogger;
 
 pub use launcher::Launcher;
 pub(crate) use places::local_address;
@@ -278,7 +278,7 @@ impl Scripts {
         match refusal.error {
             SpawnError::Busy | SpawnError::Exhausted => {}
             SpawnError::Denied | SpawnError::Failed => {
-                let remarks = Remarks::new(log.clone(), errand.path);
+                let remarks = StderrLogger::new(log.clone(), errand.path);
                 remarks.say(format_args!("CGI script not run: {}", refusal.reason));
             }
         }
@@ -331,8 +331,8 @@ impl Scripts {
         let mut fds = vec![checked.directory.as_fd(), theirs.output.as_fd(), theirs.stderr.as_fd(), tell.as_fd()];
         fds.extend(theirs.input.as_ref().map(AsFd::as_fd));
         let leader = Arc::new(Leader::launched(Arc::clone(&process), id));
-        let ward = self.ward(id, &leader, ours.stderr, ours.share, errand, program, log);
-        let sent = self.shared.entrust_if(ward, || match process.spawn(&order, &fds) {
+        let child = self.child(id, &leader, ours.stderr, ours.share, errand, program, log);
+        let sent = self.shared.entrust_if(child, || match process.spawn(&order, &fds) {
             // A launcher that is gone is replaced, once.
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
                 process = self.shared.another_launcher(&process, &self.rules.launcher)?;
@@ -454,7 +454,7 @@ impl Scripts {
         nobody.map(Some).ok_or_else(|| denied("the server is root, and there is no user nobody"))
     }
 
-    /// Hands the process over to the attendant, and keeps the pipes.
+    /// Hands the process over to the reaper, and keeps the pipes.
     fn entrust(
         &self,
         child: Child,
@@ -466,13 +466,13 @@ impl Scripts {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let pid = Pid::from_child(&child);
         let leader = Arc::new(Leader::new(child));
-        let mut ward = self.ward(id, &leader, ours.stderr, ours.share, errand, program, log);
-        let exit = self.prepare(&mut ward, pid);
+        let mut child = self.child(id, &leader, ours.stderr, ours.share, errand, program, log);
+        let exit = self.prepare(&mut child, pid);
         if exit.is_err() {
             // It has begun, but could not be waited for.
-            ward.kill();
+            child.kill();
         }
-        self.shared.entrust(ward);
+        self.shared.entrust(child);
         match exit {
             Ok(exit) => {
                 let shared = Arc::clone(&self.shared);
@@ -500,7 +500,7 @@ impl Scripts {
     }
 
     #[allow(clippy::too_many_arguments, reason = "it only puts them together")]
-    fn ward(
+    fn child(
         &self,
         id: u64,
         leader: &Arc<Leader>,
@@ -509,8 +509,8 @@ impl Scripts {
         errand: &Errand<'_>,
         program: Program,
         log: &Log,
-    ) -> Ward {
-        Ward {
+    ) -> ReapedChild {
+        ReapedChild {
             id,
             leader: Arc::clone(leader),
             exit: None,
@@ -518,7 +518,7 @@ impl Scripts {
             told: None,
             stderr: Some(stderr),
             share,
-            remarks: Remarks::new(log.clone(), errand.path),
+            remarks: StderrLogger::new(log.clone(), errand.path),
             program,
             stage: Stage::Runs,
             due: Instant::now().checked_add(Duration::from_millis(errand.time).saturating_add(SLACK)),
@@ -528,14 +528,14 @@ impl Scripts {
         }
     }
 
-    /// Makes what tells the attendant that the leader has
+    /// Makes what tells the reaper that the leader has
     /// exited, and what tells the exchange. Those are two: where a driver closes its own, it must be
     /// gone from what the driver waits for, and a duplicate would not be.
-    fn prepare(&self, ward: &mut Ward, pid: Pid) -> io::Result<OwnedFd> {
+    fn prepare(&self, child: &mut ReapedChild, pid: Pid) -> io::Result<OwnedFd> {
         if !self.by_looking {
             match exit_of(pid) {
                 Ok(exit) => {
-                    ward.exit = Some(exit);
+                    child.exit = Some(exit);
                     return Ok(exit_of(pid)?);
                 }
                 // Before Linux 5.3, or under an old seccomp profile.
@@ -544,7 +544,7 @@ impl Scripts {
             }
         }
         let (exit, tell) = sanserve_os::pipe()?;
-        ward.tell = Some(tell);
+        child.tell = Some(tell);
         Ok(exit)
     }
 }

@@ -19,7 +19,7 @@ use crate::lifecycle::{Draining, InProgress, Phase};
 use crate::log::Logger;
 use crate::script::{ScriptFds, ScriptRead};
 use crate::site::Site;
-use crate::slot::{Desk, Flush, Slot};
+use crate::slot::{Flush, Slot, SlotEnv};
 use crate::transport::{Io, Received};
 
 /// A connection, and what it has been told of the server and of its script.
@@ -84,8 +84,8 @@ impl<'e> Env<'e> {
         Env { site, cx, files, log }
     }
 
-    fn desk(&mut self) -> Desk<'_> {
-        Desk {
+    fn env(&mut self) -> SlotEnv<'_> {
+        SlotEnv {
             files: self.files,
             scripts: &self.site.scripts,
             policy: self.cx.policy,
@@ -254,7 +254,7 @@ impl Session {
                 }
                 Step::Shut => {
                     if self.flush(slot, io, env) {
-                        slot.carry_out(Step::Shut, io, &mut env.desk());
+                        slot.carry_out(Step::Shut, io, &mut env.env());
                     }
                 }
                 Step::Call(call) => return Turn::Call(call),
@@ -302,11 +302,11 @@ impl Session {
             Step::Act(_, Action::EndInput) => frontend.end_script_input(),
             _ => {}
         }
-        let mut answer = slot.carry_out(step, io, &mut env.desk());
+        let mut answer = slot.carry_out(step, io, &mut env.env());
         if let Some(Input::Done(ticket, Completion::Spawned(spawned @ Ok(())))) = &mut answer {
             if let Some(fds) = slot.script() {
                 if frontend.begin_script(fds).is_err() {
-                    let killed = slot.carry_out(Step::Act(*ticket, Action::Kill), io, &mut env.desk());
+                    let killed = slot.carry_out(Step::Act(*ticket, Action::Kill), io, &mut env.env());
                     debug_assert_eq!(killed, None);
                     *spawned = Err(SpawnError::Exhausted);
                 }

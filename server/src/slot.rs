@@ -25,9 +25,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
 use rustix::io::pread;
 use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Policy, Step, Transmit, Wall, Window};
-use sanserve_os::{MOST_OF_FILE, Stopped, examine};
+use sanserve_os::{MAX_SENDFILE, Stopped, examine};
 
-use crate::cache::{Files, Held};
+use crate::cache::{Files, OpenFile};
 use crate::log::Logger;
 use crate::script::{Running, Scripts, Spool, local_address};
 use crate::transport::{Io, Received};
@@ -36,7 +36,7 @@ use crate::transport::{Io, Received};
 pub const BATCH: usize = 16 * 1024;
 
 /// What a [`Slot`] needs beside itself, the same for all connections of a thread.
-pub struct Desk<'d> {
+pub struct SlotEnv<'d> {
     /// Opens files.
     pub files: &'d dyn Files,
     /// Runs scripts.
@@ -66,7 +66,7 @@ pub enum Flush {
 pub struct Slot {
     batch: Vec<u8>,
     /// A regular file.
-    file: Option<Held>,
+    file: Option<OpenFile>,
     /// The state in which it was opened.
     opened: Option<Opened>,
     /// Some of it was sent from its descriptor: before more is, it is looked at again.
@@ -75,7 +75,7 @@ pub struct Slot {
     attached: Option<u64>,
     /// Some bytes of it.
     samples: Samples,
-    directory: Option<Held>,
+    directory: Option<OpenFile>,
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
     /// What the next script is to read.
@@ -94,12 +94,12 @@ impl Slot {
     /// answer.
     ///
     /// `Call`, `Wait` and `Close` must not come here.
-    pub fn carry_out(&mut self, step: Step<'_>, io: &mut Io<'_>, desk: &mut Desk<'_>) -> Option<Input> {
+    pub fn carry_out(&mut self, step: Step<'_>, io: &mut Io<'_>, env: &mut SlotEnv<'_>) -> Option<Input> {
         match step {
             Step::Send(transmit) => Some(self.send(&transmit, io)),
-            Step::Act(ticket, action) => self.act(action, io, desk).map(|completion| Input::Done(ticket, completion)),
+            Step::Act(ticket, action) => self.act(action, io, env).map(|completion| Input::Done(ticket, completion)),
             Step::Finished(entry) => {
-                desk.log.write(&entry, desk.policy, desk.wall);
+                env.log.write(&entry, env.policy, env.wall);
                 self.release();
                 None
             }
@@ -108,7 +108,7 @@ impl Slot {
                 io.shut();
                 None
             }
-            Step::Feed(bytes) => Some(self.feed(bytes, desk.scripts, desk.log.log())),
+            Step::Feed(bytes) => Some(self.feed(bytes, env.scripts, env.log.log())),
             Step::Probe(window) => Some(probe(window, io)),
             Step::Call(_) | Step::Wait(_) | Step::Close(_) => {
                 debug_assert!(false, "the driver's own step");
@@ -164,7 +164,7 @@ impl Slot {
             Ok(file) => file,
             Err(thing) => return Some(thing),
         };
-        self.file = Some(Held::File(OwnedFd::from(*file)));
+        self.file = Some(OpenFile::File(OwnedFd::from(*file)));
         self.opened = None;
         self.begun = false;
         self.samples = Samples::default();
@@ -196,19 +196,19 @@ fn probe(window: &mut Window, io: &mut Io<'_>) -> Input {
 
 /// Acting.
 impl Slot {
-    fn act(&mut self, action: Action<'_>, io: &mut Io<'_>, desk: &Desk<'_>) -> Option<Completion> {
+    fn act(&mut self, action: Action<'_>, io: &mut Io<'_>, env: &SlotEnv<'_>) -> Option<Completion> {
         Some(match action {
-            Action::Open { path } => Completion::Opened(self.open(path, desk.files)),
-            Action::OpenIn { path } => Completion::Opened(self.open_in(path, desk.files)),
+            Action::Open { path } => Completion::Opened(self.open(path, env.files)),
+            Action::OpenIn { path } => Completion::Opened(self.open_in(path, env.files)),
             Action::List { into } => Completion::Listed(match &mut self.directory {
-                Some(Held::Directory(directory)) => directory.list(|name, kind| into.push(name, kind)),
+                Some(OpenFile::Directory(directory)) => directory.list(|name, kind| into.push(name, kind)),
                 _ => Err(FsError::Failed),
             }),
-            Action::Find { path, from } => Completion::Found(desk.scripts.root().find(path, from)),
-            Action::Spool => Completion::Spooled(self.open_spool(desk.scripts, desk.log.log())),
+            Action::Find { path, from } => Completion::Found(env.scripts.root().find(path, from)),
+            Action::Spool => Completion::Spooled(self.open_spool(env.scripts, env.log.log())),
             Action::Spawn(script) => {
                 let spool = self.let_script_go();
-                let running = desk.scripts.spawn(&script, spool, local_address(io.socket), desk.log.log());
+                let running = env.scripts.spawn(&script, spool, local_address(io.socket), env.log.log());
                 Completion::Spawned(running.map(|running| self.script = Some(running)))
             }
             Action::EndInput => {
@@ -216,11 +216,11 @@ impl Slot {
                 return None;
             }
             Action::Log { lines } => {
-                desk.log.log().remark(lines);
+                env.log.log().remark(lines);
                 return None;
             }
             Action::Kill => {
-                self.kill_script(desk.scripts);
+                self.kill_script(env.scripts);
                 return None;
             }
         })
@@ -230,16 +230,16 @@ impl Slot {
         self.release_files();
         let (opened, held) = files.open(path)?;
         match held {
-            Held::Directory(_) => {
+            OpenFile::Directory(_) => {
                 self.path.extend_from_slice(path);
                 self.directory = Some(held);
             }
-            Held::Cached(_) | Held::File(_) | Held::Changing(_) => self.hold(held, opened),
+            OpenFile::Cached(_) | OpenFile::File(_) | OpenFile::Changing(_) => self.hold(held, opened),
         }
         Ok(opened)
     }
 
-    fn hold(&mut self, held: Held, opened: Opened) {
+    fn hold(&mut self, held: OpenFile, opened: Opened) {
         self.file = Some(held);
         self.opened = Some(opened);
         self.begun = false;
@@ -262,7 +262,7 @@ impl Slot {
         self.path.truncate(directory);
         let (opened, held) = match found {
             // Python's message for a directory that nobody may look into is that of its listing.
-            Err(FsError::Denied) if matches!(&self.directory, Some(Held::Directory(directory)) if directory.is_closed()) =>
+            Err(FsError::Denied) if matches!(&self.directory, Some(OpenFile::Directory(directory)) if directory.is_closed()) =>
             {
                 return Err(FsError::NotFound);
             }
@@ -284,17 +284,17 @@ impl Slot {
         let input = match (transmit.body, &file) {
             (Body::None, _) => self.send_bytes(transmit, b"", io),
             (Body::Bytes(bytes), _) => self.send_bytes(transmit, bytes, io),
-            (Body::File { offset, len }, Some(Held::Cached(cached))) => match part(cached.bytes(), offset, len) {
+            (Body::File { offset, len }, Some(OpenFile::Cached(cached))) => match part(cached.bytes(), offset, len) {
                 Some(bytes) => self.send_bytes(transmit, bytes, io),
                 None => Input::Broken(Fault::FileShrank),
             },
-            (Body::File { offset, len }, Some(Held::File(fd))) => {
+            (Body::File { offset, len }, Some(OpenFile::File(fd))) => {
                 self.send_from(transmit, fd.as_fd(), Lend::Yes, (offset, len), io)
             }
-            (Body::File { offset, len }, Some(Held::Changing(fd))) => {
+            (Body::File { offset, len }, Some(OpenFile::Changing(fd))) => {
                 self.send_from(transmit, fd.as_fd(), Lend::No, (offset, len), io)
             }
-            (Body::File { .. }, Some(Held::Directory(_)) | None) => Input::Broken(Fault::File),
+            (Body::File { .. }, Some(OpenFile::Directory(_)) | None) => Input::Broken(Fault::File),
         };
         self.file = file;
         input
@@ -383,7 +383,7 @@ impl Slot {
     /// serves for all that the socket takes; of a large rest, one comes before each megabyte, too.
     fn send_lent(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
         let lent = len.saturating_sub(SAMPLE as u64);
-        if lent > MOST_OF_FILE {
+        if lent > MAX_SENDFILE {
             self.look(file, false)?;
         }
         let sent = if lent == 0 { 0 } else { io.send_file(file, offset, lent)? };
@@ -408,7 +408,7 @@ impl Slot {
 
     /// Sends more of a file that is changing: what was read before the look is of the state that it finds.
     fn send_copied(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
-        let most = usize::try_from(len).map_or(MOST_OF_COPY, |len| len.min(MOST_OF_COPY));
+        let most = usize::try_from(len).map_or(MAX_COPY, |len| len.min(MAX_COPY));
         let mut copied = Vec::with_capacity(most);
         pread(file, spare_capacity(&mut copied), offset).map_err(|_| Unsent::Broken(Fault::File))?;
         copied.truncate(most);
@@ -467,7 +467,7 @@ impl From<Stopped> for Unsent {
 }
 
 /// What is copied at once of a file that is changing, in bytes.
-const MOST_OF_COPY: usize = 64 * 1024;
+const MAX_COPY: usize = 64 * 1024;
 
 /// How often a file of the same length and another time is looked at, until it counts as rewritten: some microseconds.
 const LOOKS: usize = 32;
@@ -629,14 +629,14 @@ mod tests {
         }
 
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
-            let mut desk = Desk {
+            let mut env = SlotEnv {
                 files: &self.files,
                 scripts: &self.scripts,
                 policy: &DefaultPolicy,
                 log: &mut self.log,
                 wall: Wall(0),
             };
-            self.slot.carry_out(step, &mut Transport::edge_triggered().over(self.ours.as_fd()), &mut desk)
+            self.slot.carry_out(step, &mut Transport::edge_triggered().over(self.ours.as_fd()), &mut env)
         }
 
         fn send(&mut self, head: &str, body: Body<'_>, tail: &str) -> Input {
@@ -741,7 +741,7 @@ mod tests {
             let head = &"HEAD"[usize::try_from(sent).unwrap_or(4).min(4)..];
             match bench.send(head, file(offset, (3 << 20) - offset), "") {
                 Input::Sent(n) => {
-                    assert!((1..=MOST_OF_FILE + 4).contains(&n));
+                    assert!((1..=MAX_SENDFILE + 4).contains(&n));
                     sent += n;
                 }
                 other => {
@@ -855,10 +855,10 @@ mod tests {
         // The time is of now for some milliseconds only; a busy machine may need more than one try.
         let goes_on = (0..100).any(|_| {
             file_itself.set_modified(std::time::SystemTime::now()).unwrap();
-            bench.send("", file(0, 3 << 20), "") == Input::Sent(MOST_OF_COPY as u64)
+            bench.send("", file(0, 3 << 20), "") == Input::Sent(MAX_COPY as u64)
         });
         assert!(goes_on, "its new length may follow");
-        bench.received(MOST_OF_COPY);
+        bench.received(MAX_COPY);
         assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Broken(Fault::FileChanged), "it does not");
         (&file_itself).write_all(b"grown").unwrap();
         assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Sent(9));

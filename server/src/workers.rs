@@ -220,23 +220,23 @@ mod tests {
     use super::*;
 
     /// Tells a test that it was woken.
-    struct Bell(Mutex<std::sync::mpsc::Sender<()>>);
+    struct TestWaker(Mutex<std::sync::mpsc::Sender<()>>);
 
-    impl Wake for Bell {
+    impl Wake for TestWaker {
         fn wake(self: Arc<Self>) {
             self.0.lock().unwrap().send(()).unwrap();
         }
     }
 
-    fn bell() -> (Waker, Receiver<()>) {
+    fn waker() -> (Waker, Receiver<()>) {
         let (rung, rings) = channel();
-        (Arc::new(Bell(Mutex::new(rung))).into(), rings)
+        (Arc::new(TestWaker(Mutex::new(rung))).into(), rings)
     }
 
     #[test]
     fn a_result_is_there_when_the_waker_wakes() {
         let workers = Workers::new(0).unwrap();
-        let (waker, rings) = bell();
+        let (waker, rings) = waker();
         let (go, gone) = channel::<()>();
         let mut job = workers.run(waker, move || (gone.recv().unwrap(), 7)).unwrap();
         assert_eq!(job.take(), None);
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_panic_is_a_result_and_the_thread_lives_on() {
         let workers = Workers::new(1).unwrap();
-        let (waker, rings) = bell();
+        let (waker, rings) = waker();
         for _ in 0..3 {
             let mut job = workers
                 .run(waker.clone(), || {
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_full_queue_says_so_and_takes_more_later() {
         let workers = Workers::with_queue(1, 2).unwrap();
-        let (waker, rings) = bell();
+        let (waker, rings) = waker();
         let (go, gone) = channel::<()>();
         let (begun, begins) = channel();
         let first = workers.run(waker.clone(), move || {

@@ -21,7 +21,7 @@ use super::judge::Wrong;
 use super::server::Server;
 
 /// More steps than any turn takes, but for those of which the socket takes a part only.
-const MOST_STEPS: usize = 100_000;
+const MAX_STEPS: usize = 100_000;
 
 /// What a busy connection counts for beside its buffers: the bound that the core holds it to.
 const CONNECTION: u64 = 256;
@@ -61,7 +61,7 @@ pub(super) struct Driver<'s> {
     said: Vec<u8>,
     script_eof: bool,
     hears: bool,
-    alarm: Arc<Alarm>,
+    waker: Arc<ConnWaker>,
     /// What it waits for.
     pub(super) wait: Option<Wait>,
     pub(super) closed: Option<Close>,
@@ -83,9 +83,9 @@ enum After {
 
 /// Rung by wakers.
 #[derive(Debug, Default)]
-struct Alarm(AtomicBool);
+struct ConnWaker(AtomicBool);
 
-impl Wake for Alarm {
+impl Wake for ConnWaker {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -113,7 +113,7 @@ impl<'s> Driver<'s> {
             said: Vec::new(),
             script_eof: false,
             hears: false,
-            alarm: Arc::default(),
+            waker: Arc::default(),
             wait: None,
             closed: None,
             forbids_hanging: false,
@@ -127,7 +127,7 @@ impl<'s> Driver<'s> {
 
     /// Whether a waker of its handler was used since this was last asked.
     pub(super) fn is_woken(&self) -> bool {
-        self.alarm.0.swap(false, Ordering::SeqCst)
+        self.waker.0.swap(false, Ordering::SeqCst)
     }
 
     /// The most memory that it has held since this was last asked, see [`Summary`](super::Summary).
@@ -201,7 +201,7 @@ impl<'s> Driver<'s> {
     pub(super) fn turn(&mut self, outside: &mut dyn Outside) -> Result<(), Wrong> {
         self.wait = None;
         let mut steps = 0;
-        while steps < MOST_STEPS {
+        while steps < MAX_STEPS {
             if self.closed.is_some() {
                 return Ok(());
             }
@@ -212,7 +212,7 @@ impl<'s> Driver<'s> {
                 After::Closes(close) => self.closed = Some(close),
             }
         }
-        Err(Wrong::new("turn", format!("{MOST_STEPS} steps without an end")))
+        Err(Wrong::new("turn", format!("{MAX_STEPS} steps without an end")))
     }
 
     /// Polls for so many steps: what comes next finds the connection in the middle of its turn.
@@ -250,7 +250,7 @@ impl<'s> Driver<'s> {
 
     /// Whether somebody, somewhere, holds what wakes the handler.
     pub(super) fn has_waker(&self) -> bool {
-        Arc::strong_count(&self.alarm) > 1 || self.alarm.0.load(Ordering::SeqCst)
+        Arc::strong_count(&self.waker) > 1 || self.waker.0.load(Ordering::SeqCst)
     }
 
     fn check_hanging(&self) -> Result<(), Wrong> {
@@ -265,13 +265,13 @@ impl<'s> Driver<'s> {
     /// One poll, and the world's answer.
     fn poll(&mut self, outside: &mut dyn Outside) -> Result<(What, Ticket), Wrong> {
         self.buf();
-        let Driver { connection, buf, now, server, handler, alarm, .. } = self;
+        let Driver { connection, buf, now, server, handler, waker, .. } = self;
         let buf = buf.as_mut().expect("just made");
         let cx = Context { config: &server.config, policy: &*server.policy, now };
         let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, ticket| outside.answer(what, ticket));
         match &what {
             What::Call(call) => {
-                let make = || Waker::from(alarm.clone());
+                let make = || Waker::from(waker.clone());
                 handler.call(*call, &mut connection.reply(buf, &cx).with_waker(&make));
                 if let Some(thing) = buf.take_attached() {
                     // Of a file of the system only the offsets are known here.

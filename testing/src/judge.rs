@@ -343,7 +343,7 @@ impl Judge {
             }
             self.tally.fired.extend(fired);
         }
-        if self.requests.in_hand() == 0 && !self.requests.is_odd() && status < 400 {
+        if self.requests.in_progress() == 0 && !self.requests.is_odd() && status < 400 {
             return wrong("answer", format!("{status} to no request"));
         }
         Ok(())
@@ -409,7 +409,7 @@ impl Judge {
         self.tally.statuses.push(finish.status);
         self.marks.slow = matches!(finish.cut.as_deref(), Some(TOO_SLOW | SCRIPT_TOO_SLOW));
         let closes = answer.as_ref().is_none_or(|answer| answer.closes() || answer.status == 101) && !self.blind;
-        let is_nothing = self.requests.in_hand() == 0;
+        let is_nothing = self.requests.in_progress() == 0;
         let is_odd = self.requests.is_odd() && is_nothing;
         self.marks.ends = closes || half_read || finish.cut.is_some() || (is_nothing && !is_odd);
         // Which of the requests behind an odd one are a HEAD nobody knows.
@@ -525,8 +525,8 @@ impl Judge {
         // Nobody but the peer may be to blame that a request has no answer.
         // A server that drains answers all that has arrived.
         let excused = ends || cut || broken.is_some() || close == Close::Timeout || self.requests.is_odd();
-        if self.requests.in_hand() > 0 && !excused {
-            return wrong("unanswered", format!("{} requests, and it closes: {close:?}", self.requests.in_hand()));
+        if self.requests.in_progress() > 0 && !excused {
+            return wrong("unanswered", format!("{} requests, and it closes: {close:?}", self.requests.in_progress()));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::judge::{Judge, Wrong};
 use super::server::Server;
 
 /// More times than any handler wakes itself without anything else happening.
-const MOST_WAKES: usize = 1_000;
+const MAX_WAKES: usize = 1_000;
 
 /// A client of one connection, in virtual time.
 ///
@@ -447,7 +447,7 @@ impl Peer<'_> {
 
     #[track_caller]
     fn turn(&mut self) {
-        for _ in 0..MOST_WAKES {
+        for _ in 0..MAX_WAKES {
             if let Err(wrong) = self.driver.turn(&mut self.side) {
                 self.side.fail(&wrong.to_string());
             }

@@ -16,9 +16,9 @@ use super::server::Server;
 use super::summary::Failure;
 
 /// More replays than it takes to shorten a history well.
-const MOST_REPLAYS: usize = 2_000;
+const MAX_REPLAYS: usize = 2_000;
 /// More events than anybody wants to wait for.
-const MOST_EVENTS: usize = 300_000;
+const MAX_EVENTS: usize = 300_000;
 /// Pieces that are longer are worth shortening.
 const LONG: usize = 200;
 
@@ -169,7 +169,7 @@ impl Search<'_, '_> {
                 if at >= places.len() {
                     break;
                 }
-                if self.replays > MOST_REPLAYS || self.events > MOST_EVENTS {
+                if self.replays > MAX_REPLAYS || self.events > MAX_EVENTS {
                     return;
                 }
                 let gone = &places[at..(at + size).min(places.len())];
@@ -194,7 +194,7 @@ impl Search<'_, '_> {
         let mut size = short.lines.iter().filter(|line| is_input(line)).count();
         while size > 0 {
             let mut at = 0;
-            while at < short.lines.len() && self.replays <= MOST_REPLAYS && self.events <= MOST_EVENTS {
+            while at < short.lines.len() && self.replays <= MAX_REPLAYS && self.events <= MAX_EVENTS {
                 match joined(short, at, size).filter(|_| is_input(&short.lines[at])) {
                     Some(tried) => match self.fails(tried) {
                         Some(played) => *short = played,

@@ -96,7 +96,7 @@ impl Requests {
     }
 
     /// How many whose head is complete are not finished.
-    pub(super) fn in_hand(&self) -> usize {
+    pub(super) fn in_progress(&self) -> usize {
         self.asked.len()
     }
 

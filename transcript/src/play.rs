@@ -9,7 +9,7 @@ use crate::driving::{self, Calendar};
 use crate::mask::Mask;
 
 /// More steps than any input can cause, but for those that the transcript has itself.
-const MOST_STEPS: usize = 100_000;
+const MAX_STEPS: usize = 100_000;
 
 /// The first line that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,7 +252,7 @@ impl<'p> Play<'p> {
     /// Polls until the connection waits; `steps` are what the transcript says about it.
     fn run(&mut self, steps: &[Line], joins: bool) {
         let mut script = Steps { lines: steps };
-        let most = driving::count_events(steps) + if joins { 0 } else { MOST_STEPS };
+        let most = driving::count_events(steps) + if joins { 0 } else { MAX_STEPS };
         for _ in 0..most {
             if self.closed {
                 break;

@@ -64,9 +64,9 @@ pub(crate) struct Cgi {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// An action is due.
-    Due(Deed),
+    Due(PendingAction),
     /// An action is under way.
-    Under(Deed),
+    Under(PendingAction),
     Found(ScriptFile),
     /// The first of the body is awaited, and no place is taken meanwhile.
     Gathering,
@@ -88,7 +88,7 @@ enum State {
 
 /// What the machine asks of the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum PendingAction {
     Find,
     Spool,
     Spawn(ScriptInput),
@@ -155,7 +155,7 @@ impl Cgi {
     /// Begins with the script that [`find`] has found.
     pub(crate) fn new(from: usize, now: Tick) -> Cgi {
         Cgi {
-            state: State::Due(Deed::Find),
+            state: State::Due(PendingAction::Find),
             feed: Feed::default(),
             kill: Kill::No,
             scanned: 0,
@@ -196,35 +196,35 @@ impl Cgi {
 
     /// Takes the answer to the action under way.
     pub(crate) fn complete(&mut self, completion: &Completion) {
-        let State::Under(deed) = self.state else { return };
+        let State::Under(pending) = self.state else { return };
         if let Completion::Found(Ok(Found { len, .. })) = completion {
             self.at = index(*len);
         }
-        self.state = match (deed, completion) {
-            (Deed::Find, Completion::Found(Ok(found))) => State::Found(found.what),
-            (Deed::Spool, Completion::Spooled(Ok(()))) => State::Spooling,
-            (Deed::Spool, Completion::Spooled(Err(_))) => State::Refused(Refusal::Unspoolable),
-            (Deed::Spawn(_), Completion::Spawned(Ok(()))) => State::Spawned,
-            (Deed::Find, Completion::Found(Err(FsError::Exhausted))) => State::Refused(Refusal::Busy),
+        self.state = match (pending, completion) {
+            (PendingAction::Find, Completion::Found(Ok(found))) => State::Found(found.what),
+            (PendingAction::Spool, Completion::Spooled(Ok(()))) => State::Spooling,
+            (PendingAction::Spool, Completion::Spooled(Err(_))) => State::Refused(Refusal::Unspoolable),
+            (PendingAction::Spawn(_), Completion::Spawned(Ok(()))) => State::Spawned,
+            (PendingAction::Find, Completion::Found(Err(FsError::Exhausted))) => State::Refused(Refusal::Busy),
             (_, Completion::Spawned(Err(error))) => State::Refused(Refusal::from(*error)),
-            (Deed::Find, _) => State::Refused(Refusal::Missing),
+            (PendingAction::Find, _) => State::Refused(Refusal::Missing),
             // A driver that answers something else than it was asked.
             _ => State::Refused(Refusal::Unstartable),
         };
     }
 
     /// The action that is due, once.
-    pub(crate) fn take_deed(&mut self) -> Option<Deed> {
+    pub(crate) fn take_pending(&mut self) -> Option<PendingAction> {
         if let Some(kill) = self.take_kill() {
             return Some(kill);
         }
         if self.feed.stage == Stage::End && self.runs() {
             self.feed.stage = Stage::Closed;
-            return Some(Deed::EndInput);
+            return Some(PendingAction::EndInput);
         }
-        let State::Due(deed) = self.state else { return None };
-        self.state = State::Under(deed);
-        Some(deed)
+        let State::Due(pending) = self.state else { return None };
+        self.state = State::Under(pending);
+        Some(pending)
     }
 
     /// The response is another's now, because the request is wrong.
@@ -242,12 +242,12 @@ impl Cgi {
     }
 
     /// Whether it is to be killed, once.
-    pub(crate) fn take_kill(&mut self) -> Option<Deed> {
+    pub(crate) fn take_kill(&mut self) -> Option<PendingAction> {
         if self.kill != Kill::Due {
             return None;
         }
         self.kill = Kill::Done;
-        Some(Deed::Kill)
+        Some(PendingAction::Kill)
     }
 
     /// Whether an action is under way.

@@ -11,7 +11,7 @@ use crate::status::StatusCode;
 use crate::text::scrub;
 
 /// Remarks about one head; what is beyond is counted.
-const MOST_REMARKS: usize = 16;
+const MAX_REMARKS: usize = 16;
 
 /// Bytes of a line that a remark shows.
 const SHOWN: usize = 256;
@@ -410,7 +410,7 @@ impl<'r> Remarks<'r> {
     pub(super) fn say(&mut self, what: std::fmt::Arguments<'_>, line: Option<&[u8]>) {
         use std::io::Write;
         self.count += 1;
-        if self.count > MOST_REMARKS {
+        if self.count > MAX_REMARKS {
             return;
         }
         self.lines.push(b'/');
@@ -432,7 +432,7 @@ impl<'r> Remarks<'r> {
 
 impl Drop for Remarks<'_> {
     fn drop(&mut self) {
-        let left = self.count.saturating_sub(MOST_REMARKS);
+        let left = self.count.saturating_sub(MAX_REMARKS);
         if left > 0 {
             self.count = 0;
             self.say(format_args!("{left} more such lines"), None);
@@ -671,7 +671,7 @@ mod tests {
         let why = "/cgi-bin/x: a line of its head is dropped, since it is not \"Name: value\": ";
         assert_eq!(lines[0], format!("{why}\\x1b[31m"));
         assert_eq!(lines[1], format!("{why}{}.. and 44 bytes more", "z".repeat(SHOWN)));
-        assert_eq!((lines.len(), lines[MOST_REMARKS]), (MOST_REMARKS + 1, "/cgi-bin/x: 6 more such lines"));
+        assert_eq!((lines.len(), lines[MAX_REMARKS]), (MAX_REMARKS + 1, "/cgi-bin/x: 6 more such lines"));
     }
 
     /// What a dropped line says of a credential is nobody's business.

@@ -5,7 +5,7 @@ use crate::buffers::{Buffers, Scratch};
 use crate::config::{Chunked, Config, Limits};
 use crate::context::Context;
 use crate::error::{Violation, fill};
-use crate::exchange::{Cut, Page, Phrase, Progress, Relay, ResponseBuilder};
+use crate::exchange::{Cut, Page, Passthrough, Phrase, Progress, ResponseBuilder};
 use crate::input::{ScriptFile, SpawnError};
 use crate::path::{Forbidden, names_dotfile};
 use crate::reason::Rule;
@@ -19,10 +19,10 @@ use crate::wire::{Decoder, Encoder, HeadOut, Inbound, LAST_CHUNK, Method, Outbou
 use super::environment::{self, Facts};
 use super::output::{self, End, Printed, Remarks, ScriptHead, Unfolded};
 use super::refusal::Refusal;
-use super::{Cgi, Deed, Feed, Kill, Stage, State, Taker, index};
+use super::{Cgi, Feed, Kill, PendingAction, Stage, State, Taker, index};
 
 /// Heads of interim answers before the final one; more are no answer.
-const MOST_INTERIM: u8 = 16;
+const MAX_INTERIM: u8 = 16;
 
 /// Where the script begins in the path of the target, if it means one. The path is then in `Buffers::path`.
 pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, Forbidden> {
@@ -46,12 +46,12 @@ pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, 
 
 impl Cgi {
     /// What the driver is to do.
-    pub(crate) fn action<'a>(&self, deed: Deed, buf: &'a Buffers, cx: &Context<'_>) -> Action<'a> {
+    pub(crate) fn action<'a>(&self, pending: PendingAction, buf: &'a Buffers, cx: &Context<'_>) -> Action<'a> {
         let (at, told) = (self.at as usize, self.environment as usize);
-        match deed {
-            Deed::Find => Action::Find { path: &buf.scratch.path, from: at },
-            Deed::Spool => Action::Spool,
-            Deed::Spawn(input) => {
+        match pending {
+            PendingAction::Find => Action::Find { path: &buf.scratch.path, from: at },
+            PendingAction::Spool => Action::Spool,
+            PendingAction::Spawn(input) => {
                 let (path, info) = buf.scratch.path.split_at(at);
                 let (arguments, environment) = buf.scratch.told.split_at(told);
                 let timeouts = &cx.config.timeouts;
@@ -64,8 +64,8 @@ impl Cgi {
                     ..Script::new(path, arguments, environment)
                 })
             }
-            Deed::EndInput => Action::EndInput,
-            Deed::Kill => Action::Kill,
+            PendingAction::EndInput => Action::EndInput,
+            PendingAction::Kill => Action::Kill,
         }
     }
 
@@ -173,7 +173,7 @@ impl Cgi {
                 self.feed.stage = Stage::Open;
                 response.send_continue();
             }
-            Plan::Spool => self.state = State::Due(Deed::Spool),
+            Plan::Spool => self.state = State::Due(PendingAction::Spool),
             Plan::Refuse => {
                 self.state = State::Over;
                 response.refuse(Violation::LengthRequired, Span::default());
@@ -222,7 +222,7 @@ impl Cgi {
         response.buf.script.clear();
         self.arrived = response.buf.script.arrived();
         self.feed = Feed::default();
-        self.state = State::Due(Deed::Spawn(input));
+        self.state = State::Due(PendingAction::Spawn(input));
     }
 
     /// The script runs: its time begins, and its input is open if there is a body.
@@ -346,7 +346,7 @@ impl Cgi {
     /// The head of an interim answer is dropped: it is for a hop that knows more.
     fn pass_over_interim(&mut self, len: usize, response: &mut ResponseBuilder<'_>) {
         self.interim += 1;
-        if self.interim > MOST_INTERIM {
+        if self.interim > MAX_INTERIM {
             return self.fail(Refusal::Invalid, response);
         }
         response.buf.script.consume(len);
@@ -437,13 +437,13 @@ impl Cgi {
             Encoder::Length(left) if available > 0 && left.get() > 0 => {
                 let n = usize::try_from(left.get()).unwrap_or(usize::MAX).min(available);
                 response.cycle.outbound = Outbound::Body(Encoder::length(left.get() - n as u64));
-                *response.relay = Relay { left: index(n), tail: 0 };
+                *response.relay = Passthrough { left: index(n), tail: 0 };
             }
             Encoder::Chunked if available > 0 => {
                 begin_chunk(available, &mut response.buf.output.bytes);
-                *response.relay = Relay { left: index(available), tail: Relay::TAIL.len() as u8 };
+                *response.relay = Passthrough { left: index(available), tail: Passthrough::TAIL.len() as u8 };
             }
-            Encoder::Close if available > 0 => *response.relay = Relay { left: index(available), tail: 0 },
+            Encoder::Close if available > 0 => *response.relay = Passthrough { left: index(available), tail: 0 },
             // What it says beyond the length that it has announced is not heard.
             Encoder::Length(left) if left.get() == 0 => self.end(response),
             Encoder::Length(_) if eof => return Progress::Cut(Cut::ScriptShort, Close::Broken),

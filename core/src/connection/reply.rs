@@ -8,7 +8,7 @@ use super::{Connection, Life, Task};
 use crate::buffers::Buffers;
 use crate::config::Protocol;
 use crate::context::Context;
-use crate::exchange::{FilePart, Page, Relay};
+use crate::exchange::{FilePart, Page, Passthrough};
 use crate::fields::{Fields, Misuse};
 use crate::grammar::list_items;
 use crate::handler_task::HandlerTask;
@@ -280,7 +280,7 @@ impl Reply<'_> {
             Encoder::None => return Ok(true),
         };
         self.connection.file = FilePart { offset, left: len };
-        self.connection.relay.tail = if framed { Relay::TAIL.len() as u8 } else { 0 };
+        self.connection.relay.tail = if framed { Passthrough::TAIL.len() as u8 } else { 0 };
         Ok(true)
     }
 
@@ -430,7 +430,7 @@ impl Connection {
 
     /// Whether a part of a file is on its way, behind which nothing can be put.
     fn sends_named(&self) -> bool {
-        self.file.left > 0 || self.relay != Relay::default()
+        self.file.left > 0 || self.relay != Passthrough::default()
     }
 
     /// How much of the body lies unread at the front of the window, framing removed.

@@ -11,9 +11,10 @@ use crate::reason::{Reasons, Rule};
 use crate::request::Request;
 use crate::step::Close;
 use crate::task::Task;
-use crate::timer::Awaited;
+use crate::timer::ReadTimer;
 use crate::wire::{
-    Decoder, Expectation, Framing, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Refused, Span, Target, Terms,
+    Decoder, Expectation, Framing, HeadError, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Span, Target,
+    Terms,
 };
 
 impl Connection {
@@ -75,7 +76,7 @@ impl Connection {
     pub(super) fn begin(&mut self, len: usize, buf: &mut Buffers, cx: &Context<'_>) {
         buf.input.pin(len);
         self.served = true;
-        self.awaited = Awaited::Nothing;
+        self.awaited = ReadTimer::Nothing;
         self.exchange.asked = Asked::Unparsed;
         self.cycle.answer(OutboundEvent::Asked);
         if let Err(refused) = self.understand(buf, cx) {
@@ -86,7 +87,7 @@ impl Connection {
     }
 
     /// Parses the head and obeys what it says about framing and persistence.
-    fn understand(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Result<(), Refused> {
+    fn understand(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Result<(), HeadError> {
         let bytes = buf.input.head();
         let head = &mut buf.head;
         let parsed = head.parse(bytes);
@@ -98,7 +99,7 @@ impl Connection {
         if buf.reasons.are_wanted() {
             explain(&terms, &Request { head, bytes, peer: self.peer }, cx.config.protocol, &mut buf.reasons);
         }
-        let refused = |violation| Refused { violation, text: Span::default() };
+        let refused = |violation| HeadError { violation, text: Span::default() };
         terms.host.map_err(refused)?;
         let has_body = match terms.framing.map_err(refused)? {
             Framing::None => None,
@@ -140,7 +141,7 @@ impl Connection {
         self.served = true;
         buf.head.clear();
         buf.head.line = Span::new(0, line);
-        self.awaited = Awaited::Nothing;
+        self.awaited = ReadTimer::Nothing;
         self.exchange = Exchange { asked: Asked::Unparsed, is_11: true, is_head, ..Exchange::default() };
         self.cycle.answer(OutboundEvent::Asked);
         let text = if line == 0 { Span::default() } else { text };

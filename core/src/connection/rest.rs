@@ -3,11 +3,11 @@
 use super::{Connection, Life, Notes};
 use crate::buffers::Buffers;
 use crate::context::Context;
-use crate::exchange::{Exchange, FilePart, Relay, Server};
+use crate::exchange::{Exchange, FilePart, Passthrough, Server};
 use crate::peer::Peer;
 use crate::task::Task;
 use crate::time::Tick;
-use crate::timer::Awaited;
+use crate::timer::ReadTimer;
 use crate::wire::Cycle;
 
 /// A connection between two exchanges, in a few bytes.
@@ -50,7 +50,7 @@ impl Resting {
     /// When to resume and poll it at the latest.
     #[must_use]
     pub fn deadline(&self, cx: &Context<'_>) -> Tick {
-        let awaited = Awaited::Request { since: self.since };
+        let awaited = ReadTimer::Request { since: self.since };
         awaited.deadline(&cx.config.timeouts, false).expect("a request is not awaited for ever")
     }
 
@@ -67,8 +67,8 @@ impl Resting {
             task: Task::None,
             exchange: Exchange::default(),
             file: FilePart::default(),
-            relay: Relay::default(),
-            awaited: Awaited::Request { since: self.since },
+            relay: Passthrough::default(),
+            awaited: ReadTimer::Request { since: self.since },
             stalled: None,
             sent: 0,
             arrived: 0,
@@ -85,7 +85,7 @@ impl Connection {
         if self.is_observed() {
             return None;
         }
-        let Awaited::Request { since } = self.awaited else { return None };
+        let ReadTimer::Request { since } = self.awaited else { return None };
         let idle = self.cycle.is_new()
             && self.life == Life::Open
             && self.notes == Notes { server: self.notes.server, ..Notes::default() }
@@ -103,7 +103,7 @@ impl Connection {
     #[must_use]
     pub fn idle_since(&self) -> Option<Tick> {
         match self.awaited {
-            Awaited::Request { since } => Some(since),
+            ReadTimer::Request { since } => Some(since),
             _ => None,
         }
     }
@@ -116,8 +116,8 @@ impl Connection {
     #[must_use]
     pub fn unfinished_since(&self) -> Option<Tick> {
         match self.awaited {
-            Awaited::Head { since } => Some(since),
-            Awaited::End(progress) => Some(progress.since()),
+            ReadTimer::Head { since } => Some(since),
+            ReadTimer::End(progress) => Some(progress.since()),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use crate::exchange::BodyUse;
 use crate::share::Share;
 use crate::step::{Need, Wait};
 use crate::task::Task;
-use crate::timer::{Awaited, Transfer};
+use crate::timer::{ReadTimer, Transfer};
 use crate::wire::{Inbound, Outbound, Scan};
 
 impl Connection {
@@ -61,24 +61,24 @@ impl Connection {
                 // One of a server that drains is not to be put away: it would forget that.
                 idle = rests && !self.notes.is_draining();
                 match self.awaited {
-                    Awaited::First { .. } if rests => self.awaited,
-                    _ if rests && !idle => Awaited::First { since: now },
-                    Awaited::Request { .. } if idle => self.awaited,
-                    Awaited::Head { .. } if !idle => self.awaited,
-                    _ if idle => Awaited::Request { since: now },
-                    _ => Awaited::Head { since: now },
+                    ReadTimer::First { .. } if rests => self.awaited,
+                    _ if rests && !idle => ReadTimer::First { since: now },
+                    ReadTimer::Request { .. } if idle => self.awaited,
+                    ReadTimer::Head { .. } if !idle => self.awaited,
+                    _ if idle => ReadTimer::Request { since: now },
+                    _ => ReadTimer::Head { since: now },
                 }
             }
             (Life::Open, Inbound::Body(_), outbound) if self.wants_body(outbound) => match self.awaited {
-                Awaited::Body(_) => self.awaited,
-                _ => Awaited::Body(match &mut self.task {
+                ReadTimer::Body(_) => self.awaited,
+                _ => ReadTimer::Body(match &mut self.task {
                     Task::Cgi(cgi) => cgi.resume(now),
                     _ => Transfer::start(now),
                 }),
             },
-            _ => Awaited::Nothing,
+            _ => ReadTimer::Nothing,
         };
-        if let (Awaited::Body(pace), Awaited::Nothing, Task::Cgi(cgi)) = (self.awaited, next, &mut self.task) {
+        if let (ReadTimer::Body(pace), ReadTimer::Nothing, Task::Cgi(cgi)) = (self.awaited, next, &mut self.task) {
             cgi.pause(pace, now);
         }
         self.awaited = next;
@@ -87,7 +87,7 @@ impl Connection {
             Task::Handler(_) => !matches!(self.cycle.inbound, Inbound::Body(_)),
             Task::None | Task::Files(_) => false,
         };
-        if works && self.life == Life::Open && next == Awaited::Nothing && !self.notes.eof {
+        if works && self.life == Life::Open && next == ReadTimer::Nothing && !self.notes.eof {
             // Nothing is awaited of the peer, but it may go away, and nobody is to work for nobody.
             return (buf.input.make_room(0, &mut buf.share), idle);
         }
@@ -95,7 +95,7 @@ impl Connection {
             // A slow peer does not pin what it has sent.
             buf.keep_line_only();
         }
-        let read = next != Awaited::Nothing && !self.notes.eof;
+        let read = next != ReadTimer::Nothing && !self.notes.eof;
         if read {
             self.widen_for_body(buf);
             // A head ends before the window does, or is refused. Of a body no more is read for now.
@@ -107,7 +107,7 @@ impl Connection {
 
     /// Makes room for more of a long body at once, if one is awaited.
     pub(super) fn widen_for_body(&self, buf: &mut Buffers) {
-        if let (Awaited::Body(_), Inbound::Body(decoder)) = (self.awaited, &self.cycle.inbound) {
+        if let (ReadTimer::Body(_), Inbound::Body(decoder)) = (self.awaited, &self.cycle.inbound) {
             if decoder.is_long() {
                 buf.input.widen(&mut buf.share);
             }

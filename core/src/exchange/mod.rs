@@ -164,13 +164,13 @@ pub(crate) struct FilePart {
 
 /// Bytes of a script that are to be sent from where they lie, and what follows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Relay {
+pub(crate) struct Passthrough {
     pub(crate) left: u32,
-    /// How much of [`Relay::TAIL`] is still to come.
+    /// How much of [`Passthrough::TAIL`] is still to come.
     pub(crate) tail: u8,
 }
 
-impl Relay {
+impl Passthrough {
     /// What ends a chunk.
     pub(crate) const TAIL: &'static [u8] = b"\r\n";
 
@@ -217,7 +217,7 @@ pub(crate) struct ResponseBuilder<'t> {
     pub(crate) exchange: &'t mut Exchange,
     pub(crate) cycle: &'t mut Cycle,
     pub(crate) file: &'t mut FilePart,
-    pub(crate) relay: &'t mut Relay,
+    pub(crate) relay: &'t mut Passthrough,
     pub(crate) buf: &'t mut Buffers,
     pub(crate) cx: &'t Context<'t>,
     pub(crate) peer: Peer,
@@ -246,6 +246,6 @@ impl ResponseBuilder<'_> {
 
     /// Whether some of what was written or named has not gone out yet.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.file.left > 0 || *self.relay != Relay::default() || !self.buf.output.unsent().is_empty()
+        self.file.left > 0 || *self.relay != Passthrough::default() || !self.buf.output.unsent().is_empty()
     }
 }

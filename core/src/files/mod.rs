@@ -86,9 +86,9 @@ const LISTING_TYPE: &[u8] = b"text/html; charset=utf-8";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// An action is due.
-    Due(Deed),
+    Due(PendingAction),
     /// An action is under way.
-    Under(Deed),
+    Under(PendingAction),
     /// An action is done, and so it went.
     Opened {
         index: bool,
@@ -107,7 +107,7 @@ enum State {
 
 /// What the machine asks of the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum PendingAction {
     Open,
     /// Try this one of the policy's index pages.
     OpenIn(u8),
@@ -134,7 +134,7 @@ impl Files {
             refuse(Refusal::Hidden, answer);
             return None;
         }
-        Some(Files { state: State::Due(Deed::Open), opened: Kept::NOTHING, name: 0, has_slash })
+        Some(Files { state: State::Due(PendingAction::Open), opened: Kept::NOTHING, name: 0, has_slash })
     }
 
     /// Whether nothing more is to be written or named.
@@ -162,10 +162,10 @@ impl Files {
     }
 
     /// The action that is due, once.
-    pub(crate) fn take_deed(&mut self) -> Option<Deed> {
-        let State::Due(deed) = self.state else { return None };
-        self.state = State::Under(deed);
-        Some(deed)
+    pub(crate) fn take_pending(&mut self) -> Option<PendingAction> {
+        let State::Due(pending) = self.state else { return None };
+        self.state = State::Under(pending);
+        Some(pending)
     }
 
     /// Whether an action is under way.
@@ -175,23 +175,23 @@ impl Files {
 
     /// Takes the answer to the action under way.
     pub(crate) fn complete(&mut self, completion: Completion) {
-        let State::Under(deed) = self.state else { return };
-        self.state = match (deed, completion) {
-            (Deed::Open, Completion::Opened(Ok(opened))) => {
+        let State::Under(pending) = self.state else { return };
+        self.state = match (pending, completion) {
+            (PendingAction::Open, Completion::Opened(Ok(opened))) => {
                 self.opened = opened.into();
                 State::Opened { index: false }
             }
-            (Deed::OpenIn(_), Completion::Opened(Ok(opened))) if opened.kind == Kind::File => {
+            (PendingAction::OpenIn(_), Completion::Opened(Ok(opened))) if opened.kind == Kind::File => {
                 self.opened = opened.into();
                 State::Opened { index: true }
             }
             // Only where there is none does the next one count, or the listing: a page that may not be read
             // must not show what lies beside it.
-            (Deed::OpenIn(at), Completion::Opened(Ok(_) | Err(FsError::NotFound))) => State::NoIndex(at),
-            (Deed::OpenIn(_), Completion::Opened(Err(error))) => State::Failed(error),
-            (Deed::List, Completion::Listed(Ok(listed))) => State::Listed(listed),
-            (Deed::List, Completion::Listed(Err(error))) => State::Unlisted(error),
-            (Deed::Open, Completion::Opened(Err(error))) => State::Failed(error),
+            (PendingAction::OpenIn(at), Completion::Opened(Ok(_) | Err(FsError::NotFound))) => State::NoIndex(at),
+            (PendingAction::OpenIn(_), Completion::Opened(Err(error))) => State::Failed(error),
+            (PendingAction::List, Completion::Listed(Ok(listed))) => State::Listed(listed),
+            (PendingAction::List, Completion::Listed(Err(error))) => State::Unlisted(error),
+            (PendingAction::Open, Completion::Opened(Err(error))) => State::Failed(error),
             // A driver that answers something else than it was asked.
             _ => State::Failed(FsError::Failed),
         };
@@ -276,7 +276,7 @@ impl Files {
                 self.name = u32::try_from(answer.buf.scratch.path.len()).expect("paths are bounded by the head");
                 answer.buf.scratch.path.extend_from_slice(page.as_bytes());
                 answer.buf.reasons.note(Rule::IndexTried, page.as_bytes());
-                self.state = State::Due(Deed::OpenIn(at));
+                self.state = State::Due(PendingAction::OpenIn(at));
             }
             _ => {
                 let config = answer.cx.config;
@@ -300,7 +300,7 @@ impl Files {
     fn list(&mut self, answer: &mut ResponseBuilder<'_>) {
         let Buffers { scratch: Scratch { listing, .. }, share, .. } = &mut *answer.buf;
         if listing.make_room(share) {
-            self.state = State::Due(Deed::List);
+            self.state = State::Due(PendingAction::List);
         } else {
             self.refuse(Refusal::NoMemory, answer);
         }

@@ -218,7 +218,7 @@ impl Head {
     }
 
     /// Parses a complete head. On an error the request line is known as far as it goes.
-    pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<(), HeadError> {
         self.fields.clear();
         self.present = 0;
         let line_end = self.parse_line(bytes)?;
@@ -226,7 +226,7 @@ impl Head {
     }
 
     /// Parses the request line alone; answers where the field lines begin.
-    pub(crate) fn parse_line(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
+    pub(crate) fn parse_line(&mut self, bytes: &[u8]) -> Result<usize, HeadError> {
         let lf = memchr::memchr(b'\n', bytes).expect("the scan has found a line end");
         let line = &bytes[..lf - 1];
         self.line = Span::of(line, bytes);
@@ -236,7 +236,7 @@ impl Head {
         // What is not reached must not be left of another line.
         let fields = std::mem::take(&mut self.fields);
         *self = Head { line: self.line, present: self.present, fields, ..Head::default() };
-        let refused = |violation, text| Refused { violation, text: Span::of(text, bytes) };
+        let refused = |violation, text| HeadError { violation, text: Span::of(text, bytes) };
 
         // RFC 9112 section 3: "request-line = method SP request-target SP HTTP-version"
         let words = line.split(|&byte| byte == b' ').count();
@@ -299,7 +299,7 @@ impl Head {
         true
     }
 
-    fn parse_fields(&mut self, bytes: &[u8], from: usize) -> Result<(), Refused> {
+    fn parse_fields(&mut self, bytes: &[u8], from: usize) -> Result<(), HeadError> {
         // Most heads have few fields: clearing room for many, or counting the lines of a short head,
         // would cost more than it saves.
         const FEWEST: usize = 6;
@@ -410,7 +410,7 @@ static TARGET_BYTES: [u8; 256] = {
 
 /// Why a head was refused, and the text that the message quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct HeadError {
     pub(crate) violation: Violation,
     pub(crate) text: Span,
 }
@@ -468,8 +468,8 @@ fn count_lines(text: &[u8]) -> usize {
 }
 
 /// Says what is wrong with field lines that httparse has refused.
-fn diagnose(bytes: &[u8], from: usize) -> Refused {
-    let refused = |violation, line| Refused { violation, text: Span::of(line, bytes) };
+fn diagnose(bytes: &[u8], from: usize) -> HeadError {
+    let refused = |violation, line| HeadError { violation, text: Span::of(line, bytes) };
     for line in bytes[from..].split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if let [b' ' | b'\t', ..] = line {

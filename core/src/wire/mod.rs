@@ -13,5 +13,5 @@ pub(crate) use cycle::{Cycle, Ended, Inbound, InboundEvent, Outbound, OutboundEv
 pub(crate) use decode::Decoder;
 pub(crate) use encode::{Encoder, HeadOut, LAST_CHUNK, begin_chunk, chunk};
 pub(crate) use framing::{Expectation, Framing, Terms, host as framing_host};
-pub(crate) use head::{Head, Known, Method, Refused, Scan, Span, Target};
+pub(crate) use head::{Head, HeadError, Known, Method, Scan, Span, Target};
 pub use track::Tracker;

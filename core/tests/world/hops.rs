@@ -332,7 +332,7 @@ pub struct Hops {
 
 impl Hops {
     /// The script of the exchange in hand.
-    pub fn in_hand(&self) -> Option<&Hop> {
+    pub fn in_progress(&self) -> Option<&Hop> {
         self.all.last().filter(|_| self.open)
     }
 
@@ -438,7 +438,7 @@ impl Hops {
     /// What is waited for. `unsent`: so many bytes that the socket was offered did not go out.
     pub fn check_wait(&self, wait: Wait, unsent: u64, exchange: usize, config: &Config) {
         let need = wait.need;
-        let Some(hop) = self.in_hand() else {
+        let Some(hop) = self.in_progress() else {
             assert!(!need.script_read && !need.script_write, "there is no script");
             return;
         };

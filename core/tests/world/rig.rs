@@ -19,8 +19,8 @@ use sanserve_core::{
 use super::disk::{self, Disk, File, Node, START};
 use super::handlers::{BIG, Echo, Routed};
 use super::hops::{self, Hops};
+use ops::{Asked, Outgoing};
 pub use ops::{At, Done, Op, Served, Trouble};
-use ops::{Deed, Outgoing};
 pub use turn::check_path;
 
 /// One connection and what its driver holds for it.
@@ -54,7 +54,7 @@ pub struct Rig {
     outgoing: Outgoing,
     /// How much of it has not gone out.
     unsent: u64,
-    asked: Option<(Ticket, Deed)>,
+    asked: Option<(Ticket, Asked)>,
     spent: Option<Ticket>,
     holds: bool,
     handler: Echo,
@@ -142,7 +142,7 @@ impl Rig {
             Op::Complete => self.complete(),
             Op::Fail(error) => self.fail(*error),
             Op::Directory => {
-                let Some((_, Deed::Open(path))) = self.asked.clone() else { unreachable!() };
+                let Some((_, Asked::Open(path))) = self.asked.clone() else { unreachable!() };
                 self.directory = Some(path.clone());
                 self.listed = 0;
                 self.serve(path, Node::Directory(Vec::new()));
@@ -218,7 +218,7 @@ impl Rig {
             Op::Blocked => !self.blocked() && !matches!(self.at, At::Close(_)),
             Op::Writable => self.blocked(),
             Op::Complete | Op::Fail(_) => self.asked.is_some(),
-            Op::Directory => matches!(self.asked, Some((_, Deed::Open(_)))),
+            Op::Directory => matches!(self.asked, Some((_, Asked::Open(_)))),
             Op::Stale => self.spent.is_some(),
             Op::Due(_) => matches!(self.at, At::Wait(wait) if wait.deadline.is_some()),
             Op::Wake => self.handler.open,
@@ -226,14 +226,14 @@ impl Rig {
             Op::Change(..) => true,
             Op::Hold => !self.holds && !matches!(self.at, At::Close(_)),
             Op::Script(_) => matches!(self.at, At::Wait(wait) if wait.need.script_read),
-            Op::ScriptEof => self.hops.in_hand().is_some_and(|hop| hop.is_alive() && !hop.eof),
+            Op::ScriptEof => self.hops.in_progress().is_some_and(|hop| hop.is_alive() && !hop.eof),
             Op::Fed(n) => self.at == At::Feed && *n > 0,
             Op::FeedBlocked => self.at == At::Feed,
-            Op::Feedable => self.hops.in_hand().is_some_and(|hop| hop.full && hop.may_be_fed()),
-            Op::FeedEnd => self.hops.in_hand().is_some_and(hops::Hop::may_be_fed),
+            Op::Feedable => self.hops.in_progress().is_some_and(|hop| hop.full && hop.may_be_fed()),
+            Op::FeedEnd => self.hops.in_progress().is_some_and(hops::Hop::may_be_fed),
             Op::Both(ops) => self.can(&ops.0),
             // While it makes a script run, a driver has nothing else that could fail.
-            Op::Broken(Fault::Handler) => !matches!(self.asked, Some((_, Deed::Find | Deed::Spool | Deed::Spawn))),
+            Op::Broken(Fault::Handler) => !matches!(self.asked, Some((_, Asked::Find | Asked::Spool | Asked::Spawn))),
             Op::Pass(_) | Op::Drain | Op::Cut | Op::Broken(_) => true,
         }
     }
@@ -353,10 +353,10 @@ impl Rig {
 
     /// The action under way ends as the disk has it; no turn.
     pub fn complete(&mut self) {
-        let deed = self.asked.as_ref().expect("an action under way").1.clone();
-        let completion = match deed {
-            Deed::Open(path) => Completion::Opened(self.open(&path)),
-            Deed::OpenIn(name) => {
+        let asked = self.asked.as_ref().expect("an action under way").1.clone();
+        let completion = match asked {
+            Asked::Open(path) => Completion::Opened(self.open(&path)),
+            Asked::OpenIn(name) => {
                 let mut path = self.directory.clone().expect("a directory is held");
                 if !path.is_empty() {
                     path.push(b'/');
@@ -365,16 +365,16 @@ impl Rig {
                 let opened = self.open_file(&path);
                 Completion::Opened(opened)
             }
-            Deed::List => {
+            Asked::List => {
                 let end = self.entries().len() <= self.listed;
                 Completion::Listed(Ok(if end { Listed::End } else { Listed::More }))
             }
-            Deed::Find => Completion::Found(Ok(self.hops.hand().find())),
-            Deed::Spool => {
+            Asked::Find => Completion::Found(Ok(self.hops.hand().find())),
+            Asked::Spool => {
                 self.hops.hand().spools = true;
                 Completion::Spooled(Ok(()))
             }
-            Deed::Spawn => {
+            Asked::Spawn => {
                 self.hops.hand().since = Some(self.now.tick.0);
                 Completion::Spawned(Ok(()))
             }
@@ -383,13 +383,13 @@ impl Rig {
     }
 
     fn fail(&mut self, error: FsError) {
-        let deed = self.asked.as_ref().expect("an action under way").1.clone();
-        let completion = match deed {
-            Deed::Open(_) | Deed::OpenIn(_) => Completion::Opened(Err(error)),
-            Deed::List => Completion::Listed(Err(error)),
-            Deed::Find => self.hops.hand().fail_find(error),
-            Deed::Spool => self.hops.hand().fail_spool(error),
-            Deed::Spawn => self.hops.hand().fail_spawn(error),
+        let asked = self.asked.as_ref().expect("an action under way").1.clone();
+        let completion = match asked {
+            Asked::Open(_) | Asked::OpenIn(_) => Completion::Opened(Err(error)),
+            Asked::List => Completion::Listed(Err(error)),
+            Asked::Find => self.hops.hand().fail_find(error),
+            Asked::Spool => self.hops.hand().fail_spool(error),
+            Asked::Spawn => self.hops.hand().fail_spawn(error),
         };
         self.answer(completion);
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 /// Bytes that may wait to be written; lines beyond that are lost, and counted.
-const MOST_PENDING: usize = 1 << 20;
+const MAX_PENDING: usize = 1 << 20;
 /// How long a line waits for room.
-const MOST_WAIT: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_millis(100);
 /// With so many bytes the writer is woken from its rest.
 const PRESSING: usize = 1 << 18;
 /// What the writer rests after each write, so that under load it takes many lines at once.
@@ -65,7 +65,7 @@ struct State {
 
 impl State {
     fn has_room(&self, len: usize) -> bool {
-        self.pending.is_empty() || self.pending.len() + len <= MOST_PENDING
+        self.pending.is_empty() || self.pending.len() + len <= MAX_PENDING
     }
 }
 
@@ -96,7 +96,7 @@ impl Queue {
         if state.started && !state.hangs && state.lost == 0 && !state.has_room(lines.len()) {
             state.waiting += 1;
             let full = |state: &mut State| state.lost == 0 && !state.hangs && !state.has_room(lines.len());
-            let waited = self.done.wait_timeout_while(state, MOST_WAIT, full);
+            let waited = self.done.wait_timeout_while(state, MAX_WAIT, full);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
             state.hangs |= !state.has_room(lines.len());
@@ -277,7 +277,7 @@ mod tests {
         assert!(text.starts_with("first\nxxx"));
         assert!(text.ends_with("x\nsanserve: 7 log lines were lost\nlast\n"));
         assert_eq!(text.lines().count(), 1 + 1024 + 2);
-        assert!(queue.state().pending.capacity() <= 2 * MOST_PENDING);
+        assert!(queue.state().pending.capacity() <= 2 * MAX_PENDING);
     }
 
     #[test]

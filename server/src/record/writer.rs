@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_millis(10);
 /// Files that are open at once.
 pub(super) const OPEN: usize = 64;
 /// What a recording keeps of its memory between two rounds.
-const MOST_KEPT: usize = 4 * 1024;
+const MAX_KEPT: usize = 4 * 1024;
 
 /// What the writer is told, in this order for each connection.
 pub(super) enum Message {
@@ -194,7 +194,7 @@ impl Writer {
             file.write_all(tape.text.as_bytes())?;
         }
         tape.text.clear();
-        tape.text.shrink_to(MOST_KEPT);
+        tape.text.shrink_to(MAX_KEPT);
         if tape.ended {
             self.files -= 1;
             if let Some(kept) = self.kept.iter_mut().rfind(|(number, _)| *number == tape.number) {

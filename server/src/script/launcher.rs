@@ -6,7 +6,7 @@
 //! more, as the launcher. It has no threads, no memory to speak of, and no descriptor of anybody's, so its children
 //! may do all that and are made quickly. The server sends it an order (a [`Packet`]) and the descriptors in [`DESCRIPTORS`] over
 //! a socket and goes on at once; how a script has ended comes back over two pipes, one for its exchange, one for the
-//! attendant.
+//! reaper.
 //!
 //! The launcher is the parent of its scripts: it reaps them, it alone signals them, and it takes in and reaps what
 //! they leave behind ([`set_child_subreaper`](rustix::process::set_child_subreaper)). It ends with its server, and

@@ -8,15 +8,15 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 use sanserve_core::{Input, SpawnError, Window};
 
-use super::attendant::{Intake, Leader, Shared};
 use super::launcher::{self, Ending};
+use super::reaper::{Intake, Leader, Shared};
 use super::sort;
 
-/// A script that was spawned. When it is dropped, its input is closed, and the attendant looks after what is left: it
+/// A script that was spawned. When it is dropped, its input is closed, and the reaper looks after what is left: it
 /// reads the output, if that is not over, and reaps the leader, if that has not exited.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// By which the attendant knows it.
+    /// By which the reaper knows it.
     pub(crate) id: u64,
     pub(super) leader: Arc<Leader>,
     pub(super) shared: Arc<Shared>,
@@ -71,7 +71,7 @@ impl Drop for Running {
             // It may have more to say, of which nothing can be sent.
             self.shared.leave(self.id, self.output.take());
         } else if self.over && !self.is_refused && self.has_exited() {
-            // The attendant may be far behind when many scripts end at once.
+            // The reaper may be far behind when many scripts end at once.
             self.bury(if self.leader.is_launched() { launcher::ending(&self.exit) } else { None });
         }
     }
@@ -141,7 +141,7 @@ impl Running {
         let told = launcher::ending(&self.exit);
         let refused = told.and_then(sort);
         if refused.is_some() {
-            // The attendant says why as long as its file is the same, and its place is taken until then.
+            // The reaper says why as long as its file is the same, and its place is taken until then.
             self.is_refused = true;
         } else {
             self.bury(told);

@@ -134,7 +134,7 @@ impl Bench {
     /// What was logged of scripts, when all have ended.
     fn logged(self) -> Vec<String> {
         self.wait_for_none();
-        // The attendant has said all when it is gone.
+        // The reaper has said all when it is gone.
         self.scripts.end();
         let text = self.lines.text();
         text.lines().map(|line| line.strip_prefix("sanserve: /cgi-bin/x: ").expect(line).to_owned()).collect()

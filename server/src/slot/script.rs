@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::cache::{CacheLimits, Local};
     use crate::script::tests::{Bench, output, until};
-    use crate::slot::Desk;
+    use crate::slot::SlotEnv;
     use crate::transport::Transport;
     use sanserve_os::{Root, Symlinks};
 
@@ -100,9 +100,9 @@ mod tests {
         let files = Local::new(root.into(), CacheLimits::default());
         let mut log = bench.log.logger();
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let mut desk =
-            Desk { files: &files, scripts: &bench.scripts, policy: &DefaultPolicy, log: &mut log, wall: Wall(0) };
-        slot.carry_out(step, &mut Transport::edge_triggered().over(socket.as_fd()), &mut desk)
+        let mut env =
+            SlotEnv { files: &files, scripts: &bench.scripts, policy: &DefaultPolicy, log: &mut log, wall: Wall(0) };
+        slot.carry_out(step, &mut Transport::edge_triggered().over(socket.as_fd()), &mut env)
     }
 
     fn act(slot: &mut Slot, bench: &Bench, action: Action<'_>) -> Option<Completion> {

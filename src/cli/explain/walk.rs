@@ -13,7 +13,7 @@ use sanserve::core::{
     Script, ScriptFile, Step, Topic, Wall, date_time_string,
 };
 use sanserve::os::{Clock, Root, Symlinks};
-use sanserve::server::{Desk, Local, ScriptRules, Site, Slot, Transport};
+use sanserve::server::{Local, ScriptRules, Site, Slot, SlotEnv, Transport};
 
 use super::super::plain;
 use super::request::Request;
@@ -96,11 +96,11 @@ pub(crate) fn walk(request: &Request, site: &Site) -> Story {
             Step::Act(ticket, action) => {
                 let asked = Asked::of(&action);
                 let Ok(nowhere) = &nowhere else { return walk.story };
-                let mut desk = Desk { files: &files, scripts, log: &mut log, policy, wall: now.wall };
+                let mut env = SlotEnv { files: &files, scripts, log: &mut log, policy, wall: now.wall };
                 let done = slot.carry_out(
                     Step::Act(ticket, action),
                     &mut Transport::edge_triggered().over(nowhere.as_fd()),
-                    &mut desk,
+                    &mut env,
                 );
                 walk.note(&buf);
                 let Some(Input::Done(ticket, completion)) = done else { return walk.story };

@@ -28,7 +28,7 @@ impl Judge {
             return fail("stuck", "nothing is awaited");
         }
         let is_odd = self.requests.is_odd();
-        let between = self.requests.in_hand() == 0 && !self.seen.is_open() && !shut;
+        let between = self.requests.in_progress() == 0 && !self.seen.is_open() && !shut;
         let silent = between && !blocked && !self.requests.is_partial();
         // A peer that has not asked for anything gets a moment when the server drains, and is not forgotten.
         let is_first = drain && silent && self.tally.statuses.is_empty();

@@ -85,7 +85,7 @@ impl Outgoing {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Deed {
+pub(super) enum Asked {
     Open(Vec<u8>),
     OpenIn(Vec<u8>),
     List,

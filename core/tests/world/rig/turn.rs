@@ -3,21 +3,21 @@
 use sanserve_core::{Action, Buffers, Context, Handler, Input, Step, Wait};
 
 use super::super::handlers::Routed;
-use super::{At, Deed, Done, Node, Outgoing, Rig, Served};
+use super::{Asked, At, Done, Node, Outgoing, Rig, Served};
 
 /// More steps than any turn takes without sending or waiting.
-const MOST_STEPS: usize = 12;
+const MAX_STEPS: usize = 12;
 
 impl Rig {
     /// Polls until there is something to send, to wait for, or the end; carries out what comes before.
     pub fn turn(&mut self) {
-        for _ in 0..MOST_STEPS {
+        for _ in 0..MAX_STEPS {
             if self.step() {
                 self.hops.turned();
                 return;
             }
         }
-        panic!("{MOST_STEPS} steps without an end of the turn: {:?}", self.connection);
+        panic!("{MAX_STEPS} steps without an end of the turn: {:?}", self.connection);
     }
 
     /// One poll. `true`: the turn ends here.
@@ -58,20 +58,20 @@ impl Rig {
             }
             Step::Act(ticket, action) => {
                 assert!(self.asked.is_none(), "an action while one is under way");
-                let deed = match action {
+                let asked = match action {
                     Action::Find { path, from } => {
                         self.hops.begin(self.finished.len(), path, from, config);
-                        Deed::Find
+                        Asked::Find
                     }
                     Action::Spool => {
                         self.hops.spool(self.finished.len());
-                        Deed::Spool
+                        Asked::Spool
                     }
                     Action::Spawn(script) => {
                         let time = (config.timeouts.script, config.timeouts.script_grace);
                         assert_eq!((script.time, script.grace), time);
                         self.hops.spawn(&script.into(), &self.got, self.finished.len(), config);
-                        Deed::Spawn
+                        Asked::Spawn
                     }
                     Action::EndInput => {
                         self.hops.end_input(&self.got, self.finished.len(), config);
@@ -93,7 +93,7 @@ impl Rig {
                         check_path(path);
                         let is_script = |dir: &String| path.starts_with(&[&dir.as_bytes()[1..], b"/"].concat());
                         assert!(!config.cgi.directories.iter().any(is_script), "a script's source");
-                        Deed::Open(path.to_vec())
+                        Asked::Open(path.to_vec())
                     }
                     Action::OpenIn { path } => {
                         check_path(path);
@@ -103,7 +103,7 @@ impl Rig {
                             !config.cgi.directories.iter().any(|dir| dir.as_bytes()[1..] == *held),
                             "a script's source"
                         );
-                        Deed::OpenIn(path.to_vec())
+                        Asked::OpenIn(path.to_vec())
                     }
                     Action::List { into } => {
                         let entries = entries.expect("List without a directory");
@@ -118,10 +118,10 @@ impl Rig {
                             rows.push((name.clone(), *kind));
                         }
                         self.listed += 2;
-                        Deed::List
+                        Asked::List
                     }
                 };
-                self.asked = Some((ticket, deed));
+                self.asked = Some((ticket, asked));
             }
             Step::Call(call) => {
                 let mut reply = connection.reply(buf, &cx);
@@ -214,7 +214,7 @@ impl Rig {
         let by_peer = need.read || need.write;
         assert!(by_peer || by_script || need.completion || need.handler || wait.deadline.is_some(), "stuck");
         // The peer is never awaited for ever, but its leaving is noted while a handler or the disk is.
-        let by_disk = self.hops.in_hand().is_some_and(|hop| need.completion || (need.script_write && hop.spools));
+        let by_disk = self.hops.in_progress().is_some_and(|hop| need.completion || (need.script_write && hop.spools));
         assert!(
             !by_peer || need.handler || by_disk || wait.deadline.is_some(),
             "no timer is armed: {:?}",
@@ -223,7 +223,7 @@ impl Rig {
         self.hops.check_wait(wait, self.unsent, self.finished.len(), &self.config);
         let unread = self.buf.script.unread().len();
         // Where nothing is, there is room; to ask for it would make it.
-        if unread > 0 && self.hops.in_hand().is_some() {
+        if unread > 0 && self.hops.in_progress().is_some() {
             let room = self.buf.script.spare().len();
             assert!(!need.script_read || room > 0, "need.script_read without room");
             assert!(

@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 /// Of one exchange: when that is over, the driver looks at it no more.
-pub(crate) struct Nudge {
+pub(crate) struct WakeFlag {
     woken: AtomicBool,
     /// Wakes the connection's task.
     task: Waker,
 }
 
-impl Nudge {
+impl WakeFlag {
     /// Wakes the connection of `place`, whose task is woken by `task`.
-    pub(crate) fn waker(place: &mut Option<Arc<Nudge>>, task: &Waker) -> Waker {
-        let nudge = place.get_or_insert_with(|| Arc::new(Nudge { woken: AtomicBool::new(false), task: task.clone() }));
-        Waker::from(Arc::clone(nudge))
+    pub(crate) fn waker(place: &mut Option<Arc<WakeFlag>>, task: &Waker) -> Waker {
+        let wake_flag =
+            place.get_or_insert_with(|| Arc::new(WakeFlag { woken: AtomicBool::new(false), task: task.clone() }));
+        Waker::from(Arc::clone(wake_flag))
     }
 
     /// Whether it was woken since this was asked last.
@@ -24,7 +25,7 @@ impl Nudge {
     }
 }
 
-impl Wake for Nudge {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -10,7 +10,7 @@ const MOST: usize = 64 * 1024;
 
 /// Gathers lines and logs them, within bounds; counts what it does not log.
 #[derive(Debug)]
-pub(super) struct Remarks {
+pub(super) struct StderrLogger {
     log: Log,
     /// The script, as the log may show it.
     name: String,
@@ -20,13 +20,13 @@ pub(super) struct Remarks {
     lost: u64,
 }
 
-impl Remarks {
+impl StderrLogger {
     /// `path` is the script's below the root.
-    pub(super) fn new(log: Log, path: &[u8]) -> Remarks {
+    pub(super) fn new(log: Log, path: &[u8]) -> StderrLogger {
         let mut name = b"/".to_vec();
         sanserve_core::scrub(&mut name, path);
         let name = String::from_utf8_lossy(&name).into_owned();
-        Remarks { log, name, line: Vec::new(), spent: 0, lost: 0 }
+        StderrLogger { log, name, line: Vec::new(), spent: 0, lost: 0 }
     }
 
     /// The script has written these bytes.
@@ -80,7 +80,7 @@ mod tests {
 
     fn logged(pieces: &[&[u8]]) -> Vec<String> {
         let lines = Lines::default();
-        let mut remarks = Remarks::new(Log::to(lines.clone()), b"cgi-bin/\x1b");
+        let mut remarks = StderrLogger::new(Log::to(lines.clone()), b"cgi-bin/\x1b");
         pieces.iter().for_each(|piece| remarks.take(piece));
         remarks.end();
         let text = lines.text();

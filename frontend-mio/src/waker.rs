@@ -14,16 +14,16 @@ use mio::{Registry, Token, Waker};
 
 /// Interrupts the waiting of a loop, and says for whom.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub(crate) struct LoopWaker {
     waker: Waker,
     /// Who is to be woken; `None` when the loop has ended.
-    rung: Mutex<Option<Vec<Arc<Alarm>>>>,
+    rung: Mutex<Option<Vec<Arc<ConnWaker>>>>,
 }
 
-impl Bell {
+impl LoopWaker {
     /// The bell of a loop; a poll can have one only.
-    pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Bell> {
-        Ok(Bell { waker: Waker::new(registry, token)?, rung: Mutex::new(Some(Vec::new())) })
+    pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<LoopWaker> {
+        Ok(LoopWaker { waker: Waker::new(registry, token)?, rung: Mutex::new(Some(Vec::new())) })
     }
 
     /// Interrupts the loop, for nobody in particular.
@@ -33,7 +33,7 @@ impl Bell {
     }
 
     /// Moves to `woken`, which is empty, who was woken since the last time. The first after that rings again.
-    pub(crate) fn answer(&self, woken: &mut Vec<Arc<Alarm>>) {
+    pub(crate) fn answer(&self, woken: &mut Vec<Arc<ConnWaker>>) {
         if let Some(rung) = &mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner) {
             std::mem::swap(rung, woken);
         }
@@ -45,10 +45,10 @@ impl Bell {
     }
 
     /// One interruption suffices for all that are woken until it is answered.
-    fn ring_for(&self, alarm: Arc<Alarm>) {
+    fn ring_for(&self, conn_waker: Arc<ConnWaker>) {
         let is_first = match &mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(rung) => {
-                rung.push(alarm);
+                rung.push(conn_waker);
                 rung.len() == 1
             }
             None => false,
@@ -61,59 +61,59 @@ impl Bell {
 
 /// What a waker is made of.
 #[derive(Debug)]
-pub(crate) struct Alarm {
-    bell: Arc<Bell>,
+pub(crate) struct ConnWaker {
+    loop_waker: Arc<LoopWaker>,
     /// The number of the connection.
     at: u32,
     /// The bell has been rung for it, or need not be: the exchange is over.
     set: AtomicBool,
 }
 
-impl Alarm {
+impl ConnWaker {
     pub(crate) fn at(&self) -> u32 {
         self.at
     }
 }
 
-impl Wake for Alarm {
+impl Wake for ConnWaker {
     fn wake(self: Arc<Self>) {
         if !self.set.swap(true, Ordering::AcqRel) {
-            let bell = Arc::clone(&self.bell);
-            bell.ring_for(self);
+            let loop_waker = Arc::clone(&self.loop_waker);
+            loop_waker.ring_for(self);
         }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.set.swap(true, Ordering::AcqRel) {
-            self.bell.ring_for(Arc::clone(self));
+            self.loop_waker.ring_for(Arc::clone(self));
         }
     }
 }
 
 /// The alarm of the exchange in hand. When that is over, its wakers do nothing.
-pub(crate) struct Own(Arc<Alarm>);
+pub(crate) struct ExchangeWaker(Arc<ConnWaker>);
 
-impl Own {
-    pub(crate) fn new(bell: &Arc<Bell>, at: u32) -> Own {
-        Own(Arc::new(Alarm { bell: Arc::clone(bell), at, set: AtomicBool::new(false) }))
+impl ExchangeWaker {
+    pub(crate) fn new(loop_waker: &Arc<LoopWaker>, at: u32) -> ExchangeWaker {
+        ExchangeWaker(Arc::new(ConnWaker { loop_waker: Arc::clone(loop_waker), at, set: AtomicBool::new(false) }))
     }
 
     /// Takes note of a wake-up if it was meant for this exchange.
-    pub(crate) fn hears(&self, alarm: &Arc<Alarm>) -> bool {
+    pub(crate) fn hears(&self, conn_waker: &Arc<ConnWaker>) -> bool {
         // Reading what was written sees all that the waking thread did before, even where it found it set already.
-        Arc::ptr_eq(&self.0, alarm) && self.0.set.swap(false, Ordering::AcqRel)
+        Arc::ptr_eq(&self.0, conn_waker) && self.0.set.swap(false, Ordering::AcqRel)
     }
 }
 
-impl Deref for Own {
-    type Target = Arc<Alarm>;
+impl Deref for ExchangeWaker {
+    type Target = Arc<ConnWaker>;
 
-    fn deref(&self) -> &Arc<Alarm> {
+    fn deref(&self) -> &Arc<ConnWaker> {
         &self.0
     }
 }
 
-impl Drop for Own {
+impl Drop for ExchangeWaker {
     fn drop(&mut self) {
         self.0.set.store(true, Ordering::Release);
     }
@@ -129,10 +129,10 @@ mod tests {
 
     const TOKEN: Token = Token(7);
 
-    fn bell() -> (Poll, Arc<Bell>) {
+    fn loop_waker() -> (Poll, Arc<LoopWaker>) {
         let poll = Poll::new().unwrap();
-        let bell = Arc::new(Bell::new(poll.registry(), TOKEN).unwrap());
-        (poll, bell)
+        let loop_waker = Arc::new(LoopWaker::new(poll.registry(), TOKEN).unwrap());
+        (poll, loop_waker)
     }
 
     fn rings(poll: &mut Poll) -> bool {
@@ -141,38 +141,41 @@ mod tests {
         events.iter().any(|event| event.token() == TOKEN)
     }
 
-    fn answer(bell: &Bell) -> Vec<Arc<Alarm>> {
+    fn answer(loop_waker: &LoopWaker) -> Vec<Arc<ConnWaker>> {
         let mut woken = Vec::new();
-        bell.answer(&mut woken);
+        loop_waker.answer(&mut woken);
         woken
     }
 
     #[test]
     fn one_interruption_a_batch() {
-        let (mut poll, bell) = bell();
-        let own: Vec<Own> = (0..100).map(|at| Own::new(&bell, at)).collect();
+        let (mut poll, loop_waker) = loop_waker();
+        let own: Vec<ExchangeWaker> = (0..100).map(|at| ExchangeWaker::new(&loop_waker, at)).collect();
         assert!(!rings(&mut poll));
         own.iter().for_each(|own| Arc::clone(own).wake());
         own.iter().for_each(|own| own.wake_by_ref());
         assert!(rings(&mut poll) && !rings(&mut poll));
-        let woken = answer(&bell);
-        assert_eq!(woken.iter().map(|alarm| alarm.at()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
-        assert!(own.iter().zip(&woken).all(|(own, alarm)| own.hears(alarm)));
+        let woken = answer(&loop_waker);
+        assert_eq!(woken.iter().map(|conn_waker| conn_waker.at()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+        assert!(own.iter().zip(&woken).all(|(own, conn_waker)| own.hears(conn_waker)));
         own[3].wake_by_ref();
         assert!(rings(&mut poll));
-        assert_eq!(answer(&bell).len(), 1);
+        assert_eq!(answer(&loop_waker).len(), 1);
     }
 
     #[test]
     fn wakers_of_what_is_over_do_nothing() {
-        let (mut poll, bell) = bell();
-        let own = Own::new(&bell, 5);
+        let (mut poll, loop_waker) = loop_waker();
+        let own = ExchangeWaker::new(&loop_waker, 5);
         let (early, late) = (Arc::clone(&own), Arc::clone(&own));
         early.wake();
         drop(own);
-        let next = Own::new(&bell, 5);
+        let next = ExchangeWaker::new(&loop_waker, 5);
         assert!(rings(&mut poll));
-        assert!(answer(&bell).iter().all(|alarm| !next.hears(alarm)), "the number is the same, the exchange is not");
+        assert!(
+            answer(&loop_waker).iter().all(|conn_waker| !next.hears(conn_waker)),
+            "the number is the same, the exchange is not"
+        );
         late.wake();
         assert!(!rings(&mut poll));
         next.wake_by_ref();
@@ -181,12 +184,12 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_a_loop_that_has_ended() {
-        let (_, bell) = bell();
-        let own = Own::new(&bell, 5);
+        let (_, loop_waker) = loop_waker();
+        let own = ExchangeWaker::new(&loop_waker, 5);
         own.wake_by_ref();
-        bell.silence();
+        loop_waker.silence();
         assert_eq!(Arc::strong_count(&own), 1);
-        let other = Own::new(&bell, 6);
+        let other = ExchangeWaker::new(&loop_waker, 6);
         other.wake_by_ref();
         assert_eq!(Arc::strong_count(&other), 1);
     }

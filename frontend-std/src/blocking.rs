@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sanserve_core::{Call, Fault, Input, Misuse, Now, Reply};
 use sanserve_server::{Phase, panic_message};
 
-use crate::driver::{Driver, Line, Progress, Stand, context};
+use crate::driver::{Driver, ExchangeState, Line, Progress, context};
 use crate::exchange::Exchange;
 
 /// The exchange has come to an end that is none of the handler's doing. The log tells of it elsewhere.
@@ -38,8 +38,8 @@ enum Left {
 impl Line {
     /// Lets the handler answer the request that is there.
     pub(crate) fn attend(&mut self) {
-        self.stand = Stand::Open;
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.ask_attendant()));
+        self.state = ExchangeState::Open;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.ask_handler()));
         self.pushing = false;
         self.not_the_peers_time();
         let left = self.left();
@@ -55,7 +55,7 @@ impl Line {
             Ok(Err(error)) if error.get_ref().is_some_and(|inner| inner.is::<Ended>()) => None,
             Ok(Err(error)) => Some(format!("the handler failed: {error}")),
             Err(panic) => {
-                self.attendant = None;
+                self.blocking_handler = None;
                 Some(format!("the handler panicked: {}", panic_message(&*panic)))
             }
         };
@@ -67,9 +67,9 @@ impl Line {
         }
     }
 
-    fn ask_attendant(&mut self) -> io::Result<()> {
+    fn ask_handler(&mut self) -> io::Result<()> {
         let Some(blocking) = self.driver.blocking.clone() else { return Ok(()) };
-        let mut attendant = self.attendant.take().unwrap_or_else(|| (blocking.make)());
+        let mut blocking_handler = self.blocking_handler.take().unwrap_or_else(|| (blocking.make)());
         // A copy, since the connection goes on while the handler has the request.
         let kept = self.driver.request.take();
         let request = self.reply(|reply| match kept {
@@ -79,14 +79,14 @@ impl Line {
             }
             None => Box::new(reply.request().to_buf()),
         });
-        let outcome = attendant.handle(&mut Exchange::new(self, request.as_request()));
+        let outcome = blocking_handler.handle(&mut Exchange::new(self, request.as_request()));
         self.driver.request = Some(request);
-        self.attendant = Some(attendant);
+        self.blocking_handler = Some(blocking_handler);
         outcome
     }
 
     fn left(&mut self) -> Left {
-        if self.stand != Stand::Open {
+        if self.state != ExchangeState::Open {
             return Left::Nothing;
         }
         self.reply(|reply| match () {
@@ -109,7 +109,7 @@ impl Line {
 
     /// The same for a handler: a misuse is its error, and when the exchange is over, so is that.
     pub(crate) fn act<R>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> Result<R, Misuse>) -> io::Result<R> {
-        if self.stand != Stand::Open {
+        if self.state != ExchangeState::Open {
             return Err(self.lost(io::ErrorKind::BrokenPipe));
         }
         Ok(self.reply(act)?)
@@ -128,10 +128,10 @@ impl Line {
     pub(crate) fn go_on(&mut self, gone: io::ErrorKind) -> io::Result<()> {
         let live = Arc::clone(&self.live);
         self.not_the_peers_time();
-        while self.stand == Stand::Open {
+        while self.state == ExchangeState::Open {
             match self.go(live.stream.as_fd()) {
                 Progress::Done => {}
-                Progress::Call(Call::Over) | Progress::End(_) => self.stand = Stand::Over,
+                Progress::Call(Call::Over) | Progress::End(_) => self.state = ExchangeState::Over,
                 Progress::Pushed | Progress::Call(_) => return Ok(()),
             }
         }
@@ -154,9 +154,9 @@ impl Line {
 
     /// Why there is nothing more to read, or nobody to write to.
     pub(crate) fn lost(&mut self, gone: io::ErrorKind) -> io::Error {
-        let (kind, what) = if self.stand == Stand::Upgraded {
+        let (kind, what) = if self.state == ExchangeState::Upgraded {
             (io::ErrorKind::NotConnected, "the connection speaks another protocol")
-        } else if self.stand == Stand::Aborted {
+        } else if self.state == ExchangeState::Aborted {
             (io::ErrorKind::NotConnected, "the exchange was given up")
         } else if self.session.told() == Phase::Cut {
             (io::ErrorKind::ConnectionAborted, "the server shut down")

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use sanserve_core::Tick;
 use sanserve_server::{IDLE_GRACE, UNFINISHED_GRACE};
 
-use crate::alarm::Bell;
+use crate::waker::LoopWaker;
 
 /// The places of all connections of a server. A worker takes one before it accepts and gives it
 /// back when the connection has closed; requests do not come here.
@@ -15,13 +15,13 @@ use crate::alarm::Bell;
 /// worker says here, in each round, since when its own oldest one is; whoever needs a place asks the worker that has
 /// the oldest, and is woken when places are given back.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionLimit {
     pub(crate) most: usize,
     taken: AtomicUsize,
     /// Workers with clients at the door and no place for them.
     pub(crate) waiting: AtomicUsize,
     workers: Box<[Worker]>,
-    bells: OnceLock<Arc<[Arc<Bell>]>>,
+    loop_wakers: OnceLock<Arc<[Arc<LoopWaker>]>>,
 }
 
 /// What the others know of a worker. Each has a cache line to itself.
@@ -42,25 +42,25 @@ const NOBODY: u64 = u64::MAX;
 /// Since when something has been so.
 pub(crate) type Since = Option<Tick>;
 
-impl Places {
-    pub(crate) fn new(most: usize, workers: usize) -> Places {
+impl ConnectionLimit {
+    pub(crate) fn new(most: usize, workers: usize) -> ConnectionLimit {
         let workers = (0..workers).map(|_| Worker {
             idle: AtomicU64::new(NOBODY),
             unfinished: AtomicU64::new(NOBODY),
             asked: AtomicUsize::new(0),
         });
-        Places {
+        ConnectionLimit {
             most,
             taken: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             workers: workers.collect(),
-            bells: OnceLock::new(),
+            loop_wakers: OnceLock::new(),
         }
     }
 
     /// By these the workers are woken.
-    pub(crate) fn reach(&self, bells: &Arc<[Arc<Bell>]>) {
-        let _ = self.bells.set(Arc::clone(bells));
+    pub(crate) fn reach(&self, loop_wakers: &Arc<[Arc<LoopWaker>]>) {
+        let _ = self.loop_wakers.set(Arc::clone(loop_wakers));
     }
 
     /// Takes a place, if there is one.
@@ -122,23 +122,23 @@ impl Places {
     }
 
     fn ring(&self, worker: usize) {
-        if let Some(bells) = self.bells.get() {
-            bells[worker].ring();
+        if let Some(loop_wakers) = self.loop_wakers.get() {
+            loop_wakers[worker].ring();
         }
     }
 }
 
 /// A place that is given back when this is dropped.
-pub(crate) struct Place(Arc<Places>);
+pub(crate) struct ConnectionPermit(Arc<ConnectionLimit>);
 
-impl Place {
+impl ConnectionPermit {
     /// Looks after a place that was taken.
-    pub(crate) fn new(places: Arc<Places>) -> Place {
-        Place(places)
+    pub(crate) fn new(connection_limit: Arc<ConnectionLimit>) -> ConnectionPermit {
+        ConnectionPermit(connection_limit)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.give_back();
     }
@@ -150,27 +150,33 @@ mod tests {
 
     #[test]
     fn no_more_places_than_there_are() {
-        let places = Places::new(2, 1);
-        assert_eq!([places.take(), places.take(), places.take(), places.take()], [true, true, false, false]);
-        places.give_back();
-        assert_eq!([places.take(), places.take()], [true, false]);
+        let connection_limit = ConnectionLimit::new(2, 1);
+        assert_eq!(
+            [connection_limit.take(), connection_limit.take(), connection_limit.take(), connection_limit.take()],
+            [true, true, false, false]
+        );
+        connection_limit.give_back();
+        assert_eq!([connection_limit.take(), connection_limit.take()], [true, false]);
     }
 
     #[test]
     fn the_oldest_of_all_workers_gives_way() {
-        let places = Places::new(2, 3);
+        let connection_limit = ConnectionLimit::new(2, 3);
         let now = Tick(5_000);
-        assert_eq!(places.with_oldest(1, now), None);
-        places.publish(0, Some(Tick(4_950)), Some(Tick(4_500)));
-        assert_eq!(places.with_oldest(1, now), None, "either may go on in a moment");
-        places.publish(0, Some(Tick(4_950)), Some(Tick(4_000)));
-        assert_eq!(places.with_oldest(1, now), Some(0));
-        places.publish(2, Some(Tick(4_800)), None);
-        assert_eq!(places.with_oldest(1, now), Some(2), "who is idle goes first");
-        places.publish(1, Some(Tick(4_800)), None);
-        assert_eq!([0, 1, 2].map(|n| places.with_oldest(n, now)), [Some(1), Some(1), Some(2)]);
-        places.ask(2);
-        places.ask(2);
-        assert_eq!([places.take_asked(2), places.take_asked(2), places.take_asked(1)], [true, false, false]);
+        assert_eq!(connection_limit.with_oldest(1, now), None);
+        connection_limit.publish(0, Some(Tick(4_950)), Some(Tick(4_500)));
+        assert_eq!(connection_limit.with_oldest(1, now), None, "either may go on in a moment");
+        connection_limit.publish(0, Some(Tick(4_950)), Some(Tick(4_000)));
+        assert_eq!(connection_limit.with_oldest(1, now), Some(0));
+        connection_limit.publish(2, Some(Tick(4_800)), None);
+        assert_eq!(connection_limit.with_oldest(1, now), Some(2), "who is idle goes first");
+        connection_limit.publish(1, Some(Tick(4_800)), None);
+        assert_eq!([0, 1, 2].map(|n| connection_limit.with_oldest(n, now)), [Some(1), Some(1), Some(2)]);
+        connection_limit.ask(2);
+        connection_limit.ask(2);
+        assert_eq!(
+            [connection_limit.take_asked(2), connection_limit.take_asked(2), connection_limit.take_asked(1)],
+            [true, false, false]
+        );
     }
 }

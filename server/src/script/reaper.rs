@@ -28,7 +28,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use sanserve_core::SpawnError;
 
 use super::launcher::{Ending, Launcher, Process};
-use super::remarks::Remarks;
+use super::stderr_logger::StderrLogger;
 use super::{Program, Refusal, Share};
 
 /// What is read of one stderr at a time.
@@ -76,20 +76,20 @@ struct State {
     alive: usize,
     /// Those of them that an exchange holds.
     held: usize,
-    arrivals: Vec<Ward>,
+    arrivals: Vec<ReapedChild>,
     kills: Vec<u64>,
     /// Scripts whose input is not complete.
     intakes: Vec<Arc<Intake>>,
     /// Output of scripts that nobody reads from any more.
     leftovers: Vec<(u64, OwnedFd)>,
     ending: bool,
-    /// The attendant looks here within [`LOOK`] without being told.
+    /// The reaper looks here within [`LOOK`] without being told.
     napping: bool,
     /// Few places are left: ends are to be known at once.
     is_crowded: bool,
     /// Who waits for a place.
     waiting: usize,
-    /// Written to when there is something here for the attendant.
+    /// Written to when there is something here for the reaper.
     bell: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    /// Leaves something for the attendant, and rings if it would not find it soon.
+    /// Leaves something for the reaper, and rings if it would not find it soon.
     fn leave_news(&mut self, leave: impl FnOnce(&mut State)) {
         let is_known = self.napping || self.has_news();
         leave(self);
@@ -190,16 +190,16 @@ impl Shared {
     }
 
     /// A script was spawned in its place.
-    pub(super) fn entrust(&self, ward: Ward) {
-        self.lock().leave_news(|state| state.arrivals.push(ward));
+    pub(super) fn entrust(&self, child: ReapedChild) {
+        self.lock().leave_news(|state| state.arrivals.push(child));
     }
 
     /// Has a launcher asked for a script, and if that succeeds takes it over. Until it has, no report is looked at: one
     /// could be about this script.
-    pub(super) fn entrust_if(&self, ward: Ward, ask: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn entrust_if(&self, child: ReapedChild, ask: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let _asking = self.asking.read().unwrap_or_else(PoisonError::into_inner);
         ask()?;
-        self.entrust(ward);
+        self.entrust(child);
         Ok(())
     }
 
@@ -222,7 +222,7 @@ impl Shared {
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         if process.is_none() {
             *process = Process::start(launcher)?.map(Arc::new);
-            // The attendant learns of it with its first script.
+            // The reaper learns of it with its first script.
             self.unheard.lock().unwrap_or_else(PoisonError::into_inner).extend(process.clone());
         }
         Ok(process.clone())
@@ -431,9 +431,9 @@ impl Leader {
     }
 }
 
-/// A script as its attendant sees it.
+/// A script as its reaper sees it.
 #[derive(Debug)]
-pub(super) struct Ward {
+pub(super) struct ReapedChild {
     pub(super) id: u64,
     pub(super) leader: Arc<Leader>,
     /// Readable when the leader has exited; where there is no such thing, it is looked at.
@@ -450,7 +450,7 @@ pub(super) struct Ward {
     pub(super) drain: u64,
     #[allow(dead_code, reason = "it is there to be dropped")]
     pub(super) share: Option<Share>,
-    pub(super) remarks: Remarks,
+    pub(super) remarks: StderrLogger,
     pub(super) program: Program,
     pub(super) stage: Stage,
     /// When the next stage comes.
@@ -466,7 +466,7 @@ pub(super) enum Stage {
     Killed,
 }
 
-impl Ward {
+impl ReapedChild {
     fn terminate(&mut self, now: Instant) {
         self.leader.terminate();
         self.was_terminated(now);
@@ -572,7 +572,7 @@ impl Ward {
     }
 }
 
-/// What one waiting has told of a ward.
+/// What one waiting has told of a child.
 #[derive(Clone, Copy, Default)]
 struct News {
     exit: bool,
@@ -582,7 +582,7 @@ struct News {
 
 /// What the thread does.
 fn attend(shared: &Shared, ear: &OwnedFd) {
-    let mut wards: Vec<Ward> = Vec::new();
+    let mut children: Vec<ReapedChild> = Vec::new();
     let mut kills = Vec::new();
     let mut leftovers = Vec::new();
     let mut launchers: Vec<Arc<Process>> = Vec::new();
@@ -596,7 +596,7 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         let is_urgent = state.waiting > 0 || state.is_crowded || state.ending || is_loud;
         let naps = !state.arrivals.is_empty() && !is_urgent;
         state.napping = naps;
-        wards.append(&mut state.arrivals);
+        children.append(&mut state.arrivals);
         mem::swap(&mut kills, &mut state.kills);
         mem::swap(&mut leftovers, &mut state.leftovers);
         let (ending, alive) = (state.ending, state.alive);
@@ -605,32 +605,32 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
 
         let now = Instant::now();
         for id in kills.drain(..) {
-            if let Some(ward) = wards.iter_mut().find(|ward| ward.id == id) {
-                ward.was_terminated(now);
+            if let Some(child) = children.iter_mut().find(|child| child.id == id) {
+                child.was_terminated(now);
             }
         }
         for (id, output) in leftovers.drain(..) {
-            if let Some(ward) = wards.iter_mut().find(|ward| ward.id == id) {
-                ward.leftover = Some(output);
+            if let Some(child) = children.iter_mut().find(|child| child.id == id) {
+                child.leftover = Some(output);
             }
         }
         if ending {
-            wards.iter_mut().for_each(Ward::kill);
+            children.iter_mut().for_each(ReapedChild::kill);
             // One that its exchange has reaped still has last words.
-            let none = alive == 0 && wards.is_empty();
+            let none = alive == 0 && children.is_empty();
             if none || now >= *last_moment.get_or_insert(now + LAST_WAIT) {
-                shared.lock().alive -= wards.iter().filter(|ward| !ward.leader.is_reaped()).count();
+                shared.lock().alive -= children.iter().filter(|child| !child.leader.is_reaped()).count();
                 return;
             }
         }
-        wards.iter_mut().for_each(|ward| ward.look_at_the_time(now));
+        children.iter_mut().for_each(|child| child.look_at_the_time(now));
 
-        let mut bound = wake_up(&wards, last_moment, now);
+        let mut bound = wake_up(&children, last_moment, now);
         if naps {
             nap(ear, &launchers, bound);
             bound = Some(Duration::ZERO);
         }
-        if wait(ear, &launchers, &wards, bound, &mut news) {
+        if wait(ear, &launchers, &children, bound, &mut news) {
             while read(ear, &mut room[..]).is_ok_and(|n| n == room.len()) {}
         }
         let mut reports = Vec::new();
@@ -645,51 +645,51 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         if !reports.is_empty() || !gone.is_empty() {
             // A report may be about a script that has just arrived, or is about to.
             drop(shared.asking.write().unwrap_or_else(PoisonError::into_inner));
-            wards.append(&mut shared.lock().arrivals);
-            news.resize(wards.len(), News::default());
-            take_reports(&reports, &gone, &mut wards);
+            children.append(&mut shared.lock().arrivals);
+            news.resize(children.len(), News::default());
+            take_reports(&reports, &gone, &mut children);
             shared.forget(&gone);
         }
         is_loud = false;
         // From the end, so that what is swapped in has been seen.
-        for at in (0..wards.len()).rev() {
-            if wards[at].has_exited(news[at].exit) {
-                let mut ward = wards.swap_remove(at);
-                let buried = ward.bury(&mut room);
-                ward.obituary();
+        for at in (0..children.len()).rev() {
+            if children[at].has_exited(news[at].exit) {
+                let mut child = children.swap_remove(at);
+                let buried = child.bury(&mut room);
+                child.obituary();
                 if buried {
                     shared.dismiss();
                 }
                 continue;
             }
             if news[at].stderr {
-                is_loud |= wards[at].listen(&mut room).is_some_and(|n| n >= LOUD);
+                is_loud |= children[at].listen(&mut room).is_some_and(|n| n >= LOUD);
             }
             if news[at].output {
-                is_loud |= wards[at].drop_output(&mut room, now) >= LOUD;
+                is_loud |= children[at].drop_output(&mut room, now) >= LOUD;
             }
         }
     }
 }
 
 /// Notes what launchers have reported, and that some are gone, and their scripts with them.
-fn take_reports(reports: &[(u64, Ending)], gone: &[Arc<Process>], wards: &mut [Ward]) {
+fn take_reports(reports: &[(u64, Ending)], gone: &[Arc<Process>], children: &mut [ReapedChild]) {
     for (id, ending) in reports {
-        if let Some(ward) = wards.iter_mut().find(|ward| ward.id == *id) {
+        if let Some(child) = children.iter_mut().find(|child| child.id == *id) {
             // A script that was not run has an exit code, too.
-            ward.told.get_or_insert(*ending);
+            child.told.get_or_insert(*ending);
         }
     }
-    for ward in wards.iter_mut().filter(|ward| gone.iter().any(|launcher| ward.leader.is_launched_by(launcher))) {
-        ward.told.get_or_insert(Ending::Unknown);
+    for child in children.iter_mut().filter(|child| gone.iter().any(|launcher| child.leader.is_launched_by(launcher))) {
+        child.told.get_or_insert(Ending::Unknown);
     }
 }
 
 /// How long to wait at most.
-fn wake_up(wards: &[Ward], last_moment: Option<Instant>, now: Instant) -> Option<Duration> {
-    let due = wards.iter().filter_map(|ward| ward.due).chain(last_moment).min();
+fn wake_up(children: &[ReapedChild], last_moment: Option<Instant>, now: Instant) -> Option<Duration> {
+    let due = children.iter().filter_map(|child| child.due).chain(last_moment).min();
     let until = due.map(|due| due.saturating_duration_since(now));
-    let look = wards.iter().any(Ward::is_looked_at).then_some(LOOK);
+    let look = children.iter().any(ReapedChild::is_looked_at).then_some(LOOK);
     [until, look].into_iter().flatten().min()
 }
 
@@ -704,26 +704,26 @@ fn nap(ear: &OwnedFd, launchers: &[Arc<Process>], bound: Option<Duration>) {
     let _ = poll(&mut fds, Some(&bound));
 }
 
-/// Waits, and fills in what each ward has to tell. `true`: the bell rang.
+/// Waits, and fills in what each child has to tell. `true`: the bell rang.
 fn wait(
     ear: &OwnedFd,
     launchers: &[Arc<Process>],
-    wards: &[Ward],
+    children: &[ReapedChild],
     bound: Option<Duration>,
     news: &mut Vec<News>,
 ) -> bool {
     // Far enough away is as good as never.
     let bound = bound.and_then(|bound| Timespec::try_from(bound).ok());
-    let mut fds = Vec::with_capacity(1 + launchers.len() + 3 * wards.len());
+    let mut fds = Vec::with_capacity(1 + launchers.len() + 3 * children.len());
     fds.push(PollFd::new(ear, PollFlags::IN));
     fds.extend(
         launchers.iter().flat_map(|launcher| launcher.fds()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
     );
-    let of_wards = wards.iter().flat_map(|ward| [&ward.exit, &ward.stderr, &ward.leftover]).flatten();
+    let of_wards = children.iter().flat_map(|child| [&child.exit, &child.stderr, &child.leftover]).flatten();
     fds.extend(of_wards.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
     let polled = poll(&mut fds, bound.as_ref());
     news.clear();
-    news.resize(wards.len(), News::default());
+    news.resize(children.len(), News::default());
     match polled {
         Ok(0) | Err(Errno::INTR) => return false,
         Ok(_) => {}
@@ -737,10 +737,10 @@ fn wait(
     let mut next = || ready.next().expect("one for each descriptor");
     let rang = next();
     launchers.iter().flat_map(|launcher| launcher.fds()).for_each(|_| _ = next());
-    for (ward, news) in wards.iter().zip(news) {
-        news.exit = ward.exit.is_some() && next();
-        news.stderr = ward.stderr.is_some() && next();
-        news.output = ward.leftover.is_some() && next();
+    for (child, news) in children.iter().zip(news) {
+        news.exit = child.exit.is_some() && next();
+        news.stderr = child.stderr.is_some() && next();
+        news.output = child.leftover.is_some() && next();
     }
     rang
 }

@@ -31,7 +31,7 @@ const ROUNDS: u32 = 32;
 
 /// What a connection and its handler know of each other.
 #[derive(Default)]
-pub(crate) struct Talk {
+pub(crate) struct HandlerTask {
     /// The site's own handler, if it is that which is called. Made with the first call.
     pub(crate) portable: Option<Box<dyn Handler + Send>>,
     /// The asynchronous one, while it does not handle. Made with the first request.
@@ -70,7 +70,7 @@ pub(crate) enum Stage {
     Over,
 }
 
-impl Talk {
+impl HandlerTask {
     /// Whether it takes the handler to go on.
     pub(crate) fn hears(&mut self, call: Call, reply: &Reply<'_>) -> bool {
         match (call, self.stage) {
@@ -131,15 +131,15 @@ enum Attended {
 type Outcome = Result<io::Result<()>, Box<dyn Any + Send>>;
 
 impl Driver {
-    fn talk(&mut self) -> &mut Talk {
+    fn talk(&mut self) -> &mut HandlerTask {
         self.talk.get_or_insert_default()
     }
 
     /// As [`poll`](Driver::poll), behind a conversation too.
     pub(crate) fn next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match self.talk.as_deref() {
-            Some(Talk { closed: true, .. }) => Poll::Ready(Event::Over(Close::Broken)),
-            Some(Talk { next: true, .. }) => Poll::Ready(Event::Call),
+            Some(HandlerTask { closed: true, .. }) => Poll::Ready(Event::Over(Close::Broken)),
+            Some(HandlerTask { next: true, .. }) => Poll::Ready(Event::Call),
             _ => self.poll(cx),
         }
     }
@@ -257,7 +257,7 @@ pub(crate) async fn converse(driver: &Mutex<Driver>) {
     driver.settle(outcome);
     let talk = driver.talk();
     let (next, closed) = (talk.next, talk.closed);
-    *talk = Talk { handler: handler.filter(|_| !panicked), next, closed, ..Talk::default() };
+    *talk = HandlerTask { handler: handler.filter(|_| !panicked), next, closed, ..HandlerTask::default() };
 }
 
 /// What is known of the exchange in hand, and the handler, if that has been made before.

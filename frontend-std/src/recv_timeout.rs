@@ -12,12 +12,12 @@ const LONGEST: u64 = 24 * 60 * 60 * 1_000;
 
 /// The timeout of a socket, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Patience {
+pub(crate) struct RecvTimeout {
     /// What is set; none is on a new socket.
     set: Option<u64>,
 }
 
-impl Patience {
+impl RecvTimeout {
     /// How long a `recv` may block at most, in milliseconds: it sees nothing but its socket, and not that the server
     /// goes down.
     pub(crate) const BLIND: u64 = 100;
@@ -51,15 +51,15 @@ mod tests {
 
     #[test]
     fn changes_what_would_miss_the_deadline_or_wake_too_often() {
-        let fresh = Patience::default();
+        let fresh = RecvTimeout::default();
         assert_eq!(fresh.change(None), None);
         assert_eq!(fresh.change(Some(15_000)), Some(15_000));
-        let usual = Patience { set: Some(15_000) };
+        let usual = RecvTimeout { set: Some(15_000) };
         assert_eq!(usual.change(Some(15_000)), None);
         assert_eq!(usual.change(Some(20_000)), None);
         assert_eq!(usual.change(Some(14_999)), Some(14_999));
         assert_eq!(usual.change(Some(0)), Some(1));
-        assert_eq!(Patience { set: Some(3) }.change(Some(15_000)), Some(15_000));
+        assert_eq!(RecvTimeout { set: Some(3) }.change(Some(15_000)), Some(15_000));
         assert_eq!(fresh.change(Some(u64::MAX)), Some(LONGEST));
     }
 

@@ -8,16 +8,16 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use sanserve_core::{FsError, Opened};
-use sanserve_server::{Cached, Files, Held, Shared};
+use sanserve_server::{Cached, Files, OpenFile, Shared};
 
 /// What was served last. Kept in the lease for its memory.
 #[derive(Default)]
-pub(crate) struct Recent {
+pub(crate) struct TurnCache {
     path: Vec<u8>,
     found: Option<(Opened, Arc<Cached>)>,
 }
 
-impl Recent {
+impl TurnCache {
     pub(crate) fn forget(&mut self) {
         self.found = None;
     }
@@ -26,11 +26,11 @@ impl Recent {
 /// Opens through the shared cache, for one turn.
 pub(crate) struct TurnFiles<'t> {
     shared: &'t Shared,
-    recent: RefCell<&'t mut Recent>,
+    recent: RefCell<&'t mut TurnCache>,
 }
 
 impl<'t> TurnFiles<'t> {
-    pub(crate) fn new(shared: &'t Shared, recent: &'t mut Recent) -> TurnFiles<'t> {
+    pub(crate) fn new(shared: &'t Shared, recent: &'t mut TurnCache) -> TurnFiles<'t> {
         recent.forget();
         TurnFiles { shared, recent: RefCell::new(recent) }
     }
@@ -38,16 +38,16 @@ impl<'t> TurnFiles<'t> {
     fn remembered(
         &self,
         path: &[u8],
-        open: impl FnOnce(&Shared) -> Result<(Opened, Held), FsError>,
-    ) -> Result<(Opened, Held), FsError> {
+        open: impl FnOnce(&Shared) -> Result<(Opened, OpenFile), FsError>,
+    ) -> Result<(Opened, OpenFile), FsError> {
         let mut recent = self.recent.borrow_mut();
         if let Some((opened, cached)) = &recent.found {
             if recent.path == path {
-                return Ok((*opened, Held::Cached(Arc::clone(cached))));
+                return Ok((*opened, OpenFile::Cached(Arc::clone(cached))));
             }
         }
         let (opened, held) = open(self.shared)?;
-        if let Held::Cached(cached) = &held {
+        if let OpenFile::Cached(cached) = &held {
             recent.found = Some((opened, Arc::clone(cached)));
             recent.path.clear();
             recent.path.extend_from_slice(path);
@@ -61,11 +61,11 @@ impl Files for TurnFiles<'_> {
         self.recent.borrow_mut().forget();
     }
 
-    fn open(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+    fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         self.remembered(path, |shared| shared.open(path))
     }
 
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, Held), FsError> {
+    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         self.remembered(path, |shared| shared.open_file(path))
     }
 }
@@ -85,8 +85,8 @@ mod tests {
 
     use super::*;
 
-    fn content(found: Result<(Opened, Held), FsError>) -> Vec<u8> {
-        let Ok((_, Held::Cached(cached))) = found else { panic!("not cached: {found:?}") };
+    fn content(found: Result<(Opened, OpenFile), FsError>) -> Vec<u8> {
+        let Ok((_, OpenFile::Cached(cached))) = found else { panic!("not cached: {found:?}") };
         cached.bytes().to_vec()
     }
 
@@ -98,7 +98,7 @@ mod tests {
         fs::write(dir.path().join("b"), "b").unwrap();
         let root = Arc::new(Root::open(dir.path(), Symlinks::Follow).unwrap());
         let shared = Shared::new(root, CacheLimits { settled: 0, ..CacheLimits::default() });
-        let mut recent = Recent::default();
+        let mut recent = TurnCache::default();
         let files = TurnFiles::new(&shared, &mut recent);
         assert_eq!(content(files.open(b"a")), b"old");
         fs::write(&path, "newer").unwrap();
