@@ -63,7 +63,7 @@ impl Client {
         let Server { site, now, files, log, next, loop_waker, .. } = server;
         let env = &mut Env::new(site, site.context(now), files, log);
         let io = &mut transport.over(socket.as_fd());
-        session.tell(space, &site.draining);
+        session.tell(space, site.draining());
         // Bounded, so that the other connections get their turn.
         let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
         loop {
@@ -125,7 +125,7 @@ impl Client {
         self.session.script_became_ready(output, input);
         if gone && self.wait.is_some_and(|wait| !wait.need.read && !wait.need.write) {
             let io = &mut self.transport.over(self.socket.as_fd());
-            self.session.broken(Fault::Peer, io, &server.site.draining);
+            self.session.broken(Fault::Peer, io, server.site.draining());
         }
         if has_changed || output || input {
             self.wait = None;
@@ -191,8 +191,8 @@ impl Server {
         writer.set_nonblocking(true)?;
         let (site, clock) = (Arc::new(site.bound_to(listener.local_addr()?)), Clock::start());
         Ok(Server {
-            files: Local::new(Arc::clone(&site.root), site.cache.clone()),
-            log: site.log.logger(),
+            files: Local::new(Arc::clone(site.root()), site.cache().clone()),
+            log: site.log().logger(),
             site,
             now: clock.now(),
             clock,
@@ -209,7 +209,7 @@ impl Server {
 
     /// Returns a handle that shuts the server down.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.site.draining.clone(), Arc::new(self.loop_waker.clone()))
+        Handle::new(self.site.draining().clone(), Arc::new(self.loop_waker.clone()))
     }
 
     /// Serves until it is shut down and all connections are closed.
@@ -256,9 +256,9 @@ impl Server {
                 client.wait = None;
             }
         }
-        let draining = &self.site.draining;
+        let draining = self.site.draining();
         if draining.has_begun() && self.listener.take().is_some() {
-            self.cut_at = Some(self.now.tick.after(self.site.grace.as_millis() as u64));
+            self.cut_at = Some(self.now.tick.after(self.site.grace().as_millis() as u64));
             clients.iter_mut().for_each(|client| client.wait = None);
         }
         if draining.phase() == Phase::Cut || self.cut_at.is_some_and(|at| at <= self.now.tick) {

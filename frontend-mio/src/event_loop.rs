@@ -99,8 +99,8 @@ impl EventLoop {
             woken: Vec::new(),
             poll,
             listener: Some(listener),
-            files: Local::new(Arc::clone(&site.root), site.cache.clone()),
-            log: site.log.logger(),
+            files: Local::new(Arc::clone(site.root()), site.cache().clone()),
+            log: site.log().logger(),
             site,
             connection_limit,
             deadlines: Deadlines::new(now.tick),
@@ -317,7 +317,7 @@ impl EventLoop {
                 self.leaving.remove(at);
                 self.slow.push_back(at);
             }
-            Ok(Turn::Closed(Close::Upgraded)) if self.site.upgrade.is_some() => self.upgrade(at),
+            Ok(Turn::Closed(Close::Upgraded)) if self.site.takes_upgrades() => self.upgrade(at),
             Ok(Turn::Closed(_)) => {
                 let parked = self.parked.remove(at);
                 self.forget(at);
@@ -342,7 +342,7 @@ impl EventLoop {
         self.forget(at);
         let Some(parked) = self.parked.remove(at) else { return };
         let place = ConnectionPermit::new(Arc::clone(&self.connection_limit));
-        if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool, self.site.draining.clone()) {
+        if let Some(upgraded) = parked.upgrade(self.poll.registry(), &mut self.pool, self.site.draining().clone()) {
             self.site.hand_over(upgraded, place);
         }
         if self.full {
@@ -505,7 +505,7 @@ impl EventLoop {
         let at = self.parked.vacant();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut socket, Role::Socket.token(at), interest) {
-            self.site.log.error(format_args!("cannot watch a connection: {error}"));
+            self.site.log().error(format_args!("cannot watch a connection: {error}"));
             self.connection_limit.give_back();
             return;
         }
@@ -533,14 +533,14 @@ impl EventLoop {
     /// a turn, in which it is told. Whoever has connected by then is still let in.
     fn obey_phase(&mut self) {
         // One look: a stop that came between two would cut connections for ever, and go on accepting.
-        let phase = self.site.draining.phase();
+        let phase = self.site.draining().phase();
         if self.cut_at.is_none() && phase >= Phase::Draining {
             self.clock.read(&mut self.now);
             // The event that says so may still be on its way, and a pause would be too long.
             self.acceptable = true;
             self.pause_until = None;
-            self.listens_until = Some(self.now.tick.after(self.site.config.timeouts.drain_silence));
-            let grace = u64::try_from(self.site.grace.as_millis()).unwrap_or(u64::MAX);
+            self.listens_until = Some(self.now.tick.after(self.site.config().timeouts.drain_silence));
+            let grace = u64::try_from(self.site.grace().as_millis()).unwrap_or(u64::MAX);
             self.cut_at = Some(self.now.tick.after(grace));
             self.enqueue_all();
         }

@@ -192,7 +192,7 @@ impl Server {
     /// Something to shut it down with, from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.site.draining.clone(), self.loop_wakers.clone())
+        Handle::new(self.site.draining().clone(), self.loop_wakers.clone())
     }
 
     /// Serves until it is shut down and every connection has ended; then kills the scripts that are left.
@@ -200,7 +200,7 @@ impl Server {
     /// # Errors
     /// If the system refuses to wait, to listen or to start a thread; the other workers are then stopped.
     pub fn run(self) -> io::Result<()> {
-        let (handle, scripts) = (self.handle(), Arc::clone(&self.site.scripts));
+        let (handle, scripts) = (self.handle(), Arc::clone(self.site.scripts()));
         let result = self.loops().and_then(|loops| run_loops(loops, &handle));
         // Those that have outlived their exchanges do not outlive the server.
         scripts.end();

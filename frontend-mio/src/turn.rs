@@ -58,7 +58,7 @@ impl Parked {
         let &Loop { registry, loop_waker, at, alone } = event_loop;
         let io = &mut transport.over(socket.as_fd());
         if flags.take(Flags::BROKEN) {
-            session.broken(Fault::Peer, io, &env.site.draining);
+            session.broken(Fault::Peer, io, env.site.draining());
         }
         if flags.take(Flags::WOKEN) {
             session.connection.handle(Input::Wake);
@@ -66,7 +66,7 @@ impl Parked {
         if flags.take(Flags::LEAVES) {
             session.connection.handle(Input::Cut);
         }
-        session.tell(space, &env.site.draining);
+        session.tell(space, env.site.draining());
         let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: !alone };
         loop {
             let mut attached = Attached { script, conn_waker, registry };

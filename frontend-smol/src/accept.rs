@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
     accept_before(Phase::Draining, shared, &listener, executor).await;
     // It may be filled anew while it is emptied, but not for ever.
-    let in_time = Timer::after(Duration::from_millis(shared.site.config.timeouts.drain_silence));
+    let in_time = Timer::after(Duration::from_millis(shared.site.config().timeouts.drain_silence));
     let rest = accept_before(Phase::Cut, shared, &listener, executor);
     rest.or(async {
         in_time.await;
@@ -36,7 +36,7 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
 async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpListener>, executor: &Executor<'_>) {
     let Shared { watch, site, clock, .. } = &**shared;
     let bound = site.connection_bound();
-    let goes_down = || site.draining.phase() >= end;
+    let goes_down = || site.draining().phase() >= end;
     let mut acceptor = Acceptor::default();
     let mut in_a_row = 0;
     loop {
@@ -77,7 +77,7 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
 /// gives way that has been idle for longest.
 async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
     let Shared { watch, site, clock, .. } = shared;
-    let is_over = || watch.connections() < bound || site.draining.phase() >= end;
+    let is_over = || watch.connections() < bound || site.draining().phase() >= end;
     while !is_over() {
         let waiting = async {
             if is_acceptable(listener.get_ref()) {

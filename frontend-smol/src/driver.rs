@@ -155,7 +155,7 @@ impl Driver {
             if self.waiting.is_some() {
                 if let Err(error) = ready!(self.poll_wait(cx)) {
                     // The reactor is out of memory or of watches.
-                    self.shared.site.log.error(format_args!("cannot wait for a connection: {error}"));
+                    self.shared.site.log().error(format_args!("cannot wait for a connection: {error}"));
                     return Poll::Ready(Event::Over(Close::Broken));
                 }
                 self.waiting = None;
@@ -241,7 +241,7 @@ impl Driver {
 
     /// Sends what is batched while the core must not go on.
     pub(crate) fn push_out(&mut self, cx: &mut Context<'_>) {
-        self.with_env(|session, space, _, env| session.tell(space, &env.site.draining));
+        self.with_env(|session, space, _, env| session.tell(space, env.site.draining()));
         loop {
             if self.waiting.is_some() && self.poll_wait(cx).is_pending() {
                 return;
@@ -270,12 +270,12 @@ impl Driver {
 
     /// The server goes down.
     pub(crate) fn is_draining(&self) -> bool {
-        self.shared.site.draining.phase() >= Phase::Draining
+        self.shared.site.draining().phase() >= Phase::Draining
     }
 
     /// The server ends every connection now.
     pub(crate) fn is_cut(&self) -> bool {
-        self.shared.site.draining.phase() == Phase::Cut
+        self.shared.site.draining().phase() == Phase::Cut
     }
 
     /// The socket of a connection that is over, and what was read of it beyond the last request.
@@ -294,13 +294,13 @@ impl Driver {
             read,
             peer: SocketAddr::new(peer.ip(), peer.port()),
             attached,
-            draining: self.shared.site.draining.clone(),
+            draining: self.shared.site.draining().clone(),
         });
         let site = &self.shared.site;
         match upgraded {
-            Ok(upgraded) if site.upgrade.is_some() => site.hand_over(upgraded, ()),
+            Ok(upgraded) if site.takes_upgrades() => site.hand_over(upgraded, ()),
             Ok(_) => {}
-            Err(error) => site.log.error(format_args!("cannot hand over a connection: {error}")),
+            Err(error) => site.log().error(format_args!("cannot hand over a connection: {error}")),
         }
     }
 }
@@ -334,7 +334,7 @@ impl Driver {
         let Lease { space, script, wake_flag, log, recent, now } = &mut **lease;
         let files = TurnFiles::new(files, recent);
         clock.read(now);
-        session.tell(space, &site.draining);
+        session.tell(space, site.draining());
         let io = &mut transport.over(socket.as_fd());
         let env = &mut Env::new(site, site.context(now), &files, log);
         let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: false };
@@ -375,7 +375,7 @@ impl Driver {
 
     /// The peer has gone.
     fn broken(&mut self) {
-        self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, &env.site.draining));
+        self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, env.site.draining()));
     }
 
     /// Gives the lease back, if there is one.
@@ -396,7 +396,7 @@ impl Driver {
         while let Some(waiting) = &mut self.waiting {
             let Waiting { need, idle, asked } = *waiting;
             waiting.asked = !asked;
-            if self.shared.site.draining.phase() != self.session.told() || self.is_woken() || self.leaves() {
+            if self.shared.site.draining().phase() != self.session.told() || self.is_woken() || self.leaves() {
                 break;
             }
             if !asked {

@@ -278,7 +278,7 @@ impl Exchange<'_> {
     /// handler waits for.
     #[must_use]
     pub fn draining(&self) -> Draining {
-        lock(self.driver).shared.site.draining.clone()
+        lock(self.driver).shared.site.draining().clone()
     }
 
     /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
@@ -327,7 +327,7 @@ impl Exchange<'_> {
         let mut driver = lock(self.driver);
         match driver.lease.as_deref_mut() {
             Some(lease) => lease.log.write(&entry, &line, lease.now.wall),
-            None => shared.site.log.logger().write(&entry, &line, shared.clock.now().wall),
+            None => shared.site.log().logger().write(&entry, &line, shared.clock.now().wall),
         }
     }
 

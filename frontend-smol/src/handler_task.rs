@@ -201,7 +201,7 @@ impl Driver {
             (Some(Ok(Ok(()))), _) => None,
         };
         if let Some(failure) = failure {
-            self.shared.site.log.error(format_args!("{:?}: {failure}", self.session.connection.peer()));
+            self.shared.site.log().error(format_args!("{:?}: {failure}", self.session.connection.peer()));
         }
         let is_whole = matches!(outcome, Some(Ok(Ok(()))));
         if let Some((unanswered, answering)) = is_open {

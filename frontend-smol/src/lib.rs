@@ -145,14 +145,14 @@ impl Server {
         H: Handler + 'static,
         F: Fn() -> H + Send + Sync + 'static,
     {
-        self.site.config.handled = true;
+        self.site = self.site.handled();
         Server { make: Some(Box::new(move || Box::new(make()))), ..self }
     }
 
     /// What ends the server, from any thread, before it runs or while it does.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.site.draining.clone(), self.watch.clone())
+        Handle::new(self.site.draining().clone(), self.watch.clone())
     }
 
     /// Serves on an executor of its own until it is shut down and every connection has ended. Blocks.
@@ -164,7 +164,7 @@ impl Server {
         probe_resources(self.threads.saturating_add(LEAST_THREADS), REACTOR)?;
         let executor = Arc::new(Executor::new());
         let helpers = self.threads - 1;
-        let log = self.site.log.clone();
+        let log = self.site.log().clone();
         // As a task, so that it is polled when it has something to do, and not with each event.
         let serving = executor.spawn({
             let executor = Arc::clone(&executor);
@@ -198,7 +198,7 @@ impl Server {
         let listeners = self.listeners.into_iter().map(Async::new).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             watch: Arc::clone(&self.watch),
-            files: Files::new(Arc::clone(&self.site.root), self.site.cache.clone()),
+            files: Files::new(Arc::clone(self.site.root()), self.site.cache().clone()),
             pool: Pool::default(),
             lane: Arc::new(Lane::new(self.threads)),
             clock: Clock::start(),
@@ -218,7 +218,7 @@ impl Server {
         };
         serving.or(self.watch.keep(shared.clock)).await;
         // Those that have outlived their exchanges do not outlive the server.
-        shared.site.scripts.end();
+        shared.site.scripts().end();
         Ok(())
     }
 }
@@ -246,11 +246,11 @@ struct Shared {
 async fn drain(shared: &Shared) {
     let Shared { watch, site, .. } = shared;
     let in_time = async {
-        watch.until(|| watch.connections() == 0 || site.draining.phase() == Phase::Cut).await;
+        watch.until(|| watch.connections() == 0 || site.draining().phase() == Phase::Cut).await;
         true
     };
     let too_late = async {
-        Timer::after(site.grace).await;
+        Timer::after(site.grace()).await;
         false
     };
     if !in_time.or(too_late).await {

@@ -43,7 +43,7 @@ impl Pool {
                 space: Workspace::new(site),
                 script: None,
                 wake_flag: None,
-                log: site.log.logger(),
+                log: site.log().logger(),
                 recent: TurnCache::default(),
                 now: clock.now(),
             })

@@ -95,7 +95,7 @@ impl Serving {
     }
 
     fn stack(&self) -> usize {
-        let has_handler = self.blocking.is_some() || self.shared.site.handler.is_some();
+        let has_handler = self.blocking.is_some() || self.shared.site.has_handler();
         if has_handler { STACK_WITH_HANDLER } else { STACK }
     }
 

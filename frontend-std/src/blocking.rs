@@ -60,7 +60,7 @@ impl Line {
             }
         };
         if let Some(failure) = failure {
-            self.driver.shared.site.log.error(format_args!("{:?}: {failure}", self.live.peer));
+            self.driver.shared.site.log().error(format_args!("{:?}: {failure}", self.live.peer));
             if !matches!(left, Left::Nothing) {
                 self.session.connection.handle(Input::Broken(Fault::Handler));
             }

@@ -41,7 +41,7 @@ impl Driver {
             shared: Arc::clone(shared),
             blocking,
             space: Workspace::new(&shared.site),
-            log: RefCell::new(shared.site.log.logger()),
+            log: RefCell::new(shared.site.log().logger()),
             request: None,
             door: None,
         }
@@ -231,12 +231,12 @@ impl Line {
 
     /// The connection is beyond use.
     pub(crate) fn broken(&mut self, socket: BorrowedFd<'_>) {
-        self.with_env(socket, |session, _, io, env| session.broken(Fault::Peer, io, &env.site.draining));
+        self.with_env(socket, |session, _, io, env| session.broken(Fault::Peer, io, env.site.draining()));
     }
 
     /// Tells the connection how far the server is. Whether that was news.
     pub(crate) fn tell(&mut self) -> bool {
-        let is_news = self.session.tell(&mut self.driver.space, &self.driver.shared.site.draining);
+        let is_news = self.session.tell(&mut self.driver.space, self.driver.shared.site.draining());
         if self.session.told() >= Phase::Draining {
             self.live.is_told.store(true, Ordering::SeqCst);
         }

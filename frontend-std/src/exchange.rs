@@ -232,14 +232,14 @@ impl<'x> Exchange<'x> {
     /// Whether the server is going down: an answer without end should come to one before the grace is over.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.line.driver.shared.site.draining.has_begun()
+        self.line.driver.shared.site.draining().has_begun()
     }
 
     /// Tells when the server goes down, for a handler that waits for something else meanwhile:
     /// [`Draining::wait`] instead of a sleep, and [`Draining::when_begun`] for who blocks on a channel.
     #[must_use]
     pub fn draining(&self) -> Draining {
-        self.line.driver.shared.site.draining.clone()
+        self.line.driver.shared.site.draining().clone()
     }
 
     /// Gives the exchange up: 500 if nothing of an answer has gone out yet, else the connection is cut.

@@ -143,7 +143,7 @@ impl Server {
     /// The name by which it calls itself where a request names none (Python's `server_name`).
     #[must_use]
     pub fn server_name(&self) -> &str {
-        &self.serving.shared.site.config.server_name
+        &self.serving.shared.site.config().server_name
     }
 
     /// The port that is bound (Python's `server_port`).
@@ -157,7 +157,7 @@ impl Server {
     /// [`Site`], which is then not called.
     #[must_use]
     pub fn with_handler<H: Handler + 'static>(mut self, make: impl Fn() -> H + Send + Sync + 'static) -> Server {
-        self.serving.blocking = Some(Arc::new(Blocking::new(make, &self.serving.shared.site.config)));
+        self.serving.blocking = Some(Arc::new(Blocking::new(make, self.serving.shared.site.config())));
         self
     }
 
@@ -181,7 +181,7 @@ impl Server {
     /// What ends this server. It may be used before [`run`](Server::run), too.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.serving.shared.site.draining.clone(), self.serving.shared.clone())
+        Handle::new(self.serving.shared.site.draining().clone(), self.serving.shared.clone())
     }
 
     /// Serves until it is shut down, and returns when all connections have ended or were cut.
@@ -202,7 +202,7 @@ impl Server {
             }
         };
         // Those that have outlived their exchanges do not outlive the server.
-        serving.shared.site.scripts.end();
+        serving.shared.site.scripts().end();
         outcome
     }
 

@@ -184,7 +184,7 @@ impl Drop for Employment<'_> {
 impl Shared {
     pub(crate) fn new(site: Site) -> io::Result<Shared> {
         Ok(Shared {
-            files: server::Shared::new(Arc::clone(&site.root), site.cache.clone()),
+            files: server::Shared::new(Arc::clone(site.root()), site.cache().clone()),
             site,
             clock: Clock::start(),
             long_steps: LongSteps::new(),
@@ -198,12 +198,12 @@ impl Shared {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        self.site.draining.phase()
+        self.site.draining().phase()
     }
 
     /// Goes on to `phase`, if it is not there yet.
     pub(crate) fn enter(&self, phase: Phase) {
-        self.site.draining.enter(phase);
+        self.site.draining().enter(phase);
         self.announce(phase);
     }
 
@@ -264,7 +264,7 @@ impl Shared {
 
     /// How long a listener is emptied when the server goes down: whoever has connected by then is let in.
     pub(crate) fn listens_on(&self) -> Duration {
-        Duration::from_millis(self.site.config.timeouts.drain_silence)
+        Duration::from_millis(self.site.config().timeouts.drain_silence)
     }
 
     /// Leaves a connection to a thread that has no work. `true`: there was none, and the caller is to
@@ -343,7 +343,7 @@ impl Shared {
 
         let gone = |registry: &Registry| registry.living() == 0 && registry.threads == 0 && !registry.listening;
         let cutting = || self.phase() == Phase::Cut;
-        let registry = self.await_ended(self.lock(), Some(self.site.grace), |registry| gone(registry) || cutting());
+        let registry = self.await_ended(self.lock(), Some(self.site.grace()), |registry| gone(registry) || cutting());
         if gone(&registry) {
             return;
         }
@@ -353,7 +353,7 @@ impl Shared {
         }
         let registry = self.await_ended(registry, Some(AFTER_CUT), gone);
         if registry.living() > 0 {
-            self.site.log.error(format_args!("{} connections are stuck in a handler", registry.living()));
+            self.site.log().error(format_args!("{} connections are stuck in a handler", registry.living()));
         }
     }
 

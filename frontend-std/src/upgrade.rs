@@ -9,15 +9,14 @@ use crate::driver::Line;
 
 /// Hands the socket to the site's hook, on this thread. If there is none, it closes.
 pub(crate) fn pass_on(line: &mut Line) {
-    if line.driver.shared.site.upgrade.is_none() {
+    if !line.driver.shared.site.takes_upgrades() {
         return;
     }
     let upgraded = give(line);
     let site = &line.driver.shared.site;
-    match (upgraded, &site.upgrade) {
-        (Ok(upgraded), Some(take)) => take(upgraded),
-        (Err(error), _) => site.log.error(format_args!("{:?}: cannot be upgraded: {error}", line.live.peer)),
-        (_, None) => {}
+    match upgraded {
+        Ok(upgraded) => site.upgrade(upgraded),
+        Err(error) => site.log().error(format_args!("{:?}: cannot be upgraded: {error}", line.live.peer)),
     }
 }
 
@@ -35,6 +34,6 @@ pub(crate) fn give(line: &mut Line) -> io::Result<Upgraded> {
         read: buf.input.unread().to_vec(),
         peer: SocketAddr::new(peer.ip(), peer.port()),
         attached: buf.take_attached(),
-        draining: line.driver.shared.site.draining.clone(),
+        draining: line.driver.shared.site.draining().clone(),
     })
 }

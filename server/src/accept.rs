@@ -68,7 +68,7 @@ impl Acceptor {
     pub fn pause(&mut self, what: &str, error: &io::Error, site: &Site, now: Tick) -> u64 {
         let (millis, is_logged) = self.next_pause(now);
         if is_logged {
-            site.log.error(format_args!("{what}: {error}"));
+            site.log().error(format_args!("{what}: {error}"));
         }
         millis
     }
@@ -86,7 +86,7 @@ impl Acceptor {
 /// Asks the embedder, if he wants to be asked. If that panics, this peer is not served, and the others are.
 fn is_welcome(site: &Site, peer: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| site.welcomes(peer))).unwrap_or_else(|panic| {
-        site.log.error(format_args!("{peer}: verifying the peer panicked: {}", panic_message(&*panic)));
+        site.log().error(format_args!("{peer}: verifying the peer panicked: {}", panic_message(&*panic)));
         false
     })
 }

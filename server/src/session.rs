@@ -87,7 +87,7 @@ impl<'e> Env<'e> {
     fn env(&mut self) -> SlotEnv<'_> {
         SlotEnv {
             files: self.files,
-            scripts: &self.site.scripts,
+            scripts: self.site.scripts(),
             policy: self.cx.policy,
             log: self.log,
             wall: self.cx.now.wall,
@@ -213,7 +213,7 @@ impl Session {
 
     /// Tells the connection what came of reading. `false`: nothing did.
     pub fn received(&mut self, received: Received, io: &mut Io<'_>, env: &Env<'_>) -> bool {
-        let draining = &env.site.draining;
+        let draining = env.site.draining();
         match received {
             Received::Nothing => return false,
             Received::Bytes(_) => env.files.arrived(),
@@ -319,7 +319,7 @@ impl Session {
         }
         match answer {
             Some(Input::Broken(fault)) => {
-                self.broken(fault, io, &env.site.draining);
+                self.broken(fault, io, env.site.draining());
                 return turn;
             }
             Some(Input::Sent(n) | Input::Fed(n)) => budget.bytes = budget.bytes.saturating_sub(n),
@@ -345,7 +345,7 @@ impl Session {
                 io.transport.became_full();
                 self.connection.handle(Input::Blocked);
             }
-            Flush::Broken => self.broken(Fault::Peer, io, &env.site.draining),
+            Flush::Broken => self.broken(Fault::Peer, io, env.site.draining()),
         }
         false
     }
@@ -413,7 +413,7 @@ impl Session {
             return;
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
-            let Some(make) = &site.handler else { return false };
+            let Some(make) = site.handler_factory() else { return false };
             handler.get_or_insert_with(make).call(call, &mut connection.reply(buffers, cx).with_waker(waker));
             true
         }));
@@ -430,14 +430,14 @@ impl Session {
         let attached = buffers.take_attached().and_then(|thing| slot.attach(thing));
         match attached.map(|thing| thing.downcast::<Failure>()) {
             Some(Ok(failure)) => {
-                site.log.error(format_args!("{:?}: the handler failed: {}", connection.peer(), failure.0))
+                site.log().error(format_args!("{:?}: the handler failed: {}", connection.peer(), failure.0))
             }
             // What an upgrade takes along stays where it is.
             Some(Err(thing)) => buffers.attach(thing),
             None => {}
         }
         if let Some(failure) = failure {
-            site.log.error(format_args!("{:?}: {failure}", connection.peer()));
+            site.log().error(format_args!("{:?}: {failure}", connection.peer()));
             connection.handle(Input::Broken(Fault::Handler));
         }
     }

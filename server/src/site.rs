@@ -91,7 +91,7 @@ fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: 
 
 /// A server but for its sockets: what is served, by which rules, and where the log goes.
 ///
-/// Begin with [`Site::new`] or [`Site::beneath`] and change what should differ; the fields are public.
+/// Begin with [`Site::new`] or [`Site::beneath`] and change what should differ. Whatever the order of the calls, none undoes another.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -107,46 +107,46 @@ fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: 
 /// ```
 pub struct Site {
     /// Limits, timeouts and protocol version of every connection.
-    pub config: Config,
+    config: Config,
     /// The decisions that an embedder may override. Default [`DefaultPolicy`].
-    pub policy: SharedPolicy,
+    policy: SharedPolicy,
     /// What everything served lies beneath.
-    pub root: Arc<Root>,
+    root: Arc<Root>,
     /// Runs scripts and looks after them. They lie beneath the same root. Which paths are scripts is
     /// for `config.cgi` to say; none, by default.
-    pub scripts: Arc<Scripts>,
+    scripts: Arc<Scripts>,
     /// Where lines go. Default stderr.
-    pub log: Log,
+    log: Log,
     /// Makes the handler of each connection; without one, no request is routed to a handler.
-    pub handler: Option<HandlerFactory>,
+    handler: Option<HandlerFactory>,
     /// Gets the sockets of connections that change to another protocol. Without it, they are closed.
-    pub upgrade: Option<UpgradeHook>,
+    upgrade: Option<UpgradeHook>,
     /// Says whom to serve, before anything is read (Python's `verify_request`). Default: everybody.
-    pub verify: Option<VerifyHook>,
+    verify: Option<VerifyHook>,
     /// Bounds on each small-file cache: one per event-loop thread, or one that threads share.
-    pub cache: CacheLimits,
+    cache: CacheLimits,
     /// Connections at once; beyond that, the one gives way that has been idle for longest. Where each has an exchange,
     /// none is accepted until one has closed. Default 16,384. See
     /// [`Site::connection_bound`] for what the system leaves of it.
-    pub connections: usize,
+    connections: usize,
     /// What all connections may hold together, in bytes, beyond the little that each has in any case: a longer head
     /// than 4 KiB, the entries of a listing, output ahead of the socket. Beyond it, a request is refused with 503, or
     /// answered in smaller pieces, and a line in the log says so. Default: [`default_memory`](crate::default_memory).
-    pub memory: u64,
+    memory: u64,
     /// The connections for which the memory that there is suffices.
     of_memory: usize,
     /// That memory, once the server is bound.
     budget: Option<Arc<Budget>>,
     /// Tells whoever waits by himself that the server goes down. Each server has one of its own.
-    pub draining: Draining,
+    draining: Draining,
     /// How long the exchanges in hand may take when the server goes down. Default 30 s.
-    pub grace: Duration,
+    grace: Duration,
     /// Records connections. Default: none is recorded.
-    pub recording: Option<Recording>,
+    recording: Option<Recording>,
     /// Prints what happens to connections. Default: nothing is printed.
-    pub trace: Option<Trace>,
+    trace: Option<Trace>,
     /// What becomes of credentials in recordings and traces. Default: they are blanked out.
-    pub secrets: Secrets,
+    secrets: Secrets,
 }
 
 impl Site {
@@ -283,6 +283,92 @@ impl Site {
     #[must_use]
     pub fn with_memory(self, memory: u64) -> Site {
         Site { memory, ..self }
+    }
+
+    /// Limits, timeouts and protocol version of every connection.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The decisions that an embedder may override.
+    #[must_use]
+    pub fn policy(&self) -> &(dyn Policy + Send + Sync) {
+        &*self.policy
+    }
+
+    /// What everything served lies beneath.
+    #[must_use]
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    /// Runs scripts and looks after them.
+    #[must_use]
+    pub fn scripts(&self) -> &Arc<Scripts> {
+        &self.scripts
+    }
+
+    /// Where lines go.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Bounds on each cache of small files.
+    #[must_use]
+    pub fn cache(&self) -> &CacheLimits {
+        &self.cache
+    }
+
+    /// How long exchanges in progress may take when the server goes down.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Tells whoever waits by himself that the server goes down.
+    #[must_use]
+    pub fn draining(&self) -> &Draining {
+        &self.draining
+    }
+
+    /// What records connections, if they are recorded.
+    #[must_use]
+    pub fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
+    }
+
+    /// Whether it has a [handler](Self::with_handler).
+    #[must_use]
+    pub fn has_handler(&self) -> bool {
+        self.handler.is_some()
+    }
+
+    pub(crate) fn handler_factory(&self) -> Option<&HandlerFactory> {
+        self.handler.as_ref()
+    }
+
+    /// Whether somebody takes the sockets of connections that change to another protocol.
+    #[must_use]
+    pub fn takes_upgrades(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    /// Gives a socket to whoever [takes](Self::with_upgrade) it, on this thread; if there is nobody, it closes. For a
+    /// frontend.
+    pub fn upgrade(&self, upgraded: Upgraded) {
+        if let Some(take) = &self.upgrade {
+            take(upgraded);
+        }
+    }
+
+    /// Routes requests to a handler of the frontend's own, as [`with_handler`](Self::with_handler) does to one of the
+    /// site's. For a frontend.
+    #[must_use]
+    pub fn handled(mut self) -> Site {
+        self.config.handled = true;
+        self
     }
 
     /// Buffers for a connection of this server, which share its memory. For a frontend, of a site that is

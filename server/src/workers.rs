@@ -93,7 +93,7 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
 ///         }
 ///     }
 /// });
-/// # assert!(site.handler.is_some());
+/// # assert!(site.has_handler());
 /// # Ok(())
 /// # }
 /// ```

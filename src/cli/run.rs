@@ -49,13 +49,12 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     #[cfg(target_os = "linux")]
     os::leave_process_1().map_err(|error| Refusal(format!("cannot be process 1: {}", plain(&error))))?;
     os::raise_nofile_limit();
-    let mut site = site(&flags)?;
-    observe(&mut site, &flags)?;
-    let log = site.log.clone();
-    let recording = site.recording.clone();
+    let site = observe(site(&flags)?, &flags)?;
+    let log = site.log().clone();
+    let recording = site.recording().cloned();
     let ending = Ending {
-        root: Arc::clone(&site.root),
-        scripts: Arc::clone(&site.scripts),
+        root: Arc::clone(site.root()),
+        scripts: Arc::clone(site.scripts()),
         log: log.clone(),
         recording: recording.clone(),
         delay: flags.drain_delay,
@@ -159,12 +158,14 @@ fn site(flags: &Flags) -> Result<Site, Refusal> {
 }
 
 /// Sets up recording and tracing.
-fn observe(site: &mut Site, flags: &Flags) -> Result<(), Refusal> {
-    site.secrets = flags.secrets;
-    site.trace = flags.trace.then(Trace::stderr);
-    let Some(record) = &flags.record else { return Ok(()) };
+fn observe(site: Site, flags: &Flags) -> Result<Site, Refusal> {
+    let mut site = site.with_secrets(flags.secrets);
+    if flags.trace {
+        site = site.with_trace(Trace::stderr());
+    }
+    let Some(record) = &flags.record else { return Ok(site) };
     let shown = record.directory.display();
-    let mut recording = Recording::to(&record.directory, site.log.clone())
+    let mut recording = Recording::to(&record.directory, site.log().clone())
         .map_err(|error| Refusal(format!("cannot record in {shown}: {}", plain(&error))))?;
     if let Some(most) = record.most {
         recording = recording.with_most(most);
@@ -185,8 +186,7 @@ fn observe(site: &mut Site, flags: &Flags) -> Result<(), Refusal> {
             return Err(Refusal(format!("cannot record in {shown}: it is served; use a separate directory")));
         }
     }
-    site.recording = Some(recording);
-    Ok(())
+    Ok(site.with_recording(recording))
 }
 
 /// Whether `inner` is `outer` or lies inside it. Both exist.

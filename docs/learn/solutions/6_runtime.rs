@@ -95,8 +95,8 @@ impl Client<'_> {
         let (site, now) = (&shared.site, shared.clock.now());
         let mut connection = Connection::new(Peer::from(peer), &site.context(&now));
         site.observe(&mut connection, &site.context(&now), "a runtime of my own");
-        let files = Local::new(Arc::clone(&site.root), site.cache.clone());
-        let (session, space, log) = (Session::new(connection), Workspace::new(site), site.log.logger());
+        let files = Local::new(Arc::clone(site.root()), site.cache().clone());
+        let (session, space, log) = (Session::new(connection), Workspace::new(site), site.log().logger());
         Client { shared, socket, transport: Transport::level_triggered(), session, space, files, log, draining: false }
     }
 
@@ -168,7 +168,7 @@ pub fn serve(arguments: &[String]) -> io::Result<()> {
     (config.timeouts.keep_alive, config.timeouts.head) = (3_600_000, 3_600_000);
     let mut site = Site::new(directory)?.with_config(config);
     if let Some(recordings) = recordings.first() {
-        let recording = Recording::to(recordings, site.log.clone())?;
+        let recording = Recording::to(recordings, site.log().clone())?;
         site = site.with_recording(recording);
     }
     let port = port.parse().map_err(io::Error::other)?;

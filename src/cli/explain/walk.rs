@@ -48,12 +48,12 @@ pub(crate) struct Story {
 pub(crate) fn walk(request: &Request, site: &Site) -> Story {
     let now = Clock::start().now();
     let cx = site.context(&now);
-    if site.config.etag == Etag::Content {
-        site.root.hash_content();
+    if site.config().etag == Etag::Content {
+        site.root().hash_content();
     }
-    let files = Local::new(site.root.clone(), site.cache.clone());
-    let mut log = site.log.logger();
-    let (policy, scripts): (&dyn Policy, _) = (&*site.policy, &*site.scripts);
+    let files = Local::new(site.root().clone(), site.cache().clone());
+    let mut log = site.log().logger();
+    let (policy, scripts): (&dyn Policy, _) = (site.policy(), site.scripts());
     let mut slot = Slot::new();
     // No action needs the socket.
     let nowhere = File::open("/dev/null");
@@ -155,9 +155,9 @@ impl Walk {
                 if is_ours { "added, because HTTP/1.1 requires Host" } else { "as given" },
             );
         }
-        let root = site.root.path().as_os_str().as_encoded_bytes().to_vec();
+        let root = site.root().path().as_os_str().as_encoded_bytes().to_vec();
         self.say(Topic::File, "directory", &root, "what is served (--directory)");
-        let (name, why) = match site.root.symlinks() {
+        let (name, why) = match site.root().symlinks() {
             Symlinks::Follow => ("follow", "symbolic links are followed anywhere (--symlinks)"),
             Symlinks::Inside => ("inside", "symbolic links must stay inside the directory (--symlinks)"),
             Symlinks::Never => ("never", "symbolic links are not followed (--symlinks)"),
@@ -261,8 +261,8 @@ impl Walk {
 
 /// Whether a path leads to a file that only the policy for symbolic links excludes.
 fn is_there_by_links(site: &Site, path: &[u8]) -> bool {
-    site.root.symlinks() != Symlinks::Follow
-        && Root::open(site.root.path(), Symlinks::Follow).is_ok_and(|root| root.open_at(path).is_ok())
+    site.root().symlinks() != Symlinks::Follow
+        && Root::open(site.root().path(), Symlinks::Follow).is_ok_and(|root| root.open_at(path).is_ok())
 }
 
 /// An action that was carried out.
@@ -304,7 +304,7 @@ fn describe(opened: &Opened) -> String {
 
 /// Why a path leads to nothing that is served. Looks at each component, which a server never does.
 fn missing(site: &Site, path: &[u8], error: FsError) -> String {
-    let mut at = site.root.path().to_owned();
+    let mut at = site.root().path().to_owned();
     let mut below = Vec::new();
     for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
         below.extend_from_slice(if below.is_empty() { b"" } else { b"/" });
@@ -322,7 +322,7 @@ fn missing(site: &Site, path: &[u8], error: FsError) -> String {
         if own.file_type().is_symlink() {
             let target = fs::read_link(&at).unwrap_or_default();
             let link = format!("{name} is a symbolic link to {}", text(target.as_os_str().as_bytes()));
-            match site.root.symlinks() {
+            match site.root().symlinks() {
                 Symlinks::Never => return format!("{link}, and symbolic links are not followed (--symlinks)"),
                 Symlinks::Inside if error == FsError::Denied && fs::metadata(&at).is_ok() => {
                     return format!("{link}, which leads out of the directory (--symlinks)");
@@ -372,7 +372,7 @@ fn error_name(error: FsError) -> &'static str {
 
 /// The arguments and environment that the script would get.
 fn spawn_lines(script: &Script<'_>, site: &Site) -> Vec<Line> {
-    let root = site.root.path().as_os_str().as_encoded_bytes();
+    let root = site.root().path().as_os_str().as_encoded_bytes();
     let below = |path: &[u8]| [root, b"/", path].concat();
     let mut told: Vec<(&str, Vec<u8>, &str)> = vec![("would-run", below(script.path), "explain does not run scripts")];
     told.extend(script.arguments().map(|argument| ("argument", argument.to_vec(), "RFC 3875 section 4.4")));
