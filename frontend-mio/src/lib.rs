@@ -99,12 +99,17 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+pub use sanserve_core as core;
 pub use sanserve_core::{
-    Call, Handler, Misuse, Policy, Received, Reply, Request, RequestBuf, ResponseHead, Route, StatusCode,
+    Call, Cgi, Config, Etag, Handler, Limits, Misuse, Pace, Peer, Policy, Protocol, Received, Reply, Request,
+    RequestBuf, ResponseHead, Route, StatusCode, Timeouts,
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
+pub use sanserve_server as server;
 use sanserve_server::{Announce, Phase};
-pub use sanserve_server::{Draining, Full, Handle, Job, Log, Panicked, Site, Upgraded, Workers};
+pub use sanserve_server::{
+    Draining, Full, Handle, Job, Log, Panicked, Recording, ScriptRules, Site, Upgraded, Workers,
+};
 
 use connection_limit::ConnectionLimit;
 use event_loop::EventLoop;

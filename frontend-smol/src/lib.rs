@@ -52,9 +52,14 @@ use sanserve_server::{Shared as Files, probe_resources};
 use smol::future::{FutureExt as _, zip};
 use smol::{Executor, channel};
 
-pub use sanserve_core::{Config, Misuse, Peer, Request, RequestBuf, ResponseHead, StatusCode};
+pub use sanserve_core as core;
+pub use sanserve_core::{
+    Cgi, Config, Etag, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead, Route,
+    StatusCode, Timeouts,
+};
+pub use sanserve_server as server;
 use sanserve_server::{Announce as _, Phase};
-pub use sanserve_server::{Draining, Handle, Log, Site};
+pub use sanserve_server::{Draining, Handle, Log, Recording, ScriptRules, Site};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};

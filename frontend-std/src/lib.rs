@@ -50,8 +50,13 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use sanserve_core::{Misuse, Peer, Request, RequestBuf, ResponseHead, StatusCode};
-pub use sanserve_server::{Draining, Handle, Log, Site, Upgraded};
+pub use sanserve_core as core;
+pub use sanserve_core::{
+    Cgi, Config, Etag, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead, Route,
+    StatusCode, Timeouts,
+};
+pub use sanserve_server as server;
+pub use sanserve_server::{Draining, Handle, Log, Recording, ScriptRules, Site, Upgraded};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
