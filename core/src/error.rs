@@ -17,6 +17,7 @@ macro_rules! violations {
     ($($(#[doc = $doc:literal])+ $name:ident => $status:ident, $after:ident, $message:expr;)*) => {
         /// Something that a peer did wrong. Its documentation is what [`Violation::sentence`] says.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum Violation { $($(#[doc = $doc])+ $name,)* }
 
         impl Violation {

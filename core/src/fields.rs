@@ -71,6 +71,7 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
 
 /// Something a handler must not do. Nothing of it reaches the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Misuse {
     /// A field name that is no token, or a value with CR, LF, NUL or another control character.
     Field,

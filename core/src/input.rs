@@ -2,6 +2,8 @@
 
 /// Something that happened. Bytes from the peer are no input of their own: they are written to
 /// [`Window::spare`](crate::Window::spare) and committed; bytes from a script likewise.
+///
+/// It is exhaustive on purpose, as [`Step`](crate::Step) is: what replays or judges a connection must know every input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The peer has half-closed: nothing more will arrive.

@@ -14,6 +14,7 @@ const VALUE: usize = 4096;
 
 /// What a rule is about, in the order in which people want to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Topic {
     /// Version, host, body, expectation, method.
     Request,
@@ -66,6 +67,7 @@ macro_rules! rules {
     ($($topic:ident { $($(#[doc = $doc:literal])+ $rule:ident => $name:literal, $source:literal;)* })*) => {
         /// A rule by which something was decided. Its documentation is what [`Rule::sentence`] says.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum Rule { $($($(#[doc = $doc])+ $rule,)*)* }
 
         impl Rule {

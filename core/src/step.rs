@@ -7,6 +7,8 @@ use crate::listing::Listing;
 use crate::time::Tick;
 
 /// The next thing to do. `Send`, `Feed`, `Probe` and `Wait` repeat until they are answered; the others come once.
+///
+/// It is exhaustive on purpose: a driver that does not know a step cannot go on, so its compiler is to say so.
 #[must_use]
 #[derive(Debug)]
 pub enum Step<'a> {
@@ -219,6 +221,8 @@ pub enum ScriptInput {
 }
 
 /// Why a handler is called.
+///
+/// It is exhaustive on purpose: a handler may ignore a call, but should do so knowingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// A request is there. Once per exchange, first.
