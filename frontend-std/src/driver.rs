@@ -22,6 +22,9 @@ use crate::shared::{ConnHandle, Enrolled, Shared};
 use crate::upgrade;
 use crate::waker::ConnWaker;
 
+/// Bytes after which a turn ends, so that the clock is read: what is smaller is sent in no time.
+const LARGE_SEND: u64 = 64 * 1024;
+
 /// What a thread needs to drive connections, one after the other.
 pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
@@ -169,10 +172,10 @@ impl Line {
 
     /// Goes on until the connection has something to wait for, and waits for it.
     pub(crate) fn go(&mut self, socket: BorrowedFd<'_>) -> Progress {
-        let conn_waker = &mut self.conn_waker;
-        let mut attached = Attached { conn_waker };
-        // A disk may take its time, and a turn may send many megabytes: the clock is read each time something was sent.
-        let mut budget = Budget { steps: u32::MAX, bytes: 1, scripts_are_slow: false };
+        let bell = &mut self.bell;
+        let mut attached = Attached { bell };
+        // A disk may take its time, and a turn may send many megabytes: the clock is read again after each large send.
+        let mut budget = Budget { steps: u32::MAX, bytes: LARGE_SEND, scripts_are_slow: false };
         let Driver { shared, blocking, space, log, .. } = &mut self.driver;
         let cx = context(shared, blocking.as_deref(), &self.now);
         let env = &mut Env::new(&shared.site, cx, &shared.files, log.get_mut());
