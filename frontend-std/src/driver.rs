@@ -172,8 +172,8 @@ impl Line {
 
     /// Goes on until the connection has something to wait for, and waits for it.
     pub(crate) fn go(&mut self, socket: BorrowedFd<'_>) -> Progress {
-        let bell = &mut self.bell;
-        let mut attached = Attached { bell };
+        let conn_waker = &mut self.conn_waker;
+        let mut attached = Attached { conn_waker };
         // A disk may take its time, and a turn may send many megabytes: the clock is read again after each large send.
         let mut budget = Budget { steps: u32::MAX, bytes: LARGE_SEND, scripts_are_slow: false };
         let Driver { shared, blocking, space, log, .. } = &mut self.driver;

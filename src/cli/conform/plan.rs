@@ -58,7 +58,7 @@ impl Plan {
         let expected = if merged == events {
             // The end of the client's input may add to the bytes of the transcript.
             let rest = wanted.get(told.len()..).filter(|_| is_told).unwrap_or_default();
-            vec![("told", [&told[..], rest].concat())]
+            vec![("transcript", [&told[..], rest].concat())]
         } else {
             // A chunked response differs when the output of the script arrives in one piece.
             let of_told = if is_told { wanted.clone() } else { told };
