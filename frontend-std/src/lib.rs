@@ -168,7 +168,7 @@ impl Server {
 
     /// Serves one connection at a time, on the thread that [`run`](Server::run)s, as Python's
     /// `HTTPServer` does. The others wait in the system's queue until it ends; how long it may take
-    /// is bounded by [`Timeouts`](sanserve_core::Timeouts), and `keep_alive` among them is what an
+    /// is bounded by [`Timeouts`], and `keep_alive` among them is what an
     /// idle one costs everybody.
     #[must_use]
     pub fn one_at_a_time(self) -> Server {
@@ -214,7 +214,7 @@ impl Server {
     /// Accepts one connection and serves it to its end, on this thread (Python's `handle_request`). `false`: none
     /// came in time, or the server was shut down.
     ///
-    /// A [shutdown](Handle::shutdown) lets the exchange in hand finish, however long that takes; a
+    /// A [shutdown](Handle::shutdown) lets the current exchange finish, however long that takes; a
     /// [stop](Handle::stop) cuts it.
     ///
     /// # Errors

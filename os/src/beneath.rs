@@ -165,8 +165,8 @@ impl Root {
     /// Looks its name up again, for whoever finds something missing. `true`: it leads elsewhere now, so that another
     /// try is worth while.
     ///
-    /// In a flood of requests for what is missing, such looks are few: [`MISSES`] in a row that find nothing new, and
-    /// then one in [`MISS_EVERY`] milliseconds. While the name leads nowhere, the look is all that a request costs.
+    /// In a flood of requests for what is missing, such looks are few: 32 in a row that find nothing new, and
+    /// then one in 5 ms. While the name leads nowhere, the look is all that a request costs.
     pub fn look_up_for_missing(&self, now: u64) -> bool {
         if !self.is_name {
             return false;
@@ -311,7 +311,7 @@ impl Root {
     }
 }
 
-/// An absolute name without `..`: what stands before the last of them is resolved, links included, and nothing behind.
+/// An absolute name without `..`: what stands before the last of them is resolved, links included, and nothing after.
 fn name_of(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let parts: Vec<Component<'_>> = absolute.components().collect();

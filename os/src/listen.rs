@@ -220,7 +220,7 @@ fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
 /// Accepts a connection: non-blocking, closed on exec, sending without delay.
 ///
 /// # Errors
-/// As the system says; [`AcceptBackoff::failed`] knows what to do.
+/// As the system says.
 pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     #[cfg(target_os = "linux")]
     let (fd, peer) = net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;

@@ -76,7 +76,7 @@ impl Transport {
     }
 
     /// For a frontend that is told for as long as there are bytes or there is room: each time is good for one read. The
-    /// socket does not block, until [`set_blocking`](Transport::set_blocking).
+    /// socket does not block, until [`Io::set_blocking`].
     #[must_use]
     pub fn level_triggered() -> Transport {
         Transport {
