@@ -158,7 +158,7 @@ fn the_polling_frontend_serves_many_at_once() {
             }
         }
     }
-    // What is in hand is finished, and nobody else is served.
+    // What is in progress is finished, and nobody else is served.
     server.shutdown();
     clients.iter_mut().for_each(Client::ends);
     assert_eq!(slow.response().body.len(), 8 << 20);

@@ -146,7 +146,7 @@ fn corpus() -> Vec<Vec<u8>> {
     corpus
 }
 
-/// Where a request ends that asks the server to close. A client must not send anything behind it
+/// Where a request ends that asks the server to close. A client must not send anything after it
 /// (RFC 9112 section 9.6); where that comes later by itself, the server may be gone already, and
 /// whether a reset answers it is a matter of chance. In one piece with the request it is harmless.
 fn end_of_the_last(input: &[u8]) -> Option<usize> {

@@ -477,7 +477,7 @@ fn check_custom(server: Embedded) {
     let all = sent(&server, &[("KEEP", "/"), ("KEEP", "/"), ("TEST", "/")]);
     assert_eq!(all.matches("HTTP/1.1 204 No Content\r\n").count(), 3, "{all}");
     assert_eq!((all.matches("\r\nContent-Type: text/html\r\n").count(), all.matches("Connection:").count()), (3, 1));
-    // The method itself ends the connection: what comes behind it is not answered.
+    // The method itself ends the connection: what comes after it is not answered.
     let all = sent(&server, &[("TEST", "/"), ("KEEP", "/")]);
     assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
     let all = sent(&server, &[("CUSTOM", "/"), ("KEEP", "/")]);

@@ -23,7 +23,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// The report, and the head of the answer behind it.
+    /// The report, and the head of the answer after it.
     #[track_caller]
     fn parts(&self) -> (&str, String) {
         let text = std::str::from_utf8(&self.stdout).expect("a report is text");
@@ -39,7 +39,7 @@ fn explain<A: AsRef<OsStr>>(arguments: &[A]) -> Ended {
     Ended { code, stdout: process.stdout.bytes(), stderr }
 }
 
-/// What is asked, with which fields, what is sent behind the head, and the rules that have to be named.
+/// What is asked, with which fields, what is sent after the head, and the rules that have to be named.
 type Case = (&'static str, Vec<String>, &'static str, &'static [&'static str]);
 
 fn tree() -> Tree {

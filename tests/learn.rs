@@ -53,7 +53,7 @@ chapters! {
     chapter_6 "6-your-own-runtime.md"
 }
 
-/// Does what a chapter says. A slow reader pauses behind each command for longer than a server waits by default: the
+/// Does what a chapter says. A slow reader pauses after each command for longer than a server waits by default: the
 /// defaults are scaled down for them, and what a command says itself is not.
 fn follow(name: &str, reader: Reader) {
     let chapter = Chapter::read(&learn().join(name));

@@ -230,7 +230,7 @@ fn a_difference_is_shown_where_it_is() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
-/// A large file, and the next request behind it in one piece, for a client that does not read at once.
+/// A large file, and the next request after it in one piece, for a client that does not read at once.
 const UNSENT: &str = "sanserve transcript 1
 @0 wait read until 15000 idle
 @5 recv \"GET /large HTTP/1.1\\r\\nHost: x\\r\\n\\r\\nGET /b HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\"

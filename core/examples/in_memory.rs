@@ -49,7 +49,7 @@ pub fn exchange(request: &[u8], handler: &mut dyn Handler) -> Vec<u8> {
     }
 }
 
-/// Two requests, one behind the other, on one connection.
+/// Two requests, one after the other, on one connection.
 pub fn main() {
     let requests = b"GET /moon HTTP/1.1\r\nHost: a\r\n\r\nGET /sun HTTP/1.1\r\nHost: a\r\n\r\n";
     let sent = String::from_utf8(exchange(requests, &mut hello)).expect("text");

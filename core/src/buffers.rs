@@ -168,8 +168,8 @@ impl Buffers {
         self.reasons.begin();
     }
 
-    /// The decisions about the exchange in hand, in the order in which they were made, 256 at most. They
-    /// are there until the poll behind [`Step::Finished`](crate::Step::Finished); none without
+    /// The decisions about the current exchange, in the order in which they were made, 256 at most. They
+    /// are there until the poll after [`Step::Finished`](crate::Step::Finished); none without
     /// [`explain`](Self::explain).
     #[must_use]
     pub fn reasons(&self) -> &[Reason] {
@@ -230,7 +230,7 @@ impl Buffers {
     }
 }
 
-/// Bytes from the peer: the head of the exchange in hand, kept until it is finished, then what
+/// Bytes from the peer: the head of the current exchange, kept until it is finished, then what
 /// is still unread.
 ///
 /// Invariant: `head + pinned <= start <= end <= bytes.len()`.
@@ -319,7 +319,7 @@ impl Window {
         }
     }
 
-    /// Takes the first `n` unread bytes as the head of the exchange in hand.
+    /// Takes the first `n` unread bytes as the head of the current exchange.
     pub(crate) fn pin(&mut self, n: usize) {
         debug_assert!(self.pinned == 0 && n <= self.end - self.start);
         self.head = self.start;

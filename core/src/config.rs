@@ -214,7 +214,7 @@ pub struct Timeouts {
     /// has said that this is its last request (`Connection: close`, or HTTP/1.0 without keep-alive), or has sent
     /// further requests, the script has its whole time. Default 2,000.
     pub script_silence: u64,
-    /// How long a script may go on behind the head of an answer to HEAD, of which nothing more is sent; then it
+    /// How long a script may go on after the head of an answer to HEAD, of which nothing more is sent; then it
     /// is ended. Default 2,000.
     pub script_drain: u64,
 }

@@ -753,7 +753,7 @@ impl Connection {
         self.notes.eof && awaits && self.exchange.then != Then::PeerCloses && !sent_more()
     }
 
-    /// Whether an exchange is in hand: begun, and not finished.
+    /// Whether an exchange is in progress: begun, and not finished.
     #[must_use]
     pub fn has_exchange(&self) -> bool {
         self.exchange.is_open()

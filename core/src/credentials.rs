@@ -3,7 +3,7 @@
 /// The names of the fields whose values are credentials, in lower case.
 pub const CREDENTIALS: [&[u8]; 4] = [b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"];
 
-/// Where the value begins that is a secret, if a line holds one: behind the colon of its name, by whatever that is
+/// Where the value begins that is a secret, if a line holds one: after the colon of its name, by whatever that is
 /// disguised.
 pub(crate) fn secret_in(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', line)?;

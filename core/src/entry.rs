@@ -23,7 +23,7 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Appends the messages of this entry, each with `open` before it and a line end behind:
+    /// Appends the messages of this entry, each with `open` before it and a line end after:
     /// `code 404, message File not found` for an error, `"GET / HTTP/1.1" 200 1024`, and why it was cut.
     ///
     /// The form is that of Python's `log_error` and `log_request`; its size, always `-` there, is

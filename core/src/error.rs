@@ -50,7 +50,7 @@ violations! {
     UnsupportedVersion => VERSION_NOT_SUPPORTED, Close, Some("Invalid HTTP version ({})");
     /// A line ends with LF alone (RFC 9112 section 2.2).
     BareLf => BAD_REQUEST, Close, Some("Bad request syntax: a line must end with CR LF, not with LF alone (nc has -C for it)");
-    /// A CR without LF behind it (RFC 9112 section 2.2).
+    /// A CR without LF after it (RFC 9112 section 2.2).
     BareCr => BAD_REQUEST, Close, Some("Bad request syntax: CR without LF");
     /// Too many empty lines before the request line (RFC 9112 section 2.2).
     BlankLines => BAD_REQUEST, Close, Some("Bad request syntax: too many empty lines");

@@ -112,7 +112,7 @@ impl HandlerTask {
         Progress::Moved
     }
 
-    /// Ends a body that was to end behind a file, when that is out.
+    /// Ends a body that was to end after a file, when that is out.
     fn end(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         if self.stage != Stage::Finishing || response.has_unsent() {
             return Progress::Stalled;

@@ -41,9 +41,9 @@ pub enum Input {
     Scarce,
     /// The server will go down and goes on until then: [`Config::health`](crate::Config::health) is answered 503.
     Leave,
-    /// The server is going down: finish the exchange in hand, then close.
+    /// The server is going down: finish the current exchange, then close.
     Drain,
-    /// The bound of a shutdown has passed, or the connection gives way to another: close now.
+    /// The bound of a shutdown has passed, or the connection is closed to make room for another: close now.
     Cut,
 }
 

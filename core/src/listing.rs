@@ -122,7 +122,7 @@ impl Listing {
         self.rows.len()
     }
 
-    /// The entries that were pushed behind the first `taken`, with the one that was too much.
+    /// The entries that were pushed after the first `taken`, with the one that was too much.
     pub(crate) fn pushed_behind(&self, taken: usize) -> impl Iterator<Item = (&[u8], EntryKind)> {
         let rows = self.rows.get(taken..).unwrap_or_default();
         let rows = rows.iter().map(|row| (name(&self.names, row), row.kind));
@@ -284,8 +284,8 @@ static PLAIN: [bool; 256] = {
     plain
 };
 
-/// One row as Python writes it: `<li><a href="a.txt">a.txt</a></li>`, with `/` behind a directory
-/// and `@` behind a symbolic link.
+/// One row as Python writes it: `<li><a href="a.txt">a.txt</a></li>`, with `/` after a directory
+/// and `@` after a symbolic link.
 pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
     let (text_mark, link_mark) = match kind {
         EntryKind::File => ("", ""),
@@ -325,7 +325,7 @@ pub(crate) fn write_start(path: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"</h1>\n<hr>\n<ul>\n");
 }
 
-/// What stands behind the rows.
+/// What stands after the rows.
 pub(crate) const PAGE_END: &[u8] = b"</ul>\n<hr>\n</body>\n</html>\n";
 
 #[cfg(test)]

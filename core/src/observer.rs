@@ -122,7 +122,7 @@ impl Observed {
         (self.input, self.script, self.empty) = (input, script, false);
     }
 
-    /// The head of the exchange in hand was put into other buffers.
+    /// The head of the current exchange was put into other buffers.
     pub(crate) fn unpacked(&mut self, buf: &Buffers) {
         (self.input, self.script) = (buf.input.arrived(), buf.script.arrived());
     }

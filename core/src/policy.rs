@@ -111,7 +111,7 @@ pub trait Policy {
     ///
     /// Whoever implements this verifies the credentials here, in every call: what a peer only claims must not be
     /// returned, since scripts act on it. [`Request::basic_credentials`] reads what it claims. It is asked once
-    /// for each script that is run, also behind a local redirect. A name or scheme that is empty or holds control
+    /// for each script that is run, also after a local redirect. A name or scheme that is empty or holds control
     /// characters sets neither variable. To turn a request away, send it to a handler
     /// ([`route`](Policy::route)) and answer 401 there.
     ///

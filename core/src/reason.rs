@@ -6,7 +6,7 @@
 
 use crate::error::Violation;
 
-/// More notes than any one exchange needs; what comes behind them is not kept.
+/// More notes than any one exchange needs; what comes after them is not kept.
 const MOST: usize = 256;
 
 /// How much of a value is kept.
@@ -181,9 +181,9 @@ rules! {
     File {
         /// A regular file: it is the answer.
         FileServed => "file", "Python's send_head";
-        /// A path with a slash behind it is no file.
+        /// A path with a slash after it is no file.
         FileWithSlash => "file-with-slash", "Python's send_head";
-        /// A directory is sent to the same target with a slash behind its path.
+        /// A directory is sent to the same target with a slash after its path.
         SlashRedirect => "slash-redirect", "RFC 9110 section 15.4.2, Python's send_head";
         /// A page that may stand for the directory.
         IndexTried => "index-tried", "Python's index_pages";
@@ -217,7 +217,7 @@ rules! {
         ScriptPath => "script-path", "RFC 3875 section 3.2, Python's is_cgi";
         /// The path lies in no directory of scripts.
         NotScript => "no-script", "RFC 3875 section 3.2, Python's is_cgi";
-        /// This is the script; what stands behind it is PATH_INFO.
+        /// This is the script; what stands after it is PATH_INFO.
         ScriptFound => "script", "RFC 3875 section 3.3, Python's run_cgi";
         /// The body, if it is small, or the beginning of it is read before the script is started, so that a slow peer takes no place.
         BodyGathered => "body-gathered", "limits.script_body";
@@ -347,9 +347,9 @@ rules! {
         CloseOfProtocol => "close-of-protocol", "Python's protocol_version, --protocol";
         /// What was wrong puts in doubt where the next request begins.
         CloseOfViolation => "close-of-violation", "RFC 9112 section 9.6";
-        /// The connection goes on behind this answer.
+        /// The connection goes on after this answer.
         StaysOpen => "stays-open", "RFC 9112 section 9.3";
-        /// The connection ends behind this answer.
+        /// The connection ends after this answer.
         Closes => "closes", "RFC 9112 section 9.6";
     }
 }
@@ -372,7 +372,7 @@ pub struct Reason {
     pub value: Vec<u8>,
 }
 
-/// The decisions about the exchange in hand, if somebody wants to know.
+/// The decisions about the current exchange, if somebody wants to know.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons(Option<Vec<Reason>>);
 

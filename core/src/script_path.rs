@@ -17,7 +17,7 @@ pub fn collapse_path(path: &[u8]) -> Result<Vec<u8>, Forbidden> {
     Ok(collapsed)
 }
 
-/// Appends the same behind the slash that `out` ends with.
+/// Appends the same after the slash that `out` ends with.
 pub(crate) fn collapse(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
     let start = out.len();
     translate(path, out)?;

@@ -38,9 +38,9 @@ pub enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// Whether it stands for far more work than others, in itself or in the poll behind it: a batch of directory
-    /// entries, which is sorted, and a piece of a page, behind which the next piece is made. A driver of many connections
-    /// lets the others go first behind it, and carries out such steps of one connection at a time, so that a
+    /// Whether it stands for far more work than others, in itself or in the poll after it: a batch of directory
+    /// entries, which is sorted, and a piece of a page, after which the next piece is made. A driver of many connections
+    /// lets the others go first after it, and carries out such steps of one connection at a time, so that a
     /// small request waits for one of them at most, however many listings are asked for at once.
     #[must_use]
     pub fn is_long(&self) -> bool {
@@ -182,7 +182,7 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// The arguments behind the script's own name (RFC 3875 section 4.4).
+    /// The arguments after the script's own name (RFC 3875 section 4.4).
     pub fn arguments(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         items(self.arguments)
     }
@@ -234,7 +234,7 @@ pub enum Call {
     /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
     Wake,
     /// The server goes down: what waits for something else, or has no end, should come to one before the grace is
-    /// over. Once per exchange: when that begins, or, where it has begun already, right behind `Request`, if the
+    /// over. Once per exchange: when that begins, or, where it has begun already, right after `Request`, if the
     /// answer is not complete by then.
     Drain,
     /// The exchange is over, in whatever way. Once per exchange, last, unless the handler has passed it

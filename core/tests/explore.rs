@@ -1,5 +1,5 @@
 //! Exhaustive small scope: every sequence of operations up to a small depth, against invariants.
-//! The rig checks each step; the verdict checks the whole; behind every sequence
+//! The rig checks each step; the verdict checks the whole; after every sequence
 //! stands a kind end (all must be answered) and then silence (all must end).
 //!
 //! Sequences that lead to the same state are followed once.
@@ -22,7 +22,7 @@ fn recv(text: &str) -> Op {
     Op::Recv(text.into())
 }
 
-/// Explores all sequences of `ops` of at most `depth`, behind `start`.
+/// Explores all sequences of `ops` of at most `depth`, after `start`.
 fn explore(start: &[Op], ops: &[Op], depth: usize) {
     explore_with(&Config { limits: small_limits(), ..Config::default() }, start, ops, depth);
 }

@@ -93,7 +93,7 @@ fn ask(asked: &Asked<'_>) -> (Vec<(Cause, String)>, u16) {
 }
 
 /// A row: the request, what the world says, the status, and the rules that must be among those noted,
-/// each perhaps with its value behind a space.
+/// each perhaps with its value after a space.
 type Row = (String, &'static [Says], u16, &'static [&'static str]);
 
 fn get(target: &str, fields: &str) -> String {

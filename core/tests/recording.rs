@@ -1,4 +1,4 @@
-//! Recordings: what is taken down while anything at all happens to a connection plays the same again,
+//! Recordings: what is recorded while anything at all happens to a connection plays the same again,
 //! credentials or not.
 
 #![allow(
@@ -190,7 +190,7 @@ fn polls_that_say_nothing_new_are_not_recorded() {
     assert_eq!(lines, ["@0 wait read until 15000 idle", "@14999 eof", "@14999 close done"]);
 }
 
-/// What made the core panic is the last thing that was taken down.
+/// What made the core panic is the last thing that was recorded.
 #[test]
 fn a_panic_is_recorded_up_to_its_cause() {
     struct Panics;

@@ -69,7 +69,7 @@ fn the_nearest_timer_is_what_a_wait_is_bounded_by() {
     }
 }
 
-/// What is shown as unsent behind a step is what the step did not get rid of.
+/// What is shown as unsent after a step is what the step did not get rid of.
 #[test]
 fn what_is_unsent_is_what_was_not_taken() {
     for (name, seen) in all() {

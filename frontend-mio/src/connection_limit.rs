@@ -11,7 +11,7 @@ use crate::waker::LoopWaker;
 /// The places of all connections of a server. A worker takes one before it accepts and gives it
 /// back when the connection has closed; requests do not come here.
 ///
-/// Where all are taken, a connection gives way to a new one: of all workers' the one that has been idle for longest. Each
+/// Where all are taken, a connection is closed to make room for a new one: of all workers' the one that has been idle for longest. Each
 /// worker says here, in each round, since when its own oldest one is; whoever needs a place asks the worker that has
 /// the oldest, and is woken when places are given back.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Worker {
     idle: AtomicU64,
     /// The same of the unfinished ones.
     unfinished: AtomicU64,
-    /// 1: one of its connections is to give way.
+    /// 1: one of its connections is to be closed to make room.
     asked: AtomicUsize,
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct EventLoop {
     log: Logger,
     parked: Slab<Parked>,
     deadlines: Deadlines,
-    /// Who gives way when all places are taken.
+    /// Which connection is closed when the limit is reached.
     leaving: Leaving,
     queue: VecDeque<u32>,
     /// Connections that are about to run a script or to go on with a listing, which takes far longer than anything
@@ -374,7 +374,7 @@ impl EventLoop {
                 break;
             }
             if parked.has_arrived() {
-                // It is about to be told, and has something in hand.
+                // It is about to be told, and has an exchange in progress.
                 self.leaving.remove(at);
                 parked.transport.became_readable();
                 self.enqueue(at);
@@ -442,7 +442,7 @@ impl EventLoop {
         self.look_again = None;
     }
 
-    /// Accepts what waits, within bounds. At the bound on connections, one that is idle gives way; where none is,
+    /// Accepts what waits, within bounds. At the bound on connections, one that is idle is closed to make room; where none is,
     /// nobody is accepted until one has closed.
     fn accept(&mut self) {
         if self.pause_until.is_some_and(|until| until <= self.now.tick) {

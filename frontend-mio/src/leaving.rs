@@ -1,4 +1,4 @@
-//! Who gives way when all places are taken: the connections of a loop that could go, in the order in which they will.
+//! Which connection is closed when the limit is reached: the connections of a loop that could go, in the order in which they will.
 //!
 //! Those come first that are idle, the one first that has been so for longest. Where there is none, those
 //! follow whose request is not complete, or that only wait for their peer to close.
@@ -48,7 +48,7 @@ impl Leaving {
         push(&mut self.unfinished, &mut self.links, at);
     }
 
-    /// It has something in hand, or is gone.
+    /// It has an exchange in progress, or is gone.
     pub(crate) fn remove(&mut self, at: u32) {
         let Some(link) = self.links.get(at as usize).copied() else { return };
         for list in [&mut self.idle, &mut self.unfinished] {

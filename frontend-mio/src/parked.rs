@@ -78,7 +78,7 @@ impl Flags {
     pub(crate) const WOKEN: u8 = 2;
     /// Its request is not complete, or it waits for the peer's end.
     pub(crate) const UNFINISHED: u8 = 4;
-    /// It gives way to another.
+    /// It is closed to make room for another.
     pub(crate) const LEAVES: u8 = 8;
 
     pub(crate) fn has(self, flag: u8) -> bool {

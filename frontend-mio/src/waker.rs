@@ -90,7 +90,7 @@ impl Wake for ConnWaker {
     }
 }
 
-/// The alarm of the exchange in hand. When that is over, its wakers do nothing.
+/// The alarm of the current exchange. When that is over, its wakers do nothing.
 pub(crate) struct ExchangeWaker(Arc<ConnWaker>);
 
 impl ExchangeWaker {

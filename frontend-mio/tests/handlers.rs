@@ -97,7 +97,7 @@ fn a_waker_kept_for_too_long_does_nothing() {
     one.wake_by_ref();
     assert_eq!(client.response().body, b"/one");
     assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
-    // Nothing is in hand; then it is the next exchange.
+    // No exchange is in progress; then it is the next exchange.
     one.wake_by_ref();
     sync(&server);
     ask(&mut client, "/two");

@@ -17,7 +17,7 @@ use crate::watch::DeadlineHandle;
 /// Connections accepted in one go before the other tasks of the thread have their turn.
 const MAX_AT_ONCE: usize = 64;
 
-/// After so long, it is looked again who could give way.
+/// After so long, it is looked again who could be closed to make room.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Accepts until the server goes down, and then whoever has connected by then; lets the listener go.
@@ -81,7 +81,7 @@ async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, b
     while !is_over() {
         let waiting = async {
             if is_acceptable(listener.get_ref()) {
-                // It has gone in a moment, or has something in hand after all; or nobody can go yet.
+                // It has gone in a moment, or has an exchange in progress after all; or nobody can go yet.
                 watch.let_one_go(bound - 1, clock.tick());
                 Timer::after(LOOK_AGAIN).await;
             } else {

@@ -5,7 +5,7 @@
 //! whoever has it can go on: its task, or the handler that runs in that task ([`talk`]).
 //!
 //! A socket is registered with the reactor only when it is waited for, so a connection that brings its
-//! request along and ends behind the answer never is. A read that did not fill the room has emptied
+//! request along and ends after the answer never is. A read that did not fill the room has emptied
 //! the socket, so the next one waits without trying.
 
 use std::cell::RefCell;
@@ -423,7 +423,7 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether it is to give way to another. It is told so, unless something of its peer has come.
+    /// Whether it is to be closed to make room for another. It is told so, unless something of its peer has come.
     fn leaves(&mut self) -> bool {
         let leaves = self.deadline.leaves();
         if leaves {

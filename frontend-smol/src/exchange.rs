@@ -124,7 +124,7 @@ impl<'x> Exchange<'x> {
         self.request().peer()
     }
 
-    /// The trailer fields that came behind a chunked body, once that has been read to its end (RFC 9110
+    /// The trailer fields that came after a chunked body, once that has been read to its end (RFC 9110
     /// section 6.5). They are what the peer says, and no part of the head.
     pub fn trailers(&self) -> impl Iterator<Item = (&'x [u8], &'x [u8])> + use<'x> {
         let text = self.known.trailers.get().map(Vec::as_slice).unwrap_or_default();
@@ -149,7 +149,7 @@ impl Exchange<'_> {
     /// for anything. It is not sent to an HTTP/1.0 client.
     ///
     /// # Errors
-    /// [`Misuse`]: for any other status, and behind the head.
+    /// [`Misuse`]: for any other status, and after the head.
     pub fn inform(&self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         HeadWriter::new(self, |reply, status| reply.inform(status), status)
     }
@@ -239,7 +239,7 @@ impl Exchange<'_> {
     /// where the body is not chunked because the request is a HEAD or HTTP/1.0.
     ///
     /// # Errors
-    /// [`Misuse`]: for a field that a trailer section must not have, or behind an announced length.
+    /// [`Misuse`]: for a field that a trailer section must not have, or after an announced length.
     pub fn trailer(&self, name: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
         self.reply(|reply| reply.trailer(name, value))
     }
@@ -255,7 +255,7 @@ impl Exchange<'_> {
     /// Lets the files, or a script, answer instead. The exchange is over for the handler.
     ///
     /// # Errors
-    /// [`Misuse`] behind the head.
+    /// [`Misuse`] after the head.
     pub fn decline(&self) -> io::Result<()> {
         let mut driver = lock(self.driver);
         driver.reply(|reply| reply.decline())?;
@@ -263,7 +263,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Lets the connection end behind this answer (Python's `close_connection`). To be said before the head.
+    /// Lets the connection end after this answer (Python's `close_connection`). To be said before the head.
     pub fn close(&mut self) {
         lock(self.driver).tell(|reply| reply.close());
     }
@@ -289,10 +289,10 @@ impl Exchange<'_> {
         driver.leave();
     }
 
-    /// Answers 101 with `fields`, and gives the connection away: behind it, both ends speak `protocol`.
+    /// Answers 101 with `fields`, and gives the connection away: after it, both ends speak `protocol`.
     ///
     /// The handler may speak it itself, or give the socket to a task of its own. While it does itself,
-    /// the connection counts as one in hand when the server shuts down.
+    /// the connection counts as one in progress when the server shuts down.
     ///
     /// # Errors
     /// [`Misuse`]: if the request does not offer `protocol`, has a body that is not read yet, or is HTTP/1.0.

@@ -64,7 +64,7 @@ pub(crate) enum Stage {
     /// It does not handle.
     #[default]
     Silent,
-    /// It handles the exchange in hand.
+    /// It handles the current exchange.
     Speaking,
     /// That exchange is over, or no longer its own, and it has not returned yet.
     Over,
@@ -135,7 +135,7 @@ impl Driver {
         self.talk.get_or_insert_default()
     }
 
-    /// As [`poll`](Driver::poll), behind a conversation too.
+    /// As [`poll`](Driver::poll), after a conversation too.
     pub(crate) fn next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match self.talk.as_deref() {
             Some(HandlerTask { closed: true, .. }) => Poll::Ready(Event::Over(Close::Broken)),
@@ -260,7 +260,7 @@ pub(crate) async fn converse(driver: &Mutex<Driver>) {
     *talk = HandlerTask { handler: handler.filter(|_| !panicked), next, closed, ..HandlerTask::default() };
 }
 
-/// What is known of the exchange in hand, and the handler, if that has been made before.
+/// What is known of the current exchange, and the handler, if that has been made before.
 fn begin(driver: &Mutex<Driver>) -> Option<(Known, Option<Box<dyn Erased>>)> {
     let mut driver = lock(driver);
     let talk = driver.talk();

@@ -27,9 +27,9 @@ const SLACK: u64 = 10;
 pub(crate) struct Watch {
     connections: AtomicUsize,
     registry: Mutex<Registry>,
-    /// Counts how often connections became idle, which is the order in which they give way.
+    /// Counts how often connections became idle, which is the order in which they are closed to make room.
     idled: AtomicU64,
-    /// So many were told to give way, and have neither ended nor said that they do not.
+    /// So many were told to be closed to make room, and have neither ended nor said that they do not.
     leaving: AtomicUsize,
 }
 
@@ -45,7 +45,7 @@ struct Registry {
     due: BinaryHeap<Reverse<(Tick, u32)>>,
     /// The future that accepts, keeps deadlines and waits for the end.
     server: Option<Waker>,
-    /// Those that give way first, the first of them last, as they were when all were looked at.
+    /// Those that are closed first, the first of them last, as they were when all were looked at.
     oldest: Vec<(Rank, u32)>,
 }
 
@@ -179,7 +179,7 @@ impl Registry {
         None
     }
 
-    /// Some of those that may give way by now, the first one last.
+    /// Some of those that may be closed to make room by now, the first one last.
     fn oldest(&self, now: Tick) -> Vec<(Rank, u32)> {
         let all = self.entries.iter().zip(0..).filter_map(|(chair, at)| Some((chair.standing.rank(now)?, at)));
         let mut oldest: Vec<(Rank, u32)> = Vec::with_capacity(2 * OLDEST);
@@ -232,7 +232,7 @@ pub(crate) struct DeadlineHandle {
     /// The deadline that was entered last; it may be past. [`NEVER`]: none was.
     armed: Tick,
     standing: Arc<Standing>,
-    /// It is counted among those that give way.
+    /// It is counted among those that are closed to make room.
     leaving: bool,
 }
 
@@ -271,7 +271,7 @@ impl DeadlineHandle {
         self.stays_if(was_leaving);
     }
 
-    /// It has something in hand.
+    /// It has an exchange in progress.
     pub(crate) fn is_busy(&mut self) {
         let was_leaving = self.standing.is_busy();
         self.stays_if(was_leaving);
@@ -284,7 +284,7 @@ impl DeadlineHandle {
         }
     }
 
-    /// Whether it is to give way to another. Once.
+    /// Whether it is to be closed to make room for another. Once.
     pub(crate) fn leaves(&mut self) -> bool {
         let leaves = self.standing.leaves();
         if leaves {
@@ -294,7 +294,7 @@ impl DeadlineHandle {
         leaves
     }
 
-    /// It does not give way: there was something of its peer.
+    /// It is not closed to make room: there was something of its peer.
     pub(crate) fn stays(&mut self) {
         if mem::take(&mut self.leaving) {
             self.watch.leaving.fetch_sub(1, Ordering::SeqCst);
@@ -414,7 +414,7 @@ mod tests {
         assert!(!let_one_go(10_000), "all are busy");
         let order: Vec<usize> = (0..300).map(|n| (n * 7) % 300).collect();
         order.iter().for_each(|&n| all[n].0.idles(Tick(7)));
-        // Those have something in hand, or did.
+        // Those have an exchange in progress, or did.
         all[order[0]].0.is_busy();
         all[order[3]].0.is_unfinished(Tick(5));
         all[order[7]].0.idles(Tick(7));

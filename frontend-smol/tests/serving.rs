@@ -97,7 +97,7 @@ fn a_slow_reader_gets_all_of_it_and_stops_nobody() {
     let content = large();
     fs::write(server.tree.path("large"), &content).unwrap();
     let mut slow = server.connect();
-    // Small answers behind a large one, so that the batch meets a full socket too.
+    // Small answers after a large one, so that the batch meets a full socket too.
     slow.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2));
     slow.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20));
     let head = slow.head();

@@ -34,7 +34,7 @@ pub(crate) struct Driver {
     pub(crate) log: RefCell<Logger>,
     /// Room for a request while a handler that blocks has it. Made for the first one.
     pub(crate) request: Option<Box<RequestBuf>>,
-    /// Where others wait while this thread drives a connection, if it drives all: one that is idle gives way to them.
+    /// Where others wait while this thread drives a connection, if it drives all: one that is idle is closed to make room for them.
     pub(crate) door: Option<TcpListener>,
 }
 

@@ -19,7 +19,7 @@ use crate::upgrade;
 /// **It is the request's body** ([`Read`], Python's `rfile`): decoded, bounded by `limits.body`, and paced by
 /// `timeouts.body`. A peer that waits for `100 Continue` gets it with the first read.
 ///
-/// **It is the answer's body** ([`Write`], Python's `wfile`), behind a head that [`respond`](Exchange::respond) begins.
+/// **It is the answer's body** ([`Write`], Python's `wfile`), after a head that [`respond`](Exchange::respond) begins.
 /// What is written is gathered (64 KiB, `limits.output`) and goes out when there is more of it, when the request's
 /// next bytes are waited for, at [`flush`](Write::flush), and at the end. While the socket is full, a write blocks.
 /// Each write to a chunked body is a chunk: where they are tiny, a `BufWriter` makes larger ones.
@@ -101,7 +101,7 @@ impl Exchange<'_> {
         self.request.peer()
     }
 
-    /// The trailer fields that came behind a chunked body, when it has been read to its end.
+    /// The trailer fields that came after a chunked body, when it has been read to its end.
     pub fn trailers(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.line.reply(|reply| reply.trailers().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
     }
@@ -122,7 +122,7 @@ impl<'x> Exchange<'x> {
     /// HTTP/1.0 client.
     ///
     /// # Errors
-    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status that is none, `Misuse::HeadOrder` behind the head.
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status that is none, `Misuse::HeadOrder` after the head.
     pub fn inform(&mut self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         self.line.act(|reply| reply.inform(status).map(drop))?;
         Ok(HeadWriter::new(self.line, status))
@@ -199,7 +199,7 @@ impl<'x> Exchange<'x> {
     /// the body is not chunked because the request is a HEAD or HTTP/1.0.
     ///
     /// # Errors
-    /// [`Misuse::ReservedHeader`](sanserve_core::Misuse) for a field that cannot stand there, or behind an announced length.
+    /// [`Misuse::ReservedHeader`](sanserve_core::Misuse) for a field that cannot stand there, or after an announced length.
     pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.act(|reply| reply.trailer(name, value))
     }
@@ -216,12 +216,12 @@ impl<'x> Exchange<'x> {
     /// Lets the files, or a script, answer instead, when the handler returns.
     ///
     /// # Errors
-    /// [`Misuse::HeadOrder`](sanserve_core::Misuse) behind the head.
+    /// [`Misuse::HeadOrder`](sanserve_core::Misuse) after the head.
     pub fn decline(&mut self) -> io::Result<()> {
         self.line.act(|reply| reply.decline())
     }
 
-    /// Lets the connection end behind this answer (Python's `close_connection`). To be called before the head is
+    /// Lets the connection end after this answer (Python's `close_connection`). To be called before the head is
     /// sent, so that it says so.
     pub fn close(&mut self) {
         if self.line.is_answerable() {
@@ -250,7 +250,7 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    /// Answers 101 and takes the socket, with what was read already: behind it the connection speaks `protocol`.
+    /// Answers 101 and takes the socket, with what was read already: after it the connection speaks `protocol`.
     /// The socket blocks. It may go to another thread; this connection's thread serves others when the handler
     /// returns. While the handler has not returned, a shutdown of the server ends it.
     ///

@@ -22,7 +22,7 @@ use crate::long_steps::LongSteps;
 /// How long a thread without work waits for another connection before it ends.
 const UNEMPLOYED: Duration = Duration::from_secs(10);
 
-/// After so long, whoever waits for a place looks again who could give way.
+/// After so long, whoever waits for a place looks again who could be closed to make room.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long drivers are waited for after their connections were cut. They notice at once, unless a
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     work: Condvar,
     /// Whoever accepts or closes down waits here for threads and connections to end.
     ended: Condvar,
-    /// Counts how often connections became idle, which is the order in which they give way.
+    /// Counts how often connections became idle, which is the order in which they are closed to make room.
     idled: AtomicU64,
     /// A client waits for a place: whoever becomes idle is to say so.
     hungry: AtomicBool,
@@ -99,7 +99,7 @@ pub(crate) struct ConnHandle {
     /// It was told that the server goes down. Until then, a handler holds it that waits by itself.
     pub(crate) is_told: AtomicBool,
     standing: Standing,
-    /// It was told to give way, and has not said that it does not.
+    /// It was told to be closed to make room, and has not said that it does not.
     leaves: AtomicBool,
 }
 
@@ -123,12 +123,12 @@ impl ConnHandle {
         self.standing.is_unfinished(since);
     }
 
-    /// Says that it is busy again, and whether the reading side was shut, so that it gives way to another.
+    /// Says that it is busy again, and whether the reading side was shut, so that it is closed to make room for another.
     pub(crate) fn get_up(&self) -> bool {
         self.standing.is_busy()
     }
 
-    /// It does not give way for now: there was something of its peer.
+    /// It is not closed for now: there was something of its peer.
     pub(crate) fn stay(&self) {
         self.leaves.store(false, Ordering::SeqCst);
     }
@@ -251,7 +251,7 @@ impl Shared {
             self.hungry.store(true, Ordering::SeqCst);
             while !is_over(&registry) {
                 registry.let_one_go(most, self.clock.tick());
-                // It has gone in a moment, or has something in hand after all; or nobody could go, and each one that is
+                // It has gone in a moment, or has an exchange in progress after all; or nobody could go, and each one that is
                 // idle from now on says so.
                 registry.awaiting += 1;
                 registry = self.ended.wait_timeout(registry, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;

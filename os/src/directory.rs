@@ -25,7 +25,7 @@ pub struct Directory {
 const BATCH: usize = 24 * 1024;
 
 impl Directory {
-    /// The directory behind `fd`, which was opened under the given rule.
+    /// The directory after `fd`, which was opened under the given rule.
     #[must_use]
     pub fn new(fd: OwnedFd, symlinks: Symlinks) -> Directory {
         Directory {

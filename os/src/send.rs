@@ -150,7 +150,7 @@ mod tests {
         bytes
     }
 
-    /// A connected pair that holds exactly what it holds: nothing is on its way behind our back, so
+    /// A connected pair that holds exactly what it holds: nothing is on its way after our back, so
     /// that full stays full. The first one does not block.
     fn still_pair() -> (UnixStream, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();

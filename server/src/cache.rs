@@ -532,7 +532,7 @@ mod tests {
         assert_eq!(cached(&files, b"a").bytes(), b"aaaa");
         files.arrived();
         assert_eq!(cached(&files, b"a").bytes(), b"aaaa");
-        // After the check, and before anything else arrived: the requests in hand came before this.
+        // After the check, and before anything else arrived: the requests in progress came before this.
         replace(&dir, "a", "bbbb");
         assert_eq!(cached(&files, b"a").bytes(), b"aaaa");
         files.arrived();

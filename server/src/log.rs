@@ -234,7 +234,7 @@ impl Logger {
     }
 }
 
-/// Cuts each line behind `from` that is longer than may be, so that one peer's lines do not push others' out.
+/// Cuts each line after `from` that is longer than may be, so that one peer's lines do not push others' out.
 fn cut_lines(lines: &mut Vec<u8>, from: usize) {
     const CUT: &[u8] = b"\\...";
     if lines.len() - from <= MAX_LINE {

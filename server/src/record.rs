@@ -103,7 +103,7 @@ fn make(directory: &Path) -> io::Result<()> {
 
 impl Recording {
     /// Records in this directory, which is made if it is not there, and readable for its owner alone. Directories
-    /// above it are not made: they are more likely mistyped than meant. Files are `000001.txt` and so on, behind those
+    /// above it are not made: they are more likely mistyped than meant. Files are `000001.txt` and so on, after those
     /// that are there already.
     ///
     /// # Errors
@@ -357,7 +357,7 @@ mod tests {
         drop(reel);
         assert!(recording.flush_within(PATIENCE));
         assert_eq!(texts(&dir)[0].1, format!("{text}@7 eof\n"));
-        // Another one goes on behind it.
+        // Another one goes on after it.
         let again = super::tests::recording(&dir);
         drop(again.begin(Settings::default(), String::new()));
         assert!(again.flush_within(PATIENCE));

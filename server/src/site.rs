@@ -125,7 +125,7 @@ pub struct Site {
     verify: Option<VerifyHook>,
     /// Bounds on each small-file cache: one per event-loop thread, or one that threads share.
     cache: CacheLimits,
-    /// Connections at once; beyond that, the one gives way that has been idle for longest. Where each has an exchange,
+    /// Connections at once; beyond that, the one that has been idle longest is closed to make room. Where each has an exchange,
     /// none is accepted until one has closed. Default 16,384. See
     /// [`Site::connection_bound`] for what the system leaves of it.
     connections: usize,
@@ -139,7 +139,7 @@ pub struct Site {
     budget: Option<Arc<Budget>>,
     /// Tells whoever waits by himself that the server goes down. Each server has one of its own.
     draining: Draining,
-    /// How long the exchanges in hand may take when the server goes down. Default 30 s.
+    /// How long the exchanges in progress may take when the server goes down. Default 30 s.
     grace: Duration,
     /// Records connections. Default: none is recorded.
     recording: Option<Recording>,

@@ -428,7 +428,7 @@ impl Slot {
         }
     }
 
-    /// `n` bytes went out, the batch first. Returns how many of them came behind it.
+    /// `n` bytes went out, the batch first. Returns how many of them came after it.
     fn unbatch(&mut self, n: usize) -> usize {
         let of_batch = n.min(self.batch.len());
         self.batch.drain(..of_batch);
@@ -585,7 +585,7 @@ mod tests {
     use crate::transport::Transport;
     use sanserve_os::{Root, Symlinks};
 
-    /// A connected pair that holds exactly what it holds: nothing is on its way behind our back, so
+    /// A connected pair that holds exactly what it holds: nothing is on its way after our back, so
     /// that full stays full. The first one does not block.
     fn still_pair() -> (UnixStream, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();

@@ -1,4 +1,4 @@
-//! Which connection gives way when all places are taken and a new client waits: how one stands, as others see it.
+//! Which connection is closed when the limit is reached and a new client waits: how one stands, as others see it.
 //!
 //! The one goes first that has been idle for longest; where none is idle, the one that has been unfinished for longest.
 //! One with an exchange in progress never goes.
@@ -9,11 +9,11 @@ use sanserve_core::Tick;
 
 use crate::accept::{IDLE_GRACE, UNFINISHED_GRACE};
 
-/// Whether a connection could give way, and since when. Its driver says so, and others look; nobody waits.
+/// Whether a connection could be closed to make room, and since when. Its driver says so, and others look; nobody waits.
 #[derive(Debug, Default)]
 pub struct Standing(AtomicU64);
 
-/// Where a connection stands in the order in which they give way: the least goes first.
+/// Where a connection stands in the order in which they are closed to make room: the least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(u64);
 
@@ -28,35 +28,35 @@ impl Rank {
 impl Standing {
     /// It has an exchange in progress.
     const BUSY: u64 = 0;
-    /// It is to give way.
+    /// It is to be closed to make room.
     const LEAVES: u64 = u64::MAX;
     /// It is unfinished since the tick that is added. Less is one that is idle: since when, and a number.
     const UNFINISHED: u64 = 1 << 62;
     /// The bits of that number.
     const NUMBER: u32 = 20;
 
-    /// It has been idle since then; `number` orders those of the same millisecond. Whether it was to give way.
+    /// It has been idle since then; `number` orders those of the same millisecond. Whether it was to be closed to make room.
     pub fn idles(&self, since: Tick, number: u64) -> bool {
         self.set((since.0 << Self::NUMBER | number & ((1 << Self::NUMBER) - 1)).max(1))
     }
 
-    /// It has been [unfinished](sanserve_core::Connection::unfinished_since) since then. Whether it was to give way.
+    /// It has been [unfinished](sanserve_core::Connection::unfinished_since) since then. Whether it was to be closed to make room.
     pub fn is_unfinished(&self, since: Tick) -> bool {
         self.set(since.0 | Self::UNFINISHED)
     }
 
-    /// It does not give way from here on. Whether it was to.
+    /// It is not closed to make room from here on. Whether it was to.
     pub fn is_busy(&self) -> bool {
         self.set(Self::BUSY)
     }
 
-    /// Whether it is to give way.
+    /// Whether it is to be closed to make room.
     #[must_use]
     pub fn leaves(&self) -> bool {
         self.0.load(Ordering::SeqCst) == Self::LEAVES
     }
 
-    /// Where it stands. `None`: it does not give way by now.
+    /// Where it stands. `None`: it is not closed by now.
     #[must_use]
     pub fn rank(&self, now: Tick) -> Option<Rank> {
         let standing = self.0.load(Ordering::SeqCst);

@@ -24,7 +24,7 @@ pub struct Answer {
     pub until_close: bool,
     /// The interim answers (1xx) before it.
     pub interim: Vec<Interim>,
-    /// The bytes behind the head that are this answer's, framing and all.
+    /// The bytes after the head that are this answer's, framing and all.
     pub framed: u64,
 }
 
@@ -50,7 +50,7 @@ impl Answer {
         self.field(name).map_or("", |value| std::str::from_utf8(value).unwrap_or("?"))
     }
 
-    /// Whether the connection ends behind it (RFC 9112 section 9.3).
+    /// Whether the connection ends after it (RFC 9112 section 9.3).
     #[must_use]
     pub fn closes(&self) -> bool {
         let connection = self.field("Connection").unwrap_or_default();
@@ -406,7 +406,7 @@ pub(super) fn split_crlf(text: &[u8]) -> Result<Vec<&[u8]>, String> {
 pub struct Answers {
     /// Those whose head is there; only the last one may be incomplete.
     pub all: Vec<Answer>,
-    /// Bytes of a head, or interim answers, that stand behind them and are not complete.
+    /// Bytes of a head, or interim answers, that stand after them and are not complete.
     pub rest: usize,
 }
 

@@ -23,7 +23,7 @@ pub(super) enum Kind {
     SlowReader,
     /// Resets the connection somewhere.
     Vanisher,
-    /// Half-closes behind its last request, or in the middle of it.
+    /// Half-closes after its last request, or in the middle of it.
     HalfCloser,
 }
 
@@ -163,7 +163,7 @@ impl Client {
         None
     }
 
-    /// How long it thinks behind an answer.
+    /// How long it thinks after an answer.
     pub(super) fn pause(&self, random: &mut Random) -> u64 {
         *random.pick(&[0, 1, 50, 1_000, 9_000, 14_999])
     }

@@ -71,7 +71,7 @@ pub(super) struct Driver<'s> {
     held: u64,
 }
 
-/// How it stands behind a step.
+/// How it stands after a step.
 enum After {
     /// There is more to do.
     Goes,

@@ -37,7 +37,7 @@ enum Take {
 
 impl<'s> Server<'s> {
     /// Sends `bytes` to a fresh connection as a whole; then to others cut at each byte, and byte by byte, and
-    /// to sockets that take 1 or 7 bytes at a time or are full behind every 61. The answers, the log and the end
+    /// to sockets that take 1 or 7 bytes at a time or are full after every 61. The answers, the log and the end
     /// must be the same each time; only where chunks of a chunked body end may differ. Gives the peer that
     /// sent all at once.
     ///

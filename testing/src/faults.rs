@@ -24,7 +24,7 @@ impl Faults {
     pub const SLOW: Faults = Faults(2);
     /// Clients that reset the connection somewhere.
     pub const RESET: Faults = Faults(4);
-    /// Clients that half-close behind their last request, or in the middle of one.
+    /// Clients that half-close after their last request, or in the middle of one.
     pub const HALF_CLOSE: Faults = Faults(8);
     /// Requests that do not wait for the answers to those before them.
     pub const PIPELINE: Faults = Faults(16);

@@ -11,7 +11,7 @@ use super::script::{Running, Said};
 /// Entries that are pushed at once.
 const BATCH: usize = 100;
 
-/// The file, directory or script of the exchange in hand.
+/// The file, directory or script of the current exchange.
 #[derive(Clone, Debug)]
 pub(super) struct Holding {
     pub(super) disk: Rc<Disk>,
@@ -144,7 +144,7 @@ impl Holding {
         self.held = Some((file.clone(), file.len));
     }
 
-    /// The file in hand becomes as short as this.
+    /// The current file becomes as short as this.
     pub(super) fn shrink(&mut self, len: u64) {
         if let Some((_, real)) = &mut self.held {
             *real = (*real).min(len);

@@ -412,7 +412,7 @@ impl Judge {
         let is_nothing = self.requests.in_progress() == 0;
         let is_odd = self.requests.is_odd() && is_nothing;
         self.marks.ends = closes || half_read || finish.cut.is_some() || (is_nothing && !is_odd);
-        // Which of the requests behind an odd one are a HEAD nobody knows.
+        // Which of the requests after an odd one are a HEAD nobody knows.
         self.blind = is_odd && !self.marks.ends;
         self.marks.asked = false;
         self.requests.finish();

@@ -156,7 +156,7 @@ impl<'s> Server<'s> {
 
 /// What the client does.
 impl Peer<'_> {
-    /// Sends bytes. What comes behind the end of the connection is lost, as it would be.
+    /// Sends bytes. What comes after the end of the connection is lost, as it would be.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         if bytes.as_ref().is_empty() {
@@ -255,13 +255,13 @@ impl Peer<'_> {
         self.happen(What::Input(Input::Wake))
     }
 
-    /// The server goes down: it finishes what is in hand.
+    /// The server goes down: it finishes what is in progress.
     #[track_caller]
     pub fn drain(&mut self) -> &mut Self {
         self.happen(What::Input(Input::Drain))
     }
 
-    /// The bound of going down has passed: it cuts what is in hand.
+    /// The bound of going down has passed: it cuts what is in progress.
     #[track_caller]
     pub fn cut(&mut self) -> &mut Self {
         self.happen(What::Input(Input::Cut))
@@ -328,7 +328,7 @@ impl Peer<'_> {
     }
 }
 
-/// Expectations. Each holds for what came behind the one before it.
+/// Expectations. Each holds for what came after the one before it.
 impl Peer<'_> {
     /// These bytes were received.
     #[track_caller]

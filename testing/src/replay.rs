@@ -238,7 +238,7 @@ fn part(line: &Line, range: fn(usize) -> Range<usize>) -> Line {
     line
 }
 
-/// With up to `n` pieces that come behind the one at `first`, and nothing else between, in one with it.
+/// With up to `n` pieces that come after the one at `first`, and nothing else between, in one with it.
 fn joined(transcript: &Transcript, first: usize, n: usize) -> Option<Transcript> {
     let mut lines = transcript.lines.clone();
     let mut all = Vec::new();

@@ -23,7 +23,7 @@ enum State {
     ChunkEnd,
     /// So many bytes of them have come.
     Trailers(usize),
-    /// The connection ends behind the last request: nothing more is one.
+    /// The connection ends after the last request: nothing more is one.
     Ended,
     Odd,
 }
@@ -41,7 +41,7 @@ pub(super) struct Requests {
     blank: u64,
     /// Behind the body of the last request, the connection ends.
     ends: bool,
-    /// How much has come behind the last head, framing and all.
+    /// How much has come after the last head, framing and all.
     pub(super) behind: u64,
     /// How many heads were complete.
     pub(super) heads: u64,
@@ -85,7 +85,7 @@ impl Requests {
         self.asked.front()
     }
 
-    /// Whether the request that is in hand, or whose head is under way, is a HEAD.
+    /// Whether the request that is in progress, or whose head is under way, is a HEAD.
     pub(super) fn is_head(&self) -> bool {
         self.first().map_or(self.line.starts_with(b"HEAD "), |asked| asked.is_head)
     }
@@ -127,7 +127,7 @@ impl Requests {
         self.state == State::Odd
     }
 
-    /// Whether the peer has said that nothing comes behind its last request.
+    /// Whether the peer has said that nothing comes after its last request.
     pub(super) fn is_ended(&self) -> bool {
         self.state == State::Ended
     }

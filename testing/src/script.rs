@@ -86,7 +86,7 @@ pub(super) enum Said {
     End,
 }
 
-/// The script of the exchange in hand.
+/// The script of the current exchange.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     script: Script,

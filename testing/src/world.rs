@@ -190,7 +190,7 @@ impl<'s> World<'s> {
 struct Life<'w, 's> {
     world: &'w World<'s>,
     summary: Summary,
-    /// By number; none before it begins and behind its end.
+    /// By number; none before it begins and after its end.
     lines: Vec<Option<Box<Line<'s>>>>,
     things: BinaryHeap<Reverse<(u64, u64, usize, Thing)>>,
     serial: u64,

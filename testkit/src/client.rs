@@ -281,7 +281,7 @@ impl Client {
         std::mem::take(&mut self.pending)
     }
 
-    /// Has an exchange that goes on until [`release`](Self::release): no idle connection, which would give way. It has
+    /// Has an exchange that goes on until [`release`](Self::release): no idle connection, which would be closed to make room. It has
     /// begun when this returns. The server must serve `/a.txt`.
     #[track_caller]
     pub fn occupy(&mut self) {

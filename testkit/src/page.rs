@@ -61,7 +61,7 @@ pub fn error(status: u16, message: &str) -> String {
     format!("{start}{}{end}", escape(message))
 }
 
-/// What stands before and behind the message of an error.
+/// What stands before and after the message of an error.
 fn around(status: u16) -> [String; 2] {
     let start = format!(
         r#"<!DOCTYPE HTML>

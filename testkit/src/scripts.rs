@@ -107,7 +107,7 @@ pub struct Found {
     pub pid: i32,
     /// Its name.
     pub name: String,
-    /// What `/proc/PID/stat` says behind the name: state, parent, process group and so on.
+    /// What `/proc/PID/stat` says after the name: state, parent, process group and so on.
     pub state: String,
 }
 

@@ -117,7 +117,7 @@ impl Server {
         Client::connect(self.address())
     }
 
-    /// One GET on a connection of its own that closes behind it.
+    /// One GET on a connection of its own that closes after it.
     #[track_caller]
     pub fn get(&self, target: impl AsRef<[u8]>) -> Response {
         self.ask([b"GET ", target.as_ref(), b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"].concat())

@@ -4,7 +4,7 @@
 //! Two things are done to a command. The ports 8000 to 8003 of the text become free ones, and `cargo` is a
 //! script that builds nothing: what it would run is in this test program already. For a quick reader nothing sleeps:
 //! a server in the background is waited for by its banner, and a command that only looks is repeated until it shows
-//! what is printed in the chapter. A slow one pauses behind each command, and finds servers whose defaults are as
+//! what is printed in the chapter. A slow one pauses after each command, and finds servers whose defaults are as
 //! much shorter as the pause is.
 
 use std::fs;
@@ -77,14 +77,14 @@ esac
 pub(crate) enum Reader {
     /// Types the next command at once.
     Quick,
-    /// Reads on for [`PAUSE`] behind each command.
+    /// Reads on for [`PAUSE`] after each command.
     Slow,
 }
 
 /// How long a slow reader pauses. It stands for more than the time that any timeout has by default.
 const PAUSE: Duration = Duration::from_millis(450);
 
-/// What stands in for sanserve where the reader is slow: the defaults that a pause outlasts, and behind them, so that
+/// What stands in for sanserve where the reader is slow: the defaults that a pause outlasts, and after them, so that
 /// they count, the flags of the chapter.
 const IMPATIENT: &str = r#"#!/bin/sh
 case "$1" in

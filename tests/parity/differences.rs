@@ -51,7 +51,7 @@ fn with_style(page: &str) -> String {
     page.replacen("        <title>Error", style, 1)
 }
 
-/// Python says that it closes behind every error; we go on where the framing is sound.
+/// Python says that it closes after every error; we go on where the framing is sound.
 fn only_python_closes(python: &str, ours: &str) -> bool {
     python == "close" && ours.is_empty()
 }

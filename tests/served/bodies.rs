@@ -125,7 +125,7 @@ pub fn after_a_refused_expectation(rt: Runtime) {
     }
 }
 
-/// A body that is not what it says: refused, and nothing behind it is answered.
+/// A body that is not what it says: refused, and nothing after it is answered.
 pub fn broken_chunks(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());

@@ -385,7 +385,7 @@ pub fn whole_answers(rt: Runtime) {
     gateway.settle();
 }
 
-/// Scripts and files on one connection, one behind the other and all at once.
+/// Scripts and files on one connection, one after the other and all at once.
 pub fn on_one_connection(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let say = |text: &str| request("POST", "/cgi-bin/say", "", format!("Content-Type: a/b\n\n{text}"));

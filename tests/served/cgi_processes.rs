@@ -49,7 +49,7 @@ pub fn a_crash_before_the_head_is_logged(rt: Runtime) {
     assert_eq!(gateway.remarks("exit-silent"), ["CGI script exit code 7"; 10]);
 }
 
-/// A script that ends in bad order behind a whole answer: only the log knows.
+/// A script that ends in bad order after a whole answer: only the log knows.
 pub fn exit_codes(rt: Runtime) {
     let gateway = Gateway::start(rt);
     for (script, code) in [("exit?3", "3"), ("exit?255", "255"), ("signal?KILL", "-9"), ("signal?SEGV", "-11")] {
@@ -64,7 +64,7 @@ pub fn exit_codes(rt: Runtime) {
     assert_eq!(gateway.remarks("hello"), QUIET);
 }
 
-/// A script whose time is over: 504 before its head, and cut behind it.
+/// A script whose time is over: 504 before its head, and cut after it.
 pub fn timeouts(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-timeout", "0.5"]);
     for script in ["never", "endless-head", "family"] {
@@ -401,7 +401,7 @@ pub fn half_closed(rt: Runtime) {
     gateway.settle();
 }
 
-/// A half-close is no farewell of a client that has announced its last request, or has sent others behind it:
+/// A half-close is no farewell of a client that has announced its last request, or has sent others after it:
 /// its script has its whole time.
 pub fn half_closed_for_long(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-half-close", "0.2"]);
@@ -411,7 +411,7 @@ pub fn half_closed_for_long(rt: Runtime) {
         (close.clone(), 1),
         (format!("{}{close}", get("/cgi-bin/late")), 2),
         (format!("{}{}{close}", get("/cgi-bin/late"), get("/a.txt")), 3),
-        // Where nothing was announced, the short silence counts, behind the last request.
+        // Where nothing was announced, the short silence counts, after the last request.
         (get("/cgi-bin/late"), 0),
         (format!("{}{}", get("/cgi-bin/late"), get("/cgi-bin/late")), 1),
         ("GET /cgi-bin/late HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), 0),

@@ -111,7 +111,7 @@ pub fn the_environment(rt: Runtime) {
 }
 
 /// Whoever a client claims to be, nobody has verified it: no variable says so, whatever the field, the scheme and the
-/// spelling, also behind a local redirect.
+/// spelling, also after a local redirect.
 pub fn claims(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();

@@ -229,7 +229,7 @@ pub fn tags(rt: Runtime) {
     assert_eq!(setup.server.get("/a.txt").tag(), setup.tag, "on every connection");
 }
 
-/// A 304 does not end the connection and has nothing behind its head.
+/// A 304 does not end the connection and has nothing after its head.
 pub fn a_connection_goes_on_behind_a_304(rt: Runtime) {
     let mut setup = setup(rt);
     let not_modified = format!("GET /a.txt HTTP/1.1\r\nHost: x\r\nIf-None-Match: {}\r\n\r\n", setup.tag);

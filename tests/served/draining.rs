@@ -58,7 +58,7 @@ pub fn requests_that_have_arrived(rt: Runtime) {
     }
 }
 
-/// Requests behind one another on one connection are answered, each of them, and none says before the last that it is.
+/// Requests after one another on one connection are answered, each of them, and none says before the last that it is.
 pub fn a_pipeline_that_has_arrived(rt: Runtime) {
     let tree = Tree::plain();
     for (asked, count) in [(false, 3), (true, 3), (true, 600)] {

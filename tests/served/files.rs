@@ -83,7 +83,7 @@ pub fn the_fields_of_a_file(rt: Runtime) {
     assert_eq!(head.text("Last-Modified"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
 }
 
-/// HEAD has the head of GET, field by field, and nothing behind it.
+/// HEAD has the head of GET, field by field, and nothing after it.
 pub fn head_is_get_without_a_body(rt: Runtime) {
     let tree = Tree::plain();
     tree.folder("indexed").file("indexed/index.html", "<p>index</p>\n").sparse("big.bin", 10 << 20);

@@ -162,7 +162,7 @@ fn rewritten(rt: Runtime, narrow: bool, rewrite: impl Fn(&Tree)) {
     assert_eq!(server.get("/a.txt").body, b"alpha\n");
 }
 
-/// Written over in place, without and with bytes behind the old end.
+/// Written over in place, without and with bytes after the old end.
 pub fn a_file_that_is_rewritten(rt: Runtime) {
     let over = |tree: &Tree, at: u64, bytes: &[u8]| {
         let file = fs::OpenOptions::new().write(true).open(tree.path("big.bin")).expect("it is there");

@@ -152,7 +152,7 @@ pub fn blank_lines(rt: Runtime) {
     client.ends();
 }
 
-/// A bound on connections: where each has something in hand, what is above it waits, and is served once there is room.
+/// A bound on connections: where each has an exchange in progress, what is above it waits, and is served once there is room.
 pub fn connections(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 64 << 20);
@@ -176,7 +176,7 @@ pub fn connections(rt: Runtime) {
     }
 }
 
-/// At the bound on connections, the one gives way that has been idle for longest, and each new client is served at
+/// At the bound on connections, the one that has been idle longest is closed to make room, and each new client is served at
 /// once. One that has sent a request, or only connected, counts from then.
 pub fn idle_connections_give_way(rt: Runtime) {
     let tree = Tree::plain();
@@ -220,7 +220,7 @@ pub fn idle_connections_give_way(rt: Runtime) {
     }
 }
 
-/// A request that has arrived by the time a connection would give way is answered.
+/// A request that has arrived by the time a connection would be closed to make room is answered.
 pub fn no_request_is_lost_to_a_new_client(rt: Runtime) {
     let tree = Tree::plain();
     for _ in 0..10 {
@@ -232,7 +232,7 @@ pub fn no_request_is_lost_to_a_new_client(rt: Runtime) {
         for client in &mut held {
             client.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n");
         }
-        // Who was idle a moment ago has something in hand now, whether the server knows it already or not.
+        // Who was idle a moment ago has an exchange in progress now, whether the server knows it already or not.
         let mut other = server.connect();
         other.send("GET /b.html HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         for client in &mut held {

@@ -71,7 +71,7 @@ pub fn the_protocol_flag(rt: Runtime) {
     assert_eq!(server.get("/a.txt").head.version, "HTTP/1.1");
 }
 
-/// A client that half-closes behind its request still gets the whole answer.
+/// A client that half-closes after its request still gets the whole answer.
 pub fn half_close(rt: Runtime) {
     let tree = Tree::plain();
     tree.patterned("big.bin", 3_000_000);

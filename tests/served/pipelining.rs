@@ -75,7 +75,7 @@ pub fn fifty_in_order(rt: Runtime) {
     client.ends();
 }
 
-/// The same with every kind of answer in between, and with the half-close right behind.
+/// The same with every kind of answer in between, and with the half-close right after.
 pub fn fifty_mixed(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -102,7 +102,7 @@ pub fn fifty_split_at_random(rt: Runtime) {
     }
 }
 
-/// What stands behind a request that closes is not answered.
+/// What stands after a request that closes is not answered.
 pub fn nothing_behind_a_close(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -117,7 +117,7 @@ pub fn nothing_behind_a_close(rt: Runtime) {
     }
 }
 
-/// Requests for large files behind each other, read slowly: the server does not collect them.
+/// Requests for large files one after the other, read slowly: the server does not collect them.
 pub fn large_answers_behind_each_other(rt: Runtime) {
     const SIZE: u64 = 1_000_003;
     let tree = Tree::new();

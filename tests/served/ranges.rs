@@ -47,7 +47,7 @@ fn part(range: &str, whole: u64, body: &[u8], media_type: Option<String>) -> Par
     Part { first, last, body: body.to_vec(), media_type }
 }
 
-/// Reads a multipart body strictly (RFC 2046 section 5.1.1): nothing before, between or behind.
+/// Reads a multipart body strictly (RFC 2046 section 5.1.1): nothing before, between or after.
 #[track_caller]
 fn multipart(boundary: &str, body: &[u8], whole: u64) -> Vec<Part> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&b);

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the exchanges in hand are finished, within a bound.
+//! SIGTERM and SIGINT: the exchanges in progress are finished, within a bound.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

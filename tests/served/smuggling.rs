@@ -1,10 +1,10 @@
-//! Heads that two servers could read differently: refused, closed, and nothing behind is answered.
+//! Heads that two servers could read differently: refused, closed, and nothing after is answered.
 
 use testkit::page::check_any_error;
 use testkit::response::Response;
 use testkit::{Runtime, Server, Tree};
 
-/// Sends `shape` with a request behind it that must not be answered.
+/// Sends `shape` with a request after it that must not be answered.
 #[track_caller]
 fn refused(server: &Server, shape: &[u8], status: u16) -> Response {
     let mut client = server.connect();
@@ -168,7 +168,7 @@ pub fn request_lines(rt: Runtime) {
     refused(&server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
 }
 
-/// A refusal in the middle of a pipeline: what came before is answered, what comes behind is not.
+/// A refusal in the middle of a pipeline: what came before is answered, what comes after is not.
 pub fn in_a_pipeline(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());

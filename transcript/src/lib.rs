@@ -3,7 +3,7 @@
 //!
 //! [`Transcript::parse`] and [`Transcript::to_text`] are inverse; [`perform`] plays the inputs of a
 //! transcript to a fresh connection and says what really happened; [`check`] compares the two.
-//! [`Script`] plays the same bytes split in any way, [`trace`] shows how the connection stands behind each event, and
+//! [`Script`] plays the same bytes split in any way, [`trace`] shows how the connection stands after each event, and
 //! [`record`] makes a transcript of a connection while it lives. `docs/transcripts.md` describes the format.
 //!
 //! ```
@@ -89,7 +89,7 @@ pub enum What {
     /// No input either: the calendar was set to this second. (So it looks, too, if a driver's ticks and its calendar
     /// do not begin their seconds together.)
     Clock(Wall),
-    /// Any other input. `Eof` takes effect behind the bytes that were received before it.
+    /// Any other input. `Eof` takes effect after the bytes that were received before it.
     Input(Input),
     /// Step: bytes to send, and how the socket took them.
     Send(Sending),
@@ -245,7 +245,7 @@ impl From<sanserve_core::Script<'_>> for Told {
     }
 }
 
-/// What came behind the bytes that a script took.
+/// What came after the bytes that a script took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeedThen {
     /// The driver polls again.
@@ -259,7 +259,7 @@ pub enum FeedThen {
     Full,
 }
 
-/// What came behind the bytes that were taken.
+/// What came after the bytes that were taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Then {
     /// The driver polls again.
@@ -271,7 +271,7 @@ pub enum Then {
     Broken(Fault),
 }
 
-/// What came behind the bytes that a probe has found.
+/// What came after the bytes that a probe has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProbeThen {
     /// The driver polls again.
@@ -312,7 +312,7 @@ impl Transcript {
         write::transcript(self)
     }
 
-    /// Adds an event behind all others.
+    /// Adds an event after all others.
     pub fn push(&mut self, event: Event) {
         self.lines.push(Line::Event(event));
     }

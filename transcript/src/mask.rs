@@ -63,7 +63,7 @@ struct Lines {
     /// The line so far, in lower case, as long as it may become the name of a field.
     name: Vec<u8>,
     state: State,
-    /// A line ends with LF alone, too, as scripts write it. A request's does not: there a secret goes on behind
+    /// A line ends with LF alone, too, as scripts write it. A request's does not: there a secret goes on after
     /// whatever does not end it for certain.
     lf_ends: bool,
 }
@@ -242,7 +242,7 @@ impl Lines {
                 (b'\n', State::Cr) => self.state = State::Behind,
                 (b'\n', State::Secret) if self.lf_ends => self.state = State::Behind,
                 (b'\r' | b'\n', State::Behind) => {}
-                // A folded line. It is refused, but has been taken down by then.
+                // A folded line. It is refused, but has been recorded by then.
                 (b' ' | b'\t', State::Behind) => self.state = State::Secret,
                 (_, State::Secret | State::Cr) => {
                     self.state = State::Secret;
@@ -266,7 +266,7 @@ impl Lines {
     }
 
     /// Another byte of what may be a name. What none can have is passed over: such a line is refused, but it is
-    /// taken down before.
+    /// recorded before.
     fn named(&mut self, byte: u8) {
         if !may_be_named(byte) {
             return;

@@ -48,10 +48,10 @@ pub fn perform(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn H
     observe(transcript, policy, handler, &mut |_, _, _| {})
 }
 
-/// Who looks at the connection behind each event.
+/// Who looks at the connection after each event.
 pub(super) type Observer<'o> = dyn FnMut(&mut Connection, &Buffers, &Context<'_>) + 'o;
 
-/// The same, and lets somebody look at the connection behind each event: at an input when it is noted, at a
+/// The same, and lets somebody look at the connection after each event: at an input when it is noted, at a
 /// step when it is answered.
 pub(super) fn observe(
     transcript: &Transcript,

@@ -77,7 +77,7 @@ const LONGEST: usize = 64 << 20;
 #[derive(Debug)]
 enum Token {
     Word(String),
-    /// Quoted text and the mark behind it.
+    /// Quoted text and the mark after it.
     Text(Vec<u8>, String),
 }
 
@@ -478,7 +478,7 @@ fn nanos_are_whole(word: &str) -> bool {
     word.split_once('.').is_none_or(|(_, nanos)| nanos.len() == 9)
 }
 
-/// The text up to the closing quote, and what stands behind it.
+/// The text up to the closing quote, and what stands after it.
 pub(super) fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String> {
     let mut bytes = Vec::new();
     let mut chars = text.char_indices();

@@ -1,4 +1,4 @@
-//! What a transcript does to the machine: its events, each with the state of the connection behind it.
+//! What a transcript does to the machine: its events, each with the state of the connection after it.
 //!
 //! The states are those of a real [`Connection`](crate::Connection) that plays the transcript. Leaves out how
 //! they are shown.
@@ -12,7 +12,7 @@ use super::{Difference, Event, Transcript, What, play};
 pub struct Seen {
     /// What happened.
     pub event: Event,
-    /// How the connection stands behind it. An input is only noted there; the step that follows shows what it did.
+    /// How the connection stands after it. An input is only noted there; the step that follows shows what it did.
     pub state: State,
     /// The moves that it made of what comes from the peer, in order: rows of [`INBOUND`].
     pub inbound: Vec<Transition>,
@@ -31,13 +31,13 @@ impl Seen {
 pub struct Trace {
     /// What is as the transcript says: all of it, or what comes before the first event that differs.
     pub seen: Vec<Seen>,
-    /// What happens instead of the event behind those, if something does.
+    /// What happens instead of the event after those, if something does.
     pub instead: Option<Seen>,
     /// Where the two part.
     pub difference: Option<Difference>,
 }
 
-/// Plays a transcript as [`Transcript::replay`] does, as far as it goes, and looks at the connection behind each event.
+/// Plays a transcript as [`Transcript::replay`] does, as far as it goes, and looks at the connection after each event.
 pub fn trace(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Handler) -> Trace {
     let mut looks = Vec::new();
     let played = play::observe(transcript, policy, handler, &mut |connection, buf, cx| {

@@ -13,7 +13,7 @@ use super::{
 const INDENT: &str = "\n    ";
 /// A run of one byte that is at least so long is written as a product.
 const RUN: usize = 40;
-/// Text that is at most so long stands behind its verb.
+/// Text that is at most so long stands after its verb.
 const SHORT: usize = 60;
 
 pub(super) fn transcript(transcript: &Transcript) -> String {
@@ -343,7 +343,7 @@ pub(super) fn word(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Text behind a verb: on its line if it is short, else each line of it on a line.
+/// Text after a verb: on its line if it is short, else each line of it on a line.
 fn text(bytes: &[u8], out: &mut String) {
     if bytes.is_empty() {
         return;
@@ -359,7 +359,7 @@ fn text(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Quoted text, split behind each line end and around each long run of one byte.
+/// Quoted text, split after each line end and around each long run of one byte.
 fn pieces(bytes: &[u8], out: &mut String, between: &str) {
     if bytes.is_empty() {
         out.push_str("\"\"");

@@ -28,7 +28,7 @@ const WITHHELD: [&str; 12] = [
     "Content-Length",
 ];
 
-/// Appends the arguments, a NUL behind each: the words of a query that holds no `=` (RFC 3875
+/// Appends the arguments, a NUL after each: the words of a query that holds no `=` (RFC 3875
 /// section 4.4).
 pub(super) fn write_arguments(query: &[u8], out: &mut Vec<u8>) {
     if query.is_empty() || query.contains(&b'=') {
@@ -55,7 +55,7 @@ pub(super) struct Facts<'f> {
     pub(super) length: Option<u64>,
 }
 
-/// Appends the environment, a NUL behind each `NAME=VALUE`.
+/// Appends the environment, a NUL after each `NAME=VALUE`.
 pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, policy: &dyn Policy, config: &Config, out: &mut Vec<u8>) {
     let mut variables = Variables { out };
     variables.set("GATEWAY_INTERFACE", b"CGI/1.1");

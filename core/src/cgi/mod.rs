@@ -49,7 +49,7 @@ pub(crate) struct Cgi {
     interim: u8,
     /// Takes apart the chunks of a script that writes the whole answer itself.
     decoder: Option<Decoder>,
-    /// Since when nothing of its output can be sent any more, where it is given little time behind that.
+    /// Since when nothing of its output can be sent any more, where it is given little time after that.
     unsent_since: Option<Tick>,
     /// Bytes of its output that were dropped because they cannot be sent.
     dropped: u64,

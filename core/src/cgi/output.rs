@@ -81,7 +81,7 @@ pub(super) enum Printed<'h> {
     Head(ScriptHead<'h>, usize),
     /// A head of so many bytes that announces another one (RFC 9110 section 15.2).
     Interim(usize),
-    /// No head: behind so many bytes all is content.
+    /// No head: after so many bytes all is content.
     Content(usize),
     /// It stops before there is anything to use.
     Incomplete,
@@ -375,7 +375,7 @@ fn parse_status(value: &[u8]) -> Option<(StatusCode, Option<&[u8]>)> {
     Some((code, is_fit.then_some(phrase)))
 }
 
-/// A name and what stands behind the colon, which may have white space before it.
+/// A name and what stands after the colon, which may have white space before it.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = (line[..colon].trim_ascii_end(), trim(&line[colon + 1..]));
@@ -466,7 +466,7 @@ mod tests {
         }
     }
 
-    /// What is made of `text` and its end: status, fields, length; then what stands behind it, and the remarks.
+    /// What is made of `text` and its end: status, fields, length; then what stands after it, and the remarks.
     fn read(text: &str, raw: bool) -> (String, String) {
         let mut scanned = 0;
         let (len, end) = match find_end(text.as_bytes(), &mut scanned) {

@@ -313,7 +313,7 @@ impl Cgi {
         let unfolded = Unfolded::new(printed);
         let mut remarks = Remarks::new(name, remarks);
         let printed = match output::understand(printed, end, raw, &unfolded, &mut remarks) {
-            // What stands behind an empty head is content, if there is any.
+            // What stands after an empty head is content, if there is any.
             Printed::Content(len) if len == unread.len() && !eof => return Progress::Stalled,
             Printed::Content(len) if len == unread.len() => Printed::Incomplete,
             Printed::Content(len) => {
@@ -388,7 +388,7 @@ impl Cgi {
         self.note_unsent(response);
     }
 
-    /// HEAD is safe, so nothing is lost with a script that is ended soon behind its head. One that has answered a
+    /// HEAD is safe, so nothing is lost with a script that is ended soon after its head. One that has answered a
     /// GET or POST with 204 may have work to do, and keeps its time.
     fn note_unsent(&mut self, response: &ResponseBuilder<'_>) {
         if response.exchange.is_head && response.cycle.outbound == Outbound::Body(Encoder::None) {
@@ -420,7 +420,7 @@ impl Cgi {
             && available == 0
             && !matches!(encoder, Encoder::Length(left) if left.get() == 0)
         {
-            // It had to give way to another before it was ready, since its body is slow.
+            // It had to be closed to make room for another before it was ready, since its body is slow.
             return Progress::Cut(Cut::Slow, Close::Broken);
         }
         match encoder {

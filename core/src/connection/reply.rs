@@ -98,7 +98,7 @@ impl<'a> Reply<'a> {
         self.connection.response(self.buf, self.cx).took(n);
     }
 
-    /// The trailer fields that came behind a chunked body, once [`receive`](Self::receive) has said `End`
+    /// The trailer fields that came after a chunked body, once [`receive`](Self::receive) has said `End`
     /// (RFC 9110 section 6.5). They are what the peer says, and no part of the head.
     pub fn trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let lines = self.buf.trailers.split(|&byte| byte == b'\n');
@@ -139,7 +139,7 @@ impl Reply<'_> {
     /// HTTP/1.0 client. 100 is [`receive`](Self::receive)'s to send, 101 is [`upgrade`](Self::upgrade)'s.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for any other status, [`Misuse::HeadOrder`] behind the head.
+    /// [`Misuse::Interim`] for any other status, [`Misuse::HeadOrder`] after the head.
     pub fn inform(&mut self, status: StatusCode) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
         check_interim(status)?;
@@ -159,7 +159,7 @@ impl Reply<'_> {
         Ok(())
     }
 
-    /// Begins the answer 101: behind it the connection speaks `protocol`, and whoever drives it gets the
+    /// Begins the answer 101: after it the connection speaks `protocol`, and whoever drives it gets the
     /// socket, with the bytes that were read already ([`Close::Upgraded`](crate::Close)).
     ///
     /// # Errors
@@ -288,7 +288,7 @@ impl Reply<'_> {
     /// request is a HEAD or HTTP/1.0. Announce it with a `Trailer` field in the head.
     ///
     /// # Errors
-    /// [`Misuse::ReservedHeader`] for a field that a trailer section must not have, or behind an announced
+    /// [`Misuse::ReservedHeader`] for a field that a trailer section must not have, or after an announced
     /// length; the others as [`HeadWriter::field`].
     pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), Misuse> {
         let (cycle, _) = self.connection.sending().ok_or(Misuse::ExchangeEnded)?;
@@ -324,14 +324,14 @@ impl Reply<'_> {
     /// Lets the files, or a script, answer instead.
     ///
     /// # Errors
-    /// [`Misuse::HeadOrder`] behind the head.
+    /// [`Misuse::HeadOrder`] after the head.
     pub fn decline(&mut self) -> Result<(), Misuse> {
         self.check_head()?;
         self.connection.handler().ok_or(Misuse::ExchangeEnded)?.decline();
         Ok(())
     }
 
-    /// Lets the connection end behind this answer (Python's `close_connection`).
+    /// Lets the connection end after this answer (Python's `close_connection`).
     pub fn close(&mut self) {
         self.connection.exchange.close();
     }
@@ -418,7 +418,7 @@ impl Connection {
     /// The framing of the body that the handler may add to.
     ///
     /// # Errors
-    /// [`Misuse::HeadOrder`] before the head, [`Misuse::ExchangeEnded`] behind the end.
+    /// [`Misuse::HeadOrder`] before the head, [`Misuse::ExchangeEnded`] after the end.
     fn body(&mut self) -> Result<(&mut Encoder, &mut HandlerTask), Misuse> {
         let (cycle, task) = self.sending().ok_or(Misuse::ExchangeEnded)?;
         match &mut cycle.outbound {
@@ -428,7 +428,7 @@ impl Connection {
         }
     }
 
-    /// Whether a part of a file is on its way, behind which nothing can be put.
+    /// Whether a part of a file is on its way, after which nothing can be put.
     fn sends_named(&self) -> bool {
         self.file.left > 0 || self.relay != Passthrough::default()
     }

@@ -27,7 +27,7 @@ pub struct State {
     pub life: &'static str,
     /// The clocks that run.
     pub timers: Vec<Timer>,
-    /// Bytes of the peer that were read and not yet used. The head of the request in hand is not among them.
+    /// Bytes of the peer that were read and not yet used. The head of the current request is not among them.
     pub unread: usize,
     /// Bytes of the answer that are named or formatted, and that the driver has not been seen to take.
     pub unsent: u64,
@@ -35,7 +35,7 @@ pub struct State {
     pub unheard: usize,
     /// The status of the answer, once its head is written.
     pub status: Option<u16>,
-    /// Whether the connection may go on behind the exchange in hand; `None` if there is none.
+    /// Whether the connection may go on after the current exchange; `None` if there is none.
     pub keep_alive: Option<bool>,
     /// The socket takes no more for now.
     pub blocked: bool,

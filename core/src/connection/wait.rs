@@ -88,7 +88,7 @@ impl Connection {
             Task::None | Task::Files(_) => false,
         };
         if works && self.life == Life::Open && next == ReadTimer::Nothing && !self.notes.eof {
-            // Nothing is awaited of the peer, but it may go away, and nobody is to work for nobody.
+            // Nothing is awaited of the peer, but it may go away: keep reading, so that a disconnect is noticed.
             return (buf.input.make_room(0, &mut buf.share), idle);
         }
         if self.notes.blocked && matches!(&self.task, Task::Files(files) if files.has_read_head()) {

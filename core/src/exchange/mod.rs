@@ -20,7 +20,7 @@ use crate::status::StatusCode;
 use crate::step::Close;
 use crate::wire::Cycle;
 
-/// What is known of the exchange in hand.
+/// What is known of the current exchange.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Exchange {
     pub(crate) asked: Asked,

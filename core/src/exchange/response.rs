@@ -290,7 +290,7 @@ impl ResponseBuilder<'_> {
         self.error_page(status, &Page::default(), |_, _| {});
     }
 
-    /// Answers with an error page whose message stands in [`Scratch::message`]; `fields` come behind
+    /// Answers with an error page whose message stands in [`Scratch::message`]; `fields` come after
     /// those of the page. The message is the reason phrase too, as Python has it, where it is fit.
     pub(crate) fn error_page(
         &mut self,

@@ -1,7 +1,7 @@
 //! The task that answers GET and HEAD from files: open, index page or listing, conditions, ranges.
 //!
 //! It is a small machine of its own. It asks for actions, takes their completions, writes heads and
-//! pages into the output window and names parts of the driver's file to be sent behind them.
+//! pages into the output window and names parts of the driver's file to be sent after them.
 
 mod refusal;
 
@@ -248,7 +248,7 @@ impl Files {
         }
     }
 
-    /// 301 to the same target with a slash behind its path; query and escapes untouched.
+    /// 301 to the same target with a slash after its path; query and escapes untouched.
     fn redirect(&mut self, answer: &mut ResponseBuilder<'_>) {
         let (request, Scratch { page: location, .. }, reasons) = answer.split();
         location.clear();

@@ -24,7 +24,7 @@ refusals! {
     Missing => NotFound, NOT_FOUND, "File not found";
     /// A component begins with a dot.
     Hidden => HiddenDotfile, NOT_FOUND, "File not found";
-    /// A path with a slash behind it is no file.
+    /// A path with a slash after it is no file.
     FileWithSlash => FileWithSlash, NOT_FOUND, "File not found";
     /// The system has no descriptors left.
     Exhausted => Exhausted, SERVICE_UNAVAILABLE, "Too many open files";

@@ -314,7 +314,7 @@ fn forbidden(cycle: &Cycle, event: &dyn std::fmt::Debug) -> ! {
     panic!("no row of the table permits {event:?}: {cycle:?}")
 }
 
-/// How many states the inbound half has; those of the outbound half are numbered behind them.
+/// How many states the inbound half has; those of the outbound half are numbered after them.
 const OF_INBOUND: u32 = Inbound::NAMES.len() as u32;
 
 impl Trail {

@@ -24,7 +24,7 @@ pub(crate) struct Piece {
     pub(crate) skip: usize,
     /// Then this much data.
     pub(crate) data: usize,
-    /// The body ends behind what was passed over.
+    /// The body ends after what was passed over.
     pub(crate) end: bool,
     /// Where in what was passed over the trailer section begins; `skip` where none does.
     pub(crate) trailers: usize,
@@ -45,12 +45,12 @@ pub(crate) struct Chunked {
 enum State {
     SizeFirst,
     Size,
-    /// White space behind the size.
+    /// White space after the size.
     SizeSpace,
     /// Behind a `;`.
     ExtensionStart,
     ExtensionName,
-    /// White space behind the name.
+    /// White space after the name.
     ExtensionNameSpace,
     /// Behind a `=`.
     ExtensionValueStart,
@@ -60,7 +60,7 @@ enum State {
     ExtensionEscaped,
     /// Behind the quote that ends a quoted string.
     ExtensionQuotedEnd,
-    /// White space behind the value.
+    /// White space after the value.
     ExtensionSpace,
     SizeLf,
     Data,
@@ -166,7 +166,7 @@ impl Chunked {
                     _ => return Err(Violation::MalformedChunkSize),
                 }
             }
-            // White space without an extension behind it is read differently by others.
+            // White space without an extension after it is read differently by others.
             State::SizeSpace => {
                 self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
                 match byte {
@@ -290,7 +290,7 @@ fn lf(byte: u8, otherwise: Violation) -> Result<(), Violation> {
 mod tests {
     use super::*;
 
-    /// The data, and what stands behind the body.
+    /// The data, and what stands after the body.
     type Decoded = (Vec<u8>, Vec<u8>);
 
     /// Decodes `text`, `step` bytes at a time; `None` if it is not complete.

@@ -26,7 +26,7 @@ impl Scan {
     /// more must come. Leading empty lines are the caller's to pass over, see [`Scan::blank_line`].
     ///
     /// What is found does not depend on how much has come: each violation counts at the byte with
-    /// which it is certain, and nothing behind that byte is looked at.
+    /// which it is certain, and nothing after that byte is looked at.
     #[inline(always)]
     pub(crate) fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Violation> {
         let bytes = &bytes[..bytes.len().min(limits.head.saturating_add(1))];
@@ -61,7 +61,7 @@ impl Scan {
     pub(crate) fn blank_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, Violation> {
         match bytes {
             [b'\r', b'\n', ..] if usize::from(self.blank) < limits.blank_lines => {
-                // The search begins anew behind it.
+                // The search begins anew after it.
                 *self = Scan { blank: self.blank + 1, ..Scan::default() };
                 Ok(true)
             }

@@ -31,7 +31,7 @@ enum Reading {
     /// A head, of which this has come.
     Head(Vec<u8>, Scan),
     Body(Decoder),
-    /// It does not matter: the connection ends behind a violation.
+    /// It does not matter: the connection ends after a violation.
     Anything,
 }
 
@@ -100,7 +100,7 @@ fn find_end(head: &mut Vec<u8>, scan: &mut Scan, limits: &Limits) -> Result<(usi
     Ok((blank, scan.find_end(head, limits).map_err(drop)?))
 }
 
-/// What comes behind this head.
+/// What comes after this head.
 fn behind(bytes: &[u8], limits: &Limits) -> Reading {
     let mut head = Head::default();
     let framing = head.parse(bytes).map_err(drop).and_then(|()| Framing::of(&head, bytes, limits).map_err(drop));

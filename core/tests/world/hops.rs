@@ -99,7 +99,7 @@ impl Hop {
         }
     }
 
-    /// What the world finds: the name behind the directory says what it is.
+    /// What the world finds: the name after the directory says what it is.
     pub fn find(&mut self) -> Found {
         let name = self.path[self.from..].split(|&byte| byte == b'/').next().unwrap_or_default();
         let what = match name {
@@ -326,12 +326,12 @@ fn head<'l>(lines: impl Iterator<Item = &'l str>, len: usize) -> Option<Head> {
 #[derive(Clone, Debug, Default)]
 pub struct Hops {
     pub all: Vec<Hop>,
-    /// The last one belongs to the exchange in hand.
+    /// The last one belongs to the current exchange.
     open: bool,
 }
 
 impl Hops {
-    /// The script of the exchange in hand.
+    /// The script of the current exchange.
     pub fn in_progress(&self) -> Option<&Hop> {
         self.all.last().filter(|_| self.open)
     }

@@ -42,7 +42,7 @@ impl Asked {
     }
 }
 
-/// What comes behind the requests.
+/// What comes after the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Then {
     Nothing,

@@ -247,7 +247,7 @@ impl Rig {
         self.asked.is_some()
     }
 
-    /// A handler has a request in hand.
+    /// A handler has a request in progress.
     pub fn is_handling(&self) -> bool {
         self.handler.open
     }
@@ -490,7 +490,7 @@ impl Rig {
         text.hash(&mut hasher);
         self.buf.input.unread().hash(&mut hasher);
         (self.trouble, self.eof, self.holds, self.shut, self.finished.len()).hash(&mut hasher);
-        // What the exchange in hand and the verdict depend on.
+        // What the current exchange and the verdict depend on.
         self.got.hash(&mut hasher);
         self.wire.hash(&mut hasher);
         (&self.directory, self.listed, self.unsent).hash(&mut hasher);

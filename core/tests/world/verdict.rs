@@ -42,7 +42,7 @@ pub fn check(rig: &Rig, settled: bool) -> Result<(), String> {
 /// log has them.
 pub fn loose(rig: &Rig) -> Result<Vec<Answer>, String> {
     let done = |n: usize| rig.finished.get(n).map(|done| done.line.starts_with(b"HEAD "));
-    // Of the exchange in hand it is not known whether it is a HEAD.
+    // Of the current exchange it is not known whether it is a HEAD.
     let stream = answers::read(&rig.wire, |n| done(n).unwrap_or(false))
         .or_else(|_| answers::read(&rig.wire, |n| done(n).unwrap_or(true)))?;
     for answer in &stream.answers {
@@ -196,7 +196,7 @@ fn check_scripted(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hops: &[H
         status if hop.refused == Some(status) => true,
         // Of half a body.
         400 | 413 | 431 if !asked.complete => true,
-        // What is missing may have come behind it.
+        // What is missing may have come after it.
         408 => rig.trouble.any && asked.has_body,
         411 => rig.config.cgi.chunked == Chunked::Refuse && asked.field("Transfer-Encoding").is_some(),
         500 => rig.trouble.any,
@@ -283,7 +283,7 @@ fn check_settled(rig: &Rig, model: &Model, answers: &[Answer]) -> Result<(), Str
             return Err(format!("the connection ends for no reason behind {answer:?}"));
         }
     }
-    // RFC 9112 section 9.6: who ends the connection says so. A body may go wrong behind its answer.
+    // RFC 9112 section 9.6: who ends the connection says so. A body may go wrong after its answer.
     let asked = answers.len().checked_sub(1).and_then(|last| model.requests.get(last));
     let scripted = answers.len().checked_sub(1).is_some_and(|last| !rig.hops.of(last).is_empty());
     let early = asked.is_some_and(|asked| asked.has_body && (asked.path().starts_with(b"/h/") || scripted));

@@ -34,7 +34,7 @@ fn shout(mut upgraded: Upgraded) -> io::Result<()> {
 }
 
 fn speak(mut client: Client) -> Client {
-    // What is pipelined behind the request is the other protocol's already.
+    // What is pipelined after the request is the other protocol's already.
     client.send(format!("{}already ", ask("GET", "/shout", UPGRADE)));
     let head = client.head();
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");

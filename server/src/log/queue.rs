@@ -92,7 +92,7 @@ impl Queue {
     pub(super) fn append(self: &Arc<Self>, lines: &[u8]) {
         let mut state = self.state();
         self.start(&mut state);
-        // None is let in behind one that was lost: what is missing is missing in one place.
+        // None is let in after one that was lost: what is missing is missing in one place.
         if state.started && !state.hangs && state.lost == 0 && !state.has_room(lines.len()) {
             state.waiting += 1;
             let full = |state: &mut State| state.lost == 0 && !state.hangs && !state.has_room(lines.len());

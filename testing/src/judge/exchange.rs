@@ -1,4 +1,4 @@
-//! What was seen of the exchange in hand.
+//! What was seen of the current exchange.
 
 use sanserve_core::{Call, Completion, FsError, Kind, Opened, Timeouts};
 
@@ -23,7 +23,7 @@ pub(super) struct Seen {
     pub(super) over: bool,
     /// The status of the final answer that was begun.
     pub(super) status: Option<u16>,
-    /// It is an error behind which the connection ends.
+    /// It is an error after which the connection ends.
     pub(super) refused: bool,
     /// The length of the file that was opened last.
     file: Option<u64>,

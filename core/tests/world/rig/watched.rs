@@ -120,7 +120,7 @@ impl Rig {
         });
     }
 
-    /// The script in hand is told something, or does something. A history that was made short may have what is left of
+    /// The current script is told something, or does something. A history that was made short may have what is left of
     /// one that is not there.
     fn told(&mut self, tell: impl FnOnce(&mut super::hops::Hop)) {
         if let Some(hop) = self.hops.in_hand_mut() {

@@ -1,6 +1,6 @@
 //! What a server and its launcher say to each other. Both are of one build or ask for the same
 //! [`VERSION`], so there is no more to the format than that: numbers are little-endian, texts have their length
-//! in front and a NUL behind them, lists their number in front.
+//! in front and a NUL after them, lists their number in front.
 //!
 //! An order is written text by text and read in place: it is as long as a script's environment, and both sides handle
 //! thousands of them a second.
@@ -45,7 +45,7 @@ pub(super) struct Order<'p> {
     pub(super) is_urgent: bool,
     /// The path of its directory. Its user has to be able to reach it.
     pub(super) place: &'p CStr,
-    /// Its name there, behind `./`.
+    /// Its name there, after `./`.
     pub(super) name: &'p CStr,
     /// With the name in front.
     pub(super) arguments: Vec<&'p CStr>,
