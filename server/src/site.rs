@@ -509,7 +509,7 @@ fn connections_within(descriptors: usize) -> usize {
 
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service")
+        f.debug_struct("Site")
             .field("config", &self.config)
             .field("root", &self.root)
             .field("connections", &self.connections)

@@ -149,13 +149,13 @@ impl Tests {
         format!(
             "{head}#[test]\n\
              fn {name}() {{\n    \
-                 use sanserve_core::{{Call, Plain, Reply}};\n    \
+                 use sanserve_core::{{Call, DefaultPolicy, Reply}};\n    \
                  use sanserve_transcript::Transcript;\n\
              \n    \
                  const RECORDED: &str = r{marks}\"{text}\"{marks};\n\
              \n    \
                  let recorded = Transcript::parse(RECORDED).expect(\"a transcript\");\n    \
-                 let replayed = recorded.replay(&Plain, &mut |_: Call, _: &mut Reply<'_>| {{}});\n    \
+                 let replayed = recorded.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {{}});\n    \
                  replayed.unwrap_or_else(|difference| panic!(\"{{difference}}\"));\n\
              }}\n"
         )
