@@ -21,7 +21,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("the request", &["conditional", "request"]),
     ("the memory of an exchange, and paths", &["buffers", "path"]),
     ("what a driver is told", &["script_path", "step"]),
-    ("what an embedder decides, and what it sees", &["observer", "site"]),
+    ("what an embedder decides, and what it sees", &["observer", "policy"]),
     ("what every call is given", &["context"]),
     ("an exchange, and the tool that a task goes on with", &["exchange"]),
     ("tasks: what answers a request", &["cgi", "files", "handler_task", "head_writer"]),
