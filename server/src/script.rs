@@ -342,24 +342,7 @@ impl Scripts {
             sent => sent.map_err(io::Error::from),
         });
         match sent {
-            Ok(()) => {
-                let shared = Arc::clone(&self.shared);
-                let (input, output) = (ours.input, ours.output);
-                let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
-                let output = Some(output);
-                Ok(Running {
-                    id,
-                    leader,
-                    shared,
-                    input,
-                    intake,
-                    full: false,
-                    output,
-                    over: false,
-                    is_refused: false,
-                    exit,
-                })
-            }
+            Ok(()) => Ok(self.running(id, leader, ours.input, ours.output, exit)),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
                 Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"))
             }
@@ -474,28 +457,29 @@ impl Scripts {
         }
         self.shared.entrust(child);
         match exit {
-            Ok(exit) => {
-                let shared = Arc::clone(&self.shared);
-                let (input, output) = (ours.input, ours.output);
-                let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
-                let output = Some(output);
-                Ok(Running {
-                    id,
-                    leader,
-                    shared,
-                    input,
-                    intake,
-                    full: false,
-                    output,
-                    over: false,
-                    is_refused: false,
-                    exit,
-                })
-            }
+            Ok(exit) => Ok(self.running(id, leader, ours.input, ours.output, exit)),
             Err(_) => {
                 self.shared.let_go();
                 Err(SpawnError::Exhausted)
             }
+        }
+    }
+
+    /// A script that was started, with our ends of its pipes and what tells that it has ended.
+    fn running(&self, id: u64, leader: Arc<Leader>, input: Option<OwnedFd>, output: OwnedFd, exit: OwnedFd) -> Running {
+        let shared = Arc::clone(&self.shared);
+        let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
+        Running {
+            id,
+            leader,
+            shared,
+            input,
+            intake,
+            full: false,
+            output: Some(output),
+            over: false,
+            is_refused: false,
+            exit,
         }
     }
 
