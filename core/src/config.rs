@@ -195,7 +195,7 @@ pub struct Timeouts {
     /// a phone between two cells goes on after 55 seconds.
     pub body: Pace,
     /// The pace at which the peer takes what it asked for; cut. A driver sees it only in steps, as the
-    /// peer's system opens its window again (some 64 KiB on loopback), so patience must not be short.
+    /// peer's system opens its window again (some 64 KiB on loopback), so the timeout must not be short.
     pub write: Pace,
     /// Without a byte of a first request on a connection of a server that drains: how long a peer that has
     /// connected may take to ask for something; closes silently. A connection that had an answer closes at once.

@@ -255,7 +255,7 @@ impl Connection {
     /// A driver that answers `Sent` for bytes which it only holds flushes them before it obeys
     /// `Wait`, `Shut` or `Close`; if the socket takes no more, it hands in [`Input::Blocked`] and
     /// polls again: `Shut` and `Close` then come again when the socket is writable. A `Close` that
-    /// comes while the socket is still full means that patience is over, and what is held is given up.
+    /// comes while the socket is still full means that the write timeout has expired, and what is held is given up.
     /// Unless `Blocked` is handed in, `Shut` counts as done.
     pub fn poll<'a>(&mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         if let Some(observed) = &mut self.observed {

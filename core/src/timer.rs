@@ -23,7 +23,7 @@ pub(crate) enum ReadTimer {
 }
 
 impl ReadTimer {
-    /// When patience ends. `draining`: the server goes down.
+    /// When the timeout expires. `draining`: the server goes down.
     pub(crate) fn deadline(&self, timeouts: &Timeouts, draining: bool) -> Option<Tick> {
         match self {
             ReadTimer::Nothing => None,

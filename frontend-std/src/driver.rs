@@ -1,6 +1,6 @@
 //! The loop around one connection: what the core wants is done, and what it waits for is waited for
 //! (`waiting`). [`Line::run`] does it to the connection's end; a handler that blocks does it from within,
-//! by [`Line::go`], to the event that it blocks for (`attending`).
+//! by [`Line::go`], to the event that it blocks for (`blocking`).
 //!
 //! **The socket blocks** while only the peer is waited for, so that one `recv` is all it takes. It
 //! does not block where a `sendfile` may come, which knows no flag for that, nor when it is new; then

@@ -153,7 +153,7 @@ impl ConnHandle {
     }
 }
 
-/// A connection that is on the roster for as long as this lives.
+/// A connection that is in the registry for as long as this lives.
 pub(crate) struct Enrolled {
     pub(crate) live: Arc<ConnHandle>,
     at: usize,
@@ -212,7 +212,7 @@ impl Shared {
         &self.latch.1
     }
 
-    /// Puts a connection on the roster. `None`: every connection is cut, and so is this one.
+    /// Adds a connection to the registry. `None`: every connection is cut, and so is this one.
     ///
     /// The phase is read under the lock, and whoever cuts takes the lock after the phase has changed: a connection
     /// is refused, or is found by it.
@@ -303,13 +303,13 @@ impl Shared {
             if let Some(enrolled) = registry.queue.pop_front() {
                 return Some(enrolled);
             }
-            let patience = UNEMPLOYED.saturating_sub(since.elapsed());
-            if self.phase() >= Phase::Draining || patience.is_zero() {
+            let left = UNEMPLOYED.saturating_sub(since.elapsed());
+            if self.phase() >= Phase::Draining || left.is_zero() {
                 return None;
             }
             registry.idle += 1;
             self.tell_ended(&registry);
-            registry = self.work.wait_timeout(registry, patience).unwrap_or_else(PoisonError::into_inner).0;
+            registry = self.work.wait_timeout(registry, left).unwrap_or_else(PoisonError::into_inner).0;
             registry.idle -= 1;
         }
     }

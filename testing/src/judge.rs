@@ -1,6 +1,6 @@
 //! Whether the history of a connection is right. The judge sees every input and every step, in order, and
 //! nothing of the core's own bookkeeping: it reads the bytes of both sides itself, and knows from the
-//! `Timeouts` alone when patience ends. So it sees a timer that fires early, late or never, an answer that
+//! `Timeouts` alone when each timeout expires. So it sees a timer that fires early, late or never, an answer that
 //! is framed wrong, a log entry that does not match, a request that nobody answers, a well-formed one that is refused.
 //!
 //! What it leaves out: what an answer says, which is the policy's, the handler's and the script's affair; and when the

@@ -1,4 +1,4 @@
-//! When patience ends, from what the peer did and `Timeouts` alone.
+//! When each timeout expires, from what the peer did and `Timeouts` alone.
 
 use sanserve_core::{Config, Pace, Timeouts};
 
