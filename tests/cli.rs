@@ -296,7 +296,7 @@ fn one_directory_is_made_for_recordings() {
     system_error(&["-b", "127.0.0.1", "-d", path(&tree), "--record", file, "0"], &format!("{file}: Not a directory"));
     std::os::unix::fs::symlink("nowhere", at("dangling")).expect("a link");
     let ended = ["-b", "127.0.0.1", "-d", path(&tree), "--record", &at("dangling"), "0"];
-    system_error(&ended, "it is a symbolic link to what is not there");
+    system_error(&ended, "it is a symbolic link whose target does not exist");
     for made in ["made", "made", "made/", "made/.", "dotted/."].map(at) {
         serve(&["-b", "127.0.0.1", "-d", path(&tree), "--record", &made, "0"]);
         assert_eq!(fs::metadata(&made).expect("made").permissions().mode() & 0o777, 0o700);

@@ -1,9 +1,10 @@
-//! Hashes of the content of files, for entity tags that are made of it.
+//! Hashes of file contents, for entity tags that are derived from content.
 //!
-//! A file that is as small as the largest in the small-file cache is hashed where it is opened: that takes less than a
-//! millisecond. A larger one is hashed by a thread of its own, one after the other, and has no tag until that is done:
-//! whoever asks meanwhile gets the file. What is known is known of an [`FileId`], so that a file that changes is
-//! hashed anew; one that has changed within the last seconds may change again without another identity, and is not.
+//! A file that fits into the small-file cache is hashed when it is opened, which takes less than a millisecond.
+//! Larger files are hashed one after the other by a background thread, and have no entity tag until that is done;
+//! they are served without one meanwhile. A hash is stored under the [`FileId`] of the file, so that a modified file
+//! is hashed again. A file that was modified within the last seconds is not hashed, because it could change again
+//! without a change of its identity.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -20,34 +21,34 @@ use crate::beneath::{FileId, examine};
 /// The first 96 bits of SHA-256.
 pub type Digest = [u8; 12];
 
-/// Bytes of the largest file that is hashed where it is opened.
+/// Size of the largest file that is hashed when it is opened, in bytes.
 pub const AT_ONCE: u64 = 65_536;
 
-/// Bytes of the largest file that is hashed at all.
+/// Size of the largest file that is hashed at all, in bytes.
 const LARGEST: u64 = 4 << 30;
 
-/// Files that may wait to be hashed; one that finds no room has no tag, and tries again when it is asked for.
+/// Files that may wait to be hashed. If the queue is full, a file has no tag, and is queued with a later request.
 const QUEUE: usize = 64;
 
-/// Files whose hash is known at once, some 2 MiB; when there are more, all are forgotten.
+/// Hashes that are kept, about 2 MiB. When there are more, all are discarded.
 const MOST: usize = 16_384;
 
-/// The hash of what is in memory.
+/// Hashes content that is in memory.
 pub fn of_bytes(bytes: &[u8]) -> Digest {
     first(&Sha256::digest(bytes))
 }
 
-/// What is known of large files, and the thread that finds it out.
+/// The known hashes of large files, and the thread that computes them.
 #[derive(Debug)]
 pub struct Digests {
-    /// `None`: it is being hashed.
+    /// `None`: the file is being hashed.
     known: Arc<Mutex<HashMap<FileId, Option<Digest>>>>,
-    /// `None`: there is no thread.
+    /// `None`: the thread could not be started.
     queue: Option<SyncSender<(OwnedFd, FileId)>>,
 }
 
 impl Digests {
-    /// Nothing is known yet. Starts the thread.
+    /// Starts the thread, with no known hashes.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "it starts a thread")]
     pub fn new() -> Digests {
@@ -55,7 +56,7 @@ impl Digests {
         let (queue, jobs) = sync_channel::<(OwnedFd, FileId)>(QUEUE);
         let results = Arc::clone(&known);
         let thread = thread::Builder::new().name("sanserve-digest".into()).stack_size(256 * 1024).spawn(move || {
-            // It ends with the queue.
+            // The iteration ends when the queue is dropped.
             for (fd, identity) in jobs {
                 let digest = hash(&fd, &identity);
                 let mut known = lock(&results);
@@ -65,11 +66,11 @@ impl Digests {
                 }
             }
         });
-        // Where there can be no thread, large files have no tag.
+        // Without a thread, large files have no entity tag.
         Digests { known, queue: thread.is_ok().then_some(queue) }
     }
 
-    /// The hash of this file, if it is known. If not, it will be: ask again later.
+    /// The hash of this file, if it is known. If not, the file is queued to be hashed.
     pub fn of(&self, fd: &OwnedFd, identity: &FileId) -> Option<Digest> {
         let queue = self.queue.as_ref().filter(|_| identity.size <= LARGEST)?;
         let mut known = lock(&self.known);
@@ -90,7 +91,7 @@ fn lock(known: &Mutex<HashMap<FileId, Option<Digest>>>) -> MutexGuard<'_, HashMa
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The hash of the content, if it is that of this identity from the first byte to the last.
+/// Hashes the content. `None` if the file has changed meanwhile.
 fn hash(fd: &OwnedFd, identity: &FileId) -> Option<Digest> {
     let mut room = vec![0; 64 * 1024];
     let (mut hasher, mut offset) = (Sha256::new(), 0);
@@ -133,12 +134,12 @@ mod tests {
             if let Some(digest) = digests.of(&fd, &identity) {
                 break digest;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "it is never hashed");
+            assert!(start.elapsed() < Duration::from_secs(20), "the file is never hashed");
             thread::sleep(Duration::from_millis(1));
         };
         assert_eq!(digest, of_bytes(&vec![b'x'; 300_000]));
         fs::write(&path, vec![b'y'; 300_000]).unwrap();
-        assert_eq!(hash(&fd, &identity), None, "it is another file by now");
+        assert_eq!(hash(&fd, &identity), None, "the file has changed");
         assert_eq!(of_bytes(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
     }
 }

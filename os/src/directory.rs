@@ -1,6 +1,6 @@
 //! Reading an open directory, a bounded batch at a time.
 //!
-//! Leaves out sorting, hiding and formatting: that is the core's.
+//! Sorting, hiding and formatting entries is the task of the core.
 
 use rustix::fd::OwnedFd;
 #[cfg(target_os = "linux")]
@@ -20,12 +20,12 @@ pub struct Directory {
     entries: Option<rustix::fs::Dir>,
 }
 
-/// What one batch is read into: room for 1,024 entries at most, since none is shorter than 24 bytes.
+/// The buffer for one batch. It holds at most 1,024 entries, since no entry is shorter than 24 bytes.
 #[cfg(target_os = "linux")]
 const BATCH: usize = 24 * 1024;
 
 impl Directory {
-    /// The directory after `fd`, which was opened under the given rule.
+    /// The directory of `fd`, which was opened under the given rule for symbolic links.
     #[must_use]
     pub fn new(fd: OwnedFd, symlinks: Symlinks) -> Directory {
         Directory {
@@ -36,7 +36,7 @@ impl Directory {
         }
     }
 
-    /// Whether nothing in it can be seen: it may be neither read nor searched.
+    /// Whether the directory may be neither read nor searched, so that nothing in it is visible.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         #[cfg(target_os = "linux")]
@@ -46,7 +46,7 @@ impl Directory {
         is_unreadable && accessat(&self.fd, c".", Access::EXEC_OK, AtFlags::EACCESS).is_err()
     }
 
-    /// Pushes the next entries, up to 1,024. `push` says whether it takes more.
+    /// Pushes the next entries, up to 1,024. `push` returns whether it accepts more.
     ///
     /// # Errors
     /// [`FsError::Denied`] for a directory that may be searched but not read.
@@ -64,14 +64,14 @@ impl Directory {
             if !push(name.to_bytes(), self.kind(name, entry.file_type())) {
                 return Ok(Listed::End);
             }
-            // Each filling is one system call, and the next one is the next batch's.
+            // Each fill is one system call, and belongs to one batch.
             if entries.is_buffer_empty() {
                 return Ok(Listed::More);
             }
         }
     }
 
-    /// Pushes the next entries, up to 1,024. `push` says whether it takes more.
+    /// Pushes the next entries, up to 1,024. `push` returns whether it accepts more.
     ///
     /// # Errors
     /// [`FsError::Denied`] for a directory that may be searched but not read.
@@ -96,9 +96,9 @@ impl Directory {
         Ok(Listed::More)
     }
 
-    /// The kind of an entry. Only a link, or an entry of a file system that does not tell, costs a
-    /// system call. Where links are restricted it is not asked what they lead to: a link without a
-    /// slash still works, by way of a redirect.
+    /// The kind of an entry. Only a symbolic link, or an entry of a file system that does not report kinds, costs a
+    /// system call. Where symbolic links are restricted, their targets are not looked up: a link that is listed
+    /// without a slash still works, because of the redirect.
     fn kind(&self, name: &std::ffi::CStr, told: FileType) -> EntryKind {
         let stat = |flags| statat(&self.fd, name, flags).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let file_type = match told {
@@ -117,7 +117,7 @@ impl Directory {
 
 fn end_or_error(error: Errno) -> Result<Listed, FsError> {
     match error {
-        // It was removed meanwhile.
+        // The directory was removed meanwhile.
         Errno::NOENT => Ok(Listed::End),
         // An O_PATH descriptor: it could not be opened for reading.
         Errno::BADF => Err(FsError::Denied),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_apart() {
+    fn kinds_are_distinguished() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("dir")).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_when_no_more_is_taken() {
+    fn ends_when_push_refuses() {
         let dir = tempfile::tempdir().unwrap();
         let mut calls = 0;
         let listed = open(dir.path(), OFlags::RDONLY, Symlinks::Follow).list(|_, _| {

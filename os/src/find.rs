@@ -1,7 +1,7 @@
-//! Finding the script that a path leads to, and holding on to it.
+//! Finds the script that a path leads to, and keeps its directory open.
 //!
-//! Each component costs one look from the root (two system calls where links are restricted), and
-//! the rule for symbolic links is that of every open. Leaves out running what was found.
+//! Each component is looked up from the root with one system call (two where symbolic links are restricted), under
+//! the rule for symbolic links that every open follows. Running the script is not done here.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, Stat};
@@ -10,25 +10,25 @@ use sanserve_core::{Found, FsError, ScriptFile};
 
 use crate::beneath::{Root, fs_error};
 
-/// A script that may be run: the directory that holds it, and which file of that name it is.
+/// An executable script: the directory that holds it, and its `stat`.
 #[derive(Debug)]
 pub struct Checked {
-    /// The directory.
+    /// The directory that holds the script.
     pub directory: OwnedFd,
-    /// The file in it.
+    /// The status of the script when it was checked.
     pub stat: Stat,
 }
 
-/// Any of the three bits: whose script it is does not matter, as for Python.
+/// Any of the three execute bits will do, as in Python: the owner of the script does not matter.
 const EXECUTABLE: Mode = Mode::XUSR.union(Mode::XGRP).union(Mode::XOTH);
 
 impl Root {
-    /// Descends from the component of `path` that begins at `from` while there are directories, and
-    /// says what it came to: see [`Action::Find`](sanserve_core::Action::Find). What cannot be
-    /// reached, for whatever reason, is missing.
+    /// Follows `path` from the component that begins at `from` while the components are directories, and returns
+    /// where that ended: see [`Action::Find`](sanserve_core::Action::Find). Anything that cannot be reached, for
+    /// whatever reason, counts as missing.
     ///
     /// # Errors
-    /// [`FsError::Exhausted`] and [`FsError::Failed`]: nobody knows what is there.
+    /// [`FsError::Exhausted`] and [`FsError::Failed`]: the system could not find out what is there.
     pub fn find(&self, path: &[u8], from: usize) -> Result<Found, FsError> {
         let now = self.now();
         self.look_up_in_time(now);
@@ -61,8 +61,8 @@ impl Root {
         }
     }
 
-    /// Looks once more at a script that was found, since time may have passed, and opens its directory: whatever
-    /// becomes of the names on the way, it is that directory's script that runs.
+    /// Checks a script that was found once more, since time may have passed, and opens its directory. The script is
+    /// run from that directory, even if a name on the way is changed meanwhile.
     pub fn check_script(&self, path: &[u8]) -> Result<Checked, Errno> {
         let parent = last_slash(path).map_or(&b""[..], |at| &path[..at]);
         let directory = self.directory(parent)?;
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn descends_to_what_is_no_directory() {
+    fn descends_until_a_component_is_not_a_directory() {
         let dir = tree();
         let table = [
             ("run", "run", Runnable),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_as_the_rule_says() {
+    fn links_follow_the_rule() {
         let dir = tree();
         let at = |name: &str| dir.path().join("root/cgi-bin").join(name);
         symlink("run", at("inside")).unwrap();
@@ -165,7 +165,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_no_file_is_not_plain() {
+    fn a_fifo_is_not_plain() {
         let dir = tree();
         let fifo = dir.path().join("root/cgi-bin/fifo");
         rustix::fs::mknodat(rustix::fs::CWD, fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();

@@ -1,5 +1,5 @@
-//! The duties of process 1, such as a container's entry point: whose parents are gone becomes its child, and stays a
-//! zombie for ever if it is not reaped.
+//! The duties of process 1, such as the entry point of a container. A process whose parent has ended becomes a child
+//! of process 1, and remains a zombie unless process 1 reaps it.
 
 use std::ffi::c_int;
 use std::io;
@@ -12,8 +12,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 use signal_hook::consts as signals;
 
-/// What is passed on to the server. `SIGPIPE` and the like are of whoever gets them.
-const PASSED_ON: [c_int; 9] = [
+/// Signals that are forwarded to the server. A signal such as `SIGPIPE` concerns only the process that receives it.
+const FORWARDED: [c_int; 9] = [
     signals::SIGHUP,
     signals::SIGINT,
     signals::SIGQUIT,
@@ -25,24 +25,26 @@ const PASSED_ON: [c_int; 9] = [
     signals::SIGCONT,
 ];
 
-/// If this is process 1, does its duties from here on, and returns in a child that is not.
+/// If this is process 1, forks: the child returns from this function, and this process stays behind to do the duties
+/// of process 1.
 ///
-/// The child has a session of its own. It is sent the signals that process 1 gets, all others whose parents have ended
-/// are reaped, and when the child ends, so does process 1: with its exit code, or with 128 and the number of the signal
-/// that has ended it. To be called before a thread is started.
+/// The child gets a session of its own, and the signals that process 1 receives are forwarded to it. Orphaned
+/// processes are reaped. When the child ends, process 1 ends too: with the exit code of the child, or with 128 plus
+/// the number of the signal that terminated it. Call this before any thread is started.
 ///
 /// # Errors
-/// If the system makes no process, or catches no signals.
+/// If the process cannot fork, or cannot catch signals.
 pub fn leave_process_1() -> io::Result<()> {
     if getpid().as_raw() != 1 {
         return Ok(());
     }
-    // Caught before there is somebody to pass them on to, so that none is lost.
-    let mut caught = signal_hook::iterator::Signals::new(PASSED_ON.into_iter().chain([signals::SIGCHLD]))?;
+    // Caught before the fork, so that no signal is lost.
+    let mut caught = signal_hook::iterator::Signals::new(FORWARDED.into_iter().chain([signals::SIGCHLD]))?;
     match fork::fork()? {
         Fork::Child => {
             drop(caught);
-            // Else a terminal's Ctrl-C would come twice: from the terminal and from process 1.
+            // Without a session of its own, the child would receive Ctrl-C twice: from the terminal and from process
+            // 1.
             rustix::process::setsid()?;
             Ok(())
         }
@@ -60,7 +62,7 @@ pub fn leave_process_1() -> io::Result<()> {
     }
 }
 
-/// Reaps who has exited. The exit code, if that was the server.
+/// Reaps children that have exited. Returns the exit code if the server was one of them.
 fn reap(server: Pid) -> Option<i32> {
     let mut code = None;
     loop {

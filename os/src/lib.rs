@@ -1,8 +1,8 @@
 //! The system calls of sanserve, one at a time.
 //!
-//! It opens files beneath a root, lists directories, finds scripts, binds, accepts, sends, catches signals and reads the
-//! clock. What is served, and how the steps of a connection are carried out with this, is `sanserve-server`'s. Nothing
-//! here loops or waits, but for [`Signals::wait`].
+//! This crate opens files beneath a root, lists directories, finds scripts, binds, accepts, sends, catches signals
+//! and reads the clock. What is served, and how the steps of a connection are carried out, is decided in
+//! `sanserve-server`. Nothing here loops or waits, except for [`Signals::wait`].
 
 mod beneath;
 mod clock;

@@ -1,16 +1,16 @@
-//! Pipes.
+//! Creating pipes.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Makes a pipe: the end that is read, and the one that is written. A program that is started inherits neither.
+/// Creates a pipe, and returns the end to read from and the end to write to. Both are closed on exec.
 ///
 /// # Errors
-/// There are no more descriptors.
+/// If the system is out of descriptors.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     #[cfg(not(target_vendor = "apple"))]
     return Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?);
-    // It has no call that does both.
+    // This system has no `pipe2`.
     #[cfg(target_vendor = "apple")]
     {
         let (reads, writes) = rustix::pipe::pipe()?;

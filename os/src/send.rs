@@ -1,7 +1,7 @@
-//! Sending on a socket: each call sends what it can at once, and says how much that was.
+//! Sending on a socket. Each call sends what the socket accepts without blocking, and returns how much that was.
 //!
-//! Sockets are expected to be non-blocking, as [`accept`](crate::accept) makes them: `sendfile` knows no
-//! flag for it. `SIGPIPE` is expected to be ignored, as every Rust program begins.
+//! Sockets must be non-blocking, as [`accept`](crate::accept) makes them, because `sendfile` has no flag for it.
+//! `SIGPIPE` must be ignored, which is the default of Rust programs.
 
 use std::io::IoSlice;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
-/// What one call takes from a file at most, so that one fast peer does not hold up the others.
+/// The most that one call sends from a file, so that one fast peer does not hold up the others.
 pub const MAX_SENDFILE: u64 = 1 << 20;
 
 /// Why nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The socket takes nothing for now.
+    /// The socket accepts nothing for now.
     Blocked,
-    /// The connection is gone.
+    /// The connection has failed.
     Peer,
     /// The file cannot be read.
     File,
 }
 
-/// Whether the peer has reset the connection. For whoever neither reads nor writes for the moment.
+/// Whether the peer has reset the connection. For connections that are neither read nor written at the moment.
 #[must_use]
 pub fn is_reset(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
@@ -33,7 +33,7 @@ pub fn is_reset(socket: BorrowedFd<'_>) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
-/// Sends `bytes` or their beginning. `more`: other bytes follow at once.
+/// Sends `bytes`, or the beginning of it. `more`: other bytes follow immediately.
 ///
 /// # Errors
 /// [`Stopped::Blocked`] and [`Stopped::Peer`].
@@ -41,7 +41,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], more: bool) -> Result<usize, S
     retried(|| rustix::net::send(socket, bytes, flags(more))).map_err(of_socket)
 }
 
-/// Sends several pieces, or the beginning of them, in one call.
+/// Sends several pieces, or the beginning of them, with one call.
 ///
 /// # Errors
 /// [`Stopped::Blocked`] and [`Stopped::Peer`].
@@ -61,7 +61,7 @@ pub fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len:
         let most = usize::try_from(len).expect("at most a megabyte");
         let mut at = offset;
         match retried(|| rustix::fs::sendfile(socket, file, Some(&mut at), most)) {
-            // A file system that cannot do it.
+            // The file system does not support `sendfile`.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
             Err(error) => return Err(of_either(error)),
             Ok(n) => return Ok(n as u64),
@@ -70,7 +70,7 @@ pub fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len:
     send_file_by_hand(socket, file, offset, len)
 }
 
-/// The same with a copy. What is read and not taken is read again.
+/// Like `sendfile`, but with a copy. Bytes that the socket does not accept are read again later.
 fn send_file_by_hand(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Stopped> {
     let mut room = [0; 32 * 1024];
     let most = usize::try_from(len).map_or(room.len(), |len| len.min(room.len()));
@@ -108,7 +108,7 @@ fn of_socket(error: Errno) -> Stopped {
     }
 }
 
-/// Tells the guilty side of a `sendfile` by its error.
+/// Derives from the error of a `sendfile` which side has failed.
 #[cfg(target_os = "linux")]
 fn of_either(error: Errno) -> Stopped {
     match error {
@@ -150,8 +150,8 @@ mod tests {
         bytes
     }
 
-    /// A connected pair that holds exactly what it holds: nothing is on its way after our back, so
-    /// that full stays full. The first one does not block.
+    /// A connected pair without any buffering by the kernel in between, so that a full socket remains full. The first
+    /// one does not block.
     fn still_pair() -> (UnixStream, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_socket_blocks_nothing() {
+    fn a_full_socket_does_not_block_the_caller() {
         let (ours, _peer) = still_pair();
         fill(&ours);
         let file = file(b"0123456789");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guilty_side_is_told() {
+    fn the_error_names_the_side_that_failed() {
         let (ours, _peer) = pair();
         let directory = File::open(".").unwrap();
         assert_eq!(send_file(ours.as_fd(), directory.as_fd(), 0, 10), Err(Stopped::File));

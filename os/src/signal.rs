@@ -1,5 +1,5 @@
-//! The signals that a server obeys, for a thread that waits for them. What they lead to is the
-//! binary's affair.
+//! The signals that a server handles, for a thread that waits for them. How the server reacts is decided by the
+//! command.
 
 use std::collections::VecDeque;
 use std::ffi::c_int;
@@ -7,18 +7,18 @@ use std::io;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
-/// A signal that a server obeys.
+/// A signal that a server handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// `SIGINT`, from a keyboard.
     Interrupt,
     /// `SIGTERM`, from a service manager.
     Terminate,
-    /// `SIGQUIT`, from a keyboard, or a graceful end as of nginx.
+    /// `SIGQUIT`, from a keyboard, or to stop gracefully, as in nginx.
     Quit,
-    /// `SIGHUP`: what was configured is to be looked at anew.
+    /// `SIGHUP`: the configuration has changed.
     Hangup,
-    /// `SIGUSR1`: log files were moved away.
+    /// `SIGUSR1`: the log files were renamed.
     User1,
     /// `SIGUSR2`.
     User2,
@@ -28,12 +28,12 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals {
     caught: signal_hook::iterator::Signals,
-    /// Caught together with one that was told already.
+    /// Signals that were caught together with one that was already returned.
     next: VecDeque<c_int>,
 }
 
 impl Signals {
-    /// Begins to catch.
+    /// Begins to catch the signals.
     ///
     /// # Errors
     /// If the system is out of descriptors.
@@ -42,7 +42,7 @@ impl Signals {
         Ok(Signals { caught, next: VecDeque::new() })
     }
 
-    /// Blocks until there is a signal.
+    /// Blocks until a signal arrives.
     pub fn wait(&mut self) -> Signal {
         loop {
             match self.next.pop_front() {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_signal_is_told() {
+    fn each_signal_is_returned() {
         let mut signals = Signals::new().unwrap();
         kill_process(getpid(), Number::TERM).unwrap();
         assert_eq!(signals.wait(), Signal::Terminate);

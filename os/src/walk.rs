@@ -1,7 +1,8 @@
-//! Opening beneath a root component by component: what `openat2` does, for systems without it.
+//! Opening a path beneath a root component by component, for systems without `openat2`.
 //!
-//! Each component is opened from the descriptor of the one before and never through a link, so a
-//! rename or a link put in place meanwhile cannot lead out. Links are read and walked by hand.
+//! Each component is opened relative to the descriptor of the previous one, and never through a symbolic link, so
+//! that a rename or a link created meanwhile cannot lead out of the root. The targets of links are read, and walked
+//! in the same way.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
@@ -9,33 +10,33 @@ use rustix::io::Errno;
 
 use crate::beneath::Symlinks;
 
-/// Links followed for one path, as in the kernel.
+/// The most symbolic links followed for one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
-/// Directories held open for one path, since `..` in a link goes back to them.
+/// The most directories held open for one path. They are needed because `..` in a link goes back to them.
 const MAX_DEPTH: usize = 128;
 
 /// Opens `path` beneath `root`. `symlinks` is `Inside` or `Never`.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
     let mut links = if symlinks == Symlinks::Inside { MAX_LINKS } else { 0 };
     let mut held: Vec<OwnedFd> = Vec::new();
-    // What is still to be walked; the next component is the last one here.
+    // The components still to be walked, in reverse order.
     let mut ahead: Vec<Vec<u8>> = Vec::new();
     push(&mut ahead, path);
     while let Some(name) = ahead.pop() {
         if name == b".." {
-            // Beyond the root: as `RESOLVE_BENEATH` answers.
+            // Above the root: the error is that of `RESOLVE_BENEATH`.
             held.pop().ok_or(Errno::XDEV)?;
             continue;
         }
         let at = held.last().map_or(root, AsFd::as_fd);
         let last = ahead.is_empty();
         let how = if last { flags } else { ON_THE_WAY };
-        match openat(at, &name[..], how | OFlags::NOFOLLOW, Mode::empty()).and_then(|fd| no_link(fd, how)) {
+        match openat(at, &name[..], how | OFlags::NOFOLLOW, Mode::empty()).and_then(|fd| reject_link(fd, how)) {
             Ok(fd) if last => return Ok(fd),
             Ok(_) if held.len() == MAX_DEPTH => return Err(Errno::NAMETOOLONG),
             Ok(fd) => held.push(fd),
-            // A link; or with O_DIRECTORY, no directory: a link perhaps.
+            // A symbolic link, or with `O_DIRECTORY` anything that is not a directory, which may be a link.
             Err(error @ (Errno::LOOP | Errno::MLINK | Errno::NOTDIR)) => {
                 let target = readlinkat(at, &name[..], Vec::new()).map_err(|_| error)?;
                 links = links.checked_sub(1).ok_or(Errno::LOOP)?;
@@ -52,9 +53,10 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: S
     openat(held.last().map_or(root, AsFd::as_fd), c".", flags, Mode::empty())
 }
 
-/// `O_PATH | O_NOFOLLOW` opens a link itself; this makes it the error that it is without `O_PATH`.
+/// `O_PATH | O_NOFOLLOW` opens a symbolic link itself. This returns the error that the same open has without
+/// `O_PATH`.
 #[cfg(target_os = "linux")]
-fn no_link(fd: OwnedFd, how: OFlags) -> Result<OwnedFd, Errno> {
+fn reject_link(fd: OwnedFd, how: OFlags) -> Result<OwnedFd, Errno> {
     use rustix::fs::{FileType, fstat};
     let by_path_only = how.contains(OFlags::PATH) && !how.contains(OFlags::DIRECTORY);
     if by_path_only && FileType::from_raw_mode(fstat(&fd)?.st_mode) == FileType::Symlink {
@@ -64,7 +66,7 @@ fn no_link(fd: OwnedFd, how: OFlags) -> Result<OwnedFd, Errno> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn no_link(fd: OwnedFd, _: OFlags) -> Result<OwnedFd, Errno> {
+fn reject_link(fd: OwnedFd, _: OFlags) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 

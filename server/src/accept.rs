@@ -1,6 +1,7 @@
-//! Accepting: whom to serve, which errors mean what, and how long a connection keeps its place when all are taken.
+//! Accepting connections: which peers are served, how errors are classified, and how long a connection keeps its
+//! place when the limit of connections is reached.
 //!
-//! Leaves out waiting for somebody to accept, and counting places: that is the frontend's.
+//! Waiting for connections, and counting them, is the task of a frontend.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,33 +13,34 @@ use sanserve_core::Tick;
 use crate::session::panic_message;
 use crate::site::Site;
 
-/// How long a connection keeps its place with no exchange in progress when all places are taken and a new client waits,
-/// in milliseconds: one that has just been accepted is about to ask, and one that was answered may go on.
+/// How long a connection without an exchange in progress keeps its place when the limit of connections is reached and
+/// a new client waits, in milliseconds. A connection that was just accepted is about to send a request, and one whose
+/// exchange has just finished may send another.
 pub const IDLE_GRACE: u64 = 100;
 
-/// How long a connection keeps its place for a head that is not complete, or for the end of a peer that was
-/// answered, when all places are taken, none is idle, and a new client waits, in milliseconds.
+/// How long a connection keeps its place with an incomplete head, or while it waits for the peer to close, when the
+/// limit of connections is reached, no connection is idle, and a new client waits, in milliseconds.
 pub const UNFINISHED_GRACE: u64 = 1_000;
 
-/// Accepts from one listener, and keeps a server from spinning when it is out of descriptors.
+/// Accepts from one listener, with pauses while the system is out of descriptors.
 #[derive(Clone, Debug, Default)]
 pub struct Acceptor {
-    /// The last pause; 0 after a success.
+    /// The last pause in milliseconds; 0 after a success.
     millis: u64,
-    /// When the log was told of one last.
+    /// When an error was last logged.
     logged: Option<Tick>,
 }
 
-/// What came of accepting.
+/// The outcome of accepting.
 #[derive(Debug)]
 pub enum Accepted {
-    /// Somebody who is to be served. The socket does not block.
+    /// A connection to serve. The socket is non-blocking.
     Peer(TcpStream, SocketAddr),
-    /// Somebody who is gone already, or is not to be served: accept the next one at once.
+    /// A connection that has failed already, or was refused: accept the next one immediately.
     Again,
-    /// Nobody waits: wait for somebody.
+    /// No connection is pending.
     Nobody,
-    /// The system is short of something: accept nothing for so many milliseconds.
+    /// A resource of the system is exhausted: accept nothing for this many milliseconds.
     Pause(u64),
 }
 
@@ -47,8 +49,8 @@ impl Acceptor {
     const LONGEST: u64 = 1_000;
     const LOG_EVERY: u64 = 5_000;
 
-    /// Accepts one connection, if somebody waits and the site [welcomes](Site::welcomes) them. What is wrong with
-    /// the system is logged, though not each time.
+    /// Accepts one connection, if one is pending and the [verify hook](Site::welcomes) of the site agrees. Errors of
+    /// the system are logged, at a limited rate.
     pub fn accept(&mut self, listener: &TcpListener, site: &Site, now: Tick) -> Accepted {
         match sanserve_os::accept(listener) {
             Ok((stream, peer)) => {
@@ -64,7 +66,8 @@ impl Acceptor {
         }
     }
 
-    /// How many milliseconds to pause after a failure for want of something in the system; `what` is logged with it.
+    /// Returns how many milliseconds to pause after a resource of the system was exhausted. Logs the error with
+    /// `what`.
     pub fn pause(&mut self, what: &str, error: &io::Error, site: &Site, now: Tick) -> u64 {
         let (millis, is_logged) = self.next_pause(now);
         if is_logged {
@@ -83,7 +86,7 @@ impl Acceptor {
     }
 }
 
-/// Asks the embedder, if he wants to be asked. If that panics, this peer is not served, and the others are.
+/// Calls the verify hook. If the hook panics, only this peer is refused.
 fn is_welcome(site: &Site, peer: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| site.welcomes(peer))).unwrap_or_else(|panic| {
         site.log().error(format_args!("{peer}: verifying the peer panicked: {}", panic_message(&*panic)));
@@ -91,8 +94,8 @@ fn is_welcome(site: &Site, peer: SocketAddr) -> bool {
     })
 }
 
-/// Errors that `accept(2)` passes on from a connection that has failed meanwhile, or that a
-/// firewall forbids. Everything else would come again at once.
+/// Whether an error of `accept(2)` concerns a single connection that has failed already, or that a firewall forbids.
+/// Any other error would be repeated by the next call.
 fn is_of_one_connection(error: Errno) -> bool {
     #[cfg(target_os = "linux")]
     if error == Errno::NONET {
@@ -122,7 +125,7 @@ mod tests {
     use crate::script::tests::Lines;
 
     #[test]
-    fn who_waits_is_accepted_unless_the_service_does_not_want_it() {
+    fn a_pending_connection_is_accepted_unless_the_hook_refuses() {
         let lines = Lines::default();
         let site = |verdict: fn() -> bool| {
             Site::without_files().with_log(Log::to(lines.clone())).with_verify(move |_| verdict())
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_the_log_is_spared() {
+    fn pauses_grow_and_the_log_is_rate_limited() {
         let mut acceptor = Acceptor::default();
         let mut now = Tick(0);
         let (mut pauses, mut lines) = (Vec::new(), 0);

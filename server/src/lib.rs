@@ -1,9 +1,9 @@
 //! What the frontends of sanserve share above system calls.
 //!
-//! The core says what is to be done ([`Step`](sanserve_core::Step)); a frontend waits and calls
-//! handlers; `sanserve-os` makes one system call at a time. This crate is what stands between: what is served and by
-//! which rules ([`Site`]), small files in memory, how steps are carried out ([`Slot`]), scripts and who looks after
-//! them, the log, recordings, and the bounds on memory. It never loops or waits, but for the ends of things.
+//! The core decides what to do next ([`Step`](sanserve_core::Step)); a frontend waits and calls handlers;
+//! `sanserve-os` makes one system call at a time. This crate contains what lies in between: the configuration of a
+//! server ([`Site`]), the cache of small files, the code that carries out steps ([`Slot`]), scripts and their
+//! supervision, the log, recordings, and the limit on memory. Nothing here waits for a connection.
 
 mod accept;
 mod cache;

@@ -1,8 +1,8 @@
-//! How far a server is from running to its end, who moves it on, and who is told.
+//! The phases of a server from running to its end, and how waiting code learns of a new phase.
 //!
-//! Each server has one [`Draining`]. It holds the [`Phase`], which only moves on. A [`Handle`] moves it, and the frontend
-//! then wakes whoever waits ([`Announce`]). Connections are told by their [`Session`](crate::Session); handlers and
-//! others who wait by themselves look at it, or are called back.
+//! Each server has one [`Draining`], which holds the [`Phase`]. A [`Handle`] advances the phase, and the frontend
+//! then wakes what is waiting ([`Announce`]). A connection is informed by its [`Session`](crate::Session); handlers
+//! and other code that waits on its own can query the phase, or register a callback.
 
 use std::fmt;
 use std::future::Future;
@@ -12,14 +12,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
-/// How far a server is. It only moves on.
+/// How far a server has shut down. A phase is never left for an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
-    /// It serves.
+    /// The server is running.
     #[default]
     Running,
-    /// It serves, and says at [`Config::health`](sanserve_core::Config::health) that it is about to leave.
+    /// The server is running, and reports at [`Config::health`](sanserve_core::Config::health) that it is about to
+    /// shut down.
     Leaving,
     /// Each connection ends after the exchange in progress.
     Draining,
@@ -38,40 +39,41 @@ impl Phase {
     }
 }
 
-/// Ends a server, from any thread, before it runs or while it does. Clones end the same one. No call waits: that is what
-/// the server's `run` does.
+/// Shuts a server down, from any thread, before or while it runs. Clones refer to the same server. No method blocks
+/// until the server has ended: that is when its `run` returns.
 #[derive(Clone)]
 pub struct Handle {
     draining: Draining,
     frontend: Arc<dyn Announce>,
 }
 
-/// What a frontend does when the phase has moved on.
+/// What a frontend does when a new phase is entered.
 pub trait Announce: Send + Sync {
-    /// Wakes whoever waits. The phase is [`Draining::phase`] by then, which may be further on than `phase`.
+    /// Wakes everything that waits. The phase is already [`Draining::phase`] by then, which may be later than
+    /// `phase`.
     fn announce(&self, phase: Phase);
 
-    /// How many connections have not heard yet that the server goes down, and may have an exchange in progress.
+    /// How many connections have not processed the shutdown yet, and may have an exchange in progress.
     fn not_told(&self) -> usize {
         0
     }
 }
 
 impl Handle {
-    /// For a server whose frontend tells others.
+    /// A handle for the server that `draining` belongs to, whose frontend wakes what is waiting.
     #[must_use]
     pub fn new(draining: Draining, frontend: Arc<dyn Announce>) -> Handle {
         Handle { draining, frontend }
     }
 
-    /// Says at [`Config::health`](sanserve_core::Config::health) that the server is about to leave, and goes on: whoever
-    /// balances the load takes it out meanwhile.
+    /// Reports at [`Config::health`](sanserve_core::Config::health) that the server is about to shut down, and
+    /// continues to serve, so that a load balancer can remove it.
     pub fn leave(&self) {
         self.enter(Phase::Leaving);
     }
 
-    /// Accepts whoever has connected by now and nobody after, closes idle connections, and lets the exchanges in progress
-    /// finish. What has not ended after the site's `grace` is cut.
+    /// Accepts the connections that are already pending and no others, closes idle connections, and lets exchanges in
+    /// progress finish. Exchanges that have not finished after the `grace` of the site are cut.
     pub fn shutdown(&self) {
         self.enter(Phase::Draining);
     }
@@ -81,19 +83,19 @@ impl Handle {
         self.enter(Phase::Cut);
     }
 
-    /// How many exchanges are still in progress, once the server goes down.
+    /// How many exchanges are still in progress, once the server shuts down.
     #[must_use]
     pub fn in_progress(&self) -> usize {
         self.draining.in_progress() + self.frontend.not_told()
     }
 
-    /// Tells whoever waits by himself that the server goes down.
+    /// Reports when the server shuts down, for code that waits on its own.
     #[must_use]
     pub fn draining(&self) -> Draining {
         self.draining.clone()
     }
 
-    /// Moves on to `phase`, if it is not there yet.
+    /// Enters `phase`, unless the server has already reached it.
     pub fn enter(&self, phase: Phase) {
         self.draining.enter(phase);
         self.frontend.announce(phase);
@@ -106,8 +108,8 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Whether a server goes down, for whoever waits for something else meanwhile: a handler that blocks, a future, a
-/// connection that speaks another protocol. Clones are the same.
+/// Whether a server is shutting down, for code that waits for something else meanwhile: a handler that blocks, a
+/// future, a connection that has switched to another protocol. Clones refer to the same server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -115,10 +117,10 @@ impl fmt::Debug for Handle {
 /// let draining = sanserve_server::Draining::default();
 /// assert!(!draining.wait(Duration::from_millis(1)));
 /// let (sender, events) = std::sync::mpsc::channel();
-/// // A thread that blocks on a channel is told by that channel.
-/// let watch = draining.when_begun(move || drop(sender.send("the server goes down")));
+/// // A thread that blocks on a channel is woken by that channel.
+/// let watch = draining.when_begun(move || drop(sender.send("the server is shutting down")));
 /// draining.begin();
-/// assert_eq!(events.recv().unwrap(), "the server goes down");
+/// assert_eq!(events.recv().unwrap(), "the server is shutting down");
 /// assert!(draining.wait(Duration::from_secs(3_600)));
 /// # drop(watch);
 /// ```
@@ -128,7 +130,7 @@ pub struct Draining(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     phase: AtomicU8,
-    /// Exchanges that were in progress when it began, and still are.
+    /// Exchanges that were in progress when the shutdown began, and still are.
     in_progress: AtomicUsize,
     waiting: Mutex<Waiting>,
     begun: Condvar,
@@ -143,20 +145,20 @@ struct Waiting {
 }
 
 impl Draining {
-    /// Whether it has begun.
+    /// Whether the shutdown has begun.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.phase() >= Phase::Draining
     }
 
-    /// How far the server is.
+    /// The phase of the server.
     #[must_use]
     pub fn phase(&self) -> Phase {
         Phase::of(self.0.phase.load(Ordering::SeqCst))
     }
 
-    /// Blocks until it begins, but no longer than `most`; whether it has. What a loop that says something every
-    /// second waits with.
+    /// Blocks until the shutdown begins, for at most `most`. Returns whether it has begun. A loop that sends
+    /// something every second can wait with this.
     pub fn wait(&self, most: Duration) -> bool {
         let until = Instant::now().checked_add(most);
         let mut waiting = self.waiting();
@@ -171,8 +173,8 @@ impl Draining {
         true
     }
 
-    /// Calls `act` when it begins, or at once if it has; on whatever thread ends the server, so it must not block.
-    /// When what this gives is dropped, it is not called any more.
+    /// Calls `act` when the shutdown begins, or immediately if it has. `act` runs on the thread that shuts the server
+    /// down, so it must not block. Dropping the returned value cancels the call.
     pub fn when_begun(&self, act: impl FnOnce() + Send + 'static) -> DrainWatch {
         let mut waiting = self.waiting();
         let number = waiting.next;
@@ -186,20 +188,20 @@ impl Draining {
         DrainWatch { draining: self.clone(), number }
     }
 
-    /// A future that is ready when it has begun.
+    /// A future that is ready when the shutdown has begun.
     pub fn begun(&self) -> impl Future<Output = ()> + Send + Unpin + use<> {
         Begun { draining: self.clone(), watch: None }
     }
 
-    /// It begins.
+    /// Begins the shutdown.
     pub fn begin(&self) {
         self.enter(Phase::Draining);
     }
 
-    /// The server moves on to `phase`, if it is not there yet. Whether it was not.
+    /// Enters `phase`, unless the server has already reached it. Returns whether it was entered.
     pub fn enter(&self, phase: Phase) -> bool {
         let (before, acts) = {
-            // With the lock, nobody is between looking at the phase and beginning to wait.
+            // The lock is held so that no thread can be between reading the phase and beginning to wait.
             let mut waiting = self.waiting();
             let before = Phase::of(self.0.phase.fetch_max(phase as u8, Ordering::SeqCst));
             let begins = before < Phase::Draining && phase >= Phase::Draining;
@@ -210,14 +212,15 @@ impl Draining {
         before < phase
     }
 
-    /// Counts an exchange that is in progress when it begins, until what this gives is dropped.
+    /// Counts an exchange that is in progress when the shutdown begins, until the returned value is dropped.
     #[must_use]
     pub fn hold(&self) -> InProgress {
         self.0.in_progress.fetch_add(1, Ordering::SeqCst);
         InProgress(self.clone())
     }
 
-    /// How many exchanges were in progress when it began and still are, as far as their connections have heard of it.
+    /// How many exchanges were in progress when the shutdown began and still are, among the connections that have
+    /// processed it.
     #[must_use]
     pub fn in_progress(&self) -> usize {
         self.0.in_progress.load(Ordering::SeqCst)
@@ -234,7 +237,7 @@ impl fmt::Debug for Draining {
     }
 }
 
-/// What was to be done by [`Draining::when_begun`] is not, once this is dropped.
+/// A callback of [`Draining::when_begun`]. Dropping this cancels it.
 #[derive(Debug)]
 pub struct DrainWatch {
     draining: Draining,
@@ -247,12 +250,12 @@ impl Drop for DrainWatch {
         let at = waiting.acts.iter().position(|(number, _)| *number == self.number);
         let act = at.map(|at| waiting.acts.swap_remove(at));
         drop(waiting);
-        // Outside of the lock: it may run foreign code.
+        // Dropped without the lock, since dropping it may run foreign code.
         drop(act);
     }
 }
 
-/// An exchange that is in progress while the server goes down.
+/// An exchange that is in progress while the server shuts down.
 #[derive(Debug)]
 pub struct InProgress(Draining);
 
@@ -299,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_waits_is_told_once() {
+    fn callbacks_and_futures_are_notified_once() {
         let draining = Draining::default();
         let told = Arc::new(AtomicUsize::new(0));
         let count = || {
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_waits_is_woken() {
+    fn a_waiting_thread_is_woken() {
         let draining = Draining::default();
         let waits = draining.clone();
         let thread = std::thread::spawn(move || waits.wait(Duration::from_secs(3_600)));
@@ -329,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_never_goes_back_and_is_announced_each_time() {
+    fn phases_only_advance_and_each_is_announced() {
         #[derive(Default)]
         struct Announced(Mutex<Vec<Phase>>);
         impl Announce for Announced {

@@ -1,10 +1,10 @@
 //! The log: whole lines, each batch of them written with one call.
 //!
-//! A [`Log`] is the sink that a server shares; a [`Logger`] gathers the lines of one thread or
-//! connection. Trouble with the sink is ignored: a closed stderr must not stop a server. How the
-//! message of a line reads is the core's ([`Entry::write`]).
+//! A [`Log`] is the sink that a server shares; a [`Logger`] collects the lines of one thread or connection. Write
+//! errors are ignored, because a closed stderr must not stop a server. The text of a line is produced by the core
+//! ([`Entry::write`]).
 //!
-//! No connection waits for stderr or a file: lines are queued within a bound, and a thread writes them (see
+//! No connection waits for stderr or a file: lines are queued up to a limit, and a thread writes them (see
 //! [`queue`]).
 
 mod file;
@@ -26,17 +26,17 @@ use sanserve_core::{Entry, Policy, Wall, is_deceptive};
 use file::LogFile;
 use queue::Queue;
 
-/// What a [`Logger`] gathers before it writes by itself.
-const MAX_GATHERED: usize = 32 * 1024;
+/// Bytes that a [`Logger`] collects before it writes without a flush.
+const MAX_BUFFERED: usize = 32 * 1024;
 
-/// The longest line; what is longer is cut, and ends in `\...`.
+/// The length limit of a line in bytes. A longer line is cut, and ends with `\...`.
 const MAX_LINE: usize = 8 * 1024;
 
-/// What the end of a log waits for its last lines.
+/// How long dropping a log waits for its last lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Where lines go. Clones share it. When the last one is dropped, the lines that wait to be written are given a second
-/// for it.
+/// The destination of log lines. Clones share it. When the last clone is dropped, pending lines get one second to be
+/// written.
 #[derive(Clone)]
 pub struct Log {
     sink: Arc<Sink>,
@@ -45,52 +45,53 @@ pub struct Log {
 struct Sink {
     out: Out,
     quiet: bool,
-    /// Looked up with the first line: the system's is spread over files.
+    /// Looked up for the first line, because the system's time zone is spread over several files.
     zone: OnceLock<TimeZone>,
-    /// Set where its file is to be opened anew.
+    /// Set when the file must be reopened.
     is_stale: Option<Arc<AtomicBool>>,
 }
 
 enum Out {
-    /// Written by a thread.
+    /// Lines are written by a thread.
     Queue(Arc<Queue>),
-    /// Written by whoever logs.
+    /// Lines are written by the thread that logs.
     Own(Mutex<Box<dyn Write + Send>>),
 }
 
 impl Log {
-    /// To stderr, which may block without holding anybody up: where 1 MiB waits to be written, lines wait for room
-    /// for up to 100 ms; if stderr has taken nothing by then, lines are lost until it does, and a line says how many.
+    /// Logs to stderr, which may block without delaying connections. If 1 MiB of lines is pending, further lines wait
+    /// for room for up to 100 ms. If stderr has accepted nothing by then, lines are lost until it does, and a line
+    /// reports their number.
     #[must_use]
     pub fn stderr() -> Log {
         Log::with(Out::Queue(Arc::clone(&queue::STDERR)), false)
     }
 
-    /// To `out`. Lines come in one `write_all` a batch, so there should be no buffer of its own in it.
-    /// They are written by the thread that serves, so it must not block: what may should have a
-    /// thread of its own behind it.
+    /// Logs to `out`. Each batch of lines is one `write_all`, so `out` needs no buffer of its own. The thread that
+    /// serves a connection writes the lines, so `out` must not block: a writer that may block needs a thread of its
+    /// own.
     #[must_use]
     pub fn to(out: impl Write + Send + 'static) -> Log {
         Log::with(Out::Own(Mutex::new(Box::new(out))), false)
     }
 
-    /// To the end of the file at `path`, which is made if it is not there. [`reopen`](Log::reopen) opens it by its name
-    /// anew, for those who move it away. A thread of its own writes it, so that it may block, as [`Log::stderr`] may: a
-    /// disk that hangs, or a FIFO that nobody reads, costs lines, but holds nobody up. `quiet`: the access log goes
-    /// nowhere.
+    /// Appends to the file at `path`, which is created if it does not exist. [`reopen`](Log::reopen) opens the path
+    /// again, for log rotation. A thread writes the lines, so that the file may block just as [`Log::stderr`] may:
+    /// with a disk that hangs, or a FIFO that is not read, lines are lost, but no connection is delayed. `quiet`: the
+    /// access log is discarded.
     ///
     /// # Errors
-    /// If it cannot be opened. A FIFO that nobody reads can be: it is opened once somebody does.
+    /// If the file cannot be opened. A FIFO that is not read is no error: it is opened once a process reads it.
     pub fn to_file(path: impl Into<PathBuf>, quiet: bool) -> io::Result<Log> {
         let is_stale = Arc::new(AtomicBool::new(false));
         let file = Mutex::new(LogFile::open(path.into(), Arc::clone(&is_stale))?);
-        // Only the thread of the queue takes the lock.
+        // Only the thread of the queue takes this lock, so that it is never contended.
         let queue = Queue::new(move |lines| file.lock().unwrap_or_else(PoisonError::into_inner).write(lines));
         Ok(Log { sink: Arc::new(Sink::new(Out::Queue(queue), quiet, Some(is_stale))) })
     }
 
-    /// Has the file of [`to_file`](Log::to_file) opened anew, now, and before any line that is logged later. Other logs
-    /// take no notice. If it cannot be opened, the old one goes on and says so.
+    /// Reopens the file of [`to_file`](Log::to_file) now, before any line that is logged later. Has no effect on
+    /// other logs. If the file cannot be opened, the old one is kept, and the error is logged to it.
     pub fn reopen(&self) {
         if let (Some(is_stale), Out::Queue(queue)) = (&self.sink.is_stale, &self.sink.out) {
             is_stale.store(true, Ordering::SeqCst);
@@ -98,7 +99,7 @@ impl Log {
         }
     }
 
-    /// The access log goes nowhere; errors still go to stderr.
+    /// Discards the access log; errors still go to stderr.
     #[must_use]
     pub fn quiet() -> Log {
         Log::with(Out::Queue(Arc::clone(&queue::STDERR)), true)
@@ -108,14 +109,14 @@ impl Log {
         Log { sink: Arc::new(Sink::new(out, quiet, None)) }
     }
 
-    /// A gatherer of lines for this log.
+    /// Returns a logger that writes to this log.
     #[must_use]
     pub fn logger(&self) -> Logger {
         Logger { log: self.clone(), lines: Vec::new(), stamp: Stamp::default() }
     }
 
-    /// Writes `sanserve: {message}`: trouble of the server itself, at once. How often is for the
-    /// caller to limit. Control characters in it, line ends among them, are escaped.
+    /// Writes `sanserve: {message}`, an error of the server itself, immediately. The caller must limit the rate.
+    /// Control characters in the message, including line ends, are escaped.
     pub fn error(&self, message: impl Display) {
         let mut line = String::from("sanserve: ");
         for c in message.to_string().chars() {
@@ -124,7 +125,7 @@ impl Log {
         self.line(&line);
     }
 
-    /// Writes lines about a script, as trouble of the server's own.
+    /// Writes lines about a script, in the place of errors of the server.
     pub(crate) fn remark(&self, lines: &[u8]) {
         let mut text = Vec::with_capacity(lines.len() + 64);
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
@@ -134,15 +135,15 @@ impl Log {
         self.write(&text);
     }
 
-    /// Writes a line as it is.
+    /// Writes a line unchanged.
     pub(crate) fn line(&self, line: &str) {
         let mut line = format!("{line}\n").into_bytes();
         cut_lines(&mut line, 0);
         self.write(&line);
     }
 
-    /// Waits until the lines written so far have left the process, but no longer than `bound`.
-    /// `true` if they have. What a [`Logger`] gathers is none of them.
+    /// Waits until the lines written so far have left the process, for at most `bound`. Returns whether they have.
+    /// Lines that a [`Logger`] has only collected are not included.
     pub fn flush_within(&self, bound: Duration) -> bool {
         match &self.sink.out {
             Out::Queue(queue) => queue.flush_within(bound),
@@ -167,7 +168,7 @@ impl Sink {
         Sink { out, quiet, zone: OnceLock::new(), is_stale }
     }
 
-    /// The lookup takes more stack than a thread of a connection may have, so it gets a thread of its own.
+    /// The lookup needs more stack than the thread of a connection may have, so it gets a thread of its own.
     fn zone(&self) -> &TimeZone {
         self.zone.get_or_init(|| {
             let lookup = thread::Builder::new().name("zone".into()).spawn(TimeZone::system);
@@ -180,7 +181,7 @@ impl Drop for Sink {
     fn drop(&mut self) {
         if let Out::Queue(queue) = &self.out {
             queue.flush_unless_stuck(LAST_WORDS);
-            // The thread of stderr is for all logs.
+            // The thread of stderr serves all logs, and is never ended.
             if self.is_stale.is_some() {
                 queue.close();
             }
@@ -194,7 +195,7 @@ impl fmt::Debug for Log {
     }
 }
 
-/// Gathers lines of the access log. What it holds when it is dropped is written.
+/// Collects lines of the access log. Dropping it writes them.
 #[derive(Debug)]
 pub struct Logger {
     log: Log,
@@ -203,8 +204,8 @@ pub struct Logger {
 }
 
 impl Logger {
-    /// Adds the lines of an exchange that is over, as the policy writes them: by default
-    /// `{ip} - - [{local time}] {message}`.
+    /// Adds the lines for a finished exchange, in the format of the policy: by default `{ip} - - [{local time}]
+    /// {message}`.
     pub fn write(&mut self, entry: &Entry<'_>, policy: &dyn Policy, wall: Wall) {
         if self.log.sink.quiet {
             return;
@@ -213,28 +214,28 @@ impl Logger {
         let before = self.lines.len();
         policy.log(entry, std::str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
         cut_lines(&mut self.lines, before);
-        if self.lines.len() > MAX_GATHERED {
+        if self.lines.len() > MAX_BUFFERED {
             self.flush();
         }
     }
 
-    /// Writes what was gathered, in one call. To be called at the end of each turn.
+    /// Writes the collected lines with one call. Call it at the end of each turn.
     pub fn flush(&mut self) {
         if !self.lines.is_empty() {
             self.log.write(&self.lines);
             self.lines.clear();
-            self.lines.shrink_to(MAX_GATHERED);
+            self.lines.shrink_to(MAX_BUFFERED);
         }
     }
 
-    /// The log that the lines go to.
+    /// The log that the lines are written to.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
     }
 }
 
-/// Cuts each line after `from` that is longer than may be, so that one peer's lines do not push others' out.
+/// Cuts the lines after `from` that are too long, so that the lines of one peer do not displace those of others.
 fn cut_lines(lines: &mut Vec<u8>, from: usize) {
     const CUT: &[u8] = b"\\...";
     if lines.len() - from <= MAX_LINE {
@@ -246,7 +247,7 @@ fn cut_lines(lines: &mut Vec<u8>, from: usize) {
             lines.extend_from_slice(line);
             continue;
         }
-        // Not within a character.
+        // Do not cut within a UTF-8 character.
         let mut end = MAX_LINE - CUT.len() - 1;
         while line[end] & 0xc0 == 0x80 && end > 0 {
             end -= 1;
@@ -263,7 +264,7 @@ impl Drop for Logger {
     }
 }
 
-/// `DD/Mon/YYYY HH:MM:SS` of a second. English in every locale, as in Python.
+/// The current second as `DD/Mon/YYYY HH:MM:SS`. The names of months are English in every locale, as in Python.
 #[derive(Debug, Default)]
 struct Stamp {
     wall: Option<Wall>,
@@ -310,7 +311,7 @@ mod tests {
     use super::*;
     use sanserve_core::DefaultPolicy;
 
-    /// Remembers each write.
+    /// Stores each write.
     #[derive(Clone, Default)]
     struct Writes(Arc<Mutex<Vec<String>>>);
 
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_read_as_pythons_and_come_in_one_write() {
+    fn lines_have_pythons_format_and_are_written_at_once() {
         let (log, writes) = log("CET-1CEST,M3.5.0,M10.5.0/3");
         let mut logger = log.logger();
         logger.write(&entry("[::ffff:127.0.0.1]:5000"), &DefaultPolicy, Wall(1_784_073_599));
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_by_itself_when_much_is_gathered_and_when_dropped() {
+    fn a_logger_writes_when_it_is_full_and_when_it_is_dropped() {
         let (log, writes) = log("UTC0");
         let mut logger = log.logger();
         for _ in 0..1000 {
@@ -373,7 +374,7 @@ mod tests {
         drop(logger);
         let writes = writes.0.lock().unwrap();
         assert!((2..20).contains(&writes.len()), "{}", writes.len());
-        assert!(writes.iter().all(|lines| lines.ends_with('\n') && lines.len() < MAX_GATHERED + 1000));
+        assert!(writes.iter().all(|lines| lines.ends_with('\n') && lines.len() < MAX_BUFFERED + 1000));
         assert_eq!(writes.iter().map(|lines| lines.lines().count()).sum::<usize>(), 2000);
     }
 
@@ -384,11 +385,11 @@ mod tests {
         log.logger().write(&entry("127.0.0.1:1"), &DefaultPolicy, Wall(0));
         log.error("out of descriptors");
         assert_eq!(*writes.0.lock().unwrap(), ["sanserve: out of descriptors\n"]);
-        assert!(log.sink.zone.get().is_none(), "nobody needs it");
+        assert!(log.sink.zone.get().is_none(), "the time zone is not needed");
     }
 
     #[test]
-    fn a_long_line_is_cut_whoever_writes_it() {
+    fn a_long_line_of_a_custom_policy_is_cut() {
         struct Long;
         impl Policy for Long {
             fn log(&self, _: &Entry<'_>, _: &str, out: &mut Vec<u8>) {
@@ -418,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_with_the_sink_is_ignored() {
+    fn write_errors_are_ignored() {
         let log = Log::to(Broken);
         log.logger().write(&entry("127.0.0.1:1"), &DefaultPolicy, Wall(i64::MAX));
         log.error("nobody reads this");

@@ -1,4 +1,4 @@
-//! The bound on what all connections of a server hold together, and what it is by default.
+//! The limit on the memory that all connections of a server hold together, and its default.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,22 +9,22 @@ use sanserve_core::Memory;
 
 use crate::log::Log;
 
-/// By default, connections may take this part of the memory that there is: a quarter.
+/// The default limit is this fraction of the available memory: a quarter.
 const PART: u64 = 4;
-/// And no less than this.
+/// The smallest default limit.
 const LEAST: u64 = 8 << 20;
-/// What the program takes by itself, with threads that are none of a connection's.
+/// Memory of the program itself, including threads that do not belong to a connection.
 const PROGRAM: u64 = 32 << 20;
-/// What each connection has in any case: a first window, and as much output.
+/// Memory that each connection has in any case: a first window, and as much output.
 const CONNECTION: u64 = 8 << 10;
-/// What a thread of a connection touches, and what the kernel keeps for it.
+/// Memory that the thread of a connection touches, including what the kernel holds for it.
 const THREAD: u64 = 64 << 10;
-/// What is mapped for a thread beside its stack.
+/// Address space that is mapped for a thread in addition to its stack.
 const AROUND_STACK: u64 = 32 << 10;
 /// How often a refusal is logged.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// What connections may take together, beyond the little that each has in any case.
+/// The memory that connections may take together, beyond the small amount that each has in any case.
 #[derive(Debug)]
 pub(crate) struct Budget {
     most: usize,
@@ -70,52 +70,53 @@ impl Memory for Budget {
     }
 }
 
-/// What the connections of a server may take by default: a quarter of the memory that this process may have, 8 MiB at
-/// least. That is the least of what the machine has, what its control groups allow (`memory.max`,
-/// `memory.limit_in_bytes`), and its own limits (`RLIMIT_AS`, `RLIMIT_DATA`).
+/// The default limit of the memory that the connections of a server may take: a quarter of the memory available to
+/// this process, at least 8 MiB. The available memory is the least of the memory of the machine, the limits of the
+/// control groups (`memory.max`, `memory.limit_in_bytes`), and the limits of the process (`RLIMIT_AS`,
+/// `RLIMIT_DATA`).
 #[must_use]
 pub fn default_memory() -> u64 {
-    (there_is() / PART).max(LEAST)
+    (available() / PART).max(LEAST)
 }
 
-/// How many connections fit into the memory that there is, with the little that each has in any case: a quarter of it,
-/// beyond what the program itself takes, at 8 KiB each.
+/// How many connections fit into the available memory at 8 KiB each: into a quarter of it, after what the program
+/// itself takes.
 pub(crate) fn connections_within_memory() -> usize {
-    within(there_is(), PART, CONNECTION)
+    within(available(), PART, CONNECTION)
 }
 
-/// How many threads fit into the memory that there is, one a connection, with stacks of so many bytes: into half of what
-/// limits of the process leave for stacks (`RLIMIT_AS`, `RLIMIT_DATA`), and, at 64 KiB each, into half of what there is.
-/// At least 1.
+/// How many threads fit into the available memory, one per connection, with stacks of `stack` bytes: into half of
+/// what the limits of the process leave for stacks (`RLIMIT_AS`, `RLIMIT_DATA`), and, at 64 KiB each, into half of
+/// the available memory. At least 1.
 #[must_use]
 pub fn threads_within_memory(stack: usize) -> usize {
-    let touched = within(there_is(), 2, THREAD);
+    let touched = within(available(), 2, THREAD);
     let stack = u64::try_from(stack).unwrap_or(u64::MAX).saturating_add(AROUND_STACK);
     limits().min().map_or(touched, |limit| touched.min(within(limit, 2, stack)))
 }
 
-/// How many of such size fit into a part of `memory`.
+/// How many items of `size` fit into one `part`th of `memory`.
 fn within(memory: u64, part: u64, size: u64) -> usize {
     usize::try_from(memory.saturating_sub(PROGRAM) / part / size).unwrap_or(usize::MAX).max(1)
 }
 
-/// The memory that this process may have.
-fn there_is() -> u64 {
+/// The memory available to this process.
+fn available() -> u64 {
     limits().chain(machine()).chain(control_groups()).min().unwrap_or(1 << 30)
 }
 
-/// Whether the addresses of this process are limited (`RLIMIT_AS`).
+/// Whether the address space of this process is limited (`RLIMIT_AS`).
 #[must_use]
 pub fn has_address_limit() -> bool {
     getrlimit(Resource::As).current.is_some()
 }
 
-/// What the process's own limits allow.
+/// The limits of the process.
 fn limits() -> impl Iterator<Item = u64> {
     [Resource::As, Resource::Data].into_iter().filter_map(|resource| getrlimit(resource).current)
 }
 
-/// The machine's memory, where that can be known.
+/// The memory of the machine, if it is known.
 fn machine() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -123,7 +124,7 @@ fn machine() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// What the control groups of this process allow, each of them and those above it.
+/// The limits of the control groups of this process and their parents.
 fn control_groups() -> Vec<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     limit_files(&groups)
@@ -133,8 +134,8 @@ fn control_groups() -> Vec<u64> {
         .collect()
 }
 
-/// The files that could hold a limit, from what `/proc/self/cgroup` says: version 2 first, then version 1. In a container
-/// the path may not be the one that is mounted, so each one above it is tried, too.
+/// The files that may contain a limit, from the content of `/proc/self/cgroup`: version 2 first, then version 1. In a
+/// container, the path may not be the one that is mounted, so each parent is tried too.
 fn limit_files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {
@@ -159,7 +160,7 @@ fn limit_files(groups: &str) -> Vec<String> {
     files
 }
 
-/// The limit that such a file tells; none: `max`.
+/// The limit in the content of such a file. `max` means no limit.
 fn limit(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_taken_than_may_be() {
+    fn the_limit_is_enforced() {
         let budget = Budget::new(100, Log::quiet());
         assert!(budget.take(60) && !budget.take(41) && budget.take(40) && !budget.take(1));
         assert!(!budget.take(usize::MAX));
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_logged_once_in_a_while() {
+    fn refusals_are_logged_at_a_limited_rate() {
         let lines = crate::script::tests::Lines::default();
         let budget = Budget::new(100, Log::to(lines.clone()));
         (0..1_000).for_each(|_| assert!(!budget.take(101)));
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_no_more_than_fit_into_memory() {
+    fn connections_fit_into_memory() {
         assert_eq!(within(300 << 20, PART, CONNECTION), 8_576);
         assert_eq!(within(300 << 20, 2, (256 << 10) + AROUND_STACK), 476);
         assert_eq!([within(0, PART, CONNECTION), within(33 << 20, 2, 2 << 20)], [1, 1]);

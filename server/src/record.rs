@@ -1,10 +1,10 @@
-//! Recordings: a file for each connection, written while it lives, that can be played again
+//! Recordings: one file per connection, written while the connection is open, which can be replayed
 //! (`docs/transcripts.md`).
 //!
-//! Whoever drives a connection only gathers its events; a thread of the recording's own makes text of them and
-//! writes it, a few milliseconds later. What is bounded: the size of a file, the number of files, and how much is
-//! recorded in a second, so that a server under load serves about as much as without. A connection that
-//! would exceed a bound goes on unrecorded.
+//! A driver only collects the events of its connection. A thread of the recording formats and writes them a few
+//! milliseconds later. There are limits for the size of a file, the number of files, and the bytes recorded per
+//! second, so that recording does not slow down a server under load. A connection that would exceed a limit continues
+//! without being recorded.
 
 mod writer;
 
@@ -23,23 +23,23 @@ use sanserve_transcript::{Event, Recorder, Settings, Transcript, What};
 use crate::log::Log;
 use writer::{Message, Writer};
 
-/// Connections whose recordings are kept, by default.
+/// Default number of recordings that are kept.
 const MAX: usize = 1_000;
-/// Bytes of one recording, by default.
+/// Default size limit of a recording, in bytes.
 const SIZE: u64 = 1 << 20;
-/// Bytes recorded in a second, by default.
+/// Default limit of the bytes recorded per second.
 const RATE: u64 = 2 << 20;
-/// So many seconds' worth may come at once.
+/// The burst that is permitted, in seconds of the rate.
 const BURST: u64 = 2;
-/// Bytes that may wait to be written: a disk that hangs takes nothing, and what comes meanwhile is not recorded.
+/// The most bytes that may wait to be written. If the disk hangs, further events are not recorded.
 const MAX_WAITING: u64 = 8 << 20;
-/// What a connection counts for beside its events: a file is made for it.
+/// What a connection counts for in addition to its events, because a file is created for it.
 const CONNECTION: u64 = 4 * 1024;
-/// How long the last one who drops a recording waits for the disk.
+/// How long dropping the last reference to a recording waits for the disk.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Events that are handed over together, unless the connection waits before there are so many.
+/// The most events that are handed over together. Fewer are, if the connection waits first.
 const BATCH: usize = 64;
-/// What an event counts for beside its bytes.
+/// What an event counts for in addition to its bytes.
 const EVENT: usize = 64;
 
 /// Records connections in a directory. Clones share it.
@@ -66,20 +66,20 @@ pub struct Recording {
 
 struct Shared {
     to_writer: Sender<Message>,
-    /// Connections so far.
+    /// Connections recorded so far.
     count: AtomicU64,
-    /// Connections that are being recorded.
+    /// Connections that are being recorded now.
     active: AtomicUsize,
     budget: Budget,
-    /// Bytes that wait to be written.
+    /// Bytes that are waiting to be written.
     waiting: AtomicU64,
-    /// The disk has refused.
+    /// Writing has failed.
     failed: AtomicBool,
 }
 
-/// Makes the directory if it is not there, and none above it.
+/// Creates the directory if it does not exist, but not its parents.
 fn make(directory: &Path) -> io::Result<()> {
-    // Without a trailing `/.`, for which `mkdir` wants the directory to exist.
+    // Without a trailing `/.`, because `mkdir` would then require the directory to exist.
     let directory: PathBuf = directory.components().collect();
     let error = match DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) => error,
@@ -90,24 +90,27 @@ fn make(directory: &Path) -> io::Result<()> {
         io::ErrorKind::AlreadyExists if directory.is_dir() => Ok(()),
         io::ErrorKind::AlreadyExists if directory.exists() => Err(rustix::io::Errno::NOTDIR.into()),
         io::ErrorKind::AlreadyExists => {
-            Err(io::Error::new(error.kind(), "it is a symbolic link to what is not there".to_owned()))
+            Err(io::Error::new(error.kind(), "it is a symbolic link whose target does not exist".to_owned()))
         }
-        // In `/proc`, say, nothing can be made.
+        // The parent exists, but nothing can be created in it, for instance in `/proc`.
         io::ErrorKind::NotFound if above.is_some_and(|above| !above.is_dir()) => {
             let above = above.unwrap_or(&directory).display();
-            Err(io::Error::new(error.kind(), format!("there is no directory {above}, and no more than one is made")))
+            Err(io::Error::new(
+                error.kind(),
+                format!("the parent directory {above} does not exist, and is not created"),
+            ))
         }
         _ => Err(error),
     }
 }
 
 impl Recording {
-    /// Records in this directory, which is made if it is not there, and readable for its owner alone. Directories
-    /// above it are not made: they are more likely mistyped than meant. Files are `000001.txt` and so on, after those
-    /// that are there already.
+    /// Records in this directory, which is created if it does not exist, readable only for its owner. Parent
+    /// directories are not created, since a missing parent is more likely a typing error. Files are named
+    /// `000001.txt` and so on, continuing after the existing ones.
     ///
     /// # Errors
-    /// If it cannot be made or written to, or if there can be no thread for it.
+    /// If the directory cannot be created or written to, or if the thread cannot be started.
     pub fn to(directory: impl AsRef<Path>, log: Log) -> io::Result<Recording> {
         let directory = directory.as_ref().to_owned();
         make(&directory)?;
@@ -139,35 +142,36 @@ impl Recording {
         Ok(Recording { shared, site: String::new(), size: SIZE, most: MAX, rate: RATE })
     }
 
-    /// Keeps the recordings of so many connections; the oldest one that is complete goes first. If none is, a new
-    /// connection is not recorded. Default 1,000. What an earlier server has recorded is not touched.
+    /// Keeps the recordings of the last `most` connections. The oldest complete recording is deleted first; if none
+    /// is complete, a new connection is not recorded. Default 1,000. Recordings of an earlier server are never
+    /// deleted.
     #[must_use]
     pub fn with_most(self, most: usize) -> Recording {
         Recording { most, ..self }
     }
 
-    /// Ends each recording at about so many bytes; a comment then says so. Default 1 MiB.
+    /// Ends each recording at about `size` bytes, with a comment that says so. Default 1 MiB.
     #[must_use]
     pub fn with_size(self, size: u64) -> Recording {
         Recording { size, ..self }
     }
 
-    /// Records at most so many bytes a second, twice that at once; a new connection counts for 4 KiB of them. What goes
-    /// beyond is not recorded: a recording that is under way ends, and a comment says so. Default 2 MiB, some
-    /// thousand requests.
+    /// Records at most `rate` bytes per second, with bursts of twice that; a new connection counts for 4 KiB. What
+    /// exceeds the rate is not recorded: a recording in progress ends with a comment that says so. Default 2 MiB,
+    /// which is some thousand requests.
     #[must_use]
     pub fn with_rate(self, rate: u64) -> Recording {
         Recording { rate: rate.max(1), ..self }
     }
 
-    /// Names the policy and the handler in each recording, for whoever is to play it. Default: `plain`, or `handler`
-    /// where there is one.
+    /// Names the policy and the handler in each recording, for those who replay it. Default: `plain`, or `handler` if
+    /// there is one.
     #[must_use]
     pub fn with_site_name(self, site: impl Into<String>) -> Recording {
         Recording { site: site.into(), ..self }
     }
 
-    /// What takes the events of another connection. `None`: a bound is reached.
+    /// Returns the recorder for another connection. `None`: a limit is reached.
     pub(crate) fn begin(&self, settings: Settings, about: String) -> Option<Box<dyn Recorder>> {
         let shared = &self.shared;
         let is_free = |active: usize| (active < self.most).then_some(active + 1);
@@ -194,23 +198,23 @@ impl Recording {
         Some(Box::new(reel))
     }
 
-    /// Waits until what was recorded so far is written, but no longer than `bound`. `true`: it is. The last one who
-    /// drops a clone of this, or a connection that is recorded, does so too, for at most a second: it is needed only
-    /// before `std::process::exit`, and where connections go on when `main` returns.
+    /// Waits until everything recorded so far is written, for at most `bound`. Returns whether it is. Dropping the
+    /// last clone of the recording, or the last recorded connection, does the same for at most one second. So this is
+    /// only needed before `std::process::exit`, and if connections are still open when `main` returns.
     pub fn flush_within(&self, bound: Duration) -> bool {
         self.shared.flush_within(bound)
     }
 }
 
 impl Shared {
-    /// Whether so many bytes more may wait to be written.
+    /// Whether `bytes` more may wait to be written.
     fn wait(&self, bytes: u64) -> bool {
         let more = |waiting: u64| waiting.checked_add(bytes).filter(|waiting| *waiting <= MAX_WAITING);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn tell(&self, message: Message) {
-        // It fails only where the writer has panicked.
+        // Fails only if the writer has panicked.
         let _ = self.to_writer.send(message);
     }
 
@@ -221,25 +225,26 @@ impl Shared {
     }
 }
 
-/// The process may end when its last server is gone, and what that has recorded is to be there then.
+/// Waits for the disk, since the process may end when its last server is dropped, and everything recorded should be
+/// in the files then.
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Where the disk has refused there is nothing to wait for, and it may be the writer who drops this.
+        // After a write error there is nothing to wait for, and this may be running on the thread of the writer.
         if !self.failed.load(Ordering::Relaxed) {
             self.flush_within(LAST_WORDS);
         }
     }
 }
 
-/// How much may be recorded: what is spent is paid off with time (a leaky bucket, as a meter).
+/// The limit of the bytes per second: a leaky bucket, as a meter.
 struct Budget {
     start: Instant,
-    /// When all is paid off that was spent so far, in nanoseconds from the start.
+    /// When the bucket will be empty, in nanoseconds from the start.
     spent: AtomicU64,
 }
 
 impl Budget {
-    /// Whether so many bytes may be recorded now.
+    /// Whether `bytes` may be recorded now.
     fn spend(&self, bytes: u64, rate: u64) -> bool {
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let costs = u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);
@@ -251,14 +256,14 @@ impl Budget {
     }
 }
 
-/// Gathers the events of one connection.
+/// Collects the events of one connection.
 struct Reel {
     shared: Arc<Shared>,
     id: u64,
     events: Vec<Event>,
     bytes: u64,
     rate: u64,
-    /// It would have been too much.
+    /// Events were dropped, because a limit was reached.
     lost: bool,
     full: Arc<AtomicBool>,
 }
@@ -300,7 +305,7 @@ impl Drop for Reel {
     }
 }
 
-/// About what an event holds.
+/// The approximate size of an event.
 fn size(what: &What) -> usize {
     match what {
         What::Recv(bytes) | What::Script(bytes) | What::Feed { bytes, .. } => bytes.len(),
@@ -320,7 +325,7 @@ mod tests {
     use super::writer::OPEN;
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     fn event(at: u64, what: What) -> Event {
         Event { at, joined: false, what }
@@ -345,28 +350,29 @@ mod tests {
     #[test]
     fn a_file_grows_while_its_connection_lives() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Recording::to(dir.path().join("a/b"), Log::quiet()).is_err(), "one directory is made, and no more");
+        assert!(Recording::to(dir.path().join("a/b"), Log::quiet()).is_err(), "parent directories are not created");
         let dir = dir.path().join("a");
         let recording = recording(&dir);
         let mut reel = recording.begin(Settings::default(), " of a test".into()).unwrap();
         reel.event(event(0, What::Recv(b"GET".to_vec())));
-        assert!(reel.waits() && recording.flush_within(PATIENCE));
+        assert!(reel.waits() && recording.flush_within(TIMEOUT));
         let text = "sanserve transcript 1\n# of a test\n@0 recv \"GET\"\n";
         assert_eq!(texts(&dir), [("000001.txt".to_owned(), text.to_owned())]);
         reel.event(event(7, What::Input(Input::Eof)));
         drop(reel);
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         assert_eq!(texts(&dir)[0].1, format!("{text}@7 eof\n"));
-        // Another one goes on after it.
+        // Another recording continues the numbers.
         let again = super::tests::recording(&dir);
         drop(again.begin(Settings::default(), String::new()));
-        assert!(again.flush_within(PATIENCE));
+        assert!(again.flush_within(TIMEOUT));
         assert_eq!(texts(&dir)[1].0, "000002.txt");
     }
 
-    /// A driver need not know of any flush: who drops last waits for the disk, the server or one of its connections.
+    /// A driver does not need to flush: whoever drops the last reference waits for the disk, be it the server or a
+    /// connection.
     #[test]
-    fn what_is_dropped_is_written() {
+    fn dropping_the_last_reference_waits_for_the_disk() {
         for connection_first in [true, false] {
             let dir = tempfile::tempdir().unwrap();
             let recording = recording(dir.path());
@@ -389,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_ends_at_its_bound() {
+    fn a_recording_ends_at_its_size_limit() {
         let dir = tempfile::tempdir().unwrap();
         let recording = recording(dir.path()).with_size(100);
         let mut reel = recording.begin(Settings::default(), String::new()).unwrap();
@@ -397,10 +403,10 @@ mod tests {
             reel.event(event(at, What::Recv(b"0123456789".to_vec())));
         }
         reel.waits();
-        assert!(recording.flush_within(PATIENCE));
-        assert!(!reel.waits(), "it wants no more");
+        assert!(recording.flush_within(TIMEOUT));
+        assert!(!reel.waits(), "the recorder is finished");
         drop(reel);
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         let text = &texts(dir.path())[0].1;
         let transcript = Transcript::parse(text).unwrap();
         assert_eq!(transcript.events().count(), 3, "{text}");
@@ -408,68 +414,68 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_recorded_than_may_be_in_the_time() {
+    fn the_rate_is_limited() {
         let dir = tempfile::tempdir().unwrap();
         let recording = recording(dir.path()).with_rate(CONNECTION);
         let mut first = recording.begin(Settings::default(), String::new()).unwrap();
         first.event(event(0, What::Tick));
         assert!(first.waits());
         first.event(event(1, What::Recv(vec![b'a'; 9_000])));
-        assert!(!first.waits(), "two seconds' worth and more");
+        assert!(!first.waits(), "the burst of two seconds is exceeded");
         drop(first);
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         let end = "@0 tick\n# The rest was not recorded: more came than may be recorded in the time.\n";
         assert!(texts(dir.path())[0].1.ends_with(end));
         assert!(recording.with_rate(1).begin(Settings::default(), String::new()).is_none());
     }
 
-    /// A file that nobody reads, in the place of a disk that hangs: the writer blocks when it opens it.
+    /// The writer opens a FIFO that is not read, which blocks it like a disk that hangs.
     #[test]
-    fn a_disk_that_hangs_holds_up_nobody_and_takes_no_memory() {
+    fn a_disk_that_hangs_blocks_nothing_and_takes_bounded_memory() {
         let dir = tempfile::tempdir().unwrap();
         let recording = recording(dir.path()).with_rate(1 << 40).with_size(1 << 40);
         let mut reel = recording.begin(Settings::default(), String::new()).unwrap();
         reel.event(event(0, What::Tick));
-        assert!(reel.waits() && recording.flush_within(PATIENCE));
-        // What is written next goes to a pipe: with as many others, this one's file is closed meanwhile.
+        assert!(reel.waits() && recording.flush_within(TIMEOUT));
+        // Replaces the file by a FIFO. The file was closed meanwhile, because so many others are open.
         let path = dir.path().join("000001.txt");
         let mut others: Vec<_> = (0..OPEN).map(|_| recording.begin(Settings::default(), String::new())).collect();
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         others.push(recording.begin(Settings::default(), String::new()));
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         let mut handed_over: u64 = 0;
         while reel.waits() {
             reel.event(event(1, What::Recv(vec![b'a'; 64 * 1024])));
             handed_over += 64 * 1024;
-            assert!(handed_over < 4 * MAX_WAITING, "there is no end to it");
+            assert!(handed_over < 4 * MAX_WAITING, "the number of pending bytes is not bounded");
         }
         assert!(handed_over >= MAX_WAITING, "{handed_over}");
         assert!(!recording.flush_within(Duration::from_millis(20)), "the disk hangs");
-        // It goes on when the disk does.
+        // Recording continues once the disk works again.
         let reader =
             std::thread::spawn(move || std::io::copy(&mut fs::File::open(path).unwrap(), &mut std::io::sink()));
         drop(reel);
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         assert!(recording.begin(Settings::default(), String::new()).is_some());
         drop((others, recording));
         drop(reader);
     }
 
     #[test]
-    fn what_was_spent_is_paid_off_with_time() {
+    fn the_bucket_drains_with_time() {
         let second = Duration::from_secs(1);
         let Some(start) = Instant::now().checked_sub(5 * second) else { return };
         let budget = Budget { start, spent: AtomicU64::new(0) };
-        assert!(budget.spend(200, 100), "two seconds' worth");
+        assert!(budget.spend(200, 100), "a burst of two seconds");
         assert!(!budget.spend(50, 100));
         let budget = Budget { start: start.checked_sub(second).unwrap_or(start), ..budget };
         assert!(budget.spend(50, 100) || start.checked_sub(second).is_none());
     }
 
     #[test]
-    fn the_oldest_complete_recordings_go_first() {
+    fn the_oldest_complete_recordings_are_deleted_first() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("000007.txt"), "old").unwrap();
         let recording = recording(dir.path()).with_most(3);
@@ -480,7 +486,7 @@ mod tests {
         let fourth = begin().unwrap();
         drop((third, fourth));
         let fifth = begin().unwrap();
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         let names: Vec<_> = texts(dir.path()).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["000007.txt", "000008.txt", "000011.txt", "000012.txt"]);
         drop((first, fifth));
@@ -498,26 +504,26 @@ mod tests {
                 assert!(reel.waits());
             }
         }
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         let texts = texts(dir.path());
         assert_eq!(texts.len(), 3 * OPEN);
         assert!(texts.iter().all(|(_, text)| text.ends_with("#\n@0 tick\n@1 tick\n")), "{texts:?}");
     }
 
     #[test]
-    fn where_nothing_can_be_written_there_is_no_recording() {
+    fn write_errors_end_recording() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         assert!(Recording::to(dir.path().join("file"), Log::quiet()).is_err());
         assert!(Recording::to(dir.path().join("file/below"), Log::quiet()).is_err());
-        // What is lost meanwhile ends it.
+        // A recording that has lost events meanwhile ends.
         let gone = dir.path().join("gone");
         let recording = recording(&gone);
         fs::remove_dir_all(&gone).unwrap();
         let mut reel = recording.begin(Settings::default(), String::new()).unwrap();
         reel.event(event(0, What::Tick));
         reel.waits();
-        assert!(recording.flush_within(PATIENCE));
+        assert!(recording.flush_within(TIMEOUT));
         assert!(recording.begin(Settings::default(), String::new()).is_none());
     }
 }

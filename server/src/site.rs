@@ -1,4 +1,4 @@
-//! What every connection of a server shares, whatever the frontend.
+//! The configuration that all connections of a server share, on every frontend.
 
 use std::any::Any;
 use std::fmt;
@@ -26,19 +26,19 @@ use crate::trace::Trace;
 use sanserve_os::nofile_limit;
 use sanserve_os::{Root, Symlinks};
 
-/// Makes the handler of a connection, one value each.
+/// Makes the handler of a connection. It is called once for each connection.
 pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
 
-/// A policy that threads share.
+/// A policy that can be shared between threads.
 pub type SharedPolicy = Box<dyn Policy + Send + Sync>;
 
-/// Takes the sockets of connections that change to another protocol.
+/// Takes over the sockets of connections that switch to another protocol.
 pub type UpgradeHook = Box<dyn Fn(Upgraded) + Send + Sync>;
 
-/// Says whether a peer is served.
+/// Decides whether a peer is served.
 pub type VerifyHook = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
-/// Two recorders of one connection, until neither wants more.
+/// Two recorders of one connection. Each is dropped when it needs no further events.
 struct Both(Option<Box<dyn Recorder>>, Option<Box<dyn Recorder>>);
 
 impl Recorder for Both {
@@ -61,37 +61,38 @@ impl Recorder for Both {
     }
 }
 
-/// A connection that speaks another protocol from here on.
+/// A connection that has switched to another protocol.
 #[derive(Debug)]
 pub struct Upgraded {
-    /// The socket; it blocks.
+    /// The socket, in blocking mode.
     pub stream: TcpStream,
-    /// What the peer has sent already: it comes before what `stream` gives.
+    /// Bytes that the peer has already sent. They come before those read from `stream`.
     pub read: Vec<u8>,
-    /// The peer.
+    /// The address of the peer.
     pub peer: SocketAddr,
-    /// What the handler has [attached](Reply::attach), if it has.
+    /// The value that the handler has [attached](Reply::attach), if any.
     pub attached: Option<Box<dyn Any + Send>>,
-    /// Tells when the server goes down: it does not wait for this connection.
+    /// Reports when the server shuts down. The server does not wait for this connection.
     pub draining: Draining,
 }
 
-/// Calls an answer of [`Site::with_answer`].
-fn answer_at_once(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mut Reply<'_>) {
+/// Calls the function of [`Site::with_answer`].
+fn call_answer(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mut Reply<'_>) {
     let outcome = answer(reply);
     let is_open = reply.is_answering() || (reply.is_unanswered() && !reply.is_declined());
     let failure = match outcome {
         Err(misuse) => misuse.to_string(),
-        Ok(()) if is_open => "it left its answer open".to_owned(),
+        Ok(()) if is_open => "it left its response unfinished".to_owned(),
         Ok(()) => return,
     };
     reply.attach(Box::new(Failure(failure)));
     reply.abort();
 }
 
-/// A server but for its sockets: what is served, by which rules, and where the log goes.
+/// A server without its sockets: what is served, by which rules, and where the log goes.
 ///
-/// Begin with [`Site::new`] or [`Site::beneath`] and change what should differ. Whatever the order of the calls, none undoes another.
+/// Begin with [`Site::new`] or [`Site::beneath`], and call the methods for everything that should differ from the
+/// defaults. The order of the calls does not matter.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -110,55 +111,56 @@ pub struct Site {
     config: Config,
     /// The decisions that an embedder may override. Default [`DefaultPolicy`].
     policy: SharedPolicy,
-    /// What everything served lies beneath.
+    /// The root directory of all served files.
     root: Arc<Root>,
-    /// Runs scripts and looks after them. They lie beneath the same root. Which paths are scripts is
-    /// for `config.cgi` to say; none, by default.
+    /// Runs and supervises scripts, which are beneath the same root. `config.cgi` decides which paths are scripts; by
+    /// default none are.
     scripts: Arc<Scripts>,
-    /// Where lines go. Default stderr.
+    /// The log. Default stderr.
     log: Log,
-    /// Makes the handler of each connection; without one, no request is routed to a handler.
+    /// Makes the handler of each connection. Without it, no request is routed to a handler.
     handler: Option<HandlerFactory>,
-    /// Gets the sockets of connections that change to another protocol. Without it, they are closed.
+    /// Takes over the sockets of connections that switch to another protocol. Without it, they are closed.
     upgrade: Option<UpgradeHook>,
-    /// Says whom to serve, before anything is read (Python's `verify_request`). Default: everybody.
+    /// Decides which peers are served, before anything is read (`verify_request` in Python). Default: all.
     verify: Option<VerifyHook>,
-    /// Bounds on each small-file cache: one per event-loop thread, or one that threads share.
+    /// Limits of each small-file cache. There is one per event-loop thread, or one that threads share.
     cache: CacheLimits,
-    /// Connections at once; beyond that, the one that has been idle longest is closed to make room. Where each has an exchange,
-    /// none is accepted until one has closed. Default 16,384. See
-    /// [`Site::connection_bound`] for what the system leaves of it.
+    /// The limit of open connections. If it is reached, the connection that has been idle for longest is closed to
+    /// make room. If each connection has an exchange in progress, none is accepted until one has closed. Default
+    /// 16,384. See [`Site::connection_bound`] for the limit that the resources of the system permit.
     connections: usize,
-    /// What all connections may hold together, in bytes, beyond the little that each has in any case: a longer head
-    /// than 4 KiB, the entries of a listing, output ahead of the socket. Beyond it, a request is refused with 503, or
-    /// answered in smaller pieces, and a line in the log says so. Default: [`default_memory`](crate::default_memory).
+    /// The memory that all connections may hold together, in bytes, beyond the small amount that each has in any
+    /// case: heads longer than 4 KiB, the entries of listings, buffered output. Beyond it, a request is refused with
+    /// 503, or its response is sent in smaller pieces, and a line is logged. Default:
+    /// [`default_memory`](crate::default_memory).
     memory: u64,
-    /// The connections for which the memory that there is suffices.
+    /// The number of connections that the available memory permits.
     of_memory: usize,
-    /// That memory, once the server is bound.
+    /// The budget for that memory, once the server is bound.
     budget: Option<Arc<Budget>>,
-    /// Tells whoever waits by himself that the server goes down. Each server has one of its own.
+    /// Reports when the server shuts down. Each server has one of its own.
     draining: Draining,
-    /// How long the exchanges in progress may take when the server goes down. Default 30 s.
+    /// How long exchanges in progress may take when the server shuts down. Default 30 s.
     grace: Duration,
-    /// Records connections. Default: none is recorded.
+    /// Records connections. Default: none are recorded.
     recording: Option<Recording>,
-    /// Prints what happens to connections. Default: nothing is printed.
+    /// Prints the events of connections. Default: nothing is printed.
     trace: Option<Trace>,
-    /// What becomes of credentials in recordings and traces. Default: they are blanked out.
+    /// How credentials in recordings and traces are treated. Default: they are masked.
     secrets: Secrets,
 }
 
 impl Site {
-    /// Serves the files beneath `directory` with every default, symbolic links followed.
+    /// Serves the files beneath `directory` with all defaults, following symbolic links.
     ///
     /// # Errors
-    /// If it is not a directory that can be read.
+    /// If `directory` is not a directory, or cannot be read.
     pub fn new(directory: impl AsRef<Path>) -> io::Result<Site> {
         Ok(Site::beneath(Root::open(directory.as_ref(), Symlinks::Follow)?))
     }
 
-    /// Serves the files beneath `root` with every default.
+    /// Serves the files beneath `root` with all defaults.
     #[must_use]
     pub fn beneath(root: Root) -> Site {
         let root = Arc::new(root);
@@ -184,28 +186,28 @@ impl Site {
         }
     }
 
-    /// Serves no files: for a handler that answers everything. What it passes on is 404.
+    /// Serves no files. This is for a handler that responds to everything; requests that it passes on get a 404.
     #[must_use]
     pub fn without_files() -> Site {
         Site::beneath(Root::nothing())
     }
 
-    /// Obeys `config`.
+    /// Sets the limits, timeouts and protocol version.
     #[must_use]
     pub fn with_config(self, config: Config) -> Site {
         let handled = config.handled || self.handler.is_some();
         Site { config: Config { handled, ..config }, ..self }
     }
 
-    /// Lets `policy` decide.
+    /// Sets the policy.
     #[must_use]
     pub fn with_policy(self, policy: impl Policy + Send + Sync + 'static) -> Site {
         Site { policy: Box::new(policy), ..self }
     }
 
-    /// Gives each connection a handler of its own, made by `make` with its first request and dropped when
-    /// it ends (what Python's `setup` and `finish` are for). Every request goes to it, unless the
-    /// site's `route` says otherwise.
+    /// Gives each connection a handler of its own. It is made by `make` at the first request, and dropped when the
+    /// connection ends (so it replaces Python's `setup` and `finish`). All requests are routed to it, unless the
+    /// `route` of the policy decides otherwise.
     #[must_use]
     pub fn with_handler<H, F>(mut self, make: F) -> Site
     where
@@ -216,8 +218,8 @@ impl Site {
         Site { handler: Some(Box::new(move || Box::new(make()))), ..self }
     }
 
-    /// The simple case of a handler: `answer` is called with each request, and says all that there is to
-    /// say at once. If it fails or leaves the answer open, that is logged, and the peer gets a 500.
+    /// A simple handler: `answer` is called for each request, and gives the complete response. If it fails, or leaves
+    /// the response unfinished, that is logged, and the peer gets a 500.
     #[must_use]
     pub fn with_answer<F>(self, answer: F) -> Site
     where
@@ -228,58 +230,58 @@ impl Site {
             let answer = Arc::clone(&answer);
             move |call: Call, reply: &mut Reply<'_>| {
                 if call == Call::Request {
-                    answer_at_once(&*answer, reply);
+                    call_answer(&*answer, reply);
                 }
             }
         })
     }
 
-    /// Gives away the sockets of connections that change to another protocol
-    /// ([`Reply::upgrade`]). `take` may block: it is called on a thread that serves nobody else.
+    /// Passes the sockets of connections that switch to another protocol to `take` ([`Reply::upgrade`]). `take` may
+    /// block: it is called on a thread of its own.
     #[must_use]
     pub fn with_upgrade(self, take: impl Fn(Upgraded) + Send + Sync + 'static) -> Site {
         Site { upgrade: Some(Box::new(take)), ..self }
     }
 
-    /// Serves only those for whom `verify` is `true` (Python's `verify_request`); the others' connections
-    /// are closed at once. It is called by whoever accepts, so it must not block.
+    /// Serves only peers for which `verify` returns `true` (`verify_request` in Python). Other connections are closed
+    /// immediately. `verify` is called by the thread that accepts, so it must not block.
     #[must_use]
     pub fn with_verify(self, verify: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Site {
         Site { verify: Some(Box::new(verify)), ..self }
     }
 
-    /// Whether to serve this peer.
+    /// Calls the verify hook: whether to serve this peer.
     #[must_use]
     pub fn welcomes(&self, peer: SocketAddr) -> bool {
         self.verify.as_ref().is_none_or(|verify| verify(peer))
     }
 
-    /// Runs scripts by `rules`.
+    /// Sets the rules for scripts.
     #[must_use]
     pub fn with_scripts(self, rules: ScriptRules) -> Site {
         let scripts = Arc::new(Scripts::new(rules, Arc::clone(&self.root)));
         Site { scripts, ..self }
     }
 
-    /// Writes to `log`.
+    /// Sets the log.
     #[must_use]
     pub fn with_log(self, log: Log) -> Site {
         Site { log, ..self }
     }
 
-    /// Bounds the cache.
+    /// Sets the limits of the cache.
     #[must_use]
     pub fn with_cache(self, cache: CacheLimits) -> Site {
         Site { cache, ..self }
     }
 
-    /// Bounds the number of connections.
+    /// Sets the limit of open connections.
     #[must_use]
     pub fn with_connections(self, connections: usize) -> Site {
         Site { connections, ..self }
     }
 
-    /// Bounds what all connections hold together, in bytes.
+    /// Sets the limit of the memory that all connections hold together, in bytes.
     #[must_use]
     pub fn with_memory(self, memory: u64) -> Site {
         Site { memory, ..self }
@@ -297,49 +299,49 @@ impl Site {
         &*self.policy
     }
 
-    /// What everything served lies beneath.
+    /// The root directory of all served files.
     #[must_use]
     pub fn root(&self) -> &Arc<Root> {
         &self.root
     }
 
-    /// Runs scripts and looks after them.
+    /// Runs and supervises scripts.
     #[must_use]
     pub fn scripts(&self) -> &Arc<Scripts> {
         &self.scripts
     }
 
-    /// Where lines go.
+    /// The log.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Bounds on each cache of small files.
+    /// Limits of each cache of small files.
     #[must_use]
     pub fn cache(&self) -> &CacheLimits {
         &self.cache
     }
 
-    /// How long exchanges in progress may take when the server goes down.
+    /// How long exchanges in progress may take when the server shuts down.
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.grace
     }
 
-    /// Tells whoever waits by himself that the server goes down.
+    /// Reports when the server shuts down, for code that waits on its own.
     #[must_use]
     pub fn draining(&self) -> &Draining {
         &self.draining
     }
 
-    /// What records connections, if they are recorded.
+    /// The recording, if connections are recorded.
     #[must_use]
     pub fn recording(&self) -> Option<&Recording> {
         self.recording.as_ref()
     }
 
-    /// Whether it has a [handler](Self::with_handler).
+    /// Whether the site has a [handler](Self::with_handler).
     #[must_use]
     pub fn has_handler(&self) -> bool {
         self.handler.is_some()
@@ -349,30 +351,30 @@ impl Site {
         self.handler.as_ref()
     }
 
-    /// Whether somebody takes the sockets of connections that change to another protocol.
+    /// Whether there is a [hook](Self::with_upgrade) for connections that switch to another protocol.
     #[must_use]
     pub fn takes_upgrades(&self) -> bool {
         self.upgrade.is_some()
     }
 
-    /// Gives a socket to whoever [takes](Self::with_upgrade) it, on this thread; if there is nobody, it closes. For a
-    /// frontend.
+    /// Passes a socket to the [hook](Self::with_upgrade), on this thread. Without a hook, the socket is closed. For
+    /// frontends.
     pub fn upgrade(&self, upgraded: Upgraded) {
         if let Some(take) = &self.upgrade {
             take(upgraded);
         }
     }
 
-    /// Routes requests to a handler of the frontend's own, as [`with_handler`](Self::with_handler) does to one of the
-    /// site's. For a frontend.
+    /// Routes requests to a handler of the frontend, as [`with_handler`](Self::with_handler) does to one of the site.
+    /// For frontends.
     #[must_use]
     pub fn handled(mut self) -> Site {
         self.config.handled = true;
         self
     }
 
-    /// Buffers for a connection of this server, which share its memory. For a frontend, of a site that is
-    /// [bound](Self::bound_to).
+    /// Buffers for a connection of this server, which count against its memory limit. For frontends, with a site that
+    /// is [bound](Self::bound_to).
     #[must_use]
     pub fn buffers(&self) -> Buffers {
         match &self.budget {
@@ -381,39 +383,39 @@ impl Site {
         }
     }
 
-    /// Bounds a shutdown.
+    /// Sets how long exchanges in progress may take when the server shuts down.
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Site {
         Site { grace, ..self }
     }
 
-    /// Records connections. What a portable handler answers is a function of what it is told, and can be played
-    /// again with it; what one that blocks or is `async` has said can be read, but not played.
+    /// Records connections. The responses of a portable handler depend only on its calls, so they can be replayed
+    /// with the handler. Recorded responses of a blocking or `async` handler can be read, but not replayed.
     #[must_use]
     pub fn with_recording(self, recording: Recording) -> Site {
         Site { recording: Some(recording), ..self }
     }
 
-    /// Prints what happens to connections.
+    /// Prints the events of connections.
     #[must_use]
     pub fn with_trace(self, trace: Trace) -> Site {
         Site { trace: Some(trace), ..self }
     }
 
-    /// Says what becomes of credentials in recordings and traces.
+    /// Sets how credentials in recordings and traces are treated.
     #[must_use]
     pub fn with_secrets(self, secrets: Secrets) -> Site {
         Site { secrets, ..self }
     }
 
-    /// Whether connections are recorded, or what happens to them is printed.
+    /// Whether connections are recorded, or their events printed.
     #[must_use]
     pub fn observes(&self) -> bool {
         self.recording.is_some() || self.trace.is_some()
     }
 
-    /// Has a connection recorded and its events printed, if that is wanted. To be called by a frontend, whose name
-    /// is `runtime`, before it polls the connection for the first time.
+    /// Begins to record a connection and to print its events, if configured. A frontend named `runtime` calls this
+    /// before it polls the connection for the first time.
     pub fn observe(&self, connection: &mut Connection, cx: &Context<'_>, runtime: &str) {
         if !self.observes() {
             return;
@@ -437,8 +439,8 @@ impl Site {
         record(connection, recorder, self.secrets, cx);
     }
 
-    /// Tells the configuration where the server listens: the port, and, unless it has a name already,
-    /// the address as its name.
+    /// Completes the configuration with the address that the server listens on: the port, and, unless a name is
+    /// configured, the address as the name of the server.
     #[must_use]
     pub fn bound_to(mut self, address: SocketAddr) -> Site {
         if self.config.etag == Etag::Content {
@@ -456,7 +458,7 @@ impl Site {
         self
     }
 
-    /// Has every connection cut, because the grace is over. The log is told of those that are left.
+    /// Cuts every connection, because the grace has passed, and logs how many connections were left.
     pub fn cut(&self, left: usize) {
         if self.draining.enter(Phase::Cut) && left > 0 {
             let (grace, s, are) = (self.grace, if left == 1 { "" } else { "s" }, if left == 1 { "is" } else { "are" });
@@ -464,8 +466,8 @@ impl Site {
         }
     }
 
-    /// Gives a connection that speaks another protocol to the site's hook, which may block, on a thread of its own.
-    /// Without one, the connection is closed. `place` is dropped when the hook returns.
+    /// Passes a connection that has switched to another protocol to the hook of the site, on a thread of its own, so
+    /// that the hook may block. Without a hook, the connection is closed. `place` is dropped when the hook returns.
     pub fn hand_over(self: &Arc<Site>, upgraded: Upgraded, place: impl Send + 'static) {
         let site = Arc::clone(self);
         let thread = thread::Builder::new().name("sanserve-upgraded".into()).spawn(move || {
@@ -480,20 +482,20 @@ impl Site {
         }
     }
 
-    /// Says in the log that a connection has ended with a panic that no handler's was.
+    /// Logs that a connection has ended with a panic outside of a handler.
     pub fn log_panic(&self, peer: Peer, panic: &(dyn Any + Send)) {
         self.log.error(format_args!("{peer:?}: the connection panicked: {}", panic_message(panic)));
     }
 
-    /// What a machine is told at the time `now`.
+    /// The context for polling a connection at the time `now`.
     #[must_use]
     pub fn context<'s>(&'s self, now: &'s Now) -> Context<'s> {
         Context { config: &self.config, policy: &*self.policy, now }
     }
 
-    /// The bound on connections that descriptors and memory suffice for. A part of the descriptors is kept for the
-    /// files that connections send, for scripts if there are any, and for the server itself; of the memory, a quarter
-    /// is for what each connection has in any case, 8 KiB. At least 1. To be asked after
+    /// The limit of open connections, reduced to what the descriptors and the memory of the process permit. Some of
+    /// the descriptors are reserved for the files that are being sent, for scripts if there are any, and for the
+    /// server itself. A quarter of the memory is for connections, at 8 KiB each. At least 1. Call this after
     /// [`raise_nofile_limit`](sanserve_os::raise_nofile_limit).
     #[must_use]
     pub fn connection_bound(&self) -> usize {
@@ -522,7 +524,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_leaves_descriptors_for_files() {
+    fn the_limit_reserves_descriptors_for_files() {
         assert_eq!(connections_within(1024), 736);
         assert_eq!(connections_within(20), 0);
         assert_eq!(connections_within(usize::MAX), usize::MAX - usize::MAX / 4 - 32);
@@ -531,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_can_share_it() {
+    fn a_site_can_be_shared_between_threads() {
         fn shareable<T: Send + Sync>() {}
         shareable::<Site>();
     }

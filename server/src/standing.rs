@@ -1,7 +1,8 @@
-//! Which connection is closed when the limit is reached and a new client waits: how one stands, as others see it.
+//! The standing of a connection: which connection is closed to make room when the limit is reached and a new client
+//! waits.
 //!
-//! The one goes first that has been idle for longest; where none is idle, the one that has been unfinished for longest.
-//! One with an exchange in progress never goes.
+//! The connection that has been idle for longest is closed first. If none is idle, it is the one that has been
+//! unfinished for longest. A connection with an exchange in progress is never closed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,16 +10,17 @@ use sanserve_core::Tick;
 
 use crate::accept::{IDLE_GRACE, UNFINISHED_GRACE};
 
-/// Whether a connection could be closed to make room, and since when. Its driver says so, and others look; nobody waits.
+/// Whether a connection may be closed to make room, and since when. Its driver sets it, and other threads read it,
+/// without locks.
 #[derive(Debug, Default)]
 pub struct Standing(AtomicU64);
 
-/// Where a connection stands in the order in which they are closed to make room: the least goes first.
+/// The position of a connection in the order in which connections are closed to make room: the least is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(u64);
 
 impl Rank {
-    /// Whether it is that of an idle connection, which all others come after.
+    /// Whether this is the rank of an idle connection. All others come after those.
     #[must_use]
     pub fn is_idle(self) -> bool {
         self.0 < Standing::UNFINISHED
@@ -26,37 +28,40 @@ impl Rank {
 }
 
 impl Standing {
-    /// It has an exchange in progress.
+    /// The connection has an exchange in progress.
     const BUSY: u64 = 0;
-    /// It is to be closed to make room.
+    /// The connection has been chosen to be closed.
     const LEAVES: u64 = u64::MAX;
-    /// It is unfinished since the tick that is added. Less is one that is idle: since when, and a number.
+    /// Added to the tick since which the connection is unfinished. Smaller values are those of idle connections: the
+    /// tick and a number.
     const UNFINISHED: u64 = 1 << 62;
-    /// The bits of that number.
+    /// The bits of the number.
     const NUMBER: u32 = 20;
 
-    /// It has been idle since then; `number` orders those of the same millisecond. Whether it was to be closed to make room.
+    /// Marks the connection idle since a tick; `number` orders connections that became idle in the same millisecond.
+    /// Returns whether the connection had been chosen to be closed.
     pub fn idles(&self, since: Tick, number: u64) -> bool {
         self.set((since.0 << Self::NUMBER | number & ((1 << Self::NUMBER) - 1)).max(1))
     }
 
-    /// It has been [unfinished](sanserve_core::Connection::unfinished_since) since then. Whether it was to be closed to make room.
+    /// Marks the connection [unfinished](sanserve_core::Connection::unfinished_since) since a tick. Returns whether
+    /// it had been chosen to be closed.
     pub fn is_unfinished(&self, since: Tick) -> bool {
         self.set(since.0 | Self::UNFINISHED)
     }
 
-    /// It is not closed to make room from here on. Whether it was to.
+    /// Marks the connection busy, so that it cannot be chosen. Returns whether it had been chosen already.
     pub fn is_busy(&self) -> bool {
         self.set(Self::BUSY)
     }
 
-    /// Whether it is to be closed to make room.
+    /// Whether the connection has been chosen to be closed.
     #[must_use]
     pub fn leaves(&self) -> bool {
         self.0.load(Ordering::SeqCst) == Self::LEAVES
     }
 
-    /// Where it stands. `None`: it is not closed by now.
+    /// The rank of the connection, or `None` if it may not be closed now.
     #[must_use]
     pub fn rank(&self, now: Tick) -> Option<Rank> {
         let standing = self.0.load(Ordering::SeqCst);
@@ -68,7 +73,7 @@ impl Standing {
         may_go.then_some(Rank(standing))
     }
 
-    /// Has it give way, if it still stands there.
+    /// Chooses the connection to be closed, if its rank is still the same. Returns whether it was.
     pub fn leave(&self, rank: Rank) -> bool {
         self.0.compare_exchange(rank.0, Self::LEAVES, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -83,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_idle_for_longest_goes_first_and_who_is_busy_never() {
+    fn the_longest_idle_is_closed_first_and_a_busy_one_never() {
         let all: Vec<Standing> = (0..5).map(|_| Standing::default()).collect();
         let order = |now| {
             let mut order: Vec<_> = (0..5).filter_map(|n| Some((all[n].rank(Tick(now))?, n))).collect();
@@ -96,14 +101,14 @@ mod tests {
         all[2].idles(Tick(900), 7);
         all[3].idles(Tick(899), 9);
         assert_eq!(order(998), []);
-        assert_eq!(order(999), [3], "the others may go on in a moment");
+        assert_eq!(order(999), [3], "the grace of the others has not passed");
         assert_eq!(order(1_000), [3, 2, 1, 0]);
         let rank = all[2].rank(Tick(1_000)).unwrap();
         assert!(rank.is_idle() && !all[0].rank(Tick(1_000)).unwrap().is_idle());
         all[2].idles(Tick(950), 10);
-        assert!(!all[2].leave(rank), "it has been busy meanwhile");
+        assert!(!all[2].leave(rank), "the rank has changed meanwhile");
         assert!(all[3].leave(all[3].rank(Tick(1_000)).unwrap()) && all[3].leaves());
-        assert_eq!(order(1_100), [1, 2, 0], "one that is to go is not asked again");
+        assert_eq!(order(1_100), [1, 2, 0], "a chosen connection has no rank");
         assert!(all[3].is_busy() && !all[3].is_busy() && !all[3].leaves());
     }
 }

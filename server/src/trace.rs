@@ -1,4 +1,4 @@
-//! Traces: what happens to each connection, a line for each event, while it happens.
+//! Traces: the events of each connection, printed one per line as they happen.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use sanserve_transcript::{Event, Recorder, What};
 
 use crate::log::Log;
 
-/// The width of lines where nothing else is known.
+/// The width of lines if the width of the terminal is not known.
 const WIDTH: usize = 160;
-/// Lines are never cut to less than this.
+/// The minimum width of lines.
 const LEAST: usize = 60;
 
-/// Prints events. Clones share it.
+/// Prints the events of connections. Clones share the output.
 #[derive(Clone)]
 pub struct Trace {
     log: Log,
@@ -23,7 +23,7 @@ pub struct Trace {
     colors: bool,
 }
 
-/// What a line tells, as a terminal's colour (ECMA-48, SGR).
+/// The colour of a line by its kind, as a code of ECMA-48 (SGR).
 #[derive(Clone, Copy)]
 enum Color {
     Input = 32,
@@ -33,8 +33,8 @@ enum Color {
 }
 
 impl Trace {
-    /// Prints to stderr, where it has 160 columns, or as many as the terminal. Colours are for a terminal, unless
-    /// the variable `NO_COLOR` is set.
+    /// Prints to stderr, in the width of the terminal or in 160 columns. Colours are used on a terminal, unless the
+    /// environment variable `NO_COLOR` is set.
     #[must_use]
     pub fn stderr() -> Trace {
         let stderr = std::io::stderr();
@@ -50,7 +50,7 @@ impl Trace {
         Trace { log, next: Arc::new(AtomicU64::new(1)), width: WIDTH, colors: false }
     }
 
-    /// What prints the events of another connection.
+    /// Returns the recorder that prints the events of another connection.
     pub(crate) fn begin(&self, peer: Peer) -> Box<dyn Recorder> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let lines = Lines { trace: self.clone(), number };
@@ -59,7 +59,7 @@ impl Trace {
     }
 }
 
-/// Whether what is written there is to have colours: on a terminal, unless the variable `NO_COLOR` is set.
+/// Whether output to `out` should have colours: on a terminal, unless the environment variable `NO_COLOR` is set.
 #[must_use]
 pub fn wants_colors(out: &impl IsTerminal) -> bool {
     out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -74,7 +74,7 @@ struct Lines {
 impl Recorder for Lines {
     fn event(&mut self, event: Event) {
         if event.joined && event.what == What::Tick {
-            // A millisecond has passed in the middle of a turn. Each line has its time anyhow.
+            // Time has advanced in the middle of a turn. Each line has its time anyway.
             return;
         }
         let color = match &event.what {
@@ -86,7 +86,7 @@ impl Recorder for Lines {
         let text = event.to_string();
         let mut lines = text.lines().map(str::trim_start);
         let first = lines.next().unwrap_or_default();
-        // `@5 + eof`: the time has a column of its own, and a verb may be all there is.
+        // `@5 + eof`: the time has a column of its own, and there may be nothing but a verb.
         let first = first.split_once(' ').map_or("", |(_, rest)| rest.trim_start_matches("+ "));
         let (verb, rest) = first.split_once(' ').unwrap_or((first, ""));
         let mut rest = rest.to_owned();
@@ -114,10 +114,10 @@ impl Lines {
     }
 }
 
-/// Appends what fits; of what does not, the middle is left out, because answers stand at the end.
+/// Appends `text`, cut to `width`. The middle is left out, because results are at the end.
 fn push_cut(text: &str, width: usize, line: &mut String) {
     const GAP: &str = " .. ";
-    // All of it is ASCII: whatever is not was escaped.
+    // The text is ASCII, since everything else was escaped.
     if text.len() <= width || !text.is_ascii() {
         line.push_str(text);
         return;

@@ -1,8 +1,7 @@
-//! Threads for what blocks: the way out for handlers on an event loop.
+//! A pool of threads for blocking work of handlers on an event loop.
 //!
-//! A handler [hands in](Workers::run) what would block, and goes on when it is woken. The number of threads
-//! and of jobs that wait for one is fixed: where both are taken, the handler is told at once, and can
-//! answer 503.
+//! A handler [submits](Workers::run) a blocking job, and continues when it is woken. The numbers of threads and of
+//! queued jobs are fixed: if all are in use, the handler gets an error immediately, and can respond with 503.
 
 use std::any::Any;
 use std::fmt;
@@ -18,21 +17,22 @@ use rustix::io::Errno;
 
 use crate::session::panic_message;
 
-/// Jobs that may wait for each thread, by default.
+/// Default number of jobs that may wait, per thread.
 const WAITING: usize = 64;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// What a server takes of addresses at least, beside its stacks: its cache, scripts, and connections.
+/// Address space that a server needs at least, without its stacks: its cache, scripts, and connections.
 const LEAST_MEMORY: usize = 12 << 20;
-/// What a thread takes of them: the stack that Rust gives it by default, and what is around it.
+/// Address space that a thread needs: the default stack of Rust, and what is mapped around it.
 const THREAD_MEMORY: usize = (2 << 20) + (128 << 10);
-/// Blocks up to 32 MiB have glibc map fewer of them by themselves from then on.
+/// After a freed block of up to 32 MiB, glibc raises its threshold for mapping blocks separately; a larger one leaves
+/// it unchanged.
 const LEAST_PROBED: usize = 33 << 20;
 
-/// Whether the system has the memory to give that a program with a server and so many threads takes: 33 MiB of
-/// addresses at least. To be asked once, before anything is started: whoever starts a thread where there is no memory
-/// may be aborted.
+/// Checks that the system provides the address space that a program with a server and `threads` threads needs, 33 MiB
+/// at least. Call it once, before anything is started, because a process that starts a thread without memory may be
+/// aborted.
 ///
 /// # Errors
 /// As the system says.
@@ -44,15 +44,15 @@ pub fn probe_memory(threads: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the system has so many threads and descriptors to give, all at once, for a server that is about to begin
-/// and would not serve, or would panic somewhere else, without.
+/// Checks that the system provides `threads` threads and `descriptors` descriptors at the same time, for a server
+/// that is about to start, and that would otherwise fail to serve, or panic elsewhere.
 ///
 /// # Errors
 /// As the system says.
 pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
     let (held, release) = channel::<()>();
     let release = Mutex::new(release);
-    // They end with `held`, whatever happens.
+    // The threads end when `held` is dropped, on every path.
     let wait = || release.lock().unwrap_or_else(PoisonError::into_inner).recv();
     thread::scope(|scope| {
         let all: io::Result<Vec<_>> =
@@ -65,8 +65,8 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// A few threads that run what handlers must not wait for. To be shared by all handlers of a server,
-/// for instance in an `Arc`. When it is dropped, what was handed in is still run.
+/// A pool of threads that run what handlers must not wait for. Share it between all handlers of a server, for
+/// instance in an `Arc`. When the pool is dropped, jobs that were already submitted are still run.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -102,19 +102,19 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// So many threads, at least one, and 64 jobs that may wait for each.
+    /// Starts `threads` threads, at least one, with a queue of 64 jobs per thread.
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// If a thread cannot be started.
     pub fn new(threads: usize) -> io::Result<Workers> {
         Workers::with_queue(threads, threads.max(1).saturating_mul(WAITING))
     }
 
-    /// So many threads, at least one, and so many jobs that may wait for one of them. With a queue of 0 a
-    /// job is taken only where a thread stands idle.
+    /// Starts `threads` threads, at least one, with a queue of `waiting` jobs. With a queue of 0, a job is accepted
+    /// only if a thread is idle.
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// If a thread cannot be started.
     pub fn with_queue(threads: usize, waiting: usize) -> io::Result<Workers> {
         let (queue, jobs) = sync_channel(waiting);
         let jobs = Arc::new(Mutex::new(jobs));
@@ -125,12 +125,12 @@ impl Workers {
         Ok(Workers { queue })
     }
 
-    /// Runs `job` on one of the threads, then wakes `waker`: that of the reply, so that the handler is called
-    /// with `Call::Wake` and finds the result by [`Job::take`]. Never blocks. A job whose [`Job`] was dropped
-    /// is run nevertheless.
+    /// Runs `job` on one of the threads, then wakes `waker`. Pass the waker of the reply, so that the handler is
+    /// called with `Call::Wake` and gets the result from [`Job::take`]. Never blocks. A job is run even if its
+    /// [`Job`] was dropped.
     ///
     /// # Errors
-    /// [`Full`] if no thread is free and as many jobs wait as may.
+    /// [`Full`] if no thread is idle and the queue is full.
     pub fn run<T, F>(&self, waker: Waker, job: F) -> Result<Job<T>, Full>
     where
         T: Send + 'static,
@@ -141,7 +141,7 @@ impl Workers {
         let work = Box::new(move || {
             let done = catch_unwind(AssertUnwindSafe(job)).map_err(|panic| Panicked::new(&*panic));
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-            // Let go of before the wake-up: who is woken by it may count on having the only share.
+            // Dropped before the wake-up, so that the woken handler holds the only reference.
             drop(place);
             waker.wake();
         });
@@ -158,43 +158,44 @@ impl fmt::Debug for Workers {
     }
 }
 
-/// The life of a thread: job after job until nobody can hand in more.
+/// The body of a thread: runs jobs until the pool is dropped.
 fn work(jobs: &Mutex<Receiver<Work>>) {
     loop {
         // One of the idle threads waits for a job, the others for the lock.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // What panics here is a waker or the drop of a result nobody wants: that is no reason to have a thread less.
+        // A panic here comes from a waker, or from dropping a result that is no longer wanted. The thread must
+        // survive it.
         let _ = catch_unwind(AssertUnwindSafe(job));
     }
 }
 
-/// Something that a thread of [`Workers`] does, or has done.
+/// A job that a thread of [`Workers`] runs, or has run.
 #[derive(Debug)]
 pub struct Job<T> {
     result: Arc<Mutex<Option<Result<T, Panicked>>>>,
 }
 
 impl<T> Job<T> {
-    /// The result, once: `None` while there is none yet, and after it was taken.
+    /// Returns the result once: `None` before the job is finished, and after the result was taken.
     pub fn take(&mut self) -> Option<Result<T, Panicked>> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// No thread is free, and as many jobs wait as may.
+/// The error when no thread is idle and the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("all threads are busy, and as many jobs wait as may")
+        f.write_str("all threads are busy and the queue is full")
     }
 }
 
 impl std::error::Error for Full {}
 
-/// A job panicked; with what it said.
+/// The job panicked, with this message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panicked(pub String);
 
@@ -219,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// Tells a test that it was woken.
+    /// Notifies the test when it is woken.
     struct TestWaker(Mutex<std::sync::mpsc::Sender<()>>);
 
     impl Wake for TestWaker {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_there_when_the_waker_wakes() {
+    fn the_result_is_available_after_the_wake_up() {
         let workers = Workers::new(0).unwrap();
         let (waker, rings) = waker();
         let (go, gone) = channel::<()>();
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_a_result_and_the_thread_lives_on() {
+    fn a_panic_is_a_result_and_the_thread_survives() {
         let workers = Workers::new(1).unwrap();
         let (waker, rings) = waker();
         for _ in 0..3 {
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_says_so_and_takes_more_later() {
+    fn a_full_queue_is_an_error_until_there_is_room() {
         let workers = Workers::with_queue(1, 2).unwrap();
         let (waker, rings) = waker();
         let (go, gone) = channel::<()>();
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_in_is_done_when_nobody_can_hand_in_more() {
+    fn submitted_jobs_are_run_after_the_pool_is_dropped() {
         let workers = Workers::new(2).unwrap();
         let (done, all) = channel();
         for n in 0..20 {

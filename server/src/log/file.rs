@@ -1,4 +1,5 @@
-//! The file of a log, which may be moved away under its writer, and may block it: only the thread of a queue writes it.
+//! The file of a log. It may be renamed while it is open, and writing to it may block, so that only the thread of a
+//! queue writes to it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,19 +13,19 @@ use rustix::io::Errno;
 
 pub(super) struct LogFile {
     path: PathBuf,
-    /// `None`: a FIFO that nobody has read so far. To open it blocks until somebody does.
+    /// `None`: a FIFO that no process has open for reading yet. Opening it would block.
     file: Option<File>,
-    /// It is to be opened anew.
+    /// The file must be reopened.
     is_stale: Arc<AtomicBool>,
 }
 
 impl LogFile {
-    /// Opens it without waiting for anybody.
+    /// Opens the file without blocking.
     pub(super) fn open(path: PathBuf, is_stale: Arc<AtomicBool>) -> io::Result<LogFile> {
         let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("it fits");
         let file = match appending().custom_flags(nonblocking).open(&path) {
             Ok(file) => {
-                // The thread that writes it may wait.
+                // Writes may block, because they are done by the thread of the queue.
                 fcntl_setfl(&file, OFlags::APPEND)?;
                 Some(file)
             }
@@ -34,12 +35,12 @@ impl LogFile {
         Ok(LogFile { path, file, is_stale })
     }
 
-    /// Writes whole lines, or gives them up; opens the file first if need be.
+    /// Writes whole lines, or discards them if that fails. Opens the file first if necessary.
     pub(super) fn write(&mut self, lines: &[u8]) {
         if self.is_stale.swap(false, Ordering::SeqCst) {
             match appending().open(&self.path) {
                 Ok(file) => self.file = Some(file),
-                // A line in a file that was moved away is better than none.
+                // A line in a file that was renamed is better than no line.
                 Err(error) => {
                     let path = self.path.display();
                     let line = format!("sanserve: cannot open the log file {path} anew: {error}\n");
@@ -79,28 +80,28 @@ mod tests {
 
     use crate::log::Log;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     #[test]
-    fn it_is_opened_anew_or_the_old_one_says_why_not() {
+    fn a_file_is_reopened_or_the_old_one_contains_the_error() {
         let dir = tempfile::tempdir().unwrap();
         let (now, then) = (dir.path().join("now"), dir.path().join("then"));
         let log = Log::to_file(&now, false).unwrap();
         let text = |path| std::fs::read_to_string(path).unwrap();
         log.error("one");
-        assert!(log.flush_within(PATIENCE));
+        assert!(log.flush_within(TIMEOUT));
         std::fs::rename(&now, &then).unwrap();
         log.error("two");
-        assert!(log.flush_within(PATIENCE));
+        assert!(log.flush_within(TIMEOUT));
         log.reopen();
         log.error("three");
-        assert!(log.flush_within(PATIENCE));
+        assert!(log.flush_within(TIMEOUT));
         assert_eq!((text(&then), text(&now)), ("sanserve: one\nsanserve: two\n".into(), "sanserve: three\n".into()));
         std::fs::rename(&now, &then).unwrap();
         std::fs::create_dir(&now).unwrap();
         log.reopen();
         log.error("four");
-        assert!(log.flush_within(PATIENCE));
+        assert!(log.flush_within(TIMEOUT));
         let text = text(&then);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("sanserve: cannot open the log file /"), "{text}");
@@ -108,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_holds_nobody_up() {
+    fn a_fifo_without_a_reader_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo");
         mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let log = Log::to_file(&path, false).unwrap();
-        // More than a pipe and the queue take.
+        // More than the pipe and the queue hold.
         for _ in 0..1_000 {
             log.error("x".repeat(4_096));
         }

@@ -1,8 +1,9 @@
-//! Lines on their way to a sink that may block: a pipe that nobody reads, a terminal that was stopped.
+//! A bounded queue of lines for a sink that may block, such as a pipe that is not read, or a terminal that was
+//! stopped.
 //!
-//! Whoever logs only appends, within a bound; a thread of the queue's own writes, and it alone waits for the sink.
-//! Where the queue is full, who appends waits a moment for a sink that takes what it is given, and not at all for
-//! one that has not taken anything since somebody waited in vain.
+//! Logging only appends to the queue. A thread of the queue writes the lines, and only this thread waits for the
+//! sink. If the queue is full, an appender waits for a moment, but not if the sink has accepted nothing since an
+//! appender last waited in vain.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -11,55 +12,55 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-/// Bytes that may wait to be written; lines beyond that are lost, and counted.
+/// The most bytes that may wait to be written. Lines beyond that are lost and counted.
 const MAX_PENDING: usize = 1 << 20;
-/// How long a line waits for room.
+/// How long an appender waits for room.
 const MAX_WAIT: Duration = Duration::from_millis(100);
-/// With so many bytes the writer is woken from its rest.
+/// With this many bytes pending, a resting writer is woken.
 const PRESSING: usize = 1 << 18;
-/// What the writer rests after each write, so that under load it takes many lines at once.
+/// How long the writer rests after each write, so that it writes many lines at once under load.
 const REST: Duration = Duration::from_millis(10);
-/// What a buffer keeps of its memory.
+/// Capacity that a buffer keeps after a write, in bytes.
 const KEPT: usize = 64 * 1024;
 
-/// The one of stderr, for all logs of the process.
+/// The queue for stderr, shared by all logs of the process.
 pub(super) static STDERR: LazyLock<Arc<Queue>> = LazyLock::new(|| Queue::new(to_stderr));
 
-/// A bounded queue of whole lines, and what writes them.
+/// A bounded queue of whole lines, and the function that writes them.
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// The writer has something to do.
+    /// Notified when the writer has something to do.
     work: Condvar,
-    /// Something was written.
+    /// Notified when something was written.
     done: Condvar,
     write: Box<Writes>,
 }
 
-/// Writes a batch, however long it takes, or gives it up. An empty one has come from [`Queue::wake`].
+/// Writes a batch, however long that takes, or discards it. The batch is empty after [`Queue::wake`].
 type Writes = dyn Fn(&[u8]) + Send + Sync;
 
 #[derive(Default)]
 struct State {
     pending: Vec<u8>,
-    /// Lines that found no room since the writer last took what was pending.
+    /// Lines that were lost since the writer last took the pending ones.
     lost: usize,
-    /// Bytes ever appended, and how far of them was written.
+    /// Bytes appended in total, and how many of them were written.
     appended: u64,
     written: u64,
-    /// The thread is there. It is started when there is something to write.
+    /// The thread is running. It is started with the first line.
     started: bool,
     writer: Writer,
-    /// So many wait in [`Queue::flush_within`].
+    /// The number of callers that wait in [`Queue::flush_within`].
     flushing: usize,
-    /// One of them waited in vain, and nothing was written since.
+    /// A flush timed out, and nothing was written since.
     stuck: bool,
-    /// A line has waited for room in vain, and nothing was written since.
+    /// An appender waited for room in vain, and nothing was written since.
     hangs: bool,
-    /// So many wait for room.
+    /// The number of appenders that wait for room.
     waiting: usize,
-    /// The writer is to call the sink, whether or not there is a line.
+    /// The writer must call the sink, even with no line to write.
     woken: bool,
-    /// Nothing comes any more.
+    /// Nothing will be appended any more.
     closed: bool,
 }
 
@@ -69,15 +70,15 @@ impl State {
     }
 }
 
-/// What the writer is up to, so that it is woken only where it has to be.
+/// What the writer is doing, so that it is only woken when necessary.
 #[derive(Default, PartialEq, Eq)]
 enum Writer {
-    /// It writes, or is about to: it will look by itself.
+    /// It is writing, or about to write, and checks the queue by itself.
     #[default]
     Busy,
-    /// It has just written, and looks again soon.
+    /// It has just written, and will check the queue soon.
     Rests,
-    /// It waits for lines.
+    /// It is waiting for lines.
     Waits,
 }
 
@@ -87,12 +88,12 @@ impl Queue {
         Arc::new(Queue { state: Mutex::default(), work, done, write: Box::new(write) })
     }
 
-    /// Appends whole lines. Where there is no room, waits a moment if the sink has taken something since somebody
-    /// waited in vain; then they are lost, and counted.
+    /// Appends whole lines. If there is no room, waits for a moment, unless an appender has waited in vain since the
+    /// last write. If there is still no room, the lines are lost and counted.
     pub(super) fn append(self: &Arc<Self>, lines: &[u8]) {
         let mut state = self.state();
         self.start(&mut state);
-        // None is let in after one that was lost: what is missing is missing in one place.
+        // No line is appended after a lost one, so that each gap in the log is in one place.
         if state.started && !state.hangs && state.lost == 0 && !state.has_room(lines.len()) {
             state.waiting += 1;
             let full = |state: &mut State| state.lost == 0 && !state.hangs && !state.has_room(lines.len());
@@ -119,7 +120,7 @@ impl Queue {
         }
     }
 
-    /// Has the sink called soon, though there may be no line for it.
+    /// Calls the sink soon, even if there is no line to write.
     pub(super) fn wake(self: &Arc<Self>) {
         let mut state = self.state();
         self.start(&mut state);
@@ -128,7 +129,7 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Lets the thread end when all is written. Nothing may be appended any more.
+    /// Ends the thread once everything is written. Nothing may be appended afterwards.
     pub(super) fn close(&self) {
         self.state().closed = true;
         self.work.notify_one();
@@ -137,12 +138,12 @@ impl Queue {
     fn start(self: &Arc<Self>, state: &mut State) {
         if !state.started {
             let queue = Arc::clone(self);
-            // If the system refuses, the next one tries again.
+            // If the thread cannot be started, the next line tries again.
             state.started = thread::Builder::new().name("log".into()).spawn(move || queue.write_all()).is_ok();
         }
     }
 
-    /// Waits until what was appended so far is written, but no longer than `bound`. `true`: it is.
+    /// Waits until everything appended so far is written, for at most `bound`. Returns whether it is.
     pub(super) fn flush_within(&self, bound: Duration) -> bool {
         let mut state = self.state();
         let target = state.appended;
@@ -157,14 +158,14 @@ impl Queue {
         state.written >= target
     }
 
-    /// The same, unless somebody has waited in vain before and nothing was written since.
+    /// Like `flush_within`, but returns immediately if a flush has timed out and nothing was written since.
     pub(super) fn flush_unless_stuck(&self, bound: Duration) {
         if !self.state().stuck {
             self.flush_within(bound);
         }
     }
 
-    /// What the thread does.
+    /// The body of the thread.
     fn write_all(&self) {
         let mut batch = Vec::new();
         let mut state = self.state();
@@ -185,7 +186,7 @@ impl Queue {
             }
             drop(state);
             if lost > 0 {
-                writeln!(batch, "sanserve: {lost} log lines were lost").expect("a Vec takes all");
+                writeln!(batch, "sanserve: {lost} log lines were lost").expect("writing to a Vec cannot fail");
             }
             (self.write)(&batch);
             batch.clear();
@@ -210,7 +211,7 @@ impl Queue {
     }
 }
 
-/// Writes past the lock of Rust's stderr: a panic elsewhere, or `eprintln!`, need not wait for it.
+/// Writes without taking the lock of Rust's stderr, so that a panic elsewhere, or `eprintln!`, does not wait for it.
 fn to_stderr(mut lines: &[u8]) {
     let stderr = io::stderr();
     while !lines.is_empty() {
@@ -218,7 +219,7 @@ fn to_stderr(mut lines: &[u8]) {
             Ok(0) => return,
             Ok(n) => lines = &lines[n..],
             Err(Errno::INTR) => {}
-            // Somebody who shares it has made it non-blocking.
+            // Another process that shares stderr has made it non-blocking.
             Err(Errno::AGAIN) => thread::sleep(REST),
             Err(_) => return,
         }
@@ -232,11 +233,11 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     type Written = Arc<Mutex<Vec<u8>>>;
 
-    /// A queue whose sink takes a batch for each `()` that is sent, and what it took.
+    /// A queue whose sink accepts one batch for each `()` that is sent, and the batches that it has accepted.
     fn gated() -> (Arc<Queue>, mpsc::Sender<()>, Written) {
         let (open, gate) = mpsc::channel();
         let gate = Mutex::new(gate);
@@ -250,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_blocks_holds_nobody_up() {
+    fn a_sink_that_blocks_does_not_block_appenders() {
         let (queue, open, written) = gated();
         queue.append(b"first\n");
-        // The writer has it, and is stuck.
+        // The writer has taken the first line, and is blocked.
         let start = Instant::now();
         while !queue.state().pending.is_empty() {
-            assert!(start.elapsed() < PATIENCE);
+            assert!(start.elapsed() < TIMEOUT);
             thread::yield_now();
         }
         let line = [&[b'x'; 1023][..], b"\n"].concat();
@@ -265,13 +266,13 @@ mod tests {
         }
         queue.append(b"small\nbut late\n");
         assert!(!queue.flush_within(Duration::from_millis(20)));
-        queue.flush_unless_stuck(PATIENCE * 100);
+        queue.flush_unless_stuck(TIMEOUT * 100);
         open.send(()).unwrap();
         open.send(()).unwrap();
-        assert!(queue.flush_within(PATIENCE));
+        assert!(queue.flush_within(TIMEOUT));
         queue.append(b"last\n");
         open.send(()).unwrap();
-        assert!(queue.flush_within(PATIENCE));
+        assert!(queue.flush_within(TIMEOUT));
         let written = written.lock().unwrap();
         let text = std::str::from_utf8(&written).unwrap();
         assert!(text.starts_with("first\nxxx"));
@@ -281,10 +282,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_where_the_sink_takes_all() {
+    fn nothing_is_lost_if_the_sink_keeps_up() {
         let written = Arc::new(Mutex::new(0));
         let taken = Arc::clone(&written);
-        // Slower than the lines come, and far faster than any line waits.
+        // Slower than the lines arrive, but much faster than the time that a line waits.
         let queue = Queue::new(move |lines| {
             thread::sleep(Duration::from_millis(2));
             *taken.lock().unwrap() += lines.iter().filter(|&&byte| byte == b'\n').count();
@@ -293,7 +294,7 @@ mod tests {
         for _ in 0..2_000 {
             queue.append(&line);
         }
-        assert!(queue.flush_within(PATIENCE));
+        assert!(queue.flush_within(TIMEOUT));
         assert_eq!(*written.lock().unwrap(), 2_000);
     }
 
@@ -311,7 +312,7 @@ mod tests {
                 });
             }
         });
-        assert!(queue.flush_within(PATIENCE));
+        assert!(queue.flush_within(TIMEOUT));
         let written = written.lock().unwrap();
         let mut next = [0; 4];
         for line in std::str::from_utf8(&written).unwrap().lines() {
@@ -324,31 +325,31 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_writes_what_it_holds_and_lets_its_thread_end() {
+    fn a_closed_queue_writes_what_is_pending_and_ends_its_thread() {
         let written = Written::default();
         let taken = Arc::clone(&written);
         let queue = Queue::new(move |lines| taken.lock().unwrap().extend_from_slice(lines));
         queue.append(b"first\n");
-        assert!(queue.flush_within(PATIENCE));
+        assert!(queue.flush_within(TIMEOUT));
         queue.append(b"last\n");
         queue.close();
         let start = Instant::now();
-        // The thread holds the queue.
+        // The thread holds a reference to the queue.
         while Arc::strong_count(&queue) > 1 {
-            assert!(start.elapsed() < PATIENCE);
+            assert!(start.elapsed() < TIMEOUT);
             thread::yield_now();
         }
         assert_eq!(*written.lock().unwrap(), b"first\nlast\n");
     }
 
     #[test]
-    fn a_sink_is_called_though_there_is_no_line() {
+    fn wake_calls_the_sink_without_a_line() {
         let (called, calls) = mpsc::channel();
         let queue = Queue::new(move |lines| drop(called.send(lines.to_vec())));
         queue.wake();
-        assert_eq!(calls.recv_timeout(PATIENCE).unwrap(), b"");
+        assert_eq!(calls.recv_timeout(TIMEOUT).unwrap(), b"");
         queue.append(b"line\n");
-        assert_eq!(calls.recv_timeout(PATIENCE).unwrap(), b"line\n");
+        assert_eq!(calls.recv_timeout(TIMEOUT).unwrap(), b"line\n");
         queue.close();
     }
 }

@@ -1,5 +1,5 @@
-//! The thread that makes files of what was gathered: text, written with one call for each file and round, so that
-//! a file always ends between two events.
+//! The thread that writes recordings. The text of a round is written with one call for each file, so that a file
+//! always ends between two events.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -17,14 +17,14 @@ use sanserve_transcript::{Event, Transcript};
 
 use sanserve_os::{RECORDING, Withheld};
 
-/// What the writer rests after each round, so that it is not woken for each connection.
+/// How long the writer rests after each round, so that it is not woken for each connection.
 const REST: Duration = Duration::from_millis(10);
-/// Files that are open at once.
+/// The most files that are open at the same time.
 pub(super) const OPEN: usize = 64;
-/// What a recording keeps of its memory between two rounds.
+/// Capacity that the buffer of a recording keeps between two rounds, in bytes.
 const MAX_KEPT: usize = 4 * 1024;
 
-/// What the writer is told, in this order for each connection.
+/// The messages for the writer, which are sent in this order for each connection.
 pub(super) enum Message {
     Begin { id: u64, head: Box<Transcript>, size: u64, most: usize, full: Arc<AtomicBool> },
     Events { id: u64, events: Vec<Event>, bytes: u64 },
@@ -32,31 +32,31 @@ pub(super) enum Message {
     Flush(Sender<()>),
 }
 
-/// Makes files of messages.
+/// Writes the recordings.
 pub(super) struct Writer {
     directory: PathBuf,
     _withheld: Withheld,
-    /// Those that are being recorded.
+    /// The recordings in progress.
     open: BTreeMap<u64, Tape>,
-    /// The numbers of all files that were made, in order; whether they are complete.
+    /// The numbers of all files that were created, in order, and whether they are complete.
     kept: VecDeque<(u64, bool)>,
-    /// The number of the last file that is there.
+    /// The number of the last file in the directory.
     last: u64,
-    /// So many are kept.
+    /// How many recordings are kept.
     most: usize,
-    /// How many have an open file.
+    /// How many recordings have an open file.
     files: usize,
-    /// Those that have something to be written.
+    /// The recordings that have something to write.
     due: Vec<u64>,
 }
 
-/// One recording.
+/// A recording in progress.
 struct Tape {
     number: u64,
     file: Option<File>,
-    /// What is to be written.
+    /// Text that is not written yet.
     text: String,
-    /// Bytes in all.
+    /// The length in total, in bytes.
     len: u64,
     size: u64,
     full: Arc<AtomicBool>,
@@ -70,7 +70,7 @@ impl Writer {
         let withheld = Withheld::new(&directory)?;
         let (open, kept, due) = (BTreeMap::new(), VecDeque::new(), Vec::new());
         let mut writer = Writer { directory, _withheld: withheld, open, kept, last, most: 0, files: 0, due };
-        // Whether files can be made is better known now than when the first one is needed.
+        // Creates a file now, so that an error is reported before the first recording.
         let (_, probe) = writer.create()?;
         fs::remove_file(writer.path(probe))?;
         writer.last = probe - 1;
@@ -81,7 +81,7 @@ impl Writer {
         self.directory.join(format!("{number:06}.txt"))
     }
 
-    /// Makes the next file. Another server may do so in the same directory.
+    /// Creates the next file. Another server may record in the same directory.
     fn create(&mut self) -> io::Result<(File, u64)> {
         loop {
             self.last = self.last.saturating_add(1);
@@ -93,14 +93,14 @@ impl Writer {
         }
     }
 
-    /// `taken` is told of all that was written, or given up, in bytes.
+    /// Calls `taken` with the number of bytes that were written or discarded.
     pub(super) fn run(mut self, messages: &Receiver<Message>, taken: impl Fn(u64), failed: impl Fn(&io::Error)) {
-        be_modest();
+        lower_priority();
         let mut is_failed = false;
         while let Ok(first) = messages.recv() {
             let mut waiting = Vec::new();
             let mut bytes = 0;
-            // Whatever has come until now is written together, with one call for each file.
+            // All messages that have arrived are written together, with one call for each file.
             for message in std::iter::once(first).chain(messages.try_iter()) {
                 match message {
                     Message::Begin { id, head, size, most, full } => {
@@ -155,7 +155,8 @@ impl Writer {
             if tape.len > tape.size {
                 tape.text.truncate(before);
                 let size = tape.size;
-                writeln!(tape.text, "# The rest was not recorded: it is longer than {size} bytes.").expect("a String");
+                writeln!(tape.text, "# The rest was not recorded: it is longer than {size} bytes.")
+                    .expect("writing to a String cannot fail");
                 tape.full.store(true, Ordering::Relaxed);
                 return;
             }
@@ -173,7 +174,7 @@ impl Writer {
         tape.ended = true;
     }
 
-    /// Writes what there is with one call, so that whatever happens the file ends between two events.
+    /// Writes the pending text with one call, so that the file ends between two events whatever happens.
     fn write(&mut self, id: u64) -> io::Result<()> {
         let Some(mut tape) = self.open.remove(&id) else { return Ok(()) };
         if tape.file.is_none() {
@@ -206,7 +207,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Sees to it that there is a place for another recording.
+    /// Deletes the oldest complete recording if there is no place for another.
     fn remove_oldest(&mut self) -> io::Result<()> {
         while self.kept.len() >= self.most.max(1) {
             let Some(oldest) = self.kept.iter().position(|(_, complete)| *complete) else { break };
@@ -225,7 +226,7 @@ impl Writer {
         }
     }
 
-    /// Sees to it that another file may be open.
+    /// Closes a file if no other may be opened.
     fn make_room(&mut self) {
         if self.files >= OPEN {
             self.open.values_mut().for_each(|tape| tape.file = None);
@@ -234,7 +235,7 @@ impl Writer {
     }
 }
 
-/// The number of the last recording that is there.
+/// The number of the last recording in the directory.
 fn last_number(directory: &Path) -> io::Result<u64> {
     let mut last = 0;
     for entry in fs::read_dir(directory)? {
@@ -245,9 +246,9 @@ fn last_number(directory: &Path) -> io::Result<u64> {
     Ok(last)
 }
 
-/// Lets those who serve go first.
-fn be_modest() {
-    // There it is the thread that is meant, elsewhere it would be the process.
+/// Lowers the priority of this thread below that of the threads that serve.
+fn lower_priority() {
+    // On Linux, this sets the priority of the thread. On other systems it would be that of the process.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, 19);
 }
