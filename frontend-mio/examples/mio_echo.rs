@@ -1,7 +1,7 @@
-//! Sends back what it is sent, while it comes: `curl -T - localhost:8000 < any-file`.
+//! Sends the body back while it arrives: `curl -T - localhost:8000 < any-file`.
 //!
-//! No more is held than a few buffers, however long the body and however slow the client: what there is no
-//! room for stays unconsumed, what stays unconsumed is not read, and TCP holds the sender back.
+//! Memory is bounded by a few buffers, however long the body and however slow the client: without room in the output,
+//! input is not consumed, then not read, and TCP stops the sender.
 
 use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, StatusCode};
 
@@ -15,7 +15,7 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
                 n
             }
             Received::End => 0,
-            // Called again when there is more; or there will never be.
+            // Called again when there is more, or never.
             Received::Pending | Received::Broken => return Ok(()),
         };
         if reply.is_unanswered() {

@@ -5,7 +5,7 @@ use sanserve_mio::{Misuse, Reply, Request, Server, Site, StatusCode};
 fn sum(request: &Request<'_>) -> Result<i64, &'static str> {
     let numbers = request.query_pairs().filter(|(name, _)| name == "n");
     numbers
-        .map(|(_, n)| n.parse().map_err(|_| "n is no number"))
+        .map(|(_, n)| n.parse().map_err(|_| "n is not a number"))
         .try_fold(0_i64, |sum, n: Result<i64, _>| sum.checked_add(n?).ok_or("the sum is too large"))
 }
 
@@ -17,7 +17,7 @@ fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
             Err(why) => (StatusCode::BAD_REQUEST, format!("{{\"error\":\"{why}\"}}\n")),
         },
         (_, b"/sum") => (StatusCode::METHOD_NOT_ALLOWED, "{\"error\":\"GET only\"}\n".into()),
-        _ => (StatusCode::NOT_FOUND, "{\"error\":\"nothing there\"}\n".into()),
+        _ => (StatusCode::NOT_FOUND, "{\"error\":\"not found\"}\n".into()),
     };
     reply.answer(status, "application/json", body)
 }

@@ -1,11 +1,11 @@
-//! Answers that other threads find, here how many primes there are below a number:
-//! `curl localhost:8000/1000000`. The loop serves everybody else meanwhile.
+//! Responses that are computed by other threads, here the number of primes below a number: `curl
+//! localhost:8000/1000000`. The loop serves other connections meanwhile.
 
 use std::sync::Arc;
 
 use sanserve_mio::{Call, Handler, Job, Misuse, Reply, Server, Site, StatusCode, Workers};
 
-/// One connection's question.
+/// The state of one connection.
 struct Primes {
     workers: Arc<Workers>,
     job: Option<Job<usize>>,

@@ -1,6 +1,6 @@
-//! Sends back what it is sent, the last byte first: `curl -d stressed localhost:8000`.
+//! Sends the body back, the last byte first: `curl -d stressed localhost:8000`.
 //!
-//! Nothing can be said before the end has come, so all of it is kept, within a bound.
+//! The response begins with the end of the body, so all of it is kept, up to a limit.
 
 use sanserve_mio::{Call, Misuse, Received, Reply, Server, Site, StatusCode};
 

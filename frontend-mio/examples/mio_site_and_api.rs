@@ -1,5 +1,5 @@
-//! A directory of files, and an API below `/api/`. `Policy::route` decides before any handler is made; a handler
-//! that finds out later that files should answer calls `decline`, as `/api/source` does here.
+//! A directory of files, and an API below `/api/`. `Policy::route` decides before any handler is made. A handler that
+//! finds out later that the files should respond calls `decline`, as `/api/source` does here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

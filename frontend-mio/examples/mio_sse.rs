@@ -1,7 +1,7 @@
-//! Server-sent events: a clock that any number of clients watch. `curl -N localhost:8000`.
+//! Server-sent events: a clock for any number of clients. `curl -N localhost:8000`.
 //!
-//! One thread makes the events and wakes every connection; between two of them a connection costs
-//! a few hundred bytes.
+//! One thread produces the events and wakes every connection. Between two events, a connection takes a few hundred
+//! bytes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sanserve_mio::{Call, Handler, Misuse, Reply, Server, Site, StatusCode};
 
-/// What the thread that makes events shares with all connections.
+/// The state that the thread shares with all connections.
 #[derive(Default)]
 struct Clock {
     seconds: AtomicU64,
@@ -19,7 +19,7 @@ struct Clock {
     watchers: Mutex<BTreeMap<u64, Waker>>,
 }
 
-/// One connection's view of it.
+/// The state of one connection.
 struct Watcher {
     clock: Arc<Clock>,
     number: u64,
@@ -32,9 +32,9 @@ impl Watcher {
                 reply.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?;
                 self.clock.watchers.lock().unwrap().insert(self.number, reply.waker());
             }
-            // Nobody waits for the end of the day when the server goes down.
+            // The stream is endless, so it ends when the server shuts down.
             Call::Drain => reply.finish()?,
-            // Who has not taken the last event yet misses this one, and nothing piles up.
+            // A client that has not received the last event misses this one, so that events do not pile up.
             Call::Wake if !reply.has_unsent() => {
                 let event = format!("data: {}\n\n", self.clock.seconds.load(Ordering::Relaxed));
                 reply.write(event.as_bytes())?;

@@ -1,8 +1,9 @@
-//! Takes files: `curl -T photo.jpg localhost:8000/` writes `uploads/photo.jpg`, of any size, piece by piece.
+//! Stores uploaded files: `curl -T photo.jpg localhost:8000/` writes `uploads/photo.jpg`, of any size, piece by
+//! piece.
 //!
-//! It writes on the event loop. That is right for an ordinary disk: a write goes to the system's memory and
-//! returns, sooner than another thread would have been woken. For a network file system, or where each
-//! upload is to be synced, collect pieces and hand them to `Workers`.
+//! It writes on the event loop. That is right for an ordinary disk: a write only copies to the page cache, and
+//! returns sooner than another thread would have been woken. For a network file system, or if each upload must be
+//! synced, collect pieces and submit them to `Workers`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,14 +11,14 @@ use std::path::PathBuf;
 
 use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Server, Site, StatusCode};
 
-/// One connection's upload.
+/// The upload of one connection.
 #[derive(Default)]
 struct Upload {
     file: Option<(File, PathBuf)>,
 }
 
 impl Upload {
-    /// Opens what is to be written: a name with harmless characters only, in one directory only.
+    /// Creates the file: the name may only contain harmless characters, and no directory.
     fn begin(&mut self, reply: &mut Reply<'_>) -> Result<(), Misuse> {
         let request = reply.request();
         let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
@@ -29,7 +30,7 @@ impl Upload {
             return reply.error(StatusCode::METHOD_NOT_ALLOWED, None, None);
         }
         let path = PathBuf::from("uploads").join(String::from_utf8_lossy(name).as_ref());
-        // Nobody sees half an upload, and of two that come at once the second is refused.
+        // No client sees half an upload, and of two concurrent uploads, the second is refused.
         match File::create_new(path.with_extension("part")) {
             Ok(file) => self.file = Some((file, path)),
             Err(_) => return reply.error(StatusCode::INTERNAL_SERVER_ERROR, Some("Cannot be written"), None),
@@ -67,7 +68,7 @@ impl Handler for Upload {
             Call::Body => self.go_on(reply),
             Call::Room | Call::Wake | Call::Drain => Ok(()),
             Call::Over => {
-                // It broke off.
+                // The upload ended early.
                 if let Some((_, path)) = self.file.take() {
                     let _ = fs::remove_file(path.with_extension("part"));
                 }

@@ -1,7 +1,6 @@
-//! A WebSocket that echoes, by way of `tungstenite`: `websocat ws://localhost:8000`.
+//! A WebSocket that echoes, using `tungstenite`: `websocat ws://localhost:8000`.
 //!
-//! The event loop does the HTTP part. The connection then belongs to `talk`, which may block: it has a thread of
-//! its own.
+//! The event loop handles the HTTP part. Then `talk` gets the connection on a thread of its own, and may block.
 
 use sanserve_mio::{Misuse, Reply, Server, Site, StatusCode, Upgraded};
 use tungstenite::handshake::derive_accept_key;
@@ -18,9 +17,9 @@ fn shake_hands(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 }
 
 fn talk(upgraded: Upgraded) {
-    // What was read already comes first.
+    // Bytes that were already read come first.
     let mut socket = WebSocket::from_partially_read(upgraded.stream, upgraded.read, Role::Server, None);
-    // It ends with an error when the peer closes.
+    // Fails when the peer closes the connection.
     while let Ok(message) = socket.read() {
         if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
             break;

@@ -1,23 +1,24 @@
-//! Deadlines: a hashed timing wheel whose entries cost nothing to move and nothing to forget.
+//! Deadlines: a hashed timing wheel in which moving or forgetting an entry is nearly free.
 //!
-//! Every connection has at most one entry. A deadline that moves later, as keep-alive does with
-//! each request, leaves the entry where it is: when its time comes the connection is polled, says
-//! that it is not due yet, and is entered anew. So a request never touches the wheel.
+//! Every connection has at most one entry. When a deadline moves later, as keep-alive does with each request, the
+//! entry stays in place. When the entry is due, the connection is polled, turns out not to be due, and gets a new
+//! entry. So a request never touches the wheel.
 
 use sanserve_core::Tick;
 
-/// Milliseconds a slot covers; a deadline is seen up to twice as much late.
+/// Milliseconds that a slot covers. A deadline is noticed up to twice as much late.
 const UNIT: u64 = 32;
-/// Slots; what lies further ahead than all of them waits in the last and is entered again.
+/// The number of slots. A deadline that is further ahead is put into the last one, and entered again when that is
+/// due.
 const SLOTS: usize = 1024;
 const NONE: u32 = u32::MAX;
 
-/// The links of one connection, by its number.
+/// The links of the entry of one connection, by its number.
 #[derive(Clone, Copy)]
 struct Link {
     next: u32,
     previous: u32,
-    /// The unit of time under which it is entered; `NONE` if it is not.
+    /// The unit of time that it is entered under; `NONE` if it is not entered.
     unit: u32,
 }
 
@@ -25,9 +26,9 @@ struct Link {
 pub(crate) struct Deadlines {
     links: Vec<Link>,
     heads: Box<[u32; SLOTS]>,
-    /// A bit for each slot that is not empty.
+    /// One bit per slot, set if the slot is not empty.
     occupied: [u64; SLOTS / 64],
-    /// Everything before this unit has been taken out.
+    /// All entries before this unit have been removed.
     from: u32,
 }
 
@@ -36,13 +37,13 @@ impl Deadlines {
         Deadlines { links: Vec::new(), heads: Box::new([NONE; SLOTS]), occupied: [0; SLOTS / 64], from: unit(now) }
     }
 
-    /// Sees to it that connection `at` is due no later than `deadline`.
+    /// Ensures that connection `at` is due no later than `deadline`.
     pub(crate) fn enter(&mut self, at: u32, deadline: Tick) {
         let index = at as usize;
         if index >= self.links.len() {
             self.links.resize(index + 1, Link { next: NONE, previous: NONE, unit: NONE });
         }
-        // Rounded up: at the slot's time the deadline has passed.
+        // Rounded up, so that the deadline has passed when the slot is due.
         let furthest = self.from + SLOTS as u32 - 1;
         let unit = (unit(deadline) + 1).clamp(self.from, furthest);
         if self.links[index].unit <= unit {
@@ -59,7 +60,7 @@ impl Deadlines {
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
 
-    /// Takes a connection out.
+    /// Removes the entry of a connection.
     pub(crate) fn forget(&mut self, at: u32) {
         let Some(link) = self.links.get(at as usize).copied() else { return };
         if link.unit == NONE {
@@ -80,7 +81,7 @@ impl Deadlines {
         }
     }
 
-    /// Takes out one connection whose time has come.
+    /// Removes and returns one connection whose entry is due.
     pub(crate) fn due(&mut self, now: Tick) -> Option<u32> {
         let (unit, slot) = self.first()?;
         if unit > self::unit(now) {
@@ -92,12 +93,12 @@ impl Deadlines {
         Some(at)
     }
 
-    /// Lets the wheel follow the time; to be called when nothing is due any more.
+    /// Advances the wheel to `now`. Call it when no entry is due any more.
     pub(crate) fn follow(&mut self, now: Tick) {
         self.from = self.from.max(unit(now));
     }
 
-    /// When the next one is due.
+    /// When the next entry is due.
     pub(crate) fn next(&self) -> Option<Tick> {
         self.first().map(|(unit, _)| Tick(u64::from(unit) * UNIT))
     }
@@ -105,7 +106,7 @@ impl Deadlines {
     /// The first unit that has an entry, and its slot.
     fn first(&self) -> Option<(u32, usize)> {
         let start = self.from as usize % SLOTS;
-        // The word in which the wheel begins is looked at twice: its upper part first, its lower last.
+        // The word in which the wheel begins is checked twice: its upper part first, its lower part last.
         for word in 0..=self.occupied.len() {
             let index = (start / 64 + word) % self.occupied.len();
             let mut bits = self.occupied[index];
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_due_once_and_not_before_its_time() {
+    fn each_deadline_is_due_once_and_not_too_early() {
         let mut deadlines = Deadlines::new(Tick(1_000));
         assert_eq!(deadlines.next(), None);
         for at in 0..100 {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn later_changes_nothing_and_earlier_moves() {
+    fn a_later_deadline_changes_nothing_and_an_earlier_one_moves_the_entry() {
         let mut deadlines = Deadlines::new(Tick(0));
         deadlines.enter(7, Tick(500));
         let first = deadlines.next();
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_not_due() {
+    fn a_forgotten_entry_is_not_due() {
         let mut deadlines = Deadlines::new(Tick(0));
         for at in 0..5 {
             deadlines.enter(at, Tick(100));
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn far_deadlines_are_seen_early_and_entered_again() {
+    fn far_deadlines_are_due_early_and_entered_again() {
         let mut deadlines = Deadlines::new(Tick(0));
         deadlines.enter(0, Tick(100_000));
         let mut now = 0;

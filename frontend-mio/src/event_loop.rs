@@ -215,9 +215,9 @@ impl EventLoop {
             self.look_again = Some(self.now.tick);
         }
         let mut woken = std::mem::take(&mut self.woken);
-        self.loop_waker.answer(&mut woken);
+        self.loop_waker.take_woken(&mut woken);
         for conn_waker in woken.drain(..) {
-            if self.parked.get_mut(conn_waker.at()).is_some_and(|parked| parked.hears(&conn_waker)) {
+            if self.parked.get_mut(conn_waker.at()).is_some_and(|parked| parked.was_woken_by(&conn_waker)) {
                 self.enqueue(conn_waker.at());
             }
         }
@@ -563,6 +563,6 @@ impl EventLoop {
 
 impl Drop for EventLoop {
     fn drop(&mut self) {
-        self.loop_waker.silence();
+        self.loop_waker.close();
     }
 }

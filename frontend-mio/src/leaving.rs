@@ -1,18 +1,18 @@
-//! Which connection is closed when the limit is reached: the connections of a loop that could go, in the order in which they will.
+//! The order in which the connections of a loop are closed when the limit of connections is reached.
 //!
-//! Those come first that are idle, the one first that has been so for longest. Where there is none, those
-//! follow whose request is not complete, or that only wait for their peer to close.
+//! Idle connections are closed first, beginning with the one that has been idle for longest. After them come
+//! connections whose request is incomplete, or that only wait for the peer to close.
 
 const NONE: u32 = u32::MAX;
 
-/// Where a connection stands, by its number.
+/// The neighbours of a connection in its list, by number.
 #[derive(Clone, Copy)]
 struct Link {
     next: u32,
     previous: u32,
 }
 
-/// In no list, or alone in one.
+/// In no list, or the only one in its list.
 const ALONE: Link = Link { next: NONE, previous: NONE };
 
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ struct List {
     last: u32,
 }
 
-/// The order. A connection is in one of the two lists at most.
+/// The order. A connection is in at most one of the two lists.
 pub(crate) struct Leaving {
     links: Vec<Link>,
     idle: List,
@@ -36,19 +36,19 @@ impl Default for Leaving {
 }
 
 impl Leaving {
-    /// It is idle from now on.
+    /// The connection is idle from now on.
     pub(crate) fn idles(&mut self, at: u32) {
         self.remove(at);
         push(&mut self.idle, &mut self.links, at);
     }
 
-    /// Its request is not complete, or it waits for the peer's end, from now on.
+    /// From now on, the request of the connection is incomplete, or it waits for the peer to close.
     pub(crate) fn is_unfinished(&mut self, at: u32) {
         self.remove(at);
         push(&mut self.unfinished, &mut self.links, at);
     }
 
-    /// It has an exchange in progress, or is gone.
+    /// The connection has an exchange in progress, or has closed.
     pub(crate) fn remove(&mut self, at: u32) {
         let Some(link) = self.links.get(at as usize).copied() else { return };
         for list in [&mut self.idle, &mut self.unfinished] {
@@ -68,12 +68,12 @@ impl Leaving {
         self.links[at as usize] = ALONE;
     }
 
-    /// The one that has been idle for longest.
+    /// The connection that has been idle for longest.
     pub(crate) fn oldest_idle(&self) -> Option<u32> {
         (self.idle.first != NONE).then_some(self.idle.first)
     }
 
-    /// The one that has been unfinished for longest.
+    /// The connection that has been unfinished for longest.
     pub(crate) fn oldest_unfinished(&self) -> Option<u32> {
         (self.unfinished.first != NONE).then_some(self.unfinished.first)
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_has_been_idle_for_longest_goes_first() {
+    fn the_longest_idle_is_closed_first() {
         let mut leaving = Leaving::default();
         assert_eq!(drain(&mut leaving), []);
         (0..5).for_each(|at| leaving.idles(at));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_order_of_a_plain_list() {
+    fn the_order_equals_that_of_a_plain_list() {
         let mut leaving = Leaving::default();
         let (mut idle, mut unfinished): (Vec<u32>, Vec<u32>) = Default::default();
         let mut random = 7_u32;

@@ -1,4 +1,4 @@
-//! sanserve on a mio event loop: one loop a worker, each with a listener of its own.
+//! sanserve on a mio event loop: one loop per worker, each with a listener of its own.
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
@@ -9,48 +9,48 @@
 //!
 //! # Handlers
 //!
-//! A handler is called by the loop that its connection lives on, and hundreds of others wait meanwhile. It does
-//! what can be done at once and returns:
+//! A handler is called by the event loop of its connection, while hundreds of others wait. It does what can be done
+//! immediately, and returns:
 //!
-//! - It must not **sleep, take a lock that is held for long, ask a database, look up a name** or compute for more
-//!   than a few milliseconds. Reading and writing ordinary files is as fast as memory most of the time; if it
-//!   must never hold anybody up (a slow disk, a network file system), it is work for [`Workers`].
-//! - What is not there yet comes later: [`Reply::receive`] says `Pending`, [`Reply::write`] takes less than all,
-//!   and the handler is called again when there is more, or room.
-//! - What comes from elsewhere wakes the connection: [`Reply::waker`] gives a [`Waker`](std::task::Waker) that may
-//!   be kept and used on any thread. The handler is then called with [`Call::Wake`] and looks for itself what
-//!   there is. Several wake-ups before that are one call. When the exchange is over, its wakers do nothing: not
-//!   to the next exchange, and not to the next connection.
-//! - What blocks is handed to [`Workers`], with that waker. Their queue is bounded; a handler that finds it
-//!   full answers 503.
+//! - It must not **sleep, hold or wait for a lock for long, query a database, look up a name** or compute for more
+//!   than a few milliseconds. Reading and writing ordinary files is usually as fast as memory; where it is not (a
+//!   slow disk, a network file system), it is work for [`Workers`].
+//! - Data that is not available yet comes later: [`Reply::receive`] returns `Pending`, [`Reply::write`] accepts only
+//!   a part, and the handler is called again when there is more data, or room.
+//! - Other events wake the connection: [`Reply::waker`] returns a [`Waker`](std::task::Waker) that can be kept and
+//!   used on any thread. The handler is then called with [`Call::Wake`], and checks what has changed. Several
+//!   wake-ups before that are one call. When the exchange is over, its wakers have no effect, neither on the next
+//!   exchange nor on the next connection.
+//! - Blocking work is submitted to [`Workers`], with such a waker. Their queue is bounded; a handler that finds it
+//!   full responds with 503.
 //!
-//! A connection whose handler waits, and has nothing on its way, gives its buffers back: ten thousand streams of
-//! events take well below 1 KiB each, beside what the handler itself keeps and what the system keeps of a socket.
+//! A connection whose handler waits, and that has nothing to send, gives its buffers back: ten thousand event streams
+//! take well below 1 KiB each, apart from the memory of the handlers and of the sockets in the kernel.
 //!
-//! A handler's value lives as long as its connection, a waker as long as its exchange. A handler that panics
-//! takes down its own exchange only. What it does when the server goes down is up to it: exchanges that
-//! have not ended when `site.grace` has passed are cut.
+//! A handler lives as long as its connection, a waker as long as its exchange. A panic of a handler only ends its
+//! exchange. A handler decides by itself what it does when the server shuts down; exchanges that have not ended when
+//! `site.grace` has passed are cut.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
 //! use sanserve_mio::{Call, Reply, Server, Site, StatusCode};
 //!
-//! // Answers when another thread has the answer.
+//! // Responds when another thread has the result.
 //! let site = Site::without_files().with_handler(|| {
 //!     let mut answer = None;
 //!     move |call: Call, reply: &mut Reply<'_>| match call {
 //!         Call::Request => {
-//!             let (tell, told) = std::sync::mpsc::channel();
-//!             answer = Some(told);
+//!             let (sender, receiver) = std::sync::mpsc::channel();
+//!             answer = Some(receiver);
 //!             let waker = reply.waker();
 //!             std::thread::spawn(move || {
-//!                 let _ = tell.send("at last\n");
+//!                 let _ = sender.send("done\n");
 //!                 waker.wake();
 //!             });
 //!         }
 //!         Call::Wake => {
-//!             if let Some(text) = answer.as_ref().and_then(|told| told.try_recv().ok()) {
-//!                 reply.answer(StatusCode::OK, "text/plain", text).expect("the first answer");
+//!             if let Some(text) = answer.as_ref().and_then(|receiver| receiver.try_recv().ok()) {
+//!                 reply.answer(StatusCode::OK, "text/plain", text).expect("the first response");
 //!             }
 //!         }
 //!         _ => {}
@@ -68,19 +68,19 @@
 //! #     answer
 //! # });
 //! server.run()?;
-//! # assert!(client.join().unwrap().ends_with("at last\n"));
+//! # assert!(client.join().unwrap().ends_with("done\n"));
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Other protocols
 //!
-//! A connection that a handler has [upgraded](Reply::upgrade) leaves the loop: the hook of
-//! [`Site::with_upgrade`] gets its socket, on a thread of its own, and may block. It keeps its place in the
-//! bound on connections until the hook returns. A server that goes down does not wait for it.
+//! A connection that a handler has [upgraded](Reply::upgrade) leaves the loop: the hook of [`Site::with_upgrade`]
+//! gets its socket, on a thread of its own, and may block. The connection counts towards the limit of connections
+//! until the hook returns. A server that shuts down does not wait for it.
 //!
-//! What it leaves out: all policy, which is the core's, and all system calls on files and sockets,
-//! which are `sanserve-server`'s and `sanserve-os`'s. It only waits, and calls handlers.
+//! This crate only waits and calls handlers. All policy is in `sanserve-core`; system calls on files and sockets are
+//! in `sanserve-server` and `sanserve-os`.
 
 mod connection_limit;
 mod deadlines;
@@ -115,10 +115,10 @@ use connection_limit::ConnectionLimit;
 use event_loop::EventLoop;
 use waker::LoopWaker;
 
-/// Workers by default: as many as there are processors, but no more than suffice to fill a network.
+/// The default number of workers is the available parallelism, but no more than suffice to saturate a network.
 const MAX_WORKERS: usize = 4;
 
-/// A server that is bound and not yet running.
+/// A server that is bound, but not serving yet.
 ///
 /// ```no_run
 /// use sanserve_mio::{Server, Site, StatusCode};
@@ -135,25 +135,25 @@ pub struct Server {
     workers: usize,
     site: Site,
     loop_wakers: Arc<LoopWakers>,
-    /// Why there cannot be that many workers.
+    /// Why that many workers could not be bound.
     failed: Option<io::Error>,
 }
 
-/// What workers accept from.
+/// The listeners of the workers.
 enum Listeners {
-    /// Of each address, a listener for each worker.
+    /// For each address, one listener per worker.
     Shared(Vec<SharedListener>),
-    /// All from one.
+    /// One listener for all workers.
     Given(TcpListener),
 }
 
 impl Server {
-    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all addresses of a
-    /// slice, on one port. Of a name, all addresses that it resolves to; that lookup blocks. Port 0 is a free one.
-    /// Connections wait in the system's queue until [`run`](Server::run).
+    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all
+    /// addresses of a slice, on one port. A name stands for all addresses that it resolves to; the lookup blocks.
+    /// Port 0 selects a free one. Connections wait in the queue of the system until [`run`](Server::run).
     ///
     /// # Errors
-    /// As the system says, such as an address in use or a name that does not resolve.
+    /// Errors of the system, such as an address in use, or a name that does not resolve.
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let listeners = bind_all_shared(&addresses_of(address)?)?;
         let workers = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS));
@@ -162,11 +162,11 @@ impl Server {
         server.failed.take().map_or(Ok(server), Err)
     }
 
-    /// Serves on a listener that is bound already, with one worker. If there are to be [more](Server::workers), all are
-    /// woken for each client.
+    /// Serves on a listener that is already bound, with one worker. With [more workers](Server::workers), all of them
+    /// are woken for each client.
     ///
     /// # Errors
-    /// As the system says.
+    /// Errors of the system.
     pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
         Ok(Server::new(listener.local_addr()?, Listeners::Given(listener), site))
     }
@@ -176,9 +176,9 @@ impl Server {
         Server { address, listeners, workers: 1, site, loop_wakers: Arc::default(), failed: None }
     }
 
-    /// Runs on `n` event loops, each with a thread of its own, at least 1; of each address, so many. Default: the
-    /// available parallelism, at most 4. Each has a socket of its own that shares the address (`SO_REUSEPORT`); it is
-    /// bound now, and if that fails, [`run`](Server::run) says so.
+    /// Runs on `n` event loops, each with a thread of its own; at least 1. Default: the available parallelism, at
+    /// most 4. For each address, each loop has a socket of its own that shares the address (`SO_REUSEPORT`). The
+    /// sockets are bound now; if that fails, [`run`](Server::run) returns the error.
     #[must_use]
     pub fn workers(mut self, n: usize) -> Server {
         self.workers = n.max(1);
@@ -188,31 +188,31 @@ impl Server {
         self
     }
 
-    /// The address that it is bound to, with the real port; of several, the first.
+    /// The bound address, with the actual port; if there are several, the first.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Something to shut it down with, from any thread.
+    /// A handle to shut the server down, from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(self.site.draining().clone(), self.loop_wakers.clone())
     }
 
-    /// Serves until it is shut down and every connection has ended; then kills the scripts that are left.
+    /// Serves until the server is shut down and every connection has ended, then kills the remaining scripts.
     ///
     /// # Errors
-    /// If the system refuses to wait, to listen or to start a thread; the other workers are then stopped.
+    /// If the system fails to wait, to listen or to start a thread. The other workers are then stopped.
     pub fn run(self) -> io::Result<()> {
         let (handle, scripts) = (self.handle(), Arc::clone(self.site.scripts()));
         let result = self.loops().and_then(|loops| run_loops(loops, &handle));
-        // Those that have outlived their exchanges do not outlive the server.
+        // Scripts that have outlived their exchanges do not outlive the server.
         scripts.end();
         result
     }
 
-    /// All workers, whom the handle reaches from now on. What it has said before, they see when they begin.
+    /// Creates the workers, and connects them to the handle. Phases entered before are seen when they begin.
     fn loops(self) -> io::Result<Vec<EventLoop>> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -278,7 +278,7 @@ fn run_loops(mut loops: Vec<EventLoop>, handle: &Handle) -> io::Result<()> {
     result
 }
 
-/// Stops all workers when one fails: half a server is none.
+/// Stops all workers when one fails, so that the server does not continue in part.
 struct StopAll(Handle);
 
 impl Drop for StopAll {
@@ -293,13 +293,13 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Interrupts all loops, which look at the phase then. There are none before the server runs.
+/// Interrupts all loops, which then read the phase. Before the server runs, there are none.
 #[derive(Default)]
 struct LoopWakers(Mutex<Arc<[Arc<LoopWaker>]>>);
 
 impl Announce for LoopWakers {
     fn announce(&self, _phase: Phase) {
         let loop_wakers = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        loop_wakers.iter().for_each(|loop_waker| loop_waker.ring());
+        loop_wakers.iter().for_each(|loop_waker| loop_waker.wake());
     }
 }

@@ -1,7 +1,7 @@
-//! A connection as the event loop holds it, in as little memory as its state allows.
+//! A connection as the event loop stores it, in as little memory as its state permits.
 //!
-//! One that rests between two exchanges takes a few bytes; one whose handler has nothing to send for now,
-//! a few hundred ([`Away`]); a busy one leases all that it needs ([`Busy`]).
+//! A connection between two exchanges takes a few bytes; one whose handler has nothing to send for now, a few hundred
+//! ([`Away`]); a busy one leases buffers ([`Busy`]).
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
@@ -19,28 +19,28 @@ use crate::pool::Pool;
 use crate::script::{Role, Watch};
 use crate::waker::{ConnWaker, ExchangeWaker};
 
-/// A connection as the event loop holds it.
+/// A connection as the event loop stores it.
 pub(crate) struct Parked {
     pub(crate) socket: TcpStream,
     pub(crate) transport: Transport,
     pub(crate) state: State,
-    /// Made with the first call, kept for the connection's life.
+    /// Made at the first call, and kept for the life of the connection.
     pub(crate) handler: Option<Box<dyn Handler + Send>>,
-    /// It stands in the queue.
+    /// The connection is in the queue of turns.
     pub(crate) queued: bool,
-    /// What its next turn is to know, and what is rarely so.
+    /// Conditions that the next turn must know of, and that are rare.
     pub(crate) flags: Flags,
 }
 
-/// A property that must hold: an idle connection is cheap.
+/// Invariant: an idle connection is cheap.
 const _: () = assert!(size_of::<Parked>() <= 80);
 
-/// Most connections rest most of the time, and those are kept small.
+/// Most connections rest most of the time, so this state is small.
 pub(crate) enum State {
     Resting(Resting),
     Away(Box<Away>),
     Busy(Box<Busy>),
-    /// None of these, while one is made of another.
+    /// A placeholder, while one state is converted to another.
     Moving,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Away {
 /// A busy connection and the memory that it leases.
 pub(crate) struct Busy {
     pub(crate) session: Session,
-    /// Made when the handler of the exchange in progress asks for a waker.
+    /// Made when the handler of the current exchange asks for a waker.
     pub(crate) conn_waker: OnceCell<ExchangeWaker>,
     pub(crate) space: Workspace,
     pub(crate) script: Watch,
@@ -67,18 +67,18 @@ impl Busy {
     }
 }
 
-/// Some of what is known, a bit each.
+/// Conditions, one bit each.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flags(u8);
 
 impl Flags {
     /// The peer has reset the connection.
     pub(crate) const BROKEN: u8 = 1;
-    /// Its handler was woken.
+    /// The handler was woken.
     pub(crate) const WOKEN: u8 = 2;
-    /// Its request is not complete, or it waits for the peer's end.
+    /// The request is incomplete, or the connection waits for the peer to close.
     pub(crate) const UNFINISHED: u8 = 4;
-    /// It is closed to make room for another.
+    /// The connection is to be closed to make room for another.
     pub(crate) const LEAVES: u8 = 8;
 
     pub(crate) fn has(self, flag: u8) -> bool {
@@ -89,7 +89,7 @@ impl Flags {
         self.0 |= flag;
     }
 
-    /// Takes it away; whether it was there.
+    /// Clears a flag. Returns whether it was set.
     pub(crate) fn take(&mut self, flag: u8) -> bool {
         let had = self.has(flag);
         self.0 &= !flag;
@@ -102,7 +102,7 @@ impl Parked {
         Parked::of(socket, State::Resting(resting))
     }
 
-    /// One that is recorded, from its first poll on.
+    /// A connection that is recorded from its first poll on.
     pub(crate) fn recorded(socket: TcpStream, connection: Connection) -> Parked {
         let session = Session::new(connection);
         Parked::of(
@@ -116,7 +116,7 @@ impl Parked {
         Parked { socket, transport, state, handler: None, queued: false, flags: Flags::default() }
     }
 
-    /// Since when it has been idle; `None`: it is not.
+    /// Since when the connection has been idle. `None`: it is not idle.
     pub(crate) fn idle_since(&self) -> Option<Tick> {
         match &self.state {
             State::Resting(resting) => Some(resting.since()),
@@ -125,7 +125,7 @@ impl Parked {
         }
     }
 
-    /// Since when it has been unfinished.
+    /// Since when the connection has been unfinished.
     pub(crate) fn unfinished_since(&self) -> Option<Tick> {
         match &self.state {
             State::Busy(busy) => busy.session.connection.unfinished_since(),
@@ -133,12 +133,12 @@ impl Parked {
         }
     }
 
-    /// Whether there is something of the peer that nobody has read.
+    /// Whether bytes of the peer have arrived that were not read yet.
     pub(crate) fn has_arrived(&self) -> bool {
         has_arrived(self.socket.as_fd())
     }
 
-    /// Leases what a turn needs.
+    /// Leases the memory that a turn needs.
     pub(crate) fn lease(&mut self, pool: &mut Pool, site: &Site) {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
             State::Resting(resting) => State::Busy(pool.take(Session::new(resting.resume()), site)),
@@ -156,7 +156,7 @@ impl Parked {
         };
     }
 
-    /// Notes that something has happened to the script; whether the connection waits for it.
+    /// Records an event of the script. Returns whether the connection waits for it.
     pub(crate) fn script_became_ready(&mut self, role: Role, event: &Event) -> bool {
         match &mut self.state {
             State::Busy(busy) => busy.script.became_ready(role, event, &mut busy.session),
@@ -164,21 +164,21 @@ impl Parked {
         }
     }
 
-    /// Notes that the exchange in progress was woken, if the waker is still its own.
-    pub(crate) fn hears(&mut self, conn_waker: &Arc<ConnWaker>) -> bool {
+    /// Records that the current exchange was woken, if the waker belongs to it. Returns whether it does.
+    pub(crate) fn was_woken_by(&mut self, conn_waker: &Arc<ConnWaker>) -> bool {
         let own = match &self.state {
             State::Busy(busy) => busy.conn_waker.get(),
             State::Away(away) => away.conn_waker.get(),
             _ => None,
         };
-        let hears = own.is_some_and(|own| own.hears(conn_waker));
-        if hears {
+        let is_woken = own.is_some_and(|own| own.was_woken_by(conn_waker));
+        if is_woken {
             self.flags.add(Flags::WOKEN);
         }
-        hears
+        is_woken
     }
 
-    /// Gives back what was leased, if the connection rests now.
+    /// Gives back the leased memory if the connection rests now.
     pub(crate) fn rest(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
         let State::Busy(busy) = &mut self.state else { return None };
         if busy.session.connection.is_observed() {
@@ -194,8 +194,8 @@ impl Parked {
         self.swap(State::Resting(resting))
     }
 
-    /// Gives back what was leased, if the connection waits for its handler and for nothing else that is
-    /// there.
+    /// Gives back the leased memory if the connection only waits for its handler, and everything has been sent and
+    /// read.
     pub(crate) fn pack(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
         let State::Busy(busy) = &mut self.state else { return None };
         if !busy.space.slot.is_empty() {
@@ -208,12 +208,13 @@ impl Parked {
         self.swap(State::Away(Box::new(Away { session, packed: Some(packed), conn_waker, in_progress })))
     }
 
-    /// Gives back what was leased, with the connection.
+    /// Gives back the leased memory, and drops the connection.
     pub(crate) fn end(mut self) -> Option<Box<Busy>> {
         self.swap(State::Moving)
     }
 
-    /// Takes the socket and what was read from it away from the loop. `None`: it cannot be, and is closed.
+    /// Takes the socket, and the bytes read from it, away from the loop. `None`: that failed, and the socket is
+    /// closed.
     pub(crate) fn upgrade(mut self, registry: &Registry, pool: &mut Pool, draining: Draining) -> Option<Upgraded> {
         let mut busy = self.swap(State::Moving)?;
         let peer = busy.session.connection.peer();
@@ -233,7 +234,7 @@ impl Parked {
         }
     }
 
-    /// Reads once, and tells the connection what came.
+    /// Reads once, and passes the result to the connection.
     pub(crate) fn read(&mut self, env: &Env<'_>) {
         let State::Busy(busy) = &mut self.state else { return };
         let io = &mut self.transport.over(self.socket.as_fd());
@@ -241,7 +242,7 @@ impl Parked {
     }
 }
 
-/// Takes a session out of its lease; in its place is left one that nobody needs.
+/// Takes a session out of its lease, and leaves an unused one in its place.
 fn take(session: &mut Session, cx: &Context<'_>) -> Session {
     let nobody = Resting::new(session.connection.peer(), cx).resume();
     std::mem::replace(session, Session::new(nobody))

@@ -1,13 +1,13 @@
-//! Memory for busy connections, used again.
+//! A pool of memory for busy connections.
 
 use sanserve_server::{Session, Site};
 
 use crate::parked::Busy;
 
-/// Leases that are kept; what is beyond them is freed.
+/// The number of unused leases that are kept; further ones are freed.
 const MOST: usize = 128;
 
-/// What no connection leases at the moment.
+/// The leases that no connection holds at the moment.
 #[derive(Default)]
 pub(crate) struct Pool {
     // Boxed, because a lease moves between the pool and its connection all the time.
@@ -16,7 +16,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A lease for this connection.
+    /// Returns a lease for this connection.
     pub(crate) fn take(&mut self, session: Session, site: &Site) -> Box<Busy> {
         match self.free.pop() {
             Some(mut busy) => {
@@ -27,7 +27,7 @@ impl Pool {
         }
     }
 
-    /// Takes a lease back, with as much memory as an ordinary exchange needs.
+    /// Takes a lease back. It keeps as much memory as an ordinary exchange needs.
     pub(crate) fn give_back(&mut self, mut busy: Box<Busy>) {
         busy.session.connection.end_observation();
         if self.free.len() < MOST {

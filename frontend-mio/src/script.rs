@@ -1,5 +1,5 @@
-//! The script of a connection, as the event loop watches it: up to three more descriptors beside the
-//! socket, edge-triggered like it.
+//! Watching the script of a connection: up to three descriptors in addition to the socket, edge-triggered like the
+//! socket.
 
 use std::io;
 
@@ -10,11 +10,11 @@ use rustix::fd::{AsRawFd, BorrowedFd};
 use sanserve_core::Need;
 use sanserve_server::{ScriptFds, Session};
 
-/// Which of a connection's descriptors an event is about.
+/// The descriptor of a connection that an event concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Socket,
-    /// The script's output, or its exit, which ends its output.
+    /// The script's output, or its exit, which ends the output.
     Output,
     /// The script's input.
     Input,
@@ -29,26 +29,26 @@ impl Role {
         Token((at as usize) << Role::BITS | self as usize)
     }
 
-    /// What a token stands for.
+    /// The connection and descriptor of a token.
     pub(crate) fn of(token: Token) -> Option<(u32, Role)> {
         let role = *Role::ALL.get(token.0 & ((1 << Role::BITS) - 1))?;
         Some((u32::try_from(token.0 >> Role::BITS).ok()?, role))
     }
 }
 
-/// What is known of a script's pipes.
+/// The state of a script's pipes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
-    /// Its descriptors are known to the loop. When they are closed, the system forgets them by itself.
+    /// The descriptors are registered. The system removes the registration when they are closed.
     registered: bool,
-    /// The connection waits for its output.
+    /// The connection waits for output.
     pub(crate) needs_output: bool,
-    /// The connection waits for it to take more.
+    /// The connection waits until the script accepts more input.
     pub(crate) needs_input: bool,
 }
 
 impl Watch {
-    /// Tells the session of an event; whether the connection waits for it.
+    /// Passes an event to the session. Returns whether the connection waits for it.
     pub(crate) fn became_ready(&self, role: Role, event: &Event, session: &mut Session) -> bool {
         let output = role == Role::Output && (event.is_readable() || event.is_read_closed() || event.is_error());
         let input = role == Role::Input && (event.is_writable() || event.is_write_closed() || event.is_error());
@@ -56,7 +56,7 @@ impl Watch {
         (output && self.needs_output) || (input && self.needs_input)
     }
 
-    /// Sees to it that the loop hears of the script that the connection waits for.
+    /// Ensures that the loop receives the events of the script that the connection waits for.
     pub(crate) fn wait(
         &mut self,
         need: Need,
@@ -81,11 +81,11 @@ impl Watch {
         Ok(())
     }
 
-    /// The connection is done with the script. Its output may stay open, for others to read.
+    /// Ends the watch of the script. Its output may stay open for other readers.
     pub(crate) fn end(&mut self, fds: Option<ScriptFds<'_>>, registry: &Registry) {
         let output = fds.and_then(|fds| fds.output).filter(|_| self.registered);
         if let Some(output) = output {
-            // It was registered, so what could fail is that it is gone.
+            // It was registered, so this only fails if the registration is gone.
             let _ = registry.deregister(&mut SourceFd(&output.as_raw_fd()));
         }
         *self = Watch::default();
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_stand_for_what_they_were_made_of() {
+    fn tokens_are_decoded_to_what_they_were_made_of() {
         for at in [0, 1, 63, 1_000_000, u32::MAX >> Role::BITS] {
             for role in Role::ALL {
                 assert_eq!(Role::of(role.token(at)), Some((at, role)));

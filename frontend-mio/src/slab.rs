@@ -1,7 +1,7 @@
-//! Room for connections, by number. It grows a block at a time, so that growing never copies what
-//! is there and never doubles what is not.
+//! Storage for connections, by number. It grows one block at a time, so that growing never copies existing
+//! connections, nor doubles the memory.
 
-/// Values by number; numbers of removed values are used again, the latest first.
+/// Values by number. The numbers of removed values are reused, the latest first.
 pub(crate) struct Slab<T> {
     blocks: Vec<Box<[Option<T>]>>,
     free: Vec<u32>,
@@ -19,17 +19,19 @@ impl<T> Slab<T> {
         self.len
     }
 
-    /// The number that the next value gets.
+    /// The number that the next value will get.
     pub(crate) fn vacant(&mut self) -> u32 {
         if self.free.is_empty() {
             let first = self.blocks.len() * BLOCK;
             self.blocks.push((0..BLOCK).map(|_| None).collect());
-            self.free.extend((first..first + BLOCK).rev().map(|at| u32::try_from(at).expect("descriptors are fewer")));
+            self.free.extend(
+                (first..first + BLOCK).rev().map(|at| u32::try_from(at).expect("fewer connections than descriptors")),
+            );
         }
-        *self.free.last().expect("there is room now")
+        *self.free.last().expect("a block was just added")
     }
 
-    /// Puts a value where [`vacant`](Self::vacant) said.
+    /// Inserts a value under the number that [`vacant`](Self::vacant) returned.
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         let at = self.vacant();
         self.free.pop();
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_stay_and_are_used_again() {
+    fn numbers_are_stable_and_reused() {
         let mut slab = Slab::new();
         for value in 0..200 {
             let vacant = slab.vacant();

@@ -13,24 +13,24 @@ use crate::parked::{Busy, Flags, Parked, State};
 use crate::script::Watch;
 use crate::waker::{ExchangeWaker, LoopWaker};
 
-/// Steps a turn may take before others have theirs; far more than a request needs.
+/// The most steps of a turn, before other connections have theirs. A request needs far fewer.
 const TURN_STEPS: u32 = 128;
-/// Bytes a turn may send before others have theirs.
+/// The most bytes that a turn sends, before other connections have theirs.
 const TURN_BYTES: u64 = 2 << 20;
 
-/// What a turn takes of its event loop.
+/// The parts of the event loop that a turn uses.
 pub(crate) struct Loop<'l> {
-    /// Where the loop is told what to wait for.
+    /// For registering what to wait for.
     pub(crate) registry: &'l Registry,
-    /// What wakers ring.
+    /// Interrupts the loop when a waker is used.
     pub(crate) loop_waker: &'l Arc<LoopWaker>,
     /// The number of the connection.
     pub(crate) at: u32,
-    /// Nobody else waits for a turn.
+    /// No other connection waits for a turn.
     pub(crate) alone: bool,
 }
 
-/// What an exchange has of the event loop.
+/// The parts of the event loop that an exchange uses.
 struct Attached<'a> {
     script: &'a mut Watch,
     conn_waker: &'a mut OnceCell<ExchangeWaker>,
@@ -49,7 +49,7 @@ impl Frontend for Attached<'_> {
 }
 
 impl Parked {
-    /// Goes on until the connection waits, closes, or has had its share.
+    /// Runs until the connection waits, closes, or has used its share.
     pub(crate) fn turn(&mut self, event_loop: &Loop<'_>, env: &mut Env<'_>) -> Turn {
         let Parked { socket, transport, state: State::Busy(busy), handler, flags, .. } = self else {
             return Turn::Yield;
@@ -77,7 +77,7 @@ impl Parked {
                     session.call(call, handler, &waker, space, env);
                 }
                 Turn::Wait(wait) if script.wait(wait.need, at, space.slot.script(), registry).is_err() => {
-                    // The loop cannot hear of it: its time would pass without a word.
+                    // The loop would get no events from it, and its time would pass unnoticed.
                     session.connection.handle(Input::Broken(Fault::Handler));
                 }
                 turn => return turn,

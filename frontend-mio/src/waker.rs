@@ -1,8 +1,8 @@
-//! Waking connections from any thread: each loop has a bell, and a connection an alarm, made when its
-//! handler asks for a waker. Connections that never ask pay nothing.
+//! Waking connections from any thread. Each loop has a [`LoopWaker`], and an exchange has a [`ConnWaker`], made when
+//! its handler asks for a waker. Connections that never ask pay nothing.
 //!
-//! An alarm is one exchange's. The loop knows it by where it lies in memory, so a waker that is kept for
-//! too long wakes neither the next exchange nor the next connection with the same number.
+//! A `ConnWaker` belongs to one exchange, and the loop recognizes it by its address. So a waker that is kept for too
+//! long wakes neither the next exchange nor the next connection with the same number.
 
 use std::io;
 use std::ops::Deref;
@@ -12,60 +12,61 @@ use std::task::Wake;
 
 use mio::{Registry, Token, Waker};
 
-/// Interrupts the waiting of a loop, and says for whom.
+/// Interrupts a loop that waits, and collects the connections to wake.
 #[derive(Debug)]
 pub(crate) struct LoopWaker {
     waker: Waker,
-    /// Who is to be woken; `None` when the loop has ended.
-    rung: Mutex<Option<Vec<Arc<ConnWaker>>>>,
+    /// The connections to wake; `None` when the loop has ended.
+    woken: Mutex<Option<Vec<Arc<ConnWaker>>>>,
 }
 
 impl LoopWaker {
-    /// The bell of a loop; a poll can have one only.
+    /// The waker of a loop. A poll can have only one.
     pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<LoopWaker> {
-        Ok(LoopWaker { waker: Waker::new(registry, token)?, rung: Mutex::new(Some(Vec::new())) })
+        Ok(LoopWaker { waker: Waker::new(registry, token)?, woken: Mutex::new(Some(Vec::new())) })
     }
 
-    /// Interrupts the loop, for nobody in particular.
-    pub(crate) fn ring(&self) {
-        // It fails only if the loop is gone, and then there is nobody to wake.
+    /// Interrupts the loop, without waking a connection.
+    pub(crate) fn wake(&self) {
+        // Fails only if the loop is gone, and then there is nothing to wake.
         let _ = self.waker.wake();
     }
 
-    /// Moves to `woken`, which is empty, who was woken since the last time. The first after that rings again.
-    pub(crate) fn answer(&self, woken: &mut Vec<Arc<ConnWaker>>) {
-        if let Some(rung) = &mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner) {
-            std::mem::swap(rung, woken);
+    /// Moves the connections that were woken since the last call to `woken`, which is empty. The next wake-up
+    /// interrupts the loop again.
+    pub(crate) fn take_woken(&self, woken: &mut Vec<Arc<ConnWaker>>) {
+        if let Some(pending) = &mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner) {
+            std::mem::swap(pending, woken);
         }
     }
 
-    /// Nobody answers any more.
-    pub(crate) fn silence(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// The loop has ended.
+    pub(crate) fn close(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// One interruption suffices for all that are woken until it is answered.
-    fn ring_for(&self, conn_waker: Arc<ConnWaker>) {
-        let is_first = match &mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(rung) => {
-                rung.push(conn_waker);
-                rung.len() == 1
+    /// One interruption suffices for all connections that are woken until the loop takes them.
+    fn wake_connection(&self, conn_waker: Arc<ConnWaker>) {
+        let is_first = match &mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(woken) => {
+                woken.push(conn_waker);
+                woken.len() == 1
             }
             None => false,
         };
         if is_first {
-            self.ring();
+            self.wake();
         }
     }
 }
 
-/// What a waker is made of.
+/// The state behind a waker.
 #[derive(Debug)]
 pub(crate) struct ConnWaker {
     loop_waker: Arc<LoopWaker>,
     /// The number of the connection.
     at: u32,
-    /// The bell has been rung for it, or need not be: the exchange is over.
+    /// The loop was already interrupted for this exchange, or need not be, because the exchange is over.
     set: AtomicBool,
 }
 
@@ -79,18 +80,18 @@ impl Wake for ConnWaker {
     fn wake(self: Arc<Self>) {
         if !self.set.swap(true, Ordering::AcqRel) {
             let loop_waker = Arc::clone(&self.loop_waker);
-            loop_waker.ring_for(self);
+            loop_waker.wake_connection(self);
         }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.set.swap(true, Ordering::AcqRel) {
-            self.loop_waker.ring_for(Arc::clone(self));
+            self.loop_waker.wake_connection(Arc::clone(self));
         }
     }
 }
 
-/// The alarm of the current exchange. When that is over, its wakers do nothing.
+/// The waker of the current exchange. When the exchange is over, its wakers have no effect.
 pub(crate) struct ExchangeWaker(Arc<ConnWaker>);
 
 impl ExchangeWaker {
@@ -98,9 +99,10 @@ impl ExchangeWaker {
         ExchangeWaker(Arc::new(ConnWaker { loop_waker: Arc::clone(loop_waker), at, set: AtomicBool::new(false) }))
     }
 
-    /// Takes note of a wake-up if it was meant for this exchange.
-    pub(crate) fn hears(&self, conn_waker: &Arc<ConnWaker>) -> bool {
-        // Reading what was written sees all that the waking thread did before, even where it found it set already.
+    /// Consumes a wake-up if it was meant for this exchange. Returns whether it was.
+    pub(crate) fn was_woken_by(&self, conn_waker: &Arc<ConnWaker>) -> bool {
+        // The swap synchronizes with the waking thread, even if the flag was already set: everything it did before is
+        // visible.
         Arc::ptr_eq(&self.0, conn_waker) && self.0.set.swap(false, Ordering::AcqRel)
     }
 }
@@ -135,59 +137,59 @@ mod tests {
         (poll, loop_waker)
     }
 
-    fn rings(poll: &mut Poll) -> bool {
+    fn is_interrupted(poll: &mut Poll) -> bool {
         let mut events = Events::with_capacity(8);
         poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
         events.iter().any(|event| event.token() == TOKEN)
     }
 
-    fn answer(loop_waker: &LoopWaker) -> Vec<Arc<ConnWaker>> {
+    fn taken(loop_waker: &LoopWaker) -> Vec<Arc<ConnWaker>> {
         let mut woken = Vec::new();
-        loop_waker.answer(&mut woken);
+        loop_waker.take_woken(&mut woken);
         woken
     }
 
     #[test]
-    fn one_interruption_a_batch() {
+    fn one_interruption_per_batch() {
         let (mut poll, loop_waker) = loop_waker();
         let own: Vec<ExchangeWaker> = (0..100).map(|at| ExchangeWaker::new(&loop_waker, at)).collect();
-        assert!(!rings(&mut poll));
+        assert!(!is_interrupted(&mut poll));
         own.iter().for_each(|own| Arc::clone(own).wake());
         own.iter().for_each(|own| own.wake_by_ref());
-        assert!(rings(&mut poll) && !rings(&mut poll));
-        let woken = answer(&loop_waker);
+        assert!(is_interrupted(&mut poll) && !is_interrupted(&mut poll));
+        let woken = taken(&loop_waker);
         assert_eq!(woken.iter().map(|conn_waker| conn_waker.at()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
-        assert!(own.iter().zip(&woken).all(|(own, conn_waker)| own.hears(conn_waker)));
+        assert!(own.iter().zip(&woken).all(|(own, conn_waker)| own.was_woken_by(conn_waker)));
         own[3].wake_by_ref();
-        assert!(rings(&mut poll));
-        assert_eq!(answer(&loop_waker).len(), 1);
+        assert!(is_interrupted(&mut poll));
+        assert_eq!(taken(&loop_waker).len(), 1);
     }
 
     #[test]
-    fn wakers_of_what_is_over_do_nothing() {
+    fn wakers_of_finished_exchanges_have_no_effect() {
         let (mut poll, loop_waker) = loop_waker();
         let own = ExchangeWaker::new(&loop_waker, 5);
         let (early, late) = (Arc::clone(&own), Arc::clone(&own));
         early.wake();
         drop(own);
         let next = ExchangeWaker::new(&loop_waker, 5);
-        assert!(rings(&mut poll));
+        assert!(is_interrupted(&mut poll));
         assert!(
-            answer(&loop_waker).iter().all(|conn_waker| !next.hears(conn_waker)),
+            taken(&loop_waker).iter().all(|conn_waker| !next.was_woken_by(conn_waker)),
             "the number is the same, the exchange is not"
         );
         late.wake();
-        assert!(!rings(&mut poll));
+        assert!(!is_interrupted(&mut poll));
         next.wake_by_ref();
-        assert!(rings(&mut poll));
+        assert!(is_interrupted(&mut poll));
     }
 
     #[test]
-    fn nothing_is_kept_for_a_loop_that_has_ended() {
+    fn a_loop_that_has_ended_collects_nothing() {
         let (_, loop_waker) = loop_waker();
         let own = ExchangeWaker::new(&loop_waker, 5);
         own.wake_by_ref();
-        loop_waker.silence();
+        loop_waker.close();
         assert_eq!(Arc::strong_count(&own), 1);
         let other = ExchangeWaker::new(&loop_waker, 6);
         other.wake_by_ref();

@@ -1,4 +1,4 @@
-//! Handlers as an embedder writes them, over real sockets: waking, packing, bodies, files, upgrades, failures.
+//! Handlers of an embedder, over real sockets: waking, packing, bodies, files, upgrades, failures.
 
 mod support;
 
@@ -15,9 +15,9 @@ use sanserve_core::{Config, Pace, Timeouts};
 use sanserve_mio::{Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Site, StatusCode, Upgraded, Workers};
 
 use support::{answers_sync, ask, end, start, start_with, sync};
-use testkit::{Client, PATIENCE, Response};
+use testkit::{Client, Response, TIMEOUT};
 
-/// What a handler tells its test.
+/// What a handler reports to the test.
 #[derive(Debug)]
 enum Heard {
     Request(Waker),
@@ -25,7 +25,7 @@ enum Heard {
     Over,
 }
 
-/// Waits for a wake-up: tells what it hears, and answers a wake-up with path and `X-Mark`.
+/// Reports its calls, and responds to a wake-up with the path and `X-Mark`.
 struct Waits(Sender<Heard>, bool);
 
 impl Handler for Waits {
@@ -58,7 +58,7 @@ fn waits() -> (Site, Receiver<Heard>) {
 }
 
 fn next(heard: &Receiver<Heard>) -> Heard {
-    heard.recv_timeout(PATIENCE).expect("the handler is called")
+    heard.recv_timeout(TIMEOUT).expect("the handler is called")
 }
 
 #[track_caller]
@@ -88,7 +88,7 @@ fn a_waker_works_on_any_thread() {
 }
 
 #[test]
-fn a_waker_kept_for_too_long_does_nothing() {
+fn a_waker_kept_for_too_long_has_no_effect() {
     let (site, heard) = waits();
     let server = start(site);
     let mut client = server.connect();
@@ -97,7 +97,7 @@ fn a_waker_kept_for_too_long_does_nothing() {
     one.wake_by_ref();
     assert_eq!(client.response().body, b"/one");
     assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
-    // No exchange is in progress; then it is the next exchange.
+    // First, no exchange is in progress; then it is the next exchange.
     one.wake_by_ref();
     sync(&server);
     ask(&mut client, "/two");
@@ -108,7 +108,7 @@ fn a_waker_kept_for_too_long_does_nothing() {
     two.wake_by_ref();
     assert_eq!(client.response().body, b"/two");
     assert!(matches!((next(&heard), next(&heard)), (Heard::Wake, Heard::Over)));
-    // And when the server has gone.
+    // Nor has it an effect when the server has ended.
     end(server);
     one.wake();
     two.wake();
@@ -123,7 +123,7 @@ fn a_waker_does_not_wake_the_next_connection_with_its_number() {
     let first = waker(&heard);
     client.reset();
     assert!(matches!(next(&heard), Heard::Over));
-    // The only place that is free is that of the first.
+    // The only free place is that of the first connection.
     let mut client = server.connect();
     ask(&mut client, "/second");
     let second = waker(&heard);
@@ -136,7 +136,7 @@ fn a_waker_does_not_wake_the_next_connection_with_its_number() {
 }
 
 #[test]
-fn what_comes_while_a_handler_waits_is_not_lost() {
+fn bytes_that_arrive_while_a_handler_waits_are_not_lost() {
     let (site, heard) = waits();
     let server = start(site);
     let mut client = server.connect();
@@ -158,7 +158,7 @@ fn what_comes_while_a_handler_waits_is_not_lost() {
 }
 
 #[test]
-fn a_waiting_handler_hears_that_its_peer_has_gone() {
+fn a_waiting_handler_is_notified_of_a_disconnect() {
     let (site, heard) = waits();
     let server = start(site);
     for _ in 0..3 {
@@ -170,14 +170,14 @@ fn a_waiting_handler_hears_that_its_peer_has_gone() {
         assert!(matches!(next(&heard), Heard::Over));
         waker.wake();
     }
-    // Also where so much was pipelined that nothing more is read.
+    // Also if so much was pipelined that nothing more is read.
     let mut client = server.connect();
     ask(&mut client, "/");
     let _waker = waker(&heard);
     client.send_while_taken(&[b'x'; 64 * 1024]);
     client.reset();
     assert!(matches!(next(&heard), Heard::Over));
-    // Who has only said all that he had to say still gets his answer.
+    // A peer that has only half-closed still gets its response.
     let mut client = server.connect();
     ask(&mut client, "/half");
     let waker = waker(&heard);
@@ -189,7 +189,7 @@ fn a_waiting_handler_hears_that_its_peer_has_gone() {
 }
 
 #[test]
-fn a_shutdown_cuts_waiting_handlers_when_its_grace_is_over() {
+fn a_shutdown_cuts_waiting_handlers_after_its_grace() {
     let (site, heard) = waits();
     let server = start(site.with_grace(Duration::from_millis(50)));
     let mut client = server.connect();
@@ -201,7 +201,7 @@ fn a_shutdown_cuts_waiting_handlers_when_its_grace_is_over() {
     end(server);
 }
 
-/// A site whose handler is this function, which says `Err` where the exchange is to be aborted.
+/// A site with this function as its handler. `Err` aborts the exchange.
 fn calls(answer: impl Fn(Call, &mut Reply<'_>) -> Result<(), Misuse> + Send + Sync + 'static) -> Site {
     let answer = Arc::new(answer);
     Site::without_files().with_handler(move || {
@@ -215,7 +215,7 @@ fn calls(answer: impl Fn(Call, &mut Reply<'_>) -> Result<(), Misuse> + Send + Sy
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_held_back_and_cut() {
+fn a_client_that_does_not_read_stops_the_handler_and_is_cut() {
     let taken = Arc::new(AtomicUsize::new(0));
     let (tell, over) = channel();
     let (count, tell) = (Arc::clone(&taken), Mutex::new(tell));
@@ -227,7 +227,7 @@ fn a_client_that_takes_nothing_is_held_back_and_cut() {
             Call::Over => return tell.lock().unwrap().send(()).map_err(|_| Misuse::ExchangeEnded),
             _ => {}
         }
-        // Events without end, as fast as they are taken.
+        // Endless events, as fast as they are accepted.
         match reply.write(&[b'e'; 4096])? {
             0 => {}
             n => {
@@ -240,8 +240,8 @@ fn a_client_that_takes_nothing_is_held_back_and_cut() {
     let server = start(site.with_config(Config { timeouts, ..Config::default() }));
     let mut client = Client::connect_narrow(server.address);
     ask(&mut client, "/");
-    over.recv_timeout(PATIENCE).expect("it is cut");
-    assert!(taken.load(Ordering::Relaxed) < 8 << 20, "more than a socket holds was taken from the handler");
+    over.recv_timeout(TIMEOUT).expect("the connection is cut");
+    assert!(taken.load(Ordering::Relaxed) < 8 << 20, "the handler was not stopped");
     let log = end(server);
     assert!(log.contains("the peer was too slow"), "{log}");
 }
@@ -277,7 +277,7 @@ fn trailers_go_both_ways() {
         client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
         for piece in pieces {
             client.send(piece);
-            // A turn between two pieces, in which the connection is packed.
+            // Another request in between, so that the connection is packed.
             let mut other = server.connect();
             ask(&mut other, "/");
             assert!(other.head().starts_with("HTTP/1.1 200 OK"));
@@ -291,7 +291,7 @@ fn trailers_go_both_ways() {
 }
 
 #[test]
-fn hints_go_out_before_the_answer() {
+fn hints_are_sent_before_the_response() {
     let (tell, heard) = channel();
     let tell = Mutex::new(tell);
     let server = start(calls(move |call, reply| match call {
@@ -311,7 +311,7 @@ fn hints_go_out_before_the_answer() {
 }
 
 #[test]
-fn ranges_of_files_are_sent_from_where_they_lie() {
+fn ranges_of_files_are_sent() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("content");
     let content: Vec<u8> = (0_u32..2_000_000).flat_map(u32::to_le_bytes).collect();
@@ -328,7 +328,7 @@ fn ranges_of_files_are_sent_from_where_they_lie() {
                 head.length(RANGE.len() as u64).send()?
             }
             assert!(reply.offer_file(RANGE.start as u64, RANGE.len() as u64)?);
-            assert!(!reply.offer_file(0, 1)?, "one at a time");
+            assert!(!reply.offer_file(0, 1)?, "only one file at a time");
             reply.finish()?;
         }
         Ok(())
@@ -386,7 +386,7 @@ fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
         );
         let hello = String::from_utf8(client.through(b"\n")).unwrap();
         assert_eq!(hello, format!("Some(\"from the handler\") {me} sanserve-upgraded\n"));
-        // The only place is taken: this one is served when the hook has ended.
+        // The only place is taken, so this one is served when the hook has ended.
         let mut second = server.connect();
         ask(&mut second, "/sync");
         client.send("late");
@@ -399,7 +399,7 @@ fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
 }
 
 #[test]
-fn an_upgrade_that_nobody_takes_is_closed() {
+fn an_upgrade_without_a_working_hook_is_closed() {
     let server = start(Site::without_files().with_answer(upgrades));
     let mut client = server.connect();
     client.send(UPGRADE);
@@ -420,7 +420,7 @@ fn an_upgrade_that_nobody_takes_is_closed() {
 }
 
 #[test]
-fn only_who_is_verified_is_served() {
+fn only_verified_peers_are_served() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let verify = move |peer: SocketAddr| {
@@ -434,14 +434,14 @@ fn only_who_is_verified_is_served() {
     let site = Site::without_files().with_answer(|reply| answers_sync(reply).map(drop)).with_verify(verify);
     let server = start(site.with_connections(1));
     for _ in 0..3 {
-        assert_eq!(server.connect().rest_however().0, b"", "no byte, not even for a request");
+        assert_eq!(server.connect().rest_however().0, b"", "no response to a refused peer");
     }
     sync(&server);
     assert_eq!(asked.load(Ordering::SeqCst), 5);
     assert!(end(server).contains("verifying the peer panicked: on purpose"));
 }
 
-/// Hands a job in and answers with its result.
+/// Submits a job, and responds with its result.
 struct Asks {
     workers: Arc<Workers>,
     gate: Arc<Mutex<Receiver<()>>>,
@@ -478,7 +478,7 @@ impl Handler for Asks {
 }
 
 #[test]
-fn workers_do_what_handlers_must_not_wait_for() {
+fn workers_run_blocking_jobs() {
     let (open, gate) = channel();
     let (workers, gate) = (Arc::new(Workers::with_queue(1, 1).unwrap()), Arc::new(Mutex::new(gate)));
     let site = Site::without_files().with_handler(move || Asks {
@@ -491,9 +491,9 @@ fn workers_do_what_handlers_must_not_wait_for() {
     assert_eq!(client.get("/plain").body, b"/plain");
     assert!(client.get("/panics").head.starts_with("HTTP/1.1 500 a job that fails\r\n"));
     let mut client = server.connect();
-    assert_eq!(client.get("/again").body, b"/again", "the thread lives");
-    // One is run and one waits, or the first has not begun and the second is refused: which one is the
-    // thread's affair. The loop serves others meanwhile, and there is never room for another.
+    assert_eq!(client.get("/again").body, b"/again", "the thread has survived");
+    // One job runs and one waits, or the first has not begun and the second is refused: that depends on the thread.
+    // The loop serves other connections meanwhile, and there is never room for a third job.
     let mut waiting = [server.connect(), server.connect(), server.connect()];
     for client in &mut waiting {
         ask(client, "/waits");
@@ -559,7 +559,7 @@ fn a_handler_that_panics_or_aborts_fails_alone() {
 }
 
 #[test]
-fn nothing_of_a_misuse_reaches_the_wire() {
+fn nothing_of_a_misuse_is_sent() {
     let server = start(calls(|call, reply| {
         if call != Call::Request {
             return Ok(());
@@ -601,7 +601,7 @@ fn nothing_of_a_misuse_reaches_the_wire() {
 
 /// Many workers, each with wakers of its own.
 #[test]
-fn wakers_find_the_loop_of_their_connection() {
+fn wakers_wake_the_loop_of_their_connection() {
     let (site, heard) = waits();
     let server = start_with(site, 4);
     let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();

@@ -1,4 +1,4 @@
-//! What handlers cost in memory, measured in this process, which nothing else runs in meanwhile: one test.
+//! The memory that handlers take. There is one test, because the memory of the whole process is measured.
 
 #![cfg(target_os = "linux")]
 
@@ -12,13 +12,13 @@ use std::task::Waker;
 use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Site, StatusCode};
 
 use support::{ask, end, start};
-use testkit::{Client, PATIENCE};
+use testkit::{Client, TIMEOUT};
 
-/// Connections at once.
+/// The number of connections.
 const WATCHERS: usize = 1_000;
-/// Events; an odd number.
+/// The number of events; odd.
 const EVENTS: u64 = 51;
-/// What a body has that goes both ways.
+/// The length of the echoed body.
 const BODY: u64 = 64 << 20;
 
 /// A line of `/proc/self/status`, in bytes.
@@ -28,14 +28,14 @@ fn memory(name: &str) -> u64 {
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// What is told to everybody who watches.
+/// The event that all connections watch.
 #[derive(Default)]
 struct News {
     count: AtomicU64,
     wakers: Mutex<Vec<Waker>>,
 }
 
-/// Tells every event from the first on that comes, in order.
+/// Sends every event since the first, in order.
 struct Watcher {
     news: Arc<News>,
     told: u64,
@@ -57,7 +57,7 @@ impl Watcher {
                     self.told += 1;
                     reply.write(format!("data: {}\n\n", self.told).as_bytes())?;
                     if self.told < self.news.count.load(Ordering::Acquire) {
-                        // The next one when this is on its way.
+                        // The next one follows when this one is being sent.
                         reply.waker().wake();
                     }
                 }
@@ -97,27 +97,27 @@ fn streams_of_events() {
             assert_eq!(client.chunk().unwrap(), format!("data: {n}\n\n").into_bytes());
         }
     };
-    // What the first need for all, such as the leases of those that are woken together.
+    // Memory that all share, such as the leases of connections that are woken together, is allocated first.
     let mut clients: Vec<Client> = (0..100).map(|_| watch()).collect();
     tell(1);
     hear(&mut clients, 1);
     let before = memory("VmRSS");
     clients.extend((clients.len()..WATCHERS).map(|_| watch()));
     for n in (2..EVENTS).step_by(2) {
-        // Every other time all wait for all; in between, events come as they may.
+        // Every other time, all clients wait for all events; in between, events arrive as they may.
         tell(n);
         tell(n + 1);
         hear(&mut clients, n);
         hear(&mut clients, n + 1);
     }
     let each = memory("VmRSS").saturating_sub(before) / (WATCHERS - 100) as u64;
-    println!("{each} bytes for each stream, both ends together");
-    assert!(each < 2048, "{each} bytes for each stream");
+    println!("{each} bytes per stream, for both ends");
+    assert!(each < 2048, "{each} bytes per stream");
     for client in clients {
         client.reset();
-        ended.recv_timeout(PATIENCE).expect("each of them ends");
+        ended.recv_timeout(TIMEOUT).expect("each stream ends");
     }
-    // Who is woken now is not there, but for the last.
+    // These connections have ended, except for the last.
     let mut last = [watch()];
     tell(EVENTS + 1);
     hear(&mut last, EVENTS + 1);
@@ -143,12 +143,12 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     }
 }
 
-/// The byte of the body at a place.
+/// The byte of the body at an offset.
 fn byte(at: u64) -> u8 {
     (at ^ (at >> 8) ^ (at >> 16)) as u8
 }
 
-fn a_body_that_goes_both_ways() {
+fn echoed_body() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
     let server = start(Site::without_files().with_handler(move || {
@@ -169,7 +169,7 @@ fn a_body_that_goes_both_ways() {
         sender.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
         let mut at = 0;
         while at < BODY {
-            // Chunks of many sizes, which straddle all that buffers.
+            // Chunks of many sizes, so that they cross the boundaries of all buffers.
             let len = (at % 70_001 + 1).min(BODY - at);
             let mut chunk = format!("{len:x}\r\n").into_bytes();
             chunk.extend((at..at + len).map(byte));
@@ -182,7 +182,7 @@ fn a_body_that_goes_both_ways() {
     assert!(client.head().starts_with("HTTP/1.1 200 OK"));
     let (mut at, mut most) = (0, before);
     while let Some(chunk) = client.chunk() {
-        assert!((at..).map(byte).zip(&chunk).all(|(expected, got)| expected == *got), "wrong behind {at}");
+        assert!((at..).map(byte).zip(&chunk).all(|(expected, got)| expected == *got), "wrong after {at}");
         if at >> 20 != (at + chunk.len() as u64) >> 20 {
             most = most.max(memory("VmRSS"));
         }
@@ -190,9 +190,9 @@ fn a_body_that_goes_both_ways() {
     }
     assert_eq!((at, client.line()), (BODY, String::new()));
     sending.join().unwrap();
-    println!("{} bytes more while 64 MiB went both ways, in {calls:?} calls", most - before);
+    println!("{} bytes more for an echo of 64 MiB in {calls:?} calls", most - before);
     assert!(most - before < 4 << 20, "{} bytes more", most - before);
-    // The connection goes on.
+    // The connection continues.
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
     assert_eq!(client.response().body, b"hi");
     client.ends();
@@ -202,5 +202,5 @@ fn a_body_that_goes_both_ways() {
 #[test]
 fn memory_is_bounded() {
     streams_of_events();
-    a_body_that_goes_both_ways();
+    echoed_body();
 }

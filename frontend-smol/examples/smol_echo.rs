@@ -23,7 +23,7 @@ impl Handler for Echo {
                 text.drain(..=end);
             }
             if text.len() > 65_536 {
-                return Err(io::Error::other("a line without end"));
+                return Err(io::Error::other("the line is too long"));
             }
         }
         text.reverse();

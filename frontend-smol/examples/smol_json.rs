@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use sanserve_smol::{Exchange, Handler, Server, Site, StatusCode};
 use smol::io::AsyncReadExt;
 
-/// What all connections share.
+/// The state that all connections share.
 type Notes = Arc<Mutex<Vec<Option<String>>>>;
 
 struct Api(Notes);
@@ -16,7 +16,7 @@ impl Handler for Api {
         let id = x.path().strip_prefix(b"/notes/").and_then(|id| std::str::from_utf8(id).ok()?.parse::<usize>().ok());
         match (x.method(), x.path(), id) {
             (b"GET" | b"HEAD", b"/notes", _) => {
-                let notes = self.0.lock().expect("nobody panics with it").clone();
+                let notes = self.0.lock().expect("no thread panics while it holds the lock").clone();
                 let items = notes.iter().enumerate().filter_map(|(id, note)| note.as_ref().map(|note| json(id, note)));
                 reply(x, StatusCode::OK, &format!("[{}]", items.collect::<Vec<_>>().join(","))).await
             }
@@ -29,7 +29,8 @@ impl Handler for Api {
                 reply(x, StatusCode::CREATED, &text).await
             }
             (b"DELETE", _, Some(id)) => {
-                let removed = self.0.lock().expect("nobody panics with it").get_mut(id).and_then(Option::take);
+                let removed =
+                    self.0.lock().expect("no thread panics while it holds the lock").get_mut(id).and_then(Option::take);
                 match removed {
                     Some(_) => x.respond(StatusCode::NO_CONTENT)?.send(),
                     None => reply(x, StatusCode::NOT_FOUND, r#"{"error":"no such note"}"#).await,
@@ -42,7 +43,7 @@ impl Handler for Api {
 
 impl Api {
     fn add(&self, note: String) -> String {
-        let mut notes = self.0.lock().expect("nobody panics with it");
+        let mut notes = self.0.lock().expect("no thread panics while it holds the lock");
         let text = json(notes.len(), &note);
         notes.push(Some(note));
         text

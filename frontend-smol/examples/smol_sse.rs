@@ -21,7 +21,7 @@ impl Handler for Clock {
         }
         let head = x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?;
         head.field("Cache-Control", "no-store")?.send()?;
-        // It goes on until the browser is gone: then this is dropped where it waits.
+        // It runs until the browser disconnects: then this future is dropped where it waits.
         let mut ticks = smol::Timer::interval(Duration::from_secs(1));
         while !x.is_draining() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
@@ -30,7 +30,7 @@ impl Handler for Clock {
             let event =
                 format!("id: {day}-{hour:02}{minute:02}{second:02}\ndata: {hour:02}:{minute:02}:{second:02} UTC\n\n");
             x.write_all(event.as_bytes()).await?;
-            // A second, unless the server goes down before.
+            // Waits for a second, unless the server shuts down first.
             let tick = async {
                 ticks.next().await;
             };
@@ -39,7 +39,7 @@ impl Handler for Clock {
         Ok(())
     }
 
-    /// A stream that never ends has a head all the same.
+    /// Even an endless stream has a head.
     async fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()
     }

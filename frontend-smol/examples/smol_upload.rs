@@ -1,5 +1,5 @@
-//! Takes files and gives them back: `cargo run -p sanserve-smol --example smol_upload -- DIRECTORY`, then
-//! `curl -T FILE localhost:8000` and `curl localhost:8000/FILE`.
+//! Stores and serves uploaded files: `cargo run -p sanserve-smol --example smol_upload -- DIRECTORY`, then `curl -T
+//! FILE localhost:8000` and `curl localhost:8000/FILE`.
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use sanserve_smol::{Exchange, Handler, Server, Site, StatusCode};
 use smol::fs;
 use smol::io::AsyncWriteExt;
 
-/// Writes below its directory what is PUT, and leaves the rest to the files.
+/// Stores the body of each PUT in its directory, and leaves all other requests to the files.
 struct Uploads(PathBuf);
 
 impl Handler for Uploads {
@@ -22,7 +22,7 @@ impl Handler for Uploads {
         let Some(name) = plain_name(x.path()) else {
             return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None).await;
         };
-        // It gets its name when it is complete: nobody sees half an upload.
+        // The file gets its name when it is complete, so that no client sees half an upload.
         let part = Part(self.0.join(format!(".{name}.{}", x.peer().port())));
         let mut file = fs::File::create(&part.0).await?;
         let length = smol::io::copy(&mut *x, &mut file).await?;
@@ -33,17 +33,17 @@ impl Handler for Uploads {
     }
 }
 
-/// A file that is not complete. It is removed even where the handler is dropped: when the peer goes away.
+/// An incomplete file. It is removed even if the handler is dropped because the peer disconnects.
 struct Part(PathBuf);
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // After an upload that went well, there is none.
+        // After a successful upload, it does not exist any more.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// The path's name, if it has one component that needs no decoding and is not hidden.
+/// The file name in the path, if the path has one component that needs no decoding and is not hidden.
 fn plain_name(path: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(path).ok()?.strip_prefix('/')?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');

@@ -1,4 +1,4 @@
-//! A WebSocket that echoes, by way of `tungstenite`: `cargo run -p sanserve-smol --example smol_websocket`, then
+//! A WebSocket that echoes, using `tungstenite`: `cargo run -p sanserve-smol --example smol_websocket`, then
 //! `websocat ws://localhost:8000`.
 use std::io;
 
@@ -12,16 +12,16 @@ async fn shake_hands(x: &mut Exchange<'_>) -> io::Result<()> {
         return x.error(StatusCode::BAD_REQUEST, Some("This is a WebSocket"), None).await;
     };
     let upgraded = x.upgrade("websocket", &[("Sec-WebSocket-Accept", &derive_accept_key(key))]).await?;
-    // `tungstenite` blocks, so it gets a thread of the pool for that.
+    // `tungstenite` blocks, so it runs on a thread of the pool for blocking work.
     smol::unblock(|| echo(upgraded)).await
 }
 
 fn echo(upgraded: Upgraded) -> io::Result<()> {
     let stream = upgraded.stream.into_inner()?;
     stream.set_nonblocking(false)?;
-    // What was read already comes first.
+    // Bytes that were already read come first.
     let mut socket = WebSocket::from_partially_read(stream, upgraded.read, Role::Server, None);
-    // It ends with an error when the peer closes.
+    // Fails when the peer closes the connection.
     while let Ok(message) = socket.read() {
         if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
             break;

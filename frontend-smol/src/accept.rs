@@ -1,4 +1,4 @@
-//! Accepting: as many connections as there are, up to the bound, and never in a spin.
+//! Accepting connections, up to the limit, without spinning on errors.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -14,16 +14,17 @@ use crate::Shared;
 use crate::driver::Driver;
 use crate::watch::DeadlineHandle;
 
-/// Connections accepted in one go before the other tasks of the thread have their turn.
+/// The most connections accepted before the other tasks of the thread have their turn.
 const MAX_AT_ONCE: usize = 64;
 
-/// After so long, it is looked again who could be closed to make room.
+/// How often to check again whether a connection may be closed to make room.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Accepts until the server goes down, and then whoever has connected by then; lets the listener go.
+/// Accepts until the server shuts down, then accepts the connections that are already pending, and drops the
+/// listener.
 pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
     accept_before(Phase::Draining, shared, &listener, executor).await;
-    // It may be filled anew while it is emptied, but not for ever.
+    // Clients may continue to connect meanwhile, so the time is limited.
     let in_time = Timer::after(Duration::from_millis(shared.site.config().timeouts.drain_silence));
     let rest = accept_before(Phase::Cut, shared, &listener, executor);
     rest.or(async {
@@ -32,7 +33,7 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
     .await;
 }
 
-/// Accepts until the server is in this phase; once it drains, only until nobody waits.
+/// Accepts until the server is in this phase; while it drains, only until no connection is pending.
 async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpListener>, executor: &Executor<'_>) {
     let Shared { watch, site, clock, .. } = &**shared;
     let bound = site.connection_bound();
@@ -58,7 +59,7 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
             Accepted::Nobody => {
                 in_a_row = 0;
                 let waiting = async {
-                    // An error here would be one of `accept`, which says so itself.
+                    // `accept` would return the same error, and logs it.
                     let _ = listener.readable().await;
                 };
                 waiting.or(watch.until(goes_down)).await;
@@ -73,19 +74,20 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
     }
 }
 
-/// Waits until there is room for another connection, or the server is in this phase. For a client that waits, the connection
-/// gives way that has been idle for longest.
+/// Waits until there is room for another connection, or the server is in this phase. For a pending client, the
+/// connection that has been idle for longest is closed.
 async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
     let Shared { watch, site, clock, .. } = shared;
     let is_over = || watch.connections() < bound || site.draining().phase() >= end;
     while !is_over() {
         let waiting = async {
             if is_acceptable(listener.get_ref()) {
-                // It has gone in a moment, or has an exchange in progress after all; or nobody can go yet.
+                // The connection is about to close, or has an exchange in progress after all; or no connection may be
+                // closed yet.
                 watch.let_one_go(bound - 1, clock.tick());
                 Timer::after(LOOK_AGAIN).await;
             } else {
-                // An error here would be one of `accept`, which says so itself.
+                // `accept` would return the same error, and logs it.
                 let _ = listener.readable().await;
             }
         };

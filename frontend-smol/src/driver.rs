@@ -343,7 +343,8 @@ impl Driver {
             match session.turn(space, io, &mut attached, env, &mut budget) {
                 Turn::Call(call) if make.is_some() => {
                     files.arrived();
-                    if talk.get_or_insert_default().hears(call, &session.reply(&mut space.buffers, &env.cx)) {
+                    if talk.get_or_insert_default().concerns_handler(call, &session.reply(&mut space.buffers, &env.cx))
+                    {
                         return Turn::Call(call);
                     }
                 }

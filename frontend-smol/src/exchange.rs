@@ -1,4 +1,4 @@
-//! One request and its answer, as an asynchronous handler has them.
+//! One request and its response, for asynchronous code.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -21,17 +21,17 @@ use crate::handler_task::Stage;
 use crate::head::HeadWriter;
 use crate::upgrade::Upgraded;
 
-/// One request and its answer.
+/// A request and its response.
 ///
-/// It is the request's body, as an [`AsyncRead`], and the answer's, as an [`AsyncWrite`]: everything of
-/// `smol::io` works on it. Framing is nobody's business here: the body is read without it, and
-/// written with what the head announced, or chunked.
+/// Reading from it ([`AsyncRead`]) gives the decoded body of the request, and writing to it ([`AsyncWrite`]) sends
+/// the body of the response, so everything in `smol::io` works with it. Framing is done by the server: the response
+/// is sent with the announced length, or chunked.
 ///
 /// ```
 /// use sanserve_smol::{Exchange, StatusCode};
 /// use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 ///
-/// /// Sends the body back in capitals, while it comes.
+/// /// Sends the body back in capitals, while it arrives.
 /// async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
 ///     x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
 ///     let mut room = [0; 4096];
@@ -46,18 +46,18 @@ use crate::upgrade::Upgraded;
 /// }
 /// ```
 ///
-/// **Reading** for the first time lets a peer continue that waits for `100 Continue`. A body that breaks
-/// off is an error of kind `UnexpectedEof`, one that comes too slowly of kind `TimedOut`, a malformed one
-/// of kind `InvalidData`; the peer has its answer then, and the handler need do no more than return.
+/// **Reading** for the first time sends `100 Continue` to a peer that waits for it. A body that ends early is an
+/// error of kind `UnexpectedEof`, one that arrives too slowly of kind `TimedOut`, a malformed one of kind
+/// `InvalidData`. The peer already gets the matching response, so the handler only needs to return.
 ///
-/// **Writing** waits while the peer does not take what was written before (`limits.output` bytes are kept). What
-/// was written goes out whenever the handler waits for anything; `flush` waits until all of it is out.
+/// **Writing** waits while the peer does not accept the data written before (up to `limits.output` bytes are
+/// buffered). Buffered data is sent whenever the handler waits for anything; `flush` waits until everything is sent.
 pub struct Exchange<'x> {
     pub(crate) driver: &'x Mutex<Driver>,
     known: &'x Known,
 }
 
-/// What is known of an exchange for good.
+/// The fixed properties of an exchange.
 pub(crate) struct Known {
     request: RequestBuf,
     /// The trailer section, once the body has been read to its end.
@@ -77,7 +77,7 @@ impl<'x> Exchange<'x> {
         Exchange { driver, known }
     }
 
-    /// The same exchange, for somebody else.
+    /// Another reference to the same exchange.
     pub(crate) fn again(&mut self) -> Exchange<'x> {
         Exchange { driver: self.driver, known: self.known }
     }
@@ -100,7 +100,7 @@ impl<'x> Exchange<'x> {
         self.request().path()
     }
 
-    /// The target as it came (Python's `path`).
+    /// The target as received (Python's `path`).
     #[must_use]
     pub fn target(&self) -> &'x [u8] {
         self.request().target()
@@ -118,14 +118,14 @@ impl<'x> Exchange<'x> {
         self.request().field(name)
     }
 
-    /// The other end (Python's `client_address`).
+    /// The address of the peer (Python's `client_address`).
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.request().peer()
     }
 
-    /// The trailer fields that came after a chunked body, once that has been read to its end (RFC 9110
-    /// section 6.5). They are what the peer says, and no part of the head.
+    /// The trailer fields of a chunked body, once it has been read to its end (RFC 9110 section 6.5). They are not
+    /// merged into the fields of the head.
     pub fn trailers(&self) -> impl Iterator<Item = (&'x [u8], &'x [u8])> + use<'x> {
         let text = self.known.trailers.get().map(Vec::as_slice).unwrap_or_default();
         text.split(|&byte| byte == b'\n').filter_map(|line| {
@@ -135,9 +135,9 @@ impl<'x> Exchange<'x> {
     }
 }
 
-/// The answer.
+/// The response.
 impl Exchange<'_> {
-    /// Begins the answer (Python's `send_response`); [`HeadWriter::send`] ends its head.
+    /// Begins the response (Python's `send_response`); [`HeadWriter::send`] ends its head.
     ///
     /// # Errors
     /// [`Misuse`], as an error of kind `InvalidInput`: for a status below 200, and for a second head.
@@ -145,25 +145,25 @@ impl Exchange<'_> {
         HeadWriter::new(self, |reply, status| reply.respond(status), status)
     }
 
-    /// Begins an interim answer, such as 103, that goes before the final one: at once when the handler waits
-    /// for anything. It is not sent to an HTTP/1.0 client.
+    /// Begins an interim response, such as 103, which is sent before the final one, when the handler waits for
+    /// anything. It is not sent to an HTTP/1.0 client.
     ///
     /// # Errors
-    /// [`Misuse`]: for any other status, and after the head.
+    /// [`Misuse`]: for a status that is not interim, and after the head.
     pub fn inform(&self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         HeadWriter::new(self, |reply, status| reply.inform(status), status)
     }
 
-    /// Sends a head that was made before: that of the answer, or an interim one. It goes out when the handler waits for
+    /// Sends a prepared head: that of the response, or an interim one. It is sent when the handler waits for
     /// anything.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::HeadOrder`] after the head of the answer.
+    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::HeadOrder`] after the head of the response.
     pub fn send_head(&self, head: &ResponseHead) -> io::Result<()> {
         self.reply(|reply| reply.send_head(head))
     }
 
-    /// Sends a head that was made before and all of a body, and ends the answer: [`HeadWriter::body`] for a head that
+    /// Sends a prepared head and a complete body, and ends the response. Like [`HeadWriter::body`], for a head that
     /// is sent more than once.
     ///
     /// # Errors
@@ -172,7 +172,7 @@ impl Exchange<'_> {
         self.reply(|reply| reply.send_response(head, body))
     }
 
-    /// Answers with an error page (Python's `send_error`). What is not given is the status's own.
+    /// Responds with an error page (Python's `send_error`). `None` stands for the usual text of the status.
     ///
     /// # Errors
     /// As [`respond`](Self::respond).
@@ -180,15 +180,15 @@ impl Exchange<'_> {
         self.reply(|reply| reply.error(status, message, explanation))
     }
 
-    /// Answers with all of a body.
+    /// Responds with a complete body.
     ///
     /// # Errors
-    /// As [`respond`](Self::respond), and [`Misuse::Field`] for a media type that no field can hold.
+    /// As [`respond`](Self::respond), and [`Misuse::Field`] for a media type that is not a valid field value.
     pub async fn answer(&self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.reply(|reply| reply.answer(status, media_type, body))
     }
 
-    /// Answers 501 `Unsupported method ('PUT')`, as Python does.
+    /// Responds with `501 Unsupported method ('PUT')`, as Python does.
     ///
     /// # Errors
     /// As [`respond`](Self::respond).
@@ -197,12 +197,12 @@ impl Exchange<'_> {
         self.reply(|reply| reply.error(StatusCode::NOT_IMPLEMENTED, Some(&message), None))
     }
 
-    /// Sends a part of a file as a part of the body, without reading it here (`sendfile`), and waits
-    /// until the peer's system or ours has taken it. `..` is all of the file.
+    /// Sends a part of a file as a part of the body, without reading it here (`sendfile`), and waits until it is
+    /// sent. `..` is the whole file.
     ///
     /// # Errors
-    /// If the file does not reach that far or cannot be asked; [`Misuse`] before the head and beyond the
-    /// length that was announced.
+    /// If the file is shorter, or its length cannot be read; [`Misuse`] before the head, and beyond the announced
+    /// length.
     pub async fn send_file(&mut self, file: File, range: impl RangeBounds<u64> + Send) -> io::Result<()> {
         let start = match range.start_bound() {
             Bound::Included(&start) => start,
@@ -216,17 +216,17 @@ impl Exchange<'_> {
             Bound::Unbounded => len,
         };
         if start > end || end > len {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the file does not reach that far"));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the file ends before the end of the range"));
         }
         let mut file = Some(file).filter(|_| start < end);
         poll_fn(|cx| {
             let mut driver = lock(self.driver);
-            // Nothing of a file can be offered, not even nothing, before the last one is out.
+            // A file can only be offered once the previous one is sent, and so can an empty part.
             while driver.reply(|reply| reply.offer_file(0, 0))? {
                 let Some(file) = file.take() else { return Poll::Ready(Ok(())) };
                 if let Some(lease) = driver.lease.as_deref_mut() {
                     let none = lease.space.slot.attach(Box::new(file));
-                    debug_assert!(none.is_none(), "a slot takes files");
+                    debug_assert!(none.is_none(), "the slot accepts files");
                 }
                 driver.reply(|reply| reply.offer_file(start, end - start))?;
             }
@@ -235,24 +235,24 @@ impl Exchange<'_> {
         .await
     }
 
-    /// Adds a field that follows a chunked body; announce it with a `Trailer` field in the head. It is dropped
-    /// where the body is not chunked because the request is a HEAD or HTTP/1.0.
+    /// Adds a trailer field to a chunked body. Announce it with a `Trailer` field in the head. It is dropped if the
+    /// body is not chunked because the request is a HEAD or HTTP/1.0.
     ///
     /// # Errors
-    /// [`Misuse`]: for a field that a trailer section must not have, or after an announced length.
+    /// [`Misuse`]: for a field that is not allowed in trailers, or if a length was announced.
     pub fn trailer(&self, name: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
         self.reply(|reply| reply.trailer(name, value))
     }
 
-    /// Ends the body and waits until it is out. A handler that returns need not call it.
+    /// Ends the body and waits until it is sent. A handler that returns need not call it.
     ///
     /// # Errors
-    /// [`Misuse`]: before the head, and if less was written than announced; then the answer is cut.
+    /// [`Misuse`]: before the head, and if the body is shorter than its announced length; the response is then cut.
     pub async fn finish(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self).poll_close(cx)).await
     }
 
-    /// Lets the files, or a script, answer instead. The exchange is over for the handler.
+    /// Leaves the response to the files, or a script. The exchange is over for the handler.
     ///
     /// # Errors
     /// [`Misuse`] after the head.
@@ -263,39 +263,39 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Lets the connection end after this answer (Python's `close_connection`). To be said before the head.
+    /// Closes the connection after this response (Python's `close_connection`). Call it before the head is sent.
     pub fn close(&mut self) {
         lock(self.driver).tell(|reply| reply.close());
     }
 
-    /// Whether the server is going down: an answer without end should come to one before the grace is over.
+    /// Whether the server is shutting down. An endless response should end then, before the grace has passed.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         lock(self.driver).is_draining()
     }
 
-    /// Tells when the server goes down: `x.draining().begun()` is a future that is ready then, to be raced with what a
-    /// handler waits for.
+    /// Reports when the server shuts down: `x.draining().begun()` is a future for that, which can be raced with what
+    /// the handler waits for.
     #[must_use]
     pub fn draining(&self) -> Draining {
         lock(self.driver).shared.site.draining().clone()
     }
 
-    /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
-    /// It is over for the handler.
+    /// Aborts the exchange: the peer gets a 500 if nothing of the response was sent yet, else the connection is cut.
+    /// The exchange is over for the handler.
     pub fn abort(&self) {
         let mut driver = lock(self.driver);
         driver.tell(|reply| reply.abort());
         driver.leave();
     }
 
-    /// Answers 101 with `fields`, and gives the connection away: after it, both ends speak `protocol`.
+    /// Responds with 101 and `fields`, and takes over the connection: from here on, it uses `protocol`.
     ///
-    /// The handler may speak it itself, or give the socket to a task of its own. While it does itself,
-    /// the connection counts as one in progress when the server shuts down.
+    /// The handler may use the connection itself, or pass the socket to a task of its own. As long as the handler
+    /// runs, the connection counts as an exchange in progress when the server shuts down.
     ///
     /// # Errors
-    /// [`Misuse`]: if the request does not offer `protocol`, has a body that is not read yet, or is HTTP/1.0.
+    /// [`Misuse`]: if the request does not offer `protocol`, has a body that was not read yet, or is HTTP/1.0.
     pub async fn upgrade(&mut self, protocol: &str, fields: &[(&str, &str)]) -> io::Result<Upgraded> {
         self.reply(|reply| {
             let mut head = reply.upgrade(protocol)?;
@@ -318,8 +318,8 @@ impl Exchange<'_> {
         .await
     }
 
-    /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with what a
-    /// terminal would act on made harmless.
+    /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters
+    /// escaped.
     pub fn log(&self, message: fmt::Arguments<'_>) {
         let shared = &self.known.shared;
         let line = Line(message);
@@ -343,16 +343,16 @@ impl fmt::Debug for Exchange<'_> {
 }
 
 fn gone() -> io::Error {
-    io::Error::new(ErrorKind::BrokenPipe, "the connection ended before it changed to another protocol")
+    io::Error::new(ErrorKind::BrokenPipe, "the connection ended before it switched to another protocol")
 }
 
-/// A line of the log that is no exchange's.
+/// A line of the log that belongs to no exchange.
 struct Line<'m>(fmt::Arguments<'m>);
 
 impl Policy for Line<'_> {
     fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
         let mut text = format!("{} - - [{time}] ", entry.peer.ip());
-        // Only a `Display` of the caller's own could fail.
+        // Only a `Display` implementation of the caller could fail.
         let _ = write!(text, "{}", self.0);
         scrub(out, text.as_bytes());
         out.push(b'\n');
@@ -360,7 +360,7 @@ impl Policy for Line<'_> {
 }
 
 impl Driver {
-    /// The handler waits for room, or until all is out.
+    /// Registers that the handler waits for room, or until everything is sent.
     fn waits_to_write<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
         if let Some(talk) = self.talk.as_deref_mut() {
             talk.writer = Some(cx.waker().clone());
@@ -368,19 +368,19 @@ impl Driver {
         Poll::Pending
     }
 
-    /// The exchange is the handler's no longer.
+    /// Ends the handler's access to the exchange.
     fn leave(&mut self) {
         if let Some(talk) = self.talk.as_deref_mut().filter(|talk| talk.stage == Stage::Speaking) {
             talk.stage = Stage::Over;
         }
     }
 
-    /// Whether the exchange is the handler's still.
+    /// Whether the exchange still belongs to the handler.
     fn is_speaking(&self) -> bool {
         self.talk.as_deref().is_some_and(|talk| talk.stage == Stage::Speaking)
     }
 
-    /// The time, for what the handler does next.
+    /// Updates the time, for the next action of the handler.
     pub(crate) fn freshen(&mut self) {
         if let Some(lease) = &mut self.lease {
             self.shared.clock.read(&mut lease.now);
@@ -388,7 +388,7 @@ impl Driver {
     }
 }
 
-/// What reading the body has come to.
+/// The result of reading the body.
 enum Found {
     Bytes(usize),
     Nothing,
@@ -415,7 +415,7 @@ fn read(reply: &mut Reply<'_>, room: &mut [u8]) -> Found {
         Received::Broken => Found::Broken,
     };
     match found {
-        // It has been answered: why it is broken is known when that is out.
+        // The response is already complete, so the reason is known once that is sent.
         Found::Broken if !reply.is_unanswered() && !reply.is_answering() => Found::Nothing,
         found => found,
     }
@@ -460,7 +460,7 @@ impl AsyncWrite for Exchange<'_> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut driver = lock(self.driver);
-        // What is complete is on its way without the handler.
+        // A complete response is sent without the handler.
         if !driver.is_speaking() || driver.is_all_out() {
             return Poll::Ready(Ok(()));
         }

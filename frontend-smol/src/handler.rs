@@ -1,20 +1,20 @@
-//! The asynchronous handler, and what makes one of a function.
+//! The trait of asynchronous handlers, and its implementation for functions.
 
 use std::io;
 use std::pin::Pin;
 
 use crate::exchange::Exchange;
 
-/// Answers requests (Python's `BaseHTTPRequestHandler`). One value serves one connection: it is made with
-/// the first request (`setup`) and dropped when the connection ends (`finish`).
+/// Responds to requests (Python's `BaseHTTPRequestHandler`). A value serves one connection: it is made at the first
+/// request (`setup`) and dropped when the connection ends (`finish`).
 ///
-/// Methods are written as `async fn`. What is not overridden answers 501.
+/// Methods are written as `async fn`. Those without an override respond with 501.
 ///
 /// ```
 /// use sanserve_smol::{Exchange, Handler, StatusCode};
 /// use smol::io::AsyncReadExt as _;
 ///
-/// /// Adds up what is posted to it.
+/// /// Adds up the numbers that are posted to it.
 /// #[derive(Default)]
 /// struct Sum(u64);
 ///
@@ -35,7 +35,7 @@ use crate::exchange::Exchange;
 /// }
 /// ```
 ///
-/// A function is a handler too, which answers every method:
+/// A function is a handler too, for all methods:
 ///
 /// ```
 /// use sanserve_smol::{Exchange, Server, Site, StatusCode};
@@ -47,24 +47,23 @@ use crate::exchange::Exchange;
 /// # fn main() -> std::io::Result<()> {
 /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
 /// let server = server.with_handler(|| hello);
-/// // Or a closure that says what it takes:
+/// // Or a closure with the type of its parameter:
 /// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hi!\n").await);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// **How it ends.** If a method returns `Ok`, what it has begun is finished for it; if it did not answer at
-/// all, or wrote less than it announced, that is a 500, or cuts the connection where some of the answer
-/// went out. So is an `Err` and a panic. Either is logged, and nobody else notices.
+/// **End.** If a method returns `Ok`, an unfinished response is finished. If the handler has not responded at all, or
+/// has written less than it announced, the peer gets a 500, or, if part of the response was sent, the connection is
+/// cut. The same happens after an `Err` or a panic. Each of these is logged, and no other connection is affected.
 ///
-/// **Cancellation.** If the connection ends before the answer is complete (the peer resets it or is too
-/// slow, the server stops), the future is dropped where it waits, for nobody would see what it
-/// does. What must be done in any case belongs into a task of its own, or into a `Drop`. Behind
-/// a complete answer it goes on to its end, unless the server stops.
+/// **Cancellation.** If the connection ends before the response is complete (the peer resets it or is too slow, or
+/// the server stops), the future is dropped where it waits. Work that must be completed in any case belongs in a task
+/// of its own, or in a `Drop`. After a complete response the future continues to its end, unless the server stops.
 ///
-/// It runs in the connection's task, so it must not block: see `smol::unblock`.
+/// It runs in the task of the connection, so it must not block: see `smol::unblock`.
 pub trait Handler: Send {
-    /// Handles a request: calls the method for it.
+    /// Handles a request. The default calls the method for it.
     fn handle(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
         async move {
             match x.method() {
@@ -76,31 +75,31 @@ pub trait Handler: Send {
         }
     }
 
-    /// Answers a GET.
+    /// Handles a GET.
     fn do_get(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
         async move { x.unsupported() }
     }
 
-    /// Answers a HEAD. Default: as a GET, whose body is dropped.
+    /// Handles a HEAD, by default like a GET, whose body is discarded.
     fn do_head(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
         self.do_get(x)
     }
 
-    /// Answers a POST.
+    /// Handles a POST.
     fn do_post(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
         async move { x.unsupported() }
     }
 
-    /// Answers any other method.
+    /// Handles any other method.
     fn do_other(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
         async move { x.unsupported() }
     }
 }
 
-/// A function that answers: `async fn(&mut Exchange<'_>) -> io::Result<()>`. It is there so that a bound can
-/// say that the future is `Send`.
+/// A function that responds: `async fn(&mut Exchange<'_>) -> io::Result<()>`. The trait exists so that a bound can
+/// require that the future is `Send`.
 pub trait Answer<'x>: FnMut(&'x mut Exchange<'x>) -> <Self as Answer<'x>>::Future {
-    /// What it returns.
+    /// The returned future.
     type Future: Future<Output = io::Result<()>> + Send + 'x;
 }
 
@@ -118,11 +117,11 @@ impl<F: for<'x> Answer<'x> + Send> Handler for F {
     }
 }
 
-/// A future that answers, boxed.
+/// A boxed future of a handler.
 pub type BoxedAnswer<'x> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'x>>;
 
-/// Makes a handler of a closure that returns a boxed future. For closures that change what they hold, which an
-/// `async` closure cannot do here.
+/// Makes a handler of a closure that returns a boxed future. It is for closures that modify their captured state,
+/// which an `async` closure cannot do here.
 ///
 /// ```
 /// use sanserve_smol::{Server, Site, StatusCode, handler_fn};
@@ -146,7 +145,7 @@ where
     answer
 }
 
-/// A handler behind a pointer.
+/// A handler as a trait object.
 pub(crate) trait Erased: Send {
     fn handle<'h>(&'h mut self, x: &'h mut Exchange<'_>) -> BoxedAnswer<'h>;
 }

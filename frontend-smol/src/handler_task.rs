@@ -1,11 +1,11 @@
-//! A connection and its handler in one task.
+//! Running a connection and its handler in one task.
 //!
-//! [`converse`] polls the handler's future, then lets the driver go on, and so in turn: what the handler
-//! waits for, the driver brings about. Neither waits while it holds the driver's lock, so that
-//! is never contended; it is there because both have the driver, one after the other.
+//! [`converse`] polls the future of the handler and the driver in turns, since the driver produces the events that
+//! the handler waits for. Neither waits while it holds the lock of the driver, so the lock is never contended; it
+//! exists because both use the driver, one after the other.
 //!
-//! While the handler waits for something of its own, the driver goes on all the same: it sends what is
-//! there, keeps deadlines, notes the end of the server, and sees a peer go away.
+//! While the handler waits for something else, the driver continues: it sends pending data, observes deadlines, and
+//! notices a shutdown or a disconnect.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -26,53 +26,53 @@ use crate::handler::Erased;
 use crate::socket::Socket;
 use crate::upgrade::Upgraded;
 
-/// How often handler and driver take turns before the other tasks have theirs.
+/// How often handler and driver alternate before other tasks have their turn.
 const ROUNDS: u32 = 32;
 
-/// What a connection and its handler know of each other.
+/// The state that a connection and its handler share.
 #[derive(Default)]
 pub(crate) struct HandlerTask {
-    /// The site's own handler, if it is that which is called. Made with the first call.
+    /// The portable handler, if the site has one. Made at the first call.
     pub(crate) portable: Option<Box<dyn Handler + Send>>,
-    /// The asynchronous one, while it does not handle. Made with the first request.
+    /// The asynchronous handler, while it is not running. Made at the first request.
     pub(crate) handler: Option<Box<dyn Erased>>,
     pub(crate) stage: Stage,
-    /// The exchange ended before its answer was complete: nobody waits for the handler.
+    /// The exchange has ended before the response was complete, so the handler is dropped.
     died: bool,
-    /// The next request for the handler is there.
+    /// The next request for the handler has arrived.
     next: bool,
     /// The connection is closed, or is no longer HTTP.
     pub(crate) closed: bool,
-    /// The peer had ended its side when the exchange ended.
+    /// The peer had closed its side when the exchange ended.
     ended_early: bool,
-    /// With what the exchange was answered.
+    /// The status of the response.
     status: u16,
-    /// The handler was told that the request's body is broken, so what it fails with is not its fault.
+    /// The handler got an error because the request's body is broken, so its own failure is not its fault.
     pub(crate) is_body_broken: bool,
-    /// Who waits for the body, and who waits to write it.
+    /// The tasks that wait to read the body, and to write.
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
-    /// The writer waits until all is out.
+    /// The writer waits until everything is sent.
     pub(crate) flushes: bool,
-    /// The handler waits for the connection itself.
+    /// The result of an upgrade, for which the handler waits.
     pub(crate) upgraded: Option<io::Result<Upgraded>>,
 }
 
-/// How far the handler is.
+/// The state of the handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It does not handle.
+    /// The handler is not running.
     #[default]
     Silent,
-    /// It handles the current exchange.
+    /// The handler is processing the current exchange.
     Speaking,
-    /// That exchange is over, or no longer its own, and it has not returned yet.
+    /// The exchange is over, or no longer the handler's, but the handler has not returned yet.
     Over,
 }
 
 impl HandlerTask {
-    /// Whether it takes the handler to go on.
-    pub(crate) fn hears(&mut self, call: Call, reply: &Reply<'_>) -> bool {
+    /// Whether the handler must be polled for this call.
+    pub(crate) fn concerns_handler(&mut self, call: Call, reply: &Reply<'_>) -> bool {
         match (call, self.stage) {
             (Call::Request, _) => self.next = true,
             (Call::Over, Stage::Speaking) => {
@@ -80,14 +80,14 @@ impl HandlerTask {
                 self.died = reply.is_unanswered() || reply.is_answering();
                 return self.died;
             }
-            // It asks by itself: `Exchange::draining`.
+            // An asynchronous handler queries this with `Exchange::draining`.
             (Call::Over, _) | (Call::Drain, _) => return false,
             (Call::Body | Call::Room | Call::Wake, stage) => return stage == Stage::Speaking,
         }
         true
     }
 
-    /// An exchange is over. Whether that is for the handler to know.
+    /// Records the end of an exchange. Returns whether the handler must be polled.
     pub(crate) fn finished(&mut self, status: u16) -> bool {
         let speaking = self.stage == Stage::Speaking;
         if speaking {
@@ -96,7 +96,7 @@ impl HandlerTask {
         speaking
     }
 
-    /// Why there is no more of the body.
+    /// The reason why the body cannot be read any further.
     pub(crate) fn broken_body(&mut self) -> io::Error {
         self.is_body_broken = true;
         match self.status {
@@ -107,8 +107,7 @@ impl HandlerTask {
         }
     }
 
-    /// What the handler waits for may be there. It is polled in any case; its parts may have wakers of
-    /// their own.
+    /// Wakes the handler. It is polled in any case; its parts may have wakers of their own.
     fn wake(&mut self, task: &Waker) {
         self.flushes = false;
         for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
@@ -119,11 +118,11 @@ impl HandlerTask {
     }
 }
 
-/// What becomes of the handler next.
+/// What to do with the handler next.
 enum Attended {
-    /// It is polled: something has happened.
+    /// Poll it: something has happened.
     Again,
-    /// It is dropped.
+    /// Drop it.
     Dead,
 }
 
@@ -135,7 +134,7 @@ impl Driver {
         self.talk.get_or_insert_default()
     }
 
-    /// As [`poll`](Driver::poll), after a conversation too.
+    /// Like [`poll`](Driver::poll), also after the handler has run.
     pub(crate) fn next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match self.talk.as_deref() {
             Some(HandlerTask { closed: true, .. }) => Poll::Ready(Event::Over(Close::Broken)),
@@ -144,7 +143,7 @@ impl Driver {
         }
     }
 
-    /// Goes on while the handler waits. `Pending`: so does the driver.
+    /// Drives the connection while the handler waits. `Pending`: both wait.
     fn attend(&mut self, cx: &mut Context<'_>) -> Poll<Attended> {
         let is_cut = self.is_cut();
         let talk = self.talk();
@@ -154,7 +153,7 @@ impl Driver {
             }
             return if is_cut { Poll::Ready(Attended::Dead) } else { Poll::Pending };
         }
-        // A wait that the handler has left alone goes on: what has woken the task is no news to it.
+        // A wait that the handler has not touched continues: the wake-up was not for it.
         let event = if self.is_waiting() { Poll::Pending } else { self.poll(cx) };
         let is_out = event.is_pending() && self.talk().flushes && self.is_all_out();
         let talk = self.talk();
@@ -175,8 +174,8 @@ impl Driver {
         Poll::Ready(Attended::Again)
     }
 
-    /// The connection is over and the handler is not: it gets the socket if it has asked for it, else
-    /// that is closed.
+    /// Handles the end of a connection whose handler is still running: the handler gets the socket if it has asked
+    /// for it, else the socket is closed.
     fn part(&mut self, close: Close) {
         let (socket, read) = self.take_socket();
         if close == Close::Upgraded {
@@ -185,7 +184,7 @@ impl Driver {
         }
     }
 
-    /// The handler has ended; what it left open is closed.
+    /// Finishes the exchange after the handler has ended.
     fn settle(&mut self, outcome: Option<Outcome>) {
         let is_open = self.look(|reply| (reply.is_unanswered(), reply.is_answering()));
         let failure = match (&outcome, is_open) {
@@ -212,7 +211,7 @@ impl Driver {
     }
 }
 
-/// Lets the handler handle the request that is there, and settles how it ends.
+/// Runs the handler for the current request, and finishes the exchange.
 pub(crate) async fn converse(driver: &Mutex<Driver>) {
     let Some((known, mut handler)) = begin(driver) else { return };
     let mut exchange = Exchange::new(driver, &known);
@@ -221,14 +220,14 @@ pub(crate) async fn converse(driver: &Mutex<Driver>) {
             let handler = match (&mut handler, &known.shared.make) {
                 (Some(handler), _) => handler,
                 (none, Some(make)) => none.insert(make()),
-                (None, None) => unreachable!("a conversation without handler"),
+                (None, None) => unreachable!("no handler for this request"),
             };
             handler.handle(&mut exchange).await
         };
         let mut speech = pin!(AssertUnwindSafe(speech).catch_unwind());
         let mut is_begun = false;
         poll_fn(|cx| {
-            // What has happened meanwhile comes before what the handler makes of it.
+            // Events of the connection come before the handler is polled.
             if mem::replace(&mut is_begun, true) {
                 let mut driver = lock(driver);
                 driver.wake_up(cx);
@@ -260,7 +259,7 @@ pub(crate) async fn converse(driver: &Mutex<Driver>) {
     *talk = HandlerTask { handler: handler.filter(|_| !panicked), next, closed, ..HandlerTask::default() };
 }
 
-/// What is known of the current exchange, and the handler, if that has been made before.
+/// The properties of the current exchange, and the handler, if it was made before.
 fn begin(driver: &Mutex<Driver>) -> Option<(Known, Option<Box<dyn Erased>>)> {
     let mut driver = lock(driver);
     let talk = driver.talk();

@@ -1,4 +1,4 @@
-//! The head of an answer, written part by part.
+//! Writing the head of a response part by part.
 
 use std::io;
 
@@ -6,9 +6,8 @@ use sanserve_core::{self as core, Misuse, Reply, ResponseHead, StatusCode};
 
 use crate::exchange::Exchange;
 
-/// The head of an answer that is being written, by
-/// [`Exchange::respond`] or [`Exchange::inform`]. Each part is checked at once; nothing goes out
-/// before [`send`](Self::send), nor if that is not called.
+/// The head of a response that is being written, from [`Exchange::respond`] or [`Exchange::inform`]. Each part is
+/// checked immediately; nothing is sent before [`send`](Self::send), nor without it.
 #[must_use = "nothing goes out before `send`"]
 #[derive(Debug)]
 pub struct HeadWriter<'x> {
@@ -21,20 +20,20 @@ pub struct HeadWriter<'x> {
 type Begin = for<'r> fn(&'r mut Reply<'_>, StatusCode) -> Result<core::HeadWriter<'r>, Misuse>;
 
 impl<'x> HeadWriter<'x> {
-    /// Sees to it that `begin` is permitted.
+    /// Checks that `begin` is permitted.
     pub(crate) fn new(exchange: &'x Exchange<'x>, begin: Begin, status: StatusCode) -> io::Result<HeadWriter<'x>> {
         HeadWriter { exchange, begin, head: ResponseHead::new(status) }.with(Ok)
     }
 
-    /// Adds a part, if a head may be begun still: the exchange may have ended since the part before.
+    /// Adds a part, if a head may still be begun: the exchange may have ended meanwhile.
     fn with(self, add: impl FnOnce(ResponseHead) -> Result<ResponseHead, Misuse>) -> io::Result<Self> {
         let HeadWriter { exchange, begin, head } = self;
         exchange.reply(|reply| begin(reply, head.status()).map(drop))?;
         Ok(HeadWriter { exchange, begin, head: add(head)? })
     }
 
-    /// Replaces the status's own phrase (the `message` of Python's `send_response`): visible ASCII and
-    /// spaces.
+    /// Replaces the reason phrase of the status (the `message` of Python's `send_response`). It consists of visible
+    /// ASCII characters and spaces.
     ///
     /// # Errors
     /// [`Misuse::Field`] for any other character.
@@ -42,12 +41,11 @@ impl<'x> HeadWriter<'x> {
         self.with(|head| head.reason(reason))
     }
 
-    /// Adds a field (Python's `send_header`). The value is bytes: text that is not ASCII goes out as it is
-    /// encoded, so a value in Latin-1 is a `Vec<u8>` in Latin-1.
+    /// Adds a field (Python's `send_header`). The value consists of bytes: for Latin-1, pass a `Vec<u8>` in Latin-1.
     ///
     /// # Errors
-    /// [`Misuse::Field`] for a name that is no token or a value with a control character,
-    /// [`Misuse::ReservedHeader`] for a field that is the server's to write.
+    /// [`Misuse::Field`] for a name that is not a token or a value with a control character,
+    /// [`Misuse::ReservedHeader`] for a field that only the server may write.
     pub fn field(self, name: &str, value: impl AsRef<[u8]>) -> io::Result<Self> {
         self.with(|head| head.field(name, value))
     }
@@ -58,20 +56,21 @@ impl<'x> HeadWriter<'x> {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
-    /// Ends the head, and the answer with all of its body: its length is announced, and there is no limit to it, since
-    /// it is in memory already. Where the answer has none (to a HEAD, with 204 and 304), it is dropped, and may be
-    /// empty though a length was announced.
+    /// Ends the head, and the response with its complete body. The length is announced, and not limited, since the
+    /// body is already in memory. If the response has no body (to a HEAD, and with 204 and 304), the body is
+    /// discarded, and may be empty even if a length was announced.
     ///
-    /// It waits for nothing, so there is nothing to await.
+    /// It never waits, so it is not `async`.
     ///
     /// # Errors
-    /// [`Misuse::LengthMismatch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
+    /// [`Misuse::LengthMismatch`] if a different [`length`](Self::length) was announced, [`Misuse::Interim`] for a
+    /// status below 200. Nothing is sent then. Like [`send`](Self::send), if another head was sent meanwhile.
     /// 200. Nothing is sent then. As [`send`](Self::send), if another head was sent meanwhile.
     pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.exchange.send_response(&self.head, body)
     }
 
-    /// Ends the head (Python's `end_headers`). It goes out when the handler waits for anything.
+    /// Ends the head (Python's `end_headers`). It is sent when the handler waits for anything.
     ///
     /// # Errors
     /// [`Misuse`], if another head was sent meanwhile.

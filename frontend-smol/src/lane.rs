@@ -1,8 +1,8 @@
-//! Taking turns with what takes long: a batch of a listing, or a piece of its page.
+//! Limiting how many tasks carry out long steps at the same time: batches of a listing, or pieces of its page.
 //!
-//! An executor gives each task that is woken its turn, whatever it does with it. So with thirty listings at once, a small
-//! file would wait for a batch of each. Here those tasks stand in a queue of their own, from which as many
-//! are woken at once as there are threads: whatever else is to be done waits for one batch.
+//! An executor gives a turn to each task that is woken. So with thirty listings at once, a small file would wait for
+//! a batch of each. Here these tasks wait in a queue of their own, from which only as many are woken at once as there
+//! are threads: everything else waits for one batch.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ pub(crate) struct Lane {
 
 #[derive(Debug)]
 struct State {
-    /// So many more may go on.
+    /// How many more tasks may continue.
     free: usize,
     waiting: VecDeque<Arc<Entry>>,
 }
@@ -26,21 +26,22 @@ struct State {
 struct Entry {
     lane: Arc<Lane>,
     task: Waker,
-    /// It is its turn. Changed with the lock.
+    /// The task may continue. Changed under the lock.
     granted: AtomicBool,
 }
 
-/// A task's place in the queue. When it is dropped, the next one has its turn.
+/// The place of a task in the queue. When it is dropped, the next task may continue.
 #[derive(Debug)]
 pub(crate) struct Pass(Arc<Entry>);
 
 impl Lane {
-    /// So many at once, at least one.
+    /// A queue for `most` tasks at a time, at least one.
     pub(crate) fn new(most: usize) -> Lane {
         Lane { state: Mutex::new(State { free: most.max(1), waiting: VecDeque::new() }) }
     }
 
-    /// Stands at the end of the queue. `task` is woken when it is its turn, at once if nobody else waits.
+    /// Appends a task to the queue. `task` is woken when it may continue, which is immediately if no other task
+    /// waits.
     pub(crate) fn enter(self: &Arc<Lane>, task: &Waker) -> Pass {
         let entry = Arc::new(Entry { lane: Arc::clone(self), task: task.clone(), granted: AtomicBool::new(false) });
         let mut state = self.state();
@@ -57,7 +58,7 @@ impl Lane {
 }
 
 impl State {
-    /// Lets the next one go on, if one may.
+    /// Lets the next task continue, if one may.
     fn grant(&mut self) -> Option<Arc<Entry>> {
         if self.free == 0 {
             return None;
@@ -70,7 +71,7 @@ impl State {
 }
 
 impl Pass {
-    /// Whether it is its turn.
+    /// Whether the task may continue.
     pub(crate) fn is_granted(&self) -> bool {
         self.0.granted.load(Ordering::Acquire)
     }
@@ -82,7 +83,7 @@ impl Drop for Pass {
         if self.is_granted() {
             state.free += 1;
         } else {
-            // It leaves before its turn, which is rare.
+            // The task leaves before its turn, which is rare.
             state.waiting.retain(|entry| !Arc::ptr_eq(entry, &self.0));
         }
         let next = state.grant();
@@ -108,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_may_have_a_turn_at_once_and_each_has_as_many() {
+    fn turns_are_limited_and_fair() {
         for most in [1, 2, 3] {
             let lane = Arc::new(Lane::new(most));
             let woken = Arc::new(Count::default());
             let waker = Waker::from(Arc::clone(&woken));
             let mut turns = [0; 30];
             let mut passes: Vec<(usize, Pass)> = (0..30).map(|n| (n, lane.enter(&waker))).collect();
-            assert_eq!(woken.0.load(Ordering::SeqCst), most, "who waits is not woken");
+            assert_eq!(woken.0.load(Ordering::SeqCst), most, "waiting tasks are not woken");
             for _ in 0..300 {
                 assert_eq!(passes.iter().filter(|(_, pass)| pass.is_granted()).count(), most);
                 let at = passes.iter().position(|(_, pass)| pass.is_granted()).unwrap();
@@ -125,12 +126,12 @@ mod tests {
                 passes.push((n, lane.enter(&waker)));
             }
             assert_eq!(turns, [10; 30]);
-            assert_eq!(woken.0.load(Ordering::SeqCst), 300 + most, "once for each turn");
+            assert_eq!(woken.0.load(Ordering::SeqCst), 300 + most, "one wake-up per turn");
         }
     }
 
     #[test]
-    fn who_leaves_holds_up_nobody() {
+    fn a_task_that_leaves_does_not_block_others() {
         let lane = Arc::new(Lane::new(1));
         let waker = Waker::noop();
         let (first, second, third) = (lane.enter(waker), lane.enter(waker), lane.enter(waker));

@@ -1,26 +1,26 @@
-//! sanserve on smol: one task a connection, on one or several executor threads.
+//! sanserve on smol: one task per connection, on one or several executor threads.
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
 //! use sanserve_smol::{Server, Site};
 //!
 //! let server = Server::bind("127.0.0.1:8000", Site::new(".")?)?;
-//! let handle = server.handle(); // for whoever ends it: `handle.shutdown()`
+//! let handle = server.handle(); // `handle.shutdown()` shuts the server down
 //! # drop(handle);
 //! server.run()
 //! # }
 //! ```
 //!
-//! [`Server::run`] brings its own executor; [`Server::serve`] uses yours. What is served and by which
-//! rules is the [`Site`]'s affair and the core's; here is only the waiting.
+//! [`Server::run`] has its own executor; [`Server::serve`] uses yours. What is served, and by which rules, is decided
+//! by the [`Site`] and `sanserve-core`; this crate only waits.
 //!
-//! **Requests that files do not answer** go to a [`Handler`] ([`Server::with_handler`]): asynchronous code in the
-//! connection's task. The site's own handlers, which are the same on every runtime, work too.
+//! **Requests that are not for files** go to a [`Handler`] ([`Server::with_handler`]): asynchronous code in the task
+//! of the connection. Portable handlers of the site, which are the same on every runtime, work too.
 //!
-//! **Files are opened and read inline**, on the thread that polls the task, as nginx does by default: most
-//! opens hit the cache or the kernel's, `sendfile` takes at most a megabyte a call, and a hop to a
-//! thread pool would cost each request more than it saves. On a slow network file system, use
-//! several threads, or the frontend with a thread a connection.
+//! **Files are opened and read inline**, on the thread that polls the task, as in nginx by default: most opens hit
+//! the cache or that of the kernel, `sendfile` sends at most a megabyte per call, and a thread pool would cost each
+//! request more than it saves. On a slow network file system, use several threads, or the frontend with a thread per
+//! connection.
 
 mod accept;
 mod driver;
@@ -71,15 +71,15 @@ use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::watch::Watch;
 
-/// More threads than this have not been seen to help by default.
+/// The default limit of threads; more have not been seen to help.
 const MAX_THREADS: usize = 4;
 
-/// Descriptors that the reactor of `async-io` takes: epoll, an event, a timer, and one to spare.
+/// Descriptors that the reactor of `async-io` needs: epoll, an event, a timer, and one to spare.
 const REACTOR: usize = 4;
-/// Threads beside those of the executor: that of `async-io`, and one for what blocks.
+/// Threads in addition to those of the executor: that of `async-io`, and one for blocking work.
 const LEAST_THREADS: usize = 2;
 
-/// A server that listens and is about to run.
+/// A server that is bound, but not serving yet.
 ///
 /// ```
 /// use sanserve_smol::{Exchange, Server, Site, StatusCode};
@@ -90,7 +90,7 @@ const LEAST_THREADS: usize = 2;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let server = Server::bind("127.0.0.1:0", Site::without_files())?.with_handler(|| hello);
-/// # server.handle().shutdown(); // or it would go on
+/// # server.handle().shutdown(); // or it would run for ever
 /// server.run()
 /// # }
 /// ```
@@ -104,12 +104,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all addresses of a
-    /// slice, on one port. Of a name, all addresses that it resolves to; that lookup blocks. Port 0 is a free one.
-    /// Connections wait in the system's queue until [`run`](Server::run).
+    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all
+    /// addresses of a slice, on one port. A name stands for all addresses that it resolves to; the lookup blocks.
+    /// Port 0 selects a free one. Connections wait in the queue of the system until [`run`](Server::run).
     ///
     /// # Errors
-    /// As the system says, such as an address in use or a name that does not resolve.
+    /// Errors of the system, such as an address in use, or a name that does not resolve.
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
         let mut server = Server::from_listener(listeners.remove(0), site)?;
@@ -117,10 +117,10 @@ impl Server {
         Ok(server)
     }
 
-    /// Serves whom `listener` accepts.
+    /// Serves the connections that `listener` accepts.
     ///
     /// # Errors
-    /// If it has no address.
+    /// If the listener has no address.
     pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
@@ -128,22 +128,22 @@ impl Server {
         Ok(Server { listeners: vec![listener], address, site, make: None, threads, watch: Arc::default() })
     }
 
-    /// The address that it listens on; of several, the first.
+    /// The bound address; if there are several, the first.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Runs on `n` executor threads, at least 1. Default: the available parallelism, at most 4.
-    /// [`serve`](Server::serve) takes no notice of it.
+    /// Runs on `n` executor threads, at least 1. Default: the available parallelism, at most 4. Has no effect on
+    /// [`serve`](Server::serve).
     #[must_use]
     pub fn workers(self, n: usize) -> Server {
         Server { threads: n.max(1), ..self }
     }
 
-    /// Gives each connection a [`Handler`] of its own, made by `make` with its first request (Python's `setup`)
-    /// and dropped when it ends (`finish`). Every request goes to it, unless the policy's `route`
-    /// says otherwise. It is called instead of the site's own handler, if that has one.
+    /// Gives each connection a [`Handler`] of its own, made by `make` at the first request (Python's `setup`) and
+    /// dropped when the connection ends (`finish`). All requests are routed to it, unless the policy's `route`
+    /// decides otherwise. It takes precedence over a handler of the site.
     #[must_use]
     pub fn with_handler<H, F>(mut self, make: F) -> Server
     where
@@ -154,28 +154,29 @@ impl Server {
         Server { make: Some(Box::new(move || Box::new(make()))), ..self }
     }
 
-    /// What ends the server, from any thread, before it runs or while it does.
+    /// A handle to shut the server down, from any thread, before or while it runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(self.site.draining().clone(), self.watch.clone())
     }
 
-    /// Serves on an executor of its own until it is shut down and every connection has ended. Blocks.
+    /// Serves on an executor of its own until the server is shut down and every connection has ended. Blocks.
     ///
     /// # Errors
-    /// If the system has no means to wait for the listener or to start a thread; once it serves, nothing ends it.
+    /// If the listener cannot be registered, or a thread cannot be started. Once the server serves, no error ends it.
     pub fn run(self) -> io::Result<()> {
-        // `async-io` panics where it cannot start its thread or has no descriptors: they are asked for before.
+        // `async-io` panics if it cannot start its thread or has no descriptors, so their availability is checked
+        // first.
         probe_resources(self.threads.saturating_add(LEAST_THREADS), REACTOR)?;
         let executor = Arc::new(Executor::new());
         let helpers = self.threads - 1;
         let log = self.site.log().clone();
-        // As a task, so that it is polled when it has something to do, and not with each event.
+        // A task, so that it is polled when it is woken, and not with each event.
         let serving = executor.spawn({
             let executor = Arc::clone(&executor);
             async move { self.serve(&executor).await }
         });
-        // Held until it is over: the helpers run until it is dropped.
+        // Held until serving is over: the helpers run until it is dropped.
         let (running, over) = channel::bounded::<()>(1);
         thread::scope(|scope| {
             let running = running;
@@ -191,14 +192,14 @@ impl Server {
         })
     }
 
-    /// Serves on `executor` until it is shut down and every connection has ended: each connection
-    /// is a task of its own there. Whoever calls this drives the executor. Dropping the future is [`Handle::stop`].
+    /// Serves on `executor` until the server is shut down and every connection has ended. Each connection is a task
+    /// of its own there. The caller drives the executor. Dropping the future is the same as [`Handle::stop`].
     ///
     /// # Errors
-    /// If the system has no means to wait for the listener; once it serves, nothing ends it.
+    /// If the listener cannot be registered. Once the server serves, no error ends it.
     pub async fn serve(self, executor: &Executor<'_>) -> io::Result<()> {
         let _stop = StopOnDrop(self.handle());
-        // Another executor's runtime may not have been asked yet.
+        // With a foreign executor, the resources may not have been checked yet.
         probe_resources(LEAST_THREADS, REACTOR)?;
         let listeners = self.listeners.into_iter().map(Async::new).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
@@ -222,7 +223,7 @@ impl Server {
             drain(&shared).await;
         };
         serving.or(self.watch.keep(shared.clock)).await;
-        // Those that have outlived their exchanges do not outlive the server.
+        // Scripts that have outlived their exchanges do not outlive the server.
         shared.site.scripts().end();
         Ok(())
     }
@@ -234,20 +235,20 @@ impl fmt::Debug for Server {
     }
 }
 
-/// What the tasks of a server share.
+/// The state that the tasks of a server share.
 struct Shared {
     watch: Arc<Watch>,
     site: Arc<Site>,
-    /// Makes asynchronous handlers, which are called instead of the site's.
+    /// Makes asynchronous handlers, which take precedence over the site's.
     make: Option<Make>,
     files: Files,
     pool: Pool,
-    /// Where those wait that do what takes long.
+    /// The queue of tasks with long steps.
     lane: Arc<Lane>,
     clock: Clock,
 }
 
-/// Waits until every connection has ended; cuts those that are left after the grace.
+/// Waits until every connection has ended, and cuts those that are left after the grace.
 async fn drain(shared: &Shared) {
     let Shared { watch, site, .. } = shared;
     let in_time = async {
@@ -265,7 +266,7 @@ async fn drain(shared: &Shared) {
     watch.until(|| watch.connections() == 0).await;
 }
 
-/// Runs an executor. Tasks catch their own panics; one in a waker or in a future's drop ends up here.
+/// Runs an executor. Tasks catch their own panics; a panic in a waker, or in the drop of a future, ends up here.
 fn persist<T>(log: &sanserve_server::Log, mut run: impl FnMut() -> T) -> T {
     loop {
         match catch_unwind(AssertUnwindSafe(&mut run)) {

@@ -1,6 +1,7 @@
-//! What a busy connection leases: buffers, the slot, a logger, the time. An idle one holds none of it.
+//! A pool of what a busy connection leases: buffers, the slot, a logger, the time. An idle connection holds none of
+//! it.
 //!
-//! The last one given back is leased first, for it is still warm in the processor's cache.
+//! The lease that was given back last is leased first, since it is still in the processor's cache.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,7 @@ use crate::script::Pipes;
 use crate::turn_cache::TurnCache;
 use crate::wake_flag::WakeFlag;
 
-/// What waits for the next busy connection at most; what is given back beyond is freed.
+/// The most unused leases that are kept; further ones are freed.
 const MAX_POOLED: usize = 64;
 
 /// The memory of one busy connection.
@@ -20,12 +21,12 @@ pub(crate) struct Lease {
     pub(crate) space: Workspace,
     /// The script that the connection waits for.
     pub(crate) script: Option<Pipes>,
-    /// What wakes the connection for its handler, if that has asked for it.
+    /// Wakes the connection for its portable handler, if that has asked for a waker.
     pub(crate) wake_flag: Option<Arc<WakeFlag>>,
     pub(crate) log: Logger,
     /// Empty between turns.
     pub(crate) recent: TurnCache,
-    /// Read once a turn; kept here since the date in it is formatted once a second.
+    /// Read once per turn. Kept here, since the date in it is formatted once a second.
     pub(crate) now: Now,
 }
 
@@ -50,7 +51,7 @@ impl Pool {
         })
     }
 
-    /// Takes a lease back that holds nothing of a connection.
+    /// Takes back a lease that holds nothing of a connection any more.
     pub(crate) fn give_back(&self, mut lease: Box<Lease>) {
         debug_assert!(lease.space.slot.is_empty());
         lease.log.flush();

@@ -1,4 +1,4 @@
-//! The script of a connection, registered with the reactor while it is waited for.
+//! The script of a connection, registered with the reactor while the connection waits for it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,8 +8,8 @@ use async_io::Async;
 use sanserve_core::Need;
 use sanserve_server::ScriptFds;
 
-/// The pipes of a script, and its exit. They are duplicates: the slot owns the descriptors themselves,
-/// and the script sees the end of its input only when this has let go of it, too.
+/// The pipes of a script, and its exit. They are duplicates: the slot owns the descriptors themselves, and the script
+/// gets the end of its input only when the duplicate is closed too.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     output: Option<Async<OwnedFd>>,
@@ -26,13 +26,13 @@ impl Pipes {
         Ok(Pipes { output: register(fds.output)?, exit: register(fds.exit)?, input: register(fds.input)? })
     }
 
-    /// The script's input is complete.
+    /// Ends the input of the script.
     pub(crate) fn end_input(&mut self) {
         self.input = None;
     }
 
-    /// Sees to it that the task is woken. `Ready` at once is an event that ended an earlier wait: asked
-    /// again, `async-io` waits for a new one, and is told again of what is there already.
+    /// Ensures that the task is woken. An immediate `Ready` is the event that ended an earlier wait; when polled
+    /// again, `async-io` waits for a new event, which it also reports if the descriptor is already ready.
     pub(crate) fn wait(&self, need: Need, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut ready = false;
         if need.script_read {

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use async_io::Async;
 
-/// A socket, registered with the reactor since it was first waited for.
+/// A socket. It is registered with the reactor at the first wait.
 pub(crate) enum Socket {
     Bare(TcpStream),
     Registered(Async<TcpStream>),
-    /// The reactor did not take it, or it is no longer the connection's.
+    /// The registration failed, or the socket no longer belongs to the connection.
     Lost,
 }
 
@@ -20,7 +20,7 @@ impl Socket {
         match self {
             Socket::Bare(stream) => stream,
             Socket::Registered(stream) => stream.get_ref(),
-            Socket::Lost => unreachable!("a task goes on without its socket"),
+            Socket::Lost => unreachable!("the task has no socket any more"),
         }
     }
 
@@ -49,7 +49,7 @@ impl Socket {
         }
     }
 
-    /// The stream, made to block.
+    /// The stream in blocking mode.
     pub(crate) fn into_blocking(self) -> io::Result<TcpStream> {
         let stream = match self {
             Socket::Bare(stream) => stream,

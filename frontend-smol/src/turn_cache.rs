@@ -1,8 +1,8 @@
-//! The cached file that was served last in this turn, so that pipelined requests for it cost one check.
+//! A cache of the file served last within a turn, so that pipelined requests for it need one check.
 //!
-//! The shared cache checks a file against the disk each time. Within one turn of one connection nothing
-//! is read from the peer, so a check made in it comes after the last byte of every request that it answers,
-//! and is as good as one made for each. A handler may change files, so its call begins anew.
+//! The shared cache checks a file against the disk each time. Within one turn of one connection, nothing is read from
+//! the peer, so a check comes after the last byte of all requests of the turn, and is as good as one for each of
+//! them. A handler may modify files, so its call resets this cache.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sanserve_core::{FsError, Opened};
 use sanserve_server::{Cached, Files, OpenFile, Shared};
 
-/// What was served last. Kept in the lease for its memory.
+/// The file served last. It is part of the lease, so that its memory is reused.
 #[derive(Default)]
 pub(crate) struct TurnCache {
     path: Vec<u8>,
@@ -104,7 +104,7 @@ mod tests {
         fs::write(&path, "newer").unwrap();
         assert_eq!(content(files.open_file(b"a")), b"old", "the same turn");
         assert_eq!(content(files.open(b"b")), b"b");
-        assert_eq!(content(files.open(b"a")), b"newer", "something else was served between");
+        assert_eq!(content(files.open(b"a")), b"newer", "another file was served in between");
         fs::write(&path, "newest of all").unwrap();
         files.arrived();
         assert_eq!(content(files.open(b"a")), b"newest of all", "a handler was called");

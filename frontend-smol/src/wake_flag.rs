@@ -1,25 +1,25 @@
-//! What a portable handler wakes its connection with, from anywhere.
+//! Waking the connection of a portable handler, from any thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-/// Of one exchange: when that is over, the driver looks at it no more.
+/// Belongs to one exchange. When that is over, the driver does not check it any more.
 pub(crate) struct WakeFlag {
     woken: AtomicBool,
-    /// Wakes the connection's task.
+    /// Wakes the task of the connection.
     task: Waker,
 }
 
 impl WakeFlag {
-    /// Wakes the connection of `place`, whose task is woken by `task`.
+    /// A waker for the connection of `place`, whose task is woken by `task`.
     pub(crate) fn waker(place: &mut Option<Arc<WakeFlag>>, task: &Waker) -> Waker {
         let wake_flag =
             place.get_or_insert_with(|| Arc::new(WakeFlag { woken: AtomicBool::new(false), task: task.clone() }));
         Waker::from(Arc::clone(wake_flag))
     }
 
-    /// Whether it was woken since this was asked last.
+    /// Whether the flag was set since the last call.
     pub(crate) fn take(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
     }

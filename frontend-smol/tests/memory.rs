@@ -1,4 +1,4 @@
-//! What bodies cost in memory, in a process of its own: they pass through.
+//! The memory that bodies take, in a process of its own: they pass through in pieces.
 
 #![cfg(target_os = "linux")]
 
@@ -20,7 +20,7 @@ async fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
     to.close().await
 }
 
-/// The most memory that the process ever had, in KiB.
+/// The peak memory of the process, in KiB.
 fn peak() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -28,7 +28,7 @@ fn peak() -> usize {
 }
 
 #[test]
-fn sixty_four_megabytes_pass_through_both_ways() {
+fn an_echo_of_64_mib_takes_bounded_memory() {
     let server = Embedded::start(Tree::new(), |_, _| {
         let site = Site::without_files().with_log(Log::quiet());
         bound!(Server::bind("127.0.0.1:0", site).unwrap().with_handler(|| echo))

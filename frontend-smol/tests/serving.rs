@@ -1,5 +1,5 @@
-//! The frontend over real sockets. What all frontends have in common is tested by the suite of the
-//! root package; here is what it takes to trust this one alone.
+//! The frontend over real sockets. The common behaviour of all frontends is tested by the suite of the root package;
+//! here are the tests that this frontend needs on its own.
 
 use std::fs;
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use testkit::{Client, Embedded, Tree, bound};
 
 const LARGE: usize = 20 << 20;
 
-/// Bytes that tell where they belong.
+/// Bytes in which any shift is visible.
 fn large() -> Vec<u8> {
     (0..LARGE as u32 / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
@@ -28,18 +28,18 @@ fn run(change: impl FnOnce(Site) -> Site) -> Embedded {
     })
 }
 
-/// One with every default.
+/// A server with all defaults.
 fn plain() -> Embedded {
     run(|site| site)
 }
 
-/// Asks for a path.
+/// Requests a path.
 fn ask(client: &mut Client, path: &str) {
     client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
 }
 
 #[test]
-fn serves_a_file_a_listing_and_what_is_missing() {
+fn serves_a_file_a_listing_and_a_404() {
     let server = plain();
     let file = server.get("/a.txt");
     assert!(file.head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", file.head);
@@ -70,7 +70,7 @@ fn a_connection_is_kept_and_pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_peer_that_half_closes_gets_its_answer() {
+fn a_peer_that_half_closes_gets_its_response() {
     let server = plain();
     let mut peer = server.connect();
     ask(&mut peer, "/a.txt");
@@ -80,40 +80,40 @@ fn a_peer_that_half_closes_gets_its_answer() {
 }
 
 #[test]
-fn a_large_file_arrives_whole() {
+fn a_large_file_arrives_complete() {
     let server = plain();
     let content = large();
     fs::write(server.tree.path("large"), &content).unwrap();
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| assert!(server.get("/large").body == content, "other bytes"));
+            scope.spawn(|| assert!(server.get("/large").body == content, "the bytes differ"));
         }
     });
 }
 
 #[test]
-fn a_slow_reader_gets_all_of_it_and_stops_nobody() {
+fn a_slow_reader_gets_everything_and_delays_no_other_client() {
     let server = plain();
     let content = large();
     fs::write(server.tree.path("large"), &content).unwrap();
     let mut slow = server.connect();
-    // Small answers after a large one, so that the batch meets a full socket too.
+    // Small responses after a large one, so that the batch meets a full socket too.
     slow.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2));
     slow.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20));
     let head = slow.head();
     assert!(head.starts_with("HTTP/1.1 200 "));
     assert_eq!(server.get("/a.txt").body, b"hello\n");
     for expected in content.chunks(3000) {
-        assert!(slow.take(expected.len()) == expected, "other bytes");
+        assert!(slow.take(expected.len()) == expected, "the bytes differ");
     }
-    assert!(slow.response().body == content, "other bytes");
+    assert!(slow.response().body == content, "the bytes differ");
     for _ in 0..20 {
         assert_eq!(slow.response().body, b"hello\n");
     }
 }
 
 #[test]
-fn idle_connections_end_at_once_and_a_download_in_flight_is_finished() {
+fn idle_connections_end_immediately_and_a_download_in_progress_is_finished() {
     let mut server = plain();
     let content = large();
     fs::write(server.tree.path("large"), &content).unwrap();
@@ -124,22 +124,22 @@ fn idle_connections_end_at_once_and_a_download_in_flight_is_finished() {
     let mut busy = server.connect();
     ask(&mut busy, "/large");
     assert!(busy.head().starts_with("HTTP/1.1 200 "));
-    // `silent` was accepted before, for there is one backlog.
+    // `silent` was accepted before, since both were in the same queue.
     let before = Instant::now();
     server.shutdown();
     assert!(idle.rest_however().0.is_empty());
     assert!(silent.rest_however().0.is_empty());
-    assert!(before.elapsed() < Duration::from_secs(5), "they did not wait for a timeout");
-    assert!(server.runs(), "a download is in flight");
-    assert!(busy.rest_however().0 == content, "the download is whole");
+    assert!(before.elapsed() < Duration::from_secs(5), "idle connections have waited for a timeout");
+    assert!(server.runs(), "a download is in progress");
+    assert!(busy.rest_however().0 == content, "the download is complete");
     drop(busy);
     server.join();
     assert!(!server.log.text().contains("shutdown:"), "{}", server.log.text());
-    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server.address).is_err(), "the listener is closed");
 }
 
 #[test]
-fn what_is_left_at_the_bound_is_cut_and_the_log_says_so() {
+fn unfinished_exchanges_are_cut_and_logged_after_the_grace() {
     let mut server = run(|site| site.with_grace(Duration::from_millis(50)));
     fs::write(server.tree.path("large"), large()).unwrap();
     let mut busy = server.connect();
@@ -156,7 +156,7 @@ fn what_is_left_at_the_bound_is_cut_and_the_log_says_so() {
 }
 
 #[test]
-fn stop_cuts_at_once_even_before_it_runs() {
+fn stop_cuts_immediately_even_before_the_server_runs() {
     let mut server = plain();
     fs::write(server.tree.path("large"), large()).unwrap();
     let mut busy = server.connect();
@@ -174,7 +174,7 @@ fn stop_cuts_at_once_even_before_it_runs() {
 }
 
 #[test]
-fn no_more_connections_than_the_bound() {
+fn connections_are_limited() {
     let server = run(|site| site.with_connections(1));
     let mut first = server.connect();
     first.occupy();
@@ -186,19 +186,19 @@ fn no_more_connections_than_the_bound() {
     assert_eq!(second.response().body, b"b");
 }
 
-/// Sends everything below `/h` to the handler, and panics where told.
+/// Routes everything below `/h` to the handler, and panics for some paths.
 struct Handled;
 
 impl Policy for Handled {
     fn route(&self, request: &Request<'_>) -> Route {
-        assert!(!request.target().starts_with(b"/panic-in-site"), "as the test wants");
+        assert!(!request.target().starts_with(b"/panic-in-site"), "on purpose");
         if request.target().starts_with(b"/h") { Route::Handler } else { Route::Files }
     }
 }
 
 fn hello(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
-        assert!(reply.request().target() != b"/h/panic", "as the test wants");
+        assert!(reply.request().target() != b"/h/panic", "on purpose");
         reply.respond(StatusCode::OK).unwrap().length(5).send().unwrap();
         assert_eq!(reply.write(b"hello"), Ok(5));
         reply.finish().unwrap();
@@ -206,7 +206,7 @@ fn hello(call: Call, reply: &mut Reply<'_>) {
 }
 
 #[test]
-fn a_handler_answers_and_its_panics_are_its_own() {
+fn a_handler_responds_and_its_panics_end_only_its_exchange() {
     let server = run(|site| site.with_policy(Handled).with_handler(|| hello));
     let mut peer = server.connect();
     for _ in 0..3 {
@@ -228,25 +228,25 @@ fn a_handler_answers_and_its_panics_are_its_own() {
 }
 
 #[test]
-fn without_a_handler_its_routes_are_errors() {
+fn routes_to_a_missing_handler_are_errors() {
     let server = run(|site| site.with_policy(Handled));
     assert!(server.get("/h").head.starts_with("HTTP/1.1 500 "));
     assert_eq!(server.get("/a.txt").body, b"hello\n");
 }
 
 #[test]
-fn silence_and_drips_time_out() {
+fn silent_and_slow_peers_time_out() {
     let timeouts = Timeouts { head: 200, keep_alive: 100, ..Timeouts::default() };
     let server = run(|site| site.with_config(Config { timeouts, ..Config::default() }));
     let before = Instant::now();
-    assert!(server.connect().rest_however().0.is_empty(), "nothing was asked");
+    assert!(server.connect().rest_however().0.is_empty(), "no request was sent");
     assert!(before.elapsed() >= Duration::from_millis(100));
     let mut peer = server.connect();
     ask(&mut peer, "/a.txt");
     peer.response();
     let mut slow = server.connect();
     slow.send("GET /a.txt HT");
-    assert!(peer.rest_however().0.is_empty(), "nothing more was asked");
+    assert!(peer.rest_however().0.is_empty(), "no further request was sent");
     assert!(slow.response().head.starts_with("HTTP/1.1 408 "));
     assert!(slow.rest_however().0.is_empty());
 }
@@ -260,12 +260,12 @@ fn a_peer_that_reads_nothing_is_cut() {
     let mut file = server.connect();
     ask(&mut file, "/large");
     file.head();
-    // So many small answers that they fill the socket, and the batch with them.
+    // So many small responses that they fill the socket, and the batch with them.
     let mut batch = server.connect();
     ask(&mut batch, "/a.txt");
     batch.response();
     batch.send_while_taken("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000).as_bytes());
-    // Only when both are gone does the server end by itself.
+    // The server only ends by itself when both connections have ended.
     server.shutdown();
     server.join();
     let log = server.log.text();
@@ -275,7 +275,7 @@ fn a_peer_that_reads_nothing_is_cut() {
 }
 
 #[test]
-fn an_embedder_brings_the_executor() {
+fn an_embedder_provides_the_executor() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.txt"), "mine").unwrap();
     let site = Site::new(dir.path()).unwrap().with_log(Log::quiet());

@@ -1,5 +1,5 @@
-//! Files behind a password: `cargo run -p sanserve-std --example std_basic_auth -- DIRECTORY`, then
-//! `curl -u aladdin:opensesame localhost:8000`. Put something that encrypts in front of it.
+//! Serves files behind a password: `cargo run -p sanserve-std --example std_basic_auth -- DIRECTORY`, then `curl -u
+//! aladdin:opensesame localhost:8000`. The password is sent unencrypted, so put a TLS proxy in front of it.
 use std::io;
 
 use sanserve_std::{Exchange, Server, Site, StatusCode};
@@ -11,12 +11,12 @@ fn guard(x: &mut Exchange<'_>) -> io::Result<()> {
     if x.field("Authorization").is_some_and(|given| is_same(given, CREDENTIALS)) {
         return x.decline();
     }
-    x.log(format_args!("kept out of {}", x.target().escape_ascii()));
+    x.log(format_args!("access to {} denied", x.target().escape_ascii()));
     let head = x.respond(StatusCode::UNAUTHORIZED)?;
     head.field("WWW-Authenticate", "Basic realm=\"the cave\", charset=\"UTF-8\"")?.length(0).send()
 }
 
-/// Compares without telling by the time it takes how much was right.
+/// Compares in constant time, so that the time does not reveal how many bytes were right.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use sanserve_std::{Exchange, Server, Site, StatusCode};
 
-/// What all connections share.
+/// The state that all connections share.
 type Notes = Arc<Mutex<Vec<Option<String>>>>;
 
 fn answer(notes: &Notes, x: &mut Exchange<'_>) -> io::Result<()> {
@@ -13,7 +13,7 @@ fn answer(notes: &Notes, x: &mut Exchange<'_>) -> io::Result<()> {
     let at = path.strip_prefix("/notes/").and_then(|at| at.parse::<usize>().ok());
     match (x.method(), at) {
         (b"GET" | b"HEAD", None) if path == "/notes" => {
-            let notes = notes.lock().expect("nobody panics with it").clone();
+            let notes = notes.lock().expect("no thread panics while it holds the lock").clone();
             let items = notes.iter().enumerate().filter_map(|(id, note)| note.as_ref().map(|note| json(id, note)));
             reply(x, StatusCode::OK, &format!("[{}]", items.collect::<Vec<_>>().join(",")))
         }
@@ -22,16 +22,17 @@ fn answer(notes: &Notes, x: &mut Exchange<'_>) -> io::Result<()> {
             if x.take(10_000).read_to_string(&mut note).is_err() {
                 return reply(x, StatusCode::BAD_REQUEST, r#"{"error":"a note is text"}"#);
             }
-            let mut notes = notes.lock().expect("nobody panics with it");
+            let mut notes = notes.lock().expect("no thread panics while it holds the lock");
             notes.push(Some(note));
             let id = notes.len() - 1;
             let text = json(id, notes[id].as_deref().unwrap_or_default());
-            // Whoever waits for a peer should not hold a lock.
+            // Do not hold the lock while sending to a peer.
             drop(notes);
             reply(x, StatusCode::CREATED, &text)
         }
         (b"DELETE", Some(id)) => {
-            let removed = notes.lock().expect("nobody panics with it").get_mut(id).and_then(Option::take);
+            let removed =
+                notes.lock().expect("no thread panics while it holds the lock").get_mut(id).and_then(Option::take);
             match removed {
                 Some(_) => x.respond(StatusCode::NO_CONTENT)?.send(),
                 None => reply(x, StatusCode::NOT_FOUND, r#"{"error":"no such note"}"#),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sanserve_std::{Exchange, Handler, Server, Site, StatusCode};
 
-/// Pages that were asked for so far.
+/// Pages requested so far.
 static VISITS: AtomicU64 = AtomicU64::new(0);
 
 struct Mixed;

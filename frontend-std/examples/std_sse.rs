@@ -25,15 +25,15 @@ impl Handler for Clock {
             let second = now.as_secs() % 86_400;
             let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
             write!(x, "data: {hour:02}:{minute:02}:{second:02} UTC\n\n")?;
-            // When the browser is gone, this fails, and the loop ends.
+            // When the browser has disconnected, this fails, and the loop ends.
             x.flush()?;
-            // A second, unless the server goes down before.
+            // Waits for a second, unless the server shuts down first.
             draining.wait(Duration::from_secs(1));
         }
         Ok(())
     }
 
-    /// A stream that never ends has a head all the same.
+    /// Even an endless stream has a head.
     fn do_head(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()
     }

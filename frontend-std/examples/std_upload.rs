@@ -1,12 +1,12 @@
-//! Takes files and gives them back: `cargo run -p sanserve-std --example std_upload -- DIRECTORY`, then
-//! `curl -T FILE localhost:8000` and `curl localhost:8000/FILE`.
+//! Stores and serves uploaded files: `cargo run -p sanserve-std --example std_upload -- DIRECTORY`, then `curl -T
+//! FILE localhost:8000` and `curl localhost:8000/FILE`.
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use sanserve_std::{Exchange, Handler, Server, Site, StatusCode};
 
-/// Writes below its directory what is PUT, and leaves the rest to the files.
+/// Stores the body of each PUT in its directory, and leaves all other requests to the files.
 struct Uploads(PathBuf);
 
 impl Handler for Uploads {
@@ -21,7 +21,7 @@ impl Handler for Uploads {
         let Some(name) = plain_name(x.path()) else {
             return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None);
         };
-        // It gets its name when it is complete: nobody sees half an upload.
+        // The file gets its name when it is complete, so that no client sees half an upload.
         let (path, part) = (self.0.join(&name), self.0.join(format!(".{name}.{}", x.peer().port())));
         let received = File::create(&part).and_then(|mut file| io::copy(x, &mut file));
         let length = received.and_then(|length| fs::rename(&part, &path).map(|()| length)).inspect_err(|_| {
@@ -32,7 +32,7 @@ impl Handler for Uploads {
     }
 }
 
-/// The path's name, if it has one component that needs no decoding and is not hidden.
+/// The file name in the path, if the path has one component that needs no decoding and is not hidden.
 fn plain_name(path: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(path).ok()?.strip_prefix('/')?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');

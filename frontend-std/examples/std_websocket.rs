@@ -1,6 +1,6 @@
-//! A WebSocket that echoes, by way of `tungstenite`: `websocat ws://localhost:8000`.
+//! A WebSocket that echoes, using `tungstenite`: `websocat ws://localhost:8000`.
 //!
-//! The handler takes the socket and goes on with it, on the connection's own thread.
+//! The handler takes over the socket and uses it on the thread of the connection.
 
 use std::io;
 
@@ -14,9 +14,9 @@ fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
         return x.error(StatusCode::BAD_REQUEST, Some("This is a WebSocket"), None);
     };
     let upgraded = x.upgrade("websocket", &[("Sec-WebSocket-Accept", &accept)])?;
-    // What was read already comes first.
+    // Bytes that were already read come first.
     let mut socket = WebSocket::from_partially_read(upgraded.stream, upgraded.read, Role::Server, None);
-    // It ends with an error when the peer closes.
+    // Fails when the peer closes the connection.
     while let Ok(message) = socket.read() {
         if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
             break;

@@ -1,4 +1,4 @@
-//! Accepting connections, and the threads that they are given to.
+//! Accepting connections, and the threads that serve them.
 
 use std::io;
 use std::net::TcpListener;
@@ -17,17 +17,17 @@ use crate::handler::Blocking;
 use crate::recv_timeout::timespec;
 use crate::shared::{Employment, Enrolled, Shared};
 
-/// The stack of a thread. The deepest path of a debug build, a directory listing on a socket that
-/// sends without `sendfile`, takes less than half of it.
+/// The stack size of a thread in bytes. The deepest call path of a debug build, a directory listing on a socket that
+/// sends without `sendfile`, needs less than half of it.
 const STACK: usize = 256 * 1024;
 
-/// The same where somebody else's handler is called: what Rust gives by default, since nobody knows
-/// what that needs. Only what is touched is memory.
+/// The stack size of a thread that calls a foreign handler: the default of Rust, since the need of the handler is
+/// unknown. Only the touched part takes memory.
 const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 
-/// Serves each connection on a thread of its own, of which there are at most `most`.
+/// Serves each connection on a thread of its own, with at most `most` threads.
 pub(crate) fn threaded(serving: &Serving, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
-    // Without any thread nobody would ever be served.
+    // Without a single thread, no connection could ever be served.
     server::probe_resources(1, 0)?;
     let admit = |listener: &TcpListener| {
         let mut incoming = Incoming::new(serving, listener);
@@ -46,7 +46,7 @@ pub(crate) fn threaded(serving: &Serving, listeners: Vec<TcpListener>, most: usi
         }
         admit(first)
     });
-    // From here on, who connects is refused and not left waiting.
+    // From here on, new connections are refused, rather than left waiting.
     drop(listeners);
     serving.shared.close_down();
     outcome
@@ -57,7 +57,7 @@ pub(crate) fn one_at_a_time(serving: &Serving, listener: TcpListener) -> io::Res
     let shared = &serving.shared;
     shared.listen();
     thread::scope(|scope| {
-        // This thread is busy with a connection when the server is to end.
+        // A separate thread begins the shutdown, because this one may be busy with a connection.
         let closer = Builder::new().name("sanserve-end".into()).stack_size(STACK);
         closer.spawn_scoped(scope, || {
             shared.wait_for_end();
@@ -73,7 +73,7 @@ pub(crate) fn one_at_a_time(serving: &Serving, listener: TcpListener) -> io::Res
     })
 }
 
-/// Serves the next connection on this thread, if it comes in time.
+/// Serves the next connection on this thread, if one arrives in time.
 pub(crate) fn one(serving: &Serving, listener: &TcpListener, timeout: Option<Duration>) -> io::Result<bool> {
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let Some(enrolled) = Incoming::new(serving, listener).next(until)? else { return Ok(false) };
@@ -81,11 +81,11 @@ pub(crate) fn one(serving: &Serving, listener: &TcpListener, timeout: Option<Dur
     Ok(true)
 }
 
-/// What a server serves with.
+/// What the threads of a server need in order to serve.
 #[derive(Clone)]
 pub(crate) struct Serving {
     pub(crate) shared: Arc<Shared>,
-    /// Makes the handlers that block.
+    /// Makes the blocking handlers, if the server has them.
     pub(crate) blocking: Option<Arc<Blocking>>,
 }
 
@@ -99,19 +99,19 @@ impl Serving {
         if has_handler { STACK_WITH_HANDLER } else { STACK }
     }
 
-    /// How many connections there may be, each with a thread of its own.
+    /// The limit of connections, and of threads, since each connection has one.
     pub(crate) fn most_threads(&self) -> usize {
         self.shared.site.connection_bound().min(server::threads_within_memory(self.stack()))
     }
 }
 
-/// Where connections come in.
+/// The source of new connections.
 struct Incoming<'s> {
     serving: &'s Serving,
     shared: &'s Arc<Shared>,
     listener: &'s TcpListener,
     acceptor: Acceptor,
-    /// The server goes down, and the listener is emptied until then.
+    /// Set when the server shuts down: pending connections are accepted until then.
     until: Option<Instant>,
 }
 
@@ -120,8 +120,8 @@ impl<'s> Incoming<'s> {
         Incoming { serving, shared: &serving.shared, listener, acceptor: Acceptor::default(), until: None }
     }
 
-    /// The server goes down: whoever has connected by now is still let in, by `accept`. How long a listener may be
-    /// filled anew while it is emptied is bounded.
+    /// Accepts the connections that are already pending when the server shuts down, with `accept`. The time is
+    /// limited, since clients may continue to connect.
     fn empty(&mut self, accept: impl FnOnce(&mut Incoming<'s>) -> io::Result<()>) -> io::Result<()> {
         self.until = Some(Instant::now() + self.shared.listens_on());
         accept(self)
@@ -129,7 +129,8 @@ impl<'s> Incoming<'s> {
 
     fn pass_on(&mut self, most: usize) -> io::Result<()> {
         while let Some(enrolled) = self.next(None)? {
-            // Only for one that is there does another give way. If the server goes down meanwhile, it is served still.
+            // Room is made only for a connection that was accepted. It is served even if the server shuts down
+            // meanwhile.
             self.shared.make_room(most);
             if self.shared.queue(enrolled) {
                 self.start_thread();
@@ -147,8 +148,7 @@ impl<'s> Incoming<'s> {
         Ok(())
     }
 
-    /// Starts a thread that takes what is queued. If the system has none to give, tries again later
-    /// and accepts nothing meanwhile.
+    /// Starts a thread for the queue. If the system refuses, tries again later, and accepts nothing meanwhile.
     fn start_thread(&mut self) {
         let stack = self.serving.stack();
         loop {
@@ -163,7 +163,7 @@ impl<'s> Incoming<'s> {
         }
     }
 
-    /// The next connection; `None`: the server goes down, or none comes in time.
+    /// The next connection. `None`: the server is shutting down, or none has arrived in time.
     fn next(&mut self, until: Option<Instant>) -> io::Result<Option<Enrolled>> {
         while self.goes_on() {
             let accepted = self.acceptor.accept(self.listener, &self.shared.site, self.shared.clock.tick());
@@ -177,7 +177,7 @@ impl<'s> Incoming<'s> {
             if left == Some(Duration::ZERO) {
                 break;
             }
-            // Rounded up: waking early would only be for nothing.
+            // Rounded up, since waking early would be useless.
             let left = left.map(|left| u64::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX));
             match pause {
                 _ if self.until.is_some() => break,
@@ -195,7 +195,7 @@ impl<'s> Incoming<'s> {
         }
     }
 
-    /// Waits until there is a connection, or the server goes down, or the time is over.
+    /// Waits until a connection is pending, the server shuts down, or the time is up.
     fn wait(&self, listener: Option<BorrowedFd<'_>>, most: Option<u64>) -> io::Result<()> {
         let latch = self.shared.latch().as_fd();
         let mut fds = [latch, listener.unwrap_or(latch)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -206,7 +206,7 @@ impl<'s> Incoming<'s> {
     }
 }
 
-/// The life of a thread: one connection after the other, for as long as there are some.
+/// The body of a thread: serves connections from the queue until there are none.
 fn work(serving: &Serving) {
     let _employment = Employment(&serving.shared);
     let mut driver = serving.driver();

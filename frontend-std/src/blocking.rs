@@ -1,5 +1,5 @@
-//! What a connection does while its handler blocks: it goes on by itself, from within the handler's call, to
-//! the event that the handler waits for.
+//! Driving a connection while its blocking handler runs: the calls of the handler drive the connection, until the
+//! event that the handler waits for.
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +14,7 @@ use sanserve_server::{Phase, panic_message};
 use crate::driver::{Driver, ExchangeState, Line, Progress, context};
 use crate::exchange::Exchange;
 
-/// The exchange has come to an end that is none of the handler's doing. The log tells of it elsewhere.
+/// The exchange has ended for a reason outside of the handler, which is logged elsewhere.
 #[derive(Debug)]
 struct Ended(&'static str);
 
@@ -26,17 +26,17 @@ impl fmt::Display for Ended {
 
 impl Error for Ended {}
 
-/// What a handler has left undone.
+/// What is missing from a response when the handler returns.
 enum Left {
     Nothing,
-    /// It has not answered.
+    /// The handler has not responded.
     Answer,
-    /// Its body has no end yet.
+    /// The body is not finished.
     End,
 }
 
 impl Line {
-    /// Lets the handler answer the request that is there.
+    /// Calls the handler for the current request.
     pub(crate) fn attend(&mut self) {
         self.state = ExchangeState::Open;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.ask_handler()));
@@ -70,7 +70,7 @@ impl Line {
     fn ask_handler(&mut self) -> io::Result<()> {
         let Some(blocking) = self.driver.blocking.clone() else { return Ok(()) };
         let mut blocking_handler = self.blocking_handler.take().unwrap_or_else(|| (blocking.make)());
-        // A copy, since the connection goes on while the handler has the request.
+        // A copy, because the connection continues while the handler has the request.
         let kept = self.driver.request.take();
         let request = self.reply(|reply| match kept {
             Some(mut kept) => {
@@ -96,18 +96,18 @@ impl Line {
         })
     }
 
-    /// Whether the answer can still be begun or go on.
+    /// Whether the response can still be begun or continued.
     pub(crate) fn is_answerable(&mut self) -> bool {
         !matches!(self.left(), Left::Nothing)
     }
 
-    /// The handler's side of the connection.
+    /// Passes the handler's view of the connection to `act`.
     pub(crate) fn reply<R>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> R) -> R {
         let Line { session, driver: Driver { shared, blocking, space, .. }, now, .. } = self;
         act(&mut session.reply(&mut space.buffers, &context(shared, blocking.as_deref(), now)))
     }
 
-    /// The same for a handler: a misuse is its error, and when the exchange is over, so is that.
+    /// Like `reply`, with the errors that a handler sees: for a misuse, and if the exchange is over.
     pub(crate) fn act<R>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> Result<R, Misuse>) -> io::Result<R> {
         if self.state != ExchangeState::Open {
             return Err(self.lost(io::ErrorKind::BrokenPipe));
@@ -115,7 +115,7 @@ impl Line {
         Ok(self.reply(act)?)
     }
 
-    /// The time that has passed in the handler is no delay of the peer's: it counts for the date alone.
+    /// The time that the handler took is not counted as a delay of the peer. It only counts for the date.
     pub(crate) fn not_the_peers_time(&mut self) {
         let Now { tick, .. } = self.now;
         self.read_clock();
@@ -123,8 +123,8 @@ impl Line {
         self.now.tick = tick;
     }
 
-    /// Goes on until there is something new for the handler. When the exchange is over, that is an error, of
-    /// the kind `gone` where the peer has reset the connection.
+    /// Drives the connection until there is an event for the handler. If the exchange is over, returns an error, of
+    /// the kind `gone` if the peer has reset the connection.
     pub(crate) fn go_on(&mut self, gone: io::ErrorKind) -> io::Result<()> {
         let live = Arc::clone(&self.live);
         self.not_the_peers_time();
@@ -138,11 +138,11 @@ impl Line {
         Err(self.lost(gone))
     }
 
-    /// Goes on until all that was said is out.
+    /// Drives the connection until everything written is sent.
     pub(crate) fn push_out(&mut self) -> io::Result<()> {
         self.pushing = true;
         let outcome = loop {
-            // A call only says that the handler may go on with what it waited for before.
+            // A call means that the handler may continue with what it waited for before.
             match self.go_on(io::ErrorKind::BrokenPipe) {
                 Ok(()) if self.driver.space.slot.has_batch() || self.reply(|reply| reply.has_unsent()) => {}
                 outcome => break outcome,
@@ -152,12 +152,12 @@ impl Line {
         outcome
     }
 
-    /// Why there is nothing more to read, or nobody to write to.
+    /// Why nothing more can be read or written.
     pub(crate) fn lost(&mut self, gone: io::ErrorKind) -> io::Error {
         let (kind, what) = if self.state == ExchangeState::Upgraded {
-            (io::ErrorKind::NotConnected, "the connection speaks another protocol")
+            (io::ErrorKind::NotConnected, "the connection has switched to another protocol")
         } else if self.state == ExchangeState::Aborted {
-            (io::ErrorKind::NotConnected, "the exchange was given up")
+            (io::ErrorKind::NotConnected, "the exchange was aborted")
         } else if self.session.told() == Phase::Cut {
             (io::ErrorKind::ConnectionAborted, "the server shut down")
         } else if self.transport.is_reset() {

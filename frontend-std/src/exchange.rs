@@ -1,4 +1,4 @@
-//! One request and its answer, as blocking code sees them.
+//! One request and its response, for blocking code.
 
 use std::fmt;
 use std::fs::File;
@@ -14,21 +14,22 @@ use crate::driver::{Driver, ExchangeState, Line, Progress};
 use crate::head::HeadWriter;
 use crate::upgrade;
 
-/// A request and the answer to it, for a [`Handler`](crate::Handler).
+/// A request and its response, for a [`Handler`](crate::Handler).
 ///
-/// **It is the request's body** ([`Read`], Python's `rfile`): decoded, bounded by `limits.body`, and paced by
+/// **Reading** ([`Read`], Python's `rfile`) gives the decoded body of the request, limited by `limits.body` and
 /// `timeouts.body`. A peer that waits for `100 Continue` gets it with the first read.
 ///
-/// **It is the answer's body** ([`Write`], Python's `wfile`), after a head that [`respond`](Exchange::respond) begins.
-/// What is written is gathered (64 KiB, `limits.output`) and goes out when there is more of it, when the request's
-/// next bytes are waited for, at [`flush`](Write::flush), and at the end. While the socket is full, a write blocks.
-/// Each write to a chunked body is a chunk: where they are tiny, a `BufWriter` makes larger ones.
+/// **Writing** ([`Write`], Python's `wfile`) sends the body of the response, after a head that
+/// [`respond`](Exchange::respond) has begun. Writes are buffered (64 KiB, `limits.output`), and sent when the buffer
+/// is full, when more of the request is read, at [`flush`](Write::flush), and at the end. While the socket is full, a
+/// write blocks. Each write to a chunked body is a chunk: for tiny writes, use a `BufWriter`.
 ///
-/// Reading and writing may alternate in any way. What cannot succeed any more is an error: `UnexpectedEof` for a
-/// body that broke off, `TimedOut` for a peer that was too slow, `InvalidData` for a body that is malformed or that
-/// the policy refused, `ConnectionReset` or `BrokenPipe` for a peer that is gone, `ConnectionAborted` when the
-/// server shuts down; and `InvalidInput` with a [`Misuse`](sanserve_core::Misuse) inside for what a handler must
-/// not do. Passing it on with `?` is right.
+/// Reads and writes may alternate in any order. If a call cannot succeed any more, it returns an error:
+/// `UnexpectedEof` for a body that ended early, `TimedOut` for a peer that was too slow, `InvalidData` for a body
+/// that is malformed or that the policy refused, `ConnectionReset` or `BrokenPipe` if the peer has closed the
+/// connection, `ConnectionAborted` if the server shuts down, and `InvalidInput` with a
+/// [`Misuse`](sanserve_core::Misuse) inside if the handler has made a mistake. A handler can pass on all of them with
+/// `?`.
 ///
 /// ```no_run
 /// use std::io::Write;
@@ -59,7 +60,7 @@ impl<'x> Exchange<'x> {
 
 /// The request.
 impl Exchange<'_> {
-    /// The request, with all that was read of its head.
+    /// The request, with its complete head.
     #[must_use]
     pub fn request(&self) -> Request<'_> {
         self.request
@@ -95,21 +96,21 @@ impl Exchange<'_> {
         self.request.field(name)
     }
 
-    /// The other end (Python's `client_address`).
+    /// The address of the peer (Python's `client_address`).
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.request.peer()
     }
 
-    /// The trailer fields that came after a chunked body, when it has been read to its end.
+    /// The trailer fields of a chunked body, once the body was read to its end.
     pub fn trailers(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.line.reply(|reply| reply.trailers().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
     }
 }
 
-/// The answer.
+/// The response.
 impl<'x> Exchange<'x> {
-    /// Begins the answer (Python's `send_response`). [`HeadWriter::send`] ends its head.
+    /// Begins the response (Python's `send_response`). [`HeadWriter::send`] ends its head.
     ///
     /// # Errors
     /// [`Misuse::Interim`](sanserve_core::Misuse) for a status below 200, `Misuse::HeadOrder` for a second head.
@@ -118,26 +119,26 @@ impl<'x> Exchange<'x> {
         Ok(HeadWriter::new(self.line, status))
     }
 
-    /// Begins an interim answer, such as 103, that goes out at once, before the final one. It is not sent to an
+    /// Begins an interim response, such as 103, which is sent immediately, before the final one. It is not sent to an
     /// HTTP/1.0 client.
     ///
     /// # Errors
-    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status that is none, `Misuse::HeadOrder` after the head.
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for a status of 200 or above, `Misuse::HeadOrder` after the head.
     pub fn inform(&mut self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
         self.line.act(|reply| reply.inform(status).map(drop))?;
         Ok(HeadWriter::new(self.line, status))
     }
 
-    /// Sends a head that was made before: that of the answer, or an interim one, which goes out at once.
+    /// Sends a prepared head: that of the response, or an interim one, which is sent immediately.
     ///
     /// # Errors
-    /// [`Misuse::Interim`](sanserve_core::Misuse) for the statuses 100 and 101, `Misuse::HeadOrder` after the head of the
-    /// answer.
+    /// [`Misuse::Interim`](sanserve_core::Misuse) for the statuses 100 and 101, `Misuse::HeadOrder` after the head of
+    /// the response.
     pub fn send_head(&mut self, head: &ResponseHead) -> io::Result<()> {
         self.line.send_head(head)
     }
 
-    /// Sends a head that was made before and all of a body, and ends the answer: [`HeadWriter::body`] for a head that
+    /// Sends a prepared head and a complete body, and ends the response. Like [`HeadWriter::body`], for a head that
     /// is sent more than once.
     ///
     /// # Errors
@@ -146,7 +147,7 @@ impl<'x> Exchange<'x> {
         self.line.send_response(head, body.as_ref())
     }
 
-    /// Answers with an error page (Python's `send_error`); `None` is what the status itself says.
+    /// Responds with an error page (Python's `send_error`). `None` stands for the usual text of the status.
     ///
     /// # Errors
     /// As [`respond`](Self::respond).
@@ -155,11 +156,11 @@ impl<'x> Exchange<'x> {
         self.line.act(|reply| reply.error(status, message, explanation))
     }
 
-    /// Answers with a whole body that is there already.
+    /// Responds with a complete body.
     ///
     /// # Errors
-    /// As [`respond`](Self::respond), and [`Misuse::Field`](sanserve_core::Misuse) for a media type that no field can
-    /// hold.
+    /// As [`respond`](Self::respond), and [`Misuse::Field`](sanserve_core::Misuse) for a media type that is not a
+    /// valid field value.
     pub fn answer(&mut self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.not_the_peers_time();
         self.line.act(|reply| reply.answer(status, media_type, body))
@@ -174,8 +175,8 @@ impl<'x> Exchange<'x> {
         self.error(StatusCode::NOT_IMPLEMENTED, Some(&message), None)
     }
 
-    /// Appends a part of a file to the body, without copying it (`sendfile`). It is on its way when this returns,
-    /// and the next thing that is written waits for it. `file` may be closed at once.
+    /// Appends a part of a file to the body, without copying it (`sendfile`). The part may not be sent yet when this
+    /// returns; the next write waits for it. `file` may be closed immediately.
     ///
     /// # Errors
     /// As [`write`](Write::write); `InvalidInput` if the file ends before `range` does.
@@ -184,36 +185,37 @@ impl<'x> Exchange<'x> {
             return Ok(());
         }
         if range.end > file.metadata()?.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file ends before that"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file ends before the end of the range"));
         }
         let file = Box::new(file.try_clone()?);
         while !self.line.act(|reply| reply.offer_file(range.start, range.end - range.start))? {
             self.line.go_on(io::ErrorKind::BrokenPipe)?;
         }
-        // The one before is out, and what was named just now is looked for when it is sent.
+        // The previous part is sent, and the one just announced is looked up when it is sent.
         self.line.driver.space.slot.attach(file);
         Ok(())
     }
 
-    /// Adds a field that follows a chunked body; announce it with a `Trailer` field in the head. It is dropped where
-    /// the body is not chunked because the request is a HEAD or HTTP/1.0.
+    /// Adds a trailer field to a chunked body. Announce it with a `Trailer` field in the head. It is dropped if the
+    /// body is not chunked because the request is a HEAD or HTTP/1.0.
     ///
     /// # Errors
-    /// [`Misuse::ReservedHeader`](sanserve_core::Misuse) for a field that cannot stand there, or after an announced length.
+    /// [`Misuse::ReservedHeader`](sanserve_core::Misuse) for a field that is not allowed in trailers, or if a length
+    /// was announced.
     pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.act(|reply| reply.trailer(name, value))
     }
 
-    /// Ends the body, of which nothing is left to be said. Returning from the handler does it, too.
+    /// Ends the body. Returning from the handler does so too.
     ///
     /// # Errors
-    /// [`Misuse::LengthMismatch`](sanserve_core::Misuse) if the body is shorter than its announced length: it cannot be
-    /// saved then.
+    /// [`Misuse::LengthMismatch`](sanserve_core::Misuse) if the body is shorter than its announced length. The
+    /// connection is then cut.
     pub fn finish(&mut self) -> io::Result<()> {
         self.line.act(|reply| reply.finish())
     }
 
-    /// Lets the files, or a script, answer instead, when the handler returns.
+    /// Leaves the response to the files, or a script, when the handler returns.
     ///
     /// # Errors
     /// [`Misuse::HeadOrder`](sanserve_core::Misuse) after the head.
@@ -221,28 +223,28 @@ impl<'x> Exchange<'x> {
         self.line.act(|reply| reply.decline())
     }
 
-    /// Lets the connection end after this answer (Python's `close_connection`). To be called before the head is
-    /// sent, so that it says so.
+    /// Closes the connection after this response (Python's `close_connection`). Call it before the head is sent, so
+    /// that the head says so.
     pub fn close(&mut self) {
         if self.line.is_answerable() {
             self.line.reply(|reply| reply.close());
         }
     }
 
-    /// Whether the server is going down: an answer without end should come to one before the grace is over.
+    /// Whether the server is shutting down. An endless response should end then, before the grace has passed.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.line.driver.shared.site.draining().has_begun()
     }
 
-    /// Tells when the server goes down, for a handler that waits for something else meanwhile:
-    /// [`Draining::wait`] instead of a sleep, and [`Draining::when_begun`] for who blocks on a channel.
+    /// Reports when the server shuts down, for a handler that waits for something else meanwhile: use
+    /// [`Draining::wait`] in place of a sleep, and [`Draining::when_begun`] if the handler blocks on a channel.
     #[must_use]
     pub fn draining(&self) -> Draining {
         self.line.driver.shared.site.draining().clone()
     }
 
-    /// Gives the exchange up: 500 if nothing of an answer has gone out yet, else the connection is cut.
+    /// Aborts the exchange: the peer gets a 500 if nothing of the response was sent yet, else the connection is cut.
     pub fn abort(&mut self) {
         if self.line.is_answerable() {
             self.line.reply(|reply| reply.abort());
@@ -250,13 +252,13 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    /// Answers 101 and takes the socket, with what was read already: after it the connection speaks `protocol`.
-    /// The socket blocks. It may go to another thread; this connection's thread serves others when the handler
-    /// returns. While the handler has not returned, a shutdown of the server ends it.
+    /// Responds with 101 and takes over the socket, with the bytes already read: from here on, the connection uses
+    /// `protocol`. The socket is in blocking mode. It may be passed to another thread; the thread of this connection
+    /// serves others once the handler has returned. Until then, a shutdown of the server closes the socket.
     ///
     /// # Errors
-    /// [`Misuse::Upgrade`](sanserve_core::Misuse) if the request does not ask for it, is not HTTP/1.1, or has a
-    /// body that was not read; others as [`HeadWriter::field`].
+    /// [`Misuse::Upgrade`](sanserve_core::Misuse) if the request does not ask for the protocol, is not HTTP/1.1, or
+    /// has a body that was not read; others as [`HeadWriter::field`].
     pub fn upgrade(&mut self, protocol: &str, fields: &[(&str, &str)]) -> io::Result<Upgraded> {
         self.line.not_the_peers_time();
         self.line.act(|reply| {
@@ -280,7 +282,7 @@ impl<'x> Exchange<'x> {
 }
 
 impl Line {
-    /// Goes on until the head of an upgrade is out and logged.
+    /// Drives the connection until the head of the upgrade is sent and logged.
     fn finish_upgrade(&mut self) -> io::Result<()> {
         let live = Arc::clone(&self.live);
         loop {
@@ -351,7 +353,7 @@ impl fmt::Debug for Exchange<'_> {
     }
 }
 
-/// A message of a handler, as a policy that writes nothing else.
+/// A log message of a handler, in the form of a policy that logs nothing else.
 struct Message(String);
 
 impl Policy for Message {

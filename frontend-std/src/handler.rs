@@ -1,4 +1,4 @@
-//! Handlers that block: Python's `BaseHTTPRequestHandler`, one value a connection.
+//! Blocking handlers, like Python's `BaseHTTPRequestHandler`. Each connection has one of its own.
 
 use std::io;
 
@@ -6,27 +6,27 @@ use sanserve_core::Config;
 
 use crate::exchange::Exchange;
 
-/// Answers requests, in plain blocking code. One value serves one connection, on that connection's thread:
-/// it is made with the first request (Python's `setup`) and dropped when the connection ends (`finish`).
+/// Responds to requests, in plain blocking code. A value serves one connection, on the thread of that connection. It
+/// is made at the first request (Python's `setup`) and dropped when the connection ends (`finish`).
 ///
-/// Implement what you need; every other method is answered with `501 Unsupported method ('PUT')`. A closure
-/// `FnMut(&mut Exchange<'_>) -> io::Result<()>` is a handler that gets every method.
+/// Implement the methods that you need; any other request gets the response `501 Unsupported method ('PUT')`. A
+/// closure `FnMut(&mut Exchange<'_>) -> io::Result<()>` is a handler for all methods.
 ///
-/// What it returns settles the answer:
+/// The returned value decides how the exchange ends:
 ///
-/// * `Ok`: a body that is not finished is finished. If nothing was answered at all, the peer gets a 500, and if
-///   the body is shorter than its announced length, the connection is cut; both are logged.
-/// * `Err`, or a panic: a 500 if nothing has gone out yet, else the connection is cut. It is logged with the
-///   peer (Python's `handle_error`), unless it only says that the peer is gone or has broken the rules, which
-///   the access log says already.
+/// * `Ok`: an unfinished body is finished. If the handler has not responded at all, the peer gets a 500, and if the
+///   body is shorter than its announced length, the connection is cut; both are logged.
+/// * `Err`, or a panic: the peer gets a 500 if nothing was sent yet, else the connection is cut. It is logged with
+///   the address of the peer (Python's `handle_error`), except for errors that only mean that the peer has closed the
+///   connection or broken the rules, since those are in the access log already.
 ///
-/// Nobody but the peer in question is affected. A request's body that was not read is dropped by the server.
+/// Other peers are not affected. The server discards a request body that was not read.
 ///
 /// ```
 /// use std::io::{self, Read, Write};
 /// use sanserve_std::{Exchange, Handler, StatusCode};
 ///
-/// /// Counts the requests of its connection, and says how long a body was.
+/// /// Counts the requests of its connection, and reports the length of a body.
 /// #[derive(Default)]
 /// struct Counter(u32);
 ///
@@ -45,10 +45,10 @@ use crate::exchange::Exchange;
 /// # let _: fn() -> Counter = Default::default;
 /// ```
 pub trait Handler {
-    /// Answers a request: calls the method for it, unless you override this.
+    /// Handles a request. The default calls the method for it.
     ///
     /// # Errors
-    /// Whatever keeps it from answering; see the trait.
+    /// Anything that prevents the handler from responding; see the trait.
     fn handle(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         match x.method() {
             b"GET" => self.do_get(x),
@@ -58,7 +58,7 @@ pub trait Handler {
         }
     }
 
-    /// Answers a GET.
+    /// Handles a GET.
     ///
     /// # Errors
     /// As [`handle`](Handler::handle).
@@ -66,7 +66,7 @@ pub trait Handler {
         x.unsupported()
     }
 
-    /// Answers a HEAD: as a GET, of which the body is dropped.
+    /// Handles a HEAD, by default like a GET, whose body is discarded.
     ///
     /// # Errors
     /// As [`handle`](Handler::handle).
@@ -74,7 +74,7 @@ pub trait Handler {
         self.do_get(x)
     }
 
-    /// Answers a POST.
+    /// Handles a POST.
     ///
     /// # Errors
     /// As [`handle`](Handler::handle).
@@ -82,7 +82,7 @@ pub trait Handler {
         x.unsupported()
     }
 
-    /// Answers any other method.
+    /// Handles any other method.
     ///
     /// # Errors
     /// As [`handle`](Handler::handle).
@@ -97,11 +97,11 @@ impl<F: FnMut(&mut Exchange<'_>) -> io::Result<()>> Handler for F {
     }
 }
 
-/// The handlers of a server, and its rules with them.
+/// The factory of handlers, and the configuration for them.
 pub(crate) struct Blocking {
-    /// Makes one.
+    /// Makes a handler.
     pub(crate) make: Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>,
-    /// Those of the site, but that requests go to a handler.
+    /// The configuration of the site, with requests routed to the handler.
     pub(crate) config: Config,
 }
 

@@ -1,4 +1,4 @@
-//! The head of an answer, written part by part, by a handler that blocks.
+//! Writing the head of a response part by part, in a blocking handler.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use sanserve_core::{ResponseHead, StatusCode};
 
 use crate::driver::Line;
 
-/// The head of an answer that is being written. Each part is checked at once; nothing goes out before
+/// The head of a response that is being written. Each part is checked immediately; nothing is sent before
 /// [`send`](Self::send).
 #[must_use = "nothing goes out before it is sent"]
 pub struct HeadWriter<'e> {
@@ -19,7 +19,7 @@ impl<'e> HeadWriter<'e> {
         HeadWriter { line, head: ResponseHead::new(status) }
     }
 
-    /// Replaces the status's own phrase: visible ASCII and spaces.
+    /// Replaces the reason phrase of the status. It consists of visible ASCII characters and spaces.
     ///
     /// # Errors
     /// [`Misuse::Field`](sanserve_core::Misuse) for any other character.
@@ -27,11 +27,11 @@ impl<'e> HeadWriter<'e> {
         Ok(HeadWriter { head: self.head.reason(reason)?, ..self })
     }
 
-    /// Adds a field (Python's `send_header`). The value is bytes: one in Latin-1 is a `Vec<u8>` in Latin-1.
+    /// Adds a field (Python's `send_header`). The value consists of bytes: for Latin-1, pass a `Vec<u8>` in Latin-1.
     ///
     /// # Errors
-    /// [`Misuse::Field`](sanserve_core::Misuse) for a name that is no token or a value with a control character, `Misuse::ReservedHeader` for a
-    /// field that is the server's to write.
+    /// [`Misuse::Field`](sanserve_core::Misuse) for a name that is not a token or a value with a control character,
+    /// `Misuse::ReservedHeader` for a field that only the server may write.
     pub fn field(self, name: &str, value: impl AsRef<[u8]>) -> io::Result<Self> {
         Ok(HeadWriter { head: self.head.field(name, value)?, ..self })
     }
@@ -41,18 +41,19 @@ impl<'e> HeadWriter<'e> {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
-    /// Ends the head, and the answer with all of its body: its length is announced, and there is no limit to it, since
-    /// it is in memory already. Where the answer has none (to a HEAD, with 204 and 304), it is dropped, and may be
-    /// empty though a length was announced.
+    /// Ends the head, and the response with its complete body. The length is announced, and not limited, since the
+    /// body is already in memory. If the response has no body (to a HEAD, and with 204 and 304), the body is
+    /// discarded, and may be empty even if a length was announced.
     ///
     /// # Errors
-    /// `Misuse::LengthMismatch` if another [`length`](Self::length) was announced, `Misuse::Interim` for a status below 200.
-    /// Nothing is sent then.
+    /// `Misuse::LengthMismatch` if a different [`length`](Self::length) was announced, `Misuse::Interim` for a status
+    /// below 200. Nothing is sent then.
     pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.send_response(&self.head, body.as_ref())
     }
 
-    /// Ends the head (Python's `end_headers`). It goes out with the first of the body; an interim one goes out at once.
+    /// Ends the head (Python's `end_headers`). It is sent with the first bytes of the body; an interim one is sent
+    /// immediately.
     ///
     /// # Errors
     /// If the exchange is over.
@@ -62,13 +63,13 @@ impl<'e> HeadWriter<'e> {
 }
 
 impl Line {
-    /// Sends a whole response.
+    /// Sends a complete response.
     pub(crate) fn send_response(&mut self, head: &ResponseHead, body: &[u8]) -> io::Result<()> {
         self.not_the_peers_time();
         self.act(|reply| reply.send_response(head, body))
     }
 
-    /// Sends a head. An interim one is pushed out.
+    /// Sends a head. An interim one is flushed.
     pub(crate) fn send_head(&mut self, head: &ResponseHead) -> io::Result<()> {
         self.not_the_peers_time();
         self.act(|reply| reply.send_head(head))?;

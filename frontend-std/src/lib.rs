@@ -1,17 +1,17 @@
-//! sanserve on blocking threads: one thread a connection, as Python's `ThreadingHTTPServer`, or one
-//! connection at a time, as its `HTTPServer`.
+//! sanserve on blocking threads: one thread per connection, like Python's `ThreadingHTTPServer`, or one connection at
+//! a time, like its `HTTPServer`.
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
 //! use sanserve_std::{Server, Site};
 //!
 //! let server = Server::bind("127.0.0.1:8000", Site::new(".")?)?;
-//! let handle = server.handle(); // another thread may end the server with it
+//! let handle = server.handle(); // another thread can shut the server down with it
 //! server.run()
 //! # }
 //! ```
 //!
-//! A [`Handler`] answers in plain blocking code, with an [`Exchange`] to read from and to write to:
+//! A [`Handler`] responds in plain blocking code, with an [`Exchange`] to read from and to write to:
 //!
 //! ```no_run
 //! use sanserve_std::{Exchange, Server, Site, StatusCode};
@@ -23,13 +23,13 @@
 //! }
 //! ```
 //!
-//! All policy is in `sanserve-core`, and what touches the system but does not wait is in
-//! `sanserve-server` and `sanserve-os`. This crate waits and calls handlers: [`Server::run`] accepts (`accept`), each
-//! connection is driven by a thread of its own (`driver`, `waiting`), or by its handler while that
-//! blocks (`blocking`), and what they have in common, foremost the way to end them all, is in `shared`.
+//! All policy is in `sanserve-core`; system calls that do not wait are in `sanserve-server` and `sanserve-os`. This
+//! crate waits and calls handlers: [`Server::run`] accepts (`accept`), and each connection is driven by a thread of
+//! its own (`driver`, `waiting`), or by its handler while that runs (`blocking`). The state that threads share, which
+//! includes the shutdown, is in `shared`.
 //!
-//! Since the socket blocks while a connection waits for its peer, a request on a connection that is
-//! kept alive costs one `recv` and one `send`, beside what its file takes.
+//! Since the socket blocks while a connection waits for its peer, a request on a persistent connection costs one
+//! `recv` and one `send`, apart from the calls for its file.
 
 mod accept;
 mod blocking;
@@ -66,10 +66,10 @@ use crate::accept::Serving;
 use crate::handler::Blocking;
 use crate::shared::Shared;
 
-/// How many threads there are at most, unless [`Server::workers`] says otherwise.
+/// The default limit of threads; see [`Server::workers`].
 const THREADS: usize = 4_096;
 
-/// A server that is bound and does not serve yet.
+/// A server that is bound, but not serving yet.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,38 +80,38 @@ const THREADS: usize = 4_096;
 /// let hello = |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n");
 /// let mut server = server.with_handler(move || hello).workers(64);
 /// println!("listening on {}", server.local_addr());
-/// assert!(!server.handle_request(Some(Duration::ZERO))?, "nobody came");
+/// assert!(!server.handle_request(Some(Duration::ZERO))?, "no connection arrived");
 /// # Ok(())
 /// # }
 /// ```
 pub struct Server {
     listener: TcpListener,
-    /// Those of other addresses.
+    /// The listeners of the other addresses.
     others: Vec<TcpListener>,
     address: SocketAddr,
     threads: ThreadModel,
     serving: Serving,
 }
 
-/// Who drives connections.
+/// Which threads drive connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ThreadModel {
     /// The thread that accepts.
     Accepting,
-    /// At most so many threads, one a connection.
+    /// At most this many threads, one per connection.
     Threads(usize),
 }
 
 impl Server {
-    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all addresses of a
-    /// slice, on one port. Of a name, all addresses that it resolves to; that lookup blocks. Port 0 is a free one.
-    /// Connections wait in the system's queue until [`run`](Server::run).
+    /// Listens on `address`: a [`SocketAddr`], text such as `"127.0.0.1:8000"` or `"localhost:8000"`, or all
+    /// addresses of a slice, on one port. A name stands for all addresses that it resolves to; the lookup blocks.
+    /// Port 0 selects a free one. Connections wait in the queue of the system until [`run`](Server::run).
     ///
     /// A server that serves [one at a time](Server::one_at_a_time), or by [`handle_request`](Server::handle_request),
-    /// listens on the first address alone.
+    /// only listens on the first address.
     ///
     /// # Errors
-    /// As the system says, such as an address in use or a name that does not resolve.
+    /// Errors of the system, such as an address in use, or a name that does not resolve.
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
         let others = listeners.split_off(1);
@@ -120,14 +120,14 @@ impl Server {
         Ok(Server { others, ..Server::from_listener(first, site)? })
     }
 
-    /// Serves on a listener that is already bound. It is made non-blocking, and what it accepts
-    /// sends without delay.
+    /// Serves on a listener that is already bound. The listener becomes non-blocking, and `TCP_NODELAY` is set on
+    /// accepted sockets.
     ///
     /// # Errors
-    /// As the system says.
+    /// Errors of the system.
     pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
         listener.set_nonblocking(true)?;
-        // Accepted sockets inherit it where it is not set on each; without it they are only slower.
+        // Accepted sockets inherit this where it is not set on each of them. A failure only costs speed.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&listener, true);
         let address = listener.local_addr()?;
         Ok(Server {
@@ -139,13 +139,13 @@ impl Server {
         })
     }
 
-    /// The address that is bound, with its real port; of several, the first.
+    /// The bound address, with the actual port; if there are several, the first.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// The name by which it calls itself where a request names none (Python's `server_name`).
+    /// The name of the server for requests that contain none (Python's `server_name`).
     #[must_use]
     pub fn server_name(&self) -> &str {
         &self.serving.shared.site.config().server_name
@@ -157,45 +157,46 @@ impl Server {
         self.address.port()
     }
 
-    /// Gives each connection a handler of its own that may block; see [`Handler`]. Every request goes to it,
-    /// unless the policy's [`route`](sanserve_core::Policy::route) says otherwise. It goes before a handler of the
-    /// [`Site`], which is then not called.
+    /// Gives each connection a blocking handler of its own; see [`Handler`]. All requests are routed to it, unless
+    /// the policy's [`route`](sanserve_core::Policy::route) decides otherwise. It takes precedence over a handler of
+    /// the [`Site`], which is then not called.
     #[must_use]
     pub fn with_handler<H: Handler + 'static>(mut self, make: impl Fn() -> H + Send + Sync + 'static) -> Server {
         self.serving.blocking = Some(Arc::new(Blocking::new(make, self.serving.shared.site.config())));
         self
     }
 
-    /// Serves one connection at a time, on the thread that [`run`](Server::run)s, as Python's
-    /// `HTTPServer` does. The others wait in the system's queue until it ends; how long it may take
-    /// is bounded by [`Timeouts`], and `keep_alive` among them is what an
-    /// idle one costs everybody.
+    /// Serves one connection at a time, on the thread that calls [`run`](Server::run), like Python's `HTTPServer`.
+    /// Other connections wait in the queue of the system until it ends. How long that takes is limited by
+    /// [`Timeouts`]; an idle connection delays the others by `keep_alive`.
     #[must_use]
     pub fn one_at_a_time(self) -> Server {
         Server { threads: ThreadModel::Accepting, others: Vec::new(), ..self }
     }
 
-    /// Bounds the number of threads that serve, one a connection, and so of connections served at once; beyond that, none is
-    /// accepted until one has ended. Default 4,096. Never more than [`Site::connection_bound`], nor than have room for
-    /// their stacks ([`threads_within_memory`](sanserve_server::threads_within_memory)), and at least 1.
+    /// Limits the number of threads, and so of connections served at the same time, since each has its thread. If the
+    /// limit is reached, no connection is accepted until one has ended. Default 4,096. The number never exceeds
+    /// [`Site::connection_bound`], nor the number of stacks that fit into memory
+    /// ([`threads_within_memory`](sanserve_server::threads_within_memory)), and it is at least 1.
     #[must_use]
     pub fn workers(self, most: usize) -> Server {
         Server { threads: ThreadModel::Threads(most.max(1)), ..self }
     }
 
-    /// What ends this server. It may be used before [`run`](Server::run), too.
+    /// A handle to shut this server down. It may be used before [`run`](Server::run), too.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(self.serving.shared.site.draining().clone(), self.serving.shared.clone())
     }
 
-    /// Serves until it is shut down, and returns when all connections have ended or were cut.
+    /// Serves until the server is shut down, and returns when all connections have ended or were cut.
     ///
-    /// A thread that is still in a handler a second after its connection was cut is left behind.
+    /// If a thread is still in a handler one second after its connection was cut, `run` returns without waiting for
+    /// it.
     ///
     /// # Errors
-    /// If the system cannot wait for connections. That one cannot be accepted is no such error: the
-    /// server pauses, says so in the log, and goes on.
+    /// If the system cannot wait for connections. A failure to accept one is not an error: the server pauses, logs
+    /// it, and continues.
     pub fn run(self) -> io::Result<()> {
         let Server { listener, mut others, threads, serving, .. } = self;
         let outcome = match threads {
@@ -206,13 +207,13 @@ impl Server {
                 accept::threaded(&serving, others, most)
             }
         };
-        // Those that have outlived their exchanges do not outlive the server.
+        // Scripts that have outlived their exchanges do not outlive the server.
         serving.shared.site.scripts().end();
         outcome
     }
 
-    /// Accepts one connection and serves it to its end, on this thread (Python's `handle_request`). `false`: none
-    /// came in time, or the server was shut down.
+    /// Accepts one connection and serves it to its end, on this thread (Python's `handle_request`). Returns `false`
+    /// if none arrived in time, or the server was shut down.
     ///
     /// A [shutdown](Handle::shutdown) lets the current exchange finish, however long that takes; a
     /// [stop](Handle::stop) cuts it.

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_permits_are_held_than_there_are() {
+    fn permits_are_limited() {
         let (steps, held, entered) = (LongSteps::with_permits(2), AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..8 {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_that_is_not_returned_holds_nobody_up() {
+    fn a_permit_that_is_not_returned_does_not_block_others() {
         let steps = LongSteps::with_permits(1);
         let held = steps.enter().expect("the first permit");
         assert!(steps.enter().is_none());

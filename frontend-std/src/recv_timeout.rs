@@ -1,5 +1,5 @@
-//! How long a `recv` blocks at most. `SO_RCVTIMEO` costs a system call to change, so it is changed
-//! only where it matters: waking early is fine, for the core then says `Wait` again.
+//! The timeout of a blocking `recv`. Changing `SO_RCVTIMEO` costs a system call, so it is only changed when
+//! necessary: waking early is harmless, because the core returns `Wait` again.
 
 use std::io;
 use std::net::TcpStream;
@@ -7,22 +7,21 @@ use std::time::Duration;
 
 use rustix::event::Timespec;
 
-/// No wait is longer than this, which no system finds too long.
+/// The longest wait in milliseconds, which every system accepts.
 const LONGEST: u64 = 24 * 60 * 60 * 1_000;
 
 /// The timeout of a socket, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecvTimeout {
-    /// What is set; none is on a new socket.
+    /// The current value; a new socket has none.
     set: Option<u64>,
 }
 
 impl RecvTimeout {
-    /// How long a `recv` may block at most, in milliseconds: it sees nothing but its socket, and not that the server
-    /// goes down.
+    /// How long a `recv` may block at most, in milliseconds, because it does not notice that the server shuts down.
     pub(crate) const BLIND: u64 = 100;
 
-    /// Sees to it that a `recv` does not block for longer than `left`.
+    /// Ensures that a `recv` does not block for longer than `left`.
     pub(crate) fn arrange(&mut self, stream: &TcpStream, left: Option<u64>) -> io::Result<()> {
         if let Some(millis) = self.change(left) {
             stream.set_read_timeout(Some(Duration::from_millis(millis)))?;
@@ -31,7 +30,7 @@ impl RecvTimeout {
         Ok(())
     }
 
-    /// What to set instead, if what is set would miss the deadline or wake often for nothing.
+    /// The value to set, if the current one would miss the deadline, or cause too many early wake-ups.
     fn change(self, left: Option<u64>) -> Option<u64> {
         let left = left?.clamp(1, LONGEST);
         let fits = self.set.is_some_and(|set| (left / 4..=left).contains(&set));
@@ -39,10 +38,10 @@ impl RecvTimeout {
     }
 }
 
-/// The same for poll(2).
+/// The timeout for poll(2).
 pub(crate) fn timespec(left: Option<u64>) -> Option<Timespec> {
     let left = Duration::from_millis(left?.min(LONGEST));
-    Some(Timespec::try_from(left).expect("a day fits"))
+    Some(Timespec::try_from(left).expect("a day is in range"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Giving the socket away that speaks another protocol from here on.
+//! Passing on the socket of a connection that switches to another protocol.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use sanserve_server::Upgraded;
 
 use crate::driver::Line;
 
-/// Hands the socket to the site's hook, on this thread. If there is none, it closes.
+/// Passes the socket to the hook of the site, on this thread. Without a hook, the socket is closed.
 pub(crate) fn pass_on(line: &mut Line) {
     if !line.driver.shared.site.takes_upgrades() {
         return;
@@ -20,8 +20,8 @@ pub(crate) fn pass_on(line: &mut Line) {
     }
 }
 
-/// The socket, as it was when it was accepted, with what was read already. The connection keeps a
-/// share of it, for whoever ends the server.
+/// The socket, in the mode in which it was accepted, and the bytes already read. The connection keeps a reference to
+/// the socket, so that a shutdown can close it.
 pub(crate) fn give(line: &mut Line) -> io::Result<Upgraded> {
     let stream = line.live.stream.try_clone()?;
     stream.set_nonblocking(false)?;

@@ -1,4 +1,4 @@
-//! The waiting of a connection: for its peer, a script, whoever wakes its handler, and the time.
+//! Waiting on behalf of a connection: for its peer, a script, a wake-up of its handler, and deadlines.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -60,8 +60,8 @@ impl Line {
         }
     }
 
-    /// The same as [`receive`](Self::receive) for one that is idle. If this thread drives all connections and another
-    /// one waits at the door, gives way.
+    /// Like [`receive`](Self::receive), for an idle connection. If this thread drives all connections and another one
+    /// is pending, this one is closed.
     fn receive_or_leave(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Received {
         let Some(door) = &self.driver.door else { return self.receive(left, socket) };
         let latch = self.driver.shared.latch();
@@ -84,10 +84,10 @@ impl Line {
         self.transport.over(socket).receive(&mut self.driver.space.buffers.input, false)
     }
 
-    /// Waits until there are bytes, the server goes down or the time is over; `None`: nothing came.
+    /// Waits until bytes have arrived, the server shuts down, or the time is up. `None`: nothing has arrived.
     ///
-    /// Whoever blocks in `recv` sees nothing else, so it does so for a moment only, and then waits with poll(2). A
-    /// client that asks without a pause is served with one system call for each of its requests.
+    /// A thread that is blocked in `recv` notices nothing else. So it blocks there for a moment only, and then waits
+    /// with poll(2). A client that sends requests without pauses is served with one system call per request.
     fn receive(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Received {
         let (window, io) = (&mut self.driver.space.buffers.input, &mut self.transport.over(socket));
         if !std::mem::take(&mut self.poll_once) && io.set_blocking(true).is_err() {
@@ -109,18 +109,18 @@ impl Line {
         }
     }
 
-    /// What becomes readable when the server goes down, until the connection has been told so.
+    /// A descriptor that becomes readable when the server shuts down, until the connection has processed that.
     fn latch(&self) -> Option<BorrowedFd<'_>> {
         (self.session.told() < Phase::Draining).then(|| self.driver.shared.latch().as_fd())
     }
 
-    /// Tells the connection what came of reading. Bytes are in its window already.
+    /// Passes the result of reading to the connection. The bytes are already in its window.
     fn received(&mut self, got: Received, socket: BorrowedFd<'_>) {
         self.with_env(socket, |session, _, io, env| session.received(got, io, env));
     }
 
-    /// Waits with poll(2) for everything that is not merely the next bytes: room in the socket, or
-    /// nothing but the peer's going away and the time.
+    /// Waits with poll(2) for everything but the next bytes: for room in the socket, or only for the peer to
+    /// disconnect and for the deadline.
     fn watch(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
         match poll_both((socket, flags(need.read, need.write)), (self.latch(), PollFlags::IN), left) {
             Ok([ready, _]) => self.became_ready(ready, need, socket),
@@ -128,7 +128,7 @@ impl Line {
         }
     }
 
-    /// The same with a handler that may be woken.
+    /// Like `watch`, with a handler that may be woken.
     fn watch_waker(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
         let Some(conn_waker) = self.conn_waker.get() else { return };
         let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
@@ -142,15 +142,15 @@ impl Line {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return self.broken(socket),
         }
-        let [ready, rung, _] = fds.map(|fd| fd.revents());
-        if !rung.is_empty() {
-            conn_waker.silence();
+        let [ready, woken, _] = fds.map(|fd| fd.revents());
+        if !woken.is_empty() {
+            conn_waker.consume();
             self.session.connection.handle(Input::Wake);
         }
         self.became_ready(ready, need, socket);
     }
 
-    /// The same with a script beside the socket.
+    /// Like `watch`, with a script in addition to the socket.
     fn watch_script(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
         let tells = self.session.told() < Phase::Draining;
         let Driver { space, shared, .. } = &mut self.driver;
@@ -159,7 +159,7 @@ impl Line {
         let output = script.and_then(|fds| fds.output).filter(|_| need.script_read);
         let exit = script.and_then(|fds| fds.exit).filter(|_| need.script_read);
         let input = script.and_then(|fds| fds.input).filter(|_| need.script_write);
-        // The socket stands in for what is not waited for, with nothing to wait for.
+        // For descriptors that are not needed, the socket is passed with no events.
         let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
         let mut fds = [
             PollFd::from_borrowed_fd(socket, flags(need.read, need.write)),
@@ -177,7 +177,7 @@ impl Line {
         self.became_ready(ready, need, socket);
     }
 
-    /// Notes what the socket is ready for.
+    /// Records what the socket is ready for.
     fn became_ready(&mut self, ready: PollFlags, need: Need, socket: BorrowedFd<'_>) {
         let gone = ready.intersects(PollFlags::ERR | PollFlags::HUP);
         if need.write && (gone || ready.contains(PollFlags::OUT)) {
@@ -199,7 +199,7 @@ fn flags(read: bool, write: bool) -> PollFlags {
     flags
 }
 
-/// Waits for the socket and for something else, if there is such; empty: nothing happened, in time.
+/// Waits for the socket and for another descriptor, if there is one. Empty flags: nothing happened in time.
 fn poll_both(
     (socket, flags): (BorrowedFd<'_>, PollFlags),
     (other, other_flags): (Option<BorrowedFd<'_>>, PollFlags),

@@ -1,4 +1,5 @@
-//! Waking a portable handler from another thread: something that poll(2) sees, made only for who asks.
+//! Waking a portable handler from another thread: a descriptor for poll(2), which is only made for handlers that ask
+//! for a waker.
 
 use std::cell::OnceCell;
 use std::io::{self, Read, Write};
@@ -10,38 +11,39 @@ use std::task::{Wake, Waker};
 
 /// Wakes the thread of one connection during one exchange.
 pub(crate) struct ConnWaker {
-    /// It was rung, and the thread has not heard it yet.
-    rung: AtomicBool,
-    ringing: UnixStream,
-    hearing: UnixStream,
+    /// A wake-up was sent that the thread has not received yet.
+    is_woken: AtomicBool,
+    sender: UnixStream,
+    receiver: UnixStream,
 }
 
 impl ConnWaker {
     fn new() -> io::Result<ConnWaker> {
-        let (ringing, hearing) = UnixStream::pair()?;
-        Ok(ConnWaker { rung: AtomicBool::new(false), ringing, hearing })
+        let (sender, receiver) = UnixStream::pair()?;
+        Ok(ConnWaker { is_woken: AtomicBool::new(false), sender, receiver })
     }
 
-    /// What rings the bell in `place`, which is made if it is not there yet.
+    /// The waker for the descriptor in `place`, which is made if it does not exist yet.
     ///
     /// # Panics
-    /// If the system has none to give: a handler that nobody can wake would wait for ever.
+    /// If the system is out of descriptors: a handler that cannot be woken would wait for ever.
     pub(crate) fn waker(place: &OnceCell<Arc<ConnWaker>>) -> Waker {
-        let conn_waker = place.get_or_init(|| Arc::new(ConnWaker::new().expect("the system has something to wake by")));
+        let conn_waker = place.get_or_init(|| Arc::new(ConnWaker::new().expect("a descriptor for the waker")));
         Waker::from(Arc::clone(conn_waker))
     }
 
-    /// To be called when it is readable, before the handler looks for what has changed.
-    pub(crate) fn silence(&self) {
-        // There is exactly one byte. In this order none is lost: who rings from here on writes another.
-        let _ = (&self.hearing).read(&mut [0]);
-        self.rung.store(false, Ordering::SeqCst);
+    /// Consumes the wake-up. Call it when the descriptor is readable, before the handler checks what has changed.
+    pub(crate) fn consume(&self) {
+        // There is exactly one byte. Since it is read before the flag is cleared, no wake-up is lost: the next one
+        // writes another byte.
+        let _ = (&self.receiver).read(&mut [0]);
+        self.is_woken.store(false, Ordering::SeqCst);
     }
 }
 
 impl AsFd for ConnWaker {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hearing.as_fd()
+        self.receiver.as_fd()
     }
 }
 
@@ -51,8 +53,8 @@ impl Wake for ConnWaker {
     }
 
     fn wake_by_ref(self: &Arc<ConnWaker>) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            let _ = (&self.ringing).write(&[1]);
+        if !self.is_woken.swap(true, Ordering::SeqCst) {
+            let _ = (&self.sender).write(&[1]);
         }
     }
 }
@@ -62,16 +64,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rings_once_however_often_it_is_rung() {
+    fn repeated_wake_ups_are_one() {
         let place = OnceCell::new();
         let (one, other) = (ConnWaker::waker(&place), ConnWaker::waker(&place));
         let conn_waker = place.get().unwrap();
-        conn_waker.hearing.set_nonblocking(true).unwrap();
+        conn_waker.receiver.set_nonblocking(true).unwrap();
         for _ in 0..3 {
             one.wake_by_ref();
             other.wake_by_ref();
-            conn_waker.silence();
-            assert!((&conn_waker.hearing).read(&mut [0]).is_err(), "a second byte");
+            conn_waker.consume();
+            assert!((&conn_waker.receiver).read(&mut [0]).is_err(), "a second byte");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a handler that streams costs. A program of its own, since the measure is the process's.
+//! The memory of a handler that streams. A program of its own, since the memory of the whole process is measured.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -10,7 +10,7 @@ use sanserve_std::{Exchange, StatusCode};
 
 const MIB: u64 = 1 << 20;
 
-/// The most memory that this process ever had, in bytes.
+/// The peak memory of this process, in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -29,7 +29,7 @@ fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
 }
 
 #[test]
-fn an_echo_of_any_length_takes_a_fixed_amount() {
+fn an_echo_of_any_length_takes_bounded_memory() {
     let server = support::run(|site| site, |server| server.with_handler(|| echo));
     let mut client = server.connect();
     let mut most = Vec::new();

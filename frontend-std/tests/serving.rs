@@ -1,4 +1,4 @@
-//! What a client sees of a server that runs: files, handlers, limits on time.
+//! A running server from the view of a client: files, handlers, timeouts.
 
 mod support;
 
@@ -9,7 +9,7 @@ use sanserve_std::Server;
 
 use support::{plain, request, run};
 
-/// Content in which every shift shows.
+/// Content in which any shift is visible.
 fn content(len: usize) -> Vec<u8> {
     (0u64..).flat_map(|n| (n * n).to_le_bytes()).take(len).collect()
 }
@@ -34,7 +34,7 @@ fn serves_files_and_listings_on_one_connection() {
 }
 
 #[test]
-fn a_file_that_was_rewritten_is_served_anew() {
+fn a_file_that_was_rewritten_is_served_in_its_new_version() {
     let server = plain();
     let mut client = server.connect();
     for n in 0..50 {
@@ -45,7 +45,7 @@ fn a_file_that_was_rewritten_is_served_anew() {
 }
 
 #[test]
-fn answers_what_was_pipelined_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let server = plain();
     let mut client = server.connect();
     client.send([request("/a.txt"), request("/none"), request("/sub/")].concat().repeat(50));
@@ -59,7 +59,7 @@ fn answers_what_was_pipelined_in_order() {
 }
 
 #[test]
-fn a_request_may_come_byte_by_byte() {
+fn a_request_may_arrive_byte_by_byte() {
     let server = plain();
     let mut client = server.connect();
     client.dribble(request("/a.txt"));
@@ -73,7 +73,7 @@ fn files_of_every_size_arrive_whole() {
     for len in [0, 1, 15_000, 17_000, 65_536, 65_537, 300_000, 20_000_000] {
         let content = content(len);
         fs::write(server.tree.path("file"), &content).unwrap();
-        // Small ones between, so that the socket changes its mode to and fro.
+        // With small files in between, so that the socket changes its mode back and forth.
         for _ in 0..2 {
             assert!(client.get("/file").body == content, "{len} bytes differ");
             assert_eq!(client.get("/a.txt").body, b"hello\n");
@@ -81,7 +81,7 @@ fn files_of_every_size_arrive_whole() {
     }
 }
 
-/// Nobody reads until far more is asked for than any socket holds.
+/// The client does not read until it has requested far more than any socket buffers.
 #[test]
 fn a_slow_reader_gets_everything() {
     let server = plain();
@@ -102,7 +102,7 @@ fn a_slow_reader_gets_everything() {
     asking.join().unwrap();
 }
 
-/// Everything goes to the handler, but for `/a.txt`.
+/// Routes everything but `/a.txt` to the handler.
 struct Handled;
 
 impl Policy for Handled {
@@ -147,7 +147,7 @@ fn handled() -> testkit::Embedded {
 }
 
 #[test]
-fn a_handler_answers_with_a_value_of_its_own_for_each_connection() {
+fn each_connection_has_a_handler_of_its_own() {
     let server = handled();
     for _ in 0..2 {
         let mut client = server.connect();
@@ -171,7 +171,10 @@ fn a_panic_ends_one_connection_and_not_the_server() {
     client.send(request("/late"));
     assert_eq!(client.head().length(), Some(1_000_000));
     let (body, _) = client.rest_however();
-    assert!(body.len() < 1_000_000 && body.iter().all(|&byte| byte == b'x'), "cut, and nothing else in it");
+    assert!(
+        body.len() < 1_000_000 && body.iter().all(|&byte| byte == b'x'),
+        "the body is cut, and contains nothing else"
+    );
 
     let mut client = server.connect();
     client.send([request("/site-panics"), request("/a.txt")].concat());
@@ -192,9 +195,9 @@ fn a_handler_that_is_missing_is_an_error_of_the_server() {
     assert!(server.end().contains("there is none"));
 }
 
-/// Bytes that one peer left behind are no request of the next one, on the same thread.
+/// Bytes left by one peer are not part of the next connection's requests on the same thread.
 #[test]
-fn no_connection_reads_what_another_left() {
+fn no_connection_reads_bytes_of_another() {
     let server = run(|site| site, |server| server.workers(1));
     for _ in 0..5 {
         let mut gone = server.connect();
@@ -205,14 +208,14 @@ fn no_connection_reads_what_another_left() {
     }
 }
 
-fn hasty(timeouts: Timeouts) -> testkit::Embedded {
+fn with_timeouts(timeouts: Timeouts) -> testkit::Embedded {
     let config = Config { timeouts, ..Config::default() };
     run(|site| site.with_config(config), Server::one_at_a_time)
 }
 
 #[test]
 fn a_silent_connection_ends() {
-    let server = hasty(Timeouts { keep_alive: 50, ..Timeouts::default() });
+    let server = with_timeouts(Timeouts { keep_alive: 50, ..Timeouts::default() });
     assert!(server.connect().ended());
     let mut client = server.connect();
     assert_eq!(client.get("/a.txt").status(), 200);
@@ -220,8 +223,8 @@ fn a_silent_connection_ends() {
 }
 
 #[test]
-fn half_a_head_is_not_waited_for() {
-    let server = hasty(Timeouts { head: 50, linger_silence: 50, ..Timeouts::default() });
+fn an_incomplete_head_times_out() {
+    let server = with_timeouts(Timeouts { head: 50, linger_silence: 50, ..Timeouts::default() });
     let mut client = server.connect();
     assert_eq!(client.get("/a.txt").status(), 200);
     client.send("GET / HT");
@@ -230,12 +233,12 @@ fn half_a_head_is_not_waited_for() {
 }
 
 #[test]
-fn who_takes_nothing_is_cut() {
+fn a_peer_that_does_not_read_is_cut() {
     let write = Pace { silence: 50, grace: 50, rate: 256 };
-    let server = hasty(Timeouts { write, ..Timeouts::default() });
+    let server = with_timeouts(Timeouts { write, ..Timeouts::default() });
     let mut stuck = server.connect();
     stuck.send(request("/big"));
-    // It is served when the other one has been cut.
+    // It is served once the other one has been cut.
     let mut next = server.connect();
     assert_eq!(next.get("/a.txt").status(), 200);
     drop((next, stuck));

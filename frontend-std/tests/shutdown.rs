@@ -1,4 +1,4 @@
-//! How a server ends.
+//! Shutting down.
 
 mod support;
 
@@ -11,24 +11,24 @@ use sanserve_core::{Call, Policy, Reply, Request, Route};
 use sanserve_server::Site;
 use sanserve_std::Server;
 use support::{plain, request, run};
-use testkit::{Client, PATIENCE};
+use testkit::{Client, TIMEOUT};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
-fn patient(site: Site) -> Site {
+fn with_long_timeouts(site: Site) -> Site {
     site.with_grace(LONG)
 }
 
 #[test]
 fn idle_connections_end_at_once() {
-    let mut server = run(patient, |server| server);
+    let mut server = run(with_long_timeouts, |server| server);
     let fresh = (0..20).map(|_| server.connect());
     let used = (0..20).map(|_| {
         let mut client = server.connect();
         assert_eq!(client.get("/a.txt").status(), 200);
         client
     });
-    // One that was sent a file from its descriptor waits in another way.
+    // A connection that was sent a file from its descriptor waits in another way.
     let polled = (0..20).map(|_| {
         let mut client = server.connect();
         client.send(request("/big"));
@@ -42,14 +42,14 @@ fn idle_connections_end_at_once() {
     server.join();
     assert!(clients.iter_mut().all(Client::ended));
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server.address).is_err(), "the listener is closed");
     assert!(!server.log.text().contains("cut"));
 }
 
 #[test]
-fn a_download_in_flight_is_finished() {
+fn a_download_in_progress_is_finished() {
     for shape in [|server| server, Server::one_at_a_time] {
-        let mut server = run(patient, shape);
+        let mut server = run(with_long_timeouts, shape);
         let mut client = server.connect();
         client.send(request("/big"));
         let len = client.head().length().unwrap();
@@ -63,7 +63,7 @@ fn a_download_in_flight_is_finished() {
 }
 
 #[test]
-fn what_is_not_finished_in_time_is_cut_and_the_log_says_so() {
+fn unfinished_exchanges_are_cut_and_logged() {
     for shape in [|server| server, Server::one_at_a_time] {
         let mut server = run(|site| site.with_grace(Duration::from_millis(100)), shape);
         let mut stuck = server.connect();
@@ -77,9 +77,9 @@ fn what_is_not_finished_in_time_is_cut_and_the_log_says_so() {
     }
 }
 
-/// Those who block in `recv` amid a request are cut as well.
+/// Threads that block in `recv` in the middle of a request are cut too.
 #[test]
-fn half_a_request_does_not_outlive_the_bound() {
+fn half_a_request_does_not_outlive_the_grace() {
     let mut server = run(|site| site.with_grace(Duration::from_millis(50)), |server| server);
     let mut client = server.connect();
     assert_eq!(client.get("/a.txt").status(), 200);
@@ -90,9 +90,9 @@ fn half_a_request_does_not_outlive_the_bound() {
 }
 
 #[test]
-fn stop_cuts_now() {
+fn stop_cuts_immediately() {
     for shape in [|server| server, Server::one_at_a_time] {
-        let mut server = run(patient, shape);
+        let mut server = run(with_long_timeouts, shape);
         let mut stuck = server.connect();
         stuck.send(request("/big"));
         stuck.head();
@@ -104,7 +104,7 @@ fn stop_cuts_now() {
 }
 
 #[test]
-fn a_server_may_be_ended_before_it_runs() {
+fn a_server_may_be_shut_down_before_it_runs() {
     for shape in [|server| server, Server::one_at_a_time] {
         let site = Site::new(".").unwrap();
         let server = shape(Server::bind("127.0.0.1:0", site).unwrap());
@@ -114,8 +114,8 @@ fn a_server_may_be_ended_before_it_runs() {
 }
 
 #[test]
-fn it_ends_at_the_bound_on_threads_too() {
-    let mut server = run(patient, |server| server.workers(1));
+fn a_server_at_the_thread_limit_shuts_down_too() {
+    let mut server = run(with_long_timeouts, |server| server.workers(1));
     let mut held = server.connect();
     held.send(request("/big"));
     held.head();
@@ -123,25 +123,25 @@ fn it_ends_at_the_bound_on_threads_too() {
     waiting.send(request("/a.txt"));
     assert!(waiting.is_silent());
     server.shutdown();
-    // Who was waiting at the door has an answer, though there is no thread for it.
+    // The pending connection is served, even though there was no thread for it.
     assert_eq!(waiting.response().status(), 200);
     assert!(waiting.ended());
     server.stop();
     server.join();
 }
 
-/// A request and the shutdown come at the same time, in whatever order: either it is answered
-/// whole or the connection ends, and the server never waits for its grace.
+/// A request and the shutdown arrive at the same time, in either order: the request gets a complete response, or the
+/// connection ends, and the server never waits for its grace.
 #[test]
-fn a_request_at_the_moment_of_shutdown_harms_nobody() {
+fn a_request_at_the_moment_of_shutdown_is_answered_or_dropped() {
     for _ in 0..100 {
-        let mut server = run(patient, |server| server);
+        let mut server = run(with_long_timeouts, |server| server);
         let mut client = server.connect();
         assert_eq!(client.get("/a.txt").status(), 200);
         thread::scope(|scope| {
             scope.spawn(|| server.shutdown());
             client.send(request("/a.txt"));
-            // A reset is possible: the request may come to a socket that is closed.
+            // A reset is possible, because the request may arrive at a closed socket.
             let (text, _) = client.rest_however();
             assert!(text.is_empty() || text.ends_with(b"\r\n\r\nhello\n"), "{:?}", text.escape_ascii().to_string());
         });
@@ -157,9 +157,9 @@ impl Policy for ToHandler {
     }
 }
 
-/// A handler that answers nothing and waits for nothing holds its connection until it is cut.
+/// A handler that neither responds nor waits holds its connection until it is cut.
 #[test]
-fn a_handler_that_never_answers_is_cut() {
+fn a_handler_that_never_responds_is_cut() {
     let (called, calls) = channel();
     let handler = move || {
         let called = called.clone();
@@ -169,16 +169,16 @@ fn a_handler_that_never_answers_is_cut() {
     let mut server = run(|site| change(site.with_grace(Duration::from_millis(500))), |server| server);
     let mut client = server.connect();
     client.send(request("/"));
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
+    assert_eq!(calls.recv_timeout(TIMEOUT), Ok(Call::Request));
     server.shutdown();
     server.join();
     assert!(client.ended());
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Drain));
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Over));
+    assert_eq!(calls.recv_timeout(TIMEOUT), Ok(Call::Drain));
+    assert_eq!(calls.recv_timeout(TIMEOUT), Ok(Call::Over));
     assert!(server.log.text().contains("the server shut down"), "{}", server.log.text());
 }
 
-/// A thread that is held by a handler does not hold the server.
+/// A thread that is blocked in a handler does not block the server.
 #[test]
 fn a_handler_that_blocks_is_left_behind() {
     let (called, calls) = channel();
@@ -194,7 +194,7 @@ fn a_handler_that_blocks_is_left_behind() {
     let mut server = run(|site| site.with_policy(ToHandler).with_handler(handler), |server| server);
     let mut client = server.connect();
     client.send(request("/"));
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(Call::Request));
+    assert_eq!(calls.recv_timeout(TIMEOUT), Ok(Call::Request));
     server.stop();
     server.join();
     assert!(server.log.text().contains("1 connections are stuck in a handler"));
@@ -203,7 +203,7 @@ fn a_handler_that_blocks_is_left_behind() {
 }
 
 #[test]
-fn ending_twice_is_ending_once() {
+fn a_second_shutdown_has_no_effect() {
     let mut server = plain();
     server.shutdown();
     server.shutdown();

@@ -1,4 +1,4 @@
-//! How many connections are served at once.
+//! The number of connections served at once.
 
 mod support;
 
@@ -6,7 +6,7 @@ use sanserve_std::Server;
 use support::{plain, run};
 
 #[test]
-fn one_at_a_time_means_one() {
+fn one_at_a_time_serves_one_connection() {
     let server = run(|site| site, Server::one_at_a_time);
     let mut first = server.connect();
     first.occupy();
@@ -19,7 +19,7 @@ fn one_at_a_time_means_one() {
 }
 
 #[test]
-fn beyond_the_bound_a_connection_waits_for_another_to_end() {
+fn at_the_limit_a_connection_waits_for_another_to_end() {
     let server = run(|site| site, |server| server.workers(2));
     let mut held = [server.connect(), server.connect()];
     held.iter_mut().for_each(testkit::Client::occupy);
@@ -31,7 +31,7 @@ fn beyond_the_bound_a_connection_waits_for_another_to_end() {
 }
 
 #[test]
-fn the_service_bounds_it_too() {
+fn the_limit_of_the_site_applies_too() {
     let server = run(|site| site.with_connections(1), |server| server.workers(100));
     let mut first = server.connect();
     first.occupy();
@@ -54,7 +54,7 @@ fn many_connections_are_served_while_all_are_open() {
 }
 
 #[test]
-fn threads_are_used_again() {
+fn threads_are_reused() {
     let server = run(|site| site, |server| server.workers(1));
     for _ in 0..100 {
         assert_eq!(server.connect().get("/a.txt").status(), 200);

@@ -1,6 +1,6 @@
-//! A real browser without a window: Chromium, told what to do over a pipe (the DevTools protocol).
+//! A headless browser: Chromium, controlled over a pipe (the DevTools protocol).
 //!
-//! It is asked in JavaScript and answers in text, so that no JSON has to be understood here.
+//! Queries are JavaScript expressions and answers are text, so that no JSON needs to be parsed here.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -8,23 +8,24 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use crate::{PATIENCE, eventually};
+use crate::{TIMEOUT, eventually};
 
-/// What Chromium may be called.
+/// The names under which Chromium may be installed.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
-/// How it is started: alone, and without a word to anybody. It sees only pages that the tests have made, so it
-/// needs no sandbox, which root and containers do not have. It expects its pipe at the descriptors 3 and 4.
+/// How Chromium is started: without any network traffic of its own. It only loads pages that the tests have made, so
+/// it does not need its sandbox, which does not work as root and in containers. It expects its pipe at descriptors 3
+/// and 4.
 const START: &str = r#"exec "$0" --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
     --disable-background-networking --disable-component-update --disable-sync --hide-scrollbars \
     --remote-debugging-pipe --user-data-dir="$1" 3<&0 4>&1 1>&2"#;
 
-/// A browser with one page; ended when dropped.
+/// A browser with one page. Dropping it ends the browser.
 pub struct Browser {
     child: Child,
     to: ChildStdin,
     from: Receiver<String>,
-    /// What was said beside answers, to look for errors in.
+    /// Events that were received between answers, in which errors are looked for.
     events: Vec<String>,
     session: String,
     last: u32,
@@ -32,7 +33,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. `None`: there is none here. In CI there must be one.
+    /// Starts a browser. `None`: none is installed. In CI this panics.
     #[track_caller]
     pub fn start() -> Option<Browser> {
         let paths = std::env::var_os("PATH").unwrap_or_default();
@@ -41,7 +42,7 @@ impl Browser {
             .find(|path| path.is_file());
         let Some(program) = found else {
             assert!(std::env::var_os("CI").is_none(), "CI needs a browser; on Debian: apt-get install chromium");
-            eprintln!("no page was looked at: there is no Chromium; on Debian: apt-get install chromium");
+            eprintln!("no page was checked: Chromium is not installed; on Debian: apt-get install chromium");
             return None;
         };
         let profile = tempfile::tempdir().expect("a temporary directory");
@@ -72,20 +73,20 @@ impl Browser {
     /// Opens a file at a fragment, and waits until its script has run.
     #[track_caller]
     pub fn open(&mut self, page: &Path, fragment: &str) {
-        // The same file at another fragment would not be loaded anew.
+        // The same file with another fragment would not be loaded again.
         self.tell("Page.navigate", r#"{"url":"about:blank"}"#);
         let url = format!("file://{}{fragment}", page.display());
         self.tell("Page.navigate", &format!(r#"{{"url":{}}}"#, quoted(&url)));
-        eventually("the page is there", || {
+        eventually("the page is loaded", || {
             self.ask("location.protocol + document.readyState + Boolean(document.querySelector('header'))")
                 == "file:completetrue"
         });
     }
 
-    /// What an expression comes to, as text.
+    /// Evaluates an expression, and returns its value as text.
     #[track_caller]
     pub fn ask(&mut self, expression: &str) -> String {
-        // In hexadecimal there is nothing to unescape.
+        // In hexadecimal nothing needs to be unescaped.
         let hex = format!(
             "Array.from(new TextEncoder().encode(String({expression})), (b) => b.toString(16).padStart(2, '0')).join('')"
         );
@@ -97,7 +98,7 @@ impl Browser {
         String::from_utf8((0..hex.len()).step_by(2).map(digits).collect()).expect("UTF-8")
     }
 
-    /// Presses a key and lets it go.
+    /// Presses and releases a key.
     #[track_caller]
     pub fn press(&mut self, key: &str) {
         for kind in ["keyDown", "keyUp"] {
@@ -105,31 +106,31 @@ impl Browser {
         }
     }
 
-    /// Makes the window so wide and high.
+    /// Sets the size of the window.
     #[track_caller]
     pub fn resize(&mut self, width: u32, height: u32) {
         let size = format!(r#"{{"width":{width},"height":{height},"deviceScaleFactor":1,"mobile":false}}"#);
         self.tell("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// What the page is to take itself for: `screen` or `print`, `light` or `dark`.
+    /// Emulates a medium, `screen` or `print`, with the colour scheme `light` or `dark`.
     #[track_caller]
     pub fn show_on(&mut self, media: &str, scheme: &str) {
         let features = format!(r#"[{{"name":"prefers-color-scheme","value":"{scheme}"}}]"#);
         self.tell("Emulation.setEmulatedMedia", &format!(r#"{{"media":"{media}","features":{features}}}"#));
     }
 
-    /// Prints, and returns the document in base64.
+    /// Prints the page, and returns the document in base64.
     #[track_caller]
     pub fn print(&mut self) -> String {
         let printed = self.tell("Page.printToPDF", r#"{"printBackground":true}"#);
         text_of(&printed, "data")
     }
 
-    /// What the browser had to complain about: exceptions, and what a policy has forbidden.
+    /// The errors so far: exceptions, and violations of the content security policy.
     #[track_caller]
     pub fn complaints(&mut self) -> Vec<String> {
-        // Behind an answer stands nothing that came before it.
+        // All events of the page come before the answer.
         self.ask("0");
         let is_one = |event: &&String| {
             ["Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening"]
@@ -139,17 +140,20 @@ impl Browser {
         self.events.iter().filter(is_one).cloned().collect()
     }
 
-    /// Calls a method and waits for its answer.
+    /// Calls a method of the protocol and waits for its result.
     #[track_caller]
     fn tell(&mut self, method: &str, parameters: &str) -> String {
         self.last += 1;
         let session =
             if self.session.is_empty() { String::new() } else { format!(r#","sessionId":"{}""#, self.session) };
         let message = format!(r#"{{"id":{},"method":"{method}","params":{parameters}{session}}}"#, self.last);
-        self.to.write_all(message.as_bytes()).and_then(|()| self.to.write_all(b"\0")).expect("the browser listens");
+        self.to
+            .write_all(message.as_bytes())
+            .and_then(|()| self.to.write_all(b"\0"))
+            .expect("the browser reads its pipe");
         let mine = format!(r#"{{"id":{},"#, self.last);
         loop {
-            let said = self.from.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{method}: {error}"));
+            let said = self.from.recv_timeout(TIMEOUT).unwrap_or_else(|error| panic!("{method}: {error}"));
             if said.starts_with(&mine) {
                 assert!(!said.starts_with(&format!(r#"{mine}"error""#)), "{method}: {said}");
                 return said;
@@ -166,11 +170,11 @@ impl Drop for Browser {
     }
 }
 
-/// The text of a field, in which nothing is escaped.
+/// The text of a field that contains no escapes.
 #[track_caller]
 fn text_of(json: &str, field: &str) -> String {
     let (_, rest) = json.split_once(&format!(r#""{field}":""#)).unwrap_or_else(|| panic!("no {field} in {json}"));
-    rest.split_once('"').expect("it ends").0.to_owned()
+    rest.split_once('"').expect("a closing quote").0.to_owned()
 }
 
 /// A string of JSON.

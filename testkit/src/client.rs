@@ -1,4 +1,4 @@
-//! A client on a raw socket. It sends what it is told and takes answers apart strictly.
+//! A client on a raw socket. It sends bytes as given, and parses responses strictly.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,13 +7,13 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::response::{Framing, Head, Response};
-use crate::{GLANCE, PATIENCE};
+use crate::{QUIET_PERIOD, TIMEOUT};
 
-/// One connection.
+/// A connection.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
-    /// Received, not yet taken.
+    /// Bytes that were received but not consumed yet.
     pending: Vec<u8>,
 }
 
@@ -21,47 +21,47 @@ impl Client {
     /// Connects.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Client {
-        Client::over(TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts"))
+        Client::over(TcpStream::connect_timeout(&address, TIMEOUT).expect("the server accepts connections"))
     }
 
-    /// Connects with a receive buffer so small that the server soon has to wait for this client.
+    /// Connects with a small receive buffer, so that the server soon has to wait for this client.
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Client {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("any size is allowed");
-        rustix::net::connect(&socket, &address).expect("the server accepts");
+        rustix::net::connect(&socket, &address).expect("the server accepts connections");
         Client::over(TcpStream::from(socket))
     }
 
     fn over(stream: TcpStream) -> Client {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("a timeout");
         stream.set_nodelay(true).expect("an option of TCP");
         Client { stream, pending: Vec::new() }
     }
 
-    /// The same connection once more, to send in one thread and receive in another.
+    /// A second client of the same connection, to send in one thread and receive in another.
     pub fn twin(&self) -> Client {
         Client::over(self.stream.try_clone().expect("a descriptor"))
     }
 
     /// The address of this end.
     pub fn local(&self) -> SocketAddr {
-        self.stream.local_addr().expect("it is connected")
+        self.stream.local_addr().expect("the socket is connected")
     }
 
-    /// Sends all of it.
+    /// Sends all bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).expect("the server takes what is sent");
+        self.try_send(bytes).expect("the server reads all bytes");
     }
 
-    /// Sends all of it unless the server is gone.
+    /// Sends all bytes, unless the server has closed the connection.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Sends `bytes` again and again until the server takes no more.
+    /// Sends `bytes` repeatedly until the server accepts no more.
     pub fn send_while_taken(&mut self, bytes: &[u8]) {
         self.stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         for _ in 0..2000 {
@@ -69,10 +69,10 @@ impl Client {
                 return;
             }
         }
-        panic!("the server takes requests without end while nobody reads its answers");
+        panic!("the server reads requests without end, although no response is read");
     }
 
-    /// Sends it in single bytes.
+    /// Sends the bytes one by one.
     #[track_caller]
     pub fn dribble(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {
@@ -80,7 +80,8 @@ impl Client {
         }
     }
 
-    /// Sends it in pieces that end at `cuts`, with a pause long enough that they mostly arrive apart.
+    /// Sends the bytes in pieces that end at `cuts`, with pauses that are long enough for most of them to arrive
+    /// separately.
     #[track_caller]
     pub fn send_cut(&mut self, bytes: &[u8], cuts: &[usize]) {
         let mut start = 0;
@@ -92,13 +93,13 @@ impl Client {
         self.send(&bytes[start..]);
     }
 
-    /// Tells the server that nothing more will come.
+    /// Closes the sending side of the connection.
     #[track_caller]
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("the connection was not reset");
     }
 
-    /// The same where the connection may be over already.
+    /// Like [`half_close`](Self::half_close), if the connection may already be closed.
     pub fn half_close_if_open(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -108,20 +109,20 @@ impl Client {
         sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("an option of sockets");
     }
 
-    /// A GET with nothing but a Host, and its answer, on this connection.
+    /// Sends a GET with no field but `Host`, and receives the response.
     #[track_caller]
     pub fn get(&mut self, target: impl AsRef<[u8]>) -> Response {
         self.ask([b"GET ", target.as_ref(), b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat())
     }
 
-    /// Sends a request and takes its answer.
+    /// Sends a request and receives the response.
     #[track_caller]
     pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Response {
         self.send(request.as_ref());
         self.response_to(request.as_ref())
     }
 
-    /// The answer to a request that was sent, whose method decides whether a body comes.
+    /// Receives the response to a request that was sent. Its method decides whether there is a body.
     #[track_caller]
     pub fn response_to(&mut self, request: &[u8]) -> Response {
         let mut body = Vec::new();
@@ -130,13 +131,13 @@ impl Client {
         Response { head, body }
     }
 
-    /// The answer to anything but a HEAD.
+    /// Receives the response to a request other than HEAD.
     #[track_caller]
     pub fn response(&mut self) -> Response {
         self.response_to(b"")
     }
 
-    /// One answer, whose body is handed on in pieces as it comes.
+    /// Receives one response, and passes its body to `body` in pieces as they arrive.
     #[track_caller]
     pub fn receive(&mut self, to_head: bool, mut body: impl FnMut(&[u8])) -> Head {
         let head = self.head();
@@ -144,7 +145,7 @@ impl Client {
             Framing::Empty => {}
             Framing::Length(mut left) => {
                 while left > 0 {
-                    assert!(!self.pending.is_empty() || self.more(), "the body ends {left} bytes too early");
+                    assert!(!self.pending.is_empty() || self.more(), "{left} bytes of the body are missing");
                     let now = self.pending.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     body(&self.pending[..now]);
                     self.pending.drain(..now);
@@ -155,12 +156,12 @@ impl Client {
                 while let Some(chunk) = self.chunk() {
                     body(&chunk);
                 }
-                assert_eq!(self.trailers(), "\r\n", "no trailers were expected");
+                assert_eq!(self.trailers(), "\r\n", "unexpected trailers");
             }
             Framing::Close => {
-                // An answer of HTTP/1.0 need not say so.
+                // A response of HTTP/1.0 closes by default.
                 let closes = head.version == "HTTP/1.0" || head.closes();
-                assert!(closes, "a body that ends with the connection: {head:?}");
+                assert!(closes, "a body without framing on a persistent connection: {head:?}");
                 loop {
                     body(&std::mem::take(&mut self.pending));
                     if !self.more() {
@@ -172,7 +173,7 @@ impl Client {
         head
     }
 
-    /// The head of an answer, leaving its body to be read.
+    /// Receives the head of a response, and leaves its body to be read.
     #[track_caller]
     pub fn head(&mut self) -> Head {
         let mut searched = 0;
@@ -183,12 +184,13 @@ impl Client {
                 return Head::parse(&head);
             }
             searched = self.pending.len().saturating_sub(3);
-            assert!(self.pending.len() < 1 << 16, "a head without an end: {:?}", self.pending[..512].escape_ascii());
+            assert!(self.pending.len() < 1 << 16, "the head has no end: {:?}", self.pending[..512].escape_ascii());
             assert!(self.more(), "the connection ends in a head: {:?}", self.pending.escape_ascii().to_string());
         }
     }
 
-    /// The next chunk of a body whose head was taken; `None` for the last, which [`trailers`](Self::trailers) follow.
+    /// The next chunk of a body whose head was received. `None` for the last chunk, after which
+    /// [`trailers`](Self::trailers) follow.
     #[track_caller]
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
         let digits = self.line();
@@ -202,7 +204,7 @@ impl Client {
         Some(chunk)
     }
 
-    /// The chunks of a body whose head was taken, put together, and its trailer section.
+    /// The chunks of a body whose head was received, concatenated, and its trailer section.
     #[track_caller]
     pub fn chunks(&mut self) -> (Vec<u8>, String) {
         let mut body = Vec::new();
@@ -212,7 +214,7 @@ impl Client {
         (body, self.trailers())
     }
 
-    /// The trailer section, with the empty line that ends it.
+    /// The trailer section, including the empty line at its end.
     #[track_caller]
     pub fn trailers(&mut self) -> String {
         let mut section = String::new();
@@ -226,23 +228,23 @@ impl Client {
         }
     }
 
-    /// The next line, without its end.
+    /// The next line, without its line terminator.
     #[track_caller]
     pub fn line(&mut self) -> String {
         let line = self.through(b"\r\n");
         String::from_utf8(line[..line.len() - 2].to_vec()).expect("a line of UTF-8")
     }
 
-    /// The next `count` bytes, whatever they are.
+    /// The next `count` bytes.
     #[track_caller]
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         while self.pending.len() < count {
-            assert!(self.more(), "the connection ends too early: {:?}", self.pending.escape_ascii().to_string());
+            assert!(self.more(), "the connection ended too early: {:?}", self.pending.escape_ascii().to_string());
         }
         self.pending.drain(..count).collect()
     }
 
-    /// What comes up to the next `end`, and that too.
+    /// All bytes up to and including the next `end`.
     #[track_caller]
     pub fn through(&mut self, end: &[u8]) -> Vec<u8> {
         let mut searched = 0;
@@ -251,11 +253,11 @@ impl Client {
                 return self.take(searched + at + end.len());
             }
             searched = (self.pending.len() + 1).saturating_sub(end.len());
-            assert!(self.more(), "the connection ends too early: {:?}", self.pending.escape_ascii().to_string());
+            assert!(self.more(), "the connection ended too early: {:?}", self.pending.escape_ascii().to_string());
         }
     }
 
-    /// Reads and forgets until `most` bytes have come or the connection is over; how many have come.
+    /// Reads and discards until `most` bytes have arrived or the connection has ended. Returns the number of bytes.
     #[track_caller]
     pub fn count(&mut self, most: u64) -> u64 {
         let mut count = 0;
@@ -267,12 +269,12 @@ impl Client {
                 Ok(true) => {}
                 Ok(false) => return count,
                 Err(error) if reset(&error) => return count,
-                Err(error) => panic!("reading failed behind {count} bytes: {error}"),
+                Err(error) => panic!("reading failed after {count} bytes: {error}"),
             }
         }
     }
 
-    /// Some bytes, at most what one read brings; none at the end of the connection.
+    /// Some bytes, at most those of one read; none at the end of the connection.
     #[track_caller]
     pub fn piece(&mut self) -> Vec<u8> {
         if self.pending.is_empty() {
@@ -281,52 +283,52 @@ impl Client {
         std::mem::take(&mut self.pending)
     }
 
-    /// Has an exchange that goes on until [`release`](Self::release): no idle connection, which would be closed to make room. It has
-    /// begun when this returns. The server must serve `/a.txt`.
+    /// Begins an exchange that is in progress until [`release`](Self::release), so that the connection is not closed
+    /// to make room. It has begun when this returns. The server must serve `/a.txt`.
     #[track_caller]
     pub fn occupy(&mut self) {
         self.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n");
         assert_eq!(self.response().status(), 200);
     }
 
-    /// Ends what [`occupy`](Self::occupy) has begun.
+    /// Finishes the exchange that [`occupy`](Self::occupy) has begun.
     #[track_caller]
     pub fn release(&mut self) {
         self.send("x");
         assert_eq!(self.response().status(), 200);
     }
 
-    /// Whether nothing comes for a while.
+    /// Whether nothing arrives for a while.
     #[track_caller]
     pub fn is_silent(&mut self) -> bool {
-        self.stream.set_read_timeout(Some(GLANCE)).expect("a timeout");
+        self.stream.set_read_timeout(Some(QUIET_PERIOD)).expect("a timeout");
         let peeked = self.stream.peek(&mut [0]);
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        self.stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         self.pending.is_empty()
             && matches!(peeked, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     }
 
-    /// Waits for the end of the connection, by a reset or not; whether nothing came before.
+    /// Waits for the end of the connection, by a reset or not. Returns whether nothing was received before.
     #[track_caller]
     pub fn ended(&mut self) -> bool {
         self.rest_however().0.is_empty()
     }
 
-    /// Asserts that the server ends the connection in good order and sends nothing more before.
+    /// Asserts that the server closes the connection without a reset, and sends nothing more before.
     #[track_caller]
     pub fn ends(&mut self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "unexpected bytes: {:?}", rest.escape_ascii().to_string());
     }
 
-    /// Everything until the server ends the connection in good order.
+    /// All bytes until the server closes the connection without a reset.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         while self.more() {}
         std::mem::take(&mut self.pending)
     }
 
-    /// Everything until the connection is over, and whether in good order (not by a reset).
+    /// All bytes until the connection has ended, and whether it was closed without a reset.
     #[track_caller]
     pub fn rest_however(&mut self) -> (Vec<u8>, bool) {
         let orderly = loop {
@@ -340,25 +342,25 @@ impl Client {
         (std::mem::take(&mut self.pending), orderly)
     }
 
-    /// Ends this side, and reads what still comes, however it ends.
+    /// Half-closes, and reads until the connection has ended in any way.
     #[track_caller]
     pub fn rest_after_half_close(&mut self) -> (Vec<u8>, bool) {
         self.half_close_if_open();
         self.rest_however()
     }
 
-    /// Reads at least `count` bytes of whatever comes and forgets them.
+    /// Reads and discards at least `count` bytes.
     #[track_caller]
     pub fn skip(&mut self, count: usize) {
         let mut skipped = 0;
         while skipped < count {
-            assert!(!self.pending.is_empty() || self.more(), "the connection ends after {skipped} bytes");
+            assert!(!self.pending.is_empty() || self.more(), "the connection ended after {skipped} bytes");
             skipped += self.pending.len();
             self.pending.clear();
         }
     }
 
-    /// Whether anything, an end included, can be read without waiting.
+    /// Whether a read, also one of the end, would not block.
     pub fn is_readable(&self) -> bool {
         self.stream.set_nonblocking(true).expect("a flag");
         let peeked = self.stream.peek(&mut [0]);
@@ -366,7 +368,7 @@ impl Client {
         !self.pending.is_empty() || !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Reads once; `false` at the end.
+    /// Reads once. Returns `false` at the end.
     #[track_caller]
     fn more(&mut self) -> bool {
         self.read().unwrap_or_else(|error| {
@@ -376,7 +378,8 @@ impl Client {
     }
 
     fn read(&mut self) -> io::Result<bool> {
-        // A client that waits holds no memory: some tests measure what a connection costs in their own process.
+        // A waiting client holds no buffer, because some tests measure the memory of connections in their own
+        // process.
         let mut scratch = [0; 1 << 16];
         let read = loop {
             match self.stream.read(&mut scratch) {
@@ -389,7 +392,7 @@ impl Client {
     }
 }
 
-/// Whether the other end has dropped the connection.
+/// Whether the peer has dropped the connection.
 pub fn reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
 }

@@ -1,4 +1,4 @@
-//! A server in this process, on a thread of its own.
+//! Running a server in this process, on a thread of its own.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use std::thread::{self, JoinHandle};
 
 use crate::{Client, Response, Tree};
 
-/// A log that is kept in memory.
+/// A log in memory.
 #[derive(Clone, Debug, Default)]
 pub struct LogSink(Arc<Mutex<Vec<u8>>>);
 
 impl LogSink {
-    /// What has been written so far.
+    /// The text written so far.
     #[track_caller]
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().expect("no writer panics").clone()).expect("a log is UTF-8")
@@ -30,7 +30,7 @@ impl Write for LogSink {
     }
 }
 
-/// A server that is bound and does not run yet. [`bound!`](crate::bound) makes one of any frontend's `Server`.
+/// A server that is bound, but not running yet. [`bound!`](crate::bound) makes one of the `Server` of any frontend.
 pub struct Bound {
     address: SocketAddr,
     shutdown: Box<dyn Fn() + Send + Sync>,
@@ -39,7 +39,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Of its parts: where it listens, what ends it gracefully, what ends it at once, and what runs it.
+    /// Made of its parts: the address, a graceful shutdown, an immediate stop, and the function that runs it.
     pub fn new(
         address: SocketAddr,
         shutdown: impl Fn() + Send + Sync + 'static,
@@ -50,7 +50,8 @@ impl Bound {
     }
 }
 
-/// A [`Bound`] of a frontend's `Server`. The frontends have no type in common, only names.
+/// A [`Bound`] of the `Server` of a frontend. A macro, because the servers have the same methods, but no common
+/// trait.
 #[macro_export]
 macro_rules! bound {
     ($server:expr) => {{
@@ -60,13 +61,13 @@ macro_rules! bound {
     }};
 }
 
-/// A running server; stopped when dropped.
+/// A running server. Dropping it stops it.
 pub struct Embedded {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// What it serves, if it serves files.
+    /// The files that it serves, if any.
     pub tree: Tree,
-    /// What it has logged.
+    /// The log.
     pub log: LogSink,
     shutdown: Box<dyn Fn() + Send + Sync>,
     stop: Box<dyn Fn() + Send + Sync>,
@@ -82,48 +83,48 @@ impl Embedded {
         Embedded { address, tree, log, shutdown, stop, thread: Some(thread::spawn(run)) }
     }
 
-    /// A new connection.
+    /// Opens a connection.
     #[track_caller]
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 
-    /// One GET on a connection of its own.
+    /// Sends a GET on a connection of its own.
     #[track_caller]
     pub fn get(&self, target: impl AsRef<[u8]>) -> Response {
         self.connect().get(target)
     }
 
-    /// Begins a graceful end.
+    /// Begins a graceful shutdown.
     pub fn shutdown(&self) {
         (self.shutdown)();
     }
 
-    /// Has it end at once.
+    /// Stops the server immediately.
     pub fn stop(&self) {
         (self.stop)();
     }
 
-    /// Whether it has not ended.
+    /// Whether the server is still running.
     pub fn runs(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Waits until it has ended.
+    /// Waits until the server has ended.
     #[track_caller]
     pub fn join(&mut self) {
-        let thread = self.thread.take().expect("nobody has waited for it before");
-        thread.join().expect("the server does not panic").expect("the server does not fail");
+        let thread = self.thread.take().expect("join is called once");
+        thread.join().expect("the server panicked").expect("the server failed");
     }
 
-    /// Waits until it has ended; its log.
+    /// Waits until the server has ended, and returns its log.
     #[track_caller]
     pub fn ended(mut self) -> String {
         self.join();
         self.log.text()
     }
 
-    /// Ends it gracefully; its log.
+    /// Shuts the server down gracefully, and returns its log.
     #[track_caller]
     pub fn end(self) -> String {
         self.shutdown();

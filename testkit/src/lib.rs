@@ -1,7 +1,8 @@
-//! What the tests over real sockets share: a client that trusts nothing, servers to start, trees to serve.
+//! The shared parts of the tests over real sockets: a strict client, servers to start, trees to serve.
 //!
-//! It does not depend on a frontend or on the command. The command is started as a process and is reached through its
-//! flags, its sockets and `/proc`. Every wait has a bound, so a server that hangs fails its test and holds up no other.
+//! This crate does not depend on a frontend or on the command. The command is started as a process and is reached
+//! through its flags, its sockets and `/proc`. Every wait has a timeout, so a server that hangs fails its test, and
+//! does not block others.
 
 pub mod browser;
 pub mod client;
@@ -23,13 +24,13 @@ pub use tree::Tree;
 
 use std::time::{Duration, Instant};
 
-/// No single wait of a test takes longer than this.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of every single wait of a test.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a test watches that nothing happens.
-pub const GLANCE: Duration = Duration::from_millis(100);
+/// How long a test checks that nothing happens.
+pub const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
-/// What `sanserve --runtime` takes.
+/// The values of `sanserve --runtime`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
     /// One event loop.
@@ -53,29 +54,29 @@ impl Runtime {
         }
     }
 
-    /// The flags for one loop or thread that serves all connections, where there is such a thing:
-    /// what stops it stops everybody. On std, each connection has its thread.
+    /// The flags for a single event loop or executor thread that serves all connections. On std, each connection has
+    /// its own thread.
     pub fn alone(self) -> &'static [&'static str] {
         if self == Runtime::Std { &[] } else { &["--workers", "1"] }
     }
 }
 
-/// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
+/// Waits until `condition` holds. Panics with `what` after [`TIMEOUT`].
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out after {TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Numbers that look random and are the same in every run (xorshift64*).
+/// Pseudo-random numbers (xorshift64*), the same in every run.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// The sequence that belongs to `seed`.
+    /// The sequence for `seed`.
     pub fn new(seed: u64) -> Dice {
         Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -93,8 +94,7 @@ impl Dice {
         usize::try_from(self.roll() >> 33).expect("31 bits") % end
     }
 
-    /// `count` different places in the middle of something `len` long, in order; fewer where there
-    /// is no room.
+    /// `count` different positions inside of `len` bytes, in order; fewer if there is no room.
     pub fn cuts(&mut self, len: usize, count: usize) -> Vec<usize> {
         if len < 2 {
             return Vec::new();

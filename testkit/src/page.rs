@@ -1,9 +1,9 @@
-//! The pages that a server writes, as the specification has them, byte for byte.
+//! The expected pages of a server, byte for byte.
 
 use crate::Response;
 use crate::text::escape;
 
-/// The explanation of each status that these tests meet.
+/// The explanation of each status that occurs in these tests.
 pub fn explanation(status: u16) -> &'static str {
     match status {
         400 => "Bad request syntax or unsupported method",
@@ -27,7 +27,7 @@ pub fn explanation(status: u16) -> &'static str {
     }
 }
 
-/// The reason phrase of each status that these tests meet (RFC 9110 section 15).
+/// The reason phrase of each status that occurs in these tests (RFC 9110 section 15).
 pub fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -55,13 +55,13 @@ pub fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// The page of an error with this message (not yet escaped).
+/// The error page with this message, which is not escaped yet.
 pub fn error(status: u16, message: &str) -> String {
     let [start, end] = around(status);
     format!("{start}{}{end}", escape(message))
 }
 
-/// What stands before and after the message of an error.
+/// The parts of an error page before and after the message.
 fn around(status: u16) -> [String; 2] {
     let start = format!(
         r#"<!DOCTYPE HTML>
@@ -91,15 +91,14 @@ fn around(status: u16) -> [String; 2] {
     [start, end]
 }
 
-/// Asserts that this is the answer to an error with this message, page and head.
+/// Asserts that this is an error response with this message, in page and head.
 #[track_caller]
 pub fn check_error(response: &Response, status: u16, message: &str) {
     check_any_error(response, status);
     assert_eq!(response.body_text(), error(status, message));
 }
 
-/// Asserts that this is the answer to an error, whatever its message is, which is returned still
-/// escaped.
+/// Asserts that this is an error response with any message, and returns the message, still escaped.
 #[track_caller]
 pub fn check_any_error(response: &Response, status: u16) -> &str {
     let head = &response.head;
@@ -109,16 +108,16 @@ pub fn check_any_error(response: &Response, status: u16) -> &str {
     let [start, end] = around(status);
     let page = response.body_text();
     let message = page.strip_prefix(start.as_str()).and_then(|rest| rest.strip_suffix(end.as_str()));
-    let message = message.unwrap_or_else(|| panic!("not the page of an error {status}: {page}"));
+    let message = message.unwrap_or_else(|| panic!("not an error page for {status}: {page}"));
     assert!(!message.is_empty() && !message.contains(['\n', '<', '>']), "the message {message:?}");
-    // As with Python, the message may be the reason phrase too, unless it holds what the peer sent,
-    // which always stands in quotes.
+    // As in Python, the message may also be the reason phrase, unless it contains text of the peer, which is always
+    // quoted.
     let as_message = head.reason == crate::text::unescape(message) && !message.contains(['\'', '"']);
     assert!(as_message || head.reason == phrase(status), "{head:?}");
     message
 }
 
-/// A listing with these rows (link and text, both as they stand in the page).
+/// A listing with these rows (link and text, both as in the page).
 pub fn listing(path: &str, rows: &[(&str, &str)]) -> String {
     let title = escape(path);
     let rows: String = rows.iter().map(|(link, text)| format!("<li><a href=\"{link}\">{text}</a></li>\n")).collect();
@@ -146,7 +145,7 @@ color-scheme: light dark;
     )
 }
 
-/// The rows of a listing: link and text, both as they stand in the page.
+/// The rows of a listing: link and text, both as in the page.
 #[track_caller]
 pub fn rows(page: &str) -> Vec<(&str, &str)> {
     let list = page.split_once("<ul>\n").and_then(|(_, rest)| rest.split_once("</ul>\n")).expect("a list").0;

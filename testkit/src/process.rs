@@ -1,4 +1,4 @@
-//! A child process: stopped when dropped, its output collected line by line.
+//! Child processes. Their output is collected line by line.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
-/// A running program.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -20,7 +20,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it with no input.
+    /// Starts a program without input.
     #[track_caller]
     pub fn start(command: &mut Command) -> Process {
         allow_many_descriptors();
@@ -31,30 +31,30 @@ impl Process {
         Process { child, stdout, stderr }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(self.pid(), signal).expect("the process is there");
+        rustix::process::kill_process(self.pid(), signal).expect("the process exists");
     }
 
-    /// Waits until it has ended by itself and all of its output is read.
+    /// Waits until the process has ended by itself and all of its output was read.
     #[track_caller]
     pub fn ended(&mut self) -> ExitStatus {
-        self.ended_within(PATIENCE)
+        self.ended_within(TIMEOUT)
     }
 
-    /// The same with a bound of one's own.
+    /// Like [`ended`](Self::ended), with another timeout.
     #[track_caller]
     pub fn ended_within(&mut self, bound: Duration) -> ExitStatus {
         let start = Instant::now();
         let status = loop {
             match self.child.try_wait().expect("a child can be waited for") {
                 Some(status) => break status,
-                None => assert!(start.elapsed() < bound, "the process runs on after {bound:?}"),
+                None => assert!(start.elapsed() < bound, "the process is still running after {bound:?}"),
             }
             std::thread::sleep(Duration::from_millis(2));
         };
@@ -63,7 +63,7 @@ impl Process {
         status
     }
 
-    /// Waits until it has ended by itself, or until the bound.
+    /// Waits until the process has ended by itself, or `bound` has passed.
     pub fn wait_within(&mut self, bound: Duration) {
         let start = Instant::now();
         while self.runs() && start.elapsed() < bound {
@@ -71,48 +71,46 @@ impl Process {
         }
     }
 
-    /// Ends it now, if it has not ended, and collects the rest of its output.
+    /// Kills the process if it has not ended, and collects the rest of its output.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.stderr.wait_for_end();
     }
 
-    /// Whether it has not ended.
+    /// Whether the process is still running.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// How many descriptors it has open.
+    /// The number of open descriptors.
     pub fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(folder).expect("the process is there").count()
+        std::fs::read_dir(folder).expect("the process exists").count()
     }
 
-    /// Bytes of memory that it holds of its own (resident, not counting mapped files).
+    /// The anonymous resident memory in bytes, which does not include mapped files.
     pub fn resident(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is there");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells it");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process exists");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line of Linux");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
-    /// The most memory that it has ever had resident, in bytes.
+    /// The peak resident memory in bytes.
     pub fn peak(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is there");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process exists");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line of Linux");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
-    /// Processor time that it has used, in clock ticks (a hundredth of a second each).
+    /// The processor time used, in clock ticks (a hundredth of a second each).
     pub fn processor_ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process is there");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process exists");
         let after_name = stat.rsplit_once(')').expect("a name in parentheses").1;
         after_name.split_ascii_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
     }
 
-    /// Bounds the number of descriptors that it may open from now on.
+    /// Limits the number of descriptors that the process may open from now on.
     pub fn bound_descriptors(&self, most: u64) {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         rustix::process::prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a lower limit is allowed");
@@ -125,7 +123,8 @@ impl Drop for Process {
     }
 }
 
-/// Thousands of sockets are opened by the tests, and by the servers that inherit the limit.
+/// Raises the limit of descriptors, since the tests open thousands of sockets, and so do the servers that inherit the
+/// limit.
 fn allow_many_descriptors() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -134,7 +133,7 @@ fn allow_many_descriptors() {
     }
 }
 
-/// The lines that a process has written so far, without their line ends.
+/// The lines that a process has written so far, without line terminators.
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<(Mutex<Written>, Condvar)>);
 
@@ -173,7 +172,7 @@ impl Lines {
         lines
     }
 
-    /// The first line that `wanted` accepts, waited for.
+    /// Waits for the first line that `wanted` accepts.
     #[track_caller]
     pub fn line(&self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
         let start = Instant::now();
@@ -184,9 +183,9 @@ impl Lines {
                 return line.clone();
             }
             seen = written.lines.len();
-            let left = PATIENCE.saturating_sub(start.elapsed());
+            let left = TIMEOUT.saturating_sub(start.elapsed());
             let over = written.ended || left.is_zero();
-            assert!(!over, "no line that is {what}; all output:\n{}", written.lines.join("\n"));
+            assert!(!over, "no line is {what}; all output:\n{}", written.lines.join("\n"));
             written = self.0.1.wait_timeout(written, left).expect("no reader panics").0;
         }
     }
@@ -204,8 +203,7 @@ impl Lines {
     #[track_caller]
     fn wait_for_end(&self) {
         let written = self.0.0.lock().expect("no reader panics");
-        let waited =
-            self.0.1.wait_timeout_while(written, PATIENCE, |written| !written.ended).expect("no reader panics");
-        assert!(!waited.1.timed_out(), "the process has ended, its output has not");
+        let waited = self.0.1.wait_timeout_while(written, TIMEOUT, |written| !written.ended).expect("no reader panics");
+        assert!(!waited.1.timed_out(), "the process has ended, but its output has not");
     }
 }

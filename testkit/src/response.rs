@@ -1,20 +1,20 @@
-//! Answers, taken apart strictly (RFC 9112): whatever is not as it must be is a failed test.
+//! Parsing responses strictly (RFC 9112): any deviation fails the test.
 
 use std::fmt;
 
-/// A whole answer.
+/// A complete response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// Status line and fields.
+    /// The status line and the fields.
     pub head: Head,
-    /// The content, without its transfer coding.
+    /// The content, without transfer coding.
     pub body: Vec<u8>,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Head {
-    /// As it came, with the empty line.
+    /// The bytes as received, including the empty line.
     pub raw: Vec<u8>,
     /// `HTTP/1.1` or `HTTP/1.0`.
     pub version: String,
@@ -22,7 +22,7 @@ pub struct Head {
     pub status: u16,
     /// The reason phrase.
     pub reason: String,
-    /// Names as they came, and values.
+    /// Names as received, and values.
     pub fields: Vec<(String, String)>,
 }
 
@@ -38,17 +38,17 @@ impl fmt::Display for Head {
     }
 }
 
-/// The head as it came.
+/// Compares the head as received.
 impl PartialEq<&str> for Head {
     fn eq(&self, other: &&str) -> bool {
         self.raw == other.as_bytes()
     }
 }
 
-/// How the end of a body is found.
+/// How the end of a body is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     Empty,
     /// By length.
     Length(u64),
@@ -59,20 +59,20 @@ pub enum Framing {
 }
 
 impl Head {
-    /// Reads a head that ends with its empty line.
+    /// Parses a head that ends with its empty line.
     #[track_caller]
     pub fn parse(raw: &[u8]) -> Head {
         let shown = raw.escape_ascii().to_string();
-        let text = std::str::from_utf8(raw).unwrap_or_else(|_| panic!("a head that is not UTF-8: {shown}"));
+        let text = std::str::from_utf8(raw).unwrap_or_else(|_| panic!("the head is not UTF-8: {shown}"));
         let lines = text.strip_suffix("\r\n\r\n").unwrap_or_else(|| panic!("no empty line: {shown}"));
         let mut lines = lines.split("\r\n");
-        let status_line = lines.next().expect("split gives one part at least");
+        let status_line = lines.next().expect("split returns at least one part");
         let mut parts = status_line.splitn(3, ' ');
-        let version = parts.next().expect("split gives one part at least").to_owned();
+        let version = parts.next().expect("split returns at least one part").to_owned();
         assert!(version == "HTTP/1.1" || version == "HTTP/1.0", "version in {status_line:?}");
         let status = parts.next().unwrap_or_else(|| panic!("no status in {status_line:?}"));
         assert!(status.len() == 3 && status.bytes().all(|d| d.is_ascii_digit()), "status in {status_line:?}");
-        let reason = parts.next().unwrap_or_else(|| panic!("no space behind the status in {status_line:?}"));
+        let reason = parts.next().unwrap_or_else(|| panic!("no space after the status in {status_line:?}"));
         assert!(reason.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "reason in {status_line:?}");
         let fields: Vec<(String, String)> = lines.map(field).collect();
         let head = Head {
@@ -88,11 +88,11 @@ impl Head {
         head
     }
 
-    /// What every final answer of an origin server must and must not have.
+    /// Checks what holds for every final response of an origin server.
     #[track_caller]
     fn check(&self) {
         for name in ["Server", "Date"] {
-            assert_eq!(self.all(name).len(), 1, "one {name} in {self:?}");
+            assert_eq!(self.all(name).len(), 1, "not one {name} in {self:?}");
         }
         check_date(self.text("Date").expect("just counted"));
         for name in ["Content-Length", "Content-Type", "Last-Modified", "ETag", "Location", "Connection", "Allow"] {
@@ -117,12 +117,15 @@ impl Head {
             assert!(quoted && !opaque[1..opaque.len() - 1].contains(['"', ' ']), "ETag in {self:?}");
         }
         if matches!(self.status, 204 | 205 | 304) {
-            assert!(length.is_none() && chunked.is_none(), "framing of nothing in {self:?}");
-            assert!(self.text("Content-Type").is_none() || self.status == 304, "type of nothing in {self:?}");
+            assert!(length.is_none() && chunked.is_none(), "framing of a body that cannot exist in {self:?}");
+            assert!(
+                self.text("Content-Type").is_none() || self.status == 304,
+                "type of a body that cannot exist in {self:?}"
+            );
         }
     }
 
-    /// Where the body of this head ends.
+    /// How the end of the body is determined.
     pub fn framing(&self, to_head: bool) -> Framing {
         if to_head || self.status < 200 || matches!(self.status, 204 | 304) {
             Framing::Empty
@@ -135,7 +138,7 @@ impl Head {
         }
     }
 
-    /// The one value of a field, if it is there; panics when it is there twice.
+    /// The value of a field, if present. Panics if there are several.
     #[track_caller]
     pub fn text(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
@@ -153,17 +156,17 @@ impl Head {
         self.text("Content-Length").map(|length| length.parse().expect("digits"))
     }
 
-    /// Whether the head as it came begins with this.
+    /// Whether the head as received begins with this.
     pub fn starts_with(&self, text: &str) -> bool {
         self.raw.starts_with(text.as_bytes())
     }
 
-    /// Whether this stands in the head as it came.
+    /// Whether the head as received contains this.
     pub fn contains(&self, text: &str) -> bool {
         self.raw.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    /// The head as it came, but for the value of `Date`.
+    /// The head as received, without the value of `Date`.
     pub fn without_date(&self) -> String {
         mask_dates(&self.raw).escape_ascii().to_string()
     }
@@ -173,7 +176,7 @@ impl Head {
         self.fields.iter().map(|f| f.0.as_str()).collect()
     }
 
-    /// Whether the server says that it will close.
+    /// Whether the server announces that it closes the connection.
     pub fn closes(&self) -> bool {
         self.text("Connection") == Some("close")
     }
@@ -185,23 +188,23 @@ impl Response {
         self.head.status
     }
 
-    /// The one value of a field.
+    /// The value of a field, if present.
     #[track_caller]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.head.text(name)
     }
 
-    /// The body, of which a test knows that it is text.
+    /// The body as text.
     #[track_caller]
     pub fn body_text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("the body is text")
     }
 
-    /// The `ETag`, which has to be there and strong.
+    /// The `ETag`, which must exist and be strong.
     #[track_caller]
     pub fn tag(&self) -> String {
         let tag = self.text("ETag").unwrap_or_else(|| panic!("no ETag in {:?}", self.head));
-        assert!(tag.starts_with('"'), "a strong tag: {tag}");
+        assert!(tag.starts_with('"'), "not a strong tag: {tag}");
         tag.to_owned()
     }
 }
@@ -211,7 +214,7 @@ fn field(line: &str) -> (String, String) {
     let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("a field without a colon: {line:?}"));
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     assert!(!name.is_empty() && name.bytes().all(token), "the name in {line:?}");
-    let value = value.strip_prefix(' ').unwrap_or_else(|| panic!("no space behind the colon in {line:?}"));
+    let value = value.strip_prefix(' ').unwrap_or_else(|| panic!("no space after the colon in {line:?}"));
     assert_eq!(value.trim(), value, "white space around the value in {line:?}");
     assert!(!value.chars().any(char::is_control), "a control character in {line:?}");
     (name.to_owned(), value.to_owned())
@@ -233,7 +236,7 @@ pub fn check_date(date: &str) {
     assert!(date.ends_with(" GMT"), "an IMF-fixdate: {date:?}");
 }
 
-/// Everything received on a connection, with each value of `Date` replaced by stars.
+/// The bytes received on a connection, with each value of `Date` replaced by asterisks.
 pub fn mask_dates(bytes: &[u8]) -> Vec<u8> {
     const NAME: &[u8] = b"\r\nDate: ";
     let mut masked = bytes.to_vec();

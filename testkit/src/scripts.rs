@@ -1,4 +1,4 @@
-//! Scripts to be run by a server, and what shows that none of them has left anything behind.
+//! CGI scripts for tests, and checks that none of them leaves anything behind.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use crate::process::Process;
 use crate::server::program;
 use crate::{Client, Response, Runtime, Server, Tree, eventually};
 
-/// What lies below `cgi-bin`. Most are a few lines for `sh`; `say` says what it is told in the body.
+/// The scripts below `cgi-bin`. Most are a few lines for `sh`; `say` prints the request body as its output.
 const SCRIPTS: &[(&str, &str)] = &[
     ("say", "#!/bin/sh\nexec cat\n"),
     ("hello", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nhello\\n'\n"),
@@ -88,37 +88,36 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("server.php", include_str!("../scripts/server.php")),
 ];
 
-/// A server with scripts. All that they need is below `cgi-bin`; beside it lie the files of
-/// [`Tree::plain`].
+/// A server with scripts. They are below `cgi-bin`, beside the files of [`Tree::plain`].
 #[derive(Debug)]
 pub struct Gateway {
     /// The server.
     pub server: Server,
-    /// What it serves.
+    /// The files that it serves.
     pub tree: Tree,
-    /// The descriptors that it has open when it has nothing to do.
+    /// The number of descriptors that an idle server has open.
     rest: usize,
 }
 
-/// A process that comes from a script.
+/// A process that was started by a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Its id.
+    /// Its process id.
     pub pid: i32,
     /// Its name.
     pub name: String,
-    /// What `/proc/PID/stat` says after the name: state, parent, process group and so on.
+    /// The fields of `/proc/PID/stat` after the name: state, parent, process group and so on.
     pub state: String,
 }
 
 impl Gateway {
-    /// With `--cgi` and no other flags.
+    /// Starts a server with `--cgi`.
     #[track_caller]
     pub fn start(runtime: Runtime) -> Gateway {
         Gateway::with(runtime, &[])
     }
 
-    /// With more flags.
+    /// Starts a server with `--cgi` and more flags.
     #[track_caller]
     pub fn with(runtime: Runtime, flags: &[&str]) -> Gateway {
         let tree = scripts();
@@ -130,14 +129,14 @@ impl Gateway {
         command.env("TMPDIR", &temporary).env("NOT_FOR_SCRIPTS", "secret").env("FOR_SCRIPTS", "known");
         let server = Server::of(Process::start(&mut command));
         let mut gateway = Gateway { server, tree, rest: usize::MAX };
-        // What a server keeps once it has run a script and sent a file is no leak.
+        // Descriptors that a server keeps after the first script and the first file are not a leak.
         if !flags.contains(&"--cgi-dir") {
             assert_eq!(gateway.get("/cgi-bin/hello").body, b"hello\n");
         }
         assert_eq!(gateway.get("/a.txt").body, b"alpha\n");
         gateway.settle();
         let mut counts = Vec::new();
-        eventually("the number of descriptors is steady", || {
+        eventually("the number of descriptors is stable", || {
             counts.push(gateway.server.process().descriptors());
             counts.len() > 3 && counts[counts.len() - 4..].windows(2).all(|pair| pair[0] == pair[1])
         });
@@ -145,31 +144,31 @@ impl Gateway {
         gateway
     }
 
-    /// A new connection.
+    /// Opens a connection.
     #[track_caller]
     pub fn connect(&self) -> Client {
         self.server.connect()
     }
 
-    /// One GET on a connection of its own.
+    /// Sends a GET on a connection of its own.
     #[track_caller]
     pub fn get(&self, target: impl AsRef<[u8]>) -> Response {
         self.server.get(target)
     }
 
-    /// One POST on a connection of its own.
+    /// Sends a POST on a connection of its own.
     #[track_caller]
     pub fn post(&self, target: &str, body: impl AsRef<[u8]>) -> Response {
         self.server.ask(request("POST", target, "", body))
     }
 
-    /// The answer to a GET if this is what the script says.
+    /// The response to a GET if the script prints `output`.
     #[track_caller]
     pub fn say(&self, output: impl AsRef<[u8]>) -> Response {
         self.server.ask(request("GET", "/cgi-bin/say", "", output))
     }
 
-    /// All processes that come from scripts of this server; those that have ended and are not reaped, too.
+    /// All processes that were started by scripts of this server, including zombies.
     pub fn processes(&self) -> Vec<Found> {
         let server = self.server.process().pid().as_raw_pid();
         let launcher = self.launcher();
@@ -193,7 +192,7 @@ impl Gateway {
         found
     }
 
-    /// The process that starts the scripts of this server.
+    /// The launcher of this server.
     pub fn launcher(&self) -> Option<i32> {
         let server = self.server.process().pid().as_raw_pid();
         let mut children =
@@ -207,7 +206,7 @@ impl Gateway {
         })
     }
 
-    /// Waits until so many processes of scripts run.
+    /// Waits until `count` processes of scripts are running.
     #[track_caller]
     pub fn wait_for(&self, count: usize) -> Vec<Found> {
         let mut found = Vec::new();
@@ -218,7 +217,7 @@ impl Gateway {
         found
     }
 
-    /// Waits until there is no process of a script.
+    /// Waits until no process of a script is left.
     #[track_caller]
     pub fn wait_for_none(&self) {
         let mut found = Vec::new();
@@ -229,7 +228,7 @@ impl Gateway {
             if found.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < crate::PATIENCE, "processes are left: {found:?}");
+            assert!(start.elapsed() < crate::TIMEOUT, "processes are left: {found:?}");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
@@ -242,21 +241,21 @@ impl Gateway {
         self.no_temporary_files();
     }
 
-    /// Waits until no temporary file of the server's has a name.
+    /// Waits until no temporary file of the server has a name.
     #[track_caller]
     pub fn no_temporary_files(&self) {
         let temporary = self.tree.outside().join("tmp");
         eventually("no temporary file is left", || fs::read_dir(&temporary).expect("it is there").next().is_none());
     }
 
-    /// The lengths of the temporary files that the server holds.
+    /// The lengths of the temporary files that the server has open.
     pub fn spools(&self) -> Vec<u64> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.server.process().pid().as_raw_pid())).into_iter();
         let files = open.flatten().flatten().filter_map(|entry| fs::metadata(entry.path()).ok());
         files.filter(|file| file.is_file() && file.nlink() == 0).map(|file| file.len()).collect()
     }
 
-    /// The lines of the log about a script, without what they begin with.
+    /// The lines of the log about a script, without their prefix.
     pub fn remarks(&self, script: &str) -> Vec<String> {
         let start = format!("sanserve: /cgi-bin/{script}: ");
         let lines = self.server.process().stderr.so_far();
@@ -270,26 +269,26 @@ impl Gateway {
         self.server.log_line(&wanted, |line| line == wanted);
     }
 
-    /// The place of the scripts, as they see it.
+    /// The directory of the scripts, as they see it.
     pub fn place(&self) -> PathBuf {
         self.tree.root().canonicalize().expect("it is there").join("cgi-bin")
     }
 }
 
-/// Bytes that a process has written so far, to anything.
+/// Bytes that a process has written so far, to any descriptor.
 pub fn written(found: &Found) -> u64 {
     let io = fs::read_to_string(format!("/proc/{}/io", found.pid)).expect("the process is there");
     let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("Linux tells it");
     line.parse().expect("a number")
 }
 
-/// Ends a process that a script has left behind on purpose.
+/// Kills a process that a script has left behind on purpose.
 pub fn end(found: &Found) {
     let pid = Pid::from_raw(found.pid).expect("a process id");
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
-/// A request with a body whose length it tells.
+/// A request with a body and its `Content-Length`.
 pub fn request(method: &str, target: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
@@ -308,12 +307,12 @@ pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     coded
 }
 
-/// The variable by which processes that come from scripts of one tree are known.
+/// The environment variable that marks the processes of the scripts of one tree.
 fn mark(tree: &Tree) -> String {
     format!("SCRIPT_OF={}", tree.outside().display())
 }
 
-/// Files, and scripts that anybody may run: a server that is root runs them as nobody.
+/// A tree with files, and with scripts that all users may run: a server that is root runs them as nobody.
 fn scripts() -> Tree {
     let tree = Tree::plain();
     tree.folder("cgi-bin/sub/deep");
@@ -327,14 +326,13 @@ fn scripts() -> Tree {
     tree
 }
 
-/// Writes scripts into a folder of a tree. A process of its own does it: a descriptor of ours could be
-/// inherited for a moment by what another test starts, and while a file is open to be written it cannot be
-/// executed.
+/// Writes scripts into a folder of a tree. A separate process does it: a descriptor of this process could be
+/// inherited for a moment by a process of another test, and a file that is open for writing cannot be executed.
 pub fn install(tree: &Tree, folder: &str, scripts: &[(&str, &str)]) {
     install_in(&tree.path(folder), scripts);
 }
 
-/// The same in any directory.
+/// Like [`install`], in any directory.
 #[track_caller]
 pub fn install_in(directory: &std::path::Path, scripts: &[(&str, &str)]) {
     let mut shell = Command::new("/bin/sh");

@@ -1,5 +1,5 @@
-//! A `sanserve` process on a free port of the loopback. Whatever a test does to it is recorded, and has to play the
-//! same again: no test needs to think of that.
+//! A `sanserve` process on a free port of the loopback interface. Its connections are recorded, and replaying them
+//! must give the same result. Tests get this check without doing anything.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,11 +18,12 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::{Client, Response, Runtime};
 
-/// The program under test: the command that cargo has built for the test that runs.
+/// The program under test: the command that cargo has built for the current test.
 pub fn program() -> &'static str {
     static PROGRAM: LazyLock<String> = LazyLock::new(|| {
         let named = std::env::var_os("CARGO_BIN_EXE_sanserve").map(PathBuf::from);
-        // Older versions of cargo say it only while a test is compiled. It lies beside the directory of the tests.
+        // Older versions of cargo only set the variable at compile time. The program is in the parent of the
+        // directory of the tests.
         let program = named.unwrap_or_else(|| {
             let test = std::env::current_exe().expect("this program has a path");
             test.ancestors().nth(2).expect("it lies in `deps`").join("sanserve")
@@ -33,10 +34,10 @@ pub fn program() -> &'static str {
     &PROGRAM
 }
 
-/// How long a server may take to end by itself once a test is done with it.
+/// How long a server may take to end by itself after its test.
 const FAREWELL: Duration = Duration::from_millis(300);
 
-/// A running server; stopped when dropped. Its connections are recorded, and each has to play the same again.
+/// A running server. Dropping it stops it, and replays the recordings of its connections.
 #[derive(Debug)]
 pub struct Server {
     process: Process,
@@ -56,27 +57,27 @@ impl Server {
     pub fn with(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
         let recordings = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(runtime, directory, flags);
-        // Room for the longest and the most: what is cut is not played to its end.
+        // Limits that no test reaches, since a truncated recording is not replayed to its end.
         command.args(["--record-size=16777216", "--record-rate=1073741824", "--record"]).arg(recordings.path());
         let mut server = Server::of(Process::start(&mut command));
         server.recordings = Some(recordings);
         server
     }
 
-    /// The same, but records nothing: for what is counted or measured.
+    /// Like [`with`](Self::with), without recordings: for tests that count or measure.
     #[track_caller]
     pub fn unrecorded(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
         Server::of(Process::start(&mut command(runtime, directory, flags)))
     }
 
-    /// The same for a server that is not root, whoever runs the test: what may not be read cannot be.
+    /// Like [`with`](Self::with), for a server that never runs as root, so that unreadable files are unreadable.
     #[track_caller]
     pub fn unprivileged(runtime: Runtime, directory: &Path, flags: &[&str]) -> Server {
         const NOBODY: u32 = 65_534;
         if !rustix::process::geteuid().is_root() {
             return Server::unrecorded(runtime, directory, flags);
         }
-        // The program may lie where only root can reach it.
+        // The program may be in a directory that only root can search.
         let folder = tempfile::tempdir().expect("a temporary directory");
         let everybody = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
         let copy = folder.path().join("sanserve");
@@ -87,7 +88,7 @@ impl Server {
         Server::of(Process::start(&mut command))
     }
 
-    /// Waits for the banner of a server just started.
+    /// Waits for the banner of a server that was just started.
     #[track_caller]
     pub fn of(process: Process) -> Server {
         let banner = process.stdout.line("the banner", |line| line.starts_with("Serving HTTP on "));
@@ -96,34 +97,34 @@ impl Server {
         Server { process, port, recordings: None }
     }
 
-    /// The process behind it.
+    /// The process of the server.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// The process behind it, to wait for.
+    /// The process of the server, for waiting.
     pub fn process_mut(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// A new connection.
+    /// Opens a connection.
     #[track_caller]
     pub fn connect(&self) -> Client {
         Client::connect(self.address())
     }
 
-    /// One GET on a connection of its own that closes after it.
+    /// Sends a GET on a connection of its own that closes after it.
     #[track_caller]
     pub fn get(&self, target: impl AsRef<[u8]>) -> Response {
         self.ask([b"GET ", target.as_ref(), b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"].concat())
     }
 
-    /// Sends `request` on a connection of its own, half-closes, and takes the one answer.
+    /// Sends `request` on a connection of its own, half-closes, and receives the one response.
     #[track_caller]
     pub fn ask(&self, request: impl AsRef<[u8]>) -> Response {
         let request = request.as_ref();
@@ -148,12 +149,12 @@ impl Drop for Server {
             return self.process.kill();
         }
         if self.recordings.is_some() && self.process.runs() {
-            // Its last words are written when it ends by itself.
+            // The last events are written when it ends by itself.
             self.process.signal(Signal::TERM);
             self.process.wait_within(FAREWELL);
         }
         self.process.kill();
-        // A panic inside the server is caught there and costs one connection; here it fails the test.
+        // The server catches panics, so that they only end one connection. Here they fail the test.
         let lines = self.process.stderr.so_far();
         let panic = lines.iter().find(|line| line.contains("panicked"));
         assert!(panic.is_none(), "the server panicked: {}", lines.join("\n"));
@@ -173,21 +174,21 @@ fn arguments<'c>(command: &'c mut Command, runtime: Runtime, directory: &Path, f
     command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "-d"]).arg(directory).args(flags).arg("0")
 }
 
-/// Plays what was recorded.
+/// Replays the recordings.
 #[track_caller]
 fn replay(recordings: &Path) {
     for entry in fs::read_dir(recordings).expect("recordings") {
         let path = entry.expect("an entry").path();
         let text = fs::read_to_string(&path).expect("a recording");
         if text.is_empty() {
-            // The server was killed before it could write anything.
+            // The server was killed before it wrote anything.
             continue;
         }
         let recorded = Transcript::parse(&text).unwrap_or_else(|error| panic!("a recording: {error}\n{text}"));
         if let Err(difference) = recorded.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}) {
             let kept = std::env::temp_dir().join(format!("sanserve-differs-{}.txt", std::process::id()));
             fs::write(&kept, &text).expect("a temporary file");
-            panic!("a recording, now {}, plays otherwise: {difference}", kept.display());
+            panic!("the recording {} plays differently: {difference}", kept.display());
         }
     }
 }

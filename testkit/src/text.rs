@@ -1,4 +1,4 @@
-//! Escaping for URLs and HTML, written once more so that the server's own is not its judge.
+//! Escaping for URLs and HTML, implemented independently of the server.
 
 /// Percent-quotes everything but letters, digits and `_.-~/`.
 pub fn quote(bytes: impl AsRef<[u8]>) -> String {
@@ -21,7 +21,7 @@ pub fn unquote(text: &str) -> Vec<u8> {
     while let [first, tail @ ..] = rest {
         if *first == b'%' {
             let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-            let digits = digits.unwrap_or_else(|| panic!("a percent sign alone in {text:?}"));
+            let digits = digits.unwrap_or_else(|| panic!("a stray percent sign in {text:?}"));
             bytes.push(u8::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("not hexadecimal in {text:?}")));
             rest = &tail[2..];
         } else {
@@ -32,15 +32,15 @@ pub fn unquote(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Escapes what HTML text must not hold.
+/// Escapes the characters that HTML text must not contain.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Undoes any escaping of HTML that the server uses.
+/// Undoes all HTML escapes that the server uses.
 #[track_caller]
 pub fn unescape(text: &str) -> String {
     let plain = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#x27;", "'");
-    assert!(!plain.replace("&amp;", "").contains('&'), "an entity not known here in {text:?}");
+    assert!(!plain.replace("&amp;", "").contains('&'), "an unknown entity in {text:?}");
     plain.replace("&amp;", "&")
 }

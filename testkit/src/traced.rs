@@ -1,4 +1,4 @@
-//! A server under strace, and what it is seen to do.
+//! Running a server under strace, and parsing the trace.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,16 +14,16 @@ use crate::{Runtime, Server, Tree, eventually};
 
 /// A server under strace.
 pub struct Traced {
-    /// Its process is strace's.
+    /// The server. Its process is that of strace.
     pub server: Server,
-    /// The server's.
+    /// The process id of the server itself.
     pub pid: Pid,
     trace: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Traced {
-    /// Serves `directory` and writes no log.
+    /// Serves `directory` without a log.
     pub fn start(runtime: Runtime, directory: &Path) -> Traced {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let trace = folder.path().join("trace");
@@ -35,16 +35,16 @@ impl Traced {
         Traced { server, pid, trace, _folder: folder }
     }
 
-    /// Ends the server, and returns what was traced.
+    /// Kills the server, and returns the trace.
     pub fn end(mut self) -> String {
         kill_process(self.pid, Signal::KILL).expect("the server runs");
-        // strace ends with it, and has then written everything.
+        // strace ends with the server, and has written everything by then.
         self.server.process_mut().ended();
         fs::read_to_string(&self.trace).expect("strace wrote it")
     }
 }
 
-/// strace must not be killed before the server, which would run on without it.
+/// Kills the server first, since it would survive strace.
 impl Drop for Traced {
     fn drop(&mut self) {
         if self.server.process_mut().runs() {
@@ -64,12 +64,11 @@ fn child_of(parent: Pid) -> Option<Pid> {
     .find_map(Pid::from_raw)
 }
 
-/// Files that have been left alone for so long that they are cached. The time of change cannot be set
-/// back, so this waits.
+/// A tree of files that are old enough to be cached. The time of the last change cannot be set back, so this waits.
 pub fn settled_tree() -> Tree {
     let tree = Tree::new();
     tree.file("512", [b'x'; 512]).file("100k", [b'x'; 100 << 10]);
-    let changed = fs::metadata(tree.path("100k")).expect("it is there").ctime();
+    let changed = fs::metadata(tree.path("100k")).expect("the file exists").ctime();
     eventually("the files are three seconds old", || {
         let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
         now >= Duration::from_secs(changed.unsigned_abs() + 3)
@@ -77,37 +76,37 @@ pub fn settled_tree() -> Tree {
     tree
 }
 
-/// Why system calls cannot be counted here.
+/// Why system calls cannot be counted on this machine.
 pub fn cannot_trace() -> Option<String> {
     if !runs(Command::new("strace").arg("-V")) {
         return Some("strace is not installed; on Debian: apt-get install strace".into());
     }
     let traced = runs(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]));
-    assert!(traced || std::env::var_os("CI").is_none(), "strace is installed and may not trace: CI is to allow it");
-    (!traced).then(|| "strace may not trace here".into())
+    assert!(traced || std::env::var_os("CI").is_none(), "strace is installed but may not trace; CI must permit it");
+    (!traced).then(|| "strace may not trace on this machine".into())
 }
 
-/// The name and the rest of the call that a line of a trace begins. `4711  sendto(9, ...` begins one;
+/// The name and the arguments of the call that begins in a line of a trace. `4711  sendto(9, ...` begins a call;
 /// `4711  <... sendto resumed>` and `--- SIG` do not.
 pub fn call(line: &str) -> Option<(&str, &str)> {
     let call = line.split_once(' ').map_or("", |(_, rest)| rest.trim_start());
     let (name, arguments) = call.split_once('(')?;
-    // A debug build of Rust's library looks whether a descriptor is open before it closes it.
+    // A debug build of the standard library checks that a descriptor is open before it closes it.
     let checked = cfg!(debug_assertions) && name == "fcntl" && arguments.contains("F_GETFD");
     if checked || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return None;
     }
-    // Some architectures have only the latter.
+    // Some architectures only have the latter.
     Some((if name == "epoll_pwait" { "epoll_wait" } else { name }, arguments))
 }
 
-/// Whether a program is there and runs.
+/// Whether a program exists and runs.
 pub fn runs(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// Says that a test has nothing to look at.
+/// Reports that a test is skipped.
 pub fn skip(reason: &str) {
     eprintln!("nothing was counted: {reason}");
 }

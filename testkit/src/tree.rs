@@ -10,10 +10,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FileType, Mode};
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, the date of every example in the standard.
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, the date of all examples in RFC 9110.
 pub const STAMP: u64 = 784_111_777;
 
-/// Names of files that a careless server gets wrong somewhere.
+/// File names that a careless server mishandles somewhere.
 pub const HOSTILE: &[&[u8]] = &[
     b"\"quoted\".txt",
     b"'single'.txt",
@@ -52,7 +52,7 @@ pub const HOSTILE: &[&[u8]] = &[
     b"*",
 ];
 
-/// A temporary directory with `root` inside, which is what is served.
+/// A temporary directory that contains `root`, which is served.
 #[derive(Debug)]
 pub struct Tree {
     folder: tempfile::TempDir,
@@ -66,7 +66,7 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// An empty one.
+    /// An empty tree.
     pub fn new() -> Tree {
         let folder = tempfile::Builder::new().prefix("sanserve-test-").tempdir().expect("a temporary directory");
         let root = folder.path().join("root");
@@ -74,8 +74,7 @@ impl Tree {
         Tree { folder, root }
     }
 
-    /// The small one that most cases need: `a.txt`, `b.html`, `empty`, `folder/inner.txt`, all
-    /// dated [`STAMP`].
+    /// The small tree of most tests: `a.txt`, `b.html`, `empty`, `folder/inner.txt`, all with the time [`STAMP`].
     pub fn plain() -> Tree {
         let tree = Tree::new();
         tree.file("a.txt", "alpha\n").file("b.html", "<p>beta</p>\n").file("empty", "");
@@ -86,17 +85,17 @@ impl Tree {
         tree
     }
 
-    /// What is served.
+    /// The directory that is served.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// What lies around it, and must not be.
+    /// The directory around it, which must not be served.
     pub fn outside(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where an entry is.
+    /// The path of an entry.
     pub fn path(&self, name: impl AsRef<[u8]>) -> PathBuf {
         self.root.join(OsStr::from_bytes(name.as_ref()))
     }
@@ -125,13 +124,13 @@ impl Tree {
         self
     }
 
-    /// Adds a file of `len` zeros that takes no room on the disk.
+    /// Adds a sparse file of `len` zeros.
     pub fn sparse(&self, name: impl AsRef<[u8]>, len: u64) -> &Tree {
         File::create(self.path(name)).and_then(|file| file.set_len(len)).expect("a file can be made");
         self
     }
 
-    /// Adds a file whose every byte tells where it stands.
+    /// Adds a file with the content of [`Pattern`].
     pub fn patterned(&self, name: impl AsRef<[u8]>, len: u64) -> &Tree {
         let mut file = File::create(self.path(name)).expect("a file can be made");
         let pattern = Pattern::new();
@@ -145,14 +144,14 @@ impl Tree {
         self
     }
 
-    /// Sets the time of modification to so many seconds after the epoch.
+    /// Sets the modification time, in seconds since the epoch.
     pub fn stamp(&self, name: impl AsRef<[u8]>, seconds: u64) -> &Tree {
         let file = OpenOptions::new().write(true).open(self.path(name)).expect("the file is there");
         file.set_modified(UNIX_EPOCH + Duration::from_secs(seconds)).expect("a date can be set");
         self
     }
 
-    /// Puts a new file in the place of an old one, as editors do.
+    /// Replaces a file by a new one, as editors do.
     pub fn replace(&self, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> &Tree {
         let fresh = self.folder.path().join("fresh");
         fs::write(&fresh, content).expect("a file can be written");
@@ -160,7 +159,7 @@ impl Tree {
         self
     }
 
-    /// Makes a file shorter or longer in place.
+    /// Truncates or extends a file in place.
     pub fn resize(&self, name: impl AsRef<[u8]>, len: u64) -> &Tree {
         let file = OpenOptions::new().write(true).open(self.path(name)).expect("the file is there");
         file.set_len(len).expect("the length can be set");
@@ -168,8 +167,8 @@ impl Tree {
     }
 }
 
-/// The content of a patterned file: a block with a length that is no power of two, repeated, so
-/// that a part that is missing, doubled or misplaced never matches.
+/// The content of a patterned file: a repeated block whose length is not a power of two, so that a missing, doubled
+/// or misplaced part never matches.
 #[derive(Clone, Copy, Debug)]
 pub struct Pattern(&'static [u8]);
 
@@ -182,7 +181,7 @@ impl Default for Pattern {
 impl Pattern {
     const PERIOD: usize = 999_983;
 
-    /// The one pattern. It is made once in a process: that takes a while without optimization.
+    /// The pattern. It is made once per process, because that takes a while without optimization.
     pub fn new() -> Pattern {
         static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| {
             let mut dice = crate::Dice::new(1);
@@ -196,20 +195,20 @@ impl Pattern {
         Pattern(&BLOCK)
     }
 
-    /// What stands at `offset`, up to the end of the block.
+    /// The bytes from `offset` to the end of the block.
     pub fn at(&self, offset: u64) -> &[u8] {
         let start = usize::try_from(offset % Pattern::PERIOD as u64).expect("less than a period");
         &self.0[start..]
     }
 
-    /// Asserts that `bytes` are what stands at `offset`.
+    /// Asserts that `bytes` are those at `offset`.
     #[track_caller]
     pub fn check(&self, offset: u64, bytes: &[u8]) {
         let mut at = 0;
         while at < bytes.len() {
             let part = self.at(offset + at as u64);
             let now = part.len().min(bytes.len() - at);
-            assert!(part[..now] == bytes[at..at + now], "wrong bytes between {offset} + {at} and {now} behind");
+            assert!(part[..now] == bytes[at..at + now], "wrong bytes in the {now} bytes from {offset} + {at}");
             at += now;
         }
     }

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use testkit::server::program;
 
 /// No command of the course takes longer.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// How long a command that looks is repeated.
 const LOOKING: Duration = Duration::from_secs(15);
@@ -175,8 +175,8 @@ impl Session {
             for (printed, port) in PORTS.iter().zip(&self.ports) {
                 output = replace_word(&output, port, printed);
             }
-            let patience = if updates() { Duration::from_secs(1) } else { LOOKING };
-            if !only_looks(command) || fits(&output) || start.elapsed() > patience {
+            let limit = if updates() { Duration::from_secs(1) } else { LOOKING };
+            if !only_looks(command) || fits(&output) || start.elapsed() > limit {
                 if let Some(file) = printed {
                     self.wait_for_banner(file);
                 }
@@ -193,7 +193,7 @@ impl Session {
         // In braces, so that no command reads what is meant for the shell; a newline ends a here-document.
         let whole = format!("{{ {text}\n}} </dev/null\nprintf '\\036'\n");
         self.input.write_all(whole.as_bytes()).unwrap_or_else(|error| panic!("{text}: the shell is gone: {error}"));
-        let (end, mut output) = (Instant::now() + PATIENCE, Vec::new());
+        let (end, mut output) = (Instant::now() + TIMEOUT, Vec::new());
         loop {
             match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(MARK) => return String::from_utf8_lossy(&output).into_owned(),
@@ -208,7 +208,7 @@ impl Session {
 
     /// A server that was started in the background is there when it has said so.
     fn wait_for_banner(&mut self, file: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let said = self.tell(&format!("cat {file}"));
             if said.contains("Serving HTTP on ") {

@@ -1,4 +1,4 @@
-//! What a handler can answer.
+//! The responses of handlers.
 
 use std::fs;
 use std::io;
@@ -38,7 +38,7 @@ fn methods_are_dispatched_and_each_connection_has_its_own_value() {
     let server = serve(move || Counting(0, Arc::clone(&count)));
     let mut peer = server.connect();
     assert_eq!(peer.get("/").body_text(), "get 1");
-    assert_eq!(peer.get("/a.txt").body_text(), "get 2", "every request is the handler's");
+    assert_eq!(peer.get("/a.txt").body_text(), "get 2", "all requests are routed to the handler");
     peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!(peer.response().body_text(), "post");
     peer.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -48,11 +48,11 @@ fn methods_are_dispatched_and_each_connection_has_its_own_value() {
     let put = peer.response();
     assert!(put.head.starts_with("HTTP/1.1 501 Unsupported method ('PUT')\r\n"), "{put:?}");
     assert!(put.body_text().contains("<p>Message: Unsupported method ('PUT').</p>"), "{put:?}");
-    assert_eq!(peer.get("/").body_text(), "get 4", "HEAD was a GET");
+    assert_eq!(peer.get("/").body_text(), "get 4", "a HEAD is handled like a GET");
     assert_eq!(server.get("/").body_text(), "get 1");
     drop(peer);
     server.end();
-    assert_eq!(dropped.load(Ordering::SeqCst), 2, "one a connection");
+    assert_eq!(dropped.load(Ordering::SeqCst), 2, "one handler per connection");
 }
 
 struct Nothing;
@@ -60,7 +60,7 @@ struct Nothing;
 impl Handler for Nothing {}
 
 #[test]
-fn what_is_not_overridden_is_501() {
+fn methods_without_an_override_are_501() {
     let server = serve(|| Nothing);
     let mut peer = server.connect();
     for method in ["GET", "POST", "DELETE"] {
@@ -69,7 +69,7 @@ fn what_is_not_overridden_is_501() {
     }
     peer.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(peer.head().starts_with("HTTP/1.1 501 Unsupported method ('HEAD')\r\n"));
-    assert_eq!(peer.get("/").status(), 501, "no body behind HEAD");
+    assert_eq!(peer.get("/").status(), 501, "no body after a HEAD");
 }
 
 async fn status(x: &mut Exchange<'_>) -> io::Result<()> {
@@ -80,7 +80,7 @@ async fn status(x: &mut Exchange<'_>) -> io::Result<()> {
 }
 
 #[test]
-fn answers_without_content_have_none() {
+fn responses_without_content_have_no_body() {
     let server = serve(|| status);
     let mut peer = server.connect();
     for path in ["/204", "/304", "/204"] {
@@ -103,7 +103,7 @@ fn answers_without_content_have_none() {
 }
 
 #[test]
-fn an_error_says_what_it_is_told() {
+fn an_error_page_contains_the_texts_of_the_handler() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             x.error(StatusCode::new(999).unwrap(), Some("short & bad"), Some("long <explanation>")).await
@@ -135,7 +135,7 @@ fn fields_are_bytes() {
 }
 
 #[test]
-fn what_must_not_be_in_a_head_is_an_error_and_not_sent() {
+fn invalid_parts_of_a_head_are_errors_and_not_sent() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             for (name, value) in [("A", "b\r\nC: d"), ("A b", "c"), ("Content-Length", "3")] {
@@ -159,7 +159,7 @@ fn what_must_not_be_in_a_head_is_an_error_and_not_sent() {
 }
 
 #[test]
-fn a_head_is_made_once_and_sent_often() {
+fn a_prepared_head_can_be_sent_many_times() {
     let hint = ResponseHead::new(StatusCode::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
     let teapot = StatusCode::new(418).unwrap();
     let head = ResponseHead::new(teapot).reason("Short").unwrap().field("X-A", "1").unwrap().length(2);
@@ -177,7 +177,7 @@ fn a_head_is_made_once_and_sent_often() {
                 x.send_head(hint)?;
                 let late = x.respond(StatusCode::OK)?;
                 x.send_head(head)?;
-                // A part is refused once there is a head.
+                // A part is refused once a head was sent.
                 assert!(late.field("X-B", "2").is_err());
                 assert!(x.send_head(head).is_err() && x.send_head(hint).is_err());
                 x.write_all(b"ok").await
@@ -195,7 +195,7 @@ fn a_head_is_made_once_and_sent_often() {
 }
 
 #[test]
-fn a_whole_body_of_any_length_goes_out_with_fields() {
+fn a_complete_body_of_any_length_is_sent_with_fields() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             let large = vec![b'x'; 3_000_000];
@@ -221,7 +221,7 @@ fn a_whole_body_of_any_length_goes_out_with_fields() {
 }
 
 #[test]
-fn an_interim_answer_is_sent_at_once() {
+fn an_interim_response_is_sent_immediately() {
     let (tell, told) = smol::channel::bounded::<()>(1);
     let server = serve(move || {
         let told = told.clone();
@@ -242,7 +242,7 @@ fn an_interim_answer_is_sent_at_once() {
     assert_eq!(peer.response().body_text(), "done");
     peer.send("GET / HTTP/1.0\r\n\r\n");
     tell.send_blocking(()).unwrap();
-    assert_eq!(peer.response().status(), 200, "HTTP/1.0 knows no interim answers");
+    assert_eq!(peer.response().status(), 200, "HTTP/1.0 clients get no interim response");
 }
 
 #[test]
@@ -280,13 +280,13 @@ fn parts_of_files_are_sent() {
     }
     peer.send("HEAD /length HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(peer.head().contains("Content-Length: 6000000"));
-    assert!(peer.get("/length").body == expected, "behind HEAD");
+    assert!(peer.get("/length").body == expected, "after a HEAD");
     let log = server.end();
     assert!(!log.contains("failed"), "{log}");
 }
 
 #[test]
-fn what_is_passed_on_the_files_answer() {
+fn declined_requests_are_answered_by_the_files() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             if x.path() == b"/hello" {
@@ -324,7 +324,7 @@ async fn own(x: &mut Exchange<'_>) -> io::Result<()> {
 }
 
 #[test]
-fn the_asynchronous_handler_goes_before_the_services() {
+fn the_asynchronous_handler_takes_precedence_over_the_sites() {
     let server = run(|site| site.with_handler(|| portable), |server| server.with_handler(|| own));
     assert_eq!(server.get("/").body_text(), "own");
     let server = run(|site| site.with_handler(|| portable), |server| server);
@@ -332,7 +332,7 @@ fn the_asynchronous_handler_goes_before_the_services() {
 }
 
 #[test]
-fn lines_of_the_log_are_pythons_and_harmless() {
+fn log_lines_have_pythons_format_and_are_escaped() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             x.log(format_args!("asked for {} \x1b[31m", "it"));
@@ -360,7 +360,7 @@ impl Policy for Picky {
 }
 
 #[test]
-fn a_peer_that_waits_is_told_to_continue_or_not() {
+fn a_peer_that_waits_gets_100_continue_or_a_refusal() {
     use smol::io::AsyncReadExt;
     let echo = async |x: &mut Exchange<'_>| {
         let mut body = Vec::new();
@@ -379,5 +379,5 @@ fn a_peer_that_waits_is_told_to_continue_or_not() {
     assert_eq!(peer.response().status(), 417);
     assert!(peer.rest_however().0.is_empty());
     let log = server.end();
-    assert!(!log.contains("failed"), "a refusal is no failure: {log}");
+    assert!(!log.contains("failed"), "a refusal is not a failure: {log}");
 }

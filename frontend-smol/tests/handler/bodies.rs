@@ -1,4 +1,4 @@
-//! Bodies, both ways.
+//! Bodies of requests and responses.
 
 use std::io;
 use std::sync::mpsc;
@@ -46,7 +46,7 @@ fn framed(body: &[u8], chunk: usize) -> Vec<u8> {
 }
 
 #[test]
-fn bodies_of_any_size_come_back_while_they_come_in() {
+fn bodies_of_any_size_are_echoed_while_they_arrive() {
     let server = serve(|| echo);
     let mut peer = server.connect();
     for len in [0, 1, 4095, 16_384, 65_536, 65_537, 1_000_000, 10_000_000] {
@@ -61,7 +61,7 @@ fn bodies_of_any_size_come_back_while_they_come_in() {
     }
 }
 
-/// Both halves in tasks of their own: each is polled only when it itself is woken.
+/// Both halves run in tasks of their own, each of which is only polled when it is woken itself.
 async fn halves(x: &mut Exchange<'_>) -> io::Result<()> {
     x.respond(StatusCode::OK)?.send()?;
     let (mut from, mut to) = smol::io::split(x);
@@ -102,7 +102,7 @@ fn halves_that_wait_on_their_own_are_woken() {
 }
 
 #[test]
-fn a_handler_cannot_write_further_ahead_than_the_limit() {
+fn a_handler_cannot_write_beyond_the_limit_ahead() {
     let (tell, told) = mpsc::channel();
     let server = serve(move || {
         let tell = tell.clone();
@@ -130,7 +130,7 @@ fn a_handler_cannot_write_further_ahead_than_the_limit() {
 }
 
 #[test]
-fn what_is_written_goes_out_while_the_handler_waits_for_something_else() {
+fn written_data_is_sent_while_the_handler_waits_for_something_else() {
     let (tell, told) = channel::bounded::<()>(1);
     let server = serve(move || {
         let told = told.clone();
@@ -173,9 +173,9 @@ fn a_handler_may_wait_for_a_timer() {
     }
 }
 
-/// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
+/// A half-close does not cut the time of the handler, and all requests are answered.
 #[test]
-fn a_half_close_is_no_farewell() {
+fn a_half_close_does_not_end_the_connection() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             smol::Timer::after(std::time::Duration::from_millis(2_500)).await;
@@ -232,7 +232,7 @@ fn a_handler_is_not_polled_while_nothing_happens() {
 }
 
 #[test]
-fn trailers_come_and_go() {
+fn trailers_are_received_and_sent() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             assert_eq!(x.trailers().count(), 0);
@@ -255,7 +255,7 @@ fn trailers_come_and_go() {
     }
 }
 
-/// Says what reading came to.
+/// Reports the errors of reading.
 fn reading(kinds: mpsc::Sender<io::ErrorKind>) -> impl sanserve_smol::Handler {
     handler_fn(move |x| {
         let kinds = kinds.clone();
@@ -269,7 +269,7 @@ fn reading(kinds: mpsc::Sender<io::ErrorKind>) -> impl sanserve_smol::Handler {
 }
 
 #[test]
-fn a_broken_body_is_an_error_of_its_kind() {
+fn each_broken_body_has_its_error_kind() {
     use sanserve_core::{Config, Pace, Timeouts};
     let (tell, told) = mpsc::channel();
     let body = Pace { silence: 100, grace: 100_000, rate: 0 };
@@ -289,5 +289,5 @@ fn a_broken_body_is_an_error_of_its_kind() {
     assert_eq!(peer.response().status(), 408);
     assert_eq!(told.recv().unwrap(), io::ErrorKind::TimedOut);
     let log = server.end();
-    assert!(!log.contains("failed"), "it is the peer's fault: {log}");
+    assert!(!log.contains("failed"), "an error of the peer was logged as a failure: {log}");
 }

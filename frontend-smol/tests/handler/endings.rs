@@ -1,4 +1,4 @@
-//! How handlers end: by themselves, by failing, with their connection, with the server.
+//! How handlers end: by returning, by failing, with their connection, with the server.
 
 use std::io;
 use std::sync::mpsc;
@@ -10,11 +10,11 @@ use smol::io::AsyncWriteExt;
 
 use crate::support::{run, serve};
 
-/// Fails as the path says.
+/// Fails in the way that the path names.
 async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
     match x.path() {
-        b"/panic" => panic!("as the test wants"),
-        b"/error" => return Err(io::Error::other("as the test wants, too")),
+        b"/panic" => panic!("on purpose"),
+        b"/error" => return Err(io::Error::other("for a reason")),
         b"/nothing" => return Ok(()),
         b"/done" => {
             x.answer(StatusCode::OK, "text/plain", "all of it").await?;
@@ -22,7 +22,7 @@ async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
         }
         b"/unsent" => {
             x.respond(StatusCode::OK)?.length(3).send()?;
-            return Err(io::Error::other("nothing was out"));
+            return Err(io::Error::other("nothing was sent"));
         }
         b"/long" => {
             x.respond(StatusCode::OK)?.length(3).send()?;
@@ -38,15 +38,15 @@ async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
     x.write_all(b"some").await?;
     x.flush().await?;
     match x.path() {
-        b"/late-panic" => panic!("behind the head"),
-        b"/late-error" => Err(io::Error::other("behind the head")),
+        b"/late-panic" => panic!("after the head"),
+        b"/late-error" => Err(io::Error::other("after the head")),
         b"/short" => Ok(()),
         _ => x.write_all(b" more!").await,
     }
 }
 
 #[test]
-fn a_handler_that_fails_is_answered_for_and_stops_nobody() {
+fn a_failing_handler_gets_a_response_and_affects_no_other_connection() {
     let server = serve(|| failing);
     let mut other = server.connect();
     assert_eq!(other.get("/fine").body_text(), "some more!");
@@ -65,14 +65,14 @@ fn a_handler_that_fails_is_answered_for_and_stops_nobody() {
     assert_eq!(other.get("/fine").body_text(), "some more!");
     let log = server.end();
     for line in [
-        ": the handler panicked: as the test wants\n",
-        ": the handler failed: as the test wants, too\n",
+        ": the handler panicked: on purpose\n",
+        ": the handler failed: for a reason\n",
         ": the handler failed: it did not answer\n",
         ": the handler failed: too late to matter\n",
-        ": the handler failed: nothing was out\n",
+        ": the handler failed: nothing was sent\n",
         ": the handler failed: more body than was announced, or less\n",
-        ": the handler panicked: behind the head\n",
-        ": the handler failed: behind the head\n",
+        ": the handler panicked: after the head\n",
+        ": the handler failed: after the head\n",
         ": the handler failed: its answer is shorter than it announced\n",
         "\"GET /short HTTP/1.1\" cut after 4 bytes: the handler failed\n",
     ] {
@@ -81,7 +81,7 @@ fn a_handler_that_fails_is_answered_for_and_stops_nobody() {
     assert_eq!(log.matches("127.0.0.1:").count(), 9, "{log}");
 }
 
-/// Tells when it is dropped.
+/// Reports when it is dropped.
 struct Guard(mpsc::Sender<&'static str>);
 
 impl Drop for Guard {
@@ -90,7 +90,7 @@ impl Drop for Guard {
     }
 }
 
-/// Answers a little and then waits for ever.
+/// Sends a part of a response, then waits for ever.
 fn sleeping(tell: mpsc::Sender<&'static str>) -> impl Handler {
     handler_fn(move |x| {
         let guard = Guard(tell.clone());
@@ -133,7 +133,7 @@ fn a_handler_that_sleeps_is_dropped_when_the_server_stops() {
 }
 
 #[test]
-fn a_stream_can_end_when_the_server_does() {
+fn a_stream_can_end_at_a_shutdown() {
     let mut server = serve(|| {
         handler_fn(|x| {
             Box::pin(async move {
@@ -155,7 +155,7 @@ fn a_stream_can_end_when_the_server_does() {
 }
 
 #[test]
-fn a_shutdown_waits_for_the_handler_in_hand() {
+fn a_shutdown_waits_for_the_handler_in_progress() {
     let (tell, told) = mpsc::channel();
     let (go, gone) = channel::bounded::<()>(1);
     let mut server = serve(move || {
@@ -165,7 +165,7 @@ fn a_shutdown_waits_for_the_handler_in_hand() {
             Box::pin(async move {
                 tell.send(()).unwrap();
                 gone.recv().await.unwrap();
-                x.answer(StatusCode::OK, "text/plain", "in hand").await
+                x.answer(StatusCode::OK, "text/plain", "in progress").await
             })
         })
     });
@@ -176,13 +176,13 @@ fn a_shutdown_waits_for_the_handler_in_hand() {
     server.shutdown();
     assert!(idle.rest_however().0.is_empty());
     go.send_blocking(()).unwrap();
-    assert_eq!(peer.response().body_text(), "in hand");
+    assert_eq!(peer.response().body_text(), "in progress");
     assert!(peer.rest_however().0.is_empty());
     server.join();
 }
 
 #[test]
-fn behind_its_answer_a_handler_goes_on_to_its_end() {
+fn a_handler_runs_to_its_end_after_its_response() {
     let (tell, told) = mpsc::channel();
     let (go, gone) = channel::bounded::<()>(1);
     let server = serve(move || {
@@ -211,7 +211,7 @@ fn behind_its_answer_a_handler_goes_on_to_its_end() {
 }
 
 #[test]
-fn who_is_not_welcome_is_not_served() {
+fn a_refused_peer_is_not_served() {
     let hello = async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello").await;
     let server = run(|site| site.with_verify(|_| false), move |server| server.with_handler(move || hello));
     assert!(server.connect().rest_however().0.is_empty());
@@ -219,7 +219,7 @@ fn who_is_not_welcome_is_not_served() {
     let server =
         run(|site| site.with_verify(|peer| peer.ip().is_loopback()), move |server| server.with_handler(move || hello));
     assert_eq!(server.get("/").body_text(), "hello");
-    let server = run(|site| site.with_verify(|_| panic!("as the test wants")), |server| server);
+    let server = run(|site| site.with_verify(|_| panic!("on purpose")), |server| server);
     assert!(server.connect().rest_however().0.is_empty());
-    assert!(server.end().contains("verifying the peer panicked: as the test wants"));
+    assert!(server.end().contains("verifying the peer panicked: on purpose"));
 }

@@ -1,4 +1,4 @@
-//! Other protocols, and portable handlers that are woken.
+//! Upgrades, and portable handlers that are woken.
 
 use std::io::{Read, Write};
 use std::sync::mpsc;
@@ -32,7 +32,7 @@ async fn parrot(x: &mut Exchange<'_>) -> std::io::Result<()> {
     }
 }
 
-/// Talks to a parrot.
+/// Uses the protocol `parrot`.
 fn talks(server: &Embedded) {
     let mut peer = server.connect();
     peer.send(format!("{REQUEST}already"));
@@ -47,7 +47,7 @@ fn talks(server: &Embedded) {
 }
 
 #[test]
-fn a_handler_gets_the_connection_and_what_was_read_of_it() {
+fn a_handler_gets_the_socket_and_the_bytes_already_read() {
     let server = serve(|| parrot);
     talks(&server);
     talks(&server);
@@ -58,7 +58,7 @@ fn a_handler_gets_the_connection_and_what_was_read_of_it() {
 }
 
 #[test]
-fn one_that_talks_on_ends_with_the_server() {
+fn an_upgraded_connection_in_a_handler_ends_with_the_server() {
     let mut server = serve(|| parrot);
     let mut peer = server.connect();
     peer.send(REQUEST);
@@ -78,7 +78,7 @@ fn portable(call: Call, reply: &mut Reply<'_>) {
 }
 
 #[test]
-fn the_services_hook_gets_what_a_portable_handler_upgrades() {
+fn the_hook_of_the_site_gets_portable_upgrades() {
     let server = run(
         |site| {
             site.with_handler(|| portable).with_upgrade(|mut upgraded| {
@@ -138,6 +138,6 @@ fn a_portable_handler_is_woken_from_another_thread() {
     drop(server);
     let wakers = wakers.join().unwrap();
     assert_eq!(wakers.len(), 60);
-    // Of exchanges that are over.
+    // The exchanges of these wakers are over.
     wakers.into_iter().for_each(Waker::wake);
 }

@@ -1,4 +1,4 @@
-//! Methods, heads, and answers of all kinds.
+//! Methods, heads, and responses of all kinds.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use sanserve_std::{Exchange, Handler, Misuse, ResponseHead, Site, StatusCode};
 use crate::support::{request, run};
 use crate::{answer_with, ask, serve};
 
-/// What Python's own tests have: some methods, and a count of the connection's requests.
+/// The methods of Python's own tests, with a count of the requests on the connection.
 struct Methods(u32);
 
 impl Handler for Methods {
@@ -31,7 +31,7 @@ impl Handler for Methods {
 }
 
 #[test]
-fn methods_are_dispatched_and_the_others_are_not_implemented() {
+fn methods_are_dispatched_and_others_are_not_implemented() {
     let server = serve(|| Methods(0));
     for _ in 0..2 {
         let mut client = server.connect();
@@ -41,19 +41,19 @@ fn methods_are_dispatched_and_the_others_are_not_implemented() {
         assert!(head.starts_with("HTTP/1.1 200") && head.length() == Some(5), "{head}");
         client.send(ask("POST", "/", "Content-Length: 3\r\n"));
         client.send("abc");
-        assert_eq!(client.response().body, b"POST", "a body that nobody reads is dropped");
+        assert_eq!(client.response().body, b"POST", "a body that is not read is discarded");
         client.send(ask("SPAM", "/", ""));
         assert_eq!(client.response().body, b"SPAM");
         client.send(ask("PUT", "/", "Content-Length: 0\r\n"));
         let refused = client.response();
         assert!(refused.head.starts_with("HTTP/1.1 501 Unsupported method ('PUT')\r\n"), "{}", refused.head);
-        assert_eq!(client.get("/").body, b"GET 3", "one value a connection");
+        assert_eq!(client.get("/").body, b"GET 3", "each connection has its own handler");
     }
     assert!(server.end().contains("code 501, message Unsupported method ('PUT')"));
 }
 
 #[test]
-fn what_is_not_overridden_is_not_implemented() {
+fn methods_without_an_override_are_not_implemented() {
     struct Nothing;
     impl Handler for Nothing {}
     let server = serve(|| Nothing);
@@ -65,7 +65,7 @@ fn what_is_not_overridden_is_not_implemented() {
 }
 
 #[test]
-fn some_answers_have_no_body() {
+fn some_responses_have_no_body() {
     let server = answer_with(|x| {
         let code = x.path()[1..].utf8_chunks().next().and_then(|text| text.valid().parse().ok()).unwrap();
         x.respond(StatusCode::new(code).unwrap())?.send()?;
@@ -91,7 +91,7 @@ fn some_answers_have_no_body() {
 }
 
 #[test]
-fn errors_say_what_the_handler_says() {
+fn error_pages_contain_the_texts_of_the_handler() {
     let server = answer_with(|x| match x.path() {
         b"/999" => x.error(StatusCode::new(999).unwrap(), Some("short"), Some("<long>")),
         b"/404" => x.error(StatusCode::NOT_FOUND, None, None),
@@ -128,7 +128,7 @@ fn fields_are_bytes_in_both_directions() {
 }
 
 #[test]
-fn misuse_is_an_error_and_reaches_nobody() {
+fn misuse_is_an_error_and_is_not_sent() {
     fn misuse<T>(outcome: io::Result<T>) -> Misuse {
         let error = outcome.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -159,7 +159,7 @@ fn misuse_is_an_error_and_reaches_nobody() {
 }
 
 #[test]
-fn a_head_is_made_once_and_sent_often() {
+fn a_prepared_head_can_be_sent_many_times() {
     let hint = ResponseHead::new(StatusCode::EARLY_HINTS).field("Link", "</a.css>; rel=preload").unwrap();
     let teapot = StatusCode::new(418).unwrap();
     let head = ResponseHead::new(teapot).reason("Short").unwrap().field("X-A", "1").unwrap().length(2);
@@ -187,7 +187,7 @@ fn a_head_is_made_once_and_sent_often() {
 }
 
 #[test]
-fn a_whole_body_of_any_length_goes_out_with_fields() {
+fn a_complete_body_of_any_length_is_sent_with_fields() {
     let server = answer_with(|x| {
         let large = vec![b'x'; 3_000_000];
         for refused in
@@ -211,7 +211,7 @@ fn a_whole_body_of_any_length_goes_out_with_fields() {
 }
 
 #[test]
-fn an_interim_answer_goes_out_at_once() {
+fn an_interim_response_is_sent_immediately() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
     let server = serve(move || {
@@ -229,7 +229,7 @@ fn an_interim_answer_goes_out_at_once() {
     assert_eq!(client.response().body, b"done");
     go.send(()).unwrap();
     client.send("GET / HTTP/1.0\r\n\r\n");
-    assert_eq!(client.response().status(), 200, "it is not sent to HTTP/1.0");
+    assert_eq!(client.response().status(), 200, "HTTP/1.0 clients get no interim response");
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn parts_of_files_are_sent_between_other_bytes() {
                         x.send_file(&file, 3..len)?;
                         x.send_file(&file, 0..3)?;
                         x.write_all(b"-")?;
-                        assert!(x.send_file(&file, 1..len + 1).is_err(), "beyond its end");
+                        assert!(x.send_file(&file, 1..len + 1).is_err(), "the range exceeds the file");
                         x.send_file(&file, 5..5)?;
                         x.send_file(&File::open("/dev/null")?, 0..0)?;
                         x.send_file(&file, 0..len)
@@ -280,7 +280,7 @@ fn head_has_length(len: u64) -> bool {
 }
 
 #[test]
-fn what_is_passed_on_is_answered_by_the_files() {
+fn declined_requests_are_answered_by_the_files() {
     let server = answer_with(|x| match x.path() {
         b"/own" => x.answer(StatusCode::OK, "text/plain", "own"),
         _ => x.decline(),
@@ -294,7 +294,7 @@ fn what_is_passed_on_is_answered_by_the_files() {
 }
 
 #[test]
-fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
+fn the_order_of_building_does_not_matter_and_the_policy_routes() {
     struct Files;
     impl Policy for Files {
         fn route(&self, request: &Request<'_>) -> sanserve_core::Route {
@@ -318,7 +318,7 @@ fn the_order_of_building_does_not_matter_and_the_service_keeps_its_say() {
 }
 
 #[test]
-fn an_older_protocol_closes_where_a_newer_one_goes_on() {
+fn http_1_0_closes_where_http_1_1_continues() {
     let answer = |x: &mut Exchange<'_>| {
         x.respond(StatusCode::OK)?.send()?;
         x.write_all(b"to the end")

@@ -1,4 +1,4 @@
-//! Bodies of requests, and of both directions at once.
+//! Request bodies, and transfers in both directions at once.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,12 +7,12 @@ use std::thread;
 
 use sanserve_core::{Config, Pace, Policy, Request, Timeouts};
 use sanserve_std::{Exchange, StatusCode};
-use testkit::{Client, Embedded, PATIENCE};
+use testkit::{Client, Embedded, TIMEOUT};
 
 use crate::support::run;
 use crate::{answer_with, ask, serve};
 
-/// Sends back what comes as it comes, framed as it is framed.
+/// Echoes the body as it arrives, with the framing of the request.
 fn echo(x: &mut Exchange<'_>) -> io::Result<()> {
     let length = x.request().content_length();
     let head = x.respond(StatusCode::OK)?;
@@ -34,7 +34,7 @@ fn content(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn an_echo_comes_back_whole_at_every_size() {
+fn an_echo_of_any_size_is_complete() {
     let server = answer_with(echo);
     let mut client = server.connect();
     for len in [0, 1, 9_999, 65_535, 65_537, 200_000, 5_000_000] {
@@ -64,9 +64,9 @@ fn an_echo_comes_back_whole_at_every_size() {
     }
 }
 
-/// Each piece comes back before the next one is sent: nothing is held back on either side.
+/// Each piece is echoed before the next one is sent: neither side holds anything back.
 #[test]
-fn reading_and_writing_take_turns() {
+fn reading_and_writing_alternate() {
     let server = answer_with(echo);
     let mut client = server.connect();
     client.send(ask("POST", "/", "Content-Length: 300\r\n"));
@@ -79,7 +79,7 @@ fn reading_and_writing_take_turns() {
 }
 
 #[test]
-fn who_waits_to_continue_is_told_with_the_first_read() {
+fn the_first_read_sends_100_continue() {
     let server = answer_with(|x| {
         if x.path() == b"/refused" {
             return x.error(StatusCode::CONTENT_TOO_LARGE, None, None);
@@ -98,7 +98,7 @@ fn who_waits_to_continue_is_told_with_the_first_read() {
     assert!(client.ended());
 }
 
-/// A server whose handler reports how reading failed.
+/// A server whose handler reports the error of a failed read.
 fn reporting(config: Config, policy: impl Policy + Send + Sync + 'static) -> (Embedded, Receiver<io::Error>) {
     let (tell, told) = channel();
     let tell = Mutex::new(tell);
@@ -111,7 +111,7 @@ fn reporting(config: Config, policy: impl Policy + Send + Sync + 'static) -> (Em
             }
             let error = x.read_to_end(&mut Vec::new()).unwrap_err();
             tell.send(error).unwrap();
-            assert!(x.respond(StatusCode::OK).is_err(), "there is nothing to answer any more");
+            assert!(x.respond(StatusCode::OK).is_err(), "the exchange is over");
             x.read(&mut [0]).map(drop)
         }
     };
@@ -119,7 +119,7 @@ fn reporting(config: Config, policy: impl Policy + Send + Sync + 'static) -> (Em
 }
 
 #[test]
-fn a_site_may_refuse_what_a_peer_waits_to_send() {
+fn the_policy_may_refuse_a_body_before_it_is_sent() {
     struct Refuses;
     impl Policy for Refuses {
         fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
@@ -131,13 +131,13 @@ fn a_site_may_refuse_what_a_peer_waits_to_send() {
         let mut client = server.connect();
         client.send(ask("POST", target, "Content-Length: 4\r\nExpect: 100-continue\r\n"));
         assert_eq!(client.response().status(), status);
-        assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), ErrorKind::InvalidData);
+        assert_eq!(told.recv_timeout(TIMEOUT).unwrap().kind(), ErrorKind::InvalidData);
         assert!(client.ended());
     }
 }
 
 #[test]
-fn a_body_that_breaks_off_is_an_error_of_its_kind() {
+fn each_broken_body_has_its_error_kind() {
     let body = Pace { silence: 50, grace: 50, rate: 256 };
     let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
     let (server, told) = reporting(config, sanserve_core::DefaultPolicy);
@@ -151,7 +151,7 @@ fn a_body_that_breaks_off_is_an_error_of_its_kind() {
         let mut client = server.connect();
         client.send(ask("POST", "/", &format!("{framing}\r\n")));
         misdeed(&mut client);
-        assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), kind);
+        assert_eq!(told.recv_timeout(TIMEOUT).unwrap().kind(), kind);
         assert_eq!(client.response().status(), status);
         assert!(client.ended());
 
@@ -159,14 +159,14 @@ fn a_body_that_breaks_off_is_an_error_of_its_kind() {
         client.send(ask("POST", "/answers-first", &format!("{framing}\r\n")));
         client.head();
         misdeed(&mut client);
-        assert_eq!(told.recv_timeout(PATIENCE).unwrap().kind(), kind);
-        assert!(client.ended(), "an answer to half a request does not look whole");
+        assert_eq!(told.recv_timeout(TIMEOUT).unwrap().kind(), kind);
+        assert!(client.ended(), "a response to half a request is not complete");
     }
     let log = server.end();
-    assert!(!log.contains("the handler failed:"), "the access log says it already: {log}");
+    assert!(!log.contains("the handler failed:"), "only the access log contains the error: {log}");
 }
 
-/// What the handler takes its time for is not the peer's delay.
+/// The time that the handler takes is not a delay of the peer.
 #[test]
 fn a_slow_handler_is_not_a_slow_peer() {
     let body = Pace { silence: 50, grace: 50, rate: 1 << 20 };
@@ -178,7 +178,7 @@ fn a_slow_handler_is_not_a_slow_peer() {
         move |x: &mut Exchange<'_>| {
             let mut body = [0; 2];
             x.read_exact(&mut body[..1])?;
-            wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            wait.lock().unwrap().recv_timeout(TIMEOUT).unwrap();
             x.read_exact(&mut body[1..])?;
             x.answer(StatusCode::OK, "text/plain", body)
         }
@@ -193,9 +193,9 @@ fn a_slow_handler_is_not_a_slow_peer() {
     assert_eq!(client.response().body, b"ab");
 }
 
-/// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
+/// A half-close does not cut the time of the handler, and all requests are answered.
 #[test]
-fn a_half_close_is_no_farewell() {
+fn a_half_close_does_not_end_the_connection() {
     let config = Config { timeouts: Timeouts { script_silence: 50, ..Timeouts::default() }, ..Config::default() };
     let make = || {
         |x: &mut Exchange<'_>| {
@@ -219,7 +219,7 @@ fn a_half_close_is_no_farewell() {
 }
 
 #[test]
-fn a_peer_that_resets_is_gone_for_reader_and_writer() {
+fn a_reset_is_an_error_for_reads_and_writes() {
     let (tell, told) = channel();
     let tell = Mutex::new(tell);
     let server = serve(move || {
@@ -239,14 +239,14 @@ fn a_peer_that_resets_is_gone_for_reader_and_writer() {
     client.send(crate::support::request("/"));
     client.head();
     drop(client);
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), ErrorKind::BrokenPipe);
+    assert_eq!(told.recv_timeout(TIMEOUT).unwrap(), ErrorKind::BrokenPipe);
     let log = server.end();
     assert!(log.contains("bytes: the peer went away") && !log.contains("the handler"), "{log}");
 }
 
-/// While nobody reads, the handler is held up: it cannot be ahead by more than sockets hold.
+/// While the client does not read, the handler blocks: it cannot be further ahead than the sockets buffer.
 #[test]
-fn a_slow_reader_holds_the_writer_up() {
+fn a_slow_reader_blocks_the_writer() {
     let written = Arc::new(Mutex::new(0_usize));
     let server = serve({
         let written = written.clone();
@@ -283,7 +283,7 @@ fn a_slow_reader_holds_the_writer_up() {
 }
 
 #[test]
-fn trailers_come_and_go() {
+fn trailers_are_received_and_sent() {
     let server = answer_with(|x| {
         io::copy(x, &mut io::sink())?;
         let came = x.trailers();

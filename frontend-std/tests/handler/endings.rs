@@ -1,4 +1,4 @@
-//! What becomes of handlers that fail, and of the values that they are.
+//! Handlers that fail, and the lifetime of handler values.
 
 use std::io::{self, Write};
 use std::sync::mpsc::channel;
@@ -6,12 +6,12 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use sanserve_core::{Entry, Policy};
 use sanserve_std::{Exchange, Handler, StatusCode};
-use testkit::PATIENCE;
+use testkit::TIMEOUT;
 
 use crate::support::{request, run};
 use crate::{answer_with, serve};
 
-/// Fails in the way that the path says.
+/// Fails in the way that the path names.
 fn fail(x: &mut Exchange<'_>) -> io::Result<()> {
     let path = String::from_utf8_lossy(x.path()).into_owned();
     let (when, how) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
@@ -41,7 +41,7 @@ fn fail(x: &mut Exchange<'_>) -> io::Result<()> {
 }
 
 #[test]
-fn a_failure_is_a_500_or_a_cut_and_nobody_elses_affair() {
+fn a_failure_is_a_500_or_a_cut_and_affects_no_other_connection() {
     let server = answer_with(fail);
     let mut other = server.connect();
     assert_eq!(other.get("/").body, b"fine");
@@ -54,7 +54,11 @@ fn a_failure_is_a_500_or_a_cut_and_nobody_elses_affair() {
         let mut client = server.connect();
         client.send(request(&format!("/behind/{how}")));
         assert!(client.head().starts_with("HTTP/1.1 200"));
-        assert_eq!(client.rest_however().0, b"3\r\nout\r\n", "no end: it does not look whole");
+        assert_eq!(
+            client.rest_however().0,
+            b"3\r\nout\r\n",
+            "the body has no end, so that it is not taken as complete"
+        );
     }
     assert_eq!(other.get("/").body, b"fine");
     let peer = other.local().ip();
@@ -67,7 +71,7 @@ fn a_failure_is_a_500_or_a_cut_and_nobody_elses_affair() {
 }
 
 #[test]
-fn an_answer_that_is_missing_or_of_another_length_is_noticed() {
+fn a_missing_response_or_a_wrong_length_is_logged() {
     let server = answer_with(|x| match x.path() {
         b"/none" => Ok(()),
         b"/short" => {
@@ -103,7 +107,7 @@ fn an_answer_that_is_missing_or_of_another_length_is_noticed() {
 }
 
 #[test]
-fn a_value_lives_as_long_as_its_connection() {
+fn a_handler_lives_as_long_as_its_connection() {
     struct Told(std::sync::mpsc::Sender<&'static str>);
     impl Handler for Told {
         fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
@@ -134,15 +138,15 @@ fn a_value_lives_as_long_as_its_connection() {
         client.get("/");
         client.get("/");
         drop(client);
-        assert_eq!([told.recv_timeout(PATIENCE).unwrap(), told.recv_timeout(PATIENCE).unwrap()], ["made", "dropped"]);
+        assert_eq!([told.recv_timeout(TIMEOUT).unwrap(), told.recv_timeout(TIMEOUT).unwrap()], ["made", "dropped"]);
     }
     drop(server.connect());
     assert!(server.end().contains("the connection panicked: in a drop"));
-    assert!(told.recv().is_err(), "no request, no value");
+    assert!(told.recv().is_err(), "without a request no handler is made");
 }
 
 #[test]
-fn a_stream_can_end_when_the_server_does() {
+fn a_stream_can_end_at_a_shutdown() {
     let server = answer_with(|x| {
         x.respond(StatusCode::OK)?.send()?;
         while !x.is_draining() {
@@ -161,7 +165,7 @@ fn a_stream_can_end_when_the_server_does() {
 }
 
 #[test]
-fn a_handler_at_work_is_finished_by_a_shutdown_and_ended_by_a_stop() {
+fn a_shutdown_lets_a_handler_finish_and_a_stop_cuts_it() {
     for stops in [false, true] {
         let at_work = Arc::new(Barrier::new(2));
         let server = serve({
@@ -198,7 +202,7 @@ fn a_handler_at_work_is_finished_by_a_shutdown_and_ended_by_a_stop() {
 }
 
 #[test]
-fn log_lines_are_the_sites_and_the_handlers() {
+fn log_lines_come_from_the_policy_and_the_handler() {
     struct Terse;
     impl Policy for Terse {
         fn log(&self, entry: &Entry<'_>, _: &str, out: &mut Vec<u8>) {

@@ -1,4 +1,4 @@
-//! Handlers that block, over real sockets.
+//! Blocking handlers, over real sockets.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! Other protocols, waking, and the server's own surface.
+//! Other protocols, wakers, and the methods of `Server`.
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use sanserve_core::{Call, Reply};
 use sanserve_server::Log;
 use sanserve_std::{Exchange, Server, Site, StatusCode, Upgraded};
-use testkit::{Client, LogSink, PATIENCE};
+use testkit::{Client, LogSink, TIMEOUT};
 
 use crate::support::{request, run};
 use crate::{ask, serve};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: shout\r\n";
 
-/// Speaks another protocol: what comes goes back in capitals.
+/// A protocol that sends everything back in capitals.
 fn shout(mut upgraded: Upgraded) -> io::Result<()> {
     assert_eq!(upgraded.peer, upgraded.stream.peer_addr()?);
     let mut text = upgraded.read;
@@ -34,7 +34,7 @@ fn shout(mut upgraded: Upgraded) -> io::Result<()> {
 }
 
 fn speak(mut client: Client) -> Client {
-    // What is pipelined after the request is the other protocol's already.
+    // Bytes after the request already belong to the other protocol.
     client.send(format!("{}already ", ask("GET", "/shout", UPGRADE)));
     let head = client.head();
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
@@ -47,7 +47,7 @@ fn speak(mut client: Client) -> Client {
 }
 
 #[test]
-fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
+fn an_upgrade_continues_in_the_handler_or_elsewhere() {
     for elsewhere in [false, true] {
         let server = run(
             |site| site,
@@ -70,7 +70,7 @@ fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
         );
         let mut speaker = speak(server.connect());
         if elsewhere {
-            assert_eq!(server.connect().get("/").body, b"free", "the only thread serves others");
+            assert_eq!(server.connect().get("/").body, b"free", "the only thread is free for others");
             speaker.send("x");
             assert_eq!(speaker.take(1), b"X");
         }
@@ -81,7 +81,7 @@ fn an_upgrade_goes_on_in_the_handler_or_elsewhere() {
 }
 
 #[test]
-fn a_stop_ends_other_protocols_too() {
+fn a_stop_ends_upgraded_connections_too() {
     let server = serve(|| |x: &mut Exchange<'_>| shout(x.upgrade("shout", &[])?));
     let mut speaker = speak(server.connect());
     server.stop();
@@ -90,7 +90,7 @@ fn a_stop_ends_other_protocols_too() {
 }
 
 #[test]
-fn a_portable_upgrade_goes_to_the_services_hook() {
+fn a_portable_upgrade_is_passed_to_the_hook_of_the_site() {
     let upgrade = |site: Site| {
         site.with_answer(|reply| {
             if reply.request().path() == b"/shout" {
@@ -118,10 +118,10 @@ fn a_portable_upgrade_goes_to_the_services_hook() {
     let mut client = server.connect();
     client.send(ask("GET", "/shout", UPGRADE));
     assert!(client.head().starts_with("HTTP/1.1 101"));
-    assert!(client.ended(), "nobody takes it");
+    assert!(client.ended(), "there is no hook");
 }
 
-/// Answers when another thread says so.
+/// Responds when another thread wakes it.
 #[test]
 fn a_portable_handler_is_woken_from_another_thread() {
     type Handed = (Waker, Arc<Mutex<Option<String>>>);
@@ -149,18 +149,18 @@ fn a_portable_handler_is_woken_from_another_thread() {
     let mut stale: Vec<Waker> = Vec::new();
     for n in 0..50 {
         client.send(request("/"));
-        let (waker, result) = handed.recv_timeout(PATIENCE).unwrap();
+        let (waker, result) = handed.recv_timeout(TIMEOUT).unwrap();
         stale.iter().for_each(Waker::wake_by_ref);
-        // Woken for nothing, it waits on.
+        // After a wake-up without a result, it continues to wait.
         waker.wake_by_ref();
         *result.lock().unwrap() = Some(format!("answer {n}"));
         waker.wake_by_ref();
         assert_eq!(client.response().body, format!("answer {n}").as_bytes());
         stale.push(waker);
     }
-    // One that waits to be woken sees its peer go away, and the server end.
+    // A handler that waits for a wake-up notices a disconnect, and the shutdown.
     client.send(request("/"));
-    let _kept = handed.recv_timeout(PATIENCE).unwrap();
+    let _kept = handed.recv_timeout(TIMEOUT).unwrap();
     server.stop();
     assert!(client.ended());
     let log = server.end();
@@ -174,9 +174,9 @@ fn one_connection_is_served_at_a_time_by_hand() {
     let mut server = Server::bind((Ipv4Addr::LOCALHOST, 0), site).unwrap();
     assert_eq!((server.server_name(), server.server_port()), ("127.0.0.1", server.local_addr().port()));
     assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
-    assert!(!server.handle_request(Some(Duration::from_millis(5))).unwrap(), "nobody came in time");
+    assert!(!server.handle_request(Some(Duration::from_millis(5))).unwrap(), "no connection arrived in time");
     let address = server.local_addr();
-    // It is made and used on this thread, so it need not be `Send`.
+    // The handler is made and used on this thread, so it need not be `Send`.
     let mut server = server.with_handler(|| {
         let count = std::rc::Rc::new(std::cell::Cell::new(0));
         move |x: &mut Exchange<'_>| {
@@ -188,11 +188,11 @@ fn one_connection_is_served_at_a_time_by_hand() {
         let mut client = Client::connect(address);
         client.send(format!("{}{}", request("/"), ask("GET", "/", "Connection: close\r\n")));
         let reading = thread::spawn(move || String::from_utf8(client.rest()).unwrap());
-        assert!(server.handle_request(Some(PATIENCE)).unwrap());
+        assert!(server.handle_request(Some(TIMEOUT)).unwrap());
         let all = reading.join().unwrap();
         assert!(all.contains("\r\n\r\n1HTTP/1.1 200") && all.ends_with("\r\n\r\n2"), "{all}");
     }
-    // An idle connection does not hold up who ends the server.
+    // An idle connection does not delay the shutdown.
     let handle = server.handle();
     let mut idle = Client::connect(address);
     idle.send(request("/"));
@@ -215,14 +215,14 @@ fn only_verified_peers_are_served() {
             let unwelcome = unwelcome.clone();
             site.with_verify(move |peer| {
                 let who = *unwelcome.lock().unwrap();
-                assert_ne!(who, Some(0), "cannot tell");
+                assert_ne!(who, Some(0), "the peer is not known");
                 who != Some(peer.port())
             })
         },
         |server| server.with_handler(|| |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "welcome")),
     );
     assert_eq!(server.connect().get("/").body, b"welcome");
-    // Nobody is accepted between the connection and the lock.
+    // No connection is accepted between the connect and the lock.
     let mut who = unwelcome.lock().unwrap();
     let mut client = server.connect();
     *who = Some(client.local().port());

@@ -17,7 +17,7 @@ pub(crate) fn run(change: impl FnOnce(Site) -> Site, shape: impl FnOnce(Server) 
     })
 }
 
-/// One with every default.
+/// A server with all defaults.
 pub(crate) fn plain() -> Embedded {
     run(|site| site, |server| server)
 }

@@ -13,7 +13,7 @@ use super::plan::Plan;
 use crate::cli::flags::Runtime;
 
 /// How long to wait for a silent server. Whatever it sent until then is the result.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns everything that a new server sends.
 pub(crate) fn talk(runtime: Runtime, plan: &Plan, disk: &Disk) -> io::Result<Vec<u8>> {
@@ -28,8 +28,8 @@ pub(crate) fn talk(runtime: Runtime, plan: &Plan, disk: &Disk) -> io::Result<Vec
 
 fn converse(address: SocketAddr, plan: &Plan) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.set_nodelay(true)?;
     let mut writing = stream.try_clone()?;
     thread::scope(|scope| {
