@@ -69,6 +69,8 @@ struct Notes {
     eof: bool,
     /// The socket takes no more for now.
     blocked: bool,
+    /// The next bytes of the file are being read.
+    file_pending: bool,
     server: Server,
     probe: Probe,
     order: Order,
@@ -214,6 +216,8 @@ impl Connection {
             Input::Sent(n) => self.sent += n,
             Input::Blocked => self.notes.blocked = true,
             Input::Writable => self.notes.blocked = false,
+            Input::FilePending => self.notes.file_pending = self.file.left > 0,
+            Input::FileReady => self.notes.file_pending = false,
             Input::Done(ticket, completion) => match &mut self.task {
                 _ if ticket.0 != self.ticket => {}
                 Task::Files(files) => files.complete(completion),
@@ -376,6 +380,7 @@ impl Connection {
         let of_file = (sent - formatted).min(self.file.left);
         self.file.offset += of_file;
         self.file.left -= of_file;
+        self.notes.file_pending &= self.file.left > 0;
         self.absorb_relayed(sent - formatted - of_file, buf);
         let of_head = u64::from(self.exchange.head_left).min(sent);
         self.exchange.head_left -= u32::try_from(of_head).expect("no more than there is");
@@ -394,8 +399,9 @@ impl Connection {
             return;
         };
         stalled.made(sent, now);
-        // A handler may take its time; what files send is always there at once.
-        if !self.notes.blocked && !self.has_unsent(buf) && !matches!(self.task, Task::Files(_)) {
+        // A handler may take its time, and so may a disk; all else that files send is there at once.
+        let others_turn = (!self.has_unsent(buf) && !matches!(self.task, Task::Files(_))) || self.awaits_file();
+        if !self.notes.blocked && others_turn {
             self.stalled = None;
         }
     }
@@ -439,6 +445,7 @@ impl Connection {
                 self.cycle.answer(OutboundEvent::TakenBack);
             }
             (self.file, self.relay) = (FilePart::default(), Passthrough::default());
+            self.notes.file_pending = false;
             // What is left of an interim answer has to go out whole.
             buf.output.keep(self.exchange.interim_left as usize);
             self.exchange.head_left = self.exchange.interim_left;
@@ -469,6 +476,7 @@ impl Connection {
         self.file = FilePart::default();
         self.relay = Passthrough::default();
         self.notes.blocked = false;
+        self.notes.file_pending = false;
         self.awaited = ReadTimer::Nothing;
         self.life = Life::Ending(close);
     }
@@ -574,7 +582,7 @@ impl Connection {
         {
             return Some(Next::Probe);
         }
-        if unsent && !self.notes.blocked {
+        if unsent && !self.notes.blocked && !self.awaits_file() {
             return Some(Next::Send);
         }
         if self.exchange.has_remarks {
@@ -609,6 +617,11 @@ impl Connection {
 
     fn has_unsent(&self, buf: &Buffers) -> bool {
         !buf.output.unsent().is_empty() || self.file.left > 0 || self.relay != Passthrough::default()
+    }
+
+    /// Whether nothing can be sent before the driver has read more of the file.
+    fn awaits_file(&self) -> bool {
+        self.notes.file_pending && self.file.left > 0
     }
 
     fn transmit<'a>(&self, buf: &'a Buffers) -> Transmit<'a> {
@@ -658,6 +671,7 @@ impl Connection {
         let then = self.exchange.then;
         self.exchange = Exchange::default();
         self.task = Task::None;
+        self.notes.file_pending = false;
         self.notes.probe = Probe::No;
         if !self.notes.blocked {
             self.stalled = None;

@@ -16,6 +16,11 @@ pub enum Input {
     Fed(u64),
     /// The socket takes no more for now.
     Blocked,
+    /// The next bytes of the file are not in memory, and the driver has them read: nothing is sent until
+    /// [`FileReady`](Input::FileReady), and the peer is not to blame for the time that takes.
+    FilePending,
+    /// They are there.
+    FileReady,
     /// The script takes no more for now.
     FeedBlocked,
     /// The socket takes bytes again.

@@ -12,7 +12,8 @@ use crate::time::Tick;
 #[must_use]
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// Send to the socket; answer with `Sent`, `Blocked` or `Broken`.
+    /// Send to the socket; answer with `Sent`, `Blocked` or `Broken`, or with `FilePending` if the body is a part of a
+    /// file that has to be read first.
     Send(Transmit<'a>),
     /// Write to the script's input, or to the file that `Spool` made; answer with `Fed`, `FeedBlocked`
     /// or `FeedEnd`.
@@ -291,7 +292,7 @@ pub struct Need {
     pub script_read: bool,
     /// Room in the script's input.
     pub script_write: bool,
-    /// An answer to an action.
+    /// An answer to an action, or [`Input::FileReady`](crate::Input::FileReady).
     pub completion: bool,
     /// The handler: [`Input::Wake`](crate::Input::Wake).
     pub handler: bool,

@@ -91,7 +91,7 @@ fn op(random: &mut Random) -> Op {
         }
         5..=7 => Op::Take(random.size(40_000)),
         8 => Op::Blocked,
-        9 => Op::Writable,
+        9 => random.pick(&[Op::Writable, Op::Pending, Op::Ready]).clone(),
         10 | 11 => Op::Complete,
         12 => Op::Pass(random.size(4_000)),
         13 => Op::Wake,

@@ -289,16 +289,68 @@ impl Policy for Both {
     }
 }
 
+/// A disk that takes its time holds up whoever asked it, and nobody else. A driver that waits for it itself is found.
+#[test]
+fn a_slow_disk_stops_nobody() {
+    let live = |seed| World::new(seed).faults(Faults::SLOW_DISK | Faults::PIPELINE).lasting(30_000).connections(30);
+    let read_first = std::cell::Cell::new(0);
+    let count = |transcript: &Transcript| {
+        read_first.set(read_first.get() + transcript.to_text().matches(" pending\n").count());
+        Ok(())
+    };
+    for seed in 0..20 {
+        let summary = live(seed).serving(Server::new().disk(disk()).rule(count)).run();
+        let fired = |name| summary.timeouts.iter().any(|(timer, times)| timer.name() == name && *times > 0);
+        assert!(!["head", "body", "write"].into_iter().any(fired), "a peer is blamed for the disk: {summary}");
+    }
+    assert!(read_first.get() > 100, "{} parts of files were read first", read_first.get());
+    let failure = live(1).disk(disk()).waiting_for_disk().try_run().expect_err("somebody waits");
+    assert!(failure.what.starts_with("turn: it waits "), "{failure}");
+}
+
+/// What the judge says of a connection that does not wait for its file, or blames its peer for that.
+#[test]
+fn a_file_that_is_being_read_is_waited_for() {
+    let start = "sanserve transcript 1\n@0 wait read until 15000 idle\n@0 recv\n    \"GET /a HTTP/1.1\\r\\n\"\n    \
+                 \"Host: x\\r\\n\"\n    \"\\r\\n\"\n@0 open a -> file 9\n@0 send \"HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\n\"\n    \
+                 file 0+9\n    -> 0 pending\n";
+    let end = "@0 send \"HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\n\"\n    file 0+9\n";
+    for (then, verdict) in [
+        ("@0 wait completion\n", None),
+        ("@0 wait completion\n@9000000 file-ready\n", None),
+        ("@0 wait read until 5\n", Some("need: not what is under way")),
+        ("@0 wait completion until 30000\n", Some("disk: a timer runs, and the disk alone is awaited")),
+        (end, Some("disk: a part of the file is sent while it is being read")),
+        ("@0 wait completion\n@0 cut\n@0 wait completion\n", Some("open: open behind its end")),
+    ] {
+        let transcript = Transcript::parse(&format!("{start}{then}")).unwrap();
+        let said = judge(&transcript).err();
+        let is_right = match (&said, verdict) {
+            (Some(said), Some(verdict)) => said.starts_with(verdict),
+            (said, verdict) => said.is_none() && verdict.is_none(),
+        };
+        assert!(is_right, "{then}: {said:?}, not {verdict:?}");
+    }
+}
+
 /// The same seed gives the same history on every machine, and so the same hash. If the core, its pages or the
 /// worlds change on purpose, the hashes do: take the new ones from the failure of this test, and say in the
 /// commit what has changed.
 #[test]
 fn hashes_of_histories() {
-    for (seed, hash) in [(1, "aef5f13dc025c5dd4ae216911b9bd216"), (2, "ea4e805344fcc16f6585ab74a51df2c6")] {
+    let quick_disk =
+        Faults::SPLIT | Faults::SLOW | Faults::RESET | Faults::HALF_CLOSE | Faults::PIPELINE | Faults::SHRINK_FILE;
+    for (faults, seed, hash) in [
+        (quick_disk, 1, "aef5f13dc025c5dd4ae216911b9bd216"),
+        (quick_disk, 2, "ea4e805344fcc16f6585ab74a51df2c6"),
+        (Faults::all(), 1, "cba3f2343fc7dab3ff239726d6dc7128"),
+        (Faults::all(), 2, "503e67a481b7d5943683998e473d776a"),
+    ] {
         let requests = |random: &mut Random| if random.one_in(2) { shouts(random) } else { GET.into() };
-        let world = World::new(seed).policy(Both).handler(Shout::default).disk(disk()).requests(requests);
+        let world =
+            World::new(seed).policy(Both).handler(Shout::default).disk(disk()).requests(requests).faults(faults);
         let summary = world.connections(40).lasting(3_600_000).run();
-        assert_eq!(summary.hash.to_string(), hash, "seed {seed}\n{summary}");
+        assert_eq!(summary.hash.to_string(), hash, "{faults}, seed {seed}\n{summary}");
     }
 }
 

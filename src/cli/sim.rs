@@ -37,7 +37,7 @@ fn command() -> Command {
                 .value_name("LIST")
                 .default_value("all")
                 .value_parser(|text: &str| text.parse::<Faults>())
-                .help("What goes wrong: split, slow, reset, halfclose, pipeline, shrink-file; all or none"),
+                .help("What goes wrong: split, slow, reset, halfclose, pipeline, shrink-file, slow-disk; all or none"),
         )
         .arg(
             Arg::new("for")

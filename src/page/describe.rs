@@ -65,6 +65,7 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
                 | Input::Sent(_)
                 | Input::Broken(Fault::Peer) => Peer,
                 Input::Broken(Fault::File | Fault::FileShrank | Fault::FileChanged) => Disk,
+                Input::FilePending | Input::FileReady => Disk,
                 Input::Done(_, Completion::Spawned(_)) => Script,
                 Input::Done(..) => Disk,
                 Input::Fed(_) if spools => Disk,
@@ -82,7 +83,8 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
         What::Send(sending) => {
             let mut arrows = vec![to(Peer, sent(sending))];
             if let Some(taken) = taken(sending) {
-                arrows.push(from(Peer, taken));
+                let who = if sending.taken.then == Then::Pending { Disk } else { Peer };
+                arrows.push(from(who, taken));
             }
             arrows
         }
@@ -298,8 +300,11 @@ fn of_send(sending: &Sending) -> String {
         (_, Then::Broken(_)) => "the connection is broken".into(),
         (bytes, then) => {
             let n = size(bytes.unwrap_or(sending.len()));
-            let blocked = if then == Then::Blocked { ", and is then full" } else { "" };
-            format!("the socket accepts {n}{blocked}")
+            match then {
+                Then::Blocked => format!("the socket accepts {n}, and is then full"),
+                Then::Pending => "the file is not in memory and is being read, without blocking anyone".into(),
+                _ => format!("the socket accepts {n}"),
+            }
         }
     };
     format!("The core asks to send {what}; {then}.")
@@ -331,6 +336,8 @@ fn of_input(input: &Input) -> &'static str {
         Input::Blocked => "The socket is full: the write timeout starts.",
         Input::FeedBlocked => "The pipe to the script is full for now: so the core stops reading from the peer too.",
         Input::Writable => "The socket is writable again.",
+        Input::FilePending => "The next part of the file is not in memory: it is being read.",
+        Input::FileReady => "The next part of the file was read.",
         Input::Feedable => "The pipe to the script is writable again.",
         Input::FeedEnd => "The script accepts no more input: it closed its input, or has exited.",
         Input::SpoolFull => "There is no space for the body: the temporary files have reached their total limit.",
@@ -418,6 +425,8 @@ fn short(input: &Input) -> String {
         Input::Blocked => "blocked".into(),
         Input::FeedBlocked => "pipe full".into(),
         Input::Writable => "writable".into(),
+        Input::FilePending => "file not in memory".into(),
+        Input::FileReady => "file was read".into(),
         Input::Feedable => "pipe writable".into(),
         Input::FeedEnd => "accepts no more".into(),
         Input::SpoolFull => "no space".into(),
@@ -463,6 +472,7 @@ fn taken(sending: &Sending) -> Option<String> {
         (None, Then::Poll) => None,
         (_, Then::Poll) => Some(format!("took {n}")),
         (_, Then::Blocked) => Some(format!("took {n}, blocked")),
+        (_, Then::Pending) => Some("file not in memory".into()),
         (_, Then::Broken(_)) => Some(format!("took {n}, broken")),
     }
 }

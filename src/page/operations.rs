@@ -499,6 +499,7 @@ fn of_input(input: &Input) -> &'static str {
         Input::Wake => "wake",
         Input::Leave | Input::Drain | Input::Cut => "down",
         Input::Broken(_) | Input::FeedEnd | Input::SpoolFull => "fault",
+        Input::FilePending | Input::FileReady => "wait-disk",
         Input::Done(_, Completion::Opened(_) | Completion::Listed(_) | Completion::Found(_)) => "wait-disk",
         _ => "nothing",
     }

@@ -254,7 +254,8 @@ impl<'s> Driver<'s> {
     }
 
     fn check_hanging(&self) -> Result<(), Wrong> {
-        let hangs = self.wait.is_some_and(|wait| wait.need.handler && wait.deadline.is_none());
+        let waits_alone = |wait: Wait| wait.need.handler && !wait.need.completion && wait.deadline.is_none();
+        let hangs = self.wait.is_some_and(waits_alone);
         if hangs && self.forbids_hanging && !self.has_waker() {
             let what = "it has not finished, and waits neither for the body nor for room, and kept no waker";
             return Err(Wrong::new("handler", what));

@@ -30,6 +30,8 @@ impl Faults {
     pub const PIPELINE: Faults = Faults(16);
     /// Files that become shorter while they are sent.
     pub const SHRINK_FILE: Faults = Faults(32);
+    /// A disk that takes up to a minute for what it is asked: names and the contents of files are not in memory.
+    pub const SLOW_DISK: Faults = Faults(64);
 
     /// Each with its name, in the order in which they are written.
     pub const TABLE: &[(&str, Faults)] = &[
@@ -39,6 +41,7 @@ impl Faults {
         ("halfclose", Faults::HALF_CLOSE),
         ("pipeline", Faults::PIPELINE),
         ("shrink-file", Faults::SHRINK_FILE),
+        ("slow-disk", Faults::SLOW_DISK),
     ];
 
     /// Nothing goes wrong.
@@ -50,7 +53,7 @@ impl Faults {
     /// All of them.
     #[must_use]
     pub const fn all() -> Faults {
-        Faults(63)
+        Faults(127)
     }
 
     /// Whether all of `other` are among them.

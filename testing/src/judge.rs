@@ -102,6 +102,8 @@ struct Marks {
     closed: bool,
     /// An action is under way.
     asked: bool,
+    /// More of the file is being read.
+    reading: bool,
 }
 
 /// The judge of one connection.
@@ -205,7 +207,10 @@ impl Judge {
             What::Input(Input::Cut) => self.marks.cut = true,
             What::Input(Input::Broken(fault)) => self.marks.broken = Some(*fault),
             What::Input(Input::Blocked) => self.timers.block(self.now),
-            What::Input(Input::Writable) => self.timers.unblock(self.unsent == 0 && !self.seen.files),
+            What::Input(Input::Writable) => {
+                self.timers.unblock((self.unsent == 0 && !self.seen.files) || self.marks.reading);
+            }
+            What::Input(Input::FileReady) => self.marks.reading = false,
             // Late answers to something else change nothing.
             What::Input(Input::Done(ticket, completion)) if ticket.number() == self.actions => {
                 self.marks.asked = false;
@@ -311,6 +316,10 @@ impl Judge {
         }
         self.seen.begun = true;
         let len = sending.len();
+        if let (true, Middle::File { .. }) = (self.marks.reading, &sending.body) {
+            return wrong("disk", "a part of the file is sent while it is being read");
+        }
+        self.marks.reading = false;
         let taken = sending.taken.bytes.unwrap_or(len).min(len);
         self.tally.bytes_out += taken;
         self.unsent = len - taken;
@@ -323,6 +332,11 @@ impl Judge {
         self.timers.sent(taken, self.now);
         match sending.taken.then {
             Then::Blocked => self.timers.block(self.now),
+            Then::Pending => {
+                // What the disk takes is no fault of the peer's.
+                self.marks.reading = matches!(sending.body, Middle::File { .. });
+                self.timers.unblock(self.marks.reading);
+            }
             Then::Broken(fault) => self.marks.broken = Some(fault),
             Then::Poll if self.unsent == 0 && !self.seen.files => self.timers.unblock(true),
             Then::Poll => {}
@@ -414,7 +428,7 @@ impl Judge {
         self.marks.ends = closes || half_read || finish.cut.is_some() || (is_nothing && !is_odd);
         // Which of the requests after an odd one are a HEAD nobody knows.
         self.blind = is_odd && !self.marks.ends;
-        self.marks.asked = false;
+        (self.marks.asked, self.marks.reading) = (false, false);
         self.requests.finish();
         self.seen = Seen::default();
         self.timers.finished();

@@ -32,7 +32,7 @@ const GRACE: u64 = 30_000;
 /// which is well-formed and within the limits; that each timer fires
 /// when the peer's behaviour and the `Timeouts` say so, neither earlier nor later; that each exchange is
 /// finished once and each connection ends; that memory stays within its limits and is let go between
-/// requests; and that your handler neither panics nor leaves anybody waiting for ever.
+/// requests; that nobody waits for a disk that another connection has asked; and that your handler neither panics nor leaves anybody waiting for ever.
 ///
 /// ```
 /// use sanserve_testing::{Faults, Random, World};
@@ -57,13 +57,22 @@ pub struct World<'s> {
     connections: u64,
     faults: Faults,
     millis: u64,
+    waits_for_disk: bool,
     requests: Option<Box<Requests<'s>>>,
 }
 
 impl<'s> World<'s> {
     /// The world of a seed: 20 connections in 10 minutes, all faults, a server with an empty disk.
     pub fn new(seed: u64) -> World<'s> {
-        World { seed, server: Server::new(), connections: 20, faults: Faults::all(), millis: 600_000, requests: None }
+        World {
+            seed,
+            server: Server::new(),
+            connections: 20,
+            faults: Faults::all(),
+            millis: 600_000,
+            waits_for_disk: false,
+            requests: None,
+        }
     }
 
     /// With so many connections in all.
@@ -79,6 +88,12 @@ impl<'s> World<'s> {
     /// In so many milliseconds connections are made.
     pub fn lasting(self, millis: u64) -> World<'s> {
         World { millis, ..self }
+    }
+
+    /// With a driver that waits for its disk in the turn of a connection, as an event loop without threads for the disk
+    /// does. Then all others wait too, which breaks a rule: this is to show that it does.
+    pub fn waiting_for_disk(self) -> World<'s> {
+        World { waits_for_disk: true, ..self }
     }
 
     /// With this server.
@@ -167,6 +182,7 @@ impl<'s> World<'s> {
             things: BinaryHeap::new(),
             serial: 0,
             now: 0,
+            busy_until: 0,
             held: 0,
             pool: Pool::default(),
             recorded,
@@ -195,6 +211,8 @@ struct Life<'w, 's> {
     things: BinaryHeap<Reverse<(u64, u64, usize, Thing)>>,
     serial: u64,
     now: u64,
+    /// The driver is in a turn until then.
+    busy_until: u64,
     /// What all connections hold.
     held: u64,
     pool: Pool,
@@ -219,12 +237,21 @@ impl Life<'_, '_> {
                 self.now = due;
                 self.all(&input)?;
             }
-            self.now = at;
             self.current.set(n);
+            if at < self.busy_until {
+                let late = self.busy_until - at;
+                let what = format!("it waits {late} ms for what another connection asked of the disk");
+                return Err(Wrong::new("turn", what));
+            }
+            self.now = at;
             if thing == Thing::Start {
                 self.start(n)?;
             } else if let Some(mut line) = self.lines[n].take() {
                 let outcome = line.happen(self.now, thing, &|random| self.world.request(random));
+                let waited = std::mem::take(&mut line.outside.waited);
+                if waited > 0 {
+                    self.busy_until = self.now + waited;
+                }
                 self.lines[n] = Some(line);
                 outcome?;
                 self.settle(n)?;
@@ -252,7 +279,7 @@ impl Life<'_, '_> {
         let random = Random::new(mix(self.world.seed) ^ mix(number.wrapping_add(1)));
         let World { server, faults, .. } = self.world;
         let mut line = Box::new(Line::new(server, &settings, self.now, self.pool.clone(), *faults, random));
-        line.outside.begin(number);
+        line.outside.begin(number, self.world.waits_for_disk);
         let recorded = self.recorded.as_ref().filter(|of| of.0 == n).map(|of| of.1.clone());
         line.outside.record = recorded.or_else(|| self.world.server.rule.as_ref().map(|_| Record::default()));
         if let Some(record) = &line.outside.record {

@@ -96,6 +96,7 @@ pub fn hand_in(connection: &mut Connection, what: &What, ticket: Ticket) {
             match sending.taken.then {
                 Then::Poll => {}
                 Then::Blocked => connection.handle(Input::Blocked),
+                Then::Pending => connection.handle(Input::FilePending),
                 Then::Broken(fault) => connection.handle(Input::Broken(fault)),
             }
         }

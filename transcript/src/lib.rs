@@ -267,6 +267,8 @@ pub enum Then {
     Poll,
     /// `Blocked`.
     Blocked,
+    /// `FilePending`.
+    Pending,
     /// `Broken`.
     Broken(Fault),
 }
@@ -434,6 +436,8 @@ const INPUTS: &[(&str, Input)] = &[
     ("probed", Input::Probed),
     ("blocked", Input::Blocked),
     ("writable", Input::Writable),
+    ("file-pending", Input::FilePending),
+    ("file-ready", Input::FileReady),
     ("wake", Input::Wake),
     ("scarce", Input::Scarce),
     ("leave", Input::Leave),

@@ -369,14 +369,15 @@ impl Tokens {
                 self.word();
                 None
             }
-            Some("blocked" | "broken") => Some(0),
-            _ => Some(self.number("`all`, a number of bytes, `blocked` or `broken`")?),
+            Some("blocked" | "pending" | "broken") => Some(0),
+            _ => Some(self.number("`all`, a number of bytes, `blocked`, `pending` or `broken`")?),
         };
         let then = match self.word().as_deref() {
             None => Then::Poll,
             Some("blocked") => Then::Blocked,
+            Some("pending") => Then::Pending,
             Some("broken") => Then::Broken(self.of::<Fault>(FAULTS)?),
-            _ => return self.error("`blocked` or `broken` expected"),
+            _ => return self.error("`blocked`, `pending` or `broken` expected"),
         };
         Ok(Taken { bytes, then })
     }
@@ -580,6 +581,11 @@ server-port 81
     file 0+6
     tail "x"
     -> 5 blocked
+@2 send "a"
+    file 0+6
+    -> 0 pending
+@2 file-pending
+@2 file-ready
 @2 send "a"
     body "b"
     -> all broken file-shrank

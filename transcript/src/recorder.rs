@@ -261,6 +261,9 @@ impl Answering {
             (What::Send(sending), Input::Blocked) if sending.taken.then == Then::Poll => {
                 sending.taken.then = Then::Blocked;
             }
+            (What::Send(sending), Input::FilePending) if sending.taken.then == Then::Poll => {
+                sending.taken.then = Then::Pending;
+            }
             (What::Send(sending), Input::Broken(fault)) if sending.taken.then == Then::Poll => {
                 sending.taken.then = Then::Broken(*fault);
             }

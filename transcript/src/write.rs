@@ -186,6 +186,7 @@ fn send(sending: &Sending, out: &mut String) {
         match sending.taken.then {
             Then::Poll => {}
             Then::Blocked => out.push_str(" blocked"),
+            Then::Pending => out.push_str(" pending"),
             Then::Broken(fault) => write!(out, " broken {}", name_of(FAULTS, &fault)).expect("a String takes all"),
         }
     }

@@ -40,11 +40,12 @@ impl Connection {
             write: self.notes.blocked,
             script_read: self.hears_script(buf, cx),
             script_write: matches!(&self.task, Task::Cgi(cgi) if cgi.is_full()) && self.cycle.is_answering(),
-            completion: match &self.task {
-                Task::Files(files) => files.is_waiting(),
-                Task::Cgi(cgi) => cgi.is_waiting(),
-                Task::None | Task::Handler(_) => false,
-            },
+            completion: self.awaits_file()
+                || match &self.task {
+                    Task::Files(files) => files.is_waiting(),
+                    Task::Cgi(cgi) => cgi.is_waiting(),
+                    Task::None | Task::Handler(_) => false,
+                },
             handler: matches!(&self.task, Task::Handler(_)) && self.cycle.is_answering(),
         };
         Wait { need, deadline, idle }

@@ -379,7 +379,7 @@ pub fn decode_ops(bytes: &[u8]) -> Vec<Op> {
             19 => Op::Blocked,
             20 => Op::Writable,
             21 => Op::Eof,
-            22 => Op::Stale,
+            22 => [Op::Stale, Op::Pending, Op::Ready][usize::from(next() % 3)].clone(),
             23 => Op::Pass(u64::from(next()) * 100),
             24 => Op::Due(u64::from(next() % 2)),
             25 => Op::Wake,

@@ -52,6 +52,8 @@ pub struct Rig {
     listed: usize,
     eof: bool,
     outgoing: Outgoing,
+    /// More of the file is being read; `None`: whether that still matters will be seen.
+    reading: Option<bool>,
     /// How much of it has not gone out.
     unsent: u64,
     asked: Option<(Ticket, Asked)>,
@@ -91,6 +93,7 @@ impl Rig {
             listed: 0,
             eof: false,
             outgoing: Outgoing::default(),
+            reading: Some(false),
             unsent: 0,
             asked: None,
             spent: None,
@@ -139,6 +142,14 @@ impl Rig {
             Op::Take(n) => self.take(*n),
             Op::Blocked => self.tell(Input::Blocked),
             Op::Writable => self.tell(Input::Writable),
+            Op::Pending => {
+                self.reading = Some(true);
+                self.tell(Input::FilePending);
+            }
+            Op::Ready => {
+                self.reading = Some(false);
+                self.tell(Input::FileReady);
+            }
             Op::Complete => self.complete(),
             Op::Fail(error) => self.fail(*error),
             Op::Directory => {
@@ -165,6 +176,8 @@ impl Rig {
             }
             Op::Broken(fault) => {
                 self.trouble.any = true;
+                // A handler that fails may have another answer, without the file.
+                self.reading = self.reading.filter(|reading| !(*reading && *fault == Fault::Handler));
                 self.tell(Input::Broken(*fault));
             }
             Op::Wake => self.tell(Input::Wake),
@@ -217,6 +230,8 @@ impl Rig {
             // Who was told to close has closed.
             Op::Blocked => !self.blocked() && !matches!(self.at, At::Close(_)),
             Op::Writable => self.blocked(),
+            Op::Pending => self.at == At::Send && self.outgoing.file.is_some(),
+            Op::Ready => self.reading == Some(true),
             Op::Complete | Op::Fail(_) => self.asked.is_some(),
             Op::Directory => matches!(self.asked, Some((_, Asked::Open(_)))),
             Op::Stale => self.spent.is_some(),
@@ -447,6 +462,7 @@ impl Rig {
                 At::Feed => Op::Fed(u64::MAX),
                 At::Close(_) => return,
                 At::Wait(_) if self.asked.is_some() => Op::Complete,
+                At::Wait(_) if self.reading == Some(true) => Op::Ready,
                 At::Wait(wait) if wait.need.write => Op::Writable,
                 At::Wait(wait) if wait.need.handler && wait.deadline.is_none() => Op::Wake,
                 At::Wait(wait) if wait.need.script_write => Op::Feedable,
@@ -493,7 +509,7 @@ impl Rig {
         // What the current exchange and the verdict depend on.
         self.got.hash(&mut hasher);
         self.wire.hash(&mut hasher);
-        (&self.directory, self.listed, self.unsent).hash(&mut hasher);
+        (&self.directory, self.listed, self.unsent, self.reading).hash(&mut hasher);
         if !self.hops.all.is_empty() {
             format!("{:?}", self.hops).hash(&mut hasher);
             self.hops.all.iter().for_each(|hop| (&hop.written, &hop.fed).hash(&mut hasher));

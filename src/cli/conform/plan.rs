@@ -119,12 +119,13 @@ fn possible(what: &What) -> Result<(), String> {
         What::Input(Input::Blocked | Input::Writable | Input::Sent(_)) => "it needs a full socket",
         What::Shut { blocked: true } | What::Close { blocked: true, .. } => "it needs a full socket",
         What::Send(sending) if sending.elided.is_some() => "it omits bytes that are sent",
+        What::Send(sending) if sending.taken.then == Then::Pending => "the disk is slow",
         What::Send(sending) if sending.taken.bytes.is_some() || sending.taken.then != Then::Poll => {
             "it needs a full socket"
         }
         What::Input(Input::Scarce) => "the server is out of memory",
         What::Input(Input::Broken(_)) => "something breaks",
-        What::Input(Input::Done(..)) => "the disk is slow",
+        What::Input(Input::Done(..) | Input::FilePending | Input::FileReady) => "the disk is slow",
         What::Input(Input::Wake) | What::Call(_) | What::Close { close: Close::Upgraded, .. } => "it needs a handler",
         What::Input(Input::Fed(_) | Input::FeedBlocked | Input::Feedable | Input::FeedEnd | Input::SpoolFull) => {
             "it needs a full pipe"

@@ -12,13 +12,18 @@ impl Judge {
         let need = wait.need;
         let shown = || format!(" (at {}: {})", self.now, Event { at: self.now, joined: false, what: What::Wait(wait) });
         let fail = |rule, what: &str| wrong(rule, format!("{what}{}", shown()));
-        let Marks { eof, drain, cut, broken, ends, shut, asked, .. } = self.marks;
+        let Marks { eof, drain, cut, broken, ends, shut, asked, reading, .. } = self.marks;
         let blocked = self.timers.is_blocked();
         if cut || broken == Some(Fault::Peer) {
             return fail("open", "open behind its end");
         }
-        if need.write != blocked || need.completion != asked {
+        // A handler that fails may have another answer, without the file.
+        let reads = reading && (broken != Some(Fault::Handler) || need.completion);
+        if need.write != blocked || need.completion != (asked || reads) {
             return fail("need", "not what is under way");
+        }
+        if reads && wait.deadline.is_some() && !(need.read || need.write || need.script_read || need.script_write) {
+            return fail("disk", "a timer runs, and the disk alone is awaited");
         }
         if wait.deadline.is_some_and(|deadline| deadline.0 <= self.now) {
             return fail("deadline", "a deadline that is not in the future");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use sanserve_core::{Completion, Fault, Input, Ticket, Wait};
-use sanserve_transcript::{Event, FeedThen, Line as Row, Middle, Settings, Transcript, What};
+use sanserve_transcript::{Event, FeedThen, Line as Row, Middle, Sending, Settings, Taken, Then, Transcript, What};
 
 use super::super::clients::{Client, Requests, Sent};
 use super::super::disk::File;
@@ -87,8 +87,22 @@ pub(super) struct Side {
     /// What the disk will say, and after how many milliseconds.
     later: Option<(Ticket, Completion)>,
     delay: Option<u64>,
+    /// The file that is being sent has to be read first, or was.
+    reading: Reading,
+    /// The driver waits for the disk itself, and so many milliseconds of its turn went by with that.
+    waits_itself: bool,
+    pub(super) waited: u64,
     /// The script takes no more for now.
     is_full: bool,
+}
+
+/// What is known of the next part of a file that is being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Unknown,
+    /// The disk is at it.
+    Under,
+    Done,
 }
 
 impl Outside for Side {
@@ -107,12 +121,18 @@ impl Outside for Side {
         }
         if let Some(millis) = self.holding.act(what) {
             let millis = millis + self.disk_takes();
-            if millis > 0 {
+            if self.waits_itself {
+                self.waited += millis;
+            } else if millis > 0 {
                 self.later = postpone(what).map(|completion| (ticket, completion));
                 self.delay = Some(millis);
             }
         }
         if let What::Send(sending) = what {
+            if self.must_read(sending) {
+                sending.taken = Taken { bytes: Some(0), then: Then::Pending };
+                return;
+            }
             if let Middle::File { offset, len } = sending.body {
                 if self.faults.has(Faults::SHRINK_FILE) && self.random.one_in(40) {
                     self.holding.shrink(offset + self.random.below(len));
@@ -138,7 +158,7 @@ impl Outside for Side {
         if let What::Finished(_) = &event.what {
             self.finished += 1;
             self.is_full = false;
-            self.later = None;
+            (self.later, self.reading) = (None, Reading::Unknown);
         }
         if let Some(record) = &mut self.record {
             record.borrow_mut().lines.push(Row::Event(brief));
@@ -148,19 +168,53 @@ impl Outside for Side {
 }
 
 impl Side {
-    /// The connection with this number is made.
-    pub(super) fn begin(&mut self, number: u64) {
-        self.number = number;
+    /// The connection with this number is made, by a driver that may wait for the disk itself.
+    pub(super) fn begin(&mut self, number: u64, waits_itself: bool) {
+        (self.number, self.waits_itself) = (number, waits_itself);
     }
 
+    /// What an action takes.
     fn disk_takes(&mut self) -> u64 {
-        if !self.faults.has(Faults::SLOW) {
-            return 0;
+        let mut millis = 0;
+        if self.faults.has(Faults::SLOW) {
+            millis += match self.random.below(20) {
+                0 => self.random.within(1_000, 5_000),
+                1..=9 => self.random.within(1, 10),
+                _ => 0,
+            };
         }
-        match self.random.below(20) {
-            0 => self.random.within(1_000, 5_000),
-            1..=9 => self.random.within(1, 10),
+        if self.faults.has(Faults::SLOW_DISK) {
+            millis += self.slow_disk_takes();
+        }
+        millis
+    }
+
+    fn slow_disk_takes(&mut self) -> u64 {
+        match self.random.below(30) {
+            0 => self.random.within(10_000, 60_000),
+            1..=14 => self.random.within(1, 500),
             _ => 0,
+        }
+    }
+
+    /// Whether what is to be sent is a part of a file that is not in memory.
+    fn must_read(&mut self, sending: &Sending) -> bool {
+        let is_file = matches!(sending.body, Middle::File { .. });
+        if !is_file || !self.faults.has(Faults::SLOW_DISK) || self.reading == Reading::Done {
+            self.reading = Reading::Unknown;
+            return false;
+        }
+        match self.slow_disk_takes() {
+            0 => false,
+            millis if self.waits_itself => {
+                self.waited += millis;
+                false
+            }
+            millis => {
+                self.reading = Reading::Under;
+                self.delay = Some(millis);
+                true
+            }
         }
     }
 }
@@ -191,6 +245,9 @@ impl<'s> Line<'s> {
             finished: 0,
             later: None,
             delay: None,
+            reading: Reading::Unknown,
+            waits_itself: false,
+            waited: 0,
             is_full: false,
         };
         Line {
@@ -242,6 +299,10 @@ impl<'s> Line<'s> {
                 self.outside.unread = self.outside.unread.saturating_sub(self.client.reads.0);
                 let is_blocked = self.driver.wait.is_some_and(|wait| wait.need.write);
                 if is_blocked { self.told(now, What::Input(Input::Writable)) } else { Ok(()) }
+            }
+            Thing::Disk if self.outside.reading == Reading::Under => {
+                self.outside.reading = Reading::Done;
+                self.told(now, What::Input(Input::FileReady))
             }
             Thing::Disk => match self.outside.later.take() {
                 Some((ticket, completion)) => self.told(now, What::Input(Input::Done(ticket, completion))),

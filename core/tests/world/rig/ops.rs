@@ -14,6 +14,10 @@ pub enum Op {
     Take(u64),
     Blocked,
     Writable,
+    /// The file has to be read before more of it goes out.
+    Pending,
+    /// It is read.
+    Ready,
     /// The action under way ends as the disk has it.
     Complete,
     /// It ends with this error.

@@ -32,6 +32,11 @@ impl Rig {
             Step::Send(transmit) => {
                 assert!(!self.shut, "a Send behind Shut");
                 self.outgoing = Outgoing::of(&transmit);
+                assert!(
+                    self.outgoing.file.is_none() || self.reading != Some(true),
+                    "a Send while the file is being read"
+                );
+                self.reading = Some(false);
                 self.unsent = self.outgoing.len();
                 if let Step::Send(again) = self.connection.poll(&mut self.buf, &cx) {
                     assert_eq!(Outgoing::of(&again), self.outgoing, "Send does not repeat");
@@ -141,6 +146,7 @@ impl Rig {
                 self.finished.push(done);
                 self.held = None;
                 self.directory = None;
+                self.reading = Some(false);
                 if let Some((ticket, _)) = self.asked.take() {
                     self.spent = Some(ticket);
                 }
@@ -208,7 +214,8 @@ impl Rig {
             step => panic!("Wait does not repeat: {step:?}"),
         }
         let need = wait.need;
-        assert_eq!(need.completion, self.asked.is_some(), "need.completion");
+        let reading = *self.reading.get_or_insert(need.completion);
+        assert_eq!(need.completion, self.asked.is_some() || reading, "need.completion");
         assert!(!need.handler || self.handler.open, "need.handler");
         let by_script = need.script_read || need.script_write;
         let by_peer = need.read || need.write;
