@@ -22,8 +22,15 @@ impl Connection {
     pub(super) fn read_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let limits = &cx.config.limits;
         let Inbound::Head(mut scan) = self.cycle.inbound else { return false };
-        if buf.input.unread().is_empty() {
+        let unread = buf.input.unread();
+        if unread.is_empty() {
             return self.end_between();
+        }
+        if scan.is_new() {
+            if let Some(len) = buf.head.parse_at_once(unread, limits) {
+                self.begin(len, Ok(()), buf, cx);
+                return true;
+            }
         }
         let found = loop {
             let unread = buf.input.unread();
@@ -37,7 +44,8 @@ impl Connection {
             }
         };
         if let Ok(Some(len)) = found {
-            self.begin(len, buf, cx);
+            let parsed = buf.head.parse(&buf.input.unread()[..len]);
+            self.begin(len, parsed, buf, cx);
             return true;
         }
         let new_line = scan.line_is_new();
@@ -73,24 +81,27 @@ impl Connection {
     }
 
     /// Begins an exchange with the head of `len` bytes that has been read.
-    pub(super) fn begin(&mut self, len: usize, buf: &mut Buffers, cx: &Context<'_>) {
+    fn begin(&mut self, len: usize, parsed: Result<(), HeadError>, buf: &mut Buffers, cx: &Context<'_>) {
         buf.input.pin(len);
         self.served = true;
         self.awaited = ReadTimer::Nothing;
         self.exchange.asked = Asked::Unparsed;
         self.cycle.answer(OutboundEvent::Asked);
-        if let Err(refused) = self.understand(buf, cx) {
+        if let Err(refused) = self.understand(parsed, buf, cx) {
             self.response(buf, cx).refuse(refused.violation, refused.text);
             return;
         }
         self.task = Task::of(&mut self.response(buf, cx));
     }
 
-    /// Parses the head and obeys what it says about framing and persistence.
-    fn understand(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Result<(), HeadError> {
-        let bytes = buf.input.head();
-        let head = &mut buf.head;
-        let parsed = head.parse(bytes);
+    /// Obeys what the head says about framing and persistence.
+    fn understand(
+        &mut self,
+        parsed: Result<(), HeadError>,
+        buf: &mut Buffers,
+        cx: &Context<'_>,
+    ) -> Result<(), HeadError> {
+        let (head, bytes) = (&buf.head, buf.input.head());
         self.exchange.is_head = is_head(bytes);
         self.exchange.is_11 = head.is_11;
         parsed?;

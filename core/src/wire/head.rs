@@ -22,6 +22,11 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
+    /// Whether nothing of the head has been looked at.
+    pub(crate) fn is_new(&self) -> bool {
+        self.at == 0
+    }
+
     /// Looks for the end of the head that `bytes` begins with: `Ok(Some(length))`, or `None` if
     /// more must come. Leading empty lines are the caller's to pass over, see [`Scan::blank_line`].
     ///
@@ -217,6 +222,25 @@ impl Head {
         self.fields.clear();
     }
 
+    /// Parses a head that `bytes` begins with in one pass, and says how long it is, where that is safe: it is there
+    /// whole, within the limits, and as plain as nearly all are. `None`: [`Scan::find_end`] and [`parse`](Self::parse)
+    /// have to look, and would find the same.
+    pub(crate) fn parse_at_once(&mut self, bytes: &[u8], limits: &Limits) -> Option<usize> {
+        let from = self.parse_plain_line(bytes)?;
+        self.fields.clear();
+        self.present = 0;
+        let Ok(Parsed::Complete(used)) = self.parse_few_fields(bytes, from) else { return None };
+        let len = from + used;
+        let is_within = len <= limits.head.min(limits.request_line).min(limits.field_line);
+        // httparse also takes an LF alone for the end of a line.
+        let ends_line = |field: &Field| bytes[..field.name.start as usize].ends_with(b"\r\n");
+        (is_within
+            && self.fields.len() <= limits.fields
+            && self.fields.iter().all(ends_line)
+            && bytes[..len].ends_with(b"\r\n\r\n"))
+        .then_some(len)
+    }
+
     /// Parses a complete head. On an error the request line is known as far as it goes.
     pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<(), HeadError> {
         self.fields.clear();
@@ -227,12 +251,16 @@ impl Head {
 
     /// Parses the request line alone; answers where the field lines begin.
     pub(crate) fn parse_line(&mut self, bytes: &[u8]) -> Result<usize, HeadError> {
+        match self.parse_plain_line(bytes) {
+            Some(from) => Ok(from),
+            None => self.parse_any_line(bytes),
+        }
+    }
+
+    fn parse_any_line(&mut self, bytes: &[u8]) -> Result<usize, HeadError> {
         let lf = memchr::memchr(b'\n', bytes).expect("the scan has found a line end");
         let line = &bytes[..lf - 1];
         self.line = Span::of(line, bytes);
-        if self.parse_plain_line(line) {
-            return Ok(lf + 1);
-        }
         // What is not reached must not be left of another line.
         let fields = std::mem::take(&mut self.fields);
         *self = Head { line: self.line, present: self.present, fields, ..Head::default() };
@@ -274,72 +302,70 @@ impl Head {
         Ok(lf + 1)
     }
 
-    /// Takes the request line that nearly every request has: GET, a path, HTTP/1.1. The long way
-    /// would find the same; it only costs more.
-    fn parse_plain_line(&mut self, line: &[u8]) -> bool {
-        const BEFORE: &[u8] = b"GET /";
-        const BEHIND: &[u8] = b" HTTP/1.1";
-        if line.len() < BEFORE.len() + BEHIND.len() || !line.starts_with(BEFORE) || !line.ends_with(BEHIND) {
-            return false;
+    /// Takes the request line that nearly every request has: a usual method, a path, HTTP/1.1. The long way
+    /// would find the same; it only costs more. Answers where the field lines begin.
+    fn parse_plain_line(&mut self, bytes: &[u8]) -> Option<usize> {
+        const AFTER: &[u8] = b" HTTP/1.1\r\n";
+        let (start, method) = match bytes {
+            [b'G', b'E', b'T', b' ', b'/', ..] => (4, Method::Get),
+            [b'H', b'E', b'A', b'D', b' ', b'/', ..] => (5, Method::Head),
+            [b'P', b'O', b'S', b'T', b' ', b'/', ..] => (5, Method::Post),
+            _ => return None,
+        };
+        let mut found = 0;
+        let is_behind = |&byte: &u8| {
+            found |= TARGET_BYTES[usize::from(byte)];
+            found & FORBIDDEN != 0
+        };
+        let end = start + bytes[start..].iter().position(is_behind)?;
+        if !bytes[end..].starts_with(AFTER) {
+            return None;
         }
-        let (start, end) = (BEFORE.len() - 1, line.len() - BEHIND.len());
-        let target = &line[start..end];
-        let found = target.iter().fold(0, |found, &byte| found | TARGET_BYTES[usize::from(byte)]);
-        if found & FORBIDDEN != 0 {
-            return false;
-        }
+        let target = &bytes[start..end];
         let path_end = if found & ENDS_PATH == 0 { None } else { memchr::memchr2(b'?', b'#', target) };
+        let line_end = end + AFTER.len() - 2;
+        self.line = Span::new(0, line_end);
         self.path_end = span_index(path_end.unwrap_or(target.len()));
-        self.method = Method::Get;
+        self.method = method;
         self.method_name = Span::new(0, start - 1);
         self.target = Target::Origin;
         self.target_text = Span::new(start, end);
-        self.version = Span::new(end + 1, line.len());
+        self.version = Span::new(end + 1, line_end);
         self.is_11 = true;
-        true
+        Some(line_end + 2)
     }
 
     fn parse_fields(&mut self, bytes: &[u8], from: usize) -> Result<(), HeadError> {
-        // Most heads have few fields: clearing room for many, or counting the lines of a short head,
-        // would cost more than it saves.
-        const FEWEST: usize = 6;
-        const SHORTEST: usize = 128;
-        const FEW: usize = 24;
-        const SHORT: usize = 1024;
-        let text = &bytes[from..];
-        let parsed = if text.len() <= SHORTEST {
-            self.parse_fields_into(&mut [EMPTY_HEADER; FEWEST], bytes, from)
-        } else if text.len() <= SHORT || count_lines(text) <= FEW {
-            self.parse_fields_into(&mut [EMPTY_HEADER; FEW], bytes, from)
-        } else {
-            Err(httparse::Error::TooManyHeaders)
-        };
-        let parsed = match parsed {
-            Err(httparse::Error::TooManyHeaders) => self.parse_many_fields(bytes, from),
+        let parsed = match self.parse_few_fields(bytes, from) {
+            Err(httparse::Error::TooManyHeaders) => {
+                let lines = memchr::memchr_iter(b'\n', &bytes[from..]).count();
+                self.parse_fields_into(&mut vec![EMPTY_HEADER; lines], bytes, from)
+            }
             parsed => parsed,
         };
         match parsed {
-            Ok(Parsed::Complete(())) => Ok(()),
+            Ok(Parsed::Complete(used)) if from + used == bytes.len() => Ok(()),
             _ => Err(diagnose(bytes, from)),
         }
     }
 
-    #[cold]
-    fn parse_many_fields(&mut self, bytes: &[u8], from: usize) -> httparse::Result<()> {
-        const MANY: usize = 104;
-        let lines = count_lines(&bytes[from..]);
-        if lines <= MANY {
-            self.parse_fields_into(&mut [EMPTY_HEADER; MANY], bytes, from)
-        } else {
-            self.parse_fields_into(&mut vec![EMPTY_HEADER; lines], bytes, from)
+    /// Most heads have few fields: clearing room for many would cost more than it saves.
+    fn parse_few_fields(&mut self, bytes: &[u8], from: usize) -> httparse::Result<usize> {
+        match bytes.len() - from {
+            ..=128 => self.parse_fields_into(&mut [EMPTY_HEADER; 6], bytes, from),
+            ..=1024 => self.parse_fields_into(&mut [EMPTY_HEADER; 24], bytes, from),
+            _ => self.parse_fields_into(&mut [EMPTY_HEADER; 104], bytes, from),
         }
     }
 
-    fn parse_fields_into<'b>(&mut self, room: &mut [Header<'b>], bytes: &'b [u8], from: usize) -> httparse::Result<()> {
-        let text = &bytes[from..];
-        let fields = match httparse::parse_headers(text, room)? {
-            Parsed::Complete((used, fields)) if used == text.len() => fields,
-            _ => return Ok(Parsed::Partial),
+    fn parse_fields_into<'b>(
+        &mut self,
+        room: &mut [Header<'b>],
+        bytes: &'b [u8],
+        from: usize,
+    ) -> httparse::Result<usize> {
+        let Parsed::Complete((used, fields)) = httparse::parse_headers(&bytes[from..], room)? else {
+            return Ok(Parsed::Partial);
         };
         for field in fields {
             let known = Known::of(field.name.as_bytes());
@@ -348,7 +374,7 @@ impl Head {
             let value = if field.value.is_empty() { Span::default() } else { Span::of(field.value, bytes) };
             self.fields.push(Field { name: Span::of(field.name.as_bytes(), bytes), value, known });
         }
-        Ok(Parsed::Complete(()))
+        Ok(Parsed::Complete(used))
     }
 
     /// Whether there is such a field at all.
@@ -463,10 +489,6 @@ fn parse_target(target: &[u8], method: Method, bytes: &[u8]) -> Option<Target> {
     Some(Target::Absolute { authority: Span::of(authority, bytes), path: span_index(colon + 3 + end) })
 }
 
-fn count_lines(text: &[u8]) -> usize {
-    memchr::memchr_iter(b'\n', text).count()
-}
-
 /// Says what is wrong with field lines that httparse has refused.
 fn diagnose(bytes: &[u8], from: usize) -> HeadError {
     let refused = |violation, line| HeadError { violation, text: Span::of(line, bytes) };
@@ -535,34 +557,55 @@ mod tests {
         }
     }
 
+    /// The same without any shorter way.
+    fn parse_long(bytes: &[u8], limits: &Limits) -> Result<(usize, Head), Violation> {
+        let len = Scan::default().find_end(bytes, limits)?.expect("complete");
+        let mut head = Head::default();
+        let parsed = head.parse_any_line(&bytes[..len]).and_then(|from| head.parse_fields(&bytes[..len], from));
+        parsed.map(|()| (len, head)).map_err(|refused| refused.violation)
+    }
+
     #[test]
-    fn the_plain_line_is_what_the_long_way_finds() {
-        for line in [
-            "GET / HTTP/1.1",
-            "GET /a?b#c HTTP/1.1",
-            "GET //a%20\u{e4} HTTP/1.1",
-            "GET / HTTP/1.2",
-            "HEAD / HTTP/1.1",
-            "GET /  HTTP/1.1",
-            "GET /a b HTTP/1.1",
-            "GET HTTP/1.1",
-        ] {
-            let mut plain = Head::default();
-            let took = plain.parse_plain_line(line.as_bytes());
-            assert_eq!(
-                took,
-                line.starts_with("GET /") && line.ends_with(" HTTP/1.1") && line.split(' ').count() == 3,
-                "{line}"
-            );
-            if took {
-                // A line that the short way leaves alone, with the same parts.
-                let long = line.replace("HTTP/1.1", "HTTP/1.2");
-                let bytes = format!("{long}\r\n");
-                let mut other = Head::default();
-                other.parse_line(bytes.as_bytes()).unwrap();
-                plain.line = other.line;
-                assert_eq!(format!("{plain:?}"), format!("{other:?}"), "{line}");
+    fn what_is_parsed_at_once_is_what_the_long_way_finds() {
+        let heads = [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET //a?b#c HTTP/1.1\r\nHost:  x \r\nif-none-MATCH: *\r\nEmpty:\r\nX:\ty\t\r\n\r\n",
+            "POST /a%20\u{e4} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+            "HEAD /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
+        ];
+        let mut taken = 0;
+        for head in heads {
+            for at in 0..=head.len() {
+                for odd in [&b""[..], b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"\0", b"\x7f", b"\xff", b"?", b"x"] {
+                    for replaced in 0..=2 {
+                        let rest = head.as_bytes().get(at + replaced..).unwrap_or_default();
+                        // A blank line last, so that the long way finds an end or refuses what is there.
+                        let bytes = [&head.as_bytes()[..at], odd, rest, b"\r\n\r\n"].concat();
+                        let mut plain = Head::default();
+                        let Some(len) = plain.parse_at_once(&bytes, &Limits::default()) else { continue };
+                        taken += 1;
+                        let (end, long) = parse_long(&bytes, &Limits::default()).expect("it is right");
+                        assert_eq!((len, format!("{plain:?}")), (end, format!("{long:?}")), "{}", bytes.escape_ascii());
+                    }
+                }
             }
+        }
+        assert!(taken > 1000, "{taken}");
+    }
+
+    #[test]
+    fn what_is_parsed_at_once_is_within_the_limits() {
+        let bytes = b"GET / HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n";
+        let exact = Limits { head: 30, fields: 2, ..Limits::default() };
+        assert_eq!(Head::default().parse_at_once(bytes, &exact), Some(30));
+        for less in [
+            Limits { head: 29, ..exact.clone() },
+            Limits { fields: 1, ..exact.clone() },
+            Limits { request_line: 15, ..exact.clone() },
+            Limits { field_line: 5, ..exact },
+        ] {
+            assert_eq!(Head::default().parse_at_once(bytes, &less), None, "{less:?}");
+            assert!(parse_long(bytes, &less).is_err());
         }
     }
 
