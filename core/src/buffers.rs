@@ -4,8 +4,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::conditional::LastTag;
-use crate::date::LastDate;
+use crate::conditional::LastValidators;
 use crate::listing::Listing;
 use crate::peer::Peer;
 use crate::range::ByteRange;
@@ -60,10 +59,8 @@ pub(crate) struct Scratch {
     pub(crate) message: Vec<u8>,
     /// A page that is being made, before its length is known; or the target of a redirect.
     pub(crate) page: Vec<u8>,
-    /// The last `Last-Modified`.
-    pub(crate) modified: LastDate,
-    /// The last `ETag`.
-    pub(crate) tag: LastTag,
+    /// The last `Last-Modified` and `ETag`.
+    pub(crate) validators: LastValidators,
     pub(crate) listing: Listing,
     pub(crate) ranges: Vec<ByteRange>,
     /// What a script is told: its arguments, then its environment.

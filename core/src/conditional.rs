@@ -5,7 +5,7 @@ use crate::date;
 use crate::input::Opened;
 use crate::reason::{Reasons, Rule};
 use crate::time::Wall;
-use crate::wire::{Head, Known};
+use crate::wire::{Head, HeadOut, Known};
 
 /// What identifies one state of a representation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,30 +76,30 @@ impl Tag {
     }
 }
 
-/// The tag that was formatted last: most answers repeat the one before.
-#[derive(Debug)]
-pub(crate) struct LastTag {
-    of: Validators,
-    tag: Tag,
+/// The fields by which a client knows one state of a file, as they were written last: most answers repeat those of
+/// the one before.
+#[derive(Debug, Default)]
+pub(crate) struct LastValidators {
+    of: Option<(Validators, Option<Wall>)>,
+    lines: Vec<u8>,
 }
 
-impl Default for LastTag {
-    fn default() -> LastTag {
-        let of = Validators { modified: 0, nanos: 0, len: 0, digest: None, has: Has::Nothing };
-        LastTag { of, tag: of.stamp() }
-    }
-}
-
-impl LastTag {
-    /// The same as [`Validators::tag`].
-    pub(crate) fn format(&mut self, validators: Validators) -> Option<&Tag> {
-        if validators.has == Has::Date || validators.has == Has::Nothing {
-            return None;
+impl LastValidators {
+    /// `Last-Modified` and `ETag`, as far as there are any, each with its line end.
+    pub(crate) fn lines(&mut self, validators: &Validators, now: Wall) -> &[u8] {
+        let date = validators.last_modified(now);
+        if self.of != Some((*validators, date)) {
+            self.of = Some((*validators, date));
+            self.lines.clear();
+            let mut head = HeadOut::more(&mut self.lines);
+            if let Some(date) = date {
+                head.field("Last-Modified: ", &date::imf_fixdate(date));
+            }
+            if let Some(tag) = validators.tag() {
+                head.field("ETag: ", tag.as_bytes());
+            }
         }
-        if validators != self.of {
-            *self = LastTag { of: validators, tag: validators.tag()? };
-        }
-        Some(&self.tag)
+        &self.lines
     }
 }
 
@@ -416,11 +416,16 @@ mod tests {
         assert_eq!(Validators { modified: 0, nanos: 0, len: 0, ..FILE }.stamp().opaque(), b"0-0-0");
         let of_content = Validators { digest: Some([0xa5; 12]), has: Has::Digest, ..FILE };
         assert_eq!(tag(of_content), Some(format!("\"{}\"", "a5".repeat(12))));
-        let mut last = LastTag::default();
-        for (validators, expected) in
-            [(FILE, true), (Validators { has: Has::Nothing, ..FILE }, false), (of_content, true)]
-        {
-            assert_eq!(last.format(validators).is_some(), expected);
+        let mut last = LastValidators::default();
+        for (validators, now, lines) in [
+            (FILE, FILE.modified, format!("Last-Modified: {DATE}\r\nETag: {TAG}\r\n")),
+            (FILE, FILE.modified - 1, format!("Last-Modified: {BEFORE}\r\nETag: {TAG}\r\n")),
+            (FILE, FILE.modified + 1, format!("Last-Modified: {DATE}\r\nETag: {TAG}\r\n")),
+            (Validators { has: Has::Nothing, ..FILE }, FILE.modified, String::new()),
+            (Validators { has: Has::Date, ..FILE }, FILE.modified, format!("Last-Modified: {DATE}\r\n")),
+            (of_content, FILE.modified, format!("ETag: \"{}\"\r\n", "a5".repeat(12))),
+        ] {
+            assert_eq!(last.lines(&validators, Wall(now)), lines.as_bytes());
         }
     }
 

@@ -550,6 +550,9 @@ impl Connection {
     // The step that is due.
 
     fn due(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Option<Next> {
+        if self.is_between() {
+            return None;
+        }
         if let (Life::Close(close), false) = (self.life, self.notes.blocked) {
             return Some(Next::Close(close));
         }
@@ -608,6 +611,12 @@ impl Connection {
             return Some(Next::Shut);
         }
         None
+    }
+
+    /// Whether nothing is owed to anybody: no request is there, and the connection goes on.
+    fn is_between(&self) -> bool {
+        let is_idle = self.life == Life::Open && self.cycle.outbound == Outbound::Idle;
+        is_idle && self.notes.probe == Probe::No && !self.notes.is_draining()
     }
 
     /// Whether the exchange is over: answered and read, or given up.

@@ -26,29 +26,6 @@ pub fn date_time_string(wall: Wall) -> String {
     String::from_utf8_lossy(&imf_fixdate(wall)).into_owned()
 }
 
-/// The date that was formatted last: most answers repeat the one before.
-#[derive(Debug)]
-pub(crate) struct LastDate {
-    wall: Wall,
-    text: [u8; IMF_FIXDATE_LEN],
-}
-
-impl Default for LastDate {
-    fn default() -> LastDate {
-        LastDate { wall: Wall(0), text: imf_fixdate(Wall(0)) }
-    }
-}
-
-impl LastDate {
-    /// The same as [`imf_fixdate`].
-    pub(crate) fn format(&mut self, wall: Wall) -> &[u8; IMF_FIXDATE_LEN] {
-        if wall != self.wall {
-            *self = LastDate { wall, text: imf_fixdate(wall) };
-        }
-        &self.text
-    }
-}
-
 /// Reads any of the three formats that a recipient must accept; `None` for anything else. The name
 /// of the day must be one, but need not be the right one: people write dates by hand.
 pub(crate) fn parse(text: &[u8]) -> Option<Wall> {
@@ -80,14 +57,22 @@ pub struct Now {
     pub tick: Tick,
     /// Calendar time: `Date`, and whether a validator lies in the future.
     pub wall: Wall,
-    date: [u8; IMF_FIXDATE_LEN],
+    /// The line of the `Date` field.
+    line: [u8; DATE.len() + IMF_FIXDATE_LEN + 2],
 }
+
+/// What comes before the date in its line.
+const DATE: &[u8] = b"Date: ";
 
 impl Now {
     /// The given time.
     #[must_use]
     pub fn new(tick: Tick, wall: Wall) -> Now {
-        Now { tick, wall, date: imf_fixdate(wall) }
+        let mut line = [0; DATE.len() + IMF_FIXDATE_LEN + 2];
+        line[..DATE.len()].copy_from_slice(DATE);
+        line[DATE.len()..][..IMF_FIXDATE_LEN].copy_from_slice(&imf_fixdate(wall));
+        line[DATE.len() + IMF_FIXDATE_LEN..].copy_from_slice(b"\r\n");
+        Now { tick, wall, line }
     }
 
     /// Moves to another time; formats the date only where the second has changed.
@@ -101,7 +86,12 @@ impl Now {
     /// The value of the `Date` field (RFC 9110 section 6.6.1).
     #[must_use]
     pub fn date(&self) -> &[u8] {
-        &self.date
+        &self.line[DATE.len()..][..IMF_FIXDATE_LEN]
+    }
+
+    /// The same as a line.
+    pub(crate) fn date_line(&self) -> &[u8; DATE.len() + IMF_FIXDATE_LEN + 2] {
+        &self.line
     }
 }
 

@@ -51,8 +51,11 @@ const NAME_BYTES: [bool; 256] = {
 
 /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
 pub(crate) fn is_host(text: &[u8]) -> bool {
-    // Nearly every host is a name or an IPv4 address, and a port behind it.
-    let end = text.iter().position(|&byte| !NAME_BYTES[usize::from(byte)]).unwrap_or(text.len());
+    // Nearly every host is a name or an IPv4 address, and perhaps a port behind it.
+    let mut end = 0;
+    while end < text.len() && NAME_BYTES[usize::from(text[end])] {
+        end += 1;
+    }
     match &text[end..] {
         [] => true,
         // RFC 9110 section 4.2.1: no port without a host.
@@ -68,6 +71,7 @@ fn is_port(text: &[u8]) -> bool {
 }
 
 /// What may follow a `[`: an address, a `]`, and perhaps a port.
+#[cold]
 fn is_address(text: &[u8]) -> bool {
     let Some(end) = memchr::memchr(b']', text) else { return false };
     let address = &text[..end];
@@ -80,6 +84,7 @@ fn is_address(text: &[u8]) -> bool {
 }
 
 /// RFC 3986 section 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`, and perhaps a port.
+#[cold]
 fn is_encoded_name(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some(odd) = rest.iter().position(|&byte| !NAME_BYTES[usize::from(byte)]) {

@@ -163,6 +163,14 @@ pub(crate) fn content_encoding(path: &[u8], kind: &str) -> Option<&'static str> 
     extension(path).is_some_and(|extension| extension.eq_ignore_ascii_case(encoded.as_bytes())).then_some(coding)
 }
 
+/// Whether it is the type of a text, without parameters.
+pub(crate) fn is_text(kind: &str) -> bool {
+    match kind.as_bytes() {
+        [b't' | b'T', b'e' | b'E', b'x' | b'X', b't' | b'T', b'/', rest @ ..] => rest.iter().all(|&byte| byte != b';'),
+        _ => false,
+    }
+}
+
 /// The media type for a path, and by which rule.
 fn find(path: &[u8]) -> (&'static str, Rule) {
     let Some(extension) = extension(path) else { return (UNKNOWN, Rule::TypeWithoutExtension) };
@@ -202,6 +210,9 @@ pub(crate) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut
 fn extension(path: &[u8]) -> Option<&[u8]> {
     let mark = path.iter().rposition(|byte| matches!(byte, b'.' | b'/'))?;
     let (before, extension) = (&path[..mark], &path[mark + 1..]);
+    if let (b'.', [.., b'a'..=b'z']) = (path[mark], before) {
+        return Some(extension);
+    }
     let starts_name = |at: &[u8]| matches!(at, [] | [.., b'/']);
     let leading = before.iter().rev().take_while(|&&byte| byte == b'.').count();
     if path[mark] == b'/' || starts_name(&before[..before.len() - leading]) {

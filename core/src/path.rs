@@ -105,15 +105,14 @@ pub(crate) fn names_dotfile(path: &[u8]) -> bool {
 /// The path itself, where nothing is to be decoded or resolved: no `%`, no `//`, no component that
 /// begins with a dot, no slash at its end.
 fn plain(path: &[u8]) -> Option<&[u8]> {
-    let rest = path.strip_prefix(b"/")?;
-    let mut before = b'/';
-    for &byte in rest {
-        if byte == b'%' || (before == b'/' && matches!(byte, b'/' | b'.')) {
-            return None;
-        }
-        before = byte;
-    }
-    (before != b'/').then_some(rest)
+    // Most bytes of a path are letters, which come after all that matters here.
+    let is_odd = |at, byte| match byte {
+        b'0'.. => false,
+        b'%' => true,
+        b'/' => matches!(path.get(at + 1), None | Some(b'/' | b'.')),
+        _ => false,
+    };
+    if path.iter().enumerate().any(|(at, &byte)| is_odd(at, byte)) { None } else { path.strip_prefix(b"/") }
 }
 
 /// Resolves the components of the path that stands in `out` from `start` on.

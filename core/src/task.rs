@@ -156,9 +156,9 @@ fn answer_health(response: &mut ResponseBuilder<'_>) {
     match response.buf.head.method {
         Method::Get | Method::Head => {
             response.head(status, Phrase::Usual, |head, _| {
-                head.field("Content-Type", b"text/plain; charset=utf-8")
-                    .number("Content-Length", text.len() as u64)
-                    .field("Cache-Control", b"no-store");
+                head.field("Content-Type: ", b"text/plain; charset=utf-8")
+                    .number("Content-Length: ", text.len() as u64)
+                    .field("Cache-Control: ", b"no-store");
             });
             response.body(Encoder::length(0));
             if !response.exchange.is_head {
@@ -177,6 +177,6 @@ fn answer_options(response: &mut ResponseBuilder<'_>) {
     let allow = response.allow();
     response.buf.reasons.note(Rule::Allow, allow);
     response.empty(StatusCode::NO_CONTENT, |head, _| {
-        head.field("Allow", allow);
+        head.field("Allow: ", allow);
     });
 }

@@ -375,7 +375,7 @@ impl Cgi {
         let encoder = response.framing(None);
         let charset = response.cx.policy.charset().filter(|_| !is_markup);
         response.head(StatusCode::OK, Phrase::Usual, |out, _| {
-            out.field_with("Content-Type", |out| {
+            out.field_with("Content-Type: ", |out| {
                 out.extend_from_slice(bare_type(is_markup).as_bytes());
                 if let Some(charset) = charset {
                     out.extend_from_slice(b"; charset=");
@@ -514,7 +514,7 @@ impl Cgi {
         let page = Page { quotes_peer: message.contains("{}"), ..Page::default() };
         response.error_page(status, &page, |head, _| {
             if matches!(refusal, Refusal::Busy | Refusal::SpoolFull) {
-                head.field("Retry-After", b"1");
+                head.field("Retry-After: ", b"1");
             }
         });
         self.state = State::Over;

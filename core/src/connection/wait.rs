@@ -7,6 +7,7 @@ use crate::exchange::BodyUse;
 use crate::share::Share;
 use crate::step::{Need, Wait};
 use crate::task::Task;
+use crate::time::Tick;
 use crate::timer::{ReadTimer, Transfer};
 use crate::wire::{Inbound, Outbound, Scan};
 
@@ -22,17 +23,16 @@ impl Connection {
             buf.shrink_input();
             buf.script.shrink();
         }
-        let write_deadline = match &self.stalled {
-            Some(stalled) if self.notes.blocked => Some(stalled.deadline(&cx.config.timeouts.write)),
-            _ => None,
-        };
-        let script_deadline = match &self.task {
-            Task::Cgi(cgi) if self.life == Life::Open => cgi.deadline(self.may_be_gone(buf), cx),
-            _ => None,
-        };
-        let awaited_deadline = self.awaited.deadline(&cx.config.timeouts, self.notes.is_draining());
-        let deadlines = [awaited_deadline, write_deadline, script_deadline];
-        let deadline = deadlines.into_iter().flatten().min();
+        let mut deadline = self.awaited.deadline(&cx.config.timeouts, self.notes.is_draining());
+        let mut no_later_than = |other: Option<Tick>| deadline = deadline.into_iter().chain(other).min();
+        match &self.stalled {
+            Some(stalled) if self.notes.blocked => no_later_than(Some(stalled.deadline(&cx.config.timeouts.write))),
+            _ => {}
+        }
+        match &self.task {
+            Task::Cgi(cgi) if self.life == Life::Open => no_later_than(cgi.deadline(self.may_be_gone(buf), cx)),
+            _ => {}
+        }
         // Invariant: a driver that polls at the deadline makes progress.
         assert!(deadline.is_none_or(|deadline| deadline > now), "a deadline that does not advance: {self:?}");
         let need = Need {

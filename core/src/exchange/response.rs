@@ -99,13 +99,13 @@ impl ResponseBuilder<'_> {
         };
         let mut head = HeadOut::start(self.cx.config, status, phrase, &mut output.bytes);
         if !own.server {
-            head.field("Server", self.cx.policy.server().as_bytes());
+            head.field("Server: ", self.cx.policy.server().as_bytes());
         }
         if !own.date {
-            head.field("Date", self.cx.now.date());
+            head.lines(self.cx.now.date_line());
         }
         if let (true, Some(value)) = (answer.is_error(), connection) {
-            head.field("Connection", value);
+            head.field("Connection: ", value);
         }
         fields(&mut head, scratch);
         if self.exchange.asked == Asked::Request {
@@ -114,7 +114,7 @@ impl ResponseBuilder<'_> {
             self.cx.policy.fields(&request, status, &mut Fields::new(head.raw()));
         }
         if let (false, Some(value)) = (answer.is_error(), connection) {
-            head.field("Connection", value);
+            head.field("Connection: ", value);
         }
         head.end();
         let written = output.bytes.len() - start;
@@ -159,8 +159,7 @@ impl ResponseBuilder<'_> {
     fn send_final(&mut self, head: &ResponseHead, length: Option<u64>) {
         let encoder = if head.status().is_bodiless() { Encoder::None } else { self.framing(length) };
         self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| {
-            out.raw().extend_from_slice(head.lines());
-            out.framing(encoder);
+            out.lines(head.lines()).framing(encoder);
         });
         self.body(encoder);
     }
@@ -168,8 +167,9 @@ impl ResponseBuilder<'_> {
     /// It ends HTTP on this connection.
     fn send_upgrade(&mut self, head: &ResponseHead) {
         self.exchange.then = Then::Upgrade;
-        let lines = head.lines();
-        self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| out.raw().extend_from_slice(lines));
+        self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| {
+            out.lines(head.lines());
+        });
         self.body(Encoder::None);
         self.end();
     }
@@ -183,8 +183,7 @@ impl ResponseBuilder<'_> {
         }
         let start = buf.output.bytes.len();
         let mut out = HeadOut::start(cx.config, head.status(), head.own_reason(), &mut buf.output.bytes);
-        out.raw().extend_from_slice(head.lines());
-        out.end();
+        out.lines(head.lines()).end();
         let written = u32::try_from(buf.output.bytes.len() - start).expect("heads are far smaller than 4 GiB");
         exchange.head_left += written;
         exchange.interim_left += written;
@@ -193,17 +192,19 @@ impl ResponseBuilder<'_> {
     /// Begins the body; `Outbound` moves here.
     pub(crate) fn body(&mut self, encoder: Encoder) {
         let bodiless = self.exchange.answer.status().is_some_and(StatusCode::is_bodiless);
-        let none = self.exchange.is_head || bodiless;
-        let rule = match encoder {
-            _ if bodiless => Rule::NoContent,
-            _ if self.exchange.is_head => Rule::HeadAlone,
-            Encoder::None => Rule::Empty,
-            Encoder::Length(_) => Rule::FramedByLength,
-            Encoder::Chunked => Rule::FramedByChunks,
-            Encoder::Close => Rule::FramedByClose,
-        };
-        self.buf.reasons.note(rule, b"");
-        self.cycle.answer(OutboundEvent::Head(if none { Encoder::None } else { encoder }));
+        let is_head = self.exchange.is_head;
+        if self.buf.reasons.are_wanted() {
+            let rule = match encoder {
+                _ if bodiless => Rule::NoContent,
+                _ if is_head => Rule::HeadAlone,
+                Encoder::None => Rule::Empty,
+                Encoder::Length(_) => Rule::FramedByLength,
+                Encoder::Chunked => Rule::FramedByChunks,
+                Encoder::Close => Rule::FramedByClose,
+            };
+            self.buf.reasons.note(rule, b"");
+        }
+        self.cycle.answer(OutboundEvent::Head(if is_head || bodiless { Encoder::None } else { encoder }));
     }
 
     /// The answer is complete.
@@ -213,8 +214,10 @@ impl ResponseBuilder<'_> {
         } else {
             (OutboundEvent::LastEnd, Rule::Closes)
         };
-        let field = self.connection().unwrap_or(b"(no field)");
-        self.buf.reasons.note(rule, field);
+        if self.buf.reasons.are_wanted() {
+            let field = self.connection().unwrap_or(b"(no field)");
+            self.buf.reasons.note(rule, field);
+        }
         self.cycle.answer(done);
     }
 
@@ -261,7 +264,7 @@ impl ResponseBuilder<'_> {
         let page = Page { quotes_peer: message.is_some_and(|text| text.contains("{}")), ..Page::default() };
         self.error_page(status, &page, |head, _| {
             if has_allow {
-                head.field("Allow", allow);
+                head.field("Allow: ", allow);
             }
         });
     }
@@ -311,7 +314,7 @@ impl ResponseBuilder<'_> {
         self.write_head(Answer::Error(status), phrase, Own::default(), |head, scratch| {
             if !status.is_bodiless() {
                 let len = scratch.page.len() as u64;
-                head.field("Content-Type", policy.error_type().as_bytes()).number("Content-Length", len);
+                head.field("Content-Type: ", policy.error_type().as_bytes()).number("Content-Length: ", len);
             }
             fields(head, scratch);
         });

@@ -120,8 +120,9 @@ impl Files {
         let policy = answer.cx.policy;
         let (request, Scratch { path, .. }, reasons) = answer.split();
         path.clear();
-        let has_slash = path::has_trailing_slash(request.path());
-        let translated = policy.translate(request.path(), path);
+        let asked = request.path();
+        let has_slash = path::has_trailing_slash(asked);
+        let translated = policy.translate(asked, path);
         if reasons.are_wanted() {
             path::explain_rest(&request, reasons);
             explain_path(&request, path, reasons);
@@ -259,7 +260,7 @@ impl Files {
         reasons.note(Rule::SlashRedirect, location);
         unconditional(answer);
         answer.empty(StatusCode::MOVED_PERMANENTLY, |head, scratch| {
-            head.field("Location", &scratch.page).number("Content-Length", 0);
+            head.field("Location: ", &scratch.page).number("Content-Length: ", 0);
         });
         self.state = State::Written;
     }
@@ -339,7 +340,7 @@ impl Files {
         let len = page.len() as u64 + listing.formatted() + listing::PAGE_END.len() as u64;
         reasons.note(Rule::TypeOfPage, LISTING_TYPE);
         answer.head(StatusCode::OK, Phrase::Usual, |head, _| {
-            head.field("Content-Type", LISTING_TYPE).number("Content-Length", len);
+            head.field("Content-Type: ", LISTING_TYPE).number("Content-Length: ", len);
         });
         answer.body(Encoder::length(0));
         if answer.exchange.is_head {
@@ -379,8 +380,9 @@ impl Files {
             Verdict::Perform => {}
             Verdict::NotModified => {
                 let now = answer.cx.now.wall;
-                return answer
-                    .empty(StatusCode::NOT_MODIFIED, |head, scratch| write_validators(validators, now, scratch, head));
+                return answer.empty(StatusCode::NOT_MODIFIED, |head, scratch| {
+                    write_validators(&validators, now, scratch, head)
+                });
             }
             Verdict::Failed => return self.fail_condition(answer),
         }
@@ -432,9 +434,9 @@ impl Files {
         kind.explain(answer);
         answer.head(StatusCode::OK, Phrase::Usual, |head, scratch| {
             kind.write(head);
-            head.number("Content-Length", len);
-            write_validators(validators, now, scratch, head);
-            head.field("Accept-Ranges", b"bytes");
+            head.number("Content-Length: ", len);
+            write_validators(&validators, now, scratch, head);
+            head.lines(b"Accept-Ranges: bytes\r\n");
         });
         Self::send_part(0, len, answer);
         answer.end();
@@ -447,10 +449,10 @@ impl Files {
         answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
         answer.head(StatusCode::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
             kind.write(head);
-            head.number("Content-Length", asked.len());
-            write_validators(validators, now, scratch, head);
-            head.field("Accept-Ranges", b"bytes")
-                .field_with("Content-Range", |out| range::write_content_range(asked, len, out));
+            head.number("Content-Length: ", asked.len());
+            write_validators(&validators, now, scratch, head);
+            head.lines(b"Accept-Ranges: bytes\r\n")
+                .field_with("Content-Range: ", |out| range::write_content_range(asked, len, out));
         });
         Self::send_part(asked.first, asked.len(), answer);
         answer.end();
@@ -473,13 +475,13 @@ impl Files {
         range::write_parts_end(boundary.opaque(), part);
         total += part.len() as u64;
         answer.head(StatusCode::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
-            head.field_with("Content-Type", |out| {
+            head.field_with("Content-Type: ", |out| {
                 out.extend_from_slice(b"multipart/byteranges; boundary=");
                 out.extend_from_slice(boundary.opaque());
             });
-            head.number("Content-Length", total);
-            write_validators(validators, now, scratch, head);
-            head.field("Accept-Ranges", b"bytes");
+            head.number("Content-Length: ", total);
+            write_validators(&validators, now, scratch, head);
+            head.lines(b"Accept-Ranges: bytes\r\n");
         });
         answer.body(Encoder::length(0));
         self.part(0, answer);
@@ -518,7 +520,7 @@ impl Files {
         answer.buf.scratch.message.clear();
         answer.buf.scratch.message.extend_from_slice(status.phrase().as_bytes());
         answer.error_page(status, &Page::default(), |head, _| {
-            head.field_with("Content-Range", |out| out.extend_from_slice(format!("bytes */{len}").as_bytes()));
+            head.field_with("Content-Range: ", |out| out.extend_from_slice(format!("bytes */{len}").as_bytes()));
         });
     }
 
@@ -544,8 +546,7 @@ impl Files {
                 }
             }
         };
-        let is_text = kind.as_bytes().get(..5).is_some_and(|of| of.eq_ignore_ascii_case(b"text/"))
-            && !kind.as_bytes().contains(&b';');
+        let is_text = kind::is_text(&kind);
         let charset = if is_text { types.charset().unwrap_or_else(|| policy.charset()) } else { None };
         MediaType { kind, charset, encoding }
     }
@@ -565,7 +566,7 @@ fn refuse(refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
         answer.buf.scratch.message.clear();
         answer.buf.scratch.message.extend_from_slice(message.as_bytes());
         return answer.error_page(status, &Page::default(), |head, _| {
-            head.field("Retry-After", b"1");
+            head.field("Retry-After: ", b"1");
         });
     }
     answer.error(status, message);
@@ -581,14 +582,8 @@ fn unconditional(answer: &mut ResponseBuilder<'_>) {
 }
 
 /// Writes the fields by which a client knows one state of a file.
-#[inline]
-fn write_validators(validators: Validators, now: Wall, scratch: &mut Scratch, head: &mut HeadOut<'_>) {
-    if let Some(date) = validators.last_modified(now) {
-        head.field("Last-Modified", scratch.modified.format(date));
-    }
-    if let Some(tag) = scratch.tag.format(validators) {
-        head.field("ETag", tag.as_bytes());
-    }
+fn write_validators(validators: &Validators, now: Wall, scratch: &mut Scratch, head: &mut HeadOut<'_>) {
+    head.lines(scratch.validators.lines(validators, now));
 }
 
 /// A media type, with the charset where it is a text, and the coding that it is in.
@@ -616,9 +611,9 @@ impl MediaType<'_> {
     /// The fields of an answer that is the file, or one part of it.
     #[inline]
     fn write(&self, head: &mut HeadOut<'_>) {
-        head.field_with("Content-Type", |out| self.append(out));
+        head.field_with("Content-Type: ", |out| self.append(out));
         if let Some(encoding) = self.encoding {
-            head.field("Content-Encoding", encoding.as_bytes());
+            head.field("Content-Encoding: ", encoding.as_bytes());
         }
     }
 

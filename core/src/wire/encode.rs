@@ -72,30 +72,37 @@ impl<'o> HeadOut<'o> {
         HeadOut { out }
     }
 
-    /// Writes a field. Name and value are the caller's to have checked. Inlined, so that the name is
-    /// written as the constant that it is.
+    /// Goes on with the lines of a head.
+    pub(crate) fn more(out: &'o mut Vec<u8>) -> HeadOut<'o> {
+        HeadOut { out }
+    }
+
+    /// Writes a field. Its name comes with what separates it from the value, since each piece costs a look at the
+    /// room. Name and value are the caller's to have checked. Inlined, so that the name is written as the constant
+    /// that it is.
     #[inline(always)]
     pub(crate) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(value);
-        self.out.extend_from_slice(b"\r\n");
+        debug_assert!(name.ends_with(": "));
+        self.lines(name.as_bytes()).lines(value).lines(b"\r\n")
+    }
+
+    /// Writes lines, or a part of one.
+    #[inline(always)]
+    pub(crate) fn lines(&mut self, lines: &[u8]) -> &mut Self {
+        self.out.extend_from_slice(lines);
         self
     }
 
     /// The same for a name that is not ours.
     pub(crate) fn raw_field(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
-        for part in [name, b": ", value, b"\r\n"] {
-            self.out.extend_from_slice(part);
-        }
-        self
+        self.lines(name).lines(b": ").lines(value).lines(b"\r\n")
     }
 
     /// Writes the field that says where the body ends.
     pub(crate) fn framing(&mut self, encoder: Encoder) -> &mut Self {
         match encoder {
-            Encoder::Length(left) => self.number("Content-Length", left.get()),
-            Encoder::Chunked => self.field("Transfer-Encoding", b"chunked"),
+            Encoder::Length(left) => self.number("Content-Length: ", left.get()),
+            Encoder::Chunked => self.field("Transfer-Encoding: ", b"chunked"),
             Encoder::Close | Encoder::None => self,
         }
     }
@@ -108,11 +115,9 @@ impl<'o> HeadOut<'o> {
     /// Writes a field whose value `write` appends.
     #[inline]
     pub(crate) fn field_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
+        self.lines(name.as_bytes());
         write(self.out);
-        self.out.extend_from_slice(b"\r\n");
-        self
+        self.lines(b"\r\n")
     }
 
     /// The window itself, for fields that are written elsewhere.
@@ -122,7 +127,7 @@ impl<'o> HeadOut<'o> {
 
     /// Writes the empty line.
     pub(crate) fn end(&mut self) {
-        self.out.extend_from_slice(b"\r\n");
+        self.lines(b"\r\n");
     }
 }
 

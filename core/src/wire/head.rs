@@ -102,10 +102,10 @@ impl Span {
         Span { start: span_index(start), end: span_index(end) }
     }
 
-    /// The span of `part`, which is a part of `whole`.
-    pub(crate) fn of(part: &[u8], whole: &[u8]) -> Span {
+    /// The span of `part`, which is a part of `whole`, which is shorter than 4 GiB.
+    fn of(part: &[u8], whole: &[u8]) -> Span {
         let start = part.as_ptr().addr() - whole.as_ptr().addr();
-        Span::new(start, start + part.len())
+        Span { start: start as u32, end: (start + part.len()) as u32 }
     }
 
     pub(crate) fn end(&self) -> usize {
@@ -170,6 +170,7 @@ pub(crate) enum Known {
 impl Known {
     fn of(name: &[u8]) -> Known {
         let (text, known) = match name.len() {
+            4 if name == b"Host" => return Known::Host,
             4 => ("host", Known::Host),
             5 => ("range", Known::Range),
             6 => ("expect", Known::Expect),
@@ -183,7 +184,9 @@ impl Known {
             19 => ("if-unmodified-since", Known::IfUnmodifiedSince),
             _ => return Known::None,
         };
-        if name.eq_ignore_ascii_case(text.as_bytes()) { known } else { Known::None }
+        // Most names that are as long differ in their first letter.
+        let may_be = name[0].eq_ignore_ascii_case(&text.as_bytes()[0]);
+        if may_be && name.eq_ignore_ascii_case(text.as_bytes()) { known } else { Known::None }
     }
 }
 
@@ -226,6 +229,7 @@ impl Head {
     /// whole, within the limits, and as plain as nearly all are. `None`: [`Scan::find_end`] and [`parse`](Self::parse)
     /// have to look, and would find the same.
     pub(crate) fn parse_at_once(&mut self, bytes: &[u8], limits: &Limits) -> Option<usize> {
+        span_index(bytes.len());
         let from = self.parse_plain_line(bytes)?;
         self.fields.clear();
         self.present = 0;
@@ -243,6 +247,7 @@ impl Head {
 
     /// Parses a complete head. On an error the request line is known as far as it goes.
     pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<(), HeadError> {
+        span_index(bytes.len());
         self.fields.clear();
         self.present = 0;
         let line_end = self.parse_line(bytes)?;
@@ -352,8 +357,8 @@ impl Head {
     /// Most heads have few fields: clearing room for many would cost more than it saves.
     fn parse_few_fields(&mut self, bytes: &[u8], from: usize) -> httparse::Result<usize> {
         match bytes.len() - from {
-            ..=128 => self.parse_fields_into(&mut [EMPTY_HEADER; 6], bytes, from),
-            ..=1024 => self.parse_fields_into(&mut [EMPTY_HEADER; 24], bytes, from),
+            0..=128 => self.parse_fields_into(&mut [EMPTY_HEADER; 6], bytes, from),
+            129..=1024 => self.parse_fields_into(&mut [EMPTY_HEADER; 24], bytes, from),
             _ => self.parse_fields_into(&mut [EMPTY_HEADER; 104], bytes, from),
         }
     }
