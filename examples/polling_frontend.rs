@@ -297,7 +297,7 @@ pub fn main() -> io::Result<()> {
     let (flags, rest): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|arg| arg == "--cgi");
     let cgi = if flags.is_empty() { Cgi::default() } else { Cgi::python() };
     let site = Site::new(rest.first().map_or(".", |directory| directory))?;
-    let site = site.with_config(Config { cgi, ..Config::default() }).with_handler(|| hello);
+    let site = site.with_config(Config::default().with_cgi(cgi)).with_handler(|| hello);
     let server = Server::new(os::bind(([127, 0, 0, 1], 8000).into(), false)?, site)?;
     let (handle, mut signals) = (server.handle(), Signals::new()?);
     std::thread::spawn(move || {

@@ -65,7 +65,7 @@ fn start(timeouts: Timeouts) -> Embedded {
         let site = Site::new(root)
             .unwrap()
             .with_log(Log::to(log))
-            .with_config(Config { cgi: Cgi::python(), timeouts, ..Config::default() })
+            .with_config(Config::default().with_cgi(Cgi::python()).with_timeouts(timeouts))
             .with_grace(Duration::from_secs(10))
             .with_handler(|| handler);
         let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
@@ -168,7 +168,8 @@ fn the_polling_frontend_serves_many_at_once() {
 
 #[test]
 fn the_polling_frontend_keeps_time_and_can_be_cut() {
-    let server = start(Timeouts { keep_alive: 100, head: 100, ..Timeouts::default() });
+    let server =
+        start(Timeouts::default().with_keep_alive(Duration::from_millis(100)).with_head(Duration::from_millis(100)));
     let (mut silent, mut half) = (Client::connect(server.address), Client::connect(server.address));
     half.send("GET / HTTP/1.1\r\n");
     silent.ends();
@@ -204,8 +205,8 @@ fn a_stale_waker_wakes_nobody_on_the_polling_frontend() {
 
 #[test]
 fn the_polling_frontend_lets_go_of_who_never_reads() {
-    let write = Pace { silence: 200, grace: 200, rate: 0 };
-    let server = start(Timeouts { write, ..Timeouts::default() });
+    let write = Pace::new(Duration::from_millis(200), Duration::from_millis(200), 0);
+    let server = start(Timeouts::default().with_write(write));
     let mut greedy = Client::connect_narrow(server.address);
     greedy.send_while_taken(&b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
     testkit::eventually("it is cut", || server.log.text().contains("too slow"));

@@ -333,9 +333,9 @@ mod tables {
 
     fn server(site: Site) -> io::Result<()> {
         let site = site.with_verify(|peer| peer.ip().is_loopback()).with_grace(Duration::ZERO);
-        let config = Config { protocol: Protocol::Http10, ..Config::default() };
-        let cgi = Cgi { directories: vec!["/cgi-bin".into()], ..Cgi::default() };
-        let site = site.with_config(Config { cgi, ..config }).with_connections(1);
+        let config = Config::default().with_protocol(Protocol::Http10);
+        let cgi = Cgi::default().with_directories(["/cgi-bin"]);
+        let site = site.with_config(config.with_cgi(cgi)).with_connections(1);
         let mut server = sanserve::std::Server::bind("127.0.0.1:0", site)?.workers(64);
         let _ = (server.local_addr(), server.server_name(), server.server_port());
         let _ = (server.handle_request(None)?, server.handle_request(Some(Duration::from_secs(5)))?);

@@ -23,7 +23,7 @@ impl Policy for Api {
     fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
         let (user, password) = request.basic_credentials()?;
         let is_right = user == b"ada" && password == b"Lovelace1815";
-        is_right.then(|| Authenticated { scheme: "Basic".into(), user: "ada".into() })
+        is_right.then(|| Authenticated::new("Basic", "ada"))
     }
 
     fn server(&self) -> &str {
@@ -141,8 +141,8 @@ fn start(grace: Duration, bind: impl FnOnce(Site) -> Bound) -> Embedded {
     let mut shell = std::process::Command::new("/bin/sh");
     shell.args(["-ec", commands, "sh", script]).current_dir(tree.root());
     assert!(shell.status().unwrap().success());
-    let timeouts = Timeouts { script_silence: 50, ..Timeouts::default() };
-    let config = Config { cgi: Cgi::python(), timeouts, ..Config::default() };
+    let timeouts = Timeouts::default().with_script_silence(Duration::from_millis(50));
+    let config = Config::default().with_cgi(Cgi::python()).with_timeouts(timeouts);
     Embedded::start(tree, |root, log| {
         let site = Site::new(root).unwrap().with_policy(Api).with_config(config).with_log(Log::to(log));
         let handler = || |call: Call, reply: &mut Reply<'_>| answer(call, reply).unwrap_or(());
@@ -345,7 +345,7 @@ fn a_stop_cuts_at_once(server: Embedded) {
 /// A program whose `main` has not called `Launcher::run_if_asked` would only do once more whatever it does.
 #[test]
 fn a_program_that_is_no_launcher_is_not_started_as_one() {
-    let rules = ScriptRules { launcher: Launcher::Own, ..ScriptRules::default() };
+    let rules = ScriptRules::default().with_launcher(Launcher::Own);
     let server = start(Duration::from_secs(20), |site| {
         bound!(sanserve::mio::Server::bind("127.0.0.1:0", site.with_scripts(rules)).unwrap())
     });

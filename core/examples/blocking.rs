@@ -25,7 +25,7 @@ pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
     let mut now = time(start);
     let mut connection = Connection::new(peer, &Context { config: &config, policy: &DefaultPolicy, now: &now });
     let (mut buffers, mut file): (_, &[u8]) = (Buffers::new(), b"");
-    socket.set_write_timeout(Some(Duration::from_millis(config.timeouts.write.silence)))?;
+    socket.set_write_timeout(Some(config.timeouts.write().silence()))?;
     loop {
         match connection.poll(&mut buffers, &Context { config: &config, policy: &DefaultPolicy, now: &now }) {
             Step::Act(ticket, action) => {

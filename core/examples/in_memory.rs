@@ -18,7 +18,7 @@ pub fn hello(call: Call, reply: &mut Reply<'_>) {
 
 /// All that a connection sends for `request`.
 pub fn exchange(request: &[u8], handler: &mut dyn Handler) -> Vec<u8> {
-    let config = Config { handled: true, ..Config::default() };
+    let config = Config::default().with_handled(true);
     let now = Now::new(Tick(0), Wall(784_111_777)); // any time will do, since it is an argument
     let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
     let mut buffers = Buffers::new();

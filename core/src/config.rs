@@ -1,6 +1,22 @@
 //! The rules of a server: every limit and every timeout, with its default and its consequence.
 
+use std::time::Duration;
+
 use crate::media_types::MediaTypes;
+use crate::time::millis;
+
+/// Builder methods for public fields.
+macro_rules! setters {
+    ($($setter:ident $field:ident: $type:ty;)*) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+            #[must_use]
+            pub fn $setter(self, $field: $type) -> Self {
+                Self { $field, ..self }
+            }
+        )*
+    };
+}
 
 /// The protocol version of the answers (Python's `protocol_version`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,8 +28,25 @@ pub enum Protocol {
     Http11,
 }
 
-/// Everything that a connection obeys and that is not a decision about one request.
+/// The configuration of a connection: what does not depend on a single request. Decisions about one request are a
+/// [`Policy`](crate::Policy).
+///
+/// There will be more fields, so a configuration starts as the default one:
+///
+/// ```
+/// use std::time::Duration;
+/// use sanserve_core::{Config, Limits, Protocol, Timeouts};
+///
+/// let config = Config::default()
+///     .with_protocol(Protocol::Http10)
+///     .with_health("/up")
+///     .with_limits(Limits::default().with_body(10 << 20))
+///     .with_timeouts(Timeouts::default().with_keep_alive(Duration::from_secs(5)));
+/// assert_eq!(config.limits.body, 10_485_760);
+/// assert!(!config.hide_dotfiles);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// The version in status lines.
     pub protocol: Protocol,
@@ -41,6 +74,32 @@ pub struct Config {
     pub limits: Limits,
     /// Bounds on time.
     pub timeouts: Timeouts,
+}
+
+impl Config {
+    setters! {
+        with_protocol protocol: Protocol;
+        with_server_port server_port: u16;
+        with_handled handled: bool;
+        with_cgi cgi: Cgi;
+        with_hide_dotfiles hide_dotfiles: bool;
+        with_etag etag: Etag;
+        with_types types: MediaTypes;
+        with_limits limits: Limits;
+        with_timeouts timeouts: Timeouts;
+    }
+
+    /// Sets [`server_name`](Self::server_name).
+    #[must_use]
+    pub fn with_server_name(self, server_name: impl Into<String>) -> Config {
+        Config { server_name: server_name.into(), ..self }
+    }
+
+    /// Sets the path of [`health`](Self::health). It begins with `/`.
+    #[must_use]
+    pub fn with_health(self, path: impl Into<Box<str>>) -> Config {
+        Config { health: Some(path.into()), ..self }
+    }
 }
 
 impl Default for Config {
@@ -80,6 +139,7 @@ pub enum Etag {
 
 /// What runs as a script (RFC 3875).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cgi {
     /// The directories whose files are scripts, as paths of targets without slash at the end (Python's
     /// `cgi_directories`); `/` is the whole root. Empty: there are no scripts.
@@ -95,7 +155,18 @@ impl Cgi {
     /// Python's directories, `/cgi-bin` and `/htbin`.
     #[must_use]
     pub fn python() -> Cgi {
-        Cgi { directories: vec!["/cgi-bin".into(), "/htbin".into()], ..Cgi::default() }
+        Cgi::default().with_directories(["/cgi-bin", "/htbin"])
+    }
+
+    setters! {
+        with_chunked chunked: Chunked;
+        with_pass_authorization pass_authorization: bool;
+    }
+
+    /// Sets [`directories`](Self::directories).
+    #[must_use]
+    pub fn with_directories(self, directories: impl IntoIterator<Item: Into<String>>) -> Cgi {
+        Cgi { directories: directories.into_iter().map(Into::into).collect(), ..self }
     }
 }
 
@@ -110,7 +181,18 @@ pub enum Chunked {
 }
 
 /// Bounds on what one connection may make the server hold. Sizes are in bytes.
+///
+/// There will be more of them, so limits start as the default ones:
+///
+/// ```
+/// use sanserve_core::Limits;
+///
+/// let limits = Limits::default().with_head(16_384).with_body(10 << 20);
+/// assert_eq!((limits.head, limits.body), (16_384, 10_485_760));
+/// assert_eq!(limits.fields, 99);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// The request line with its line end; longer: 414. Default 65,536, as Python.
     pub request_line: usize,
@@ -154,6 +236,25 @@ pub struct Limits {
 }
 
 impl Limits {
+    setters! {
+        with_request_line request_line: usize;
+        with_field_line field_line: usize;
+        with_fields fields: usize;
+        with_head head: usize;
+        with_blank_lines blank_lines: usize;
+        with_chunk_line chunk_line: usize;
+        with_trailers trailers: usize;
+        with_body body: u64;
+        with_drain drain: u64;
+        with_linger linger: u64;
+        with_listing listing: usize;
+        with_output output: usize;
+        with_ranges ranges: usize;
+        with_script_head script_head: usize;
+        with_script_body script_body: usize;
+        with_redirects redirects: u8;
+    }
+
     /// Without any room, no answer would ever go on.
     pub(crate) fn output_room(&self) -> usize {
         self.output.max(1)
@@ -183,67 +284,162 @@ impl Default for Limits {
     }
 }
 
-/// Bounds on time, in milliseconds. `poll` fires them, on every runtime.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From the first byte of a head to its end; 408 and close. It does not start anew with each
-    /// byte, so a slow drip cannot stretch it. Default 20,000.
-    pub head: u64,
-    /// Without a byte between exchanges, and before the first; closes silently. Default 15,000.
-    pub keep_alive: u64,
-    /// The pace of a request body; 408 or cut. By default it may pause for more than a minute (65,000): an upload from
-    /// a phone between two cells goes on after 55 seconds.
-    pub body: Pace,
-    /// The pace at which the peer takes what it asked for; cut. A driver sees it only in steps, as the
-    /// peer's system opens its window again (some 64 KiB on loopback), so the timeout must not be short.
-    pub write: Pace,
-    /// Without a byte of a first request on a connection of a server that drains: how long a peer that has
-    /// connected may take to ask for something; closes silently. A connection that had an answer closes at once.
-    /// Also the whole time that a connection is still read which is closing. Default 1,000.
-    pub drain_silence: u64,
-    /// Silence of a peer whose connection is closing; close. Default 2,000.
-    pub linger_silence: u64,
-    /// The whole time that a closing connection is still read; close. Default 30,000.
-    pub linger: u64,
-    /// The whole time that a script may run; then SIGTERM, and 504 or cut. Default 300,000.
-    pub script: u64,
-    /// Between SIGTERM and SIGKILL. Default 2,000.
-    pub script_grace: u64,
-    /// How long a script may be silent for a peer that has half-closed a persistent connection, and may have
-    /// gone away altogether: TCP does not tell which. Then it is ended, and the connection cut. Where the peer
-    /// has said that this is its last request (`Connection: close`, or HTTP/1.0 without keep-alive), or has sent
-    /// further requests, the script has its whole time. Default 2,000.
-    pub script_silence: u64,
-    /// How long a script may go on after the head of an answer to HEAD, of which nothing more is sent; then it
-    /// is ended. Default 2,000.
-    pub script_drain: u64,
+/// Defines [`Timeouts`]: the fields in milliseconds, so that nothing is converted while requests are served, and the
+/// methods in [`Duration`].
+macro_rules! timeouts {
+    (
+        { $($(#[doc = $doc:literal])* $name:ident $setter:ident = $millis:literal;)* }
+        { $($(#[doc = $pace_doc:literal])* $pace:ident $set_pace:ident = $default:expr;)* }
+    ) => {
+        /// Bounds on time, to the millisecond: what is shorter counts as one. `poll` fires them, on every runtime.
+        ///
+        /// There will be more of them, so timeouts start as the default ones:
+        ///
+        /// ```
+        /// use std::time::Duration;
+        /// use sanserve_core::{Pace, Timeouts};
+        ///
+        /// let patient = Pace::new(Duration::from_secs(600), Duration::from_secs(600), 0);
+        /// let timeouts = Timeouts::default().with_head(Duration::from_secs(5)).with_body(patient);
+        /// assert_eq!(timeouts.head(), Duration::from_secs(5));
+        /// assert_eq!(timeouts.keep_alive(), Duration::from_secs(15));
+        /// ```
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Timeouts {
+            $(pub(crate) $name: u64,)*
+            $(pub(crate) $pace: Pace,)*
+        }
+
+        impl Default for Timeouts {
+            fn default() -> Timeouts {
+                Timeouts { $($name: $millis,)* $($pace: $default,)* }
+            }
+        }
+
+        impl Timeouts {
+            $(
+                $(#[doc = $doc])*
+                #[must_use]
+                pub fn $name(&self) -> Duration {
+                    Duration::from_millis(self.$name)
+                }
+
+                #[doc = concat!("Sets [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+                #[must_use]
+                pub fn $setter(self, $name: Duration) -> Timeouts {
+                    Timeouts { $name: millis($name), ..self }
+                }
+            )*
+            $(
+                $(#[doc = $pace_doc])*
+                #[must_use]
+                pub fn $pace(&self) -> Pace {
+                    self.$pace
+                }
+
+                #[doc = concat!("Sets [`", stringify!($pace), "`](Self::", stringify!($pace), ").")]
+                #[must_use]
+                pub fn $set_pace(self, $pace: Pace) -> Timeouts {
+                    Timeouts { $pace, ..self }
+                }
+            )*
+        }
+    };
 }
 
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts {
-            head: 20_000,
-            keep_alive: 15_000,
-            body: Pace { silence: 65_000, grace: 65_000, rate: 256 },
-            write: Pace { silence: 120_000, grace: 120_000, rate: 256 },
-            drain_silence: 1_000,
-            linger_silence: 2_000,
-            linger: 30_000,
-            script: 300_000,
-            script_grace: 2_000,
-            script_silence: 2_000,
-            script_drain: 2_000,
-        }
+timeouts! {
+    {
+        /// From the first byte of a head to its end; then 408 and close. It does not start again with each
+        /// byte, so a slow drip cannot stretch it. Default 20 s.
+        head with_head = 20_000;
+        /// Without a byte between exchanges, and before the first; then the connection closes silently. Default 15 s.
+        keep_alive with_keep_alive = 15_000;
+        /// While the server drains, without a byte of a first request: how long a peer that has
+        /// connected may take to ask for something; then the connection closes silently. A connection that has had
+        /// a response closes at once. Also the longest time that a closing connection is still read then.
+        /// Default 1 s.
+        drain_silence with_drain_silence = 1_000;
+        /// Silence of a peer whose connection is closing; then it is closed. Default 2 s.
+        linger_silence with_linger_silence = 2_000;
+        /// The longest time that a closing connection is still read; then it is closed. Default 30 s.
+        linger with_linger = 30_000;
+        /// The longest time that a script may run; then SIGTERM, and 504 or the connection is cut. Default 5 minutes.
+        script with_script = 300_000;
+        /// Between SIGTERM and SIGKILL. Default 2 s.
+        script_grace with_script_grace = 2_000;
+        /// How long a script may be silent for a peer that has half-closed a persistent connection, and may have
+        /// gone away altogether: TCP does not tell which. Then it is ended, and the connection cut. Where the peer
+        /// has said that this is its last request (`Connection: close`, or HTTP/1.0 without keep-alive), or has sent
+        /// further requests, the script has its whole time. Default 2 s.
+        script_silence with_script_silence = 2_000;
+        /// How long a script may go on after the head of a response to HEAD, of which nothing more is sent; then it
+        /// is ended. Default 2 s.
+        script_drain with_script_drain = 2_000;
+    }
+    {
+        /// The pace of a request body; then 408, or the connection is cut. Default: a pause of 65 s, so that an upload
+        /// from a phone between two cells goes on after 55 seconds, and 256 bytes a second after 65 s.
+        body with_body = Pace { silence: 65_000, grace: 65_000, rate: 256 };
+        /// The pace at which the peer takes what it asked for; then the connection is cut. A driver sees it only in
+        /// steps, as the peer's system opens its window again (some 64 KiB on loopback), so the timeout must not be
+        /// short. Default: a pause of 120 s, and 256 bytes a second after 120 s.
+        write with_write = Pace { silence: 120_000, grace: 120_000, rate: 256 };
     }
 }
 
-/// How slow a peer may be: it may neither be silent for long nor slow for ever.
+/// How slow a peer may be: neither silent for long nor slow for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pace {
-    /// Milliseconds without any progress.
-    pub silence: u64,
-    /// Milliseconds before the rate counts.
-    pub grace: u64,
+    /// In milliseconds.
+    pub(crate) silence: u64,
+    /// In milliseconds.
+    pub(crate) grace: u64,
+    pub(crate) rate: u64,
+}
+
+impl Pace {
+    /// At most `silence` without any progress and, once `grace` has passed, at least `rate` bytes a second on average
+    /// since the beginning; 0: no minimum. The times count to the millisecond.
+    #[must_use]
+    pub const fn new(silence: Duration, grace: Duration, rate: u64) -> Pace {
+        Pace { silence: millis(silence), grace: millis(grace), rate }
+    }
+
+    /// Sets [`silence`](Self::silence).
+    #[must_use]
+    pub const fn with_silence(self, silence: Duration) -> Pace {
+        Pace { silence: millis(silence), ..self }
+    }
+
+    /// Sets [`grace`](Self::grace).
+    #[must_use]
+    pub const fn with_grace(self, grace: Duration) -> Pace {
+        Pace { grace: millis(grace), ..self }
+    }
+
+    /// Sets [`rate`](Self::rate).
+    #[must_use]
+    pub const fn with_rate(self, rate: u64) -> Pace {
+        Pace { rate, ..self }
+    }
+
+    /// The longest time without any progress.
+    #[must_use]
+    pub const fn silence(&self) -> Duration {
+        Duration::from_millis(self.silence)
+    }
+
+    /// The time before the rate counts.
+    #[must_use]
+    pub const fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace)
+    }
+
     /// Bytes a second that must be reached on average after the grace; 0: no minimum.
-    pub rate: u64,
+    #[must_use]
+    pub const fn rate(&self) -> u64 {
+        self.rate
+    }
 }

@@ -7,6 +7,7 @@ use crate::text::scrub_within;
 
 /// What is known of a finished exchange.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Entry<'a> {
     /// The other end.
     pub peer: Peer,
@@ -22,7 +23,25 @@ pub struct Entry<'a> {
     pub cut: Option<&'static str>,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// The entry of a request by its line, of which no response was begun.
+    #[must_use]
+    pub fn new(peer: Peer, line: &'a [u8]) -> Entry<'a> {
+        Entry { peer, line, status: 0, sent: 0, error: None, cut: None }
+    }
+
+    /// The same with a response: its [`status`](Self::status), and how much of its body was [sent](Self::sent).
+    #[must_use]
+    pub fn with_response(self, status: u16, sent: u64) -> Entry<'a> {
+        Entry { status, sent, ..self }
+    }
+
+    /// Sets the message of an [error](Self::error).
+    #[must_use]
+    pub fn with_error(self, message: &'a [u8]) -> Entry<'a> {
+        Entry { error: Some(message), ..self }
+    }
+
     /// Appends the messages of this entry, each with `open` before it and a line end after:
     /// `code 404, message File not found` for an error, `"GET / HTTP/1.1" 200 1024`, and why it was cut.
     ///

@@ -86,6 +86,8 @@ pub enum Fault {
 }
 
 /// How an [`Action`](crate::Action) ended.
+///
+/// It is exhaustive on purpose, as [`Action`](crate::Action) is: whoever answers or replays actions must know all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// Of `Open` and `OpenIn`.
@@ -124,6 +126,7 @@ pub enum ScriptFile {
 
 /// Why a script does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SpawnError {
     /// As many scripts run as may: try again later.
     Busy,
@@ -171,6 +174,7 @@ pub enum Listed {
 
 /// Why an action failed, as far as an answer depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FsError {
     /// No such file, or not one that is served: a FIFO, a device.
     NotFound,

@@ -5,6 +5,7 @@ use crate::text::escape_text;
 
 /// What an error page says.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct ErrorPage<'a> {
     /// The status of the answer.
     pub status: StatusCode,

@@ -7,6 +7,7 @@ use crate::request::{Request, split_path};
 
 /// Why a path is not translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Forbidden {
     /// It holds an encoded NUL, which no file name can.
     Nul,

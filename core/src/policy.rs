@@ -16,6 +16,7 @@ use crate::status::StatusCode;
 
 /// Who answers a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Route {
     /// The handler if there is one ([`Config::handled`](crate::Config)), else the files.
     #[default]
@@ -28,11 +29,20 @@ pub enum Route {
 
 /// Who has sent a request, as far as a policy has verified it: see [`Policy::authenticated`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Authenticated {
     /// How: a scheme such as `Basic` (RFC 9110 section 11.1). A script's `AUTH_TYPE`.
     pub scheme: Cow<'static, str>,
     /// The name. A script's `REMOTE_USER`.
     pub user: String,
+}
+
+impl Authenticated {
+    /// This user, verified by this scheme.
+    #[must_use]
+    pub fn new(scheme: impl Into<Cow<'static, str>>, user: impl Into<String>) -> Authenticated {
+        Authenticated { scheme: scheme.into(), user: user.into() }
+    }
 }
 
 /// What a policy decides. Implement it on a type of your own to change one thing; the rest stays.
@@ -125,7 +135,7 @@ pub trait Policy {
     ///         let (user, password) = request.basic_credentials()?;
     ///         // A real one compares hashes, in constant time.
     ///         let is_right = user == b"ada" && password == b"Lovelace1815";
-    ///         is_right.then(|| Authenticated { scheme: "Basic".into(), user: "ada".into() })
+    ///         is_right.then(|| Authenticated::new("Basic", "ada"))
     ///     }
     /// }
     /// # fn main() {

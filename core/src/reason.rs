@@ -365,6 +365,7 @@ pub enum Cause {
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reason {
     /// By which rule.
     pub cause: Cause,

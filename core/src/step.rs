@@ -1,5 +1,7 @@
 //! What a connection wants of its driver.
 
+use std::time::Duration;
+
 use crate::buffers::Window;
 use crate::entry::Entry;
 use crate::input::Ticket;
@@ -102,6 +104,8 @@ pub enum Body<'a> {
 }
 
 /// Something only a driver can do.
+///
+/// It is exhaustive on purpose, as [`Step`] is.
 #[derive(Debug)]
 pub enum Action<'a> {
     /// Open a file or directory beneath the root and hold it until `Finished`. The path has no
@@ -153,11 +157,11 @@ pub struct Script<'a> {
     pub path: &'a [u8],
     /// Where its input comes from.
     pub input: ScriptInput,
-    /// Milliseconds that it may live in all. `poll` ends it in time; if its exchange ends before it
+    /// The longest time that it may live. `poll` ends it in time; if its exchange ends before it
     /// does, whoever holds the process does.
-    pub time: u64,
-    /// Milliseconds between SIGTERM and SIGKILL.
-    pub grace: u64,
+    pub time: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
     /// Bytes that it may go on to print when its exchange has let go of it, and nothing of them can be sent; then
     /// whoever holds the process ends it.
     pub drain: u64,
@@ -174,8 +178,8 @@ impl<'a> Script<'a> {
         Script {
             path,
             input: ScriptInput::Empty,
-            time: 0,
-            grace: 0,
+            time: Duration::ZERO,
+            grace: Duration::ZERO,
             drain: 0,
             translated: None,
             arguments,
@@ -298,8 +302,9 @@ pub struct Need {
     pub handler: bool,
 }
 
-/// Why a connection closes.
+/// Why a connection closes. There will be more reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Close {
     /// All is said: the peer or the answer asked for it.
     Done,

@@ -1,7 +1,17 @@
 //! Points of time. Time is an argument here: nothing in this crate reads a clock. A driver reads it once a turn and
 //! passes it in, so a test can pass any time it likes.
 
+use std::ops::Add;
+use std::time::Duration;
+
 /// A point of monotonic time in milliseconds since some start that the driver chooses.
+///
+/// ```
+/// use std::time::Duration;
+/// use sanserve_core::Tick;
+///
+/// assert_eq!(Tick(1_000) + Duration::from_secs(2), Tick(3_000));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u64);
 
@@ -19,6 +29,41 @@ impl Tick {
     }
 }
 
+/// Later by this time, rounded up to milliseconds; saturates.
+impl Add<Duration> for Tick {
+    type Output = Tick;
+
+    fn add(self, time: Duration) -> Tick {
+        self.after(millis(time))
+    }
+}
+
+/// Whole milliseconds, rounded up, so that a timeout is never earlier than it was set to.
+pub(crate) const fn millis(time: Duration) -> u64 {
+    let rest = if time.subsec_nanos() % 1_000_000 == 0 { 0 } else { 1 };
+    time.as_secs().saturating_mul(1_000).saturating_add(time.subsec_millis() as u64 + rest)
+}
+
 /// A point of calendar time in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wall(pub i64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rounded_up_to_milliseconds_and_saturate() {
+        for (time, expected) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(1), 1),
+            (Duration::from_nanos(1_000_001), 2),
+            (Duration::from_secs(20), 20_000),
+            (Duration::MAX, u64::MAX),
+        ] {
+            assert_eq!(millis(time), expected, "{time:?}");
+        }
+        assert_eq!(Tick(7) + Duration::MAX, Tick(u64::MAX));
+    }
+}

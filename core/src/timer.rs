@@ -119,6 +119,7 @@ impl Transfer {
 
 /// A clock that runs, as [`State`](crate::State) shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timer {
     /// The field of [`Timeouts`] that bounds it, named as in transcripts: `keep-alive`, `drain-silence`, `head`,
     /// `body-silence`, `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`, `script-silence`, `script-drain`.

@@ -72,7 +72,7 @@ fn a_slow_disk() {
 #[test]
 fn a_script_answers() {
     let script = Script::printing("Content-Type: text/plain\n\nYou said: ").echoing().slowly(100, 50);
-    let config = Config { cgi: Cgi::python(), ..Config::default() };
+    let config = Config::default().with_cgi(Cgi::python());
     let mut peer = Server::new().disk(Disk::new().script("cgi-bin/say", script)).config(config).connect();
     peer.send("POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").expect_nothing();
     peer.pass(100).expect_answer(200, "You said: hi");

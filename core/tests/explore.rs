@@ -10,8 +10,9 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
-use sanserve_core::{Cgi, Config, Fault, FsError, Limits, Protocol};
+use sanserve_core::{Cgi, Config, Fault, FsError, Protocol};
 use world::disk::{self, Disk};
 use world::rig::{At, Op, Rig, small_limits};
 use world::verdict;
@@ -24,7 +25,7 @@ fn recv(text: &str) -> Op {
 
 /// Explores all sequences of `ops` of at most `depth`, after `start`.
 fn explore(start: &[Op], ops: &[Op], depth: usize) {
-    explore_with(&Config { limits: small_limits(), ..Config::default() }, start, ops, depth);
+    explore_with(&Config::default().with_limits(small_limits()), start, ops, depth);
 }
 
 fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
@@ -275,7 +276,7 @@ fn ranges_by_dribs_and_drabs() {
 
 #[test]
 fn http_10() {
-    let config = Config { protocol: Protocol::Http10, limits: small_limits(), ..Config::default() };
+    let config = Config::default().with_protocol(Protocol::Http10).with_limits(small_limits());
     let ops = [
         recv(GET),
         recv("GET /h/big HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -300,9 +301,9 @@ fn script(text: &str) -> Op {
 
 /// Scripts, with small limits.
 fn scripts() -> Config {
-    let limits = Limits { script_head: 60, redirects: 1, ..small_limits() };
-    let mut config = Config { limits, cgi: Cgi::python(), ..Config::default() };
-    config.timeouts.script = 30_000;
+    let limits = small_limits().with_script_head(60).with_redirects(1);
+    let mut config = Config::default().with_limits(limits).with_cgi(Cgi::python());
+    config.timeouts = config.timeouts.with_script(Duration::from_secs(30));
     config
 }
 

@@ -264,7 +264,7 @@ proptest! {
         }
         // Through requests: the rig minds what is opened.
         let head = [b"GET /", &path[..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
-        let config = Config { limits: world::rig::small_limits(), cgi: Cgi::python(), ..Config::default() };
+        let config = Config::default().with_limits(world::rig::small_limits()).with_cgi(Cgi::python());
         bodies::converse(&config, &head, None, u64::MAX, true);
         let mut rig = world::rig::Rig::new(config, world::disk::Disk::default());
         rig.apply(&world::rig::Op::Recv(head));

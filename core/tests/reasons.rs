@@ -320,19 +320,19 @@ type Special = (Config, &'static dyn Policy, String, &'static [Says], u16, &'sta
 /// Requests that need other rules than the default.
 fn special() -> Vec<Special> {
     let config = Config::default;
-    let old = || Config { protocol: Protocol::Http10, ..config() };
-    let cgi = || Config { cgi: Cgi::python(), ..config() };
+    let old = || config().with_protocol(Protocol::Http10);
+    let cgi = || config().with_cgi(Cgi::python());
     let mut few = config();
     (few.limits.ranges, few.limits.listing) = (1, 1);
-    let health = || Config { health: Some("/up".into()), ..config() };
-    let hidden = Config { hide_dotfiles: true, ..config() };
-    let refuse = Config { cgi: Cgi { chunked: Chunked::Refuse, ..Cgi::python() }, ..config() };
+    let health = || config().with_health("/up");
+    let hidden = config().with_hide_dotfiles(true);
+    let refuse = config().with_cgi(Cgi::python().with_chunked(Chunked::Refuse));
     let chunked = "POST /cgi-bin/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let types = MediaTypes::default().with(".foo", "a/foo").and_then(|types| types.with_unknown("text/x-any")).unwrap();
-    let typed = || Config { types: types.clone(), ..config() };
+    let typed = || config().with_types(types.clone());
     vec![
         (
-            Config { etag: Etag::Off, ..config() },
+            config().with_etag(Etag::Off),
             &DefaultPolicy,
             get("/a", ""),
             &[Is(FILE)],
@@ -473,7 +473,7 @@ fn every_rule_is_shown() {
 fn an_answer_of_unknown_length_says_how_it_ends() {
     use sanserve_core::{Call, Handler, Reply, StatusCode};
     for (version, expected) in [("HTTP/1.1", Rule::FramedByChunks), ("HTTP/1.0", Rule::FramedByClose)] {
-        let config = Config { handled: true, ..Config::default() };
+        let config = Config::default().with_handled(true);
         let now = Now::new(Tick(0), Wall(NOW));
         let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         let mut buf = Buffers::new();

@@ -52,7 +52,7 @@ fn transcript(rig: Rig, events: Receiver<Event>, secrets: Secrets, starts: u64) 
     let wall = Wall(START + i64::try_from(starts / 1000).expect("not that long"));
     let masked = secrets == Secrets::Masked;
     let now = Now::new(Tick(starts), wall);
-    let settings = Settings { config: rig.config.clone(), masked, ..Settings::default().starting(&now) };
+    let settings = Settings::default().starting(&now).with_config(rig.config.clone()).with_masked(masked);
     drop(rig);
     let mut transcript = Transcript { settings, ..Transcript::default() };
     events.into_iter().for_each(|event| transcript.push(event));
@@ -117,7 +117,7 @@ fn whatever_happens_plays_the_same_again() {
     for seed in 0..SEEDS {
         let mut random = Random::new(seed);
         let secrets = *random.pick(&[Secrets::Masked, Secrets::Kept]);
-        let config = Config { limits: small_limits(), cgi: Cgi::python(), ..Config::default() };
+        let config = Config::default().with_limits(small_limits()).with_cgi(Cgi::python());
         let starts = random.below(5_000);
         let (mut rig, events) = recorded(config, secrets, starts);
         rig.swaps = random.one_in(2);

@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+use std::time::Duration;
 
 use sanserve_core::{
     Call, Cgi, Close, Config, DefaultPolicy, FsError, Handler, Limits, Misuse, Pace, Policy, Protocol, Received, Reply,
@@ -150,7 +151,7 @@ fn how_connections_end() {
 
 #[test]
 fn the_rules_are_those_of_the_server() {
-    let config = Config { timeouts: Timeouts { keep_alive: 70, ..Timeouts::default() }, ..Config::default() };
+    let config = Config::default().with_timeouts(Timeouts::default().with_keep_alive(Duration::from_millis(70)));
     Server::new().config(config.clone()).connect().pass(69).expect_open().pass(1).expect_close(Close::Idle);
     // A handler stays one, whatever comes first.
     let server = Server::new().handler(Shout::default).config(config);
@@ -257,14 +258,19 @@ fn a_handler_in_many_worlds() {
 /// Other versions, small limits, and little patience.
 #[test]
 fn worlds_by_other_rules() {
-    let limits = Limits { body: 900, drain: 50, output: 700, head: 300, linger: 40, ..Limits::default() };
-    let pace = Pace { silence: 700, grace: 1_500, rate: 100 };
-    let hasty = Timeouts { head: 900, keep_alive: 40, body: pace, write: pace, linger: 600, ..Timeouts::default() };
+    let limits = Limits::default().with_body(900).with_drain(50).with_output(700).with_head(300).with_linger(40);
+    let pace = Pace::new(Duration::from_millis(700), Duration::from_millis(1500), 100);
+    let hasty = Timeouts::default()
+        .with_head(Duration::from_millis(900))
+        .with_keep_alive(Duration::from_millis(40))
+        .with_body(pace)
+        .with_write(pace)
+        .with_linger(Duration::from_millis(600));
     let rules = [
-        Config { protocol: Protocol::Http10, ..Config::default() },
-        Config { limits: limits.clone(), ..Config::default() },
-        Config { timeouts: hasty.clone(), ..Config::default() },
-        Config { protocol: Protocol::Http10, limits, timeouts: hasty, ..Config::default() },
+        Config::default().with_protocol(Protocol::Http10),
+        Config::default().with_limits(limits.clone()),
+        Config::default().with_timeouts(hasty.clone()),
+        Config::default().with_protocol(Protocol::Http10).with_limits(limits).with_timeouts(hasty),
     ];
     let requests = |random: &mut Random| match random.below(3) {
         0 => b"GET /big HTTP/1.1\r\nHost: x\r\nRange: bytes=1-9,20-2000\r\n\r\n".to_vec(),
@@ -384,8 +390,8 @@ fn scripted() -> Server<'static> {
         .script("cgi-bin/busy", Script::refused(SpawnError::Busy))
         .file("cgi-bin/plain", "no script")
         .file("a", "a file");
-    let timeouts = Timeouts { script: 5_000, ..Timeouts::default() };
-    Server::new().disk(disk).config(Config { cgi: Cgi::python(), timeouts, ..Config::default() })
+    let timeouts = Timeouts::default().with_script(Duration::from_secs(5));
+    Server::new().disk(disk).config(Config::default().with_cgi(Cgi::python()).with_timeouts(timeouts))
 }
 
 #[test]

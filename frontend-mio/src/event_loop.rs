@@ -539,9 +539,8 @@ impl EventLoop {
             // The event that says so may still be on its way, and a pause would be too long.
             self.acceptable = true;
             self.pause_until = None;
-            self.listens_until = Some(self.now.tick.after(self.site.config().timeouts.drain_silence));
-            let grace = u64::try_from(self.site.grace().as_millis()).unwrap_or(u64::MAX);
-            self.cut_at = Some(self.now.tick.after(grace));
+            self.listens_until = Some(self.now.tick + self.site.config().timeouts.drain_silence());
+            self.cut_at = Some(self.now.tick + self.site.grace());
             self.enqueue_all();
         }
         if phase == Phase::Cut {

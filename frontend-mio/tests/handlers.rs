@@ -219,8 +219,8 @@ fn a_client_that_does_not_read_stops_the_handler_and_is_cut() {
     let taken = Arc::new(AtomicUsize::new(0));
     let (tell, over) = channel();
     let (count, tell) = (Arc::clone(&taken), Mutex::new(tell));
-    let pace = Pace { silence: 200, grace: 200, rate: 256 };
-    let timeouts = Timeouts { write: pace, ..Timeouts::default() };
+    let pace = Pace::new(Duration::from_millis(200), Duration::from_millis(200), 256);
+    let timeouts = Timeouts::default().with_write(pace);
     let site = calls(move |call, reply| {
         match call {
             Call::Request => reply.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?,
@@ -237,7 +237,7 @@ fn a_client_that_does_not_read_stops_the_handler_and_is_cut() {
         }
         Ok(())
     });
-    let server = start(site.with_config(Config { timeouts, ..Config::default() }));
+    let server = start(site.with_config(Config::default().with_timeouts(timeouts)));
     let mut client = Client::connect_narrow(server.address);
     ask(&mut client, "/");
     over.recv_timeout(TIMEOUT).expect("the connection is cut");

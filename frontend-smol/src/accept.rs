@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
     accept_before(Phase::Draining, shared, &listener, executor).await;
     // Clients may continue to connect meanwhile, so the time is limited.
-    let in_time = Timer::after(Duration::from_millis(shared.site.config().timeouts.drain_silence));
+    let in_time = Timer::after(shared.site.config().timeouts.drain_silence());
     let rest = accept_before(Phase::Cut, shared, &listener, executor);
     rest.or(async {
         in_time.await;

@@ -323,7 +323,7 @@ impl Exchange<'_> {
     pub fn log(&self, message: fmt::Arguments<'_>) {
         let shared = &self.known.shared;
         let line = Line(message);
-        let entry = Entry { peer: self.peer(), line: b"", status: 0, sent: 0, error: None, cut: None };
+        let entry = Entry::new(self.peer(), b"");
         let mut driver = lock(self.driver);
         match driver.lease.as_deref_mut() {
             Some(lease) => lease.log.write(&entry, &line, lease.now.wall),

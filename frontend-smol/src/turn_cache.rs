@@ -78,6 +78,8 @@ impl Drop for TurnFiles<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use std::fs;
 
     use sanserve_os::{Root, Symlinks};
@@ -97,7 +99,7 @@ mod tests {
         fs::write(&path, "old").unwrap();
         fs::write(dir.path().join("b"), "b").unwrap();
         let root = Arc::new(Root::open(dir.path(), Symlinks::Follow).unwrap());
-        let shared = Shared::new(root, CacheLimits { settled: 0, ..CacheLimits::default() });
+        let shared = Shared::new(root, CacheLimits::default().with_settled(Duration::ZERO));
         let mut recent = TurnCache::default();
         let files = TurnFiles::new(&shared, &mut recent);
         assert_eq!(content(files.open(b"a")), b"old");

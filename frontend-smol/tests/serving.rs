@@ -236,8 +236,9 @@ fn routes_to_a_missing_handler_are_errors() {
 
 #[test]
 fn silent_and_slow_peers_time_out() {
-    let timeouts = Timeouts { head: 200, keep_alive: 100, ..Timeouts::default() };
-    let server = run(|site| site.with_config(Config { timeouts, ..Config::default() }));
+    let timeouts =
+        Timeouts::default().with_head(Duration::from_millis(200)).with_keep_alive(Duration::from_millis(100));
+    let server = run(|site| site.with_config(Config::default().with_timeouts(timeouts)));
     let before = Instant::now();
     assert!(server.connect().rest_however().0.is_empty(), "no request was sent");
     assert!(before.elapsed() >= Duration::from_millis(100));
@@ -253,9 +254,9 @@ fn silent_and_slow_peers_time_out() {
 
 #[test]
 fn a_peer_that_reads_nothing_is_cut() {
-    let write = Pace { silence: 100, grace: 100_000, rate: 0 };
-    let timeouts = Timeouts { write, ..Timeouts::default() };
-    let mut server = run(|site| site.with_config(Config { timeouts, ..Config::default() }));
+    let write = Pace::new(Duration::from_millis(100), Duration::from_secs(100), 0);
+    let timeouts = Timeouts::default().with_write(write);
+    let mut server = run(|site| site.with_config(Config::default().with_timeouts(timeouts)));
     fs::write(server.tree.path("large"), large()).unwrap();
     let mut file = server.connect();
     ask(&mut file, "/large");

@@ -272,7 +272,7 @@ impl<'x> Exchange<'x> {
     /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters
     /// escaped.
     pub fn log(&self, message: fmt::Arguments<'_>) {
-        let entry = Entry { peer: self.peer(), line: b"", status: 0, sent: 0, error: None, cut: None };
+        let entry = Entry::new(self.peer(), b"");
         let message = Message(message.to_string());
         let Driver { log, shared, .. } = &self.line.driver;
         let mut log = log.borrow_mut();

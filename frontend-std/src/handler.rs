@@ -107,6 +107,6 @@ pub(crate) struct Blocking {
 
 impl Blocking {
     pub(crate) fn new<H: Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static, config: &Config) -> Blocking {
-        Blocking { make: Box::new(move || Box::new(make())), config: Config { handled: true, ..config.clone() } }
+        Blocking { make: Box::new(move || Box::new(make())), config: config.clone().with_handled(true) }
     }
 }

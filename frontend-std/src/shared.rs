@@ -264,7 +264,7 @@ impl Shared {
 
     /// How long a listener is emptied when the server goes down: whoever has connected by then is let in.
     pub(crate) fn listens_on(&self) -> Duration {
-        Duration::from_millis(self.site.config().timeouts.drain_silence)
+        self.site.config().timeouts.drain_silence()
     }
 
     /// Leaves a connection to a thread that has no work. `true`: there was none, and the caller is to

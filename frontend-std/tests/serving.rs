@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::time::Duration;
 
 use sanserve_core::{Call, Config, Pace, Policy, Reply, Request, Route, StatusCode, Timeouts};
 use sanserve_std::Server;
@@ -209,13 +210,13 @@ fn no_connection_reads_bytes_of_another() {
 }
 
 fn with_timeouts(timeouts: Timeouts) -> testkit::Embedded {
-    let config = Config { timeouts, ..Config::default() };
+    let config = Config::default().with_timeouts(timeouts);
     run(|site| site.with_config(config), Server::one_at_a_time)
 }
 
 #[test]
 fn a_silent_connection_ends() {
-    let server = with_timeouts(Timeouts { keep_alive: 50, ..Timeouts::default() });
+    let server = with_timeouts(Timeouts::default().with_keep_alive(Duration::from_millis(50)));
     assert!(server.connect().ended());
     let mut client = server.connect();
     assert_eq!(client.get("/a.txt").status(), 200);
@@ -224,7 +225,9 @@ fn a_silent_connection_ends() {
 
 #[test]
 fn an_incomplete_head_times_out() {
-    let server = with_timeouts(Timeouts { head: 50, linger_silence: 50, ..Timeouts::default() });
+    let server = with_timeouts(
+        Timeouts::default().with_head(Duration::from_millis(50)).with_linger_silence(Duration::from_millis(50)),
+    );
     let mut client = server.connect();
     assert_eq!(client.get("/a.txt").status(), 200);
     client.send("GET / HT");
@@ -234,8 +237,8 @@ fn an_incomplete_head_times_out() {
 
 #[test]
 fn a_peer_that_does_not_read_is_cut() {
-    let write = Pace { silence: 50, grace: 50, rate: 256 };
-    let server = with_timeouts(Timeouts { write, ..Timeouts::default() });
+    let write = Pace::new(Duration::from_millis(50), Duration::from_millis(50), 256);
+    let server = with_timeouts(Timeouts::default().with_write(write));
     let mut stuck = server.connect();
     stuck.send(request("/big"));
     // It is served once the other one has been cut.

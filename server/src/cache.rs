@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::fstat;
@@ -91,7 +91,16 @@ impl fmt::Debug for Cached {
 }
 
 /// Bounds on one cache.
+///
+/// ```
+/// use std::time::Duration;
+/// use sanserve_server::CacheLimits;
+///
+/// let limits = CacheLimits::default().with_total(64 << 20).with_settled(Duration::from_secs(3));
+/// assert_eq!(limits.file, 65_536);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CacheLimits {
     /// Bytes of one file; a larger one is sent from its descriptor. Default 65,536.
     pub file: u64,
@@ -99,15 +108,41 @@ pub struct CacheLimits {
     pub total: usize,
     /// The number of files; others make room. Default 8,192.
     pub entries: usize,
-    /// Seconds for which a file must have been left alone before it is cached, or lent to the kernel to be
-    /// sent from its own memory. Default 2, the coarsest time stamp in use (FAT). Less is right only where
+    /// For how long a file must have been left alone before it is cached, or lent to the kernel to be
+    /// sent from its own memory. Default 2 s, the coarsest time stamp in use (FAT). Less is right only where
     /// stamps are known to be exact.
-    pub settled: u32,
+    pub settled: Duration,
+}
+
+impl CacheLimits {
+    /// Sets [`file`](Self::file).
+    #[must_use]
+    pub fn with_file(self, file: u64) -> CacheLimits {
+        CacheLimits { file, ..self }
+    }
+
+    /// Sets [`total`](Self::total).
+    #[must_use]
+    pub fn with_total(self, total: usize) -> CacheLimits {
+        CacheLimits { total, ..self }
+    }
+
+    /// Sets [`entries`](Self::entries).
+    #[must_use]
+    pub fn with_entries(self, entries: usize) -> CacheLimits {
+        CacheLimits { entries, ..self }
+    }
+
+    /// Sets [`settled`](Self::settled).
+    #[must_use]
+    pub fn with_settled(self, settled: Duration) -> CacheLimits {
+        CacheLimits { settled, ..self }
+    }
 }
 
 impl Default for CacheLimits {
     fn default() -> CacheLimits {
-        CacheLimits { file: 65_536, total: 16 << 20, entries: 8_192, settled: 2 }
+        CacheLimits { file: 65_536, total: 16 << 20, entries: 8_192, settled: Duration::from_secs(2) }
     }
 }
 
@@ -374,9 +409,10 @@ impl Cache {
     /// Whether a change from now on would show.
     fn is_settled(&self, identity: &FileId) -> bool {
         let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
-        let settled = i64::from(self.limits.settled);
-        let now = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos());
-        let long_ago = |(seconds, nanos): (i64, u32)| (seconds.saturating_add(settled), nanos) <= now;
+        // Signed, since a file may be older than the epoch.
+        let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+        let latest = nanos(now).saturating_sub(nanos(self.limits.settled));
+        let long_ago = |(seconds, nanos): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos) <= latest;
         long_ago(identity.mtime) && long_ago(identity.ctime)
     }
 
@@ -438,7 +474,7 @@ mod tests {
 
     /// Caches at once: the tests run on time stamps of now.
     fn eager() -> CacheLimits {
-        CacheLimits { settled: 0, ..CacheLimits::default() }
+        CacheLimits::default().with_settled(Duration::ZERO)
     }
 
     fn dir() -> TempDir {
@@ -553,7 +589,7 @@ mod tests {
     #[test]
     fn a_file_just_changed_or_from_the_future_is_not_cached() {
         let dir = dir();
-        let files = local(&dir, CacheLimits { settled: 3_600, ..CacheLimits::default() });
+        let files = local(&dir, CacheLimits::default().with_settled(Duration::from_secs(3_600)));
         assert!(matches!(files.open(b"a"), Ok((_, OpenFile::Changing(_)))));
         let files = local(&dir, eager());
         let file = fs::File::options().write(true).open(dir.path().join("a")).unwrap();

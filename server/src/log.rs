@@ -338,7 +338,7 @@ mod tests {
 
     fn entry(peer: &str) -> Entry<'static> {
         let peer = Peer::from(peer.parse::<SocketAddr>().unwrap());
-        Entry { peer, line: b"GET /a HTTP/1.1", status: 404, sent: 335, error: Some(b"File not found"), cut: None }
+        Entry::new(peer, b"GET /a HTTP/1.1").with_response(404, 335).with_error(b"File not found")
     }
 
     fn log(zone: &str) -> (Log, Writes) {

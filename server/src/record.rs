@@ -186,10 +186,10 @@ impl Recording {
         let id = shared.count.fetch_add(1, Ordering::Relaxed);
         let site = match (self.site.as_str(), settings.config.handled) {
             ("", true) => "handler".into(),
-            ("", false) => settings.site,
+            ("", false) => settings.site.clone(),
             (name, _) => name.into(),
         };
-        let head = Transcript { about: vec![about], settings: Settings { site, ..settings }, lines: Vec::new() };
+        let head = Transcript { about: vec![about], settings: settings.with_site(site), lines: Vec::new() };
         let full = Arc::new(AtomicBool::new(false));
         let rate = self.rate;
         let reel = Reel { shared: Arc::clone(shared), id, events: Vec::new(), bytes: 0, rate, lost: false, full };

@@ -66,7 +66,15 @@ const SHARED_TERMINAL: &str = "the server is root, and scripts would share its t
                                first in main, or start the server without a terminal";
 
 /// The rules for all scripts of a server.
+///
+/// ```
+/// use sanserve_server::ScriptRules;
+///
+/// let rules = ScriptRules::default().with_most(16).with_variable("APP_ENV", "test");
+/// assert_eq!(rules.most, 16);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ScriptRules {
     /// Scripts alive at once; beyond that, none is run ([`SpawnError::Busy`]). Default 256. They have half of the
     /// descriptors of the process, with 8 for each: where that is less than this, it is the bound.
@@ -79,6 +87,33 @@ pub struct ScriptRules {
     pub spool_total: u64,
     /// Which process starts them. Default: [`Launcher::default`].
     pub launcher: Launcher,
+}
+
+impl ScriptRules {
+    /// Sets [`most`](Self::most).
+    #[must_use]
+    pub fn with_most(self, most: usize) -> ScriptRules {
+        ScriptRules { most, ..self }
+    }
+
+    /// Adds one variable to [`environment`](Self::environment).
+    #[must_use]
+    pub fn with_variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> ScriptRules {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets [`spool_total`](Self::spool_total).
+    #[must_use]
+    pub fn with_spool_total(self, spool_total: u64) -> ScriptRules {
+        ScriptRules { spool_total, ..self }
+    }
+
+    /// Sets [`launcher`](Self::launcher).
+    #[must_use]
+    pub fn with_launcher(self, launcher: Launcher) -> ScriptRules {
+        ScriptRules { launcher, ..self }
+    }
 }
 
 impl Default for ScriptRules {
@@ -156,8 +191,8 @@ fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
 struct Errand<'a> {
     path: &'a [u8],
     input: ScriptInput,
-    time: u64,
-    grace: u64,
+    time: Duration,
+    grace: Duration,
     drain: u64,
     translated: Option<&'a [u8]>,
     /// Our end of the connection.
@@ -277,7 +312,7 @@ impl Scripts {
         self.shared.dismiss();
         match refusal.error {
             SpawnError::Busy | SpawnError::Exhausted => {}
-            SpawnError::Denied | SpawnError::Failed => {
+            _ => {
                 let remarks = StderrLogger::new(log.clone(), errand.path);
                 remarks.say(format_args!("CGI script not run: {}", refusal.reason));
             }
@@ -505,8 +540,8 @@ impl Scripts {
             remarks: StderrLogger::new(log.clone(), errand.path),
             program,
             stage: Stage::Runs,
-            due: Instant::now().checked_add(Duration::from_millis(errand.time).saturating_add(SLACK)),
-            grace: Duration::from_millis(errand.grace),
+            due: Instant::now().checked_add(errand.time.saturating_add(SLACK)),
+            grace: errand.grace,
             leftover: None,
             drain: errand.drain,
         }

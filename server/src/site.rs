@@ -196,7 +196,7 @@ impl Site {
     #[must_use]
     pub fn with_config(self, config: Config) -> Site {
         let handled = config.handled || self.handler.is_some();
-        Site { config: Config { handled, ..config }, ..self }
+        Site { config: config.with_handled(handled), ..self }
     }
 
     /// Sets the policy.
@@ -422,12 +422,11 @@ impl Site {
         }
         let peer = connection.peer();
         let recorder = self.recording.as_ref().and_then(|recording| {
-            let settings = Settings {
-                config: cx.config.clone(),
-                peer: SocketAddr::new(peer.ip(), peer.port()),
-                masked: self.secrets == Secrets::Masked,
-                ..Settings::default().starting(cx.now)
-            };
+            let settings = Settings::default()
+                .starting(cx.now)
+                .with_config(cx.config.clone())
+                .with_peer(SocketAddr::new(peer.ip(), peer.port()))
+                .with_masked(self.secrets == Secrets::Masked);
             recording.begin(settings, format!(" Recorded by sanserve {} on {runtime}.", env!("CARGO_PKG_VERSION")))
         });
         let lines = self.trace.as_ref().map(|trace| trace.begin(peer));

@@ -619,7 +619,7 @@ mod tests {
             fs::write(dir.path().join("index.html"), "top").unwrap();
             fs::write(dir.path().join("20k"), vec![b'k'; 20_000]).unwrap();
             fs::File::create(dir.path().join("3M")).unwrap().set_len(3 << 20).unwrap();
-            let limits = CacheLimits { settled: if cached { 0 } else { 3_600 }, ..CacheLimits::default() };
+            let limits = CacheLimits::default().with_settled(Duration::from_secs(if cached { 0 } else { 3_600 }));
             let root = Arc::new(Root::open(dir.path(), Symlinks::Follow).unwrap());
             let (ours, peer) = still_pair();
             let lines = Lines::default();
@@ -1007,7 +1007,7 @@ mod tests {
     fn a_finished_exchange_is_logged_and_let_go() {
         let mut bench = Bench::new(true);
         let peer = Peer::from("127.0.0.1:9".parse::<SocketAddr>().unwrap());
-        let entry = Entry { peer, line: b"GET / HTTP/1.1", status: 200, sent: 5, error: None, cut: None };
+        let entry = Entry::new(peer, b"GET / HTTP/1.1").with_response(200, 5);
         for path in ["ten", "sub", "3M"] {
             bench.open(path).unwrap();
             assert!(!bench.slot.is_empty());

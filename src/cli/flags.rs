@@ -326,9 +326,9 @@ fn serving() -> Command {
                     show_size(ScriptRules::default().spool_total),
                 )),
         )
-        .arg(time("cgi-timeout", defaults.script, "How long a script may run in total").requires("cgi"))
+        .arg(time("cgi-timeout", defaults.script(), "How long a script may run in total").requires("cgi"))
         .arg(
-            time("cgi-half-close", defaults.script_silence, "How long a script may write nothing after the client has half-closed a persistent connection")
+            time("cgi-half-close", defaults.script_silence(), "How long a script may write nothing after the client has half-closed a persistent connection")
                 .requires("cgi"),
         )
         .arg(
@@ -347,16 +347,16 @@ fn serving() -> Command {
                 .help("Pass the Authorization field to scripts, including any password in it"),
         )
         .next_help_heading(TIMES)
-        .arg(time("head-timeout", defaults.head, "How long a request head may take, from its first byte"))
-        .arg(time("keep-alive", defaults.keep_alive, "How long a connection may be idle between requests"))
-        .arg(time("body-timeout", defaults.body.silence, "How long a request body may stall, or stay below 256 bytes per second"))
-        .arg(time("write-timeout", defaults.write.silence, "How long a client may read nothing, or less than 256 bytes per second"))
+        .arg(time("head-timeout", defaults.head(), "How long a request head may take, from its first byte"))
+        .arg(time("keep-alive", defaults.keep_alive(), "How long a connection may be idle between requests"))
+        .arg(time("body-timeout", defaults.body().silence(), "How long a request body may stall, or stay below 256 bytes per second"))
+        .arg(time("write-timeout", defaults.write().silence(), "How long a client may read nothing, or less than 256 bytes per second"))
         .arg(
-            time("grace", 30_000, "How long requests in progress may take after SIGTERM or Ctrl-C")
+            time("grace", Duration::from_secs(30), "How long requests in progress may take after SIGTERM or Ctrl-C")
                 .value_parser(units::time_or_0),
         )
         .arg(
-            time("drain-delay", 0, "How long to keep serving after SIGTERM or Ctrl-C, while --health responds 503")
+            time("drain-delay", Duration::ZERO, "How long to keep serving after SIGTERM or Ctrl-C, while --health responds 503")
                 .value_parser(units::time_or_0),
         )
         .arg(
@@ -428,8 +428,9 @@ fn serving() -> Command {
 }
 
 /// A flag whose value is a time, in milliseconds.
-fn time(name: &'static str, default: u64, help: &str) -> Arg {
-    Arg::new(name).long(name).value_name("TIME").value_parser(units::time).help(defaulting(help, show_time(default)))
+fn time(name: &'static str, default: Duration, help: &str) -> Arg {
+    let default = show_time(u64::try_from(default.as_millis()).expect("a default is short"));
+    Arg::new(name).long(name).value_name("TIME").value_parser(units::time).help(defaulting(help, default))
 }
 
 /// A help text that ends with the default as clap formats it, for a flag whose default clap does not know.
@@ -614,13 +615,18 @@ impl From<&ArgMatches> for Flags {
 pub(crate) fn config(matches: &ArgMatches) -> Config {
     let one = |name| matches.try_get_one::<u64>(name).ok().flatten().copied();
     let has = |name| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or_default();
-    let mut timeouts = Timeouts::default();
-    timeouts.head = one("head-timeout").unwrap_or(timeouts.head);
-    timeouts.keep_alive = one("keep-alive").unwrap_or(timeouts.keep_alive);
-    timeouts.body = pace(timeouts.body, one("body-timeout"));
-    timeouts.write = pace(timeouts.write, one("write-timeout"));
-    timeouts.script = one("cgi-timeout").unwrap_or(timeouts.script);
-    timeouts.script_silence = one("cgi-half-close").unwrap_or(timeouts.script_silence);
+    let default = Timeouts::default();
+    let time = |name, default| one(name).map_or(default, Duration::from_millis);
+    let pace = |name, default: Pace| {
+        one(name).map(Duration::from_millis).map_or(default, |time| Pace::new(time, time, default.rate()))
+    };
+    let timeouts = Timeouts::default()
+        .with_head(time("head-timeout", default.head()))
+        .with_keep_alive(time("keep-alive", default.keep_alive()))
+        .with_body(pace("body-timeout", default.body()))
+        .with_write(pace("write-timeout", default.write()))
+        .with_script(time("cgi-timeout", default.script()))
+        .with_script_silence(time("cgi-half-close", default.script_silence()));
     let mut limits = Limits::default();
     limits.body = one("max-body").unwrap_or(limits.body);
     limits.script_body =
@@ -636,24 +642,19 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
     cgi.pass_authorization = has("cgi-pass-authorization");
     let protocol = *matches.get_one("protocol").expect("has a default");
     let types = media_types(matches);
-    let health = matches.try_get_one::<String>("health").ok().flatten().map(|path| path.as_str().into());
     let etag = matches.try_get_one::<Etag>("etag").ok().flatten().copied().unwrap_or_default();
-    Config {
-        protocol,
-        cgi,
-        hide_dotfiles: has("hide-dotfiles"),
-        etag,
-        types,
-        health,
-        limits,
-        timeouts,
-        ..Config::default()
+    let config = Config::default()
+        .with_protocol(protocol)
+        .with_cgi(cgi)
+        .with_hide_dotfiles(has("hide-dotfiles"))
+        .with_etag(etag)
+        .with_types(types)
+        .with_limits(limits)
+        .with_timeouts(timeouts);
+    match matches.try_get_one::<String>("health") {
+        Ok(Some(path)) => config.with_health(path.as_str()),
+        _ => config,
     }
-}
-
-/// The default pace with another timeout.
-fn pace(default: Pace, millis: Option<u64>) -> Pace {
-    millis.map_or(default, |millis| Pace { silence: millis, grace: millis, ..default })
 }
 
 #[cfg(test)]
@@ -747,17 +748,17 @@ mod tests {
         let flags = flags.unwrap();
         assert_eq!(
             flags.config.cgi,
-            Cgi {
-                directories: vec!["/scripts".into(), "/a/b".into()],
-                chunked: Chunked::Refuse,
-                pass_authorization: true,
-            }
+            Cgi::default()
+                .with_directories(["/scripts", "/a/b"])
+                .with_chunked(Chunked::Refuse)
+                .with_pass_authorization(true)
         );
         let added: Vec<_> = flags.scripts.environment[ScriptRules::default().environment.len()..].to_vec();
         assert_eq!(added, [("A".into(), "b=c".into()), ("EMPTY".into(), "".into())]);
-        assert_eq!(flags.config.timeouts.script_silence, 10_000);
+        assert_eq!(flags.config.timeouts.script_silence(), Duration::from_secs(10));
         assert_eq!((flags.config.limits.script_body, flags.scripts.spool_total), (1024, 2048));
-        assert_eq!((flags.scripts.most, flags.config.timeouts.script, flags.config.limits.body), (7, 1500, 9));
+        assert_eq!((flags.scripts.most, flags.config.limits.body), (7, 9));
+        assert_eq!(flags.config.timeouts.script(), Duration::from_millis(1_500));
         for wrong in [
             &["--cgi-max=7"][..],
             &["--cgi-read-first=7"],
@@ -818,8 +819,8 @@ mod tests {
     #[test]
     fn seconds_may_have_decimals() {
         let flags = parse(&["--head-timeout", "0.25", "--grace", "1", "--write-timeout=2"]).unwrap();
-        assert_eq!(flags.config.timeouts.head, 250);
-        assert_eq!(flags.config.timeouts.write.silence, 2_000);
+        assert_eq!(flags.config.timeouts.head(), Duration::from_millis(250));
+        assert_eq!(flags.config.timeouts.write().silence(), Duration::from_secs(2));
         assert_eq!(flags.grace, Duration::from_secs(1));
         let flags = parse(&["--grace", "0", "--drain-delay", "0s"]).unwrap();
         assert_eq!((flags.grace, flags.drain_delay), (Duration::ZERO, Duration::ZERO));

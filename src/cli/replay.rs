@@ -114,7 +114,7 @@ pub(super) fn quietly<T>(act: impl FnOnce() -> T) -> T {
 }
 
 fn differs(path: &Path, difference: &Difference) -> Trouble {
-    let Difference { line, event_line, event, expected, actual } = difference;
+    let Difference { line, event_line, event, expected, actual, .. } = difference;
     let mut text = format!("{}: differs in line {line}", files::shown(path));
     if event_line < line {
         text.push_str(&format!("\n  line {event_line}: {event}"));

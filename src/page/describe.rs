@@ -413,6 +413,7 @@ fn of_close(close: Close) -> &'static str {
         Close::Broken => "it is broken",
         Close::Drained => "the server is shutting down",
         Close::Upgraded => "it switches to another protocol",
+        _ => close.name(),
     }
 }
 
@@ -500,7 +501,7 @@ fn fs_error(error: FsError) -> &'static str {
         FsError::NotFound => "not found",
         FsError::Denied => "denied",
         FsError::Exhausted => "exhausted",
-        FsError::Failed => "failed",
+        _ => "failed",
     }
 }
 
@@ -509,7 +510,7 @@ fn spawn_error(error: SpawnError) -> &'static str {
         SpawnError::Busy => "too many scripts are running",
         SpawnError::Exhausted => "exhausted",
         SpawnError::Denied => "denied",
-        SpawnError::Failed => "failed",
+        _ => "failed",
     }
 }
 

@@ -12,12 +12,13 @@ mod wait;
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use exchange::Seen;
 pub use timers::Timer;
 use timers::Timers;
 
-use sanserve_core::{After, Chunked, Close, Config, Fault, Input, Violation, Wait};
+use sanserve_core::{After, Chunked, Close, Config, Fault, Input, Tick, Violation, Wait};
 use sanserve_transcript::{Event, Finish, Middle, ProbeThen, Sending, Then, Transcript, What};
 
 use super::answers::Reader;
@@ -531,7 +532,8 @@ impl Judge {
                 self.tally.fired.extend(self.timers.fire(&[Timer::Drain]));
                 drain
             }
-            Close::Upgraded => ends,
+            // `Upgraded`, and what the judge does not know: only where the connection ends anyway.
+            _ => ends,
         };
         if !is_right {
             return no_reason();
@@ -566,4 +568,9 @@ fn check_path(path: &[u8]) -> Result<(), Wrong> {
         return wrong("path", format!("open {}", path.escape_ascii()));
     }
     Ok(())
+}
+
+/// A time of the configuration, as ticks count it.
+fn millis(time: Duration) -> u64 {
+    (Tick(0) + time).0
 }

@@ -332,17 +332,15 @@ mod tests {
     /// What goes beyond a limit may be refused.
     #[test]
     fn gives_up_beyond_the_limits_and_not_before() {
-        let limits = Limits {
-            request_line: 40,
-            field_line: 40,
-            fields: 3,
-            head: 200,
-            blank_lines: 2,
-            chunk_line: 20,
-            trailers: 30,
-            body: 10,
-            ..Limits::default()
-        };
+        let limits = Limits::default()
+            .with_request_line(40)
+            .with_field_line(40)
+            .with_fields(3)
+            .with_head(200)
+            .with_blank_lines(2)
+            .with_chunk_line(20)
+            .with_trailers(30)
+            .with_body(10);
         let chunked = "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
         for (text, odd) in [
             ("\r\n\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n".into(), false),

@@ -13,7 +13,7 @@ const PIECE: usize = 8 * 1024;
 /// use sanserve_testing::{Disk, Script, Server};
 ///
 /// let script = Script::printing("Content-Type: text/plain\n\nYou said: ").echoing();
-/// let config = Config { cgi: Cgi::python(), ..Config::default() };
+/// let config = Config::default().with_cgi(Cgi::python());
 /// let server = Server::new().disk(Disk::new().script("cgi-bin/say", script)).config(config);
 /// let post = "POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
 /// server.connect().send(post).expect_answer(200, "You said: hi");

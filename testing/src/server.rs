@@ -82,7 +82,7 @@ impl<'s> Server<'s> {
     #[must_use]
     pub fn config(self, config: Config) -> Server<'s> {
         let handled = self.handler.is_some() || config.handled;
-        Server { config: Rc::new(Config { handled, ..config }), ..self }
+        Server { config: Rc::new(config.with_handled(handled)), ..self }
     }
 
     /// What transcripts call its policy and handler: the value of the setting `site`. Default: `plain`.
@@ -113,7 +113,7 @@ impl<'s> Server<'s> {
 
     /// The settings of its transcripts.
     pub(super) fn settings(&self) -> Settings {
-        Settings { config: (*self.config).clone(), site: self.name.as_ref().into(), ..Settings::default() }
+        Settings::default().with_config((*self.config).clone()).with_site(self.name.as_ref())
     }
 
     pub(super) fn make_handler(&self) -> Box<dyn Handler + 's> {

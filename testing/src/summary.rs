@@ -12,6 +12,7 @@ use super::judge::{Tally, Timer};
 /// What has happened in a world. The same seed and the same rules give the same summary, to the byte, on any
 /// machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The seed.
     pub seed: u64,
@@ -108,6 +109,7 @@ fn clock(millis: u64) -> String {
 
 /// A rule that was broken in a world.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Failure {
     /// The world's; none of a transcript that was replayed.
     pub seed: Option<u64>,

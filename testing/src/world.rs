@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sanserve_core::{Config, Handler, Input, Policy};
-use sanserve_transcript::{Settings, Transcript, What};
+use sanserve_transcript::{Transcript, What};
 
 use super::clients::{self, Requests};
 use super::disk::Disk;
@@ -271,11 +271,9 @@ impl Life<'_, '_> {
 
     fn start(&mut self, n: usize) -> Result<(), Wrong> {
         let number = n as u64;
-        let settings = Settings {
-            wall: sanserve_core::Wall(Settings::default().wall.0 + i64::try_from(self.now / 1000).unwrap_or(0)),
-            peer: ([10, 0, (number >> 8) as u8, number as u8], 4000).into(),
-            ..self.world.server.settings()
-        };
+        let mut settings = self.world.server.settings();
+        settings.wall.0 += i64::try_from(self.now / 1000).unwrap_or(0);
+        settings.peer = ([10, 0, (number >> 8) as u8, number as u8], 4000).into();
         let random = Random::new(mix(self.world.seed) ^ mix(number.wrapping_add(1)));
         let World { server, faults, .. } = self.world;
         let mut line = Box::new(Line::new(server, &settings, self.now, self.pool.clone(), *faults, random));

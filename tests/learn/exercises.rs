@@ -122,7 +122,7 @@ impl Read for Socket {
 
 macro_rules! answers_all {
     ($edges:ident) => {{
-        let (config, now) = (Config { handled: true, ..Config::default() }, Now::new(Tick(0), Wall(784_111_777)));
+        let (config, now) = (Config::default().with_handled(true), Now::new(Tick(0), Wall(784_111_777)));
         let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
         let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)));
         let mut line = $edges::Line::new(Connection::new(peer, &cx));

@@ -13,6 +13,7 @@ const MAX_STEPS: usize = 100_000;
 
 /// The first line that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Difference {
     /// Its number in the canonical text.
     pub line: usize,

@@ -15,6 +15,7 @@ use super::{
 
 /// What is wrong with a transcript, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SyntaxError {
     /// The line, from 1.
     pub line: usize,

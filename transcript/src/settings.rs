@@ -1,11 +1,14 @@
 //! The head of a transcript: the rules and the world, written only where they are not the default.
 
+use std::time::Duration;
+
 use sanserve_core::{Chunked, Config, Etag, MediaTypes, Now, Protocol, Wall};
 
 use super::{read, write};
 
 /// What a connection is given beside its inputs.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Settings {
     /// Limits, timeouts and protocol version.
     pub config: Config,
@@ -45,13 +48,42 @@ struct Number {
     set: fn(&mut Config, u64),
 }
 
-macro_rules! numbers {
-    ($($name:literal => $($field:ident).+;)*) => {
-        &[$(Number {
+/// A field of [`Limits`](sanserve_core::Limits).
+macro_rules! limit {
+    ($name:literal, $field:ident) => {
+        Number {
             name: $name,
-            get: |config| as_u64(config.$($field).+),
-            set: |config, value| config.$($field).+ = value.try_into().unwrap_or_default(),
-        },)*]
+            get: |config| as_u64(config.limits.$field),
+            set: |config, value| config.limits.$field = value.try_into().unwrap_or_default(),
+        }
+    };
+}
+
+/// A time of [`Timeouts`](sanserve_core::Timeouts), in milliseconds.
+macro_rules! timeout {
+    ($name:literal, $get:ident, $set:ident) => {
+        Number {
+            name: $name,
+            get: |config| millis(config.timeouts.$get()),
+            set: |config, value| config.timeouts = config.timeouts.clone().$set(time(value)),
+        }
+    };
+}
+
+/// A part of a [`Pace`](sanserve_core::Pace), whose times are in milliseconds.
+macro_rules! pace {
+    ($name:literal, $pace:ident, $set:ident, |$of:ident| $get:expr, |$old:ident, $value:ident| $new:expr) => {
+        Number {
+            name: $name,
+            get: |config| {
+                let $of = config.timeouts.$pace();
+                $get
+            },
+            set: |config, $value| {
+                let $old = config.timeouts.$pace();
+                config.timeouts = config.timeouts.clone().$set($new);
+            },
+        }
     };
 }
 
@@ -59,41 +91,77 @@ fn as_u64(value: impl TryInto<u64>) -> u64 {
     value.try_into().unwrap_or_default()
 }
 
-const NUMBERS: &[Number] = numbers! {
-    "limit request-line" => limits.request_line;
-    "limit field-line" => limits.field_line;
-    "limit fields" => limits.fields;
-    "limit head" => limits.head;
-    "limit blank-lines" => limits.blank_lines;
-    "limit chunk-line" => limits.chunk_line;
-    "limit trailers" => limits.trailers;
-    "limit body" => limits.body;
-    "limit drain" => limits.drain;
-    "limit linger" => limits.linger;
-    "limit listing" => limits.listing;
-    "limit output" => limits.output;
-    "limit ranges" => limits.ranges;
-    "limit script-head" => limits.script_head;
-    "limit script-body" => limits.script_body;
-    "limit redirects" => limits.redirects;
-    "timeout head" => timeouts.head;
-    "timeout keep-alive" => timeouts.keep_alive;
-    "timeout body-silence" => timeouts.body.silence;
-    "timeout body-grace" => timeouts.body.grace;
-    "timeout body-rate" => timeouts.body.rate;
-    "timeout write-silence" => timeouts.write.silence;
-    "timeout write-grace" => timeouts.write.grace;
-    "timeout write-rate" => timeouts.write.rate;
-    "timeout drain-silence" => timeouts.drain_silence;
-    "timeout linger-silence" => timeouts.linger_silence;
-    "timeout linger" => timeouts.linger;
-    "timeout script" => timeouts.script;
-    "timeout script-grace" => timeouts.script_grace;
-    "timeout script-silence" => timeouts.script_silence;
-    "timeout script-drain" => timeouts.script_drain;
-};
+fn millis(time: Duration) -> u64 {
+    as_u64(time.as_millis())
+}
+
+fn time(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const NUMBERS: &[Number] = &[
+    limit!("limit request-line", request_line),
+    limit!("limit field-line", field_line),
+    limit!("limit fields", fields),
+    limit!("limit head", head),
+    limit!("limit blank-lines", blank_lines),
+    limit!("limit chunk-line", chunk_line),
+    limit!("limit trailers", trailers),
+    limit!("limit body", body),
+    limit!("limit drain", drain),
+    limit!("limit linger", linger),
+    limit!("limit listing", listing),
+    limit!("limit output", output),
+    limit!("limit ranges", ranges),
+    limit!("limit script-head", script_head),
+    limit!("limit script-body", script_body),
+    limit!("limit redirects", redirects),
+    timeout!("timeout head", head, with_head),
+    timeout!("timeout keep-alive", keep_alive, with_keep_alive),
+    pace!("timeout body-silence", body, with_body, |pace| millis(pace.silence()), |pace, value| pace
+        .with_silence(time(value))),
+    pace!("timeout body-grace", body, with_body, |pace| millis(pace.grace()), |pace, value| pace
+        .with_grace(time(value))),
+    pace!("timeout body-rate", body, with_body, |pace| pace.rate(), |pace, value| pace.with_rate(value)),
+    pace!("timeout write-silence", write, with_write, |pace| millis(pace.silence()), |pace, value| pace
+        .with_silence(time(value))),
+    pace!("timeout write-grace", write, with_write, |pace| millis(pace.grace()), |pace, value| pace
+        .with_grace(time(value))),
+    pace!("timeout write-rate", write, with_write, |pace| pace.rate(), |pace, value| pace.with_rate(value)),
+    timeout!("timeout drain-silence", drain_silence, with_drain_silence),
+    timeout!("timeout linger-silence", linger_silence, with_linger_silence),
+    timeout!("timeout linger", linger, with_linger),
+    timeout!("timeout script", script, with_script),
+    timeout!("timeout script-grace", script_grace, with_script_grace),
+    timeout!("timeout script-silence", script_silence, with_script_silence),
+    timeout!("timeout script-drain", script_drain, with_script_drain),
+];
 
 impl Settings {
+    /// Sets [`config`](Self::config).
+    #[must_use]
+    pub fn with_config(self, config: Config) -> Settings {
+        Settings { config, ..self }
+    }
+
+    /// Sets [`peer`](Self::peer).
+    #[must_use]
+    pub fn with_peer(self, peer: impl Into<std::net::SocketAddr>) -> Settings {
+        Settings { peer: peer.into(), ..self }
+    }
+
+    /// Sets [`site`](Self::site).
+    #[must_use]
+    pub fn with_site(self, site: impl Into<String>) -> Settings {
+        Settings { site: site.into(), ..self }
+    }
+
+    /// Sets [`masked`](Self::masked).
+    #[must_use]
+    pub fn with_masked(self, masked: bool) -> Settings {
+        Settings { masked, ..self }
+    }
+
     /// The same for a connection that begins `now`, as a [`Recorder`](crate::Recorder) of it needs them.
     #[must_use]
     pub fn starting(self, now: &Now) -> Settings {
@@ -257,10 +325,10 @@ mod tests {
         }
         settings.config.protocol = Protocol::Http10;
         (settings.config.hide_dotfiles, settings.config.handled, settings.masked) = (true, true, true);
-        settings.config.cgi =
-            Cgi {
-                directories: vec!["/a".into(), "/b \"ä".into()], chunked: Chunked::Refuse, pass_authorization: true
-            };
+        settings.config.cgi = Cgi::default()
+            .with_directories(["/a", "/b \"ä"])
+            .with_chunked(Chunked::Refuse)
+            .with_pass_authorization(true);
         (settings.config.server_name, settings.config.server_port) = ("here".into(), 8);
         settings.config.etag = Etag::Off;
         let types = MediaTypes::default().with(".a", "a/b; c=\"d e\"").unwrap().with_unknown("text/x; d=e").unwrap();

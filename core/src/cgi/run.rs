@@ -57,8 +57,8 @@ impl Cgi {
                 let timeouts = &cx.config.timeouts;
                 Action::Spawn(Script {
                     input,
-                    time: timeouts.script,
-                    grace: timeouts.script_grace,
+                    time: timeouts.script(),
+                    grace: timeouts.script_grace(),
                     drain: cx.config.limits.drain,
                     translated: info.strip_prefix(b"/"),
                     ..Script::new(path, arguments, environment)

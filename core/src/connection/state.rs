@@ -14,6 +14,7 @@ use crate::wire::Move;
 
 /// How a connection stands. Names are fixed words, fit to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct State {
     /// What comes from the peer: a state of [`INBOUND`](crate::INBOUND).
     pub inbound: &'static str,

@@ -222,6 +222,7 @@ struct Trail(u32);
 
 /// A move that one half of an exchange has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Move {
     /// Which half it was: that of [`INBOUND`], or else that of [`OUTBOUND`].
     pub inbound: bool,

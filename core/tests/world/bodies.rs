@@ -68,7 +68,7 @@ fn same_in_pieces(config: &Config, bytes: &[u8], whole: &Rig, eof: bool) {
 
 /// Any bytes as what a peer sends.
 pub fn head(data: &[u8]) {
-    let config = Config { limits: small_limits(), ..Config::default() };
+    let config = Config::default().with_limits(small_limits());
     let whole = converse(&config, data, None, u64::MAX, true);
     right(verdict::loose(&whole), &whole);
     same_in_pieces(&config, data, &whole, true);
@@ -82,7 +82,7 @@ pub fn head(data: &[u8]) {
 /// Any bytes as a chunked body and what follows it.
 pub fn chunked(data: &[u8]) {
     const HEAD: &[u8] = b"POST /h/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let config = Config { limits: small_limits(), ..Config::default() };
+    let config = Config::default().with_limits(small_limits());
     let bytes = [HEAD, data].concat();
     let whole = converse(&config, &bytes, None, u64::MAX, false);
     let found = right(verdict::loose(&whole), &whole);
@@ -122,7 +122,7 @@ pub fn ranges(data: &[u8]) {
         }
     }
     request.extend_from_slice(b"\r\n");
-    let config = Config { limits: small_limits(), ..Config::default() };
+    let config = Config::default().with_limits(small_limits());
     let rig = converse(&config, &request, None, 50, false);
     let found = right(verdict::loose(&rig), &rig);
     let [answer] = found.as_slice() else { panic!("{} answers to {}", found.len(), request.escape_ascii()) };
@@ -240,7 +240,7 @@ pub fn target(data: &[u8]) {
     let mut path = b"/".to_vec();
     path.extend(data.iter().filter(|&&b| b > b' ' && b != 0x7f).take(1_500));
     let request = [b"GET ", &path[..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
-    let config = Config { limits: small_limits(), ..Config::default() };
+    let config = Config::default().with_limits(small_limits());
     let mut rig = converse(&config, &request, None, u64::MAX, false);
     let found = right(verdict::loose(&rig), &rig);
     assert_eq!(found.len(), 1, "for {}", request.escape_ascii());
@@ -348,7 +348,7 @@ pub const PIECES: [&str; 24] = [
 pub fn session(data: &[u8]) {
     let (Some(&first), rest) = (data.first(), data.get(1..).unwrap_or_default()) else { return };
     let protocol = if first & 1 == 0 { Protocol::Http11 } else { Protocol::Http10 };
-    let mut rig = Rig::new(Config { protocol, limits: small_limits(), ..Config::default() }, disk::small());
+    let mut rig = Rig::new(Config::default().with_protocol(protocol).with_limits(small_limits()), disk::small());
     rig.swaps = first & 2 == 0;
     for op in decode_ops(rest).into_iter().take(400) {
         rig.apply(&op);

@@ -6,6 +6,7 @@ use sanserve_core::{Chunked, Completion, Config, Found, FsError, ScriptFile, Scr
 use sanserve_transcript::Told;
 
 use super::answers::shown;
+use super::millis;
 use super::model::{self, Asked};
 use super::rig::{Done, check_path};
 
@@ -138,7 +139,7 @@ impl Hop {
             FsError::NotFound => SpawnError::Busy,
             FsError::Exhausted => SpawnError::Exhausted,
             FsError::Denied => SpawnError::Denied,
-            FsError::Failed => SpawnError::Failed,
+            _ => SpawnError::Failed,
         };
         self.is_refused(error);
         Completion::Spawned(Err(error))
@@ -149,7 +150,7 @@ impl Hop {
         self.refused = Some(match error {
             SpawnError::Busy | SpawnError::Exhausted => 503,
             SpawnError::Denied => 403,
-            SpawnError::Failed => 502,
+            _ => 502,
         });
     }
 
@@ -453,7 +454,7 @@ impl Hops {
             assert!(need.script_write, "nobody waits for the script to take more");
         }
         if let (Some(since), false, false) = (hop.since, hop.killed, hop.is_through(config)) {
-            let latest = since + config.timeouts.script;
+            let latest = since + millis(config.timeouts.script());
             assert!(
                 wait.deadline.is_some_and(|deadline| deadline.0 <= latest),
                 "a script may run beyond its time: {wait:?}"
@@ -470,7 +471,7 @@ impl Hops {
         assert_eq!(hop.exchange, exchange, "a script of another exchange");
         let asked = asked(got, exchange, config);
         assert!(asked.body.starts_with(&hop.fed), "fed {} of {asked:?}", shown(&hop.fed));
-        let time_is_over = hop.since.is_some_and(|since| now >= since + config.timeouts.script);
+        let time_is_over = hop.since.is_some_and(|since| now >= since + millis(config.timeouts.script()));
         let too_late = done.cut.as_deref() == Some("the script took too long") || (done.error && done.status == 504);
         assert!(!too_late || time_is_over, "before its time: {done:?} {hop:?}");
         assert!(

@@ -17,3 +17,8 @@ pub mod requests;
 pub mod rig;
 pub mod verdict;
 pub mod worlds;
+
+/// A time of the configuration, as ticks count it.
+pub fn millis(time: std::time::Duration) -> u64 {
+    (sanserve_core::Tick(0) + time).0
+}

@@ -64,7 +64,13 @@ pub struct Rig {
 
 /// Limits small enough to be met.
 pub fn small_limits() -> Limits {
-    Limits { head: 2_000, body: 5_000, drain: 20, listing: 4_000, output: 1_000, ranges: 4, ..Limits::default() }
+    Limits::default()
+        .with_head(2_000)
+        .with_body(5_000)
+        .with_drain(20)
+        .with_listing(4_000)
+        .with_output(1_000)
+        .with_ranges(4)
 }
 
 impl Rig {
@@ -114,7 +120,7 @@ impl Rig {
 
     /// With small limits and the small disk.
     pub fn small() -> Rig {
-        Rig::new(Config { limits: small_limits(), ..Config::default() }, disk::small())
+        Rig::new(Config::default().with_limits(small_limits()), disk::small())
     }
 
     /// Does it and takes the connection's turn. `false`: it cannot happen here.

@@ -2,6 +2,7 @@
 //! a second judge of each connection.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use sanserve_core::{Cgi, Chunked, Config, Protocol, SpawnError};
 use sanserve_testing::{Failure, Faults, Script, Server, Summary, World};
@@ -88,7 +89,7 @@ fn check(transcript: &Transcript, disk: &Disk) -> Result<(), String> {
 }
 
 fn config(scripts: bool, random: &mut Random) -> Config {
-    let mut config = Config { handled: true, ..Config::default() };
+    let mut config = Config::default().with_handled(true);
     config.limits.output = 1 << random.within(9, 16);
     config.limits.body = 4_000;
     if random.one_in(8) {
@@ -98,7 +99,7 @@ fn config(scripts: bool, random: &mut Random) -> Config {
         config.cgi = Cgi::python();
         config.limits.redirects = 2;
         config.limits.script_head = *random.pick(&[200, 65_536]);
-        config.timeouts.script = *random.pick(&[2_000, 10_000, 30_000, 300_000]);
+        config.timeouts = config.timeouts.with_script(Duration::from_secs(*random.pick(&[2, 10, 30, 300])));
         if random.one_in(4) {
             config.cgi.chunked = Chunked::Refuse;
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{Config, Connection, Input, Need, Peer, Tick};
+use sanserve::core::{Config, Connection, Input, Need, Peer, Tick, Timeouts};
 use sanserve::os::{self, Clock, Signals};
 use sanserve::server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace};
 
@@ -164,8 +164,9 @@ pub fn serve(arguments: &[String]) -> io::Result<()> {
         return Err(io::Error::other("usage: learn_runtime_solved DIRECTORY PORT [RECORDINGS]"));
     };
     // Requests that are typed by hand take a while.
-    let mut config = Config::default();
-    (config.timeouts.keep_alive, config.timeouts.head) = (3_600_000, 3_600_000);
+    let hour = Duration::from_secs(3_600);
+    let timeouts = Timeouts::default().with_keep_alive(hour).with_head(hour);
+    let config = Config::default().with_timeouts(timeouts);
     let mut site = Site::new(directory)?.with_config(config);
     if let Some(recordings) = recordings.first() {
         let recording = Recording::to(recordings, site.log().clone())?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use sanserve_smol::{Exchange, StatusCode, handler_fn};
 use smol::channel;
@@ -272,8 +273,8 @@ fn reading(kinds: mpsc::Sender<io::ErrorKind>) -> impl sanserve_smol::Handler {
 fn each_broken_body_has_its_error_kind() {
     use sanserve_core::{Config, Pace, Timeouts};
     let (tell, told) = mpsc::channel();
-    let body = Pace { silence: 100, grace: 100_000, rate: 0 };
-    let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
+    let body = Pace::new(Duration::from_millis(100), Duration::from_secs(100), 0);
+    let config = Config::default().with_timeouts(Timeouts::default().with_body(body));
     let server = run(|site| site.with_config(config), move |server| server.with_handler(move || reading(tell.clone())));
     let mut peer = server.connect();
     peer.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX");

@@ -324,7 +324,7 @@ fn http_1_0_closes_where_http_1_1_continues() {
         x.write_all(b"to the end")
     };
     let server = run(
-        |site| site.with_config(Config { protocol: Protocol::Http10, ..Config::default() }),
+        |site| site.with_config(Config::default().with_protocol(Protocol::Http10)),
         |server| server.with_handler(move || answer),
     );
     let mut client = server.connect();

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use sanserve_core::{Config, Pace, Policy, Request, Timeouts};
 use sanserve_std::{Exchange, StatusCode};
@@ -138,8 +139,8 @@ fn the_policy_may_refuse_a_body_before_it_is_sent() {
 
 #[test]
 fn each_broken_body_has_its_error_kind() {
-    let body = Pace { silence: 50, grace: 50, rate: 256 };
-    let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
+    let body = Pace::new(Duration::from_millis(50), Duration::from_millis(50), 256);
+    let config = Config::default().with_timeouts(Timeouts::default().with_body(body));
     let (server, told) = reporting(config, sanserve_core::DefaultPolicy);
     type Misdeed = fn(&mut Client);
     let misdeeds: [(Misdeed, &str, ErrorKind, u16); 3] = [
@@ -169,8 +170,8 @@ fn each_broken_body_has_its_error_kind() {
 /// The time that the handler takes is not a delay of the peer.
 #[test]
 fn a_slow_handler_is_not_a_slow_peer() {
-    let body = Pace { silence: 50, grace: 50, rate: 1 << 20 };
-    let config = Config { timeouts: Timeouts { body, ..Timeouts::default() }, ..Config::default() };
+    let body = Pace::new(Duration::from_millis(50), Duration::from_millis(50), 1 << 20);
+    let config = Config::default().with_timeouts(Timeouts::default().with_body(body));
     let (go, wait) = channel::<()>();
     let wait = Arc::new(Mutex::new(wait));
     let make = move || {
@@ -196,7 +197,7 @@ fn a_slow_handler_is_not_a_slow_peer() {
 /// A half-close does not cut the time of the handler, and all requests are answered.
 #[test]
 fn a_half_close_does_not_end_the_connection() {
-    let config = Config { timeouts: Timeouts { script_silence: 50, ..Timeouts::default() }, ..Config::default() };
+    let config = Config::default().with_timeouts(Timeouts::default().with_script_silence(Duration::from_millis(50)));
     let make = || {
         |x: &mut Exchange<'_>| {
             std::thread::sleep(std::time::Duration::from_millis(150));

@@ -54,6 +54,7 @@ static IS_OWN: AtomicBool = AtomicBool::new(false);
 /// and only then is what a script leaves behind reaped. It is also much faster where the server is large. Launchers
 /// exist on Linux only.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Launcher {
     /// This program, started once more. Its `main` has to call [`Launcher::run_if_asked`] first; if it has not, no
     /// script is run.

@@ -145,8 +145,8 @@ fn errand() -> Errand<'static> {
     Errand {
         path: b"cgi-bin/x",
         input: ScriptInput::Empty,
-        time: 60_000,
-        grace: 30_000,
+        time: Duration::from_secs(60),
+        grace: Duration::from_secs(30),
         drain: 65_536,
         translated: None,
         local: None,
@@ -594,7 +594,7 @@ fn a_script_may_end_itself_in_good_order() {
 fn a_script_that_will_not_end_is_killed() {
     for bench in Bench::all() {
         bench.install("#!/bin/sh\ntrap '' TERM; echo $$; while :; do sleep 0.01; done");
-        let mut running = bench.run(&Errand { grace: 200, ..errand() }, None).unwrap();
+        let mut running = bench.run(&Errand { grace: Duration::from_millis(200), ..errand() }, None).unwrap();
         let pids = pids(&line(&mut running));
         let start = Instant::now();
         bench.scripts.kill(&running);
@@ -610,7 +610,9 @@ fn time_is_over_whatever_became_of_the_exchange() {
     for bench in Bench::all() {
         bench.install("#!/bin/sh\ntrap '' TERM; echo $$; while :; do sleep 0.01; done");
         let start = Instant::now();
-        let mut running = bench.run(&Errand { time: 50, grace: 50, ..errand() }, None).unwrap();
+        let mut running = bench
+            .run(&Errand { time: Duration::from_millis(50), grace: Duration::from_millis(50), ..errand() }, None)
+            .unwrap();
         let pids = pids(&line(&mut running));
         drop(running);
         all_gone(&pids);
@@ -623,7 +625,7 @@ fn time_is_over_whatever_became_of_the_exchange() {
 fn no_time_is_too_long() {
     let bench = Bench::new();
     bench.install("#!/bin/sh\necho yes");
-    let mut running = bench.run(&Errand { time: u64::MAX, grace: u64::MAX, ..errand() }, None).unwrap();
+    let mut running = bench.run(&Errand { time: Duration::MAX, grace: Duration::MAX, ..errand() }, None).unwrap();
     assert_eq!(output(&mut running), "yes\n");
     assert_eq!(bench.logged(), [""; 0]);
 }

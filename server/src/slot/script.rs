@@ -114,7 +114,7 @@ mod tests {
 
     fn finished() -> Step<'static> {
         let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
-        Step::Finished(Entry { peer, line: b"", status: 0, sent: 0, error: None, cut: None })
+        Step::Finished(Entry::new(peer, b""))
     }
 
     #[test]

@@ -271,7 +271,7 @@ fn facts(events: &[Event], wall: Wall) -> Result<Vec<Fact<'_>>, &'static str> {
                         return Err("a file has a modification time in the future");
                     }
                     Ok(_) | Err(FsError::NotFound | FsError::Denied) => {}
-                    Err(FsError::Exhausted | FsError::Failed) => return Err(FAULT),
+                    Err(_) => return Err(FAULT),
                 }
                 facts.push(Fact::Opened { path, inside: *inside, answer: *answer });
             }

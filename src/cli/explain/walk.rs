@@ -366,7 +366,7 @@ fn error_name(error: FsError) -> &'static str {
         FsError::NotFound => "not found",
         FsError::Denied => "permission denied",
         FsError::Exhausted => "out of descriptors or memory",
-        FsError::Failed => "the system failed to open it",
+        _ => "the system failed to open it",
     }
 }
 

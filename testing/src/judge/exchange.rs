@@ -4,7 +4,7 @@ use sanserve_core::{Call, Completion, FsError, Kind, Opened, Timeouts};
 
 use super::super::answers::Answer;
 use super::super::parts::content_range;
-use super::{Wrong, wrong};
+use super::{Wrong, millis, wrong};
 
 /// What was seen of one exchange.
 #[derive(Clone, Debug, Default)]
@@ -96,13 +96,14 @@ impl Seen {
     /// Whether the time of a script may be over; `gone`: its peer may be.
     pub(super) fn script_is_late(&self, now: u64, gone: bool, timeouts: &Timeouts) -> bool {
         self.script.is_some_and(|script| {
-            now >= script.first + timeouts.script || (gone && now >= script.last + timeouts.script_silence)
+            now >= script.first + millis(timeouts.script())
+                || (gone && now >= script.last + millis(timeouts.script_silence()))
         })
     }
 
     /// When a script that runs has to have ended.
     pub(super) fn script_limit(&self, timeouts: &Timeouts) -> Option<u64> {
-        self.script.filter(|script| !script.over).map(|script| script.since + timeouts.script)
+        self.script.filter(|script| !script.over).map(|script| script.since + millis(timeouts.script()))
     }
 
     /// `len` bytes of the file were offered from `offset` on, and `taken` of them went out.

@@ -1,6 +1,10 @@
 //! When each timeout expires, from what the peer did and `Timeouts` alone.
 
+use std::time::Duration;
+
 use sanserve_core::{Config, Pace, Timeouts};
+
+use super::millis;
 
 /// A bound on time that has ended something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,10 +65,12 @@ impl Progress {
 
     /// When it has been silent for too long or, with so many bytes, below the least rate.
     fn limit(&self, pace: &Pace, bytes: u64) -> u64 {
-        let silent = self.last + pace.silence.max(1);
-        match pace.rate {
+        let silent = self.last + millis(pace.silence()).max(1);
+        match pace.rate() {
             0 => silent,
-            rate => silent.min((self.since + pace.grace.max(1)).saturating_add(bytes.saturating_mul(1000) / rate)),
+            rate => {
+                silent.min((self.since + millis(pace.grace()).max(1)).saturating_add(bytes.saturating_mul(1000) / rate))
+            }
         }
     }
 }
@@ -225,16 +231,16 @@ impl Timers {
             progress.map(|progress| progress.limit(pace, if latest { progress.most } else { progress.least }))
         };
         match timer {
-            Timer::KeepAlive => self.idle_since.map(|since| since + timeouts.keep_alive.max(1)),
-            Timer::Drain => self.first_since.map(|since| since + timeouts.drain_silence.max(1)),
-            Timer::Head => self.head_since.map(|since| since + timeouts.head.max(1)),
-            Timer::Body => paced(&self.body, &timeouts.body),
-            Timer::Write => paced(&self.stalled, &timeouts.write).filter(|_| self.blocked),
+            Timer::KeepAlive => self.idle_since.map(|since| since + millis(timeouts.keep_alive()).max(1)),
+            Timer::Drain => self.first_since.map(|since| since + millis(timeouts.drain_silence()).max(1)),
+            Timer::Head => self.head_since.map(|since| since + millis(timeouts.head()).max(1)),
+            Timer::Body => paced(&self.body, &timeouts.body()),
+            Timer::Write => paced(&self.stalled, &timeouts.write()).filter(|_| self.blocked),
             Timer::Linger => {
                 // Who only closes does not hold up the end of a server.
-                let most = if self.draining { timeouts.drain_silence } else { u64::MAX };
-                let (silence, grace) = (timeouts.linger_silence.min(most), timeouts.linger.min(most));
-                let pace = Pace { silence, grace, rate: u64::MAX };
+                let most = if self.draining { timeouts.drain_silence() } else { Duration::MAX };
+                let (silence, grace) = (timeouts.linger_silence().min(most), timeouts.linger().min(most));
+                let pace = Pace::new(silence, grace, u64::MAX);
                 paced(&self.linger, &pace)
             }
         }

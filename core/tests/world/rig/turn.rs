@@ -3,6 +3,7 @@
 use sanserve_core::{Action, Buffers, Context, Handler, Input, Step, Wait};
 
 use super::super::handlers::Routed;
+use super::super::millis;
 use super::{Asked, At, Done, Node, Outgoing, Rig, Served};
 
 /// More steps than any turn takes without sending or waiting.
@@ -73,7 +74,7 @@ impl Rig {
                         Asked::Spool
                     }
                     Action::Spawn(script) => {
-                        let time = (config.timeouts.script, config.timeouts.script_grace);
+                        let time = (config.timeouts.script(), config.timeouts.script_grace());
                         assert_eq!((script.time, script.grace), time);
                         self.hops.spawn(&script.into(), &self.got, self.finished.len(), config);
                         Asked::Spawn
@@ -250,8 +251,11 @@ impl Rig {
     /// No deadline is farther than this.
     pub fn longest(&self) -> u64 {
         let t = &self.config.timeouts;
-        [t.head, t.keep_alive, t.drain_silence, t.body.silence, t.write.silence, t.linger_silence, t.linger, t.script]
+        let paces = [t.body().silence(), t.write().silence()];
+        [t.head(), t.keep_alive(), t.drain_silence(), t.linger_silence(), t.linger(), t.script()]
             .into_iter()
+            .chain(paces)
+            .map(millis)
             .max()
             .unwrap()
     }
