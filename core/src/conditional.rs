@@ -177,6 +177,10 @@ impl Validators {
     }
 }
 
+/// The preconditions (RFC 9110 section 13.1).
+pub(crate) const CONDITIONS: [Known; 4] =
+    [Known::IfMatch, Known::IfUnmodifiedSince, Known::IfNoneMatch, Known::IfModifiedSince];
+
 /// What the preconditions say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -220,12 +224,7 @@ impl Evaluation {
 /// is `None` for a representation without validators, such as a listing.
 pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>) -> Evaluation {
     use Rule::*;
-    const CONDITIONS: [Known; 4] =
-        [Known::IfMatch, Known::IfUnmodifiedSince, Known::IfNoneMatch, Known::IfModifiedSince];
     let mut evaluation = Evaluation { verdict: Verdict::Perform, rules: [None; 4] };
-    if !head.has_any(CONDITIONS) {
-        return evaluation;
-    }
     // Formatted only where a tag is compared.
     let tag = current.filter(|_| head.has_any([Known::IfMatch, Known::IfNoneMatch])).and_then(Validators::tag);
     let is_current = |given: &Given<'_>| tag.as_ref().is_some_and(|tag| tag.as_bytes() == given.tag);

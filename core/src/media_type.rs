@@ -143,9 +143,6 @@ const FIRST: &[(&str, &str, Rule)] = &[
 /// Extensions of compressed content, the type that it has once it is decoded (the table's), and its coding.
 const ENCODED: &[(&str, &str, &str)] = &[("svgz", "image/svg+xml", "gzip")];
 
-/// The extension that most files have that are asked for.
-const HTML: (&str, &str) = ("html", "text/html");
-
 /// The type of what has no known extension.
 const UNKNOWN: &str = "application/octet-stream";
 
@@ -173,10 +170,32 @@ pub(crate) fn is_text(kind: &str) -> bool {
 
 /// The media type for a path, and by which rule.
 fn find(path: &[u8]) -> (&'static str, Rule) {
-    let Some(extension) = extension(path) else { return (UNKNOWN, Rule::TypeWithoutExtension) };
-    if extension == HTML.0.as_bytes() {
-        return (HTML.1, Rule::TypeOfExtension);
+    match extension(path) {
+        Some(extension) => usual(extension).unwrap_or_else(|| search(extension)),
+        None => (UNKNOWN, Rule::TypeWithoutExtension),
     }
+}
+
+/// What the tables say about the extensions of most files that are asked for, without a search.
+fn usual(extension: &[u8]) -> Option<(&'static str, Rule)> {
+    Some(match extension {
+        b"html" => ("text/html", Rule::TypeOfExtension),
+        b"css" => ("text/css", Rule::TypeOfExtension),
+        b"js" => ("text/javascript", Rule::TypeOfPython),
+        b"json" => ("application/json", Rule::TypeOfExtension),
+        b"png" => ("image/png", Rule::TypeOfExtension),
+        b"jpg" => ("image/jpeg", Rule::TypeOfExtension),
+        b"svg" => ("image/svg+xml", Rule::TypeOfExtension),
+        b"webp" => ("image/webp", Rule::TypeOfExtension),
+        b"woff2" => ("font/woff2", Rule::TypeOfExtension),
+        b"txt" => ("text/plain", Rule::TypeOfExtension),
+        _ => return None,
+    })
+}
+
+/// What the tables say about an extension.
+#[inline(never)]
+fn search(extension: &[u8]) -> (&'static str, Rule) {
     let lower = || extension.iter().map(u8::to_ascii_lowercase);
     if let Ok(at) = FIRST.binary_search_by(|(known, ..)| known.bytes().cmp(lower())) {
         return (FIRST[at].1, FIRST[at].2);
@@ -259,6 +278,13 @@ mod tests {
             assert_eq!(media_type(path.as_bytes()), kind, "{path}");
         }
         assert_eq!(media_type(b"a.\xff"), UNKNOWN);
+    }
+
+    #[test]
+    fn what_needs_no_search_is_what_it_would_find() {
+        for extension in ["html", "css", "js", "json", "png", "jpg", "svg", "webp", "woff2", "txt"] {
+            assert_eq!(usual(extension.as_bytes()), Some(search(extension.as_bytes())), "{extension}");
+        }
     }
 
     #[test]

@@ -80,10 +80,12 @@ impl MediaTypes {
     }
 
     /// The type of this path.
+    #[inline]
     pub(crate) fn of(&self, path: &[u8]) -> Option<&str> {
-        if self.extensions.is_empty() {
-            return None;
-        }
+        if self.extensions.is_empty() { None } else { self.search(path) }
+    }
+
+    fn search(&self, path: &[u8]) -> Option<&str> {
         let name = &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..];
         // A name that begins with a dot is a name, and no extension.
         let has = |extension: &str| {

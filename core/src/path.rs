@@ -17,7 +17,11 @@ pub enum Forbidden {
 /// resolved, `..` clamped at the root, no leading or trailing slash. Invalid escapes stay as they
 /// are, `+` is itself, and the bytes need not be UTF-8. The result holds no NUL, for `path` has none.
 pub fn translate(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
-    take_steps(path, out).map(|_| ())
+    match plain(path) {
+        Some(plain) => out.extend_from_slice(plain),
+        None => _ = take_steps(path, out)?,
+    }
+    Ok(())
 }
 
 /// What became of a path on its way.
@@ -36,10 +40,6 @@ struct Steps {
 /// Translates, and says what that took.
 fn take_steps(path: &[u8], out: &mut Vec<u8>) -> Result<Steps, Forbidden> {
     let start = out.len();
-    if let Some(plain) = plain(path) {
-        out.extend_from_slice(plain);
-        return Ok(Steps::default());
-    }
     // Decoded and resolved where the result will stand, so that nothing is allocated.
     let mut escapes = 0;
     if memchr::memchr(b'%', path).is_none() {

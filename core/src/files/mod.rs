@@ -77,9 +77,6 @@ impl Kept {
     }
 }
 
-/// The preconditions (RFC 9110 section 13.1).
-const CONDITIONS: [Known; 4] = [Known::IfMatch, Known::IfUnmodifiedSince, Known::IfNoneMatch, Known::IfModifiedSince];
-
 /// The media type of a listing.
 const LISTING_TYPE: &[u8] = b"text/html; charset=utf-8";
 
@@ -396,6 +393,9 @@ impl Files {
 
     #[inline]
     fn verdict(current: Option<&Validators>, answer: &mut ResponseBuilder<'_>) -> Verdict {
+        if !answer.buf.head.has_any(conditional::CONDITIONS) {
+            return Verdict::Perform;
+        }
         let evaluation = conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), current);
         answer.explain(|request, _, reasons| evaluation.explain(request.head, request.bytes, reasons));
         evaluation.verdict
@@ -575,7 +575,7 @@ fn refuse(refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
 /// RFC 9110 section 13.2.1: conditions count only where the answer without them is a success.
 fn unconditional(answer: &mut ResponseBuilder<'_>) {
     answer.explain(|request, _, reasons| {
-        if request.head.has_any(CONDITIONS) {
+        if request.head.has_any(conditional::CONDITIONS) {
             reasons.note(Rule::ConditionsUnasked, b"");
         }
     });

@@ -51,6 +51,7 @@ pub(crate) struct HeadOut<'o> {
 
 impl<'o> HeadOut<'o> {
     /// Writes the status line; `reason` `None` is the status's phrase.
+    #[inline]
     pub(crate) fn start(
         config: &Config,
         status: StatusCode,
@@ -61,6 +62,10 @@ impl<'o> HeadOut<'o> {
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
             return HeadOut { out };
         }
+        HeadOut::start_any(config, status, reason, out)
+    }
+
+    fn start_any(config: &Config, status: StatusCode, reason: Option<&[u8]>, out: &'o mut Vec<u8>) -> HeadOut<'o> {
         out.extend_from_slice(match config.protocol {
             Protocol::Http10 => b"HTTP/1.0 ",
             Protocol::Http11 => b"HTTP/1.1 ",

@@ -98,14 +98,16 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// From and to places in a head, which [`Scan`] and [`Head::parse`] have found to be shorter than 4 GiB.
     pub(crate) fn new(start: usize, end: usize) -> Span {
-        Span { start: span_index(start), end: span_index(end) }
+        debug_assert!(u32::try_from(start.max(end)).is_ok());
+        Span { start: start as u32, end: end as u32 }
     }
 
-    /// The span of `part`, which is a part of `whole`, which is shorter than 4 GiB.
+    /// The span of `part`, which is a part of `whole`.
     fn of(part: &[u8], whole: &[u8]) -> Span {
         let start = part.as_ptr().addr() - whole.as_ptr().addr();
-        Span { start: start as u32, end: (start + part.len()) as u32 }
+        Span::new(start, start + part.len())
     }
 
     pub(crate) fn end(&self) -> usize {
