@@ -12,10 +12,10 @@ fn both() -> [SocketAddr; 2] {
 
 fn site(directory: &tempfile::TempDir) -> Site {
     std::fs::write(directory.path().join("a.txt"), "alpha\n").expect("a file can be written");
-    Site::new(directory.path()).expect("it is there").with_log(sanserve::server::Log::quiet())
+    Site::new(directory.path()).expect("the directory exists").with_log(sanserve::server::Log::quiet())
 }
 
-/// Asks at both addresses, then has the server end.
+/// Sends a request to both addresses, then shuts the server down.
 fn ask(first: SocketAddr, end: impl Fn() + Send + 'static) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let answers = both().map(|address| {
@@ -33,30 +33,31 @@ fn ask(first: SocketAddr, end: impl Fn() + Send + 'static) -> thread::JoinHandle
 fn mio() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for workers in [1, 2] {
-        let server = sanserve::mio::Server::bind(&both()[..], site(&directory)).expect("it binds").workers(workers);
+        let server =
+            sanserve::mio::Server::bind(&both()[..], site(&directory)).expect("the server binds").workers(workers);
         let handle = server.handle();
         let client = ask(server.local_addr(), move || handle.shutdown());
-        server.run().expect("it ends well");
-        client.join().expect("both answered");
+        server.run().expect("the server ends without an error");
+        client.join().expect("both addresses respond");
     }
 }
 
 #[test]
 fn std() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::std::Server::bind(&both()[..], site(&directory)).expect("it binds");
+    let server = sanserve::std::Server::bind(&both()[..], site(&directory)).expect("the server binds");
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
-    server.run().expect("it ends well");
-    client.join().expect("both answered");
+    server.run().expect("the server ends without an error");
+    client.join().expect("both addresses respond");
 }
 
 #[test]
 fn smol() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::smol::Server::bind(&both()[..], site(&directory)).expect("it binds").workers(2);
+    let server = sanserve::smol::Server::bind(&both()[..], site(&directory)).expect("the server binds").workers(2);
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
-    server.run().expect("it ends well");
-    client.join().expect("both answered");
+    server.run().expect("the server ends without an error");
+    client.join().expect("both addresses respond");
 }

@@ -1,10 +1,9 @@
-//! What a request may cost, counted and not timed: system calls on each runtime, by strace, and
-//! instructions in the core, by callgrind. Allocations and sizes are held in `core/tests/budget.rs`.
+//! The cost of a request, counted rather than timed: system calls on each runtime, by strace, and instructions in the
+//! core, by callgrind. Allocations and sizes are checked in `core/tests/budget.rs`.
 //!
-//! Where strace or valgrind is missing, a test says so and passes; so it does where strace may not trace,
-//! except in CI. The count of
-//! instructions builds an optimised program, so it runs only where `CI` or `SANSERVE_INSTRUCTIONS` is set;
-//! `SANSERVE_INSTRUCTIONS=record` writes `benches/instructions.txt` anew.
+//! Without strace or valgrind, or if strace may not trace, a test reports that and passes, except in CI. The count of
+//! instructions builds an optimized program, so it runs only if `CI` or `SANSERVE_INSTRUCTIONS` is set;
+//! `SANSERVE_INSTRUCTIONS=record` updates `benches/instructions.txt`.
 
 #![cfg(target_os = "linux")]
 
@@ -18,25 +17,25 @@ use testkit::{Client, Runtime, Server};
 
 // ---- System calls ----
 
-/// How often a system call may happen for a request.
+/// How often a system call may happen per request.
 #[derive(Clone, Copy, Debug)]
 enum Times {
-    /// Neither more nor less.
+    /// Exactly this often.
     Exactly(usize),
-    /// Waiting depends on what arrives together, so there is a bound for the mean.
+    /// At most this often on average, because waiting depends on what arrives together.
     AtMost(f64),
 }
 use Times::{AtMost, Exactly};
 
-/// What is not named must not happen at all.
+/// Calls that are not listed must not happen at all.
 type Budget = &'static [(&'static str, Times)];
 
-/// Requests of the shorter of two runs; the longer has twice as many, and the difference is free of
-/// what happens once.
+/// Requests of the shorter of two runs. The longer has twice as many, so that the difference does not contain calls
+/// that happen once.
 const REQUESTS: usize = 100;
 
 #[test]
-fn a_cached_file_costs_a_read_a_look_and_a_write() {
+fn a_cached_file_costs_a_read_a_stat_and_a_write() {
     hold(
         Runtime::Mio,
         one("512"),
@@ -61,7 +60,7 @@ fn a_cached_file_costs_a_read_a_look_and_a_write() {
 }
 
 #[test]
-fn pipelined_answers_leave_together() {
+fn pipelined_responses_are_sent_together() {
     let sixteen = |client: &mut Client, _: &Server| {
         let request = b"GET /512 HTTP/1.1\r\nHost: x\r\n\r\n";
         client.send(request.repeat(16));
@@ -72,7 +71,7 @@ fn pipelined_answers_leave_together() {
         sixteen,
         &[("recvfrom", Exactly(1)), ("newfstatat", STAT), ("sendto", Exactly(1)), ("epoll_wait", AtMost(1.1))],
     );
-    // It shares its cache with other threads, and so it looks each time.
+    // On std, threads share the cache, so it is validated each time.
     hold(Runtime::Std, sixteen, &[("recvfrom", Exactly(1)), ("newfstatat", AtMost(16.1)), ("sendto", Exactly(1))]);
 }
 
@@ -86,7 +85,7 @@ fn a_large_file_is_opened_and_sent_by_the_kernel() {
             ("openat", Exactly(1)),
             ("fstat", Exactly(1)),
             ("sendmsg", Exactly(1)),
-            ("sendfile", AtMost(3.0)), // a full socket takes it in parts
+            ("sendfile", AtMost(3.0)), // in parts, if the socket is full
             ("close", Exactly(1)),
             ("epoll_wait", AtMost(4.0)),
         ],
@@ -94,7 +93,7 @@ fn a_large_file_is_opened_and_sent_by_the_kernel() {
 }
 
 #[test]
-fn a_range_of_a_large_file_costs_as_much() {
+fn a_range_of_a_large_file_costs_the_same() {
     let range = |client: &mut Client, _: &Server| {
         let response = client.ask("GET /100k HTTP/1.1\r\nHost: x\r\nRange: bytes=1000-2999\r\n\r\n");
         assert_eq!((response.head.status, response.body.len()), (206, 2_000));
@@ -115,8 +114,9 @@ fn a_range_of_a_large_file_costs_as_much() {
 }
 
 #[test]
-fn what_is_not_there_costs_one_open() {
-    /// Requests that arrive together: the name of the root is looked up once in some milliseconds, not for each of them.
+fn a_missing_file_costs_one_open() {
+    /// Requests that arrive together: the name of the root is looked up once per some milliseconds, not for each of
+    /// them.
     const TOGETHER: usize = 32;
     let missing = |client: &mut Client, _: &Server| {
         let kinds = ["GET /none", "HEAD /none", "GET /none/", "GET /none/none"];
@@ -127,7 +127,7 @@ fn what_is_not_there_costs_one_open() {
         }
     };
     const OPENS: (&str, Times) = ("openat", Exactly(TOGETHER));
-    // One in 5 ms; far less than one for each, also where tracing makes a request take milliseconds.
+    // One look-up per 5 ms, which is far less than one per request even if tracing makes a request take milliseconds.
     const LOOKS: (&str, Times) = ("newfstatat", AtMost(TOGETHER as f64 / 2.0));
     const SENDS: (&str, Times) = ("sendto", AtMost(3.0));
     hold(Runtime::Mio, missing, &[OPENS, LOOKS, SENDS, ("recvfrom", AtMost(2.0)), ("epoll_wait", AtMost(3.0))]);
@@ -151,13 +151,13 @@ fn what_is_not_there_costs_one_open() {
 }
 
 #[test]
-fn a_new_connection_costs_no_more_than_it_must() {
+fn a_new_connection_costs_the_minimum() {
     let connection = |_: &mut Client, server: &Server| drop(server.get("/512"));
     hold(
         Runtime::Mio,
         connection,
         &[
-            ("accept4", AtMost(2.0)), // the last one of each batch finds nothing
+            ("accept4", AtMost(2.0)), // the last one of each batch finds no connection
             ("epoll_ctl", Exactly(1)),
             ("recvfrom", Exactly(1)),
             ("newfstatat", STAT),
@@ -169,11 +169,11 @@ fn a_new_connection_costs_no_more_than_it_must() {
     );
 }
 
-/// One look at a file for each request, and one at the name of the root in a second.
+/// One `stat` of the file per request, and one look-up of the root's name per second.
 const STAT: Times = AtMost(1.1);
 
-/// What `async-io` adds for one connection that is waited for. Two threads may take turns at the
-/// reactor, so there is some play in it.
+/// What `async-io` adds for a connection that waits. Two threads may use the reactor in turns, so the numbers vary a
+/// little.
 const REACTOR: [(&str, Times); 6] = [
     ("epoll_ctl", AtMost(4.0)),
     ("epoll_wait", AtMost(2.0)),
@@ -183,12 +183,12 @@ const REACTOR: [(&str, Times); 6] = [
     ("futex", AtMost(20.0)),
 ];
 
-/// One request for a file, on the connection that is there.
+/// One request for a file, on an open connection.
 fn one(name: &'static str) -> impl Fn(&mut Client, &Server) {
     move |client, _| assert_eq!(client.get(format!("/{name}")).head.status, 200)
 }
 
-/// Counts the system calls of `act`, and holds them to the budget.
+/// Counts the system calls of `act`, and compares them with the budget.
 #[track_caller]
 fn hold(runtime: Runtime, act: impl Fn(&mut Client, &Server), budget: Budget) {
     if let Some(reason) = cannot_trace() {
@@ -197,7 +197,7 @@ fn hold(runtime: Runtime, act: impl Fn(&mut Client, &Server), budget: Budget) {
     let tree = settled_tree();
     let traced = Traced::start(runtime, tree.root());
     let mut client = traced.server.connect();
-    // A mark is a request for what is not there, which the trace shows.
+    // A mark is a request for a file that does not exist, which the trace contains.
     let mut marker = traced.server.connect();
     let mut mark = |name: &str| assert_eq!(marker.get(format!("/mark-{name}")).head.status, 404);
     let mut run = |times| (0..times).for_each(|_| act(&mut client, &traced.server));
@@ -220,10 +220,10 @@ fn hold(runtime: Runtime, act: impl Fn(&mut Client, &Server), budget: Budget) {
             let (times, allowed) =
                 (times(name), budget.iter().find(|(named, _)| *named == name).map(|(_, times)| *times));
             let holds = match allowed {
-                // A read that waits while a mark is made may count on either side of it.
+                // A read that waits while a mark is made may be counted on either side of it.
                 Some(Exactly(n)) => times.abs_diff(n * REQUESTS) <= 2,
                 Some(AtMost(mean)) => times as f64 <= mean * REQUESTS as f64,
-                // Other threads of the server may stir now and then.
+                // Other threads of the server may make a few calls.
                 None => times <= REQUESTS / 20,
             };
             (!holds).then(|| format!("{name}: {times} times in {REQUESTS} requests, allowed {allowed:?}"))
@@ -249,11 +249,11 @@ fn count<'t>(trace: &'t str, from: &str, to: &str) -> BTreeMap<&'t str, usize> {
 
 // ---- Instructions ----
 
-/// What a count may exceed the recorded one by.
+/// How much a count may exceed the recorded one.
 const MARGIN: f64 = 1.1;
 
 #[test]
-fn the_core_takes_no_more_instructions_than_recorded() {
+fn the_core_needs_no_more_instructions_than_recorded() {
     let asked = std::env::var("SANSERVE_INSTRUCTIONS").ok();
     if asked.is_none() && std::env::var_os("CI").is_none() {
         return skip("neither CI nor SANSERVE_INSTRUCTIONS is set");
@@ -288,12 +288,12 @@ fn the_core_takes_no_more_instructions_than_recorded() {
         .collect();
     assert!(
         worse.is_empty(),
-        "more than a tenth too many instructions: {}; if they are worth it, record them",
+        "more than a tenth too many instructions: {}; if the increase is justified, record it",
         worse.join("; ")
     );
 }
 
-/// Instructions of one turn: those of many, less those of few, so that what happens once does not count.
+/// Instructions of one turn: the difference between many and few, so that instructions that happen once do not count.
 fn instructions(program: &Path, case: &str) -> u64 {
     const FEW: u64 = 100;
     const MANY: u64 = 1100;
@@ -304,13 +304,14 @@ fn instructions(program: &Path, case: &str) -> u64 {
         let output = command.arg(program).args([case, &times.to_string()]).output().expect("valgrind runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
-        let collected = said.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind says so").1;
+        let collected =
+            said.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind prints the count").1;
         collected.trim().parse::<u64>().expect("a number")
     };
     (run(MANY) - run(FEW)) / (MANY - FEW)
 }
 
-/// Builds `benches/core.rs`, optimised, and says where it is.
+/// Builds `benches/core.rs` with optimization, and returns its path.
 fn bench_program() -> PathBuf {
     let mut command = Command::new(env!("CARGO"));
     command.args(["bench", "--bench", "core", "--no-run", "--message-format=json", "--manifest-path"]);
@@ -318,7 +319,7 @@ fn bench_program() -> PathBuf {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let messages = String::from_utf8(output.stdout).expect("JSON");
     let is_core = |line: &&str| line.contains("\"kind\":[\"bench\"]") && line.contains("\"name\":\"core\"");
-    let message = messages.lines().find(is_core).expect("cargo says what it has built");
+    let message = messages.lines().find(is_core).expect("cargo names the program");
     let path = message.split_once("\"executable\":\"").expect("an executable").1;
-    path.split_once('"').expect("its end").0.into()
+    path.split_once('"').expect("a closing quote").0.into()
 }

@@ -1,5 +1,5 @@
-//! The drivers that are written for people to learn from, over real sockets: the examples of the core and
-//! the frontend over poll(2), and that the page about it shows what is there.
+//! The drivers for readers, over real sockets: the examples of the core, and the frontend over poll(2), whose code
+//! must agree with its page in the documentation.
 
 #[path = "../core/examples/blocking.rs"]
 #[allow(dead_code, unreachable_pub, reason = "its `main` is not run")]
@@ -27,7 +27,7 @@ use testkit::{Bound, Client, Embedded};
 #[test]
 fn in_memory() {
     in_memory::main();
-    // In pieces it is the same.
+    // In pieces, the result is the same.
     let sent = in_memory::exchange(b"HEAD /x HTTP/1.0\r\n\r\n", &mut in_memory::hello);
     assert!(sent.starts_with(b"HTTP/1.1 200 OK\r\n") && sent.ends_with(b"\r\n\r\n"));
 }
@@ -50,15 +50,15 @@ fn over_blocking_sockets() {
     server.join().unwrap().unwrap();
 }
 
-/// Twice what is fed to it, after a line that it was told.
+/// Prints its query, then its input.
 const SCRIPT: &str = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s\\n' \"$QUERY_STRING\"\nexec cat\n";
 
-/// The frontend over poll(2), on a thread.
+/// Runs the frontend over poll(2) on a thread.
 fn start(timeouts: Timeouts) -> Embedded {
     let tree = Tree::new();
     tree.file("a.txt", "hello\n").file("big", vec![b'x'; 8 << 20]);
     tree.folder("cgi-bin");
-    // As root, scripts run as nobody.
+    // If this is root, scripts run as nobody.
     fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).unwrap();
     testkit::scripts::install(&tree, "cgi-bin", &[("echo", SCRIPT)]);
     Embedded::start(tree, |root, log| {
@@ -76,10 +76,10 @@ fn start(timeouts: Timeouts) -> Embedded {
     })
 }
 
-/// Wakers of exchanges that are over.
+/// Wakers of finished exchanges.
 static STALE: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
 
-/// The example's, and one that waits to be woken.
+/// The handler of the example, and one that waits for a wake-up.
 fn handler(call: Call, reply: &mut Reply<'_>) {
     match (call, reply.request().path()) {
         (Call::Request, b"/later") => {
@@ -93,15 +93,15 @@ fn handler(call: Call, reply: &mut Reply<'_>) {
             reply.answer(sanserve::StatusCode::OK, "text/plain", "kept\n").unwrap();
             STALE.lock().unwrap().push(reply.waker());
         }
-        // Whoever waits for nothing and is woken all the same says so.
-        (Call::Wake, b"/patient") => {
-            reply.answer(sanserve::StatusCode::OK, "text/plain", "woken by a stranger\n").unwrap();
+        // A handler that is woken without a waker reports it.
+        (Call::Wake, b"/waits") => {
+            reply.answer(sanserve::StatusCode::OK, "text/plain", "woken by another exchange\n").unwrap();
         }
-        (Call::Request, b"/patient") => {
+        (Call::Request, b"/waits") => {
             thread::spawn(|| STALE.lock().unwrap().drain(..).for_each(Waker::wake));
         }
-        (Call::Drain, b"/patient") => {
-            reply.answer(sanserve::StatusCode::OK, "text/plain", "left alone\n").unwrap();
+        (Call::Drain, b"/waits") => {
+            reply.answer(sanserve::StatusCode::OK, "text/plain", "not woken\n").unwrap();
         }
         (Call::Wake, b"/later") => {
             reply.answer(sanserve::StatusCode::OK, "text/plain", "woken\n").unwrap();
@@ -142,9 +142,9 @@ fn the_polling_frontend_serves_files_handlers_and_scripts() {
 }
 
 #[test]
-fn the_polling_frontend_serves_many_at_once() {
+fn the_polling_frontend_serves_many_connections() {
     let server = start(Timeouts::default());
-    // One that does not read holds up nobody.
+    // A client that does not read does not delay the others.
     let mut slow = Client::connect_narrow(server.address);
     slow.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(server.address)).collect();
@@ -158,7 +158,7 @@ fn the_polling_frontend_serves_many_at_once() {
             }
         }
     }
-    // What is in progress is finished, and nobody else is served.
+    // Exchanges in progress are finished, and no other client is served.
     server.shutdown();
     clients.iter_mut().for_each(Client::ends);
     assert_eq!(slow.response().body.len(), 8 << 20);
@@ -167,7 +167,7 @@ fn the_polling_frontend_serves_many_at_once() {
 }
 
 #[test]
-fn the_polling_frontend_keeps_time_and_can_be_cut() {
+fn the_polling_frontend_has_timeouts_and_can_be_cut() {
     let server =
         start(Timeouts::default().with_keep_alive(Duration::from_millis(100)).with_head(Duration::from_millis(100)));
     let (mut silent, mut half) = (Client::connect(server.address), Client::connect(server.address));
@@ -184,47 +184,47 @@ fn the_polling_frontend_keeps_time_and_can_be_cut() {
 }
 
 #[test]
-fn a_stale_waker_wakes_nobody_on_the_polling_frontend() {
+fn a_stale_waker_has_no_effect_on_the_polling_frontend() {
     let server = start(Timeouts::default());
-    // The exchanges of one connection, and those of others that came and went: none has the number of another.
+    // The exchanges of one connection, and those of other connections in between: each has a number of its own.
     let (mut client, mut other) = (Client::connect(server.address), Client::connect(server.address));
     assert_eq!(other.get("/stale").body_text(), "kept\n");
     drop(other);
     assert_eq!(client.get("/stale").body_text(), "kept\n");
-    client.send("GET /patient HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /waits HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut late = Client::connect(server.address);
-    late.send("GET /patient HTTP/1.1\r\nHost: a\r\n\r\n");
-    testkit::eventually("they were rung", || STALE.lock().unwrap().is_empty());
-    // A round of the loop later, they would have been called.
+    late.send("GET /waits HTTP/1.1\r\nHost: a\r\n\r\n");
+    testkit::eventually("the stale wakers were used", || STALE.lock().unwrap().is_empty());
+    // One iteration of the loop later, they would have been called.
     assert_eq!(Client::connect(server.address).get("/hello").body_text(), "hello\n");
     server.shutdown();
-    assert_eq!(client.response().body_text(), "left alone\n");
-    assert_eq!(late.response().body_text(), "left alone\n");
+    assert_eq!(client.response().body_text(), "not woken\n");
+    assert_eq!(late.response().body_text(), "not woken\n");
     server.ended();
 }
 
 #[test]
-fn the_polling_frontend_lets_go_of_who_never_reads() {
+fn the_polling_frontend_cuts_a_client_that_never_reads() {
     let write = Pace::new(Duration::from_millis(200), Duration::from_millis(200), 0);
     let server = start(Timeouts::default().with_write(write));
     let mut greedy = Client::connect_narrow(server.address);
     greedy.send_while_taken(&b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
-    testkit::eventually("it is cut", || server.log.text().contains("too slow"));
+    testkit::eventually("the connection is cut", || server.log.text().contains("too slow"));
     server.shutdown();
     let start = Instant::now();
     server.ended();
-    assert!(start.elapsed() < Duration::from_secs(5), "nobody is left to be waited for");
+    assert!(start.elapsed() < Duration::from_secs(5), "no connection is left to wait for");
     drop(greedy);
 }
 
-/// `docs/write-a-frontend.md` shows code; each block of it stands in the example, but for indentation.
+/// Each block of code in `docs/write-a-frontend.md` is part of the example, apart from its indentation.
 #[test]
 fn the_page_shows_the_example() {
     let bare = |text: &str| text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
     let example = bare(include_str!("../examples/polling_frontend.rs"));
     let page = include_str!("../docs/write-a-frontend.md");
     let blocks: Vec<&str> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() > 10, "the page shows code");
+    assert!(blocks.len() > 10, "the page contains code");
     for block in blocks {
         assert!(example.contains(&bare(block)), "not in the example:\n{block}");
     }

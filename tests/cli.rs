@@ -12,7 +12,7 @@ use testkit::process::Process;
 use testkit::server::program;
 use testkit::{Client, Runtime, Server, Tree};
 
-/// What a command that ends by itself leaves behind.
+/// The result of a command that has ended by itself.
 struct Ended {
     code: Option<i32>,
     stdout: String,
@@ -33,7 +33,7 @@ fn usage_error(arguments: &[&str]) {
     assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
     assert!(ended.stderr.starts_with("usage: "), "{arguments:?}: {}", ended.stderr);
     let errors = ended.stderr.lines().filter(|line| line.contains("error: ")).count();
-    assert_eq!(errors, 1, "one clear line for {arguments:?}: {}", ended.stderr);
+    assert_eq!(errors, 1, "not one line for {arguments:?}: {}", ended.stderr);
     assert!(ended.stderr.lines().last().expect("checked").contains("error: "), "{}", ended.stderr);
     assert_eq!(ended.stdout, "", "{arguments:?}");
 }
@@ -42,13 +42,13 @@ fn usage_error(arguments: &[&str]) {
 fn system_error(arguments: &[&str], says: &str) {
     let ended = run(arguments);
     assert_eq!(ended.code, Some(1), "{arguments:?}: {}", ended.stderr);
-    assert_eq!(ended.stderr.lines().count(), 1, "one clear line for {arguments:?}: {}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "not one line for {arguments:?}: {}", ended.stderr);
     assert!(ended.stderr.contains(says), "{arguments:?}: {}", ended.stderr);
     assert!(!ended.stderr.contains("panicked"), "{arguments:?}: {}", ended.stderr);
     assert_eq!(ended.stdout, "", "{arguments:?}");
 }
 
-/// Starts a server with just these arguments, which have to make it listen on the loopback.
+/// Starts a server with exactly these arguments, which must make it listen on the loopback interface.
 #[track_caller]
 fn serve(arguments: &[&str]) -> (Server, String) {
     let server = Server::of(Process::start(Command::new(program()).args(arguments)));
@@ -124,7 +124,7 @@ fn usage_errors() {
     }
 }
 
-/// A usage error says what would be right, where that can be guessed.
+/// A usage error suggests what is right, if that can be guessed.
 #[test]
 fn usage_errors_help() {
     let tree = Tree::new();
@@ -168,9 +168,9 @@ fn usage_errors_help() {
     }
 }
 
-/// What a command cannot read, it says in one line, and writes nothing.
+/// If a command cannot read its input, it prints one line and writes nothing.
 #[test]
-fn what_commands_cannot_read() {
+fn unreadable_inputs_of_commands() {
     let tree = Tree::plain();
     tree.file("empty.txt", "").file("bin.txt", [0xff, 0, 1, 2]).file("other.txt", "HTTP/1.1 200 OK\n");
     tree.folder("nothing")
@@ -221,14 +221,14 @@ fn commands_read_standard_input() {
         (&["trace", "-"], "<title>standard input - sanserve trace</title>"),
     ] {
         let mut command = Command::new(program());
-        command.args(arguments).stdin(fs::File::open(transcript).expect("it is in the corpus"));
+        command.args(arguments).stdin(fs::File::open(transcript).expect("a transcript of the corpus"));
         let output = command.output().expect("it runs");
         let stdout = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && stdout.contains(says), "{arguments:?}: {stdout}");
     }
 }
 
-/// Two recordings of one name have two tests.
+/// Two recordings of the same name get different tests.
 #[test]
 fn emitted_tests_have_different_names() {
     let transcript = include_str!("../core/tests/transcripts/timeout-keep-alive.txt");
@@ -256,7 +256,7 @@ fn emitted_tests_have_different_names() {
     assert_eq!(said, [needs("core"), needs("transcript")]);
 }
 
-/// Sizes and times have units, as everywhere.
+/// Sizes and times may have units.
 #[test]
 fn units() {
     let tree = Tree::plain();
@@ -280,9 +280,9 @@ fn units() {
     }
 }
 
-/// A directory for recordings is made, and none above it.
+/// The directory for recordings is created, but not its parents.
 #[test]
-fn one_directory_is_made_for_recordings() {
+fn the_directory_for_recordings_is_created() {
     let tree = Tree::plain();
     let at = |name| tree.outside().join(name).to_str().expect("text").to_owned();
     let (typo, deep) = (at("typo"), at("typo/x/y"));
@@ -337,7 +337,7 @@ fn system_errors() {
     system_error(&["-b", "192.0.2.1", "-d", path(&tree), "0"], "192.0.2.1");
 }
 
-/// Two servers of our own on one port: SO_REUSEPORT must not make the second one steal.
+/// Two servers on one port: `SO_REUSEPORT` must not let the second one take over connections.
 #[test]
 fn a_port_is_not_shared_with_another_server() {
     let tree = Tree::plain();
@@ -360,7 +360,7 @@ fn version() {
     assert_eq!(run(&["-V"]).stdout, ended.stdout);
 }
 
-/// Each page of help can be had in two ways, and fits a terminal.
+/// Each help page can be requested in two ways, and fits a terminal.
 #[test]
 fn pages_of_help() {
     let commands = ["replay", "trace", "explain", "sim", "conform"];
@@ -439,7 +439,7 @@ fn the_banner_of_ipv4() {
     }
 }
 
-/// Brackets stand in the URL only.
+/// Only the URL contains brackets.
 #[test]
 fn the_banner_of_ipv6() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
@@ -457,7 +457,7 @@ fn the_banner_of_ipv6() {
     }
 }
 
-/// All interfaces, both families; a peer of IPv4 is logged as one.
+/// All interfaces, both address families. A peer of IPv4 is logged as such.
 #[test]
 fn the_banner_of_all_interfaces() {
     let tree = Tree::plain();
@@ -477,7 +477,7 @@ fn the_banner_of_all_interfaces() {
 }
 
 #[test]
-fn flags_may_be_written_in_every_way() {
+fn flags_may_be_written_in_several_ways() {
     let tree = Tree::plain();
     let directory = path(&tree);
     let joined = format!("--directory={directory}");
@@ -503,10 +503,9 @@ fn flags_may_be_written_in_every_way() {
     }
 }
 
-/// As in Python's argparse, a flag that stands there twice counts once, as it stands last; and names
-/// may be cut short.
+/// As in Python's argparse, the last of several occurrences of a flag counts, and names may be abbreviated.
 #[test]
-fn repeated_and_shortened_flags() {
+fn repeated_and_abbreviated_flags() {
     let tree = Tree::plain();
     let directory = path(&tree);
     for arguments in [
@@ -521,9 +520,9 @@ fn repeated_and_shortened_flags() {
     assert_eq!(run(&["--vers"]).stdout, run(&["--version"]).stdout);
 }
 
-/// The bound on connections is the server's: no client waits at a full worker while there is room at another.
+/// The limit of connections is that of the server: no client waits for a full worker while another has room.
 #[test]
-fn workers_share_the_bound_on_connections() {
+fn workers_share_the_limit_of_connections() {
     let tree = Tree::plain();
     tree.sparse("big.bin", 64 << 20);
     for workers in ["1", "2", "4"] {
@@ -539,7 +538,7 @@ fn workers_share_the_bound_on_connections() {
                 client.send("GET /b.html HTTP/1.1\r\nHost: x\r\n\r\n");
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
-            assert!(!others.iter_mut().any(|client| client.is_readable()), "{workers}: nobody above the bound");
+            assert!(!others.iter_mut().any(|client| client.is_readable()), "{workers}: the limit is exceeded");
             drop(held);
             for client in &mut others {
                 assert_eq!(client.response().body, b"<p>beta</p>\n", "{workers}");
@@ -562,7 +561,7 @@ fn directories() {
     }
 }
 
-/// Any number of workers serves the same files; on std, it is the number of connections at once.
+/// Any number of workers serves the same files. On std, it is the number of concurrent connections.
 #[test]
 fn workers() {
     let tree = Tree::plain();
@@ -581,8 +580,8 @@ fn workers() {
     }
 }
 
-/// One worker of std serves one connection at a time, as Python's `HTTPServer` does; the next one
-/// waits until it is over.
+/// One worker of std serves one connection at a time, as Python's `HTTPServer` does. The next one waits until it has
+/// ended.
 #[test]
 fn one_at_a_time() {
     let tree = Tree::plain();
@@ -592,17 +591,17 @@ fn one_at_a_time() {
     let mut second = server.connect();
     second.send("GET /b.html HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(first.get("/a.txt").status(), 200);
-    assert!(!second.is_readable(), "it is not its turn");
+    assert!(!second.is_readable(), "the second connection is served");
     drop(first);
     assert_eq!(second.response().body, b"<p>beta</p>\n");
 }
 
-/// `--cgi` alone, and cut short where that is plain, runs scripts; without it they are files.
+/// `--cgi`, also abbreviated where that is unambiguous, runs scripts; without it they are files.
 #[test]
 fn scripts() {
     let tree = Tree::new();
     tree.folder("cgi-bin").folder("htbin").folder("other");
-    // Whoever the scripts run as has to reach them.
+    // The user of the scripts must be able to reach them.
     fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let text = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n%s %s' \"$SCRIPT_NAME\" \"$OF_CALLER\"\n";
     for folder in ["cgi-bin", "htbin", "other"] {
@@ -633,7 +632,7 @@ fn scripts() {
     }
 }
 
-/// Output that nobody reads, or that is closed, stops no server.
+/// Output that is not read, or is closed, does not stop the server.
 #[test]
 fn closed_output() {
     let tree = Tree::plain();
@@ -646,8 +645,8 @@ fn closed_output() {
     }
 }
 
-/// As a container's entry point: orphans are reaped, signals passed on, and the exit code is the server's. Where no
-/// process may have a name space of its own, there is nothing to test.
+/// As the entry point of a container: orphans are reaped, signals are forwarded, and the exit code is that of the
+/// server. Without permission for a name space of its own, nothing is tested.
 #[cfg(target_os = "linux")]
 #[test]
 fn process_1() {
@@ -691,12 +690,12 @@ fn process_1() {
     }
 }
 
-/// A server that cannot begin says why in one line, on every runtime.
+/// A server that cannot start reports why in one line, on every runtime.
 #[test]
-fn nothing_to_begin_with() {
+fn too_few_resources_to_start() {
     let tree = Tree::plain();
     for runtime in ["mio", "std", "smol"] {
-        // Enough for the program itself, and too little for what it takes to serve: descriptors, or KiB of addresses.
+        // Enough for the program itself, but too little for a server: descriptors, or KiB of address space.
         let descriptors = (4..16).map(|n| format!("ulimit -n {n}"));
         for limit in descriptors.chain([12, 16, 20, 24, 32].map(|n| format!("ulimit -v {}", n * 1024))) {
             let command = format!("{limit}; exec \"$0\" \"$@\"");
@@ -713,7 +712,7 @@ fn nothing_to_begin_with() {
     }
 }
 
-/// Heads of many clients in little memory: whoever asks beside them is answered, and nothing is aborted.
+/// Many clients with long heads in little memory: other requests are answered, and nothing is aborted.
 #[test]
 fn many_heads_in_little_memory() {
     let tree = Tree::plain();
@@ -728,7 +727,7 @@ fn many_heads_in_little_memory() {
                 .map(|_| {
                     let client = std::net::TcpStream::connect(server.address()).expect("it listens");
                     client.set_nonblocking(true).expect("a socket");
-                    // As much as it takes: it is not held up by us.
+                    // As much as the socket accepts, without waiting.
                     let _ = (&client).write(&head);
                     client
                 })

@@ -1,5 +1,5 @@
-//! `sanserve conform`: the corpus of the core over real sockets on all three runtimes, and what is said of
-//! a corpus that does not hold.
+//! `sanserve conform`: the corpus of the core over real sockets on all three runtimes, and the reports for a corpus
+//! that does not match.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use testkit::process::Process;
 use testkit::server::program;
 
-/// So many transcripts of the core's corpus can be played over sockets, whoever plays them.
+/// At least this many transcripts of the core's corpus can be played over sockets.
 const AT_LEAST: usize = 240;
 
-/// What the whole corpus may take on a busy machine; alone it takes some seconds.
+/// How long the whole corpus may take on a busy machine; alone it takes some seconds.
 const WHILE: Duration = Duration::from_secs(120);
 
 struct Ended {
@@ -23,7 +23,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Runtime, hash and number of transcripts, of each runtime.
+    /// The runtime, the hash and the number of transcripts, for each runtime.
     #[track_caller]
     fn lines(&self) -> Vec<(&str, &str, usize)> {
         let line = |line| {
@@ -37,12 +37,12 @@ impl Ended {
     #[track_caller]
     fn is_refused(&self, code: i32, says: &str) {
         assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{}", self.stderr);
-        assert_eq!(self.stderr.lines().count(), 1, "one clear line: {}", self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "not one line: {}", self.stderr);
         assert!(self.stderr.contains(says), "{}", self.stderr);
     }
 }
 
-/// A temporary directory with a corpus in it, and one for what is built; nothing is left there.
+/// A temporary directory with a corpus, and one for what `conform` builds, which must be empty afterwards.
 struct Bench {
     corpus: tempfile::TempDir,
     built: tempfile::TempDir,
@@ -52,7 +52,7 @@ impl Bench {
     fn new(transcripts: &[(&str, &str)]) -> Bench {
         let fresh = || tempfile::tempdir().expect("a temporary directory");
         let bench = Bench { corpus: fresh(), built: fresh() };
-        // Whoever scripts run as has to reach them.
+        // The user of the scripts must be able to reach them.
         fs::set_permissions(bench.built.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         for (name, text) in transcripts {
             fs::write(bench.corpus.path().join(name), text).expect("a file can be written");
@@ -72,7 +72,7 @@ impl Bench {
         let mut process = Process::start(&mut command);
         let code = process.ended_within(WHILE).code();
         let left = fs::read_dir(self.built.path()).expect("it is there").count();
-        assert_eq!(left, 0, "what was built is removed");
+        assert_eq!(left, 0, "the temporary files are not removed");
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Ended { code, stdout: text(process.stdout.bytes()), stderr: text(process.stderr.bytes()) }
     }
@@ -82,7 +82,7 @@ fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("core/tests/transcripts")
 }
 
-/// The transcript in the documentation: times, and an end that the clock brings.
+/// The transcript in the documentation, which has several times, and ends with a timeout.
 fn example() -> String {
     let text = include_str!("../docs/transcripts.md");
     let (_, rest) = text.split_once("```\n").expect("the first block");
@@ -101,20 +101,20 @@ fn the_corpus_of_the_core_is_the_same_everywhere() {
     assert_eq!(ended.stdout.lines().last(), Some("same"));
     let all = fs::read_dir(corpus()).expect("it is there").count();
     let skipped = ended.stdout.lines().filter(|line| line.starts_with("skipped ")).count();
-    assert_eq!(played + skipped, all, "each is played, or named with the reason");
+    assert_eq!(played + skipped, all, "each is played, or skipped with a reason");
 }
 
-/// A recording: it goes over more than a moment and ends with silence.
+/// Like a recording: it takes more than a moment, and ends with an idle connection.
 #[test]
-fn time_that_only_passes_is_no_obstacle() {
+fn a_transcript_with_passing_time_can_be_played() {
     let ended = Bench::new(&[("example.txt", &example()), ("other.md", "no transcript")]).run(&[]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
     assert_eq!(ended.lines()[2].2, 1);
 }
 
-/// The hash is one of the bytes: the same each time, and another one for another answer.
+/// The hash depends on the bytes only: it is the same each time, and different for another response.
 #[test]
-fn a_hash_is_of_what_came() {
+fn a_hash_depends_on_the_bytes() {
     let longer = example().replace("file 6", "file 7").replace("Length: 6", "Length: 7").replace("5-6", "5-7");
     let longer = longer.replace("file 0+6", "file 0+7").replace("200 6", "200 7");
     let hash = |text: &str| {
@@ -141,9 +141,9 @@ fn a_wrong_expectation_is_reported() {
     }
 }
 
-/// A transcript may come from anybody: nothing is built but in the temporary directory.
+/// A transcript may be hostile: nothing is created outside of the temporary directory.
 #[test]
-fn nothing_is_built_elsewhere() {
+fn nothing_is_created_elsewhere() {
     let bench = Bench::new(&[]);
     let outside = bench.built.path().join("outside");
     for path in ["../../outside", "x/../../../outside", "./a", outside.to_str().expect("text")] {
@@ -155,9 +155,9 @@ fn nothing_is_built_elsewhere() {
     }
 }
 
-/// What cannot be is skipped, and a corpus of which nothing is played holds nothing.
+/// Transcripts that cannot be played are skipped, and if nothing was played, the result is a failure.
 #[test]
-fn what_cannot_be_played_is_named() {
+fn skipped_transcripts_are_listed() {
     let handler = fs::read_to_string(corpus().join("handler-hello.txt")).expect("it is there");
     let slow = fs::read_to_string(corpus().join("timeout-head.txt")).expect("it is there");
     let full = fs::read_to_string(corpus().join("blocked.txt")).expect("it is there");

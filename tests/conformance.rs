@@ -1,9 +1,9 @@
-//! `docs/conformance.md` names a test for each requirement: here it is checked that they all exist.
+//! `docs/conformance.md` names a test for each requirement. This checks that all of them exist.
 
 use std::fs;
 use std::path::Path;
 
-/// The tests that the last column of each row names, with the row.
+/// The tests in the last column of each row, with the row.
 fn named() -> Vec<(String, String)> {
     let text = read("docs/conformance.md");
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Section"));
@@ -47,15 +47,15 @@ fn exists(name: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_is_named_exists() {
+fn every_named_test_exists() {
     let named = named();
-    assert!(named.len() > 150, "the table has {} names only", named.len());
+    assert!(named.len() > 150, "the table has only {} names", named.len());
     let missing: Vec<_> = named.iter().filter(|(name, _)| !exists(name)).collect();
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_noticed() {
+fn a_missing_test_is_noticed() {
     for name in [
         "transcript: none.txt",
         "served: files::none",

@@ -1,13 +1,13 @@
-//! The same bytes in, the same bytes out, on every runtime and however the input is split.
+//! The same input gives the same output, on every runtime and however the input is split.
 //!
-//! Each entry of the corpus is sent to the three runtimes over the same directory, whole and cut in
-//! two at several places. What comes back until the end of the connection has to be the same each
-//! time, but for the value of `Date`.
+//! Each entry of the corpus is sent to the three runtimes over the same directory, in one piece and cut in two at
+//! several places. The output until the end of the connection must be the same each time, apart from the value of
+//! `Date`.
 
 use testkit::response::mask_dates;
 use testkit::{Client, Dice, Runtime, Server, Tree};
 
-/// Cuts for each entry beside those at both ends and around the first line end.
+/// Random cuts for each entry, in addition to those at both ends and around the first line end.
 const RANDOM_CUTS: usize = 4;
 
 fn tree() -> Tree {
@@ -26,7 +26,7 @@ fn get(target: &str, fields: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").into_bytes()
 }
 
-/// Requests of every kind: good, odd, broken, pipelined.
+/// Requests of every kind: valid, unusual, malformed, pipelined.
 fn corpus() -> Vec<Vec<u8>> {
     let a = get("/a.txt", "");
     let mut corpus: Vec<Vec<u8>> = Vec::new();
@@ -146,15 +146,15 @@ fn corpus() -> Vec<Vec<u8>> {
     corpus
 }
 
-/// Where a request ends that asks the server to close. A client must not send anything after it
-/// (RFC 9112 section 9.6); where that comes later by itself, the server may be gone already, and
-/// whether a reset answers it is a matter of chance. In one piece with the request it is harmless.
+/// The end of a request that asks the server to close. A client must not send anything after it (RFC 9112 section
+/// 9.6): if more bytes arrive separately, the server may have closed already, and a reset is a matter of chance. In
+/// one piece with the request they are harmless.
 fn end_of_the_last(input: &[u8]) -> Option<usize> {
     const LAST: &[u8] = b"Connection: close\r\n\r\n";
     input.windows(LAST.len()).position(|window| window == LAST).map(|at| at + LAST.len())
 }
 
-/// Everything that comes back, and how the connection ended.
+/// All bytes received, and how the connection ended.
 #[track_caller]
 fn answer(server: &Server, input: &[u8], cut: Option<usize>) -> String {
     let mut client = Client::connect(server.address());
@@ -173,7 +173,7 @@ fn same(input: &[u8], cut: Option<usize>, runtime: Runtime, expected: &str, got:
     }) else {
         return;
     };
-    // All is ASCII, for all is escaped.
+    // The text is ASCII, because it is escaped.
     let shown = |text: &str| text[at.saturating_sub(200)..text.len().min(at + 300)].to_owned();
     let input = input.escape_ascii().to_string();
     let input: String = input.chars().take(2000).collect();
@@ -182,7 +182,7 @@ fn same(input: &[u8], cut: Option<usize>, runtime: Runtime, expected: &str, got:
 }
 
 #[test]
-fn three_runtimes_one_answer() {
+fn three_runtimes_give_the_same_responses() {
     let tree = tree();
     let servers = Runtime::ALL.map(|runtime| (runtime, Server::start(runtime, tree.root())));
     let corpus = corpus();

@@ -1,5 +1,5 @@
-//! The programs of `docs/handlers.md` and `docs/from-tiny-http.md`: each stands here as it stands there, and is
-//! run where it serves.
+//! The programs of `docs/handlers.md` and `docs/from-tiny-http.md`: each is copied here literally, and is run if it
+//! serves.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -321,7 +321,7 @@ mod shout_async {
     }
 }
 
-/// The lines of code in the tables of the pages: that they compile is all that is asked of them.
+/// The lines of code in the tables of the pages, which only need to compile.
 #[allow(dead_code, reason = "it is not run")]
 mod tables {
     use std::fs::File;
@@ -446,7 +446,7 @@ fn asynchronous_service(site: Site) -> Embedded {
     })
 }
 
-/// A handler that blocks.
+/// A blocking handler.
 fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let site = Site::without_files().with_log(Log::to(log));
@@ -454,7 +454,7 @@ fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + S
     })
 }
 
-/// An async handler.
+/// An asynchronous handler.
 fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let site = Site::without_files().with_log(Log::to(log));
@@ -462,7 +462,7 @@ fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Sen
     })
 }
 
-/// All that is sent for requests without fields of their own, of which the last one ends the connection.
+/// All bytes sent for requests without fields; the last request closes the connection.
 fn sent(server: &Embedded, requests: &[(&str, &str)]) -> String {
     let mut client = server.connect();
     for (at, (method, target)) in requests.iter().enumerate() {
@@ -477,7 +477,7 @@ fn check_custom(server: Embedded) {
     let all = sent(&server, &[("KEEP", "/"), ("KEEP", "/"), ("TEST", "/")]);
     assert_eq!(all.matches("HTTP/1.1 204 No Content\r\n").count(), 3, "{all}");
     assert_eq!((all.matches("\r\nContent-Type: text/html\r\n").count(), all.matches("Connection:").count()), (3, 1));
-    // The method itself ends the connection: what comes after it is not answered.
+    // The method itself closes the connection: what comes after it is not answered.
     let all = sent(&server, &[("TEST", "/"), ("KEEP", "/")]);
     assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
     let all = sent(&server, &[("CUSTOM", "/"), ("KEEP", "/")]);
@@ -538,7 +538,7 @@ fn hello() {
 }
 
 #[test]
-fn a_site_decides() {
+fn the_policy_decides() {
     let server = portable(shout_portable::site().with_policy(decisions::policy()));
     let mut client = server.connect();
     let refused = client.ask("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
@@ -614,9 +614,9 @@ mod ends_asynchronous {
     }
 }
 
-/// What waits is told that the server goes down, and ends well before the grace is over.
+/// Handlers that wait are notified when the server shuts down, and end well before the grace has passed.
 #[test]
-fn what_waits_ends_in_time() {
+fn waiting_handlers_end_in_time() {
     ends(portable(ends_portable::site()), 200);
     ends(blocking_service(ends_portable::site()), 200);
     ends(asynchronous_service(ends_portable::site()), 200);
@@ -637,14 +637,14 @@ fn ends(server: Embedded, status: u16) {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
-/// Each program of the pages stands in here.
+/// Each program of the pages is contained in this file.
 #[test]
-fn the_page_shows_what_is_tested() {
+fn the_programs_of_the_pages_are_tested() {
     let bare = |text: &str| text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
     let here = bare(include_str!("docs_handlers.rs"));
     for page in [include_str!("../docs/handlers.md"), include_str!("../docs/from-tiny-http.md")] {
         let blocks: Vec<&str> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-        assert!(!blocks.is_empty(), "the page shows programs");
+        assert!(!blocks.is_empty(), "the page contains programs");
         for block in blocks {
             let block = bare(block);
             assert!(here.contains(&block), "not tested:\n{block}");
@@ -653,7 +653,7 @@ fn the_page_shows_what_is_tested() {
 }
 
 #[test]
-fn what_was_written_for_tiny_http() {
+fn the_port_from_tiny_http() {
     let server = blocking(from_tiny_http::handler);
     let mut client = server.connect();
     assert_eq!(client.get("/").body_text(), "<h1>Hello</h1>\n");

@@ -1,4 +1,4 @@
-//! The pages of the repository: their links lead somewhere, and decisions have numbers and days.
+//! The pages of the repository: their links must be valid, and decisions must have numbers and dates.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     for folder in ["", "docs", "docs/learn"] {
-        for entry in fs::read_dir(root.join(folder)).expect("it is there") {
+        for entry in fs::read_dir(root.join(folder)).expect("the folder exists") {
             let path = entry.expect("an entry").path();
             if path.extension().is_some_and(|extension| extension == "md") {
                 found.push(path);
@@ -20,7 +20,7 @@ fn pages() -> Vec<PathBuf> {
     found
 }
 
-/// The text of a page without what stands in its blocks of code.
+/// The text of a page without its code blocks.
 fn prose(page: &Path) -> String {
     let text = fs::read_to_string(page).expect("a page");
     let mut in_code = false;
@@ -32,7 +32,7 @@ fn prose(page: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What a link to a heading is called.
+/// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
@@ -66,11 +66,11 @@ fn every_link_leads_somewhere() {
             }
         }
     }
-    assert!(count > 100, "{count} links only");
+    assert!(count > 100, "only {count} links");
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
-/// What is named as a file or directory of the repository is there.
+/// Files and directories of the repository that are named must exist.
 #[test]
 fn every_path_that_is_named_exists() {
     const FOLDERS: [&str; 16] = [
@@ -101,14 +101,14 @@ fn every_path_that_is_named_exists() {
                 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
             if is_path {
                 count += 1;
-                // `NAME` stands for any.
+                // `NAME` stands for any name.
                 if !code.contains("NAME") && !root.join(code).exists() {
                     dead.push(format!("{}: {code}", page.display()));
                 }
             }
         }
     }
-    assert!(count > 50, "{count} paths only");
+    assert!(count > 50, "only {count} paths");
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
@@ -118,9 +118,9 @@ fn anchors_are_githubs() {
     assert_eq!(anchor("3. No `unsafe`"), "3-no-unsafe");
 }
 
-/// `### 17. Title`, an empty line, and `*2026-11-28.* Context: ..`; each number once, and none left out.
+/// `### 17. Title`, an empty line, and `*2026-11-28.* Context: ..`. Numbers are unique and without gaps.
 #[test]
-fn decisions_have_numbers_and_days() {
+fn decisions_have_numbers_and_dates() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/decisions.md");
     let text = fs::read_to_string(page).expect("the page");
     let lines: Vec<&str> = text.lines().collect();
@@ -133,7 +133,7 @@ fn decisions_have_numbers_and_days() {
         assert!(numbers.insert(number), "{number} twice");
         let day = lines.get(at + 2).and_then(|first| first.strip_prefix('*')?.split_once(".* ")).map(|(day, _)| day);
         let form = day.map(|day| day.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect::<String>());
-        assert_eq!(form.as_deref(), Some("0000-00-00"), "the day of {line}");
+        assert_eq!(form.as_deref(), Some("0000-00-00"), "the date of {line}");
     }
     let all: BTreeSet<usize> = (1..=numbers.len()).collect();
     assert!(numbers.len() > 90 && numbers == all, "{:?} are left out", all.difference(&numbers));

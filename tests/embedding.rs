@@ -1,4 +1,4 @@
-//! The library as an embedder uses it: one suite, mounted once for each runtime's `Server`.
+//! The library from the view of an embedder: one suite, mounted once for the `Server` of each runtime.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use sanserve::core::{
 use sanserve::server::{Launcher, Log, ScriptRules, Site};
 use testkit::{Bound, Client, Embedded, Tree, bound};
 
-/// Below `/api/` the handler answers, otherwise files do.
+/// Routes `/api/` to the handler, and everything else to the files.
 struct Api;
 
 impl Policy for Api {
@@ -34,14 +34,14 @@ impl Policy for Api {
 /// More than any buffer holds.
 const LARGE: usize = 3_000_000;
 
-/// An interim head and that of an answer, made before there is a connection.
+/// An interim head and the head of a response, prepared before any connection.
 static PREPARED: LazyLock<[ResponseHead; 2]> = LazyLock::new(|| {
     let hint = ResponseHead::new(StatusCode::EARLY_HINTS).field("Link", "</a.css>; rel=preload");
     let head = ResponseHead::new(StatusCode::CREATED).field("X-A", "1");
-    [hint.expect("fit for a head"), head.expect("fit for a head").length(2)]
+    [hint.expect("a valid head"), head.expect("a valid head").length(2)]
 });
 
-/// Answers by the path; echoes what is posted to `/api/echo`.
+/// Responds by path; echoes what is posted to `/api/echo`.
 fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
     match (call, reply.request().path()) {
         (Call::Over, _) => Ok(()),
@@ -110,7 +110,7 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             assert_eq!(reply.respond(StatusCode::OK).err(), Some(Misuse::HeadOrder));
             reply.finish()
         }
-        _ => panic!("the handler fails, as it should in this test"),
+        _ => panic!("the handler fails on purpose"),
     }
 }
 
@@ -133,7 +133,8 @@ const BIG: usize = 32 << 20;
 fn start(grace: Duration, bind: impl FnOnce(Site) -> Bound) -> Embedded {
     let tree = Tree::new();
     tree.file("a.txt", "a file").folder("api").file("api/file", "passed").file("big", vec![b'b'; BIG]);
-    // A process of its own writes what is executed: a descriptor of ours could be inherited by what another test starts.
+    // A separate process writes the executable: a descriptor of this process could be inherited by a process of
+    // another test.
     let script = "printf 'Content-Type: text/plain\\n\\n%s %s' \"${AUTH_TYPE-nobody}\" \"${REMOTE_USER-}\"";
     let commands = "chmod 755 . ..; mkdir cgi-bin; cd cgi-bin; for name in who handled; do
         printf '#!/bin/sh\\n%s\\n' \"$1\" > $name; done
@@ -168,7 +169,7 @@ fn hello_error_and_pass(server: Embedded) {
     server.ended();
 }
 
-fn a_head_that_was_made_before_is_sent_as_often_as_it_is_wanted(server: Embedded) {
+fn a_prepared_head_can_be_sent_many_times(server: Embedded) {
     let mut client = server.connect();
     for _ in 0..2 {
         client.send("GET /api/prepared HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -179,12 +180,12 @@ fn a_head_that_was_made_before_is_sent_as_often_as_it_is_wanted(server: Embedded
         assert_eq!(answer.text("Content-Length"), Some("2"));
     }
     let old = client.ask("GET /api/prepared HTTP/1.0\r\n\r\n");
-    assert_eq!((old.status(), old.body_text()), (201, "ok"), "HTTP/1.0 knows no interim responses");
+    assert_eq!((old.status(), old.body_text()), (201, "ok"), "HTTP/1.0 clients get no interim response");
     server.shutdown();
     server.ended();
 }
 
-fn a_whole_body_of_any_length_goes_out_with_fields(server: Embedded) {
+fn a_complete_body_of_any_length_is_sent_with_fields(server: Embedded) {
     let mut client = server.connect();
     for _ in 0..2 {
         let large = client.get("/api/large");
@@ -202,9 +203,9 @@ fn a_whole_body_of_any_length_goes_out_with_fields(server: Embedded) {
     server.ended();
 }
 
-fn a_script_is_told_whom_the_site_has_verified(server: Embedded) {
+fn a_script_gets_the_verified_user(server: Embedded) {
     if rustix::process::geteuid().is_root() && fs::File::open("/dev/tty").is_ok() {
-        eprintln!("this is root at a terminal, which no script may share; nothing is tested");
+        eprintln!("this is root at a terminal, which scripts must not share; nothing is tested");
         return;
     }
     let mut client = server.connect();
@@ -224,7 +225,7 @@ fn a_script_is_told_whom_the_site_has_verified(server: Embedded) {
     server.ended();
 }
 
-fn a_body_is_echoed_however_it_is_framed(server: Embedded) {
+fn a_body_is_echoed_with_any_framing(server: Embedded) {
     let mut client = server.connect();
     let body: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
     let mut chunked = b"POST /api/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
@@ -252,16 +253,16 @@ fn a_body_is_echoed_however_it_is_framed(server: Embedded) {
     server.ended();
 }
 
-fn a_peer_that_waits_is_told_to_continue(server: Embedded) {
+fn a_peer_that_waits_gets_100_continue(server: Embedded) {
     let mut client = server.connect();
     client.send("POST /api/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.head().status, 200, "the head of this echo goes first, and with it the wish to close");
+    assert_eq!(client.head().status, 200, "the head of this echo is sent first, and announces the close");
     client.send("body");
     server.stop();
     server.ended();
 }
 
-fn a_handler_that_fails_takes_nobody_down(server: Embedded) {
+fn a_failing_handler_affects_no_other_connection(server: Embedded) {
     let mut other = server.connect();
     assert_eq!(other.get("/a.txt").status(), 200);
     let mut client = server.connect();
@@ -269,20 +270,20 @@ fn a_handler_that_fails_takes_nobody_down(server: Embedded) {
     assert_eq!(failed.status(), 500);
     assert!(failed.head.closes());
     client.ends();
-    assert_eq!(server.connect().get("/api/none").status(), 500, "nothing of it had gone out");
+    assert_eq!(server.connect().get("/api/none").status(), 500, "nothing of the response was sent");
     let mut client = server.connect();
     client.send("GET /api/short HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.head().status, 200);
-    assert!(client.rest_however().0.len() < 100_000, "an answer that is too short must not look complete");
+    assert!(client.rest_however().0.len() < 100_000, "a truncated response must not look complete");
     assert_eq!(other.get("/api/hello").body_text(), "hello");
     server.shutdown();
     let log = server.ended();
-    assert!(log.contains("the handler panicked: the handler fails, as it should"), "{log}");
+    assert!(log.contains("the handler panicked: the handler fails on purpose"), "{log}");
     assert!(log.contains("\"GET /api/fails HTTP/1.1\" 500"), "{log}");
     assert!(log.contains("bytes: the handler failed"), "{log}");
 }
 
-fn a_shutdown_finishes_what_is_in_hand(server: Embedded) {
+fn a_shutdown_finishes_exchanges_in_progress(server: Embedded) {
     let mut idle = server.connect();
     assert_eq!(idle.get("/a.txt").status(), 200);
     let mut client = Client::connect_narrow(server.address);
@@ -298,7 +299,7 @@ fn a_shutdown_finishes_what_is_in_hand(server: Embedded) {
     assert!(!log.contains("cut after"), "{log}");
 }
 
-fn the_bound_of_a_shutdown_holds(server: Embedded) {
+fn a_shutdown_is_bounded_by_its_grace(server: Embedded) {
     let mut client = Client::connect_narrow(server.address);
     client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.head().status, 200);
@@ -307,8 +308,8 @@ fn the_bound_of_a_shutdown_holds(server: Embedded) {
     assert!(log.contains("bytes: the server shut down"), "{log}");
 }
 
-/// A handler has its time, whatever its peer has said of the connection, and all requests are answered.
-fn a_half_close_is_no_farewell(server: Embedded) {
+/// A half-close does not cut the time of the handler, and all requests are answered.
+fn a_half_close_does_not_end_the_connection(server: Embedded) {
     let request = |fields: &str| format!("GET /api/later HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
     let clients = [
         ("GET /api/later HTTP/1.0\r\n\r\n".to_owned(), 1),
@@ -333,7 +334,7 @@ fn a_half_close_is_no_farewell(server: Embedded) {
     server.ended();
 }
 
-fn a_stop_cuts_at_once(server: Embedded) {
+fn a_stop_cuts_immediately(server: Embedded) {
     let mut client = Client::connect_narrow(server.address);
     client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.head().status, 200);
@@ -342,9 +343,9 @@ fn a_stop_cuts_at_once(server: Embedded) {
     assert!(log.contains("bytes: the server shut down"), "{log}");
 }
 
-/// A program whose `main` has not called `Launcher::run_if_asked` would only do once more whatever it does.
+/// A program whose `main` has not called `Launcher::run_if_asked` would only run as a second instance of itself.
 #[test]
-fn a_program_that_is_no_launcher_is_not_started_as_one() {
+fn a_program_without_launcher_support_is_not_started_as_one() {
     let rules = ScriptRules::default().with_launcher(Launcher::Own);
     let server = start(Duration::from_secs(20), |site| {
         bound!(sanserve::mio::Server::bind("127.0.0.1:0", site.with_scripts(rules)).unwrap())
@@ -367,16 +368,16 @@ macro_rules! mount {
 
             mount!(@cases
                 hello_error_and_pass 20_000
-                a_whole_body_of_any_length_goes_out_with_fields 20_000
-                a_head_that_was_made_before_is_sent_as_often_as_it_is_wanted 20_000
-                a_script_is_told_whom_the_site_has_verified 20_000
-                a_body_is_echoed_however_it_is_framed 20_000
-                a_peer_that_waits_is_told_to_continue 20_000
-                a_handler_that_fails_takes_nobody_down 20_000
-                a_shutdown_finishes_what_is_in_hand 20_000
-                the_bound_of_a_shutdown_holds 200
-                a_stop_cuts_at_once 20_000
-                a_half_close_is_no_farewell 20_000
+                a_complete_body_of_any_length_is_sent_with_fields 20_000
+                a_prepared_head_can_be_sent_many_times 20_000
+                a_script_gets_the_verified_user 20_000
+                a_body_is_echoed_with_any_framing 20_000
+                a_peer_that_waits_gets_100_continue 20_000
+                a_failing_handler_affects_no_other_connection 20_000
+                a_shutdown_finishes_exchanges_in_progress 20_000
+                a_shutdown_is_bounded_by_its_grace 200
+                a_stop_cuts_immediately 20_000
+                a_half_close_does_not_end_the_connection 20_000
             );
         }
     )+ };

@@ -1,5 +1,5 @@
-//! `sanserve explain` says what the server sends: its head is compared with that of a server, over a real
-//! socket, and the rules that it names with those that should decide.
+//! `sanserve explain` agrees with the server: its head is compared with that of a server, over a real socket, and the
+//! rules that it names with the expected ones.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use testkit::response::mask_dates;
 use testkit::server::program;
 use testkit::{Runtime, Server, Tree};
 
-/// The tag of `a.txt`, and the date of every file.
+/// The entity tag of `a.txt`, and the date of every file.
 const TAG: &str = "\"2ebc98a1-0-6\"";
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -23,7 +23,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// The report, and the head of the answer after it.
+    /// The report, and the head of the response after it.
     #[track_caller]
     fn parts(&self) -> (&str, String) {
         let text = std::str::from_utf8(&self.stdout).expect("a report is text");
@@ -39,7 +39,7 @@ fn explain<A: AsRef<OsStr>>(arguments: &[A]) -> Ended {
     Ended { code, stdout: process.stdout.bytes(), stderr }
 }
 
-/// What is asked, with which fields, what is sent after the head, and the rules that have to be named.
+/// The request, its fields, its body, and the rules that the report must name.
 type Case = (&'static str, Vec<String>, &'static str, &'static [&'static str]);
 
 fn tree() -> Tree {
@@ -63,7 +63,7 @@ fn alone(request: &'static str, rules: &'static [&'static str]) -> Case {
     (request, Vec::new(), "", rules)
 }
 
-/// Servers with these flags, and what is asked of them.
+/// Flags of servers, and the cases for each.
 fn cases() -> Vec<(&'static [&'static str], Vec<Case>)> {
     let usual = vec![
         alone("/a.txt", &["origin-form", "file", "entity-tag", "last-modified", "extension", "charset", "stays-open"]),
@@ -132,7 +132,7 @@ fn cases() -> Vec<(&'static [&'static str], Vec<Case>)> {
     ]
 }
 
-/// The bytes that stand for what is asked, written anew here.
+/// The bytes of a request, formatted independently of `explain`.
 fn wire((request, fields, body, _): &Case) -> Vec<u8> {
     let line = match (request.contains(' '), request.contains(" HTTP/")) {
         (false, _) => format!("GET {request} HTTP/1.1"),
@@ -149,7 +149,7 @@ fn wire((request, fields, body, _): &Case) -> Vec<u8> {
 }
 
 #[test]
-fn the_head_is_the_servers() {
+fn the_head_is_that_of_the_server() {
     let tree = tree();
     let directory = tree.root().to_str().expect("a temporary path is text");
     let mut compared = 0;
@@ -179,7 +179,7 @@ fn the_head_is_the_servers() {
     assert!(compared >= 40, "{compared}");
 }
 
-/// A script is found, and what it would be told is shown; it is not run.
+/// A script is found, and its environment is shown, but it is not run.
 #[test]
 fn scripts_are_not_run() {
     let tree = tree();
@@ -208,7 +208,7 @@ fn scripts_are_not_run() {
     assert!(!marker.exists());
 }
 
-/// Whatever stands on the command line: no panic, no second line, and no control character on a terminal.
+/// Whatever the command line contains, there is no panic, no second line, and no control character on a terminal.
 #[test]
 fn hostile_words() {
     let tree = tree();
@@ -236,7 +236,7 @@ fn hostile_words() {
         let control = ended.stdout.iter().find(|byte| byte.is_ascii_control() && **byte != b'\n');
         assert_eq!(control, None, "{shown}");
     }
-    // What could be more than one line is no request.
+    // Text of more than one line is not a request.
     for (request, field) in [
         ("/a.txt HTTP/1.1\r\nX: y", "X: y"),
         ("/a.txt\n", "X: y"),
@@ -251,7 +251,7 @@ fn hostile_words() {
     }
 }
 
-/// A head of any size is explained within the limits of a server.
+/// A head of any size is explained within the limits of the server.
 #[test]
 fn long_heads() {
     let tree = tree();
@@ -269,7 +269,7 @@ fn long_heads() {
     }
 }
 
-/// The first line says it all.
+/// The first line is the verdict.
 #[test]
 fn it_begins_with_the_verdict() {
     let tree = tree();
@@ -339,12 +339,12 @@ fn it_begins_with_the_verdict() {
         let first = text.lines().next().unwrap_or_default();
         assert!(first.starts_with(verdict), "{arguments:?}: {first}");
     }
-    // It has to be read to be removed.
+    // It must be readable to be removed.
     fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o700)).expect("it is ours");
     let ended = explain(&[&long, "-d", directory]);
     let first = ended.stdout.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    assert!(first.len() < 300, "it is one line of a terminal or two");
-    // Times are dates.
+    assert!(first.len() < 300, "the line is too long for a terminal");
+    // Times are shown as dates.
     let ended = explain(&["/none", "-d", directory]);
     assert!(ended.parts().0.contains(&format!("a file of 0 bytes, modified {DATE} and 0 ns")), "{}", ended.parts().0);
 }
@@ -366,7 +366,7 @@ fn usage_and_errors() {
     );
 }
 
-/// The date apart, the report depends on the request and the disk alone, and has no colours in a pipe.
+/// Apart from `Date`, the report only depends on the request and the disk, and has no colours in a pipe.
 #[test]
 fn the_same_report_each_time() {
     let tree = tree();

@@ -1,4 +1,5 @@
-//! Many listings at once hold up nobody else: counted in rows that are made while a small request waits, not in time.
+//! Many concurrent listings do not delay other requests. Measured by the rows that are produced while a small request
+//! waits, not by time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,15 +9,15 @@ use sanserve::core::{Entry, EntryKind, Policy, listing_row};
 use sanserve::server::{Log, Site};
 use testkit::{Bound, Client, Embedded, Tree, bound};
 
-/// Listings at once.
+/// The number of concurrent listings.
 const LISTINGS: u64 = 30;
-/// Entries of each: four batches.
+/// The entries of each: four batches.
 const ENTRIES: u64 = 3_000;
-/// Entries of a batch at most.
+/// The most entries of a batch.
 const BATCH: u64 = 1_024;
 
-/// Counts the rows that are made. When all listings are under way, it sends a small request itself, so that this has
-/// arrived at a known time; and it notes how many rows were made until that is answered.
+/// Counts the rows that are produced. When all listings are in progress, it sends a small request itself, so that the
+/// time of its arrival is known, and stores how many rows were produced until it was answered.
 #[derive(Default)]
 struct Counting {
     rows: AtomicU64,
@@ -30,10 +31,10 @@ struct Shared(Arc<Counting>);
 impl Policy for Shared {
     fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
         let rows = self.0.rows.fetch_add(1, Ordering::SeqCst) + 1;
-        // Each has had its first batch, and about half of its second.
+        // Each listing has had its first batch, and about half of its second.
         if rows >= LISTINGS * BATCH * 3 / 2 && !self.0.is_asked.swap(true, Ordering::SeqCst) {
             let mut small = self.0.small.lock().unwrap();
-            // First: on another thread it may be answered at once.
+            // Stored first, since the request may be answered immediately on another thread.
             self.0.waited.store(rows, Ordering::SeqCst);
             small.as_mut().unwrap().send("GET /small.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         }
@@ -49,7 +50,7 @@ impl Policy for Shared {
     }
 }
 
-/// How many rows were made while the small request waited.
+/// How many rows were produced while the small request waited.
 fn rows_meanwhile(bind: impl FnOnce(Site) -> Bound) -> u64 {
     let tree = Tree::new();
     tree.folder("many").file("small.txt", "small");
@@ -76,26 +77,26 @@ fn rows_meanwhile(bind: impl FnOnce(Site) -> Bound) -> u64 {
         small.ends();
     });
     server.end();
-    assert_eq!(counting.rows.load(Ordering::SeqCst), LISTINGS * ENTRIES * 2, "measured, and written");
+    assert_eq!(counting.rows.load(Ordering::SeqCst), LISTINGS * ENTRIES * 2, "each row is measured, then written");
     counting.waited.load(Ordering::SeqCst)
 }
 
-/// What is under way when it arrives, and one more.
+/// The batch in progress when the request arrives, and one more.
 #[test]
 fn on_mio_a_request_waits_for_one_batch() {
     let waited = rows_meanwhile(|site| bound!(sanserve::mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
     assert!(waited <= 2 * BATCH, "{waited} rows");
 }
 
-/// There another thread learns that it has arrived, and the system says when that is; but it does not wait for a
-/// batch of each listing.
+/// On smol, another thread learns of the arrival, at a time that the system chooses, but it does not wait for a batch
+/// of each listing.
 #[test]
 fn on_smol_a_request_waits_for_few_batches() {
     let waited = rows_meanwhile(|site| bound!(sanserve::smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }
 
-/// There the system shares the processors among the threads, of which few make rows at the same time.
+/// On std, the system shares the processors among the threads, few of which produce rows at the same time.
 #[test]
 fn on_std_a_request_waits_for_few_batches() {
     let waited = rows_meanwhile(|site| bound!(sanserve::std::Server::bind("127.0.0.1:0", site).unwrap()));

@@ -1,7 +1,7 @@
 //! The suite over real sockets, mounted once for each runtime.
 //!
-//! The cases stand in `served/`, one file a subject. A case that is missing in the list below is
-//! dead code, which the compiler reports.
+//! The cases are in `served/`, one file per subject. A case that is missing in the list below is dead code, which the
+//! compiler reports.
 
 mod served;
 
@@ -95,7 +95,7 @@ suite! {
         nobody_reads
         places_for_others
         shutdown
-        what_lives_on_ends_with_the_server
+        a_running_script_ends_with_the_server
         shutdown_is_bounded
         a_second_signal
         out_of_descriptors
@@ -132,7 +132,7 @@ suite! {
         not_for_other_answers
         of_an_index_page
         tags
-        a_connection_goes_on_behind_a_304
+        a_connection_continues_after_a_304
     }
     draining {
         requests_that_have_arrived
@@ -147,7 +147,7 @@ suite! {
         signals_that_do_not_end
         hangup_looks_the_root_up
         a_log_that_hangs
-        what_is_in_progress_is_said
+        exchanges_in_progress_are_printed
         health_and_delay
     }
     errors {
@@ -162,8 +162,8 @@ suite! {
         expectations
     }
     files {
-        every_size_arrives_whole
-        a_hundred_megabytes_arrive_whole
+        every_size_arrives_complete
+        a_hundred_megabytes_arrive_complete
         parallel_downloads_do_not_mix
         the_fields_of_a_file
         head_is_get_without_a_body
@@ -180,22 +180,22 @@ suite! {
         a_rewritten_file
         a_rewritten_file_with_its_old_date
         a_tag_changes_with_the_content
-        whatever_becomes_of_a_name
+        a_name_that_changes_its_meaning
         a_replaced_folder
         a_large_file
         a_file_that_shrinks
         a_file_that_is_rewritten
         a_file_that_is_rewritten_at_the_end
-        a_file_that_is_rewritten_behind_its_download
+        a_file_that_is_rewritten_after_it_was_sent
         ranges_of_a_file_that_is_rewritten
-        a_file_that_vanishes
+        a_file_that_is_deleted
     }
     hostile {
         dripping_heads
         dripping_bodies
         dripping_chunks
-        answers_unread
-        pipelines_unread
+        responses_that_are_not_read
+        pipelines_that_are_not_read
         a_flood_of_connections
         noise
     }
@@ -208,16 +208,16 @@ suite! {
         chunk_lines_and_trailers
         blank_lines
         connections
-        idle_connections_give_way
+        idle_connections_are_closed_to_make_room
         no_request_is_lost_to_a_new_client
-        unfinished_heads_give_way
+        unfinished_heads_are_closed_to_make_room
         memory
         memory_of_listings
     }
     listing {
         the_page_is_exact
         the_title_is_escaped
-        hostile_names_come_back
+        links_to_hostile_names_work
         hostile_directories_can_be_walked
         three_thousand_entries_in_order
         special_files_are_listed
@@ -230,7 +230,7 @@ suite! {
         parallel_requests
         quiet
         no_panic_and_no_trace
-        a_pipe_that_nobody_reads
+        a_pipe_that_is_not_read
     }
     pace {
         a_slow_reader
@@ -263,8 +263,8 @@ suite! {
         fifty_in_order
         fifty_mixed
         fifty_split_at_random
-        nothing_behind_a_close
-        large_answers_behind_each_other
+        nothing_after_a_close
+        large_responses_in_a_pipeline
         ten_thousand_requests
     }
     ranges {
@@ -293,15 +293,15 @@ suite! {
         out_of_descriptors
     }
     root {
-        a_link_that_is_turned
-        a_link_that_is_turned_with_scripts
-        a_directory_made_anew
+        a_link_that_is_changed
+        a_link_that_is_changed_with_scripts
+        a_directory_that_is_recreated
         the_current_directory
-        whatever_becomes_of_the_name
+        a_root_that_changes_its_meaning
     }
     shutdown {
         a_download_is_finished
-        nothing_in_hand
+        nothing_in_progress
         a_stalled_client_is_cut
         half_a_request
         a_slow_download_is_finished
@@ -323,7 +323,7 @@ suite! {
         keep_alive
         keep_alive_is_not_the_head_timeout
         a_body_without_an_end
-        an_answer_that_nobody_reads
+        a_response_that_is_not_read
         timers_of_many_connections
     }
 }

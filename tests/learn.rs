@@ -1,8 +1,8 @@
-//! The course in `docs/learn/`: every command is run as it is printed, and prints what is printed; every exercise
-//! is wrong as it is handed out, and right as it is solved.
+//! The course in `docs/learn/`: every command is run as printed, and must print what the chapter shows; every
+//! exercise must fail as given, and pass with its solution.
 //!
-//! `UPDATE_LEARN=1 cargo test --test learn` writes the output of commands anew where it differs; read it then.
-//! `LEARN=mine cargo test --test learn exercise_1` is for readers: it looks at their solution.
+//! `UPDATE_LEARN=1 cargo test --test learn` updates the output of commands where it differs; review it then.
+//! `LEARN=mine cargo test --test learn exercise_1` is for readers: it checks their solution.
 
 #[path = "learn/alike.rs"]
 mod alike;
@@ -29,7 +29,7 @@ macro_rules! chapters {
             follow($file, Reader::Quick);
         })*
 
-        /// Who reads before they type.
+        /// A reader who reads before typing.
         mod slowly {
             use super::{Reader, follow};
 
@@ -53,18 +53,18 @@ chapters! {
     chapter_6 "6-your-own-runtime.md"
 }
 
-/// Does what a chapter says. A slow reader pauses after each command for longer than a server waits by default: the
-/// defaults are scaled down for them, and what a command says itself is not.
+/// Follows a chapter. A slow reader pauses after each command for longer than the default timeouts of a server: the
+/// defaults are scaled down for that, but not the values that a command gives itself.
 fn follow(name: &str, reader: Reader) {
     let chapter = Chapter::read(&learn().join(name));
     assert!(!chapter.commands.is_empty(), "{name}: nothing to do");
     if !testkit::traced::runs(Command::new("curl").arg("--version")) {
-        assert!(std::env::var_os("CI").is_none(), "CI is to have curl");
+        assert!(std::env::var_os("CI").is_none(), "CI needs curl");
         return eprintln!("{name}: not followed: curl is not installed");
     }
     let mut session = Session::start(reader);
     if name != "README.md" {
-        // What README.md has the reader do first.
+        // The first command of README.md.
         session.run("export REPO=\"$PWD\"", |_| true);
     }
     let (mut updates, mut differences) = (Vec::new(), String::new());
@@ -76,14 +76,14 @@ fn follow(name: &str, reader: Reader) {
             continue;
         }
         let expected = chapter.output(command);
-        // What shows nothing cannot be waited for.
+        // A command without output cannot be waited for.
         let shows = !expected.is_empty() || !session::only_looks(&command.text) || command.text.contains(" -o ");
-        assert!(shows, "{name}:{}: a look at nothing", command.line);
+        assert!(shows, "{name}:{}: a query without output", command.line);
         let fits = |output: &str| alike(expected, output, command.exact);
         let output = session.run(&command.text, fits);
         if !fits(&output) {
             let (line, text) = (command.line, &command.text);
-            differences += &format!("{name}:{line}: $ {text}\n{}\n--- in truth:\n{output}\n", expected.join("\n"));
+            differences += &format!("{name}:{line}: $ {text}\n{}\n--- actual:\n{output}\n", expected.join("\n"));
             updates.push((number, output));
         }
     }
@@ -93,7 +93,7 @@ fn follow(name: &str, reader: Reader) {
     assert!(differences.is_empty(), "{differences}");
 }
 
-/// What `cargo run --example` is in the course: the script of the [`Session`] runs this program again.
+/// Replaces `cargo run --example` in the course: the script of the [`Session`] runs this program again.
 #[test]
 fn stands_in_for_an_example() {
     let Ok(name) = std::env::var("LEARN_RUN") else { return };
@@ -104,20 +104,20 @@ fn stands_in_for_an_example() {
         "learn_runtime_solved" => exercises::runtime_solved::serve(&arguments),
         _ => panic!("{name}: no such example"),
     }
-    .expect("it serves");
+    .expect("the example serves");
 }
 
-/// Why a program cannot be used here.
+/// Why a program cannot be used on this machine.
 fn missing(program: &str) -> Option<String> {
     match program {
         "strace" if cfg!(target_arch = "x86_64") => testkit::traced::cannot_trace(),
         "strace" => Some("some calls have other names here".into()),
-        "linux" => (!cfg!(target_os = "linux")).then(|| "it looks at Linux".into()),
-        _ => panic!("{program}: how would one know whether it is there?"),
+        "linux" => (!cfg!(target_os = "linux")).then(|| "it needs Linux".into()),
+        _ => panic!("{program}: it is not known how to look for it"),
     }
 }
 
-/// Links within the repository lead to a file.
+/// Links within the repository lead to existing files.
 #[test]
 fn links_lead_somewhere() {
     let mut links = 0;

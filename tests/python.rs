@@ -1,9 +1,9 @@
-//! Parity with `python3 -m http.server -p HTTP/1.1`, and for scripts with `--cgi`: the same requests to
-//! both, over one tree.
+//! Parity with `python3 -m http.server -p HTTP/1.1`, and for scripts with `--cgi`: the same requests are sent to both
+//! servers, with the same tree.
 //!
-//! Whatever differs has to stand in the tables of `parity/differences.rs` with its reason, whatever
-//! stands there has to differ, and `docs/python.md` has to explain each reason. Without a `python3`
-//! the test says so and passes, except where the environment variable `CI` is set.
+//! Each difference must be in the tables of `parity/differences.rs` with its reason, each entry of the tables must be
+//! a difference, and `docs/python.md` must explain each reason. Without a `python3` a test reports that and passes,
+//! unless the environment variable `CI` is set.
 
 mod parity;
 
@@ -20,7 +20,7 @@ use testkit::process::Process;
 use testkit::server::program;
 use testkit::{Client, Runtime, Server, Tree};
 
-/// Python's version, if there is one.
+/// The version of Python, if it is installed.
 fn python_version() -> Option<(u32, u32)> {
     let script = "import sys; print(*sys.version_info[:2])";
     let output = Command::new("python3").args(["-c", script]).stderr(Stdio::null()).output().ok()?;
@@ -28,12 +28,12 @@ fn python_version() -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The same; where there is none, a test says so and passes, except in CI.
+/// Like [`python_version`]. Without Python, a test reports that and passes, except in CI.
 fn python_here() -> Option<(u32, u32)> {
     let version = python_version();
     if version.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "there is no python3, which CI has to have");
-        eprintln!("there is no python3 on this machine; parity is not tested");
+        assert!(std::env::var_os("CI").is_none(), "CI needs python3");
+        eprintln!("python3 is not installed; parity is not tested");
     }
     version
 }
@@ -48,13 +48,13 @@ fn start_python(tree: &Tree, flags: &[&str]) -> Server {
 fn ask(server: &Server, case: &Case) -> Vec<Answer> {
     let mut client = Client::connect(server.address());
     let _ = client.try_send(&case.request);
-    // It may have answered and closed by now.
+    // The server may have responded and closed already.
     client.half_close_if_open();
     let (bytes, _) = client.rest_however();
     take_apart(&bytes, case.request.starts_with(b"HEAD "))
 }
 
-/// What differs between two answers to one request: the name and both values.
+/// The differences between two responses to one request: the name and both values.
 fn differences(python: &[Answer], ours: &[Answer]) -> Vec<(String, String, String)> {
     if statuses(python) != statuses(ours) {
         let what = format!("{} -> {}", statuses(python), statuses(ours));
@@ -85,7 +85,7 @@ fn every_difference_is_known() {
     compare(&cases, version, [&python, &ours], GENERAL, PARTICULAR);
 }
 
-/// All that Python's `mimetypes` knows by itself, without the tables of this machine.
+/// All types that Python's `mimetypes` contains by itself, without the tables of this machine.
 #[test]
 fn every_difference_of_media_types_is_known() {
     const SCRIPT: &str = "
@@ -110,13 +110,13 @@ for extension in sorted({*mimetypes.types_map, *mimetypes.suffix_map, *mimetypes
     }
     assert!(text.lines().count() > 100, "{text}");
     if version > TYPES_UP_TO {
-        eprintln!("this python3 is younger than the table of media types; what is new in it: {unknown:?}");
+        eprintln!("this python3 is newer than the table of media types; new types: {unknown:?}");
         return;
     }
-    assert!(unknown.is_empty(), "differences that stand in no table:\n{}", unknown.join("\n"));
+    assert!(unknown.is_empty(), "differences that are in no table:\n{}", unknown.join("\n"));
 }
 
-/// With HTTP/1.0: with HTTP/1.1, Python says nowhere where the answer of a script ends.
+/// With HTTP/1.0, because with HTTP/1.1 Python does not mark the end of a script's response.
 #[test]
 fn every_difference_of_scripts_is_known() {
     let Some(version) = python_here() else { return };
@@ -136,8 +136,8 @@ fn every_difference_of_scripts_is_known() {
     compare(&scripts::cases(), version, [&python, &ours], OF_SCRIPTS, OF_SCRIPT);
 }
 
-/// Sends all cases to both servers. What differs and stands in no table, and what stands there and does not
-/// differ, fails the test.
+/// Sends all cases to both servers. A difference that is in no table fails the test, and so does an entry of a table
+/// that is not a difference.
 fn compare(
     cases: &[Case],
     version: (u32, u32),
@@ -163,12 +163,17 @@ fn compare(
             }
         }
     }
-    assert!(unknown.is_empty(), "{} differences stand in no table:\n{}", unknown.len(), unknown.join("\n"));
+    assert!(unknown.is_empty(), "{} differences are in no table:\n{}", unknown.len(), unknown.join("\n"));
     for (at, rule) in every.iter().enumerate() {
         assert!(used_general.contains(&at) || !applies(rule.until), "no case shows {} of {}", rule.reason, rule.what);
     }
     for (at, row) in single.iter().enumerate() {
-        assert!(used_particular.contains(&at) || !applies(row.until), "{} of {} is no difference", row.what, row.case);
+        assert!(
+            used_particular.contains(&at) || !applies(row.until),
+            "{} of {} is not a difference",
+            row.what,
+            row.case
+        );
     }
 }
 
@@ -184,7 +189,7 @@ fn every_reason_is_explained() {
 fn cases_and_tables_are_in_order() {
     for (cases, rows) in [(cases(), PARTICULAR), (scripts::cases(), OF_SCRIPT)] {
         let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-        assert_eq!(names.len(), cases.len(), "each case has a name of its own");
+        assert_eq!(names.len(), cases.len(), "the names of cases are not unique");
         for row in rows {
             assert!(names.contains(row.case), "there is no case {}", row.case);
         }

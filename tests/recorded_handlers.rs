@@ -1,4 +1,4 @@
-//! Recordings of servers with a portable handler and a site of their own play the same with both.
+//! Recordings of servers with a portable handler and a custom policy replay the same with both.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use sanserve::transcript::{Event, Transcript, What};
 use sanserve::{Log, Site, StatusCode};
 use testkit::{Client, Embedded, Tree, bound};
 
-/// Gives bodies back, in one piece.
+/// Echoes bodies in one piece.
 #[derive(Default)]
 struct Echo {
     body: Vec<u8>,
@@ -44,7 +44,7 @@ impl Handler for Echo {
     }
 }
 
-/// Files below `/files`, the handler elsewhere.
+/// Routes `/files` to the files, and everything else to the handler.
 struct Mixed;
 
 impl Policy for Mixed {
@@ -109,7 +109,7 @@ macro_rules! on {
 
 on!(mio std smol);
 
-/// What a handler has said that blocks, or that is `async`, is there to be read.
+/// Responses of a blocking or `async` handler can be read in a recording.
 macro_rules! reads {
     ($($test:ident $runtime:ident { $($body:tt)* })+) => { $(
         #[test]

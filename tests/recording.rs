@@ -1,4 +1,4 @@
-//! `--record`, `--trace` and `replay` as a user has them, on every runtime.
+//! `--record`, `--trace` and `replay` from the view of a user, on every runtime.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use testkit::process::Process;
 use testkit::server::program;
 use testkit::{Client, Runtime, Server, Tree, eventually};
 
-/// What a command leaves behind: its exit code, and what it has printed.
+/// Runs a command, and returns its exit code and its output.
 fn run(arguments: &[&str], files: &[&Path]) -> (i32, String, String) {
     let mut process = Process::start(Command::new(program()).args(arguments).args(files));
     let status = process.ended();
@@ -45,13 +45,13 @@ impl Bench {
         files
     }
 
-    /// Ends the server as a user would.
+    /// Shuts the server down as a user would.
     fn end(&mut self) {
         self.server.process().signal(Signal::TERM);
         self.server.process_mut().ended();
     }
 
-    /// The recordings, once the server has ended.
+    /// The recordings, after the server has ended.
     fn texts(&self) -> Vec<String> {
         self.files().iter().map(|path| fs::read_to_string(path).expect("a recording")).collect()
     }
@@ -59,7 +59,7 @@ impl Bench {
 
 const GET: &str = "GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Some of everything, each on a connection of its own; the last one stays.
+/// Exchanges of several kinds, each on a connection of its own; the last one stays open.
 fn traffic(server: &Server) -> Client {
     assert_eq!(server.get("/a.txt").status(), 200);
     assert_eq!(server.get("/folder/").status(), 200);
@@ -77,14 +77,14 @@ fn traffic(server: &Server) -> Client {
 }
 
 #[test]
-fn what_was_recorded_on_any_runtime_replays_the_same() {
+fn recordings_of_every_runtime_replay_the_same() {
     for rt in Runtime::ALL {
         let mut bench = Bench::new(rt, &[]);
         let client = traffic(&bench.server);
         bench.end();
         drop(client);
         let files = bench.files();
-        assert_eq!(files.len(), 6, "one for each connection");
+        assert_eq!(files.len(), 6, "one recording per connection");
         for (path, text) in files.iter().zip(bench.texts()) {
             assert!(text.contains(&format!(" on {}.\n", rt.name())), "{text}");
             let (code, stdout, stderr) = run(&["replay"], &[path]);
@@ -107,7 +107,7 @@ fn the_first_step_that_differs_is_shown_with_both_sides() {
     drop(client);
     let path = bench.files().pop().expect("a recording");
     let text = fs::read_to_string(&path).expect("text");
-    // As if the core of today had one byte more or another one, in the second answer of a pipeline.
+    // As if the current core had a different byte in the second response of a pipeline.
     let (at, _) = text.match_indices("Accept-Ranges").nth(1).expect("a second answer");
     let other = [&text[..at], "accept", &text[at + 6..]].concat();
     fs::write(&path, &other).expect("a file");
@@ -131,7 +131,7 @@ fn a_server_that_is_killed_leaves_usable_recordings() {
     for rt in Runtime::ALL {
         let mut bench = Bench::new(rt, &[]);
         let client = traffic(&bench.server);
-        // It grows while the connection lives.
+        // The recording grows while the connection is open.
         let last = || bench.texts().pop().unwrap_or_default();
         eventually("two answers are recorded", || last().matches(" finished 200 ").count() == 2);
         bench.server.process_mut().kill();
@@ -144,7 +144,7 @@ fn a_server_that_is_killed_leaves_usable_recordings() {
 }
 
 #[test]
-fn credentials_are_blanked_out_unless_they_are_asked_for() {
+fn credentials_are_masked_unless_they_are_requested() {
     let request = "GET /a.txt HTTP/1.1\r\nHost: x\r\nCookie: one=secret\r\nAuthorization: Basic c2VjcmV0OnNlY3JldA==\r\n\
                    Proxy-Authorization: secret\r\nConnection: close\r\n\r\n";
     for rt in Runtime::ALL {
@@ -167,8 +167,10 @@ fn recordings_are_bounded_in_number_and_size() {
         let mut bench = Bench::new(rt, &["--record-max", "3", "--record-size", "4000"]);
         for _ in 0..8 {
             assert_eq!(bench.server.get("/a.txt").status(), 200);
-            // Each ends before the next one begins, so that all could be recorded.
-            eventually("it is complete", || bench.texts().last().is_some_and(|text| text.contains(" close ")));
+            // Each connection ends before the next begins, so that all can be recorded.
+            eventually("the recording is complete", || {
+                bench.texts().last().is_some_and(|text| text.contains(" close "))
+            });
         }
         let mut client = bench.server.connect();
         for _ in 0..20 {
@@ -201,7 +203,7 @@ fn a_trace_has_a_line_for_each_event() {
         let known = ["accept", "wait", "recv", "open", "send", "finished", "close"];
         assert!(known.iter().all(|verb| verbs.contains(verb)), "{lines:?}");
         assert!(lines.iter().all(|line| line.starts_with("#1  ") && line.len() <= 160 && line.is_ascii()), "{lines:?}");
-        // Aligned: each verb begins in the same column.
+        // Each verb begins in the same column.
         let column = lines[0].find("accept").expect("a verb");
         assert!(lines.iter().zip(&verbs).all(|(line, verb)| line[column..].starts_with(verb)), "{lines:?}");
     }
@@ -219,13 +221,13 @@ fn the_emitted_test_passes_in_an_empty_crate() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::create_dir(krate.path().join("src")).expect("a directory");
     fs::write(krate.path().join("src/lib.rs"), &tests).expect("a file");
-    // The lines that it says itself.
+    // The lines that the command prints for the manifest.
     let needs = tests.lines().filter_map(|line| Some(format!("sanserve-{}\n", line.strip_prefix("// sanserve-")?)));
     let needs: String = needs.collect();
     assert_eq!(needs.lines().count(), 2, "{needs}");
     let manifest = format!("[package]\nname = \"empty\"\nedition = \"2024\"\n[workspace]\n[dev-dependencies]\n{needs}");
     fs::write(krate.path().join("Cargo.toml"), manifest).expect("a file");
-    // The versions that this was built with are there.
+    // The versions that this program was built with are available.
     fs::copy(root.join("Cargo.lock"), krate.path().join("Cargo.lock")).expect("a file");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -240,7 +242,7 @@ fn the_emitted_test_passes_in_an_empty_crate() {
 }
 
 #[test]
-fn what_cannot_be_replayed_is_said_in_a_line() {
+fn errors_of_replay_are_one_line() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -269,7 +271,7 @@ fn what_cannot_be_replayed_is_said_in_a_line() {
 }
 
 #[test]
-fn places_that_cannot_be_recorded_in() {
+fn directories_that_cannot_be_recorded_in() {
     let tree = Tree::plain();
     let root = tree.root().to_str().expect("text");
     let file = format!("{root}/a.txt");
@@ -284,7 +286,7 @@ fn places_that_cannot_be_recorded_in() {
     }
 }
 
-/// Recordings below the directory that is served are not served, by whatever name, nor listed.
+/// Recordings below the served directory are neither served, under any name, nor listed.
 #[test]
 fn recordings_are_not_served() {
     for rt in [Runtime::Mio, Runtime::Std, Runtime::Smol] {
@@ -299,7 +301,7 @@ fn recordings_are_not_served() {
             let server = Server::unrecorded(rt, tree.root(), &["--record", recordings.to_str().expect("text")]);
             assert_eq!(server.get("/a.txt").status(), 200);
             let first = recordings.join("000001.txt");
-            eventually("it is recorded", || fs::metadata(&first).is_ok_and(|file| file.len() > 0));
+            eventually("the connection is recorded", || fs::metadata(&first).is_ok_and(|file| file.len() > 0));
             fs::hard_link(&first, tree.root().join("hard.txt")).expect("another name");
             for target in [
                 "/recordings",
@@ -320,7 +322,7 @@ fn recordings_are_not_served() {
     }
 }
 
-/// What is recorded is what is needed, and no more: a download has no bytes of the file.
+/// A recording only contains what a replay needs: for a download, no bytes of the file.
 #[test]
 fn a_recording_of_a_download_is_small() {
     let mut bench = Bench::new(Runtime::Mio, &[]);

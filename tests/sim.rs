@@ -1,4 +1,4 @@
-//! `sanserve sim`: the same seed prints the same, and what makes no sense is refused.
+//! `sanserve sim`: the same seed prints the same, and invalid arguments are refused.
 
 use std::process::{Command, Output};
 
@@ -17,7 +17,7 @@ fn summary(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The last word of the line that begins so.
+/// The last word of the line that begins with `name`.
 fn value<'s>(summary: &'s str, name: &str) -> &'s str {
     let line = summary.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {summary}"));
     line.split_whitespace().next_back().expect("a value")
@@ -31,7 +31,7 @@ fn the_same_seed_prints_the_same() {
     assert_ne!(value(&first, "hash"), value(&other, "hash"));
     assert_eq!((value(&first, "seed"), value(&first, "connections")), ("7", "40"));
     assert_eq!(value(&first, "hash").len(), 32);
-    // Several worlds are those of their seeds, one after the other.
+    // Several worlds are those of consecutive seeds.
     assert_eq!(summary(&["--seed=7", "--seeds=2", "--connections=40"]), format!("{first}\n{other}\n"));
 }
 
@@ -39,7 +39,7 @@ fn the_same_seed_prints_the_same() {
 fn an_hour_with_a_hundred_clients_takes_less_than_a_thousandth() {
     let began = std::time::Instant::now();
     let text = summary(&[]);
-    // Also where nothing is optimized, on a machine that others use.
+    // Also without optimization, on a busy machine.
     assert!(began.elapsed().as_millis() < 3_600, "{:?}", began.elapsed());
     assert_eq!((value(&text, "seed"), value(&text, "connections")), ("1", "100"));
     for timer in ["keep-alive", "head", "body", "write", "linger"] {
@@ -60,7 +60,7 @@ fn without_faults_nothing_goes_wrong() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_arguments_are_refused() {
     for arguments in [
         &["--seed", "x"][..],
         &["--seed", "-1"],

@@ -1,7 +1,7 @@
-//! What the page of `sanserve trace` says of system calls, compared with what the servers do: the calls of two
-//! requests on a new connection, from its acceptance to its close, on each runtime.
+//! The system calls on the page of `sanserve trace` are compared with those of the servers: for two requests on a new
+//! connection, from accepting it to closing it, on each runtime.
 //!
-//! Where strace is missing or may not trace, this says so and passes, except in CI.
+//! If strace is missing or may not trace, this reports that and passes, except in CI.
 
 #![cfg(target_os = "linux")]
 
@@ -13,7 +13,7 @@ use testkit::server::program;
 use testkit::traced::{Traced, call, cannot_trace, settled_tree, skip};
 use testkit::{Runtime, eventually};
 
-/// The same as a transcript.
+/// The same connection as a transcript.
 const TOLD: &str = r#"sanserve transcript 1
 @0 wait read until 15000 idle
 @5 recv "GET /512 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -32,7 +32,7 @@ const TOLD: &str = r#"sanserve transcript 1
 @12 close done
 "#;
 
-/// What threads, allocators and reactors do for themselves, whatever the connection is about.
+/// Calls of threads, allocators and reactors that do not depend on the connection.
 const OF_THEIR_OWN: &[&str] = &[
     "brk",
     "clone3",
@@ -65,7 +65,7 @@ fn the_calls_on_the_page_are_those_of_the_servers() {
         let traced = Traced::start(runtime, tree.root());
         let descriptors = format!("/proc/{}/fd", traced.pid.as_raw_nonzero());
         let open = || fs::read_dir(&descriptors).expect("the server runs").count();
-        // A request of another connection ends only when the server has come to rest with this one.
+        // A request on another connection ends only when the server is done with this one.
         let mut other = traced.server.connect();
         let mut rest = || (0..3).for_each(|_| assert_eq!(other.get("/512").head.status, 200));
         rest();
@@ -82,7 +82,7 @@ fn the_calls_on_the_page_are_those_of_the_servers() {
     }
 }
 
-/// The calls from the acceptance of the last connection to its close.
+/// The calls from accepting the last connection to closing it.
 fn seen(trace: &str) -> BTreeSet<String> {
     let lines: Vec<&str> = trace.lines().collect();
     let is_accepted = |line: &&str| line.contains("accept4") && line.contains("sa_family");
@@ -95,7 +95,7 @@ fn seen(trace: &str) -> BTreeSet<String> {
     names.chain(["accept4"]).filter(|name| !OF_THEIR_OWN.contains(name)).map(str::to_owned).collect()
 }
 
-/// The calls that the page tells for all of its steps.
+/// The calls on the page for all of its steps.
 fn told(page: &str, runtime: Runtime) -> BTreeSet<String> {
     let strings = |list: &str| -> Vec<String> {
         let list = list.split_once(']').expect("a list ends").0;
@@ -116,7 +116,7 @@ fn page() -> String {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("get.txt");
     fs::write(&file, TOLD).expect("it can be written");
-    // The heads in it are not the core's: what is compared is what drivers do.
+    // The heads in the transcript are not those of the core, because only the work of drivers is compared.
     let output = Command::new(program()).arg("trace").arg(&file).output().expect("it runs");
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")

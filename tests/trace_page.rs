@@ -1,7 +1,7 @@
 //! `sanserve trace`: the command line, and the page in a real browser.
 //!
-//! Where there is no Chromium, the tests of the page say so and pass, except in CI; what can be said of a page
-//! without a browser is tested beside its source (`src/page`).
+//! Without Chromium, the tests of the page report that and pass, except in CI. What can be tested without a browser
+//! is tested beside the source (`src/page`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use testkit::browser::Browser;
 use testkit::eventually;
 use testkit::server::program;
 
-/// The example of the documentation: a GET on a connection that is then silent.
+/// The example of the documentation: a GET on a connection that is then idle.
 const GET: &str = "timeout-keep-alive";
 
 fn transcript(name: &str) -> PathBuf {
@@ -24,7 +24,7 @@ fn trace(file: &Path, page: &Path) -> Output {
     Command::new(program()).arg("trace").arg(file).arg("-o").arg(page).output().expect("it runs")
 }
 
-/// The page of a transcript, in a folder that lasts as long as the value.
+/// The page of a transcript, in a folder that is removed with this value.
 struct Page {
     folder: tempfile::TempDir,
     path: PathBuf,
@@ -35,7 +35,7 @@ impl Page {
     fn of(text: &str) -> Page {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let (file, path) = (folder.path().join("made.txt"), folder.path().join("page.html"));
-        fs::write(&file, text).expect("it can be written");
+        fs::write(&file, text).expect("the file can be written");
         let output = trace(&file, &path);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Page { folder, path }
@@ -43,7 +43,7 @@ impl Page {
 
     #[track_caller]
     fn named(name: &str) -> Page {
-        Page::of(&fs::read_to_string(transcript(name)).expect("it is in the corpus"))
+        Page::of(&fs::read_to_string(transcript(name)).expect("a transcript of the corpus"))
     }
 }
 
@@ -53,7 +53,7 @@ impl Page {
 fn refused(output: &Output, code: i32, says: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
-    assert_eq!(said.lines().count(), 1, "one clear line: {said}");
+    assert_eq!(said.lines().count(), 1, "not one line: {said}");
     assert!(says.iter().all(|part| said.contains(part)), "{said}");
 }
 
@@ -61,10 +61,10 @@ fn refused(output: &Output, code: i32, says: &[&str]) {
 fn a_page_goes_to_a_file_or_to_standard_output() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let page = folder.path().join("page.html");
-    fs::write(&page, "what was there before").expect("it can be written");
+    fs::write(&page, "what was there before").expect("the file can be written");
     let output = trace(&transcript(GET), &page);
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
-    let written = fs::read(&page).expect("it was written");
+    let written = fs::read(&page).expect("the page was written");
     assert!(written.starts_with(b"<!DOCTYPE html>"));
     let output = Command::new(program()).arg("trace").arg(transcript(GET)).output().expect("it runs");
     assert!(output.status.success());
@@ -72,31 +72,32 @@ fn a_page_goes_to_a_file_or_to_standard_output() {
 }
 
 #[test]
-fn what_is_no_transcript_is_refused() {
+fn files_that_are_not_transcripts_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (file, page) = (folder.path().join("a.txt"), folder.path().join("page.html"));
     refused(&trace(&file, &page), 2, &["cannot read", "a.txt"]);
-    fs::write(&file, "sanserve transcript 1\n@0 wait read until 15000 idle\n@1 bark\n").expect("it can be written");
+    fs::write(&file, "sanserve transcript 1\n@0 wait read until 15000 idle\n@1 bark\n")
+        .expect("the file can be written");
     refused(&trace(&file, &page), 2, &["a.txt: line 3:"]);
-    assert!(!page.exists(), "nothing was written");
-    fs::write(&file, "sanserve transcript 1\n").expect("it can be written");
+    assert!(!page.exists(), "the page was written");
+    fs::write(&file, "sanserve transcript 1\n").expect("the file can be written");
     refused(&trace(&file, &folder.path().join("no/page.html")), 1, &["cannot write", "no/page.html"]);
 }
 
 #[test]
-fn a_transcript_that_does_not_happen_is_shown_and_said() {
+fn a_transcript_that_differs_is_shown_with_a_message() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (file, page) = (folder.path().join("a.txt"), folder.path().join("page.html"));
     let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n";
-    fs::write(&file, text).expect("it can be written");
+    fs::write(&file, text).expect("the file can be written");
     refused(&trace(&file, &page), 1, &["line 4 differs", "expected @7 close idle", "the core did @7 close done"]);
-    assert!(fs::read_to_string(&page).expect("it was written").contains(r#""actual":"@7 close done""#));
+    assert!(fs::read_to_string(&page).expect("the page was written").contains(r#""actual":"@7 close done""#));
     refused(&trace(&transcript("handler-echo"), &page), 1, &["made with the site echo"]);
 }
 
 // ---- The page ----
 
-/// What is selected: its number in the list, and how many are.
+/// The number of the selected step; several, if more than one is selected.
 const SELECTED: &str = "[...document.querySelectorAll('.step')].map((row, at) => row.getAttribute('aria-selected') === 'true' ? at + 1 : 0).filter((at) => at).join()";
 const SAY: &str = "document.querySelector('.say').textContent";
 
@@ -136,9 +137,9 @@ fn keys_walk_through_the_steps() {
         assert_eq!(browser.ask("location.hash"), format!("#{at}"), "{key}");
     }
     assert!(browser.ask("document.querySelector('[aria-live]').textContent").starts_with("Step 1 of 11, at 0 ms."));
-    // The address, and the pointer.
+    // The fragment of the address, and the pointer.
     browser.ask("location.hash = '#7'");
-    eventually("the address is followed", || browser.ask(SELECTED) == "7");
+    eventually("the step of the address is shown", || browser.ask(SELECTED) == "7");
     browser.ask("document.getElementById('step-4').click()");
     assert_eq!(browser.ask(SELECTED), "4");
     assert_eq!(browser.ask("document.querySelector('.steps').getAttribute('aria-activedescendant')"), "step-4");
@@ -186,26 +187,26 @@ fn nothing_in_a_transcript_runs() {
     let attack = "</script><script>document.title='taken'</script><img src=x onerror=document.title='taken'><!--";
     let inputs =
         format!("sanserve transcript 1\n# {attack}\n@0 recv \"GET /{attack} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\"\n");
-    let parsed = Transcript::parse(&inputs).expect("it is one");
+    let parsed = Transcript::parse(&inputs).expect("a valid transcript");
     let text = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).to_text();
     let page = Page::of(&text);
     browser.open(&page.path, "#2");
     assert_eq!(browser.ask("document.title"), "made.txt - sanserve trace");
     assert_eq!(browser.ask("document.images.length + document.scripts.length"), "2", "the data and the script");
-    assert!(browser.ask("document.querySelector('.bytes').textContent").contains(attack), "it is shown");
-    assert!(browser.ask("document.querySelector('.about').textContent").contains(attack), "it is shown");
+    assert!(browser.ask("document.querySelector('.bytes').textContent").contains(attack), "the text is not shown");
+    assert!(browser.ask("document.querySelector('.about').textContent").contains(attack), "the text is not shown");
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    // And if something were to get into the page, the policy would not let it act.
-    let page_text = fs::read_to_string(&page.path).expect("it was written");
+    // Even if a script got into the page, the policy would not let it run.
+    let page_text = fs::read_to_string(&page.path).expect("the page was written");
     let broken = page_text.replace(
         "<main",
         "<script>document.title='taken'</script><img src='data:,' onerror=\"document.title='taken'\"><main",
     );
     let path = page.folder.path().join("broken.html");
-    fs::write(&path, broken).expect("it can be written");
+    fs::write(&path, broken).expect("the file can be written");
     browser.open(&path, "#2");
     assert_eq!(browser.ask("document.title"), "made.txt - sanserve trace");
-    assert_ne!(browser.complaints(), Vec::<String>::new(), "the policy has forbidden it");
+    assert_ne!(browser.complaints(), Vec::<String>::new(), "the policy has not blocked it");
 }
 
 #[test]
@@ -226,11 +227,11 @@ fn a_difference_is_shown_where_it_is() {
     let instead = browser.ask("document.querySelector('.instead:not([hidden]) .bytes').textContent");
     assert!(instead.starts_with("@0 send"), "{instead}");
     assert_eq!(browser.ask("document.querySelectorAll('.step.untold').length"), "7");
-    assert_eq!(browser.ask("document.querySelectorAll('.machine .now').length"), "0", "no state is made up");
+    assert_eq!(browser.ask("document.querySelectorAll('.machine .now').length"), "0", "no state is shown");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
-/// A large file, and the next request after it in one piece, for a client that does not read at once.
+/// A large file, and another request pipelined after it, for a client that does not read immediately.
 const UNSENT: &str = "sanserve transcript 1
 @0 wait read until 15000 idle
 @5 recv \"GET /large HTTP/1.1\\r\\nHost: x\\r\\n\\r\\nGET /b HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\"
@@ -247,9 +248,9 @@ const UNSENT: &str = "sanserve transcript 1
 @900 wait read until 15900 idle
 ";
 
-/// What is named is not yet sent, and the next exchange waits for that.
+/// A file that was announced is not sent yet, and the next exchange waits for it.
 #[test]
-fn what_is_still_to_be_sent_is_shown() {
+fn unsent_bytes_are_shown() {
     let Some(mut browser) = Browser::start() else { return };
     let page = Page::of(UNSENT);
     let outbound = "document.querySelector('.half + .half .name b').textContent";
@@ -278,7 +279,8 @@ fn two_requests_in_one_piece_are_two() {
     assert!(browser.ask(SAY).contains("with 2 requests"), "{}", browser.ask(SAY));
 }
 
-/// On a small screen that lies on its side, as a projector's: all that a step says, the keys, and what signs mean.
+/// On a small landscape screen such as that of a projector, the text of a step, the keys and the legend are all
+/// visible.
 #[test]
 fn nothing_essential_is_below_the_fold() {
     let Some(mut browser) = Browser::start() else { return };
@@ -287,11 +289,11 @@ fn nothing_essential_is_below_the_fold() {
         browser.resize(width, height);
         for step in [1, 2, 4, 5, 11] {
             browser.open(&page.path, &format!("#{step}"));
-            // No panel is squeezed, so that its text would lie on the next one.
+            // No panel is so small that its text would overlap the next one.
             let squeezed = "[...document.querySelectorAll('.stage > .wide')].filter((panel) => panel.scrollHeight > panel.clientHeight + 1).map((panel) => panel.className)";
             assert_eq!(browser.ask(squeezed), "", "{width} x {height}, step {step}");
             if step == 1 {
-                // It has more system calls than there is room for.
+                // This step has more system calls than fit.
                 continue;
             }
             let below = "['.controls', '.step[aria-selected=true]', '.say', '.machine svg', '.half + .half svg', '.facts', '.coupling', '.clocks', '.stage > .panel:last-child h2', '.operation h3', 'footer', 'footer span:last-child'].filter((each) => [...document.querySelectorAll(each)].some((found) => { const box = found.getBoundingClientRect(); return box.height === 0 || box.top < 0 || box.bottom > innerHeight; }) || !document.querySelector(each))";
@@ -318,12 +320,12 @@ fn it_fits_every_width_in_light_and_dark() {
             browser.resize(width, height);
             browser.open(&page.path, "#4");
             assert_eq!(browser.ask("document.documentElement.dataset.theme"), scheme);
-            // Nothing but what scrolls by itself is wider than the window.
+            // Only elements that scroll by themselves are wider than the window.
             assert_eq!(browser.ask("document.documentElement.scrollWidth"), width.to_string(), "{scheme}, {width}");
             let buttons = browser.ask("[...document.querySelectorAll('button')].filter((button) => { const box = button.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth || box.top < 0; }).length");
             assert_eq!(buttons, "0", "{scheme}, {width}");
         }
-        // WCAG 2.2, 1.4.3: text against what it stands on, at least 4.5 to 1.
+        // WCAG 2.2, 1.4.3: the contrast of text is at least 4.5 to 1.
         let contrast = "(() => {
             const style = getComputedStyle(document.documentElement);
             const light = (name) => {
@@ -348,7 +350,7 @@ fn it_fits_every_width_in_light_and_dark() {
 }
 
 #[test]
-fn on_paper_each_step_is_told_in_words() {
+fn each_step_is_printed_in_words() {
     let Some(mut browser) = Browser::start() else { return };
     let page = Page::named("pipelining");
     browser.show_on("print", "dark");
@@ -362,7 +364,7 @@ fn on_paper_each_step_is_told_in_words() {
     assert_eq!(browser.ask(&shown(".step .print")), "14");
     assert_eq!(browser.ask(&shown("button")), "0");
     assert_eq!(browser.ask(&shown(".machine svg")), "2");
-    assert_eq!(browser.ask("getComputedStyle(document.body).color"), "rgb(0, 0, 0)", "black, whatever the screen is");
+    assert_eq!(browser.ask("getComputedStyle(document.body).color"), "rgb(0, 0, 0)", "the text is printed in black");
     assert!(browser.ask("document.querySelector('#step-2 .print').innerText").contains("recvfrom(socket, window, 0)"));
     assert!(browser.print().starts_with("JVBERi0"), "a PDF in base64");
     browser.ask("dispatchEvent(new Event('afterprint'))");
@@ -371,7 +373,7 @@ fn on_paper_each_step_is_told_in_words() {
 }
 
 #[test]
-fn thousands_of_steps_are_no_more_work_to_walk_through() {
+fn walking_through_thousands_of_steps_takes_constant_work() {
     let Some(mut browser) = Browser::start() else { return };
     let mut inputs = String::from("sanserve transcript 1\n@0 wait read until 15000 idle\n");
     for at in 1..=1000 {
@@ -379,20 +381,20 @@ fn thousands_of_steps_are_no_more_work_to_walk_through() {
             "@{at} recv \"GET /{at} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\"\n@{at} open {at} -> file 6\n"
         ));
     }
-    let parsed = Transcript::parse(&inputs).expect("it is one");
+    let parsed = Transcript::parse(&inputs).expect("a valid transcript");
     let played = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
     let page = Page::of(&played.to_text());
     browser.open(&page.path, "#2500");
     assert_eq!(browser.ask("document.querySelectorAll('.step').length"), "5001");
     assert_eq!(browser.ask(SELECTED), "2500");
     let is_seen = "(() => { const [box, row] = ['.sequence', '[aria-selected=true]'].map((each) => document.querySelector(each).getBoundingClientRect()); return row.top >= box.top && row.bottom <= box.bottom + 1; })()";
-    eventually("it is in view", || browser.ask(is_seen) == "true");
+    eventually("the step is in view", || browser.ask(is_seen) == "true");
     for key in ["End", "Home", "PageDown", "ArrowRight"] {
         browser.press(key);
-        eventually("it is in view", || browser.ask(is_seen) == "true");
+        eventually("the step is in view", || browser.ask(is_seen) == "true");
     }
     assert_eq!(browser.ask(SELECTED), "12");
-    // A step touches its own row and the one before it, however many there are.
+    // A step only modifies its own row and the previous one, however many there are.
     let touched = "(() => {
         let touched = 0;
         const watch = new MutationObserver((changes) => { touched += changes.length; });

@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_counts() {
+    fn the_last_occurrence_counts() {
         let flags = parse(&["-d", "/a", "-b::1", "-pHTTP/1.1", "-q", "-d/b", "--bind=::2", "-p", "HTTP/1.0", "-q"]);
         let flags = flags.unwrap();
         assert_eq!((flags.directory, flags.bind.as_deref()), (PathBuf::from("/b"), Some("::2")));
@@ -695,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn names_may_be_cut_short() {
+    fn names_may_be_abbreviated() {
         let flags = parse(&["--dir", "/tmp", "--bi=::1", "--proto=HTTP/1.0", "--max-c", "7", "--hide"]).unwrap();
         assert_eq!((flags.directory, flags.bind.as_deref()), (PathBuf::from("/tmp"), Some("::1")));
         assert_eq!((flags.connections, flags.config.protocol), (Some(7), Protocol::Http10));
@@ -703,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_values_are_refused() {
         for arguments in [
             &["65536"][..],
             &["x"],

@@ -604,7 +604,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_at_a_glance() {
+    fn numbers_are_formatted() {
         assert_eq!(
             [0, 1, 9_999, 10_000, 1_048_576].map(size),
             ["0 bytes", "1 byte", "9999 bytes", "10,000 bytes", "1,048,576 bytes"]
@@ -613,18 +613,22 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_one_piece_are_told_apart() {
+    fn requests_of_one_piece_are_separated() {
         let lines = |text: &str| requests(text.as_bytes()).into_iter().map(first_line).collect::<Vec<_>>();
         let (get, post) = ("GET /a HTTP/1.1\r\nHost: x\r\n\r\n", "POST /b HTTP/1.1\r\ncontent-LENGTH: 31\r\n\r\n");
         assert_eq!(lines(get), ["GET /a HTTP/1.1"]);
         assert_eq!(lines(&format!("{get}{get}GE")), ["GET /a HTTP/1.1", "GET /a HTTP/1.1", "GE"]);
-        assert_eq!(lines(&format!("st: x\r\n\r\n{get}")), ["st: x", "GET /a HTTP/1.1"], "the end of one before");
+        assert_eq!(
+            lines(&format!("st: x\r\n\r\n{get}")),
+            ["st: x", "GET /a HTTP/1.1"],
+            "the end of an earlier request"
+        );
         let body = "\r\n\r\nGET /x HTTP/1.1\r\nHost: y\r\n";
         assert_eq!(body.len(), 31 - 2 + 1);
         assert_eq!(
             lines(&format!("{post}{body}.{get}")),
             ["POST /b HTTP/1.1", "GET /a HTTP/1.1"],
-            "a body is no request"
+            "a body is not a request"
         );
         assert_eq!(lines(&format!("{post}{}", &body[..9])), ["POST /b HTTP/1.1"]);
         assert_eq!(lines("plain text\r\n\r\nmore text"), ["plain text"]);

@@ -251,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_whole_and_names_nothing_elsewhere() {
+    fn the_page_is_complete_and_self_contained() {
         let page = page(include_str!("../../core/tests/transcripts/pipelining.txt"));
         assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
-        assert!(!page.contains("{{"), "every place is filled");
+        assert!(!page.contains("{{"), "a placeholder is left");
         assert!(page.contains("<title>a &lt;b&gt; &amp; &quot;c&quot; - sanserve trace</title>"));
         assert!(page.contains("default-src 'none'"));
         // The namespace of SVG is only a name and is not fetched.
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn style_and_script_can_stand_in_a_page() {
+    fn style_and_script_match_their_digests() {
         assert!(!STYLE.contains("</") && !SCRIPT.contains("</") && !SCRIPT.contains("<!--"));
         // The digest is of exactly this text.
         let page = page("sanserve transcript 1\n");
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_left_out_and_that_is_said() {
+    fn long_texts_are_omitted_with_a_note() {
         assert_eq!(elided("a\nb"), ("a\nb".into(), None));
         let (shown, left_out) = elided(&"line\n".repeat(MAX_LINES + 3));
         assert_eq!(shown.lines().count(), MAX_LINES);

@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_unique_and_each_says_something() {
+    fn keys_are_unique_and_behaviors_are_described() {
         let keys: BTreeSet<_> = OPERATIONS.iter().map(|operation| operation.key).collect();
         assert_eq!(keys.len(), OPERATIONS.len());
         for operation in OPERATIONS {
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_get_is_batched_and_leaves_before_the_wait() {
+    fn a_get_is_batched_and_sent_before_the_wait() {
         let steps = operations(include_str!("../../core/tests/transcripts/timeout-keep-alive.txt"));
         assert_eq!(steps[0], ["accept", "wait-new"]);
         assert!(steps.iter().any(|keys| keys[..] == ["batch"]), "{steps:?}");

@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# Reports the fields of a form, as programs of the nineties did it.
+# Reports the fields of a form, in the style of early CGI programs.
 use strict;
 use warnings;
 use Digest::MD5 qw(md5_hex);

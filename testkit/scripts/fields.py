@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reports the fields of a form: with the module cgi where Python has it, else by the conventions."""
+"""Reports the fields of a form: with the module cgi if Python has it, else by hand."""
 import hashlib
 import os
 import sys

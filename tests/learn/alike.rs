@@ -1,7 +1,7 @@
-//! Whether a command prints what stands in the chapter, but for what is different each time.
+//! Whether a command prints what the chapter shows, apart from values that vary.
 
-/// What is different each time, and what is compared in its place. `%d` are digits, `%x` those of a
-/// hexadecimal number, `%w` letters, `%s` spaces, each one or more; the first row that fits is taken.
+/// Values that vary, and what is compared in their place. `%d` are digits, `%x` hexadecimal digits, `%w` letters,
+/// `%s` spaces, each one or more; the first row that matches is used.
 const VARIES: &[(&str, &str)] = &[
     ("%w, %d %w %d %d:%d:%d GMT", "DATE"),
     ("[%d/%w/%d %d:%d:%d]", "[DATE]"),
@@ -22,7 +22,7 @@ const VARIES: &[(&str, &str)] = &[
     ("%s%d.%d%s", " SECONDS "),
 ];
 
-/// What may stand at the beginning of a line.
+/// What may be at the beginning of a line.
 const AT_BEGIN: (&str, &str) = ("@%d ", "@MILLIS ");
 
 /// Whether both are the same. A line `...` stands for any lines.
@@ -42,7 +42,7 @@ fn matches(expected: &[String], actual: &[String]) -> bool {
     }
 }
 
-/// A millisecond has passed in the middle of a turn: that depends on when the test runs, and says nothing.
+/// Time has advanced in the middle of a turn, which depends on the machine and has no meaning.
 fn is_late_tick(line: &str) -> bool {
     line.ends_with(" + tick")
 }
@@ -55,7 +55,7 @@ fn normal(line: &str) -> String {
         rest = &rest[len..];
     }
     while let Some(c) = rest.chars().next() {
-        // A number or a word is taken whole or not at all.
+        // A number or a word is matched as a whole or not at all.
         let is_inside = out.ends_with(|c: char| c.is_ascii_alphanumeric()) && c.is_ascii_alphanumeric();
         let found =
             VARIES.iter().filter(|_| !is_inside).find_map(|(pattern, stand)| Some((fits(pattern, rest)?, *stand)));
@@ -66,7 +66,7 @@ fn normal(line: &str) -> String {
     out
 }
 
-/// How much of the text a pattern is, if it begins with it.
+/// The length of the text that a pattern matches, if the text begins with it.
 fn fits(pattern: &str, text: &str) -> Option<usize> {
     let (mut pattern, mut rest) = (pattern, text);
     while let Some(c) = pattern.chars().next() {
@@ -90,7 +90,7 @@ fn fits(pattern: &str, text: &str) -> Option<usize> {
 }
 
 #[test]
-fn what_varies_is_passed_over_and_nothing_else() {
+fn only_varying_values_are_ignored() {
     let same = |one: &str, other: &str| alike(&[one.into()], other, false);
     for (one, other) in [
         ("Date: Sat, 21 Nov 2026 19:27:39 GMT", "Date: Sun, 06 Nov 1994 08:49:37 GMT"),

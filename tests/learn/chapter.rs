@@ -1,8 +1,8 @@
-//! A chapter of the course as text: the commands that it shows, and what they print.
+//! A chapter of the course as text: its commands, and what they print.
 //!
-//! A block that begins with `console` is a session: `$ ` begins a command, `> ` continues it, and the rest is
-//! what it prints. `console exact` must be printed to the byte. `console strace` needs strace, and so on with
-//! the name of any program.
+//! A block that begins with `console` is a session: `$ ` begins a command, `> ` continues it, and the rest is its
+//! output. The output of `console exact` must match to the byte. `console strace` needs strace, and likewise for the
+//! name of any program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ pub(crate) struct Chapter {
 
 /// A command and what it prints.
 pub(crate) struct Command {
-    /// Where it begins, from 1.
+    /// The line in which it begins, from 1.
     pub(crate) line: usize,
     pub(crate) text: String,
-    /// The lines of output: from, and up to and without, counted from 0.
+    /// The lines of its output: first and end (exclusive), from 0.
     output: (usize, usize),
     pub(crate) exact: bool,
-    /// The program that must be there.
+    /// The program that it needs.
     pub(crate) needs: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Chapter {
         for (at, line) in lines.iter().enumerate() {
             if let Some(words) = line.strip_prefix("```") {
                 let words: Vec<String> = words.split(' ').map(String::from).collect();
-                assert!(!matches!(&*words[0], "sh" | "bash" | "shell"), "line {}: not run by anybody", at + 1);
+                assert!(!matches!(&*words[0], "sh" | "bash" | "shell"), "line {}: this block is not run", at + 1);
                 info = if info.is_none() { Some(words) } else { None };
                 continue;
             }
@@ -55,16 +55,16 @@ impl Chapter {
                 command.output.1 = at + 1;
             }
         }
-        assert!(info.is_none(), "{}: a block without an end", path.display());
+        assert!(info.is_none(), "{}: a block has no end", path.display());
         Chapter { path: path.into(), lines, commands }
     }
 
-    /// What a command prints, by the chapter.
+    /// The output of a command in the chapter.
     pub(crate) fn output(&self, command: &Command) -> &[String] {
         &self.lines[command.output.0..command.output.1]
     }
 
-    /// Writes the chapter anew, with this output for commands by number.
+    /// Rewrites the chapter with this output, for commands by number.
     pub(crate) fn update(&self, outputs: &[(usize, String)]) {
         let mut lines = self.lines.clone();
         for (number, output) in outputs.iter().rev() {

@@ -1,5 +1,5 @@
-//! What the exercises of the course have to do. Each is there twice: as it is handed out, which has to be wrong, so
-//! that there is something to find, and as it is solved. With `LEARN=mine` it is the reader's that has to be right.
+//! The checks of the course's exercises. Each is there twice: as given, which must fail, so that there is something
+//! to find, and solved. With `LEARN=mine`, the reader's solution must pass.
 
 #[path = "../../docs/learn/exercises/2_edges.rs"]
 #[allow(unreachable_pub, reason = "it is a program of its own")]
@@ -49,26 +49,26 @@ use sanserve::transcript::{Transcript, check};
 use testkit::Client;
 use testkit::tree::Tree;
 
-/// The exercise is wrong, and the solution right; or the reader's is.
-fn judge(handed_out: fn(), solved: fn()) {
+/// The exercise must fail, and the solution pass; or the solution of the reader.
+fn judge(given: fn(), solved: fn()) {
     if std::env::var_os("LEARN").is_some_and(|whose| whose == "mine") {
-        return handed_out();
+        return given();
     }
     solved();
-    assert!(catch_unwind(handed_out).is_err(), "as it is handed out there is nothing to do");
+    assert!(catch_unwind(given).is_err(), "the exercise already passes");
 }
 
-/// The work of somebody is not the others' affair.
+/// A slow job does not delay other clients.
 #[test]
 fn exercise_1() {
     fn serves_others(site: fn(sleeper::Work) -> Site) {
         let ((open, gate), (begin, begun)) = (mpsc::channel(), mpsc::channel());
         let gate = Mutex::new(gate);
-        // Nobody can say it who has not done the work.
+        // Only the job itself can produce this text.
         let secret = format!("{:?} {}", thread::current().id(), std::process::id());
         let known = secret.clone();
         let site = site(Arc::new(move || {
-            begin.send(()).expect("somebody waits for that");
+            begin.send(()).expect("the test waits for this");
             let opened = gate.lock().expect("one at a time").recv_timeout(Duration::from_secs(3));
             format!(
                 "{}, says {known}\n",
@@ -82,33 +82,33 @@ fn exercise_1() {
         let serving = thread::spawn(move || server.run());
         let (mut slow, mut quick) = (Client::connect(address), Client::connect(address));
         slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        begun.recv_timeout(Duration::from_secs(10)).expect("the work begins");
+        begun.recv_timeout(Duration::from_secs(10)).expect("the job begins");
         let answer = quick.get("/");
-        // It may be too late for that: then the work was not done at all.
+        // It may be too late for that: then the job did not run at all.
         let _ = open.send(());
         let worked = slow.response();
         handle.stop();
         serving.join().expect("no panic").expect("it serves");
         assert_eq!(answer.body_text(), "at once\n");
-        let (said, who) = worked.body_text().trim_end().split_once(", says ").expect("what the work gives");
-        assert_eq!(said, "the others were served", "during the work");
-        assert_eq!(who, secret, "the answer is what the work gives");
+        let (said, who) = worked.body_text().trim_end().split_once(", says ").expect("the result of the job");
+        assert_eq!(said, "the others were served", "other clients during the job");
+        assert_eq!(who, secret, "the response is the result of the job");
     }
     judge(|| serves_others(sleeper::site), || serves_others(sleeper_solved::site));
 }
 
-/// A socket with much to read, and one edge for all of it.
+/// A socket with many bytes to read, and one edge for all of them.
 struct Socket {
     unread: VecDeque<u8>,
     ended: bool,
-    /// It has said `WouldBlock`, and there was no edge since.
+    /// It has returned `WouldBlock`, and there was no edge since.
     empty: bool,
 }
 
 impl Read for Socket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        assert!(!self.empty, "it was read again behind WouldBlock, and nothing had come");
-        // However large the window: so much at a time.
+        assert!(!self.empty, "it was read again after WouldBlock, although nothing had arrived");
+        // At most this much at a time, however large the window is.
         let n = into.len().min(1_000);
         match self.unread.read(&mut into[..n])? {
             0 if n > 0 && !self.ended => {
@@ -129,7 +129,11 @@ macro_rules! answers_all {
         let mut socket = Socket { unread: VecDeque::new(), ended: false, empty: false };
         let answers = |line: &$edges::Line| {
             let heads = line.sent.windows(15).filter(|part| part == b"HTTP/1.1 200 OK").count();
-            assert_eq!(line.sent.windows(7).filter(|part| part == b"\nhello\n").count(), heads, "whole answers");
+            assert_eq!(
+                line.sent.windows(7).filter(|part| part == b"\nhello\n").count(),
+                heads,
+                "not only complete responses"
+            );
             heads
         };
         let mut asked = 0;
@@ -138,7 +142,7 @@ macro_rules! answers_all {
             (socket.unread, socket.empty) = (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(requests).into(), false);
             line.edge(&mut socket, &cx).expect("nothing fails");
             assert_eq!(answers(&line), asked, "responses to {asked} requests, after one edge");
-            assert!(!line.closed, "nobody has said that it is over");
+            assert!(!line.closed, "the connection was closed too early");
         }
         (socket.ended, socket.empty) = (true, false);
         line.edge(&mut socket, &cx).expect("nothing fails");
@@ -146,13 +150,13 @@ macro_rules! answers_all {
     }};
 }
 
-/// One edge stands for everything that has come.
+/// One edge announces everything that has arrived.
 #[test]
 fn exercise_2() {
     judge(|| answers_all!(edges), || answers_all!(edges_solved));
 }
 
-/// What is written down is what happens.
+/// The transcript is what happens.
 #[test]
 fn exercise_3() {
     const GIVEN: &str = "sanserve transcript 1
@@ -174,8 +178,8 @@ fn exercise_3() {
             transcript.events().filter(|event| event.what.is_input()).cloned().collect::<Vec<_>>()
         };
         let given = Transcript::parse(GIVEN).expect("a transcript");
-        assert_eq!(inputs(&transcript), inputs(&given), "the message is given: what follows from it is to be written");
-        assert_eq!(transcript.settings, given.settings, "and so are the settings");
+        assert_eq!(inputs(&transcript), inputs(&given), "the input is given and must not be changed");
+        assert_eq!(transcript.settings, given.settings, "the settings are given and must not be changed");
         if let Err(difference) = check(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}) {
             panic!("{difference}");
         }
@@ -186,7 +190,7 @@ fn exercise_3() {
     );
 }
 
-/// What nobody takes is not made.
+/// Output that is not read is not produced.
 #[test]
 fn exercise_4() {
     const ROWS: usize = 50_000;
@@ -206,7 +210,7 @@ fn exercise_4() {
         let whole: usize = (0..ROWS).map(|n| format!("row {n}\n").len()).sum();
         let mut peer = Bench::new().handler(move || make(rows())).connect();
         peer.stop_reading().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        // What may be formatted ahead of a socket, `Limits::output`.
+        // How much may be formatted ahead of a socket, `Limits::output`.
         let most = Config::default().limits.output;
         let so_far = made.load(Ordering::Relaxed);
         assert!(so_far <= most, "{so_far} bytes were made for a client that reads nothing; {most} are enough");
@@ -223,7 +227,7 @@ fn exercise_4() {
 macro_rules! times_out {
     ($timeout:ident) => {{
         use $timeout::{LINE, Reader, SILENCE, Step};
-        // All at once, in two pieces, and never.
+        // In one piece, in two pieces, and never.
         let mut reader = Reader::new(7);
         assert_eq!(reader.poll(7), Step::Wait { until: 7 + SILENCE });
         reader.handle(b"hello\nmore", 50_000);
@@ -234,11 +238,11 @@ macro_rules! times_out {
         reader.handle(b"lo\n", 79_998);
         assert_eq!(reader.poll(79_998), Step::Line(b"hello".to_vec()));
         assert_eq!(Reader::new(0).poll(SILENCE), Step::TimedOut);
-        // A byte every ten seconds, for a day.
+        // One byte every ten seconds, for a day.
         let (mut reader, mut now) = (Reader::new(0), 0);
         reader.handle(b"a", now);
         while let Step::Wait { until } = reader.poll(now) {
-            assert!(until > now, "a deadline that has passed would be waited for again and again");
+            assert!(until > now, "a deadline in the past would be waited for again and again");
             assert!(now < 86_400_000, "after a day, it still waits for the end of the line");
             now = until.min(now + 10_000);
             if now % 10_000 == 0 && now < LINE {
@@ -247,15 +251,15 @@ macro_rules! times_out {
                 reader.handle(b"b", now);
             }
         }
-        assert_eq!((reader.poll(now), now), (Step::TimedOut, LINE), "the line had its time");
-        // Nothing is no first byte.
+        assert_eq!((reader.poll(now), now), (Step::TimedOut, LINE), "the timeout of the line");
+        // An empty input is not a first byte.
         let mut reader = Reader::new(0);
         reader.handle(b"", 30_000);
         assert_eq!(reader.poll(30_000), Step::Wait { until: SILENCE });
     }};
 }
 
-/// A byte now and then is no line.
+/// Single bytes now and then are not a line.
 #[test]
 fn exercise_5() {
     judge(|| times_out!(timeout), || times_out!(timeout_solved));
@@ -272,13 +276,13 @@ macro_rules! finishes {
         let mut server = $runtime::Server::new(listener, site).expect("a server");
         let end = server.end();
         let serving = thread::spawn(|| server.run());
-        // One has half a request on its way, one much of an answer, and one nothing.
+        // One client has sent half a request, one is receiving a large response, and one is idle.
         let (mut asking, mut idle) = (Client::connect(address), Client::connect(address));
         assert_eq!(idle.get("/a.txt").body_text(), "hello\n");
         let mut reading = Client::connect_narrow(address);
         reading.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(reading.head().status, 200);
-        // What comes in one piece is read in one: with this answer, the half has been read.
+        // Bytes that arrive together are read together: with this response, the half was read.
         asking.send("GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\nGET /a.txt HTTP/1.1\r\n");
         assert_eq!(asking.response().status(), 200);
         drop(end);
@@ -287,17 +291,17 @@ macro_rules! finishes {
         assert_eq!((last.status(), last.text("connection")), (200, Some("close")), "the last response has Connection");
         asking.ends();
         idle.ends();
-        assert!(!serving.is_finished(), "it has ended while somebody is being served");
+        assert!(!serving.is_finished(), "it has ended while a client is being served");
         let end = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(address).is_ok() {
-            assert!(Instant::now() < end, "nobody is to be accepted any more");
+            assert!(Instant::now() < end, "connections are still accepted");
         }
-        assert_eq!(reading.rest().len(), 8 << 20, "what was begun is finished");
+        assert_eq!(reading.rest().len(), 8 << 20, "the download is not complete");
         serving.join().expect("no panic").expect("it serves to the end");
     }};
 }
 
-/// Who has begun is served to the end.
+/// Exchanges that have begun are finished.
 #[test]
 fn exercise_6() {
     judge(|| finishes!(runtime), || finishes!(runtime_solved));

@@ -1,11 +1,10 @@
-//! A shell that does what the reader of a chapter does: each command as printed, one after the other, in a
-//! directory of its own.
+//! A shell that executes the commands of a chapter as printed, one after the other, in a directory of its own.
 //!
-//! Two things are done to a command. The ports 8000 to 8003 of the text become free ones, and `cargo` is a
-//! script that builds nothing: what it would run is in this test program already. For a quick reader nothing sleeps:
-//! a server in the background is waited for by its banner, and a command that only looks is repeated until it shows
-//! what is printed in the chapter. A slow one pauses after each command, and finds servers whose defaults are as
-//! much shorter as the pause is.
+//! Two things are changed in a command. The ports 8000 to 8003 are replaced by free ones, and `cargo` is a script
+//! that builds nothing, since this test program contains what it would run. For a quick reader nothing sleeps: a
+//! server in the background is awaited by its banner, and a command that only queries is repeated until its output
+//! matches the chapter. A slow reader pauses after each command, with servers whose default timeouts are shortened
+//! accordingly.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -24,10 +23,10 @@ use tempfile::TempDir;
 
 use testkit::server::program;
 
-/// No command of the course takes longer.
+/// The timeout of every command.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How long a command that looks is repeated.
+/// How long a command that only queries is repeated.
 const LOOKING: Duration = Duration::from_secs(15);
 
 /// Commands that change nothing, so that they can be repeated.
@@ -48,13 +47,13 @@ const LOOKS: &[&str] = &[
     "./calls ",
 ];
 
-/// The ports of the text.
+/// The ports in the text.
 const PORTS: [&str; 4] = ["8000", "8001", "8002", "8003"];
 
-/// Ends the output of a command: no command prints it.
+/// Marks the end of a command's output, which never contains it.
 const MARK: u8 = 0x1e;
 
-/// What stands in for cargo. `cargo test` and `cargo run --example` run this test program.
+/// The replacement for cargo. `cargo test` and `cargo run --example` run this test program.
 const CARGO: &str = r#"#!/bin/sh
 case "$*" in
 "build"|"build -q --example "*)
@@ -72,21 +71,21 @@ case "$*" in
 esac
 "#;
 
-/// Somebody who follows the course.
+/// A reader of the course.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// Types the next command at once.
+    /// Types the next command immediately.
     Quick,
     /// Reads on for [`PAUSE`] after each command.
     Slow,
 }
 
-/// How long a slow reader pauses. It stands for more than the time that any timeout has by default.
+/// How long a slow reader pauses, which is longer than any scaled timeout.
 const PAUSE: Duration = Duration::from_millis(450);
 
-/// What stands in for sanserve where the reader is slow: the defaults that a pause outlasts, and after them, so that
-/// they count, the flags of the chapter.
-const IMPATIENT: &str = r#"#!/bin/sh
+/// The replacement for sanserve with a slow reader: defaults that are shorter than a pause, and after them, so that
+/// they take precedence, the flags of the chapter.
+const SHORT_TIMEOUTS: &str = r#"#!/bin/sh
 case "$1" in
 replay|trace|explain|sim|conform|-V|--version) exec "$LEARN_SERVER" "$@" ;;
 esac
@@ -104,10 +103,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A shell in a directory that looks like a clone in which nothing was built.
+    /// A shell in a directory that looks like a fresh clone.
     pub(crate) fn start(reader: Reader) -> Session {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        // As root, scripts run as nobody.
+        // If this is root, scripts run as nobody.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         let clone = directory.path().join("clone");
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -126,11 +125,11 @@ impl Session {
         };
         tool("cargo", CARGO);
         if reader == Reader::Slow {
-            tool("sanserve", IMPATIENT);
+            tool("sanserve", SHORT_TIMEOUTS);
         }
         let server = Path::new(program()).parent().expect("a directory");
         let path = std::env::var("PATH").unwrap_or_default();
-        // The whole of it is a group, which is ended as such.
+        // The shell leads a process group, so that all of it can be killed.
         let mut shell = std::process::Command::new("bash");
         shell.args(["--norc", "--noprofile", "-s"]).current_dir(&clone).process_group(0);
         shell.env("PATH", format!("{}:{}:{path}", tools.display(), server.display())).env("LC_ALL", "C");
@@ -159,11 +158,11 @@ impl Session {
         session
     }
 
-    /// Does a command; what it prints. It is repeated until `fits`, if it only looks.
+    /// Runs a command, and returns its output. A command that only queries is repeated until `fits`.
     pub(crate) fn run(&mut self, command: &str, fits: impl Fn(&str) -> bool) -> String {
         let (start, printed) = (Instant::now(), printed_by_server(command));
         if let Some(file) = printed {
-            // What an earlier server has said is not to be taken for what this one says.
+            // The output of an earlier server must not be taken for that of this one.
             self.tell(&format!("rm -f {file}"));
         }
         loop {
@@ -190,7 +189,7 @@ impl Session {
     }
 
     fn tell(&mut self, text: &str) -> String {
-        // In braces, so that no command reads what is meant for the shell; a newline ends a here-document.
+        // In braces, so that no command reads the input of the shell; a newline ends a here-document.
         let whole = format!("{{ {text}\n}} </dev/null\nprintf '\\036'\n");
         self.input.write_all(whole.as_bytes()).unwrap_or_else(|error| panic!("{text}: the shell is gone: {error}"));
         let (end, mut output) = (Instant::now() + TIMEOUT, Vec::new());
@@ -206,7 +205,7 @@ impl Session {
         }
     }
 
-    /// A server that was started in the background is there when it has said so.
+    /// Waits until a server in the background has printed its banner.
     fn wait_for_banner(&mut self, file: &str) {
         let end = Instant::now() + TIMEOUT;
         loop {
@@ -220,7 +219,7 @@ impl Session {
     }
 }
 
-/// What was started is ended, whatever happens: servers, clients, and the shell, which is their group's first.
+/// Kills all processes: servers, clients, and the shell, which leads their group.
 impl Drop for Session {
     fn drop(&mut self) {
         let _ = kill_process_group(Pid::from_child(&self.shell), Signal::KILL);
@@ -243,12 +242,12 @@ fn printed_by_server(command: &str) -> Option<&str> {
     Some(file.unwrap_or_else(|| panic!("`{command}`: where does it print?")))
 }
 
-/// Whether the chapters are written anew.
+/// Whether the chapters are being updated.
 pub(crate) fn updates() -> bool {
     std::env::var_os("UPDATE_LEARN").is_some()
 }
 
-/// Ports that nobody uses, below those that the system hands out by itself.
+/// Unused ports below the range of the system.
 fn free_ports() -> [String; 4] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = (std::process::id() % 1_000) as u16 * 10;
@@ -263,7 +262,7 @@ fn free_ports() -> [String; 4] {
     })
 }
 
-/// Replaces a number where it stands alone.
+/// Replaces a number that is a word of its own.
 fn replace_word(text: &str, from: &str, to: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

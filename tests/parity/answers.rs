@@ -1,14 +1,14 @@
-//! Answers of either server, taken apart without judging them.
+//! Parsing responses of either server without judging them.
 
 use std::collections::BTreeMap;
 
-/// The parts of an answer that are compared, by name: `status`, `version`, `reason`, `body`, and
-/// each field in lower case. Of `Date` and `Server` only that they are there counts.
+/// The parts of a response that are compared, by name: `status`, `version`, `reason`, `body`, and each field in lower
+/// case. Of `Date` and `Server` only their presence counts.
 #[derive(Clone, Debug, Default)]
 pub struct Answer(pub BTreeMap<String, String>);
 
-/// Splits everything that came on a connection into answers. Python's answers to what it takes
-/// for HTTP/0.9 have no head; their status is `none`.
+/// Splits all bytes of a connection into responses. Python's responses to requests that it takes for HTTP/0.9 have no
+/// head; their status is `none`.
 pub fn take_apart(mut bytes: &[u8], to_head: bool) -> Vec<Answer> {
     let mut answers = Vec::new();
     while !bytes.is_empty() {
@@ -23,7 +23,7 @@ pub fn take_apart(mut bytes: &[u8], to_head: bool) -> Vec<Answer> {
         let head = text(&bytes[..head_end]);
         bytes = &bytes[head_end + 4..];
         let mut lines = head.split("\r\n");
-        let mut parts = lines.next().expect("split gives one part at least").splitn(3, ' ');
+        let mut parts = lines.next().expect("split returns at least one part").splitn(3, ' ');
         for name in ["version", "status", "reason"] {
             answer.insert(name.to_owned(), parts.next().unwrap_or_default().to_owned());
         }
@@ -44,7 +44,7 @@ pub fn take_apart(mut bytes: &[u8], to_head: bool) -> Vec<Answer> {
                 answer.insert("short".to_owned(), format!("{} of {len}", body.len()));
             }
             answer.insert("body".to_owned(), text(body));
-            // The length is that of the body, whose difference is looked at by itself.
+            // The length is that of the body, which is compared separately.
             if answer.contains_key("content-length") && body.len() == len {
                 answer.insert("content-length".to_owned(), "fits".to_owned());
             }
@@ -55,7 +55,7 @@ pub fn take_apart(mut bytes: &[u8], to_head: bool) -> Vec<Answer> {
     answers
 }
 
-/// The status codes in order; `nothing` where there was no answer.
+/// The status codes in order; `nothing` without a response.
 pub fn statuses(answers: &[Answer]) -> String {
     let statuses: Vec<&str> = answers.iter().map(|answer| answer.0["status"].as_str()).collect();
     if statuses.is_empty() { "nothing".to_owned() } else { statuses.join(" ") }

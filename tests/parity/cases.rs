@@ -1,11 +1,11 @@
-//! The requests that are sent to both, and the tree that both serve.
+//! The requests that are sent to both servers, and the tree that both serve.
 
 use testkit::Tree;
 use testkit::tree::STAMP;
 
-/// One connection: what is sent before the half-close.
+/// One connection: the bytes that are sent before the half-close.
 pub struct Case {
-    /// What the tables of differences call it.
+    /// The name in the tables of differences.
     pub name: String,
     /// The bytes.
     pub request: Vec<u8>,
@@ -48,7 +48,7 @@ pub fn tree() -> Tree {
     tree
 }
 
-/// GETs that need no other fields: the name of the case is the target.
+/// GETs without other fields; the name of the case is the target.
 const TARGETS: &[&str] = &[
     "/",
     "/?query",
@@ -140,7 +140,7 @@ const TARGETS: &[&str] = &[
     "http://x/",
 ];
 
-/// Other fields with a GET of `/a.txt`, and a name for each.
+/// Fields for a GET of `/a.txt`, and a name for each.
 const FIELDS: &[(&str, &str)] = &[
     ("close", "Connection: close\r\n"),
     ("keep-alive", "Connection: keep-alive\r\n"),
@@ -177,7 +177,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("coding-unknown", "Transfer-Encoding: gzip\r\n"),
 ];
 
-/// Whole inputs, and a name for each.
+/// Complete inputs, and a name for each.
 const INPUTS: &[(&str, &str)] = &[
     ("http-1.0", "GET /a.txt HTTP/1.0\r\n\r\n"),
     ("http-1.0-not-found", "GET /none HTTP/1.0\r\n\r\n"),
@@ -224,7 +224,7 @@ const INPUTS: &[(&str, &str)] = &[
     ("raw-not-ascii", "GET /gr\u{fc}n.txt HTTP/1.1\r\nHost: x\r\n\r\n"),
 ];
 
-/// All of them.
+/// All cases.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add =

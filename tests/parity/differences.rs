@@ -1,14 +1,14 @@
-//! What may differ from Python, and why. The reasons are explained in `docs/python.md`.
+//! The permitted differences from Python. The reasons are explained in `docs/python.md`.
 
-/// A difference that many cases show in the same way.
+/// A difference that occurs in many cases.
 pub struct General {
     /// The part of the answer.
     pub what: &'static str,
     /// The name of the reason.
     pub reason: &'static str,
-    /// The version of Python that does as we do.
+    /// The version of Python that behaves like sanserve.
     pub until: Option<(u32, u32)>,
-    /// Whether Python's value and ours differ in just this way.
+    /// Whether Python's value and ours differ in exactly this way.
     pub explains: fn(&str, &str) -> bool,
 }
 
@@ -20,7 +20,7 @@ pub struct Particular {
     pub what: &'static str,
     /// The name of the reason.
     pub reason: &'static str,
-    /// The version of Python that does as we do.
+    /// The version of Python that behaves like sanserve.
     pub until: Option<(u32, u32)>,
 }
 
@@ -43,7 +43,7 @@ const fn row_until(case: &'static str, what: &'static str, reason: &'static str,
     Particular { case, what, reason, until: Some(until) }
 }
 
-/// A page of Python before 3.14, with the style sheet that came then.
+/// A page of Python before 3.14, with the style sheet that was added then.
 fn with_style(page: &str) -> String {
     let style = "<style type=\"text/css\">\n:root {\ncolor-scheme: light dark;\n}\n</style>\n<title>Dir";
     let page = page.replacen("<title>Dir", style, 1);
@@ -51,7 +51,7 @@ fn with_style(page: &str) -> String {
     page.replacen("        <title>Error", style, 1)
 }
 
-/// Python says that it closes after every error; we go on where the framing is sound.
+/// Python announces a close after every error; sanserve continues if the framing is sound.
 fn only_python_closes(python: &str, ours: &str) -> bool {
     python == "close" && ours.is_empty()
 }
@@ -60,7 +60,7 @@ fn only_we_say(said: &str, python: &str, ours: &str) -> bool {
     python.is_empty() && ours == said
 }
 
-/// What many cases show.
+/// Differences that occur in many cases.
 pub const GENERAL: &[General] = &[
     General {
         what: "body",
@@ -119,7 +119,7 @@ pub const GENERAL: &[General] = &[
     },
 ];
 
-/// What single cases show.
+/// Differences that occur in single cases.
 pub const PARTICULAR: &[Particular] = &[
     row_until("/?query", "body", "listing-title", (3, 14)),
     row_until("/#fragment", "body", "listing-title", (3, 14)),
@@ -179,7 +179,7 @@ pub const PARTICULAR: &[Particular] = &[
     row("blank-line-before", "nothing -> 200", "blank-lines"),
 ];
 
-/// What many cases of scripts show.
+/// Differences that occur in many cases of scripts.
 pub const OF_SCRIPTS: &[General] = &[
     General {
         what: "reason",
@@ -213,7 +213,7 @@ pub const OF_SCRIPTS: &[General] = &[
     },
 ];
 
-/// What single cases of scripts show.
+/// Differences that occur in single cases of scripts.
 pub const OF_SCRIPT: &[Particular] = &[
     row("/cgi-bin/hello%00", "404 -> 400", "encoded-nul"),
     row("/cgi-bin/../a.txt", "accept-ranges", "ranges"),
@@ -281,10 +281,10 @@ pub const OF_SCRIPT: &[Particular] = &[
     row("with fields OF_SERVER", "body", "cgi-environment"),
 ];
 
-/// The last version of Python whose table of media types was looked at.
+/// The last version of Python whose table of media types was compared.
 pub const TYPES_UP_TO: (u32, u32) = (3, 13);
 
-/// Extensions whose media type is not Python's: what it is, and the reason. `docs/media-types.md` says more.
+/// Extensions with another media type than in Python, and the reason. `docs/media-types.md` has the details.
 pub const TYPES: &[(&str, &str, &str)] = &[
     (".3g2", "video/3gpp2", "media-types"),
     (".3gp", "video/3gpp", "media-types"),

@@ -1,4 +1,4 @@
-//! Parity with Python: what is asked, how answers are compared, what may differ.
+//! Parity with Python: the requests, the comparison of responses, and the permitted differences.
 
 #![allow(unreachable_pub, reason = "a test program exports nothing: `pub` is for its other modules")]
 

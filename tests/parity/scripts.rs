@@ -1,4 +1,4 @@
-//! The same for scripts: `python3 -m http.server --cgi`.
+//! The cases for scripts: `python3 -m http.server --cgi`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use super::cases::Case;
 use testkit::Tree;
 use testkit::scripts::install;
 
-/// Lines end with CR LF, because Python passes on what a script writes as it is.
+/// Lines end with CR LF, because Python passes on the output of a script unchanged.
 const SCRIPTS: &[(&str, &str)] = &[
     ("hello", "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nhello\\n'\n"),
     ("folder/hello", "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nbelow\\n'\n"),
@@ -35,7 +35,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("no-interpreter", "#!/no/such/interpreter\n"),
 ];
 
-/// Scripts, and files beside them.
+/// Scripts and files.
 pub fn tree() -> Tree {
     let tree = super::cases::tree();
     tree.folder("cgi-bin/folder").folder("htbin");
@@ -105,7 +105,7 @@ const TARGETS: &[&str] = &[
     "/cgi-bin/no-interpreter",
 ];
 
-/// Whole inputs, and a name for each.
+/// Complete inputs, and a name for each.
 const INPUTS: &[(&str, &str)] = &[
     ("cgi-head", "HEAD /cgi-bin/hello HTTP/1.1\r\nHost: x\r\n\r\n"),
     ("cgi-head-none", "HEAD /cgi-bin/none HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -120,7 +120,7 @@ const INPUTS: &[(&str, &str)] = &[
     ("cgi-put", "PUT /cgi-bin/hello HTTP/1.1\r\nHost: x\r\n\r\n"),
 ];
 
-/// Variables that are asked for, with the fields below and without.
+/// Variables that are requested with the fields below and without.
 const VARIABLES: &[&str] = &[
     "GATEWAY_INTERFACE",
     "SERVER_SOFTWARE",
@@ -157,7 +157,7 @@ const VARIABLES: &[&str] = &[
 const FIELDS: &str = "Accept: a/b\r\nAccept: c/d\r\nCookie: a=1\r\nCookie: b=2\r\nReferer: r\r\nUser-Agent: me\r\n\
                       X-A: y\r\nProxy: z\r\nContent-Type: e/f\r\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n";
 
-/// All of them.
+/// All cases.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: String, request: String| cases.push(Case { name, request: request.into_bytes() });

@@ -1,9 +1,9 @@
-//! Request bodies that nobody wants: passed over, or answered so that the answer arrives.
+//! Request bodies that are not needed: they are discarded, or the response is sent so that it arrives.
 
 use testkit::page::{check_any_error, check_error};
 use testkit::{Runtime, Server, Tree};
 
-/// A body before a pipelined request is no request itself.
+/// A body before a pipelined request is not taken for a request.
 pub fn a_body_is_passed_over(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -37,7 +37,7 @@ pub fn a_body_is_passed_over(rt: Runtime) {
     client.ends();
 }
 
-/// A body that comes later than its head.
+/// A body that arrives later than its head.
 pub fn a_late_body(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -55,7 +55,7 @@ pub fn a_late_body(rt: Runtime) {
     }
 }
 
-/// 10 MB that nobody wants: the page of the 501 arrives whole, and no reset comes before it.
+/// An unwanted body of 10 MB: the page of the 501 arrives completely, without a reset before it.
 pub fn a_large_unwanted_body(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -73,7 +73,7 @@ pub fn a_large_unwanted_body(rt: Runtime) {
     assert_eq!(server.get("/a.txt").status(), 200);
 }
 
-/// The same with the client reading only after its last byte, without end of the body.
+/// The same with a client that reads only after its last byte, and does not finish the body.
 pub fn an_announced_gigabyte(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -86,7 +86,7 @@ pub fn an_announced_gigabyte(rt: Runtime) {
     client.ends();
 }
 
-/// `Expect: 100-continue` where there is a final answer already: that answer, and no 100 before it.
+/// `Expect: 100-continue` with a final response: only that response is sent, without a 100 before it.
 pub fn no_continue_for_nothing(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -106,8 +106,8 @@ pub fn no_continue_for_nothing(rt: Runtime) {
     }
 }
 
-/// A client that expects 100 and gets a final answer may send the body or not (RFC 9110 section
-/// 10.1.1); either way nothing of it is taken for a request.
+/// A client that expects 100 and gets a final response may send the body or not (RFC 9110 section 10.1.1). In either
+/// case, no part of the body is taken for a request.
 pub fn after_a_refused_expectation(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -125,7 +125,7 @@ pub fn after_a_refused_expectation(rt: Runtime) {
     }
 }
 
-/// A body that is not what it says: refused, and nothing after it is answered.
+/// A malformed body: it is refused, and nothing after it is answered.
 pub fn broken_chunks(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -169,8 +169,8 @@ pub fn broken_chunks(rt: Runtime) {
         client.send(&request);
         client.half_close();
         let response = client.response();
-        // The answer to the head may have been given before the body was seen to be broken. In any
-        // case there is one answer to one request.
+        // The response may have been sent before the body was known to be malformed. In any case there is one
+        // response to one request.
         if response.status() == 200 {
             assert_eq!(response.body, b"alpha\n", "{body:?}");
         } else {
@@ -182,8 +182,8 @@ pub fn broken_chunks(rt: Runtime) {
     }
 }
 
-/// White space around the marks of extensions belongs to them (RFC 9112 section 7.1.1): the body is passed over, and
-/// the connection goes on.
+/// White space is permitted around the delimiters of chunk extensions (RFC 9112 section 7.1.1): the body is
+/// discarded, and the connection continues.
 pub fn chunk_extensions(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());

@@ -1,11 +1,11 @@
-//! What scripts say, and what becomes of it on the wire.
+//! The output of scripts, and the responses made of it.
 
 use testkit::Runtime;
 use testkit::page::{check_any_error, check_error};
 use testkit::response::check_date;
 use testkit::scripts::{Gateway, request};
 
-/// Fields that frame the message or belong to the connection are the server's; all others pass.
+/// Fields that frame the message or concern the connection are written by the server; all others are passed on.
 pub fn the_fields_of_an_answer(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let fields = "Content-Type: a/b\nSet-Cookie: a=1\nset-cookie: b=2\nConnection: close\n\
@@ -17,7 +17,7 @@ pub fn the_fields_of_an_answer(rt: Runtime) {
         assert_eq!(answer.body, b"hello\nworld\n\n");
         let names = ["Server", "Date", "Content-Type", "Set-Cookie", "set-cookie", "X-A", "Transfer-Encoding"];
         assert_eq!(answer.head.names(), names);
-        check_date(answer.text("Date").expect("it is there"));
+        check_date(answer.text("Date").expect("it exists"));
         assert!(answer.text("Server").is_some_and(|server| server.starts_with("sanserve/")));
         assert_eq!(answer.head.all("Set-Cookie"), ["a=1", "b=2"]);
         assert_eq!((answer.text("X-A"), answer.text("Transfer-Encoding")), (Some("b"), Some("chunked")));
@@ -26,7 +26,7 @@ pub fn the_fields_of_an_answer(rt: Runtime) {
     gateway.settle();
 }
 
-/// `Status` sets the status, with the script's phrase where it has one.
+/// `Status` sets the status, with the reason phrase of the script if there is one.
 pub fn status(rt: Runtime) {
     let gateway = Gateway::start(rt);
     for (status, code, reason, body) in [
@@ -45,13 +45,13 @@ pub fn status(rt: Runtime) {
         if !reason.is_empty() {
             assert_eq!(answer.head.reason, reason, "{status:?}");
         }
-        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on behind {status:?}");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection continues after {status:?}");
     }
     gateway.settle();
 }
 
-/// A length that a script announces frames its answer: what is beyond it is not heard, and what is
-/// missing cuts the connection.
+/// A length that a script announces frames its response: excess output is discarded, and missing output cuts the
+/// connection.
 pub fn lengths(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -74,7 +74,7 @@ pub fn lengths(rt: Runtime) {
     gateway.settle();
 }
 
-/// HEAD: no body, whatever the script says; its length is kept.
+/// HEAD: no body, whatever the script prints; its length is kept.
 pub fn head(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -96,10 +96,10 @@ pub fn head(rt: Runtime) {
     gateway.settle();
 }
 
-/// A `Location` with a path is answered as if the request had been for that, with GET.
+/// A `Location` with a path is handled as if it had been requested with GET.
 pub fn local_redirects(rt: Runtime) {
     let gateway = Gateway::start(rt);
-    let place = gateway.tree.root().canonicalize().expect("it is there");
+    let place = gateway.tree.root().canonicalize().expect("it exists");
     let place = place.display();
     let mut client = gateway.connect();
     for (location, status, body) in [
@@ -114,23 +114,23 @@ pub fn local_redirects(rt: Runtime) {
             let answer = client.ask(request(method, "/cgi-bin/say", "Content-Type: a/b\r\n", output));
             assert_eq!(answer.status(), status, "{method} {location}");
             assert_eq!(answer.body_text(), if method == "HEAD" { "" } else { &body }, "{method} {location}");
-            assert!(answer.text("Location").is_none(), "the client is not told");
+            assert!(answer.text("Location").is_none(), "the redirect was sent to the client");
         }
     }
-    // No body, and nothing that told of one, comes to the second script.
+    // Neither the body nor its fields are passed to the second script.
     let answer = client.ask(request("POST", "/cgi-bin/say", "X-A: b\r\n", "Location: /cgi-bin/env\n\n"));
     let environment: Vec<&str> = answer.body_text().split('\0').collect();
     assert!(environment.contains(&"REQUEST_METHOD=GET") && environment.contains(&"HTTP_X_A=b"), "{environment:?}");
     assert!(environment.iter().all(|variable| !variable.starts_with("CONTENT_")), "{environment:?}");
-    // Conditions and ranges are those of the request.
+    // Conditions and ranges of the request apply.
     let answer = client.ask(request("GET", "/cgi-bin/say", "Range: bytes=1-2\r\n", "Location: /a.txt\n\n"));
     assert_eq!((answer.status(), answer.body_text()), (206, "lp"));
-    // Whatever else the target gives.
+    // Any other response of the target.
     for (location, status) in [("/none", 404), ("/folder", 301), ("/cgi-bin/none", 404), ("/cgi-bin/", 403)] {
         let answer = client.ask(request("GET", "/cgi-bin/say", "", format!("Location: {location}\n\n")));
         assert_eq!(answer.status(), status, "{location}");
     }
-    // To itself without end; the script has no body then and ends before its head.
+    // A redirect to itself. The script then has no body, and ends before its head.
     let answer = gateway.say("Location: /cgi-bin/say\n\n");
     check_error(&answer, 502, "CGI script ended before its head was complete ('/cgi-bin/say')");
     let text = "#!/bin/sh\nprintf 'Location: /cgi-bin/loop\\n\\n'\n";
@@ -142,7 +142,7 @@ pub fn local_redirects(rt: Runtime) {
     gateway.settle();
 }
 
-/// A `Location` with a scheme, or beside a `Status`, goes to the client.
+/// A `Location` with a scheme, or with a `Status`, is sent to the client.
 pub fn client_redirects(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -164,7 +164,7 @@ pub fn client_redirects(rt: Runtime) {
     gateway.settle();
 }
 
-/// A line of a head that is wrong is dropped and logged; the rest of the answer arrives, in the server's framing.
+/// A malformed line of a head is dropped and logged. The rest of the response arrives, framed by the server.
 pub fn wrong_lines(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -199,14 +199,14 @@ pub fn wrong_lines(rt: Runtime) {
             gateway.remark("say", &format!("a line of its head is dropped, since {why}: {shown}"));
         }
     }
-    // The log is in the order of requests: what was said before this is there with it.
+    // The log is in the order of requests, so everything before this line is complete.
     let mark = |client: &mut testkit::Client, mark: &str| {
         client.ask(request("POST", "/cgi-bin/say", "", format!("{mark}\nX-B: c\n\nhello")));
         gateway.remark("say", &format!("a line of its head is dropped, since {form}: {mark}"));
         gateway.remarks("say").len()
     };
     let before = mark(&mut client, "before");
-    // Forgiven without a word.
+    // These are accepted without a log line.
     for (head, name, value) in [
         ("X-A : b", "X-A", "b"),
         ("X-A: b\n c\n\td", "X-A", "b c d"),
@@ -229,7 +229,7 @@ pub fn wrong_lines(rt: Runtime) {
     gateway.settle();
 }
 
-/// What has no head is content as far as a human can read it.
+/// Output without a head is sent as content if it is text.
 pub fn no_head(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -258,7 +258,7 @@ pub fn no_head(rt: Runtime) {
     gateway.settle();
 }
 
-/// Where nothing can be used, the answer is a 502, and none of it gets out.
+/// If nothing is usable, the response is a 502, and none of the output is sent.
 pub fn garbage(rt: Runtime) {
     let gateway = Gateway::start(rt);
     for output in ["\x7fELF\x01\0\0\n\nsecret", "\0\n\nsecret", "HTTP/1.1 101 Switching Protocols\n\nsecret"] {
@@ -272,7 +272,7 @@ pub fn garbage(rt: Runtime) {
     gateway.settle();
 }
 
-/// The page of Python's cgitb arrives, also where the script had begun its head.
+/// The page of Python's cgitb arrives, even if the script had begun its head.
 pub fn the_page_of_cgitb(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let page = "<!--: spam\nContent-Type: text/html\n\n<body bgcolor=\"#f0f0f8\"><font color=\"#f0f0f8\" size=\"-5\"> -->\n<p>ZeroDivisionError</p>\n";
@@ -284,7 +284,7 @@ pub fn the_page_of_cgitb(rt: Runtime) {
     gateway.settle();
 }
 
-/// A head may have 64 KiB.
+/// A head may be up to 64 KiB long.
 pub fn long_heads(rt: Runtime) {
     const MOST: usize = 65_536;
     let gateway = Gateway::start(rt);
@@ -294,7 +294,7 @@ pub fn long_heads(rt: Runtime) {
     let answer = client.rest();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.len() > MOST, "{} bytes", answer.len());
     let answer = gateway.say("x".repeat(3 * MOST));
-    assert_eq!((answer.status(), answer.body.len()), (200, 3 * MOST), "there is no head in it");
+    assert_eq!((answer.status(), answer.body.len()), (200, 3 * MOST), "the output has no head");
     for output in [head(MOST + 1), "X: y\n".repeat(MOST)] {
         let answer = gateway.say(output);
         check_error(&answer, 502, "CGI script sent an invalid head ('/cgi-bin/say')");
@@ -302,8 +302,8 @@ pub fn long_heads(rt: Runtime) {
     gateway.settle();
 }
 
-/// A script whose name begins with `nph-` writes all of the answer itself. What frames it is the server's, and the
-/// connection ends: nothing of it can pass for another answer.
+/// A script whose name begins with `nph-` writes the complete response. Its framing is that of the server, and the
+/// connection ends, so no part of it can pass for another response.
 pub fn whole_answers(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
@@ -336,7 +336,7 @@ pub fn whole_answers(rt: Runtime) {
         client.ends();
     }
     gateway.server.log_line("of the answer", |line| line.contains("\"POST /cgi-bin/nph-say HTTP/1.1\" 418 15"));
-    // Its own Date and Server count.
+    // Its own `Date` and `Server` are used.
     let answer = gateway.server.ask(request(
         "POST",
         "/cgi-bin/nph-say",
@@ -350,8 +350,8 @@ pub fn whole_answers(rt: Runtime) {
     let sent = request("POST", "/cgi-bin/nph-say", "", &large);
     let writer = std::thread::spawn(move || other.send(sent));
     assert!(client.response().body.len() == 3_000_000);
-    writer.join().expect("all is sent");
-    // What is missing is not made up for.
+    writer.join().expect("everything is sent");
+    // Missing bytes are not made up for.
     for (output, reason) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "the script ended before the length it announced"),
         (
@@ -385,7 +385,7 @@ pub fn whole_answers(rt: Runtime) {
     gateway.settle();
 }
 
-/// Scripts and files on one connection, one after the other and all at once.
+/// Scripts and files on one connection, one after the other and pipelined.
 pub fn on_one_connection(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let say = |text: &str| request("POST", "/cgi-bin/say", "", format!("Content-Type: a/b\n\n{text}"));
@@ -422,7 +422,7 @@ pub fn on_one_connection(rt: Runtime) {
     gateway.settle();
 }
 
-/// To a client of HTTP/1.0, and from a server of HTTP/1.0, a body without length ends with the connection.
+/// For a client of HTTP/1.0, and with `-p HTTP/1.0`, a body without a length ends with the connection.
 pub fn http_1_0(rt: Runtime) {
     let gateway = Gateway::start(rt);
     for fields in ["", "Connection: keep-alive\r\n"] {

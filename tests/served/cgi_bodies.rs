@@ -1,4 +1,4 @@
-//! Bodies for scripts and from them: every size, both directions at once, and nobody waits for ever.
+//! Request bodies for scripts and their output: every size, both directions at once, and no endless waits.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use testkit::scripts::{Gateway, chunked, request, written};
 use testkit::tree::Pattern;
 use testkit::{Client, Runtime, eventually};
 
-/// What a server may ever hold, whatever passes through it.
+/// The memory limit of a server, whatever passes through it.
 const MEMORY: u64 = 40 << 20;
 
 fn patterned(size: usize) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn patterned(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Sends `size` bytes of the pattern in another thread while the answer is checked against it.
+/// Sends `size` bytes of the pattern in another thread, and compares the response with it.
 #[track_caller]
 fn echo(client: &mut Client, size: usize) {
     let mut other = client.twin();
@@ -42,10 +42,10 @@ fn echo(client: &mut Client, size: usize) {
         at += bytes.len() as u64;
     });
     assert_eq!((head.status, at), (200, size as u64));
-    writer.join().expect("all is sent");
+    writer.join().expect("everything is sent");
 }
 
-/// A body with a length reaches the script whole, whatever its size and however it comes.
+/// A body with a length reaches the script completely, whatever its size and however it arrives.
 pub fn uploads(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -61,7 +61,7 @@ pub fn uploads(rt: Runtime) {
         client.send_cut(&sent, &[cut]);
         Pattern::new().check(0, &client.response().body);
     }
-    // Where nothing is attached, no length is told (RFC 3875 section 4.1.2), unless the request tells it.
+    // Without a body, no length is passed (RFC 3875 section 4.1.2), unless the request has one.
     assert_eq!(gateway.get("/cgi-bin/count").body_text(), " 0\n");
     assert_eq!(gateway.post("/cgi-bin/count", "").body_text(), "0 0\n");
     echo(&mut client, 0);
@@ -69,7 +69,7 @@ pub fn uploads(rt: Runtime) {
     gateway.settle();
 }
 
-/// A script that answers while it reads, for a client that reads while it writes, at any size.
+/// A script that writes while it reads, for a client that reads while it writes, at any size.
 pub fn full_duplex(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -83,14 +83,14 @@ pub fn full_duplex(rt: Runtime) {
             thread::spawn(move || echo(&mut client, 2 << 20))
         })
         .collect();
-    clients.into_iter().for_each(|client| client.join().expect("all is echoed"));
+    clients.into_iter().for_each(|client| client.join().expect("everything is echoed"));
     let peak = gateway.server.process().peak();
     assert!(peak < MEMORY, "{peak} bytes were resident");
     drop(client);
     gateway.settle();
 }
 
-/// Uploads and downloads far larger than what the server may hold.
+/// Uploads and downloads that are far larger than the memory limit.
 pub fn much_in_little_memory(rt: Runtime) {
     const SIZE: usize = 256 << 20;
     let gateway = Gateway::start(rt);
@@ -109,7 +109,7 @@ pub fn much_in_little_memory(rt: Runtime) {
     gateway.settle();
 }
 
-/// A chunked body is decoded, and its length told, before the script runs.
+/// A chunked body is decoded, and its length passed, before the script runs.
 pub fn chunked_uploads(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let head =
@@ -130,7 +130,7 @@ pub fn chunked_uploads(rt: Runtime) {
     client.send(head("echo"));
     client.send("3 ; a = b\r\nabc\r\n2;a=\"\\\";\"\t;b\r\nde\r\n0 ;a\r\n\r\n");
     assert_eq!(client.response().body_text(), "abcde");
-    // The client goes away while it is kept.
+    // The client disconnects while the body is spooled.
     client.send(head("count"));
     client.send("3\r\nabc\r\n");
     client.reset();
@@ -159,7 +159,7 @@ pub fn chunked_refused(rt: Runtime) {
     gateway.settle();
 }
 
-/// `--max-body`: what is too long is refused before a script runs, announced or not.
+/// `--max-body`: a body that is too long is refused before a script runs, announced or not.
 pub fn too_large(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--max-body", "1000"]);
     assert_eq!(gateway.post("/cgi-bin/count", vec![b'x'; 1000]).body_text(), "1000 1000\n");
@@ -175,7 +175,7 @@ pub fn too_large(rt: Runtime) {
     gateway.settle();
 }
 
-/// `Expect: 100-continue`: 100 when somebody is there to read the body, else the final answer alone.
+/// `Expect: 100-continue`: 100 if a script reads the body, else only the final response.
 pub fn expectations(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -200,21 +200,21 @@ pub fn expectations(rt: Runtime) {
     gateway.settle();
 }
 
-/// A script may answer without reading: the answer arrives whole, however much the client sends.
+/// A script may respond without reading: the response arrives completely, however much the client sends.
 pub fn an_early_answer(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-read-first", "0"]);
     let check = |client: &mut Client| {
         let answer = client.response();
         assert_eq!((answer.status(), answer.body_text()), (403, "no"));
     };
-    // Little is read for the sake of the next request.
+    // A short rest of the body is read, so that the connection continues.
     let mut client = gateway.connect();
     for size in [1, 1000, 60_000] {
         client.send(request("POST", "/cgi-bin/refuse", "", vec![b'x'; size]));
         check(&mut client);
         assert_eq!(client.get("/cgi-bin/hello").body, b"hello\n", "{size}");
     }
-    // It comes while most of the body is still to be sent.
+    // The response arrives while most of the body is still to be sent.
     client.send("POST /cgi-bin/refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc");
     check(&mut client);
     client.send("x".repeat(4997));
@@ -224,7 +224,7 @@ pub fn an_early_answer(rt: Runtime) {
     client.send("POST /cgi-bin/refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc");
     check(&mut client);
     drop(client);
-    // All is sent before anything is read.
+    // Everything is sent before anything is read.
     for size in [300_000, 20 << 20] {
         let mut client = gateway.connect();
         client.send(request("POST", "/cgi-bin/refuse", "", vec![b'x'; size]));
@@ -246,7 +246,7 @@ pub fn a_client_that_does_not_read(rt: Runtime) {
     eventually("all scripts are flooding", || gateway.processes().iter().all(|found| found.name == "cat"));
     let mut before = Vec::new();
     let mut still = 0;
-    eventually("they are stopped", || {
+    eventually("the scripts are stopped", || {
         let now: Vec<u64> = scripts.iter().map(written).collect();
         still = if now == before { still + 1 } else { 0 };
         before = now;
@@ -255,14 +255,14 @@ pub fn a_client_that_does_not_read(rt: Runtime) {
     assert!(before.iter().all(|&bytes| bytes < 16 << 20), "{before:?} bytes were written");
     let peak = gateway.server.process().peak();
     assert!(peak < MEMORY, "{peak} bytes were resident");
-    // They go on when they are read.
+    // They continue when their output is read.
     clients[0].skip(16 << 20);
     assert_eq!(gateway.get("/a.txt").body, b"alpha\n", "others are served");
     drop(clients);
     gateway.settle();
 }
 
-/// A script that does not read holds its client back, not the memory of the server.
+/// A script that does not read stops its client, and does not fill the memory of the server.
 pub fn a_script_that_does_not_read(rt: Runtime) {
     let gateway = Gateway::with(rt, &[rt.alone(), &["--cgi-timeout", "2"]].concat());
     let mut client = gateway.connect();
@@ -276,7 +276,7 @@ pub fn a_script_that_does_not_read(rt: Runtime) {
     gateway.settle();
 }
 
-/// A reset is noticed also while neither the client's bytes nor the script's move.
+/// A reset is noticed even if no bytes are transferred.
 pub fn a_reset_while_nothing_moves(rt: Runtime) {
     let gateway = Gateway::with(rt, rt.alone());
     let mut client = gateway.connect();
@@ -286,7 +286,7 @@ pub fn a_reset_while_nothing_moves(rt: Runtime) {
     gateway.settle();
 }
 
-/// A body that breaks off: the script must not take the half for the whole.
+/// A body that ends early: the script must not take it for complete.
 pub fn half_a_body(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-read-first", "0"]);
     let head = "POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc";
@@ -296,7 +296,11 @@ pub fn half_a_body(rt: Runtime) {
     assert_eq!(client.head().status, 200);
     client.half_close();
     let (rest, _) = client.rest_however();
-    assert!(!rest.ends_with(b"0\r\n\r\n"), "no whole answer to half a request: {:?}", rest.escape_ascii().to_string());
+    assert!(
+        !rest.ends_with(b"0\r\n\r\n"),
+        "a complete response to half a request: {:?}",
+        rest.escape_ascii().to_string()
+    );
     gateway.server.log_line("of the cut", |line| line.contains("the request's body broke off"));
     gateway.settle();
     let gateway = Gateway::with(rt, &["--body-timeout", "0.3"]);

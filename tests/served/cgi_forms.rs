@@ -1,4 +1,4 @@
-//! Programs as they are written: forms, with uploads.
+//! Programs that are commonly used with CGI: forms, with uploads.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use testkit::scripts::{Gateway, chunked, request};
 
 const BOUNDARY: &str = "------------------------d74496d66958873e";
 
-/// A file of any bytes, so that it can hold neither the boundary nor text.
+/// A binary file, which contains neither the boundary nor text.
 fn upload() -> Vec<u8> {
     (0..150_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x80).collect()
 }
@@ -17,7 +17,8 @@ fn multipart(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
     for (name, file, value) in parts {
         let mut head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"");
         if let Some(file) = file {
-            write!(head, "; filename=\"{file}\"\r\nContent-Type: application/octet-stream").expect("a String");
+            write!(head, "; filename=\"{file}\"\r\nContent-Type: application/octet-stream")
+                .expect("writing to a String cannot fail");
         }
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(b"\r\n\r\n");
@@ -28,7 +29,7 @@ fn multipart(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
     body
 }
 
-/// What both scripts report of a form is the same, for each way to send one.
+/// A script reports the same fields for each way to send a form.
 fn forms(gateway: &Gateway, script: &str) {
     // The sums are those of `printf '%s' value | md5sum`, and of the empty file.
     const FIELDS: [&str; 3] = [
@@ -73,21 +74,21 @@ fn shape<'l>(lines: &[&'l str]) -> Vec<&'l str> {
     lines.iter().map(|line| line.rsplit_once(' ').expect("four words").0).collect()
 }
 
-/// Whether whoever scripts run as can run this one; where not, a test says so and passes, except in CI.
+/// Whether the user of the scripts can run this one. If not, a test reports that and passes, except in CI.
 pub fn can_run(gateway: &Gateway, script: &str) -> bool {
     !is_missing(script, gateway.get(format!("/cgi-bin/{script}")).status() != 200)
 }
 
-/// Says so if what a test needs is missing, and fails in CI.
+/// Reports that a prerequisite is missing, and fails in CI.
 pub fn is_missing(what: &str, missing: bool) -> bool {
     if missing {
-        assert!(std::env::var_os("CI").is_none(), "CI has to have {what} and what it needs");
-        eprintln!("{what}, or what it needs, is not there; it is not tested");
+        assert!(std::env::var_os("CI").is_none(), "CI needs {what} and its prerequisites");
+        eprintln!("{what}, or one of its prerequisites, is missing; it is not tested");
     }
     missing
 }
 
-/// With Python's module `cgi`, as far as there is one.
+/// With the module `cgi` of Python, if it exists.
 pub fn python(rt: Runtime) {
     let gateway = Gateway::start(rt);
     if can_run(&gateway, "fields.py") {

@@ -1,4 +1,4 @@
-//! The life of scripts: how they end, by themselves or not, and that nothing of them stays.
+//! The processes of scripts: how they end, and that nothing of them is left.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const PROMPT: Duration = Duration::from_secs(10);
 
 const QUIET: [&str; 0] = [];
 
-/// Scripts are started before their bodies are there.
+/// Scripts are started before their bodies have arrived.
 const AT_ONCE: [&str; 2] = ["--cgi-read-first", "0"];
 
 /// The head of a request for a script, with no body.
@@ -33,12 +33,12 @@ pub fn a_crash_before_the_head(rt: Runtime) {
     for signal in ["KILL", "SEGV", "TERM"] {
         check_error(&client.get(format!("/cgi-bin/signal-silent?{signal}")), 502, &message("signal-silent"));
     }
-    assert_eq!(client.get("/cgi-bin/hello").body, b"hello\n", "the connection goes on");
+    assert_eq!(client.get("/cgi-bin/hello").body, b"hello\n", "the connection continues");
     drop(client);
     gateway.settle();
 }
 
-/// Why it has, stands in the log.
+/// The reason is logged.
 pub fn a_crash_before_the_head_is_logged(rt: Runtime) {
     let gateway = Gateway::start(rt);
     for _ in 0..10 {
@@ -49,13 +49,13 @@ pub fn a_crash_before_the_head_is_logged(rt: Runtime) {
     assert_eq!(gateway.remarks("exit-silent"), ["CGI script exit code 7"; 10]);
 }
 
-/// A script that ends in bad order after a whole answer: only the log knows.
+/// A script that fails after a complete response is only logged.
 pub fn exit_codes(rt: Runtime) {
     let gateway = Gateway::start(rt);
     for (script, code) in [("exit?3", "3"), ("exit?255", "255"), ("signal?KILL", "-9"), ("signal?SEGV", "-11")] {
         let answer = gateway.get(format!("/cgi-bin/{script}"));
         assert_eq!((answer.status(), answer.body_text()), (200, "done"), "{script}");
-        let name = script.split('?').next().expect("one part at least");
+        let name = script.split('?').next().expect("at least one part");
         gateway.remark(name, &format!("CGI script exit code {code}"));
     }
     assert_eq!(gateway.get("/cgi-bin/exit?0").body_text(), "done");
@@ -64,7 +64,7 @@ pub fn exit_codes(rt: Runtime) {
     assert_eq!(gateway.remarks("hello"), QUIET);
 }
 
-/// A script whose time is over: 504 before its head, and cut after it.
+/// A script that takes too long: 504 before its head, and a cut after it.
 pub fn timeouts(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-timeout", "0.5"]);
     for script in ["never", "endless-head", "family"] {
@@ -74,7 +74,7 @@ pub fn timeouts(rt: Runtime) {
         check_error(&answer, 504, &format!("CGI script took too long ('/cgi-bin/{script}')"));
         let took = start.elapsed();
         assert!((Duration::from_millis(450)..PROMPT).contains(&took), "it took {took:?}");
-        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection continues");
     }
     for script in ["begun", "flood", "family?flood"] {
         let mut client = Client::connect_narrow(gateway.server.address());
@@ -82,10 +82,10 @@ pub fn timeouts(rt: Runtime) {
         assert_eq!(client.head().status, 200, "{script}");
         gateway.server.log_line("of the cut", |line| line.contains(script) && line.contains("200"));
         let (rest, _) = client.rest_however();
-        assert!(!rest.ends_with(b"0\r\n\r\n"), "{script}: cut, not ended");
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{script}: the response is cut, not ended");
     }
     gateway.settle();
-    // A body of the request for a script that does not read it.
+    // A request body for a script that does not read it.
     let mut client = gateway.connect();
     client.send("POST /cgi-bin/never HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc");
     check_error(&client.response(), 504, "CGI script took too long ('/cgi-bin/never')");
@@ -93,7 +93,7 @@ pub fn timeouts(rt: Runtime) {
     gateway.settle();
 }
 
-/// One that ignores SIGTERM is killed.
+/// A script that ignores SIGTERM is killed.
 pub fn a_stubborn_script(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-timeout", "0.4"]);
     let start = Instant::now();
@@ -102,21 +102,22 @@ pub fn a_stubborn_script(rt: Runtime) {
     assert_eq!(client.head().status, 200);
     client.rest_however();
     gateway.settle();
-    assert!(start.elapsed() > Duration::from_secs(2), "it had a grace");
+    assert!(start.elapsed() > Duration::from_secs(2), "the script had its grace");
 }
 
-/// One that closes its output has answered; its life ends with its time.
+/// A script that closes its output has responded, but may run until its time is up.
 pub fn output_closed(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-timeout", "2"]);
     let start = Instant::now();
     let answer = gateway.connect().get("/cgi-bin/aside");
     assert_eq!((answer.status(), answer.body_text()), (200, "done"));
-    assert!(!gateway.processes().is_empty() || start.elapsed() > Duration::from_secs(2), "it lives on");
+    assert!(!gateway.processes().is_empty() || start.elapsed() > Duration::from_secs(2), "the script is still running");
     gateway.settle();
     assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
-/// What a script leaves in its group holds up nobody, though it holds the pipe, and does not outlive it.
+/// Processes that a script leaves in its group do not delay the response, although they hold the pipe, and are killed
+/// with the script.
 pub fn left_behind(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -128,15 +129,15 @@ pub fn left_behind(rt: Runtime) {
     }
     drop(client);
     gateway.settle();
-    // With a session of its own it was meant to stay.
+    // With a session of its own, a process is meant to survive.
     let answer = gateway.get("/cgi-bin/daemon");
     assert_eq!((answer.status(), answer.body_text()), (200, "done"));
-    eventually("it alone lives on", || matches!(&gateway.processes()[..], [one] if one.name == "sleep"));
+    eventually("only this process is left", || matches!(&gateway.processes()[..], [one] if one.name == "sleep"));
     gateway.processes().iter().for_each(end);
     gateway.settle();
 }
 
-/// Much on stderr neither blocks a script nor fills the log.
+/// Much output on stderr neither blocks a script nor fills the log.
 pub fn a_noisy_script(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let answer = gateway.get("/cgi-bin/noisy");
@@ -158,7 +159,7 @@ pub fn a_noisy_script(rt: Runtime) {
     gateway.settle();
 }
 
-/// 200 scripts that all run at once, and all answer.
+/// 200 scripts run at the same time, and all respond.
 pub fn two_hundred_at_once(rt: Runtime) {
     let gateway = Gateway::with(rt, &AT_ONCE);
     let mut clients: Vec<Client> = (0..200).map(|_| gateway.connect()).collect();
@@ -177,7 +178,7 @@ pub fn two_hundred_at_once(rt: Runtime) {
     gateway.settle();
 }
 
-/// While scripts run, and while many answer, files are served at once.
+/// While scripts run, and while many respond, files are served without delay.
 pub fn others_are_served(rt: Runtime) {
     let gateway = Gateway::with(rt, rt.alone());
     let mut clients: Vec<Client> = (0..50).map(|_| gateway.connect()).collect();
@@ -195,13 +196,13 @@ pub fn others_are_served(rt: Runtime) {
     let before = gateway.server.process().processor_ticks();
     thread::sleep(Duration::from_millis(400));
     let used = gateway.server.process().processor_ticks() - before;
-    assert!(used < 15, "waiting for scripts costs nothing: {used} hundredths of a second in 40");
+    assert!(used < 15, "waiting for scripts has used {used} hundredths of a second in 40");
     clients.into_iter().for_each(Client::reset);
     drop(client);
     gateway.settle();
 }
 
-/// `--cgi-max`: one more is a 503, until there is room.
+/// `--cgi-max`: one more script is a 503, until there is room.
 pub fn no_more_than(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-max", "2"]);
     let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nuntil [ -e ../go ]; do sleep 0.05; done\n";
@@ -224,12 +225,12 @@ pub fn no_more_than(rt: Runtime) {
     gateway.tree.file("go", "");
     let mut held = held.pop().expect("there is one left");
     held.half_close();
-    assert!(held.rest().ends_with(b"0\r\n\r\n"), "the other one is answered");
+    assert!(held.rest().ends_with(b"0\r\n\r\n"), "the other script responds");
     drop((held, client));
     gateway.settle();
 }
 
-/// As many POSTs as there are places, with no body or with half of a small one, take none of them.
+/// As many POSTs as there are places, with no body or with half of a small one, take no place.
 pub fn bodies_that_do_not_come(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-max", "2"]);
     let mut silent: Vec<Client> = (0..6).map(|_| gateway.connect()).collect();
@@ -244,13 +245,13 @@ pub fn bodies_that_do_not_come(rt: Runtime) {
     }
     gateway.wait_for_none();
     silent[1].send("def");
-    assert_eq!(silent[1].response().body_text(), "abcdef", "it is a request like others");
+    assert_eq!(silent[1].response().body_text(), "abcdef", "the request is complete");
     silent.into_iter().for_each(Client::reset);
     drop(client);
     gateway.settle();
 }
 
-/// Bodies that are kept for scripts share their room: one more is a 503, until there is some.
+/// Spooled bodies share one limit: a further body is a 503, until there is room.
 pub fn spools_share_their_room(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-spool-total", "1000"]);
     let head = "POST /cgi-bin/count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -262,7 +263,7 @@ pub fn spools_share_their_room(rt: Runtime) {
     let answer = second.response();
     check_error(&answer, 503, "Too many bodies are waiting for CGI scripts");
     assert_eq!(answer.text("Retry-After"), Some("1"));
-    eventually("what fits is taken", || {
+    eventually("a body that fits is accepted", || {
         second.send(format!("{head}c8\r\n{}\r\n0\r\n\r\n", "x".repeat(200)));
         second.response().body_text() == "200 200\n"
     });
@@ -277,8 +278,8 @@ pub fn spools_share_their_room(rt: Runtime) {
     gateway.settle();
 }
 
-/// What a script must not have of the server's: its terminal, its limits, its descriptors. And what it must have: its
-/// own standard streams, by name too.
+/// A script must not get the terminal, the limits and the descriptors of the server, and must get its own standard
+/// streams, by name too.
 pub fn no_privileges(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let script = "#!/bin/sh\nprintf 'X: y\\n\\n'\n(: </dev/tty) 2>/dev/null || echo no terminal\n\
@@ -286,13 +287,13 @@ pub fn no_privileges(rt: Runtime) {
                   cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr\n";
     testkit::scripts::install(&gateway.tree, "cgi-bin", &[("bare", script)]);
     let answer = gateway.post("/cgi-bin/bare", "in\n");
-    // The shell keeps its script open as 10.
+    // The shell has its script open as descriptor 10.
     assert_eq!(answer.body_text(), "no terminal\na session\n0, 1, 10, 2\nin\nout\n");
     gateway.remark("bare", "err");
     gateway.settle();
 }
 
-/// While another tree is put in place of the root and back, every answer is of one tree: no script of the one runs in
+/// While the root is replaced by another tree and back, every response is of one tree: no script of one tree runs in
 /// the directory of the other.
 pub fn another_tree_in_place_of_the_root(rt: Runtime) {
     let gateway = Gateway::start(rt);
@@ -319,7 +320,7 @@ pub fn another_tree_in_place_of_the_root(rt: Runtime) {
     gateway.settle();
 }
 
-/// A launcher that is killed costs the scripts that run, and no more.
+/// If the launcher is killed, the running scripts are lost, and nothing else.
 pub fn the_launcher_is_killed(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -330,7 +331,7 @@ pub fn the_launcher_is_killed(rt: Runtime) {
     eventually("its scripts are gone", || gateway.processes().iter().all(|process| process.name == "sleep"));
     gateway.processes().iter().for_each(end);
     drop(client);
-    eventually("there is another one", || gateway.get("/cgi-bin/hello").status() == 200);
+    eventually("there is another launcher", || gateway.get("/cgi-bin/hello").status() == 200);
     assert_ne!(gateway.launcher(), Some(launcher.as_raw_pid()));
 }
 
@@ -340,7 +341,7 @@ pub fn the_client_is_gone(rt: Runtime) {
     for (what, sent, reads, processes) in [
         ("before the head", get("/cgi-bin/family"), 0, 3),
         ("in the head", get("/cgi-bin/endless-head"), 0, 1),
-        ("behind the head", get("/cgi-bin/family?head"), 1, 3),
+        ("after the head", get("/cgi-bin/family?head"), 1, 3),
         ("in the download", get("/cgi-bin/family?flood"), 1 << 20, 4),
         ("before the body", format!("{}Content-Length: 9\r\n\r\n", &get("/cgi-bin/family").trim_end()), 0, 3),
         ("in the upload", format!("{}Content-Length: 9\r\n\r\nabc", &get("/cgi-bin/family").trim_end()), 0, 3),
@@ -369,7 +370,7 @@ pub fn the_client_is_gone(rt: Runtime) {
     gateway.settle();
 }
 
-/// A client that closes in good order may only have half-closed: its script has 2 s.
+/// A client that closes without a reset may have only half-closed: its script gets 2 s.
 pub fn the_client_is_silent(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut gone: Vec<Client> = (0..4).map(|_| gateway.connect()).collect();
@@ -384,7 +385,7 @@ pub fn the_client_is_silent(rt: Runtime) {
     assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
 }
 
-/// A client that has half-closed, and reads, gets its answer.
+/// A client that has half-closed, and reads, gets its response.
 pub fn half_closed(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let clients = [("/cgi-bin/slow", "slow"), ("/cgi-bin/drip", "12345"), ("/cgi-bin/hello", "hello\n")];
@@ -401,8 +402,8 @@ pub fn half_closed(rt: Runtime) {
     gateway.settle();
 }
 
-/// A half-close is no farewell of a client that has announced its last request, or has sent others after it:
-/// its script has its whole time.
+/// If a client has announced its last request, or sent further ones, a half-close does not end the connection: its
+/// script has its whole time.
 pub fn half_closed_for_long(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-half-close", "0.2"]);
     let close = "GET /cgi-bin/late HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned();
@@ -411,7 +412,7 @@ pub fn half_closed_for_long(rt: Runtime) {
         (close.clone(), 1),
         (format!("{}{close}", get("/cgi-bin/late")), 2),
         (format!("{}{}{close}", get("/cgi-bin/late"), get("/a.txt")), 3),
-        // Where nothing was announced, the short silence counts, after the last request.
+        // Without an announcement, the shorter timeout applies after the last request.
         (get("/cgi-bin/late"), 0),
         (format!("{}{}", get("/cgi-bin/late"), get("/cgi-bin/late")), 1),
         ("GET /cgi-bin/late HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), 0),
@@ -428,7 +429,7 @@ pub fn half_closed_for_long(rt: Runtime) {
         assert_eq!(found, answers, "{requests:?}: {:?}", String::from_utf8_lossy(&rest));
     }
     gateway.settle();
-    // A reset is one.
+    // A reset ends the script.
     for version in ["1.0", "1.1"] {
         let mut client = gateway.connect();
         client.send(format!("GET /cgi-bin/never HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n"));
@@ -440,7 +441,7 @@ pub fn half_closed_for_long(rt: Runtime) {
     gateway.settle();
 }
 
-/// Of whose output nothing more can be sent, that script is ended if it goes on.
+/// If no output of a script can be sent any more, it is killed if it continues.
 pub fn nothing_can_be_sent(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let start = Instant::now();
@@ -448,18 +449,18 @@ pub fn nothing_can_be_sent(rt: Runtime) {
     for script in ["flood", "flood-on", "begun"] {
         let answer = client.ask(format!("HEAD /cgi-bin/{script} HTTP/1.1\r\nHost: x\r\n\r\n"));
         assert_eq!((answer.status(), answer.body.len()), (200, 0), "{script}");
-        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection continues");
         gateway.wait_for_none();
-        assert_eq!(gateway.remarks(script), QUIET, "that it was ended is no news");
+        assert_eq!(gateway.remarks(script), QUIET, "its end is not logged");
     }
     for status in ["204", "304"] {
         let answer = client.get(format!("/cgi-bin/flood-on?{status}"));
         assert_eq!((answer.status().to_string(), answer.body.len()), (status.to_owned(), 0));
-        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on");
+        assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection continues");
         gateway.wait_for_none();
     }
     assert!(start.elapsed() < 2 * PROMPT, "{:?}", start.elapsed());
-    // One that says no more than others do ends by itself, and so does one that still works.
+    // A script that prints no more than others ends by itself, and so does one that still works.
     let answer = client.ask("HEAD /cgi-bin/slow-exit HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(answer.status(), 200);
     gateway.remark("slow-exit", "CGI script exit code 7");
@@ -467,7 +468,7 @@ pub fn nothing_can_be_sent(rt: Runtime) {
     gateway.settle();
 }
 
-/// A script that has answered and ignores that nobody reads what else it prints does not go on until its time is over.
+/// A script that has responded, and ignores that its further output is not read, does not run until its time is up.
 pub fn nobody_reads(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let script = "#!/bin/sh\ntrap '' PIPE\n\
@@ -489,7 +490,7 @@ pub fn nobody_reads(rt: Runtime) {
     gateway.settle();
 }
 
-/// Clients that send next to nothing of large bodies do not keep everybody else from running scripts.
+/// Clients that send large bodies very slowly do not prevent others from running scripts.
 pub fn places_for_others(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-max", "3"]);
     let begin = |script: &str, sent: &str| {
@@ -510,11 +511,11 @@ pub fn places_for_others(rt: Runtime) {
     gateway.remark("say", "CGI script ended: its client is slow with the body, and others need its place");
     let mut held = gateway.connect();
     held.send(get("/cgi-bin/never"));
-    eventually("that place is taken", || gateway.processes().iter().any(|found| found.name == "sleep"));
+    eventually("the place is taken", || gateway.processes().iter().any(|found| found.name == "sleep"));
     eventually("there is room", || client.get("/cgi-bin/hello").status() == 200);
     let (rest, _) = answered.rest_however();
-    assert!(!rest.ends_with(b"0\r\n\r\n"), "what was sent does not look complete: {}", rest.escape_ascii());
-    // Nobody else is slow.
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the response looks complete: {}", rest.escape_ascii());
+    // No other client is slow.
     quick.send("a".repeat(1_000_000 - sent));
     assert_eq!(quick.response().body_text().trim_end(), "1000000 1000000");
     held.reset();
@@ -522,7 +523,7 @@ pub fn places_for_others(rt: Runtime) {
     gateway.settle();
 }
 
-/// A server that goes down lets scripts answer.
+/// A server that shuts down lets scripts respond.
 pub fn shutdown(rt: Runtime) {
     let mut gateway = Gateway::with(rt, &AT_ONCE);
     let mut clients: Vec<Client> = (0..3).map(|_| gateway.connect()).collect();
@@ -530,12 +531,12 @@ pub fn shutdown(rt: Runtime) {
     clients[1].send("POST /cgi-bin/say HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nX: y\n");
     let head = "POST /cgi-bin/count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n";
     clients[2].send(format!("{head}Expect: 100-continue\r\n\r\n"));
-    assert_eq!(clients[2].head().status, 100, "it has no script yet, but is in hand");
+    assert_eq!(clients[2].head().status, 100, "it has no script yet, but is in progress");
     clients[2].send("3\r\nabc\r\n");
     gateway.wait_for(2);
     let address = gateway.server.address();
     gateway.server.process().signal(Signal::TERM);
-    eventually("nobody is let in any more", || std::net::TcpStream::connect(address).is_err());
+    eventually("no connection is accepted any more", || std::net::TcpStream::connect(address).is_err());
     clients[0].send("def");
     assert_eq!(clients[0].response().body_text(), "abcdef");
     clients[1].send("\nbody");
@@ -549,8 +550,8 @@ pub fn shutdown(rt: Runtime) {
     gateway.no_temporary_files();
 }
 
-/// A script that has answered and lives on does not outlive the server.
-pub fn what_lives_on_ends_with_the_server(rt: Runtime) {
+/// A script that has responded and is still running does not outlive the server.
+pub fn a_running_script_ends_with_the_server(rt: Runtime) {
     let mut gateway = Gateway::start(rt);
     assert_eq!(gateway.get("/cgi-bin/aside").body_text(), "done");
     gateway.wait_for(1);
@@ -559,7 +560,7 @@ pub fn what_lives_on_ends_with_the_server(rt: Runtime) {
     gateway.wait_for_none();
 }
 
-/// Those that take longer than the grace are killed, whatever they do.
+/// Scripts that take longer than the grace are killed.
 pub fn shutdown_is_bounded(rt: Runtime) {
     let mut gateway = Gateway::with(rt, &["--grace", "0.3"]);
     let mut clients: Vec<Client> = (0..4).map(|_| gateway.connect()).collect();
@@ -578,11 +579,11 @@ pub fn shutdown_is_bounded(rt: Runtime) {
     gateway.no_temporary_files();
     for client in &mut clients[..3] {
         let (rest, _) = client.rest_however();
-        assert!(!rest.ends_with(b"0\r\n\r\n"), "cut, not ended");
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "the response is cut, not ended");
     }
 }
 
-/// A second signal ends all of it at once.
+/// A second signal ends everything immediately.
 pub fn a_second_signal(rt: Runtime) {
     let mut gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -590,18 +591,18 @@ pub fn a_second_signal(rt: Runtime) {
     assert_eq!(client.head().status, 200);
     gateway.server.process().signal(Signal::TERM);
     let address = gateway.server.address();
-    eventually("nobody is let in any more", || std::net::TcpStream::connect(address).is_err());
+    eventually("no connection is accepted any more", || std::net::TcpStream::connect(address).is_err());
     gateway.server.process().signal(Signal::TERM);
     gateway.server.process_mut().ended_within(PROMPT);
     let (rest, _) = client.rest_however();
-    assert!(!rest.ends_with(b"0\r\n\r\n"), "cut, not ended");
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the response is cut, not ended");
     for left in gateway.processes() {
         end(&left);
     }
     gateway.wait_for_none();
 }
 
-/// Whatever number of descriptors is left, a script answers or it is a 503, and the server goes on.
+/// Whatever number of descriptors is left, a script responds or the response is a 503, and the server continues.
 pub fn out_of_descriptors(rt: Runtime) {
     let gateway = Gateway::with(rt, rt.alone());
     let mut client = gateway.connect();

@@ -1,4 +1,4 @@
-//! Programs that others have written, for other servers.
+//! Existing programs that were written for other servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::cgi_forms::{can_run, is_missing};
 use testkit::Runtime;
 use testkit::scripts::{Gateway, install, request};
 
-/// PHP finds the script, its paths, and the method's body; a query that looks like options of PHP is a query.
+/// PHP finds the script, its paths, and the body of any method. A query that looks like options of PHP is a query.
 pub fn php(rt: Runtime) {
     let gateway = Gateway::start(rt);
     if !can_run(&gateway, "server.php") {
@@ -41,15 +41,15 @@ pub fn php(rt: Runtime) {
     gateway.settle();
 }
 
-/// A repository, made anew.
+/// A new repository.
 struct Repositories(PathBuf);
 
 impl Repositories {
-    /// With so many branches, each with a commit of its own.
+    /// With `count` branches, each with a commit of its own.
     fn with_branches(count: usize, outside: &Path) -> Repositories {
         let repositories = Repositories(outside.join("repositories"));
         let bare = repositories.0.join("a.git");
-        let made = repositories.git().args(["init", "-q", "--bare"]).arg(&bare).status().expect("there is git");
+        let made = repositories.git().args(["init", "-q", "--bare"]).arg(&bare).status().expect("git is installed");
         assert!(made.success());
         let commits: String = (0..count)
             .map(|n| {
@@ -61,11 +61,11 @@ impl Repositories {
         let mut import = repositories.git();
         import.arg("-C").arg(&bare).args(["fast-import", "--quiet"]);
         import.stdin(fs::File::open(outside.join("commits")).expect("it was written"));
-        assert!(import.status().expect("there is git").success());
+        assert!(import.status().expect("git is installed").success());
         repositories
     }
 
-    /// git, whatever the settings of whoever runs this are.
+    /// git, independent of the settings of the user.
     fn git(&self) -> Command {
         let home = self.0.parent().expect("the tree's");
         let mut git = Command::new("git");
@@ -79,13 +79,14 @@ impl Repositories {
     }
 
     fn branches(&self, of: &Path) -> usize {
-        let listed = self.git().arg("-C").arg(of).args(["for-each-ref", "refs/heads"]).output().expect("there is git");
+        let listed =
+            self.git().arg("-C").arg(of).args(["for-each-ref", "refs/heads"]).output().expect("git is installed");
         String::from_utf8_lossy(&listed.stdout).lines().count()
     }
 }
 
-/// `git-http-backend`: a clone whose request git compresses, since it is long; and a push by somebody who only claims
-/// to be somebody, which is refused.
+/// `git-http-backend`: a clone whose request is long enough for git to compress it, and a push by a client that only
+/// claims to be authenticated, which is refused.
 pub fn git(rt: Runtime) {
     const BRANCHES: usize = 120;
     if ["git-http-backend", "git-remote-http"].iter().any(|part| is_missing(part, !has_git(part))) {
@@ -94,7 +95,7 @@ pub fn git(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let outside = gateway.tree.outside();
     let repositories = Repositories::with_branches(BRANCHES, outside);
-    // Whoever scripts run as may not be whoever owns the files.
+    // The user of the scripts may differ from the owner of the files.
     let script = format!(
         "#!/bin/sh\nexport GIT_PROJECT_ROOT='{}' GIT_HTTP_EXPORT_ALL=1\n\
          export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'\n\
@@ -108,21 +109,21 @@ pub fn git(rt: Runtime) {
         let clone = outside.join(format!("clone-{version}"));
         let mut command = repositories.git();
         command.args(["-c", &format!("protocol.version={version}"), "clone", "-q", "--mirror", &url("")]).arg(&clone);
-        assert!(command.status().expect("there is git").success(), "version {version}");
+        assert!(command.status().expect("git is installed").success(), "version {version}");
         assert_eq!(repositories.branches(&clone), BRANCHES, "version {version}");
     }
     gateway.remark("git", "in gzip");
     for user in ["", "mallory:x@"] {
         let mut push = repositories.git();
         push.arg("-C").arg(outside.join("clone-2")).args(["push", "-q", &url(user), "refs/heads/b1:refs/heads/new"]);
-        assert!(!push.status().expect("there is git").success(), "{user:?} pushes");
+        assert!(!push.status().expect("git is installed").success(), "{user:?} pushes");
         assert_eq!(repositories.branches(&bare), BRANCHES, "{user:?}");
     }
     gateway.remark("git", "Service not enabled: 'receive-pack'");
     gateway.settle();
 }
 
-/// Whether git has come with this program.
+/// Whether this part of git is installed.
 fn has_git(part: &str) -> bool {
     let place = Command::new("git").arg("--exec-path").output();
     place.is_ok_and(|place| Path::new(String::from_utf8_lossy(&place.stdout).trim_end()).join(part).exists())

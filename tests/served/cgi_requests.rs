@@ -1,4 +1,4 @@
-//! What scripts are told, and which requests are for scripts.
+//! The environment of scripts, and which requests are for scripts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use testkit::scripts::{Gateway, chunked, request};
 use testkit::server::program;
 use testkit::{Response, Runtime, Server};
 
-/// The whole environment of a script, in order of its names but without those that a server has from its own.
+/// The environment of a script in the order of names, without the variables that the server passes on from its own.
 #[track_caller]
 fn environment(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status(), 200, "{answer:?}");
@@ -21,15 +21,15 @@ fn environment(answer: &Response) -> Vec<String> {
         let value = all.iter().position(|variable| variable.split('=').next() == Some(name)).map(|at| all.remove(at));
         if name != "PATH" || std::env::var_os(name).is_some() {
             let ours = std::env::var(name).ok().map(|value| format!("{name}={value}"));
-            assert_eq!(value, ours, "it is the server's own");
+            assert_eq!(value, ours, "the variable of the server");
         }
     }
-    let mark = all.iter().position(|variable| variable.starts_with("SCRIPT_OF=")).expect("it was asked for");
+    let mark = all.iter().position(|variable| variable.starts_with("SCRIPT_OF=")).expect("--cgi-env adds it");
     all.remove(mark);
     all
 }
 
-/// Just what there is to tell, and nothing of the server's own environment.
+/// Exactly the specified variables, and nothing of the server's own environment.
 pub fn the_environment(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let port = gateway.server.address().port();
@@ -103,15 +103,15 @@ pub fn the_environment(rt: Runtime) {
     let mut client = gateway.connect();
     client.send("GET /cgi-bin/env HTTP/1.0\r\nAuthorization: Bearer secret\r\n\r\n");
     let told = environment(&client.response());
-    assert!(told.contains(&"SERVER_NAME=127.0.0.1".to_owned()), "its address where nobody names it: {told:?}");
+    assert!(told.contains(&"SERVER_NAME=127.0.0.1".to_owned()), "the address if the request names no host: {told:?}");
     assert!(told.contains(&"SERVER_PROTOCOL=HTTP/1.0".to_owned()), "{told:?}");
     assert!(told.iter().all(|variable| !variable.contains("secret") && !variable.starts_with("HTTP_")), "{told:?}");
     drop(client);
     gateway.settle();
 }
 
-/// Whoever a client claims to be, nobody has verified it: no variable says so, whatever the field, the scheme and the
-/// spelling, also after a local redirect.
+/// Claims of a client about its identity are not verified: no variable contains them, whatever the field, the scheme
+/// and the spelling, even after a local redirect.
 pub fn claims(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let mut client = gateway.connect();
@@ -144,7 +144,7 @@ pub fn claims(rt: Runtime) {
     gateway.settle();
 }
 
-/// `--cgi-pass-authorization`: the field, and nothing that is made of it.
+/// `--cgi-pass-authorization`: the field is passed, and nothing derived from it.
 pub fn authorization_is_passed(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-pass-authorization"]);
     let mut client = gateway.connect();
@@ -162,7 +162,7 @@ pub fn authorization_is_passed(rt: Runtime) {
     gateway.settle();
 }
 
-/// All that says something of the body is passed, but for type and length, which have variables of their own.
+/// All fields about the body are passed, except for type and length, which have variables of their own.
 pub fn fields_of_the_body(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let fields = "Content-Encoding: gzip\r\nContent-Language: de\r\nContent-MD5: x\r\nContent-Range: bytes 0-0/1\r\n\
@@ -183,7 +183,8 @@ pub fn fields_of_the_body(rt: Runtime) {
     gateway.settle();
 }
 
-/// Where things are: absolute paths without links, however the directory is named; and the address that was reached.
+/// Paths are absolute and without symbolic links, however the directory is named; the address is that of the
+/// connection.
 pub fn places(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let root = gateway.tree.root().canonicalize().expect("it is there");
@@ -215,7 +216,7 @@ pub fn places(rt: Runtime) {
             assert!(told.contains(&format!("SERVER_ADDR={address}")), "{told:?}");
             assert!(told.contains(&format!("REMOTE_PORT={}", client.local().port())), "{told:?}");
             assert!(told.contains(&format!("REMOTE_ADDR={}", client.local().ip())), "{told:?}");
-            // Where nobody names the server, the address is its name, and not one that stands for all.
+            // If the request names no host, the name is the address of the connection, and not the unspecified one.
             client = testkit::Client::connect(to);
             client.send("GET /cgi-bin/env HTTP/1.0\r\n\r\n");
             let told = environment(&client.response());
@@ -226,7 +227,7 @@ pub fn places(rt: Runtime) {
     gateway.settle();
 }
 
-/// `--cgi-env` adds to it, but never in place of what belongs to the request.
+/// `--cgi-env` adds variables, but never replaces those of the request.
 pub fn variables_for_scripts(rt: Runtime) {
     let flags = ["--cgi-env", "A=b=c", "--cgi-env=EMPTY=", "--cgi-env=FOR_SCRIPTS", "--cgi-env=NOT_SET_ANYWHERE"];
     let more = ["--cgi-env=SERVER_NAME=other", "--cgi-env", "HTTP_HOST=other"];
@@ -240,7 +241,7 @@ pub fn variables_for_scripts(rt: Runtime) {
     gateway.settle();
 }
 
-/// A script runs in its own directory, with the words of a query that holds no `=`.
+/// A script runs in its own directory, with the words of a query without `=` as arguments.
 pub fn directory_and_arguments(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let place = gateway.place();
@@ -259,7 +260,7 @@ pub fn directory_and_arguments(rt: Runtime) {
         let answer = gateway.get(format!("/cgi-bin/about{query}"));
         assert_eq!(answer.body_text(), format!("{place}\n./about\n{arguments}"), "{query}");
     }
-    // RFC 3875 section 4.4: those of GET and HEAD alone.
+    // RFC 3875 section 4.4: only for GET and HEAD.
     let answer = gateway.post("/cgi-bin/about?one", "");
     assert_eq!(answer.body_text(), format!("{place}\n./about\n"));
     let answer = gateway.get("/cgi-bin/sub/hello");
@@ -267,7 +268,7 @@ pub fn directory_and_arguments(rt: Runtime) {
     gateway.settle();
 }
 
-/// What follows the script is its path, decoded once; the query is passed as it is.
+/// The rest of the target after the script is its path, decoded once; the query is passed unchanged.
 pub fn paths(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let root = gateway.tree.root().canonicalize().expect("it is there");
@@ -301,7 +302,7 @@ pub fn paths(rt: Runtime) {
     gateway.settle();
 }
 
-/// However a script is spelled, what is in it is never shown.
+/// However the path of a script is spelled, its source is never sent.
 pub fn no_source(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let (mut run, mut asked) = (0, 0);
@@ -363,8 +364,8 @@ pub fn no_source(rt: Runtime) {
     gateway.settle();
 }
 
-/// `--hide-dotfiles`: no spelling leads to a script whose name, or whose directory's, begins with a dot. What follows a
-/// script is no name of a file.
+/// `--hide-dotfiles`: no spelling leads to a script whose name, or whose directory's name, begins with a dot. The
+/// rest of the path after a script is not a file name.
 pub fn hidden_scripts(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--hide-dotfiles"]);
     gateway.tree.folder("cgi-bin/.folder");
@@ -388,7 +389,7 @@ pub fn hidden_scripts(rt: Runtime) {
     gateway.settle();
 }
 
-/// What cannot be run, and why.
+/// Files that cannot be run, and why.
 pub fn refusals(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let answer = gateway.get("/cgi-bin");
@@ -433,7 +434,7 @@ pub fn refusals(rt: Runtime) {
     check_any_error(&gateway.get("/cgi-bin/interpreter-directory"), 403);
     let denied = "(Permission denied (os error 13))";
     gateway.remark("interpreter-directory", &format!("CGI script not run: interpreter '/bin' is not a file {denied}"));
-    // Executable, but not for whoever runs it.
+    // Executable, but not for the user of the scripts.
     if rustix::process::geteuid().is_root() {
         fs::set_permissions(gateway.tree.path("cgi-bin/hello"), fs::Permissions::from_mode(0o700)).expect("it is ours");
         check_error(&gateway.get("/cgi-bin/hello"), 403, "CGI script is not executable ('/cgi-bin/hello')");
@@ -442,7 +443,7 @@ pub fn refusals(rt: Runtime) {
     gateway.settle();
 }
 
-/// Scripts answer every method but TRACE and CONNECT; files answer GET, HEAD and OPTIONS, and so does the server.
+/// Scripts support every method but TRACE and CONNECT; files, and the server itself, support GET, HEAD and OPTIONS.
 pub fn methods(rt: Runtime) {
     const OF_SCRIPTS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
     const OF_FILES: &str = "GET, HEAD, OPTIONS";
@@ -469,7 +470,7 @@ pub fn methods(rt: Runtime) {
             check_error(&client.ask(request(method, target, "", "a")), status, message);
         }
     }
-    // The script's own word on what it can do.
+    // The script responds to OPTIONS itself.
     let answer = client.ask(request("OPTIONS", "/cgi-bin/say", "", "Status: 204\nAllow: BREW\n\n"));
     assert_eq!((answer.status(), answer.text("Allow")), (204, Some("BREW")));
     let answer = client.ask(request("PUT", "/cgi-bin/say", "Expect: 100-continue\r\n", "Location: /a.txt\n\n"));
@@ -519,14 +520,14 @@ pub fn directories(rt: Runtime) {
     check_error(&server.ask(request("POST", "/cgi-bin/hello", "", "")), 501, "Unsupported method ('POST')");
 }
 
-/// `--cgi-dir /`: all of it is scripts, at any depth.
+/// `--cgi-dir /`: all files are scripts, at any depth.
 pub fn the_whole_root(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let server = Server::with(rt, gateway.tree.root(), &["--cgi", "--cgi-dir", "/"]);
     check_error(&server.get("/a.txt"), 403, "CGI script is not executable ('/a.txt')");
     assert_eq!(server.get("/cgi-bin/hello").body, b"hello\n");
     assert_eq!(server.get("/cgi-bin/path/more").body_text().split('|').next(), Some("/cgi-bin/path"));
-    // The server itself is no script.
+    // The server itself is not a script.
     let answer = server.ask("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!((answer.status(), answer.text("Allow")), (204, Some("GET, HEAD, OPTIONS")));
 }

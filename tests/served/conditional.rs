@@ -46,7 +46,7 @@ impl Setup {
         assert_eq!(head.head.without_date(), response.head.without_date(), "{fields}");
     }
 
-    /// A 304 carries what a 200 would have for caches, and no more (RFC 9110 section 15.4.5).
+    /// A 304 has the fields that a 200 would have for caches, and no others (RFC 9110 section 15.4.5).
     #[track_caller]
     fn check_not_modified(&self, response: &Response) {
         assert_eq!(response.head.reason, "Not Modified");
@@ -58,7 +58,7 @@ impl Setup {
     }
 }
 
-/// `If-Modified-Since` in the three formats that a server must read; what is none is ignored.
+/// `If-Modified-Since` in the three formats that a server must accept. Invalid dates are ignored.
 pub fn if_modified_since(rt: Runtime) {
     let mut setup = setup(rt);
     for (date, status) in [
@@ -83,7 +83,7 @@ pub fn if_modified_since(rt: Runtime) {
         ("784111777", 200),
     ] {
         if date.contains("9999 ") {
-            // A date in the future is invalid or a later one; both are allowed.
+            // A date in the future is invalid or later; both are permitted.
             let response = setup.get("/a.txt", &format!("If-Modified-Since: {date}"));
             assert!([200, 304].contains(&response.status()), "{date}");
             continue;
@@ -113,7 +113,7 @@ pub fn if_none_match(rt: Runtime) {
         ("", 200),
     ] {
         if value == "\"x, {tag}" {
-            // Not well-formed: any reading is allowed, but an answer has to come.
+            // Malformed: any reading is permitted, but there must be a response.
             let response = setup.get("/a.txt", &format!("If-None-Match: {value}"));
             assert!([200, 304, 400].contains(&response.status()), "{value}");
             continue;
@@ -142,7 +142,7 @@ pub fn if_match(rt: Runtime) {
     }
 }
 
-/// `If-Unmodified-Since`: 412 where the file is newer.
+/// `If-Unmodified-Since`: 412 if the file is newer.
 pub fn if_unmodified_since(rt: Runtime) {
     let mut setup = setup(rt);
     for (date, status) in [
@@ -181,7 +181,7 @@ pub fn precedence(rt: Runtime) {
     }
 }
 
-/// Conditions count only where the answer would be 200 without them (RFC 9110 section 13.2.1).
+/// Conditions only apply if the response would be a 200 without them (RFC 9110 section 13.2.1).
 pub fn not_for_other_answers(rt: Runtime) {
     let mut setup = setup(rt);
     for fields in [
@@ -212,7 +212,7 @@ pub fn of_an_index_page(rt: Runtime) {
     assert_eq!(response.status(), 304);
 }
 
-/// Tags are strong, and tell apart length and date; not the inode, so that replicas agree.
+/// Tags are strong, and depend on length and date, but not on the inode, so that replicas agree.
 pub fn tags(rt: Runtime) {
     let mut setup = setup(rt);
     let tree = Tree::plain();
@@ -225,12 +225,12 @@ pub fn tags(rt: Runtime) {
     assert_eq!(client.get("/same.txt").tag(), setup.tag, "another inode");
     assert_ne!(client.get("/longer.txt").tag(), setup.tag);
     assert_ne!(client.get("/later.txt").tag(), setup.tag);
-    assert_eq!(setup.get("/a.txt", "X: y").tag(), setup.tag, "it stays");
+    assert_eq!(setup.get("/a.txt", "X: y").tag(), setup.tag, "the tag is stable");
     assert_eq!(setup.server.get("/a.txt").tag(), setup.tag, "on every connection");
 }
 
-/// A 304 does not end the connection and has nothing after its head.
-pub fn a_connection_goes_on_behind_a_304(rt: Runtime) {
+/// A 304 does not end the connection, and has no body.
+pub fn a_connection_continues_after_a_304(rt: Runtime) {
     let mut setup = setup(rt);
     let not_modified = format!("GET /a.txt HTTP/1.1\r\nHost: x\r\nIf-None-Match: {}\r\n\r\n", setup.tag);
     setup.client.send(not_modified.repeat(20));
@@ -245,7 +245,7 @@ pub fn a_connection_goes_on_behind_a_304(rt: Runtime) {
     setup.client.ends();
 }
 
-/// A time that packers write into every file makes no validator: another file may have it, too.
+/// A time that packaging tools write into every file is not a validator, because another version may have it too.
 pub fn times_that_mean_nothing(rt: Runtime) {
     let tree = Tree::new();
     tree.file("f.txt", "aaaa");
@@ -267,7 +267,7 @@ pub fn times_that_mean_nothing(rt: Runtime) {
     }
 }
 
-/// `--etag content`: the tag is that of the content, whatever times say; a large file has one when it is hashed.
+/// `--etag content`: the tag depends on the content only. A large file gets one when it was hashed.
 pub fn tags_of_content(rt: Runtime) {
     let tree = Tree::new();
     let large = |byte: u8| vec![byte; 300_000];
@@ -293,10 +293,10 @@ pub fn tags_of_content(rt: Runtime) {
     tree.replace("large.bin", large(b'b'));
     let other = client.ask(format!("GET /large.bin HTTP/1.1\r\nHost: x\r\nIf-None-Match: {tag}\r\n\r\n"));
     assert!(other.status() == 200 && other.body == large(b'b'));
-    eventually("the other one, too", || client.get("/large.bin").text("ETag").is_some_and(|now| now != tag));
+    eventually("the new version is hashed", || client.get("/large.bin").text("ETag").is_some_and(|now| now != tag));
 }
 
-/// `--etag off`: the date alone.
+/// `--etag off`: only the date is a validator.
 pub fn no_tags(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--etag=off"]);

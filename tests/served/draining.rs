@@ -1,5 +1,5 @@
-//! What has arrived when a server begins to go down is answered. The process is stopped while the requests are sent, so
-//! that they lie in the kernel for certain when the signal comes.
+//! Requests that have arrived before a server begins to shut down are answered. The process is stopped while they are
+//! sent, so that they are certainly in the kernel when the signal arrives.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use testkit::{Client, Runtime, Server, Tree, eventually};
 const PROMPT: Duration = Duration::from_secs(5);
 const REQUEST: &str = "GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Nothing runs in the server until [`resume`], whatever arrives.
+/// Stops the server until [`resume`], whatever arrives.
 fn stop(server: &Server) {
     server.process().signal(Signal::STOP);
-    // It takes effect when each of its threads has seen it.
+    // This takes effect when each of its threads has stopped.
     let state = format!("/proc/{}/stat", server.process().pid().as_raw_nonzero());
-    eventually("the server stands still", || {
+    eventually("the server is stopped", || {
         std::fs::read_to_string(&state)
             .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
     });
@@ -27,19 +27,19 @@ fn resume_with(server: &Server, signal: Signal) {
     server.process().signal(Signal::CONT);
 }
 
-/// 20 requests each on connections that are kept, that have been accepted and never asked, and that nobody has
-/// accepted: all 60 are answered.
+/// 20 requests each on persistent connections, on accepted connections without a request so far, and on connections
+/// that are not accepted yet: all 60 are answered.
 pub fn requests_that_have_arrived(rt: Runtime) {
     let tree = Tree::plain();
     for (workers, signal) in [("1", Signal::TERM), ("4", Signal::TERM), ("4", Signal::INT)] {
-        // The workers of std are its threads.
+        // On std, each connection has its thread.
         let flags: &[&str] = if rt == Runtime::Std { &[] } else { &["--workers", workers] };
         let mut server = Server::with(rt, tree.root(), flags);
         let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
         for client in &mut clients[..20] {
             assert_eq!(client.get("/a.txt").status(), 200);
         }
-        // Whoever connects later and is answered was accepted later, and some of the workers have had their turn.
+        // These connections were accepted later than the others, so each worker is likely to have had a turn.
         for _ in 0..20 {
             assert_eq!(server.get("/a.txt").status(), 200);
         }
@@ -58,7 +58,7 @@ pub fn requests_that_have_arrived(rt: Runtime) {
     }
 }
 
-/// Requests after one another on one connection are answered, each of them, and none says before the last that it is.
+/// Pipelined requests are all answered, and only the last response may have `Connection: close`.
 pub fn a_pipeline_that_has_arrived(rt: Runtime) {
     let tree = Tree::plain();
     for (asked, count) in [(false, 3), (true, 3), (true, 600)] {
@@ -72,7 +72,7 @@ pub fn a_pipeline_that_has_arrived(rt: Runtime) {
         resume_with(&server, Signal::TERM);
         for n in 1..=count {
             let answer = client.response();
-            // They may be answered before the signal is seen.
+            // They may be answered before the signal is handled.
             assert!(answer.status() == 200 && (n == count || !answer.head.closes()), "{n} of {count}");
         }
         client.ends();
@@ -80,7 +80,7 @@ pub fn a_pipeline_that_has_arrived(rt: Runtime) {
     }
 }
 
-/// A part of a request that has arrived may be completed, on whatever connection.
+/// A request of which a part has arrived may be completed, on any connection.
 pub fn a_part_that_has_arrived(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::start(rt, tree.root());
@@ -93,7 +93,7 @@ pub fn a_part_that_has_arrived(rt: Runtime) {
         client.send(part);
     }
     resume_with(&server, Signal::TERM);
-    eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
+    eventually("no connection is accepted any more", || TcpStream::connect(server.address()).is_err());
     std::thread::sleep(Duration::from_millis(300));
     for client in &mut clients {
         client.send(rest);
@@ -106,7 +106,7 @@ pub fn a_part_that_has_arrived(rt: Runtime) {
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
 }
 
-/// A body that was on its way arrives, with or without 100 Continue, and its answer says that it is the last.
+/// A body that was being sent arrives, with or without `100 Continue`, and its response has `Connection: close`.
 pub fn a_body_on_its_way(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::start(rt, tree.root());
@@ -114,7 +114,7 @@ pub fn a_body_on_its_way(rt: Runtime) {
     client.send("GET /a.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na");
     assert_eq!(server.get("/a.txt").status(), 200);
     server.process().signal(Signal::TERM);
-    eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
+    eventually("no connection is accepted any more", || TcpStream::connect(server.address()).is_err());
     client.send("bc");
     let answer = client.response();
     assert_eq!((answer.status(), answer.head.closes()), (200, true));
@@ -122,7 +122,8 @@ pub fn a_body_on_its_way(rt: Runtime) {
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
 }
 
-/// Who has connected and asked nothing yet gets about a second for it; who was answered before gets none.
+/// A connection without a request so far gets about a second to send one; a connection that was served before gets
+/// none.
 pub fn a_moment_for_the_silent(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::start(rt, tree.root());
@@ -132,7 +133,11 @@ pub fn a_moment_for_the_silent(rt: Runtime) {
     let start = Instant::now();
     server.process().signal(Signal::TERM);
     kept.ends();
-    assert!(start.elapsed() < Duration::from_millis(800), "a kept connection ends at once: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(800),
+        "a persistent connection ends immediately: {:?}",
+        start.elapsed()
+    );
     std::thread::sleep(Duration::from_millis(300));
     let answer = late.ask(REQUEST);
     assert_eq!((answer.status(), answer.head.closes()), (200, true));
@@ -143,7 +148,7 @@ pub fn a_moment_for_the_silent(rt: Runtime) {
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
 }
 
-/// The last answer may be followed by nothing more from the peer, which need not close for the server to end.
+/// After the last response, the server ends even if the peer neither sends anything nor closes.
 pub fn a_peer_that_stays(rt: Runtime) {
     let tree = Tree::plain();
     tree.patterned("big.bin", 12_000_000);
@@ -151,11 +156,11 @@ pub fn a_peer_that_stays(rt: Runtime) {
     let mut slow = Client::connect_narrow(server.address());
     slow.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(slow.head().status, 200);
-    // One that was told to go before, and stays.
+    // A connection that is lingering already.
     let mut lingers = server.connect();
     assert_eq!(lingers.ask("GET  / HTTP/1.1\r\n\r\n").status(), 400);
     server.process().signal(Signal::TERM);
-    eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
+    eventually("no connection is accepted any more", || TcpStream::connect(server.address()).is_err());
     let start = Instant::now();
     assert_eq!(slow.rest().len(), 12_000_000);
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
@@ -163,7 +168,7 @@ pub fn a_peer_that_stays(rt: Runtime) {
     drop(lingers);
 }
 
-/// Nor does one that goes on sending what nobody wants: it is closing, and read for about a second.
+/// The server ends even if a peer keeps sending an unwanted body: it is read for about a second.
 pub fn a_peer_that_goes_on(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::start(rt, tree.root());
@@ -180,7 +185,7 @@ pub fn a_peer_that_goes_on(rt: Runtime) {
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
 }
 
-/// Without grace nobody is waited for.
+/// Without a grace, exchanges are cut immediately.
 pub fn no_grace(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 100 << 20);
@@ -194,7 +199,8 @@ pub fn no_grace(rt: Runtime) {
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
-/// The same look before keep-alive ends: a request that arrives while the server cannot look is answered, however late.
+/// Before the keep-alive timeout fires, the socket is read once more, so a request that arrives while the server is
+/// stopped is answered, however late.
 pub fn at_the_end_of_keep_alive(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--keep-alive", "0.4", "--head-timeout", "0.4"]);
@@ -213,7 +219,7 @@ pub fn at_the_end_of_keep_alive(rt: Runtime) {
     for client in &mut parts {
         client.send(&REQUEST[20..]);
     }
-    // Their time is over when it runs again.
+    // The timeout has passed when the server runs again.
     std::thread::sleep(Duration::from_millis(600));
     server.process().signal(Signal::CONT);
     for client in kept.iter_mut().chain(&mut parts) {
@@ -221,7 +227,7 @@ pub fn at_the_end_of_keep_alive(rt: Runtime) {
     }
 }
 
-/// Signals that have another meaning do not cut a download, and a log file that was moved away is made anew.
+/// Other signals do not cut a download, and a log file that was renamed is created again.
 pub fn signals_that_do_not_end(rt: Runtime) {
     let tree = Tree::plain();
     tree.patterned("big.bin", 12_000_000);
@@ -234,11 +240,11 @@ pub fn signals_that_do_not_end(rt: Runtime) {
     for (n, signal) in [Signal::HUP, Signal::USR1, Signal::USR2].into_iter().enumerate() {
         let moves = signal != Signal::USR2;
         if moves {
-            std::fs::rename(&now, &then).expect("it is there");
+            std::fs::rename(&now, &then).expect("it exists");
         }
         server.process().signal(signal);
         if moves {
-            eventually("the log is there again", || now.exists());
+            eventually("the log exists again", || now.exists());
         }
         let target = format!("/a.txt?{n}");
         assert_eq!(server.get(&target).status(), 200);
@@ -251,7 +257,7 @@ pub fn signals_that_do_not_end(rt: Runtime) {
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
 }
 
-/// SIGHUP has the name of the served directory looked up at once, not within the second.
+/// After SIGHUP, the name of the served directory is looked up immediately, not within a second.
 pub fn hangup_looks_the_root_up(rt: Runtime) {
     let tree = Tree::plain();
     tree.folder("one").folder("two");
@@ -263,13 +269,14 @@ pub fn hangup_looks_the_root_up(rt: Runtime) {
     assert_eq!(client.get("/f.txt").body, b"one\n");
     tree.link("next", "two");
     std::fs::rename(tree.path("next"), tree.path("served")).expect("a link can be turned");
-    std::fs::remove_file(&log).expect("it is there");
+    std::fs::remove_file(&log).expect("it exists");
     server.process().signal(Signal::HUP);
-    eventually("the signal is seen", || log.exists());
+    eventually("the signal is handled", || log.exists());
     assert_eq!(client.get("/f.txt").body, b"two\n");
 }
 
-/// A log that takes nothing, a FIFO whose reader sleeps or that has none, holds up neither requests nor the end.
+/// A log that blocks, such as a FIFO without a reader or with a stopped one, delays neither requests nor the
+/// shutdown.
 pub fn a_log_that_hangs(rt: Runtime) {
     let tree = Tree::plain();
     tree.fifo("fifo");
@@ -279,7 +286,7 @@ pub fn a_log_that_hangs(rt: Runtime) {
         let reader = is_open.then(|| std::fs::File::options().read(true).write(true).open(&fifo).expect("it opens"));
         let mut server = Server::with(rt, tree.root(), &["--log-file", fifo.to_str().expect("text")]);
         let mut client = server.connect();
-        // More than a pipe takes.
+        // More than a pipe holds.
         for _ in 0..100 {
             assert_eq!(client.get(&target).status(), 200);
         }
@@ -290,8 +297,8 @@ pub fn a_log_that_hangs(rt: Runtime) {
     }
 }
 
-/// Ctrl-C says how many exchanges it waits for, if it waits for some; and what a second one does.
-pub fn what_is_in_progress_is_said(rt: Runtime) {
+/// Ctrl-C prints how many exchanges are in progress, if any, and what a second Ctrl-C does.
+pub fn exchanges_in_progress_are_printed(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 100 << 20);
     for (count, line) in [
@@ -307,16 +314,17 @@ pub fn what_is_in_progress_is_said(rt: Runtime) {
         let (_silent, mut kept) = (server.connect(), server.connect());
         assert_eq!(kept.get("/a.txt").status(), 200);
         server.process().signal(Signal::INT);
-        server.process().stdout.line("what it waits for", |said| said == line);
+        server.process().stdout.line("the exchanges in progress", |said| said == line);
         server.process().signal(Signal::INT);
         assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(130));
     }
 }
 
-/// A load balancer is told before anybody is refused: the health check fails, and everything else goes on.
+/// A load balancer is informed before any connection is refused: the health check fails, and everything else
+/// continues.
 pub fn health_and_delay(rt: Runtime) {
     let tree = Tree::plain();
-    tree.folder("up").file("up/health", "a file that nobody sees\n");
+    tree.folder("up").file("up/health", "a file that is never served\n");
     let mut server = Server::with(rt, tree.root(), &["--health", "/up/health", "--drain-delay", "60"]);
     let mut kept = server.connect();
     let answer = kept.get("/up/health?x");
@@ -330,13 +338,13 @@ pub fn health_and_delay(rt: Runtime) {
     assert_eq!((head.status(), head.head.text("Content-Length"), head.body.len()), (200, Some("3"), 0));
     assert_eq!(kept.ask("POST /up/health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx").status(), 501);
     server.process().signal(Signal::TERM);
-    eventually("it says that it is about to leave", || server.get("/up/health").status() == 503);
-    // On a connection that was there before, too; and neither is closed for it.
+    eventually("the health check fails", || server.get("/up/health").status() == 503);
+    // On an earlier connection too, and neither is closed by it.
     let answer = kept.get("/up/health");
     assert_eq!((answer.status(), answer.head.closes()), (503, false));
     assert_eq!((kept.get("/a.txt").status(), server.get("/a.txt").status()), (200, 200));
     assert!(server.process_mut().runs());
-    // A second signal ends the delay, and nothing in hand is cut by it.
+    // A second signal ends the delay, and cuts no exchange in progress.
     server.process().signal(Signal::TERM);
     kept.ends();
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));

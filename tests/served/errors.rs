@@ -1,10 +1,10 @@
-//! Error answers: status, page, fields, and what becomes of the connection.
+//! Error responses: status, page, fields, and the effect on the connection.
 
 use testkit::page::{check_any_error, check_error};
 use testkit::response::Response;
 use testkit::{Runtime, Server, Tree};
 
-/// 404 keeps the connection, in all its kinds.
+/// All kinds of 404 keep the connection open.
 pub fn not_found(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -32,7 +32,7 @@ pub fn the_fields_of_a_closing_error(rt: Runtime) {
     assert_eq!(response.text("Connection"), Some("close"));
 }
 
-/// Methods that a static server does not have: 501 with `Allow`, and the connection goes on.
+/// Methods that a static server does not support: 501 with `Allow`, and the connection continues.
 pub fn other_methods(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -50,7 +50,7 @@ pub fn other_methods(rt: Runtime) {
     check_allow(&response);
 }
 
-/// OPTIONS of a path and of the server.
+/// OPTIONS for a path and for the server.
 pub fn options(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -70,7 +70,7 @@ fn check_allow(response: &Response) {
     assert!(methods.contains(&"GET") && methods.contains(&"HEAD") && !methods.contains(&"POST"), "{allow}");
 }
 
-/// Versions: what is spoken, what is not, and what is no version at all.
+/// Versions: supported, unsupported, and malformed.
 pub fn versions(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -94,7 +94,7 @@ pub fn versions(rt: Runtime) {
     }
 }
 
-/// Request lines that are none; each page says what was wrong, escaped.
+/// Malformed request lines; each page contains the error, escaped.
 pub fn malformed_request_lines(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -149,7 +149,7 @@ pub fn host(rt: Runtime) {
         let response = server.ask(format!("GET /a.txt HTTP/1.1\r\n{fields}\r\n"));
         assert_eq!(response.status(), 200, "{fields:?}");
     }
-    assert_eq!(server.ask("GET /a.txt HTTP/1.0\r\n\r\n").status(), 200, "1.0 needs none");
+    assert_eq!(server.ask("GET /a.txt HTTP/1.0\r\n\r\n").status(), 200, "HTTP/1.0 does not need it");
 }
 
 /// The forms of a target (RFC 9112 section 3.2).
@@ -166,7 +166,7 @@ pub fn targets(rt: Runtime) {
     }
 }
 
-/// Expectations: the one that is known, and others.
+/// The known expectation, and unknown ones.
 pub fn expectations(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -175,5 +175,5 @@ pub fn expectations(rt: Runtime) {
         check_any_error(&response, 417);
     }
     let response = server.ask("GET /a.txt HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(response.body, b"alpha\n", "no body is announced, so nothing is to be waited for");
+    assert_eq!(response.body, b"alpha\n", "without a body there is nothing to wait for");
 }

@@ -1,4 +1,4 @@
-//! Files: every byte of every size, the fields with them, HEAD, media types, index pages.
+//! Files: every byte of every size, their fields, HEAD, media types, index pages.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use testkit::tree::{Pattern, STAMP};
 use testkit::{Runtime, Server, Tree};
 
-/// Sizes around every buffer that a server may have, on one connection.
-pub fn every_size_arrives_whole(rt: Runtime) {
+/// Sizes around all likely buffer sizes, on one connection.
+pub fn every_size_arrives_complete(rt: Runtime) {
     let tree = Tree::new();
     let mut sizes = vec![0, 1, 2, 1 << 10, 1 << 20, (1 << 20) + 1];
     for power in [12, 13, 14, 15, 16, 17, 18] {
@@ -28,8 +28,8 @@ pub fn every_size_arrives_whole(rt: Runtime) {
     }
 }
 
-/// A download of 100 MB, compared byte by byte while it comes.
-pub fn a_hundred_megabytes_arrive_whole(rt: Runtime) {
+/// A download of 100 MB, compared byte by byte as it arrives.
+pub fn a_hundred_megabytes_arrive_complete(rt: Runtime) {
     const SIZE: u64 = 100_000_000;
     let tree = Tree::new();
     tree.patterned("big.bin", SIZE).file("a.txt", "alpha\n");
@@ -43,10 +43,10 @@ pub fn a_hundred_megabytes_arrive_whole(rt: Runtime) {
         at += bytes.len() as u64;
     });
     assert_eq!((head.status, at), (200, SIZE));
-    assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection goes on behind it");
+    assert_eq!(client.get("/a.txt").body, b"alpha\n", "the connection continues after it");
 }
 
-/// Several clients at once get what each of them asked for.
+/// Several concurrent clients each get what they requested.
 pub fn parallel_downloads_do_not_mix(rt: Runtime) {
     let tree = Tree::new();
     for size in [10_000, 100_000, 1_000_000, 3_000_000] {
@@ -68,7 +68,7 @@ pub fn parallel_downloads_do_not_mix(rt: Runtime) {
     });
 }
 
-/// The fields with a file, in Python's order and with Python's names.
+/// The fields of a file, in Python's order and with Python's names.
 pub fn the_fields_of_a_file(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -100,7 +100,7 @@ pub fn head_is_get_without_a_body(rt: Runtime) {
     client.ends();
 }
 
-/// A file that grows while it is sent comes as long as was announced, and the next answer is intact.
+/// A file that grows while it is sent arrives with the announced length, and the next response is intact.
 pub fn a_file_that_grows_is_sent_as_announced(rt: Runtime) {
     const SIZE: u64 = 32 << 20;
     let tree = Tree::new();
@@ -119,7 +119,7 @@ pub fn a_file_that_grows_is_sent_as_announced(rt: Runtime) {
     assert_eq!(client.get("/a.txt").body, b"alpha\n");
 }
 
-/// The overrides, the common types, and the one for everything unknown.
+/// The overrides, the common types, and the default for unknown extensions.
 pub fn media_types(rt: Runtime) {
     let table = [
         ("a.txt", "text/plain; charset=utf-8"),
@@ -176,7 +176,7 @@ pub fn media_types(rt: Runtime) {
     }
 }
 
-/// A compressed SVG image is one, for whoever decodes it.
+/// A compressed SVG image has `Content-Encoding`, so that clients decode it.
 pub fn a_compressed_image(rt: Runtime) {
     let tree = Tree::new();
     tree.file("a.svgz", "\x1f\u{8b}compressed").file("a.svg.gz", "x").stamp("a.svgz", STAMP);
@@ -190,7 +190,7 @@ pub fn a_compressed_image(rt: Runtime) {
     assert_eq!((head.text("Content-Encoding"), head.head.length()), (Some("gzip"), Some(len)));
     let range = ask("GET /a.svgz", "Range: bytes=1-3\r\n");
     assert_eq!((range.status(), range.text("Content-Encoding")), (206, Some("gzip")));
-    assert_eq!(range.body, whole.body[1..4], "of the bytes as they lie there");
+    assert_eq!(range.body, whole.body[1..4], "the range applies to the compressed bytes");
     let several = ask("GET /a.svgz", "Range: bytes=0-0,2-2\r\n");
     assert_eq!(several.text("Content-Encoding"), None, "the multipart body is not compressed");
     assert_eq!(String::from_utf8_lossy(&several.body).matches("\r\nContent-Encoding: gzip\r\n").count(), 2);
@@ -261,7 +261,7 @@ pub fn index_pages(rt: Runtime) {
     assert_eq!(client.get("/linked/").body, b"<p>first</p>");
     assert_eq!(client.get("/second/").body, b"<p>second</p>");
     assert_eq!(client.get("/not-a-file/").body, b"<p>second</p>");
-    // What is there and may not be had is no reason to show what lies beside it.
+    // An index page that exists but cannot be read is no reason to list the directory.
     tree.folder("looping").file("looping/beside", "x").link("looping/index.html", "index.html");
     assert_eq!(client.get("/looping/").status(), 404);
     for folder in ["fifo", "dangling"] {
@@ -271,7 +271,7 @@ pub fn index_pages(rt: Runtime) {
     }
 }
 
-/// What is there and may not be had is 404: neither the next page nor what lies beside it is shown instead.
+/// An index page that exists but cannot be read is a 404: neither the next page nor the listing is shown instead.
 pub fn index_pages_that_may_not_be_read(rt: Runtime) {
     let tree = Tree::new();
     let bar = |name: &str| {
@@ -301,7 +301,7 @@ pub fn index_pages_that_may_not_be_read(rt: Runtime) {
     fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o755)).expect("it is ours");
 }
 
-/// The rule for symbolic links holds for index pages, and what it refuses is there all the same.
+/// The rule for symbolic links applies to index pages, and a refused page still counts as existing.
 pub fn index_pages_behind_links(rt: Runtime) {
     let tree = Tree::new();
     std::fs::write(tree.outside().join("page"), "<p>outside</p>").expect("a file can be written");

@@ -1,15 +1,15 @@
-//! No stale byte: what is on the disk now is what the next request gets, without any pause between.
+//! No stale bytes: each request gets the current content of the disk, without any pause.
 
 use std::fs;
 
 use testkit::{Client, Runtime, Server, Tree, eventually};
 
-/// Both of these are 6 bytes, so length never tells them apart.
+/// All versions are 6 bytes long, so that the length never distinguishes them.
 fn version(n: usize) -> String {
     format!("v{n:04}\n")
 }
 
-/// Another file renamed into the place of the old one, again and again.
+/// A file that is repeatedly replaced by renaming another.
 pub fn a_replaced_file(rt: Runtime) {
     let tree = Tree::new();
     tree.file("f.txt", version(0));
@@ -21,7 +21,7 @@ pub fn a_replaced_file(rt: Runtime) {
     }
 }
 
-/// The same file rewritten in place, same length, faster than the clock of the file system ticks.
+/// A file that is rewritten in place with the same length, faster than the clock of the file system ticks.
 pub fn a_rewritten_file(rt: Runtime) {
     let tree = Tree::new();
     tree.file("f.txt", version(0));
@@ -37,7 +37,7 @@ pub fn a_rewritten_file(rt: Runtime) {
     }
 }
 
-/// The same with the date put back each time, which a careless cache trusts.
+/// The same with the date reset each time, which a careless cache trusts.
 pub fn a_rewritten_file_with_its_old_date(rt: Runtime) {
     let tree = Tree::plain();
     tree.file("f.txt", version(0)).stamp("f.txt", testkit::tree::STAMP);
@@ -49,7 +49,7 @@ pub fn a_rewritten_file_with_its_old_date(rt: Runtime) {
     }
 }
 
-/// A tag that was given out never matches other content.
+/// An entity tag never matches other content.
 pub fn a_tag_changes_with_the_content(rt: Runtime) {
     let tree = Tree::new();
     tree.file("f.txt", version(0));
@@ -57,7 +57,7 @@ pub fn a_tag_changes_with_the_content(rt: Runtime) {
     let mut client = server.connect();
     for n in 1..100 {
         let old = client.get("/f.txt").tag();
-        // Until the clock of the file system has moved on, the tag may be the same.
+        // Until the clock of the file system has advanced, the tag may be the same.
         let before = fs::metadata(tree.path("f.txt")).and_then(|data| data.modified()).expect("a date");
         eventually("the file has a new date", || {
             tree.file("f.txt", version(n));
@@ -70,8 +70,8 @@ pub fn a_tag_changes_with_the_content(rt: Runtime) {
     }
 }
 
-/// Files that change in length, vanish, come back, become directories, lose and gain an index.
-pub fn whatever_becomes_of_a_name(rt: Runtime) {
+/// Files that change in length, disappear, reappear, become directories, lose and gain an index.
+pub fn a_name_that_changes_its_meaning(rt: Runtime) {
     let tree = Tree::new();
     let server = Server::start(rt, tree.root());
     let mut client = server.connect();
@@ -84,22 +84,22 @@ pub fn whatever_becomes_of_a_name(rt: Runtime) {
         assert_eq!(client.get("/x").body_text(), version(n).repeat(n));
         tree.resize("x", 3);
         assert_eq!(client.get("/x").body.len(), 3);
-        fs::remove_file(tree.path("x")).expect("it is there");
+        fs::remove_file(tree.path("x")).expect("it exists");
         assert_eq!(status(&mut client), 404);
         tree.folder("x");
         assert_eq!(status(&mut client), 301);
         assert!(client.get("/x/").body_text().contains("<ul>\n</ul>"));
         tree.file("x/index.html", "index");
         assert_eq!(client.get("/x/").body, b"index");
-        fs::remove_dir_all(tree.path("x")).expect("it is there");
+        fs::remove_dir_all(tree.path("x")).expect("it exists");
         assert_eq!(client.get("/x/").status(), 404);
         tree.file("other", "other").link("x", "other");
         assert_eq!(client.get("/x").body, b"other");
-        fs::remove_file(tree.path("x")).expect("it is there");
+        fs::remove_file(tree.path("x")).expect("it exists");
     }
 }
 
-/// A folder on the way is exchanged for another one.
+/// A folder in the path is exchanged for another one.
 pub fn a_replaced_folder(rt: Runtime) {
     let tree = Tree::new();
     tree.folder("one").file("one/f.txt", "one").folder("two").file("two/f.txt", "two");
@@ -114,7 +114,7 @@ pub fn a_replaced_folder(rt: Runtime) {
     }
 }
 
-/// A large file, which no cache holds, is no different.
+/// A large file, which is not cached, behaves the same.
 pub fn a_large_file(rt: Runtime) {
     let tree = Tree::new();
     let server = Server::start(rt, tree.root());
@@ -126,7 +126,7 @@ pub fn a_large_file(rt: Runtime) {
     }
 }
 
-/// A file that shrinks while it is sent: the connection is cut, never padded, and the server lives.
+/// A file that shrinks while it is sent: the connection is cut, never padded, and the server continues.
 pub fn a_file_that_shrinks(rt: Runtime) {
     const SIZE: u64 = 64 << 20;
     let tree = Tree::plain();
@@ -139,13 +139,13 @@ pub fn a_file_that_shrinks(rt: Runtime) {
     tree.resize("big.bin", 1000);
     let (rest, _) = client.rest_however();
     assert!((rest.len() as u64) < SIZE - 100_000, "{} bytes", rest.len());
-    assert!(rest.iter().all(|byte| *byte == 0), "nothing but the file's bytes comes, no page and no answer");
+    assert!(rest.iter().all(|byte| *byte == 0), "only bytes of the file arrive, no page and no other response");
     assert_eq!(server.get("/a.txt").body, b"alpha\n");
     assert_eq!(server.get("/big.bin").body.len(), 1000);
 }
 
-/// Rewrites a file in the middle of a download, in some way: the peer never gets as much as was announced, nor an error
-/// page, and the log says why.
+/// Rewrites a file during its download: the peer never gets the announced length, nor an error page, and the reason
+/// is logged.
 fn rewritten(rt: Runtime, narrow: bool, rewrite: impl Fn(&Tree)) {
     const SIZE: u64 = 24 << 20;
     let tree = Tree::plain();
@@ -157,26 +157,26 @@ fn rewritten(rt: Runtime, narrow: bool, rewrite: impl Fn(&Tree)) {
     client.skip(100_000);
     rewrite(&tree);
     let (rest, _) = client.rest_however();
-    assert!((rest.len() as u64) < SIZE - 100_000, "{} bytes: all that was announced", rest.len());
+    assert!((rest.len() as u64) < SIZE - 100_000, "{} bytes, the announced length", rest.len());
     server.log_line("why it was cut", |line| line.contains("cut after") && line.contains("the file was rewritten"));
     assert_eq!(server.get("/a.txt").body, b"alpha\n");
 }
 
-/// Written over in place, without and with bytes after the old end.
+/// Overwritten in place, without and with bytes after the old end.
 pub fn a_file_that_is_rewritten(rt: Runtime) {
     let over = |tree: &Tree, at: u64, bytes: &[u8]| {
-        let file = fs::OpenOptions::new().write(true).open(tree.path("big.bin")).expect("it is there");
+        let file = fs::OpenOptions::new().write(true).open(tree.path("big.bin")).expect("it exists");
         std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).expect("there is room");
     };
     rewritten(rt, true, |tree| over(tree, 0, &vec![b'b'; 24 << 20]));
     rewritten(rt, false, |tree| over(tree, (24 << 20) - 1, b"b"));
     rewritten(rt, true, |tree| over(tree, 0, &vec![b'b'; 25 << 20]));
-    // What was sent is there still, and what is announced is not.
+    // The bytes that were sent are unchanged, the others are not.
     rewritten(rt, true, |tree| over(tree, (24 << 20) - 10, &[b'b'; 20]));
 }
 
-/// A body that the kernel has taken whole, but the peer has not: what is written by then is not in it.
-pub fn a_file_that_is_rewritten_behind_its_download(rt: Runtime) {
+/// The kernel has accepted the whole body, but the peer has not received it: later writes to the file are not in it.
+pub fn a_file_that_is_rewritten_after_it_was_sent(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
     for size in [1_000, 60_000, 100_000, 400_000] {
@@ -184,15 +184,15 @@ pub fn a_file_that_is_rewritten_behind_its_download(rt: Runtime) {
         let mut client = server.connect();
         client.send("GET /some.bin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         assert_eq!(client.head().length(), Some(size as u64));
-        server.log_line("all is on its way", |line| line.contains(&format!("\" 200 {size}")));
-        let file = fs::OpenOptions::new().write(true).open(tree.path("some.bin")).expect("it is there");
+        server.log_line("the end of the exchange", |line| line.contains(&format!("\" 200 {size}")));
+        let file = fs::OpenOptions::new().write(true).open(tree.path("some.bin")).expect("it exists");
         std::os::unix::fs::FileExt::write_all_at(&file, &vec![b'b'; size], 0).expect("there is room");
         let body = client.rest();
         assert!(body == vec![b'a'; size], "{} bytes of {size}, of another file", body.len());
     }
 }
 
-/// The end of a download is of the same file as its beginning: even the last bytes of it.
+/// The end of a download is of the same version of the file as its beginning, up to the last bytes.
 pub fn a_file_that_is_rewritten_at_the_end(rt: Runtime) {
     const SIZE: usize = 6 << 20;
     let tree = Tree::plain();
@@ -204,7 +204,7 @@ pub fn a_file_that_is_rewritten_at_the_end(rt: Runtime) {
         client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
         client.head();
         client.skip(SIZE - left);
-        // What is on its way by now is out of the server's hands; where something is not, the answer is not complete.
+        // Bytes in the socket are beyond the server's control; if others were left, the response is not complete.
         tree.file("big.bin", vec![b'b'; SIZE + 10]);
         let (rest, _) = client.rest_however();
         let is_mixed = rest.contains(&b'b');
@@ -212,7 +212,7 @@ pub fn a_file_that_is_rewritten_at_the_end(rt: Runtime) {
     }
 }
 
-/// Several parts of one file are of one state of it.
+/// Several parts of one file are all of the same version.
 pub fn ranges_of_a_file_that_is_rewritten(rt: Runtime) {
     const SIZE: usize = 24 << 20;
     let tree = Tree::plain();
@@ -220,15 +220,15 @@ pub fn ranges_of_a_file_that_is_rewritten(rt: Runtime) {
     let server = Server::start(rt, tree.root());
     let mut client = Client::connect_narrow(server.address());
     client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9,100-12000000,13000000-13000009,-9\r\n\r\n");
-    let announced = client.head().length().expect("it has one");
+    let announced = client.head().length().expect("it has a length");
     client.skip(100_000);
     tree.file("big.bin", vec![b'b'; SIZE]);
     let (rest, _) = client.rest_however();
     assert!((rest.len() as u64) < announced - 100_000, "{} bytes", rest.len());
 }
 
-/// A file that is deleted or replaced while it is sent comes whole, as it was when it was opened.
-pub fn a_file_that_vanishes(rt: Runtime) {
+/// A file that is deleted or replaced while it is sent arrives completely, as it was when it was opened.
+pub fn a_file_that_is_deleted(rt: Runtime) {
     const SIZE: u64 = 16 << 20;
     let tree = Tree::plain();
     tree.patterned("big.bin", SIZE);
@@ -239,7 +239,7 @@ pub fn a_file_that_vanishes(rt: Runtime) {
     let mut at = 0;
     client.receive(false, |bytes| {
         if at == 0 {
-            fs::remove_file(tree.path("big.bin")).expect("it is there");
+            fs::remove_file(tree.path("big.bin")).expect("it exists");
             tree.file("big.bin", "another\n");
         }
         pattern.check(at, bytes);

@@ -1,4 +1,4 @@
-//! Slowloris in its three kinds, three hundred of each, while an ordinary client is served.
+//! Three hundred slow clients of each of three kinds (Slowloris), while an ordinary client is served.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ fn server(rt: Runtime) -> (Tree, Server) {
     (tree, server)
 }
 
-/// Requests on connections of their own, between which `harm` goes on. The middle one of their
-/// times has to be that of a server that does not notice.
+/// Sends requests on connections of their own, between calls of `harm`. Their median time must be that of an idle
+/// server.
 #[track_caller]
 fn an_ordinary_client_is_served(server: &Server, mut harm: impl FnMut(usize)) {
     let mut times: Vec<Duration> = (0..21)
@@ -30,7 +30,7 @@ fn an_ordinary_client_is_served(server: &Server, mut harm: impl FnMut(usize)) {
     assert!(times[20] < Duration::from_secs(5), "{times:?}");
 }
 
-/// Heads that come byte by byte and never end.
+/// Heads that arrive byte by byte and never end.
 pub fn dripping_heads(rt: Runtime) {
     let (_tree, server) = server(rt);
     let mut drips: Vec<Client> = (0..COUNT).map(|_| server.connect()).collect();
@@ -44,11 +44,11 @@ pub fn dripping_heads(rt: Runtime) {
     });
     for mut drip in drips {
         drip.send("\r\n\r\n");
-        assert_eq!(drip.response().body, b"alpha\n", "it was slow and meant no harm after all");
+        assert_eq!(drip.response().body, b"alpha\n", "a slow head is served once it is complete");
     }
 }
 
-/// Bodies that come byte by byte.
+/// Bodies that arrive byte by byte.
 pub fn dripping_bodies(rt: Runtime) {
     let (_tree, server) = server(rt);
     let mut drips: Vec<Client> = (0..COUNT).map(|_| server.connect()).collect();
@@ -63,7 +63,7 @@ pub fn dripping_bodies(rt: Runtime) {
     });
 }
 
-/// Chunk lines that come byte by byte.
+/// Chunk lines that arrive byte by byte.
 pub fn dripping_chunks(rt: Runtime) {
     let (_tree, server) = server(rt);
     let mut drips: Vec<Client> = (0..COUNT).map(|_| server.connect()).collect();
@@ -77,8 +77,8 @@ pub fn dripping_chunks(rt: Runtime) {
     });
 }
 
-/// Answers that nobody reads.
-pub fn answers_unread(rt: Runtime) {
+/// Responses that are not read.
+pub fn responses_that_are_not_read(rt: Runtime) {
     let (_tree, server) = server(rt);
     let mut deaf: Vec<Client> = (0..COUNT).map(|_| Client::connect_narrow(server.address())).collect();
     for client in &mut deaf {
@@ -87,8 +87,8 @@ pub fn answers_unread(rt: Runtime) {
     an_ordinary_client_is_served(&server, |_| ());
 }
 
-/// Pipelines without end whose answers nobody reads: the server stops reading, and holds no more.
-pub fn pipelines_unread(rt: Runtime) {
+/// Endless pipelines whose responses are not read: the server stops reading, and its memory is bounded.
+pub fn pipelines_that_are_not_read(rt: Runtime) {
     let (tree, _) = server(rt);
     let server = Server::unrecorded(rt, tree.root(), &["--quiet"]);
     assert_eq!(server.get("/a.txt").status(), 200);
@@ -103,7 +103,7 @@ pub fn pipelines_unread(rt: Runtime) {
     assert!(grown < 16 << 20, "{grown} bytes more");
 }
 
-/// Connections that come and go as fast as they can.
+/// Connections that are opened and closed as fast as possible.
 pub fn a_flood_of_connections(rt: Runtime) {
     let (_tree, server) = server(rt);
     an_ordinary_client_is_served(&server, |_| {
@@ -116,8 +116,8 @@ pub fn a_flood_of_connections(rt: Runtime) {
     });
 }
 
-/// Bytes at random, with and without the beginning of a request: an orderly answer or none, and
-/// the server lives.
+/// Random bytes, with and without the beginning of a request: there is a well-formed response or none, and the server
+/// continues.
 pub fn noise(rt: Runtime) {
     let (_tree, server) = server(rt);
     let mut dice = testkit::Dice::new(7);

@@ -1,11 +1,11 @@
-//! Limits: the last size that passes, and the first that does not.
+//! Limits: the largest size that passes, and the smallest that does not.
 
 use std::time::{Duration, Instant};
 
 use testkit::page::{check_any_error, check_error};
 use testkit::{Runtime, Server, Tree};
 
-/// A request line of 65,536 bytes with its end is read; of 65,537 it is 414.
+/// A request line of 65,536 bytes, including its line terminator, is accepted; one of 65,537 is a 414.
 pub fn the_request_line(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -25,14 +25,14 @@ pub fn the_request_line(rt: Runtime) {
         check_error(&response, 414, "URI Too Long");
         assert!(response.head.closes(), "{length}");
     }
-    // Without any end: the answer does not wait for one.
+    // Without an end: the response does not wait for one.
     let mut client = server.connect();
     client.send(format!("GET /{}", "a".repeat(65_536)));
     check_error(&client.response(), 414, "URI Too Long");
     client.ends();
 }
 
-/// A method without an end is refused as soon as the line is too long, and in short time (gh-87979).
+/// A method without an end is refused as soon as the line is too long, and quickly (gh-87979).
 pub fn a_huge_method(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -44,7 +44,7 @@ pub fn a_huge_method(rt: Runtime) {
     client.ends();
 }
 
-/// A field line of 65,536 bytes with its end is read; of 65,537 it is 431.
+/// A field line of 65,536 bytes, including its line terminator, is accepted; one of 65,537 is a 431.
 pub fn a_field_line(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -67,7 +67,7 @@ pub fn a_field_line(rt: Runtime) {
     client.ends();
 }
 
-/// 99 fields are read; 100 are 431.
+/// 99 fields are accepted; 100 are a 431.
 pub fn the_number_of_fields(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -86,7 +86,7 @@ pub fn the_number_of_fields(rt: Runtime) {
     }
 }
 
-/// The head as a whole is bounded too.
+/// The head as a whole is limited too.
 pub fn the_whole_head(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -109,7 +109,7 @@ pub fn the_whole_head(rt: Runtime) {
     }
 }
 
-/// The lines of a chunked body and its trailers are bounded.
+/// The lines of a chunked body and its trailers are limited.
 pub fn chunk_lines_and_trailers(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -140,7 +140,7 @@ pub fn chunk_lines_and_trailers(rt: Runtime) {
     }
 }
 
-/// More empty lines before a request than anybody sends by mistake are refused.
+/// More empty lines before a request than occur by mistake are refused.
 pub fn blank_lines(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -152,7 +152,8 @@ pub fn blank_lines(rt: Runtime) {
     client.ends();
 }
 
-/// A bound on connections: where each has an exchange in progress, what is above it waits, and is served once there is room.
+/// The limit of connections: if each has an exchange in progress, a further client waits, and is served once there is
+/// room.
 pub fn connections(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 64 << 20);
@@ -167,7 +168,7 @@ pub fn connections(rt: Runtime) {
     for client in &mut held {
         client.skip(8 << 20);
     }
-    assert!(!above.is_readable(), "nobody gives way who has an exchange");
+    assert!(!above.is_readable(), "a connection with an exchange was closed");
     held.truncate(4);
     assert_eq!(above.response().body, b"alpha\n");
     above.ends();
@@ -176,9 +177,9 @@ pub fn connections(rt: Runtime) {
     }
 }
 
-/// At the bound on connections, the one that has been idle longest is closed to make room, and each new client is served at
-/// once. One that has sent a request, or only connected, counts from then.
-pub fn idle_connections_give_way(rt: Runtime) {
+/// At the limit of connections, the one that has been idle longest is closed to make room, and each new client is
+/// served immediately. A connection counts as idle since its last request, or since it was opened.
+pub fn idle_connections_are_closed_to_make_room(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 64 << 20);
     for workers in ["1", "3"] {
@@ -191,10 +192,10 @@ pub fn idle_connections_give_way(rt: Runtime) {
         let mut held: Vec<_> = (0..4).map(|_| server.connect()).collect();
         for client in &mut held {
             assert_eq!(client.get("/a.txt").status(), 200);
-            // Ages are counted in milliseconds.
+            // Ages are measured in milliseconds.
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(held[0].get("/a.txt").status(), 200, "it is the youngest now");
+        assert_eq!(held[0].get("/a.txt").status(), 200, "it is now the least idle");
         std::thread::sleep(Duration::from_millis(20));
         let mut order = [Some(silent)].into_iter().chain([1, 2, 3, 0].map(|_| None)).collect::<Vec<_>>();
         let mut rest: Vec<_> = held.into_iter().map(Some).collect();
@@ -207,20 +208,20 @@ pub fn idle_connections_give_way(rt: Runtime) {
             let start = Instant::now();
             let mut client = server.connect();
             assert_eq!(client.get("/a.txt").status(), 200);
-            assert!(start.elapsed() < Duration::from_secs(5), "at once: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(5), "it has waited for {:?}", start.elapsed());
             order.remove(0).ends();
-            assert!(order.iter().all(|other| !other.is_readable()), "the others stay");
+            assert!(order.iter().all(|other| !other.is_readable()), "another connection was closed");
             new.push(client);
             std::thread::sleep(Duration::from_millis(20));
         }
         busy.skip(8 << 20);
-        // Those that came later are the next ones.
+        // The next ones are those that were opened later.
         assert_eq!(server.get("/a.txt").status(), 200);
         new.remove(0).ends();
     }
 }
 
-/// A request that has arrived by the time a connection would be closed to make room is answered.
+/// A request that has arrived before its connection would be closed to make room is answered.
 pub fn no_request_is_lost_to_a_new_client(rt: Runtime) {
     let tree = Tree::plain();
     for _ in 0..10 {
@@ -232,7 +233,8 @@ pub fn no_request_is_lost_to_a_new_client(rt: Runtime) {
         for client in &mut held {
             client.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n");
         }
-        // Who was idle a moment ago has an exchange in progress now, whether the server knows it already or not.
+        // The connections that were just idle have an exchange in progress now, whether the server has noticed or
+        // not.
         let mut other = server.connect();
         other.send("GET /b.html HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         for client in &mut held {
@@ -242,8 +244,8 @@ pub fn no_request_is_lost_to_a_new_client(rt: Runtime) {
     }
 }
 
-/// Heads that are never complete hold no place for long where others wait.
-pub fn unfinished_heads_give_way(rt: Runtime) {
+/// Connections with incomplete heads do not keep their places for long if other clients wait.
+pub fn unfinished_heads_are_closed_to_make_room(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--max-connections", "8"]);
     let mut slow: Vec<_> = (0..8).map(|_| server.connect()).collect();
@@ -251,29 +253,29 @@ pub fn unfinished_heads_give_way(rt: Runtime) {
         client.send("GET /a.txt HTTP/1.1\r\nHost: ");
     }
     let start = Instant::now();
-    // They stay: each takes a place of its own.
+    // These connections stay open, so each takes a place.
     let mut others = Vec::new();
     for _ in 0..4 {
         let mut client = server.connect();
         assert_eq!(client.get("/a.txt").status(), 200);
         others.push(client);
     }
-    assert!(start.elapsed() < Duration::from_secs(10), "less than a head may take: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "not before the head timeout: {:?}", start.elapsed());
 }
 
-/// All connections share one bound on memory: long heads beyond it are 503 and a line in the log, and whoever needs
-/// little is served.
+/// All connections share one limit of memory: long heads beyond it are a 503 and a line in the log, and requests that
+/// need little are served.
 pub fn memory(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--max-memory", "1M"]);
     let head = format!("GET /a.txt HTTP/1.1\r\nHost: x\r\nA: {}\r\nB: {}", "a".repeat(60_000), "b".repeat(40_000));
     let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
     for client in &mut clients {
-        // Who is refused already may have reset it.
+        // A refused connection may have been reset already.
         let _ = client.try_send(&head);
     }
     assert_eq!(server.get("/a.txt").body, b"alpha\n");
-    let line = server.log_line("the bound", |line| line.contains("--max-memory"));
+    let line = server.log_line("the limit", |line| line.contains("--max-memory"));
     assert!(line.starts_with("sanserve: connections hold ") && line.contains(" of the 1048576 bytes "), "{line}");
     let (mut served, mut refused) = (0, 0);
     for client in &mut clients {
@@ -282,18 +284,18 @@ pub fn memory(rt: Runtime) {
         match answer {
             _ if answer.starts_with(b"HTTP/1.1 200 ") => served += 1,
             _ if answer.starts_with(b"HTTP/1.1 503 No memory for a head of this size\r\n") => refused += 1,
-            // A peer that goes on sending may be reset before it has read what was wrong.
+            // A peer that keeps sending may be reset before it has read the error.
             _ => assert!(answer.is_empty(), "{}", answer.escape_ascii()),
         }
     }
-    // How many depends on who has grown how far when the others come.
+    // The numbers depend on how far each head has grown when the others arrive.
     assert!(served >= 2 && refused >= 5, "{served} were served, {refused} refused");
-    // All of it has come back.
+    // All memory was returned.
     let mut client = server.connect();
     assert_eq!(client.ask(head.clone() + "\r\n\r\n").status(), 200);
 }
 
-/// Listings share it, too.
+/// Listings share the limit.
 pub fn memory_of_listings(rt: Runtime) {
     let tree = Tree::plain();
     tree.folder("many");
@@ -307,7 +309,7 @@ pub fn memory_of_listings(rt: Runtime) {
     }
     let statuses: Vec<u16> = clients.iter_mut().map(|client| client.response().status()).collect();
     assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
-    assert_eq!(server.get("/many/").status(), 200, "all of it has come back");
+    assert_eq!(server.get("/many/").status(), 200, "all memory was returned");
 }
 
 #[track_caller]

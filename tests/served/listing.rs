@@ -1,4 +1,4 @@
-//! Directory listings: the page byte for byte, hostile names, links that lead where they say.
+//! Directory listings: the page byte for byte, hostile names, and links that lead to the named files.
 
 use std::os::unix::net::UnixListener;
 
@@ -32,7 +32,7 @@ pub fn the_page_is_exact(rt: Runtime) {
     assert_eq!(response.head.names()[..4], ["Server", "Date", "Content-Type", "Content-Length"]);
     assert_eq!(response.text("Content-Type"), Some("text/html; charset=utf-8"));
     assert_eq!(client.get("/?query=1#fragment").body_text(), page::listing("/", &rows));
-    assert_eq!(client.get("/Dir/").body_text(), page::listing("/Dir/", &[]), "an empty one");
+    assert_eq!(client.get("/Dir/").body_text(), page::listing("/Dir/", &[]), "an empty directory");
     assert_eq!(client.get("/%44ir/?x").body_text(), page::listing("/Dir/", &[]), "the title is decoded");
 }
 
@@ -46,11 +46,11 @@ pub fn the_title_is_escaped(rt: Runtime) {
     assert_eq!(client.get("/two%20words/").body_text(), page::listing("/two words/", &[]));
     let page = client.get("/b%FF/");
     assert_eq!(page.status(), 200);
-    assert!(!page.body_text().contains("b\u{ff}"), "a byte that is no text is shown as such: {}", page.body_text());
+    assert!(!page.body_text().contains("b\u{ff}"), "an invalid byte is shown as text: {}", page.body_text());
 }
 
-/// Every link of a listing of hostile names leads to that very file.
-pub fn hostile_names_come_back(rt: Runtime) {
+/// Every link of a listing of hostile names leads to the named file.
+pub fn links_to_hostile_names_work(rt: Runtime) {
     let tree = Tree::new();
     for (at, name) in HOSTILE.iter().enumerate() {
         tree.file(name, format!("content {at}"));
@@ -68,7 +68,7 @@ pub fn hostile_names_come_back(rt: Runtime) {
         if let Ok(name) = std::str::from_utf8(name)
             && !name.contains(char::is_control)
         {
-            // What would turn the text around it is shown as what it is: no text.
+            // A character that changes the direction of text is replaced.
             assert_eq!(unescape(row.1), name.replace('\u{202e}', "\u{fffd}"));
         }
         assert!(!row.1.contains(['<', '>']), "{row:?}");
@@ -98,7 +98,7 @@ pub fn hostile_directories_can_be_walked(rt: Runtime) {
     }
 }
 
-/// Order is by lower-cased name with ties by bytes, across more entries than one read returns.
+/// Entries are sorted by lower-cased name, then by bytes, even if there are more than one read returns.
 pub fn three_thousand_entries_in_order(rt: Runtime) {
     let tree = Tree::new();
     let mut names: Vec<String> = (0..3000).map(|n| format!("{}{n:05}", if n % 2 == 0 { "E" } else { "e" })).collect();
@@ -110,12 +110,12 @@ pub fn three_thousand_entries_in_order(rt: Runtime) {
     let mut client = server.connect();
     let response = client.get("/");
     let rows: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
-    assert!(response.body_text() == page::listing("/", &rows), "all rows in order");
+    assert!(response.body_text() == page::listing("/", &rows), "the rows are not in order");
     let head = client.ask("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(head.head.without_date(), response.head.without_date());
 }
 
-/// What is never served is still listed as a plain name, as Python lists it.
+/// Files that are never served are still listed as plain names, as in Python.
 pub fn special_files_are_listed(rt: Runtime) {
     let tree = Tree::new();
     tree.fifo("fifo").link("zero", "/dev/zero");
@@ -125,7 +125,7 @@ pub fn special_files_are_listed(rt: Runtime) {
     assert_eq!(server.get("/").body_text(), page::listing("/", &rows));
 }
 
-/// A listing shows what is there now.
+/// A listing shows the current entries.
 pub fn a_listing_is_fresh(rt: Runtime) {
     let tree = Tree::new();
     let server = Server::start(rt, tree.root());

@@ -1,4 +1,4 @@
-//! The log: its form, its order, and nothing in it that a terminal would obey.
+//! The log: its format, its order, and no control characters in it.
 
 use std::io::Read;
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ fn message(line: &str) -> &str {
     message
 }
 
-/// One line a request, with the bytes of the body sent; before it one line for an error.
+/// One line per request, with the number of body bytes sent; before it, one line for an error.
 pub fn the_form(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 3_000_000);
@@ -62,7 +62,7 @@ pub fn the_form(rt: Runtime) {
     );
 }
 
-/// Nothing that a client sends reaches the terminal as a control character or forges a line.
+/// No bytes of a client reach a terminal as control characters, or forge a line.
 pub fn control_characters(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -99,7 +99,7 @@ pub fn control_characters(rt: Runtime) {
     }
 }
 
-/// Lines that are as long as a client can make them do not push out those of others.
+/// The longest lines that a client can cause do not displace those of others.
 pub fn long_lines(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::start(rt, tree.root());
@@ -115,13 +115,13 @@ pub fn long_lines(rt: Runtime) {
     let lines = server.process().stderr.so_far();
     assert_eq!(lines.iter().filter(|line| line.contains("/a.txt?")).count(), 40);
     let long: Vec<&String> = lines.iter().filter(|line| line.contains("\\xff")).collect();
-    assert_eq!(long.len(), 160, "each one is in the log");
+    assert_eq!(long.len(), 160, "each request is in the log");
     for line in long {
         assert!(line.len() < 8 * 1024 && message(line).contains("\\...\" 404 "), "{}", line.len());
     }
 }
 
-/// The lines of parallel requests do not mix, and there is one for each.
+/// The lines of concurrent requests do not mix, and there is one for each.
 pub fn parallel_requests(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -148,7 +148,7 @@ pub fn parallel_requests(rt: Runtime) {
     }
     lines.sort_unstable();
     lines.dedup();
-    assert_eq!(lines.len(), 800, "each one once");
+    assert_eq!(lines.len(), 800, "one line per request");
 }
 
 /// `--quiet` writes no access log.
@@ -165,7 +165,7 @@ pub fn quiet(rt: Runtime) {
     }
 }
 
-/// A client that breaks off is an ordinary event: a line that says so at most, never a panic.
+/// A client that disconnects is an ordinary event: it causes at most one line, and never a panic.
 pub fn no_panic_and_no_trace(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 64 << 20);
@@ -183,9 +183,9 @@ pub fn no_panic_and_no_trace(rt: Runtime) {
     }
 }
 
-/// A log that nobody reads, while its pipe is full, delays no answer and no shutdown; what has room is kept,
-/// and what has not is counted.
-pub fn a_pipe_that_nobody_reads(rt: Runtime) {
+/// A log that is not read, with a full pipe, delays neither responses nor the shutdown; lines that have room are
+/// kept, and the others are counted.
+pub fn a_pipe_that_is_not_read(rt: Runtime) {
     const PROMPT: Duration = Duration::from_secs(8);
     let tree = Tree::plain();
     for requests in [1_000, 16_000] {
@@ -193,7 +193,7 @@ pub fn a_pipe_that_nobody_reads(rt: Runtime) {
         let mut pipe = std::fs::File::from(pipe);
         let fd = format!("/proc/{}/fd/{}", std::process::id(), rustix::fd::AsRawFd::as_raw_fd(&theirs));
         let mut shell = Command::new("sh");
-        // The test's own `Process` reads what it makes; this goes around it.
+        // `Process` reads the pipes that it makes, so this test makes its own.
         shell.args(["-c", "exec 2>\"$0\" \"$@\"", &fd, program(), "--runtime", rt.name(), "-b", "127.0.0.1", "-d"]);
         shell.arg(tree.root()).arg("0");
         let mut server = Server::of(Process::start(&mut shell));
@@ -207,15 +207,15 @@ pub fn a_pipe_that_nobody_reads(rt: Runtime) {
             client.send(request.repeat(50));
             (0..50).for_each(|_| assert_eq!(client.response().body, b"alpha\n"));
         }
-        assert_eq!(server.get("/a.txt").status(), 200, "so is everybody else");
+        assert_eq!(server.get("/a.txt").status(), 200, "other clients are served too");
         assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
         if requests == 1_000 {
-            // In hand when it ends, it is written as far as the pipe takes it.
+            // Pending lines are written at the end, as far as the pipe accepts them.
             server.process().signal(Signal::TERM);
             assert_eq!(server.process_mut().ended_within(Duration::from_secs(5)).code(), Some(0));
             continue;
         }
-        // Read at last, it says how much is missing.
+        // When the pipe is read, the log contains the number of lost lines.
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
             pipe.read_to_string(&mut text).expect("text");
@@ -225,15 +225,15 @@ pub fn a_pipe_that_nobody_reads(rt: Runtime) {
         assert_eq!(server.get("/a.txt?last").status(), 200);
         server.process().signal(Signal::TERM);
         assert_eq!(server.process_mut().ended_within(Duration::from_secs(5)).code(), Some(0));
-        let text = reader.join().expect("it has ended");
+        let text = reader.join().expect("the log has ended");
         let (about, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("sanserve: "));
         for line in &lines {
             message(line);
         }
-        let [about] = about[..] else { panic!("one line about what was lost: {about:?}") };
+        let [about] = about[..] else { panic!("not one line about lost lines: {about:?}") };
         let lost = about.strip_prefix("sanserve: ").and_then(|rest| rest.strip_suffix(" log lines were lost"));
         let lost: usize = lost.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("a number in {about:?}"));
-        assert_eq!(lines.len() + lost, requests + 2, "each one is there or counted");
+        assert_eq!(lines.len() + lost, requests + 2, "each line is written or counted");
         assert!(lines.last().is_some_and(|line| line.contains("/a.txt?last")));
     }
 }

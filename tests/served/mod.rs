@@ -1,4 +1,4 @@
-//! The suite over real sockets: each case is written once, for any runtime.
+//! The suite over real sockets. Each case is written once, for any runtime.
 
 #![allow(unreachable_pub, reason = "a test program exports nothing: `pub` is for its other modules")]
 

@@ -1,11 +1,11 @@
-//! Slow and idle clients that mean no harm.
+//! Slow and idle clients that are not malicious.
 
 use std::time::{Duration, Instant};
 
 use testkit::tree::Pattern;
 use testkit::{Client, Runtime, Server, Tree};
 
-/// A reader with a tiny window that is served while the server waits for it again and again.
+/// A client with a tiny window, for which the server has to wait repeatedly.
 pub fn a_slow_reader(rt: Runtime) {
     const SIZE: u64 = 10_000_000;
     let tree = Tree::plain();
@@ -29,7 +29,7 @@ pub fn a_slow_reader(rt: Runtime) {
     assert_eq!(slow.get("/a.txt").body, b"alpha\n");
 }
 
-/// A page that is made up, not a file, to a slow reader.
+/// A generated page, not a file, for a slow reader.
 pub fn a_slow_reader_of_a_listing(rt: Runtime) {
     let tree = Tree::new();
     for n in 0..3000 {
@@ -47,10 +47,10 @@ pub fn a_slow_reader_of_a_listing(rt: Runtime) {
             quick.get("/none");
         }
     });
-    assert!(received == whole.body, "the same page");
+    assert!(received == whole.body, "the page differs");
 }
 
-/// A thousand idle connections are no burden to the next one, and live on.
+/// A thousand idle connections do not slow down the next one, and stay open.
 pub fn a_thousand_idle_connections(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--max-connections", "4000", "--keep-alive", "120"]);
@@ -68,7 +68,7 @@ pub fn a_thousand_idle_connections(rt: Runtime) {
     }
 }
 
-/// A client that sends its requests in single bytes and one that does not are served alike.
+/// A client that sends its requests byte by byte is served like any other.
 pub fn single_bytes_beside_others(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());

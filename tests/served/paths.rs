@@ -1,4 +1,4 @@
-//! From target to file: decoding, clamping to the root, links, and what is no file to serve.
+//! From target to file: decoding, clamping to the root, links, and special files.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -7,7 +7,7 @@ use testkit::page::{check_any_error, check_error};
 use testkit::text::quote;
 use testkit::{Runtime, Server, Tree};
 
-/// Decoded once, normalised, cut at query and fragment.
+/// Targets are decoded once, normalized, and cut at query and fragment.
 pub fn decoding(rt: Runtime) {
     let tree = Tree::plain();
     tree.file("a+b", "plus").file("a b", "space").file("%41", "percent").file("A", "letter").file("100%", "sign");
@@ -57,14 +57,14 @@ pub fn decoding(rt: Runtime) {
         let response = client.get(target);
         assert_eq!((response.status(), response.body_text()), (200, content), "{target}");
     }
-    assert_eq!(client.get("/\u{fc}").body, b"umlaut", "raw bytes are taken as they are");
-    assert_eq!(client.get(b"/\xfc").body, b"latin", "raw bytes are taken as they are");
+    assert_eq!(client.get("/\u{fc}").body, b"umlaut", "raw bytes are used unchanged");
+    assert_eq!(client.get(b"/\xfc").body, b"latin", "raw bytes are used unchanged");
     for target in ["/a.txt%20", "/%20a.txt", "/a.txt%2F", "/A.TXT", "/a.txt%3Fx", "/%", "/%4", "/folder/%2541"] {
         check_error(&client.get(target), 404, "File not found");
     }
 }
 
-/// An encoded NUL is refused; the connection may go on or not, but nothing is opened.
+/// An encoded NUL is refused. The connection may continue or not, but nothing is opened.
 pub fn encoded_nul(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -74,7 +74,7 @@ pub fn encoded_nul(rt: Runtime) {
     assert_eq!(server.get("/a.txt?%00").body, b"alpha\n", "a query is not decoded");
 }
 
-/// Nothing around the root is reached by any spelling of `..`.
+/// No spelling of `..` leads out of the root.
 pub fn traversal(rt: Runtime) {
     let tree = Tree::plain();
     fs::write(tree.outside().join("secret.txt"), "secret\n").expect("a file can be written");
@@ -134,7 +134,7 @@ pub fn traversal(rt: Runtime) {
     }
 }
 
-/// Symbolic links are followed by default, out of the root too; broken and looping ones are 404.
+/// Symbolic links are followed by default, even out of the root; broken and looping ones are a 404.
 pub fn symbolic_links(rt: Runtime) {
     let tree = Tree::plain();
     fs::write(tree.outside().join("outside.txt"), "outside\n").expect("a file can be written");
@@ -170,7 +170,7 @@ pub fn dotfiles(rt: Runtime) {
     assert_eq!(server.get("/.git/config").body, b"config");
 }
 
-/// `--hide-dotfiles` hides them on every way, and from listings.
+/// `--hide-dotfiles` hides them in all paths, and in listings.
 pub fn hidden_dotfiles(rt: Runtime) {
     let tree = Tree::plain();
     tree.file(".secret", "s").folder(".git").file(".git/config", "c").file("not.hidden", "n");
@@ -180,14 +180,14 @@ pub fn hidden_dotfiles(rt: Runtime) {
     {
         assert_eq!(server.get(target).status(), 404, "{target}");
     }
-    // A component that is resolved away is no part of the path.
+    // A component that is resolved away is not part of the path.
     assert_eq!(server.get("/.git/../not.hidden").status(), 200);
     assert_eq!(server.get("/./not.hidden").status(), 200);
     let listing = server.get("/").body_text().to_owned();
     assert!(listing.contains("not.hidden") && !listing.contains(".secret") && !listing.contains(".git"), "{listing}");
 }
 
-/// FIFOs, sockets and devices are 404 at once, however they are reached, and stop nobody.
+/// FIFOs, sockets and devices are a 404 immediately, however they are reached, and block nothing.
 pub fn special_files(rt: Runtime) {
     let tree = Tree::plain();
     tree.fifo("fifo").link("to-fifo", "fifo");
@@ -207,7 +207,7 @@ pub fn special_files(rt: Runtime) {
     assert_eq!(client.get("/a.txt").body, b"alpha\n");
 }
 
-/// A name may be any bytes but `/` and NUL.
+/// A name may consist of any bytes but `/` and NUL.
 pub fn names_of_any_bytes(rt: Runtime) {
     let tree = Tree::new();
     let bytes: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').collect();
@@ -228,8 +228,8 @@ pub fn names_of_any_bytes(rt: Runtime) {
     assert_eq!(client.get(format!("/{longest}l")).status(), 404);
 }
 
-/// `--symlinks inside` follows links that stay below the root, and `never` none at all; what is
-/// refused is 404, also as a folder on the way, as an index page and in a listing's links.
+/// `--symlinks inside` follows links that stay below the root, and `never` follows none. A refused link is a 404,
+/// also as a folder in the path, as an index page and as a link of a listing.
 pub fn symbolic_link_policies(rt: Runtime) {
     let tree = Tree::plain();
     fs::write(tree.outside().join("outside.txt"), "outside\n").expect("a file can be written");

@@ -1,8 +1,8 @@
-//! When a connection goes on and when it ends, and what the answers say about it.
+//! When a connection continues and when it ends, and how the responses announce it.
 
 use testkit::{Runtime, Server, Tree};
 
-/// HTTP/1.1 goes on until somebody says `close`.
+/// An HTTP/1.1 connection continues until one side announces `close`.
 pub fn http_1_1(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -30,7 +30,7 @@ pub fn http_1_1(rt: Runtime) {
     }
 }
 
-/// HTTP/1.0 ends unless the client asks to keep the connection.
+/// An HTTP/1.0 connection ends unless the client asks to keep it open.
 pub fn http_1_0(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -53,7 +53,8 @@ pub fn http_1_0(rt: Runtime) {
     client.ends();
 }
 
-/// `-p HTTP/1.0` does as Python does by default: 1.0 in every status line, and each answer the last.
+/// `-p HTTP/1.0` behaves like Python by default: HTTP/1.0 in every status line, and the connection ends after each
+/// response.
 pub fn the_protocol_flag(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["-p", "HTTP/1.0"]);
@@ -71,7 +72,7 @@ pub fn the_protocol_flag(rt: Runtime) {
     assert_eq!(server.get("/a.txt").head.version, "HTTP/1.1");
 }
 
-/// A client that half-closes after its request still gets the whole answer.
+/// A client that half-closes after its request still gets the complete response.
 pub fn half_close(rt: Runtime) {
     let tree = Tree::plain();
     tree.patterned("big.bin", 3_000_000);
@@ -90,7 +91,7 @@ pub fn half_close(rt: Runtime) {
     client.ends();
 }
 
-/// A connection that ends before or within a head is no request.
+/// A connection that ends before or within a head is not a request.
 pub fn an_end_without_a_request(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -108,11 +109,11 @@ pub fn an_end_without_a_request(rt: Runtime) {
         client.half_close();
         let (answer, _) = client.rest_however();
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "), "{start:?}: {}", answer.escape_ascii());
-        assert_eq!(server.get("/a.txt").body, b"alpha\n", "nothing of {start:?} is left for the next connection");
+        assert_eq!(server.get("/a.txt").body, b"alpha\n", "bytes of {start:?} are left for the next connection");
     }
 }
 
-/// A head that arrives in single bytes is the same head.
+/// A head may arrive byte by byte.
 pub fn single_bytes(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -130,7 +131,7 @@ pub fn single_bytes(rt: Runtime) {
     }
 }
 
-/// Empty lines before a request line are passed over (RFC 9112 section 2.2).
+/// Empty lines before a request line are ignored (RFC 9112 section 2.2).
 pub fn blank_lines_before_a_request(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());

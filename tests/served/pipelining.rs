@@ -1,11 +1,11 @@
-//! Many requests sent at once are answered one by one, in order.
+//! Many requests that are sent together are answered one by one, in order.
 
 use testkit::tree::STAMP;
 use testkit::{Client, Dice, Runtime, Server, Tree};
 
 const COUNT: usize = 50;
 
-/// What a request asks and what the answer has to be.
+/// A request and the expected response.
 struct Exchange {
     request: String,
     status: u16,
@@ -28,7 +28,7 @@ fn plain(n: usize) -> Exchange {
     }
 }
 
-/// All kinds of answers in turn.
+/// All kinds of responses in turn.
 fn mixed(n: usize) -> Exchange {
     let Exchange { body, .. } = plain(n);
     let get = format!("GET /{n}.txt HTTP/1.1\r\nHost: x\r\n");
@@ -75,7 +75,7 @@ pub fn fifty_in_order(rt: Runtime) {
     client.ends();
 }
 
-/// The same with every kind of answer in between, and with the half-close right after.
+/// The same with every kind of response in between, and with a half-close right after.
 pub fn fifty_mixed(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -87,7 +87,7 @@ pub fn fifty_mixed(rt: Runtime) {
     client.ends();
 }
 
-/// However the bytes are split on their way, the answers are the same.
+/// However the bytes are split, the responses are the same.
 pub fn fifty_split_at_random(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -102,8 +102,8 @@ pub fn fifty_split_at_random(rt: Runtime) {
     }
 }
 
-/// What stands after a request that closes is not answered.
-pub fn nothing_behind_a_close(rt: Runtime) {
+/// Requests after one that closes the connection are not answered.
+pub fn nothing_after_a_close(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
     let next = "GET /1.txt HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -117,8 +117,8 @@ pub fn nothing_behind_a_close(rt: Runtime) {
     }
 }
 
-/// Requests for large files one after the other, read slowly: the server does not collect them.
-pub fn large_answers_behind_each_other(rt: Runtime) {
+/// Pipelined requests for large files, read slowly: the server does not buffer them.
+pub fn large_responses_in_a_pipeline(rt: Runtime) {
     const SIZE: u64 = 1_000_003;
     let tree = Tree::new();
     tree.patterned("big.bin", SIZE);
@@ -138,7 +138,7 @@ pub fn large_answers_behind_each_other(rt: Runtime) {
     client.ends();
 }
 
-/// More requests than any buffer holds, sent while nobody reads yet, are all answered.
+/// More requests than any buffer holds, sent before any response is read, are all answered.
 pub fn ten_thousand_requests(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());

@@ -6,7 +6,7 @@ use testkit::{Client, Response, Runtime, Server, Tree};
 
 const LEN: u64 = 1000;
 
-/// One part of a 206: first and last byte, whole length, content, media type.
+/// One part of a 206: first and last byte, total length, content, media type.
 #[derive(Debug, PartialEq, Eq)]
 struct Part {
     first: u64,
@@ -15,18 +15,18 @@ struct Part {
     media_type: Option<String>,
 }
 
-/// Takes a 206 apart, in whichever of its two forms it is.
+/// Parses a 206 in either of its two forms.
 #[track_caller]
 fn parts(response: &Response, whole: u64) -> Vec<Part> {
     assert_eq!((response.status(), response.head.reason.as_str()), (206, "Partial Content"));
     let media_type = response.text("Content-Type").expect("every 206 has one").to_owned();
     let parts = match media_type.strip_prefix("multipart/byteranges; boundary=") {
         None => {
-            let range = response.text("Content-Range").expect("a single part says where it belongs");
+            let range = response.text("Content-Range").expect("a single part has a Content-Range");
             vec![part(range, whole, &response.body, Some(media_type))]
         }
         Some(boundary) => {
-            assert_eq!(response.text("Content-Range"), None, "only the parts have one");
+            assert_eq!(response.text("Content-Range"), None, "only the parts have a Content-Range");
             multipart(boundary.trim_matches('"'), &response.body, whole)
         }
     };
@@ -47,13 +47,13 @@ fn part(range: &str, whole: u64, body: &[u8], media_type: Option<String>) -> Par
     Part { first, last, body: body.to_vec(), media_type }
 }
 
-/// Reads a multipart body strictly (RFC 2046 section 5.1.1): nothing before, between or after.
+/// Parses a multipart body strictly (RFC 2046 section 5.1.1): nothing before, between or after the parts.
 #[track_caller]
 fn multipart(boundary: &str, body: &[u8], whole: u64) -> Vec<Part> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&b);
     assert!((1..=70).contains(&boundary.len()) && boundary.bytes().all(good), "boundary {boundary:?}");
     let delimiter = format!("\r\n--{boundary}");
-    // The first delimiter may stand at the very beginning, without its line end.
+    // The first delimiter may be at the very beginning, without its line terminator.
     let body = if body.starts_with(b"\r\n") { body.to_vec() } else { [b"\r\n", body].concat() };
     let mut rest = body.strip_prefix(delimiter.as_bytes()).expect("the body begins with a delimiter");
     let mut parts = Vec::new();
@@ -67,7 +67,7 @@ fn multipart(boundary: &str, body: &[u8], whole: u64) -> Vec<Part> {
                 .map(|f| f.1)
         };
         let content = &after[head_end + 4..];
-        let range = field("Content-Range").expect("a part says where it belongs");
+        let range = field("Content-Range").expect("a part has a Content-Range");
         let len = content.windows(delimiter.len()).position(|w| w == delimiter.as_bytes()).expect("a part ends");
         parts.push(part(range, whole, &content[..len], field("Content-Type").map(str::to_owned)));
         rest = &content[len + delimiter.len()..];
@@ -130,7 +130,7 @@ pub fn single(rt: Runtime) {
     assert_eq!(spans(&response), [(0, 9)]);
 }
 
-/// Nothing in the file is asked for: 416 with the length, and the connection goes on.
+/// No byte of the file is requested: 416 with the length, and the connection continues.
 pub fn not_satisfiable(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -151,7 +151,8 @@ pub fn not_satisfiable(rt: Runtime) {
     }
 }
 
-/// Of an empty file, a range from its beginning is the whole, as nginx and others answer; beyond it is nothing.
+/// For an empty file, a range from its beginning is the whole file, as in nginx and others; beyond it there is
+/// nothing.
 pub fn of_an_empty_file(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -169,7 +170,7 @@ pub fn of_an_empty_file(rt: Runtime) {
     }
 }
 
-/// What is no range, or of no unit known, is ignored.
+/// Malformed ranges, and those of unknown units, are ignored.
 pub fn not_a_range(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -205,7 +206,7 @@ pub fn not_a_range(rt: Runtime) {
     }
 }
 
-/// Several ranges: a multipart body, whose parts are exactly what was asked for.
+/// Several ranges: a multipart body with exactly the requested parts.
 pub fn multiple(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -239,7 +240,7 @@ pub fn coalesced(rt: Runtime) {
     }
 }
 
-/// 256 parts are sent, in the order that was asked for; more, and abuse by overlap, give no more than the file.
+/// 256 parts are sent in the requested order; more parts, and overlapping ones, never give more than the file.
 pub fn many(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -274,7 +275,7 @@ pub fn many(rt: Runtime) {
     }
 }
 
-/// `If-Range`: the range only if the file is still the one that the client has in part.
+/// `If-Range`: the range only applies if the file has not changed.
 pub fn if_range(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -298,10 +299,10 @@ pub fn if_range(rt: Runtime) {
         assert_eq!(response.status(), if status == 206 { 416 } else { 200 }, "{value}");
     }
     let response = client.ask(format!("GET /f.txt HTTP/1.1\r\nHost: x\r\nIf-Range: {tag}\r\n\r\n"));
-    assert_eq!(response.status(), 200, "without a Range it means nothing");
+    assert_eq!(response.status(), 200, "without a Range it has no effect");
 }
 
-/// Other conditions come first (RFC 9110 section 13.2.2).
+/// Other conditions are evaluated first (RFC 9110 section 13.2.2).
 pub fn conditions_come_first(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -323,7 +324,7 @@ pub fn conditions_come_first(rt: Runtime) {
     }
 }
 
-/// `Range` is for GET of files alone (RFC 9110 section 14.2).
+/// `Range` only applies to GET of files (RFC 9110 section 14.2).
 pub fn only_for_files(rt: Runtime) {
     let tree = tree();
     let server = Server::start(rt, tree.root());
@@ -338,7 +339,7 @@ pub fn only_for_files(rt: Runtime) {
     assert_eq!(response.status(), 501);
 }
 
-/// Large ranges, beyond 32 bits, to a slow reader, and a download put together from parts.
+/// Large ranges, beyond 32 bits, for a slow reader, and a download assembled from parts.
 pub fn large(rt: Runtime) {
     const HUGE: u64 = 5 << 30;
     let tree = tree();

@@ -7,10 +7,10 @@ fn location(client: &mut Client, target: &str) -> String {
     assert_eq!(response.status(), 301, "{target}");
     assert_eq!(response.body, b"", "{target}");
     assert_eq!(response.text("Content-Length"), Some("0"), "{target}");
-    response.text("Location").expect("a redirect leads somewhere").to_owned()
+    response.text("Location").expect("a redirect has a Location").to_owned()
 }
 
-/// The path gets a slash; the query stays; escapes stay as they were written.
+/// The path gets a slash; the query stays; percent-encoding is kept.
 pub fn to_the_slash(rt: Runtime) {
     let tree = Tree::plain();
     tree.folder("two words").folder("folder/deep").folder("a+b").folder("que?ry");
@@ -41,7 +41,7 @@ pub fn to_the_slash(rt: Runtime) {
     assert_eq!(client.get("/folder%2f").status(), 200, "an encoded slash counts as one");
 }
 
-/// Whatever the target looks like, the Location stays on this server.
+/// Whatever the target is, `Location` stays on this server.
 pub fn never_to_another_server(rt: Runtime) {
     let tree = Tree::plain();
     tree.folder("evil.example").folder("evil.example/%2e%2e").folder("\\evil.example").folder("@evil.example");
@@ -82,7 +82,7 @@ pub fn never_to_another_server(rt: Runtime) {
     }
 }
 
-/// Nothing in a target can add a field to the answer.
+/// No target can inject a field into the response.
 pub fn no_field_is_injected(rt: Runtime) {
     let tree = Tree::plain();
     tree.folder("a\r\nInjected: yes");

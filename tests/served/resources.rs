@@ -1,4 +1,4 @@
-//! What a server holds after much work is what it held before: descriptors, memory, processor.
+//! After much work, a server holds no more than before: descriptors, memory, processor time.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn abort(server: &Server, count: usize) {
     }
 }
 
-/// 2,000 downloads that clients break off, half of them by a reset.
+/// 2,000 downloads that clients abort, half of them by a reset.
 pub fn aborted_downloads_leave_nothing(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 32 << 20);
@@ -27,11 +27,11 @@ pub fn aborted_downloads_leave_nothing(rt: Runtime) {
     let memory = server.process().resident();
     abort(&server, 2000);
     eventually("the descriptors of 2,000 downloads are closed", || server.process().descriptors() <= idle);
-    eventually("the memory is what it was", || server.process().resident() < memory + (3 << 20));
+    eventually("the memory is as before", || server.process().resident() < memory + (3 << 20));
     assert_eq!(server.get("/a.txt").status(), 200);
 }
 
-/// Clients that come and go at every point of an exchange.
+/// Clients that disconnect at every point of an exchange.
 pub fn interrupted_requests_leave_nothing(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::unrecorded(rt, tree.root(), &["--quiet"]);
@@ -50,7 +50,7 @@ pub fn interrupted_requests_leave_nothing(rt: Runtime) {
                     client.rest_however();
                 }
             }
-            // Nothing of it is left for whoever comes next.
+            // The next client is not affected.
             assert_eq!(server.get("/a.txt").body, b"alpha\n", "after {end} bytes, way {way}");
         }
     }
@@ -58,7 +58,7 @@ pub fn interrupted_requests_leave_nothing(rt: Runtime) {
     assert_eq!(server.get("/a.txt").status(), 200);
 }
 
-/// A large file is sent without holding it; a small bound covers any number of downloads of it.
+/// A large file is sent without buffering it, so that memory does not depend on its size.
 pub fn memory_does_not_grow_with_the_file(rt: Runtime) {
     const SIZE: u64 = 5 << 30;
     let tree = Tree::plain();
@@ -76,7 +76,7 @@ pub fn memory_does_not_grow_with_the_file(rt: Runtime) {
     }
 }
 
-/// A server with nothing to do does nothing.
+/// An idle server uses no processor time.
 pub fn idleness(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::unrecorded(rt, tree.root(), &[]);
@@ -95,7 +95,7 @@ pub fn idleness(rt: Runtime) {
     assert!(used < 15, "{used} hundredths of a second in 40");
 }
 
-/// Out of descriptors, a server neither spins nor dies, and goes on once there are some.
+/// Without descriptors, a server neither spins nor dies, and continues once there are some.
 pub fn out_of_descriptors(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::unrecorded(rt, tree.root(), rt.alone());

@@ -1,4 +1,4 @@
-//! What is served is what the name of the root leads to now, and not what it led to when the server was started.
+//! The served directory is the one that the name of the root leads to now, not the one at the start of the server.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,7 +10,7 @@ use testkit::process::Process;
 use testkit::server::program;
 use testkit::{Runtime, Server, Tree, eventually};
 
-/// Far more than the second that a look at the name may be old, on a machine with much to do.
+/// Far more than the second for which a look-up of the name may be cached, for busy machines.
 const SOON: Duration = Duration::from_secs(8);
 
 fn versions() -> Tree {
@@ -36,8 +36,9 @@ fn turn(tree: &Tree, to: &str) {
     fs::rename(tree.path("next"), tree.path("current")).expect("a link can be renamed");
 }
 
-/// A link that is turned: what only the new tree has is there at once, and the rest a second later at most.
-pub fn a_link_that_is_turned(rt: Runtime) {
+/// The name is a symbolic link that is changed: files that exist only in the new tree are found immediately, and the
+/// others after at most a second.
+pub fn a_link_that_is_changed(rt: Runtime) {
     let tree = versions();
     let server = Server::with(rt, &tree.path("current"), &["--cgi"]);
     let mut client = server.connect();
@@ -45,51 +46,51 @@ pub fn a_link_that_is_turned(rt: Runtime) {
         assert_eq!(client.get(format!("/{from}.txt")).status(), 200);
         assert_eq!(client.get("/same.txt").body_text(), from);
         turn(&tree, to);
-        assert_eq!(client.get(format!("/{to}.txt")).status(), 200, "at once");
+        assert_eq!(client.get(format!("/{to}.txt")).status(), 200, "immediately");
         assert_eq!(client.get("/same.txt").body_text(), to);
         assert_eq!(client.get(format!("/{from}.txt")).status(), 404);
         assert!(client.get("/").body_text().contains(&format!("{to}.txt")));
     }
     turn(&tree, "one");
     let start = Instant::now();
-    eventually("what both trees have is the new one's", || client.get("/same.txt").body_text() == "one");
+    eventually("the file is that of the new tree", || client.get("/same.txt").body_text() == "one");
     assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
 }
 
-/// Scripts are those of the tree that is there now.
-pub fn a_link_that_is_turned_with_scripts(rt: Runtime) {
+/// Scripts are those of the current tree.
+pub fn a_link_that_is_changed_with_scripts(rt: Runtime) {
     let tree = versions();
     let server = Server::with(rt, &tree.path("current"), &["--cgi"]);
     assert_eq!(server.get("/cgi-bin/one").body_text(), "one");
     turn(&tree, "two");
-    assert_eq!(server.get("/cgi-bin/two").body_text(), "two", "at once");
+    assert_eq!(server.get("/cgi-bin/two").body_text(), "two", "immediately");
     assert_eq!(server.get("/cgi-bin/same").body_text(), "two");
     turn(&tree, "one");
     let start = Instant::now();
-    eventually("the script is the new tree's", || server.get("/cgi-bin/same").body_text() == "one");
+    eventually("the script is that of the new tree", || server.get("/cgi-bin/same").body_text() == "one");
     assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
 }
 
-/// What a build does: the directory is removed and made anew. In between, nothing is there.
-pub fn a_directory_made_anew(rt: Runtime) {
+/// Like a build: the directory is removed and created again. In between, there are no files.
+pub fn a_directory_that_is_recreated(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
     let mut client = server.connect();
     for n in 0..5 {
         assert_eq!(client.get("/").status(), 200);
-        fs::remove_dir_all(tree.root()).expect("it is there");
+        fs::remove_dir_all(tree.root()).expect("it exists");
         for target in ["/", "/a.txt", "/folder/"] {
             assert_eq!(client.get(target).status(), 404, "{target}");
         }
         fs::create_dir(tree.root()).expect("it is gone");
         tree.file("new.txt", n.to_string());
-        assert!(client.get("/").body_text().contains("new.txt"), "the listing is the new one's");
+        assert!(client.get("/").body_text().contains("new.txt"), "the listing is that of the new directory");
         assert_eq!(client.get("/new.txt").body_text(), n.to_string());
-        fs::remove_dir_all(tree.root()).expect("it is there");
+        fs::remove_dir_all(tree.root()).expect("it exists");
         fs::create_dir(tree.root()).expect("it is gone");
         tree.file("index.html", "index");
         assert_eq!(client.get("/").body, b"index");
-        fs::remove_file(tree.path("index.html")).expect("it is there");
+        fs::remove_file(tree.path("index.html")).expect("it exists");
     }
 }
 
@@ -112,7 +113,7 @@ pub fn the_current_directory(rt: Runtime) {
     for server in &servers {
         assert_eq!(server.get("/a.txt").body, b"old");
     }
-    fs::remove_dir_all(tree.path("dist")).expect("it is there");
+    fs::remove_dir_all(tree.path("dist")).expect("it exists");
     tree.folder("dist").file("dist/b.txt", "new");
     for server in &servers {
         assert_eq!(server.get("/b.txt").body, b"new");
@@ -120,20 +121,20 @@ pub fn the_current_directory(rt: Runtime) {
     }
 }
 
-/// A name that leads nowhere, to a file, in a circle, and back.
-pub fn whatever_becomes_of_the_name(rt: Runtime) {
+/// A name that leads nowhere, to a file, into a loop, and back.
+pub fn a_root_that_changes_its_meaning(rt: Runtime) {
     let tree = versions();
     let server = Server::with(rt, &tree.path("current"), &["--symlinks", "inside"]);
     let mut client = server.connect();
     assert_eq!(client.get("/same.txt").body_text(), "one");
     for wrong in ["nowhere", "one/same.txt", "current"] {
         turn(&tree, wrong);
-        eventually("nothing is there", || client.get("/same.txt").status() == 404);
+        eventually("the root is gone", || client.get("/same.txt").status() == 404);
         assert_eq!(client.get("/").status(), 404);
         turn(&tree, "two");
-        assert_eq!(client.get("/same.txt").body_text(), "two", "at once");
+        assert_eq!(client.get("/same.txt").body_text(), "two", "immediately");
     }
-    fs::remove_file(tree.path("current")).expect("it is there");
+    fs::remove_file(tree.path("current")).expect("it exists");
     symlink(tree.path("one"), tree.path("current")).expect("a link can be made");
-    eventually("an absolute link is as good", || client.get("/same.txt").body_text() == "one");
+    eventually("an absolute link is followed", || client.get("/same.txt").body_text() == "one");
 }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the exchanges in progress are finished, within a bound.
+//! SIGTERM and SIGINT: the exchanges in progress are finished, within the grace.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use testkit::{Client, Runtime, Server, Tree, eventually};
 
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// SIGTERM in the middle of a download of 100 MB: it arrives whole, then the server ends with 0.
+/// SIGTERM during a download of 100 MB: it arrives completely, then the server ends with exit code 0.
 pub fn a_download_is_finished(rt: Runtime) {
     const SIZE: u64 = 100_000_000;
     let tree = Tree::plain();
@@ -26,7 +26,7 @@ pub fn a_download_is_finished(rt: Runtime) {
         if at == 0 {
             server.process().signal(Signal::TERM);
             idle.ends();
-            eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
+            eventually("no connection is accepted any more", || TcpStream::connect(server.address()).is_err());
         }
         pattern.check(at, bytes);
         at += bytes.len() as u64;
@@ -38,8 +38,8 @@ pub fn a_download_is_finished(rt: Runtime) {
     assert!(server.process().stderr.so_far().iter().any(|line| line.ends_with(&logged)));
 }
 
-/// With nothing in hand it ends at once, idle connections or not.
-pub fn nothing_in_hand(rt: Runtime) {
+/// Without an exchange in progress, the server ends immediately, with or without idle connections.
+pub fn nothing_in_progress(rt: Runtime) {
     let tree = Tree::plain();
     for connections in [0, 50] {
         let mut server = Server::start(rt, tree.root());
@@ -56,7 +56,7 @@ pub fn nothing_in_hand(rt: Runtime) {
     }
 }
 
-/// A client that takes nothing holds it no longer than the bound, and the log says what was cut.
+/// A client that does not read delays the end by no more than the grace, and the cut is logged.
 pub fn a_stalled_client_is_cut(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 100 << 20);
@@ -67,16 +67,16 @@ pub fn a_stalled_client_is_cut(rt: Runtime) {
     let start = Instant::now();
     server.process().signal(Signal::TERM);
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
-    assert!(start.elapsed() >= Duration::from_millis(450), "the bound is used: {:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(450), "the grace is used: {:?}", start.elapsed());
     let lines = server.process().stderr.so_far();
     assert!(lines.iter().any(|line| line.contains("/big.bin") && line.contains("cut")), "{lines:?}");
-    let is_said = |line: &&String| line.contains("shutdown: 1 connection not done after 500ms is cut");
-    assert_eq!(lines.iter().filter(is_said).count(), 1, "{lines:?}");
+    let is_logged = |line: &&String| line.contains("shutdown: 1 connection not done after 500ms is cut");
+    assert_eq!(lines.iter().filter(is_logged).count(), 1, "{lines:?}");
     let (rest, _) = client.rest_however();
     assert!(rest.len() < 100 << 20);
 }
 
-/// A request that has come in part may be finished too, but holds nothing up for long.
+/// A request that has arrived in part may be completed too, but does not delay the end for long.
 pub fn half_a_request(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::with(rt, tree.root(), &["--grace", "0.5"]);
@@ -89,7 +89,7 @@ pub fn half_a_request(rt: Runtime) {
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 4") || rest.starts_with(b"HTTP/1.1 503"));
 }
 
-/// The same to a slow client, with the rest of the connection's bytes compared.
+/// The same for a slow client, with the rest of the download compared.
 pub fn a_slow_download_is_finished(rt: Runtime) {
     let tree = Tree::plain();
     tree.patterned("big.bin", 12_000_000);
@@ -104,7 +104,7 @@ pub fn a_slow_download_is_finished(rt: Runtime) {
     assert_eq!(server.process_mut().ended().code(), Some(0));
 }
 
-/// Ctrl-C is the same with Python's words.
+/// Ctrl-C does the same, with the messages of Python.
 pub fn interrupt(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::start(rt, tree.root());
@@ -117,7 +117,7 @@ pub fn interrupt(rt: Runtime) {
     assert_eq!(words, "\nKeyboard interrupt received, exiting.\n");
 }
 
-/// A second signal, of either kind, ends it at once.
+/// A second signal, of either kind, ends the server immediately.
 pub fn a_second_signal(rt: Runtime) {
     let tree = Tree::plain();
     tree.sparse("big.bin", 100 << 20);
@@ -127,8 +127,8 @@ pub fn a_second_signal(rt: Runtime) {
         client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
         client.skip(1);
         server.process().signal(first);
-        eventually("nobody is let in any more", || TcpStream::connect(server.address()).is_err());
-        assert!(server.process_mut().runs(), "the download is still in hand");
+        eventually("no connection is accepted any more", || TcpStream::connect(server.address()).is_err());
+        assert!(server.process_mut().runs(), "the download is still in progress");
         server.process().signal(second);
         server.process_mut().ended_within(PROMPT);
     }

@@ -1,4 +1,5 @@
-//! Heads that two servers could read differently: refused, closed, and nothing after is answered.
+//! Heads that two servers could read differently: they are refused, the connection is closed, and nothing after them
+//! is answered.
 
 use testkit::page::check_any_error;
 use testkit::response::Response;
@@ -21,7 +22,7 @@ fn with_fields(fields: &str, body: &str) -> Vec<u8> {
     format!("GET /a.txt HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n{body}").into_bytes()
 }
 
-/// Two framings, or a length that is none (RFC 9112 section 6.3).
+/// Two framings, or a malformed length (RFC 9112 section 6.3).
 pub fn lengths(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -49,7 +50,7 @@ pub fn lengths(rt: Runtime) {
     }
 }
 
-/// Transfer codings: `chunked` once, last, on 1.1; what is not known is 501.
+/// Transfer codings: `chunked` once, last, on HTTP/1.1; an unknown coding is a 501.
 pub fn codings(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -83,7 +84,7 @@ pub fn codings(rt: Runtime) {
     refused(&server, b"GET /a.txt HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
 }
 
-/// Fields that are none (RFC 9112 section 5).
+/// Malformed fields (RFC 9112 section 5).
 pub fn fields(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -109,7 +110,7 @@ pub fn fields(rt: Runtime) {
     refused(&server, b"GET /a.txt HTTP/1.1\r\n Host: x\r\n\r\n", 400);
 }
 
-/// Line ends: CR LF and nothing else, and a page that says so for a bare LF.
+/// Line terminators: only CR LF, and for a bare LF a page that explains it.
 pub fn line_ends(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -134,11 +135,14 @@ pub fn line_ends(rt: Runtime) {
     for shape in &shapes[..3] {
         let page = refused(&server, shape, 400);
         let text = page.body_text();
-        assert!(text.contains("LF") && text.contains("nc") && text.contains("-C"), "it says what to do: {text}");
+        assert!(
+            text.contains("LF") && text.contains("nc") && text.contains("-C"),
+            "the page does not say what to do: {text}"
+        );
     }
 }
 
-/// A bare LF is refused when it comes, not when a line end follows.
+/// A bare LF is refused when it arrives, not when the head ends.
 pub fn a_lone_newline_is_answered_at_once(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -148,7 +152,7 @@ pub fn a_lone_newline_is_answered_at_once(rt: Runtime) {
     client.ends();
 }
 
-/// Bytes that have no place in a request line.
+/// Bytes that are not permitted in a request line.
 pub fn request_lines(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());
@@ -168,7 +172,7 @@ pub fn request_lines(rt: Runtime) {
     refused(&server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
 }
 
-/// A refusal in the middle of a pipeline: what came before is answered, what comes after is not.
+/// A refusal in the middle of a pipeline: earlier requests are answered, later ones are not.
 pub fn in_a_pipeline(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::start(rt, tree.root());

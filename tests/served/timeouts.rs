@@ -1,11 +1,11 @@
-//! Every wait for a peer ends. The bounds are short here; that they can be is part of the test.
+//! Every wait for a peer ends. The timeouts are short here, and that they can be set is part of the test.
 
 use std::time::{Duration, Instant};
 
 use testkit::page::check_any_error;
 use testkit::{Client, Runtime, Server, Tree, eventually};
 
-/// What a bound of 0.3 s or a little more may at least and at most take; the upper one is for loaded machines.
+/// The least and the most that a timeout of 0.3 s or a little more may take; the upper bound is for loaded machines.
 const AT_LEAST: Duration = Duration::from_millis(250);
 const AT_MOST: Duration = Duration::from_secs(10);
 
@@ -15,7 +15,7 @@ fn check(start: Instant) {
     assert!((AT_LEAST..AT_MOST).contains(&took), "it took {took:?}");
 }
 
-/// A head that does not end: 408 and the connection is over.
+/// A head that does not end: 408, and the connection ends.
 pub fn a_head_without_an_end(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--head-timeout", "0.3"]);
@@ -31,7 +31,7 @@ pub fn a_head_without_an_end(rt: Runtime) {
     }
 }
 
-/// A drip of single bytes does not stretch it.
+/// Single bytes do not extend the timeout.
 pub fn a_dripping_head(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--head-timeout", "0.5", "--keep-alive", "30"]);
@@ -40,7 +40,7 @@ pub fn a_dripping_head(rt: Runtime) {
     let start = Instant::now();
     client.send("GET /a.txt HTTP/1.1\r\nX: ");
     while !client.is_readable() {
-        assert!(start.elapsed() < AT_MOST, "the drip goes on");
+        assert!(start.elapsed() < AT_MOST, "the head has not timed out");
         std::thread::sleep(Duration::from_millis(20));
         if client.try_send("x").is_err() {
             break;
@@ -51,7 +51,7 @@ pub fn a_dripping_head(rt: Runtime) {
     client.ends();
 }
 
-/// A connection without a request is closed without a word, before the first and between two.
+/// A connection without a request is closed without a response, before the first request and between two.
 pub fn keep_alive(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--keep-alive", "0.8"]);
@@ -61,14 +61,14 @@ pub fn keep_alive(rt: Runtime) {
     let mut client = server.connect();
     for _ in 0..5 {
         std::thread::sleep(Duration::from_millis(200));
-        assert_eq!(client.get("/a.txt").status(), 200, "each request starts it anew");
+        assert_eq!(client.get("/a.txt").status(), 200, "each request restarts the timeout");
     }
     let start = Instant::now();
     client.ends();
     check(start);
 }
 
-/// The time of a head is not that of the silence before it.
+/// The timeout of a head does not include the idle time before it.
 pub fn keep_alive_is_not_the_head_timeout(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--keep-alive", "30", "--head-timeout", "0.3"]);
@@ -78,7 +78,7 @@ pub fn keep_alive_is_not_the_head_timeout(rt: Runtime) {
     assert_eq!(client.get("/a.txt").status(), 200);
 }
 
-/// A body that does not come: one answer at most, and the end.
+/// A body that does not arrive: at most one response, and the end.
 pub fn a_body_without_an_end(rt: Runtime) {
     let tree = Tree::plain();
     let server = Server::with(rt, tree.root(), &["--body-timeout", "0.3"]);
@@ -95,8 +95,8 @@ pub fn a_body_without_an_end(rt: Runtime) {
     }
 }
 
-/// A peer that takes nothing of what it asked for is cut.
-pub fn an_answer_that_nobody_reads(rt: Runtime) {
+/// A peer that does not read its response is cut.
+pub fn a_response_that_is_not_read(rt: Runtime) {
     const SIZE: u64 = 64 << 20;
     let tree = Tree::plain();
     tree.sparse("big.bin", SIZE);
@@ -111,7 +111,7 @@ pub fn an_answer_that_nobody_reads(rt: Runtime) {
     assert!((received.len() as u64) < SIZE, "{} bytes", received.len());
 }
 
-/// While all of these wait, and after, others are served.
+/// While many connections wait, and after that, others are served.
 pub fn timers_of_many_connections(rt: Runtime) {
     let tree = Tree::plain();
     let server =

@@ -41,7 +41,7 @@ mod tests {
 
     /// The published test values of FNV-1a.
     #[test]
-    fn it_is_fnv_1a() {
+    fn test_values_of_fnv_1a() {
         for (text, expected) in [
             ("", "6c62272e07bb014262b821756295c58d"),
             ("a", "d228cb696f1a8caf78912b704e4a8964"),
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_stay_apart() {
+    fn the_split_affects_the_hash() {
         let of = |pieces: &[&str]| {
             let mut hash = Hash::default();
             pieces.iter().for_each(|piece| hash.add(piece.as_bytes()));

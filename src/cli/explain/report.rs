@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_may_not_be_read_says_so() {
+    fn the_verdict_of_an_unreadable_directory() {
         let lines =
             vec![line(Topic::Request, "line", b"GET /a/ HTTP/1.1", ""), line(Topic::File, "listing-denied", b"", "")];
         let head = b"HTTP/1.1 404 No permission to list directory\r\n\r\n".to_vec();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_head_says_so() {
+    fn the_report_without_a_head() {
         let story = |is_scripts| Story { is_scripts, ..Story::default() };
         assert_eq!(
             write(&story(true), false),

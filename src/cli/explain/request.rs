@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_added() {
+    fn missing_parts_are_added() {
         for (text, fields, expected) in [
             ("/a", &[][..], "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             ("HEAD /a", &[], "HEAD /a HTTP/1.1\r\nHost: localhost\r\n\r\n"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_one_line_is_refused() {
+    fn text_of_several_lines_is_refused() {
         for (text, fields) in [
             ("", &[][..]),
             ("/a\r\nX: y", &[]),
