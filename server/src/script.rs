@@ -1,17 +1,16 @@
-//! Scripts (CGI, RFC 3875): how they are run, and who looks after them.
+//! Running and supervising scripts (CGI, RFC 3875).
 //!
 //! The thread that serves an exchange asks the [`launcher`] to start its script, holds one end of the script's input
-//! and of its output ([`Running`]), and waits for them as for its socket. Everything else is for one
-//! thread of the server's, the [`reaper`]: what scripts say on their stderr, their end, their
-//! time, and what they leave behind. So a script outlives neither its time nor the server, whatever
-//! becomes of its exchange, and no thread waits for it.
+//! and of its output ([`Running`]), and waits for them as for its socket. Everything else is the task of one thread
+//! of the server, the [`reaper`]: stderr, exits, time limits, and orphaned processes. So no script outlives its time
+//! limit or the server, whatever happens to its exchange, and no other thread waits for it.
 //!
-//! Each script leads a process group, and with a launcher a session. It is told what the core has put together for it
-//! and what [`ScriptRules`] add, and inherits nothing: no environment, no descriptor, and if the server is
-//! root, no privilege (it runs as `nobody`, as Python's do). It is looked up once more and started from the descriptor
-//! of its directory ([`Root::check_script`]).
+//! Each script leads a process group, and with a launcher a session. Its environment consists of the variables from
+//! the core and those of [`ScriptRules`]; it inherits neither environment nor descriptors, and if the server is root,
+//! no privileges (it runs as `nobody`, as in Python). The script is looked up once more, and started from the
+//! descriptor of its directory ([`Root::check_script`]).
 //!
-//! This module leaves out what a script is told and what its answer means: that is the core's.
+//! The variables of the request, and the meaning of the output, are the task of the core.
 
 mod interpreter;
 mod launcher;
@@ -54,14 +53,13 @@ pub(crate) use places::local_address;
 pub(crate) use running::Running;
 pub use running::{ScriptFds, ScriptRead};
 
-/// What a script lives longer than its time, so that its exchange, if it is still open, ends it and
-/// answers.
+/// How much longer than its time limit a script may live, so that its exchange, if still open, ends it and responds.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// Whom scripts run as if the server is root.
+/// The user that scripts run as if the server is root.
 const NOBODY: &str = "nobody";
 
-/// Why a server that is root and has a terminal runs no script without a launcher.
+/// Why a server that is root and has a terminal runs no scripts without a launcher.
 const SHARED_TERMINAL: &str = "the server is root, and scripts would share its terminal; call Launcher::run_if_asked \
                                first in main, or start the server without a terminal";
 
@@ -76,16 +74,16 @@ const SHARED_TERMINAL: &str = "the server is root, and scripts would share its t
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScriptRules {
-    /// Scripts alive at once; beyond that, none is run ([`SpawnError::Busy`]). Default 256. They have half of the
-    /// descriptors of the process, with 8 for each: where that is less than this, it is the bound.
+    /// The most scripts alive at the same time; beyond that, none is run ([`SpawnError::Busy`]). Default 256. Scripts
+    /// may use half of the descriptors of the process, at 8 for each: if that gives a lower limit, it applies.
     pub most: usize,
-    /// What every script is told beside the meta-variables, which go before. Default: `PATH`, `LANG`
-    /// and `TZ` where this process has them; `/usr/local/bin:/usr/bin:/bin` if it has no `PATH`.
+    /// Environment variables for every script, in addition to the meta-variables, which take precedence. Default:
+    /// `PATH`, `LANG` and `TZ` of this process; `/usr/local/bin:/usr/bin:/bin` if it has no `PATH`.
     pub environment: Vec<(OsString, OsString)>,
-    /// Bytes of request bodies that are kept in temporary files for scripts at once, all together: those that are
+    /// The total size in bytes of request bodies that are stored in temporary files for scripts: those that are
     /// chunked. Beyond that: 503. Default 4 GiB.
     pub spool_total: u64,
-    /// Which process starts them. Default: [`Launcher::default`].
+    /// Which process starts scripts. Default: [`Launcher::default`].
     pub launcher: Launcher,
 }
 
@@ -125,23 +123,23 @@ impl Default for ScriptRules {
     }
 }
 
-/// The scripts of a server. When this is dropped, those that are alive are killed; see [`Scripts::end`].
+/// The scripts of a server. Dropping this kills those that are alive; see [`Scripts::end`].
 #[derive(Debug)]
 pub struct Scripts {
     rules: ScriptRules,
     root: Arc<Root>,
     shared: Arc<Shared>,
     next: AtomicU64,
-    /// What spools hold.
+    /// The total size of all spools.
     spooled: Arc<AtomicU64>,
     nobody: OnceLock<Option<(u32, u32)>>,
-    /// Exits are looked for, not told: as on a system without process descriptors.
-    by_looking: bool,
-    /// Whether this process has a controlling terminal, which scripts would share that no launcher starts.
+    /// Exits are polled, as on a system without process descriptors.
+    polls_exits: bool,
+    /// Whether this process has a controlling terminal, which scripts would share without a launcher.
     has_terminal: fn() -> bool,
 }
 
-/// Descriptors that a script takes at most, on the frontend that takes most: its pipes, its exit, and duplicates.
+/// The most descriptors that a script takes on any frontend: its pipes, its exit, and duplicates.
 const DESCRIPTORS: usize = 8;
 
 /// The body of a request, in a file without a name.
@@ -151,7 +149,7 @@ pub(crate) struct Spool {
     share: Share,
 }
 
-/// What a spool has of the room for all. It is given back when this is dropped.
+/// The share of a spool in the total size. Dropping it returns the share.
 #[derive(Debug)]
 struct Share {
     len: u64,
@@ -186,7 +184,7 @@ fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// A script to be run, apart from where it comes from.
+/// A script to run, without its location.
 #[derive(Clone, Debug)]
 struct Errand<'a> {
     path: &'a [u8],
@@ -195,7 +193,7 @@ struct Errand<'a> {
     grace: Duration,
     drain: u64,
     translated: Option<&'a [u8]>,
-    /// Our end of the connection.
+    /// The local address of the connection.
     local: Option<IpAddr>,
     arguments: Vec<&'a [u8]>,
     environment: Vec<(&'a [u8], &'a [u8])>,
@@ -218,7 +216,7 @@ impl<'a> Errand<'a> {
 }
 
 impl Scripts {
-    /// Scripts beneath `root`.
+    /// The scripts beneath `root`.
     #[must_use]
     pub fn new(rules: ScriptRules, root: Arc<Root>) -> Scripts {
         Scripts {
@@ -228,40 +226,40 @@ impl Scripts {
             next: AtomicU64::new(0),
             spooled: Arc::default(),
             nobody: OnceLock::new(),
-            by_looking: !cfg!(target_os = "linux"),
+            polls_exits: !cfg!(target_os = "linux"),
             has_terminal,
         }
     }
 
-    /// The root that the scripts lie beneath.
+    /// The root directory of the scripts.
     #[must_use]
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// How many are alive: were run, and have not been reaped yet.
+    /// How many scripts are alive: started, and not reaped yet.
     #[must_use]
     pub fn alive(&self) -> usize {
         self.shared.alive()
     }
 
-    /// How many may be alive at once: [`ScriptRules::most`], and what the descriptors suffice for.
+    /// How many scripts may be alive at the same time: [`ScriptRules::most`], or what the descriptors permit.
     #[must_use]
     pub fn bound(&self) -> usize {
         self.rules.most.min(sanserve_os::nofile_limit() / 2 / DESCRIPTORS).max(1.min(self.rules.most))
     }
 
-    /// The descriptors that scripts may take.
+    /// The number of descriptors that scripts may take.
     pub(crate) fn descriptors(&self) -> usize {
         self.bound() * DESCRIPTORS
     }
 
-    /// A file for the body of a request.
+    /// Creates a spool for the body of a request.
     pub(crate) fn spool(&self) -> io::Result<Spool> {
         Ok(Spool { file: tempfile::tempfile()?, share: Share { len: 0, all: Arc::clone(&self.spooled) } })
     }
 
-    /// Writes some of a body to its file. `None`: all files together have as much as they may.
+    /// Writes a part of a body to its spool. `None`: the total size of all spools is reached.
     pub(crate) fn write_spool(&self, spool: &mut Spool, bytes: &[u8]) -> Option<io::Result<usize>> {
         let len = bytes.len() as u64;
         let most = self.rules.spool_total;
@@ -273,18 +271,18 @@ impl Scripts {
         Some(written)
     }
 
-    /// Kills all scripts, at once and with their process groups, and waits until they are gone.
-    /// Meanwhile none can be run; afterwards they can.
+    /// Kills all scripts with their process groups, and waits until they have ended. No script can be started
+    /// meanwhile, but again afterwards.
     pub fn end(&self) {
         self.shared.end();
     }
 
-    /// Runs a script. `spool` is its input, if that is [`ScriptInput::Spooled`], and `local` our end of its
-    /// connection, if that has an address.
+    /// Runs a script. `spool` is its input, if that is [`ScriptInput::Spooled`], and `local` the local address of its
+    /// connection, if it has one.
     ///
     /// # Errors
-    /// As [`SpawnError`] tells them apart; the last two are logged. With a launcher, what the system has against the
-    /// script comes later ([`ScriptRead::Failed`]).
+    /// As described by [`SpawnError`]; the last two are logged. With a launcher, errors of the system are reported
+    /// later ([`ScriptRead::Failed`]).
     pub(crate) fn spawn(
         &self,
         script: &Script<'_>,
@@ -295,9 +293,9 @@ impl Scripts {
         self.run(&Errand::new(script, local), spool, log)
     }
 
-    /// Ends a script in time: SIGTERM, SIGKILL after its grace.
+    /// Terminates a script: SIGTERM, then SIGKILL after its grace.
     pub(crate) fn kill(&self, running: &Running) {
-        // At once, so that it does not see the end of its input and take it for the end of the body.
+        // Signalled now, so that it does not take the end of its input for the end of the body.
         running.leader.terminate();
         self.shared.kill(running.id);
     }
@@ -308,8 +306,8 @@ impl Scripts {
             Ok(running) => return Ok(running),
             Err(refusal) => refusal,
         };
-        self.shared.let_go();
-        self.shared.dismiss();
+        self.shared.released();
+        self.shared.release_place();
         match refusal.error {
             SpawnError::Busy | SpawnError::Exhausted => {}
             _ => {
@@ -321,21 +319,21 @@ impl Scripts {
     }
 
     fn start(&self, errand: &Errand<'_>, spool: Option<Spool>, log: &Log) -> Result<Running, Refusal> {
-        let user = self.person()?;
+        let user = self.script_user()?;
         let root = self.root.resolved_path();
         let program = Program { path: root.join(OsStr::from_bytes(errand.path)), user };
         let checked = self.root.check_script(errand.path).map_err(|error| program.refusal(error))?;
         let pipes = Pipes::new(errand.input, spool, user)?;
         match self.shared.launcher(&self.rules.launcher) {
             Ok(Some(process)) => self.launch(process, &root, errand, program, &checked, pipes, log),
-            // It could type into root's shell.
+            // The script could inject input into root's shell.
             Ok(None) if user.is_some() && (self.has_terminal)() => {
                 Err(Refusal::new(SpawnError::Denied, SHARED_TERMINAL))
             }
             Ok(None) => {
                 let child = self.command(&root, errand, &program, &checked, pipes.theirs)?.spawn();
                 let child = child.map_err(|error| program.refused(error))?;
-                Ok(self.entrust(child, errand, program, pipes.ours, log)?)
+                Ok(self.supervise(child, errand, program, pipes.ours, log)?)
             }
             Err(error) => {
                 log.error(format_args!("the launcher of CGI scripts cannot be started: {error}"));
@@ -344,7 +342,7 @@ impl Scripts {
         }
     }
 
-    /// Has the launcher start the script. It is not waited for.
+    /// Orders the launcher to start the script, without waiting for it.
     #[allow(clippy::too_many_arguments, reason = "it only puts them together")]
     fn launch(
         &self,
@@ -367,8 +365,8 @@ impl Scripts {
         fds.extend(theirs.input.as_ref().map(AsFd::as_fd));
         let leader = Arc::new(Leader::launched(Arc::clone(&process), id));
         let child = self.child(id, &leader, ours.stderr, ours.share, errand, program, log);
-        let sent = self.shared.entrust_if(child, || match process.spawn(&order, &fds) {
-            // A launcher that is gone is replaced, once.
+        let sent = self.shared.add_if(child, || match process.spawn(&order, &fds) {
+            // A launcher that has ended is replaced, once.
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
                 process = self.shared.another_launcher(&process, &self.rules.launcher)?;
                 leader.relaunched(Arc::clone(&process));
@@ -382,7 +380,7 @@ impl Scripts {
                 Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"))
             }
             Err(error) => {
-                log.error(format_args!("the launcher of CGI scripts takes no more: {error}"));
+                log.error(format_args!("the launcher of CGI scripts accepts no orders: {error}"));
                 Err(Refusal::new(SpawnError::Exhausted, error))
             }
         }
@@ -405,12 +403,12 @@ impl Scripts {
             packet.text(&[argument])?;
         }
         let places: Vec<_> = places::variables(root, errand).collect();
-        let is_told = |name: &OsStr| {
-            let mut told = errand.environment.iter().map(|(other, _)| *other);
-            told.any(|other| other == name.as_bytes()) || places.iter().any(|(other, _)| *other == name)
+        let is_defined = |name: &OsStr| {
+            let mut defined = errand.environment.iter().map(|(other, _)| *other);
+            defined.any(|other| other == name.as_bytes()) || places.iter().any(|(other, _)| *other == name)
         };
         packet.list();
-        for (name, value) in self.rules.environment.iter().filter(|(name, _)| !is_told(name)) {
+        for (name, value) in self.rules.environment.iter().filter(|(name, _)| !is_defined(name)) {
             packet.text(&[name.as_bytes(), b"=", value.as_bytes()])?;
         }
         for (name, value) in &errand.environment {
@@ -430,7 +428,7 @@ impl Scripts {
         checked: &Checked,
         theirs: Theirs,
     ) -> Result<Command, Refusal> {
-        // It is entered by its path, so that has to lead there still.
+        // The directory is entered by its path, which must still lead to it.
         let place = program.directory();
         let there = rustix::fs::fstat(&checked.directory)?;
         let same =
@@ -452,28 +450,28 @@ impl Scripts {
             .stderr(Stdio::from(theirs.stderr));
         command.envs(places::variables(root, errand));
         if let Some((user, group)) = program.user {
-            // A user other than root's has the supplementary groups dropped, too.
+            // Switching to another user than root drops the supplementary groups, too.
             command.gid(group).uid(user);
         }
         Ok(command)
     }
 
-    /// Whom to become, if not oneself.
-    fn person(&self) -> Result<Option<(u32, u32)>, Refusal> {
+    /// The user and group to switch to, if any.
+    fn script_user(&self) -> Result<Option<(u32, u32)>, Refusal> {
         let denied = |reason: &str| Refusal::new(SpawnError::Denied, reason);
         if !geteuid().is_root() {
             return Ok(None);
         }
         if !getuid().is_root() {
-            // Groups would not be dropped.
+            // The supplementary groups would not be dropped.
             return Err(denied("the server is root by its set-user-ID bit"));
         }
         let nobody = *self.nobody.get_or_init(|| user(&fs::read("/etc/passwd").ok()?, NOBODY));
         nobody.map(Some).ok_or_else(|| denied("the server is root, and there is no user nobody"))
     }
 
-    /// Hands the process over to the reaper, and keeps the pipes.
-    fn entrust(
+    /// Passes the process to the reaper, and keeps the pipes.
+    fn supervise(
         &self,
         child: Child,
         errand: &Errand<'_>,
@@ -487,23 +485,23 @@ impl Scripts {
         let mut child = self.child(id, &leader, ours.stderr, ours.share, errand, program, log);
         let exit = self.prepare(&mut child, pid);
         if exit.is_err() {
-            // It has begun, but could not be waited for.
+            // The script has started, but its exit could not be waited for.
             child.kill();
         }
-        self.shared.entrust(child);
+        self.shared.add(child);
         match exit {
             Ok(exit) => Ok(self.running(id, leader, ours.input, ours.output, exit)),
             Err(_) => {
-                self.shared.let_go();
+                self.shared.released();
                 Err(SpawnError::Exhausted)
             }
         }
     }
 
-    /// A script that was started, with our ends of its pipes and what tells that it has ended.
+    /// The running script, with the local ends of its pipes and the descriptor of its exit.
     fn running(&self, id: u64, leader: Arc<Leader>, input: Option<OwnedFd>, output: OwnedFd, exit: OwnedFd) -> Running {
         let shared = Arc::clone(&self.shared);
-        let intake = input.as_ref().map(|_| shared.take_in(id, &leader));
+        let intake = input.as_ref().map(|_| shared.begin_intake(id, &leader));
         Running {
             id,
             leader,
@@ -533,8 +531,8 @@ impl Scripts {
             id,
             leader: Arc::clone(leader),
             exit: None,
-            tell: None,
-            told: None,
+            exit_notice: None,
+            reported: None,
             stderr: Some(stderr),
             share,
             remarks: StderrLogger::new(log.clone(), errand.path),
@@ -547,11 +545,10 @@ impl Scripts {
         }
     }
 
-    /// Makes what tells the reaper that the leader has
-    /// exited, and what tells the exchange. Those are two: where a driver closes its own, it must be
-    /// gone from what the driver waits for, and a duplicate would not be.
+    /// Creates the descriptors that report the exit of the leader to the reaper and to the exchange. There are two,
+    /// because a driver must be able to close its own, which a duplicate would not remove from what it waits for.
     fn prepare(&self, child: &mut ReapedChild, pid: Pid) -> io::Result<OwnedFd> {
-        if !self.by_looking {
+        if !self.polls_exits {
             match exit_of(pid) {
                 Ok(exit) => {
                     child.exit = Some(exit);
@@ -563,35 +560,35 @@ impl Scripts {
             }
         }
         let (exit, tell) = sanserve_os::pipe()?;
-        child.tell = Some(tell);
+        child.exit_notice = Some(tell);
         Ok(exit)
     }
 }
 
-/// The ends of a script's pipes, and what it is given instead.
+/// The local ends of a script's pipes, and the descriptors for the script.
 struct Pipes {
     ours: Ours,
     theirs: Theirs,
 }
 
-/// None of them blocks.
+/// All are non-blocking.
 struct Ours {
     input: Option<OwnedFd>,
     output: OwnedFd,
     stderr: OwnedFd,
-    /// That of its spool.
+    /// The share of its spool.
     share: Option<Share>,
 }
 
 struct Theirs {
-    /// `None`: nothing is to be read.
+    /// `None`: there is no input.
     input: Option<OwnedFd>,
     output: OwnedFd,
     stderr: OwnedFd,
 }
 
 impl Pipes {
-    /// Pipes that belong to `user`: else `/dev/stdin` and the like could not be opened by a script.
+    /// Creates pipes that belong to `user`, so that a script can open `/dev/stdin` and the like.
     fn new(input: ScriptInput, spool: Option<Spool>, user: Option<(u32, u32)>) -> Result<Pipes, Refusal> {
         let give = |fd: &OwnedFd| match user {
             Some((user, group)) => fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))),
@@ -599,7 +596,7 @@ impl Pipes {
         };
         let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
             let (reads, writes) = sanserve_os::pipe()?;
-            // Both ends are one file.
+            // Both ends are the same file.
             give(&reads)?;
             Ok((reads, writes))
         };
@@ -632,12 +629,12 @@ impl Pipes {
     }
 }
 
-/// What is run, and as whom: for those who say why it is not.
+/// A program and its user, for explaining why it could not be run.
 #[derive(Debug)]
 struct Program {
-    /// Absolute.
+    /// The absolute path.
     path: PathBuf,
-    /// Whom it runs as, if not as the server.
+    /// The user that it runs as, if not that of the server.
     user: Option<(u32, u32)>,
 }
 
@@ -646,7 +643,7 @@ impl Program {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// As seen from its directory.
+    /// Its name relative to its directory.
     fn name(&self) -> OsString {
         let mut name = OsString::from("./");
         name.push(self.file_name());
@@ -657,7 +654,7 @@ impl Program {
         self.path.file_name().unwrap_or_default()
     }
 
-    /// Why it is not run, if that is how it has ended.
+    /// Why it could not be run, if this ending means that.
     fn ending(&self, ending: Ending) -> Option<Refusal> {
         match ending {
             Ending::Exited(_) | Ending::Unknown => None,
@@ -671,7 +668,7 @@ impl Program {
         self.refused(error.into())
     }
 
-    /// Why it is not run if the system says this.
+    /// Why it could not be run, from the error of the system.
     fn refused(&self, error: io::Error) -> Refusal {
         let why = interpreter::explain(&self.path, &error);
         let refusal = Refusal::from(error);
@@ -684,7 +681,7 @@ impl Program {
         }
     }
 
-    /// The directory on the way that its user must not search, as far as its permissions tell.
+    /// The directory on the way that its user may not search, according to the permissions.
     fn obstacle(&self) -> Option<String> {
         let (user, group) = self.user?;
         let directories: Vec<&Path> = self.directory().ancestors().collect();
@@ -714,7 +711,7 @@ impl Drop for Scripts {
     }
 }
 
-/// Why a script is not run, and what the log says of it.
+/// Why a script could not be run, with the reason for the log.
 struct Refusal {
     error: SpawnError,
     reason: String,
@@ -752,7 +749,7 @@ fn spawn_error(error: Errno) -> SpawnError {
     }
 }
 
-/// Whether this is no ending of a script, but why it was not run.
+/// Why a script could not be run, if the ending means that.
 fn sort(ending: Ending) -> Option<SpawnError> {
     match ending {
         Ending::Exited(_) | Ending::Unknown => None,
@@ -772,7 +769,7 @@ fn exit_of(_: Pid) -> Result<OwnedFd, Errno> {
     Err(Errno::NOSYS)
 }
 
-/// The ids of a user and its group in a file such as `/etc/passwd`. None of them may be root's.
+/// The ids of a user and its group in a file such as `/etc/passwd`. Neither may be root's.
 fn user(passwd: &[u8], name: &str) -> Option<(u32, u32)> {
     let mut ids = passwd.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = std::str::from_utf8(line).ok()?.split(':');

@@ -1,5 +1,5 @@
-//! Why the system does not run a script, in words that say what to mend: the error that it gives names neither the
-//! interpreter nor the line end that has become a part of its name.
+//! Explains why the system does not run a script, and what to fix. The error itself names neither the interpreter nor
+//! the line terminator that has become a part of its name.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,14 +11,14 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// What Linux looks at of a first line (`BINPRM_BUF_SIZE`).
+/// How much of the first line Linux reads (`BINPRM_BUF_SIZE`).
 const LINE: usize = 256;
 
-/// What `error` means for the file at `program`; `None`: there is no more to say than the error does.
+/// Explains `error` for the file at `program`. `None`: there is nothing to add to the error.
 pub(super) fn explain(program: &Path, error: &io::Error) -> Option<String> {
     let error = Errno::from_io_error(error)?;
     let mut head = Vec::with_capacity(LINE);
-    // What has taken the script's place may be a FIFO.
+    // The script may have been replaced by a FIFO.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
     let file = File::options().read(true).custom_flags(flags).open(program).ok()?;
     file.take(LINE as u64).read_to_end(&mut head).ok()?;
@@ -63,7 +63,7 @@ pub(super) fn explain(program: &Path, error: &io::Error) -> Option<String> {
     })
 }
 
-/// Harmless in a log, and with `\r` for the byte that is meant here.
+/// Escaped for a log, with `\r` for a trailing carriage return.
 fn quoted(name: &[u8]) -> String {
     let mut text = b"'".to_vec();
     let (name, cr) = name.strip_suffix(b"\r").map_or((name, ""), |name| (name, "\\r"));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_script_is_said() {
+    fn errors_are_explained() {
         let dir = tempfile::tempdir().unwrap();
         let (script, plain) = (dir.path().join("x"), dir.path().join("plain"));
         fs::write(&plain, "text").unwrap();

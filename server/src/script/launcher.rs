@@ -1,16 +1,16 @@
 //! The launcher: a process of one thread that starts scripts for a server.
 //!
-//! The server has many threads and much memory. To start a script from there is slow, since the kernel copies the
-//! server's tables for each, and what a new process may do before it becomes the script is little: no session of
-//! its own, no other limits, nothing that Rust could say without `unsafe`. So the server's program is started once
-//! more, as the launcher. It has no threads, no memory to speak of, and no descriptor of anybody's, so its children
-//! may do all that and are made quickly. The server sends it an order (a [`Packet`]) and the descriptors in [`DESCRIPTORS`] over
-//! a socket and goes on at once; how a script has ended comes back over two pipes, one for its exchange, one for the
-//! reaper.
+//! A server has many threads and much memory. Starting a script from it is slow, because the kernel copies its page
+//! tables each time, and a new process can do little before it becomes the script: no session of its own, no other
+//! limits, nothing that would need `unsafe` in Rust. So the program of the server is started once more, as the
+//! launcher. The launcher has one thread, little memory and no foreign descriptors, so its children can do all of
+//! that, and are created quickly. The server sends an order (a [`Packet`]) and the descriptors in [`DESCRIPTORS`]
+//! over a socket, and continues immediately. The end of a script is reported over two pipes, one for its exchange,
+//! one for the reaper.
 //!
-//! The launcher is the parent of its scripts: it reaps them, it alone signals them, and it takes in and reaps what
-//! they leave behind ([`set_child_subreaper`](rustix::process::set_child_subreaper)). It ends with its server, and
-//! scripts end with it. If it is killed, the next script gets another one.
+//! The launcher is the parent of its scripts: it alone reaps and signals them, and it adopts and reaps their orphans
+//! ([`set_child_subreaper`](rustix::process::set_child_subreaper)). It ends with its server, and scripts end with it.
+//! If it is killed, the next script gets another launcher.
 
 #[cfg(target_os = "linux")]
 mod handle;
@@ -35,38 +35,38 @@ pub(super) use handle::Process;
 use message::Report;
 pub(super) use message::{Ending, HasNul, Packet};
 
-/// The first argument of a program that is to be a launcher.
+/// The first argument that makes a program a launcher.
 const ASK: &str = "launch-cgi-scripts";
 
-/// The longest request: arguments and environment of a script.
+/// The limit of a request in bytes, which contains the arguments and environment of a script.
 const PACKET: usize = 512 * 1024;
 
-/// What comes with an order; a script's input may follow.
+/// The descriptors of an order; a script's input may follow.
 const DESCRIPTORS: [&str; 4] = ["directory", "output", "stderr", "exit"];
 
-/// This program's `main` has called [`Launcher::run_if_asked`].
+/// The `main` of this program has called [`Launcher::run_if_asked`].
 static IS_OWN: AtomicBool = AtomicBool::new(false);
 
 /// Which process starts scripts.
 ///
-/// Only with a launcher a script has a session of its own (and so no controlling terminal), the limit on
-/// descriptors that the server was started with, and none of the descriptors that the server's parent has left open;
-/// and only then is what a script leaves behind reaped. It is also much faster where the server is large. Launchers
-/// exist on Linux only.
+/// With a launcher, a script has a session of its own (and so no controlling terminal), the limit of descriptors that
+/// the server was started with, and none of the descriptors that the server's parent has left open, and its orphans
+/// are reaped. Without one, none of this holds. With a launcher, starting a script is also much faster if the server
+/// is large. Launchers exist on Linux only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Launcher {
-    /// This program, started once more. Its `main` has to call [`Launcher::run_if_asked`] first; if it has not, no
-    /// script is run.
+    /// This program, started once more. Its `main` must call [`Launcher::run_if_asked`] first; otherwise no script is
+    /// run.
     Own,
     /// Another program whose `main` does so, such as the command `sanserve` of the same version.
     Program(PathBuf),
-    /// None: the server itself starts scripts.
+    /// No launcher: the server itself starts scripts.
     None,
 }
 
 impl Default for Launcher {
-    /// [`Launcher::Own`] if that can be, else [`Launcher::None`].
+    /// [`Launcher::Own`] where launchers exist, else [`Launcher::None`].
     fn default() -> Launcher {
         let is_own = cfg!(target_os = "linux") && IS_OWN.load(Ordering::Relaxed);
         if is_own { Launcher::Own } else { Launcher::None }
@@ -74,8 +74,8 @@ impl Default for Launcher {
 }
 
 impl Launcher {
-    /// To be called by a program that serves scripts, first of all in its `main`, before it starts a thread. If a
-    /// server has started this process as its launcher, it is that and never returns; otherwise it costs nothing.
+    /// Becomes the launcher if a server has started this process as one, and then never returns; otherwise does
+    /// nothing. A program that serves scripts must call this first in its `main`, before it starts a thread.
     pub fn run_if_asked() {
         if env::args_os().nth(1).is_some_and(|argument| argument == ASK) {
             #[cfg(target_os = "linux")]
@@ -84,14 +84,14 @@ impl Launcher {
         IS_OWN.store(true, Ordering::Relaxed);
     }
 
-    /// What is to be run. `None`: there is to be none.
+    /// The command that starts the launcher. `None`: there is none.
     fn command(&self) -> io::Result<Option<Command>> {
         if *self == Launcher::Own && !IS_OWN.load(Ordering::Relaxed) && !cfg!(test) {
-            // The program would do once more whatever it does.
+            // The program would only run as a second instance of itself.
             return Err(io::Error::other("the program's main has not called Launcher::run_if_asked"));
         }
         let mut command = match self {
-            // By this name it is the program that runs, even if another one has been put in its place.
+            // This path is the running program, even if its file was replaced.
             Launcher::Own => Command::new("/proc/self/exe"),
             Launcher::Program(path) => Command::new(path),
             Launcher::None => return Ok(None),
@@ -105,7 +105,7 @@ impl Launcher {
     }
 }
 
-/// How a script has ended, if its exchange was told so by now.
+/// How a script has ended, if that was reported to its exchange by now.
 pub(super) fn ending(exit: &OwnedFd) -> Option<Ending> {
     let mut bytes = [0; Report::LEN];
     match read(exit, &mut bytes) {
@@ -115,13 +115,13 @@ pub(super) fn ending(exit: &OwnedFd) -> Option<Ending> {
     }
 }
 
-/// What a file is known by.
+/// The identity of a file.
 #[allow(clippy::unnecessary_cast, reason = "the types of these fields differ between systems")]
 pub(super) fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
 }
 
-/// There is none on this system.
+/// Launchers do not exist on this system.
 #[cfg(not(target_os = "linux"))]
 pub(super) use absent::Process;
 

@@ -1,5 +1,5 @@
-//! The variables that tell where things are, which the core cannot know: paths of the file system, and the address
-//! that the client has reached.
+//! The environment variables that the core cannot know: paths in the file system, and the address that the client has
+//! reached.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -11,9 +11,9 @@ use rustix::net::getsockname;
 
 use super::Errand;
 
-/// Name and value of each: `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`, which other servers set and
-/// programs such as PHP expect, and `PATH_TRANSLATED` (RFC 3875 section 4.1.6). Paths are absolute; `root` is.
-/// `SERVER_NAME`, which must be there (section 4.1.14), is the address where the core knows of no name.
+/// The names and values: `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`, which other servers set and programs
+/// such as PHP expect, and `PATH_TRANSLATED` (RFC 3875 section 4.1.6). Paths are absolute, like `root`.
+/// `SERVER_NAME`, which is required (section 4.1.14), is the address if the core has no name.
 pub(super) fn variables(root: &Path, errand: &Errand<'_>) -> impl Iterator<Item = (&'static str, OsString)> {
     let translated = errand.translated.map(|path| ("PATH_TRANSLATED", beneath(root, path)));
     let address = errand.local.map(|address| ("SERVER_ADDR", address.to_string().into()));
@@ -30,15 +30,15 @@ fn name_of(address: IpAddr) -> OsString {
     }
 }
 
-/// A path beneath the root, as it is: what it ends with stays, and so do its empty components.
+/// A path beneath the root, unchanged, including a trailing slash and empty components.
 fn beneath(root: &Path, path: &[u8]) -> OsString {
     let root = root.as_os_str().as_bytes();
     let root = root.strip_suffix(b"/").unwrap_or(root);
     OsString::from_vec([root, b"/", path].concat())
 }
 
-/// The address of our end of a connection; an IPv4 address that came in over an IPv6 socket is plain IPv4. `None`: the
-/// socket is of another kind, or the connection is gone.
+/// The local address of a connection; an IPv4 address on an IPv6 socket is plain IPv4. `None`: the socket has another
+/// family, or has failed.
 pub(crate) fn local_address(socket: BorrowedFd<'_>) -> Option<IpAddr> {
     let address = std::net::SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
     Some(address.ip().to_canonical())
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_kept_as_they_are() {
+    fn paths_are_kept_unchanged() {
         for (root, path, expected) in [
             ("/srv", "cgi-bin/x", "/srv/cgi-bin/x"),
             ("/srv", "", "/srv/"),
@@ -69,9 +69,9 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_that_of_our_end() {
+    fn the_address_is_the_local_one() {
         for (listens, connects) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "[::1]"), ("[::]", "127.0.0.1")] {
-            // There may be no IPv6.
+            // IPv6 may not be available.
             let Ok(listener) = TcpListener::bind(format!("{listens}:0")) else { continue };
             let port = listener.local_addr().unwrap().port();
             let Ok(peer) = TcpStream::connect(format!("{connects}:{port}")) else { continue };

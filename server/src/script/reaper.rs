@@ -1,16 +1,14 @@
-//! The one thread that looks after all scripts of a server.
+//! The reaper: the thread that supervises all scripts of a server.
 //!
-//! A script that a launcher has started is the launcher's: it reaps it and signals it, and its reports come here.
-//! The rest is about those that the server has started itself.
+//! A script that was started by a launcher is reaped and signalled by the launcher, whose reports arrive here. The
+//! rest of this module is about scripts that the server has started itself.
 //!
-//! Whoever sees first that the leader of a group has exited reaps it: this thread, or the exchange when
-//! it lets go of its script, which is usually sooner ([`Leader`]). No signal ever hits a process that
-//! is not ours: a process id, and with it the id of the group, is free for others only once its
-//! zombie was reaped.
+//! The leader of a group is reaped by whichever first notices that it has exited: this thread, or the exchange when
+//! it releases its script, which is usually sooner ([`Leader`]). No signal ever reaches a foreign process: a process
+//! id, and with it the id of the group, is not reused before its zombie was reaped.
 //!
-//! When the leader of a group has exited, what is left of the group is killed; a script that wants
-//! to leave a daemon behind must give it a session of its own. A process that ignores `SIGCHLD` has
-//! no zombies, and all this is best effort there.
+//! When the leader of a group has exited, the rest of the group is killed. A script that starts a daemon must give it
+//! a session of its own. A process that ignores `SIGCHLD` has no zombies, and there all of this is best effort.
 
 use std::io;
 use std::mem;
@@ -31,117 +29,119 @@ use super::launcher::{Ending, Launcher, Process};
 use super::stderr_logger::StderrLogger;
 use super::{Program, Refusal, Share};
 
-/// What is read of one stderr at a time.
+/// How much is read of a stderr at a time.
 const ROOM: usize = 64 * 1024;
 
-/// Readings of a stderr that somebody still writes to when the script itself is gone.
+/// The most reads of a stderr that another process still writes to after the script has exited.
 const LAST_READINGS: usize = 16;
 
-/// How often scripts are looked at where the system does not tell that one has exited, and where so many come that
-/// it is cheaper to look than to be told.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often scripts are polled, on systems that do not report an exit, and when so many scripts arrive that polling
+/// is cheaper.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What is read of a script at once when it prints faster than it should be looked at.
-const LOUD: usize = ROOM / 4;
+/// If a script prints this much at once, it is read without naps.
+const BUSY_READ: usize = ROOM / 4;
 
-/// How long the end waits for scripts that were killed: the system may be stuck in one.
+/// How long a shutdown waits for scripts that were killed: the system may hang in one.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long somebody who finds no place waits for scripts that nobody reads from any more: most of
-/// them have exited and are about to be reaped.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// How long a new script waits for a place, if scripts were released by their exchanges: most of them have exited and
+/// are about to be reaped.
+const PLACE_WAIT: Duration = Duration::from_millis(5);
 
-/// How long a script has its place in any case, however slow its body is.
-const SAFE: Duration = Duration::from_secs(1);
+/// How long a script keeps its place in any case, however slow its body is.
+const MIN_PLACE_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes a second from which on, on average, a body is not slow.
-const SLOW: u64 = 16 * 1024;
+/// The average rate in bytes per second below which a body counts as slow.
+const SLOW_RATE: u64 = 16 * 1024;
 
-/// What the threads that spawn and the one that attends share.
+/// What the reaper shares with the threads that start scripts.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Held by those who ask a launcher for a script until that has arrived here. They do not wait for each other.
+    /// Held while a launcher is asked for a script, until the script has arrived here. These threads do not wait for
+    /// each other.
     asking: RwLock<()>,
-    /// A place has become free.
+    /// Notified when a place becomes free.
     room: Condvar,
     launcher: Mutex<Option<Arc<Process>>>,
-    /// Launchers that were started, and whose reports are to be read.
-    unheard: Mutex<Vec<Arc<Process>>>,
+    /// Launchers that were started, and whose reports the reaper does not read yet.
+    new_launchers: Mutex<Vec<Arc<Process>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Scripts whose leader is not reaped, and those about to be spawned.
+    /// Scripts whose leader is not reaped, and those about to be started.
     alive: usize,
-    /// Those of them that an exchange holds.
+    /// Those that an exchange holds.
     held: usize,
     arrivals: Vec<ReapedChild>,
     kills: Vec<u64>,
-    /// Scripts whose input is not complete.
+    /// Scripts whose input is incomplete.
     intakes: Vec<Arc<Intake>>,
-    /// Output of scripts that nobody reads from any more.
+    /// Output of scripts that were released by their exchanges.
     leftovers: Vec<(u64, OwnedFd)>,
     ending: bool,
-    /// The reaper looks here within [`LOOK`] without being told.
+    /// The reaper will check this state within [`POLL_INTERVAL`].
     napping: bool,
-    /// Few places are left: ends are to be known at once.
+    /// Few places are left, so exits must be noticed immediately.
     is_crowded: bool,
-    /// Who waits for a place.
+    /// The number of threads that wait for a place.
     waiting: usize,
-    /// Written to when there is something here for the reaper.
-    bell: Option<OwnedFd>,
+    /// Written to when there is work for the reaper.
+    wake_pipe: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl State {
-    fn ring(&self) {
-        if let Some(bell) = &self.bell {
-            // A full pipe has rung already.
-            let _ = write(bell, b"!");
+    fn wake(&self) {
+        if let Some(wake_pipe) = &self.wake_pipe {
+            // A full pipe wakes the reaper anyway.
+            let _ = write(wake_pipe, b"!");
         }
     }
 
-    /// Leaves something for the reaper, and rings if it would not find it soon.
-    fn leave_news(&mut self, leave: impl FnOnce(&mut State)) {
-        let is_known = self.napping || self.has_news();
-        leave(self);
+    /// Adds work for the reaper, and wakes it if it would not notice it soon.
+    fn add_work(&mut self, add: impl FnOnce(&mut State)) {
+        let is_known = self.napping || self.has_work();
+        add(self);
         if !is_known {
-            self.ring();
+            self.wake();
         }
     }
 
-    fn has_news(&self) -> bool {
+    fn has_work(&self) -> bool {
         !self.arrivals.is_empty() || !self.kills.is_empty() || !self.leftovers.is_empty()
     }
 
-    /// Has the script end whose body is the slowest, if one is slow. `false`: none is.
-    fn turn_out(&mut self, now: Instant) -> bool {
-        let slow = |intake: &Arc<Intake>| Some((intake.pace(now).filter(|pace| *pace < SLOW)?, Arc::clone(intake)));
+    /// Terminates the script with the slowest body, if one is slow. Returns whether one was.
+    fn evict_slowest(&mut self, now: Instant) -> bool {
+        let slow =
+            |intake: &Arc<Intake>| Some((intake.pace(now).filter(|pace| *pace < SLOW_RATE)?, Arc::clone(intake)));
         let Some((_, intake)) = self.intakes.iter().filter_map(slow).min_by_key(|(pace, _)| *pace) else {
             return false;
         };
         self.intakes.retain(|other| other.id != intake.id);
-        intake.leader.turned_out.store(true, Ordering::Relaxed);
+        intake.leader.evicted.store(true, Ordering::Relaxed);
         intake.leader.terminate();
-        self.leave_news(|state| state.kills.push(intake.id));
+        self.add_work(|state| state.kills.push(intake.id));
         true
     }
 }
 
 impl Shared {
-    /// Takes one of `most` places. Where all are taken, a script gives way that waits for a slow client's body: clients
-    /// that do next to nothing could keep everybody else from running scripts.
+    /// Takes one of `most` places. If all are taken, a script that waits for the body of a slow client is terminated,
+    /// because such clients could otherwise prevent all others from running scripts.
     pub(super) fn admit(self: &Arc<Shared>, most: usize) -> Result<(), SpawnError> {
         let mut state = self.lock();
         let full = state.alive >= most && !state.ending;
-        if full && (state.alive > state.held || state.turn_out(Instant::now())) {
+        if full && (state.alive > state.held || state.evict_slowest(Instant::now())) {
             let is_full = |state: &mut State| state.alive >= most && !state.ending;
             state.waiting += 1;
             if state.napping {
-                state.ring();
+                state.wake();
             }
-            let waited = self.room.wait_timeout_while(state, PATIENCE, is_full);
+            let waited = self.room.wait_timeout_while(state, PLACE_WAIT, is_full);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
         }
@@ -149,8 +149,8 @@ impl Shared {
             return Err(SpawnError::Busy);
         }
         if state.thread.is_none() {
-            let (bell, thread) = start(self).map_err(|_| SpawnError::Exhausted)?;
-            (state.bell, state.thread) = (Some(bell), Some(thread));
+            let (wake_pipe, thread) = start(self).map_err(|_| SpawnError::Exhausted)?;
+            (state.wake_pipe, state.thread) = (Some(wake_pipe), Some(thread));
         }
         state.alive += 1;
         state.held += 1;
@@ -158,24 +158,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives a place back: nothing was spawned, or it was reaped.
-    pub(super) fn dismiss(&self) {
+    /// Returns a place: nothing was started, or the script was reaped.
+    pub(super) fn release_place(&self) {
         let mut state = self.lock();
         state.alive -= 1;
         if state.ending {
-            state.ring();
+            state.wake();
         }
         drop(state);
         self.room.notify_one();
     }
 
-    /// No exchange holds it any more, or ever did.
-    pub(super) fn let_go(&self) {
+    /// The script is not held by an exchange any more.
+    pub(super) fn released(&self) {
         self.lock().held -= 1;
     }
 
-    /// The input of a script begins.
-    pub(super) fn take_in(&self, id: u64, leader: &Arc<Leader>) -> Arc<Intake> {
+    /// Begins to track the input of a script.
+    pub(super) fn begin_intake(&self, id: u64, leader: &Arc<Leader>) -> Arc<Intake> {
         let leader = Arc::clone(leader);
         let intake =
             Intake { id, leader, since: Instant::now(), taken: AtomicU64::new(0), is_full: AtomicBool::new(false) };
@@ -184,37 +184,37 @@ impl Shared {
         intake
     }
 
-    /// The input of a script is complete, or given up.
-    pub(super) fn taken_in(&self, id: u64) {
+    /// Ends the tracking of a script's input.
+    pub(super) fn end_intake(&self, id: u64) {
         self.lock().intakes.retain(|intake| intake.id != id);
     }
 
-    /// A script was spawned in its place.
-    pub(super) fn entrust(&self, child: ReapedChild) {
-        self.lock().leave_news(|state| state.arrivals.push(child));
+    /// Passes a started script to the reaper.
+    pub(super) fn add(&self, child: ReapedChild) {
+        self.lock().add_work(|state| state.arrivals.push(child));
     }
 
-    /// Has a launcher asked for a script, and if that succeeds takes it over. Until it has, no report is looked at: one
-    /// could be about this script.
-    pub(super) fn entrust_if(&self, child: ReapedChild, ask: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// Passes a script to the reaper if `ask` has a launcher start it. Until then, no reports are processed, since
+    /// one could be about this script.
+    pub(super) fn add_if(&self, child: ReapedChild, ask: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let _asking = self.asking.read().unwrap_or_else(PoisonError::into_inner);
         ask()?;
-        self.entrust(child);
+        self.add(child);
         Ok(())
     }
 
-    /// Sees to it that a script that was asked to end does so.
+    /// Ensures that a script that was signalled to terminate does.
     pub(super) fn kill(&self, id: u64) {
-        self.lock().leave_news(|state| state.kills.push(id));
+        self.lock().add_work(|state| state.kills.push(id));
     }
 
-    /// Reads what a script still prints, now that nothing of it can be sent.
-    pub(super) fn leave(&self, id: u64, output: Option<OwnedFd>) {
+    /// Passes the output of a script to the reaper, since it cannot be sent any more.
+    pub(super) fn drain_output(&self, id: u64, output: Option<OwnedFd>) {
         let Some(output) = output else { return };
-        self.lock().leave_news(|state| state.leftovers.push((id, output)));
+        self.lock().add_work(|state| state.leftovers.push((id, output)));
     }
 
-    /// The launcher, which is started if there is none. `None`: there is to be none.
+    /// The launcher, which is started if there is none. `None`: the configuration has none.
     pub(super) fn launcher(&self, launcher: &Launcher) -> io::Result<Option<Arc<Process>>> {
         if *launcher == Launcher::None {
             return Ok(None);
@@ -222,13 +222,13 @@ impl Shared {
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         if process.is_none() {
             *process = Process::start(launcher)?.map(Arc::new);
-            // The reaper learns of it with its first script.
-            self.unheard.lock().unwrap_or_else(PoisonError::into_inner).extend(process.clone());
+            // The reaper takes it over with its first script.
+            self.new_launchers.lock().unwrap_or_else(PoisonError::into_inner).extend(process.clone());
         }
         Ok(process.clone())
     }
 
-    /// A launcher in place of one that is gone.
+    /// A new launcher after one that has ended.
     pub(super) fn another_launcher(&self, gone: &Arc<Process>, launcher: &Launcher) -> io::Result<Arc<Process>> {
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         process.take_if(|process| Arc::ptr_eq(process, gone));
@@ -236,7 +236,7 @@ impl Shared {
         self.launcher(launcher)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// These launchers are gone: they are reaped as soon as nobody holds them any more.
+    /// Removes launchers that have ended. Each is reaped when it is not used any more.
     fn forget(&self, gone: &[Arc<Process>]) {
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         process.take_if(|process| gone.iter().any(|gone| Arc::ptr_eq(process, gone)));
@@ -251,19 +251,19 @@ impl Shared {
         self.lock().alive
     }
 
-    /// Kills all scripts, and waits until that is done.
+    /// Kills all scripts, and waits until they have ended.
     pub(super) fn end(&self) {
         let mut state = self.lock();
         let Some(thread) = state.thread.take() else { return };
         state.ending = true;
-        state.ring();
+        state.wake();
         drop(state);
         let _ = thread.join();
         drop(self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.unheard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.new_launchers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut state = self.lock();
         state.ending = false;
-        state.bell = None;
+        state.wake_pipe = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -272,23 +272,23 @@ impl Shared {
 }
 
 fn start(shared: &Arc<Shared>) -> io::Result<(OwnedFd, JoinHandle<()>)> {
-    let (ear, bell) = sanserve_os::pipe()?;
-    ioctl_fionbio(&ear, true)?;
-    ioctl_fionbio(&bell, true)?;
+    let (wakes, wake_pipe) = sanserve_os::pipe()?;
+    ioctl_fionbio(&wakes, true)?;
+    ioctl_fionbio(&wake_pipe, true)?;
     let shared = Arc::clone(shared);
-    let thread = thread::Builder::new().name("scripts".into()).spawn(move || attend(&shared, &ear))?;
-    Ok((bell, thread))
+    let thread = thread::Builder::new().name("scripts".into()).spawn(move || run(&shared, &wakes))?;
+    Ok((wake_pipe, thread))
 }
 
-/// How a script's input comes.
+/// The progress of a script's input.
 #[derive(Debug)]
 pub(super) struct Intake {
     id: u64,
     leader: Arc<Leader>,
     since: Instant,
-    /// Bytes that the script's pipe took.
+    /// Bytes that the script's pipe has accepted.
     taken: AtomicU64,
-    /// The pipe takes no more for now: its client is not what is slow.
+    /// The pipe is full for now, so the client is not what is slow.
     is_full: AtomicBool,
 }
 
@@ -298,33 +298,33 @@ impl Intake {
         self.is_full.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn is_full(&self) {
+    pub(super) fn became_full(&self) {
         self.is_full.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes a second on average. `None`: it is too early to tell, or a matter of the script.
+    /// The average rate in bytes per second. `None`: it is too early to tell, or the script is what is slow.
     fn pace(&self, now: Instant) -> Option<u64> {
         let time = now.saturating_duration_since(self.since);
-        let tells = time >= SAFE && !self.is_full.load(Ordering::Relaxed);
-        tells.then(|| self.taken.load(Ordering::Relaxed) / time.as_secs().max(1))
+        let is_known = time >= MIN_PLACE_TIME && !self.is_full.load(Ordering::Relaxed);
+        is_known.then(|| self.taken.load(Ordering::Relaxed) / time.as_secs().max(1))
     }
 }
 
-/// The leader of a script's process group, until it is reaped and afterwards.
+/// The leader of a script's process group, before and after it was reaped.
 #[derive(Debug)]
 pub(super) struct Leader {
     life: Mutex<Life>,
-    /// It was sent a signal.
-    asked: AtomicBool,
-    /// Because its body is slow, and another script needs its place.
-    turned_out: AtomicBool,
+    /// Whether it was sent a signal.
+    signalled: AtomicBool,
+    /// Whether it was terminated because its body is slow and another script needs its place.
+    evicted: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Life {
-    /// Alive, or a zombie: its number is nobody else's.
+    /// Running, or a zombie: its process id is not reused.
     Unreaped(Child),
-    /// The launcher looks after it, by this number.
+    /// It belongs to the launcher, under this number.
     Launched(Arc<Process>, u64),
     Reaped(Option<Ending>),
 }
@@ -334,7 +334,7 @@ impl Leader {
         Leader::with(Life::Unreaped(child))
     }
 
-    /// Another launcher has been asked for it.
+    /// Another launcher was asked to start it.
     pub(super) fn relaunched(&self, by: Arc<Process>) {
         if let Life::Launched(process, _) = &mut *self.life() {
             *process = by;
@@ -346,46 +346,46 @@ impl Leader {
     }
 
     fn with(life: Life) -> Leader {
-        Leader { life: Mutex::new(life), asked: AtomicBool::new(false), turned_out: AtomicBool::new(false) }
+        Leader { life: Mutex::new(life), signalled: AtomicBool::new(false), evicted: AtomicBool::new(false) }
     }
 
-    /// Whether it gave way to another script.
-    pub(super) fn is_turned_out(&self) -> bool {
-        self.turned_out.load(Ordering::Relaxed)
+    /// Whether it was terminated for another script.
+    pub(super) fn was_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a signal to the group, if it is still ours.
+    /// Sends a signal to the group, unless it was reaped.
     fn signal(&self, signal: Signal) {
         match &*self.life() {
             Life::Unreaped(child) => {
-                self.asked.store(true, Ordering::Relaxed);
+                self.signalled.store(true, Ordering::Relaxed);
                 let _ = kill_process_group(Pid::from_child(child), signal);
             }
             Life::Launched(process, id) => {
-                self.asked.store(true, Ordering::Relaxed);
+                self.signalled.store(true, Ordering::Relaxed);
                 process.signal(*id, signal);
             }
             Life::Reaped(_) => {}
         }
     }
 
-    /// Asks the group to end.
+    /// Sends SIGTERM to the group.
     pub(super) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// It has exited: kills what is left of its group, and reaps it. Of one that was launched `told` says that this is
-    /// done. `false`: it was known, or is not told.
-    pub(super) fn bury(&self, told: Option<Ending>) -> bool {
+    /// Called when the leader has exited: kills the rest of its group, and reaps it. For a script of a launcher,
+    /// `reported` is the report of that. `false`: it was known already, or not reported yet.
+    pub(super) fn reap(&self, reported: Option<Ending>) -> bool {
         let mut life = self.life();
         let ending = match &mut *life {
             Life::Reaped(_) => return false,
-            Life::Launched(..) if told.is_none() => return false,
-            Life::Launched(..) => told,
+            Life::Launched(..) if reported.is_none() => return false,
+            Life::Launched(..) => reported,
             Life::Unreaped(child) => {
                 let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
                 child.wait().ok().map(|status| {
@@ -397,7 +397,7 @@ impl Leader {
         true
     }
 
-    /// Whether it was started by a launcher, and not reaped as far as is known.
+    /// Whether it was started by a launcher, and is not known to be reaped.
     pub(super) fn is_launched(&self) -> bool {
         matches!(&*self.life(), Life::Launched(..))
     }
@@ -406,7 +406,7 @@ impl Leader {
         matches!(&*self.life(), Life::Launched(process, _) if Arc::ptr_eq(process, other))
     }
 
-    /// How it ended, once it is reaped.
+    /// How it ended, once it was reaped.
     pub(super) fn ending(&self) -> Option<Ending> {
         match &*self.life() {
             Life::Reaped(ending) => *ending,
@@ -415,15 +415,15 @@ impl Leader {
     }
 
     /// Whether it was sent a signal.
-    pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    pub(super) fn was_signalled(&self) -> bool {
+        self.signalled.load(Ordering::Relaxed)
     }
 
     fn is_reaped(&self) -> bool {
         matches!(&*self.life(), Life::Reaped(_))
     }
 
-    /// Whether it is a process of ours that has exited.
+    /// Whether it is a child of this process that has exited.
     fn is_zombie(&self) -> bool {
         let Life::Unreaped(child) = &*self.life() else { return false };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -431,34 +431,34 @@ impl Leader {
     }
 }
 
-/// A script as its reaper sees it.
+/// A script under the supervision of the reaper.
 #[derive(Debug)]
 pub(super) struct ReapedChild {
     pub(super) id: u64,
     pub(super) leader: Arc<Leader>,
-    /// Readable when the leader has exited; where there is no such thing, it is looked at.
+    /// Readable when the leader has exited. Without it, the script is polled.
     pub(super) exit: Option<OwnedFd>,
-    /// Closed to tell the exchange that the leader has exited, where that has no descriptor for it.
-    pub(super) tell: Option<OwnedFd>,
-    /// What the launcher has reported of it.
-    pub(super) told: Option<Ending>,
+    /// Closed to report the exit to the exchange, if that has no other descriptor for it.
+    pub(super) exit_notice: Option<OwnedFd>,
+    /// The report of the launcher.
+    pub(super) reported: Option<Ending>,
     pub(super) stderr: Option<OwnedFd>,
-    /// Its output, once nothing of it can be sent.
+    /// Its output, once that cannot be sent any more.
     pub(super) leftover: Option<OwnedFd>,
-    /// How much it may still print; more, and it is ended. If nobody read it, a script that ignores `SIGPIPE` could go
-    /// on printing until its time is over.
+    /// How much it may still print before it is terminated. Without a limit, a script that ignores `SIGPIPE` could
+    /// print until its time is up.
     pub(super) drain: u64,
-    #[allow(dead_code, reason = "it is there to be dropped")]
+    #[allow(dead_code, reason = "dropping it returns the share")]
     pub(super) share: Option<Share>,
     pub(super) remarks: StderrLogger,
     pub(super) program: Program,
     pub(super) stage: Stage,
-    /// When the next stage comes.
+    /// When the next stage begins.
     pub(super) due: Option<Instant>,
     pub(super) grace: Duration,
 }
 
-/// What was done to end a script.
+/// How far the termination of a script has proceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Runs,
@@ -487,7 +487,7 @@ impl ReapedChild {
         }
     }
 
-    fn look_at_the_time(&mut self, now: Instant) {
+    fn check_due(&mut self, now: Instant) {
         if self.due.is_some_and(|due| due <= now) {
             match self.stage {
                 Stage::Runs => self.terminate(now),
@@ -496,17 +496,17 @@ impl ReapedChild {
         }
     }
 
-    fn has_exited(&self, told: bool) -> bool {
-        told || self.told.is_some() || self.leader.is_reaped() || self.is_looked_at() && self.leader.is_zombie()
+    fn has_exited(&self, reported: bool) -> bool {
+        reported || self.reported.is_some() || self.leader.is_reaped() || self.is_polled() && self.leader.is_zombie()
     }
 
-    /// Nothing tells that it has exited.
-    fn is_looked_at(&self) -> bool {
+    /// Whether its exit is not reported, so that it must be polled.
+    fn is_polled(&self) -> bool {
         self.exit.is_none() && !self.leader.is_launched()
     }
 
-    /// Reads once from its stderr: so many bytes. `None`: there is nothing more for now.
-    fn listen(&mut self, room: &mut [u8]) -> Option<usize> {
+    /// Reads once from its stderr, and returns the number of bytes. `None`: nothing is available for now.
+    fn read_stderr(&mut self, room: &mut [u8]) -> Option<usize> {
         match read(self.stderr.as_ref()?, &mut *room) {
             Ok(n) if n > 0 => {
                 self.remarks.take(&room[..n]);
@@ -521,7 +521,7 @@ impl ReapedChild {
         }
     }
 
-    /// Reads once from its output, of which nothing can be sent: so many bytes.
+    /// Reads and discards output once, and returns the number of bytes.
     fn drop_output(&mut self, room: &mut [u8], now: Instant) -> usize {
         let Some(output) = &self.leftover else { return 0 };
         match read(output, &mut *room) {
@@ -539,23 +539,23 @@ impl ReapedChild {
         0
     }
 
-    /// The leader has exited: kills what is left of its group, and reaps it. `false`: the exchange has
-    /// done so.
-    fn bury(&mut self, room: &mut [u8]) -> bool {
-        let buried = self.leader.bury(self.told);
-        self.tell = None;
+    /// Called when the leader has exited: kills the rest of its group, and reaps it. `false`: the exchange has done
+    /// so.
+    fn reap(&mut self, room: &mut [u8]) -> bool {
+        let reaped = self.leader.reap(self.reported);
+        self.exit_notice = None;
         for _ in 0..LAST_READINGS {
-            if self.listen(room).is_none() {
+            if self.read_stderr(room).is_none() {
                 break;
             }
         }
-        buried
+        reaped
     }
 
-    /// Says what there is to say of one that was buried.
-    fn obituary(&mut self) {
+    /// Logs how a reaped script has ended.
+    fn log_ending(&mut self) {
         self.remarks.end();
-        if self.leader.is_turned_out() {
+        if self.leader.was_evicted() {
             self.remarks
                 .say(format_args!("CGI script ended: its client is slow with the body, and others need its place"));
         }
@@ -564,35 +564,35 @@ impl ReapedChild {
             self.remarks.say(format_args!("CGI script not run: {reason}"));
         }
         let Ending::Exited(code) = ending else { return };
-        // That it has ended by a signal is no news if it was sent one.
-        let was_us = code < 0 && self.leader.is_asked();
+        // A termination by a signal is not logged if the server has sent one.
+        let was_us = code < 0 && self.leader.was_signalled();
         if code != 0 && !was_us {
             self.remarks.say(format_args!("CGI script exit code {code}"));
         }
     }
 }
 
-/// What one waiting has told of a child.
+/// The events of one script.
 #[derive(Clone, Copy, Default)]
-struct News {
+struct Events {
     exit: bool,
     stderr: bool,
     output: bool,
 }
 
-/// What the thread does.
-fn attend(shared: &Shared, ear: &OwnedFd) {
+/// The body of the thread.
+fn run(shared: &Shared, wakes: &OwnedFd) {
     let mut children: Vec<ReapedChild> = Vec::new();
     let mut kills = Vec::new();
     let mut leftovers = Vec::new();
     let mut launchers: Vec<Arc<Process>> = Vec::new();
-    let mut news = Vec::new();
+    let mut events = Vec::new();
     let mut room = vec![0; ROOM];
     let mut last_moment = None;
     let mut is_loud = false;
     loop {
         let mut state = shared.lock();
-        // Where scripts keep coming, being told of each takes longer than all that is done for them.
+        // If scripts keep arriving, being notified of each costs more than everything else.
         let is_urgent = state.waiting > 0 || state.is_crowded || state.ending || is_loud;
         let naps = !state.arrivals.is_empty() && !is_urgent;
         state.napping = naps;
@@ -601,7 +601,7 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         mem::swap(&mut leftovers, &mut state.leftovers);
         let (ending, alive) = (state.ending, state.alive);
         drop(state);
-        launchers.append(&mut shared.unheard.lock().unwrap_or_else(PoisonError::into_inner));
+        launchers.append(&mut shared.new_launchers.lock().unwrap_or_else(PoisonError::into_inner));
 
         let now = Instant::now();
         for id in kills.drain(..) {
@@ -616,22 +616,22 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
         }
         if ending {
             children.iter_mut().for_each(ReapedChild::kill);
-            // One that its exchange has reaped still has last words.
+            // A script that its exchange has reaped may still have stderr to log.
             let none = alive == 0 && children.is_empty();
             if none || now >= *last_moment.get_or_insert(now + LAST_WAIT) {
                 shared.lock().alive -= children.iter().filter(|child| !child.leader.is_reaped()).count();
                 return;
             }
         }
-        children.iter_mut().for_each(|child| child.look_at_the_time(now));
+        children.iter_mut().for_each(|child| child.check_due(now));
 
         let mut bound = wake_up(&children, last_moment, now);
         if naps {
-            nap(ear, &launchers, bound);
+            nap(wakes, &launchers, bound);
             bound = Some(Duration::ZERO);
         }
-        if wait(ear, &launchers, &children, bound, &mut news) {
-            while read(ear, &mut room[..]).is_ok_and(|n| n == room.len()) {}
+        if wait(wakes, &launchers, &children, bound, &mut events) {
+            while read(wakes, &mut room[..]).is_ok_and(|n| n == room.len()) {}
         }
         let mut reports = Vec::new();
         let mut gone = Vec::new();
@@ -646,101 +646,101 @@ fn attend(shared: &Shared, ear: &OwnedFd) {
             // A report may be about a script that has just arrived, or is about to.
             drop(shared.asking.write().unwrap_or_else(PoisonError::into_inner));
             children.append(&mut shared.lock().arrivals);
-            news.resize(children.len(), News::default());
+            events.resize(children.len(), Events::default());
             take_reports(&reports, &gone, &mut children);
             shared.forget(&gone);
         }
         is_loud = false;
-        // From the end, so that what is swapped in has been seen.
+        // From the end, so that elements moved by `swap_remove` were already visited.
         for at in (0..children.len()).rev() {
-            if children[at].has_exited(news[at].exit) {
+            if children[at].has_exited(events[at].exit) {
                 let mut child = children.swap_remove(at);
-                let buried = child.bury(&mut room);
-                child.obituary();
-                if buried {
-                    shared.dismiss();
+                let reaped = child.reap(&mut room);
+                child.log_ending();
+                if reaped {
+                    shared.release_place();
                 }
                 continue;
             }
-            if news[at].stderr {
-                is_loud |= children[at].listen(&mut room).is_some_and(|n| n >= LOUD);
+            if events[at].stderr {
+                is_loud |= children[at].read_stderr(&mut room).is_some_and(|n| n >= BUSY_READ);
             }
-            if news[at].output {
-                is_loud |= children[at].drop_output(&mut room, now) >= LOUD;
+            if events[at].output {
+                is_loud |= children[at].drop_output(&mut room, now) >= BUSY_READ;
             }
         }
     }
 }
 
-/// Notes what launchers have reported, and that some are gone, and their scripts with them.
+/// Records the reports of launchers. If a launcher has ended, its scripts have too.
 fn take_reports(reports: &[(u64, Ending)], gone: &[Arc<Process>], children: &mut [ReapedChild]) {
     for (id, ending) in reports {
         if let Some(child) = children.iter_mut().find(|child| child.id == *id) {
-            // A script that was not run has an exit code, too.
-            child.told.get_or_insert(*ending);
+            // A script that could not be run has an exit code, too.
+            child.reported.get_or_insert(*ending);
         }
     }
     for child in children.iter_mut().filter(|child| gone.iter().any(|launcher| child.leader.is_launched_by(launcher))) {
-        child.told.get_or_insert(Ending::Unknown);
+        child.reported.get_or_insert(Ending::Unknown);
     }
 }
 
-/// How long to wait at most.
+/// The longest permitted wait.
 fn wake_up(children: &[ReapedChild], last_moment: Option<Instant>, now: Instant) -> Option<Duration> {
     let due = children.iter().filter_map(|child| child.due).chain(last_moment).min();
     let until = due.map(|due| due.saturating_duration_since(now));
-    let look = children.iter().any(ReapedChild::is_looked_at).then_some(LOOK);
+    let look = children.iter().any(ReapedChild::is_polled).then_some(POLL_INTERVAL);
     [until, look].into_iter().flatten().min()
 }
 
-/// Waits for [`LOOK`], or less if less is left, or until the bell rings. A script that is not run ends it as well: why
-/// that is can only be told as long as its file is the same.
-fn nap(ear: &OwnedFd, launchers: &[Arc<Process>], bound: Option<Duration>) {
-    let bound = bound.map_or(LOOK, |bound| bound.min(LOOK));
-    let bound = Timespec::try_from(bound).expect("it is short");
-    let mut fds = vec![PollFd::new(ear, PollFlags::IN)];
+/// Waits for [`POLL_INTERVAL`] or `bound`, whichever is shorter, or until it is woken. A script that could not be run
+/// ends the wait too, because the reason can only be determined while its file is the same.
+fn nap(wakes: &OwnedFd, launchers: &[Arc<Process>], bound: Option<Duration>) {
+    let bound = bound.map_or(POLL_INTERVAL, |bound| bound.min(POLL_INTERVAL));
+    let bound = Timespec::try_from(bound).expect("a short duration");
+    let mut fds = vec![PollFd::new(wakes, PollFlags::IN)];
     fds.extend(launchers.iter().map(|launcher| PollFd::new(&launcher.refusals, PollFlags::IN)));
-    // Whatever comes of it: it is looked at what there is.
+    // The caller checks everything in any case.
     let _ = poll(&mut fds, Some(&bound));
 }
 
-/// Waits, and fills in what each child has to tell. `true`: the bell rang.
+/// Waits, and fills in the events of each script. Returns whether it was woken.
 fn wait(
-    ear: &OwnedFd,
+    wakes: &OwnedFd,
     launchers: &[Arc<Process>],
     children: &[ReapedChild],
     bound: Option<Duration>,
-    news: &mut Vec<News>,
+    events: &mut Vec<Events>,
 ) -> bool {
-    // Far enough away is as good as never.
+    // A deadline that is out of range is never reached.
     let bound = bound.and_then(|bound| Timespec::try_from(bound).ok());
     let mut fds = Vec::with_capacity(1 + launchers.len() + 3 * children.len());
-    fds.push(PollFd::new(ear, PollFlags::IN));
+    fds.push(PollFd::new(wakes, PollFlags::IN));
     fds.extend(
         launchers.iter().flat_map(|launcher| launcher.fds()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
     );
-    let of_wards = children.iter().flat_map(|child| [&child.exit, &child.stderr, &child.leftover]).flatten();
-    fds.extend(of_wards.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
+    let of_children = children.iter().flat_map(|child| [&child.exit, &child.stderr, &child.leftover]).flatten();
+    fds.extend(of_children.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
     let polled = poll(&mut fds, bound.as_ref());
-    news.clear();
-    news.resize(children.len(), News::default());
+    events.clear();
+    events.resize(children.len(), Events::default());
     match polled {
         Ok(0) | Err(Errno::INTR) => return false,
         Ok(_) => {}
         Err(_) => {
-            // Out of memory: later, perhaps.
-            thread::sleep(LOOK);
+            // Out of memory, perhaps temporarily.
+            thread::sleep(POLL_INTERVAL);
             return true;
         }
     }
     let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
     let mut next = || ready.next().expect("one for each descriptor");
-    let rang = next();
+    let is_woken = next();
     launchers.iter().flat_map(|launcher| launcher.fds()).for_each(|_| _ = next());
-    for (child, news) in children.iter().zip(news) {
-        news.exit = child.exit.is_some() && next();
-        news.stderr = child.stderr.is_some() && next();
-        news.output = child.leftover.is_some() && next();
+    for (child, events) in children.iter().zip(events) {
+        events.exit = child.exit.is_some() && next();
+        events.stderr = child.stderr.is_some() && next();
+        events.output = child.leftover.is_some() && next();
     }
-    rang
+    is_woken
 }

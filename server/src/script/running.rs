@@ -1,4 +1,4 @@
-//! What an exchange holds of the script that runs for it: the ends of its pipes.
+//! The part of a running script that its exchange holds: the ends of its pipes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,77 +12,78 @@ use super::launcher::{self, Ending};
 use super::reaper::{Intake, Leader, Shared};
 use super::sort;
 
-/// A script that was spawned. When it is dropped, its input is closed, and the reaper looks after what is left: it
-/// reads the output, if that is not over, and reaps the leader, if that has not exited.
+/// A running script. When it is dropped, its input is closed, and the reaper takes over the rest: it reads the output
+/// if that has not ended, and reaps the leader if that has not exited.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// By which the reaper knows it.
+    /// Identifies the script to the reaper.
     pub(crate) id: u64,
     pub(super) leader: Arc<Leader>,
     pub(super) shared: Arc<Shared>,
     pub(super) input: Option<OwnedFd>,
-    /// How that comes.
+    /// The progress of the input.
     pub(super) intake: Option<Arc<Intake>>,
-    /// It takes no more. The descriptor stays open, so that a driver can still deregister it.
+    /// The input accepts no more. The descriptor stays open, so that a driver can still deregister it.
     pub(super) full: bool,
-    /// Until it is let go.
+    /// `None` once it was released.
     pub(super) output: Option<OwnedFd>,
-    /// All of the output was read.
+    /// The output was read to its end.
     pub(super) over: bool,
-    /// It was not run after all.
+    /// The script could not be run.
     pub(super) is_refused: bool,
     /// Readable when the leader of its process group has exited.
     pub(super) exit: OwnedFd,
 }
 
-/// How one reading of a script's output ended.
+/// The result of reading a script's output once.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScriptRead {
-    /// So many bytes were committed.
+    /// This many bytes were added to the window.
     Bytes(usize),
-    /// There is nothing for now.
+    /// No output is available for now.
     Blocked,
-    /// The output is complete. To be passed on as [`Input::ScriptEof`].
+    /// The output is complete. Pass this on as [`Input::ScriptEof`].
     End,
-    /// The script was not run after all, or its place was needed for another before it had its input. To be passed on as [`Input::ScriptFailed`].
+    /// The script could not be run, or its place was needed for another before its input had arrived. Pass this on as
+    /// [`Input::ScriptFailed`].
     Failed(SpawnError),
 }
 
-/// The descriptors of a script that a driver may wait for. They stay open until the next step
-/// `EndInput` (the input), `Spawn` or `Finished` is carried out or the slot is cleared; what is not
-/// worth waiting for any more is `None`. A driver has to be done with them by then: the output may stay open.
+/// The descriptors of a script that a driver may wait for. They stay open until the next step `EndInput` (the input),
+/// `Spawn` or `Finished` is carried out, or the slot is cleared. Descriptors that need not be waited for any more are
+/// `None`. A driver must have deregistered them by then, since the output may stay open.
 #[derive(Clone, Copy, Debug)]
 pub struct ScriptFds<'s> {
-    /// Readable when there is something for [`Slot::read_script`](crate::Slot::read_script).
+    /// Readable when there is output for [`Slot::read_script`](crate::Slot::read_script).
     pub output: Option<BorrowedFd<'s>>,
-    /// Writable when the script takes more ([`Input::Feedable`]).
+    /// Writable when the script accepts more ([`Input::Feedable`]).
     pub input: Option<BorrowedFd<'s>>,
-    /// Readable when the script has exited, which ends its output, whoever else holds the pipe. Then
-    /// [`Slot::read_script`](crate::Slot::read_script) is to be called until it says `End`.
+    /// Readable when the script has exited, which ends its output even if other processes hold the pipe. Then call
+    /// [`Slot::read_script`](crate::Slot::read_script) until it returns `End`.
     pub exit: Option<BorrowedFd<'s>>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.end_input();
-        self.shared.let_go();
-        if !self.over && !self.leader.is_asked() {
-            // It may have more to say, of which nothing can be sent.
-            self.shared.leave(self.id, self.output.take());
+        self.shared.released();
+        if !self.over && !self.leader.was_signalled() {
+            // There may be more output, which cannot be sent.
+            self.shared.drain_output(self.id, self.output.take());
         } else if self.over && !self.is_refused && self.has_exited() {
             // The reaper may be far behind when many scripts end at once.
-            self.bury(if self.leader.is_launched() { launcher::ending(&self.exit) } else { None });
+            self.reap(if self.leader.is_launched() { launcher::ending(&self.exit) } else { None });
         }
     }
 }
 
 impl Running {
-    /// The script's input is complete.
+    /// Ends the input of the script.
     pub(crate) fn end_input(&mut self) {
         self.input = None;
         if self.intake.take().is_some() {
-            self.shared.taken_in(self.id);
+            self.shared.end_intake(self.id);
         }
     }
 
@@ -97,7 +98,7 @@ impl Running {
                 }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
-                    self.intake.iter().for_each(|intake| intake.is_full());
+                    self.intake.iter().for_each(|intake| intake.became_full());
                     Input::FeedBlocked
                 }
                 Err(_) => {
@@ -108,13 +109,13 @@ impl Running {
         }
     }
 
-    /// Reads once.
+    /// Reads the output once.
     pub(crate) fn read(&mut self, window: &mut Window) -> ScriptRead {
         if self.over {
             return ScriptRead::End;
         }
         let read = match self.read_once(window) {
-            // What it has written, it wrote before it exited: after that there is nothing to come.
+            // Everything was written before the exit, so there is nothing more to come.
             ScriptRead::Blocked if self.has_exited() => match self.read_once(window) {
                 ScriptRead::Blocked => ScriptRead::End,
                 read => read,
@@ -123,7 +124,7 @@ impl Running {
         };
         if read == ScriptRead::End {
             self.over = true;
-            if self.leader.is_turned_out() {
+            if self.leader.was_evicted() {
                 return ScriptRead::Failed(SpawnError::Busy);
             }
             if let Some(error) = self.refused() {
@@ -133,7 +134,7 @@ impl Running {
         read
     }
 
-    /// Why it was not run, if it was not.
+    /// Why the script could not be run, if so.
     fn refused(&mut self) -> Option<SpawnError> {
         if !self.leader.is_launched() {
             return self.leader.ending().and_then(sort);
@@ -141,18 +142,18 @@ impl Running {
         let told = launcher::ending(&self.exit);
         let refused = told.and_then(sort);
         if refused.is_some() {
-            // The reaper says why as long as its file is the same, and its place is taken until then.
+            // The reaper logs the reason while the file is still the same, and its place is taken until then.
             self.is_refused = true;
         } else {
-            self.bury(told);
+            self.reap(told);
         }
         refused
     }
 
-    /// Reaps it if it has exited, or notes that the launcher has done so.
-    fn bury(&self, told: Option<Ending>) {
-        if self.leader.bury(told) {
-            self.shared.dismiss();
+    /// Reaps the script if it has exited, or records that the launcher has done so.
+    fn reap(&self, told: Option<Ending>) {
+        if self.leader.reap(told) {
+            self.shared.release_place();
         }
     }
 
@@ -160,7 +161,7 @@ impl Running {
         let Some(output) = &self.output else { return ScriptRead::End };
         let room = window.spare();
         if room.is_empty() {
-            debug_assert!(false, "read only where there is room");
+            debug_assert!(false, "the window has room");
             return ScriptRead::Blocked;
         }
         loop {
@@ -190,7 +191,7 @@ impl Running {
     }
 }
 
-/// Whether reading from `fd` would tell something now.
+/// Whether a read from `fd` would not block.
 pub(super) fn is_ready(fd: &OwnedFd) -> bool {
     let now = Timespec::try_from(Duration::ZERO).expect("zero fits");
     poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)

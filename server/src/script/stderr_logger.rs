@@ -1,27 +1,27 @@
-//! What a script says on its stderr, as lines of the log.
+//! Logging the stderr of a script line by line.
 
 use crate::log::Log;
 
-/// Bytes of one line; it is cut there.
+/// The length limit of a line in bytes; a longer line is truncated.
 const LINE: usize = 4_096;
 
-/// Bytes of one script.
+/// The limit for one script in bytes.
 const MOST: usize = 64 * 1024;
 
-/// Gathers lines and logs them, within bounds; counts what it does not log.
+/// Collects lines and logs them, within the limits. Counts the bytes that are not logged.
 #[derive(Debug)]
 pub(super) struct StderrLogger {
     log: Log,
-    /// The script, as the log may show it.
+    /// The name of the script, escaped for the log.
     name: String,
     line: Vec<u8>,
-    /// Bytes that were logged or are in `line`, with the line ends.
+    /// Bytes that were logged or are in `line`, including line ends.
     spent: usize,
     lost: u64,
 }
 
 impl StderrLogger {
-    /// `path` is the script's below the root.
+    /// `path` is the path of the script below the root.
     pub(super) fn new(log: Log, path: &[u8]) -> StderrLogger {
         let mut name = b"/".to_vec();
         sanserve_core::scrub(&mut name, path);
@@ -29,7 +29,7 @@ impl StderrLogger {
         StderrLogger { log, name, line: Vec::new(), spent: 0, lost: 0 }
     }
 
-    /// The script has written these bytes.
+    /// Adds bytes that the script has written.
     pub(super) fn take(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
@@ -48,7 +48,7 @@ impl StderrLogger {
         }
     }
 
-    /// There will be no more.
+    /// Ends the output.
     pub(super) fn end(&mut self) {
         self.end_line();
         match std::mem::take(&mut self.lost) {
@@ -57,12 +57,12 @@ impl StderrLogger {
         }
     }
 
-    /// Logs something about the script.
+    /// Logs a message about the script.
     pub(super) fn say(&self, message: impl std::fmt::Display) {
         self.log.error(format_args!("{}: {message}", self.name));
     }
 
-    /// An empty line is not logged: it would tell nothing.
+    /// Empty lines are not logged.
     fn end_line(&mut self) {
         if !self.line.is_empty() {
             let mut text = Vec::with_capacity(self.line.len());
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_logged_however_they_come() {
+    fn lines_are_logged_however_they_arrive() {
         assert_eq!(logged(&[b"on", b"e\ntwo\n\n", b"\x1bthree"]), ["one", "two", "\\x1bthree"]);
         assert_eq!(logged(&[]), [""; 0]);
     }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn much_is_counted() {
+    fn excess_output_is_counted() {
         let lines = b"123456789\n".repeat(10_000);
         let logged = logged(&[&lines]);
         assert_eq!(logged.len(), MOST.div_ceil(10) + 1);

@@ -1,4 +1,4 @@
-//! With real processes. Waits are for conditions, within [`PATIENCE`].
+//! Tests with real processes. All waits are for conditions, within [`TIMEOUT`].
 
 use std::io::Write;
 use std::path::Path;
@@ -13,9 +13,9 @@ use tempfile::TempDir;
 use super::*;
 use sanserve_os::Symlinks;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Remembers what is logged.
+/// Stores the log.
 #[derive(Clone, Default)]
 pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -34,22 +34,22 @@ impl Write for Lines {
     }
 }
 
-/// Who starts scripts, and how their ends become known.
+/// Which process starts scripts, and how their exits are noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
-    /// A launcher does, and reports.
+    /// A launcher, which reports exits.
     Launched,
-    /// The server does, and process descriptors tell.
-    Told,
-    /// The server does, and looks for them.
-    Looked,
+    /// The server, with process descriptors.
+    Notified,
+    /// The server, with polling.
+    Polled,
 }
 
 impl How {
-    const ALL: [How; 3] = [How::Launched, How::Told, How::Looked];
+    const ALL: [How; 3] = [How::Launched, How::Notified, How::Polled];
 }
 
-/// A directory of scripts, and what runs them.
+/// A directory of scripts, and the [`Scripts`] to run them.
 pub(crate) struct Bench {
     pub(crate) scripts: Scripts,
     pub(crate) log: Log,
@@ -64,15 +64,15 @@ impl Bench {
 
     fn with(most: usize, how: How) -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        // Scripts may be run as nobody.
+        // Scripts may run as nobody.
         sh("chmod 755 . && mkdir -m 755 cgi-bin", dir.path());
         let root = Arc::new(Root::open(dir.path(), Symlinks::Follow).unwrap());
         let environment = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
         let launched = cfg!(target_os = "linux") && how == How::Launched;
         let launcher = if launched { Launcher::Own } else { Launcher::None };
         let mut scripts = Scripts::new(ScriptRules { most, environment, launcher, spool_total: 16 }, root);
-        scripts.by_looking |= how == How::Looked;
-        // Whoever runs the tests may have one.
+        scripts.polls_exits |= how == How::Polled;
+        // The tests may run on a terminal.
         scripts.has_terminal = || false;
         let lines = Lines::default();
         Bench { scripts, log: Log::to(lines.clone()), lines, dir }
@@ -82,8 +82,8 @@ impl Bench {
         How::ALL.into_iter().map(|how| Bench::with(8, how))
     }
 
-    /// Writes the script `cgi-bin/x`. Another process does it: a descriptor of ours could be
-    /// inherited for a moment by what another test runs, and then the script could not be executed.
+    /// Writes the script `cgi-bin/x`. A separate process does it: a descriptor of this process could be inherited for
+    /// a moment by a process of another test, and then the script could not be executed.
     fn install(&self, text: &str) {
         let path = self.dir.path().join("cgi-bin/x");
         sh(&format!("cat > x <<'END-OF-SCRIPT'\n{text}\nEND-OF-SCRIPT\nchmod 755 x"), path.parent().unwrap());
@@ -104,7 +104,7 @@ impl Bench {
         self.scripts.run(errand, spool, &self.log)
     }
 
-    /// Why the script is not run, be it said at once or later.
+    /// Why the script could not be run, reported immediately or later.
     fn refusal(&self) -> SpawnError {
         let mut running = match self.run(&errand(), None) {
             Ok(running) => running,
@@ -112,7 +112,7 @@ impl Bench {
         };
         let mut buf = Buffers::new();
         let mut last = ScriptRead::Blocked;
-        until("it fails", || {
+        until("the script fails", || {
             last = running.read(&mut buf.script);
             last != ScriptRead::Blocked
         });
@@ -122,7 +122,7 @@ impl Bench {
         }
     }
 
-    /// The whole output of such a script.
+    /// The complete output of such a script.
     fn output_of(&self, text: &str) -> String {
         output(&mut self.sh(text, ScriptInput::Empty))
     }
@@ -131,10 +131,10 @@ impl Bench {
         until("all scripts are reaped", || self.scripts.alive() == 0);
     }
 
-    /// What was logged of scripts, when all have ended.
+    /// The log lines about scripts, when all have ended.
     fn logged(self) -> Vec<String> {
         self.wait_for_none();
-        // The reaper has said all when it is gone.
+        // The reaper has logged everything when it has ended.
         self.scripts.end();
         let text = self.lines.text();
         text.lines().map(|line| line.strip_prefix("sanserve: /cgi-bin/x: ").expect(line).to_owned()).collect()
@@ -162,12 +162,12 @@ fn sh(commands: &str, dir: &Path) {
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out: {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Reads until there is a line, or the end.
+/// Reads until `enough` holds, or the end.
 fn read_until(running: &mut Running, enough: impl Fn(&[u8]) -> bool) -> String {
     let mut all = Vec::new();
     while !enough(&all) {
@@ -183,8 +183,8 @@ fn read_until(running: &mut Running, enough: impl Fn(&[u8]) -> bool) -> String {
                 let fds = running.fds();
                 let ready = [fds.output.unwrap(), fds.exit.unwrap()];
                 let mut ready = ready.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-                let patience = Timespec::try_from(PATIENCE).unwrap();
-                assert_ne!(poll(&mut ready, Some(&patience)), Ok(0), "in vain: output");
+                let timeout = Timespec::try_from(TIMEOUT).unwrap();
+                assert_ne!(poll(&mut ready, Some(&timeout)), Ok(0), "timed out: output");
             }
         }
     }
@@ -197,7 +197,7 @@ fn line(running: &mut Running) -> String {
 
 pub(crate) fn output(running: &mut Running) -> String {
     let all = read_until(running, |_| false);
-    assert_eq!(running.read(&mut Buffers::new().script), ScriptRead::End, "it stays so");
+    assert_eq!(running.read(&mut Buffers::new().script), ScriptRead::End, "the end is reported again");
     assert!(running.fds().output.is_none() && running.fds().exit.is_none());
     all
 }
@@ -206,7 +206,7 @@ fn pids(line: &str) -> Vec<Pid> {
     line.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
 }
 
-/// Whether a process runs no more. Those of others may be zombies for as long as their parents like.
+/// Whether a process has ended. Processes of foreign parents may remain zombies.
 fn is_gone(pid: &Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid()));
     let zombie = |stat: &str| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"));
@@ -221,7 +221,7 @@ fn all_gone(pids: &[Pid]) {
 }
 
 #[test]
-fn what_a_script_writes_is_read_to_its_end() {
+fn output_is_read_to_its_end() {
     for bench in Bench::all() {
         assert_eq!(bench.output_of("echo one; echo two"), "one\ntwo\n");
         assert_eq!(bench.output_of("head -c 1000000 /dev/zero").len(), 1_000_000);
@@ -232,7 +232,7 @@ fn what_a_script_writes_is_read_to_its_end() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_environment_is_exactly_what_is_told() {
+fn the_environment_is_exactly_as_specified() {
     let mut bench = Bench::new();
     let rules = [("TZ", "UTC"), ("SERVER_NAME", "not this"), ("DOCUMENT_ROOT", "nor this")]
         .map(|(name, value)| (name.into(), value.into()));
@@ -298,7 +298,7 @@ fn a_script_has_no_privileges() {
         let (user, group) = user(&fs::read("/etc/passwd").unwrap(), NOBODY).unwrap();
         assert_eq!(ids, format!("{user}\n{user}\n{group}\n{group}\n{group}\n"));
         #[cfg(target_os = "linux")]
-        assert_eq!(bench.output_of("grep Groups: /proc/self/status").trim_end(), "Groups:", "std drops them");
+        assert_eq!(bench.output_of("grep Groups: /proc/self/status").trim_end(), "Groups:", "std drops the groups");
     } else {
         let output = Command::new("/bin/sh").args(["-c", "id -u; id -ru; id -g; id -rg; id -G"]).output().unwrap();
         assert_eq!(ids.as_bytes(), output.stdout);
@@ -306,7 +306,7 @@ fn a_script_has_no_privileges() {
 }
 
 #[test]
-fn a_root_shares_its_terminal_with_nobody() {
+fn root_does_not_share_its_terminal() {
     for how in How::ALL {
         let mut bench = Bench::with(8, how);
         bench.scripts.has_terminal = || true;
@@ -320,10 +320,10 @@ fn a_root_shares_its_terminal_with_nobody() {
     }
 }
 
-/// However it was started, a script that ignores `SIGPIPE` and prints what nobody reads is ended, and one that says
-/// little is not.
+/// However it was started, a script that ignores `SIGPIPE` and prints endlessly after it was released is terminated,
+/// and one that prints little is not.
 #[test]
-fn what_prints_to_nobody_is_ended() {
+fn a_released_script_that_keeps_printing_is_terminated() {
     for bench in Bench::all() {
         let running = bench.sh("trap '' PIPE; while :; do echo more 2>/dev/null; done", ScriptInput::Empty);
         drop(running);
@@ -334,7 +334,7 @@ fn what_prints_to_nobody_is_ended() {
 }
 
 #[test]
-fn a_root_without_nobody_runs_nothing() {
+fn root_without_the_user_nobody_runs_nothing() {
     let bench = Bench::new();
     bench.scripts.nobody.set(None).unwrap();
     bench.install("#!/bin/sh");
@@ -348,7 +348,7 @@ fn a_root_without_nobody_runs_nothing() {
 }
 
 #[test]
-fn ids_are_read_from_the_list_of_users() {
+fn ids_are_read_from_passwd() {
     let passwd = b"root:x:0:0::/:\nbroken\n\nno:x:y:1::/:\nnobodys:x:5:6::/:\nnobody:x:65534:65533:No\xc3\xb6:/:/\n";
     assert_eq!(user(passwd, "nobody"), Some((65534, 65533)));
     assert_eq!(user(passwd, "root"), None);
@@ -362,7 +362,7 @@ fn a_script_inherits_three_descriptors() {
     let bench = Bench::new();
     let mut other = bench.sh("echo ready; cat", ScriptInput::Piped);
     assert_eq!(line(&mut other), "ready\n");
-    // As the server's parent could have left one open for all.
+    // As the parent of the server could have left one open.
     let file = File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     bench.scripts.end();
@@ -422,7 +422,7 @@ fn a_script_can_open_its_descriptors_by_name() {
 }
 
 #[test]
-fn another_tree_in_place_of_the_root_is_not_run() {
+fn scripts_of_a_replaced_root_are_not_run() {
     for bench in Bench::all() {
         assert_eq!(bench.output_of("echo one"), "one\n");
         let (old, new) = (bench.dir.path().join("old"), bench.dir.path());
@@ -436,13 +436,15 @@ fn another_tree_in_place_of_the_root_is_not_run() {
         let scripts = Scripts::new(rules, Arc::new(root));
         match scripts.run(&errand(), None, &bench.log) {
             Ok(mut running) => assert_eq!(output(&mut running), "one\n"),
-            Err(error) => assert_eq!((error, launched), (SpawnError::Failed, false), "it is not started by its path"),
+            Err(error) => {
+                assert_eq!((error, launched), (SpawnError::Failed, false), "it must not be started by its path")
+            }
         }
     }
 }
 
 #[test]
-fn a_script_that_may_not_be_run_any_more_is_not_run() {
+fn a_script_that_lost_its_permission_is_not_run() {
     for bench in Bench::all() {
         bench.install("#!/bin/sh\necho no");
         sh("chmod 644 cgi-bin/x", bench.dir.path());
@@ -453,7 +455,7 @@ fn a_script_that_may_not_be_run_any_more_is_not_run() {
 }
 
 #[test]
-fn a_directory_that_nobody_may_search_is_named() {
+fn the_error_names_a_directory_that_may_not_be_searched() {
     if !geteuid().is_root() {
         return;
     }
@@ -472,16 +474,16 @@ fn a_directory_that_nobody_may_search_is_named() {
 }
 
 #[test]
-fn spools_share_their_room() {
+fn spools_share_their_limit() {
     let bench = Bench::new();
     let scripts = &bench.scripts;
     let (mut one, mut other) = (scripts.spool().unwrap(), scripts.spool().unwrap());
     assert_eq!(scripts.write_spool(&mut one, &[b'1'; 10]).unwrap().unwrap(), 10);
     assert_eq!(scripts.write_spool(&mut other, &[b'2'; 6]).unwrap().unwrap(), 6);
-    assert!(scripts.write_spool(&mut other, b"2").is_none(), "one beyond");
+    assert!(scripts.write_spool(&mut other, b"2").is_none(), "one byte too much");
     drop(other);
     assert_eq!(scripts.write_spool(&mut one, &[b'1'; 6]).unwrap().unwrap(), 6);
-    // A script that reads its body holds the room until it ends.
+    // A script holds the share of its spool until it ends.
     let mut running = bench.spooled("cat", Some(one)).unwrap();
     assert_eq!(output(&mut running), "1".repeat(16));
     drop(running);
@@ -508,17 +510,17 @@ fn a_launcher_that_was_killed_is_replaced() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_a_script_leaves_behind_is_reaped() {
+fn orphans_of_a_script_are_reaped() {
     let bench = Bench::new();
     let all = bench.output_of("setsid sh -c 'echo $$; exec >&- 2>&-; exec sleep 0.1' & wait");
     let pid = pids(&all)[0].as_raw_pid();
-    until("it is reaped", || !Path::new(&format!("/proc/{pid}")).exists());
+    until("the orphan is reaped", || !Path::new(&format!("/proc/{pid}")).exists());
 }
 
 #[test]
-fn the_scripts_ends_block() {
+fn the_script_has_blocking_ends() {
     let bench = Bench::new();
-    // A non-blocking end would fail here: nobody has written or read yet.
+    // A non-blocking end would fail here, because no data was written or read yet.
     let mut running = bench.sh("echo ready; cat; head -c 300000 /dev/zero", ScriptInput::Piped);
     assert_eq!(line(&mut running), "ready\n");
     assert_eq!(running.feed(b"fed\n"), Input::Fed(4));
@@ -530,7 +532,7 @@ fn the_scripts_ends_block() {
 }
 
 #[test]
-fn a_bad_end_is_logged() {
+fn a_failed_exit_is_logged() {
     for bench in Bench::all() {
         bench.output_of("exit 0");
         bench.wait_for_none();
@@ -542,7 +544,7 @@ fn a_bad_end_is_logged() {
 }
 
 #[test]
-fn much_on_stderr_is_read_and_little_logged() {
+fn much_stderr_is_read_and_little_is_logged() {
     let bench = Bench::new();
     assert_eq!(bench.output_of("yes 0123456 | head -c 1000000 >&2; echo done"), "done\n");
     let logged = bench.logged();
@@ -555,7 +557,7 @@ fn much_on_stderr_is_read_and_little_logged() {
 }
 
 #[test]
-fn a_script_that_closes_its_stderr_lives_on() {
+fn a_script_that_closes_its_stderr_keeps_running() {
     let bench = Bench::new();
     let mut running = bench.sh("exec 2>&-; echo ready; cat; exit 4", ScriptInput::Piped);
     assert_eq!(line(&mut running), "ready\n");
@@ -565,7 +567,7 @@ fn a_script_that_closes_its_stderr_lives_on() {
 }
 
 #[test]
-fn killing_takes_the_whole_group() {
+fn the_whole_group_is_killed() {
     for bench in Bench::all() {
         let mut running = bench.sh("sleep 1000 & sleep 1000 & echo $$ $! ; wait", ScriptInput::Empty);
         let pids = pids(&line(&mut running));
@@ -574,24 +576,24 @@ fn killing_takes_the_whole_group() {
         bench.scripts.kill(&running);
         assert_eq!(output(&mut running), "");
         all_gone(&pids);
-        assert_eq!(bench.logged(), [""; 0], "it was us");
+        assert_eq!(bench.logged(), [""; 0], "a signal of the server is not logged");
     }
 }
 
 #[test]
-fn a_script_may_end_itself_in_good_order() {
+fn a_script_may_handle_sigterm() {
     for bench in Bench::all() {
         let text = "exec 2>/dev/null; trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.01; done";
         let mut running = bench.sh(text, ScriptInput::Empty);
         assert_eq!(line(&mut running), "ready\n");
         bench.scripts.kill(&running);
         assert_eq!(output(&mut running), "bye\n");
-        assert_eq!(bench.logged(), ["CGI script exit code 7"], "its own, not ours");
+        assert_eq!(bench.logged(), ["CGI script exit code 7"], "its own exit code is logged");
     }
 }
 
 #[test]
-fn a_script_that_will_not_end_is_killed() {
+fn a_script_that_ignores_sigterm_is_killed() {
     for bench in Bench::all() {
         bench.install("#!/bin/sh\ntrap '' TERM; echo $$; while :; do sleep 0.01; done");
         let mut running = bench.run(&Errand { grace: Duration::from_millis(200), ..errand() }, None).unwrap();
@@ -606,7 +608,7 @@ fn a_script_that_will_not_end_is_killed() {
 }
 
 #[test]
-fn time_is_over_whatever_became_of_the_exchange() {
+fn the_time_limit_holds_without_an_exchange() {
     for bench in Bench::all() {
         bench.install("#!/bin/sh\ntrap '' TERM; echo $$; while :; do sleep 0.01; done");
         let start = Instant::now();
@@ -622,7 +624,7 @@ fn time_is_over_whatever_became_of_the_exchange() {
 }
 
 #[test]
-fn no_time_is_too_long() {
+fn any_time_limit_is_permitted() {
     let bench = Bench::new();
     bench.install("#!/bin/sh\necho yes");
     let mut running = bench.run(&Errand { time: Duration::MAX, grace: Duration::MAX, ..errand() }, None).unwrap();
@@ -631,7 +633,7 @@ fn no_time_is_too_long() {
 }
 
 #[test]
-fn a_place_is_free_again_when_a_script_is_reaped() {
+fn a_place_is_free_when_a_script_is_reaped() {
     let bench = Bench::with(2, How::Launched);
     let mut first = bench.sh("cat", ScriptInput::Piped);
     let _second = bench.run(&Errand { input: ScriptInput::Piped, ..errand() }, None).unwrap();
@@ -640,11 +642,11 @@ fn a_place_is_free_again_when_a_script_is_reaped() {
     first.end_input();
     until("one is reaped", || bench.scripts.alive() == 1);
     assert_eq!(output(&mut bench.run(&errand(), None).unwrap()), "");
-    assert_eq!(bench.lines.text(), "", "to be busy is no error of the server's");
+    assert_eq!(bench.lines.text(), "", "a full server is not an error");
 }
 
 #[test]
-fn what_is_left_behind_ends_with_the_script() {
+fn the_rest_of_the_group_ends_with_the_script() {
     for bench in Bench::all() {
         let all = bench.output_of("sleep 1000 & echo $!");
         all_gone(&pids(&all));
@@ -654,7 +656,7 @@ fn what_is_left_behind_ends_with_the_script() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_daemon_with_a_session_lives_on_and_holds_nothing_up() {
+fn a_daemon_with_a_session_survives_and_delays_nothing() {
     for bench in Bench::all() {
         let text = "setsid sh -c 'echo hello >&2; echo $$; exec sleep 1000' & cat; exit 5";
         let mut running = bench.sh(text, ScriptInput::Piped);
@@ -669,7 +671,7 @@ fn a_daemon_with_a_session_lives_on_and_holds_nothing_up() {
 }
 
 #[test]
-fn what_cannot_be_run_says_so() {
+fn errors_of_starting_are_logged() {
     let bench = Bench::new();
     let mut expected = Vec::new();
     let mut fails = |text: &str, mode: &str, error, reason: &str| {
@@ -704,7 +706,7 @@ fn what_cannot_be_run_says_so() {
 }
 
 #[test]
-fn want_is_told_from_failure() {
+fn exhaustion_is_distinguished_from_failure() {
     let sort = |errno: Errno| Refusal::from(io::Error::from(errno)).error;
     assert_eq!([Errno::ACCESS, Errno::PERM].map(sort), [SpawnError::Denied; 2]);
     let want = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
@@ -730,7 +732,7 @@ fn a_script_that_does_not_read_blocks_the_feed() {
 }
 
 #[test]
-fn a_script_that_has_closed_its_input_takes_no_more() {
+fn a_script_that_has_closed_its_input_accepts_no_more() {
     let bench = Bench::new();
     let mut running = bench.sh("exec <&-; echo ready; exec sleep 1000", ScriptInput::Piped);
     assert_eq!(line(&mut running), "ready\n");
@@ -744,14 +746,14 @@ fn a_script_that_has_closed_its_input_takes_no_more() {
 }
 
 #[test]
-fn an_ended_server_leaves_nothing() {
+fn a_server_that_ends_leaves_no_processes() {
     for bench in Bench::all() {
         let texts = ["sleep 1000 & echo $$ $!; wait", "trap '' TERM; sleep 1000 & echo $$ $!; wait", "echo $$; cat"];
         let mut running: Vec<Running> = Vec::new();
         let mut pids = Vec::new();
         for text in texts {
             running.push(bench.sh(text, ScriptInput::Piped));
-            // They share a file, which is read when there is something to read of the script.
+            // They share a descriptor, which is read when the script has output.
             pids.extend(self::pids(&line(running.last_mut().unwrap())));
         }
         assert_eq!(pids.len(), 5);
@@ -764,13 +766,13 @@ fn an_ended_server_leaves_nothing() {
         let Bench { scripts, lines, .. } = bench;
         drop(scripts);
         all_gone(&pids);
-        assert_eq!(test_kill_process(pids[0]), Err(Errno::SRCH), "it was reaped");
+        assert_eq!(test_kill_process(pids[0]), Err(Errno::SRCH), "the script was reaped");
         assert_eq!(lines.text(), "");
     }
 }
 
 #[test]
-fn many_come_and_go_at_once() {
+fn many_scripts_at_once() {
     for how in How::ALL {
         let bench = Bench::with(32, how);
         bench.install("#!/bin/sh\necho out; echo err >&2");

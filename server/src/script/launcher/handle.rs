@@ -1,4 +1,4 @@
-//! A launcher as its server sees it.
+//! The server's side of a launcher.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -18,29 +18,29 @@ use super::message::{Ending, Packet, Report, Request, VERSION};
 use super::{DESCRIPTORS, Launcher, PACKET};
 use sanserve_os::inherited_nofile_limit;
 
-/// How long a launcher may leave a request untaken.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a launcher may take to accept a request.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A launcher that runs, as its server sees it.
+/// A running launcher, from the view of its server.
 #[derive(Debug)]
 pub(in crate::script) struct Process {
-    /// The launcher ends when it sees the end of its requests: so this is dropped before `child`.
+    /// The launcher ends when its requests end, so this is dropped before `child`.
     requests: OwnedFd,
-    /// How scripts have ended.
+    /// Reports of how scripts have ended.
     reports: OwnedFd,
-    /// Why scripts were not run.
+    /// Reports of why scripts could not be run.
     pub(in crate::script) refusals: OwnedFd,
     #[allow(dead_code, reason = "it is there to be dropped")]
     child: Reaped,
 }
 
 impl Process {
-    /// Starts a launcher. `None`: there is to be none.
+    /// Starts a launcher. `None`: the configuration has none.
     pub(in crate::script) fn start(launcher: &Launcher) -> io::Result<Option<Process>> {
         let Some(mut command) = launcher.command()? else { return Ok(None) };
         let (requests, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        set_socket_timeout(&requests, Timeout::Send, Some(PATIENCE))?;
-        // As much as the system allows.
+        set_socket_timeout(&requests, Timeout::Send, Some(TIMEOUT))?;
+        // As large as the system allows.
         let _ = set_socket_send_buffer_size(&requests, PACKET);
         let (reports, report) = sanserve_os::pipe()?;
         let (refusals, refuse) = sanserve_os::pipe()?;
@@ -55,12 +55,12 @@ impl Process {
         Ok(Some(process))
     }
 
-    /// Has a script run.
+    /// Orders a script to be run.
     pub(in crate::script) fn spawn(&self, order: &Packet, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         self.send(order.bytes(), fds)
     }
 
-    /// Has a signal sent to the group of a script.
+    /// Orders a signal to the group of a script.
     pub(in crate::script) fn signal(&self, id: u64, signal: Signal) {
         let _ = self.ask(&Request::Signal { id, signal: signal.as_raw() }, &[]);
     }
@@ -86,12 +86,14 @@ impl Process {
         }
     }
 
-    /// Reads reports: number and ending of each script, of which the first counts. `false`: the launcher is gone.
+    /// Reads reports, and calls `each` with the number and the ending of each script; the first ending counts.
+    /// `false`: the launcher is gone.
     pub(in crate::script) fn read_reports(&self, mut each: impl FnMut(u64, Ending)) -> bool {
-        // Reports are written whole, and their length divides that of the room.
+        // Reports are written atomically, and their length divides that of the buffer.
         let mut rooms = [[0; 256 * Report::LEN]; 2];
         let mut lens = [0; 2];
-        // What was not run has an ending as well. It is reported later, so it is read first, and passed on last.
+        // A script that could not be run has an ending as well. It is reported later, so it is read first, and passed
+        // on last.
         for ((fd, room), len) in self.fds().into_iter().zip(&mut rooms).zip(&mut lens).rev() {
             match read(fd, room) {
                 Ok(0) => return false,
@@ -107,19 +109,19 @@ impl Process {
         true
     }
 
-    /// Readable when there is something for [`read_reports`](Self::read_reports).
+    /// Readable when there are reports for [`read_reports`](Self::read_reports).
     pub(in crate::script) fn fds(&self) -> [BorrowedFd<'_>; 2] {
         [self.refusals.as_fd(), self.reports.as_fd()]
     }
 
-    /// The number of the process.
+    /// The process id.
     #[cfg(test)]
     pub(in crate::script) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child.0)
     }
 }
 
-/// Reaped when it is dropped.
+/// Reaps the child on drop.
 #[derive(Debug)]
 struct Reaped(Child);
 

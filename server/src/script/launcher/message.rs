@@ -1,69 +1,69 @@
-//! What a server and its launcher say to each other. Both are of one build or ask for the same
-//! [`VERSION`], so there is no more to the format than that: numbers are little-endian, texts have their length
-//! in front and a NUL after them, lists their number in front.
+//! The messages between a server and its launcher. Both are of the same build or require the same [`VERSION`], so the
+//! format is simple: numbers are little-endian, a text has its length before it and a NUL after it, and a list has
+//! its length before it.
 //!
-//! An order is written text by text and read in place: it is as long as a script's environment, and both sides handle
-//! thousands of them a second.
+//! An order is written text by text and read in place, because it is as long as a script's environment, and both
+//! sides process thousands of them per second.
 
 use std::ffi::CStr;
 
-/// Changes with the format.
+/// Incremented when the format changes.
 pub(super) const VERSION: u64 = 2;
 
-/// What a server asks for. One of them is one packet; its descriptors come with it.
+/// A request of the server. It is one packet, and its descriptors come with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request<'p> {
-    /// The first one, with the pipe that reports go to, and the one for scripts that are not run.
+    /// The first request, with the pipes for reports, and for scripts that cannot be run.
     Hello {
         /// [`VERSION`].
         version: u64,
-        /// The soft limit on descriptors that scripts get; `u64::MAX`: none.
+        /// The soft limit of descriptors for scripts; `u64::MAX`: none.
         nofile: u64,
     },
-    /// Runs a script, with the descriptors of its directory, its output, its stderr, the pipe that its end is
-    /// told by, and its input, if it has one.
+    /// Runs a script, with the descriptors of its directory, its output, its stderr, the pipe that reports its end,
+    /// and its input, if it has one.
     Spawn(Order<'p>),
-    /// Sends a signal to the group of a script, if it is not reaped.
+    /// Sends a signal to the group of a script, unless it was reaped.
     Signal {
-        /// Which script.
+        /// The number of the script.
         id: u64,
         /// The number of the signal.
         signal: i32,
     },
 }
 
-/// A script to be run, as the launcher reads it.
+/// A script to be run, as read by the launcher.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Order<'p> {
-    /// What reports call it.
+    /// The number of the script in reports.
     pub(super) id: u64,
-    /// The user and the group to become.
+    /// The user and the group to switch to.
     pub(super) user: Option<(u32, u32)>,
     /// The file that was checked: device and inode.
     pub(super) file: (u64, u64),
-    /// Somebody is about to wait for the end of a script.
+    /// The exchange is about to wait for the end of a script.
     pub(super) is_urgent: bool,
-    /// The path of its directory. Its user has to be able to reach it.
+    /// The path of its directory, which its user must be able to reach.
     pub(super) place: &'p CStr,
-    /// Its name there, after `./`.
+    /// Its name in the directory, after `./`.
     pub(super) name: &'p CStr,
-    /// With the name in front.
+    /// The arguments, beginning with the name.
     pub(super) arguments: Vec<&'p CStr>,
     /// As `NAME=VALUE`.
     pub(super) environment: Vec<&'p CStr>,
 }
 
-/// An order as the server writes it: place, name, the list of arguments, the list that is the environment.
+/// An order as written by the server: place, name, the list of arguments, the list of environment variables.
 #[derive(Debug)]
 pub(in crate::script) struct Packet {
     bytes: Vec<u8>,
-    /// Where the number of texts of the last list stands.
+    /// The position of the length of the last list.
     list: Option<usize>,
 }
 
 impl Packet {
-    /// For the script that reports call `id`, which becomes this user and group, and is this file: device and inode.
-    /// `is_urgent`: somebody is about to wait for the end of a script.
+    /// An order for the script with number `id`, which switches to this user and group, and is this file: device and
+    /// inode. `is_urgent`: the exchange is about to wait for the end of a script.
     pub(in crate::script) fn new(id: u64, user: Option<(u32, u32)>, file: (u64, u64), is_urgent: bool) -> Packet {
         let mut bytes = Vec::with_capacity(2048);
         let (user, group) = user.unwrap_or_default();
@@ -72,7 +72,7 @@ impl Packet {
         Packet { bytes, list: None }
     }
 
-    /// Adds a text that consists of these parts, to the list if one has begun. `Err`: there is a NUL in it.
+    /// Adds a text that consists of these parts, to the list if one has begun. `Err`: it contains a NUL.
     pub(in crate::script) fn text(&mut self, parts: &[&[u8]]) -> Result<(), HasNul> {
         if parts.iter().any(|part| part.contains(&0)) {
             return Err(HasNul);
@@ -88,7 +88,7 @@ impl Packet {
         Ok(())
     }
 
-    /// What follows is a list of texts.
+    /// Begins a list of texts.
     pub(in crate::script) fn list(&mut self) {
         self.list = Some(self.bytes.len());
         numbers(&[0], &mut self.bytes);
@@ -99,7 +99,7 @@ impl Packet {
     }
 }
 
-/// A text has a NUL in it, which would end it for whoever reads it.
+/// A text contains a NUL, which would end it for the reader.
 #[derive(Debug)]
 pub(in crate::script) struct HasNul;
 
@@ -107,22 +107,22 @@ fn numbers(all: &[u64], out: &mut Vec<u8>) {
     all.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
 }
 
-/// How a script ended, or why it never began.
+/// How a script ended, or why it could not be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::script) enum Ending {
     /// It has exited with this code; a signal is a negative number.
     Exited(i32),
-    /// The system does not run it: an error number.
+    /// The system could not run it: an error number.
     Refused(i32),
-    /// Its user must not search a directory on the way to it.
+    /// Its user may not search a directory on the way to it.
     Unreachable,
-    /// Its name stands for another file than the one that was checked.
+    /// Its name now refers to another file than the one that was checked.
     Replaced,
-    /// The launcher itself is gone.
+    /// The launcher itself has ended.
     Unknown,
 }
 
-/// A report: how the script with this number ended.
+/// A report of how the script with this number ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Report {
     pub(in crate::script) id: u64,
@@ -130,7 +130,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Its length. It is far below what a pipe takes in one piece.
+    /// The length of a report, which is far below what a pipe writes atomically.
     pub(super) const LEN: usize = 16;
 
     pub(super) fn to_bytes(self) -> [u8; Report::LEN] {
@@ -165,7 +165,7 @@ impl Report {
 }
 
 impl<'p> Request<'p> {
-    /// Writes what has no text in it; for an order there is [`Packet`].
+    /// Writes a request without texts; for an order there is [`Packet`].
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
             Request::Hello { version, nofile } => numbers(&[0, *version, *nofile], out),
@@ -183,7 +183,7 @@ impl<'p> Request<'p> {
                 let (id, both) = (reader.number()?, reader.number()?);
                 Request::Spawn(Order {
                     id,
-                    // Nobody is made root.
+                    // No script switches to root.
                     user: (both != 0).then_some(((both >> 32) as u32, both as u32)),
                     file: (reader.number()?, reader.number()?),
                     is_urgent: reader.number()? != 0,
@@ -216,7 +216,7 @@ impl<'p> Reader<'p> {
 
     fn texts(&mut self) -> Option<Vec<&'p CStr>> {
         let number = usize::try_from(self.number()?).ok()?;
-        // Each takes nine bytes at least.
+        // Each text takes nine bytes at least.
         let mut texts = Vec::with_capacity(number.min(self.0.len() / 9));
         for _ in 0..number {
             texts.push(self.text()?);
@@ -280,7 +280,7 @@ mod tests {
         let before = packet.bytes().to_vec();
         assert!(packet.text(&[b"A", b"=", b"b\0c"]).is_err());
         assert_eq!(packet.bytes(), before);
-        // One that comes from elsewhere is no request.
+        // A packet from another source is not a request.
         let mut bytes = Vec::new();
         numbers(&[2, 7, 0, 1, 2, 0, 3], &mut bytes);
         bytes.extend_from_slice(b"a\0b\0");

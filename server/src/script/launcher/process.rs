@@ -1,5 +1,5 @@
-//! What the launcher itself does. It has one thread and little memory, so that it can fork cheaply and its
-//! children may do whatever they like before they become scripts.
+//! The process of the launcher. It has one thread and little memory, so that it can fork cheaply, and its children
+//! may do anything before they become scripts.
 
 use std::ffi::c_int;
 use std::fs;
@@ -31,8 +31,8 @@ use signal_hook::consts as signals;
 use super::message::{Ending, Order, Report, Request, VERSION};
 use super::{DESCRIPTORS, PACKET};
 
-/// Signals that whoever started the server may have set to be ignored. A handler is not
-/// inherited by a script, so all of them end scripts as usual. In the launcher itself they do nothing: it ends with its
+/// Signals that may have been set to be ignored by the parent of the server. A handler is not inherited by a script,
+/// so all of them have their default effect in scripts. In the launcher itself they do nothing: it ends with its
 /// server.
 const HANDLED: [c_int; 23] = [
     signals::SIGHUP,
@@ -60,20 +60,20 @@ const HANDLED: [c_int; 23] = [
     signals::SIGCHLD,
 ];
 
-/// When a signal is tried again that was meant for a child which does not lead its group yet.
+/// The delay before a signal is tried again for a child that does not lead its group yet.
 const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
-/// In the test program other threads get the signals that say that a child has exited.
+/// In the test program, other threads get SIGCHLD.
 const IS_TEST: bool = cfg!(test);
 
-/// What the pipe for reports takes in one piece: whole reports, and no more than `PIPE_BUF`.
+/// What is written atomically to the pipe for reports: complete reports, and no more than `PIPE_BUF`.
 const PIECE: usize = 128 * Report::LEN;
 
-/// How long no end of a script wakes the launcher after it has started one: where scripts keep coming, it looks for those
-/// that have ended whenever it starts another.
+/// How long ends of scripts do not wake the launcher after it has started one: if scripts keep arriving, it checks
+/// for those that have ended whenever it starts another.
 const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
-/// Starts scripts for the server at the other end of standard input, until it is gone.
+/// Starts scripts for the server at the other end of standard input, until the server has ended.
 pub(super) fn run() -> ! {
     let code = match Launcher::new().and_then(Launcher::serve) {
         Ok(()) => 0,
@@ -90,49 +90,49 @@ struct Launcher {
     /// Readable when a child may have exited.
     exits: SignalFd,
     reports: OwnedFd,
-    /// Where it is reported that a script is not run.
+    /// For reports that a script could not be run.
     refusals: OwnedFd,
-    /// What is to be reported.
+    /// Reports that were not written yet.
     unsent: Vec<u8>,
     /// The input of a script that has none.
     nothing: OwnedFd,
     nofile: u64,
     packet: Vec<u8>,
-    /// This is a child of the launcher's: signals are for it.
+    /// This is a child of the launcher, which signals may terminate.
     is_script: Arc<AtomicBool>,
 }
 
-/// A script that runs.
+/// A running script.
 struct Child {
     id: u64,
     pid: Pid,
-    /// To be sent as soon as it leads its group.
+    /// A signal to send as soon as it leads its group.
     pending: Option<Signal>,
-    /// Tells its exchange that it has exited.
+    /// Reports to its exchange that it has exited.
     exit: OwnedFd,
 }
 
 impl Launcher {
     fn new() -> io::Result<Launcher> {
-        // It is the leader of no group yet.
+        // It does not lead a group yet.
         setsid()?;
         close_inherited();
         let is_script = Arc::new(AtomicBool::new(false));
         for signal in HANDLED {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_script))?;
         }
-        // That of a pipe tells nothing that its writer is not told anyway.
+        // SIGPIPE adds nothing to the error of the write.
         let blocked = SigSet::from_iter([Number::SIGCHLD, Number::SIGPIPE]);
         blocked.thread_block()?;
         let child = SigSet::from_iter([Number::SIGCHLD]);
         let exits = SignalFd::with_flags(&child, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let nothing = openat(CWD, c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        // What scripts leave behind comes here, and is reaped.
+        // Orphans of scripts become children of the launcher, and are reaped.
         let _ = set_child_subreaper(Some(getpid()));
         let _ = set_name(c"sanserve-cgi");
         let _ = rustix::process::chdir("/");
         let mut packet = vec![0; PACKET];
-        let protocol = || io::Error::new(io::ErrorKind::InvalidData, "this is no server of the same version");
+        let protocol = || io::Error::new(io::ErrorKind::InvalidData, "this is not a server of the same version");
         match receive(&mut packet)? {
             Some((Request::Hello { version: VERSION, nofile }, [Some(reports), Some(refusals), None, ..])) => {
                 Ok(Launcher {
@@ -168,7 +168,7 @@ impl Launcher {
             }
             let [asked, exited] = fds.map(|fd| !fd.revents().is_empty());
             if exited {
-                // It is pending once at most.
+                // The signal is pending at most once.
                 let _ = self.exits.read_signal();
             }
             if exited || naps || IS_TEST {
@@ -184,7 +184,7 @@ impl Launcher {
                     Some((Request::Signal { id, signal }, _)) => self.signal(id, signal),
                     Some((Request::Hello { .. }, _)) => {}
                     None => {
-                        // The server is gone, however that came about.
+                        // The server has ended in some way.
                         for child in &self.children {
                             let _ = kill_process_group(child.pid, Signal::KILL);
                         }
@@ -197,19 +197,19 @@ impl Launcher {
 
     fn spawn(&mut self, order: &Order<'_>, fds: Descriptors) {
         let [Some(directory), Some(output), Some(stderr), Some(exit), input] = fds else {
-            // There was no room for them. Its exchange is told so by the end of the pipe.
+            // There was no room for the descriptors. The exchange notices it by the end of the pipe.
             let ending = Ending::Refused(Errno::MFILE.raw_os_error());
             let _ = write(&self.refusals, &Report { id: order.id, ending }.to_bytes());
             return;
         };
-        // The child shares this memory until it writes to it, and each page that it writes to is copied then. So what
-        // it is going to allocate is allocated here before, and is at hand for it.
+        // The child shares this memory copy-on-write. Memory that it will allocate is allocated here before, so that
+        // fewer pages are copied.
         let lists = [order.arguments.len(), order.environment.len()];
         drop(black_box(lists.map(|len| Vec::<*const u8>::with_capacity(len + 1))));
         match fork::fork() {
             Ok(Fork::Child) => {
                 let input = input.as_ref().unwrap_or(&self.nothing);
-                // Nothing may come back from here: there would be two launchers.
+                // The closure must not return in the child: there would be two launchers.
                 let prepare = || self.become_script(order, &directory, [input, &output, &stderr]);
                 let ending = catch_unwind(AssertUnwindSafe(prepare));
                 let ending = ending.unwrap_or(Ending::Refused(Errno::IO.raw_os_error()));
@@ -227,19 +227,19 @@ impl Launcher {
         }
     }
 
-    /// Tells the exchange and the server that a script was not run.
+    /// Reports to the exchange and the server that a script could not be run.
     fn refuse(&self, exit: &OwnedFd, report: Report) {
         let bytes = report.to_bytes();
         let _ = write(exit, &bytes);
         let _ = write(&self.refusals, &bytes);
     }
 
-    /// In the child: becomes the script, or says why not.
+    /// In the child: becomes the script, or returns why not.
     fn become_script(&self, order: &Order<'_>, directory: &OwnedFd, [input, output, stderr]: [&OwnedFd; 3]) -> Ending {
         let refused = |error: Errno| Ending::Refused(error.raw_os_error());
         let prepare = || {
             self.is_script.store(true, Ordering::SeqCst);
-            // No controlling terminal. From here on it can be sent signals.
+            // No controlling terminal. From here on, the child can be sent signals.
             setsid()?;
             let mut limit = getrlimit(Resource::Nofile);
             limit.current = (self.nofile != u64::MAX).then_some(self.nofile);
@@ -253,14 +253,14 @@ impl Launcher {
                 set_thread_gid(Gid::from_raw(group))?;
                 set_thread_uid(Uid::from_raw(user))?;
             }
-            // A change of the user takes it back.
+            // A change of the user resets this.
             set_parent_process_death_signal(Some(Signal::KILL))?;
             SigSet::empty().thread_set_mask().map_err(|error| Errno::from_raw_os_error(error as i32))
         };
         if let Err(error) = prepare() {
             return refused(error);
         }
-        // It was entered by its descriptor, which asks for no permission on the way.
+        // The directory was entered by its descriptor, which needs no permission on the way.
         if order.user.is_some() && matches!(stat(order.place), Err(Errno::ACCESS)) {
             return Ending::Unreachable;
         }
@@ -281,7 +281,7 @@ impl Launcher {
         self.send_pending();
     }
 
-    /// Sends the signals that are due. `false`: a child has not come so far.
+    /// Sends the signals that are due. `false`: a child does not lead its group yet.
     fn send_pending(&mut self) -> bool {
         let mut all = true;
         for child in &mut self.children {
@@ -295,7 +295,7 @@ impl Launcher {
         all
     }
 
-    /// Reaps who has exited, and tells of those that were scripts.
+    /// Reaps children that have exited, and reports those that were scripts.
     fn reap(&mut self) {
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         loop {
@@ -307,7 +307,7 @@ impl Launcher {
             };
             let at = self.children.iter().position(|child| child.pid.as_raw_pid() == pid.as_raw());
             if let Some(at) = at {
-                // As long as it is not reaped, its number is that of its group.
+                // Until it is reaped, its number is that of its group.
                 let _ = kill_process_group(self.children[at].pid, Signal::KILL);
             }
             let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
@@ -325,18 +325,18 @@ impl Launcher {
     }
 }
 
-/// What came with a request, in the order of [`DESCRIPTORS`], and the input.
+/// The descriptors of a request, in the order of [`DESCRIPTORS`], and the input.
 type Descriptors = [Option<OwnedFd>; DESCRIPTORS.len() + 1];
 
-/// Receives a request. `None`: the server is gone. What is too long or makes no sense is an error: it comes from no
-/// server.
+/// Receives a request. `None`: the server has ended. A packet that is too long or malformed is an error, because no
+/// server sends it.
 fn receive(packet: &mut [u8]) -> io::Result<Option<(Request<'_>, Descriptors)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS.len() + 1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
         match recvmsg(io::stdin(), &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
-            // How a socket ends whose peer has left packets unread.
+            // The end of a socket whose peer has left packets unread.
             Err(Errno::CONNRESET) => return Ok(None),
             received => break received?,
         }
@@ -353,17 +353,18 @@ fn receive(packet: &mut [u8]) -> io::Result<Option<(Request<'_>, Descriptors)>> 
     let whole = !received.flags.intersects(ReturnFlags::TRUNC);
     match Request::read(&packet[..received.bytes]).filter(|_| whole) {
         Some(request) => Ok(Some((request, fds))),
-        None => Err(io::Error::new(io::ErrorKind::InvalidData, "a request makes no sense")),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "a malformed request")),
     }
 }
 
-/// Closes every descriptor but the first three: what the server's own parent has left open would reach scripts.
+/// Closes all descriptors but the first three: descriptors that the parent of the server has left open would be
+/// inherited by scripts.
 fn close_inherited() {
     let listed = fs::read_dir("/proc/self/fd").map(|entries| {
         let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<c_int>().ok());
         numbers.collect::<Vec<_>>()
     });
-    // That of the list itself is closed already.
+    // The descriptor of the listing itself is already closed.
     for fd in listed.unwrap_or_else(|_| (3..1024).collect()).into_iter().filter(|fd| *fd > 2) {
         let _ = nix::unistd::close(fd);
     }

@@ -1,9 +1,9 @@
-//! A launcher of the test program's own: the test [`launcher`], in a process of its own, is one.
+//! The launcher of the test program: the test [`launcher`], run in a separate process.
 
 use std::env;
 use std::process::Command;
 
-/// The variable that makes it one.
+/// The environment variable that makes a process the launcher.
 const BE: &str = "SANSERVE_TEST_IS_LAUNCHER";
 
 #[cfg(target_os = "linux")]
@@ -14,7 +14,7 @@ fn launcher() {
     }
 }
 
-/// Starts it.
+/// The command that starts it.
 pub(super) fn command() -> Command {
     let mut command = Command::new("/proc/self/exe");
     let name = module_path!().split_once("::").map_or("", |(_, path)| path);
