@@ -1,25 +1,25 @@
-//! The small-file cache, which never serves a stale byte, and the two ways to open through it.
+//! The small-file cache, which never serves stale bytes, and its two variants.
 //!
-//! **Nothing is believed.** An entry is served only if a `stat` of its path says that the file there
-//! is the very one that was read: same device, inode, size, and times of change to the nanosecond.
-//! Permissions are covered, for they change the ctime, and so is the path, for the `stat` walks it.
-//! Where the rule for links is not [`Symlinks::Follow`](sanserve_os::Symlinks), the safe open is the check.
+//! **Every use is checked.** An entry is only served if a `stat` of its path returns exactly the file that was read:
+//! the same device, inode, size, and times of change to the nanosecond. Permissions are covered, because they change
+//! the ctime, and so is the path, because the `stat` resolves it. If the rule for symbolic links is not
+//! [`Symlinks::Follow`](sanserve_os::Symlinks), the file is opened safely instead of the `stat`.
 //!
-//! **One check serves many.** On an event loop, requests that have been received are answered one
-//! after the other. A check made after the last byte of all of them had arrived is as good as one
-//! made for each: the answer shows a state that the file had after the request was received and
-//! before it was answered, and more no server can promise. So the loop calls [`Local::arrived`]
-//! when it has read bytes from any peer; that begins a new epoch, and a check is good for its epoch.
-//! [`Shared`], with its threads, has no such order, and checks each time.
+//! **One check serves many requests.** On an event loop, requests that were received are answered one after the
+//! other. A check that is made after the last byte of all of them has arrived is as good as one for each: the
+//! response shows a state that the file had after the request was received and before it was answered, which is all
+//! that any server can promise. So the loop calls [`Local::arrived`] when it has read bytes from any peer. That
+//! begins a new epoch, and a check is valid for its epoch. [`Shared`], which threads use, has no such order, and
+//! checks each time.
 //!
-//! **Racy time stamps.** Stamps are coarse: a file rewritten twice within one tick of the file
-//! system's clock looks the same. So, as git's index does, a file that was changed less than two
-//! seconds before it is read, or in the future, is not cached but served from its descriptor.
+//! **Racy timestamps.** Timestamps are coarse: a file that is rewritten twice within one tick of the file system's
+//! clock looks the same. So, like the index of git, the cache does not contain a file that was modified less than two
+//! seconds before it is read, or in the future. Such a file is sent from its descriptor.
 //!
-//! What is left: a process that writes through `mmap` moves the time stamps only when the kernel
-//! gets to it, and a clock set back by more than those seconds can hide a change.
+//! Two gaps remain: writes through `mmap` change the timestamps only when the kernel writes the pages, and a clock
+//! that is set back by more than two seconds can hide a change.
 //!
-//! That something is not there is not cached, and neither are directories.
+//! Missing files and directories are not cached.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -36,40 +36,40 @@ use sanserve_os::Directory;
 use sanserve_os::digest;
 use sanserve_os::{FileId, Root, examine};
 
-/// Opens what requests ask for.
+/// Opens the files and directories of requests.
 pub trait Files {
     /// Opens a regular file or a directory; the rules for `path` are those of
     /// [`Action::Open`](sanserve_core::Action::Open).
     ///
     /// # Errors
-    /// As [`FsError`] tells them apart.
+    /// As described by [`FsError`].
     fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError>;
 
     /// Opens a regular file; a directory counts as not found.
     ///
     /// # Errors
-    /// As [`FsError`] tells them apart.
+    /// As described by [`FsError`].
     fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError>;
 
-    /// Something has come of a peer, or a handler was called: checks that were made before do not count for what is
-    /// opened from here on. To be called after each read and before anything is opened for what it brought.
+    /// Bytes have arrived from a peer, or a handler was called: earlier checks are not valid for files that are
+    /// opened from here on. Call it after each read, before anything is opened for the bytes read.
     fn arrived(&self) {}
 }
 
-/// What was opened, kept for as long as an exchange needs it.
+/// An open file or directory, held as long as an exchange needs it.
 #[derive(Debug)]
 pub enum OpenFile {
     /// A regular file, in memory.
     Cached(Arc<Cached>),
-    /// A regular file, to be read.
+    /// A regular file, to be sent from its descriptor.
     File(OwnedFd),
-    /// The same, changed so lately that it may well change again while it is sent.
+    /// The same, modified so recently that it may change while it is sent.
     Changing(OwnedFd),
     /// A directory, to be listed.
     Directory(Directory),
 }
 
-/// A whole file in memory.
+/// A complete file in memory.
 pub struct Cached {
     bytes: Box<[u8]>,
     opened: Opened,
@@ -90,7 +90,7 @@ impl fmt::Debug for Cached {
     }
 }
 
-/// Bounds on one cache.
+/// The limits of one cache.
 ///
 /// ```
 /// use std::time::Duration;
@@ -102,15 +102,16 @@ impl fmt::Debug for Cached {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheLimits {
-    /// Bytes of one file; a larger one is sent from its descriptor. Default 65,536.
+    /// Size of a file in bytes; a larger one is sent from its descriptor. Default 65,536.
     pub file: u64,
-    /// Bytes of all files, paths and bookkeeping together; others make room. 0: no cache. Default 16 MiB.
+    /// Bytes of all files, paths and bookkeeping in total; if exceeded, entries are evicted. 0: no cache. Default 16
+    /// MiB.
     pub total: usize,
-    /// The number of files; others make room. Default 8,192.
+    /// Number of files; if exceeded, entries are evicted. Default 8,192.
     pub entries: usize,
-    /// For how long a file must have been left alone before it is cached, or lent to the kernel to be
-    /// sent from its own memory. Default 2 s, the coarsest time stamp in use (FAT). Less is right only where
-    /// stamps are known to be exact.
+    /// How long ago a file must have been modified to count as settled: it is then cached, or sent with `sendfile`.
+    /// Default 2 s, the coarsest timestamp resolution in use (FAT). A lower value is only correct if timestamps are
+    /// known to be exact.
     pub settled: Duration,
 }
 
@@ -146,7 +147,7 @@ impl Default for CacheLimits {
     }
 }
 
-/// Opening through a cache of its own, for one event-loop thread.
+/// Opens files through a cache of its own, for one event-loop thread.
 #[derive(Debug)]
 pub struct Local {
     root: Arc<Root>,
@@ -154,7 +155,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens beneath `root`.
+    /// Opens files beneath `root`.
     #[must_use]
     pub fn new(root: Arc<Root>, limits: CacheLimits) -> Local {
         Local { root, cache: RefCell::new(Cache::new(limits)) }
@@ -175,7 +176,7 @@ impl Files for Local {
     }
 }
 
-/// Opening through a cache that threads share. No system call is made under its lock.
+/// Opens files through a cache that threads share. No system call is made under its lock.
 #[derive(Debug)]
 pub struct Shared {
     root: Arc<Root>,
@@ -183,7 +184,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Opens beneath `root`.
+    /// Opens files beneath `root`.
     #[must_use]
     pub fn new(root: Arc<Root>, limits: CacheLimits) -> Shared {
         Shared { root, cache: Mutex::new(Cache::new(limits)) }
@@ -191,7 +192,7 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
-            // Somebody panicked halfway through a change. There is nothing in it that cannot be read again.
+            // A thread has panicked in the middle of a change. Everything in the cache can be read again.
             self.cache.clear_poison();
             let mut cache = poisoned.into_inner();
             cache.clear();
@@ -217,9 +218,9 @@ fn only_file(found: Result<(Opened, OpenFile), FsError>) -> Result<(Opened, Open
     }
 }
 
-/// How the two get at their cache.
+/// How the two variants access their cache.
 trait Access {
-    /// Whether the checks of an epoch count.
+    /// Whether checks are valid for an epoch.
     const EPOCHS: bool;
     fn with<R>(&self, act: impl FnOnce(&mut Cache) -> R) -> R;
 }
@@ -251,7 +252,7 @@ fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, Open
     }
 }
 
-/// Opens what lies at `path` now; `hit` is what is said to be there.
+/// Opens the file that is at `path` now; `hit` is the cached entry for it.
 fn open_checked<A: Access>(
     root: &Root,
     access: &A,
@@ -279,7 +280,7 @@ fn open_checked<A: Access>(
     }
     let digests = root.digests();
     let wanted = access.with(|cache| cache.wants(&identity));
-    // A file that may change again within the tick of its stamps is sent from the bytes that were hashed.
+    // A file that may change again within the resolution of its timestamps is sent from the bytes that were hashed.
     let at_once = digests.is_some() && identity.size <= digest::AT_ONCE;
     if wanted || at_once {
         if let Some(bytes) = read_whole(&fd, &identity) {
@@ -302,7 +303,7 @@ fn in_memory(cached: Arc<Cached>) -> (Opened, OpenFile) {
     (cached.opened, OpenFile::Cached(cached))
 }
 
-/// The content, if it is that of this identity from the first byte to the last.
+/// Reads the content. `None` if the file has changed meanwhile.
 fn read_whole(fd: &OwnedFd, identity: &FileId) -> Option<Box<[u8]>> {
     let mut bytes = vec![0; usize::try_from(identity.size).ok()?].into_boxed_slice();
     let mut filled = 0;
@@ -318,7 +319,7 @@ fn read_whole(fd: &OwnedFd, identity: &FileId) -> Option<Box<[u8]>> {
     (after == *identity).then_some(bytes)
 }
 
-/// The entries, in a ring that a hand goes round: what was used since it last passed stays.
+/// The entries, in a ring with a clock hand: entries that were used since the hand last passed are kept.
 ///
 /// Invariant: `index[entries[i].path] == i` for each `i`, and nothing else is in `index`; `charged` is
 /// the sum of all charges.
@@ -330,7 +331,7 @@ struct Cache {
     hand: usize,
     charged: usize,
     epoch: u64,
-    /// Some entry was checked in this epoch.
+    /// An entry was checked in this epoch.
     checked: bool,
 }
 
@@ -350,12 +351,12 @@ impl Entry {
 }
 
 fn charge(path: usize, bytes: usize) -> usize {
-    /// About what the bookkeeping of one entry takes.
+    /// The approximate bookkeeping of one entry in bytes.
     const OVERHEAD: usize = 256;
     path + bytes + OVERHEAD
 }
 
-/// An entry as it was found; under [`Shared`] it may have gone meanwhile.
+/// An entry that was found; with [`Shared`], it may have been evicted meanwhile.
 struct Hit {
     at: usize,
     cached: Arc<Cached>,
@@ -381,7 +382,7 @@ impl Cache {
         Some(Hit { at, cached: Arc::clone(&entry.cached), checked: self.checked && entry.checked == self.epoch })
     }
 
-    /// The file at the entry's path has just been seen to be the one that was read.
+    /// Records that the file at the entry's path is still the one that was read.
     fn confirm(&mut self, hit: &Hit) {
         let epoch = self.epoch;
         if let Some(entry) = self.entry(hit) {
@@ -400,13 +401,13 @@ impl Cache {
         self.entries.get_mut(hit.at).filter(|entry| Arc::ptr_eq(&entry.cached, &hit.cached))
     }
 
-    /// Whether a file that was just opened is to be read into the cache: it is small, and a change
-    /// from now on would show.
+    /// Whether a file that was just opened should be read into the cache: it is small, and any later change would be
+    /// visible.
     fn wants(&self, identity: &FileId) -> bool {
         identity.size <= self.limits.file && self.limits.total > 0 && self.is_settled(identity)
     }
 
-    /// Whether a change from now on would show.
+    /// Whether any later change would be visible in the timestamps.
     fn is_settled(&self, identity: &FileId) -> bool {
         let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
         // Signed, since a file may be older than the epoch.
@@ -434,7 +435,7 @@ impl Cache {
         self.checked = true;
     }
 
-    /// Drops one entry. Each that is passed over was used since, so the cost is paid by its use.
+    /// Evicts one entry. Each entry that is passed over was used since, so its use pays the cost.
     fn evict(&mut self) {
         loop {
             if self.hand >= self.entries.len() {
@@ -472,7 +473,7 @@ mod tests {
     use super::*;
     use sanserve_os::Symlinks;
 
-    /// Caches at once: the tests run on time stamps of now.
+    /// Caches files immediately, since the tests create them.
     fn eager() -> CacheLimits {
         CacheLimits::default().with_settled(Duration::ZERO)
     }
@@ -501,14 +502,14 @@ mod tests {
         }
     }
 
-    /// Replaces a file by another one, which no time stamp has to tell apart: the inode does.
+    /// Replaces a file by another one, which differs in the inode even if the timestamps are equal.
     fn replace(dir: &TempDir, name: &str, content: &str) {
         fs::write(dir.path().join(".new"), content).unwrap();
         fs::rename(dir.path().join(".new"), dir.path().join(name)).unwrap();
     }
 
     #[test]
-    fn a_second_open_finds_the_first() {
+    fn a_second_open_hits_the_cache() {
         let dir = dir();
         for rule in [Symlinks::Follow, Symlinks::Inside, Symlinks::Never] {
             let local = Local::new(root(&dir, rule), eager());
@@ -523,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_seen_at_once() {
+    fn a_changed_file_is_noticed_immediately() {
         let dir = dir();
         for rule in [Symlinks::Follow, Symlinks::Inside, Symlinks::Never] {
             let local = Local::new(root(&dir, rule), eager());
@@ -547,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_turned_outwards_is_seen_at_once() {
+    fn a_link_that_leads_out_is_noticed_immediately() {
         let dir = dir();
         fs::create_dir(dir.path().join("root")).unwrap();
         fs::write(dir.path().join("root/in"), "in").unwrap();
@@ -562,18 +563,18 @@ mod tests {
     }
 
     #[test]
-    fn one_check_is_good_until_bytes_arrive() {
+    fn a_check_is_valid_until_bytes_arrive() {
         let dir = dir();
         let files = local(&dir, eager());
         assert_eq!(cached(&files, b"a").bytes(), b"aaaa");
         files.arrived();
         assert_eq!(cached(&files, b"a").bytes(), b"aaaa");
-        // After the check, and before anything else arrived: the requests in progress came before this.
+        // A change after the check and before other bytes arrive: the requests in progress came earlier.
         replace(&dir, "a", "bbbb");
         assert_eq!(cached(&files, b"a").bytes(), b"aaaa");
         files.arrived();
         assert_eq!(cached(&files, b"a").bytes(), b"bbbb");
-        // An epoch without a check needs no other to follow.
+        // An epoch without a check need not be followed by another.
         files.arrived();
         files.arrived();
         let epoch = files.cache.borrow().epoch;
@@ -587,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_just_changed_or_from_the_future_is_not_cached() {
+    fn a_file_modified_recently_or_in_the_future_is_not_cached() {
         let dir = dir();
         let files = local(&dir, CacheLimits::default().with_settled(Duration::from_secs(3_600)));
         assert!(matches!(files.open(b"a"), Ok((_, OpenFile::Changing(_)))));
@@ -598,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_one_below_at_and_one_above() {
+    fn limits_hold_below_at_and_above() {
         let dir = dir();
         let caches = |limits: CacheLimits| matches!(local(&dir, limits).open(b"a"), Ok((_, OpenFile::Cached(_))));
         let file = |file| CacheLimits { file, ..eager() };
@@ -615,7 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn makes_room_but_keeps_what_is_used() {
+    fn evicts_entries_but_keeps_used_ones() {
         let dir = dir();
         for i in 0..100 {
             fs::write(dir.path().join(i.to_string()), i.to_string()).unwrap();

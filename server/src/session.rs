@@ -1,9 +1,9 @@
-//! The turn of a connection, the same on every frontend.
+//! The turn of a connection, which is the same on every frontend.
 //!
-//! A [`Session`] is a connection and what it has been told. [`Session::turn`] polls the connection and carries out its
-//! steps until it waits, closes, calls its handler, or has had its share. How to wait for what it then needs is the
-//! frontend's, and so is what wakes the handler. What a busy connection takes in memory is a [`Workspace`], which a
-//! frontend may give to another connection while this one is idle.
+//! A [`Session`] is a connection together with its inputs from the server and from a script. [`Session::turn`] polls
+//! the connection and carries out its steps until it waits, closes, calls its handler, or has used its budget. The
+//! frontend then waits for what the connection needs, and wakes the handler. The memory of a busy connection is its
+//! [`Workspace`], which a frontend may reuse for other connections while this one is idle.
 
 use std::any::Any;
 use std::io;
@@ -22,7 +22,7 @@ use crate::site::Site;
 use crate::slot::{Flush, Slot, SlotEnv};
 use crate::transport::{Io, Received};
 
-/// A connection, and what it has been told of the server and of its script.
+/// A connection, and its inputs from the server and from a script.
 #[derive(Debug)]
 pub struct Session {
     /// The protocol.
@@ -31,34 +31,34 @@ pub struct Session {
     script: ScriptReady,
 }
 
-/// What is known of a script's pipes.
+/// The readiness of a script's pipes.
 #[derive(Clone, Copy, Debug, Default)]
 struct ScriptReady {
-    /// Bytes, or the end, may be there.
+    /// Output, or its end, may be available.
     output: bool,
-    /// It may take more.
+    /// The input may accept more.
     input: bool,
 }
 
-/// The memory of a busy connection, to be used again for another one.
+/// The buffers and system resources of a busy connection, which can be reused for another one.
 #[derive(Debug)]
 pub struct Workspace {
-    /// The connection's buffers.
+    /// The buffers of the core.
     pub buffers: Buffers,
-    /// What it holds of the system.
+    /// The system resources.
     pub slot: Slot,
-    /// The exchange in progress counts while the server goes down.
+    /// Counts the exchange in progress while the server shuts down.
     pub in_progress: Option<InProgress>,
 }
 
 impl Workspace {
-    /// For connections of this server, which share its memory.
+    /// A workspace for connections of `site`, which counts against its memory limit.
     #[must_use]
     pub fn new(site: &Site) -> Workspace {
         Workspace { buffers: site.buffers(), slot: Slot::new(), in_progress: None }
     }
 
-    /// Lets go of everything that belongs to a connection.
+    /// Releases everything that belongs to a connection.
     pub fn clear(&mut self) {
         self.buffers.recycle();
         self.slot.clear();
@@ -66,20 +66,20 @@ impl Workspace {
     }
 }
 
-/// What a turn takes beside its connection, the same for all connections of a thread.
+/// What a turn needs in addition to its connection; the same for all connections of a thread.
 pub struct Env<'e> {
-    /// The server's site.
+    /// The site of the server.
     pub site: &'e Site,
-    /// The rules and the time.
+    /// The configuration, the policy and the time.
     pub cx: Context<'e>,
     /// Opens files.
     pub files: &'e dyn Files,
-    /// Takes the lines of finished exchanges; the frontend flushes it before it waits.
+    /// The log for finished exchanges. The frontend flushes it before it waits.
     pub log: &'e mut Logger,
 }
 
 impl<'e> Env<'e> {
-    /// The environment of a turn by the rules of `site`.
+    /// The environment of a turn with the configuration of `site`.
     pub fn new(site: &'e Site, cx: Context<'e>, files: &'e dyn Files, log: &'e mut Logger) -> Env<'e> {
         Env { site, cx, files, log }
     }
@@ -95,14 +95,14 @@ impl<'e> Env<'e> {
     }
 }
 
-/// How much a turn may do before others have theirs. What is left of it stays for the same turn's next part.
+/// How much a turn may do before other connections have theirs. Each call of [`Session::turn`] consumes a part of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// Steps.
     pub steps: u32,
-    /// Bytes that go to the peer or to a script. The last step may exceed it.
+    /// Bytes sent to the peer or to a script. The last step may exceed it.
     pub bytes: u64,
-    /// A step that leads to a script counts as one that takes long.
+    /// Whether starting a script counts as a slow step.
     pub scripts_are_slow: bool,
 }
 
@@ -112,59 +112,60 @@ pub struct Budget {
 pub enum Turn {
     /// The connection waits for this.
     Wait(Wait),
-    /// The handler is to be called, or told; then the turn goes on.
+    /// The handler must be called; then the turn continues.
     Call(Call),
-    /// An exchange has ended whose end [`Frontend::finished`] wanted to know; then the turn goes on.
+    /// An exchange has ended, and [`Frontend::finished`] returned `true`; then the turn continues.
     Finished,
-    /// It has had its share: others first.
+    /// The budget is used up: other connections first.
     Yield,
-    /// It goes on with something that takes far longer than other steps: others first, and one of those at a time.
+    /// The next step takes much longer than others: other connections first, and only one such step at a time.
     Slow,
-    /// It is over. [`Close::Upgraded`]: the socket is somebody else's from here on.
+    /// The connection is over. [`Close::Upgraded`]: the socket must be passed on.
     Closed(Close),
 }
 
-/// What a frontend attaches to an exchange: what it waits for its script with, and what wakes its handler.
+/// What a frontend keeps for an exchange: how it waits for the script, and what wakes the handler.
 pub trait Frontend {
-    /// The descriptors of a script are about to be closed, if there is one.
+    /// Called before the descriptors of a script are closed, if there is one.
     fn end_script(&mut self, _fds: Option<ScriptFds<'_>>) {}
 
-    /// The input of a script is about to be closed.
+    /// Called before the input of a script is closed.
     fn end_script_input(&mut self) {}
 
-    /// A script runs.
+    /// Called when a script was started.
     ///
     /// # Errors
-    /// If it cannot be waited for: then it is killed, and the peer is told to try again later.
+    /// If the frontend cannot wait for it. The script is then killed, and the peer gets a response that it may try
+    /// again later.
     fn begin_script(&mut self, _fds: ScriptFds<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// An exchange has ended with this status, or with 0 if there was none: wakers that were made for it do nothing
-    /// from here on. `true`: the turn is to end with [`Turn::Finished`].
+    /// Called when an exchange has ended with this status, or with 0 if there was none. Wakers that were made for it
+    /// must have no effect from here on. `true`: the turn ends with [`Turn::Finished`].
     fn finished(&mut self, _status: u16) -> bool {
         false
     }
 }
 
-/// Attaches nothing.
+/// Keeps nothing.
 impl Frontend for () {}
 
 impl Session {
-    /// A connection that has been told nothing.
+    /// A session with no inputs yet.
     #[must_use]
     pub fn new(connection: Connection) -> Session {
         Session { connection, told: Phase::Running, script: ScriptReady::default() }
     }
 
-    /// How far the connection knows the server to be.
+    /// The phase of the server that was passed to the connection.
     #[must_use]
     pub fn told(&self) -> Phase {
         self.told
     }
 
-    /// Tells the connection how far the server is, once. Whether that was news. An exchange that is in progress while
-    /// the server goes down counts from here on.
+    /// Passes the phase of the server to the connection, once. Returns whether it has changed. An exchange that is in
+    /// progress while the server shuts down is counted from here on.
     pub fn tell(&mut self, space: &mut Workspace, draining: &Draining) -> bool {
         let is_news = self.tell_phase(draining);
         if is_news && self.told == Phase::Draining && self.connection.has_exchange() {
@@ -187,14 +188,14 @@ impl Session {
         true
     }
 
-    /// The script's output, or its end, may be there; it may take more. Whether the next turn makes use of it is the
-    /// connection's to say.
+    /// Records that the script's output, or its end, may be available, and that its input may accept more. The
+    /// connection decides whether the next turn uses that.
     pub fn script_became_ready(&mut self, output: bool, input: bool) {
         self.script.output |= output;
         self.script.input |= input;
     }
 
-    /// The connection is beyond use. If that is because it was cut, the log is to say so.
+    /// Records that the connection has failed, or, if the server has cut it, that.
     pub fn broken(&mut self, fault: Fault, io: &mut Io<'_>, draining: &Draining) {
         if fault == Fault::Peer {
             if draining.phase() == Phase::Cut && self.tell_phase(draining) {
@@ -205,19 +206,20 @@ impl Session {
         self.connection.handle(Input::Broken(fault));
     }
 
-    /// Reads once and tells the connection what came. Blocks only if the socket does and `waits`. `false`: nothing came.
+    /// Reads once, and passes the result to the connection. Blocks only if the socket does and `waits` is set.
+    /// `false`: nothing has arrived.
     pub fn receive(&mut self, buffers: &mut Buffers, io: &mut Io<'_>, env: &Env<'_>, waits: bool) -> bool {
         let received = io.receive(&mut buffers.input, waits);
         self.received(received, io, env)
     }
 
-    /// Tells the connection what came of reading. `false`: nothing did.
+    /// Passes the result of a read to the connection. `false`: nothing has arrived.
     pub fn received(&mut self, received: Received, io: &mut Io<'_>, env: &Env<'_>) -> bool {
         let draining = env.site.draining();
         match received {
             Received::Nothing => return false,
             Received::Bytes(_) => env.files.arrived(),
-            // Whoever cuts may do so by shutting the socket.
+            // A cut may have been done by shutting the socket down.
             Received::End if draining.phase() == Phase::Cut && self.tell_phase(draining) => {}
             Received::End => self.connection.handle(Input::Eof),
             Received::Broken => self.broken(Fault::Peer, io, draining),
@@ -225,7 +227,7 @@ impl Session {
         true
     }
 
-    /// Carries out steps until the connection waits, closes, calls its handler, or has had its share.
+    /// Carries out steps until the connection waits, closes, calls its handler, or has used its budget.
     pub fn turn(
         &mut self,
         space: &mut Workspace,
@@ -247,7 +249,8 @@ impl Session {
                 }
                 Step::Close(close) => {
                     if self.flush(slot, io, env) {
-                        // What could not be sent is given up, and who does not get the 101 speaks nothing else.
+                        // Unsent bytes are discarded, and a peer that did not get the 101 cannot use the other
+                        // protocol.
                         let is_lost = close == Close::Upgraded && slot.has_batch();
                         return Turn::Closed(if is_lost { Close::Broken } else { close });
                     }
@@ -276,7 +279,7 @@ impl Session {
         Turn::Yield
     }
 
-    /// Carries out a step that is answered at once.
+    /// Carries out a step whose result is available immediately.
     fn carry_out(
         &mut self,
         step: Step<'_>,
@@ -296,7 +299,7 @@ impl Session {
             Step::Probe(_) => is_probe = true,
             Step::Act(_, Action::Spawn(_)) => {
                 frontend.end_script(slot.script());
-                // It has said nothing yet, and its pipe is empty.
+                // The script has no output yet, and its input pipe is empty.
                 self.script = ScriptReady { output: false, input: true };
             }
             Step::Act(_, Action::EndInput) => frontend.end_script_input(),
@@ -313,7 +316,7 @@ impl Session {
             }
         }
         if is_probe {
-            // There may be more than was read, and what was read came after the files were looked at.
+            // There may be more bytes than were read, and those that were read arrived after the files were checked.
             io.transport.was_probed();
             env.files.arrived();
         }
@@ -333,10 +336,10 @@ impl Session {
         turn
     }
 
-    /// Sends what is batched. `false`: the connection was told something and must be polled again.
+    /// Sends the batch. `false`: the connection has a new input and must be polled again.
     fn flush(&mut self, slot: &mut Slot, io: &mut Io<'_>, env: &Env<'_>) -> bool {
         if !slot.has_batch() || io.transport.is_full() {
-            // That it is full was said when it became so.
+            // The connection already has the input `Blocked`.
             return true;
         }
         match slot.flush(io) {
@@ -350,7 +353,7 @@ impl Session {
         false
     }
 
-    /// Makes use of something that is both needed and possible. `false`: there is no such thing.
+    /// Does something that is both needed and possible. `false`: there is nothing.
     fn advance(&mut self, wait: Wait, space: &mut Workspace, io: &mut Io<'_>, env: &Env<'_>) -> bool {
         let Workspace { buffers, slot, .. } = space;
         let need = wait.need;
@@ -369,7 +372,7 @@ impl Session {
         true
     }
 
-    /// Reads once from the script and tells the connection what came. `false`: nothing came.
+    /// Reads once from the script, and passes the result to the connection. `false`: nothing has arrived.
     pub fn read_script(&mut self, space: &mut Workspace) -> bool {
         match space.slot.read_script(&mut space.buffers.script) {
             ScriptRead::Bytes(_) => {}
@@ -383,20 +386,20 @@ impl Session {
         true
     }
 
-    /// Sends what is batched without going on, for a handler that waits for it while the connection may not be polled.
-    /// `false`: the socket takes no more of it.
+    /// Sends the batch without polling, for a handler that waits for it while the connection must not be polled.
+    /// `false`: the socket is full.
     pub fn push(&mut self, slot: &mut Slot, io: &mut Io<'_>, env: &Env<'_>) -> bool {
         self.flush(slot, io, env);
         !slot.has_batch()
     }
 
-    /// What a handler sees of the connection.
+    /// The handler's view of the connection.
     pub fn reply<'r>(&'r mut self, buffers: &'r mut Buffers, cx: &'r Context<'r>) -> Reply<'r> {
         self.connection.reply(buffers, cx)
     }
 
-    /// Calls the portable handler, which is made with the first call. If it panics, that is logged, the connection is
-    /// told, and the next exchange gets a new one. `waker` makes what wakes the connection.
+    /// Calls the portable handler, which is made at the first call. If it panics, that is logged, the exchange is
+    /// aborted, and the next exchange gets a new handler. `waker` makes the waker of the connection.
     pub fn call(
         &mut self,
         call: Call,
@@ -409,7 +412,7 @@ impl Session {
         let Workspace { buffers, slot, .. } = space;
         let Env { site, cx, files, .. } = env;
         if call == Call::Over && handler.is_none() {
-            // One that has panicked is gone, and no other needs to hear of its end.
+            // A handler that has panicked was dropped, and no other needs to be notified of the end.
             return;
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
@@ -417,7 +420,7 @@ impl Session {
             handler.get_or_insert_with(make).call(call, &mut connection.reply(buffers, cx).with_waker(waker));
             true
         }));
-        // It may change files: what was checked before is to be checked again.
+        // The handler may modify files, so that earlier checks are no longer valid.
         files.arrived();
         let failure = match called {
             Ok(true) => None,
@@ -432,7 +435,7 @@ impl Session {
             Some(Ok(failure)) => {
                 site.log().error(format_args!("{:?}: the handler failed: {}", connection.peer(), failure.0))
             }
-            // What an upgrade takes along stays where it is.
+            // The attachment of an upgrade stays where it is.
             Some(Err(thing)) => buffers.attach(thing),
             None => {}
         }
@@ -443,12 +446,12 @@ impl Session {
     }
 }
 
-/// What went wrong in a handler, for the log: to be [attached](sanserve_core::Reply::attach) to the answer before
-/// it is aborted.
+/// The error of a handler, for the log: [attach](sanserve_core::Reply::attach) it to the response before aborting the
+/// exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(pub String);
 
-/// What a panic said.
+/// The message of a panic.
 #[must_use]
 pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();

@@ -1,15 +1,14 @@
-//! What one busy connection holds of the system, and how its steps are carried out.
+//! The system resources of a busy connection, and carrying out its steps.
 //!
-//! A [`Slot`] is leased together with the core's `Buffers` and reused from connection to
-//! connection. It carries out one step at a time, never loops and never waits. `Call`, `Wait` and
-//! `Close` are the driver's own.
+//! A [`Slot`] is leased together with the core's `Buffers`, and reused for other connections. It carries out one step
+//! at a time, and never loops or waits. `Call`, `Wait` and `Close` are carried out by the driver.
 //!
-//! **The batch.** Small answers do not go out one by one. What fits into the batch is copied there and
-//! reported as sent, so that a head and its small body, or the answers to several pipelined
-//! requests, leave in one call. What does not fit goes out together with the batch, body and all.
-//! The driver calls [`Slot::flush`] before it waits, half-closes or closes.
+//! **The batch.** Small responses are not sent one by one. If a response fits into the batch, it is copied there and
+//! reported as sent, so that a head and its small body, or the responses to several pipelined requests, are sent with
+//! one call. A response that does not fit is sent together with the batch. The driver calls [`Slot::flush`] before it
+//! waits, half-closes or closes.
 //!
-//! **The script.** While one runs, the driver waits for the descriptors in [`Slot::script`], too, and
+//! **The script.** While a script is running, the driver also waits for the descriptors in [`Slot::script`], and
 //! reads with [`Slot::read_script`]; see [`script`].
 
 mod script;
@@ -32,20 +31,20 @@ use crate::log::Logger;
 use crate::script::{Running, Scripts, Spool, local_address};
 use crate::transport::{Io, Received};
 
-/// What the batch holds at most.
+/// The capacity of the batch in bytes.
 pub const BATCH: usize = 16 * 1024;
 
-/// What a [`Slot`] needs beside itself, the same for all connections of a thread.
+/// What a [`Slot`] needs in addition; the same for all connections of a thread.
 pub struct SlotEnv<'d> {
     /// Opens files.
     pub files: &'d dyn Files,
     /// Runs scripts.
     pub scripts: &'d Scripts,
-    /// Takes the lines of finished exchanges; the driver flushes it at the end of a turn.
+    /// The log for finished exchanges. The driver flushes it at the end of a turn.
     pub log: &'d mut Logger,
-    /// Writes those lines.
+    /// Formats the log lines.
     pub policy: &'d dyn Policy,
-    /// The time in those lines.
+    /// The time in the log lines.
     pub wall: Wall,
 }
 
@@ -57,7 +56,7 @@ pub enum Flush {
     Done,
     /// The socket is full. The driver passes on [`Input::Blocked`] and polls again.
     Blocked,
-    /// The connection is gone, and so is what was left.
+    /// The connection has failed, and the rest of the batch is discarded.
     Broken,
 }
 
@@ -67,18 +66,19 @@ pub struct Slot {
     batch: Vec<u8>,
     /// A regular file.
     file: Option<OpenFile>,
-    /// The state in which it was opened.
+    /// The state of the file when it was opened.
     opened: Option<Opened>,
-    /// Some of it was sent from its descriptor: before more is, it is looked at again.
+    /// A part was sent from the descriptor: before more is sent, the file is checked again.
     begun: bool,
-    /// Where it goes on, if a handler has attached it: elsewhere, another answer or part of one begins.
+    /// If a handler has attached the file: the offset after the last byte sent. At any other offset, another response
+    /// or part begins.
     attached: Option<u64>,
-    /// Some bytes of it.
+    /// Samples of the file's content.
     samples: Samples,
     directory: Option<OpenFile>,
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
-    /// What the next script is to read.
+    /// The input of the next script.
     spool: Option<Spool>,
     script: Option<Running>,
 }
@@ -90,10 +90,9 @@ impl Slot {
         Slot::default()
     }
 
-    /// Carries out a step, and says what the connection is to be told. `None` for steps that have no
-    /// answer.
+    /// Carries out a step, and returns the input for the connection. `None` for steps without a result.
     ///
-    /// `Call`, `Wait` and `Close` must not come here.
+    /// `Call`, `Wait` and `Close` must not be passed.
     pub fn carry_out(&mut self, step: Step<'_>, io: &mut Io<'_>, env: &mut SlotEnv<'_>) -> Option<Input> {
         match step {
             Step::Send(transmit) => Some(self.send(&transmit, io)),
@@ -104,20 +103,20 @@ impl Slot {
                 None
             }
             Step::Shut => {
-                debug_assert!(!self.has_batch(), "flushed before it is shut");
+                debug_assert!(!self.has_batch(), "the batch is flushed before the half-close");
                 io.shut();
                 None
             }
             Step::Feed(bytes) => Some(self.feed(bytes, env.scripts, env.log.log())),
             Step::Probe(window) => Some(probe(window, io)),
             Step::Call(_) | Step::Wait(_) | Step::Close(_) => {
-                debug_assert!(false, "the driver's own step");
+                debug_assert!(false, "a step of the driver");
                 None
             }
         }
     }
 
-    /// Sends what is batched. To be called at `Wait`, `Shut` and `Close`.
+    /// Sends the batch. Call it at `Wait`, `Shut` and `Close`.
     pub fn flush(&mut self, io: &mut Io<'_>) -> Flush {
         if self.batch.is_empty() {
             return Flush::Done;
@@ -141,7 +140,7 @@ impl Slot {
         !self.batch.is_empty()
     }
 
-    /// Whether nothing is held, so that the slot may serve another connection.
+    /// Whether the slot holds nothing, so that it may serve another connection.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
@@ -151,14 +150,13 @@ impl Slot {
             && self.script.is_none()
     }
 
-    /// Lets go of everything, for a connection that is closed; keeps its memory for the next one.
+    /// Releases everything, for a connection that is closed. Keeps its memory for the next one.
     pub fn clear(&mut self) {
         self.batch.clear();
         self.release();
     }
 
-    /// Takes what a handler has attached to its answer: a [`File`] is what it sends next. Anything else
-    /// is given back.
+    /// Takes the attachment of a handler: a [`File`] is the next one to be sent. Anything else is returned.
     pub fn attach(&mut self, thing: Box<dyn Any + Send>) -> Option<Box<dyn Any + Send>> {
         let file = match thing.downcast::<File>() {
             Ok(file) => file,
@@ -185,7 +183,7 @@ impl Slot {
     }
 }
 
-/// Reads the socket once, without waiting.
+/// Reads the socket once, without blocking.
 fn probe(window: &mut Window, io: &mut Io<'_>) -> Input {
     match io.receive(window, false) {
         Received::End => Input::Eof,
@@ -194,7 +192,7 @@ fn probe(window: &mut Window, io: &mut Io<'_>) -> Input {
     }
 }
 
-/// Acting.
+/// Actions.
 impl Slot {
     fn act(&mut self, action: Action<'_>, io: &mut Io<'_>, env: &SlotEnv<'_>) -> Option<Completion> {
         Some(match action {
@@ -247,7 +245,7 @@ impl Slot {
         self.attached = None;
     }
 
-    /// Resolved from the root like every other path, so the same rules and the same cache apply.
+    /// The path is resolved from the root like every other path, so that the same rules and the same cache apply.
     fn open_in(&mut self, path: &[u8], files: &dyn Files) -> Result<Opened, FsError> {
         self.file = None;
         if self.directory.is_none() {
@@ -261,7 +259,7 @@ impl Slot {
         let found = files.open_file(&self.path);
         self.path.truncate(directory);
         let (opened, held) = match found {
-            // Python's message for a directory that nobody may look into is that of its listing.
+            // In Python, the message for a directory that may not be searched is that of its listing.
             Err(FsError::Denied) if matches!(&self.directory, Some(OpenFile::Directory(directory)) if directory.is_closed()) =>
             {
                 return Err(FsError::NotFound);
@@ -269,7 +267,7 @@ impl Slot {
             found => found?,
         };
         self.hold(held, opened);
-        // An index page is there, so nothing will be listed: one descriptor less for as long as it takes.
+        // There is an index page, so nothing will be listed, and the descriptor of the directory can be closed.
         self.directory = None;
         Ok(opened)
     }
@@ -279,7 +277,7 @@ impl Slot {
 impl Slot {
     fn send(&mut self, transmit: &Transmit<'_>, io: &mut Io<'_>) -> Input {
         debug_assert!(!transmit.is_empty());
-        // Taken out of `self`, so that the batch can be changed while the file is borrowed.
+        // Taken out of `self`, so that the batch can be modified while the file is borrowed.
         let file = self.file.take();
         let input = match (transmit.body, &file) {
             (Body::None, _) => self.send_bytes(transmit, b"", io),
@@ -300,7 +298,7 @@ impl Slot {
         input
     }
 
-    /// Sends head, `body` and tail, by way of the batch if they fit.
+    /// Sends head, `body` and tail, through the batch if they fit.
     fn send_bytes(&mut self, transmit: &Transmit<'_>, body: &[u8], io: &mut Io<'_>) -> Input {
         let pieces = [transmit.head, body, transmit.tail];
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -321,12 +319,12 @@ impl Slot {
         }
     }
 
-    /// Sends the batch, the head and a bounded part of the file. What is left comes again.
+    /// Sends the batch, the head and a bounded part of the file. The rest is requested again.
     ///
-    /// A body is of one state of the file. So the file is looked at again while it is sent, and the end of a body is
-    /// kept back, and copied before the last look: where the file has changed, the peer never gets as much as was
-    /// announced. What is lent to the kernel stays the file's own memory until the peer has it, so that a write in
-    /// place still changes it there: of a file that is changing nothing is lent.
+    /// A body must consist of one version of the file. So the file is checked while it is sent, and the end of a body
+    /// is held back, and copied before the last check: if the file has changed, the peer never gets the announced
+    /// length. Pages that `sendfile` has passed to the kernel still belong to the file until the peer has received
+    /// them, so that a write in place changes them. So a file that is changing is not sent with `sendfile`.
     fn send_from(
         &mut self,
         transmit: &Transmit<'_>,
@@ -342,7 +340,7 @@ impl Slot {
                 Ok(n) => {
                     let of_head = self.unbatch(n);
                     if n < before {
-                        // Time passes before any of the file is sent.
+                        // Time passes before a part of the file is sent.
                         self.begun = true;
                         return if of_head == 0 { Input::Blocked } else { Input::Sent(of_head as u64) };
                     }
@@ -351,7 +349,7 @@ impl Slot {
             }
         }
         if self.attached.is_some_and(|next| next != offset) {
-            // A handler may have written to its own file meanwhile; from here on it must not.
+            // A handler may have written to its own file until now; from here on it must not.
             self.opened = fstat(file).ok().as_ref().and_then(examine).map(|(opened, _)| opened);
             self.begun = false;
             self.samples = Samples::default();
@@ -366,7 +364,7 @@ impl Slot {
             Ok(0) => Input::Broken(Fault::FileShrank),
             Ok(n) => {
                 self.attached = self.attached.map(|_| offset + n);
-                // More of it may follow: the rest, another range, or what a handler sends next.
+                // More of the file may follow: the rest, another range, or what a handler sends next.
                 let end = self.opened.map_or(offset + len, |opened| opened.len);
                 if n < len || (offset + n < end && (transmit.more || self.attached.is_some())) {
                     self.samples.take(file, offset + n, end, lend);
@@ -379,8 +377,8 @@ impl Slot {
         }
     }
 
-    /// Sends more of a settled file. The look comes after the bytes that are lent and before the last few, so that one
-    /// serves for all that the socket takes; of a large rest, one comes before each megabyte, too.
+    /// Sends more of a settled file. The check comes after the bytes sent with `sendfile` and before the last few, so
+    /// that one check serves for everything that the socket accepts. If much is left, each megabyte is checked too.
     fn send_lent(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
         let lent = len.saturating_sub(SAMPLE as u64);
         if lent > MAX_SENDFILE {
@@ -392,7 +390,7 @@ impl Slot {
         }
         match self.send_end(file, offset + lent, offset + len, io) {
             Ok(n) => Ok(sent + n),
-            // It is tried again, and what has been sent counts.
+            // It will be tried again; the bytes sent so far count.
             Err(_) if sent > 0 => Ok(sent),
             unsent => unsent,
         }
@@ -406,7 +404,8 @@ impl Slot {
         Ok(io.send(bytes, false)? as u64)
     }
 
-    /// Sends more of a file that is changing: what was read before the look is of the state that it finds.
+    /// Sends more of a file that is changing: the bytes read before the check are of the version that the check
+    /// finds.
     fn send_copied(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
         let most = usize::try_from(len).map_or(MAX_COPY, |len| len.min(MAX_COPY));
         let mut copied = Vec::with_capacity(most);
@@ -420,7 +419,7 @@ impl Slot {
         Ok(io.send(&copied, !is_last)? as u64)
     }
 
-    /// Looks whether the file that is being sent is still as it was opened. `is_last`: nothing of it comes later.
+    /// Checks that the file that is being sent has not changed since it was opened. `is_last`: no more of it follows.
     fn look(&self, file: BorrowedFd<'_>, is_last: bool) -> Result<(), Unsent> {
         match self.opened.and_then(|opened| self.samples.fault_since(&opened, file, is_last)) {
             Some(fault) => Err(Unsent::Broken(fault)),
@@ -428,7 +427,7 @@ impl Slot {
         }
     }
 
-    /// `n` bytes went out, the batch first. Returns how many of them came after it.
+    /// Removes `n` sent bytes, those of the batch first. Returns how many of them came after the batch.
     fn unbatch(&mut self, n: usize) -> usize {
         let of_batch = n.min(self.batch.len());
         self.batch.drain(..of_batch);
@@ -447,7 +446,7 @@ impl Slot {
     }
 }
 
-/// Whether the kernel may send a file's own memory, or is given a copy.
+/// Whether the kernel sends pages of the file itself, or a copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lend {
     Yes,
@@ -466,23 +465,26 @@ impl From<Stopped> for Unsent {
     }
 }
 
-/// What is copied at once of a file that is changing, in bytes.
+/// The most bytes that are copied at once of a file that is changing.
 const MAX_COPY: usize = 64 * 1024;
 
-/// How often a file of the same length and another time is looked at, until it counts as rewritten: some microseconds.
+/// How often a file with the same length and another time is checked before it counts as rewritten; this takes some
+/// microseconds.
 const LOOKS: usize = 32;
 
-/// Bytes of a file that tell one that was appended to, such as a log, from one that was written anew and is longer now.
+/// Samples of a file's content, which distinguish a file that was appended to, such as a log, from one that was
+/// rewritten and is longer now.
 #[derive(Debug, Default)]
 struct Samples {
-    /// What was sent last.
+    /// The last bytes that were sent.
     sent: Sample,
-    /// The end of the file as it was opened.
+    /// The last bytes of the file when it was opened.
     end: Sample,
 }
 
 impl Samples {
-    /// The bytes before `sent` have gone out, those before `end` will. Of a settled file, the first samples stay.
+    /// Takes samples of the bytes before `sent`, which have been sent, and before `end`, which will be. For a settled
+    /// file, the first samples are kept.
     fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64, lend: Lend) {
         let is_new = self.end.end() != end;
         if is_new || lend == Lend::No {
@@ -493,10 +495,10 @@ impl Samples {
         }
     }
 
-    /// What is wrong with a file that is being sent. One that has only grown still has the bytes that were announced.
+    /// The fault of a file that is being sent, if any. A file that has only grown still has the announced bytes.
     ///
-    /// Who appends sets the time first, and the length after that. So the same length and a time of just now may be
-    /// either; before what `is_last`, that counts as rewritten, unless the length follows at once.
+    /// Appending changes the time first and the length afterwards. So the same length with a recent time may mean
+    /// either; before the `is_last` part, it counts as rewritten, unless the length changes within moments.
     fn fault_since(&self, opened: &Opened, file: BorrowedFd<'_>, is_last: bool) -> Option<Fault> {
         let is_there = || self.sent.is_there(file) && self.end.is_there(file);
         let stamp = |opened: &Opened| (opened.modified, opened.modified_nanos);
@@ -515,7 +517,7 @@ impl Samples {
     }
 }
 
-/// Whether it was changed so lately that the change may still be going on.
+/// Whether the file was modified so recently that the modification may still be in progress.
 fn is_of_now(opened: &Opened) -> bool {
     const LATELY: Duration = Duration::from_millis(50);
     let Ok(seconds) = u64::try_from(opened.modified) else { return false };
@@ -523,7 +525,7 @@ fn is_of_now(opened: &Opened) -> bool {
     modified.is_some_and(|modified| modified.elapsed().is_ok_and(|since| since < LATELY))
 }
 
-/// The length of a [`Sample`], and of the end of a body that is kept back until the file was looked at.
+/// The length of a [`Sample`], and of the end of a body that is held back until the file was checked.
 const SAMPLE: usize = 32;
 
 /// A few bytes of a file.
@@ -535,7 +537,7 @@ struct Sample {
 }
 
 impl Sample {
-    /// The last before `end`.
+    /// Reads the last bytes before `end`.
     fn before(end: u64, file: BorrowedFd<'_>) -> Sample {
         let mut sample = Sample { at: end.saturating_sub(SAMPLE as u64), ..Sample::default() };
         let most = usize::try_from(end - sample.at).map_or(0, |most| most.min(SAMPLE));
@@ -548,7 +550,7 @@ impl Sample {
         self.at + self.len as u64
     }
 
-    /// Those of its bytes that begin at this offset of the file, if there are any.
+    /// The bytes from this offset of the file on, if there are any.
     fn since(&self, offset: u64) -> Option<&[u8]> {
         let skipped = usize::try_from(offset.checked_sub(self.at)?).ok()?;
         self.bytes[..self.len].get(skipped..).filter(|bytes| !bytes.is_empty())
@@ -585,8 +587,8 @@ mod tests {
     use crate::transport::Transport;
     use sanserve_os::{Root, Symlinks};
 
-    /// A connected pair that holds exactly what it holds: nothing is on its way after our back, so
-    /// that full stays full. The first one does not block.
+    /// A connected pair without any buffering by the kernel in between, so that a full socket remains full. The first
+    /// one does not block.
     fn still_pair() -> (UnixStream, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -644,7 +646,7 @@ mod tests {
             self.step(Step::Send(Transmit { head, body, tail, more: false })).unwrap()
         }
 
-        /// Sends a part of an answer after which others come.
+        /// Sends a part of a response that is not the last.
         fn send_part(&mut self, body: Body<'_>) -> Input {
             self.step(Step::Send(Transmit { head: b"", body, tail: b"", more: true })).unwrap()
         }
@@ -674,7 +676,7 @@ mod tests {
             bytes
         }
 
-        /// Whether nothing waits to be received.
+        /// Whether nothing can be received.
         fn silent(&self) -> bool {
             rustix::io::ioctl_fionread(&self.peer) == Ok(0)
         }
@@ -685,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn small_answers_leave_together() {
+    fn small_responses_are_sent_together() {
         let mut bench = Bench::new(true);
         assert_eq!(bench.open("ten").unwrap().len, 10);
         assert_eq!(bench.send("HEAD ", file(2, 3), "."), Input::Sent(9));
@@ -699,13 +701,13 @@ mod tests {
     }
 
     #[test]
-    fn the_batch_takes_what_fits_and_the_rest_takes_it_along() {
+    fn a_response_that_does_not_fit_is_sent_with_the_batch() {
         let mut bench = Bench::new(true);
         let exact = vec![b'e'; BATCH - 4];
         assert_eq!(bench.send("HEAD", Body::Bytes(&exact), ""), Input::Sent(BATCH as u64));
         assert!(bench.silent());
         assert_eq!(bench.send("x", Body::None, ""), Input::Sent(1));
-        assert!(!bench.slot.has_batch(), "one above: all of it left");
+        assert!(!bench.slot.has_batch(), "one byte too much: everything was sent");
         assert_eq!(bench.received(BATCH + 1).last(), Some(&b'x'));
         bench.open("20k").unwrap();
         assert_eq!(bench.send("small", Body::None, ""), Input::Sent(5));
@@ -726,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_bounded_and_goes_on_where_it_ended() {
+    fn a_burst_is_bounded_and_continues_where_it_ended() {
         let mut bench = Bench::new(true);
         bench.open("3M").unwrap();
         let mut peer = bench.peer.try_clone().unwrap();
@@ -754,7 +756,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_socket_does_not_take_stays() {
+    fn bytes_that_a_full_socket_refuses_are_kept() {
         let mut bench = Bench::new(false);
         bench.open("ten").unwrap();
         assert_eq!(bench.send("batched", Body::None, ""), Input::Sent(7));
@@ -769,11 +771,11 @@ mod tests {
     }
 
     #[test]
-    fn part_of_a_large_answer_is_told_apart_from_the_batch() {
+    fn a_part_of_a_large_response_does_not_count_as_batch() {
         let mut bench = Bench::new(true);
         let large = vec![b'l'; 32 << 20];
         assert_eq!(bench.send("batched", Body::None, ""), Input::Sent(7));
-        let Input::Sent(n) = bench.send("HEAD", Body::Bytes(&large), "") else { panic!("nothing went out") };
+        let Input::Sent(n) = bench.send("HEAD", Body::Bytes(&large), "") else { panic!("nothing was sent") };
         assert!(n < 32 << 20 && !bench.slot.has_batch());
         let all = bench.received(usize::try_from(n).unwrap() + 7);
         assert_eq!(&all[..12], b"batchedHEADl");
@@ -781,7 +783,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_ends_early_breaks_the_answer() {
+    fn a_file_that_ends_early_breaks_the_response() {
         let mut bench = Bench::new(false);
         bench.open("ten").unwrap();
         assert_eq!(bench.send("HEAD", file(0, 4), ""), Input::Sent(8));
@@ -790,7 +792,7 @@ mod tests {
         let mut bench = Bench::new(false);
         bench.open("ten").unwrap();
         fs::write(bench.dir.path().join("ten"), "0123").unwrap();
-        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Broken(Fault::FileShrank), "before anything of it goes");
+        assert_eq!(bench.send("HEAD", file(0, 10), ""), Input::Broken(Fault::FileShrank), "before any of it is sent");
         let mut bench = Bench::new(true);
         bench.open("ten").unwrap();
         assert_eq!(bench.send("HEAD", file(4, 7), ""), Input::Broken(Fault::FileShrank));
@@ -800,32 +802,32 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_rewritten_meanwhile_breaks_the_answer() {
+    fn a_file_that_is_rewritten_meanwhile_breaks_the_response() {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("ten");
         bench.open("ten").unwrap();
         assert_eq!(bench.send("", file(0, 5), ""), Input::Sent(5));
         let append = |text: &str| fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(text.as_bytes());
         append("grown").unwrap();
-        assert_eq!(bench.send("", file(5, 2), ""), Input::Sent(2), "what was announced is there still");
+        assert_eq!(bench.send("", file(5, 2), ""), Input::Sent(2), "the announced bytes still exist");
         fs::write(&path, "9876543210").unwrap();
         assert_eq!(bench.send("", file(7, 3), ""), Input::Broken(Fault::FileChanged));
     }
 
     #[test]
-    fn a_file_that_is_written_anew_and_longer_breaks_the_answer() {
+    fn a_file_that_is_rewritten_and_longer_breaks_the_response() {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("ten");
         bench.open("ten").unwrap();
-        // The whole body was asked for, so that a sample is taken of what went out.
+        // The whole body was requested, so that a sample is taken of the bytes sent.
         bench.slot.begun = true;
         bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, Lend::No);
         fs::write(&path, "01234bcdefghijk").unwrap();
-        assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "what was sent is there still");
+        assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "the bytes sent are unchanged");
     }
 
     #[test]
-    fn ranges_of_a_file_that_is_written_anew_and_longer_break_the_answer() {
+    fn ranges_of_a_file_that_is_rewritten_and_longer_break_the_response() {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("ten");
         bench.open("ten").unwrap();
@@ -835,11 +837,11 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_of_one_file() {
+    fn samples_belong_to_one_file() {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("ten");
         bench.open("3M").unwrap();
-        let Input::Sent(n) = bench.send("", file(0, 3 << 20), "") else { panic!("nothing went out") };
+        let Input::Sent(n) = bench.send("", file(0, 3 << 20), "") else { panic!("nothing was sent") };
         bench.received(usize::try_from(n).unwrap());
         bench.open("ten").unwrap();
         fs::File::options().append(true).open(&path).unwrap().write_all(b"grown").unwrap();
@@ -848,23 +850,27 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_may_be_growing_goes_on_until_its_end() {
+    fn a_file_that_may_be_growing_is_sent_until_its_end() {
         let mut bench = Bench::new(false);
         bench.open("3M").unwrap();
         let file_itself = fs::File::options().append(true).open(bench.dir.path().join("3M")).unwrap();
-        // The time is of now for some milliseconds only; a busy machine may need more than one try.
-        let goes_on = (0..100).any(|_| {
+        // The time counts as recent for some milliseconds only; a busy machine may need several tries.
+        let continues = (0..100).any(|_| {
             file_itself.set_modified(std::time::SystemTime::now()).unwrap();
             bench.send("", file(0, 3 << 20), "") == Input::Sent(MAX_COPY as u64)
         });
-        assert!(goes_on, "its new length may follow");
+        assert!(continues, "the new length may follow");
         bench.received(MAX_COPY);
-        assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Broken(Fault::FileChanged), "it does not");
+        assert_eq!(
+            bench.send("", file((3 << 20) - 9, 9), ""),
+            Input::Broken(Fault::FileChanged),
+            "the new length does not follow"
+        );
         (&file_itself).write_all(b"grown").unwrap();
         assert_eq!(bench.send("", file((3 << 20) - 9, 9), ""), Input::Sent(9));
     }
 
-    /// Sends the rest of a file from `offset` to `to`, received as it comes, up to an answer that is not `Sent`.
+    /// Sends the rest of a file from `offset` to `to`, and receives it, until the result is not `Sent`.
     fn send_rest(bench: &mut Bench, mut offset: u64, to: u64) -> (u64, Option<Input>) {
         while offset < to {
             match bench.send("", file(offset, to - offset), "") {
@@ -879,9 +885,9 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_settled_file_waits_for_a_look() {
+    fn the_end_of_a_settled_file_is_sent_after_a_check() {
         const ALL: u64 = 3 << 20;
-        // A rest that is looked at first, and rests of which all but the end goes out before the look.
+        // A rest that is checked first, and rests of which all but the end is sent before the check.
         for (from, to) in [(0, ALL), (ALL - 900_000, ALL), (ALL - 33, ALL), (ALL - 32, ALL), (ALL - 1, ALL), (7, 9)] {
             let mut bench = Bench::new(true);
             let path = bench.dir.path().join("3M");
@@ -895,16 +901,16 @@ mod tests {
             assert_eq!(answer, Some(Input::Broken(Fault::FileChanged)), "{from} to {to}");
             assert!(sent < to && bench.silent());
             file_itself.set_modified(old).unwrap();
-            assert_eq!(send_rest(&mut bench, sent, to), (to, None), "and it is all that was missing");
+            assert_eq!(send_rest(&mut bench, sent, to), (to, None), "only the end was missing");
         }
     }
 
     #[test]
-    fn a_settled_file_that_grows_comes_whole_and_one_written_anew_does_not() {
+    fn a_settled_file_that_grows_is_sent_and_a_rewritten_one_is_not() {
         let grown = |bytes: &[u8], at| {
             let mut bench = Bench::new(true);
             bench.open("3M").unwrap();
-            let Input::Sent(n) = bench.send("", file(0, 3 << 20), "") else { panic!("nothing went out") };
+            let Input::Sent(n) = bench.send("", file(0, 3 << 20), "") else { panic!("nothing was sent") };
             bench.received(usize::try_from(n).unwrap());
             let over = fs::File::options().write(true).open(bench.dir.path().join("3M")).unwrap();
             std::os::unix::fs::FileExt::write_all_at(&over, bytes, at).unwrap();
@@ -917,12 +923,12 @@ mod tests {
     }
 
     #[test]
-    fn of_a_file_that_is_changing_nothing_is_lent() {
+    fn a_file_that_is_changing_is_copied() {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("100k");
         fs::write(&path, [b'a'; 100_000]).unwrap();
         bench.open("100k").unwrap();
-        let Input::Sent(n) = bench.send("", file(0, 100_000), "") else { panic!("nothing went out") };
+        let Input::Sent(n) = bench.send("", file(0, 100_000), "") else { panic!("nothing was sent") };
         let over = fs::File::options().write(true).open(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&over, &[b'b'; 100_000], 0).unwrap();
         let n = usize::try_from(n).unwrap();
@@ -931,7 +937,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handlers_file_is_one_while_a_part_of_it_is_sent() {
+    fn a_part_of_a_handlers_file_is_of_one_version() {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("own");
         fs::write(&path, vec![b'a'; 10_000]).unwrap();
@@ -941,13 +947,13 @@ mod tests {
         fs::write(&path, vec![b'b'; 10_000]).unwrap();
         let touched = fs::File::options().write(true).open(&path).unwrap();
         touched.set_modified(old + std::time::Duration::from_secs(1)).unwrap();
-        assert_eq!(bench.send("", file(10, 10), ""), Input::Broken(Fault::FileChanged), "it goes on");
+        assert_eq!(bench.send("", file(10, 10), ""), Input::Broken(Fault::FileChanged), "the part continues");
         assert_eq!(bench.send("", file(100, 10), ""), Input::Sent(10), "another part");
         assert_eq!(bench.received(20), [[b'a'; 10], [b'b'; 10]].concat());
     }
 
     #[test]
-    fn a_peer_that_went_away_breaks_the_answer() {
+    fn a_peer_that_disconnects_breaks_the_response() {
         let mut bench = Bench::new(false);
         bench.ours.shutdown(std::net::Shutdown::Write).unwrap();
         bench.open("ten").unwrap();
@@ -969,7 +975,7 @@ mod tests {
             assert_eq!(bench.open_in("index.html").unwrap().len, 5);
             assert_eq!(bench.send("", file(0, 5), ""), Input::Sent(5));
             assert_eq!(bench.open("").unwrap().kind, Kind::Directory);
-            assert_eq!(bench.open_in("sub"), Err(FsError::NotFound), "a directory is no page");
+            assert_eq!(bench.open_in("sub"), Err(FsError::NotFound), "a directory is not an index page");
             assert_eq!(bench.open_in("index.html").unwrap().len, 3);
             assert_eq!(bench.send("", file(0, 3), ""), Input::Sent(3));
             assert_eq!(bench.flush(), Flush::Done);
@@ -978,7 +984,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_reads_what_is_there_and_never_waits() {
+    fn a_probe_reads_available_bytes_and_never_blocks() {
         let mut bench = Bench::new(true);
         let mut buffers = sanserve_core::Buffers::new();
         assert_eq!(bench.step(Step::Probe(&mut buffers.input)), Some(Input::Probed));
@@ -999,12 +1005,12 @@ mod tests {
         let listed = |outcome| Some(Input::Done(Ticket::default(), Completion::Listed(outcome)));
         assert_eq!(list(&mut bench), listed(Err(FsError::Failed)));
         bench.open("").unwrap();
-        // A listing outside of a connection takes no names, and the directory ends there.
+        // Outside of a connection, a listing accepts no names, and ends there.
         assert_eq!(list(&mut bench), listed(Ok(sanserve_core::Listed::End)));
     }
 
     #[test]
-    fn a_finished_exchange_is_logged_and_let_go() {
+    fn a_finished_exchange_is_logged_and_released() {
         let mut bench = Bench::new(true);
         let peer = Peer::from("127.0.0.1:9".parse::<SocketAddr>().unwrap());
         let entry = Entry::new(peer, b"GET / HTTP/1.1").with_response(200, 5);
@@ -1020,10 +1026,10 @@ mod tests {
     }
 
     #[test]
-    fn shutting_ends_what_the_peer_reads() {
+    fn a_half_close_ends_the_peers_input() {
         let mut bench = Bench::new(true);
         assert_eq!(bench.step(Step::Shut), None);
         assert_eq!(bench.peer.read(&mut [0]).unwrap(), 0);
-        assert_eq!(bench.step(Step::Shut), None, "a second time does no harm");
+        assert_eq!(bench.step(Step::Shut), None, "a second half-close has no effect");
     }
 }

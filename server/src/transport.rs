@@ -1,8 +1,8 @@
-//! How the bytes of a connection get through its socket, and what is known of that socket.
+//! The transport of a connection: sending and receiving through its socket, and the readiness of the socket.
 //!
-//! A frontend has the socket, in whatever type its runtime waits for, and a [`Transport`] beside it. Whatever is sent or
-//! received goes through both, so that what lies between a connection and its socket is not the frontend's concern.
-//! Leaves out waiting.
+//! A frontend owns the socket, in the type of its runtime, and a [`Transport`]. Everything that is sent or received
+//! goes through both, so that a frontend does not need to know about layers between a connection and its socket.
+//! Waiting is the task of the frontend.
 
 use std::io::IoSlice;
 
@@ -12,19 +12,19 @@ use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use sanserve_core::{Need, Window};
 use sanserve_os::Stopped;
 
-/// What lies between a connection and its socket, and what is known of the socket.
+/// The layer between a connection and its socket, and the readiness of the socket.
 ///
-/// A frontend notes what its runtime says ([`became_readable`](Transport::became_readable),
-/// [`became_writable`](Transport::became_writable)); a [`Session`](crate::Session) makes use of it and notes when a read
-/// or a write comes up short.
+/// A frontend reports events of its runtime ([`became_readable`](Transport::became_readable),
+/// [`became_writable`](Transport::became_writable)). A [`Session`](crate::Session) reads and writes accordingly, and
+/// records when a read or a write comes up short.
 #[derive(Debug)]
 pub struct Transport {
     layer: Layer,
-    /// The frontend is told of changes alone, so reading goes on until it comes up short.
+    /// Events are edge-triggered, so reading continues until a read comes up short.
     is_edge: bool,
     readable: bool,
     writable: bool,
-    /// The peer will send nothing more, so a short read is not the end.
+    /// The peer sends nothing more, so a short read does not empty the socket.
     read_closed: bool,
     /// The peer has reset the connection.
     is_reset: bool,
@@ -34,49 +34,48 @@ pub struct Transport {
     needs_write: bool,
 }
 
-/// A property that must hold: an idle connection is cheap.
+/// Invariant: an idle connection is cheap.
 const _: () = assert!(size_of::<Transport>() <= 8);
 
-/// Whether the socket blocks where it is read from.
+/// Whether reads of the socket block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Blocks,
     DoesNot,
-    /// It does not, and a file went out since anybody asked, for which it must not.
+    /// Non-blocking, and a file was sent since the last query, which requires this mode.
     SentFile,
 }
 
-/// What is made of the bytes on their way. TLS is to stand here, too.
+/// The layer that transforms the bytes. TLS would be another one.
 #[derive(Debug)]
 enum Layer {
-    /// Nothing.
+    /// The bytes are sent unchanged.
     Plain,
 }
 
-/// What came of reading.
+/// The result of reading.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// So many bytes are in the window.
+    /// This many bytes were added to the window.
     Bytes(usize),
-    /// Nothing has come, in time.
+    /// Nothing has arrived in time.
     Nothing,
     /// The peer sends nothing more.
     End,
-    /// The peer is gone.
+    /// The connection has failed.
     Broken,
 }
 
 impl Transport {
-    /// For a frontend that is told once when bytes arrive or there is room: reading goes on until it comes up short.
-    /// The socket does not block.
+    /// For edge-triggered events: reading continues until a read comes up short. The socket is non-blocking.
     #[must_use]
     pub fn edge_triggered() -> Transport {
         Transport { is_edge: true, ..Transport::level_triggered() }
     }
 
-    /// For a frontend that is told for as long as there are bytes or there is room: each time is good for one read. The
-    /// socket does not block, until [`Io::set_blocking`].
+    /// For level-triggered events: each event permits one read. The socket is non-blocking until
+    /// [`Io::set_blocking`].
     #[must_use]
     pub fn level_triggered() -> Transport {
         Transport {
@@ -92,18 +91,18 @@ impl Transport {
         }
     }
 
-    /// To send and receive with, over this connection's socket.
+    /// Combines this transport with the socket of the connection, for sending and receiving.
     pub fn over<'t>(&'t mut self, socket: BorrowedFd<'t>) -> Io<'t> {
         Io { socket, transport: self }
     }
 
-    /// Bytes, or the end, may be there. Whether the connection waits for them.
+    /// Records that the socket may be readable. Returns whether the connection waits for that.
     pub fn became_readable(&mut self) -> bool {
         self.readable = true;
         self.needs_read
     }
 
-    /// There may be room for more. Whether the connection waits for it.
+    /// Records that the socket may be writable. Returns whether the connection waits for that.
     pub fn became_writable(&mut self) -> bool {
         self.writable = true;
         self.needs_write
@@ -114,19 +113,19 @@ impl Transport {
         self.read_closed = true;
     }
 
-    /// Whether bytes may be there, and are what the connection waits for.
+    /// Whether the socket may be readable, and the connection waits for that.
     #[must_use]
     pub fn is_to_read(&self) -> bool {
         self.readable && self.needs_read
     }
 
-    /// Whether the socket was full, and nobody has said since that there is room.
+    /// Whether the socket was full, and has not been reported writable since.
     #[must_use]
     pub fn is_full(&self) -> bool {
         !self.writable
     }
 
-    /// Whether sending or receiving has found that the peer is gone.
+    /// Whether a send or a receive has found that the connection has failed.
     #[must_use]
     pub fn is_reset(&self) -> bool {
         self.is_reset
@@ -138,7 +137,7 @@ impl Transport {
         self.mode == Mode::Blocks
     }
 
-    /// Whether a file went out since this was last asked that the socket must not block for.
+    /// Whether a file was sent since the last call, which requires a non-blocking socket.
     pub fn take_sent_file(&mut self) -> bool {
         let sent = self.mode == Mode::SentFile;
         if sent {
@@ -147,7 +146,7 @@ impl Transport {
         sent
     }
 
-    /// Notes what the connection waits for.
+    /// Records what the connection waits for.
     pub(crate) fn wait_for(&mut self, need: Need) {
         self.needs_read = need.read;
         self.needs_write = need.write;
@@ -169,7 +168,7 @@ impl Transport {
         self.is_reset = true;
     }
 
-    /// More may be there than was read.
+    /// There may be more bytes than were read.
     pub(crate) fn was_probed(&mut self) {
         self.readable |= self.is_edge;
     }
@@ -183,10 +182,10 @@ pub struct Io<'t> {
 }
 
 impl Io<'_> {
-    /// Has the socket block where it is read from, or not. Writing never blocks.
+    /// Sets whether reads of the socket block. Writes never do.
     ///
     /// # Errors
-    /// If the socket is gone.
+    /// If the system refuses.
     pub fn set_blocking(&mut self, blocks: bool) -> Result<(), Errno> {
         if self.transport.is_blocking() != blocks {
             ioctl_fionbio(self.socket, !blocks)?;
@@ -195,19 +194,19 @@ impl Io<'_> {
         Ok(())
     }
 
-    /// Reads once into the window, which has room. Blocks only if the socket does and `waits`.
+    /// Reads once into the window, which must have room. Blocks only if the socket does and `waits` is set.
     pub fn receive(&mut self, window: &mut Window, waits: bool) -> Received {
         let Layer::Plain = self.transport.layer;
         let spare = window.spare();
         let room = spare.len();
-        debug_assert!(room > 0, "reading nothing would look like the end");
+        debug_assert!(room > 0, "an empty read would look like the end");
         let flags = if self.transport.is_blocking() && !waits { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         self.transport.readable = false;
         match retry_on_intr(|| recv(self.socket, &mut *spare, flags)) {
             Ok((_, 0)) => Received::End,
             Ok((_, n)) => {
                 window.commit(n);
-                // A short read has emptied the socket, and more makes a new event.
+                // A short read has emptied the socket, and more bytes cause a new event.
                 self.transport.readable = self.transport.is_edge && (n == room || self.transport.read_closed);
                 Received::Bytes(n)
             }
@@ -228,7 +227,7 @@ impl Io<'_> {
 
     pub(crate) fn send_file(&mut self, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Stopped> {
         let Layer::Plain = self.transport.layer;
-        // `sendfile` knows no flag for it.
+        // `sendfile` has no flag for that.
         self.set_blocking(false).map_err(|_| Stopped::Peer)?;
         self.transport.mode = Mode::SentFile;
         sanserve_os::send_file(self.socket, file, offset, len)
@@ -237,7 +236,7 @@ impl Io<'_> {
     /// Half-closes the socket.
     pub(crate) fn shut(&mut self) {
         let Layer::Plain = self.transport.layer;
-        // It fails only where the peer has gone, and then reading will tell.
+        // Fails only if the peer has disconnected, which the next read reports.
         let _ = shutdown(self.socket, Shutdown::Write);
     }
 }

@@ -1,7 +1,6 @@
-//! The script of a slot: feeding it, reading from it, letting it go.
+//! The script of a slot: feeding it, reading from it, releasing it.
 //!
-//! To let a script go is to close the pipes; what becomes of its process is for the server's
-//! [`Scripts`] to see to.
+//! Releasing a script closes its pipes. Its process is then the task of the server's [`Scripts`].
 
 use rustix::io::Errno;
 use sanserve_core::{FsError, Input, Window};
@@ -12,20 +11,19 @@ use crate::script::{ScriptFds, ScriptRead, Scripts, Spool};
 use sanserve_os::fs_error;
 
 impl Slot {
-    /// Reads once from the script's output. To be called when `output` or `exit` of
-    /// [`Slot::script`] is readable and the connection needs `script_read`, so that `window`, its
-    /// `Buffers::script`, has room.
+    /// Reads once from the script's output. Call this when `output` or `exit` of [`Slot::script`] is readable and the
+    /// connection needs `script_read`, so that `window`, its `Buffers::script`, has room.
     pub fn read_script(&mut self, window: &mut Window) -> ScriptRead {
         self.script.as_mut().map_or(ScriptRead::End, |script| script.read(window))
     }
 
-    /// What there is to wait for of the script that runs, if one does.
+    /// The descriptors of the running script, if there is one.
     #[must_use]
     pub fn script(&self) -> Option<ScriptFds<'_>> {
         self.script.as_ref().map(|script| script.fds())
     }
 
-    /// Whether there is nothing more to wait for of a script's output: it is over, or there is none.
+    /// Whether no output of a script will arrive any more: it has ended, or there is no script.
     pub(crate) fn is_script_over(&self) -> bool {
         self.script().is_none_or(|script| script.output.is_none())
     }
@@ -35,7 +33,7 @@ impl Slot {
             log.error(format_args!("a request body cannot be kept for a CGI script: {error}"));
             match Errno::from_io_error(&error).map(fs_error) {
                 Some(FsError::Exhausted) => FsError::Exhausted,
-                // That a temporary file is denied, say, is no matter of the request's.
+                // An error of a temporary file, such as a permission, is no error of the request.
                 _ => FsError::Failed,
             }
         })?;
@@ -43,7 +41,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Lets go of the script that ran before, and gives away what the next one is to read.
+    /// Releases the previous script, and returns the input of the next one.
     pub(super) fn let_script_go(&mut self) -> Option<Spool> {
         self.script = None;
         self.spool.take()
@@ -61,7 +59,7 @@ impl Slot {
         }
     }
 
-    /// Writes to the spool; where there is none, to the script.
+    /// Writes to the spool, or without one to the script.
     pub(super) fn feed(&mut self, bytes: &[u8], scripts: &Scripts, log: &Log) -> Input {
         let Some(spool) = &mut self.spool else {
             return self.script.as_mut().map_or(Input::FeedEnd, |script| script.feed(bytes));
@@ -94,7 +92,7 @@ mod tests {
     use crate::transport::Transport;
     use sanserve_os::{Root, Symlinks};
 
-    /// Carries one step out.
+    /// Carries out one step.
     fn step(slot: &mut Slot, bench: &Bench, step: Step<'_>) -> Option<Input> {
         let root = Root::open(bench.dir.path(), Symlinks::Follow).unwrap();
         let files = Local::new(root.into(), CacheLimits::default());
@@ -127,10 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn a_spool_is_what_the_next_script_reads() {
+    fn a_spool_is_the_input_of_the_next_script() {
         let (mut slot, bench) = (Slot::new(), Bench::new());
         assert_eq!(step(&mut slot, &bench, Step::Feed(b"x")), Some(Input::FeedEnd), "there is nothing to feed");
-        // One that ran before does not get it.
+        // An earlier script does not get it.
         slot.script = Some(bench.sh("cat", ScriptInput::Piped));
         assert_eq!(act(&mut slot, &bench, Action::Spool), Some(Completion::Spooled(Ok(()))));
         assert!(!slot.is_empty());
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_fed_read_and_let_go() {
+    fn a_script_is_fed_read_and_released() {
         let (mut slot, bench) = (Slot::new(), Bench::new());
         let mut buf = Buffers::new();
         assert!(slot.script().is_none());
@@ -154,7 +152,7 @@ mod tests {
         assert!(!slot.is_empty());
         assert_eq!(slot.read_script(&mut buf.script), ScriptRead::Blocked);
         assert_eq!(step(&mut slot, &bench, Step::Feed(b"abc")), Some(Input::Fed(3)));
-        until("it comes back", || slot.read_script(&mut buf.script) == ScriptRead::Bytes(3));
+        until("the output arrives", || slot.read_script(&mut buf.script) == ScriptRead::Bytes(3));
         assert_eq!(buf.script.unread(), b"abc");
         let all = |slot: &Slot| slot.script().map(|fds| [fds.output, fds.input, fds.exit].map(|fd| fd.is_some()));
         assert_eq!(all(&slot), Some([true; 3]));
@@ -169,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_is_let_go_lives_on_and_one_that_is_killed_does_not() {
+    fn a_released_script_keeps_running_and_a_killed_one_does_not() {
         let (mut slot, bench) = (Slot::new(), Bench::new());
         slot.script = Some(bench.sh("exec sleep 1000", ScriptInput::Empty));
-        // A file that a local redirect leads to is no reason to let go.
+        // Opening a file, as after a local redirect, does not release the script.
         assert!(act(&mut slot, &bench, Action::Open { path: b"" }).is_some());
         assert!(slot.script().is_some());
         assert_eq!(act(&mut slot, &bench, Action::Kill), None);
-        until("it is gone", || bench.scripts.alive() == 0);
+        until("the script has ended", || bench.scripts.alive() == 0);
         slot.clear();
         assert!(slot.is_empty());
         slot.script = Some(bench.sh("cat; exec sleep 1000", ScriptInput::Piped));
