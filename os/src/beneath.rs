@@ -1,12 +1,12 @@
 //! Opening files beneath a root, under one of three rules for symbolic links.
 //!
-//! A path comes in as the core leaves it: no leading `/`, no empty, `.` or `..` component, no NUL,
-//! empty for the root itself. Every path is resolved from the root's descriptor, index pages too,
-//! so there is one rule and no way around it. Nothing is decided by comparing path strings.
+//! Paths come from the core: without a leading `/`, without empty, `.` or `..` components, without NUL, and empty for
+//! the root itself. All paths, including those of index pages, are resolved from the descriptor of the root, so that
+//! one rule applies to all of them. Nothing is decided by comparing path strings.
 //!
-//! Every open is `O_RDONLY | O_NONBLOCK | O_NOCTTY`, so that neither a FIFO nor a device hangs the
-//! server, and is looked at afterwards: what is neither a regular file nor a directory counts as
-//! not found. This module leaves out what is read (`cache`, `send`, `directory`).
+//! Every open is `O_RDONLY | O_NONBLOCK | O_NOCTTY`, so that neither a FIFO nor a device blocks the server, and is
+//! checked afterwards: anything but a regular file or a directory counts as not found. Reading is not done here (see
+//! `cache`, `send`, `directory`).
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -25,69 +25,70 @@ use crate::walk;
 /// Which symbolic links are followed beneath a root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Symlinks {
-    /// All, also those that lead out of the root. The default, as in Python.
+    /// All, including those that lead out of the root. The default, as in Python.
     #[default]
     Follow,
-    /// Those that stay inside the root. A link with an absolute target counts as leading out, even
-    /// if the target lies inside: that is how `openat2(RESOLVE_BENEATH)` sees it.
+    /// Those that stay inside the root. A link with an absolute target counts as leading out, even if the target is
+    /// inside, as with `openat2(RESOLVE_BENEATH)`.
     Inside,
-    /// None, neither as the last component nor on the way. The root itself may be reached by links.
+    /// None, neither as the last component nor on the way. The path of the root itself may contain links.
     Never,
 }
 
-/// What tells one state of one file from every other: it changes with each write, rename-over,
-/// truncation and change of permissions.
+/// The identity of one version of a file: it changes with each write, replacement by a rename, truncation and change
+/// of permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
-    /// The file system.
+    /// The device of the file system.
     pub dev: u64,
-    /// The file in it.
+    /// The inode number.
     pub ino: u64,
-    /// Length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// Time of the last change of content: seconds and nanoseconds.
+    /// The time of the last modification of the content: seconds and nanoseconds.
     pub mtime: (i64, u32),
-    /// Time of the last change of anything: seconds and nanoseconds.
+    /// The time of the last status change: seconds and nanoseconds.
     pub ctime: (i64, u32),
 }
 
-/// A directory that everything served lies beneath.
+/// The root directory of all served files.
 ///
-/// It is a *name*, which is looked up again at most a second after the last time, and where a path beneath it is
-/// missing at once (in a flood of such requests: some milliseconds later): a link that is turned to another tree, or a directory that is removed and made anew, is followed. Where
-/// the name leads nowhere, nothing is there.
+/// The root is a *name*. It is looked up again at most a second after the last time, and also when a path beneath it
+/// is missing (at a limited rate, in a flood of such requests). So a symbolic link that is changed to another tree,
+/// or a directory that is removed and created again, is followed. While the name leads nowhere, all files are
+/// missing.
 #[derive(Debug)]
 pub struct Root {
-    /// The directory that the name led to last. `None`: it led nowhere.
+    /// The directory that the name last led to. `None`: it led nowhere.
     held: RwLock<Option<Arc<Top>>>,
-    /// Absolute; links in it are not resolved.
+    /// The absolute path; symbolic links in it are not resolved.
     path: PathBuf,
-    /// Whether it is the name by which the directory was opened, so that it can be looked up again.
+    /// Whether the path still leads to the directory that was opened, so that it can be looked up again.
     is_name: bool,
-    /// When it was opened.
+    /// When the root was opened.
     opened: Instant,
-    /// When the name is looked up again, in milliseconds since then.
+    /// When the name is due to be looked up again, in milliseconds since then.
     due: AtomicU64,
-    /// When all of [`MISSES`] are free again, in milliseconds since then.
+    /// When all of [`MISSES`] are available again, in milliseconds since then.
     free: AtomicU64,
     symlinks: Symlinks,
-    /// Hashes of content, if they are wanted.
+    /// Hashes of content, if enabled.
     digests: OnceLock<Digests>,
-    /// `openat2` is missing (before Linux 5.6, under an old seccomp profile, on another system):
-    /// paths are walked by hand. Found out once.
+    /// `openat2` is not available (before Linux 5.6, under an old seccomp profile, on another system), so that paths
+    /// are walked component by component. Determined once.
     by_hand: bool,
 }
 
 impl Root {
-    /// Opens the root. A relative path is one below the current directory of now, as in Python.
+    /// Opens the root. A relative path is resolved from the current directory at this time, as in Python.
     ///
     /// # Errors
-    /// If it is not a directory that can be read.
+    /// If it is not a directory, or cannot be read.
     pub fn open(path: &Path, symlinks: Symlinks) -> io::Result<Root> {
         let top = Top::open(path)?;
         let by_hand = !openat2_works(top.fd.as_fd());
         let absolute = name_of(path);
-        // The current directory may have been removed, or lie where its own name does not lead.
+        // The current directory may have been removed, or its name may lead elsewhere.
         let is_name = statat(CWD, &absolute, AtFlags::empty()).is_ok_and(|stat| top.is(&stat));
         let held = RwLock::new(Some(Arc::new(top)));
         let due = AtomicU64::new(LOOK_UP_EVERY);
@@ -104,7 +105,7 @@ impl Root {
         })
     }
 
-    /// A root with nothing beneath it, for a server without files.
+    /// An empty root, for a server without files.
     #[must_use]
     pub fn nothing() -> Root {
         Root {
@@ -120,8 +121,9 @@ impl Root {
         }
     }
 
-    /// Hashes the content of what is opened from now on, for entity tags ([`Etag::Content`](sanserve_core::Etag)).
-    /// A server calls it when it is bound, where the configuration asks for that.
+    /// Enables hashing the content of files that are opened from now on, for entity tags
+    /// ([`Etag::Content`](sanserve_core::Etag)). A server calls this when it is bound, if the configuration asks for
+    /// it.
     pub fn hash_content(&self) {
         self.digests.get_or_init(Digests::new);
     }
@@ -133,23 +135,23 @@ impl Root {
     }
 
     fn top(&self) -> Result<Arc<Top>, Errno> {
-        // What it guards is one pointer, which no panic leaves half changed.
+        // The lock guards one pointer, which a panic cannot leave half changed.
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Errno::NOENT)
     }
 
-    /// Has its name looked up again with the next request, for whoever has turned it elsewhere and says so. Does not
-    /// wait for the system.
+    /// Causes the name to be looked up again with the next request, for callers that know that it has changed. Makes
+    /// no system call.
     pub fn look_up_soon(&self) {
         self.due.store(0, Ordering::Relaxed);
     }
 
-    /// The time for the two below: milliseconds since it was opened. No system call on common systems.
+    /// The time for the two methods below: milliseconds since the root was opened. No system call on common systems.
     #[must_use]
     pub fn now(&self) -> u64 {
         if self.is_name { u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX) } else { 0 }
     }
 
-    /// Looks its name up again if that was a second ago or longer. Costs no system call in between.
+    /// Looks the name up again if the last time was at least a second ago. Otherwise makes no system call.
     pub fn look_up_in_time(&self, now: u64) {
         if !self.is_name {
             return;
@@ -162,11 +164,11 @@ impl Root {
         }
     }
 
-    /// Looks its name up again, for whoever finds something missing. `true`: it leads elsewhere now, so that another
-    /// try is worth while.
+    /// Looks the name up again after a path was missing. Returns `true` if it leads elsewhere now, so that another
+    /// try is worthwhile.
     ///
-    /// In a flood of requests for what is missing, such looks are few: 32 in a row that find nothing new, and
-    /// then one in 5 ms. While the name leads nowhere, the look is all that a request costs.
+    /// In a flood of requests for missing paths, the rate is limited: 32 look-ups in a row that find nothing new, and
+    /// then one per 5 ms. While the name leads nowhere, the look-up is the only cost of a request.
     pub fn look_up_for_missing(&self, now: u64) -> bool {
         if !self.is_name {
             return false;
@@ -184,7 +186,7 @@ impl Root {
         leads_elsewhere
     }
 
-    /// Looks its name up again. `true`: it leads elsewhere now.
+    /// Looks the name up again. Returns `true` if it leads elsewhere now.
     fn look_up(&self) -> bool {
         let held = self.top().ok();
         let found = match statat(CWD, &self.path, AtFlags::empty()) {
@@ -196,7 +198,7 @@ impl Root {
             Ok(top) => Some(Arc::new(top)),
             Err(error) => match fs_error(error) {
                 FsError::NotFound | FsError::Denied if held.is_some() => None,
-                // Nobody knows: what was there stays.
+                // The result is not known, so the current directory is kept.
                 _ => return false,
             },
         };
@@ -204,14 +206,14 @@ impl Root {
         true
     }
 
-    /// Its name: absolute, links not resolved.
+    /// The name: absolute, with symbolic links not resolved.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of the directory that is served now, without links. Scripts are told it: a program that opens a file by
-    /// path then finds the one that was checked, even if the name of the root leads elsewhere by now.
+    /// The path of the directory that is served now, without symbolic links. It is passed to scripts: a program that
+    /// opens a file by this path finds the one that was checked, even if the name of the root leads elsewhere by now.
     #[must_use]
     pub fn resolved_path(&self) -> PathBuf {
         let Ok(top) = self.top() else { return self.path.clone() };
@@ -228,11 +230,11 @@ impl Root {
         self.symlinks
     }
 
-    /// Opens a regular file or a directory. A directory that may be searched but not read is
-    /// opened too (on Linux), so that what lies in it can be served by name.
+    /// Opens a regular file or a directory. A directory that may be searched but not read is opened too (on Linux),
+    /// so that files in it can be served by name.
     ///
     /// # Errors
-    /// As [`FsError`] tells them apart.
+    /// As described by [`FsError`].
     pub fn open_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, FileId), FsError> {
         let fd = match self.raw(path, READ) {
             Err(Errno::ACCESS) => self.open_unreadable(path)?,
@@ -241,7 +243,7 @@ impl Root {
         let stat = fstat(&fd).map_err(fs_error)?;
         let (opened, identity) = examine(&stat).ok_or(FsError::NotFound)?;
         if opened.kind == Kind::Directory && stat.st_nlink == 0 {
-            // The root itself, when it has been removed: it can still be opened, and is empty.
+            // The root itself after it was removed: it can still be opened, and is empty.
             return Err(FsError::NotFound);
         }
         Ok((fd, opened, identity))
@@ -250,14 +252,14 @@ impl Root {
     /// Opens a regular file; a directory counts as not found.
     ///
     /// # Errors
-    /// As [`FsError`] tells them apart.
+    /// As described by [`FsError`].
     pub fn open_file_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, FileId), FsError> {
         let found = self.open_at(path)?;
         if found.1.kind == Kind::File { Ok(found) } else { Err(FsError::NotFound) }
     }
 
-    /// What lies at `path` now, without opening it. `None`: nothing that is served, or it takes
-    /// opening to know (unless the rule is [`Symlinks::Follow`]).
+    /// The identity of the file at `path`, without opening it. `None`: it is not a file that is served, or it must be
+    /// opened to find out (unless the rule is [`Symlinks::Follow`]).
     #[must_use]
     pub fn identify(&self, path: &[u8]) -> Option<FileId> {
         if self.symlinks != Symlinks::Follow {
@@ -267,7 +269,7 @@ impl Root {
         examine(&stat).map(|(_, identity)| identity)
     }
 
-    /// What lies at `path` now, whatever it is: one call where all links are followed, else two.
+    /// The status of the file at `path`, of any kind. One system call if all symbolic links are followed, else two.
     pub(crate) fn stat(&self, path: &[u8]) -> Result<Stat, Errno> {
         match self.symlinks {
             Symlinks::Follow => statat(&self.top()?.fd, or_dot(path), AtFlags::empty()),
@@ -275,7 +277,7 @@ impl Root {
         }
     }
 
-    /// Opens a directory to be entered. It need not be readable.
+    /// Opens a directory for entering it. It need not be readable.
     pub(crate) fn directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         self.raw(path, LOOK | OFlags::DIRECTORY)
     }
@@ -290,8 +292,8 @@ impl Root {
         }
     }
 
-    /// A directory that may not be read, but searched. What is neither that nor a file that may not be read is not
-    /// served anyway, and counts as not found, like one that may.
+    /// Opens a directory that may be searched, but not read. A regular file is denied; anything else counts as not
+    /// found, as if it were readable.
     #[cfg(target_os = "linux")]
     fn open_unreadable(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
         let fd = self.raw(path, LOOK).map_err(|_| FsError::Denied)?;
@@ -311,7 +313,8 @@ impl Root {
     }
 }
 
-/// An absolute name without `..`: what stands before the last of them is resolved, links included, and nothing after.
+/// Makes a path absolute, without `..`: the part up to the last `..` is resolved, including symbolic links, and
+/// nothing after it.
 fn name_of(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let parts: Vec<Component<'_>> = absolute.components().collect();
@@ -322,13 +325,13 @@ fn name_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Milliseconds after which the name of a root is looked up again.
+/// How often the name of a root is looked up, in milliseconds.
 const LOOK_UP_EVERY: u64 = 1_000;
 
-/// How often it is looked up for what is missing in a row, while that finds nothing new.
+/// How many look-ups in a row are permitted after missing paths, while they find nothing new.
 const MISSES: u64 = 32;
 
-/// Milliseconds after which it may be looked up so once more.
+/// After how many milliseconds one more is permitted.
 const MISS_EVERY: u64 = 5;
 
 /// The directory that the name of a root led to.
@@ -356,7 +359,7 @@ impl Top {
 /// Flags of every open for reading.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// Flags of an open that is only to find out what is there; what may be executed need not be readable.
+/// Flags of an open for checking what is there. An executable need not be readable.
 #[cfg(target_os = "linux")]
 const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 #[cfg(not(target_os = "linux"))]
@@ -370,8 +373,8 @@ fn or_dot(path: &[u8]) -> &[u8] {
 fn openat2(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
     use rustix::fs::ResolveFlags;
 
-    /// `EAGAIN`: something was renamed during the walk, and the kernel cannot tell whether the
-    /// path stayed beneath the root. Whoever renames without end gets a 503.
+    /// `EAGAIN`: a rename happened during the resolution, and the kernel cannot tell whether the path stayed beneath
+    /// the root. If renames never stop, the response is a 503.
     const TRIES: usize = 8;
 
     let resolve = match symlinks {
@@ -393,29 +396,28 @@ fn openat2(_: BorrowedFd<'_>, _: &[u8], _: OFlags, _: Symlinks) -> Result<OwnedF
     Err(Errno::NOSYS)
 }
 
-/// Opens the root once more to see. A seccomp filter may answer `EPERM` for a call it does not know.
+/// Tests `openat2` with the root. A seccomp filter may return `EPERM` for an unknown call.
 fn openat2_works(root: BorrowedFd<'_>) -> bool {
     openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Never).is_ok()
 }
 
-/// The mode of a recording: the sticky bit, which means nothing for a file, says what it is. It goes wherever the file
-/// does: by whatever path, symbolic link or hard link it is found, and by whatever server, it is not served.
+/// The mode of a recording. The sticky bit, which has no meaning for a file, marks it, and stays with the file: it is
+/// not served by any server, under any path, symbolic link or hard link.
 pub const RECORDING: u32 = 0o1600;
 
-/// The directories in which this process records, by device and number, each as often as it is recorded in. They are
-/// not listed.
+/// The directories in which this process records, by device and inode, once per recording. They are not listed.
 static RECORDED: RwLock<Vec<(u64, u64)>> = RwLock::new(Vec::new());
 
-/// A directory that this process does not serve as long as this lives.
+/// A directory that this process does not serve while this value exists.
 #[derive(Debug)]
 pub struct Withheld {
     id: (u64, u64),
-    /// While it is open, its number cannot become that of another directory.
+    /// While it is open, its inode number cannot be reused.
     _directory: OwnedFd,
 }
 
 impl Withheld {
-    /// Neither this directory nor what is recorded in it is served from here on.
+    /// Excludes this directory and its recordings from being served.
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types differ between systems")]
     pub fn new(directory: &Path) -> io::Result<Withheld> {
         let directory = openat(CWD, directory, LOOK | OFlags::DIRECTORY, Mode::empty())?;
@@ -435,7 +437,7 @@ impl Drop for Withheld {
     }
 }
 
-/// What a `stat` says, or `None` if it is nothing that is served.
+/// Interprets a `stat`. `None`: not a file that is served.
 #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the types of these fields differ between systems")]
 #[must_use]
 pub fn examine(stat: &Stat) -> Option<(Opened, FileId)> {
@@ -458,16 +460,16 @@ pub fn examine(stat: &Stat) -> Option<(Opened, FileId)> {
     Some((opened, FileId { dev: stat.st_dev as u64, ino: stat.st_ino as u64, size, mtime, ctime }))
 }
 
-/// Sorts what the system says into what an answer depends on.
+/// Maps an error of the system to one that a response depends on.
 #[must_use]
 pub fn fs_error(errno: Errno) -> FsError {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL => FsError::NotFound,
         // A socket, or a device without a driver.
         Errno::NXIO | Errno::NODEV => FsError::NotFound,
-        // LOOP, XDEV: a link that is not followed, or leads out. It is there, whatever it leads to.
+        // LOOP, XDEV: a symbolic link that is not followed, or leads out. It exists, whatever it leads to.
         Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::XDEV => FsError::Denied,
-        // AGAIN: somebody holds a lease on the file, or renames without end.
+        // AGAIN: another process has a lease on the file, or renames never stop.
         Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => FsError::Exhausted,
         _ => FsError::Failed,
     }
@@ -484,7 +486,7 @@ pub(crate) mod tests {
 
     const RULES: [Symlinks; 3] = [Symlinks::Follow, Symlinks::Inside, Symlinks::Never];
 
-    /// Every rule, each with `openat2` and by hand.
+    /// Roots with every rule, with `openat2` and without.
     pub(crate) fn roots(dir: &TempDir) -> impl Iterator<Item = Root> {
         let path = dir.path().join("root");
         RULES.into_iter().flat_map(move |rule| {
@@ -529,7 +531,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn links_are_followed_as_the_rule_says() {
+    fn links_follow_the_rule() {
         let dir = tree();
         let root = dir.path().join("root");
         symlink("../a.txt", root.join("sub/inside")).unwrap();
@@ -551,7 +553,7 @@ pub(crate) mod tests {
             assert_eq!(["sub/inside", "sub/inside-dir/b.txt"].map(open), inside, "{root:?}");
             assert_eq!(["outside", "out-and-in", "outside-dir/secret", "absolute"].map(open), outside, "{root:?}");
             assert_eq!(["loop", "loop/x"].map(open), [refused; 2], "{root:?}");
-            // A link that is not followed is there; one that leads nowhere is not.
+            // A link that is not followed exists; one that leads nowhere does not.
             let never = root.symlinks() == Symlinks::Never;
             assert_eq!(open("dangling"), if never { refused } else { Err(FsError::NotFound) }, "{root:?}");
         }
@@ -559,7 +561,7 @@ pub(crate) mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_no_file_is_not_found_and_never_hangs() {
+    fn special_files_are_not_found_and_never_block() {
         let dir = tree();
         let at = |name: &str| dir.path().join("root").join(name);
         rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -567,7 +569,7 @@ pub(crate) mod tests {
         symlink("/dev/null", at("device")).unwrap();
         for root in roots(&dir) {
             for name in [&b"fifo"[..], b"socket", b"device"] {
-                // The link to the device is refused before it is seen where it leads.
+                // The link to the device is refused before its target is known.
                 let refused = name == b"device" && root.symlinks() != Symlinks::Follow;
                 let expected = if refused { FsError::Denied } else { FsError::NotFound };
                 assert_eq!(len(root.open_at(name)), Err(expected));
@@ -577,9 +579,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn permissions_are_told_apart() {
+    fn permissions_are_distinguished() {
         if rustix::process::geteuid().is_root() {
-            return; // Root may do everything.
+            return; // Permissions do not apply to root.
         }
         let dir = tree();
         let at = |name: &str| dir.path().join("root").join(name);
@@ -621,7 +623,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_root_knows_where_it_is() {
+    fn a_root_has_an_absolute_path() {
         let dir = tree();
         symlink("root/sub", dir.path().join("link")).unwrap();
         let root = Root::open(&dir.path().join("link/../sub/deep/.."), Symlinks::Never).unwrap();
@@ -629,11 +631,15 @@ pub(crate) mod tests {
         assert!(Root::open(".".as_ref(), Symlinks::Follow).unwrap().path().is_absolute());
         symlink(".", dir.path().join("root/here")).unwrap();
         let root = Root::open(&dir.path().join("link/../here/sub"), Symlinks::Never).unwrap();
-        assert_eq!(root.path(), dir.path().canonicalize().unwrap().join("root/here/sub"), "a link stays one");
+        assert_eq!(
+            root.path(),
+            dir.path().canonicalize().unwrap().join("root/here/sub"),
+            "the link must not be resolved"
+        );
     }
 
     #[test]
-    fn a_root_is_a_name() {
+    fn the_name_of_a_root_is_followed() {
         let dir = tree();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("other")).unwrap();
@@ -642,28 +648,28 @@ pub(crate) mod tests {
         for rule in RULES {
             let root = Root::open(&at("current"), rule).unwrap();
             assert_eq!(root.path(), at("current"));
-            assert!(!root.look_up(), "it leads where it led");
+            assert!(!root.look_up(), "the name still leads there");
             symlink("other", at("next")).unwrap();
             fs::rename(at("next"), at("current")).unwrap();
             root.look_up_in_time(LOOK_UP_EVERY - 1);
-            assert_eq!(len(root.open_at(b"a.txt")), Ok(6), "it is not time yet");
+            assert_eq!(len(root.open_at(b"a.txt")), Ok(6), "the look-up is not due yet");
             root.look_up_in_time(LOOK_UP_EVERY);
             assert_eq!(len(root.open_at(b"new.txt")), Ok(3));
             fs::remove_file(at("current")).unwrap();
             assert!(root.look_up());
             assert_eq!(len(root.open_at(b"new.txt")), Err(FsError::NotFound));
-            assert!(!root.look_up(), "it still leads nowhere");
+            assert!(!root.look_up(), "the name still leads nowhere");
             symlink("root", at("current")).unwrap();
             assert!(root.look_up());
             assert_eq!(len(root.open_at(b"a.txt")), Ok(6));
         }
         let root = Root::open(&at("other"), Symlinks::Follow).unwrap();
         fs::remove_dir_all(at("other")).unwrap();
-        assert_eq!(len(root.open_at(b"")), Err(FsError::NotFound), "a removed directory is no empty one");
+        assert_eq!(len(root.open_at(b"")), Err(FsError::NotFound), "a removed directory is not an empty one");
     }
 
     #[test]
-    fn what_is_missing_has_the_name_looked_up_now_and_then() {
+    fn missing_paths_look_the_name_up_at_a_limited_rate() {
         let dir = tree();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("other")).unwrap();
@@ -674,26 +680,26 @@ pub(crate) mod tests {
         };
         let root = Root::open(&at("current"), Symlinks::Follow).unwrap();
         for _ in 1..MISSES {
-            assert!(!root.look_up_for_missing(100), "it leads where it led");
+            assert!(!root.look_up_for_missing(100), "the name still leads there");
         }
         for _ in 0..2 * MISSES {
             turn("other");
-            assert!(root.look_up_for_missing(100), "a look that finds something is free");
+            assert!(root.look_up_for_missing(100), "a look-up that finds something does not count");
             turn("root");
             assert!(root.look_up_for_missing(100));
         }
         assert!(!root.look_up_for_missing(100));
         turn("other");
         for now in [100, 100 + MISS_EVERY - 1] {
-            assert!(!root.look_up_for_missing(now), "a flood is not looked after");
+            assert!(!root.look_up_for_missing(now), "a flood is limited");
         }
-        assert!(root.look_up_for_missing(100 + MISS_EVERY), "for long");
+        assert!(root.look_up_for_missing(100 + MISS_EVERY), "one more is permitted later");
         fs::remove_file(at("current")).unwrap();
         assert!(root.look_up_for_missing(1_000));
         for _ in 0..2 * MISSES {
-            assert!(!root.look_up_for_missing(1_000), "it leads nowhere");
+            assert!(!root.look_up_for_missing(1_000), "the name leads nowhere");
         }
         symlink("root", at("current")).unwrap();
-        assert!(root.look_up_for_missing(1_000), "at once");
+        assert!(root.look_up_for_missing(1_000), "the look-up is immediate");
     }
 }

@@ -1,4 +1,4 @@
-//! Listening: resolve, bind, accept, and what to do when accepting fails.
+//! Listening sockets: resolving, binding, accepting, and limits of descriptors.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -12,11 +12,11 @@ use rustix::net::SocketFlags;
 use rustix::net::{self, AddressFamily, RecvFlags, SocketType, sockopt};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Bytes that a socket takes beyond what is on its way to the peer.
+/// How many unsent bytes a socket buffers, in addition to those in flight.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 512 * 1024;
 
-/// Connections that may wait to be accepted; the system clamps it (`net.core.somaxconn`).
+/// The length of the queue of pending connections; the system clamps it (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
 /// The address to bind: the first of [`resolve_all`].
@@ -27,8 +27,9 @@ pub fn resolve(host: Option<&str>, port: u16) -> io::Result<SocketAddr> {
     Ok(resolve_all(host, port)?[0])
 }
 
-/// The addresses to bind, at least one. Without a host: every address, IPv6 and IPv4 together where there is IPv6.
-/// With one, all that it resolves to, each once, in the order of the system; an IPv6 address may be in brackets.
+/// The addresses to bind, at least one. Without a host: all addresses, IPv6 and IPv4 together if there is IPv6. With
+/// a host: all addresses that it resolves to, without duplicates, in the order of the system. An IPv6 address may be
+/// in brackets.
 ///
 /// # Errors
 /// If the host does not resolve.
@@ -46,11 +47,11 @@ pub fn resolve_all(host: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>>
     addresses_of((bare, port))
 }
 
-/// What `address` stands for, each once, in the order of the system; at least one. A name is looked up, which may take
-/// some seconds.
+/// The addresses that `address` stands for, without duplicates, in the order of the system; at least one. A name is
+/// looked up, which may take some seconds.
 ///
 /// # Errors
-/// If it is no address, or a name that does not resolve.
+/// If it is neither an address nor a name that resolves.
 pub fn addresses_of(address: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in address.to_socket_addrs()? {
@@ -64,15 +65,15 @@ pub fn addresses_of(address: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> 
     Ok(addresses)
 }
 
-/// Tries to find a port that is free at all addresses, where any will do.
+/// The most attempts to find a port that is free at all addresses, if any port will do.
 const PORTS: usize = 16;
 
-/// Listens on each of these addresses, all on one port: that of the first, and where that is 0, one that is free at all
-/// of them. An address that this machine does not have, such as `::1` where there is no IPv6, is left out, as long as
-/// another is left.
+/// Listens on all of these addresses, on one port: that of the first address, or if that is 0, one that is free at
+/// all of them. Addresses that this machine does not have, such as `::1` without IPv6, are skipped, unless none is
+/// left.
 ///
 /// # Errors
-/// As the system says, such as an address in use; [`io::ErrorKind::InvalidInput`] if there is none.
+/// Errors of the system, such as an address in use; [`io::ErrorKind::InvalidInput`] if there is no address.
 pub fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     bind_on_one_port(addresses, |address| bind(address, false), TcpListener::local_addr)
 }
@@ -80,8 +81,8 @@ pub fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
 /// Like [`bind_all`], with listeners that several workers [share](SharedListener).
 ///
 /// # Errors
-/// As the system says, such as an address in use, even if its user would share it;
-/// [`io::ErrorKind::InvalidInput`] if there is none.
+/// Errors of the system, such as an address in use, even by a socket that would share it;
+/// [`io::ErrorKind::InvalidInput`] if there is no address.
 pub fn bind_all_shared(addresses: &[SocketAddr]) -> io::Result<Vec<SharedListener>> {
     bind_on_one_port(addresses, SharedListener::bind, |shared| Ok(shared.address))
 }
@@ -121,28 +122,28 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// Listens. The sockets accepted from it send without delay (on Linux they inherit that). The
-/// listener itself blocks; an event loop makes it non-blocking.
+/// Listens on one address. `TCP_NODELAY` is set on accepted sockets (on Linux they inherit it). The listener itself
+/// is blocking; an event loop makes it non-blocking.
 ///
 /// # Errors
-/// As the system says, such as an address in use.
+/// Errors of the system, such as an address in use.
 pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     listen(bound(address, reuse_port)?)
 }
 
 fn listen(fd: OwnedFd) -> io::Result<TcpListener> {
     sockopt::set_tcp_nodelay(&fd, true)?;
-    // What a peer does not take is to stay in the file, not in the socket: else a slow one looks like
-    // one that takes nothing for minutes, and holds megabytes. Accepted sockets inherit this too.
+    // Bytes that the peer does not read should stay in the file, not in the socket: otherwise a slow peer would seem
+    // to read nothing for minutes, and its socket would hold megabytes. Accepted sockets inherit this too.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket2::SockRef::from(&fd).set_tcp_notsent_lowat(UNSENT);
     net::listen(&fd, BACKLOG)?;
     Ok(TcpListener::from(fd))
 }
 
-/// An address that several workers listen on, each with a socket of its own, among which the system spreads
-/// connections (`SO_REUSEPORT`). One of them listens from the beginning, so that no client is refused; the others are
-/// bound, which may need privileges that are dropped later, and listen when it is known how many workers there are.
+/// An address that several workers listen on, each with a socket of its own, among which the system distributes
+/// connections (`SO_REUSEPORT`). One socket listens from the beginning, so that no client is refused. The others are
+/// bound now, which may need privileges that are dropped later, and listen when the number of workers is known.
 #[derive(Debug)]
 pub struct SharedListener {
     address: SocketAddr,
@@ -151,22 +152,22 @@ pub struct SharedListener {
 }
 
 impl SharedListener {
-    /// Listens for one worker. Port 0 is a free port, the same for all workers.
+    /// Listens for one worker. Port 0 selects a free port, the same for all workers.
     ///
     /// # Errors
-    /// As the system says; an address is in use even if its user would share it.
+    /// Errors of the system; an address is also in use if its socket would share it.
     pub fn bind(address: SocketAddr) -> io::Result<SharedListener> {
-        // Bound without SO_REUSEPORT, it fails where anybody listens, and holds a free port; it never
-        // listens itself, so no connection is lost in it.
+        // Without `SO_REUSEPORT`, this bind fails if any socket listens, and it holds a free port. The probe itself
+        // never listens, so no connection is lost in it.
         let probe = bound(address, false)?;
         let address = SocketAddr::try_from(net::getsockname(&probe)?)?;
         Ok(SharedListener { address, first: bind(address, true)?, others: Vec::new() })
     }
 
-    /// Has sockets for `n` workers, at least one.
+    /// Binds sockets for `n` workers, at least one.
     ///
     /// # Errors
-    /// As the system says.
+    /// Errors of the system.
     pub fn reserve(&mut self, n: usize) -> io::Result<()> {
         self.others.truncate(n.saturating_sub(1));
         while self.others.len() + 1 < n {
@@ -178,12 +179,12 @@ impl SharedListener {
     /// The listeners, one for each worker.
     ///
     /// # Errors
-    /// As the system says.
+    /// Errors of the system.
     pub fn listen(self) -> io::Result<Vec<TcpListener>> {
         std::iter::once(Ok(self.first)).chain(self.others.into_iter().map(listen)).collect()
     }
 
-    /// The address, with its real port.
+    /// The address, with its actual port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -197,7 +198,7 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
         sockopt::set_socket_reuseport(&fd, true)?;
     }
     if address.is_ipv6() {
-        // As Python does: a system that cannot is left as it is.
+        // As in Python, a system without dual-stack sockets is not an error.
         let _ = sockopt::set_ipv6_v6only(&fd, false);
     }
     net::bind(&fd, &address)?;
@@ -217,10 +218,10 @@ fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Accepts a connection: non-blocking, closed on exec, sending without delay.
+/// Accepts a connection. The socket is non-blocking and closed on exec, with `TCP_NODELAY`.
 ///
 /// # Errors
-/// As the system says.
+/// Errors of the system.
 pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     #[cfg(target_os = "linux")]
     let (fd, peer) = net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
@@ -229,16 +230,16 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         let (fd, peer) = net::acceptfrom(listener)?;
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&fd, true)?;
-        // Fails where the peer has gone already; it will be noticed.
+        // Fails if the peer has disconnected already, which will be noticed.
         let _ = sockopt::set_tcp_nodelay(&fd, true);
         (fd, peer)
     };
-    // Without an address the peer has gone again, on some systems.
+    // On some systems, a missing address means that the peer has disconnected.
     let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
     Ok((TcpStream::from(fd), peer))
 }
 
-/// Whether somebody waits to be accepted.
+/// Whether a connection is pending.
 #[must_use]
 pub fn is_acceptable(listener: &TcpListener) -> bool {
     let mut fds = [PollFd::new(listener, PollFlags::IN)];
@@ -246,30 +247,29 @@ pub fn is_acceptable(listener: &TcpListener) -> bool {
     poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Whether the peer has sent what nobody has read yet. Its going away does not count.
+/// Whether bytes of the peer have arrived that were not read yet. Its disconnect does not count.
 #[must_use]
 pub fn has_arrived(socket: BorrowedFd<'_>) -> bool {
     let mut byte = [0];
     matches!(net::recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
 }
 
-/// Raises the number of descriptors that this process may have to what the system allows, and
-/// says what it is now.
+/// Raises the number of descriptors of this process to the most that the system allows, and returns it.
 ///
-/// Scripts still get the limit that was there before, if a launcher starts them.
+/// Scripts still get the previous limit, if a launcher starts them.
 pub fn raise_nofile_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     INHERITED_NOFILE.get_or_init(|| limit.current);
     if limit.current != limit.maximum {
         let mut raised = limit;
         raised.current = limit.maximum;
-        // Where that is refused, it stays as it was.
+        // If that is refused, the limit remains.
         let _ = setrlimit(Resource::Nofile, raised);
     }
     nofile_limit()
 }
 
-/// The number of descriptors that this process could have before that was raised. `None`: any number.
+/// The limit of descriptors of this process before it was raised. `None`: unlimited.
 #[must_use]
 pub fn inherited_nofile_limit() -> Option<u64> {
     *INHERITED_NOFILE.get_or_init(|| getrlimit(Resource::Nofile).current)
@@ -277,7 +277,7 @@ pub fn inherited_nofile_limit() -> Option<u64> {
 
 static INHERITED_NOFILE: OnceLock<Option<u64>> = OnceLock::new();
 
-/// The number of descriptors that this process may have.
+/// The limit of descriptors of this process.
 #[must_use]
 pub fn nofile_limit() -> usize {
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn resolves_what_people_write() {
+    fn resolves_common_notations() {
         assert_eq!(resolve(Some("127.0.0.1"), 80).unwrap(), "127.0.0.1:80".parse().unwrap());
         assert_eq!(resolve(Some("::1"), 80).unwrap(), "[::1]:80".parse().unwrap());
         assert_eq!(resolve(Some("[::1]"), 80).unwrap(), "[::1]:80".parse().unwrap());
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn unspecified_takes_both_families() {
+    fn the_unspecified_address_accepts_both_families() {
         let listener = bind(resolve(None, 0).unwrap(), false).unwrap();
         let port = listener.local_addr().unwrap().port();
         let _peer = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accepted_socket_is_made_ready() {
+    fn an_accepted_socket_has_its_options() {
         let listener = bind(loopback(), false).unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut ours, from) = accept(&listener).unwrap();
@@ -341,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn many_share_one_port_and_nobody_elses() {
+    fn workers_share_a_port_that_no_other_server_uses() {
         let mut shared = SharedListener::bind(loopback()).unwrap();
         shared.reserve(3).unwrap();
         let address = shared.local_addr();
         let is_in_use = || SharedListener::bind(address).unwrap_err().kind() == io::ErrorKind::AddrInUse;
         assert!(address.port() != 0 && is_in_use());
-        // Who connects before the others listen is nobody's but the first one's.
+        // Connections from before the others listen belong to the first listener.
         let early: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
         let listeners = shared.listen().unwrap();
         assert!(listeners.len() == 3 && is_in_use());
@@ -380,21 +380,21 @@ mod tests {
             assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{addresses:?}");
             assert_ne!(addresses[0].ip(), addresses[1].ip());
             let taken = [(Ipv4Addr::new(127, 0, 0, 3), addresses[0].port()).into(), addresses[1]];
-            assert_eq!(bind_all(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody else's");
-            assert_eq!(bind_all_shared(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody else's");
+            assert_eq!(bind_all(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse, "a port in use");
+            assert_eq!(bind_all_shared(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse, "a port in use");
         }
-        // TEST-NET-1 is nobody's.
+        // No machine has an address of TEST-NET-1.
         let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
         assert_eq!(bind_all(&[elsewhere, both[0]]).unwrap().len(), 1);
         assert_eq!(bind_all(&[elsewhere]).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
         assert!(bind_all(&[]).is_err());
         let all = resolve_all(Some("localhost"), 80).unwrap();
         assert!(all.iter().all(|address| address.ip().is_loopback() && address.port() == 80), "{all:?}");
-        assert!(all.iter().enumerate().all(|(at, address)| !all[..at].contains(address)), "each once: {all:?}");
+        assert!(all.iter().enumerate().all(|(at, address)| !all[..at].contains(address)), "duplicates: {all:?}");
     }
 
     #[test]
-    fn what_has_arrived_is_seen_and_stays() {
+    fn arrived_bytes_are_noticed_and_not_consumed() {
         use std::io::{Read, Write};
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(!is_acceptable(&listener));
@@ -406,11 +406,11 @@ mod tests {
         assert!(has_arrived(stream.as_fd()) && has_arrived(stream.as_fd()));
         assert_eq!(stream.read(&mut [0; 9]).unwrap(), 1);
         drop(peer);
-        assert!(!has_arrived(stream.as_fd()), "the end is nothing to answer");
+        assert!(!has_arrived(stream.as_fd()), "the end does not count");
     }
 
     #[test]
-    fn the_limit_is_raised_to_what_is_allowed() {
+    fn the_limit_is_raised_to_the_maximum() {
         let raised = raise_nofile_limit();
         assert!(raised >= 3);
         assert_eq!(raised, nofile_limit());
