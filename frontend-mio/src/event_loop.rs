@@ -1,7 +1,7 @@
-//! The event loop of one worker: wait, read from all that are ready, then give each its turn.
+//! The event loop of one worker: wait, read from all connections that are ready, then give each its turn.
 //!
-//! Reading comes before answering for the whole group, so that one look at a file answers all
-//! requests for it that had arrived by then (see the cache in `sanserve-server`).
+//! All connections of a group are read before any is processed, so that one check of a file serves all requests for
+//! it that had arrived by then (see the cache in `sanserve-server`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,25 +31,25 @@ use crate::waker::{ConnWaker, LoopWaker};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
-/// Events taken at once.
+/// The most events of one wait.
 const EVENTS: usize = 1024;
-/// Connections that are read from before any of them is answered.
+/// The most connections that are read before any of them is processed.
 const GROUP: usize = 64;
-/// Milliseconds that the loop waits at most; then it looks again.
+/// The longest wait of the loop, in milliseconds.
 const LONGEST: u64 = 60_000;
-/// Connections accepted before others have their turn.
+/// The most connections accepted before others have their turn.
 const ACCEPTS: usize = 64;
-/// Milliseconds after which a worker that found no place looks again: nothing tells it that a
-/// connection of another one has closed.
+/// After how many milliseconds a worker that found no place checks again, since it is not notified when a connection
+/// of another worker closes.
 const LOOK_AGAIN: u64 = 10;
 
-/// One worker: its listener, its connections, and nothing shared but the site and the bound on connections.
+/// One worker: its listener and its connections. It only shares the site and the limit of connections.
 pub(crate) struct EventLoop {
-    /// Which one of all workers.
+    /// The number of this worker.
     number: usize,
     poll: Poll,
     loop_waker: Arc<LoopWaker>,
-    /// Who was woken, while that is being answered.
+    /// The connections that were woken, while they are being processed.
     woken: Vec<Arc<ConnWaker>>,
     listener: Option<TcpListener>,
     site: Arc<Site>,
@@ -63,21 +63,23 @@ pub(crate) struct EventLoop {
     /// Which connection is closed when the limit is reached.
     leaving: Leaving,
     queue: VecDeque<u32>,
-    /// Connections that are about to run a script or to go on with a listing, which takes far longer than anything
-    /// else here: one does so in each round, so that the others wait for one and not for all of them.
+    /// Connections that are about to run a script or to continue with a listing, which takes much longer than
+    /// anything else here: one does so in each round, so that the others wait for one and not for all of them.
     slow: VecDeque<u32>,
     pool: Pool,
-    /// Connections may wait to be accepted.
+    /// Connections may be pending.
     acceptable: bool,
     acceptor: Acceptor,
-    /// Nothing is accepted before this.
+    /// No connection is accepted before this time.
     pause_until: Option<Tick>,
-    /// There was no place for a connection that waits. It may be told by a close of its own, or looks again.
+    /// There was no place for a pending connection. The worker notices a close of its own connections, and checks the
+    /// others regularly.
     full: bool,
     look_again: Option<Tick>,
-    /// The server is going down, and this is the bound.
+    /// Set when the server shuts down: the end of the grace.
     cut_at: Option<Tick>,
-    /// Until then, the listener of a server that is going down is emptied; it closes as soon as nobody waits there.
+    /// Until when pending connections are accepted while the server shuts down; the listener closes as soon as there
+    /// is none.
     listens_until: Option<Tick>,
 }
 
@@ -121,7 +123,7 @@ impl EventLoop {
         })
     }
 
-    /// What interrupts its waiting.
+    /// The waker of the loop.
     pub(crate) fn loop_waker(&self) -> &Arc<LoopWaker> {
         &self.loop_waker
     }
@@ -130,7 +132,7 @@ impl EventLoop {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            self.obey_phase();
+            self.follow_phase();
             if self.listener.is_none() && self.parked.len() == 0 {
                 return Ok(());
             }
@@ -144,7 +146,7 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     LISTENER => self.acceptable = true,
-                    WAKER => self.answer_wakers(),
+                    WAKER => self.process_wakers(),
                     token => self.became_ready(token, event),
                 }
             }
@@ -170,7 +172,7 @@ impl EventLoop {
             .into_iter()
             .flatten()
             .min()?;
-        // A little longer than needed is right, a little shorter would spin; the poll counts in 32 bits.
+        // Waiting a little too long is right; a little too short would spin. The poll counts in 32 bits.
         Some(Duration::from_millis(next.since(self.clock.tick()).clamp(1, LONGEST)))
     }
 
@@ -184,7 +186,7 @@ impl EventLoop {
             return;
         }
         let transport = &mut parked.transport;
-        // A reset is news also where neither reading nor writing is wanted.
+        // A reset matters even if neither reading nor writing is needed.
         let is_reset = event.is_error();
         let is_closed = event.is_read_closed() || is_reset;
         let mut is_news = is_reset;
@@ -205,8 +207,9 @@ impl EventLoop {
         }
     }
 
-    /// Queues whoever was woken and still is who was meant; lets those go that others have asked for.
-    fn answer_wakers(&mut self) {
+    /// Queues the connections that were woken, if the wakers are still valid, and closes connections that other
+    /// workers have asked for.
+    fn process_wakers(&mut self) {
         if self.connection_limit.take_asked(self.number) {
             self.let_one_go();
         }
@@ -232,7 +235,7 @@ impl EventLoop {
         }
     }
 
-    /// Gives each connection in the queue a turn; what is queued meanwhile has to wait.
+    /// Gives each connection in the queue a turn; connections queued meanwhile have to wait.
     fn serve(&mut self) {
         let mut left = self.queue.len();
         while left > 0 {
@@ -249,8 +252,8 @@ impl EventLoop {
         }
     }
 
-    /// Reads if that is what the connection waits for. Only then is memory leased before its turn: those
-    /// that are woken, however many, take turns with the same lease.
+    /// Reads if the connection waits for that. Only then is memory leased before its turn: connections that are
+    /// woken, however many, use the same lease in turns.
     fn read(&mut self, at: u32) {
         if let Some(parked) = self.parked.get_mut(at) {
             if parked.transport.is_to_read() {
@@ -269,7 +272,7 @@ impl EventLoop {
         let own = Loop { registry, loop_waker, at, alone: self.queue.is_empty() && self.slow.is_empty() };
         let cx = self.site.context(&self.now);
         let env = &mut Env::new(&self.site, cx, &self.files, &mut self.log);
-        // A mistake of ours in one connection must not end the others.
+        // A bug in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env))) {
             Ok(Turn::Wait(wait)) => {
                 let is_unfinished = !wait.idle && parked.unfinished_since().is_some();
@@ -289,7 +292,7 @@ impl EventLoop {
                         self.leaving.is_unfinished(at);
                     }
                     if self.full {
-                        // Nobody may have been there to wait for when this worker became full.
+                        // There may have been no other connection to wait for when this worker became full.
                         self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
                     }
                 }
@@ -337,7 +340,7 @@ impl EventLoop {
         }
     }
 
-    /// Lets go of a connection that speaks another protocol from here on. Its place goes with it.
+    /// Releases a connection that has switched to another protocol, with its place.
     fn upgrade(&mut self, at: u32) {
         self.forget(at);
         let Some(parked) = self.parked.remove(at) else { return };
@@ -346,18 +349,18 @@ impl EventLoop {
             self.site.hand_over(upgraded, place);
         }
         if self.full {
-            // The place comes back without a word to this loop.
+            // This loop is not notified when the place is given back.
             self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
         }
     }
 
-    /// Nothing of this connection is due any more.
+    /// Removes the deadlines of this connection.
     fn forget(&mut self, at: u32) {
         self.deadlines.forget(at);
         self.leaving.remove(at);
     }
 
-    /// Tells the other workers how old those are that this one would let go first.
+    /// Publishes since when the oldest connections of this worker have been idle or unfinished.
     fn publish(&mut self) {
         let mut of = |at: Option<u32>, since: fn(&Parked) -> Since| at.and_then(|at| since(self.parked.get_mut(at)?));
         let idle = of(self.leaving.oldest_idle(), Parked::idle_since);
@@ -365,8 +368,8 @@ impl EventLoop {
         self.connection_limit.publish(self.number, idle, unfinished);
     }
 
-    /// Closes the connection that has been idle for longest, or one that has been unfinished for too long, for the
-    /// sake of a new one. Never one on which a request has arrived. `false`: there is none.
+    /// Closes the connection that has been idle for longest, or one that has been unfinished for too long, to make
+    /// room for a new one. Never one on which a request has arrived. `false`: there is none.
     fn let_one_go(&mut self) -> bool {
         while let Some(at) = self.leaving.oldest_idle() {
             let Some(parked) = self.parked.get_mut(at) else { return false };
@@ -374,7 +377,7 @@ impl EventLoop {
                 break;
             }
             if parked.has_arrived() {
-                // It is about to be told, and has an exchange in progress.
+                // The connection is about to notice its request, and has an exchange in progress.
                 self.leaving.remove(at);
                 parked.transport.became_readable();
                 self.enqueue(at);
@@ -397,7 +400,7 @@ impl EventLoop {
         false
     }
 
-    /// Sees to it that a place becomes free for a client that waits. `true`: one may be free now.
+    /// Tries to free a place for a pending client. `true`: one may be free now.
     fn make_place(&mut self) -> bool {
         self.publish();
         match self.connection_limit.with_oldest(self.number, self.now.tick) {
@@ -414,8 +417,8 @@ impl EventLoop {
         self.acceptable && self.listener.is_some() && !self.full
     }
 
-    /// Gives the place of a connection back. Where others wait too, this worker waits its turn with them:
-    /// it would otherwise be the first each time.
+    /// Gives the place of a connection back. If other workers wait too, this worker does not take it immediately: it
+    /// would be the first each time.
     fn closed_one(&mut self) {
         self.connection_limit.give_back();
         if self.full {
@@ -430,7 +433,7 @@ impl EventLoop {
     fn now_full(&mut self) {
         self.full = true;
         self.connection_limit.waiting.fetch_add(1, Ordering::AcqRel);
-        // If all are its own, one of its own has to close, or to be idle.
+        // If all connections belong to this worker, one of its own has to close, or to become idle.
         let others = self.parked.len() < self.connection_limit.most;
         let soon = others || self.leaving.oldest_idle().or(self.leaving.oldest_unfinished()).is_some();
         self.look_again = soon.then(|| self.now.tick.after(LOOK_AGAIN));
@@ -442,8 +445,8 @@ impl EventLoop {
         self.look_again = None;
     }
 
-    /// Accepts what waits, within bounds. At the bound on connections, one that is idle is closed to make room; where none is,
-    /// nobody is accepted until one has closed.
+    /// Accepts pending connections, up to a limit. At the limit of connections, an idle one is closed to make room;
+    /// if none is idle, no connection is accepted until one has closed.
     fn accept(&mut self) {
         if self.pause_until.is_some_and(|until| until <= self.now.tick) {
             self.pause_until = None;
@@ -461,10 +464,10 @@ impl EventLoop {
             let Some(listener) = &self.listener else { return };
             // A place that is taken and given back for nothing would look to the others as if all were taken.
             if self.connection_limit.are_scarce() && !is_acceptable(listener) {
-                return self.nobody_waits();
+                return self.none_pending();
             }
             if !self.connection_limit.take() {
-                // Another worker may be quicker to take it.
+                // Another worker may take the place first.
                 if !self.make_place() || !self.connection_limit.take() {
                     return self.now_full();
                 }
@@ -475,23 +478,23 @@ impl EventLoop {
                 self.connection_limit.give_back();
             }
             match accepted {
-                Accepted::Peer(socket, address) => self.welcome(socket, Peer::from(address)),
+                Accepted::Peer(socket, address) => self.add(socket, Peer::from(address)),
                 Accepted::Again => {}
-                Accepted::Nobody => self.nobody_waits(),
+                Accepted::Nobody => self.none_pending(),
                 Accepted::Pause(millis) => self.pause_until = Some(self.now.tick.after(millis)),
             }
         }
     }
 
-    /// The listener is empty.
-    fn nobody_waits(&mut self) {
+    /// No connection is pending.
+    fn none_pending(&mut self) {
         self.acceptable = false;
         if self.listens_until.is_some() {
             self.stop_listening();
         }
     }
 
-    /// Lets the listener go. Who connects from here on is refused.
+    /// Closes the listener. Further clients are refused.
     fn stop_listening(&mut self) {
         self.listener = None;
         self.listens_until = None;
@@ -500,7 +503,7 @@ impl EventLoop {
         }
     }
 
-    fn welcome(&mut self, socket: std::net::TcpStream, peer: Peer) {
+    fn add(&mut self, socket: std::net::TcpStream, peer: Peer) {
         let mut socket = TcpStream::from_std(socket);
         let at = self.parked.vacant();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -517,26 +520,26 @@ impl EventLoop {
             self.site.observe(&mut connection, &cx, "mio");
             if connection.is_observed() {
                 self.parked.insert(Parked::recorded(socket, connection));
-                // Its first turn tells what it waits for.
+                // Its first turn determines what it waits for.
                 return self.enqueue(at);
             }
         }
         self.parked.insert(Parked::new(socket, resting));
         self.leaving.idles(at);
         if self.cut_at.is_some() {
-            // It is told so in its first turn.
+            // Its first turn passes this on.
             self.enqueue(at);
         }
     }
 
-    /// Begins to go down, or ends at once, as the server's handle says. Every connection then has
-    /// a turn, in which it is told. Whoever has connected by then is still let in.
-    fn obey_phase(&mut self) {
-        // One look: a stop that came between two would cut connections for ever, and go on accepting.
+    /// Follows the phase of the server: begins to shut down, or stops. Every connection then has a turn, in which it
+    /// is informed. Connections that are already pending are still accepted.
+    fn follow_phase(&mut self) {
+        // The phase is read once: a stop between two reads would cut connections for ever, and continue to accept.
         let phase = self.site.draining().phase();
         if self.cut_at.is_none() && phase >= Phase::Draining {
             self.clock.read(&mut self.now);
-            // The event that says so may still be on its way, and a pause would be too long.
+            // The event for it may not have arrived yet, and a pause would be too long.
             self.acceptable = true;
             self.pause_until = None;
             self.listens_until = Some(self.now.tick + self.site.config().timeouts.drain_silence());

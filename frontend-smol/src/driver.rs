@@ -1,12 +1,12 @@
-//! One connection as a task: the loop that polls the core, obeys it and waits.
+//! One connection as a task: the loop that polls the core, carries out its steps, and waits.
 //!
-//! [`Driver::turn`] runs the core until it has nothing to do; it never waits. [`Driver::poll_wait`] waits
-//! for what the core then needs, and hands it in. All that they remember is in the driver, so that
-//! whoever has it can go on: its task, or the handler that runs in that task ([`talk`]).
+//! [`Driver::turn`] runs the core until it has nothing to do, and never waits. [`Driver::poll_wait`] waits for what
+//! the core then needs, and passes it in. All state is in the driver, so that either its task or the handler that
+//! runs in that task can continue ([`talk`]).
 //!
-//! A socket is registered with the reactor only when it is waited for, so a connection that brings its
-//! request along and ends after the answer never is. A read that did not fill the room has emptied
-//! the socket, so the next one waits without trying.
+//! A socket is registered with the reactor only when it is waited for, so a connection whose request has already
+//! arrived, and that ends after the response, is never registered. A read that did not fill the buffer has emptied
+//! the socket, so the next read waits without trying.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -35,13 +35,13 @@ use crate::turn_cache::TurnFiles;
 use crate::wake_flag::WakeFlag;
 use crate::watch::DeadlineHandle;
 
-/// Steps of one turn.
+/// The most steps of a turn.
 const TURN_STEPS: u32 = 256;
 
-/// Milliseconds after which a connection that waits for neither side of its socket looks at it.
+/// How often a connection that waits for neither side of its socket checks it, in milliseconds.
 const LOOK: u64 = 1_000;
 
-/// Bytes sent in one turn; the last step may exceed it.
+/// The most bytes sent in a turn; the last step may exceed it.
 const TURN_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Driver {
@@ -50,29 +50,29 @@ pub(crate) struct Driver {
     transport: Transport,
     deadline: DeadlineHandle,
     pub(crate) shared: Arc<Shared>,
-    /// What the connection and its handler know of each other, since the first call.
+    /// The state shared with the handler, since the first call.
     pub(crate) talk: Option<Box<HandlerTask>>,
-    /// Held while busy.
+    /// The buffers and other memory of a busy connection.
     pub(crate) lease: Option<Box<Lease>>,
-    /// What is waited for, unless a turn is due.
+    /// The wait in progress, unless a turn is due.
     waiting: Option<Waiting>,
-    /// Its place among those that go on with something that takes long.
+    /// Its place in the queue of tasks with long steps.
     pass: Option<Pass>,
 }
 
-/// A property that must hold: an idle connection is cheap.
+/// Invariant: an idle connection is cheap.
 const _: () = assert!(size_of::<Driver>() <= 368);
 
-/// A wait that is under way. Its deadline is the seat's.
+/// A wait in progress. Its deadline is in the handle of the watch.
 #[derive(Clone, Copy)]
 struct Waiting {
     need: Need,
     idle: bool,
-    /// It was seen to that the task is woken.
+    /// The wake-up of the task is arranged.
     asked: bool,
 }
 
-/// What an exchange has of its task.
+/// The parts of its task that an exchange uses.
 struct Attached<'a> {
     script: &'a mut Option<Pipes>,
     wake_flag: &'a mut Option<Arc<WakeFlag>>,
@@ -99,15 +99,15 @@ impl Frontend for Attached<'_> {
     }
 }
 
-/// What the driver cannot do alone.
+/// What the driver cannot do by itself.
 pub(crate) enum Event {
-    /// The handler is called, or what it waits for has happened.
+    /// The handler must be called, or the event that it waits for has happened.
     Call,
     /// The connection is over.
     Over(Close),
 }
 
-/// The driver, for its task and for the handler that runs in it. They never wait for each other.
+/// Locks the driver, for its task and for the handler that runs in it. Neither ever waits for the other.
 pub(crate) fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
     driver.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -119,7 +119,7 @@ impl Driver {
         let mut connection = Connection::new(Peer::from(peer), &cx);
         shared.site.observe(&mut connection, &cx, "smol");
         let mut transport = Transport::edge_triggered();
-        // It may have brought its request along.
+        // The request may have arrived already.
         transport.became_readable();
         Driver {
             session: Session::new(connection),
@@ -134,13 +134,13 @@ impl Driver {
         }
     }
 
-    /// Makes it a task.
+    /// Spawns the task.
     pub(crate) fn spawn(self, executor: &Executor<'_>) {
         let task = async move {
             let shared = Arc::clone(&self.shared);
             let peer = self.session.connection.peer();
             let mut driver = Mutex::new(self);
-            // A policy that panics, or a bug, ends its connection and nothing else.
+            // A panic of the policy, or a bug, only ends this connection.
             if let Err(panic) = AssertUnwindSafe(drive(&mut driver)).catch_unwind().await {
                 shared.site.log_panic(peer, &*panic);
             }
@@ -148,20 +148,20 @@ impl Driver {
         executor.spawn(task).detach();
     }
 
-    /// Drives the connection until it is over or there is something for the handler.
+    /// Drives the connection until it is over or the handler must be called.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.deadline.sit(cx.waker());
+        self.deadline.set_waker(cx.waker());
         loop {
             if self.waiting.is_some() {
                 if let Err(error) = ready!(self.poll_wait(cx)) {
-                    // The reactor is out of memory or of watches.
+                    // The reactor is out of memory or watches.
                     self.shared.site.log().error(format_args!("cannot wait for a connection: {error}"));
                     return Poll::Ready(Event::Over(Close::Broken));
                 }
                 self.waiting = None;
             }
             self.deadline.is_busy();
-            // Who is woken by something else goes on waiting, unless all is to end.
+            // After another wake-up it continues to wait, unless all connections are cut.
             if self.pass.as_ref().is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
                 return Poll::Pending;
             }
@@ -180,7 +180,7 @@ impl Driver {
                         self.broken();
                         continue;
                     }
-                    // Nothing would tell that the peer has gone, so it is looked at now and then.
+                    // There would be no event for a disconnect, so the socket is checked regularly.
                     let look = blind.then(|| now.after(LOOK));
                     if let Some(deadline) = [deadline, look].into_iter().flatten().min() {
                         self.deadline.arm(deadline, now);
@@ -201,23 +201,23 @@ impl Driver {
         }
     }
 
-    /// The handler's view of the connection, while the exchange is the handler's.
+    /// Accesses the handler's view of the connection, while the exchange belongs to the handler.
     ///
     /// # Errors
     /// Those of `act`, and [`Misuse::ExchangeEnded`].
     pub(crate) fn reply<T>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> Result<T, Misuse>) -> Result<T, Misuse> {
-        // Whatever it does may change what is waited for.
+        // This may change what the connection waits for.
         self.waiting = None;
         self.look(act).unwrap_or(Err(Misuse::ExchangeEnded))
     }
 
-    /// The same, for what cannot fail, and does nothing where the exchange is over.
+    /// Like [`reply`](Self::reply), for actions that cannot fail. Does nothing if the exchange is over.
     pub(crate) fn tell(&mut self, act: impl FnOnce(&mut Reply<'_>)) {
         self.waiting = None;
         let _ = self.look(act);
     }
 
-    /// The same, for what changes nothing.
+    /// Like [`reply`](Self::reply), for reading only.
     pub(crate) fn look<T>(&mut self, see: impl FnOnce(&mut Reply<'_>) -> T) -> Option<T> {
         let talk = self.talk.as_deref()?;
         let lease = self.lease.as_deref_mut().filter(|_| talk.stage == Stage::Speaking)?;
@@ -225,21 +225,21 @@ impl Driver {
         Some(see(&mut self.session.reply(&mut lease.space.buffers, &cx)))
     }
 
-    /// What a wake-up means for the connection. To be asked before anything else is done with it: a wait that is
-    /// begun anew would not be told of what has woken this one.
+    /// Processes a wake-up for the connection. Call it before any other action on the connection, because a new wait
+    /// would not report the event that ended this one.
     pub(crate) fn wake_up(&mut self, cx: &mut Context<'_>) {
-        // An error comes again when the wait does.
+        // An error is reported again by the next wait.
         if self.is_waiting() && self.poll_wait(cx).is_ready() {
             self.waiting = None;
         }
     }
 
-    /// Whether the task will be woken for the connection, and nothing is to be done until then.
+    /// Whether the task will be woken for the connection, and there is nothing to do until then.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.is_some_and(|waiting| waiting.asked)
     }
 
-    /// Sends what is batched while the core must not go on.
+    /// Sends the batch while the core must not be polled.
     pub(crate) fn push_out(&mut self, cx: &mut Context<'_>) {
         self.with_env(|session, space, _, env| session.tell(space, env.site.draining()));
         loop {
@@ -262,29 +262,29 @@ impl Driver {
         }
     }
 
-    /// Whether all that was written has left for the system.
+    /// Whether all written bytes were sent.
     pub(crate) fn is_all_out(&mut self) -> bool {
         let is_batched = self.lease.as_deref().is_some_and(|lease| lease.space.slot.has_batch());
         !is_batched && !self.look(|reply| reply.has_unsent()).unwrap_or(false)
     }
 
-    /// The server goes down.
+    /// Whether the server is shutting down.
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.site.draining().phase() >= Phase::Draining
     }
 
-    /// The server ends every connection now.
+    /// Whether the server cuts all connections.
     pub(crate) fn is_cut(&self) -> bool {
         self.shared.site.draining().phase() == Phase::Cut
     }
 
-    /// The socket of a connection that is over, and what was read of it beyond the last request.
+    /// Takes the socket of a connection that is over, and the bytes read after the last request.
     pub(crate) fn take_socket(&mut self) -> (Socket, Vec<u8>) {
         let read = self.lease.as_deref().map(|lease| lease.space.buffers.input.unread().to_vec());
         (mem::replace(&mut self.socket, Socket::Lost), read.unwrap_or_default())
     }
 
-    /// Gives the socket to the site's hook for upgrades.
+    /// Passes the socket to the site's hook for upgrades.
     fn hand_over(&mut self) {
         let attached = self.lease.as_deref_mut().and_then(|lease| lease.space.buffers.take_attached());
         let peer = self.session.connection.peer();
@@ -310,7 +310,7 @@ async fn drive(driver: &mut Mutex<Driver>) {
         let event = poll_fn(|cx| driver.get_mut().unwrap_or_else(PoisonError::into_inner).next(cx)).await;
         let close = match event {
             Event::Call => {
-                // On the heap, so that a connection without handler is small.
+                // Boxed, so that a connection without a handler is small.
                 Box::pin(handler_task::converse(driver)).await;
                 continue;
             }
@@ -326,7 +326,7 @@ async fn drive(driver: &mut Mutex<Driver>) {
 
 /// A turn.
 impl Driver {
-    /// Goes on until the connection waits or closes, or others should have their turn. `waker` is the task's.
+    /// Runs until the connection waits or closes, or others should have their turn. `waker` wakes the task.
     fn turn(&mut self, waker: &Waker) -> Turn {
         let Driver { session, socket, transport, shared, talk, lease, .. } = self;
         let Shared { site, files, clock, pool, make, .. } = &**shared;
@@ -364,7 +364,7 @@ impl Driver {
         }
     }
 
-    /// Does something to the connection between its turns.
+    /// Accesses the connection between its turns.
     fn with_env<R>(&mut self, act: impl FnOnce(&mut Session, &mut Workspace, &mut Io<'_>, &mut Env<'_>) -> R) -> R {
         let Driver { session, socket, transport, shared, lease, .. } = self;
         let Shared { site, files, clock, pool, .. } = &**shared;
@@ -374,12 +374,12 @@ impl Driver {
         act(session, space, &mut transport.over(socket.as_fd()), env)
     }
 
-    /// The peer has gone.
+    /// Records that the connection has failed.
     fn broken(&mut self) {
         self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, env.site.draining()));
     }
 
-    /// Gives the lease back, if there is one.
+    /// Returns the lease, if there is one.
     fn give_back(&mut self) {
         if let Some(mut lease) = self.lease.take() {
             lease.script = None;
@@ -392,7 +392,7 @@ impl Driver {
 
 /// Waiting.
 impl Driver {
-    /// Waits for something that the core is told by the next turn.
+    /// Waits for an event that the next turn passes to the core.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(waiting) = &mut self.waiting {
             let Waiting { need, idle, asked } = *waiting;
@@ -407,11 +407,11 @@ impl Driver {
                 ready!(self.await_event(need, cx)?);
                 self.waiting = Some(Waiting { need, idle, asked: false });
             } else if self.deadline.is_due(self.shared.clock.tick()) {
-                // What woke it is not asked of `async-io`: it disowns an event that another thread was
-                // waiting for already, and would have it all over again.
+                // `async-io` is not asked for the event: it does not report an event that another thread was already
+                // waiting for, and would wait for a new one.
                 break;
             }
-            // Not `||`: each of the two that is needed has its try.
+            // Not `||`: each of the two that is needed is tried.
             if (need.read && self.receive())
                 | (need.write && self.transport.became_writable())
                 | (need.script_read && self.with_env(|session, space, _, _| session.read_script(space)))
@@ -424,7 +424,8 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether it is to be closed to make room for another. It is told so, unless something of its peer has come.
+    /// Whether the connection must be closed to make room for another. The core gets an input for that, unless bytes
+    /// of the peer have arrived.
     fn leaves(&mut self) -> bool {
         let leaves = self.deadline.leaves();
         if leaves {
@@ -437,7 +438,7 @@ impl Driver {
         leaves
     }
 
-    /// Whether the handler was woken, which the connection is then told.
+    /// Whether the handler was woken. If so, the core gets an input for it.
     fn is_woken(&mut self) -> bool {
         let nudged =
             self.lease.as_deref().and_then(|lease| lease.wake_flag.as_ref()).is_some_and(|wake_flag| wake_flag.take());
@@ -447,11 +448,11 @@ impl Driver {
         nudged
     }
 
-    /// Sees to it that the task is woken; `Ready` if it may be worth a try already.
+    /// Arranges that the task is woken. `Ready`: trying may already succeed.
     fn await_event(&mut self, need: Need, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = self.socket.register()?;
-        // `Ready` at once is the event that ended an earlier wait. Asked again, `async-io` waits for a
-        // new one, and is told again of what is there already.
+        // An immediate `Ready` is the event that ended an earlier wait. When polled again, `async-io` waits for a new
+        // event, which it also reports if the socket is already ready.
         if need.read && socket.poll_readable(cx)?.is_ready() && socket.poll_readable(cx)?.is_ready() {
             return Poll::Ready(Ok(()));
         }
@@ -468,7 +469,7 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Reads what has come. `false`: nothing has.
+    /// Reads available bytes. `false`: there are none.
     fn receive(&mut self) -> bool {
         self.with_env(|session, space, io, env| session.receive(&mut space.buffers, io, env, false))
     }

@@ -1,9 +1,9 @@
-//! What wakes a connection beside its socket: deadlines and the end of the server.
+//! Waking connections for deadlines and for a shutdown.
 //!
-//! A timer for each wait would cost a lock and a call of the reactor with each request. Deadlines
-//! here are lazy: a connection has one entry in a heap, which stays when the deadline moves later, as
-//! it does with each request. When the entry is due, the connection is woken, sees that its
-//! deadline is later now, and enters that one. One future, [`Watch::keep`], sleeps until the first is due.
+//! A timer per wait would cost a lock and a call of the reactor for each request. Instead, deadlines are lazy: a
+//! connection has one entry in a heap, which stays when the deadline moves later, as it does with each request. When
+//! the entry is due, the connection is woken, finds that its deadline is later, and enters that. One future,
+//! [`Watch::keep`], sleeps until the first entry is due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,7 +20,7 @@ use sanserve_core::Tick;
 use sanserve_os::Clock;
 use sanserve_server::{Announce, Phase, Rank, Standing};
 
-/// How many milliseconds late a deadline may be, so that many are met with one wake-up.
+/// How late a deadline may be in milliseconds, so that one wake-up serves many.
 const SLACK: u64 = 10;
 
 #[derive(Debug, Default)]
@@ -29,60 +29,60 @@ pub(crate) struct Watch {
     registry: Mutex<Registry>,
     /// Counts how often connections became idle, which is the order in which they are closed to make room.
     idled: AtomicU64,
-    /// So many were told to be closed to make room, and have neither ended nor said that they do not.
+    /// The number of connections that were chosen to be closed, and have neither ended nor refused.
     leaving: AtomicUsize,
 }
 
-/// Everybody who can be woken.
+/// Everything that can be woken.
 ///
-/// Invariant: for each seat that is armed, `due` has the entry `(armed, its index)`; all other entries are
-/// stale, and there are at most about as many of them as seats.
+/// Invariant: for each entry that is armed, `due` has the element `(armed, its index)`; all other elements are stale,
+/// and there are at most about as many of them as entries.
 #[derive(Debug, Default)]
 struct Registry {
-    /// A connection each, at the index that its [`DeadlineHandle`] has.
+    /// One entry per connection, at the index in its [`DeadlineHandle`].
     entries: Vec<DeadlineEntry>,
     free: Vec<u32>,
     due: BinaryHeap<Reverse<(Tick, u32)>>,
-    /// The future that accepts, keeps deadlines and waits for the end.
+    /// The waker of the future that accepts, watches deadlines and waits for the end.
     server: Option<Waker>,
-    /// Those that are closed first, the first of them last, as they were when all were looked at.
+    /// The connections to close first, in reverse order, as of the last complete check.
     oldest: Vec<(Rank, u32)>,
 }
 
-/// How many of those are remembered, so that not all are looked at for each.
+/// How many of them are remembered, so that not all connections are checked each time.
 const OLDEST: usize = 64;
 
 #[derive(Debug, Default)]
 struct DeadlineEntry {
     waker: Option<Waker>,
-    /// The deadline that is entered.
+    /// The deadline that is in the heap.
     armed: Option<Tick>,
     standing: Arc<Standing>,
 }
 
 impl Watch {
-    /// Connections that have not ended.
+    /// The number of connections that have not ended.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until `condition` holds: it is looked at when the phase has changed and when a connection has
-    /// ended. Only for the one task that serves.
+    /// Waits until `condition` holds. It is checked when the phase has changed and when a connection has ended. Only
+    /// for the one task that serves.
     pub(crate) async fn until(&self, condition: impl Fn() -> bool) {
         poll_fn(|cx| {
-            self.attend(cx.waker());
+            self.set_server(cx.waker());
             if condition() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
-    /// Has one connection give way if there are more than `most` that stay: the one that has been idle for longest, or
-    /// one that has been unfinished for too long. `false`: there is none, or one has been told already.
+    /// Chooses a connection to be closed, if more than `most` would stay: the one that has been idle for longest, or
+    /// one that has been unfinished for too long. `false`: there is none, or one was chosen already.
     pub(crate) fn let_one_go(&self, most: usize, now: Tick) -> bool {
         if self.connections() <= most + self.leaving.load(Ordering::SeqCst) {
             return false;
         }
-        // Counted before it knows.
+        // Counted before the connection notices.
         self.leaving.fetch_add(1, Ordering::SeqCst);
         let waker = self.registry().let_one_go(now);
         let is_found = waker.is_some();
@@ -99,7 +99,7 @@ impl Watch {
         let mut set_for = None;
         poll_fn(|cx| {
             loop {
-                self.attend(cx.waker());
+                self.set_server(cx.waker());
                 let now = clock.tick();
                 let next = self.wake_due(now);
                 if next != set_for {
@@ -116,15 +116,15 @@ impl Watch {
         .await
     }
 
-    /// The task that serves is to be woken by this.
-    fn attend(&self, waker: &Waker) {
+    /// Sets the waker of the task that serves.
+    fn set_server(&self, waker: &Waker) {
         let server = &mut self.registry().server;
         if !server.as_ref().is_some_and(|server| server.will_wake(waker)) {
             *server = Some(waker.clone());
         }
     }
 
-    /// Wakes whose deadline is due, and says which one is next.
+    /// Wakes the connections whose deadlines are due, and returns the next deadline.
     fn wake_due(&self, now: Tick) -> Option<Tick> {
         let mut wakers = Vec::new();
         let mut registry = self.registry();
@@ -148,7 +148,7 @@ impl Watch {
 }
 
 impl Announce for Watch {
-    /// Wakes everybody.
+    /// Wakes all connections.
     fn announce(&self, _phase: Phase) {
         let mut registry = self.registry();
         let mut wakers: Vec<_> = registry.entries.iter().filter_map(|chair| chair.waker.clone()).collect();
@@ -166,7 +166,7 @@ impl Registry {
             }
             while let Some((rank, at)) = self.oldest.pop() {
                 if !is_new && !rank.is_idle() {
-                    // Others may be idle by now.
+                    // Other connections may be idle by now.
                     break;
                 }
                 let chair = &self.entries[at as usize];
@@ -179,7 +179,7 @@ impl Registry {
         None
     }
 
-    /// Some of those that may be closed to make room by now, the first one last.
+    /// Some of the connections that may be closed now, the first one last.
     fn oldest(&self, now: Tick) -> Vec<(Rank, u32)> {
         let all = self.entries.iter().zip(0..).filter_map(|(chair, at)| Some((chair.standing.rank(now)?, at)));
         let mut oldest: Vec<(Rank, u32)> = Vec::with_capacity(2 * OLDEST);
@@ -209,7 +209,7 @@ impl Registry {
 }
 
 impl DeadlineEntry {
-    /// An entry for `tick` was due. Whom to wake, if it was not stale.
+    /// Handles the entry for `tick`. Returns the waker of its connection, unless it was stale.
     fn expire(&mut self, tick: Tick) -> Option<Waker> {
         if self.armed != Some(tick) {
             return None;
@@ -219,20 +219,20 @@ impl DeadlineEntry {
     }
 }
 
-/// Stands for no deadline.
+/// No deadline.
 const NEVER: Tick = Tick(u64::MAX);
 
-/// A connection's place in the watch; it counts as long as this lives.
+/// The entry of a connection in the watch. The connection counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct DeadlineHandle {
     watch: Arc<Watch>,
     at: u32,
-    /// The waker is known.
-    seated: bool,
-    /// The deadline that was entered last; it may be past. [`NEVER`]: none was.
+    /// The waker is set.
+    has_waker: bool,
+    /// The deadline entered last, which may be past. [`NEVER`]: none was entered.
     armed: Tick,
     standing: Arc<Standing>,
-    /// It is counted among those that are closed to make room.
+    /// It is counted as chosen to be closed.
     leaving: bool,
 }
 
@@ -247,44 +247,43 @@ impl DeadlineHandle {
         registry.entries[at as usize].standing = Arc::clone(&standing);
         drop(registry);
         watch.connections.fetch_add(1, Ordering::SeqCst);
-        DeadlineHandle { watch: Arc::clone(watch), at, seated: false, armed: NEVER, standing, leaving: false }
+        DeadlineHandle { watch: Arc::clone(watch), at, has_waker: false, armed: NEVER, standing, leaving: false }
     }
 
-    /// The connection's task is to be woken by this. A task has the same waker for all its life, so once is
-    /// enough.
-    pub(crate) fn sit(&mut self, waker: &Waker) {
-        if !mem::replace(&mut self.seated, true) {
+    /// Sets the waker of the connection's task. A task always has the same waker, so this is needed once.
+    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+        if !mem::replace(&mut self.has_waker, true) {
             self.watch.registry().entries[self.at as usize].waker = Some(waker.clone());
         }
     }
 
-    /// It is idle from now on.
+    /// Records that the connection is idle from now on.
     pub(crate) fn idles(&mut self, now: Tick) {
         let number = self.watch.idled.fetch_add(1, Ordering::Relaxed);
         let was_leaving = self.standing.idles(now, number);
         self.stays_if(was_leaving);
     }
 
-    /// Its request is not complete, or it waits for its peer's end, since then.
+    /// Records that its request has been incomplete, or that it has waited for its peer to close, since `since`.
     pub(crate) fn is_unfinished(&mut self, since: Tick) {
         let was_leaving = self.standing.is_unfinished(since);
         self.stays_if(was_leaving);
     }
 
-    /// It has an exchange in progress.
+    /// Records that it has an exchange in progress.
     pub(crate) fn is_busy(&mut self) {
         let was_leaving = self.standing.is_busy();
         self.stays_if(was_leaving);
     }
 
-    /// What it was told meanwhile no longer holds.
+    /// A choice made meanwhile is no longer valid.
     fn stays_if(&mut self, was_leaving: bool) {
         if was_leaving {
             self.watch.leaving.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Whether it is to be closed to make room for another. Once.
+    /// Whether it was chosen to be closed; reported once.
     pub(crate) fn leaves(&mut self) -> bool {
         let leaves = self.standing.leaves();
         if leaves {
@@ -294,14 +293,14 @@ impl DeadlineHandle {
         leaves
     }
 
-    /// It is not closed to make room: there was something of its peer.
+    /// Records that it is not closed, because bytes of its peer have arrived.
     pub(crate) fn stays(&mut self) {
         if mem::take(&mut self.leaving) {
             self.watch.leaving.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Sees to it that the connection is woken at `deadline` or before, but after `now`.
+    /// Ensures that the connection is woken at `deadline` or before, but after `now`.
     pub(crate) fn arm(&mut self, deadline: Tick, now: Tick) {
         if self.armed <= now || deadline < self.armed {
             self.armed = deadline;
@@ -310,7 +309,7 @@ impl DeadlineHandle {
         }
     }
 
-    /// Whether the deadline that was entered has passed; once.
+    /// Whether the entered deadline has passed; reported once.
     pub(crate) fn is_due(&mut self, now: Tick) -> bool {
         let is_due = self.armed <= now;
         if is_due {
@@ -330,7 +329,7 @@ impl Drop for DeadlineHandle {
         self.watch.connections.fetch_sub(1, Ordering::SeqCst);
         let server = registry.server.clone();
         drop(registry);
-        // Dropped and woken outside of the lock: either may run foreign code.
+        // Dropped and woken without the lock, because either may run foreign code.
         drop(waker);
         server.into_iter().for_each(Waker::wake);
     }
@@ -361,12 +360,12 @@ mod tests {
     fn deadline(watch: &Arc<Watch>) -> (DeadlineHandle, Arc<Count>) {
         let count = Arc::new(Count::default());
         let mut deadline = DeadlineHandle::take(watch);
-        deadline.sit(&Waker::from(Arc::clone(&count)));
+        deadline.set_waker(&Waker::from(Arc::clone(&count)));
         (deadline, count)
     }
 
     #[test]
-    fn a_deadline_that_moves_later_costs_nothing_until_it_is_due() {
+    fn a_deadline_that_moves_later_is_free_until_it_is_due() {
         let watch = Arc::default();
         let (mut deadline, woken) = deadline(&watch);
         for now in 0..100 {
@@ -382,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_moves_earlier_is_met() {
+    fn a_deadline_that_moves_earlier_is_met() {
         let watch = Arc::default();
         let (mut deadline, woken) = deadline(&watch);
         deadline.arm(Tick(100), Tick(0));
@@ -394,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_left_are_forgotten() {
+    fn connections_that_ended_are_removed() {
         let watch = Arc::default();
         for n in 0..10_000 {
             let (mut deadline, _) = deadline(&watch);
@@ -407,37 +406,40 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_has_been_idle_for_longest_gives_way() {
+    fn the_longest_idle_is_closed_to_make_room() {
         let watch = Arc::default();
         let mut all: Vec<_> = (0..300).map(|_| deadline(&watch)).collect();
         let let_one_go = |now| watch.let_one_go(299, Tick(now));
-        assert!(!let_one_go(10_000), "all are busy");
+        assert!(!let_one_go(10_000), "all connections are busy");
         let order: Vec<usize> = (0..300).map(|n| (n * 7) % 300).collect();
         order.iter().for_each(|&n| all[n].0.idles(Tick(7)));
-        // Those have an exchange in progress, or did.
+        // These have an exchange in progress, or did.
         all[order[0]].0.is_busy();
         all[order[3]].0.is_unfinished(Tick(5));
         all[order[7]].0.idles(Tick(7));
-        assert!(!let_one_go(106), "they may go on");
+        assert!(!let_one_go(106), "the grace has not passed");
         let expected = (0..300).filter(|n| ![0, 3, 7].contains(n)).chain([7, 3]).map(|n| order[n]);
         for n in expected {
             assert!(let_one_go(10_000));
             assert_eq!(all[n].1.take(), 1);
-            assert!(!let_one_go(10_000), "one is enough");
+            assert!(!let_one_go(10_000), "one was chosen already");
             assert!(all[n].0.leaves() && !all[n].0.leaves());
-            assert!(!let_one_go(10_000), "it has not ended yet");
+            assert!(!let_one_go(10_000), "the chosen connection has not ended yet");
             all[n].0.stays();
         }
         assert!(!let_one_go(10_000));
         all[1].0.is_unfinished(Tick(9_500));
-        assert!(!let_one_go(10_000), "its request may be complete in a moment");
+        assert!(!let_one_go(10_000), "the grace has not passed");
         assert!(let_one_go(10_500));
         all[1].0.is_busy();
-        assert!(watch.leaving.load(Ordering::SeqCst) == 0 && !all[1].0.leaves(), "it has something in hand meanwhile");
+        assert!(
+            watch.leaving.load(Ordering::SeqCst) == 0 && !all[1].0.leaves(),
+            "it has an exchange in progress meanwhile"
+        );
     }
 
     #[test]
-    fn who_waits_is_woken_when_the_phase_moves_on() {
+    fn waiting_tasks_are_woken_when_the_phase_changes() {
         let watch = Arc::default();
         let (_seat, woken) = deadline(&watch);
         watch.announce(Phase::Draining);

@@ -15,7 +15,7 @@ use sanserve_server::{Accepted, Acceptor, Phase};
 use crate::driver::Driver;
 use crate::handler::Blocking;
 use crate::recv_timeout::timespec;
-use crate::shared::{Employment, Enrolled, Shared};
+use crate::shared::{CountedThread, Enrolled, Shared};
 
 /// The stack size of a thread in bytes. The deepest call path of a debug build, a directory listing on a socket that
 /// sends without `sendfile`, needs less than half of it.
@@ -208,7 +208,7 @@ impl<'s> Incoming<'s> {
 
 /// The body of a thread: serves connections from the queue until there are none.
 fn work(serving: &Serving) {
-    let _employment = Employment(&serving.shared);
+    let _thread = CountedThread(&serving.shared);
     let mut driver = serving.driver();
     while let Some(enrolled) = serving.shared.next_work() {
         driver = driver.serve(&enrolled);

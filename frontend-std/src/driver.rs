@@ -1,10 +1,10 @@
-//! The loop around one connection: what the core wants is done, and what it waits for is waited for
-//! (`waiting`). [`Line::run`] does it to the connection's end; a handler that blocks does it from within,
-//! by [`Line::go`], to the event that it blocks for (`blocking`).
+//! Driving one connection: carrying out what the core wants, and waiting for what it needs (`waiting`). [`Line::run`]
+//! drives the connection to its end. A blocking handler drives it from within, by [`Line::go`], to the event that it
+//! waits for (`blocking`).
 //!
-//! **The socket blocks** while only the peer is waited for, so that one `recv` is all it takes. It
-//! does not block where a `sendfile` may come, which knows no flag for that, nor when it is new; then
-//! a wait is poll(2). Sends carry `MSG_DONTWAIT`.
+//! **The socket is blocking** while only the peer is waited for, so that one `recv` does both. It is non-blocking
+//! when a `sendfile` may follow, which has no flag for that, and when it is new; waits then use poll(2). Sends use
+//! `MSG_DONTWAIT`.
 
 use std::cell::{OnceCell, RefCell};
 use std::net::TcpListener;
@@ -22,7 +22,7 @@ use crate::shared::{ConnHandle, Enrolled, Shared};
 use crate::upgrade;
 use crate::waker::ConnWaker;
 
-/// Bytes after which a turn ends, so that the clock is read: what is smaller is sent in no time.
+/// The number of bytes after which a turn ends, so that the clock is read. Sending less takes no time.
 const LARGE_SEND: u64 = 64 * 1024;
 
 /// What a thread needs to drive connections, one after the other.
@@ -30,11 +30,12 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) blocking: Option<Arc<Blocking>>,
     pub(crate) space: Workspace,
-    /// In a cell, so that a handler may quote in a message what it borrows of the exchange.
+    /// In a cell, so that a handler can log text that it borrows from the exchange.
     pub(crate) log: RefCell<Logger>,
-    /// Room for a request while a handler that blocks has it. Made for the first one.
+    /// Storage for a request while a blocking handler has it. Made for the first one.
     pub(crate) request: Option<Box<RequestBuf>>,
-    /// Where others wait while this thread drives a connection, if it drives all: one that is idle is closed to make room for them.
+    /// The listener, if this thread drives all connections: if another connection is pending, an idle one is closed
+    /// to make room.
     pub(crate) door: Option<TcpListener>,
 }
 
@@ -50,7 +51,7 @@ impl Driver {
         }
     }
 
-    /// Drives a connection to its end. A panic is the end of that connection alone.
+    /// Drives a connection to its end. A panic only ends this connection.
     pub(crate) fn serve(self, enrolled: &Enrolled) -> Driver {
         let mut line = Line::new(self, Arc::clone(&enrolled.live));
         let outcome = catch_unwind(AssertUnwindSafe(|| line.run()));
@@ -71,51 +72,51 @@ pub(crate) struct Line {
     pub(crate) live: Arc<ConnHandle>,
     pub(crate) session: Session,
     pub(crate) transport: Transport,
-    /// The portable handler, made when it is first called.
+    /// The portable handler, made at the first call.
     pub(crate) handler: Option<Box<dyn Handler + Send>>,
-    /// The handler that blocks, likewise.
+    /// The blocking handler, likewise.
     pub(crate) blocking_handler: Option<Box<dyn BlockingHandler>>,
-    /// What wakes the portable handler, made when it asks for it.
+    /// The waker of the portable handler, made when the handler asks for it.
     pub(crate) conn_waker: OnceCell<Arc<ConnWaker>>,
-    /// The time, but for what handlers that block took of it, which is no peer's fault.
+    /// The time without that spent in blocking handlers, which is not the fault of the peer.
     pub(crate) now: Now,
-    /// How long that was.
+    /// The time spent in blocking handlers.
     pub(crate) lag: u64,
     /// The deadline of the last wait.
     pub(crate) deadline: Option<Tick>,
-    /// How the exchange of the handler that blocks stands.
+    /// The state of a blocking handler's exchange.
     pub(crate) state: ExchangeState,
-    /// The next step takes long.
+    /// The next step is a long one.
     pub(crate) is_long: bool,
-    /// It is enough to be rid of what is to be sent: no other wait is meant.
+    /// Only sending the pending bytes is waited for, and nothing else.
     pub(crate) pushing: bool,
-    /// It does not block and probably need not the next time either: wait with poll(2).
+    /// The socket is non-blocking, and need not be blocking for the next wait: use poll(2).
     pub(crate) poll_once: bool,
-    /// It blocks, and the peer has not sent anything for as long as a `recv` may: wait with poll(2).
+    /// The socket is blocking, but the peer has sent nothing for as long as a `recv` may block: use poll(2).
     pub(crate) is_slow: bool,
     pub(crate) recv_timeout: RecvTimeout,
 }
 
-/// How the exchange of a handler that blocks stands.
+/// The state of a blocking handler's exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExchangeState {
-    /// It goes on.
+    /// In progress.
     Open,
-    /// It has ended by itself.
+    /// Ended for another reason.
     Over,
-    /// The handler has given it up.
+    /// Aborted by the handler.
     Aborted,
-    /// The handler has the socket.
+    /// The handler has taken the socket.
     Upgraded,
 }
 
-/// What came of a [`Line::go`].
+/// The result of [`Line::go`].
 pub(crate) enum Progress {
-    /// The connection has gone on, or something was waited for.
+    /// The connection has progressed, or has waited.
     Done,
-    /// Nothing is left to be sent, and that is all that was asked for.
+    /// All pending bytes were sent, and that was all that was asked for.
     Pushed,
-    /// The handler is to be called.
+    /// The handler must be called.
     Call(Call),
     /// The connection closes.
     End(Close),
@@ -170,17 +171,17 @@ impl Line {
         }
     }
 
-    /// Goes on until the connection has something to wait for, and waits for it.
+    /// Runs the connection until it has to wait, and waits.
     pub(crate) fn go(&mut self, socket: BorrowedFd<'_>) -> Progress {
         let conn_waker = &mut self.conn_waker;
         let mut attached = Attached { conn_waker };
-        // A disk may take its time, and a turn may send many megabytes: the clock is read again after each large send.
+        // Disks may be slow, and a turn may send many megabytes, so the clock is read again after each large send.
         let mut budget = Budget { steps: u32::MAX, bytes: LARGE_SEND, scripts_are_slow: false };
         let Driver { shared, blocking, space, log, .. } = &mut self.driver;
         let cx = context(shared, blocking.as_deref(), &self.now);
         let env = &mut Env::new(&shared.site, cx, &shared.files, log.get_mut());
         let io = &mut self.transport.over(socket);
-        // Returned before anything is waited for.
+        // The permit is returned before any wait.
         let permit = std::mem::take(&mut self.is_long).then(|| shared.long_steps.enter());
         let turn = self.session.turn(space, io, &mut attached, env, &mut budget);
         drop(permit);
@@ -191,7 +192,7 @@ impl Line {
                 self.deadline = wait.deadline;
                 self.wait(wait, socket);
                 self.read_clock();
-                // Before anything is done with what has come.
+                // Before any received bytes are processed.
                 self.tell();
             }
             Turn::Call(call) => return Progress::Call(call),
@@ -205,17 +206,17 @@ impl Line {
         Progress::Done
     }
 
-    /// Calls the portable handler. A panic of it is the end of its exchange.
+    /// Calls the portable handler. A panic only ends its exchange.
     fn call(&mut self, call: Call) {
         let Line { session, handler, driver, conn_waker, now, .. } = self;
         let Driver { shared, space, log, .. } = driver;
         let env = &Env::new(&shared.site, shared.site.context(now), &shared.files, log.get_mut());
         session.call(call, handler, &|| ConnWaker::waker(conn_waker), space, env);
-        // Who knows how long that took.
+        // The handler may have taken any time.
         self.read_clock();
     }
 
-    /// Does something to the connection between its turns.
+    /// Accesses the connection between its turns.
     pub(crate) fn with_env<R>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -232,12 +233,12 @@ impl Line {
         self.now.tick = Tick(self.now.tick.0.saturating_sub(self.lag));
     }
 
-    /// The connection is beyond use.
+    /// Records that the connection has failed.
     pub(crate) fn broken(&mut self, socket: BorrowedFd<'_>) {
         self.with_env(socket, |session, _, io, env| session.broken(Fault::Peer, io, env.site.draining()));
     }
 
-    /// Tells the connection how far the server is. Whether that was news.
+    /// Passes the phase of the server to the connection. Returns whether it has changed.
     pub(crate) fn tell(&mut self) -> bool {
         let is_news = self.session.tell(&mut self.driver.space, self.driver.shared.site.draining());
         if self.session.told() >= Phase::Draining {
@@ -247,7 +248,7 @@ impl Line {
     }
 }
 
-/// What an exchange has of its thread.
+/// The parts of its thread that an exchange uses.
 struct Attached<'a> {
     conn_waker: &'a mut OnceCell<Arc<ConnWaker>>,
 }
@@ -259,7 +260,7 @@ impl Frontend for Attached<'_> {
     }
 }
 
-/// The rules of a connection: with a handler that blocks, requests go there.
+/// The context of a connection. With a blocking handler, requests are routed to it.
 pub(crate) fn context<'s>(shared: &'s Shared, blocking: Option<&'s Blocking>, now: &'s Now) -> Context<'s> {
     let cx = shared.site.context(now);
     Context { config: blocking.map_or(cx.config, |blocking| &blocking.config), ..cx }

@@ -1,7 +1,7 @@
-//! What the threads of one server have in common: the site, the connections that live, the
-//! connections that wait for a thread, and the phase that ends them all.
+//! The state that the threads of a server share: the site, the open connections, the connections that wait for a
+//! thread, and the phase of the server.
 //!
-//! What it leaves out: sockets to listen on (`accept`) and what is done with a connection (`driver`).
+//! Listening sockets are in `accept`, and driving a connection in `driver`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,52 +19,52 @@ use sanserve_server::{Announce, Phase, Rank, Site, Standing};
 
 use crate::long_steps::LongSteps;
 
-/// How long a thread without work waits for another connection before it ends.
-const UNEMPLOYED: Duration = Duration::from_secs(10);
+/// How long an idle thread waits for another connection before it ends.
+const IDLE_THREAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After so long, whoever waits for a place looks again who could be closed to make room.
+/// How often a thread that waits for a place checks again whether a connection may be closed to make room.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// How long drivers are waited for after their connections were cut. They notice at once, unless a
-/// handler holds them.
+/// How long drivers get to end after their connections were cut. They notice immediately, unless they are blocked in
+/// a handler.
 const AFTER_CUT: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The shared state; see the module.
 pub(crate) struct Shared {
     pub(crate) site: Site,
     pub(crate) files: server::Shared,
     pub(crate) clock: Clock,
     pub(crate) long_steps: LongSteps,
-    /// Readable from the moment the phase is beyond [`Phase::Leaving`]: for those who wait with poll(2).
+    /// Readable once the phase is beyond [`Phase::Leaving`], for waits with poll(2).
     latch: (UnixStream, UnixStream),
     registry: Mutex<Registry>,
-    /// Threads without work wait here for the queue.
+    /// Idle threads wait here for the queue.
     work: Condvar,
-    /// Whoever accepts or closes down waits here for threads and connections to end.
+    /// Threads that accept or shut down wait here for threads and connections to end.
     ended: Condvar,
     /// Counts how often connections became idle, which is the order in which they are closed to make room.
     idled: AtomicU64,
-    /// A client waits for a place: whoever becomes idle is to say so.
-    hungry: AtomicBool,
+    /// A client waits for a place, so connections that become idle notify its thread.
+    is_short_of_places: AtomicBool,
 }
 
-/// Who is there. No system call that could wait is made under its lock.
+/// The connections and threads. No blocking system call is made under its lock.
 #[derive(Default)]
 struct Registry {
-    /// Every connection that was accepted and has not ended.
+    /// All connections that were accepted and have not ended.
     live: Vec<Option<Arc<ConnHandle>>>,
-    /// Where there is room in `live`.
+    /// Free indices of `live`.
     free: Vec<usize>,
-    /// Connections that no thread has taken yet.
+    /// Connections that wait for a thread.
     queue: VecDeque<Enrolled>,
     threads: usize,
-    /// Somebody accepts.
+    /// A thread accepts connections.
     listening: bool,
-    /// Threads that wait for the queue.
+    /// Idle threads, which wait for the queue.
     ///
     /// Invariant: `idle <= threads`.
     idle: usize,
-    /// Threads that wait for `ended`: without any, nobody is told.
+    /// The number of threads that wait for `ended`: if zero, it is not notified.
     awaiting: usize,
 }
 
@@ -73,67 +73,70 @@ impl Registry {
         self.live.len() - self.free.len()
     }
 
-    /// Has one give way that could go, if there are more than `most` that stay.
+    /// Closes a connection to make room, if more than `most` would stay and one may be closed.
     fn let_one_go(&self, most: usize, now: Tick) {
         let leaving = self.live.iter().flatten().filter(|live| live.leaves.load(Ordering::SeqCst)).count();
         if self.living() - leaving <= most {
             return;
         }
-        // There are as many as threads at most, and each new client costs one of those: looking at all is cheap.
+        // There are at most as many connections as threads, and each new client costs a thread, so checking all is
+        // cheap.
         let all = self.live.iter().flatten().filter_map(|live| Some((live.standing.rank(now)?, live)));
         let mut oldest: Vec<_> = all.collect();
         oldest.sort_unstable_by_key(|(rank, _)| *rank);
         let _ = oldest.iter().any(|(rank, live)| live.leave(*rank));
     }
 
-    /// Whether another connection would have a thread.
+    /// Whether there would be a thread for another connection.
     fn has_room(&self, most: usize) -> bool {
         self.idle > self.queue.len() || self.threads < most
     }
 }
 
-/// One connection, as others see it.
+/// A connection from the view of other threads.
 pub(crate) struct ConnHandle {
     pub(crate) stream: TcpStream,
     pub(crate) peer: Peer,
-    /// It was told that the server goes down. Until then, a handler holds it that waits by itself.
+    /// The connection has processed the shutdown. Until then, it is blocked in a handler.
     pub(crate) is_told: AtomicBool,
     standing: Standing,
-    /// It was told to be closed to make room, and has not said that it does not.
+    /// The connection was chosen to be closed, and has not refused.
     leaves: AtomicBool,
 }
 
 impl ConnHandle {
-    /// Says that its driver is about to block between two exchanges. It has been idle since then, and may have blocked
-    /// before: whoever blocks in `recv` does so for a moment only.
+    /// Records that the driver is about to block between two exchanges. The connection has been idle since `since`,
+    /// and may have blocked before, because a `recv` only blocks for a moment.
     ///
-    /// Whoever drains does not wake it: it looks for itself, see [`enter`](Shared::enter).
-    pub(crate) fn lie_down(&self, since: Tick, shared: &Shared) {
+    /// A shutdown does not wake it: it checks the phase by itself, see [`enter`](Shared::enter).
+    pub(crate) fn became_idle(&self, since: Tick, shared: &Shared) {
         self.standing.idles(since, shared.idled.fetch_add(1, Ordering::Relaxed));
-        // None is missed: whoever needs a place says so and then looks who is idle.
-        if shared.hungry.load(Ordering::SeqCst) {
+        // No wake-up is missed, because a thread that needs a place sets the flag before it checks for idle
+        // connections.
+        if shared.is_short_of_places.load(Ordering::SeqCst) {
             let _lock = shared.lock();
             shared.ended.notify_all();
         }
     }
 
-    /// Says that its driver is about to block for a peer that has been so slow since then, and that owes and is owed
-    /// nothing.
-    pub(crate) fn linger(&self, since: Tick) {
+    /// Records that the driver is about to block for a peer that has been slow since `since`, in a connection without
+    /// an exchange.
+    pub(crate) fn became_unfinished(&self, since: Tick) {
         self.standing.is_unfinished(since);
     }
 
-    /// Says that it is busy again, and whether the reading side was shut, so that it is closed to make room for another.
-    pub(crate) fn get_up(&self) -> bool {
+    /// Records that the connection is busy. Returns whether its reading side was shut down, so that it is closed to
+    /// make room for another.
+    pub(crate) fn became_busy(&self) -> bool {
         self.standing.is_busy()
     }
 
-    /// It is not closed for now: there was something of its peer.
+    /// Records that it is not closed for now, because bytes of its peer have arrived.
     pub(crate) fn stay(&self) {
         self.leaves.store(false, Ordering::SeqCst);
     }
 
-    /// Has it give way, if it still is as it was. One on which a request has arrived does not.
+    /// Closes the connection to make room, if its rank is still the same and no request has arrived.
     fn leave(&self, rank: Rank) -> bool {
         if has_arrived(self.stream.as_fd()) {
             return false;
@@ -141,19 +144,19 @@ impl ConnHandle {
         let leaves = self.standing.leave(rank);
         if leaves {
             self.leaves.store(true, Ordering::SeqCst);
-            // What arrives at this very moment can still be read, and is answered.
+            // Bytes that arrive at this moment can still be read, and are answered.
             let _ = self.stream.shutdown(Shutdown::Read);
         }
         leaves
     }
 
-    /// A driver that blocks is woken by this, and one that does not block yet will not.
+    /// This wakes a driver that is blocked, and one that is not yet will not block.
     fn cut(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// A connection that is in the registry for as long as this lives.
+/// A connection in the registry, which is removed on drop.
 pub(crate) struct Enrolled {
     pub(crate) live: Arc<ConnHandle>,
     at: usize,
@@ -166,14 +169,14 @@ impl Drop for Enrolled {
         registry.live[self.at] = None;
         registry.free.push(self.at);
         self.shared.tell_ended(&registry);
-        // `live` goes after the lock, and with it the socket.
+        // `live` is dropped after the lock, and with it the socket.
     }
 }
 
-/// A thread that was counted when it was started, until it ends in whatever way.
-pub(crate) struct Employment<'s>(pub(crate) &'s Shared);
+/// A thread that was counted when it was started, until it ends in any way.
+pub(crate) struct CountedThread<'s>(pub(crate) &'s Shared);
 
-impl Drop for Employment<'_> {
+impl Drop for CountedThread<'_> {
     fn drop(&mut self) {
         let mut registry = self.0.lock();
         registry.threads -= 1;
@@ -193,7 +196,7 @@ impl Shared {
             work: Condvar::new(),
             ended: Condvar::new(),
             idled: AtomicU64::new(0),
-            hungry: AtomicBool::new(false),
+            is_short_of_places: AtomicBool::new(false),
         })
     }
 
@@ -201,21 +204,21 @@ impl Shared {
         self.site.draining().phase()
     }
 
-    /// Goes on to `phase`, if it is not there yet.
+    /// Enters `phase`, unless it was reached already.
     pub(crate) fn enter(&self, phase: Phase) {
         self.site.draining().enter(phase);
         self.announce(phase);
     }
 
-    /// Readable from the moment the phase is beyond [`Phase::Leaving`].
+    /// Readable once the phase is beyond [`Phase::Leaving`].
     pub(crate) fn latch(&self) -> &UnixStream {
         &self.latch.1
     }
 
-    /// Adds a connection to the registry. `None`: every connection is cut, and so is this one.
+    /// Adds a connection to the registry. `None`: all connections are cut, including this one.
     ///
-    /// The phase is read under the lock, and whoever cuts takes the lock after the phase has changed: a connection
-    /// is refused, or is found by it.
+    /// The phase is read under the lock, and a cut takes the lock after the phase has changed: a connection is either
+    /// refused here, or found by the cut.
     pub(crate) fn enroll(self: &Arc<Shared>, stream: TcpStream, peer: Peer) -> Option<Enrolled> {
         let live = Arc::new(ConnHandle {
             stream,
@@ -236,9 +239,10 @@ impl Shared {
         Some(Enrolled { live, at, shared: Arc::clone(self) })
     }
 
-    /// Waits until another connection would have a thread among `most`. For that, the one gives way that has been
-    /// idle for longest; where none is, one that is [unfinished](sanserve_core::Connection::unfinished_since).
-    /// `false`: the server goes down, and there is no room in time.
+    /// Waits until there would be a thread for another connection among `most`. To make room, the connection that has
+    /// been idle for longest is closed, or, if none is idle, one that is
+    /// [unfinished](sanserve_core::Connection::unfinished_since). `false`: the server shuts down, and there is no
+    /// room in time.
     pub(crate) fn make_room(&self, most: usize) -> bool {
         let serving = || self.phase() < Phase::Draining;
         let mut until = None;
@@ -248,27 +252,27 @@ impl Shared {
         };
         let mut registry = self.lock();
         if !is_over(&registry) {
-            self.hungry.store(true, Ordering::SeqCst);
+            self.is_short_of_places.store(true, Ordering::SeqCst);
             while !is_over(&registry) {
                 registry.let_one_go(most, self.clock.tick());
-                // It has gone in a moment, or has an exchange in progress after all; or nobody could go, and each one that is
-                // idle from now on says so.
+                // The connection is about to close, or has an exchange in progress after all; or none could be
+                // closed, and each one that becomes idle from now on notifies this thread.
                 registry.awaiting += 1;
                 registry = self.ended.wait_timeout(registry, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
                 registry.awaiting -= 1;
             }
-            self.hungry.store(false, Ordering::SeqCst);
+            self.is_short_of_places.store(false, Ordering::SeqCst);
         }
         registry.has_room(most) && self.phase() < Phase::Cut
     }
 
-    /// How long a listener is emptied when the server goes down: whoever has connected by then is let in.
+    /// How long pending connections are accepted when the server shuts down.
     pub(crate) fn listens_on(&self) -> Duration {
         self.site.config().timeouts.drain_silence()
     }
 
-    /// Leaves a connection to a thread that has no work. `true`: there was none, and the caller is to
-    /// start one, which is counted already.
+    /// Queues a connection for an idle thread. `true`: there was none, and the caller must start one, which is
+    /// counted already.
     pub(crate) fn queue(&self, enrolled: Enrolled) -> bool {
         let mut registry = self.lock();
         registry.queue.push_back(enrolled);
@@ -280,8 +284,8 @@ impl Shared {
         true
     }
 
-    /// No thread could be started. Waits for a while, and says whether to try again: not if one that
-    /// became free has taken the connection, or if the server goes down.
+    /// Waits for a while after a thread could not be started. Returns whether to try again: not if a thread that
+    /// became idle has taken the connection, or if the server shuts down.
     pub(crate) fn wait_for_thread(&self, pause: Duration) -> bool {
         let settled = |registry: &Registry| registry.queue.len() <= registry.idle || self.phase() >= Phase::Draining;
         let mut registry = self.lock();
@@ -294,8 +298,8 @@ impl Shared {
         true
     }
 
-    /// A connection for a thread that has no work; `None`: it is to end. It counts until its
-    /// [`Employment`] does.
+    /// Returns a connection for an idle thread. `None`: the thread must end. The thread counts until its
+    /// [`CountedThread`] is dropped.
     pub(crate) fn next_work(&self) -> Option<Enrolled> {
         let mut registry = self.lock();
         let since = Instant::now();
@@ -303,7 +307,7 @@ impl Shared {
             if let Some(enrolled) = registry.queue.pop_front() {
                 return Some(enrolled);
             }
-            let left = UNEMPLOYED.saturating_sub(since.elapsed());
+            let left = IDLE_THREAD_TIMEOUT.saturating_sub(since.elapsed());
             if self.phase() >= Phase::Draining || left.is_zero() {
                 return None;
             }
@@ -314,25 +318,25 @@ impl Shared {
         }
     }
 
-    /// Somebody accepts from here on, until [`stop_listening`](Self::stop_listening).
+    /// Records that a thread accepts connections from here on, until [`stop_listening`](Self::stop_listening).
     pub(crate) fn listen(&self) {
         self.lock().listening = true;
     }
 
-    /// Blocks until the server is to go down.
+    /// Blocks until the server shuts down.
     pub(crate) fn wait_for_end(&self) {
         drop(self.await_ended(self.lock(), None, |_| self.phase() >= Phase::Draining));
     }
 
-    /// The listener is let go: nothing is enrolled any more.
+    /// Records that the listener is closed: no connection is added any more.
     pub(crate) fn stop_listening(&self) {
         let mut registry = self.lock();
         registry.listening = false;
         self.tell_ended(&registry);
     }
 
-    /// Waits until all connections have ended: those with nothing to read at once, the others when their exchange
-    /// is finished or the grace is over.
+    /// Waits until all connections have ended: idle ones end immediately, the others when their exchange is finished
+    /// or the grace has passed.
     pub(crate) fn close_down(&self) {
         debug_assert!(self.phase() >= Phase::Draining);
         let mut registry = self.lock();
@@ -363,7 +367,7 @@ impl Shared {
         }
     }
 
-    /// Waits until it is `over`, looking whenever something has ended, or until the time is.
+    /// Waits until `over` holds, checking whenever a connection or thread has ended, or until `until`.
     fn await_ended<'r>(
         &self,
         mut registry: MutexGuard<'r, Registry>,
@@ -384,22 +388,22 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        // Nothing panics halfway through a change.
+        // No change can panic in the middle.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Announce for Shared {
-    /// Tells whoever accepts and whoever waits: those who block in `recv` look at the phase themselves within
-    /// [`RecvTimeout::BLIND`](crate::recv_timeout::RecvTimeout::BLIND), all others see the latch. Cut connections are woken wherever
-    /// they block.
+    /// Wakes the threads that accept or wait: those that block in `recv` check the phase themselves within
+    /// [`RecvTimeout::BLIND`](crate::recv_timeout::RecvTimeout::BLIND), and all others see the latch. Cut connections
+    /// are woken wherever they block.
     fn announce(&self, phase: Phase) {
         if phase == Phase::Leaving {
             return;
         }
-        // A second time changes nothing.
+        // A second shutdown of the latch has no effect.
         let _ = self.latch.0.shutdown(Shutdown::Write);
-        // With the lock, nobody is between looking at the phase and beginning to wait.
+        // The lock is held so that no thread can be between reading the phase and beginning to wait.
         let registry = self.lock();
         if phase == Phase::Cut {
             registry.live.iter().flatten().for_each(|live| live.cut());
@@ -434,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_never_goes_back() {
+    fn phases_only_advance() {
         let shared = shared();
         shared.enter(Phase::Cut);
         shared.enter(Phase::Draining);
@@ -445,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_connected_is_let_in_until_all_are_cut() {
+    fn connections_are_accepted_until_all_are_cut() {
         let shared = shared();
         shared.enter(Phase::Draining);
         assert!(enrolled(&shared).0.is_some());
@@ -454,19 +458,19 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_without_work_is_used_before_another_is_started() {
+    fn an_idle_thread_is_used_before_another_is_started() {
         let shared = shared();
         let (first, _one) = enrolled(&shared);
         assert!(shared.make_room(1));
-        assert!(shared.queue(first.unwrap()), "there is none yet");
+        assert!(shared.queue(first.unwrap()), "there is no thread yet");
         let worker = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                let _employment = Employment(&shared);
+                let _employment = CountedThread(&shared);
                 std::iter::from_fn(|| shared.next_work()).count()
             })
         };
-        // Room comes when the first has ended and its thread has none.
+        // There is room when the first connection has ended and its thread is idle.
         assert!(shared.make_room(1));
         let (second, _two) = enrolled(&shared);
         assert!(!shared.queue(second.unwrap()));
@@ -477,9 +481,9 @@ mod tests {
         assert_eq!(shared.lock().living(), 0);
     }
 
-    /// Who is idle for longest goes first, but not if something has arrived.
+    /// The connection that has been idle for longest is closed first, unless bytes have arrived.
     #[test]
-    fn the_one_that_has_been_idle_for_longest_gives_way() {
+    fn the_longest_idle_is_closed_to_make_room() {
         use std::io::Write;
         let shared = shared();
         let all: Vec<_> = (0..4).map(|_| enrolled(&shared)).collect();
@@ -487,13 +491,13 @@ mod tests {
         let asked = || {
             shared.lock().let_one_go(3, Tick(1 << 40));
             (0..4).for_each(|n| live(n).stay());
-            (0..4).find(|&n| live(n).get_up())
+            (0..4).find(|&n| live(n).became_busy())
         };
-        assert_eq!(asked(), None, "all are busy");
+        assert_eq!(asked(), None, "all connections are busy");
         for n in [2, 1, 3] {
-            live(n).lie_down(Tick(7), &shared);
+            live(n).became_idle(Tick(7), &shared);
         }
-        live(0).linger(Tick(0));
+        live(0).became_unfinished(Tick(0));
         (&all[2].1).write_all(b"GET /").unwrap();
         while !has_arrived(live(2).stream.as_fd()) {
             thread::yield_now();
@@ -501,15 +505,15 @@ mod tests {
         shared.lock().let_one_go(3, Tick(1 << 40));
         shared.lock().let_one_go(3, Tick(1 << 40));
         live(1).stay();
-        assert_eq!([0, 1, 2, 3].map(|n| live(n).get_up()), [false, true, false, false]);
-        live(0).linger(Tick((1 << 40) - 500));
-        assert_eq!(asked(), None, "its request may be complete in a moment");
-        live(0).linger(Tick((1 << 40) - 1_000));
+        assert_eq!([0, 1, 2, 3].map(|n| live(n).became_busy()), [false, true, false, false]);
+        live(0).became_unfinished(Tick((1 << 40) - 500));
+        assert_eq!(asked(), None, "the grace has not passed");
+        live(0).became_unfinished(Tick((1 << 40) - 1_000));
         assert_eq!(asked(), Some(0));
     }
 
     #[test]
-    fn what_no_thread_could_be_started_for_is_tried_again_and_dropped_at_the_end() {
+    fn a_connection_without_a_thread_is_retried_and_dropped_at_the_end() {
         let shared = shared();
         let (only, mut peer) = enrolled(&shared);
         assert!(shared.queue(only.unwrap()));

@@ -27,9 +27,9 @@ impl Line {
             _ if wait.idle => {
                 self.driver.space.buffers.recycle();
                 let since = self.session.connection.idle_since().unwrap_or(self.now.tick);
-                self.live.lie_down(since, &self.driver.shared);
+                self.live.became_idle(since, &self.driver.shared);
                 let got = self.receive_or_leave(left, socket);
-                let leaves = self.live.get_up();
+                let leaves = self.live.became_busy();
                 if leaves && got != Received::End {
                     self.live.stay();
                 }
@@ -41,16 +41,16 @@ impl Line {
             _ => {
                 let unfinished = self.session.connection.unfinished_since();
                 if let Some(since) = unfinished {
-                    self.live.linger(since);
+                    self.live.became_unfinished(since);
                 }
                 let got = self.receive(left, socket);
                 match got {
-                    Received::End if unfinished.is_some() && self.live.get_up() => {
+                    Received::End if unfinished.is_some() && self.live.became_busy() => {
                         self.session.connection.handle(Input::Cut);
                     }
                     got => {
                         if unfinished.is_some() {
-                            self.live.get_up();
+                            self.live.became_busy();
                             self.live.stay();
                         }
                         self.received(got, socket);
