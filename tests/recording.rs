@@ -254,7 +254,7 @@ fn errors_of_replay_are_one_line() {
     for (path, says) in [
         (file("a.txt", ""), "not a transcript: it is empty"),
         (file("b.txt", "sanserve transcript 2\n"), "line 1: the first line is not"),
-        (file("c.txt", "sanserve transcript 1\n@0 jump\n"), "line 2: no such verb: jump"),
+        (file("c.txt", "sanserve transcript 1\n@0 jump\n"), "line 2: unknown verb: jump"),
         (file("d.txt", "sanserve transcript 1\nsite mine\n@0 tick\n"), "made with the site \"mine\""),
         (dir.path().join("nothing"), "No such file or directory"),
         (empty, "no transcripts (NAME.txt)"),

@@ -155,7 +155,7 @@ fn a_step_shows_the_machine_and_what_each_runtime_does() {
     assert_eq!(browser.ask(machine), "Done 0,Done 2", "Owed to Body to Done");
     assert_eq!(
         browser.ask("document.querySelector('.half + .half .moves').textContent"),
-        "Owed \u{2192} Body head of the answer; Body \u{2192} Done last byte, keep-alive"
+        "Owed \u{2192} Body head of the response; Body \u{2192} Done last byte, keep-alive"
     );
     assert_eq!(browser.ask("document.querySelector('.coupling .now').textContent"), "Done + Done: next exchange");
     // Each state and each row of the tables is drawn.

@@ -1,11 +1,11 @@
-//! The core by hand, over blocking sockets and nothing but the standard library: one connection at a
-//! time, files from memory. `cargo run -p sanserve-core --example blocking`, then `curl localhost:8000`.
+//! Drives the core over blocking sockets with only the standard library: one connection at a time, files in memory. Run
+//! `cargo run -p sanserve-core --example blocking`, then `curl localhost:8000`.
 
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,
     clippy::disallowed_macros,
-    reason = "a driver does what the core must not"
+    reason = "a driver may use what the core must not"
 )]
 
 use std::io::{self, Read, Write};
@@ -19,7 +19,7 @@ use sanserve_core::{
 
 const FILES: [(&str, &[u8]); 2] = [("", b""), ("index.html", b"<!DOCTYPE html><title>Hello</title>\n")];
 
-/// Drives one connection to its end.
+/// Drives one connection until it closes.
 pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
     let (config, peer) = (Config::default(), Peer::from(socket.peer_addr()?));
     let mut now = time(start);
@@ -32,7 +32,7 @@ pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
                 let found = if let Action::Open { path } | Action::OpenIn { path } = action {
                     FILES.iter().find(|(name, _)| name.as_bytes() == path)
                 } else {
-                    None // a listing: there is none
+                    None // Listings are not supported.
                 };
                 file = found.map_or(b"", |(_, bytes)| bytes);
                 let opened = found.ok_or(FsError::NotFound).map(|(name, bytes)| Opened {
@@ -56,7 +56,7 @@ pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
             }
             Step::Finished(entry) => println!("{} {}", entry.line.escape_ascii(), entry.status),
             Step::Wait(wait) => {
-                // All that this driver can wait for are bytes; a time of 0 would mean for ever.
+                // This driver only waits for bytes. A timeout of 0 would mean to wait forever.
                 let millis = wait.deadline.map(|deadline| deadline.since(now.tick).max(1));
                 socket.set_read_timeout(millis.map(Duration::from_millis))?;
                 match socket.read(buffers.input.spare()) {
@@ -68,7 +68,7 @@ pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
                 now = time(start);
             }
             Step::Probe(window) => {
-                // With a read that does not wait.
+                // A probe must not block.
                 socket.set_nonblocking(true)?;
                 let probed = match socket.read(window.spare()) {
                     Ok(0) => Input::Eof,
@@ -84,7 +84,7 @@ pub fn serve(mut socket: TcpStream, start: Instant) -> io::Result<()> {
             }
             Step::Shut => socket.shutdown(Shutdown::Write)?,
             Step::Close(_) => return Ok(()),
-            Step::Call(_) | Step::Feed(_) => unreachable!("there is neither handler nor script"),
+            Step::Call(_) | Step::Feed(_) => unreachable!("this server has no handlers and no scripts"),
         }
     }
 }
@@ -94,7 +94,7 @@ fn time(start: Instant) -> Now {
     Now::new(Tick(start.elapsed().as_millis() as u64), Wall(wall as i64))
 }
 
-/// Serves on port 8000, until it is killed. A connection that fails is the end of that connection alone.
+/// Serves on port 8000 until the process is killed. An error only ends its own connection.
 pub fn main() -> io::Result<()> {
     let (listener, start) = (TcpListener::bind("127.0.0.1:8000")?, Instant::now());
     listener.incoming().try_for_each(|socket| socket.map(|socket| drop(serve(socket, start))))

@@ -1,5 +1,5 @@
-//! The core by hand, in memory: bytes go in as a slice and come out as a `Vec<u8>`. This is how to
-//! test a handler without a socket, a thread or a clock: `cargo run -p sanserve-core --example in_memory`.
+//! Drives the core in memory: bytes go in as a slice and come out as a `Vec<u8>`. This is how to test a handler without
+//! a socket, a thread or a clock. Run `cargo run -p sanserve-core --example in_memory`.
 
 use std::net::SocketAddr;
 
@@ -8,18 +8,18 @@ use sanserve_core::{
     Step, Tick, Wall,
 };
 
-/// The handler under test: says hello to whoever is named in the path.
+/// The handler under test: greets the name in the path.
 pub fn hello(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
         let text = [b"hello, ", &reply.request().path()[1..], b"\n"].concat();
-        reply.answer(StatusCode::OK, "text/plain", text).expect("nothing was answered before");
+        reply.answer(StatusCode::OK, "text/plain", text).expect("this is the first response");
     }
 }
 
-/// All that a connection sends for `request`.
+/// Returns everything that a connection sends for `request`.
 pub fn exchange(request: &[u8], handler: &mut dyn Handler) -> Vec<u8> {
     let config = Config::default().with_handled(true);
-    let now = Now::new(Tick(0), Wall(784_111_777)); // any time will do, since it is an argument
+    let now = Now::new(Tick(0), Wall(784_111_777)); // Any time will do, since it is an argument.
     let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
     let mut buffers = Buffers::new();
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
@@ -44,12 +44,12 @@ pub fn exchange(request: &[u8], handler: &mut dyn Handler) -> Vec<u8> {
             Step::Probe(_) => connection.handle(Input::Probed),
             Step::Wait(_) | Step::Close(_) => return out,
             Step::Finished(_) | Step::Shut => {}
-            Step::Act(..) | Step::Feed(_) => unreachable!("the handler answers everything"),
+            Step::Act(..) | Step::Feed(_) => unreachable!("the handler responds to everything"),
         }
     }
 }
 
-/// Two requests, one after the other, on one connection.
+/// Sends two requests, one after the other, on one connection.
 pub fn main() {
     let requests = b"GET /moon HTTP/1.1\r\nHost: a\r\n\r\nGET /sun HTTP/1.1\r\nHost: a\r\n\r\n";
     let sent = String::from_utf8(exchange(requests, &mut hello)).expect("text");

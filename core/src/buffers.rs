@@ -1,5 +1,5 @@
-//! The memory of one busy connection. It belongs to the driver, is leased while the connection is
-//! busy, and goes back to a pool at [`Wait::idle`](crate::Wait).
+//! The memory of a busy connection. It belongs to the driver, which takes it from a pool and returns it when the
+//! connection is idle ([`Wait::idle`](crate::Wait)). The contents of the bytes are not interpreted here.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::request::Request;
 use crate::share::{Memory, Share};
 use crate::wire::Head;
 
-/// What [`Window`] starts with.
+/// The initial size of the window for the peer.
 const FIRST_WINDOW: usize = 4 * 1024;
 
-/// What it grows to for a body, if it may.
+/// The size that the window may grow to while a body is read.
 const BODY_WINDOW: usize = 16 * 1024;
 
-/// What it grows by in any case where so little is unread that the rest of a line may be missing: otherwise nothing
-/// would ever go on.
+/// The window grows by this much even if no memory can be reserved, as long as so little is unread that the rest of a
+/// line may be missing. Otherwise, the connection could not make progress.
 const LEAST_GROWTH: usize = 1024;
 
-/// What the window for a script's output starts with: as much as a pipe holds.
+/// The initial size of the window for the output of a script: the capacity of a pipe.
 const SCRIPT_WINDOW: usize = 64 * 1024;
 
-/// All that a busy connection needs; reused from exchange to exchange without being freed.
+/// The memory of a busy connection. It is reused from exchange to exchange without being freed.
 #[derive(Debug)]
 pub struct Buffers {
     /// Bytes from the peer.
@@ -36,36 +36,36 @@ pub struct Buffers {
     pub(crate) output: Output,
     pub(crate) head: Head,
     pub(crate) scratch: Scratch,
-    /// The trailer section of the request, as it came.
+    /// The trailer section of the request, as received.
     pub(crate) trailers: Vec<u8>,
-    /// The trailer section of the answer, as it will go out.
+    /// The trailer section of the response, as it will be sent.
     pub(crate) trailing: Vec<u8>,
-    /// What the handler has given to the driver.
+    /// What a handler has attached for the driver.
     pub(crate) attached: Option<Box<dyn Any + Send>>,
-    /// The head of the request that a local redirect has made of the peer's; else empty.
+    /// The head of the request that a local redirect substitutes for that of the peer; otherwise empty.
     pub(crate) moved: Vec<u8>,
-    /// Why the answer is what it is, where somebody wants to know.
+    /// Why the response is what it is, if this is recorded.
     pub(crate) reasons: Reasons,
-    /// What it has taken of the server's memory.
+    /// The memory that these buffers have reserved from the budget of the server.
     pub(crate) share: Share,
 }
 
-/// What is worked out on the way to a response.
+/// Intermediate values of a response.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// The path below the root that is being served.
+    /// The path below the root.
     pub(crate) path: Vec<u8>,
-    /// The message of an error answer.
+    /// The message of an error response.
     pub(crate) message: Vec<u8>,
-    /// A page that is being made, before its length is known; or the target of a redirect.
+    /// A page whose length is not known yet, or the target of a redirect.
     pub(crate) page: Vec<u8>,
-    /// The last `Last-Modified` and `ETag`.
+    /// The last fields `Last-Modified` and `ETag`.
     pub(crate) validators: LastValidators,
     pub(crate) listing: Listing,
     pub(crate) ranges: Vec<ByteRange>,
-    /// What a script is told: its arguments, then its environment.
-    pub(crate) told: Vec<u8>,
-    /// What the log is to be told about a script.
+    /// The arguments of a script, then its environment.
+    pub(crate) variables: Vec<u8>,
+    /// Messages about a script for the log.
     pub(crate) remarks: Vec<u8>,
 }
 
@@ -88,19 +88,19 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Empty buffers; they allocate when they are first used.
+    /// Creates buffers, which allocate when they are first used.
     #[must_use]
     pub fn new() -> Buffers {
         Buffers::default()
     }
 
-    /// Empty buffers that take of `memory` whatever they need beyond a first window of 4 KiB and as much output.
+    /// Creates buffers that reserve memory from `memory`, except for the first 4 KiB of input and of output.
     #[must_use]
     pub fn within(memory: Arc<dyn Memory>) -> Buffers {
         Buffers { share: Share::of(memory), ..Buffers::default() }
     }
 
-    /// How much output may be formatted ahead of the socket: `wanted`, or little where memory is short.
+    /// How much output may be formatted ahead of the socket: `wanted`, or less if memory is short.
     pub(crate) fn output_room(&mut self, wanted: usize) -> usize {
         if wanted <= FIRST_WINDOW || self.output.reserved > 0 {
             return wanted;
@@ -112,12 +112,13 @@ impl Buffers {
         wanted
     }
 
-    /// The same for output of so many bytes more.
+    /// Like [`output_room`](Self::output_room), before `more` bytes of output. Reserves nothing if they fit in the
+    /// first 4 KiB.
     pub(crate) fn output_room_for(&mut self, more: usize, wanted: usize) -> usize {
         if self.output.bytes.len() + more <= FIRST_WINDOW { wanted } else { self.output_room(wanted) }
     }
 
-    /// Gives back what the output of an exchange took, and a listing, once all of it is sent.
+    /// Releases the memory of the output and of a listing, once everything has been sent.
     pub(crate) fn end_exchange(&mut self) {
         if self.output.reserved > 0 && self.output.unsent().is_empty() {
             self.output.shrink();
@@ -129,14 +130,14 @@ impl Buffers {
         }
     }
 
-    /// Gives back what the window has grown by, if nothing is held.
+    /// Shrinks the window to its initial size, if it is empty.
     pub(crate) fn shrink_input(&mut self) {
         let freed = self.input.shrink();
         self.share.shrink(freed);
     }
 
-    /// Lets all of the head go but the request line, which the log wants: for an answer that needs it no more and takes
-    /// its time.
+    /// Drops the head except for the request line, which the log needs. For a response that takes a long time and no
+    /// longer needs the head.
     pub(crate) fn keep_line_only(&mut self) {
         if self.input.charged == 0 || !self.moved.is_empty() {
             return;
@@ -148,39 +149,39 @@ impl Buffers {
         self.share.shrink(freed);
     }
 
-    /// What a handler has attached to its answer ([`Reply::attach`](crate::Reply::attach)), for the driver
-    /// that has called it.
+    /// Takes what a handler has attached to its response ([`Reply::attach`](crate::Reply::attach)). For the driver that
+    /// called the handler.
     pub fn take_attached(&mut self) -> Option<Box<dyn Any + Send>> {
         self.attached.take()
     }
 
-    /// Puts back what is none of the driver's own.
+    /// Puts an attachment back that is not for this driver.
     pub fn attach(&mut self, thing: Box<dyn Any + Send>) {
         self.attached = Some(thing);
     }
 
-    /// From here on, the rules are noted by which answers are made, until [`recycle`](Self::recycle). It
-    /// costs memory and time for each exchange; servers do without.
+    /// Starts to record which rules decide about responses, until [`recycle`](Self::recycle). This costs memory and
+    /// time for each exchange; servers do not enable it.
     pub fn explain(&mut self) {
         self.reasons.begin();
     }
 
-    /// The decisions about the current exchange, in the order in which they were made, 256 at most. They
-    /// are there until the poll after [`Step::Finished`](crate::Step::Finished); none without
-    /// [`explain`](Self::explain).
+    /// The decisions about the current exchange, in the order in which they were made; at most 256. They remain
+    /// available until the poll after [`Step::Finished`](crate::Step::Finished). Empty unless
+    /// [`explain`](Self::explain) was called.
     #[must_use]
     pub fn reasons(&self) -> &[Reason] {
         self.reasons.all()
     }
 
-    /// The request, and what is worked out from it.
+    /// The request, what is derived from it, and the recorded decisions.
     pub(crate) fn split(&mut self, peer: Peer) -> (Request<'_>, &mut Scratch, &mut Reasons) {
         let Buffers { input, head, moved, scratch, reasons, .. } = self;
         let bytes = if moved.is_empty() { input.head() } else { moved };
         (Request { head, bytes, peer }, scratch, reasons)
     }
 
-    /// How many bytes lie in them. Room that is kept for later is counted in the windows alone.
+    /// The number of bytes in these buffers. Spare capacity is only counted for the windows.
     #[must_use]
     pub fn held(&self) -> u64 {
         let texts = [
@@ -188,7 +189,7 @@ impl Buffers {
             &self.scratch.path,
             &self.scratch.message,
             &self.scratch.page,
-            &self.scratch.told,
+            &self.scratch.variables,
             &self.trailers,
             &self.trailing,
             &self.moved,
@@ -197,13 +198,13 @@ impl Buffers {
         (windows + texts.iter().map(|text| text.len()).sum::<usize>()) as u64
     }
 
-    /// The bytes that `head` is made of.
+    /// The bytes that `head` refers to.
     pub(crate) fn head_bytes(&self) -> &[u8] {
         if self.moved.is_empty() { self.input.head() } else { &self.moved }
     }
 
-    /// Makes them fit for another connection: forgets everything, so that what one peer has sent is
-    /// never read as another's, and gives back what an unusual exchange made grow.
+    /// Prepares the buffers for another connection: clears everything, so that no data of one peer can be read as that
+    /// of another, and releases memory that an unusual exchange needed.
     pub fn recycle(&mut self) {
         self.input.clear();
         self.input.shrink();
@@ -217,7 +218,7 @@ impl Buffers {
         self.head.shrink();
         self.scratch.ranges.shrink_to(16);
         self.script.free();
-        self.scratch.told = Vec::new();
+        self.scratch.variables = Vec::new();
         self.moved = Vec::new();
         self.trailers = Vec::new();
         self.trailing = Vec::new();
@@ -227,26 +228,26 @@ impl Buffers {
     }
 }
 
-/// Bytes from the peer: the head of the current exchange, kept until it is finished, then what
-/// is still unread.
+/// Bytes from a peer or a script: the head of the current exchange, which is kept until the exchange is finished, then
+/// the bytes that have not been read yet.
 ///
 /// Invariant: `head + pinned <= start <= end <= bytes.len()`.
 #[derive(Debug)]
 pub struct Window {
     bytes: Vec<u8>,
-    /// How much room there is at first.
+    /// The initial size.
     first: usize,
     /// Where the pinned head begins.
     head: usize,
-    /// Its length.
+    /// The length of the pinned head.
     pinned: usize,
     /// Where the unread bytes begin.
     start: usize,
-    /// Where they end and the spare room begins.
+    /// Where the unread bytes end and the spare room begins.
     end: usize,
-    /// How many bytes ever arrived here.
+    /// The number of bytes that ever arrived.
     arrived: u64,
-    /// What was taken of the server's memory for it.
+    /// The memory reserved from the budget of the server.
     charged: usize,
 }
 
@@ -255,8 +256,8 @@ impl Window {
         Window { bytes: Vec::new(), first, head: 0, pinned: 0, start: 0, end: 0, arrived: 0, charged: 0 }
     }
 
-    /// Room for more bytes. Not empty when a step said [`Need::read`](crate::Need), or for the window of
-    /// a script `script_read`.
+    /// The room for more bytes. It is not empty if the last step needs [`Need::read`](crate::Need), or `script_read`
+    /// for the window of a script.
     pub fn spare(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {
             self.bytes.resize(self.first, 0);
@@ -264,23 +265,23 @@ impl Window {
         &mut self.bytes[self.end..]
     }
 
-    /// The first `n` bytes of the spare room have been filled.
+    /// Declares that the first `n` bytes of the spare room have been filled.
     ///
     /// # Panics
-    /// If that is more than the room.
+    /// If `n` is larger than the spare room.
     pub fn commit(&mut self, n: usize) {
         assert!(n <= self.bytes.len() - self.end, "committed more than the spare room");
         self.end += n;
         self.arrived += n as u64;
     }
 
-    /// How many bytes ever arrived here, for whomever: only differences mean something.
+    /// The number of bytes that ever arrived, on any connection. Only differences are meaningful.
     pub(crate) fn arrived(&self) -> u64 {
         self.arrived
     }
 
-    /// Copies as much of `bytes` in as there is room for and says how much that was. For drivers
-    /// that have the bytes already, such as tests.
+    /// Copies as much of `bytes` as there is room for, and returns how much that was. For drivers that have the bytes
+    /// already, such as tests.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
         let spare = self.spare();
         let n = bytes.len().min(spare.len());
@@ -289,24 +290,24 @@ impl Window {
         n
     }
 
-    /// The bytes not yet consumed.
+    /// The bytes that have not been consumed yet.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    /// The bytes of the whole window, used or not.
+    /// The size of the whole window.
     #[must_use]
     pub fn held(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether no byte of any exchange is held.
+    /// Whether no byte of any exchange is buffered.
     pub(crate) fn is_empty(&self) -> bool {
         self.pinned == 0 && self.start == self.end
     }
 
-    /// Passes over the first `n` unread bytes.
+    /// Consumes the first `n` unread bytes.
     pub(crate) fn consume(&mut self, n: usize) {
         debug_assert!(n <= self.end - self.start);
         self.start += n;
@@ -316,7 +317,7 @@ impl Window {
         }
     }
 
-    /// Takes the first `n` unread bytes as the head of the current exchange.
+    /// Pins the first `n` unread bytes as the head of the current exchange.
     pub(crate) fn pin(&mut self, n: usize) {
         debug_assert!(self.pinned == 0 && n <= self.end - self.start);
         self.head = self.start;
@@ -329,14 +330,14 @@ impl Window {
         &self.bytes[self.head..self.head + self.pinned]
     }
 
-    /// Lets the head go.
+    /// Releases the pinned head.
     pub(crate) fn unpin(&mut self) {
         self.pinned = 0;
         self.consume(0);
     }
 
-    /// Sees to it that there is spare room, by moving what is held or by growing up to `most`
-    /// unread bytes. `false`: that many are unread already, or there is no memory to be had.
+    /// Makes spare room, by moving the contents or by growing up to `most` unread bytes. Returns `false` if that many
+    /// bytes are unread already, or if no memory is available.
     pub(crate) fn make_room(&mut self, most: usize, share: &mut Share) -> bool {
         if self.end < self.bytes.len() || self.bytes.is_empty() {
             return true;
@@ -355,7 +356,7 @@ impl Window {
         self.grow(more, share) || (unread < 2 * LEAST_GROWTH && self.extend(LEAST_GROWTH))
     }
 
-    /// For a body, of which more is read at once where memory is to be had.
+    /// Grows the window for a body, so that fewer reads are needed, if memory is available.
     pub(crate) fn widen(&mut self, share: &mut Share) {
         if self.bytes.len() < BODY_WINDOW && !self.bytes.is_empty() {
             self.grow(BODY_WINDOW - self.bytes.len(), share);
@@ -375,7 +376,7 @@ impl Window {
         grown
     }
 
-    /// Makes it longer. `false`: the system has no memory.
+    /// Grows the vector. Returns `false` if the system has no memory.
     fn extend(&mut self, more: usize) -> bool {
         let grown = self.bytes.try_reserve_exact(more).is_ok();
         if grown {
@@ -384,7 +385,7 @@ impl Window {
         grown
     }
 
-    /// Moves what is held to the front.
+    /// Moves the contents to the front.
     fn compact(&mut self) {
         self.bytes.copy_within(self.head..self.head + self.pinned, 0);
         self.bytes.copy_within(self.start..self.end, self.pinned);
@@ -392,8 +393,8 @@ impl Window {
         (self.head, self.start) = (0, self.pinned);
     }
 
-    /// Keeps the first `n` bytes of the head and what is unread, in no more room than that takes. Says how much of the
-    /// server's memory became free.
+    /// Keeps the first `n` bytes of the head and the unread bytes, and shrinks to what these need. Returns how much
+    /// memory of the server became free.
     fn keep(&mut self, n: usize) -> usize {
         self.pinned = self.pinned.min(n);
         self.compact();
@@ -412,7 +413,7 @@ impl Window {
         (self.head, self.pinned, self.start, self.end) = (0, 0, 0, 0);
     }
 
-    /// Gives back what it has grown by, if nothing is held. Says how much of the server's memory became free.
+    /// Shrinks to the initial size, if the window is empty. Returns how much memory of the server became free.
     pub(crate) fn shrink(&mut self) -> usize {
         if self.bytes.len() <= self.first || !self.is_empty() {
             return 0;
@@ -429,13 +430,13 @@ impl Window {
     }
 }
 
-/// Bytes formatted for the peer and not yet sent.
+/// Bytes that are formatted for the peer and not sent yet.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// Everything formatted; writers append here.
+    /// All formatted bytes; writers append here.
     pub(crate) bytes: Vec<u8>,
     sent: usize,
-    /// What was taken of the server's memory for it.
+    /// The memory reserved from the budget of the server.
     reserved: usize,
 }
 
@@ -444,7 +445,7 @@ impl Output {
         &self.bytes[self.sent..]
     }
 
-    /// Notes that `n` more bytes went out; when all have, the room is reused.
+    /// Records that `n` more bytes were sent. Once all are, the buffer is reused.
     pub(crate) fn sent(&mut self, n: usize) {
         self.sent += n;
         debug_assert!(self.sent <= self.bytes.len());
@@ -453,7 +454,7 @@ impl Output {
         }
     }
 
-    /// Takes back all but the first `n` unsent bytes.
+    /// Discards all but the first `n` unsent bytes.
     pub(crate) fn keep(&mut self, n: usize) {
         self.bytes.truncate(self.sent + n);
         self.sent(0);
@@ -474,17 +475,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_one_connection_is_left_for_another() {
+    fn recycle_leaves_nothing_of_a_connection() {
         let mut buf = Buffers::new();
         buf.input.fill(b"GET /one HTTP/1.1\r\n\r\nGET /two");
         buf.input.pin(21);
-        buf.output.bytes.extend_from_slice(b"half an answer");
+        buf.output.bytes.extend_from_slice(b"half a response");
         buf.recycle();
         assert!(buf.input.is_empty() && buf.input.unread().is_empty() && buf.output.unsent().is_empty());
     }
 
     #[test]
-    fn keeps_the_head_while_the_body_passes_through() {
+    fn the_head_is_kept_while_a_body_is_consumed() {
         let mut window = Window::starting_with(FIRST_WINDOW);
         assert_eq!(window.fill(b"HEADbody"), 8);
         window.pin(4);
@@ -499,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn grows_to_its_bound_and_not_beyond() {
+    fn a_window_does_not_grow_beyond_its_bound() {
         let mut window = Window::starting_with(FIRST_WINDOW);
         let mut share = Share::default();
         while window.make_room(40_000, &mut share) {
@@ -528,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_comes_back() {
+    fn reserved_memory_is_released() {
         let memory = Arc::new(Bound(100_000.into()));
         let left = || memory.0.load(std::sync::atomic::Ordering::SeqCst);
         let mut all: Vec<Buffers> = (0..3).map(|_| Buffers::within(memory.clone())).collect();
@@ -547,7 +548,7 @@ mod tests {
         all[0].keep_line_only();
         assert_eq!((all[0].input.head().len(), all[0].input.bytes.len()), (100, FIRST_WINDOW));
         assert_eq!(all[0].output_room(64 * 1024), 64 * 1024);
-        assert_eq!(all[1].output_room(64 * 1024), FIRST_WINDOW, "there is no more");
+        assert_eq!(all[1].output_room(64 * 1024), FIRST_WINDOW, "the budget is used up");
         all[0].end_exchange();
         all[0].recycle();
         all[1].recycle();

@@ -1,4 +1,5 @@
-//! Conditional requests (RFC 9110 section 13) and the validators that they compare.
+//! Conditional requests (RFC 9110 section 13) and the validators that they compare. What a response looks like after a
+//! comparison is decided by the caller.
 
 use crate::config::Etag;
 use crate::date;
@@ -17,23 +18,23 @@ pub(crate) struct Validators {
     has: Has,
 }
 
-/// Which of them can be relied on.
+/// Which validators can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Has {
-    /// A tag made of the time of modification and the length, and a date.
+    /// A tag made of the modification time and the length, and the date.
     TagAndDate,
-    /// A tag made of the content. Where that is wanted, times mean nothing.
+    /// A tag made of the content. The modification time is not used.
     Digest,
-    /// The date alone.
+    /// Only the date.
     Date,
-    /// Neither: another file may have the same time.
+    /// None: other versions of the file may have the same time.
     Nothing,
 }
 
-/// Whether a time of modification tells no state of a file from another: packers write it for want of a better
-/// one, into every file. Those are times of the first day of 1970 (0: Bazel, OSTree, layers of containers; 1: Nix),
-/// or before it (Go's zero time), and, to the second, the first of ZIP and of reproducible builds, Gradle's, and npm's.
-fn means_nothing(modified: i64, nanos: u32) -> bool {
+/// Whether a modification time is a placeholder, which archivers and build tools write into every file, so that it does
+/// not identify a version. These are times on the first day of 1970 (0: Bazel, OSTree, container layers; 1: Nix) or
+/// before it (the zero time of Go), and the exact seconds that ZIP and reproducible builds, Gradle, and npm use.
+fn is_placeholder(modified: i64, nanos: u32) -> bool {
     const ZIP: i64 = 315_532_800; // 1980-01-01T00:00:00Z
     const GRADLE: i64 = 318_211_200; // 1980-02-01T00:00:00Z
     const NPM: i64 = 499_162_500; // 1985-10-26T08:15:00Z
@@ -42,10 +43,10 @@ fn means_nothing(modified: i64, nanos: u32) -> bool {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// The longest entity tag, quotes included.
+/// The length of the longest entity tag, including the quotes.
 const TAG_MAX: usize = 2 + 17 + 1 + 8 + 1 + 16;
 
-/// An entity tag, quotes included.
+/// An entity tag, including the quotes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tag {
     text: [u8; TAG_MAX],
@@ -76,8 +77,7 @@ impl Tag {
     }
 }
 
-/// The fields by which a client knows one state of a file, as they were written last: most answers repeat those of
-/// the one before.
+/// The validator fields that were written last. Most responses repeat them.
 #[derive(Debug, Default)]
 pub(crate) struct LastValidators {
     of: Option<(Validators, Option<Wall>)>,
@@ -85,7 +85,7 @@ pub(crate) struct LastValidators {
 }
 
 impl LastValidators {
-    /// `Last-Modified` and `ETag`, as far as there are any, each with its line end.
+    /// The lines of `Last-Modified` and `ETag`, if there are any.
     pub(crate) fn lines(&mut self, validators: &Validators, now: Wall) -> &[u8] {
         let date = validators.last_modified(now);
         if self.of != Some((*validators, date)) {
@@ -109,7 +109,7 @@ impl Validators {
         let has = match etag {
             Etag::Modified | Etag::Content if digest.is_some() => Has::Digest,
             Etag::Content => Has::Nothing,
-            Etag::Modified | Etag::Off if means_nothing(modified, nanos) => Has::Nothing,
+            Etag::Modified | Etag::Off if is_placeholder(modified, nanos) => Has::Nothing,
             Etag::Modified => Has::TagAndDate,
             Etag::Off => Has::Date,
         };
@@ -134,14 +134,14 @@ impl Validators {
         }
     }
 
-    /// The time of modification, where it means something.
+    /// The modification time, if it can be relied on.
     fn date(&self) -> Option<i64> {
         matches!(self.has, Has::TagAndDate | Has::Date).then_some(self.modified)
     }
 
-    /// What changes with the time of modification, to the nanosecond, and with the length. Not with the inode, so
-    /// that copies of a tree on several machines agree. As a boundary it does where it is no tag: content that holds
-    /// it by chance is as good as impossible, and content made to hold it deceives about itself alone.
+    /// A tag that changes with the modification time, to the nanosecond, and with the length. The inode is not
+    /// included, so that copies of a tree on several machines have the same tags. It also serves as a boundary where it
+    /// is no tag: content does not contain it by chance, and content made to contain it only affects itself.
     pub(crate) fn stamp(&self) -> Tag {
         let mut tag = Tag { text: [0; TAG_MAX], len: 0 };
         tag.push(b'"');
@@ -157,12 +157,14 @@ impl Validators {
         tag
     }
 
-    /// The value of `Last-Modified`: never later than the answer (RFC 9110 section 8.8.2.1).
+    /// The value of `Last-Modified`.
+    /// RFC 9110 section 8.8.2.1: "An origin server with a clock ... MUST NOT generate a Last-Modified date that is
+    /// later than the server's time of message origination (Date, Section 6.6.1)."
     pub(crate) fn last_modified(&self, now: Wall) -> Option<Wall> {
         Some(Wall(self.date()?.min(now.0)))
     }
 
-    /// Notes how they were made.
+    /// Records how the validators were made.
     pub(crate) fn explain(&self, now: Wall, reasons: &mut Reasons) {
         if let Some(date) = self.last_modified(now) {
             let is_ours = date.0 == self.modified;
@@ -181,10 +183,10 @@ impl Validators {
 pub(crate) const CONDITIONS: [Known; 4] =
     [Known::IfMatch, Known::IfUnmodifiedSince, Known::IfNoneMatch, Known::IfModifiedSince];
 
-/// What the preconditions say.
+/// The result of the preconditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Go on.
+    /// All hold: continue.
     Perform,
     /// 304.
     NotModified,
@@ -192,11 +194,11 @@ pub(crate) enum Verdict {
     Failed,
 }
 
-/// What was decided about the preconditions: the verdict, and for each field that is there the rule by which it counted.
+/// The result of the preconditions, with the rule that applied to each field that is present.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evaluation {
     pub(crate) verdict: Verdict,
-    /// In the order in which they were looked at.
+    /// In the order of evaluation.
     rules: [Option<(Rule, Known)>; 4],
 }
 
@@ -212,7 +214,7 @@ impl Evaluation {
         Evaluation { verdict, ..self }
     }
 
-    /// Notes the rules, each with the value of its field.
+    /// Records the rules, each with the value of its field.
     pub(crate) fn explain(&self, head: &Head, bytes: &[u8], reasons: &mut Reasons) {
         for &(rule, known) in self.rules.iter().flatten() {
             reasons.note_with(rule, |out| write_values(head, bytes, known, out));
@@ -220,12 +222,12 @@ impl Evaluation {
     }
 }
 
-/// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. `current`
-/// is `None` for a representation without validators, such as a listing.
+/// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. `current` is `None` for a
+/// representation without validators, such as a listing.
 pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>) -> Evaluation {
     use Rule::*;
     let mut evaluation = Evaluation { verdict: Verdict::Perform, rules: [None; 4] };
-    // Formatted only where a tag is compared.
+    // Only formatted if there is a tag to compare it with.
     let tag = current.filter(|_| head.has_any([Known::IfMatch, Known::IfNoneMatch])).and_then(Validators::tag);
     let is_current = |given: &Given<'_>| tag.as_ref().is_some_and(|tag| tag.as_bytes() == given.tag);
     let (match_, since) = (Known::IfMatch, Known::IfUnmodifiedSince);
@@ -267,14 +269,14 @@ pub(crate) fn evaluate(head: &Head, bytes: &[u8], current: Option<&Validators>) 
     evaluation
 }
 
-/// What a date says about a representation.
+/// How a representation relates to a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Since {
-    /// It has not changed since then.
+    /// Not modified since then.
     Unchanged,
-    /// It has.
+    /// Modified since then.
     Changed,
-    /// The value is no date, or there is more than one (RFC 9110 sections 13.1.3 and 13.1.4): ignored.
+    /// The value is not a date, or there is more than one (RFC 9110 sections 13.1.3 and 13.1.4): ignored.
     Invalid,
     /// The representation has no date: ignored.
     NoDate,
@@ -300,7 +302,7 @@ impl Since {
     }
 }
 
-/// Appends the values of a field, as they would stand in one line.
+/// Appends the values of a field, separated by commas.
 fn write_values(head: &Head, bytes: &[u8], known: Known, out: &mut Vec<u8>) {
     for (at, value) in head.values(known, bytes).enumerate() {
         if at > 0 {
@@ -310,8 +312,9 @@ fn write_values(head: &Head, bytes: &[u8], known: Known, out: &mut Vec<u8>) {
     }
 }
 
-/// By which rule If-Range lets a Range be obeyed, or not (RFC 9110 section 13.1.5): the validator must match exactly,
-/// and strongly. `None`: there is no such field.
+/// The rule by which If-Range permits or ignores a Range, or `None` without such a field.
+/// RFC 9110 section 13.1.5: "A recipient of an If-Range header field MUST ignore the Range header field if the If-Range
+/// condition evaluates as false."
 pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wall) -> Option<Rule> {
     if !head.has(Known::IfRange) {
         return None;
@@ -323,8 +326,8 @@ pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wal
             if is_current { Rule::IfRangeTag } else { Rule::IfRangeOtherTag }
         }
         Some(value) => match date::parse(value) {
-            // A date is strong only if the file cannot have changed again within its second
-            // (RFC 9110 section 8.8.2.2).
+            // RFC 9110 section 8.8.2.2: a date is a strong validator only if the file cannot have changed again within
+            // the same second.
             Some(date) if Some(date.0) == current.date() && date.0 < now.0 => Rule::IfRangeDate,
             Some(date) if Some(date.0) == current.date() => Rule::IfRangeFresh,
             _ => Rule::IfRangeOtherDate,
@@ -332,12 +335,12 @@ pub(crate) fn if_range(head: &Head, bytes: &[u8], current: &Validators, now: Wal
     })
 }
 
-/// Whether what [`if_range`] has decided lets a Range be obeyed.
+/// Whether the decision of [`if_range`] permits a Range.
 pub(crate) fn lets_range(by: Option<Rule>) -> bool {
     matches!(by, None | Some(Rule::IfRangeTag | Rule::IfRangeDate))
 }
 
-/// Notes what [`if_range`] has decided.
+/// Records the decision of [`if_range`].
 pub(crate) fn explain_if_range(by: Option<Rule>, head: &Head, bytes: &[u8], reasons: &mut Reasons) {
     if let Some(rule) = by {
         reasons.note_with(rule, |out| write_values(head, bytes, Known::IfRange, out));
@@ -346,11 +349,11 @@ pub(crate) fn explain_if_range(by: Option<Rule>, head: &Head, bytes: &[u8], reas
 
 struct Given<'b> {
     weak: bool,
-    /// With its quotes.
+    /// Including the quotes.
     tag: &'b [u8],
 }
 
-/// Whether the field is `*`, or lists a tag that `matches`.
+/// Whether the field is `*`, or lists a tag for which `matches` returns true.
 fn any_tag(head: &Head, bytes: &[u8], known: Known, matches: impl Fn(&Given<'_>) -> bool) -> bool {
     head.values(known, bytes).any(|value| {
         let mut rest = value.trim_ascii();
@@ -367,7 +370,7 @@ fn any_tag(head: &Head, bytes: &[u8], known: Known, matches: impl Fn(&Given<'_>)
     })
 }
 
-/// The next entity tag of a list (RFC 9110 section 8.8.3); what is none ends it.
+/// The next entity tag of a list (RFC 9110 section 8.8.3). Anything else ends the list.
 fn next_tag(list: &[u8]) -> Option<(Given<'_>, &[u8])> {
     let skipped = list.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
     let list = &list[skipped..];
@@ -379,7 +382,7 @@ fn next_tag(list: &[u8]) -> Option<(Given<'_>, &[u8])> {
     let end = memchr::memchr(b'"', inside)?;
     let (tag, rest) = quoted.split_at(end + 2);
     let rest = rest.trim_ascii_start();
-    // Behind a tag stands a comma or nothing.
+    // A tag is followed by a comma or by nothing.
     matches!(rest, [] | [b',', ..]).then_some((Given { weak, tag }, rest))
 }
 
@@ -429,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_relied_on() {
+    fn placeholder_times_are_not_relied_on() {
         let opened = |modified, modified_nanos| crate::input::Opened {
             kind: crate::input::Kind::File,
             len: 1,
@@ -437,7 +440,7 @@ mod tests {
             modified_nanos,
             digest: None,
         };
-        for (modified, nanos, means_nothing) in [
+        for (modified, nanos, is_placeholder) in [
             (0, 0, true),
             (1, 0, true),
             (0, 7, true),
@@ -453,16 +456,16 @@ mod tests {
             (784_111_777, 0, false),
         ] {
             let has = |etag| Validators::new(&opened(modified, nanos), etag).has;
-            let expected = if means_nothing { [Has::Nothing; 2] } else { [Has::TagAndDate, Has::Date] };
+            let expected = if is_placeholder { [Has::Nothing; 2] } else { [Has::TagAndDate, Has::Date] };
             assert_eq!([has(Etag::Modified), has(Etag::Off)], expected, "{modified}.{nanos}");
-            assert_eq!(has(Etag::Content), Has::Nothing, "its hash is not known");
+            assert_eq!(has(Etag::Content), Has::Nothing, "the hash is not known");
             let hashed = crate::input::Opened { digest: Some([1; 12]), ..opened(modified, nanos) };
             assert_eq!(Validators::new(&hashed, Etag::Content).has, Has::Digest);
         }
     }
 
     #[test]
-    fn without_validators_nothing_matches() {
+    fn without_validators_only_an_asterisk_matches() {
         let nothing = Validators { has: Has::Nothing, ..FILE };
         for (fields, expected) in [
             (format!("If-None-Match: {TAG}\r\n"), Verdict::Perform),
@@ -483,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_preconditions() {
+    fn preconditions_are_evaluated_in_order() {
         use Verdict::*;
         for (fields, expected) in [
             (String::new(), Perform),
@@ -517,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn if_range_is_exact_and_strong() {
+    fn if_range_compares_strongly() {
         let now = Wall(FILE.modified + 60);
         for (fields, now, expected) in [
             (String::new(), now, true),

@@ -1,4 +1,5 @@
-//! The rules of a server: every limit and every timeout, with its default and its consequence.
+//! The configuration of a connection: every limit and every timeout, with its default and its consequence. Decisions
+//! about single requests are in [`Policy`](crate::Policy).
 
 use std::time::Duration;
 
@@ -18,20 +19,20 @@ macro_rules! setters {
     };
 }
 
-/// The protocol version of the answers (Python's `protocol_version`).
+/// The protocol version of responses (Python's `protocol_version`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// `HTTP/1.0`: one exchange a connection, as Python does by default.
+    /// `HTTP/1.0`: one exchange per connection, which is the default in Python.
     Http10,
-    /// `HTTP/1.1`: persistent connections. The default, since every answer here is framed.
+    /// `HTTP/1.1`: persistent connections. The default, since every response is framed.
     #[default]
     Http11,
 }
 
-/// The configuration of a connection: what does not depend on a single request. Decisions about one request are a
-/// [`Policy`](crate::Policy).
+/// The configuration of a connection: everything that does not depend on a single request. Decisions about single
+/// requests are in [`Policy`](crate::Policy).
 ///
-/// There will be more fields, so a configuration starts as the default one:
+/// More fields may be added, so start from the default:
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,29 +51,30 @@ pub enum Protocol {
 pub struct Config {
     /// The version in status lines.
     pub protocol: Protocol,
-    /// The name of the server, where a request names none (Python's `server_name`). Frontends fill in
-    /// the address that they are bound to, if it is empty. Default: empty.
+    /// The name of the server, for requests without a host (Python's `server_name`). If it is empty, frontends set it
+    /// to the address that they are bound to. Default: empty.
     pub server_name: String,
-    /// The port of the server (Python's `server_port`). Frontends fill it in. Default 80.
+    /// The port of the server (Python's `server_port`). Set by frontends. Default 80.
     pub server_port: u16,
-    /// Requests go to the handler, unless the policy says otherwise. Set where a handler is given.
+    /// Whether requests go to the handler, unless the policy decides otherwise. Set if there is a handler. Default
+    /// `false`.
     pub handled: bool,
     /// Scripts. Default: none.
     pub cgi: Cgi,
-    /// Names that begin with a dot are neither served (404) nor listed. Default `false`, as Python.
+    /// Whether names that begin with a dot are hidden: not served (404) and not listed. Default `false`, as in Python.
     pub hide_dotfiles: bool,
-    /// What entity tags are made of. Default: the time of modification and the length.
+    /// What entity tags are made of. Default: modification time and length.
     pub etag: Etag,
-    /// Media types and the charset of texts. Default: as the tables have them.
+    /// Media types and the charset of text. Default: the built-in tables.
     pub types: MediaTypes,
-    /// Where it is said whether the server is healthy: GET is answered `200` and `ok`, and `503` as soon as the server
-    /// is about to leave ([`Input::Leave`](crate::Input::Leave)) or goes down. Nothing else is behind this path: no
-    /// file, no handler, no script. It begins with `/`. A request may spell it otherwise (`/he%61lth`, `/./health`) and
-    /// have a query; a slash at its end is another path. Default: none.
+    /// The path of the health check: a GET of it returns `200` and `ok`, or `503` once the server is about to leave
+    /// ([`Input::Leave`](crate::Input::Leave)) or is shutting down. No file, handler or script can have this path. It
+    /// begins with `/`. Requests may use other spellings of it (`/he%61lth`, `/./health`) and add a query; with a slash
+    /// at the end, it is a different path. Default: none.
     pub health: Option<Box<str>>,
-    /// Bounds on sizes.
+    /// Limits on sizes.
     pub limits: Limits,
-    /// Bounds on time.
+    /// Limits on time.
     pub timeouts: Timeouts,
 }
 
@@ -122,37 +124,39 @@ impl Default for Config {
 
 /// What the entity tag of a file is made of (RFC 9110 section 8.8.3).
 ///
-/// A time that packers write into every file for want of a better one says nothing of its content: the first day of
-/// 1970 and before (Nix, Bazel, layers of containers), 1980-01-01T00:00:00Z (ZIP), 1980-02-01T00:00:00Z (Gradle),
-/// 1985-10-26T08:15:00Z (npm). Such a file has neither `ETag` nor `Last-Modified`, unless its tag is made of its content.
+/// A placeholder, which archivers and build tools write into every file, is not used as the modification time: the
+/// first day of 1970 and earlier (Nix, Bazel, container layers), 1980-01-01T00:00:00Z (ZIP), 1980-02-01T00:00:00Z
+/// (Gradle), 1985-10-26T08:15:00Z (npm). Such a file has neither `ETag` nor `Last-Modified`, unless its tag is made of
+/// its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Etag {
-    /// The time of modification, to the nanosecond, and the length.
+    /// The modification time, to the nanosecond, and the length.
     #[default]
     Modified,
-    /// A hash of the content, [`Opened::digest`](crate::Opened): for trees whose times mean nothing. There is no
-    /// `Last-Modified` then, and where the hash is not known, no `ETag`.
+    /// A hash of the content, [`Opened::digest`](crate::Opened). For directories whose modification times are
+    /// placeholders. No `Last-Modified` is sent, and no `ETag` while the hash is not known.
     Content,
-    /// There is no tag. `Last-Modified` stays.
+    /// No tag is sent, but `Last-Modified` is.
     Off,
 }
 
-/// What runs as a script (RFC 3875).
+/// Which files run as scripts (RFC 3875).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cgi {
-    /// The directories whose files are scripts, as paths of targets without slash at the end (Python's
-    /// `cgi_directories`); `/` is the whole root. Empty: there are no scripts.
+    /// The directories whose files are scripts, as paths without a slash at the end (Python's `cgi_directories`). `/`
+    /// stands for the whole root. Default: empty, which means no scripts.
     pub directories: Vec<String>,
-    /// What becomes of a chunked request body, whose length a script must be told before it runs.
+    /// What happens to a chunked request body. A script must be given the length before it runs.
     pub chunked: Chunked,
-    /// Scripts are told the field `Authorization`, as `HTTP_AUTHORIZATION`: those that verify passwords themselves
-    /// need it, and everybody who may read their environment can read it then (RFC 3875 section 9.2). Default `false`.
+    /// Whether scripts receive the field `Authorization` as `HTTP_AUTHORIZATION`. Scripts that verify passwords
+    /// themselves need it, but then everybody who may read their environment can read it (RFC 3875 section 9.2).
+    /// Default `false`.
     pub pass_authorization: bool,
 }
 
 impl Cgi {
-    /// Python's directories, `/cgi-bin` and `/htbin`.
+    /// The directories that Python uses, `/cgi-bin` and `/htbin`.
     #[must_use]
     pub fn python() -> Cgi {
         Cgi::default().with_directories(["/cgi-bin", "/htbin"])
@@ -170,19 +174,19 @@ impl Cgi {
     }
 }
 
-/// What becomes of a chunked request body that is meant for a script.
+/// What happens to a chunked request body for a script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Chunked {
-    /// It is kept in a temporary file until its length is known, within `limits.body`.
+    /// It is stored in a temporary file until its length is known; at most `limits.body` bytes.
     #[default]
     Spool,
-    /// 411.
+    /// The request is refused with 411.
     Refuse,
 }
 
-/// Bounds on what one connection may make the server hold. Sizes are in bytes.
+/// Limits on what a connection may make the server hold. All sizes are in bytes.
 ///
-/// There will be more of them, so limits start as the default ones:
+/// More limits may be added, so start from the default:
 ///
 /// ```
 /// use sanserve_core::Limits;
@@ -194,44 +198,45 @@ pub enum Chunked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The request line with its line end; longer: 414. Default 65,536, as Python.
+    /// The request line with its line end; a longer one is refused with 414. Default 65,536, as in Python.
     pub request_line: usize,
-    /// One field line with its line end; longer: 431 `Line too long`. Default 65,536, as Python.
+    /// A field line with its line end; a longer one is refused with 431 `Line too long`. Default 65,536, as in Python.
     pub field_line: usize,
-    /// The number of field lines; more: 431 `Too many headers`. Default 99, as Python.
+    /// The number of field lines; more are refused with 431 `Too many headers`. Default 99, as in Python.
     pub fields: usize,
-    /// The whole head; longer: 431. Default 131,072.
+    /// The whole head; a longer one is refused with 431. Default 131,072.
     pub head: usize,
-    /// Empty lines before a request line that are passed over (RFC 9112 section 2.2); more: 400. Default 4.
+    /// Empty lines before a request line that are skipped (RFC 9112 section 2.2); more are refused with 400. Default 4.
     pub blank_lines: usize,
-    /// A chunk-size line with its extensions; longer: 400. Default 1,024.
+    /// A chunk-size line with its extensions; a longer one is refused with 400. Default 1,024.
     pub chunk_line: usize,
-    /// The trailer section of a chunked body; longer: 431. Default 8,192.
+    /// The trailer section of a chunked body; a longer one is refused with 431. Default 8,192.
     pub trailers: usize,
-    /// A request body; longer: 413. Default 1 GiB. Bodies stream: this is no memory.
+    /// A request body; a longer one is refused with 413. Default 1 GiB. Bodies are streamed, so this is not memory.
     pub body: u64,
-    /// How much of a body that nobody wants is read for the sake of the next exchange; where more
-    /// would come, the connection closes. Of a script's output that is not sent (HEAD, 204, 304), as much is
-    /// read and dropped; a script that goes on is ended. Default 65,536.
+    /// How much of an unused request body is read and discarded, so that the connection can continue; with a longer
+    /// body, the connection closes. The same amount of a script's output is read and discarded if it is not sent (HEAD,
+    /// 204, 304); a script that writes more is terminated. Default 65,536.
     pub drain: u64,
-    /// How much a closing connection still reads, so that its last answer arrives. Default 1 GiB:
-    /// time bounds it first, and nothing is kept.
+    /// How much is read from a closing connection, so that the last response arrives. Default 1 GiB: the timeouts
+    /// usually expire first, and nothing is stored.
     pub linger: u64,
-    /// Memory for the entries of one directory listing: their names, and 8 bytes each; more: 500.
-    /// Default 64 MiB.
+    /// Memory for the entries of a directory listing: their names, and 8 bytes for each; a larger directory is refused
+    /// with 500. Default 64 MiB.
     pub listing: usize,
-    /// Output formatted ahead of the socket (pages, listings, handlers' bodies); at least 1. Default 65,536.
+    /// Output that is formatted ahead of the socket (pages, listings, bodies of handlers); at least 1. Default 65,536.
     pub output: usize,
-    /// Parts of one `multipart/byteranges` answer; more, or more than four times as many ranges in the request,
-    /// however they overlap: the whole representation. Default 256: zsync asks for 20, and others for 100.
+    /// The number of parts of a `multipart/byteranges` response. If there are more, or if the request lists more than
+    /// four times as many ranges, the whole representation is sent. Default 256: zsync requests 20 ranges, and other
+    /// clients 100.
     pub ranges: usize,
-    /// The head of a script's answer; longer: 502. Default 65,536.
+    /// The head of a script's response; a longer one results in 502. Default 65,536.
     pub script_head: usize,
-    /// A request body with a length of so many bytes at most is read whole before a script is started for it; of a
-    /// longer one, something has to have come. So a client that sends no body takes no script's place. At most
-    /// [`head`](Limits::head) counts; 0: the script is started at once. Default 65,536.
+    /// A request body of at most this length is read completely before the script is started. For a longer one, the
+    /// script is started once some of it has arrived. So a client that sends no body does not occupy a script. At most
+    /// [`head`](Limits::head) is used; 0 starts scripts at once. Default 65,536.
     pub script_body: usize,
-    /// Local redirects (RFC 3875 section 6.2.2) for one request; more: 502. Default 10.
+    /// The number of local redirects (RFC 3875 section 6.2.2) for one request; more result in 502. Default 10.
     pub redirects: u8,
 }
 
@@ -255,7 +260,7 @@ impl Limits {
         with_redirects redirects: u8;
     }
 
-    /// Without any room, no answer would ever go on.
+    /// Without any room for output, no response could make progress.
     pub(crate) fn output_room(&self) -> usize {
         self.output.max(1)
     }
@@ -284,23 +289,24 @@ impl Default for Limits {
     }
 }
 
-/// Defines [`Timeouts`]: the fields in milliseconds, so that nothing is converted while requests are served, and the
-/// methods in [`Duration`].
+/// Defines [`Timeouts`]. The fields are in milliseconds, so that nothing is converted while requests are served; the
+/// methods use [`Duration`].
 macro_rules! timeouts {
     (
         { $($(#[doc = $doc:literal])* $name:ident $setter:ident = $millis:literal;)* }
         { $($(#[doc = $pace_doc:literal])* $pace:ident $set_pace:ident = $default:expr;)* }
     ) => {
-        /// Bounds on time, to the millisecond: what is shorter counts as one. `poll` fires them, on every runtime.
+        /// Limits on time, with a resolution of one millisecond, which is also the minimum. `poll` applies them, so
+        /// they are the same on every runtime.
         ///
-        /// There will be more of them, so timeouts start as the default ones:
+        /// More timeouts may be added, so start from the default:
         ///
         /// ```
         /// use std::time::Duration;
         /// use sanserve_core::{Pace, Timeouts};
         ///
-        /// let patient = Pace::new(Duration::from_secs(600), Duration::from_secs(600), 0);
-        /// let timeouts = Timeouts::default().with_head(Duration::from_secs(5)).with_body(patient);
+        /// let lenient = Pace::new(Duration::from_secs(600), Duration::from_secs(600), 0);
+        /// let timeouts = Timeouts::default().with_head(Duration::from_secs(5)).with_body(lenient);
         /// assert_eq!(timeouts.head(), Duration::from_secs(5));
         /// assert_eq!(timeouts.keep_alive(), Duration::from_secs(15));
         /// ```
@@ -350,45 +356,47 @@ macro_rules! timeouts {
 
 timeouts! {
     {
-        /// From the first byte of a head to its end; then 408 and close. It does not start again with each
-        /// byte, so a slow drip cannot stretch it. Default 20 s.
+        /// From the first byte of a head to its end; then 408, and the connection closes. Further bytes do not extend
+        /// it. Default 20 s.
         head with_head = 20_000;
-        /// Without a byte between exchanges, and before the first; then the connection closes silently. Default 15 s.
+        /// Without a byte between exchanges, and before the first; then the connection closes without a response.
+        /// Default 15 s.
         keep_alive with_keep_alive = 15_000;
-        /// While the server drains, without a byte of a first request: how long a peer that has
-        /// connected may take to ask for something; then the connection closes silently. A connection that has had
-        /// a response closes at once. Also the longest time that a closing connection is still read then.
-        /// Default 1 s.
+        /// While the server drains: how long a new connection may take to send the first byte of a request; then it
+        /// closes without a response. A connection that already had a response closes at once. This is also the total
+        /// time that is spent on reading from a closing connection. Default 1 s.
         drain_silence with_drain_silence = 1_000;
-        /// Silence of a peer whose connection is closing; then it is closed. Default 2 s.
+        /// How long a closing connection may be without a byte from the peer; then it closes. Default 2 s.
         linger_silence with_linger_silence = 2_000;
-        /// The longest time that a closing connection is still read; then it is closed. Default 30 s.
+        /// The total time that is spent on reading from a closing connection; then it closes. Default 30 s.
         linger with_linger = 30_000;
-        /// The longest time that a script may run; then SIGTERM, and 504 or the connection is cut. Default 5 minutes.
+        /// The total time that a script may run; then it gets SIGTERM, and the response is 504, or is cut. Default 5
+        /// minutes.
         script with_script = 300_000;
-        /// Between SIGTERM and SIGKILL. Default 2 s.
+        /// The time between SIGTERM and SIGKILL. Default 2 s.
         script_grace with_script_grace = 2_000;
-        /// How long a script may be silent for a peer that has half-closed a persistent connection, and may have
-        /// gone away altogether: TCP does not tell which. Then it is ended, and the connection cut. Where the peer
-        /// has said that this is its last request (`Connection: close`, or HTTP/1.0 without keep-alive), or has sent
-        /// further requests, the script has its whole time. Default 2 s.
+        /// How long a script may be without output if the peer has half-closed a persistent connection. The peer may
+        /// have gone away altogether, which TCP cannot distinguish. Then the script is terminated, and the connection
+        /// is cut. This does not apply if the peer has indicated that this is its last request (`Connection: close`, or
+        /// HTTP/1.0 without keep-alive), or has sent further requests. Default 2 s.
         script_silence with_script_silence = 2_000;
-        /// How long a script may go on after the head of a response to HEAD, of which nothing more is sent; then it
-        /// is ended. Default 2 s.
+        /// How long a script may continue after the head of a response to HEAD, of which nothing more is sent; then it
+        /// is terminated. Default 2 s.
         script_drain with_script_drain = 2_000;
     }
     {
-        /// The pace of a request body; then 408, or the connection is cut. Default: a pause of 65 s, so that an upload
-        /// from a phone between two cells goes on after 55 seconds, and 256 bytes a second after 65 s.
+        /// The minimum pace of a request body; slower ones are refused with 408, or cut. Default: pauses of at most 65
+        /// s, since the upload of a phone that changes cells may resume after 55 seconds, and 256 bytes per second
+        /// after 65 s.
         body with_body = Pace { silence: 65_000, grace: 65_000, rate: 256 };
-        /// The pace at which the peer takes what it asked for; then the connection is cut. A driver sees it only in
-        /// steps, as the peer's system opens its window again (some 64 KiB on loopback), so the timeout must not be
-        /// short. Default: a pause of 120 s, and 256 bytes a second after 120 s.
+        /// The minimum pace at which the peer reads the response; if it is slower, the connection is cut. Drivers only
+        /// see progress in steps, when the receive window of the peer opens again (some 64 KiB on loopback), so the
+        /// timeout must not be short. Default: pauses of at most 120 s, and 256 bytes per second after 120 s.
         write with_write = Pace { silence: 120_000, grace: 120_000, rate: 256 };
     }
 }
 
-/// How slow a peer may be: neither silent for long nor slow for ever.
+/// The minimum pace of a transfer: the peer must neither stall for long nor be slow forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pace {
@@ -400,8 +408,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most `silence` without any progress and, once `grace` has passed, at least `rate` bytes a second on average
-    /// since the beginning; 0: no minimum. The times count to the millisecond.
+    /// A pace with at most `silence` without progress, and an average of at least `rate` bytes per second since the
+    /// beginning once `grace` has passed; 0: no minimum. The resolution of the times is one millisecond.
     #[must_use]
     pub const fn new(silence: Duration, grace: Duration, rate: u64) -> Pace {
         Pace { silence: millis(silence), grace: millis(grace), rate }

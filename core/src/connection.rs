@@ -1,8 +1,8 @@
-//! The connection: the only machine that a driver touches, and the place of all policy.
+//! The connection: the state machine that a driver uses, and the place of all policy.
 //!
-//! [`Connection::handle`] notes what happened; [`Connection::poll`] acts on it and names the next
-//! step. Everything in here is one of four: absorbing what was noted, firing timers, finding the
-//! step that is due, or moving on to where a step is due.
+//! [`Connection::handle`] records inputs; [`Connection::poll`] processes them and returns the next step. A poll does
+//! four things: it absorbs the inputs, fires timers, looks for the step that is due, and advances until one is. What a
+//! task does is in the modules of the tasks.
 
 mod reply;
 mod request;
@@ -31,16 +31,16 @@ use crate::time::Tick;
 use crate::timer::{ReadTimer, Transfer};
 use crate::wire::{Cycle, Encoder, Ended, Inbound, InboundEvent, Outbound, OutboundEvent, Span};
 
-/// More moves than any poll can need before a step is due.
+/// More moves than any poll needs before a step is due.
 const MAX_MOVES: usize = 64;
 
-/// One connection: bytes and time in, bytes and actions out.
+/// A connection: bytes and time go in, bytes and actions come out.
 #[derive(Debug)]
 pub struct Connection {
     peer: Peer,
     notes: Notes,
     life: Life,
-    /// A request has come on it.
+    /// Whether it has received a request.
     served: bool,
     /// The number of the last action.
     ticket: u32,
@@ -50,26 +50,26 @@ pub struct Connection {
     file: FilePart,
     relay: Passthrough,
     awaited: ReadTimer,
-    /// Since the socket took no more, until all is sent.
+    /// Since when the socket was full, until everything has been sent.
     stalled: Option<Transfer>,
-    /// Bytes that went out since the last poll.
+    /// Bytes that were sent since the last poll.
     sent: u64,
-    /// What the window had seen arrive at the last poll.
+    /// The number of bytes that had arrived at the last poll.
     arrived: u64,
-    /// Where somebody wants to see what happens. Boxed: few connections are observed, and all are to be small.
+    /// The observer, if there is one. Boxed, since few connections are observed, and all should be small.
     observed: Option<Box<Observed>>,
 }
 
-/// A property that must hold: an idle connection is cheap.
+/// Invariant: an idle connection is cheap.
 const _: () = assert!(size_of::<Connection>() <= 256);
 
-/// What was noted and not yet acted on.
+/// Inputs that were recorded and not processed yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Notes {
     eof: bool,
-    /// The socket takes no more for now.
+    /// The socket is full.
     blocked: bool,
-    /// The next bytes of the file are being read.
+    /// The driver is reading the next bytes of the file.
     file_pending: bool,
     server: Server,
     probe: Probe,
@@ -78,14 +78,14 @@ struct Notes {
     given: Given,
 }
 
-/// What the next poll is to reckon with.
+/// What the next poll has to take into account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Order {
     #[default]
     None,
-    /// There is no memory to be had.
+    /// No memory is available.
     Scarce,
-    /// It is over, and needs none.
+    /// The connection has to close.
     Cut,
 }
 
@@ -95,52 +95,52 @@ impl Notes {
     }
 }
 
-/// A step that was given and that is taken for carried out by the next poll.
+/// A step that was returned, and that the next poll treats as carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Given {
     #[default]
     Nothing,
-    /// The next poll begins anew.
+    /// The next poll begins the next exchange.
     Finished,
-    /// If the driver could do it, the next poll lingers.
+    /// If the driver was able to, the next poll lingers.
     Shut,
 }
 
-/// Whether the socket was looked at, where something depends on what has arrived.
+/// Whether the socket was read, if something depends on what has arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Probe {
     #[default]
     No,
-    /// It is to be, since the server drains.
+    /// It has to be read, because the server drains.
     Due,
-    /// It is to be, since a timer is due.
+    /// It has to be read, because a timer is due.
     DueOfTimer,
-    /// It was, since the last poll.
+    /// It was read since the last poll.
     Answered,
-    /// The same, and the timer fires if it is still due.
+    /// It was read since the last poll, and the timer fires if it is still due.
     AnsweredOfTimer,
-    /// It was, and nothing was read by other means since.
+    /// It was read, and no bytes have arrived since.
     Done,
 }
 
-/// How the connection as a whole stands.
+/// The life cycle of the connection as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Open,
     /// It closes as soon as its exchange is finished.
     Ending(Close),
-    /// All is said since the server drains. It closes if nothing more has arrived, or else half-closes.
+    /// Everything has been sent, and the server drains. It closes if nothing more has arrived, or else half-closes.
     Parting,
     /// A half-close is due.
     Shut,
-    /// Half-closed: what still comes is read and dropped, so that no reset overtakes the answer
-    /// (RFC 9112 section 9.6).
+    /// Half-closed. What still arrives is read and discarded, so that no reset destroys the last response.
+    /// RFC 9112 section 9.6: "To avoid the TCP reset problem, servers typically close a connection in stages."
     Lingering,
     /// It closes.
     Close(Close),
 }
 
-/// A step that borrows nothing yet.
+/// A step that does not borrow anything yet.
 enum Next {
     Send,
     Feed(usize),
@@ -153,7 +153,7 @@ enum Next {
     Close(Close),
 }
 
-/// An action that borrows nothing yet.
+/// An action that does not borrow anything yet.
 enum Act {
     Files(PendingAction),
     Cgi(cgi::PendingAction),
@@ -167,32 +167,32 @@ impl Connection {
         Resting::new(peer, cx).resume()
     }
 
-    /// The other end.
+    /// The address of the client.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// Shows an observer everything that happens from here on; to be called before the first poll. `Reply`s are not
-    /// shown: a handler is a part of the connection's world that says the same each time, or cannot be repeated.
+    /// Sets an observer for everything that happens from now on. Call it before the first poll. Calls of [`Reply`] are
+    /// not observed: what a handler does is either a function of its calls, or cannot be repeated.
     ///
-    /// It ends with the connection, or when the observer wants no more.
+    /// The observation ends with the connection, or when the observer ends it.
     pub fn observe(&mut self, observer: Box<dyn Observer>) {
         self.observed = Some(Box::new(Observed::new(observer)));
     }
 
-    /// Drops its observer.
+    /// Drops the observer.
     pub fn end_observation(&mut self) {
         self.observed = None;
     }
 
-    /// Whether it has an observer.
+    /// Whether there is an observer.
     #[must_use]
     pub fn is_observed(&self) -> bool {
         self.observed.is_some()
     }
 
-    /// Notes what happened. Cheap, and right in any state: what does not fit is ignored.
+    /// Records an input. It is cheap, and valid in any state: an input that does not fit is ignored.
     pub fn handle(&mut self, input: Input) {
         if let Some(observed) = &mut self.observed {
             observed.input(&input);
@@ -200,7 +200,7 @@ impl Connection {
         self.note(input);
     }
 
-    /// The same, where it is the connection itself that knows.
+    /// Like [`handle`](Self::handle), for inputs of the connection itself.
     #[inline]
     fn note(&mut self, input: Input) {
         if matches!(input, Input::Probed | Input::Eof | Input::Broken(_)) {
@@ -249,18 +249,17 @@ impl Connection {
         }
     }
 
-    /// Fires the timers that are due and names the next step. Call it until it says
+    /// Processes the inputs, fires the timers that are due, and returns the next step. Call it until it returns
     /// [`Step::Wait`] or [`Step::Close`].
     ///
-    /// If several steps are due, they come in this order: `Close` (only when no exchange is
-    /// unfinished), `Finished`, `Probe`, `Send`, `Feed`, `Act`, `Call`, `Shut`, `Wait`. A script of an exchange that was
-    /// given up is killed before `Finished`.
+    /// If several steps are due, they come in this order: `Close` (only when no exchange is unfinished), `Finished`,
+    /// `Probe`, `Send`, `Feed`, `Act`, `Call`, `Shut`, `Wait`. A script whose exchange was given up is killed before
+    /// `Finished`.
     ///
-    /// A driver that answers `Sent` for bytes which it only holds flushes them before it obeys
-    /// `Wait`, `Shut` or `Close`; if the socket takes no more, it hands in [`Input::Blocked`] and
-    /// polls again: `Shut` and `Close` then come again when the socket is writable. A `Close` that
-    /// comes while the socket is still full means that the write timeout has expired, and what is held is given up.
-    /// Unless `Blocked` is handed in, `Shut` counts as done.
+    /// A driver that passes `Sent` for bytes that it only holds must flush them before it carries out `Wait`, `Shut` or
+    /// `Close`. If the socket is full, it passes [`Input::Blocked`] and polls again: `Shut` and `Close` are then
+    /// repeated when the socket is writable. A `Close` that comes while the socket is still full means that the write
+    /// timeout has expired, and the bytes are discarded. Unless `Blocked` is passed, `Shut` counts as carried out.
     pub fn poll<'a>(&mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         if let Some(observed) = &mut self.observed {
             observed.before(buf, cx.now);
@@ -273,7 +272,7 @@ impl Connection {
             }
         }
         if self.observed.is_none() {
-            // Returned as it is made: a step is not small, and is not to be copied.
+            // Returned directly, so that the step is not copied.
             return self.step(next, buf, cx);
         }
         self.observed_step(next, buf, cx)
@@ -287,7 +286,7 @@ impl Connection {
         step
     }
 
-    // Once a poll, as `next` is: what they make is not to be copied.
+    // Inlined, like `next`, because it is called once per poll and its result should not be copied.
     #[inline(always)]
     fn step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         match next {
@@ -314,7 +313,7 @@ impl Connection {
         }
     }
 
-    /// The handler's side of the connection, for [`Step::Call`].
+    /// The view of the connection for a handler, for [`Step::Call`].
     pub fn reply<'a>(&'a mut self, buf: &'a mut Buffers, cx: &'a Context<'a>) -> Reply<'a> {
         if let Some(observed) = &mut self.observed {
             observed.arrived(buf);
@@ -334,10 +333,10 @@ impl Connection {
                 return Next::Wait(self.wait(buf, cx));
             }
         }
-        unreachable!("a poll that moves for ever: {self:?}")
+        unreachable!("a poll that does not end: {self:?}")
     }
 
-    // What was noted.
+    // Absorbing inputs.
 
     fn absorb(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         let sent = std::mem::take(&mut self.sent);
@@ -390,7 +389,7 @@ impl Connection {
         self.exchange.is_out |= sent > of_interim;
     }
 
-    /// Runs the clock of what the peer takes, from when the socket takes no more until all is sent.
+    /// Updates the write timer, which runs from when the socket is full until everything has been sent.
     fn absorb_blocked(&mut self, sent: u64, buf: &Buffers, now: Tick) {
         let Some(stalled) = &mut self.stalled else {
             if self.notes.blocked {
@@ -399,7 +398,7 @@ impl Connection {
             return;
         };
         stalled.made(sent, now);
-        // A handler may take its time, and so may a disk; all else that files send is there at once.
+        // A handler or a disk may be slow. Otherwise, what files send is always available.
         let others_turn = (!self.has_unsent(buf) && !matches!(self.task, Task::Files(_))) || self.awaits_file();
         if !self.notes.blocked && others_turn {
             self.stalled = None;
@@ -425,7 +424,7 @@ impl Connection {
         };
         match &mut self.awaited {
             ReadTimer::Body(progress) | ReadTimer::End(progress) => progress.made(bytes, now),
-            // The head's timer runs from its first byte.
+            // The timer of a head runs from its first byte.
             ReadTimer::Request { .. } | ReadTimer::First { .. } if !buf.input.unread().is_empty() => {
                 self.awaited = ReadTimer::Head { since: now }
             }
@@ -438,7 +437,7 @@ impl Connection {
         let is_handlers = !matches!(self.task, Task::Files(_));
         let is_complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
         if fault == Fault::Handler && is_complete && self.exchange.is_open() && self.life == Life::Open {
-            // It had said all there is to say before it failed: the answer is none the worse for that.
+            // The response was complete before the failure, so it is still valid.
             self.cycle.spoil();
         } else if fault == Fault::Handler && is_handlers && unseen && self.life == Life::Open {
             if let Outbound::Body(_) = self.cycle.outbound {
@@ -446,7 +445,7 @@ impl Connection {
             }
             (self.file, self.relay) = (FilePart::default(), Passthrough::default());
             self.notes.file_pending = false;
-            // What is left of an interim answer has to go out whole.
+            // The rest of an interim response has to be sent completely.
             buf.output.keep(self.exchange.interim_left as usize);
             self.exchange.head_left = self.exchange.interim_left;
             self.response(buf, cx).give_up_body();
@@ -459,10 +458,10 @@ impl Connection {
         }
     }
 
-    /// Gives up what is under way.
+    /// Gives up the exchange in progress.
     fn cut(&mut self, why: Cut, close: Close, buf: &mut Buffers) {
         if let Life::Close(_) = self.life {
-            // Bytes that the driver still holds are given up too.
+            // Bytes that the driver still holds are discarded too.
             self.notes.blocked = false;
             return;
         }
@@ -494,7 +493,7 @@ impl Connection {
                 ReadTimer::Nothing => {}
                 ReadTimer::Request { .. } => self.life = Life::Close(Close::Idle),
                 ReadTimer::First { .. } => self.life = Life::Close(Close::Drained),
-                // Its time is not prolonged by what has come, but a head that is complete has come in time.
+                // More bytes do not extend the timeout, but a complete head has arrived in time.
                 ReadTimer::Head { .. } if self.cycle.outbound == Outbound::Idle && self.read_head(buf, cx) => {}
                 ReadTimer::Head { .. } => self.refuse_head(Violation::HeadTimeout, Span::default(), buf, cx),
                 ReadTimer::Body(_) => self.body_violation(Violation::BodyTimeout, buf, cx),
@@ -514,8 +513,8 @@ impl Connection {
         }
     }
 
-    /// Whether the timer of what is awaited fires: only when the socket has been looked at since it is due. What
-    /// has arrived by then came in time, even if the driver is late.
+    /// Whether the read timer fires: only after the socket has been read since the timer is due. Bytes that have
+    /// arrived by then count, even if the driver is late.
     fn may_fire(&mut self, is_due: bool, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         match self.notes.probe {
             Probe::AnsweredOfTimer => self.notes.probe = Probe::Done,
@@ -525,13 +524,13 @@ impl Connection {
         is_due && self.notes.probe == Probe::Done
     }
 
-    /// Has the socket looked at, if there is room for what comes.
+    /// Has the socket read, if there is room for bytes.
     fn probe(&mut self, due: Probe, buf: &mut Buffers, cx: &Context<'_>) {
         let room = buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share);
         self.notes.probe = if room && !self.notes.eof { due } else { Probe::Done };
     }
 
-    /// Whether what has arrived is to be known now: the server drains, and what has arrived is answered.
+    /// Whether the socket has to be read, because the server drains and has to respond to what has arrived.
     fn wants_probe(&self) -> bool {
         if !self.notes.is_draining() || self.notes.probe != Probe::No {
             return false;
@@ -547,7 +546,7 @@ impl Connection {
         }
     }
 
-    // The step that is due.
+    // Finding the step that is due.
 
     fn due(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> Option<Next> {
         if self.is_between() {
@@ -613,13 +612,13 @@ impl Connection {
         None
     }
 
-    /// Whether nothing is owed to anybody: no request is there, and the connection goes on.
+    /// Whether the connection is open and no response is due.
     fn is_between(&self) -> bool {
         let is_idle = self.life == Life::Open && self.cycle.outbound == Outbound::Idle;
         is_idle && self.notes.probe == Probe::No && !self.notes.is_draining()
     }
 
-    /// Whether the exchange is over: answered and read, or given up.
+    /// Whether the exchange has ended: the response is sent and the request read, or it was given up.
     fn has_ended(&self, unsent: bool) -> bool {
         matches!(self.life, Life::Ending(_)) || (!unsent && self.cycle.ended().is_some())
     }
@@ -628,7 +627,7 @@ impl Connection {
         !buf.output.unsent().is_empty() || self.file.left > 0 || self.relay != Passthrough::default()
     }
 
-    /// Whether nothing can be sent before the driver has read more of the file.
+    /// Whether the driver has to read more of the file before anything can be sent.
     fn awaits_file(&self) -> bool {
         self.notes.file_pending && self.file.left > 0
     }
@@ -669,7 +668,7 @@ impl Connection {
         }
     }
 
-    /// After `Finished`: the next exchange, or the end.
+    /// Begins the next exchange after `Finished`, or ends the connection.
     fn begin_anew(&mut self, buf: &mut Buffers) {
         buf.input.unpin();
         buf.moved.clear();
@@ -687,7 +686,7 @@ impl Connection {
         }
         self.life = match self.life {
             Life::Ending(close) => Life::Close(close),
-            // While the server drains too: a request that has arrived is answered.
+            // Even if the server drains: a request that has arrived has a response.
             _ if self.cycle.ended() == Some(Ended::Next) => {
                 self.cycle.receive(InboundEvent::Next);
                 self.cycle.answer(OutboundEvent::Next);
@@ -713,7 +712,7 @@ impl Connection {
         };
     }
 
-    // Moving on.
+    // Advancing.
 
     fn advance(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         match self.life {
@@ -728,7 +727,7 @@ impl Connection {
             }
             Life::Shut | Life::Close(_) => false,
             Life::Lingering => self.linger(buf, cx),
-            // Until the driver is rid of what it holds, no further request is begun.
+            // No further request is begun while the driver still holds bytes.
             Life::Open if self.cycle.outbound == Outbound::Idle => !self.notes.blocked && self.read_head(buf, cx),
             Life::Open => self.advance_task(buf, cx) || self.drain(buf, cx),
         }
@@ -745,28 +744,28 @@ impl Connection {
         false
     }
 
-    /// The exchange, for a task that goes on with it.
+    /// The exchange, as the interface for a task.
     fn response<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> ResponseBuilder<'t> {
         self.parts(buf, cx).1
     }
 
-    /// The same, with the task.
+    /// The task, and the exchange as its interface.
     fn parts<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> (&'t mut Task, ResponseBuilder<'t>) {
         let Connection { task, exchange, cycle, file, relay, peer, notes, .. } = self;
         let Notes { server, eof, .. } = *notes;
         (task, ResponseBuilder { exchange, cycle, file, relay, buf, cx, peer: *peer, server, eof })
     }
 
-    /// Whether it was told that the server goes down.
+    /// Whether the server is shutting down.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.notes.is_draining()
     }
 
-    /// Whether the peer has half-closed without having said that it would, so that it may have gone away: TCP
-    /// does not tell which. One that has announced its last request (`Connection: close`, or HTTP/1.0 without
-    /// keep-alive) has only kept its word, one that has sent further requests waits for their answers, and one
-    /// whose answer is out has what it wants.
+    /// Whether the client has half-closed without having announced it, so that it may have gone away, which TCP cannot
+    /// distinguish. A client that has announced its last request (`Connection: close`, or HTTP/1.0 without keep-alive)
+    /// has only done what it announced, one that has sent further requests waits for their responses, and one with a
+    /// complete response has what it wants.
     fn may_be_gone(&self, buf: &Buffers) -> bool {
         let sent_more = || {
             let unread = buf.input.unread();
@@ -776,19 +775,19 @@ impl Connection {
         self.notes.eof && awaits && self.exchange.then != Then::PeerCloses && !sent_more()
     }
 
-    /// Whether an exchange is in progress: begun, and not finished.
+    /// Whether an exchange has begun and is not finished.
     #[must_use]
     pub fn has_exchange(&self) -> bool {
         self.exchange.is_open()
     }
 
-    /// Whether the server is about to leave, or goes down.
+    /// Whether the server is about to leave, or is shutting down.
     fn is_leaving(&self) -> bool {
         self.notes.server > Server::Stays
     }
 }
 
-/// The first line of a head, without its end.
+/// The first line of a head, without its line end.
 fn first_line(head: &[u8]) -> &[u8] {
     &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())]
 }

@@ -1,4 +1,4 @@
-//! What every call to a connection is given.
+//! The arguments that every call to a connection needs.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::date::Now;
 use crate::policy::Policy;
 
-/// What every call to a machine is given: the rules, the policy, the time.
+/// The configuration, the policy and the time, which every call to a connection needs.
 #[derive(Clone, Copy)]
 pub struct Context<'s> {
     /// Limits, timeouts and protocol version.

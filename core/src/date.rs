@@ -1,4 +1,4 @@
-//! Dates as HTTP writes and reads them (RFC 9110 section 5.6.7).
+//! Dates in the formats of HTTP (RFC 9110 section 5.6.7).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,10 +7,10 @@ use crate::time::{Tick, Wall};
 /// The length of `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) const IMF_FIXDATE_LEN: usize = 29;
 
-/// The last second that a four-digit year can write: 9999-12-31T23:59:59Z.
+/// The last second of a year with four digits: 9999-12-31T23:59:59Z.
 const LAST: i64 = 253_402_300_799;
 
-/// Formats a date; what IMF-fixdate cannot write is moved to the nearest second that it can.
+/// Formats a date. A date that IMF-fixdate cannot express becomes the nearest one that it can.
 pub(crate) fn imf_fixdate(wall: Wall) -> [u8; IMF_FIXDATE_LEN] {
     use std::io::Write;
     let seconds = wall.0.clamp(0, LAST).unsigned_abs();
@@ -20,14 +20,15 @@ pub(crate) fn imf_fixdate(wall: Wall) -> [u8; IMF_FIXDATE_LEN] {
     text
 }
 
-/// A date as HTTP writes it (Python's `date_time_string`).
+/// Formats a date as IMF-fixdate (Python's `date_time_string`).
 #[must_use]
 pub fn date_time_string(wall: Wall) -> String {
     String::from_utf8_lossy(&imf_fixdate(wall)).into_owned()
 }
 
-/// Reads any of the three formats that a recipient must accept; `None` for anything else. The name
-/// of the day must be one, but need not be the right one: people write dates by hand.
+/// Parses a date in one of the three formats.
+/// RFC 9110 section 5.6.7: "A recipient that parses a timestamp value in an HTTP field MUST accept all three HTTP-date
+/// formats." The day of the week may be the wrong one, since people write dates by hand.
 pub(crate) fn parse(text: &[u8]) -> Option<Wall> {
     const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
     let text = std::str::from_utf8(text).ok()?;
@@ -50,18 +51,18 @@ fn parse_exactly(text: &str) -> Option<Wall> {
     i64::try_from(seconds).ok().map(Wall)
 }
 
-/// The time of one turn, with the `Date` field's text formatted once a second.
+/// The time of one turn, with the text of the `Date` field, which is formatted once per second.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// Monotonic time: every timeout is measured with it.
+    /// Monotonic time, for timeouts.
     pub tick: Tick,
-    /// Calendar time: `Date`, and whether a validator lies in the future.
+    /// Calendar time, for `Date` and for comparisons with the validators of files.
     pub wall: Wall,
     /// The line of the `Date` field.
     line: [u8; DATE.len() + IMF_FIXDATE_LEN + 2],
 }
 
-/// What comes before the date in its line.
+/// The part of the line before the date.
 const DATE: &[u8] = b"Date: ";
 
 impl Now {
@@ -75,7 +76,7 @@ impl Now {
         Now { tick, wall, line }
     }
 
-    /// Moves to another time; formats the date only where the second has changed.
+    /// Moves to another time. The date is only formatted if the second has changed.
     pub fn advance(&mut self, tick: Tick, wall: Wall) {
         self.tick = tick;
         if wall != self.wall {
@@ -89,7 +90,7 @@ impl Now {
         &self.line[DATE.len()..][..IMF_FIXDATE_LEN]
     }
 
-    /// The same as a line.
+    /// The whole line of the `Date` field.
     pub(crate) fn date_line(&self) -> &[u8; DATE.len() + IMF_FIXDATE_LEN + 2] {
         &self.line
     }
@@ -100,19 +101,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_and_clamps() {
+    fn dates_outside_of_the_range_are_clamped() {
         assert_eq!(&imf_fixdate(Wall(784_111_777)), b"Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(&imf_fixdate(Wall(-1)), b"Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(&imf_fixdate(Wall(i64::MAX)), b"Fri, 31 Dec 9999 23:59:59 GMT");
     }
 
     #[test]
-    fn reads_the_three_formats_and_nothing_else() {
+    fn only_the_three_formats_are_parsed() {
         let expected = Some(Wall(784_111_777));
         assert_eq!(parse(b"Sun, 06 Nov 1994 08:49:37 GMT"), expected);
         assert_eq!(parse(b"Sunday, 06-Nov-94 08:49:37 GMT"), expected);
         assert_eq!(parse(b"Sun Nov  6 08:49:37 1994"), expected);
-        assert_eq!(parse(b"Mon, 06 Nov 1994 08:49:37 GMT"), expected, "a Sunday, in truth");
+        assert_eq!(parse(b"Mon, 06 Nov 1994 08:49:37 GMT"), expected, "it was a Sunday");
         assert_eq!(parse(b"Tuesday, 06-Nov-94 08:49:37 GMT"), expected);
         assert_eq!(parse(b"Fri Nov  6 08:49:37 1994"), expected);
         for bad in [

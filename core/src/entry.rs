@@ -1,36 +1,36 @@
-//! The access-log entry of one exchange, and how its lines read.
+//! The access-log entry of an exchange, and the format of its lines.
 
 use std::io::Write;
 
 use crate::peer::Peer;
 use crate::text::scrub_within;
 
-/// What is known of a finished exchange.
+/// The access-log entry of a finished exchange.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Entry<'a> {
-    /// The other end.
+    /// The peer of the connection.
     pub peer: Peer,
-    /// The request line without its line end, as it came; empty where none was read.
+    /// The request line without its line end, as received; empty if none was.
     pub line: &'a [u8],
-    /// The status of the answer; 0 if none was begun.
+    /// The status of the response; 0 if there was none.
     pub status: u16,
-    /// Bytes of the body that went out, with the framing of its chunks where it has any.
+    /// The number of bytes of the body that were sent, including chunk framing.
     pub sent: u64,
-    /// The message of an error answer.
+    /// The message of an error response.
     pub error: Option<&'a [u8]>,
-    /// Why the answer was cut short, if it was.
+    /// Why the response was cut short, if it was.
     pub cut: Option<&'static str>,
 }
 
 impl<'a> Entry<'a> {
-    /// The entry of a request by its line, of which no response was begun.
+    /// Creates the entry of a request with this line that has no response.
     #[must_use]
     pub fn new(peer: Peer, line: &'a [u8]) -> Entry<'a> {
         Entry { peer, line, status: 0, sent: 0, error: None, cut: None }
     }
 
-    /// The same with a response: its [`status`](Self::status), and how much of its body was [sent](Self::sent).
+    /// Sets the [status](Self::status) of the response, and how much of its body was [sent](Self::sent).
     #[must_use]
     pub fn with_response(self, status: u16, sent: u64) -> Entry<'a> {
         Entry { status, sent, ..self }
@@ -42,16 +42,15 @@ impl<'a> Entry<'a> {
         Entry { error: Some(message), ..self }
     }
 
-    /// Appends the messages of this entry, each with `open` before it and a line end after:
-    /// `code 404, message File not found` for an error, `"GET / HTTP/1.1" 200 1024`, and why it was cut.
+    /// Appends the lines of this entry: `code 404, message File not found` for an error, `"GET / HTTP/1.1" 200 1024`,
+    /// and why the response was cut. `open` is called to write the prefix of each line.
     ///
-    /// The form is that of Python's `log_error` and `log_request`; its size, always `-` there, is
-    /// the number of body bytes sent. A request line of which more than 8,000 bytes would be written is cut, and
-    /// `\...` stands for the rest.
+    /// The format is that of Python's `log_error` and `log_request`, except that the size, which is always `-` in
+    /// Python, is the number of bytes sent. A request line is truncated to 8,000 bytes; `\...` marks the place.
     pub fn write(&self, out: &mut Vec<u8>, open: impl Fn(&mut Vec<u8>)) {
         if let Some(message) = self.error {
             open(out);
-            write!(out, "code {}, message ", self.status).expect("a Vec takes all");
+            write!(out, "code {}, message ", self.status).expect("writing to a Vec does not fail");
             scrub_within(out, message, MAX_TEXT);
             out.push(b'\n');
         }
@@ -59,18 +58,18 @@ impl<'a> Entry<'a> {
             open(out);
             out.push(b'"');
             scrub_within(out, self.line, MAX_TEXT);
-            writeln!(out, "\" {} {}", self.status, self.sent).expect("a Vec takes all");
+            writeln!(out, "\" {} {}", self.status, self.sent).expect("writing to a Vec does not fail");
         }
         if let Some(reason) = self.cut {
             open(out);
             out.push(b'"');
             scrub_within(out, self.line, MAX_TEXT);
-            writeln!(out, "\" cut after {} bytes: {reason}", self.sent).expect("a Vec takes all");
+            writeln!(out, "\" cut after {} bytes: {reason}", self.sent).expect("writing to a Vec does not fail");
         }
     }
 }
 
-/// What is written of one text: with the rest of its line that is less than 8 KiB.
+/// The number of bytes that are written of a text, so that a line is shorter than 8 KiB.
 const MAX_TEXT: usize = 8_000;
 
 #[cfg(test)]
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_line_is_cut_where_a_character_ends() {
+    fn a_long_line_is_truncated_at_a_character_boundary() {
         let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
         for line in [&[b'a'; 65_536][..], &[0xff; 65_536], &b"\\".repeat(65_536), "\u{202e}é".repeat(9_000).as_bytes()]
         {

@@ -1,17 +1,20 @@
-//! Fields that an embedder writes, each checked: what must not stand in a head never reaches the wire.
+//! Fields that an embedder adds to a head or a trailer section. They are validated, so that no injected line reaches
+//! the wire.
 
 use crate::grammar::{is_field_value, is_token_byte};
 
-/// Adds fields to a head, after checking them.
+/// Adds fields to a head, after validating them.
 pub struct Fields<'o> {
     out: &'o mut Vec<u8>,
 }
 
-/// Fields that say where a message ends or a connection does.
+/// Fields that determine where a message or a connection ends, so that only the server writes them.
 const FRAMING: [&str; 3] = ["Content-Length", "Transfer-Encoding", "Connection"];
 
-/// Fields that must not stand in a trailer section (RFC 9110 section 6.5.1): what they say is needed
-/// before the content, or by others than the recipient.
+/// Fields that must not be in a trailer section.
+/// RFC 9110 section 6.5.1: "Many fields cannot be processed outside the header section because their evaluation is
+/// necessary prior to receiving the content, such as those that describe message framing, routing, authentication,
+/// request modifiers, response controls, or content format."
 const NOT_IN_TRAILERS: [&str; 16] = [
     "Age",
     "Authorization",
@@ -39,8 +42,8 @@ impl<'o> Fields<'o> {
     /// Adds a field.
     ///
     /// # Errors
-    /// [`Misuse::Field`] for a name that is no token or a value with a control character,
-    /// [`Misuse::ReservedHeader`] for a field that is the server's to write.
+    /// [`Misuse::Field`] if the name is not a token or the value contains a control character,
+    /// [`Misuse::ReservedHeader`] for a field that only the server may write.
     pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
         let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
         if !name_fits || !is_field_value(value) {
@@ -56,7 +59,7 @@ impl<'o> Fields<'o> {
         Ok(())
     }
 
-    /// The same in a trailer section.
+    /// Adds a field to a trailer section.
     pub(crate) fn add_trailer(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
         if is_one_of(&NOT_IN_TRAILERS, name) {
             return Err(Misuse::ReservedHeader);
@@ -69,36 +72,36 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
     names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
-/// Something a handler must not do. Nothing of it reaches the wire.
+/// An incorrect use of the API by a handler. Nothing is sent because of such a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// A field name that is no token, or a value with CR, LF, NUL or another control character.
+    /// A field name that is not a token, or a value with CR, LF, NUL or another control character.
     Field,
-    /// A field that frames the message or ends the connection is not the handler's to write.
+    /// A field that frames the message or closes the connection. Only the server may write it.
     ReservedHeader,
     /// A second head, or a body before the head.
     HeadOrder,
-    /// An interim status (1xx) is no answer, and only an interim status informs.
+    /// An interim status (1xx) for a response, or another status for an interim response.
     Interim,
-    /// More body than the length that was announced, or a body where there is none; or less when it ends.
+    /// More body than the announced length, a body for a response without one, or less body than announced at its end.
     LengthMismatch,
-    /// The request did not ask to change the protocol, or is not read to its end.
+    /// The request did not ask to change the protocol, or has not been read to its end.
     Upgrade,
-    /// The exchange is over, or another task answers it.
+    /// The exchange has ended, or another task produces its response.
     ExchangeEnded,
 }
 
 impl std::fmt::Display for Misuse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Misuse::Field => "a field name or value with a character that it cannot have",
-            Misuse::ReservedHeader => "a field that frames the message is not the handler's to write",
+            Misuse::Field => "invalid character in a field name or value",
+            Misuse::ReservedHeader => "a field that frames the message can only be written by the server",
             Misuse::HeadOrder => "a second head, or a body before the head",
-            Misuse::Interim => "an interim status is no answer, and no other one informs",
-            Misuse::LengthMismatch => "more body than was announced, or less",
+            Misuse::Interim => "an interim status (1xx) cannot be the status of a response, nor another one that of an interim response",
+            Misuse::LengthMismatch => "the body is longer or shorter than announced",
             Misuse::Upgrade => "the request did not ask to change the protocol, or has a body",
-            Misuse::ExchangeEnded => "the exchange is over",
+            Misuse::ExchangeEnded => "the exchange has ended",
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The small grammars of HTTP that many rules share: tokens, digits, lists, field values, hosts (RFC 9110 section 5.6,
-//! RFC 3986 section 3.2.2).
+//! Small grammars that many rules of HTTP share: tokens, digits, lists, field values, hosts (RFC 9110 section 5.6, RFC
+//! 3986 section 3.2.2).
 
 /// RFC 9110 section 5.6.2: `tchar`.
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
@@ -10,13 +10,13 @@ pub(crate) const fn is_token_byte(byte: u8) -> bool {
         )
 }
 
-/// The items of a comma-separated list without quoted strings, trimmed; empty ones are left out
-/// (RFC 9110 section 5.6.1.2).
+/// The items of a comma-separated list without quoted strings, trimmed.
+/// RFC 9110 section 5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty list elements".
 pub(crate) fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
-/// `1*DIGIT` that fits 64 bits.
+/// `1*DIGIT`, if it fits in 64 bits.
 pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -27,13 +27,12 @@ pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether a value holds nothing that ends a line or that no value may hold (RFC 9110 section 5.5).
+/// Whether a value has no control characters except tabs (RFC 9110 section 5.5).
 pub(crate) fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
 }
 
-/// The bytes of a reg-name (RFC 3986 section 3.2.2), but for percent-encoded ones: unreserved and
-/// sub-delims.
+/// The bytes of a reg-name (RFC 3986 section 3.2.2) that are not percent-encoded: unreserved and sub-delims.
 const NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -51,14 +50,14 @@ const NAME_BYTES: [bool; 256] = {
 
 /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
 pub(crate) fn is_host(text: &[u8]) -> bool {
-    // Nearly every host is a name or an IPv4 address, and perhaps a port behind it.
+    // Nearly every host is a name or an IPv4 address with an optional port.
     let mut end = 0;
     while end < text.len() && NAME_BYTES[usize::from(text[end])] {
         end += 1;
     }
     match &text[end..] {
         [] => true,
-        // RFC 9110 section 4.2.1: no port without a host.
+        // RFC 9110 section 4.2.1: "A sender MUST NOT generate an "http" URI with an empty host identifier."
         [b':', port @ ..] => end > 0 && is_port(port),
         [b'[', rest @ ..] if end == 0 => is_address(rest),
         [b'%', ..] => is_encoded_name(&text[end..]),
@@ -70,7 +69,7 @@ fn is_port(text: &[u8]) -> bool {
     text.len() <= 5 && text.iter().all(u8::is_ascii_digit)
 }
 
-/// What may follow a `[`: an address, a `]`, and perhaps a port.
+/// What may follow a `[`: an address, a `]`, and an optional port.
 #[cold]
 fn is_address(text: &[u8]) -> bool {
     let Some(end) = memchr::memchr(b']', text) else { return false };
@@ -83,7 +82,7 @@ fn is_address(text: &[u8]) -> bool {
     }
 }
 
-/// RFC 3986 section 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`, and perhaps a port.
+/// RFC 3986 section 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`, and an optional port.
 #[cold]
 fn is_encoded_name(text: &[u8]) -> bool {
     let mut rest = text;

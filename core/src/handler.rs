@@ -1,12 +1,12 @@
-//! The portable, event-driven handler: it is called, does what can be done at once, and returns.
+//! The portable, event-driven handler. It is called, does what is possible without blocking, and returns.
 
 use crate::connection::Reply;
 use crate::step::Call;
 
-/// Answers requests, on any runtime. One value serves one connection, as in Python.
+/// Responds to requests, on any runtime. One value serves one connection, as in Python.
 ///
-/// It must not block: on an event loop everybody waits for it. What cannot be done at once is done in a later
-/// call. This one sends back what it is sent, at the pace of both sides:
+/// It must not block: on an event loop, all other connections would wait for it. What is not possible yet is done in a
+/// later call. This handler echoes the body of the request, at the pace of the client:
 ///
 /// ```
 /// use sanserve_core::{Call, Handler, Misuse, Received, Reply, StatusCode};
@@ -49,7 +49,7 @@ use crate::step::Call;
 /// # }
 /// ```
 pub trait Handler {
-    /// Goes on with the exchange as far as it can.
+    /// Advances the exchange as far as possible.
     fn call(&mut self, call: Call, reply: &mut Reply<'_>);
 }
 

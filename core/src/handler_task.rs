@@ -1,51 +1,52 @@
-//! The task that answers from the embedder's handler: when to call it, and with what.
+//! The task that responds with the handler of an embedder: when to call it, and with what. What a handler can do is in
+//! [`Reply`](crate::Reply).
 
 use crate::error::Violation;
 use crate::exchange::{BodyUse, Progress, ResponseBuilder};
 use crate::step::Call;
 use crate::wire::Inbound;
 
-/// How far a handler has come with its exchange.
+/// The state of a handler in an exchange.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HandlerTask {
     stage: Stage,
     body: Body,
-    /// It waits for room.
+    /// Whether it waits for room.
     pub(crate) wants_room: bool,
-    /// The driver has passed on a wake-up.
+    /// Whether the driver has passed a wake.
     pub(crate) woken: bool,
-    /// It has been told that the server goes down.
-    told_drain: bool,
+    /// Whether it was called with `Drain`.
+    called_drain: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
-    /// It is about to be called with the request.
+    /// It has not been called yet.
     #[default]
     New,
-    /// It has been called, and answers.
+    /// It has been called, and responds.
     Active,
-    /// It has said all, and what it said last is still on its way.
+    /// It has ended the response, and the rest is still being sent.
     Finishing,
-    /// It has handed the request on to the files.
+    /// It has declined the request.
     Declined,
-    /// It has been told that the exchange is over.
+    /// It has been called with `Over`.
     Over,
 }
 
-/// The body of the request, as the handler wants it.
+/// Whether the handler waits for the body of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Body {
     #[default]
-    Unasked,
+    Unused,
     /// It waits for more.
-    ReadTimer,
-    /// That has come, or will not: a call is due.
+    Waiting,
+    /// More has arrived, or will not arrive: a call is due.
     Ready,
 }
 
 impl HandlerTask {
-    /// The call that is due because the exchange is over, once.
+    /// The call at the end of the exchange. Returned once.
     pub(crate) fn take_last_call(&mut self) -> Option<Call> {
         if matches!(self.stage, Stage::New | Stage::Over) {
             return None;
@@ -54,7 +55,7 @@ impl HandlerTask {
         Some(Call::Over)
     }
 
-    /// The call that is due, once. `is_out`: nothing of the response is on its way.
+    /// The call that is due. Returned once. `is_out`: everything of the response has been sent.
     pub(crate) fn take_call(&mut self, answering: bool, drains: bool, is_out: bool) -> Option<Call> {
         if self.stage == Stage::New {
             self.stage = Stage::Active;
@@ -63,7 +64,7 @@ impl HandlerTask {
         if !answering {
             return None;
         }
-        if drains && self.stage == Stage::Active && !std::mem::replace(&mut self.told_drain, true) {
+        if drains && self.stage == Stage::Active && !std::mem::replace(&mut self.called_drain, true) {
             return Some(Call::Drain);
         }
         if std::mem::take(&mut self.woken) {
@@ -74,13 +75,13 @@ impl HandlerTask {
             return Some(Call::Room);
         }
         if self.body == Body::Ready {
-            self.body = Body::Unasked;
+            self.body = Body::Unused;
             return Some(Call::Body);
         }
         None
     }
 
-    /// Goes on with what the handler waits for: the body, or the end of what it has said.
+    /// Advances what the handler waits for: the body, or the end of its response.
     pub(crate) fn advance(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         if !response.cycle.is_answering() {
             return Progress::Stalled;
@@ -96,9 +97,9 @@ impl HandlerTask {
         }
     }
 
-    /// Looks for the body that the handler waits for: more of it, its end, or why there is none.
+    /// Looks for the body that the handler waits for: more of it, its end, or an error.
     fn find_body(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
-        if self.body != Body::ReadTimer {
+        if self.body != Body::Waiting {
             return Progress::Stalled;
         }
         match response.available() {
@@ -112,7 +113,7 @@ impl HandlerTask {
         Progress::Moved
     }
 
-    /// Ends a body that was to end after a file, when that is out.
+    /// Ends a body after a part of a file has been sent.
     fn end(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         if self.stage != Stage::Finishing || response.has_unsent() {
             return Progress::Stalled;
@@ -122,19 +123,19 @@ impl HandlerTask {
         Progress::Moved
     }
 
-    /// It has found nothing of the body, and waits for more.
+    /// Records that the handler has found nothing of the body, and waits for more.
     pub(crate) fn wait_for_body(&mut self) {
-        if self.body == Body::Unasked {
-            self.body = Body::ReadTimer;
+        if self.body == Body::Unused {
+            self.body = Body::Waiting;
         }
     }
 
     /// Whether it waits for the body.
     pub(crate) fn wants_body(&self) -> bool {
-        self.body != Body::Unasked
+        self.body != Body::Unused
     }
 
-    /// It has said all; what it said last is still on its way.
+    /// Records the end of the response. The rest is still being sent.
     pub(crate) fn finish(&mut self) {
         self.stage = Stage::Finishing;
         self.wants_room = false;
@@ -144,7 +145,7 @@ impl HandlerTask {
         self.stage == Stage::Finishing
     }
 
-    /// Lets the files answer instead.
+    /// Declines the request.
     pub(crate) fn decline(&mut self) {
         self.stage = Stage::Declined;
     }
@@ -153,21 +154,21 @@ impl HandlerTask {
         self.stage == Stage::Declined
     }
 
-    /// Whether the response is still its own.
+    /// Whether it may still respond.
     pub(crate) fn may_answer(&self) -> bool {
         !matches!(self.stage, Stage::Declined | Stage::Over)
     }
 
-    /// How far it has come, for those who show it.
+    /// The current stage, for display.
     pub(crate) fn stage(&self) -> &'static str {
         match self.stage {
-            Stage::Declined => "lets the files answer",
-            Stage::Over => "knows that the exchange is over",
+            Stage::Declined => "has declined",
+            Stage::Over => "is over",
             Stage::New => "is about to be called",
-            Stage::Finishing => "has said all",
+            Stage::Finishing => "has ended the response",
             Stage::Active if self.wants_body() => "waits for the body",
             Stage::Active if self.wants_room => "waits for room",
-            Stage::Active => "is in charge",
+            Stage::Active => "responds",
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The head of an answer, written part by part into the exchange that it is for.
+//! Writes the head of a response part by part into its exchange.
 
 use crate::exchange::ResponseBuilder;
 use crate::fields::Misuse;
 use crate::response_head::ResponseHead;
 use crate::status::StatusCode;
 
-/// The head of an answer that is being written. Nothing goes out before [`send`](Self::send).
+/// Writes the head of a response. Nothing is sent before [`send`](Self::send) or [`body`](Self::body).
 ///
-/// A head that is made without an exchange, or sent more than once, is a [`ResponseHead`].
-#[must_use = "nothing goes out before it is sent"]
+/// To create a head without an exchange, or to send it more than once, use [`ResponseHead`].
+#[must_use = "a head does nothing until it is sent"]
 pub struct HeadWriter<'r> {
     response: ResponseBuilder<'r>,
     head: ResponseHead,
@@ -19,7 +19,7 @@ impl<'r> HeadWriter<'r> {
         HeadWriter { response, head: ResponseHead::new(status) }
     }
 
-    /// Replaces the status's own phrase.
+    /// Replaces the reason phrase of the status.
     ///
     /// # Errors
     /// As [`ResponseHead::reason`].
@@ -35,24 +35,23 @@ impl<'r> HeadWriter<'r> {
         Ok(HeadWriter { head: self.head.field(name, value)?, ..self })
     }
 
-    /// Announces the length of the body. Without it, the body is chunked, or ends with the
-    /// connection for HTTP/1.0.
+    /// Announces the length of the body. Without it, the body is chunked, or ends with the connection for HTTP/1.0.
     pub fn length(self, length: u64) -> Self {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
-    /// Ends the head, and the answer with all of its body: its length is announced, and there is no limit to it, since
-    /// it is in memory already. Where the answer has none (to a HEAD, with 204 and 304), it is dropped, and may be
-    /// empty though a length was announced.
+    /// Sends the head and the whole body, and ends the response. The length of the body is announced. The size is not
+    /// limited, since the body is in memory already. If the response has no content (to HEAD, or with 204 or 304), the
+    /// body is discarded, and may be empty although a length was announced.
     ///
     /// # Errors
-    /// [`Misuse::LengthMismatch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status below
-    /// 200. Nothing is sent then.
+    /// [`Misuse::LengthMismatch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status
+    /// below 200. Nothing is sent in these cases.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.response.send_response(&self.head, body.as_ref())
     }
 
-    /// Ends the head (Python's `end_headers`). It goes out with the first of the body.
+    /// Ends the head (Python's `end_headers`). It is sent together with the beginning of the body.
     ///
     /// # Errors
     /// None at present.

@@ -1,160 +1,162 @@
-//! What a driver tells a connection.
+//! What a driver passes to a connection.
 
-/// Something that happened. Bytes from the peer are no input of their own: they are written to
-/// [`Window::spare`](crate::Window::spare) and committed; bytes from a script likewise.
+/// An event that a driver passes to a connection. Bytes from the peer or a script are not inputs: they are read into
+/// [`Window::spare`](crate::Window::spare) and committed.
 ///
-/// It is exhaustive on purpose, as [`Step`](crate::Step) is: what replays or judges a connection must know every input.
+/// It is exhaustive on purpose, like [`Step`](crate::Step): code that replays or checks a connection must handle every
+/// input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The peer has half-closed: nothing more will arrive.
+    /// The peer has half-closed the connection: no more bytes will arrive.
     Eof,
-    /// The socket was read as [`Probe`](crate::Step::Probe) asks, and what was there, if anything, is in the window.
+    /// The socket was read because of [`Probe`](crate::Step::Probe). If bytes were available, they are in the window.
     Probed,
-    /// So many bytes of the last [`Transmit`](crate::Transmit) went out, counted over head, body and tail.
+    /// This number of bytes of the last [`Transmit`](crate::Transmit) were accepted, counted over head, body and tail.
     Sent(u64),
-    /// So many bytes of the last `Feed` went to the script.
+    /// This number of bytes of the last `Feed` were written to the script.
     Fed(u64),
-    /// The socket takes no more for now.
+    /// The socket is full.
     Blocked,
-    /// The next bytes of the file are not in memory, and the driver has them read: nothing is sent until
-    /// [`FileReady`](Input::FileReady), and the peer is not to blame for the time that takes.
+    /// The next bytes of the file are not in memory, and the driver reads them. Nothing is sent until
+    /// [`FileReady`](Input::FileReady), and no timeout runs against the peer.
     FilePending,
-    /// They are there.
+    /// The next bytes of the file are available now.
     FileReady,
-    /// The script takes no more for now.
+    /// The input of the script is full.
     FeedBlocked,
-    /// The socket takes bytes again.
+    /// The socket is writable again.
     Writable,
-    /// The script takes bytes again.
+    /// The input of the script is writable again.
     Feedable,
-    /// The script takes no more at all: it has closed its input or is gone, or the disk is full.
+    /// The script accepts no more input: it has closed its input or exited, or the disk is full.
     FeedEnd,
-    /// The bodies that are kept for scripts take all the room that they may.
+    /// The temporary files for request bodies have reached their total limit.
     SpoolFull,
-    /// The script's output is complete: it has closed it, or it has ended and nothing is left to read.
+    /// The output of the script is complete.
     ScriptEof,
-    /// The script that counted as spawned was not run after all. It has said nothing.
+    /// The script that was reported as spawned could not be run after all. It has written nothing.
     ScriptFailed(SpawnError),
-    /// An action is done. A ticket that is not the latest one is ignored.
+    /// An action has completed. A ticket that is not the latest one is ignored.
     Done(Ticket, Completion),
-    /// The handler wants to be called: something that it waited for has happened.
+    /// The handler asks to be called, because something that it waited for has happened.
     Wake,
-    /// The connection is beyond use: it was reset, or the file ran short.
+    /// The connection cannot continue: it was reset, or the file became shorter.
     Broken(Fault),
-    /// There is no memory to be had ([`Memory`](crate::Memory)): in the next poll, nothing grows. Told by who plays a
-    /// recording; a driver gives the memory to the connection's [`Buffers`](crate::Buffers) and need not tell.
+    /// No memory is available ([`Memory`](crate::Memory)): no buffer grows in the next poll. Used to replay recordings.
+    /// Other drivers set the memory of the [`Buffers`](crate::Buffers) and need not pass this.
     Scarce,
-    /// The server will go down and goes on until then: [`Config::health`](crate::Config::health) is answered 503.
+    /// The server is about to shut down, but continues for now: [`Config::health`](crate::Config::health) reports 503.
     Leave,
-    /// The server is going down: finish the current exchange, then close.
+    /// The server is shutting down: finish the current exchange, then close.
     Drain,
-    /// The bound of a shutdown has passed, or the connection is closed to make room for another: close now.
+    /// The grace period of a shutdown is over, or the connection is closed to make room for another one: close now.
     Cut,
 }
 
-/// Names one action of one connection, so that a late answer cannot hit another exchange.
+/// Identifies an action of a connection, so that a late result cannot affect another exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ticket(pub(crate) u32);
 
 impl Ticket {
-    /// The ticket of this number, from a record of what happened.
+    /// Restores a ticket from a recording.
     #[must_use]
     pub fn numbered(number: u32) -> Ticket {
         Ticket(number)
     }
 
-    /// The bare number, for a record of what happened.
+    /// The number of the ticket, for a recording.
     #[must_use]
     pub fn number(self) -> u32 {
         self.0
     }
 }
 
-/// Why a connection is beyond use.
+/// Why a connection cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The peer reset the connection or went away.
+    /// The peer reset the connection or disappeared.
     Peer,
-    /// The file became shorter than the length that was announced.
+    /// The file became shorter than the announced length.
     FileShrank,
-    /// The file was rewritten while it was sent.
+    /// The file was modified while it was sent.
     FileChanged,
     /// The system failed to read the file.
     File,
-    /// The handler failed after its head had gone out.
+    /// The handler failed after it had sent the head of its response.
     Handler,
 }
 
 /// How an [`Action`](crate::Action) ended.
 ///
-/// It is exhaustive on purpose, as [`Action`](crate::Action) is: whoever answers or replays actions must know all of them.
+/// It is exhaustive on purpose, like [`Action`](crate::Action): code that carries out or replays actions must handle
+/// all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// Of `Open` and `OpenIn`.
+    /// The result of `Open` and `OpenIn`.
     Opened(Result<Opened, FsError>),
-    /// Of `List`.
+    /// The result of `List`.
     Listed(Result<Listed, FsError>),
-    /// Of `Find`.
+    /// The result of `Find`.
     Found(Result<Found, FsError>),
-    /// Of `Spool`.
+    /// The result of `Spool`.
     Spooled(Result<(), FsError>),
-    /// Of `Spawn`.
+    /// The result of `Spawn`.
     Spawned(Result<(), SpawnError>),
 }
 
-/// What a path leads to below a directory of scripts.
+/// What a path in a directory of scripts refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// How much of the path names the script; what is left is `PATH_INFO`.
+    /// The length of the part of the path that names the script; the rest is `PATH_INFO`.
     pub len: usize,
-    /// What stands there.
+    /// What the path refers to.
     pub what: ScriptFile,
 }
 
-/// What stands where a script should be.
+/// What a path in a directory of scripts refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScriptFile {
-    /// A regular file that may be executed.
+    /// An executable regular file.
     Runnable,
     /// Nothing.
     Missing,
-    /// A directory, or something that is no file.
+    /// A directory, or a special file.
     NotPlain,
-    /// A regular file that may not be executed.
+    /// A regular file that is not executable.
     NotExecutable,
 }
 
-/// Why a script does not run.
+/// Why a script could not be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// As many scripts run as may: try again later.
+    /// The limit on running scripts is reached: try again later.
     Busy,
     /// Out of descriptors, processes or memory: try again later.
     Exhausted,
-    /// The system does not permit it, or privileges could not be given up.
+    /// The system does not permit it, or privileges could not be dropped.
     Denied,
-    /// The system cannot execute it, for instance because its interpreter is missing.
+    /// The system cannot execute it, for example because its interpreter is missing.
     Failed,
 }
 
 /// What was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// A regular file or a directory; drivers answer anything else with [`FsError::NotFound`].
+    /// A regular file or a directory. For anything else, drivers return [`FsError::NotFound`].
     pub kind: Kind,
-    /// Length in bytes.
+    /// The length in bytes.
     pub len: u64,
-    /// Time of the last modification: seconds since the Unix epoch.
+    /// The modification time, in seconds since the Unix epoch.
     pub modified: i64,
-    /// Time of the last modification: nanoseconds of the second.
+    /// The nanoseconds of the modification time.
     pub modified_nanos: u32,
-    /// The first 96 bits of a cryptographic hash of the content, where [`Etag::Content`](crate::Etag) asks for one
-    /// and the driver knows it. `None`: there is no entity tag then.
+    /// The first 96 bits of a cryptographic hash of the content, if [`Etag::Content`](crate::Etag) requires it and the
+    /// driver knows it. If `None`, no entity tag is sent.
     pub digest: Option<[u8; 12]>,
 }
 
-/// The two kinds of file that are served.
+/// The kinds of file that can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -163,7 +165,7 @@ pub enum Kind {
     Directory,
 }
 
-/// How far a listing has come.
+/// The progress of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {
     /// Some entries were pushed; there may be more.
@@ -172,14 +174,14 @@ pub enum Listed {
     End,
 }
 
-/// Why an action failed, as far as an answer depends on it.
+/// Why an action failed, as far as the response depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FsError {
-    /// No such file, or not one that is served: a FIFO, a device.
+    /// No such file, or one that is never served, such as a FIFO or a device.
     NotFound,
-    /// It may not be read: the system denies it, or the rule for symbolic links does. Unlike with `NotFound`, a
-    /// page that stands for a directory is there, so that the directory is not listed.
+    /// Permission denied, by the system or by the rule for symbolic links. Unlike `NotFound` for an index page, this
+    /// prevents the listing of the directory.
     Denied,
     /// Out of descriptors or memory: try again later.
     Exhausted,

@@ -1,7 +1,7 @@
-//! Requests and answers as the types of the crate `http` (feature `http`), for code that speaks them already.
+//! Conversions to and from the types of the crate `http` (feature `http`).
 //!
-//! What frames a message stays the server's affair: of an answer's `Content-Length` and `Connection` the
-//! meaning is kept, never the text, and whatever contradicts the body is refused.
+//! Framing remains the responsibility of the server: `Content-Length` and `Connection` of a response are interpreted
+//! but not copied, and values that contradict the body are refused.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, SERVER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
@@ -14,12 +14,12 @@ use crate::head_writer::HeadWriter;
 use crate::request::Request;
 use crate::status::StatusCode;
 
-/// What no URI may hold as it is (RFC 3986 section 2), beside what is not ASCII.
+/// Characters that must be percent-encoded in URIs (RFC 3986 section 2), in addition to those outside ASCII.
 const NOT_IN_URIS: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
-/// The head of a request; its body is [`Reply::receive`]'s. Values are bytes as they came. A target with
-/// bytes that no URI may hold has them percent-encoded. The [`Peer`](crate::Peer) is among the extensions.
+/// The head of a request; [`Reply::receive`] reads the body. Values are the bytes as received. Characters of the target
+/// that are not permitted in a URI are percent-encoded. The [`Peer`](crate::Peer) is one of the extensions.
 impl TryFrom<Request<'_>> for http::Request<()> {
     type Error = http::Error;
 
@@ -41,15 +41,15 @@ fn uri(target: &[u8]) -> Result<Uri, http::Error> {
 }
 
 impl Reply<'_> {
-    /// Answers at once with a whole [`http::Response`].
+    /// Sends a complete [`http::Response`].
     ///
-    /// A `Content-Length` that is right is passed over, for the server writes its own; so are `Date` and
-    /// `Server`. An empty body may announce what a GET would get, if the request is a HEAD.
-    /// `Connection: close` is [`close`](Self::close).
+    /// `Content-Length` is replaced by that of the server, which has the same value; `Date` and `Server` are replaced
+    /// too. If the request is a HEAD, an empty body may have the `Content-Length` of the response to GET. `Connection:
+    /// close` has the effect of [`close`](Self::close).
     ///
     /// # Errors
-    /// [`Misuse::ReservedHeader`] for a `Content-Length` that is not the body's, any `Transfer-Encoding`, or a `Connection`
-    /// with anything but `close` and `keep-alive`; the others as [`answer`](Self::answer).
+    /// [`Misuse::ReservedHeader`] for a `Content-Length` that is not that of the body, for any `Transfer-Encoding`, and
+    /// for a `Connection` other than `close` and `keep-alive`; otherwise as for [`answer`](Self::answer).
     pub fn answer_http(&mut self, response: http::Response<impl AsRef<[u8]>>) -> Result<(), Misuse> {
         let (parts, body) = response.into_parts();
         let body = body.as_ref();
@@ -61,15 +61,16 @@ impl Reply<'_> {
         self.respond_http(&parts)?.length(announced.unwrap_or(actual)).body(body)
     }
 
-    /// Begins an answer with the head of an [`http::Response`], for a body that is [written](Self::write) piece by
-    /// piece. If it has a `Content-Length`, that is announced ([`HeadWriter::length`]).
+    /// Begins a response with the head of an [`http::Response`]. Its body is [written](Self::write) piece by piece. A
+    /// `Content-Length` is announced ([`HeadWriter::length`]).
     ///
     /// # Errors
-    /// As [`answer_http`](Self::answer_http), and [`Misuse::ReservedHeader`] for a `Content-Length` that is no number.
+    /// As for [`answer_http`](Self::answer_http), and [`Misuse::ReservedHeader`] for a `Content-Length` that is not a
+    /// number.
     pub fn respond_http(&mut self, parts: &http::response::Parts) -> Result<HeadWriter<'_>, Misuse> {
         let length = announced(&parts.headers)?;
         let (status, closes) = (status(parts.status), closes(&parts.headers)?);
-        // What is not answered is not closed either.
+        // Fails first if no response can be sent, so that the connection is not closed either.
         self.respond(status).map(drop)?;
         if closes {
             self.close();
@@ -91,7 +92,7 @@ fn status(status: http::StatusCode) -> StatusCode {
     StatusCode::new(status.as_u16()).expect("both have three digits")
 }
 
-/// The length that the fields announce. `Transfer-Encoding` is refused where it is written.
+/// The announced length. `Transfer-Encoding` is refused as a reserved field.
 fn announced(fields: &HeaderMap) -> Result<Option<u64>, Misuse> {
     if fields.contains_key(TRANSFER_ENCODING) {
         return Err(Misuse::ReservedHeader);
@@ -102,7 +103,7 @@ fn announced(fields: &HeaderMap) -> Result<Option<u64>, Misuse> {
     if is_one { Ok(first) } else { Err(Misuse::ReservedHeader) }
 }
 
-/// Whether the fields end the connection.
+/// Whether the fields ask to close the connection.
 fn closes(fields: &HeaderMap) -> Result<bool, Misuse> {
     let mut closes = false;
     for option in fields.get_all(CONNECTION).iter().flat_map(|value| list_items(value.as_bytes())) {
@@ -131,7 +132,7 @@ mod tests {
     use crate::step::{Body, Call, Step};
     use crate::time::{Tick, Wall};
 
-    /// What a connection sends for `bytes`, without `Server` and `Date`, with the handler that is given.
+    /// Runs an exchange with `handler`, and returns what is sent, without `Server` and `Date`.
     fn exchange(bytes: &[u8], mut handler: impl FnMut(&mut Reply<'_>)) -> String {
         let (config, now) = (Config { handled: true, ..Config::default() }, Now::new(Tick(0), Wall(784_111_777)));
         let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
@@ -158,8 +159,9 @@ mod tests {
             }
         }
         let text = String::from_utf8(out).unwrap();
-        let kept =
-            text.split_inclusive("\r\n").filter(|line| !["Server: ", "Date: "].iter().any(|own| line.starts_with(own)));
+        let kept = text
+            .split_inclusive("\r\n")
+            .filter(|line| !["Server: ", "Date: "].iter().any(|of_server| line.starts_with(of_server)));
         kept.collect()
     }
 
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_told_whole() {
+    fn a_request_is_converted_completely() {
         let request = converted(
             b"PATCH /a%20b?c=d&e HTTP/1.1\r\nHost: h:1\r\nX-Two: one\r\nx-two: two\r\nLatin: caf\xe9\r\nEmpty:\r\n\r\n",
         );
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_methods_and_targets_of_every_form() {
+    fn all_versions_methods_and_targets_are_converted() {
         let request = converted(b"GET / HTTP/1.0\r\n\r\n");
         assert_eq!(request.version(), Version::HTTP_10);
         let request = converted(b"M-SEARCH http://h:81/x?y HTTP/1.1\r\nHost: h:81\r\n\r\n");
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_goes_out_whole() {
+    fn a_response_is_sent_completely() {
         let sent = exchange(GET, |reply| {
             let response = Response::builder().status(201).header("X-A", "1").header("X-A", &b"caf\xc3\xa9"[..]);
             reply.answer_http(response.body("hello").unwrap()).unwrap();
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_length_is_said_once_and_a_wrong_one_refused() {
+    fn a_correct_length_is_sent_once_and_a_wrong_one_refused() {
         let response = |length: &str| Response::builder().header("Content-Length", length).body("hello").unwrap();
         let sent = exchange(GET, |reply| reply.answer_http(response("5")).unwrap());
         assert_eq!(sent, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
@@ -227,7 +229,7 @@ mod tests {
             });
             assert_eq!(
                 sent, "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 0\r\n\r\n",
-                "nothing is left of it"
+                "nothing of the refused response is sent"
             );
         }
         let two = Response::builder().header("Content-Length", "5").header("Content-Length", "6");
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_is_not_the_responses() {
+    fn a_response_with_framing_is_refused() {
         for (name, value) in [("Transfer-Encoding", "chunked"), ("Connection", "Upgrade"), ("Connection", "close, x-a")]
         {
             let response = Response::builder().header(name, value).body("").unwrap();
@@ -250,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_ends_if_the_response_says_so() {
+    fn the_connection_closes_if_the_response_asks_for_it() {
         let response = |value: &str| Response::builder().header("Connection", value).body("").unwrap();
         let sent = exchange(GET, |reply| reply.answer_http(response("Close")).unwrap());
         assert_eq!(sent, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_body_may_say_how_long_it_would_be() {
+    fn a_response_to_head_may_announce_a_length() {
         let announced = || Response::builder().header("Content-Length", "1000").body("").unwrap();
         let sent = exchange(HEAD, |reply| reply.answer_http(announced()).unwrap());
         assert_eq!(sent, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
@@ -272,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn servers_own_fields_are_said_once() {
+    fn fields_of_the_server_are_sent_once() {
         let response = Response::builder().header("Date", "yesterday").header("Server", "other").body("").unwrap();
         let sent = exchange(GET, |reply| reply.answer_http(response.clone()).unwrap());
         assert_eq!(sent, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     }
 
     #[test]
-    fn a_body_may_come_in_pieces() {
+    fn a_body_may_be_written_in_pieces() {
         let stream = |length: Option<u64>| {
             exchange(GET, |reply| {
                 let mut response = Response::builder().header("X-A", "1");

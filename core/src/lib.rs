@@ -1,9 +1,8 @@
 //! The pure core of sanserve: an HTTP/1.x server as a state machine.
 //!
-//! A [`Connection`] is told what happened ([`Connection::handle`]) and asked what to do next
-//! ([`Connection::poll`]). It opens no socket and no file, reads no clock, starts no thread: bytes
-//! and time go in, bytes and actions come out. Whoever carries the actions out is a *driver*;
-//! `sanserve-std`, `sanserve-mio` and `sanserve-smol` are three.
+//! A driver passes events to a [`Connection`] ([`Connection::handle`]) and asks it what to do next
+//! ([`Connection::poll`]). The connection opens no socket and no file, reads no clock, and starts no thread: bytes and
+//! time go in, bytes and actions come out. `sanserve-std`, `sanserve-mio` and `sanserve-smol` are three drivers.
 //!
 //! ```
 //! use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Now, Peer, Step, Tick, Wall};
@@ -18,8 +17,8 @@
 //! assert_eq!(path, b"a.txt");
 //! ```
 //!
-//! What it leaves out: everything that waits or touches the system (see `sanserve-os`, `sanserve-server` and the
-//! frontends).
+//! Everything that waits or makes system calls is left to the driver: see `sanserve-os`, `sanserve-server` and the
+//! frontends.
 
 mod buffers;
 mod cgi;

@@ -1,7 +1,8 @@
-//! Directory listings: an arena of names that a driver fills in batches, and the page made of it.
+//! Directory listings: the names that a driver pushes in batches, and the page that is made of them.
 //!
-//! Work is bounded a step: each batch is sorted when it ends, and the sorted runs are merged while
-//! the page is written, so no step ever sorts or formats the whole of a large directory.
+//! The work of each step is bounded: every batch is sorted when it ends, and the sorted runs are merged while the page
+//! is written. So no step sorts or formats a large directory as a whole. Whether a directory is listed is decided in
+//! `files`.
 
 use std::cmp::Ordering;
 
@@ -10,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use crate::share::Share;
 use crate::text::escape;
 
-/// What an entry of a directory is.
+/// The kind of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// Anything that is neither a directory nor a symbolic link.
@@ -19,7 +20,7 @@ pub enum EntryKind {
     Directory,
     /// A symbolic link.
     Link {
-        /// It leads to a directory.
+        /// Whether it refers to a directory.
         directory: bool,
     },
 }
@@ -31,10 +32,10 @@ struct Row {
     kind: EntryKind,
 }
 
-/// What a row counts for beside its name.
+/// What an entry counts for, in addition to the length of its name.
 const ROW: usize = size_of::<Row>();
 
-/// A part of `rows` that is sorted and not yet written.
+/// A range of `rows` that is sorted and not written yet.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     next: u32,
@@ -46,27 +47,27 @@ struct Run {
 pub struct Listing {
     names: Vec<u8>,
     rows: Vec<Row>,
-    /// After the last batch: a heap, the run with the least name first.
+    /// After the last batch, a heap with the run of the least name first.
     runs: Vec<Run>,
-    /// The bytes of all rows formatted.
+    /// The total length of all formatted rows.
     formatted: u64,
     scratch: Vec<u8>,
     most: usize,
     hide_dotfiles: bool,
     overflow: bool,
-    /// The entry that was too much.
+    /// The entry that exceeded the limit.
     refused: Option<(Vec<u8>, EntryKind)>,
-    /// What was taken of the server's memory for it.
+    /// The memory reserved from the budget of the server.
     pub(crate) charged: usize,
 }
 
-/// The names of a batch, and its rows, have room before they come.
+/// The room that is reserved for a batch: bytes of names, and number of rows.
 const BATCH_NAMES: usize = 32 * 1024;
 const BATCH_ROWS: usize = 1_024;
 
 impl Listing {
-    /// Adds an entry. `false`: the bound on names is reached, nothing more is taken, and the
-    /// answer will say so. `.` and `..` are passed over, and so are dotfiles where they are hidden.
+    /// Adds an entry. Returns `false` if the limit is reached: then no more entries are accepted, and the response is
+    /// an error. `.` and `..` are skipped, and so are hidden dotfiles.
     pub fn push(&mut self, name: &[u8], kind: EntryKind) -> bool {
         if name == b"." || name == b".." || (self.hide_dotfiles && name.starts_with(b".")) {
             return true;
@@ -87,7 +88,7 @@ impl Listing {
         !self.overflow
     }
 
-    /// Begins with an empty listing that takes at most `most` bytes.
+    /// Starts an empty listing of at most `most` bytes.
     pub(crate) fn begin(&mut self, most: usize, hide_dotfiles: bool) {
         self.names.clear();
         self.rows.clear();
@@ -99,7 +100,7 @@ impl Listing {
         self.refused = None;
     }
 
-    /// Sees to it that there is room for another batch. `false`: there is no memory to be had.
+    /// Makes room for another batch. Returns `false` if no memory is available.
     pub(crate) fn make_room(&mut self, share: &mut Share) -> bool {
         let bytes = |listing: &Listing| listing.names.capacity() + listing.rows.capacity() * ROW;
         let room = |len: usize, capacity: usize, batch: usize| {
@@ -107,7 +108,7 @@ impl Listing {
         };
         let names = room(self.names.len(), self.names.capacity(), BATCH_NAMES);
         let rows = room(self.rows.len(), self.rows.capacity(), BATCH_ROWS);
-        // What a batch has taken without asking is accounted now.
+        // Includes what the last batch has allocated beyond its reservation.
         let more = (names + rows * ROW).max(bytes(self)).saturating_sub(self.charged);
         if !share.grow(more) {
             return false;
@@ -117,29 +118,29 @@ impl Listing {
         has_names && self.rows.try_reserve_exact(rows - self.rows.len()).is_ok()
     }
 
-    /// How many entries were taken.
+    /// The number of accepted entries.
     pub(crate) fn taken(&self) -> usize {
         self.rows.len()
     }
 
-    /// The entries that were pushed after the first `taken`, with the one that was too much.
-    pub(crate) fn pushed_behind(&self, taken: usize) -> impl Iterator<Item = (&[u8], EntryKind)> {
+    /// The entries that were pushed after the first `taken`, including the one that exceeded the limit.
+    pub(crate) fn pushed_after(&self, taken: usize) -> impl Iterator<Item = (&[u8], EntryKind)> {
         let rows = self.rows.get(taken..).unwrap_or_default();
         let rows = rows.iter().map(|row| (name(&self.names, row), row.kind));
         rows.chain(self.refused.iter().map(|(name, kind)| (name.as_slice(), *kind)))
     }
 
-    /// The bytes that count for the bound.
+    /// The bytes that count towards the limit.
     pub(crate) fn held(&self) -> usize {
         self.names.len() + self.rows.len() * ROW
     }
 
-    /// Whether the bound was passed.
+    /// Whether the limit was exceeded.
     pub(crate) fn overflowed(&self) -> bool {
         self.overflow
     }
 
-    /// Sorts what was pushed since the last call, and measures the rows that `format` makes of it.
+    /// Sorts the entries that were pushed since the last call, and measures the rows that `format` makes of them.
     pub(crate) fn end_batch(&mut self, mut format: impl FnMut(&[u8], EntryKind, &mut Vec<u8>)) {
         let first = self.runs.last().map_or(0, |run| run.end);
         let end = u32::try_from(self.rows.len()).expect("fewer rows than bytes of names");
@@ -157,19 +158,19 @@ impl Listing {
         self.runs.push(Run { next: first, end });
     }
 
-    /// Orders the runs, once all batches are in.
+    /// Orders the runs after the last batch.
     pub(crate) fn end(&mut self) {
         for at in (0..self.runs.len() / 2).rev() {
             self.sift_down(at);
         }
     }
 
-    /// The bytes that all rows will be.
+    /// The total length of all formatted rows.
     pub(crate) fn formatted(&self) -> u64 {
         self.formatted
     }
 
-    /// Writes rows, as `format` makes them, until `out` holds `enough` bytes. `false`: there are no more.
+    /// Writes rows with `format` until `out` has at least `enough` bytes. Returns `false` if there are no more rows.
     pub(crate) fn write(
         &mut self,
         mut format: impl FnMut(&[u8], EntryKind, &mut Vec<u8>),
@@ -189,7 +190,7 @@ impl Listing {
         !self.runs.is_empty()
     }
 
-    /// Restores the heap below `at`.
+    /// Restores the heap property below `at`.
     fn sift_down(&mut self, mut at: usize) {
         let key = |run: &Run| name(&self.names, &self.rows[run.next as usize]);
         loop {
@@ -222,17 +223,17 @@ fn name<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {
     &names[row.at as usize..][..usize::from(row.len)]
 }
 
-/// Orders by lower-cased name as Python does, ties by bytes.
+/// Orders by lower-case name, as Python does, and by bytes if these are equal.
 fn order(a: &[u8], b: &[u8]) -> Ordering {
-    // What is equal stays equal in lower case. Behind an ASCII byte a character begins, or a byte
-    // that is not UTF-8; elsewhere the equal bytes might end within a character.
+    // Equal bytes are equal in lower case. After an ASCII byte, a character begins, or a byte that is not UTF-8;
+    // elsewhere, the equal bytes might end within a character.
     let same = common_prefix(a, b);
     let from = a[..same].iter().rposition(u8::is_ascii).map_or(0, |last| last + 1);
     let (a, b) = (&a[from..], &b[from..]);
     order_lowered(a, b).then_with(|| a.cmp(b))
 }
 
-/// How many bytes at the start are equal.
+/// The length of the common prefix.
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     let mut at = 0;
     let word = |eight: &[u8]| u64::from_le_bytes(eight.try_into().expect("eight bytes"));
@@ -246,7 +247,7 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     at + a[at..].iter().zip(&b[at..]).take_while(|(x, y)| x == y).count()
 }
 
-/// Orders by lower-cased name alone: bytewise as far as both names are ASCII.
+/// Orders by lower-case name. Bytewise, as long as both names are ASCII.
 fn order_lowered(a: &[u8], b: &[u8]) -> Ordering {
     for (at, (x, y)) in a.iter().zip(b).enumerate() {
         if !x.is_ascii() || !y.is_ascii() {
@@ -260,8 +261,8 @@ fn order_lowered(a: &[u8], b: &[u8]) -> Ordering {
     a.len().cmp(&b.len())
 }
 
-/// The code points of a name in lower case; a byte that is not UTF-8 counts as Python's surrogate
-/// for it does, U+DC80 and up.
+/// The code points of a name in lower case. A byte that is not UTF-8 counts as the surrogate that Python uses for it,
+/// U+DC80 and up.
 fn lowered(name: &[u8]) -> impl Iterator<Item = u32> {
     name.utf8_chunks().flat_map(|chunk| {
         let valid = chunk.valid().chars().flat_map(char::to_lowercase).map(u32::from);
@@ -269,10 +270,10 @@ fn lowered(name: &[u8]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// What stands in a link as it is; everything else is percent-encoded (Python's `quote`).
+/// The characters that need no percent-encoding in a link (Python's `quote`).
 const LINK: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
 
-/// The bytes that stand as they are both in a link and in text. Most names have no others.
+/// The bytes that need no escaping in a link or in text. Most names have no others.
 static PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0;
@@ -284,8 +285,8 @@ static PLAIN: [bool; 256] = {
     plain
 };
 
-/// One row as Python writes it: `<li><a href="a.txt">a.txt</a></li>`, with `/` after a directory
-/// and `@` after a symbolic link.
+/// Appends one row as Python writes it: `<li><a href="a.txt">a.txt</a></li>`, with `/` after a directory and `@` after
+/// a symbolic link.
 pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
     let (text_mark, link_mark) = match kind {
         EntryKind::File => ("", ""),
@@ -313,7 +314,7 @@ pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
     out.extend_from_slice(b"</a></li>\n");
 }
 
-/// What stands before the rows; `path` is the decoded path of the target.
+/// Appends the part of the page before the rows; `path` is the decoded path of the target.
 pub(crate) fn write_start(path: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(
         b"<!DOCTYPE HTML>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<style type=\"text/css\">\n\
@@ -325,7 +326,7 @@ pub(crate) fn write_start(path: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"</h1>\n<hr>\n<ul>\n");
 }
 
-/// What stands after the rows.
+/// The part of the page after the rows.
 pub(crate) const PAGE_END: &[u8] = b"</ul>\n<hr>\n</body>\n</html>\n";
 
 #[cfg(test)]
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn sorts_by_lower_cased_name_across_batches() {
+    fn batches_are_merged_by_lower_case_name() {
         assert_eq!(sorted(&[&[b"b", b"A", b"."], &[], &[b"a", b"C", b"B"]]), b"A\na\nB\nb\nC\n");
         assert_eq!(
             sorted(&[&["Ä".as_bytes(), b"\xff", "ä".as_bytes(), b"z"]]),
@@ -369,13 +370,13 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_that_of_the_lower_cased_names() {
+    fn the_fast_order_equals_the_simple_one() {
         // Pieces that lower-case to several or to ASCII code points, and parts of characters.
         const PIECES: &[u8] = b"a A b B k K i _ [ 0 same-Part SAME-part \xff \xc3 \xa4 \x84 \xe2\x84 \xaa \
             \xed\xb3\xbf \xf0\x9f\x98 \xc4\xb0 \xcc\x87 \xe2\x84\xaa \xef\xbf\xbf\xf0\x90\x90\x80";
         let pieces: Vec<&[u8]> = PIECES.split(|&byte| byte == b' ').collect();
         assert_eq!(pieces.len() % 4, 0);
-        let naive = |a: &[u8], b: &[u8]| lowered(a).cmp(lowered(b)).then_with(|| a.cmp(b));
+        let simple = |a: &[u8], b: &[u8]| lowered(a).cmp(lowered(b)).then_with(|| a.cmp(b));
         let mut state = 0x9e37_79b9_u64;
         let mut below = |most: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -387,21 +388,21 @@ mod tests {
             for _ in 0..below(8) {
                 let (x, y) = (below(pieces.len()), below(pieces.len()));
                 a.extend_from_slice(pieces[x]);
-                // Mostly the same, or near it: what differs at once tells little.
+                // Mostly equal or similar pieces, since names that differ at once test little.
                 b.extend_from_slice(pieces[if below(8) > 0 { x ^ (below(4) / 3) } else { y }]);
             }
             if below(4) == 0 {
                 b.extend_from_slice(pieces[below(pieces.len())]);
             }
             ties += usize::from(a != b && lowered(&a).eq(lowered(&b)));
-            assert_eq!(order(&a, &b), naive(&a, &b), "{} {}", a.escape_ascii(), b.escape_ascii());
-            assert_eq!(order(&b, &a), naive(&b, &a), "{} {}", b.escape_ascii(), a.escape_ascii());
+            assert_eq!(order(&a, &b), simple(&a, &b), "{} {}", a.escape_ascii(), b.escape_ascii());
+            assert_eq!(order(&b, &a), simple(&b, &a), "{} {}", b.escape_ascii(), a.escape_ascii());
         }
         assert!(ties > 1000, "only {ties} ties");
     }
 
     #[test]
-    fn merges_many_runs() {
+    fn many_runs_are_merged() {
         let names: Vec<Vec<u8>> = (0..1000).map(|i| format!("{:04}", i * 7919 % 1000).into_bytes()).collect();
         let batches: Vec<Vec<&[u8]>> = names.chunks(13).map(|c| c.iter().map(Vec::as_slice).collect()).collect();
         let batches: Vec<&[&[u8]]> = batches.iter().map(Vec::as_slice).collect();
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_escaped_for_where_they_stand() {
+    fn rows_are_escaped_for_links_and_text() {
         let mut out = Vec::new();
         listing_row(b"<a&\"b'>:%\xff.txt", EntryKind::File, &mut out);
         assert_eq!(
@@ -420,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_on_names_holds() {
+    fn entries_beyond_the_limit_are_refused() {
         let mut listing = Listing::default();
         listing.begin(ROW + 4, true);
         assert!(listing.push(b".hidden", EntryKind::File));

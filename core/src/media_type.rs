@@ -1,13 +1,13 @@
 //! Media types by extension (Python's `guess_type`), the same on every machine.
 //!
-//! The general table is that of mime_guess. It was gone through as a whole: where it lacks what people serve, or has
-//! it otherwise than Python, browsers or package managers need it, a row here goes before it. `docs/media-types.md`
-//! has the reason of each row.
+//! The general table is that of mime_guess. The rows here take precedence over it: they add common types that it lacks,
+//! and correct those where Python, browsers or package managers need another one. `docs/media-types.md` has the reason
+//! for each row. Types that an embedder configures are in [`MediaTypes`].
 
 use crate::media_types::MediaTypes;
 use crate::reason::{Reasons, Rule};
 
-/// What comes before the general table, in the order of the extensions.
+/// The rows that take precedence over the general table, ordered by extension.
 const FIRST: &[(&str, &str, Rule)] = &[
     ("3gpp2", "video/3gpp2", Rule::TypeOfTable),
     ("3mf", "model/3mf", Rule::TypeOfTable),
@@ -140,10 +140,10 @@ const FIRST: &[(&str, &str, Rule)] = &[
     ("zsync", "application/x-zsync", Rule::TypeOfTable),
 ];
 
-/// Extensions of compressed content, the type that it has once it is decoded (the table's), and its coding.
+/// Extensions of compressed content, with the type after decoding (as in the table), and the content coding.
 const ENCODED: &[(&str, &str, &str)] = &[("svgz", "image/svg+xml", "gzip")];
 
-/// The type of what has no known extension.
+/// The type of a file without a known extension.
 const UNKNOWN: &str = "application/octet-stream";
 
 /// The media type for a path, without parameters.
@@ -152,15 +152,15 @@ pub fn media_type(path: &[u8]) -> &'static str {
     find(path).0
 }
 
-/// The content coding (RFC 9110 section 8.4) of a file whose media type is `kind`: only where that is the type of
-/// what is inside.
+/// The content coding (RFC 9110 section 8.4) of a file with media type `kind`. Only if `kind` is the type after
+/// decoding.
 pub(crate) fn content_encoding(path: &[u8], kind: &str) -> Option<&'static str> {
-    // The type first: it rules out nearly every file without another look at the path.
+    // The type is compared first: that excludes nearly every file without looking at the path again.
     let (encoded, _, coding) = ENCODED.iter().find(|(_, decoded, _)| *decoded == kind)?;
     extension(path).is_some_and(|extension| extension.eq_ignore_ascii_case(encoded.as_bytes())).then_some(coding)
 }
 
-/// Whether it is the type of a text, without parameters.
+/// Whether this is the type of text, without parameters.
 pub(crate) fn is_text(kind: &str) -> bool {
     match kind.as_bytes() {
         [b't' | b'T', b'e' | b'E', b'x' | b'X', b't' | b'T', b'/', rest @ ..] => rest.iter().all(|&byte| byte != b';'),
@@ -176,7 +176,7 @@ fn find(path: &[u8]) -> (&'static str, Rule) {
     }
 }
 
-/// What the tables say about the extensions of most files that are asked for, without a search.
+/// The entries of the tables for the most frequent extensions, without a search.
 fn usual(extension: &[u8]) -> Option<(&'static str, Rule)> {
     Some(match extension {
         b"html" => ("text/html", Rule::TypeOfExtension),
@@ -193,7 +193,7 @@ fn usual(extension: &[u8]) -> Option<(&'static str, Rule)> {
     })
 }
 
-/// What the tables say about an extension.
+/// Searches the tables for an extension.
 #[inline(never)]
 fn search(extension: &[u8]) -> (&'static str, Rule) {
     let lower = || extension.iter().map(u8::to_ascii_lowercase);
@@ -207,12 +207,12 @@ fn search(extension: &[u8]) -> (&'static str, Rule) {
     }
 }
 
-/// Whether no table says what is in a file of that name.
+/// Whether no table has the extension of this path.
 pub(crate) fn is_unknown(path: &[u8]) -> bool {
     matches!(find(path).1, Rule::TypeWithoutExtension | Rule::TypeUnknown)
 }
 
-/// Notes by which rule `kind` is the type for `path`.
+/// Records the rule that chose `kind` as the type for `path`.
 pub(crate) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut Reasons) {
     let (ours, rule) = find(path);
     let rule = match types.of(path) {
@@ -224,8 +224,7 @@ pub(crate) fn explain(path: &[u8], kind: &str, types: &MediaTypes, reasons: &mut
     reasons.note(rule, kind.as_bytes());
 }
 
-/// What follows the last dot of the last component, as Python's `splitext` has it: leading dots
-/// begin no extension.
+/// What follows the last dot of the last segment, as in Python's `splitext`: leading dots do not begin an extension.
 fn extension(path: &[u8]) -> Option<&[u8]> {
     let mark = path.iter().rposition(|byte| matches!(byte, b'.' | b'/'))?;
     let (before, extension) = (&path[..mark], &path[mark + 1..]);
@@ -245,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types() {
+    fn types_are_chosen_by_extension() {
         for (path, kind) in [
             ("a.txt", "text/plain"),
             ("d.d/a", UNKNOWN),
@@ -281,18 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_search_is_what_it_would_find() {
+    fn the_usual_extensions_have_the_types_of_the_tables() {
         for extension in ["html", "css", "js", "json", "png", "jpg", "svg", "webp", "woff2", "txt"] {
             assert_eq!(usual(extension.as_bytes()), Some(search(extension.as_bytes())), "{extension}");
         }
     }
 
     #[test]
-    fn an_image_that_is_compressed_is_an_image() {
+    fn a_compressed_image_has_a_content_coding() {
         let svg = "image/svg+xml";
         assert_eq!(content_encoding(b"a.svgz", svg), Some("gzip"));
         assert_eq!(content_encoding(b"x/a.b.SVGZ", svg), Some("gzip"));
-        assert_eq!(content_encoding(b"a.svgz", "application/gzip"), None, "for whoever says that it is bytes");
+        assert_eq!(content_encoding(b"a.svgz", "application/gzip"), None, "the policy declares it as gzip");
         for (extension, kind, _) in ENCODED {
             assert_eq!(media_type(format!("a.{extension}").as_bytes()), *kind);
         }
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_before_the_general_table() {
+    fn each_row_is_sorted_documented_and_needed() {
         assert!(FIRST.is_sorted_by(|a, b| a.0.as_bytes() < b.0.as_bytes()));
         let documented = include_str!("../../docs/media-types.md");
         for (extension, kind, rule) in FIRST {
@@ -311,10 +310,10 @@ mod tests {
                 "docs/media-types.md: .{extension}"
             );
             let general = mime_guess::from_ext(extension).first_raw();
-            assert!(*rule != Rule::TypeOfTable || general != Some(kind), "no need for .{extension}");
+            assert!(*rule != Rule::TypeOfTable || general != Some(kind), "the general table has .{extension}");
             assert!(crate::media_types::is_media_type(kind), "{kind}");
         }
         let rows = documented.lines().filter(|line| line.starts_with("| `.")).count();
-        assert_eq!(rows, FIRST.len(), "docs/media-types.md has rows of its own");
+        assert_eq!(rows, FIRST.len(), "docs/media-types.md has other rows");
     }
 }

@@ -1,13 +1,13 @@
-//! What whoever runs a server says about media types, beside what the tables say.
+//! Media types that an embedder configures, in addition to the built-in tables.
 
 use std::fmt;
 
 use crate::grammar::is_token_byte;
 
-/// Media types of extensions, of what has no known one, and the charset of texts. Default: those of
-/// [`media_type`](crate::media_type), `application/octet-stream`, and what [`Policy::charset`](crate::Policy::charset) says.
+/// The media types of extensions, the type of unknown files, and the charset of text. Default:
+/// [`media_type`](crate::media_type), `application/octet-stream`, and [`Policy::charset`](crate::Policy::charset).
 ///
-/// Everything in it can stand in a field: it is checked when it is set.
+/// All values are validated when they are set, so that they can be sent in a field.
 ///
 /// ```
 /// use sanserve_core::MediaTypes;
@@ -22,64 +22,64 @@ use crate::grammar::is_token_byte;
 pub struct MediaTypes {
     extensions: Vec<(String, String)>,
     unknown: Option<String>,
-    /// `None`: the policy's. `Some(None)`: none.
+    /// `None`: the one of the policy. `Some(None)`: no charset.
     charset: Option<Option<String>>,
 }
 
 impl MediaTypes {
-    /// Names that end with `extension`, in any case, have this type, whatever the tables and
-    /// [`Policy::media_type`](crate::Policy::media_type) say. `extension` begins with a dot and may hold more of them:
-    /// `.tar.gz`. The longest one counts, and of the same the last.
+    /// Sets the type of names that end with `extension`, in any case. It takes precedence over the tables and
+    /// [`Policy::media_type`](crate::Policy::media_type). `extension` begins with a dot and may contain more of them,
+    /// as `.tar.gz` does. The longest match applies; a later call replaces an earlier one.
     ///
     /// # Errors
-    /// If it is no extension, or no media type.
+    /// If `extension` or `media_type` is not valid.
     pub fn with(mut self, extension: &str, media_type: &str) -> Result<MediaTypes, InvalidMediaType> {
         let is_name = |byte: u8| byte > b' ' && !matches!(byte, b'/' | b'"' | 0x7f);
         if extension.len() < 2 || !extension.starts_with('.') || !extension.bytes().all(is_name) {
-            return Err(InvalidMediaType::new("an extension is as .txt", extension));
+            return Err(InvalidMediaType::new("expected an extension such as .txt", extension));
         }
         self.extensions.retain(|(known, _)| !known.eq_ignore_ascii_case(extension));
         self.extensions.push((extension.into(), checked(media_type)?));
         Ok(self)
     }
 
-    /// The type of what no table knows (Python 3.15's `--content-type`).
+    /// Sets the type of files that no table knows (Python 3.15's `--content-type`).
     ///
     /// # Errors
-    /// If it is no media type.
+    /// If `media_type` is not valid.
     pub fn with_unknown(self, media_type: &str) -> Result<MediaTypes, InvalidMediaType> {
         Ok(MediaTypes { unknown: Some(checked(media_type)?), ..self })
     }
 
-    /// The charset that `text/*` types without parameters are given; `None`: none.
+    /// Sets the charset of `text/*` types without parameters; `None` for no charset.
     ///
     /// # Errors
-    /// If it is not the name of a charset: a token.
+    /// If `charset` is not a token.
     pub fn with_charset(self, charset: Option<&str>) -> Result<MediaTypes, InvalidMediaType> {
         if let Some(charset) = charset.filter(|charset| !is_token(charset)) {
-            return Err(InvalidMediaType::new("a charset is as utf-8", charset));
+            return Err(InvalidMediaType::new("expected a charset such as utf-8", charset));
         }
         Ok(MediaTypes { charset: Some(charset.map(Into::into)), ..self })
     }
 
-    /// Extensions and their types.
+    /// The configured extensions and their types.
     pub fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
         self.extensions.iter().map(|(extension, kind)| (extension.as_str(), kind.as_str()))
     }
 
-    /// The type of what no table knows, if it is another one than usual.
+    /// The type of files that no table knows, if it is configured.
     #[must_use]
     pub fn unknown(&self) -> Option<&str> {
         self.unknown.as_deref()
     }
 
-    /// The charset, if it is not for the policy to say.
+    /// The charset, if it is configured. Otherwise, the policy decides.
     #[must_use]
     pub fn charset(&self) -> Option<Option<&str>> {
         self.charset.as_ref().map(Option::as_deref)
     }
 
-    /// The type of this path.
+    /// The configured type for a path.
     #[inline]
     pub(crate) fn of(&self, path: &[u8]) -> Option<&str> {
         if self.extensions.is_empty() { None } else { self.search(path) }
@@ -87,7 +87,7 @@ impl MediaTypes {
 
     fn search(&self, path: &[u8]) -> Option<&str> {
         let name = &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..];
-        // A name that begins with a dot is a name, and no extension.
+        // A name that begins with a dot is not an extension.
         let has = |extension: &str| {
             name.len() > extension.len()
                 && name[name.len() - extension.len()..].eq_ignore_ascii_case(extension.as_bytes())
@@ -97,22 +97,22 @@ impl MediaTypes {
     }
 }
 
-/// What cannot stand where a media type, an extension or a charset belongs.
+/// An invalid media type, extension or charset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidMediaType {
-    right: &'static str,
+    expected: &'static str,
     value: String,
 }
 
 impl InvalidMediaType {
-    fn new(right: &'static str, value: &str) -> InvalidMediaType {
-        InvalidMediaType { right, value: value.into() }
+    fn new(expected: &'static str, value: &str) -> InvalidMediaType {
+        InvalidMediaType { expected, value: value.into() }
     }
 }
 
 impl fmt::Display for InvalidMediaType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, not {:?}", self.right, self.value)
+        write!(f, "{}, found {:?}", self.expected, self.value)
     }
 }
 
@@ -122,7 +122,7 @@ fn checked(media_type: &str) -> Result<String, InvalidMediaType> {
     if is_media_type(media_type) {
         Ok(media_type.into())
     } else {
-        Err(InvalidMediaType::new("a media type is as text/plain", media_type))
+        Err(InvalidMediaType::new("expected a media type such as text/plain", media_type))
     }
 }
 
@@ -130,8 +130,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
-/// RFC 9110 section 8.3.1: `type/subtype`, and parameters perhaps. What stands in quotation marks is taken as it is,
-/// as long as a field may hold it.
+/// RFC 9110 section 8.3.1: `type/subtype`, with optional parameters. A quoted string is not parsed further.
 pub(crate) fn is_media_type(text: &str) -> bool {
     let (kind, parameters) = text.split_once(';').unwrap_or((text, ""));
     let is_kind =
@@ -156,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_media_type() {
+    fn media_types_are_validated() {
         for text in
             ["text/plain", "a/b+c", "text/plain; charset=x", "text/plain;charset=x", "a/b;c=\"d e\"", "a/b ; c=d;"]
         {
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_extension_counts() {
+    fn the_longest_extension_applies() {
         let types = MediaTypes::default().with(".gz", "a/gz").unwrap().with(".tar.gz", "a/tar").unwrap();
         for (path, kind) in [
             ("a.gz", Some("a/gz")),
@@ -200,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_told() {
+    fn invalid_values_are_refused() {
         let types = MediaTypes::default;
         for extension in ["", ".", "txt", ".a/b", ".a b", ".a\n"] {
             assert!(types().with(extension, "a/b").is_err(), "{extension:?}");
         }
         let error = types().with(".a", "x").unwrap_err();
-        assert_eq!(error.to_string(), "a media type is as text/plain, not \"x\"");
+        assert_eq!(error.to_string(), "expected a media type such as text/plain, found \"x\"");
         assert!(types().with_unknown("x\r\n").is_err() && types().with_charset(Some("a b")).is_err());
         assert_eq!(types().with_charset(Some("latin-1")).unwrap().charset(), Some(Some("latin-1")));
     }

@@ -1,11 +1,10 @@
-//! The hook of those who watch a connection while it lives: recorders, tracers, tests.
+//! The hook for recorders, tracers and tests to observe a connection.
 //!
-//! The whole history of a connection is the bytes that were committed, the inputs that it was told, and when it was
-//! polled. All of that passes through [`Connection`](crate::Connection), so an [`Observer`] sees it whole, whichever
-//! driver there is.
+//! The whole history of a connection is the bytes that were committed, the inputs that were passed, and the times of
+//! the polls. All of that passes through [`Connection`](crate::Connection), so an [`Observer`] sees it with any driver.
 //!
-//! What it leaves out: what is made of it (`sanserve-transcript` writes it down), and what a handler does, which
-//! is a function of what it is told, or cannot be repeated.
+//! The format of a recording is not defined here, but in `sanserve-transcript`. What a handler does is not observed: it
+//! is either a function of its calls, or cannot be repeated.
 
 use std::fmt;
 
@@ -15,10 +14,10 @@ use crate::input::Input;
 use crate::listing::EntryKind;
 use crate::step::{Action, Step};
 
-/// Sees everything that happens to one connection, in order. It is dropped with the connection.
+/// Observes everything that happens to one connection, in order. It is dropped with the connection.
 ///
-/// It is called by whoever drives the connection, so it must neither wait nor panic. Every method does nothing unless it
-/// is written.
+/// It is called on the thread that drives the connection, so it must neither block nor panic. The default
+/// implementations do nothing.
 ///
 /// ```
 /// use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Now, Observer, Peer, Step, Tick, Wall};
@@ -41,44 +40,44 @@ use crate::step::{Action, Step};
 /// assert!(steps.recv().unwrap().starts_with("Wait"));
 /// ```
 pub trait Observer: Send {
-    /// The connection is told something.
+    /// An input is passed to the connection.
     fn input(&mut self, _input: &Input) {}
 
-    /// These bytes have come from the peer. Nothing of them has been used yet.
+    /// These bytes arrived from the peer. None of them has been used yet.
     fn received(&mut self, _bytes: &[u8]) {}
 
-    /// These bytes have come from the script. Nothing of them has been used yet.
+    /// These bytes arrived from the script. None of them has been used yet.
     fn script_said(&mut self, _bytes: &[u8]) {}
 
-    /// This entry was pushed for the last [`Action::List`]; the last one may have been too much.
+    /// This entry was pushed for the last [`Action::List`]. The last one may have exceeded the limit.
     fn listed(&mut self, _name: &[u8], _kind: EntryKind) {}
 
-    /// The connection is about to be polled. Whatever came since the last poll has been shown.
+    /// The connection is about to be polled. Everything that arrived since the last poll has been reported.
     fn polled(&mut self, _now: &Now) {}
 
-    /// The poll under way was refused memory.
+    /// A reservation of memory was refused during the current poll.
     fn refused(&mut self) {}
 
-    /// The poll has led to this step. `script_unread`: so many bytes of what the script has said are not used yet, those
-    /// that the step passes on among them. `false`: no more of the connection is wanted, and this observer is dropped.
+    /// The poll returns this step. `script_unread` is the number of bytes from the script that have not been used yet,
+    /// including those that the step sends. Return `false` to stop observing: then the observer is dropped.
     fn step(&mut self, _step: &Step<'_>, _script_unread: usize) -> bool {
         true
     }
 }
 
-/// An observer, and what it has been shown of the connection's buffers.
+/// An observer, and how much of the buffers has been reported to it.
 pub(crate) struct Observed {
     observer: Box<dyn Observer>,
-    /// What the windows had seen arrive.
+    /// The numbers of bytes that had arrived in the windows.
     input: u64,
     script: u64,
-    /// Between exchanges: all that the window holds has arrived since.
+    /// Whether the connection was between exchanges, so that everything in the window is new.
     empty: bool,
-    /// The last step was to list: so many entries had been taken before.
+    /// If the last step was to list: how many entries there were before.
     listed: Option<usize>,
 }
 
-/// What a step does not say of the buffers that it borrows.
+/// State of the buffers that a step borrows, which is needed after the step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Behind {
     script: usize,
@@ -106,7 +105,7 @@ impl Observed {
         self.observer.input(input);
     }
 
-    /// Shows what has arrived, before anything of it can be used.
+    /// Reports what has arrived, before any of it is used.
     pub(crate) fn arrived(&mut self, buf: &Buffers) {
         let (input, script) = (buf.input.arrived(), buf.script.arrived());
         let unread = buf.input.unread();
@@ -122,7 +121,7 @@ impl Observed {
         (self.input, self.script, self.empty) = (input, script, false);
     }
 
-    /// The head of the current exchange was put into other buffers.
+    /// The head of the current exchange was moved to other buffers.
     pub(crate) fn unpacked(&mut self, buf: &Buffers) {
         (self.input, self.script) = (buf.input.arrived(), buf.script.arrived());
     }
@@ -131,7 +130,7 @@ impl Observed {
     pub(crate) fn before(&mut self, buf: &Buffers, now: &Now) {
         self.arrived(buf);
         if let Some(listed) = self.listed.take() {
-            buf.scratch.listing.pushed_behind(listed).for_each(|(name, kind)| self.observer.listed(name, kind));
+            buf.scratch.listing.pushed_after(listed).for_each(|(name, kind)| self.observer.listed(name, kind));
         }
         self.observer.polled(now);
     }
@@ -140,7 +139,7 @@ impl Observed {
         self.observer.refused();
     }
 
-    /// `false`: no more is wanted.
+    /// Returns `false` if the observer wants no more.
     pub(crate) fn step(&mut self, step: &Step<'_>, behind: Behind) -> bool {
         match step {
             Step::Wait(wait) => self.empty = wait.idle,

@@ -1,17 +1,17 @@
-//! The page of an error, byte for byte that of Python 3.14.
+//! The page of an error response, byte for byte that of Python 3.14.
 
 use crate::status::StatusCode;
 use crate::text::escape_text;
 
-/// What an error page says.
+/// The contents of an error page.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ErrorPage<'a> {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// What went wrong; not escaped.
+    /// What went wrong; not escaped yet.
     pub message: &'a [u8],
-    /// What the status means; not escaped.
+    /// What the status means; not escaped yet.
     pub explanation: &'a str,
 }
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_pythons() {
+    fn the_page_is_that_of_python() {
         let mut out = Vec::new();
         write(
             &ErrorPage {

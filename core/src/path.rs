@@ -1,46 +1,50 @@
-//! From the path of a target to a path below the root (Python's `translate_path`).
+//! From the path of a target to a path below the root (Python's `translate_path`). Which path of several is the same
+//! one is decided here too; nothing is looked up in a file system.
 
 use percent_encoding::percent_decode;
 
 use crate::reason::{Reasons, Rule};
 use crate::request::{Request, split_path};
 
-/// Why a path is not translated.
+/// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Forbidden {
-    /// It holds an encoded NUL, which no file name can.
+    /// It contains an encoded NUL, which no file name can contain.
     Nul,
 }
 
-/// Appends the path below the root that `path` means: decoded once, `.`, `..` and empty components
-/// resolved, `..` clamped at the root, no leading or trailing slash. Invalid escapes stay as they
-/// are, `+` is itself, and the bytes need not be UTF-8. The result holds no NUL, for `path` has none.
+/// Appends the path below the root that `path` refers to: decoded once, with `.`, `..` and empty segments resolved,
+/// without leading or trailing slash. `..` at the root stays at the root. Invalid escapes are kept, `+` has no special
+/// meaning, and the bytes need not be UTF-8. The result contains no NUL if `path` does not.
+///
+/// # Errors
+/// [`Forbidden::Nul`] for an encoded NUL.
 pub fn translate(path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
     match plain(path) {
         Some(plain) => out.extend_from_slice(plain),
-        None => _ = take_steps(path, out)?,
+        None => _ = translate_with_steps(path, out)?,
     }
     Ok(())
 }
 
-/// What became of a path on its way.
+/// What the translation of a path required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Steps {
-    /// Escapes that were decoded.
+    /// The number of escapes that were decoded.
     escapes: usize,
-    /// A component was `.` or `..`.
+    /// Whether a segment was `.` or `..`.
     dots: bool,
-    /// A `..` was at the root already.
+    /// Whether there was a `..` at the root.
     clamped: bool,
-    /// A component before the last one was empty.
+    /// Whether a segment before the last one was empty.
     empty: bool,
 }
 
-/// Translates, and says what that took.
-fn take_steps(path: &[u8], out: &mut Vec<u8>) -> Result<Steps, Forbidden> {
+/// Translates a path, and returns what that required.
+fn translate_with_steps(path: &[u8], out: &mut Vec<u8>) -> Result<Steps, Forbidden> {
     let start = out.len();
-    // Decoded and resolved where the result will stand, so that nothing is allocated.
+    // Decoded and resolved in the output, so that nothing is allocated.
     let mut escapes = 0;
     if memchr::memchr(b'%', path).is_none() {
         out.extend_from_slice(path);
@@ -54,7 +58,7 @@ fn take_steps(path: &[u8], out: &mut Vec<u8>) -> Result<Steps, Forbidden> {
     Ok(Steps { escapes, ..resolve_in_place(start, out) })
 }
 
-/// Notes what of the target of a request is no path to a file.
+/// Records the part of a target that follows the path.
 pub(crate) fn explain_rest(request: &Request<'_>, reasons: &mut Reasons) {
     let rest = split_path(request.path_and_query()).1;
     match rest {
@@ -64,15 +68,15 @@ pub(crate) fn explain_rest(request: &Request<'_>, reasons: &mut Reasons) {
     }
 }
 
-/// Notes how the path of a request became `result`.
+/// Records how the path of a request became `result`.
 pub(crate) fn explain_path(request: &Request<'_>, result: &[u8], reasons: &mut Reasons) {
     if split_path(request.path_and_query()).0.is_empty() {
         reasons.note(Rule::EmptyPath, request.path());
     }
     let path = request.path();
     let mut ours = Vec::new();
-    // What is forbidden is a violation, and noted as such.
-    let Ok(steps) = take_steps(path, &mut ours) else { return };
+    // A forbidden path is recorded as a violation.
+    let Ok(steps) = translate_with_steps(path, &mut ours) else { return };
     if ours != result {
         return reasons.note(Rule::PolicyTranslated, or_dot(result));
     }
@@ -98,15 +102,15 @@ fn or_dot(path: &[u8]) -> &[u8] {
     if path.is_empty() { b"." } else { path }
 }
 
-/// Whether a component of `path`, decoded and resolved, begins with a dot.
+/// Whether a segment of `path`, decoded and resolved, begins with a dot.
 pub(crate) fn names_dotfile(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/').any(|name| name.starts_with(b"."))
 }
 
-/// The path itself, where nothing is to be decoded or resolved: no `%`, no `//`, no component that
-/// begins with a dot, no slash at its end.
+/// The path itself, if nothing has to be decoded or resolved: no `%`, no `//`, no segment that begins with a dot, no
+/// slash at the end.
 fn plain(path: &[u8]) -> Option<&[u8]> {
-    // Most bytes of a path are letters, which come after all that matters here.
+    // Most bytes of a path are letters, which are greater than the special ones.
     let is_odd = |at, byte| match byte {
         b'0'.. => false,
         b'%' => true,
@@ -116,7 +120,7 @@ fn plain(path: &[u8]) -> Option<&[u8]> {
     if path.iter().enumerate().any(|(at, &byte)| is_odd(at, byte)) { None } else { path.strip_prefix(b"/") }
 }
 
-/// Resolves the components of the path that stands in `out` from `start` on.
+/// Resolves the segments of the path in `out` from `start` on.
 fn resolve_in_place(start: usize, out: &mut Vec<u8>) -> Steps {
     let (mut read, mut write) = (start, start);
     let end = out.len();
@@ -124,7 +128,7 @@ fn resolve_in_place(start: usize, out: &mut Vec<u8>) -> Steps {
     while read < end {
         let len = out[read..end].iter().position(|&byte| byte == b'/').unwrap_or(end - read);
         match &out[read..read + len] {
-            // The one before the first slash is always empty.
+            // The segment before the first slash is always empty.
             b"" => steps.empty |= read > start,
             b"." => steps.dots = true,
             b".." => {
@@ -148,13 +152,13 @@ fn resolve_in_place(start: usize, out: &mut Vec<u8>) -> Steps {
     steps
 }
 
-/// Whether a path asks for a directory: it ends with a slash, as it is or encoded.
+/// Whether a path ends with a slash, encoded or not, so that it refers to a directory.
 pub(crate) fn has_trailing_slash(path: &[u8]) -> bool {
     matches!(path, [.., b'/'] | [.., b'%', b'2', b'f' | b'F'])
 }
 
-/// Whether two paths lead to the same place, spelled alike or not (RFC 3986 section 6.2.2). Allocates only where a path
-/// has escapes, dots or empty components in it.
+/// Whether two paths are equivalent, even if they are spelled differently (RFC 3986 section 6.2.2). Only allocates if a
+/// path contains escapes, dots or empty segments.
 pub(crate) fn is_same_path(one: &[u8], other: &[u8]) -> bool {
     if one == other {
         return true;
@@ -171,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_path_may_be_spelled_in_several_ways() {
+    fn equivalent_paths_are_recognized() {
         for same in ["/a/b", "/a/%62", "/%61%2Fb", "//a/./b", "/x/../a//b", "/../a/b"] {
             assert!(is_same_path(same.as_bytes(), b"/a/b") && is_same_path(b"/a/b", same.as_bytes()), "{same}");
         }
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn resolves_and_clamps() {
+    fn dot_segments_are_resolved_and_clamped() {
         for (path, expected) in [
             (&b""[..], &b""[..]),
             (b"/", b""),
@@ -216,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn refuses_nul() {
+    fn an_encoded_nul_is_refused() {
         assert_eq!(translate(b"/a%00b", &mut Vec::new()), Err(Forbidden::Nul));
         assert_eq!(translate(b"/a%00/../b", &mut Vec::new()), Err(Forbidden::Nul));
     }
 
     #[test]
-    fn both_ways_agree() {
+    fn encoded_and_plain_paths_resolve_alike() {
         let parts: [&[u8]; 7] = [b"a", b"..", b".", b"", b"bc", b"...", b"/"];
         for n in 0..7_usize.pow(4) {
             let path: Vec<u8> = (0..4).flat_map(|i| [b"/", parts[n / 7_usize.pow(i) % 7]].concat()).collect();
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_path_is_what_resolving_makes_of_it() {
+    fn resolving_does_not_change_a_plain_path() {
         for path in ["/a", "/a/b.c", "/a/b", "/", "/a/", "//a", "/a//b", "/.a", "/a/..", "/a%20", "a", ""] {
             let mut resolved = path.as_bytes().to_vec();
             resolve_in_place(0, &mut resolved);
@@ -247,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_took() {
-        let steps = |path: &[u8]| take_steps(path, &mut Vec::new()).unwrap();
+    fn the_steps_of_a_translation_are_returned() {
+        let steps = |path: &[u8]| translate_with_steps(path, &mut Vec::new()).unwrap();
         let none = Steps::default();
         for (path, expected) in [
             (&b"/a/b"[..], none),
@@ -266,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn trailing_slashes() {
+    fn a_trailing_slash_may_be_encoded() {
         assert!(has_trailing_slash(b"/a/") && has_trailing_slash(b"/a%2F") && has_trailing_slash(b"/a%2f"));
         assert!(!has_trailing_slash(b"/a") && !has_trailing_slash(b"") && !has_trailing_slash(b"/a/%2e"));
     }

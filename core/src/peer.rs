@@ -11,7 +11,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The address, canonical.
+    /// The IP address; IPv4 if it is mapped into IPv6.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         Ipv6Addr::from(self.ip).to_canonical()

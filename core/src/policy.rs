@@ -1,5 +1,6 @@
-//! The decisions that people override in Python's `BaseHTTPRequestHandler` and
-//! `SimpleHTTPRequestHandler`. Every method is pure and defaults to what Python does.
+//! The decisions that are customized by overriding methods of Python's `BaseHTTPRequestHandler` and
+//! `SimpleHTTPRequestHandler`. Every method is pure, and its default is what Python does. Limits, timeouts and media
+//! types by extension are configuration instead ([`Config`](crate::Config)).
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -14,38 +15,38 @@ use crate::request::Request;
 use crate::script_path;
 use crate::status::StatusCode;
 
-/// Who answers a request.
+/// What responds to a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Route {
-    /// The handler if there is one ([`Config::handled`](crate::Config)), else the files.
+    /// The handler if there is one ([`Config::handled`](crate::Config)), otherwise files and scripts.
     #[default]
     Usual,
-    /// The files below the root, and the scripts, if there are any.
+    /// Files below the root, and scripts, if there are any.
     Files,
-    /// The embedder's handler.
+    /// The handler of the embedder.
     Handler,
 }
 
-/// Who has sent a request, as far as a policy has verified it: see [`Policy::authenticated`].
+/// The user who sent a request, if a policy has verified it: see [`Policy::authenticated`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Authenticated {
-    /// How: a scheme such as `Basic` (RFC 9110 section 11.1). A script's `AUTH_TYPE`.
+    /// The authentication scheme, such as `Basic` (RFC 9110 section 11.1). Scripts receive it as `AUTH_TYPE`.
     pub scheme: Cow<'static, str>,
-    /// The name. A script's `REMOTE_USER`.
+    /// The name of the user. Scripts receive it as `REMOTE_USER`.
     pub user: String,
 }
 
 impl Authenticated {
-    /// This user, verified by this scheme.
+    /// A user that was verified with this scheme.
     #[must_use]
     pub fn new(scheme: impl Into<Cow<'static, str>>, user: impl Into<String>) -> Authenticated {
         Authenticated { scheme: scheme.into(), user: user.into() }
     }
 }
 
-/// What a policy decides. Implement it on a type of your own to change one thing; the rest stays.
+/// Decisions about requests and responses. Implement it to change some of them; all methods have defaults.
 ///
 /// ```
 /// use sanserve_core::{Fields, Policy, Request, Route, StatusCode};
@@ -59,7 +60,7 @@ impl Authenticated {
 ///
 ///     fn fields(&self, _: &Request<'_>, status: StatusCode, fields: &mut Fields<'_>) {
 ///         if status == StatusCode::OK {
-///             // It fails only for what no field can be.
+///             // This only fails for an invalid field.
 ///             let _ = fields.add("Cache-Control", b"no-cache");
 ///         }
 ///     }
@@ -69,7 +70,7 @@ impl Authenticated {
 /// # }
 /// ```
 pub trait Policy {
-    /// Who answers. Default: the handler if there is one, else the files.
+    /// Chooses what responds to a request. Default: the handler if there is one, otherwise files and scripts.
     fn route(&self, request: &Request<'_>) -> Route {
         let _ = request;
         Route::Usual
@@ -80,50 +81,51 @@ pub trait Policy {
         concat!("sanserve/", env!("CARGO_PKG_VERSION"))
     }
 
-    /// The names that stand for a directory, first match wins (Python's `index_pages`).
+    /// The names of index pages, in order of preference (Python's `index_pages`). Default: `index.html`, `index.htm`.
     fn index_pages(&self) -> &[Cow<'static, str>] {
         const PAGES: &[Cow<'static, str>] = &[Cow::Borrowed("index.html"), Cow::Borrowed("index.htm")];
         PAGES
     }
 
-    /// The media type of a file, by its path below the root (Python's `guess_type`).
+    /// The media type of a file, by its path below the root (Python's `guess_type`). Default:
+    /// [`media_type`](crate::media_type).
     fn media_type(&self, path: &[u8]) -> Cow<'static, str> {
         Cow::Borrowed(media_type(path))
     }
 
-    /// The charset that `text/*` types without parameters are given. Default: `utf-8`.
+    /// The charset of `text/*` types without parameters. Default: `utf-8`.
     fn charset(&self) -> Option<&str> {
         Some("utf-8")
     }
 
-    /// Adds fields to an answer before its head ends (what people override `end_headers` for).
+    /// Adds fields to a response before its head ends (Python's `end_headers`). Default: none.
     fn fields(&self, request: &Request<'_>, status: StatusCode, fields: &mut Fields<'_>) {
         let _ = (request, status, fields);
     }
 
-    /// Whether a request body announced by `Expect: 100-continue` is welcome (Python's
-    /// `handle_expect_100`). `Err` is the final status instead.
+    /// Whether a request body announced by `Expect: 100-continue` is accepted (Python's `handle_expect_100`). `Err`
+    /// contains the final status. Default: accepted.
     fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
         let _ = request;
         Ok(())
     }
 
-    /// The length of the directory of scripts that a collapsed path begins with, `None` for a path that
-    /// means no script (Python's `is_cgi`). `path` is that of [`collapse_path`](crate::collapse_path), `directories`
-    /// are those of the [`Cgi`](crate::Cgi) in the configuration. Whatever is no script is a file, and its text is
-    /// sent to whoever asks.
+    /// The length of the directory of scripts at the beginning of a collapsed path, or `None` if the path is not that
+    /// of a script (Python's `is_cgi`). `path` has the form that [`collapse_path`](crate::collapse_path) returns;
+    /// `directories` are those of [`Cgi`](crate::Cgi) in the configuration. A script that is not recognized is served
+    /// as a file: its source is sent to the client.
     fn is_cgi(&self, path: &[u8], directories: &[String]) -> Option<usize> {
         script_path::is_cgi(path, directories)
     }
 
-    /// Who has sent a request that a script answers, for its `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1
-    /// and 4.1.11). Default: nobody, for nobody has verified anything.
+    /// The user who sent a request for a script, for `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1 and
+    /// 4.1.11). Default: `None`, since nothing has been verified.
     ///
-    /// Whoever implements this verifies the credentials here, in every call: what a peer only claims must not be
-    /// returned, since scripts act on it. [`Request::basic_credentials`] reads what it claims. It is asked once
-    /// for each script that is run, also after a local redirect. A name or scheme that is empty or holds control
-    /// characters sets neither variable. To turn a request away, send it to a handler
-    /// ([`route`](Policy::route)) and answer 401 there.
+    /// An implementation must verify the credentials in every call. It must not return what a client merely claims,
+    /// since scripts rely on it. [`Request::basic_credentials`] returns the claim. The method is called once for each
+    /// script that is run, including after a local redirect. A name or scheme that is empty or contains control
+    /// characters sets neither variable. To refuse a request, route it to a handler ([`route`](Policy::route)) that
+    /// responds with 401.
     ///
     /// ```
     /// use sanserve_core::{Authenticated, Policy, Request};
@@ -157,29 +159,32 @@ pub trait Policy {
         "text/html;charset=utf-8"
     }
 
-    /// Appends the lines of the log for an exchange that is over, each with its line end (Python's
-    /// `log_request`, `log_error` and `log_message`). `time` is what Python's `log_date_time_string` gives.
-    /// Default: Python's lines. What is written here is nobody's to escape but yours ([`scrub`](crate::scrub)).
+    /// Appends the log lines of a finished exchange, each with its line end (Python's `log_request`, `log_error` and
+    /// `log_message`). `time` is formatted as by Python's `log_date_time_string`. Default: the lines that Python
+    /// writes. An implementation must escape untrusted text itself ([`scrub`](crate::scrub)).
     fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
         entry.write(out, |out| {
-            // A Vec takes all.
+            // Writing to a Vec does not fail.
             let _ = write!(out, "{} - - [{time}] ", entry.peer.ip());
         });
     }
 
-    /// Writes one row of a directory listing.
+    /// Appends one row of a directory listing.
     fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
         listing_row(name, kind, out);
     }
 
-    /// Appends the path below the root that a target's path means (Python's `translate_path`).
-    /// `path` has no query; the result obeys the rules of [`Action::Open`](crate::Action::Open).
+    /// Appends the path below the root that the path of a target refers to (Python's `translate_path`). `path` has no
+    /// query; the result must conform to [`Action::Open`](crate::Action::Open).
+    ///
+    /// # Errors
+    /// If the path is not permitted, which is answered with 400.
     fn translate(&self, path: &[u8], out: &mut Vec<u8>) -> Result<(), Forbidden> {
         translate(path, out)
     }
 }
 
-/// The policy that changes nothing.
+/// The policy with all defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultPolicy;
 

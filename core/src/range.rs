@@ -1,12 +1,12 @@
-//! Range requests (RFC 9110 section 14): which bytes are asked for, and the parts of an answer
-//! that has several.
+//! Range requests (RFC 9110 section 14): which bytes are requested, and the framing of a multipart response. Whether a
+//! range is used at all is decided in `files` and `conditional`.
 
 use std::io::Write;
 
 use crate::grammar::{digits, is_token_byte};
 use crate::reason::{Reasons, Rule};
 
-/// Bytes of a representation, both ends inclusive, as Content-Range writes them.
+/// A range of bytes, both ends inclusive, as in Content-Range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ByteRange {
     pub(crate) first: u64,
@@ -19,26 +19,28 @@ impl ByteRange {
     }
 }
 
-/// What a Range field comes to.
+/// The result of a Range field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The whole representation, by this rule; `None`: there is no such field.
+    /// The whole representation, because of this rule; `None` if there is no such field.
     Whole(Option<Rule>),
-    /// The ranges that were collected.
+    /// The collected ranges.
     Ranges,
     /// None of the ranges can be satisfied: 416.
     Unsatisfiable,
 }
 
-/// Reads a Range field for a representation of `len` bytes and collects what it asks for in
-/// `ranges`, in the order of the request. Ranges that overlap or touch become one; if more than
-/// `most` are left, or more than [`READ_FOR_EACH`] times as many were asked for, the whole representation is the
-/// answer (RFC 9110 section 14.2 on abuse).
+/// Parses a Range field for a representation of `len` bytes, and collects the requested ranges in `ranges`, in the
+/// order of the request. Ranges that overlap or are adjacent are combined. If more than `most` remain, or more than
+/// [`READ_FOR_EACH`] times as many were requested, the whole representation is sent.
+/// RFC 9110 section 14.2: "A server that supports range requests MAY ignore or reject a Range header field that
+/// contains an invalid ranges-specifier ..., a ranges-specifier with more than two overlapping ranges, or a set of many
+/// small ranges that are not listed in ascending order".
 pub(crate) fn parse(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>) -> Asked {
     parse_with(value, len, most, ranges, |_, _| {})
 }
 
-/// Notes how a Range field is read.
+/// Records how a Range field is interpreted.
 pub(crate) fn explain(value: &[u8], len: u64, most: usize, reasons: &mut Reasons) {
     let asked = parse_with(value, len, most, &mut Vec::new(), |rule, item| reasons.note(rule, item));
     if let Asked::Whole(Some(rule)) = asked {
@@ -46,7 +48,7 @@ pub(crate) fn explain(value: &[u8], len: u64, most: usize, reasons: &mut Reasons
     }
 }
 
-/// `saw`: the rules that single ranges fall under, and those.
+/// `saw` is called with a rule about a single range, and that range.
 fn parse_with(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>, saw: impl FnMut(Rule, &[u8])) -> Asked {
     ranges.clear();
     match collect(value, len, most, ranges, saw) {
@@ -56,10 +58,10 @@ fn parse_with(value: &[u8], len: u64, most: usize, ranges: &mut Vec<ByteRange>, 
     }
 }
 
-/// Ranges that are read for each part that may be sent: joining those that overlap is work, too.
+/// The number of ranges that are parsed for each part that may be sent. Bounded, since combining ranges takes time.
 const READ_FOR_EACH: usize = 4;
 
-/// Collects the ranges that can be satisfied; `Err` is why the field is ignored.
+/// Collects the satisfiable ranges, or returns the rule by which the field is ignored.
 fn collect(
     value: &[u8],
     len: u64,
@@ -81,8 +83,8 @@ fn collect(
             return Err(Rule::RangesTooMany);
         }
         let spec = Spec::parse(item).ok_or(Rule::RangeInvalid)?;
-        // Of an empty file, a range from its beginning is everything that there is, and Content-Range cannot say
-        // so. Caches that fetch in slices send one with every request.
+        // For an empty file, a range from the beginning is the whole file, which Content-Range cannot express. Caches
+        // that fetch slices send such a range with every request.
         if len == 0 && spec.begins_at_zero() {
             return Err(Rule::RangeOfNothing);
         }
@@ -101,7 +103,7 @@ fn collect(
     if seen > 0 { Ok(()) } else { Err(Rule::RangeInvalid) }
 }
 
-/// RFC 9110 section 14.1.2.
+/// A range of the request (RFC 9110 section 14.1.2).
 enum Spec {
     From { first: u64, last: Option<u64> },
     Suffix(u64),
@@ -122,12 +124,12 @@ impl Spec {
         }
     }
 
-    /// Whether it asks for the beginning of a file without content.
+    /// Whether it includes the beginning of an empty file.
     fn begins_at_zero(&self) -> bool {
         matches!(self, Spec::From { first: 0, .. } | Spec::Suffix(1..))
     }
 
-    /// The bytes that this means of `len`; `None` if it cannot be satisfied.
+    /// The bytes that are requested of `len`; `None` if the range is not satisfiable.
     fn within(&self, len: u64) -> Option<ByteRange> {
         let end = len.saturating_sub(1);
         match *self {
@@ -140,13 +142,13 @@ impl Spec {
     }
 }
 
-/// Digits; what does not fit 64 bits is beyond the end of any file.
+/// Parses digits. A number that does not fit in 64 bits is beyond the end of any file.
 fn saturating(text: &[u8]) -> Option<u64> {
     text.iter().all(u8::is_ascii_digit).then(|| digits(text).unwrap_or(u64::MAX))
 }
 
-/// Adds a range, joined with all that it overlaps or touches, where the first of them stood. `true`: it
-/// was joined.
+/// Adds a range, combined with all that it overlaps or is adjacent to, at the position of the first of them. Returns
+/// whether it was combined.
 fn insert(mut range: ByteRange, ranges: &mut Vec<ByteRange>) -> bool {
     let joins =
         |a: &ByteRange, b: &ByteRange| a.first <= b.last.saturating_add(1) && b.first <= a.last.saturating_add(1);
@@ -163,11 +165,11 @@ fn insert(mut range: ByteRange, ranges: &mut Vec<ByteRange>) -> bool {
 
 /// Appends the value of a Content-Range field.
 pub(crate) fn write_content_range(range: ByteRange, len: u64, out: &mut Vec<u8>) {
-    write!(out, "bytes {}-{}/{len}", range.first, range.last).expect("a Vec takes all");
+    write!(out, "bytes {}-{}/{len}", range.first, range.last).expect("writing to a Vec does not fail");
 }
 
-/// Appends what stands between two parts of a `multipart/byteranges` body (RFC 9110 section 14.6).
-/// The boundary is the entity tag: whoever writes a file cannot know it before.
+/// Appends the boundary and the header of a part of a `multipart/byteranges` body (RFC 9110 section 14.6). The boundary
+/// is made from the validators of the file, so an author cannot know it in advance.
 pub(crate) fn write_part_head(
     boundary: &[u8],
     kind: impl FnOnce(&mut Vec<u8>),
@@ -184,7 +186,7 @@ pub(crate) fn write_part_head(
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Appends what ends a `multipart/byteranges` body.
+/// Appends the end of a `multipart/byteranges` body.
 pub(crate) fn write_parts_end(boundary: &[u8], out: &mut Vec<u8>) {
     debug_assert!(boundary.iter().copied().all(is_token_byte));
     out.extend_from_slice(b"\r\n--");
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn satisfiable() {
+    fn satisfiable_ranges_are_collected() {
         for (value, expected) in [
             ("bytes=0-0", vec![(0, 0)]),
             ("BYTES=0-", vec![(0, 99)]),
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_or_refused() {
+    fn other_ranges_are_ignored_or_unsatisfiable() {
         for value in [
             "",
             "bytes",

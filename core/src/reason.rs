@@ -1,41 +1,40 @@
-//! Why an answer is what it is: the rules that decided, noted by the code that decides, where somebody
-//! has asked for it ([`Buffers::explain`](crate::Buffers::explain)). Where nobody has, a note costs one
-//! comparison.
+//! Why a response is what it is: the rules that decided about it. The code that decides records them if the embedder
+//! has enabled that ([`Buffers::explain`](crate::Buffers::explain)); otherwise, recording costs one comparison.
 //!
-//! What it leaves out: what peers do wrong. That is [`Violation`], whose table has its own words.
+//! Protocol errors are not listed here. They are rows of [`Violation`], which has its own sentences.
 
 use crate::error::Violation;
 
-/// More notes than any one exchange needs; what comes after them is not kept.
+/// The number of reasons that are kept for one exchange. No real exchange needs as many; later ones are dropped.
 const MOST: usize = 256;
 
-/// How much of a value is kept.
+/// The number of bytes that are kept of a value.
 const VALUE: usize = 4096;
 
-/// What a rule is about, in the order in which people want to read it.
+/// What a rule is about, in the order in which a report presents it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Topic {
     /// Version, host, body, expectation, method.
     Request,
-    /// From the target to a path.
+    /// How the target becomes a path.
     Target,
-    /// What lies at that path.
+    /// What the path refers to.
     File,
-    /// What runs at that path.
+    /// The script that the path refers to.
     Script,
     /// Preconditions.
     Conditions,
-    /// Which part of the file.
+    /// Which part of the file is sent.
     Range,
     /// The media type.
     Type,
-    /// Framing, and what becomes of the connection.
+    /// The framing of the response, and whether the connection persists.
     Answer,
 }
 
 impl Topic {
-    /// All of them, in order.
+    /// All topics, in order.
     pub const ALL: &'static [Topic] = &[
         Topic::Request,
         Topic::Target,
@@ -47,7 +46,7 @@ impl Topic {
         Topic::Answer,
     ];
 
-    /// Its name, in small letters.
+    /// The name, in lower case.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,34 +64,34 @@ impl Topic {
 
 macro_rules! rules {
     ($($topic:ident { $($(#[doc = $doc:literal])+ $rule:ident => $name:literal, $source:literal;)* })*) => {
-        /// A rule by which something was decided. Its documentation is what [`Rule::sentence`] says.
+        /// A rule that decides something about a response. The documentation of each variant is its [`Rule::sentence`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Rule { $($($(#[doc = $doc])+ $rule,)*)* }
 
         impl Rule {
-            /// Every rule there is.
+            /// All rules.
             pub const ALL: &'static [Rule] = &[$($(Rule::$rule,)*)*];
 
-            /// What it is about.
+            /// The topic of the rule.
             #[must_use]
             pub const fn topic(self) -> Topic {
                 match self { $($(Rule::$rule => Topic::$topic,)*)* }
             }
 
-            /// Its name.
+            /// The name that `sanserve explain` prints.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $($(Rule::$rule => $name,)*)* }
             }
 
-            /// What it says.
+            /// A sentence that states the rule.
             #[must_use]
             pub fn sentence(self) -> &'static str {
                 match self { $($(Rule::$rule => concat!($($doc),+),)*)* }.trim_start()
             }
 
-            /// Where it comes from: the section of an RFC, the name in Python, the field of `Config`.
+            /// Where the rule comes from: a section of an RFC, a name in Python, a field of `Config`, or an option.
             #[must_use]
             pub const fn source(self) -> &'static str {
                 match self { $($(Rule::$rule => $source,)*)* }
@@ -103,311 +102,315 @@ macro_rules! rules {
 
 rules! {
     Request {
-        /// The version that is spoken here.
+        /// The version that this server implements.
         Version11 => "version", "RFC 9112 section 2.3";
-        /// A higher minor version is served as the highest one that is known.
+        /// A higher minor version is handled as HTTP/1.1.
         VersionLater => "version-later", "RFC 9110 section 2.5";
-        /// An old version: no chunks, no 1xx.
+        /// An older version: the response has neither chunks nor interim responses.
         Version10 => "version-old", "RFC 9112 section 2.3";
-        /// The Host field says who is asked; every host is served.
+        /// The Host field names the host. Requests for every host are served.
         HostOfField => "host", "RFC 9110 section 7.2";
-        /// The authority of the target says who is asked; the Host field does not count beside it.
+        /// The authority of the target names the host, and the Host field is ignored.
         HostOfTarget => "host-of-target", "RFC 9112 section 3.2.2";
-        /// Before HTTP/1.1, a request need not say who is asked.
+        /// Before HTTP/1.1, the Host field is optional.
         HostOptional => "host-optional", "RFC 9112 section 3.2";
-        /// The request ends with its head.
+        /// The request has no body.
         NoBody => "no-body", "RFC 9112 section 6.3";
         /// A body of this length follows.
         BodyOfLength => "body-length", "RFC 9112 section 6.2";
-        /// A body follows, in chunks.
+        /// A chunked body follows.
         BodyInChunks => "body-chunked", "RFC 9112 section 7.1";
-        /// Nobody wants the body: it is read and dropped before the answer.
+        /// The body is not used: it is read and discarded before the response is sent.
         BodyDropped => "body-dropped", "RFC 9112 section 9.3, limits.drain";
-        /// Nobody wants the body, and it is too long to be read for nothing: the connection ends instead.
+        /// The body is not used, and it is too long to be read and discarded: the connection closes instead.
         BodyUnread => "body-unread", "RFC 9112 section 9.3, limits.drain";
-        /// The peer waits for 100 before it sends its body.
+        /// The client waits for 100 (Continue) before it sends the body.
         ExpectContinue => "expect-continue", "RFC 9110 section 10.1.1";
-        /// The final answer comes in place of 100, and whether the body still comes is the peer's choice: the connection ends.
+        /// The final response replaces 100 (Continue), and the client may or may not send the body: the connection
+        /// closes.
         ExpectAnswered => "expect-answered", "RFC 9110 section 10.1.1";
-        /// There is no body to wait with.
+        /// The request has no body, so no 100 (Continue) is sent.
         ExpectWithoutBody => "expect-without-body", "RFC 9110 section 10.1.1";
-        /// An HTTP/1.0 request expects nothing, whatever it says.
+        /// The Expect field of an HTTP/1.0 request is ignored.
         ExpectIgnored => "expect-ignored", "RFC 9110 section 10.1.1";
-        /// Files answer this method.
+        /// The method is supported for files.
         MethodOfFiles => "method", "RFC 9110 section 9.3, Python's do_GET and do_HEAD";
-        /// The server says which methods there are.
+        /// The response lists the supported methods.
         MethodOptions => "method-options", "RFC 9110 section 9.3.7";
-        /// Scripts answer every method but TRACE and CONNECT.
+        /// Scripts support all methods except TRACE and CONNECT.
         MethodOfScripts => "method-of-scripts", "RFC 3875 section 4.3";
     }
     Target {
-        /// A path, and perhaps a query.
+        /// A path, with an optional query.
         OriginForm => "origin-form", "RFC 9112 section 3.2.1";
-        /// A whole URI: its path is served.
+        /// A complete URI, of which the path is used.
         AbsoluteForm => "absolute-form", "RFC 9112 section 3.2.2";
-        /// Host and port, for CONNECT.
+        /// Host and port, used only with CONNECT.
         AuthorityForm => "authority-form", "RFC 9112 section 3.2.3";
-        /// The server as a whole, for OPTIONS.
+        /// The server as a whole, used only with OPTIONS.
         AsteriskForm => "asterisk-form", "RFC 9112 section 3.2.4";
-        /// Several leading slashes count as one, so that no path reads as `//host`.
+        /// Several leading slashes count as one, so that the path cannot be read as `//host`.
         LeadingSlashes => "leading-slashes", "Python's parse_request, gh-87389";
-        /// Files do not look at the query.
+        /// The query is ignored for files.
         QueryCut => "query", "RFC 3986 section 3.4, Python's translate_path";
-        /// A fragment is the client's own.
+        /// The fragment is ignored: it is only meaningful to the client.
         FragmentCut => "fragment", "RFC 9110 section 7.1, Python's translate_path";
-        /// A URI without path means the root.
+        /// A URI without a path refers to the root.
         EmptyPath => "empty-path", "RFC 9110 section 4.2.3";
-        /// Escapes are decoded, once.
+        /// Percent-encoded bytes are decoded, once.
         Decoded => "percent-decoding", "RFC 3986 section 2.4, Python's translate_path";
-        /// What is no escape stays as it is.
+        /// A `%` that does not begin a valid escape is kept as it is.
         BadEscape => "bad-escape", "Python's unquote";
-        /// `.` and `..` are resolved, also where they were escaped.
+        /// `.` and `..` are resolved, even if they were percent-encoded.
         DotSegments => "dot-segments", "RFC 3986 section 5.2.4, Python's translate_path";
-        /// Nothing lies above the root: `..` stays there.
+        /// `..` at the root stays at the root.
         Clamped => "clamped", "RFC 3986 section 5.2.4, Python's translate_path";
-        /// Empty components are left out. Those behind a script stay in PATH_INFO.
+        /// Empty segments are removed. After the name of a script, they are kept as part of PATH_INFO.
         EmptySegments => "double-slashes", "Python's translate_path";
-        /// The path asks for a directory.
+        /// The path ends with a slash, so it refers to a directory.
         TrailingSlash => "trailing-slash", "Python's translate_path";
-        /// The policy translates in a way of its own.
+        /// The policy translates the path in its own way.
         PolicyTranslated => "site-path", "Policy::translate";
-        /// What to look for beneath the directory that is served; a dot is that directory.
+        /// The path to look up below the root directory; a dot is the root itself.
         PathBelowRoot => "path", "Python's translate_path";
-        /// The path of the health check: no file, handler or script is behind it.
+        /// The path of the health check. No file, handler or script can have it.
         HealthPath => "health", "--health";
-        /// Names that begin with a dot are not there.
+        /// Names that begin with a dot are treated as if they did not exist.
         HiddenDotfile => "hidden-dotfile", "--hide-dotfiles";
     }
     File {
-        /// A regular file: it is the answer.
+        /// A regular file, which is served.
         FileServed => "file", "Python's send_head";
-        /// A path with a slash after it is no file.
+        /// The path ends with a slash, but refers to a file.
         FileWithSlash => "file-with-slash", "Python's send_head";
-        /// A directory is sent to the same target with a slash after its path.
+        /// The client is redirected to the same target with a slash after the path.
         SlashRedirect => "slash-redirect", "RFC 9110 section 15.4.2, Python's send_head";
-        /// A page that may stand for the directory.
+        /// A possible index page of the directory.
         IndexTried => "index-tried", "Python's index_pages";
-        /// The first page that is there stands for the directory.
+        /// The first index page that exists is served instead of the directory.
         IndexChosen => "index-chosen", "Python's index_pages";
-        /// No page stands for the directory: it is listed.
+        /// The directory has no index page, so it is listed.
         Listed => "listing", "Python's list_directory";
         /// The directory cannot be read.
         ListingDenied => "listing-denied", "Python's list_directory";
-        /// A directory with so many names is not listed.
+        /// The directory has too many entries to be listed.
         ListingTooLarge => "listing-too-large", "limits.listing";
-        /// Nothing that is served lies there; what must not be read is not there either.
+        /// The path does not refer to anything that can be served. A file that must not be read is reported the same
+        /// way.
         NotFound => "not-found", "RFC 9110 section 15.5.5, Python's send_head";
-        /// The system has no descriptors or no memory left.
+        /// The system has run out of file descriptors or memory.
         Exhausted => "exhausted", "RFC 9110 section 15.6.4";
-        /// The time of modification, in seconds.
+        /// The modification time, in seconds.
         LastModified => "last-modified", "RFC 9110 section 8.8.2";
-        /// A time of modification in the future becomes the time of the answer.
+        /// The modification time is in the future, so the time of the response is sent instead.
         LastModifiedNow => "last-modified-now", "RFC 9110 section 8.8.2.1";
-        /// A strong tag: the time of modification in seconds, its nanoseconds, and the length, in hexadecimal.
+        /// A strong tag: the modification time in seconds, its nanoseconds, and the length, in hexadecimal.
         EntityTag => "entity-tag", "RFC 9110 section 8.8.3";
         /// A strong tag: a hash of the content.
         EntityTagOfContent => "entity-tag-of-content", "RFC 9110 section 8.8.3, --etag";
-        /// There is no tag; the date stays.
+        /// No tag is sent, only the date.
         NoEntityTag => "no-entity-tag", "--etag";
-        /// Nothing tells one state of the file from another: its time means nothing, or its hash is not known yet.
+        /// No validator is available: the modification time is a placeholder, or the hash is not known yet.
         NoValidators => "no-validators", "RFC 9110 section 8.8.1, --etag";
     }
     Script {
-        /// The path lies in a directory of scripts.
+        /// The path is in a directory of scripts.
         ScriptPath => "script-path", "RFC 3875 section 3.2, Python's is_cgi";
-        /// The path lies in no directory of scripts.
+        /// The path is not in a directory of scripts.
         NotScript => "no-script", "RFC 3875 section 3.2, Python's is_cgi";
-        /// This is the script; what stands after it is PATH_INFO.
+        /// The script. The rest of the path is PATH_INFO.
         ScriptFound => "script", "RFC 3875 section 3.3, Python's run_cgi";
-        /// The body, if it is small, or the beginning of it is read before the script is started, so that a slow peer takes no place.
+        /// A small body, or the beginning of a large one, is read before the script is started, so that a slow client
+        /// does not occupy a script.
         BodyGathered => "body-gathered", "limits.script_body";
-        /// A chunked body is kept in a file first, because a script must be told its length.
+        /// A chunked body is first stored in a file, because a script must be given its length.
         BodySpooled => "body-spooled", "RFC 3875 section 4.2";
-        /// There is no answer from a script.
+        /// The script could not produce a response.
         ScriptRefused => "script-refused", "RFC 3875 section 6, Python's run_cgi";
     }
     Conditions {
-        /// The tag is listed, or any is good: go on.
+        /// The tag is listed, or the field is `*`: continue.
         IfMatchTrue => "if-match-true", "RFC 9110 section 13.1.1";
-        /// The tag is not listed, or listed as a weak one: 412.
+        /// The tag is not listed, or is only listed as a weak tag: 412.
         IfMatchFalse => "if-match-false", "RFC 9110 section 13.1.1";
-        /// Not changed since then: go on.
+        /// Not modified since this date: continue.
         IfUnmodifiedSinceTrue => "if-unmodified-since-true", "RFC 9110 section 13.1.4";
-        /// Changed since then: 412.
+        /// Modified since this date: 412.
         IfUnmodifiedSinceFalse => "if-unmodified-since-false", "RFC 9110 section 13.1.4";
-        /// It is no date, or more than one: ignored.
+        /// Not a valid date, or more than one: ignored.
         IfUnmodifiedSinceInvalid => "if-unmodified-since-invalid", "RFC 9110 section 13.1.4";
-        /// If-Match is there too, and counts alone.
+        /// If-Match is present and takes precedence.
         IfUnmodifiedSinceOverruled => "if-unmodified-since-overruled", "RFC 9110 section 13.2.2";
-        /// The tag is not listed: go on.
+        /// The tag is not listed: continue.
         IfNoneMatchTrue => "if-none-match-true", "RFC 9110 section 13.1.2";
-        /// The tag is listed, or any counts: 304.
+        /// The tag is listed, or the field is `*`: 304.
         IfNoneMatchFalse => "if-none-match-false", "RFC 9110 section 13.1.2";
-        /// Changed since then: go on.
+        /// Modified since this date: continue.
         IfModifiedSinceTrue => "if-modified-since-true", "RFC 9110 section 13.1.3, Python's send_head";
-        /// Not changed since then: 304.
+        /// Not modified since this date: 304.
         IfModifiedSinceFalse => "if-modified-since-false", "RFC 9110 section 13.1.3, Python's send_head";
-        /// It is no date, or more than one: ignored.
+        /// Not a valid date, or more than one: ignored.
         IfModifiedSinceInvalid => "if-modified-since-invalid", "RFC 9110 section 13.1.3";
-        /// If-None-Match is there too, and counts alone.
+        /// If-None-Match is present and takes precedence.
         IfModifiedSinceOverruled => "if-modified-since-overruled", "RFC 9110 section 13.2.2";
-        /// There is no date of modification to compare with: ignored.
+        /// There is no modification date to compare with: ignored.
         NoDate => "no-date", "RFC 9110 sections 13.1.3 and 13.1.4";
-        /// Conditions do not count, since the answer without them is no success.
+        /// Conditions are ignored, because the response without them would not be a success.
         ConditionsUnasked => "conditions-ignored", "RFC 9110 section 13.2.1";
     }
     Range {
-        /// A range counts with GET alone: ignored.
+        /// Range is only defined for GET: ignored.
         RangeWithoutGet => "range-without-get", "RFC 9110 section 14.2";
-        /// More than one field: ignored.
+        /// More than one Range field: ignored.
         RangeRepeated => "range-repeated", "RFC 9110 section 5.3";
-        /// Not in bytes: ignored.
+        /// The unit is not bytes: ignored.
         RangeUnit => "range-unit", "RFC 9110 section 14.2";
-        /// Not in the form of a range: ignored.
+        /// Not a valid range: ignored.
         RangeInvalid => "range-invalid", "RFC 9110 section 14.2";
-        /// More ranges than may be: ignored.
+        /// Too many ranges: ignored.
         RangesTooMany => "ranges-too-many", "RFC 9110 section 14.2, limits.ranges";
-        /// The beginning or the end of nothing is everything, which a Content-Range cannot say: ignored.
+        /// A range of an empty file would be the whole file, which Content-Range cannot express: ignored.
         RangeOfNothing => "range-of-nothing", "RFC 9110 section 14.1.2";
-        /// The tag is the same, and strong: the range counts.
+        /// The tag matches and is strong: the range is used.
         IfRangeTag => "if-range-tag", "RFC 9110 section 13.1.5";
-        /// The tag is another one, or weak: the range is ignored.
+        /// The tag does not match, or is weak: the range is ignored.
         IfRangeOtherTag => "if-range-other-tag", "RFC 9110 section 13.1.5";
-        /// The date is that of the file, and old enough to be exact: the range counts.
+        /// The date matches, and is old enough to be a strong validator: the range is used.
         IfRangeDate => "if-range-date", "RFC 9110 section 13.1.5";
-        /// The date is another one, or none: the range is ignored.
+        /// The date does not match, or is not valid: the range is ignored.
         IfRangeOtherDate => "if-range-other-date", "RFC 9110 section 13.1.5";
-        /// The file may change again within this second, so that its date is no strong validator: the range is ignored.
+        /// The file may change again within the same second, so its date is not a strong validator: the range is
+        /// ignored.
         IfRangeFresh => "if-range-fresh", "RFC 9110 section 8.8.2.2";
-        /// More than one field: the range is ignored.
+        /// More than one If-Range field: the range is ignored.
         IfRangeRepeated => "if-range-repeated", "RFC 9110 section 5.3";
-        /// Without a Range, it says nothing.
+        /// If-Range without Range has no effect.
         IfRangeAlone => "if-range-alone", "RFC 9110 section 13.1.5";
-        /// Nothing of it lies in the file: left out.
+        /// The range lies beyond the end of the file: left out.
         RangeBeyond => "range-beyond", "RFC 9110 section 14.1.2";
-        /// Ranges that overlap or touch become one.
+        /// Ranges that overlap or are adjacent are combined.
         RangesJoined => "ranges-joined", "RFC 9110 section 14.2";
         /// These bytes are sent.
         RangeServed => "range", "RFC 9110 section 15.3.7.1";
-        /// Several parts, each with its own head; time and length are the boundary.
+        /// Several parts, each with its own header. The boundary is made from the modification time and the length.
         RangesServed => "ranges", "RFC 9110 section 15.3.7.2";
-        /// Nothing that was asked for lies in the file: 416.
+        /// No requested range lies within the file: 416.
         RangeUnsatisfiable => "range-unsatisfiable", "RFC 9110 section 15.5.17";
     }
     Type {
-        /// By the extension, from a table in the program.
+        /// By the extension, from the built-in table.
         TypeOfExtension => "extension", "Python's guess_type";
-        /// By the extension, where Python knows it otherwise than the general table.
+        /// By the extension, where Python differs from the general table.
         TypeOfPython => "extension-of-python", "Python's extensions_map";
-        /// A compressed file is what it is: no Content-Encoding is sent.
+        /// A compressed file is sent as what it is, without Content-Encoding.
         TypeOfCompressed => "compressed", "Python's _encodings_map_default, RFC 9110 section 8.4";
-        /// By the extension, where the general table lacks it or has what nobody needs.
+        /// By the extension, where the general table has no entry or an unsuitable one.
         TypeOfTable => "extension-of-ours", "Python's guess_type, docs/media-types.md";
-        /// By definition, the content is that type in compressed form.
+        /// By definition, the extension stands for this type in compressed form.
         TypeOfEncoded => "extension-of-encoded", "RFC 9110 section 8.4, docs/media-types.md";
-        /// It is decoded before it is that type.
+        /// The content has to be decoded to get the media type.
         ContentEncoding => "content-encoding", "RFC 9110 section 8.4";
-        /// Whoever runs the server has said so.
+        /// Set in the configuration of the server.
         TypeOfConfig => "type-of-config", "--mime, --content-type";
-        /// An extension that nobody knows.
+        /// An unknown extension.
         TypeUnknown => "extension-unknown", "Python's guess_type";
-        /// No extension; dots at the start of a name begin none.
+        /// No extension. Dots at the start of a name do not begin one.
         TypeWithoutExtension => "extension-missing", "Python's guess_type";
-        /// The policy has a type of its own for it.
+        /// The policy chooses the type.
         TypeOfPolicy => "site-type", "Policy::media_type";
-        /// Texts are told to be in this charset.
+        /// The charset that is sent with text types.
         Charset => "charset", "Policy::charset, --charset, RFC 9110 section 8.3.2";
-        /// The page of an error, of a listing.
+        /// The type of error pages and listings.
         TypeOfPage => "page", "Python's error_content_type";
     }
     Answer {
-        /// A length in front says where the answer ends.
+        /// Content-Length gives the length of the response.
         FramedByLength => "content-length", "RFC 9112 section 6.2";
-        /// Chunks say where the answer ends, because its length is not known.
+        /// The response is chunked, because its length is not known.
         FramedByChunks => "chunked", "RFC 9112 section 7.1";
-        /// The end of the connection ends the answer, because its length is not known.
+        /// The response ends when the connection closes, because its length is not known.
         FramedByClose => "until-close", "RFC 9112 section 6.3";
-        /// An answer to HEAD has the head of GET, and no content.
+        /// The response to HEAD has the header of the response to GET, and no content.
         HeadAlone => "head-alone", "RFC 9110 section 9.3.2";
-        /// An answer of this status has no content.
+        /// A response with this status has no content.
         NoContent => "no-content", "RFC 9112 section 6.3";
-        /// This answer has a head alone; where a length is told, it is 0.
+        /// The response has no content. If it has a Content-Length, that is 0.
         Empty => "empty", "RFC 9112 section 6.2";
-        /// The methods that this target answers are listed in Allow, so that the peer knows what would work.
+        /// Allow lists the methods that the target supports.
         Allow => "allow", "RFC 9110 section 10.2.1";
-        /// HTTP/1.1 goes on unless somebody ends it.
+        /// HTTP/1.1 connections persist by default.
         Persists => "persistent", "RFC 9112 section 9.3";
-        /// HTTP/1.0 goes on where the peer asks for it.
+        /// HTTP/1.0 connections persist if the client asks for it.
         PersistsAsked => "keep-alive-asked", "RFC 9112 section 9.3";
-        /// The peer asks for the end.
+        /// The client asks to close the connection.
         CloseAsked => "close-asked", "RFC 9112 section 9.6";
-        /// HTTP/1.0 ends unless the peer asks otherwise.
+        /// HTTP/1.0 connections close unless the client asks to keep them open.
         CloseOfOld => "close-of-1.0", "RFC 9112 section 9.3";
-        /// The answers are HTTP/1.0, and each ends its connection.
+        /// The server speaks HTTP/1.0, and closes the connection after each response.
         CloseOfProtocol => "close-of-protocol", "Python's protocol_version, --protocol";
-        /// What was wrong puts in doubt where the next request begins.
+        /// After this error, it is uncertain where the next request begins.
         CloseOfViolation => "close-of-violation", "RFC 9112 section 9.6";
-        /// The connection goes on after this answer.
+        /// The connection stays open after this response.
         StaysOpen => "stays-open", "RFC 9112 section 9.3";
-        /// The connection ends after this answer.
+        /// The connection closes after this response.
         Closes => "closes", "RFC 9112 section 9.6";
     }
 }
 
-/// What decided: a rule, or what the peer did wrong.
+/// What led to a decision: a rule, or a protocol error of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A rule.
     Rule(Rule),
-    /// Something that the peer did wrong.
+    /// A protocol error of the peer.
     Violation(Violation),
 }
 
-/// One decision.
+/// One decision that was made for a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reason {
-    /// By which rule.
+    /// The rule, or the protocol error.
     pub cause: Cause,
-    /// What came of it, or what it was about: any bytes, of which the first 4,096 are kept.
+    /// What was decided, or what it was decided about. Arbitrary bytes, truncated to 4,096.
     pub value: Vec<u8>,
 }
 
-/// The decisions about the current exchange, if somebody wants to know.
+/// The decisions about the current exchange, if they are recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons(Option<Vec<Reason>>);
 
 impl Reasons {
-    /// From here on, decisions are noted.
+    /// Starts to record decisions.
     pub(crate) fn begin(&mut self) {
         self.0.get_or_insert_default();
     }
 
-    /// Whether decisions are noted.
+    /// Whether decisions are recorded.
     pub(crate) fn are_wanted(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Forgets the decisions, not the wish to know.
+    /// Forgets the recorded decisions, but keeps recording.
     pub(crate) fn clear(&mut self) {
-        if let Some(noted) = &mut self.0 {
-            noted.clear();
+        if let Some(recorded) = &mut self.0 {
+            recorded.clear();
         }
     }
 
-    /// What was noted.
+    /// The recorded decisions.
     pub(crate) fn all(&self) -> &[Reason] {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// Notes a decision.
+    /// Records a decision.
     pub(crate) fn note(&mut self, rule: Rule, value: &[u8]) {
         if self.are_wanted() {
             self.push(Cause::Rule(rule), value);
         }
     }
 
-    /// Notes a decision whose value takes work to write.
+    /// Records a decision. The value is only formatted if decisions are recorded.
     pub(crate) fn note_with(&mut self, rule: Rule, write: impl FnOnce(&mut Vec<u8>)) {
         if self.are_wanted() {
             let mut value = Vec::new();
@@ -416,20 +419,20 @@ impl Reasons {
         }
     }
 
-    /// Notes what the peer did wrong.
+    /// Records a protocol error of the peer.
     pub(crate) fn violated(&mut self, violation: Violation) {
         if self.are_wanted() {
             self.push(Cause::Violation(violation), violation.row().0.phrase().as_bytes());
         }
     }
 
-    /// What is decided again in the same way is noted once.
+    /// Records a decision, unless the same one is recorded already.
     #[cold]
     fn push(&mut self, cause: Cause, value: &[u8]) {
-        let Some(noted) = &mut self.0 else { return };
+        let Some(recorded) = &mut self.0 else { return };
         let value = &value[..value.len().min(VALUE)];
-        if noted.len() < MOST && !noted.iter().any(|reason| reason.cause == cause && reason.value == value) {
-            noted.push(Reason { cause, value: value.to_vec() });
+        if recorded.len() < MOST && !recorded.iter().any(|reason| reason.cause == cause && reason.value == value) {
+            recorded.push(Reason { cause, value: value.to_vec() });
         }
     }
 }
@@ -439,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rule_says_where_it_comes_from() {
+    fn every_rule_has_a_source_and_a_unique_name() {
         for rule in Rule::ALL {
             assert!(rule.sentence().ends_with('.') && !rule.sentence().contains('\n'), "{rule:?}");
             let known = ["RFC ", "Python's ", "Policy::", "limits.", "--"];
@@ -451,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_bounded_and_only_taken_where_they_are_wanted() {
+    fn reasons_are_bounded_and_only_recorded_if_enabled() {
         let mut reasons = Reasons::default();
         reasons.note(Rule::NoBody, b"x");
         assert_eq!(reasons.all(), []);

@@ -1,11 +1,11 @@
 //! A request: [`Request`] borrows its head from the input window until the exchange is finished, [`RequestBuf`] owns a
-//! copy.
+//! copy. The body of a request is not part of either.
 
 use crate::grammar::digits;
 use crate::peer::Peer;
 use crate::wire::{Head, Target, framing_host};
 
-/// Few heads are longer.
+/// The capacity that a reused copy keeps. Few heads are longer.
 const USUAL_HEAD: usize = 4 * 1024;
 
 /// A request whose head has been read.
@@ -16,8 +16,8 @@ pub struct Request<'b> {
     pub(crate) peer: Peer,
 }
 
-/// A copy of a request's head, for those who need it longer than the connection keeps it, or while the connection
-/// goes on. [`as_request`](Self::as_request) tells all that [`Request`] does.
+/// An owned copy of the head of a request, for use after the connection has dropped the head, or while the connection
+/// continues. [`as_request`](Self::as_request) provides the same methods as [`Request`].
 ///
 /// ```
 /// use sanserve_core::{Reply, RequestBuf};
@@ -30,13 +30,13 @@ pub struct Request<'b> {
 #[derive(Clone)]
 pub struct RequestBuf {
     head: Head,
-    /// The head as it came, to its empty line.
+    /// The head as received, including its empty line.
     bytes: Vec<u8>,
     peer: Peer,
 }
 
 impl RequestBuf {
-    /// The request.
+    /// Borrows the copy as a request.
     #[must_use]
     pub fn as_request(&self) -> Request<'_> {
         Request { head: &self.head, bytes: &self.bytes, peer: self.peer }
@@ -56,14 +56,14 @@ impl std::fmt::Debug for RequestBuf {
 }
 
 impl<'b> Request<'b> {
-    /// A copy that lasts. It takes two allocations: one for the bytes of the head, one for the list of its fields.
+    /// Returns an owned copy. It takes two allocations: one for the bytes of the head, one for the list of fields.
     #[must_use]
     pub fn to_buf(&self) -> RequestBuf {
         RequestBuf { head: self.head.clone(), bytes: self.bytes.to_vec(), peer: self.peer }
     }
 
-    /// Makes `buf` a copy of this request, in the memory that it has. Of what a head of more than 4 KiB has made it
-    /// grow by, it keeps what this head needs.
+    /// Copies this request into `buf`, reusing its memory. If a head of more than 4 KiB made `buf` grow, the excess is
+    /// freed.
     pub fn copy_into(&self, buf: &mut RequestBuf) {
         buf.head.clone_from(self.head);
         buf.head.shrink();
@@ -73,7 +73,7 @@ impl<'b> Request<'b> {
         buf.peer = self.peer;
     }
 
-    /// The other end (Python's `client_address`).
+    /// The address of the client (Python's `client_address`).
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
@@ -91,15 +91,15 @@ impl<'b> Request<'b> {
         self.head.method_name.of_bytes(self.bytes)
     }
 
-    /// The target as it came, but with several leading slashes collapsed to one, as Python's
-    /// `path` has it (gh-87389).
+    /// The target as received, except that several leading slashes are collapsed into one, as in Python's `path`
+    /// (gh-87389).
     #[must_use]
     pub fn target(&self) -> &'b [u8] {
         let text = self.head.target_text.of_bytes(self.bytes);
         if self.head.target == Target::Origin { collapse(text) } else { text }
     }
 
-    /// The path of the target, without query, not decoded; `*` for the asterisk form.
+    /// The path of the target, without the query and not decoded; `*` for the asterisk form.
     #[must_use]
     pub fn path(&self) -> &'b [u8] {
         let text = &self.head.target_text.of_bytes(self.bytes)[..self.head.path_end as usize];
@@ -109,7 +109,7 @@ impl<'b> Request<'b> {
             Target::Asterisk | Target::Authority => text,
         };
         match path {
-            // RFC 9112 section 3.2.2: an absolute target without path means `/`.
+            // RFC 9112 section 3.2.2: an absolute target with an empty path refers to `/`.
             [] => b"/",
             path => path,
         }
@@ -122,52 +122,52 @@ impl<'b> Request<'b> {
         Some(rest.split(|&byte| byte == b'#').next().unwrap_or_default())
     }
 
-    /// The version as it came (Python's `request_version`).
+    /// The version as received (Python's `request_version`).
     #[must_use]
     pub fn version(&self) -> &'b [u8] {
         self.head.version.of_bytes(self.bytes)
     }
 
-    /// The host that is asked: the authority of an absolute target, else the Host field.
+    /// The requested host: the authority of an absolute target, or else the Host field.
     #[must_use]
     pub fn host(&self) -> Option<&'b [u8]> {
         framing_host(self.head, self.bytes)
     }
 
-    /// The fields in the order in which they came, names as they came (Python's `headers`).
+    /// The fields in the order of the request, with names as received (Python's `headers`).
     pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         let bytes = self.bytes;
         self.head.fields.iter().map(move |field| (field.name.of_bytes(bytes), field.value.of_bytes(bytes)))
     }
 
-    /// The same as [`fields`](Self::fields), by the name that many look for.
+    /// Like [`fields`](Self::fields), under the name that is common in other libraries.
     pub fn headers(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         self.fields()
     }
 
-    /// The length of the body that `Content-Length` announces; `None` if it has none, or is chunked.
+    /// The length of the body according to `Content-Length`; `None` if there is none, or if the body is chunked.
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
-        // Several are equal, or there is no request.
+        // If the field is repeated, the values are equal: other requests are refused.
         self.field("Content-Length").and_then(digits)
     }
 
-    /// The pairs of the query, decoded as a form is (`application/x-www-form-urlencoded`): `+` is a
-    /// space, and what is not UTF-8 becomes U+FFFD.
+    /// The pairs of the query, decoded as `application/x-www-form-urlencoded`: `+` is a space, and invalid UTF-8
+    /// becomes U+FFFD.
     #[must_use]
     pub fn query_pairs(&self) -> form_urlencoded::Parse<'b> {
         form_urlencoded::parse(self.query().unwrap_or_default())
     }
 
-    /// The value of the first field with that name, whatever its case.
+    /// The value of the first field with this name, ignoring case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
-    /// The user and the password that `Authorization: Basic` claims (RFC 7617 section 2). **Nobody has verified
-    /// them.** `None` where there are none, where they are malformed, and where the field is repeated, since others may
-    /// read another one of them.
+    /// The user and the password of `Authorization: Basic` (RFC 7617 section 2). **They have not been verified.**
+    /// `None` if there are none, if they are malformed, or if the field is repeated, since other software may read
+    /// another one of them.
     #[must_use]
     pub fn basic_credentials(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let mut words = self.sole_field("Authorization")?.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
@@ -181,13 +181,13 @@ impl<'b> Request<'b> {
         is_plain.then_some((user, password))
     }
 
-    /// The value of a field that must not be repeated; `None` where it is.
+    /// The value of a field that must not be repeated; `None` if it is.
     pub(crate) fn sole_field(&self, name: &str) -> Option<&'b [u8]> {
         let mut values = self.fields().filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
         values.next().filter(|_| values.next().is_none()).map(|(_, value)| value)
     }
 
-    /// Path and query of an origin or absolute target.
+    /// The path and query of an origin or absolute target.
     pub(crate) fn path_and_query(&self) -> &'b [u8] {
         let text = self.head.target_text.of_bytes(self.bytes);
         match self.head.target {
@@ -207,7 +207,7 @@ impl std::fmt::Debug for Request<'_> {
     }
 }
 
-/// Collapses leading slashes: a path must never read as `//host` (gh-87389).
+/// Collapses leading slashes, so that a path cannot be read as `//host` (gh-87389).
 fn collapse(path: &[u8]) -> &[u8] {
     if !path.starts_with(b"//") {
         return path;
@@ -222,7 +222,7 @@ pub(crate) fn split_path(target: &[u8]) -> (&[u8], &[u8]) {
     target.split_at(end)
 }
 
-/// RFC 4648 section 4; padding may be missing.
+/// Decodes RFC 4648 section 4. Padding may be missing.
 fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let end = text.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
     let mut out = Vec::with_capacity(end * 3 / 4);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn targets() {
+    fn a_target_is_split_into_its_parts() {
         for (text, target, path, query, host) in [
             ("/a?b#c", "/a?b#c", "/a", Some("b"), "a"),
             ("///a//b", "/a//b", "/a//b", None, "a"),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_says_what_the_original_says() {
+    fn a_copy_equals_the_original() {
         let long = "y".repeat(40_000);
         let texts = [
             format!(
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_whatever_their_case() {
+    fn fields_are_found_ignoring_case() {
         with("/", |request| {
             assert_eq!(request.field("x-A"), Some(&b"1"[..]));
             assert_eq!(request.fields().count(), 3);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_credentials_are_read_to_the_letter() {
+    fn malformed_basic_credentials_are_ignored() {
         for (fields, expected) in [
             ("Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", Some(("Aladdin", "open sesame"))),
             ("authorization: bASIC  QWxhZGRpbjpvcGVuIHNlc2FtZQ", Some(("Aladdin", "open sesame"))),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_are_read_as_forms() {
+    fn a_query_is_decoded_as_a_form() {
         with("/?a=1&b=x+y%26z&c&=d&e=%ff", |request| {
             let pairs: Vec<(String, String)> = request.query_pairs().into_owned().collect();
             let expected = [("a", "1"), ("b", "x y&z"), ("c", ""), ("", "d"), ("e", "\u{fffd}")];

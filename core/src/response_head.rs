@@ -1,15 +1,15 @@
-//! The head of a response as a value: each part is checked as it is added, and no connection is needed for that.
+//! The head of a response as a value. Every part is validated when it is added, without a connection.
 
 use std::fmt;
 
 use crate::fields::{Fields, Misuse};
 use crate::status::StatusCode;
 
-/// The head of a response: its status, its fields, and the length of the body. What must not stand in a head is refused
-/// when it is added, so that it never reaches the wire.
+/// The head of a response: its status, its fields, and the length of the body. Invalid values are refused when they are
+/// added, so that they cannot reach the wire.
 ///
 /// [`Reply::send_head`](crate::Reply::send_head) sends it, any number of times. The server adds `Date`, `Server`,
-/// `Connection` and what frames the body.
+/// `Connection` and the framing of the body.
 ///
 /// ```
 /// use sanserve_core::{Misuse, Reply, ResponseHead, StatusCode};
@@ -27,7 +27,7 @@ use crate::status::StatusCode;
 /// # }
 /// ```
 #[derive(Clone)]
-#[must_use = "nothing goes out before it is sent"]
+#[must_use = "a head does nothing until it is sent"]
 pub struct ResponseHead {
     status: StatusCode,
     reason: Option<Vec<u8>>,
@@ -37,7 +37,7 @@ pub struct ResponseHead {
     pub(crate) own: Own,
 }
 
-/// The fields that every head has, where whoever writes it has written them itself.
+/// Which of the fields that the server adds have been set by the embedder.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Own {
     pub(crate) server: bool,
@@ -45,13 +45,13 @@ pub(crate) struct Own {
 }
 
 impl ResponseHead {
-    /// A head without fields, whose reason phrase is that of the status.
+    /// Creates a head without fields, with the default reason phrase of the status.
     pub fn new(status: StatusCode) -> ResponseHead {
         ResponseHead { status, reason: None, fields: Vec::new(), length: None, own: Own::default() }
     }
 
-    /// Replaces the status's own phrase (the `message` of Python's `send_response`): visible ASCII and
-    /// spaces.
+    /// Replaces the reason phrase of the status (the `message` of Python's `send_response`): visible ASCII characters
+    /// and spaces.
     ///
     /// # Errors
     /// [`Misuse::Field`] for any other character.
@@ -63,13 +63,12 @@ impl ResponseHead {
         Ok(self)
     }
 
-    /// Adds a field (Python's `send_header`). The value is bytes: text that is not ASCII goes out as it is
-    /// encoded, so a value in Latin-1 is a `Vec<u8>` in Latin-1. `Server` and `Date` replace those that
-    /// would be there anyway.
+    /// Adds a field (Python's `send_header`). The value is sent as it is: for Latin-1, pass bytes in Latin-1. `Server`
+    /// and `Date` replace those that the server would add.
     ///
     /// # Errors
-    /// [`Misuse::Field`] for a name that is no token or a value with a control character,
-    /// [`Misuse::ReservedHeader`] for a field that is the server's to write.
+    /// [`Misuse::Field`] if the name is not a token or the value contains a control character,
+    /// [`Misuse::ReservedHeader`] for a field that only the server may write.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
         Fields::new(&mut self.fields).add(name, value.as_ref())?;
         self.own.server |= name.eq_ignore_ascii_case("Server");
@@ -77,8 +76,7 @@ impl ResponseHead {
         Ok(self)
     }
 
-    /// Announces the length of the body. Without it, the body is chunked, or ends with the
-    /// connection for HTTP/1.0.
+    /// Announces the length of the body. Without it, the body is chunked, or ends with the connection for HTTP/1.0.
     pub fn length(mut self, length: u64) -> Self {
         self.length = Some(length);
         self
@@ -90,7 +88,7 @@ impl ResponseHead {
         self.status
     }
 
-    /// The phrase that replaces the status's own.
+    /// The phrase that replaces the one of the status.
     pub(crate) fn own_reason(&self) -> Option<&[u8]> {
         self.reason.as_deref()
     }
@@ -100,7 +98,7 @@ impl ResponseHead {
         &self.fields
     }
 
-    /// The length of the body, where it was announced.
+    /// The announced length of the body.
     pub(crate) fn body_length(&self) -> Option<u64> {
         self.length
     }
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_stand_in_a_head_is_refused_at_once() {
+    fn invalid_values_are_refused_when_they_are_added() {
         for (name, value, misuse) in [
             ("", "a", Misuse::Field),
             ("A b", "c", Misuse::Field),
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_stands_in_order() {
+    fn fields_keep_their_order() {
         let head = head().field("B", b"caf\xe9").unwrap().field("a", "").unwrap().reason("So be it").unwrap().length(3);
         assert_eq!((head.lines(), head.own_reason()), (&b"B: caf\xe9\r\na: \r\n"[..], Some(&b"So be it"[..])));
         assert_eq!((head.status(), head.body_length()), (StatusCode::OK, Some(3)));
@@ -148,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_server_may_be_its_own() {
+    fn server_and_date_may_be_replaced() {
         let own = |name: &str| {
             let Own { server, date } = head().field(name, "x").unwrap().own;
             (server, date)

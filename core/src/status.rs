@@ -1,4 +1,4 @@
-//! Status codes: the phrase and the explanation of each, as Python's `http.HTTPStatus` has them.
+//! Status codes, with the reason phrase and the explanation that Python's `http.HTTPStatus` has for each.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct StatusCode(u16);
 
 impl StatusCode {
-    /// A status code; `None` unless it has three digits.
+    /// Creates a status code; `None` unless it has three digits.
     #[must_use]
     pub const fn new(code: u16) -> Option<StatusCode> {
         if code >= 100 && code <= 999 { Some(StatusCode(code)) } else { None }
@@ -19,20 +19,20 @@ impl StatusCode {
         self.0
     }
 
-    /// The reason phrase; `???` for a code that the table does not have.
+    /// The reason phrase; `???` for an unknown code.
     #[must_use]
     pub fn phrase(self) -> &'static str {
         self.row().map_or("???", |row| row.1)
     }
 
-    /// What the error page explains; `???` for a code that the table does not have.
+    /// The explanation for an error page; `???` for an unknown code.
     #[must_use]
     pub fn explanation(self) -> &'static str {
         self.row().map_or("???", |row| row.2)
     }
 
-    /// Whether an answer with this status has no content, whatever the request was
-    /// (RFC 9110 section 6.4.1; 205 by section 15.3.6).
+    /// Whether a response with this status has no content, for any request (RFC 9110 section 6.4.1; 205 by section
+    /// 15.3.6).
     #[must_use]
     pub const fn is_bodiless(self) -> bool {
         matches!(self.0, 100..=199 | 204 | 205 | 304)
@@ -66,7 +66,7 @@ named! {
     INSUFFICIENT_STORAGE = 507,
 }
 
-/// Code, phrase, explanation; ordered by code. Where Python explains nothing, RFC 9110 does.
+/// Code, phrase and explanation, ordered by code. If Python has no explanation, it is taken from RFC 9110.
 const TABLE: &[(u16, &str, &str)] = &[
     (100, "Continue", "Request received, please continue"),
     (101, "Switching Protocols", "Switching to new protocol; obey Upgrade header"),

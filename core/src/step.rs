@@ -1,4 +1,4 @@
-//! What a connection wants of its driver.
+//! What a connection asks its driver to do.
 
 use std::time::Duration;
 
@@ -8,43 +8,46 @@ use crate::input::Ticket;
 use crate::listing::Listing;
 use crate::time::Tick;
 
-/// The next thing to do. `Send`, `Feed`, `Probe` and `Wait` repeat until they are answered; the others come once.
+/// The next thing that a driver has to do. `Send`, `Feed`, `Probe` and `Wait` are repeated until the driver passes a
+/// result; the others are returned once.
 ///
-/// It is exhaustive on purpose: a driver that does not know a step cannot go on, so its compiler is to say so.
+/// It is exhaustive on purpose: a driver cannot skip a step that it does not know, so the compiler should report it.
 #[must_use]
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// Send to the socket; answer with `Sent`, `Blocked` or `Broken`, or with `FilePending` if the body is a part of a
-    /// file that has to be read first.
+    /// Send to the socket. Pass `Sent`, `Blocked` or `Broken`, or `FilePending` if the body is a part of a file that
+    /// has to be read first.
     Send(Transmit<'a>),
-    /// Write to the script's input, or to the file that `Spool` made; answer with `Fed`, `FeedBlocked`
-    /// or `FeedEnd`.
+    /// Write to the input of the script, or to the file that was created for `Spool`. Pass `Fed`, `FeedBlocked` or
+    /// `FeedEnd`.
     Feed(&'a [u8]),
-    /// Do something with the file system or a process; answer with `Done(ticket, ..)` unless it has no answer.
+    /// Carry out an action on the file system or a process. Pass `Done(ticket, ..)`, unless the action has no result.
     Act(Ticket, Action<'a>),
-    /// Call the handler with this and the connection's [`Reply`](crate::Reply).
+    /// Call the handler with this and the [`Reply`](crate::Reply) of the connection.
     Call(Call),
-    /// An exchange is over: log it, release its file, directory and script.
+    /// An exchange is finished: log it, and release its file, directory and script.
     Finished(Entry<'a>),
-    /// Read the socket once, without waiting, into this window, which has room. Answer with
-    /// [`Probed`](crate::Input::Probed) whether bytes came or not, with `Eof` or with `Broken`.
+    /// Read the socket once, without blocking, into this window, which has room. Pass [`Probed`](crate::Input::Probed),
+    /// with or without new bytes, `Eof` or `Broken`.
     ///
-    /// It comes before a timer that waits for the peer fires, and before a connection closes because the server
-    /// drains: what has arrived by then is seen, however late the driver is.
+    /// Returned before a timer that waits for the peer fires, and before a draining connection closes, so that bytes
+    /// that have arrived by then count even if the driver is late.
     Probe(&'a mut Window),
-    /// Nothing to do until something happens. The only step that ends a turn.
+    /// Wait until something happens. The only step that ends a turn.
     Wait(Wait),
-    /// Half-close the socket for writing and go on reading (RFC 9112 section 9.6).
+    /// Half-close the socket for writing and keep reading.
+    /// RFC 9112 section 9.6: "servers typically close a connection in stages. First, the server performs a half-close
+    /// by closing only the write side of the read/write connection."
     Shut,
-    /// Close the connection. Nothing comes after it.
+    /// Close the connection. No step follows.
     Close(Close),
 }
 
 impl Step<'_> {
-    /// Whether it stands for far more work than others, in itself or in the poll after it: a batch of directory
-    /// entries, which is sorted, and a piece of a page, after which the next piece is made. A driver of many connections
-    /// lets the others go first after it, and carries out such steps of one connection at a time, so that a
-    /// small request waits for one of them at most, however many listings are asked for at once.
+    /// Whether the step, or the poll after it, takes much longer than others: a batch of directory entries has to be
+    /// sorted, or the next piece of a page has to be made. A driver of many connections carries out such a step for one
+    /// connection at a time and lets the others go first, so that a small request waits for at most one of them,
+    /// however many listings are requested at once.
     #[must_use]
     pub fn is_long(&self) -> bool {
         match self {
@@ -58,18 +61,18 @@ impl Step<'_> {
 /// Bytes to send, in this order: `head`, `body`, `tail`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit<'a> {
-    /// First.
+    /// The first part.
     pub head: &'a [u8],
-    /// Second.
+    /// The second part.
     pub body: Body<'a>,
-    /// Third.
+    /// The third part.
     pub tail: &'a [u8],
-    /// More will follow at once (for `MSG_MORE`).
+    /// More will follow immediately (for `MSG_MORE`).
     pub more: bool,
 }
 
 impl Transmit<'_> {
-    /// The number of bytes in all three parts.
+    /// The total number of bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         let body = match self.body {
@@ -80,7 +83,7 @@ impl Transmit<'_> {
         self.head.len() as u64 + body + self.tail.len() as u64
     }
 
-    /// Whether there is nothing to send. Never so in a step.
+    /// Whether there is nothing to send. Never true in a step.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -98,82 +101,83 @@ pub enum Body<'a> {
     File {
         /// Where it begins.
         offset: u64,
-        /// How long it is; never 0.
+        /// Its length; never 0.
         len: u64,
     },
 }
 
 /// Something only a driver can do.
 ///
-/// It is exhaustive on purpose, as [`Step`] is.
+/// It is exhaustive on purpose, like [`Step`].
 #[derive(Debug)]
 pub enum Action<'a> {
-    /// Open a file or directory beneath the root and hold it until `Finished`. The path has no
-    /// leading `/`, no empty, `.` or `..` component, no NUL; it is empty for the root itself.
+    /// Open a file or directory below the root and keep it open until `Finished`. The path has no leading `/`, no
+    /// empty, `.` or `..` segment, and no NUL; it is empty for the root itself.
     Open {
-        /// The path: any bytes but NUL.
+        /// The path: any bytes except NUL.
         path: &'a [u8],
     },
-    /// Open a regular file in the directory that is held; anything else is [`FsError::NotFound`](crate::FsError::NotFound).
+    /// Open a regular file in the open directory. For anything else, the result is
+    /// [`FsError::NotFound`](crate::FsError::NotFound).
     OpenIn {
-        /// The path below that directory.
+        /// The path relative to that directory.
         path: &'a [u8],
     },
-    /// Push some entries of the directory that is held.
+    /// Push some entries of the open directory.
     List {
-        /// Where they go.
+        /// The listing to push to.
         into: &'a mut Listing,
     },
-    /// Find the script that a path leads to: descend while components are directories; the first
-    /// one that is not is the script, or nothing at all. Nothing is opened for good.
+    /// Find the script that a path refers to: descend while segments are directories. The first segment that is not a
+    /// directory is the script, or does not exist. Nothing is kept open.
     Find {
-        /// The path below the root, resolved; it may end with a slash.
+        /// The path below the root, resolved. It may end with a slash.
         path: &'a [u8],
-        /// Where the first component to look at begins; what stands before it is a directory or nothing.
+        /// Where the first segment to look at begins. The part before it is a directory, or does not exist.
         from: usize,
     },
-    /// Make a temporary file without a name. What `Feed` brings goes there, and the script that is
-    /// spawned next reads it.
+    /// Create a temporary file without a name. The bytes of `Feed` are written to it, and the script that is spawned
+    /// next reads it.
     Spool,
-    /// Run a script, and hold what it takes until `Finished` or until another one is run.
+    /// Run a script, and keep it until `Finished` or until another one is run.
     Spawn(Script<'a>),
-    /// The whole body has been fed: close the script's input. Has no answer.
+    /// The whole body has been fed: close the input of the script. Has no result.
     EndInput,
-    /// Write these lines to the server's log: what is wrong with what a script has printed. Each begins with the
-    /// script's path and ends with LF, and none has a control character in it; 17 lines of some 400 bytes at most for
-    /// one script. Has no answer.
+    /// Write these lines to the log of the server: errors in what a script has printed. Each begins with the path of
+    /// the script, ends with LF, and contains no control characters; at most 17 lines of some 400 bytes for each
+    /// script. Has no result.
     Log {
         /// The lines.
         lines: &'a [u8],
     },
-    /// End the script and its children: SIGTERM, and SIGKILL after the script's `grace`. Has no answer.
+    /// Terminate the script and its children: SIGTERM, then SIGKILL after the `grace` of the script. Has no result.
     Kill,
 }
 
-/// A script to be run (RFC 3875).
+/// A script to run (RFC 3875).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Script<'a> {
-    /// The path below the root, as `Find` has found it. Its directory is to be the working directory.
+    /// The path below the root, as found by `Find`. Its directory becomes the working directory.
     pub path: &'a [u8],
     /// Where its input comes from.
     pub input: ScriptInput,
-    /// The longest time that it may live. `poll` ends it in time; if its exchange ends before it
-    /// does, whoever holds the process does.
+    /// The time limit for the script. `poll` enforces it; if the exchange ends before the script does, the owner of the
+    /// process has to enforce it.
     pub time: Duration,
-    /// Between SIGTERM and SIGKILL.
+    /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Bytes that it may go on to print when its exchange has let go of it, and nothing of them can be sent; then
-    /// whoever holds the process ends it.
+    /// The number of bytes that the script may print after its exchange has ended, when they can no longer be sent. The
+    /// owner of the process terminates a script that prints more.
     pub drain: u64,
-    /// The path below the root that `PATH_INFO` means: `PATH_TRANSLATED` is that path beneath the
-    /// root's own. Empty components of it are `PATH_INFO`'s, and so is a slash at its end.
+    /// The path below the root that `PATH_INFO` refers to: `PATH_TRANSLATED` is this path appended to the root. It
+    /// preserves empty segments and a final slash of `PATH_INFO`.
     pub translated: Option<&'a [u8]>,
     pub(crate) arguments: &'a [u8],
     pub(crate) environment: &'a [u8],
 }
 
 impl<'a> Script<'a> {
-    /// `arguments` and `environment` hold items that each end with NUL.
+    /// The items in `arguments` and `environment` are each terminated by NUL.
     pub(crate) fn new(path: &'a [u8], arguments: &'a [u8], environment: &'a [u8]) -> Script<'a> {
         Script {
             path,
@@ -187,15 +191,15 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// The arguments after the script's own name (RFC 3875 section 4.4).
+    /// The arguments after the name of the script (RFC 3875 section 4.4).
     pub fn arguments(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         items(self.arguments)
     }
 
-    /// The variables (RFC 3875 section 4.1, and what other servers set), name and value, but for those that only the
-    /// driver knows: `PATH_TRANSLATED`, `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`. `SERVER_NAME` is missing
-    /// where neither the request nor [`Config::server_name`](crate::Config) names the server, or only as all of its
-    /// addresses: it is `SERVER_ADDR` then, an IPv6 address in brackets.
+    /// The variables (RFC 3875 section 4.1, and those that other servers set) with their values, except for those that
+    /// only the driver knows: `PATH_TRANSLATED`, `DOCUMENT_ROOT`, `SCRIPT_FILENAME` and `SERVER_ADDR`. `SERVER_NAME` is
+    /// missing if neither the request nor [`Config::server_name`](crate::Config) specifies it, or if the latter is a
+    /// wildcard address. Then it is `SERVER_ADDR`, with an IPv6 address in brackets.
     pub fn environment(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         items(self.environment).map(|item| {
             let equals = memchr::memchr(b'=', item).unwrap_or(item.len());
@@ -214,40 +218,41 @@ fn items(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|&byte| byte == 0).map(|item| item.strip_suffix(b"\0").unwrap_or(item))
 }
 
-/// Where a script's input comes from.
+/// Where a script reads its input from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScriptInput {
-    /// There is none.
+    /// It has no input.
     Empty,
     /// From `Feed`, as it arrives.
     Piped,
-    /// From the file that `Spool` made, from its start.
+    /// From the file that was created for `Spool`, from its start.
     Spooled,
 }
 
 /// Why a handler is called.
 ///
-/// It is exhaustive on purpose: a handler may ignore a call, but should do so knowingly.
+/// It is exhaustive on purpose: a handler may ignore a call, but should do so explicitly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// A request is there. Once per exchange, first.
+    /// A request has arrived. Once per exchange, first.
     Request,
-    /// [`Reply::receive`](crate::Reply::receive) said `Pending`, and now there is more of the body, or its end.
+    /// [`Reply::receive`](crate::Reply::receive) returned `Pending`, and now more of the body, or its end, is
+    /// available.
     Body,
-    /// [`Reply::write`](crate::Reply::write) took less than all, and now there is room.
+    /// [`Reply::write`](crate::Reply::write) accepted only a part, and now there is room.
     Room,
-    /// The driver passed on an [`Input::Wake`](crate::Input::Wake).
+    /// The driver passed an [`Input::Wake`](crate::Input::Wake).
     Wake,
-    /// The server goes down: what waits for something else, or has no end, should come to one before the grace is
-    /// over. Once per exchange: when that begins, or, where it has begun already, right after `Request`, if the
-    /// answer is not complete by then.
+    /// The server is shutting down: a response that waits for something else, or has no end, should end before the
+    /// grace period is over. Once per exchange: when draining begins, or, if it has begun already, immediately after
+    /// `Request`, unless the response is complete by then.
     Drain,
-    /// The exchange is over, in whatever way. Once per exchange, last, unless the handler has passed it
-    /// on; the reply takes nothing more.
+    /// The exchange has ended, for any reason. Once per exchange, last, unless the handler has passed the request on.
+    /// The reply accepts nothing more.
     Over,
 }
 
-/// Invariant: the table has all of them in their order.
+/// Invariant: the table contains all calls in order.
 const _: () = {
     let mut at = 0;
     while at < Call::TABLE.len() {
@@ -257,7 +262,7 @@ const _: () = {
 };
 
 impl Call {
-    /// Each with the word for it in transcripts.
+    /// All calls, each with its name in transcripts.
     pub const TABLE: &[(&'static str, Call)] = &[
         ("request", Call::Request),
         ("body", Call::Body),
@@ -267,7 +272,7 @@ impl Call {
         ("over", Call::Over),
     ];
 
-    /// The word for it in transcripts.
+    /// The name in transcripts.
     #[must_use]
     pub fn name(self) -> &'static str {
         Call::TABLE[self as usize].0
@@ -277,11 +282,12 @@ impl Call {
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// The events that matter. Others may be told too; they are noted.
+    /// The events that matter. Other inputs may be passed too; they are recorded.
     pub need: Need,
-    /// When to poll again at the latest; later than now.
+    /// When to poll again at the latest. It is later than now.
     pub deadline: Option<Tick>,
-    /// Between exchanges, with nothing buffered: the [`Buffers`](crate::Buffers) may serve others meanwhile.
+    /// Whether the connection is between exchanges and nothing is buffered, so that the [`Buffers`](crate::Buffers) may
+    /// serve other connections meanwhile.
     pub idle: bool,
 }
 
@@ -296,32 +302,32 @@ pub struct Need {
     pub script_read: bool,
     /// Room in the script's input.
     pub script_write: bool,
-    /// An answer to an action, or [`Input::FileReady`](crate::Input::FileReady).
+    /// The result of an action, or [`Input::FileReady`](crate::Input::FileReady).
     pub completion: bool,
     /// The handler: [`Input::Wake`](crate::Input::Wake).
     pub handler: bool,
 }
 
-/// Why a connection closes. There will be more reasons.
+/// Why a connection closes. More reasons may be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Close {
-    /// All is said: the peer or the answer asked for it.
+    /// The last response is complete, and the peer or the response asked to close.
     Done,
     /// The peer was silent between exchanges for longer than `timeouts.keep_alive`.
     Idle,
     /// The peer was too slow, or did not stop sending.
     Timeout,
-    /// The connection broke, or an answer could not be completed.
+    /// The connection broke, or a response could not be completed.
     Broken,
-    /// The server goes down.
+    /// The server is shutting down.
     Drained,
-    /// The answer was 101: the socket is the handler's from here on, together with what lies unread in
-    /// `Buffers::input` (RFC 9110 section 7.8). It is not to be closed.
+    /// The response was 101: the socket belongs to the handler now, together with the unread bytes in `Buffers::input`
+    /// (RFC 9110 section 7.8). It must not be closed.
     Upgraded,
 }
 
-/// Invariant: the table has all of them in their order.
+/// Invariant: the table contains all of them in order.
 const _: () = {
     let mut at = 0;
     while at < Close::TABLE.len() {
@@ -331,7 +337,7 @@ const _: () = {
 };
 
 impl Close {
-    /// Each with the word for it in transcripts.
+    /// All of them, each with its name in transcripts.
     pub const TABLE: &[(&'static str, Close)] = &[
         ("done", Close::Done),
         ("idle", Close::Idle),
@@ -341,7 +347,7 @@ impl Close {
         ("upgraded", Close::Upgraded),
     ];
 
-    /// The word for it in transcripts.
+    /// The name in transcripts.
     #[must_use]
     pub fn name(self) -> &'static str {
         Close::TABLE[self as usize].0

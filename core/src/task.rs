@@ -1,4 +1,5 @@
-//! What answers a request: files, a script, or the handler. They have one shape, and which of them it is is decided here.
+//! The task that produces the response to a request: files, a script, or the handler. The choice is made here; how each
+//! of them works is in its own module.
 
 use crate::cgi::{self, Cgi};
 use crate::error::Violation;
@@ -11,19 +12,19 @@ use crate::reason::Rule;
 use crate::status::StatusCode;
 use crate::wire::{Encoder, Method, Outbound, Span};
 
-/// What answers the request.
+/// What produces the response.
 #[derive(Clone, Debug)]
 pub(crate) enum Task {
-    /// The response is written already, or no request is there, or its body has to be out of the way first.
+    /// The response is written already, there is no request, or its body has to be read first.
     None,
     Files(Files),
-    /// Boxed: a script costs far more, and a connection without one is to be small.
+    /// Boxed: a script needs much more memory, and a connection without one should be small.
     Cgi(Box<Cgi>),
     Handler(HandlerTask),
 }
 
 impl Task {
-    /// Decides who answers a request whose head is right.
+    /// Chooses the task for a request with a valid head.
     pub(crate) fn of(response: &mut ResponseBuilder<'_>) -> Task {
         if is_health(response) {
             return Task::serve(response);
@@ -35,12 +36,12 @@ impl Task {
         }
     }
 
-    /// Lets a script answer, or the files, which want no body. A small one is read first, so that the
-    /// answer does not depend on how much of it has come; a large one ends the connection.
+    /// Chooses a script or files. Files do not use a body: a small one is read first, so that the response does not
+    /// depend on how much of it has arrived; a large one closes the connection.
     pub(crate) fn serve(response: &mut ResponseBuilder<'_>) -> Task {
         let (method, name) = (response.buf.head.method, response.buf.head.method_name);
         if response.buf.moved.is_empty() && is_health(response) {
-            answer_health(response);
+            respond_health(response);
             return Task::None;
         }
         let script = match cgi::find(response) {
@@ -55,7 +56,7 @@ impl Task {
         response.exchange.is_script = script.is_some();
         let has_scripts = !response.cx.config.cgi.directories.is_empty();
         let service = Service::of(method, script, has_scripts);
-        // The body of a request that was redirected here has had its reader.
+        // If the request was redirected here, its body has been read already.
         let is_wanted = matches!(service, Service::Script(_)) && response.buf.moved.is_empty();
         if !is_wanted && !response.settle_body() {
             return Task::None;
@@ -74,14 +75,14 @@ impl Task {
         match service {
             Service::Script(from) => return Task::Cgi(Box::new(Cgi::new(from, response.cx.now.tick))),
             Service::Files => return Files::start(response).map_or(Task::None, Task::Files),
-            Service::Options => answer_options(response),
-            // What the message quotes is the method.
-            Service::Nobody(violation) => response.refuse(violation, name),
+            Service::Options => respond_options(response),
+            // The message quotes the method.
+            Service::Refused(violation) => response.refuse(violation, name),
         }
         Task::None
     }
 
-    /// Goes on as far as it can.
+    /// Advances as far as possible.
     pub(crate) fn advance(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         match self {
             Task::Cgi(cgi) => cgi.advance(response),
@@ -100,51 +101,51 @@ impl Task {
     }
 }
 
-/// Who serves a request that is not the handler's.
+/// What serves a request that is not routed to the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
-    /// The script whose name begins there in the path.
+    /// The script whose name begins at this position of the path.
     Script(usize),
     Files,
-    /// The server itself, which says what it can do.
+    /// The server itself: a response to OPTIONS.
     Options,
-    Nobody(Violation),
+    Refused(Violation),
 }
 
 impl Service {
-    /// `script`: where the target names one.
+    /// `script` is set if the target is the path of a script.
     fn of(method: Method, script: Option<usize>, has_scripts: bool) -> Service {
         match (method, script) {
             (_, Some(from)) if cgi::is_method(method) => Service::Script(from),
             (Method::Get | Method::Head, _) => Service::Files,
             (Method::Options, _) => Service::Options,
-            (Method::Post, _) if has_scripts => Service::Nobody(Violation::PostToFile),
+            (Method::Post, _) if has_scripts => Service::Refused(Violation::PostToFile),
             (Method::Post | Method::Trace | Method::Connect | Method::Other, _) => {
-                Service::Nobody(Violation::UnsupportedMethod)
+                Service::Refused(Violation::UnsupportedMethod)
             }
         }
     }
 
-    /// By which rule; a violation speaks for itself.
+    /// The rule to record. A violation is recorded separately.
     fn rule(self) -> Option<Rule> {
         match self {
             Service::Script(_) => Some(Rule::MethodOfScripts),
             Service::Files => Some(Rule::MethodOfFiles),
             Service::Options => Some(Rule::MethodOptions),
-            Service::Nobody(_) => None,
+            Service::Refused(_) => None,
         }
     }
 }
 
-/// Whether this asks for the server's health, however its path is spelled: nothing else is behind it.
+/// Whether the request is for the health check, in any spelling of its path.
 #[inline]
 fn is_health(response: &ResponseBuilder<'_>) -> bool {
     let health = response.cx.config.health.as_deref();
     health.is_some_and(|path| is_same_path(response.request().path(), path.as_bytes()))
 }
 
-/// Says whether the server is healthy.
-fn answer_health(response: &mut ResponseBuilder<'_>) {
+/// Responds to the health check.
+fn respond_health(response: &mut ResponseBuilder<'_>) {
     if !response.settle_body() {
         return;
     }
@@ -166,14 +167,14 @@ fn answer_health(response: &mut ResponseBuilder<'_>) {
             }
             response.end();
         }
-        Method::Options => answer_options(response),
+        Method::Options => respond_options(response),
         Method::Post | Method::Connect | Method::Trace | Method::Other => {
             response.refuse(Violation::UnsupportedMethod, response.buf.head.method_name);
         }
     }
 }
 
-fn answer_options(response: &mut ResponseBuilder<'_>) {
+fn respond_options(response: &mut ResponseBuilder<'_>) {
     let allow = response.allow();
     response.buf.reasons.note(Rule::Allow, allow);
     response.empty(StatusCode::NO_CONTENT, |head, _| {

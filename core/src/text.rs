@@ -1,18 +1,18 @@
-//! Text of strangers, made safe to show: in a log, on a terminal, in a page.
+//! Makes untrusted text safe to show in a log, on a terminal, or in a page.
 
 use std::io::Write;
 
-/// Appends `text` so that no terminal acts on it and that it can be read in one way only, also between quotation
-/// marks: `"` and `\` become `\"` and `\\`; control characters of ASCII and bytes that are not UTF-8 become `\xNN`;
-/// other control characters (U+0080 to U+009F), and those that are not seen but change how a line is read, such as the
-/// bidirectional controls and the line separator, become `\u{202e}`.
+/// Appends `text` so that it has no effect on a terminal and is unambiguous, even between quotation marks: `"` and `\`
+/// become `\"` and `\\`; ASCII control characters and bytes that are not UTF-8 become `\xNN`; other control characters
+/// (U+0080 to U+009F), and invisible ones that change how a line is read, such as bidirectional controls and the line
+/// separator, become `\u{202e}`.
 pub fn scrub(out: &mut Vec<u8>, text: &[u8]) {
     scrub_within(out, text, usize::MAX);
 }
 
-/// The same, up to `most` bytes; `\...` stands for what is left out.
+/// Like [`scrub`], but at most `most` bytes, with `\...` for the rest.
 pub(crate) fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
-    // Most text is plain to its end.
+    // Most text needs no escaping.
     let plain = text.iter().take(most).take_while(|&&byte| is_plain(byte)).count();
     let (plain, text) = text.split_at(plain);
     let most = out.len().saturating_add(most);
@@ -23,9 +23,9 @@ pub(crate) fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
             match c {
                 '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
                 '\0'..='\x1f' | '\x7f' => hex(out, c as u8),
-                // Not as a byte: U+009B is none, and 0x9b is no U+009B.
+                // Not as a byte: the character U+009B is different from the byte 0x9b.
                 _ if c.is_control() || is_deceptive(c) => {
-                    write!(out, "{}", c.escape_unicode()).expect("a Vec takes all")
+                    write!(out, "{}", c.escape_unicode()).expect("writing to a Vec does not fail")
                 }
                 _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -43,7 +43,7 @@ pub(crate) fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
     }
 }
 
-/// Whether a byte stands as it is, whatever comes before and after it.
+/// Whether a byte is copied as it is, whatever its neighbours are.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
@@ -53,8 +53,8 @@ fn cut_off(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(CUT);
 }
 
-/// Whether a character is not seen, but changes how the text around it is shown or read: bidirectional controls,
-/// line and paragraph separators, what has no width, and tags. Control characters are not among them.
+/// Whether a character is invisible, but changes how the text around it is displayed or read: bidirectional controls,
+/// line and paragraph separators, zero-width characters, and tags. Does not include control characters.
 #[must_use]
 pub fn is_deceptive(c: char) -> bool {
     matches!(c,
@@ -63,28 +63,28 @@ pub fn is_deceptive(c: char) -> bool {
 }
 
 fn hex(out: &mut Vec<u8>, byte: u8) {
-    write!(out, "\\x{byte:02x}").expect("a Vec takes all");
+    write!(out, "\\x{byte:02x}").expect("writing to a Vec does not fail");
 }
 
-/// What stands where the rest of a text was left out. No text is written like this.
+/// Marks where text was truncated. Escaped text cannot contain it.
 const CUT: &[u8] = b"\\...";
 
-/// Appends `text` with `&`, `<` and `>` escaped: safe between tags (Python's `quote=False`). What is
-/// not UTF-8 becomes U+FFFD, and so does each character that is not seen, as for [`escape`].
+/// Appends `text` with `&`, `<` and `>` escaped, which is safe between tags (Python's `quote=False`). Bytes that are
+/// not UTF-8, and invisible characters as for [`escape`], become U+FFFD.
 pub(crate) fn escape_text(text: &[u8], out: &mut Vec<u8>) {
     escape_with(text, out, false);
 }
 
-/// Appends `text` escaped for any place in HTML. What is not UTF-8 becomes U+FFFD, and so does each
-/// control character, since a page may end up on a terminal, and each character that would change how the text
-/// around it is shown ([`is_deceptive`]).
+/// Appends `text` escaped for any place in HTML. Bytes that are not UTF-8 become U+FFFD. So do control characters,
+/// since a page may be shown on a terminal, and characters that change how the text around them is displayed
+/// ([`is_deceptive`]).
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     escape_with(text, out, true);
 }
 
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
-/// The bytes that may not stand in a page as they are, or that have to be looked at with their neighbours.
+/// The bytes that are not copied as they are, or that have to be decoded first.
 static SPECIAL: [bool; 256] = {
     let mut special = [true; 256];
     let mut byte = 0;
@@ -100,24 +100,24 @@ fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
     if !text.iter().any(|&byte| SPECIAL[usize::from(byte)]) {
         return out.extend_from_slice(text);
     }
-    // Nearly all text is UTF-8, which is checked faster as a whole.
+    // Nearly all text is valid UTF-8, which is faster to check at once.
     if let Ok(text) = std::str::from_utf8(text) {
-        return escape_seen(text, out, quotes);
+        return escape_visible(text, out, quotes);
     }
     for chunk in text.utf8_chunks() {
-        escape_seen(chunk.valid(), out, quotes);
+        escape_visible(chunk.valid(), out, quotes);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice(REPLACEMENT);
         }
     }
 }
 
-/// Escapes what is seen, and replaces what is not.
-fn escape_seen(text: &str, out: &mut Vec<u8>, quotes: bool) {
+/// Escapes visible characters, and replaces invisible ones.
+fn escape_visible(text: &str, out: &mut Vec<u8>, quotes: bool) {
     let mut rest = text;
-    let is_unseen = |&(_, c): &(usize, char)| is_deceptive(c) || (!c.is_ascii() && c.is_control());
+    let is_invisible = |&(_, c): &(usize, char)| is_deceptive(c) || (!c.is_ascii() && c.is_control());
     // Most text is ASCII, or has no character of this kind.
-    let first = |rest: &str| if rest.is_ascii() { None } else { rest.char_indices().find(is_unseen) };
+    let first = |rest: &str| if rest.is_ascii() { None } else { rest.char_indices().find(is_invisible) };
     while let Some((at, c)) = first(rest) {
         escape_valid(&rest[..at], out, quotes);
         out.extend_from_slice(REPLACEMENT);
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_cut_before_what_does_not_fit() {
+    fn text_is_truncated_at_a_character_boundary() {
         let within = |text: &str, most| {
             let mut out = b"> ".to_vec();
             scrub_within(&mut out, text.as_bytes(), most);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_reaches_a_terminal_as_a_control_character() {
+    fn scrub_escapes_control_characters() {
         assert_eq!(scrubbed(b"a\x1b[31m\x00\x7f\r\n\\"), "a\\x1b[31m\\x00\\x7f\\x0d\\x0a\\\\");
         assert_eq!(scrubbed("é\u{85}ö".as_bytes()), "é\\u{85}ö");
         assert_eq!(scrubbed(b"\xff\x9b\xc2"), "\\xff\\x9b\\xc2", "not as U+009B");
@@ -187,31 +187,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_ends_where_it_seems_to() {
+    fn scrub_escapes_quotation_marks() {
         assert_eq!(scrubbed(br#"GET /" 200 5" HTTP/1.1"#), r#"GET /\" 200 5\" HTTP/1.1"#);
         assert_eq!(scrubbed(br#"\""#), r#"\\\""#);
     }
 
     #[test]
-    fn nothing_changes_how_a_line_is_read() {
+    fn scrub_escapes_deceptive_characters() {
         for c in
             "\u{ad}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{feff}\u{e0041}"
                 .chars()
         {
             assert_eq!(scrubbed(format!("a{c}b").as_bytes()), format!("a\\u{{{:x}}}b", u32::from(c)));
         }
-        assert_eq!(scrubbed("é\u{5d0}\u{1f600}".as_bytes()), "é\u{5d0}\u{1f600}", "what is seen stays");
+        assert_eq!(scrubbed("é\u{5d0}\u{1f600}".as_bytes()), "é\u{5d0}\u{1f600}", "visible characters are kept");
     }
 
     #[test]
-    fn messages_are_escaped() {
+    fn markup_in_messages_is_escaped() {
         let mut out = Vec::new();
         escape_text(b"<b>&'\xff", &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "&lt;b&gt;&amp;'\u{fffd}");
     }
 
     #[test]
-    fn control_characters_do_not_reach_a_terminal() {
+    fn control_characters_are_replaced_in_html() {
         for byte in 0..=u8::MAX {
             let text = [b'a', byte, b'b'];
             let (mut strict, mut plain) = (Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! Points of time. Time is an argument here: nothing in this crate reads a clock. A driver reads it once a turn and
-//! passes it in, so a test can pass any time it likes.
+//! Points in time. Nothing in this crate reads a clock: time is an argument. A driver reads the clock once per turn,
+//! and a test may pass any time.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use std::time::Duration;
 pub struct Tick(pub u64);
 
 impl Tick {
-    /// The tick `millis` later; saturates.
+    /// Adds `millis` milliseconds, saturating.
     #[must_use]
     pub fn after(self, millis: u64) -> Tick {
         Tick(self.0.saturating_add(millis))
     }
 
-    /// Milliseconds from `earlier` to `self`, 0 if it is later.
+    /// The milliseconds from `earlier` to `self`; 0 if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Tick) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Later by this time, rounded up to milliseconds; saturates.
+/// Adds a time, rounded up to milliseconds; saturating.
 impl Add<Duration> for Tick {
     type Output = Tick;
 
@@ -38,7 +38,7 @@ impl Add<Duration> for Tick {
     }
 }
 
-/// Whole milliseconds, rounded up, so that a timeout is never earlier than it was set to.
+/// Converts to milliseconds, rounded up, so that a timeout never expires too early.
 pub(crate) const fn millis(time: Duration) -> u64 {
     let rest = if time.subsec_nanos() % 1_000_000 == 0 { 0 } else { 1 };
     time.as_secs().saturating_mul(1_000).saturating_add(time.subsec_millis() as u64 + rest)

@@ -1,29 +1,30 @@
-//! The two clocks of a connection: one for what is awaited from the peer, one for what it takes.
+//! The two timers of a connection: one for what is expected from the peer, one for what the peer reads. What happens
+//! when one of them fires is decided by the connection.
 
 use std::num::NonZeroU64;
 
 use crate::config::{Pace, Timeouts};
 use crate::time::Tick;
 
-/// What is awaited from the peer, and since when.
+/// What is expected from the peer, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadTimer {
-    /// Nothing: the peer is not to blame for any delay.
+    /// Nothing: a delay is not the fault of the peer.
     Nothing,
     /// The first byte of a head.
     Request { since: Tick },
-    /// The same, of a peer that has not asked for anything yet, since the server drains.
+    /// The first byte of the first head, while the server drains.
     First { since: Tick },
     /// The rest of a head.
     Head { since: Tick },
-    /// A body that is wanted.
+    /// A body that is used.
     Body(Transfer),
-    /// The end of what a closing connection still sends.
+    /// The end of what the peer sends on a closing connection.
     End(Transfer),
 }
 
 impl ReadTimer {
-    /// When the timeout expires. `draining`: the server goes down.
+    /// When the timeout expires. `draining`: the server is shutting down.
     pub(crate) fn deadline(&self, timeouts: &Timeouts, draining: bool) -> Option<Tick> {
         match self {
             ReadTimer::Nothing => None,
@@ -35,7 +36,7 @@ impl ReadTimer {
         }
     }
 
-    /// The same, rule by rule.
+    /// The deadline of each rule.
     pub(crate) fn timers(&self, timeouts: &Timeouts, draining: bool) -> Vec<Timer> {
         let one = |rule, since| self.deadline(timeouts, draining).map(|deadline| Timer { rule, since, deadline });
         match self {
@@ -51,8 +52,8 @@ impl ReadTimer {
     }
 }
 
-/// The end of a closing connection: silence, and a whole time that no byte prolongs. It does not hold up the end of a
-/// server for longer than a connection that has not asked yet.
+/// The limits for a closing connection: silence, and a total time that further bytes do not extend. While the server
+/// drains, it waits no longer for such a connection than for one without a request.
 fn linger(timeouts: &Timeouts, draining: bool) -> Pace {
     let most = if draining { timeouts.drain_silence } else { u64::MAX };
     Pace { silence: timeouts.linger_silence.min(most), grace: timeouts.linger.min(most), rate: u64::MAX }
@@ -63,7 +64,7 @@ fn linger(timeouts: &Timeouts, draining: bool) -> Pace {
 pub(crate) struct Transfer {
     since: Tick,
     last: Tick,
-    /// One more than went through: so an `Option` of this is no larger.
+    /// One more than the number of bytes, so that an `Option` of this type needs no more memory.
     count: NonZeroU64,
 }
 
@@ -72,7 +73,7 @@ impl Transfer {
         Transfer { since: now, last: now, count: NonZeroU64::MIN }
     }
 
-    /// `bytes` more went through.
+    /// Records that `bytes` more were transferred.
     pub(crate) fn made(&mut self, bytes: u64, now: Tick) {
         if bytes > 0 {
             self.last = now;
@@ -80,7 +81,7 @@ impl Transfer {
         }
     }
 
-    /// The same, begun so many milliseconds later.
+    /// The same progress, shifted by `millis`.
     pub(crate) fn later(self, millis: u64) -> Transfer {
         Transfer { since: self.since.after(millis), last: self.last.after(millis), ..self }
     }
@@ -93,7 +94,7 @@ impl Transfer {
         self.count.get() - 1
     }
 
-    /// When it has been silent for too long, or is below the least rate after the grace.
+    /// When the transfer has stalled for too long, or is below the minimum rate after the grace period.
     pub(crate) fn deadline(&self, pace: &Pace) -> Tick {
         let silent = self.silent_at(pace);
         self.slow_at(pace).map_or(silent, |slow| silent.min(slow))
@@ -103,13 +104,13 @@ impl Transfer {
         self.last.after(pace.silence.max(1))
     }
 
-    /// `None`: there is no least rate.
+    /// `None` if there is no minimum rate.
     fn slow_at(&self, pace: &Pace) -> Option<Tick> {
-        let earned = self.bytes().saturating_mul(1000).checked_div(pace.rate)?;
-        Some(self.since.after(pace.grace.max(1).saturating_add(earned)))
+        let credit = self.bytes().saturating_mul(1000).checked_div(pace.rate)?;
+        Some(self.since.after(pace.grace.max(1).saturating_add(credit)))
     }
 
-    /// Both rules by name, as they stand.
+    /// The deadlines of both rules.
     pub(crate) fn timers(&self, silence: &'static str, rate: &'static str, pace: &Pace) -> impl Iterator<Item = Timer> {
         let silent = Timer { rule: silence, since: self.last, deadline: self.silent_at(pace) };
         let slow = self.slow_at(pace).map(|deadline| Timer { rule: rate, since: self.since, deadline });
@@ -117,14 +118,15 @@ impl Transfer {
     }
 }
 
-/// A clock that runs, as [`State`](crate::State) shows it.
+/// A running timer, as shown by [`State`](crate::State).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timer {
-    /// The field of [`Timeouts`] that bounds it, named as in transcripts: `keep-alive`, `drain-silence`, `head`,
-    /// `body-silence`, `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`, `script-silence`, `script-drain`.
+    /// The field of [`Timeouts`] that sets it, named as in transcripts: `keep-alive`, `drain-silence`, `head`,
+    /// `body-silence`, `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`,
+    /// `script-silence`, `script-drain`.
     pub rule: &'static str,
-    /// Since when it runs.
+    /// When it was started.
     pub since: Tick,
     /// When it fires, unless something happens before.
     pub deadline: Tick,
@@ -137,7 +139,7 @@ mod tests {
     const PACE: Pace = Pace { silence: 10, grace: 100, rate: 1000 };
 
     #[test]
-    fn silence_ends_patience_whatever_was_earned() {
+    fn a_stalled_transfer_times_out_despite_its_average_rate() {
         let mut progress = Transfer::start(Tick(0));
         assert_eq!(progress.deadline(&PACE), Tick(10));
         progress.made(1_000_000, Tick(5));
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drip_below_the_rate_ends_after_the_grace() {
+    fn a_transfer_below_the_rate_times_out_after_the_grace() {
         let mut progress = Transfer::start(Tick(0));
         let mut now = 0;
         while now < progress.deadline(&PACE).0 {
@@ -155,15 +157,15 @@ mod tests {
             progress.made(1, Tick(now));
         }
         assert!((100..200).contains(&now), "{now}");
-        let mut honest = Transfer::start(Tick(0));
+        let mut steady = Transfer::start(Tick(0));
         for now in (5..10_000).step_by(5) {
-            assert!(honest.deadline(&PACE) > Tick(now));
-            honest.made(5, Tick(now));
+            assert!(steady.deadline(&PACE) > Tick(now));
+            steady.made(5, Tick(now));
         }
     }
 
     #[test]
-    fn a_timeout_of_nothing_is_still_in_the_future() {
+    fn a_timeout_of_zero_is_still_in_the_future() {
         let pace = Pace { silence: 0, grace: 0, rate: 0 };
         assert!(Transfer::start(Tick(7)).deadline(&pace) > Tick(7));
     }

@@ -1,5 +1,4 @@
-//! Budgets that are tests: the size of a connection, heap allocations and polls of an exchange in
-//! the steady state.
+//! Budgets as tests: the size of a connection, and the heap allocations and polls of an exchange in the steady state.
 
 use std::net::SocketAddr;
 
@@ -8,11 +7,11 @@ use sanserve_core::{
     Step, Tick, Wall,
 };
 
-/// Exchanges before anything is counted: buffers grow to their size.
+/// Exchanges before the measurement, so that buffers reach their size.
 const WARM_UP: u64 = 8;
-/// Exchanges that are counted.
+/// Exchanges in the measurement.
 const EXCHANGES: u64 = 2_000;
-/// `Act(Open)`, `Send`, `Finished`, `Wait`: one poll each, and nothing in between.
+/// One poll each for `Act(Open)`, `Send`, `Finished` and `Wait`.
 const POLLS: u64 = 4;
 
 #[test]
@@ -22,42 +21,42 @@ fn a_connection_is_small() {
 }
 
 #[test]
-fn the_counter_counts() {
+fn the_allocation_counter_works() {
     let counted = allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 100])));
     assert_eq!(counted.count_total, 1);
 }
 
 #[test]
 fn a_get_allocates_nothing() {
-    hold(&[b"GET /a.txt HTTP/1.1\r\nHost: example\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n"], Ok(FILE), b" 200 ");
+    measure(&[b"GET /a.txt HTTP/1.1\r\nHost: example\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n"], Ok(FILE), b" 200 ");
 }
 
 #[test]
 fn a_not_modified_allocates_nothing() {
     let tag = b"GET /a.txt HTTP/1.1\r\nHost: example\r\nIf-None-Match: \"2ebc9854-5-400\"\r\n\r\n";
     let date = b"GET /a.txt HTTP/1.1\r\nHost: example\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:48:20 GMT\r\n\r\n";
-    hold(&[tag, date], Ok(FILE), b" 304 ");
+    measure(&[tag, date], Ok(FILE), b" 304 ");
 }
 
 #[test]
 fn a_not_found_allocates_nothing() {
-    hold(&[b"GET /a%20b/../nothing HTTP/1.1\r\nHost: example\r\n\r\n"], Err(FsError::NotFound), b" 404 ");
+    measure(&[b"GET /a%20b/../nothing HTTP/1.1\r\nHost: example\r\n\r\n"], Err(FsError::NotFound), b" 404 ");
 }
 
 #[test]
 fn a_range_allocates_nothing() {
-    hold(&[b"GET /a.txt HTTP/1.1\r\nHost: example\r\nRange: bytes=10-19\r\n\r\n"], Ok(FILE), b" 206 ");
+    measure(&[b"GET /a.txt HTTP/1.1\r\nHost: example\r\nRange: bytes=10-19\r\n\r\n"], Ok(FILE), b" 206 ");
 }
 
 #[test]
 fn a_head_allocates_nothing() {
-    hold(&[b"HEAD /a.txt HTTP/1.1\r\nHost: example\r\n\r\n"], Ok(FILE), b" 200 ");
+    measure(&[b"HEAD /a.txt HTTP/1.1\r\nHost: example\r\n\r\n"], Ok(FILE), b" 200 ");
 }
 
 const FILE: Opened = Opened { kind: Kind::File, len: 1024, modified: 784_111_700, modified_nanos: 5, digest: None };
 
-/// Runs many exchanges on one connection, each a second after the last, and holds them to the budget.
-fn hold(requests: &[&[u8]], opened: Result<Opened, FsError>, status: &[u8]) {
+/// Runs many exchanges on one connection, one second apart, and compares them with the budget.
+fn measure(requests: &[&[u8]], opened: Result<Opened, FsError>, status: &[u8]) {
     let config = Config::default();
     let mut now = Now::new(Tick(0), Wall(784_111_777));
     let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000)));
@@ -80,7 +79,7 @@ fn hold(requests: &[&[u8]], opened: Result<Opened, FsError>, status: &[u8]) {
     assert!(polls <= POLLS * EXCHANGES, "{polls} polls for {EXCHANGES} exchanges");
 }
 
-/// One exchange; how many polls it took.
+/// Runs one exchange and returns the number of polls.
 fn exchange(
     connection: &mut Connection,
     buf: &mut Buffers,

@@ -1,4 +1,4 @@
-//! The programs of `docs/testing.md`, which stand there as they stand here.
+//! The programs of `docs/testing.md`. The last test compares them with the page.
 
 use sanserve_core::{Call, Cgi, Config, Handler, Misuse, Received, Reply, StatusCode};
 use sanserve_testing::{Disk, Faults, Peer, Random, Script, Server, World};
@@ -91,7 +91,7 @@ fn counts_in_a_bad_world() {
 }
 
 #[test]
-fn the_page_shows_what_is_here() {
+fn the_page_shows_these_programs() {
     let (page, code) = (include_str!("../../docs/testing.md"), include_str!("documented.rs"));
     let blocks: Vec<&str> = page.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() >= 5, "{} blocks", blocks.len());

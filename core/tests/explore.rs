@@ -1,8 +1,8 @@
-//! Exhaustive small scope: every sequence of operations up to a small depth, against invariants.
-//! The rig checks each step; the verdict checks the whole; after every sequence
-//! stands a kind end (all must be answered) and then silence (all must end).
+//! Exhaustive exploration: every sequence of operations up to a small depth, checked against invariants. The rig checks
+//! each step, and the verdict checks the result. Every sequence is also continued cooperatively (everything must be
+//! answered) and then without further input (everything must end).
 //!
-//! Sequences that lead to the same state are followed once.
+//! Sequences that lead to the same state are only continued once.
 
 #![allow(clippy::disallowed_macros, reason = "a test has a console")]
 
@@ -23,7 +23,7 @@ fn recv(text: &str) -> Op {
     Op::Recv(text.into())
 }
 
-/// Explores all sequences of `ops` of at most `depth`, after `start`.
+/// Explores all sequences of at most `depth` operations from `ops`, after `start`.
 fn explore(start: &[Op], ops: &[Op], depth: usize) {
     explore_with(&Config::default().with_limits(small_limits()), start, ops, depth);
 }
@@ -61,7 +61,7 @@ fn explore_with(config: &Config, start: &[Op], ops: &[Op], depth: usize) {
     println!("{count} states");
 }
 
-/// `None`: the last operation is not possible there.
+/// Returns `None` if the last operation is not possible in its state.
 fn replay(config: &Config, disk: &Disk, path: &[Op]) -> Option<Rig> {
     let mut rig = Rig::new(config.clone(), disk.clone());
     rig.swaps = path.len() % 2 == 0;
@@ -69,13 +69,13 @@ fn replay(config: &Config, disk: &Disk, path: &[Op]) -> Option<Rig> {
 }
 
 fn judge(rig: &mut Rig, path: &[Op]) {
-    let right = |what: Result<(), String>| what.unwrap_or_else(|wrong| panic!("{wrong}"));
-    right(verdict::check(rig, false));
+    let expect = |what: Result<(), String>| what.unwrap_or_else(|error| panic!("{error}"));
+    expect(verdict::check(rig, false));
     rig.settle();
-    right(verdict::check(rig, true));
+    expect(verdict::check(rig, true));
     if !matches!(rig.at, At::Close(_)) {
         rig.outlast();
-        right(verdict::check(rig, true));
+        expect(verdict::check(rig, true));
     }
     assert!(path.len() < 100);
 }
@@ -89,7 +89,7 @@ fn show(op: &Op) -> String {
 }
 
 #[test]
-fn requests_in_pieces() {
+fn requests_arrive_in_pieces() {
     let ops = [
         recv(GET),
         recv("GET /a HT"),
@@ -109,7 +109,7 @@ fn requests_in_pieces() {
 }
 
 #[test]
-fn a_file_and_everything_that_can_happen() {
+fn anything_happens_while_a_file_is_served() {
     let ops = [
         Op::Complete,
         Op::Fail(FsError::NotFound),
@@ -136,7 +136,7 @@ fn a_file_and_everything_that_can_happen() {
 }
 
 #[test]
-fn a_directory_and_stale_tickets() {
+fn a_directory_is_listed_despite_stale_tickets() {
     let ops = [
         Op::Complete,
         Op::Stale,
@@ -155,7 +155,7 @@ fn a_directory_and_stale_tickets() {
 }
 
 #[test]
-fn bodies() {
+fn bodies_are_read_in_any_way() {
     let ops = [
         recv("5\r\nhello\r\n"),
         recv("5\r\nhel"),
@@ -191,7 +191,7 @@ fn bodies() {
 }
 
 #[test]
-fn handlers() {
+fn handlers_respond_in_any_way() {
     let ops = [
         Op::Wake,
         Op::Take(100),
@@ -216,7 +216,7 @@ fn handlers() {
 }
 
 #[test]
-fn violations_and_what_stands_behind_them() {
+fn nothing_after_a_violation_is_answered() {
     let bad = [
         "GET / HTTP/1.1\r\n\r\n",
         "GET /a HTTP/1.1\nHost: x\r\n\r\n",
@@ -254,7 +254,7 @@ fn violations_and_what_stands_behind_them() {
 }
 
 #[test]
-fn ranges_by_dribs_and_drabs() {
+fn ranges_are_sent_in_small_pieces() {
     let ops = [
         Op::Take(1),
         Op::Take(150),
@@ -275,7 +275,7 @@ fn ranges_by_dribs_and_drabs() {
 }
 
 #[test]
-fn http_10() {
+fn http_10_closes_each_connection() {
     let config = Config::default().with_protocol(Protocol::Http10).with_limits(small_limits());
     let ops = [
         recv(GET),
@@ -299,7 +299,7 @@ fn script(text: &str) -> Op {
     Op::Script(text.into())
 }
 
-/// Scripts, with small limits.
+/// A configuration with scripts and small limits.
 fn scripts() -> Config {
     let limits = small_limits().with_script_head(60).with_redirects(1);
     let mut config = Config::default().with_limits(limits).with_cgi(Cgi::python());
@@ -307,8 +307,8 @@ fn scripts() -> Config {
     config
 }
 
-/// What can happen to a script that runs.
-fn of_a_script() -> Vec<Op> {
+/// What can happen to a running script.
+fn script_ops() -> Vec<Op> {
     vec![
         script("Content-Type: a/b\n"),
         script("X-Script: b\n\nbody"),
@@ -328,18 +328,18 @@ fn of_a_script() -> Vec<Op> {
     ]
 }
 
-/// Two things without a turn between.
+/// Two operations without a turn in between.
 fn both(first: Op, second: Op) -> Op {
     Op::Both(Box::new((first, second)))
 }
 
 #[test]
-fn a_script_that_is_fed() {
-    let mut ops = of_a_script();
+fn anything_happens_while_a_script_is_fed() {
+    let mut ops = script_ops();
     let fed = [Op::Fed(1), Op::Fed(u64::MAX), Op::FeedBlocked, Op::Feedable, Op::FeedEnd];
     let pieces = [recv("he"), recv("lloGET /a HT")];
     ops.extend([&fed[..], &pieces].concat());
-    // It runs, and nothing of the body has come.
+    // The script runs, and nothing of the body has arrived.
     let start = [recv(POST), Op::Complete, Op::Complete];
     explore_with(&scripts(), &start, &ops, 3);
     let few = [script("X-Script: b\n\nbody"), Op::ScriptEof, Op::Take(u64::MAX), Op::Due(0), Op::Eof];
@@ -349,20 +349,20 @@ fn a_script_that_is_fed() {
 }
 
 #[test]
-fn a_script_whose_body_is_spooled() {
-    let mut ops = of_a_script();
+fn anything_happens_while_a_body_is_spooled() {
+    let mut ops = script_ops();
     ops.extend([Op::Complete, Op::Fail(FsError::Exhausted), Op::Stale]);
     ops.extend([Op::Fed(u64::MAX), Op::FeedBlocked, Op::Feedable, Op::FeedEnd]);
     ops.extend([recv("5\r\nhello\r\n"), recv("0\r\n\r\n"), recv("X")]);
     explore_with(&scripts(), &[recv(CHUNKED), Op::Complete], &ops, 3);
-    // Half of it is in the file.
+    // Half of the body is in the file.
     let start = [recv(CHUNKED), Op::Complete, Op::Complete, recv("5\r\nhello\r\n"), Op::Fed(2)];
     explore_with(&scripts(), &start, &ops, 3);
 }
 
 #[test]
-fn a_script_that_is_sought_begun_and_redirects() {
-    let mut ops = of_a_script();
+fn anything_happens_while_a_script_is_started_or_redirects() {
+    let mut ops = script_ops();
     ops.extend([script("Location: /a\n\n"), script("Location: /cgi-bin/y\n\n"), script("no head\n\n")]);
     ops.extend([Op::Complete, Op::Fail(FsError::NotFound), Op::Fail(FsError::Failed), Op::Stale]);
     ops.extend([both(Op::Complete, Op::Cut), both(Op::Complete, Op::Broken(Fault::Peer)), both(Op::Complete, Op::Eof)]);
@@ -371,7 +371,7 @@ fn a_script_that_is_sought_begun_and_redirects() {
         explore_with(&scripts(), &[recv(&request)], &ops, 4);
         explore_with(&scripts(), &[recv(&request.replacen("GET", "HEAD", 1)), Op::Complete], &ops, 3);
     }
-    // Half of its body has come and gone when it redirects.
+    // Half of the body has been read when it redirects.
     ops.extend([recv("lo"), Op::Fed(u64::MAX), Op::FeedBlocked]);
     let start = [recv(&format!("{POST}hel")), Op::Complete, Op::Complete, Op::Fed(2)];
     explore_with(&scripts(), &start, &ops, 3);

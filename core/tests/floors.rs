@@ -1,7 +1,7 @@
-//! The modules of the core stand on floors: each one uses only what stands on a lower floor, so no two of them need
-//! each other. A file with the directory of its name counts as one module, and tests may use what they like.
+//! Checks the layers of the core: each module only uses modules on lower floors, so that no two modules depend on each
+//! other. A file and the directory of the same name count as one module. Tests are exempt.
 //!
-//! The list below is the map. A module that is new goes to the lowest floor above all that it uses.
+//! The list below is the map. A new module goes to the lowest floor above everything that it uses.
 
 #![allow(clippy::disallowed_methods, reason = "reads the sources")]
 
@@ -9,49 +9,46 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floors from the ground up, each with what it is about.
+/// The floors from the bottom to the top, each with its subject.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("terms that need no others", &["credentials", "grammar", "input", "peer", "share", "status", "text", "time"]),
+    ("basic terms", &["credentials", "grammar", "input", "peer", "share", "status", "text", "time"]),
     ("small formats", &["date", "entry", "error", "fields", "listing", "media_types", "page"]),
-    (
-        "rules: what was decided and why, what a server obeys, what a head may hold",
-        &["config", "reason", "response_head"],
-    ),
+    ("rules: decisions and their reasons, configuration, the parts of a head", &["config", "reason", "response_head"]),
     ("the codec, and readers of single fields", &["media_type", "range", "timer", "wire"]),
     ("the request", &["conditional", "request"]),
     ("the memory of an exchange, and paths", &["buffers", "path"]),
-    ("what a driver is told", &["script_path", "step"]),
-    ("what an embedder decides, and what it sees", &["observer", "policy"]),
-    ("what every call is given", &["context"]),
-    ("an exchange, and the tool that a task goes on with", &["exchange"]),
-    ("tasks: what answers a request", &["cgi", "files", "handler_task", "head_writer"]),
-    ("which task answers", &["task"]),
-    ("the machine that a driver touches", &["connection"]),
-    ("for embedders, on top of it", &["handler", "interop"]),
+    ("the steps for a driver", &["script_path", "step"]),
+    ("what an embedder decides and observes", &["observer", "policy"]),
+    ("the arguments of every call", &["context"]),
+    ("an exchange, and the response under construction", &["exchange"]),
+    ("tasks: what produces a response", &["cgi", "files", "handler_task", "head_writer"]),
+    ("the choice of the task", &["task"]),
+    ("the state machine that a driver uses", &["connection"]),
+    ("conveniences for embedders", &["handler", "interop"]),
 ];
 
 #[test]
-fn no_module_uses_what_stands_on_its_own_floor_or_above() {
+fn each_module_only_uses_lower_floors() {
     let floor_of: BTreeMap<&str, usize> = FLOORS
         .iter()
         .enumerate()
         .flat_map(|(floor, (_, modules))| modules.iter().map(move |module| (*module, floor)))
         .collect();
     let mut wrong = Vec::new();
-    for (module, used, file) in arrows() {
+    for (module, used, file) in imports() {
         let (Some(&here), Some(&there)) = (floor_of.get(module.as_str()), floor_of.get(used.as_str())) else {
-            wrong.push(format!("{file}: {module} or {used} stands on no floor"));
+            wrong.push(format!("{file}: {module} or {used} is on no floor"));
             continue;
         };
         if there >= here {
             wrong.push(format!("{file}: {module} ({}) uses {used} ({})", FLOORS[here].0, FLOORS[there].0));
         }
     }
-    assert!(wrong.is_empty(), "a module uses what stands above it or beside it:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "a module uses another one on the same or a higher floor:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn each_module_stands_on_one_floor() {
+fn each_module_is_on_one_floor() {
     let mut listed: Vec<&str> = FLOORS.iter().flat_map(|(_, modules)| modules.iter().copied()).collect();
     listed.sort_unstable();
     let mut there: Vec<String> = files().iter().map(|(module, _)| module.clone()).collect();
@@ -61,32 +58,32 @@ fn each_module_stands_on_one_floor() {
 }
 
 #[test]
-fn an_import_is_seen_however_it_is_written() {
+fn all_forms_of_imports_are_recognized() {
     let source = "use crate::{a::B, c};\n//! crate::no\n    use crate::d::{E, F};\nlet x = crate::g::h(); // crate::no\n\
                   pub(crate) fn f() {}\n#[cfg(test)]\nmod tests {\n use crate::no;\n}\n";
     assert_eq!(used_by(source), ["a", "c", "d", "g"]);
 }
 
-/// Module, the module that it uses, and the file that says so.
-fn arrows() -> Vec<(String, String, String)> {
-    let mut arrows = Vec::new();
+/// All imports: a module, the module that it uses, and the file.
+fn imports() -> Vec<(String, String, String)> {
+    let mut imports = Vec::new();
     for (module, file) in files() {
         let source = fs::read_to_string(&file).expect("a source file can be read");
         let name = file.strip_prefix(root()).expect("below the root").display().to_string();
         let others = used_by(&source).into_iter().filter(|used| *used != module);
         for used in others {
-            arrows.push((module.clone(), used, name.clone()));
+            imports.push((module.clone(), used, name.clone()));
         }
     }
-    assert!(arrows.len() > 100, "too few imports were found: {}", arrows.len());
-    arrows
+    assert!(imports.len() > 100, "too few imports were found: {}", imports.len());
+    imports
 }
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All source files, each with the module that it belongs to.
+/// All source files, each with its module.
 fn files() -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
     let mut dirs = vec![root()];
@@ -108,7 +105,7 @@ fn files() -> Vec<(String, PathBuf)> {
     files
 }
 
-/// The modules that a source names behind `crate::`, comments and tests left out.
+/// The modules that a source file names after `crate::`, outside of comments and tests.
 fn used_by(source: &str) -> Vec<String> {
     let code: String = source
         .split("#[cfg(test)]\nmod tests")
@@ -122,7 +119,7 @@ fn used_by(source: &str) -> Vec<String> {
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
         match rest.strip_prefix('{') {
-            // `use crate::{a::B, c}`: the first word of each item that is not inside further braces.
+            // In `use crate::{a::B, c}`, the first word of each item at the outermost level.
             Some(list) => {
                 let mut depth = 0;
                 let mut start = true;

@@ -1,5 +1,5 @@
-//! The judge of the worlds against the transcripts of the core, every line of which was read: it must find
-//! nothing wrong with them, and something with those that were spoiled.
+//! Checks the judge against the transcripts of the core, which have been reviewed: it must accept them, and reject
+//! modified ones.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
 
@@ -9,7 +9,7 @@ use sanserve_core::{Call, Fields, Handler, Policy, Reply, Request, Route, Status
 use sanserve_testing::{Server, judge};
 use sanserve_transcript::{Finish, Line, What};
 
-/// Handlers that wait for whom nobody knows; a world does not let them.
+/// Transcripts whose handler waits for something that never happens. A world does not permit that.
 const HANGING: &[&str] = &[
     "handler-begun-in-drain",
     "handler-cut",
@@ -37,7 +37,7 @@ impl Policy for Named {
     }
 }
 
-/// Its handler.
+/// The handler of a transcript.
 struct Called(Box<dyn Handler>);
 
 impl Handler for Called {
@@ -50,7 +50,7 @@ fn server(name: &str) -> Server<'_> {
     Server::new().policy(Named(corpus::world(name).0)).handler(|| Called(corpus::world(name).1))
 }
 
-/// All, without what people say in between: nobody plays that.
+/// All transcripts without their comments, which a replay does not have.
 fn cases() -> Vec<corpus::Case> {
     let mut cases = corpus::load();
     cases.iter_mut().for_each(|case| case.transcript.lines.retain(|line| matches!(line, Line::Event(_))));
@@ -58,7 +58,7 @@ fn cases() -> Vec<corpus::Case> {
 }
 
 #[test]
-fn what_is_right_is_found_right_and_played_as_it_is_written() {
+fn transcripts_are_accepted_and_replayed() {
     let mut failures = Vec::new();
     for case in cases() {
         match server(&case.transcript.settings.site).replay(&case.transcript) {
@@ -72,36 +72,36 @@ fn what_is_right_is_found_right_and_played_as_it_is_written() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-/// Whether there are scripts.
+/// Whether a transcript is about scripts.
 fn has_scripts(case: &corpus::Case) -> bool {
     !case.transcript.settings.config.cgi.directories.is_empty()
 }
 
-/// Spoils each event that can be, one at a time, of the transcripts with or without scripts: how many there were, and how
-/// many were noticed.
-fn spoil(scripts: bool, change: impl Fn(&What) -> Option<What>) -> (usize, usize) {
+/// Modifies each suitable event, one at a time, of the transcripts with or without scripts. Returns how many there
+/// were, and how many were noticed.
+fn modify(scripts: bool, change: impl Fn(&What) -> Option<What>) -> (usize, usize) {
     let (mut all, mut found) = (0, 0);
     for case in cases().into_iter().filter(|case| has_scripts(case) == scripts) {
-        judge(&case.transcript).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        judge(&case.transcript).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         for at in 0..case.transcript.lines.len() {
-            let mut spoiled = case.transcript.clone();
-            let Line::Event(event) = &mut spoiled.lines[at] else { continue };
+            let mut modified = case.transcript.clone();
+            let Line::Event(event) = &mut modified.lines[at] else { continue };
             let Some(what) = change(&event.what) else { continue };
             event.what = what;
             all += 1;
-            found += usize::from(judge(&spoiled).is_err());
+            found += usize::from(judge(&modified).is_err());
         }
     }
     (all, found)
 }
 
-/// 95 of 100.
-fn is_most(found: usize, all: usize) -> bool {
+/// At least 95 percent.
+fn is_nearly_all(found: usize, all: usize) -> bool {
     found * 20 >= all * 19
 }
 
-/// Timers that were never armed, or a millisecond too late, or too soon. Where the judge has given a request
-/// up as odd it knows no timer, and so it is behind some refusals.
+/// Timers that were never armed, or are a millisecond too late or too early. After a request that the judge does not
+/// model, it knows no timers, so it misses some of them.
 #[test]
 fn a_wrong_deadline_is_noticed() {
     let moved = |by: i64| {
@@ -113,46 +113,47 @@ fn a_wrong_deadline_is_noticed() {
             _ => None,
         }
     };
-    let (all, found) = spoil(false, moved(1));
-    assert!(all > 400 && is_most(found, all), "{found} of {all}: late");
-    // Only the soonest of several clocks is known to the millisecond.
-    let (all, found) = spoil(false, moved(-1));
+    let (all, found) = modify(false, moved(1));
+    assert!(all > 400 && is_nearly_all(found, all), "{found} of {all}: late");
+    // Only the earliest of several timers is known exactly.
+    let (all, found) = modify(false, moved(-1));
     assert!(found * 5 >= all * 4, "{found} of {all}: early");
-    let (all, found) = spoil(false, |what| match what {
+    let (all, found) = modify(false, |what| match what {
         What::Wait(wait) => wait.deadline.map(|_| What::Wait(Wait { deadline: None, ..*wait })),
         _ => None,
     });
-    assert!(is_most(found, all), "{found} of {all}: never");
-    // When the time of a body ends that a script is fed depends on what that has read.
-    let (all, found) = spoil(true, moved(1));
+    assert!(is_nearly_all(found, all), "{found} of {all}: never");
+    // The timeout of a body that a script is fed depends on what the script has read.
+    let (all, found) = modify(true, moved(1));
     assert!(all > 400 && found * 10 >= all * 9, "{found} of {all}: late, with scripts");
 }
 
 #[test]
 fn a_log_entry_that_does_not_match_is_noticed() {
     for (scripts, least) in [(false, 300), (true, 130)] {
-        // Of an answer that a script has made so that it ends with the connection less is known.
-        let is_most = |found: usize, all: usize| if scripts { found * 10 >= all * 9 } else { is_most(found, all) };
-        let (all, found) = spoil(scripts, |what| match what {
+        // The judge knows less about a script's response that ends with the connection.
+        let is_nearly_all =
+            |found: usize, all: usize| if scripts { found * 10 >= all * 9 } else { is_nearly_all(found, all) };
+        let (all, found) = modify(scripts, |what| match what {
             What::Finished(finish) => Some(What::Finished(Finish { status: finish.status ^ 1, ..finish.clone() })),
             _ => None,
         });
-        assert!(all > least && is_most(found, all), "{found} of {all}: the status");
-        let (all, found) = spoil(scripts, |what| match what {
+        assert!(all > least && is_nearly_all(found, all), "{found} of {all}: the status");
+        let (all, found) = modify(scripts, |what| match what {
             What::Finished(finish) => Some(What::Finished(Finish { sent: finish.sent + 1, ..finish.clone() })),
             _ => None,
         });
-        assert!(is_most(found, all), "{found} of {all}: the size");
-        let (all, found) = spoil(scripts, |what| match what {
-            // As if nothing had happened.
+        assert!(is_nearly_all(found, all), "{found} of {all}: the size");
+        let (all, found) = modify(scripts, |what| match what {
+            // As if the entry were missing.
             What::Finished(_) => Some(What::Tick),
             _ => None,
         });
-        assert!(is_most(found, all), "{found} of {all}: the whole entry");
+        assert!(is_nearly_all(found, all), "{found} of {all}: the whole entry");
     }
 }
 
-/// A world whose server refuses what is well-formed breaks a rule: as if a decoder, or a reader of heads, were wrong.
+/// A server that refuses a well-formed request breaks a rule, as if a decoder or the parser of heads had a bug.
 #[test]
 fn a_refusal_of_a_well_formed_request_is_noticed() {
     const CHUNKED: &str = "POST /h HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -191,7 +192,7 @@ fn a_refusal_of_a_well_formed_request_is_noticed() {
         peer.send(&bad);
         let mut transcript = peer.transcript();
         assert!(judge(&transcript).is_ok() && peer.log().len() == 1, "{bad}");
-        // The same answer to something else. It came as a whole.
+        // The same response to another request, which arrived as a whole.
         let Some(Line::Event(event)) = transcript
             .lines
             .iter_mut()

@@ -1,5 +1,5 @@
-//! Properties that hold for any input, with fixed seeds: heads mutated from good ones, bodies and
-//! targets of any bytes, ranges against a reference over plain bytes.
+//! Properties that hold for any input, with fixed seeds: mutated heads, bodies and targets of arbitrary bytes, and
+//! ranges compared with a reference implementation.
 
 mod world;
 
@@ -28,8 +28,8 @@ const GOOD: &[&str] = &[
     "HEAD /d HTTP/1.1\r\nHost: x\r\nConnection: close\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
 ];
 
-/// What a mutation puts in.
-const SPARKS: &[&str] = &[
+/// Texts that mutations insert.
+const INSERTIONS: &[&str] = &[
     "\r",
     "\n",
     "\r\n",
@@ -71,7 +71,7 @@ enum Edit {
 
 fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
-        3 => (any::<Index>(), select(SPARKS)).prop_map(|(at, text)| Edit::Insert(at, text)),
+        3 => (any::<Index>(), select(INSERTIONS)).prop_map(|(at, text)| Edit::Insert(at, text)),
         1 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Edit::Byte(at, byte)),
         2 => (any::<Index>(), 1..12_usize).prop_map(|(at, n)| Edit::Remove(at, n)),
         1 => (any::<Index>(), 1..40_usize).prop_map(|(at, n)| Edit::Repeat(at, n)),
@@ -107,7 +107,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Text of a chunked body, right or nearly so.
+/// A chunked body that is valid or nearly so.
 fn chunks() -> impl Strategy<Value = Vec<u8>> {
     let chunk = prop_oneof![
         4 => prop::collection::vec(any::<u8>(), 1..40).prop_map(|data| {
@@ -159,7 +159,7 @@ fn range_lines() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Paths of components, escapes, dots and slashes, many of them below directories of scripts.
+/// Paths of segments, escapes, dots and slashes, many of them below directories of scripts.
 fn path() -> impl Strategy<Value = Vec<u8>> {
     let parts = &[
         "cgi-bin",
@@ -201,14 +201,14 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(config(600))]
 
-    /// Heads that are nearly right: no panic, well-formed answers, the same in whatever pieces.
+    /// Nearly valid heads cause no panic and well-formed responses, which do not depend on how the bytes arrive.
     #[test]
-    fn mutated_heads(bytes in mutated()) {
+    fn mutated_heads_get_well_formed_responses(bytes in mutated()) {
         bodies::head(&bytes);
     }
 
     #[test]
-    fn a_good_head_is_answered_once(good in select(GOOD), split in any::<u64>()) {
+    fn a_valid_head_is_answered_once(good in select(GOOD), split in any::<u64>()) {
         let random = world::random::Random::new(split);
         let rig = bodies::converse(&Config::default(), good.as_bytes(), Some(random), 11, false);
         let requests = good.matches(" HTTP/1.").count();
@@ -216,31 +216,31 @@ proptest! {
     }
 
     #[test]
-    fn chunked_bodies(text in chunks()) {
+    fn chunked_bodies_match_the_reference(text in chunks()) {
         bodies::chunked(&text);
     }
 
     #[test]
-    fn ranges_and_conditions(lines in range_lines()) {
+    fn ranges_match_the_reference(lines in range_lines()) {
         bodies::ranges(&lines);
     }
 
     #[test]
-    fn targets(path in prop::collection::vec(select(&["a", "..", ".", "/", "%2f", "%2e", "%", "%00", "%25", "\\", "%5c", "d", "é", "?", "#", "<", "\"", "\n", "//", "%0d%0a", "%1b"][..]), 0..12)) {
+    fn targets_match_the_reference(path in prop::collection::vec(select(&["a", "..", ".", "/", "%2f", "%2e", "%", "%00", "%25", "\\", "%5c", "d", "é", "?", "#", "<", "\"", "\n", "//", "%0d%0a", "%1b"][..]), 0..12)) {
         bodies::target(path.concat().as_bytes());
     }
 
     #[test]
-    fn targets_of_any_bytes(path in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn targets_of_any_bytes_match_the_reference(path in prop::collection::vec(any::<u8>(), 0..60)) {
         bodies::target(&path);
     }
 
-    /// What a target means is the same for scripts as for files.
+    /// Scripts and files interpret a target in the same way.
     #[test]
-    fn a_collapsed_path_resolves_to_what_is_translated(path in path()) {
+    fn a_collapsed_path_equals_the_translated_one(path in path()) {
         let mut translated = Vec::new();
-        let is_right = translate(&path, &mut translated).is_ok();
-        prop_assert_eq!(collapse_path(&path).is_ok(), is_right);
+        let is_valid = translate(&path, &mut translated).is_ok();
+        prop_assert_eq!(collapse_path(&path).is_ok(), is_valid);
         if let Ok(collapsed) = collapse_path(&path) {
             prop_assert!(collapsed.starts_with(b"/"));
             let parts: Vec<&[u8]> = collapsed.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
@@ -248,9 +248,9 @@ proptest! {
         }
     }
 
-    /// However it is spelled, a path below a directory of scripts means a script.
+    /// Any spelling of a path below a directory of scripts refers to a script.
     #[test]
-    fn no_spelling_reaches_the_source(path in path()) {
+    fn no_spelling_serves_the_source_of_a_script(path in path()) {
         let mut translated = Vec::new();
         if translate(&path, &mut translated).is_ok() {
             let collapsed = collapse_path(&path).unwrap();
@@ -262,7 +262,7 @@ proptest! {
                 }
             }
         }
-        // Through requests: the rig minds what is opened.
+        // Through requests: the rig checks what is opened.
         let head = [b"GET /", &path[..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
         let config = Config::default().with_limits(world::rig::small_limits()).with_cgi(Cgi::python());
         bodies::converse(&config, &head, None, u64::MAX, true);
@@ -273,14 +273,14 @@ proptest! {
     }
 
     #[test]
-    fn sessions(code in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn sessions_keep_the_invariants(code in prop::collection::vec(any::<u8>(), 0..60)) {
         bodies::session(&code);
     }
 }
 
-/// What is encoded in any way is decoded as it was, and what stands behind it is left.
+/// The reference decoder decodes what was encoded, and does not touch what follows.
 #[test]
-fn the_reference_decoder_is_right() {
+fn the_reference_decoder_is_correct() {
     let limits = Limits::default();
     let text = b"5\r\nhello\r\nA;n=\"v\"\r\n, world!!!\r\n000\r\nX-Sum: 1\r\nY:\r\n\r\nGET";
     assert_eq!(

@@ -1,5 +1,5 @@
-//! The rules that are noted while an answer is made: a table of requests, each with what the disk says
-//! and the rules that decide.
+//! The rules that are recorded for a response: a table of requests, each with the results of the actions and the rules
+//! that decide.
 
 use std::net::SocketAddr;
 
@@ -17,14 +17,14 @@ const NOTHING: Opened = Opened { len: 0, ..FILE };
 const FOLDER: Opened = Opened { kind: Kind::Directory, ..FILE };
 /// The tag of `FILE`.
 const TAG: &str = "\"2ebc9865-5-a\"";
-/// Its date, one before, and that of `NOW`.
+/// The date of `FILE`, the second before, and the date of `NOW`.
 const DATE: &str = "Sun, 06 Nov 1994 08:48:37 GMT";
 const BEFORE: &str = "Sun, 06 Nov 1994 08:48:36 GMT";
 const TODAY: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// What the world says to an action.
+/// The result of an action.
 #[derive(Clone, Copy)]
-enum Says {
+enum Outcome {
     Is(Opened),
     Fails(FsError),
     Lists(&'static [&'static str]),
@@ -33,32 +33,32 @@ enum Says {
     Unspawned,
     Runs,
 }
-use Says::*;
+use Outcome::*;
 
-/// A request, and the world that it comes to.
-struct Asked<'a> {
+/// A request, with the configuration, the policy and the results of the actions.
+struct Case<'a> {
     config: Config,
     policy: &'a dyn Policy,
     bytes: Vec<u8>,
-    world: &'a [Says],
+    outcomes: &'a [Outcome],
 }
 
-/// What was noted until the exchange was over or a script would run, and the status.
-fn ask(asked: &Asked<'_>) -> (Vec<(Cause, String)>, u16) {
+/// The rules that were recorded until the exchange finished or a script would run, and the status.
+fn run(case: &Case<'_>) -> (Vec<(Cause, String)>, u16) {
     let now = Now::new(Tick(0), Wall(NOW));
-    let cx = Context { config: &asked.config, policy: asked.policy, now: &now };
+    let cx = Context { config: &case.config, policy: case.policy, now: &now };
     let mut buf = Buffers::new();
     buf.explain();
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
-    assert_eq!(buf.input.fill(&asked.bytes), asked.bytes.len());
-    let mut world = asked.world.iter().copied();
+    assert_eq!(buf.input.fill(&case.bytes), case.bytes.len());
+    let mut outcomes = case.outcomes.iter().copied();
     let mut status = 0;
     for _ in 0..100 {
         let input = match connection.poll(&mut buf, &cx) {
             Step::Send(transmit) => Input::Sent(transmit.len()),
             Step::Act(ticket, action) => Input::Done(
                 ticket,
-                match (action, world.next().expect("the world has no more to say")) {
+                match (action, outcomes.next().expect("the table has no more outcomes")) {
                     (Action::Open { .. } | Action::OpenIn { .. }, Is(opened)) => Completion::Opened(Ok(opened)),
                     (Action::Open { .. } | Action::OpenIn { .. }, Fails(error)) => Completion::Opened(Err(error)),
                     (Action::List { into }, Lists(names)) => {
@@ -71,7 +71,7 @@ fn ask(asked: &Asked<'_>) -> (Vec<(Cause, String)>, u16) {
                     }
                     (Action::Spool, Runs) => Completion::Spooled(Ok(())),
                     (Action::Spawn(_), Unspawned) => Completion::Spawned(Err(SpawnError::Failed)),
-                    (action, _) => panic!("an answer that does not fit {action:?}"),
+                    (action, _) => panic!("an outcome that does not fit {action:?}"),
                 },
             ),
             Step::Feed(bytes) => Input::Fed(bytes.len() as u64),
@@ -84,17 +84,17 @@ fn ask(asked: &Asked<'_>) -> (Vec<(Cause, String)>, u16) {
         };
         connection.handle(input);
     }
-    assert_ne!(status, 0, "no answer to {}", asked.bytes.escape_ascii());
-    let noted = buf.reasons().iter().map(|reason| (reason.cause, reason.value.escape_ascii().to_string())).collect();
-    // They are of one exchange alone.
+    assert_ne!(status, 0, "no response to {}", case.bytes.escape_ascii());
+    let recorded = buf.reasons().iter().map(|reason| (reason.cause, reason.value.escape_ascii().to_string())).collect();
+    // The reasons are only those of one exchange.
     let _ = connection.poll(&mut buf, &cx);
     assert_eq!(buf.reasons(), []);
-    (noted, status)
+    (recorded, status)
 }
 
-/// A row: the request, what the world says, the status, and the rules that must be among those noted,
-/// each perhaps with its value after a space.
-type Row = (String, &'static [Says], u16, &'static [&'static str]);
+/// A row: the request, the results of the actions, the status, and the rules that must be among those recorded, each
+/// optionally with its value after a space.
+type Row = (String, &'static [Outcome], u16, &'static [&'static str]);
 
 fn get(target: &str, fields: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
@@ -271,7 +271,7 @@ fn rows() -> Vec<Row> {
         (get("/a.svgz", ""), &[Is(FILE)], 200, &["extension-of-encoded image/svg+xml", "content-encoding gzip"]),
         (get("/a.zzz", ""), &[Is(FILE)], 200, &["extension-unknown application/octet-stream"]),
         (get("/.a", ""), &[Is(FILE)], 200, &["extension-missing application/octet-stream"]),
-        // Answers.
+        // Responses.
         file("Connection: close\r\n", 200, &["close-asked", "closes close", "content-length"]),
         file("Host: x\r\n", 400, &["HostRepeated", "close-of-violation", "closes close"]),
         ("GET /a HTTP/1.1\n\n".into(), &[], 400, &["BareLf Bad Request", "close-of-violation"]),
@@ -279,13 +279,13 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn each_decision_names_its_rule() {
+fn each_decision_records_its_rule() {
     let mut failures = String::new();
-    for (request, world, status, rules) in rows() {
-        check(Config::default(), &DefaultPolicy, &request, world, status, rules, &mut failures);
+    for (request, outcomes, status, rules) in rows() {
+        check(Config::default(), &DefaultPolicy, &request, outcomes, status, rules, &mut failures);
     }
-    for (config, policy, request, world, status, rules) in special() {
-        check(config, policy, &request, world, status, rules, &mut failures);
+    for (config, policy, request, outcomes, status, rules) in special() {
+        check(config, policy, &request, outcomes, status, rules, &mut failures);
     }
     assert!(failures.is_empty(), "{failures}");
 }
@@ -294,17 +294,19 @@ fn check(
     config: Config,
     policy: &dyn Policy,
     request: &str,
-    world: &[Says],
+    outcomes: &[Outcome],
     status: u16,
     rules: &[&str],
     failures: &mut String,
 ) {
-    let (noted, answered) = ask(&Asked { config, policy, bytes: request.into(), world });
-    let noted: Vec<String> = noted.iter().map(|(cause, value)| format!("{} {value}", name(*cause))).collect();
-    let is_noted = |rule: &&str| noted.iter().any(|noted| noted == rule || noted.split(' ').next() == Some(rule));
-    let missing: Vec<&&str> = rules.iter().filter(|rule| !is_noted(rule)).collect();
+    let (recorded, answered) = run(&Case { config, policy, bytes: request.into(), outcomes });
+    let recorded: Vec<String> = recorded.iter().map(|(cause, value)| format!("{} {value}", name(*cause))).collect();
+    let is_recorded =
+        |rule: &&str| recorded.iter().any(|recorded| recorded == rule || recorded.split(' ').next() == Some(rule));
+    let missing: Vec<&&str> = rules.iter().filter(|rule| !is_recorded(rule)).collect();
     if answered != status || !missing.is_empty() {
-        *failures += &format!("{}\n  {answered}, not noted: {missing:?}\n  noted: {noted:?}\n", request.escape_debug());
+        *failures +=
+            &format!("{}\n  {answered}, not recorded: {missing:?}\n  recorded: {recorded:?}\n", request.escape_debug());
     }
 }
 
@@ -315,9 +317,9 @@ fn name(cause: Cause) -> String {
     }
 }
 
-type Special = (Config, &'static dyn Policy, String, &'static [Says], u16, &'static [&'static str]);
+type Special = (Config, &'static dyn Policy, String, &'static [Outcome], u16, &'static [&'static str]);
 
-/// Requests that need other rules than the default.
+/// Requests that need a configuration or a policy of their own.
 fn special() -> Vec<Special> {
     let config = Config::default;
     let old = || config().with_protocol(Protocol::Http10);
@@ -443,7 +445,7 @@ fn special() -> Vec<Special> {
     ]
 }
 
-/// A policy with a path and a type of its own.
+/// A policy that chooses another path and type.
 struct Mine;
 
 impl Policy for Mine {
@@ -457,20 +459,20 @@ impl Policy for Mine {
     }
 }
 
-/// What no answer from files or of a refused script can have: a length that nobody knows.
+/// Responses from files, and of refused scripts, always have a known length.
 const OF_HANDLERS_AND_SCRIPTS: [Rule; 2] = [Rule::FramedByChunks, Rule::FramedByClose];
 
 #[test]
-fn every_rule_is_shown() {
-    let shown: Vec<&str> =
+fn every_rule_has_a_row() {
+    let listed: Vec<&str> =
         rows().iter().flat_map(|row| row.3).chain(special().iter().flat_map(|row| row.5)).copied().collect();
     for rule in Rule::ALL.iter().filter(|rule| !OF_HANDLERS_AND_SCRIPTS.contains(rule)) {
-        assert!(shown.iter().any(|shown| shown.split(' ').next() == Some(rule.name())), "{rule:?} is in no row");
+        assert!(listed.iter().any(|listed| listed.split(' ').next() == Some(rule.name())), "{rule:?} is in no row");
     }
 }
 
 #[test]
-fn an_answer_of_unknown_length_says_how_it_ends() {
+fn the_framing_of_a_response_of_unknown_length_is_recorded() {
     use sanserve_core::{Call, Handler, Reply, StatusCode};
     for (version, expected) in [("HTTP/1.1", Rule::FramedByChunks), ("HTTP/1.0", Rule::FramedByClose)] {
         let config = Config::default().with_handled(true);
@@ -490,9 +492,9 @@ fn an_answer_of_unknown_length_says_how_it_ends() {
     }
 }
 
-/// A refusal is explained by its row of the table of violations, with the sentence that documents it.
+/// A refusal is explained by the sentence that documents the violation.
 #[test]
-fn violations_say_what_is_wrong() {
+fn violations_have_sentences() {
     assert_eq!(
         Violation::ObsFold.sentence(),
         "A field line begins with white space: obsolete line folding (RFC 9112 section 5.2)."
@@ -501,7 +503,7 @@ fn violations_say_what_is_wrong() {
 }
 
 #[test]
-fn nothing_is_noted_unasked() {
+fn nothing_is_recorded_unless_enabled() {
     let (config, now) = (Config::default(), Now::new(Tick(0), Wall(NOW)));
     let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
     let mut buf = Buffers::new();
@@ -509,7 +511,7 @@ fn nothing_is_noted_unasked() {
     buf.input.fill(get("/a.txt", "").as_bytes());
     assert!(matches!(connection.poll(&mut buf, &cx), Step::Act(..)));
     assert_eq!(buf.reasons(), []);
-    // What one peer was answered is never told about another's.
+    // Recording ends when the buffers are recycled for another peer.
     buf.explain();
     buf.recycle();
     buf.input.fill(get("/a.txt", "").as_bytes());

@@ -1,5 +1,5 @@
-//! Recordings: what is recorded while anything at all happens to a connection plays the same again,
-//! credentials or not.
+//! Recordings: whatever happens to a connection, a recording of it replays identically, with or without masked
+//! credentials.
 
 #![allow(
     clippy::disallowed_macros,
@@ -24,18 +24,18 @@ use world::handlers::{Echo, Routed};
 use world::random::Random;
 use world::rig::{At, Op, Rig, small_limits};
 
-/// Connections that are tried.
+/// The number of connections.
 const SEEDS: u64 = 600;
 
 struct Tape(Sender<Event>);
 
 impl Recorder for Tape {
     fn event(&mut self, event: Event) {
-        self.0.send(event).expect("somebody listens");
+        self.0.send(event).expect("the receiver exists");
     }
 }
 
-/// A rig whose connection is recorded from its first poll.
+/// Creates a rig whose connection is recorded from its first poll.
 fn recorded(config: Config, secrets: Secrets, starts: u64) -> (Rig, Receiver<Event>) {
     let mut rig = Rig::new(config, disk::small());
     rig.set_time(starts);
@@ -47,9 +47,9 @@ fn recorded(config: Config, secrets: Secrets, starts: u64) -> (Rig, Receiver<Eve
     (rig, events)
 }
 
-/// The recording of a rig that has come to its end.
+/// The recording of a rig that has ended.
 fn transcript(rig: Rig, events: Receiver<Event>, secrets: Secrets, starts: u64) -> Transcript {
-    let wall = Wall(START + i64::try_from(starts / 1000).expect("not that long"));
+    let wall = Wall(START + i64::try_from(starts / 1000).expect("a short time"));
     let masked = secrets == Secrets::Masked;
     let now = Now::new(Tick(starts), wall);
     let settings = Settings::default().starting(&now).with_config(rig.config.clone()).with_masked(masked);
@@ -59,7 +59,7 @@ fn transcript(rig: Rig, events: Receiver<Event>, secrets: Secrets, starts: u64) 
     transcript
 }
 
-/// Something that may happen.
+/// A random operation.
 fn op(random: &mut Random) -> Op {
     let requests = [
         "GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -112,7 +112,7 @@ fn op(random: &mut Random) -> Op {
 }
 
 #[test]
-fn whatever_happens_plays_the_same_again() {
+fn recordings_replay_identically() {
     let mut verbs = std::collections::BTreeMap::new();
     for seed in 0..SEEDS {
         let mut random = Random::new(seed);
@@ -130,9 +130,9 @@ fn whatever_happens_plays_the_same_again() {
         }
         let recorded = transcript(rig, events, secrets, starts);
         let text = recorded.to_text();
-        let read = Transcript::parse(&text).expect("what is written is read");
+        let read = Transcript::parse(&text).expect("a written transcript can be parsed");
         assert_eq!(read, recorded, "seed {seed}");
-        check(&read, &Routed, &mut Echo::default()).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}\n{text}"));
+        check(&read, &Routed, &mut Echo::default()).unwrap_or_else(|error| panic!("seed {seed}: {error}\n{text}"));
         for line in text.lines().filter(|line| line.starts_with('@')) {
             let verb = line.split(' ').find(|word| !word.starts_with(['@', '+'])).expect("a verb");
             *verbs.entry(verb.to_owned()).or_insert(0) += 1;
@@ -141,15 +141,15 @@ fn whatever_happens_plays_the_same_again() {
     println!("{verbs:?}");
     let known = "recv eof tick blocked writable wake drain cut script script-eof fed feedable open open-in list find spool \
         spawn feed end-input kill send call finished wait shut close";
-    // A `fed` is the answer to a `feed`, and so always told with it.
+    // `fed` is the result of a `feed`, and is always written on the same line.
     for verb in known.split(' ').filter(|verb| *verb != "fed") {
         assert!(verbs.contains_key(verb), "{verb} never happened");
     }
 }
 
-/// The steps of a transcript that is recorded while it is played are those that it has.
+/// A transcript that is recorded while it is replayed contains the same steps.
 #[test]
-fn transcripts_are_recorded_as_they_are() {
+fn a_recording_of_a_transcript_has_the_same_steps() {
     let mut count = 0;
     for case in corpus::load() {
         let Some(mut transcript) = case.play() else { continue };
@@ -158,7 +158,7 @@ fn transcripts_are_recorded_as_they_are() {
         transcript.settings.masked = true;
         let masked = sanserve_transcript::perform(&transcript, &*policy, &mut *handler);
         let (policy, mut handler) = corpus::world(&transcript.settings.site);
-        check(&masked, &*policy, &mut *handler).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        check(&masked, &*policy, &mut *handler).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let secret = |text: &str| text.contains("Authorization: B") || text.contains("Set-Cookie: a");
         let says = |event: &&Event| matches!(&event.what, What::Send(sending) if secret(&String::from_utf8_lossy(&sending.head)));
         assert_eq!(masked.events().find(says), None, "{}", case.name);
@@ -166,9 +166,9 @@ fn transcripts_are_recorded_as_they_are() {
     assert!(count > 100, "{count} transcripts");
 }
 
-/// A driver may look at a connection as often as it likes: a poll that says the same wait again is no event.
+/// A driver may poll a connection at any time: a poll that returns the same wait again is not recorded.
 #[test]
-fn polls_that_say_nothing_new_are_not_recorded() {
+fn polls_without_news_are_not_recorded() {
     let config = Config::default();
     let mut now = Now::new(Tick(0), Wall(START));
     let (sender, events) = channel();
@@ -177,7 +177,7 @@ fn polls_that_say_nothing_new_are_not_recorded() {
     let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 4000))), &cx);
     record(&mut connection, Box::new(Tape(sender)), Secrets::Kept, &cx);
     for at in [0, 100, 100, 1_500, 14_998] {
-        now.advance(Tick(at), Wall(START + i64::try_from(at / 1000).expect("not that long")));
+        now.advance(Tick(at), Wall(START + i64::try_from(at / 1000).expect("a short time")));
         let cx = Context { config: &config, policy: &Routed, now: &now };
         assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(_)));
     }
@@ -190,14 +190,14 @@ fn polls_that_say_nothing_new_are_not_recorded() {
     assert_eq!(lines, ["@0 wait read until 15000 idle", "@14999 eof", "@14999 close done"]);
 }
 
-/// What made the core panic is the last thing that was recorded.
+/// The cause of a panic of the core is the last event of the recording.
 #[test]
 fn a_panic_is_recorded_up_to_its_cause() {
     struct Panics;
 
     impl Policy for Panics {
         fn route(&self, _: &Request<'_>) -> Route {
-            panic!("as a mistake would");
+            panic!("a bug");
         }
     }
 

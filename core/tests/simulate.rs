@@ -1,6 +1,6 @@
-//! Seeded simulation: many clients of all kinds, a faulty network and disk, hours of virtual time.
-//! 200 seeds here; `SANSERVE_SEEDS=10000` for more, `SANSERVE_SEED=7` for one. What fails is printed
-//! with its seed and the shortest history of the connection that was found to fail too.
+//! Seeded simulation: many clients of all kinds, a faulty network and disk, hours of virtual time. Runs 200 seeds;
+//! `SANSERVE_SEEDS=10000` for more, `SANSERVE_SEED=7` for one. A failure is printed with its seed and the shortest
+//! history of the connection that also fails.
 //!
 //! The corpus of the fuzz targets is replayed here as well.
 
@@ -23,12 +23,12 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn seeds() {
+fn worlds_break_no_rule() {
     let one = variable("SANSERVE_SEED");
     let seeds = one.map_or(0..variable("SANSERVE_SEEDS").unwrap_or(200), |seed| seed..seed + 1);
     let (mut millis, mut answers, mut statuses) = (0, 0, BTreeMap::new());
     for seed in seeds.clone() {
-        match worlds::live(seed) {
+        match worlds::run(seed) {
             Ok(summary) => {
                 millis += summary.lasted;
                 answers += summary.requests;
@@ -38,14 +38,14 @@ fn seeds() {
         }
     }
     println!("{} worlds, {} hours, {answers} exchanges", seeds.count(), millis / 3_600_000);
-    // Everything that may come of a request has come of one.
+    // Every kind of response has occurred.
     let all = [200, 201, 204, 206, 301, 302, 303, 304, 400, 403, 404, 408, 411, 502, 503, 504];
     let missing: Vec<u16> = all.into_iter().filter(|status| !statuses.contains_key(status)).collect();
     assert!(one.is_some() || missing.is_empty(), "{missing:?} are missing: {statuses:?}");
 }
 
 #[test]
-fn fuzz_corpus() {
+fn the_fuzz_corpus_passes() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     for (name, body) in bodies::TARGETS {
         let mut count = 0;
@@ -62,7 +62,7 @@ fn fuzz_corpus() {
     }
 }
 
-/// The bounds of the harness grow with its input: many large answers that were asked for at once take their time.
+/// The limits of the harness grow with its input: many large responses take many steps.
 #[test]
 fn a_session_may_be_long() {
     const CODE: fn(&str) -> u8 = |piece| {
@@ -70,14 +70,14 @@ fn a_session_may_be_long() {
         u8::try_from(at).expect("few pieces")
     };
     let [late, big] = ["late", "big"].map(|name| CODE(&format!("GET /h/{name} HTTP/1.1\r\nHost: x\r\n\r\n")));
-    // Behind one that is not answered yet, as many as fit the window.
+    // After a request that is not answered yet, as many as fit in the window.
     let input: Vec<u8> = [&[0, 0, late][..], &[0, big].repeat(390)].concat();
     bodies::session(&input);
 }
 
-/// What a fuzzer would do, for a moment: inputs of any length, from random bytes and from pieces of the corpus.
+/// Like a short run of a fuzzer: inputs of any length, from random bytes and from pieces of the corpus.
 #[test]
-fn generated_inputs() {
+fn generated_inputs_pass() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     let mut random = world::random::Random::new(14);
     for (name, body) in bodies::TARGETS {

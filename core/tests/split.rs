@@ -1,5 +1,5 @@
-//! The same bytes, however they come: each transcript in which nothing depends on time is played
-//! with its input cut in every way and its output taken in dribs.
+//! Splitting changes nothing: each transcript that does not depend on time is replayed with its input cut in every way
+//! and its output taken in small pieces.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
 
@@ -9,11 +9,11 @@ use std::panic::catch_unwind;
 
 use sanserve_transcript::{Event, Finish, Script, Spoken, Take, What};
 
-/// Inputs longer than this are not cut at every place.
+/// Longer inputs are not cut at every position.
 const LONG: usize = 1_500;
 
-/// The corpus is dealt to so many tests, which run side by side.
-const HANDS: usize = 4;
+/// The number of tests among which the corpus is divided, so that they run in parallel.
+const SHARDS: usize = 4;
 
 #[test]
 fn splitting_changes_nothing_0() {
@@ -42,12 +42,12 @@ fn most_transcripts_can_be_split() {
     assert!(split * 5 > cases.len() * 3, "only {split} of {}", cases.len());
 }
 
-fn split_all(hand: usize) {
-    let failures: Vec<String> = corpus::load().into_iter().skip(hand).step_by(HANDS).filter_map(split).collect();
+fn split_all(shard: usize) {
+    let failures: Vec<String> = corpus::load().into_iter().skip(shard).step_by(SHARDS).filter_map(split).collect();
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-/// Plays a transcript in every way, and says what the first is that makes a difference.
+/// Replays a transcript in every way, and reports the first difference.
 fn split(case: corpus::Case) -> Option<String> {
     let script = Script::of(&case.transcript)?;
     let name = &case.transcript.settings.site;
@@ -67,7 +67,7 @@ fn split(case: corpus::Case) -> Option<String> {
     })
 }
 
-/// Where input is cut, and how output is taken.
+/// Where the input is cut, and how the output is taken.
 fn ways(len: usize) -> Vec<(Vec<usize>, Take)> {
     let bytewise: Vec<usize> = (1..len).collect();
     let mut ways = Vec::new();
@@ -88,7 +88,7 @@ fn ways(len: usize) -> Vec<(Vec<usize>, Take)> {
     ways
 }
 
-/// What differs first.
+/// The first difference.
 fn first(expected: &Spoken, spoken: &Spoken) -> String {
     if expected.finished != spoken.finished {
         let log = |spoken: &Spoken| {
@@ -106,7 +106,7 @@ fn first(expected: &Spoken, spoken: &Spoken) -> String {
     format!("  byte {at}\n  expected {}\n  actual   {}", around(&expected.bytes), around(&spoken.bytes))
 }
 
-/// The same numbers every time (xorshift).
+/// A deterministic generator (xorshift).
 struct Random(u64);
 
 impl Random {

@@ -1,5 +1,5 @@
-//! The states that are shown of a connection (`transcript::trace`), over all transcripts: they follow from each
-//! other, the tables of the machine are taken row by row, and the clocks are those that the core obeys.
+//! The states that `transcript::trace` shows of a connection, over all transcripts: they follow from each other, every
+//! row of the transition tables is taken, and the timers are those that the core applies.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
 
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use sanserve_core::{INBOUND, OUTBOUND, Transition};
 use sanserve_transcript::{Seen, What, trace};
 
-/// Each transcript with what was seen of it.
+/// Each transcript with its trace.
 fn all() -> Vec<(String, Vec<Seen>)> {
     let seen = corpus::load().into_iter().map(|case| {
         let (policy, mut handler) = corpus::world(&case.transcript.settings.site);
@@ -23,7 +23,7 @@ fn all() -> Vec<(String, Vec<Seen>)> {
 }
 
 #[test]
-fn the_moves_lead_from_state_to_state() {
+fn transitions_lead_from_state_to_state() {
     for (name, seen) in all() {
         let (mut inbound, mut outbound) = (INBOUND[0].0, OUTBOUND[0].0);
         for each in &seen {
@@ -41,7 +41,7 @@ fn the_moves_lead_from_state_to_state() {
     }
 }
 
-/// A row that nothing takes would be drawn for nothing.
+/// A row that is never taken would not belong in the diagram.
 #[test]
 fn every_row_of_the_tables_is_taken() {
     let all = all();
@@ -58,7 +58,7 @@ fn every_row_of_the_tables_is_taken() {
 }
 
 #[test]
-fn the_nearest_timer_is_what_a_wait_is_bounded_by() {
+fn the_nearest_timer_is_the_deadline_of_a_wait() {
     for (name, seen) in all() {
         for each in &seen {
             if let What::Wait(wait) = &each.event.what {
@@ -69,9 +69,9 @@ fn the_nearest_timer_is_what_a_wait_is_bounded_by() {
     }
 }
 
-/// What is shown as unsent after a step is what the step did not get rid of.
+/// The unsent bytes that are shown after a step are those that the driver did not take.
 #[test]
-fn what_is_unsent_is_what_was_not_taken() {
+fn unsent_bytes_are_those_not_taken() {
     for (name, seen) in all() {
         for each in &seen {
             if let What::Send(sending) = &each.event.what {

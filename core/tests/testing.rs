@@ -1,5 +1,5 @@
-//! `sanserve_testing` as an embedder uses it: peers, every way to split, worlds, and what they say
-//! about a handler that is wrong.
+//! Uses `sanserve_testing` like an embedder: peers, all ways to split, worlds, and their reports about incorrect
+//! handlers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
@@ -14,7 +14,7 @@ use sanserve_transcript::{Transcript, perform};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Reads a body, then gives it back in capitals. `/late` waits for somebody else first.
+/// Reads a body, then returns it in upper case. `/late` waits for a waker first.
 #[derive(Default)]
 struct Shout {
     body: Vec<u8>,
@@ -88,7 +88,7 @@ fn slowloris() {
 }
 
 #[test]
-fn a_handler_by_hand() {
+fn a_peer_controls_a_handler() {
     let mut peer = Server::new().handler(Shout::default).connect();
     peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     peer.expect("HTTP/1.1 100 Continue\r\n\r\n").expect_nothing().expect_step("call request");
@@ -100,7 +100,7 @@ fn a_handler_by_hand() {
 }
 
 #[test]
-fn a_waker_works_by_itself() {
+fn a_kept_waker_wakes_the_handler() {
     let waker = std::cell::RefCell::new(None);
     let handler = |call: Call, reply: &mut Reply<'_>| match call {
         Call::Request => *waker.borrow_mut() = Some(reply.waker()),
@@ -114,7 +114,7 @@ fn a_waker_works_by_itself() {
 }
 
 #[test]
-fn a_slow_disk_a_full_socket_and_a_file_that_shrinks() {
+fn a_peer_simulates_a_slow_disk_a_full_socket_and_a_shrinking_file() {
     let server = Server::new().disk(disk().slow("big", 300));
     let get = "GET /big HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut peer = server.connect();
@@ -135,14 +135,14 @@ fn a_slow_disk_a_full_socket_and_a_file_that_shrinks() {
 }
 
 #[test]
-fn how_connections_end() {
+fn connections_end_for_the_expected_reasons() {
     let server = Server::new().disk(disk());
     server.connect().send(GET).eof().expect_status(200).expect_close(Close::Done);
     server.connect().send(GET).drain().expect_status(200).expect_close(Close::Drained);
     server.connect().send("GET /").cut().expect_nothing().expect_close(Close::Drained);
     server.connect().send("GET /").reset().expect_close(Close::Broken);
     server.connect().send("GET /").eof().expect_status(400).expect_closed();
-    // What is said to nobody is lost.
+    // What is sent after a reset is lost.
     server.connect().reset().send(GET).pass(5).expect_nothing();
     let mut peer = server.connect();
     peer.send("bad\r\n\r\n").expect_status(400).expect_step("shut").expect_open().pass(2_000);
@@ -150,16 +150,16 @@ fn how_connections_end() {
 }
 
 #[test]
-fn the_rules_are_those_of_the_server() {
+fn the_configuration_of_the_server_applies() {
     let config = Config::default().with_timeouts(Timeouts::default().with_keep_alive(Duration::from_millis(70)));
     Server::new().config(config.clone()).connect().pass(69).expect_open().pass(1).expect_close(Close::Idle);
-    // A handler stays one, whatever comes first.
+    // A handler remains, even if the configuration is set later.
     let server = Server::new().handler(Shout::default).config(config);
     server.connect().send(post("x")).expect_answer(200, "X").pass(70).expect_closed();
 }
 
 #[test]
-fn what_is_not_as_expected_is_shown_with_the_transcript() {
+fn a_failed_expectation_shows_the_transcript() {
     let server = Server::new().disk(disk());
     let failing: [&dyn Fn(&mut Peer<'_>); 7] = [
         &|peer| _ = peer.expect_status(404),
@@ -173,7 +173,7 @@ fn what_is_not_as_expected_is_shown_with_the_transcript() {
     for (n, expects) in failing.iter().enumerate() {
         let mut peer = server.connect();
         peer.send(GET);
-        let panic = catch_unwind(AssertUnwindSafe(|| expects(&mut peer))).expect_err("it is not so");
+        let panic = catch_unwind(AssertUnwindSafe(|| expects(&mut peer))).expect_err("the expectation fails");
         let text = panic.downcast_ref::<String>().expect("a text");
         let (what, transcript) = text.split_once("\n\n").expect("both");
         assert!(what.starts_with("expected"), "{n}: {what}");
@@ -182,12 +182,12 @@ fn what_is_not_as_expected_is_shown_with_the_transcript() {
 }
 
 #[test]
-fn what_a_peer_has_seen_happens_again() {
+fn the_transcript_of_a_peer_replays_identically() {
     let server = Server::new().handler(Shout::default).disk(disk());
     let mut peer = server.connect();
     peer.send(post("one")).dribble(7).drip(post("two"), 10).stop_reading().read(20).send(post("three")).pass(50);
     peer.read_on().send("GET /late HTTP/1.1\r\nHost: x\r\n\r\n").pass(9).wake().pass(20_000).expect_closed();
-    let transcript = Transcript::parse(&peer.transcript().to_text()).expect("what is written is read");
+    let transcript = Transcript::parse(&peer.transcript().to_text()).expect("a written transcript can be parsed");
     assert_eq!(perform(&transcript, &sanserve_core::DefaultPolicy, &mut Shout::default()), transcript);
     assert_eq!(server.replay(&transcript).unwrap(), transcript);
     assert_eq!(judge(&transcript), Ok(()));
@@ -196,7 +196,7 @@ fn what_a_peer_has_seen_happens_again() {
 // Every way to split.
 
 #[test]
-fn everywhere_is_the_same() {
+fn splitting_does_not_change_the_outcome() {
     let server = Server::new().handler(Shout::default);
     let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     server.everywhere(format!("{}{chunked}bad\r\n", post("hi"))).expect_answer(200, "HI").expect_answer(200, "ABCDE");
@@ -204,8 +204,8 @@ fn everywhere_is_the_same() {
 }
 
 #[test]
-fn a_handler_that_trusts_the_network_is_found() {
-    /// Takes what is there for all that comes.
+fn a_handler_that_assumes_a_complete_body_is_found() {
+    /// Assumes that the body has arrived completely.
     fn hasty(call: Call, reply: &mut Reply<'_>) {
         if call == Call::Request {
             let body = if let Received::Data(data) = reply.receive() { data.to_vec() } else { Vec::new() };
@@ -223,7 +223,7 @@ fn a_handler_that_trusts_the_network_is_found() {
 // Worlds.
 
 #[test]
-fn a_world_in_which_all_is_well() {
+fn a_world_without_faults_succeeds() {
     let world = || World::new(3).faults(Faults::none()).disk(disk()).connections(50);
     let summary = world().run();
     assert_eq!(summary, world().run());
@@ -234,7 +234,7 @@ fn a_world_in_which_all_is_well() {
 }
 
 #[test]
-fn every_fault_shows() {
+fn every_fault_has_an_effect() {
     let live = |faults| World::new(5).faults(faults).disk(disk()).connections(150).run();
     let none = live(Faults::none());
     let names = |summary: &Summary| summary.timeouts.keys().map(|timer| timer.name()).collect::<Vec<_>>();
@@ -248,16 +248,16 @@ fn every_fault_shows() {
 }
 
 #[test]
-fn a_handler_in_many_worlds() {
+fn a_correct_handler_passes_many_worlds() {
     for seed in 0..10 {
         let summary = World::new(seed).handler(Shout::default).requests(shouts).connections(30).run();
         assert!(summary.requests > 10, "{summary}");
     }
 }
 
-/// Other versions, small limits, and little patience.
+/// Other versions, small limits, and short timeouts.
 #[test]
-fn worlds_by_other_rules() {
+fn worlds_with_other_configurations_succeed() {
     let limits = Limits::default().with_body(900).with_drain(50).with_output(700).with_head(300).with_linger(40);
     let pace = Pace::new(Duration::from_millis(700), Duration::from_millis(1500), 100);
     let hasty = Timeouts::default()
@@ -286,7 +286,7 @@ fn worlds_by_other_rules() {
     }
 }
 
-/// A policy of one's own, in a world.
+/// A custom policy in a world.
 struct Both;
 
 impl Policy for Both {
@@ -295,9 +295,9 @@ impl Policy for Both {
     }
 }
 
-/// A disk that takes its time holds up whoever asked it, and nobody else. A driver that waits for it itself is found.
+/// A slow disk only delays the connection that waits for it. A driver that blocks on the disk is found.
 #[test]
-fn a_slow_disk_stops_nobody() {
+fn a_slow_disk_does_not_delay_other_connections() {
     let live = |seed| World::new(seed).faults(Faults::SLOW_DISK | Faults::PIPELINE).lasting(30_000).connections(30);
     let read_first = std::cell::Cell::new(0);
     let count = |transcript: &Transcript| {
@@ -307,16 +307,16 @@ fn a_slow_disk_stops_nobody() {
     for seed in 0..20 {
         let summary = live(seed).serving(Server::new().disk(disk()).rule(count)).run();
         let fired = |name| summary.timeouts.iter().any(|(timer, times)| timer.name() == name && *times > 0);
-        assert!(!["head", "body", "write"].into_iter().any(fired), "a peer is blamed for the disk: {summary}");
+        assert!(!["head", "body", "write"].into_iter().any(fired), "a client is blamed for the disk: {summary}");
     }
     assert!(read_first.get() > 100, "{} parts of files were read first", read_first.get());
-    let failure = live(1).disk(disk()).waiting_for_disk().try_run().expect_err("somebody waits");
+    let failure = live(1).disk(disk()).waiting_for_disk().try_run().expect_err("other connections wait");
     assert!(failure.what.starts_with("turn: it waits "), "{failure}");
 }
 
-/// What the judge says of a connection that does not wait for its file, or blames its peer for that.
+/// The judge reports a connection that does not wait for its file, or that blames its client for the time.
 #[test]
-fn a_file_that_is_being_read_is_waited_for() {
+fn a_connection_waits_while_its_file_is_read() {
     let start = "sanserve transcript 1\n@0 wait read until 15000 idle\n@0 recv\n    \"GET /a HTTP/1.1\\r\\n\"\n    \
                  \"Host: x\\r\\n\"\n    \"\\r\\n\"\n@0 open a -> file 9\n@0 send \"HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\n\"\n    \
                  file 0+9\n    -> 0 pending\n";
@@ -324,26 +324,26 @@ fn a_file_that_is_being_read_is_waited_for() {
     for (then, verdict) in [
         ("@0 wait completion\n", None),
         ("@0 wait completion\n@9000000 file-ready\n", None),
-        ("@0 wait read until 5\n", Some("need: not what is under way")),
-        ("@0 wait completion until 30000\n", Some("disk: a timer runs, and the disk alone is awaited")),
+        ("@0 wait read until 5\n", Some("need: not what is in progress")),
+        ("@0 wait completion until 30000\n", Some("disk: a timer runs while it only waits for the disk")),
         (end, Some("disk: a part of the file is sent while it is being read")),
-        ("@0 wait completion\n@0 cut\n@0 wait completion\n", Some("open: open behind its end")),
+        ("@0 wait completion\n@0 cut\n@0 wait completion\n", Some("open: open after the end")),
     ] {
         let transcript = Transcript::parse(&format!("{start}{then}")).unwrap();
-        let said = judge(&transcript).err();
-        let is_right = match (&said, verdict) {
-            (Some(said), Some(verdict)) => said.starts_with(verdict),
-            (said, verdict) => said.is_none() && verdict.is_none(),
+        let found = judge(&transcript).err();
+        let is_right = match (&found, verdict) {
+            (Some(found), Some(verdict)) => found.starts_with(verdict),
+            (found, verdict) => found.is_none() && verdict.is_none(),
         };
-        assert!(is_right, "{then}: {said:?}, not {verdict:?}");
+        assert!(is_right, "{then}: {found:?}, expected {verdict:?}");
     }
 }
 
-/// The same seed gives the same history on every machine, and so the same hash. If the core, its pages or the
-/// worlds change on purpose, the hashes do: take the new ones from the failure of this test, and say in the
-/// commit what has changed.
+/// The same seed gives the same history on every machine, and so the same hash. If the core, its pages or the worlds
+/// change on purpose, the hashes change: take the new ones from the failure of this test, and explain the change in the
+/// commit message.
 #[test]
-fn hashes_of_histories() {
+fn the_hashes_of_histories_do_not_change() {
     let quick_disk =
         Faults::SPLIT | Faults::SLOW | Faults::RESET | Faults::HALF_CLOSE | Faults::PIPELINE | Faults::SHRINK_FILE;
     for (faults, seed, hash) in [
@@ -360,9 +360,9 @@ fn hashes_of_histories() {
     }
 }
 
-/// A rule of one's own is checked for every connection, and what breaks it is made short.
+/// A custom rule is checked for every connection, and a history that breaks it is minimized.
 #[test]
-fn a_rule_of_ones_own_is_a_rule() {
+fn a_custom_rule_is_checked() {
     let has_secret = |transcript: &Transcript| {
         let found = transcript.events().any(|event| event.to_string().contains("finished 200 6 \"GET /secret"));
         if found { Err("the secret was served".to_owned()) } else { Ok(()) }
@@ -378,7 +378,7 @@ fn a_rule_of_ones_own_is_a_rule() {
     assert_eq!(failure.transcript.events().filter(sent).count(), 1, "{failure}");
 }
 
-/// Scripts that read, print, are silent, hang, and are none.
+/// Scripts that read, print, pause, hang, or do not exist.
 fn scripted() -> Server<'static> {
     let disk = Disk::new()
         .script("cgi-bin/hello", Script::printing("Content-Type: text/plain\n\nhello"))
@@ -395,7 +395,7 @@ fn scripted() -> Server<'static> {
 }
 
 #[test]
-fn scripts_answer() {
+fn a_peer_gets_responses_of_scripts() {
     let get = |name: &str| format!("GET /cgi-bin/{name} HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut peer = scripted().connect();
     peer.send(get("hello")).expect_answer(200, "hello");
@@ -415,9 +415,9 @@ fn scripts_answer() {
     scripted().everywhere(get("hello")).expect_answer(200, "hello").expect_nothing();
 }
 
-/// Worlds know scripts, too: they are fed in pieces, print in pieces, are cut off and killed.
+/// Worlds have scripts, too, which are fed in pieces, print in pieces, are cut and terminated.
 #[test]
-fn worlds_have_scripts() {
+fn worlds_run_scripts() {
     let requests = |random: &mut Random| {
         let name = *random.pick(&["hello", "echo", "echo", "deaf", "hangs", "moves", "odd", "busy", "none", "plain"]);
         let size = random.size(30_000);
@@ -448,9 +448,9 @@ fn worlds_have_scripts() {
     }
 }
 
-/// However little the socket takes at a time, a large answer comes to its end, and so does its transcript.
+/// A large response is completed, however little the socket accepts at a time, and so is its transcript.
 #[test]
-fn a_turn_may_be_as_long_as_its_answer() {
+fn a_turn_may_be_as_long_as_its_response() {
     let server = Server::new().disk(Disk::new().with("big", Node::File(File::new(1, 101_000))));
     let mut peer = server.connect();
     peer.dribble(1).send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n").expect_status(200);
@@ -463,7 +463,7 @@ fn a_turn_may_be_as_long_as_its_answer() {
     );
 }
 
-/// Runs worlds until one fails, within 100 seeds.
+/// Runs worlds until one fails, with at most 100 seeds.
 fn fails<H: Handler>(make: impl Fn() -> H + Copy) -> (u64, sanserve_testing::Failure) {
     let world = |seed| World::new(seed).handler(make).requests(shouts).connections(10);
     let found = (0..100).find_map(|seed| Some((seed, world(seed).try_run().err()?)));
@@ -472,12 +472,12 @@ fn fails<H: Handler>(make: impl Fn() -> H + Copy) -> (u64, sanserve_testing::Fai
     (seed, *failure)
 }
 
-/// A failure can be read, played again with the same result, and is short.
+/// Checks that a failure can be parsed, is short, and fails in the same way when it is replayed.
 fn check_failure<H: Handler>(failure: &sanserve_testing::Failure, make: impl Fn() -> H + Copy) {
     let text = failure.to_string();
     let (what, transcript) = text.split_once("\n\n").expect("both");
     assert!(what.contains("seed ") && what.contains(&failure.what), "{what}");
-    let transcript = Transcript::parse(transcript).expect("what is written is read");
+    let transcript = Transcript::parse(transcript).expect("a written transcript can be parsed");
     assert_eq!(transcript, failure.transcript);
     assert!(failure.is_alone && transcript.lines.len() <= 10, "{text}");
     let again = Server::new().handler(make).replay(&transcript).expect_err("it fails again");
@@ -490,18 +490,18 @@ fn a_handler_that_panics_is_found() {
         |call: Call, reply: &mut Reply<'_>| {
             if call == Call::Request {
                 let here = if let Received::Data(data) = reply.receive() { data.len() } else { 0 };
-                assert_ne!(here, 1, "who would have thought of a body of one byte");
+                assert_ne!(here, 1, "a body of one byte");
                 reply.answer(StatusCode::OK, "text/plain", "").unwrap();
             }
         }
     };
     let (_, failure) = fails(make);
-    assert!(failure.what.contains("who would have thought"), "{failure}");
+    assert!(failure.what.contains("a body of one byte"), "{failure}");
     check_failure(&failure, make);
 }
 
 #[test]
-fn a_handler_that_forgets_its_peer_is_found() {
+fn a_handler_that_never_responds_is_found() {
     let make = || {
         |call: Call, reply: &mut Reply<'_>| {
             if call == Call::Request && reply.request().path() != b"/late" {
@@ -515,7 +515,7 @@ fn a_handler_that_forgets_its_peer_is_found() {
 }
 
 #[test]
-fn a_handler_that_depends_on_more_than_the_seed_is_said_to() {
+fn a_handler_that_depends_on_more_than_the_seed_is_reported() {
     let calls = std::cell::Cell::new(0);
     let make = || {
         |call: Call, reply: &mut Reply<'_>| {
@@ -531,10 +531,10 @@ fn a_handler_that_depends_on_more_than_the_seed_is_said_to() {
     assert!(!failure.is_alone && Transcript::parse(&failure.transcript.to_text()).is_ok());
 }
 
-/// A recording has what a transcript by hand seldom has: time that goes on in the middle of a turn, and a calendar
-/// that does not keep step. A server under test plays it as `perform` does.
+/// A recording has what a hand-written transcript seldom has: time that advances within a turn, and a calendar that is
+/// not in step. A server under test replays it like `perform`.
 #[test]
-fn a_recording_plays_as_it_was() {
+fn a_recording_is_replayed_as_recorded() {
     let text = "sanserve transcript 1\n@1 + tick\n@1 wait read until 15000 idle\n@300 clock 784111778\n@300 + recv\n    \
                 \"GET /a HTTP/1.1\\r\\n\"\n    \"Host: x\\r\\n\"\n    \"\\r\\n\"\n@300 open a -> denied\n@302 + tick\n";
     let transcript = Transcript::parse(text).unwrap();

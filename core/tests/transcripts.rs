@@ -1,7 +1,7 @@
-//! Plays every transcript in `core/tests/transcripts` and compares each step.
+//! Replays every transcript in `core/tests/transcripts` and compares each step.
 //!
-//! `UPDATE_TRANSCRIPTS=NAME cargo test -p sanserve-core --test transcripts` rewrites what is expected
-//! from what happens in those whose name holds NAME, `=1` in all. Read the diff before you keep it:
+//! `UPDATE_TRANSCRIPTS=NAME cargo test -p sanserve-core --test transcripts` updates the transcripts whose name contains
+//! NAME with the actual steps; `UPDATE_TRANSCRIPTS=1` updates all. Review the diff before you commit it: see
 //! `docs/transcripts.md`.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpus")]
@@ -12,10 +12,10 @@ use sanserve_core::{Close, Violation};
 use sanserve_transcript::{Difference, Transcript, What, check};
 
 #[test]
-fn every_transcript_happens_as_it_is_written() {
+fn every_transcript_replays_identically() {
     let mut failures = Vec::new();
     for case in corpus::load() {
-        if case.is_asked_for() {
+        if case.is_selected() {
             if let Some(played) = case.play()
                 && played.to_text() != case.text
             {
@@ -35,7 +35,7 @@ fn every_transcript_happens_as_it_is_written() {
 }
 
 #[test]
-fn playing_what_was_played_changes_nothing() {
+fn replaying_a_replay_changes_nothing() {
     for case in corpus::load() {
         let Some(once) = case.play() else { continue };
         let twice = corpus::Case { transcript: once.clone(), ..case };
@@ -44,10 +44,10 @@ fn playing_what_was_played_changes_nothing() {
 }
 
 #[test]
-fn the_example_of_the_documentation_happens() {
+fn the_documented_example_replays() {
     let text = include_str!("../../docs/transcripts.md");
     let (_, rest) = text.split_once("```\n").expect("the first block");
-    let (example, _) = rest.split_once("```\n").expect("its end");
+    let (example, _) = rest.split_once("```\n").expect("the end of the block");
     let transcript = Transcript::parse(example).unwrap();
     assert_eq!(transcript.to_text(), example);
     let (policy, mut handler) = corpus::world("plain");
@@ -64,7 +64,7 @@ fn a_difference_is_shown_with_both_sides() {
     assert_eq!((expected.as_str(), actual.as_str()), ("@7 close idle", "@7 close done"));
 }
 
-/// A transcript that shows a violation says so: `# violation: Name`.
+/// A transcript that shows a violation declares it: `# violation: Name`.
 #[test]
 fn every_violation_has_a_transcript() {
     let cases = corpus::load();
@@ -96,7 +96,7 @@ fn is_shown(violation: Violation, case: &corpus::Case) -> bool {
     })
 }
 
-/// Whatever stands in a corpus that was written by hand should reach all that can be reached.
+/// The hand-written corpus reaches every kind of step.
 #[test]
 fn the_corpus_reaches_every_step_and_every_close() {
     let cases = corpus::load();

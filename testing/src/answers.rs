@@ -1,9 +1,9 @@
-//! A strict reader of what a server sends: it takes nothing that RFC 9112 does not allow one to send,
-//! and says at which byte of the grammar it stands.
+//! A strict parser of responses: it accepts nothing that RFC 9112 does not permit a server to send, and reports the
+//! position in the grammar. Whether a response is the right one is not checked here.
 
 use std::fmt;
 
-/// One final answer, with the interim ones before it.
+/// A final response, with the interim responses before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
@@ -12,23 +12,23 @@ pub struct Answer {
     pub reason: String,
     /// The fields, in order.
     pub fields: Vec<(String, Vec<u8>)>,
-    /// The version is HTTP/1.1. Behind an HTTP/1.0 answer the connection ends, unless it says otherwise.
+    /// Whether the version is HTTP/1.1. An HTTP/1.0 response closes the connection, unless it declares otherwise.
     pub is_11: bool,
-    /// The body as far as it has come, chunks decoded.
+    /// The body as far as it has arrived, with chunks decoded.
     pub body: Vec<u8>,
     /// The trailer fields of a chunked body.
     pub trailers: Vec<(String, Vec<u8>)>,
-    /// All that was announced is there. A body that ends with the connection is always complete.
+    /// Whether the response is complete. A body that ends with the connection always counts as complete.
     pub complete: bool,
-    /// The body ends with the connection.
+    /// Whether the body ends with the connection.
     pub until_close: bool,
-    /// The interim answers (1xx) before it.
+    /// The interim responses (1xx) before it.
     pub interim: Vec<Interim>,
-    /// The bytes after the head that are this answer's, framing and all.
+    /// The number of bytes after the head that belong to this response, including framing.
     pub framed: u64,
 }
 
-/// An answer that goes before the final one.
+/// An interim response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interim {
     /// The status code.
@@ -38,19 +38,19 @@ pub struct Interim {
 }
 
 impl Answer {
-    /// The first field of this name, in any case.
+    /// The first field with this name, ignoring case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
     }
 
-    /// The same as text; empty where there is no such field.
+    /// The value of [`field`](Self::field) as text; empty if there is no such field.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
         self.field(name).map_or("", |value| std::str::from_utf8(value).unwrap_or("?"))
     }
 
-    /// Whether the connection ends after it (RFC 9112 section 9.3).
+    /// Whether the connection closes after this response (RFC 9112 section 9.3).
     #[must_use]
     pub fn closes(&self) -> bool {
         let connection = self.field("Connection").unwrap_or_default();
@@ -65,7 +65,7 @@ impl Answer {
     }
 }
 
-/// Fields of which an answer has one at most.
+/// Fields that must not be repeated in a response.
 const SINGLE: &[&str] = &[
     "Connection",
     "Content-Length",
@@ -79,58 +79,58 @@ const SINGLE: &[&str] = &[
     "Transfer-Encoding",
 ];
 
-/// Where the reader stands.
+/// The position of the parser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Before or in a head.
+    /// Before or within a head.
     #[default]
     Head,
-    /// In a body of which so much is missing.
+    /// Within a body of which this many bytes are missing.
     Length(u64),
     UntilClose,
     ChunkSize,
     ChunkData(u64),
     ChunkEnd,
     Trailers,
-    /// Behind a 101: no more HTTP.
+    /// After a 101: no more HTTP.
     Raw,
 }
 
-/// Reads answers as their bytes come, in any pieces.
+/// Parses responses incrementally, in any pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
     state: State,
-    /// The head or line that is not complete.
+    /// The incomplete head or line.
     line: Vec<u8>,
-    /// The answer whose head is complete.
+    /// The response whose head is complete.
     current: Option<Answer>,
     interim: Vec<Interim>,
-    /// The last complete answer was the last one of the connection.
+    /// Whether the last complete response was the last one of the connection.
     ended: bool,
-    /// Bodies are not kept.
-    forgets: bool,
+    /// Whether bodies are discarded.
+    discards_bodies: bool,
 }
 
 impl Reader {
-    /// Before the first byte.
+    /// Creates a parser.
     #[must_use]
     pub fn new() -> Reader {
         Reader::default()
     }
 
-    /// The same, for whom bodies do not matter.
+    /// Creates a parser that discards bodies.
     #[must_use]
     pub fn without_bodies() -> Reader {
-        Reader { forgets: true, ..Reader::default() }
+        Reader { discards_bodies: true, ..Reader::default() }
     }
 
-    /// The answer whose head is complete, and perhaps the rest.
+    /// The response whose head is complete, and perhaps the body.
     #[must_use]
     pub fn answer(&self) -> Option<&Answer> {
         self.current.as_ref()
     }
 
-    /// Takes that answer out: what comes next is another one.
+    /// Takes the response. The next bytes belong to another one.
     pub fn take(&mut self) -> Option<Answer> {
         let answer = self.current.take()?;
         if self.state != State::Raw {
@@ -140,7 +140,7 @@ impl Reader {
         Some(answer)
     }
 
-    /// Bytes of a head, or of interim answers without a final one, that are not yet an answer.
+    /// The number of bytes of an incomplete head, or of interim responses without a final one.
     #[must_use]
     pub fn rest(&self) -> usize {
         match self.state {
@@ -149,11 +149,11 @@ impl Reader {
         }
     }
 
-    /// Takes in `bytes`, to the end of an answer, and says how many it took. `bodiless`: the request was a
-    /// HEAD.
+    /// Parses `bytes` up to the end of a response, and returns how many bytes were parsed. `bodiless`: the request was
+    /// a HEAD.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// A description of the error.
     pub fn feed(&mut self, bytes: &[u8], bodiless: bool) -> Result<usize, String> {
         let mut at = 0;
         while at < bytes.len() && !self.is_complete() {
@@ -162,19 +162,19 @@ impl Reader {
         Ok(at)
     }
 
-    /// Takes in `len` bytes of a body whose text nobody knows.
+    /// Skips `len` bytes of a body whose contents are not known.
     ///
     /// # Errors
-    /// If no body has so many bytes here.
+    /// If there are no `len` bytes of a body at this position.
     pub fn skip(&mut self, len: u64) -> Result<(), String> {
         let left = match &mut self.state {
             State::Length(left) | State::ChunkData(left) => left,
             State::UntilClose | State::Raw => &mut u64::MAX.clone(),
             state => return Err(format!("{len} bytes of a file, at {state:?}")),
         };
-        let short = || format!("{len} bytes of a file, where {left} are left of the body");
+        let short = || format!("{len} bytes of a file, but the body only has {left} more");
         *left = left.checked_sub(len).ok_or_else(short)?;
-        self.took(len);
+        self.count_framed(len);
         self.end_of_data();
         Ok(())
     }
@@ -201,21 +201,21 @@ impl Reader {
                 Ok(n)
             }
             State::ChunkEnd => {
-                let wanted = b"\r\n"[self.line.len()];
-                if bytes[0] != wanted {
-                    return Err(format!("no CR LF behind a chunk: {}", shown(bytes)));
+                let expected = b"\r\n"[self.line.len()];
+                if bytes[0] != expected {
+                    return Err(format!("no CR LF after a chunk: {}", shown(bytes)));
                 }
-                self.line.push(wanted);
+                self.line.push(expected);
                 if self.line.len() == 2 {
                     self.line.clear();
                     self.state = State::ChunkSize;
                 }
-                self.took(1);
+                self.count_framed(1);
                 Ok(1)
             }
             State::ChunkSize => {
                 let n = self.line_until(bytes, b"\r\n");
-                self.took(n as u64);
+                self.count_framed(n as u64);
                 let hex = |line: &[u8]| line.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'\r' | b'\n'));
                 if !hex(&self.line) || self.line.len() > 18 {
                     return Err(format!("chunk size: {}", shown(&self.line)));
@@ -230,13 +230,13 @@ impl Reader {
             }
             State::Trailers => {
                 let n = self.line_until(bytes, b"\r\n");
-                self.took(n as u64);
+                self.count_framed(n as u64);
                 if let Some(line) = self.line.strip_suffix(b"\r\n") {
                     if line.is_empty() {
-                        self.answered().complete = true;
+                        self.current_mut().complete = true;
                     } else {
                         let field = field(line)?;
-                        self.answered().trailers.push(field);
+                        self.current_mut().trailers.push(field);
                     }
                     self.line.clear();
                 }
@@ -245,7 +245,7 @@ impl Reader {
         }
     }
 
-    /// Moves bytes into `line` up to and with `end`.
+    /// Moves bytes into `line`, up to and including `end`.
     fn line_until(&mut self, bytes: &[u8], end: &[u8]) -> usize {
         for (at, &byte) in bytes.iter().enumerate() {
             self.line.push(byte);
@@ -256,11 +256,11 @@ impl Reader {
         bytes.len()
     }
 
-    fn answered(&mut self) -> &mut Answer {
+    fn current_mut(&mut self) -> &mut Answer {
         self.current.as_mut().expect("a body has a head")
     }
 
-    fn took(&mut self, n: u64) {
+    fn count_framed(&mut self, n: u64) {
         if let Some(answer) = &mut self.current {
             answer.framed += n;
         }
@@ -268,16 +268,16 @@ impl Reader {
 
     fn data(&mut self, bytes: &[u8], left: u64) -> usize {
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-        self.took(n as u64);
-        if !self.forgets {
-            self.answered().body.extend_from_slice(&bytes[..n]);
+        self.count_framed(n as u64);
+        if !self.discards_bodies {
+            self.current_mut().body.extend_from_slice(&bytes[..n]);
         }
         n
     }
 
     fn end_of_data(&mut self) {
         match self.state {
-            State::Length(0) => self.answered().complete = true,
+            State::Length(0) => self.current_mut().complete = true,
             State::ChunkData(0) => self.state = State::ChunkEnd,
             _ => {}
         }
@@ -285,13 +285,13 @@ impl Reader {
 
     fn head(&mut self, bytes: &[u8], bodiless: bool) -> Result<usize, String> {
         if self.ended {
-            return Err(format!("bytes behind an answer that closes: {}", shown(bytes)));
+            return Err(format!("bytes after a response that closes the connection: {}", shown(bytes)));
         }
         let n = self.line_until(bytes, b"\r\n\r\n");
         let start = b"HTTP/1.";
         let known = self.line.len().min(start.len());
         if self.line[..known] != start[..known] {
-            return Err(format!("no head: {}", shown(&self.line)));
+            return Err(format!("not a head: {}", shown(&self.line)));
         }
         let Some(text) = self.line.strip_suffix(b"\r\n\r\n") else { return Ok(n) };
         let answer = head(text)?;
@@ -307,7 +307,7 @@ impl Reader {
     }
 }
 
-/// RFC 9112 section 6.3: how long the body is.
+/// The length of the body (RFC 9112 section 6.3).
 fn framing(answer: &mut Answer, bodiless: bool) -> Result<State, String> {
     if answer.status == 101 {
         answer.complete = true;
@@ -330,11 +330,11 @@ fn framing(answer: &mut Answer, bodiless: bool) -> Result<State, String> {
         return if says {
             Ok(State::UntilClose)
         } else {
-            Err("a body without length, and no Connection: close".into())
+            Err("a body without a length, but no Connection: close".into())
         };
     };
     let text = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-    let length = text.and_then(|text| text.parse().ok()).ok_or("Content-Length is no number")?;
+    let length = text.and_then(|text| text.parse().ok()).ok_or("Content-Length is not a number")?;
     answer.complete = length == 0;
     Ok(State::Length(length))
 }
@@ -352,14 +352,16 @@ fn head(text: &[u8]) -> Result<Answer, String> {
     if length + coding > 1 {
         return Err("Content-Length with Transfer-Encoding".into());
     }
-    // RFC 9110 section 8.6 and RFC 9112 section 6.1.
+    // RFC 9110 section 8.6, RFC 9112 section 6.1: "A server MUST NOT send a Transfer-Encoding header field in any
+    // response with a status code of 1xx (Informational) or 204 (No Content)."
     if (status < 200 || status == 204) && length + coding > 0 {
         return Err(format!("{status} with a length"));
     }
     if !answer.is_11 && coding > 0 {
         return Err("Transfer-Encoding in HTTP/1.0".into());
     }
-    // RFC 9110 section 6.6.1: an origin server with a clock sends it with all answers but 1xx and 5xx.
+    // RFC 9110 section 6.6.1: "An origin server with a clock MUST generate a Date header field in all 2xx (Successful),
+    // 3xx (Redirection), and 4xx (Client Error) responses".
     if (200..500).contains(&status) && answer.count("Date") == 0 {
         return Err("no Date".into());
     }
@@ -386,7 +388,7 @@ fn field(line: &[u8]) -> Result<(String, Vec<u8>), String> {
     Ok((String::from_utf8_lossy(name).into_owned(), value.to_vec()))
 }
 
-/// Lines that end with CR LF, and no other CR or LF.
+/// Splits at CR LF. Any other CR or LF is an error.
 pub(super) fn split_crlf(text: &[u8]) -> Result<Vec<&[u8]>, String> {
     let mut lines = Vec::new();
     let mut rest = text;
@@ -401,19 +403,19 @@ pub(super) fn split_crlf(text: &[u8]) -> Result<Vec<&[u8]>, String> {
     }
 }
 
-/// What stands in a stream of answers.
+/// The responses in a byte stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
-    /// Those whose head is there; only the last one may be incomplete.
+    /// The responses whose head is complete. Only the last one may be incomplete.
     pub all: Vec<Answer>,
-    /// Bytes of a head, or interim answers, that stand after them and are not complete.
+    /// The number of bytes after them, of an incomplete head or of interim responses.
     pub rest: usize,
 }
 
-/// Reads a whole stream. `bodiless(n)` says whether the `n`th answer, from 0, is to a HEAD.
+/// Parses a whole stream. `bodiless(n)` returns whether the `n`th response, from 0, is to a HEAD.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the error.
 pub fn read(mut bytes: &[u8], bodiless: impl Fn(usize) -> bool) -> Result<Answers, String> {
     let mut reader = Reader::new();
     let mut all = Vec::new();
@@ -428,13 +430,13 @@ pub fn read(mut bytes: &[u8], bodiless: impl Fn(usize) -> bool) -> Result<Answer
     }
 }
 
-/// Bytes for a message, shortened.
+/// Formats bytes for a message, truncated.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let short = &bytes[..bytes.len().min(120)];
     format!("{}{}", short.escape_ascii(), if short.len() < bytes.len() { ".." } else { "" })
 }
 
-/// Status, reason and body, for a message.
+/// Formats status, reason and body for a message.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Answer { status, reason, body, complete, .. } = self;
@@ -452,7 +454,7 @@ mod tests {
     fn one(head: &str, body: &str) -> Result<Answer, String> {
         let text = format!("{head}{DATE}\r\n{body}");
         let whole = read(text.as_bytes(), |_| false)?;
-        // However it is cut, it is the same.
+        // The result must not depend on how the bytes are split.
         let mut reader = Reader::new();
         for byte in text.as_bytes() {
             reader.feed(std::slice::from_ref(byte), false)?;
@@ -462,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_of_every_framing() {
+    fn every_framing_is_parsed() {
         let ok = "HTTP/1.1 200 OK\r\n";
         let answer = one(&format!("{ok}Content-Length: 3\r\n"), "abc").unwrap();
         assert_eq!((answer.body.as_slice(), answer.complete, answer.framed), (&b"abc"[..], true, 3));
@@ -479,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_server_may_send_is_refused() {
+    fn invalid_responses_are_refused() {
         let ok = "HTTP/1.1 200 OK\r\n";
         for (head, body) in [
             ("HTTP/2 200 OK\r\n", ""),

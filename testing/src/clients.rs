@@ -1,4 +1,4 @@
-//! The clients of a world: how each behaves, what it sends next, and how it reads.
+//! The clients of a world: how they behave, what they send and how they read. When they act is decided in `world`.
 
 use std::collections::VecDeque;
 
@@ -9,32 +9,32 @@ use super::random::Random;
 /// How a client behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Sends requests and reads what comes. Everything must succeed.
-    Honest,
-    /// Connects and says nothing.
+    /// Sends requests and reads the responses. Everything must succeed.
+    Regular,
+    /// Connects and sends nothing.
     Silent,
-    /// Sends a head, a byte now and then.
+    /// Sends a head very slowly.
     DripHead,
-    /// Sends a body, a byte now and then.
+    /// Sends a body very slowly.
     DripBody,
-    /// Asks, and reads nothing.
+    /// Sends requests and reads nothing.
     NeverReads,
-    /// Asks, and reads a little now and then.
+    /// Sends requests and reads very slowly.
     SlowReader,
-    /// Resets the connection somewhere.
-    Vanisher,
+    /// Resets the connection at some point.
+    Resetter,
     /// Half-closes after its last request, or in the middle of it.
     HalfCloser,
 }
 
 impl Kind {
     fn pick(faults: Faults, random: &mut Random) -> Kind {
-        let mut kinds = vec![Kind::Honest; 4];
+        let mut kinds = vec![Kind::Regular; 4];
         if faults.has(Faults::SLOW) {
             kinds.extend([Kind::Silent, Kind::DripHead, Kind::DripBody, Kind::NeverReads, Kind::SlowReader]);
         }
         if faults.has(Faults::RESET) {
-            kinds.push(Kind::Vanisher);
+            kinds.push(Kind::Resetter);
         }
         if faults.has(Faults::HALF_CLOSE) {
             kinds.push(Kind::HalfCloser);
@@ -43,7 +43,7 @@ impl Kind {
     }
 }
 
-/// What a client puts on the way.
+/// What a client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Bytes(Vec<u8>),
@@ -51,27 +51,27 @@ pub(super) enum Sent {
     Reset,
 }
 
-/// What makes a request.
+/// Generates a request.
 pub(super) type Requests<'s> = dyn Fn(&mut Random) -> Vec<u8> + 's;
 
-/// One client.
+/// A client.
 #[derive(Debug)]
 pub(super) struct Client {
     kind: Kind,
     faults: Faults,
-    /// How many requests it still makes.
+    /// How many more requests it sends.
     left: u64,
-    /// It does not wait for answers.
+    /// Whether it does not wait for responses.
     pipelines: bool,
-    /// The room in the server's socket.
+    /// The capacity of the server's socket buffer.
     pub(super) socket: u64,
-    /// How many bytes it reads, and after how many milliseconds again; no bytes: it never reads.
+    /// How many bytes it reads, and the interval in milliseconds. With no bytes, it never reads.
     pub(super) reads: (u64, u64),
-    /// What is on its way and when it arrives, in order.
+    /// What is in transit, and when it arrives, in order.
     pub(super) outbox: VecDeque<(u64, Sent)>,
-    /// How many requests it has made.
+    /// How many requests it has sent.
     made: u64,
-    /// It says nothing more.
+    /// Whether it sends nothing more.
     done: bool,
 }
 
@@ -89,7 +89,7 @@ impl Client {
             _ => (1 << 20, random.within(1, 40)),
         };
         let left = match kind {
-            Kind::Honest => random.size(30),
+            Kind::Regular => random.size(30),
             Kind::HalfCloser => random.size(8),
             _ => random.size(4),
         };
@@ -97,15 +97,9 @@ impl Client {
         Client { kind, faults, left, pipelines, socket, reads, outbox: VecDeque::new(), made: 0, done: false }
     }
 
-    /// Its turn, `answered` of its requests have an answer: puts something on the way if it is time.
-    /// Says when it wants its turn again, whatever happens.
-    pub(super) fn go_on(
-        &mut self,
-        now: u64,
-        answered: u64,
-        requests: &Requests<'_>,
-        random: &mut Random,
-    ) -> Option<u64> {
+    /// Lets the client act, if it is time; `answered` of its requests have a response. Returns when it wants to act
+    /// again in any case.
+    pub(super) fn act(&mut self, now: u64, answered: u64, requests: &Requests<'_>, random: &mut Random) -> Option<u64> {
         let waits = self.made > answered && !self.pipelines;
         if self.done || waits || !self.outbox.is_empty() {
             return None;
@@ -126,7 +120,7 @@ impl Client {
                 let chunk = if chunked { "200\r\n" } else { "" };
                 self.drip(now + 1_000, format!("{chunk}{}", "z".repeat(250)).as_bytes(), random);
             }
-            Kind::Vanisher if self.made == 0 => {
+            Kind::Resetter if self.made == 0 => {
                 let mut at = now;
                 for _ in 0..self.left {
                     at = self.send(at, &requests(random), random);
@@ -139,7 +133,7 @@ impl Client {
             }
             _ if self.left == 0 => self.leave(now, answered, random),
             _ => {
-                // What comes without a pause comes in the same pieces.
+                // Requests that are sent without a pause are split like one.
                 let burst = if self.pipelines { random.within(1, 3).min(self.left) } else { 1 };
                 self.left -= burst;
                 self.made += burst;
@@ -148,7 +142,7 @@ impl Client {
                 let mut at = self.send(now, &bytes, random);
                 if is_last {
                     if random.one_in(2) {
-                        // In the middle of it.
+                        // In the middle of the last request.
                         let cut = random.size(self.outbox.len() as u64);
                         self.outbox.truncate(usize::try_from(cut).expect("an index"));
                         at = self.outbox.back().map_or(at, |(at, _)| *at);
@@ -163,20 +157,20 @@ impl Client {
         None
     }
 
-    /// How long it thinks after an answer.
+    /// How long it waits after a response, in milliseconds.
     pub(super) fn pause(&self, random: &mut Random) -> u64 {
         *random.pick(&[0, 1, 50, 1_000, 9_000, 14_999])
     }
 
-    /// It has all that it wanted: it closes its side, or falls silent.
+    /// Ends after the last response: half-closes, or sends nothing more.
     fn leave(&mut self, now: u64, answered: u64, random: &mut Random) {
         self.done = answered == self.made;
-        if self.done && self.kind == Kind::Honest && random.one_in(2) {
+        if self.done && self.kind == Kind::Regular && random.one_in(2) {
             self.outbox.push_back((now, Sent::Eof));
         }
     }
 
-    /// Puts bytes on the way, as the network brings them; says when the last arrives.
+    /// Sends bytes with the delays and splits of the network; returns when the last one arrives.
     fn send(&mut self, mut at: u64, bytes: &[u8], random: &mut Random) -> u64 {
         let at_once = !self.faults.has(Faults::SPLIT) || random.one_in(3);
         let mut rest = bytes;
@@ -192,7 +186,7 @@ impl Client {
         at
     }
 
-    /// A byte now and then, so that no silence is too long.
+    /// Sends single bytes, slowly but without a long pause.
     fn drip(&mut self, mut at: u64, bytes: &[u8], random: &mut Random) {
         for byte in bytes {
             self.outbox.push_back((at, Sent::Bytes(vec![*byte])));
@@ -210,7 +204,7 @@ fn target(request: &[u8]) -> String {
     if is_plain { String::from_utf8_lossy(target).into_owned() } else { "/".into() }
 }
 
-/// Requests for what is on a disk, and for what is not: whole, in part, on conditions.
+/// Generates requests for files that are on a disk and for others: whole, in parts, with conditions.
 pub(super) fn for_disk(disk: &Disk, random: &mut Random) -> Vec<u8> {
     let paths: Vec<&Vec<u8>> = disk.nodes.keys().collect();
     let mut target = b"/".to_vec();

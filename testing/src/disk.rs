@@ -1,5 +1,5 @@
-//! A virtual disk: files with contents and times, directories, entries that fail, entries that take
-//! their time. It holds nothing of the system.
+//! A virtual disk: files with contents and times, directories, entries that fail, and entries that are slow. It does
+//! not use the file system.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,47 +9,47 @@ use sanserve_core::{EntryKind, FsError, Kind, Opened};
 use super::random::mix;
 use super::script::Script;
 
-/// Calendar time at the start of every test: `Sun, 06 Nov 1994 08:49:37 GMT`, as transcripts have it.
+/// The calendar time at the start of every test: `Sun, 06 Nov 1994 08:49:37 GMT`, as in transcripts.
 pub const START: i64 = 784_111_777;
 
-/// One file.
+/// A file.
 ///
-/// Its bytes are given, or a function of a number and the offset: so a file can be as large as it likes,
-/// and any part of it can be checked.
+/// Its bytes are either given, or a function of a number and the offset. So a file can have any size, and any part of
+/// it can be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     bytes: Bytes,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub len: u64,
-    /// Time of the last modification: seconds since the Unix epoch.
+    /// The modification time, in seconds since the Unix epoch.
     pub modified: i64,
-    /// Time of the last modification: nanoseconds of the second.
+    /// The nanoseconds of the modification time.
     pub nanos: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Bytes {
     Given(Arc<[u8]>),
-    Made(u64),
+    Generated(u64),
 }
 
 impl File {
-    /// A file of `len` bytes that the number `version` determines, and its times too.
+    /// Creates a file of `len` bytes. The number `version` determines its contents and times.
     #[must_use]
     pub fn new(version: u64, len: u64) -> File {
         let nanos = u32::try_from(mix(version) % 1_000_000_000).expect("less than 2^30");
         let modified = START - 1_000 - i64::try_from(version % 1_000_000).expect("small");
-        File { bytes: Bytes::Made(version), len, modified, nanos }
+        File { bytes: Bytes::Generated(version), len, modified, nanos }
     }
 
-    /// A file with these bytes, last modified a minute before [`START`].
+    /// Creates a file with these bytes, which was modified a minute before [`START`].
     #[must_use]
     pub fn with(bytes: impl AsRef<[u8]>) -> File {
         let bytes = bytes.as_ref();
         File { bytes: Bytes::Given(bytes.into()), len: bytes.len() as u64, modified: START - 60, nanos: 0 }
     }
 
-    /// The same file, last modified then.
+    /// Sets the modification time.
     #[must_use]
     pub fn modified(self, seconds: i64, nanos: u32) -> File {
         File { modified: seconds, nanos, ..self }
@@ -58,12 +58,12 @@ impl File {
     /// Appends `len` bytes from `offset`.
     ///
     /// # Panics
-    /// If a file with given bytes ends before.
+    /// If a file with given bytes is shorter.
     pub fn read(&self, offset: u64, len: u64, out: &mut Vec<u8>) {
         let index = |n: u64| usize::try_from(n).expect("memory");
         match &self.bytes {
             Bytes::Given(bytes) => out.extend_from_slice(&bytes[index(offset)..index(offset + len)]),
-            Bytes::Made(version) => {
+            Bytes::Generated(version) => {
                 let end = offset + len;
                 for n in offset / 8..end.div_ceil(8) {
                     let word = mix(version.wrapping_mul(0x1_0000_0001) ^ n).to_le_bytes();
@@ -75,29 +75,29 @@ impl File {
         }
     }
 
-    /// What the disk says when it opens it.
+    /// The result of opening the file.
     #[must_use]
     pub fn opened(&self) -> Opened {
         Opened { kind: Kind::File, len: self.len, modified: self.modified, modified_nanos: self.nanos, digest: None }
     }
 
-    /// Its entity tag, as the core makes it.
+    /// The entity tag that the core makes of the file.
     #[must_use]
     pub fn tag(&self) -> String {
         format!("\"{:x}-{:x}-{:x}\"", self.modified, self.nanos, self.len)
     }
 }
 
-/// What a path leads to.
+/// What a path refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     /// A regular file.
     File(File),
-    /// A directory with these names in it.
+    /// A directory with these entries.
     Directory(Vec<(Vec<u8>, EntryKind)>),
-    /// It cannot be opened.
+    /// An entry that cannot be opened.
     Fails(FsError),
-    /// A file that may be run, below a directory of [`Cgi::directories`](sanserve_core::Cgi).
+    /// An executable file, below a directory of [`Cgi::directories`](sanserve_core::Cgi).
     Script(Script),
 }
 
@@ -115,58 +115,58 @@ pub enum Node {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
-    /// Paths below the root, without slashes at the ends; the root is empty.
+    /// The entries, by path below the root, without leading or trailing slashes. The path of the root is empty.
     pub nodes: BTreeMap<Vec<u8>, Node>,
-    /// Milliseconds that opening a path takes, where it takes any.
+    /// How long it takes to open a path, in milliseconds.
     pub delays: BTreeMap<Vec<u8>, u64>,
 }
 
 impl Disk {
-    /// A root without anything in it.
+    /// Creates an empty root.
     #[must_use]
     pub fn new() -> Disk {
         Disk::default().directory("")
     }
 
-    /// With a file of these bytes at this path, and the directories that lead to it.
+    /// Adds a file with these bytes, and its parent directories.
     #[must_use]
     pub fn file(self, path: &str, bytes: impl AsRef<[u8]>) -> Disk {
         self.with(path, Node::File(File::with(bytes)))
     }
 
-    /// With a directory at this path, and those that lead to it.
+    /// Adds a directory, and its parent directories.
     #[must_use]
     pub fn directory(self, path: &str) -> Disk {
         self.with(path, Node::Directory(Vec::new()))
     }
 
-    /// With something at this path that cannot be opened.
+    /// Adds an entry that cannot be opened.
     #[must_use]
     pub fn fails(self, path: &str, error: FsError) -> Disk {
         self.with(path, Node::Fails(error))
     }
 
-    /// With a script at this path, and the directories that lead to it.
+    /// Adds a script, and its parent directories.
     #[must_use]
     pub fn script(self, path: &str, script: Script) -> Disk {
         self.with(path, Node::Script(script))
     }
 
-    /// Opening this path, and listing it, takes so many milliseconds.
+    /// Sets how many milliseconds it takes to open or list this path.
     #[must_use]
     pub fn slow(mut self, path: &str, millis: u64) -> Disk {
         self.delays.insert(path.into(), millis);
         self
     }
 
-    /// With a node at this path, and the directories that lead to it.
+    /// Adds an entry, and its parent directories.
     #[must_use]
     pub fn with(mut self, path: &str, node: Node) -> Disk {
         self.put(path.as_bytes(), node);
         self
     }
 
-    /// Puts a node in the place of what is there. A directory that is there keeps its names.
+    /// Replaces an entry. An existing directory keeps its entries.
     pub fn put(&mut self, path: &[u8], node: Node) {
         let is_directory = matches!(node, Node::Directory(_));
         if !path.is_empty() {
@@ -185,10 +185,10 @@ impl Disk {
         }
     }
 
-    /// What a path leads to.
+    /// What a path refers to.
     ///
     /// # Errors
-    /// Those of the node, and [`FsError::NotFound`] where nothing is.
+    /// The error of the entry; [`FsError::NotFound`] if there is none.
     pub fn find(&self, path: &[u8]) -> Result<&Node, FsError> {
         match self.nodes.get(path) {
             Some(Node::Fails(error)) => Err(*error),
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_brings_its_directories() {
+    fn a_file_has_parent_directories() {
         let disk = Disk::new().file("a/b/c", "x").file("a/b/c", "yy").directory("a/b");
         let names = |path: &str| match disk.find(path.as_bytes()) {
             Ok(Node::Directory(names)) => names.clone(),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn any_part_of_a_made_file_is_the_same() {
+    fn any_part_of_a_generated_file_can_be_read() {
         let file = File::new(3, 1_000);
         let (mut whole, mut parts) = (Vec::new(), Vec::new());
         file.read(0, 1_000, &mut whole);

@@ -1,6 +1,7 @@
-//! Driving one connection: its steps become the lines of a transcript, and the world says what comes of
-//! each. It does what [`perform`](sanserve_transcript::perform) does, and checks on the way what only a driver
-//! can see: that steps repeat, that an idle connection can be put away, that memory stays within its bounds.
+//! Drives one connection: its steps become the events of a transcript, and the environment provides their results. In
+//! addition to what [`perform`](sanserve_transcript::perform) does, it checks what only a driver can see: that steps
+//! repeat, that an idle connection can rest, and that memory stays within its limits. Whether the history is correct is
+//! checked by the judge.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,68 +21,68 @@ use super::disk::File;
 use super::judge::Wrong;
 use super::server::Server;
 
-/// More steps than any turn takes, but for those of which the socket takes a part only.
+/// More steps than any turn takes, not counting those of which the socket accepts a part.
 const MAX_STEPS: usize = 100_000;
 
-/// What a busy connection counts for beside its buffers: the bound that the core holds it to.
+/// The memory of a busy connection without its buffers, as asserted in the core.
 const CONNECTION: u64 = 256;
-/// What one between two exchanges counts for.
+/// The memory of a resting connection.
 const RESTING: u64 = 32;
 
-/// Buffers that are leased while a connection is busy.
+/// Buffers that busy connections share.
 pub(super) type Pool = Rc<RefCell<Vec<Buffers>>>;
 
-/// What is outside of a connection: its socket, its disk, and whoever looks on.
-pub(super) trait Outside {
-    /// The world's answer to a step, in the places that a transcript has for it.
+/// The environment of a connection: its socket, its disk, and its observer.
+pub(super) trait Environment {
+    /// Sets the result of a step.
     fn answer(&mut self, what: &mut What, ticket: Ticket);
 
-    /// The handler has given a file to send.
+    /// The handler has attached a file to send.
     fn attached(&mut self, file: File);
 
-    /// Something has happened, and everything before it has been told.
+    /// An event has happened. All earlier events have been reported.
     fn happened(&mut self, event: &Event) -> Result<(), Wrong>;
 }
 
-/// One connection and what its driver holds for it.
+/// A connection with the state of its driver.
 pub(super) struct Driver<'s> {
     server: Server<'s>,
     handler: Box<dyn Handler + 's>,
     connection: Connection,
-    /// None while it rests.
+    /// None while the connection rests.
     buf: Option<Buffers>,
     pool: Pool,
     now: Now,
     calendar: Calendar,
-    /// Received and not yet read.
+    /// Bytes that were received and have not been read.
     pending: Vec<u8>,
     eof: bool,
     reads: bool,
-    /// Said by the script and not yet read.
-    said: Vec<u8>,
+    /// Output of the script that has not been read.
+    script_pending: Vec<u8>,
     script_eof: bool,
-    hears: bool,
+    reads_script: bool,
     waker: Arc<ConnWaker>,
-    /// What it waits for.
+    /// The last wait, if the turn has ended.
     pub(super) wait: Option<Wait>,
     pub(super) closed: Option<Close>,
-    /// Whether a handler that nothing will ever call again breaks a rule.
+    /// Whether it is an error if a handler will never be called again.
     pub(super) forbids_hanging: bool,
-    /// The most that it has held since somebody asked.
+    /// The maximum memory since the last call of `take_held`.
     held: u64,
 }
 
-/// How it stands after a step.
+/// What follows after a step.
 enum After {
-    /// There is more to do.
+    /// More steps.
     Goes,
-    /// There is more of the same: the socket has taken a part.
+    /// More steps of the same kind: the socket has accepted a part.
     GoesOn,
     Waits,
     Closes(Close),
 }
 
-/// Rung by wakers.
+/// Records that a waker was used.
 #[derive(Debug, Default)]
 struct ConnWaker(AtomicBool);
 
@@ -92,8 +93,8 @@ impl Wake for ConnWaker {
 }
 
 impl<'s> Driver<'s> {
-    /// A connection that is accepted at tick 0, which is `wall`: the second, and milliseconds of it that have passed. It
-    /// has had no turn yet.
+    /// Accepts a connection at tick 0. `wall` is the second, and how many milliseconds of it have passed. The first
+    /// turn has not happened yet.
     pub(super) fn accept(server: &Server<'s>, peer: std::net::SocketAddr, wall: (Wall, u16), pool: Pool) -> Driver<'s> {
         let server = server.clone();
         let now = Now::new(Tick(0), wall.0);
@@ -110,9 +111,9 @@ impl<'s> Driver<'s> {
             pending: Vec::new(),
             eof: false,
             reads: true,
-            said: Vec::new(),
+            script_pending: Vec::new(),
             script_eof: false,
-            hears: false,
+            reads_script: false,
             waker: Arc::default(),
             wait: None,
             closed: None,
@@ -125,26 +126,33 @@ impl<'s> Driver<'s> {
         self.now.tick.0
     }
 
-    /// Whether a waker of its handler was used since this was last asked.
+    /// Whether a waker of the handler was used since the last call.
     pub(super) fn is_woken(&self) -> bool {
         self.waker.0.swap(false, Ordering::SeqCst)
     }
 
-    /// The most memory that it has held since this was last asked, see [`Summary`](super::Summary).
+    /// The maximum memory since the last call, see [`Summary`](super::Summary).
     pub(super) fn take_held(&mut self) -> u64 {
         let now = self.holds();
         std::mem::replace(&mut self.held, now).max(now)
     }
 
     fn holds(&self) -> u64 {
-        self.buf.as_ref().map_or(RESTING, |buf| CONNECTION + buf.held()) + (self.pending.len() + self.said.len()) as u64
+        self.buf.as_ref().map_or(RESTING, |buf| CONNECTION + buf.held())
+            + (self.pending.len() + self.script_pending.len()) as u64
     }
 
-    /// Something happens at `at`; no turn yet.
-    pub(super) fn input(&mut self, at: u64, joined: bool, what: What, outside: &mut dyn Outside) -> Result<(), Wrong> {
+    /// Passes an input at `at`, without a turn.
+    pub(super) fn input(
+        &mut self,
+        at: u64,
+        joined: bool,
+        what: What,
+        environment: &mut dyn Environment,
+    ) -> Result<(), Wrong> {
         let at = at.max(self.now());
         let event = Event { at, joined, what };
-        outside.happened(&event)?;
+        environment.happened(&event)?;
         if let What::Clock(wall) = event.what {
             self.calendar.set(at, wall);
         }
@@ -152,7 +160,7 @@ impl<'s> Driver<'s> {
         match event.what {
             What::Recv(bytes) => self.pending.extend_from_slice(&bytes),
             What::Input(Input::Eof) => self.eof = true,
-            What::Script(bytes) => self.said.extend_from_slice(&bytes),
+            What::Script(bytes) => self.script_pending.extend_from_slice(&bytes),
             What::Input(Input::ScriptEof) => self.script_eof = true,
             What::Input(input) => self.connection.handle(input),
             _ => {}
@@ -161,13 +169,18 @@ impl<'s> Driver<'s> {
         Ok(())
     }
 
-    /// Something happens, and the connection has its turn.
-    pub(super) fn happen(&mut self, at: u64, what: What, outside: &mut dyn Outside) -> Result<(), Wrong> {
+    /// Passes an input, and lets the connection have its turn.
+    pub(super) fn input_and_turn(
+        &mut self,
+        at: u64,
+        what: What,
+        environment: &mut dyn Environment,
+    ) -> Result<(), Wrong> {
         if self.closed.is_some() {
             return Ok(());
         }
-        self.input(at, false, what, outside)?;
-        self.turn(outside)
+        self.input(at, false, what, environment)?;
+        self.turn(environment)
     }
 
     fn buf(&mut self) -> &mut Buffers {
@@ -175,7 +188,7 @@ impl<'s> Driver<'s> {
         buf.get_or_insert_with(|| pool.borrow_mut().pop().unwrap_or_default())
     }
 
-    /// Hands in what was received, as a driver that was told to read.
+    /// Fills the windows, like a driver that reads.
     fn read(&mut self) {
         if self.reads && !self.pending.is_empty() {
             let pending = std::mem::take(&mut self.pending);
@@ -186,26 +199,26 @@ impl<'s> Driver<'s> {
         if self.pending.is_empty() && std::mem::take(&mut self.eof) {
             self.connection.handle(Input::Eof);
         }
-        if self.hears && !self.said.is_empty() {
-            let said = std::mem::take(&mut self.said);
-            let n = self.buf().script.fill(&said);
-            self.said = said;
-            self.said.drain(..n);
+        if self.reads_script && !self.script_pending.is_empty() {
+            let script_pending = std::mem::take(&mut self.script_pending);
+            let n = self.buf().script.fill(&script_pending);
+            self.script_pending = script_pending;
+            self.script_pending.drain(..n);
         }
-        if self.said.is_empty() && std::mem::take(&mut self.script_eof) {
+        if self.script_pending.is_empty() && std::mem::take(&mut self.script_eof) {
             self.connection.handle(Input::ScriptEof);
         }
     }
 
-    /// Polls until the connection waits, or closes.
-    pub(super) fn turn(&mut self, outside: &mut dyn Outside) -> Result<(), Wrong> {
+    /// Polls until the connection waits or closes.
+    pub(super) fn turn(&mut self, environment: &mut dyn Environment) -> Result<(), Wrong> {
         self.wait = None;
         let mut steps = 0;
         while steps < MAX_STEPS {
             if self.closed.is_some() {
                 return Ok(());
             }
-            match self.step(outside)? {
+            match self.step(environment)? {
                 After::Goes => steps += 1,
                 After::GoesOn => {}
                 After::Waits => return self.check_hanging(),
@@ -215,14 +228,14 @@ impl<'s> Driver<'s> {
         Err(Wrong::new("turn", format!("{MAX_STEPS} steps without an end")))
     }
 
-    /// Polls for so many steps: what comes next finds the connection in the middle of its turn.
-    pub(super) fn part(&mut self, steps: usize, outside: &mut dyn Outside) -> Result<(), Wrong> {
-        (0..steps).try_for_each(|_| self.step(outside).map(drop))
+    /// Polls for this many steps: the next input is joined.
+    pub(super) fn part(&mut self, steps: usize, environment: &mut dyn Environment) -> Result<(), Wrong> {
+        (0..steps).try_for_each(|_| self.step(environment).map(drop))
     }
 
-    /// One step.
-    fn step(&mut self, outside: &mut dyn Outside) -> Result<After, Wrong> {
-        let (what, ticket) = self.poll(outside)?;
+    /// Takes one step.
+    fn step(&mut self, environment: &mut dyn Environment) -> Result<After, Wrong> {
+        let (what, ticket) = self.poll(environment)?;
         self.held = self.held.max(self.holds());
         if let What::Probe { .. } = what {
             let reads = std::mem::replace(&mut self.reads, true);
@@ -233,8 +246,9 @@ impl<'s> Driver<'s> {
         let after = match what {
             What::Wait(wait) => {
                 self.reads = wait.need.read;
-                self.hears = wait.need.script_read;
-                let ends = (self.pending.is_empty() || !self.reads) && (self.said.is_empty() || !self.hears);
+                self.reads_script = wait.need.script_read;
+                let ends =
+                    (self.pending.is_empty() || !self.reads) && (self.script_pending.is_empty() || !self.reads_script);
                 self.put_away(wait)?;
                 self.wait = ends.then_some(wait);
                 self.read();
@@ -244,11 +258,11 @@ impl<'s> Driver<'s> {
             What::Send(Sending { taken: Taken { bytes: Some(1..), .. }, .. }) => After::GoesOn,
             _ => After::Goes,
         };
-        outside.happened(&Event { at: self.now(), joined: false, what })?;
+        environment.happened(&Event { at: self.now(), joined: false, what })?;
         Ok(after)
     }
 
-    /// Whether somebody, somewhere, holds what wakes the handler.
+    /// Whether a waker of the handler exists or was used.
     pub(super) fn has_waker(&self) -> bool {
         Arc::strong_count(&self.waker) > 1 || self.waker.0.load(Ordering::SeqCst)
     }
@@ -257,42 +271,42 @@ impl<'s> Driver<'s> {
         let waits_alone = |wait: Wait| wait.need.handler && !wait.need.completion && wait.deadline.is_none();
         let hangs = self.wait.is_some_and(waits_alone);
         if hangs && self.forbids_hanging && !self.has_waker() {
-            let what = "it has not finished, and waits neither for the body nor for room, and kept no waker";
+            let what = "it has not finished, and it waits neither for the body nor for room, nor has it kept a waker";
             return Err(Wrong::new("handler", what));
         }
         Ok(())
     }
 
-    /// One poll, and the world's answer.
-    fn poll(&mut self, outside: &mut dyn Outside) -> Result<(What, Ticket), Wrong> {
+    /// Polls once, and gets the result from the environment.
+    fn poll(&mut self, environment: &mut dyn Environment) -> Result<(What, Ticket), Wrong> {
         self.buf();
         let Driver { connection, buf, now, server, handler, waker, .. } = self;
         let buf = buf.as_mut().expect("just made");
         let cx = Context { config: &server.config, policy: &*server.policy, now };
-        let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, ticket| outside.answer(what, ticket));
+        let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, ticket| environment.answer(what, ticket));
         match &what {
             What::Call(call) => {
                 let make = || Waker::from(waker.clone());
                 handler.call(*call, &mut connection.reply(buf, &cx).with_waker(&make));
                 if let Some(thing) = buf.take_attached() {
-                    // Of a file of the system only the offsets are known here.
-                    outside.attached(thing.downcast().map_or_else(|_| File::new(0, u64::MAX), |file| *file));
+                    // Of a file environment of the virtual disk, only the offsets are known.
+                    environment.attached(thing.downcast().map_or_else(|_| File::new(0, u64::MAX), |file| *file));
                 }
             }
             What::Wait(wait) => match connection.poll(buf, &cx) {
                 Step::Wait(again) if again == *wait => {}
-                step => return Err(Wrong::new("repeat", format!("a second poll says {step:?} behind {wait:?}"))),
+                step => return Err(Wrong::new("repeat", format!("a second poll returns {step:?} after {wait:?}"))),
             },
             What::Send(sent) => match connection.poll(buf, &cx) {
                 Step::Send(again) if is_same(sent, &again) => {}
-                step => return Err(Wrong::new("repeat", format!("a second poll says {step:?} behind a Send"))),
+                step => return Err(Wrong::new("repeat", format!("a second poll returns {step:?} after a Send"))),
             },
             _ => {}
         }
         Ok((what, ticket))
     }
 
-    /// A connection that waits is put away as far as it can be, and taken out again.
+    /// Stores a waiting connection in its smallest form, and restores it.
     fn put_away(&mut self, wait: Wait) -> Result<(), Wrong> {
         let Driver { connection, buf, pool, now, server, .. } = self;
         let leased = buf.as_mut().expect("it was polled");

@@ -1,4 +1,4 @@
-//! The same bytes in every way in which a network may bring them and take the answers.
+//! Sends the same bytes in every way in which a network may split them, and compares the outcomes.
 
 use sanserve_core::Close;
 
@@ -6,16 +6,16 @@ use super::answers::Answer;
 use super::peer::Peer;
 use super::server::Server;
 
-/// Requests longer than this are not cut at every place.
+/// Longer requests are not cut at every position.
 const LONG: usize = 1_500;
-/// In how many places they are.
+/// The number of positions at which long requests are cut.
 const PLACES: usize = 100;
 
-/// One way to send and to receive.
+/// A way to send and to receive.
 struct Way {
-    /// The pieces that the bytes come in: where each ends, or each as long as that.
+    /// Where the bytes are cut.
     cut: Cut,
-    /// How much the socket takes at a time.
+    /// How much the socket accepts at a time.
     take: Take,
 }
 
@@ -29,19 +29,19 @@ enum Cut {
 #[derive(Clone, Copy, Debug)]
 enum Take {
     All,
-    /// So many bytes, and then more at once.
+    /// This number of bytes, repeatedly.
     Bytes(u64),
-    /// So many bytes, and then it is full until the connection waits.
+    /// This number of bytes, and then it is full until the connection waits.
     Block(u64),
 }
 
 impl<'s> Server<'s> {
-    /// Sends `bytes` to a fresh connection as a whole; then to others cut at each byte, and byte by byte, and
-    /// to sockets that take 1 or 7 bytes at a time or are full after every 61. The answers, the log and the end
-    /// must be the same each time; only where chunks of a chunked body end may differ. Gives the peer that
-    /// sent all at once.
+    /// Sends `bytes` to a new connection as a whole. Then sends them to other connections: cut at each position, byte
+    /// by byte, and with sockets that accept 1 or 7 bytes at a time or are full after every 61. The responses, the log
+    /// and the end of the connection must be the same each time, except for where chunks of a chunked body end. Returns
+    /// the peer that sent everything at once.
     ///
-    /// Requests of more than 1,500 bytes are cut in 100 places.
+    /// Requests of more than 1,500 bytes are cut at 100 positions.
     ///
     /// ```
     /// use sanserve_testing::{Disk, Server};
@@ -51,7 +51,7 @@ impl<'s> Server<'s> {
     /// ```
     ///
     /// # Panics
-    /// If there is a difference: with the way in which it was sent, both sides, and the transcript.
+    /// If there is a difference. The message has the way of sending, both outcomes, and the transcript.
     #[track_caller]
     pub fn everywhere(&self, bytes: impl AsRef<[u8]>) -> Peer<'s> {
         let bytes = bytes.as_ref();
@@ -112,7 +112,7 @@ struct Outcome {
 impl Outcome {
     #[track_caller]
     fn of(peer: &Peer<'_>) -> Outcome {
-        // How many bytes the framing has depends on where chunks end.
+        // The number of framing bytes depends on where chunks end.
         let answers = peer.answers().into_iter().map(|answer| Answer { framed: 0, ..answer });
         let log = peer.log().iter().map(|done| (done.status, done.error.clone(), done.cut.clone()));
         Outcome { answers: answers.collect(), log: log.collect(), closed: peer.closed() }

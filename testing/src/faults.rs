@@ -1,4 +1,4 @@
-//! What may go wrong in a world, by name.
+//! The faults of a world, by name. What they do is implemented in `clients` and `world`.
 
 use std::fmt;
 use std::ops::BitOr;
@@ -18,22 +18,22 @@ use std::ops::BitOr;
 pub struct Faults(u8);
 
 impl Faults {
-    /// Bytes come and go in pieces of any size.
+    /// Bytes are split into pieces of any size.
     pub const SPLIT: Faults = Faults(1);
-    /// Clients that drip, fall silent or hardly read, and a disk that takes its time.
+    /// Clients that send or read slowly or not at all, and a slow disk.
     pub const SLOW: Faults = Faults(2);
-    /// Clients that reset the connection somewhere.
+    /// Clients that reset the connection at some point.
     pub const RESET: Faults = Faults(4);
     /// Clients that half-close after their last request, or in the middle of one.
     pub const HALF_CLOSE: Faults = Faults(8);
-    /// Requests that do not wait for the answers to those before them.
+    /// Requests that do not wait for earlier responses.
     pub const PIPELINE: Faults = Faults(16);
     /// Files that become shorter while they are sent.
     pub const SHRINK_FILE: Faults = Faults(32);
-    /// A disk that takes up to a minute for what it is asked: names and the contents of files are not in memory.
+    /// A disk that takes up to a minute for each operation, since neither names nor contents are in memory.
     pub const SLOW_DISK: Faults = Faults(64);
 
-    /// Each with its name, in the order in which they are written.
+    /// All faults with their names, in canonical order.
     pub const TABLE: &[(&str, Faults)] = &[
         ("split", Faults::SPLIT),
         ("slow", Faults::SLOW),
@@ -44,19 +44,19 @@ impl Faults {
         ("slow-disk", Faults::SLOW_DISK),
     ];
 
-    /// Nothing goes wrong.
+    /// No faults.
     #[must_use]
     pub const fn none() -> Faults {
         Faults(0)
     }
 
-    /// All of them.
+    /// All faults.
     #[must_use]
     pub const fn all() -> Faults {
         Faults(127)
     }
 
-    /// Whether all of `other` are among them.
+    /// Whether all of `other` are in this set.
     #[must_use]
     pub const fn has(self, other: Faults) -> bool {
         self.0 & other.0 == other.0
@@ -71,13 +71,13 @@ impl BitOr for Faults {
     }
 }
 
-/// A name that is in no table.
+/// A name that is not in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoSuchFault(String);
 
 impl fmt::Display for NoSuchFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no such fault: {}; there are ", self.0)?;
+        write!(f, "unknown fault: {}; the faults are ", self.0)?;
         Faults::TABLE.iter().try_for_each(|(name, _)| write!(f, "{name}, "))?;
         f.write_str("all and none")
     }
@@ -85,7 +85,7 @@ impl fmt::Display for NoSuchFault {
 
 impl std::error::Error for NoSuchFault {}
 
-/// Names with commas between them, or `all`, or `none`.
+/// Parses names separated by commas, or `all`, or `none`.
 impl std::str::FromStr for Faults {
     type Err = NoSuchFault;
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_them_all() {
+    fn the_table_is_complete() {
         let all = Faults::TABLE.iter().fold(Faults::none(), |all, row| all | row.1);
         assert_eq!(all, Faults::all());
         assert_eq!("all".parse(), Ok(all));

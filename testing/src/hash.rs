@@ -1,11 +1,11 @@
-//! The hash of a history: FNV-1a of 128 bits, written out here so that it is the same on every
-//! machine, with every compiler and for ever.
+//! The hash of a history: FNV-1a with 128 bits, implemented here so that it is the same on every machine and with every
+//! compiler.
 
 use std::fmt;
 
-/// FNV-1a, 128 bits: `hash = (hash ^ byte) * prime` for each byte, from the offset basis of the
-/// [reference](http://www.isthe.com/chongo/tech/comp/fnv/). No cryptographic strength: it tells
-/// histories apart that differ by accident.
+/// FNV-1a, 128 bits: `hash = (hash ^ byte) * prime` for each byte, starting from the offset basis of the
+/// [reference](http://www.isthe.com/chongo/tech/comp/fnv/). It is not cryptographic: it only distinguishes histories
+/// that differ by accident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fnv(u128);
 
@@ -13,13 +13,13 @@ impl Fnv {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = (1 << 88) + 0x13b;
 
-    /// The hash of nothing.
+    /// The hash of no bytes.
     #[must_use]
     pub fn new() -> Fnv {
         Fnv(Fnv::BASIS)
     }
 
-    /// Takes in more bytes.
+    /// Adds bytes.
     pub fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(Fnv::PRIME);
@@ -33,7 +33,7 @@ impl Default for Fnv {
     }
 }
 
-/// 32 hexadecimal digits.
+/// Formats the hash as 32 hexadecimal digits.
 impl fmt::Display for Fnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_vectors_of_the_reference() {
+    fn the_reference_vectors_match() {
         let of = |text: &str| {
             let mut hash = Fnv::new();
             hash.write(text.as_bytes());

@@ -1,4 +1,4 @@
-//! What a driver holds of the virtual disk for one connection, and what goes out of it.
+//! What a driver holds of the virtual disk for a connection, and how it is sent.
 
 use std::rc::Rc;
 
@@ -6,16 +6,16 @@ use sanserve_core::{Completion, EntryKind, Fault, Found, FsError, Input, Kind, L
 use sanserve_transcript::{Event, FeedThen, Middle, Sending, Taken, Then, What};
 
 use super::disk::{Disk, File, Node, START};
-use super::script::{Running, Said};
+use super::script::{Output, Running};
 
-/// Entries that are pushed at once.
+/// The number of entries that are pushed at once.
 const BATCH: usize = 100;
 
 /// The file, directory or script of the current exchange.
 #[derive(Clone, Debug)]
 pub(super) struct Holding {
     pub(super) disk: Rc<Disk>,
-    /// The file, and how long it really is by now.
+    /// The open file, and its real length by now.
     held: Option<(File, u64)>,
     directory: Option<Vec<u8>>,
     listed: usize,
@@ -28,7 +28,8 @@ impl Holding {
         Holding { disk, held: None, directory: None, listed: 0, script: None }
     }
 
-    /// Answers an action; says how many milliseconds that takes. `None`: it is none of the disk's.
+    /// Sets the result of an action, and returns how many milliseconds it takes. `None` for an action that does not
+    /// concern the disk.
     pub(super) fn act(&mut self, what: &mut What) -> Option<u64> {
         match what {
             What::Open { path, inside, answer } => {
@@ -57,7 +58,7 @@ impl Holding {
         }
     }
 
-    /// The first component that is no directory names the script.
+    /// The first segment that is not a directory names the script.
     fn find(&mut self, path: &[u8], from: usize) -> Found {
         let ends = path.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         self.script = None;
@@ -76,7 +77,7 @@ impl Holding {
         Found { len: path.len(), what: ScriptFile::NotPlain }
     }
 
-    /// The script, or the file for its input, takes at most so many bytes of a `Feed`.
+    /// Lets the script, or the file for its input, read at most `most` bytes of a `Feed`.
     pub(super) fn feed(&mut self, what: &mut What, most: usize) {
         let (What::Feed { bytes, taken, then }, Some(script)) = (what, &mut self.script) else { return };
         match script.feed(bytes, most) {
@@ -86,21 +87,21 @@ impl Holding {
         }
     }
 
-    /// After how many milliseconds the script says something.
+    /// The time until the script writes again, in milliseconds.
     pub(super) fn script_pause(&self) -> Option<u64> {
         self.script.as_ref()?.pause()
     }
 
-    /// What it says then.
-    pub(super) fn script_says(&mut self) -> Option<What> {
+    /// The next output of the script.
+    pub(super) fn script_output(&mut self) -> Option<What> {
         self.script_pause()?;
-        Some(match self.script.as_mut()?.say() {
-            Said::Bytes(bytes) => What::Script(bytes),
-            Said::End => What::Input(Input::ScriptEof),
+        Some(match self.script.as_mut()?.next_output() {
+            Output::Bytes(bytes) => What::Script(bytes),
+            Output::End => What::Input(Input::ScriptEof),
         })
     }
 
-    /// Something has happened that the script has to do with.
+    /// Updates the state after an event.
     pub(super) fn happened(&mut self, what: &What) {
         match what {
             What::EndInput => self.script.iter_mut().for_each(Running::end_input),
@@ -139,25 +140,25 @@ impl Holding {
         (batch, self.listed >= names.len())
     }
 
-    /// The handler has given a file to send.
+    /// Holds a file that the handler has attached.
     pub(super) fn attach(&mut self, file: File) {
         self.held = Some((file.clone(), file.len));
     }
 
-    /// The current file becomes as short as this.
+    /// Truncates the open file.
     pub(super) fn shrink(&mut self, len: u64) {
         if let Some((_, real)) = &mut self.held {
             *real = (*real).min(len);
         }
     }
 
-    /// The exchange is over.
+    /// Releases everything at the end of an exchange.
     fn finished(&mut self) {
         (self.held, self.directory, self.script) = (None, None, None);
     }
 
-    /// At most so many bytes go out; `full`: then the socket takes no more. Says how it went, and appends
-    /// what has arrived.
+    /// Sends at most `most` bytes; with `full`, the socket is full afterwards. Sets the result of the step, and appends
+    /// what was sent.
     pub(super) fn transmit(&self, sending: &mut Sending, most: u64, full: bool, out: Option<&mut Vec<u8>>) {
         let len = sending.len();
         let mut n = most.min(len);
@@ -193,8 +194,8 @@ impl Holding {
     }
 }
 
-/// The same event; of a `Send`, only what went out. What was offered is offered again, and a history that has all
-/// of it each time would be far longer than what it tells.
+/// A copy of an event. Of a `Send`, only what was accepted is copied: the rest is offered again, and would make a
+/// history much longer than its contents.
 pub(super) fn brief(event: &Event) -> Event {
     let Event { at, joined, what: What::Send(sending) } = event else { return event.clone() };
     let Some(n) = sending.taken.bytes else { return event.clone() };
@@ -218,7 +219,7 @@ pub(super) fn brief(event: &Event) -> Event {
     Event { at: *at, joined: *joined, what: What::Send(Sending { head, body, tail, ..*sending }) }
 }
 
-/// Takes the answer of an action out of a step, to be given later.
+/// Takes the result of an action out of a step, to pass it later.
 pub(super) fn postpone(what: &mut What) -> Option<Completion> {
     match what {
         What::Open { answer, .. } => answer.take().map(Completion::Opened),

@@ -1,10 +1,11 @@
-//! Whether the history of a connection is right. The judge sees every input and every step, in order, and
-//! nothing of the core's own bookkeeping: it reads the bytes of both sides itself, and knows from the
-//! `Timeouts` alone when each timeout expires. So it sees a timer that fires early, late or never, an answer that
-//! is framed wrong, a log entry that does not match, a request that nobody answers, a well-formed one that is refused.
+//! Checks whether the history of a connection is correct. The judge sees every input and every step, in order, and no
+//! state of the core: it parses the bytes of both sides itself, and computes from the `Timeouts` alone when each
+//! timeout expires. So it notices a timer that fires early, late or never, a response with wrong framing, a log entry
+//! that does not match, a request without a response, and a well-formed request that is refused.
 //!
-//! What it leaves out: what an answer says, which is the policy's, the handler's and the script's affair; and when the
-//! time of a script ends, or of a body that it is fed, which depends on what it has read.
+//! The contents of responses are not checked, since they depend on the policy, the handler and the script. Nor is it
+//! checked when the time of a script ends, or of a body that it is fed, because that depends on what the script has
+//! read.
 
 mod exchange;
 mod timers;
@@ -27,14 +28,14 @@ use super::requests::Requests;
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrong {
-    /// Names the rule: a shorter history must break the same one.
+    /// The name of the rule. A shorter history must break the same one.
     pub(super) rule: &'static str,
     pub(super) what: String,
 }
 
 impl Wrong {
     pub(super) fn new(rule: &'static str, what: impl Into<String>) -> Wrong {
-        // One line, which may be a comment.
+        // Joined into one line, which may become a comment.
         let what: Vec<String> = what.into().lines().map(|line| line.trim().to_string()).collect();
         Wrong { rule, what: what.join("; ") }
     }
@@ -46,13 +47,13 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// Why an answer is cut whose peer, or whose request, was too slow.
+/// The reason for cutting a response whose client was too slow.
 const TOO_SLOW: &str = "the peer was too slow";
-/// Why an answer is cut whose script was.
+/// The reason for cutting a response whose script was too slow.
 const SCRIPT_TOO_SLOW: &str = "the script took too long";
 
-/// Whether a history keeps the rules, as it is written and without playing it: that of a
-/// [`Peer`](super::Peer), or a recording of a server.
+/// Checks whether a history keeps the rules, without replaying it: that of a [`Peer`](super::Peer), or a recording of a
+/// server.
 ///
 /// # Errors
 /// The first rule that is broken, and how.
@@ -63,7 +64,7 @@ const SCRIPT_TOO_SLOW: &str = "the script took too long";
 ///
 /// let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@14999 tick\n@14999 close idle\n";
 /// let wrong = judge(&Transcript::parse(text).unwrap()).unwrap_err();
-/// assert_eq!(wrong, "keep-alive: closed as idle at 14999; patience with keep-alive ends at 15000");
+/// assert_eq!(wrong, "keep-alive: closed as idle at 14999; the keep-alive timeout expires at 15000");
 /// ```
 pub fn judge(transcript: &Transcript) -> Result<(), String> {
     let mut judge = Judge::new(Rc::new(transcript.settings.config.clone()));
@@ -72,17 +73,17 @@ pub fn judge(transcript: &Transcript) -> Result<(), String> {
     outcome.map_err(|wrong| wrong.to_string())
 }
 
-/// Breaks a rule.
+/// Reports a broken rule.
 fn wrong<T>(rule: &'static str, what: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong::new(rule, what))
 }
 
-/// What a connection came to.
+/// The statistics of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// The status of each finished exchange.
     pub(super) statuses: Vec<u16>,
-    /// The timers that have fired.
+    /// The timers that fired.
     pub(super) fired: Vec<Timer>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
@@ -95,15 +96,15 @@ struct Marks {
     drain: bool,
     cut: bool,
     broken: Option<Fault>,
-    /// The last answer said that the connection ends, or could not say so.
+    /// Whether the last response announced the end of the connection, or could not announce it.
     ends: bool,
-    /// It was cut because the peer was too slow.
+    /// Whether the connection was cut because the client was too slow.
     slow: bool,
     shut: bool,
     closed: bool,
-    /// An action is under way.
+    /// Whether an action is in progress.
     asked: bool,
-    /// More of the file is being read.
+    /// Whether more of the file is being read.
     reading: bool,
 }
 
@@ -121,19 +122,19 @@ pub(super) struct Judge {
     actions: u32,
     /// A wait that may be the last step of its turn.
     waits: Option<Wait>,
-    /// Arrived, and perhaps not yet read.
+    /// Bytes that arrived, and perhaps have not been read.
     unread: u64,
-    /// Offered to the socket, and not taken.
+    /// Bytes that were offered to the socket and not accepted.
     unsent: u64,
-    /// A wait of this turn was not its last step.
+    /// Whether a wait of this turn was not its last step.
     waited: bool,
-    /// Answers cannot be read any more.
+    /// Whether responses cannot be parsed any more.
     blind: bool,
     pub(super) tally: Tally,
 }
 
 impl Judge {
-    /// Of a connection that is accepted at tick 0.
+    /// Creates a judge for a connection that is accepted at tick 0.
     pub(super) fn new(config: Rc<Config>) -> Judge {
         Judge {
             requests: Requests::within(&config.limits),
@@ -153,23 +154,23 @@ impl Judge {
         }
     }
 
-    /// Takes in what happened next.
+    /// Processes the next event.
     pub(super) fn see(&mut self, event: &Event) -> Result<(), Wrong> {
         if event.at < self.now {
-            return wrong("time", format!("{} behind {}", event.at, self.now));
+            return wrong("time", format!("{} after {}", event.at, self.now));
         }
         if self.marks.closed {
-            return if event.what.is_input() { Ok(()) } else { wrong("close", "a step behind Close") };
+            return if event.what.is_input() { Ok(()) } else { wrong("close", "a step after Close") };
         }
         let wait = self.waits.take();
         if event.what.is_input() {
-            // The turn before is over.
+            // The previous turn has ended.
             if let Some(wait) = wait {
                 self.check_wait(wait)?;
             }
             self.now = event.at;
             self.waited = false;
-            self.timers.look(self.now, &self.config.timeouts);
+            self.timers.begin_turn(self.now, &self.config.timeouts);
             self.input(&event.what);
             return Ok(());
         }
@@ -178,12 +179,12 @@ impl Judge {
         self.step(&event.what)
     }
 
-    /// Whether the request that is answered next, or is being answered, is a HEAD.
+    /// Whether the next or current response is to a HEAD.
     pub(super) fn is_head(&self) -> bool {
         self.requests.is_head()
     }
 
-    /// Nothing more happens.
+    /// Ends the history.
     pub(super) fn end(&mut self) -> Result<(), Wrong> {
         match self.waits.take() {
             Some(wait) => self.check_wait(wait),
@@ -212,7 +213,7 @@ impl Judge {
                 self.timers.unblock((self.unsent == 0 && !self.seen.files) || self.marks.reading);
             }
             What::Input(Input::FileReady) => self.marks.reading = false,
-            // Late answers to something else change nothing.
+            // Late results of other actions have no effect.
             What::Input(Input::Done(ticket, completion)) if ticket.number() == self.actions => {
                 self.marks.asked = false;
                 self.seen.completed(completion, self.now);
@@ -235,7 +236,7 @@ impl Judge {
             }
             What::List { answer, .. } => self.acts(answer.is_none()),
             What::Find { answer, .. } => {
-                // A local redirect has made another one of it.
+                // A local redirect has led to another script.
                 self.seen.script_ends();
                 self.acts_for_script(answer.is_none())
             }
@@ -295,7 +296,7 @@ impl Judge {
 
     fn acts(&mut self, later: bool) -> Result<(), Wrong> {
         if self.marks.asked {
-            return wrong("action", "an action while one is under way");
+            return wrong("action", "an action while another one is in progress");
         }
         self.actions = self.actions.wrapping_add(1);
         self.marks.asked = later;
@@ -313,7 +314,7 @@ impl Judge {
 
     fn send(&mut self, sending: &Sending) -> Result<(), Wrong> {
         if sending.is_empty() || self.marks.shut || self.marks.ends {
-            return wrong("send", "nothing to send, or behind the end");
+            return wrong("send", "nothing to send, or sent after the end");
         }
         self.seen.begun = true;
         let len = sending.len();
@@ -334,7 +335,7 @@ impl Judge {
         match sending.taken.then {
             Then::Blocked => self.timers.block(self.now),
             Then::Pending => {
-                // What the disk takes is no fault of the peer's.
+                // The time of the disk is not the fault of the client.
                 self.marks.reading = matches!(sending.body, Middle::File { .. });
                 self.timers.unblock(self.marks.reading);
             }
@@ -345,21 +346,24 @@ impl Judge {
         Ok(())
     }
 
-    /// The head of the answer is offered: whether the peer may be blamed for being slow.
+    /// The head of a response is offered: checks whether the client can be blamed for being slow.
     fn begin_answer(&mut self, head: &[u8]) -> Result<(), Wrong> {
         let Some(status) = offered_status(head) else { return Ok(()) };
         self.seen.status = Some(status);
-        // Behind a refusal nobody waits for a body any more.
+        // After a refusal, the body is not needed any more.
         self.seen.refused = status >= 400 && memchr::memmem::find(head, b"\r\nConnection: close\r\n").is_some();
         if status == 408 {
             let fired = self.timers.fire(&[Timer::Head, Timer::Body]);
             if fired.is_none() && !self.seen.called && !self.seen.scripts {
-                return wrong("408", format!("nobody was too slow at {}{}", self.now, self.timers.shown(&self.config)));
+                return wrong(
+                    "408",
+                    format!("the client was not too slow at {}{}", self.now, self.timers.shown(&self.config)),
+                );
             }
             self.tally.fired.extend(fired);
         }
         if self.requests.in_progress() == 0 && !self.requests.is_odd() && status < 400 {
-            return wrong("answer", format!("{status} to no request"));
+            return wrong("answer", format!("{status} without a request"));
         }
         Ok(())
     }
@@ -371,7 +375,7 @@ impl Judge {
             let n = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
             *left -= n as u64;
             let fed = reader.feed(&bytes[..n], bodiless)?;
-            if fed < n { Err("bytes behind the end of the answer".to_string()) } else { Ok(()) }
+            if fed < n { Err("bytes after the end of the response".to_string()) } else { Ok(()) }
         };
         let framing = |what: String| Wrong::new("framing", what);
         feed(&mut self.reader, &sending.head, &mut left).map_err(framing)?;
@@ -391,14 +395,14 @@ impl Judge {
     }
 
     fn finished(&mut self, finish: &Finish) -> Result<(), Wrong> {
-        let mistake = |what: &str| wrong("log", format!("{what}: finished {} {}", finish.status, finish.sent));
-        // Whoever passes a request on that is then refused is not told.
+        let mismatch = |what: &str| wrong("log", format!("{what}: finished {} {}", finish.status, finish.sent));
+        // A handler that passes on a request, which is then refused, is not called at the end.
         let is_passed = self.seen.files || self.seen.scripts || finish.error.is_some();
         if self.seen.called && !self.seen.over && !is_passed {
-            return wrong("over", "the exchange is finished, and the handler was not told");
+            return wrong("over", "the exchange is finished, but the handler was not called with `Over`");
         }
         if self.reader.rest() > 0 && finish.cut.is_none() {
-            return mistake("half a head");
+            return mismatch("half a head");
         }
         self.check_cut(finish)?;
         self.check_refusal(finish)?;
@@ -406,14 +410,14 @@ impl Judge {
         match &answer {
             _ if self.blind => {}
             Some(answer) if answer.status != finish.status => {
-                return mistake(&format!("the answer has status {}", answer.status));
+                return mismatch(&format!("the response has status {}", answer.status));
             }
             Some(answer) if answer.framed != finish.sent => {
-                return mistake(&format!("the answer has {} bytes behind its head", answer.framed));
+                return mismatch(&format!("the response has {} bytes after its head", answer.framed));
             }
-            Some(answer) if !answer.complete && finish.cut.is_none() => return mistake("not cut, and incomplete"),
-            None if finish.cut.is_none() => return mistake("not cut, and no answer"),
-            None if finish.sent != 0 => return mistake("no answer"),
+            Some(answer) if !answer.complete && finish.cut.is_none() => return mismatch("incomplete, but not cut"),
+            None if finish.cut.is_none() => return mismatch("no response, but not cut"),
+            None if finish.sent != 0 => return mismatch("no response"),
             Some(answer) if finish.cut.is_none() => self.seen.check_file(answer, self.requests.is_head())?,
             _ => {}
         }
@@ -427,7 +431,7 @@ impl Judge {
         let is_nothing = self.requests.in_progress() == 0;
         let is_odd = self.requests.is_odd() && is_nothing;
         self.marks.ends = closes || half_read || finish.cut.is_some() || (is_nothing && !is_odd);
-        // Which of the requests after an odd one are a HEAD nobody knows.
+        // It is not known which of the requests after an odd one are a HEAD.
         self.blind = is_odd && !self.marks.ends;
         (self.marks.asked, self.marks.reading) = (false, false);
         self.requests.finish();
@@ -440,12 +444,12 @@ impl Judge {
         Ok(())
     }
 
-    /// A request that is well-formed and within the limits is not refused: neither its head nor its body.
+    /// Checks that a well-formed request within the limits is not refused, neither for its head nor for its body.
     fn check_refusal(&self, finish: &Finish) -> Result<(), Wrong> {
         let Some(message) = finish.error.as_deref().and_then(|message| std::str::from_utf8(message).ok()) else {
             return Ok(());
         };
-        // A handler may say what it likes, but not by chance the very words of the server.
+        // A handler may send any message, but does not use the messages of the server by accident.
         let is_refusal = |violation: &Violation| match violation.row() {
             (_, After::Close, Some(text)) => {
                 let (before, after) = text.split_once("{}").unwrap_or((text, ""));
@@ -455,46 +459,46 @@ impl Judge {
             (_, After::GoOn, _) => false,
         };
         let violation = Violation::ALL.iter().copied().find(is_refusal);
-        let is_right = match violation {
+        let is_justified = match violation {
             None => true,
-            // The timers know.
+            // This is checked by the timers.
             Some(Violation::HeadTimeout | Violation::BodyTimeout | Violation::OutOfMemory) => true,
             Some(Violation::IncompleteHead | Violation::IncompleteBody) if self.marks.eof => true,
-            // A body for a script has a limit of its own.
+            // A body for a script has its own limit.
             Some(Violation::BodyTooLarge) if !self.config.cgi.directories.is_empty() => true,
             Some(Violation::LengthRequired) if self.config.cgi.chunked == Chunked::Refuse => true,
-            Some(_) => !self.requests.is_right(),
+            Some(_) => !self.requests.is_valid(),
         };
-        if is_right {
+        if is_justified {
             return Ok(());
         }
         wrong("refused", format!("{} to a well-formed request: {message}", finish.status))
     }
 
-    /// Whether there was a reason to cut an answer.
+    /// Checks whether there was a reason to cut a response.
     fn check_cut(&mut self, finish: &Finish) -> Result<(), Wrong> {
         let Some(reason) = finish.cut.as_deref() else { return Ok(()) };
         let fault = |fault| self.marks.broken == Some(fault);
-        let is_right = match reason {
+        let is_justified = match reason {
             "the peer went away" => fault(Fault::Peer),
             "the file became shorter" => fault(Fault::FileShrank),
             "the file was rewritten" => fault(Fault::FileChanged),
             "the file could not be read" => fault(Fault::File),
             "the handler failed" => fault(Fault::Handler) || self.seen.called,
-            "the request's body broke off" => self.marks.eof || !self.requests.is_right(),
+            "the request's body broke off" => self.marks.eof || !self.requests.is_valid(),
             "the server shut down" => self.marks.cut,
             SCRIPT_TOO_SLOW => self.seen.script_is_late(self.now, self.marks.eof, &self.config.timeouts),
             TOO_SLOW => {
                 let fired = self.timers.fire(&[Timer::Write, Timer::Body]);
                 self.tally.fired.extend(fired);
                 if fired == Some(Timer::Body) && self.seen.status.is_none() {
-                    return wrong("408", "the body was too slow, and nothing was answered");
+                    return wrong("408", "the body was too slow, but there was no response");
                 }
                 fired.is_some() || self.seen.scripts
             }
             _ => self.seen.scripts,
         };
-        if is_right { Ok(()) } else { wrong("cut", format!("{reason}, at {}: that is not so", self.now)) }
+        if is_justified { Ok(()) } else { wrong("cut", format!("{reason}, at {}: this has not happened", self.now)) }
     }
 
     fn close(&mut self, close: Close) -> Result<(), Wrong> {
@@ -503,10 +507,10 @@ impl Judge {
         if self.seen.is_open() {
             return wrong("close", "in the middle of an exchange");
         }
-        // Whether the last answer said so nobody knows then.
+        // If responses cannot be parsed, the announcement is not known.
         let ends = ends || self.blind;
-        let no_reason = || wrong("close", format!("{close:?} at {}, for no reason", self.now));
-        let is_right = match close {
+        let no_reason = || wrong("close", format!("{close:?} at {}, without a reason", self.now));
+        let is_justified = match close {
             Close::Idle => match self.timers.fire(&[Timer::KeepAlive]) {
                 Some(timer) => {
                     self.tally.fired.push(timer);
@@ -517,14 +521,14 @@ impl Judge {
                     return wrong("keep-alive", format!("closed as idle at {}{shown}", self.now));
                 }
             },
-            // A cut exchange has said why.
+            // The reason was given when the exchange was cut.
             Close::Timeout if slow => true,
             Close::Timeout => {
                 let fired = self.timers.fire(&[Timer::Write, Timer::Linger]);
                 self.tally.fired.extend(fired);
                 fired.is_some() || self.timers.lingered() + self.unread > self.config.limits.linger
             }
-            // RFC 9112 section 9.6: a peer that may still send is half-closed first.
+            // RFC 9112 section 9.6: the server half-closes first if the client may still send.
             Close::Done => eof || (ends && !shut && (self.requests.is_ended() || self.requests.is_odd())),
             Close::Broken => broken.is_some() || ends,
             Close::Drained if cut => true,
@@ -532,23 +536,26 @@ impl Judge {
                 self.tally.fired.extend(self.timers.fire(&[Timer::Drain]));
                 drain
             }
-            // `Upgraded`, and what the judge does not know: only where the connection ends anyway.
+            // `Upgraded`, and reasons that the judge does not know: only if the connection closes anyway.
             _ => ends,
         };
-        if !is_right {
+        if !is_justified {
             return no_reason();
         }
-        // Nobody but the peer may be to blame that a request has no answer.
-        // A server that drains answers all that has arrived.
+        // Only the client may be the reason that a request has no response. A draining server responds to everything
+        // that has arrived.
         let excused = ends || cut || broken.is_some() || close == Close::Timeout || self.requests.is_odd();
         if self.requests.in_progress() > 0 && !excused {
-            return wrong("unanswered", format!("{} requests, and it closes: {close:?}", self.requests.in_progress()));
+            return wrong(
+                "unanswered",
+                format!("{} requests without a response, but it closes: {close:?}", self.requests.in_progress()),
+            );
         }
         Ok(())
     }
 }
 
-/// The status of the final answer that begins in these bytes.
+/// The status of the final response that begins in these bytes.
 fn offered_status(mut head: &[u8]) -> Option<u16> {
     loop {
         let rest = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
@@ -561,7 +568,7 @@ fn offered_status(mut head: &[u8]) -> Option<u16> {
     }
 }
 
-/// The rules of [`Action::Open`](sanserve_core::Action).
+/// Checks the rules of [`Action::Open`](sanserve_core::Action).
 fn check_path(path: &[u8]) -> Result<(), Wrong> {
     let bad = |component: &[u8]| matches!(component, b"" | b"." | b"..") || component.contains(&0);
     if !path.is_empty() && path.split(|&byte| byte == b'/').any(bad) {
@@ -570,7 +577,7 @@ fn check_path(path: &[u8]) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// A time of the configuration, as ticks count it.
+/// Converts a time of the configuration to milliseconds, as in ticks.
 fn millis(time: Duration) -> u64 {
     (Tick(0) + time).0
 }

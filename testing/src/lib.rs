@@ -1,13 +1,13 @@
-//! What you need to test a handler or a policy without sockets and without waiting.
+//! Deterministic tests of handlers and policies, without sockets and without waiting.
 //!
-//! - [`Server`] is what is under test: your [`Policy`](sanserve_core::Policy), your portable
-//!   [`Handler`](sanserve_core::Handler), a virtual [`Disk`], the rules.
-//! - [`Peer`] is one connection by hand: you send, you let time pass, you say what you expect.
-//! - [`Server::everywhere`] sends the same bytes cut in every place, and takes the answers in dribs.
-//! - [`World`] is many clients with a faulty network and disk, determined by a seed.
+//! - [`Server`] is what is tested: your [`Policy`](sanserve_core::Policy), your portable
+//!   [`Handler`](sanserve_core::Handler), a virtual [`Disk`], a configuration.
+//! - [`Peer`] is one connection under your control: you send, let time pass, and state what you expect.
+//! - [`Server::everywhere`] sends the same bytes cut at every position, and takes the responses in small pieces.
+//! - [`World`] simulates many clients with a faulty network and disk, determined by a seed.
 //!
-//! Everything is checked while it happens, and every failure ends with a [transcript](sanserve_transcript) that
-//! [`Server::replay`] plays again. `docs/testing.md` shows each in use.
+//! Everything is checked while it happens. A failure contains a [transcript](sanserve_transcript), which
+//! [`Server::replay`] replays. `docs/testing.md` has examples.
 //!
 //! ```
 //! use sanserve_testing::{Faults, Server, World};
@@ -25,9 +25,8 @@
 //! World::new(1).serving(server).faults(Faults::SPLIT | Faults::RESET).run();
 //! ```
 //!
-//! What it leaves out: the blocking handlers of `sanserve-std` and the async ones of `sanserve-smol`, which
-//! need their runtimes. Nothing in here reads a clock, opens a
-//! file or prints.
+//! The blocking handlers of `sanserve-std` and the async handlers of `sanserve-smol` are not supported, since they need
+//! their runtimes. Nothing in this crate reads a clock, opens a file or prints.
 
 mod answers;
 mod clients;

@@ -1,14 +1,14 @@
-//! What a 206 answer says it has of a file (RFC 9110 section 15.3.7).
+//! Parses the parts of a 206 response (RFC 9110 section 15.3.7).
 
 use super::answers::{Answer, shown, split_crlf};
 
-/// The parts of a `multipart/byteranges` answer: first, last, length of the whole, bytes.
+/// A part of a `multipart/byteranges` response: first byte, last byte, length of the file, bytes.
 pub type Part = (u64, u64, u64, Vec<u8>);
 
-/// Reads a 206, single or multipart, into its parts.
+/// Parses a 206 response, single or multipart, into its parts.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the error.
 pub fn parts(answer: &Answer) -> Result<Vec<Part>, String> {
     let kind = answer.text("Content-Type");
     let Some(boundary) = kind.strip_prefix("multipart/byteranges; boundary=") else {
@@ -38,7 +38,7 @@ pub fn parts(answer: &Answer) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// First, last and length of a `Content-Range`.
+/// The first byte, the last byte and the length of a `Content-Range`.
 pub(super) fn content_range(text: &str) -> Result<(u64, u64, u64), String> {
     let read = || {
         let (range, len) = text.strip_prefix("bytes ")?.split_once('/')?;

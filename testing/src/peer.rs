@@ -1,4 +1,4 @@
-//! One connection by hand: you are the client, and the clock.
+//! A client of one connection, and its clock, under the control of a test.
 
 use std::fmt::Write as _;
 
@@ -7,23 +7,22 @@ use sanserve_transcript::{Event, Finish, Line, Settings, Transcript, What};
 
 use super::answers::{self, Answer};
 use super::disk::File;
-use super::driver::{Driver, Outside, Pool};
+use super::driver::{Driver, Environment, Pool};
 use super::holding::{Holding, postpone};
 use super::judge::{Judge, Wrong};
 use super::server::Server;
 
-/// More times than any handler wakes itself without anything else happening.
+/// More wakes than any handler requests without another event.
 const MAX_WAKES: usize = 1_000;
 
 /// A client of one connection, in virtual time.
 ///
-/// It does what you say when you say it, reads whatever comes unless it [stops](Peer::stop_reading), and keeps
-/// all that has happened. Time stands still but for [`pass`](Peer::pass), which fires every timer on the way.
-/// An answer that is framed wrong, a timer that fires early or late, a log entry that does not match: all that a
-/// [`World`](super::World) checks is checked here too, and is a panic. Every panic ends with the
-/// [transcript](sanserve_transcript) of the connection, ready to be kept.
+/// It does what the test calls, and reads whatever arrives unless it [stops](Peer::stop_reading). Time only advances in
+/// [`pass`](Peer::pass), which fires all timers on the way. Everything that a [`World`](super::World) checks is checked
+/// here too, such as the framing of responses, the times of timers and the log; an error panics. Every panic message
+/// ends with the [transcript](sanserve_transcript) of the connection, which can be saved as a test.
 ///
-/// A slowloris, which takes no real time:
+/// For example, a slowloris attack, which takes no real time:
 ///
 /// ```
 /// use sanserve_testing::Peer;
@@ -38,21 +37,21 @@ pub struct Peer<'s> {
     driver: Driver<'s>,
     side: Side,
     time: u64,
-    /// How far the expectations have come: bytes, answers, lines of the history.
+    /// How much the expectations have consumed: bytes, responses, events.
     passed: (usize, usize, usize),
 }
 
-/// What is outside of the connection.
+/// The environment of the connection.
 struct Side {
     holding: Holding,
     judge: Judge,
-    /// How much the socket still takes, and how much at a time.
+    /// How much the socket still accepts, and how much at a time.
     room: u64,
     piece: u64,
     received: Vec<u8>,
-    /// What the disk will say, and when.
+    /// The pending result of the disk, and when it is passed.
     later: Option<(u64, Ticket, Completion)>,
-    /// When the script says something.
+    /// When the script writes next.
     script_at: Option<u64>,
     now: u64,
     events: Vec<Event>,
@@ -60,7 +59,7 @@ struct Side {
     settings: Settings,
 }
 
-impl Outside for Side {
+impl Environment for Side {
     fn answer(&mut self, what: &mut What, ticket: Ticket) {
         self.holding.feed(what, usize::MAX);
         if let Some(millis) = self.holding.act(what).filter(|&millis| millis > 0) {
@@ -95,7 +94,7 @@ impl Outside for Side {
 }
 
 impl Side {
-    /// Room that never ends does not shrink.
+    /// Unlimited room does not shrink.
     fn endless(&self) -> u64 {
         if self.room == u64::MAX { u64::MAX } else { 0 }
     }
@@ -112,8 +111,8 @@ impl Side {
 }
 
 impl Peer<'_> {
-    /// A client of a server with an empty disk and without a handler: every request is a 404, or worse.
-    /// Others come from [`Server::connect`].
+    /// A client of a server with an empty disk and without a handler: every valid request gets 404. Use
+    /// [`Server::connect`] for other servers.
     #[must_use]
     pub fn new() -> Peer<'static> {
         Server::new().connect()
@@ -127,7 +126,7 @@ impl Default for Peer<'_> {
 }
 
 impl<'s> Server<'s> {
-    /// A client that has just been accepted.
+    /// Accepts a new client.
     #[must_use]
     pub fn connect(&self) -> Peer<'s> {
         let settings = self.settings();
@@ -154,9 +153,9 @@ impl<'s> Server<'s> {
     }
 }
 
-/// What the client does.
+/// Actions of the client.
 impl Peer<'_> {
-    /// Sends bytes. What comes after the end of the connection is lost, as it would be.
+    /// Sends bytes. After the end of the connection, they are lost, as on a real network.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         if bytes.as_ref().is_empty() {
@@ -165,7 +164,7 @@ impl Peer<'_> {
         self.happen(What::Recv(bytes.as_ref().to_vec()))
     }
 
-    /// Sends bytes one by one, each `millis` after the last.
+    /// Sends bytes one by one, each followed by `millis` milliseconds.
     #[track_caller]
     pub fn drip(&mut self, bytes: impl AsRef<[u8]>, millis: u64) -> &mut Self {
         for byte in bytes.as_ref() {
@@ -174,7 +173,7 @@ impl Peer<'_> {
         self
     }
 
-    /// Half-closes: it sends nothing more, and goes on reading.
+    /// Half-closes: the client sends nothing more, but keeps reading.
     #[track_caller]
     pub fn eof(&mut self) -> &mut Self {
         self.happen(What::Input(Input::Eof))
@@ -186,13 +185,13 @@ impl Peer<'_> {
         self.happen(What::Input(Input::Broken(Fault::Peer)))
     }
 
-    /// Reads nothing more, and the socket is full at once.
+    /// Stops reading. The socket is full at once.
     pub fn stop_reading(&mut self) -> &mut Self {
         self.side.room = 0;
         self
     }
 
-    /// Reads so many bytes more, and then stops.
+    /// Reads this number of bytes, and then stops.
     #[track_caller]
     pub fn read(&mut self, bytes: u64) -> &mut Self {
         let room = if self.side.room == u64::MAX { 0 } else { self.side.room };
@@ -200,24 +199,24 @@ impl Peer<'_> {
         self.writable()
     }
 
-    /// Reads all that there is and will be.
+    /// Reads everything from now on.
     #[track_caller]
     pub fn read_on(&mut self) -> &mut Self {
         self.side.room = u64::MAX;
         self.writable()
     }
 
-    /// The socket takes so many bytes at a time, from now on.
+    /// Limits how many bytes the socket accepts at a time.
     ///
     /// # Panics
-    /// If that is none.
+    /// If `bytes` is 0.
     pub fn dribble(&mut self, bytes: u64) -> &mut Self {
-        assert!(bytes > 0, "a socket that takes nothing is one whose peer stops reading");
+        assert!(bytes > 0, "use stop_reading for a socket that accepts nothing");
         self.side.piece = bytes;
         self
     }
 
-    /// Lets milliseconds pass. Timers fire, and the disk answers, at their time.
+    /// Lets time pass, in milliseconds. Timers fire, and results of the disk arrive, at their times.
     #[track_caller]
     pub fn pass(&mut self, millis: u64) -> &mut Self {
         let end = self.time + millis;
@@ -234,7 +233,7 @@ impl Peer<'_> {
             }
             self.time = next.max(self.time);
             if script < disk.min(timer) {
-                self.script_speaks();
+                self.script_writes();
                 continue;
             }
             match self.side.later.take_if(|_| disk <= timer) {
@@ -247,48 +246,48 @@ impl Peer<'_> {
     }
 }
 
-/// What others do.
+/// Actions of others.
 impl Peer<'_> {
-    /// Somebody wakes the handler. Its own wakers work by themselves.
+    /// Wakes the handler. Wakers that the handler has kept work by themselves.
     #[track_caller]
     pub fn wake(&mut self) -> &mut Self {
         self.happen(What::Input(Input::Wake))
     }
 
-    /// The server goes down: it finishes what is in progress.
+    /// Drains: the server shuts down after the exchange in progress.
     #[track_caller]
     pub fn drain(&mut self) -> &mut Self {
         self.happen(What::Input(Input::Drain))
     }
 
-    /// The bound of going down has passed: it cuts what is in progress.
+    /// Cuts: the grace period of the shutdown is over.
     #[track_caller]
     pub fn cut(&mut self) -> &mut Self {
         self.happen(What::Input(Input::Cut))
     }
 
-    /// The file that is being sent becomes as short as this.
+    /// Truncates the file that is being sent.
     pub fn shrink_file(&mut self, len: u64) -> &mut Self {
         self.side.holding.shrink(len);
         self
     }
 }
 
-/// What came of it.
+/// Results.
 impl Peer<'_> {
-    /// Virtual milliseconds since the connection was accepted.
+    /// The virtual milliseconds since the connection was accepted.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.time
     }
 
-    /// Every byte that was received.
+    /// All received bytes.
     #[must_use]
     pub fn received(&self) -> &[u8] {
         &self.side.received
     }
 
-    /// What was received, read strictly.
+    /// The received responses, parsed strictly.
     #[must_use]
     #[track_caller]
     pub fn answers(&self) -> Vec<Answer> {
@@ -309,28 +308,28 @@ impl Peer<'_> {
         &self.side.log
     }
 
-    /// What the connection waits for; `None`: it is closed.
+    /// What the connection waits for; `None` if it is closed.
     #[must_use]
     pub fn waits(&self) -> Option<Wait> {
         self.driver.wait
     }
 
-    /// Why it was closed, if it was.
+    /// Why the connection was closed, if it was.
     #[must_use]
     pub fn closed(&self) -> Option<Close> {
         self.driver.closed
     }
 
-    /// All that has happened.
+    /// The complete history.
     #[must_use]
     pub fn transcript(&self) -> Transcript {
         self.side.transcript()
     }
 }
 
-/// Expectations. Each holds for what came after the one before it.
+/// Expectations. Each applies to what follows the previous one.
 impl Peer<'_> {
-    /// These bytes were received.
+    /// Expects that these bytes were received.
     #[track_caller]
     pub fn expect(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let (bytes, rest) = (bytes.as_ref(), &self.side.received[self.passed.0..]);
@@ -339,14 +338,14 @@ impl Peer<'_> {
             Some(at) => self.passed.0 += at + bytes.len(),
             None => {
                 let mut what = format!("expected \"{}\"", bytes.escape_ascii());
-                write!(what, " in \"{}\"", rest.escape_ascii()).expect("a String takes all");
+                write!(what, " in \"{}\"", rest.escape_ascii()).expect("writing to a String does not fail");
                 self.side.fail(&what)
             }
         }
         self
     }
 
-    /// Nothing more was received.
+    /// Expects that nothing more was received.
     #[track_caller]
     pub fn expect_nothing(&mut self) -> &mut Self {
         let rest = &self.side.received[self.passed.0..];
@@ -356,7 +355,7 @@ impl Peer<'_> {
         self
     }
 
-    /// The next answer is complete and has this status.
+    /// Expects that the next response is complete and has this status.
     #[track_caller]
     pub fn expect_status(&mut self, status: u16) -> &mut Self {
         let answer = self.next_answer(&status.to_string());
@@ -366,7 +365,7 @@ impl Peer<'_> {
         self
     }
 
-    /// The next answer is complete and has this status and body.
+    /// Expects that the next response is complete and has this status and body.
     #[track_caller]
     pub fn expect_answer(&mut self, status: u16, body: impl AsRef<[u8]>) -> &mut Self {
         let body = body.as_ref();
@@ -377,7 +376,7 @@ impl Peer<'_> {
         self
     }
 
-    /// A line of the transcript that begins so, as `send`, `open a.txt` or `finished 200`.
+    /// Expects an event of the transcript that begins with this text, such as `send`, `open a.txt` or `finished 200`.
     #[track_caller]
     pub fn expect_step(&mut self, begins: &str) -> &mut Self {
         let line = |event: &Event| event.to_string().split_once(' ').map_or(String::new(), |(_, text)| text.into());
@@ -389,30 +388,30 @@ impl Peer<'_> {
         self
     }
 
-    /// The connection is open.
+    /// Expects that the connection is open.
     #[track_caller]
     pub fn expect_open(&mut self) -> &mut Self {
         if let Some(close) = self.driver.closed {
-            self.side.fail(&format!("expected it to be open, and it was closed: {}", close.name()));
+            self.side.fail(&format!("expected an open connection, but it was closed: {}", close.name()));
         }
         self
     }
 
-    /// The connection is closed, for whatever reason.
+    /// Expects that the connection is closed, for any reason.
     #[track_caller]
     pub fn expect_closed(&mut self) -> &mut Self {
         if self.driver.closed.is_none() {
-            self.side.fail(&format!("expected it to be closed at {}, and it is open", self.time));
+            self.side.fail(&format!("expected a closed connection at {}, but it is open", self.time));
         }
         self
     }
 
-    /// The connection was closed for this reason.
+    /// Expects that the connection was closed for this reason.
     #[track_caller]
     pub fn expect_close(&mut self, close: Close) -> &mut Self {
         self.expect_closed();
         if let Some(other) = self.driver.closed.filter(|&other| other != close) {
-            self.side.fail(&format!("expected it to be closed as {}, and it was as {}", close.name(), other.name()));
+            self.side.fail(&format!("expected the reason {}, but it was closed: {}", close.name(), other.name()));
         }
         self
     }
@@ -455,7 +454,7 @@ impl Peer<'_> {
                 return;
             }
             if self.script_due().is_some_and(|at| at <= self.time) {
-                return self.script_speaks();
+                return self.script_writes();
             }
             if !self.driver.is_woken() {
                 return;
@@ -464,10 +463,10 @@ impl Peer<'_> {
                 self.side.fail(&wrong.to_string());
             }
         }
-        self.side.fail("the handler wakes itself without end");
+        self.side.fail("the handler wakes itself endlessly");
     }
 
-    /// When the script says something, if somebody reads it.
+    /// When the script writes, if its output is read.
     fn script_due(&mut self) -> Option<u64> {
         let pause =
             self.side.holding.script_pause().filter(|_| self.driver.wait.is_some_and(|wait| wait.need.script_read))?;
@@ -476,10 +475,10 @@ impl Peer<'_> {
     }
 
     #[track_caller]
-    fn script_speaks(&mut self) {
+    fn script_writes(&mut self) {
         self.side.script_at = None;
-        if let Some(said) = self.side.holding.script_says() {
-            self.happen(said);
+        if let Some(output) = self.side.holding.script_output() {
+            self.happen(output);
         }
     }
 

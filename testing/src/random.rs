@@ -1,6 +1,6 @@
-//! Chance that is the same every time and everywhere: splitmix64.
+//! Deterministic random numbers, the same on every machine: splitmix64.
 
-/// A stream of numbers that its seed determines, whatever the machine.
+/// A stream of numbers that is determined by its seed.
 ///
 /// ```
 /// use sanserve_testing::Random;
@@ -12,7 +12,7 @@
 pub struct Random(u64);
 
 impl Random {
-    /// The stream of a seed.
+    /// Creates the stream of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
@@ -25,7 +25,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// Less than `n`.
+    /// A number less than `n`.
     ///
     /// # Panics
     /// If `n` is 0.
@@ -33,38 +33,38 @@ impl Random {
         self.next() % n
     }
 
-    /// From `low` to `high`, both inclusive.
+    /// A number from `low` to `high`, both inclusive.
     pub fn within(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
-    /// Once in `n`.
+    /// True with a probability of 1 in `n`.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    /// One of these.
+    /// One element.
     ///
     /// # Panics
-    /// If there are none.
+    /// If `of` is empty.
     pub fn pick<'t, T>(&mut self, of: &'t [T]) -> &'t T {
         &of[usize::try_from(self.below(of.len() as u64)).expect("an index")]
     }
 
-    /// A size from 1 to `most`, small ones as likely as large ones.
+    /// A size from 1 to `most`. All orders of magnitude are equally likely.
     pub fn size(&mut self, most: u64) -> u64 {
         let bits = self.within(0, u64::from(u64::BITS - most.leading_zeros()));
         let highest = u32::try_from(bits).ok().and_then(|bits| 1_u64.checked_shl(bits)).unwrap_or(u64::MAX);
         self.within(1, highest.min(most))
     }
 
-    /// So many bytes of any kind.
+    /// `n` random bytes.
     pub fn bytes(&mut self, n: u64) -> Vec<u8> {
         (0..n).map(|_| self.next().to_le_bytes()[0]).collect()
     }
 }
 
-/// Scatters a number.
+/// Mixes the bits of a number.
 #[must_use]
 pub fn mix(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_of_a_seed_never_change() {
+    fn a_seed_always_gives_the_same_numbers() {
         let mut random = Random::new(1);
         assert_eq!([random.next(), random.next()], [0x1dfd_cec4_ec04_f63f, 0xd2f9_9e76_1c6d_8b30]);
     }

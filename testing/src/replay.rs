@@ -1,5 +1,4 @@
-//! Playing a transcript to a server under test, with the judge beside it; and leaving out of a transcript
-//! that breaks a rule what is not needed for that.
+//! Replays a transcript against a server under test, with the judge; and minimizes a transcript that breaks a rule.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,38 +7,38 @@ use sanserve_core::Ticket;
 use sanserve_transcript::{Event, Line, Settings, Taken, Transcript, What, driving};
 
 use super::disk::File;
-use super::driver::{Driver, Outside};
+use super::driver::{Driver, Environment};
 use super::holding::brief;
 use super::judge::{Judge, Wrong};
 use super::quiet::{quietly, text};
 use super::server::Server;
 use super::summary::Failure;
 
-/// More replays than it takes to shorten a history well.
+/// More replays than are needed to minimize a history well.
 const MAX_REPLAYS: usize = 2_000;
-/// More events than anybody wants to wait for.
+/// The maximum number of events that are replayed to minimize a history.
 const MAX_EVENTS: usize = 300_000;
-/// Pieces that are longer are worth shortening.
+/// Longer pieces are worth splitting.
 const LONG: usize = 200;
 
-/// What is outside stands in the transcript.
+/// An environment whose results are in the transcript.
 struct Recorded<'t> {
-    /// What it says about the turn.
+    /// The lines of the transcript for this turn.
     steps: &'t [Line],
     judge: Judge,
     out: Vec<Line>,
-    /// Nobody reads what was offered and did not go out.
+    /// Whether bytes that were offered but not accepted are omitted.
     is_brief: bool,
 }
 
-impl Outside for Recorded<'_> {
+impl Environment for Recorded<'_> {
     fn answer(&mut self, what: &mut What, _: Ticket) {
-        let told = self.steps.iter().enumerate().find_map(|(at, line)| match line {
+        let recorded = self.steps.iter().enumerate().find_map(|(at, line)| match line {
             Line::Event(event) if event.what.is_like(what) => Some((at, &event.what)),
             _ => None,
         });
-        if let Some((at, told)) = told {
-            what.take_answer(told);
+        if let Some((at, recorded)) = recorded {
+            what.take_answer(recorded);
             self.steps = &self.steps[at + 1..];
         }
     }
@@ -53,12 +52,12 @@ impl Outside for Recorded<'_> {
 }
 
 impl Server<'_> {
-    /// Plays the inputs and the answers of a transcript, as [`perform`](sanserve_transcript::perform) does, and
-    /// checks what a [`Peer`](super::Peer) and a [`World`](super::World) check. Gives what really happens. The
-    /// rules are those of the transcript; policy and handler are this server's.
+    /// Replays the inputs and results of a transcript, as [`perform`](sanserve_transcript::perform) does, and checks
+    /// what a [`Peer`](super::Peer) and a [`World`](super::World) check. Returns what really happens. The configuration
+    /// is that of the transcript; policy and handler are those of this server.
     ///
     /// # Errors
-    /// The rule that is broken, and what has happened until then.
+    /// The rule that is broken, and the history until then.
     ///
     /// ```
     /// use sanserve_testing::Server;
@@ -83,51 +82,51 @@ impl Server<'_> {
     }
 }
 
-/// Plays the inputs and the answers of a transcript: what really happens, and the rule that it breaks.
+/// Replays the inputs and results of a transcript. Returns what really happens, and the rule that is broken.
 pub(super) fn replay(server: &Server<'_>, transcript: &Transcript, is_brief: bool) -> (Transcript, Option<Wrong>) {
     let Settings { config, wall, wall_millis, peer, .. } = transcript.settings.clone();
-    // Who is under test counts; the rules are those of the transcript.
+    // The configuration is that of the transcript.
     let server = server.with_rules(config);
-    let mut outside = Recorded { steps: &[], judge: Judge::new(server.config.clone()), out: Vec::new(), is_brief };
+    let mut environment = Recorded { steps: &[], judge: Judge::new(server.config.clone()), out: Vec::new(), is_brief };
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut driver = Driver::accept(&server, peer, (wall, wall_millis), super::driver::Pool::default());
         driver.forbids_hanging = true;
-        play(&mut driver, &transcript.lines, &mut outside)
+        play(&mut driver, &transcript.lines, &mut environment)
     }));
     let wrong = match played {
         Ok(outcome) => outcome.err(),
         Err(panic) => Some(Wrong::new("panic", text(&*panic))),
     };
-    let played = Transcript { lines: outside.out, ..transcript.clone() };
+    let played = Transcript { lines: environment.out, ..transcript.clone() };
     let wrong = wrong.or_else(|| server.breaks_rule(&played));
     (played, wrong)
 }
 
-fn play<'t>(driver: &mut Driver<'_>, mut lines: &'t [Line], outside: &mut Recorded<'t>) -> Result<(), Wrong> {
+fn play<'t>(driver: &mut Driver<'_>, mut lines: &'t [Line], environment: &mut Recorded<'t>) -> Result<(), Wrong> {
     loop {
         let (steps, joins, rest) = driving::next_turn(lines);
-        outside.steps = steps;
+        environment.steps = steps;
         if joins {
-            driver.part(driving::count_events(steps), outside)?;
+            driver.part(driving::count_events(steps), environment)?;
         } else {
-            driver.turn(outside)?;
+            driver.turn(environment)?;
         }
         let Some((Line::Event(event), rest)) = rest.split_first() else { break };
         if driver.closed.is_some() {
             break;
         }
-        driver.input(event.at, event.joined, event.what.clone(), outside)?;
+        driver.input(event.at, event.joined, event.what.clone(), environment)?;
         lines = rest;
     }
-    outside.judge.end()
+    environment.judge.end()
 }
 
-/// The shortest transcript that was found to break the same rule. `None`: alone, it does not break it.
+/// The shortest transcript that was found to break the same rule. `None` if the connection alone does not break it.
 pub(super) fn shorten(server: &Server<'_>, transcript: &Transcript, rule: &'static str) -> Option<Transcript> {
     quietly(|| {
         let mut search = Search { server, rule, replays: 0, events: 0 };
         let mut short = search.fails(transcript.clone())?;
-        // Fewer inputs first: what is left is then made simple, which may need fewer still.
+        // Fewer inputs first. The rest is then simplified, which may permit even fewer.
         search.drop_some(&mut short, is_input, |_| None);
         search.drop_some(&mut short, is_dribble, |line| Some(taken_whole(line)));
         search.join_some(&mut short);
@@ -138,7 +137,7 @@ pub(super) fn shorten(server: &Server<'_>, transcript: &Transcript, rule: &'stat
     })
 }
 
-/// The search for something shorter.
+/// The search for a shorter transcript.
 struct Search<'w, 's> {
     server: &'w Server<'s>,
     rule: &'static str,
@@ -147,7 +146,7 @@ struct Search<'w, 's> {
 }
 
 impl Search<'_, '_> {
-    /// What really happens, if that breaks the rule too.
+    /// Returns what really happens, if that breaks the rule too.
     fn fails(&mut self, tried: Transcript) -> Option<Transcript> {
         self.replays += 1;
         self.events += tried.lines.len();
@@ -155,11 +154,16 @@ impl Search<'_, '_> {
         wrong.filter(|wrong| wrong.rule == self.rule).map(|_| played)
     }
 
-    /// Leaves out what `may_go`, or puts something `simpler` in its place: as much at once as breaks the rule
-    /// still, in ever smaller parts.
-    fn drop_some(&mut self, short: &mut Transcript, may_go: fn(&Line) -> bool, simpler: fn(&Line) -> Option<Line>) {
+    /// Removes the lines for which `is_removable` returns true, or replaces them by something `simpler`: as many at once as
+    /// possible, in ever smaller parts.
+    fn drop_some(
+        &mut self,
+        short: &mut Transcript,
+        is_removable: fn(&Line) -> bool,
+        simpler: fn(&Line) -> Option<Line>,
+    ) {
         let places = |short: &Transcript| -> Vec<usize> {
-            (0..short.lines.len()).filter(|&at| may_go(&short.lines[at])).collect()
+            (0..short.lines.len()).filter(|&at| is_removable(&short.lines[at])).collect()
         };
         let mut size = places(short).len().div_ceil(2).max(1);
         loop {
@@ -172,8 +176,8 @@ impl Search<'_, '_> {
                 if self.replays > MAX_REPLAYS || self.events > MAX_EVENTS {
                     return;
                 }
-                let gone = &places[at..(at + size).min(places.len())];
-                let lines = short.lines.iter().enumerate().filter_map(|(at, line)| match gone.binary_search(&at) {
+                let removed = &places[at..(at + size).min(places.len())];
+                let lines = short.lines.iter().enumerate().filter_map(|(at, line)| match removed.binary_search(&at) {
                     Ok(_) => simpler(line),
                     Err(_) => Some(line.clone()),
                 });
@@ -189,7 +193,7 @@ impl Search<'_, '_> {
         }
     }
 
-    /// Lets pieces of what the peer sent come as one: as many at once as break the rule still.
+    /// Joins pieces that the peer sent: as many at once as possible.
     fn join_some(&mut self, short: &mut Transcript) {
         let mut size = short.lines.iter().filter(|line| is_input(line)).count();
         while size > 0 {
@@ -212,7 +216,7 @@ fn is_input(line: &Line) -> bool {
     matches!(line, Line::Event(event) if event.what.is_input())
 }
 
-/// Whether it is a `Send` of which the socket took a part and then more at once.
+/// Whether this is a `Send` of which the socket did not accept everything at once.
 fn is_dribble(line: &Line) -> bool {
     matches!(line, Line::Event(Event { what: What::Send(sending), .. }) if sending.taken != Taken::default())
 }
@@ -225,7 +229,7 @@ fn taken_whole(line: &Line) -> Line {
     line
 }
 
-/// Whether it is a long piece of what the peer sent.
+/// Whether this is a long piece that the peer sent.
 fn is_long(line: &Line) -> bool {
     matches!(line, Line::Event(Event { what: What::Recv(bytes), .. }) if bytes.len() > LONG)
 }
@@ -238,17 +242,17 @@ fn part(line: &Line, range: fn(usize) -> Range<usize>) -> Line {
     line
 }
 
-/// With up to `n` pieces that come after the one at `first`, and nothing else between, in one with it.
+/// Joins the piece at `first` with up to `n` pieces that follow without other inputs in between.
 fn joined(transcript: &Transcript, first: usize, n: usize) -> Option<Transcript> {
     let mut lines = transcript.lines.clone();
     let mut all = Vec::new();
-    let mut gone = Vec::new();
+    let mut removed = Vec::new();
     for (at, line) in lines.iter().enumerate().skip(first).filter(|(_, line)| is_input(line)).take(n + 1) {
         let Line::Event(Event { what: What::Recv(bytes), .. }) = line else { break };
         all.extend_from_slice(bytes);
-        gone.push(at);
+        removed.push(at);
     }
-    let (&first, rest) = gone.split_first().filter(|(_, rest)| !rest.is_empty())?;
+    let (&first, rest) = removed.split_first().filter(|(_, rest)| !rest.is_empty())?;
     if let Line::Event(Event { what: What::Recv(bytes), .. }) = &mut lines[first] {
         *bytes = all;
     }

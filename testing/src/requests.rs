@@ -1,13 +1,13 @@
-//! A second reader of requests, written from RFC 9112 without a look at the core's: where each begins and
-//! ends. It reads plain requests only. At anything that could be refused it gives up (`is_odd`), and
-//! whoever asks it expects less from there on. What it does not give up at is well-formed and within the limits: it must
-//! not be refused.
+//! A second parser of requests, written from RFC 9112 and independent of the core: it finds where each request begins
+//! and ends. It only understands plain requests. At anything that could be refused it gives up (`is_odd`), and the
+//! judge checks less from there on. All other requests are well-formed and within the limits, so they must not be
+//! refused.
 
 use std::collections::VecDeque;
 
 use sanserve_core::Limits;
 
-/// What matters of a request whose head is complete.
+/// The relevant properties of a request whose head is complete.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) is_head: bool,
@@ -21,31 +21,31 @@ enum State {
     ChunkSize,
     ChunkData(u64),
     ChunkEnd,
-    /// So many bytes of them have come.
+    /// The length of the trailers so far.
     Trailers(usize),
-    /// The connection ends after the last request: nothing more is one.
+    /// The connection closes after the last request: nothing more is read as one.
     Ended,
     Odd,
 }
 
-/// Reads what a peer sends, in any pieces.
+/// Parses what a client sends, in any pieces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
     limits: Limits,
     state: State,
-    /// What chunks of the last body have come to.
+    /// The total size of the chunks of the last body.
     chunks: u64,
-    /// The head or line that is not complete.
+    /// The incomplete head or line.
     line: Vec<u8>,
-    /// Empty lines before a head.
+    /// The number of empty lines before a head.
     blank: u64,
-    /// Behind the body of the last request, the connection ends.
+    /// Whether the connection closes after the last request.
     ends: bool,
-    /// How much has come after the last head, framing and all.
-    pub(super) behind: u64,
-    /// How many heads were complete.
+    /// The number of bytes after the last head, including framing.
+    pub(super) after_head: u64,
+    /// The number of complete heads.
     pub(super) heads: u64,
-    /// Of these, those that are not finished, in order.
+    /// The requests that are not finished, in order.
     asked: VecDeque<Asked>,
 }
 
@@ -56,13 +56,13 @@ impl Requests {
 
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
-        while let [byte, behind @ ..] = rest {
+        while let [byte, after_head @ ..] = rest {
             match &mut self.state {
                 State::Ended | State::Odd => return,
                 State::Length(left) | State::ChunkData(left) => {
                     let n = (rest.len() as u64).min(*left);
                     *left -= n;
-                    self.behind += n;
+                    self.after_head += n;
                     rest = &rest[usize::try_from(n).expect("no more than there is")..];
                     match self.state {
                         State::Length(0) => self.end(),
@@ -71,10 +71,10 @@ impl Requests {
                     }
                 }
                 _ => {
-                    rest = behind;
+                    rest = after_head;
                     self.line.push(*byte);
-                    self.behind += 1;
-                    self.look();
+                    self.after_head += 1;
+                    self.process_line();
                 }
             }
         }
@@ -85,22 +85,22 @@ impl Requests {
         self.asked.front()
     }
 
-    /// Whether the request that is in progress, or whose head is under way, is a HEAD.
+    /// Whether the request in progress, or the one whose head is arriving, is a HEAD.
     pub(super) fn is_head(&self) -> bool {
         self.first().map_or(self.line.starts_with(b"HEAD "), |asked| asked.is_head)
     }
 
-    /// The oldest one is finished.
+    /// Removes the oldest request.
     pub(super) fn finish(&mut self) {
         self.asked.pop_front();
     }
 
-    /// How many whose head is complete are not finished.
+    /// The number of requests with a complete head that are not finished.
     pub(super) fn in_progress(&self) -> usize {
         self.asked.len()
     }
 
-    /// Whether the oldest one is not all there.
+    /// Whether the oldest request is incomplete.
     pub(super) fn is_body_open(&self) -> bool {
         let in_body = matches!(
             self.state,
@@ -109,31 +109,31 @@ impl Requests {
         in_body && self.asked.len() <= 1
     }
 
-    /// Whether something of a head has come that is not complete.
+    /// Whether a part of a head has arrived.
     pub(super) fn is_partial(&self) -> bool {
         self.state == State::Head && (!self.line.is_empty() || self.blank > 0)
     }
 
-    /// Whether all that has come of the oldest one is well-formed and within the limits, for certain: its head is complete,
-    /// and no line of its body is half there.
-    pub(super) fn is_right(&self) -> bool {
+    /// Whether everything that has arrived of the oldest request is certainly well-formed and within the limits: its
+    /// head is complete, and no line of its body is incomplete.
+    pub(super) fn is_valid(&self) -> bool {
         !self.asked.is_empty()
             && !self.is_odd()
             && (self.asked.len() > 1 || self.line.is_empty() || !self.is_body_open())
     }
 
-    /// Whether it is not clear what the peer asks for.
+    /// Whether it is uncertain what the client requests.
     pub(super) fn is_odd(&self) -> bool {
         self.state == State::Odd
     }
 
-    /// Whether the peer has said that nothing comes after its last request.
+    /// Whether the client has declared that nothing follows its last request.
     pub(super) fn is_ended(&self) -> bool {
         self.state == State::Ended
     }
 
-    /// Looks at the line that has grown by a byte.
-    fn look(&mut self) {
+    /// Processes the current line, which has grown by a byte.
+    fn process_line(&mut self) {
         if self.is_too_long() {
             self.state = State::Odd;
         }
@@ -153,7 +153,7 @@ impl Requests {
                 match head(&line[..line.len() - 4], &self.limits) {
                     Some(head) => {
                         self.heads += 1;
-                        (self.blank, self.behind) = (0, 0);
+                        (self.blank, self.after_head) = (0, 0);
                         self.chunks = 0;
                         self.ends = head.ends;
                         self.asked.push_back(Asked { is_head: head.is_head });
@@ -163,7 +163,7 @@ impl Requests {
                         }
                     }
                     None => {
-                        // What it begins with still matters.
+                        // The beginning of the line is still needed.
                         self.line = line;
                         self.state = State::Odd;
                     }
@@ -197,7 +197,7 @@ impl Requests {
         }
     }
 
-    /// Whether what has come of a head or a line may be refused for its length.
+    /// Whether an incomplete head or line may be refused for its length.
     fn is_too_long(&self) -> bool {
         let len = self.line.len();
         match self.state {
@@ -219,7 +219,7 @@ struct Head {
     state: State,
 }
 
-/// `None`: it may be refused.
+/// Returns `None` if the head may be refused.
 fn head(text: &[u8], limits: &Limits) -> Option<Head> {
     let text = std::str::from_utf8(text).ok()?;
     let mut lines = text.split("\r\n");
@@ -273,7 +273,7 @@ fn is_token_byte(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
-/// A name or an address, and perhaps a port.
+/// A name or an address, with an optional port.
 fn is_plain_host(value: &[u8]) -> bool {
     let mut parts = value.splitn(2, |&byte| byte == b':');
     let name = parts.next().unwrap_or_default();
@@ -282,7 +282,7 @@ fn is_plain_host(value: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(plain) && parts.next().is_none_or(is_port)
 }
 
-/// The size that a line says, whose extensions are `;name` or `;name=token` (RFC 9112 section 7.1.1).
+/// The size in a line whose extensions are `;name` or `;name=token` (RFC 9112 section 7.1.1).
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let mut parts = line.split(|&byte| byte == b';');
     let size = parts.next()?;
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_where_requests_begin_and_end() {
+    fn the_bounds_of_requests_are_found() {
         let text = "\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\
                     HEAD /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX: y\r\n\r\nGET";
         for piece in [1, 7, 1_000] {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_up_where_requests_are_not_plain() {
+    fn unusual_requests_are_odd() {
         for text in [
             "GET /a HTTP/1.1\nHost: x\n\n",
             "GET /a HTTP/1.1\r\n\r\n",
@@ -329,9 +329,9 @@ mod tests {
         }
     }
 
-    /// What goes beyond a limit may be refused.
+    /// Requests beyond a limit may be refused.
     #[test]
-    fn gives_up_beyond_the_limits_and_not_before() {
+    fn requests_beyond_the_limits_are_odd() {
         let limits = Limits::default()
             .with_request_line(40)
             .with_field_line(40)

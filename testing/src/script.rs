@@ -1,12 +1,12 @@
-//! Scripts on the virtual disk: what one does with its input, what it prints, and when.
+//! Scripts on the virtual disk: how they read their input, what they print, and when.
 
 use sanserve_core::{ScriptInput, SpawnError};
 
-/// How much a script prints at a time, unless it says otherwise: less than a pipe holds.
+/// How much a script prints at a time by default; less than the capacity of a pipe.
 const PIECE: usize = 8 * 1024;
 
-/// A script (RFC 3875) that exists only in memory. It reads its input to the end and then prints what it is made with,
-/// head first, as a real one would.
+/// A virtual script (RFC 3875). It reads its input to the end, and then prints its output, beginning with the head,
+/// like a real script.
 ///
 /// ```
 /// use sanserve_core::{Cgi, Config};
@@ -30,7 +30,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// It prints this and ends.
+    /// Creates a script that prints these bytes and exits.
     #[must_use]
     pub fn printing(bytes: impl AsRef<[u8]>) -> Script {
         Script {
@@ -44,44 +44,44 @@ impl Script {
         }
     }
 
-    /// Behind that it prints what it has read.
+    /// Also prints what it has read.
     #[must_use]
     pub fn echoing(self) -> Script {
         Script { echoes: true, ..self }
     }
 
-    /// It reads nothing, and prints at once.
+    /// Does not read its input, and prints at once.
     #[must_use]
     pub fn deaf(self) -> Script {
         Script { reads: false, ..self }
     }
 
-    /// It never ends by itself.
+    /// Never exits by itself.
     #[must_use]
     pub fn hanging(self) -> Script {
         Script { ends: false, ..self }
     }
 
-    /// It prints so many bytes at a time, and waits for so many milliseconds before each.
+    /// Prints at most `piece` bytes at a time, and waits for `pause` milliseconds before each piece.
     ///
     /// # Panics
-    /// If that is no byte.
+    /// If `piece` is 0.
     #[must_use]
     pub fn slowly(self, piece: usize, pause: u64) -> Script {
-        assert!(piece > 0, "a script that prints nothing is one that hangs");
+        assert!(piece > 0, "use hanging for a script that prints nothing");
         Script { piece, pause, ..self }
     }
 
-    /// It cannot be run.
+    /// Creates a script that cannot be run.
     #[must_use]
     pub fn refused(error: SpawnError) -> Script {
         Script { refused: Some(error), ..Script::printing("") }
     }
 }
 
-/// What a script does next.
+/// The next output of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Output {
     Bytes(Vec<u8>),
     End,
 }
@@ -90,7 +90,7 @@ pub(super) enum Said {
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     script: Script,
-    /// It was told to run; before, what is fed is kept for it.
+    /// Whether the script was run. Before that, its input is stored.
     is_run: bool,
     read: Vec<u8>,
     has_read_all: bool,
@@ -116,7 +116,7 @@ impl Running {
         self.script.refused.map_or(Ok(()), Err)
     }
 
-    /// How many of these it takes, if it may take as many as that; `None`: it has closed its input.
+    /// How many of these bytes are read, at most `most`; `None` if the input is closed.
     pub(super) fn feed(&mut self, bytes: &[u8], most: usize) -> Option<usize> {
         if self.is_run && !self.script.reads {
             return None;
@@ -130,7 +130,7 @@ impl Running {
         self.has_read_all = true;
     }
 
-    /// After how many milliseconds it says something again, if it is not waiting for its input, or for ever.
+    /// The time until the next output in milliseconds; `None` while it waits for input or hangs.
     pub(super) fn pause(&self) -> Option<u64> {
         let waits = !self.is_run || self.has_ended || (self.script.reads && !self.has_read_all);
         let hangs = self.left() == 0 && !self.script.ends;
@@ -142,16 +142,16 @@ impl Running {
         self.script.prints.len() + echo - self.printed
     }
 
-    /// What it says then.
-    pub(super) fn say(&mut self) -> Said {
+    /// The next output.
+    pub(super) fn next_output(&mut self) -> Output {
         if self.left() == 0 {
             self.has_ended = true;
-            return Said::End;
+            return Output::End;
         }
         let echo = if self.script.echoes { self.read.as_slice() } else { &[] };
         let all = self.script.prints.iter().chain(echo);
         let bytes: Vec<u8> = all.skip(self.printed).take(self.script.piece).copied().collect();
         self.printed += bytes.len();
-        Said::Bytes(bytes)
+        Output::Bytes(bytes)
     }
 }

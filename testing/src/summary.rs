@@ -1,4 +1,4 @@
-//! What a world came to: when it went well, and when it did not.
+//! The result of a world: the summary of a successful run, or a failure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,37 +9,37 @@ use sanserve_transcript::Transcript;
 use super::hash::Fnv;
 use super::judge::{Tally, Timer};
 
-/// What has happened in a world. The same seed and the same rules give the same summary, to the byte, on any
-/// machine.
+/// The summary of a world. It is the same for the same seed and configuration, byte for byte, on any machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
     /// The seed.
     pub seed: u64,
-    /// Virtual milliseconds from the start to the end of the last connection.
+    /// The virtual milliseconds from the start to the end of the last connection.
     pub lasted: u64,
-    /// Connections that were made.
+    /// The number of connections.
     pub connections: u64,
-    /// Exchanges that were finished.
+    /// The number of finished exchanges.
     pub requests: u64,
-    /// How many of them had which status; 0: none was sent.
+    /// The number of exchanges by status; 0: there was no response.
     pub statuses: BTreeMap<u16, u64>,
-    /// The timers that have fired.
+    /// The number of expired timeouts by timer.
     pub timeouts: BTreeMap<Timer, u64>,
-    /// Why connections were closed, by the words of transcripts.
+    /// The number of closed connections by reason, named as in transcripts.
     pub closes: BTreeMap<&'static str, u64>,
-    /// Bytes from the clients.
+    /// The number of bytes from the clients.
     pub bytes_in: u64,
-    /// Bytes to the clients.
+    /// The number of bytes to the clients.
     pub bytes_out: u64,
-    /// The most bytes that all connections held at a time: the windows and texts of their `Buffers`, 256 for
-    /// a connection that is busy and 32 for one that rests, and what a socket held unread. What is kept in
-    /// reserve for others, and allocators, are not counted.
+    /// The maximum memory of all connections at a time, in bytes: the windows and texts of their `Buffers`, 256 for
+    /// each busy connection and 32 for each resting one, and unread bytes in sockets. Pooled buffers and the overhead
+    /// of allocators are not counted.
     pub peak_memory: u64,
-    /// Inputs and steps of all connections.
+    /// The number of inputs and steps of all connections.
     pub events: u64,
-    /// Of all of them, in order: each as `NUMBER LINE`, the number of the connection and the event's line in
-    /// the canonical form of transcripts. Of a `send` that was not taken whole it has what was taken.
+    /// The hash of all events, in order: each as `NUMBER LINE`, the number of the connection and the event in the
+    /// canonical form of transcripts. Of a `send` that was not accepted completely, only the accepted bytes are
+    /// included.
     pub hash: Fnv,
 }
 
@@ -61,7 +61,7 @@ impl Summary {
         }
     }
 
-    /// A connection has ended.
+    /// Adds a connection that has ended.
     pub(super) fn ended(&mut self, tally: &Tally, close: Close) {
         self.requests += tally.statuses.len() as u64;
         for status in &tally.statuses {
@@ -76,7 +76,7 @@ impl Summary {
     }
 }
 
-/// A table, one number a line.
+/// Formats a table with one number per line.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<22} {value:>14}");
@@ -101,27 +101,27 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Hours, minutes, seconds and milliseconds.
+/// Formats hours, minutes, seconds and milliseconds.
 fn clock(millis: u64) -> String {
     let (seconds, minutes, hours) = (millis / 1_000 % 60, millis / 60_000 % 60, millis / 3_600_000);
     format!("{hours}:{minutes:02}:{seconds:02}.{:03}", millis % 1_000)
 }
 
-/// A rule that was broken in a world.
+/// A rule that was broken.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The world's; none of a transcript that was replayed.
+    /// The seed of the world; `None` if a transcript was replayed.
     pub seed: Option<u64>,
     /// The number of the connection in its world, from 0.
     pub connection: u64,
-    /// What is wrong with it: the name of the rule, then what has happened.
+    /// The name of the rule, and how it was broken.
     pub what: String,
-    /// The shortest history of that connection that was found to break the rule.
-    /// [`Server::replay`](super::Server::replay) plays it.
+    /// The shortest history of the connection that was found to break the rule.
+    /// [`Server::replay`](super::Server::replay) replays it.
     pub transcript: Transcript,
-    /// `transcript` breaks the rule by itself. If not, it depends on other connections, and this is all that
-    /// has happened to this one.
+    /// Whether `transcript` breaks the rule by itself. If not, the failure depends on other connections, and the
+    /// history is complete.
     pub is_alone: bool,
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for Failure {
             write!(f, "seed {seed}, connection {}: ", self.connection)?;
         }
         writeln!(f, "{}", self.what)?;
-        let how = if self.is_alone { "made short" } else { "whole: alone, it breaks no rule" };
+        let how = if self.is_alone { "minimized" } else { "complete, since it breaks no rule by itself" };
         write!(f, "Its history, {how}:\n\n{}", self.transcript.to_text())
     }
 }

@@ -1,5 +1,5 @@
-//! What all who play a connection do alike: the calendar, a poll that becomes an event, and its answer. A player of
-//! your own is made of these, too.
+//! What all drivers that replay a connection have in common: the calendar, a poll that becomes an event, and the result
+//! of a step. Use it to write another one.
 
 use sanserve_core::{
     Action, Buffers, Completion, Connection, Context, Found, FsError, Input, Listed, ScriptFile, Step, Ticket, Wall,
@@ -7,15 +7,15 @@ use sanserve_core::{
 
 use super::{FeedThen, Line, ProbeThen, Then, What};
 
-/// Calendar time that goes on with the ticks, until it is set.
+/// Calendar time that advances with the ticks, until it is set.
 #[derive(Clone, Copy, Debug)]
 pub struct Calendar {
-    /// When its second 0 was, in milliseconds from tick 0.
+    /// When second 0 was, in milliseconds relative to tick 0.
     epoch: i64,
 }
 
 impl Calendar {
-    /// So many milliseconds of the second `wall` have passed at tick 0.
+    /// Creates a calendar in which `passed` milliseconds of the second `wall` have passed at tick 0.
     pub fn starting(wall: Wall, passed: u16) -> Calendar {
         let mut calendar = Calendar { epoch: 0 };
         calendar.set(0, wall);
@@ -23,12 +23,12 @@ impl Calendar {
         calendar
     }
 
-    /// The second in which `at` milliseconds lie.
+    /// The second at `at` milliseconds.
     pub fn at(&self, at: u64) -> Wall {
         Wall(millis(at).saturating_sub(self.epoch).div_euclid(1000))
     }
 
-    /// The second `wall` begins at `at` milliseconds.
+    /// Lets the second `wall` begin at `at` milliseconds.
     pub fn set(&mut self, at: u64, wall: Wall) {
         self.epoch = millis(at).saturating_sub(wall.0.saturating_mul(1000));
     }
@@ -38,20 +38,19 @@ fn millis(at: u64) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }
 
-/// The lines before the next input; whether that finds the connection in the middle of a turn; that input and what
-/// is behind it.
+/// The lines before the next input, whether that input is [joined](crate::Event), and the lines from that input on.
 pub fn next_turn(lines: &[Line]) -> (&[Line], bool, &[Line]) {
     let is_input = |line: &Line| matches!(line, Line::Event(event) if event.what.is_input());
     let (steps, rest) = lines.split_at(lines.iter().position(is_input).unwrap_or(lines.len()));
     (steps, matches!(rest.first(), Some(Line::Event(event)) if event.joined), rest)
 }
 
-/// How many events there are among these lines.
+/// The number of events in these lines.
 pub fn count_events(lines: &[Line]) -> usize {
     lines.iter().filter(|line| matches!(line, Line::Event(_))).count()
 }
 
-/// One poll. `answer` puts the world's answer into the step, which has one already that says as little as it can.
+/// Polls once. The event already has the simplest result; `answer` may replace it.
 pub fn poll(
     connection: &mut Connection,
     buf: &mut Buffers,
@@ -88,7 +87,7 @@ pub fn poll(
     (what, acted)
 }
 
-/// Tells the connection the answer to a step.
+/// Passes the result of a step to the connection.
 pub fn hand_in(connection: &mut Connection, what: &What, ticket: Ticket) {
     match what {
         What::Send(sending) => {
@@ -125,7 +124,7 @@ pub fn hand_in(connection: &mut Connection, what: &What, ticket: Ticket) {
 }
 
 impl What {
-    /// With the answer that is given where nobody says anything else.
+    /// Adds the result that applies if the transcript has none.
     fn answered(mut self) -> What {
         match &mut self {
             What::Open { answer, .. } => *answer = Some(Err(FsError::NotFound)),
@@ -140,7 +139,7 @@ impl What {
         self
     }
 
-    /// The answer to an action, if it has one and has it at once.
+    /// The result of an action, unless it comes later or the action has none.
     fn completion(&self) -> Option<Completion> {
         match self {
             What::Open { answer, .. } => answer.map(Completion::Opened),

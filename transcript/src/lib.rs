@@ -1,10 +1,10 @@
-//! Transcripts: the whole history of one connection of `sanserve-core` as text that people read and diff and that
-//! machines play. A unit test, a bug report, a recording and a fuzz seed are all the same thing.
+//! Transcripts: the complete history of one connection of `sanserve-core` as text. People read and compare them, and
+//! programs replay them. Unit tests, bug reports, recordings and fuzz seeds all have this form.
 //!
-//! [`Transcript::parse`] and [`Transcript::to_text`] are inverse; [`perform`] plays the inputs of a
-//! transcript to a fresh connection and says what really happened; [`check`] compares the two.
-//! [`Script`] plays the same bytes split in any way, [`trace`] shows how the connection stands after each event, and
-//! [`record`] makes a transcript of a connection while it lives. `docs/transcripts.md` describes the format.
+//! [`Transcript::parse`] and [`Transcript::to_text`] are inverse; [`perform`] replays the inputs of a transcript to a
+//! new connection and returns what really happened; [`check`] compares the two. [`Script`] replays the same bytes split
+//! in any way, [`trace`] shows the state of the connection after each event, and [`record`] records a connection.
+//! `docs/transcripts.md` describes the format.
 //!
 //! ```
 //! use sanserve_core::{Call, DefaultPolicy, Reply};
@@ -15,7 +15,7 @@
 //! check(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).unwrap();
 //! ```
 //!
-//! What it leaves out: files, sockets and clocks. The disk's answers stand in the transcript.
+//! Files, sockets and clocks are not needed: the results of all actions are in the transcript.
 
 pub mod driving;
 mod mask;
@@ -48,147 +48,147 @@ pub const FIRST_LINE: &str = "sanserve transcript 1";
 /// One connection, from its first poll to its last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transcript {
-    /// The comments before the first line that is none, without their `#`.
+    /// The comments before the first event or setting, without their `#`.
     pub about: Vec<String>,
-    /// The rules and the world, as far as they are not the default.
+    /// The configuration and environment, as far as they differ from the defaults.
     pub settings: Settings,
     /// What happened, in order.
     pub lines: Vec<Line>,
 }
 
-/// One line, with those that continue it.
+/// One line, including its continuation lines.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
     /// An empty line.
     Blank,
     /// A comment, without its `#`.
     Comment(String),
-    /// Something happened.
+    /// An event.
     Event(Event),
 }
 
-/// Something that happened at a time.
+/// An event at a point in time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Monotonic milliseconds.
+    /// The time in milliseconds, monotonic.
     pub at: u64,
-    /// An input that found the connection in the middle of a turn: since the input before it, it was polled for
-    /// the steps that stand between them and no further. Without any, both came together.
+    /// Whether an input arrived in the middle of a turn: since the previous input, the connection was only polled for
+    /// the steps between the two. Without any steps, both inputs arrived together.
     pub joined: bool,
-    /// What it was.
+    /// What happened.
     pub what: What,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
-    /// Input: bytes arrived. They are read as soon as a step says so.
+    /// Input: bytes arrived. They are read when a step asks for them.
     Recv(Vec<u8>),
-    /// No input: time has passed, and the driver polls.
+    /// Not an input: time has passed, and the driver polls.
     Tick,
-    /// No input either: the calendar was set to this second. (So it looks, too, if a driver's ticks and its calendar
-    /// do not begin their seconds together.)
+    /// Not an input: the calendar is set to this second. Also used if the seconds of a driver's calendar do not begin
+    /// at multiples of 1,000 ticks.
     Clock(Wall),
-    /// Any other input. `Eof` takes effect after the bytes that were received before it.
+    /// Any other input. `Eof` takes effect after the bytes that were received before.
     Input(Input),
-    /// Step: bytes to send, and how the socket took them.
+    /// Step: bytes to send, and how many the socket accepted.
     Send(Sending),
-    /// Step: open a file beneath the root, and the disk's answer.
+    /// Step: open a file below the root, and the result.
     Open {
-        /// Any bytes but NUL.
+        /// The path: any bytes except NUL.
         path: Vec<u8>,
-        /// In the directory that is held (`open-in`).
+        /// Whether it is relative to the open directory (`open-in`).
         inside: bool,
-        /// What the disk said; `None`: it says it later.
+        /// The result; `None` if it comes later.
         answer: Option<Result<Opened, FsError>>,
     },
-    /// Step: list the directory that is held, and the disk's answer.
+    /// Step: list the open directory, and the result.
     List {
-        /// What is pushed at once.
+        /// The entries that are pushed immediately.
         entries: Vec<(Vec<u8>, EntryKind)>,
-        /// What the disk said; `None`: it says it later.
+        /// The result; `None` if it comes later.
         answer: Option<Result<Listed, FsError>>,
     },
-    /// Input: bytes came from the script. They are read as soon as a step says so.
+    /// Input: bytes arrived from the script. They are read when a step asks for them.
     Script(Vec<u8>),
-    /// Step: find a script, and the disk's answer.
+    /// Step: find a script, and the result.
     Find {
         /// The path below the root.
         path: Vec<u8>,
-        /// Where the first component to look at begins.
+        /// Where the first segment to look at begins.
         from: usize,
-        /// What the disk said; `None`: it says it later.
+        /// The result; `None` if it comes later.
         answer: Option<Result<Found, FsError>>,
     },
-    /// Step: make a file for the body, and the disk's answer.
+    /// Step: create a file for the body, and the result.
     Spool {
-        /// What the disk said; `None`: it says it later.
+        /// The result; `None` if it comes later.
         answer: Option<Result<(), FsError>>,
     },
-    /// Step: run a script, and the system's answer.
+    /// Step: run a script, and the result.
     Spawn {
-        /// What it is told.
+        /// The arguments of the spawn.
         told: Told,
-        /// What the system said; `None`: it says it later.
+        /// The result; `None` if it comes later.
         answer: Option<Result<(), SpawnError>>,
     },
-    /// Step: bytes for the script, and how it took them.
+    /// Step: bytes for the script, and how many it read.
     Feed {
         /// The bytes.
         bytes: Vec<u8>,
-        /// How many of them it took; `None`: all.
+        /// How many of them it read; `None` for all.
         taken: Option<u64>,
-        /// And then.
+        /// What happened next.
         then: FeedThen,
     },
-    /// Step: close the script's input.
+    /// Step: close the input of the script.
     EndInput,
-    /// Step: kill the script.
+    /// Step: terminate the script.
     Kill,
-    /// Step: lines for the server's log.
+    /// Step: lines for the log of the server.
     Log(Vec<u8>),
-    /// Step: the handler is called.
+    /// Step: call the handler.
     Call(Call),
-    /// Step: an exchange is over.
+    /// Step: an exchange is finished.
     Finished(Finish),
-    /// Step: read the socket once, without waiting.
+    /// Step: read the socket once, without blocking.
     Probe {
-        /// What was there.
+        /// The bytes that were available.
         bytes: Vec<u8>,
-        /// And then.
+        /// What happened next.
         then: ProbeThen,
     },
-    /// Step: nothing to do.
+    /// Step: wait.
     Wait(Wait),
     /// Step: half-close.
     Shut {
-        /// The driver could not: it still held bytes that the socket did not take.
+        /// Whether the driver could not, because it still held bytes that the socket did not accept.
         blocked: bool,
     },
-    /// Step: close.
+    /// Step: close the connection.
     Close {
-        /// Why.
+        /// The reason.
         close: Close,
-        /// The driver could not yet, as above.
+        /// Whether the driver could not yet, as for `Shut`.
         blocked: bool,
     },
 }
 
-/// A `Send` step, and how the socket took it.
+/// A `Send` step, and how much of it the socket accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
-    /// First.
+    /// The first part.
     pub head: Vec<u8>,
-    /// Second.
+    /// The second part.
     pub body: Middle,
-    /// Third.
+    /// The third part.
     pub tail: Vec<u8>,
-    /// More follows at once.
+    /// Whether more follows immediately.
     pub more: bool,
-    /// How much of it went out.
+    /// How much the socket accepted.
     pub taken: Taken,
-    /// Only this status is told, and the rest is not the point: `send 400 ..`. It stands for every step that begins an
-    /// answer of this status. The bytes are there in what was played, and not in what was read.
+    /// If set, only this status is compared, as in `send 400 ..`. It stands for any step that begins a response with
+    /// this status. The bytes are present after a replay, but not after parsing.
     pub elided: Option<u16>,
 }
 
@@ -200,36 +200,36 @@ pub enum Middle {
     None,
     /// These bytes.
     Bytes(Vec<u8>),
-    /// A part of the driver's file.
+    /// A part of the file that the driver has opened.
     File {
         /// Where it begins.
         offset: u64,
-        /// How long it is.
+        /// Its length.
         len: u64,
     },
 }
 
-/// How the socket took a `Send`.
+/// How much of a `Send` the socket accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// So many bytes; `None`: all of them.
+    /// The number of bytes; `None` for all of them.
     pub bytes: Option<u64>,
-    /// And then.
+    /// What happened next.
     pub then: Then,
 }
 
-/// What a script is told. How long it may live stands in [`Settings`].
+/// How a script is spawned. Its time limits are in [`Settings`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// Its path below the root.
+    /// The path below the root.
     pub path: Vec<u8>,
     /// Where its input comes from.
     pub input: ScriptInput,
-    /// What `PATH_TRANSLATED` is made of.
+    /// The part of `PATH_TRANSLATED` below the root.
     pub translated: Option<Vec<u8>>,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: Vec<Vec<u8>>,
-    /// Its environment: `NAME=VALUE`.
+    /// The environment, as `NAME=VALUE`.
     pub environment: Vec<Vec<u8>>,
 }
 
@@ -245,7 +245,7 @@ impl From<sanserve_core::Script<'_>> for Told {
     }
 }
 
-/// What came after the bytes that a script took.
+/// What happened after the script had read some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeedThen {
     /// The driver polls again.
@@ -259,7 +259,7 @@ pub enum FeedThen {
     Full,
 }
 
-/// What came after the bytes that were taken.
+/// What happened after the socket had accepted some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Then {
     /// The driver polls again.
@@ -273,13 +273,13 @@ pub enum Then {
     Broken(Fault),
 }
 
-/// What came after the bytes that a probe has found.
+/// What happened after a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProbeThen {
     /// The driver polls again.
     #[default]
     Poll,
-    /// Nothing yet: `Probed` comes later.
+    /// No result yet: `Probed` comes later.
     Later,
     /// `Eof`.
     Eof,
@@ -287,34 +287,37 @@ pub enum ProbeThen {
     Broken(Fault),
 }
 
-/// A log entry that owns its text; the peer stands in [`Settings`].
+/// An owned log entry, without the peer, which is in [`Settings`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finish {
-    /// The status; 0 if no answer was begun.
+    /// The status; 0 if there was no response.
     pub status: u16,
-    /// Bytes of the body that went out.
+    /// The number of bytes of the body that were sent.
     pub sent: u64,
     /// The request line.
     pub line: Vec<u8>,
-    /// The message of an error answer.
+    /// The message of an error response.
     pub error: Option<Vec<u8>>,
-    /// Why the answer was cut.
+    /// Why the response was cut short.
     pub cut: Option<String>,
 }
 
 impl Transcript {
-    /// Reads a transcript.
+    /// Parses a transcript.
+    ///
+    /// # Errors
+    /// The first syntax error, with its line.
     pub fn parse(text: &str) -> Result<Transcript, SyntaxError> {
         read::parse(text)
     }
 
-    /// Writes it in its one canonical form.
+    /// Formats the transcript in its canonical form.
     #[must_use]
     pub fn to_text(&self) -> String {
         write::transcript(self)
     }
 
-    /// Adds an event after all others.
+    /// Appends an event.
     pub fn push(&mut self, event: Event) {
         self.lines.push(Line::Event(event));
     }
@@ -327,7 +330,7 @@ impl Transcript {
         })
     }
 
-    /// The comments, wherever they stand.
+    /// All comments.
     pub fn comments(&self) -> impl Iterator<Item = &str> {
         let inside = self.lines.iter().filter_map(|line| match line {
             Line::Comment(text) => Some(text.as_str()),
@@ -338,7 +341,7 @@ impl Transcript {
 }
 
 impl Event {
-    /// Appends it in canonical form, without an end of line.
+    /// Appends the event in canonical form, without a line end.
     pub fn write(&self, out: &mut String) {
         write::event(self, out);
     }
@@ -353,13 +356,14 @@ impl fmt::Display for Event {
 }
 
 impl What {
-    /// Whether this is told to the connection; otherwise the connection tells it.
+    /// Whether this is an input of the connection; otherwise it is a step.
     #[must_use]
     pub fn is_input(&self) -> bool {
         matches!(self, What::Recv(_) | What::Script(_) | What::Tick | What::Clock(_) | What::Input(_))
     }
 
-    /// What a step is, all of it taken and nothing answered. What is listed is not known yet.
+    /// The event of a step that was completely accepted, without its result. The entries of a listing are not known
+    /// yet.
     #[must_use]
     pub fn of(step: &Step<'_>) -> What {
         match step {
@@ -412,7 +416,7 @@ impl What {
     }
 }
 
-// The tables of words: each is written once and serves reading and writing.
+// Tables of words, which are used for both parsing and formatting.
 
 const FAULTS: &[(&str, Fault)] = &[
     ("peer", Fault::Peer),

@@ -1,9 +1,9 @@
-//! Blanking out what must not be written down: the values of fields that hold credentials, byte for byte, so
-//! that everything else stays where it is and the recording plays as before.
+//! Masks credentials: replaces the values of certain fields byte by byte, so that nothing else changes and the
+//! recording replays as before.
 //!
-//! Requests are followed as they are framed, so that nothing is blanked out in a body, which may be quoted, fed
-//! to a script or counted. Where nobody knows any longer what the bytes are, any line that looks like such a
-//! field is blanked out.
+//! The framing of requests is followed, so that bodies are not changed: they may be quoted, fed to a script or counted.
+//! After a violation, when the framing is not known any more, every line that looks like such a field is masked. What
+//! is recorded otherwise is decided in `recorder`.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,30 +12,31 @@ use sanserve_core::{CREDENTIALS, Limits, Tracker};
 
 use crate::{Middle, Sending, What};
 
-/// What becomes of credentials in a recording: of the values of the fields `Authorization`, `Proxy-Authorization`,
-/// `Cookie` and `Set-Cookie`, and of the CGI variables made of them.
+/// What happens to credentials in a recording: the values of the fields `Authorization`, `Proxy-Authorization`,
+/// `Cookie` and `Set-Cookie`, and the CGI variables made of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Secrets {
-    /// Their characters are replaced by `x`, and `AUTH_TYPE` and `REMOTE_USER` are left out.
+    /// They are replaced by `x`, character by character, and `AUTH_TYPE` and `REMOTE_USER` are omitted.
     #[default]
     Masked,
     /// They are recorded as they are.
     Kept,
 }
 
-/// The CGI variables that hold them (RFC 3875 section 4.1.18).
+/// The CGI variables with credentials (RFC 3875 section 4.1.18).
 const VARIABLES: [&[u8]; 3] = [b"HTTP_AUTHORIZATION=", b"HTTP_COOKIE=", b"HTTP_SET_COOKIE="];
 
-/// Those that a policy makes of them (RFC 3875 sections 4.1.1 and 4.1.11), which it cannot of what is blanked out.
+/// The CGI variables that a policy derives from credentials (RFC 3875 sections 4.1.1 and 4.1.11). A replay cannot
+/// derive them from masked ones.
 const VERIFIED: [&[u8]; 2] = [b"AUTH_TYPE=", b"REMOTE_USER="];
 
-/// As much of a script's head as tells whether it is that of an interim answer.
+/// How much of a script's head is kept, to recognize an interim response.
 const BEGINNING: usize = 64;
 
-/// The longest name.
+/// The length of the longest field name.
 const LONGEST: usize = 32;
 
-/// The masks of one connection.
+/// The state of masking for one connection.
 pub(crate) struct Mask {
     requests: Tracker,
     input: Lines,
@@ -43,45 +44,45 @@ pub(crate) struct Mask {
     output: Lines,
 }
 
-/// What a script says, and which bytes of it are blanked out.
+/// The output of a script, and which bytes of it are masked.
 #[derive(Debug, Default)]
 struct Script {
     lines: Lines,
-    /// The line that it is in is not empty.
+    /// Whether the current line is not empty.
     filled: bool,
-    /// How the head begins that it is in.
-    begins: Vec<u8>,
-    /// Behind its head, nothing is.
+    /// The beginning of the current head.
+    beginning: Vec<u8>,
+    /// Whether the head has ended. The body is not masked.
     is_body: bool,
     said: u64,
     masked: VecDeque<Range<u64>>,
 }
 
-/// Where in a line a stream of bytes is.
+/// The position of a byte stream within a line.
 #[derive(Clone, Debug)]
 struct Lines {
-    /// The line so far, in lower case, as long as it may become the name of a field.
+    /// The current line in lower case, as long as it may become the name of a field.
     name: Vec<u8>,
     state: State,
-    /// A line ends with LF alone, too, as scripts write it. A request's does not: there a secret goes on after
-    /// whatever does not end it for certain.
+    /// Whether LF alone ends a line, as in the output of scripts. In a request, a secret continues until it certainly
+    /// ends.
     lf_ends: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before the first line of a head, which is none of a field's, and may be quoted.
+    /// Before the first line of a head, which is not a field, and may be quoted.
     First,
-    /// In what may be a name.
+    /// In a possible field name.
     Name,
-    /// In a value that is a secret.
+    /// In a value to be masked.
     Secret,
-    /// In a line that is of no interest.
+    /// In a line without a secret.
     Plain,
-    /// Behind a CR in a secret, which ends it only with a LF.
+    /// After a CR in a secret, which only ends it together with LF.
     Cr,
-    /// Behind a line that holds a secret: it may go on.
-    Behind,
+    /// After a line with a secret, which may be continued.
+    After,
 }
 
 impl Lines {
@@ -106,7 +107,7 @@ impl Mask {
         }
     }
 
-    /// These bytes have arrived from the peer.
+    /// Masks bytes that arrived from the peer.
     pub(crate) fn input(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let (n, fields) = self.requests.track(bytes);
@@ -118,18 +119,18 @@ impl Mask {
         }
     }
 
-    /// These bytes have arrived from the script.
+    /// Masks bytes that arrived from the script.
     pub(crate) fn script(&mut self, bytes: &mut [u8]) {
-        self.script.says(bytes);
+        self.script.output(bytes);
     }
 
-    /// Blanks out what a step passes on of them; so much of what the script has said lies unread.
+    /// Masks what a step sends. `script` is the number of bytes from the script that have not been consumed.
     pub(crate) fn step(&mut self, what: &mut What, script: usize) {
         match what {
             What::Send(Sending { head, body, .. }) => {
                 self.output.clone().run(head, |_, byte| *byte = masked(*byte));
                 if let Middle::Bytes(bytes) = body {
-                    self.script.pass_on(bytes, script);
+                    self.script.mask_sent(bytes, script);
                 }
             }
             What::Spawn { told, .. } => {
@@ -146,7 +147,7 @@ impl Mask {
         }
     }
 
-    /// So much of a step went out.
+    /// Records how much of a step was sent.
     pub(crate) fn settled(&mut self, what: &What) {
         let What::Send(sending) = what else { return };
         let sent = sending.taken.bytes.unwrap_or(sending.len());
@@ -154,14 +155,14 @@ impl Mask {
         let mut head = sending.head[..of_head].to_vec();
         self.output.run(&mut head, |_, _| {});
         if sent >= sending.len() && !sending.more {
-            // What comes next begins a line, or is none of ours.
+            // What comes next beginning a line, or is not a head.
             self.output = Lines::default();
         }
     }
 }
 
 impl Script {
-    fn says(&mut self, mut bytes: &mut [u8]) {
+    fn output(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             if self.is_body {
                 self.said += bytes.len() as u64;
@@ -169,19 +170,19 @@ impl Script {
             }
             let end = end_of_script_head(&mut self.filled, bytes);
             let (head, rest) = bytes.split_at_mut(end.unwrap_or(bytes.len()));
-            self.begins.extend(head.iter().take(BEGINNING.saturating_sub(self.begins.len())));
-            self.says_head(head);
+            self.beginning.extend(head.iter().take(BEGINNING.saturating_sub(self.beginning.len())));
+            self.mask_head(head);
             if end.is_some() {
-                // Behind an interim answer comes another head.
-                self.is_body = !is_interim(&self.begins);
-                self.begins.clear();
+                // An interim response is followed by another head.
+                self.is_body = !is_interim(&self.beginning);
+                self.beginning.clear();
                 self.lines = Lines::default();
             }
             bytes = rest;
         }
     }
 
-    fn says_head(&mut self, head: &mut [u8]) {
+    fn mask_head(&mut self, head: &mut [u8]) {
         let (start, ranges) = (self.said, &mut self.masked);
         self.said += head.len() as u64;
         self.lines.run(head, |at, byte| {
@@ -194,8 +195,8 @@ impl Script {
         });
     }
 
-    /// `bytes` are the first of `unread`.
-    fn pass_on(&mut self, bytes: &mut [u8], unread: usize) {
+    /// Masks `bytes`, which are the first of `unread`.
+    fn mask_sent(&mut self, bytes: &mut [u8], unread: usize) {
         let start = self.said.saturating_sub(unread as u64);
         while self.masked.front().is_some_and(|range| range.end <= start) {
             self.masked.pop_front();
@@ -208,8 +209,8 @@ impl Script {
     }
 }
 
-/// Where the empty line ends that ends a script's head: one without anything but CR, as its reader has it. `filled`: there
-/// is something else in the line so far.
+/// Where the empty line ends that ends a script's head: one without anything except CR, as the core defines it.
+/// `filled`: whether the line has other bytes so far.
 fn end_of_script_head(filled: &mut bool, bytes: &[u8]) -> Option<usize> {
     let mut line = 0;
     for end in memchr::memchr_iter(b'\n', bytes) {
@@ -226,24 +227,24 @@ fn is_blank(line: &[u8]) -> bool {
     line.iter().all(|&byte| byte == b'\r')
 }
 
-/// Whether a script's head that begins like this may be that of an interim answer.
-fn is_interim(begins: &[u8]) -> bool {
-    let begins = begins.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begins).trim_ascii_start();
-    let status = begins.starts_with(b"HTTP/").then(|| memchr::memchr(b' ', begins)).flatten();
-    status.is_some_and(|at| begins[at..].trim_ascii_start().starts_with(b"1"))
+/// Whether a head that beginning like this may be that of an interim response.
+fn is_interim(beginning: &[u8]) -> bool {
+    let beginning = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning).trim_ascii_start();
+    let status = beginning.starts_with(b"HTTP/").then(|| memchr::memchr(b' ', beginning)).flatten();
+    status.is_some_and(|at| beginning[at..].trim_ascii_start().starts_with(b"1"))
 }
 
 impl Lines {
-    /// Goes on through `bytes` and calls `secret` with each that is one, and where it is.
+    /// Processes `bytes`, and calls `secret` with each byte of a secret and its position.
     fn run(&mut self, bytes: &mut [u8], mut secret: impl FnMut(usize, &mut u8)) {
         for (at, byte) in bytes.iter_mut().enumerate() {
             match (*byte, self.state) {
                 (b'\r', State::Secret | State::Cr) => self.state = State::Cr,
-                (b'\n', State::Cr) => self.state = State::Behind,
-                (b'\n', State::Secret) if self.lf_ends => self.state = State::Behind,
-                (b'\r' | b'\n', State::Behind) => {}
-                // A folded line. It is refused, but has been recorded by then.
-                (b' ' | b'\t', State::Behind) => self.state = State::Secret,
+                (b'\n', State::Cr) => self.state = State::After,
+                (b'\n', State::Secret) if self.lf_ends => self.state = State::After,
+                (b'\r' | b'\n', State::After) => {}
+                // A folded line. It will be refused, but is recorded first.
+                (b' ' | b'\t', State::After) => self.state = State::Secret,
                 (_, State::Secret | State::Cr) => {
                     self.state = State::Secret;
                     secret(at, byte);
@@ -255,7 +256,7 @@ impl Lines {
                     let is_secret = CREDENTIALS.contains(&self.name.as_slice());
                     self.state = if is_secret { State::Secret } else { State::Plain };
                 }
-                (byte, State::Behind) => {
+                (byte, State::After) => {
                     self.begin();
                     self.named(byte);
                 }
@@ -265,8 +266,8 @@ impl Lines {
         }
     }
 
-    /// Another byte of what may be a name. What none can have is passed over: such a line is refused, but it is
-    /// recorded before.
+    /// Adds a byte to a possible field name. Bytes that are not permitted in a name are skipped: such a line will be
+    /// refused, but is recorded first.
     fn named(&mut self, byte: u8) {
         if !may_be_named(byte) {
             return;
@@ -284,12 +285,13 @@ impl Lines {
     }
 }
 
-/// What the name of a field that is looked for is made of.
+/// Whether a byte occurs in the names of these fields.
 fn may_be_named(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
-/// What separates the parts of a value stays, and what is not allowed in one: what is made of it stays as it is.
+/// Replaces a byte. Separators and characters that are not permitted are kept, so that the value is parsed in the same
+/// way.
 fn masked(byte: u8) -> u8 {
     match byte {
         b';' | b',' | b'=' | b' ' | b'\t' | 0..0x20 | 0x7f => byte,
@@ -314,7 +316,7 @@ mod tests {
         String::from_utf8(all).unwrap()
     }
 
-    fn however_cut(text: &str, expected: &str) {
+    fn assert_masked(text: &str, expected: &str) {
         assert_eq!(masked_in(&[text]), expected);
         for cut in 0..text.len() {
             assert_eq!(masked_in(&[&text[..cut], &text[cut..]]), expected, "cut at {cut}");
@@ -324,8 +326,8 @@ mod tests {
     }
 
     #[test]
-    fn values_are_blanked_out_in_heads() {
-        however_cut(
+    fn values_in_heads_are_masked() {
+        assert_masked(
             "\r\nGET /Cookie:x HTTP/1.1\r\nHost: x\r\ncookie: a=b; c=d\r\nX-Cookie: no\r\n\
              AUTHORIZATION:Basic QQ==\r\nContent-Length: 13\r\n\r\n\nCookie: bodyGET / HTTP/1.1\r\n\
              Proxy-Authorization: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -338,30 +340,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_blanked_out_by_lines() {
-        however_cut(
+    fn lines_after_a_violation_are_masked() {
+        assert_masked(
             "GET / HTTP/1.1\r\nCookie : a\r\n folded\r\n\tmore\r\nX: y\r\n\r\nlater\nCookie: b\rCookie: c",
             "GET / HTTP/1.1\r\nCookie : x\r\n xxxxxx\r\n\txxxx\r\nX: y\r\n\r\nlater\nCookie: x\rxxxxxxx x",
         );
     }
 
     #[test]
-    fn whatever_follows_a_secret_is_one_until_its_line_ends() {
-        however_cut(
+    fn a_secret_continues_until_its_line_ends() {
+        assert_masked(
             "GET / HTTP/1.1\r\nAuthorization: a\rb\nc\x00d\x7f\r\r\ne: f\r\nX: y\r\n\r\n",
             "GET / HTTP/1.1\r\nAuthorization: x\rx\nx\x00x\x7f\r\r\ne: f\r\nX: y\r\n\r\n",
         );
-        however_cut("GET / HTTP/1.1\rCookie: a\r\n\r\n", "GET / HTTP/1.1\rCookie: x\r\n\r\n");
-        however_cut("GET / HTTP/1.1\r\nX: y\rCookie: a", "GET / HTTP/1.1\r\nX: y\rCookie: x");
+        assert_masked("GET / HTTP/1.1\rCookie: a\r\n\r\n", "GET / HTTP/1.1\rCookie: x\r\n\r\n");
+        assert_masked("GET / HTTP/1.1\r\nX: y\rCookie: a", "GET / HTTP/1.1\r\nX: y\rCookie: x");
         let spaces = " ".repeat(60);
-        however_cut(
+        assert_masked(
             &format!("GET / HTTP/1.1\r\n\x00Coo\tkie{spaces}: a\r\n"),
             &format!("GET / HTTP/1.1\r\n\x00Coo\tkie{spaces}: x\r\n"),
         );
     }
 
     #[test]
-    fn what_a_script_says_is_blanked_out_where_it_is_passed_on() {
+    fn output_of_a_script_is_masked_when_it_is_sent() {
         let said = b"Set-Cookie: abc\r\nX: y\n\nSet-Cookie: no";
         let expected = b"Set-Cookie: xxx\r\nX: y\n\nSet-Cookie: no";
         for cut in 0..said.len() {
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scripts_head_ends_where_its_reader_says() {
+    fn the_head_of_a_script_ends_where_the_core_ends_it() {
         for said in [
             " \t\r\nSet-Cookie: abc\n\nSet-Cookie: no\n",
             "\u{feff}Set-Cookie: abc\n\r\r\nSet-Cookie: no\n",
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_script_is_told_of_credentials_is_blanked_out() {
+    fn credentials_in_the_environment_are_masked() {
         let environment =
             ["HTTP_COOKIE=a=b; c", "AUTH_TYPE=Basic", "HTTP_AUTHORIZATION=Basic QQ==", "REMOTE_USER=ada", "X=y"];
         let told = Told {
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_goes_out_in_pieces_is_blanked_out_in_each() {
+    fn a_response_is_masked_in_every_piece() {
         let head = b"HTTP/1.1 200 OK\r\nSet-Cookie: secret\r\nX: y\r\n\r\n";
         for cut in 0..head.len() {
             let mut mask = Mask::new(&Limits::default());

@@ -1,4 +1,4 @@
-//! Playing a transcript: a driver whose socket, disk and clock stand in the text.
+//! Replays transcripts: a driver whose socket, disk and clock are in the text.
 
 use std::fmt;
 
@@ -8,22 +8,22 @@ use super::{Event, Line, Middle, Sending, Taken, Transcript, What};
 use crate::driving::{self, Calendar};
 use crate::mask::Mask;
 
-/// More steps than any input can cause, but for those that the transcript has itself.
+/// More steps than any input can cause, not counting those in the transcript itself.
 const MAX_STEPS: usize = 100_000;
 
 /// The first line that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
-    /// Its number in the canonical text.
+    /// The number of the line in the canonical text.
     pub line: usize,
-    /// The number of the first line of the event that it belongs to.
+    /// The number of the first line of its event.
     pub event_line: usize,
-    /// That line: when it was and what.
+    /// The first line of its event.
     pub event: String,
-    /// What the transcript says.
+    /// What the transcript has.
     pub expected: String,
-    /// What happened.
+    /// What really happened.
     pub actual: String,
 }
 
@@ -39,21 +39,21 @@ impl fmt::Display for Difference {
 
 impl std::error::Error for Difference {}
 
-/// Plays the inputs and the answers of a transcript to a fresh connection. The result has the same
-/// inputs, answers and comments, and the steps that were really taken.
+/// Replays the inputs and results of a transcript to a new connection. The returned transcript has the same inputs,
+/// results and comments, but the steps that really happened.
 ///
-/// Behind each input the connection is polled until it waits, or, before an input that is `joined`, for as many
-/// steps as stand between the two. An action that has no answer in the transcript finds nothing, and a
-/// `Send` without one is taken whole.
+/// After each input, the connection is polled until it waits, or, before a `joined` input, for as many steps as there
+/// are between the two. An action without a result in the transcript finds nothing, and a `Send` without one is
+/// accepted completely.
 pub fn perform(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Handler) -> Transcript {
     observe(transcript, policy, handler, &mut |_, _, _| {})
 }
 
-/// Who looks at the connection after each event.
+/// Called with the connection after each event.
 pub(super) type Observer<'o> = dyn FnMut(&mut Connection, &Buffers, &Context<'_>) + 'o;
 
-/// The same, and lets somebody look at the connection after each event: at an input when it is noted, at a
-/// step when it is answered.
+/// Like [`perform`], and calls `observer` with the connection after each event: after an input is recorded, or after
+/// the result of a step is passed.
 pub(super) fn observe(
     transcript: &Transcript,
     policy: &dyn Policy,
@@ -75,7 +75,10 @@ pub(super) fn observe(
     Transcript { lines: play.out, ..transcript.clone() }
 }
 
-/// Plays a transcript and compares: the first difference is the error.
+/// Replays a transcript and compares.
+///
+/// # Errors
+/// The first difference.
 pub fn check(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Handler) -> Result<(), Difference> {
     match transcript.first_difference(&perform(transcript, policy, handler)) {
         Some(difference) => Err(difference),
@@ -83,37 +86,37 @@ pub fn check(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Han
     }
 }
 
-/// A recording that has played the same again.
+/// A recording that was replayed identically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
-    /// How many steps were compared.
+    /// The number of steps that were compared.
     pub steps: usize,
-    /// It reaches to the connection's end. Otherwise the recording was cut, or the server was.
+    /// Whether the recording reaches the end of the connection. Otherwise, the recording or the server was interrupted.
     pub complete: bool,
 }
 
 impl Transcript {
-    /// Plays a recording and compares, as [`check`] does, as far as it goes.
+    /// Replays a recording and compares it, like [`check`], but permits it to be incomplete.
     ///
     /// # Errors
     /// The first difference.
     pub fn replay(&self, policy: &dyn Policy, handler: &mut dyn Handler) -> Result<Replayed, Difference> {
         let last = self.lines.iter().rposition(|line| matches!(line, Line::Event(_)));
-        let told = Transcript { lines: self.lines[..last.map_or(0, |last| last + 1)].to_vec(), ..self.clone() };
-        let mut actual = perform(&told, policy, handler);
+        let recorded = Transcript { lines: self.lines[..last.map_or(0, |last| last + 1)].to_vec(), ..self.clone() };
+        let mut actual = perform(&recorded, policy, handler);
         let is_end = |event: &Event| matches!(event.what, What::Close { blocked: false, .. });
-        let complete = told.events().last().is_some_and(is_end);
+        let complete = recorded.events().last().is_some_and(is_end);
         if !complete {
-            // What would come next is not known.
-            actual.lines.truncate(told.lines.len());
+            // Later events are not known.
+            actual.lines.truncate(recorded.lines.len());
         }
-        match told.first_difference(&actual) {
+        match recorded.first_difference(&actual) {
             Some(difference) => Err(difference),
-            None => Ok(Replayed { steps: told.events().filter(|event| !event.what.is_input()).count(), complete }),
+            None => Ok(Replayed { steps: recorded.events().filter(|event| !event.what.is_input()).count(), complete }),
         }
     }
 
-    /// The first line in which what happened differs from what this says.
+    /// The first line that differs from what really happened.
     #[must_use]
     pub fn first_difference(&self, actual: &Transcript) -> Option<Difference> {
         let (expected, actual) = (self.to_text(), actual.to_text());
@@ -122,7 +125,7 @@ impl Transcript {
         let mut event = (0, "");
         (1..).find_map(|line| {
             let (expected, actual) = (expected.next(), actual.next());
-            // Behind the end, an event has begun that is not expected.
+            // At the end of the transcript, an unexpected event may begin.
             if let Some(begun) = expected.or(actual).filter(|text| text.starts_with('@')) {
                 event = (line, begun);
             }
@@ -146,19 +149,19 @@ struct Play<'p> {
     policy: &'p dyn Policy,
     handler: &'p mut dyn Handler,
     connection: Connection,
-    /// Blanks out what was blanked out in the recording, so that both are the same.
+    /// Masks credentials as in the recording, so that both are equal.
     mask: Option<Mask>,
     buf: Buffers,
     now: Now,
     calendar: Calendar,
-    /// Received and not yet read.
+    /// Bytes that were received and have not been read.
     pending: Vec<u8>,
     eof: bool,
     reads: bool,
-    /// Said by the script and not yet read.
-    said: Vec<u8>,
+    /// Output of the script that has not been read.
+    script_pending: Vec<u8>,
     script_eof: bool,
-    hears: bool,
+    reads_script: bool,
     closed: bool,
     out: Vec<Line>,
     observer: &'p mut Observer<'p>,
@@ -187,17 +190,17 @@ impl<'p> Play<'p> {
             pending: Vec::new(),
             eof: false,
             reads: true,
-            said: Vec::new(),
+            script_pending: Vec::new(),
             script_eof: false,
-            hears: false,
+            reads_script: false,
             closed: false,
             out: Vec::new(),
             observer,
         }
     }
 
-    /// Something has happened.
-    fn tell(&mut self, event: Event) {
+    /// Appends an event.
+    fn push(&mut self, event: Event) {
         self.out.push(Line::Event(event));
         let cx = Context { config: &self.transcript.settings.config, policy: self.policy, now: &self.now };
         (self.observer)(&mut self.connection, &self.buf, &cx);
@@ -212,16 +215,16 @@ impl<'p> Play<'p> {
         match &event.what {
             What::Recv(bytes) => self.pending.extend_from_slice(bytes),
             What::Input(Input::Eof) => self.eof = true,
-            What::Script(bytes) => self.said.extend_from_slice(bytes),
+            What::Script(bytes) => self.script_pending.extend_from_slice(bytes),
             What::Input(Input::ScriptEof) => self.script_eof = true,
             What::Input(input) => self.connection.handle(input.clone()),
             _ => {}
         }
         self.read();
-        self.tell(event.clone());
+        self.push(event.clone());
     }
 
-    /// Hands in what was received, as a driver that was told to read.
+    /// Fills the windows, like a driver that reads.
     fn read(&mut self) {
         if self.reads && !self.pending.is_empty() {
             let n = self.buf.input.fill(&self.pending);
@@ -233,24 +236,24 @@ impl<'p> Play<'p> {
         if self.pending.is_empty() && std::mem::take(&mut self.eof) {
             self.connection.handle(Input::Eof);
         }
-        if self.hears && !self.said.is_empty() {
-            let n = self.buf.script.fill(&self.said);
-            let mut heard: Vec<u8> = self.said.drain(..n).collect();
+        if self.reads_script && !self.script_pending.is_empty() {
+            let n = self.buf.script.fill(&self.script_pending);
+            let mut heard: Vec<u8> = self.script_pending.drain(..n).collect();
             if let Some(mask) = &mut self.mask {
                 mask.script(&mut heard);
             }
         }
-        if self.said.is_empty() && std::mem::take(&mut self.script_eof) {
+        if self.script_pending.is_empty() && std::mem::take(&mut self.script_eof) {
             self.connection.handle(Input::ScriptEof);
         }
     }
 
-    /// Whether nothing more can be handed in before the next input.
+    /// Whether nothing more can be read before the next input.
     fn is_idle(&self) -> bool {
-        (self.pending.is_empty() || !self.reads) && (self.said.is_empty() || !self.hears)
+        (self.pending.is_empty() || !self.reads) && (self.script_pending.is_empty() || !self.reads_script)
     }
 
-    /// Polls until the connection waits; `steps` are what the transcript says about it.
+    /// Polls until the connection waits; `steps` are the steps of the transcript for this turn.
     fn run(&mut self, steps: &[Line], joins: bool) {
         let mut script = Steps { lines: steps };
         let most = driving::count_events(steps) + if joins { 0 } else { MAX_STEPS };
@@ -262,9 +265,9 @@ impl<'p> Play<'p> {
             let ends = match &what {
                 What::Wait(wait) => {
                     self.reads = wait.need.read;
-                    self.hears = wait.need.script_read;
+                    self.reads_script = wait.need.script_read;
                     if wait.idle {
-                        // They may serve others meanwhile.
+                        // Other connections may use the buffers meanwhile.
                         self.buf = Buffers::new();
                     } else if let Some(packed) = self.connection.pack(&mut self.buf) {
                         self.buf = Buffers::new();
@@ -290,7 +293,7 @@ impl<'p> Play<'p> {
             if let What::Wait(_) = what {
                 self.read();
             }
-            self.tell(Event { at: self.now.tick.0, joined: false, what });
+            self.push(Event { at: self.now.tick.0, joined: false, what });
             if ends {
                 break;
             }
@@ -298,13 +301,13 @@ impl<'p> Play<'p> {
         script.rest(&mut self.out);
     }
 
-    /// One poll, and the answer that the transcript gives.
+    /// Polls once, with the result from the transcript.
     fn poll(&mut self, script: &mut Steps<'_>) -> (What, Ticket) {
         let Play { connection, mask, buf, now, out, .. } = self;
         let cx = Context { config: &self.transcript.settings.config, policy: self.policy, now };
         let (mut what, ticket) = driving::poll(connection, buf, &cx, &mut |what, _| {
-            if let Some(told) = script.next_like(what, out) {
-                what.take_answer(told);
+            if let Some(recorded) = script.next_like(what, out) {
+                what.take_answer(recorded);
             }
         });
         if let Some(mask) = mask {
@@ -321,7 +324,7 @@ impl<'p> Play<'p> {
 }
 
 impl Sending {
-    /// The number of bytes in all three parts.
+    /// The total number of bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         let body = match &self.body {
@@ -332,13 +335,13 @@ impl Sending {
         self.head.len() as u64 + body + self.tail.len() as u64
     }
 
-    /// The status in its head, if it begins an answer.
+    /// The status in the head, if it begins a response.
     fn status(&self) -> Option<u16> {
         let rest = self.head.strip_prefix(b"HTTP/1.").filter(|rest| rest.get(1) == Some(&b' '))?;
         std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok()
     }
 
-    /// Whether there is nothing to send. Never so in a step.
+    /// Whether there is nothing to send. Never true in a step.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -346,39 +349,39 @@ impl Sending {
 }
 
 impl What {
-    /// Takes the answer over from what a transcript tells.
-    pub fn take_answer(&mut self, told: &What) {
-        match (self, told) {
-            (What::Send(sending), What::Send(told)) => {
-                // No socket takes more than it is given.
-                let bytes = told.taken.bytes.filter(|&bytes| bytes < sending.len());
-                sending.taken = Taken { bytes, ..told.taken };
-                sending.elided = told.elided.filter(|&status| sending.status() == Some(status));
+    /// Copies the result from an event of a transcript.
+    pub fn take_answer(&mut self, recorded: &What) {
+        match (self, recorded) {
+            (What::Send(sending), What::Send(recorded)) => {
+                // A socket cannot accept more than was sent.
+                let bytes = recorded.taken.bytes.filter(|&bytes| bytes < sending.len());
+                sending.taken = Taken { bytes, ..recorded.taken };
+                sending.elided = recorded.elided.filter(|&status| sending.status() == Some(status));
             }
-            (What::Open { answer, .. }, What::Open { answer: told, .. }) => *answer = *told,
-            (What::List { entries, answer }, What::List { entries: told_entries, answer: told }) => {
-                entries.clone_from(told_entries);
-                *answer = *told;
+            (What::Open { answer, .. }, What::Open { answer: recorded, .. }) => *answer = *recorded,
+            (What::List { entries, answer }, What::List { entries: recorded_entries, answer: recorded }) => {
+                entries.clone_from(recorded_entries);
+                *answer = *recorded;
             }
-            (What::Find { answer, .. }, What::Find { answer: told, .. }) => *answer = *told,
-            (What::Spool { answer }, What::Spool { answer: told }) => *answer = *told,
-            (What::Spawn { answer, .. }, What::Spawn { answer: told, .. }) => *answer = *told,
-            (What::Feed { bytes, taken, then }, What::Feed { taken: told, then: told_then, .. }) => {
-                *taken = told.filter(|&n| n < bytes.len() as u64);
-                *then = *told_then;
+            (What::Find { answer, .. }, What::Find { answer: recorded, .. }) => *answer = *recorded,
+            (What::Spool { answer }, What::Spool { answer: recorded }) => *answer = *recorded,
+            (What::Spawn { answer, .. }, What::Spawn { answer: recorded, .. }) => *answer = *recorded,
+            (What::Feed { bytes, taken, then }, What::Feed { taken: recorded, then: recorded_then, .. }) => {
+                *taken = recorded.filter(|&n| n < bytes.len() as u64);
+                *then = *recorded_then;
             }
-            (What::Probe { bytes, then }, What::Probe { bytes: told, then: told_then }) => {
-                bytes.clone_from(told);
-                *then = *told_then;
+            (What::Probe { bytes, then }, What::Probe { bytes: recorded, then: recorded_then }) => {
+                bytes.clone_from(recorded);
+                *then = *recorded_then;
             }
-            (What::Shut { blocked }, What::Shut { blocked: told }) => *blocked = *told,
-            (What::Close { blocked, .. }, What::Close { blocked: told, .. }) => *blocked = *told,
+            (What::Shut { blocked }, What::Shut { blocked: recorded }) => *blocked = *recorded,
+            (What::Close { blocked, .. }, What::Close { blocked: recorded, .. }) => *blocked = *recorded,
             _ => {}
         }
     }
 }
 
-/// What a transcript says between two inputs.
+/// The lines of a transcript between two inputs.
 struct Steps<'s> {
     lines: &'s [Line],
 }
@@ -398,7 +401,7 @@ impl<'s> Steps<'s> {
         }
     }
 
-    /// Copies the comments that are left.
+    /// Copies the remaining comments.
     fn rest(&self, out: &mut Vec<Line>) {
         out.extend(self.lines.iter().filter(|line| !matches!(line, Line::Event(_))).cloned());
     }

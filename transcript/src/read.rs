@@ -1,4 +1,5 @@
-//! Reading transcripts: first tokens with their line numbers, then one event after the other.
+//! Parses transcripts: first into tokens with their line numbers, then into events. The settings are parsed in
+//! `settings`.
 
 use std::fmt;
 
@@ -13,13 +14,13 @@ use super::{
     SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, named,
 };
 
-/// What is wrong with a transcript, and where.
+/// A syntax error in a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyntaxError {
-    /// The line, from 1.
+    /// The number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// What is wrong with the line.
     pub message: String,
 }
 
@@ -72,13 +73,13 @@ pub(super) fn parse(text: &str) -> Result<Transcript> {
     Ok(transcript)
 }
 
-/// The longest text that a product may make: far more than any window holds.
+/// The longest text that a repetition may produce, which is far more than any window holds.
 const LONGEST: usize = 64 << 20;
 
 #[derive(Debug)]
 enum Token {
     Word(String),
-    /// Quoted text and the mark after it.
+    /// Quoted text, and the mark after it.
     Text(Vec<u8>, String),
 }
 
@@ -96,18 +97,20 @@ impl Tokens {
         while !rest.is_empty() {
             let token;
             (token, rest) = if let Some(inside) = rest.strip_prefix('"') {
-                let (mut text, behind) = unquote(inside).map_err(|message| SyntaxError { line: number, message })?;
-                let end = behind.find(char::is_whitespace).unwrap_or(behind.len());
-                let mut mark = &behind[..end];
+                let (mut text, after) = unquote(inside).map_err(|message| SyntaxError { line: number, message })?;
+                let end = after.find(char::is_whitespace).unwrap_or(after.len());
+                let mut mark = &after[..end];
                 if let Some(times) = mark.strip_prefix('*') {
-                    let Ok(times) = times.parse::<usize>() else { return error(number, format!("no number: {times}")) };
+                    let Ok(times) = times.parse::<usize>() else {
+                        return error(number, format!("not a number: {times}"));
+                    };
                     if text.len().checked_mul(times).is_none_or(|len| len > LONGEST) {
                         return error(number, format!("longer than {LONGEST} bytes"));
                     }
                     text = text.repeat(times);
                     mark = "";
                 }
-                (Token::Text(text, mark.into()), &behind[end..])
+                (Token::Text(text, mark.into()), &after[end..])
             } else {
                 let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
                 (Token::Word(rest[..end].into()), &rest[end..])
@@ -141,7 +144,7 @@ impl Tokens {
         }
     }
 
-    /// Takes the next token if it is this word.
+    /// Consumes the next token if it is this word.
     fn take(&mut self, word: &str) -> bool {
         self.peek() == Some(word) && self.word().is_some()
     }
@@ -165,7 +168,7 @@ impl Tokens {
         }
     }
 
-    /// All quoted text that comes next, together.
+    /// The concatenation of all quoted texts that follow.
     fn text(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         while let Some((line, Token::Text(text, _))) = self.tokens.front() {
@@ -179,14 +182,14 @@ impl Tokens {
     fn event(mut self) -> Result<Event> {
         self.line = self.tokens.front().map_or(0, |token| token.0);
         let at = self.word().unwrap_or_default();
-        let Ok(at) = at[1..].parse() else { return self.error(format!("no time: {at}")) };
+        let Ok(at) = at[1..].parse() else { return self.error(format!("not a time: {at}")) };
         let joined = self.take("+");
         let what = self.what()?;
         if joined && !what.is_input() {
-            return self.error("only an input can come together with another");
+            return self.error("only an input can be joined (`+`)");
         }
         if let Some((line, token)) = self.tokens.front() {
-            return error(*line, format!("more than expected: {token:?}"));
+            return error(*line, format!("unexpected text: {token:?}"));
         }
         Ok(Event { at, joined, what })
     }
@@ -237,7 +240,7 @@ impl Tokens {
             "wait" => What::Wait(self.wait()?),
             "shut" => What::Shut { blocked: self.blocked()? },
             "close" => What::Close { close: self.of(Close::TABLE)?, blocked: self.blocked()? },
-            _ => return self.error(format!("no such verb: {verb}")),
+            _ => return self.error(format!("unknown verb: {verb}")),
         })
     }
 
@@ -248,7 +251,7 @@ impl Tokens {
     fn blocked(&mut self) -> Result<bool> {
         match self.answers() {
             true if self.take("blocked") => Ok(true),
-            true => self.error("only `blocked` can be the answer"),
+            true => self.error("`blocked` expected"),
             false => Ok(false),
         }
     }
@@ -265,7 +268,7 @@ impl Tokens {
         };
         match completion {
             Some(completion) => Ok(What::Input(Input::Done(ticket, completion))),
-            None => self.error("`later` is no completion"),
+            None => self.error("a completion cannot be `later`"),
         }
     }
 
@@ -345,7 +348,7 @@ impl Tokens {
         if !sending.more && sending.head.is_empty() && self.peek().is_some_and(is_status) {
             sending.elided = Some(self.number("a status")?);
             if !self.take("..") {
-                return self.error("`..` expected behind a status");
+                return self.error("`..` expected after a status");
             }
         } else if self.take("body") {
             sending.body = Middle::Bytes(self.text());
@@ -388,7 +391,7 @@ impl Tokens {
             Some((_, Token::Text(..))) => Ok(self.text()),
             _ => match self.word() {
                 Some(word) => Ok(word.into_bytes()),
-                None => self.error("a path expected"),
+                None => self.error("path expected"),
             },
         }
     }
@@ -444,7 +447,7 @@ impl Tokens {
         let mut entries = Vec::new();
         while let Some((line, Token::Text(name, mark))) = self.tokens.front() {
             self.line = *line;
-            let Some(kind) = named(MARKS, mark) else { return self.error(format!("no such mark: {mark}")) };
+            let Some(kind) = named(MARKS, mark) else { return self.error(format!("unknown mark: {mark}")) };
             entries.push((name.clone(), kind));
             self.tokens.pop_front();
         }
@@ -467,7 +470,7 @@ impl Tokens {
         for word in words.split('+').filter(|word| *word != "nothing") {
             match NEEDS.iter().find(|row| row.0 == word) {
                 Some((_, of)) => *of(&mut need) = true,
-                None => return self.error(format!("nothing that can be waited for: {word}")),
+                None => return self.error(format!("unknown event to wait for: {word}")),
             }
         }
         let deadline = if self.take("until") { Some(Tick(self.number("a time")?)) } else { None };
@@ -475,12 +478,12 @@ impl Tokens {
     }
 }
 
-/// Whether the fraction, if there is one, has all its digits, so that it reads as nanoseconds.
+/// Whether a fraction has all digits of a nanosecond.
 fn nanos_are_whole(word: &str) -> bool {
     word.split_once('.').is_none_or(|(_, nanos)| nanos.len() == 9)
 }
 
-/// The text up to the closing quote, and what stands after it.
+/// The text up to the closing quote, and the rest.
 pub(super) fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String> {
     let mut bytes = Vec::new();
     let mut chars = text.char_indices();
@@ -498,16 +501,16 @@ pub(super) fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String
                 Some('x') => {
                     let digits = text.get(at + 2..at + 4).unwrap_or_default();
                     chars.nth(1);
-                    u8::from_str_radix(digits, 16).map_err(|_| format!("no such escape: \\x{digits}"))?
+                    u8::from_str_radix(digits, 16).map_err(|_| format!("unknown escape: \\x{digits}"))?
                 }
-                other => return Err(format!("no such escape: \\{}", other.unwrap_or(' '))),
+                other => return Err(format!("unknown escape: \\{}", other.unwrap_or(' '))),
             },
             ' '..='~' => c as u8,
             other => return Err(format!("{other:?} must be escaped")),
         };
         bytes.push(byte);
     }
-    Err("a quote is not closed".into())
+    Err("missing closing quote".into())
 }
 
 #[cfg(test)]
@@ -515,29 +518,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_the_number_of_their_line() {
+    fn errors_have_a_line_number() {
         for (text, line, message) in [
             ("", 1, "the first line is not `sanserve transcript 1`"),
-            ("sanserve transcript 1\nlimit hea 2\n", 2, "no such setting: limit hea"),
-            ("sanserve transcript 1\nlimit head x\n", 2, "no value for limit head: x"),
+            ("sanserve transcript 1\nlimit hea 2\n", 2, "unknown setting: limit hea"),
+            ("sanserve transcript 1\nlimit head x\n", 2, "invalid value for limit head: x"),
             ("sanserve transcript 1\n@0 eof\nlimit head 2\n", 3, "neither an event (`@..`) nor a comment (`#`)"),
-            ("sanserve transcript 1\n#\n@0 recv\n    \"a\n", 4, "a quote is not closed"),
-            ("sanserve transcript 1\n@0 recv \"\\q\"\n", 2, "no such escape: \\q"),
+            ("sanserve transcript 1\n#\n@0 recv\n    \"a\n", 4, "missing closing quote"),
+            ("sanserve transcript 1\n@0 recv \"\\q\"\n", 2, "unknown escape: \\q"),
             ("sanserve transcript 1\n@0 recv \"ä\"\n", 2, "'ä' must be escaped"),
             ("sanserve transcript 1\n@0 recv \"a\"*67108865\n", 2, "longer than 67108864 bytes"),
-            ("sanserve transcript 1\n@0 recv \"a\"\n    more\n", 3, "more than expected: Word(\"more\")"),
-            ("sanserve transcript 1\n@x eof\n", 2, "no time: @x"),
-            ("sanserve transcript 1\n@0 jump\n", 2, "no such verb: jump"),
+            ("sanserve transcript 1\n@0 recv \"a\"\n    more\n", 3, "unexpected text: Word(\"more\")"),
+            ("sanserve transcript 1\n@x eof\n", 2, "not a time: @x"),
+            ("sanserve transcript 1\n@0 jump\n", 2, "unknown verb: jump"),
             (
                 "sanserve transcript 1\n@0 close x\n",
                 2,
                 "one of done, idle, timeout, broken, drained, upgraded expected, not `x`",
             ),
             ("sanserve transcript 1\n@0 open a -> file 5 @1.5\n", 2, "@SECONDS or @SECONDS.NNNNNNNNN expected"),
-            ("sanserve transcript 1\n@0 wait bread\n", 2, "nothing that can be waited for: bread"),
-            ("sanserve transcript 1\n@0 send 400\n", 2, "`..` expected behind a status"),
-            ("sanserve transcript 1\n@0 send 400 .. \"a\"\n", 2, "more than expected: Text([97], \"\")"),
-            ("sanserve transcript 1\n@0 + shut\n", 2, "only an input can come together with another"),
+            ("sanserve transcript 1\n@0 wait bread\n", 2, "unknown event to wait for: bread"),
+            ("sanserve transcript 1\n@0 send 400\n", 2, "`..` expected after a status"),
+            ("sanserve transcript 1\n@0 send 400 .. \"a\"\n", 2, "unexpected text: Text([97], \"\")"),
+            ("sanserve transcript 1\n@0 + shut\n", 2, "only an input can be joined (`+`)"),
         ] {
             assert_eq!(parse(text), error(line, message), "{text}");
         }
@@ -642,14 +645,14 @@ server-port 81
 "#;
 
     #[test]
-    fn reading_and_writing_are_inverse() {
+    fn parsing_and_formatting_are_inverse() {
         let transcript = parse(EVERYTHING).unwrap();
         assert_eq!(transcript.to_text(), EVERYTHING);
         assert_eq!(parse(&transcript.to_text()), Ok(transcript));
     }
 
     #[test]
-    fn any_bytes_survive() {
+    fn any_bytes_can_be_written() {
         let all: Vec<u8> = (0..=255).chain((0..300).map(|i| b"aaaaaaab\n"[i / 50])).collect();
         let event = Event { at: 0, joined: false, what: What::Recv(all) };
         let transcript = Transcript { lines: vec![Line::Event(event)], ..Transcript::default() };

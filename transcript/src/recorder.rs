@@ -1,10 +1,10 @@
-//! Recording a connection while it lives, so that it can be played again.
+//! Records a connection, so that it can be replayed.
 //!
-//! What a connection shows an [`Observer`] becomes the [`Event`]s of a transcript, in an order in which they can be
-//! played. No driver can forget a part of it.
+//! Everything that is reported to an [`Observer`] becomes an [`Event`] of a transcript, in an order that can be
+//! replayed. So a recording is complete with any driver.
 //!
-//! What it leaves out: what a handler does, which is a function of what it is told, or is not replayed; and
-//! where events go, which is the [`Recorder`]'s.
+//! What a handler does is not recorded: it is either a function of its calls, or cannot be replayed. Where the events
+//! go is decided by the [`Recorder`].
 
 use sanserve_core::{
     Action, Completion, Connection, Context, EntryKind, Input, Now, Observer, Step, Tick, Ticket, Wait,
@@ -14,9 +14,9 @@ use crate::driving::Calendar;
 use crate::mask::Mask;
 use crate::{Event, FeedThen, ProbeThen, Secrets, Taken, Then, What};
 
-/// Takes the events of one connection, in order. It is dropped with the connection.
+/// Receives the events of one connection, in order. It is dropped with the connection.
 ///
-/// It is called by whoever drives the connection, so it must neither wait nor panic.
+/// It is called on the thread that drives the connection, so it must neither block nor panic.
 ///
 /// ```
 /// use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Now, Peer, Step, Tick, Wall};
@@ -39,46 +39,47 @@ use crate::{Event, FeedThen, ProbeThen, Secrets, Taken, Then, What};
 /// assert_eq!(lines.recv().unwrap(), "@0 wait read until 15000 idle");
 /// ```
 pub trait Recorder: Send {
-    /// Something has happened.
+    /// An event has happened.
     fn event(&mut self, event: Event);
 
-    /// The connection waits: there will be no event for a while. `false`: no more of it is wanted.
+    /// The connection waits: there will be no event for a while. Return `false` to end the recording.
     fn waits(&mut self) -> bool {
         true
     }
 }
 
-/// Has everything recorded that happens to a connection from here on; to be called before the first poll.
+/// Records everything that happens to a connection. Call it before the first poll.
 ///
-/// It ends with the connection, or when the recorder wants no more.
+/// The recording ends with the connection, or when the recorder ends it.
 pub fn record(connection: &mut Connection, recorder: Box<dyn Recorder>, secrets: Secrets, cx: &Context<'_>) {
     connection.observe(Box::new(Transcriber::new(recorder, secrets, cx)));
 }
 
-/// What was recorded last, and what is about to be.
+/// The state of a recording.
 struct Transcriber {
     recorder: Box<dyn Recorder>,
     mask: Option<Mask>,
-    /// Times are counted from here.
+    /// Times are relative to this.
     start: Tick,
-    /// That of a player.
+    /// The calendar of a replay.
     calendar: Calendar,
     /// The time of the last poll.
     at: u64,
-    /// What was told and what has arrived since the last poll.
-    told: Vec<What>,
-    /// The step that is being answered.
-    step: Option<Answering>,
-    /// The last step ended the turn: it was this wait.
+    /// The inputs since the last poll.
+    inputs: Vec<What>,
+    /// The step whose result is expected.
+    step: Option<Pending>,
+    /// The wait that ended the last turn, if the last step did.
     waits: Option<Wait>,
-    /// The poll under way was told that memory is scarce.
-    was_told_scarce: bool,
-    /// A poll for no reason but perhaps the time: it counts only if it does not say the same wait once more.
+    /// Whether the current poll began with `Scarce`.
+    is_scarce: bool,
+    /// Whether the current poll has no cause except perhaps the time. It is only recorded if it does not return the
+    /// same wait again.
     idle_poll: bool,
 }
 
-/// A step whose answer is not known yet.
-struct Answering {
+/// A step whose result is not known yet.
+struct Pending {
     what: What,
     ticket: Ticket,
 }
@@ -92,15 +93,15 @@ impl Transcriber {
             start: now.tick,
             calendar: Calendar::starting(now.wall, (now.tick.0 % 1000) as u16),
             at: 0,
-            told: Vec::new(),
+            inputs: Vec::new(),
             step: None,
             waits: None,
-            was_told_scarce: false,
+            is_scarce: false,
             idle_poll: false,
         }
     }
 
-    /// What sets a player's calendar, if it would be wrong by now.
+    /// The event that sets the calendar of a replay, if it would be wrong.
     fn clock(&mut self, now: &Now) -> Option<What> {
         if self.calendar.at(self.at) == now.wall {
             return None;
@@ -113,7 +114,7 @@ impl Transcriber {
         self.recorder.event(Event { at: self.at, joined: false, what });
     }
 
-    /// The last step has all the answer that it gets.
+    /// Records the last step, with the result that it has.
     fn settle(&mut self) {
         if let Some(step) = self.step.take() {
             if let Some(mask) = &mut self.mask {
@@ -125,11 +126,11 @@ impl Transcriber {
 }
 
 impl Observer for Transcriber {
-    /// It is the answer to the last step, or a thing of its own.
+    /// Either the result of the last step, or an input.
     fn input(&mut self, input: &Input) {
         let is_answer = self.step.as_mut().is_some_and(|step| step.takes(input));
         if !is_answer {
-            self.told.push(What::Input(input.clone()));
+            self.inputs.push(What::Input(input.clone()));
         }
     }
 
@@ -140,7 +141,7 @@ impl Observer for Transcriber {
         }
         match self.step.as_mut().map(|step| &mut step.what) {
             Some(What::Probe { bytes: probed, .. }) => *probed = bytes,
-            _ => self.told.push(What::Recv(bytes)),
+            _ => self.inputs.push(What::Recv(bytes)),
         }
     }
 
@@ -149,11 +150,11 @@ impl Observer for Transcriber {
         if let Some(mask) = &mut self.mask {
             mask.script(&mut bytes);
         }
-        self.told.push(What::Script(bytes));
+        self.inputs.push(What::Script(bytes));
     }
 
     fn listed(&mut self, name: &[u8], kind: EntryKind) {
-        if let Some(Answering { what: What::List { entries, .. }, .. }) = &mut self.step {
+        if let Some(Pending { what: What::List { entries, .. }, .. }) = &mut self.step {
             entries.push((name.to_vec(), kind));
         }
     }
@@ -164,9 +165,9 @@ impl Observer for Transcriber {
         let moved = at != self.at;
         self.at = at;
         let clock = self.clock(now);
-        let mut inputs = std::mem::take(&mut self.told);
-        self.was_told_scarce = inputs.contains(&What::Input(Input::Scarce));
-        // A driver may look at a connection as often as it likes.
+        let mut inputs = std::mem::take(&mut self.inputs);
+        self.is_scarce = inputs.contains(&What::Input(Input::Scarce));
+        // A driver may poll a connection at any time.
         self.idle_poll = inputs.is_empty() && clock.is_none() && self.waits.is_some();
         if self.idle_poll {
             return;
@@ -174,21 +175,21 @@ impl Observer for Transcriber {
         if inputs.is_empty() && clock.is_none() && moved {
             inputs.push(What::Tick);
         }
-        // Behind a wait the first input begins a turn; all others find the connection in the middle of one.
+        // After a wait, the first input begins a turn; all others are joined.
         let mut joined = self.waits.take().is_none();
-        // Bytes before their end.
+        // Bytes come before their end.
         let eof = |what: &What| matches!(what, What::Input(Input::Eof | Input::ScriptEof | Input::ScriptFailed(_)));
         let (ends, others): (Vec<What>, Vec<What>) = inputs.drain(..).partition(eof);
         for what in clock.into_iter().chain(others).chain(ends) {
             self.recorder.event(Event { at, joined, what });
             joined = true;
         }
-        self.told = inputs;
+        self.inputs = inputs;
     }
 
-    /// A player is to refuse it, too.
+    /// A replay has to refuse the memory as well.
     fn refused(&mut self) {
-        if !self.was_told_scarce {
+        if !self.is_scarce {
             let joined = !std::mem::take(&mut self.idle_poll) || self.waits.take().is_none();
             self.recorder.event(Event { at: self.at, joined, what: What::Input(Input::Scarce) });
         }
@@ -218,7 +219,7 @@ impl Observer for Transcriber {
             mask.step(&mut what, script_unread);
         }
         match step {
-            // They have no answer.
+            // These have no result.
             Step::Call(_)
             | Step::Finished(_)
             | Step::Wait(_)
@@ -227,7 +228,7 @@ impl Observer for Transcriber {
             }
             Step::Send(_) | Step::Feed(_) | Step::Act(..) | Step::Probe(_) | Step::Shut | Step::Close(_) => {
                 let ticket = if let Step::Act(ticket, _) = step { *ticket } else { Ticket::default() };
-                self.step = Some(Answering { what: what.unanswered(), ticket });
+                self.step = Some(Pending { what: what.unanswered(), ticket });
             }
         }
         true
@@ -243,15 +244,15 @@ impl Drop for Transcriber {
             self.event(What::Tick);
         }
         let at = self.at;
-        for (n, what) in std::mem::take(&mut self.told).into_iter().enumerate() {
+        for (n, what) in std::mem::take(&mut self.inputs).into_iter().enumerate() {
             let joined = n > 0 || self.waits.is_none();
             self.recorder.event(Event { at, joined, what });
         }
     }
 }
 
-impl Answering {
-    /// Whether this is a part of the answer, which is then taken over.
+impl Pending {
+    /// Whether this is a part of the result, which is then added.
     fn takes(&mut self, input: &Input) -> bool {
         match (&mut self.what, input) {
             (What::Send(sending), Input::Sent(n)) if sending.taken == NONE => {
@@ -298,11 +299,11 @@ impl Answering {
     }
 }
 
-/// Nothing was taken so far.
+/// Nothing has been accepted so far.
 const NONE: Taken = Taken { bytes: Some(0), then: Then::Poll };
 
 impl What {
-    /// As long as nothing is known of its answer.
+    /// The event with no result.
     fn unanswered(mut self) -> What {
         match &mut self {
             What::Send(sending) => sending.taken = NONE,

@@ -1,5 +1,6 @@
-//! The same bytes, however they are split: a transcript reduced to what came in and what the disk
-//! answered, played with any cuts of the input and any dribble of the output.
+//! Replays the same bytes however they are split: a transcript reduced to its input and the results of actions, which
+//! is replayed with any cuts of the input and with output taken in any pieces. Time is not replayed; see `play` for
+//! that.
 
 use std::collections::VecDeque;
 
@@ -10,44 +11,44 @@ use sanserve_core::{
 
 use super::{FeedThen, Finish, Middle, Settings, Transcript, What};
 
-/// What came in and what the disk answered, without when.
+/// The input and the results of actions of a transcript, without their times.
 #[derive(Clone, Debug)]
 pub struct Script {
     settings: Settings,
-    /// Every byte that the peer sent.
+    /// All bytes that the peer sent.
     pub input: Vec<u8>,
     eof: bool,
-    /// The steps with answers, in order.
+    /// The steps with results, in order.
     answers: Vec<What>,
-    /// What each script said, in the order in which they were run, and whether it came to an end.
+    /// The output of each script, in the order in which they were run, and whether it ended.
     said: Vec<(Vec<Vec<u8>>, bool)>,
 }
 
-/// How much of the output the socket takes at a time.
+/// How much output the socket accepts at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
-    /// All.
+    /// Everything.
     All,
-    /// So many bytes, and then more at once.
+    /// This number of bytes, repeatedly.
     Bytes(u64),
-    /// So many bytes, and then it is blocked until the connection waits.
+    /// This number of bytes, and then it is blocked until the connection waits.
     Block(u64),
 }
 
-/// What came out.
+/// The output of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spoken {
-    /// All bytes sent; byte `n` of a file is `n` modulo 251.
+    /// All bytes that were sent. Byte `n` of a file is `n` modulo 251.
     pub bytes: Vec<u8>,
-    /// The exchanges.
+    /// The finished exchanges.
     pub finished: Vec<Finish>,
-    /// Why it closed, if it did.
+    /// Why the connection closed, if it did.
     pub close: Option<Close>,
 }
 
 impl Script {
-    /// The script of a transcript in which nothing depends on time or on the moment of an input:
-    /// bytes, then perhaps the end, all at time 0, and a socket that takes everything.
+    /// The script of a transcript that does not depend on the times of inputs. Requires that all events are at time 0,
+    /// that no bytes follow the end of input, and that the socket accepts everything.
     #[must_use]
     pub fn of(transcript: &Transcript) -> Option<Script> {
         let mut script = Script {
@@ -89,10 +90,10 @@ impl Script {
         Some(script)
     }
 
-    /// Plays it with the input cut before each of `cuts`, which ascend.
+    /// Replays it with the input cut before each of `cuts`, which must be ascending.
     ///
     /// # Panics
-    /// If the connection neither waits nor closes, or stops reading for good.
+    /// If the connection neither waits nor closes, or stops reading forever.
     pub fn play(&self, cuts: &[usize], take: Take, policy: &dyn Policy, handler: &mut dyn Handler) -> Spoken {
         let now = Now::new(Tick(0), self.settings.wall);
         let cx = Context { config: &self.settings.config, policy, now: &now };
@@ -112,7 +113,7 @@ impl Script {
                         Take::All => u64::MAX,
                         Take::Bytes(n) | Take::Block(n) => n.max(1),
                     };
-                    let n = spoken.hear(transmit.head, transmit.body, transmit.tail, most);
+                    let n = spoken.append(transmit.head, transmit.body, transmit.tail, most);
                     if let Take::Block(_) = take {
                         connection.handle(Input::Sent(n));
                         Input::Blocked
@@ -144,7 +145,7 @@ impl Script {
                     continue;
                 }
                 Step::Wait(wait) if wait.need.write => Input::Writable,
-                // Scripts speak when all has been said to them.
+                // Scripts write after they have received their input.
                 Step::Wait(wait) if wait.need.script_read && (!wait.need.read || read == self.input.len()) => {
                     match said.split_first() {
                         Some((piece, rest)) => {
@@ -159,7 +160,7 @@ impl Script {
                 }
                 Step::Wait(wait) if wait.need.read => {
                     if wait.idle {
-                        // Its memory serves others meanwhile, and all but a few bytes is forgotten.
+                        // Other connections may use the memory meanwhile, so only the resting state is kept.
                         buf = Buffers::new();
                         connection = connection.rest().map_or(connection, Resting::resume);
                     }
@@ -189,7 +190,7 @@ impl Script {
         }
     }
 
-    /// What the transcript itself says came out, to compare with.
+    /// The output according to the transcript, for comparison.
     #[must_use]
     pub fn told(transcript: &Transcript) -> Spoken {
         let mut spoken = Spoken::default();
@@ -201,7 +202,7 @@ impl Script {
                         Middle::Bytes(bytes) => Body::Bytes(bytes),
                         Middle::File { offset, len } => Body::File { offset: *offset, len: *len },
                     };
-                    spoken.hear(&sending.head, body, &sending.tail, u64::MAX);
+                    spoken.append(&sending.head, body, &sending.tail, u64::MAX);
                 }
                 What::Finished(finish) => spoken.finished.push(finish.clone()),
                 What::Close { close, .. } => spoken.close = Some(*close),
@@ -212,7 +213,7 @@ impl Script {
     }
 }
 
-/// The disk's next answer.
+/// The next result of an action.
 fn disk(action: Action<'_>, answers: &mut VecDeque<&What>) -> Completion {
     match (action, answers.pop_front()) {
         (Action::List { into }, Some(What::List { entries, answer: Some(answer) })) => {
@@ -232,8 +233,8 @@ fn disk(action: Action<'_>, answers: &mut VecDeque<&What>) -> Completion {
 }
 
 impl Spoken {
-    /// Takes at most `most` bytes of a transmission and says how many.
-    fn hear(&mut self, head: &[u8], body: Body<'_>, tail: &[u8], most: u64) -> u64 {
+    /// Appends at most `most` bytes of a transmission, and returns how many.
+    fn append(&mut self, head: &[u8], body: Body<'_>, tail: &[u8], most: u64) -> u64 {
         let before = self.bytes.len();
         let left = |spoken: &Spoken| usize::try_from(most).unwrap_or(usize::MAX) - (spoken.bytes.len() - before);
         let n = left(self).min(head.len());

@@ -1,4 +1,4 @@
-//! The head of a transcript: the rules and the world, written only where they are not the default.
+//! The head of a transcript: the configuration and environment, written only where they differ from the defaults.
 
 use std::time::Duration;
 
@@ -6,26 +6,25 @@ use sanserve_core::{Chunked, Config, Etag, MediaTypes, Now, Protocol, Wall};
 
 use super::{read, write};
 
-/// What a connection is given beside its inputs.
+/// The configuration and environment of a connection.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Limits, timeouts and protocol version.
     pub config: Config,
-    /// Calendar time at tick 0; it goes on with the ticks. [`Settings::starting`] sets both.
+    /// The calendar time at tick 0, which advances with the ticks. [`Settings::starting`] sets both fields.
     pub wall: Wall,
-    /// How many milliseconds of that second have passed then, less than 1,000.
+    /// The milliseconds of that second that have passed; less than 1,000.
     pub wall_millis: u16,
-    /// The other end.
+    /// The address of the client.
     pub peer: std::net::SocketAddr,
-    /// The name of the policy and handler that the transcript was made with. What it stands for is
-    /// up to whoever plays it.
+    /// The name of the policy and handler of the transcript. Programs that replay it define what the name stands for.
     pub site: String,
-    /// Credentials were blanked out ([`Secrets::Masked`](crate::Secrets)), and are again in what is compared with it.
+    /// Whether credentials were masked ([`Secrets::Masked`](crate::Secrets)). If so, they are also masked in a replay.
     pub masked: bool,
 }
 
-/// The policy that changes nothing.
+/// The default policy, without a handler.
 const PLAIN: &str = "plain";
 
 impl Default for Settings {
@@ -41,7 +40,7 @@ impl Default for Settings {
     }
 }
 
-/// A number of the configuration: its name and where it is.
+/// A number of the configuration: its name, and how to access it.
 struct Number {
     name: &'static str,
     get: fn(&Config) -> u64,
@@ -168,7 +167,7 @@ impl Settings {
         Settings { wall: now.wall, wall_millis: (now.tick.0 % 1000) as u16, ..self }
     }
 
-    /// Takes one line of the head. `Err` says what is wrong with it.
+    /// Parses one line of the head. `Err` contains the error message.
     pub(super) fn read(&mut self, line: &str) -> Result<(), String> {
         let line = line.trim_end();
         if let Some(directory) = line.strip_prefix("cgi ") {
@@ -180,7 +179,7 @@ impl Settings {
             return Ok(());
         }
         let (name, value) = line.rsplit_once(' ').ok_or("a setting is a name and a value")?;
-        let bad = || format!("no value for {name}: {value}");
+        let bad = || format!("invalid value for {name}: {value}");
         match name {
             "protocol" if value == "HTTP/1.0" => self.config.protocol = Protocol::Http10,
             "protocol" if value == "HTTP/1.1" => self.config.protocol = Protocol::Http11,
@@ -204,7 +203,7 @@ impl Settings {
             "server-port" => self.config.server_port = value.parse().map_err(|_| bad())?,
             _ => {
                 let number = NUMBERS.iter().find(|number| number.name == name);
-                let number = number.ok_or_else(|| format!("no such setting: {name}"))?;
+                let number = number.ok_or_else(|| format!("unknown setting: {name}"))?;
                 let value = value.parse().map_err(|_| bad())?;
                 (number.set)(&mut self.config, value);
             }
@@ -212,7 +211,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What is said about media types; `None`: it is another setting.
+    /// Parses a setting about media types; `None` if it is another setting.
     fn read_types(&self, line: &str) -> Option<Result<MediaTypes, String>> {
         let types = || self.config.types.clone();
         let (name, value) = line.split_once(' ')?;
@@ -297,11 +296,11 @@ impl Settings {
     }
 }
 
-/// A path, bare or quoted.
+/// Parses a path, bare or quoted.
 fn path(text: &str) -> Result<String, String> {
     let Some(inside) = text.strip_prefix('"') else { return Ok(text.into()) };
     let (path, _) = read::unquote(inside)?;
-    String::from_utf8(path).map_err(|_| format!("no text: {text}"))
+    String::from_utf8(path).map_err(|_| format!("not UTF-8: {text}"))
 }
 
 #[cfg(test)]
@@ -310,7 +309,7 @@ mod tests {
     use sanserve_core::Cgi;
 
     #[test]
-    fn every_number_of_the_configuration_can_be_written() {
+    fn every_number_of_the_configuration_has_a_name() {
         let config = Config::default();
         let text = format!("{:?}{:?}", config.limits, config.timeouts);
         let numbers = text.split(": ").filter(|part| part.starts_with(|c: char| c.is_ascii_digit())).count();
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_settings_can_be_parsed() {
         let mut settings = Settings::default();
         for (at, number) in NUMBERS.iter().enumerate() {
             (number.set)(&mut settings.config, 7 + at as u64);

@@ -1,22 +1,22 @@
-//! What a transcript does to the machine: its events, each with the state of the connection after it.
+//! Traces a transcript: its events, each with the state of the connection after it.
 //!
-//! The states are those of a real [`Connection`](crate::Connection) that plays the transcript. Leaves out how
-//! they are shown.
+//! The states are those of a real [`Connection`](sanserve_core::Connection) that replays the transcript. How they are
+//! displayed is not decided here.
 
 use sanserve_core::{Handler, INBOUND, Move, OUTBOUND, Policy, State, Transition};
 
 use super::{Difference, Event, Transcript, What, play};
 
-/// An event that happened, and what it did.
+/// An event, and its effect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// How the connection stands after it. An input is only noted there; the step that follows shows what it did.
+    /// The state after the event. An input is only recorded by then; its effect shows after the next step.
     pub state: State,
-    /// The moves that it made of what comes from the peer, in order: rows of [`INBOUND`].
+    /// The transitions of the inbound half, in order: rows of [`INBOUND`].
     pub inbound: Vec<Transition>,
-    /// The moves that it made of what goes to the peer, in order: rows of [`OUTBOUND`].
+    /// The transitions of the outbound half, in order: rows of [`OUTBOUND`].
     pub outbound: Vec<Transition>,
 }
 
@@ -26,54 +26,56 @@ impl Seen {
     }
 }
 
-/// What came of playing a transcript.
+/// The result of replaying a transcript.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
-    /// What is as the transcript says: all of it, or what comes before the first event that differs.
+    /// The events that are as in the transcript: all, or those before the first difference.
     pub seen: Vec<Seen>,
-    /// What happens instead of the event after those, if something does.
+    /// What happens instead of the next event, if anything.
     pub instead: Option<Seen>,
-    /// Where the two part.
+    /// The first difference.
     pub difference: Option<Difference>,
 }
 
-/// Plays a transcript as [`Transcript::replay`] does, as far as it goes, and looks at the connection after each event.
+/// Replays a transcript, like [`Transcript::replay`], and records the state of the connection after each event.
 pub fn trace(transcript: &Transcript, policy: &dyn Policy, handler: &mut dyn Handler) -> Trace {
-    let mut looks = Vec::new();
+    let mut states = Vec::new();
     let played = play::observe(transcript, policy, handler, &mut |connection, buf, cx| {
-        looks.push((connection.take_moves(), connection.state(buf, cx)));
+        states.push((connection.take_moves(), connection.state(buf, cx)));
     });
     let (mut inbound, mut outbound) = (INBOUND[0].0, OUTBOUND[0].0);
-    let seen = played.events().zip(looks).map(|(event, (moves, state))| Seen {
+    let seen = played.events().zip(states).map(|(event, (moves, state))| Seen {
         event: event.clone(),
         state,
         inbound: rows(INBOUND, moves.iter().filter(|made| made.inbound), &mut inbound),
         outbound: rows(OUTBOUND, moves.iter().filter(|made| !made.inbound), &mut outbound),
     });
     let mut seen = seen.peekable();
-    let mut told = transcript.events().peekable();
+    let mut recorded = transcript.events().peekable();
     let mut same = Vec::new();
-    // What is elided was not told.
-    let is_told = |told: &Event, event: &Event| match &event.what {
-        What::Send(sending) if sending.elided.is_some() => told.to_string() == event.to_string(),
-        _ => told == event,
+    // Elided bytes are not in the transcript.
+    let is_recorded = |recorded: &Event, event: &Event| match &event.what {
+        What::Send(sending) if sending.elided.is_some() => recorded.to_string() == event.to_string(),
+        _ => recorded == event,
     };
-    while let Some(each) = seen.next_if(|each| told.peek().is_some_and(|told| is_told(told, &each.event))) {
+    while let Some(each) =
+        seen.next_if(|each| recorded.peek().is_some_and(|recorded| is_recorded(recorded, &each.event)))
+    {
         same.push(each);
-        told.next();
+        recorded.next();
     }
-    let is_cut = told.peek().is_none() && !same.last().is_some_and(Seen::is_end);
+    let is_cut = recorded.peek().is_none() && !same.last().is_some_and(Seen::is_end);
     if is_cut {
-        // What would come next is not known.
+        // Later events are not known.
         return Trace { seen: same, instead: None, difference: None };
     }
     let instead = seen.next();
-    let differs = instead.is_some() || told.peek().is_some();
+    let differs = instead.is_some() || recorded.peek().is_some();
     let difference = if differs { transcript.first_difference(&played) } else { None };
     Trace { seen: same, instead, difference }
 }
 
-/// The rows of a table that lead from state to state; `state` goes along.
+/// The rows of a table for these transitions; `state` is updated.
 fn rows<'m>(table: &[Transition], moves: impl Iterator<Item = &'m Move>, state: &mut &'static str) -> Vec<Transition> {
     moves
         .filter_map(|made| {
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_shows_the_moves_that_it_made() {
+    fn an_event_has_its_transitions() {
         let trace = traced(include_str!("../../core/tests/transcripts/not-found.txt"));
         assert_eq!(trace.difference, None);
         let shown = |at: usize| {
@@ -107,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_that_was_cut_differs_in_nothing() {
+    fn an_incomplete_recording_has_no_difference() {
         let trace = traced("sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n");
         assert_eq!((trace.seen.len(), trace.instead, trace.difference), (2, None, None));
     }
 
     #[test]
-    fn what_is_elided_is_played() {
+    fn elided_bytes_are_replayed() {
         let text = |status: u16| {
             format!(
                 "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 recv \"x\\r\\n\\r\\n\"\n@7 send {status} ..\n"
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_told_apart_from_what_is_the_same() {
+    fn events_before_a_difference_are_returned() {
         let trace = traced("sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close idle\n");
         assert_eq!(trace.seen.len(), 2);
         assert!(trace.seen[1].state.eof);

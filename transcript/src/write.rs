@@ -1,4 +1,4 @@
-//! Writing transcripts: bytes are split where lines end, so that a diff shows what has changed.
+//! Formats transcripts. Bytes are split at line ends, so that a diff shows what has changed.
 
 use std::fmt::Write;
 
@@ -9,11 +9,11 @@ use super::{
     SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
 };
 
-/// What stands before a line that continues another.
+/// The indentation of continuation lines.
 const INDENT: &str = "\n    ";
-/// A run of one byte that is at least so long is written as a product.
+/// The minimum length of a run of equal bytes that is written as a repetition.
 const RUN: usize = 40;
-/// Text that is at most so long stands after its verb.
+/// The maximum length of a text that is written after its verb.
 const SHORT: usize = 60;
 
 pub(super) fn transcript(transcript: &Transcript) -> String {
@@ -41,7 +41,7 @@ pub(super) fn line(line: &Line, out: &mut String) {
 }
 
 pub(super) fn event(event: &Event, out: &mut String) {
-    write!(out, "@{} ", event.at).expect("a String takes all");
+    write!(out, "@{} ", event.at).expect("writing to a String does not fail");
     if event.joined {
         out.push_str("+ ");
     }
@@ -51,7 +51,7 @@ pub(super) fn event(event: &Event, out: &mut String) {
             text(bytes, out);
         }
         What::Tick => out.push_str("tick"),
-        What::Clock(wall) => write!(out, "clock {}", wall.0).expect("a String takes all"),
+        What::Clock(wall) => write!(out, "clock {}", wall.0).expect("writing to a String does not fail"),
         What::Input(each) => input(each, out),
         What::Send(sending) => send(sending, out),
         What::Open { path, inside, answer } => {
@@ -78,7 +78,7 @@ pub(super) fn event(event: &Event, out: &mut String) {
         What::Find { path, from, answer } => {
             out.push_str("find ");
             word(path, out);
-            write!(out, " from {from} -> ").expect("a String takes all");
+            write!(out, " from {from} -> ").expect("writing to a String does not fail");
             match answer {
                 None => out.push_str("later"),
                 Some(answer) => found(answer, out),
@@ -97,7 +97,7 @@ pub(super) fn event(event: &Event, out: &mut String) {
                 out.push_str("->");
                 match taken {
                     None => out.push_str(" all"),
-                    Some(n) => write!(out, " {n}").expect("a String takes all"),
+                    Some(n) => write!(out, " {n}").expect("writing to a String does not fail"),
                 }
                 out.push_str(match then {
                     FeedThen::Poll => "",
@@ -113,7 +113,7 @@ pub(super) fn event(event: &Event, out: &mut String) {
             out.push_str("log");
             text(lines, out);
         }
-        What::Call(call) => write!(out, "call {}", call.name()).expect("a String takes all"),
+        What::Call(call) => write!(out, "call {}", call.name()).expect("writing to a String does not fail"),
         What::Finished(finish) => finished(finish, out),
         What::Probe { bytes, then } => {
             out.push_str("probe");
@@ -121,17 +121,18 @@ pub(super) fn event(event: &Event, out: &mut String) {
             let indent = if bytes.is_empty() { " " } else { INDENT };
             match then {
                 ProbeThen::Poll => {}
-                ProbeThen::Later => write!(out, "{indent}-> later").expect("a String takes all"),
-                ProbeThen::Eof => write!(out, "{indent}-> eof").expect("a String takes all"),
+                ProbeThen::Later => write!(out, "{indent}-> later").expect("writing to a String does not fail"),
+                ProbeThen::Eof => write!(out, "{indent}-> eof").expect("writing to a String does not fail"),
                 ProbeThen::Broken(fault) => {
-                    write!(out, "{indent}-> broken {}", name_of(FAULTS, fault)).expect("a String takes all");
+                    write!(out, "{indent}-> broken {}", name_of(FAULTS, fault))
+                        .expect("writing to a String does not fail");
                 }
             }
         }
         What::Wait(each) => wait(each, out),
         What::Shut { blocked } => out.push_str(if *blocked { "shut -> blocked" } else { "shut" }),
         What::Close { close, blocked } => {
-            write!(out, "close {}", close.name()).expect("a String takes all");
+            write!(out, "close {}", close.name()).expect("writing to a String does not fail");
             out.push_str(if *blocked { " -> blocked" } else { "" });
         }
     }
@@ -139,11 +140,13 @@ pub(super) fn event(event: &Event, out: &mut String) {
 
 fn input(input: &Input, out: &mut String) {
     match input {
-        Input::Sent(n) => write!(out, "sent {n}").expect("a String takes all"),
-        Input::Fed(n) => write!(out, "fed {n}").expect("a String takes all"),
-        Input::Broken(fault) => write!(out, "broken {}", name_of(FAULTS, fault)).expect("a String takes all"),
+        Input::Sent(n) => write!(out, "sent {n}").expect("writing to a String does not fail"),
+        Input::Fed(n) => write!(out, "fed {n}").expect("writing to a String does not fail"),
+        Input::Broken(fault) => {
+            write!(out, "broken {}", name_of(FAULTS, fault)).expect("writing to a String does not fail")
+        }
         Input::Done(ticket, completion) => {
-            write!(out, "done {} ", ticket.number()).expect("a String takes all");
+            write!(out, "done {} ", ticket.number()).expect("writing to a String does not fail");
             match completion {
                 Completion::Opened(answer) => {
                     out.push_str("open ");
@@ -173,7 +176,7 @@ fn input(input: &Input, out: &mut String) {
 
 fn send(sending: &Sending, out: &mut String) {
     match sending.elided {
-        Some(status) => write!(out, "send {status} ..").expect("a String takes all"),
+        Some(status) => write!(out, "send {status} ..").expect("writing to a String does not fail"),
         None => sent(sending, out),
     }
     if sending.taken != Taken::default() {
@@ -181,7 +184,7 @@ fn send(sending: &Sending, out: &mut String) {
         out.push_str("->");
         match sending.taken.bytes {
             None => out.push_str(" all"),
-            Some(n) => write!(out, " {n}").expect("a String takes all"),
+            Some(n) => write!(out, " {n}").expect("writing to a String does not fail"),
         }
         match sending.taken.then {
             Then::Poll => {}
@@ -203,7 +206,7 @@ fn sent(sending: &Sending, out: &mut String) {
             text(bytes, out);
         }
         Middle::File { offset, len } => {
-            write!(out, "{INDENT}file {offset}+{len}").expect("a String takes all");
+            write!(out, "{INDENT}file {offset}+{len}").expect("writing to a String does not fail");
         }
     }
     if !sending.tail.is_empty() {
@@ -219,18 +222,18 @@ fn opened(answer: &Result<Opened, FsError>, out: &mut String) {
         Err(error) => return out.push_str(name_of(FS_ERRORS, error)),
     };
     match opened.kind {
-        Kind::File => write!(out, "file {}", opened.len).expect("a String takes all"),
+        Kind::File => write!(out, "file {}", opened.len).expect("writing to a String does not fail"),
         Kind::Directory if opened.len == 0 => out.push_str("directory"),
-        Kind::Directory => write!(out, "directory {}", opened.len).expect("a String takes all"),
+        Kind::Directory => write!(out, "directory {}", opened.len).expect("writing to a String does not fail"),
     }
     match (opened.modified, opened.modified_nanos) {
         (0, 0) => {}
-        (seconds, 0) => write!(out, " @{seconds}").expect("a String takes all"),
-        (seconds, nanos) => write!(out, " @{seconds}.{nanos:09}").expect("a String takes all"),
+        (seconds, 0) => write!(out, " @{seconds}").expect("writing to a String does not fail"),
+        (seconds, nanos) => write!(out, " @{seconds}.{nanos:09}").expect("writing to a String does not fail"),
     }
     if let Some(digest) = opened.digest {
         out.push_str(" digest:");
-        digest.iter().for_each(|byte| write!(out, "{byte:02x}").expect("a String takes all"));
+        digest.iter().for_each(|byte| write!(out, "{byte:02x}").expect("writing to a String does not fail"));
     }
 }
 
@@ -243,7 +246,9 @@ fn listed(answer: &Result<Listed, FsError>) -> &'static str {
 
 fn found(answer: &Result<Found, FsError>, out: &mut String) {
     match answer {
-        Ok(Found { len, what }) => write!(out, "{} {len}", name_of(SCRIPT_FILES, what)).expect("a String takes all"),
+        Ok(Found { len, what }) => {
+            write!(out, "{} {len}", name_of(SCRIPT_FILES, what)).expect("writing to a String does not fail")
+        }
         Err(error) => out.push_str(name_of(FS_ERRORS, error)),
     }
 }
@@ -255,11 +260,11 @@ fn done<E: PartialEq>(answer: &Result<(), E>, errors: &[(&'static str, E)]) -> &
     }
 }
 
-/// Each argument and each variable stands on a line of its own.
+/// Writes each argument and each variable on its own line.
 fn spawn(told: &Told, answer: &Option<Result<(), SpawnError>>, out: &mut String) {
     out.push_str("spawn ");
     word(&told.path, out);
-    write!(out, " {}", name_of(SCRIPT_INPUTS, &told.input)).expect("a String takes all");
+    write!(out, " {}", name_of(SCRIPT_INPUTS, &told.input)).expect("writing to a String does not fail");
     if let Some(translated) = &told.translated {
         out.push_str(" translated ");
         word(translated, out);
@@ -298,7 +303,7 @@ fn rows(entries: &[(Vec<u8>, EntryKind)], out: &mut String) {
 }
 
 fn finished(finish: &Finish, out: &mut String) {
-    write!(out, "finished {} {} ", finish.status, finish.sent).expect("a String takes all");
+    write!(out, "finished {} {} ", finish.status, finish.sent).expect("writing to a String does not fail");
     pieces(&finish.line, out, " ");
     if let Some(error) = &finish.error {
         out.push_str(INDENT);
@@ -312,10 +317,10 @@ fn finished(finish: &Finish, out: &mut String) {
     }
 }
 
-/// A part of `Need`.
+/// Access to a part of `Need`.
 type Part = fn(&mut Need) -> &mut bool;
 
-/// The words for what is needed, in the order of `Need`.
+/// The names of the parts of `Need`, in their order.
 pub(super) const NEEDS: [(&str, Part); 6] = [
     ("read", |need| &mut need.read),
     ("write", |need| &mut need.write),
@@ -328,14 +333,15 @@ pub(super) const NEEDS: [(&str, Part); 6] = [
 fn wait(wait: &Wait, out: &mut String) {
     let mut need = wait.need;
     let words: Vec<&str> = NEEDS.iter().filter(|(_, of)| *of(&mut need)).map(|(word, _)| *word).collect();
-    write!(out, "wait {}", if words.is_empty() { "nothing".into() } else { words.join("+") }).expect("takes all");
+    write!(out, "wait {}", if words.is_empty() { "nothing".into() } else { words.join("+") })
+        .expect("writing to a String does not fail");
     if let Some(deadline) = wait.deadline {
-        write!(out, " until {}", deadline.0).expect("a String takes all");
+        write!(out, " until {}", deadline.0).expect("writing to a String does not fail");
     }
     out.push_str(if wait.idle { " idle" } else { "" });
 }
 
-/// A path: bare where nothing in it could be misread.
+/// Writes a path, without quotes if it is unambiguous.
 pub(super) fn word(bytes: &[u8], out: &mut String) {
     let bare = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
     match std::str::from_utf8(bytes) {
@@ -344,7 +350,7 @@ pub(super) fn word(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Text after a verb: on its line if it is short, else each line of it on a line.
+/// Writes text after a verb: on the same line if it is short, otherwise one line for each line of the text.
 fn text(bytes: &[u8], out: &mut String) {
     if bytes.is_empty() {
         return;
@@ -360,7 +366,7 @@ fn text(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Quoted text, split after each line end and around each long run of one byte.
+/// Writes quoted text, split after each line end and around each long run of equal bytes.
 fn pieces(bytes: &[u8], out: &mut String, between: &str) {
     if bytes.is_empty() {
         out.push_str("\"\"");
@@ -372,7 +378,7 @@ fn pieces(bytes: &[u8], out: &mut String, between: &str) {
             quoted(text, out);
         }
         if times > 1 {
-            write!(out, "*{times}").expect("a String takes all");
+            write!(out, "*{times}").expect("writing to a String does not fail");
         }
     };
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -387,7 +393,7 @@ fn pieces(bytes: &[u8], out: &mut String, between: &str) {
     }
 }
 
-/// How many bytes come before a long run of one byte, and how long it is; 0 if there is none.
+/// The number of bytes before a long run of equal bytes, and the length of the run; 0 if there is none.
 fn until_run(bytes: &[u8]) -> (usize, usize) {
     let mut start = 0;
     while start < bytes.len() {
@@ -400,7 +406,7 @@ fn until_run(bytes: &[u8]) -> (usize, usize) {
     (bytes.len(), 0)
 }
 
-/// Escapes as in Rust byte strings.
+/// Escapes bytes as in Rust byte strings.
 pub(super) fn quoted(bytes: &[u8], out: &mut String) {
     out.push('"');
     for &byte in bytes {
@@ -411,7 +417,7 @@ pub(super) fn quoted(bytes: &[u8], out: &mut String) {
             b'\\' => out.push_str("\\\\"),
             b'"' => out.push_str("\\\""),
             b' '..=b'~' => out.push(char::from(byte)),
-            _ => write!(out, "\\x{byte:02x}").expect("a String takes all"),
+            _ => write!(out, "\\x{byte:02x}").expect("writing to a String does not fail"),
         }
     }
     out.push('"');

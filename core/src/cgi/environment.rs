@@ -1,4 +1,5 @@
-//! What a script is told: its arguments and its meta-variables (RFC 3875 sections 4.1 and 4.4), as data.
+//! The input of a script apart from the body: its arguments and its meta-variables (RFC 3875 sections 4.1 and 4.4).
+//! They are only data here; the driver passes them to the process.
 
 use std::io::Write;
 
@@ -9,8 +10,8 @@ use crate::grammar::list_items;
 use crate::policy::{Authenticated, Policy};
 use crate::request::Request;
 
-/// Fields between two neighbours (RFC 9110 section 7.6.1), and those that have variables of their own, or
-/// none for a reason. No others: what a field is called says nothing about who needs it.
+/// Fields for a single connection (RFC 9110 section 7.6.1), and those that have a variable of their own, or none for a
+/// reason. All other fields are passed: a script may need any of them.
 const WITHHELD: [&str; 12] = [
     "Connection",
     "Keep-Alive",
@@ -21,15 +22,14 @@ const WITHHELD: [&str; 12] = [
     "Trailer",
     "Transfer-Encoding",
     "Upgrade",
-    // It would read as the variable by which many programs are told of a proxy (CVE-2016-5385).
+    // `HTTP_PROXY` would configure a proxy in many programs (CVE-2016-5385).
     "Proxy",
-    // They are `CONTENT_TYPE` and `CONTENT_LENGTH`, and two lengths of one body could differ.
+    // These are `CONTENT_TYPE` and `CONTENT_LENGTH`. Two lengths of one body could differ.
     "Content-Type",
     "Content-Length",
 ];
 
-/// Appends the arguments, a NUL after each: the words of a query that holds no `=` (RFC 3875
-/// section 4.4).
+/// Appends the arguments, each terminated by NUL: the words of a query without `=` (RFC 3875 section 4.4).
 pub(super) fn write_arguments(query: &[u8], out: &mut Vec<u8>) {
     if query.is_empty() || query.contains(&b'=') {
         return;
@@ -39,23 +39,23 @@ pub(super) fn write_arguments(query: &[u8], out: &mut Vec<u8>) {
         let before = out.len();
         out.extend(percent_decode(word));
         if out[before..].contains(&0) {
-            // No argument can hold it.
+            // An argument cannot contain it.
             return out.truncate(start);
         }
         out.push(0);
     }
 }
 
-/// What the environment says of the request beside its head.
+/// What the environment contains in addition to the head of the request.
 pub(super) struct Facts<'f> {
-    /// The path of the script and what follows it, decoded: `/cgi-bin/x` and `/info`.
+    /// The path of the script and the rest of the path, decoded: `/cgi-bin/x` and `/info`.
     pub(super) script: &'f [u8],
     pub(super) info: &'f [u8],
-    /// The length of the body, once decoded.
+    /// The length of the decoded body.
     pub(super) length: Option<u64>,
 }
 
-/// Appends the environment, a NUL after each `NAME=VALUE`.
+/// Appends the environment, with each `NAME=VALUE` terminated by NUL.
 pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, policy: &dyn Policy, config: &Config, out: &mut Vec<u8>) {
     let mut variables = Variables { out };
     variables.set("GATEWAY_INTERFACE", b"CGI/1.1");
@@ -75,13 +75,13 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, policy: &dyn Polic
     if !facts.info.is_empty() {
         variables.set("PATH_INFO", facts.info);
     }
-    // What php-cgi wants to see before it runs anything: that a server has chosen the script, not a client.
+    // php-cgi refuses to run without this variable, which shows that a server has chosen the script, not a client.
     variables.set("REDIRECT_STATUS", b"200");
     let out = variables.begin("REMOTE_ADDR");
-    write!(out, "{}", request.peer().ip()).expect("a Vec takes all");
+    write!(out, "{}", request.peer().ip()).expect("writing to a Vec does not fail");
     out.push(0);
     variables.set("REMOTE_PORT", itoa::Buffer::new().format(request.peer().port()).as_bytes());
-    // Nobody looks it up; Python sets it all the same.
+    // No name is looked up, but Python sets the variable too.
     variables.set("REMOTE_HOST", b"");
     if let Some(kind) = request.field("Content-Type") {
         variables.set("CONTENT_TYPE", kind);
@@ -95,8 +95,8 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, policy: &dyn Polic
     variables.fields(request, config.cgi.pass_authorization);
 }
 
-/// Without the port; an IPv6 address keeps its brackets (RFC 3875 section 4.1.14). `None`: neither the request nor the
-/// server has a name, or the server has one that stands for all of its addresses, by which nobody can reach it.
+/// The host without the port; an IPv6 address keeps its brackets (RFC 3875 section 4.1.14). `None` if neither the
+/// request nor the server has a name, or if the server only has a wildcard address, which clients cannot connect to.
 fn server_name<'r>(request: &Request<'r>, config: &'r Config) -> Option<&'r [u8]> {
     let host = request.host().unwrap_or_default();
     let end = match host {
@@ -126,8 +126,8 @@ impl Variables<'_> {
         out.push(0);
     }
 
-    /// The target as it came, but for the scheme and the authority of one in absolute form, so that it always is a
-    /// path with its query; and with one slash at its start, so that it never reads as `//host`.
+    /// Sets the target as received, except that the scheme and the authority of an absolute target are removed, so that
+    /// it is always a path with a query, and that it begins with a single slash, so that it cannot be read as `//host`.
     fn request_uri(&mut self, request: &Request<'_>) {
         let uri = request.path_and_query();
         let out = self.begin("REQUEST_URI");
@@ -138,8 +138,8 @@ impl Variables<'_> {
         out.push(0);
     }
 
-    /// `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1 and 4.1.11): what the policy has verified, never what
-    /// the peer says. A name that could be read as something else is nobody's.
+    /// Sets `AUTH_TYPE` and `REMOTE_USER` (RFC 3875 sections 4.1.1 and 4.1.11) to what the policy has verified, never
+    /// to what the client claims. A name with control characters is not passed.
     fn authenticated(&mut self, authenticated: &Authenticated) {
         let Authenticated { scheme, user } = authenticated;
         let is_plain = |text: &str| !text.is_empty() && !text.bytes().any(|byte| byte.is_ascii_control());
@@ -149,10 +149,10 @@ impl Variables<'_> {
         }
     }
 
-    /// Every field that a script may see as `HTTP_NAME`, several of one name in one (RFC 3875
-    /// section 4.1.18).
+    /// Sets every field that a script may see as `HTTP_NAME`. Fields with the same name are combined (RFC 3875 section
+    /// 4.1.18).
     fn fields(&mut self, request: &Request<'_>, pass_authorization: bool) {
-        // RFC 9112 section 3.2.2: the host of an absolute target stands in the place of the field.
+        // RFC 9112 section 3.2.2: the host of an absolute target replaces the Host field.
         if let Some(host) = request.host() {
             self.set("HTTP_HOST", host);
         }
@@ -174,7 +174,7 @@ impl Variables<'_> {
             self.out.extend(name.iter().map(|&byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
             self.out.push(b'=');
             self.out.extend_from_slice(value);
-            // RFC 9110 section 5.3, as Python joins them, but RFC 6265 section 5.4 for cookies.
+            // RFC 9110 section 5.3, in the form that Python uses; but RFC 6265 section 5.4 for cookies.
             let between: &[u8] = if name.eq_ignore_ascii_case(b"Cookie") { b"; " } else { b"," };
             for (_, value) in request.fields().skip(at + 1).filter(same) {
                 self.out.extend_from_slice(between);
@@ -185,10 +185,10 @@ impl Variables<'_> {
     }
 }
 
-/// Whether a field is passed on as any other. A name with an underscore, or another odd character, could pass for a
-/// variable of another field.
+/// Whether a field is passed like any other. A name with an underscore or another special character could be taken for
+/// the variable of another field.
 fn is_passed(name: &[u8]) -> bool {
-    /// Those that [`Variables::fields`] has seen to.
+    /// The fields that [`Variables::fields`] handles separately.
     const APART: [&str; 2] = ["Host", "Authorization"];
     let is_plain = name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let mut others = WITHHELD.iter().chain(&APART);
@@ -204,10 +204,10 @@ mod tests {
     use crate::wire::Head;
 
     fn environment(head: &str, facts: &Facts<'_>) -> Vec<String> {
-        told(head, facts, &DefaultPolicy, Cgi::default())
+        variables(head, facts, &DefaultPolicy, Cgi::default())
     }
 
-    fn told(head: &str, facts: &Facts<'_>, policy: &dyn Policy, cgi: Cgi) -> Vec<String> {
+    fn variables(head: &str, facts: &Facts<'_>, policy: &dyn Policy, cgi: Cgi) -> Vec<String> {
         let bytes = head.replace('\n', "\r\n").into_bytes();
         let mut head = Head::default();
         head.parse(&bytes).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_there_is() {
+    fn all_variables_are_set() {
         let facts = Facts { script: b"cgi-bin/a b", info: b"/more/", length: Some(5) };
         let head = "POST /cgi-bin/a%20b/more/?x=%20&y HTTP/1.1\nHost: [::1]:81\nContent-Type: a/b\nContent-Length: 5\n\
                     Accept: a\nCookie: c=1\naccept: b\nCookie: d=2\nX-One: 1\nX_One: 2\nProxy: evil\nConnection: X-Hop\n\
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_not_set() {
+    fn absent_values_are_not_set() {
         let facts = Facts { script: b"cgi-bin/x", info: b"", length: None };
         let all = environment("GET /cgi-bin/x HTTP/1.0\n\n", &facts);
         assert!(all.contains(&"SERVER_NAME=here".to_owned()) && all.contains(&"QUERY_STRING=".to_owned()), "{all:?}");
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_named_by_all_addresses() {
+    fn a_wildcard_address_is_not_a_server_name() {
         let bytes = b"GET /cgi-bin/x HTTP/1.0\r\n\r\n";
         let mut head = Head::default();
         head.parse(bytes).unwrap();
@@ -285,17 +285,17 @@ mod tests {
         ] {
             let config = Config { server_name: name.into(), ..Config::default() };
             let mut out = Vec::new();
-            write(&request, &NOTHING, &DefaultPolicy, &config, &mut out);
+            write(&request, &NO_BODY, &DefaultPolicy, &config, &mut out);
             let text = String::from_utf8(out).unwrap();
             assert_eq!(text.split('\0').find(|variable| variable.starts_with("SERVER_NAME=")), expected, "{name}");
         }
     }
 
-    const NOTHING: Facts<'static> = Facts { script: b"cgi-bin/x", info: b"", length: None };
+    const NO_BODY: Facts<'static> = Facts { script: b"cgi-bin/x", info: b"", length: None };
 
-    /// Whatever a peer claims, nobody is known by it.
+    /// Credentials that are not verified do not set a user.
     #[test]
-    fn a_claim_is_no_finding() {
+    fn unverified_credentials_set_no_user() {
         for fields in [
             "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
             "AUTHORIZATION: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\nauthorization: Basic YTpi",
@@ -309,7 +309,7 @@ mod tests {
             "Http-Remote-User: root\nRedirect-Remote-User: root\nRedirect_Remote_User: root",
         ] {
             let head = format!("GET /cgi-bin/x HTTP/1.0\n{fields}\n\n");
-            for variable in environment(&head, &NOTHING) {
+            for variable in environment(&head, &NO_BODY) {
                 let name = variable.split('=').next().unwrap();
                 assert!(!["REMOTE_USER", "AUTH_TYPE", "REDIRECT_REMOTE_USER"].contains(&name), "{fields}: {variable}");
                 assert!(!name.contains("AUTHORIZATION"), "{fields}: {variable}");
@@ -317,10 +317,10 @@ mod tests {
         }
     }
 
-    /// No field of a request takes the place of a variable that is the server's, however it is written.
+    /// A request cannot set a variable of the server with a field, in any spelling.
     #[test]
-    fn no_field_is_a_variable_of_the_server() {
-        let ours = environment("GET /cgi-bin/x?q HTTP/1.0\n\n", &NOTHING);
+    fn fields_cannot_set_variables_of_the_server() {
+        let ours = environment("GET /cgi-bin/x?q HTTP/1.0\n\n", &NO_BODY);
         let names: Vec<&str> = ours.iter().map(|variable| variable.split('=').next().unwrap()).collect();
         let others =
             ["CONTENT_LENGTH", "CONTENT_TYPE", "PATH_INFO", "DOCUMENT_ROOT", "SCRIPT_FILENAME", "HTTPS", "PATH"];
@@ -329,9 +329,9 @@ mod tests {
                 if spelled.eq_ignore_ascii_case("Content-Type") || spelled.eq_ignore_ascii_case("Content-Length") {
                     continue;
                 }
-                let told = environment(&format!("GET /cgi-bin/x?q HTTP/1.0\n{spelled}: spoofed\n\n"), &NOTHING);
-                assert!(told.starts_with(&ours), "{spelled}: {told:?}");
-                for more in &told[ours.len()..] {
+                let variables = environment(&format!("GET /cgi-bin/x?q HTTP/1.0\n{spelled}: spoofed\n\n"), &NO_BODY);
+                assert!(variables.starts_with(&ours), "{spelled}: {variables:?}");
+                for more in &variables[ours.len()..] {
                     assert!(!spelled.contains('_') && more.starts_with("HTTP_"), "{spelled}: {more}");
                 }
             }
@@ -339,21 +339,25 @@ mod tests {
     }
 
     #[test]
-    fn authorization_is_passed_where_that_is_wanted() {
+    fn authorization_is_passed_if_configured() {
         let cgi = Cgi { pass_authorization: true, ..Cgi::default() };
-        let told = |fields: &str| told(&format!("GET / HTTP/1.0\n{fields}\n\n"), &NOTHING, &DefaultPolicy, cgi.clone());
+        let variables =
+            |fields: &str| variables(&format!("GET / HTTP/1.0\n{fields}\n\n"), &NO_BODY, &DefaultPolicy, cgi.clone());
         for value in ["Basic YTpi", "Digest username=\"a\", uri=\"/\"", "Bearer a.b-c"] {
-            let told = told(&format!("authorization: {value}\nProxy-Authorization: p"));
-            assert_eq!(told.last(), Some(&format!("HTTP_AUTHORIZATION={value}")));
-            assert!(!told.iter().any(|one| one.starts_with("REMOTE_USER") || one.starts_with("AUTH_TYPE")), "{told:?}");
+            let variables = variables(&format!("authorization: {value}\nProxy-Authorization: p"));
+            assert_eq!(variables.last(), Some(&format!("HTTP_AUTHORIZATION={value}")));
+            assert!(
+                !variables.iter().any(|one| one.starts_with("REMOTE_USER") || one.starts_with("AUTH_TYPE")),
+                "{variables:?}"
+            );
         }
-        // Which of them counts is anybody's guess.
-        let told = told("Authorization: Basic YTpi\nAuthorization: Basic YTpj");
-        assert!(!told.iter().any(|one| one.contains("AUTHORIZATION")), "{told:?}");
+        // It would be uncertain which of them counts.
+        let variables = variables("Authorization: Basic YTpi\nAuthorization: Basic YTpj");
+        assert!(!variables.iter().any(|one| one.contains("AUTHORIZATION")), "{variables:?}");
     }
 
     #[test]
-    fn whom_the_site_has_verified_is_told() {
+    fn a_verified_user_is_passed() {
         struct Verifies(&'static str, &'static str);
         impl Policy for Verifies {
             fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
@@ -363,8 +367,8 @@ mod tests {
         }
         let about = |policy: &Verifies, credentials: &str| {
             let head = format!("GET / HTTP/1.0\nAuthorization: Basic {credentials}\n\n");
-            let told = told(&head, &NOTHING, policy, Cgi::default());
-            told.into_iter().filter(|one| one.contains("REMOTE_USER") || one.contains("AUTH")).collect::<Vec<_>>()
+            let variables = variables(&head, &NO_BODY, policy, Cgi::default());
+            variables.into_iter().filter(|one| one.contains("REMOTE_USER") || one.contains("AUTH")).collect::<Vec<_>>()
         };
         let (ada, bob) = ("YWRhOng=", "Ym9iOng=");
         assert_eq!(about(&Verifies("Basic", "Ada L."), ada), ["AUTH_TYPE=Basic", "REMOTE_USER=Ada L."]);
@@ -378,11 +382,11 @@ mod tests {
 
     /// Only the type and the length have variables of their own.
     #[test]
-    fn other_fields_of_the_body_are_passed() {
+    fn other_content_fields_are_passed() {
         let head = "POST / HTTP/1.0\nContent-Type: a/b\nContent-Length: 5\nContent-Encoding: gzip\nContent-Language: de\n\
                     Content-MD5: x\nContent-Range: bytes 0-4/5\nContent-Disposition: attachment\nContent: y\nContent-: z\n\
                     Content_Length: 9\nContent_Type: c/d\n\n";
-        let told = environment(head, &Facts { length: Some(5), ..NOTHING });
+        let variables = environment(head, &Facts { length: Some(5), ..NO_BODY });
         let expected = [
             "CONTENT_TYPE=a/b",
             "CONTENT_LENGTH=5",
@@ -394,11 +398,11 @@ mod tests {
             "HTTP_CONTENT=y",
             "HTTP_CONTENT_=z",
         ];
-        assert_eq!(told[told.len() - expected.len()..], expected);
+        assert_eq!(variables[variables.len() - expected.len()..], expected);
     }
 
     #[test]
-    fn the_uri_is_a_path_with_its_query() {
+    fn the_request_uri_is_a_path_with_its_query() {
         for (target, uri, host) in [
             ("/cgi-bin/x", "/cgi-bin/x", "h"),
             ("/cgi-bin/../cgi-bin//x/%41?a=%20&b", "/cgi-bin/../cgi-bin//x/%41?a=%20&b", "h"),
@@ -408,18 +412,19 @@ mod tests {
             ("http://other?a", "/?a", "other"),
             ("https://other", "/", "other"),
         ] {
-            let told = environment(&format!("GET {target} HTTP/1.1\nHost: h\n\n"), &NOTHING);
-            assert!(told.contains(&format!("REQUEST_URI={uri}")), "{target}: {told:?}");
-            assert_eq!(told.last(), Some(&format!("HTTP_HOST={host}")), "{target}");
-            assert!(told.contains(&format!("SERVER_NAME={}", host.split(':').next().unwrap())), "{target}");
+            let variables = environment(&format!("GET {target} HTTP/1.1\nHost: h\n\n"), &NO_BODY);
+            assert!(variables.contains(&format!("REQUEST_URI={uri}")), "{target}: {variables:?}");
+            assert_eq!(variables.last(), Some(&format!("HTTP_HOST={host}")), "{target}");
+            assert!(variables.contains(&format!("SERVER_NAME={}", host.split(':').next().unwrap())), "{target}");
             assert!(
-                told.contains(&"REQUEST_SCHEME=http".to_owned()) && !told.iter().any(|one| one.starts_with("HTTPS"))
+                variables.contains(&"REQUEST_SCHEME=http".to_owned())
+                    && !variables.iter().any(|one| one.starts_with("HTTPS"))
             );
         }
     }
 
     #[test]
-    fn arguments_are_the_words_of_a_query_without_equals_sign() {
+    fn the_words_of_a_query_without_equals_sign_are_arguments() {
         for (query, words) in [
             ("", &[][..]),
             ("a=b", &[]),

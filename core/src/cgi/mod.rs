@@ -1,9 +1,8 @@
-//! The task that answers from a script (RFC 3875): find it, tell it what there is to tell, feed it the
-//! body while its answer is relayed, and end it when its time is over.
+//! The task that responds with the output of a script (RFC 3875): it finds the script, builds its environment, feeds it
+//! the body while its response is relayed, and terminates it when its time is over.
 //!
-//! Everything that touches a process is an action. Nothing here waits, so a script may echo while it
-//! reads, at any size: both directions move whenever they can, and whatever cannot move holds back its
-//! source.
+//! Everything that affects a process is an action of the driver. Nothing here blocks, so a script may write while it
+//! reads, in any amount: both directions advance whenever they can, and back-pressure is passed on to the source.
 
 mod environment;
 mod output;
@@ -20,73 +19,73 @@ use crate::timer::{Timer, Transfer};
 use crate::wire::{Decoder, Method};
 use refusal::Refusal;
 
-/// Whether a method is a script's business (RFC 3875 section 4.3). TRACE is for the server to answer with what the client
-/// has sent, cookies and all, and CONNECT names no script.
+/// Whether scripts support a method (RFC 3875 section 4.3). TRACE would return the request, including cookies, and
+/// CONNECT does not name a script.
 pub(crate) fn is_method(method: Method) -> bool {
     !matches!(method, Method::Trace | Method::Connect)
 }
 
-/// How far the answer has come.
+/// The state of a response from a script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cgi {
     state: State,
     feed: Feed,
-    /// SIGTERM is due, or was.
+    /// Whether SIGTERM has to be sent, or was sent.
     kill: Kill,
     /// How much of the script's head was searched for its end.
     scanned: u32,
-    /// Where the search for the script begins in `Buffers::path`; then where its name ends.
+    /// Where the search for the script begins in `Scratch::path`; later, where its name ends.
     at: u32,
-    /// Where the environment begins in `Buffers::told`.
+    /// Where the environment begins in `Scratch::variables`.
     environment: u32,
-    /// Why it was not run, though it counted as spawned.
+    /// Why the script was not run, although it was reported as spawned.
     failed: Option<SpawnError>,
-    /// When its time is over.
+    /// When the time of the script is over.
     ends: Tick,
-    /// When it last gave or took something, or when the peer half-closed.
+    /// When the script last wrote or read something, or when the peer half-closed.
     heard: Tick,
-    /// Heads of interim answers so far.
+    /// The number of interim responses so far.
     interim: u8,
-    /// Takes apart the chunks of a script that writes the whole answer itself.
+    /// Decodes the chunks of a script that writes a complete response itself.
     decoder: Option<Decoder>,
-    /// Since when nothing of its output can be sent any more, where it is given little time after that.
+    /// Since when none of its output is sent any more, if that limits its time.
     unsent_since: Option<Tick>,
-    /// Bytes of its output that were dropped because they cannot be sent.
+    /// The number of bytes of its output that were discarded, because they are not sent.
     dropped: u64,
-    /// The peer has half-closed.
-    alone: bool,
-    /// What the window had seen arrive from it by then.
+    /// Whether the peer has half-closed.
+    half_closed: bool,
+    /// How much output had arrived when `heard` was last updated.
     arrived: u64,
-    /// The pace of the body, and since when it is not the peer's.
+    /// The progress of the body, and since when the script has held it back.
     pace: Option<(Transfer, Tick)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// An action is due.
+    /// An action has to be requested.
     Due(PendingAction),
-    /// An action is under way.
+    /// An action is in progress.
     Under(PendingAction),
     Found(ScriptFile),
-    /// The first of the body is awaited, and no place is taken meanwhile.
+    /// The beginning of the body has not arrived, and the script is not started before.
     Gathering,
-    /// The body goes to a file first, because it is chunked.
+    /// The body is stored in a file first, because it is chunked.
     Spooling,
-    /// The body is there.
+    /// The body is complete in the file.
     Spooled,
     Spawned,
-    /// It runs, and its head is awaited.
+    /// The script runs, and its head has not arrived.
     Head,
-    /// Its head is out, and its body is relayed.
+    /// The head has been sent, and the body is relayed.
     Body,
-    /// It was told to end, or was never begun, and this is the answer as soon as the body of the request
-    /// does not stand in its way.
+    /// The script was terminated, or was never started. This response is sent as soon as the body of the request has
+    /// been read or given up.
     Refused(Refusal),
-    /// It has answered, or something else has.
+    /// The response is complete, or something else has responded.
     Over,
 }
 
-/// What the machine asks of the driver.
+/// An action that is requested from the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PendingAction {
     Find,
@@ -96,46 +95,47 @@ pub(crate) enum PendingAction {
     Kill,
 }
 
-/// How the body goes to the script.
+/// How the body is fed to the script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Feed {
     stage: Stage,
     taker: Taker,
-    /// Its output is complete.
+    /// Whether the output of the script is complete.
     eof: bool,
-    /// Bytes at the front of the window that are its.
+    /// The number of bytes at the front of the window that are offered to the script.
     offered: u32,
-    /// Those of them that it took since the last poll.
+    /// How many of these it has read since the last poll.
     taken: u32,
-    /// All that it took.
+    /// The number of bytes that it has read.
     total: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is fed, or nothing any more.
+    /// Nothing is fed, or nothing more.
     #[default]
     Closed,
     Open,
-    /// All was fed, and it is to be told so.
+    /// Everything was fed, and the input has to be closed.
     End,
 }
 
-/// What takes the body: the script, or the file in which it is kept.
+/// What reads the body: the script, or the file in which it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Taker {
     #[default]
     Ready,
-    /// It takes no more for now.
+    /// It is full for now.
     Blocked,
-    /// It takes no more at all.
-    Deaf,
-    /// Nor does it, because other bodies take the room.
+    /// It accepts nothing more.
+    Closed,
+    /// It accepts nothing more, because the limit on all stored bodies is reached.
     Full,
 }
 
 impl Taker {
-    /// What [`Input::FeedBlocked`] and [`Input::Feedable`] say; whoever takes no more at all does not become ready again.
+    /// Applies [`Input::FeedBlocked`] or [`Input::Feedable`]. A taker that accepts nothing more does not become ready
+    /// again.
     fn becomes(&mut self, next: Taker) {
         if matches!(self, Taker::Ready | Taker::Blocked) {
             *self = next;
@@ -152,7 +152,7 @@ enum Kill {
 }
 
 impl Cgi {
-    /// Begins with the script that [`find`] has found.
+    /// Starts with the result of [`find`].
     pub(crate) fn new(from: usize, now: Tick) -> Cgi {
         Cgi {
             state: State::Due(PendingAction::Find),
@@ -168,13 +168,13 @@ impl Cgi {
             decoder: None,
             unsent_since: None,
             dropped: 0,
-            alone: false,
+            half_closed: false,
             arrived: 0,
             pace: None,
         }
     }
 
-    /// Notes what the driver says; `false`: it says nothing of scripts.
+    /// Records an input that concerns the script.
     pub(crate) fn handle(&mut self, input: &Input) {
         match input {
             Input::Fed(n) => {
@@ -183,7 +183,7 @@ impl Cgi {
             }
             Input::FeedBlocked => self.feed.taker.becomes(Taker::Blocked),
             Input::Feedable => self.feed.taker.becomes(Taker::Ready),
-            Input::FeedEnd => self.feed.taker.becomes(Taker::Deaf),
+            Input::FeedEnd => self.feed.taker.becomes(Taker::Closed),
             Input::SpoolFull => self.feed.taker = Taker::Full,
             Input::ScriptEof if self.is_alive() => self.feed.eof = true,
             Input::ScriptFailed(error) if self.is_alive() => {
@@ -194,7 +194,7 @@ impl Cgi {
         }
     }
 
-    /// Takes the answer to the action under way.
+    /// Receives the result of the action in progress.
     pub(crate) fn complete(&mut self, completion: &Completion) {
         let State::Under(pending) = self.state else { return };
         if let Completion::Found(Ok(Found { len, .. })) = completion {
@@ -208,12 +208,12 @@ impl Cgi {
             (PendingAction::Find, Completion::Found(Err(FsError::Exhausted))) => State::Refused(Refusal::Busy),
             (_, Completion::Spawned(Err(error))) => State::Refused(Refusal::from(*error)),
             (PendingAction::Find, _) => State::Refused(Refusal::Missing),
-            // A driver that answers something else than it was asked.
+            // The driver has passed a result that does not fit its action.
             _ => State::Refused(Refusal::Unstartable),
         };
     }
 
-    /// The action that is due, once.
+    /// The action that has to be requested. Returned once.
     pub(crate) fn take_pending(&mut self) -> Option<PendingAction> {
         if let Some(kill) = self.take_kill() {
             return Some(kill);
@@ -227,21 +227,21 @@ impl Cgi {
         Some(pending)
     }
 
-    /// The response is another's now, because the request is wrong.
+    /// Gives up, because the request is invalid and another response is sent.
     pub(crate) fn give_up(&mut self) {
         self.abandon();
         self.state = State::Over;
         self.feed.stage = Stage::Closed;
     }
 
-    /// Nobody waits for the script any more.
+    /// Terminates the script, because its output is not needed any more.
     pub(crate) fn abandon(&mut self) {
         if self.is_alive() && self.kill == Kill::No {
             self.kill = Kill::Due;
         }
     }
 
-    /// Whether it is to be killed, once.
+    /// Whether the script has to be terminated. Returned once.
     pub(crate) fn take_kill(&mut self) -> Option<PendingAction> {
         if self.kill != Kill::Due {
             return None;
@@ -250,29 +250,29 @@ impl Cgi {
         Some(PendingAction::Kill)
     }
 
-    /// Whether an action is under way.
+    /// Whether an action is in progress.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.state, State::Under(_))
     }
 
-    /// Whether it wants more of the body from the peer.
+    /// Whether more of the body is needed from the peer.
     pub(crate) fn wants_body(&self) -> bool {
         let takes = matches!(self.feed.taker, Taker::Ready | Taker::Blocked);
         self.feed.stage == Stage::Open && takes && self.feed.offered == 0
     }
 
-    /// What is to be fed now.
+    /// The number of bytes to feed now.
     pub(crate) fn offered(&self) -> usize {
         let feeds = self.feed.stage == Stage::Open && self.feed.taker == Taker::Ready;
         if feeds { self.feed.offered as usize } else { 0 }
     }
 
-    /// Whether it is waited for until it takes more.
+    /// Whether it waits for the script to read its input.
     pub(crate) fn is_full(&self) -> bool {
         self.feed.stage == Stage::Open && self.feed.taker == Taker::Blocked && self.feed.offered > 0
     }
 
-    /// Whether its output is awaited.
+    /// Whether it waits for output.
     pub(crate) fn is_heard(&self) -> bool {
         self.runs() && !self.feed.eof
     }
@@ -286,12 +286,12 @@ impl Cgi {
         self.runs() || self.state == State::Spawned
     }
 
-    /// Keeps the pace of the body while the script holds it back: the peer is not to blame for that.
+    /// Keeps the progress of the body while the script holds it back, which is not the fault of the peer.
     pub(crate) fn pause(&mut self, pace: Transfer, now: Tick) {
         self.pace = Some((pace, now));
     }
 
-    /// The pace of the body, as it was when it was held back.
+    /// The progress of the body, without the time in which it was held back.
     pub(crate) fn resume(&mut self, now: Tick) -> Transfer {
         match self.pace.take() {
             Some((pace, since)) => pace.later(now.since(since)),
@@ -299,24 +299,24 @@ impl Cgi {
         }
     }
 
-    /// How far it has come, for those who show it.
+    /// The current stage, for display.
     pub(crate) fn stage(&self) -> &'static str {
         match self.state {
-            State::Due(_) => "has something for the driver",
+            State::Due(_) => "has an action for the driver",
             State::Under(_) => "waits for the driver",
             State::Found(_) => "the script is found",
             State::Gathering => "waits for the body",
-            State::Spooling => "keeps the body in a file",
+            State::Spooling => "stores the body in a file",
             State::Spooled => "the body is in a file",
             State::Spawned => "the script runs",
             State::Head => "waits for the script's head",
             State::Body => "passes the script's body on",
-            State::Refused(_) => "the script is not to answer",
+            State::Refused(_) => "the script is refused",
             State::Over => "the script has answered",
         }
     }
 
-    /// The clocks that run. If it has said all, what is left depends on the peer, and none does.
+    /// The running timers. Once the output is complete, the rest depends on the peer, and none of them runs.
     pub(crate) fn timers(&self, may_be_gone: bool, cx: &Context<'_>) -> impl Iterator<Item = Timer> {
         let timeouts = &cx.config.timeouts;
         let (all, silence) = (timeouts.script.max(1), timeouts.script_silence.max(1));
@@ -329,13 +329,13 @@ impl Cgi {
         all.into_iter().flatten().filter(move |_| heard)
     }
 
-    /// When its time ends; see [`Connection::may_be_gone`](crate::Connection).
+    /// When the first timer fires; see [`Connection::may_be_gone`](crate::Connection).
     pub(crate) fn deadline(&self, may_be_gone: bool, cx: &Context<'_>) -> Option<Tick> {
         self.timers(may_be_gone, cx).map(|timer| timer.deadline).min()
     }
 }
 
-/// When the time is over of a script of whose output nothing more is sent.
+/// When the time is over of a script whose output is not sent any more.
 fn drained(since: Tick, cx: &Context<'_>) -> Tick {
     since.after(cx.config.timeouts.script_drain.max(1))
 }

@@ -1,22 +1,21 @@
-//! What a script prints before its content (RFC 3875 section 6): strict about what goes to the peer, forgiving about
-//! how the operator's programs write it.
+//! Parses the head that a script prints (RFC 3875 section 6). It is strict about what is sent to the client, and
+//! lenient about how scripts write it.
 //!
-//! A field line that is wrong is dropped and remarked upon; what is left is the head. Only where nothing can be used
-//! is there no answer. What frames the message is never taken over as it is: the length is read as a number, the rest
-//! is the server's.
+//! An invalid field line is dropped and reported in the log; the rest is the head. The script only fails if nothing can
+//! be used. Framing is never copied: the length is parsed as a number, and the server frames the response itself.
 
 use crate::credentials::secret_in;
 use crate::grammar::{digits, is_field_value, is_token_byte};
 use crate::status::StatusCode;
 use crate::text::scrub;
 
-/// Remarks about one head; what is beyond is counted.
+/// The number of remarks about one head. Further ones are only counted.
 const MAX_REMARKS: usize = 16;
 
-/// Bytes of a line that a remark shows.
+/// The number of bytes of a line that a remark shows.
 const SHOWN: usize = 256;
 
-/// Fields that have one value. Of several the last one counts, as for a program that sets a default first.
+/// Fields with a single value. The last one applies, as for a program that sets a default first.
 const ONCE: [&str; 15] = [
     "Access-Control-Allow-Credentials",
     "Access-Control-Allow-Origin",
@@ -35,7 +34,7 @@ const ONCE: [&str; 15] = [
     "Strict-Transport-Security",
 ];
 
-/// Fields that say something to the server alone, that frame the message or belong to the connection.
+/// Fields that concern the server, that frame the message, or that belong to the connection.
 const OURS: [&str; 9] = [
     "Status",
     "Content-Length",
@@ -48,8 +47,8 @@ const OURS: [&str; 9] = [
     "Upgrade",
 ];
 
-/// The length of the head that `bytes` begins with, with its empty line; `None`: more must come.
-/// `scanned` is where the search goes on.
+/// The length of the head at the beginning of `bytes`, including its empty line, or `None` if more is needed. `scanned`
+/// is where the search continues.
 pub(super) fn find_end(bytes: &[u8], scanned: &mut u32) -> Option<usize> {
     let from = *scanned as usize;
     for found in memchr::memchr_iter(b'\n', &bytes[from..]) {
@@ -63,56 +62,56 @@ pub(super) fn find_end(bytes: &[u8], scanned: &mut u32) -> Option<usize> {
     None
 }
 
-/// How the part ends that may hold a head.
+/// What ends the part that may contain a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// With an empty line.
+    /// An empty line.
     Empty,
-    /// With the output.
+    /// The end of the output.
     Eof,
-    /// With `limits.script_head`.
+    /// The limit `limits.script_head`.
     Limit,
 }
 
-/// What the part means that may hold a head.
+/// The meaning of the part that may contain a head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Printed<'h> {
-    /// A head of so many bytes.
+    /// A head of this length.
     Head(ScriptHead<'h>, usize),
-    /// A head of so many bytes that announces another one (RFC 9110 section 15.2).
+    /// The head of an interim response, of this length (RFC 9110 section 15.2).
     Interim(usize),
-    /// No head: after so many bytes all is content.
+    /// No head: after this length, everything is content.
     Content(usize),
-    /// It stops before there is anything to use.
+    /// It ends before anything can be used.
     Incomplete,
     /// Nothing in it can be used.
     Invalid,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScriptHead<'h> {
-    /// What goes to the peer, in order.
+    /// The fields that are sent to the client, in order.
     pub(super) fields: Vec<(&'h [u8], &'h [u8])>,
-    /// What the `Status` field or a status line says: the code, and the phrase where one is there and fit.
+    /// The code from the `Status` field or a status line, and the phrase if it is valid.
     pub(super) status: Option<(StatusCode, Option<&'h [u8]>)>,
     pub(super) location: Option<&'h [u8]>,
     pub(super) length: Option<u64>,
-    /// The content is in chunks, which only a script may do that writes the whole answer.
+    /// Whether the content is chunked, which is only permitted for a script that writes the complete response.
     pub(super) is_chunked: bool,
 }
 
-/// One line, with those that continue it.
+/// A line, including its continuation lines.
 #[derive(Debug)]
 struct Line {
-    /// Where it begins in what was printed.
+    /// Where it begins in the output.
     at: usize,
-    /// Where it is in what was unfolded.
+    /// Where it is in the unfolded text.
     from: usize,
     to: usize,
 }
 
-/// What was printed, each line with what continues it (RFC 9112 section 5.2).
+/// The output with folded lines joined (RFC 9112 section 5.2).
 #[derive(Debug, Default)]
 pub(super) struct Unfolded {
     text: Vec<u8>,
@@ -124,7 +123,7 @@ impl Unfolded {
         let mut unfolded = Unfolded { text: Vec::with_capacity(printed.len()), lines: Vec::new() };
         let mut at = 0;
         for whole in printed.split_inclusive(|&byte| byte == b'\n') {
-            // An editor's byte order mark is no part of a name.
+            // A byte order mark, which some editors write, is not part of a name.
             let mark = if at == 0 && whole.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
             let line = trim(&whole[mark..]);
             let is_folded = matches!(whole.first(), Some(b' ' | b'\t'));
@@ -153,9 +152,9 @@ impl Unfolded {
     }
 }
 
-/// Understands what was printed. `raw`: the script writes the whole answer itself, with a status line (RFC 3875
-/// section 5), and is held to it.
-pub(super) fn understand<'h>(
+/// Interprets the output. `raw` means that the script writes the complete response itself, with a status line (RFC 3875
+/// section 5), which is required then.
+pub(super) fn interpret<'h>(
     printed: &[u8],
     end: End,
     raw: bool,
@@ -170,8 +169,8 @@ pub(super) fn understand<'h>(
             && (printed.is_empty() || b"HTTP/".starts_with(&printed[..printed.len().min(5)]) || has_status_line);
         return if may_come { Printed::Incomplete } else { Printed::Invalid };
     }
-    let Some(last) = last else { return bare(printed, end, unfolded) };
-    // Content begins where no field follows any more and the empty line was forgotten.
+    let Some(last) = last else { return without_fields(printed, end, unfolded) };
+    // The content begins after the last field, if the empty line is missing.
     let content = unfolded.lines.get(last + 1).filter(|line| {
         let is_markup = unfolded.line(line).starts_with(b"<");
         !raw && (is_markup || end == End::Eof && printed.ends_with(b"\n"))
@@ -189,23 +188,23 @@ pub(super) fn understand<'h>(
         Ok(None) => return Printed::Interim(len),
         Err(Invalid) => return Printed::Invalid,
     };
-    // Without its empty line it says enough only where it says what became of the request.
-    let says_enough = (head.status.is_some() || head.location.is_some()) && printed.ends_with(b"\n");
-    if end == End::Eof && content.is_none() && !says_enough {
+    // Without an empty line, the head is only sufficient if it determines the response.
+    let is_sufficient = (head.status.is_some() || head.location.is_some()) && printed.ends_with(b"\n");
+    if end == End::Eof && content.is_none() && !is_sufficient {
         return Printed::Incomplete;
     }
     Printed::Head(head, len)
 }
 
-/// What is to be made of output without any field.
-fn bare<'h>(printed: &[u8], end: End, unfolded: &Unfolded) -> Printed<'h> {
+/// Interprets output without any field.
+fn without_fields<'h>(printed: &[u8], end: End, unfolded: &Unfolded) -> Printed<'h> {
     if printed.iter().any(|byte| matches!(byte, 0..=7 | 11 | 14..=26 | 28..=31 | 127)) {
         return Printed::Invalid;
     }
     match end {
-        // The head is empty, and content follows, or not.
+        // The head is empty, and is followed by content or nothing.
         End::Empty if unfolded.lines.is_empty() => Printed::Content(printed.len()),
-        // It may have been about to become a field.
+        // It may be the beginning of a field.
         End::Eof if trim(printed).iter().copied().all(is_token_byte) && !printed.ends_with(b"\n") => {
             Printed::Incomplete
         }
@@ -214,11 +213,11 @@ fn bare<'h>(printed: &[u8], end: End, unfolded: &Unfolded) -> Printed<'h> {
     }
 }
 
-/// What cannot be passed on in any way.
+/// Output that cannot be used.
 struct Invalid;
 
 impl<'h> ScriptHead<'h> {
-    /// Reads the lines before `len`. `None`: it is the head of an interim answer.
+    /// Parses the lines before `len`. `None` if it is the head of an interim response.
     fn read(
         unfolded: &'h Unfolded,
         len: usize,
@@ -268,7 +267,7 @@ impl<'h> ScriptHead<'h> {
             } else if is("Location") && value.is_empty() {
                 remarks.dropped(line, "it has no value");
             } else if OURS.iter().any(|ours| is(ours)) || !raw && (is("Server") || is("Date")) {
-                // The server's own are there.
+                // The server adds its own.
             } else if ONCE.iter().any(|once| is(once)) || raw && (is("Server") || is("Date")) {
                 head.set(name, value, remarks);
             } else {
@@ -289,7 +288,7 @@ impl<'h> ScriptHead<'h> {
         Ok(Some(head))
     }
 
-    /// The last one counts, and stands where the first one stood.
+    /// Sets a field. The last value applies, at the position of the first one.
     fn set(&mut self, name: &'h [u8], value: &'h [u8], remarks: &mut Remarks<'_>) {
         match self.fields.iter_mut().find(|(other, _)| other.eq_ignore_ascii_case(name)) {
             Some((_, other)) => {
@@ -303,28 +302,27 @@ impl<'h> ScriptHead<'h> {
         }
     }
 
-    /// Whether it has a field.
+    /// Whether there is such a field.
     pub(super) fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
     }
 
-    /// The path and query of a local redirect: the request is answered as if it had been for that (RFC
-    /// 3875 section 6.2.2). A `Status` beside it says that the peer is to be redirected.
+    /// The path and query of a local redirect: the response is the one to a request for that path (RFC 3875 section
+    /// 6.2.2). With a `Status`, the client is redirected instead.
     pub(super) fn local_redirect(&self) -> Option<&'h [u8]> {
         let location = self.location.filter(|_| self.status.is_none())?;
-        // `//host/` is somewhere else.
+        // `//host/` would be another host.
         (location.starts_with(b"/") && !location.starts_with(b"//")).then_some(location)
     }
 
-    /// The status of the answer, and its phrase if the script has one.
+    /// The status of the response, and the phrase if the script has one.
     pub(super) fn answer(&self) -> (StatusCode, Option<&'h [u8]>) {
         let default = if self.location.is_some() { StatusCode::FOUND } else { StatusCode::OK };
         self.status.unwrap_or((default, None))
     }
 }
 
-/// The lengths that a head announces. Where they contradict each other, none of them can be believed (RFC 9112
-/// section 6.3).
+/// The announced lengths. If they contradict each other, none of them is used (RFC 9112 section 6.3).
 #[derive(Clone, Copy)]
 enum Lengths {
     None,
@@ -334,7 +332,7 @@ enum Lengths {
 
 impl Lengths {
     fn add(&mut self, value: &[u8], line: &[u8], remarks: &mut Remarks<'_>) {
-        // RFC 9110 section 8.6: a list of equal values is one.
+        // RFC 9110 section 8.6: a list of identical values counts as one.
         for member in value.split(|&byte| byte == b',') {
             *self = match (*self, digits(member.trim_ascii())) {
                 (Lengths::None, Some(length)) => Lengths::One(length),
@@ -371,11 +369,11 @@ fn parse_status(value: &[u8]) -> Option<(StatusCode, Option<&[u8]>)> {
         [letter, ..] if letter.is_ascii_alphabetic() => rest,
         _ => return None,
     };
-    let is_fit = !phrase.is_empty() && phrase.iter().all(|byte| matches!(byte, b' '..=b'~'));
-    Some((code, is_fit.then_some(phrase)))
+    let is_valid = !phrase.is_empty() && phrase.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    Some((code, is_valid.then_some(phrase)))
 }
 
-/// A name and what stands after the colon, which may have white space before it.
+/// The name and the value of a field. The colon may follow white space.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = (line[..colon].trim_ascii_end(), trim(&line[colon + 1..]));
@@ -383,13 +381,13 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn trim(line: &[u8]) -> &[u8] {
-    let is_seen = |byte: &u8| !b" \t\r\n".contains(byte);
-    let start = line.iter().position(is_seen).unwrap_or(line.len());
-    let end = line.iter().rposition(is_seen).map_or(start, |last| last + 1);
+    let is_visible = |byte: &u8| !b" \t\r\n".contains(byte);
+    let start = line.iter().position(is_visible).unwrap_or(line.len());
+    let end = line.iter().rposition(is_visible).map_or(start, |last| last + 1);
     &line[start..end]
 }
 
-/// What the log is told about a script's head: whole lines, within bounds, with the script's path.
+/// Remarks for the log about the head of a script: complete lines, bounded, with the path of the script.
 #[derive(Debug)]
 pub(super) struct Remarks<'r> {
     script: &'r [u8],
@@ -398,7 +396,7 @@ pub(super) struct Remarks<'r> {
 }
 
 impl<'r> Remarks<'r> {
-    /// `script` is its path below the root.
+    /// `script` is the path below the root.
     pub(super) fn new(script: &'r [u8], lines: &'r mut Vec<u8>) -> Remarks<'r> {
         Remarks { script, lines, count: 0 }
     }
@@ -415,15 +413,15 @@ impl<'r> Remarks<'r> {
         }
         self.lines.push(b'/');
         scrub(self.lines, self.script);
-        write!(self.lines, ": {what}").expect("a Vec takes all");
+        write!(self.lines, ": {what}").expect("writing to a Vec does not fail");
         if let Some(line) = line {
             self.lines.extend_from_slice(b": ");
-            // A log is read by more people than a credential is meant for.
+            // More people can read a log than should know a credential.
             let shown = secret_in(line).unwrap_or(line.len()).min(SHOWN);
             scrub(self.lines, &line[..shown]);
             let left = line.len() - shown;
             if left > 0 {
-                write!(self.lines, ".. and {left} bytes more").expect("a Vec takes all");
+                write!(self.lines, ".. and {left} bytes more").expect("writing to a Vec does not fail");
             }
         }
         self.lines.push(b'\n');
@@ -445,7 +443,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_found_however_lines_end_and_arrive() {
+    fn the_end_is_found_with_any_line_ends_and_splits() {
         for (text, end) in [
             ("A: b\n\nbody\n\n", Some(6)),
             ("A: b\r\n\r\nbody", Some(8)),
@@ -466,7 +464,7 @@ mod tests {
         }
     }
 
-    /// What is made of `text` and its end: status, fields, length; then what stands after it, and the remarks.
+    /// Summarizes the interpretation of `text`: status, fields, length, then what follows the head, and the remarks.
     fn read(text: &str, raw: bool) -> (String, String) {
         let mut scanned = 0;
         let (len, end) = match find_end(text.as_bytes(), &mut scanned) {
@@ -478,7 +476,7 @@ mod tests {
         let unfolded = Unfolded::new(printed);
         let mut lines = Vec::new();
         let mut remarks = Remarks::new(b"cgi-bin/x", &mut lines);
-        let what = match understand(printed, end, raw, &unfolded, &mut remarks) {
+        let what = match interpret(printed, end, raw, &unfolded, &mut remarks) {
             Printed::Head(head, len) => {
                 let (status, phrase) = head.answer();
                 let phrase = phrase.map(|phrase| format!(" {}", phrase.escape_ascii())).unwrap_or_default();
@@ -506,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_line_is_dropped_and_the_rest_is_the_head() {
+    fn an_invalid_line_is_dropped_and_the_rest_is_the_head() {
         check(
             &[
                 ("A: b\n\nx", "200|A:b > x", 0),
@@ -533,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn one_value_counts_once() {
+    fn the_last_of_several_values_applies() {
         check(
             &[
                 ("Content-Type: a\ncontent-type: a\n\n", "200|Content-Type:a > ", 0),
@@ -561,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses() {
+    fn statuses_are_parsed() {
         for (status, what, remarks) in [
             ("Status: 404", "404", 0),
             ("Status:404 Not Found", "404 Not Found", 0),
@@ -599,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_head_is_content() {
+    fn output_without_a_head_is_content() {
         let long = "y".repeat(600);
         let longer = format!("Content-Type: a/b\nX: {long}");
         check(
@@ -611,7 +609,7 @@ mod tests {
                 ("\nx", "content > x", 0),
                 (&long, &format!("content > {long}"), 0),
                 (&longer, "Invalid", 0),
-                // It may have been about to become a field.
+                // It may be the beginning of a field.
                 ("Content-Ty", "Incomplete", 0),
                 ("", "Incomplete", 0),
                 ("\u{0}\u{1}ELF\n\n", "Invalid", 0),
@@ -631,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_answers() {
+    fn complete_responses_are_parsed_strictly() {
         check(
             &[
                 (
@@ -663,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn remarks_are_bounded_and_harmless() {
+    fn remarks_are_bounded_and_escaped() {
         let head = format!("A: b\n\u{1b}[31m\n{}\n{}\n", "z".repeat(300), "w\n".repeat(20));
         let (what, remarks) = read(&head, false);
         assert_eq!(what, "200|A:b > ");
@@ -674,15 +672,15 @@ mod tests {
         assert_eq!((lines.len(), lines[MAX_REMARKS]), (MAX_REMARKS + 1, "/cgi-bin/x: 6 more such lines"));
     }
 
-    /// What a dropped line says of a credential is nobody's business.
+    /// A remark about a dropped line does not reveal credentials.
     #[test]
-    fn remarks_hold_no_credentials() {
+    fn remarks_do_not_contain_credentials() {
         let (_, remarks) = read("A: b\nSET-Cookie : a=\x00secret\nAuthorization\x01: secret\n\n", false);
         assert!(remarks.contains("SET-Cookie :.. and 10 bytes more") && !remarks.contains("secret"), "{remarks}");
     }
 
     #[test]
-    fn redirects() {
+    fn a_path_without_a_status_is_a_local_redirect() {
         for (text, local, status) in [
             ("Location: /a?b\n\n", Some("/a?b"), 302),
             ("Location: /\n\n", Some("/"), 302),
@@ -694,7 +692,7 @@ mod tests {
         ] {
             let (unfolded, mut lines) = (Unfolded::new(text.as_bytes()), Vec::new());
             let mut remarks = Remarks::new(b"", &mut lines);
-            let Printed::Head(head, _) = understand(text.as_bytes(), End::Empty, false, &unfolded, &mut remarks) else {
+            let Printed::Head(head, _) = interpret(text.as_bytes(), End::Empty, false, &unfolded, &mut remarks) else {
                 panic!("{text:?}");
             };
             assert_eq!(head.local_redirect(), local.map(str::as_bytes), "{text:?}");

@@ -1,16 +1,16 @@
-//! Why there is no answer from a script: one table, with the status and the message of each.
+//! Why a script produces no response: a table with the status and the message of each case.
 
 use crate::input::SpawnError;
 use crate::status::StatusCode;
 
 macro_rules! refusals {
     ($($(#[$doc:meta])+ $name:ident => $status:ident, $message:literal;)*) => {
-        /// Why there is no answer from a script.
+        /// Why a script produces no response.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Refusal { $($(#[$doc])+ $name,)* }
 
         impl Refusal {
-            /// The status and the message; `{}` in it stands for the script's name, quoted.
+            /// The status and the message; `{}` in a message is replaced by the quoted name of the script.
             pub(super) const fn row(self) -> (StatusCode, &'static str) {
                 match self { $(Refusal::$name => (StatusCode::$status, $message),)* }
             }
@@ -19,27 +19,27 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// There is none.
+    /// There is no such script.
     Missing => NOT_FOUND, "No such CGI script ({})";
-    /// It is a directory, or no file.
+    /// It is a directory, or a special file.
     NotPlain => FORBIDDEN, "CGI script is not a plain file ({})";
-    /// It may not be executed, be it by mode, be it by whom it would run as.
+    /// It is not executable, because of its mode or because of the user that it would run as.
     NotExecutable => FORBIDDEN, "CGI script is not executable ({})";
-    /// Too many run, or the system has no more to give.
+    /// Too many scripts run, or the system has run out of resources.
     Busy => SERVICE_UNAVAILABLE, "Too many CGI scripts";
     /// The system cannot execute it.
     Unstartable => BAD_GATEWAY, "CGI script cannot be started ({})";
-    /// All chunked bodies together take the room that they may.
+    /// The limit on all stored bodies is reached.
     SpoolFull => SERVICE_UNAVAILABLE, "Too many bodies are waiting for CGI scripts";
-    /// The disk has no room for a chunked body.
+    /// There is no room on the disk for a chunked body.
     Unspoolable => INSUFFICIENT_STORAGE, "The body cannot be stored";
-    /// Its output ended before its head did.
+    /// The output ended before the head was complete.
     Incomplete => BAD_GATEWAY, "CGI script ended before its head was complete ({})";
-    /// Its head is no head, or longer than `limits.script_head`.
+    /// The head is invalid, or longer than `limits.script_head`.
     Invalid => BAD_GATEWAY, "CGI script sent an invalid head ({})";
-    /// More local redirects than `limits.redirects`.
+    /// There were more local redirects than `limits.redirects`.
     Redirects => BAD_GATEWAY, "CGI script redirects for ever ({})";
-    /// It had no head when its time was over.
+    /// The time limit expired before the head was complete.
     Slow => GATEWAY_TIMEOUT, "CGI script took too long ({})";
 }
 

@@ -1,5 +1,5 @@
-//! How a script's answer comes about: from the path to the process, from the body to its input, from its output to
-//! the response.
+//! How the response of a script is produced: from the path to the process, from the body to its input, from its output
+//! to the response. The states are defined in the parent module.
 
 use crate::buffers::{Buffers, Scratch};
 use crate::config::{Chunked, Config, Limits};
@@ -21,13 +21,14 @@ use super::output::{self, End, Printed, Remarks, ScriptHead, Unfolded};
 use super::refusal::Refusal;
 use super::{Cgi, Feed, Kill, PendingAction, Stage, State, Taker, index};
 
-/// Heads of interim answers before the final one; more are no answer.
+/// The number of interim responses before the final one. A script that prints more is refused.
 const MAX_INTERIM: u8 = 16;
 
-/// Where the script begins in the path of the target, if it means one. The path is then in `Buffers::path`.
+/// Where the script begins in the path of the target, if the path is that of a script. The path is then in
+/// `Scratch::path`.
 pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, Forbidden> {
     let directories = &response.cx.config.cgi.directories;
-    // `*` and `host:port` are no paths.
+    // `*` and `host:port` are not paths.
     if directories.is_empty() || matches!(response.buf.head.target, Target::Asterisk | Target::Authority) {
         response.buf.scratch.path.clear();
         return Ok(None);
@@ -38,22 +39,22 @@ pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, 
     path.push(b'/');
     let collapsed = script_path::collapse(request.path(), path);
     let directory = policy.is_cgi(path, directories).filter(|&at| path.get(at) == Some(&b'/'));
-    // From here on it is a path below the root.
+    // From here on, it is a path below the root.
     let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
     path.drain(..slashes);
     collapsed.map(|()| directory.map(|at| (at + 1).saturating_sub(slashes)))
 }
 
 impl Cgi {
-    /// What the driver is to do.
+    /// The action for the driver.
     pub(crate) fn action<'a>(&self, pending: PendingAction, buf: &'a Buffers, cx: &Context<'_>) -> Action<'a> {
-        let (at, told) = (self.at as usize, self.environment as usize);
+        let (at, variables) = (self.at as usize, self.environment as usize);
         match pending {
             PendingAction::Find => Action::Find { path: &buf.scratch.path, from: at },
             PendingAction::Spool => Action::Spool,
             PendingAction::Spawn(input) => {
                 let (path, info) = buf.scratch.path.split_at(at);
-                let (arguments, environment) = buf.scratch.told.split_at(told);
+                let (arguments, environment) = buf.scratch.variables.split_at(variables);
                 let timeouts = &cx.config.timeouts;
                 Action::Spawn(Script {
                     input,
@@ -69,30 +70,30 @@ impl Cgi {
         }
     }
 
-    /// What the script took of the body, and whether it gave a sign of life. `moved`: some of its output went out.
+    /// Accounts for what the script has read, and whether there was any activity. `moved`: some of its output was sent.
     pub(crate) fn absorb(&mut self, moved: bool, response: &mut ResponseBuilder<'_>) {
         let taken = std::mem::take(&mut self.feed.taken);
         self.feed.offered -= taken;
         self.feed.total += u64::from(taken);
         let arrived = response.buf.script.arrived();
-        if taken > 0 || moved || arrived != self.arrived || response.eof != self.alone {
+        if taken > 0 || moved || arrived != self.arrived || response.eof != self.half_closed {
             self.heard = response.cx.now.tick;
             self.arrived = arrived;
-            self.alone = response.eof;
+            self.half_closed = response.eof;
         }
         if taken > 0 {
             response.took(taken as usize);
         }
     }
 
-    /// Ends a script whose time is over, or whose peer seems to be gone.
+    /// Terminates a script whose time is over, or whose client seems to be gone.
     pub(crate) fn expire(&mut self, may_be_gone: bool, response: &mut ResponseBuilder<'_>) -> Progress {
         let now = response.cx.now.tick;
         if self.deadline(may_be_gone, response.cx).is_none_or(|deadline| deadline > now) {
             return Progress::Stalled;
         }
         if response.cycle.outbound == Outbound::Body(Encoder::None) {
-            // The answer is complete, and nobody is served by what the script still does.
+            // The response is complete, and the rest of the output is not needed.
             self.abandon();
             self.end(response);
         } else if self.ends > now {
@@ -105,7 +106,7 @@ impl Cgi {
         Progress::Moved
     }
 
-    /// Goes on with finding, feeding and relaying.
+    /// Advances finding, feeding and relaying.
     pub(crate) fn advance(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         if !response.cycle.is_answering() {
             return Progress::Stalled;
@@ -121,7 +122,7 @@ impl Cgi {
             State::Spooling => return self.feed(response),
             State::Spooled => {
                 let length = self.feed.total;
-                self.tell(ScriptInput::Spooled, Some(length), response);
+                self.request_spawn(ScriptInput::Spooled, Some(length), response);
             }
             State::Spawned => self.spawned(response),
             State::Refused(refusal) => {
@@ -166,8 +167,8 @@ impl Cgi {
             response.buf.reasons.note(rule, b"");
         }
         match plan {
-            Plan::Nothing => self.tell(ScriptInput::Empty, None, response),
-            Plan::Pipe(length) => self.tell(ScriptInput::Piped, Some(length), response),
+            Plan::Nothing => self.request_spawn(ScriptInput::Empty, None, response),
+            Plan::Pipe(length) => self.request_spawn(ScriptInput::Piped, Some(length), response),
             Plan::Gather => {
                 self.state = State::Gathering;
                 self.feed.stage = Stage::Open;
@@ -181,8 +182,8 @@ impl Cgi {
         }
     }
 
-    /// Waits for a small body, and for the beginning of a large one: a script that waits for a slow peer would hold a
-    /// place for as long.
+    /// Waits for a small body, or for the beginning of a large one. Otherwise, a script that waits for a slow client
+    /// would occupy one of the permitted scripts.
     fn gather(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         let available = match response.available() {
             Ok(available) => available as u64,
@@ -192,33 +193,33 @@ impl Cgi {
         let small = limits.script_body.min(limits.head) as u64;
         match response.cycle.inbound {
             Inbound::Body(Decoder::Length(length)) if available >= if length <= small { length } else { 1 } => {
-                self.tell(ScriptInput::Piped, Some(length), response);
+                self.request_spawn(ScriptInput::Piped, Some(length), response);
             }
             Inbound::Body(_) if response.eof => return Progress::Violation(Violation::IncompleteBody),
             Inbound::Body(_) => return Progress::Stalled,
-            // It was wrong, and that is answered.
+            // The body was invalid, which has been answered.
             _ => self.state = State::Over,
         }
         Progress::Moved
     }
 
-    /// Writes down what the script is told, and lets it run.
-    fn tell(&mut self, input: ScriptInput, length: Option<u64>, response: &mut ResponseBuilder<'_>) {
+    /// Writes the arguments and the environment, and requests the spawn.
+    fn request_spawn(&mut self, input: ScriptInput, length: Option<u64>, response: &mut ResponseBuilder<'_>) {
         let cx = response.cx;
-        let (request, Scratch { told, path, .. }, _) = response.split();
-        told.clear();
+        let (request, Scratch { variables, path, .. }, _) = response.split();
+        variables.clear();
         if matches!(request.head.method, Method::Get | Method::Head) {
-            environment::write_arguments(request.query().unwrap_or_default(), told);
+            environment::write_arguments(request.query().unwrap_or_default(), variables);
         }
-        self.environment = index(told.len());
-        // The script's name is resolved. What follows it keeps its empty segments.
+        self.environment = index(variables.len());
+        // The name of the script is resolved. The rest of the path keeps its empty segments.
         path.truncate(self.at as usize);
         let components = path.split(|&byte| byte == b'/').count();
         script_path::append_info(request.path(), components, path);
         let (script, info) = path.split_at(self.at as usize);
-        // A body of no bytes is none, but what the request says of it is passed on.
+        // For an empty body, the length is taken from the request, if it has one.
         let facts = Facts { script, info, length: length.or(request.content_length()) };
-        environment::write(&request, &facts, cx.policy, cx.config, told);
+        environment::write(&request, &facts, cx.policy, cx.config, variables);
         response.buf.script.clear();
         self.arrived = response.buf.script.arrived();
         self.feed = Feed::default();
@@ -236,7 +237,7 @@ impl Cgi {
         }
     }
 
-    /// Offers the script what has come of the body.
+    /// Offers the available part of the body to the script.
     fn feed(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         let feed = &mut self.feed;
         if feed.stage != Stage::Open {
@@ -244,7 +245,7 @@ impl Cgi {
         }
         let refusal = match feed.taker {
             Taker::Ready | Taker::Blocked => None,
-            Taker::Deaf => Some(Refusal::Unspoolable),
+            Taker::Closed => Some(Refusal::Unspoolable),
             Taker::Full => Some(Refusal::SpoolFull),
         };
         if let Some(refusal) = refusal {
@@ -270,14 +271,14 @@ impl Cgi {
             }
             Inbound::Done => feed.stage = Stage::End,
             Inbound::Body(_) if response.eof => return Progress::Violation(Violation::IncompleteBody),
-            // It was wrong, and that is answered.
+            // The body was invalid, which has been answered.
             Inbound::Closed => feed.stage = Stage::Closed,
             _ => return Progress::Stalled,
         }
         Progress::Moved
     }
 
-    /// Goes on with the script's answer.
+    /// Advances the response of the script.
     fn relay(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         match (self.state, response.cycle.outbound) {
             _ if response.has_unsent() => Progress::Stalled,
@@ -295,7 +296,7 @@ impl Cgi {
             Some(len) => (len, End::Empty),
             None if unread.len() >= limit => (limit, End::Limit),
             None if self.feed.eof => match self.failed {
-                // What it may have printed is no answer.
+                // What it may have printed is not a response.
                 Some(error) => {
                     self.fail_spawned(error, response);
                     return Progress::Moved;
@@ -312,8 +313,8 @@ impl Cgi {
         }
         let unfolded = Unfolded::new(printed);
         let mut remarks = Remarks::new(name, remarks);
-        let printed = match output::understand(printed, end, raw, &unfolded, &mut remarks) {
-            // What stands after an empty head is content, if there is any.
+        let printed = match output::interpret(printed, end, raw, &unfolded, &mut remarks) {
+            // An empty head is followed by content, if there is any.
             Printed::Content(len) if len == unread.len() && !eof => return Progress::Stalled,
             Printed::Content(len) if len == unread.len() => Printed::Incomplete,
             Printed::Content(len) => {
@@ -343,7 +344,7 @@ impl Cgi {
         Progress::Moved
     }
 
-    /// The head of an interim answer is dropped: it is for a hop that knows more.
+    /// Drops the head of an interim response: the server sends its own.
     fn pass_over_interim(&mut self, len: usize, response: &mut ResponseBuilder<'_>) {
         self.interim += 1;
         if self.interim > MAX_INTERIM {
@@ -353,13 +354,13 @@ impl Cgi {
         self.scanned = 0;
     }
 
-    /// Answers with the head that the script has printed.
+    /// Responds with the head that the script has printed.
     fn answer(&mut self, head: &ScriptHead<'_>, raw: bool, response: &mut ResponseBuilder<'_>) -> Progress {
         if let (Some(location), false) = (head.local_redirect(), raw) {
             return self.redirect_locally(location, response);
         }
         if head.is_chunked {
-            // Whether it is too long is the script's affair.
+            // The script decides about the length of its response.
             let limits = Limits { body: u64::MAX, ..response.cx.config.limits.clone() };
             self.decoder = Some(Decoder::chunked(&limits));
         }
@@ -369,7 +370,7 @@ impl Cgi {
         Progress::Moved
     }
 
-    /// Answers with what was printed without a head.
+    /// Responds with output that has no head.
     fn answer_bare(&mut self, is_markup: bool, response: &mut ResponseBuilder<'_>) {
         self.state = State::Body;
         let encoder = response.framing(None);
@@ -388,20 +389,20 @@ impl Cgi {
         self.note_unsent(response);
     }
 
-    /// HEAD is safe, so nothing is lost with a script that is ended soon after its head. One that has answered a
-    /// GET or POST with 204 may have work to do, and keeps its time.
+    /// Limits the time of a script after its response to HEAD. HEAD is safe, so nothing is lost if the script is
+    /// terminated. One that responds to GET or POST with 204 may still have work to do, and keeps its time.
     fn note_unsent(&mut self, response: &ResponseBuilder<'_>) {
         if response.exchange.is_head && response.cycle.outbound == Outbound::Body(Encoder::None) {
             self.unsent_since = Some(response.cx.now.tick);
         }
     }
 
-    /// Names what has come from the script as the next bytes to send.
+    /// Names the output that has arrived as the next bytes to send.
     fn relay_body(&mut self, encoder: Encoder, response: &mut ResponseBuilder<'_>) -> Progress {
         let script = &mut response.buf.script;
         let (mut eof, mut available) = (self.feed.eof, script.unread().len());
         if let Some(decoder) = &mut self.decoder {
-            // Chunks of the script's own are taken apart, and framed anew where that is due.
+            // The chunks of the script are decoded, and framed again if necessary.
             let Ok(piece) = decoder.decode(script.unread(), &response.cx.config.limits) else {
                 return Progress::Cut(Cut::ScriptChunks, Close::Broken);
             };
@@ -420,12 +421,12 @@ impl Cgi {
             && available == 0
             && !matches!(encoder, Encoder::Length(left) if left.get() == 0)
         {
-            // It had to be closed to make room for another before it was ready, since its body is slow.
+            // The script was closed before it was ready to make room for another one, because its body is slow.
             return Progress::Cut(Cut::Slow, Close::Broken);
         }
         match encoder {
-            // HEAD, 204 and the like: what the script has to say is taken and dropped, so that it can finish in
-            // peace; but one that goes on and on is ended.
+            // For HEAD, 204 and the like, the output is read and discarded, so that the script can finish. One that
+            // writes too much is terminated.
             Encoder::None if available > 0 => {
                 script.consume(available);
                 self.dropped += available as u64;
@@ -444,7 +445,7 @@ impl Cgi {
                 *response.relay = Passthrough { left: index(available), tail: Passthrough::TAIL.len() as u8 };
             }
             Encoder::Close if available > 0 => *response.relay = Passthrough { left: index(available), tail: 0 },
-            // What it says beyond the length that it has announced is not heard.
+            // Output beyond the announced length is ignored.
             Encoder::Length(left) if left.get() == 0 => self.end(response),
             Encoder::Length(_) if eof => return Progress::Cut(Cut::ScriptShort, Close::Broken),
             Encoder::Chunked if eof => {
@@ -457,14 +458,13 @@ impl Cgi {
         Progress::Moved
     }
 
-    /// The response is complete.
+    /// Completes the response.
     fn end(&mut self, response: &mut ResponseBuilder<'_>) {
         self.state = State::Over;
         response.end();
     }
 
-    /// Serves something else instead, as if the request had been for that, with GET (RFC 3875
-    /// section 6.2.2).
+    /// Serves another path, as if the request had been a GET of it (RFC 3875 section 6.2.2).
     fn redirect_locally(&mut self, location: &[u8], response: &mut ResponseBuilder<'_>) -> Progress {
         response.exchange.redirects += 1;
         if response.exchange.redirects > response.cx.config.limits.redirects {
@@ -484,18 +484,19 @@ impl Cgi {
         Progress::Serve
     }
 
-    /// Ends the script and answers for it, in place of it.
+    /// Terminates the script and refuses the request.
     fn fail(&mut self, refusal: Refusal, response: &mut ResponseBuilder<'_>) {
         self.abandon();
         self.state = State::Refused(refusal);
         self.feed.stage = Stage::Closed;
         if matches!(response.cycle.inbound, Inbound::Body(_)) && (self.feed.total > 0 || self.kill != Kill::No) {
-            // Some of it is gone.
+            // A part of the body is lost.
             response.give_up_body();
         }
     }
 
-    /// The script was not run after all, or has ended because others need its place: there is nothing to end.
+    /// Refuses the request after a script was not run, or was closed to make room for others. There is no process to
+    /// terminate.
     fn fail_spawned(&mut self, error: SpawnError, response: &mut ResponseBuilder<'_>) {
         self.state = State::Refused(error.into());
         self.feed.stage = Stage::Closed;
@@ -504,7 +505,7 @@ impl Cgi {
         }
     }
 
-    /// Answers in place of the script.
+    /// Responds with an error page.
     fn refuse(&mut self, refusal: Refusal, response: &mut ResponseBuilder<'_>) {
         let (status, message) = refusal.row();
         let Buffers { scratch: Scratch { message: text, path, .. }, reasons, .. } = &mut *response.buf;
@@ -521,14 +522,14 @@ impl Cgi {
     }
 }
 
-/// How the body of a request comes to its script.
+/// How the body of a request gets to its script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
-    /// There is none.
+    /// There is no body.
     Nothing,
-    /// As it arrives; it is this long.
+    /// As it arrives; it has this length.
     Pipe(u64),
-    /// The same, once all or the first of it is there.
+    /// As it arrives, once all or the beginning of it is available.
     Gather,
     /// From a file, once its length is known.
     Spool,
@@ -559,7 +560,7 @@ fn note_remarks(response: &mut ResponseBuilder<'_>) {
     response.exchange.has_remarks = !response.buf.scratch.remarks.is_empty();
 }
 
-/// Whether a script writes the whole answer itself, by its name.
+/// Whether a script writes the complete response itself, according to its name.
 fn has_own_head(script: &[u8]) -> bool {
     let name = script.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     name.starts_with(b"nph-")
@@ -569,7 +570,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
     let (status, phrase) = head.answer();
     let mut own = Own::default();
     if raw {
-        // It has said all that there is to say, and the connection ends with it.
+        // The response may be framed by the end of the connection.
         answer.exchange.close();
         own = Own { server: head.has("Server"), date: head.has("Date") };
     }
@@ -580,7 +581,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
     };
     let write_fields = |out: &mut HeadOut<'_>, _: &mut Scratch| {
         for &(name, value) in &head.fields {
-            // There is nothing that it would be the type of.
+            // Without content, there is no type.
             if !(status.is_bodiless() && name.eq_ignore_ascii_case(b"Content-Type")) {
                 out.raw_field(name, value);
             }
@@ -591,15 +592,15 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
     answer.body(encoder);
 }
 
-/// The type of what is printed without a head: what it looks like.
+/// The type of output without a head, according to how it begins.
 fn bare_type(is_markup: bool) -> &'static str {
     if is_markup { "text/html" } else { "text/plain" }
 }
 
 /// The head of a request for `location` that is otherwise like `request`, but has no body.
 fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> {
-    /// There is no body; and the host is that of the target, if it has named one.
-    const LEFT_OUT: [&str; 3] = ["Transfer-Encoding", "Expect", "Host"];
+    /// The new request has no body. Its host is that of the target, which is written separately.
+    const OMITTED: [&str; 3] = ["Transfer-Encoding", "Expect", "Host"];
     const OF_BODY: &[u8] = b"Content-";
     let target = location.split(|&byte| byte == b'#').next().unwrap_or_default();
     let method: &[u8] = if is_head { b"HEAD" } else { b"GET" };
@@ -616,8 +617,8 @@ fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> 
         head.extend_from_slice(&[b"Host: ", host, b"\r\n"].concat());
     }
     let is_of_body = |name: &[u8]| name.get(..OF_BODY.len()).is_some_and(|start| start.eq_ignore_ascii_case(OF_BODY));
-    let is_left_out = |name: &[u8]| LEFT_OUT.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
-    let is_kept = |name: &[u8]| !is_of_body(name) && !is_left_out(name);
+    let is_omitted = |name: &[u8]| OMITTED.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
+    let is_kept = |name: &[u8]| !is_of_body(name) && !is_omitted(name);
     for (name, value) in request.fields().filter(|(name, _)| is_kept(name)) {
         head.extend_from_slice(name);
         head.extend_from_slice(b": ");

@@ -1,5 +1,5 @@
-//! How a handler answers: a view of the connection that never waits. What cannot be done now says
-//! so, and the handler is called again when it can.
+//! The interface for handlers: a view of the connection that never blocks. If something is not possible yet, the method
+//! returns that, and the handler is called again when it is. When a handler is called is decided in `handler_task`.
 
 use std::any::Any;
 use std::task::Waker;
@@ -19,30 +19,30 @@ use crate::response_head::ResponseHead;
 use crate::status::StatusCode;
 use crate::wire::{Cycle, Encoder, Inbound, Outbound, begin_chunk, chunk};
 
-/// What [`Reply::receive`] found of the request's body.
+/// The result of [`Reply::receive`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received<'r> {
-    /// These bytes; take them with [`Reply::consume`].
+    /// Some bytes of the body. Consume them with [`Reply::consume`].
     Data(&'r [u8]),
-    /// Nothing yet: the handler is called with `Call::Body` when there is.
+    /// Nothing yet: the handler is called with `Call::Body` when more is available.
     Pending,
-    /// The body is complete, or there was none.
+    /// The body is complete, or there is none.
     End,
-    /// The body will never be complete: the peer broke the rules, was too slow or went away. There
-    /// is nothing left to answer.
+    /// The body will never be complete: it was malformed or too slow, or the client went away. No response can be sent
+    /// any more.
     Broken,
 }
 
-/// A connection while its handler is called.
+/// A connection, as seen by its handler during a call.
 ///
 /// ```
 /// use sanserve_core::{Misuse, Reply, StatusCode};
 ///
-/// /// Answers in chunks, with a trailer.
+/// /// Responds in chunks, with a trailer.
 /// fn count(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 ///     reply.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.field("Trailer", "X-Lines")?.send()?;
 ///     for line in ["one\n", "two\n"] {
-///         // A few bytes always find room.
+/// // A few bytes always fit.
 ///         reply.write(line.as_bytes())?;
 ///     }
 ///     reply.trailer("X-Lines", "2")?;
@@ -61,13 +61,13 @@ pub struct Reply<'a> {
 
 /// The request.
 impl<'a> Reply<'a> {
-    /// The request.
+    /// The current request.
     #[must_use]
     pub fn request(&self) -> Request<'_> {
         Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.connection.peer }
     }
 
-    /// What has come of the request's body.
+    /// Returns the available part of the request's body.
     pub fn receive(&mut self) -> Received<'_> {
         if let Inbound::Body(_) = self.connection.cycle.inbound {
             let response = &mut self.connection.response(self.buf, self.cx);
@@ -88,18 +88,18 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Takes `n` bytes of what [`receive`](Self::receive) found.
+    /// Consumes `n` bytes that [`receive`](Self::receive) returned.
     ///
     /// # Panics
-    /// If that is more than was found.
+    /// If `n` is larger than what is available.
     pub fn consume(&mut self, n: usize) {
         let available = self.connection.body_available(self.buf, self.cx);
         assert!(n <= available, "consumed more than was received");
         self.connection.response(self.buf, self.cx).took(n);
     }
 
-    /// The trailer fields that came after a chunked body, once [`receive`](Self::receive) has said `End`
-    /// (RFC 9110 section 6.5). They are what the peer says, and no part of the head.
+    /// The trailer fields after a chunked body, available once [`receive`](Self::receive) has returned `End` (RFC 9110
+    /// section 6.5). They come from the client, and are not merged with the fields of the head.
     pub fn trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let lines = self.buf.trailers.split(|&byte| byte == b'\n');
         lines.filter_map(|line| {
@@ -108,35 +108,35 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// Something that wakes this connection from anywhere: its handler is then called with `Call::Wake`.
-    /// It is `Send` and may be kept; where the exchange is over when it is woken, nothing happens. It
-    /// does nothing where the driver has none, as in most tests.
+    /// A waker for this connection, which causes a call with `Call::Wake`. It may be kept and used on any thread. After
+    /// the end of the exchange, waking has no effect. Nor has it if the driver provides no waker, as in most tests.
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.waker.map_or_else(|| Waker::noop().clone(), |waker| waker())
     }
 
-    /// Lets [`waker`](Self::waker) give what `waker` makes: for drivers.
+    /// Sets the function that creates wakers. For drivers.
     #[must_use]
     pub fn with_waker(self, waker: &'a dyn Fn() -> Waker) -> Reply<'a> {
         Reply { waker: Some(waker), ..self }
     }
 }
 
-/// The answer.
+/// The response.
 impl Reply<'_> {
-    /// Begins the answer (Python's `send_response`). The head goes out with the first of its body.
+    /// Begins the response (Python's `send_response`). The head is sent together with the beginning of the body.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head.
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head, [`Misuse::ExchangeEnded`]
+    /// if the response is complete.
     pub fn respond(&mut self, status: StatusCode) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
         check_final(status)?;
         Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
     }
 
-    /// Begins an interim answer, such as 103 (RFC 8297), that goes before the final one. It is not sent to an
-    /// HTTP/1.0 client. 100 is [`receive`](Self::receive)'s to send, 101 is [`upgrade`](Self::upgrade)'s.
+    /// Begins an interim response before the final one, such as 103 (RFC 8297). It is not sent to an HTTP/1.0 client.
+    /// 100 is sent by [`receive`](Self::receive), and 101 by [`upgrade`](Self::upgrade).
     ///
     /// # Errors
     /// [`Misuse::Interim`] for any other status, [`Misuse::HeadOrder`] after the head.
@@ -146,11 +146,11 @@ impl Reply<'_> {
         Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
     }
 
-    /// Sends a head that was made before: that of the answer, as [`respond`](Self::respond) begins it, or an interim one,
-    /// as [`inform`](Self::inform) does. Its status says which.
+    /// Sends a prepared head. Its status decides whether it begins the final response, like [`respond`](Self::respond),
+    /// or is an interim response, like [`inform`](Self::inform).
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::HeadOrder`] after the head of the answer.
+    /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::HeadOrder`] after the head of the response.
     pub fn send_head(&mut self, head: &ResponseHead) -> Result<(), Misuse> {
         self.check_head()?;
         let status = head.status();
@@ -159,12 +159,12 @@ impl Reply<'_> {
         Ok(())
     }
 
-    /// Begins the answer 101: after it the connection speaks `protocol`, and whoever drives it gets the
-    /// socket, with the bytes that were read already ([`Close::Upgraded`](crate::Close)).
+    /// Begins the response 101. After it, the connection speaks `protocol`, and its owner gets the socket, together
+    /// with the bytes that were already read ([`Close::Upgraded`](crate::Close)).
     ///
     /// # Errors
-    /// [`Misuse::Upgrade`] if the request is not HTTP/1.1, does not offer `protocol` in its `Upgrade` field, or
-    /// has a body that is not read yet.
+    /// [`Misuse::Upgrade`] if the request is not HTTP/1.1, does not offer `protocol` in its `Upgrade` field, or has a
+    /// body that has not been read.
     pub fn upgrade(&mut self, protocol: &str) -> Result<HeadWriter<'_>, Misuse> {
         self.check_head()?;
         let request = self.request();
@@ -181,10 +181,10 @@ impl Reply<'_> {
         HeadWriter::new(self.connection.response(self.buf, self.cx), status).field("Upgrade", protocol)
     }
 
-    /// Answers with an error page (Python's `send_error`).
+    /// Responds with an error page (Python's `send_error`).
     ///
     /// # Errors
-    /// As [`respond`](Self::respond).
+    /// As for [`respond`](Self::respond).
     pub fn error(
         &mut self,
         status: StatusCode,
@@ -200,37 +200,38 @@ impl Reply<'_> {
         Ok(())
     }
 
-    /// Answers at once, with all of a body (for what needs no more).
+    /// Sends a complete response with a body.
     ///
     /// # Errors
-    /// As [`respond`](Self::respond); [`Misuse::Field`] for a media type that no field can hold.
+    /// As for [`respond`](Self::respond); [`Misuse::Field`] if `media_type` cannot be the value of a field.
     pub fn answer(&mut self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.respond(status)?.field("Content-Type", media_type)?.body(body)
     }
 
-    /// Sends a head that was made before and all of a body, and ends the answer: [`HeadWriter::body`] for a head that
-    /// is sent more than once.
+    /// Sends a prepared head and a complete body, and ends the response. Like [`HeadWriter::body`], for a head that is
+    /// sent more than once.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head, and as [`HeadWriter::body`].
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head, and as for
+    /// [`HeadWriter::body`].
     pub fn send_response(&mut self, head: &ResponseHead, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.check_head()?;
         check_final(head.status())?;
         self.connection.response(self.buf, self.cx).send_response(head, body.as_ref())
     }
 
-    /// Appends to the body as much of `data` as there is room for, and says how much that was. If
-    /// it was not all, the handler is called with `Call::Room` later.
+    /// Appends as much of `data` to the body as there is room for, and returns how much that was. If it was not
+    /// everything, the handler is called with `Call::Room` later.
     ///
     /// # Errors
-    /// [`Misuse::HeadOrder`] before the head, [`Misuse::LengthMismatch`] beyond the length that was announced,
-    /// [`Misuse::ExchangeEnded`] when the exchange is over.
+    /// [`Misuse::HeadOrder`] before the head, [`Misuse::LengthMismatch`] beyond the announced length,
+    /// [`Misuse::ExchangeEnded`] after the end of the exchange.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, Misuse> {
         let limit = self.buf.output_room_for(data.len(), self.cx.config.limits.output_room());
-        let is_behind_file = self.connection.sends_named();
+        let is_after_file = self.connection.sends_named();
         let (encoder, task) = self.connection.body()?;
         let out = &mut self.buf.output.bytes;
-        let n = if is_behind_file { 0 } else { data.len().min(limit.saturating_sub(out.len())) };
+        let n = if is_after_file { 0 } else { data.len().min(limit.saturating_sub(out.len())) };
         task.wants_room = n < data.len();
         if n == 0 {
             return Ok(0);
@@ -242,28 +243,28 @@ impl Reply<'_> {
             }
             Encoder::Chunked => chunk(&data[..n], out),
             Encoder::Close => out.extend_from_slice(&data[..n]),
-            // HEAD: what a GET would send is taken and dropped.
+            // For HEAD, the content of the response to GET is discarded.
             Encoder::None => {}
         }
         Ok(n)
     }
 
-    /// Gives something to the driver that calls the handler. The drivers of sanserve understand a
-    /// `std::fs::File`: it is what [`offer_file`](Self::offer_file) then sends.
+    /// Passes an object to the driver that calls the handler. The frontends of sanserve support a `std::fs::File`,
+    /// which [`offer_file`](Self::offer_file) then sends.
     pub fn attach(&mut self, thing: Box<dyn Any + Send>) {
         self.buf.attached = Some(thing);
     }
 
-    /// Appends to the body `len` bytes of the file that was [attached](Self::attach), from `offset` on. They are
-    /// sent from where they lie (`sendfile`). `false`: a file that was offered before is still on its
-    /// way, and the handler is called with `Call::Room` when it is out.
+    /// Appends `len` bytes of the [attached](Self::attach) file to the body, starting at `offset`. They are sent
+    /// without being copied (`sendfile`). Returns `false` if a part of a file is still being sent; then the handler is
+    /// called with `Call::Room` when it has been sent.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// As for [`write`](Self::write).
     pub fn offer_file(&mut self, offset: u64, len: u64) -> Result<bool, Misuse> {
-        let is_behind_file = self.connection.sends_named();
+        let is_after_file = self.connection.sends_named();
         let (encoder, task) = self.connection.body()?;
-        if is_behind_file {
+        if is_after_file {
             task.wants_room = true;
             return Ok(false);
         }
@@ -284,12 +285,12 @@ impl Reply<'_> {
         Ok(true)
     }
 
-    /// Adds a field that follows a chunked body. It is dropped where the body is not chunked because the
-    /// request is a HEAD or HTTP/1.0. Announce it with a `Trailer` field in the head.
+    /// Adds a field after a chunked body. It is discarded if the body is not chunked because the request is a HEAD or
+    /// HTTP/1.0. Announce it with a `Trailer` field in the head.
     ///
     /// # Errors
-    /// [`Misuse::ReservedHeader`] for a field that a trailer section must not have, or after an announced
-    /// length; the others as [`HeadWriter::field`].
+    /// [`Misuse::ReservedHeader`] for a field that is not permitted in a trailer section, or after an announced length;
+    /// otherwise as for [`HeadWriter::field`].
     pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), Misuse> {
         let (cycle, _) = self.connection.sending().ok_or(Misuse::ExchangeEnded)?;
         let outbound = cycle.outbound;
@@ -299,20 +300,20 @@ impl Reply<'_> {
         Fields::new(&mut self.buf.trailing).add_trailer(name, value.as_ref())
     }
 
-    /// Ends the body. If less came than was announced, the answer is a 500 where none of it has gone
-    /// out yet, else the connection is cut.
+    /// Ends the body. If it is shorter than announced, the response is a 500 if none of it has been sent yet;
+    /// otherwise, the connection is cut.
     ///
     /// # Errors
     /// [`Misuse::LengthMismatch`] in that case, [`Misuse::HeadOrder`] before the head.
     pub fn finish(&mut self) -> Result<(), Misuse> {
-        let is_behind_file = self.connection.sends_named();
+        let is_after_file = self.connection.sends_named();
         let (cycle, task) = self.connection.sending().ok_or(Misuse::ExchangeEnded)?;
         match cycle.outbound {
             Outbound::Body(Encoder::Length(left)) if left.get() > 0 => {
                 self.connection.fail_handler();
                 return Err(Misuse::LengthMismatch);
             }
-            Outbound::Body(_) if is_behind_file => {
+            Outbound::Body(_) if is_after_file => {
                 task.finish();
             }
             Outbound::Body(_) => self.connection.response(self.buf, self.cx).end_body(),
@@ -321,7 +322,7 @@ impl Reply<'_> {
         Ok(())
     }
 
-    /// Lets the files, or a script, answer instead.
+    /// Declines the request: files or a script respond instead.
     ///
     /// # Errors
     /// [`Misuse::HeadOrder`] after the head.
@@ -331,26 +332,26 @@ impl Reply<'_> {
         Ok(())
     }
 
-    /// Lets the connection end after this answer (Python's `close_connection`).
+    /// Closes the connection after this response (Python's `close_connection`).
     pub fn close(&mut self) {
         self.connection.exchange.close();
     }
 
-    /// Gives the exchange up: 500 where nothing of an answer has gone out yet, else the connection is cut.
+    /// Aborts the exchange: with 500 if none of the response has been sent yet; otherwise, the connection is cut.
     pub fn abort(&mut self) {
-        // What is complete goes out as it is.
+        // A complete response is sent as it is.
         if self.connection.handler().is_some() && self.connection.cycle.is_answering() {
             self.connection.fail_handler();
         }
     }
 
-    /// Whether some of what was offered has not gone out yet.
+    /// Whether some of the response has not been sent yet.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         self.connection.has_unsent(self.buf)
     }
 
-    /// Whether a head may still be written.
+    /// Whether a head may still be sent.
     #[must_use]
     pub fn is_unanswered(&self) -> bool {
         self.connection.cycle.outbound == Outbound::Owed
@@ -362,20 +363,20 @@ impl Reply<'_> {
         matches!(&self.connection.task, Task::Handler(task) if task.has_declined())
     }
 
-    /// Whether the answer has a head and not yet an end.
+    /// Whether the response has begun and not ended.
     #[must_use]
     pub fn is_answering(&self) -> bool {
         matches!(self.connection.cycle.outbound, Outbound::Body(_))
     }
 
-    /// Whether the peer has half-closed: it sends nothing more, and may have gone away altogether.
+    /// Whether the client has half-closed: it sends nothing more, and may have gone away altogether.
     #[must_use]
     pub fn is_peer_done(&self) -> bool {
         self.connection.notes.eof
     }
 
-    /// Whether the server is going down: an answer without end, such as a stream of events, should come to
-    /// one before the grace is over.
+    /// Whether the server is shutting down. A response without an end, such as a stream of events, should end before
+    /// the grace period is over.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.connection.is_draining()
@@ -402,12 +403,12 @@ fn check_interim(status: StatusCode) -> Result<(), Misuse> {
 }
 
 impl Connection {
-    /// The task of a handler while it may still answer.
+    /// The task of the handler, while it may respond.
     pub(super) fn handler(&mut self) -> Option<&mut HandlerTask> {
         self.sending().map(|(_, task)| task)
     }
 
-    /// The same, with the state of the answer.
+    /// The task of the handler, with the state of the response.
     fn sending(&mut self) -> Option<(&mut Cycle, &mut HandlerTask)> {
         match &mut self.task {
             Task::Handler(task) if self.life == Life::Open && task.may_answer() => Some((&mut self.cycle, task)),
@@ -415,7 +416,7 @@ impl Connection {
         }
     }
 
-    /// The framing of the body that the handler may add to.
+    /// The framing of the body that the handler may append to.
     ///
     /// # Errors
     /// [`Misuse::HeadOrder`] before the head, [`Misuse::ExchangeEnded`] after the end.
@@ -428,12 +429,12 @@ impl Connection {
         }
     }
 
-    /// Whether a part of a file is on its way, after which nothing can be put.
+    /// Whether a part of a file is being sent, so that nothing can be appended.
     fn sends_named(&self) -> bool {
         self.file.left > 0 || self.relay != Passthrough::default()
     }
 
-    /// How much of the body lies unread at the front of the window, framing removed.
+    /// How much of the body is available at the front of the window, without framing.
     fn body_available(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> usize {
         self.response(buf, cx).available().unwrap_or_else(|violation| {
             self.body_violation(violation, buf, cx);
@@ -441,7 +442,7 @@ impl Connection {
         })
     }
 
-    /// The handler cannot keep what its head promised.
+    /// Records that the handler cannot complete the response that its head has announced.
     fn fail_handler(&mut self) {
         self.note(Input::Broken(Fault::Handler));
     }
@@ -459,7 +460,7 @@ mod tests {
     use crate::step::{Call, Step};
     use crate::time::{Tick, Wall};
 
-    /// What a failed head had of its own is not missing from the page that takes its place.
+    /// A page that replaces a failed head has the fields that the head had set itself.
     #[test]
     fn a_page_in_place_of_a_head_has_server_and_date() {
         let config = Config { handled: true, ..Config::default() };

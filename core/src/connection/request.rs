@@ -1,4 +1,5 @@
-//! From the bytes of a head to the task that answers it, and what becomes of a body that nobody wants.
+//! From the bytes of a head to the task that responds, and how unused bodies are discarded. How a head is parsed is in
+//! `wire`.
 
 use super::{Connection, Life};
 use crate::buffers::Buffers;
@@ -18,7 +19,7 @@ use crate::wire::{
 };
 
 impl Connection {
-    /// Reads the next head, if it is there.
+    /// Reads the next head, if it is complete.
     pub(super) fn read_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let limits = &cx.config.limits;
         let Inbound::Head(mut scan) = self.cycle.inbound else { return false };
@@ -52,11 +53,10 @@ impl Connection {
         self.cycle.inbound = Inbound::Head(scan);
         let line = if new_line { buf.head.parse_line(buf.input.unread()).map(drop) } else { Ok(()) };
         match (line, found) {
-            // A line that can never be right is refused before the rest has come, and before
-            // anything that is wrong with the rest.
+            // An invalid request line is refused before the rest has arrived, and before any error in the rest.
             (Err(refused), _) => self.refuse_head(refused.violation, refused.text, buf, cx),
             (Ok(()), Err(violation)) => {
-                // Of a line that cannot be one, what is quoted must not depend on how much has come.
+                // The quoted part of an implausible line must not depend on how much has arrived.
                 let first = if violation == Violation::MalformedLine { 1 } else { 0 };
                 self.refuse_head(violation, Span::new(0, first), buf, cx);
             }
@@ -70,7 +70,7 @@ impl Connection {
         true
     }
 
-    /// Between two exchanges, with nothing of the next: whether it ends here.
+    /// Between two exchanges, without a byte of the next one: whether the connection ends here.
     pub(super) fn end_between(&mut self) -> bool {
         if self.notes.eof {
             self.life = Life::Close(Close::Done);
@@ -80,22 +80,22 @@ impl Connection {
         self.life != Life::Open
     }
 
-    /// Begins an exchange with the head of `len` bytes that has been read.
+    /// Begins an exchange with the head of `len` bytes.
     fn begin(&mut self, len: usize, parsed: Result<(), HeadError>, buf: &mut Buffers, cx: &Context<'_>) {
         buf.input.pin(len);
         self.served = true;
         self.awaited = ReadTimer::Nothing;
         self.exchange.asked = Asked::Unparsed;
         self.cycle.answer(OutboundEvent::Asked);
-        if let Err(refused) = self.understand(parsed, buf, cx) {
+        if let Err(refused) = self.interpret(parsed, buf, cx) {
             self.response(buf, cx).refuse(refused.violation, refused.text);
             return;
         }
         self.task = Task::of(&mut self.response(buf, cx));
     }
 
-    /// Obeys what the head says about framing and persistence.
-    fn understand(
+    /// Applies the framing and persistence of the head.
+    fn interpret(
         &mut self,
         parsed: Result<(), HeadError>,
         buf: &mut Buffers,
@@ -129,7 +129,7 @@ impl Connection {
             Expectation::Continue => {}
             Expectation::Unknown => {
                 if has_body.is_some() {
-                    // Whether it follows is in doubt.
+                    // It is uncertain whether the body follows.
                     self.exchange.close();
                     self.cycle.stop_receiving();
                 }
@@ -139,7 +139,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Refuses a head that is not, or never will be, complete and right; the message quotes `text`.
+    /// Refuses a head that is invalid, or will never be complete; the message quotes `text`.
     pub(super) fn refuse_head(&mut self, violation: Violation, text: Span, buf: &mut Buffers, cx: &Context<'_>) {
         let unread = buf.input.unread();
         let line = match violation {
@@ -159,7 +159,7 @@ impl Connection {
         self.response(buf, cx).refuse(violation, text);
     }
 
-    /// Something is wrong with the body: says so if there is no answer yet.
+    /// Handles an invalid body: refuses the request if there is no response yet.
     pub(crate) fn body_violation(&mut self, violation: Violation, buf: &mut Buffers, cx: &Context<'_>) {
         debug_assert_eq!(violation.row().1, After::Close);
         self.response(buf, cx).give_up_body();
@@ -173,14 +173,14 @@ impl Connection {
                 self.response(buf, cx).refuse(violation, Span::default());
             }
             Outbound::Done => self.cycle.spoil(),
-            // An answer that was made of half a request must not look like one made of the whole.
+            // A response to an incomplete body must not look like one to a complete body.
             Outbound::Body(_) if violation == Violation::BodyTimeout => self.cut(Cut::Slow, Close::Timeout, buf),
             Outbound::Body(_) => self.cut(Cut::Body, Close::Broken, buf),
             _ => {}
         }
     }
 
-    /// Lets the task go on.
+    /// Advances the task.
     pub(super) fn advance_task(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let (task, mut response) = self.parts(buf, cx);
         match task.advance(&mut response) {
@@ -190,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// Does what a task has left to the connection. `false`: nothing moved.
+    /// Does what a task leaves to the connection. Returns whether anything has changed.
     #[cold]
     pub(super) fn follow(&mut self, progress: Progress, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         match progress {
@@ -206,7 +206,7 @@ impl Connection {
         true
     }
 
-    /// Reads and drops a body that nobody wants.
+    /// Reads and discards an unused body.
     pub(super) fn drain(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
         let answered = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
         if !(self.exchange.body == BodyUse::Dropped || answered) || !matches!(self.cycle.inbound, Inbound::Body(_)) {
@@ -220,7 +220,7 @@ impl Connection {
     }
 }
 
-/// Notes how a head was understood, as far as it was.
+/// Records how a head was interpreted, as far as it was.
 fn explain(terms: &Terms, request: &Request<'_>, protocol: Protocol, reasons: &mut Reasons) {
     if terms.host.is_err() {
         return;
@@ -245,7 +245,7 @@ fn explain(terms: &Terms, request: &Request<'_>, protocol: Protocol, reasons: &m
     reasons.note(expectation, b"");
 }
 
-/// Notes how the request line and the host were understood.
+/// Records how the request line and the host were interpreted.
 fn explain_line(request: &Request<'_>, reasons: &mut Reasons) {
     let version = match (request.head.is_11, request.version()) {
         (true, b"HTTP/1.1") => Rule::Version11,
@@ -270,12 +270,12 @@ fn explain_line(request: &Request<'_>, reasons: &mut Reasons) {
     }
 }
 
-/// Whether a request is a HEAD, even where its line is not right.
+/// Whether a request is a HEAD, even if its line is invalid.
 fn is_head(head: &[u8]) -> bool {
     head.starts_with(b"HEAD ")
 }
 
-/// Whether a request line can begin with this byte.
+/// Whether a request line may begin with this byte.
 fn is_plausible(byte: u8) -> bool {
     is_token_byte(byte) || matches!(byte, b'\r' | b'\n')
 }

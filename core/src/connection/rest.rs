@@ -1,4 +1,4 @@
-//! Connections that are put away: between two exchanges, or while a handler has nothing to say.
+//! Reduces the memory of connections that are idle between two exchanges, or that wait for their handler.
 
 use super::{Connection, Life, Notes};
 use crate::buffers::Buffers;
@@ -10,12 +10,12 @@ use crate::time::Tick;
 use crate::timer::ReadTimer;
 use crate::wire::Cycle;
 
-/// A connection between two exchanges, in a few bytes.
+/// An idle connection between two exchanges, in 32 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Resting {
     peer: Peer,
     served: bool,
-    /// The server is about to leave.
+    /// Whether the server is about to leave.
     leaving: bool,
     ticket: u32,
     since: Tick,
@@ -30,7 +30,8 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// The longest head that is packed, which fits into fresh buffers. A longer one keeps them.
+    /// The length of the longest head that is packed, which fits into new buffers. With a longer one, the buffers are
+    /// kept.
     const MOST: usize = 4 * 1024;
 }
 
@@ -47,14 +48,14 @@ impl Resting {
         self.since
     }
 
-    /// When to resume and poll it at the latest.
+    /// When to resume and poll the connection at the latest.
     #[must_use]
     pub fn deadline(&self, cx: &Context<'_>) -> Tick {
         let awaited = ReadTimer::Request { since: self.since };
-        awaited.deadline(&cx.config.timeouts, false).expect("a request is not awaited for ever")
+        awaited.deadline(&cx.config.timeouts, false).expect("waiting for a request has a deadline")
     }
 
-    /// The connection, as it was.
+    /// Restores the connection.
     #[must_use]
     pub fn resume(self) -> Connection {
         Connection {
@@ -78,8 +79,8 @@ impl Resting {
 }
 
 impl Connection {
-    /// What must be kept of a connection that has just said `Wait { idle: true }`; `None` for any
-    /// other, and for one that is observed. A driver with many idle connections keeps this instead of the whole.
+    /// What must be kept of a connection that has just returned `Wait { idle: true }`; `None` for any other connection,
+    /// and for one that is observed. A driver with many idle connections keeps this instead of the connection.
     #[must_use]
     pub fn rest(&self) -> Option<Resting> {
         if self.is_observed() {
@@ -99,7 +100,8 @@ impl Connection {
         })
     }
 
-    /// Since when it has been idle: between two exchanges, or before the first, with nothing of the next one.
+    /// Since when the connection has been idle: between two exchanges, or before the first one, without a byte of the
+    /// next request.
     #[must_use]
     pub fn idle_since(&self) -> Option<Tick> {
         match self.awaited {
@@ -108,11 +110,11 @@ impl Connection {
         }
     }
 
-    /// Since when it has kept its place with nothing that is owed to its peer: the head of a request is not complete,
-    /// or all is said and the peer is waited for to close. `None` for any other, an idle one among them.
+    /// Since when the connection has waited for the client although no response is due: the head of a request is
+    /// incomplete, or the connection is lingering. `None` for any other connection, including an idle one.
     ///
-    /// Where a server has no place left, such a connection may be [cut](crate::Input::Cut) for the sake of a new
-    /// one if that has lasted, and if none is idle.
+    /// If a server has reached its limit on connections and none is idle, it may [cut](crate::Input::Cut) such a
+    /// connection after a while to make room for a new one.
     #[must_use]
     pub fn unfinished_since(&self) -> Option<Tick> {
         match self.awaited {
@@ -122,16 +124,16 @@ impl Connection {
         }
     }
 
-    /// Takes down to a few bytes what a connection holds whose handler has nothing to send for now, for
-    /// instance between two events of a stream. `None`: it holds more than can be put away.
+    /// Reduces a connection whose handler has nothing to send for now, such as a stream between two events, to a few
+    /// bytes. Returns `None` if it holds more than can be packed.
     ///
-    /// A driver with many connections that wait for [`Need::handler`](crate::Need) keeps this instead of `buf`, and calls
-    /// [`unpack`](Self::unpack) before anything else of the connection is called.
+    /// A driver with many connections that wait for [`Need::handler`](crate::Need) keeps the result instead of `buf`,
+    /// and calls [`unpack`](Self::unpack) before any other method of the connection.
     pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
         let waits = matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open;
-        let bare = !self.has_unsent(buf) && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
+        let is_drained = !self.has_unsent(buf) && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
         let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.attached.is_none();
-        if !(waits && bare && plain && self.sent == 0 && buf.input.head().len() <= Packed::MOST) {
+        if !(waits && is_drained && plain && self.sent == 0 && buf.input.head().len() <= Packed::MOST) {
             return None;
         }
         let head = Box::from(buf.input.head());
@@ -139,12 +141,12 @@ impl Connection {
         Some(Packed { head })
     }
 
-    /// Puts what was packed into `buf`, which is empty.
+    /// Restores what was packed into `buf`, which must be empty.
     pub fn unpack(&mut self, packed: &Packed, buf: &mut Buffers) {
         buf.input.fill(&packed.head);
         buf.input.pin(packed.head.len());
-        buf.head.parse(&packed.head).expect("it was right before");
-        // The same room as before: how much is read at once must not depend on whether it was packed.
+        buf.head.parse(&packed.head).expect("it was parsed before");
+        // Restores the same room as before, since packing must not change how much is read at once.
         self.widen_for_body(buf);
         buf.input.make_room(usize::MAX, &mut buf.share);
         self.arrived = buf.input.arrived();
@@ -166,9 +168,9 @@ mod tests {
     use crate::step::Step;
     use crate::time::Wall;
 
-    /// Without room, a driver would read nothing and take that for the end.
+    /// Without room, a driver would read 0 bytes and take that for the end of input.
     #[test]
-    fn a_body_has_room_however_long_its_packed_head_is() {
+    fn a_body_has_room_after_a_packed_head_of_any_length() {
         let config = Config { handled: true, ..Config::default() };
         let now = Now::new(Tick(0), Wall(784_111_777));
         let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
@@ -182,7 +184,7 @@ mod tests {
             assert!(matches!(connection.reply(&mut buf, &cx).receive(), Received::Pending));
             assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(wait) if wait.need.read));
             let room = buf.input.spare().len();
-            let packed = connection.pack(&mut buf).expect("it has nothing but its head");
+            let packed = connection.pack(&mut buf).expect("only the head has to be kept");
             let mut buf = Buffers::new();
             connection.unpack(&packed, &mut buf);
             assert!(room > 0);

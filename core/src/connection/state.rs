@@ -1,6 +1,6 @@
-//! How a connection stands, for those who show it: a page for teaching, a test, a log of what went wrong.
+//! The state of a connection, for display: on a page for teaching, in a test, or in an error report.
 //!
-//! Nothing decides by it. It leaves out what moves from step to step, which is the subject of transcripts
+//! No decision depends on it. The transitions between steps are the subject of transcripts
 //! (`sanserve_transcript::trace`).
 
 use super::{Connection, Life};
@@ -12,42 +12,42 @@ use crate::task::Task;
 use crate::timer::Timer;
 use crate::wire::Move;
 
-/// How a connection stands. Names are fixed words, fit to be shown.
+/// The state of a connection. The names are fixed, and suitable for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct State {
-    /// What comes from the peer: a state of [`INBOUND`](crate::INBOUND).
+    /// The inbound half: a state of [`INBOUND`](crate::INBOUND).
     pub inbound: &'static str,
-    /// What goes to the peer: a state of [`OUTBOUND`](crate::OUTBOUND).
+    /// The outbound half: a state of [`OUTBOUND`](crate::OUTBOUND).
     pub outbound: &'static str,
-    /// What answers the request: `none`, `files`, `script` or `handler`.
+    /// What responds to the request: `none`, `files`, `script` or `handler`.
     pub task: &'static str,
-    /// How far that has come, in a few words; empty where there is nothing to say.
+    /// The stage of the task, in a few words; may be empty.
     pub stage: &'static str,
     /// The connection as a whole: `open`, `ending`, `shut`, `lingering`, or `closed`.
     pub life: &'static str,
-    /// The clocks that run.
+    /// The running timers.
     pub timers: Vec<Timer>,
-    /// Bytes of the peer that were read and not yet used. The head of the current request is not among them.
+    /// The number of bytes from the client that were read and not used yet, without the head of the current request.
     pub unread: usize,
-    /// Bytes of the answer that are named or formatted, and that the driver has not been seen to take.
+    /// The number of bytes of the response that the driver has not accepted yet.
     pub unsent: u64,
-    /// Bytes of a script that were read and are not yet passed on.
+    /// The number of bytes from a script that were read and not relayed yet.
     pub unheard: usize,
-    /// The status of the answer, once its head is written.
+    /// The status of the response, once its head is written.
     pub status: Option<u16>,
-    /// Whether the connection may go on after the current exchange; `None` if there is none.
+    /// Whether the connection may continue after the current exchange; `None` if there is none.
     pub keep_alive: Option<bool>,
-    /// The socket takes no more for now.
+    /// Whether the socket is full.
     pub blocked: bool,
-    /// The peer has half-closed.
+    /// Whether the client has half-closed.
     pub eof: bool,
-    /// The server goes down.
+    /// Whether the server is shutting down.
     pub draining: bool,
 }
 
 impl Connection {
-    /// How the connection stands. `buf` is its own; it is empty where the connection is idle.
+    /// The state of the connection. `buf` are its buffers, which are empty if the connection is idle.
     #[must_use]
     pub fn state(&self, buf: &Buffers, cx: &Context<'_>) -> State {
         let (task, stage) = match &self.task {
@@ -77,13 +77,13 @@ impl Connection {
         }
     }
 
-    /// The moves of both halves since this was last asked, in order: the last eight, which is more than there are
+    /// The transitions of both halves since the last call, in order; at most the last eight, which is more than occur
     /// between two steps.
     pub fn take_moves(&mut self) -> Vec<Move> {
         self.cycle.take_moves()
     }
 
-    /// The clocks whose deadlines `poll` obeys.
+    /// The timers whose deadlines `poll` applies.
     fn timers(&self, buf: &Buffers, cx: &Context<'_>) -> Vec<Timer> {
         let timeouts = &cx.config.timeouts;
         let mut timers = self.awaited.timers(timeouts, self.notes.is_draining());
@@ -120,7 +120,7 @@ mod tests {
     use crate::step::Step;
     use crate::time::{Tick, Wall};
 
-    /// Every clock that is shown is one that the wait is for, and the nearest is its deadline.
+    /// The wait depends on every timer that is shown, and its deadline is the nearest one.
     #[test]
     fn the_nearest_timer_is_the_deadline_of_the_wait() {
         let (config, mut now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));

@@ -1,4 +1,4 @@
-//! What a connection waits for when nothing is due.
+//! What a connection waits for when no step is due.
 
 use super::{Connection, Life, Probe};
 use crate::buffers::Buffers;
@@ -19,7 +19,8 @@ impl Connection {
         }
         let (read, idle) = self.await_peer(buf, cx);
         if idle {
-            // Each exchange finds the room that it would find in fresh buffers, so that it goes the same way.
+            // Every exchange starts with the same room as in new buffers, so that its course does not depend on earlier
+            // ones.
             buf.shrink_input();
             buf.script.shrink();
         }
@@ -38,7 +39,7 @@ impl Connection {
         let need = Need {
             read,
             write: self.notes.blocked,
-            script_read: self.hears_script(buf, cx),
+            script_read: self.reads_script(buf, cx),
             script_write: matches!(&self.task, Task::Cgi(cgi) if cgi.is_full()) && self.cycle.is_answering(),
             completion: self.awaits_file()
                 || match &self.task {
@@ -51,19 +52,19 @@ impl Connection {
         Wait { need, deadline, idle }
     }
 
-    /// Decides what is awaited from the peer: whether to read, and whether the connection is idle.
+    /// Decides what is expected from the client. Returns whether to read, and whether the connection is idle.
     pub(super) fn await_peer(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> (bool, bool) {
         let now = cx.now.tick;
         let mut idle = false;
         let next = match (self.life, self.cycle.inbound, self.cycle.outbound) {
             (Life::Lingering, ..) => self.awaited,
             (Life::Open, Inbound::Head(scan), Outbound::Idle) if !self.notes.blocked => {
-                let rests = scan == Scan::default() && buf.input.is_empty();
-                // One of a server that drains is not to be put away: it would forget that.
-                idle = rests && !self.notes.is_draining();
+                let is_empty = scan == Scan::default() && buf.input.is_empty();
+                // While the server drains, a connection must not rest: `Resting` does not record that.
+                idle = is_empty && !self.notes.is_draining();
                 match self.awaited {
-                    ReadTimer::First { .. } if rests => self.awaited,
-                    _ if rests && !idle => ReadTimer::First { since: now },
+                    ReadTimer::First { .. } if is_empty => self.awaited,
+                    _ if is_empty && !idle => ReadTimer::First { since: now },
                     ReadTimer::Request { .. } if idle => self.awaited,
                     ReadTimer::Head { .. } if !idle => self.awaited,
                     _ if idle => ReadTimer::Request { since: now },
@@ -83,30 +84,30 @@ impl Connection {
             cgi.pause(pace, now);
         }
         self.awaited = next;
-        let works = match &self.task {
+        let is_busy = match &self.task {
             Task::Cgi(_) => true,
             Task::Handler(_) => !matches!(self.cycle.inbound, Inbound::Body(_)),
             Task::None | Task::Files(_) => false,
         };
-        if works && self.life == Life::Open && next == ReadTimer::Nothing && !self.notes.eof {
-            // Nothing is awaited of the peer, but it may go away: keep reading, so that a disconnect is noticed.
+        if is_busy && self.life == Life::Open && next == ReadTimer::Nothing && !self.notes.eof {
+            // Nothing is expected from the client, but keep reading so that a disconnect is noticed.
             return (buf.input.make_room(0, &mut buf.share), idle);
         }
         if self.notes.blocked && matches!(&self.task, Task::Files(files) if files.has_read_head()) {
-            // A slow peer does not pin what it has sent.
+            // A client that reads slowly must not occupy memory for its request.
             buf.keep_line_only();
         }
         let read = next != ReadTimer::Nothing && !self.notes.eof;
         if read {
             self.widen_for_body(buf);
-            // A head ends before the window does, or is refused. Of a body no more is read for now.
+            // A head ends before the window does, or is refused. Reading a body pauses while the window is full.
             let room = buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share);
             return (room, idle);
         }
         (read, idle)
     }
 
-    /// Makes room for more of a long body at once, if one is awaited.
+    /// Makes room for more of a long body at once, if a body is expected.
     pub(super) fn widen_for_body(&self, buf: &mut Buffers) {
         if let (ReadTimer::Body(_), Inbound::Body(decoder)) = (self.awaited, &self.cycle.inbound) {
             if decoder.is_long() {
@@ -123,9 +124,9 @@ impl Connection {
         }
     }
 
-    /// Whether the script is to be read from: what it said before is on its way, and there is room.
-    pub(super) fn hears_script(&self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let hears = matches!(&self.task, Task::Cgi(cgi) if cgi.is_heard());
-        hears && !self.has_unsent(buf) && buf.script.make_room(cx.config.limits.script_head, &mut Share::default())
+    /// Whether to read from the script: its earlier output has been sent, and there is room.
+    pub(super) fn reads_script(&self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let has_output = matches!(&self.task, Task::Cgi(cgi) if cgi.is_heard());
+        has_output && !self.has_unsent(buf) && buf.script.make_room(cx.config.limits.script_head, &mut Share::default())
     }
 }

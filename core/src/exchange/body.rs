@@ -1,4 +1,4 @@
-//! Reading the body of a request, or deciding that nobody wants it.
+//! Reads the body of a request, or decides that it is not used.
 
 use super::{Answer, BodyUse, ResponseBuilder};
 use crate::error::Violation;
@@ -7,10 +7,10 @@ use crate::status::StatusCode;
 use crate::wire::{Inbound, InboundEvent, Span};
 
 impl ResponseBuilder<'_> {
-    /// How much of the body lies unread at the front of the window, framing removed.
+    /// How much of the body is available at the front of the window, without framing.
     ///
     /// # Errors
-    /// What is wrong with the body.
+    /// The protocol error, if the body is invalid.
     pub(crate) fn available(&mut self) -> Result<usize, Violation> {
         let Inbound::Body(mut decoder) = self.cycle.inbound else { return Ok(0) };
         let piece = decoder.decode(self.buf.input.unread(), &self.cx.config.limits)?;
@@ -24,7 +24,7 @@ impl ResponseBuilder<'_> {
         Ok(piece.data)
     }
 
-    /// `n` bytes of the body were used.
+    /// Records that `n` bytes of the body were used.
     pub(crate) fn took(&mut self, n: usize) {
         if let Inbound::Body(decoder) = &mut self.cycle.inbound {
             decoder.took(n);
@@ -32,38 +32,38 @@ impl ResponseBuilder<'_> {
         }
     }
 
-    /// Whether a body that nobody wants stands no longer in the way of a response.
+    /// Whether an unused body no longer prevents a response.
     pub(crate) fn settle_body(&mut self) -> bool {
         let Inbound::Body(decoder) = self.cycle.inbound else { return true };
-        let fate = Unwanted::of(self.exchange.body, decoder.at_least(), self.cx.config.limits.drain);
-        self.buf.reasons.note(fate.rule(), b"");
-        match fate {
-            Unwanted::Unsent | Unwanted::TooLong => {
+        let outcome = Unused::of(self.exchange.body, decoder.at_least(), self.cx.config.limits.drain);
+        self.buf.reasons.note(outcome.rule(), b"");
+        match outcome {
+            Unused::Unsent | Unused::TooLong => {
                 self.give_up_body();
                 true
             }
-            Unwanted::Dropped => {
+            Unused::Dropped => {
                 self.exchange.body = BodyUse::Dropped;
                 false
             }
         }
     }
 
-    /// What is left of the body is not read, and the connection ends after the response.
+    /// Stops reading the body. The connection closes after the response.
     pub(crate) fn give_up_body(&mut self) {
         self.exchange.close();
         self.exchange.body = BodyUse::Read;
         self.cycle.stop_receiving();
     }
 
-    /// Reads and drops a body that nobody wants, as far as `limits.drain`. `Ok(false)`: nothing moved.
+    /// Reads and discards an unused body, up to `limits.drain`. Returns whether anything has changed.
     ///
     /// # Errors
-    /// What is wrong with the body.
+    /// The protocol error, if the body is invalid.
     pub(crate) fn drain(&mut self) -> Result<bool, Violation> {
         let limits = &self.cx.config.limits;
         while let Inbound::Body(mut decoder) = self.cycle.inbound {
-            // No further than one byte beyond the limit, so that it does not matter how much has come.
+            // Reads at most one byte beyond the limit, so that the result does not depend on how much has arrived.
             let unread = self.buf.input.unread();
             let most = usize::try_from(limits.drain.saturating_sub(self.exchange.drained)).unwrap_or(usize::MAX);
             let piece = decoder.decode(&unread[..unread.len().min(most.saturating_add(1))], limits)?;
@@ -90,8 +90,8 @@ impl ResponseBuilder<'_> {
         if self.eof { Err(Violation::IncompleteBody) } else { Ok(false) }
     }
 
-    /// Whether the body is welcome that a peer waits to send (RFC 9110 section 10.1.1). If it is not, that is the
-    /// response.
+    /// Whether an expected body is accepted (RFC 9110 section 10.1.1). If it is not, responds with the status of the
+    /// policy.
     pub(crate) fn may_continue(&mut self) -> bool {
         if self.exchange.body != BodyUse::AwaitsContinue || self.exchange.answer != Answer::None {
             return true;
@@ -107,7 +107,7 @@ impl ResponseBuilder<'_> {
         false
     }
 
-    /// The interim response that lets a waiting peer send its body.
+    /// Sends the interim response that lets a waiting client send its body.
     pub(crate) fn send_continue(&mut self) {
         const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         if self.exchange.answer == Answer::None && self.exchange.body == BodyUse::AwaitsContinue {
@@ -119,32 +119,32 @@ impl ResponseBuilder<'_> {
     }
 }
 
-/// What becomes of a body that nobody wants.
+/// What happens to an unused body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unwanted {
-    /// A peer that waits for 100 gets its final response instead; whether it then sends the body is its choice (RFC 9110
-    /// section 10.1.1), so the connection cannot go on.
+enum Unused {
+    /// The client waits for 100 (Continue), and gets the final response instead. It may then send the body or not (RFC
+    /// 9110 section 10.1.1), so the connection cannot continue.
     Unsent,
-    /// It is not worth reading: the connection ends instead.
+    /// It is too long to be read: the connection closes instead.
     TooLong,
-    /// It is read first, so that the response does not depend on how much of it has come.
+    /// It is read before the response, so that the response does not depend on how much of it has arrived.
     Dropped,
 }
 
-impl Unwanted {
-    fn of(body: BodyUse, at_least: u64, most: u64) -> Unwanted {
+impl Unused {
+    fn of(body: BodyUse, at_least: u64, most: u64) -> Unused {
         match body {
-            BodyUse::AwaitsContinue => Unwanted::Unsent,
-            BodyUse::Read | BodyUse::Dropped if at_least > most => Unwanted::TooLong,
-            BodyUse::Read | BodyUse::Dropped => Unwanted::Dropped,
+            BodyUse::AwaitsContinue => Unused::Unsent,
+            BodyUse::Read | BodyUse::Dropped if at_least > most => Unused::TooLong,
+            BodyUse::Read | BodyUse::Dropped => Unused::Dropped,
         }
     }
 
     fn rule(self) -> Rule {
         match self {
-            Unwanted::Unsent => Rule::ExpectAnswered,
-            Unwanted::TooLong => Rule::BodyUnread,
-            Unwanted::Dropped => Rule::BodyDropped,
+            Unused::Unsent => Rule::ExpectAnswered,
+            Unused::TooLong => Rule::BodyUnread,
+            Unused::Dropped => Rule::BodyDropped,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! One request and its response: what is known of both, and the tool that a task is given to go on with them.
+//! One request and its response: the state of both, and the interface for tasks.
 //!
-//! A task (files, a script, a handler) borrows the exchange as a [`ResponseBuilder`]. It reads the body of the request
-//! and writes the response through it, and says with [`Progress`] what came of that. What becomes of the connection
-//! is not decided here.
+//! A task (files, a script, a handler) borrows the exchange as a [`ResponseBuilder`]. With it, the task reads the body
+//! of the request and writes the response. The result is a [`Progress`]. What happens to the connection is not decided
+//! here.
 
 mod body;
 mod response;
@@ -20,44 +20,44 @@ use crate::status::StatusCode;
 use crate::step::Close;
 use crate::wire::Cycle;
 
-/// What is known of the current exchange.
+/// The state of the current exchange.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Exchange {
     pub(crate) asked: Asked,
     pub(crate) answer: Answer,
     pub(crate) body: BodyUse,
     pub(crate) then: Then,
-    /// Bytes in the output that are no body: the head of the answer, an interim answer.
+    /// The number of bytes in the output that are not body: the head of the response, and interim responses.
     pub(crate) head_left: u32,
-    /// Bytes in the output that are an interim answer; `head_left` counts them too.
+    /// The number of bytes in the output that are interim responses; included in `head_left`.
     pub(crate) interim_left: u32,
-    /// Bytes of the body that went out.
+    /// The number of bytes of the body that were sent.
     pub(crate) body_sent: u64,
-    /// Bytes of a body that nobody wants that were read so far.
+    /// The number of bytes of an unused body that were read so far.
     pub(crate) drained: u64,
-    /// Some of the answer went out.
+    /// Whether some of the response was sent.
     pub(crate) is_out: bool,
-    /// The request is a HEAD.
+    /// Whether the request is a HEAD.
     pub(crate) is_head: bool,
-    /// The request is HTTP/1.1 or later.
+    /// Whether the request is HTTP/1.1 or later.
     pub(crate) is_11: bool,
-    /// The target means a script.
+    /// Whether the target is the path of a script.
     pub(crate) is_script: bool,
-    /// `Scratch::remarks` is to be logged.
+    /// Whether `Scratch::remarks` has to be logged.
     pub(crate) has_remarks: bool,
-    /// Local redirects so far.
+    /// The number of local redirects so far.
     pub(crate) redirects: u8,
-    /// Why the answer was cut short.
+    /// Why the response was cut short.
     pub(crate) cut: Option<Cut>,
 }
 
 impl Exchange {
-    /// Whether there is one: begun, and not finished.
+    /// Whether an exchange has begun and is not finished.
     pub(crate) fn is_open(&self) -> bool {
         self.asked != Asked::Nothing
     }
 
-    /// Ends the connection after this answer.
+    /// Closes the connection after this response.
     pub(crate) fn close(&mut self) {
         if self.then == Then::KeepAlive {
             self.then = Then::Close;
@@ -65,24 +65,24 @@ impl Exchange {
     }
 }
 
-/// What has come of a request.
+/// What has arrived of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Asked {
     #[default]
     Nothing,
-    /// Something that is not, or not yet, understood.
+    /// Something that is invalid, or not parsed yet.
     Unparsed,
-    /// A head that is parsed, so that the policy can be asked about the request.
+    /// A parsed head, so that the policy can be asked about the request.
     Request,
 }
 
-/// What the answer is, once its head is written.
+/// The kind of response, once its head is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Answer {
     #[default]
     None,
     Status(StatusCode),
-    /// An error page; `Scratch::message` is its message.
+    /// An error page with the message in `Scratch::message`.
     Error(StatusCode),
 }
 
@@ -99,31 +99,31 @@ impl Answer {
     }
 }
 
-/// What becomes of the body of the request.
+/// How the body of the request is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum BodyUse {
-    /// It is read, if anybody reads it.
+    /// It is read by the task, if at all.
     #[default]
     Read,
-    /// The peer waits for `100 Continue` before it sends it.
+    /// The client waits for `100 Continue` before it sends the body.
     AwaitsContinue,
-    /// Nobody wants it: it is read to its end, or to `limits.drain`, before the answer.
+    /// It is not used: it is read to its end, or up to `limits.drain`, before the response.
     Dropped,
 }
 
-/// What becomes of the connection after the answer.
+/// What happens to the connection after the response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Then {
     KeepAlive,
     #[default]
     Close,
-    /// The peer itself asked for the connection to end here.
+    /// The client asked to close the connection.
     PeerCloses,
-    /// It is another protocol's.
+    /// Another protocol takes over.
     Upgrade,
 }
 
-/// Why an answer was cut short.
+/// Why a response was cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     Fault(Fault),
@@ -155,23 +155,23 @@ impl Cut {
     }
 }
 
-/// A part of the driver's file that is to be sent.
+/// A part of the open file that has to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FilePart {
     pub(crate) offset: u64,
     pub(crate) left: u64,
 }
 
-/// Bytes of a script that are to be sent from where they lie, and what follows them.
+/// Output of a script that has to be sent from its window, and what follows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Passthrough {
     pub(crate) left: u32,
-    /// How much of [`Passthrough::TAIL`] is still to come.
+    /// How much of [`Passthrough::TAIL`] is missing.
     pub(crate) tail: u8,
 }
 
 impl Passthrough {
-    /// What ends a chunk.
+    /// The end of a chunk.
     pub(crate) const TAIL: &'static [u8] = b"\r\n";
 
     pub(crate) fn tail(&self) -> &'static [u8] {
@@ -179,40 +179,41 @@ impl Passthrough {
     }
 }
 
-/// What is known of the server's life.
+/// The life cycle of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Server {
     #[default]
     Stays,
-    /// It says that it is not healthy, and goes on.
+    /// It reports that it is not healthy, but continues.
     Leaves,
     Drains,
 }
 
-/// What came of letting a task go on.
+/// The result of advancing a task.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing moved: something has to happen first.
+    /// Nothing has changed: something has to happen first.
     Stalled,
-    /// It went on, and may go on further.
+    /// It has advanced, and may advance further.
     Moved,
-    /// The rest of the request's body is wrong.
+    /// The rest of the request's body is invalid.
     Violation(Violation),
-    /// The response cannot be completed, and the connection ends.
+    /// The response cannot be completed, and the connection closes.
     Cut(Cut, Close),
-    /// The request is to be served by files or a script, in place of this task.
+    /// Files or a script have to respond instead of this task.
     Serve,
 }
 
 impl Progress {
-    /// [`Progress::Moved`] if something moved.
+    /// [`Progress::Moved`] if something has changed.
     pub(crate) fn of(moved: bool) -> Progress {
         if moved { Progress::Moved } else { Progress::Stalled }
     }
 }
 
-/// An exchange in the hands of a task: all that it takes to read the body of the request and to write the response.
+/// An exchange while a task advances: everything that is needed to read the body of the request and to write the
+/// response.
 pub(crate) struct ResponseBuilder<'t> {
     pub(crate) exchange: &'t mut Exchange,
     pub(crate) cycle: &'t mut Cycle,
@@ -222,7 +223,7 @@ pub(crate) struct ResponseBuilder<'t> {
     pub(crate) cx: &'t Context<'t>,
     pub(crate) peer: Peer,
     pub(crate) server: Server,
-    /// The peer has half-closed.
+    /// Whether the client has half-closed.
     pub(crate) eof: bool,
 }
 
@@ -231,12 +232,12 @@ impl ResponseBuilder<'_> {
         Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer }
     }
 
-    /// The request, what is worked out from it, and the reasons.
+    /// The request, what is derived from it, and the recorded decisions.
     pub(crate) fn split(&mut self) -> (Request<'_>, &mut Scratch, &mut Reasons) {
         self.buf.split(self.peer)
     }
 
-    /// Notes what it takes a look at the request to know, where somebody wants to know.
+    /// Records decisions that depend on the request. `note` is only called if decisions are recorded.
     pub(crate) fn explain(&mut self, note: impl FnOnce(&Request<'_>, &Scratch, &mut Reasons)) {
         if self.buf.reasons.are_wanted() {
             let (request, scratch, reasons) = self.split();
@@ -244,7 +245,7 @@ impl ResponseBuilder<'_> {
         }
     }
 
-    /// Whether some of what was written or named has not gone out yet.
+    /// Whether some of the response has not been sent yet.
     pub(crate) fn has_unsent(&self) -> bool {
         self.file.left > 0 || *self.relay != Passthrough::default() || !self.buf.output.unsent().is_empty()
     }

@@ -1,5 +1,5 @@
-//! Writing a response: its head, the beginning and the end of its body, and those that need no task of their own
-//! (refusals, redirects, `OPTIONS`).
+//! Writes responses: the head, the beginning and the end of the body, and responses that need no task (refusals,
+//! redirects, `OPTIONS`). How bytes are formatted is in `wire::encode`.
 
 use super::{Answer, Asked, BodyUse, ResponseBuilder, Server, Then};
 use crate::buffers::{Buffers, Scratch};
@@ -13,19 +13,19 @@ use crate::response_head::{Own, ResponseHead};
 use crate::status::StatusCode;
 use crate::wire::{Encoder, HeadOut, Inbound, Outbound, OutboundEvent, Span};
 
-/// The methods that files answer, for `Allow`.
+/// The methods that files support, for `Allow`.
 const ALLOW_OF_FILES: &[u8] = b"GET, HEAD, OPTIONS";
 
-/// The methods that scripts answer, for `Allow`: those of RFC 9110 and RFC 5789. Which of them a script has, and which
-/// others, it alone knows, and says when it is asked.
+/// The methods that scripts may support, for `Allow`: those of RFC 9110 and RFC 5789. Only a script itself knows which
+/// of these and other methods it supports.
 const ALLOW_OF_SCRIPTS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The reason phrase of a status line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Phrase<'p> {
-    /// The status's own.
+    /// The default phrase of the status.
     Usual,
-    /// What [`Scratch::message`] says.
+    /// The text in [`Scratch::message`].
     Message,
     Of(&'p [u8]),
 }
@@ -36,18 +36,18 @@ impl<'p> From<Option<&'p [u8]>> for Phrase<'p> {
     }
 }
 
-/// What an error page says beside its status and message.
+/// The contents of an error page in addition to its status and message.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Page<'e> {
-    /// Instead of the status's own.
+    /// Replaces the explanation of the status.
     pub(crate) explanation: Option<&'e str>,
-    /// The message repeats what the peer wrote.
+    /// Whether the message quotes the client.
     pub(crate) quotes_peer: bool,
 }
 
 impl ResponseBuilder<'_> {
-    /// Writes a head: status line, Server, Date, what `fields` writes, what the policy adds, and
-    /// Connection where it says something.
+    /// Writes a head: status line, Server, Date, what `fields` writes, what the policy adds, and Connection if it is
+    /// needed.
     pub(crate) fn head(
         &mut self,
         status: StatusCode,
@@ -57,7 +57,7 @@ impl ResponseBuilder<'_> {
         self.write_head(Answer::Status(status), phrase, Own::default(), fields);
     }
 
-    /// The same for a head that may have fields of ours already.
+    /// Like [`head`](Self::head), for a head that may already have fields of the server.
     pub(crate) fn head_with(
         &mut self,
         status: StatusCode,
@@ -78,13 +78,13 @@ impl ResponseBuilder<'_> {
     ) {
         let (Answer::Status(status) | Answer::Error(status)) = answer else { return };
         self.exchange.answer = answer;
-        // Whether a peer that was not told to continue still sends its body is its choice.
+        // A client that was not told to continue may send its body or not.
         if self.exchange.body == BodyUse::AwaitsContinue
-            // A server that drains answers what has arrived, and says with the last of it that it closes
+            // A draining server responds to everything that has arrived, and announces the close in the last response
             // (RFC 9112 section 9.6).
             || self.is_last()
-            // It has neither content nor a length, yet no recipient must take it for complete
-            // (RFC 9112 section 6.3): the connection ends it.
+            // It has neither content nor a length. The connection closes, so that no client waits for content (RFC 9112
+            // section 6.3).
             || status == StatusCode::RESET_CONTENT
         {
             self.exchange.close();
@@ -121,24 +121,24 @@ impl ResponseBuilder<'_> {
         self.exchange.head_left += u32::try_from(written).expect("heads are far smaller than 4 GiB");
     }
 
-    /// Sends a whole response that an embedder has made.
+    /// Sends a complete response of an embedder.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for a status that begins none, [`Misuse::LengthMismatch`] for a head that announces another length.
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::LengthMismatch`] if the head announces another length.
     pub(crate) fn send_response(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Misuse> {
         let (status, len) = (head.status(), body.len() as u64);
         if status.code() < 200 {
             return Err(Misuse::Interim);
         }
-        // What a GET would get may be announced where nothing of it is sent.
-        let is_left_out = body.is_empty() && (self.exchange.is_head || status.is_bodiless());
+        // If no content is sent, the length of the response to GET may be announced.
+        let is_omitted = body.is_empty() && (self.exchange.is_head || status.is_bodiless());
         let announced = head.body_length().unwrap_or(len);
-        if announced != len && !is_left_out {
+        if announced != len && !is_omitted {
             return Err(Misuse::LengthMismatch);
         }
         self.send_final(head, Some(announced));
         if self.cycle.outbound != Outbound::Body(Encoder::None) {
-            // Whole, whatever `limits.output` says: it is in memory already.
+            // Sent completely, regardless of `limits.output`, since it is in memory already.
             self.buf.output.bytes.extend_from_slice(body);
         }
         self.cycle.outbound = Outbound::Body(Encoder::None);
@@ -146,7 +146,7 @@ impl ResponseBuilder<'_> {
         Ok(())
     }
 
-    /// Sends a head that an embedder has made; what it is the head of, its status says.
+    /// Sends a head of an embedder. Its status decides what it begins.
     pub(crate) fn send_head(&mut self, head: &ResponseHead) {
         match head.status() {
             StatusCode::SWITCHING_PROTOCOLS => self.send_upgrade(head),
@@ -155,7 +155,7 @@ impl ResponseBuilder<'_> {
         }
     }
 
-    /// It begins the response, with a body of that length.
+    /// Sends a head that begins the response, with a body of this length.
     fn send_final(&mut self, head: &ResponseHead, length: Option<u64>) {
         let encoder = if head.status().is_bodiless() { Encoder::None } else { self.framing(length) };
         self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| {
@@ -164,7 +164,7 @@ impl ResponseBuilder<'_> {
         self.body(encoder);
     }
 
-    /// It ends HTTP on this connection.
+    /// Sends a head that ends HTTP on this connection.
     fn send_upgrade(&mut self, head: &ResponseHead) {
         self.exchange.then = Then::Upgrade;
         self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| {
@@ -174,8 +174,8 @@ impl ResponseBuilder<'_> {
         self.end();
     }
 
-    /// It goes before the response. RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0
-    /// client."
+    /// Sends an interim response.
+    /// RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
     fn send_interim(&mut self, head: &ResponseHead) {
         let ResponseBuilder { exchange, buf, cx, .. } = self;
         if !exchange.is_11 || cx.config.protocol == Protocol::Http10 {
@@ -189,7 +189,7 @@ impl ResponseBuilder<'_> {
         exchange.interim_left += written;
     }
 
-    /// Begins the body; `Outbound` moves here.
+    /// Begins the body. This moves the outbound half.
     pub(crate) fn body(&mut self, encoder: Encoder) {
         let bodiless = self.exchange.answer.status().is_some_and(StatusCode::is_bodiless);
         let is_head = self.exchange.is_head;
@@ -207,7 +207,7 @@ impl ResponseBuilder<'_> {
         self.cycle.answer(OutboundEvent::Head(if is_head || bodiless { Encoder::None } else { encoder }));
     }
 
-    /// The answer is complete.
+    /// Ends the response.
     pub(crate) fn end(&mut self) {
         let (done, rule) = if self.exchange.then == Then::KeepAlive {
             (OutboundEvent::End, Rule::StaysOpen)
@@ -221,7 +221,7 @@ impl ResponseBuilder<'_> {
         self.cycle.answer(done);
     }
 
-    /// The same where the body may be chunked and have trailers.
+    /// Ends a response whose body may be chunked and have trailers.
     pub(crate) fn end_body(&mut self) {
         if self.cycle.outbound == Outbound::Body(Encoder::Chunked) {
             self.buf.output.bytes.extend_from_slice(b"0\r\n");
@@ -231,19 +231,19 @@ impl ResponseBuilder<'_> {
         self.end();
     }
 
-    /// The value of the Connection field, where one is due (RFC 9112 section 9.6).
+    /// The value of the Connection field, if it is needed (RFC 9112 section 9.6).
     fn connection(&self) -> Option<&'static [u8]> {
         match self.exchange.then {
             Then::Upgrade => Some(b"Upgrade"),
             Then::KeepAlive if self.exchange.is_11 => None,
             Then::KeepAlive => Some(b"keep-alive"),
-            // HTTP/1.0 closes by itself; Python says so with errors only.
+            // HTTP/1.0 closes by default; Python only announces it with errors.
             _ if self.cx.config.protocol == Protocol::Http10 && !self.exchange.answer.is_error() => None,
             Then::Close | Then::PeerCloses => Some(b"close"),
         }
     }
 
-    /// Refuses the request for what the peer did; the message quotes `text`, a part of the head.
+    /// Refuses the request because of a protocol error; the message quotes `text`, a part of the head.
     pub(crate) fn refuse(&mut self, violation: Violation, text: Span) {
         let (status, after, message) = violation.row();
         let (request, scratch, _) = self.split();
@@ -260,7 +260,7 @@ impl ResponseBuilder<'_> {
         if has_allow {
             self.buf.reasons.note(Rule::Allow, allow);
         }
-        // What the peer wrote is quoted on the page, never in the status line.
+        // What the client wrote is only quoted on the page, not in the status line.
         let page = Page { quotes_peer: message.is_some_and(|text| text.contains("{}")), ..Page::default() };
         self.error_page(status, &page, |head, _| {
             if has_allow {
@@ -269,12 +269,12 @@ impl ResponseBuilder<'_> {
         });
     }
 
-    /// The methods that the target has.
+    /// The methods that the target supports.
     pub(crate) fn allow(&self) -> &'static [u8] {
         if self.exchange.is_script { ALLOW_OF_SCRIPTS } else { ALLOW_OF_FILES }
     }
 
-    /// How a body is framed whose length is known, or is not.
+    /// The framing of a body with this length, or of unknown length.
     pub(crate) fn framing(&mut self, length: Option<u64>) -> Encoder {
         match length {
             Some(length) => Encoder::length(length),
@@ -286,15 +286,15 @@ impl ResponseBuilder<'_> {
         }
     }
 
-    /// Answers with an error page.
+    /// Responds with an error page.
     pub(crate) fn error(&mut self, status: StatusCode, message: &str) {
         self.buf.scratch.message.clear();
         self.buf.scratch.message.extend_from_slice(message.as_bytes());
         self.error_page(status, &Page::default(), |_, _| {});
     }
 
-    /// Answers with an error page whose message stands in [`Scratch::message`]; `fields` come after
-    /// those of the page. The message is the reason phrase too, as Python has it, where it is fit.
+    /// Responds with an error page with the message in [`Scratch::message`]; `fields` are written after those of the
+    /// page. The message is also the reason phrase, as in Python, if it is valid as one.
     pub(crate) fn error_page(
         &mut self,
         status: StatusCode,
@@ -325,14 +325,14 @@ impl ResponseBuilder<'_> {
         self.end();
     }
 
-    /// Answers without body.
+    /// Responds without a body.
     pub(crate) fn empty(&mut self, status: StatusCode, fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch)) {
         self.head(status, Phrase::Usual, fields);
         self.body(Encoder::None);
         self.end();
     }
 
-    /// Whether this is the last response of a server that drains: nothing of a next request has arrived.
+    /// Whether this is the last response of a draining server: nothing of a next request has arrived.
     fn is_last(&self) -> bool {
         self.server == Server::Drains && (self.cycle.inbound != Inbound::Done || self.buf.input.unread().is_empty())
     }

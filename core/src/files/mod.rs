@@ -1,7 +1,7 @@
-//! The task that answers GET and HEAD from files: open, index page or listing, conditions, ranges.
+//! The task that responds to GET and HEAD with files: open, index page or listing, conditions, ranges.
 //!
-//! It is a small machine of its own. It asks for actions, takes their completions, writes heads and
-//! pages into the output window and names parts of the driver's file to be sent after them.
+//! It is a state machine. It requests actions, receives their completions, writes heads and pages to the output, and
+//! names the parts of the open file that the driver sends. Which error becomes which response is in [`refusal`].
 
 mod refusal;
 
@@ -22,23 +22,23 @@ use crate::wire::{Encoder, HeadOut, Known, Span};
 use refusal::Refusal;
 use std::borrow::Cow;
 
-/// How far the answer has come.
+/// The state of a response from a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Files {
     state: State,
     opened: Kept,
-    /// Where the name of the index page begins in `Buffers::path`.
+    /// Where the name of the index page begins in `Scratch::path`.
     name: u32,
-    /// The path asks for a directory.
+    /// Whether the path ends with a slash.
     has_slash: bool,
 }
 
-/// What was opened, in less room: where there is a digest, the time says nothing.
+/// What was opened, in less memory: if there is a digest, the time is not needed.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
-    /// As bytes, which fit in anywhere.
+    /// As bytes, to avoid padding.
     len: [u8; 8],
-    /// The time of modification, or the digest.
+    /// The modification time, or the digest.
     mark: [u8; 12],
     is_digest: bool,
     kind: Kind,
@@ -82,11 +82,11 @@ const LISTING_TYPE: &[u8] = b"text/html; charset=utf-8";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// An action is due.
+    /// An action has to be requested.
     Due(PendingAction),
-    /// An action is under way.
+    /// An action is in progress.
     Under(PendingAction),
-    /// An action is done, and so it went.
+    /// An action has completed with this result.
     Opened {
         index: bool,
     },
@@ -96,23 +96,23 @@ enum State {
     Unlisted(FsError),
     /// The rows of a listing are being written.
     Rows,
-    /// The parts of a multipart answer are being sent; this is the next one.
+    /// The parts of a multipart response are being sent; this is the next one.
     Parts(u16),
-    /// All is in the output or named as a part of the file.
+    /// Everything is in the output, or named as a part of the file.
     Written,
 }
 
-/// What the machine asks of the driver.
+/// An action that is requested from the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PendingAction {
     Open,
-    /// Try this one of the policy's index pages.
+    /// Try the index page with this number.
     OpenIn(u8),
     List,
 }
 
 impl Files {
-    /// Begins with the request at hand; refuses what no path can be.
+    /// Starts with the current request. Refuses a path that cannot exist.
     pub(crate) fn start(answer: &mut ResponseBuilder<'_>) -> Option<Files> {
         let policy = answer.cx.policy;
         let (request, Scratch { path, .. }, reasons) = answer.split();
@@ -135,7 +135,7 @@ impl Files {
         Some(Files { state: State::Due(PendingAction::Open), opened: Kept::NOTHING, name: 0, has_slash })
     }
 
-    /// Whether nothing more is to be written or named.
+    /// Whether everything has been written or named.
     pub(crate) fn is_written(&self) -> bool {
         self.state == State::Written
     }
@@ -145,7 +145,7 @@ impl Files {
         matches!(self.state, State::Written | State::Rows)
     }
 
-    /// How far it has come, for those who show it.
+    /// The current stage, for display.
     pub(crate) fn stage(&self) -> &'static str {
         match self.state {
             State::Due(_) => "has something for the disk",
@@ -159,19 +159,19 @@ impl Files {
         }
     }
 
-    /// The action that is due, once.
+    /// The action that has to be requested. Returned once.
     pub(crate) fn take_pending(&mut self) -> Option<PendingAction> {
         let State::Due(pending) = self.state else { return None };
         self.state = State::Under(pending);
         Some(pending)
     }
 
-    /// Whether an action is under way.
+    /// Whether an action is in progress.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.state, State::Under(_))
     }
 
-    /// Takes the answer to the action under way.
+    /// Receives the result of the action in progress.
     pub(crate) fn complete(&mut self, completion: Completion) {
         let State::Under(pending) = self.state else { return };
         self.state = match (pending, completion) {
@@ -183,24 +183,24 @@ impl Files {
                 self.opened = opened.into();
                 State::Opened { index: true }
             }
-            // Only where there is none does the next one count, or the listing: a page that may not be read
-            // must not show what lies beside it.
+            // Only if there is no such page, the next one is tried, or the directory is listed: an index page that must
+            // not be read must not reveal what is beside it.
             (PendingAction::OpenIn(at), Completion::Opened(Ok(_) | Err(FsError::NotFound))) => State::NoIndex(at),
             (PendingAction::OpenIn(_), Completion::Opened(Err(error))) => State::Failed(error),
             (PendingAction::List, Completion::Listed(Ok(listed))) => State::Listed(listed),
             (PendingAction::List, Completion::Listed(Err(error))) => State::Unlisted(error),
             (PendingAction::Open, Completion::Opened(Err(error))) => State::Failed(error),
-            // A driver that answers something else than it was asked.
+            // The driver has passed a result that does not fit its action.
             _ => State::Failed(FsError::Failed),
         };
     }
 
-    /// The path of the index page that is being tried, below the directory that is held.
+    /// The path of the index page that is being tried, relative to the directory.
     pub(crate) fn index_name<'p>(&self, path: &'p [u8]) -> &'p [u8] {
         &path[self.name as usize..]
     }
 
-    /// Goes on as far as it can.
+    /// Advances as far as possible.
     pub(crate) fn advance(&mut self, answer: &mut ResponseBuilder<'_>) -> Progress {
         match self.state {
             State::Due(_) | State::Under(_) | State::Written => return Progress::Stalled,
@@ -221,7 +221,7 @@ impl Files {
         self.state = State::Written;
     }
 
-    /// A condition that is named by the request does not hold (RFC 9110 section 13.2.2).
+    /// RFC 9110 section 13.2.2: a condition of the request is false.
     fn fail_condition(&mut self, answer: &mut ResponseBuilder<'_>) {
         answer.error(StatusCode::PRECONDITION_FAILED, "Precondition Failed");
         self.state = State::Written;
@@ -240,13 +240,13 @@ impl Files {
             (Kind::File, false) => self.file(answer),
             (Kind::Directory, false) => self.redirect(answer),
             (Kind::Directory, true) => {
-                self.name = u32::try_from(answer.buf.scratch.path.len()).expect("paths are bounded by the head");
+                self.name = u32::try_from(answer.buf.scratch.path.len()).expect("a path is shorter than a head");
                 self.try_index(0, answer);
             }
         }
     }
 
-    /// 301 to the same target with a slash after its path; query and escapes untouched.
+    /// Redirects with 301 to the same target with a slash after its path. The query and escapes are preserved.
     fn redirect(&mut self, answer: &mut ResponseBuilder<'_>) {
         let (request, Scratch { page: location, .. }, reasons) = answer.split();
         location.clear();
@@ -262,7 +262,7 @@ impl Files {
         self.state = State::Written;
     }
 
-    /// Asks for the index page with that number, or for a listing where there are no more.
+    /// Requests the index page with this number, or a listing if there are no more.
     fn try_index(&mut self, at: u8, answer: &mut ResponseBuilder<'_>) {
         let dir = self.dir_len(answer);
         answer.buf.scratch.path.truncate(dir);
@@ -271,7 +271,7 @@ impl Files {
                 if dir > 0 {
                     answer.buf.scratch.path.push(b'/');
                 }
-                self.name = u32::try_from(answer.buf.scratch.path.len()).expect("paths are bounded by the head");
+                self.name = u32::try_from(answer.buf.scratch.path.len()).expect("a path is shorter than a head");
                 answer.buf.scratch.path.extend_from_slice(page.as_bytes());
                 answer.buf.reasons.note(Rule::IndexTried, page.as_bytes());
                 self.state = State::Due(PendingAction::OpenIn(at));
@@ -284,7 +284,7 @@ impl Files {
         }
     }
 
-    /// The length of the directory's path in `Buffers::path`, which may have an index page behind it.
+    /// The length of the directory's path in `Scratch::path`, which may be followed by the name of an index page.
     fn dir_len(&self, answer: &ResponseBuilder<'_>) -> usize {
         let name = self.name as usize;
         if name > 0 && name < answer.buf.scratch.path.len() {
@@ -294,7 +294,7 @@ impl Files {
         }
     }
 
-    /// Asks for the next entries, if there is memory for them.
+    /// Requests more entries, if there is memory for them.
     fn list(&mut self, answer: &mut ResponseBuilder<'_>) {
         let Buffers { scratch: Scratch { listing, .. }, share, .. } = &mut *answer.buf;
         if listing.make_room(share) {
@@ -316,7 +316,7 @@ impl Files {
         }
     }
 
-    /// Begins the page of a listing: its length is known before its rows are written.
+    /// Begins the page of a listing. Its length is known before its rows are written.
     fn listing(&mut self, answer: &mut ResponseBuilder<'_>) {
         answer.buf.reasons.note(Rule::Listed, b"");
         match Self::verdict(None, answer) {
@@ -365,7 +365,7 @@ impl Files {
         }
     }
 
-    /// Answers with the file: whole, in parts, or not at all.
+    /// Responds with the file: the whole, some ranges, or only a head.
     fn file(&mut self, answer: &mut ResponseBuilder<'_>) {
         self.state = State::Written;
         let validators = self.validators(answer);
@@ -401,7 +401,10 @@ impl Files {
         evaluation.verdict
     }
 
-    /// Which part of the file is the answer. RFC 9110 section 14.2: Range means something with GET only.
+    /// Which part of the file to send.
+    /// RFC 9110 section 14.2: "A server MUST ignore a Range header field received with a request method that is
+    /// unrecognized or for which range handling is not defined. For this specification, GET is the only method for
+    /// which range handling is defined."
     fn asked(&self, validators: &Validators, answer: &mut ResponseBuilder<'_>) -> Asked {
         if !answer.buf.head.has_any([Known::Range, Known::IfRange]) {
             return Asked::Whole(None);
@@ -458,7 +461,7 @@ impl Files {
         answer.end();
     }
 
-    /// 206 with `multipart/byteranges` (RFC 9110 section 15.3.7.2); its length is that of all its parts.
+    /// Responds with 206 and `multipart/byteranges` (RFC 9110 section 15.3.7.2).
     fn many_ranges(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
         let (kind, len, now) = (self.kind(answer), self.opened.len(), answer.cx.now.wall);
         kind.explain(answer);
@@ -487,7 +490,7 @@ impl Files {
         self.part(0, answer);
     }
 
-    /// Writes what comes before the next part, and names the part.
+    /// Writes the header of the next part, and names the part of the file.
     fn part(&mut self, next: u16, answer: &mut ResponseBuilder<'_>) {
         let boundary = self.validators(answer).stamp();
         match answer.buf.scratch.ranges.get(usize::from(next)).copied() {
@@ -512,7 +515,7 @@ impl Files {
         }
     }
 
-    /// 416 with the length that there is (RFC 9110 section 15.5.17).
+    /// Responds with 416 and the current length (RFC 9110 section 15.5.17).
     fn unsatisfiable(&mut self, answer: &mut ResponseBuilder<'_>) {
         let len = self.opened.len();
         let status = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -539,7 +542,7 @@ impl Files {
             None => {
                 let kind = policy.media_type(path);
                 let encoding = kind::content_encoding(path, &kind);
-                // Where the tables know nothing, and the policy says no more than they do.
+                // If neither the tables nor the policy know the type.
                 match types.unknown().filter(|_| kind::is_unknown(path) && kind == media_type(path)) {
                     Some(unknown) => (unknown.into(), None),
                     None => (kind, encoding),
@@ -557,7 +560,7 @@ impl Files {
     }
 }
 
-/// Answers with an error page.
+/// Responds with an error page.
 fn refuse(refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
     let (rule, status, message) = refusal.row();
     answer.buf.reasons.note(rule, b"");
@@ -572,7 +575,9 @@ fn refuse(refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
     answer.error(status, message);
 }
 
-/// RFC 9110 section 13.2.1: conditions count only where the answer without them is a success.
+/// RFC 9110 section 13.2.1: "A server MUST ignore all received preconditions if its response to the same request
+/// without those conditions, prior to processing the request content, would have been a status code other than a 2xx
+/// (Successful) or 412 (Precondition Failed)."
 fn unconditional(answer: &mut ResponseBuilder<'_>) {
     answer.explain(|request, _, reasons| {
         if request.head.has_any(conditional::CONDITIONS) {
@@ -581,12 +586,12 @@ fn unconditional(answer: &mut ResponseBuilder<'_>) {
     });
 }
 
-/// Writes the fields by which a client knows one state of a file.
+/// Writes the validator fields.
 fn write_validators(validators: &Validators, now: Wall, scratch: &mut Scratch, head: &mut HeadOut<'_>) {
     head.lines(scratch.validators.lines(validators, now));
 }
 
-/// A media type, with the charset where it is a text, and the coding that it is in.
+/// A media type, with its charset if it is text, and the content coding.
 struct MediaType<'t> {
     kind: Cow<'t, str>,
     charset: Option<&'t str>,
@@ -594,7 +599,7 @@ struct MediaType<'t> {
 }
 
 impl MediaType<'_> {
-    /// Notes by which rules it is that.
+    /// Records the rules that chose the type.
     fn explain(&self, answer: &mut ResponseBuilder<'_>) {
         let types = &answer.cx.config.types;
         answer.explain(|_, scratch, reasons| {
@@ -608,7 +613,7 @@ impl MediaType<'_> {
         });
     }
 
-    /// The fields of an answer that is the file, or one part of it.
+    /// Writes the fields of a response with the file or one range of it.
     #[inline]
     fn write(&self, head: &mut HeadOut<'_>) {
         head.field_with("Content-Type: ", |out| self.append(out));
@@ -617,7 +622,7 @@ impl MediaType<'_> {
         }
     }
 
-    /// The lines of one part among several: the coding is the part's, and not that of the whole.
+    /// Writes the fields of one part of several. The content coding is that of the part, not of the whole response.
     fn append_to_part(&self, out: &mut Vec<u8>) {
         self.append(out);
         if let Some(encoding) = self.encoding {
@@ -636,8 +641,9 @@ impl MediaType<'_> {
     }
 }
 
-/// Appends a part of a target so that it is a valid URI reference: what stands there stays, what may
-/// not stand in one (RFC 3986 section 2) is percent-encoded. A backslash too: browsers read it as a slash.
+/// Appends a part of a target so that it is a valid URI reference: bytes that are not permitted in one (RFC 3986
+/// section 2) are percent-encoded, and all others are kept. A backslash is encoded too, because browsers treat it as a
+/// slash.
 fn write_location(text: &[u8], out: &mut Vec<u8>) {
     use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
     const KEEP: &AsciiSet =

@@ -1,4 +1,4 @@
-//! Why no file is the answer: one table, with the rule, the status and the message of each.
+//! Why a request for a file is refused: a table with the rule, the status and the message of each case.
 
 use crate::input::FsError;
 use crate::reason::Rule;
@@ -6,7 +6,7 @@ use crate::status::StatusCode;
 
 macro_rules! refusals {
     ($($(#[$doc:meta])+ $name:ident => $rule:ident, $status:ident, $message:literal;)*) => {
-        /// Why no file is the answer.
+        /// Why a request for a file is refused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Refusal { $($(#[$doc])+ $name,)* }
 
@@ -20,24 +20,24 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Nothing that is served lies there.
+    /// The path does not refer to anything that can be served.
     Missing => NotFound, NOT_FOUND, "File not found";
-    /// A component begins with a dot.
+    /// A segment of the path begins with a dot.
     Hidden => HiddenDotfile, NOT_FOUND, "File not found";
-    /// A path with a slash after it is no file.
+    /// The path ends with a slash, but refers to a file.
     FileWithSlash => FileWithSlash, NOT_FOUND, "File not found";
-    /// The system has no descriptors left.
+    /// The system has run out of descriptors.
     Exhausted => Exhausted, SERVICE_UNAVAILABLE, "Too many open files";
     /// The directory cannot be read.
     Unlistable => ListingDenied, NOT_FOUND, "No permission to list directory";
-    /// It has more names than `limits.listing` has room for.
+    /// The directory has more entries than `limits.listing` permits.
     ListingTooLarge => ListingTooLarge, INTERNAL_SERVER_ERROR, "Directory too large to list";
-    /// The server has no memory for them.
+    /// The server has no memory for the entries.
     NoMemory => Exhausted, SERVICE_UNAVAILABLE, "No memory for a listing of this size";
 }
 
 impl From<FsError> for Refusal {
-    /// What must not be read is not there either.
+    /// A file that must not be read is reported as missing, so that its existence is not revealed.
     fn from(error: FsError) -> Refusal {
         match error {
             FsError::Exhausted => Refusal::Exhausted,

@@ -1,16 +1,17 @@
-//! The two halves of an exchange as state machines, and the tables by which they move.
+//! The two halves of an exchange as state machines, and their transition tables.
 //!
-//! The tables are what runs: [`Cycle::receive`] and [`Cycle::answer`] look up where an event leads, and what no row
-//! permits is a fault of this crate. The diagram in `docs/architecture.md` is printed from them.
+//! The tables are executed: [`Cycle::receive`] and [`Cycle::answer`] look up the next state, and an event that no row
+//! permits is a bug in this crate. The diagram in `docs/architecture.md` is generated from them. What causes an event
+//! is not decided here.
 
 use super::decode::Decoder;
 use super::encode::Encoder;
 use super::head::Scan;
 
-/// One permitted move: from a state, by an event, to a state.
+/// A permitted transition: from a state, by an event, to a state.
 pub type Transition = (&'static str, &'static str, &'static str);
 
-/// A machine: its states, its events, and one row for each permitted move.
+/// A state machine: its states, its events, and one row for each permitted transition.
 macro_rules! machine {
     (
         $(#[$of_state:meta])* $state:ident / $state_kind:ident
@@ -24,7 +25,7 @@ macro_rules! machine {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $state { $($(#[$of_name])* $name $(($held))?,)+ }
 
-        /// A state without what it holds.
+        /// A state without its data.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         enum $state_kind { $($name,)+ }
 
@@ -35,7 +36,7 @@ macro_rules! machine {
                 match self { $($state::$name { .. } => $state_kind::$name,)+ }
             }
 
-            /// The state's name in the table.
+            /// The name of the state in the table.
             pub(crate) fn name(&self) -> &'static str {
                 Self::NAMES[self.kind() as usize]
             }
@@ -45,7 +46,7 @@ macro_rules! machine {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $event { $($(#[$of_happens])* $happens $(($brought))?,)+ }
 
-        /// An event without what it brings.
+        /// An event without its data.
         #[derive(Clone, Copy)]
         enum $event_kind { $($happens,)+ }
 
@@ -58,12 +59,12 @@ macro_rules! machine {
         $(#[$of_table])*
         pub const $table: &[Transition] = &[$((stringify!($from), $text, stringify!($to)),)+];
 
-        /// The same table by state and event.
+        /// The same table, indexed by state and event.
         static $next: [[Option<$state_kind>; [$(stringify!($happens)),+].len()]; $state::NAMES.len()] = {
             let mut next = [[None; [$(stringify!($happens)),+].len()]; $state::NAMES.len()];
             $(
                 let at = ($state_kind::$from as usize, $event_kind::$on as usize);
-                assert!(next[at.0][at.1].is_none(), "one event leads to one state");
+                assert!(next[at.0][at.1].is_none(), "two rows with the same state and event");
                 next[at.0][at.1] = Some($state_kind::$to);
             )+
             next
@@ -74,29 +75,29 @@ macro_rules! machine {
 machine! {
     /// What comes from the peer.
     Inbound / InboundKind {
-        /// A head is awaited or arriving.
+        /// A head is expected or arriving.
         Head(Scan),
         /// A body is arriving.
         Body(Decoder),
-        /// The request has been read to its end.
+        /// The request has been read completely.
         Done,
-        /// Nothing more is taken as a request.
+        /// No further request is read.
         Closed,
     }
-    /// What happens to what comes from the peer.
+    /// Events of the inbound half.
     InboundEvent / InboundEventKind {
         /// A head is complete, and this body follows.
         HeadAndBody(Decoder),
-        /// A head is complete, and nothing follows.
+        /// A head is complete, and no body follows.
         HeadAlone,
-        /// The body has been read to its end.
+        /// The body has been read completely.
         BodyEnd,
         /// The next exchange begins.
         Next,
-        /// Nothing that still comes is taken as a request.
+        /// No further request is read.
         Stop,
     }
-    /// How the half that comes from the peer moves.
+    /// The transitions of the inbound half.
     INBOUND / INBOUND_NEXT {
         Head, HeadAndBody => Body, "head complete, a body follows";
         Head, HeadAlone => Done, "head complete, no body";
@@ -111,43 +112,43 @@ machine! {
 machine! {
     /// What goes to the peer.
     Outbound / OutboundKind {
-        /// No answer is owed.
+        /// No response is due.
         Idle,
-        /// An answer is owed and not begun.
+        /// A response is due and has not begun.
         Owed,
-        /// An answer is being produced.
+        /// A response is being produced.
         Body(Encoder),
-        /// The answer is complete, and the connection may go on.
+        /// The response is complete, and the connection may continue.
         Done,
-        /// The answer is complete or given up, and the connection may not go on.
+        /// The response is complete or was abandoned, and the connection must close.
         MustClose,
-        /// Nothing more will be sent.
+        /// Nothing more is sent.
         Closed,
     }
-    /// What happens to what goes to the peer.
+    /// Events of the outbound half.
     OutboundEvent / OutboundEventKind {
-        /// A request has come, or what is refused as one.
+        /// A request, or something that is refused as one, has arrived.
         Asked,
-        /// The head of the answer is written; this body follows.
+        /// The head of the response is written; this body follows.
         Head(Encoder),
-        /// None of it has gone out, and another answer takes its place.
+        /// The response is replaced by another one, before any of it was sent.
         TakenBack,
-        /// All of it is written.
+        /// The response is written completely.
         End,
-        /// All of it is written, and it is the last one.
+        /// The response is written completely, and is the last one.
         LastEnd,
-        /// The answer that is complete is the last one after all.
+        /// The complete response is the last one after all.
         Spoiled,
         /// The next exchange begins.
         Next,
         /// The connection ends.
         Stop,
     }
-    /// How the half that goes to the peer moves.
+    /// The transitions of the outbound half.
     OUTBOUND / OUTBOUND_NEXT {
         Idle, Asked => Owed, "head complete, or refused";
-        Owed, Head => Body, "head of the answer";
-        Body, TakenBack => Owed, "given up before a byte of it went out";
+        Owed, Head => Body, "head of the response";
+        Body, TakenBack => Owed, "abandoned before a byte of it was sent";
         Body, End => Done, "last byte, keep-alive";
         Body, LastEnd => MustClose, "last byte and close, or broken";
         Done, Spoiled => MustClose, "rest of the request is wrong, or the handler failed";
@@ -157,7 +158,7 @@ machine! {
     }
 }
 
-/// What follows an exchange that has ended.
+/// What follows a finished exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The next one.
@@ -166,7 +167,7 @@ pub(crate) enum Ended {
     Stop,
 }
 
-/// The states of both halves in which an exchange ends, and what follows; `None`: any.
+/// The states of both halves in which an exchange ends, and what follows; `None` stands for any state.
 const ENDS: [(Option<InboundKind>, OutboundKind, Ended); 3] = [
     (Some(InboundKind::Done), OutboundKind::Done, Ended::Next),
     (Some(InboundKind::Closed), OutboundKind::Done, Ended::Stop),
@@ -192,7 +193,7 @@ pub const COUPLING: &[(&str, &str, &str)] = &{
     rows
 };
 
-/// The same table by both states.
+/// The same table, indexed by both states.
 static ENDED: [[Option<Ended>; Inbound::NAMES.len()]; Outbound::NAMES.len()] = {
     let mut table = [[None; Inbound::NAMES.len()]; Outbound::NAMES.len()];
     let mut at = 0;
@@ -215,18 +216,18 @@ pub(crate) struct Cycle {
     trail: Trail,
 }
 
-/// The last moves of both halves, for those who show them: a state moved to in four bits, the latest in the
-/// lowest. Between two steps there are fewer than fit; older ones fall out.
+/// The last transitions of both halves, for display: the states, in four bits each, the latest in the lowest bits.
+/// There are fewer transitions between two steps than fit; older ones are dropped.
 #[derive(Clone, Copy, Debug, Default)]
 struct Trail(u32);
 
-/// A move that one half of an exchange has made.
+/// A transition of one half of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Move {
-    /// Which half it was: that of [`INBOUND`], or else that of [`OUTBOUND`].
+    /// Whether it is the half of [`INBOUND`]; otherwise, that of [`OUTBOUND`].
     pub inbound: bool,
-    /// The state that it led to.
+    /// The new state.
     pub to: &'static str,
 }
 
@@ -235,20 +236,20 @@ impl Cycle {
         Cycle { inbound: Inbound::Head(Scan::default()), outbound: Outbound::Idle, trail: Trail::default() }
     }
 
-    /// Whether nothing has come of a request, and nothing is owed.
+    /// Whether nothing of a request has arrived, and no response is due.
     pub(crate) fn is_new(&self) -> bool {
         (self.inbound, self.outbound) == (Inbound::Head(Scan::default()), Outbound::Idle)
     }
 
-    /// The moves since this was last asked, in order.
+    /// The transitions since the last call, in order.
     pub(crate) fn take_moves(&mut self) -> Vec<Move> {
         std::mem::take(&mut self.trail).moves()
     }
 
-    /// Moves the inbound half as [`INBOUND`] says.
+    /// Moves the inbound half according to [`INBOUND`].
     ///
     /// # Panics
-    /// If it has no such row.
+    /// If no row permits the event.
     #[inline]
     pub(crate) fn receive(&mut self, event: InboundEvent) {
         let Some(to) = INBOUND_NEXT[self.inbound.kind() as usize][event.kind() as usize] else {
@@ -258,16 +259,16 @@ impl Cycle {
         self.inbound = match (to, event) {
             (InboundKind::Head, _) => Inbound::Head(Scan::default()),
             (InboundKind::Body, InboundEvent::HeadAndBody(decoder)) => Inbound::Body(decoder),
-            (InboundKind::Body, _) => unreachable!("only a head brings a body"),
+            (InboundKind::Body, _) => unreachable!("only the end of a head begins a body"),
             (InboundKind::Done, _) => Inbound::Done,
             (InboundKind::Closed, _) => Inbound::Closed,
         };
     }
 
-    /// Moves the outbound half as [`OUTBOUND`] says.
+    /// Moves the outbound half according to [`OUTBOUND`].
     ///
     /// # Panics
-    /// If it has no such row.
+    /// If no row permits the event.
     #[inline]
     pub(crate) fn answer(&mut self, event: OutboundEvent) {
         let Some(to) = OUTBOUND_NEXT[self.outbound.kind() as usize][event.kind() as usize] else {
@@ -285,24 +286,24 @@ impl Cycle {
         };
     }
 
-    /// What follows the exchange, if both halves are at their end ([`COUPLING`]).
+    /// What follows the exchange, if it has ended ([`COUPLING`]).
     pub(crate) fn ended(&self) -> Option<Ended> {
         ENDED[self.outbound.kind() as usize][self.inbound.kind() as usize]
     }
 
-    /// Whether an answer is owed or under way.
+    /// Whether a response is due or in progress.
     pub(crate) fn is_answering(&self) -> bool {
         matches!(self.outbound, Outbound::Owed | Outbound::Body(_))
     }
 
-    /// The answer that is complete, if there is one, is the last one.
+    /// Makes a complete response the last one.
     pub(crate) fn spoil(&mut self) {
         if self.outbound == Outbound::Done {
             self.answer(OutboundEvent::Spoiled);
         }
     }
 
-    /// Takes no more requests.
+    /// Reads no further requests.
     pub(crate) fn stop_receiving(&mut self) {
         if self.inbound != Inbound::Closed {
             self.receive(InboundEvent::Stop);
@@ -315,21 +316,21 @@ fn forbidden(cycle: &Cycle, event: &dyn std::fmt::Debug) -> ! {
     panic!("no row of the table permits {event:?}: {cycle:?}")
 }
 
-/// How many states the inbound half has; those of the outbound half are numbered after them.
+/// The number of inbound states. The outbound states are numbered after them.
 const OF_INBOUND: u32 = Inbound::NAMES.len() as u32;
 
 impl Trail {
     const BITS: u32 = 4;
 
-    /// A state is noted as one more than its number, so that 0 is none.
+    /// A state is stored as its number plus one, so that 0 means none.
     fn note(&mut self, number: u32) {
         self.0 = self.0 << Trail::BITS | (number + 1);
     }
 
     fn moves(self) -> Vec<Move> {
-        let noted = (0..u32::BITS / Trail::BITS).rev().map(|at| self.0 >> (at * Trail::BITS) & 0xf);
-        noted
-            .filter_map(|noted| noted.checked_sub(1))
+        let states = (0..u32::BITS / Trail::BITS).rev().map(|at| self.0 >> (at * Trail::BITS) & 0xf);
+        states
+            .filter_map(|states| states.checked_sub(1))
             .map(|number| match number.checked_sub(OF_INBOUND) {
                 None => Move { inbound: true, to: Inbound::NAMES[number as usize] },
                 Some(number) => Move { inbound: false, to: Outbound::NAMES[number as usize] },
@@ -343,18 +344,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moves_are_told_once_and_in_order() {
+    fn moves_are_returned_once_and_in_order() {
         let mut cycle = Cycle::new();
         cycle.answer(OutboundEvent::Asked);
         cycle.receive(InboundEvent::HeadAlone);
         cycle.answer(OutboundEvent::Head(Encoder::Chunked));
-        let told: Vec<_> = cycle.take_moves().iter().map(|made| (made.inbound, made.to)).collect();
-        assert_eq!(told, [(false, "Owed"), (true, "Done"), (false, "Body")]);
+        let moves: Vec<_> = cycle.take_moves().iter().map(|made| (made.inbound, made.to)).collect();
+        assert_eq!(moves, [(false, "Owed"), (true, "Done"), (false, "Body")]);
         assert_eq!(cycle.take_moves(), []);
     }
 
     #[test]
-    fn every_state_is_reached_and_every_end_is_an_end() {
+    fn every_state_is_reachable_and_every_end_is_final() {
         for (table, start, end) in [(INBOUND, "Head", "Closed"), (OUTBOUND, "Idle", "Closed")] {
             for (from, _, to) in table {
                 assert!(*to == start || table.iter().any(|row| row.2 == *to), "{to}");
@@ -366,13 +367,13 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no row of the table permits Next")]
-    fn what_no_row_permits_is_not_done() {
+    fn an_event_without_a_row_panics() {
         Cycle::new().receive(InboundEvent::Next);
     }
 
-    /// Each row of the tables is a move that is made, and no other pair of state and event is one.
+    /// Each row of the tables is a permitted transition, and there are no others.
     #[test]
-    fn the_tables_are_what_runs() {
+    fn the_tables_are_executed() {
         let rows = |next: &[Option<InboundKind>]| next.iter().flatten().count();
         assert_eq!(INBOUND_NEXT.iter().map(|next| rows(next)).sum::<usize>(), INBOUND.len());
         let rows = |next: &[Option<OutboundKind>]| next.iter().flatten().count();

@@ -1,43 +1,42 @@
-//! Request bodies, decoded piece by piece where they lie: by length and chunked (RFC 9112 section 7.1).
+//! Decodes request bodies in place, piece by piece: by length, or chunked (RFC 9112 section 7.1).
 //!
-//! The decoder never copies and never holds a byte. It says how many bytes of framing to pass over
-//! and how many bytes of data follow, and every state has a bound, so that a body which never gets
-//! anywhere is refused instead of being waited for.
+//! The decoder neither copies nor stores bytes. It returns how many bytes of framing to skip and how many bytes of data
+//! follow. Every state has a limit, so that a body that makes no progress is refused.
 
 use crate::config::Limits;
 use crate::error::Violation;
 use crate::grammar::is_token_byte;
 
-/// Where in a body the next byte is.
+/// Which part of a body the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decoder {
-    /// So many bytes are to come.
+    /// This number of bytes is missing.
     Length(u64),
     /// Chunked.
     Chunked(Chunked),
 }
 
-/// What the bytes at hand are.
+/// What some unread bytes consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// Framing to pass over first.
+    /// The length of the framing, which comes first.
     pub(crate) skip: usize,
-    /// Then this much data.
+    /// The length of the data after it.
     pub(crate) data: usize,
-    /// The body ends after what was passed over.
+    /// Whether the body ends after the framing.
     pub(crate) end: bool,
-    /// Where in what was passed over the trailer section begins; `skip` where none does.
+    /// Where the trailer section begins in the framing; `skip` if there is none.
     pub(crate) trailers: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunked {
     state: State,
-    /// Bytes of the line, or of the trailer section, so far.
+    /// The length of the current line, or of the trailer section, so far.
     counted: u32,
-    /// Bytes of the chunk that are still to come.
+    /// The number of bytes that are missing of the chunk.
     left: u64,
-    /// Data bytes that may still come in all chunks together.
+    /// The number of data bytes that are still permitted in all chunks together.
     budget: u64,
 }
 
@@ -47,18 +46,18 @@ enum State {
     Size,
     /// White space after the size.
     SizeSpace,
-    /// Behind a `;`.
+    /// After a `;`.
     ExtensionStart,
     ExtensionName,
     /// White space after the name.
     ExtensionNameSpace,
-    /// Behind a `=`.
+    /// After a `=`.
     ExtensionValueStart,
     ExtensionToken,
     ExtensionQuoted,
-    /// Behind a backslash in a quoted string.
+    /// After a backslash in a quoted string.
     ExtensionEscaped,
-    /// Behind the quote that ends a quoted string.
+    /// After the quote that ends a quoted string.
     ExtensionQuotedEnd,
     /// White space after the value.
     ExtensionSpace,
@@ -79,9 +78,8 @@ impl Decoder {
         Decoder::Chunked(Chunked { state: State::SizeFirst, counted: 0, left: 0, budget: limits.body })
     }
 
-    /// Looks at unread bytes: what to pass over, and how much data follows. With neither data nor
-    /// end, more bytes are needed. Pass over `skip` bytes; then tell with [`took`](Self::took) how
-    /// much of the data was used.
+    /// Decodes some unread bytes. If there is neither data nor the end, more bytes are needed. The caller consumes
+    /// `skip` bytes, and then calls [`took`](Self::took) with the amount of data that it used.
     pub(crate) fn decode(&mut self, bytes: &[u8], limits: &Limits) -> Result<Piece, Violation> {
         match self {
             Decoder::Length(left) => {
@@ -92,7 +90,7 @@ impl Decoder {
         }
     }
 
-    /// `n` bytes of data were used.
+    /// Records that `n` bytes of data were used.
     pub(crate) fn took(&mut self, n: usize) {
         match self {
             Decoder::Length(left) => *left -= n as u64,
@@ -105,7 +103,7 @@ impl Decoder {
         }
     }
 
-    /// Whether more may come than a first window holds.
+    /// Whether the body may exceed the initial window.
     pub(crate) fn is_long(&self) -> bool {
         match self {
             Decoder::Length(left) => *left > 4 * 1024,
@@ -113,7 +111,7 @@ impl Decoder {
         }
     }
 
-    /// A lower bound of what is still to come.
+    /// A lower bound for the number of missing bytes.
     pub(crate) fn at_least(&self) -> u64 {
         match self {
             Decoder::Length(left) => *left,
@@ -144,7 +142,7 @@ impl Chunked {
         Ok(Piece { skip, data: 0, end: self.state == State::End, trailers: trailers.unwrap_or(skip) })
     }
 
-    /// One byte that is not data.
+    /// Processes a byte that is not data.
     fn framing(&mut self, byte: u8, limits: &Limits) -> Result<(), Violation> {
         self.state = match self.state {
             State::SizeFirst | State::Size => {
@@ -166,7 +164,7 @@ impl Chunked {
                     _ => return Err(Violation::MalformedChunkSize),
                 }
             }
-            // White space without an extension after it is read differently by others.
+            // Other recipients disagree about white space that no extension follows, so it is refused.
             State::SizeSpace => {
                 self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
                 match byte {
@@ -236,7 +234,7 @@ impl Chunked {
                 lf(byte, Violation::BareCr)?;
                 State::End
             }
-            State::Data | State::End => unreachable!("data and the end are no framing"),
+            State::Data | State::End => unreachable!("data and the end are not framing"),
         };
         Ok(())
     }
@@ -248,8 +246,10 @@ impl Chunked {
 }
 
 impl State {
-    /// One byte of the extensions of a chunk, none of which is known here. RFC 9112 section 7.1.1: "A recipient
-    /// MUST ignore unrecognized chunk extensions." What is no extension is no reason to guess:
+    /// Processes a byte of the extensions of a chunk. None is known here, but their syntax is checked, so that the line
+    /// cannot be read in two ways.
+    /// RFC 9112 section 7.1.1: "A recipient MUST ignore unrecognized chunk extensions."
+    ///
     ///
     /// ```text
     /// chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )
@@ -290,7 +290,7 @@ fn lf(byte: u8, otherwise: Violation) -> Result<(), Violation> {
 mod tests {
     use super::*;
 
-    /// The data, and what stands after the body.
+    /// The data, and what follows the body.
     type Decoded = (Vec<u8>, Vec<u8>);
 
     /// Decodes `text`, `step` bytes at a time; `None` if it is not complete.
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn decodes_however_it_is_split() {
+    fn decoding_does_not_depend_on_how_a_body_is_split() {
         let text = b"5\r\nhello\r\nA;name=\"value\"\r\n, world!!!\r\n000\r\nX-Sum: 1\r\nY:\r\n\r\nGET";
         for step in 1..=text.len() {
             let decoded = decode(text, step, &Limits::default());
@@ -332,7 +332,7 @@ mod tests {
 
     /// RFC 9112 section 7.1.1, with the white space that a recipient must accept (RFC 9110 section 5.6.3).
     #[test]
-    fn extensions_are_passed_over() {
+    fn extensions_are_ignored() {
         for line in [
             &b"5;a"[..],
             b"5 ;a",
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_to_the_letter() {
+    fn malformed_bodies_are_refused() {
         use Violation::*;
         for (text, violation) in [
             (&b"\r\n"[..], MalformedChunkSize),
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_one_below_at_and_one_above() {
+    fn limits_apply_one_below_at_and_one_above() {
         let limits = Limits { chunk_line: 8, trailers: 8, body: 4, ..Limits::default() };
         assert_eq!(decode(b"4;abcd\r\nDATA\r\n0\r\n\r\n", 1, &limits).unwrap().unwrap().0, b"DATA");
         assert!(decode(b"4;abcde\r\nDATA\r\n0\r\n\r\n", 1, &limits).unwrap().is_some());

@@ -1,30 +1,31 @@
-//! Answers: their heads, and the framing of their bodies (RFC 9112 sections 6 and 7.1).
+//! The heads of responses, and the framing of their bodies (RFC 9112 sections 6 and 7.1). How a body is framed is
+//! decided by the caller.
 
 use crate::config::{Config, Protocol};
 use crate::status::StatusCode;
 
-/// How the body of an answer is framed, and what of it is still to be produced.
+/// How the body of a response is framed, and how much of it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoder {
-    /// So many bytes are still to come.
+    /// This number of bytes is missing.
     Length(Left),
     /// Chunked.
     Chunked,
-    /// Until the connection closes, for HTTP/1.0.
+    /// The body ends when the connection closes (HTTP/1.0).
     Close,
-    /// There is none: HEAD, 204, 304.
+    /// There is no body: HEAD, 204, 304.
     None,
 }
 
 impl Encoder {
-    /// So many bytes are still to come.
+    /// A body of which `left` bytes are missing.
     pub(crate) fn length(left: u64) -> Encoder {
         Encoder::Length(Left::new(left))
     }
 }
 
-/// A number of bytes, in two halves: an idle connection is to be small, and this needs to be aligned to four
-/// bytes only.
+/// A number of bytes in two halves, which needs an alignment of only four bytes, so that an idle connection stays
+/// small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Left([u32; 2]);
 
@@ -37,20 +38,20 @@ impl Left {
         u64::from(self.0[0]) << 32 | u64::from(self.0[1])
     }
 
-    /// `None`: so many are not left.
+    /// Subtracts `n`; `None` if that is more than the rest.
     pub(crate) fn take(&mut self, n: u64) -> Option<()> {
         *self = Left::new(self.get().checked_sub(n)?);
         Some(())
     }
 }
 
-/// Writes the head of an answer into an output window.
+/// Writes the head of a response into the output.
 pub(crate) struct HeadOut<'o> {
     out: &'o mut Vec<u8>,
 }
 
 impl<'o> HeadOut<'o> {
-    /// Writes the status line; `reason` `None` is the status's phrase.
+    /// Writes the status line. If `reason` is `None`, the phrase is that of the status.
     #[inline]
     pub(crate) fn start(
         config: &Config,
@@ -77,33 +78,32 @@ impl<'o> HeadOut<'o> {
         HeadOut { out }
     }
 
-    /// Goes on with the lines of a head.
+    /// Continues a head, without a status line.
     pub(crate) fn more(out: &'o mut Vec<u8>) -> HeadOut<'o> {
         HeadOut { out }
     }
 
-    /// Writes a field. Its name comes with what separates it from the value, since each piece costs a look at the
-    /// room. Name and value are the caller's to have checked. Inlined, so that the name is written as the constant
-    /// that it is.
+    /// Writes a field. The name includes the separator, because every append checks the capacity. The caller has to
+    /// validate the name and the value. Inlined, so that the name is written as a constant.
     #[inline(always)]
     pub(crate) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
         debug_assert!(name.ends_with(": "));
         self.lines(name.as_bytes()).lines(value).lines(b"\r\n")
     }
 
-    /// Writes lines, or a part of one.
+    /// Appends lines, or a part of a line.
     #[inline(always)]
     pub(crate) fn lines(&mut self, lines: &[u8]) -> &mut Self {
         self.out.extend_from_slice(lines);
         self
     }
 
-    /// The same for a name that is not ours.
+    /// Like [`field`](Self::field), for a name that is not a constant.
     pub(crate) fn raw_field(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
         self.lines(name).lines(b": ").lines(value).lines(b"\r\n")
     }
 
-    /// Writes the field that says where the body ends.
+    /// Writes the field that frames the body.
     pub(crate) fn framing(&mut self, encoder: Encoder) -> &mut Self {
         match encoder {
             Encoder::Length(left) => self.number("Content-Length: ", left.get()),
@@ -125,32 +125,32 @@ impl<'o> HeadOut<'o> {
         self.lines(b"\r\n")
     }
 
-    /// The window itself, for fields that are written elsewhere.
+    /// The output itself, for fields that are written elsewhere.
     pub(crate) fn raw(&mut self) -> &mut Vec<u8> {
         self.out
     }
 
-    /// Writes the empty line.
+    /// Writes the empty line that ends the head.
     pub(crate) fn end(&mut self) {
         self.lines(b"\r\n");
     }
 }
 
-/// Appends what comes before the data of a chunk of `len` bytes.
+/// Appends the size line of a chunk of `len` bytes.
 pub(crate) fn begin_chunk(len: usize, out: &mut Vec<u8>) {
     use std::io::Write;
     debug_assert!(len > 0, "an empty chunk would end the body");
-    write!(out, "{len:x}\r\n").expect("a Vec takes all");
+    write!(out, "{len:x}\r\n").expect("writing to a Vec does not fail");
 }
 
-/// Appends one chunk; `data` is not empty.
+/// Appends a chunk; `data` must not be empty.
 pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
     begin_chunk(data.len(), out);
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
 }
 
-/// The chunk that ends a body, without trailers.
+/// The last chunk, without trailers.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_counted_in_64_bits() {
+    fn the_rest_is_counted_in_64_bits() {
         let mut left = Left::new(u64::MAX - 1);
         assert_eq!((left.take(u64::from(u32::MAX)), left.get()), (Some(()), u64::MAX - 1 - u64::from(u32::MAX)));
         assert_eq!((left.take(left.get()), left.get()), (Some(()), 0));

@@ -1,5 +1,6 @@
-//! How a request says where it ends, who it is for, and what becomes of the connection:
-//! RFC 9112 sections 3.2, 6 and 9, RFC 9110 sections 7.2 and 10.1.1.
+//! What a head determines about its message and its connection: the end of the body, the host, persistence and
+//! expectations (RFC 9112 sections 3.2, 6 and 9, RFC 9110 sections 7.2 and 10.1.1). How a violation is answered is
+//! decided elsewhere.
 
 use super::head::{Head, Known, Target};
 use crate::config::Limits;
@@ -7,8 +8,8 @@ use crate::error::Violation;
 use crate::grammar::{digits, is_host, is_token_byte, list_items};
 use crate::reason::Rule;
 
-/// What a head says about its message and its connection. Each part is decided by itself; a head is right if no part
-/// is a violation.
+/// What a head determines about its message and its connection. Each part is independent; a head is valid if no part is
+/// a violation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) host: Result<(), Violation>,
@@ -28,7 +29,7 @@ impl Terms {
     }
 }
 
-/// The body that a request announces.
+/// The body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     None,
@@ -37,8 +38,8 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
-    /// RFC 9112 section 6.3, without the choices that it leaves a recipient: whatever two parties
-    /// could read differently is refused.
+    /// RFC 9112 section 6.3, without the choices that it leaves to a recipient: everything that two recipients could
+    /// interpret differently is refused.
     pub(crate) fn of(head: &Head, bytes: &[u8], limits: &Limits) -> Result<Framing, Violation> {
         if head.has(Known::TransferEncoding) {
             if head.has(Known::ContentLength) {
@@ -65,7 +66,7 @@ impl Framing {
     }
 }
 
-/// `Ok` where the transfer codings are `chunked` and nothing else.
+/// Succeeds if the only transfer coding is `chunked`.
 fn coding(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
     let mut chunked = 0;
     let mut last_is_chunked = false;
@@ -92,7 +93,9 @@ fn coding(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// RFC 9112 section 3.2: exactly one valid Host on HTTP/1.1, at most one on HTTP/1.0.
+/// RFC 9112 section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message
+/// that lacks a Host header field and to any request message that contains more than one Host header field line or a
+/// Host header field with an invalid field value."
 fn check_host(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
     let mut values = head.values(Known::Host, bytes);
     match (values.next(), values.next()) {
@@ -104,8 +107,10 @@ fn check_host(head: &Head, bytes: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// The host of a request: the authority of an absolute target, else the Host field (RFC 9112
-/// section 3.2.2).
+/// The host of a request.
+/// RFC 9112 section 3.2.2: "When an origin server receives a request with an absolute-form of request-target, the
+/// origin server MUST ignore the received Host header field (if any) and instead use the host information of the
+/// request-target."
 pub(crate) fn host<'b>(head: &'b Head, bytes: &'b [u8]) -> Option<&'b [u8]> {
     match head.target {
         Target::Absolute { authority, .. } => Some(authority.of_bytes(bytes)),
@@ -113,22 +118,22 @@ pub(crate) fn host<'b>(head: &'b Head, bytes: &'b [u8]) -> Option<&'b [u8]> {
     }
 }
 
-/// Whether the peer would keep the connection, and by which rule (RFC 9112 section 9.3).
+/// Whether the client permits the connection to persist, and why (RFC 9112 section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
-    /// It has not said otherwise.
-    Usual,
-    /// It asks for it, on HTTP/1.0.
+    /// HTTP/1.1 without a `close` option.
+    Default,
+    /// HTTP/1.0 with a `keep-alive` option.
     Asked,
-    /// It asks for the end.
+    /// A `close` option.
     Close,
-    /// It speaks HTTP/1.0 and has not asked.
+    /// HTTP/1.0 without a `keep-alive` option.
     Old,
 }
 
 impl Persistence {
     pub(crate) fn of(head: &Head, bytes: &[u8]) -> Persistence {
-        let mut persistence = if head.is_11 { Persistence::Usual } else { Persistence::Old };
+        let mut persistence = if head.is_11 { Persistence::Default } else { Persistence::Old };
         if !head.has(Known::Connection) {
             return persistence;
         }
@@ -144,12 +149,12 @@ impl Persistence {
     }
 
     pub(crate) fn keeps_alive(self) -> bool {
-        matches!(self, Persistence::Usual | Persistence::Asked)
+        matches!(self, Persistence::Default | Persistence::Asked)
     }
 
     pub(crate) fn rule(self) -> Rule {
         match self {
-            Persistence::Usual => Rule::Persists,
+            Persistence::Default => Rule::Persists,
             Persistence::Asked => Rule::PersistsAsked,
             Persistence::Close => Rule::CloseAsked,
             Persistence::Old => Rule::CloseOfOld,
@@ -157,7 +162,7 @@ impl Persistence {
     }
 }
 
-/// What the peer expects before it sends a body.
+/// What the client expects before it sends a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expectation {
     None,
@@ -166,7 +171,8 @@ pub(crate) enum Expectation {
 }
 
 impl Expectation {
-    /// RFC 9110 section 10.1.1: an HTTP/1.0 request has none, whatever it says.
+    /// RFC 9110 section 10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
+    /// that expectation."
     pub(crate) fn of(head: &Head, bytes: &[u8]) -> Expectation {
         let mut expectation = Expectation::None;
         if head.is_11 && head.has(Known::Expect) {
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_is_unambiguous_or_refused() {
+    fn ambiguous_framing_is_refused() {
         use Violation::*;
         for (fields, framing) in [
             ("", Ok(Framing::None)),
@@ -232,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn hosts_are_validated() {
         for good in ["", "x", "localhost:8000", "127.0.0.1", "[::1]", "[::1]:80", "a-b_c.example:", "%41", "[v1.a:b]"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn persistence_and_expectation() {
+    fn persistence_and_expectation_are_determined() {
         for (fields, version, keep) in [
             ("", "1.1", true),
             ("", "1.0", false),

@@ -1,4 +1,5 @@
-//! Request heads: found by a scan that looks at each byte once, then parsed once, into spans.
+//! Request heads: a scan finds the end and looks at each byte once, then the head is parsed once, into spans. What a
+//! field means is decided in `framing` and by the users of [`Head`].
 
 use httparse::{EMPTY_HEADER, Header, Status as Parsed};
 
@@ -6,32 +7,32 @@ use crate::config::Limits;
 use crate::error::Violation;
 use crate::grammar::{is_host, is_token_byte};
 
-/// How far the search for the end of a head has come.
+/// The progress of the search for the end of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     /// Where the current line begins.
     line: u32,
-    /// Up to here there is no line end in the current line.
+    /// The current line has no line end before this position.
     at: u32,
-    /// Complete lines, the request line among them.
+    /// The number of complete lines, including the request line.
     lines: u16,
-    /// Empty lines passed over before the request line.
+    /// The number of empty lines that were skipped before the request line.
     blank: u8,
-    /// The request line was looked at before the head was complete.
+    /// Whether the request line was checked before the head was complete.
     line_checked: bool,
 }
 
 impl Scan {
-    /// Whether nothing of the head has been looked at.
+    /// Whether no byte of the head has been examined.
     pub(crate) fn is_new(&self) -> bool {
         self.at == 0
     }
 
-    /// Looks for the end of the head that `bytes` begins with: `Ok(Some(length))`, or `None` if
-    /// more must come. Leading empty lines are the caller's to pass over, see [`Scan::blank_line`].
+    /// Searches for the end of the head at the beginning of `bytes`. Returns its length, or `None` if more bytes are
+    /// needed. The caller has to skip empty lines first, see [`Scan::blank_line`].
     ///
-    /// What is found does not depend on how much has come: each violation counts at the byte with
-    /// which it is certain, and nothing after that byte is looked at.
+    /// The result does not depend on how the bytes arrive: each violation is reported at the byte that makes it
+    /// certain, and nothing after that byte is examined.
     #[inline(always)]
     pub(crate) fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Violation> {
         let bytes = &bytes[..bytes.len().min(limits.head.saturating_add(1))];
@@ -61,12 +62,13 @@ impl Scan {
         if bytes.len() > limits.head { Err(Violation::HeadTooLarge) } else { Ok(None) }
     }
 
-    /// Whether an empty line stands at the start of `bytes`, to be passed over before the request
-    /// line (RFC 9112 section 2.2).
+    /// Whether `bytes` begins with an empty line.
+    /// RFC 9112 section 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
+    /// empty line (CRLF) received prior to the request-line."
     pub(crate) fn blank_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, Violation> {
         match bytes {
             [b'\r', b'\n', ..] if usize::from(self.blank) < limits.blank_lines => {
-                // The search begins anew after it.
+                // The search starts again after it.
                 *self = Scan { blank: self.blank + 1, ..Scan::default() };
                 Ok(true)
             }
@@ -76,7 +78,7 @@ impl Scan {
         }
     }
 
-    /// Whether the request line has become complete: true once.
+    /// Whether the request line has become complete. Returns true only once.
     pub(crate) fn line_is_new(&mut self) -> bool {
         self.lines > 0 && !std::mem::replace(&mut self.line_checked, true)
     }
@@ -90,7 +92,7 @@ impl Scan {
     }
 }
 
-/// A part of a head, by position.
+/// A part of a head, as a range of positions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     start: u32,
@@ -98,7 +100,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// From and to places in a head, which [`Scan`] and [`Head::parse`] have found to be shorter than 4 GiB.
+    /// The positions fit `u32`: [`Scan`] and [`Head::parse`] refuse a head of 4 GiB or more.
     pub(crate) fn new(start: usize, end: usize) -> Span {
         debug_assert!(u32::try_from(start.max(end)).is_ok());
         Span { start: start as u32, end: end as u32 }
@@ -123,7 +125,7 @@ fn span_index(at: usize) -> u32 {
     u32::try_from(at).expect("heads are far smaller than 4 GiB")
 }
 
-/// The methods that something here knows.
+/// The methods that are treated specially.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Method {
     Get,
@@ -136,21 +138,21 @@ pub(crate) enum Method {
     Other,
 }
 
-/// The four forms of a target (RFC 9112 section 3.2), less the one that only CONNECT has.
+/// The four forms of a target (RFC 9112 section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Target {
     /// `/path?query`
     #[default]
     Origin,
-    /// `scheme://authority/path?query`; the path begins there.
+    /// `scheme://authority/path?query`; `path` is where the path begins.
     Absolute { authority: Span, path: u32 },
     /// `*`
     Asterisk,
-    /// `host:port`, with CONNECT.
+    /// `host:port`, only with CONNECT.
     Authority,
 }
 
-/// The fields that decide about framing, policy or files.
+/// The fields that affect framing, policy or files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Known {
@@ -186,7 +188,7 @@ impl Known {
             19 => ("if-unmodified-since", Known::IfUnmodifiedSince),
             _ => return Known::None,
         };
-        // Most names that are as long differ in their first letter.
+        // Most names of the same length differ in their first letter.
         let may_be = name[0].eq_ignore_ascii_case(&text.as_bytes()[0]);
         if may_be && name.eq_ignore_ascii_case(text.as_bytes()) { known } else { Known::None }
     }
@@ -209,27 +211,27 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) target_text: Span,
     pub(crate) target: Target,
-    /// Where in the target the path ends: at a `?` or a `#`, or at its end.
+    /// Where the path ends in the target: at a `?` or a `#`, or at the end.
     pub(crate) path_end: u32,
     pub(crate) version: Span,
-    /// The request is HTTP/1.1 or later; otherwise HTTP/1.0.
+    /// Whether the request is HTTP/1.1 or later; otherwise, it is HTTP/1.0.
     pub(crate) is_11: bool,
     pub(crate) fields: Vec<Field>,
-    /// Which known fields there are: a bit each.
+    /// The set of known fields that are present, one bit each.
     present: u16,
 }
 
 impl Head {
-    /// Forgets everything.
+    /// Clears the head, but keeps its memory.
     pub(crate) fn clear(&mut self) {
         let fields = std::mem::take(&mut self.fields);
         *self = Head { fields, ..Head::default() };
         self.fields.clear();
     }
 
-    /// Parses a head that `bytes` begins with in one pass, and says how long it is, where that is safe: it is there
-    /// whole, within the limits, and as plain as nearly all are. `None`: [`Scan::find_end`] and [`parse`](Self::parse)
-    /// have to look, and would find the same.
+    /// Parses the head at the beginning of `bytes` in one pass, and returns its length. `None` if it is incomplete,
+    /// exceeds a limit, or is unusual: then [`Scan::find_end`] and [`parse`](Self::parse) must be used, which give the
+    /// same result for other heads.
     pub(crate) fn parse_at_once(&mut self, bytes: &[u8], limits: &Limits) -> Option<usize> {
         span_index(bytes.len());
         let from = self.parse_plain_line(bytes)?;
@@ -238,7 +240,7 @@ impl Head {
         let Ok(Parsed::Complete(used)) = self.parse_few_fields(bytes, from) else { return None };
         let len = from + used;
         let is_within = len <= limits.head.min(limits.request_line).min(limits.field_line);
-        // httparse also takes an LF alone for the end of a line.
+        // httparse also accepts LF alone as the end of a line.
         let ends_line = |field: &Field| bytes[..field.name.start as usize].ends_with(b"\r\n");
         (is_within
             && self.fields.len() <= limits.fields
@@ -247,7 +249,7 @@ impl Head {
         .then_some(len)
     }
 
-    /// Parses a complete head. On an error the request line is known as far as it goes.
+    /// Parses a complete head. After an error, the request line is available as far as it was parsed.
     pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<(), HeadError> {
         span_index(bytes.len());
         self.fields.clear();
@@ -256,7 +258,7 @@ impl Head {
         self.parse_fields(bytes, line_end)
     }
 
-    /// Parses the request line alone; answers where the field lines begin.
+    /// Parses only the request line; returns where the field lines begin.
     pub(crate) fn parse_line(&mut self, bytes: &[u8]) -> Result<usize, HeadError> {
         match self.parse_plain_line(bytes) {
             Some(from) => Ok(from),
@@ -268,7 +270,7 @@ impl Head {
         let lf = memchr::memchr(b'\n', bytes).expect("the scan has found a line end");
         let line = &bytes[..lf - 1];
         self.line = Span::of(line, bytes);
-        // What is not reached must not be left of another line.
+        // Fields that are not reached must not keep values of another line.
         let fields = std::mem::take(&mut self.fields);
         *self = Head { line: self.line, present: self.present, fields, ..Head::default() };
         let refused = |violation, text| HeadError { violation, text: Span::of(text, bytes) };
@@ -309,8 +311,8 @@ impl Head {
         Ok(lf + 1)
     }
 
-    /// Takes the request line that nearly every request has: a usual method, a path, HTTP/1.1. The long way
-    /// would find the same; it only costs more. Answers where the field lines begin.
+    /// Parses the most common form of a request line: a usual method, a path, HTTP/1.1. The general code would find the
+    /// same, but takes longer. Returns where the field lines begin.
     fn parse_plain_line(&mut self, bytes: &[u8]) -> Option<usize> {
         const AFTER: &[u8] = b" HTTP/1.1\r\n";
         let (start, method) = match bytes {
@@ -320,11 +322,11 @@ impl Head {
             _ => return None,
         };
         let mut found = 0;
-        let is_behind = |&byte: &u8| {
+        let is_after_target = |&byte: &u8| {
             found |= TARGET_BYTES[usize::from(byte)];
             found & FORBIDDEN != 0
         };
-        let end = start + bytes[start..].iter().position(is_behind)?;
+        let end = start + bytes[start..].iter().position(is_after_target)?;
         if !bytes[end..].starts_with(AFTER) {
             return None;
         }
@@ -356,7 +358,7 @@ impl Head {
         }
     }
 
-    /// Most heads have few fields: clearing room for many would cost more than it saves.
+    /// Most heads have few fields, and initializing room for many would cost more than it saves.
     fn parse_few_fields(&mut self, bytes: &[u8], from: usize) -> httparse::Result<usize> {
         match bytes.len() - from {
             0..=128 => self.parse_fields_into(&mut [EMPTY_HEADER; 6], bytes, from),
@@ -377,30 +379,30 @@ impl Head {
         for field in fields {
             let known = Known::of(field.name.as_bytes());
             self.present |= 1 << known as u8;
-            // An empty value may point anywhere.
+            // An empty slice may point anywhere.
             let value = if field.value.is_empty() { Span::default() } else { Span::of(field.value, bytes) };
             self.fields.push(Field { name: Span::of(field.name.as_bytes(), bytes), value, known });
         }
         Ok(Parsed::Complete(used))
     }
 
-    /// Whether there is such a field at all.
+    /// Whether a field is present.
     pub(crate) fn has(&self, known: Known) -> bool {
         self.present & (1 << known as u8) != 0
     }
 
-    /// Whether there is a field of any of these names.
+    /// Whether any of these fields is present.
     pub(crate) fn has_any<const N: usize>(&self, known: [Known; N]) -> bool {
         self.present & known.iter().fold(0, |bits, &known| bits | 1 << known as u8) != 0
     }
 
-    /// The values of all such fields, in order.
+    /// The values of a field, in order.
     pub(crate) fn values<'h>(&'h self, known: Known, bytes: &'h [u8]) -> impl Iterator<Item = &'h [u8]> {
         let fields = if self.has(known) { self.fields.as_slice() } else { &[] };
         fields.iter().filter(move |field| field.known == known).map(|field| field.value.of_bytes(bytes))
     }
 
-    /// The value of such a field where there is exactly one.
+    /// The value of a field that occurs exactly once.
     pub(crate) fn single<'h>(&'h self, known: Known, bytes: &'h [u8]) -> Option<&'h [u8]> {
         let mut values = self.values(known, bytes);
         let first = values.next()?;
@@ -425,7 +427,7 @@ impl Clone for Head {
     }
 }
 
-/// What a byte of a target is, beside being one: no such byte may stand in it, or the path ends there.
+/// Properties of a byte in a target: it is not permitted, or it ends the path.
 const FORBIDDEN: u8 = 1;
 const ENDS_PATH: u8 = 2;
 static TARGET_BYTES: [u8; 256] = {
@@ -448,12 +450,13 @@ pub(crate) struct HeadError {
     pub(crate) text: Span,
 }
 
-/// Whether the version is 1.1 or later (true) or 1.0 (false).
+/// Returns true for 1.1 or later, and false for 1.0.
 fn parse_version(version: &[u8]) -> Result<bool, Violation> {
     let number = version.strip_prefix(b"HTTP/").ok_or(Violation::MalformedVersion)?;
     match number {
         [b'1', b'.', b'0'] => return Ok(false),
-        // RFC 9110 section 2.5: a higher minor version is served as the highest that is supported.
+        // RFC 9110 section 2.5: a request with a higher minor version is processed as the highest supported minor
+        // version.
         [b'1', b'.', b'1'..=b'9'] => return Ok(true),
         _ => {}
     }
@@ -489,14 +492,14 @@ fn parse_target(target: &[u8], method: Method, bytes: &[u8]) -> Option<Target> {
     let rest = &target[colon + 3..];
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let authority = &rest[..end];
-    // RFC 9110 section 4.2.1: an empty host is invalid. Section 4.2.4: so is userinfo, in practice.
+    // RFC 9110 section 4.2.1: an empty host is invalid. Section 4.2.4: userinfo should be treated as an error.
     if !is_host(authority) || authority.is_empty() || authority.starts_with(b":") {
         return None;
     }
     Some(Target::Absolute { authority: Span::of(authority, bytes), path: span_index(colon + 3 + end) })
 }
 
-/// Says what is wrong with field lines that httparse has refused.
+/// Finds out what is wrong with field lines that httparse has refused.
 fn diagnose(bytes: &[u8], from: usize) -> HeadError {
     let refused = |violation, line| HeadError { violation, text: Span::of(line, bytes) };
     for line in bytes[from..].split(|&byte| byte == b'\n') {
@@ -541,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_into_spans() {
+    fn a_head_is_parsed_into_spans() {
         let bytes = b"GET /a?b HTTP/1.1\r\nHost:  x \r\nif-none-MATCH: *\r\nEmpty:\r\n\r\n";
         let head = parse(bytes).unwrap();
         assert_eq!(head.line.of_bytes(bytes), b"GET /a?b HTTP/1.1");
@@ -564,7 +567,7 @@ mod tests {
         }
     }
 
-    /// The same without any shorter way.
+    /// Parses with the general code only.
     fn parse_long(bytes: &[u8], limits: &Limits) -> Result<(usize, Head), Violation> {
         let len = Scan::default().find_end(bytes, limits)?.expect("complete");
         let mut head = Head::default();
@@ -573,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parsed_at_once_is_what_the_long_way_finds() {
+    fn the_fast_path_finds_what_the_general_code_finds() {
         let heads = [
             "GET / HTTP/1.1\r\n\r\n",
             "GET //a?b#c HTTP/1.1\r\nHost:  x \r\nif-none-MATCH: *\r\nEmpty:\r\nX:\ty\t\r\n\r\n",
@@ -586,7 +589,7 @@ mod tests {
                 for odd in [&b""[..], b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"\0", b"\x7f", b"\xff", b"?", b"x"] {
                     for replaced in 0..=2 {
                         let rest = head.as_bytes().get(at + replaced..).unwrap_or_default();
-                        // A blank line last, so that the long way finds an end or refuses what is there.
+                        // A blank line at the end, so that the general code finds an end or refuses the head.
                         let bytes = [&head.as_bytes()[..at], odd, rest, b"\r\n\r\n"].concat();
                         let mut plain = Head::default();
                         let Some(len) = plain.parse_at_once(&bytes, &Limits::default()) else { continue };
@@ -601,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parsed_at_once_is_within_the_limits() {
+    fn the_fast_path_applies_the_limits() {
         let bytes = b"GET / HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n";
         let exact = Limits { head: 30, fields: 2, ..Limits::default() };
         assert_eq!(Head::default().parse_at_once(bytes, &exact), Some(30));
@@ -617,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn each_byte_of_a_dripped_head_is_searched_once() {
+    fn each_byte_of_a_head_is_searched_once() {
         let bytes = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let mut scan = Scan::default();
         for end in 0..bytes.len() {
@@ -628,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_by_name() {
+    fn malformed_heads_are_refused() {
         use Violation::*;
         for (bytes, violation) in [
             (&b"GET\r\n\r\n"[..], MalformedLine),
@@ -675,7 +678,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_it_should() {
+    fn valid_heads_are_accepted() {
         for bytes in [
             &b"GET / HTTP/1.0\r\n\r\n"[..],
             b"GET / HTTP/1.9\r\nA:b\r\n\r\n",

@@ -1,5 +1,5 @@
-//! The HTTP/1.x codec: heads, message framing, and how the two halves of an exchange depend on
-//! each other. It has no policy: what to answer and when to give up is decided a level above.
+//! The HTTP/1.x codec: heads, message framing, and how the two halves of an exchange depend on each other. It has no
+//! policy: how to respond and when to time out is decided elsewhere.
 
 mod cycle;
 mod decode;

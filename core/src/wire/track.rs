@@ -1,4 +1,4 @@
-//! Telling fields from bodies in what a peer sends, for those who watch the bytes go by.
+//! Distinguishes fields from bodies in what a peer sends, for observers of the bytes.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use super::framing::Framing;
 use super::head::{Head, Scan};
 use crate::config::Limits;
 
-/// Follows the bytes of a peer as a connection frames them: which are lines of heads and of trailer sections, and which
-/// are of bodies.
+/// Follows the bytes of a peer with the framing that a connection would apply: which bytes are lines of heads or
+/// trailer sections, and which are bodies.
 ///
-/// A recorder blanks out credentials by it, in fields and nowhere else.
+/// A recorder uses it to mask credentials in fields, and nowhere else.
 ///
 /// ```
 /// use sanserve_core::{Limits, Tracker};
@@ -26,12 +26,12 @@ pub struct Tracker {
     reading: Reading,
 }
 
-/// What the next byte from the peer is a part of.
+/// What the next byte from the peer belongs to.
 enum Reading {
-    /// A head, of which this has come.
+    /// A head, with what has arrived of it.
     Head(Vec<u8>, Scan),
     Body(Decoder),
-    /// It does not matter: the connection ends after a violation.
+    /// Unknown, after a violation. The connection closes.
     Anything,
 }
 
@@ -42,20 +42,20 @@ impl Reading {
 }
 
 impl Tracker {
-    /// At the start of a connection with these limits.
+    /// Creates a tracker for a new connection with these limits.
     #[must_use]
     pub fn new(limits: &Limits) -> Tracker {
         Tracker { limits: limits.clone(), reading: Reading::anew() }
     }
 
-    /// Whether no byte of the next head has come.
+    /// Whether no byte of the next head has arrived.
     #[must_use]
     pub fn is_between(&self) -> bool {
         matches!(&self.reading, Reading::Head(head, _) if head.is_empty())
     }
 
-    /// Looks at the next bytes: how many of them it has followed, and which of those may be lines of a head or of a
-    /// trailer section. To be called again with the others. Behind a violation nobody knows what bytes are: all may be.
+    /// Follows some of the bytes. Returns how many, and which of them may be lines of a head or of a trailer section.
+    /// Call it again with the rest. After a violation, all bytes may be such lines.
     pub fn track(&mut self, bytes: &[u8]) -> (usize, Range<usize>) {
         match &mut self.reading {
             Reading::Head(head, scan) => {
@@ -63,7 +63,7 @@ impl Tracker {
                 head.extend_from_slice(bytes);
                 let (n, next) = match find_end(head, scan, &self.limits) {
                     Ok((_, None)) => (bytes.len(), None),
-                    Ok((blank, Some(end))) => (blank + end - held, Some(behind(&head[..end], &self.limits))),
+                    Ok((blank, Some(end))) => (blank + end - held, Some(after(&head[..end], &self.limits))),
                     Err(()) => (bytes.len(), Some(Reading::Anything)),
                 };
                 if let Some(next) = next {
@@ -90,7 +90,8 @@ impl Tracker {
     }
 }
 
-/// Takes leading empty lines away and looks for the end of the head: how many bytes these were, and where it is.
+/// Removes leading empty lines and looks for the end of the head. Returns the length of the empty lines, and the
+/// position of the end.
 fn find_end(head: &mut Vec<u8>, scan: &mut Scan, limits: &Limits) -> Result<(usize, Option<usize>), ()> {
     let mut blank = 0;
     while scan.blank_line(&head[blank..], limits).map_err(drop)? {
@@ -100,8 +101,8 @@ fn find_end(head: &mut Vec<u8>, scan: &mut Scan, limits: &Limits) -> Result<(usi
     Ok((blank, scan.find_end(head, limits).map_err(drop)?))
 }
 
-/// What comes after this head.
-fn behind(bytes: &[u8], limits: &Limits) -> Reading {
+/// What follows this head.
+fn after(bytes: &[u8], limits: &Limits) -> Reading {
     let mut head = Head::default();
     let framing = head.parse(bytes).map_err(drop).and_then(|()| Framing::of(&head, bytes, limits).map_err(drop));
     match framing {

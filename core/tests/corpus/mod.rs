@@ -1,4 +1,4 @@
-//! The transcripts in `core/tests/transcripts`, and the sites and handlers that they name.
+//! The transcripts in `core/tests/transcripts`, and the policies and handlers that they name.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
@@ -10,7 +10,7 @@ use sanserve_core::{
 };
 use sanserve_transcript::{Transcript, perform};
 
-/// One file of the corpus.
+/// A file of the corpus.
 pub struct Case {
     pub name: String,
     pub path: PathBuf,
@@ -19,12 +19,12 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether `UPDATE_TRANSCRIPTS` asks to rewrite it: `1` for all, or a part of its name.
-    pub fn is_asked_for(&self) -> bool {
+    /// Whether `UPDATE_TRANSCRIPTS` selects it: `1` for all, or a part of its name.
+    pub fn is_selected(&self) -> bool {
         std::env::var("UPDATE_TRANSCRIPTS").is_ok_and(|part| part == "1" || self.name.contains(&part))
     }
 
-    /// What really happens; `None` if the core panics.
+    /// Replays it; `None` if the core panics.
     pub fn play(&self) -> Option<Transcript> {
         catch_unwind(|| {
             let (policy, mut handler) = world(&self.transcript.settings.site);
@@ -34,7 +34,7 @@ impl Case {
     }
 }
 
-/// All transcripts, by name.
+/// All transcripts, ordered by name.
 pub fn load() -> Vec<Case> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transcripts");
     let mut paths: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -61,8 +61,8 @@ pub fn world(name: &str) -> (Box<dyn Policy>, Box<dyn Handler>) {
         "large" => (Box::new(Handled), Box::new(Large { left: 0 })),
         "short" => (Box::new(Handled), Box::new(Short)),
         "pass" => (Box::new(Handled), Box::new(Pass)),
-        "refusing" => (Box::new(Refusing), Box::new(Echo::default())),
-        "unwelcoming" => (Box::new(Unwelcoming), Box::new(Silent)),
+        "refusing" => (Box::new(HandledRefusesBodies), Box::new(Echo::default())),
+        "unwelcoming" => (Box::new(RefusesBodies), Box::new(Silent)),
         "answers" => (Box::new(Handled), Box::new(Once(|reply| reply.answer(StatusCode::CREATED, "a/b", "made\n")))),
         "dates" => (Box::new(Handled), Box::new(Once(dated))),
         "dates-short" => (Box::new(Handled), Box::new(Once(dated_short))),
@@ -74,11 +74,11 @@ pub fn world(name: &str) -> (Box<dyn Policy>, Box<dyn Handler>) {
         "upgrades" => (Box::new(Handled), Box::new(Once(upgrade))),
         "aborts" => (Box::new(Handled), Box::new(Once(abort))),
         "fields" => (Box::new(Extra), Box::new(Silent)),
-        other => panic!("no such site: {other}"),
+        other => panic!("unknown policy and handler: {other}"),
     }
 }
 
-/// Hands every request to the handler.
+/// Routes every request to the handler.
 struct Handled;
 
 impl Policy for Handled {
@@ -87,10 +87,10 @@ impl Policy for Handled {
     }
 }
 
-/// Hands every request to the handler, and welcomes no body.
-struct Refusing;
+/// Routes every request to the handler, and refuses expected bodies.
+struct HandledRefusesBodies;
 
-impl Policy for Refusing {
+impl Policy for HandledRefusesBodies {
     fn route(&self, _: &Request<'_>) -> Route {
         Route::Handler
     }
@@ -100,16 +100,16 @@ impl Policy for Refusing {
     }
 }
 
-/// Welcomes no body.
-struct Unwelcoming;
+/// Refuses expected bodies.
+struct RefusesBodies;
 
-impl Policy for Unwelcoming {
+impl Policy for RefusesBodies {
     fn expect_continue(&self, _: &Request<'_>) -> Result<(), StatusCode> {
         Err(StatusCode::CONTENT_TOO_LARGE)
     }
 }
 
-/// Adds a field to each answer.
+/// Adds a field to each response.
 struct Extra;
 
 impl Policy for Extra {
@@ -120,14 +120,14 @@ impl Policy for Extra {
     }
 }
 
-/// Never answers.
+/// Never responds.
 struct Silent;
 
 impl Handler for Silent {
     fn call(&mut self, _: Call, _: &mut Reply<'_>) {}
 }
 
-/// Answers with two words, without announcing their length.
+/// Responds with two words, without announcing their length.
 struct Hello;
 
 impl Handler for Hello {
@@ -141,7 +141,7 @@ impl Handler for Hello {
     }
 }
 
-/// Answers when it is woken.
+/// Responds when it is woken.
 struct Waker;
 
 impl Handler for Waker {
@@ -154,7 +154,7 @@ impl Handler for Waker {
     }
 }
 
-/// Sends something each time it is woken, until the server goes down.
+/// Sends something each time it is woken, until the server shuts down.
 struct Stream;
 
 impl Handler for Stream {
@@ -168,7 +168,7 @@ impl Handler for Stream {
     }
 }
 
-/// Answers with 100 bytes, as there is room for them.
+/// Responds with 100 bytes, as there is room for them.
 struct Large {
     left: usize,
 }
@@ -203,7 +203,7 @@ impl Handler for Short {
     }
 }
 
-/// Does all at once.
+/// Responds completely in the first call.
 struct Once(fn(&mut Reply<'_>) -> Result<(), Misuse>);
 
 impl Handler for Once {
@@ -214,14 +214,14 @@ impl Handler for Once {
     }
 }
 
-/// Writes what the server would write.
+/// Sets the fields that the server would add.
 fn dated(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     let head = reply.respond(StatusCode::OK)?.field("date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
     head.length(0).send()?;
     reply.finish()
 }
 
-/// The same, of which nothing goes out.
+/// Sets them in a response of which nothing is sent.
 fn dated_short(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     let head =
         ResponseHead::new(StatusCode::OK).field("Date", "Thu, 01 Jan 1970 00:00:00 GMT")?.field("Server", "me")?;
@@ -230,7 +230,7 @@ fn dated_short(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     Ok(())
 }
 
-/// Sends an early hint, and then the answer.
+/// Sends an early hint, then the response.
 fn inform(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     assert_eq!(reply.inform(StatusCode::OK).err(), Some(Misuse::Interim));
     assert_eq!(reply.inform(StatusCode::CONTINUE).err(), Some(Misuse::Interim));
@@ -240,7 +240,7 @@ fn inform(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     Ok(())
 }
 
-/// Sends some bytes, a part of a file, and some bytes again.
+/// Sends some bytes, a part of a file, and more bytes.
 fn send_file(reply: &mut Reply<'_>, length: Option<u64>) -> Result<(), Misuse> {
     let head = reply.respond(StatusCode::OK)?;
     match length {
@@ -251,14 +251,14 @@ fn send_file(reply: &mut Reply<'_>, length: Option<u64>) -> Result<(), Misuse> {
     assert_eq!(reply.offer_file(5, 7), Ok(true));
     if reply.request().method() == b"GET" {
         assert_eq!(reply.offer_file(0, 1), Ok(false), "one file at a time");
-        assert_eq!(reply.write(b"more"), Ok(0), "nothing overtakes a file");
+        assert_eq!(reply.write(b"more"), Ok(0), "the file is sent first");
     }
     reply.finish()?;
     assert_eq!(reply.write(b"more"), Err(Misuse::ExchangeEnded));
     Ok(())
 }
 
-/// Sends a part of a file, and another one when that is out.
+/// Sends a part of a file, and another one after it has been sent.
 struct FileTwice;
 
 impl Handler for FileTwice {
@@ -279,7 +279,7 @@ impl Handler for FileTwice {
     }
 }
 
-/// Speaks something else from here on.
+/// Changes the protocol.
 fn upgrade(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     match reply.upgrade("echo") {
         Ok(head) => head.field("X-Welcome", "yes")?.send(),
@@ -288,7 +288,7 @@ fn upgrade(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     }
 }
 
-/// Begins an answer and gives up.
+/// Begins a response and aborts it.
 fn abort(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     reply.respond(StatusCode::OK)?.send()?;
     reply.write(b"some")?;
@@ -328,7 +328,7 @@ impl Handler for Trailers {
     }
 }
 
-/// Lets the files answer.
+/// Declines, so that files respond.
 struct Pass;
 
 impl Handler for Pass {

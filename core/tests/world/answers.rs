@@ -1,17 +1,17 @@
-//! Answers, read by the library's strict reader, and stricter still: nothing that `docs/python.md` does
-//! not have.
+//! Parses responses with the strict parser of the library, and checks in addition that they contain nothing beyond what
+//! `docs/python.md` describes.
 
 pub use sanserve_testing::{Answer, parts};
 
-/// What stands in a stream of answers.
+/// The responses in a byte stream.
 #[derive(Debug, Default)]
 pub struct Stream {
     pub answers: Vec<Answer>,
-    /// Bytes of a head, or of an interim answer, that is not complete.
+    /// The number of bytes of an incomplete head or interim response.
     pub rest: usize,
 }
 
-/// Reads a stream. `bodiless(n)` says whether the `n`th answer is to a HEAD.
+/// Parses a stream. `bodiless(n)` returns whether the `n`th response is to a HEAD.
 pub fn read(bytes: &[u8], bodiless: impl Fn(usize) -> bool) -> Result<Stream, String> {
     let read = sanserve_testing::read_answers(bytes, bodiless)?;
     read.all.iter().try_for_each(check)?;
@@ -36,7 +36,7 @@ fn check(answer: &Answer) -> Result<(), String> {
             return Err(format!("{name} {} times, with \"{}\"", count(name), shown(value)));
         }
     }
-    // No content, and so no length, for this.
+    // A 304 has no content, and so no length.
     if answer.status == 304 && (count("Content-Length") > 0 || count("Transfer-Encoding") > 0) {
         return Err("304 with a length".into());
     }
@@ -52,7 +52,7 @@ fn check(answer: &Answer) -> Result<(), String> {
     }
 }
 
-/// Bytes for a message, shortened.
+/// Formats bytes for a message, truncated.
 pub fn shown(bytes: &[u8]) -> String {
     let short = &bytes[..bytes.len().min(120)];
     format!("{}{}", short.escape_ascii(), if short.len() < bytes.len() { ".." } else { "" })

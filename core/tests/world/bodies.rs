@@ -1,5 +1,5 @@
-//! The bodies of the fuzz targets: any bytes in, and a panic if something is wrong. They compile on
-//! stable too, where the corpus and random bytes run through them in the ordinary tests.
+//! The bodies of the fuzz targets: they take any bytes, and panic if something is wrong. They also compile on stable
+//! Rust, so that ordinary tests can run the corpus and random bytes through them.
 
 use sanserve_core::{
     Config, EntryKind, Fault, FsError, Protocol, is_deceptive, listing_row, media_type, scrub, translate,
@@ -12,15 +12,15 @@ use super::random::Random;
 use super::rig::{At, Op, Rig, check_path, small_limits};
 use super::verdict;
 
-/// A target: its name is the folder of its corpus.
+/// A target. Its name is the directory of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 5] =
     [("head", head), ("chunked", chunked), ("ranges", ranges), ("target", target), ("session", session)];
 
-/// Feeds `bytes` in pieces of at most `most`, takes what is sent in pieces of at most `take`, ends the
-/// input if `eof`, and lets everybody be kind.
+/// Feeds `bytes` in pieces of at most 64, takes the output in pieces of at most `take`, ends the input if `eof`, and
+/// cooperates until the connection waits.
 pub fn converse(config: &Config, bytes: &[u8], mut random: Option<Random>, take: u64, eof: bool) -> Rig {
     let mut rig = Rig::new(config.clone(), disk::small());
     let mut rest = bytes;
@@ -36,7 +36,7 @@ pub fn converse(config: &Config, bytes: &[u8], mut random: Option<Random>, take:
     if eof {
         rig.apply(&Op::Eof);
         settle(&mut rig, take);
-        assert!(matches!(rig.at, At::Close(_)) || rig.is_handling(), "open behind the end: {:?}", rig.connection);
+        assert!(matches!(rig.at, At::Close(_)) || rig.is_handling(), "open after the end: {:?}", rig.connection);
     }
     rig
 }
@@ -48,35 +48,35 @@ fn settle(rig: &mut Rig, take: u64) {
     rig.settle();
 }
 
-fn right(what: Result<Vec<Answer>, String>, rig: &Rig) -> Vec<Answer> {
-    what.unwrap_or_else(|wrong| panic!("{wrong}\nfor {}", rig.got.escape_ascii()))
+fn checked(what: Result<Vec<Answer>, String>, rig: &Rig) -> Vec<Answer> {
+    what.unwrap_or_else(|error| panic!("{error}\nfor {}", rig.got.escape_ascii()))
 }
 
-/// The same bytes, however they are split and taken.
+/// Checks that the result does not depend on how the bytes are split and taken.
 fn same_in_pieces(config: &Config, bytes: &[u8], whole: &Rig, eof: bool) {
     let seed = bytes.iter().fold(7_u64, |n, &b| n.wrapping_mul(31).wrapping_add(u64::from(b)));
     for (random, take) in [(Some(Random::new(seed)), 7), (Some(Random::new(seed + 1)), u64::MAX)] {
         let rig = converse(config, bytes, random, take, eof);
         let (a, b) = (rig.wire.escape_ascii(), whole.wire.escape_ascii());
         assert!(rig.wire == whole.wire, "in pieces:\n{a}\nas a whole:\n{b}\nfor {}", bytes.escape_ascii());
-        // Of a refused line, the log may have what had come of it.
+        // Of a refused line, the log has as much as had arrived.
         let log =
             |rig: &Rig| -> Vec<_> { rig.finished.iter().map(|d| (d.status, d.sent, d.error, d.cut.clone())).collect() };
         assert_eq!(log(&rig), log(whole), "for {}", bytes.escape_ascii());
     }
 }
 
-/// Any bytes as what a peer sends.
+/// Any bytes as what a client sends.
 pub fn head(data: &[u8]) {
     let config = Config::default().with_limits(small_limits());
     let whole = converse(&config, data, None, u64::MAX, true);
-    right(verdict::loose(&whole), &whole);
+    checked(verdict::loose(&whole), &whole);
     same_in_pieces(&config, data, &whole, true);
-    // Without an end, somebody else ends it.
+    // Without an end of input, a timer must end the connection.
     let mut open = converse(&config, data, None, u64::MAX, false);
-    right(verdict::loose(&open), &open);
+    checked(verdict::loose(&open), &open);
     open.outlast();
-    right(verdict::loose(&open), &open);
+    checked(verdict::loose(&open), &open);
 }
 
 /// Any bytes as a chunked body and what follows it.
@@ -85,11 +85,11 @@ pub fn chunked(data: &[u8]) {
     let config = Config::default().with_limits(small_limits());
     let bytes = [HEAD, data].concat();
     let whole = converse(&config, &bytes, None, u64::MAX, false);
-    let found = right(verdict::loose(&whole), &whole);
+    let found = checked(verdict::loose(&whole), &whole);
     let first = found.first();
     match model::chunked(data, &config.limits) {
         Decoded::Whole { data: body, .. } => {
-            let answer = first.expect("a whole body is answered");
+            let answer = first.expect("a complete body has a response");
             assert!(answer.status == 200 && answer.body == body, "for {}: {answer:?}", data.escape_ascii());
         }
         Decoded::Partial { .. } => assert_eq!(first, None, "for {}", data.escape_ascii()),
@@ -101,7 +101,7 @@ pub fn chunked(data: &[u8]) {
     same_in_pieces(&config, &bytes, &whole, false);
 }
 
-/// Lines as values of Range and of the conditions. The first byte says which of them stand in the request.
+/// Lines as values of Range and of the conditions. The bits of the first byte select the fields of the request.
 pub fn ranges(data: &[u8]) {
     let Some((&which, lines)) = data.split_first() else { return };
     let mut values = lines.split(|&b| b == b'\n').map(|line| {
@@ -124,41 +124,42 @@ pub fn ranges(data: &[u8]) {
     request.extend_from_slice(b"\r\n");
     let config = Config::default().with_limits(small_limits());
     let rig = converse(&config, &request, None, 50, false);
-    let found = right(verdict::loose(&rig), &rig);
+    let found = checked(verdict::loose(&rig), &rig);
     let [answer] = found.as_slice() else { panic!("{} answers to {}", found.len(), request.escape_ascii()) };
     let file = disk::file_at(&rig.disk, &path[1..]);
     check_ranges(answer, &file, range.as_deref(), which & 0b11_1110 == 0, config.limits.ranges);
 }
 
-/// Checks an answer about a file: the bytes, and that they are those that were asked for.
+/// Checks a response with a file: the bytes, and that they are those that were requested.
 pub fn check_ranges(answer: &Answer, file: &File, range: Option<&[u8]>, unconditional: bool, most: usize) {
     let mut bytes = Vec::new();
     file.read(0, file.len, &mut bytes);
-    let asked = range.and_then(|value| reference(value, file.len));
+    let requested = range.and_then(|value| reference(value, file.len));
     match answer.status {
         200 => {
             assert_eq!(answer.body, bytes);
-            let many = asked.as_ref().is_some_and(|asked| runs(&asked.covered) > most || asked.specs > most);
-            let nothing = asked.as_ref().is_none_or(|asked| asked.specs == 0) || file.len == 0;
-            assert!(!unconditional || many || nothing, "200 for {asked:?}");
+            let many =
+                requested.as_ref().is_some_and(|requested| runs(&requested.covered) > most || requested.specs > most);
+            let nothing = requested.as_ref().is_none_or(|requested| requested.specs == 0) || file.len == 0;
+            assert!(!unconditional || many || nothing, "200 for {requested:?}");
         }
         206 => {
-            let asked = asked.expect("206 for a range that is none");
+            let requested = requested.expect("206 for an invalid range");
             let mut covered = vec![false; bytes.len()];
             let mut total = 0;
-            for (first, last, len, part) in answers::parts(answer).unwrap_or_else(|wrong| panic!("{wrong}")) {
+            for (first, last, len, part) in answers::parts(answer).unwrap_or_else(|error| panic!("{error}")) {
                 let (first, last) = (usize::try_from(first).unwrap(), usize::try_from(last).unwrap());
                 assert_eq!(len, file.len);
                 assert_eq!(part, bytes[first..=last], "bytes {first}-{last}");
                 covered[first..=last].fill(true);
                 total += part.len();
             }
-            assert_eq!(covered, asked.covered, "other bytes than those asked for");
+            assert_eq!(covered, requested.covered, "other bytes than those requested for");
             assert!(total <= bytes.len(), "bytes twice");
         }
         416 => {
-            let asked = asked.expect("416 for a range that is none");
-            assert!(asked.specs > 0 && !asked.covered.contains(&true));
+            let requested = requested.expect("416 for an invalid range");
+            assert!(requested.specs > 0 && !requested.covered.contains(&true));
             assert_eq!(answer.text("Content-Range"), format!("bytes */{}", file.len));
         }
         304 | 412 => assert!(!unconditional, "{} without a condition", answer.status),
@@ -166,7 +167,7 @@ pub fn check_ranges(answer: &Answer, file: &File, range: Option<&[u8]>, uncondit
     }
 }
 
-/// What a Range field asks for.
+/// The meaning of a Range field.
 #[derive(Debug)]
 struct Reference {
     specs: usize,
@@ -177,20 +178,20 @@ fn runs(covered: &[bool]) -> usize {
     covered.chunk_by(|a, b| a == b).filter(|run| run[0]).count()
 }
 
-/// RFC 9110 section 14, in numbers that cannot overflow. `None`: the field is invalid.
+/// Parses a Range field (RFC 9110 section 14) with numbers that cannot overflow. `None` if it is invalid.
 fn reference(value: &[u8], len: u64) -> Option<Reference> {
     let text = std::str::from_utf8(value).ok()?;
     let (unit, specs) = text.split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {
         return None;
     }
-    let mut asked = Reference { specs: 0, covered: vec![false; usize::try_from(len).expect("small")] };
+    let mut requested = Reference { specs: 0, covered: vec![false; usize::try_from(len).expect("small")] };
     for spec in specs.split(',').map(|spec| spec.trim_matches([' ', '\t'])).filter(|spec| !spec.is_empty()) {
         let (first, last) = spec.split_once('-')?;
         if !first.bytes().chain(last.bytes()).all(|b| b.is_ascii_digit()) || spec.len() == 1 {
             return None;
         }
-        asked.specs += 1;
+        requested.specs += 1;
         let number = |text: &str| {
             text.trim_start_matches('0').parse::<u128>().unwrap_or(if text.trim_start_matches('0').is_empty() {
                 0
@@ -203,7 +204,7 @@ fn reference(value: &[u8], len: u64) -> Option<Reference> {
             ("", suffix) => (len.saturating_sub(number(suffix)), len),
             (first, "") => (number(first), len),
             (first, last) => {
-                // Two numbers beyond 64 bits need not be told apart.
+                // Two numbers beyond 64 bits need not be distinguished.
                 let beyond = |text: &str| number(text) >= u128::from(u64::MAX);
                 if number(first) > number(last) && !(beyond(first) && beyond(last)) {
                     return None;
@@ -212,17 +213,17 @@ fn reference(value: &[u8], len: u64) -> Option<Reference> {
             }
         };
         for at in first..end {
-            asked.covered[usize::try_from(at).expect("small")] = true;
+            requested.covered[usize::try_from(at).expect("small")] = true;
         }
     }
-    Some(asked)
+    Some(requested)
 }
 
-/// Any bytes as a path: translated, and asked for; and as a name in a listing and a log.
+/// Any bytes as a path: translated, and requested; and as a name in a listing and a log.
 pub fn target(data: &[u8]) {
     check_row(data);
     check_scrub(data);
-    // No target holds a bare NUL.
+    // A target cannot contain a bare NUL.
     let data: &[u8] = &data.iter().copied().filter(|&byte| byte != 0).collect::<Vec<u8>>();
     let mut out = b"kept".to_vec();
     let translated = translate(data, &mut out);
@@ -236,21 +237,21 @@ pub fn target(data: &[u8]) {
     }
     assert!(media_type(data).contains('/'));
 
-    // Through a request: a byte that no target holds is left out.
+    // Through a request: bytes that a target cannot contain are omitted.
     let mut path = b"/".to_vec();
     path.extend(data.iter().filter(|&&b| b > b' ' && b != 0x7f).take(1_500));
     let request = [b"GET ", &path[..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
     let config = Config::default().with_limits(small_limits());
     let mut rig = converse(&config, &request, None, u64::MAX, false);
-    let found = right(verdict::loose(&rig), &rig);
+    let found = checked(verdict::loose(&rig), &rig);
     assert_eq!(found.len(), 1, "for {}", request.escape_ascii());
-    // Whatever it is, as a directory too: the redirect leads to this server.
+    // Also as a directory: the redirect must lead to this server.
     rig.disk.nodes.clear();
     let mut rig = Rig::new(config, Disk::default());
     rig.apply(&Op::Recv(request));
     rig.apply(&Op::Directory);
     rig.settle();
-    for answer in right(verdict::loose(&rig), &rig) {
+    for answer in checked(verdict::loose(&rig), &rig) {
         if answer.status == 301 {
             let location = answer.text("Location");
             assert!(location.starts_with('/') && !location.starts_with("//") && !location.contains('\\'), "{location}");
@@ -284,7 +285,7 @@ fn check_scrub(text: &[u8]) {
     }
 }
 
-/// Percent-decoding, once; what is no escape stays.
+/// Percent-decodes once. Invalid escapes are kept.
 fn decode(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text;
@@ -316,7 +317,7 @@ fn resolve(path: &[u8]) -> Vec<u8> {
     components.join(&b'/')
 }
 
-/// Pieces that a session is made of.
+/// Pieces of a session.
 pub const PIECES: [&str; 24] = [
     "GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
     "GET /a HT",
@@ -353,14 +354,14 @@ pub fn session(data: &[u8]) {
     for op in decode_ops(rest).into_iter().take(400) {
         rig.apply(&op);
     }
-    right(verdict::loose(&rig), &rig);
+    checked(verdict::loose(&rig), &rig);
     rig.settle();
-    right(verdict::loose(&rig), &rig);
+    checked(verdict::loose(&rig), &rig);
     rig.outlast();
-    right(verdict::loose(&rig), &rig);
+    checked(verdict::loose(&rig), &rig);
 }
 
-/// The operations that `bytes` stand for.
+/// Decodes operations.
 pub fn decode_ops(bytes: &[u8]) -> Vec<Op> {
     let mut ops = Vec::new();
     let mut rest = bytes.iter().copied();
@@ -396,7 +397,7 @@ pub fn decode_ops(bytes: &[u8]) -> Vec<Op> {
     ops
 }
 
-/// Whether a path leads to a file on the disk of the small worlds.
+/// Whether a path refers to a file on the disk of the small worlds.
 pub fn is_file(disk: &Disk, path: &[u8]) -> bool {
     matches!(disk.find(path), Ok(Node::File(_)))
 }

@@ -1,4 +1,4 @@
-//! The disk of the worlds, on the library's virtual one.
+//! The disk of the small worlds, based on the virtual disk of the library.
 
 use sanserve_core::{EntryKind, FsError};
 
@@ -25,7 +25,7 @@ pub fn small() -> Disk {
     disk
 }
 
-/// The file at a path where there must be one.
+/// The file at a path, which must exist.
 pub fn file_at(disk: &Disk, path: &str) -> File {
     match disk.nodes.get(path.as_bytes()) {
         Some(Node::File(file)) => file.clone(),

@@ -1,11 +1,11 @@
-//! Handlers of the worlds, reached below `/h/`: they read bodies, wait, give back, and misbehave.
+//! Handlers below `/h/`, which read bodies, wait, echo and misbehave.
 
 use std::borrow::Cow;
 use std::task::Waker;
 
 use sanserve_core::{Call, Handler, Policy, Received, Reply, Request, Route, StatusCode};
 
-/// Routes `/h/..` to the handler, and everything else to the files.
+/// Routes `/h/..` to the handler, and everything else to files.
 #[derive(Debug)]
 pub struct Routed;
 
@@ -19,22 +19,22 @@ impl Policy for Routed {
     }
 }
 
-/// How many bytes `/h/big` answers with.
+/// The length of the response of `/h/big`.
 pub const BIG: usize = 30_000;
 
-/// What a target below `/h/` does.
+/// The behavior of a target below `/h/`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Kind {
-    /// Reads the whole body, then gives it back with its length.
+    /// Reads the whole body, then echoes it with its length.
     #[default]
     Echo,
-    /// Gives the body back while it comes, without length.
+    /// Echoes the body while it arrives, without a length.
     Stream,
-    /// Answers when it is woken.
+    /// Responds when it is woken.
     Late,
-    /// Announces more than it gives.
+    /// Announces more than it sends.
     Short,
-    /// Lets the files answer.
+    /// Declines, so that files respond.
     Pass,
     /// Does not read the body, and sends [`BIG`] bytes.
     Big,
@@ -45,12 +45,12 @@ enum Kind {
 pub struct Echo {
     kind: Kind,
     body: Vec<u8>,
-    given: usize,
+    written: usize,
     begun: bool,
     passed: bool,
-    /// Whoever waits keeps one.
+    /// Kept while it waits.
     waker: Option<Waker>,
-    /// Called with `Request` and not yet with `Over`.
+    /// Whether it was called with `Request` and not yet with `Over`.
     pub open: bool,
 }
 
@@ -63,7 +63,7 @@ impl Handler for Echo {
                 return;
             }
             Call::Request => {
-                assert!(!self.open, "a request before the last one was over");
+                assert!(!self.open, "a request before the end of the last one");
                 self.open = true;
                 self.kind = match reply.request().path() {
                     b"/h/stream" => Kind::Stream,
@@ -78,7 +78,7 @@ impl Handler for Echo {
                 };
             }
             Call::Drain => {
-                assert!(self.open && reply.is_draining(), "told of an end without a request, or without one");
+                assert!(self.open && reply.is_draining(), "called with Drain without a request, or without draining");
                 return;
             }
             Call::Body | Call::Room => assert!(self.open, "{call:?} without a request"),
@@ -92,18 +92,18 @@ impl Handler for Echo {
         match self.kind {
             Kind::Echo => self.echo(reply),
             Kind::Stream => self.stream(reply),
-            Kind::Late if self.begun => self.give(reply),
+            Kind::Late if self.begun => self.write_rest(reply),
             Kind::Late => {}
             Kind::Short => {
                 let is_head = reply.request().method() == b"HEAD";
                 if let Ok(head) = reply.respond(StatusCode::OK) {
                     head.length(10).send().expect("a head");
                     _ = reply.write(b"four");
-                    assert_eq!(reply.finish().is_ok(), is_head, "short, and nobody minds");
+                    assert_eq!(reply.finish().is_ok(), is_head, "a short body is not an error");
                 }
             }
             Kind::Pass => {
-                // Whether it is told of the end then is left open.
+                // Whether it is called with `Over` then is not defined.
                 self.open = false;
                 self.passed = true;
                 _ = reply.decline();
@@ -113,7 +113,7 @@ impl Handler for Echo {
                     self.body = vec![b'B'; BIG];
                     self.begin(reply, false);
                 }
-                self.give(reply);
+                self.write_rest(reply);
             }
         }
     }
@@ -134,7 +134,7 @@ impl Echo {
             self.body.extend_from_slice(&data);
             reply.consume(data.len());
         }
-        self.give(reply);
+        self.write_rest(reply);
     }
 
     fn stream(&mut self, reply: &mut Reply<'_>) {
@@ -166,11 +166,11 @@ impl Echo {
         }
     }
 
-    fn give(&mut self, reply: &mut Reply<'_>) {
-        while self.given < self.body.len() {
-            match reply.write(&self.body[self.given..]) {
+    fn write_rest(&mut self, reply: &mut Reply<'_>) {
+        while self.written < self.body.len() {
+            match reply.write(&self.body[self.written..]) {
                 Ok(0) | Err(_) => return,
-                Ok(n) => self.given += n,
+                Ok(n) => self.written += n,
             }
         }
         _ = reply.finish();

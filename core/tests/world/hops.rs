@@ -1,6 +1,6 @@
-//! The scripts of one connection as its driver sees them: what each was fed and what it wrote, and the
-//! rules that every step about them keeps. What a head means is read here a second time, from RFC 3875
-//! section 6, without a thought for speed.
+//! The scripts of one connection as their driver sees them: what each was fed and what it wrote, and the rules for
+//! every step about them. The head of a script is parsed here a second time, from RFC 3875 section 6, in the simplest
+//! way.
 
 use sanserve_core::{Chunked, Completion, Config, Found, FsError, ScriptFile, ScriptInput, SpawnError, Wait};
 use sanserve_transcript::Told;
@@ -10,46 +10,46 @@ use super::millis;
 use super::model::{self, Asked};
 use super::rig::{Done, check_path};
 
-/// Faults of the core that are known. Set one to `false` when it is mended, and the worlds see to it that
-/// it stays so.
+/// Known bugs of the core. Set a constant to `false` when the bug is fixed, so that the worlds check that it stays
+/// fixed.
 pub mod known {
-    /// A script whose output is complete is still taken to run while the peer takes the rest of it.
-    pub const TIME_GOES_ON_BEHIND_EOF: bool = false;
+    /// A script whose output is complete still counts as running while the client reads the rest of it.
+    pub const TIME_CONTINUES_AFTER_EOF: bool = false;
 
-    /// A script is not killed whose exchange is given up together with the answer to its `Spawn`.
+    /// A script is not terminated if its exchange is given up together with the result of its `Spawn`.
     pub const NOT_KILLED_BEFORE_FIRST_TURN: bool = false;
 }
 
-/// One script that was looked for: a local redirect makes another of it.
+/// A script that was looked for. A local redirect leads to another one.
 #[derive(Clone, Default)]
 pub struct Hop {
     /// The number of the exchange.
     pub exchange: usize,
-    /// What `Find` was asked for.
+    /// The path of `Find`.
     pub path: Vec<u8>,
     from: usize,
-    /// What it has found.
+    /// The path of the script that was found.
     pub name: Vec<u8>,
-    /// Why the world lets no script run: the status of the answer.
+    /// Why the script does not run: the status of the response.
     pub refused: Option<u16>,
-    /// It was told to run, with this as its input.
+    /// The input with which it was spawned.
     pub input: Option<ScriptInput>,
-    /// It was told of a body of this length.
+    /// The `CONTENT_LENGTH` that it was given.
     length: Option<u64>,
     /// Since when it runs.
     pub since: Option<u64>,
-    /// Its exchange had a turn since.
+    /// Whether its exchange has had a turn since.
     has_begun: bool,
-    /// Its body goes to a file first.
+    /// Whether its body is stored in a file first.
     pub spools: bool,
-    /// What `Feed` offers now.
+    /// What `Feed` currently offers.
     pub offered: Vec<u8>,
-    /// What it, or the file, has taken.
+    /// What the script or the file has read.
     pub fed: Vec<u8>,
-    /// It takes no more for now, or at all.
+    /// Whether it accepts no more for now, or at all.
     pub full: bool,
-    deaf: bool,
-    /// Its input was closed.
+    closed: bool,
+    /// Whether its input was closed.
     pub ended: bool,
     pub written: Vec<u8>,
     pub eof: bool,
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Hop {
         let marks = [
             (self.spools, "spools"),
             (self.full, "full"),
-            (self.deaf, "deaf"),
+            (self.closed, "closed"),
             (self.ended, "ended"),
             (self.eof, "eof"),
             (self.killed, "killed"),
@@ -75,17 +75,17 @@ impl std::fmt::Debug for Hop {
 }
 
 impl Hop {
-    /// It runs, as far as its driver has to do with it.
+    /// Whether it runs, as far as its driver is concerned.
     pub fn is_alive(&self) -> bool {
         self.since.is_some() && !self.killed
     }
 
     pub fn may_be_fed(&self) -> bool {
         let open = self.spools && self.input.is_none() || self.is_alive() && self.input == Some(ScriptInput::Piped);
-        open && !self.deaf && !self.ended
+        open && !self.closed && !self.ended
     }
 
-    /// So much of what is offered is taken.
+    /// Lets it read at most `most` bytes of the offer.
     pub fn take(&mut self, most: u64) -> u64 {
         let n = most.min(self.offered.len() as u64);
         self.fed.extend(self.offered.drain(..usize::try_from(n).expect("memory")));
@@ -93,14 +93,14 @@ impl Hop {
         n
     }
 
-    pub fn stop_listening(&mut self) {
-        self.deaf = true;
+    pub fn close_input(&mut self) {
+        self.closed = true;
         if self.input.is_none() {
             self.refused = Some(507);
         }
     }
 
-    /// What the world finds: the name after the directory says what it is.
+    /// The result of `Find`: the name after the directory determines it.
     pub fn find(&mut self) -> Found {
         let name = self.path[self.from..].split(|&byte| byte == b'/').next().unwrap_or_default();
         let what = match name {
@@ -114,7 +114,7 @@ impl Hop {
         found
     }
 
-    /// This was found.
+    /// Records the result of `Find`.
     pub fn is_found(&mut self, found: Found) {
         self.refused = match found.what {
             ScriptFile::Runnable => None,
@@ -145,7 +145,7 @@ impl Hop {
         Completion::Spawned(Err(error))
     }
 
-    /// It cannot be run.
+    /// Records that the script cannot be run.
     pub fn is_refused(&mut self, error: SpawnError) {
         self.refused = Some(match error {
             SpawnError::Busy | SpawnError::Exhausted => 503,
@@ -154,43 +154,43 @@ impl Hop {
         });
     }
 
-    /// What it has written so far means.
-    pub fn says(&self, config: &Config) -> Says {
-        says(&self.written, config.limits.script_head, self.is_raw(), self.eof)
+    /// The meaning of what it has written so far.
+    pub fn meaning(&self, config: &Config) -> Meaning {
+        meaning(&self.written, config.limits.script_head, self.is_raw(), self.eof)
     }
 
     pub fn is_raw(&self) -> bool {
         self.name.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(b"nph-"))
     }
 
-    /// Nothing that it could still do changes the answer.
-    fn is_through(&self, config: &Config) -> bool {
+    /// Whether nothing that it still does can change the response.
+    fn is_settled(&self, config: &Config) -> bool {
         self.eof
-            || match self.says(config) {
-                Says::More => false,
-                Says::Wrong => true,
-                Says::Head(head) => {
+            || match self.meaning(config) {
+                Meaning::More => false,
+                Meaning::Wrong => true,
+                Meaning::Head(head) => {
                     head.local().is_some() || head.length.is_some_and(|length| self.written.len() - head.len >= length)
                 }
             }
     }
 }
 
-/// What the output of a script means.
+/// The meaning of the output of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Says {
-    /// Its head is not complete.
+pub enum Meaning {
+    /// The head is not complete.
     More,
     Wrong,
     Head(Head),
 }
 
-/// A head that is right.
+/// A valid head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Of it in bytes.
+    /// Its length in bytes.
     pub len: usize,
-    /// There is none: all is content.
+    /// Whether there is none: everything is content.
     pub bare: bool,
     pub marked: bool,
     pub status: u16,
@@ -200,13 +200,13 @@ pub struct Head {
 }
 
 impl Head {
-    /// Where a local redirect leads.
+    /// The target of a local redirect.
     pub fn local(&self) -> Option<&str> {
         self.location.as_deref().filter(|to| !self.has_status && to.starts_with('/') && !to.starts_with("//"))
     }
 }
 
-fn says(written: &[u8], limit: usize, raw: bool, eof: bool) -> Says {
+fn meaning(written: &[u8], limit: usize, raw: bool, eof: bool) -> Meaning {
     let (mut at, mut end) = (0, None);
     for line in written.split_inclusive(|&byte| byte == b'\n') {
         at += line.len();
@@ -222,10 +222,10 @@ fn says(written: &[u8], limit: usize, raw: bool, eof: bool) -> Says {
         Some(end) => &written[..end],
         None if written.len() >= limit => &written[..limit],
         None if eof => written,
-        None => return Says::More,
+        None => return Meaning::More,
     };
     let is_eof = end.is_none() && written.len() < limit;
-    // What continues a line belongs to it.
+    // Continuation lines belong to the line before.
     let mut lines: Vec<(usize, String)> = Vec::new();
     let mut at = 0;
     for line in part.split_inclusive(|&byte| byte == b'\n') {
@@ -239,8 +239,8 @@ fn says(written: &[u8], limit: usize, raw: bool, eof: bool) -> Says {
     }
     let status_line = lines.first().is_some_and(|(_, line)| line.starts_with("HTTP/"));
     if raw && (!status_line || end.is_none()) {
-        // That nothing came, and that too much came, are both 502.
-        return Says::Wrong;
+        // No output and too much output both result in 502.
+        return Meaning::Wrong;
     }
     let is_field = |(n, (_, line)): (usize, &(usize, String))| n == 0 && status_line || field(line).is_some();
     let Some(last) = lines.iter().enumerate().rposition(is_field) else {
@@ -249,10 +249,10 @@ fn says(written: &[u8], limit: usize, raw: bool, eof: bool) -> Says {
             is_eof && (lines.is_empty() || !part.ends_with(b"\n") && lines.iter().all(|(_, line)| is_token(line)));
         let len = if lines.is_empty() { part.len() } else { 0 };
         return match () {
-            () if is_binary || is_cut => Says::Wrong,
-            () if len == written.len() && eof => Says::Wrong,
-            () if len == written.len() => Says::More,
-            () => Says::Head(Head {
+            () if is_binary || is_cut => Meaning::Wrong,
+            () if len == written.len() && eof => Meaning::Wrong,
+            () if len == written.len() => Meaning::More,
+            () => Meaning::Head(Head {
                 len,
                 bare: true,
                 marked: false,
@@ -263,17 +263,17 @@ fn says(written: &[u8], limit: usize, raw: bool, eof: bool) -> Says {
             }),
         };
     };
-    let behind =
+    let after =
         lines.get(last + 1).filter(|(_, line)| !raw && (line.starts_with('<') || is_eof && part.ends_with(b"\n")));
-    if end.is_none() && !is_eof && behind.is_none() {
-        return Says::Wrong;
+    if end.is_none() && !is_eof && after.is_none() {
+        return Meaning::Wrong;
     }
-    let len = behind.map_or(part.len(), |(at, _)| *at);
+    let len = after.map_or(part.len(), |(at, _)| *at);
     let Some(head) = head(lines.iter().filter(|(at, _)| *at < len).map(|(_, line)| line.as_str()), len) else {
-        return Says::Wrong;
+        return Meaning::Wrong;
     };
-    let enough = (head.has_status || head.location.is_some()) && part.ends_with(b"\n");
-    if is_eof && behind.is_none() && !enough { Says::Wrong } else { Says::Head(head) }
+    let is_sufficient = (head.has_status || head.location.is_some()) && part.ends_with(b"\n");
+    if is_eof && after.is_none() && !is_sufficient { Meaning::Wrong } else { Meaning::Head(head) }
 }
 
 fn is_token(text: &str) -> bool {
@@ -286,7 +286,7 @@ fn field(line: &str) -> Option<(&str, &str)> {
     (!name.is_empty() && is_token(name)).then(|| (name, value.trim_matches([' ', '\t', '\r'])))
 }
 
-/// Lines that are wrong are left out; of several the last one counts.
+/// Invalid lines are ignored; of several values the last one applies.
 fn head<'l>(lines: impl Iterator<Item = &'l str>, len: usize) -> Option<Head> {
     let mut head =
         Head { len, bare: false, marked: false, status: 200, has_status: false, location: None, length: None };
@@ -327,7 +327,7 @@ fn head<'l>(lines: impl Iterator<Item = &'l str>, len: usize) -> Option<Head> {
 #[derive(Clone, Debug, Default)]
 pub struct Hops {
     pub all: Vec<Hop>,
-    /// The last one belongs to the current exchange.
+    /// Whether the last one belongs to the current exchange.
     open: bool,
 }
 
@@ -337,18 +337,18 @@ impl Hops {
         self.all.last().filter(|_| self.open)
     }
 
-    /// The same, to be told something.
-    pub fn in_hand_mut(&mut self) -> Option<&mut Hop> {
+    /// The script of the current exchange, mutable.
+    pub fn in_progress_mut(&mut self) -> Option<&mut Hop> {
         self.all.last_mut().filter(|_| self.open)
     }
 
-    /// The same, where there must be one.
-    pub fn hand(&mut self) -> &mut Hop {
-        assert!(self.open, "no script is in hand");
-        self.all.last_mut().expect("a script in hand")
+    /// The script of the current exchange, which must exist.
+    pub fn current(&mut self) -> &mut Hop {
+        assert!(self.open, "no script is in progress");
+        self.all.last_mut().expect("a script in progress")
     }
 
-    /// Those of an exchange.
+    /// The scripts of an exchange.
     pub fn of(&self, exchange: usize) -> &[Hop] {
         let from = self.all.partition_point(|hop| hop.exchange < exchange);
         let to = self.all.partition_point(|hop| hop.exchange <= exchange);
@@ -356,7 +356,7 @@ impl Hops {
     }
 
     fn now(&mut self, exchange: usize) -> &mut Hop {
-        let hop = self.hand();
+        let hop = self.current();
         assert_eq!(hop.exchange, exchange, "a script of another exchange");
         hop
     }
@@ -374,7 +374,7 @@ impl Hops {
         let mut before = self.of(exchange).iter();
         assert!(before.len() <= usize::from(config.limits.redirects), "too many redirects");
         assert!(
-            before.all(|hop| matches!(hop.says(config), Says::Head(head) if head.local().is_some())),
+            before.all(|hop| matches!(hop.meaning(config), Meaning::Head(head) if head.local().is_some())),
             "a second Find"
         );
         self.all.push(Hop { exchange, path: path.to_vec(), from, ..Hop::default() });
@@ -426,7 +426,7 @@ impl Hops {
         let hop = self.now(exchange);
         assert!(hop.is_alive() && hop.input == Some(ScriptInput::Piped) && !hop.ended, "EndInput: {hop:?}");
         let asked = asked(got, exchange, config);
-        assert!(asked.complete && asked.body == hop.fed, "EndInput behind {} of {asked:?}", shown(&hop.fed));
+        assert!(asked.complete && asked.body == hop.fed, "EndInput after {} of {asked:?}", shown(&hop.fed));
         hop.ended = true;
     }
 
@@ -436,7 +436,7 @@ impl Hops {
         hop.killed = true;
     }
 
-    /// What is waited for. `unsent`: so many bytes that the socket was offered did not go out.
+    /// Checks what a connection waits for. `unsent`: bytes that the socket was offered and did not accept.
     pub fn check_wait(&self, wait: Wait, unsent: u64, exchange: usize, config: &Config) {
         let need = wait.need;
         let Some(hop) = self.in_progress() else {
@@ -449,11 +449,11 @@ impl Hops {
         assert!(!need.script_read || unsent == 0, "script_read with {unsent} bytes unsent");
         assert!(!need.script_write || (hop.full && hop.may_be_fed()), "script_write of {hop:?}");
         let whole = hop.length == Some(hop.fed.len() as u64) && hop.input == Some(ScriptInput::Piped);
-        assert!(!(need.script_read && whole) || hop.ended, "all was fed, and EndInput is missing");
+        assert!(!(need.script_read && whole) || hop.ended, "everything was fed, but EndInput is missing");
         if need.script_read && hop.may_be_fed() && hop.full && !hop.offered.is_empty() {
-            assert!(need.script_write, "nobody waits for the script to take more");
+            assert!(need.script_write, "need.script_write is missing");
         }
-        if let (Some(since), false, false) = (hop.since, hop.killed, hop.is_through(config)) {
+        if let (Some(since), false, false) = (hop.since, hop.killed, hop.is_settled(config)) {
             let latest = since + millis(config.timeouts.script());
             assert!(
                 wait.deadline.is_some_and(|deadline| deadline.0 <= latest),
@@ -462,20 +462,20 @@ impl Hops {
         }
     }
 
-    /// An exchange is over: whether its script is too, as it should be.
+    /// Checks at the end of an exchange whether its script has ended, as it should.
     pub fn finish(&mut self, done: &Done, exchange: usize, got: &[u8], config: &Config, now: u64) {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        let hop = self.all.last().expect("a script in hand");
+        let hop = self.all.last().expect("a script in progress");
         assert_eq!(hop.exchange, exchange, "a script of another exchange");
         let asked = asked(got, exchange, config);
         assert!(asked.body.starts_with(&hop.fed), "fed {} of {asked:?}", shown(&hop.fed));
         let time_is_over = hop.since.is_some_and(|since| now >= since + millis(config.timeouts.script()));
         let too_late = done.cut.as_deref() == Some("the script took too long") || (done.error && done.status == 504);
-        assert!(!too_late || time_is_over, "before its time: {done:?} {hop:?}");
+        assert!(!too_late || time_is_over, "the time is not over: {done:?} {hop:?}");
         assert!(
-            !too_late || !hop.eof || known::TIME_GOES_ON_BEHIND_EOF,
+            !too_late || !hop.eof || known::TIME_CONTINUES_AFTER_EOF,
             "the script was over in time: {done:?} {hop:?}"
         );
         let short = done.cut.as_deref() == Some("the script ended before the length it announced");
@@ -484,14 +484,14 @@ impl Hops {
             return;
         }
         let by_error = |status| done.error && done.status == status;
-        let moved = matches!(hop.says(config), Says::Head(head) if head.local().is_some()) && !by_error(502);
+        let moved = matches!(hop.meaning(config), Meaning::Head(head) if head.local().is_some()) && !by_error(502);
         let (least, most) = match &done.cut {
-            // Something else has answered.
+            // Something else has responded.
             _ if moved => (false, false),
             _ if done.error => (true, true),
-            // Where nothing more of it can be sent, one that goes on is ended.
+            // If its output is not sent, a script that writes too much is terminated.
             None => (false, asked.is_head() || matches!(done.status, 204 | 205 | 304)),
-            Some(_) => (!hop.is_through(config) || short, true),
+            Some(_) => (!hop.is_settled(config) || short, true),
         };
         let least = least && (hop.has_begun || !known::NOT_KILLED_BEFORE_FIRST_TURN);
         assert!(hop.killed || !least, "the script is not killed: {done:?} {hop:?}");

@@ -1,7 +1,7 @@
-//! What the nets (`explore`, `properties`, `simulate`) and `fuzz/` share: a driver that does one thing at a time (`rig`), a
-//! reference reader of requests (`model`) and of what scripts say (`hops`), a verdict over both, and the bodies of the
-//! fuzz targets. The worlds are the library's; here is what is put into them (`worlds`, `requests`), and the verdict
-//! judges them as well. Nothing in here waits or is random by itself.
+//! What `explore`, `properties`, `simulate` and `fuzz/` share: a driver that performs one operation at a time (`rig`),
+//! reference parsers of requests (`model`) and of the output of scripts (`hops`), a verdict that compares both, and the
+//! bodies of the fuzz targets. The simulated worlds are those of the library, with disks, scripts and requests from
+//! here (`worlds`, `requests`); the verdict also checks their connections. Nothing here blocks or is random by itself.
 
 #![allow(dead_code, reason = "each net uses its part of the world")]
 #![allow(unreachable_pub, missing_docs, reason = "the fuzz targets include this module by path")]

@@ -1,9 +1,9 @@
-//! A reference reader of requests, written from RFC 9112 without a thought for speed: it is given all
-//! bytes that arrived and says which requests they are.
+//! A reference parser of requests, written from RFC 9112 in the simplest way: it is given all bytes that arrived, and
+//! returns the requests.
 
 use sanserve_core::Limits;
 
-/// One request whose head is complete and right.
+/// A request with a complete and valid head.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// The request line.
@@ -14,9 +14,9 @@ pub struct Asked {
     pub keep_alive: bool,
     /// The body so far, decoded.
     pub body: Vec<u8>,
-    /// Its body is there to the end.
+    /// Whether the body is complete.
     pub complete: bool,
-    /// It announces a body.
+    /// Whether the request has a body.
     pub has_body: bool,
     pub expects: bool,
 }
@@ -30,10 +30,10 @@ impl Asked {
         self.target.split(|&byte| byte == b'?' || byte == b'#').next().unwrap_or_default()
     }
 
-    /// The path below the root, as far as the worlds use them: plain or `..`.
+    /// The path below the root. The worlds only use plain paths and `..`.
     pub fn below_root(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        sanserve_core::translate(self.path(), &mut out).expect("worlds ask for no NUL");
+        sanserve_core::translate(self.path(), &mut out).expect("worlds do not use NUL");
         out
     }
 
@@ -42,15 +42,15 @@ impl Asked {
     }
 }
 
-/// What comes after the requests.
+/// What follows the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Then {
     Nothing,
-    /// A head that is not complete.
+    /// An incomplete head.
     Partial,
-    /// The head that comes next is to be refused.
+    /// A head that has to be refused.
     BadHead,
-    /// The body of the last request is to be refused.
+    /// The body of the last request has to be refused.
     BadBody,
 }
 
@@ -60,7 +60,7 @@ pub struct Model {
     pub then: Then,
 }
 
-/// Reads all that arrived.
+/// Parses all bytes that arrived.
 pub fn read(mut bytes: &[u8], limits: &Limits) -> Model {
     let mut requests: Vec<Asked> = Vec::new();
     let then = loop {
@@ -193,7 +193,7 @@ fn head(text: &[u8], limits: &Limits) -> Option<(Asked, Framing)> {
     Some((asked, framing))
 }
 
-/// What [`chunked`] found.
+/// The result of [`chunked`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     Whole { data: Vec<u8>, used: usize },
@@ -233,7 +233,7 @@ pub fn chunked(bytes: &[u8], limits: &Limits) -> Decoded {
             _ => return Decoded::Bad { data },
         }
     }
-    // Counted as the limit is: without the LFs.
+    // The limit does not count LFs.
     let mut counted = 0;
     loop {
         let room = limits.trailers - counted;
@@ -257,7 +257,7 @@ enum Line<'b> {
     Bad,
 }
 
-/// A line of at most `most` bytes with its CR; as far as it is there, no byte is other than `fits`.
+/// A line of at most `most` bytes, including its CR, in which all bytes satisfy `fits`.
 fn crlf_line(bytes: &[u8], most: usize, fits: impl Fn(u8) -> bool) -> Line<'_> {
     let len = bytes.iter().position(|&b| !fits(b)).unwrap_or(bytes.len());
     let (line, rest) = bytes.split_at(len);
@@ -271,7 +271,7 @@ fn crlf_line(bytes: &[u8], most: usize, fits: impl Fn(u8) -> bool) -> Line<'_> {
     }
 }
 
-/// The size that a line says; of a `partial` one, `Some` if it may still become right.
+/// The size in a line; for a `partial` line, `Some` if it may still become valid.
 fn chunk_size(line: &[u8], partial: bool) -> Option<u64> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let rest = &line[digits..];
@@ -283,7 +283,7 @@ fn chunk_size(line: &[u8], partial: bool) -> Option<u64> {
     })
 }
 
-/// Whether this is `*( BWS ";" BWS name [ BWS "=" BWS value ] )`, or of a `partial` line may become it.
+/// Whether this is `*( BWS ";" BWS name [ BWS "=" BWS value ] )`, or, for a `partial` line, may become it.
 fn extensions(line: &[u8], partial: bool) -> bool {
     let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let without_space = |text: &'_ [u8]| text.iter().position(|b| !b" \t".contains(b)).unwrap_or(text.len());

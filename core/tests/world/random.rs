@@ -1,3 +1,3 @@
-//! Chance that is the same every time: the library's.
+//! Deterministic random numbers, from the library.
 
 pub use sanserve_testing::Random;

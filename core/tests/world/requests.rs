@@ -1,8 +1,8 @@
-//! What the clients of the worlds ask for.
+//! The requests of the clients of the worlds.
 
 use super::random::Random;
 
-/// Requests that are not right.
+/// Malformed requests.
 const BAD: [&str; 5] = [
     "GET /a HTTP/1.1\nHost: x\n\n",
     "POST /h/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -11,12 +11,12 @@ const BAD: [&str; 5] = [
     "\0\0\0\0",
 ];
 
-/// A request, now and then one that is not right; `names` are those of scripts.
+/// A request, occasionally a malformed one; `names` are those of scripts.
 pub fn any(names: &[&str], random: &mut Random) -> Vec<u8> {
     if random.one_in(40) { random.pick(&BAD).as_bytes().to_vec() } else { request(names, random) }
 }
 
-/// A request that is right; `names` are those of scripts.
+/// A valid request; `names` are those of scripts.
 fn request(names: &[&str], random: &mut Random) -> Vec<u8> {
     if !names.is_empty() && random.one_in(2) {
         let name = *random.pick(names);
@@ -50,14 +50,14 @@ fn request_script(name: &str, random: &mut Random) -> Vec<u8> {
     if random.one_in(2) {
         return with_body(&target, 3_500, random);
     }
-    // A script that writes its own head is itself to see to it that HEAD has no body.
+    // A script with its own head has to omit the body for HEAD itself.
     let method = if name.starts_with("nph-") { "GET" } else { *random.pick(&["GET", "GET", "HEAD"]) };
-    // To such a peer, what has no length ends with the connection.
+    // To an HTTP/1.0 client, a response without a length ends with the connection.
     let version = if random.one_in(8) && name != "good" { "HTTP/1.0\r\nConnection: keep-alive" } else { "HTTP/1.1" };
     format!("{method} {target} {version}\r\nHost: x\r\n\r\n").into_bytes()
 }
 
-/// A POST with a body of at most `most` bytes, by length or in chunks.
+/// A POST with a body of at most `most` bytes, by length or chunked.
 fn with_body(target: &str, most: u64, random: &mut Random) -> Vec<u8> {
     let body: Vec<u8> = (0..random.size(most)).map(|_| random.next() as u8).collect();
     if random.one_in(2) {

@@ -1,5 +1,5 @@
-//! A connection with a driver around it that does one thing at a time and checks every step: what a
-//! net can do to a connection is an [`Op`].
+//! A connection with a driver that performs one operation at a time and checks every step. Everything that can happen
+//! to a connection is an [`Op`].
 
 mod ops;
 mod turn;
@@ -23,7 +23,7 @@ use ops::{Asked, Outgoing};
 pub use ops::{At, Done, Op, Served, Trouble};
 pub use turn::check_path;
 
-/// One connection and what its driver holds for it.
+/// A connection with the state of its driver.
 #[derive(Debug)]
 pub struct Rig {
     pub config: Config,
@@ -32,11 +32,11 @@ pub struct Rig {
     pub connection: Connection,
     pub buf: Buffers,
     pub at: At,
-    /// Fresh buffers are put in whenever that is allowed.
+    /// Whether new buffers are used whenever that is permitted.
     pub swaps: bool,
-    /// All that arrived.
+    /// All bytes that arrived.
     pub got: Vec<u8>,
-    /// All that was sent.
+    /// All bytes that were sent.
     pub wire: Vec<u8>,
     pub finished: Vec<Done>,
     pub trouble: Trouble,
@@ -46,15 +46,15 @@ pub struct Rig {
     pub hops: Hops,
     /// Buffers that other connections have used.
     pub pool: Option<Rc<RefCell<Vec<Buffers>>>>,
-    /// The file that is held, and how long it really is.
+    /// The open file, and its real length.
     pub held: Option<(File, u64)>,
     directory: Option<Vec<u8>>,
     listed: usize,
     eof: bool,
     outgoing: Outgoing,
-    /// More of the file is being read; `None`: whether that still matters will be seen.
+    /// Whether more of the file is being read; `None` if it is not known whether that still matters.
     reading: Option<bool>,
-    /// How much of it has not gone out.
+    /// How much of it has not been sent.
     unsent: u64,
     asked: Option<(Ticket, Asked)>,
     spent: Option<Ticket>,
@@ -62,7 +62,7 @@ pub struct Rig {
     handler: Echo,
 }
 
-/// Limits small enough to be met.
+/// Limits that are small enough to be reached.
 pub fn small_limits() -> Limits {
     Limits::default()
         .with_head(2_000)
@@ -110,7 +110,7 @@ impl Rig {
         rig
     }
 
-    /// Begins anew at another time.
+    /// Starts a new connection at another time.
     pub fn accept(&mut self, tick: u64) {
         self.set_time(tick);
         let cx = Context { config: &self.config, policy: &Routed, now: &self.now };
@@ -118,43 +118,44 @@ impl Rig {
         self.turn();
     }
 
-    /// With small limits and the small disk.
+    /// Creates a rig with small limits and the small disk.
     pub fn small() -> Rig {
         Rig::new(Config::default().with_limits(small_limits()), disk::small())
     }
 
-    /// Does it and takes the connection's turn. `false`: it cannot happen here.
+    /// Performs an operation and lets the connection have its turn. Returns `false` if the operation is not possible
+    /// here.
     pub fn apply(&mut self, op: &Op) -> bool {
         if !self.can(op) {
             return false;
         }
         self.perform(op);
-        // Nobody tells the connection that the disk has changed.
+        // The connection is not informed of a change of the disk.
         if !matches!(op, Op::Change(..)) {
             self.turn();
         }
         true
     }
 
-    /// Does it, without a turn.
+    /// Performs an operation, without a turn.
     fn perform(&mut self, op: &Op) {
         match op {
             Op::Recv(bytes) => self.receive(bytes),
             Op::Eof => {
                 self.eof = true;
                 self.trouble.any = true;
-                self.tell(Input::Eof);
+                self.input(Input::Eof);
             }
             Op::Take(n) => self.take(*n),
-            Op::Blocked => self.tell(Input::Blocked),
-            Op::Writable => self.tell(Input::Writable),
+            Op::Blocked => self.input(Input::Blocked),
+            Op::Writable => self.input(Input::Writable),
             Op::Pending => {
                 self.reading = Some(true);
-                self.tell(Input::FilePending);
+                self.input(Input::FilePending);
             }
             Op::Ready => {
                 self.reading = Some(false);
-                self.tell(Input::FileReady);
+                self.input(Input::FileReady);
             }
             Op::Complete => self.complete(),
             Op::Fail(error) => self.fail(*error),
@@ -174,19 +175,19 @@ impl Rig {
             }
             Op::Drain => {
                 self.trouble.any = true;
-                self.tell(Input::Drain);
+                self.input(Input::Drain);
             }
             Op::Cut => {
                 self.trouble.any = true;
-                self.tell(Input::Cut);
+                self.input(Input::Cut);
             }
             Op::Broken(fault) => {
                 self.trouble.any = true;
-                // A handler that fails may have another answer, without the file.
+                // After a failure of the handler, the response may be another one without the file.
                 self.reading = self.reading.filter(|reading| !(*reading && *fault == Fault::Handler));
-                self.tell(Input::Broken(*fault));
+                self.input(Input::Broken(*fault));
             }
-            Op::Wake => self.tell(Input::Wake),
+            Op::Wake => self.input(Input::Wake),
             Op::Shrink(len) => {
                 let (_, real) = self.held.as_mut().expect("a file is held");
                 *real = (*real).min(*len);
@@ -198,26 +199,26 @@ impl Rig {
                 };
             }
             Op::Hold => self.holds = true,
-            Op::Script(bytes) => self.hear(bytes),
+            Op::Script(bytes) => self.read_script(bytes),
             Op::ScriptEof => {
-                self.hops.hand().eof = true;
-                self.tell(Input::ScriptEof);
+                self.hops.current().eof = true;
+                self.input(Input::ScriptEof);
             }
             Op::Fed(n) => {
-                let n = self.hops.hand().take(*n);
-                self.tell(Input::Fed(n));
+                let n = self.hops.current().take(*n);
+                self.input(Input::Fed(n));
             }
             Op::FeedBlocked => {
-                self.hops.hand().full = true;
-                self.tell(Input::FeedBlocked);
+                self.hops.current().full = true;
+                self.input(Input::FeedBlocked);
             }
             Op::Feedable => {
-                self.hops.hand().full = false;
-                self.tell(Input::Feedable);
+                self.hops.current().full = false;
+                self.input(Input::Feedable);
             }
             Op::FeedEnd => {
-                self.hops.hand().stop_listening();
-                self.tell(Input::FeedEnd);
+                self.hops.current().close_input();
+                self.input(Input::FeedEnd);
             }
             Op::Both(ops) => {
                 self.perform(&ops.0);
@@ -233,7 +234,7 @@ impl Rig {
             Op::Recv(_) => !self.eof && matches!(self.at, At::Wait(wait) if wait.need.read),
             Op::Eof => !self.eof,
             Op::Take(_) => self.at == At::Send,
-            // Who was told to close has closed.
+            // A driver that was asked to close has closed.
             Op::Blocked => !self.blocked() && !matches!(self.at, At::Close(_)),
             Op::Writable => self.blocked(),
             Op::Pending => self.at == At::Send && self.outgoing.file.is_some(),
@@ -253,7 +254,7 @@ impl Rig {
             Op::Feedable => self.hops.in_progress().is_some_and(|hop| hop.full && hop.may_be_fed()),
             Op::FeedEnd => self.hops.in_progress().is_some_and(hops::Hop::may_be_fed),
             Op::Both(ops) => self.can(&ops.0),
-            // While it makes a script run, a driver has nothing else that could fail.
+            // While it starts a script, a driver has nothing else that could fail.
             Op::Broken(Fault::Handler) => !matches!(self.asked, Some((_, Asked::Find | Asked::Spool | Asked::Spawn))),
             Op::Pass(_) | Op::Drain | Op::Cut | Op::Broken(_) => true,
         }
@@ -263,22 +264,22 @@ impl Rig {
         matches!(self.at, At::Wait(wait) if wait.need.write)
     }
 
-    /// An action is under way.
+    /// Whether an action is in progress.
     pub fn is_asked(&self) -> bool {
         self.asked.is_some()
     }
 
-    /// A handler has a request in progress.
+    /// Whether a handler has a request in progress.
     pub fn is_handling(&self) -> bool {
         self.handler.open
     }
 
-    /// How much there is to send.
+    /// How many bytes there are to send.
     pub fn to_send(&self) -> u64 {
         if self.at == At::Send { self.outgoing.len() } else { 0 }
     }
 
-    pub fn tell(&mut self, input: Input) {
+    pub fn input(&mut self, input: Input) {
         self.connection.handle(input);
     }
 
@@ -289,7 +290,7 @@ impl Rig {
     }
 
     pub fn set_time(&mut self, tick: u64) {
-        self.now.advance(Tick(tick), Wall(START + i64::try_from(tick / 1000).expect("not that long")));
+        self.now.advance(Tick(tick), Wall(START + i64::try_from(tick / 1000).expect("a short time")));
     }
 
     fn receive(&mut self, mut bytes: &[u8]) {
@@ -306,11 +307,11 @@ impl Rig {
         }
     }
 
-    fn hear(&mut self, mut bytes: &[u8]) {
+    fn read_script(&mut self, mut bytes: &[u8]) {
         loop {
             let n = self.buf.script.fill(bytes);
             assert!(n > 0 || bytes.is_empty(), "need.script_read without room");
-            self.hops.hand().written.extend_from_slice(&bytes[..n]);
+            self.hops.current().written.extend_from_slice(&bytes[..n]);
             bytes = &bytes[n..];
             if bytes.is_empty() {
                 return;
@@ -322,7 +323,7 @@ impl Rig {
         }
     }
 
-    /// As much as there is room for arrives; no turn.
+    /// Fills the window as far as there is room; no turn.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
         let n = self.buf.input.fill(bytes);
         assert!(n > 0 || bytes.is_empty(), "need.read without room");
@@ -330,7 +331,7 @@ impl Rig {
         n
     }
 
-    /// So much goes out; no turn.
+    /// Sends at most `most` bytes; no turn.
     pub fn take(&mut self, most: u64) {
         assert_eq!(self.at, At::Send);
         let mut left = most.min(self.outgoing.len());
@@ -350,7 +351,7 @@ impl Rig {
             assert!(offset + len <= file.len, "beyond the end of the file: {offset}+{len} of {}", file.len);
             let n = left.min(len).min(real.saturating_sub(offset));
             if n == 0 {
-                return self.tell(Input::Broken(Fault::FileShrank));
+                return self.input(Input::Broken(Fault::FileShrank));
             }
             file.read(offset, n, &mut self.wire);
             sent += n;
@@ -363,18 +364,18 @@ impl Rig {
         };
         part(&self.outgoing.tail, &mut self.wire, left);
         self.unsent -= sent;
-        self.tell(Input::Sent(sent));
+        self.input(Input::Sent(sent));
     }
 
     fn answer(&mut self, completion: Completion) {
-        let (ticket, _) = self.asked.take().expect("an action under way");
+        let (ticket, _) = self.asked.take().expect("an action in progress");
         self.spent = Some(ticket);
-        self.tell(Input::Done(ticket, completion));
+        self.input(Input::Done(ticket, completion));
     }
 
-    /// The action under way ends as the disk has it; no turn.
+    /// Completes the action in progress according to the disk; no turn.
     pub fn complete(&mut self) {
-        let asked = self.asked.as_ref().expect("an action under way").1.clone();
+        let asked = self.asked.as_ref().expect("an action in progress").1.clone();
         let completion = match asked {
             Asked::Open(path) => Completion::Opened(self.open(&path)),
             Asked::OpenIn(name) => {
@@ -390,13 +391,13 @@ impl Rig {
                 let end = self.entries().len() <= self.listed;
                 Completion::Listed(Ok(if end { Listed::End } else { Listed::More }))
             }
-            Asked::Find => Completion::Found(Ok(self.hops.hand().find())),
+            Asked::Find => Completion::Found(Ok(self.hops.current().find())),
             Asked::Spool => {
-                self.hops.hand().spools = true;
+                self.hops.current().spools = true;
                 Completion::Spooled(Ok(()))
             }
             Asked::Spawn => {
-                self.hops.hand().since = Some(self.now.tick.0);
+                self.hops.current().since = Some(self.now.tick.0);
                 Completion::Spawned(Ok(()))
             }
         };
@@ -404,13 +405,13 @@ impl Rig {
     }
 
     fn fail(&mut self, error: FsError) {
-        let asked = self.asked.as_ref().expect("an action under way").1.clone();
+        let asked = self.asked.as_ref().expect("an action in progress").1.clone();
         let completion = match asked {
             Asked::Open(_) | Asked::OpenIn(_) => Completion::Opened(Err(error)),
             Asked::List => Completion::Listed(Err(error)),
-            Asked::Find => self.hops.hand().fail_find(error),
-            Asked::Spool => self.hops.hand().fail_spool(error),
-            Asked::Spawn => self.hops.hand().fail_spawn(error),
+            Asked::Find => self.hops.current().fail_find(error),
+            Asked::Spool => self.hops.current().fail_spool(error),
+            Asked::Spawn => self.hops.current().fail_spawn(error),
         };
         self.answer(completion);
     }
@@ -455,12 +456,12 @@ impl Rig {
         let before = format!("{:?}", self.connection);
         let ticket = self.spent.expect("a spent ticket");
         let opened = Opened { kind: Kind::File, len: 66, modified: START - 66, modified_nanos: 66, digest: None };
-        self.tell(Input::Done(ticket, Completion::Opened(Ok(opened))));
-        self.tell(Input::Done(ticket, Completion::Spawned(Ok(()))));
+        self.input(Input::Done(ticket, Completion::Opened(Ok(opened))));
+        self.input(Input::Done(ticket, Completion::Spawned(Ok(()))));
         assert_eq!(format!("{:?}", self.connection), before, "a stale ticket changed something");
     }
 
-    /// From here on everybody is kind: what is asked is answered, what is sent is taken.
+    /// Cooperates until the connection waits for the client: results are passed, and output is taken.
     pub fn settle(&mut self) {
         for _ in 0..self.most_steps() {
             let op = match self.at {
@@ -472,7 +473,7 @@ impl Rig {
                 At::Wait(wait) if wait.need.write => Op::Writable,
                 At::Wait(wait) if wait.need.handler && wait.deadline.is_none() => Op::Wake,
                 At::Wait(wait) if wait.need.script_write => Op::Feedable,
-                At::Wait(wait) if wait.need.script_read => match self.hops.hand().written.is_empty() {
+                At::Wait(wait) if wait.need.script_read => match self.hops.current().written.is_empty() {
                     true => Op::Script(b"X-Script: kind\n\nkind".to_vec()),
                     false => Op::ScriptEof,
                 },
@@ -480,30 +481,30 @@ impl Rig {
             };
             assert!(self.apply(&op), "{op:?} is not possible");
         }
-        panic!("it does not settle: {:?}", self.connection);
+        panic!("the connection does not settle: {:?}", self.connection);
     }
 
-    /// More steps than all that has arrived can cause: no request is shorter than this, and each has an answer that may go
-    /// out in pieces as long as the output may be.
+    /// More steps than everything that has arrived can cause: no request is shorter than this, and each response may be
+    /// sent in pieces of the size of the output.
     fn most_steps(&self) -> usize {
         const SHORTEST: usize = "GET / HTTP/1.0\r\n\r\n".len();
         2_000 + self.got.len() / SHORTEST * (20 + 2 * BIG / self.config.limits.output.max(1))
     }
 
-    /// From here on nobody does anything but wait: it must come to an end.
+    /// Does nothing but wait from here on: the connection must end.
     pub fn outlast(&mut self) {
         for _ in 0..8 {
             self.settle();
             match self.at {
                 At::Close(_) => return,
                 At::Wait(Wait { deadline: Some(_), .. }) => assert!(self.apply(&Op::Due(0))),
-                at => panic!("it waits for ever: {at:?} {:?}", self.connection),
+                at => panic!("the connection waits forever: {at:?} {:?}", self.connection),
             }
         }
-        panic!("it does not end: {:?}", self.connection);
+        panic!("the connection does not end: {:?}", self.connection);
     }
 
-    /// Stands for the state: two rigs with the same go on in the same way.
+    /// Identifies the state: two rigs with the same fingerprint behave identically.
     pub fn fingerprint(&self) -> u64 {
         let mut text = String::new();
         write!(text, "{:?}{:?}{:?}{:?}", self.connection, self.at, self.outgoing, self.asked).expect("a String");

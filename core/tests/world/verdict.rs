@@ -1,16 +1,16 @@
-//! Whether what a connection sent and logged is right for what it was sent: answers against the
-//! reference reader, the virtual disk and the log.
+//! Checks whether the responses and the log of a connection are correct for its input, by comparing them with the
+//! reference parser and the virtual disk.
 
 use sanserve_core::{Chunked, EntryKind, Protocol, listing_row};
 
 use super::answers::{self, Answer, shown};
 use super::disk::Node;
 use super::handlers::BIG;
-use super::hops::{Head, Hop, Says};
+use super::hops::{Head, Hop, Meaning};
 use super::model::{self, Asked, Model, Then};
 use super::rig::{At, Rig};
 
-/// Checks all so far; `settled`: and that no complete request is unanswered.
+/// Checks everything so far. `settled`: also checks that no complete request is without a response.
 pub fn check(rig: &Rig, settled: bool) -> Result<(), String> {
     let model = model::read(&rig.got, &rig.config.limits);
     let is_head = |n: usize| match rig.finished.get(n) {
@@ -32,30 +32,29 @@ pub fn check(rig: &Rig, settled: bool) -> Result<(), String> {
         }
         let refused = model.requests.get(n).is_none();
         if refused && !answer.closes() {
-            return Err(format!("the connection goes on behind a violation: {answer:?}"));
+            return Err(format!("the connection stays open after a violation: {answer:?}"));
         }
     }
     if settled { check_settled(rig, &model, answers) } else { Ok(()) }
 }
 
-/// Checks what must hold whatever the peer sent: well-formed answers, whose framing is kept, as the
-/// log has them.
+/// Checks what must hold for any input: responses are well-formed, with consistent framing, and match the log.
 pub fn loose(rig: &Rig) -> Result<Vec<Answer>, String> {
     let done = |n: usize| rig.finished.get(n).map(|done| done.line.starts_with(b"HEAD "));
-    // Of the current exchange it is not known whether it is a HEAD.
+    // It is not known whether the current exchange is a HEAD.
     let stream = answers::read(&rig.wire, |n| done(n).unwrap_or(false))
         .or_else(|_| answers::read(&rig.wire, |n| done(n).unwrap_or(true)))?;
     for answer in &stream.answers {
         let nul = answer.reason.ends_with("encoded NUL");
         if matches!(answer.status, 400 | 408 | 413 | 414 | 431 | 505) && !answer.closes() && !nul {
-            return Err(format!("a violation, and the connection goes on: {answer:?}"));
+            return Err(format!("the connection stays open after a violation: {answer:?}"));
         }
     }
     check_log(rig, &stream.answers, stream.rest)?;
     Ok(stream.answers)
 }
 
-/// The log against the wire.
+/// Compares the log with the bytes that were sent.
 fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
     let closed = matches!(rig.at, At::Close(_));
     let open = usize::from(!closed);
@@ -66,12 +65,12 @@ fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("{what}: {done:?}, answer {:?}", answers.get(n)));
         let answer = answers.get(n);
         match (&done.cut, answer) {
-            (None, None) => return wrong("finished, not cut, no answer"),
-            (None, Some(answer)) if !answer.complete => return wrong("finished, not cut, incomplete"),
+            (None, None) => return wrong("no response, but not cut"),
+            (None, Some(answer)) if !answer.complete => return wrong("incomplete, but not cut"),
             (Some(_), Some(answer)) if answer.complete && !answer.until_close && !is_made(answer) => {
-                return wrong("cut and complete");
+                return wrong("complete, but cut");
             }
-            (Some(_), _) if n + 1 < rig.finished.len() => return wrong("cut, and it went on"),
+            (Some(_), _) if n + 1 < rig.finished.len() => return wrong("cut, but the connection stayed open"),
             _ => {}
         }
         match answer {
@@ -85,30 +84,30 @@ fn check_log(rig: &Rig, answers: &[Answer], rest: usize) -> Result<(), String> {
             return wrong("error");
         }
     }
-    // Of an exchange that is over, nothing is left half.
+    // A finished exchange leaves nothing incomplete.
     let cut = rig.finished.last().is_some_and(|done| done.cut.is_some());
     if closed && !cut && (rest > 0 || answers.iter().any(|answer| !answer.complete)) {
-        return Err("closed with half an answer, and not cut".into());
+        return Err("closed with an incomplete response, but not cut".into());
     }
     Ok(())
 }
 
-/// Whether a handler or a script has made it, and not the files.
+/// Whether a handler or a script made the response, and not files.
 fn is_made(answer: &Answer) -> bool {
     answer.field("X-Handler").is_some() || answer.field("X-Script").is_some()
 }
 
 fn check_one(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), String> {
     if answer.interim.len() > usize::from(asked.expects) {
-        return Err("100 Continue for nobody".into());
+        return Err("100 Continue without an expectation".into());
     }
     if matches!(answer.status, 400 | 408 | 413 | 414 | 431 | 505) && !answer.closes() {
-        return Err("a violation, and the connection goes on".into());
+        return Err("the connection stays open after a violation".into());
     }
     if asked.is_head() && !answer.body.is_empty() {
-        return Err("a body behind HEAD".into());
+        return Err("a body after HEAD".into());
     }
-    // A body that is no good, or not all there, must not be answered as if it were.
+    // An invalid or incomplete body must not be answered like a complete one.
     let handled = answer.field("X-Handler").is_some();
     if handled && !asked.is_head() {
         return check_handled(asked, answer);
@@ -119,19 +118,19 @@ fn check_one(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), 
     }
 }
 
-/// What the files have answered.
+/// Checks a response from files.
 fn check_served(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(), String> {
     if asked.is_head() || !matches!(answer.status, 200 | 206) {
         return Ok(());
     }
     let Some(served) = rig.served.iter().rfind(|served| served.exchange == n) else {
-        return Err("content, and nothing was opened".into());
+        return Err("content, but nothing was opened".into());
     };
     check_path_of(asked, &served.path)?;
     let file = match &served.node {
         Node::File(file) => file,
         Node::Directory(entries) => return check_listing(entries, answer),
-        Node::Fails(_) | Node::Script(_) => return Err("content of nothing".into()),
+        Node::Fails(_) | Node::Script(_) => return Err("content of something that is not a file".into()),
     };
     let parts = match answer.status {
         200 => vec![(0, file.len.saturating_sub(1), file.len, answer.body.clone())],
@@ -151,7 +150,7 @@ fn check_served(rig: &Rig, n: usize, asked: &Asked, answer: &Answer) -> Result<(
     Ok(())
 }
 
-/// What was opened is what was asked for, or its index page.
+/// Checks that the opened path is the requested one, or its index page.
 fn check_path_of(asked: &Asked, opened: &[u8]) -> Result<(), String> {
     let path = asked.below_root();
     let index = opened.strip_suffix(b"index.html").or_else(|| opened.strip_suffix(b"index.htm"));
@@ -169,40 +168,41 @@ fn check_handled(asked: &Asked, answer: &Answer) -> Result<(), String> {
     };
     let streams = asked.path() == b"/h/stream" || asked.path() == b"/h/echo";
     if answer.complete && !answer.until_close && streams && !asked.complete {
-        return Err("a whole answer to half a body".into());
+        return Err("a complete response to an incomplete body".into());
     }
     if !expected.starts_with(&answer.body) || (answer.complete && !answer.until_close && expected != answer.body) {
-        return Err(format!("not {}", shown(&expected)));
+        return Err(format!("expected {}", shown(&expected)));
     }
     Ok(())
 }
 
-/// What was meant for a script is answered by it, or not for a reason.
+/// Checks that a request for a script has the response of the script, or a reason for another one.
 fn check_scripted(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hops: &[Hop]) -> Result<(), String> {
     let hop = hops.last().expect("a script");
-    let says = hop.says(&rig.config);
-    let local = match &says {
-        Says::Head(head) => head.local(),
+    let meaning = hop.meaning(&rig.config);
+    let local = match &meaning {
+        Meaning::Head(head) => head.local(),
         _ => None,
     };
-    let unmarked = matches!(&says, Says::Head(head) if local.is_none() && !head.marked && answer.status == head.status);
+    let unmarked =
+        matches!(&meaning, Meaning::Head(head) if local.is_none() && !head.marked && answer.status == head.status);
     if answer.field("X-Script").is_some() || unmarked {
-        return match &says {
-            Says::Head(head) if local.is_none() => check_relayed(rig, n, asked, answer, hop, head),
-            _ => Err(format!("an answer from a script that says {says:?}")),
+        return match &meaning {
+            Meaning::Head(head) if local.is_none() => check_relayed(rig, n, asked, answer, hop, head),
+            _ => Err(format!("a response from a script whose output means {meaning:?}")),
         };
     }
     let may_be = match answer.status {
         status if hop.refused == Some(status) => true,
-        // Of half a body.
+        // To an incomplete body.
         400 | 413 | 431 if !asked.complete => true,
-        // What is missing may have come after it.
+        // The missing part may have arrived later.
         408 => rig.trouble.any && asked.has_body,
         411 => rig.config.cgi.chunked == Chunked::Refuse && asked.field("Transfer-Encoding").is_some(),
         500 => rig.trouble.any,
         502 => match local {
             Some(_) => hops.len() > usize::from(rig.config.limits.redirects),
-            None => says == Says::Wrong || (says == Says::More && hop.eof),
+            None => meaning == Meaning::Wrong || (meaning == Meaning::More && hop.eof),
         },
         504 => rig.trouble.any && hop.since.is_some(),
         _ => false,
@@ -213,11 +213,11 @@ fn check_scripted(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hops: &[H
             let moved = Asked { target: to.into(), ..asked.clone() };
             check_served(rig, n, &moved, answer)
         }
-        _ => Err(format!("no answer for {hop:?}")),
+        _ => Err(format!("unexpected response for {hop:?}")),
     }
 }
 
-/// What a script has said arrives as it was, in right framing.
+/// Checks that the output of a script is relayed unchanged, with correct framing.
 fn check_relayed(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hop: &Hop, head: &Head) -> Result<(), String> {
     let done = rig.finished.get(n).filter(|done| done.cut.is_none());
     if answer.status != head.status {
@@ -236,7 +236,7 @@ fn check_relayed(rig: &Rig, n: usize, asked: &Asked, answer: &Answer, hop: &Hop,
         None => chunked == is_11 && answer.until_close != is_11,
     };
     if !framed {
-        return Err(format!("the framing of {head:?}"));
+        return Err(format!("wrong framing for {head:?}"));
     }
     let body = &hop.written[head.len..];
     let body = &body[..body.len().min(head.length.unwrap_or(usize::MAX))];
@@ -260,7 +260,7 @@ fn check_listing(entries: &[(Vec<u8>, EntryKind)], answer: &Answer) -> Result<()
     if answer.complete && !found { Err("not the listing".into()) } else { Ok(()) }
 }
 
-/// All that can be answered is, and nothing ends without reason.
+/// Checks that everything that can be answered is answered, and that nothing ends without a reason.
 fn check_settled(rig: &Rig, model: &Model, answers: &[Answer]) -> Result<(), String> {
     let closed = matches!(rig.at, At::Close(_)) || rig.shut;
     let ended = answers.last().is_some_and(Answer::closes) || closed;
@@ -269,30 +269,30 @@ fn check_settled(rig: &Rig, model: &Model, answers: &[Answer]) -> Result<(), Str
         return Err(format!("{} answers to {complete} requests, and it is {:?}", answers.len(), rig.at));
     }
     if matches!(model.then, Then::BadHead | Then::BadBody) && !ended {
-        return Err(format!("a violation, and it is {:?}", rig.at));
+        return Err(format!("a violation, but the connection is {:?}", rig.at));
     }
     if rig.trouble.any || rig.config.protocol == Protocol::Http10 {
         return Ok(());
     }
     for (n, answer) in answers.iter().enumerate() {
         let Some(asked) = model.requests.get(n) else { continue };
-        // A script may leave no other way to end its answer.
+        // A script may leave no other way to end its response.
         let ends_so = answer.until_close || answer.status == 205 || rig.hops.of(n).last().is_some_and(Hop::is_raw);
         let failed = asked.path() == b"/h/short" || (answer.field("X-Script").is_some() && ends_so);
         if answer.closes() && asked.keep_alive && !asked.has_body && !failed {
-            return Err(format!("the connection ends for no reason behind {answer:?}"));
+            return Err(format!("the connection ends without a reason after {answer:?}"));
         }
     }
-    // RFC 9112 section 9.6: who ends the connection says so. A body may go wrong after its answer.
+    // RFC 9112 section 9.6: the server announces the close. A body may become invalid after its response.
     let asked = answers.len().checked_sub(1).and_then(|last| model.requests.get(last));
     let scripted = answers.len().checked_sub(1).is_some_and(|last| !rig.hops.of(last).is_empty());
     let early = asked.is_some_and(|asked| asked.has_body && (asked.path().starts_with(b"/h/") || scripted));
     let cut = rig.finished.last().is_some_and(|done| done.cut.is_some());
     if closed && !early && !cut && answers.last().is_some_and(|answer| !answer.closes()) {
-        return Err(format!("the connection ends unannounced behind {:?}", answers.last()));
+        return Err(format!("the connection ends unannounced after {:?}", answers.last()));
     }
     if closed && answers.is_empty() && rig.finished.is_empty() {
-        return Err("closed for no reason".into());
+        return Err("closed without a reason".into());
     }
     Ok(())
 }

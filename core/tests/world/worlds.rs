@@ -1,5 +1,5 @@
-//! The worlds of the seeded simulation: the library's, with a disk, scripts and requests of their own, and the model as
-//! a second judge of each connection.
+//! The simulated worlds of the library, with their own disks, scripts and requests, and with the reference model as a
+//! second check of each connection.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::requests;
 use super::rig::{At, Rig};
 use super::verdict;
 
-/// Heads that are right; the length that is announced is put in for `{}`.
+/// Valid heads; `{}` is replaced by the announced length.
 const HEADS: [&str; 12] = [
     "Content-Type: a/b\nX-Script: yes\n\n",
     "Content-Type: a/b\r\nX-Script: yes\r\n\r\n",
@@ -31,7 +31,7 @@ const HEADS: [&str; 12] = [
     "X-Script: yes\nConnection: close\nTransfer-Encoding: chunked\nServer: me\nTrailer: y\n\n",
 ];
 
-/// Heads that end the connection, heads that are none, and local redirects.
+/// Heads that end the connection, invalid heads, and local redirects.
 const ODD: [&str; 15] = [
     "Status: 205 Begin anew\nX-Script: yes\n\n",
     "\n",
@@ -50,8 +50,8 @@ const ODD: [&str; 15] = [
     "Location: /not a target\n\n",
 ];
 
-/// Lives through the world of a seed.
-pub fn live(seed: u64) -> Result<Summary, Box<Failure>> {
+/// Runs the world of a seed.
+pub fn run(seed: u64) -> Result<Summary, Box<Failure>> {
     let mut random = Random::new(seed);
     let scripts = random.one_in(2);
     let config = config(scripts, &mut random);
@@ -64,7 +64,7 @@ pub fn live(seed: u64) -> Result<Summary, Box<Failure>> {
         .disk(disk)
         .config(config)
         .rule(move |transcript| check(transcript, &watched));
-    // Hours, or so short that the server goes down while everybody is busy.
+    // Hours, or so short that the server shuts down while all clients are active.
     let millis = *random.pick(&[3 * 3_600_000, 2_000, 20_000]);
     World::new(seed)
         .serving(server)
@@ -75,11 +75,11 @@ pub fn live(seed: u64) -> Result<Summary, Box<Failure>> {
         .try_run()
 }
 
-/// The model knows what every answer must be.
+/// Checks a connection against the model.
 fn check(transcript: &Transcript, disk: &Disk) -> Result<(), String> {
     let judged = catch_unwind(AssertUnwindSafe(|| {
         let rig = Rig::watching(transcript, disk.clone());
-        // One that was made short may end anywhere.
+        // A minimized history may end at any point.
         verdict::check(&rig, matches!(rig.at, At::Close(_)))
     }));
     judged.unwrap_or_else(|panic| {
@@ -107,7 +107,7 @@ fn config(scripts: bool, random: &mut Random) -> Config {
     config
 }
 
-/// What requests ask for; `wild` scripts are another in each world.
+/// The names of scripts in requests; `wild` scripts differ in each world.
 const SCRIPTS: &[&str] = &[
     "good", "good", "wild0", "wild1", "wild2", "wild3", "wild4", "wild5", "big", "move", "missing", "plain", "dir",
     "busy", "nph-wild",
@@ -141,10 +141,10 @@ fn disk(scripts: bool, random: &mut Random) -> Disk {
     disk
 }
 
-/// A head of its own.
+/// A head that a script writes itself.
 const RAW: &str = "HTTP/1.1 200 OK\r\nX-Script: yes\r\nServer: me\r\nDate: now\r\nConnection: close\r\n\r\n";
 
-/// A script with this head, or any.
+/// A script with this head, or a random one.
 fn script(is_good: bool, head: &str, random: &mut Random) -> Script {
     let size = random.below(3_000);
     let head = match head {
@@ -152,7 +152,7 @@ fn script(is_good: bool, head: &str, random: &mut Random) -> Script {
         "" => *random.pick(&HEADS),
         head => head,
     };
-    // What is announced may be more than there is, or less.
+    // The announced length may be too large or too small.
     let announced = match random.below(6) {
         0 if !is_good => size + random.size(50),
         1 => size.saturating_sub(random.size(50)),
@@ -161,7 +161,7 @@ fn script(is_good: bool, head: &str, random: &mut Random) -> Script {
     let head = head.replace("{}", &announced.to_string());
     let mut output = [head.as_bytes(), &random.bytes(size)].concat();
     if !is_good && random.one_in(4) {
-        // It dies somewhere.
+        // The script dies at some point.
         output.truncate(usize::try_from(random.below(output.len() as u64 + 1)).expect("an index"));
     }
     let piece = usize::try_from(random.size(8_000)).expect("small").max(output.len() / 8 + 1);

@@ -1,4 +1,4 @@
-//! What was seen of the current exchange.
+//! What was observed of the current exchange.
 
 use sanserve_core::{Call, Completion, FsError, Kind, Opened, Timeouts};
 
@@ -6,40 +6,40 @@ use super::super::answers::Answer;
 use super::super::parts::content_range;
 use super::{Wrong, millis, wrong};
 
-/// What was seen of one exchange.
+/// What was observed of an exchange.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
-    /// Something of it was done.
+    /// Whether any step belonged to it.
     pub(super) begun: bool,
-    /// The files answer.
+    /// Whether files respond.
     pub(super) files: bool,
-    /// A script was looked for.
+    /// Whether a script was looked for.
     pub(super) scripts: bool,
-    /// The script that runs, or that has run.
+    /// The script that runs or has run.
     pub(super) script: Option<Script>,
-    /// The handler was called.
+    /// Whether the handler was called.
     pub(super) called: bool,
-    /// It was told that the exchange is over.
+    /// Whether the handler was called with `Over`.
     pub(super) over: bool,
-    /// The status of the final answer that was begun.
+    /// The status of the final response that was begun.
     pub(super) status: Option<u16>,
-    /// It is an error after which the connection ends.
+    /// Whether it is an error after which the connection closes.
     pub(super) refused: bool,
     /// The length of the file that was opened last.
     file: Option<u64>,
-    /// The parts of it that were sent: where each began, and its length.
+    /// The parts of it that were sent: offset and length.
     parts: Vec<(u64, u64)>,
 }
 
-/// What was seen of the scripts of one exchange.
+/// What was observed of the scripts of an exchange.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Script {
-    /// When the first was run, and when the last.
+    /// When the first script was run, and when the last.
     first: u64,
     since: u64,
-    /// When it was last seen to do something.
+    /// When it was last active.
     last: u64,
-    /// Its output is complete, or it was killed.
+    /// Whether its output is complete, or it was terminated.
     over: bool,
 }
 
@@ -77,23 +77,23 @@ impl Seen {
         }
     }
 
-    /// A script was run.
+    /// Records that a script was run.
     pub(super) fn script_runs(&mut self, now: u64) {
         let first = self.script.map_or(now, |script| script.first);
         self.script = Some(Script { first, since: now, last: now, over: false });
     }
 
-    /// The script does something.
+    /// Records an activity of the script.
     pub(super) fn script_acts(&mut self, now: u64) {
         self.script.iter_mut().for_each(|script| script.last = now);
     }
 
-    /// It has said all, or was killed.
+    /// Records that the output is complete, or that the script was terminated.
     pub(super) fn script_ends(&mut self) {
         self.script.iter_mut().for_each(|script| script.over = true);
     }
 
-    /// Whether the time of a script may be over; `gone`: its peer may be.
+    /// Whether the time of a script may be over. `gone`: the client may have disappeared.
     pub(super) fn script_is_late(&self, now: u64, gone: bool, timeouts: &Timeouts) -> bool {
         self.script.is_some_and(|script| {
             now >= script.first + millis(timeouts.script())
@@ -101,12 +101,12 @@ impl Seen {
         })
     }
 
-    /// When a script that runs has to have ended.
+    /// When the running script must have ended.
     pub(super) fn script_limit(&self, timeouts: &Timeouts) -> Option<u64> {
         self.script.filter(|script| !script.over).map(|script| script.since + millis(timeouts.script()))
     }
 
-    /// `len` bytes of the file were offered from `offset` on, and `taken` of them went out.
+    /// Records that `len` bytes of the file were offered from `offset`, and `taken` of them were accepted.
     pub(super) fn file_part(&mut self, offset: u64, len: u64, taken: u64) -> Result<(), Wrong> {
         if !self.files {
             return Ok(());
@@ -122,7 +122,7 @@ impl Seen {
         Ok(())
     }
 
-    /// Whether a complete answer has the parts of the file that it says.
+    /// Checks whether a complete response has the parts of the file that it announces.
     pub(super) fn check_file(&self, answer: &Answer, is_head: bool) -> Result<(), Wrong> {
         let Some(len) = self.file.filter(|_| self.files && !is_head) else { return Ok(()) };
         let expected = match answer.status {

@@ -1,4 +1,4 @@
-//! When each timeout expires, from what the peer did and `Timeouts` alone.
+//! When each timeout expires, computed only from the behavior of the client and the `Timeouts`.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use sanserve_core::{Config, Pace, Timeouts};
 
 use super::millis;
 
-/// A bound on time that has ended something.
+/// A timeout that has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// Silence between requests.
     KeepAlive,
-    /// Silence of one that has not asked for anything, when the server drains.
+    /// Silence of a client without a request, while the server drains.
     Drain,
     /// A head that took too long.
     Head,
-    /// A body that was silent or slow.
+    /// A body that stalled or was slow.
     Body,
-    /// A peer that took nothing, or little.
+    /// A client that read nothing, or too little.
     Write,
-    /// A closing connection that went on.
+    /// A closing connection on which the client did not stop sending.
     Linger,
 }
 
 impl Timer {
-    /// Each with its name, in the order in which they are written.
+    /// All timers with their names, in canonical order.
     pub const TABLE: &[(&str, Timer)] = &[
         ("keep-alive", Timer::KeepAlive),
         ("drain", Timer::Drain),
@@ -34,14 +34,14 @@ impl Timer {
         ("linger", Timer::Linger),
     ];
 
-    /// Its name.
+    /// The name.
     #[must_use]
     pub fn name(self) -> &'static str {
         Timer::TABLE.iter().find(|row| row.1 == self).map_or("?", |row| row.0)
     }
 }
 
-/// Something that should go on. How many bytes went through is not always known to the byte.
+/// The progress of a transfer. The exact number of bytes is not always known.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     since: u64,
@@ -63,7 +63,7 @@ impl Progress {
         }
     }
 
-    /// When it has been silent for too long or, with so many bytes, below the least rate.
+    /// When the transfer has stalled for too long, or is below the minimum rate with this number of bytes.
     fn limit(&self, pace: &Pace, bytes: u64) -> u64 {
         let silent = self.last + millis(pace.silence()).max(1);
         match pace.rate() {
@@ -75,24 +75,24 @@ impl Progress {
     }
 }
 
-/// How a turn has ended, as far as it matters here.
+/// The end of a turn, as far as it matters here.
 pub(super) struct Turn {
     pub(super) now: u64,
-    /// Between requests, with nothing of the next.
+    /// Between requests, without a byte of the next one.
     pub(super) idle: bool,
-    /// The same, of one that has not asked for anything, when the server drains.
+    /// Like `idle`, without any request so far, while the server drains.
     pub(super) first: bool,
-    /// With a part of the next head.
+    /// Some of the next head has arrived.
     pub(super) partial: bool,
-    /// A body is awaited.
+    /// A body is expected.
     pub(super) body: bool,
-    /// The peer is read from, and so much at most came of that in this turn.
+    /// The maximum number of bytes that were read in this turn, if the client is read from.
     pub(super) read: u64,
-    /// Some of it may have come after the turn had begun to wait.
+    /// Whether some of it may have arrived after the turn had begun to wait.
     pub(super) afterwards: bool,
 }
 
-/// The clocks of one connection.
+/// The timers of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers {
     idle_since: Option<u64>,
@@ -100,12 +100,12 @@ pub(super) struct Timers {
     head_since: Option<u64>,
     body: Option<Progress>,
     blocked: bool,
-    /// Since the socket took no more, until all is out.
+    /// Since when the socket was full, until everything has been sent.
     stalled: Option<Progress>,
     linger: Option<Progress>,
-    /// The server goes down.
+    /// Whether the server drains.
     draining: bool,
-    /// Those whose time had come when something last happened.
+    /// The timers that had expired at the last input.
     due: Vec<Timer>,
 }
 
@@ -122,8 +122,8 @@ impl Timers {
         self.linger.map_or(0, |progress| progress.most)
     }
 
-    /// Something happens at `now`: which timers may fire in the turn that follows.
-    pub(super) fn look(&mut self, now: u64, timeouts: &Timeouts) {
+    /// Records which timers may fire in the turn that begins at `now`.
+    pub(super) fn begin_turn(&mut self, now: u64, timeouts: &Timeouts) {
         for (_, timer) in Timer::TABLE {
             if self.limit(*timer, timeouts, false).is_some_and(|limit| limit <= now) && !self.due.contains(timer) {
                 self.due.push(*timer);
@@ -131,7 +131,7 @@ impl Timers {
         }
     }
 
-    /// The first of these that may fire now.
+    /// The first of these timers that may fire now.
     pub(super) fn fire(&self, among: &[Timer]) -> Option<Timer> {
         among.iter().copied().find(|timer| self.due.contains(timer))
     }
@@ -141,7 +141,7 @@ impl Timers {
         self.stalled.get_or_insert(Progress::start(now));
     }
 
-    /// The socket takes bytes again, or has taken them; `all`: nothing is left, and nothing follows at once.
+    /// The socket is writable again, or has accepted bytes. `all`: nothing is left, and nothing follows immediately.
     pub(super) fn unblock(&mut self, all: bool) {
         self.blocked = false;
         if all {
@@ -155,17 +155,17 @@ impl Timers {
         }
     }
 
-    /// The server goes down from now on, which may end something at once.
+    /// The server drains from now on, which may expire a timer at once.
     pub(super) fn drain(&mut self, now: u64, timeouts: &Timeouts) {
         self.draining = true;
-        self.look(now, timeouts);
+        self.begin_turn(now, timeouts);
     }
 
     pub(super) fn linger(&mut self, now: u64) {
         self.linger = Some(Progress::start(now));
     }
 
-    /// An exchange is over.
+    /// An exchange is finished.
     pub(super) fn finished(&mut self) {
         (self.idle_since, self.first_since, self.head_since, self.body) = (None, None, None, None);
         if !self.blocked {
@@ -173,7 +173,7 @@ impl Timers {
         }
     }
 
-    /// A turn has ended: which clocks run on, and which begin.
+    /// A turn has ended: decides which timers continue and which start.
     pub(super) fn turned(&mut self, turn: &Turn) {
         self.due.clear();
         self.idle_since = turn.idle.then(|| self.idle_since.unwrap_or(turn.now));
@@ -185,7 +185,7 @@ impl Timers {
                 progress.made(turn.read, turn.now);
                 Some(progress)
             }
-            // Some of it may have been read before anybody waited for it.
+            // Some of it may have been read before it was expected.
             (true, None) => {
                 Some(Progress { most: if turn.afterwards { turn.read } else { 0 }, ..Progress::start(turn.now) })
             }
@@ -195,8 +195,7 @@ impl Timers {
         }
     }
 
-    /// A timer whose time has come and that did not fire, or whose time would be missed.
-    /// Of an `unknown` one nothing is said.
+    /// A timer that has expired but did not fire, or that the deadline would miss. Nothing is known about `unknown`.
     pub(super) fn late(
         &self,
         timeouts: &Timeouts,
@@ -211,21 +210,21 @@ impl Timers {
         })
     }
 
-    /// When the first of those that run may fire.
-    pub(super) fn soonest(&self, config: &Config) -> Option<u64> {
+    /// When the first running timer may fire.
+    pub(super) fn earliest(&self, config: &Config) -> Option<u64> {
         Timer::TABLE.iter().filter_map(|row| self.limit(row.1, &config.timeouts, false)).min()
     }
 
-    /// What runs, for a message.
+    /// The running timers, for a message.
     pub(super) fn shown(&self, config: &Config) -> String {
         let timers = Timer::TABLE.iter().filter_map(|(name, timer)| {
             let limit = self.limit(*timer, &config.timeouts, false)?;
-            Some(format!("; patience with {name} ends at {limit}"))
+            Some(format!("; the {name} timeout expires at {limit}"))
         });
         timers.collect()
     }
 
-    /// When a timer fires: at the latest, or at the earliest.
+    /// When a timer fires, at the latest or at the earliest.
     fn limit(&self, timer: Timer, timeouts: &Timeouts, latest: bool) -> Option<u64> {
         let paced = |progress: &Option<Progress>, pace: &Pace| {
             progress.map(|progress| progress.limit(pace, if latest { progress.most } else { progress.least }))
@@ -237,7 +236,7 @@ impl Timers {
             Timer::Body => paced(&self.body, &timeouts.body()),
             Timer::Write => paced(&self.stalled, &timeouts.write()).filter(|_| self.blocked),
             Timer::Linger => {
-                // Who only closes does not hold up the end of a server.
+                // A connection that only closes does not delay the shutdown of a server.
                 let most = if self.draining { timeouts.drain_silence() } else { Duration::MAX };
                 let (silence, grace) = (timeouts.linger_silence().min(most), timeouts.linger().min(most));
                 let pace = Pace::new(silence, grace, u64::MAX);

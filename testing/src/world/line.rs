@@ -1,4 +1,4 @@
-//! One connection of a world: its client, the bytes under way, the server's side, and what is planned.
+//! One connection of a world: its client, the bytes in transit, the server's side, and what is planned.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -9,57 +9,57 @@ use sanserve_transcript::{Event, FeedThen, Line as Row, Middle, Sending, Setting
 
 use super::super::clients::{Client, Requests, Sent};
 use super::super::disk::File;
-use super::super::driver::{Driver, Outside, Pool};
+use super::super::driver::{Driver, Environment, Pool};
 use super::super::faults::Faults;
 use super::super::holding::{Holding, brief, postpone};
 use super::super::judge::{Judge, Wrong};
 use super::super::random::Random;
 use super::super::server::Server;
 
-/// Something that is going to happen to a connection.
+/// A planned event of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Thing {
-    /// It is made.
+pub(super) enum Planned {
+    /// The connection is made.
     Start,
-    /// The client goes on.
+    /// The client acts.
     Client,
-    /// What is first on its way arrives.
+    /// The first bytes in transit arrive.
     Arrival,
     /// The client reads.
     Read,
-    /// The disk answers.
+    /// The disk returns a result.
     Disk,
-    /// Somebody wakes the handler.
+    /// The handler is woken.
     Wake,
-    /// The script says something.
+    /// The script writes.
     Script,
-    /// The script reads on.
+    /// The script reads.
     Feed,
-    /// The deadline of the turn with that number.
+    /// The deadline of the turn with this number.
     Timer(u64),
 }
 
-/// The history of a connection, kept even where the world breaks down.
+/// The history of a connection, which is available even after a panic.
 pub(super) type Record = Rc<RefCell<Transcript>>;
 
-/// One connection.
+/// A connection.
 pub(super) struct Line<'s> {
     pub(super) driver: Driver<'s>,
-    pub(super) outside: Side,
-    /// What it held when it was last asked.
+    pub(super) environment: Side,
+    /// The memory that it held when it was last queried.
     pub(super) held: u64,
     client: Client,
     is_handled: bool,
-    /// When it was made: its own time begins there.
+    /// When it was made. Its own time begins there.
     since: u64,
     turn: u64,
-    /// The turn whose deadline was put on the way.
+    /// The turn whose deadline is planned.
     armed: Option<u64>,
-    /// How many answers the client knows of.
+    /// The number of responses that the client has seen.
     answered: u64,
-    /// When the client wants its turn.
+    /// When the client acts next.
     client_at: Option<u64>,
-    /// When that was put on the way for.
+    /// For which time that is planned.
     client_due: Option<u64>,
     arrival_due: bool,
     read_due: bool,
@@ -68,44 +68,44 @@ pub(super) struct Line<'s> {
     feed_due: bool,
 }
 
-/// What is outside of the connection.
+/// The environment of the connection.
 pub(super) struct Side {
     pub(super) judge: Judge,
-    /// What has happened, where somebody wants to know it.
+    /// The history, if it is recorded.
     pub(super) record: Option<Record>,
-    /// What has happened, for the hash.
+    /// The history, for the hash.
     pub(super) text: String,
     pub(super) events: u64,
     number: u64,
     holding: Holding,
     faults: Faults,
     random: Random,
-    /// The room in the socket, and what the client has not read.
+    /// The capacity of the socket, and what the client has not read.
     socket: u64,
     unread: u64,
     finished: u64,
-    /// What the disk will say, and after how many milliseconds.
+    /// The pending result of the disk, and after how many milliseconds it arrives.
     later: Option<(Ticket, Completion)>,
     delay: Option<u64>,
-    /// The file that is being sent has to be read first, or was.
+    /// Whether the file that is being sent has to be read first, or was read.
     reading: Reading,
-    /// The driver waits for the disk itself, and so many milliseconds of its turn went by with that.
+    /// The milliseconds for which the driver has blocked on the disk in this turn, if it does so.
     waits_itself: bool,
     pub(super) waited: u64,
     /// The script takes no more for now.
     is_full: bool,
 }
 
-/// What is known of the next part of a file that is being sent.
+/// The state of the next part of a file that is being sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     Unknown,
-    /// The disk is at it.
+    /// The disk is reading it.
     Under,
     Done,
 }
 
-impl Outside for Side {
+impl Environment for Side {
     fn answer(&mut self, what: &mut What, ticket: Ticket) {
         if let What::Feed { bytes, .. } = what {
             let len = bytes.len();
@@ -139,7 +139,7 @@ impl Outside for Side {
                 }
             }
             let room = self.socket.saturating_sub(self.unread);
-            // A socket takes as much as it likes.
+            // A socket may accept fewer bytes than it has room for.
             let most = if self.faults.has(Faults::SPLIT) && room > 0 { self.random.size(room) } else { room };
             self.holding.transmit(sending, most, most == room, None);
             self.unread = self.unread.saturating_add(sending.taken.bytes.unwrap_or(sending.len()));
@@ -153,7 +153,7 @@ impl Outside for Side {
     fn happened(&mut self, event: &Event) -> Result<(), Wrong> {
         self.events += 1;
         let brief = brief(event);
-        writeln!(self.text, "{} {brief}", self.number).expect("a String takes all");
+        writeln!(self.text, "{} {brief}", self.number).expect("writing to a String does not fail");
         self.holding.happened(&event.what);
         if let What::Finished(_) = &event.what {
             self.finished += 1;
@@ -168,12 +168,12 @@ impl Outside for Side {
 }
 
 impl Side {
-    /// The connection with this number is made, by a driver that may wait for the disk itself.
+    /// Sets the number of the connection, and whether the driver blocks on the disk.
     pub(super) fn begin(&mut self, number: u64, waits_itself: bool) {
         (self.number, self.waits_itself) = (number, waits_itself);
     }
 
-    /// What an action takes.
+    /// The duration of an action.
     fn disk_takes(&mut self) -> u64 {
         let mut millis = 0;
         if self.faults.has(Faults::SLOW) {
@@ -197,7 +197,7 @@ impl Side {
         }
     }
 
-    /// Whether what is to be sent is a part of a file that is not in memory.
+    /// Whether a part of a file has to be sent that is not in memory.
     fn must_read(&mut self, sending: &Sending) -> bool {
         let is_file = matches!(sending.body, Middle::File { .. });
         if !is_file || !self.faults.has(Faults::SLOW_DISK) || self.reading == Reading::Done {
@@ -231,7 +231,7 @@ impl<'s> Line<'s> {
         let client = Client::new(faults, &mut random);
         let mut driver = Driver::accept(server, settings.peer, (settings.wall, settings.wall_millis), pool);
         driver.forbids_hanging = true;
-        let outside = Side {
+        let environment = Side {
             judge: Judge::new(server.config.clone()),
             record: None,
             text: String::new(),
@@ -252,7 +252,7 @@ impl<'s> Line<'s> {
         };
         Line {
             driver,
-            outside,
+            environment,
             held: 0,
             client,
             is_handled: server.is_handled(),
@@ -270,139 +270,139 @@ impl<'s> Line<'s> {
         }
     }
 
-    /// Its first turn.
+    /// Runs the first turn.
     pub(super) fn start(&mut self) -> Result<(), Wrong> {
-        self.driver.turn(&mut self.outside)
+        self.driver.turn(&mut self.environment)
     }
 
-    /// Something that was planned happens.
-    pub(super) fn happen(&mut self, now: u64, thing: Thing, requests: &Requests<'_>) -> Result<(), Wrong> {
-        match thing {
-            Thing::Start => Ok(()),
-            Thing::Client => {
+    /// Handles a planned event.
+    pub(super) fn happen(&mut self, now: u64, planned: Planned, requests: &Requests<'_>) -> Result<(), Wrong> {
+        match planned {
+            Planned::Start => Ok(()),
+            Planned::Client => {
                 if self.client_at.is_some_and(|at| at <= now) {
-                    self.client_at = self.client.go_on(now, self.answered, requests, &mut self.outside.random);
+                    self.client_at = self.client.act(now, self.answered, requests, &mut self.environment.random);
                 }
                 Ok(())
             }
-            Thing::Arrival => {
+            Planned::Arrival => {
                 self.arrival_due = false;
                 match self.client.outbox.pop_front() {
-                    Some((_, Sent::Bytes(bytes))) => self.told(now, What::Recv(bytes)),
-                    Some((_, Sent::Eof)) => self.told(now, What::Input(Input::Eof)),
-                    Some((_, Sent::Reset)) => self.told(now, What::Input(Input::Broken(Fault::Peer))),
+                    Some((_, Sent::Bytes(bytes))) => self.input(now, What::Recv(bytes)),
+                    Some((_, Sent::Eof)) => self.input(now, What::Input(Input::Eof)),
+                    Some((_, Sent::Reset)) => self.input(now, What::Input(Input::Broken(Fault::Peer))),
                     None => Ok(()),
                 }
             }
-            Thing::Read => {
+            Planned::Read => {
                 self.read_due = false;
-                self.outside.unread = self.outside.unread.saturating_sub(self.client.reads.0);
+                self.environment.unread = self.environment.unread.saturating_sub(self.client.reads.0);
                 let is_blocked = self.driver.wait.is_some_and(|wait| wait.need.write);
-                if is_blocked { self.told(now, What::Input(Input::Writable)) } else { Ok(()) }
+                if is_blocked { self.input(now, What::Input(Input::Writable)) } else { Ok(()) }
             }
-            Thing::Disk if self.outside.reading == Reading::Under => {
-                self.outside.reading = Reading::Done;
-                self.told(now, What::Input(Input::FileReady))
+            Planned::Disk if self.environment.reading == Reading::Under => {
+                self.environment.reading = Reading::Done;
+                self.input(now, What::Input(Input::FileReady))
             }
-            Thing::Disk => match self.outside.later.take() {
-                Some((ticket, completion)) => self.told(now, What::Input(Input::Done(ticket, completion))),
+            Planned::Disk => match self.environment.later.take() {
+                Some((ticket, completion)) => self.input(now, What::Input(Input::Done(ticket, completion))),
                 None => Ok(()),
             },
-            Thing::Wake => {
+            Planned::Wake => {
                 self.wake_due = false;
-                self.told(now, What::Input(Input::Wake))
+                self.input(now, What::Input(Input::Wake))
             }
-            Thing::Script => {
+            Planned::Script => {
                 self.script_due = false;
-                let hears = self.driver.wait.is_some_and(|wait| wait.need.script_read);
-                match Some(&mut self.outside.holding).filter(|_| hears).and_then(Holding::script_says) {
-                    Some(said) => self.told(now, said),
+                let reads_script = self.driver.wait.is_some_and(|wait| wait.need.script_read);
+                match Some(&mut self.environment.holding).filter(|_| reads_script).and_then(Holding::script_output) {
+                    Some(output) => self.input(now, output),
                     None => Ok(()),
                 }
             }
-            Thing::Feed => {
+            Planned::Feed => {
                 self.feed_due = false;
-                match std::mem::take(&mut self.outside.is_full) {
-                    true => self.told(now, What::Input(Input::Feedable)),
+                match std::mem::take(&mut self.environment.is_full) {
+                    true => self.input(now, What::Input(Input::Feedable)),
                     false => Ok(()),
                 }
             }
-            Thing::Timer(turn) if turn == self.turn => self.told(now, What::Tick),
-            Thing::Timer(_) => Ok(()),
+            Planned::Timer(turn) if turn == self.turn => self.input(now, What::Tick),
+            Planned::Timer(_) => Ok(()),
         }
     }
 
-    /// The connection is told something.
-    pub(super) fn told(&mut self, now: u64, what: What) -> Result<(), Wrong> {
+    /// Passes an input.
+    pub(super) fn input(&mut self, now: u64, what: What) -> Result<(), Wrong> {
         self.turn += 1;
-        self.driver.happen(now - self.since, what, &mut self.outside)
+        self.driver.input_and_turn(now - self.since, what, &mut self.environment)
     }
 
-    /// What it held at most since it was last asked, and what it holds.
+    /// The maximum memory since the last query, and the current memory.
     pub(super) fn take_held(&mut self) -> (u64, u64) {
         let peak = self.driver.take_held();
         (peak, self.driver.take_held())
     }
 
-    /// What is going to happen, and when.
-    pub(super) fn plans(&mut self) -> Vec<(u64, Thing)> {
+    /// The events to plan, with their times.
+    pub(super) fn plans(&mut self) -> Vec<(u64, Planned)> {
         let mut plans = Vec::new();
         let Some(wait) = self.driver.wait else { return plans };
         let now = self.since + self.driver.now();
-        let Line { outside, client, .. } = self;
-        if outside.finished > self.answered {
-            self.answered = outside.finished;
-            self.client_at = Some(now + client.pause(&mut outside.random));
+        let Line { environment, client, .. } = self;
+        if environment.finished > self.answered {
+            self.answered = environment.finished;
+            self.client_at = Some(now + client.pause(&mut environment.random));
         }
         if let Some(at) = self.client_at.filter(|_| self.client_due != self.client_at) {
             self.client_due = Some(at);
-            plans.push((at, Thing::Client));
+            plans.push((at, Planned::Client));
         }
         if let Some((at, _)) = client.outbox.front() {
             if !self.arrival_due {
                 self.arrival_due = true;
-                plans.push((*at, Thing::Arrival));
+                plans.push((*at, Planned::Arrival));
             }
         }
-        if outside.unread > 0 && client.reads.0 > 0 && !self.read_due {
+        if environment.unread > 0 && client.reads.0 > 0 && !self.read_due {
             self.read_due = true;
-            plans.push((now + client.reads.1, Thing::Read));
+            plans.push((now + client.reads.1, Planned::Read));
         }
-        if let Some(delay) = outside.delay.take() {
-            plans.push((now + delay, Thing::Disk));
+        if let Some(delay) = environment.delay.take() {
+            plans.push((now + delay, Planned::Disk));
         }
         self.plan_wake(now, wait, &mut plans);
         self.plan_script(now, wait, &mut plans);
         if let Some(deadline) = wait.deadline {
             if self.armed.replace(self.turn) != Some(self.turn) {
-                // A driver is not always in time.
-                let late = self.outside.faults.has(Faults::SLOW) && self.outside.random.one_in(4);
-                let late = if late { self.outside.random.below(5) } else { 0 };
-                plans.push((self.since + deadline.0 + late, Thing::Timer(self.turn)));
+                // A driver may be late.
+                let late = self.environment.faults.has(Faults::SLOW) && self.environment.random.one_in(4);
+                let late = if late { self.environment.random.below(5) } else { 0 };
+                plans.push((self.since + deadline.0 + late, Planned::Timer(self.turn)));
             }
         }
         plans
     }
 
-    fn plan_script(&mut self, now: u64, wait: Wait, plans: &mut Vec<(u64, Thing)>) {
-        let pause = self.outside.holding.script_pause().filter(|_| wait.need.script_read && !self.script_due);
+    fn plan_script(&mut self, now: u64, wait: Wait, plans: &mut Vec<(u64, Planned)>) {
+        let pause = self.environment.holding.script_pause().filter(|_| wait.need.script_read && !self.script_due);
         if let Some(pause) = pause {
             self.script_due = true;
-            plans.push((now + pause, Thing::Script));
+            plans.push((now + pause, Planned::Script));
         }
-        if self.outside.is_full && wait.need.script_write && !self.feed_due {
+        if self.environment.is_full && wait.need.script_write && !self.feed_due {
             self.feed_due = true;
-            plans.push((now + self.outside.random.within(1, 500), Thing::Feed));
+            plans.push((now + self.environment.random.within(1, 500), Planned::Feed));
         }
     }
 
-    fn plan_wake(&mut self, now: u64, wait: Wait, plans: &mut Vec<(u64, Thing)>) {
+    fn plan_wake(&mut self, now: u64, wait: Wait, plans: &mut Vec<(u64, Planned)>) {
         let waits = self.is_handled && wait.need.handler && self.driver.has_waker();
         if waits && !self.wake_due {
             self.wake_due = true;
             let soon = self.driver.is_woken();
-            let delay = if soon { 0 } else { self.outside.random.within(1, 500) };
-            plans.push((now + delay, Thing::Wake));
+            let delay = if soon { 0 } else { self.environment.random.within(1, 500) };
+            plans.push((now + delay, Planned::Wake));
         }
     }
 }

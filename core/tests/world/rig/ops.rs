@@ -1,4 +1,4 @@
-//! What can happen to a rig, and the small things that it holds.
+//! The operations of a rig, and the small types that it uses.
 
 use sanserve_core::{Body, Close, Fault, FsError, Transmit, Wait};
 
@@ -10,50 +10,50 @@ pub enum Op {
     /// Bytes arrive.
     Recv(Vec<u8>),
     Eof,
-    /// So many of the bytes to send go out; all if there are not so many.
+    /// At most this number of bytes are sent.
     Take(u64),
     Blocked,
     Writable,
-    /// The file has to be read before more of it goes out.
+    /// The file has to be read before more of it can be sent.
     Pending,
-    /// It is read.
+    /// The file has been read.
     Ready,
-    /// The action under way ends as the disk has it.
+    /// The action in progress completes according to the disk.
     Complete,
-    /// It ends with this error.
+    /// The action in progress fails with this error.
     Fail(FsError),
-    /// It says that there is a directory.
+    /// The path of the action in progress is a directory.
     Directory,
-    /// An answer to an action that is long answered.
+    /// A result is passed for an action that already has one.
     Stale,
     /// Milliseconds pass.
     Pass(u64),
-    /// Time moves to the deadline, or this much past it.
+    /// Time advances to the deadline, or this much beyond it.
     Due(u64),
     Drain,
     Cut,
     Broken(Fault),
     Wake,
-    /// The file that is held becomes as short as this.
+    /// The open file becomes as short as this.
     Shrink(u64),
-    /// The disk changes: this is at the path from now on, or nothing.
+    /// The disk changes: the path has this entry from now on, or none.
     Change(Vec<u8>, Option<Node>),
-    /// The next `Shut` or `Close` finds that the driver still holds bytes and the socket is full.
+    /// At the next `Shut` or `Close`, the driver still holds bytes and the socket is full.
     Hold,
-    /// The script writes these bytes, as far as there is room for them.
+    /// The script writes these bytes, as far as there is room.
     Script(Vec<u8>),
     /// The script's output is complete.
     ScriptEof,
-    /// So many of the bytes that are fed are taken; all if there are not so many.
+    /// At most this number of the offered bytes are read.
     Fed(u64),
     FeedBlocked,
     Feedable,
     FeedEnd,
-    /// The first, and before the connection has its turn, the second.
+    /// The first operation, and then the second before the connection has its turn.
     Both(Box<(Op, Op)>),
 }
 
-/// Where a turn has come to.
+/// Where a turn has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     Send,
@@ -62,7 +62,7 @@ pub enum At {
     Close(Close),
 }
 
-/// What there is to send.
+/// What has to be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outgoing {
     pub(super) head: Vec<u8>,
@@ -98,7 +98,7 @@ pub(super) enum Asked {
     Spawn,
 }
 
-/// An exchange that was finished.
+/// A finished exchange.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Done {
     pub line: Vec<u8>,
@@ -124,9 +124,9 @@ pub struct Served {
     pub node: Node,
 }
 
-/// Which things that excuse an early end have happened.
+/// Events that excuse an early end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Trouble {
-    /// Time, faults, a drain or the end of input may have ended it.
+    /// Whether time, faults, a drain or the end of input may have ended it.
     pub any: bool,
 }

@@ -1,4 +1,4 @@
-//! One turn of a connection: its steps are carried out, and each is checked.
+//! Runs one turn of a connection: carries out its steps, and checks each of them.
 
 use sanserve_core::{Action, Buffers, Context, Handler, Input, Step, Wait};
 
@@ -10,7 +10,7 @@ use super::{Asked, At, Done, Node, Outgoing, Rig, Served};
 const MAX_STEPS: usize = 12;
 
 impl Rig {
-    /// Polls until there is something to send, to wait for, or the end; carries out what comes before.
+    /// Polls until there is something to send, to wait for, or the end; carries out the steps before.
     pub fn turn(&mut self) {
         for _ in 0..MAX_STEPS {
             if self.step() {
@@ -21,7 +21,7 @@ impl Rig {
         panic!("{MAX_STEPS} steps without an end of the turn: {:?}", self.connection);
     }
 
-    /// One poll. `true`: the turn ends here.
+    /// Polls once. Returns `true` if the turn ends here.
     fn step(&mut self) -> bool {
         let was_closed = matches!(self.at, At::Close(_));
         let entries = self.directory.is_some().then(|| self.entries());
@@ -31,7 +31,7 @@ impl Rig {
         assert!(!was_closed || matches!(step, Step::Close(_)), "after Close: {step:?}");
         match step {
             Step::Send(transmit) => {
-                assert!(!self.shut, "a Send behind Shut");
+                assert!(!self.shut, "a Send after Shut");
                 self.outgoing = Outgoing::of(&transmit);
                 assert!(
                     self.outgoing.file.is_none() || self.reading != Some(true),
@@ -56,14 +56,14 @@ impl Rig {
             Step::Feed(bytes) => {
                 self.hops.feed(bytes, self.finished.len());
                 match self.connection.poll(&mut self.buf, &cx) {
-                    Step::Feed(again) => assert_eq!(again, self.hops.hand().offered, "Feed does not repeat"),
+                    Step::Feed(again) => assert_eq!(again, self.hops.current().offered, "Feed does not repeat"),
                     step => panic!("Feed does not repeat: {step:?}"),
                 }
                 self.at = At::Feed;
                 return true;
             }
             Step::Act(ticket, action) => {
-                assert!(self.asked.is_none(), "an action while one is under way");
+                assert!(self.asked.is_none(), "an action while another one is in progress");
                 let asked = match action {
                     Action::Find { path, from } => {
                         self.hops.begin(self.finished.len(), path, from, config);
@@ -113,7 +113,7 @@ impl Rig {
                     }
                     Action::List { into } => {
                         let entries = entries.expect("List without a directory");
-                        // Two entries a batch.
+                        // Two entries in a batch.
                         for (name, kind) in entries.iter().skip(self.listed).take(2) {
                             if !into.push(name, *kind) {
                                 break;
@@ -134,7 +134,7 @@ impl Rig {
                 self.handler.call(call, &mut reply);
             }
             Step::Finished(entry) => {
-                assert!(!self.handler.open, "finished, and the handler was not told");
+                assert!(!self.handler.open, "finished, but the handler was not called with Over");
                 let done = Done {
                     line: entry.line.to_vec(),
                     status: entry.status,
@@ -158,7 +158,7 @@ impl Rig {
                     Step::Probe(_) => {}
                     step => panic!("Probe does not repeat: {step:?}"),
                 }
-                self.tell(Input::Probed);
+                self.input(Input::Probed);
             }
             Step::Wait(wait) => {
                 self.check_wait(wait);
@@ -167,7 +167,7 @@ impl Rig {
             }
             Step::Shut => {
                 if std::mem::take(&mut self.holds) {
-                    self.tell(Input::Blocked);
+                    self.input(Input::Blocked);
                 } else {
                     assert!(!self.shut, "Shut twice");
                     self.shut = true;
@@ -175,10 +175,10 @@ impl Rig {
             }
             Step::Close(close) => {
                 if std::mem::take(&mut self.holds) && !was_closed {
-                    self.tell(Input::Blocked);
+                    self.input(Input::Blocked);
                     return false;
                 }
-                assert!(self.asked.is_none() && !self.handler.open, "Close, and an exchange is not finished");
+                assert!(self.asked.is_none() && !self.handler.open, "Close in the middle of an exchange");
                 self.at = At::Close(close);
                 return true;
             }
@@ -221,7 +221,8 @@ impl Rig {
         let by_script = need.script_read || need.script_write;
         let by_peer = need.read || need.write;
         assert!(by_peer || by_script || need.completion || need.handler || wait.deadline.is_some(), "stuck");
-        // The peer is never awaited for ever, but its leaving is noted while a handler or the disk is.
+        // Waiting for the client always has a deadline. An exception is a handler or the disk: meanwhile, only a
+        // disconnect is watched for.
         let by_disk = self.hops.in_progress().is_some_and(|hop| need.completion || (need.script_write && hop.spools));
         assert!(
             !by_peer || need.handler || by_disk || wait.deadline.is_some(),
@@ -230,7 +231,7 @@ impl Rig {
         );
         self.hops.check_wait(wait, self.unsent, self.finished.len(), &self.config);
         let unread = self.buf.script.unread().len();
-        // Where nothing is, there is room; to ask for it would make it.
+        // An empty window has room; `spare` would allocate it.
         if unread > 0 && self.hops.in_progress().is_some() {
             let room = self.buf.script.spare().len();
             assert!(!need.script_read || room > 0, "need.script_read without room");
@@ -248,7 +249,7 @@ impl Rig {
         assert!(unread + room <= most, "a window of {}", unread + room);
     }
 
-    /// No deadline is farther than this.
+    /// No deadline is further away than this.
     pub fn longest(&self) -> u64 {
         let t = &self.config.timeouts;
         let paces = [t.body().silence(), t.write().silence()];
@@ -261,7 +262,7 @@ impl Rig {
     }
 }
 
-/// The rules of [`Action::Open`].
+/// Checks the rules of [`Action::Open`].
 pub fn check_path(path: &[u8]) {
     let shown = path.escape_ascii();
     assert!(!path.contains(&0), "NUL in a path: {shown}");

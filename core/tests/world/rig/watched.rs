@@ -1,4 +1,4 @@
-//! A rig that drives nothing: it sees what a transcript tells, so that the verdict is the same over the library's worlds.
+//! A rig without a driver: it follows a transcript, so that the verdict can also check the worlds of the library.
 
 use sanserve_core::{Completion, Input, Kind, Opened, SpawnError};
 use sanserve_transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Transcript, What};
@@ -6,20 +6,20 @@ use sanserve_transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Transcrip
 use super::{At, Disk, Done, Rig};
 
 impl Rig {
-    /// One that has seen all of this, in the world of such a disk.
+    /// Creates a rig that has seen all events of a transcript, with this disk.
     ///
     /// # Panics
     /// If a rule about scripts is broken.
     pub fn watching(transcript: &Transcript, disk: Disk) -> Rig {
         let mut rig = Rig::new(transcript.settings.config.clone(), disk);
-        // Anything may happen in a world.
+        // In a world, anything may happen.
         rig.trouble.any = true;
         let mut opening = None;
         transcript.events().for_each(|event| rig.watch(event, &mut opening));
         rig
     }
 
-    /// `opening`: the path of the action whose answer comes later.
+    /// `opening` is the path of an action whose result comes later.
     fn watch(&mut self, event: &Event, opening: &mut Option<Vec<u8>>) {
         self.set_time(event.at.max(self.now.tick.0));
         let exchange = self.finished.len();
@@ -32,7 +32,7 @@ impl Rig {
             What::Input(Input::Eof) => self.eof = true,
             What::Input(Input::Done(_, completion)) => match completion {
                 Completion::Opened(answer) => self.opened(opening.take(), *answer),
-                Completion::Found(Ok(found)) => self.told(|hop| hop.is_found(*found)),
+                Completion::Found(Ok(found)) => self.update_script(|hop| hop.is_found(*found)),
                 Completion::Spawned(answer) => self.spawned(*answer),
                 Completion::Found(Err(_)) | Completion::Listed(_) | Completion::Spooled(_) => {}
             },
@@ -53,12 +53,12 @@ impl Rig {
             What::Find { path, from, answer } => {
                 self.hops.begin(exchange, path, *from, &self.config);
                 if let Some(answer) = answer {
-                    self.hops.hand().is_found(answer.expect("no disk of scripts fails"));
+                    self.hops.current().is_found(answer.expect("no disk of scripts fails"));
                 }
             }
             What::Spool { .. } => {
                 self.hops.spool(exchange);
-                self.hops.hand().spools = true;
+                self.hops.current().spools = true;
             }
             What::Spawn { told, answer } => {
                 self.hops.spawn(told, &self.got, exchange, &self.config);
@@ -68,17 +68,17 @@ impl Rig {
             }
             What::Feed { bytes, taken, then } => {
                 self.hops.feed(bytes, exchange);
-                let hop = self.hops.hand();
+                let hop = self.hops.current();
                 hop.take(taken.unwrap_or(bytes.len() as u64));
                 match then {
                     FeedThen::Poll => {}
                     FeedThen::Blocked => hop.full = true,
-                    FeedThen::End | FeedThen::Full => hop.stop_listening(),
+                    FeedThen::End | FeedThen::Full => hop.close_input(),
                 }
             }
-            What::Input(Input::Feedable) => self.told(|hop| hop.full = false),
-            What::Script(bytes) => self.told(|hop| hop.written.extend_from_slice(bytes)),
-            What::Input(Input::ScriptEof) => self.told(|hop| hop.eof = true),
+            What::Input(Input::Feedable) => self.update_script(|hop| hop.full = false),
+            What::Script(bytes) => self.update_script(|hop| hop.written.extend_from_slice(bytes)),
+            What::Input(Input::ScriptEof) => self.update_script(|hop| hop.eof = true),
             What::EndInput => self.hops.end_input(&self.got, exchange, &self.config),
             What::Kill => self.hops.kill(exchange),
             What::Finished(finish) => {
@@ -114,21 +114,21 @@ impl Rig {
 
     fn spawned(&mut self, answer: Result<(), SpawnError>) {
         let now = self.now.tick.0;
-        self.told(|hop| match answer {
+        self.update_script(|hop| match answer {
             Ok(()) => hop.since = Some(now),
             Err(error) => hop.is_refused(error),
         });
     }
 
-    /// The current script is told something, or does something. A history that was made short may have what is left of
-    /// one that is not there.
-    fn told(&mut self, tell: impl FnOnce(&mut super::hops::Hop)) {
-        if let Some(hop) = self.hops.in_hand_mut() {
+    /// Updates the current script, if there is one. A minimized history may contain events of a script that is not in
+    /// it.
+    fn update_script(&mut self, tell: impl FnOnce(&mut super::hops::Hop)) {
+        if let Some(hop) = self.hops.in_progress_mut() {
             tell(hop);
         }
     }
 
-    /// What of it went out.
+    /// Appends the bytes of a step that were sent.
     fn sent(&mut self, sending: &Sending) {
         let mut left = sending.taken.bytes.unwrap_or(sending.len());
         let part = |bytes: &[u8], wire: &mut Vec<u8>, left: &mut u64| {
