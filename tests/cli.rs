@@ -222,7 +222,7 @@ fn commands_read_standard_input() {
     ] {
         let mut command = Command::new(program());
         command.args(arguments).stdin(fs::File::open(transcript).expect("a transcript of the corpus"));
-        let output = command.output().expect("it runs");
+        let output = command.output().expect("the program runs");
         let stdout = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && stdout.contains(says), "{arguments:?}: {stdout}");
     }
@@ -602,7 +602,7 @@ fn scripts() {
     let tree = Tree::new();
     tree.folder("cgi-bin").folder("htbin").folder("other");
     // The user of the scripts must be able to reach them.
-    fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("permissions can be changed");
     let text = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n%s %s' \"$SCRIPT_NAME\" \"$OF_CALLER\"\n";
     for folder in ["cgi-bin", "htbin", "other"] {
         testkit::scripts::install(&tree, folder, &[("x", text)]);
@@ -683,9 +683,9 @@ fn process_1() {
             !all.contains(") Z ") && !all.contains("(sleep)")
         });
         let unshare = server.process().pid().as_raw_pid();
-        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).expect("it is there");
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).expect("the path exists");
         let first = rustix::process::Pid::from_raw(children.trim().parse().expect("one child")).expect("a number");
-        rustix::process::kill_process(first, Signal::TERM).expect("it is ours");
+        rustix::process::kill_process(first, Signal::TERM).expect("the process exists");
         assert_eq!(server.process_mut().ended().code(), Some(0), "{runtime}");
     }
 }
@@ -725,7 +725,7 @@ fn many_heads_in_little_memory() {
             let mut server = Server::of(Process::start(&mut shell));
             let clients: Vec<_> = (0..900)
                 .map(|_| {
-                    let client = std::net::TcpStream::connect(server.address()).expect("it listens");
+                    let client = std::net::TcpStream::connect(server.address()).expect("the server listens");
                     client.set_nonblocking(true).expect("a socket");
                     // As much as the socket accepts, without waiting.
                     let _ = (&client).write(&head);
@@ -735,7 +735,7 @@ fn many_heads_in_little_memory() {
             assert_eq!(server.get("/a.txt").status(), 200, "{runtime}, {limit}");
             drop(clients);
             assert_eq!(server.get("/a.txt").status(), 200, "{runtime}, {limit}");
-            rustix::process::kill_process(server.process().pid(), Signal::TERM).expect("it is ours");
+            rustix::process::kill_process(server.process().pid(), Signal::TERM).expect("the process exists");
             assert_eq!(server.process_mut().ended().code(), Some(0), "{runtime}, {limit}");
         }
     }

@@ -53,7 +53,7 @@ impl Bench {
         let fresh = || tempfile::tempdir().expect("a temporary directory");
         let bench = Bench { corpus: fresh(), built: fresh() };
         // The user of the scripts must be able to reach them.
-        fs::set_permissions(bench.built.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(bench.built.path(), fs::Permissions::from_mode(0o755)).expect("permissions can be changed");
         for (name, text) in transcripts {
             fs::write(bench.corpus.path().join(name), text).expect("a file can be written");
         }
@@ -71,7 +71,7 @@ impl Bench {
         command.arg("conform").arg(corpus).args(flags).env("TMPDIR", self.built.path());
         let mut process = Process::start(&mut command);
         let code = process.ended_within(WHILE).code();
-        let left = fs::read_dir(self.built.path()).expect("it is there").count();
+        let left = fs::read_dir(self.built.path()).expect("the path exists").count();
         assert_eq!(left, 0, "the temporary files are not removed");
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Ended { code, stdout: text(process.stdout.bytes()), stderr: text(process.stderr.bytes()) }
@@ -99,7 +99,7 @@ fn the_corpus_of_the_core_is_the_same_everywhere() {
     assert!(hash.len() == 32 && lines.iter().all(|line| (line.1, line.2) == (hash, played)), "{lines:?}");
     assert!(played >= AT_LEAST, "{played} of {}", ended.stdout);
     assert_eq!(ended.stdout.lines().last(), Some("same"));
-    let all = fs::read_dir(corpus()).expect("it is there").count();
+    let all = fs::read_dir(corpus()).expect("the path exists").count();
     let skipped = ended.stdout.lines().filter(|line| line.starts_with("skipped ")).count();
     assert_eq!(played + skipped, all, "each is played, or skipped with a reason");
 }
@@ -158,9 +158,9 @@ fn nothing_is_created_elsewhere() {
 /// Transcripts that cannot be played are skipped, and if nothing was played, the result is a failure.
 #[test]
 fn skipped_transcripts_are_listed() {
-    let handler = fs::read_to_string(corpus().join("handler-hello.txt")).expect("it is there");
-    let slow = fs::read_to_string(corpus().join("timeout-head.txt")).expect("it is there");
-    let full = fs::read_to_string(corpus().join("blocked.txt")).expect("it is there");
+    let handler = fs::read_to_string(corpus().join("handler-hello.txt")).expect("the path exists");
+    let slow = fs::read_to_string(corpus().join("timeout-head.txt")).expect("the path exists");
+    let full = fs::read_to_string(corpus().join("blocked.txt")).expect("the path exists");
     let bench = Bench::new(&[("handler.txt", &handler), ("slow.txt", &slow), ("full.txt", &full)]);
     let ended = bench.run(&["--verbose"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), ""));

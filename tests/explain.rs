@@ -48,7 +48,8 @@ fn tree() -> Tree {
     tree.folder("indexed").file("indexed/index.htm", "<p>index</p>\n").folder("listed").file("listed/<b>.txt", "");
     tree.link("link", "a.txt").file(b"\xff.bin", "x");
     tree.folder("cgi-bin").file("cgi-bin/text", "no script\n").file("cgi-bin/run", "#!/bin/sh\nexit 9\n");
-    fs::set_permissions(tree.path("cgi-bin/run"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(tree.path("cgi-bin/run"), fs::Permissions::from_mode(0o755))
+        .expect("permissions can be changed");
     for name in ["b c.html", "x.tar.gz", "code.js", "none", ".dot", "indexed/index.htm"] {
         tree.stamp(name, testkit::tree::STAMP);
     }
@@ -185,7 +186,8 @@ fn scripts_are_not_run() {
     let tree = tree();
     let marker = tree.path("marker");
     tree.file("cgi-bin/touch", format!("#!/bin/sh\ntouch '{}'\n", marker.display()));
-    fs::set_permissions(tree.path("cgi-bin/touch"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(tree.path("cgi-bin/touch"), fs::Permissions::from_mode(0o755))
+        .expect("permissions can be changed");
     let directory = tree.root().to_str().expect("a temporary path is text");
     for (request, field) in [
         ("GET /cgi-bin/touch/more%20path?two+words", "X-One: 1"),
@@ -283,8 +285,8 @@ fn it_begins_with_the_verdict() {
     )
     .expect("a FIFO");
     let _socket = std::os::unix::net::UnixListener::bind(tree.path("socket")).expect("a socket");
-    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o300)).expect("it is ours");
-    fs::set_permissions(tree.path("locked"), fs::Permissions::from_mode(0o000)).expect("it is ours");
+    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o300)).expect("permissions can be changed");
+    fs::set_permissions(tree.path("locked"), fs::Permissions::from_mode(0o000)).expect("permissions can be changed");
     tree.link("to-fifo", "fifo");
     let long = format!("/{}", "a".repeat(5_000));
     let directory = tree.root().to_str().expect("a temporary path is text");
@@ -340,7 +342,7 @@ fn it_begins_with_the_verdict() {
         assert!(first.starts_with(verdict), "{arguments:?}: {first}");
     }
     // It must be readable to be removed.
-    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o700)).expect("it is ours");
+    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o700)).expect("permissions can be changed");
     let ended = explain(&[&long, "-d", directory]);
     let first = ended.stdout.split(|&byte| byte == b'\n').next().unwrap_or_default();
     assert!(first.len() < 300, "the line is too long for a terminal");

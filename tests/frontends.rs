@@ -92,7 +92,7 @@ suite! {
         half_closed
         half_closed_for_long
         nothing_can_be_sent
-        nobody_reads
+        output_is_not_read
         places_for_others
         shutdown
         a_running_script_ends_with_the_server

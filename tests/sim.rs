@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 fn sim(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sanserve")).arg("sim").args(arguments).output().expect("it runs")
+    Command::new(env!("CARGO_BIN_EXE_sanserve")).arg("sim").args(arguments).output().expect("the program runs")
 }
 
 #[track_caller]

@@ -90,7 +90,7 @@ fn seen(trace: &str) -> BTreeSet<String> {
     let fd = lines[from].rsplit_once("= ").expect("a result").1;
     let close = format!("close({fd}");
     let lines = &lines[from..];
-    let to = lines.iter().position(|line| line.contains(&close)).expect("it was closed");
+    let to = lines.iter().position(|line| line.contains(&close)).expect("the connection was closed");
     let names = lines[..=to].iter().filter_map(|line| call(line)).map(|(name, _)| name);
     names.chain(["accept4"]).filter(|name| !OF_THEIR_OWN.contains(name)).map(str::to_owned).collect()
 }
@@ -115,9 +115,9 @@ fn told(page: &str, runtime: Runtime) -> BTreeSet<String> {
 fn page() -> String {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("get.txt");
-    fs::write(&file, TOLD).expect("it can be written");
+    fs::write(&file, TOLD).expect("a file can be written");
     // The heads in the transcript are not those of the core, because only the work of drivers is compared.
-    let output = Command::new(program()).arg("trace").arg(&file).output().expect("it runs");
+    let output = Command::new(program()).arg("trace").arg(&file).output().expect("the program runs");
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }

@@ -21,7 +21,7 @@ fn transcript(name: &str) -> PathBuf {
 }
 
 fn trace(file: &Path, page: &Path) -> Output {
-    Command::new(program()).arg("trace").arg(file).arg("-o").arg(page).output().expect("it runs")
+    Command::new(program()).arg("trace").arg(file).arg("-o").arg(page).output().expect("the program runs")
 }
 
 /// The page of a transcript, in a folder that is removed with this value.
@@ -66,7 +66,7 @@ fn a_page_goes_to_a_file_or_to_standard_output() {
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
     let written = fs::read(&page).expect("the page was written");
     assert!(written.starts_with(b"<!DOCTYPE html>"));
-    let output = Command::new(program()).arg("trace").arg(transcript(GET)).output().expect("it runs");
+    let output = Command::new(program()).arg("trace").arg(transcript(GET)).output().expect("the program runs");
     assert!(output.status.success());
     assert_eq!(output.stdout, written);
 }

@@ -211,7 +211,7 @@ impl EventLoop {
     /// workers have asked for.
     fn process_wakers(&mut self) {
         if self.connection_limit.take_asked(self.number) {
-            self.let_one_go();
+            self.close_one();
         }
         if self.full {
             // A place may have been given back.
@@ -370,7 +370,7 @@ impl EventLoop {
 
     /// Closes the connection that has been idle for longest, or one that has been unfinished for too long, to make
     /// room for a new one. Never one on which a request has arrived. `false`: there is none.
-    fn let_one_go(&mut self) -> bool {
+    fn close_one(&mut self) -> bool {
         while let Some(at) = self.leaving.oldest_idle() {
             let Some(parked) = self.parked.get_mut(at) else { return false };
             if parked.idle_since().is_some_and(|since| self.now.tick.since(since) < IDLE_GRACE) {
@@ -408,7 +408,7 @@ impl EventLoop {
                 self.connection_limit.ask(worker);
                 false
             }
-            Some(_) => self.let_one_go(),
+            Some(_) => self.close_one(),
             None => false,
         }
     }

@@ -84,7 +84,7 @@ async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, b
             if is_acceptable(listener.get_ref()) {
                 // The connection is about to close, or has an exchange in progress after all; or no connection may be
                 // closed yet.
-                watch.let_one_go(bound - 1, clock.tick());
+                watch.close_one(bound - 1, clock.tick());
                 Timer::after(LOOK_AGAIN).await;
             } else {
                 // `accept` would return the same error, and logs it.

@@ -78,13 +78,13 @@ impl Watch {
 
     /// Chooses a connection to be closed, if more than `most` would stay: the one that has been idle for longest, or
     /// one that has been unfinished for too long. `false`: there is none, or one was chosen already.
-    pub(crate) fn let_one_go(&self, most: usize, now: Tick) -> bool {
+    pub(crate) fn close_one(&self, most: usize, now: Tick) -> bool {
         if self.connections() <= most + self.leaving.load(Ordering::SeqCst) {
             return false;
         }
         // Counted before the connection notices.
         self.leaving.fetch_add(1, Ordering::SeqCst);
-        let waker = self.registry().let_one_go(now);
+        let waker = self.registry().close_one(now);
         let is_found = waker.is_some();
         if !is_found {
             self.leaving.fetch_sub(1, Ordering::SeqCst);
@@ -159,7 +159,7 @@ impl Announce for Watch {
 }
 
 impl Registry {
-    fn let_one_go(&mut self, now: Tick) -> Option<Waker> {
+    fn close_one(&mut self, now: Tick) -> Option<Waker> {
         for is_new in [false, true] {
             if is_new {
                 self.oldest = self.oldest(now);
@@ -409,28 +409,28 @@ mod tests {
     fn the_longest_idle_is_closed_to_make_room() {
         let watch = Arc::default();
         let mut all: Vec<_> = (0..300).map(|_| deadline(&watch)).collect();
-        let let_one_go = |now| watch.let_one_go(299, Tick(now));
-        assert!(!let_one_go(10_000), "all connections are busy");
+        let close_one = |now| watch.close_one(299, Tick(now));
+        assert!(!close_one(10_000), "all connections are busy");
         let order: Vec<usize> = (0..300).map(|n| (n * 7) % 300).collect();
         order.iter().for_each(|&n| all[n].0.idles(Tick(7)));
         // These have an exchange in progress, or did.
         all[order[0]].0.is_busy();
         all[order[3]].0.is_unfinished(Tick(5));
         all[order[7]].0.idles(Tick(7));
-        assert!(!let_one_go(106), "the grace has not passed");
+        assert!(!close_one(106), "the grace has not passed");
         let expected = (0..300).filter(|n| ![0, 3, 7].contains(n)).chain([7, 3]).map(|n| order[n]);
         for n in expected {
-            assert!(let_one_go(10_000));
+            assert!(close_one(10_000));
             assert_eq!(all[n].1.take(), 1);
-            assert!(!let_one_go(10_000), "one was chosen already");
+            assert!(!close_one(10_000), "one was chosen already");
             assert!(all[n].0.leaves() && !all[n].0.leaves());
-            assert!(!let_one_go(10_000), "the chosen connection has not ended yet");
+            assert!(!close_one(10_000), "the chosen connection has not ended yet");
             all[n].0.stays();
         }
-        assert!(!let_one_go(10_000));
+        assert!(!close_one(10_000));
         all[1].0.is_unfinished(Tick(9_500));
-        assert!(!let_one_go(10_000), "the grace has not passed");
-        assert!(let_one_go(10_500));
+        assert!(!close_one(10_000), "the grace has not passed");
+        assert!(close_one(10_500));
         all[1].0.is_busy();
         assert!(
             watch.leaving.load(Ordering::SeqCst) == 0 && !all[1].0.leaves(),

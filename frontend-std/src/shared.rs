@@ -74,7 +74,7 @@ impl Registry {
     }
 
     /// Closes a connection to make room, if more than `most` would stay and one may be closed.
-    fn let_one_go(&self, most: usize, now: Tick) {
+    fn close_one(&self, most: usize, now: Tick) {
         let leaving = self.live.iter().flatten().filter(|live| live.leaves.load(Ordering::SeqCst)).count();
         if self.living() - leaving <= most {
             return;
@@ -254,7 +254,7 @@ impl Shared {
         if !is_over(&registry) {
             self.is_short_of_places.store(true, Ordering::SeqCst);
             while !is_over(&registry) {
-                registry.let_one_go(most, self.clock.tick());
+                registry.close_one(most, self.clock.tick());
                 // The connection is about to close, or has an exchange in progress after all; or none could be
                 // closed, and each one that becomes idle from now on notifies this thread.
                 registry.awaiting += 1;
@@ -489,7 +489,7 @@ mod tests {
         let all: Vec<_> = (0..4).map(|_| enrolled(&shared)).collect();
         let live = |n: usize| &all[n].0.as_ref().unwrap().live;
         let asked = || {
-            shared.lock().let_one_go(3, Tick(1 << 40));
+            shared.lock().close_one(3, Tick(1 << 40));
             (0..4).for_each(|n| live(n).stay());
             (0..4).find(|&n| live(n).became_busy())
         };
@@ -502,8 +502,8 @@ mod tests {
         while !has_arrived(live(2).stream.as_fd()) {
             thread::yield_now();
         }
-        shared.lock().let_one_go(3, Tick(1 << 40));
-        shared.lock().let_one_go(3, Tick(1 << 40));
+        shared.lock().close_one(3, Tick(1 << 40));
+        shared.lock().close_one(3, Tick(1 << 40));
         live(1).stay();
         assert_eq!([0, 1, 2, 3].map(|n| live(n).became_busy()), [false, true, false, false]);
         live(0).became_unfinished(Tick((1 << 40) - 500));

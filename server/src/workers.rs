@@ -35,7 +35,7 @@ const LEAST_PROBED: usize = 33 << 20;
 /// aborted.
 ///
 /// # Errors
-/// As the system says.
+/// Errors of the system.
 pub fn probe_memory(threads: usize) -> io::Result<()> {
     let bytes = threads.saturating_mul(THREAD_MEMORY).saturating_add(LEAST_MEMORY).max(LEAST_PROBED);
     let mut memory: Vec<u8> = Vec::new();
@@ -48,7 +48,7 @@ pub fn probe_memory(threads: usize) -> io::Result<()> {
 /// that is about to start, and that would otherwise fail to serve, or panic elsewhere.
 ///
 /// # Errors
-/// As the system says.
+/// Errors of the system.
 pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
     let (held, release) = channel::<()>();
     let release = Mutex::new(release);
@@ -230,19 +230,19 @@ mod tests {
     }
 
     fn waker() -> (Waker, Receiver<()>) {
-        let (rung, rings) = channel();
-        (Arc::new(TestWaker(Mutex::new(rung))).into(), rings)
+        let (sender, receiver) = channel();
+        (Arc::new(TestWaker(Mutex::new(sender))).into(), receiver)
     }
 
     #[test]
     fn the_result_is_available_after_the_wake_up() {
         let workers = Workers::new(0).unwrap();
-        let (waker, rings) = waker();
+        let (waker, receiver) = waker();
         let (go, gone) = channel::<()>();
         let mut job = workers.run(waker, move || (gone.recv().unwrap(), 7)).unwrap();
         assert_eq!(job.take(), None);
         go.send(()).unwrap();
-        rings.recv().unwrap();
+        receiver.recv().unwrap();
         assert_eq!(job.take(), Some(Ok(((), 7))));
         assert_eq!(job.take(), None, "taken");
     }
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_panic_is_a_result_and_the_thread_survives() {
         let workers = Workers::new(1).unwrap();
-        let (waker, rings) = waker();
+        let (waker, receiver) = waker();
         for _ in 0..3 {
             let mut job = workers
                 .run(waker.clone(), || {
@@ -259,7 +259,7 @@ mod tests {
                     }
                 })
                 .unwrap();
-            rings.recv().unwrap();
+            receiver.recv().unwrap();
             assert_eq!(job.take(), Some(Err(Panicked("on purpose".into()))));
         }
     }
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_full_queue_is_an_error_until_there_is_room() {
         let workers = Workers::with_queue(1, 2).unwrap();
-        let (waker, rings) = waker();
+        let (waker, receiver) = waker();
         let (go, gone) = channel::<()>();
         let (begun, begins) = channel();
         let first = workers.run(waker.clone(), move || {
@@ -278,7 +278,7 @@ mod tests {
         let waiting: Vec<_> = (0..2).map(|n| workers.run(waker.clone(), move || n).unwrap()).collect();
         assert_eq!(workers.run(waker.clone(), || ()).err(), Some(Full));
         go.send(()).unwrap();
-        (0..3).for_each(|_| rings.recv().unwrap());
+        (0..3).for_each(|_| receiver.recv().unwrap());
         assert_eq!(first.unwrap().take(), Some(Ok(())));
         assert_eq!(waiting.into_iter().map(|mut job| job.take()).collect::<Vec<_>>(), [Some(Ok(0)), Some(Ok(1))]);
         assert!(workers.run(waker, || ()).is_ok());

@@ -245,7 +245,7 @@ impl Gateway {
     #[track_caller]
     pub fn no_temporary_files(&self) {
         let temporary = self.tree.outside().join("tmp");
-        eventually("no temporary file is left", || fs::read_dir(&temporary).expect("it is there").next().is_none());
+        eventually("no temporary file is left", || fs::read_dir(&temporary).expect("the path exists").next().is_none());
     }
 
     /// The lengths of the temporary files that the server has open.
@@ -271,7 +271,7 @@ impl Gateway {
 
     /// The directory of the scripts, as they see it.
     pub fn place(&self) -> PathBuf {
-        self.tree.root().canonicalize().expect("it is there").join("cgi-bin")
+        self.tree.root().canonicalize().expect("the path exists").join("cgi-bin")
     }
 }
 
@@ -319,10 +319,11 @@ fn scripts() -> Tree {
     install(&tree, "cgi-bin", SCRIPTS);
     tree.file("cgi-bin/text", "#!/bin/sh\necho secret source\n");
     for folder in ["cgi-bin/sub/deep", "cgi-bin/sub", "cgi-bin", "."] {
-        fs::set_permissions(tree.path(folder), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(tree.path(folder), fs::Permissions::from_mode(0o755)).expect("permissions can be changed");
     }
-    fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    fs::set_permissions(tree.path("cgi-bin/text"), fs::Permissions::from_mode(0o644)).expect("it is ours");
+    fs::set_permissions(tree.outside(), fs::Permissions::from_mode(0o755)).expect("permissions can be changed");
+    fs::set_permissions(tree.path("cgi-bin/text"), fs::Permissions::from_mode(0o644))
+        .expect("permissions can be changed");
     tree
 }
 

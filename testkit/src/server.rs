@@ -79,7 +79,9 @@ impl Server {
         }
         // The program may be in a directory that only root can search.
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let everybody = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let everybody = |path: &Path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permissions can be changed")
+        };
         let copy = folder.path().join("sanserve");
         fs::copy(program(), &copy).expect("a copy");
         [folder.path(), &copy, directory, directory.parent().expect("a folder")].into_iter().for_each(everybody);

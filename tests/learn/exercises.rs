@@ -88,7 +88,7 @@ fn exercise_1() {
         let _ = open.send(());
         let worked = slow.response();
         handle.stop();
-        serving.join().expect("no panic").expect("it serves");
+        serving.join().expect("no panic").expect("the server ends without an error");
         assert_eq!(answer.body_text(), "at once\n");
         let (said, who) = worked.body_text().trim_end().split_once(", says ").expect("the result of the job");
         assert_eq!(said, "the others were served", "other clients during the job");
@@ -272,7 +272,7 @@ macro_rules! finishes {
         let site = Site::new(tree.root()).expect("a directory").with_log(Log::quiet());
         let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a port");
         listener.set_nonblocking(true).expect("an option");
-        let address = listener.local_addr().expect("it listens");
+        let address = listener.local_addr().expect("the server listens");
         let mut server = $runtime::Server::new(listener, site).expect("a server");
         let end = server.end();
         let serving = thread::spawn(|| server.run());
@@ -297,7 +297,7 @@ macro_rules! finishes {
             assert!(Instant::now() < end, "connections are still accepted");
         }
         assert_eq!(reading.rest().len(), 8 << 20, "the download is not complete");
-        serving.join().expect("no panic").expect("it serves to the end");
+        serving.join().expect("no panic").expect("the server ends without an error");
     }};
 }
 

@@ -107,7 +107,7 @@ impl Session {
     pub(crate) fn start(reader: Reader) -> Session {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // If this is root, scripts run as nobody.
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions can be changed");
         let clone = directory.path().join("clone");
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
         fs::create_dir(&clone).expect("a directory");

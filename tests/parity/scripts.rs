@@ -43,9 +43,10 @@ pub fn tree() -> Tree {
     install(&tree, "htbin", &SCRIPTS[..1]);
     tree.file("cgi-bin/text", "text\n");
     for folder in [tree.path("cgi-bin/folder"), tree.outside().to_owned()] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("permissions can be changed");
     }
-    fs::set_permissions(tree.path("cgi-bin/text"), fs::Permissions::from_mode(0o644)).expect("it is ours");
+    fs::set_permissions(tree.path("cgi-bin/text"), fs::Permissions::from_mode(0o644))
+        .expect("permissions can be changed");
     tree
 }
 

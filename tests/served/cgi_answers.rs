@@ -99,7 +99,7 @@ pub fn head(rt: Runtime) {
 /// A `Location` with a path is handled as if it had been requested with GET.
 pub fn local_redirects(rt: Runtime) {
     let gateway = Gateway::start(rt);
-    let place = gateway.tree.root().canonicalize().expect("it exists");
+    let place = gateway.tree.root().canonicalize().expect("the path exists");
     let place = place.display();
     let mut client = gateway.connect();
     for (location, status, body) in [

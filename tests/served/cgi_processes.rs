@@ -302,16 +302,16 @@ pub fn another_tree_in_place_of_the_root(rt: Runtime) {
     let (other, aside) = (gateway.tree.outside().join("other"), gateway.tree.outside().join("aside"));
     let place = other.join("cgi-bin");
     std::fs::create_dir_all(&place).expect("a fresh directory");
-    std::fs::write(root.join("cgi-bin/who.txt"), "one\n").expect("it is ours");
-    std::fs::write(place.join("who.txt"), "two\n").expect("it is ours");
+    std::fs::write(root.join("cgi-bin/who.txt"), "one\n").expect("a file can be written");
+    std::fs::write(place.join("who.txt"), "two\n").expect("a file can be written");
     testkit::scripts::install(&gateway.tree, "cgi-bin", &[("who", &script("one"))]);
     testkit::scripts::install_in(&place, &[("who", &script("two"))]);
     for _ in 0..20 {
-        std::fs::rename(root, &aside).expect("it is there");
-        std::fs::rename(&other, root).expect("it is there");
+        std::fs::rename(root, &aside).expect("the path exists");
+        std::fs::rename(&other, root).expect("the path exists");
         let answer = gateway.get("/cgi-bin/who");
-        std::fs::rename(root, &other).expect("it is there");
-        std::fs::rename(&aside, root).expect("it is there");
+        std::fs::rename(root, &other).expect("the path exists");
+        std::fs::rename(&aside, root).expect("the path exists");
         let text = answer.body_text();
         let of_one_tree = text == "one\none\n" || text == "two\ntwo\n";
         assert!(answer.status() != 200 || of_one_tree, "{text}");
@@ -327,7 +327,7 @@ pub fn the_launcher_is_killed(rt: Runtime) {
     client.send(get("/cgi-bin/begun"));
     assert_eq!(client.head().status, 200);
     let launcher = gateway.launcher().and_then(rustix::process::Pid::from_raw).expect("a script runs");
-    rustix::process::kill_process(launcher, Signal::KILL).expect("it is ours");
+    rustix::process::kill_process(launcher, Signal::KILL).expect("the process exists");
     eventually("its scripts are gone", || gateway.processes().iter().all(|process| process.name == "sleep"));
     gateway.processes().iter().for_each(end);
     drop(client);
@@ -469,7 +469,7 @@ pub fn nothing_can_be_sent(rt: Runtime) {
 }
 
 /// A script that has responded, and ignores that its further output is not read, does not run until its time is up.
-pub fn nobody_reads(rt: Runtime) {
+pub fn output_is_not_read(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let script = "#!/bin/sh\ntrap '' PIPE\n\
                   case $QUERY_STRING in\n\

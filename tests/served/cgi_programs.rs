@@ -17,7 +17,7 @@ pub fn php(rt: Runtime) {
     install(&gateway.tree, "cgi-bin", &[("one.php", "#!/usr/bin/php-cgi\n<?php echo 1;\n")]);
     let mut client = gateway.connect();
     assert_eq!(client.get("/cgi-bin/one.php").body, b"1");
-    let root = gateway.tree.root().canonicalize().expect("it is there");
+    let root = gateway.tree.root().canonicalize().expect("the path exists");
     let root = root.display();
     for (rest, info) in
         [("", "none"), ("/", "/"), ("/http://a//b?x=1", "/http://a//b"), ("?-s", "none"), ("?-i", "none")]
@@ -60,7 +60,7 @@ impl Repositories {
         fs::write(outside.join("commits"), commits).expect("a fresh directory");
         let mut import = repositories.git();
         import.arg("-C").arg(&bare).args(["fast-import", "--quiet"]);
-        import.stdin(fs::File::open(outside.join("commits")).expect("it was written"));
+        import.stdin(fs::File::open(outside.join("commits")).expect("the file exists"));
         assert!(import.status().expect("git is installed").success());
         repositories
     }

@@ -35,7 +35,7 @@ pub fn the_environment(rt: Runtime) {
     let port = gateway.server.address().port();
     let port = format!("SERVER_PORT={port}");
     let software = concat!("SERVER_SOFTWARE=sanserve/", env!("CARGO_PKG_VERSION"));
-    let root = gateway.tree.root().canonicalize().expect("it is there");
+    let root = gateway.tree.root().canonicalize().expect("the path exists");
     let root = root.display();
     let (document_root, filename) = (format!("DOCUMENT_ROOT={root}"), format!("SCRIPT_FILENAME={root}/cgi-bin/env"));
     let mut client = gateway.connect();
@@ -187,11 +187,11 @@ pub fn fields_of_the_body(rt: Runtime) {
 /// connection.
 pub fn places(rt: Runtime) {
     let gateway = Gateway::start(rt);
-    let root = gateway.tree.root().canonicalize().expect("it is there");
+    let root = gateway.tree.root().canonicalize().expect("the path exists");
     let link = gateway.tree.outside().join("link");
     std::os::unix::fs::symlink(&root, &link).expect("a free name");
     let outside = gateway.tree.outside().to_owned();
-    let name = root.file_name().expect("it has one").to_owned();
+    let name = root.file_name().expect("a file name").to_owned();
     let relative = std::path::Path::new(".").join(&name).join("..").join(&name);
     for directory in [link, relative] {
         let mut command = Command::new(program());
@@ -271,7 +271,7 @@ pub fn directory_and_arguments(rt: Runtime) {
 /// The rest of the target after the script is its path, decoded once; the query is passed unchanged.
 pub fn paths(rt: Runtime) {
     let gateway = Gateway::start(rt);
-    let root = gateway.tree.root().canonicalize().expect("it is there");
+    let root = gateway.tree.root().canonicalize().expect("the path exists");
     let root = root.display();
     for (target, info, query) in [
         ("/cgi-bin/path", "", ""),
@@ -436,7 +436,8 @@ pub fn refusals(rt: Runtime) {
     gateway.remark("interpreter-directory", &format!("CGI script not run: interpreter '/bin' is not a file {denied}"));
     // Executable, but not for the user of the scripts.
     if rustix::process::geteuid().is_root() {
-        fs::set_permissions(gateway.tree.path("cgi-bin/hello"), fs::Permissions::from_mode(0o700)).expect("it is ours");
+        fs::set_permissions(gateway.tree.path("cgi-bin/hello"), fs::Permissions::from_mode(0o700))
+            .expect("permissions can be changed");
         check_error(&gateway.get("/cgi-bin/hello"), 403, "CGI script is not executable ('/cgi-bin/hello')");
         assert_ne!(gateway.get("/cgi-bin/who").body_text().trim(), "0", "nobody");
     }

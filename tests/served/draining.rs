@@ -240,7 +240,7 @@ pub fn signals_that_do_not_end(rt: Runtime) {
     for (n, signal) in [Signal::HUP, Signal::USR1, Signal::USR2].into_iter().enumerate() {
         let moves = signal != Signal::USR2;
         if moves {
-            std::fs::rename(&now, &then).expect("it exists");
+            std::fs::rename(&now, &then).expect("the path exists");
         }
         server.process().signal(signal);
         if moves {
@@ -269,7 +269,7 @@ pub fn hangup_looks_the_root_up(rt: Runtime) {
     assert_eq!(client.get("/f.txt").body, b"one\n");
     tree.link("next", "two");
     std::fs::rename(tree.path("next"), tree.path("served")).expect("a link can be turned");
-    std::fs::remove_file(&log).expect("it exists");
+    std::fs::remove_file(&log).expect("the path exists");
     server.process().signal(Signal::HUP);
     eventually("the signal is handled", || log.exists());
     assert_eq!(client.get("/f.txt").body, b"two\n");
@@ -283,7 +283,8 @@ pub fn a_log_that_hangs(rt: Runtime) {
     let fifo = tree.path("fifo");
     let target = format!("/a.txt?{}", "x".repeat(2_000));
     for is_open in [true, false] {
-        let reader = is_open.then(|| std::fs::File::options().read(true).write(true).open(&fifo).expect("it opens"));
+        let reader = is_open
+            .then(|| std::fs::File::options().read(true).write(true).open(&fifo).expect("the FIFO can be opened"));
         let mut server = Server::with(rt, tree.root(), &["--log-file", fifo.to_str().expect("text")]);
         let mut client = server.connect();
         // More than a pipe holds.

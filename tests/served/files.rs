@@ -275,7 +275,7 @@ pub fn index_pages(rt: Runtime) {
 pub fn index_pages_that_may_not_be_read(rt: Runtime) {
     let tree = Tree::new();
     let bar = |name: &str| {
-        fs::set_permissions(tree.path(name), fs::Permissions::from_mode(0o000)).expect("it is ours");
+        fs::set_permissions(tree.path(name), fs::Permissions::from_mode(0o000)).expect("permissions can be changed");
     };
     for folder in ["first", "second", "fifo", "folder", "closed"] {
         tree.folder(folder).file(format!("{folder}/beside"), "x");
@@ -298,7 +298,7 @@ pub fn index_pages_that_may_not_be_read(rt: Runtime) {
     }
     let response = client.get("/closed/");
     assert_eq!((response.status(), response.head.reason.as_str()), (404, "No permission to list directory"));
-    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(tree.path("closed"), fs::Permissions::from_mode(0o755)).expect("permissions can be changed");
 }
 
 /// The rule for symbolic links applies to index pages, and a refused page still counts as existing.

@@ -29,7 +29,7 @@ pub fn a_rewritten_file(rt: Runtime) {
     let (mut client, mut other) = (server.connect(), server.connect());
     for n in 0..500 {
         let handle = fs::OpenOptions::new().write(true).open(tree.path("f.txt")).expect("the file is there");
-        std::os::unix::fs::FileExt::write_all_at(&handle, version(n).as_bytes(), 0).expect("it can be written");
+        std::os::unix::fs::FileExt::write_all_at(&handle, version(n).as_bytes(), 0).expect("a file can be written");
         drop(handle);
         assert_eq!(client.get("/f.txt").body_text(), version(n));
         assert_eq!(client.get("/f.txt").body_text(), version(n));
@@ -84,18 +84,18 @@ pub fn a_name_that_changes_its_meaning(rt: Runtime) {
         assert_eq!(client.get("/x").body_text(), version(n).repeat(n));
         tree.resize("x", 3);
         assert_eq!(client.get("/x").body.len(), 3);
-        fs::remove_file(tree.path("x")).expect("it exists");
+        fs::remove_file(tree.path("x")).expect("the path exists");
         assert_eq!(status(&mut client), 404);
         tree.folder("x");
         assert_eq!(status(&mut client), 301);
         assert!(client.get("/x/").body_text().contains("<ul>\n</ul>"));
         tree.file("x/index.html", "index");
         assert_eq!(client.get("/x/").body, b"index");
-        fs::remove_dir_all(tree.path("x")).expect("it exists");
+        fs::remove_dir_all(tree.path("x")).expect("the path exists");
         assert_eq!(client.get("/x/").status(), 404);
         tree.file("other", "other").link("x", "other");
         assert_eq!(client.get("/x").body, b"other");
-        fs::remove_file(tree.path("x")).expect("it exists");
+        fs::remove_file(tree.path("x")).expect("the path exists");
     }
 }
 
@@ -149,7 +149,7 @@ pub fn a_file_that_shrinks(rt: Runtime) {
 fn rewritten(rt: Runtime, narrow: bool, rewrite: impl Fn(&Tree)) {
     const SIZE: u64 = 24 << 20;
     let tree = Tree::plain();
-    tree.file("big.bin", vec![b'a'; usize::try_from(SIZE).expect("it fits")]);
+    tree.file("big.bin", vec![b'a'; usize::try_from(SIZE).expect("the value is in range")]);
     let server = Server::start(rt, tree.root());
     let mut client = if narrow { Client::connect_narrow(server.address()) } else { server.connect() };
     client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -165,7 +165,7 @@ fn rewritten(rt: Runtime, narrow: bool, rewrite: impl Fn(&Tree)) {
 /// Overwritten in place, without and with bytes after the old end.
 pub fn a_file_that_is_rewritten(rt: Runtime) {
     let over = |tree: &Tree, at: u64, bytes: &[u8]| {
-        let file = fs::OpenOptions::new().write(true).open(tree.path("big.bin")).expect("it exists");
+        let file = fs::OpenOptions::new().write(true).open(tree.path("big.bin")).expect("the path exists");
         std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).expect("there is room");
     };
     rewritten(rt, true, |tree| over(tree, 0, &vec![b'b'; 24 << 20]));
@@ -185,7 +185,7 @@ pub fn a_file_that_is_rewritten_after_it_was_sent(rt: Runtime) {
         client.send("GET /some.bin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         assert_eq!(client.head().length(), Some(size as u64));
         server.log_line("the end of the exchange", |line| line.contains(&format!("\" 200 {size}")));
-        let file = fs::OpenOptions::new().write(true).open(tree.path("some.bin")).expect("it exists");
+        let file = fs::OpenOptions::new().write(true).open(tree.path("some.bin")).expect("the path exists");
         std::os::unix::fs::FileExt::write_all_at(&file, &vec![b'b'; size], 0).expect("there is room");
         let body = client.rest();
         assert!(body == vec![b'a'; size], "{} bytes of {size}, of another file", body.len());
@@ -239,7 +239,7 @@ pub fn a_file_that_is_deleted(rt: Runtime) {
     let mut at = 0;
     client.receive(false, |bytes| {
         if at == 0 {
-            fs::remove_file(tree.path("big.bin")).expect("it exists");
+            fs::remove_file(tree.path("big.bin")).expect("the path exists");
             tree.file("big.bin", "another\n");
         }
         pattern.check(at, bytes);

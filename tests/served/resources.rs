@@ -111,7 +111,7 @@ pub fn out_of_descriptors(rt: Runtime) {
     let lines = server.process().stderr.so_far().len();
     assert!(lines < 30, "the log is not flooded: {lines} lines");
     drop(clients);
-    eventually("it serves again", || {
+    eventually("the server accepts connections again", || {
         let mut client = server.connect();
         client.send("GET /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         client.response().status() == 200

@@ -24,7 +24,8 @@ fn versions() -> Tree {
             let script = format!("#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n{version}'\n");
             let name = format!("{version}/cgi-bin/{name}");
             tree.file(&name, script);
-            fs::set_permissions(tree.path(&name), fs::Permissions::from_mode(0o755)).expect("it is ours");
+            fs::set_permissions(tree.path(&name), fs::Permissions::from_mode(0o755))
+                .expect("permissions can be changed");
         }
     }
     tree.link("current", "one");
@@ -78,19 +79,19 @@ pub fn a_directory_that_is_recreated(rt: Runtime) {
     let mut client = server.connect();
     for n in 0..5 {
         assert_eq!(client.get("/").status(), 200);
-        fs::remove_dir_all(tree.root()).expect("it exists");
+        fs::remove_dir_all(tree.root()).expect("the path exists");
         for target in ["/", "/a.txt", "/folder/"] {
             assert_eq!(client.get(target).status(), 404, "{target}");
         }
-        fs::create_dir(tree.root()).expect("it is gone");
+        fs::create_dir(tree.root()).expect("the path is free");
         tree.file("new.txt", n.to_string());
         assert!(client.get("/").body_text().contains("new.txt"), "the listing is that of the new directory");
         assert_eq!(client.get("/new.txt").body_text(), n.to_string());
-        fs::remove_dir_all(tree.root()).expect("it exists");
-        fs::create_dir(tree.root()).expect("it is gone");
+        fs::remove_dir_all(tree.root()).expect("the path exists");
+        fs::create_dir(tree.root()).expect("the path is free");
         tree.file("index.html", "index");
         assert_eq!(client.get("/").body, b"index");
-        fs::remove_file(tree.path("index.html")).expect("it exists");
+        fs::remove_file(tree.path("index.html")).expect("the path exists");
     }
 }
 
@@ -113,7 +114,7 @@ pub fn the_current_directory(rt: Runtime) {
     for server in &servers {
         assert_eq!(server.get("/a.txt").body, b"old");
     }
-    fs::remove_dir_all(tree.path("dist")).expect("it exists");
+    fs::remove_dir_all(tree.path("dist")).expect("the path exists");
     tree.folder("dist").file("dist/b.txt", "new");
     for server in &servers {
         assert_eq!(server.get("/b.txt").body, b"new");
@@ -134,7 +135,7 @@ pub fn a_root_that_changes_its_meaning(rt: Runtime) {
         turn(&tree, "two");
         assert_eq!(client.get("/same.txt").body_text(), "two", "immediately");
     }
-    fs::remove_file(tree.path("current")).expect("it exists");
+    fs::remove_file(tree.path("current")).expect("the path exists");
     symlink(tree.path("one"), tree.path("current")).expect("a link can be made");
     eventually("an absolute link is followed", || client.get("/same.txt").body_text() == "one");
 }

@@ -22,7 +22,7 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens the file without blocking.
     pub(super) fn open(path: PathBuf, is_stale: Arc<AtomicBool>) -> io::Result<LogFile> {
-        let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("it fits");
+        let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("the value is in range");
         let file = match appending().custom_flags(nonblocking).open(&path) {
             Ok(file) => {
                 // Writes may block, because they are done by the thread of the queue.
@@ -43,7 +43,7 @@ impl LogFile {
                 // A line in a file that was renamed is better than no line.
                 Err(error) => {
                     let path = self.path.display();
-                    let line = format!("sanserve: cannot open the log file {path} anew: {error}\n");
+                    let line = format!("sanserve: cannot reopen the log file {path}: {error}\n");
                     self.append(line.as_bytes());
                 }
             }
@@ -104,7 +104,7 @@ mod tests {
         assert!(log.flush_within(TIMEOUT));
         let text = text(&then);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("sanserve: cannot open the log file /"), "{text}");
+        assert!(lines[1].starts_with("sanserve: cannot reopen the log file /"), "{text}");
         assert_eq!((lines.len(), lines[2]), (3, "sanserve: four"));
     }
 

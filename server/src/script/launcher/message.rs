@@ -78,7 +78,7 @@ impl Packet {
             return Err(HasNul);
         }
         if let Some(at) = self.list {
-            let count = self.bytes[at..].first_chunk_mut().expect("it was written");
+            let count = self.bytes[at..].first_chunk_mut().expect("the file exists");
             *count = (u64::from_le_bytes(*count) + 1).to_le_bytes();
         }
         let len: usize = parts.iter().map(|part| part.len()).sum();
