@@ -262,15 +262,12 @@ impl Connection {
     /// timeout has expired, and the bytes are discarded. Unless `Blocked` is passed, `Shut` counts as carried out.
     pub fn poll<'a>(&mut self, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
         if let Some(observed) = &mut self.observed {
+            // What was refused to another connection is not shown.
+            buf.share.take_refused();
             observed.before(buf, cx.now);
         }
         buf.share.deny(self.notes.order == Order::Scarce);
         let next = self.next(buf, cx);
-        if buf.share.take_refused() {
-            if let Some(observed) = &mut self.observed {
-                observed.refused();
-            }
-        }
         if self.observed.is_none() {
             // Returned directly, so that the step is not copied.
             return self.step(next, buf, cx);
@@ -280,6 +277,9 @@ impl Connection {
 
     #[cold]
     fn observed_step<'a>(&mut self, next: Next, buf: &'a mut Buffers, cx: &Context<'_>) -> Step<'a> {
+        if let (true, Some(observed)) = (buf.share.take_refused(), &mut self.observed) {
+            observed.refused();
+        }
         let behind = Behind::of(buf);
         let step = self.step(next, buf, cx);
         self.observed.take_if(|observed| !observed.step(&step, behind));

@@ -159,6 +159,7 @@ pub(crate) fn has_trailing_slash(path: &[u8]) -> bool {
 
 /// Whether two paths are equivalent, even if they are spelled differently (RFC 3986 section 6.2.2). Only allocates if a
 /// path contains escapes, dots or empty segments.
+#[inline(never)]
 pub(crate) fn is_same_path(one: &[u8], other: &[u8]) -> bool {
     if one == other {
         return true;

@@ -83,6 +83,7 @@ impl Task {
     }
 
     /// Advances as far as possible.
+    #[inline(always)]
     pub(crate) fn advance(&mut self, response: &mut ResponseBuilder<'_>) -> Progress {
         match self {
             Task::Cgi(cgi) => cgi.advance(response),
@@ -138,7 +139,7 @@ impl Service {
 }
 
 /// Whether the request is for the health check, in any spelling of its path.
-#[inline]
+#[inline(always)]
 fn is_health(response: &ResponseBuilder<'_>) -> bool {
     let health = response.cx.config.health.as_deref();
     health.is_some_and(|path| is_same_path(response.request().path(), path.as_bytes()))

@@ -14,21 +14,26 @@ use crate::step::Close;
 use crate::task::Task;
 use crate::timer::ReadTimer;
 use crate::wire::{
-    Decoder, Expectation, Framing, HeadError, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Span, Target,
-    Terms,
+    Decoder, Expectation, Framing, HeadError, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Scan, Span,
+    Target, Terms,
 };
 
 impl Connection {
     /// Reads the next head, if it is complete.
+    #[inline(always)]
     pub(super) fn read_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
-        let limits = &cx.config.limits;
-        let Inbound::Head(mut scan) = self.cycle.inbound else { return false };
-        let unread = buf.input.unread();
-        if unread.is_empty() {
-            return self.end_between();
+        match self.cycle.inbound {
+            Inbound::Head(_) if buf.input.unread().is_empty() => self.end_between(),
+            Inbound::Head(scan) => self.read_begun_head(scan, buf, cx),
+            _ => false,
         }
+    }
+
+    /// The same where some of it is there.
+    fn read_begun_head(&mut self, mut scan: Scan, buf: &mut Buffers, cx: &Context<'_>) -> bool {
+        let limits = &cx.config.limits;
         if scan.is_new() {
-            if let Some(len) = buf.head.parse_at_once(unread, limits) {
+            if let Some(len) = buf.head.parse_at_once(buf.input.unread(), limits) {
                 self.begin(len, Ok(()), buf, cx);
                 return true;
             }
@@ -117,7 +122,10 @@ impl Connection {
             Framing::Length(length) => Some(Decoder::Length(length)),
             Framing::Chunked => Some(Decoder::chunked(&cx.config.limits)),
         };
-        self.cycle.receive(has_body.map_or(InboundEvent::HeadAlone, InboundEvent::HeadAndBody));
+        match has_body {
+            None => self.cycle.receive(InboundEvent::HeadAlone),
+            Some(decoder) => self.cycle.receive(InboundEvent::HeadAndBody(decoder)),
+        }
         self.exchange.then = match cx.config.protocol {
             _ if !terms.persistence.keeps_alive() => Then::PeerCloses,
             Protocol::Http10 => Then::Close,
@@ -221,6 +229,7 @@ impl Connection {
 }
 
 /// Records how a head was interpreted, as far as it was.
+#[cold]
 fn explain(terms: &Terms, request: &Request<'_>, protocol: Protocol, reasons: &mut Reasons) {
     if terms.host.is_err() {
         return;

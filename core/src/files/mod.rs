@@ -391,7 +391,7 @@ impl Files {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn verdict(current: Option<&Validators>, answer: &mut ResponseBuilder<'_>) -> Verdict {
         if !answer.buf.head.has_any(conditional::CONDITIONS) {
             return Verdict::Perform;
@@ -587,6 +587,7 @@ fn unconditional(answer: &mut ResponseBuilder<'_>) {
 }
 
 /// Writes the validator fields.
+#[inline(always)]
 fn write_validators(validators: &Validators, now: Wall, scratch: &mut Scratch, head: &mut HeadOut<'_>) {
     head.lines(scratch.validators.lines(validators, now));
 }
@@ -600,6 +601,7 @@ struct MediaType<'t> {
 
 impl MediaType<'_> {
     /// Records the rules that chose the type.
+    #[inline(always)]
     fn explain(&self, answer: &mut ResponseBuilder<'_>) {
         let types = &answer.cx.config.types;
         answer.explain(|_, scratch, reasons| {

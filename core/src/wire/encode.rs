@@ -52,7 +52,7 @@ pub(crate) struct HeadOut<'o> {
 
 impl<'o> HeadOut<'o> {
     /// Writes the status line. If `reason` is `None`, the phrase is that of the status.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(
         config: &Config,
         status: StatusCode,
@@ -66,6 +66,7 @@ impl<'o> HeadOut<'o> {
         HeadOut::start_any(config, status, reason, out)
     }
 
+    #[inline(never)]
     fn start_any(config: &Config, status: StatusCode, reason: Option<&[u8]>, out: &'o mut Vec<u8>) -> HeadOut<'o> {
         out.extend_from_slice(match config.protocol {
             Protocol::Http10 => b"HTTP/1.0 ",
@@ -118,7 +119,7 @@ impl<'o> HeadOut<'o> {
     }
 
     /// Writes a field whose value `write` appends.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn field_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         self.lines(name.as_bytes());
         write(self.out);

@@ -313,6 +313,7 @@ impl Head {
 
     /// Parses the most common form of a request line: a usual method, a path, HTTP/1.1. The general code would find the
     /// same, but takes longer. Returns where the field lines begin.
+    #[inline(always)]
     fn parse_plain_line(&mut self, bytes: &[u8]) -> Option<usize> {
         const AFTER: &[u8] = b" HTTP/1.1\r\n";
         let (start, method) = match bytes {
@@ -359,6 +360,7 @@ impl Head {
     }
 
     /// Most heads have few fields, and initializing room for many would cost more than it saves.
+    #[inline(always)]
     fn parse_few_fields(&mut self, bytes: &[u8], from: usize) -> httparse::Result<usize> {
         match bytes.len() - from {
             0..=128 => self.parse_fields_into(&mut [EMPTY_HEADER; 6], bytes, from),
