@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use testkit::process::Process;
 use testkit::server::program;
-use testkit::{Client, Runtime, Server, Tree};
+use testkit::{Client, Runtime, Server, Tree, eventually};
 
 /// The result of a command that has ended by itself.
 struct Ended {
@@ -738,5 +738,32 @@ fn many_heads_in_little_memory() {
             rustix::process::kill_process(server.process().pid(), Signal::TERM).expect("the process exists");
             assert_eq!(server.process_mut().ended().code(), Some(0), "{runtime}, {limit}");
         }
+    }
+}
+
+/// With few descriptors, there are more connections than files that may be open: what finds none is 503, and once others
+/// have ended, the next one is served.
+#[test]
+fn more_downloads_than_descriptors() {
+    let tree = Tree::plain();
+    tree.sparse("big", 16 << 20);
+    for runtime in Runtime::ALL {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\"", program(), "--runtime", runtime.name(), "-b", "127.0.0.1"]);
+        let server = Server::of(Process::start(shell.args(["-d", path(&tree), "0"])));
+        // Of 200, 50 are kept back for files and 32 for the server itself.
+        let mut clients: Vec<_> = (0..118).map(|_| Client::connect_narrow(server.address())).collect();
+        clients.iter_mut().for_each(|client| client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let heads: Vec<_> = clients.iter_mut().map(Client::head).collect();
+        let count = |status| heads.iter().filter(|head| head.status == status).count();
+        let (served, refused) = (count(200), count(503));
+        assert_eq!(served + refused, 118, "{runtime:?}");
+        assert!(served >= 50 && refused > 0, "{runtime:?}: {served} are served");
+        drop(clients);
+        eventually("descriptors are free again", || {
+            let mut client = Client::connect_narrow(server.address());
+            client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+            client.head().status == 200
+        });
     }
 }

@@ -226,6 +226,18 @@ impl Buffers {
         self.reasons = Reasons::default();
         self.share.release();
     }
+
+    /// Frees what [`recycle`](Self::recycle) keeps for the next exchange, for a connection that has been idle for a while
+    /// and keeps its buffers. They are allocated again when they are used.
+    pub fn free(&mut self) {
+        self.recycle();
+        self.input.free();
+        self.output.bytes = Vec::new();
+        self.head.fields = Vec::new();
+        let Scratch { path, message, page, ranges, remarks, .. } = &mut self.scratch;
+        [path, message, page, remarks].into_iter().for_each(|text| *text = Vec::new());
+        *ranges = Vec::new();
+    }
 }
 
 /// Bytes from a peer or a script: the head of the current exchange, which is kept until the exchange is finished, then

@@ -298,7 +298,9 @@ impl EventLoop {
                 }
                 let free = match wait {
                     Wait { idle: true, .. } => parked.rest(&self.site.context(&self.now)),
-                    Wait { need: Need { handler: true, .. }, .. } => parked.pack(&self.site.context(&self.now)),
+                    Wait { need: Need { handler, write, .. }, .. } if handler || write => {
+                        parked.put_away(&self.site.context(&self.now))
+                    }
                     _ => None,
                 };
                 if let Some(busy) = free {

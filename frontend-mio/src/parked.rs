@@ -1,7 +1,7 @@
 //! A connection as the event loop stores it, in as little memory as its state permits.
 //!
-//! A connection between two exchanges takes a few bytes; one whose handler has nothing to send for now, a few hundred
-//! ([`Away`]); a busy one leases buffers ([`Busy`]).
+//! A connection between two exchanges takes a few bytes; one whose handler has nothing to send for now, or whose peer
+//! receives a file slowly, a few hundred ([`Away`]); a busy one leases buffers ([`Busy`]).
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
@@ -11,9 +11,9 @@ use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
-use sanserve_core::{Connection, Context, Handler, Packed, Resting, Tick};
+use sanserve_core::{Connection, Context, Handler, Resting, Tick};
 use sanserve_os::has_arrived;
-use sanserve_server::{Draining, Env, InProgress, Session, Site, Transport, Upgraded, Workspace};
+use sanserve_server::{Draining, Env, PutAway, Session, Site, Transport, Upgraded, Workspace};
 
 use crate::pool::Pool;
 use crate::script::{Role, Watch};
@@ -44,12 +44,12 @@ pub(crate) enum State {
     Moving,
 }
 
-/// What is kept of a connection that waits for its handler, or that is recorded and rests.
+/// What is kept of a connection that waits for its handler or for its peer, or that is recorded and rests.
 pub(crate) struct Away {
     session: Session,
-    packed: Option<Packed>,
+    /// `None`: it rests.
+    put_away: Option<PutAway>,
     conn_waker: OnceCell<ExchangeWaker>,
-    in_progress: Option<InProgress>,
 }
 
 /// A busy connection and the memory that it leases.
@@ -105,10 +105,7 @@ impl Parked {
     /// A connection that is recorded from its first poll on.
     pub(crate) fn recorded(socket: TcpStream, connection: Connection) -> Parked {
         let session = Session::new(connection);
-        Parked::of(
-            socket,
-            State::Away(Box::new(Away { session, packed: None, conn_waker: OnceCell::new(), in_progress: None })),
-        )
+        Parked::of(socket, State::Away(Box::new(Away { session, put_away: None, conn_waker: OnceCell::new() })))
     }
 
     fn of(socket: TcpStream, state: State) -> Parked {
@@ -120,7 +117,7 @@ impl Parked {
     pub(crate) fn idle_since(&self) -> Option<Tick> {
         match &self.state {
             State::Resting(resting) => Some(resting.since()),
-            State::Away(away) if away.packed.is_none() => away.session.connection.idle_since(),
+            State::Away(away) if away.put_away.is_none() => away.session.connection.idle_since(),
             _ => None,
         }
     }
@@ -143,13 +140,12 @@ impl Parked {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
             State::Resting(resting) => State::Busy(pool.take(Session::new(resting.resume()), site)),
             State::Away(away) => {
-                let Away { session, packed, conn_waker, in_progress } = *away;
+                let Away { session, put_away, conn_waker } = *away;
                 let mut busy = pool.take(session, site);
-                if let Some(packed) = packed {
-                    busy.session.connection.unpack(&packed, &mut busy.space.buffers);
+                if let Some(put_away) = put_away {
+                    busy.session.take_out(put_away, &mut busy.space);
                 }
                 busy.conn_waker = conn_waker;
-                busy.space.in_progress = in_progress;
                 State::Busy(busy)
             }
             as_it_is => as_it_is,
@@ -183,29 +179,20 @@ impl Parked {
         let State::Busy(busy) = &mut self.state else { return None };
         if busy.session.connection.is_observed() {
             let session = take(&mut busy.session, cx);
-            return self.swap(State::Away(Box::new(Away {
-                session,
-                packed: None,
-                conn_waker: OnceCell::new(),
-                in_progress: None,
-            })));
+            return self.swap(State::Away(Box::new(Away { session, put_away: None, conn_waker: OnceCell::new() })));
         }
         let resting = busy.session.connection.rest()?;
         self.swap(State::Resting(resting))
     }
 
-    /// Gives back the leased memory if the connection only waits for its handler, and everything has been sent and
-    /// read.
-    pub(crate) fn pack(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
+    /// Gives back the leased memory if the connection only waits for its handler or its peer, and what it holds can be
+    /// put away.
+    pub(crate) fn put_away(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
         let State::Busy(busy) = &mut self.state else { return None };
-        if !busy.space.slot.is_empty() {
-            return None;
-        }
-        let packed = busy.session.connection.pack(&mut busy.space.buffers)?;
+        let put_away = Some(busy.session.put_away(&mut busy.space)?);
         let session = take(&mut busy.session, cx);
         let conn_waker = std::mem::take(&mut busy.conn_waker);
-        let in_progress = busy.space.in_progress.take();
-        self.swap(State::Away(Box::new(Away { session, packed: Some(packed), conn_waker, in_progress })))
+        self.swap(State::Away(Box::new(Away { session, put_away, conn_waker })))
     }
 
     /// Gives back the leased memory, and drops the connection.

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker, ready};
 use sanserve_core::{Close, Connection, Fault, Input, Misuse, Need, Peer, Reply, Tick, Wait};
 use sanserve_os::is_reset;
 use sanserve_server::{
-    Budget, Env, Files as _, Frontend, Io, Phase, ScriptFds, Session, Transport, Turn, Upgraded, Workspace,
+    Budget, Env, Files as _, Frontend, Io, Phase, PutAway, ScriptFds, Session, Transport, Turn, Upgraded, Workspace,
 };
 use smol::Executor;
 use smol::future::FutureExt as _;
@@ -54,6 +54,10 @@ pub(crate) struct Driver {
     pub(crate) talk: Option<Box<HandlerTask>>,
     /// The buffers and other memory of a busy connection.
     pub(crate) lease: Option<Box<Lease>>,
+    /// What is kept instead of it while the connection waits for its handler or its peer, and holds little.
+    ///
+    /// Invariant: there is only one of the two.
+    aside: Option<Box<SetAside>>,
     /// The wait in progress, unless a turn is due.
     waiting: Option<Waiting>,
     /// Its place in the queue of tasks with long steps.
@@ -62,6 +66,28 @@ pub(crate) struct Driver {
 
 /// Invariant: an idle connection is cheap.
 const _: () = assert!(size_of::<Driver>() <= 368);
+
+/// What is kept of a lease that was given back while its exchange goes on.
+struct SetAside {
+    put_away: PutAway,
+    wake_flag: Option<Arc<WakeFlag>>,
+}
+
+/// The lease with what was set aside of it, or a fresh one.
+fn hold<'l>(
+    lease: &'l mut Option<Box<Lease>>,
+    aside: &mut Option<Box<SetAside>>,
+    session: &mut Session,
+    shared: &Shared,
+) -> &'l mut Lease {
+    let lease = lease.get_or_insert_with(|| shared.pool.lease(&shared.site, &shared.clock));
+    if let Some(aside) = aside.take() {
+        let SetAside { put_away, wake_flag } = *aside;
+        session.take_out(put_away, &mut lease.space);
+        lease.wake_flag = wake_flag;
+    }
+    lease
+}
 
 /// A wait in progress. Its deadline is in the handle of the watch.
 #[derive(Clone, Copy)]
@@ -129,6 +155,7 @@ impl Driver {
             shared: Arc::clone(shared),
             talk: None,
             lease: None,
+            aside: None,
             waiting: None,
             pass: None,
         }
@@ -219,8 +246,14 @@ impl Driver {
 
     /// Like [`reply`](Self::reply), for reading only.
     pub(crate) fn look<T>(&mut self, see: impl FnOnce(&mut Reply<'_>) -> T) -> Option<T> {
-        let talk = self.talk.as_deref()?;
-        let lease = self.lease.as_deref_mut().filter(|_| talk.stage == Stage::Speaking)?;
+        if self.talk.as_deref()?.stage != Stage::Speaking {
+            return None;
+        }
+        if self.aside.is_some() {
+            let lease = hold(&mut self.lease, &mut self.aside, &mut self.session, &self.shared);
+            self.shared.clock.read(&mut lease.now);
+        }
+        let lease = self.lease.as_deref_mut()?;
         let cx = self.shared.site.context(&lease.now);
         Some(see(&mut self.session.reply(&mut lease.space.buffers, &cx)))
     }
@@ -328,10 +361,9 @@ async fn drive(driver: &mut Mutex<Driver>) {
 impl Driver {
     /// Runs until the connection waits or closes, or others should have their turn. `waker` wakes the task.
     fn turn(&mut self, waker: &Waker) -> Turn {
-        let Driver { session, socket, transport, shared, talk, lease, .. } = self;
-        let Shared { site, files, clock, pool, make, .. } = &**shared;
-        let lease = lease.get_or_insert_with(|| pool.lease(site, clock));
-        let Lease { space, script, wake_flag, log, recent, now } = &mut **lease;
+        let Driver { session, socket, transport, shared, talk, lease, aside, .. } = self;
+        let Shared { site, files, clock, make, .. } = &**shared;
+        let Lease { space, script, wake_flag, log, recent, now } = hold(lease, aside, session, shared);
         let files = TurnFiles::new(files, recent);
         clock.read(now);
         session.tell(space, site.draining());
@@ -366,10 +398,9 @@ impl Driver {
 
     /// Accesses the connection between its turns.
     fn with_env<R>(&mut self, act: impl FnOnce(&mut Session, &mut Workspace, &mut Io<'_>, &mut Env<'_>) -> R) -> R {
-        let Driver { session, socket, transport, shared, lease, .. } = self;
-        let Shared { site, files, clock, pool, .. } = &**shared;
-        let lease = lease.get_or_insert_with(|| pool.lease(site, clock));
-        let Lease { space, log, now, .. } = &mut **lease;
+        let Driver { session, socket, transport, shared, lease, aside, .. } = self;
+        let Shared { site, files, .. } = &**shared;
+        let Lease { space, log, now, .. } = hold(lease, aside, session, shared);
         let env = &mut Env::new(site, site.context(now), files, log);
         act(session, space, &mut transport.over(socket.as_fd()), env)
     }
@@ -377,6 +408,15 @@ impl Driver {
     /// Records that the connection has failed.
     fn broken(&mut self) {
         self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, env.site.draining()));
+    }
+
+    /// Gives the lease back while the exchange goes on, if the connection holds little.
+    fn set_aside(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        if let Some(put_away) = self.session.put_away(&mut lease.space) {
+            self.aside = Some(Box::new(SetAside { put_away, wake_flag: lease.wake_flag.take() }));
+            self.give_back();
+        }
     }
 
     /// Returns the lease, if there is one.
@@ -404,7 +444,12 @@ impl Driver {
                 if idle {
                     self.give_back();
                 }
-                ready!(self.await_event(need, cx)?);
+                if self.await_event(need, cx)?.is_pending() {
+                    if need.handler || need.write {
+                        self.set_aside();
+                    }
+                    return Poll::Pending;
+                }
                 self.waiting = Some(Waiting { need, idle, asked: false });
             } else if self.deadline.is_due(self.shared.clock.tick()) {
                 // `async-io` is not asked for the event: it does not report an event that another thread was already
@@ -440,8 +485,11 @@ impl Driver {
 
     /// Whether the handler was woken. If so, the core gets an input for it.
     fn is_woken(&mut self) -> bool {
-        let nudged =
-            self.lease.as_deref().and_then(|lease| lease.wake_flag.as_ref()).is_some_and(|wake_flag| wake_flag.take());
+        let wake_flag = match (&self.lease, &self.aside) {
+            (Some(lease), _) => lease.wake_flag.as_ref(),
+            (None, aside) => aside.as_ref().and_then(|aside| aside.wake_flag.as_ref()),
+        };
+        let nudged = wake_flag.is_some_and(|wake_flag| wake_flag.take());
         if nudged {
             self.session.connection.handle(Input::Wake);
         }

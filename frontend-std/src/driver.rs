@@ -29,7 +29,8 @@ const LARGE_SEND: u64 = 64 * 1024;
 pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) blocking: Option<Arc<Blocking>>,
-    pub(crate) space: Workspace,
+    /// Boxed: a driver is moved from connection to connection, and each copy of it would take room on the stack.
+    pub(crate) space: Box<Workspace>,
     /// In a cell, so that a handler can log text that it borrows from the exchange.
     pub(crate) log: RefCell<Logger>,
     /// Storage for a request while a blocking handler has it. Made for the first one.
@@ -44,7 +45,7 @@ impl Driver {
         Driver {
             shared: Arc::clone(shared),
             blocking,
-            space: Workspace::new(&shared.site),
+            space: Box::new(Workspace::new(&shared.site)),
             log: RefCell::new(shared.site.log().logger()),
             request: None,
             door: None,

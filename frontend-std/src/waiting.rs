@@ -25,7 +25,12 @@ impl Line {
             Need { handler: true, .. } if self.conn_waker.get().is_some() => self.watch_waker(wait.need, left, socket),
             Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
             _ if wait.idle => {
-                self.driver.space.buffers.recycle();
+                if self.is_slow {
+                    // It is waited for with poll(2), which needs no buffer.
+                    self.driver.space.free();
+                } else {
+                    self.driver.space.buffers.recycle();
+                }
                 let since = self.session.connection.idle_since().unwrap_or(self.now.tick);
                 self.live.became_idle(since, &self.driver.shared);
                 let got = self.receive_or_leave(left, socket);

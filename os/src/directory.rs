@@ -52,8 +52,9 @@ impl Directory {
     /// [`FsError::Denied`] for a directory that may be searched but not read.
     #[cfg(target_os = "linux")]
     pub fn list(&mut self, mut push: impl FnMut(&[u8], EntryKind) -> bool) -> Result<Listed, FsError> {
-        let mut room = [std::mem::MaybeUninit::uninit(); BATCH];
-        let mut entries = rustix::fs::RawDir::new(&self.fd, &mut room);
+        // On the heap: a thread keeps what it has once touched of its stack, for as long as its connection lasts.
+        let mut room = Vec::<u8>::with_capacity(BATCH);
+        let mut entries = rustix::fs::RawDir::new(&self.fd, room.spare_capacity_mut());
         loop {
             let entry = match entries.next() {
                 None => return Ok(Listed::End),

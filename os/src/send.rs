@@ -72,9 +72,10 @@ pub fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len:
 
 /// Like `sendfile`, but with a copy. Bytes that the socket does not accept are read again later.
 fn send_file_by_hand(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Stopped> {
-    let mut room = [0; 32 * 1024];
-    let most = usize::try_from(len).map_or(room.len(), |len| len.min(room.len()));
-    let n = retried(|| rustix::io::pread(file, &mut room[..most], offset)).map_err(|_| Stopped::File)?;
+    const MOST: usize = 32 * 1024;
+    // On the heap: a thread keeps what it has once touched of its stack, for as long as its connection lasts.
+    let mut room = vec![0; usize::try_from(len).map_or(MOST, |len| len.min(MOST))];
+    let n = retried(|| rustix::io::pread(file, &mut room[..], offset)).map_err(|_| Stopped::File)?;
     if n == 0 {
         return Ok(0);
     }

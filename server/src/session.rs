@@ -58,6 +58,14 @@ impl Workspace {
         Workspace { buffers: site.buffers(), slot: Slot::new(), in_progress: None }
     }
 
+    /// Frees its memory, for a connection that has been idle for a while and keeps it. It is allocated again when it is
+    /// used.
+    pub fn free(&mut self) {
+        debug_assert!(self.slot.is_empty() && self.in_progress.is_none());
+        self.buffers.free();
+        self.slot.free();
+    }
+
     /// Releases everything that belongs to a connection.
     pub fn clear(&mut self) {
         self.buffers.recycle();

@@ -11,6 +11,7 @@
 //! **The script.** While a script is running, the driver also waits for the descriptors in [`Slot::script`], and
 //! reads with [`Slot::read_script`]; see [`script`].
 
+mod aside;
 mod script;
 
 use std::any::Any;
@@ -31,8 +32,13 @@ use crate::log::Logger;
 use crate::script::{Running, Scripts, Spool, local_address};
 use crate::transport::{Io, Received};
 
+pub(crate) use aside::Aside;
+
 /// The capacity of the batch in bytes.
 pub const BATCH: usize = 16 * 1024;
+
+/// The room that is allocated for it at first: enough for the response with a small file.
+const FIRST_BATCH: usize = 2 * 1024;
 
 /// What a [`Slot`] needs in addition; the same for all connections of a thread.
 pub struct SlotEnv<'d> {
@@ -154,6 +160,12 @@ impl Slot {
     pub fn clear(&mut self) {
         self.batch.clear();
         self.release();
+    }
+
+    /// Frees the memory of an empty slot.
+    pub(crate) fn free(&mut self) {
+        self.batch = Vec::new();
+        self.path = Vec::new();
     }
 
     /// Takes the attachment of a handler: a [`File`] is the next one to be sent. Anything else is returned.
@@ -303,9 +315,7 @@ impl Slot {
         let pieces = [transmit.head, body, transmit.tail];
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         if len <= BATCH - self.batch.len() {
-            if self.batch.capacity() == 0 {
-                self.batch.reserve_exact(BATCH);
-            }
+            self.make_room(self.batch.len() + len);
             pieces.iter().for_each(|piece| self.batch.extend_from_slice(piece));
             return Input::Sent(len as u64);
         }
@@ -316,6 +326,15 @@ impl Slot {
                 n => Input::Sent(n as u64),
             },
             Err(stopped) => self.stopped(stopped),
+        }
+    }
+
+    /// Allocates room for a batch of this length. It grows only as far as the responses require, since a longer one would
+    /// touch more pages.
+    fn make_room(&mut self, len: usize) {
+        if len > self.batch.capacity() {
+            let room = len.next_power_of_two().clamp(FIRST_BATCH, BATCH);
+            self.batch.reserve_exact(room - self.batch.len());
         }
     }
 

@@ -1,4 +1,5 @@
-//! Reduces the memory of connections that are idle between two exchanges, or that wait for their handler.
+//! Reduces the memory of connections that are idle between two exchanges, or that wait for their handler or for a slow
+//! peer.
 
 use super::{Connection, Life, Notes};
 use crate::buffers::Buffers;
@@ -8,7 +9,7 @@ use crate::peer::Peer;
 use crate::task::Task;
 use crate::time::Tick;
 use crate::timer::ReadTimer;
-use crate::wire::Cycle;
+use crate::wire::{Cycle, Inbound, Span};
 
 /// An idle connection between two exchanges, in 32 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +24,14 @@ pub struct Resting {
 
 const _: () = assert!(size_of::<Resting>() <= 32);
 
-/// What is kept of the buffers of a connection that waits for its handler; see [`Connection::pack`].
+/// What is kept of the buffers of a connection that waits for its handler, or for a slow peer; see
+/// [`Connection::pack`].
 #[derive(Clone, Debug)]
 pub struct Packed {
+    /// The head of the request, or its first line.
     head: Box<[u8]>,
+    /// Whether it is the first line only.
+    is_line: bool,
 }
 
 impl Packed {
@@ -124,31 +129,56 @@ impl Connection {
         }
     }
 
-    /// Reduces a connection whose handler has nothing to send for now, such as a stream between two events, to a few
-    /// bytes. Returns `None` if it holds more than can be packed.
+    /// Reduces a waiting connection to a few bytes: one whose handler has nothing to send for now, such as a stream
+    /// between two events, or one whose socket is full and that only has a part of a file left to send. Returns `None`
+    /// if it holds more than can be packed.
     ///
-    /// A driver with many connections that wait for [`Need::handler`](crate::Need) keeps the result instead of `buf`,
-    /// and calls [`unpack`](Self::unpack) before any other method of the connection.
+    /// A driver with many connections that wait for [`Need::handler`](crate::Need) or [`Need::write`](crate::Need) keeps
+    /// the result instead of `buf`, and calls [`unpack`](Self::unpack) before any other method of the connection.
     pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
-        let waits = matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open;
-        let is_drained = !self.has_unsent(buf) && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
+        let is_line = self.sends_file();
+        let waits = is_line || (self.waits_for_handler() && !self.has_unsent(buf));
+        let is_drained = buf.output.unsent().is_empty() && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
         let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.attached.is_none();
-        if !(waits && is_drained && plain && self.sent == 0 && buf.input.head().len() <= Packed::MOST) {
+        let own = buf.moved.is_empty() && !buf.reasons.are_wanted();
+        if !(waits && is_drained && plain && own && self.sent == 0) {
             return None;
         }
-        let head = Box::from(buf.input.head());
+        let head = if is_line { buf.head.line.of_bytes(buf.input.head()) } else { buf.input.head() };
+        if head.len() > Packed::MOST {
+            return None;
+        }
+        let head = Box::from(head);
         buf.input.unpin();
-        Some(Packed { head })
+        Some(Packed { head, is_line })
+    }
+
+    /// Whether it only waits for its handler.
+    fn waits_for_handler(&self) -> bool {
+        matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open
+    }
+
+    /// Whether the socket is full, and only a part of a file is left to send.
+    fn sends_file(&self) -> bool {
+        let is_named = matches!(&self.task, Task::Files(files) if files.is_written()) && self.file.left > 0;
+        is_named && self.notes.blocked && self.cycle.inbound == Inbound::Done && self.life == Life::Open
     }
 
     /// Restores what was packed into `buf`, which must be empty.
     pub fn unpack(&mut self, packed: &Packed, buf: &mut Buffers) {
-        buf.input.fill(&packed.head);
-        buf.input.pin(packed.head.len());
-        buf.head.parse(&packed.head).expect("it was parsed before");
-        // Restores the same room as before, since packing must not change how much is read at once.
-        self.widen_for_body(buf);
-        buf.input.make_room(usize::MAX, &mut buf.share);
+        let Packed { head, is_line } = packed;
+        buf.input.fill(head);
+        buf.input.pin(head.len());
+        if *is_line {
+            // The head was parsed before, and only the log still needs it.
+            buf.head.clear();
+            buf.head.line = Span::new(0, head.len());
+        } else {
+            buf.head.parse(head).expect("it was parsed before");
+            // Restores the same room as before, since packing must not change how much is read at once.
+            self.widen_for_body(buf);
+            buf.input.make_room(usize::MAX, &mut buf.share);
+        }
         self.arrived = buf.input.arrived();
         if let Some(observed) = &mut self.observed {
             observed.unpacked(buf);
@@ -165,7 +195,8 @@ mod tests {
     use crate::connection::Received;
     use crate::date::Now;
     use crate::policy::DefaultPolicy;
-    use crate::step::Step;
+    use crate::input::{Completion, Input, Kind, Opened};
+    use crate::step::{Body, Need, Step, Transmit, Wait};
     use crate::time::Wall;
 
     /// Without room, a driver would read 0 bytes and take that for the end of input.
@@ -190,5 +221,47 @@ mod tests {
             assert!(room > 0);
             assert_eq!(buf.input.spare().len(), room, "{head_len}, {body_len}");
         }
+    }
+
+    /// What the log says of a download is the same, and so is the request after it.
+    #[test]
+    fn a_slow_download_keeps_the_line_of_its_request() {
+        let config = Config::default();
+        let now = Now::new(Tick(0), Wall(784_111_777));
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+        let mut buf = Buffers::new();
+        let head = format!("GET /large HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(10_000));
+        let mut rest = head.as_bytes();
+        let opened = Opened { kind: Kind::File, len: 100_000, modified: 5, modified_nanos: 0, digest: None };
+        loop {
+            match connection.poll(&mut buf, &cx) {
+                Step::Wait(wait) if wait.need.read => rest = &rest[buf.input.fill(rest)..],
+                Step::Act(ticket, _) => connection.handle(Input::Done(ticket, Completion::Opened(Ok(opened)))),
+                Step::Send(Transmit { head, body: Body::File { .. }, .. }) => {
+                    let sent = head.len() as u64 + 60_000;
+                    assert!(connection.pack(&mut buf).is_none(), "the socket may take more");
+                    connection.handle(Input::Sent(sent));
+                    connection.handle(Input::Blocked);
+                    break;
+                }
+                step => panic!("{step:?}"),
+            }
+        }
+        assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(Wait { need: Need { write: true, .. }, .. })));
+        let packed = connection.pack(&mut buf).expect("it has nothing but its line");
+        assert_eq!(&*packed.head, b"GET /large HTTP/1.1");
+        let mut buf = Buffers::new();
+        connection.unpack(&packed, &mut buf);
+        connection.handle(Input::Writable);
+        let Step::Send(Transmit { body: Body::File { offset: 60_000, len: 40_000 }, .. }) =
+            connection.poll(&mut buf, &cx)
+        else {
+            panic!("the rest is sent");
+        };
+        connection.handle(Input::Sent(40_000));
+        let Step::Finished(entry) = connection.poll(&mut buf, &cx) else { panic!("all is sent") };
+        assert_eq!((entry.line, entry.status, entry.sent), (&b"GET /large HTTP/1.1"[..], 200, 100_000));
+        assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(Wait { idle: true, .. })));
     }
 }
