@@ -256,16 +256,16 @@ class Running:
 
 def family(pid):
     """A process and its descendants."""
-    found, left = [], [pid]
-    while left:
-        one = left.pop()
-        found.append(one)
+    children = {}
+    for other in filter(str.isdigit, os.listdir("/proc")):
         try:
-            for task in os.listdir(f"/proc/{one}/task"):
-                with open(f"/proc/{one}/task/{task}/children") as f:
-                    left += map(int, f.read().split())
+            with open(f"/proc/{other}/stat") as f:
+                children.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(other))
         except OSError:
             pass
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
     return found
 
 
