@@ -749,7 +749,15 @@ fn more_downloads_than_descriptors() {
     tree.sparse("big", 16 << 20);
     for runtime in Runtime::ALL {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\"", program(), "--runtime", runtime.name(), "-b", "127.0.0.1"]);
+        shell.args([
+            "-c",
+            "ulimit -n 200; exec \"$0\" \"$@\"",
+            program(),
+            "--runtime",
+            runtime.name(),
+            "-b",
+            "127.0.0.1",
+        ]);
         let server = Server::of(Process::start(shell.args(["-d", path(&tree), "0"])));
         // Of 200, 50 are kept back for files and 32 for the server itself.
         let mut clients: Vec<_> = (0..118).map(|_| Client::connect_narrow(server.address())).collect();

@@ -298,7 +298,7 @@ impl EventLoop {
                 }
                 let free = match wait {
                     Wait { idle: true, .. } => parked.rest(&self.site.context(&self.now)),
-                    Wait { need: Need { handler, write, .. }, .. } if handler || write => {
+                    Wait { need: Need { handler, write, completion: false, .. }, .. } if handler || write => {
                         parked.put_away(&self.site.context(&self.now))
                     }
                     _ => None,

@@ -27,7 +27,6 @@ use smol::future::FutureExt as _;
 
 use crate::Shared;
 use crate::handler_task::{self, HandlerTask, Stage};
-use crate::lane::Pass;
 use crate::pool::Lease;
 use crate::script::Pipes;
 use crate::socket::Socket;
@@ -60,8 +59,6 @@ pub(crate) struct Driver {
     aside: Option<Box<SetAside>>,
     /// The wait in progress, unless a turn is due.
     waiting: Option<Waiting>,
-    /// Its place in the queue of tasks with long steps.
-    pass: Option<Pass>,
 }
 
 /// Invariant: an idle connection is cheap.
@@ -157,7 +154,6 @@ impl Driver {
             lease: None,
             aside: None,
             waiting: None,
-            pass: None,
         }
     }
 
@@ -189,11 +185,18 @@ impl Driver {
             }
             self.deadline.is_busy();
             // After another wake-up it continues to wait, unless all connections are cut.
-            if self.pass.as_ref().is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
+            let pass = self.lease.as_ref().and_then(|lease| lease.pass.as_ref());
+            if pass.is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
                 return Poll::Pending;
             }
             let turn = self.turn(cx.waker());
-            self.pass = None;
+            let Driver { shared, lease, .. } = &mut *self;
+            if let Some(lease) = lease {
+                lease.pass = None;
+                if turn == Turn::Slow {
+                    lease.pass = Some(shared.lane.enter(cx.waker()));
+                }
+            }
             match turn {
                 Turn::Wait(Wait { need, deadline, idle }) => {
                     let now = self.lease.as_deref().map_or(Tick(0), |lease| lease.now.tick);
@@ -218,10 +221,7 @@ impl Driver {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Turn::Slow => {
-                    self.pass = Some(self.shared.lane.enter(cx.waker()));
-                    return Poll::Pending;
-                }
+                Turn::Slow => return Poll::Pending,
                 Turn::Call(_) | Turn::Finished => return Poll::Ready(Event::Call),
                 Turn::Closed(close) => return Poll::Ready(Event::Over(close)),
             }
@@ -363,7 +363,7 @@ impl Driver {
     fn turn(&mut self, waker: &Waker) -> Turn {
         let Driver { session, socket, transport, shared, talk, lease, aside, .. } = self;
         let Shared { site, files, clock, make, .. } = &**shared;
-        let Lease { space, script, wake_flag, log, recent, now } = hold(lease, aside, session, shared);
+        let Lease { space, script, wake_flag, log, recent, now, .. } = hold(lease, aside, session, shared);
         let files = TurnFiles::new(files, recent);
         clock.read(now);
         session.tell(space, site.draining());
@@ -424,6 +424,7 @@ impl Driver {
         if let Some(mut lease) = self.lease.take() {
             lease.script = None;
             lease.wake_flag = None;
+            lease.pass = None;
             lease.space.clear();
             self.shared.pool.give_back(lease);
         }
@@ -445,7 +446,7 @@ impl Driver {
                     self.give_back();
                 }
                 if self.await_event(need, cx)?.is_pending() {
-                    if need.handler || need.write {
+                    if (need.handler || need.write) && !need.completion {
                         self.set_aside();
                     }
                     return Poll::Pending;

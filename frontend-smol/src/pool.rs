@@ -9,6 +9,7 @@ use sanserve_core::Now;
 use sanserve_os::Clock;
 use sanserve_server::{Logger, Site, Workspace};
 
+use crate::lane::Pass;
 use crate::script::Pipes;
 use crate::turn_cache::TurnCache;
 use crate::wake_flag::WakeFlag;
@@ -23,6 +24,8 @@ pub(crate) struct Lease {
     pub(crate) script: Option<Pipes>,
     /// Wakes the connection for its portable handler, if that has asked for a waker.
     pub(crate) wake_flag: Option<Arc<WakeFlag>>,
+    /// The connection's place in the queue of tasks with long steps.
+    pub(crate) pass: Option<Pass>,
     pub(crate) log: Logger,
     /// Empty between turns.
     pub(crate) recent: TurnCache,
@@ -44,6 +47,7 @@ impl Pool {
                 space: Workspace::new(site),
                 script: None,
                 wake_flag: None,
+                pass: None,
                 log: site.log().logger(),
                 recent: TurnCache::default(),
                 now: clock.now(),

@@ -492,20 +492,14 @@ impl Site {
         Context { config: &self.config, policy: &*self.policy, now }
     }
 
-<<<<<<< HEAD
-    /// The limit of open connections, reduced to what the descriptors and the memory of the process permit. Some of
-    /// the descriptors are reserved for the files that are being sent, for scripts if there are any, and for the
-    /// server itself. A quarter of the memory is for connections, at 8 KiB each. At least 1. Call this after
-=======
-    /// The bound on connections that descriptors and memory suffice for. At least 1. To be asked after
->>>>>>> 51002ad (core, server, mio, smol: A slow download is put away to its request line and its file)
+    /// The limit of open connections, reduced to what the descriptors and the memory of the process permit. At least 1.
+    /// Call this after
     /// [`raise_nofile_limit`](sanserve_os::raise_nofile_limit).
     ///
-    /// A connection takes one descriptor, and one more while it sends a file that is not cached or lists a directory. For
-    /// those, a quarter of the descriptors is kept back, at most 1,024; if they are all in use, such a request is
-    /// answered with 503. Besides, 32 are kept for the server itself, and 8 for each script that may run
-    /// ([`ScriptRules::most`](crate::ScriptRules)), if there may be any. Of the memory, a quarter is for what each
-    /// connection has in any case, 8 KiB.
+    /// A connection takes one descriptor, and a second one while it sends a file that is not cached or lists a directory.
+    /// A quarter of the descriptors, at most 1,024, is reserved for those; if all are in use, such a request is answered
+    /// with 503. The server itself has another 32, and each script that may run ([`ScriptRules::most`](crate::ScriptRules))
+    /// has 8, if there are scripts. A quarter of the memory is for connections, at 8 KiB each.
     #[must_use]
     pub fn connection_bound(&self) -> usize {
         let of_scripts = if self.config.cgi.directories.is_empty() { 0 } else { self.scripts.descriptors() };
@@ -514,10 +508,10 @@ impl Site {
     }
 }
 
-/// Descriptors that are kept back for files and directories at most: so many connections may have one open beside their
-/// socket.
+/// Descriptors that are reserved for files and directories at most: so many connections may have one open in addition to
+/// their socket.
 const FILES: usize = 1_024;
-/// Descriptors for the server itself: listeners, event loops, the log.
+/// Descriptors that are reserved for the server itself: listeners, event loops, the log.
 const OWN: usize = 32;
 
 fn connections_within(descriptors: usize) -> usize {

@@ -138,7 +138,8 @@ impl Connection {
     pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
         let is_line = self.sends_file();
         let waits = is_line || (self.waits_for_handler() && !self.has_unsent(buf));
-        let is_drained = buf.output.unsent().is_empty() && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
+        let is_drained =
+            buf.output.unsent().is_empty() && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
         let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.attached.is_none();
         let own = buf.moved.is_empty() && !buf.reasons.are_wanted();
         if !(waits && is_drained && plain && own && self.sent == 0) {
@@ -194,8 +195,8 @@ mod tests {
     use crate::config::Config;
     use crate::connection::Received;
     use crate::date::Now;
-    use crate::policy::DefaultPolicy;
     use crate::input::{Completion, Input, Kind, Opened};
+    use crate::policy::DefaultPolicy;
     use crate::step::{Body, Need, Step, Transmit, Wait};
     use crate::time::Wall;
 
