@@ -33,6 +33,8 @@ pub(super) struct Queue {
     work: Condvar,
     /// Notified when something was written.
     done: Condvar,
+    /// How long an appender waits for room.
+    max_wait: Duration,
     write: Box<Writes>,
 }
 
@@ -84,8 +86,12 @@ enum Writer {
 
 impl Queue {
     pub(super) fn new(write: impl Fn(&[u8]) + Send + Sync + 'static) -> Arc<Queue> {
+        Queue::with_max_wait(MAX_WAIT, write)
+    }
+
+    fn with_max_wait(max_wait: Duration, write: impl Fn(&[u8]) + Send + Sync + 'static) -> Arc<Queue> {
         let (work, done) = (Condvar::new(), Condvar::new());
-        Arc::new(Queue { state: Mutex::default(), work, done, write: Box::new(write) })
+        Arc::new(Queue { state: Mutex::default(), work, done, max_wait, write: Box::new(write) })
     }
 
     /// Appends whole lines. If there is no room, waits for a moment, unless an appender has waited in vain since the
@@ -97,7 +103,7 @@ impl Queue {
         if state.started && !state.hangs && state.lost == 0 && !state.has_room(lines.len()) {
             state.waiting += 1;
             let full = |state: &mut State| state.lost == 0 && !state.hangs && !state.has_room(lines.len());
-            let waited = self.done.wait_timeout_while(state, MAX_WAIT, full);
+            let waited = self.done.wait_timeout_while(state, self.max_wait, full);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
             state.hangs |= !state.has_room(lines.len());
@@ -285,8 +291,8 @@ mod tests {
     fn nothing_is_lost_if_the_sink_keeps_up() {
         let written = Arc::new(Mutex::new(0));
         let taken = Arc::clone(&written);
-        // Slower than the lines arrive, but much faster than the time that a line waits.
-        let queue = Queue::new(move |lines| {
+        // Slower than the lines arrive. On a busy machine, a thread may not run for longer than `MAX_WAIT`.
+        let queue = Queue::with_max_wait(TIMEOUT, move |lines| {
             thread::sleep(Duration::from_millis(2));
             *taken.lock().unwrap() += lines.iter().filter(|&&byte| byte == b'\n').count();
         });
