@@ -5,7 +5,7 @@ use sanserve_core::{
     Action, Buffers, Completion, Connection, Context, Found, FsError, Input, Listed, ScriptFile, Step, Ticket, Wall,
 };
 
-use super::{FeedThen, Line, ProbeThen, Then, What};
+use crate::event::{FeedThen, Line, ProbeThen, Then, What};
 
 /// Calendar time that advances with the ticks, until it is set.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use sanserve_core::{CREDENTIALS, Limits, Tracker};
 
-use crate::{Middle, Sending, What};
+use crate::event::{Middle, Sending, What};
 
 /// What happens to credentials in a recording: the values of the fields `Authorization`, `Proxy-Authorization`,
 /// `Cookie` and `Set-Cookie`, and the CGI variables made of them.
@@ -302,7 +302,7 @@ fn masked(byte: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Told;
+    use crate::event::Told;
     use sanserve_core::ScriptInput;
 
     fn masked_in(pieces: &[&str]) -> String {

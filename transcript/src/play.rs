@@ -4,8 +4,8 @@ use std::fmt;
 
 use sanserve_core::{Buffers, Connection, Context, Handler, Input, Now, Peer, Policy, Tick, Ticket};
 
-use super::{Event, Line, Middle, Sending, Taken, Transcript, What};
 use crate::driving::{self, Calendar};
+use crate::event::{Event, Line, Middle, Sending, Taken, Transcript, What};
 use crate::mask::Mask;
 
 /// More steps than any input can cause, not counting those in the transcript itself.

@@ -8,10 +8,10 @@ use sanserve_core::{
     Ticket, Wait, Wall,
 };
 
-use super::write::NEEDS;
-use super::{
-    Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle, ProbeThen,
-    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, named,
+use crate::event::{Event, FeedThen, Finish, Line, Middle, ProbeThen, Sending, Taken, Then, Told, Transcript, What};
+use crate::words::{
+    FAULTS, FIRST_LINE, FS_ERRORS, INPUTS, LISTED, MARKS, NEEDS, SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, named,
+    unquote,
 };
 
 /// A syntax error in a transcript.
@@ -38,7 +38,17 @@ fn error<T>(line: usize, message: impl Into<String>) -> Result<T> {
     Err(SyntaxError { line, message: message.into() })
 }
 
-pub(super) fn parse(text: &str) -> Result<Transcript> {
+impl Transcript {
+    /// Parses a transcript.
+    ///
+    /// # Errors
+    /// The first syntax error, with its line.
+    pub fn parse(text: &str) -> Result<Transcript> {
+        parse(text)
+    }
+}
+
+fn parse(text: &str) -> Result<Transcript> {
     let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim_end())).peekable();
     match lines.next() {
         Some((_, FIRST_LINE)) => {}
@@ -481,36 +491,6 @@ impl Tokens {
 /// Whether a fraction has all digits of a nanosecond.
 fn nanos_are_whole(word: &str) -> bool {
     word.split_once('.').is_none_or(|(_, nanos)| nanos.len() == 9)
-}
-
-/// The text up to the closing quote, and the rest.
-pub(super) fn unquote(text: &str) -> std::result::Result<(Vec<u8>, &str), String> {
-    let mut bytes = Vec::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        let byte = match c {
-            '"' => return Ok((bytes, &text[at + 1..])),
-            '\\' => match chars.next().map(|(_, c)| c) {
-                Some('r') => b'\r',
-                Some('n') => b'\n',
-                Some('t') => b'\t',
-                Some('0') => 0,
-                Some('\\') => b'\\',
-                Some('"') => b'"',
-                Some('\'') => b'\'',
-                Some('x') => {
-                    let digits = text.get(at + 2..at + 4).unwrap_or_default();
-                    chars.nth(1);
-                    u8::from_str_radix(digits, 16).map_err(|_| format!("unknown escape: \\x{digits}"))?
-                }
-                other => return Err(format!("unknown escape: \\{}", other.unwrap_or(' '))),
-            },
-            ' '..='~' => c as u8,
-            other => return Err(format!("{other:?} must be escaped")),
-        };
-        bytes.push(byte);
-    }
-    Err("missing closing quote".into())
 }
 
 #[cfg(test)]

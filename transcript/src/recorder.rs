@@ -11,8 +11,8 @@ use sanserve_core::{
 };
 
 use crate::driving::Calendar;
-use crate::mask::Mask;
-use crate::{Event, FeedThen, ProbeThen, Secrets, Taken, Then, What};
+use crate::event::{Event, FeedThen, ProbeThen, Taken, Then, What};
+use crate::mask::{Mask, Secrets};
 
 /// Receives the events of one connection, in order. It is dropped with the connection.
 ///

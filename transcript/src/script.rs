@@ -9,7 +9,8 @@ use sanserve_core::{
     Resting, Step, Tick,
 };
 
-use super::{FeedThen, Finish, Middle, Settings, Transcript, What};
+use crate::event::{FeedThen, Finish, Middle, Taken, Transcript, What};
+use crate::settings::Settings;
 
 /// The input and the results of actions of a transcript, without their times.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl Script {
                 What::Find { .. } | What::Spawn { .. } => script.answers.push(event.what.clone()),
                 What::Shut { blocked: true } | What::Close { blocked: true, .. } => return None,
                 What::Open { .. } | What::List { .. } => script.answers.push(event.what.clone()),
-                What::Send(sending) if sending.taken != super::Taken::default() || sending.elided.is_some() => {
+                What::Send(sending) if sending.taken != Taken::default() || sending.elided.is_some() => {
                     return None;
                 }
                 _ => {}

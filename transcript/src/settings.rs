@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sanserve_core::{Chunked, Config, Etag, MediaTypes, Now, Protocol, Wall};
 
-use super::{read, write};
+use crate::words;
 
 /// The configuration and environment of a connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -251,7 +251,7 @@ impl Settings {
         }
         for directory in &self.config.cgi.directories {
             out.push_str("cgi ");
-            write::word(directory.as_bytes(), out);
+            words::word(directory.as_bytes(), out);
             out.push('\n');
         }
         if let Some(health) = &self.config.health {
@@ -299,7 +299,7 @@ impl Settings {
 /// Parses a path, bare or quoted.
 fn path(text: &str) -> Result<String, String> {
     let Some(inside) = text.strip_prefix('"') else { return Ok(text.into()) };
-    let (path, _) = read::unquote(inside)?;
+    let (path, _) = words::unquote(inside)?;
     String::from_utf8(path).map_err(|_| format!("not UTF-8: {text}"))
 }
 

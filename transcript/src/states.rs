@@ -5,7 +5,8 @@
 
 use sanserve_core::{Handler, INBOUND, Move, OUTBOUND, Policy, State, Transition};
 
-use super::{Difference, Event, Transcript, What, play};
+use crate::event::{Event, Transcript, What};
+use crate::play::{self, Difference};
 
 /// An event, and its effect.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,13 @@
 //! Formats transcripts. Bytes are split at line ends, so that a diff shows what has changed.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
-use sanserve_core::{Completion, EntryKind, Found, FsError, Input, Kind, Listed, Need, Opened, SpawnError, Wait};
+use sanserve_core::{Completion, EntryKind, Found, FsError, Input, Kind, Listed, Opened, SpawnError, Wait};
 
-use super::{
-    Event, FAULTS, FIRST_LINE, FS_ERRORS, FeedThen, Finish, INPUTS, LISTED, Line, MARKS, Middle, ProbeThen,
-    SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, Sending, Taken, Then, Told, Transcript, What, name_of,
+use crate::event::{Event, FeedThen, Finish, Line, Middle, ProbeThen, Sending, Taken, Then, Told, Transcript, What};
+use crate::words::{
+    FAULTS, FIRST_LINE, FS_ERRORS, INPUTS, LISTED, MARKS, NEEDS, SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, name_of,
+    quoted, word,
 };
 
 /// The indentation of continuation lines.
@@ -16,16 +17,35 @@ const RUN: usize = 40;
 /// The maximum length of a text that is written after its verb.
 const SHORT: usize = 60;
 
-pub(super) fn transcript(transcript: &Transcript) -> String {
-    let mut out = format!("{FIRST_LINE}\n");
-    for text in &transcript.about {
-        line(&Line::Comment(text.clone()), &mut out);
+impl Transcript {
+    /// Formats the transcript in its canonical form.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut out = format!("{FIRST_LINE}\n");
+        for text in &self.about {
+            line(&Line::Comment(text.clone()), &mut out);
+        }
+        self.settings.write(&mut out);
+        for each in &self.lines {
+            line(each, &mut out);
+        }
+        out
     }
-    transcript.settings.write(&mut out);
-    for each in &transcript.lines {
-        line(each, &mut out);
+}
+
+impl Event {
+    /// Appends the event in canonical form, without a line end.
+    pub fn write(&self, out: &mut String) {
+        event(self, out);
     }
-    out
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.write(&mut text);
+        f.write_str(&text)
+    }
 }
 
 pub(super) fn line(line: &Line, out: &mut String) {
@@ -40,7 +60,7 @@ pub(super) fn line(line: &Line, out: &mut String) {
     out.push('\n');
 }
 
-pub(super) fn event(event: &Event, out: &mut String) {
+fn event(event: &Event, out: &mut String) {
     write!(out, "@{} ", event.at).expect("writing to a String does not fail");
     if event.joined {
         out.push_str("+ ");
@@ -317,19 +337,6 @@ fn finished(finish: &Finish, out: &mut String) {
     }
 }
 
-/// Access to a part of `Need`.
-type Part = fn(&mut Need) -> &mut bool;
-
-/// The names of the parts of `Need`, in their order.
-pub(super) const NEEDS: [(&str, Part); 6] = [
-    ("read", |need| &mut need.read),
-    ("write", |need| &mut need.write),
-    ("script-read", |need| &mut need.script_read),
-    ("script-write", |need| &mut need.script_write),
-    ("completion", |need| &mut need.completion),
-    ("handler", |need| &mut need.handler),
-];
-
 fn wait(wait: &Wait, out: &mut String) {
     let mut need = wait.need;
     let words: Vec<&str> = NEEDS.iter().filter(|(_, of)| *of(&mut need)).map(|(word, _)| *word).collect();
@@ -339,15 +346,6 @@ fn wait(wait: &Wait, out: &mut String) {
         write!(out, " until {}", deadline.0).expect("writing to a String does not fail");
     }
     out.push_str(if wait.idle { " idle" } else { "" });
-}
-
-/// Writes a path, without quotes if it is unambiguous.
-pub(super) fn word(bytes: &[u8], out: &mut String) {
-    let bare = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.is_empty() && bytes.iter().all(bare) && !text.starts_with('-') => out.push_str(text),
-        _ => quoted(bytes, out),
-    }
 }
 
 /// Writes text after a verb: on the same line if it is short, otherwise one line for each line of the text.
@@ -404,21 +402,4 @@ fn until_run(bytes: &[u8]) -> (usize, usize) {
         start += run;
     }
     (bytes.len(), 0)
-}
-
-/// Escapes bytes as in Rust byte strings.
-pub(super) fn quoted(bytes: &[u8], out: &mut String) {
-    out.push('"');
-    for &byte in bytes {
-        match byte {
-            b'\r' => out.push_str("\\r"),
-            b'\n' => out.push_str("\\n"),
-            b'\t' => out.push_str("\\t"),
-            b'\\' => out.push_str("\\\\"),
-            b'"' => out.push_str("\\\""),
-            b' '..=b'~' => out.push(char::from(byte)),
-            _ => write!(out, "\\x{byte:02x}").expect("writing to a String does not fail"),
-        }
-    }
-    out.push('"');
 }
