@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::response::{Framing, Head, Response};
-use crate::{QUIET_PERIOD, TIMEOUT};
+use crate::wait::{QUIET_PERIOD, TIMEOUT};
 
 /// A connection.
 #[derive(Debug)]

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use crate::{Client, Response, Tree};
+use crate::client::Client;
+use crate::response::Response;
+use crate::tree::Tree;
 
 /// A log in memory.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +59,7 @@ macro_rules! bound {
     ($server:expr) => {{
         let server = $server;
         let (address, shutdown, stop) = (server.local_addr(), server.handle(), server.handle());
-        $crate::Bound::new(address, move || shutdown.shutdown(), move || stop.stop(), move || server.run())
+        $crate::embedded::Bound::new(address, move || shutdown.shutdown(), move || stop.stop(), move || server.run())
     }};
 }
 

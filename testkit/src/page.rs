@@ -1,6 +1,6 @@
 //! The expected pages of a server, byte for byte.
 
-use crate::Response;
+use crate::response::Response;
 use crate::text::escape;
 
 /// The explanation of each status that occurs in these tests.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use crate::TIMEOUT;
+use crate::wait::TIMEOUT;
 
 /// A running program. Dropping it kills it.
 #[derive(Debug)]

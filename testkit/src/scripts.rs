@@ -8,9 +8,13 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
+use crate::client::Client;
 use crate::process::Process;
-use crate::server::program;
-use crate::{Client, Response, Runtime, Server, Tree, eventually};
+use crate::response::Response;
+use crate::runtime::Runtime;
+use crate::server::{Server, program};
+use crate::tree::Tree;
+use crate::wait::{TIMEOUT, eventually};
 
 /// The scripts below `cgi-bin`. Most are a few lines for `sh`; `say` prints the request body as its output.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -228,7 +232,7 @@ impl Gateway {
             if found.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < crate::TIMEOUT, "processes are left: {found:?}");
+            assert!(start.elapsed() < TIMEOUT, "processes are left: {found:?}");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

@@ -15,8 +15,10 @@ use sanserve_core::{Call, DefaultPolicy, Reply};
 use sanserve_transcript::Transcript;
 use tempfile::TempDir;
 
+use crate::client::Client;
 use crate::process::Process;
-use crate::{Client, Response, Runtime};
+use crate::response::Response;
+use crate::runtime::Runtime;
 
 /// The program under test: the command that cargo has built for the current test.
 pub fn program() -> &'static str {

@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::Process;
-use crate::server::program;
-use crate::{Runtime, Server, Tree, eventually};
+use crate::runtime::Runtime;
+use crate::server::{Server, program};
+use crate::tree::Tree;
+use crate::wait::eventually;
 
 /// A server under strace.
 pub struct Traced {

@@ -184,7 +184,7 @@ impl Pattern {
     /// The pattern. It is made once per process, because that takes a while without optimization.
     pub fn new() -> Pattern {
         static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| {
-            let mut dice = crate::Dice::new(1);
+            let mut dice = crate::dice::Dice::new(1);
             let mut block: Vec<u8> = Vec::with_capacity(Pattern::PERIOD + 8);
             while block.len() < Pattern::PERIOD {
                 block.extend_from_slice(&dice.roll().to_le_bytes());
