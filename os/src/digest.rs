@@ -16,7 +16,7 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
 use sha2::{Digest as _, Sha256};
 
-use crate::beneath::{FileId, examine};
+use crate::identity::{FileId, examine};
 
 /// The first 96 bits of SHA-256.
 pub type Digest = [u8; 12];

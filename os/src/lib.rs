@@ -9,6 +9,7 @@ mod clock;
 pub mod digest;
 mod directory;
 mod find;
+mod identity;
 #[cfg(target_os = "linux")]
 mod init;
 mod listen;
@@ -17,10 +18,11 @@ mod send;
 mod signal;
 mod walk;
 
-pub use beneath::{FileId, RECORDING, Root, Symlinks, Withheld, examine, fs_error};
+pub use beneath::{Root, Symlinks, fs_error};
 pub use clock::Clock;
 pub use directory::Directory;
 pub use find::Checked;
+pub use identity::{FileId, RECORDING, Withheld, examine};
 #[cfg(target_os = "linux")]
 pub use init::leave_process_1;
 pub use listen::{

@@ -8,17 +8,15 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
-use crate::beneath::Symlinks;
-
 /// The most symbolic links followed for one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
 /// The most directories held open for one path. They are needed because `..` in a link goes back to them.
 const MAX_DEPTH: usize = 128;
 
-/// Opens `path` beneath `root`. `symlinks` is `Inside` or `Never`.
-pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
-    let mut links = if symlinks == Symlinks::Inside { MAX_LINKS } else { 0 };
+/// Opens `path` beneath `root`. `follows`: through symbolic links that stay beneath it; else through none.
+pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, follows: bool) -> Result<OwnedFd, Errno> {
+    let mut links = if follows { MAX_LINKS } else { 0 };
     let mut held: Vec<OwnedFd> = Vec::new();
     // The components still to be walked, in reverse order.
     let mut ahead: Vec<Vec<u8>> = Vec::new();
@@ -91,9 +89,9 @@ mod tests {
 
     use super::*;
 
-    fn opens(dir: &Path, path: &str, symlinks: Symlinks) -> Result<(), Errno> {
+    fn opens(dir: &Path, path: &str, follows: bool) -> Result<(), Errno> {
         let root = openat(CWD, dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        open(root.as_fd(), path.as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, symlinks).map(drop)
+        open(root.as_fd(), path.as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, follows).map(drop)
     }
 
     #[test]
@@ -103,12 +101,12 @@ mod tests {
         for i in 1..=MAX_LINKS + 1 {
             symlink((i - 1).to_string(), dir.path().join(i.to_string())).unwrap();
         }
-        let opens = |name: usize, rule| opens(dir.path(), &name.to_string(), rule);
-        assert_eq!(opens(MAX_LINKS - 1, Symlinks::Inside), Ok(()));
-        assert_eq!(opens(MAX_LINKS, Symlinks::Inside), Ok(()));
-        assert_eq!(opens(MAX_LINKS + 1, Symlinks::Inside), Err(Errno::LOOP));
-        assert_eq!(opens(0, Symlinks::Never), Ok(()));
-        assert_eq!(opens(1, Symlinks::Never), Err(Errno::LOOP));
+        let opens = |name: usize, follows| opens(dir.path(), &name.to_string(), follows);
+        assert_eq!(opens(MAX_LINKS - 1, true), Ok(()));
+        assert_eq!(opens(MAX_LINKS, true), Ok(()));
+        assert_eq!(opens(MAX_LINKS + 1, true), Err(Errno::LOOP));
+        assert_eq!(opens(0, false), Ok(()));
+        assert_eq!(opens(1, false), Err(Errno::LOOP));
     }
 
     #[test]
@@ -120,12 +118,12 @@ mod tests {
         symlink("a/..", root.join("root")).unwrap();
         symlink("a/../..", root.join("above")).unwrap();
         symlink("above/root", root.join("above-and-back")).unwrap();
-        assert_eq!(opens(&root, "a/itself/itself/b", Symlinks::Inside), Ok(()));
-        assert_eq!(opens(&root, "root/root/a", Symlinks::Inside), Ok(()));
-        assert_eq!(opens(&root, "root", Symlinks::Inside), Ok(()));
-        assert_eq!(opens(&root, "above", Symlinks::Inside), Err(Errno::XDEV));
-        assert_eq!(opens(&root, "above-and-back", Symlinks::Inside), Err(Errno::XDEV));
-        assert_eq!(opens(&root, "a/itself/b", Symlinks::Never), Err(Errno::LOOP));
+        assert_eq!(opens(&root, "a/itself/itself/b", true), Ok(()));
+        assert_eq!(opens(&root, "root/root/a", true), Ok(()));
+        assert_eq!(opens(&root, "root", true), Ok(()));
+        assert_eq!(opens(&root, "above", true), Err(Errno::XDEV));
+        assert_eq!(opens(&root, "above-and-back", true), Err(Errno::XDEV));
+        assert_eq!(opens(&root, "a/itself/b", false), Err(Errno::LOOP));
     }
 
     #[test]
@@ -133,7 +131,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = vec!["d"; MAX_DEPTH + 2].join("/");
         fs::create_dir_all(dir.path().join(&path)).unwrap();
-        let depth = |n: usize| opens(dir.path(), &path[..2 * n - 1], Symlinks::Never);
+        let depth = |n: usize| opens(dir.path(), &path[..2 * n - 1], false);
         assert_eq!(depth(MAX_DEPTH), Ok(()));
         assert_eq!(depth(MAX_DEPTH + 1), Ok(()));
         assert_eq!(depth(MAX_DEPTH + 2), Err(Errno::NAMETOOLONG));
