@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::io::Errno;
 use sanserve_core::Tick;
 
-use crate::session::panic_message;
+use crate::failure::panic_message;
 use crate::site::Site;
 
 /// How long a connection without an exchange in progress keeps its place when the limit of connections is reached and

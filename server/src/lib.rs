@@ -7,6 +7,7 @@
 
 mod accept;
 mod cache;
+mod failure;
 mod lifecycle;
 mod log;
 mod memory;
@@ -23,6 +24,7 @@ mod workers;
 
 pub use accept::{Accepted, Acceptor, IDLE_GRACE, UNFINISHED_GRACE};
 pub use cache::{CacheLimits, Cached, Files, Local, OpenFile, Shared};
+pub use failure::{Failure, panic_message};
 pub use lifecycle::{Announce, DrainWatch, Draining, Handle, InProgress, Phase};
 pub use log::{Log, Logger};
 pub use memory::{default_memory, has_address_limit, threads_within_memory};
@@ -31,7 +33,7 @@ pub use record::Recording;
 pub use sanserve_os::{Root, Symlinks};
 pub use sanserve_transcript::Secrets;
 pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
-pub use session::{Budget, Env, Failure, Frontend, Session, Turn, Workspace, panic_message};
+pub use session::{Budget, Env, Frontend, Session, Turn, Workspace};
 pub use site::{HandlerFactory, SharedPolicy, Site, UpgradeHook, Upgraded, VerifyHook};
 pub use slot::{BATCH, Flush, Slot, SlotEnv};
 pub use standing::{Rank, Standing};

@@ -5,7 +5,6 @@
 //! frontend then waits for what the connection needs, and wakes the handler. The memory of a busy connection is its
 //! [`Workspace`], which a frontend may reuse for other connections while this one is idle.
 
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
@@ -15,6 +14,7 @@ use sanserve_core::{
 };
 
 use crate::cache::Files;
+use crate::failure::{Failure, panic_message};
 use crate::lifecycle::{Draining, InProgress, Phase};
 use crate::log::Logger;
 use crate::script::{ScriptFds, ScriptRead};
@@ -452,16 +452,4 @@ impl Session {
             connection.handle(Input::Broken(Fault::Handler));
         }
     }
-}
-
-/// The error of a handler, for the log: [attach](sanserve_core::Reply::attach) it to the response before aborting the
-/// exchange.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure(pub String);
-
-/// The message of a panic.
-#[must_use]
-pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

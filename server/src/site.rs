@@ -16,12 +16,12 @@ use sanserve_core::{
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
 use crate::cache::CacheLimits;
+use crate::failure::{Failure, panic_message};
 use crate::lifecycle::{Draining, Phase};
 use crate::log::Log;
 use crate::memory::{Budget, connections_within_memory, default_memory};
 use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
-use crate::session::{Failure, panic_message};
 use crate::trace::Trace;
 use sanserve_os::nofile_limit;
 use sanserve_os::{Root, Symlinks};

@@ -15,7 +15,7 @@ use std::thread;
 
 use rustix::io::Errno;
 
-use crate::session::panic_message;
+use crate::failure::panic_message;
 
 /// Default number of jobs that may wait, per thread.
 const WAITING: usize = 64;

@@ -1,0 +1,15 @@
+//! What fails in the code of an embedder, as the log says it.
+
+use std::any::Any;
+
+/// The error of a handler, for the log: [attach](sanserve_core::Reply::attach) it to the response before aborting the
+/// exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure(pub String);
+
+/// The message of a panic.
+#[must_use]
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
