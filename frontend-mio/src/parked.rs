@@ -13,10 +13,10 @@ use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use sanserve_core::{Connection, Context, Handler, Resting, Tick};
 use sanserve_os::has_arrived;
-use sanserve_server::{Draining, Env, PutAway, Session, Site, Transport, Upgraded, Workspace};
+use sanserve_server::{Draining, Env, PutAway, Session, Site, Transport, Upgraded};
 
-use crate::pool::Pool;
-use crate::script::{Role, Watch};
+use crate::pool::{Busy, Pool};
+use crate::script::Role;
 use crate::waker::{ConnWaker, ExchangeWaker};
 
 /// A connection as the event loop stores it.
@@ -50,21 +50,6 @@ pub(crate) struct Away {
     /// `None`: it rests.
     put_away: Option<PutAway>,
     conn_waker: OnceCell<ExchangeWaker>,
-}
-
-/// A busy connection and the memory that it leases.
-pub(crate) struct Busy {
-    pub(crate) session: Session,
-    /// Made when the handler of the current exchange asks for a waker.
-    pub(crate) conn_waker: OnceCell<ExchangeWaker>,
-    pub(crate) space: Workspace,
-    pub(crate) script: Watch,
-}
-
-impl Busy {
-    pub(crate) fn new(session: Session, site: &Site) -> Busy {
-        Busy { session, conn_waker: OnceCell::new(), space: Workspace::new(site), script: Watch::default() }
-    }
 }
 
 /// Conditions, one bit each.

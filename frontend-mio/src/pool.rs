@@ -1,8 +1,26 @@
 //! A pool of memory for busy connections.
 
-use sanserve_server::{Session, Site};
+use std::cell::OnceCell;
 
-use crate::parked::Busy;
+use sanserve_server::{Session, Site, Workspace};
+
+use crate::script::Watch;
+use crate::waker::ExchangeWaker;
+
+/// A busy connection and the memory that it leases.
+pub(crate) struct Busy {
+    pub(crate) session: Session,
+    /// Made when the handler of the current exchange asks for a waker.
+    pub(crate) conn_waker: OnceCell<ExchangeWaker>,
+    pub(crate) space: Workspace,
+    pub(crate) script: Watch,
+}
+
+impl Busy {
+    fn new(session: Session, site: &Site) -> Busy {
+        Busy { session, conn_waker: OnceCell::new(), space: Workspace::new(site), script: Watch::default() }
+    }
+}
 
 /// The number of unused leases that are kept; further ones are freed.
 const MOST: usize = 128;

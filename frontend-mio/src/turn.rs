@@ -9,7 +9,8 @@ use rustix::fd::AsFd;
 use sanserve_core::{Fault, Input};
 use sanserve_server::{Budget, Env, Frontend, ScriptFds, Turn};
 
-use crate::parked::{Busy, Flags, Parked, State};
+use crate::parked::{Flags, Parked, State};
+use crate::pool::Busy;
 use crate::script::Watch;
 use crate::waker::{ExchangeWaker, LoopWaker};
 
