@@ -10,8 +10,7 @@ use sanserve_server::{Accepted, Acceptor, Phase};
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
-use crate::Shared;
-use crate::driver::Driver;
+use crate::driver::{Driver, Shared};
 use crate::watch::DeadlineHandle;
 
 /// The most connections accepted before the other tasks of the thread have their turn.

@@ -2,37 +2,34 @@
 //!
 //! [`Driver::turn`] runs the core until it has nothing to do, and never waits. [`Driver::poll_wait`] waits for what
 //! the core then needs, and passes it in. All state is in the driver, so that either its task or the handler that
-//! runs in that task can continue ([`talk`]).
+//! runs in that task can continue (`handler_task`).
 //!
 //! A socket is registered with the reactor only when it is waited for, so a connection whose request has already
 //! arrived, and that ends after the response, is never registered. A read that did not fill the buffer has emptied
 //! the socket, so the next read waits without trying.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
-use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use sanserve_core::{Close, Connection, Fault, Input, Misuse, Need, Peer, Reply, Tick, Wait};
-use sanserve_os::is_reset;
+use sanserve_core::{Close, Connection, Fault, Handler, Input, Misuse, Need, Peer, Reply, RequestBuf, Tick, Wait};
+use sanserve_os::{Clock, is_reset};
 use sanserve_server::{
-    Budget, Env, Files as _, Frontend, Io, Phase, PutAway, ScriptFds, Session, Transport, Turn, Upgraded, Workspace,
+    Budget, Env, Files as _, Frontend, Io, Phase, PutAway, ScriptFds, Session, Site, Transport, Turn, Upgraded,
+    Workspace,
 };
-use smol::Executor;
-use smol::future::FutureExt as _;
 
-use crate::Shared;
-use crate::handler_task::{self, HandlerTask, Stage};
-use crate::pool::Lease;
+use crate::lane::Lane;
+use crate::pool::{Lease, Pool};
 use crate::script::Pipes;
 use crate::socket::Socket;
 use crate::turn_cache::TurnFiles;
 use crate::wake_flag::WakeFlag;
-use crate::watch::DeadlineHandle;
+use crate::watch::{DeadlineHandle, Watch};
 
 /// The most steps of a turn.
 const TURN_STEPS: u32 = 256;
@@ -95,6 +92,71 @@ struct Waiting {
     asked: bool,
 }
 
+/// A handler as its connection sees it. The public [`Handler`](crate::Handler) is built on this.
+pub(crate) trait Erased: Send {
+    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> Answering<'h>;
+}
+
+/// The future of a handler.
+pub(crate) type Answering<'h> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'h>>;
+
+/// Makes the handler of a connection.
+pub(crate) type Make = Box<dyn Fn() -> Box<dyn Erased> + Send + Sync>;
+
+/// The state that the tasks of a server share.
+pub(crate) struct Shared {
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) site: Arc<Site>,
+    /// Makes asynchronous handlers, which take precedence over the site's.
+    pub(crate) make: Option<Make>,
+    pub(crate) files: sanserve_server::Shared,
+    pub(crate) pool: Pool,
+    /// The queue of tasks with long steps.
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) clock: Clock,
+}
+
+/// The state that a connection and its handler share.
+#[derive(Default)]
+pub(crate) struct HandlerTask {
+    /// The portable handler, if the site has one. Made at the first call.
+    pub(crate) portable: Option<Box<dyn Handler + Send>>,
+    /// The asynchronous handler, while it is not running. Made at the first request.
+    pub(crate) handler: Option<Box<dyn Erased>>,
+    pub(crate) stage: Stage,
+    /// The exchange has ended before the response was complete, so the handler is dropped.
+    pub(crate) died: bool,
+    /// The next request for the handler has arrived.
+    pub(crate) next: bool,
+    /// The connection is closed, or is no longer HTTP.
+    pub(crate) closed: bool,
+    /// The peer had closed its side when the exchange ended.
+    pub(crate) ended_early: bool,
+    /// The status of the response.
+    pub(crate) status: u16,
+    /// The handler got an error because the request's body is broken, so its own failure is not its fault.
+    pub(crate) is_body_broken: bool,
+    /// The tasks that wait to read the body, and to write.
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+    /// The writer waits until everything is sent.
+    pub(crate) flushes: bool,
+    /// The result of an upgrade, for which the handler waits.
+    pub(crate) upgraded: Option<io::Result<crate::upgrade::Upgraded>>,
+}
+
+/// The state of the handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The handler is not running.
+    #[default]
+    Silent,
+    /// The handler is processing the current exchange.
+    Speaking,
+    /// The exchange is over, or no longer the handler's, but the handler has not returned yet.
+    Over,
+}
+
 /// The parts of its task that an exchange uses.
 struct Attached<'a> {
     script: &'a mut Option<Pipes>,
@@ -155,20 +217,6 @@ impl Driver {
             aside: None,
             waiting: None,
         }
-    }
-
-    /// Spawns the task.
-    pub(crate) fn spawn(self, executor: &Executor<'_>) {
-        let task = async move {
-            let shared = Arc::clone(&self.shared);
-            let peer = self.session.connection.peer();
-            let mut driver = Mutex::new(self);
-            // A panic of the policy, or a bug, only ends this connection.
-            if let Err(panic) = AssertUnwindSafe(drive(&mut driver)).catch_unwind().await {
-                shared.site.log_panic(peer, &*panic);
-            }
-        };
-        executor.spawn(task).detach();
     }
 
     /// Drives the connection until it is over or the handler must be called.
@@ -318,7 +366,7 @@ impl Driver {
     }
 
     /// Passes the socket to the site's hook for upgrades.
-    fn hand_over(&mut self) {
+    pub(crate) fn hand_over(&mut self) {
         let attached = self.lease.as_deref_mut().and_then(|lease| lease.space.buffers.take_attached());
         let peer = self.session.connection.peer();
         let (socket, read) = self.take_socket();
@@ -335,25 +383,6 @@ impl Driver {
             Ok(_) => {}
             Err(error) => site.log().error(format_args!("cannot hand over a connection: {error}")),
         }
-    }
-}
-
-async fn drive(driver: &mut Mutex<Driver>) {
-    loop {
-        let event = poll_fn(|cx| driver.get_mut().unwrap_or_else(PoisonError::into_inner).next(cx)).await;
-        let close = match event {
-            Event::Call => {
-                // Boxed, so that a connection without a handler is small.
-                Box::pin(handler_task::converse(driver)).await;
-                continue;
-            }
-            Event::Over(close) => close,
-        };
-        let driver = driver.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if close == Close::Upgraded {
-            driver.hand_over();
-        }
-        return driver.give_back();
     }
 }
 
@@ -420,7 +449,7 @@ impl Driver {
     }
 
     /// Returns the lease, if there is one.
-    fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         if let Some(mut lease) = self.lease.take() {
             lease.script = None;
             lease.wake_flag = None;

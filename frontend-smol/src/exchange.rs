@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use sanserve_core::{
@@ -15,9 +15,7 @@ use sanserve_core::{
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
 
-use crate::Shared;
-use crate::driver::{Driver, lock};
-use crate::handler_task::Stage;
+use crate::driver::{Driver, Stage, lock};
 use crate::head::HeadWriter;
 use crate::upgrade::Upgraded;
 
@@ -53,7 +51,7 @@ use crate::upgrade::Upgraded;
 /// **Writing** waits while the peer does not accept the data written before (up to `limits.output` bytes are
 /// buffered). Buffered data is sent whenever the handler waits for anything; `flush` waits until everything is sent.
 pub struct Exchange<'x> {
-    pub(crate) driver: &'x Mutex<Driver>,
+    driver: &'x Mutex<Driver>,
     known: &'x Known,
 }
 
@@ -62,12 +60,11 @@ pub(crate) struct Known {
     request: RequestBuf,
     /// The trailer section, once the body has been read to its end.
     trailers: OnceLock<Vec<u8>>,
-    pub(crate) shared: Arc<Shared>,
 }
 
 impl Known {
-    pub(crate) fn new(request: RequestBuf, shared: &Arc<Shared>) -> Known {
-        Known { request, trailers: OnceLock::new(), shared: Arc::clone(shared) }
+    pub(crate) fn new(request: RequestBuf) -> Known {
+        Known { request, trailers: OnceLock::new() }
     }
 }
 
@@ -142,7 +139,7 @@ impl Exchange<'_> {
     /// # Errors
     /// [`Misuse`], as an error of kind `InvalidInput`: for a status below 200, and for a second head.
     pub fn respond(&self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
-        HeadWriter::new(self, |reply, status| reply.respond(status), status)
+        HeadWriter::new(self.driver, |reply, status| reply.respond(status), status)
     }
 
     /// Begins an interim response, such as 103, which is sent before the final one, when the handler waits for
@@ -151,7 +148,7 @@ impl Exchange<'_> {
     /// # Errors
     /// [`Misuse`]: for a status that is not interim, and after the head.
     pub fn inform(&self, status: StatusCode) -> io::Result<HeadWriter<'_>> {
-        HeadWriter::new(self, |reply, status| reply.inform(status), status)
+        HeadWriter::new(self.driver, |reply, status| reply.inform(status), status)
     }
 
     /// Sends a prepared head: that of the response, or an interim one. It is sent when the handler waits for
@@ -321,11 +318,11 @@ impl Exchange<'_> {
     /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters
     /// escaped.
     pub fn log(&self, message: fmt::Arguments<'_>) {
-        let shared = &self.known.shared;
         let line = Line(message);
         let entry = Entry::new(self.peer(), b"");
         let mut driver = lock(self.driver);
-        match driver.lease.as_deref_mut() {
+        let Driver { shared, lease, .. } = &mut *driver;
+        match lease.as_deref_mut() {
             Some(lease) => lease.log.write(&entry, &line, lease.now.wall),
             None => shared.site.log().logger().write(&entry, &line, shared.clock.now().wall),
         }

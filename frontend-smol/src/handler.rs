@@ -2,8 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Mutex;
 
-use crate::exchange::Exchange;
+use sanserve_core::RequestBuf;
+
+use crate::driver::{Driver, Erased};
+use crate::exchange::{Exchange, Known};
 
 /// Responds to requests (Python's `BaseHTTPRequestHandler`). A value serves one connection: it is made at the first
 /// request (`setup`) and dropped when the connection ends (`finish`).
@@ -145,16 +149,11 @@ where
     answer
 }
 
-/// A handler as a trait object.
-pub(crate) trait Erased: Send {
-    fn handle<'h>(&'h mut self, x: &'h mut Exchange<'_>) -> BoxedAnswer<'h>;
-}
-
 impl<H: Handler> Erased for H {
-    fn handle<'h>(&'h mut self, x: &'h mut Exchange<'_>) -> BoxedAnswer<'h> {
-        Box::pin(Handler::handle(self, x))
+    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> BoxedAnswer<'h> {
+        Box::pin(async move {
+            let known = Known::new(request);
+            Handler::handle(self, &mut Exchange::new(driver, &known)).await
+        })
     }
 }
-
-/// Makes the handler of a connection.
-pub(crate) type Make = Box<dyn Fn() -> Box<dyn Erased> + Send + Sync>;

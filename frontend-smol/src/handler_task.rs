@@ -13,62 +13,20 @@ use std::io::{self, ErrorKind};
 use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use sanserve_core::{Call, Close, Handler, Reply};
+use sanserve_core::{Call, Close, Reply, RequestBuf};
 use sanserve_server::panic_message;
+use smol::Executor;
 use smol::future::FutureExt as _;
 
-use crate::driver::{Driver, Event, lock};
-use crate::exchange::{Exchange, Known};
-use crate::handler::Erased;
+use crate::driver::{Driver, Erased, Event, HandlerTask, Stage, lock};
 use crate::socket::Socket;
 use crate::upgrade::Upgraded;
 
 /// How often handler and driver alternate before other tasks have their turn.
 const ROUNDS: u32 = 32;
-
-/// The state that a connection and its handler share.
-#[derive(Default)]
-pub(crate) struct HandlerTask {
-    /// The portable handler, if the site has one. Made at the first call.
-    pub(crate) portable: Option<Box<dyn Handler + Send>>,
-    /// The asynchronous handler, while it is not running. Made at the first request.
-    pub(crate) handler: Option<Box<dyn Erased>>,
-    pub(crate) stage: Stage,
-    /// The exchange has ended before the response was complete, so the handler is dropped.
-    died: bool,
-    /// The next request for the handler has arrived.
-    next: bool,
-    /// The connection is closed, or is no longer HTTP.
-    pub(crate) closed: bool,
-    /// The peer had closed its side when the exchange ended.
-    ended_early: bool,
-    /// The status of the response.
-    status: u16,
-    /// The handler got an error because the request's body is broken, so its own failure is not its fault.
-    pub(crate) is_body_broken: bool,
-    /// The tasks that wait to read the body, and to write.
-    pub(crate) reader: Option<Waker>,
-    pub(crate) writer: Option<Waker>,
-    /// The writer waits until everything is sent.
-    pub(crate) flushes: bool,
-    /// The result of an upgrade, for which the handler waits.
-    pub(crate) upgraded: Option<io::Result<Upgraded>>,
-}
-
-/// The state of the handler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// The handler is not running.
-    #[default]
-    Silent,
-    /// The handler is processing the current exchange.
-    Speaking,
-    /// The exchange is over, or no longer the handler's, but the handler has not returned yet.
-    Over,
-}
 
 impl HandlerTask {
     /// Whether the handler must be polled for this call.
@@ -211,18 +169,53 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// Spawns the task.
+    pub(crate) fn spawn(self, executor: &Executor<'_>) {
+        let task = async move {
+            let shared = Arc::clone(&self.shared);
+            let peer = self.session.connection.peer();
+            let mut driver = Mutex::new(self);
+            // A panic of the policy, or a bug, only ends this connection.
+            if let Err(panic) = AssertUnwindSafe(drive(&mut driver)).catch_unwind().await {
+                shared.site.log_panic(peer, &*panic);
+            }
+        };
+        executor.spawn(task).detach();
+    }
+}
+
+async fn drive(driver: &mut Mutex<Driver>) {
+    loop {
+        let event = poll_fn(|cx| driver.get_mut().unwrap_or_else(PoisonError::into_inner).next(cx)).await;
+        let close = match event {
+            Event::Call => {
+                // Boxed, so that a connection without a handler is small.
+                Box::pin(converse(driver)).await;
+                continue;
+            }
+            Event::Over(close) => close,
+        };
+        let driver = driver.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if close == Close::Upgraded {
+            driver.hand_over();
+        }
+        return driver.give_back();
+    }
+}
+
 /// Runs the handler for the current request, and finishes the exchange.
-pub(crate) async fn converse(driver: &Mutex<Driver>) {
-    let Some((known, mut handler)) = begin(driver) else { return };
-    let mut exchange = Exchange::new(driver, &known);
+async fn converse(driver: &Mutex<Driver>) {
+    let Some((request, mut handler)) = begin(driver) else { return };
+    let shared = Arc::clone(&lock(driver).shared);
     let outcome = {
         let speech = async {
-            let handler = match (&mut handler, &known.shared.make) {
+            let handler = match (&mut handler, &shared.make) {
                 (Some(handler), _) => handler,
                 (none, Some(make)) => none.insert(make()),
                 (None, None) => unreachable!("no handler for this request"),
             };
-            handler.handle(&mut exchange).await
+            handler.handle(driver, request).await
         };
         let mut speech = pin!(AssertUnwindSafe(speech).catch_unwind());
         let mut is_begun = false;
@@ -259,13 +252,13 @@ pub(crate) async fn converse(driver: &Mutex<Driver>) {
     *talk = HandlerTask { handler: handler.filter(|_| !panicked), next, closed, ..HandlerTask::default() };
 }
 
-/// The properties of the current exchange, and the handler, if it was made before.
-fn begin(driver: &Mutex<Driver>) -> Option<(Known, Option<Box<dyn Erased>>)> {
+/// The current request, and the handler, if it was made before.
+fn begin(driver: &Mutex<Driver>) -> Option<(RequestBuf, Option<Box<dyn Erased>>)> {
     let mut driver = lock(driver);
     let talk = driver.talk();
     talk.next = false;
     talk.stage = Stage::Speaking;
     let handler = talk.handler.take();
     let request = driver.look(|reply| reply.request().to_buf())?;
-    Some((Known::new(request, &driver.shared), handler))
+    Some((request, handler))
 }

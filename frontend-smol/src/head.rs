@@ -1,17 +1,19 @@
 //! Writing the head of a response part by part.
 
+use std::fmt;
 use std::io;
+use std::sync::Mutex;
 
 use sanserve_core::{self as core, Misuse, Reply, ResponseHead, StatusCode};
 
-use crate::exchange::Exchange;
+use crate::driver::{Driver, lock};
 
-/// The head of a response that is being written, from [`Exchange::respond`] or [`Exchange::inform`]. Each part is
-/// checked immediately; nothing is sent before [`send`](Self::send), nor without it.
+/// The head of a response that is being written, from [`Exchange::respond`](crate::Exchange::respond) or
+/// [`Exchange::inform`](crate::Exchange::inform). Each part is checked immediately; nothing is sent before
+/// [`send`](Self::send), nor without it.
 #[must_use = "nothing goes out before `send`"]
-#[derive(Debug)]
 pub struct HeadWriter<'x> {
-    exchange: &'x Exchange<'x>,
+    driver: &'x Mutex<Driver>,
     begin: Begin,
     head: ResponseHead,
 }
@@ -21,15 +23,15 @@ type Begin = for<'r> fn(&'r mut Reply<'_>, StatusCode) -> Result<core::HeadWrite
 
 impl<'x> HeadWriter<'x> {
     /// Checks that `begin` is permitted.
-    pub(crate) fn new(exchange: &'x Exchange<'x>, begin: Begin, status: StatusCode) -> io::Result<HeadWriter<'x>> {
-        HeadWriter { exchange, begin, head: ResponseHead::new(status) }.with(Ok)
+    pub(crate) fn new(driver: &'x Mutex<Driver>, begin: Begin, status: StatusCode) -> io::Result<HeadWriter<'x>> {
+        HeadWriter { driver, begin, head: ResponseHead::new(status) }.with(Ok)
     }
 
     /// Adds a part, if a head may still be begun: the exchange may have ended meanwhile.
     fn with(self, add: impl FnOnce(ResponseHead) -> Result<ResponseHead, Misuse>) -> io::Result<Self> {
-        let HeadWriter { exchange, begin, head } = self;
-        exchange.reply(|reply| begin(reply, head.status()).map(drop))?;
-        Ok(HeadWriter { exchange, begin, head: add(head)? })
+        let HeadWriter { driver, begin, head } = self;
+        lock(driver).reply(|reply| begin(reply, head.status()).map(drop))?;
+        Ok(HeadWriter { driver, begin, head: add(head)? })
     }
 
     /// Replaces the reason phrase of the status (the `message` of Python's `send_response`). It consists of visible
@@ -65,9 +67,8 @@ impl<'x> HeadWriter<'x> {
     /// # Errors
     /// [`Misuse::LengthMismatch`] if a different [`length`](Self::length) was announced, [`Misuse::Interim`] for a
     /// status below 200. Nothing is sent then. Like [`send`](Self::send), if another head was sent meanwhile.
-    /// 200. Nothing is sent then. As [`send`](Self::send), if another head was sent meanwhile.
     pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
-        self.exchange.send_response(&self.head, body)
+        Ok(lock(self.driver).reply(|reply| reply.send_response(&self.head, body))?)
     }
 
     /// Ends the head (Python's `end_headers`). It is sent when the handler waits for anything.
@@ -75,6 +76,12 @@ impl<'x> HeadWriter<'x> {
     /// # Errors
     /// [`Misuse`], if another head was sent meanwhile.
     pub fn send(self) -> io::Result<()> {
-        self.exchange.send_head(&self.head)
+        Ok(lock(self.driver).reply(|reply| reply.send_head(&self.head))?)
+    }
+}
+
+impl fmt::Debug for HeadWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeadWriter").field("head", &self.head).finish_non_exhaustive()
     }
 }

@@ -66,7 +66,7 @@ pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
 pub use crate::head::HeadWriter;
 pub use crate::upgrade::Upgraded;
 
-use crate::handler::Make;
+use crate::driver::{Make, Shared};
 use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::watch::Watch;
@@ -233,19 +233,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("address", &self.address).field("threads", &self.threads).finish_non_exhaustive()
     }
-}
-
-/// The state that the tasks of a server share.
-struct Shared {
-    watch: Arc<Watch>,
-    site: Arc<Site>,
-    /// Makes asynchronous handlers, which take precedence over the site's.
-    make: Option<Make>,
-    files: Files,
-    pool: Pool,
-    /// The queue of tasks with long steps.
-    lane: Arc<Lane>,
-    clock: Clock,
 }
 
 /// Waits until every connection has ended, and cuts those that are left after the grace.

@@ -12,8 +12,7 @@ use rustix::io::Errno;
 use sanserve_server as server;
 use sanserve_server::{Accepted, Acceptor, Phase};
 
-use crate::driver::Driver;
-use crate::handler::Blocking;
+use crate::driver::{Blocking, Driver};
 use crate::recv_timeout::timespec;
 use crate::shared::{CountedThread, Enrolled, Shared};
 

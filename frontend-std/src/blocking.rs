@@ -12,7 +12,6 @@ use sanserve_core::{Call, Fault, Input, Misuse, Now, Reply};
 use sanserve_server::{Phase, panic_message};
 
 use crate::driver::{Driver, ExchangeState, Line, Progress, context};
-use crate::exchange::Exchange;
 
 /// The exchange has ended for a reason outside of the handler, which is logged elsewhere.
 #[derive(Debug)]
@@ -79,7 +78,7 @@ impl Line {
             }
             None => Box::new(reply.request().to_buf()),
         });
-        let outcome = blocking_handler.handle(&mut Exchange::new(self, request.as_request()));
+        let outcome = blocking_handler.handle(self, request.as_request());
         self.driver.request = Some(request);
         self.blocking_handler = Some(blocking_handler);
         outcome

@@ -7,23 +7,44 @@
 //! `MSG_DONTWAIT`.
 
 use std::cell::{OnceCell, RefCell};
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sanserve_core::{Call, Close, Connection, Context, Fault, Handler, Now, RequestBuf, Tick};
+use sanserve_core::{Call, Close, Config, Connection, Context, Fault, Handler, Now, Request, RequestBuf, Tick};
 use sanserve_server::{Budget, Env, Frontend, Io, Logger, Phase, Session, Transport, Turn, Workspace};
 
-use crate::handler::{Blocking, Handler as BlockingHandler};
 use crate::recv_timeout::RecvTimeout;
 use crate::shared::{ConnHandle, Enrolled, Shared};
-use crate::upgrade;
 use crate::waker::ConnWaker;
 
 /// The number of bytes after which a turn ends, so that the clock is read. Sending less takes no time.
 const LARGE_SEND: u64 = 64 * 1024;
+
+/// A blocking handler as the connection sees it. The public [`Handler`](crate::Handler) is built on this.
+pub(crate) trait BlockingHandler {
+    fn handle(&mut self, line: &mut Line, request: Request<'_>) -> io::Result<()>;
+}
+
+/// The factory of blocking handlers, and the configuration for them.
+pub(crate) struct Blocking {
+    /// Makes a handler.
+    pub(crate) make: Box<dyn Fn() -> Box<dyn BlockingHandler> + Send + Sync>,
+    /// The configuration of the site, with requests routed to the handler.
+    config: Config,
+}
+
+impl Blocking {
+    pub(crate) fn new<H>(make: impl Fn() -> H + Send + Sync + 'static, config: &Config) -> Blocking
+    where
+        H: BlockingHandler + 'static,
+    {
+        Blocking { make: Box::new(move || Box::new(make())), config: config.clone().with_handled(true) }
+    }
+}
 
 /// What a thread needs to drive connections, one after the other.
 pub(crate) struct Driver {
@@ -163,7 +184,7 @@ impl Line {
                 Progress::Call(call) => self.call(call),
                 Progress::End(Close::Upgraded) => {
                     if self.state != ExchangeState::Upgraded {
-                        upgrade::pass_on(self);
+                        self.pass_on();
                     }
                     return;
                 }

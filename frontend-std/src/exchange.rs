@@ -12,7 +12,6 @@ use sanserve_server::{Draining, Upgraded};
 
 use crate::driver::{Driver, ExchangeState, Line, Progress};
 use crate::head::HeadWriter;
-use crate::upgrade;
 
 /// A request and its response, for a [`Handler`](crate::Handler).
 ///
@@ -266,7 +265,7 @@ impl<'x> Exchange<'x> {
             fields.iter().try_fold(head, |head, (name, value)| head.field(name, value))?.send()
         })?;
         self.line.finish_upgrade()?;
-        upgrade::give(self.line)
+        self.line.give_away()
     }
 
     /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use sanserve_core::Config;
+use sanserve_core::Request;
 
+use crate::driver::{BlockingHandler, Line};
 use crate::exchange::Exchange;
 
 /// Responds to requests, in plain blocking code. A value serves one connection, on the thread of that connection. It
@@ -97,16 +98,8 @@ impl<F: FnMut(&mut Exchange<'_>) -> io::Result<()>> Handler for F {
     }
 }
 
-/// The factory of handlers, and the configuration for them.
-pub(crate) struct Blocking {
-    /// Makes a handler.
-    pub(crate) make: Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>,
-    /// The configuration of the site, with requests routed to the handler.
-    pub(crate) config: Config,
-}
-
-impl Blocking {
-    pub(crate) fn new<H: Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static, config: &Config) -> Blocking {
-        Blocking { make: Box::new(move || Box::new(make())), config: config.clone().with_handled(true) }
+impl<H: Handler> BlockingHandler for H {
+    fn handle(&mut self, line: &mut Line, request: Request<'_>) -> io::Result<()> {
+        Handler::handle(self, &mut Exchange::new(line, request))
     }
 }

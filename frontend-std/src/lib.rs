@@ -63,7 +63,7 @@ pub use crate::handler::Handler;
 pub use crate::head::HeadWriter;
 
 use crate::accept::Serving;
-use crate::handler::Blocking;
+use crate::driver::Blocking;
 use crate::shared::Shared;
 
 /// The default limit of threads; see [`Server::workers`].
