@@ -3,11 +3,12 @@
 //!
 //! The list below is the map. A new module goes to the lowest floor above everything that it uses.
 
-#![allow(clippy::disallowed_methods, reason = "reads the sources")]
+mod imports;
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use imports::{Module, modules, used_by};
 
 /// The floors from the bottom to the top, each with its subject.
 const FLOORS: &[(&str, &[&str])] = &[
@@ -35,13 +36,13 @@ fn each_module_only_uses_lower_floors() {
         .flat_map(|(floor, (_, modules))| modules.iter().map(move |module| (*module, floor)))
         .collect();
     let mut wrong = Vec::new();
-    for (module, used, file) in imports() {
+    for (module, used, place) in arrows() {
         let (Some(&here), Some(&there)) = (floor_of.get(module.as_str()), floor_of.get(used.as_str())) else {
-            wrong.push(format!("{file}: {module} or {used} is on no floor"));
+            wrong.push(format!("{place}: {module} or {used} is on no floor"));
             continue;
         };
         if there >= here {
-            wrong.push(format!("{file}: {module} ({}) uses {used} ({})", FLOORS[here].0, FLOORS[there].0));
+            wrong.push(format!("{place}: {module} ({}) uses {used} ({})", FLOORS[here].0, FLOORS[there].0));
         }
     }
     assert!(wrong.is_empty(), "a module uses another one on the same or a higher floor:\n{}", wrong.join("\n"));
@@ -51,99 +52,33 @@ fn each_module_only_uses_lower_floors() {
 fn each_module_is_on_one_floor() {
     let mut listed: Vec<&str> = FLOORS.iter().flat_map(|(_, modules)| modules.iter().copied()).collect();
     listed.sort_unstable();
-    let mut there: Vec<String> = files().iter().map(|(module, _)| module.clone()).collect();
-    there.sort_unstable();
-    there.dedup();
-    assert_eq!(listed, there);
+    let there: BTreeSet<String> =
+        modules(&root()).into_iter().filter_map(|module| module.path.into_iter().next()).collect();
+    assert_eq!(listed, Vec::from_iter(&there));
 }
 
 #[test]
 fn all_forms_of_imports_are_recognized() {
-    let source = "use crate::{a::B, c};\n//! crate::no\n    use crate::d::{E, F};\nlet x = crate::g::h(); // crate::no\n\
-                  pub(crate) fn f() {}\n#[cfg(test)]\nmod tests {\n use crate::no;\n}\n";
-    assert_eq!(used_by(source), ["a", "c", "d", "g"]);
+    let source = "use crate::{a::B, c};\n//! crate::no\n    use crate::d::{E, f::{G, self}, H};\nlet x = crate::g::h(); // crate::no\n\
+                  pub(in crate::no) fn f() {}\nuse super::{n::O, super::p};\nuse other::crate_::no;\n\
+                  #[cfg(test)]\nmod tests {\n use crate::no;\n}\n";
+    let used = used_by(source, &["k".to_owned(), "l".to_owned()]);
+    let used: Vec<String> = used.iter().map(|path| path.join("::")).collect();
+    assert_eq!(used, ["a::B", "c", "d::E", "d::f::G", "d::f", "d::H", "g::h", "k::n::O", "p"]);
 }
 
-/// All imports: a module, the module that it uses, and the file.
-fn imports() -> Vec<(String, String, String)> {
-    let mut imports = Vec::new();
-    for (module, file) in files() {
-        let source = fs::read_to_string(&file).expect("a source file can be read");
-        let name = file.strip_prefix(root()).expect("below the root").display().to_string();
-        let others = used_by(&source).into_iter().filter(|used| *used != module);
-        for used in others {
-            imports.push((module.clone(), used, name.clone()));
-        }
+/// All imports: a module, the module that it uses, and the submodule with the import.
+fn arrows() -> Vec<(String, String, String)> {
+    let mut arrows = Vec::new();
+    for Module { path, uses } in modules(&root()) {
+        let Some(module) = path.first() else { continue };
+        let others = uses.into_iter().filter_map(|used| used.into_iter().next()).filter(|used| used != module);
+        arrows.extend(others.map(|used| (module.clone(), used, path.join("::"))));
     }
-    assert!(imports.len() > 100, "too few imports were found: {}", imports.len());
-    imports
+    assert!(arrows.len() > 100, "too few imports were found: {}", arrows.len());
+    arrows
 }
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-/// All source files, each with its module.
-fn files() -> Vec<(String, PathBuf)> {
-    let mut files = Vec::new();
-    let mut dirs = vec![root()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).expect("a directory of sources") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let below = path.strip_prefix(root()).expect("below the root");
-                let first = below.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
-                let module = first.trim_end_matches(".rs").to_owned();
-                if module != "lib" {
-                    files.push((module, path));
-                }
-            }
-        }
-    }
-    files
-}
-
-/// The modules that a source file names after `crate::`, outside of comments and tests.
-fn used_by(source: &str) -> Vec<String> {
-    let code: String = source
-        .split("#[cfg(test)]\nmod tests")
-        .next()
-        .unwrap_or_default()
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n");
-    let mut used = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        match rest.strip_prefix('{') {
-            // In `use crate::{a::B, c}`, the first word of each item at the outermost level.
-            Some(list) => {
-                let mut depth = 0;
-                let mut start = true;
-                for (n, c) in list.char_indices() {
-                    match c {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => start = true,
-                        _ if c.is_whitespace() => {}
-                        _ if start && depth == 0 => {
-                            used.push(word(&list[n..]));
-                            start = false;
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            None => used.push(word(rest)),
-        }
-    }
-    used
-}
-
-fn word(text: &str) -> String {
-    text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
