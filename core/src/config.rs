@@ -184,108 +184,86 @@ pub enum Chunked {
     Refuse,
 }
 
-/// Limits on what a connection may make the server hold. All sizes are in bytes.
-///
-/// More limits may be added, so start from the default:
-///
-/// ```
-/// use sanserve_core::Limits;
-///
-/// let limits = Limits::default().with_head(16_384).with_body(10 << 20);
-/// assert_eq!((limits.head, limits.body), (16_384, 10_485_760));
-/// assert_eq!(limits.fields, 99);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The request line with its line end; a longer one is refused with 414. Default 65,536, as in Python.
-    pub request_line: usize,
-    /// A field line with its line end; a longer one is refused with 431 `Line too long`. Default 65,536, as in Python.
-    pub field_line: usize,
-    /// The number of field lines; more are refused with 431 `Too many headers`. Default 99, as in Python.
-    pub fields: usize,
-    /// The whole head; a longer one is refused with 431. Default 131,072.
-    pub head: usize,
-    /// Empty lines before a request line that are skipped (RFC 9112 section 2.2); more are refused with 400. Default 4.
-    pub blank_lines: usize,
-    /// A chunk-size line with its extensions; a longer one is refused with 400. Default 1,024.
-    pub chunk_line: usize,
-    /// The trailer section of a chunked body; a longer one is refused with 431. Default 8,192.
-    pub trailers: usize,
-    /// A request body; a longer one is refused with 413. Default 1 GiB. Bodies are streamed, so this is not memory.
-    pub body: u64,
-    /// How much of an unused request body is read and discarded, so that the connection can continue; with a longer
-    /// body, the connection closes. The same amount of a script's output is read and discarded if it is not sent (HEAD,
-    /// 204, 304); a script that writes more is terminated. Default 65,536.
-    pub drain: u64,
-    /// How much is read from a closing connection, so that the last response arrives. Default 1 GiB: the timeouts
-    /// usually expire first, and nothing is stored.
-    pub linger: u64,
-    /// Memory for the entries of a directory listing: their names, and 8 bytes for each; a larger directory is refused
-    /// with 500. Default 64 MiB.
-    pub listing: usize,
-    /// Output that is formatted ahead of the socket (pages, listings, bodies of handlers); at least 1. Default 65,536.
-    pub output: usize,
-    /// The number of parts of a `multipart/byteranges` response. If there are more, or if the request lists more than
-    /// four times as many ranges, the whole representation is sent. Default 256: zsync requests 20 ranges, and other
-    /// clients 100.
-    pub ranges: usize,
-    /// The head of a script's response; a longer one results in 502. Default 65,536.
-    pub script_head: usize,
-    /// A request body of at most this length is read completely before the script is started. For a longer one, the
-    /// script is started once some of it has arrived. So a client that sends no body does not occupy a script. At most
-    /// [`head`](Limits::head) is used; 0 starts scripts at once. Default 65,536.
-    pub script_body: usize,
-    /// The number of local redirects (RFC 3875 section 6.2.2) for one request; more result in 502. Default 10.
-    pub redirects: u8,
+/// Defines [`Limits`]: the fields, their builder methods and their defaults.
+macro_rules! limits {
+    ($(#[$meta:meta])* { $($(#[$of_field:meta])* $name:ident $setter:ident: $type:ty = $default:expr;)* }) => {
+        $(#[$meta])*
+        pub struct Limits { $($(#[$of_field])* pub $name: $type,)* }
+
+        impl Limits {
+            setters! { $($setter $name: $type;)* }
+        }
+
+        impl Default for Limits {
+            fn default() -> Limits {
+                Limits { $($name: $default,)* }
+            }
+        }
+    };
+}
+
+limits! {
+    /// Limits on what a connection may make the server hold. All sizes are in bytes.
+    ///
+    /// More limits may be added, so start from the default:
+    ///
+    /// ```
+    /// use sanserve_core::Limits;
+    ///
+    /// let limits = Limits::default().with_head(16_384).with_body(10 << 20);
+    /// assert_eq!((limits.head, limits.body), (16_384, 10_485_760));
+    /// assert_eq!(limits.fields, 99);
+    /// ```
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    {
+        /// The request line with its line end; a longer one is refused with 414. Default 65,536, as in Python.
+        request_line with_request_line: usize = 65_536;
+        /// A field line with its line end; a longer one is refused with 431 `Line too long`. Default 65,536, as in Python.
+        field_line with_field_line: usize = 65_536;
+        /// The number of field lines; more are refused with 431 `Too many headers`. Default 99, as in Python.
+        fields with_fields: usize = 99;
+        /// The whole head; a longer one is refused with 431. Default 131,072.
+        head with_head: usize = 131_072;
+        /// Empty lines before a request line that are skipped (RFC 9112 section 2.2); more are refused with 400. Default 4.
+        blank_lines with_blank_lines: usize = 4;
+        /// A chunk-size line with its extensions; a longer one is refused with 400. Default 1,024.
+        chunk_line with_chunk_line: usize = 1_024;
+        /// The trailer section of a chunked body; a longer one is refused with 431. Default 8,192.
+        trailers with_trailers: usize = 8_192;
+        /// A request body; a longer one is refused with 413. Default 1 GiB. Bodies are streamed, so this is not memory.
+        body with_body: u64 = 1 << 30;
+        /// How much of an unused request body is read and discarded, so that the connection can continue; with a longer
+        /// body, the connection closes. The same amount of a script's output is read and discarded if it is not sent (HEAD,
+        /// 204, 304); a script that writes more is terminated. Default 65,536.
+        drain with_drain: u64 = 65_536;
+        /// How much is read from a closing connection, so that the last response arrives. Default 1 GiB: the timeouts
+        /// usually expire first, and nothing is stored.
+        linger with_linger: u64 = 1 << 30;
+        /// Memory for the entries of a directory listing: their names, and 8 bytes for each; a larger directory is refused
+        /// with 500. Default 64 MiB.
+        listing with_listing: usize = 64 << 20;
+        /// Output that is formatted ahead of the socket (pages, listings, bodies of handlers); at least 1. Default 65,536.
+        output with_output: usize = 65_536;
+        /// The number of parts of a `multipart/byteranges` response. If there are more, or if the request lists more than
+        /// four times as many ranges, the whole representation is sent. Default 256: zsync requests 20 ranges, and other
+        /// clients 100.
+        ranges with_ranges: usize = 256;
+        /// The head of a script's response; a longer one results in 502. Default 65,536.
+        script_head with_script_head: usize = 65_536;
+        /// A request body of at most this length is read completely before the script is started. For a longer one, the
+        /// script is started once some of it has arrived. So a client that sends no body does not occupy a script. At most
+        /// [`head`](Limits::head) is used; 0 starts scripts at once. Default 65,536.
+        script_body with_script_body: usize = 65_536;
+        /// The number of local redirects (RFC 3875 section 6.2.2) for one request; more result in 502. Default 10.
+        redirects with_redirects: u8 = 10;
+    }
 }
 
 impl Limits {
-    setters! {
-        with_request_line request_line: usize;
-        with_field_line field_line: usize;
-        with_fields fields: usize;
-        with_head head: usize;
-        with_blank_lines blank_lines: usize;
-        with_chunk_line chunk_line: usize;
-        with_trailers trailers: usize;
-        with_body body: u64;
-        with_drain drain: u64;
-        with_linger linger: u64;
-        with_listing listing: usize;
-        with_output output: usize;
-        with_ranges ranges: usize;
-        with_script_head script_head: usize;
-        with_script_body script_body: usize;
-        with_redirects redirects: u8;
-    }
-
     /// Without any room for output, no response could make progress.
     pub(crate) fn output_room(&self) -> usize {
         self.output.max(1)
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            request_line: 65_536,
-            field_line: 65_536,
-            fields: 99,
-            head: 131_072,
-            blank_lines: 4,
-            chunk_line: 1_024,
-            trailers: 8_192,
-            body: 1 << 30,
-            drain: 65_536,
-            linger: 1 << 30,
-            listing: 64 << 20,
-            output: 65_536,
-            ranges: 256,
-            script_head: 65_536,
-            script_body: 65_536,
-            redirects: 10,
-        }
     }
 }
 

@@ -229,53 +229,47 @@ pub enum ScriptInput {
     Spooled,
 }
 
-/// Why a handler is called.
-///
-/// It is exhaustive on purpose: a handler may ignore a call, but should do so explicitly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// A request has arrived. Once per exchange, first.
-    Request,
-    /// [`Reply::receive`](crate::Reply::receive) returned `Pending`, and now more of the body, or its end, is
-    /// available.
-    Body,
-    /// [`Reply::write`](crate::Reply::write) accepted only a part, and now there is room.
-    Room,
-    /// The driver passed an [`Input::Wake`](crate::Input::Wake).
-    Wake,
-    /// The server is shutting down: a response that waits for something else, or has no end, should end before the
-    /// grace period is over. Once per exchange: when draining begins, or, if it has begun already, immediately after
-    /// `Request`, unless the response is complete by then.
-    Drain,
-    /// The exchange has ended, for any reason. Once per exchange, last, unless the handler has passed the request on.
-    /// The reply accepts nothing more.
-    Over,
+/// An enum whose values have names in transcripts.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$of_value:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        pub enum $name { $($(#[$of_value])* $value,)+ }
+
+        impl $name {
+            /// All of them, each with its name in transcripts.
+            pub const TABLE: &[(&'static str, $name)] = &[$(($text, $name::$value),)+];
+
+            /// The name in transcripts.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                Self::TABLE[self as usize].0
+            }
+        }
+    };
 }
 
-/// Invariant: the table contains all calls in order.
-const _: () = {
-    let mut at = 0;
-    while at < Call::TABLE.len() {
-        assert!(Call::TABLE[at].1 as usize == at);
-        at += 1;
-    }
-};
-
-impl Call {
-    /// All calls, each with its name in transcripts.
-    pub const TABLE: &[(&'static str, Call)] = &[
-        ("request", Call::Request),
-        ("body", Call::Body),
-        ("room", Call::Room),
-        ("wake", Call::Wake),
-        ("drain", Call::Drain),
-        ("over", Call::Over),
-    ];
-
-    /// The name in transcripts.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Call::TABLE[self as usize].0
+named! {
+    /// Why a handler is called.
+    ///
+    /// It is exhaustive on purpose: a handler may ignore a call, but should do so explicitly.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    Call {
+        /// A request has arrived. Once per exchange, first.
+        Request = "request",
+        /// [`Reply::receive`](crate::Reply::receive) returned `Pending`, and now more of the body, or its end, is
+        /// available.
+        Body = "body",
+        /// [`Reply::write`](crate::Reply::write) accepted only a part, and now there is room.
+        Room = "room",
+        /// The driver passed an [`Input::Wake`](crate::Input::Wake).
+        Wake = "wake",
+        /// The server is shutting down: a response that waits for something else, or has no end, should end before the
+        /// grace period is over. Once per exchange: when draining begins, or, if it has begun already, immediately after
+        /// `Request`, unless the response is complete by then.
+        Drain = "drain",
+        /// The exchange has ended, for any reason. Once per exchange, last, unless the handler has passed the request on.
+        /// The reply accepts nothing more.
+        Over = "over",
     }
 }
 
@@ -308,48 +302,23 @@ pub struct Need {
     pub handler: bool,
 }
 
-/// Why a connection closes. More reasons may be added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Close {
-    /// The last response is complete, and the peer or the response asked to close.
-    Done,
-    /// The peer was silent between exchanges for longer than `timeouts.keep_alive`.
-    Idle,
-    /// The peer was too slow, or did not stop sending.
-    Timeout,
-    /// The connection broke, or a response could not be completed.
-    Broken,
-    /// The server is shutting down.
-    Drained,
-    /// The response was 101: the socket belongs to the handler now, together with the unread bytes in `Buffers::input`
-    /// (RFC 9110 section 7.8). It must not be closed.
-    Upgraded,
-}
-
-/// Invariant: the table contains all of them in order.
-const _: () = {
-    let mut at = 0;
-    while at < Close::TABLE.len() {
-        assert!(Close::TABLE[at].1 as usize == at);
-        at += 1;
-    }
-};
-
-impl Close {
-    /// All of them, each with its name in transcripts.
-    pub const TABLE: &[(&'static str, Close)] = &[
-        ("done", Close::Done),
-        ("idle", Close::Idle),
-        ("timeout", Close::Timeout),
-        ("broken", Close::Broken),
-        ("drained", Close::Drained),
-        ("upgraded", Close::Upgraded),
-    ];
-
-    /// The name in transcripts.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Close::TABLE[self as usize].0
+named! {
+    /// Why a connection closes. More reasons may be added.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    Close {
+        /// The last response is complete, and the peer or the response asked to close.
+        Done = "done",
+        /// The peer was silent between exchanges for longer than `timeouts.keep_alive`.
+        Idle = "idle",
+        /// The peer was too slow, or did not stop sending.
+        Timeout = "timeout",
+        /// The connection broke, or a response could not be completed.
+        Broken = "broken",
+        /// The server is shutting down.
+        Drained = "drained",
+        /// The response was 101: the socket belongs to the handler now, together with the unread bytes in `Buffers::input`
+        /// (RFC 9110 section 7.8). It must not be closed.
+        Upgraded = "upgraded",
     }
 }
