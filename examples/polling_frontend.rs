@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{Call, Cgi, Config, Connection, Fault, Handler, Input, Now, Peer, Reply, StatusCode, Tick, Wait};
+use sanserve::core::{Call, Cgi, Config, Connection, Handler, Input, Now, Peer, Reply, StatusCode, Tick, Wait};
 use sanserve::os::{self, Clock, Signals};
 use sanserve::server::{
-    Accepted, Acceptor, Announce, Budget, Env, Frontend, Handle, Local, Logger, Phase, Session, Site, Transport, Turn,
-    Workspace,
+    Accepted, Acceptor, Announce, Budget, EachExchange, Env, Handle, Local, Logger, Phase, Session, Site, Transport,
+    Turn, Workspace, watched,
 };
 
 /// A connection with its resources, and what it waits for.
@@ -30,20 +30,6 @@ struct Client {
     number: u64,
     /// What the connection waits for, or `None` if it can continue at once.
     wait: Option<Wait>,
-}
-
-/// Gives each exchange a number, so that the waker of an earlier exchange does not wake a later one.
-struct ExchangeNumbers<'l> {
-    number: &'l mut u64,
-    next: &'l mut u64,
-}
-
-impl Frontend for ExchangeNumbers<'_> {
-    fn finished(&mut self, _status: u16) -> bool {
-        *self.next += 1;
-        *self.number = *self.next;
-        false
-    }
 }
 
 impl Client {
@@ -67,7 +53,7 @@ impl Client {
         // Bounded, so that the other connections get their turn.
         let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
         loop {
-            match session.turn(space, io, &mut ExchangeNumbers { number, next }, env, &mut budget) {
+            match session.turn(space, io, &mut EachExchange, env, &mut budget) {
                 Turn::Call(call) => {
                     let waker = || Waker::from(Arc::new(LoopWaker { exchange: Some(*number), ..loop_waker.clone() }));
                     session.call(call, handler, &waker, space, env);
@@ -76,8 +62,13 @@ impl Client {
                     *wait = Some(what);
                     return true;
                 }
+                // The waker of an earlier exchange must not wake a later one.
+                Turn::Finished => {
+                    *next += 1;
+                    *number = *next;
+                }
                 Turn::Closed(_) => return false,
-                Turn::Yield | Turn::Slow | Turn::Finished => {
+                Turn::Yield | Turn::Slow => {
                     *wait = None;
                     return true;
                 }
@@ -90,44 +81,17 @@ impl Client {
         self.wait.is_none_or(|wait| wait.deadline.is_some_and(|deadline| deadline <= now))
     }
 
-    /// The descriptors for poll(2): the socket, and the output, the exit and the input of the script.
-    fn watched<'l>(&'l self, placeholder: &'l UnixStream) -> [PollFd<'l>; 4] {
-        let (need, script) = (self.wait.map(|wait| wait.need).unwrap_or_default(), self.space.slot.script());
-        let output = script.and_then(|script| script.output).filter(|_| need.script_read);
-        let exit = script.and_then(|script| script.exit).filter(|_| need.script_read);
-        let input = script.and_then(|script| script.input).filter(|_| need.script_write);
-        let mut socket = PollFlags::empty();
-        socket.set(PollFlags::IN, need.read);
-        socket.set(PollFlags::OUT, need.write);
-        let all = [
-            (Some(self.socket.as_fd()), socket),
-            (output, PollFlags::IN),
-            (exit, PollFlags::IN),
-            (input, PollFlags::OUT),
-        ];
-        all.map(|watched| match watched {
-            (Some(fd), flags) => PollFd::from_borrowed_fd(fd, flags),
-            (None, _) => PollFd::new(placeholder, PollFlags::empty()),
-        })
+    /// The descriptors for poll(2).
+    fn watched(&self) -> [PollFd<'_>; 4] {
+        let need = self.wait.map(|wait| wait.need).unwrap_or_default();
+        watched(need, self.socket.as_fd(), self.space.slot.script())
     }
 
     /// Records what poll(2) has found. If anything has changed, the connection needs a turn.
     fn became_ready(&mut self, found: &[PollFlags], server: &Server) {
-        let gone = found[0].intersects(PollFlags::HUP | PollFlags::ERR);
-        let mut has_changed = gone;
-        if gone || found[0].contains(PollFlags::IN) {
-            has_changed |= self.transport.became_readable();
-        }
-        if gone || found[0].contains(PollFlags::OUT) {
-            has_changed |= self.transport.became_writable();
-        }
-        let (output, input) = (!found[1].is_empty() || !found[2].is_empty(), !found[3].is_empty());
-        self.session.script_became_ready(output, input);
-        if gone && self.wait.is_some_and(|wait| !wait.need.read && !wait.need.write) {
-            let io = &mut self.transport.over(self.socket.as_fd());
-            self.session.broken(Fault::Peer, io, server.site.draining());
-        }
-        if has_changed || output || input {
+        let Some(wait) = self.wait else { return };
+        let io = &mut self.transport.over(self.socket.as_fd());
+        if self.session.became_ready(found, wait.need, io, server.site.draining()) {
             self.wait = None;
         }
     }
@@ -230,7 +194,7 @@ impl Server {
 
     /// Waits until a descriptor is ready or a deadline has passed.
     fn watch(&self, clients: &[Client]) -> io::Result<Vec<PollFlags>> {
-        let mut fds: Vec<PollFd<'_>> = clients.iter().flat_map(|client| client.watched(&self.wakes)).collect();
+        let mut fds: Vec<PollFd<'_>> = clients.iter().flat_map(Client::watched).collect();
         fds.push(PollFd::new(&self.wakes, PollFlags::IN));
         let now = self.clock.tick();
         let accept_at = Some(self.accept_at).filter(|&at| at > now);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use sanserve_core::{Input, Need, Wait};
-use sanserve_server::{Phase, Received};
+use sanserve_server::{Phase, Received, socket_flags, watched};
 
 use crate::driver::{Driver, Line};
 use crate::recv_timeout::{RecvTimeout, timespec};
@@ -127,8 +127,8 @@ impl Line {
     /// Waits with poll(2) for everything but the next bytes: for room in the socket, or only for the peer to
     /// disconnect and for the deadline.
     fn watch(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        match poll_both((socket, flags(need.read, need.write)), (self.latch(), PollFlags::IN), left) {
-            Ok([ready, _]) => self.became_ready(ready, need, socket),
+        match poll_both((socket, socket_flags(need)), (self.latch(), PollFlags::IN), left) {
+            Ok([ready, _]) => self.became_ready(&[ready], need, socket),
             Err(_) => self.broken(socket),
         }
     }
@@ -139,7 +139,7 @@ impl Line {
         let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
         let latch = self.latch();
         let mut fds = [
-            PollFd::from_borrowed_fd(socket, flags(need.read, need.write)),
+            PollFd::from_borrowed_fd(socket, socket_flags(need)),
             PollFd::from_borrowed_fd(conn_waker.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(latch.unwrap_or(socket), wanted(latch, PollFlags::IN)),
         ];
@@ -152,56 +152,28 @@ impl Line {
             conn_waker.consume();
             self.session.connection.handle(Input::Wake);
         }
-        self.became_ready(ready, need, socket);
+        self.became_ready(&[ready], need, socket);
     }
 
     /// Like `watch`, with a script in addition to the socket.
     fn watch_script(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
         let tells = self.session.told() < Phase::Draining;
         let Driver { space, shared, .. } = &mut self.driver;
-        let latch = tells.then(|| shared.latch().as_fd());
-        let script = space.slot.script();
-        let output = script.and_then(|fds| fds.output).filter(|_| need.script_read);
-        let exit = script.and_then(|fds| fds.exit).filter(|_| need.script_read);
-        let input = script.and_then(|fds| fds.input).filter(|_| need.script_write);
-        // For descriptors that are not needed, the socket is passed with no events.
-        let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
-        let mut fds = [
-            PollFd::from_borrowed_fd(socket, flags(need.read, need.write)),
-            PollFd::from_borrowed_fd(output.unwrap_or(socket), wanted(output, PollFlags::IN)),
-            PollFd::from_borrowed_fd(exit.unwrap_or(socket), wanted(exit, PollFlags::IN)),
-            PollFd::from_borrowed_fd(input.unwrap_or(socket), wanted(input, PollFlags::OUT)),
-            PollFd::from_borrowed_fd(latch.unwrap_or(socket), wanted(latch, PollFlags::IN)),
-        ];
+        let [ready, output, exit, input] = watched(need, socket, space.slot.script());
+        let latch = PollFd::new(shared.latch(), if tells { PollFlags::IN } else { PollFlags::empty() });
+        let mut fds = [ready, output, exit, input, latch];
         match poll(&mut fds, timespec(left).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return self.broken(socket),
         }
-        let [ready, output, exit, input, _] = fds.map(|fd| fd.revents());
-        self.session.script_became_ready(!output.is_empty() || !exit.is_empty(), !input.is_empty());
-        self.became_ready(ready, need, socket);
+        let [found @ .., _] = fds.map(|fd| fd.revents());
+        self.became_ready(&found, need, socket);
     }
 
-    /// Records what the socket is ready for.
-    fn became_ready(&mut self, ready: PollFlags, need: Need, socket: BorrowedFd<'_>) {
-        let gone = ready.intersects(PollFlags::ERR | PollFlags::HUP);
-        if need.write && (gone || ready.contains(PollFlags::OUT)) {
-            self.transport.became_writable();
-        }
-        if need.read && (gone || ready.contains(PollFlags::IN)) {
-            self.transport.became_readable();
-        }
-        if gone && !need.read && !need.write {
-            self.broken(socket);
-        }
+    /// Records what was found of the socket, and of the script.
+    fn became_ready(&mut self, found: &[PollFlags], need: Need, socket: BorrowedFd<'_>) {
+        self.with_env(socket, |session, _, io, env| session.became_ready(found, need, io, env.site.draining()));
     }
-}
-
-fn flags(read: bool, write: bool) -> PollFlags {
-    let mut flags = PollFlags::empty();
-    flags.set(PollFlags::IN, read);
-    flags.set(PollFlags::OUT, write);
-    flags
 }
 
 /// Waits for the socket and for another descriptor, if there is one. Empty flags: nothing happened in time.

@@ -159,6 +159,16 @@ pub trait Frontend {
 /// Keeps nothing.
 impl Frontend for () {}
 
+/// Ends the turn with [`Turn::Finished`] after each exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct EachExchange;
+
+impl Frontend for EachExchange {
+    fn finished(&mut self, _status: u16) -> bool {
+        true
+    }
+}
+
 impl Session {
     /// A session with no inputs yet.
     #[must_use]

@@ -1,0 +1,65 @@
+//! What a connection waits for with `poll(2)`, and what was found.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::event::{PollFd, PollFlags};
+use sanserve_core::{Fault, Need};
+
+use crate::lifecycle::Draining;
+use crate::script::ScriptFds;
+use crate::session::Session;
+use crate::transport::Io;
+
+/// The descriptors to pass to `poll(2)` for a connection that needs `need`: its socket, and the output, the exit and the
+/// input of its script. The exit is a descriptor of its own, since a script may leave a child behind that keeps the
+/// pipe open. In the place of one that is not needed, or does not exist, is the socket without events.
+#[must_use]
+pub fn watched<'f>(need: Need, socket: BorrowedFd<'f>, script: Option<ScriptFds<'f>>) -> [PollFd<'f>; 4] {
+    let watch = |fd: Option<BorrowedFd<'f>>, is_needed: bool, flags: PollFlags| match fd.filter(|_| is_needed) {
+        Some(fd) => PollFd::from_borrowed_fd(fd, flags),
+        None => PollFd::from_borrowed_fd(socket, PollFlags::empty()),
+    };
+    [
+        PollFd::from_borrowed_fd(socket, socket_flags(need)),
+        watch(script.and_then(|script| script.output), need.script_read, PollFlags::IN),
+        watch(script.and_then(|script| script.exit), need.script_read, PollFlags::IN),
+        watch(script.and_then(|script| script.input), need.script_write, PollFlags::OUT),
+    ]
+}
+
+/// The events of its socket that a connection needs.
+#[must_use]
+pub fn socket_flags(need: Need) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN, need.read);
+    flags.set(PollFlags::OUT, need.write);
+    flags
+}
+
+impl Session {
+    /// Records what `poll(2)` has found of the descriptors that are [`watched`], or of the socket alone. Returns whether
+    /// the connection needs a turn.
+    ///
+    /// A broken socket is reported even without events. A connection that reads or writes will notice; any other is
+    /// told here.
+    pub fn became_ready(&mut self, found: &[PollFlags], need: Need, io: &mut Io<'_>, draining: &Draining) -> bool {
+        let found = |at: usize| found.get(at).copied().unwrap_or(PollFlags::empty());
+        let is_gone = found(0).intersects(PollFlags::ERR | PollFlags::HUP);
+        let reads = need.read && (is_gone || found(0).contains(PollFlags::IN));
+        let writes = need.write && (is_gone || found(0).contains(PollFlags::OUT));
+        let is_unnoticed = is_gone && !need.read && !need.write;
+        let output = need.script_read && !(found(1) | found(2)).is_empty();
+        let input = need.script_write && !found(3).is_empty();
+        if reads {
+            io.transport.became_readable();
+        }
+        if writes {
+            io.transport.became_writable();
+        }
+        if is_unnoticed {
+            self.broken(Fault::Peer, io, draining);
+        }
+        self.script_became_ready(output, input);
+        reads || writes || is_unnoticed || output || input
+    }
+}
