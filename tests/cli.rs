@@ -775,3 +775,34 @@ fn more_downloads_than_descriptors() {
         });
     }
 }
+
+/// On runtimes without a thread for each connection, a client that reads a file slowly takes little memory.
+#[test]
+fn slow_readers_take_little_memory() {
+    let tree = Tree::plain();
+    tree.sparse("big", 16 << 20);
+    for runtime in [Runtime::Mio, Runtime::Smol] {
+        let server = Server::unrecorded(runtime, tree.root(), runtime.alone());
+        let resident = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", server.process().pid().as_raw_pid()));
+            let status = status.expect("the server runs");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
+            line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+        };
+        let read_slowly = |count| {
+            let mut clients: Vec<_> = (0..count).map(|_| Client::connect_narrow(server.address())).collect();
+            clients.iter_mut().for_each(|client| client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n"));
+            clients.iter_mut().for_each(|client| assert_eq!(client.head().status, 200));
+            clients
+        };
+        let first = read_slowly(100);
+        let before = resident();
+        let others = read_slowly(500);
+        let each = resident().saturating_sub(before) / others.len();
+        assert!(each <= 2 * 1024, "{runtime:?}: {each} bytes for each");
+        // Their downloads continue.
+        for mut client in first.into_iter().chain(others).step_by(400) {
+            assert_eq!(client.count(16 << 20), 16 << 20, "{runtime:?}");
+        }
+    }
+}
