@@ -34,6 +34,8 @@ from harness import Running, Server, Setup, ask, find, median, number, table
 ENTRIES, SCRIPTS, READERS = 200_000, 50, 1_000
 COLD_FILES, COLD_READS = 8, 16
 NEIGHBOURS = [1, 2, 4, 8, 16, 32, 64]
+#: Where servers stall, and each figure takes its time.
+FEWER_NEIGHBOURS = [1, 4, 16, 64]
 #: Connections that ask for the small file, and the milliseconds between two requests of each.
 PROBES, INTERVAL = 20, 100
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
@@ -259,7 +261,7 @@ def beside(name, program, bench, row, load, seconds):
         time.sleep(0.5)
         requests, errors, p50, p99, worst = bench.said("probe", running.port, "/1k.html", PROBES, INTERVAL, seconds)
     return {"p50_ms": p50 / 1e3, "p99_ms": p99 / 1e3, "max_ms": worst / 1e3, "requests": requests,
-            "errors": f"{errors} of {requests} requests failed" if errors else ""}
+            "errors": f"{errors} of {requests} requests had no response in time" if errors else ""}
 
 
 def memory(name, program, bench):
@@ -337,7 +339,7 @@ def run(arguments, chosen, wanted, results):
                 shown = {name: program for name, program in able(chosen, row).items() if name not in ("nginx-aio", "caddy")}
                 results[f"growth-{key}"] = {
                     count: rounds_of(shown, 1, lambda name, program: beside(name, program, bench, row, row.load(bench, count), 1))
-                    for count in NEIGHBOURS}
+                    for count in (FEWER_NEIGHBOURS if row.needs == "fuse" else NEIGHBOURS)}
                 print(f"\n### with 1 to 64 {row.what}\n\n{growth_table(results[f'growth-{key}'])}", flush=True)
                 keep()
                 continue
@@ -387,7 +389,7 @@ def others_table(results):
         row = results.get(key, {})
         if row:
             lines.append([title, *(number(row[name][column] * scale) if column in row.get(name, {}) else "–" for name in names)])
-    return table(["", *names], lines)
+    return table(["", *names], lines) if lines else ""
 
 
 def growth_table(rows):

@@ -2,7 +2,8 @@
 //
 //   load probe PORT PATH CONNECTIONS INTERVAL_MS SECONDS
 //       Asks at a fixed rate, whatever the server does: each connection once in an interval. A request that could not be
-//       sent when it was due counts from when it was due. Prints "requests errors p50 p99 max", in microseconds.
+//       sent when it was due counts from when it was due; one that is not answered 5 s after the end counts until then, as
+//       an error. Prints "requests errors p50 p99 max", in microseconds.
 //   load bulk PORT PATH CONNECTIONS SECONDS
 //       Downloads again and again, as fast as it goes. Prints "bytes".
 //   load slow PORT PATH CONNECTIONS SECONDS
@@ -30,7 +31,7 @@ static int port;
 static const char *path;
 static double start, seconds, interval;
 // A server that stalls is given so many seconds to answer what was due.
-static const double PATIENCE = 10;
+static const double PATIENCE = 5;
 
 static double now(void) {
     struct timespec t;
@@ -47,8 +48,6 @@ static void sleep_until(double when) {
 static int dial(int number, int narrow) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1, small = 4096;
     if (fd < 0) return -1;
-    struct timeval most = {(long)PATIENCE, 0};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (narrow) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000101 + number / 5000)};
@@ -59,6 +58,13 @@ static int dial(int number, int narrow) {
         return -1;
     }
     return fd;
+}
+
+// No response is waited for after the end and some patience.
+static void give_up_in_time(int fd) {
+    double left = start + seconds + PATIENCE - now();
+    struct timeval most = {left > 0.01 ? (long)left : 0, left > 0.01 ? (left - (long)left) * 1e6 : 10000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
 }
 
 static int ask(int fd, const char *more) {
@@ -99,6 +105,7 @@ static int once(Worker *w, int *fd, char *room, long size) {
     for (int try = 0; try < 2; try++) {
         int fresh = *fd < 0;
         if (fresh && (*fd = dial(w->number, 0)) < 0) return -1;
+        give_up_in_time(*fd);
         long n = ask(*fd, "") ? 0 : answer(*fd, room, size);
         if (n > 0) return 0;
         close(*fd);
@@ -116,9 +123,9 @@ static void *probe(void *of) {
     w->latencies = malloc(most * sizeof *w->latencies);
     // Connections are spread over an interval.
     double due = start + interval * (w->number * 0.618034 - (long)(w->number * 0.618034));
-    for (; due < start + seconds && w->count < most && now() < start + seconds + PATIENCE; due += interval) {
+    for (; due < start + seconds && w->count < most; due += interval) {
         sleep_until(due);
-        w->errors += once(w, &fd, room, 1 << 16) != 0;
+        w->errors += now() > start + seconds + PATIENCE || once(w, &fd, room, 1 << 16);
         w->latencies[w->count++] = (now() - due) * 1e6;
     }
     return 0;
@@ -165,6 +172,7 @@ static void *accept_all(void *of) {
     while (now() < start + seconds) {
         int fd = dial(w->number, 0);
         w->count++;
+        if (fd >= 0) give_up_in_time(fd);
         if (fd < 0 || ask(fd, "Connection: close\r\n") || answer(fd, room, 1 << 16) <= 0) w->errors++;
         if (fd >= 0) close(fd);
     }

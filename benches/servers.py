@@ -10,6 +10,9 @@ wrk, pinned to another one. Each round goes through all servers before the next 
 becomes slower does so for all. Every figure is the median of the rounds. Trust the ratios within one run, not the
 absolute numbers.
 
+How long a small request takes next to downloads, listings, slow disks and scripts, and what slow readers cost, is
+measured by beside.py.
+
 It needs Linux and wrk (Debian: apt-get install wrk). nginx, lighttpd, caddy, static-web-server, miniserve and httpsd
 take part if they are installed. `limit` is the upper bound: limit.c, a loop that parses nothing; it needs gcc. It
 has no listings, and no 304 or 404.
