@@ -70,7 +70,7 @@ fn a_failing_handler_gets_a_response_and_affects_no_other_connection() {
         ": the handler failed: it did not answer\n",
         ": the handler failed: too late to matter\n",
         ": the handler failed: nothing was sent\n",
-        ": the handler failed: more body than was announced, or less\n",
+        ": the handler failed: the body is longer or shorter than announced\n",
         ": the handler panicked: after the head\n",
         ": the handler failed: after the head\n",
         ": the handler failed: its answer is shorter than it announced\n",

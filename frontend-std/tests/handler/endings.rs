@@ -103,7 +103,7 @@ fn a_missing_response_or_a_wrong_length_is_logged() {
     }
     let log = server.end();
     assert!(log.contains("the handler failed: it did not answer"), "{log}");
-    assert_eq!(log.matches("the handler failed: more body than was announced, or less").count(), 3, "{log}");
+    assert_eq!(log.matches("the handler failed: the body is longer or shorter than announced").count(), 3, "{log}");
 }
 
 #[test]
