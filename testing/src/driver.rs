@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 use sanserve_core::{
-    Body, Buffers, Close, Connection, Context, Handler, Input, Now, Peer, Step, Tick, Ticket, Transmit, Wait, Wall,
+    Body, Buffers, Close, Connection, Context, Handler, Now, Peer, Step, Tick, Ticket, Transmit, Wait, Wall,
 };
 use sanserve_transcript::{
     Event, Middle, Sending, Taken, What,
-    driving::{self, Calendar},
+    driving::{self, Arrivals, Calendar},
 };
 
 use super::disk::File;
@@ -54,14 +54,7 @@ pub(super) struct Driver<'s> {
     pool: Pool,
     now: Now,
     calendar: Calendar,
-    /// Bytes that were received and have not been read.
-    pending: Vec<u8>,
-    eof: bool,
-    reads: bool,
-    /// Output of the script that has not been read.
-    script_pending: Vec<u8>,
-    script_eof: bool,
-    reads_script: bool,
+    arrivals: Arrivals,
     waker: Arc<ConnWaker>,
     /// The last wait, if the turn has ended.
     pub(super) wait: Option<Wait>,
@@ -108,12 +101,7 @@ impl<'s> Driver<'s> {
             pool,
             now,
             calendar: Calendar::starting(wall.0, wall.1),
-            pending: Vec::new(),
-            eof: false,
-            reads: true,
-            script_pending: Vec::new(),
-            script_eof: false,
-            reads_script: false,
+            arrivals: Arrivals::default(),
             waker: Arc::default(),
             wait: None,
             closed: None,
@@ -138,8 +126,7 @@ impl<'s> Driver<'s> {
     }
 
     fn holds(&self) -> u64 {
-        self.buf.as_ref().map_or(RESTING, |buf| CONNECTION + buf.held())
-            + (self.pending.len() + self.script_pending.len()) as u64
+        self.buf.as_ref().map_or(RESTING, |buf| CONNECTION + buf.held()) + self.arrivals.unread() as u64
     }
 
     /// Passes an input at `at`, without a turn.
@@ -157,15 +144,8 @@ impl<'s> Driver<'s> {
             self.calendar.set(at, wall);
         }
         self.now.advance(Tick(at), self.calendar.at(at));
-        match event.what {
-            What::Recv(bytes) => self.pending.extend_from_slice(&bytes),
-            What::Input(Input::Eof) => self.eof = true,
-            What::Script(bytes) => self.script_pending.extend_from_slice(&bytes),
-            What::Input(Input::ScriptEof) => self.script_eof = true,
-            What::Input(input) => self.connection.handle(input),
-            _ => {}
-        }
-        self.read();
+        self.arrivals.input(&event.what, &mut self.connection);
+        self.read(false);
         Ok(())
     }
 
@@ -183,31 +163,10 @@ impl<'s> Driver<'s> {
         self.turn(environment)
     }
 
-    fn buf(&mut self) -> &mut Buffers {
-        let Driver { buf, pool, .. } = self;
-        buf.get_or_insert_with(|| pool.borrow_mut().pop().unwrap_or_default())
-    }
-
     /// Fills the windows, like a driver that reads.
-    fn read(&mut self) {
-        if self.reads && !self.pending.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            let n = self.buf().input.fill(&pending);
-            self.pending = pending;
-            self.pending.drain(..n);
-        }
-        if self.pending.is_empty() && std::mem::take(&mut self.eof) {
-            self.connection.handle(Input::Eof);
-        }
-        if self.reads_script && !self.script_pending.is_empty() {
-            let script_pending = std::mem::take(&mut self.script_pending);
-            let n = self.buf().script.fill(&script_pending);
-            self.script_pending = script_pending;
-            self.script_pending.drain(..n);
-        }
-        if self.script_pending.is_empty() && std::mem::take(&mut self.script_eof) {
-            self.connection.handle(Input::ScriptEof);
-        }
+    fn read(&mut self, probes: bool) {
+        let Driver { arrivals, connection, buf, pool, .. } = self;
+        arrivals.read(probes, connection, || lease(buf, pool));
     }
 
     /// Polls until the connection waits or closes.
@@ -238,20 +197,16 @@ impl<'s> Driver<'s> {
         let (what, ticket) = self.poll(environment)?;
         self.held = self.held.max(self.holds());
         if let What::Probe { .. } = what {
-            let reads = std::mem::replace(&mut self.reads, true);
-            self.read();
-            self.reads = reads;
+            self.read(true);
         }
         driving::hand_in(&mut self.connection, &what, ticket);
         let after = match what {
             What::Wait(wait) => {
-                self.reads = wait.need.read;
-                self.reads_script = wait.need.script_read;
-                let ends =
-                    (self.pending.is_empty() || !self.reads) && (self.script_pending.is_empty() || !self.reads_script);
+                self.arrivals.wait(wait);
+                let ends = self.arrivals.is_idle();
                 self.put_away(wait)?;
                 self.wait = ends.then_some(wait);
-                self.read();
+                self.read(false);
                 if ends { After::Waits } else { After::Goes }
             }
             What::Close { close, blocked: false } => After::Closes(close),
@@ -279,9 +234,8 @@ impl<'s> Driver<'s> {
 
     /// Polls once, and gets the result from the environment.
     fn poll(&mut self, environment: &mut dyn Environment) -> Result<(What, Ticket), Wrong> {
-        self.buf();
-        let Driver { connection, buf, now, server, handler, waker, .. } = self;
-        let buf = buf.as_mut().expect("just made");
+        let Driver { connection, buf, pool, now, server, handler, waker, .. } = self;
+        let buf = lease(buf, pool);
         let cx = Context { config: &server.config, policy: &*server.policy, now };
         let (what, ticket) = driving::poll(connection, buf, &cx, &mut |what, ticket| environment.answer(what, ticket));
         match &what {
@@ -330,6 +284,11 @@ impl<'s> Driver<'s> {
         }
         Ok(())
     }
+}
+
+/// The buffers of a connection, which it leases if it has none.
+fn lease<'b>(buf: &'b mut Option<Buffers>, pool: &Pool) -> &'b mut Buffers {
+    buf.get_or_insert_with(|| pool.borrow_mut().pop().unwrap_or_default())
 }
 
 fn is_same(sending: &Sending, transmit: &Transmit<'_>) -> bool {

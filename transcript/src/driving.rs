@@ -2,7 +2,8 @@
 //! of a step. Use it to write another one.
 
 use sanserve_core::{
-    Action, Buffers, Completion, Connection, Context, Found, FsError, Input, Listed, ScriptFile, Step, Ticket, Wall,
+    Action, Buffers, Completion, Connection, Context, Found, FsError, Input, Listed, ScriptFile, Step, Ticket, Wait,
+    Wall,
 };
 
 use crate::event::{FeedThen, Line, ProbeThen, Then, What};
@@ -36,6 +37,84 @@ impl Calendar {
 
 fn millis(at: u64) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+/// What has arrived for a connection, and whether the connection reads it.
+#[derive(Debug)]
+pub struct Arrivals {
+    received: Vec<u8>,
+    eof: bool,
+    reads: bool,
+    printed: Vec<u8>,
+    script_eof: bool,
+    reads_script: bool,
+}
+
+impl Default for Arrivals {
+    /// Nothing has arrived, and the connection reads from its peer.
+    fn default() -> Arrivals {
+        let (received, printed) = (Vec::new(), Vec::new());
+        Arrivals { received, eof: false, reads: true, printed, script_eof: false, reads_script: false }
+    }
+}
+
+impl Arrivals {
+    /// Stores bytes and ends until they are read. Passes any other input to the connection.
+    pub fn input(&mut self, what: &What, connection: &mut Connection) {
+        match what {
+            What::Recv(bytes) => self.received.extend_from_slice(bytes),
+            What::Input(Input::Eof) => self.eof = true,
+            What::Script(bytes) => self.printed.extend_from_slice(bytes),
+            What::Input(Input::ScriptEof) => self.script_eof = true,
+            What::Input(input) => connection.handle(input.clone()),
+            _ => {}
+        }
+    }
+
+    /// From now on, the connection reads what it needs.
+    pub fn wait(&mut self, wait: Wait) {
+        (self.reads, self.reads_script) = (wait.need.read, wait.need.script_read);
+    }
+
+    /// Whether nothing more can be read before the next input.
+    pub fn is_idle(&self) -> bool {
+        (self.received.is_empty() || !self.reads) && (self.printed.is_empty() || !self.reads_script)
+    }
+
+    /// The number of bytes that have not been read.
+    pub fn unread(&self) -> usize {
+        self.received.len() + self.printed.len()
+    }
+
+    /// Fills the windows, like a driver that reads, and reports the ends. Returns what was read: from the peer, and from
+    /// the script. `probes`: also from a peer that the connection does not wait for. `buf` is only called if there is
+    /// something to read.
+    pub fn read<'b>(
+        &mut self,
+        probes: bool,
+        connection: &mut Connection,
+        buf: impl FnOnce() -> &'b mut Buffers,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let (mut from_peer, mut from_script) = (Vec::new(), Vec::new());
+        let reads = (self.reads || probes) && !self.received.is_empty();
+        let reads_script = self.reads_script && !self.printed.is_empty();
+        if reads || reads_script {
+            let buf = buf();
+            if reads {
+                from_peer = self.received.drain(..buf.input.fill(&self.received)).collect();
+            }
+            if reads_script {
+                from_script = self.printed.drain(..buf.script.fill(&self.printed)).collect();
+            }
+        }
+        if self.received.is_empty() && std::mem::take(&mut self.eof) {
+            connection.handle(Input::Eof);
+        }
+        if self.printed.is_empty() && std::mem::take(&mut self.script_eof) {
+            connection.handle(Input::ScriptEof);
+        }
+        (from_peer, from_script)
+    }
 }
 
 /// The lines before the next input, whether that input is [joined](crate::Event), and the lines from that input on.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use sanserve_core::{Buffers, Connection, Context, Handler, Input, Now, Peer, Policy, Tick, Ticket};
+use sanserve_core::{Buffers, Connection, Context, Handler, Now, Peer, Policy, Tick, Ticket};
 
-use crate::driving::{self, Calendar};
+use crate::driving::{self, Arrivals, Calendar};
 use crate::event::{Event, Line, Middle, Sending, Taken, Transcript, What};
 use crate::mask::Mask;
 
@@ -154,14 +154,7 @@ struct Play<'p> {
     buf: Buffers,
     now: Now,
     calendar: Calendar,
-    /// Bytes that were received and have not been read.
-    pending: Vec<u8>,
-    eof: bool,
-    reads: bool,
-    /// Output of the script that has not been read.
-    script_pending: Vec<u8>,
-    script_eof: bool,
-    reads_script: bool,
+    arrivals: Arrivals,
     closed: bool,
     out: Vec<Line>,
     observer: &'p mut Observer<'p>,
@@ -187,12 +180,7 @@ impl<'p> Play<'p> {
             buf: Buffers::new(),
             now,
             calendar: Calendar::starting(settings.wall, settings.wall_millis),
-            pending: Vec::new(),
-            eof: false,
-            reads: true,
-            script_pending: Vec::new(),
-            script_eof: false,
-            reads_script: false,
+            arrivals: Arrivals::default(),
             closed: false,
             out: Vec::new(),
             observer,
@@ -212,45 +200,19 @@ impl<'p> Play<'p> {
             self.calendar.set(tick.0, wall);
         }
         self.now.advance(tick, self.calendar.at(tick.0));
-        match &event.what {
-            What::Recv(bytes) => self.pending.extend_from_slice(bytes),
-            What::Input(Input::Eof) => self.eof = true,
-            What::Script(bytes) => self.script_pending.extend_from_slice(bytes),
-            What::Input(Input::ScriptEof) => self.script_eof = true,
-            What::Input(input) => self.connection.handle(input.clone()),
-            _ => {}
-        }
-        self.read();
+        self.arrivals.input(&event.what, &mut self.connection);
+        self.read(false);
         self.push(event.clone());
     }
 
     /// Fills the windows, like a driver that reads.
-    fn read(&mut self) {
-        if self.reads && !self.pending.is_empty() {
-            let n = self.buf.input.fill(&self.pending);
-            let mut read: Vec<u8> = self.pending.drain(..n).collect();
-            if let Some(mask) = &mut self.mask {
-                mask.input(&mut read);
-            }
+    fn read(&mut self, probes: bool) {
+        let Play { arrivals, connection, buf, mask, .. } = self;
+        let (mut from_peer, mut from_script) = arrivals.read(probes, connection, || buf);
+        if let Some(mask) = mask {
+            mask.input(&mut from_peer);
+            mask.script(&mut from_script);
         }
-        if self.pending.is_empty() && std::mem::take(&mut self.eof) {
-            self.connection.handle(Input::Eof);
-        }
-        if self.reads_script && !self.script_pending.is_empty() {
-            let n = self.buf.script.fill(&self.script_pending);
-            let mut heard: Vec<u8> = self.script_pending.drain(..n).collect();
-            if let Some(mask) = &mut self.mask {
-                mask.script(&mut heard);
-            }
-        }
-        if self.script_pending.is_empty() && std::mem::take(&mut self.script_eof) {
-            self.connection.handle(Input::ScriptEof);
-        }
-    }
-
-    /// Whether nothing more can be read before the next input.
-    fn is_idle(&self) -> bool {
-        (self.pending.is_empty() || !self.reads) && (self.script_pending.is_empty() || !self.reads_script)
     }
 
     /// Polls until the connection waits; `steps` are the steps of the transcript for this turn.
@@ -264,8 +226,7 @@ impl<'p> Play<'p> {
             let (what, ticket) = self.poll(&mut script);
             let ends = match &what {
                 What::Wait(wait) => {
-                    self.reads = wait.need.read;
-                    self.reads_script = wait.need.script_read;
+                    self.arrivals.wait(*wait);
                     if wait.idle {
                         // Other connections may use the buffers meanwhile.
                         self.buf = Buffers::new();
@@ -273,7 +234,7 @@ impl<'p> Play<'p> {
                         self.buf = Buffers::new();
                         self.connection.unpack(&packed, &mut self.buf);
                     }
-                    self.is_idle()
+                    self.arrivals.is_idle()
                 }
                 What::Close { blocked, .. } => {
                     self.closed = !blocked && !joins;
@@ -282,16 +243,14 @@ impl<'p> Play<'p> {
                 _ => false,
             };
             if let What::Probe { .. } = what {
-                let reads = std::mem::replace(&mut self.reads, true);
-                self.read();
-                self.reads = reads;
+                self.read(true);
             }
             driving::hand_in(&mut self.connection, &what, ticket);
             if let Some(mask) = &mut self.mask {
                 mask.settled(&what);
             }
             if let What::Wait(_) = what {
-                self.read();
+                self.read(false);
             }
             self.push(Event { at: self.now.tick.0, joined: false, what });
             if ends {
