@@ -215,6 +215,14 @@ impl<'a> Errand<'a> {
     }
 }
 
+/// A script that was found and may be run.
+struct Plan<'a> {
+    errand: &'a Errand<'a>,
+    root: &'a Path,
+    program: Program,
+    log: &'a Log,
+}
+
 impl Scripts {
     /// The scripts beneath `root`.
     #[must_use]
@@ -324,16 +332,17 @@ impl Scripts {
         let program = Program { path: root.join(OsStr::from_bytes(errand.path)), user };
         let checked = self.root.check_script(errand.path).map_err(|error| program.refusal(error))?;
         let pipes = Pipes::new(errand.input, spool, user)?;
+        let plan = Plan { errand, root: &root, program, log };
         match self.shared.launcher(&self.rules.launcher) {
-            Ok(Some(process)) => self.launch(process, &root, errand, program, &checked, pipes, log),
+            Ok(Some(process)) => self.launch(process, plan, &checked, pipes),
             // The script could inject input into root's shell.
             Ok(None) if user.is_some() && (self.has_terminal)() => {
                 Err(Refusal::new(SpawnError::Denied, SHARED_TERMINAL))
             }
             Ok(None) => {
-                let child = self.command(&root, errand, &program, &checked, pipes.theirs)?.spawn();
-                let child = child.map_err(|error| program.refused(error))?;
-                Ok(self.supervise(child, errand, program, pipes.ours, log)?)
+                let child = self.command(&plan, &checked, pipes.theirs)?.spawn();
+                let child = child.map_err(|error| plan.program.refused(error))?;
+                Ok(self.supervise(child, plan, pipes.ours, pipes.supervised)?)
             }
             Err(error) => {
                 log.error(format_args!("the launcher of CGI scripts cannot be started: {error}"));
@@ -343,28 +352,25 @@ impl Scripts {
     }
 
     /// Orders the launcher to start the script, without waiting for it.
-    #[allow(clippy::too_many_arguments, reason = "it only puts them together")]
     fn launch(
         &self,
         mut process: Arc<Process>,
-        root: &Path,
-        errand: &Errand<'_>,
-        program: Program,
+        plan: Plan<'_>,
         checked: &Checked,
         pipes: Pipes,
-        log: &Log,
     ) -> Result<Running, Refusal> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let order = self
-            .order(id, root, errand, &program, checked)
+            .order(id, &plan, checked)
             .map_err(|HasNul| Refusal::new(SpawnError::Failed, "a NUL in its arguments or environment"))?;
         let (exit, tell) = sanserve_os::pipe()?;
         ioctl_fionbio(&exit, true)?;
-        let Pipes { ours, theirs } = pipes;
+        let Pipes { ours, supervised, theirs } = pipes;
+        let log = plan.log;
         let mut fds = vec![checked.directory.as_fd(), theirs.output.as_fd(), theirs.stderr.as_fd(), tell.as_fd()];
         fds.extend(theirs.input.as_ref().map(AsFd::as_fd));
         let leader = Arc::new(Leader::launched(Arc::clone(&process), id));
-        let child = self.child(id, &leader, ours.stderr, ours.share, errand, program, log);
+        let child = plan.child(id, &leader, supervised);
         let sent = self.shared.add_if(child, || match process.spawn(&order, &fds) {
             // A launcher that has ended is replaced, once.
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
@@ -375,7 +381,7 @@ impl Scripts {
             sent => sent.map_err(io::Error::from),
         });
         match sent {
-            Ok(()) => Ok(self.running(id, leader, ours.input, ours.output, exit)),
+            Ok(()) => Ok(self.running(id, leader, ours, exit)),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
                 Err(Refusal::new(SpawnError::Failed, "its arguments and its environment are too long"))
             }
@@ -386,14 +392,8 @@ impl Scripts {
         }
     }
 
-    fn order(
-        &self,
-        id: u64,
-        root: &Path,
-        errand: &Errand<'_>,
-        program: &Program,
-        checked: &Checked,
-    ) -> Result<Packet, HasNul> {
+    fn order(&self, id: u64, plan: &Plan<'_>, checked: &Checked) -> Result<Packet, HasNul> {
+        let Plan { errand, root, program, .. } = plan;
         let mut packet = Packet::new(id, program.user, identity(&checked.stat), self.shared.is_crowded());
         packet.text(&[program.directory().as_os_str().as_bytes()])?;
         packet.text(&[b"./", program.file_name().as_bytes()])?;
@@ -420,14 +420,8 @@ impl Scripts {
         Ok(packet)
     }
 
-    fn command(
-        &self,
-        root: &Path,
-        errand: &Errand<'_>,
-        program: &Program,
-        checked: &Checked,
-        theirs: Theirs,
-    ) -> Result<Command, Refusal> {
+    fn command(&self, plan: &Plan<'_>, checked: &Checked, theirs: Theirs) -> Result<Command, Refusal> {
+        let Plan { errand, root, program, .. } = plan;
         // The directory is entered by its path, which must still lead to it.
         let place = program.directory();
         let there = rustix::fs::fstat(&checked.directory)?;
@@ -474,15 +468,14 @@ impl Scripts {
     fn supervise(
         &self,
         child: Child,
-        errand: &Errand<'_>,
-        program: Program,
+        plan: Plan<'_>,
         ours: Ours,
-        log: &Log,
+        supervised: Supervised,
     ) -> Result<Running, SpawnError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let pid = Pid::from_child(&child);
         let leader = Arc::new(Leader::new(child));
-        let mut child = self.child(id, &leader, ours.stderr, ours.share, errand, program, log);
+        let mut child = plan.child(id, &leader, supervised);
         let exit = self.prepare(&mut child, pid);
         if exit.is_err() {
             // The script has started, but its exit could not be waited for.
@@ -490,7 +483,7 @@ impl Scripts {
         }
         self.shared.add(child);
         match exit {
-            Ok(exit) => Ok(self.running(id, leader, ours.input, ours.output, exit)),
+            Ok(exit) => Ok(self.running(id, leader, ours, exit)),
             Err(_) => {
                 self.shared.released();
                 Err(SpawnError::Exhausted)
@@ -499,7 +492,7 @@ impl Scripts {
     }
 
     /// The running script, with the local ends of its pipes and the descriptor of its exit.
-    fn running(&self, id: u64, leader: Arc<Leader>, input: Option<OwnedFd>, output: OwnedFd, exit: OwnedFd) -> Running {
+    fn running(&self, id: u64, leader: Arc<Leader>, Ours { input, output }: Ours, exit: OwnedFd) -> Running {
         let shared = Arc::clone(&self.shared);
         let intake = input.as_ref().map(|_| shared.begin_intake(id, &leader));
         Running {
@@ -513,35 +506,6 @@ impl Scripts {
             over: false,
             is_refused: false,
             exit,
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "it only puts them together")]
-    fn child(
-        &self,
-        id: u64,
-        leader: &Arc<Leader>,
-        stderr: OwnedFd,
-        share: Option<Share>,
-        errand: &Errand<'_>,
-        program: Program,
-        log: &Log,
-    ) -> ReapedChild {
-        ReapedChild {
-            id,
-            leader: Arc::clone(leader),
-            exit: None,
-            exit_notice: None,
-            reported: None,
-            stderr: Some(stderr),
-            share,
-            remarks: StderrLogger::new(log.clone(), errand.path),
-            program,
-            stage: Stage::Runs,
-            due: Instant::now().checked_add(errand.time.saturating_add(SLACK)),
-            grace: errand.grace,
-            leftover: None,
-            drain: errand.drain,
         }
     }
 
@@ -565,18 +529,46 @@ impl Scripts {
     }
 }
 
-/// The local ends of a script's pipes, and the descriptors for the script.
+impl Plan<'_> {
+    /// The started script as the reaper sees it.
+    fn child(self, id: u64, leader: &Arc<Leader>, Supervised { stderr, share }: Supervised) -> ReapedChild {
+        let Plan { errand, program, log, .. } = self;
+        ReapedChild {
+            id,
+            leader: Arc::clone(leader),
+            exit: None,
+            exit_notice: None,
+            reported: None,
+            stderr: Some(stderr),
+            share,
+            remarks: StderrLogger::new(log.clone(), errand.path),
+            program,
+            stage: Stage::Runs,
+            due: Instant::now().checked_add(errand.time.saturating_add(SLACK)),
+            grace: errand.grace,
+            leftover: None,
+            drain: errand.drain,
+        }
+    }
+}
+
+/// The pipes of a script. The local ends are non-blocking.
 struct Pipes {
     ours: Ours,
+    supervised: Supervised,
     theirs: Theirs,
 }
 
-/// All are non-blocking.
+/// The local ends that belong to the exchange.
 struct Ours {
     input: Option<OwnedFd>,
     output: OwnedFd,
+}
+
+/// What belongs to the reaper.
+struct Supervised {
     stderr: OwnedFd,
-    /// The share of its spool.
+    /// The share of the spool.
     share: Option<Share>,
 }
 
@@ -623,7 +615,8 @@ impl Pipes {
             ioctl_fionbio(fd, true)?;
         }
         Ok(Pipes {
-            ours: Ours { input: our_input, output, stderr, share },
+            ours: Ours { input: our_input, output },
+            supervised: Supervised { stderr, share },
             theirs: Theirs { input: their_input, output: their_output, stderr: their_stderr },
         })
     }
