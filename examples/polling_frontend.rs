@@ -51,7 +51,7 @@ impl Client {
         let io = &mut transport.over(socket.as_fd());
         session.tell(space, site.draining());
         // Bounded, so that the other connections get their turn.
-        let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
+        let mut budget = Budget { steps: 64, bytes: 1 << 20, large: u64::MAX, scripts_are_slow: false };
         loop {
             match session.turn(space, io, &mut EachExchange, env, &mut budget) {
                 Turn::Call(call) => {

@@ -1,5 +1,9 @@
 //! The event loop of one worker: wait, read from all connections that are ready, then give each its turn.
 //!
+//! Small requests do not wait for large transfers. A connection that has something new (a request, a wake-up, a
+//! deadline) has its turn in the next round. One that continues a transfer waits in a queue of its own, from which only
+//! so many bytes are sent before the loop looks again who has something new.
+//!
 //! All connections of a group are read before any is processed, so that one check of a file serves all requests for
 //! it that had arrived by then (see the cache in `sanserve-server`).
 
@@ -17,7 +21,9 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::fd::AsRawFd;
 use sanserve_core::{Close, Need, Now, Peer, Resting, Tick, Wait};
 use sanserve_os::{Clock, is_acceptable};
-use sanserve_server::{Accepted, Acceptor, Env, IDLE_GRACE, Local, Logger, Phase, Site, Turn, UNFINISHED_GRACE};
+use sanserve_server::{
+    Accepted, Acceptor, Budget, Env, IDLE_GRACE, Local, Logger, Phase, Site, Turn, UNFINISHED_GRACE,
+};
 
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit, Since};
 use crate::deadlines::Deadlines;
@@ -35,6 +41,16 @@ const WAKER: Token = Token(usize::MAX - 1);
 const EVENTS: usize = 1024;
 /// The most connections that are read before any of them is processed.
 const GROUP: usize = 64;
+/// The most steps of a turn, before other connections have theirs. A request needs far fewer.
+const TURN_STEPS: u32 = 128;
+/// The most bytes of a turn if no other connection waits for one. Sending them takes some tenths of a millisecond.
+const TURN_BYTES: u64 = 1 << 20;
+/// The most bytes of the turn of a connection that has something new, if others wait. Most files are smaller.
+const FRESH_BYTES: u64 = 128 * 1024;
+/// The bytes of large transfers after which the loop looks who has something new. The last turn may exceed it.
+const BULK_BYTES: u64 = 256 * 1024;
+/// The bytes that take about as long to send as one step takes, so that turns without large sends count, too.
+const STEP_BYTES: u64 = 2 * 1024;
 /// The longest wait of the loop, in milliseconds.
 const LONGEST: u64 = 60_000;
 /// The most connections accepted before others have their turn.
@@ -62,10 +78,13 @@ pub(crate) struct EventLoop {
     deadlines: Deadlines,
     /// Which connection is closed when the limit is reached.
     leaving: Leaving,
+    /// Connections that have something new.
     queue: VecDeque<u32>,
     /// Connections that are about to run a script or to continue with a listing, which takes much longer than
     /// anything else here: one does so in each round, so that the others wait for one and not for all of them.
     slow: VecDeque<u32>,
+    /// Connections that go on with what one turn was not enough for.
+    bulk: VecDeque<u32>,
     pool: Pool,
     /// Connections may be pending.
     acceptable: bool,
@@ -112,6 +131,7 @@ impl EventLoop {
             leaving: Leaving::default(),
             queue: VecDeque::new(),
             slow: VecDeque::new(),
+            bulk: VecDeque::new(),
             pool: Pool::default(),
             acceptable: false,
             acceptor: Acceptor::default(),
@@ -136,36 +156,43 @@ impl EventLoop {
             if self.listener.is_none() && self.parked.len() == 0 {
                 return Ok(());
             }
-            self.log.flush();
-            if let Err(error) = self.poll.poll(&mut events, self.poll_timeout()) {
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-            self.clock.read(&mut self.now);
-            for event in &events {
-                match event.token() {
-                    LISTENER => self.acceptable = true,
-                    WAKER => self.process_wakers(),
-                    token => self.became_ready(token, event),
-                }
-            }
-            while let Some(at) = self.deadlines.due(self.now.tick) {
-                self.enqueue(at);
-            }
-            self.deadlines.follow(self.now.tick);
-            self.serve();
-            if let Some(at) = self.slow.pop_front() {
-                self.turn(at);
-            }
-            self.accept();
-            self.publish();
+            self.round(&mut events)?;
         }
+    }
+
+    /// Waits for something to happen, unless somebody is to go on, and gives turns.
+    fn round(&mut self, events: &mut Events) -> io::Result<()> {
+        self.log.flush();
+        if let Err(error) = self.poll.poll(events, self.poll_timeout()) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        self.clock.read(&mut self.now);
+        for event in &*events {
+            match event.token() {
+                LISTENER => self.acceptable = true,
+                WAKER => self.process_wakers(),
+                token => self.became_ready(token, event),
+            }
+        }
+        while let Some(at) = self.deadlines.due(self.now.tick) {
+            self.enqueue(at);
+        }
+        self.deadlines.follow(self.now.tick);
+        self.serve();
+        if let Some(at) = self.slow.pop_front() {
+            self.turn(at, TURN_BYTES);
+        }
+        self.go_on();
+        self.accept();
+        self.publish();
+        Ok(())
     }
 
     /// How long the loop may wait for events.
     fn poll_timeout(&self) -> Option<Duration> {
-        if !self.queue.is_empty() || !self.slow.is_empty() || (self.may_accept() && self.pause_until.is_none()) {
+        if !self.is_alone() || (self.may_accept() && self.pause_until.is_none()) {
             return Some(Duration::ZERO);
         }
         let next = [self.deadlines.next(), self.pause_until, self.look_again, self.listens_until, self.cut_at]
@@ -189,7 +216,7 @@ impl EventLoop {
         // A reset matters even if neither reading nor writing is needed.
         let is_reset = event.is_error();
         let is_closed = event.is_read_closed() || is_reset;
-        let mut is_news = is_reset;
+        let (mut is_news, mut has_room) = (is_reset, false);
         if is_reset {
             parked.flags.add(Flags::BROKEN);
         }
@@ -200,10 +227,12 @@ impl EventLoop {
             is_news |= transport.became_readable();
         }
         if event.is_writable() || is_reset {
-            is_news |= transport.became_writable();
+            has_room = transport.became_writable();
         }
         if is_news {
             self.enqueue(at);
+        } else if has_room && !std::mem::replace(&mut parked.queued, true) {
+            self.bulk.push_back(at);
         }
     }
 
@@ -246,10 +275,31 @@ impl EventLoop {
             }
             for _ in 0..group {
                 if let Some(at) = self.queue.pop_front() {
-                    self.turn(at);
+                    let alone = left == 0 && self.is_alone();
+                    self.turn(at, if alone { TURN_BYTES } else { FRESH_BYTES });
                 }
             }
         }
+    }
+
+    /// Gives turns to connections that continue a transfer, until so much is sent that the loop has to look who has
+    /// something new. Returns what the turns cost.
+    fn go_on(&mut self) -> u64 {
+        let mut cost = 0;
+        // Connections that are queued again have to wait.
+        for _ in 0..self.bulk.len() {
+            let Some(at) = self.bulk.pop_front() else { break };
+            cost += self.turn(at, BULK_BYTES);
+            if cost >= BULK_BYTES {
+                break;
+            }
+        }
+        cost
+    }
+
+    /// Whether no connection waits for a turn.
+    fn is_alone(&self) -> bool {
+        self.queue.is_empty() && self.slow.is_empty() && self.bulk.is_empty()
     }
 
     /// Reads if the connection waits for that. Only then is memory leased before its turn: connections that are
@@ -264,16 +314,19 @@ impl EventLoop {
         }
     }
 
-    fn turn(&mut self, at: u32) {
-        let Some(parked) = self.parked.get_mut(at) else { return };
+    /// Gives it a turn, in which it sends at most `bytes` of a file. Returns what the turn cost, in bytes sent.
+    fn turn(&mut self, at: u32, bytes: u64) -> u64 {
+        let alone = self.is_alone();
+        let Some(parked) = self.parked.get_mut(at) else { return 0 };
         parked.lease(&mut self.pool, &self.site);
         parked.queued = false;
         let (registry, loop_waker) = (self.poll.registry(), &self.loop_waker);
-        let own = Loop { registry, loop_waker, at, alone: self.queue.is_empty() && self.slow.is_empty() };
+        let own = Loop { registry, loop_waker, at };
+        let mut budget = Budget { steps: TURN_STEPS, bytes, large: u64::MAX, scripts_are_slow: !alone };
         let cx = self.site.context(&self.now);
         let env = &mut Env::new(&self.site, cx, &self.files, &mut self.log);
         // A bug in one connection must not end the others.
-        match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env))) {
+        match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env, &mut budget))) {
             Ok(Turn::Wait(wait)) => {
                 let is_unfinished = !wait.idle && parked.unfinished_since().is_some();
                 let was_unfinished = parked.flags.take(Flags::UNFINISHED);
@@ -314,7 +367,8 @@ impl EventLoop {
             Ok(Turn::Yield | Turn::Call(_) | Turn::Finished) => {
                 parked.flags.take(Flags::UNFINISHED);
                 self.leaving.remove(at);
-                self.enqueue(at);
+                parked.queued = true;
+                self.bulk.push_back(at);
             }
             Ok(Turn::Slow) => {
                 parked.flags.take(Flags::UNFINISHED);
@@ -340,6 +394,7 @@ impl EventLoop {
                 self.closed_one();
             }
         }
+        bytes - budget.bytes + u64::from(TURN_STEPS - budget.steps) * STEP_BYTES
     }
 
     /// Releases a connection that has switched to another protocol, with its place.
@@ -386,7 +441,7 @@ impl EventLoop {
                 continue;
             }
             parked.flags.add(Flags::LEAVES);
-            self.turn(at);
+            self.turn(at, FRESH_BYTES);
             self.connection_limit.tell_others(self.number);
             return true;
         }
@@ -395,7 +450,7 @@ impl EventLoop {
         let is_old = parked.unfinished_since().is_some_and(|since| self.now.tick.since(since) >= UNFINISHED_GRACE);
         if is_old && !parked.has_arrived() {
             parked.flags.add(Flags::LEAVES);
-            self.turn(at);
+            self.turn(at, FRESH_BYTES);
             self.connection_limit.tell_others(self.number);
             return true;
         }
@@ -568,5 +623,107 @@ impl EventLoop {
 impl Drop for EventLoop {
     fn drop(&mut self) {
         self.loop_waker.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+
+    use super::*;
+
+    const DOWNLOADS: usize = 12;
+
+    /// A loop, and a directory with a large file and a small one, that both outlive the loop's sockets.
+    struct Bench {
+        event_loop: EventLoop,
+        address: SocketAddr,
+        events: Events,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let dir = tempfile::tempdir().unwrap();
+            File::create(dir.path().join("large")).unwrap().set_len(1 << 30).unwrap();
+            fs::write(dir.path().join("small"), "small").unwrap();
+            let listener = sanserve_os::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
+            let address = listener.local_addr().unwrap();
+            let site = Arc::new(Site::new(dir.path()).unwrap().with_log(sanserve_server::Log::to(io::sink())));
+            let limit = Arc::new(ConnectionLimit::new(1_000, 1));
+            let event_loop = EventLoop::new(0, listener, site, limit, Clock::start()).unwrap();
+            Bench { event_loop, address, events: Events::with_capacity(EVENTS), _dir: dir }
+        }
+
+        /// One round, which waits for nothing: it looks whether somebody is to be accepted.
+        fn round(&mut self) {
+            self.event_loop.acceptable = true;
+            self.event_loop.round(&mut self.events).unwrap();
+        }
+
+        fn ask(&self, path: &str) -> TcpStream {
+            let mut client = TcpStream::connect(self.address).unwrap();
+            write!(client, "GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            client.set_nonblocking(true).unwrap();
+            client
+        }
+
+        /// Has so many downloads that could all go on at once.
+        fn with_downloads() -> (Bench, Vec<TcpStream>) {
+            let mut bench = Bench::new();
+            let mut clients: Vec<TcpStream> = (0..DOWNLOADS).map(|_| bench.ask("large")).collect();
+            while bench.event_loop.bulk.len() < DOWNLOADS / 2 {
+                bench.round();
+                clients.iter_mut().for_each(|client| drop(take(client)));
+            }
+            (bench, clients)
+        }
+    }
+
+    /// What has come, at most a few megabytes.
+    fn take(client: &mut TcpStream) -> Vec<u8> {
+        let mut all = vec![0; 4 << 20];
+        match client.read(&mut all) {
+            Ok(n) => all.truncate(n),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => all.clear(),
+            Err(error) => panic!("{error}"),
+        }
+        all
+    }
+
+    #[test]
+    fn a_request_does_not_wait_for_the_downloads_of_others() {
+        let (mut bench, mut clients) = Bench::with_downloads();
+        let mut small = bench.ask("small");
+        // It is accepted in this round.
+        bench.round();
+        for _ in 0..50 {
+            bench.round();
+            let answer = take(&mut small);
+            assert!(answer.ends_with(b"\r\n\r\nsmall"), "{}", answer.escape_ascii());
+            while bench.event_loop.bulk.len() < DOWNLOADS / 2 {
+                bench.round();
+                clients.iter_mut().for_each(|client| drop(take(client)));
+            }
+            write!(small, "GET /small HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        }
+    }
+
+    #[test]
+    fn downloads_go_on_a_bounded_piece_at_a_time_and_each_has_its_turn() {
+        let (mut bench, mut clients) = Bench::with_downloads();
+        let mut received = [0; DOWNLOADS];
+        while received.iter().any(|&received| received < 4 << 20) {
+            let waiting = bench.event_loop.bulk.len();
+            let cost = bench.event_loop.go_on();
+            assert!(cost < 2 * BULK_BYTES, "{cost}");
+            assert!(cost >= BULK_BYTES || bench.event_loop.bulk.is_empty(), "{cost} of {waiting}");
+            bench.round();
+            for (client, received) in clients.iter_mut().zip(&mut received) {
+                *received += take(client).len();
+            }
+        }
     }
 }

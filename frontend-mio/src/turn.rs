@@ -14,11 +14,6 @@ use crate::pool::Busy;
 use crate::script::Watch;
 use crate::waker::{ExchangeWaker, LoopWaker};
 
-/// The most steps of a turn, before other connections have theirs. A request needs far fewer.
-const TURN_STEPS: u32 = 128;
-/// The most bytes that a turn sends, before other connections have theirs.
-const TURN_BYTES: u64 = 2 << 20;
-
 /// The parts of the event loop that a turn uses.
 pub(crate) struct Loop<'l> {
     /// For registering what to wait for.
@@ -27,8 +22,6 @@ pub(crate) struct Loop<'l> {
     pub(crate) loop_waker: &'l Arc<LoopWaker>,
     /// The number of the connection.
     pub(crate) at: u32,
-    /// No other connection waits for a turn.
-    pub(crate) alone: bool,
 }
 
 /// The parts of the event loop that an exchange uses.
@@ -51,12 +44,12 @@ impl Frontend for Attached<'_> {
 
 impl Parked {
     /// Runs until the connection waits, closes, or has used its share.
-    pub(crate) fn turn(&mut self, event_loop: &Loop<'_>, env: &mut Env<'_>) -> Turn {
+    pub(crate) fn turn(&mut self, event_loop: &Loop<'_>, env: &mut Env<'_>, budget: &mut Budget) -> Turn {
         let Parked { socket, transport, state: State::Busy(busy), handler, flags, .. } = self else {
             return Turn::Yield;
         };
         let Busy { session, conn_waker, space, script } = &mut **busy;
-        let &Loop { registry, loop_waker, at, alone } = event_loop;
+        let &Loop { registry, loop_waker, at } = event_loop;
         let io = &mut transport.over(socket.as_fd());
         if flags.take(Flags::BROKEN) {
             session.broken(Fault::Peer, io, env.site.draining());
@@ -68,10 +61,9 @@ impl Parked {
             session.connection.handle(Input::Cut);
         }
         session.tell(space, env.site.draining());
-        let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: !alone };
         loop {
             let mut attached = Attached { script, conn_waker, registry };
-            match session.turn(space, io, &mut attached, env, &mut budget) {
+            match session.turn(space, io, &mut attached, env, budget) {
                 Turn::Call(call) => {
                     let waker =
                         || Waker::from(Arc::clone(conn_waker.get_or_init(|| ExchangeWaker::new(loop_waker, at))));

@@ -25,6 +25,7 @@ use sanserve_server::{
 
 use crate::lane::Lane;
 use crate::pool::{Lease, Pool};
+use crate::runner;
 use crate::script::Pipes;
 use crate::socket::Socket;
 use crate::turn_cache::TurnFiles;
@@ -37,8 +38,11 @@ const TURN_STEPS: u32 = 256;
 /// How often a connection that waits for neither side of its socket checks it, in milliseconds.
 const LOOK: u64 = 1_000;
 
-/// The most bytes sent in a turn; the last step may exceed it.
-const TURN_BYTES: u64 = 1 << 20;
+/// The most bytes sent in the turn of a connection that has something new. Most files are smaller.
+const FRESH_BYTES: u64 = 128 * 1024;
+
+/// The most bytes sent in the turn of a connection that continues a transfer.
+const BULK_BYTES: u64 = 512 * 1024;
 
 pub(crate) struct Driver {
     pub(crate) session: Session,
@@ -112,7 +116,9 @@ pub(crate) struct Shared {
     pub(crate) files: sanserve_server::Shared,
     pub(crate) pool: Pool,
     /// The queue of tasks with long steps.
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) slow: Arc<Lane>,
+    /// The queue of tasks that continue a transfer that one turn was not enough for.
+    pub(crate) bulk: Arc<Lane>,
     pub(crate) clock: Clock,
 }
 
@@ -223,13 +229,17 @@ impl Driver {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.deadline.set_waker(cx.waker());
         loop {
-            if self.waiting.is_some() {
+            if let Some(waiting) = self.waiting {
                 if let Err(error) = ready!(self.poll_wait(cx)) {
                     // The reactor is out of memory or watches.
                     self.shared.site.log().error(format_args!("cannot wait for a connection: {error}"));
                     return Poll::Ready(Event::Over(Close::Broken));
                 }
                 self.waiting = None;
+                if waiting.need.write && !waiting.need.read && !self.transport.is_full() {
+                    // There is room for more of a transfer.
+                    self.enter_bulk(cx);
+                }
             }
             self.deadline.is_busy();
             // After another wake-up it continues to wait, unless all connections are cut.
@@ -237,12 +247,15 @@ impl Driver {
             if pass.is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
                 return Poll::Pending;
             }
-            let turn = self.turn(cx.waker());
+            let bytes = if pass.is_some() { BULK_BYTES } else { FRESH_BYTES };
+            let turn = self.turn(cx.waker(), bytes);
             let Driver { shared, lease, .. } = &mut *self;
             if let Some(lease) = lease {
-                lease.pass = None;
+                if lease.pass.take().is_some() {
+                    runner::takes_long();
+                }
                 if turn == Turn::Slow {
-                    lease.pass = Some(shared.lane.enter(cx.waker()));
+                    lease.pass = Some(shared.slow.enter(cx.waker()));
                 }
             }
             match turn {
@@ -266,7 +279,7 @@ impl Driver {
                     self.waiting = Some(Waiting { need, idle, asked: false });
                 }
                 Turn::Yield => {
-                    cx.waker().wake_by_ref();
+                    self.enter_bulk(cx);
                     return Poll::Pending;
                 }
                 Turn::Slow => return Poll::Pending,
@@ -274,6 +287,12 @@ impl Driver {
                 Turn::Closed(close) => return Poll::Ready(Event::Over(close)),
             }
         }
+    }
+
+    /// Queues the connection behind others that continue a transfer.
+    fn enter_bulk(&mut self, cx: &Context<'_>) {
+        let Driver { session, shared, lease, aside, .. } = self;
+        hold(lease, aside, session, shared).pass = Some(shared.bulk.enter(cx.waker()));
     }
 
     /// Accesses the handler's view of the connection, while the exchange belongs to the handler.
@@ -389,7 +408,7 @@ impl Driver {
 /// A turn.
 impl Driver {
     /// Runs until the connection waits or closes, or others should have their turn. `waker` wakes the task.
-    fn turn(&mut self, waker: &Waker) -> Turn {
+    fn turn(&mut self, waker: &Waker, bytes: u64) -> Turn {
         let Driver { session, socket, transport, shared, talk, lease, aside, .. } = self;
         let Shared { site, files, clock, make, .. } = &**shared;
         let Lease { space, script, wake_flag, log, recent, now, .. } = hold(lease, aside, session, shared);
@@ -398,7 +417,7 @@ impl Driver {
         session.tell(space, site.draining());
         let io = &mut transport.over(socket.as_fd());
         let env = &mut Env::new(site, site.context(now), &files, log);
-        let mut budget = Budget { steps: TURN_STEPS, bytes: TURN_BYTES, scripts_are_slow: false };
+        let mut budget = Budget { steps: TURN_STEPS, bytes, large: u64::MAX, scripts_are_slow: true };
         loop {
             let mut attached = Attached { script, wake_flag, talk: talk.as_deref_mut() };
             match session.turn(space, io, &mut attached, env, &mut budget) {

@@ -1,8 +1,9 @@
-//! Limiting how many tasks carry out long steps at the same time: batches of a listing, or pieces of its page.
+//! Limiting how many tasks carry out long steps at the same time: batches of a listing, pieces of its page, or pieces
+//! of a large file.
 //!
-//! An executor gives a turn to each task that is woken. So with thirty listings at once, a small file would wait for
-//! a batch of each. Here these tasks wait in a queue of their own, from which only as many are woken at once as there
-//! are threads: everything else waits for one batch.
+//! An executor gives a turn to each task that is woken. So with thirty listings or downloads at once, a small file would
+//! wait for a batch or a piece of each. Here these tasks wait in a queue of their own, from which only as many are woken
+//! at once as there are threads: everything else waits for one batch or piece.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -30,6 +30,7 @@ mod handler_task;
 mod head;
 mod lane;
 mod pool;
+mod runner;
 mod script;
 mod socket;
 mod turn_cache;
@@ -182,11 +183,11 @@ impl Server {
             let running = running;
             for n in 0..helpers {
                 let (executor, over, log) = (&*executor, over.clone(), &log);
-                let help = move || persist(log, || block_on(executor.run(over.recv())));
+                let help = move || persist(log, || block_on(runner::run(executor, over.recv())));
                 thread::Builder::new().name(format!("sanserve-smol-{}", n + 1)).spawn_scoped(scope, help)?;
             }
             let mut serving = serving;
-            let outcome = persist(&log, || block_on(executor.run(&mut serving)));
+            let outcome = persist(&log, || block_on(runner::run(&executor, &mut serving)));
             drop(running);
             outcome
         })
@@ -206,7 +207,8 @@ impl Server {
             watch: Arc::clone(&self.watch),
             files: Files::new(Arc::clone(self.site.root()), self.site.cache().clone()),
             pool: Pool::default(),
-            lane: Arc::new(Lane::new(self.threads)),
+            slow: Arc::new(Lane::new(self.threads)),
+            bulk: Arc::new(Lane::new(self.threads)),
             clock: Clock::start(),
             site: Arc::new(self.site),
             make: self.make,

@@ -21,7 +21,13 @@ use crate::recv_timeout::RecvTimeout;
 use crate::shared::{ConnHandle, Enrolled, Shared};
 use crate::waker::ConnWaker;
 
-/// The number of bytes after which a turn ends, so that the clock is read. Sending less takes no time.
+/// The most bytes sent in the turn of a connection that has something new. Most files are smaller.
+const FRESH_BYTES: u64 = 128 * 1024;
+
+/// The most bytes sent in the turn of a connection that continues a transfer.
+const BULK_BYTES: u64 = 512 * 1024;
+
+/// A send of this many bytes ends a turn, so that the clock is read. Sending less takes no time.
 const LARGE_SEND: u64 = 64 * 1024;
 
 /// A blocking handler as the connection sees it. The public [`Handler`](crate::Handler) is built on this.
@@ -110,6 +116,8 @@ pub(crate) struct Line {
     pub(crate) state: ExchangeState,
     /// The next step is a long one.
     pub(crate) is_long: bool,
+    /// The next turn continues a transfer.
+    pub(crate) is_bulk: bool,
     /// Only sending the pending bytes is waited for, and nothing else.
     pub(crate) pushing: bool,
     /// The socket is non-blocking, and need not be blocking for the next wait: use poll(2).
@@ -163,6 +171,7 @@ impl Line {
             deadline: None,
             state: ExchangeState::Open,
             is_long: false,
+            is_bulk: false,
             pushing: false,
             poll_once: true,
             is_slow: false,
@@ -195,16 +204,23 @@ impl Line {
 
     /// Runs the connection until it has to wait, and waits.
     pub(crate) fn go(&mut self, socket: BorrowedFd<'_>) -> Progress {
+        let (is_long, is_bulk) = (std::mem::take(&mut self.is_long), std::mem::take(&mut self.is_bulk));
+        let shared = (is_long || is_bulk).then(|| Arc::clone(&self.driver.shared));
+        // Returned before anything is waited for.
+        let permit = shared.as_ref().map(|shared| {
+            let permit = if is_long { shared.long_steps.enter() } else { shared.bulk_sends.enter() };
+            self.read_clock();
+            permit
+        });
         let conn_waker = &mut self.conn_waker;
         let mut attached = Attached { conn_waker };
         // Disks may be slow, and a turn may send many megabytes, so the clock is read again after each large send.
-        let mut budget = Budget { steps: u32::MAX, bytes: LARGE_SEND, scripts_are_slow: false };
+        let bytes = if is_bulk { BULK_BYTES } else { FRESH_BYTES };
+        let mut budget = Budget { steps: u32::MAX, bytes, large: LARGE_SEND, scripts_are_slow: false };
         let Driver { shared, blocking, space, log, .. } = &mut self.driver;
         let cx = context(shared, blocking.as_deref(), &self.now);
         let env = &mut Env::new(&shared.site, cx, &shared.files, log.get_mut());
         let io = &mut self.transport.over(socket);
-        // The permit is returned before any wait.
-        let permit = std::mem::take(&mut self.is_long).then(|| shared.long_steps.enter());
         let turn = self.session.turn(space, io, &mut attached, env, &mut budget);
         drop(permit);
         self.poll_once |= self.transport.take_sent_file();
@@ -213,6 +229,7 @@ impl Line {
             Turn::Wait(wait) => {
                 self.deadline = wait.deadline;
                 self.wait(wait, socket);
+                self.is_bulk = wait.need.write && !self.transport.is_full();
                 self.read_clock();
                 // Before any received bytes are processed.
                 self.tell();
@@ -223,7 +240,10 @@ impl Line {
                 self.is_long = true;
                 self.read_clock();
             }
-            Turn::Yield | Turn::Finished => self.read_clock(),
+            Turn::Yield | Turn::Finished => {
+                self.is_bulk = true;
+                self.read_clock();
+            }
         }
         Progress::Done
     }

@@ -1,28 +1,47 @@
-//! A bound on the threads that carry out long steps at the same time: sorting a batch of directory entries, or
-//! formatting a piece of a listing.
+//! A bound on the threads that carry out long steps at the same time: sorting a batch of directory entries, formatting a
+//! piece of a listing, or sending the next piece of a large file.
 //!
-//! The system shares the processors among all threads that can run. With thirty listings at once, a thread that has a
-//! small file to send would be one of thirty-one. With the bound, it competes with few.
+//! The system shares the processors among all threads that can run. With thirty listings or downloads at once, a thread
+//! that has a small file to send would be one of thirty-one. With the bound, it competes with few.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
-/// How long a thread waits for a permit while none is returned. Then it goes on without one: the permits may be held
-/// by threads that wait for a disk that does not answer, and listings of other disks must not wait for that.
+/// How long a thread waits for a permit to go on with a listing while none is returned. Then it goes on without one: the
+/// permits may be held by threads that wait for a disk that does not answer, and listings of other disks must not wait
+/// for that.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// Permits for long steps.
+/// The same for the next piece of a file, which is sent in far less if it is in memory. So one slow disk costs downloads
+/// from elsewhere little.
+const MAX_WAIT_TO_SEND: Duration = Duration::from_millis(2);
+
+/// Permits for long steps. Whoever returns one while others wait hands it to the one that has waited for longest, and
+/// has to wait itself before it has the next one: a thread that goes on and on does not keep the processor from one that
+/// has just been woken.
 #[derive(Debug)]
 pub(crate) struct LongSteps {
     permits: Mutex<Permits>,
-    returned: Condvar,
+    max_wait: Duration,
 }
 
 #[derive(Debug)]
 struct Permits {
     free: usize,
+    /// Those who wait, while none is free.
+    queue: VecDeque<Arc<Waiter>>,
     /// How often one was returned.
     returns: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    thread: Thread,
+    /// Changed with the lock.
+    has_permit: AtomicBool,
 }
 
 /// The permission to carry out one long step. Returned when it is dropped.
@@ -30,30 +49,55 @@ struct Permits {
 pub(crate) struct Permit<'p>(&'p LongSteps);
 
 impl LongSteps {
-    /// One permit for each two processors, and at least one: others find a processor at once.
+    /// For listings: one permit for each two processors, and at least one: others find a processor at once.
     pub(crate) fn new() -> LongSteps {
-        let processors = std::thread::available_parallelism().map_or(1, Into::into);
-        LongSteps::with_permits(processors.div_ceil(2))
+        let processors = thread::available_parallelism().map_or(1, Into::into);
+        LongSteps::with_permits(processors.div_ceil(2), MAX_WAIT)
     }
 
-    fn with_permits(permits: usize) -> LongSteps {
-        LongSteps { permits: Mutex::new(Permits { free: permits, returns: 0 }), returned: Condvar::new() }
+    /// For pieces of files: one permit for each processor.
+    pub(crate) fn to_send() -> LongSteps {
+        let processors = thread::available_parallelism().map_or(1, Into::into);
+        LongSteps::with_permits(processors, MAX_WAIT_TO_SEND)
     }
 
-    /// Waits for a permit; `None` if none was returned for [`MAX_WAIT`].
+    fn with_permits(free: usize, max_wait: Duration) -> LongSteps {
+        LongSteps { permits: Mutex::new(Permits { free, queue: VecDeque::new(), returns: 0 }), max_wait }
+    }
+
+    /// Waits for a permit; `None` if none was returned for too long.
     pub(crate) fn enter(&self) -> Option<Permit<'_>> {
         let mut permits = self.permits();
-        while permits.free == 0 {
-            let returns = permits.returns;
-            let (woken, timeout) =
-                self.returned.wait_timeout(permits, MAX_WAIT).unwrap_or_else(PoisonError::into_inner);
-            permits = woken;
-            if timeout.timed_out() && permits.returns == returns && permits.free == 0 {
-                return None;
+        if permits.free > 0 {
+            permits.free -= 1;
+            return Some(Permit(self));
+        }
+        let mut returns = permits.returns;
+        let waiter = Arc::new(Waiter { thread: thread::current(), has_permit: AtomicBool::new(false) });
+        permits.queue.push_back(Arc::clone(&waiter));
+        drop(permits);
+        let mut until = Instant::now() + self.max_wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                thread::park_timeout(left);
+            }
+            if waiter.has_permit.load(Ordering::Acquire) {
+                return Some(Permit(self));
+            }
+            if left.is_zero() {
+                let mut permits = self.permits();
+                if waiter.has_permit.load(Ordering::Acquire) {
+                    return Some(Permit(self));
+                }
+                if permits.returns == returns {
+                    permits.queue.retain(|other| !Arc::ptr_eq(other, &waiter));
+                    return None;
+                }
+                returns = permits.returns;
+                until = Instant::now() + self.max_wait;
             }
         }
-        permits.free -= 1;
-        Some(Permit(self))
     }
 
     fn permits(&self) -> MutexGuard<'_, Permits> {
@@ -64,23 +108,28 @@ impl LongSteps {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut permits = self.0.permits();
-        permits.free += 1;
         permits.returns += 1;
+        let next = permits.queue.pop_front();
+        match &next {
+            Some(next) => next.has_permit.store(true, Ordering::Release),
+            None => permits.free += 1,
+        }
         drop(permits);
-        self.0.returned.notify_one();
+        if let Some(next) = next {
+            next.thread.unpark();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
     #[test]
     fn permits_are_limited() {
-        let (steps, held, entered) = (LongSteps::with_permits(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (steps, held, entered) = (LongSteps::with_permits(2, MAX_WAIT), AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -100,8 +149,36 @@ mod tests {
     }
 
     #[test]
+    fn a_permit_goes_to_whoever_has_waited_for_longest() {
+        let (steps, order) = (LongSteps::with_permits(1, Duration::from_secs(60)), Mutex::new(Vec::new()));
+        let waiting = || steps.permits().queue.len();
+        let first = steps.enter().expect("the first permit");
+        thread::scope(|scope| {
+            for n in 0..4 {
+                let (steps, order) = (&steps, &order);
+                scope.spawn(move || {
+                    let permit = steps.enter().expect("in time");
+                    order.lock().unwrap().push(n);
+                    drop(permit);
+                });
+                while waiting() <= n {
+                    thread::yield_now();
+                }
+            }
+            drop(first);
+            // It comes last: the others have been waiting before.
+            let last = steps.enter().expect("in time");
+            order.lock().unwrap().push(9);
+            drop(last);
+        });
+        assert_eq!(order.into_inner().unwrap(), [0, 1, 2, 3, 9]);
+        assert_eq!(waiting(), 0);
+        assert_eq!(steps.permits().free, 1);
+    }
+
+    #[test]
     fn a_permit_that_is_not_returned_does_not_block_others() {
-        let steps = LongSteps::with_permits(1);
+        let steps = LongSteps::with_permits(1, MAX_WAIT_TO_SEND);
         let held = steps.enter().expect("the first permit");
         assert!(steps.enter().is_none());
         drop(held);

@@ -34,7 +34,10 @@ pub(crate) struct Shared {
     pub(crate) site: Site,
     pub(crate) files: server::Shared,
     pub(crate) clock: Clock,
+    /// Permits to go on with a listing.
     pub(crate) long_steps: LongSteps,
+    /// Permits to continue a large file.
+    pub(crate) bulk_sends: LongSteps,
     /// Readable once the phase is beyond [`Phase::Leaving`], for waits with poll(2).
     latch: (UnixStream, UnixStream),
     registry: Mutex<Registry>,
@@ -191,6 +194,7 @@ impl Shared {
             site,
             clock: Clock::start(),
             long_steps: LongSteps::new(),
+            bulk_sends: LongSteps::to_send(),
             latch: UnixStream::pair()?,
             registry: Mutex::default(),
             work: Condvar::new(),

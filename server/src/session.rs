@@ -92,13 +92,15 @@ impl<'e> Env<'e> {
         Env { site, cx, files, log }
     }
 
-    fn env(&mut self) -> SlotEnv<'_> {
+    /// For a step that sends at most so many bytes of a file.
+    fn env(&mut self, most: u64) -> SlotEnv<'_> {
         SlotEnv {
             files: self.files,
             scripts: self.site.scripts(),
             policy: self.cx.policy,
             log: self.log,
             wall: self.cx.now.wall,
+            most,
         }
     }
 }
@@ -108,8 +110,11 @@ impl<'e> Env<'e> {
 pub struct Budget {
     /// Steps.
     pub steps: u32,
-    /// Bytes sent to the peer or to a script. The last step may exceed it.
+    /// Bytes sent to the peer or to a script. No more than this is sent of a file; a last step that sends something
+    /// else may exceed it.
     pub bytes: u64,
+    /// A send of this many bytes ends the turn in any case, for a frontend that reads the clock after it.
+    pub large: u64,
     /// Whether starting a script counts as a slow step.
     pub scripts_are_slow: bool,
 }
@@ -275,7 +280,7 @@ impl Session {
                 }
                 Step::Shut => {
                     if self.flush(slot, io, env) {
-                        slot.carry_out(Step::Shut, io, &mut env.env());
+                        slot.carry_out(Step::Shut, io, &mut env.env(0));
                     }
                 }
                 Step::Call(call) => return Turn::Call(call),
@@ -323,11 +328,11 @@ impl Session {
             Step::Act(_, Action::EndInput) => frontend.end_script_input(),
             _ => {}
         }
-        let mut answer = slot.carry_out(step, io, &mut env.env());
+        let mut answer = slot.carry_out(step, io, &mut env.env(budget.bytes));
         if let Some(Input::Done(ticket, Completion::Spawned(spawned @ Ok(())))) = &mut answer {
             if let Some(fds) = slot.script() {
                 if frontend.begin_script(fds).is_err() {
-                    let killed = slot.carry_out(Step::Act(*ticket, Action::Kill), io, &mut env.env());
+                    let killed = slot.carry_out(Step::Act(*ticket, Action::Kill), io, &mut env.env(0));
                     debug_assert_eq!(killed, None);
                     *spawned = Err(SpawnError::Exhausted);
                 }
@@ -343,7 +348,10 @@ impl Session {
                 self.broken(fault, io, env.site.draining());
                 return turn;
             }
-            Some(Input::Sent(n) | Input::Fed(n)) => budget.bytes = budget.bytes.saturating_sub(n),
+            Some(Input::Sent(n) | Input::Fed(n)) => {
+                let spent = if n < budget.large { n } else { budget.bytes };
+                budget.bytes = budget.bytes.saturating_sub(spent);
+            }
             Some(Input::Blocked) => io.transport.became_full(),
             Some(Input::FeedBlocked) => self.script.input = false,
             _ => {}

@@ -52,6 +52,8 @@ pub struct SlotEnv<'d> {
     pub policy: &'d dyn Policy,
     /// The time in the log lines.
     pub wall: Wall,
+    /// Bytes of a file that one step sends at most, at least 1.
+    pub most: u64,
 }
 
 /// How [`Slot::flush`] ended.
@@ -101,7 +103,7 @@ impl Slot {
     /// `Call`, `Wait` and `Close` must not be passed.
     pub fn carry_out(&mut self, step: Step<'_>, io: &mut Io<'_>, env: &mut SlotEnv<'_>) -> Option<Input> {
         match step {
-            Step::Send(transmit) => Some(self.send(&transmit, io)),
+            Step::Send(transmit) => Some(self.send(&transmit, env.most, io)),
             Step::Act(ticket, action) => self.act(action, io, env).map(|completion| Input::Done(ticket, completion)),
             Step::Finished(entry) => {
                 env.log.write(&entry, env.policy, env.wall);
@@ -287,7 +289,8 @@ impl Slot {
 
 /// Sending.
 impl Slot {
-    fn send(&mut self, transmit: &Transmit<'_>, io: &mut Io<'_>) -> Input {
+    /// Sends at most `most` bytes of a file.
+    fn send(&mut self, transmit: &Transmit<'_>, most: u64, io: &mut Io<'_>) -> Input {
         debug_assert!(!transmit.is_empty());
         // Taken out of `self`, so that the batch can be modified while the file is borrowed.
         let file = self.file.take();
@@ -299,10 +302,10 @@ impl Slot {
                 None => Input::Broken(Fault::FileShrank),
             },
             (Body::File { offset, len }, Some(OpenFile::File(fd))) => {
-                self.send_from(transmit, fd.as_fd(), Lend::Yes, (offset, len), io)
+                self.send_from(transmit, fd.as_fd(), Lend::Yes, Part { offset, len, most }, io)
             }
             (Body::File { offset, len }, Some(OpenFile::Changing(fd))) => {
-                self.send_from(transmit, fd.as_fd(), Lend::No, (offset, len), io)
+                self.send_from(transmit, fd.as_fd(), Lend::No, Part { offset, len, most }, io)
             }
             (Body::File { .. }, Some(OpenFile::Directory(_)) | None) => Input::Broken(Fault::File),
         };
@@ -349,9 +352,10 @@ impl Slot {
         transmit: &Transmit<'_>,
         file: BorrowedFd<'_>,
         lend: Lend,
-        (offset, len): (u64, u64),
+        part: Part,
         io: &mut Io<'_>,
     ) -> Input {
+        let Part { offset, len, most } = part;
         let head = transmit.head;
         let before = self.batch.len() + head.len();
         if before > 0 {
@@ -375,9 +379,9 @@ impl Slot {
         }
         let is_first = !std::mem::replace(&mut self.begun, true);
         let sent = match lend {
-            Lend::Yes if is_first => io.send_file(file, offset, len).map_err(Unsent::Stopped),
-            Lend::Yes => self.send_lent(file, offset, len, io),
-            Lend::No => self.send_copied(file, offset, len, io),
+            Lend::Yes if is_first => io.send_file(file, offset, len.min(most)).map_err(Unsent::Stopped),
+            Lend::Yes => self.send_lent(file, part, io),
+            Lend::No => self.send_copied(file, part, io),
         };
         match sent {
             Ok(0) => Input::Broken(Fault::FileShrank),
@@ -398,12 +402,13 @@ impl Slot {
 
     /// Sends more of a settled file. The check comes after the bytes sent with `sendfile` and before the last few, so
     /// that one check serves for everything that the socket accepts. If much is left, each megabyte is checked too.
-    fn send_lent(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
+    fn send_lent(&self, file: BorrowedFd<'_>, part: Part, io: &mut Io<'_>) -> Result<u64, Unsent> {
+        let Part { offset, len, most } = part;
         let lent = len.saturating_sub(SAMPLE as u64);
         if lent > MAX_SENDFILE {
             self.look(file, false)?;
         }
-        let sent = if lent == 0 { 0 } else { io.send_file(file, offset, lent)? };
+        let sent = if lent == 0 { 0 } else { io.send_file(file, offset, lent.min(most))? };
         if sent < lent {
             return Ok(sent);
         }
@@ -425,8 +430,9 @@ impl Slot {
 
     /// Sends more of a file that is changing: the bytes read before the check are of the version that the check
     /// finds.
-    fn send_copied(&self, file: BorrowedFd<'_>, offset: u64, len: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
-        let most = usize::try_from(len).map_or(MAX_COPY, |len| len.min(MAX_COPY));
+    fn send_copied(&self, file: BorrowedFd<'_>, part: Part, io: &mut Io<'_>) -> Result<u64, Unsent> {
+        let Part { offset, len, most } = part;
+        let most = usize::try_from(len.min(most)).map_or(MAX_COPY, |most| most.min(MAX_COPY));
         let mut copied = Vec::with_capacity(most);
         pread(file, spare_capacity(&mut copied), offset).map_err(|_| Unsent::Broken(Fault::File))?;
         copied.truncate(most);
@@ -463,6 +469,15 @@ impl Slot {
             }
         }
     }
+}
+
+/// The rest of a file that is to be sent.
+#[derive(Clone, Copy)]
+struct Part {
+    offset: u64,
+    len: u64,
+    /// The most bytes of it that this step sends, at least 1.
+    most: u64,
 }
 
 /// Whether the kernel sends pages of the file itself, or a copy.
@@ -629,6 +644,7 @@ mod tests {
         log: Logger,
         lines: Lines,
         dir: TempDir,
+        most: u64,
     }
 
     impl Bench {
@@ -646,7 +662,17 @@ mod tests {
             let lines = Lines::default();
             let log = Log::to(lines.clone()).logger();
             let scripts = Scripts::new(ScriptRules::default(), Arc::clone(&root));
-            Bench { slot: Slot::new(), ours, peer, files: Local::new(root, limits), scripts, log, lines, dir }
+            Bench {
+                slot: Slot::new(),
+                ours,
+                peer,
+                files: Local::new(root, limits),
+                scripts,
+                log,
+                lines,
+                dir,
+                most: u64::MAX,
+            }
         }
 
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
@@ -656,6 +682,7 @@ mod tests {
                 policy: &DefaultPolicy,
                 log: &mut self.log,
                 wall: Wall(0),
+                most: self.most,
             };
             self.slot.carry_out(step, &mut Transport::edge_triggered().over(self.ours.as_fd()), &mut env)
         }
@@ -772,6 +799,24 @@ mod tests {
             }
         }
         assert_eq!(&reader.join().unwrap()[..5], b"HEAD\0");
+    }
+
+    #[test]
+    fn a_step_sends_no_more_of_a_file_than_it_may() {
+        let mut bench = Bench::new(true);
+        bench.open("3M").unwrap();
+        bench.most = 4_000;
+        assert_eq!(bench.send("HEAD", file(0, 3 << 20), ""), Input::Sent(4_004));
+        for offset in [4_000, 8_000, 12_000] {
+            assert_eq!(bench.send("", file(offset, (3 << 20) - offset), ""), Input::Sent(4_000));
+        }
+        assert_eq!(bench.received(16_004).len(), 16_004);
+        assert!(bench.silent());
+        // The end of a body, which is kept back until the file was checked, does not count.
+        assert_eq!(bench.send("", file((3 << 20) - 4_001, 4_001), ""), Input::Sent(4_001));
+        bench.most = 1;
+        assert_eq!(bench.send("", file((3 << 20) - 33, 33), ""), Input::Sent(33));
+        assert_eq!(bench.send("", file((3 << 20) - 34, 34), ""), Input::Sent(1));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Client<'_> {
             let site = &self.shared.site;
             let mut env = Env::new(site, site.context(&now), &self.files, &mut self.log);
             let io = &mut self.transport.over(self.socket.as_fd());
-            let mut budget = Budget { steps: 64, bytes: 1 << 20, scripts_are_slow: false };
+            let mut budget = Budget { steps: 64, bytes: 1 << 20, large: u64::MAX, scripts_are_slow: false };
             match self.session.turn(&mut self.space, io, &mut (), &mut env, &mut budget) {
                 Turn::Wait(wait) => {
                     self.log.flush();

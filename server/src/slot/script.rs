@@ -98,8 +98,14 @@ mod tests {
         let files = Local::new(root.into(), CacheLimits::default());
         let mut log = bench.log.logger();
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let mut env =
-            SlotEnv { files: &files, scripts: &bench.scripts, policy: &DefaultPolicy, log: &mut log, wall: Wall(0) };
+        let mut env = SlotEnv {
+            files: &files,
+            scripts: &bench.scripts,
+            policy: &DefaultPolicy,
+            log: &mut log,
+            wall: Wall(0),
+            most: u64::MAX,
+        };
         slot.carry_out(step, &mut Transport::edge_triggered().over(socket.as_fd()), &mut env)
     }
 
