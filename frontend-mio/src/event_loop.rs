@@ -328,6 +328,11 @@ impl EventLoop {
         // A bug in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env, &mut budget))) {
             Ok(Turn::Wait(wait)) => {
+                if let Err(error) = parked.register(at, self.poll.registry()) {
+                    self.site.log().error(format_args!("cannot watch a connection: {error}"));
+                    self.close(at);
+                    return 0;
+                }
                 let is_unfinished = !wait.idle && parked.unfinished_since().is_some();
                 let was_unfinished = parked.flags.take(Flags::UNFINISHED);
                 if is_unfinished {
@@ -377,14 +382,7 @@ impl EventLoop {
                 self.slow.push_back(at);
             }
             Ok(Turn::Closed(Close::Upgraded)) if self.site.takes_upgrades() => self.upgrade(at),
-            Ok(Turn::Closed(_)) => {
-                let parked = self.parked.remove(at);
-                self.forget(at);
-                if let Some(busy) = parked.and_then(Parked::end) {
-                    self.pool.give_back(busy);
-                }
-                self.closed_one();
-            }
+            Ok(Turn::Closed(_)) => self.close(at),
             Err(panic) => {
                 if let State::Busy(busy) = &parked.state {
                     self.site.log_panic(busy.session.connection.peer(), &*panic);
@@ -409,6 +407,16 @@ impl EventLoop {
             // This loop is not notified when the place is given back.
             self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
         }
+    }
+
+    /// Closes a connection.
+    fn close(&mut self, at: u32) {
+        let parked = self.parked.remove(at);
+        self.forget(at);
+        if let Some(busy) = parked.and_then(Parked::end) {
+            self.pool.give_back(busy);
+        }
+        self.closed_one();
     }
 
     /// Removes the deadlines of this connection.
@@ -560,15 +568,11 @@ impl EventLoop {
         }
     }
 
+    /// Adds a connection. Most requests arrive together with their connection, so it is read in the next round, and
+    /// registered only if it then waits. A connection that ends with its first response is never registered.
     fn add(&mut self, socket: std::net::TcpStream, peer: Peer) {
-        let mut socket = TcpStream::from_std(socket);
+        let socket = TcpStream::from_std(socket);
         let at = self.parked.vacant();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, Role::Socket.token(at), interest) {
-            self.site.log().error(format_args!("cannot watch a connection: {error}"));
-            self.connection_limit.give_back();
-            return;
-        }
         let cx = self.site.context(&self.now);
         let resting = Resting::new(peer, &cx);
         self.deadlines.enter(at, resting.deadline(&cx));
@@ -581,12 +585,11 @@ impl EventLoop {
                 return self.enqueue(at);
             }
         }
-        self.parked.insert(Parked::new(socket, resting));
+        let mut parked = Parked::new(socket, resting);
+        parked.transport.became_readable();
+        self.parked.insert(parked);
         self.leaving.idles(at);
-        if self.cut_at.is_some() {
-            // Its first turn passes this on.
-            self.enqueue(at);
-        }
+        self.enqueue(at);
     }
 
     /// Follows the phase of the server: begins to shut down, or stops. Every connection then has a turn, in which it
@@ -691,6 +694,42 @@ mod tests {
             Err(error) => panic!("{error}"),
         }
         all
+    }
+
+    /// How many descriptors the loop waits for, its listener and its waker among them.
+    #[cfg(target_os = "linux")]
+    fn watched(bench: &Bench) -> usize {
+        let info = format!("/proc/self/fdinfo/{}", bench.event_loop.poll.as_raw_fd());
+        fs::read_to_string(info).unwrap().lines().filter(|line| line.starts_with("tfd:")).count()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_connection_is_registered_when_it_waits_for_the_first_time() {
+        let mut bench = Bench::new();
+        let own = watched(&bench);
+        let mut client = TcpStream::connect(bench.address).unwrap();
+        write!(client, "GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        bench.round();
+        assert_eq!((bench.event_loop.parked.len(), watched(&bench)), (1, own));
+        bench.round();
+        assert_eq!((bench.event_loop.parked.len(), watched(&bench)), (0, own));
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer.ends_with(b"\r\n\r\nsmall"));
+        // One that asks for nothing yet, and one that may go on.
+        let mut clients = [TcpStream::connect(bench.address).unwrap(), bench.ask("small")];
+        (0..2).for_each(|_| bench.round());
+        assert_eq!((bench.event_loop.parked.len(), watched(&bench)), (2, own + 2));
+        assert!(take(&mut clients[1]).ends_with(b"\r\n\r\nsmall"));
+        write!(clients[0], "GET /small HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        bench.round();
+        assert!(take(&mut clients[0]).ends_with(b"\r\n\r\nsmall"));
+        drop(clients);
+        while bench.event_loop.parked.len() > 0 {
+            bench.round();
+        }
+        assert_eq!(watched(&bench), own);
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! receives a file slowly, a few hundred ([`Away`]); a busy one leases buffers ([`Busy`]).
 
 use std::cell::OnceCell;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
+use mio::{Interest, Registry};
 use rustix::fd::AsFd;
 use sanserve_core::{Connection, Context, Handler, Resting, Tick};
 use sanserve_os::has_arrived;
@@ -65,6 +66,8 @@ impl Flags {
     pub(crate) const UNFINISHED: u8 = 4;
     /// The connection is to be closed to make room for another.
     pub(crate) const LEAVES: u8 = 8;
+    /// The socket is registered with the loop.
+    pub(crate) const REGISTERED: u8 = 16;
 
     pub(crate) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -96,6 +99,16 @@ impl Parked {
     fn of(socket: TcpStream, state: State) -> Parked {
         let transport = Transport::edge_triggered();
         Parked { socket, transport, state, handler: None, queued: false, flags: Flags::default() }
+    }
+
+    /// Registers the socket with the loop, unless it is. What the socket is ready for by then is an event, too.
+    pub(crate) fn register(&mut self, at: u32, registry: &Registry) -> io::Result<()> {
+        if !self.flags.has(Flags::REGISTERED) {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            registry.register(&mut self.socket, Role::Socket.token(at), interest)?;
+            self.flags.add(Flags::REGISTERED);
+        }
+        Ok(())
     }
 
     /// Since when the connection has been idle. `None`: it is not idle.
@@ -193,7 +206,9 @@ impl Parked {
         let read = busy.space.buffers.input.unread().to_vec();
         let attached = busy.space.buffers.take_attached();
         pool.give_back(busy);
-        registry.deregister(&mut self.socket).ok()?;
+        if self.flags.has(Flags::REGISTERED) {
+            registry.deregister(&mut self.socket).ok()?;
+        }
         let stream = std::net::TcpStream::from(self.socket);
         stream.set_nonblocking(false).ok()?;
         Some(Upgraded { stream, read, peer: SocketAddr::new(peer.ip(), peer.port()), attached, draining })

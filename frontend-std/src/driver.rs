@@ -158,11 +158,14 @@ impl Line {
         let cx = context(&driver.shared, driver.blocking.as_deref(), &now);
         let mut connection = Connection::new(live.peer, &cx);
         driver.shared.site.observe(&mut connection, &cx, "std");
+        let mut transport = Transport::level_triggered();
+        // It may have brought its request along: it is read from before it is waited for.
+        transport.became_readable();
         Line {
             driver,
             live,
             session: Session::new(connection),
-            transport: Transport::level_triggered(),
+            transport,
             handler: None,
             blocking_handler: None,
             conn_waker: OnceCell::new(),
@@ -306,4 +309,32 @@ impl Frontend for Attached<'_> {
 pub(crate) fn context<'s>(shared: &'s Shared, blocking: Option<&'s Blocking>, now: &'s Now) -> Context<'s> {
     let cx = shared.site.context(now);
     Context { config: blocking.map_or(cx.config, |blocking| &blocking.config), ..cx }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use sanserve_server::{Log, Site};
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_came_with_its_connection_is_answered_without_waiting() {
+        let site = Site::new(".").unwrap().with_log(Log::quiet());
+        let shared = Arc::new(Shared::new(site).unwrap());
+        let listener = sanserve_os::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.write_all(b"GET /Cargo.toml HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let (stream, address) = sanserve_os::accept(&listener).unwrap();
+        let enrolled = shared.enroll(stream, address.into()).unwrap();
+        let mut line = Line::new(Driver::new(&shared, None), Arc::clone(&enrolled.live));
+        // Whatever is waited for is waited for at the end of a call, which then does not say that it is over.
+        assert!(matches!(line.go(enrolled.live.stream.as_fd()), Progress::End(Close::Done)));
+        drop((line, enrolled));
+        let mut answer = String::new();
+        peer.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("name = \"sanserve-std\""), "{answer}");
+    }
 }
