@@ -751,6 +751,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_pipelines_without_end_does_not_delay_others() {
+        let mut bench = Bench::new();
+        let (mut hot, mut small) = (bench.ask("small"), bench.ask("small"));
+        (0..2).for_each(|_| bench.round());
+        assert!(!take(&mut hot).is_empty() && !take(&mut small).is_empty());
+        let many = "GET /small HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500);
+        hot.write_all(many.as_bytes()).unwrap();
+        bench.round();
+        assert_eq!(bench.event_loop.bulk.len(), 1, "one turn does not suffice");
+        write!(small, "GET /small HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        bench.round();
+        assert!(take(&mut small).ends_with(b"\r\n\r\nsmall"));
+        assert_eq!(bench.event_loop.bulk.len(), 1, "it has had one turn more");
+    }
+
+    #[test]
     fn downloads_go_on_a_bounded_piece_at_a_time_and_each_has_its_turn() {
         let (mut bench, mut clients) = Bench::with_downloads();
         let mut received = [0; DOWNLOADS];

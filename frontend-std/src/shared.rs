@@ -280,12 +280,16 @@ impl Shared {
     pub(crate) fn queue(&self, enrolled: Enrolled) -> bool {
         let mut registry = self.lock();
         registry.queue.push_back(enrolled);
-        if registry.queue.len() <= registry.idle {
-            self.work.notify_one();
-            return false;
+        let is_taken = registry.queue.len() <= registry.idle;
+        if !is_taken {
+            registry.threads += 1;
         }
-        registry.threads += 1;
-        true
+        // Notified after the lock is released: the thread that wakes up would have to wait for it.
+        drop(registry);
+        if is_taken {
+            self.work.notify_one();
+        }
+        !is_taken
     }
 
     /// Waits for a while after a thread could not be started. Returns whether to try again: not if a thread that
