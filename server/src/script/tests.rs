@@ -83,10 +83,11 @@ impl Bench {
     }
 
     /// Writes the script `cgi-bin/x`. A separate process does it: a descriptor of this process could be inherited for
-    /// a moment by a process of another test, and then the script could not be executed.
+    /// a moment by a process of another test, and then the script could not be executed. A script of that name may be
+    /// about to be executed, and then its file could not be written, so the file is replaced.
     fn install(&self, text: &str) {
         let path = self.dir.path().join("cgi-bin/x");
-        sh(&format!("cat > x <<'END-OF-SCRIPT'\n{text}\nEND-OF-SCRIPT\nchmod 755 x"), path.parent().unwrap());
+        sh(&format!("cat > y <<'END-OF-SCRIPT'\n{text}\nEND-OF-SCRIPT\nchmod 755 y\nmv y x"), path.parent().unwrap());
     }
 
     /// Runs a script of these lines for `sh`.
