@@ -3,7 +3,7 @@
 //! `cargo run --example polling_frontend -- --cgi examples`, then `curl localhost:8000/hello`.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
@@ -33,9 +33,9 @@ struct Client {
 }
 
 impl Client {
-    fn new(socket: TcpStream, peer: SocketAddr, server: &mut Server) -> Client {
+    fn new(socket: TcpStream, peer: Peer, server: &mut Server) -> Client {
         let (site, now) = (&server.site, server.now);
-        let mut connection = Connection::new(Peer::from(peer), &site.context(&now));
+        let mut connection = Connection::new(peer, &site.context(&now));
         site.observe(&mut connection, &site.context(&now), "polling");
         let (session, space) = (Session::new(connection), Workspace::new(site));
         server.next += 1;

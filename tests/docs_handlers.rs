@@ -234,7 +234,7 @@ mod decisions {
         }
 
         fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
-            let _ = write!(out, "{time} {} {} {} ", entry.peer.ip(), entry.status, entry.sent);
+            let _ = write!(out, "{time} {} {} {} ", entry.peer, entry.status, entry.sent);
             scrub(out, entry.line);
             out.push(b'\n');
         }
@@ -332,7 +332,7 @@ mod tables {
     use sanserve::{Misuse, Received, Reply, Site, StatusCode};
 
     fn server(site: Site) -> io::Result<()> {
-        let site = site.with_verify(|peer| peer.ip().is_loopback()).with_grace(Duration::ZERO);
+        let site = site.with_verify(|peer| peer.is_local()).with_grace(Duration::ZERO);
         let config = Config::default().with_protocol(Protocol::Http10);
         let cgi = Cgi::default().with_directories(["/cgi-bin"]);
         let site = site.with_config(config.with_cgi(cgi)).with_connections(1);
@@ -361,7 +361,7 @@ mod tables {
         head.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
         reply.inform(StatusCode::EARLY_HINTS)?.send()?;
         reply.write(b"data")?;
-        reply.attach(Box::new(file));
+        reply.attach_file(file);
         reply.offer_file(0, len)?;
         reply.finish()?;
         reply.answer(StatusCode::OK, "text/html", "page")?;
@@ -388,7 +388,7 @@ mod tables {
         x.finish()?;
         x.answer(StatusCode::OK, "text/html", "page")?;
         x.error(StatusCode::NOT_FOUND, None, None)?;
-        let _ = x.upgrade("websocket", &[])?.stream;
+        let (_socket, _read) = x.upgrade("websocket", &[])?.into_tcp().expect("it is TCP");
         x.log(format_args!("{len} items"));
         x.decline()?;
         x.unsupported()
@@ -411,7 +411,7 @@ mod tables {
         x.finish().await?;
         x.answer(StatusCode::OK, "text/html", "page").await?;
         x.error(StatusCode::NOT_FOUND, None, None).await?;
-        let _ = x.upgrade("websocket", &[]).await?.stream;
+        let (_socket, _read) = x.upgrade("websocket", &[]).await?.into_tcp().expect("it is TCP");
         x.log(format_args!("items"));
         x.decline()?;
         x.unsupported()

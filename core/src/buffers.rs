@@ -1,10 +1,10 @@
 //! The memory of a busy connection. It belongs to the driver, which takes it from a pool and returns it when the
 //! connection is idle ([`Wait::idle`](crate::Wait)). The contents of the bytes are not interpreted here.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use crate::conditional::LastValidators;
+use crate::handover::{FileHandle, Handover, UpgradeState};
 use crate::listing::Listing;
 use crate::peer::Peer;
 use crate::range::ByteRange;
@@ -40,8 +40,8 @@ pub struct Buffers {
     pub(crate) trailers: Vec<u8>,
     /// The trailer section of the response, as it will be sent.
     pub(crate) trailing: Vec<u8>,
-    /// What a handler has attached for the driver.
-    pub(crate) attached: Option<Box<dyn Any + Send>>,
+    /// What a handler has given to the driver.
+    pub(crate) handover: Handover,
     /// The head of the request that a local redirect substitutes for that of the peer; otherwise empty.
     pub(crate) moved: Vec<u8>,
     /// Why the response is what it is, if this is recorded.
@@ -79,7 +79,7 @@ impl Default for Buffers {
             scratch: Scratch::default(),
             trailers: Vec::new(),
             trailing: Vec::new(),
-            attached: None,
+            handover: Handover::default(),
             moved: Vec::new(),
             reasons: Reasons::default(),
             share: Share::default(),
@@ -149,15 +149,22 @@ impl Buffers {
         self.share.shrink(freed);
     }
 
-    /// Takes what a handler has attached to its response ([`Reply::attach`](crate::Reply::attach)). For the driver that
-    /// called the handler.
-    pub fn take_attached(&mut self) -> Option<Box<dyn Any + Send>> {
-        self.attached.take()
+    /// The file that a handler has attached to its response
+    /// ([`Reply::attach_file`](crate::Reply::attach_file)): for the driver, after each call of the handler.
+    pub fn take_file(&mut self) -> Option<FileHandle> {
+        self.handover.file.take()
     }
 
-    /// Puts an attachment back that is not for this driver.
-    pub fn attach(&mut self, thing: Box<dyn Any + Send>) {
-        self.attached = Some(thing);
+    /// Why a handler has failed, if it said so ([`Reply::fail`](crate::Reply::fail)): for the log of the driver, after
+    /// each call of the handler.
+    pub fn take_failure(&mut self) -> Option<String> {
+        self.handover.failure.take()
+    }
+
+    /// What a handler hands to the next protocol ([`Reply::upgrade_with`](crate::Reply::upgrade_with)): for the driver,
+    /// at [`Close::Upgraded`](crate::Close::Upgraded).
+    pub fn take_upgrade_state(&mut self) -> Option<UpgradeState> {
+        self.handover.upgrade.take()
     }
 
     /// Starts to record which rules decide about responses, until [`recycle`](Self::recycle). This costs memory and
@@ -222,7 +229,7 @@ impl Buffers {
         self.moved = Vec::new();
         self.trailers = Vec::new();
         self.trailing = Vec::new();
-        self.attached = None;
+        self.handover = Handover::default();
         self.reasons = Reasons::default();
         self.share.release();
     }

@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(all, [&b"one"[..], b"two"]);
         assert_eq!(request.headers()["latin"].as_bytes(), b"caf\xe9");
         assert_eq!(request.headers()["empty"].as_bytes(), b"");
-        assert_eq!(request.extensions().get::<Peer>().map(Peer::port), Some(4000));
+        assert_eq!(request.extensions().get::<Peer>().and_then(Peer::port), Some(4000));
     }
 
     #[test]

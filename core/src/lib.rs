@@ -36,6 +36,7 @@ mod files;
 mod grammar;
 mod handler;
 mod handler_task;
+mod handover;
 mod head_writer;
 mod input;
 #[cfg(feature = "http")]
@@ -72,6 +73,7 @@ pub use entry::Entry;
 pub use error::{After, Violation};
 pub use fields::{Fields, Misuse};
 pub use handler::Handler;
+pub use handover::{FileHandle, UpgradeState};
 pub use head_writer::HeadWriter;
 pub use input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile, SpawnError, Ticket};
 pub use listing::{EntryKind, Listing, listing_row};

@@ -165,7 +165,7 @@ pub trait Policy {
     fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
         entry.write(out, |out| {
             // Writing to a Vec does not fail.
-            let _ = write!(out, "{} - - [{time}] ", entry.peer.ip());
+            let _ = write!(out, "{} - - [{time}] ", entry.peer);
         });
     }
 

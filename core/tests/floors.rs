@@ -12,7 +12,7 @@ use imports::{Module, modules, used_by};
 
 /// The floors from the bottom to the top, each with its subject.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("basic terms", &["credentials", "grammar", "input", "peer", "share", "status", "text", "time"]),
+    ("basic terms", &["credentials", "grammar", "handover", "input", "peer", "share", "status", "text", "time"]),
     ("small formats", &["date", "entry", "error", "fields", "listing", "media_types", "page"]),
     ("rules: decisions and their reasons, configuration, the parts of a head", &["config", "reason", "response_head"]),
     ("the codec, and readers of single fields", &["media_type", "range", "timer", "wire"]),

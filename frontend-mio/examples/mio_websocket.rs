@@ -18,7 +18,7 @@ fn shake_hands(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 
 fn talk(upgraded: Upgraded) {
     // Bytes that were already read come first.
-    let mut socket = WebSocket::from_partially_read(upgraded.stream, upgraded.read, Role::Server, None);
+    let mut socket = WebSocket::from_raw_socket(upgraded, Role::Server, None);
     // Fails when the peer closes the connection.
     while let Ok(message) = socket.read() {
         if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {

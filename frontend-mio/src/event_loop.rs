@@ -543,7 +543,7 @@ impl EventLoop {
                 self.connection_limit.give_back();
             }
             match accepted {
-                Accepted::Peer(socket, address) => self.add(socket, Peer::from(address)),
+                Accepted::Peer(socket, address) => self.add(socket, address),
                 Accepted::Again => {}
                 Accepted::Nobody => self.none_pending(),
                 Accepted::Pause(millis) => self.pause_until = Some(self.now.tick.after(millis)),

@@ -5,7 +5,6 @@
 
 use std::cell::OnceCell;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::event::Event;
@@ -204,14 +203,14 @@ impl Parked {
         let mut busy = self.swap(State::Moving)?;
         let peer = busy.session.connection.peer();
         let read = busy.space.buffers.input.unread().to_vec();
-        let attached = busy.space.buffers.take_attached();
+        let state = busy.space.buffers.take_upgrade_state();
         pool.give_back(busy);
         if self.flags.has(Flags::REGISTERED) {
             registry.deregister(&mut self.socket).ok()?;
         }
         let stream = std::net::TcpStream::from(self.socket);
         stream.set_nonblocking(false).ok()?;
-        Some(Upgraded { stream, read, peer: SocketAddr::new(peer.ip(), peer.port()), attached, draining })
+        Some(Upgraded::new(stream, read, peer, state, draining))
     }
 
     fn swap(&mut self, state: State) -> Option<Box<Busy>> {

@@ -4,7 +4,6 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{Config, Pace, Timeouts};
-use sanserve_mio::{Call, Full, Handler, Job, Misuse, Panicked, Received, Reply, Site, StatusCode, Upgraded, Workers};
+use sanserve_mio::{
+    Call, Full, Handler, Job, Misuse, Panicked, Peer, Received, Reply, Site, StatusCode, Upgraded, Workers,
+};
 
 use support::{answers_sync, ask, end, start, start_with, sync};
 use testkit::{Client, Response, TIMEOUT};
@@ -319,7 +320,7 @@ fn ranges_of_files_are_sent() {
     const RANGE: std::ops::Range<usize> = 1_000..7_001_001;
     let server = start(calls(move |call, reply| {
         if call == Call::Request {
-            reply.attach(Box::new(File::open(&path).unwrap()));
+            reply.attach_file(File::open(&path).unwrap());
             let is_chunked = reply.request().path() == b"/chunked";
             let head = reply.respond(StatusCode::OK)?;
             if is_chunked {
@@ -346,9 +347,7 @@ fn upgrades(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     if answers_sync(reply)? {
         return Ok(());
     }
-    reply.upgrade("shout")?.field("X-Way", "up")?.send()?;
-    reply.attach(Box::new("from the handler"));
-    Ok(())
+    reply.upgrade_with("shout", "from the handler")?.field("X-Way", "up")?.send()
 }
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
@@ -358,14 +357,14 @@ fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let (record, other) = (Arc::clone(&order), Arc::clone(&order));
     let take = move |mut upgraded: Upgraded| {
-        let attached = upgraded.attached.take().and_then(|thing| thing.downcast::<&str>().ok());
+        let state: Option<&str> = upgraded.take_state();
         let name = std::thread::current().name().unwrap_or_default().to_owned();
-        writeln!(upgraded.stream, "{attached:?} {} {name}", upgraded.peer).unwrap();
-        let mut all = upgraded.read;
-        upgraded.stream.read_to_end(&mut all).unwrap();
+        writeln!(upgraded, "{state:?} {:?} {name}", upgraded.peer()).unwrap();
+        let mut all = Vec::new();
+        upgraded.read_to_end(&mut all).unwrap();
         all.make_ascii_uppercase();
         record.lock().unwrap().push("the hook ends");
-        upgraded.stream.write_all(&all).unwrap();
+        upgraded.write_all(&all).unwrap();
     };
     let answer = move |reply: &mut Reply<'_>| {
         other.lock().unwrap().push("a request");
@@ -423,8 +422,8 @@ fn an_upgrade_without_a_working_hook_is_closed() {
 fn only_verified_peers_are_served() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
-    let verify = move |peer: SocketAddr| {
-        assert!(peer.ip().is_loopback());
+    let verify = move |peer: Peer| {
+        assert!(peer.is_local());
         match count.fetch_add(1, Ordering::SeqCst) {
             0 | 1 => false,
             2 => panic!("on purpose"),

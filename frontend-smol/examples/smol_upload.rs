@@ -23,7 +23,7 @@ impl Handler for Uploads {
             return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None).await;
         };
         // The file gets its name when it is complete, so that no client sees half an upload.
-        let part = Part(self.0.join(format!(".{name}.{}", x.peer().port())));
+        let part = Part(self.0.join(format!(".{name}.{}", x.peer().port().unwrap_or_default())));
         let mut file = fs::File::create(&part.0).await?;
         let length = smol::io::copy(&mut *x, &mut file).await?;
         file.close().await?;

@@ -17,10 +17,11 @@ async fn shake_hands(x: &mut Exchange<'_>) -> io::Result<()> {
 }
 
 fn echo(upgraded: Upgraded) -> io::Result<()> {
-    let stream = upgraded.stream.into_inner()?;
+    let (stream, read) = upgraded.into_tcp().map_err(|_| io::ErrorKind::Unsupported)?;
+    let stream = stream.into_inner()?;
     stream.set_nonblocking(false)?;
     // Bytes that were already read come first.
-    let mut socket = WebSocket::from_partially_read(stream, upgraded.read, Role::Server, None);
+    let mut socket = WebSocket::from_partially_read(stream, read, Role::Server, None);
     // Fails when the peer closes the connection.
     while let Ok(message) = socket.read() {
         if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {

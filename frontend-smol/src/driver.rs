@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::mem;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -204,10 +204,10 @@ pub(crate) fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
 }
 
 impl Driver {
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, deadline: DeadlineHandle, shared: &Arc<Shared>) -> Driver {
+    pub(crate) fn new(stream: TcpStream, peer: Peer, deadline: DeadlineHandle, shared: &Arc<Shared>) -> Driver {
         let now = shared.clock.now();
         let cx = shared.site.context(&now);
-        let mut connection = Connection::new(Peer::from(peer), &cx);
+        let mut connection = Connection::new(peer, &cx);
         shared.site.observe(&mut connection, &cx, "smol");
         let mut transport = Transport::edge_triggered();
         // The request may have arrived already.
@@ -386,16 +386,11 @@ impl Driver {
 
     /// Passes the socket to the site's hook for upgrades.
     pub(crate) fn hand_over(&mut self) {
-        let attached = self.lease.as_deref_mut().and_then(|lease| lease.space.buffers.take_attached());
+        let state = self.lease.as_deref_mut().and_then(|lease| lease.space.buffers.take_upgrade_state());
         let peer = self.session.connection.peer();
         let (socket, read) = self.take_socket();
-        let upgraded = socket.into_blocking().map(|stream| Upgraded {
-            stream,
-            read,
-            peer: SocketAddr::new(peer.ip(), peer.port()),
-            attached,
-            draining: self.shared.site.draining().clone(),
-        });
+        let draining = self.shared.site.draining().clone();
+        let upgraded = socket.into_blocking().map(|stream| Upgraded::new(stream, read, peer, state, draining));
         let site = &self.shared.site;
         match upgraded {
             Ok(upgraded) if site.takes_upgrades() => site.hand_over(upgraded, ()),

@@ -222,8 +222,7 @@ impl Exchange<'_> {
             while driver.reply(|reply| reply.offer_file(0, 0))? {
                 let Some(file) = file.take() else { return Poll::Ready(Ok(())) };
                 if let Some(lease) = driver.lease.as_deref_mut() {
-                    let none = lease.space.slot.attach(Box::new(file));
-                    debug_assert!(none.is_none(), "the slot accepts files");
+                    lease.space.slot.attach(file);
                 }
                 driver.reply(|reply| reply.offer_file(start, end - start))?;
             }
@@ -348,7 +347,7 @@ struct Line<'m>(fmt::Arguments<'m>);
 
 impl Policy for Line<'_> {
     fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
-        let mut text = format!("{} - - [{time}] ", entry.peer.ip());
+        let mut text = format!("{} - - [{time}] ", entry.peer);
         // Only a `Display` implementation of the caller could fail.
         let _ = write!(text, "{}", self.0);
         scrub(out, text.as_bytes());

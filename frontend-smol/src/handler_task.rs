@@ -138,7 +138,7 @@ impl Driver {
         let (socket, read) = self.take_socket();
         if close == Close::Upgraded {
             let stream = Socket::into_async(socket);
-            self.talk().upgraded = Some(stream.map(|stream| Upgraded { stream, read }));
+            self.talk().upgraded = Some(stream.map(|stream| Upgraded::new(stream, read)));
         }
     }
 

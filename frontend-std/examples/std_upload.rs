@@ -22,7 +22,8 @@ impl Handler for Uploads {
             return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None);
         };
         // The file gets its name when it is complete, so that no client sees half an upload.
-        let (path, part) = (self.0.join(&name), self.0.join(format!(".{name}.{}", x.peer().port())));
+        let (path, part) =
+            (self.0.join(&name), self.0.join(format!(".{name}.{}", x.peer().port().unwrap_or_default())));
         let received = File::create(&part).and_then(|mut file| io::copy(x, &mut file));
         let length = received.and_then(|length| fs::rename(&part, &path).map(|()| length)).inspect_err(|_| {
             let _ = fs::remove_file(&part);

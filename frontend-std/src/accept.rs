@@ -167,7 +167,7 @@ impl<'s> Incoming<'s> {
         while self.goes_on() {
             let accepted = self.acceptor.accept(self.listener, &self.shared.site, self.shared.clock.tick());
             let pause = match accepted {
-                Accepted::Peer(stream, address) => return Ok(self.shared.enroll(stream, address.into())),
+                Accepted::Peer(stream, address) => return Ok(self.shared.enroll(stream, address)),
                 Accepted::Again => continue,
                 Accepted::Nobody => None,
                 Accepted::Pause(millis) => Some(millis),

@@ -186,7 +186,7 @@ impl<'x> Exchange<'x> {
         if range.end > file.metadata()?.len() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file ends before the end of the range"));
         }
-        let file = Box::new(file.try_clone()?);
+        let file = file.try_clone()?;
         while !self.line.act(|reply| reply.offer_file(range.start, range.end - range.start))? {
             self.line.go_on(io::ErrorKind::BrokenPipe)?;
         }
@@ -357,7 +357,7 @@ struct Message(String);
 
 impl Policy for Message {
     fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("{} - - [{time}] ", entry.peer.ip()).as_bytes());
+        out.extend_from_slice(format!("{} - - [{time}] ", entry.peer).as_bytes());
         scrub(out, self.0.as_bytes());
         out.push(b'\n');
     }

@@ -1,7 +1,6 @@
 //! Passing on the socket of a connection that switches to another protocol.
 
 use std::io;
-use std::net::SocketAddr;
 
 use sanserve_server::Upgraded;
 
@@ -30,12 +29,7 @@ impl Line {
         self.driver.log.get_mut().flush();
         let peer = self.live.peer;
         let buf = &mut self.driver.space.buffers;
-        Ok(Upgraded {
-            stream,
-            read: buf.input.unread().to_vec(),
-            peer: SocketAddr::new(peer.ip(), peer.port()),
-            attached: buf.take_attached(),
-            draining: self.driver.shared.site.draining().clone(),
-        })
+        let (read, state) = (buf.input.unread().to_vec(), buf.take_upgrade_state());
+        Ok(Upgraded::new(stream, read, peer, state, self.driver.shared.site.draining().clone()))
     }
 }

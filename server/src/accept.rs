@@ -4,11 +4,11 @@
 //! Waiting for connections, and counting them, is the task of a frontend.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::io::Errno;
-use sanserve_core::Tick;
+use sanserve_core::{Peer, Tick};
 
 use crate::failure::panic_message;
 use crate::site::Site;
@@ -35,7 +35,7 @@ pub struct Acceptor {
 #[derive(Debug)]
 pub enum Accepted {
     /// A connection to serve. The socket is non-blocking.
-    Peer(TcpStream, SocketAddr),
+    Peer(TcpStream, Peer),
     /// A connection that has failed already, or was refused: accept the next one immediately.
     Again,
     /// No connection is pending.
@@ -53,7 +53,8 @@ impl Acceptor {
     /// the system are logged, at a limited rate.
     pub fn accept(&mut self, listener: &TcpListener, site: &Site, now: Tick) -> Accepted {
         match sanserve_os::accept(listener) {
-            Ok((stream, peer)) => {
+            Ok((stream, address)) => {
+                let peer = Peer::from(address);
                 self.millis = 0;
                 if is_welcome(site, peer) { Accepted::Peer(stream, peer) } else { Accepted::Again }
             }
@@ -87,9 +88,9 @@ impl Acceptor {
 }
 
 /// Calls the verify hook. If the hook panics, only this peer is refused.
-fn is_welcome(site: &Site, peer: SocketAddr) -> bool {
+fn is_welcome(site: &Site, peer: Peer) -> bool {
     catch_unwind(AssertUnwindSafe(|| site.welcomes(peer))).unwrap_or_else(|panic| {
-        site.log().error(format_args!("{peer}: verifying the peer panicked: {}", panic_message(&*panic)));
+        site.log().error(format_args!("{peer:?}: verifying the peer panicked: {}", panic_message(&*panic)));
         false
     })
 }
@@ -138,7 +139,7 @@ mod tests {
         let peer = TcpStream::connect(address).unwrap();
         let accepted = acceptor.accept(&listener, &site(|| true), Tick(0));
         let Accepted::Peer(_, from) = accepted else { panic!("{accepted:?}") };
-        assert_eq!(from, peer.local_addr().unwrap());
+        assert_eq!(from.socket_addr(), peer.local_addr().ok());
         for verdict in [|| false, || panic!("on purpose")] {
             let _peer = TcpStream::connect(address).unwrap();
             assert!(matches!(acceptor.accept(&listener, &site(verdict), Tick(0)), Accepted::Again));

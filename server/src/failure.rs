@@ -2,11 +2,6 @@
 
 use std::any::Any;
 
-/// The error of a handler, for the log: [attach](sanserve_core::Reply::attach) it to the response before aborting the
-/// exchange.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure(pub String);
-
 /// The message of a panic.
 #[must_use]
 pub fn panic_message(panic: &(dyn Any + Send)) -> &str {

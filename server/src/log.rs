@@ -349,6 +349,18 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_on_a_unix_socket_has_a_name() {
+        let (log, writes) = log("UTC0");
+        let mut logger = log.logger();
+        let entry = Entry::new(Peer::unix(), b"GET /a HTTP/1.1").with_response(200, 5);
+        logger.write(&entry, &DefaultPolicy, Wall(0));
+        logger.flush();
+        drop(logger);
+        let expected = "unix: - - [01/Jan/1970 00:00:00] \"GET /a HTTP/1.1\" 200 5\n";
+        assert_eq!(*writes.0.lock().unwrap(), [expected]);
+    }
+
+    #[test]
     fn lines_have_pythons_format_and_are_written_at_once() {
         let (log, writes) = log("CET-1CEST,M3.5.0,M10.5.0/3");
         let mut logger = log.logger();

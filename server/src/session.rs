@@ -5,6 +5,7 @@
 //! frontend then waits for what the connection needs, and wakes the handler. The memory of a busy connection is its
 //! [`Workspace`], which a frontend may reuse for other connections while this one is idle.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
@@ -14,7 +15,7 @@ use sanserve_core::{
 };
 
 use crate::cache::Files;
-use crate::failure::{Failure, panic_message};
+use crate::failure::panic_message;
 use crate::lifecycle::{Draining, InProgress, Phase};
 use crate::log::Logger;
 use crate::script::{ScriptFds, ScriptRead};
@@ -448,7 +449,7 @@ impl Session {
         }));
         // The handler may modify files, so that earlier checks are no longer valid.
         files.arrived();
-        let failure = match called {
+        let mut failure = match called {
             Ok(true) => None,
             Ok(false) => Some("a request was routed to a handler, and there is none".to_owned()),
             Err(panic) => {
@@ -456,14 +457,15 @@ impl Session {
                 Some(format!("the handler panicked: {}", panic_message(&*panic)))
             }
         };
-        let attached = buffers.take_attached().and_then(|thing| slot.attach(thing));
-        match attached.map(|thing| thing.downcast::<Failure>()) {
-            Some(Ok(failure)) => {
-                site.log().error(format_args!("{:?}: the handler failed: {}", connection.peer(), failure.0))
+        match buffers.take_file().map(|file| file.downcast::<File>()) {
+            Some(Ok(file)) => slot.attach(file),
+            Some(Err(_)) => {
+                failure = failure.or(Some("the handler attached a file that is no std::fs::File".to_owned()))
             }
-            // The attachment of an upgrade stays where it is.
-            Some(Err(thing)) => buffers.attach(thing),
             None => {}
+        }
+        if let Some(reason) = buffers.take_failure() {
+            site.log().error(format_args!("{:?}: the handler failed: {reason}", connection.peer()));
         }
         if let Some(failure) = failure {
             site.log().error(format_args!("{:?}: {failure}", connection.peer()));

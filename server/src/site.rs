@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use sanserve_core::{
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
 use crate::cache::CacheLimits;
-use crate::failure::{Failure, panic_message};
+use crate::failure::panic_message;
 use crate::lifecycle::{Draining, Phase};
 use crate::log::Log;
 use crate::memory::{Budget, connections_within_memory, default_memory};
 use crate::record::Recording;
 use crate::script::{ScriptRules, Scripts};
 use crate::trace::Trace;
+use crate::upgraded::Upgraded;
 use sanserve_os::nofile_limit;
 use sanserve_os::{Root, Symlinks};
 
@@ -36,7 +37,7 @@ pub type SharedPolicy = Box<dyn Policy + Send + Sync>;
 pub type UpgradeHook = Box<dyn Fn(Upgraded) + Send + Sync>;
 
 /// Decides whether a peer is served.
-pub type VerifyHook = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+pub type VerifyHook = Box<dyn Fn(Peer) -> bool + Send + Sync>;
 
 /// Two recorders of one connection. Each is dropped when it needs no further events.
 struct Both(Option<Box<dyn Recorder>>, Option<Box<dyn Recorder>>);
@@ -61,21 +62,6 @@ impl Recorder for Both {
     }
 }
 
-/// A connection that has switched to another protocol.
-#[derive(Debug)]
-pub struct Upgraded {
-    /// The socket, in blocking mode.
-    pub stream: TcpStream,
-    /// Bytes that the peer has already sent. They come before those read from `stream`.
-    pub read: Vec<u8>,
-    /// The address of the peer.
-    pub peer: SocketAddr,
-    /// The value that the handler has [attached](Reply::attach), if any.
-    pub attached: Option<Box<dyn Any + Send>>,
-    /// Reports when the server shuts down. The server does not wait for this connection.
-    pub draining: Draining,
-}
-
 /// Calls the function of [`Site::with_answer`].
 fn call_answer(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mut Reply<'_>) {
     let outcome = answer(reply);
@@ -85,8 +71,7 @@ fn call_answer(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mu
         Ok(()) if is_open => "it left its response unfinished".to_owned(),
         Ok(()) => return,
     };
-    reply.attach(Box::new(Failure(failure)));
-    reply.abort();
+    reply.fail(failure);
 }
 
 /// A server without its sockets: what is served, by which rules, and where the log goes.
@@ -246,13 +231,13 @@ impl Site {
     /// Serves only peers for which `verify` returns `true` (`verify_request` in Python). Other connections are closed
     /// immediately. `verify` is called by the thread that accepts, so it must not block.
     #[must_use]
-    pub fn with_verify(self, verify: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Site {
+    pub fn with_verify(self, verify: impl Fn(Peer) -> bool + Send + Sync + 'static) -> Site {
         Site { verify: Some(Box::new(verify)), ..self }
     }
 
     /// Calls the verify hook: whether to serve this peer.
     #[must_use]
-    pub fn welcomes(&self, peer: SocketAddr) -> bool {
+    pub fn welcomes(&self, peer: Peer) -> bool {
         self.verify.as_ref().is_none_or(|verify| verify(peer))
     }
 
@@ -425,7 +410,7 @@ impl Site {
             let settings = Settings::default()
                 .starting(cx.now)
                 .with_config(cx.config.clone())
-                .with_peer(SocketAddr::new(peer.ip(), peer.port()))
+                .with_peer(peer)
                 .with_masked(self.secrets == Secrets::Masked);
             recording.begin(settings, format!(" Recorded by sanserve {} on {runtime}.", env!("CARGO_PKG_VERSION")))
         });

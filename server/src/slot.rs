@@ -14,7 +14,6 @@
 mod aside;
 mod script;
 
-use std::any::Any;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::IoSlice;
@@ -170,18 +169,13 @@ impl Slot {
         self.path = Vec::new();
     }
 
-    /// Takes the attachment of a handler: a [`File`] is the next one to be sent. Anything else is returned.
-    pub fn attach(&mut self, thing: Box<dyn Any + Send>) -> Option<Box<dyn Any + Send>> {
-        let file = match thing.downcast::<File>() {
-            Ok(file) => file,
-            Err(thing) => return Some(thing),
-        };
-        self.file = Some(OpenFile::File(OwnedFd::from(*file)));
+    /// Takes the file that a handler has attached to its response: it is sent next.
+    pub fn attach(&mut self, file: File) {
+        self.file = Some(OpenFile::File(OwnedFd::from(file)));
         self.opened = None;
         self.begun = false;
         self.samples = Samples::default();
         self.attached = Some(u64::MAX);
-        None
     }
 
     fn release(&mut self) {
@@ -1005,7 +999,7 @@ mod tests {
         let mut bench = Bench::new(false);
         let path = bench.dir.path().join("own");
         fs::write(&path, vec![b'a'; 10_000]).unwrap();
-        assert!(bench.slot.attach(Box::new(fs::File::open(&path).unwrap())).is_none());
+        bench.slot.attach(fs::File::open(&path).unwrap());
         assert_eq!(bench.send("", file(0, 10), ""), Input::Sent(10));
         let old = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, vec![b'b'; 10_000]).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sanserve_core::{EntryKind, FsError, Kind, Opened};
+use sanserve_core::{EntryKind, FileHandle, FsError, Kind, Opened};
 
 use super::random::mix;
 use super::script::Script;
@@ -31,6 +31,12 @@ pub struct File {
 enum Bytes {
     Given(Arc<[u8]>),
     Generated(u64),
+}
+
+impl From<File> for FileHandle {
+    fn from(file: File) -> FileHandle {
+        FileHandle::new(file)
+    }
 }
 
 impl File {

@@ -88,11 +88,11 @@ impl Wake for ConnWaker {
 impl<'s> Driver<'s> {
     /// Accepts a connection at tick 0. `wall` is the second, and how many milliseconds of it have passed. The first
     /// turn has not happened yet.
-    pub(super) fn accept(server: &Server<'s>, peer: std::net::SocketAddr, wall: (Wall, u16), pool: Pool) -> Driver<'s> {
+    pub(super) fn accept(server: &Server<'s>, peer: Peer, wall: (Wall, u16), pool: Pool) -> Driver<'s> {
         let server = server.clone();
         let now = Now::new(Tick(0), wall.0);
         let cx = Context { config: &server.config, policy: &*server.policy, now: &now };
-        let connection = Connection::new(Peer::from(peer), &cx);
+        let connection = Connection::new(peer, &cx);
         Driver {
             handler: server.make_handler(),
             server,
@@ -242,10 +242,12 @@ impl<'s> Driver<'s> {
             What::Call(call) => {
                 let make = || Waker::from(waker.clone());
                 handler.call(*call, &mut connection.reply(buf, &cx).with_waker(&make));
-                if let Some(thing) = buf.take_attached() {
-                    // Of a file environment of the virtual disk, only the offsets are known.
-                    environment.attached(thing.downcast().map_or_else(|_| File::new(0, u64::MAX), |file| *file));
+                if let Some(file) = buf.take_file() {
+                    // Of a file of the system only the offsets are known here.
+                    environment.attached(file.downcast().unwrap_or_else(|_| File::new(0, u64::MAX)));
                 }
+                // Its connection shows that it failed; there is no log.
+                drop(buf.take_failure());
             }
             What::Wait(wait) => match connection.poll(buf, &cx) {
                 Step::Wait(again) if again == *wait => {}

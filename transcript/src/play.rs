@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sanserve_core::{Buffers, Connection, Context, Handler, Now, Peer, Policy, Tick, Ticket};
+use sanserve_core::{Buffers, Connection, Context, Handler, Now, Policy, Tick, Ticket};
 
 use crate::driving::{self, Arrivals, Calendar};
 use crate::event::{Event, Line, Middle, Sending, Taken, Transcript, What};
@@ -170,7 +170,7 @@ impl<'p> Play<'p> {
         let settings = &transcript.settings;
         let now = Now::new(Tick(0), settings.wall);
         let cx = Context { config: &settings.config, policy, now: &now };
-        let connection = Connection::new(Peer::from(settings.peer), &cx);
+        let connection = Connection::new(settings.peer, &cx);
         Play {
             transcript,
             policy,

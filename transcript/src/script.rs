@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use sanserve_core::{
-    Action, Body, Buffers, Close, Completion, Connection, Context, FsError, Handler, Input, Listed, Now, Peer, Policy,
+    Action, Body, Buffers, Close, Completion, Connection, Context, FsError, Handler, Input, Listed, Now, Policy,
     Resting, Step, Tick,
 };
 
@@ -98,7 +98,7 @@ impl Script {
     pub fn play(&self, cuts: &[usize], take: Take, policy: &dyn Policy, handler: &mut dyn Handler) -> Spoken {
         let now = Now::new(Tick(0), self.settings.wall);
         let cx = Context { config: &self.settings.config, policy, now: &now };
-        let mut connection = Connection::new(Peer::from(self.settings.peer), &cx);
+        let mut connection = Connection::new(self.settings.peer, &cx);
         let mut buf = Buffers::new();
         let mut answers: VecDeque<&What> = self.answers.iter().collect();
         let mut spoken = Spoken::default();

@@ -1,8 +1,9 @@
 //! The head of a transcript: the configuration and environment, written only where they differ from the defaults.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use sanserve_core::{Chunked, Config, Etag, MediaTypes, Now, Protocol, Wall};
+use sanserve_core::{Chunked, Config, Etag, MediaTypes, Now, Peer, Protocol, Wall};
 
 use crate::words;
 
@@ -17,7 +18,7 @@ pub struct Settings {
     /// The milliseconds of that second that have passed; less than 1,000.
     pub wall_millis: u16,
     /// The address of the client.
-    pub peer: std::net::SocketAddr,
+    pub peer: Peer,
     /// The name of the policy and handler of the transcript. Programs that replay it define what the name stands for.
     pub site: String,
     /// Whether credentials were masked ([`Secrets::Masked`](crate::Secrets)). If so, they are also masked in a replay.
@@ -33,7 +34,7 @@ impl Default for Settings {
             config: Config::default(),
             wall: Wall(784_111_777),
             wall_millis: 0,
-            peer: std::net::SocketAddr::from(([127, 0, 0, 1], 4000)),
+            peer: Peer::from(([127, 0, 0, 1], 4000)),
             site: PLAIN.into(),
             masked: false,
         }
@@ -145,7 +146,7 @@ impl Settings {
 
     /// Sets [`peer`](Self::peer).
     #[must_use]
-    pub fn with_peer(self, peer: impl Into<std::net::SocketAddr>) -> Settings {
+    pub fn with_peer(self, peer: impl Into<Peer>) -> Settings {
         Settings { peer: peer.into(), ..self }
     }
 
@@ -189,7 +190,8 @@ impl Settings {
                 self.wall = Wall(seconds.parse().map_err(|_| bad())?);
                 self.wall_millis = millis.parse().ok().filter(|_| is_millis).ok_or_else(bad)?;
             }
-            "peer" => self.peer = value.parse().map_err(|_| bad())?,
+            "peer" if value == Peer::unix().to_string() => self.peer = Peer::unix(),
+            "peer" => self.peer = value.parse::<SocketAddr>().map_err(|_| bad())?.into(),
             "site" => self.site = value.into(),
             "masked" if value == "yes" => self.masked = true,
             "etag" if value == "content" => self.config.etag = Etag::Content,
@@ -288,7 +290,7 @@ impl Settings {
             out.push('\n');
         }
         if self.peer != default.peer {
-            out.push_str(&format!("peer {}\n", self.peer));
+            out.push_str(&format!("peer {:?}\n", self.peer));
         }
         if self.site != default.site {
             out.push_str(&format!("site {}\n", self.site));
@@ -305,6 +307,8 @@ fn path(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use sanserve_core::Cgi;
 
@@ -333,12 +337,14 @@ mod tests {
         let types = MediaTypes::default().with(".a", "a/b; c=\"d e\"").unwrap().with_unknown("text/x; d=e").unwrap();
         settings.config.types = types.with_charset(Some("latin-1")).unwrap();
         (settings.wall, settings.wall_millis) = (Wall(-5), 7);
-        settings.peer = "[::1]:1".parse().unwrap();
         settings.site = "echo".into();
-        let mut text = String::new();
-        settings.write(&mut text);
-        let mut read = Settings::default();
-        text.lines().for_each(|line| read.read(line).unwrap());
-        assert_eq!(read, settings);
+        for peer in [Peer::from((Ipv6Addr::LOCALHOST, 1)), Peer::unix()] {
+            settings.peer = peer;
+            let mut text = String::new();
+            settings.write(&mut text);
+            let mut read = Settings::default();
+            text.lines().for_each(|line| read.read(line).unwrap());
+            assert_eq!(read, settings);
+        }
     }
 }

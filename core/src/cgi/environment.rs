@@ -78,9 +78,11 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, policy: &dyn Polic
     // php-cgi refuses to run without this variable, which shows that a server has chosen the script, not a client.
     variables.set("REDIRECT_STATUS", b"200");
     let out = variables.begin("REMOTE_ADDR");
-    write!(out, "{}", request.peer().ip()).expect("writing to a Vec does not fail");
+    write!(out, "{}", request.peer()).expect("writing to a Vec does not fail");
     out.push(0);
-    variables.set("REMOTE_PORT", itoa::Buffer::new().format(request.peer().port()).as_bytes());
+    if let Some(port) = request.peer().port() {
+        variables.set("REMOTE_PORT", itoa::Buffer::new().format(port).as_bytes());
+    }
     // No name is looked up, but Python sets the variable too.
     variables.set("REMOTE_HOST", b"");
     if let Some(kind) = request.field("Content-Type") {
@@ -208,16 +210,28 @@ mod tests {
     }
 
     fn variables(head: &str, facts: &Facts<'_>, policy: &dyn Policy, cgi: Cgi) -> Vec<String> {
+        variables_for(Peer::from(([192, 0, 2, 1], 7)), head, facts, policy, cgi)
+    }
+
+    fn variables_for(peer: Peer, head: &str, facts: &Facts<'_>, policy: &dyn Policy, cgi: Cgi) -> Vec<String> {
         let bytes = head.replace('\n', "\r\n").into_bytes();
         let mut head = Head::default();
         head.parse(&bytes).unwrap();
-        let peer = Peer::from(std::net::SocketAddr::from(([192, 0, 2, 1], 7)));
         let request = Request { head: &head, bytes: &bytes, peer };
         let config = Config { server_name: "here".into(), server_port: 8000, cgi, ..Config::default() };
         let mut out = Vec::new();
         write(&request, facts, policy, &config, &mut out);
         let text = String::from_utf8(out).unwrap();
         text.split_terminator('\0').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_client_on_a_unix_socket_has_no_port() {
+        let facts = Facts { script: b"cgi-bin/a", info: b"", length: None };
+        let head = "GET /cgi-bin/a HTTP/1.1\nHost: x\n\n";
+        let all = variables_for(Peer::unix(), head, &facts, &DefaultPolicy, Cgi::default());
+        let remote: Vec<_> = all.iter().filter(|variable| variable.starts_with("REMOTE_")).collect();
+        assert_eq!(remote, ["REMOTE_ADDR=unix:", "REMOTE_HOST="]);
     }
 
     #[test]

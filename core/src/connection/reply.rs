@@ -2,6 +2,7 @@
 //! returns that, and the handler is called again when it is. When a handler is called is decided in `handler_task`.
 
 use std::any::Any;
+use std::fmt;
 use std::task::Waker;
 
 use super::{Connection, Life, Task};
@@ -12,6 +13,7 @@ use crate::exchange::{FilePart, Page, Passthrough};
 use crate::fields::{Fields, Misuse};
 use crate::grammar::list_items;
 use crate::handler_task::HandlerTask;
+use crate::handover::{FileHandle, UpgradeState};
 use crate::head_writer::HeadWriter;
 use crate::input::{Fault, Input};
 use crate::request::Request;
@@ -166,6 +168,12 @@ impl Reply<'_> {
     /// [`Misuse::Upgrade`] if the request is not HTTP/1.1, does not offer `protocol` in its `Upgrade` field, or has a
     /// body that has not been read.
     pub fn upgrade(&mut self, protocol: &str) -> Result<HeadWriter<'_>, Misuse> {
+        self.check_upgrade(protocol)?;
+        let status = StatusCode::SWITCHING_PROTOCOLS;
+        HeadWriter::new(self.connection.response(self.buf, self.cx), status).field("Upgrade", protocol)
+    }
+
+    fn check_upgrade(&mut self, protocol: &str) -> Result<(), Misuse> {
         self.check_head()?;
         let request = self.request();
         let offers = |field: &str, wanted: &str| {
@@ -174,11 +182,18 @@ impl Reply<'_> {
         };
         let asked = self.buf.head.is_11 && offers("Connection", "upgrade") && offers("Upgrade", protocol);
         let may = self.cx.config.protocol == Protocol::Http11 && self.connection.cycle.inbound == Inbound::Done;
-        if !asked || !may {
-            return Err(Misuse::Upgrade);
-        }
-        let status = StatusCode::SWITCHING_PROTOCOLS;
-        HeadWriter::new(self.connection.response(self.buf, self.cx), status).field("Upgrade", protocol)
+        if asked && may { Ok(()) } else { Err(Misuse::Upgrade) }
+    }
+
+    /// As [`upgrade`](Self::upgrade), and hands `state` to the code that speaks `protocol`: it is part of what the
+    /// driver passes on with the socket.
+    ///
+    /// # Errors
+    /// As [`upgrade`](Self::upgrade).
+    pub fn upgrade_with(&mut self, protocol: &str, state: impl Any + Send) -> Result<HeadWriter<'_>, Misuse> {
+        self.check_upgrade(protocol)?;
+        self.buf.handover.upgrade = Some(UpgradeState::new(state));
+        self.upgrade(protocol)
     }
 
     /// Responds with an error page (Python's `send_error`).
@@ -249,13 +264,13 @@ impl Reply<'_> {
         Ok(n)
     }
 
-    /// Passes an object to the driver that calls the handler. The frontends of sanserve support a `std::fs::File`,
-    /// which [`offer_file`](Self::offer_file) then sends.
-    pub fn attach(&mut self, thing: Box<dyn Any + Send>) {
-        self.buf.attached = Some(thing);
+    /// Attaches an open file, in place of one that was attached before: [`offer_file`](Self::offer_file) sends parts
+    /// of it. The drivers of sanserve take a `std::fs::File`.
+    pub fn attach_file(&mut self, file: impl Into<FileHandle>) {
+        self.buf.handover.file = Some(file.into());
     }
 
-    /// Appends `len` bytes of the [attached](Self::attach) file to the body, starting at `offset`. They are sent
+    /// Appends `len` bytes of the [attached](Self::attach_file) file to the body, starting at `offset`. They are sent
     /// without being copied (`sendfile`). Returns `false` if a part of a file is still being sent; then the handler is
     /// called with `Call::Room` when it has been sent.
     ///
@@ -343,6 +358,12 @@ impl Reply<'_> {
         if self.connection.handler().is_some() && self.connection.cycle.is_answering() {
             self.connection.fail_handler();
         }
+    }
+
+    /// Gives the exchange up as [`abort`](Self::abort) does, and says why: the drivers of sanserve write it to the log.
+    pub fn fail(&mut self, reason: impl fmt::Display) {
+        self.buf.handover.failure = Some(reason.to_string());
+        self.abort();
     }
 
     /// Whether some of the response has not been sent yet.

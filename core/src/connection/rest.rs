@@ -15,14 +15,30 @@ use crate::wire::{Cycle, Inbound, Span};
 #[derive(Clone, Copy, Debug)]
 pub struct Resting {
     peer: Peer,
-    served: bool,
-    /// Whether the server is about to leave.
-    leaving: bool,
+    notes: RestingNotes,
     ticket: u32,
     since: Tick,
 }
 
 const _: () = assert!(size_of::<Resting>() <= 32);
+
+/// What a connection between two exchanges knows, in a byte.
+#[derive(Clone, Copy, Debug)]
+struct RestingNotes(u8);
+
+impl RestingNotes {
+    const SERVED: u8 = 1;
+    const LEAVING: u8 = 2;
+
+    /// `served`: it has had a response. `leaving`: the server is about to leave.
+    fn new(served: bool, leaving: bool) -> RestingNotes {
+        RestingNotes(u8::from(served) * Self::SERVED + u8::from(leaving) * Self::LEAVING)
+    }
+
+    fn has(self, note: u8) -> bool {
+        self.0 & note != 0
+    }
+}
 
 /// What is kept of the buffers of a connection that waits for its handler, or for a slow peer; see
 /// [`Connection::pack`].
@@ -44,7 +60,7 @@ impl Resting {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: Peer, cx: &Context<'_>) -> Resting {
-        Resting { peer, served: false, leaving: false, ticket: 0, since: cx.now.tick }
+        Resting { peer, notes: RestingNotes::new(false, false), ticket: 0, since: cx.now.tick }
     }
 
     /// Since when it has been idle.
@@ -65,9 +81,12 @@ impl Resting {
     pub fn resume(self) -> Connection {
         Connection {
             peer: self.peer,
-            notes: Notes { server: if self.leaving { Server::Leaves } else { Server::Stays }, ..Notes::default() },
+            notes: Notes {
+                server: if self.notes.has(RestingNotes::LEAVING) { Server::Leaves } else { Server::Stays },
+                ..Notes::default()
+            },
             life: Life::Open,
-            served: self.served,
+            served: self.notes.has(RestingNotes::SERVED),
             ticket: self.ticket,
             cycle: Cycle::new(),
             task: Task::None,
@@ -98,8 +117,7 @@ impl Connection {
             && !self.notes.is_draining();
         idle.then_some(Resting {
             peer: self.peer,
-            served: self.served,
-            leaving: self.is_leaving(),
+            notes: RestingNotes::new(self.served, self.is_leaving()),
             ticket: self.ticket,
             since,
         })
@@ -140,7 +158,7 @@ impl Connection {
         let waits = is_line || (self.waits_for_handler() && !self.has_unsent(buf));
         let is_drained =
             buf.output.unsent().is_empty() && buf.input.unread().is_empty() && !self.exchange.answer.is_error();
-        let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.attached.is_none();
+        let plain = buf.trailers.is_empty() && buf.trailing.is_empty() && buf.handover.is_empty();
         let own = buf.moved.is_empty() && !buf.reasons.are_wanted();
         if !(waits && is_drained && plain && own && self.sent == 0) {
             return None;

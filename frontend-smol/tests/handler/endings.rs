@@ -216,8 +216,7 @@ fn a_refused_peer_is_not_served() {
     let server = run(|site| site.with_verify(|_| false), move |server| server.with_handler(move || hello));
     assert!(server.connect().rest_however().0.is_empty());
     assert!(server.connect().rest_however().0.is_empty());
-    let server =
-        run(|site| site.with_verify(|peer| peer.ip().is_loopback()), move |server| server.with_handler(move || hello));
+    let server = run(|site| site.with_verify(|peer| peer.is_local()), move |server| server.with_handler(move || hello));
     assert_eq!(server.get("/").body_text(), "hello");
     let server = run(|site| site.with_verify(|_| panic!("on purpose")), |server| server);
     assert!(server.connect().rest_however().0.is_empty());

@@ -22,12 +22,11 @@ async fn parrot(x: &mut Exchange<'_>) -> std::io::Result<()> {
     }
     let mut upgraded = x.upgrade("parrot", &[("X-Bird", "grey")]).await?;
     assert!(x.respond(StatusCode::OK).is_err(), "the exchange is over");
-    upgraded.stream.write_all(&upgraded.read).await?;
     let mut room = [0; 100];
     loop {
-        match upgraded.stream.read(&mut room).await? {
+        match upgraded.read(&mut room).await? {
             0 => return Ok(()),
-            n => upgraded.stream.write_all(&room[..n]).await?,
+            n => upgraded.write_all(&room[..n]).await?,
         }
     }
 }
@@ -72,8 +71,7 @@ fn an_upgraded_connection_in_a_handler_ends_with_the_server() {
 
 fn portable(call: Call, reply: &mut Reply<'_>) {
     if call == Call::Request {
-        reply.attach(Box::new("cracker".to_owned()));
-        reply.upgrade("parrot").unwrap().send().unwrap();
+        reply.upgrade_with("parrot", "cracker".to_owned()).unwrap().send().unwrap();
     }
 }
 
@@ -82,15 +80,13 @@ fn the_hook_of_the_site_gets_portable_upgrades() {
     let server = run(
         |site| {
             site.with_handler(|| portable).with_upgrade(|mut upgraded| {
-                assert!(upgraded.peer.ip().is_loopback());
-                let attached = upgraded.attached.take().unwrap();
-                assert_eq!(*attached.downcast::<String>().unwrap(), "cracker");
-                upgraded.stream.write_all(&upgraded.read).unwrap();
+                assert!(upgraded.peer().is_local());
+                assert_eq!(upgraded.take_state::<String>().unwrap(), "cracker");
                 let mut room = [0; 100];
                 loop {
-                    match upgraded.stream.read(&mut room).unwrap() {
+                    match upgraded.read(&mut room).unwrap() {
                         0 => break,
-                        n => upgraded.stream.write_all(&room[..n]).unwrap(),
+                        n => upgraded.write_all(&room[..n]).unwrap(),
                     }
                 }
             })

@@ -20,16 +20,13 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: shout\r\n";
 
 /// A protocol that sends everything back in capitals.
 fn shout(mut upgraded: Upgraded) -> io::Result<()> {
-    assert_eq!(upgraded.peer, upgraded.stream.peer_addr()?);
-    let mut text = upgraded.read;
     let mut piece = [0; 100];
     loop {
-        upgraded.stream.write_all(&text.to_ascii_uppercase())?;
-        let n = upgraded.stream.read(&mut piece)?;
+        let n = upgraded.read(&mut piece)?;
         if n == 0 {
             return Ok(());
         }
-        text = piece[..n].to_vec();
+        upgraded.write_all(&piece[..n].to_ascii_uppercase())?;
     }
 }
 
@@ -94,8 +91,7 @@ fn a_portable_upgrade_is_passed_to_the_hook_of_the_site() {
     let upgrade = |site: Site| {
         site.with_answer(|reply| {
             if reply.request().path() == b"/shout" {
-                reply.attach(Box::new(7_u8));
-                return reply.upgrade("shout")?.send();
+                return reply.upgrade_with("shout", 7_u8)?.send();
             }
             reply.answer(StatusCode::OK, "text/plain", "plain")
         })
@@ -103,8 +99,8 @@ fn a_portable_upgrade_is_passed_to_the_hook_of_the_site() {
     let server = run(
         |site| {
             upgrade(site).with_upgrade(|mut upgraded| {
-                let attached = upgraded.attached.take().and_then(|thing| thing.downcast::<u8>().ok());
-                assert_eq!(attached.as_deref(), Some(&7));
+                assert_eq!(upgraded.take_state::<u8>(), Some(7));
+                assert_eq!(upgraded.peer().ip(), Some([127, 0, 0, 1].into()));
                 shout(upgraded).unwrap();
             })
         },
@@ -216,7 +212,7 @@ fn only_verified_peers_are_served() {
             site.with_verify(move |peer| {
                 let who = *unwelcome.lock().unwrap();
                 assert_ne!(who, Some(0), "the peer is not known");
-                who != Some(peer.port())
+                who != peer.port()
             })
         },
         |server| server.with_handler(|| |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "welcome")),

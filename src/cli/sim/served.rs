@@ -229,7 +229,7 @@ fn stream(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 
 fn send_file(reply: &mut Reply<'_>) -> Result<(), Misuse> {
     reply.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.length(5_000).send()?;
-    reply.attach(Box::new(File::new(3, 9_000)));
+    reply.attach_file(File::new(3, 9_000));
     reply.offer_file(1_000, 5_000)?;
     reply.finish()
 }
