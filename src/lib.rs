@@ -13,6 +13,8 @@
 //! # fn main() {}
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use sanserve_core as core;
 pub use sanserve_core::{Call, Misuse, Received, Reply, Request, StatusCode};
 #[cfg(feature = "mio")]

@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All pages: those at the top, and those below `docs`.
+/// The folders of the crates that are published, apart from the root.
+const PUBLISHED: [&str; 8] =
+    ["core", "transcript", "testing", "os", "server", "frontend-std", "frontend-mio", "frontend-smol"];
+
+/// All pages: those at the top, those below `docs`, and those of the crates.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    for folder in ["", "docs", "docs/learn"] {
+    for folder in ["", "docs", "docs/learn"].into_iter().chain(PUBLISHED) {
         for entry in fs::read_dir(root.join(folder)).expect("the folder exists") {
             let path = entry.expect("an entry").path();
             if path.extension().is_some_and(|extension| extension == "md") {
@@ -110,6 +114,18 @@ fn every_path_that_is_named_exists() {
     }
     assert!(count > 50, "only {count} paths");
     assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// A page that is published with a crate is read where the rest of the repository is not.
+#[test]
+fn the_pages_of_crates_do_not_link_outside_their_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in PUBLISHED {
+        let links = links(&root.join(folder).join("README.md"));
+        assert!(links.contains(&"LICENSE-MIT".to_owned()), "{folder}: {links:?}");
+        let outside: Vec<_> = links.iter().filter(|link| link.starts_with("..") || link.starts_with('/')).collect();
+        assert!(outside.is_empty(), "{folder}: {outside:?}");
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@
 //! Everything that waits or makes system calls is left to the driver: see `sanserve-os`, `sanserve-server` and the
 //! frontends.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod buffers;
 mod cgi;
 mod conditional;
@@ -95,3 +97,8 @@ pub use text::{escape, is_deceptive, scrub};
 pub use time::{Tick, Wall};
 pub use timer::Timer;
 pub use wire::{COUPLING, INBOUND, Move, OUTBOUND, Tracker, Transition};
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

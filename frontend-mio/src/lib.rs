@@ -303,3 +303,8 @@ impl Announce for LoopWakers {
         loop_wakers.iter().for_each(|loop_waker| loop_waker.wake());
     }
 }
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -272,3 +272,8 @@ impl Drop for StopOnDrop {
         self.0.stop();
     }
 }
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -231,3 +231,8 @@ impl fmt::Debug for Server {
         f.debug_struct("Server").field("address", &self.address).field("threads", &self.threads).finish_non_exhaustive()
     }
 }
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

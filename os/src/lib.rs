@@ -32,3 +32,8 @@ pub use listen::{
 pub use pipe::pipe;
 pub use send::{MAX_SENDFILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use signal::{Signal, Signals};
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

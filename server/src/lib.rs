@@ -44,3 +44,8 @@ pub use trace::{Trace, wants_colors};
 pub use transport::{Io, Received, Transport};
 pub use upgraded::Upgraded;
 pub use workers::{Full, Job, Panicked, Workers, probe_memory, probe_resources};
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -60,3 +60,8 @@ pub use script::Script;
 pub use server::Server;
 pub use summary::{Failure, Summary};
 pub use world::World;
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -38,3 +38,8 @@ pub use script::{Script, Spoken, Take};
 pub use settings::Settings;
 pub use states::{Seen, Trace, trace};
 pub use words::FIRST_LINE;
+
+/// The program in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
