@@ -4,6 +4,9 @@
 //! and reads the clock. What is served, and how the steps of a connection are carried out, is decided in
 //! `sanserve-server`. Nothing here loops or waits, except for [`Signals::wait`].
 
+#[cfg(not(unix))]
+compile_error!("sanserve-os and what depends on it need Unix; sanserve-core compiles for any target");
+
 mod beneath;
 mod clock;
 pub mod digest;
