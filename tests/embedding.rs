@@ -34,6 +34,12 @@ impl Policy for Api {
 /// More than any buffer holds.
 const LARGE: usize = 3_000_000;
 
+/// More than any socket holds, and more than half of [`MEMORY`].
+const WHOLE: usize = 12 << 20;
+
+/// The memory that the connections of a server may hold.
+const MEMORY: u64 = 16 << 20;
+
 /// An interim head and the head of a response, prepared before any connection.
 static PREPARED: LazyLock<[ResponseHead; 2]> = LazyLock::new(|| {
     let hint = ResponseHead::new(StatusCode::EARLY_HINTS).field("Link", "</a.css>; rel=preload");
@@ -90,6 +96,13 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             assert_eq!(reply.send_response(&PREPARED[1], "ok"), Err(Misuse::ExchangeEnded));
             Ok(())
         }
+        (_, b"/api/whole") => match reply.answer(StatusCode::OK, "a/b", vec![b'x'; WHOLE]) {
+            Err(Misuse::OutOfMemory) => {
+                reply.fail(Misuse::OutOfMemory);
+                Ok(())
+            }
+            other => other,
+        },
         (_, b"/api/prepared-whole") => reply.send_response(&PREPARED[1], "ok"),
         (_, b"/api/no-content") => reply.respond(StatusCode::NO_CONTENT)?.field("X-A", "1")?.body("dropped"),
         (Call::Request, b"/api/short") => {
@@ -146,6 +159,7 @@ fn start(grace: Duration, bind: impl FnOnce(Site) -> Bound) -> Embedded {
     let config = Config::default().with_cgi(Cgi::python()).with_timeouts(timeouts);
     Embedded::start(tree, |root, log| {
         let site = Site::new(root).unwrap().with_policy(Api).with_config(config).with_log(Log::to(log));
+        let site = site.with_memory(MEMORY);
         let handler = || |call: Call, reply: &mut Reply<'_>| answer(call, reply).unwrap_or(());
         bind(site.with_grace(grace).with_handler(handler))
     })
@@ -201,6 +215,24 @@ fn a_complete_body_of_any_length_is_sent_with_fields(server: Embedded) {
     }
     server.shutdown();
     server.ended();
+}
+
+fn complete_bodies_share_the_memory_of_the_server(server: Embedded) {
+    let mut slow = Client::connect_narrow(server.address);
+    slow.send("GET /api/whole HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(slow.head().length(), Some(WHOLE as u64));
+    let refused = server.get("/api/whole");
+    assert_eq!(refused.status(), 503);
+    assert!(refused.body_text().contains("No memory for a response of this size"), "{}", refused.body_text());
+    assert_eq!(server.get("/api/hello").body_text(), "hello", "what is small needs no memory");
+    slow.skip(WHOLE);
+    // The response to the next request comes after the end of the first exchange, which returns the memory.
+    assert_eq!(slow.get("/api/hello").body_text(), "hello");
+    assert_eq!(server.get("/api/whole").body.len(), WHOLE);
+    server.shutdown();
+    let log = server.ended();
+    assert!(log.contains("the handler failed: no memory for a body of this length"), "{log}");
+    assert!(log.contains("(--max-memory)") && log.contains("\"GET /api/whole HTTP/1.1\" 503"), "{log}");
 }
 
 fn a_script_gets_the_verified_user(server: Embedded) {
@@ -370,6 +402,7 @@ macro_rules! mount {
                 hello_error_and_pass 20_000
                 a_complete_body_of_any_length_is_sent_with_fields 20_000
                 a_prepared_head_can_be_sent_many_times 20_000
+                complete_bodies_share_the_memory_of_the_server 20_000
                 a_script_gets_the_verified_user 20_000
                 a_body_is_echoed_with_any_framing 20_000
                 a_peer_that_waits_gets_100_continue 20_000

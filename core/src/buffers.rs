@@ -102,11 +102,12 @@ impl Buffers {
 
     /// How much output may be formatted ahead of the socket: `wanted`, or less if memory is short.
     pub(crate) fn output_room(&mut self, wanted: usize) -> usize {
-        if wanted <= FIRST_WINDOW || self.output.reserved > 0 {
+        let has = self.output.reserved.max(FIRST_WINDOW);
+        if wanted <= has {
             return wanted;
         }
-        if !self.share.grow(wanted) {
-            return FIRST_WINDOW;
+        if !self.share.grow(wanted - self.output.reserved) {
+            return has;
         }
         self.output.reserved = wanted;
         wanted
@@ -118,8 +119,18 @@ impl Buffers {
         if self.output.bytes.len() + more <= FIRST_WINDOW { wanted } else { self.output_room(wanted) }
     }
 
+    /// Makes room for a complete body of `len` bytes. Returns `false` if no memory is available.
+    pub(crate) fn make_room_for_body(&mut self, len: usize) -> bool {
+        let has_room = self.output.bytes.len().saturating_add(len) <= FIRST_WINDOW
+            // With room for a head, so that the vector does not double its capacity for one.
+            || (self.output_room(len) >= len && self.output.bytes.try_reserve_exact(len + FIRST_WINDOW).is_ok());
+        self.output.is_refused |= !has_room;
+        has_room
+    }
+
     /// Releases the memory of the output and of a listing, once everything has been sent.
     pub(crate) fn end_exchange(&mut self) {
+        self.output.is_refused = false;
         if self.output.reserved > 0 && self.output.unsent().is_empty() {
             self.output.shrink();
             self.share.shrink(std::mem::take(&mut self.output.reserved));
@@ -219,6 +230,7 @@ impl Buffers {
         self.output.shrink();
         self.scratch.listing.shrink();
         (self.output.reserved, self.scratch.listing.charged) = (0, 0);
+        self.output.is_refused = false;
         self.scratch.path.shrink_to(4 * 1024);
         self.scratch.page.shrink_to(4 * 1024);
         self.scratch.message.shrink_to(1024);
@@ -457,6 +469,8 @@ pub(crate) struct Output {
     sent: usize,
     /// The memory reserved from the budget of the server.
     reserved: usize,
+    /// Whether there was no memory for a complete body in the current exchange.
+    pub(crate) is_refused: bool,
 }
 
 impl Output {
@@ -492,6 +506,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::Bound;
 
     #[test]
     fn recycle_leaves_nothing_of_a_connection() {
@@ -533,24 +548,10 @@ mod tests {
         assert_eq!(window.spare().len(), FIRST_WINDOW);
     }
 
-    #[derive(Debug)]
-    struct Bound(std::sync::atomic::AtomicUsize);
-
-    impl Memory for Bound {
-        fn take(&self, bytes: usize) -> bool {
-            let less = |left: usize| left.checked_sub(bytes);
-            self.0.fetch_update(std::sync::atomic::Ordering::SeqCst, std::sync::atomic::Ordering::SeqCst, less).is_ok()
-        }
-
-        fn give_back(&self, bytes: usize) {
-            self.0.fetch_add(bytes, std::sync::atomic::Ordering::SeqCst);
-        }
-    }
-
     #[test]
     fn reserved_memory_is_released() {
-        let memory = Arc::new(Bound(100_000.into()));
-        let left = || memory.0.load(std::sync::atomic::Ordering::SeqCst);
+        let memory = Arc::new(Bound::of(100_000));
+        let left = || memory.left();
         let mut all: Vec<Buffers> = (0..3).map(|_| Buffers::within(memory.clone())).collect();
         for buf in &mut all {
             while buf.input.make_room(64 * 1024, &mut buf.share) {

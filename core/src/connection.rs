@@ -452,7 +452,12 @@ impl Connection {
             if let Task::Cgi(cgi) = &mut self.task {
                 cgi.give_up();
             }
-            self.response(buf, cx).error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+            let (status, message) = if buf.output.is_refused {
+                (StatusCode::SERVICE_UNAVAILABLE, "No memory for a response of this size")
+            } else {
+                (StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+            };
+            self.response(buf, cx).error(status, message);
         } else {
             self.cut(Cut::Fault(fault), Close::Broken, buf);
         }

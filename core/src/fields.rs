@@ -72,7 +72,8 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
     names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
-/// An incorrect use of the API by a handler. Nothing is sent because of such a call.
+/// Why a call of a handler failed: an incorrect use of the API, or a lack of memory. Nothing is sent because of such a
+/// call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
@@ -90,6 +91,10 @@ pub enum Misuse {
     Upgrade,
     /// The exchange has ended, or another task produces its response.
     ExchangeEnded,
+    /// The server has no memory for a complete body of this length ([`Memory`](crate::Memory)). The handler may still
+    /// respond, for example by [writing](crate::Reply::write) the body in parts. If it gives up instead, the response is
+    /// 503.
+    OutOfMemory,
 }
 
 impl std::fmt::Display for Misuse {
@@ -102,6 +107,7 @@ impl std::fmt::Display for Misuse {
             Misuse::LengthMismatch => "the body is longer or shorter than announced",
             Misuse::Upgrade => "the request did not ask to change the protocol, or has a body",
             Misuse::ExchangeEnded => "the exchange has ended",
+            Misuse::OutOfMemory => "no memory for a body of this length, which may be written in parts instead",
         })
     }
 }
@@ -110,6 +116,10 @@ impl std::error::Error for Misuse {}
 
 impl From<Misuse> for std::io::Error {
     fn from(misuse: Misuse) -> std::io::Error {
-        std::io::Error::new(std::io::ErrorKind::InvalidInput, misuse)
+        let kind = match misuse {
+            Misuse::OutOfMemory => std::io::ErrorKind::OutOfMemory,
+            _ => std::io::ErrorKind::InvalidInput,
+        };
+        std::io::Error::new(kind, misuse)
     }
 }

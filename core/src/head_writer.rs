@@ -40,13 +40,14 @@ impl<'r> HeadWriter<'r> {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
-    /// Sends the head and the whole body, and ends the response. The length of the body is announced. The size is not
-    /// limited, since the body is in memory already. If the response has no content (to HEAD, or with 204 or 304), the
-    /// body is discarded, and may be empty although a length was announced.
+    /// Sends the head and the whole body, and ends the response. The length of the body is announced. It may be of
+    /// any size, but the server keeps a copy until it is sent, which counts against its [`Memory`](crate::Memory) if it
+    /// does not fit in 4 KiB. If the response has no content (to HEAD, or with 204 or 304), the body is discarded, and
+    /// may be empty although a length was announced.
     ///
     /// # Errors
     /// [`Misuse::LengthMismatch`] if another [`length`](Self::length) was announced, [`Misuse::Interim`] for a status
-    /// below 200. Nothing is sent in these cases.
+    /// below 200, [`Misuse::OutOfMemory`] if the server has no memory for the body. Nothing is sent in these cases.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.response.send_response(&self.head, body.as_ref())
     }

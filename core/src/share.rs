@@ -81,3 +81,31 @@ impl Drop for Share {
         self.release();
     }
 }
+
+/// A bound for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Bound(std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl Bound {
+    pub(crate) fn of(bytes: usize) -> Bound {
+        Bound(bytes.into())
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+impl Memory for Bound {
+    fn take(&self, bytes: usize) -> bool {
+        let less = |left: usize| left.checked_sub(bytes);
+        self.0.fetch_update(std::sync::atomic::Ordering::SeqCst, std::sync::atomic::Ordering::SeqCst, less).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, std::sync::atomic::Ordering::SeqCst);
+    }
+}

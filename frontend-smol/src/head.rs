@@ -58,15 +58,17 @@ impl<'x> HeadWriter<'x> {
         HeadWriter { head: self.head.length(length), ..self }
     }
 
-    /// Ends the head, and the response with its complete body. The length is announced, and not limited, since the
-    /// body is already in memory. If the response has no body (to a HEAD, and with 204 and 304), the body is
-    /// discarded, and may be empty even if a length was announced.
+    /// Ends the head, and the response with its complete body. The length is announced. The body may be of any size,
+    /// but the server keeps a copy until it is sent, which counts against its memory if it does not fit in 4 KiB. If the
+    /// response has no body (to a HEAD, and with 204 and 304), the body is discarded, and may be empty even if a length
+    /// was announced.
     ///
     /// It never waits, so it is not `async`.
     ///
     /// # Errors
     /// [`Misuse::LengthMismatch`] if a different [`length`](Self::length) was announced, [`Misuse::Interim`] for a
-    /// status below 200. Nothing is sent then. Like [`send`](Self::send), if another head was sent meanwhile.
+    /// status below 200, [`Misuse::OutOfMemory`] if the server has no memory for the body. Nothing is sent then. If the
+    /// handler returns the last one, the response is 503. Like [`send`](Self::send), if another head was sent meanwhile.
     pub fn body(self, body: impl AsRef<[u8]>) -> io::Result<()> {
         Ok(lock(self.driver).reply(|reply| reply.send_response(&self.head, body))?)
     }

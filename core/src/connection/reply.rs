@@ -218,7 +218,8 @@ impl Reply<'_> {
     /// Sends a complete response with a body.
     ///
     /// # Errors
-    /// As for [`respond`](Self::respond); [`Misuse::Field`] if `media_type` cannot be the value of a field.
+    /// As for [`respond`](Self::respond) and [`HeadWriter::body`]; [`Misuse::Field`] if `media_type` cannot be the value
+    /// of a field.
     pub fn answer(&mut self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
         self.respond(status)?.field("Content-Type", media_type)?.body(body)
     }
@@ -352,7 +353,8 @@ impl Reply<'_> {
         self.connection.exchange.close();
     }
 
-    /// Aborts the exchange: with 500 if none of the response has been sent yet; otherwise, the connection is cut.
+    /// Aborts the exchange: with 500 if none of the response has been sent yet, or 503 after
+    /// [`Misuse::OutOfMemory`]; otherwise, the connection is cut.
     pub fn abort(&mut self) {
         // A complete response is sent as it is.
         if self.connection.handler().is_some() && self.connection.cycle.is_answering() {
@@ -472,12 +474,14 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     use super::*;
     use crate::config::Config;
     use crate::date::Now;
     use crate::peer::Peer;
     use crate::policy::DefaultPolicy;
+    use crate::share::Bound;
     use crate::step::{Call, Step};
     use crate::time::{Tick, Wall};
 
@@ -499,5 +503,72 @@ mod tests {
         let head = String::from_utf8_lossy(transmit.head);
         assert!(head.starts_with("HTTP/1.1 500 ") && head.contains("\r\nServer: sanserve/"), "{head}");
         assert!(head.contains("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{head}");
+    }
+
+    /// Polls a new connection with a request until its handler is called, calls it, and sends the response. Returns the
+    /// result of the handler, what was sent, and the memory that was left during the exchange and after it.
+    fn answered(
+        method: &str,
+        memory: usize,
+        handler: impl FnOnce(&mut Reply<'_>) -> Result<(), Misuse>,
+    ) -> (Result<(), Misuse>, Vec<u8>, [usize; 2]) {
+        let config = Config { handled: true, ..Config::default() };
+        let now = Now::new(Tick(0), Wall(784_111_777));
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+        let memory = Arc::new(Bound::of(memory));
+        let mut buf = Buffers::within(memory.clone());
+        buf.input.fill(format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        assert!(matches!(connection.poll(&mut buf, &cx), Step::Call(Call::Request)));
+        let mut reply = connection.reply(&mut buf, &cx);
+        let outcome = handler(&mut reply);
+        if outcome.is_err() {
+            reply.abort();
+        }
+        let (mut sent, mut during) = (Vec::new(), usize::MAX);
+        loop {
+            let n = match connection.poll(&mut buf, &cx) {
+                Step::Send(transmit) => {
+                    // The last byte is sent alone, so that the memory can be observed shortly before the end.
+                    let n = transmit.len().saturating_sub(1).max(1);
+                    sent.extend_from_slice(&transmit.head[..usize::try_from(n).unwrap()]);
+                    during = memory.left();
+                    n
+                }
+                Step::Call(Call::Over) | Step::Finished(_) => continue,
+                Step::Wait(_) | Step::Shut => return (outcome, sent, [during, memory.left()]),
+                step => panic!("{step:?}"),
+            };
+            connection.handle(Input::Sent(n));
+        }
+    }
+
+    #[test]
+    fn a_complete_body_is_within_the_memory_of_the_server() {
+        const LEN: usize = 100_000;
+        let answer = |reply: &mut Reply<'_>| reply.answer(StatusCode::OK, "a/b", [b'x'; LEN]);
+        for memory in [LEN, LEN + 1] {
+            let (outcome, sent, left) = answered("GET", memory, answer);
+            assert_eq!((outcome, left), (Ok(()), [memory - LEN, memory]));
+            assert!(sent.starts_with(b"HTTP/1.1 200 ") && sent.ends_with(&[b'x'; LEN]));
+        }
+        let (outcome, sent, left) = answered("GET", LEN - 1, answer);
+        assert_eq!((outcome, left), (Err(Misuse::OutOfMemory), [LEN - 1; 2]));
+        assert!(sent.starts_with(b"HTTP/1.1 503 No memory for a response of this size\r\n"), "{}", sent.escape_ascii());
+        // Nothing is reserved for what is small, or not sent.
+        let (outcome, sent, _) = answered("GET", 0, |reply| reply.answer(StatusCode::OK, "a/b", [b'x'; 4096]));
+        assert!(outcome.is_ok() && sent.ends_with(&[b'x'; 4096]));
+        assert_eq!(
+            answered("GET", 0, |reply| reply.answer(StatusCode::OK, "a/b", [0; 4097])).0,
+            Err(Misuse::OutOfMemory)
+        );
+        let (outcome, sent, _) = answered("HEAD", 0, answer);
+        assert!(outcome.is_ok() && sent.ends_with(b"\r\nContent-Length: 100000\r\n\r\n"), "{}", sent.escape_ascii());
+        // The handler may respond in another way.
+        let (outcome, sent, _) = answered("GET", 0, |reply| {
+            assert_eq!(answer(reply), Err(Misuse::OutOfMemory));
+            reply.answer(StatusCode::OK, "a/b", "less")
+        });
+        assert!(outcome.is_ok() && sent.ends_with(b"\r\n\r\nless"), "{}", sent.escape_ascii());
     }
 }

@@ -124,21 +124,26 @@ impl ResponseBuilder<'_> {
     /// Sends a complete response of an embedder.
     ///
     /// # Errors
-    /// [`Misuse::Interim`] for a status below 200, [`Misuse::LengthMismatch`] if the head announces another length.
+    /// [`Misuse::Interim`] for a status below 200, [`Misuse::LengthMismatch`] if the head announces another length,
+    /// [`Misuse::OutOfMemory`] if there is no memory for the body.
     pub(crate) fn send_response(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Misuse> {
         let (status, len) = (head.status(), body.len() as u64);
         if status.code() < 200 {
             return Err(Misuse::Interim);
         }
         // If no content is sent, the length of the response to GET may be announced.
-        let is_omitted = body.is_empty() && (self.exchange.is_head || status.is_bodiless());
+        let has_no_content = self.exchange.is_head || status.is_bodiless();
+        let is_omitted = body.is_empty() && has_no_content;
         let announced = head.body_length().unwrap_or(len);
         if announced != len && !is_omitted {
             return Err(Misuse::LengthMismatch);
         }
+        if !has_no_content && !self.buf.make_room_for_body(body.len()) {
+            return Err(Misuse::OutOfMemory);
+        }
         self.send_final(head, Some(announced));
         if self.cycle.outbound != Outbound::Body(Encoder::None) {
-            // Sent completely, regardless of `limits.output`, since it is in memory already.
+            // Not limited by `limits.output`, since the embedder has it in memory already.
             self.buf.output.bytes.extend_from_slice(body);
         }
         self.cycle.outbound = Outbound::Body(Encoder::None);
