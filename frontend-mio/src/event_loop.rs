@@ -324,7 +324,7 @@ impl EventLoop {
         let own = Loop { registry, loop_waker, at };
         let mut budget = Budget { steps: TURN_STEPS, bytes, large: u64::MAX, scripts_are_slow: !alone };
         let cx = self.site.context(&self.now);
-        let env = &mut Env::new(&self.site, cx, &self.files, &mut self.log);
+        let env = &mut Env::new(&self.site, cx, &self.files, &mut self.log).with_io_pool();
         // A bug in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env, &mut budget))) {
             Ok(Turn::Wait(wait)) => {

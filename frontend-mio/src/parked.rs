@@ -159,6 +159,12 @@ impl Parked {
 
     /// Records that the current exchange was woken, if the waker belongs to it. Returns whether it does.
     pub(crate) fn was_woken_by(&mut self, conn_waker: &Arc<ConnWaker>) -> bool {
+        if let State::Busy(busy) = &self.state {
+            // A disk has answered: what it has to say is found in the turn.
+            if busy.disk_waker.get().is_some_and(|own| own.was_woken_by(conn_waker)) {
+                return true;
+            }
+        }
         let own = match &self.state {
             State::Busy(busy) => busy.conn_waker.get(),
             State::Away(away) => away.conn_waker.get(),

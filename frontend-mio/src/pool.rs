@@ -12,13 +12,21 @@ pub(crate) struct Busy {
     pub(crate) session: Session,
     /// Made when the handler of the current exchange asks for a waker.
     pub(crate) conn_waker: OnceCell<ExchangeWaker>,
+    /// Made when the exchange waits for a disk.
+    pub(crate) disk_waker: OnceCell<ExchangeWaker>,
     pub(crate) space: Workspace,
     pub(crate) script: Watch,
 }
 
 impl Busy {
     fn new(session: Session, site: &Site) -> Busy {
-        Busy { session, conn_waker: OnceCell::new(), space: Workspace::new(site), script: Watch::default() }
+        Busy {
+            session,
+            conn_waker: OnceCell::new(),
+            disk_waker: OnceCell::new(),
+            space: Workspace::new(site),
+            script: Watch::default(),
+        }
     }
 }
 
@@ -51,6 +59,7 @@ impl Pool {
         if self.free.len() < MOST {
             busy.space.clear();
             busy.conn_waker.take();
+            busy.disk_waker.take();
             self.free.push(busy);
         }
     }

@@ -28,6 +28,7 @@ pub(crate) struct Loop<'l> {
 struct Attached<'a> {
     script: &'a mut Watch,
     conn_waker: &'a mut OnceCell<ExchangeWaker>,
+    disk_waker: &'a mut OnceCell<ExchangeWaker>,
     registry: &'a Registry,
 }
 
@@ -38,6 +39,7 @@ impl Frontend for Attached<'_> {
 
     fn finished(&mut self, _status: u16) -> bool {
         drop(self.conn_waker.take());
+        drop(self.disk_waker.take());
         false
     }
 }
@@ -48,7 +50,7 @@ impl Parked {
         let Parked { socket, transport, state: State::Busy(busy), handler, flags, .. } = self else {
             return Turn::Yield;
         };
-        let Busy { session, conn_waker, space, script } = &mut **busy;
+        let Busy { session, conn_waker, disk_waker, space, script } = &mut **busy;
         let &Loop { registry, loop_waker, at } = event_loop;
         let io = &mut transport.over(socket.as_fd());
         if flags.take(Flags::BROKEN) {
@@ -62,19 +64,26 @@ impl Parked {
         }
         session.tell(space, env.site.draining());
         loop {
-            let mut attached = Attached { script, conn_waker, registry };
+            let mut attached = Attached { script, conn_waker, disk_waker, registry };
             match session.turn(space, io, &mut attached, env, budget) {
                 Turn::Call(call) => {
-                    let waker =
-                        || Waker::from(Arc::clone(conn_waker.get_or_init(|| ExchangeWaker::new(loop_waker, at))));
+                    let waker = || waker(conn_waker, loop_waker, at);
                     session.call(call, handler, &waker, space, env);
                 }
                 Turn::Wait(wait) if script.wait(wait.need, at, space.slot.script(), registry).is_err() => {
                     // The loop would get no events from it, and its time would pass unnoticed.
                     session.connection.handle(Input::Broken(Fault::Handler));
                 }
+                // Where the disk has answered meanwhile, the turn goes on.
+                Turn::Wait(wait)
+                    if wait.need.completion && space.slot.wake_when_done(&waker(disk_waker, loop_waker, at)) => {}
                 turn => return turn,
             }
         }
     }
+}
+
+/// Wakes the connection with this number, for the exchange in progress.
+fn waker(own: &OnceCell<ExchangeWaker>, loop_waker: &Arc<LoopWaker>, at: u32) -> Waker {
+    Waker::from(Arc::clone(own.get_or_init(|| ExchangeWaker::new(loop_waker, at))))
 }

@@ -411,7 +411,7 @@ impl Driver {
         clock.read(now);
         session.tell(space, site.draining());
         let io = &mut transport.over(socket.as_fd());
-        let env = &mut Env::new(site, site.context(now), &files, log);
+        let env = &mut Env::new(site, site.context(now), &files, log).with_io_pool();
         let mut budget = Budget { steps: TURN_STEPS, bytes, large: u64::MAX, scripts_are_slow: true };
         loop {
             let mut attached = Attached { script, wake_flag, talk: talk.as_deref_mut() };
@@ -481,7 +481,9 @@ impl Driver {
         while let Some(waiting) = &mut self.waiting {
             let Waiting { need, idle, asked } = *waiting;
             waiting.asked = !asked;
-            if self.shared.site.draining().phase() != self.session.told() || self.is_woken() || self.leaves() {
+            let is_done = need.completion && self.is_disk_done(cx);
+            if is_done || self.shared.site.draining().phase() != self.session.told() || self.is_woken() || self.leaves()
+            {
                 break;
             }
             if !asked {
@@ -511,6 +513,11 @@ impl Driver {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether a thread has done what the connection waits for; if not, the task is woken when it has.
+    fn is_disk_done(&self, cx: &Context<'_>) -> bool {
+        self.lease.as_deref().is_some_and(|lease| lease.space.slot.wake_when_done(cx.waker()))
     }
 
     /// Whether the connection must be closed to make room for another. The core gets an input for that, unless bytes

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use sanserve_core::{FsError, Opened};
-use sanserve_server::{Cached, Files, OpenFile, Shared};
+use sanserve_server::{Attempt, Cached, Files, OpenFile, OpenJob, OpenOutcome, Shared};
 
 /// The file served last. It is part of the lease, so that its memory is reused.
 #[derive(Default)]
@@ -35,24 +35,34 @@ impl<'t> TurnFiles<'t> {
         TurnFiles { shared, recent: RefCell::new(recent) }
     }
 
+    /// The file of this path, if it was the last one served in this turn.
+    fn last(&self, path: &[u8]) -> Option<(Opened, OpenFile)> {
+        let recent = self.recent.borrow();
+        let (opened, cached) = recent.found.as_ref().filter(|_| recent.path == path)?;
+        Some((*opened, OpenFile::Cached(Arc::clone(cached))))
+    }
+
+    /// Remembers what was found, if it is a file in memory.
+    fn remember(&self, path: &[u8], found: &Result<(Opened, OpenFile), FsError>) {
+        if let Ok((opened, OpenFile::Cached(cached))) = found {
+            let mut recent = self.recent.borrow_mut();
+            recent.found = Some((*opened, Arc::clone(cached)));
+            recent.path.clear();
+            recent.path.extend_from_slice(path);
+        }
+    }
+
     fn remembered(
         &self,
         path: &[u8],
         open: impl FnOnce(&Shared) -> Result<(Opened, OpenFile), FsError>,
     ) -> Result<(Opened, OpenFile), FsError> {
-        let mut recent = self.recent.borrow_mut();
-        if let Some((opened, cached)) = &recent.found {
-            if recent.path == path {
-                return Ok((*opened, OpenFile::Cached(Arc::clone(cached))));
-            }
+        if let Some(found) = self.last(path) {
+            return Ok(found);
         }
-        let (opened, held) = open(self.shared)?;
-        if let OpenFile::Cached(cached) = &held {
-            recent.found = Some((opened, Arc::clone(cached)));
-            recent.path.clear();
-            recent.path.extend_from_slice(path);
-        }
-        Ok((opened, held))
+        let found = open(self.shared);
+        self.remember(path, &found);
+        found
     }
 }
 
@@ -67,6 +77,26 @@ impl Files for TurnFiles<'_> {
 
     fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         self.remembered(path, |shared| shared.open_file(path))
+    }
+
+    fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
+        if let Some(found) = self.last(path) {
+            return Attempt::Done(Ok(found));
+        }
+        let attempt = self.shared.try_open(path, only_file);
+        if let Attempt::Done(found) = &attempt {
+            self.remember(path, found);
+        }
+        attempt
+    }
+
+    fn open_later(&self, path: &[u8], only_file: bool) -> Option<OpenJob> {
+        self.shared.open_later(path, only_file)
+    }
+
+    /// What a thread has found was there before this turn, so it is not remembered.
+    fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
+        self.shared.finish(outcome)
     }
 }
 

@@ -8,10 +8,11 @@
 //! checked afterwards: anything but a regular file or a directory counts as not found. Reading is not done here (see
 //! `cache`, `send`, `directory`).
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,6 +22,7 @@ use sanserve_core::{FsError, Kind, Opened};
 
 use crate::digest::Digests;
 use crate::identity::{FileId, LOOK, examine};
+use crate::storage::Storage;
 use crate::walk;
 
 /// Which symbolic links are followed beneath a root.
@@ -62,6 +64,12 @@ pub struct Root {
     /// `openat2` is not available (before Linux 5.6, under an old seccomp profile, on another system), so that paths
     /// are walked component by component. Determined once.
     by_hand: bool,
+    /// Names can be resolved without waiting (`RESOLVE_CACHED`, Linux 5.12). Found out once.
+    resolves_cached: bool,
+    /// What is known to be on a file system that asks somebody else.
+    remote: RwLock<RemotePaths>,
+    /// There is one.
+    has_remote: AtomicBool,
 }
 
 impl Root {
@@ -72,6 +80,7 @@ impl Root {
     pub fn open(path: &Path, symlinks: Symlinks) -> io::Result<Root> {
         let top = Top::open(path)?;
         let by_hand = !openat2_works(top.fd.as_fd());
+        let resolves_cached = !by_hand && cached_works(top.fd.as_fd());
         let absolute = name_of(path);
         // The current directory may have been removed, or its name may lead elsewhere.
         let is_name = statat(CWD, &absolute, AtFlags::empty()).is_ok_and(|stat| top.is(&stat));
@@ -87,6 +96,9 @@ impl Root {
             symlinks,
             digests: OnceLock::new(),
             by_hand,
+            resolves_cached,
+            remote: RwLock::default(),
+            has_remote: AtomicBool::new(false),
         })
     }
 
@@ -103,6 +115,9 @@ impl Root {
             symlinks: Symlinks::Never,
             digests: OnceLock::new(),
             by_hand: false,
+            resolves_cached: false,
+            remote: RwLock::default(),
+            has_remote: AtomicBool::new(false),
         }
     }
 
@@ -221,10 +236,36 @@ impl Root {
     /// # Errors
     /// As described by [`FsError`].
     pub fn open_at(&self, path: &[u8]) -> Result<(OwnedFd, Opened, FileId), FsError> {
-        let fd = match self.raw(path, READ) {
-            Err(Errno::ACCESS) => self.open_unreadable(path)?,
-            other => other.map_err(fs_error)?,
+        self.open_as(path, Lookup::Waits).unwrap_or(Err(fs_error(Errno::AGAIN)))
+    }
+
+    /// Opens it like [`open_at`](Root::open_at) if the names on the way are in memory, so that no disk is waited for.
+    /// `None`: they may not be, or the file is on a file system that asks somebody else. Where the system cannot tell,
+    /// it waits.
+    #[must_use]
+    pub fn open_in_memory(&self, path: &[u8]) -> Option<Result<(OwnedFd, Opened, FileId), FsError>> {
+        if self.is_remote(path) {
+            return None;
+        }
+        let lookup = if self.resolves_cached { Lookup::Cached } else { Lookup::Waits };
+        self.open_as(path, lookup)
+    }
+
+    /// `None`: it would have to wait, or to try again.
+    fn open_as(&self, path: &[u8], lookup: Lookup) -> Option<Result<(OwnedFd, Opened, FileId), FsError>> {
+        let fd = match self.raw(path, READ, lookup) {
+            Err(Errno::AGAIN) => return None,
+            Err(Errno::ACCESS) => match self.open_unreadable(path, lookup)? {
+                Ok(fd) => fd,
+                Err(error) => return Some(Err(error)),
+            },
+            Err(error) => return Some(Err(fs_error(error))),
+            Ok(fd) => fd,
         };
+        Some(Root::opened(fd))
+    }
+
+    fn opened(fd: OwnedFd) -> Result<(OwnedFd, Opened, FileId), FsError> {
         let stat = fstat(&fd).map_err(fs_error)?;
         let (opened, identity) = examine(&stat).ok_or(FsError::NotFound)?;
         if opened.kind == Kind::Directory && stat.st_nlink == 0 {
@@ -232,6 +273,40 @@ impl Root {
             return Err(FsError::NotFound);
         }
         Ok((fd, opened, identity))
+    }
+
+    /// Whether `path` is known to be on a file system that asks somebody else.
+    #[must_use]
+    pub fn is_remote(&self, path: &[u8]) -> bool {
+        self.is_remote_itself() || (self.has_remote.load(Ordering::Relaxed) && self.remote().contain(path))
+    }
+
+    /// Whether the root itself is on such a file system, so that even looking up its name may take long.
+    #[must_use]
+    pub fn is_remote_itself(&self) -> bool {
+        self.top().is_ok_and(|top| top.storage == Storage::Remote)
+    }
+
+    /// Notes that `path` is on such a file system, whose device is `dev`. If its directory is too, all that lies in it
+    /// counts from now on. Waits for a disk.
+    pub fn note_remote(&self, path: &[u8], dev: u64) {
+        if self.is_remote(path) {
+            return;
+        }
+        #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the type differs between systems")]
+        let is_of_directory = self.stat(parent(path)).is_ok_and(|stat| stat.st_dev as u64 == dev);
+        let mut remote = self.remote.write().unwrap_or_else(PoisonError::into_inner);
+        let RemotePaths { paths, directories } = &mut *remote;
+        let (set, of) = if is_of_directory { (directories, parent(path)) } else { (paths, path) };
+        if set.len() >= MAX_REMOTE {
+            set.clear();
+        }
+        set.insert(of.into());
+        self.has_remote.store(true, Ordering::Relaxed);
+    }
+
+    fn remote(&self) -> RwLockReadGuard<'_, RemotePaths> {
+        self.remote.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a regular file; a directory counts as not found.
@@ -258,43 +333,48 @@ impl Root {
     pub(crate) fn stat(&self, path: &[u8]) -> Result<Stat, Errno> {
         match self.symlinks {
             Symlinks::Follow => statat(&self.top()?.fd, or_dot(path), AtFlags::empty()),
-            Symlinks::Inside | Symlinks::Never => fstat(self.raw(path, LOOK)?),
+            Symlinks::Inside | Symlinks::Never => fstat(self.raw(path, LOOK, Lookup::Waits)?),
         }
     }
 
     /// Opens a directory for entering it. It need not be readable.
     pub(crate) fn directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        self.raw(path, LOOK | OFlags::DIRECTORY)
+        self.raw(path, LOOK | OFlags::DIRECTORY, Lookup::Waits)
     }
 
-    fn raw(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    fn raw(&self, path: &[u8], flags: OFlags, lookup: Lookup) -> Result<OwnedFd, Errno> {
         let top = self.top()?;
         let root = top.fd.as_fd();
         match self.symlinks {
-            Symlinks::Follow => openat(root, or_dot(path), flags, Mode::empty()),
+            Symlinks::Follow if lookup == Lookup::Waits => openat(root, or_dot(path), flags, Mode::empty()),
             symlinks if self.by_hand => walk::open(root, path, flags, symlinks == Symlinks::Inside),
-            symlinks => openat2(root, or_dot(path), flags, symlinks),
+            symlinks => openat2(root, or_dot(path), flags, symlinks, lookup),
         }
     }
 
     /// Opens a directory that may be searched, but not read. A regular file is denied; anything else counts as not
     /// found, as if it were readable.
     #[cfg(target_os = "linux")]
-    fn open_unreadable(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
-        let fd = self.raw(path, LOOK).map_err(|_| FsError::Denied)?;
-        match FileType::from_raw_mode(fstat(&fd).map_err(|_| FsError::Denied)?.st_mode) {
-            FileType::Directory => Ok(fd),
-            FileType::RegularFile => Err(FsError::Denied),
-            _ => Err(FsError::NotFound),
-        }
+    fn open_unreadable(&self, path: &[u8], lookup: Lookup) -> Option<Result<OwnedFd, FsError>> {
+        let fd = match self.raw(path, LOOK, lookup) {
+            Err(Errno::AGAIN) if lookup == Lookup::Cached => return None,
+            Err(_) => return Some(Err(FsError::Denied)),
+            Ok(fd) => fd,
+        };
+        let kind = fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        Some(match kind {
+            Ok(FileType::Directory) => Ok(fd),
+            Ok(FileType::RegularFile) | Err(_) => Err(FsError::Denied),
+            Ok(_) => Err(FsError::NotFound),
+        })
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open_unreadable(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
-        match self.stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+    fn open_unreadable(&self, path: &[u8], _: Lookup) -> Option<Result<OwnedFd, FsError>> {
+        Some(match self.stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
             Ok(FileType::RegularFile | FileType::Directory) | Err(_) => Err(FsError::Denied),
             Ok(_) => Err(FsError::NotFound),
-        }
+        })
     }
 }
 
@@ -319,12 +399,44 @@ const MISSES: u64 = 32;
 /// After how many milliseconds one more is permitted.
 const MISS_EVERY: u64 = 5;
 
+/// How many of each kind [`Root::note_remote`] remembers; beyond that, all are forgotten.
+const MAX_REMOTE: usize = 1024;
+
+/// Paths beneath a root that are on a file system that asks somebody else.
+#[derive(Debug, Default)]
+struct RemotePaths {
+    paths: HashSet<Box<[u8]>>,
+    /// All that lies in them.
+    directories: HashSet<Box<[u8]>>,
+}
+
+impl RemotePaths {
+    fn contain(&self, path: &[u8]) -> bool {
+        self.directories.contains(parent(path)) || self.paths.contains(path)
+    }
+}
+
+/// The directory that contains `path`.
+fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|&byte| byte == b'/').map_or(&[], |slash| &path[..slash])
+}
+
+/// How the names in a path are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lookup {
+    /// On the disk too.
+    Waits,
+    /// Only in memory: `EAGAIN` if one of them is not there.
+    Cached,
+}
+
 /// The directory that the name of a root led to.
 #[derive(Debug)]
 struct Top {
     fd: OwnedFd,
     dev: u64,
     ino: u64,
+    storage: Storage,
 }
 
 impl Top {
@@ -333,7 +445,8 @@ impl Top {
         let fd = openat(CWD, path, flags, Mode::empty())?;
         let stat = fstat(&fd)?;
         let (_, FileId { dev, ino, .. }) = examine(&stat).ok_or(Errno::NOTDIR)?;
-        Ok(Top { fd, dev, ino })
+        let storage = Storage::of(fd.as_fd(), dev);
+        Ok(Top { fd, dev, ino, storage })
     }
 
     fn is(&self, stat: &Stat) -> bool {
@@ -349,19 +462,30 @@ fn or_dot(path: &[u8]) -> &[u8] {
 }
 
 #[cfg(target_os = "linux")]
-fn openat2(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
+fn openat2(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    symlinks: Symlinks,
+    lookup: Lookup,
+) -> Result<OwnedFd, Errno> {
     use rustix::fs::ResolveFlags;
 
     /// `EAGAIN`: a rename happened during the resolution, and the kernel cannot tell whether the path stayed beneath
     /// the root. If renames never stop, the response is a 503.
     const TRIES: usize = 8;
 
-    let resolve = match symlinks {
+    let rule = match symlinks {
+        Symlinks::Follow => ResolveFlags::empty(),
+        Symlinks::Inside => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
         Symlinks::Never => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        Symlinks::Inside | Symlinks::Follow => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+    };
+    let (resolve, tries) = match lookup {
+        Lookup::Waits => (rule, TRIES),
+        Lookup::Cached => (rule | ResolveFlags::CACHED, 1),
     };
     let mut outcome = Err(Errno::AGAIN);
-    for _ in 0..TRIES {
+    for _ in 0..tries {
         outcome = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
         if !matches!(outcome, Err(Errno::AGAIN | Errno::INTR)) {
             break;
@@ -371,13 +495,19 @@ fn openat2(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn openat2(_: BorrowedFd<'_>, _: &[u8], _: OFlags, _: Symlinks) -> Result<OwnedFd, Errno> {
+fn openat2(_: BorrowedFd<'_>, _: &[u8], _: OFlags, _: Symlinks, _: Lookup) -> Result<OwnedFd, Errno> {
     Err(Errno::NOSYS)
 }
 
 /// Tests `openat2` with the root. A seccomp filter may return `EPERM` for an unknown call.
 fn openat2_works(root: BorrowedFd<'_>) -> bool {
-    openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Never).is_ok()
+    openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Never, Lookup::Waits).is_ok()
+}
+
+/// Does the same only in memory. `EAGAIN`: it works, and the name is not there.
+fn cached_works(root: BorrowedFd<'_>) -> bool {
+    let outcome = openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Follow, Lookup::Cached);
+    matches!(outcome, Ok(_) | Err(Errno::AGAIN))
 }
 
 /// Maps an error of the system to one that a response depends on.

@@ -19,6 +19,7 @@ mod listen;
 mod pipe;
 mod send;
 mod signal;
+mod storage;
 mod walk;
 
 pub use beneath::{Root, Symlinks, fs_error};
@@ -35,6 +36,7 @@ pub use listen::{
 pub use pipe::pipe;
 pub use send::{MAX_SENDFILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use signal::{Signal, Signals};
+pub use storage::{NotInMemory, Storage, read_in_memory};
 
 /// The program in the README is compiled with the tests.
 #[cfg(doctest)]

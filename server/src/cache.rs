@@ -20,6 +20,12 @@
 //! that is set back by more than two seconds can hide a change.
 //!
 //! Missing files and directories are not cached.
+//!
+//! **A disk is not waited for** by an event loop: [`Files::try_open`] opens what can be opened with names and pages
+//! that are in memory, and otherwise returns an [`OpenJob`] that a thread runs ([`IoPool`](crate::IoPool)). What it has
+//! found comes back to [`Files::finish`]. The `stat` that checks an entry asks for names that were looked up lately, so
+//! they are in memory. That is not so on file systems that ask somebody else (NFS, FUSE), nor may it be where it took a
+//! thread to open the file: such an entry ([`Entry::slow`]) is checked by a thread too, until an open in memory succeeds.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -27,14 +33,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
 use sanserve_core::{FsError, Kind, Opened};
 
 use sanserve_os::Directory;
 use sanserve_os::digest;
-use sanserve_os::{FileId, Root, examine};
+use sanserve_os::{FileId, NotInMemory, Root, Storage, examine, read_in_memory};
 
 /// Opens the files and directories of requests.
 pub trait Files {
@@ -51,25 +57,176 @@ pub trait Files {
     /// As described by [`FsError`].
     fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError>;
 
-    /// Bytes have arrived from a peer, or a handler was called: earlier checks are not valid for files that are
-    /// opened from here on. Call it after each read, before anything is opened for the bytes read.
+    /// Opens what can be opened without waiting for a disk. With `only_file`, a directory counts as not found.
+    /// The default waits.
+    fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
+        Attempt::Done(if only_file { self.open_file(path) } else { self.open(path) })
+    }
+
+    /// What opens it where a disk may be waited for. `None`: it has to be opened here.
+    fn open_later(&self, _path: &[u8], _only_file: bool) -> Option<OpenJob> {
+        None
+    }
+
+    /// Takes what a thread has found.
+    ///
+    /// # Errors
+    /// As [`FsError`] tells them apart.
+    fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
+        outcome.without_cache()
+    }
+
+    /// Something has come of a peer, or a handler was called: checks that were made before do not count for what is
+    /// opened from here on. To be called after each read and before anything is opened for what it brought.
     fn arrived(&self) {}
 }
 
-/// An open file or directory, held as long as an exchange needs it.
+/// What came of [`Files::try_open`].
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is open, or cannot be opened.
+    Done(Result<(Opened, OpenFile), FsError>),
+    /// A disk has to be waited for.
+    Later(OpenJob),
+}
+
+/// Opens a file where a disk may be waited for, and reads it if it is to be cached.
+#[derive(Debug)]
+pub struct OpenJob {
+    root: Arc<Root>,
+    limits: CacheLimits,
+    path: Box<[u8]>,
+    only_file: bool,
+    hit: Option<Hit>,
+}
+
+/// What an [`OpenJob`] has found.
+#[derive(Debug)]
+pub struct OpenOutcome {
+    path: Box<[u8]>,
+    only_file: bool,
+    hit: Option<Hit>,
+    found: Found,
+}
+
+impl OpenJob {
+    /// What is opened, beneath the root.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// Looks at the disk, and waits for it.
+    #[must_use]
+    pub fn run(self) -> OpenOutcome {
+        let OpenJob { root, limits, path, only_file, mut hit } = self;
+        let look = |hit: Option<&Hit>| look(&root, &limits, &path, hit, Wait::Yes).unwrap_or(Found::EXHAUSTED);
+        let now = root.now();
+        root.look_up_in_time(now);
+        let mut found = look(hit.as_ref());
+        if let (Found::Other(Err(FsError::NotFound)), true) = (&found, root.look_up_for_missing(now)) {
+            hit = None;
+            found = look(None);
+        }
+        if let Found::Other(Ok(fresh)) = &found {
+            if let Fresh::Read { storage: Storage::Remote, dev, .. }
+            | Fresh::Held { storage: Storage::Remote, dev, .. } = fresh
+            {
+                root.note_remote(&path, *dev);
+            }
+        }
+        OpenOutcome { path, only_file, hit, found }
+    }
+}
+
+impl OpenOutcome {
+    /// What was opened, beneath the root.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// What was found, for whoever has no cache.
+    fn without_cache(self) -> Result<(Opened, OpenFile), FsError> {
+        let found = match (self.found, self.hit) {
+            (Found::Same, Some(hit)) => Ok(in_memory(hit.cached)),
+            (Found::Same, None) => Err(FsError::Failed),
+            (Found::Other(fresh), _) => fresh.map(Fresh::opened),
+        };
+        if self.only_file { only_file(found) } else { found }
+    }
+}
+
+/// Whether a disk may be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Yes,
+    No,
+}
+
+/// What a look at the disk has found.
+#[derive(Debug)]
+enum Found {
+    /// The file that is cached.
+    Same,
+    Other(Result<Fresh, FsError>),
+}
+
+impl Found {
+    /// Somebody renames without end, or holds a lease.
+    const EXHAUSTED: Found = Found::Other(Err(FsError::Exhausted));
+}
+
+/// What was just opened.
+#[derive(Debug)]
+enum Fresh {
+    /// It was read. `wanted`: to be cached.
+    Read {
+        cached: Arc<Cached>,
+        wanted: bool,
+        storage: Storage,
+        dev: u64,
+    },
+    Held {
+        opened: Opened,
+        held: OpenFile,
+        storage: Storage,
+        dev: u64,
+    },
+}
+
+impl Fresh {
+    fn opened(self) -> (Opened, OpenFile) {
+        match self {
+            Fresh::Read { cached, .. } => in_memory(cached),
+            Fresh::Held { opened, held, .. } => (opened, held),
+        }
+    }
+}
+
+/// What was opened, kept for as long as an exchange needs it.
 #[derive(Debug)]
 pub enum OpenFile {
     /// A regular file, in memory.
     Cached(Arc<Cached>),
-    /// A regular file, to be sent from its descriptor.
-    File(OwnedFd),
-    /// The same, modified so recently that it may change while it is sent.
-    Changing(OwnedFd),
+    /// A regular file, to be read.
+    File(DiskFile),
+    /// The same, changed so lately that it may well change again while it is sent.
+    Changing(DiskFile),
     /// A directory, to be listed.
     Directory(Directory),
 }
 
-/// A complete file in memory.
+/// A regular file that is open.
+#[derive(Debug)]
+pub struct DiskFile {
+    pub(crate) fd: OwnedFd,
+    /// What it was when it was opened; `None`: a handler's, which nobody has looked at.
+    pub(crate) id: Option<FileId>,
+    pub(crate) storage: Storage,
+}
+
+/// A whole file in memory.
 pub struct Cached {
     bytes: Box<[u8]>,
     opened: Opened,
@@ -147,7 +304,25 @@ impl Default for CacheLimits {
     }
 }
 
-/// Opens files through a cache of its own, for one event-loop thread.
+impl CacheLimits {
+    /// Whether a file that was just opened should be read into the cache: it is small, and any later change would be
+    /// visible.
+    fn wants(&self, identity: &FileId) -> bool {
+        identity.size <= self.file && self.total > 0 && self.is_settled(identity)
+    }
+
+    /// Whether any later change would be visible in the timestamps.
+    fn is_settled(&self, identity: &FileId) -> bool {
+        let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
+        // Signed, since a file may be older than the epoch.
+        let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+        let latest = nanos(now).saturating_sub(nanos(self.settled));
+        let long_ago = |(seconds, nanos): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos) <= latest;
+        long_ago(identity.mtime) && long_ago(identity.ctime)
+    }
+}
+
+/// Opening through a cache of its own, for one event-loop thread.
 #[derive(Debug)]
 pub struct Local {
     root: Arc<Root>,
@@ -173,6 +348,18 @@ impl Files for Local {
 
     fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         only_file(self.open(path))
+    }
+
+    fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
+        try_open(&self.root, self, path, only_file)
+    }
+
+    fn open_later(&self, path: &[u8], only_file: bool) -> Option<OpenJob> {
+        Some(open_later(&self.root, self, path, only_file))
+    }
+
+    fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
+        finish(self, outcome)
     }
 }
 
@@ -208,6 +395,18 @@ impl Files for Shared {
 
     fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
         only_file(self.open(path))
+    }
+
+    fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
+        try_open(&self.root, self, path, only_file)
+    }
+
+    fn open_later(&self, path: &[u8], only_file: bool) -> Option<OpenJob> {
+        Some(open_later(&self.root, self, path, only_file))
+    }
+
+    fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
+        finish(self, outcome)
     }
 }
 
@@ -246,77 +445,174 @@ fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, Open
     };
     let now = root.now();
     root.look_up_in_time(now);
-    match open_checked(root, access, path, hit) {
-        Err(FsError::NotFound) if root.look_up_for_missing(now) => open_checked(root, access, path, None),
+    let limits = access.with(|cache| cache.limits.clone());
+    let open = |hit| {
+        let found = look(root, &limits, path, Option::as_ref(&hit), Wait::Yes).unwrap_or(Found::EXHAUSTED);
+        take(access, path, hit, found, Check::Now)
+    };
+    match open(hit) {
+        Err(FsError::NotFound) if root.look_up_for_missing(now) => open(None),
         found => found,
     }
 }
 
-/// Opens the file that is at `path` now; `hit` is the cached entry for it.
-fn open_checked<A: Access>(
-    root: &Root,
+/// The same without waiting for a disk.
+fn try_open<A: Access>(root: &Arc<Root>, access: &A, path: &[u8], is_only_file: bool) -> Attempt {
+    let (hit, limits) = access.with(|cache| (cache.find(path), cache.limits.clone()));
+    let hit = match hit {
+        Some(hit) if A::EPOCHS && hit.checked => return Attempt::Done(Ok(in_memory(hit.cached))),
+        hit => hit,
+    };
+    let later = |hit: Option<Hit>| {
+        Attempt::Later(OpenJob {
+            root: Arc::clone(root),
+            limits: limits.clone(),
+            path: path.into(),
+            only_file: is_only_file,
+            hit,
+        })
+    };
+    if root.is_remote_itself() {
+        return later(hit);
+    }
+    let now = root.now();
+    root.look_up_in_time(now);
+    let Some(found) = look(root, &limits, path, hit.as_ref(), Wait::No) else { return later(hit) };
+    let mut found = take(access, path, hit, found, Check::Now);
+    if matches!(found, Err(FsError::NotFound)) && root.look_up_for_missing(now) {
+        match look(root, &limits, path, None, Wait::No) {
+            Some(again) => found = take(access, path, None, again, Check::Now),
+            None => return later(None),
+        }
+    }
+    Attempt::Done(if is_only_file { only_file(found) } else { found })
+}
+
+fn open_later<A: Access>(root: &Arc<Root>, access: &A, path: &[u8], only_file: bool) -> OpenJob {
+    let (hit, limits) = access.with(|cache| (cache.find(path), cache.limits.clone()));
+    OpenJob { root: Arc::clone(root), limits, path: path.into(), only_file, hit }
+}
+
+/// What a thread has found, for whoever waits for it.
+fn finish<A: Access>(access: &A, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
+    let OpenOutcome { path, only_file: is_only_file, hit, found } = outcome;
+    let found = take(access, &path, hit, found, Check::Before);
+    if is_only_file { only_file(found) } else { found }
+}
+
+/// When something was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// In this epoch, without waiting.
+    Now,
+    /// By a thread: other requests may have arrived since.
+    Before,
+}
+
+/// Brings the cache up to date with what was found; `hit` is what it had at this path.
+fn take<A: Access>(
     access: &A,
     path: &[u8],
     hit: Option<Hit>,
+    found: Found,
+    check: Check,
 ) -> Result<(Opened, OpenFile), FsError> {
-    let hit = match hit {
-        Some(hit) if root.identify(path) == Some(hit.cached.identity) => {
-            access.with(|cache| cache.confirm(&hit));
-            return Ok(in_memory(hit.cached));
+    match (found, hit) {
+        (Found::Same, Some(hit)) => {
+            if check == Check::Now {
+                access.with(|cache| cache.confirm(&hit));
+            }
+            Ok(in_memory(hit.cached))
         }
-        hit => hit,
-    };
-    let outcome = root.open_at(path);
-    if let Some(hit) = hit {
-        if matches!(&outcome, Ok((_, _, identity)) if *identity == hit.cached.identity) {
-            access.with(|cache| cache.confirm(&hit));
-            return Ok(in_memory(hit.cached));
+        (Found::Same, None) => Err(FsError::Failed),
+        (Found::Other(fresh), hit) => {
+            if let Some(hit) = hit {
+                access.with(|cache| cache.forget(&hit));
+            }
+            let fresh = fresh?;
+            if let Fresh::Read { cached, storage, wanted: true, .. } = &fresh {
+                let is_slow = check == Check::Before || *storage == Storage::Remote;
+                access.with(|cache| cache.insert(path, cached, check, is_slow));
+            }
+            Ok(fresh.opened())
         }
-        access.with(|cache| cache.forget(&hit));
     }
-    let (fd, opened, identity) = outcome?;
+}
+
+/// Looks at what is at `path` now; `hit` is what it was. `None`: a disk would have to be waited for.
+fn look(root: &Root, limits: &CacheLimits, path: &[u8], hit: Option<&Hit>, wait: Wait) -> Option<Found> {
+    let known = hit.map(|hit| hit.cached.identity);
+    let is_quick = wait == Wait::Yes || hit.is_some_and(|hit| !hit.slow);
+    if known.is_some() && is_quick && root.identify(path) == known {
+        return Some(Found::Same);
+    }
+    let outcome = match wait {
+        Wait::Yes => root.open_at(path),
+        Wait::No => root.open_in_memory(path)?,
+    };
+    let (fd, opened, identity) = match outcome {
+        Ok((_, _, identity)) if known == Some(identity) => return Some(Found::Same),
+        Ok(outcome) => outcome,
+        Err(error) => return Some(Found::Other(Err(error))),
+    };
+    let storage = Storage::of(fd.as_fd(), identity.dev);
+    if wait == Wait::No && storage == Storage::Remote {
+        return None;
+    }
+    let held = |opened, held| Some(Found::Other(Ok(Fresh::Held { opened, held, storage, dev: identity.dev })));
     if opened.kind == Kind::Directory {
-        return Ok((opened, OpenFile::Directory(Directory::new(fd, root.symlinks()))));
+        return held(opened, OpenFile::Directory(Directory::new(fd, root.symlinks())));
     }
     let digests = root.digests();
-    let wanted = access.with(|cache| cache.wants(&identity));
-    // A file that may change again within the resolution of its timestamps is sent from the bytes that were hashed.
+    let wanted = limits.wants(&identity);
+    // A file that may change again within one tick of its time stamps is sent from the bytes that were hashed.
     let at_once = digests.is_some() && identity.size <= digest::AT_ONCE;
     if wanted || at_once {
-        if let Some(bytes) = read_whole(&fd, &identity) {
+        if let Some(bytes) = read_whole(&fd, &identity, storage, wait)? {
             let opened = Opened { digest: digests.map(|_| digest::of_bytes(&bytes)), ..opened };
             let cached = Arc::new(Cached { bytes, opened, identity });
-            if wanted {
-                access.with(|cache| cache.insert(path, &cached));
-            }
-            return Ok(in_memory(cached));
+            return Some(Found::Other(Ok(Fresh::Read { cached, wanted, storage, dev: identity.dev })));
         }
     }
-    if !access.with(|cache| cache.is_settled(&identity)) {
-        return Ok((opened, OpenFile::Changing(fd)));
-    }
-    let digest = digests.and_then(|digests| digests.of(&fd, &identity));
-    Ok((Opened { digest, ..opened }, OpenFile::File(fd)))
+    let is_settled = limits.is_settled(&identity);
+    let digest = digests.filter(|_| is_settled).and_then(|digests| digests.of(&fd, &identity));
+    let file = DiskFile { fd, id: Some(identity), storage };
+    held(Opened { digest, ..opened }, if is_settled { OpenFile::File(file) } else { OpenFile::Changing(file) })
 }
 
 fn in_memory(cached: Arc<Cached>) -> (Opened, OpenFile) {
     (cached.opened, OpenFile::Cached(cached))
 }
 
-/// Reads the content. `None` if the file has changed meanwhile.
-fn read_whole(fd: &OwnedFd, identity: &FileId) -> Option<Box<[u8]>> {
-    let mut bytes = vec![0; usize::try_from(identity.size).ok()?].into_boxed_slice();
+/// The content, if it is that of this identity from the first byte to the last. `None`: a disk would have to be waited
+/// for.
+fn read_whole(fd: &OwnedFd, identity: &FileId, storage: Storage, wait: Wait) -> Option<Option<Box<[u8]>>> {
+    let reads = match (wait, storage) {
+        (Wait::Yes, _) | (Wait::No, Storage::Memory) => Wait::Yes,
+        (Wait::No, Storage::Local { tells: true }) => Wait::No,
+        (Wait::No, Storage::Local { tells: false } | Storage::Remote) => return None,
+    };
+    let Ok(size) = usize::try_from(identity.size) else { return Some(None) };
+    let mut bytes = vec![0; size].into_boxed_slice();
     let mut filled = 0;
     while filled < bytes.len() {
-        match pread(fd, &mut bytes[filled..], filled as u64) {
-            Ok(0) => return None,
+        let read = match reads {
+            Wait::Yes => pread(fd, &mut bytes[filled..], filled as u64),
+            Wait::No => match read_in_memory(fd.as_fd(), identity.dev, &mut bytes[filled..], filled as u64) {
+                Err(NotInMemory::OnDisk | NotInMemory::Unknown) => return None,
+                Err(NotInMemory::Failed) => Err(Errno::IO),
+                Ok(n) => Ok(n),
+            },
+        };
+        match read {
+            Ok(0) => return Some(None),
             Ok(n) => filled += n,
             Err(Errno::INTR) => {}
-            Err(_) => return None,
+            Err(_) => return Some(None),
         }
     }
-    let (_, after) = examine(&fstat(fd).ok()?)?;
-    (after == *identity).then_some(bytes)
+    let after = fstat(fd).ok().as_ref().and_then(examine);
+    Some(after.is_some_and(|(_, after)| after == *identity).then_some(bytes))
 }
 
 /// The entries, in a ring with a clock hand: entries that were used since the hand last passed are kept.
@@ -342,6 +638,8 @@ struct Entry {
     /// The epoch of its last check.
     checked: u64,
     used: bool,
+    /// To check it, a disk may have to be waited for.
+    slow: bool,
 }
 
 impl Entry {
@@ -356,11 +654,13 @@ fn charge(path: usize, bytes: usize) -> usize {
     path + bytes + OVERHEAD
 }
 
-/// An entry that was found; with [`Shared`], it may have been evicted meanwhile.
+/// An entry as it was found; under [`Shared`] it may have gone meanwhile.
+#[derive(Debug)]
 struct Hit {
     at: usize,
     cached: Arc<Cached>,
     checked: bool,
+    slow: bool,
 }
 
 impl Cache {
@@ -379,7 +679,8 @@ impl Cache {
         let at = *self.index.get(path)?;
         let entry = &mut self.entries[at];
         entry.used = true;
-        Some(Hit { at, cached: Arc::clone(&entry.cached), checked: self.checked && entry.checked == self.epoch })
+        let checked = self.checked && entry.checked == self.epoch;
+        Some(Hit { at, cached: Arc::clone(&entry.cached), checked, slow: entry.slow })
     }
 
     /// Records that the file at the entry's path is still the one that was read.
@@ -387,6 +688,8 @@ impl Cache {
         let epoch = self.epoch;
         if let Some(entry) = self.entry(hit) {
             entry.checked = epoch;
+            // Nothing was waited for.
+            entry.slow = false;
             self.checked = true;
         }
     }
@@ -401,23 +704,7 @@ impl Cache {
         self.entries.get_mut(hit.at).filter(|entry| Arc::ptr_eq(&entry.cached, &hit.cached))
     }
 
-    /// Whether a file that was just opened should be read into the cache: it is small, and any later change would be
-    /// visible.
-    fn wants(&self, identity: &FileId) -> bool {
-        identity.size <= self.limits.file && self.limits.total > 0 && self.is_settled(identity)
-    }
-
-    /// Whether any later change would be visible in the timestamps.
-    fn is_settled(&self, identity: &FileId) -> bool {
-        let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
-        // Signed, since a file may be older than the epoch.
-        let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
-        let latest = nanos(now).saturating_sub(nanos(self.limits.settled));
-        let long_ago = |(seconds, nanos): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos) <= latest;
-        long_ago(identity.mtime) && long_ago(identity.ctime)
-    }
-
-    fn insert(&mut self, path: &[u8], cached: &Arc<Cached>) {
+    fn insert(&mut self, path: &[u8], cached: &Arc<Cached>, check: Check, slow: bool) {
         if let Some(&at) = self.index.get(path) {
             self.remove(at);
         }
@@ -430,9 +717,12 @@ impl Cache {
         }
         let path: Arc<[u8]> = path.into();
         self.index.insert(Arc::clone(&path), self.entries.len());
-        self.entries.push(Entry { path, cached: Arc::clone(cached), checked: self.epoch, used: false });
+        let is_checked = check == Check::Now;
+        // No epoch is the last.
+        let checked = if is_checked { self.epoch } else { u64::MAX };
+        self.entries.push(Entry { path, cached: Arc::clone(cached), checked, used: false, slow });
         self.charged += charge;
-        self.checked = true;
+        self.checked |= is_checked;
     }
 
     /// Evicts one entry. Each entry that is passed over was used since, so its use pays the cost.

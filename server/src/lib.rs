@@ -8,6 +8,7 @@
 mod accept;
 mod cache;
 mod failure;
+mod io_pool;
 mod lifecycle;
 mod log;
 mod memory;
@@ -25,8 +26,9 @@ mod upgraded;
 mod workers;
 
 pub use accept::{Accepted, Acceptor, IDLE_GRACE, UNFINISHED_GRACE};
-pub use cache::{CacheLimits, Cached, Files, Local, OpenFile, Shared};
+pub use cache::{Attempt, CacheLimits, Cached, DiskFile, Files, Local, OpenFile, OpenJob, OpenOutcome, Shared};
 pub use failure::panic_message;
+pub use io_pool::{DEFAULT_IO_THREADS, DiskGate, DiskRequest, IoPool};
 pub use lifecycle::{Announce, DrainWatch, Draining, Handle, InProgress, Phase};
 pub use log::{Log, Logger};
 pub use memory::{default_memory, has_address_limit, threads_within_memory};

@@ -1,6 +1,7 @@
 //! The limit on the memory that all connections of a server hold together, and its default.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,26 @@ impl Memory for Budget {
 
     fn give_back(&self, bytes: usize) {
         self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Memory of a [`Budget`], given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Reserved {
+    /// `None`: there is not so much.
+    pub(crate) fn take(budget: &Arc<Budget>, bytes: usize) -> Option<Reserved> {
+        budget.take(bytes).then(|| Reserved { budget: Arc::clone(budget), bytes })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 

@@ -241,7 +241,7 @@ impl Scripts {
 
     /// The root directory of the scripts.
     #[must_use]
-    pub fn root(&self) -> &Root {
+    pub fn root(&self) -> &Arc<Root> {
         &self.root
     }
 

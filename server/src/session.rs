@@ -16,6 +16,7 @@ use sanserve_core::{
 
 use crate::cache::Files;
 use crate::failure::panic_message;
+use crate::io_pool::IoPool;
 use crate::lifecycle::{Draining, InProgress, Phase};
 use crate::log::Logger;
 use crate::script::{ScriptFds, ScriptRead};
@@ -83,6 +84,8 @@ pub struct Env<'e> {
     pub cx: Context<'e>,
     /// Opens files.
     pub files: &'e dyn Files,
+    /// The threads that wait for disks. `None`: the turn itself waits.
+    pub io: Option<&'e IoPool>,
     /// The log for finished exchanges. The frontend flushes it before it waits.
     pub log: &'e mut Logger,
 }
@@ -90,13 +93,21 @@ pub struct Env<'e> {
 impl<'e> Env<'e> {
     /// The environment of a turn with the configuration of `site`.
     pub fn new(site: &'e Site, cx: Context<'e>, files: &'e dyn Files, log: &'e mut Logger) -> Env<'e> {
-        Env { site, cx, files, log }
+        Env { site, cx, files, io: None, log }
+    }
+
+    /// Has threads of the site wait for disks, if it has any: for a frontend that wakes a connection with
+    /// [`Slot::wake_when_done`].
+    #[must_use]
+    pub fn with_io_pool(self) -> Env<'e> {
+        Env { io: self.site.io_pool(), ..self }
     }
 
     /// For a step that sends at most so many bytes of a file.
     fn env(&mut self, most: u64) -> SlotEnv<'_> {
         SlotEnv {
             files: self.files,
+            io: self.io,
             scripts: self.site.scripts(),
             policy: self.cx.policy,
             log: self.log,
@@ -381,9 +392,15 @@ impl Session {
     }
 
     /// Does something that is both needed and possible. `false`: there is nothing.
-    fn advance(&mut self, wait: Wait, space: &mut Workspace, io: &mut Io<'_>, env: &Env<'_>) -> bool {
+    fn advance(&mut self, wait: Wait, space: &mut Workspace, io: &mut Io<'_>, env: &mut Env<'_>) -> bool {
         let Workspace { buffers, slot, .. } = space;
         let need = wait.need;
+        if need.completion {
+            if let Some(input) = slot.take_done(&env.env(u64::MAX)) {
+                self.connection.handle(input);
+                return true;
+            }
+        }
         if need.write && !io.transport.is_full() {
             self.connection.handle(Input::Writable);
         } else if need.read && io.transport.is_readable() {

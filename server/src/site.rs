@@ -17,6 +17,7 @@ use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
 use crate::cache::CacheLimits;
 use crate::failure::panic_message;
+use crate::io_pool::{DEFAULT_IO_THREADS, DiskGate, IoPool};
 use crate::lifecycle::{Draining, Phase};
 use crate::log::Log;
 use crate::memory::{Budget, connections_within_memory, default_memory};
@@ -124,6 +125,8 @@ pub struct Site {
     of_memory: usize,
     /// The budget for that memory, once the server is bound.
     budget: Option<Arc<Budget>>,
+    /// The threads that wait for disks.
+    io: IoPool,
     /// Reports when the server shuts down. Each server has one of its own.
     draining: Draining,
     /// How long exchanges in progress may take when the server shuts down. Default 30 s.
@@ -163,6 +166,7 @@ impl Site {
             memory: default_memory(),
             of_memory: connections_within_memory(),
             budget: None,
+            io: IoPool::new(DEFAULT_IO_THREADS),
             draining: Draining::default(),
             grace: Duration::from_secs(30),
             recording: None,
@@ -270,6 +274,28 @@ impl Site {
     #[must_use]
     pub fn with_memory(self, memory: u64) -> Site {
         Site { memory, ..self }
+    }
+
+    /// Sets the limit on the threads that wait for disks on mio and smol, where a connection that needs a file which is
+    /// not in memory must not hold up the others. They are started when they are needed and end when they are idle.
+    /// With 0, event loops wait for disks themselves; std always does, since each connection has its own thread.
+    /// Default: 16.
+    #[must_use]
+    pub fn with_io_threads(self, threads: usize) -> Site {
+        Site { io: IoPool::new(threads), ..self }
+    }
+
+    /// Puts a gate before the disk, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_disk_gate(self, gate: Arc<dyn DiskGate>) -> Site {
+        Site { io: self.io.with_gate(gate), ..self }
+    }
+
+    /// The threads that wait for disks. `None`: there are none, and disks are waited for where they are needed.
+    #[must_use]
+    pub fn io_pool(&self) -> Option<&IoPool> {
+        (self.io.threads() > 0).then_some(&self.io)
     }
 
     /// Limits, timeouts and protocol version of every connection.
@@ -431,7 +457,9 @@ impl Site {
             self.root.hash_content();
         }
         self.config.server_port = address.port();
-        self.budget = Some(Arc::new(Budget::new(self.memory, self.log.clone())));
+        let budget = Arc::new(Budget::new(self.memory, self.log.clone()));
+        self.io.limit_memory(&budget);
+        self.budget = Some(budget);
         self.draining = Draining::default();
         if self.config.server_name.is_empty() {
             self.config.server_name = match address.ip() {

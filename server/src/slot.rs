@@ -12,6 +12,7 @@
 //! reads with [`Slot::read_script`]; see [`script`].
 
 mod aside;
+mod disk;
 mod script;
 
 use std::cmp::Ordering;
@@ -19,15 +20,20 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::time::{Duration, UNIX_EPOCH};
 
+use disk::{Piece, Underway};
 use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::fstat;
 use rustix::io::pread;
-use sanserve_core::{Action, Body, Completion, Fault, FsError, Input, Opened, Policy, Step, Transmit, Wall, Window};
-use sanserve_os::{MAX_SENDFILE, Stopped, examine};
+use sanserve_core::{
+    Action, Body, Completion, Fault, FsError, Input, Opened, Policy, Step, Ticket, Transmit, Wall, Window,
+};
+use sanserve_os::{MAX_SENDFILE, NotInMemory, Stopped, Storage, examine, read_in_memory};
 
-use crate::cache::{Files, OpenFile};
+use crate::cache::{DiskFile, Files, OpenFile};
+use crate::io_pool::IoPool;
 use crate::log::Logger;
+use crate::memory::Reserved;
 use crate::script::{Running, Scripts, Spool, local_address};
 use crate::transport::{Io, Received};
 
@@ -43,6 +49,8 @@ const FIRST_BATCH: usize = 2 * 1024;
 pub struct SlotEnv<'d> {
     /// Opens files.
     pub files: &'d dyn Files,
+    /// The threads that wait for disks; `None`: disks are waited for here.
+    pub io: Option<&'d IoPool>,
     /// Runs scripts.
     pub scripts: &'d Scripts,
     /// The log for finished exchanges. The driver flushes it at the end of a turn.
@@ -82,7 +90,21 @@ pub struct Slot {
     attached: Option<u64>,
     /// Samples of the file's content.
     samples: Samples,
+    /// Where the samples are to be taken, if they were not in memory: before the first offset, and before the second.
+    samples_due: Option<(u64, u64)>,
+    /// Some of it was not in memory.
+    is_cold: bool,
+    /// What a thread has read of it, or what is wrong with it.
+    piece: Option<Result<Piece, Fault>>,
     directory: Option<OpenFile>,
+    /// A thread had to open the directory, so one reads it too.
+    slow_directory: bool,
+    /// What a thread has read of the directory.
+    entries: Option<disk::Batch>,
+    /// What a thread is doing.
+    underway: Option<Underway>,
+    /// Memory for what it reads.
+    reserved: Option<Reserved>,
     /// The path of the directory, to open index pages by.
     path: Vec<u8>,
     /// The input of the next script.
@@ -102,8 +124,10 @@ impl Slot {
     /// `Call`, `Wait` and `Close` must not be passed.
     pub fn carry_out(&mut self, step: Step<'_>, io: &mut Io<'_>, env: &mut SlotEnv<'_>) -> Option<Input> {
         match step {
-            Step::Send(transmit) => Some(self.send(&transmit, env.most, io)),
-            Step::Act(ticket, action) => self.act(action, io, env).map(|completion| Input::Done(ticket, completion)),
+            Step::Send(transmit) => Some(self.send(&transmit, io, env)),
+            Step::Act(ticket, action) => {
+                self.act(ticket, action, io, env).map(|completion| Input::Done(ticket, completion))
+            }
             Step::Finished(entry) => {
                 env.log.write(&entry, env.policy, env.wall);
                 self.release();
@@ -155,6 +179,8 @@ impl Slot {
             && self.directory.is_none()
             && self.spool.is_none()
             && self.script.is_none()
+            && self.underway.is_none()
+            && self.piece.is_none()
     }
 
     /// Releases everything, for a connection that is closed. Keeps its memory for the next one.
@@ -171,10 +197,10 @@ impl Slot {
 
     /// Takes the file that a handler has attached to its response: it is sent next.
     pub fn attach(&mut self, file: File) {
-        self.file = Some(OpenFile::File(OwnedFd::from(file)));
-        self.opened = None;
-        self.begun = false;
-        self.samples = Samples::default();
+        self.forget_file();
+        // What it is, and where it is stored, is found out before it is sent.
+        let file = DiskFile { fd: OwnedFd::from(file), id: None, storage: Storage::Local { tells: true } };
+        self.file = Some(OpenFile::File(file));
         self.attached = Some(u64::MAX);
     }
 
@@ -185,9 +211,25 @@ impl Slot {
     }
 
     fn release_files(&mut self) {
-        self.file = None;
+        self.forget_file();
         self.directory = None;
+        self.slow_directory = false;
+        self.entries = None;
         self.path.clear();
+    }
+
+    /// Nothing of a file is held, and no thread does anything for the exchange.
+    fn forget_file(&mut self) {
+        self.underway = None;
+        self.reserved = None;
+        self.piece = None;
+        self.is_cold = false;
+        self.samples_due = None;
+        self.samples = Samples::default();
+        self.file = None;
+        self.opened = None;
+        self.begun = false;
+        self.attached = None;
     }
 }
 
@@ -202,15 +244,12 @@ fn probe(window: &mut Window, io: &mut Io<'_>) -> Input {
 
 /// Actions.
 impl Slot {
-    fn act(&mut self, action: Action<'_>, io: &mut Io<'_>, env: &SlotEnv<'_>) -> Option<Completion> {
+    fn act(&mut self, ticket: Ticket, action: Action<'_>, io: &mut Io<'_>, env: &SlotEnv<'_>) -> Option<Completion> {
         Some(match action {
-            Action::Open { path } => Completion::Opened(self.open(path, env.files)),
-            Action::OpenIn { path } => Completion::Opened(self.open_in(path, env.files)),
-            Action::List { into } => Completion::Listed(match &mut self.directory {
-                Some(OpenFile::Directory(directory)) => directory.list(|name, kind| into.push(name, kind)),
-                _ => Err(FsError::Failed),
-            }),
-            Action::Find { path, from } => Completion::Found(env.scripts.root().find(path, from)),
+            Action::Open { path } => return self.open(ticket, path, env),
+            Action::OpenIn { path } => return self.open_in(ticket, path, env),
+            Action::List { into } => return self.list(ticket, &mut |name, kind| into.push(name, kind), env),
+            Action::Find { path, from } => return self.find(ticket, path, from, env),
             Action::Spool => Completion::Spooled(self.open_spool(env.scripts, env.log.log())),
             Action::Spawn(script) => {
                 let spool = self.let_script_go();
@@ -232,9 +271,9 @@ impl Slot {
         })
     }
 
-    fn open(&mut self, path: &[u8], files: &dyn Files) -> Result<Opened, FsError> {
-        self.release_files();
-        let (opened, held) = files.open(path)?;
+    /// Holds what was opened at `path`.
+    fn opened(&mut self, path: &[u8], found: Result<(Opened, OpenFile), FsError>) -> Result<Opened, FsError> {
+        let (opened, held) = found?;
         match held {
             OpenFile::Directory(_) => {
                 self.path.extend_from_slice(path);
@@ -245,27 +284,8 @@ impl Slot {
         Ok(opened)
     }
 
-    fn hold(&mut self, held: OpenFile, opened: Opened) {
-        self.file = Some(held);
-        self.opened = Some(opened);
-        self.begun = false;
-        self.samples = Samples::default();
-        self.attached = None;
-    }
-
-    /// The path is resolved from the root like every other path, so that the same rules and the same cache apply.
-    fn open_in(&mut self, path: &[u8], files: &dyn Files) -> Result<Opened, FsError> {
-        self.file = None;
-        if self.directory.is_none() {
-            return Err(FsError::NotFound);
-        }
-        let directory = self.path.len();
-        if directory > 0 {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(path);
-        let found = files.open_file(&self.path);
-        self.path.truncate(directory);
+    /// Holds the index page of the directory that is held.
+    fn opened_in(&mut self, found: Result<(Opened, OpenFile), FsError>) -> Result<Opened, FsError> {
         let (opened, held) = match found {
             // In Python, the message for a directory that may not be searched is that of its listing.
             Err(FsError::Denied) if matches!(&self.directory, Some(OpenFile::Directory(directory)) if directory.is_closed()) =>
@@ -279,13 +299,38 @@ impl Slot {
         self.directory = None;
         Ok(opened)
     }
+
+    fn hold(&mut self, held: OpenFile, opened: Opened) {
+        self.forget_file();
+        self.file = Some(held);
+        self.opened = Some(opened);
+    }
 }
 
 /// Sending.
 impl Slot {
-    /// Sends at most `most` bytes of a file.
-    fn send(&mut self, transmit: &Transmit<'_>, most: u64, io: &mut Io<'_>) -> Input {
+    fn send(&mut self, transmit: &Transmit<'_>, io: &mut Io<'_>, env: &SlotEnv<'_>) -> Input {
         debug_assert!(!transmit.is_empty());
+        let (mut most, mut reads) = (env.most, Reads::Disk);
+        if let Body::File { offset, len } = transmit.body {
+            if self.attached.is_some_and(|next| next != offset) {
+                self.look_at_attached(offset);
+            }
+            if let Some(piece) = self.piece.take() {
+                match piece {
+                    Ok(piece) if piece.at(offset, len).is_some() => return self.send_piece(transmit, piece, io),
+                    // A handler sends another part.
+                    Ok(_) => {}
+                    Err(fault) => return Input::Broken(fault),
+                }
+            }
+            if let Some(pool) = env.io {
+                match self.in_memory(offset, len, pool) {
+                    Some(bytes) => (most, reads) = (most.min(bytes), self.reads()),
+                    None => return self.read_first(transmit, offset, len, pool),
+                }
+            }
+        }
         // Taken out of `self`, so that the batch can be modified while the file is borrowed.
         let file = self.file.take();
         let input = match (transmit.body, &file) {
@@ -295,16 +340,49 @@ impl Slot {
                 Some(bytes) => self.send_bytes(transmit, bytes, io),
                 None => Input::Broken(Fault::FileShrank),
             },
-            (Body::File { offset, len }, Some(OpenFile::File(fd))) => {
-                self.send_from(transmit, fd.as_fd(), Lend::Yes, Part { offset, len, most }, io)
+            (Body::File { offset, len }, Some(OpenFile::File(file))) => {
+                self.send_from(transmit, file, Lend::Yes, Part { offset, len, most, reads }, io)
             }
-            (Body::File { offset, len }, Some(OpenFile::Changing(fd))) => {
-                self.send_from(transmit, fd.as_fd(), Lend::No, Part { offset, len, most }, io)
+            (Body::File { offset, len }, Some(OpenFile::Changing(file))) => {
+                self.send_from(transmit, file, Lend::No, Part { offset, len, most, reads }, io)
             }
             (Body::File { .. }, Some(OpenFile::Directory(_)) | None) => Input::Broken(Fault::File),
         };
         self.file = file;
         input
+    }
+
+    /// Another part of a handler's file is sent. The handler may have written to it meanwhile; from here on it must not.
+    fn look_at_attached(&mut self, offset: u64) {
+        let Some(OpenFile::File(file)) = &mut self.file else { return };
+        let looked = fstat(&file.fd).ok().as_ref().and_then(examine);
+        if let Some((_, id)) = &looked {
+            file.id = Some(*id);
+            file.storage = Storage::of(file.fd.as_fd(), id.dev);
+        }
+        self.opened = looked.map(|(opened, _)| opened);
+        self.attached = Some(offset);
+        self.begun = false;
+        self.samples = Samples::default();
+        self.samples_due = None;
+    }
+
+    /// Sends what a thread has read.
+    fn send_piece(&mut self, transmit: &Transmit<'_>, mut piece: Piece, io: &mut Io<'_>) -> Input {
+        let Body::File { offset, len } = transmit.body else { return Input::Broken(Fault::File) };
+        let Some(bytes) = piece.at(offset, len) else { return Input::Broken(Fault::FileShrank) };
+        let is_all = bytes.len() as u64 == len;
+        let tail = if is_all { transmit.tail } else { b"" };
+        let sent = self.send_bytes(&Transmit { tail, more: transmit.more || !is_all, ..*transmit }, bytes, io);
+        let n = match sent {
+            Input::Sent(n) => n.saturating_sub(transmit.head.len() as u64).min(bytes.len() as u64),
+            _ => 0,
+        };
+        self.attached = self.attached.map(|_| offset + n);
+        if piece.sent(usize::try_from(n).unwrap_or(usize::MAX)) {
+            self.piece = Some(Ok(piece));
+        }
+        sent
     }
 
     /// Sends head, `body` and tail, through the batch if they fit.
@@ -344,12 +422,12 @@ impl Slot {
     fn send_from(
         &mut self,
         transmit: &Transmit<'_>,
-        file: BorrowedFd<'_>,
+        file: &DiskFile,
         lend: Lend,
         part: Part,
         io: &mut Io<'_>,
     ) -> Input {
-        let Part { offset, len, most } = part;
+        let Part { offset, len, most, reads } = part;
         let head = transmit.head;
         let before = self.batch.len() + head.len();
         if before > 0 {
@@ -365,17 +443,12 @@ impl Slot {
                 Err(stopped) => return self.stopped(stopped),
             }
         }
-        if self.attached.is_some_and(|next| next != offset) {
-            // A handler may have written to its own file until now; from here on it must not.
-            self.opened = fstat(file).ok().as_ref().and_then(examine).map(|(opened, _)| opened);
-            self.begun = false;
-            self.samples = Samples::default();
-        }
         let is_first = !std::mem::replace(&mut self.begun, true);
+        let fd = file.fd.as_fd();
         let sent = match lend {
-            Lend::Yes if is_first => io.send_file(file, offset, len.min(most)).map_err(Unsent::Stopped),
-            Lend::Yes => self.send_lent(file, part, io),
-            Lend::No => self.send_copied(file, part, io),
+            Lend::Yes if is_first => io.send_file(fd, offset, len.min(most)).map_err(Unsent::Stopped),
+            Lend::Yes => self.send_lent(fd, part, io),
+            Lend::No => self.send_copied(fd, part, io),
         };
         match sent {
             Ok(0) => Input::Broken(Fault::FileShrank),
@@ -384,7 +457,9 @@ impl Slot {
                 // More of the file may follow: the rest, another range, or what a handler sends next.
                 let end = self.opened.map_or(offset + len, |opened| opened.len);
                 if n < len || (offset + n < end && (transmit.more || self.attached.is_some())) {
-                    self.samples.take(file, offset + n, end, lend);
+                    if !self.samples.take(fd, offset + n, end, lend, reads) {
+                        self.samples_due = Some((offset + n, end));
+                    }
                 }
                 Input::Sent(head.len() as u64 + n)
             }
@@ -397,7 +472,7 @@ impl Slot {
     /// Sends more of a settled file. The check comes after the bytes sent with `sendfile` and before the last few, so
     /// that one check serves for everything that the socket accepts. If much is left, each megabyte is checked too.
     fn send_lent(&self, file: BorrowedFd<'_>, part: Part, io: &mut Io<'_>) -> Result<u64, Unsent> {
-        let Part { offset, len, most } = part;
+        let Part { offset, len, most, .. } = part;
         let lent = len.saturating_sub(SAMPLE as u64);
         if lent > MAX_SENDFILE {
             self.look(file, false)?;
@@ -416,7 +491,8 @@ impl Slot {
 
     /// Sends the last few bytes of a body.
     fn send_end(&self, file: BorrowedFd<'_>, from: u64, to: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
-        let sample = if self.samples.end.end() == to { self.samples.end } else { Sample::before(to, file) };
+        let sample = (self.samples.end.end() == to).then_some(self.samples.end);
+        let sample = sample.or_else(|| Sample::before(to, file, Reads::Disk)).unwrap_or_default();
         let bytes = sample.since(from).ok_or(Unsent::Broken(Fault::FileShrank))?;
         self.look(file, true)?;
         Ok(io.send(bytes, false)? as u64)
@@ -425,7 +501,7 @@ impl Slot {
     /// Sends more of a file that is changing: the bytes read before the check are of the version that the check
     /// finds.
     fn send_copied(&self, file: BorrowedFd<'_>, part: Part, io: &mut Io<'_>) -> Result<u64, Unsent> {
-        let Part { offset, len, most } = part;
+        let Part { offset, len, most, .. } = part;
         let most = usize::try_from(len.min(most)).map_or(MAX_COPY, |most| most.min(MAX_COPY));
         let mut copied = Vec::with_capacity(most);
         pread(file, spare_capacity(&mut copied), offset).map_err(|_| Unsent::Broken(Fault::File))?;
@@ -472,6 +548,7 @@ struct Part {
     len: u64,
     /// The most bytes of it that this step sends, at least 1.
     most: u64,
+    reads: Reads,
 }
 
 /// Whether the kernel sends pages of the file itself, or a copy.
@@ -479,6 +556,14 @@ struct Part {
 enum Lend {
     Yes,
     No,
+}
+
+/// Whether reading may wait for a disk.
+#[derive(Clone, Copy)]
+enum Reads {
+    Disk,
+    /// It may not. The device of the file.
+    Memory(u64),
 }
 
 /// Why nothing of a file was sent.
@@ -512,15 +597,20 @@ struct Samples {
 
 impl Samples {
     /// Takes samples of the bytes before `sent`, which have been sent, and before `end`, which will be. For a settled
-    /// file, the first samples are kept.
-    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64, lend: Lend) {
+    /// file, the first samples are kept. Returns `false` if some are not in
+    /// memory.
+    #[must_use]
+    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64, lend: Lend, reads: Reads) -> bool {
         let is_new = self.end.end() != end;
         if is_new || lend == Lend::No {
-            self.sent = Sample::before(sent, file);
+            let Some(sample) = Sample::before(sent, file, reads) else { return false };
+            self.sent = sample;
         }
         if is_new {
-            self.end = Sample::before(end, file);
+            let Some(sample) = Sample::before(end, file, reads) else { return false };
+            self.end = sample;
         }
+        true
     }
 
     /// The fault of a file that is being sent, if any. A file that has only grown still has the announced bytes.
@@ -565,12 +655,21 @@ struct Sample {
 }
 
 impl Sample {
-    /// Reads the last bytes before `end`.
-    fn before(end: u64, file: BorrowedFd<'_>) -> Sample {
+    /// The last before `end`. `None`: they are not in memory, and the disk is not to be waited for.
+    fn before(end: u64, file: BorrowedFd<'_>, reads: Reads) -> Option<Sample> {
         let mut sample = Sample { at: end.saturating_sub(SAMPLE as u64), ..Sample::default() };
         let most = usize::try_from(end - sample.at).map_or(0, |most| most.min(SAMPLE));
-        sample.len = pread(file, &mut sample.bytes[..most], sample.at).unwrap_or(0);
-        sample
+        let room = &mut sample.bytes[..most];
+        sample.len = match reads {
+            Reads::Disk => pread(file, room, sample.at).unwrap_or(0),
+            Reads::Memory(dev) => match read_in_memory(file, dev, room, sample.at) {
+                Ok(n) if n == most => n,
+                Err(NotInMemory::Failed) => 0,
+                // Of what is on two pages, one may be in memory and the other not.
+                Ok(_) | Err(NotInMemory::OnDisk | NotInMemory::Unknown) => return None,
+            },
+        };
+        Some(sample)
     }
 
     /// The offset after its last byte.
@@ -604,7 +703,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    use sanserve_core::{DefaultPolicy, Entry, Kind, Listing, Peer, Ticket};
+    use sanserve_core::{DefaultPolicy, Entry, Kind, Listing, Peer};
     use tempfile::TempDir;
 
     use super::*;
@@ -672,6 +771,7 @@ mod tests {
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
             let mut env = SlotEnv {
                 files: &self.files,
+                io: None,
                 scripts: &self.scripts,
                 policy: &DefaultPolicy,
                 log: &mut self.log,
@@ -879,7 +979,7 @@ mod tests {
         bench.open("ten").unwrap();
         // The whole body was requested, so that a sample is taken of the bytes sent.
         bench.slot.begun = true;
-        bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, Lend::No);
+        let _ = bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, Lend::No, Reads::Disk);
         fs::write(&path, "01234bcdefghijk").unwrap();
         assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "the bytes sent are unchanged");
     }

@@ -24,6 +24,8 @@ pub(crate) struct Flags {
     pub(crate) directory: PathBuf,
     pub(crate) runtime: Runtime,
     pub(crate) workers: Option<usize>,
+    /// The limit on threads that wait for disks, if it is not the default.
+    pub(crate) io_threads: Option<usize>,
     pub(crate) quiet: bool,
     pub(crate) symlinks: Symlinks,
     pub(crate) connections: Option<usize>,
@@ -189,6 +191,13 @@ fn serving() -> Command {
                 .value_name("N")
                 .value_parser(units::whole(1..=u16::MAX))
                 .help("Number of event loops (mio), executor threads (smol), or concurrent connections (std) [default: 1 per processor, at most 4; std: 4096]"),
+        )
+        .arg(
+            Arg::new("io-threads")
+                .long("io-threads")
+                .value_name("N")
+                .value_parser(units::whole(0..=u16::MAX))
+                .help("Maximum number of threads that wait for disks, so that event loops do not (mio, smol); 0: none [default: 16]"),
         )
         .arg(
             Arg::new("quiet")
@@ -590,6 +599,7 @@ impl From<&ArgMatches> for Flags {
             directory: matches.get_one::<PathBuf>("directory").expect("has a default").clone(),
             runtime: *matches.get_one("runtime").expect("has a default"),
             workers: matches.get_one::<u16>("workers").copied().map(usize::from),
+            io_threads: matches.get_one::<u16>("io-threads").copied().map(usize::from),
             quiet: matches.get_flag("quiet"),
             symlinks: *matches.get_one("symlinks").expect("has a default"),
             connections: matches.get_one::<u32>("connections").map(|&n| n as usize),

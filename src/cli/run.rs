@@ -154,6 +154,9 @@ fn site(flags: &Flags) -> Result<Site, Refusal> {
     if let Some(memory) = flags.memory {
         site = site.with_memory(memory);
     }
+    if let Some(threads) = flags.io_threads {
+        site = site.with_io_threads(threads);
+    }
     Ok(site)
 }
 

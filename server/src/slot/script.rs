@@ -100,6 +100,7 @@ mod tests {
         let (socket, _peer) = UnixStream::pair().unwrap();
         let mut env = SlotEnv {
             files: &files,
+            io: None,
             scripts: &bench.scripts,
             policy: &DefaultPolicy,
             log: &mut log,

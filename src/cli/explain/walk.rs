@@ -96,7 +96,8 @@ pub(crate) fn walk(request: &Request, site: &Site) -> Story {
             Step::Act(ticket, action) => {
                 let asked = Asked::of(&action);
                 let Ok(nowhere) = &nowhere else { return walk.story };
-                let mut env = SlotEnv { files: &files, scripts, log: &mut log, policy, wall: now.wall, most: 0 };
+                let mut env =
+                    SlotEnv { files: &files, io: None, scripts, log: &mut log, policy, wall: now.wall, most: 0 };
                 let done = slot.carry_out(
                     Step::Act(ticket, action),
                     &mut Transport::edge_triggered().over(nowhere.as_fd()),

@@ -1,0 +1,496 @@
+//! Threads that wait for disks, so that event loops do not.
+//!
+//! What is not in memory is handed to a pool ([`IoPool::start`]) by a connection, which then waits for its
+//! [`Pending`] result, one at a time. Threads are started when they are needed, up to a limit, and end when they have
+//! been idle for a while. What finds no free thread waits in a queue, in order. The queue is bounded by the number of
+//! connections: when a connection ends, so does what it has asked for, unless a thread is at it already.
+//!
+//! The pool also remembers which parts of large files were in memory a short while ago ([`IoPool::known`]), so that a
+//! file that is sent often is looked at once in some seconds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sanserve_os::FileId;
+
+use crate::memory::{Budget, Reserved};
+
+/// The default limit on threads. They only wait, so there may be more of them than processors.
+pub const DEFAULT_IO_THREADS: usize = 16;
+
+/// A thread ends after being idle for this long.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Paths and descriptors are all that the work needs.
+const STACK: usize = 256 * 1024;
+
+/// What was in memory counts as in memory for this long. If it was evicted meanwhile, sending it waits for the disk.
+const STAYS_KNOWN: Duration = Duration::from_secs(10);
+
+/// The files of which it is remembered what is in memory; each has one place, which it may lose to another one.
+const FILES: usize = 64;
+
+/// The names of scripts that are remembered, each in its place.
+const NAMES: usize = 256;
+
+/// Something that is asked of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskRequest<'r> {
+    /// To open, or to find as a script, what is at this path beneath the root.
+    Open(&'r [u8]),
+    /// To read the entries of the directory with this path.
+    List(&'r [u8]),
+    /// To read from the file with this inode number.
+    Read(u64),
+}
+
+/// Stands before the disk in tests: it says what counts as not in memory, and holds up whoever waits for that.
+pub trait DiskGate: Send + Sync {
+    /// Whether this is not in memory.
+    fn is_slow(&self, request: DiskRequest<'_>) -> bool;
+
+    /// Waits, as a slow disk would. Called where blocking is allowed, before the disk is asked.
+    fn wait(&self, request: DiskRequest<'_>);
+}
+
+/// The threads of a server that wait for disks, shared by its event loops.
+pub struct IoPool {
+    queue: Arc<Queue>,
+    known: Mutex<Vec<Option<Known>>>,
+    /// Names of scripts that were looked up, by their hashes, and when.
+    names: Mutex<Vec<Option<(u64, Instant)>>>,
+    /// Limits what has been read and not sent.
+    budget: OnceLock<Arc<Budget>>,
+    gate: Option<Arc<dyn DiskGate>>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// What the threads and the pool share.
+struct Queue {
+    state: Mutex<State>,
+    /// There is work, or the pool is gone.
+    changed: Condvar,
+    most: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// By number, so in order.
+    waiting: BTreeMap<u64, Work>,
+    next: u64,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+/// Which part of a file was in memory.
+#[derive(Clone, Copy)]
+struct Known {
+    id: FileId,
+    from: u64,
+    to: u64,
+    since: Instant,
+}
+
+impl IoPool {
+    /// Up to `threads` of them. 0: nothing is handed over, and whoever needs a disk waits for it.
+    #[must_use]
+    pub fn new(threads: usize) -> IoPool {
+        let queue = Queue { state: Mutex::default(), changed: Condvar::new(), most: threads };
+        IoPool {
+            queue: Arc::new(queue),
+            known: Mutex::default(),
+            names: Mutex::default(),
+            budget: OnceLock::new(),
+            gate: None,
+        }
+    }
+
+    /// With a gate before its disk, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn DiskGate>) -> IoPool {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// The limit on threads.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.queue.most
+    }
+
+    pub(crate) fn gate(&self) -> Option<&Arc<dyn DiskGate>> {
+        self.gate.as_ref()
+    }
+
+    /// Whether a gate says that this is not in memory.
+    pub(crate) fn is_slow(&self, request: DiskRequest<'_>) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.is_slow(request))
+    }
+
+    /// Has a thread do this. If none can be started, it is done here and now.
+    pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Pending<T> {
+        let place = Arc::new(Place { state: Mutex::new(Done { result: None, waker: None }) });
+        let result = Arc::clone(&place);
+        let work = Box::new(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(work)).ok();
+            let mut state = result.lock();
+            state.result = Some(outcome);
+            let waker = state.waker.take();
+            drop(state);
+            // Whoever is woken may count on having the only share.
+            drop(result);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        });
+        let number = Queue::push(&self.queue, work);
+        Pending { place, queue: Arc::clone(&self.queue), number }
+    }
+
+    /// How many bytes of a file, from `offset` on, were in memory a short while ago.
+    pub(crate) fn known(&self, id: &FileId, offset: u64) -> u64 {
+        let all = self.lock_known();
+        let known = all.get(place_of(id)).and_then(Option::as_ref);
+        let known = known.filter(|known| known.id == *id && known.since.elapsed() < STAYS_KNOWN);
+        known.filter(|known| known.from <= offset).map_or(0, |known| known.to.saturating_sub(offset))
+    }
+
+    /// Notes that a part of a file is in memory.
+    pub(crate) fn note(&self, id: &FileId, from: u64, to: u64) {
+        if from >= to {
+            return;
+        }
+        let mut all = self.lock_known();
+        if all.is_empty() {
+            all.resize(FILES, None);
+        }
+        let place = &mut all[place_of(id)];
+        match place {
+            // What is next to it, or overlaps it, is as old as the oldest of both.
+            Some(known)
+                if known.id == *id && known.since.elapsed() < STAYS_KNOWN && from <= known.to && to >= known.from =>
+            {
+                known.from = known.from.min(from);
+                known.to = known.to.max(to);
+            }
+            _ => *place = Some(Known { id: *id, from, to, since: Instant::now() }),
+        }
+    }
+
+    /// Whether this name was looked up a short while ago, so that it is in memory.
+    pub(crate) fn is_known_name(&self, name: &[u8]) -> bool {
+        let hash = hash_of(name);
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names.get(hash as usize % NAMES).and_then(Option::as_ref);
+        known.is_some_and(|(known, since)| *known == hash && since.elapsed() < STAYS_KNOWN)
+    }
+
+    /// Notes that this name is looked up.
+    pub(crate) fn note_name(&self, name: &[u8]) {
+        let hash = hash_of(name);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.is_empty() {
+            names.resize(NAMES, None);
+        }
+        names[hash as usize % NAMES] = Some((hash, Instant::now()));
+    }
+
+    /// Limits the memory for what is read, with that of the connections.
+    pub(crate) fn limit_memory(&self, budget: &Arc<Budget>) {
+        let _ = self.budget.set(Arc::clone(budget));
+    }
+
+    /// Memory for what is read. `None`: there is none.
+    pub(crate) fn reserve(&self, bytes: usize) -> Option<Reserved> {
+        Reserved::take(self.budget.get()?, bytes)
+    }
+
+    fn lock_known(&self) -> MutexGuard<'_, Vec<Option<Known>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a part of a hash is one")]
+fn hash_of(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn place_of(id: &FileId) -> usize {
+    let mixed = (id.ino ^ id.dev.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize % FILES
+}
+
+impl fmt::Debug for IoPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoPool").field("threads", &self.queue.most).finish_non_exhaustive()
+    }
+}
+
+/// Threads that wait for a disk end when they have what they wait for.
+impl Drop for IoPool {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No panic leaves it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(queue: &Arc<Queue>, work: Work) -> u64 {
+        let mut state = queue.lock();
+        let number = state.next;
+        state.next += 1;
+        state.waiting.insert(number, work);
+        if state.idle < state.waiting.len() && state.threads < queue.most {
+            let its = Arc::clone(queue);
+            let thread = thread::Builder::new().name("sanserve-disk".into()).stack_size(STACK);
+            match thread.spawn(move || its.work()) {
+                Ok(_) => state.threads += 1,
+                Err(_) if state.threads > 0 => {}
+                Err(_) => {
+                    let work = state.waiting.remove(&number);
+                    drop(state);
+                    work.into_iter().for_each(|work| work());
+                    return number;
+                }
+            }
+        }
+        drop(state);
+        queue.changed.notify_one();
+        number
+    }
+
+    /// The life of a thread.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some((_, work)) = state.waiting.pop_first() {
+                drop(state);
+                // It catches the panics of the work; what is left is a waker's.
+                let _ = catch_unwind(AssertUnwindSafe(work));
+                state = self.lock();
+                continue;
+            }
+            if state.closed {
+                break;
+            }
+            state.idle += 1;
+            let (woken, timeout) = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if timeout.timed_out() && state.waiting.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+    }
+}
+
+/// The result of something that a thread does. When it is dropped, what has not begun is not done.
+pub(crate) struct Pending<T> {
+    place: Arc<Place<T>>,
+    queue: Arc<Queue>,
+    number: u64,
+}
+
+struct Place<T> {
+    state: Mutex<Done<T>>,
+}
+
+struct Done<T> {
+    /// `Some(None)`: it panicked.
+    result: Option<Option<T>>,
+    waker: Option<Waker>,
+}
+
+impl<T> Place<T> {
+    fn lock(&self) -> MutexGuard<'_, Done<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Pending<T> {
+    /// The result, once it is there. `Some(None)`: the work panicked.
+    pub(crate) fn take(&mut self) -> Option<Option<T>> {
+        self.place.lock().result.take()
+    }
+
+    /// Has `waker` woken when the result is there. `true`: it is.
+    pub(crate) fn wake_when_done(&self, waker: &Waker) -> bool {
+        let mut state = self.place.lock();
+        if state.result.is_some() {
+            return true;
+        }
+        match &mut state.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        false
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        let work = self.queue.lock().waiting.remove(&self.number);
+        // Not under the lock: it may close a file.
+        drop(work);
+        self.place.lock().waker = None;
+    }
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::task::Wake;
+
+    use super::*;
+
+    struct TestWaker(Mutex<Sender<()>>);
+
+    impl Wake for TestWaker {
+        fn wake(self: Arc<Self>) {
+            self.0.lock().unwrap().send(()).unwrap();
+        }
+    }
+
+    fn waker() -> (Waker, Receiver<()>) {
+        let (sender, receiver) = channel();
+        (Arc::new(TestWaker(Mutex::new(sender))).into(), receiver)
+    }
+
+    /// Work that goes on when it is told to, and says that it has begun.
+    fn gated(pool: &IoPool, begun: &Sender<u32>, n: u32) -> (Sender<()>, Pending<u32>) {
+        let (go, gone) = channel::<()>();
+        let begun = begun.clone();
+        let pending = pool.start(move || {
+            begun.send(n).unwrap();
+            gone.recv().unwrap();
+            n
+        });
+        (go, pending)
+    }
+
+    fn result<T>(pending: &mut Pending<T>) -> Option<T> {
+        let (waker, woken) = waker();
+        if !pending.wake_when_done(&waker) {
+            woken.recv().unwrap();
+        }
+        pending.take().expect("it was woken for that")
+    }
+
+    #[test]
+    fn work_waits_in_order_for_as_many_threads_as_there_may_be() {
+        let pool = IoPool::new(2);
+        let (begun, begins) = channel();
+        let mut all: Vec<_> = (0..5).map(|n| gated(&pool, &begun, n)).collect();
+        let mut first = [begins.recv().unwrap(), begins.recv().unwrap()];
+        first.sort_unstable();
+        assert_eq!(first, [0, 1]);
+        assert!(begins.try_recv().is_err() && pool.queue.lock().threads == 2);
+        for (n, (go, pending)) in all.iter_mut().enumerate() {
+            assert!(pending.take().is_none());
+            go.send(()).unwrap();
+            assert_eq!(result(pending), Some(n as u32));
+            assert!(pending.take().is_none(), "it was taken");
+        }
+        assert_eq!(begins.iter().take(3).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(pool.queue.lock().threads, 2);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_begun_and_frees_what_it_holds() {
+        let pool = IoPool::new(1);
+        let (begun, begins) = channel();
+        let (go, mut running) = gated(&pool, &begun, 0);
+        begins.recv().unwrap();
+        let held = Arc::new(());
+        let its = Arc::clone(&held);
+        let waiting = pool.start(move || drop(its));
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(waiting);
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(pool.queue.lock().waiting.is_empty());
+        go.send(()).unwrap();
+        assert_eq!(result(&mut running), Some(0));
+    }
+
+    #[test]
+    fn nobody_is_woken_for_what_has_ended_and_its_result_is_freed() {
+        let pool = IoPool::new(1);
+        let (begun, begins) = channel();
+        let (go, pending) = gated(&pool, &begun, 0);
+        begins.recv().unwrap();
+        let (waker, woken) = waker();
+        assert!(!pending.wake_when_done(&waker));
+        drop((pending, waker));
+        go.send(()).unwrap();
+        assert!(woken.recv().is_err(), "the waker is gone, and was not used");
+    }
+
+    #[test]
+    fn a_panic_is_a_result_and_the_thread_lives_on() {
+        let pool = IoPool::new(1);
+        for _ in 0..3 {
+            let mut pending = pool.start(|| std::panic::resume_unwind(Box::new("on purpose")));
+            assert_eq!(result::<()>(&mut pending), None);
+        }
+        assert_eq!(pool.queue.lock().threads, 1);
+    }
+
+    #[test]
+    fn threads_end_with_their_pool() {
+        let pool = IoPool::new(3);
+        let queue = Arc::downgrade(&pool.queue);
+        let (begun, begins) = channel();
+        let (go, mut pending) = gated(&pool, &begun, 7);
+        begins.recv().unwrap();
+        drop(pool);
+        go.send(()).unwrap();
+        assert_eq!(result(&mut pending), Some(7), "what has begun is done");
+        drop(pending);
+        while queue.strong_count() > 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_file_grows_and_is_of_one_state_of_it() {
+        let pool = IoPool::new(1);
+        let id = FileId { dev: 1, ino: 2, size: 1000, mtime: (0, 0), ctime: (0, 0) };
+        assert_eq!(pool.known(&id, 0), 0);
+        pool.note(&id, 100, 200);
+        assert_eq!([0, 100, 150, 200, 300].map(|at| pool.known(&id, at)), [0, 100, 50, 0, 0]);
+        pool.note(&id, 200, 300);
+        pool.note(&id, 50, 100);
+        assert_eq!([50, 100, 299].map(|at| pool.known(&id, at)), [250, 200, 1]);
+        pool.note(&id, 800, 900);
+        assert_eq!((pool.known(&id, 100), pool.known(&id, 800)), (0, 100), "a part that lies apart replaces it");
+        let changed = FileId { mtime: (1, 0), ..id };
+        assert_eq!(pool.known(&changed, 800), 0);
+        pool.note(&changed, 0, 1000);
+        assert_eq!((pool.known(&changed, 0), pool.known(&id, 800)), (1000, 0));
+        pool.note(&id, 5, 5);
+        assert_eq!(pool.known(&changed, 0), 1000, "nothing is not noted");
+    }
+}

@@ -1,0 +1,372 @@
+//! A disk that takes its time stops nobody but whoever asked it, on the runtimes that serve many connections with few
+//! threads. A gate stands before the disk, so nothing here depends on time.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sanserve::core::{Call, Policy, Reply, Request, Route, StatusCode};
+use sanserve::server::{CacheLimits, DiskGate, DiskRequest, Log, Site};
+use testkit::tree::Pattern;
+use testkit::{Bound, Client, Embedded, Response, Tree, bound, eventually};
+
+/// Descriptors of the process are counted, so one test runs after the other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Holds up what is asked of some paths and files, until it is opened.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    paths: HashSet<Vec<u8>>,
+    files: HashSet<u64>,
+    is_open: bool,
+    waiting: usize,
+    /// How often somebody has waited.
+    waits: usize,
+}
+
+impl DiskGate for Gate {
+    fn is_slow(&self, request: DiskRequest<'_>) -> bool {
+        let state = self.lock();
+        match request {
+            DiskRequest::Open(path) | DiskRequest::List(path) => state.paths.contains(path),
+            DiskRequest::Read(file) => state.files.contains(&file),
+        }
+    }
+
+    fn wait(&self, request: DiskRequest<'_>) {
+        if !self.is_slow(request) {
+            return;
+        }
+        let mut state = self.lock();
+        state.waiting += 1;
+        state.waits += 1;
+        while !state.is_open {
+            state = self.changed.wait(state).unwrap();
+        }
+        state.waiting -= 1;
+    }
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn slow_path(&self, path: &str) {
+        self.lock().paths.insert(path.into());
+    }
+
+    fn slow_file(&self, tree: &Tree, path: &str) {
+        self.lock().files.insert(fs::metadata(tree.path(path)).unwrap().ino());
+    }
+
+    fn open(&self) {
+        self.lock().is_open = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many wait for the disk.
+    fn holds_up(&self, n: usize) {
+        eventually("the disk is asked", || self.lock().waiting == n);
+    }
+}
+
+/// Below `/own/`, a handler sends the file `large`.
+struct Own;
+
+impl Policy for Own {
+    fn route(&self, request: &Request<'_>) -> Route {
+        if request.path().starts_with(b"/own/") { Route::Handler } else { Route::Files }
+    }
+}
+
+const LARGE: u64 = 700_000;
+
+/// What a test starts with.
+struct Bench {
+    gate: Arc<Gate>,
+    server: Embedded,
+    /// Descriptors that were open before.
+    before: usize,
+    _alone: MutexGuard<'static, ()>,
+}
+
+type Bind = fn(Site) -> Bound;
+
+impl Bench {
+    fn new(bind: Bind, io_threads: usize) -> Bench {
+        Bench::settled(bind, io_threads, 0)
+    }
+
+    /// Files count as settled after so many seconds.
+    fn settled(bind: Bind, io_threads: usize, settled: u64) -> Bench {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        // A runtime may keep some of its own from its first server on.
+        Embedded::start(Tree::new(), |root, _| bind(Site::new(root).unwrap())).end();
+        let before = descriptors();
+        let gate = Arc::new(Gate::default());
+        let tree = Tree::new();
+        tree.file("quick", "quick\n").file("slow", "slow\n").patterned("large", LARGE);
+        tree.folder("index").file("index/index.html", "index\n").folder("list").file("list/a", "").file("list/b", "");
+        let its = Arc::clone(&gate);
+        let server = Embedded::start(tree, move |root, log| {
+            let large = root.join("large");
+            let own = move |call: Call, reply: &mut Reply<'_>| {
+                if call == Call::Request {
+                    reply.attach_file(fs::File::open(&large).unwrap());
+                    reply.respond(StatusCode::OK).unwrap().length(LARGE).send().unwrap();
+                    assert_eq!(reply.offer_file(0, LARGE), Ok(true));
+                    reply.finish().unwrap();
+                }
+            };
+            let site =
+                Site::new(root).unwrap().with_policy(Own).with_handler(move || own.clone()).with_log(Log::to(log));
+            let cache = CacheLimits::default().with_settled(Duration::from_secs(settled));
+            bind(site.with_cache(cache).with_io_threads(io_threads).with_disk_gate(its))
+        });
+        Bench { gate, server, before, _alone: alone }
+    }
+
+    /// Asks for something of which the disk is slow, and waits until the disk is asked.
+    fn ask(&self, target: &str) -> Client {
+        let before = self.gate.lock().waiting;
+        let mut client = self.server.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        self.gate.holds_up(before + 1);
+        client
+    }
+
+    fn others_are_served(&self) {
+        let response = self.server.get("/quick");
+        assert_eq!((response.head.status, &response.body[..]), (200, &b"quick\n"[..]));
+    }
+
+    /// The server ends, and nothing is left of it.
+    fn end(self) {
+        let Bench { gate, server, before, _alone } = self;
+        gate.open();
+        server.end();
+        eventually("all descriptors are closed", || descriptors() == before);
+    }
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")).unwrap().count()
+}
+
+#[track_caller]
+fn check_large(response: &Response) {
+    assert_eq!((response.head.status, response.body.len() as u64), (200, LARGE));
+    Pattern::new().check(0, &response.body);
+}
+
+fn an_open_that_is_slow_stops_nobody(bind: Bind) {
+    let bench = Bench::new(bind, 4);
+    for path in ["slow", "missing", "index", "index/index.html"] {
+        bench.gate.slow_path(path);
+    }
+    let targets = [("/slow", 200, "slow\n"), ("/missing", 404, ""), ("/index/", 200, "index\n"), ("/index", 301, "")];
+    let mut clients: Vec<Client> = targets.iter().map(|(target, ..)| bench.ask(target)).collect();
+    bench.others_are_served();
+    bench.gate.open();
+    for (client, (target, status, body)) in clients.iter_mut().zip(targets) {
+        let response = client.response();
+        assert_eq!(response.head.status, status, "{target}");
+        assert!(status == 404 || response.body == body.as_bytes(), "{target}");
+    }
+    // What was read is in the cache from now on, and is checked each time.
+    let mut client = bench.server.connect();
+    assert_eq!(client.get("/slow").body, b"slow\n");
+    bench.server.tree.replace("slow", "changed\n");
+    assert_eq!(client.get("/slow").body, b"changed\n");
+    drop((client, clients));
+    bench.end();
+}
+
+fn a_read_that_is_slow_stops_nobody(bind: Bind) {
+    for settled in [0, 3_600] {
+        let bench = Bench::settled(bind, 4, settled);
+        bench.gate.slow_file(&bench.server.tree, "large");
+        let mut clients = ["/large", "/own/", "/large"].map(|target| bench.ask(target));
+        bench.others_are_served();
+        bench.gate.open();
+        clients.iter_mut().for_each(|client| check_large(&client.response()));
+        drop(clients);
+        let ranges = "GET /large HTTP/1.1\r\nHost: x\r\nRange: bytes=10-19,300000-500000,-5\r\n\r\n";
+        let response = bench.server.connect().ask(ranges);
+        assert_eq!(response.head.status, 206);
+        let pattern = Pattern::new();
+        assert!(response.body.windows(10).any(|part| part == &pattern.at(10)[..10]), "the first range");
+        assert!(response.body.len() > 200_016);
+        bench.end();
+    }
+}
+
+fn a_listing_that_is_slow_stops_nobody(bind: Bind) {
+    let bench = Bench::new(bind, 1);
+    bench.gate.slow_path("list");
+    let mut client = bench.ask("/list/");
+    bench.others_are_served();
+    bench.gate.open();
+    let page = String::from_utf8(client.response().body).unwrap();
+    drop(client);
+    assert!(page.contains(">a<") && page.contains(">b<"), "{page}");
+    assert_eq!(bench.gate.lock().waits, 3, "to open the directory, for its entries, and for their end");
+    bench.end();
+}
+
+fn a_file_that_changes_while_it_is_read_breaks_the_answer(bind: Bind) {
+    let bench = Bench::new(bind, 1);
+    bench.gate.slow_file(&bench.server.tree, "large");
+    let mut client = bench.ask("/large");
+    bench.server.tree.resize("large", 10);
+    bench.gate.open();
+    let (rest, _) = client.rest_however();
+    drop(client);
+    assert!(rest.is_empty(), "no head of a state that is gone: {}", rest.escape_ascii());
+    bench.end();
+}
+
+fn who_waits_beyond_the_threads_waits_in_order(bind: Bind) {
+    let bench = Bench::new(bind, 1);
+    bench.gate.slow_path("slow");
+    let mut clients: Vec<Client> = vec![bench.ask("/slow")];
+    for _ in 0..20 {
+        let mut client = bench.server.connect();
+        client.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+        clients.push(client);
+        bench.others_are_served();
+    }
+    assert_eq!(bench.gate.lock().waits, 1);
+    bench.gate.open();
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().body, b"slow\n"));
+    drop(clients);
+    bench.end();
+}
+
+fn clients_that_go_away_leave_nothing(bind: Bind) {
+    let bench = Bench::new(bind, 2);
+    bench.gate.slow_path("slow");
+    bench.gate.slow_file(&bench.server.tree, "large");
+    let without = descriptors();
+    let mut clients = vec![bench.ask("/slow"), bench.ask("/large")];
+    for n in 0..10 {
+        let mut client = bench.server.connect();
+        client.send(format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", if n % 2 == 0 { "slow" } else { "large" }));
+        clients.push(client);
+        bench.others_are_served();
+    }
+    clients.into_iter().for_each(Client::reset);
+    // A thread is at one of the files still.
+    eventually("the server lets go of all connections", || descriptors() == without + 1);
+    bench.others_are_served();
+    bench.gate.open();
+    bench.gate.holds_up(0);
+    assert_eq!(bench.gate.lock().waits, 2, "what nobody waits for any more is not done");
+    bench.end();
+}
+
+fn a_graceful_shutdown_waits_for_the_disk(bind: Bind) {
+    let mut bench = Bench::new(bind, 1);
+    bench.gate.slow_path("slow");
+    let mut client = bench.ask("/slow");
+    bench.server.shutdown();
+    assert!(!client.is_readable() && bench.server.runs());
+    bench.gate.open();
+    let response = client.response();
+    assert_eq!((&response.body[..], response.head.text("Connection")), (&b"slow\n"[..], Some("close")));
+    drop(client);
+    bench.server.join();
+    bench.end_of_joined();
+}
+
+fn a_stop_does_not_wait_for_the_disk(bind: Bind) {
+    let mut bench = Bench::new(bind, 2);
+    bench.gate.slow_path("slow");
+    bench.gate.slow_file(&bench.server.tree, "large");
+    let mut clients = [bench.ask("/slow"), bench.ask("/large")];
+    bench.server.shutdown();
+    bench.server.stop();
+    bench.server.join();
+    assert_eq!(bench.gate.lock().waiting, 2, "threads wait on by themselves");
+    for client in &mut clients {
+        assert!(client.rest_however().0.is_empty());
+    }
+    drop(clients);
+    bench.gate.open();
+    bench.end_of_joined();
+}
+
+impl Bench {
+    fn end_of_joined(self) {
+        let Bench { server, before, .. } = self;
+        drop(server);
+        eventually("all descriptors are closed", || descriptors() == before);
+    }
+}
+
+/// Without threads, disks are waited for where they are needed, and the gate has nothing to say.
+fn without_threads_all_is_done_at_once(bind: Bind) {
+    let bench = Bench::new(bind, 0);
+    bench.gate.slow_path("slow");
+    bench.gate.slow_file(&bench.server.tree, "large");
+    assert_eq!(bench.server.get("/slow").body, b"slow\n");
+    check_large(&bench.server.get("/large"));
+    check_large(&bench.server.get("/own/"));
+    assert_eq!(bench.gate.lock().waits, 0);
+    bench.end();
+}
+
+/// Each of them on each runtime.
+macro_rules! mount {
+    ($($runtime:ident: $bind:expr, [$($test:ident),* $(,)?];)*) => {
+        $(mod $runtime {
+            use super::*;
+
+            fn bind(site: Site) -> Bound {
+                $bind(site)
+            }
+
+            $(#[test]
+            fn $test() {
+                super::$test(bind);
+            })*
+        })*
+    };
+}
+
+mount! {
+    on_mio: |site| bound!(sanserve::mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
+        an_open_that_is_slow_stops_nobody,
+        a_read_that_is_slow_stops_nobody,
+        a_listing_that_is_slow_stops_nobody,
+        a_file_that_changes_while_it_is_read_breaks_the_answer,
+        who_waits_beyond_the_threads_waits_in_order,
+        clients_that_go_away_leave_nothing,
+        a_graceful_shutdown_waits_for_the_disk,
+        a_stop_does_not_wait_for_the_disk,
+        without_threads_all_is_done_at_once,
+    ];
+    on_smol: |site| bound!(sanserve::smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
+        an_open_that_is_slow_stops_nobody,
+        a_read_that_is_slow_stops_nobody,
+        a_listing_that_is_slow_stops_nobody,
+        a_file_that_changes_while_it_is_read_breaks_the_answer,
+        who_waits_beyond_the_threads_waits_in_order,
+        clients_that_go_away_leave_nothing,
+        a_graceful_shutdown_waits_for_the_disk,
+        a_stop_does_not_wait_for_the_disk,
+        without_threads_all_is_done_at_once,
+    ];
+    on_std: |site| bound!(sanserve::std::Server::bind("127.0.0.1:0", site).unwrap()), [
+        without_threads_all_is_done_at_once,
+    ];
+}
