@@ -256,7 +256,6 @@ fn clients_that_go_away_leave_nothing(bind: Bind) {
     let bench = Bench::new(bind, 2);
     bench.gate.slow_path("slow");
     bench.gate.slow_file(&bench.server.tree, "large");
-    let without = descriptors();
     let mut clients = vec![bench.ask("/slow"), bench.ask("/large")];
     for n in 0..10 {
         let mut client = bench.server.connect();
@@ -265,8 +264,8 @@ fn clients_that_go_away_leave_nothing(bind: Bind) {
         bench.others_are_served();
     }
     clients.into_iter().for_each(Client::reset);
-    // A thread is at one of the files still.
-    eventually("the server lets go of all connections", || descriptors() == without + 1);
+    let gone = || bench.server.log.text().matches("the peer went away").count();
+    eventually("the server lets go of all connections", || gone() == 12);
     bench.others_are_served();
     bench.gate.open();
     bench.gate.holds_up(0);

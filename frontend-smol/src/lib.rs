@@ -17,10 +17,9 @@
 //! **Requests that are not for files** go to a [`Handler`] ([`Server::with_handler`]): asynchronous code in the task
 //! of the connection. Portable handlers of the site, which are the same on every runtime, work too.
 //!
-//! **Files are opened and read inline**, on the thread that polls the task, as in nginx by default: most opens hit
-//! the cache or that of the kernel, `sendfile` sends at most a megabyte per call, and a thread pool would cost each
-//! request more than it saves. On a slow network file system, use several threads, or the frontend with a thread per
-//! connection.
+//! **Files are opened and sent on the thread that polls the task** if they are in memory: a thread pool would cost each
+//! request more than it saves. Otherwise a thread of a small pool waits for the disk
+//! ([`Site::with_io_threads`]), and the task for its result, so that a slow disk does not hold up other connections.
 
 mod accept;
 mod driver;

@@ -141,7 +141,8 @@ pub fn read_in_memory(_: BorrowedFd<'_>, _: u64, _: &mut [u8], _: u64) -> Result
     Err(NotInMemory::Unknown)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use std::io::Write as _;
     use std::os::fd::AsFd as _;

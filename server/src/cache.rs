@@ -128,12 +128,11 @@ impl OpenJob {
             hit = None;
             found = look(None);
         }
-        if let Found::Other(Ok(fresh)) = &found {
-            if let Fresh::Read { storage: Storage::Remote, dev, .. }
-            | Fresh::Held { storage: Storage::Remote, dev, .. } = fresh
-            {
-                root.note_remote(&path, *dev);
-            }
+        if let Found::Other(Ok(
+            Fresh::Read { storage: Storage::Remote, dev, .. } | Fresh::Held { storage: Storage::Remote, dev, .. },
+        )) = &found
+        {
+            root.note_remote(&path, *dev);
         }
         OpenOutcome { path, only_file, hit, found }
     }

@@ -456,10 +456,9 @@ impl Slot {
                 self.attached = self.attached.map(|_| offset + n);
                 // More of the file may follow: the rest, another range, or what a handler sends next.
                 let end = self.opened.map_or(offset + len, |opened| opened.len);
-                if n < len || (offset + n < end && (transmit.more || self.attached.is_some())) {
-                    if !self.samples.take(fd, offset + n, end, lend, reads) {
-                        self.samples_due = Some((offset + n, end));
-                    }
+                let more_follows = n < len || (offset + n < end && (transmit.more || self.attached.is_some()));
+                if more_follows && !self.samples.take(fd, offset + n, end, lend, reads) {
+                    self.samples_due = Some((offset + n, end));
                 }
                 Input::Sent(head.len() as u64 + n)
             }

@@ -87,9 +87,9 @@ pub(crate) const OPERATIONS: &[Operation] = operations! {
         smol: ["epoll_ctl(MOD, socket, ONESHOT)", "epoll_pwait(all)"; "A waker wakes the task; an async handler awaits by itself instead."]
     }
     "wait-disk" "waits for the disk" {
-        std: ["None of the three runtimes does this: they complete file actions within the call. A driver with threads for the disk would wait here."]
-        mio: ["None of the three runtimes does this: they complete file actions within the call, and the loop blocks meanwhile."]
-        smol: ["None of the three runtimes does this: they complete file actions within the call, and the thread blocks meanwhile."]
+        std: ["std never does this: the thread of the connection waits for the disk itself."]
+        mio: ["epoll_wait(all)", "read(event)"; "A thread opens or reads what was not in memory (openat, fstat, pread64), and writes to the event of the loop when it is done. A file that is in memory never gets here."]
+        smol: ["epoll_pwait(all)", "read(event)"; "A thread opens or reads what was not in memory (openat, fstat, pread64), and wakes the task when it is done. A file that is in memory never gets here."]
     }
     "wait-time" "waits for the deadline, and for a reset" {
         std: ["ppoll(socket, no events; deadline)"; "Only a reset or the deadline ends the wait."]
@@ -128,23 +128,23 @@ pub(crate) const OPERATIONS: &[Operation] = operations! {
     }
     "open-small" "opens a small file" {
         std: ["newfstatat(root, path)"; "The file is in the cache; this checks that it has not changed. The first time: openat, fstat, pread64, fstat, close."]
-        mio: ["newfstatat(root, path)"; "The file is in the cache; this checks that it has not changed. One check serves all requests that had arrived before it. The first time: openat, fstat, pread64, fstat, close."]
-        smol: ["newfstatat(root, path)"; "The file is in the cache; this checks that it has not changed, once per turn of the connection. The first time: openat, fstat, pread64, fstat, close."]
+        mio: ["newfstatat(root, path)"; "The file is in the cache; this checks that it has not changed. One check serves all requests that had arrived before it. The first time: openat2, fstat, preadv2, fstat, close."]
+        smol: ["newfstatat(root, path)"; "The file is in the cache; this checks that it has not changed, once per turn of the connection. The first time: openat2, fstat, preadv2, fstat, close."]
     }
     "open-large" "opens a large file" {
         std: ["openat(root, path, RDONLY|NONBLOCK)", "fstat(file)"; "Open until the exchange is finished. With --symlinks inside or never: openat2(RESOLVE_BENEATH)."]
-        mio: ["openat(root, path, RDONLY|NONBLOCK)", "fstat(file)"; "Open until the exchange is finished. The loop blocks during the call. With --symlinks inside or never: openat2(RESOLVE_BENEATH)."]
-        smol: ["openat(root, path, RDONLY|NONBLOCK)", "fstat(file)"; "Open until the exchange is finished. The thread blocks during the call. With --symlinks inside or never: openat2(RESOLVE_BENEATH)."]
+        mio: ["openat2(root, path, RDONLY|NONBLOCK, RESOLVE_CACHED)", "fstat(file)"; "Open until the exchange is finished. If a name is not in memory, a thread opens it. With --symlinks inside or never also RESOLVE_BENEATH."]
+        smol: ["openat2(root, path, RDONLY|NONBLOCK, RESOLVE_CACHED)", "fstat(file)"; "Open until the exchange is finished. If a name is not in memory, a thread opens it. With --symlinks inside or never also RESOLVE_BENEATH."]
     }
     "open-directory" "opens a directory" {
         std: ["openat(root, path, RDONLY|NONBLOCK)", "fstat(directory)"; "A directory is opened in the same way as a file, and recognized afterwards."]
-        mio: ["openat(root, path, RDONLY|NONBLOCK)", "fstat(directory)"; "A directory is opened in the same way as a file, and recognized afterwards."]
-        smol: ["openat(root, path, RDONLY|NONBLOCK)", "fstat(directory)"; "A directory is opened in the same way as a file, and recognized afterwards."]
+        mio: ["openat2(root, path, RDONLY|NONBLOCK, RESOLVE_CACHED)", "fstat(directory)"; "A directory is opened in the same way as a file, and recognized afterwards."]
+        smol: ["openat2(root, path, RDONLY|NONBLOCK, RESOLVE_CACHED)", "fstat(directory)"; "A directory is opened in the same way as a file, and recognized afterwards."]
     }
     "open-failed" "tries to open" {
         std: ["openat(root, path, RDONLY|NONBLOCK) = error"; "Errors are not cached."]
-        mio: ["openat(root, path, RDONLY|NONBLOCK) = error"; "Errors are not cached."]
-        smol: ["openat(root, path, RDONLY|NONBLOCK) = error"; "Errors are not cached."]
+        mio: ["openat2(root, path, RDONLY|NONBLOCK, RESOLVE_CACHED) = error"; "Errors are not cached."]
+        smol: ["openat2(root, path, RDONLY|NONBLOCK, RESOLVE_CACHED) = error"; "Errors are not cached."]
     }
     "list" "reads a batch of the directory" {
         std: ["getdents64(directory, 24 KiB)"; "At most 1,024 entries; symbolic links also need newfstatat."]
