@@ -1,0 +1,199 @@
+//! The examples of common tasks, over real sockets; those that are portable, on each runtime.
+
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../examples/basic_auth.rs"]
+mod basic_auth;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../examples/cookies.rs"]
+mod cookies;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../examples/cors.rs"]
+mod cors;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../examples/forms.rs"]
+mod forms;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../examples/multipart.rs"]
+mod multipart;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../examples/request_id.rs"]
+mod request_id;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sanserve::server::{Log, Site};
+use testkit::{Embedded, Tree, bound};
+
+const ANY: &str = "127.0.0.1:0";
+
+/// A portable site for a directory with `a.txt`, on each runtime.
+fn on_each_runtime(site: impl Fn(&Path) -> Site, check: impl Fn(&Embedded)) {
+    let site = |root: &Path, log| site(root).with_log(Log::to(log));
+    let servers = [
+        Embedded::start(tree(), |root, log| bound!(sanserve::std::Server::bind(ANY, site(root, log)).unwrap())),
+        Embedded::start(tree(), |root, log| bound!(sanserve::mio::Server::bind(ANY, site(root, log)).unwrap())),
+        Embedded::start(tree(), |root, log| bound!(sanserve::smol::Server::bind(ANY, site(root, log)).unwrap())),
+    ];
+    for server in servers {
+        check(&server);
+        server.end();
+    }
+}
+
+fn tree() -> Tree {
+    let tree = Tree::new();
+    tree.file("a.txt", "a file");
+    tree
+}
+
+/// A blocking handler.
+fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
+    Embedded::start(Tree::new(), |_, log| {
+        let site = Site::without_files().with_log(Log::to(log));
+        bound!(sanserve::std::Server::bind(ANY, site).unwrap().with_handler(make))
+    })
+}
+
+/// A POST with a body of this type.
+fn post(media_type: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+#[test]
+fn forms() {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let server = blocking(|| forms::answer);
+    let mut client = server.connect();
+    assert!(client.get("/").body_text().contains("<form method=post>"));
+    let greeting = client.ask(post(FORM, "x=1&name=Ada+L%C3%B6velace&name=no"));
+    assert_eq!((greeting.status(), greeting.body_text()), (200, "Hello, Ada Lövelace!\n"));
+    let with_charset = client.ask(post("Application/X-WWW-Form-Urlencoded ;charset=utf-8", "name=%3Cb%3E"));
+    assert_eq!(with_charset.body_text(), "Hello, <b>!\n");
+    assert_eq!(client.ask(post(FORM, "nam=Ada")).status(), 400);
+    assert_eq!(client.ask(post("text/plain", "name=Ada")).status(), 415);
+    let longest = format!("name={}", "a".repeat(65_531));
+    assert_eq!(client.ask(post(FORM, &longest)).status(), 200);
+    assert_eq!(server.connect().ask(post(FORM, &(longest + "a"))).status(), 413);
+    assert_eq!(server.connect().ask("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").status(), 501);
+    server.end();
+}
+
+#[test]
+fn cookies() {
+    let visit = |server: &Embedded, fields: &str| {
+        let response = server.connect().ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        (response.body_text().to_owned(), response.text("Set-Cookie").expect("a cookie").to_owned())
+    };
+    on_each_runtime(
+        |_| Site::without_files().with_answer(cookies::answer),
+        |server| {
+            let (text, cookie) = visit(server, "");
+            assert_eq!(text, "visit 1\n");
+            assert_eq!(cookie, "visits=1; HttpOnly; SameSite=Lax; Path=/; Max-Age=2592000");
+            assert_eq!(visit(server, "Cookie: other=7; visits=41; visits=8\r\n").0, "visit 42\n");
+            assert_eq!(visit(server, "Cookie: other=7\r\ncookie: visits=2\r\n").0, "visit 3\n");
+            assert_eq!(visit(server, "Cookie: visits=many; =; \u{e9}\r\n").0, "visit 1\n");
+            assert_eq!(visit(server, "Cookie: visits=4294967295\r\n").0, "visit 4294967295\n");
+        },
+    );
+}
+
+#[test]
+fn multipart() {
+    let server = Embedded::start(Tree::new(), |_, log| {
+        let site = Site::without_files().with_log(Log::to(log));
+        bound!(sanserve::smol::Server::bind(ANY, site).unwrap().with_handler(|| multipart::answer))
+    });
+    const FORM: &str = "multipart/form-data; boundary=xyz";
+    let large = "0123456789".repeat(10_000);
+    let body = format!(
+        "--xyz\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhello\r\n\
+         --xyz\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\r\n{large}\r\n--xyz--\r\n"
+    );
+    let mut client = server.connect();
+    let list = client.ask(post(FORM, &body));
+    assert_eq!(list.body_text(), "\"note\" (\"no file\"): 5 bytes\n\"file\" (\"a.bin\"): 100000 bytes\n");
+    assert_eq!(client.ask(post("text/plain", "x")).status(), 415);
+    assert_eq!(server.connect().ask(post(FORM, &body[..body.len() - 9])).status(), 400);
+    assert_eq!(server.connect().ask(post(FORM, &body.replace(&large, &large.repeat(101)))).status(), 413);
+    server.end();
+}
+
+#[test]
+fn request_ids() {
+    let ids = Arc::new(request_id::Ids::start());
+    let server = blocking(move || {
+        let ids = Arc::clone(&ids);
+        move |x: &mut sanserve::std::Exchange<'_>| request_id::answer(&ids, x)
+    });
+    let mut client = server.connect();
+    let mut id_for = |field: &str| {
+        let response = client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n"));
+        response.text("X-Request-Id").expect("an id").to_owned()
+    };
+    let (first, second) = (id_for(""), id_for(""));
+    assert_ne!(first, second);
+    assert_eq!(id_for("X-Request-Id: from-a-proxy-1\r\n"), "from-a-proxy-1");
+    assert_ne!(id_for("X-Request-Id: two words\r\n"), "two words");
+    let long = "a".repeat(65);
+    assert_eq!(id_for(&format!("X-Request-Id: {}\r\n", &long[1..])), long[1..]);
+    assert_ne!(id_for(&format!("X-Request-Id: {long}\r\n")), long);
+    let log = server.end();
+    for id in [&*first, &*second, "from-a-proxy-1"] {
+        assert!(log.contains(&format!("request {id}: 1 bytes of target")), "{id} is not in the log:\n{log}");
+    }
+}
+
+#[test]
+fn cors() {
+    on_each_runtime(
+        |root| cors::site(root).unwrap(),
+        |server| {
+            let mut client = server.connect();
+            let mut ask = |method: &str, fields: &str| {
+                let response = client.ask(format!("{method} /a.txt HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+                assert_eq!(response.text("Vary"), Some("Origin"));
+                response
+            };
+            let permitted = ask("GET", "Origin: https://app.example\r\n");
+            assert_eq!(permitted.body_text(), "a file");
+            assert_eq!(permitted.text("Access-Control-Allow-Origin"), Some("https://app.example"));
+            for origin in ["", "Origin: https://other.example\r\n", "Origin: null\r\n"] {
+                let response = ask("GET", origin);
+                assert_eq!((response.body_text(), response.text("Access-Control-Allow-Origin")), ("a file", None));
+            }
+            let preflight = ask("OPTIONS", "Origin: https://app.example\r\nAccess-Control-Request-Method: GET\r\n");
+            assert_eq!(preflight.status(), 204);
+            assert_eq!(preflight.text("Access-Control-Allow-Methods"), Some("GET, HEAD"));
+            assert_eq!(preflight.text("Access-Control-Allow-Origin"), Some("https://app.example"));
+            let other = ask("OPTIONS", "Origin: https://app.example\r\n");
+            assert_eq!((other.status(), other.text("Access-Control-Allow-Methods")), (204, None));
+        },
+    );
+}
+
+#[test]
+fn basic_authentication() {
+    on_each_runtime(
+        |root| basic_auth::site(root).unwrap(),
+        |server| {
+            let mut client = server.connect();
+            let mut ask = |fields: &str| client.ask(format!("GET /a.txt HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            // ada:Lovelace1815 and grace:Hopper1906.
+            for right in ["Basic YWRhOkxvdmVsYWNlMTgxNQ==", "basic Z3JhY2U6SG9wcGVyMTkwNg=="] {
+                let response = ask(&format!("Authorization: {right}\r\n"));
+                assert_eq!((response.status(), response.body_text()), (200, "a file"));
+            }
+            // Nothing, no base64, ada:Hopper1906, ada: and another scheme.
+            let wrong =
+                ["", "Basic ?", "Basic YWRhOkhvcHBlcjE5MDY=", "Basic YWRhOg==", "Bearer YWRhOkxvdmVsYWNlMTgxNQ=="];
+            for wrong in wrong {
+                let response = ask(&format!("Authorization: {wrong}\r\n"));
+                assert_eq!((response.status(), response.body_text()), (401, ""));
+                assert_eq!(response.text("WWW-Authenticate"), Some("Basic realm=\"files\", charset=\"UTF-8\""));
+            }
+        },
+    );
+}
