@@ -3,8 +3,8 @@
 //! `cargo run --example polling_frontend -- --cgi examples`, then `curl localhost:8000/hello`.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::task::{Wake, Waker};
@@ -15,15 +15,15 @@ use rustix::io::Errno;
 use sanserve::core::{Call, Cgi, Config, Connection, Handler, Input, Now, Peer, Reply, StatusCode, Tick, Wait};
 use sanserve::os::{self, Clock, Signals};
 use sanserve::server::{
-    Accepted, Acceptor, Announce, Budget, EachExchange, Env, Handle, Local, Logger, Phase, Session, Site, Transport,
-    Turn, Workspace, watched,
+    Accepted, Acceptor, Announce, Budget, EachExchange, Env, Handle, Listener, Local, Logger, Phase, Session, Site,
+    Transport, Turn, Workspace, watched,
 };
 
 /// A connection with its resources, and what it waits for.
 struct Client {
     session: Session,
     space: Workspace,
-    socket: TcpStream,
+    socket: OwnedFd,
     transport: Transport,
     handler: Option<Box<dyn Handler + Send>>,
     /// The number of the exchange in progress, unique in this server.
@@ -33,7 +33,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(socket: TcpStream, peer: Peer, server: &mut Server) -> Client {
+    fn new(socket: OwnedFd, peer: Peer, server: &mut Server) -> Client {
         let (site, now) = (&server.site, server.now);
         let mut connection = Connection::new(peer, &site.context(&now));
         site.observe(&mut connection, &site.context(&now), "polling");
@@ -104,7 +104,7 @@ pub struct Server {
     log: Logger,
     clock: Clock,
     now: Now,
-    listener: Option<TcpListener>,
+    listener: Option<Listener>,
     acceptor: Acceptor,
     /// When to accept again after an error.
     accept_at: Tick,
@@ -148,12 +148,13 @@ impl Announce for LoopWaker {
 
 impl Server {
     /// A server for the connections of `listener`.
-    pub fn new(listener: TcpListener, site: Site) -> io::Result<Server> {
+    pub fn new(listener: impl Into<Listener>, site: Site) -> io::Result<Server> {
+        let listener = listener.into();
         let ((wakes, writer), (sender, woken)) = (UnixStream::pair()?, mpsc::channel());
         listener.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        let (site, clock) = (Arc::new(site.bound_to(listener.local_addr()?)), Clock::start());
+        let (site, clock) = (Arc::new(site.bound_to(listener.address().to_ip())), Clock::start());
         Ok(Server {
             files: Local::new(Arc::clone(site.root()), site.cache().clone()),
             log: site.log().logger(),

@@ -9,20 +9,18 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::fd::AsRawFd;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use sanserve_core::{Close, Need, Now, Peer, Resting, Tick, Wait};
-use sanserve_os::{Clock, is_acceptable};
+use sanserve_os::Clock;
 use sanserve_server::{
-    Accepted, Acceptor, Budget, Env, IDLE_GRACE, Local, Logger, Phase, Site, Turn, UNFINISHED_GRACE,
+    Accepted, Acceptor, Budget, Env, IDLE_GRACE, Listener, Local, Logger, Phase, Site, Turn, UNFINISHED_GRACE,
 };
 
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit, Since};
@@ -67,7 +65,7 @@ pub(crate) struct EventLoop {
     loop_waker: Arc<LoopWaker>,
     /// The connections that were woken, while they are being processed.
     woken: Vec<Arc<ConnWaker>>,
-    listener: Option<TcpListener>,
+    listener: Option<Listener>,
     site: Arc<Site>,
     connection_limit: Arc<ConnectionLimit>,
     clock: Clock,
@@ -105,14 +103,14 @@ pub(crate) struct EventLoop {
 impl EventLoop {
     pub(crate) fn new(
         number: usize,
-        listener: TcpListener,
+        listener: Listener,
         site: Arc<Site>,
         connection_limit: Arc<ConnectionLimit>,
         clock: Clock,
     ) -> io::Result<EventLoop> {
         listener.set_nonblocking(true)?;
         let poll = Poll::new()?;
-        poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         let now = clock.now();
         Ok(EventLoop {
             number,
@@ -528,7 +526,7 @@ impl EventLoop {
             }
             let Some(listener) = &self.listener else { return };
             // A place that is taken and given back for nothing would look to the others as if all were taken.
-            if self.connection_limit.are_scarce() && !is_acceptable(listener) {
+            if self.connection_limit.are_scarce() && !listener.is_acceptable() {
                 return self.none_pending();
             }
             if !self.connection_limit.take() {
@@ -543,7 +541,7 @@ impl EventLoop {
                 self.connection_limit.give_back();
             }
             match accepted {
-                Accepted::Peer(socket, address) => self.add(socket, address),
+                Accepted::Peer(socket, peer) => self.add(socket, peer),
                 Accepted::Again => {}
                 Accepted::Nobody => self.none_pending(),
                 Accepted::Pause(millis) => self.pause_until = Some(self.now.tick.after(millis)),
@@ -570,8 +568,7 @@ impl EventLoop {
 
     /// Adds a connection. Most requests arrive together with their connection, so it is read in the next round, and
     /// registered only if it then waits. A connection that ends with its first response is never registered.
-    fn add(&mut self, socket: std::net::TcpStream, peer: Peer) {
-        let socket = TcpStream::from_std(socket);
+    fn add(&mut self, socket: OwnedFd, peer: Peer) {
         let at = self.parked.vacant();
         let cx = self.site.context(&self.now);
         let resting = Resting::new(peer, &cx);
@@ -656,7 +653,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let site = Arc::new(Site::new(dir.path()).unwrap().with_log(sanserve_server::Log::to(io::sink())));
             let limit = Arc::new(ConnectionLimit::new(1_000, 1));
-            let event_loop = EventLoop::new(0, listener, site, limit, Clock::start()).unwrap();
+            let event_loop = EventLoop::new(0, listener.into(), site, limit, Clock::start()).unwrap();
             Bench { event_loop, address, events: Events::with_capacity(EVENTS), _dir: dir }
         }
 

@@ -95,7 +95,8 @@ mod waker;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -106,9 +107,10 @@ pub use sanserve_core::{
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 pub use sanserve_server as server;
-use sanserve_server::{Announce, Phase};
+use sanserve_server::{Announce, Phase, first_ip};
 pub use sanserve_server::{
-    Draining, Full, Handle, Job, Log, Panicked, Recording, ScriptRules, Site, Upgraded, Workers,
+    Draining, Full, Handle, Job, ListenAddr, Listener, Log, Panicked, Recording, Running, ScriptRules, Site, Stream,
+    StreamSender, Upgraded, Workers,
 };
 
 use connection_limit::ConnectionLimit;
@@ -130,7 +132,7 @@ const MAX_WORKERS: usize = 4;
 /// }
 /// ```
 pub struct Server {
-    address: SocketAddr,
+    addresses: Vec<ListenAddr>,
     listeners: Listeners,
     workers: usize,
     site: Site,
@@ -140,11 +142,12 @@ pub struct Server {
 }
 
 /// The listeners of the workers.
-enum Listeners {
+#[derive(Default)]
+struct Listeners {
     /// For each address, one listener per worker.
-    Shared(Vec<SharedListener>),
-    /// One listener for all workers.
-    Given(TcpListener),
+    shared: Vec<SharedListener>,
+    /// Others, each for one more worker. If there are no shared ones, all workers have the first of these.
+    given: Vec<Listener>,
 }
 
 impl Server {
@@ -157,8 +160,9 @@ impl Server {
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let listeners = bind_all_shared(&addresses_of(address)?)?;
         let workers = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS));
-        let address = listeners[0].local_addr();
-        let mut server = Server::new(address, Listeners::Shared(listeners), site).workers(workers);
+        let addresses = listeners.iter().map(|listener| ListenAddr::Ip(listener.local_addr())).collect();
+        let listeners = Listeners { shared: listeners, given: Vec::new() };
+        let mut server = Server::new(addresses, listeners, site).workers(workers);
         server.failed.take().map_or(Ok(server), Err)
     }
 
@@ -167,13 +171,37 @@ impl Server {
     ///
     /// # Errors
     /// Errors of the system.
-    pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
-        Ok(Server::new(listener.local_addr()?, Listeners::Given(listener), site))
+    pub fn from_listener(listener: impl Into<Listener>, site: Site) -> io::Result<Server> {
+        let listener = listener.into();
+        listener.set_nodelay();
+        let addresses = vec![listener.address()];
+        Ok(Server::new(addresses, Listeners { shared: Vec::new(), given: vec![listener] }, site))
     }
 
-    fn new(address: SocketAddr, listeners: Listeners, site: Site) -> Server {
-        let site = site.bound_to(address);
-        Server { address, listeners, workers: 1, site, loop_wakers: Arc::default(), failed: None }
+    fn new(addresses: Vec<ListenAddr>, listeners: Listeners, site: Site) -> Server {
+        let site = site.bound_to(addresses.iter().find_map(ListenAddr::to_ip));
+        Server { addresses, listeners, workers: 1, site, loop_wakers: Arc::default(), failed: None }
+    }
+
+    /// Listens on a Unix socket at `path`, with one worker. [`Listener::unix`] says who may connect, and what happens if
+    /// the file exists; the file is removed when the server ends.
+    ///
+    /// # Errors
+    /// As [`Listener::unix`].
+    pub fn bind_unix(path: impl AsRef<Path>, site: Site) -> io::Result<Server> {
+        Server::from_listener(Listener::unix(path)?, site)
+    }
+
+    /// Serves another listener too, on a worker of its own: a [`TcpListener`](std::net::TcpListener), a
+    /// [`UnixListener`](std::os::unix::net::UnixListener), or a [`Listener`] for anything else. All listeners share the
+    /// site and its limits.
+    #[must_use]
+    pub fn listen(mut self, listener: impl Into<Listener>) -> Server {
+        let listener = listener.into();
+        listener.set_nodelay();
+        self.addresses.push(listener.address());
+        self.listeners.given.push(listener);
+        self
     }
 
     /// Runs on `n` event loops, each with a thread of its own; at least 1. Default: the available parallelism, at
@@ -182,16 +210,25 @@ impl Server {
     #[must_use]
     pub fn workers(mut self, n: usize) -> Server {
         self.workers = n.max(1);
-        if let Listeners::Shared(listeners) = &mut self.listeners {
-            self.failed = listeners.iter_mut().try_for_each(|listener| listener.reserve(self.workers)).err();
-        }
+        let shared = &mut self.listeners.shared;
+        self.failed = shared.iter_mut().try_for_each(|listener| listener.reserve(self.workers)).err();
         self
     }
 
     /// The bound address, with the actual port; if there are several, the first.
+    ///
+    /// # Panics
+    /// If the server listens on no IP address, only on Unix sockets. See [`addresses`](Self::addresses).
     #[must_use]
+    #[track_caller]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        first_ip(&self.addresses)
+    }
+
+    /// The addresses of all listeners.
+    #[must_use]
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
     }
 
     /// A handle to shut the server down, from any thread.
@@ -212,25 +249,41 @@ impl Server {
         result
     }
 
+    /// Serves in the background, on threads of its own. What is returned has the address, and stops the server when it is
+    /// dropped.
+    ///
+    /// ```
+    /// use sanserve_mio::{Server, Site};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let running = Server::bind("127.0.0.1:0", Site::without_files())?.spawn()?;
+    /// println!("listening on {}", running.local_addr());
+    /// running.shutdown()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the thread cannot be started. Other errors are returned by [`Running::join`].
+    pub fn spawn(self) -> io::Result<Running> {
+        Running::start(self.addresses.clone(), self.handle(), move || self.run())
+    }
+
     /// Creates the workers, and connects them to the handle. Phases entered before are seen when they begin.
     fn loops(self) -> io::Result<Vec<EventLoop>> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         let mut listeners = Vec::new();
-        match self.listeners {
-            Listeners::Shared(shared) => {
-                for each in shared {
-                    listeners.append(&mut each.listen()?);
-                }
-            }
-            Listeners::Given(listener) => {
-                for _ in 1..self.workers {
-                    listeners.push(listener.try_clone()?);
-                }
-                listeners.push(listener);
+        let Listeners { shared, given } = self.listeners;
+        if let (true, Some(first)) = (shared.is_empty(), given.first()) {
+            for _ in 1..self.workers {
+                listeners.push(first.try_clone()?);
             }
         }
+        for each in shared {
+            listeners.extend(each.listen()?.into_iter().map(Listener::from));
+        }
+        listeners.extend(given);
         let connection_limit = Arc::new(ConnectionLimit::new(self.site.connection_bound(), listeners.len()));
         let site = Arc::new(self.site);
         let clock = Clock::start();
@@ -251,11 +304,11 @@ fn run_loops(mut loops: Vec<EventLoop>, handle: &Handle) -> io::Result<()> {
     let own = loops.remove(0);
     let mut others = Vec::new();
     for (n, event_loop) in (2..).zip(loops) {
-        let stop_all = StopAll(handle.clone());
+        let stop_all = StopAll(Some(handle.clone()));
         let worker = thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
             let result = event_loop.run();
             if result.is_ok() {
-                std::mem::forget(stop_all);
+                stop_all.disarm();
             }
             result
         });
@@ -279,17 +332,26 @@ fn run_loops(mut loops: Vec<EventLoop>, handle: &Handle) -> io::Result<()> {
 }
 
 /// Stops all workers when one fails, so that the server does not continue in part.
-struct StopAll(Handle);
+struct StopAll(Option<Handle>);
+
+impl StopAll {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for StopAll {
     fn drop(&mut self) {
-        self.0.stop();
+        self.0.iter().for_each(Handle::stop);
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).field("workers", &self.workers).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
     }
 }
 

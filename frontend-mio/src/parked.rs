@@ -8,9 +8,10 @@ use std::io;
 use std::sync::Arc;
 
 use mio::event::Event;
-use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::io::ioctl_fionbio;
 use sanserve_core::{Connection, Context, Handler, Resting, Tick};
 use sanserve_os::has_arrived;
 use sanserve_server::{Draining, Env, PutAway, Session, Site, Transport, Upgraded};
@@ -21,7 +22,7 @@ use crate::waker::{ConnWaker, ExchangeWaker};
 
 /// A connection as the event loop stores it.
 pub(crate) struct Parked {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: OwnedFd,
     pub(crate) transport: Transport,
     pub(crate) state: State,
     /// Made at the first call, and kept for the life of the connection.
@@ -85,17 +86,17 @@ impl Flags {
 }
 
 impl Parked {
-    pub(crate) fn new(socket: TcpStream, resting: Resting) -> Parked {
+    pub(crate) fn new(socket: OwnedFd, resting: Resting) -> Parked {
         Parked::of(socket, State::Resting(resting))
     }
 
     /// A connection that is recorded from its first poll on.
-    pub(crate) fn recorded(socket: TcpStream, connection: Connection) -> Parked {
+    pub(crate) fn recorded(socket: OwnedFd, connection: Connection) -> Parked {
         let session = Session::new(connection);
         Parked::of(socket, State::Away(Box::new(Away { session, put_away: None, conn_waker: OnceCell::new() })))
     }
 
-    fn of(socket: TcpStream, state: State) -> Parked {
+    fn of(socket: OwnedFd, state: State) -> Parked {
         let transport = Transport::edge_triggered();
         Parked { socket, transport, state, handler: None, queued: false, flags: Flags::default() }
     }
@@ -104,7 +105,7 @@ impl Parked {
     pub(crate) fn register(&mut self, at: u32, registry: &Registry) -> io::Result<()> {
         if !self.flags.has(Flags::REGISTERED) {
             let interest = Interest::READABLE | Interest::WRITABLE;
-            registry.register(&mut self.socket, Role::Socket.token(at), interest)?;
+            registry.register(&mut SourceFd(&self.socket.as_raw_fd()), Role::Socket.token(at), interest)?;
             self.flags.add(Flags::REGISTERED);
         }
         Ok(())
@@ -212,11 +213,10 @@ impl Parked {
         let state = busy.space.buffers.take_upgrade_state();
         pool.give_back(busy);
         if self.flags.has(Flags::REGISTERED) {
-            registry.deregister(&mut self.socket).ok()?;
+            registry.deregister(&mut SourceFd(&self.socket.as_raw_fd())).ok()?;
         }
-        let stream = std::net::TcpStream::from(self.socket);
-        stream.set_nonblocking(false).ok()?;
-        Some(Upgraded::new(stream, read, peer, state, draining))
+        ioctl_fionbio(&self.socket, false).ok()?;
+        Some(Upgraded::new(self.socket, read, peer, state, draining))
     }
 
     fn swap(&mut self, state: State) -> Option<Box<Busy>> {

@@ -1,16 +1,14 @@
 //! Accepting connections, up to the limit, without spinning on errors.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
-use sanserve_os::is_acceptable;
-use sanserve_server::{Accepted, Acceptor, Phase};
-use smol::Executor;
+use sanserve_server::{Accepted, Acceptor, Listener, Phase};
 use smol::future::{FutureExt as _, yield_now};
 
 use crate::driver::{Driver, Shared};
+use crate::spawn::Spawn;
 use crate::watch::DeadlineHandle;
 
 /// The most connections accepted before the other tasks of the thread have their turn.
@@ -21,7 +19,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Accepts until the server shuts down, then accepts the connections that are already pending, and drops the
 /// listener.
-pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener>, executor: &Executor<'_>) {
+pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<Listener>, executor: &impl Spawn) {
     accept_before(Phase::Draining, shared, &listener, executor).await;
     // Clients may continue to connect meanwhile, so the time is limited.
     let in_time = Timer::after(shared.site.config().timeouts.drain_silence());
@@ -33,7 +31,7 @@ pub(crate) async fn accept_all(shared: &Arc<Shared>, listener: Async<TcpListener
 }
 
 /// Accepts until the server is in this phase; while it drains, only until no connection is pending.
-async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpListener>, executor: &Executor<'_>) {
+async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<Listener>, executor: &impl Spawn) {
     let Shared { watch, site, clock, .. } = &**shared;
     let bound = site.connection_bound();
     let goes_down = || site.draining().phase() >= end;
@@ -75,12 +73,12 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<TcpLis
 
 /// Waits until there is room for another connection, or the server is in this phase. For a pending client, the
 /// connection that has been idle for longest is closed.
-async fn make_room(end: Phase, shared: &Shared, listener: &Async<TcpListener>, bound: usize) {
+async fn make_room(end: Phase, shared: &Shared, listener: &Async<Listener>, bound: usize) {
     let Shared { watch, site, clock, .. } = shared;
     let is_over = || watch.connections() < bound || site.draining().phase() >= end;
     while !is_over() {
         let waiting = async {
-            if is_acceptable(listener.get_ref()) {
+            if listener.get_ref().is_acceptable() {
                 // The connection is about to close, or has an exchange in progress after all; or no connection may be
                 // closed yet.
                 watch.close_one(bound - 1, clock.tick());

@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::mem;
-use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -204,7 +204,7 @@ pub(crate) fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
 }
 
 impl Driver {
-    pub(crate) fn new(stream: TcpStream, peer: Peer, deadline: DeadlineHandle, shared: &Arc<Shared>) -> Driver {
+    pub(crate) fn new(socket: OwnedFd, peer: Peer, deadline: DeadlineHandle, shared: &Arc<Shared>) -> Driver {
         let now = shared.clock.now();
         let cx = shared.site.context(&now);
         let mut connection = Connection::new(peer, &cx);
@@ -214,7 +214,7 @@ impl Driver {
         transport.became_readable();
         Driver {
             session: Session::new(connection),
-            socket: Socket::Bare(stream),
+            socket: Socket::Bare(socket),
             transport,
             deadline,
             shared: Arc::clone(shared),

@@ -18,11 +18,10 @@ use std::task::{Context, Poll, Waker};
 
 use sanserve_core::{Call, Close, Reply, RequestBuf};
 use sanserve_server::panic_message;
-use smol::Executor;
 use smol::future::FutureExt as _;
 
 use crate::driver::{Driver, Erased, Event, HandlerTask, Stage, lock};
-use crate::socket::Socket;
+use crate::spawn::Spawn;
 use crate::upgrade::Upgraded;
 
 /// How often handler and driver alternate before other tasks have their turn.
@@ -137,8 +136,8 @@ impl Driver {
     fn part(&mut self, close: Close) {
         let (socket, read) = self.take_socket();
         if close == Close::Upgraded {
-            let stream = Socket::into_async(socket);
-            self.talk().upgraded = Some(stream.map(|stream| Upgraded::new(stream, read)));
+            let upgraded = socket.into_fd().and_then(|socket| Upgraded::new(socket, read));
+            self.talk().upgraded = Some(upgraded);
         }
     }
 
@@ -171,7 +170,7 @@ impl Driver {
 
 impl Driver {
     /// Spawns the task.
-    pub(crate) fn spawn(self, executor: &Executor<'_>) {
+    pub(crate) fn spawn(self, executor: &impl Spawn) {
         let task = async move {
             let shared = Arc::clone(&self.shared);
             let peer = self.session.connection.peer();
@@ -181,7 +180,7 @@ impl Driver {
                 shared.site.log_panic(peer, &*panic);
             }
         };
-        executor.spawn(task).detach();
+        executor.spawn_detached(task);
     }
 }
 

@@ -32,24 +32,28 @@ mod pool;
 mod runner;
 mod script;
 mod socket;
+mod spawn;
 mod turn_cache;
 mod upgrade;
 mod wake_flag;
 mod watch;
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread;
 
 use async_io::{Async, Timer, block_on};
 use sanserve_os::Clock;
 use sanserve_server::{Shared as Files, probe_resources};
-use smol::future::{FutureExt as _, zip};
+use smol::future::FutureExt as _;
 use smol::{Executor, channel};
 
 pub use sanserve_core as core;
@@ -58,12 +62,15 @@ pub use sanserve_core::{
     StatusCode, Timeouts,
 };
 pub use sanserve_server as server;
-use sanserve_server::{Announce as _, Phase};
-pub use sanserve_server::{Draining, Handle, Log, Recording, ScriptRules, Site};
+use sanserve_server::{Announce as _, Phase, first_ip};
+pub use sanserve_server::{
+    Draining, Handle, ListenAddr, Listener, Log, Recording, Running, ScriptRules, Site, Stream, StreamSender,
+};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
 pub use crate::head::HeadWriter;
+pub use crate::spawn::Spawn;
 pub use crate::upgrade::Upgraded;
 
 use crate::driver::{Make, Shared};
@@ -95,8 +102,7 @@ const LEAST_THREADS: usize = 2;
 /// # }
 /// ```
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    address: SocketAddr,
+    listeners: Vec<Listener>,
     site: Site,
     make: Option<Make>,
     threads: usize,
@@ -113,7 +119,7 @@ impl Server {
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
         let mut server = Server::from_listener(listeners.remove(0), site)?;
-        server.listeners.append(&mut listeners);
+        server.listeners.extend(listeners.into_iter().map(Listener::from));
         Ok(server)
     }
 
@@ -121,17 +127,48 @@ impl Server {
     ///
     /// # Errors
     /// If the listener has no address.
-    pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
-        let address = listener.local_addr()?;
+    pub fn from_listener(listener: impl Into<Listener>, site: Site) -> io::Result<Server> {
+        let listener = listener.into();
+        listener.set_nodelay();
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-        let site = site.bound_to(address);
-        Ok(Server { listeners: vec![listener], address, site, make: None, threads, watch: Arc::default() })
+        let site = site.bound_to(listener.address().to_ip());
+        Ok(Server { listeners: vec![listener], site, make: None, threads, watch: Arc::default() })
+    }
+
+    /// Listens on a Unix socket at `path`. [`Listener::unix`] says who may connect, and what happens if the file exists;
+    /// the file is removed when the server ends.
+    ///
+    /// # Errors
+    /// As [`Listener::unix`].
+    pub fn bind_unix(path: impl AsRef<Path>, site: Site) -> io::Result<Server> {
+        Server::from_listener(Listener::unix(path)?, site)
+    }
+
+    /// Serves another listener too: a [`TcpListener`](std::net::TcpListener), a
+    /// [`UnixListener`](std::os::unix::net::UnixListener), or a [`Listener`] for anything else. All listeners share the
+    /// site and its limits.
+    #[must_use]
+    pub fn listen(mut self, listener: impl Into<Listener>) -> Server {
+        let listener = listener.into();
+        listener.set_nodelay();
+        self.listeners.push(listener);
+        self
     }
 
     /// The bound address; if there are several, the first.
+    ///
+    /// # Panics
+    /// If the server listens on no IP address, only on Unix sockets. See [`addresses`](Self::addresses).
     #[must_use]
+    #[track_caller]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        first_ip(&self.addresses())
+    }
+
+    /// The addresses of all listeners.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<ListenAddr> {
+        self.listeners.iter().map(Listener::address).collect()
     }
 
     /// Runs on `n` executor threads, at least 1. Default: the available parallelism, at most 4. Has no effect on
@@ -192,12 +229,33 @@ impl Server {
         })
     }
 
-    /// Serves on `executor` until the server is shut down and every connection has ended. Each connection is a task
-    /// of its own there. The caller drives the executor. Dropping the future is the same as [`Handle::stop`].
+    /// Serves in the background, on threads of its own. What is returned has the address, and stops the server when it is
+    /// dropped.
+    ///
+    /// ```
+    /// use sanserve_smol::{Server, Site};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let running = Server::bind("127.0.0.1:0", Site::without_files())?.spawn()?;
+    /// println!("listening on {}", running.local_addr());
+    /// running.shutdown()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the thread cannot be started. Other errors are returned by [`Running::join`].
+    pub fn spawn(self) -> io::Result<Running> {
+        Running::start(self.addresses(), self.handle(), move || self.run())
+    }
+
+    /// Serves on `executor` until the server is shut down and every connection has ended: an
+    /// [`Executor`](smol::Executor), a [`LocalExecutor`](smol::LocalExecutor), or what else implements [`Spawn`]. Each
+    /// connection is a task of its own there. The caller drives the executor. Dropping the future is the same as
+    /// [`Handle::stop`].
     ///
     /// # Errors
     /// If the listener cannot be registered. Once the server serves, no error ends it.
-    pub async fn serve(self, executor: &Executor<'_>) -> io::Result<()> {
+    pub async fn serve(self, executor: &impl Spawn) -> io::Result<()> {
         let _stop = StopOnDrop(self.handle());
         // With a foreign executor, the resources may not have been checked yet.
         probe_resources(LEAST_THREADS, REACTOR)?;
@@ -213,14 +271,8 @@ impl Server {
             make: self.make,
         });
         let serving = async {
-            let mut all: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(std::future::ready(()));
-            for listener in listeners {
-                let (before, this) = (all, accept::accept_all(&shared, listener, executor));
-                all = Box::pin(async {
-                    zip(before, this).await;
-                });
-            }
-            all.await;
+            let accept = |listener| Box::pin(accept::accept_all(&shared, listener, executor));
+            join_all(listeners.into_iter().map(accept).collect()).await;
             drain(&shared).await;
         };
         serving.or(self.watch.keep(shared.clock)).await;
@@ -230,9 +282,21 @@ impl Server {
     }
 }
 
+/// Waits for all of these. Each is polled whenever one of them is woken: there are few.
+async fn join_all<F: Future<Output = ()> + Unpin>(mut all: Vec<F>) {
+    poll_fn(|cx| {
+        all.retain_mut(|each| Pin::new(each).poll(cx).is_pending());
+        if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses())
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,16 +2,20 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use async_io::Async;
+use sanserve_os::is_unix;
 use smol::io::{AsyncRead, AsyncWrite};
 
 /// A connection that has switched to another protocol, as returned by
 /// [`Exchange::upgrade`](crate::Exchange::upgrade).
 ///
-/// Reading begins with what the peer has sent already. Where a socket is needed, [`into_tcp`](Self::into_tcp) gives it.
+/// Reading begins with what the peer has sent already. Where a socket is needed, [`into_tcp`](Self::into_tcp) and
+/// [`into_unix`](Self::into_unix) give it.
 #[derive(Debug)]
 pub struct Upgraded {
     stream: Stream,
@@ -23,30 +27,47 @@ pub struct Upgraded {
 #[derive(Debug)]
 enum Stream {
     Tcp(Async<TcpStream>),
-}
-
-impl Stream {
-    fn pin(&mut self) -> Pin<&mut Async<TcpStream>> {
-        match self {
-            Stream::Tcp(stream) => Pin::new(stream),
-        }
-    }
+    Unix(Async<UnixStream>),
 }
 
 impl Upgraded {
-    pub(crate) fn new(stream: Async<TcpStream>, read: Vec<u8>) -> Upgraded {
-        Upgraded { stream: Stream::Tcp(stream), read: (read, 0) }
+    /// The socket is non-blocking.
+    pub(crate) fn new(socket: OwnedFd, read: Vec<u8>) -> io::Result<Upgraded> {
+        let stream = if is_unix(socket.as_fd()) {
+            Stream::Unix(Async::new_nonblocking(socket.into())?)
+        } else {
+            Stream::Tcp(Async::new_nonblocking(socket.into())?)
+        };
+        Ok(Upgraded { stream, read: (read, 0) })
     }
 
     /// The socket, registered with the reactor, and what the peer has sent already and nobody has read.
     /// `stream.into_inner()?` and `set_nonblocking(false)` make a socket that blocks.
     ///
     /// # Errors
-    /// A connection that is not plain TCP comes back. Today all are plain TCP.
+    /// A connection that is not plain TCP comes back.
     pub fn into_tcp(self) -> Result<(Async<TcpStream>, Vec<u8>), Upgraded> {
-        let Upgraded { stream: Stream::Tcp(stream), read: (mut read, start) } = self;
-        read.drain(..start);
-        Ok((stream, read))
+        match self {
+            Upgraded { stream: Stream::Tcp(stream), read: (mut read, start) } => {
+                read.drain(..start);
+                Ok((stream, read))
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Like [`into_tcp`](Self::into_tcp), for a connection over a Unix socket.
+    ///
+    /// # Errors
+    /// A connection that is not over a Unix socket comes back.
+    pub fn into_unix(self) -> Result<(Async<UnixStream>, Vec<u8>), Upgraded> {
+        match self {
+            Upgraded { stream: Stream::Unix(stream), read: (mut read, start) } => {
+                read.drain(..start);
+                Ok((stream, read))
+            }
+            other => Err(other),
+        }
     }
 }
 
@@ -59,21 +80,33 @@ impl AsyncRead for Upgraded {
             *start += n;
             return Poll::Ready(Ok(n));
         }
-        self.stream.pin().poll_read(cx, out)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, out),
+        }
     }
 }
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.pin().poll_write(cx, data)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.pin().poll_flush(cx)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     /// Ends the direction to the peer.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.pin().poll_close(cx)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_close(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_close(cx),
+        }
     }
 }

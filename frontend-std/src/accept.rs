@@ -1,16 +1,15 @@
 //! Accepting connections, and the threads that serve them.
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use sanserve_server as server;
-use sanserve_server::{Accepted, Acceptor, Phase};
+use sanserve_server::{Accepted, Acceptor, Listener, Phase, Stream};
 
 use crate::driver::{Blocking, Driver};
 use crate::recv_timeout::timespec;
@@ -25,10 +24,10 @@ const STACK: usize = 256 * 1024;
 const STACK_WITH_HANDLER: usize = 2 * 1024 * 1024;
 
 /// Serves each connection on a thread of its own, with at most `most` threads.
-pub(crate) fn threaded(serving: &Serving, listeners: Vec<TcpListener>, most: usize) -> io::Result<()> {
+pub(crate) fn threaded(serving: &Serving, listeners: Vec<Listener>, most: usize) -> io::Result<()> {
     // Without a single thread, no connection could ever be served.
     server::probe_resources(1, 0)?;
-    let admit = |listener: &TcpListener| {
+    let admit = |listener: &Listener| {
         let mut incoming = Incoming::new(serving, listener);
         let outcome = incoming.pass_on(most);
         serving.shared.enter(Phase::Draining);
@@ -52,7 +51,7 @@ pub(crate) fn threaded(serving: &Serving, listeners: Vec<TcpListener>, most: usi
 }
 
 /// Serves one connection after the other on this thread.
-pub(crate) fn one_at_a_time(serving: &Serving, listener: TcpListener) -> io::Result<()> {
+pub(crate) fn one_at_a_time(serving: &Serving, listener: Listener) -> io::Result<()> {
     let shared = &serving.shared;
     shared.listen();
     thread::scope(|scope| {
@@ -73,11 +72,20 @@ pub(crate) fn one_at_a_time(serving: &Serving, listener: TcpListener) -> io::Res
 }
 
 /// Serves the next connection on this thread, if one arrives in time.
-pub(crate) fn one(serving: &Serving, listener: &TcpListener, timeout: Option<Duration>) -> io::Result<bool> {
+pub(crate) fn one(serving: &Serving, listener: &Listener, timeout: Option<Duration>) -> io::Result<bool> {
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let Some(enrolled) = Incoming::new(serving, listener).next(until)? else { return Ok(false) };
     drop(serving.driver().serve(&enrolled));
     Ok(true)
+}
+
+/// Serves a connection that was accepted elsewhere, on this thread.
+pub(crate) fn given(serving: &Serving, stream: Stream) -> io::Result<()> {
+    let (socket, peer) = stream.into_parts();
+    ioctl_fionbio(&socket, true)?;
+    let enrolled = serving.shared.enroll(socket, peer).ok_or(io::ErrorKind::ConnectionAborted)?;
+    drop(serving.driver().serve(&enrolled));
+    Ok(())
 }
 
 /// What the threads of a server need in order to serve.
@@ -108,14 +116,14 @@ impl Serving {
 struct Incoming<'s> {
     serving: &'s Serving,
     shared: &'s Arc<Shared>,
-    listener: &'s TcpListener,
+    listener: &'s Listener,
     acceptor: Acceptor,
     /// Set when the server shuts down: pending connections are accepted until then.
     until: Option<Instant>,
 }
 
 impl<'s> Incoming<'s> {
-    fn new(serving: &'s Serving, listener: &'s TcpListener) -> Incoming<'s> {
+    fn new(serving: &'s Serving, listener: &'s Listener) -> Incoming<'s> {
         Incoming { serving, shared: &serving.shared, listener, acceptor: Acceptor::default(), until: None }
     }
 

@@ -8,14 +8,13 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sanserve_core::{Call, Close, Config, Connection, Context, Fault, Handler, Now, Request, RequestBuf, Tick};
-use sanserve_server::{Budget, Env, Frontend, Io, Logger, Phase, Session, Transport, Turn, Workspace};
+use sanserve_server::{Budget, Env, Frontend, Io, Listener, Logger, Phase, Session, Transport, Turn, Workspace};
 
 use crate::recv_timeout::RecvTimeout;
 use crate::shared::{ConnHandle, Enrolled, Shared};
@@ -64,7 +63,7 @@ pub(crate) struct Driver {
     pub(crate) request: Option<Box<RequestBuf>>,
     /// The listener, if this thread drives all connections: if another connection is pending, an idle one is closed
     /// to make room.
-    pub(crate) door: Option<TcpListener>,
+    pub(crate) door: Option<Listener>,
 }
 
 impl Driver {
@@ -328,7 +327,7 @@ mod tests {
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         peer.write_all(b"GET /Cargo.toml HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let (stream, address) = sanserve_os::accept(&listener).unwrap();
-        let enrolled = shared.enroll(stream, address.into()).unwrap();
+        let enrolled = shared.enroll(stream.into(), address.into()).unwrap();
         let mut line = Line::new(Driver::new(&shared, None), Arc::clone(&enrolled.live));
         // Whatever is waited for is waited for at the end of a call, which then does not say that it is over.
         assert!(matches!(line.go(enrolled.live.stream.as_fd()), Progress::End(Close::Done)));

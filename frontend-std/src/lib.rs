@@ -46,7 +46,8 @@ mod waker;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,10 @@ pub use sanserve_core::{
     StatusCode, Timeouts,
 };
 pub use sanserve_server as server;
-pub use sanserve_server::{Draining, Handle, Log, Recording, ScriptRules, Site, Upgraded};
+use sanserve_server::first_ip;
+pub use sanserve_server::{
+    Draining, Handle, ListenAddr, Listener, Log, Recording, Running, ScriptRules, Site, Stream, StreamSender, Upgraded,
+};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
@@ -85,10 +89,10 @@ const THREADS: usize = 4_096;
 /// # }
 /// ```
 pub struct Server {
-    listener: TcpListener,
+    listener: Listener,
     /// The listeners of the other addresses.
-    others: Vec<TcpListener>,
-    address: SocketAddr,
+    others: Vec<Listener>,
+    addresses: Vec<ListenAddr>,
     threads: ThreadModel,
     serving: Serving,
 }
@@ -113,11 +117,30 @@ impl Server {
     /// # Errors
     /// Errors of the system, such as an address in use, or a name that does not resolve.
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
-        let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
-        let others = listeners.split_off(1);
-        others.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
-        let first = listeners.pop().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Server { others, ..Server::from_listener(first, site)? })
+        let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?.into_iter();
+        let first = listeners.next().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(listeners.fold(Server::from_listener(first, site)?, Server::listen))
+    }
+
+    /// Listens on a Unix socket at `path`. [`Listener::unix`] says who may connect, and what happens if the file exists;
+    /// the file is removed when the server ends.
+    ///
+    /// # Errors
+    /// As [`Listener::unix`].
+    pub fn bind_unix(path: impl AsRef<Path>, site: Site) -> io::Result<Server> {
+        Server::from_listener(Listener::unix(path)?, site)
+    }
+
+    /// Serves another listener too: a [`TcpListener`](std::net::TcpListener), a
+    /// [`UnixListener`](std::os::unix::net::UnixListener), or a [`Listener`] for anything else. All listeners share the
+    /// site and its limits; each has a thread that accepts.
+    #[must_use]
+    pub fn listen(mut self, listener: impl Into<Listener>) -> Server {
+        let listener = listener.into();
+        listener.set_nodelay();
+        self.addresses.push(listener.address());
+        self.others.push(listener);
+        self
     }
 
     /// Serves on a listener that is already bound. The listener becomes non-blocking, and `TCP_NODELAY` is set on
@@ -125,24 +148,35 @@ impl Server {
     ///
     /// # Errors
     /// Errors of the system.
-    pub fn from_listener(listener: TcpListener, site: Site) -> io::Result<Server> {
+    pub fn from_listener(listener: impl Into<Listener>, site: Site) -> io::Result<Server> {
+        let listener = listener.into();
         listener.set_nonblocking(true)?;
-        // Accepted sockets inherit this where it is not set on each of them. A failure only costs speed.
-        let _ = rustix::net::sockopt::set_tcp_nodelay(&listener, true);
-        let address = listener.local_addr()?;
+        listener.set_nodelay();
+        let address = listener.address();
+        let site = site.bound_to(address.to_ip());
         Ok(Server {
             listener,
             others: Vec::new(),
-            address,
+            addresses: vec![address],
             threads: ThreadModel::Threads(THREADS),
-            serving: Serving { shared: Arc::new(Shared::new(site.bound_to(address))?), blocking: None },
+            serving: Serving { shared: Arc::new(Shared::new(site)?), blocking: None },
         })
     }
 
     /// The bound address, with the actual port; if there are several, the first.
+    ///
+    /// # Panics
+    /// If the server listens on no IP address, only on Unix sockets. See [`addresses`](Self::addresses).
     #[must_use]
+    #[track_caller]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        first_ip(&self.addresses)
+    }
+
+    /// The addresses of all listeners.
+    #[must_use]
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
     }
 
     /// The name of the server for requests that contain none (Python's `server_name`).
@@ -151,10 +185,10 @@ impl Server {
         &self.serving.shared.site.config().server_name
     }
 
-    /// The port that is bound (Python's `server_port`).
+    /// The port that is bound (Python's `server_port`). On a Unix socket, the port of the configuration, usually 80.
     #[must_use]
     pub fn server_port(&self) -> u16 {
-        self.address.port()
+        self.serving.shared.site.config().server_port
     }
 
     /// Gives each connection a blocking handler of its own; see [`Handler`]. All requests are routed to it, unless
@@ -170,7 +204,8 @@ impl Server {
     /// Other connections wait in the queue of the system until it ends. How long that takes is limited by
     /// [`Timeouts`]; an idle connection delays the others by `keep_alive`.
     #[must_use]
-    pub fn one_at_a_time(self) -> Server {
+    pub fn one_at_a_time(mut self) -> Server {
+        self.addresses.truncate(1);
         Server { threads: ThreadModel::Accepting, others: Vec::new(), ..self }
     }
 
@@ -199,6 +234,7 @@ impl Server {
     /// it, and continues.
     pub fn run(self) -> io::Result<()> {
         let Server { listener, mut others, threads, serving, .. } = self;
+        others.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
         let outcome = match threads {
             ThreadModel::Accepting => accept::one_at_a_time(&serving, listener),
             ThreadModel::Threads(most) => {
@@ -210,6 +246,57 @@ impl Server {
         // Scripts that have outlived their exchanges do not outlive the server.
         serving.shared.site.scripts().end();
         outcome
+    }
+
+    /// Serves in the background, on threads of its own. What is returned has the address, and stops the server when it is
+    /// dropped.
+    ///
+    /// ```
+    /// use sanserve_std::{Server, Site};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let running = Server::bind("127.0.0.1:0", Site::without_files())?.spawn()?;
+    /// println!("listening on {}", running.local_addr());
+    /// running.shutdown()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the thread cannot be started. Other errors are returned by [`Running::join`].
+    pub fn spawn(self) -> io::Result<Running> {
+        Running::start(self.addresses.clone(), self.handle(), move || self.run())
+    }
+
+    /// Serves a connection that this process has already, to its end, on this thread: a
+    /// [`TcpStream`](std::net::TcpStream), or one end of a [`UnixStream::pair`](std::os::unix::net::UnixStream::pair).
+    /// A server that does nothing else can be made with a [channel](Listener::channel), which also passes streams to a
+    /// server that runs.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use sanserve_std::{Exchange, Listener, Server, Site, StatusCode};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = Server::from_listener(Listener::channel()?.1, Site::without_files())?;
+    /// let hello = |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n");
+    /// let server = server.with_handler(move || hello);
+    ///
+    /// let (mut client, stream) = UnixStream::pair()?;
+    /// client.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    /// server.serve_stream(stream)?;
+    /// let mut response = String::new();
+    /// client.read_to_string(&mut response)?;
+    /// assert!(response.ends_with("hello\n"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the socket cannot become non-blocking, or the server is [stopped](Handle::stop).
+    pub fn serve_stream(&self, stream: impl Into<Stream>) -> io::Result<()> {
+        accept::given(&self.serving, stream.into())
     }
 
     /// Accepts one connection and serves it to its end, on this thread (Python's `handle_request`). Returns `false`
@@ -228,7 +315,10 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 

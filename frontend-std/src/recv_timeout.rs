@@ -2,10 +2,11 @@
 //! necessary: waking early is harmless, because the core returns `Wait` again.
 
 use std::io;
-use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::Timespec;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// The longest wait in milliseconds, which every system accepts.
 const LONGEST: u64 = 24 * 60 * 60 * 1_000;
@@ -22,9 +23,9 @@ impl RecvTimeout {
     pub(crate) const BLIND: u64 = 100;
 
     /// Ensures that a `recv` does not block for longer than `left`.
-    pub(crate) fn arrange(&mut self, stream: &TcpStream, left: Option<u64>) -> io::Result<()> {
+    pub(crate) fn arrange(&mut self, socket: BorrowedFd<'_>, left: Option<u64>) -> io::Result<()> {
         if let Some(millis) = self.change(left) {
-            stream.set_read_timeout(Some(Duration::from_millis(millis)))?;
+            set_socket_timeout(socket, Timeout::Recv, Some(Duration::from_millis(millis)))?;
             self.set = Some(millis);
         }
         Ok(())

@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::net;
 use sanserve_core::{Peer, Tick};
 use sanserve_os::{Clock, has_arrived};
 use sanserve_server as server;
@@ -98,7 +99,7 @@ impl Registry {
 
 /// A connection from the view of other threads.
 pub(crate) struct ConnHandle {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: OwnedFd,
     pub(crate) peer: Peer,
     /// The connection has processed the shutdown. Until then, it is blocked in a handler.
     pub(crate) is_told: AtomicBool,
@@ -148,14 +149,14 @@ impl ConnHandle {
         if leaves {
             self.leaves.store(true, Ordering::SeqCst);
             // Bytes that arrive at this moment can still be read, and are answered.
-            let _ = self.stream.shutdown(Shutdown::Read);
+            let _ = net::shutdown(&self.stream, net::Shutdown::Read);
         }
         leaves
     }
 
     /// This wakes a driver that is blocked, and one that is not yet will not block.
     fn cut(&self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = net::shutdown(&self.stream, net::Shutdown::Both);
     }
 }
 
@@ -223,7 +224,7 @@ impl Shared {
     ///
     /// The phase is read under the lock, and a cut takes the lock after the phase has changed: a connection is either
     /// refused here, or found by the cut.
-    pub(crate) fn enroll(self: &Arc<Shared>, stream: TcpStream, peer: Peer) -> Option<Enrolled> {
+    pub(crate) fn enroll(self: &Arc<Shared>, stream: OwnedFd, peer: Peer) -> Option<Enrolled> {
         let live = Arc::new(ConnHandle {
             stream,
             peer,
@@ -428,7 +429,7 @@ impl Announce for Shared {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     use super::*;
@@ -442,7 +443,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, address) = listener.accept().unwrap();
-        (shared.enroll(stream, address.into()), peer)
+        (shared.enroll(stream.into(), address.into()), peer)
     }
 
     #[test]

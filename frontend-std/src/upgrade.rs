@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::ioctl_fionbio;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use sanserve_server::Upgraded;
 
 use crate::driver::Line;
@@ -24,8 +26,8 @@ impl Line {
     /// to the socket, so that a shutdown can close it.
     pub(crate) fn give_away(&mut self) -> io::Result<Upgraded> {
         let stream = self.live.stream.try_clone()?;
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(None)?;
+        ioctl_fionbio(&stream, false)?;
+        set_socket_timeout(&stream, Timeout::Recv, None)?;
         self.driver.log.get_mut().flush();
         let peer = self.live.peer;
         let buf = &mut self.driver.space.buffers;

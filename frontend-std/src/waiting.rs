@@ -100,7 +100,7 @@ impl Line {
         }
         if self.transport.is_blocking() && !std::mem::take(&mut self.is_slow) {
             let left = Some(left.unwrap_or(RecvTimeout::BLIND).min(RecvTimeout::BLIND));
-            if self.recv_timeout.arrange(&self.live.stream, left).is_err() {
+            if self.recv_timeout.arrange(socket, left).is_err() {
                 return Received::Broken;
             }
             let got = self.transport.over(socket).receive(window, true);

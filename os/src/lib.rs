@@ -16,10 +16,12 @@ mod identity;
 #[cfg(target_os = "linux")]
 mod init;
 mod listen;
+mod listener;
 mod pipe;
 mod send;
 mod signal;
 mod storage;
+mod stream;
 mod walk;
 
 pub use beneath::{Root, Symlinks, fs_error};
@@ -33,10 +35,12 @@ pub use listen::{
     SharedListener, accept, addresses_of, bind, bind_all, bind_all_shared, has_arrived, inherited_nofile_limit,
     is_acceptable, nofile_limit, raise_nofile_limit, resolve, resolve_all,
 };
+pub use listener::{ListenAddr, Listener, StreamSender};
 pub use pipe::pipe;
 pub use send::{MAX_SENDFILE, Stopped, is_reset, send, send_file, send_vectored};
 pub use signal::{Signal, Signals};
 pub use storage::{NotInMemory, Storage, read_in_memory};
+pub use stream::{Stream, is_unix, set_nonblocking};
 
 /// The program in the README is compiled with the tests.
 #[cfg(doctest)]

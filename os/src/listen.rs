@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketA
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::net::SocketFlags;
-use rustix::net::{self, AddressFamily, RecvFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, RecvFlags, SocketAddrAny, SocketType, sockopt};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// How many unsent bytes a socket buffers, in addition to those in flight.
@@ -17,7 +17,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const UNSENT: u32 = 512 * 1024;
 
 /// The length of the queue of pending connections; the system clamps it (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// The address to bind: the first of [`resolve_all`].
 ///
@@ -36,7 +36,7 @@ pub fn resolve(host: Option<&str>, port: u16) -> io::Result<SocketAddr> {
 pub fn resolve_all(host: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>> {
     let Some(host) = host.filter(|host| !host.is_empty()) else {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let there_is_ipv6 = socket(any).is_ok_and(|fd| net::bind(fd, &any).is_ok());
+        let there_is_ipv6 = socket(AddressFamily::INET6).is_ok_and(|fd| net::bind(fd, &any).is_ok());
         return Ok(vec![if there_is_ipv6 {
             (Ipv6Addr::UNSPECIFIED, port).into()
         } else {
@@ -192,7 +192,7 @@ impl SharedListener {
 }
 
 fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
-    let fd = socket(address)?;
+    let fd = socket(if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET })?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     if reuse_port {
         sockopt::set_socket_reuseport(&fd, true)?;
@@ -205,8 +205,8 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+/// A stream socket, closed on exec.
+pub(crate) fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
     let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     #[cfg(not(target_os = "linux"))]
@@ -223,25 +223,31 @@ fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
 /// # Errors
 /// Errors of the system.
 pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-    #[cfg(target_os = "linux")]
-    let (fd, peer) = net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let (fd, peer) = accepted(listener.as_fd())?;
     #[cfg(not(target_os = "linux"))]
-    let (fd, peer) = {
-        let (fd, peer) = net::acceptfrom(listener)?;
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&fd, true)?;
-        // Fails if the peer has disconnected already, which will be noticed.
-        let _ = sockopt::set_tcp_nodelay(&fd, true);
-        (fd, peer)
-    };
+    // Fails if the peer has disconnected already, which will be noticed.
+    let _ = sockopt::set_tcp_nodelay(&fd, true);
     // On some systems, a missing address means that the peer has disconnected.
     let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
     Ok((TcpStream::from(fd), peer))
 }
 
+/// Accepts a connection, without options of TCP.
+pub(crate) fn accepted(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    #[cfg(target_os = "linux")]
+    return Ok(net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let (fd, peer) = net::acceptfrom(listener)?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok((fd, peer))
+    }
+}
+
 /// Whether a connection is pending.
 #[must_use]
-pub fn is_acceptable(listener: &TcpListener) -> bool {
+pub fn is_acceptable(listener: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(listener, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
@@ -289,8 +295,6 @@ mod tests {
 
     use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::io::{FdFlags, fcntl_getfd};
-
-    use rustix::fd::AsFd;
 
     use super::*;
 

@@ -4,11 +4,12 @@
 //! Waiting for connections, and counting them, is the task of a frontend.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use sanserve_core::{Peer, Tick};
+use sanserve_os::Listener;
 
 use crate::failure::panic_message;
 use crate::site::Site;
@@ -35,7 +36,7 @@ pub struct Acceptor {
 #[derive(Debug)]
 pub enum Accepted {
     /// A connection to serve. The socket is non-blocking.
-    Peer(TcpStream, Peer),
+    Peer(OwnedFd, Peer),
     /// A connection that has failed already, or was refused: accept the next one immediately.
     Again,
     /// No connection is pending.
@@ -51,12 +52,12 @@ impl Acceptor {
 
     /// Accepts one connection, if one is pending and the [verify hook](Site::welcomes) of the site agrees. Errors of
     /// the system are logged, at a limited rate.
-    pub fn accept(&mut self, listener: &TcpListener, site: &Site, now: Tick) -> Accepted {
-        match sanserve_os::accept(listener) {
-            Ok((stream, address)) => {
-                let peer = Peer::from(address);
+    pub fn accept(&mut self, listener: &Listener, site: &Site, now: Tick) -> Accepted {
+        match listener.accept() {
+            Ok(stream) => {
                 self.millis = 0;
-                if is_welcome(site, peer) { Accepted::Peer(stream, peer) } else { Accepted::Again }
+                let (socket, peer) = stream.into_parts();
+                if is_welcome(site, peer) { Accepted::Peer(socket, peer) } else { Accepted::Again }
             }
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::AGAIN) => Accepted::Nobody,
@@ -121,6 +122,8 @@ fn is_of_one_connection(error: Errno) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
     use crate::log::Log;
     use crate::script::tests::Lines;
@@ -134,6 +137,7 @@ mod tests {
         let listener = sanserve_os::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let listener = Listener::from(listener);
         let mut acceptor = Acceptor::default();
         assert!(matches!(acceptor.accept(&listener, &site(|| true), Tick(0)), Accepted::Nobody));
         let peer = TcpStream::connect(address).unwrap();

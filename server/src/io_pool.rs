@@ -121,6 +121,13 @@ impl IoPool {
         self
     }
 
+    /// A pool for another server, with the same limit.
+    pub(crate) fn for_another_server(&self) -> IoPool {
+        let mut pool = IoPool::new(self.threads());
+        pool.gate.clone_from(&self.gate);
+        pool
+    }
+
     /// The limit on threads.
     #[must_use]
     pub fn threads(&self) -> usize {

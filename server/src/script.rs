@@ -239,6 +239,10 @@ impl Scripts {
         }
     }
 
+    pub(crate) fn rules(&self) -> &ScriptRules {
+        &self.rules
+    }
+
     /// The root directory of the scripts.
     #[must_use]
     pub fn root(&self) -> &Arc<Root> {

@@ -461,7 +461,7 @@ impl Session {
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
             let Some(make) = site.handler_factory() else { return false };
-            handler.get_or_insert_with(make).call(call, &mut connection.reply(buffers, cx).with_waker(waker));
+            handler.get_or_insert_with(|| make()).call(call, &mut connection.reply(buffers, cx).with_waker(waker));
             true
         }));
         // The handler may modify files, so that earlier checks are no longer valid.

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -29,16 +29,16 @@ use sanserve_os::nofile_limit;
 use sanserve_os::{Root, Symlinks};
 
 /// Makes the handler of a connection. It is called once for each connection.
-pub type HandlerFactory = Box<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
+pub type HandlerFactory = Arc<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
 
 /// A policy that can be shared between threads.
-pub type SharedPolicy = Box<dyn Policy + Send + Sync>;
+pub type SharedPolicy = Arc<dyn Policy + Send + Sync>;
 
 /// Takes over the sockets of connections that switch to another protocol.
-pub type UpgradeHook = Box<dyn Fn(Upgraded) + Send + Sync>;
+pub type UpgradeHook = Arc<dyn Fn(Upgraded) + Send + Sync>;
 
 /// Decides whether a peer is served.
-pub type VerifyHook = Box<dyn Fn(Peer) -> bool + Send + Sync>;
+pub type VerifyHook = Arc<dyn Fn(Peer) -> bool + Send + Sync>;
 
 /// Two recorders of one connection. Each is dropped when it needs no further events.
 struct Both(Option<Box<dyn Recorder>>, Option<Box<dyn Recorder>>);
@@ -127,6 +127,8 @@ pub struct Site {
     budget: Option<Arc<Budget>>,
     /// The threads that wait for disks.
     io: IoPool,
+    /// The same for all clones of this site, made when the first of them is bound.
+    common_budget: Arc<OnceLock<Arc<Budget>>>,
     /// Reports when the server shuts down. Each server has one of its own.
     draining: Draining,
     /// How long exchanges in progress may take when the server shuts down. Default 30 s.
@@ -154,7 +156,7 @@ impl Site {
         let root = Arc::new(root);
         Site {
             config: Config::default(),
-            policy: Box::new(DefaultPolicy),
+            policy: Arc::new(DefaultPolicy),
             scripts: Arc::new(Scripts::new(ScriptRules::default(), Arc::clone(&root))),
             root,
             log: Log::stderr(),
@@ -167,6 +169,7 @@ impl Site {
             of_memory: connections_within_memory(),
             budget: None,
             io: IoPool::new(DEFAULT_IO_THREADS),
+            common_budget: Arc::default(),
             draining: Draining::default(),
             grace: Duration::from_secs(30),
             recording: None,
@@ -191,7 +194,7 @@ impl Site {
     /// Sets the policy.
     #[must_use]
     pub fn with_policy(self, policy: impl Policy + Send + Sync + 'static) -> Site {
-        Site { policy: Box::new(policy), ..self }
+        Site { policy: Arc::new(policy), ..self }
     }
 
     /// Gives each connection a handler of its own. It is made by `make` at the first request, and dropped when the
@@ -204,7 +207,7 @@ impl Site {
         F: Fn() -> H + Send + Sync + 'static,
     {
         self.config.handled = true;
-        Site { handler: Some(Box::new(move || Box::new(make()))), ..self }
+        Site { handler: Some(Arc::new(move || Box::new(make()))), ..self }
     }
 
     /// A simple handler: `answer` is called for each request, and gives the complete response. If it fails, or leaves
@@ -229,14 +232,14 @@ impl Site {
     /// block: it is called on a thread of its own.
     #[must_use]
     pub fn with_upgrade(self, take: impl Fn(Upgraded) + Send + Sync + 'static) -> Site {
-        Site { upgrade: Some(Box::new(take)), ..self }
+        Site { upgrade: Some(Arc::new(take)), ..self }
     }
 
     /// Serves only peers for which `verify` returns `true` (`verify_request` in Python). Other connections are closed
     /// immediately. `verify` is called by the thread that accepts, so it must not block.
     #[must_use]
     pub fn with_verify(self, verify: impl Fn(Peer) -> bool + Send + Sync + 'static) -> Site {
-        Site { verify: Some(Box::new(verify)), ..self }
+        Site { verify: Some(Arc::new(verify)), ..self }
     }
 
     /// Calls the verify hook: whether to serve this peer.
@@ -255,7 +258,7 @@ impl Site {
     /// Sets the log.
     #[must_use]
     pub fn with_log(self, log: Log) -> Site {
-        Site { log, ..self }
+        Site { log, common_budget: Arc::default(), ..self }
     }
 
     /// Sets the limits of the cache.
@@ -273,7 +276,7 @@ impl Site {
     /// Sets the limit of the memory that all connections hold together, in bytes.
     #[must_use]
     pub fn with_memory(self, memory: u64) -> Site {
-        Site { memory, ..self }
+        Site { memory, common_budget: Arc::default(), ..self }
     }
 
     /// Sets the limit on the threads that wait for disks on mio and smol, where a connection that needs a file which is
@@ -450,21 +453,26 @@ impl Site {
     }
 
     /// Completes the configuration with the address that the server listens on: the port, and, unless a name is
-    /// configured, the address as the name of the server.
+    /// configured, the address as the name of the server. Without an address, as on a Unix socket, the name is
+    /// `localhost`, and the port stays as it is configured (default 80, so that no link contains it).
     #[must_use]
-    pub fn bound_to(mut self, address: SocketAddr) -> Site {
+    pub fn bound_to(mut self, address: impl Into<Option<SocketAddr>>) -> Site {
         if self.config.etag == Etag::Content {
             self.root.hash_content();
         }
-        self.config.server_port = address.port();
-        let budget = Arc::new(Budget::new(self.memory, self.log.clone()));
-        self.io.limit_memory(&budget);
-        self.budget = Some(budget);
+        let budget = self.common_budget.get_or_init(|| Arc::new(Budget::new(self.memory, self.log.clone())));
+        self.io.limit_memory(budget);
+        self.budget = Some(Arc::clone(budget));
         self.draining = Draining::default();
+        let address = address.into();
+        if let Some(address) = address {
+            self.config.server_port = address.port();
+        }
         if self.config.server_name.is_empty() {
-            self.config.server_name = match address.ip() {
-                IpAddr::V6(ip) => format!("[{ip}]"),
-                IpAddr::V4(ip) => ip.to_string(),
+            self.config.server_name = match address.map(|address| address.ip()) {
+                Some(IpAddr::V6(ip)) => format!("[{ip}]"),
+                Some(IpAddr::V4(ip)) => ip.to_string(),
+                None => "localhost".to_owned(),
             };
         }
         self
@@ -531,6 +539,38 @@ fn connections_within(descriptors: usize) -> usize {
     descriptors.saturating_sub((descriptors / 4).min(FILES) + OWN)
 }
 
+impl Clone for Site {
+    /// Another site with the same configuration, for another server. This is cheap. Both share the policy, the
+    /// handlers, the log, the recording, the root directory and the [memory limit](Site::with_memory). Each server has
+    /// its own limit of connections, cache, scripts and shutdown; to share those too, give one server
+    /// [several listeners](sanserve_os::Listener).
+    fn clone(&self) -> Site {
+        Site {
+            config: self.config.clone(),
+            policy: Arc::clone(&self.policy),
+            root: Arc::clone(&self.root),
+            // The end of a server ends its scripts.
+            scripts: Arc::new(Scripts::new(self.scripts.rules().clone(), Arc::clone(&self.root))),
+            log: self.log.clone(),
+            handler: self.handler.clone(),
+            upgrade: self.upgrade.clone(),
+            verify: self.verify.clone(),
+            cache: self.cache.clone(),
+            connections: self.connections,
+            memory: self.memory,
+            of_memory: self.of_memory,
+            budget: self.budget.clone(),
+            io: self.io.for_another_server(),
+            common_budget: Arc::clone(&self.common_budget),
+            draining: Draining::default(),
+            grace: self.grace,
+            recording: self.recording.clone(),
+            trace: self.trace.clone(),
+            secrets: self.secrets,
+        }
+    }
+}
+
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Site")
@@ -560,6 +600,19 @@ mod tests {
     fn a_site_can_be_shared_between_threads() {
         fn shareable<T: Send + Sync>() {}
         shareable::<Site>();
+    }
+
+    #[test]
+    fn clones_share_the_memory_limit_and_not_the_shutdown() {
+        let site = Site::without_files().with_memory(1 << 20).with_log(Log::quiet());
+        let (one, other) = (site.clone().bound_to(None), site.bound_to(SocketAddr::from(([127, 0, 0, 1], 81))));
+        let budget = |site: &Site| Arc::clone(site.budget.as_ref().unwrap());
+        assert!(Arc::ptr_eq(&budget(&one), &budget(&other)));
+        assert!(!Arc::ptr_eq(&budget(&one), &budget(&one.clone().with_memory(1).bound_to(None))));
+        assert_eq!((&*one.config.server_name, one.config.server_port), ("localhost", 80));
+        assert_eq!((&*other.config.server_name, other.config.server_port), ("127.0.0.1", 81));
+        one.draining.begin();
+        assert!(!other.draining.has_begun() && !one.clone().draining.has_begun());
     }
 
     #[test]

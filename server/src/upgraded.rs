@@ -3,15 +3,19 @@
 use std::any::Any;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::fd::{AsFd, OwnedFd};
 use sanserve_core::{Peer, UpgradeState};
+use sanserve_os::is_unix;
 
 use crate::lifecycle::Draining;
 
 /// A connection that has switched to another protocol. Reads and writes block.
 ///
-/// Reading begins with what the peer has sent already. Where a socket is needed, [`into_tcp`](Self::into_tcp) gives it.
+/// Reading begins with what the peer has sent already. Where a socket is needed, [`into_tcp`](Self::into_tcp) and
+/// [`into_unix`](Self::into_unix) give it.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -47,19 +51,21 @@ pub struct Upgraded {
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl Upgraded {
     /// A connection over a socket that blocks, with what was `read` of it already. For a frontend.
     #[must_use]
     pub fn new(
-        stream: TcpStream,
+        socket: OwnedFd,
         read: Vec<u8>,
         peer: Peer,
         state: Option<UpgradeState>,
         draining: Draining,
     ) -> Upgraded {
-        Upgraded { stream: Stream::Tcp(stream), read: (read, 0), peer, state, draining }
+        let stream = if is_unix(socket.as_fd()) { Stream::Unix(socket.into()) } else { Stream::Tcp(socket.into()) };
+        Upgraded { stream, read: (read, 0), peer, state, draining }
     }
 
     /// The other end.
@@ -93,6 +99,7 @@ impl Upgraded {
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(timeout),
+            Stream::Unix(stream) => stream.set_read_timeout(timeout),
         }
     }
 
@@ -103,6 +110,7 @@ impl Upgraded {
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_write_timeout(timeout),
+            Stream::Unix(stream) => stream.set_write_timeout(timeout),
         }
     }
 
@@ -113,17 +121,36 @@ impl Upgraded {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
         }
     }
 
     /// The socket, and what the peer has sent already and nobody has read.
     ///
     /// # Errors
-    /// A connection that is not plain TCP comes back. Today all are plain TCP.
+    /// A connection that is not plain TCP comes back.
     pub fn into_tcp(self) -> Result<(TcpStream, Vec<u8>), Upgraded> {
-        let Upgraded { stream: Stream::Tcp(stream), read: (mut read, start), .. } = self;
-        read.drain(..start);
-        Ok((stream, read))
+        match self {
+            Upgraded { stream: Stream::Tcp(stream), read: (mut read, start), .. } => {
+                read.drain(..start);
+                Ok((stream, read))
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Like [`into_tcp`](Self::into_tcp), for a connection over a Unix socket.
+    ///
+    /// # Errors
+    /// A connection that is not over a Unix socket comes back.
+    pub fn into_unix(self) -> Result<(UnixStream, Vec<u8>), Upgraded> {
+        match self {
+            Upgraded { stream: Stream::Unix(stream), read: (mut read, start), .. } => {
+                read.drain(..start);
+                Ok((stream, read))
+            }
+            other => Err(other),
+        }
     }
 }
 
@@ -138,6 +165,7 @@ impl Read for Upgraded {
         }
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read(out),
+            Stream::Unix(stream) => stream.read(out),
         }
     }
 }
@@ -146,12 +174,14 @@ impl Write for Upgraded {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write(data),
+            Stream::Unix(stream) => stream.write(data),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.flush(),
+            Stream::Unix(stream) => stream.flush(),
         }
     }
 }
@@ -168,7 +198,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, from) = listener.accept().unwrap();
         let state = Some(UpgradeState::new(7_u8));
-        let mut upgraded = Upgraded::new(stream, b"early".to_vec(), Peer::from(from), state, Draining::default());
+        let mut upgraded =
+            Upgraded::new(stream.into(), b"early".to_vec(), Peer::from(from), state, Draining::default());
         assert_eq!(upgraded.take_state::<String>(), None, "of another type");
         assert_eq!(upgraded.take_state::<u8>(), Some(7));
         assert_eq!(upgraded.take_state::<u8>(), None, "once");
@@ -187,5 +218,18 @@ mod tests {
         let mut rest = String::new();
         stream.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "d late");
+    }
+
+    #[test]
+    fn a_unix_socket_is_not_tcp() {
+        let (mut client, stream) = UnixStream::pair().unwrap();
+        let upgraded = Upgraded::new(stream.into(), b"early".to_vec(), Peer::unix(), None, Draining::default());
+        let mut upgraded = upgraded.into_tcp().unwrap_err();
+        upgraded.write_all(b"hi").unwrap();
+        let mut text = [0; 2];
+        client.read_exact(&mut text).unwrap();
+        upgraded.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"ea");
+        assert_eq!(upgraded.into_unix().unwrap().1, b"rly");
     }
 }
