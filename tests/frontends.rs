@@ -87,6 +87,7 @@ suite! {
         two_hundred_at_once
         others_are_served
         no_more_than
+        one_after_another
         the_client_is_gone
         the_client_is_silent
         half_closed

@@ -230,6 +230,27 @@ pub fn no_more_than(rt: Runtime) {
     gateway.settle();
 }
 
+/// With one place, a request that follows the response of another script waits for that script to exit. If requests did
+/// not wait, most would be refused at least once.
+pub fn one_after_another(rt: Runtime) {
+    let gateway = Gateway::with(rt, &["--cgi-max", "1"]);
+    let mut client = gateway.connect();
+    let mut refused = 0;
+    for _ in 0..100 {
+        loop {
+            let answer = client.get("/cgi-bin/hello");
+            if answer.status() == 200 {
+                break;
+            }
+            check_error(&answer, 503, "Too many CGI scripts");
+            refused += 1;
+        }
+    }
+    assert!(refused < 50, "{refused} requests were refused");
+    drop(client);
+    gateway.settle();
+}
+
 /// As many POSTs as there are places, with no body or with half of a small one, take no place.
 pub fn bodies_that_do_not_come(rt: Runtime) {
     let gateway = Gateway::with(rt, &["--cgi-max", "2"]);

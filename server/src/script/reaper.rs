@@ -84,6 +84,9 @@ struct State {
     ending: bool,
     /// The reaper will check this state within [`POLL_INTERVAL`].
     napping: bool,
+    /// How often the reaper has waited for [`POLL_INTERVAL`] instead of for exits.
+    #[cfg(test)]
+    naps: usize,
     /// Few places are left, so exits must be noticed immediately.
     is_crowded: bool,
     /// The number of threads that wait for a place.
@@ -249,6 +252,11 @@ impl Shared {
 
     pub(super) fn alive(&self) -> usize {
         self.lock().alive
+    }
+
+    #[cfg(test)]
+    pub(super) fn naps(&self) -> usize {
+        self.lock().naps
     }
 
     /// Kills all scripts, and waits until they have ended.
@@ -596,6 +604,10 @@ fn run(shared: &Shared, wakes: &OwnedFd) {
         let is_urgent = state.waiting > 0 || state.is_crowded || state.ending || is_loud;
         let naps = !state.arrivals.is_empty() && !is_urgent;
         state.napping = naps;
+        #[cfg(test)]
+        {
+            state.naps += usize::from(naps);
+        }
         children.append(&mut state.arrivals);
         mem::swap(&mut kills, &mut state.kills);
         mem::swap(&mut leftovers, &mut state.leftovers);

@@ -646,6 +646,31 @@ fn a_place_is_free_when_a_script_is_reaped() {
     assert_eq!(bench.lines.text(), "", "a full server is not an error");
 }
 
+/// With one place, the next script waits for the exit of the previous one, and not for the next time that the reaper
+/// looks for exits. With many places, that suffices.
+#[test]
+fn the_exit_of_the_only_script_makes_room_at_once() {
+    for (most, how) in [(1, How::Launched), (1, How::Notified), (64, How::Launched), (64, How::Notified)] {
+        let bench = Bench::with(most, how);
+        bench.install("#!/bin/sh\necho out");
+        for _ in 0..50 {
+            until("there is a place", || match bench.run(&errand(), None) {
+                Ok(mut running) => {
+                    // A launcher is told to wait for exits by the same value.
+                    assert_eq!(bench.scripts.shared.is_crowded(), most == 1);
+                    output(&mut running) == "out\n"
+                }
+                Err(error) => {
+                    assert_eq!(error, SpawnError::Busy);
+                    false
+                }
+            });
+        }
+        let naps = bench.scripts.shared.naps();
+        assert_eq!(naps == 0, most == 1, "{most} {how:?}: {naps} naps");
+    }
+}
+
 #[test]
 fn the_rest_of_the_group_ends_with_the_script() {
     for bench in Bench::all() {
