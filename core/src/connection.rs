@@ -424,7 +424,9 @@ impl Connection {
         };
         match &mut self.awaited {
             ReadTimer::Body(progress) | ReadTimer::End(progress) => progress.made(bytes, now),
-            // The timer of a head runs from its first byte.
+            // The timer of a head runs from its first byte, which may arrive when the time for it is over
+            // (`timeout-keep-alive-arrived`, `shutdown-asked-at-end`). `await_peer` starts it for a head behind
+            // another request.
             ReadTimer::Request { .. } | ReadTimer::First { .. } if !buf.input.unread().is_empty() => {
                 self.awaited = ReadTimer::Head { since: now }
             }

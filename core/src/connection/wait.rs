@@ -68,6 +68,8 @@ impl Connection {
                     ReadTimer::Request { .. } if idle => self.awaited,
                     ReadTimer::Head { .. } if !idle => self.awaited,
                     _ if idle => ReadTimer::Request { since: now },
+                    // The beginning of a head arrived behind another request (`timeout-head-pipelined`). Otherwise,
+                    // `absorb_arrived` has started this timer.
                     _ => ReadTimer::Head { since: now },
                 }
             }
