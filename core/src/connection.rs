@@ -373,7 +373,7 @@ impl Connection {
         }
     }
 
-    fn absorb_sent(&mut self, sent: u64, buf: &mut Buffers) {
+    pub(super) fn absorb_sent(&mut self, sent: u64, buf: &mut Buffers) {
         let formatted = (buf.output.unsent().len() as u64).min(sent);
         buf.output.sent(usize::try_from(formatted).expect("no more than there is"));
         let of_file = (sent - formatted).min(self.file.left);

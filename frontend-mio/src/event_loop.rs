@@ -27,7 +27,7 @@ use crate::connection_limit::{ConnectionLimit, ConnectionPermit, Since};
 use crate::deadlines::Deadlines;
 use crate::leaving::Leaving;
 use crate::parked::{Flags, Parked, State};
-use crate::pool::Pool;
+use crate::pool::{MAX_FREE, Pool};
 use crate::script::Role;
 use crate::slab::Slab;
 use crate::turn::Loop;
@@ -372,6 +372,12 @@ impl EventLoop {
                 self.leaving.remove(at);
                 parked.queued = true;
                 self.bulk.push_back(at);
+                // However many continue a transfer, only so many keep their workspaces until their next turn.
+                if self.bulk.len() > MAX_FREE {
+                    if let Some(busy) = parked.put_away(&self.site.context(&self.now)) {
+                        self.pool.give_back(busy);
+                    }
+                }
             }
             Ok(Turn::Slow) => {
                 parked.flags.take(Flags::UNFINISHED);

@@ -31,7 +31,7 @@ impl Busy {
 }
 
 /// The number of unused leases that are kept; further ones are freed.
-const MOST: usize = 128;
+pub(crate) const MAX_FREE: usize = 128;
 
 /// The leases that no connection holds at the moment.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Pool {
     /// Takes a lease back. It keeps as much memory as an ordinary exchange needs.
     pub(crate) fn give_back(&mut self, mut busy: Box<Busy>) {
         busy.session.connection.end_observation();
-        if self.free.len() < MOST {
+        if self.free.len() < MAX_FREE {
             busy.space.clear();
             busy.conn_waker.take();
             busy.disk_waker.take();

@@ -18,7 +18,8 @@ pub struct PutAway {
 
 impl Session {
     /// Reduces a connection to a few hundred bytes that has just returned [`Turn::Wait`](crate::Turn::Wait) and needs
-    /// `handler` or `write` of [`Need`](sanserve_core::Need), but no `completion`. `space` can serve other connections
+    /// `handler` or `write` of [`Need`](sanserve_core::Need), but no `completion`, or that has just returned
+    /// [`Turn::Yield`](crate::Turn::Yield). `space` can serve other connections
     /// until [`take_out`](Self::take_out). Returns `None` if the connection holds more than can be put away.
     pub fn put_away(&mut self, space: &mut Workspace) -> Option<PutAway> {
         let file = space.slot.set_aside();

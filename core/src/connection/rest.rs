@@ -148,12 +148,18 @@ impl Connection {
     }
 
     /// Reduces a waiting connection to a few bytes: one whose handler has nothing to send for now, such as a stream
-    /// between two events, or one whose socket is full and that only has a part of a file left to send. Returns `None`
-    /// if it holds more than can be packed.
+    /// between two events, or one that only has a part of a file left to send. Returns `None` if it holds more than can
+    /// be packed.
     ///
-    /// A driver with many connections that wait for [`Need::handler`](crate::Need) or [`Need::write`](crate::Need) keeps
-    /// the result instead of `buf`, and calls [`unpack`](Self::unpack) before any other method of the connection.
+    /// A driver with many connections that wait for [`Need::handler`](crate::Need) or [`Need::write`](crate::Need), or
+    /// for their next turn, keeps the result instead of `buf`, and calls [`unpack`](Self::unpack) before any other
+    /// method of the connection.
     pub fn pack(&mut self, buf: &mut Buffers) -> Option<Packed> {
+        if self.sent > 0 && self.stalled.is_none() && !self.notes.blocked && self.sends_file() {
+            // The write timer does not run, so it does not matter when this is counted.
+            let sent = std::mem::take(&mut self.sent);
+            self.absorb_sent(sent, buf);
+        }
         let is_line = self.sends_file();
         let waits = is_line || (self.waits_for_handler() && !self.has_unsent(buf));
         let is_drained =
@@ -177,10 +183,10 @@ impl Connection {
         matches!(self.task, Task::Handler(_)) && self.cycle.is_answering() && self.life == Life::Open
     }
 
-    /// Whether the socket is full, and only a part of a file is left to send.
+    /// Whether only a part of a file is left to send.
     fn sends_file(&self) -> bool {
         let is_named = matches!(&self.task, Task::Files(files) if files.is_written()) && self.file.left > 0;
-        is_named && self.notes.blocked && self.cycle.inbound == Inbound::Done && self.life == Life::Open
+        is_named && self.cycle.inbound == Inbound::Done && self.life == Life::Open
     }
 
     /// Restores what was packed into `buf`, which must be empty.
