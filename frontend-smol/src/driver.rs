@@ -23,8 +23,8 @@ use sanserve_server::{
     Workspace,
 };
 
-use crate::lane::Lane;
-use crate::pool::{Lease, Pool};
+use crate::lane::{Lane, Pass};
+use crate::pool::{Lease, MAX_POOLED, Pool};
 use crate::runner;
 use crate::script::Pipes;
 use crate::socket::Socket;
@@ -69,6 +69,8 @@ const _: () = assert!(size_of::<Driver>() <= 368);
 struct SetAside {
     put_away: PutAway,
     wake_flag: Option<Arc<WakeFlag>>,
+    /// The connection's place in a queue.
+    pass: Option<Pass>,
 }
 
 /// The lease with what was set aside of it, or a fresh one.
@@ -80,9 +82,10 @@ fn hold<'l>(
 ) -> &'l mut Lease {
     let lease = lease.get_or_insert_with(|| shared.pool.lease(&shared.site, &shared.clock));
     if let Some(aside) = aside.take() {
-        let SetAside { put_away, wake_flag } = *aside;
+        let SetAside { put_away, wake_flag, pass } = *aside;
         session.take_out(put_away, &mut lease.space);
         lease.wake_flag = wake_flag;
+        lease.pass = pass;
     }
     lease
 }
@@ -243,7 +246,10 @@ impl Driver {
             }
             self.deadline.is_busy();
             // After another wake-up it continues to wait, unless all connections are cut.
-            let pass = self.lease.as_ref().and_then(|lease| lease.pass.as_ref());
+            let pass = match (&self.aside, &self.lease) {
+                (Some(aside), _) => aside.pass.as_ref(),
+                (None, lease) => lease.as_ref().and_then(|lease| lease.pass.as_ref()),
+            };
             if pass.is_some_and(|pass| !pass.is_granted()) && !self.is_cut() {
                 return Poll::Pending;
             }
@@ -280,6 +286,10 @@ impl Driver {
                 }
                 Turn::Yield => {
                     self.enter_bulk(cx);
+                    // However many continue a transfer, only so many keep their leases until their next turn.
+                    if self.shared.bulk.len() > MAX_POOLED {
+                        self.set_aside();
+                    }
                     return Poll::Pending;
                 }
                 Turn::Slow => return Poll::Pending,
@@ -292,7 +302,11 @@ impl Driver {
     /// Queues the connection behind others that continue a transfer.
     fn enter_bulk(&mut self, cx: &Context<'_>) {
         let Driver { session, shared, lease, aside, .. } = self;
-        hold(lease, aside, session, shared).pass = Some(shared.bulk.enter(cx.waker()));
+        let pass = Some(shared.bulk.enter(cx.waker()));
+        match aside {
+            Some(aside) => aside.pass = pass,
+            None => hold(lease, aside, session, shared).pass = pass,
+        }
     }
 
     /// Accesses the handler's view of the connection, while the exchange belongs to the handler.
@@ -457,7 +471,8 @@ impl Driver {
     fn set_aside(&mut self) {
         let Some(lease) = &mut self.lease else { return };
         if let Some(put_away) = self.session.put_away(&mut lease.space) {
-            self.aside = Some(Box::new(SetAside { put_away, wake_flag: lease.wake_flag.take() }));
+            self.aside =
+                Some(Box::new(SetAside { put_away, wake_flag: lease.wake_flag.take(), pass: lease.pass.take() }));
             self.give_back();
         }
     }

@@ -53,6 +53,11 @@ impl Lane {
         Pass(entry)
     }
 
+    /// The number of tasks that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.state().waiting.len()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,7 +15,7 @@ use crate::turn_cache::TurnCache;
 use crate::wake_flag::WakeFlag;
 
 /// The most unused leases that are kept; further ones are freed.
-const MAX_POOLED: usize = 64;
+pub(crate) const MAX_POOLED: usize = 64;
 
 /// The memory of one busy connection.
 pub(crate) struct Lease {

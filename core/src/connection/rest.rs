@@ -250,7 +250,13 @@ mod tests {
 
     /// What the log says of a download is the same, and so is the request after it.
     #[test]
-    fn a_slow_download_keeps_the_line_of_its_request() {
+    fn a_download_that_waits_keeps_the_line_of_its_request() {
+        download_after_packing(true);
+        download_after_packing(false);
+    }
+
+    /// Packs a download while its socket is full, or between two turns.
+    fn download_after_packing(is_full: bool) {
         let config = Config::default();
         let now = Now::new(Tick(0), Wall(784_111_777));
         let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
@@ -265,20 +271,24 @@ mod tests {
                 Step::Act(ticket, _) => connection.handle(Input::Done(ticket, Completion::Opened(Ok(opened)))),
                 Step::Send(Transmit { head, body: Body::File { .. }, .. }) => {
                     let sent = head.len() as u64 + 60_000;
-                    assert!(connection.pack(&mut buf).is_none(), "the socket may take more");
+                    assert!(connection.pack(&mut buf).is_none(), "the head is not sent yet");
                     connection.handle(Input::Sent(sent));
-                    connection.handle(Input::Blocked);
                     break;
                 }
                 step => panic!("{step:?}"),
             }
         }
-        assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(Wait { need: Need { write: true, .. }, .. })));
+        if is_full {
+            connection.handle(Input::Blocked);
+            assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(Wait { need: Need { write: true, .. }, .. })));
+        }
         let packed = connection.pack(&mut buf).expect("it has nothing but its line");
         assert_eq!(&*packed.head, b"GET /large HTTP/1.1");
         let mut buf = Buffers::new();
         connection.unpack(&packed, &mut buf);
-        connection.handle(Input::Writable);
+        if is_full {
+            connection.handle(Input::Writable);
+        }
         let Step::Send(Transmit { body: Body::File { offset: 60_000, len: 40_000 }, .. }) =
             connection.poll(&mut buf, &cx)
         else {
