@@ -5,6 +5,8 @@
 //! server ([`Site`]), the cache of small files, the code that carries out steps ([`Slot`]), scripts and their
 //! supervision, the log, recordings, and the limit on memory. Nothing here waits for a connection.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod accept;
 mod cache;
 mod failure;

@@ -56,6 +56,22 @@ enum Out {
     Queue(Arc<Queue>),
     /// Lines are written by the thread that logs.
     Own(Mutex<Box<dyn Write + Send>>),
+    /// Lines become records of the crate `log`.
+    #[cfg(feature = "log")]
+    LogCrate,
+}
+
+/// What lines are about, which decides the level of their records in the crate `log`.
+#[derive(Clone, Copy)]
+enum Subject {
+    /// Exchanges with a status below 500, and messages of handlers.
+    Exchange,
+    /// An exchange that failed, by the server's fault or a script's.
+    Failure,
+    /// Errors of the server, and what scripts write to stderr.
+    Server,
+    /// The steps of a connection.
+    Trace,
 }
 
 impl Log {
@@ -105,6 +121,19 @@ impl Log {
         Log::with(Out::Queue(Arc::clone(&queue::STDERR)), true)
     }
 
+    /// Makes each line a record of the crate [`log`](::log), and so also an event of `tracing`, whose subscribers read
+    /// such records. An exchange is a record with the target `sanserve::access` and the level info, or error if its
+    /// status is 500 or higher; its lines are those of [`Policy::log`], which may leave out the time. A message of a
+    /// handler is such a record with the level info. Errors of the server, and what scripts write to stderr, have the
+    /// target `sanserve` and the level error.
+    ///
+    /// The records are made by the threads that serve connections, so the logger must not block.
+    #[cfg(feature = "log")]
+    #[must_use]
+    pub fn to_log_crate() -> Log {
+        Log::with(Out::LogCrate, false)
+    }
+
     fn with(out: Out, quiet: bool) -> Log {
         Log { sink: Arc::new(Sink::new(out, quiet, None)) }
     }
@@ -122,7 +151,7 @@ impl Log {
         for c in message.to_string().chars() {
             if c.is_control() || is_deceptive(c) { line.extend(c.escape_unicode()) } else { line.push(c) }
         }
-        self.line(&line);
+        self.one(Subject::Server, &line);
     }
 
     /// Writes lines about a script, in the place of errors of the server.
@@ -132,14 +161,18 @@ impl Log {
             text.extend_from_slice(b"sanserve: ");
             text.extend_from_slice(line);
         }
-        self.write(&text);
+        self.write(Subject::Server, &text);
     }
 
-    /// Writes a line unchanged.
+    /// Writes a line of a trace unchanged.
     pub(crate) fn line(&self, line: &str) {
+        self.one(Subject::Trace, line);
+    }
+
+    fn one(&self, subject: Subject, line: &str) {
         let mut line = format!("{line}\n").into_bytes();
         cut_lines(&mut line, 0);
-        self.write(&line);
+        self.write(subject, &line);
     }
 
     /// Waits until the lines written so far have left the process, for at most `bound`. Returns whether they have.
@@ -148,10 +181,26 @@ impl Log {
         match &self.sink.out {
             Out::Queue(queue) => queue.flush_within(bound),
             Out::Own(_) => true,
+            #[cfg(feature = "log")]
+            Out::LogCrate => {
+                ::log::logger().flush();
+                true
+            }
         }
     }
 
-    fn write(&self, lines: &[u8]) {
+    /// Whether the lines of each exchange are written at once, since they are about that exchange only.
+    fn is_by_exchange(&self) -> bool {
+        match &self.sink.out {
+            Out::Queue(_) | Out::Own(_) => false,
+            #[cfg(feature = "log")]
+            Out::LogCrate => true,
+        }
+    }
+
+    fn write(&self, subject: Subject, lines: &[u8]) {
+        #[cfg(not(feature = "log"))]
+        let _ = subject;
         match &self.sink.out {
             Out::Queue(queue) => queue.append(lines),
             Out::Own(out) => {
@@ -159,6 +208,30 @@ impl Log {
                 let _ = out.write_all(lines);
                 let _ = out.flush();
             }
+            #[cfg(feature = "log")]
+            Out::LogCrate => subject.record(lines),
+        }
+    }
+}
+
+impl Subject {
+    fn of(entry: &Entry<'_>) -> Subject {
+        if entry.status >= 500 { Subject::Failure } else { Subject::Exchange }
+    }
+
+    /// Makes a record of each line.
+    #[cfg(feature = "log")]
+    fn record(self, lines: &[u8]) {
+        let (level, target) = match self {
+            Subject::Exchange => (::log::Level::Info, "sanserve::access"),
+            Subject::Failure => (::log::Level::Error, "sanserve::access"),
+            Subject::Server => (::log::Level::Error, "sanserve"),
+            Subject::Trace => (::log::Level::Debug, "sanserve::trace"),
+        };
+        for line in String::from_utf8_lossy(lines).lines() {
+            // The target says so already.
+            let line = line.strip_prefix("sanserve: ").unwrap_or(line);
+            ::log::log!(target: target, level, "{line}");
         }
     }
 }
@@ -214,7 +287,10 @@ impl Logger {
         let before = self.lines.len();
         policy.log(entry, std::str::from_utf8(stamp).unwrap_or_default(), &mut self.lines);
         cut_lines(&mut self.lines, before);
-        if self.lines.len() > MAX_BUFFERED {
+        if self.log.is_by_exchange() {
+            self.log.write(Subject::of(entry), &self.lines);
+            self.lines.clear();
+        } else if self.lines.len() > MAX_BUFFERED {
             self.flush();
         }
     }
@@ -222,7 +298,7 @@ impl Logger {
     /// Writes the collected lines with one call. Call it at the end of each turn.
     pub fn flush(&mut self) {
         if !self.lines.is_empty() {
-            self.log.write(&self.lines);
+            self.log.write(Subject::Exchange, &self.lines);
             self.lines.clear();
             self.lines.shrink_to(MAX_BUFFERED);
         }
