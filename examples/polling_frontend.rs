@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{Call, Cgi, Config, Connection, Handler, Input, Now, Peer, Reply, StatusCode, Tick, Wait};
+use sanserve::core::{
+    Call, Cgi, Config, Connection, Handler, HandlerError, Input, Now, Peer, Reply, StatusCode, Tick, Wait,
+};
 use sanserve::os::{self, Clock, Signals};
 use sanserve::server::{
     Accepted, Acceptor, Announce, Budget, EachExchange, Env, Handle, Listener, Local, Logger, Phase, Session, Site,
@@ -246,14 +248,14 @@ impl Server {
 }
 
 /// A portable handler: responds to `/hello`, and leaves everything else to the files and scripts.
-pub fn hello(call: Call, reply: &mut Reply<'_>) {
+pub fn hello(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
     if call == Call::Request {
-        let done = match reply.request().path() {
-            b"/hello" => reply.answer(StatusCode::OK, "text/plain", "hello\n"),
-            _ => reply.decline(),
-        };
-        done.expect("nothing was answered before");
+        match reply.request().path() {
+            b"/hello" => reply.answer(StatusCode::OK, "text/plain", "hello\n")?,
+            _ => reply.decline()?,
+        }
     }
+    Ok(())
 }
 
 /// Serves a directory on port 8000, with scripts if the first argument is `--cgi`.

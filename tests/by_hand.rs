@@ -19,7 +19,7 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve::core::{Call, Cgi, Config, Pace, Reply, Timeouts};
+use sanserve::core::{Call, Cgi, Config, HandlerError, Pace, Reply, Timeouts};
 use sanserve::server::{Log, Site};
 use testkit::tree::Tree;
 use testkit::{Bound, Client, Embedded};
@@ -80,7 +80,7 @@ fn start(timeouts: Timeouts) -> Embedded {
 static STALE: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
 
 /// The handler of the example, and one that waits for a wake-up.
-fn handler(call: Call, reply: &mut Reply<'_>) {
+fn handler(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
     match (call, reply.request().path()) {
         (Call::Request, b"/later") => {
             let waker = reply.waker();
@@ -106,8 +106,9 @@ fn handler(call: Call, reply: &mut Reply<'_>) {
         (Call::Wake, b"/later") => {
             reply.answer(sanserve::StatusCode::OK, "text/plain", "woken\n").unwrap();
         }
-        _ => polling_frontend::hello(call, reply),
+        _ => polling_frontend::hello(call, reply)?,
     }
+    Ok(())
 }
 
 #[test]

@@ -143,7 +143,7 @@ mod custom_blocking {
 #[allow(dead_code, reason = "its `main` is not run")]
 mod shout_portable {
     use sanserve::core::Handler;
-    use sanserve::{Call, Misuse, Received, Reply, Site, StatusCode};
+    use sanserve::{Call, HandlerError, Misuse, Received, Reply, Site, StatusCode};
 
     #[derive(Default)]
     struct Shout(Vec<u8>);
@@ -168,12 +168,13 @@ mod shout_portable {
     }
 
     impl Handler for Shout {
-        fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
             if call == Call::Over {
                 self.0.clear();
-            } else if self.go_on(reply).is_err() {
-                reply.abort();
+            } else {
+                self.go_on(reply)?;
             }
+            Ok(())
         }
     }
 
@@ -552,7 +553,7 @@ mod ends_portable {
     use std::task::Waker;
 
     use sanserve::core::Handler;
-    use sanserve::{Call, Reply, Site, StatusCode};
+    use sanserve::{Call, HandlerError, Reply, Site, StatusCode};
 
     #[derive(Default)]
     struct LongPoll(Option<Waker>);
@@ -565,12 +566,13 @@ mod ends_portable {
 
     impl Handler for LongPoll {
         // Portable, on every runtime: an extra call, once per exchange.
-        fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+        fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
             match call {
                 Call::Request => self.wait_for_news(reply.waker()),
                 Call::Drain => reply.answer(StatusCode::OK, "text/plain", "no news\n").expect("the first answer"),
                 _ => {}
             }
+            Ok(())
         }
     }
 

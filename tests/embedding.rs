@@ -160,7 +160,12 @@ fn start(grace: Duration, bind: impl FnOnce(Site) -> Bound) -> Embedded {
     Embedded::start(tree, |root, log| {
         let site = Site::new(root).unwrap().with_policy(Api).with_config(config).with_log(Log::to(log));
         let site = site.with_memory(MEMORY);
-        let handler = || |call: Call, reply: &mut Reply<'_>| answer(call, reply).unwrap_or(());
+        let handler = || {
+            |call: Call, reply: &mut Reply<'_>| {
+                let _ = answer(call, reply);
+                Ok(())
+            }
+        };
         bind(site.with_grace(grace).with_handler(handler))
     })
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sanserve::core::{Call, Handler, Misuse, Policy, Received, Reply, Request, Route};
+use sanserve::core::{Call, Handler, HandlerError, Misuse, Policy, Received, Reply, Request, Route};
 use sanserve::server::Recording;
 use sanserve::transcript::{Event, Transcript, What};
 use sanserve::{Log, Site, StatusCode};
@@ -35,12 +35,13 @@ impl Echo {
 }
 
 impl Handler for Echo {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request | Call::Body => self.read(reply).expect("no misuse"),
             Call::Over => self.body.clear(),
             Call::Room | Call::Wake | Call::Drain => {}
         }
+        Ok(())
     }
 }
 

@@ -188,7 +188,7 @@ fn nothing_in_a_transcript_runs() {
     let inputs =
         format!("sanserve transcript 1\n# {attack}\n@0 recv \"GET /{attack} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\"\n");
     let parsed = Transcript::parse(&inputs).expect("a valid transcript");
-    let text = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).to_text();
+    let text = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(())).to_text();
     let page = Page::of(&text);
     browser.open(&page.path, "#2");
     assert_eq!(browser.ask("document.title"), "made.txt - sanserve trace");
@@ -382,7 +382,7 @@ fn walking_through_thousands_of_steps_takes_constant_work() {
         ));
     }
     let parsed = Transcript::parse(&inputs).expect("a valid transcript");
-    let played = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
+    let played = perform(&parsed, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(()));
     let page = Page::of(&played.to_text());
     browser.open(&page.path, "#2500");
     assert_eq!(browser.ask("document.querySelectorAll('.step').length"), "5001");

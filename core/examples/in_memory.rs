@@ -4,16 +4,17 @@
 use std::net::SocketAddr;
 
 use sanserve_core::{
-    Body, Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, Input, Now, Peer, Reply, StatusCode,
-    Step, Tick, Wall,
+    Body, Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, HandlerError, Input, Now, Peer, Reply,
+    StatusCode, Step, Tick, Wall,
 };
 
 /// The handler under test: greets the name in the path.
-pub fn hello(call: Call, reply: &mut Reply<'_>) {
+pub fn hello(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
     if call == Call::Request {
         let text = [b"hello, ", &reply.request().path()[1..], b"\n"].concat();
-        reply.answer(StatusCode::OK, "text/plain", text).expect("this is the first response");
+        reply.answer(StatusCode::OK, "text/plain", text)?;
     }
+    Ok(())
 }
 
 /// Returns everything that a connection sends for `request`.
@@ -26,7 +27,7 @@ pub fn exchange(request: &[u8], handler: &mut dyn Handler) -> Vec<u8> {
     let (mut unread, mut out) = (request, Vec::new());
     loop {
         match connection.poll(&mut buffers, &cx) {
-            Step::Call(call) => handler.call(call, &mut connection.reply(&mut buffers, &cx)),
+            Step::Call(call) => handler.drive(call, &mut connection.reply(&mut buffers, &cx)),
             Step::Send(transmit) => {
                 let body = match transmit.body {
                     Body::Bytes(bytes) => bytes,

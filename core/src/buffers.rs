@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::conditional::LastValidators;
+use crate::handler_error::HandlerError;
 use crate::handover::{FileHandle, Handover, UpgradeState};
 use crate::listing::Listing;
 use crate::peer::Peer;
@@ -67,6 +68,10 @@ pub(crate) struct Scratch {
     pub(crate) variables: Vec<u8>,
     /// Messages about a script for the log.
     pub(crate) remarks: Vec<u8>,
+    /// Why the handler failed, for the log; empty if it did not.
+    pub(crate) failure: Vec<u8>,
+    /// The page that replaces a response that the handler did not complete.
+    pub(crate) failed: Option<Box<HandlerError>>,
 }
 
 impl Default for Buffers {
@@ -166,12 +171,6 @@ impl Buffers {
         self.handover.file.take()
     }
 
-    /// Why a handler has failed, if it said so ([`Reply::fail`](crate::Reply::fail)): for the log of the driver, after
-    /// each call of the handler.
-    pub fn take_failure(&mut self) -> Option<String> {
-        self.handover.failure.take()
-    }
-
     /// What a handler hands to the next protocol ([`Reply::upgrade_with`](crate::Reply::upgrade_with)): for the driver,
     /// at [`Close::Upgraded`](crate::Close::Upgraded).
     pub fn take_upgrade_state(&mut self) -> Option<UpgradeState> {
@@ -204,6 +203,7 @@ impl Buffers {
     pub fn held(&self) -> u64 {
         let texts = [
             &self.scratch.remarks,
+            &self.scratch.failure,
             &self.scratch.path,
             &self.scratch.message,
             &self.scratch.page,

@@ -21,6 +21,7 @@ use crate::entry::Entry;
 use crate::error::Violation;
 use crate::exchange::{Answer, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
 use crate::files::PendingAction;
+use crate::handler_error::HandlerError;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
 use crate::peer::Peer;
@@ -454,12 +455,14 @@ impl Connection {
             if let Task::Cgi(cgi) = &mut self.task {
                 cgi.give_up();
             }
-            let (status, message) = if buf.output.is_refused {
-                (StatusCode::SERVICE_UNAVAILABLE, "No memory for a response of this size")
+            let failed = buf.scratch.failed.take();
+            if buf.output.is_refused {
+                let message = "No memory for a response of this size";
+                self.response(buf, cx).error(StatusCode::SERVICE_UNAVAILABLE, message);
             } else {
-                (StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-            };
-            self.response(buf, cx).error(status, message);
+                let failed = failed.map_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into(), |failed| *failed);
+                self.response(buf, cx).failed(&failed);
+            }
         } else {
             self.cut(Cut::Fault(fault), Close::Broken, buf);
         }
@@ -672,6 +675,7 @@ impl Connection {
             sent: self.exchange.body_sent,
             error: self.exchange.answer.is_error().then_some(buf.scratch.message.as_slice()),
             cut: self.exchange.cut.map(Cut::reason),
+            failure: (!buf.scratch.failure.is_empty()).then_some(buf.scratch.failure.as_slice()),
         }
     }
 
@@ -682,6 +686,7 @@ impl Connection {
         buf.trailers.clear();
         buf.trailing.clear();
         buf.reasons.clear();
+        buf.scratch.failure.clear();
         buf.end_exchange();
         let then = self.exchange.then;
         self.exchange = Exchange::default();

@@ -21,13 +21,15 @@ pub struct Entry<'a> {
     pub error: Option<&'a [u8]>,
     /// Why the response was cut short, if it was.
     pub cut: Option<&'static str>,
+    /// Why the handler failed, if it did, such as `the handler failed: out of memory`. The client does not see it.
+    pub failure: Option<&'a [u8]>,
 }
 
 impl<'a> Entry<'a> {
     /// Creates the entry of a request with this line that has no response.
     #[must_use]
     pub fn new(peer: Peer, line: &'a [u8]) -> Entry<'a> {
-        Entry { peer, line, status: 0, sent: 0, error: None, cut: None }
+        Entry { peer, line, status: 0, sent: 0, error: None, cut: None, failure: None }
     }
 
     /// Sets the [status](Self::status) of the response, and how much of its body was [sent](Self::sent).
@@ -42,8 +44,14 @@ impl<'a> Entry<'a> {
         Entry { error: Some(message), ..self }
     }
 
+    /// Sets why the handler [failed](Self::failure).
+    #[must_use]
+    pub fn with_failure(self, why: &'a [u8]) -> Entry<'a> {
+        Entry { failure: Some(why), ..self }
+    }
+
     /// Appends the lines of this entry: `code 404, message File not found` for an error, `"GET / HTTP/1.1" 200 1024`,
-    /// and why the response was cut. `open` is called to write the prefix of each line.
+    /// why the response was cut, and why the handler failed. `open` is called to write the prefix of each line.
     ///
     /// The format is that of Python's `log_error` and `log_request`, except that the size, which is always `-` in
     /// Python, is the number of bytes sent. A request line is truncated to 8,000 bytes; `\...` marks the place.
@@ -66,6 +74,21 @@ impl<'a> Entry<'a> {
             scrub_within(out, self.line, MAX_TEXT);
             writeln!(out, "\" cut after {} bytes: {reason}", self.sent).expect("writing to a Vec does not fail");
         }
+        if let Some(why) = self.failure {
+            open(out);
+            self.write_failure(why, out);
+            out.push(b'\n');
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// Appends `"GET / HTTP/1.1": ` and why the handler failed.
+    fn write_failure(&self, why: &[u8], out: &mut Vec<u8>) {
+        out.push(b'"');
+        scrub_within(out, self.line, MAX_TEXT / 2);
+        out.extend_from_slice(b"\": ");
+        scrub_within(out, why, MAX_TEXT / 2);
     }
 }
 
@@ -83,12 +106,20 @@ mod tests {
         {
             for extra in 0..12 {
                 let line = &line[..line.len() - extra];
-                let entry = Entry { peer, line, status: 414, sent: 7, error: Some(line), cut: Some("why") };
+                let entry = Entry {
+                    peer,
+                    line,
+                    status: 414,
+                    sent: 7,
+                    error: Some(line),
+                    cut: Some("why"),
+                    failure: Some(line),
+                };
                 let mut out = Vec::new();
                 entry.write(&mut out, |_| {});
                 let text = String::from_utf8(out).unwrap();
                 let lines: Vec<&str> = text.lines().collect();
-                assert_eq!(lines.len(), 3);
+                assert_eq!(lines.len(), 4);
                 assert!(lines.iter().all(|line| line.len() < 8_192 && line.contains("\\...")));
                 assert!(lines[1].ends_with("\\...\" 414 7"), "{}", lines[1]);
                 let (text, _) = lines[1].split_once("\\...").unwrap();
@@ -96,7 +127,7 @@ mod tests {
             }
         }
         let line = [b'a'; 8_000];
-        let entry = Entry { peer, line: &line, status: 200, sent: 7, error: None, cut: None };
+        let entry = Entry { peer, line: &line, status: 200, sent: 7, error: None, cut: None, failure: None };
         let mut out = Vec::new();
         entry.write(&mut out, |_| {});
         assert_eq!(out, [b"\"", &line[..], b"\" 200 7\n"].concat());

@@ -1,6 +1,8 @@
 //! Fields that an embedder adds to a head or a trailer section. They are validated, so that no injected line reaches
 //! the wire.
 
+use std::ops::Range;
+
 use crate::grammar::{is_field_value, is_token_byte};
 
 /// Adds fields to a head, after validating them.
@@ -66,6 +68,22 @@ impl<'o> Fields<'o> {
         }
         self.add(name, value)
     }
+}
+
+/// Whether some field lines contain a field with that name.
+pub(crate) fn has_field(lines: &[u8], name: &str) -> bool {
+    lines_named(lines, name).next().is_some()
+}
+
+/// Where the lines of the fields with that name are, each with its line end.
+fn lines_named(lines: &[u8], name: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 0;
+    lines.split_inclusive(|&byte| byte == b'\n').filter_map(move |line| {
+        let start = at;
+        at += line.len();
+        let is_named = line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name.as_bytes());
+        is_named.then_some(start..at)
+    })
 }
 
 fn is_one_of(names: &[&str], name: &str) -> bool {

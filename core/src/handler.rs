@@ -1,6 +1,7 @@
 //! The portable, event-driven handler. It is called, does what is possible without blocking, and returns.
 
 use crate::connection::Reply;
+use crate::handler_error::HandlerError;
 use crate::step::Call;
 
 /// Responds to requests, on any runtime. One value serves one connection, as in Python.
@@ -9,7 +10,7 @@ use crate::step::Call;
 /// later call. This handler echoes the body of the request, at the pace of the client:
 ///
 /// ```
-/// use sanserve_core::{Call, Handler, Misuse, Received, Reply, StatusCode};
+/// use sanserve_core::{Call, Handler, HandlerError, Misuse, Received, Reply, StatusCode};
 ///
 /// struct Echo;
 ///
@@ -33,15 +34,16 @@ use crate::step::Call;
 /// }
 ///
 /// impl Handler for Echo {
-///     fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
-///         let outcome = match call {
-///             Call::Request => reply.respond(StatusCode::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply)),
-///             Call::Body | Call::Room => self.go_on(reply),
-///             Call::Wake | Call::Drain | Call::Over => Ok(()),
-///         };
-///         if outcome.is_err() {
-///             reply.abort();
+///     fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+///         match call {
+///             Call::Request => {
+///                 reply.respond(StatusCode::OK)?.send()?;
+///                 self.go_on(reply)?;
+///             }
+///             Call::Body | Call::Room => self.go_on(reply)?,
+///             Call::Wake | Call::Drain | Call::Over => {}
 ///         }
+///         Ok(())
 ///     }
 /// }
 /// # fn main() {
@@ -50,11 +52,22 @@ use crate::step::Call;
 /// ```
 pub trait Handler {
     /// Advances the exchange as far as possible.
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>);
+    ///
+    /// # Errors
+    /// Anything that prevents the handler from responding. The client gets the status of the error, or the connection
+    /// is cut if the response has begun: see [`Reply::fail`].
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError>;
+
+    /// Calls the handler, and [fails](Reply::fail) the exchange if it returns an error. For drivers.
+    fn drive(&mut self, call: Call, reply: &mut Reply<'_>) {
+        if let Err(error) = self.call(call, reply) {
+            reply.fail(error);
+        }
+    }
 }
 
-impl<F: FnMut(Call, &mut Reply<'_>)> Handler for F {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
-        self(call, reply);
+impl<F: FnMut(Call, &mut Reply<'_>) -> Result<(), HandlerError>> Handler for F {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+        self(call, reply)
     }
 }

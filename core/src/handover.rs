@@ -68,13 +68,12 @@ impl fmt::Debug for UpgradeState {
 #[derive(Debug, Default)]
 pub(crate) struct Handover {
     pub(crate) file: Option<FileHandle>,
-    pub(crate) failure: Option<String>,
     pub(crate) upgrade: Option<UpgradeState>,
 }
 
 impl Handover {
     pub(crate) fn is_empty(&self) -> bool {
-        self.file.is_none() && self.failure.is_none() && self.upgrade.is_none()
+        self.file.is_none() && self.upgrade.is_none()
     }
 }
 

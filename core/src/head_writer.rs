@@ -52,6 +52,17 @@ impl<'r> HeadWriter<'r> {
         self.response.send_response(&self.head, body.as_ref())
     }
 
+    /// Responds with an error page that has the fields of this head, such as `WWW-Authenticate` for 401 or `Allow` for
+    /// 405. `None` stands for the usual text of the status.
+    ///
+    /// # Errors
+    /// [`Misuse::LengthMismatch`] if a [`length`](Self::length) was announced, [`Misuse::ReservedHeader`] if the head has
+    /// a `Content-Type`, which is [that of the page](crate::Policy::error_type), [`Misuse::Interim`] for a status below
+    /// 200. Nothing is sent in these cases.
+    pub fn error(mut self, message: Option<&str>, explanation: Option<&str>) -> Result<(), Misuse> {
+        self.response.send_error(&self.head, message, explanation)
+    }
+
     /// Ends the head (Python's `end_headers`). It is sent together with the beginning of the body.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The page of an error response, byte for byte that of Python 3.14.
 
+use crate::request::Request;
 use crate::status::StatusCode;
 use crate::text::escape_text;
 
@@ -13,6 +14,8 @@ pub struct ErrorPage<'a> {
     pub message: &'a [u8],
     /// What the status means; not escaped yet.
     pub explanation: &'a str,
+    /// The request, if its head was valid.
+    pub request: Option<Request<'a>>,
 }
 
 /// Appends the default page.
@@ -47,6 +50,7 @@ mod tests {
                 status: StatusCode::NOT_FOUND,
                 message: b"File not found",
                 explanation: StatusCode::NOT_FOUND.explanation(),
+                request: None,
             },
             &mut out,
         );

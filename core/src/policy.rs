@@ -149,13 +149,44 @@ pub trait Policy {
         None
     }
 
-    /// Writes the page of an error (Python's `error_message_format`).
+    /// Writes the page of an error (Python's `error_message_format`). [`ErrorPage::request`] is the request, so that the
+    /// page may depend on it.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use sanserve_core::{ErrorPage, Policy, Request, write_error_page};
+    ///
+    /// /// Errors are JSON for clients that ask for it.
+    /// struct Ours;
+    ///
+    /// fn wants_json(request: Option<&Request<'_>>) -> bool {
+    ///     request.and_then(|request| request.field("Accept")) == Some(b"application/json")
+    /// }
+    ///
+    /// impl Policy for Ours {
+    ///     fn error_page(&self, page: &ErrorPage<'_>, out: &mut Vec<u8>) {
+    ///         if wants_json(page.request.as_ref()) {
+    ///             let _ = write!(out, "{{\"status\":{}}}", page.status.code());
+    ///         } else {
+    ///             write_error_page(page, out);
+    ///         }
+    ///     }
+    ///
+    ///     fn error_type(&self, request: Option<&Request<'_>>) -> &str {
+    ///         if wants_json(request) { "application/json" } else { "text/html;charset=utf-8" }
+    ///     }
+    /// }
+    /// # fn main() {
+    /// # let _: &dyn Policy = &Ours;
+    /// # }
+    /// ```
     fn error_page(&self, page: &ErrorPage<'_>, out: &mut Vec<u8>) {
         page::write(page, out);
     }
 
-    /// The media type of that page (Python's `error_content_type`).
-    fn error_type(&self) -> &str {
+    /// The media type of that page (Python's `error_content_type`). `request` is `None` if its head was not valid.
+    fn error_type(&self, request: Option<&Request<'_>>) -> &str {
+        let _ = request;
         "text/html;charset=utf-8"
     }
 

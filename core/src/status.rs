@@ -2,7 +2,23 @@
 
 use std::fmt;
 
-/// A status code, 100 to 999.
+/// A status code, 100 to 999. Each assigned code of the [IANA registry] has a constant.
+///
+/// A handler that returns one as its error responds with the page of that status: see
+/// [`HandlerError`](crate::HandlerError).
+///
+/// ```
+/// use sanserve_core::StatusCode;
+///
+/// # fn main() -> Result<(), sanserve_core::InvalidStatusCode> {
+/// assert_eq!(StatusCode::try_from(415)?, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+/// assert_eq!(StatusCode::NOT_FOUND.to_string(), "404 Not Found");
+/// assert!(StatusCode::try_from(99).is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [IANA registry]: https://www.iana.org/assignments/http-status-codes/http-status-codes.xhtml
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatusCode(u16);
 
@@ -43,6 +59,42 @@ impl StatusCode {
     }
 }
 
+impl fmt::Display for StatusCode {
+    /// `404 Not Found`, or the number alone if the code is unknown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.row() {
+            Some((code, phrase, _)) => write!(f, "{code} {phrase}"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl TryFrom<u16> for StatusCode {
+    type Error = InvalidStatusCode;
+
+    fn try_from(code: u16) -> Result<StatusCode, InvalidStatusCode> {
+        StatusCode::new(code).ok_or(InvalidStatusCode(code))
+    }
+}
+
+impl From<StatusCode> for u16 {
+    fn from(status: StatusCode) -> u16 {
+        status.0
+    }
+}
+
+/// A number that is not a status code, since it does not have three digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidStatusCode(u16);
+
+impl fmt::Display for InvalidStatusCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not a status code: it would be from 100 to 999", self.0)
+    }
+}
+
+impl std::error::Error for InvalidStatusCode {}
+
 impl fmt::Debug for StatusCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.0, self.phrase())
@@ -54,16 +106,75 @@ macro_rules! named {
         impl StatusCode {
             $(#[doc = concat!("Status ", $code, ".")] pub const $name: StatusCode = StatusCode($code);)*
         }
+
+        #[cfg(test)]
+        const NAMED: [StatusCode; [$($code),*].len()] = [$(StatusCode($code)),*];
     };
 }
 
 named! {
-    CONTINUE = 100, SWITCHING_PROTOCOLS = 101, EARLY_HINTS = 103, OK = 200, CREATED = 201, ACCEPTED = 202, NO_CONTENT = 204, RESET_CONTENT = 205, PARTIAL_CONTENT = 206, MOVED_PERMANENTLY = 301, FOUND = 302, SEE_OTHER = 303,
-    NOT_MODIFIED = 304, BAD_REQUEST = 400, UNAUTHORIZED = 401, FORBIDDEN = 403, NOT_FOUND = 404, METHOD_NOT_ALLOWED = 405,
-    REQUEST_TIMEOUT = 408, LENGTH_REQUIRED = 411, PRECONDITION_FAILED = 412, CONTENT_TOO_LARGE = 413, URI_TOO_LONG = 414,
-    RANGE_NOT_SATISFIABLE = 416, EXPECTATION_FAILED = 417, FIELDS_TOO_LARGE = 431, INTERNAL_SERVER_ERROR = 500,
-    NOT_IMPLEMENTED = 501, BAD_GATEWAY = 502, SERVICE_UNAVAILABLE = 503, GATEWAY_TIMEOUT = 504, VERSION_NOT_SUPPORTED = 505,
+    CONTINUE = 100,
+    SWITCHING_PROTOCOLS = 101,
+    PROCESSING = 102,
+    EARLY_HINTS = 103,
+    OK = 200,
+    CREATED = 201,
+    ACCEPTED = 202,
+    NON_AUTHORITATIVE_INFORMATION = 203,
+    NO_CONTENT = 204,
+    RESET_CONTENT = 205,
+    PARTIAL_CONTENT = 206,
+    MULTI_STATUS = 207,
+    ALREADY_REPORTED = 208,
+    IM_USED = 226,
+    MULTIPLE_CHOICES = 300,
+    MOVED_PERMANENTLY = 301,
+    FOUND = 302,
+    SEE_OTHER = 303,
+    NOT_MODIFIED = 304,
+    USE_PROXY = 305,
+    TEMPORARY_REDIRECT = 307,
+    PERMANENT_REDIRECT = 308,
+    BAD_REQUEST = 400,
+    UNAUTHORIZED = 401,
+    PAYMENT_REQUIRED = 402,
+    FORBIDDEN = 403,
+    NOT_FOUND = 404,
+    METHOD_NOT_ALLOWED = 405,
+    NOT_ACCEPTABLE = 406,
+    PROXY_AUTHENTICATION_REQUIRED = 407,
+    REQUEST_TIMEOUT = 408,
+    CONFLICT = 409,
+    GONE = 410,
+    LENGTH_REQUIRED = 411,
+    PRECONDITION_FAILED = 412,
+    CONTENT_TOO_LARGE = 413,
+    URI_TOO_LONG = 414,
+    UNSUPPORTED_MEDIA_TYPE = 415,
+    RANGE_NOT_SATISFIABLE = 416,
+    EXPECTATION_FAILED = 417,
+    IM_A_TEAPOT = 418,
+    MISDIRECTED_REQUEST = 421,
+    UNPROCESSABLE_CONTENT = 422,
+    LOCKED = 423,
+    FAILED_DEPENDENCY = 424,
+    TOO_EARLY = 425,
+    UPGRADE_REQUIRED = 426,
+    PRECONDITION_REQUIRED = 428,
+    TOO_MANY_REQUESTS = 429,
+    FIELDS_TOO_LARGE = 431,
+    UNAVAILABLE_FOR_LEGAL_REASONS = 451,
+    INTERNAL_SERVER_ERROR = 500,
+    NOT_IMPLEMENTED = 501,
+    BAD_GATEWAY = 502,
+    SERVICE_UNAVAILABLE = 503,
+    GATEWAY_TIMEOUT = 504,
+    VERSION_NOT_SUPPORTED = 505,
+    VARIANT_ALSO_NEGOTIATES = 506,
     INSUFFICIENT_STORAGE = 507,
+    LOOP_DETECTED = 508,
+    NOT_EXTENDED = 510,
+    NETWORK_AUTHENTICATION_REQUIRED = 511,
 }
 
 /// Code, phrase and explanation, ordered by code. If Python has no explanation, it is taken from RFC 9110.
@@ -139,3 +250,25 @@ const TABLE: &[(u16, &str, &str)] = &[
     (510, "Not Extended", "Request needs further extensions"),
     (511, "Network Authentication Required", "The client needs to authenticate to gain network access"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_ordered_and_each_of_its_codes_has_a_constant() {
+        assert!(TABLE.is_sorted_by(|one, next| one.0 < next.0));
+        assert_eq!(NAMED.map(|status| status.0).to_vec(), TABLE.iter().map(|row| row.0).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_status_code_has_three_digits() {
+        for (code, is_one) in [(0, false), (99, false), (100, true), (999, true), (1000, false)] {
+            assert_eq!(StatusCode::try_from(code).is_ok(), is_one, "{code}");
+        }
+        assert_eq!(u16::from(StatusCode::IM_A_TEAPOT), 418);
+        let error = StatusCode::try_from(42).unwrap_err();
+        assert_eq!(error.to_string(), "42 is not a status code: it would be from 100 to 999");
+        assert_eq!(StatusCode(799).to_string(), "799");
+    }
+}

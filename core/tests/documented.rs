@@ -1,6 +1,6 @@
 //! The programs of `docs/testing.md`. The last test compares them with the page.
 
-use sanserve_core::{Call, Cgi, Config, Handler, Misuse, Received, Reply, StatusCode};
+use sanserve_core::{Call, Cgi, Config, Handler, HandlerError, Misuse, Received, Reply, StatusCode};
 use sanserve_testing::{Disk, Faults, Peer, Random, Script, Server, World};
 
 #[test]
@@ -17,14 +17,12 @@ fn slowloris() {
 struct Count(u64);
 
 impl Handler for Count {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         let outcome = match call {
             Call::Request | Call::Body => self.go_on(reply),
             _ => Ok(()),
         };
-        if outcome.is_err() {
-            reply.abort();
-        }
+        Ok(outcome?)
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod corpus;
 
-use sanserve_core::{Call, Fields, Handler, Policy, Reply, Request, Route, StatusCode, Tick, Wait};
+use sanserve_core::{Call, Fields, Handler, HandlerError, Policy, Reply, Request, Route, StatusCode, Tick, Wait};
 use sanserve_testing::{Server, judge};
 use sanserve_transcript::{Finish, Line, What};
 
@@ -41,8 +41,8 @@ impl Policy for Named {
 struct Called(Box<dyn Handler>);
 
 impl Handler for Called {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
-        self.0.call(call, reply);
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+        self.0.call(call, reply)
     }
 }
 
@@ -187,6 +187,7 @@ fn a_refusal_of_a_well_formed_request_is_noticed() {
                     reply.consume(n);
                 }
             }
+            Ok(())
         };
         let mut peer = Server::new().handler(move || reads).connect();
         peer.send(&bad);

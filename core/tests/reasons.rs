@@ -484,10 +484,10 @@ fn the_framing_of_a_response_of_unknown_length_is_recorded() {
         buf.input.fill(format!("GET / {version}\r\nHost: h\r\n\r\n").as_bytes());
         let Step::Call(call) = connection.poll(&mut buf, &cx) else { panic!() };
         let mut handler = |_: Call, reply: &mut Reply<'_>| {
-            reply.respond(StatusCode::OK).unwrap().send().unwrap();
-            reply.finish().unwrap();
+            reply.respond(StatusCode::OK)?.send()?;
+            Ok(reply.finish()?)
         };
-        Handler::call(&mut handler, call, &mut connection.reply(&mut buf, &cx));
+        Handler::call(&mut handler, call, &mut connection.reply(&mut buf, &cx)).unwrap();
         assert!(buf.reasons().iter().any(|reason| reason.cause == Cause::Rule(expected)), "{version}");
     }
 }

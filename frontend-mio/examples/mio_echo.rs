@@ -36,9 +36,10 @@ fn echo(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 fn main() -> std::io::Result<()> {
     let site = Site::without_files().with_handler(|| {
         |call: Call, reply: &mut Reply<'_>| {
-            if call != Call::Over && echo(reply).is_err() {
-                reply.abort();
+            if call != Call::Over {
+                echo(reply)?;
             }
+            Ok(())
         }
     });
     Server::bind("127.0.0.1:8000", site)?.run()

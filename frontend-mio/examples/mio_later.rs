@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sanserve_mio::{Call, Handler, Job, Misuse, Reply, Server, Site, StatusCode, Workers};
+use sanserve_mio::{Call, Handler, HandlerError, Job, Misuse, Reply, Server, Site, StatusCode, Workers};
 
 /// The state of one connection.
 struct Primes {
@@ -41,10 +41,8 @@ impl Primes {
 }
 
 impl Handler for Primes {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
-        if self.go_on(call, reply).is_err() {
-            reply.abort();
-        }
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+        Ok(self.go_on(call, reply)?)
     }
 }
 

@@ -33,9 +33,9 @@ fn main() -> std::io::Result<()> {
         move |call: Call, reply: &mut Reply<'_>| {
             if call == Call::Over {
                 all = Vec::new();
-            } else if go_on(&mut all, reply).is_err() {
-                reply.abort();
+                return Ok(());
             }
+            Ok(go_on(&mut all, reply)?)
         }
     });
     Server::bind("127.0.0.1:8000", site)?.run()

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-use sanserve_mio::{Call, Handler, Misuse, Reply, Server, Site, StatusCode};
+use sanserve_mio::{Call, Handler, HandlerError, Misuse, Reply, Server, Site, StatusCode};
 
 /// The state that the thread shares with all connections.
 #[derive(Default)]
@@ -47,10 +47,8 @@ impl Watcher {
 }
 
 impl Handler for Watcher {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
-        if self.go_on(call, reply).is_err() {
-            reply.abort();
-        }
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+        Ok(self.go_on(call, reply)?)
     }
 }
 

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Server, Site, StatusCode};
+use sanserve_mio::{Call, Handler, HandlerError, Misuse, Received, Reply, Server, Site, StatusCode};
 
 /// The upload of one connection.
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl Upload {
 }
 
 impl Handler for Upload {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         let outcome = match call {
             Call::Request => self.begin(reply),
             Call::Body => self.go_on(reply),
@@ -75,9 +75,7 @@ impl Handler for Upload {
                 Ok(())
             }
         };
-        if outcome.is_err() {
-            reply.abort();
-        }
+        Ok(outcome?)
     }
 }
 

@@ -102,8 +102,8 @@ use std::thread;
 
 pub use sanserve_core as core;
 pub use sanserve_core::{
-    Call, Cgi, Config, Etag, Handler, Limits, Misuse, Pace, Peer, Policy, Protocol, Received, Reply, Request,
-    RequestBuf, ResponseHead, Route, StatusCode, Timeouts,
+    Call, Cgi, Config, Etag, Handler, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Received, Reply,
+    Request, RequestBuf, ResponseHead, Route, StatusCode, Timeouts,
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 pub use sanserve_server as server;

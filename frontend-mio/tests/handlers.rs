@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use sanserve_core::{Config, Pace, Timeouts};
 use sanserve_mio::{
-    Call, Full, Handler, Job, Misuse, Panicked, Peer, Received, Reply, Site, StatusCode, Upgraded, Workers,
+    Call, Full, Handler, HandlerError, Job, Misuse, Panicked, Peer, Received, Reply, Site, StatusCode, Upgraded,
+    Workers,
 };
 
 use support::{answers_sync, ask, end, start, start_with, sync};
@@ -30,7 +31,7 @@ enum Heard {
 struct Waits(Sender<Heard>, bool);
 
 impl Handler for Waits {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request => {
                 self.1 = answers_sync(reply).unwrap();
@@ -48,6 +49,7 @@ impl Handler for Waits {
             Call::Over if !self.1 => self.0.send(Heard::Over).unwrap(),
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -211,6 +213,7 @@ fn calls(answer: impl Fn(Call, &mut Reply<'_>) -> Result<(), Misuse> + Send + Sy
             if answer(call, reply).is_err() {
                 reply.abort();
             }
+            Ok(())
         }
     })
 }
@@ -448,7 +451,7 @@ struct Asks {
 }
 
 impl Handler for Asks {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request if answers_sync(reply).unwrap() => {}
             Call::Request => {
@@ -473,6 +476,7 @@ impl Handler for Asks {
             },
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -555,6 +559,69 @@ fn a_handler_that_panics_or_aborts_fails_alone() {
     sync(&server);
     let log = end(server);
     assert_eq!(log.matches("the handler panicked: ").count(), 2, "{log}");
+}
+
+/// Ends with the status that the path names.
+fn statuses(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+    match reply.request().path() {
+        b"/media" => return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into()),
+        b"/allow" => return Err(HandlerError::new(StatusCode::METHOD_NOT_ALLOWED).with_field("Allow", "GET, PUT")?),
+        b"/number" => {
+            let parsed =
+                "x".parse::<u8>().map_err(|error| StatusCode::BAD_REQUEST.because(error).with_message("No digit"));
+            reply.answer(StatusCode::OK, "text/plain", [parsed?])?;
+        }
+        b"/begun" => {
+            reply.respond(StatusCode::OK)?.send()?;
+            reply.write(b"not out yet")?;
+            return Err(StatusCode::CONFLICT.into());
+        }
+        b"/page" => reply.respond(StatusCode::UNAUTHORIZED)?.field("WWW-Authenticate", "Basic")?.error(None, None)?,
+        _ => reply.answer(StatusCode::OK, "text/plain", "fine")?,
+    }
+    Ok(())
+}
+
+#[test]
+fn an_error_of_the_handler_is_a_status() {
+    let server = start(Site::without_files().with_answer(statuses));
+    let mut client = server.connect();
+    assert_eq!(client.get("/media").status(), 415);
+    let page = client.get("/allow");
+    assert_eq!((page.status(), page.head.field("Allow")), (405, Some("GET, PUT")));
+    let page = client.get("/number");
+    assert!(page.status() == 400 && page.body_text().contains("<p>Message: No digit.</p>"), "{page:?}");
+    let page = client.get("/page");
+    assert_eq!((page.status(), page.head.field("WWW-Authenticate")), (401, Some("Basic")));
+    assert_eq!(client.get("/").body, b"fine", "the connection stays open");
+    assert_eq!(client.get("/begun").status(), 409);
+    assert!(client.ended());
+    let log = end(server);
+    assert!(log.contains("code 415, message Unsupported Media Type\n"), "{log}");
+    assert!(log.contains("\"GET /number HTTP/1.1\": the handler failed: invalid digit found in string\n"), "{log}");
+    assert_eq!(log.matches(": the handler failed: ").count(), 1, "a status without a reason is no failure: {log}");
+}
+
+/// Once the head is out, the connection is cut.
+#[test]
+fn an_error_after_the_head_cuts_the_connection() {
+    let server = start(Site::without_files().with_handler(|| {
+        |call: Call, reply: &mut Reply<'_>| match call {
+            Call::Request => {
+                reply.respond(StatusCode::OK)?.length(100_000).send()?;
+                reply.write(&[b'.'; 100_000])?;
+                Ok(())
+            }
+            Call::Room => Err(StatusCode::CONFLICT.because("it is too late")),
+            _ => Ok(()),
+        }
+    }));
+    let mut client = server.connect();
+    ask(&mut client, "/");
+    assert_eq!(client.head().status, 200);
+    assert!(client.rest_however().0.len() < 100_000);
+    let log = end(server);
+    assert!(log.contains("\"GET / HTTP/1.1\": the handler failed: it is too late\n"), "{log}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use sanserve_mio::{Call, Handler, Misuse, Received, Reply, Site, StatusCode};
+use sanserve_mio::{Call, Handler, HandlerError, Misuse, Received, Reply, Site, StatusCode};
 
 use support::{ask, end, start};
 use testkit::{Client, TIMEOUT};
@@ -68,8 +68,9 @@ impl Watcher {
 }
 
 impl Handler for Watcher {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         self.go_on(call, reply).unwrap();
+        Ok(())
     }
 }
 
@@ -160,6 +161,7 @@ fn echoed_body() {
                 Call::Request => reply.respond(StatusCode::OK).and_then(|head| head.send()).and(echo(reply)).unwrap(),
                 _ => echo(reply).unwrap(),
             }
+            Ok(())
         }
     }));
     let mut client = server.connect();

@@ -105,7 +105,13 @@ pub(crate) trait Erased: Send {
 }
 
 /// The future of a handler.
-pub(crate) type Answering<'h> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'h>>;
+pub(crate) type Answering<'h> = Pin<Box<dyn Future<Output = Result<(), Box<Failed>>> + Send + 'h>>;
+
+/// The error of a handler, with the line of the request, which is dropped with the handler's future.
+pub(crate) struct Failed {
+    pub(crate) error: io::Error,
+    pub(crate) line: Vec<u8>,
+}
 
 /// Makes the handler of a connection.
 pub(crate) type Make = Box<dyn Fn() -> Box<dyn Erased> + Send + Sync>;

@@ -66,6 +66,11 @@ impl Known {
     pub(crate) fn new(request: RequestBuf) -> Known {
         Known { request, trailers: OnceLock::new() }
     }
+
+    /// The request.
+    pub(crate) fn request(&self) -> Request<'_> {
+        self.request.as_request()
+    }
 }
 
 /// The request.
@@ -82,7 +87,7 @@ impl<'x> Exchange<'x> {
     /// The request.
     #[must_use]
     pub fn request(&self) -> Request<'x> {
-        self.known.request.as_request()
+        self.known.request()
     }
 
     /// The method, case-sensitive (Python's `command`).

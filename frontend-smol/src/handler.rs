@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use sanserve_core::RequestBuf;
 
-use crate::driver::{Driver, Erased};
+use crate::driver::{Answering, Driver, Erased, Failed};
 use crate::exchange::{Exchange, Known};
 
 /// Responds to requests (Python's `BaseHTTPRequestHandler`). A value serves one connection: it is made at the first
@@ -150,10 +150,11 @@ where
 }
 
 impl<H: Handler> Erased for H {
-    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> BoxedAnswer<'h> {
+    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> Answering<'h> {
         Box::pin(async move {
             let known = Known::new(request);
-            Handler::handle(self, &mut Exchange::new(driver, &known)).await
+            let outcome = Handler::handle(self, &mut Exchange::new(driver, &known)).await;
+            outcome.map_err(|error| Box::new(Failed { error, line: known.request().line().to_vec() }))
         })
     }
 }

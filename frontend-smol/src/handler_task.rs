@@ -16,11 +16,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use sanserve_core::{Call, Close, Reply, RequestBuf};
+use sanserve_core::{Call, Close, Entry, HandlerError, Reply, RequestBuf};
 use sanserve_server::panic_message;
 use smol::future::FutureExt as _;
 
-use crate::driver::{Driver, Erased, Event, HandlerTask, Stage, lock};
+use crate::driver::{Driver, Erased, Event, Failed, HandlerTask, Stage, lock};
 use crate::spawn::Spawn;
 use crate::upgrade::Upgraded;
 
@@ -84,7 +84,7 @@ enum Attended {
 }
 
 /// How the handler's future ended.
-type Outcome = Result<io::Result<()>, Box<dyn Any + Send>>;
+type Outcome = Result<Result<(), Box<Failed>>, Box<dyn Any + Send>>;
 
 impl Driver {
     fn talk(&mut self) -> &mut HandlerTask {
@@ -143,26 +143,46 @@ impl Driver {
 
     /// Finishes the exchange after the handler has ended.
     fn settle(&mut self, outcome: Option<Outcome>) {
-        let is_open = self.look(|reply| (reply.is_unanswered(), reply.is_answering()));
-        let failure = match (&outcome, is_open) {
-            (None, _) => None,
-            (Some(Err(panic)), _) => Some(format!("the handler panicked: {}", panic_message(&**panic))),
-            (Some(Ok(Err(_))), _) if self.talk().is_body_broken => None,
-            (Some(Ok(Err(error))), _) => Some(format!("the handler failed: {error}")),
-            (Some(Ok(Ok(()))), Some((true, _))) => Some("the handler failed: it did not answer".to_owned()),
-            (Some(Ok(Ok(()))), Some((_, true))) => self
-                .reply(|reply| reply.finish())
-                .err()
-                .map(|_| "the handler failed: its answer is shorter than it announced".to_owned()),
-            (Some(Ok(Ok(()))), _) => None,
-        };
-        if let Some(failure) = failure {
-            self.shared.site.log().error(format_args!("{:?}: {failure}", self.session.connection.peer()));
-        }
-        let is_whole = matches!(outcome, Some(Ok(Ok(()))));
-        if let Some((unanswered, answering)) = is_open {
-            if unanswered || (answering && !is_whole) {
+        match outcome {
+            None => self.tell(|reply| {
+                if reply.is_unanswered() || reply.is_answering() {
+                    reply.abort();
+                }
+            }),
+            Some(Err(panic)) => {
+                self.note_failure(&format!("the handler panicked: {}", panic_message(&*panic)), b"");
                 self.tell(|reply| reply.abort());
+            }
+            Some(Ok(Err(_))) if self.talk().is_body_broken => self.tell(|reply| reply.abort()),
+            Some(Ok(Err(failed))) => self.fail(failed.error.into(), &failed.line),
+            Some(Ok(Ok(()))) => match self.look(|reply| (reply.is_unanswered(), reply.is_answering())) {
+                Some((true, _)) => self.fail("it did not answer".into(), b""),
+                Some((_, true)) => {
+                    if self.reply(|reply| reply.finish()).is_err() {
+                        self.fail("its answer is shorter than it announced".into(), b"");
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+
+    /// Ends the exchange because of an error of the handler.
+    fn fail(&mut self, error: HandlerError, line: &[u8]) {
+        if let Some(reason) = error.reason() {
+            self.note_failure(&format!("the handler failed: {reason}"), line);
+        }
+        self.tell(|reply| reply.fail(error));
+    }
+
+    /// Has the log say why the handler failed: with the exchange, or on its own if that is over.
+    fn note_failure(&mut self, why: &str, line: &[u8]) {
+        if self.look(|reply| reply.note_failure(why)) != Some(true) {
+            let entry = Entry::new(self.session.connection.peer(), line).with_failure(why.as_bytes());
+            let Driver { shared, lease, .. } = self;
+            match lease.as_deref_mut() {
+                Some(lease) => lease.log.write(&entry, shared.site.policy(), lease.now.wall),
+                None => shared.site.log().logger().write(&entry, shared.site.policy(), shared.clock.now().wall),
             }
         }
     }

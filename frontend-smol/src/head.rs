@@ -73,6 +73,17 @@ impl<'x> HeadWriter<'x> {
         Ok(lock(self.driver).reply(|reply| reply.send_response(&self.head, body))?)
     }
 
+    /// Responds with an error page that has the fields of this head, such as `WWW-Authenticate` for 401 or `Allow` for
+    /// 405. `None` stands for the usual text of the status. It never waits, so it is not `async`.
+    ///
+    /// # Errors
+    /// [`Misuse::LengthMismatch`] if a [`length`](Self::length) was announced, [`Misuse::ReservedHeader`] if the head
+    /// has a `Content-Type`, which is [that of the page](sanserve_core::Policy::error_type), [`Misuse::Interim`] for a
+    /// status below 200. Nothing is sent then. Like [`send`](Self::send), if another head was sent meanwhile.
+    pub fn error(self, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
+        self.exchange.reply(|reply| reply.send_error(&self.head, message, explanation))
+    }
+
     /// Ends the head (Python's `end_headers`). It is sent when the handler waits for anything.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve_core::{Call, Config, Pace, Policy, Reply, Request, Route, StatusCode, Timeouts};
+use sanserve_core::{Call, Config, HandlerError, Pace, Policy, Reply, Request, Route, StatusCode, Timeouts};
 use sanserve_server::{Log, Site};
 use sanserve_smol::{Handle, Server};
 use testkit::{Client, Embedded, Tree, bound};
@@ -196,13 +196,14 @@ impl Policy for Handled {
     }
 }
 
-fn hello(call: Call, reply: &mut Reply<'_>) {
+fn hello(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
     if call == Call::Request {
         assert!(reply.request().target() != b"/h/panic", "on purpose");
         reply.respond(StatusCode::OK).unwrap().length(5).send().unwrap();
         assert_eq!(reply.write(b"hello"), Ok(5));
         reply.finish().unwrap();
     }
+    Ok(())
 }
 
 #[test]

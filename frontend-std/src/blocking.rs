@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use sanserve_core::{Call, Fault, Input, Misuse, Now, Reply};
+use sanserve_core::{Call, Entry, Fault, HandlerError, Input, Misuse, Now, Reply};
 use sanserve_server::{Phase, panic_message};
 
 use crate::driver::{Driver, ExchangeState, Line, Progress, context};
@@ -42,27 +42,45 @@ impl Line {
         self.pushing = false;
         self.not_the_peers_time();
         let left = self.left();
-        let failure = match outcome {
+        match outcome {
             Ok(Ok(())) => match left {
-                Left::Nothing => None,
-                Left::Answer => Some("the handler failed: it did not answer".to_owned()),
+                Left::Nothing => {}
+                Left::Answer => self.fail("it did not answer".into()),
                 Left::End => {
-                    let ended = self.reply(|reply| reply.finish());
-                    ended.err().map(|misuse| format!("the handler failed: {misuse}"))
+                    if let Err(misuse) = self.reply(|reply| reply.finish()) {
+                        self.fail(misuse.into());
+                    }
                 }
             },
-            Ok(Err(error)) if error.get_ref().is_some_and(|inner| inner.is::<Ended>()) => None,
-            Ok(Err(error)) => Some(format!("the handler failed: {error}")),
+            Ok(Err(error)) if error.get_ref().is_some_and(|inner| inner.is::<Ended>()) => {}
+            Ok(Err(error)) => self.fail(error.into()),
             Err(panic) => {
                 self.blocking_handler = None;
-                Some(format!("the handler panicked: {}", panic_message(&*panic)))
+                self.note_failure(&format!("the handler panicked: {}", panic_message(&*panic)));
+                if !matches!(left, Left::Nothing) {
+                    self.session.connection.handle(Input::Broken(Fault::Handler));
+                }
             }
-        };
-        if let Some(failure) = failure {
-            self.driver.shared.site.log().error(format_args!("{:?}: {failure}", self.live.peer));
-            if !matches!(left, Left::Nothing) {
-                self.session.connection.handle(Input::Broken(Fault::Handler));
-            }
+        }
+    }
+
+    /// Ends the exchange because of an error of the handler.
+    fn fail(&mut self, error: HandlerError) {
+        if let Some(reason) = error.reason() {
+            self.note_failure(&format!("the handler failed: {reason}"));
+        }
+        if self.state == ExchangeState::Open {
+            self.reply(|reply| reply.fail(error));
+        }
+    }
+
+    /// Has the log say why the handler failed: with the exchange, or on its own if that is over.
+    fn note_failure(&mut self, why: &str) {
+        if !self.reply(|reply| reply.note_failure(why)) {
+            let Driver { log, shared, request, .. } = &self.driver;
+            let line = request.as_deref().map_or(&b""[..], |request| request.as_request().line());
+            let entry = Entry::new(self.live.peer, line).with_failure(why.as_bytes());
+            log.borrow_mut().write(&entry, shared.site.policy(), self.now.wall);
         }
     }
 

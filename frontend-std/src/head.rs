@@ -54,6 +54,18 @@ impl<'e> HeadWriter<'e> {
         self.line.send_response(&self.head, body.as_ref())
     }
 
+    /// Responds with an error page that has the fields of this head, such as `WWW-Authenticate` for 401 or `Allow` for
+    /// 405. `None` stands for the usual text of the status.
+    ///
+    /// # Errors
+    /// `Misuse::LengthMismatch` if a [`length`](Self::length) was announced, `Misuse::ReservedHeader` if the head has a
+    /// `Content-Type`, which is [that of the page](sanserve_core::Policy::error_type), `Misuse::Interim` for a status
+    /// below 200. Nothing is sent then.
+    pub fn error(self, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| reply.send_error(&self.head, message, explanation))
+    }
+
     /// Ends the head (Python's `end_headers`). It is sent with the first bytes of the body; an interim one is sent
     /// immediately.
     ///

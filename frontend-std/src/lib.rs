@@ -53,8 +53,8 @@ use std::time::Duration;
 
 pub use sanserve_core as core;
 pub use sanserve_core::{
-    Cgi, Config, Etag, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead, Route,
-    StatusCode, Timeouts,
+    Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead,
+    Route, StatusCode, Timeouts,
 };
 pub use sanserve_server as server;
 use sanserve_server::first_ip;

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use sanserve_core::{Call, Config, Pace, Policy, Reply, Request, Route, StatusCode, Timeouts};
+use sanserve_core::{Call, Config, HandlerError, Pace, Policy, Reply, Request, Route, StatusCode, Timeouts};
 use sanserve_std::Server;
 
 use support::{plain, request, run};
@@ -116,11 +116,11 @@ impl Policy for Handled {
     }
 }
 
-fn handle(count: &mut u32, call: Call, reply: &mut Reply<'_>) {
+fn handle(count: &mut u32, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
     match call {
         Call::Request => *count += 1,
         Call::Room => panic!("too late"),
-        Call::Body | Call::Wake | Call::Drain | Call::Over => return,
+        Call::Body | Call::Wake | Call::Drain | Call::Over => return Ok(()),
     }
     match reply.request().path() {
         b"/panic" => panic!("on purpose"),
@@ -137,6 +137,7 @@ fn handle(count: &mut u32, call: Call, reply: &mut Reply<'_>) {
             reply.finish().unwrap();
         }
     }
+    Ok(())
 }
 
 fn handled() -> testkit::Embedded {

@@ -163,7 +163,10 @@ fn a_handler_that_never_responds_is_cut() {
     let (called, calls) = channel();
     let handler = move || {
         let called = called.clone();
-        move |call: Call, _: &mut Reply<'_>| called.send(call).unwrap()
+        move |call: Call, _: &mut Reply<'_>| {
+            called.send(call).unwrap();
+            Ok(())
+        }
     };
     let change = |site: Site| site.with_policy(ToHandler).with_handler(handler);
     let mut server = run(|site| change(site.with_grace(Duration::from_millis(500))), |server| server);
@@ -189,6 +192,7 @@ fn a_handler_that_blocks_is_left_behind() {
         move |call: Call, _: &mut Reply<'_>| {
             called.send(call).unwrap();
             let _ = released.lock().unwrap().recv();
+            Ok(())
         }
     };
     let mut server = run(|site| site.with_policy(ToHandler).with_handler(handler), |server| server);

@@ -278,9 +278,13 @@ pub struct Logger {
 
 impl Logger {
     /// Adds the lines for a finished exchange, in the format of the policy: by default `{ip} - - [{local time}]
-    /// {message}`.
+    /// {message}`. If the access log is discarded, why a handler failed is an [error](Log::error).
     pub fn write(&mut self, entry: &Entry<'_>, policy: &dyn Policy, wall: Wall) {
         if self.log.sink.quiet {
+            if let Some(why) = entry.failure {
+                let (line, why) = (String::from_utf8_lossy(entry.line), String::from_utf8_lossy(why));
+                self.log.error(format_args!("{:?}: \"{line}\": {why}", entry.peer));
+            }
             return;
         }
         let stamp = self.stamp.at(wall, &self.log.sink);

@@ -461,7 +461,7 @@ impl Session {
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
             let Some(make) = site.handler_factory() else { return false };
-            handler.get_or_insert_with(|| make()).call(call, &mut connection.reply(buffers, cx).with_waker(waker));
+            handler.get_or_insert_with(|| make()).drive(call, &mut connection.reply(buffers, cx).with_waker(waker));
             true
         }));
         // The handler may modify files, so that earlier checks are no longer valid.
@@ -481,11 +481,8 @@ impl Session {
             }
             None => {}
         }
-        if let Some(reason) = buffers.take_failure() {
-            site.log().error(format_args!("{:?}: the handler failed: {reason}", connection.peer()));
-        }
         if let Some(failure) = failure {
-            site.log().error(format_args!("{:?}: {failure}", connection.peer()));
+            connection.reply(buffers, cx).note_failure(failure);
             connection.handle(Input::Broken(Fault::Handler));
         }
     }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve_core::{
-    Buffers, Call, Config, Connection, Context, DefaultPolicy, Etag, Handler, Misuse, Now, Peer, Policy, Reply,
+    Buffers, Call, Config, Connection, Context, DefaultPolicy, Etag, Handler, HandlerError, Now, Peer, Policy, Reply,
 };
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
@@ -64,15 +64,13 @@ impl Recorder for Both {
 }
 
 /// Calls the function of [`Site::with_answer`].
-fn call_answer(answer: impl Fn(&mut Reply<'_>) -> Result<(), Misuse>, reply: &mut Reply<'_>) {
-    let outcome = answer(reply);
+fn call_answer<E: Into<HandlerError>>(
+    answer: impl Fn(&mut Reply<'_>) -> Result<(), E>,
+    reply: &mut Reply<'_>,
+) -> Result<(), HandlerError> {
+    answer(reply).map_err(Into::into)?;
     let is_open = reply.is_answering() || (reply.is_unanswered() && !reply.is_declined());
-    let failure = match outcome {
-        Err(misuse) => misuse.to_string(),
-        Ok(()) if is_open => "it left its response unfinished".to_owned(),
-        Ok(()) => return,
-    };
-    reply.fail(failure);
+    if is_open { Err("it left its response unfinished".into()) } else { Ok(()) }
 }
 
 /// A server without its sockets: what is served, by which rules, and where the log goes.
@@ -210,20 +208,36 @@ impl Site {
         Site { handler: Some(Arc::new(move || Box::new(make()))), ..self }
     }
 
-    /// A simple handler: `answer` is called for each request, and gives the complete response. If it fails, or leaves
-    /// the response unfinished, that is logged, and the peer gets a 500.
+    /// A simple handler: `answer` is called for each request, and gives the complete response. The error is anything
+    /// that becomes a [`HandlerError`]: a [`Misuse`](sanserve_core::Misuse), a [`StatusCode`](sanserve_core::StatusCode),
+    /// an `io::Error`, or the `HandlerError` itself, which a function with several kinds of errors returns. The peer gets
+    /// the status of the error, and a 500 if the response is left unfinished.
+    ///
+    /// ```
+    /// use sanserve_core::{HandlerError, Reply, StatusCode};
+    /// use sanserve_server::Site;
+    ///
+    /// fn api(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+    ///     if reply.request().field("Content-Type") != Some(b"application/json") {
+    ///         return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into());
+    ///     }
+    ///     Ok(reply.answer(StatusCode::OK, "application/json", "{}")?)
+    /// }
+    ///
+    /// let site = Site::without_files().with_answer(api);
+    /// # assert!(site.has_handler());
+    /// ```
     #[must_use]
-    pub fn with_answer<F>(self, answer: F) -> Site
+    pub fn with_answer<F, E>(self, answer: F) -> Site
     where
-        F: Fn(&mut Reply<'_>) -> Result<(), Misuse> + Send + Sync + 'static,
+        F: Fn(&mut Reply<'_>) -> Result<(), E> + Send + Sync + 'static,
+        E: Into<HandlerError> + 'static,
     {
         let answer = Arc::new(answer);
         self.with_handler(move || {
             let answer = Arc::clone(&answer);
             move |call: Call, reply: &mut Reply<'_>| {
-                if call == Call::Request {
-                    call_answer(&*answer, reply);
-                }
+                if call == Call::Request { call_answer(&*answer, reply) } else { Ok(()) }
             }
         })
     }

@@ -38,7 +38,7 @@ pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, si
 /// The site and the handler that a transcript names, if this program has them.
 pub(crate) fn world(site: &str) -> Option<(Box<dyn Policy>, Box<dyn Handler>)> {
     if site == Settings::default().site {
-        Some((Box::new(DefaultPolicy), Box::new(|_: Call, _: &mut Reply<'_>| {})))
+        Some((Box::new(DefaultPolicy), Box::new(|_: Call, _: &mut Reply<'_>| Ok(()))))
     } else if site == sim::served::NAME {
         Some((Box::new(sim::served::Routed), Box::<sim::served::Busy>::default()))
     } else {

@@ -246,7 +246,7 @@ mod tests {
 
     fn page(text: &str) -> String {
         let transcript = Transcript::parse(text).unwrap();
-        let trace = trace(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
+        let trace = trace(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(()));
         render("a <b> & \"c\"", &transcript, &trace)
     }
 

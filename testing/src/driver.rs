@@ -241,13 +241,11 @@ impl<'s> Driver<'s> {
         match &what {
             What::Call(call) => {
                 let make = || Waker::from(waker.clone());
-                handler.call(*call, &mut connection.reply(buf, &cx).with_waker(&make));
+                handler.drive(*call, &mut connection.reply(buf, &cx).with_waker(&make));
                 if let Some(file) = buf.take_file() {
                     // Of a file of the system only the offsets are known here.
                     environment.attached(file.downcast().unwrap_or_else(|_| File::new(0, u64::MAX)));
                 }
-                // Its connection shows that it failed; there is no log.
-                drop(buf.take_failure());
             }
             What::Wait(wait) => match connection.poll(buf, &cx) {
                 Step::Wait(again) if again == *wait => {}

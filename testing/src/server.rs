@@ -119,7 +119,7 @@ impl<'s> Server<'s> {
     pub(super) fn make_handler(&self) -> Box<dyn Handler + 's> {
         match &self.handler {
             Some(make) => make(),
-            None => Box::new(|_: Call, _: &mut Reply<'_>| {}),
+            None => Box::new(|_: Call, _: &mut Reply<'_>| Ok(())),
         }
     }
 

@@ -6,8 +6,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{
-    Call, Cgi, Close, Config, DefaultPolicy, FsError, Handler, Limits, Misuse, Pace, Policy, Protocol, Received, Reply,
-    Request, Route, SpawnError, StatusCode, Timeouts,
+    Call, Cgi, Close, Config, DefaultPolicy, FsError, Handler, HandlerError, Limits, Misuse, Pace, Policy, Protocol,
+    Received, Reply, Request, Route, SpawnError, StatusCode, Timeouts,
 };
 use sanserve_testing::{Disk, Faults, File, Node, Peer, Random, Script, Server, Summary, World, judge};
 use sanserve_transcript::{Transcript, perform};
@@ -22,7 +22,7 @@ struct Shout {
 }
 
 impl Handler for Shout {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Over => *self = Shout::default(),
             Call::Request if reply.request().path() == b"/late" => self.waker = Some(reply.waker()),
@@ -30,6 +30,7 @@ impl Handler for Shout {
             Call::Wake | Call::Drain => {}
             Call::Request | Call::Body | Call::Room => self.read(reply).unwrap(),
         }
+        Ok(())
     }
 }
 
@@ -102,10 +103,13 @@ fn a_peer_controls_a_handler() {
 #[test]
 fn a_kept_waker_wakes_the_handler() {
     let waker = std::cell::RefCell::new(None);
-    let handler = |call: Call, reply: &mut Reply<'_>| match call {
-        Call::Request => *waker.borrow_mut() = Some(reply.waker()),
-        Call::Wake => reply.answer(StatusCode::OK, "text/plain", "woken").unwrap(),
-        _ => {}
+    let handler = |call: Call, reply: &mut Reply<'_>| {
+        match call {
+            Call::Request => *waker.borrow_mut() = Some(reply.waker()),
+            Call::Wake => reply.answer(StatusCode::OK, "text/plain", "woken")?,
+            _ => {}
+        }
+        Ok(())
     };
     let mut peer = Server::new().handler(|| handler).connect();
     peer.send(GET).expect_nothing();
@@ -206,11 +210,12 @@ fn splitting_does_not_change_the_outcome() {
 #[test]
 fn a_handler_that_assumes_a_complete_body_is_found() {
     /// Assumes that the body has arrived completely.
-    fn hasty(call: Call, reply: &mut Reply<'_>) {
+    fn hasty(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if call == Call::Request {
             let body = if let Received::Data(data) = reply.receive() { data.to_vec() } else { Vec::new() };
-            reply.answer(StatusCode::OK, "text/plain", body).unwrap();
+            reply.answer(StatusCode::OK, "text/plain", body)?;
         }
+        Ok(())
     }
     let panic = catch_unwind(|| Server::new().handler(|| hasty).everywhere(post("hello"))).err().expect("it differs");
     let text = panic.downcast_ref::<String>().expect("a text");
@@ -458,7 +463,7 @@ fn a_turn_may_be_as_long_as_its_response() {
     assert!(transcript.events().count() > 101_000);
     assert_eq!(server.replay(&transcript).unwrap(), transcript);
     assert_eq!(
-        perform(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).lines.len(),
+        perform(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(())).lines.len(),
         transcript.lines.len()
     );
 }
@@ -491,8 +496,9 @@ fn a_handler_that_panics_is_found() {
             if call == Call::Request {
                 let here = if let Received::Data(data) = reply.receive() { data.len() } else { 0 };
                 assert_ne!(here, 1, "a body of one byte");
-                reply.answer(StatusCode::OK, "text/plain", "").unwrap();
+                reply.answer(StatusCode::OK, "text/plain", "")?;
             }
+            Ok(())
         }
     };
     let (_, failure) = fails(make);
@@ -505,8 +511,9 @@ fn a_handler_that_never_responds_is_found() {
     let make = || {
         |call: Call, reply: &mut Reply<'_>| {
             if call == Call::Request && reply.request().path() != b"/late" {
-                reply.answer(StatusCode::OK, "text/plain", "").unwrap();
+                reply.answer(StatusCode::OK, "text/plain", "")?;
             }
+            Ok(())
         }
     };
     let (_, failure) = fails(make);
@@ -522,8 +529,9 @@ fn a_handler_that_depends_on_more_than_the_seed_is_reported() {
             if call == Call::Request {
                 calls.set(calls.get() + 1);
                 assert_ne!(calls.get(), 20, "the twentieth");
-                reply.answer(StatusCode::OK, "text/plain", "").unwrap();
+                reply.answer(StatusCode::OK, "text/plain", "")?;
             }
+            Ok(())
         }
     };
     let failure = World::new(1).handler(make).requests(shouts).try_run().expect_err("the twentieth");
@@ -538,7 +546,7 @@ fn a_recording_is_replayed_as_recorded() {
     let text = "sanserve transcript 1\n@1 + tick\n@1 wait read until 15000 idle\n@300 clock 784111778\n@300 + recv\n    \
                 \"GET /a HTTP/1.1\\r\\n\"\n    \"Host: x\\r\\n\"\n    \"\\r\\n\"\n@300 open a -> denied\n@302 + tick\n";
     let transcript = Transcript::parse(text).unwrap();
-    let performed = perform(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {});
+    let performed = perform(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(()));
     let played = Server::new().replay(&transcript).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(played.to_text(), performed.to_text());
     assert!(performed.to_text().contains("08:49:38 GMT") && performed.to_text().contains("@302 send"));

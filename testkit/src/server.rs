@@ -189,7 +189,7 @@ fn replay(recordings: &Path) {
             continue;
         }
         let recorded = Transcript::parse(&text).unwrap_or_else(|error| panic!("a recording: {error}\n{text}"));
-        if let Err(difference) = recorded.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}) {
+        if let Err(difference) = recorded.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(())) {
             let kept = std::env::temp_dir().join(format!("sanserve-differs-{}.txt", std::process::id()));
             fs::write(&kept, &text).expect("a temporary file");
             panic!("the recording {} plays differently: {difference}", kept.display());

@@ -12,7 +12,7 @@
 //!
 //! let text = "sanserve transcript 1\n@0 wait read until 15000 idle\n@7 eof\n@7 close done\n";
 //! let transcript = Transcript::parse(text).unwrap();
-//! check(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {}).unwrap();
+//! check(&transcript, &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(())).unwrap();
 //! ```
 //!
 //! Files, sockets and clocks are not needed: the results of all actions are in the transcript.

@@ -276,7 +276,7 @@ impl<'p> Play<'p> {
             }
         }
         if let What::Call(call) = what {
-            self.handler.call(call, &mut connection.reply(buf, &cx));
+            self.handler.drive(call, &mut connection.reply(buf, &cx));
         }
         (what, ticket)
     }

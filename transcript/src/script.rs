@@ -142,7 +142,7 @@ impl Script {
                     continue;
                 }
                 Step::Call(call) => {
-                    handler.call(call, &mut connection.reply(&mut buf, &cx));
+                    handler.drive(call, &mut connection.reply(&mut buf, &cx));
                     continue;
                 }
                 Step::Wait(wait) if wait.need.write => Input::Writable,

@@ -94,7 +94,7 @@ mod tests {
     use sanserve_core::Reply;
 
     fn traced(text: &str) -> Trace {
-        trace(&Transcript::parse(text).unwrap(), &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {})
+        trace(&Transcript::parse(text).unwrap(), &DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(()))
     }
 
     #[test]

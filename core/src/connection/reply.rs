@@ -2,16 +2,18 @@
 //! returns that, and the handler is called again when it is. When a handler is called is decided in `handler_task`.
 
 use std::any::Any;
-use std::fmt;
+use std::fmt::Display;
+use std::io::Write;
 use std::task::Waker;
 
 use super::{Connection, Life, Task};
 use crate::buffers::Buffers;
 use crate::config::Protocol;
 use crate::context::Context;
-use crate::exchange::{FilePart, Page, Passthrough};
+use crate::exchange::{FilePart, Passthrough};
 use crate::fields::{Fields, Misuse};
 use crate::grammar::list_items;
+use crate::handler_error::HandlerError;
 use crate::handler_task::HandlerTask;
 use crate::handover::{FileHandle, UpgradeState};
 use crate::head_writer::HeadWriter;
@@ -206,13 +208,58 @@ impl Reply<'_> {
         message: Option<&str>,
         explanation: Option<&str>,
     ) -> Result<(), Misuse> {
+        self.send_error(&ResponseHead::new(status), message, explanation)
+    }
+
+    /// Responds with an error page whose head is prepared: with the fields of `head`, such as `WWW-Authenticate` for 401
+    /// or `Allow` for 405. Like [`HeadWriter::error`], for a head that is sent more than once.
+    ///
+    /// # Errors
+    /// As for [`respond`](Self::respond); [`Misuse::LengthMismatch`] if `head` announces a length, [`Misuse::ReservedHeader`] if it
+    /// has a `Content-Type`, which is [that of the page](crate::Policy::error_type).
+    pub fn send_error(
+        &mut self,
+        head: &ResponseHead,
+        message: Option<&str>,
+        explanation: Option<&str>,
+    ) -> Result<(), Misuse> {
         self.check_head()?;
-        check_final(status)?;
-        let answer = &mut self.connection.response(self.buf, self.cx);
-        answer.buf.scratch.message.clear();
-        answer.buf.scratch.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
-        answer.error_page(status, &Page { explanation, quotes_peer: false }, |_, _| {});
-        Ok(())
+        check_final(head.status())?;
+        self.connection.response(self.buf, self.cx).send_error(head, message, explanation)
+    }
+
+    /// Ends the exchange because of an error of the handler, as if the handler had returned it. The client gets the
+    /// error page of its status if nothing of the response was sent yet; otherwise, the connection is cut. It is closed
+    /// after a 500, and after a page that replaces a response that had begun. A complete response is sent as it is. The [reason](HandlerError::reason) of the error is written to the log.
+    pub fn fail(&mut self, error: impl Into<HandlerError>) {
+        let error = error.into();
+        if let Some(reason) = error.reason() {
+            self.note_failure(format_args!("the handler failed: {reason}"));
+        }
+        if self.check_head().is_ok() {
+            // What else may be wrong with the handler of this connection is unknown.
+            if error.status() == StatusCode::INTERNAL_SERVER_ERROR {
+                self.close();
+            }
+            self.connection.response(self.buf, self.cx).failed(&error);
+        } else if self.connection.handler().is_some() && self.connection.cycle.is_answering() {
+            self.buf.scratch.failed = Some(Box::new(error));
+            self.connection.fail_handler();
+        }
+    }
+
+    /// Records why the handler failed, for the log entry of the exchange ([`Entry::failure`](crate::Entry)). Returns
+    /// whether there is an exchange. For drivers; a handler calls [`fail`](Self::fail).
+    pub fn note_failure(&mut self, why: impl Display) -> bool {
+        if !self.connection.exchange.is_open() {
+            return false;
+        }
+        let failure = &mut self.buf.scratch.failure;
+        if failure.is_empty() {
+            // Writing to a Vec only fails if `why` does.
+            let _ = write!(failure, "{why}");
+        }
+        true
     }
 
     /// Sends a complete response with a body.
@@ -360,12 +407,6 @@ impl Reply<'_> {
         if self.connection.handler().is_some() && self.connection.cycle.is_answering() {
             self.connection.fail_handler();
         }
-    }
-
-    /// Gives the exchange up as [`abort`](Self::abort) does, and says why: the drivers of sanserve write it to the log.
-    pub fn fail(&mut self, reason: impl fmt::Display) {
-        self.buf.handover.failure = Some(reason.to_string());
-        self.abort();
     }
 
     /// Whether some of the response has not been sent yet.

@@ -5,7 +5,8 @@ use super::{Answer, Asked, BodyUse, ResponseBuilder, Server, Then};
 use crate::buffers::{Buffers, Scratch};
 use crate::config::Protocol;
 use crate::error::{After, Violation, write_message};
-use crate::fields::{Fields, Misuse};
+use crate::fields::{Fields, Misuse, has_field};
+use crate::handler_error::HandlerError;
 use crate::page::ErrorPage;
 use crate::reason::Rule;
 use crate::request::Request;
@@ -291,6 +292,46 @@ impl ResponseBuilder<'_> {
         }
     }
 
+    /// Responds with the error page of a handler's error.
+    pub(crate) fn failed(&mut self, error: &HandlerError) {
+        self.error_response(&error.head, error.message.as_deref(), None);
+    }
+
+    /// Responds with an error page of an embedder.
+    ///
+    /// # Errors
+    /// [`Misuse::LengthMismatch`] if the head announces a length: that of the page is not known to the embedder.
+    /// [`Misuse::ReservedHeader`] if it has the type of another page. [`Misuse::Interim`] for a status below 200.
+    pub(crate) fn send_error(
+        &mut self,
+        head: &ResponseHead,
+        message: Option<&str>,
+        explanation: Option<&str>,
+    ) -> Result<(), Misuse> {
+        if head.status().code() < 200 {
+            return Err(Misuse::Interim);
+        }
+        if head.body_length().is_some() {
+            return Err(Misuse::LengthMismatch);
+        }
+        if has_field(head.lines(), "Content-Type") {
+            return Err(Misuse::ReservedHeader);
+        }
+        self.error_response(head, message, explanation);
+        Ok(())
+    }
+
+    /// Responds with an error page, with the fields of `head`.
+    fn error_response(&mut self, head: &ResponseHead, message: Option<&str>, explanation: Option<&str>) {
+        let status = head.status();
+        self.buf.scratch.message.clear();
+        self.buf.scratch.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
+        let page = Page { explanation, quotes_peer: false };
+        self.write_page(status, head.own_reason(), head.own, &page, |out, _| {
+            out.lines(head.lines());
+        });
+    }
+
     /// Responds with an error page.
     pub(crate) fn error(&mut self, status: StatusCode, message: &str) {
         self.buf.scratch.message.clear();
@@ -306,20 +347,39 @@ impl ResponseBuilder<'_> {
         page: &Page<'_>,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
     ) {
+        self.write_page(status, None, Own::default(), page, fields);
+    }
+
+    fn write_page(
+        &mut self,
+        status: StatusCode,
+        own_phrase: Option<&[u8]>,
+        own: Own,
+        page: &Page<'_>,
+        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
+    ) {
         let policy = self.cx.policy;
-        let Buffers { scratch: Scratch { message, page: text, .. }, reasons, .. } = &mut *self.buf;
+        let has_request = self.exchange.asked == Asked::Request;
+        let Buffers { scratch: Scratch { message, page: text, .. }, reasons, input, moved, head, .. } = &mut *self.buf;
+        let bytes = if moved.is_empty() { input.head() } else { moved };
+        let request = has_request.then_some(Request { head, bytes, peer: self.peer });
+        let page_type = policy.error_type(request.as_ref());
         text.clear();
         if !status.is_bodiless() {
             let explanation = page.explanation.unwrap_or(status.explanation());
-            reasons.note(Rule::TypeOfPage, policy.error_type().as_bytes());
-            policy.error_page(&ErrorPage { status, message, explanation }, text);
+            reasons.note(Rule::TypeOfPage, page_type.as_bytes());
+            policy.error_page(&ErrorPage { status, message, explanation, request }, text);
         }
         let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));
-        let phrase = if fit { Phrase::Message } else { Phrase::Usual };
-        self.write_head(Answer::Error(status), phrase, Own::default(), |head, scratch| {
+        let phrase = match own_phrase {
+            Some(phrase) => Phrase::Of(phrase),
+            None if fit => Phrase::Message,
+            None => Phrase::Usual,
+        };
+        self.write_head(Answer::Error(status), phrase, own, |head, scratch| {
             if !status.is_bodiless() {
                 let len = scratch.page.len() as u64;
-                head.field("Content-Type: ", policy.error_type().as_bytes()).number("Content-Length: ", len);
+                head.field("Content-Type: ", page_type.as_bytes()).number("Content-Length: ", len);
             }
             fields(head, scratch);
         });

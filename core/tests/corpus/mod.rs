@@ -6,7 +6,8 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use sanserve_core::{
-    Call, DefaultPolicy, Handler, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, StatusCode,
+    Call, DefaultPolicy, Handler, HandlerError, Misuse, Policy, Received, Reply, Request, ResponseHead, Route,
+    StatusCode,
 };
 use sanserve_transcript::{Transcript, perform};
 
@@ -124,20 +125,23 @@ impl Policy for Extra {
 struct Silent;
 
 impl Handler for Silent {
-    fn call(&mut self, _: Call, _: &mut Reply<'_>) {}
+    fn call(&mut self, _: Call, _: &mut Reply<'_>) -> Result<(), HandlerError> {
+        Ok(())
+    }
 }
 
 /// Responds with two words, without announcing their length.
 struct Hello;
 
 impl Handler for Hello {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if call == Call::Request {
             reply.respond(StatusCode::OK).unwrap().field("Content-Type", "text/plain").unwrap().send().unwrap();
             reply.write(b"hello, ").unwrap();
             reply.write(b"world\n").unwrap();
             reply.finish().unwrap();
         }
+        Ok(())
     }
 }
 
@@ -145,12 +149,13 @@ impl Handler for Hello {
 struct Waker;
 
 impl Handler for Waker {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if call == Call::Wake {
             reply.respond(StatusCode::OK).unwrap().length(6).send().unwrap();
             assert_eq!(reply.write(b"awake\n"), Ok(6));
             reply.finish().unwrap();
         }
+        Ok(())
     }
 }
 
@@ -158,13 +163,14 @@ impl Handler for Waker {
 struct Stream;
 
 impl Handler for Stream {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request => reply.respond(StatusCode::OK).unwrap().send().unwrap(),
             Call::Wake if reply.is_draining() => reply.finish().unwrap(),
             Call::Wake => assert_eq!(reply.write(b"tick\n"), Ok(5)),
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -174,19 +180,20 @@ struct Large {
 }
 
 impl Handler for Large {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request => {
                 self.left = 100;
                 reply.respond(StatusCode::OK).unwrap().length(100).send().unwrap();
             }
             Call::Room => {}
-            _ => return,
+            _ => return Ok(()),
         }
         self.left -= reply.write(&[b'x'; 100][..self.left]).unwrap();
         if self.left == 0 {
             reply.finish().unwrap();
         }
+        Ok(())
     }
 }
 
@@ -194,12 +201,13 @@ impl Handler for Large {
 struct Short;
 
 impl Handler for Short {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if call == Call::Request {
             reply.respond(StatusCode::OK).unwrap().length(6).send().unwrap();
             reply.write(b"short").unwrap();
             assert!(reply.finish().is_err());
         }
+        Ok(())
     }
 }
 
@@ -207,10 +215,11 @@ impl Handler for Short {
 struct Once(fn(&mut Reply<'_>) -> Result<(), Misuse>);
 
 impl Handler for Once {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if call == Call::Request {
             self.0(reply).unwrap();
         }
+        Ok(())
     }
 }
 
@@ -262,7 +271,7 @@ fn send_file(reply: &mut Reply<'_>, length: Option<u64>) -> Result<(), Misuse> {
 struct FileTwice;
 
 impl Handler for FileTwice {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request => {
                 reply.respond(StatusCode::OK).unwrap().send().unwrap();
@@ -276,6 +285,7 @@ impl Handler for FileTwice {
             }
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -300,9 +310,9 @@ fn abort(reply: &mut Reply<'_>) -> Result<(), Misuse> {
 struct Trailers;
 
 impl Handler for Trailers {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if let Call::Over = call {
-            return;
+            return Ok(());
         }
         loop {
             match reply.receive() {
@@ -311,7 +321,7 @@ impl Handler for Trailers {
                     reply.consume(n);
                 }
                 Received::End => break,
-                _ => return,
+                _ => return Ok(()),
             }
         }
         let trailers: Vec<(Vec<u8>, Vec<u8>)> =
@@ -325,6 +335,7 @@ impl Handler for Trailers {
         assert_eq!(reply.trailer("X", "a\r\nb"), Err(Misuse::Field));
         reply.trailer("X-Sum", "42").unwrap();
         reply.finish().unwrap();
+        Ok(())
     }
 }
 
@@ -332,10 +343,11 @@ impl Handler for Trailers {
 struct Pass;
 
 impl Handler for Pass {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if call == Call::Request {
             reply.decline().unwrap();
         }
+        Ok(())
     }
 }
 
@@ -346,10 +358,10 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request => self.body.clear(),
-            Call::Over => return,
+            Call::Over => return Ok(()),
             _ => {}
         }
         loop {
@@ -359,13 +371,14 @@ impl Handler for Echo {
                     data.len()
                 }
                 Received::End => break,
-                _ => return,
+                _ => return Ok(()),
             };
             reply.consume(n);
         }
-        let Ok(head) = reply.respond(StatusCode::OK) else { return };
+        let Ok(head) = reply.respond(StatusCode::OK) else { return Ok(()) };
         head.length(self.body.len() as u64).send().unwrap();
         assert_eq!(reply.write(&self.body), Ok(self.body.len()));
         reply.finish().unwrap();
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::task::Waker;
 
-use sanserve_core::{Call, Handler, Policy, Received, Reply, Request, Route, StatusCode};
+use sanserve_core::{Call, Handler, HandlerError, Policy, Received, Reply, Request, Route, StatusCode};
 
 /// Routes `/h/..` to the handler, and everything else to files.
 #[derive(Debug)]
@@ -55,12 +55,12 @@ pub struct Echo {
 }
 
 impl Handler for Echo {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Over => {
                 assert!(self.open || self.passed, "over without a request");
                 *self = Echo::default();
-                return;
+                return Ok(());
             }
             Call::Request => {
                 assert!(!self.open, "a request before the end of the last one");
@@ -79,7 +79,7 @@ impl Handler for Echo {
             }
             Call::Drain => {
                 assert!(self.open && reply.is_draining(), "called with Drain without a request, or without draining");
-                return;
+                return Ok(());
             }
             Call::Body | Call::Room => assert!(self.open, "{call:?} without a request"),
             Call::Wake if self.kind == Kind::Late && !self.begun => {
@@ -116,6 +116,7 @@ impl Handler for Echo {
                 self.write_rest(reply);
             }
         }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_4`
 
-use sanserve::core::{Call, Handler, Misuse, Reply, StatusCode};
+use sanserve::core::{Call, Handler, HandlerError, Misuse, Reply, StatusCode};
 
 /// Makes rows.
 pub type Rows = Box<dyn Iterator<Item = String>>;
@@ -32,7 +32,7 @@ impl Table {
 }
 
 impl Handler for Table {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         let outcome = match call {
             Call::Request => {
                 reply.respond(StatusCode::OK).and_then(|head| head.send()).and_then(|()| self.go_on(reply))
@@ -40,8 +40,6 @@ impl Handler for Table {
             Call::Room => self.go_on(reply),
             Call::Body | Call::Wake | Call::Drain | Call::Over => Ok(()),
         };
-        if outcome.is_err() {
-            reply.abort();
-        }
+        Ok(outcome?)
     }
 }

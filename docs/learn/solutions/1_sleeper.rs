@@ -20,20 +20,21 @@ pub fn site(work: Work) -> Site {
                     let work = Arc::clone(&work);
                     match workers.run(reply.waker(), move || work()) {
                         Ok(handed_in) => job = Some(handed_in),
-                        Err(_full) => reply.error(StatusCode::SERVICE_UNAVAILABLE, None, None).expect("no answer yet"),
+                        Err(_full) => return Err(StatusCode::SERVICE_UNAVAILABLE.into()),
                     }
-                    return;
+                    return Ok(());
                 }
                 Call::Request => "at once\n".into(),
                 // A wake-up may be spurious, so check whether the job is done.
                 Call::Wake => match job.as_mut().and_then(Job::take) {
                     Some(Ok(body)) => body,
-                    Some(Err(_panicked)) => return reply.abort(),
-                    None => return,
+                    Some(Err(_panicked)) => return Err("the work panicked".into()),
+                    None => return Ok(()),
                 },
-                Call::Body | Call::Room | Call::Drain | Call::Over => return,
+                Call::Body | Call::Room | Call::Drain | Call::Over => return Ok(()),
             };
-            reply.answer(StatusCode::OK, "text/plain", body).expect("no answer yet");
+            reply.answer(StatusCode::OK, "text/plain", body)?;
+            Ok(())
         }
     })
 }

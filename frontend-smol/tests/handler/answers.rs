@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sanserve_core::{Call, Policy, Reply};
+use sanserve_core::{Call, HandlerError, Policy, Reply};
 use sanserve_smol::{Exchange, Handler, ResponseHead, StatusCode, handler_fn};
 use smol::io::AsyncWriteExt;
 
@@ -313,10 +313,11 @@ fn declined_requests_are_answered_by_the_files() {
     assert!(!log.contains("failed"), "{log}");
 }
 
-fn portable(call: Call, reply: &mut Reply<'_>) {
+fn portable(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
     if call == Call::Request {
-        reply.answer(StatusCode::OK, "text/plain", "portable").unwrap();
+        reply.answer(StatusCode::OK, "text/plain", "portable")?;
     }
+    Ok(())
 }
 
 async fn own(x: &mut Exchange<'_>) -> io::Result<()> {

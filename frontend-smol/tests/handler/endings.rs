@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::mpsc;
 
-use sanserve_smol::{Exchange, Handler, StatusCode, handler_fn};
+use sanserve_smol::{Exchange, Handler, HandlerError, StatusCode, handler_fn};
 use smol::channel;
 use smol::future;
 use smol::io::AsyncWriteExt;
@@ -78,7 +78,55 @@ fn a_failing_handler_gets_a_response_and_affects_no_other_connection() {
     ] {
         assert!(log.contains(line), "{line}{log}");
     }
-    assert_eq!(log.matches("127.0.0.1:").count(), 9, "{log}");
+    let failures = log.lines().filter(|line| line.starts_with("127.0.0.1 - - [") && line.contains("\": the handler "));
+    assert_eq!(failures.count(), 9, "{log}");
+}
+
+/// Ends with the status that the path names.
+async fn statuses(x: &mut Exchange<'_>) -> io::Result<()> {
+    match x.path() {
+        b"/media" => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into()),
+        b"/allow" => Err(HandlerError::new(StatusCode::METHOD_NOT_ALLOWED).with_field("Allow", "GET, PUT")?.into()),
+        b"/number" => {
+            let parsed =
+                "x".parse::<u8>().map_err(|error| StatusCode::BAD_REQUEST.because(error).with_message("No digit"));
+            x.answer(StatusCode::OK, "text/plain", [parsed?]).await
+        }
+        b"/begun" => {
+            x.respond(StatusCode::OK)?.send()?;
+            Err(StatusCode::CONFLICT.into())
+        }
+        b"/out" => {
+            x.respond(StatusCode::OK)?.send()?;
+            x.write_all(b"out").await?;
+            x.flush().await?;
+            Err(StatusCode::CONFLICT.because("it is too late").into())
+        }
+        _ => x.answer(StatusCode::OK, "text/plain", "fine").await,
+    }
+}
+
+#[test]
+fn an_error_of_the_handler_is_a_status() {
+    let server = serve(|| statuses);
+    let mut client = server.connect();
+    assert_eq!(client.get("/media").status(), 415);
+    let page = client.get("/allow");
+    assert_eq!((page.status(), page.head.field("Allow")), (405, Some("GET, PUT")));
+    let page = client.get("/number");
+    assert!(page.status() == 400 && page.body_text().contains("<p>Message: No digit.</p>"), "{page:?}");
+    assert_eq!(client.get("/").body, b"fine", "the connection stays open");
+    assert_eq!(client.get("/begun").status(), 409);
+    assert!(client.ended());
+    let mut client = server.connect();
+    client.send("GET /out HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.rest_however().0, b"3\r\nout\r\n");
+    let log = server.end();
+    assert!(log.contains("code 415, message Unsupported Media Type\n"), "{log}");
+    assert!(log.contains("\"GET /number HTTP/1.1\": the handler failed: invalid digit found in string\n"), "{log}");
+    assert!(log.contains("\"GET /out HTTP/1.1\": the handler failed: it is too late\n"), "{log}");
+    assert_eq!(log.matches(": the handler failed: ").count(), 2, "a status without a reason is no failure: {log}");
 }
 
 /// Reports when it is dropped.

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::task::Waker;
 use std::thread;
 
-use sanserve_core::{Call, Reply};
+use sanserve_core::{Call, HandlerError, Reply};
 use sanserve_smol::{Exchange, StatusCode};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use testkit::Embedded;
@@ -69,10 +69,11 @@ fn an_upgraded_connection_in_a_handler_ends_with_the_server() {
     assert!(peer.rest_however().0.is_empty());
 }
 
-fn portable(call: Call, reply: &mut Reply<'_>) {
+fn portable(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
     if call == Call::Request {
-        reply.upgrade_with("parrot", "cracker".to_owned()).unwrap().send().unwrap();
+        reply.upgrade_with("parrot", "cracker".to_owned())?.send()?;
     }
+    Ok(())
 }
 
 #[test]
@@ -109,17 +110,20 @@ fn a_portable_handler_is_woken_from_another_thread() {
             site.with_handler(move || {
                 let give = give.clone();
                 let mut wakes = 0;
-                move |call: Call, reply: &mut Reply<'_>| match call {
-                    Call::Request => give.send(reply.waker()).unwrap(),
-                    Call::Wake if wakes < 2 => {
-                        wakes += 1;
-                        give.send(reply.waker()).unwrap();
+                move |call: Call, reply: &mut Reply<'_>| {
+                    match call {
+                        Call::Request => give.send(reply.waker()).unwrap(),
+                        Call::Wake if wakes < 2 => {
+                            wakes += 1;
+                            give.send(reply.waker()).unwrap();
+                        }
+                        Call::Wake => {
+                            wakes = 0;
+                            reply.answer(StatusCode::OK, "text/plain", "awake")?;
+                        }
+                        _ => {}
                     }
-                    Call::Wake => {
-                        wakes = 0;
-                        reply.answer(StatusCode::OK, "text/plain", "awake").unwrap();
-                    }
-                    _ => {}
+                    Ok(())
                 }
             })
         },

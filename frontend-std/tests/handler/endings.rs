@@ -67,7 +67,55 @@ fn a_failure_is_a_500_or_a_cut_and_affects_no_other_connection() {
     assert_eq!(log.matches(": the handler panicked: on purpose").count(), 3, "{log}");
     assert_eq!(log.matches(": the handler failed: for a reason").count(), 3, "{log}");
     assert_eq!(log.matches("cut after 8 bytes: the handler failed").count(), 3, "{log}");
-    assert!(log.contains(&format!("sanserve: {peer}:")), "{log}");
+    for line in ["GET /before/err HTTP/1.1", "GET /behind/panic HTTP/1.1"] {
+        let is_one =
+            |text: &&str| text.starts_with(&format!("{peer} - - [")) && text.contains(&format!("\"{line}\": the"));
+        assert_eq!(log.lines().filter(is_one).count(), 1, "{line}\n{log}");
+    }
+}
+
+#[test]
+fn an_error_of_the_handler_is_a_status() {
+    let server = answer_with(|x| match x.path() {
+        b"/media" => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into()),
+        b"/allow" => Err(HandlerError::new(StatusCode::METHOD_NOT_ALLOWED).with_field("Allow", "GET, PUT")?.into()),
+        b"/number" => {
+            let parsed =
+                "x".parse::<u8>().map_err(|error| StatusCode::BAD_REQUEST.because(error).with_message("No digit"));
+            x.answer(StatusCode::OK, "text/plain", [parsed?])
+        }
+        b"/begun" => {
+            x.respond(StatusCode::OK)?.send()?;
+            x.write_all(b"not out yet")?;
+            Err(StatusCode::CONFLICT.into())
+        }
+        b"/out" => {
+            x.respond(StatusCode::OK)?.send()?;
+            x.write_all(b"out")?;
+            x.flush()?;
+            Err(StatusCode::CONFLICT.because("it is too late").into())
+        }
+        _ => x.answer(StatusCode::OK, "text/plain", "fine"),
+    });
+    let mut client = server.connect();
+    assert_eq!(client.get("/media").status(), 415);
+    let page = client.get("/allow");
+    assert_eq!((page.status(), page.head.field("Allow")), (405, Some("GET, PUT")));
+    let page = client.get("/number");
+    assert!(page.status() == 400 && page.body_text().contains("<p>Message: No digit.</p>"), "{page:?}");
+    assert!(!page.body_text().contains("invalid digit"), "the reason is not for the peer");
+    assert_eq!(client.get("/").body, b"fine", "the connection stays open");
+    assert_eq!(client.get("/begun").status(), 409);
+    assert!(client.ended());
+    let mut client = server.connect();
+    client.send(request("/out"));
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.rest_however().0, b"3\r\nout\r\n");
+    let log = server.end();
+    assert!(log.contains("code 415, message Unsupported Media Type\n"), "{log}");
+    assert!(log.contains("\"GET /number HTTP/1.1\": the handler failed: invalid digit found in string\n"), "{log}");
+    assert!(log.contains("\"GET /out HTTP/1.1\": the handler failed: it is too late\n"), "{log}");
+    assert_eq!(log.matches(": the handler failed: ").count(), 2, "a status without a reason is no failure: {log}");
 }
 
 #[test]

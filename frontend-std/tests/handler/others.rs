@@ -128,14 +128,17 @@ fn a_portable_handler_is_woken_from_another_thread() {
             site.with_handler(move || {
                 let hand = hand.lock().unwrap().clone();
                 let result = Arc::new(Mutex::new(None::<String>));
-                move |call: Call, reply: &mut Reply<'_>| match call {
-                    Call::Request => hand.send((reply.waker(), result.clone())).unwrap(),
-                    Call::Wake => {
-                        if let Some(text) = result.lock().unwrap().take() {
-                            reply.answer(StatusCode::OK, "text/plain", text).unwrap();
+                move |call: Call, reply: &mut Reply<'_>| {
+                    match call {
+                        Call::Request => hand.send((reply.waker(), result.clone())).unwrap(),
+                        Call::Wake => {
+                            if let Some(text) = result.lock().unwrap().take() {
+                                reply.answer(StatusCode::OK, "text/plain", text)?;
+                            }
                         }
+                        _ => {}
                     }
-                    _ => {}
+                    Ok(())
                 }
             })
         },

@@ -1,7 +1,9 @@
 //! What the server of a simulation serves, and what its clients request: files, directories, and a handler under
 //! `/h/` that reads bodies, streams, waits and sends files, so that every part of the core is exercised.
 
-use sanserve::core::{Call, EntryKind, FsError, Handler, Misuse, Policy, Received, Reply, Request, Route, StatusCode};
+use sanserve::core::{
+    Call, EntryKind, FsError, Handler, HandlerError, Misuse, Policy, Received, Reply, Request, Route, StatusCode,
+};
 use sanserve::testing::{Disk, File, Node, Random, Server};
 
 /// The name of this site in the transcripts of `sim`.
@@ -129,7 +131,7 @@ pub(crate) struct Busy {
 }
 
 impl Handler for Busy {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         let outcome = match call {
             Call::Over => {
                 *self = Busy::default();
@@ -144,9 +146,7 @@ impl Handler for Busy {
             Call::Body | Call::Room | Call::Wake => self.go_on(reply),
             Call::Drain => Ok(()),
         };
-        if outcome.is_err() {
-            reply.abort();
-        }
+        Ok(outcome?)
     }
 }
 

@@ -131,7 +131,7 @@ impl Rig {
             }
             Step::Call(call) => {
                 let mut reply = connection.reply(buf, &cx);
-                self.handler.call(call, &mut reply);
+                self.handler.drive(call, &mut reply);
             }
             Step::Finished(entry) => {
                 assert!(!self.handler.open, "finished, but the handler was not called with Over");
