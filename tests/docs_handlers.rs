@@ -616,6 +616,61 @@ mod ends_asynchronous {
     }
 }
 
+mod fails_portable {
+    use sanserve::{HandlerError, Reply, Site, StatusCode};
+
+    fn double(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+        if reply.request().method() != b"GET" {
+            return Err(HandlerError::new(StatusCode::METHOD_NOT_ALLOWED).with_field("Allow", "GET")?);
+        }
+        let number = reply.request().query().ok_or(StatusCode::BAD_REQUEST)?;
+        let number = std::str::from_utf8(number).map_err(|error| StatusCode::BAD_REQUEST.because(error))?;
+        let number: u32 = number.parse().map_err(|error| StatusCode::BAD_REQUEST.because(error))?;
+        Ok(reply.answer(StatusCode::OK, "text/plain", (u64::from(number) * 2).to_string())?)
+    }
+
+    pub(super) fn site() -> Site {
+        Site::without_files().with_answer(double)
+    }
+}
+
+mod fails_blocking {
+    use std::io;
+
+    use sanserve::HandlerError;
+    use sanserve::std::{Exchange, StatusCode};
+
+    pub(super) fn double(x: &mut Exchange<'_>) -> io::Result<()> {
+        if x.method() != b"GET" {
+            return Err(HandlerError::new(StatusCode::METHOD_NOT_ALLOWED).with_field("Allow", "GET")?.into());
+        }
+        let number = x.query().ok_or(StatusCode::BAD_REQUEST)?;
+        let number = std::str::from_utf8(number).map_err(|error| StatusCode::BAD_REQUEST.because(error))?;
+        let number: u32 = number.parse().map_err(|error| StatusCode::BAD_REQUEST.because(error))?;
+        x.answer(StatusCode::OK, "text/plain", (u64::from(number) * 2).to_string())
+    }
+}
+
+/// The error of a handler is a status, with its reason in the log.
+#[test]
+fn errors_are_statuses() {
+    let doubles = |server: Embedded| {
+        let mut client = server.connect();
+        assert_eq!(client.get("/?21").body_text(), "42");
+        assert_eq!((client.get("/").status(), client.get("/?a").status()), (400, 400));
+        let page = client.ask("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!((page.status(), page.text("Allow")), (405, Some("GET")));
+        server.shutdown();
+        let log = server.ended();
+        let line = "\"GET /?a HTTP/1.1\": the handler failed: invalid digit found in string\n";
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+    };
+    doubles(portable(fails_portable::site()));
+    doubles(blocking_service(fails_portable::site()));
+    doubles(asynchronous_service(fails_portable::site()));
+    doubles(blocking(|| fails_blocking::double));
+}
+
 /// Handlers that wait are notified when the server shuts down, and end well before the grace has passed.
 #[test]
 fn waiting_handlers_end_in_time() {

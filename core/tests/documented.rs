@@ -18,11 +18,10 @@ struct Count(u64);
 
 impl Handler for Count {
     fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
-        let outcome = match call {
-            Call::Request | Call::Body => self.go_on(reply),
-            _ => Ok(()),
-        };
-        Ok(outcome?)
+        if matches!(call, Call::Request | Call::Body) {
+            self.go_on(reply)?;
+        }
+        Ok(())
     }
 }
 

@@ -157,10 +157,8 @@ impl Driver {
             Some(Ok(Err(failed))) => self.fail(failed.error.into(), &failed.line),
             Some(Ok(Ok(()))) => match self.look(|reply| (reply.is_unanswered(), reply.is_answering())) {
                 Some((true, _)) => self.fail("it did not answer".into(), b""),
-                Some((_, true)) => {
-                    if self.reply(|reply| reply.finish()).is_err() {
-                        self.fail("its answer is shorter than it announced".into(), b"");
-                    }
+                Some((_, true)) if self.reply(|reply| reply.finish()).is_err() => {
+                    self.fail("its answer is shorter than it announced".into(), b"");
                 }
                 _ => {}
             },

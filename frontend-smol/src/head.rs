@@ -81,7 +81,7 @@ impl<'x> HeadWriter<'x> {
     /// has a `Content-Type`, which is [that of the page](sanserve_core::Policy::error_type), [`Misuse::Interim`] for a
     /// status below 200. Nothing is sent then. Like [`send`](Self::send), if another head was sent meanwhile.
     pub fn error(self, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
-        self.exchange.reply(|reply| reply.send_error(&self.head, message, explanation))
+        Ok(lock(self.driver).reply(|reply| reply.send_error(&self.head, message, explanation))?)
     }
 
     /// Ends the head (Python's `end_headers`). It is sent when the handler waits for anything.

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use sanserve_smol::core::{Call, Handler, Reply};
+use sanserve_smol::core::{Call, Handler, HandlerError, Reply};
 use sanserve_smol::{Exchange, Log, Server, Site, StatusCode};
 use smol::channel::{Receiver, unbounded};
 use smol::io::AsyncWriteExt as _;
@@ -31,10 +31,10 @@ fn resident() -> usize {
 struct Waits(Arc<Mutex<Vec<Waker>>>);
 
 impl Handler for Waits {
-    fn call(&mut self, call: Call, reply: &mut Reply<'_>) {
+    fn call(&mut self, call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         match call {
             Call::Request => {
-                reply.respond(StatusCode::OK).unwrap().send().unwrap();
+                reply.respond(StatusCode::OK)?.send()?;
                 self.0.lock().unwrap().push(reply.waker());
             }
             Call::Wake => {
@@ -43,6 +43,7 @@ impl Handler for Waits {
             }
             Call::Body | Call::Room | Call::Drain | Call::Over => {}
         }
+        Ok(())
     }
 }
 

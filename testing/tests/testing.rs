@@ -6,10 +6,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{
-    Call, Cgi, Close, Config, DefaultPolicy, FsError, Handler, HandlerError, Limits, Misuse, Pace, Policy, Protocol,
-    Received, Reply, Request, Route, SpawnError, StatusCode, Timeouts,
+    Call, Cgi, Close, Config, DefaultPolicy, ErrorPage, FsError, Handler, HandlerError, Limits, Misuse, Pace, Policy,
+    Protocol, Received, Reply, Request, Route, SpawnError, StatusCode, Timeouts, write_error_page,
 };
-use sanserve_testing::{Disk, Faults, File, Node, Peer, Random, Script, Server, Summary, World, judge};
+use sanserve_testing::{Answer, Disk, Faults, File, Node, Peer, Random, Script, Server, Summary, World, judge};
 use sanserve_transcript::{Transcript, perform};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -550,4 +550,73 @@ fn a_recording_is_replayed_as_recorded() {
     let played = Server::new().replay(&transcript).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(played.to_text(), performed.to_text());
     assert!(performed.to_text().contains("08:49:38 GMT") && performed.to_text().contains("@302 send"));
+}
+
+/// The last response that a peer has received.
+fn last(peer: &mut Peer<'_>) -> Answer {
+    peer.answers().pop().expect("a response")
+}
+
+/// Its body.
+fn page(answer: &Answer) -> &str {
+    std::str::from_utf8(&answer.body).expect("a text")
+}
+
+/// An error of a handler is a status, before and after it has begun to respond.
+#[test]
+fn an_error_of_the_handler_is_a_status() {
+    let make = || {
+        |call: Call, reply: &mut Reply<'_>| {
+            if call == Call::Request {
+                if reply.request().path() == b"/begun" {
+                    reply.respond(StatusCode::OK)?.field("X-A", "b")?.send()?;
+                    reply.write(b"begun")?;
+                }
+                return Err(HandlerError::new(StatusCode::CONFLICT)
+                    .with_field("X-Why", "taken")?
+                    .with_message("Taken"));
+            }
+            Ok(())
+        }
+    };
+    let mut peer = Server::new().handler(make).connect();
+    let asked = "GET /new HTTP/1.1\r\nHost: x\r\n\r\n";
+    for _ in 0..2 {
+        let answer = last(peer.send(asked));
+        assert_eq!((answer.status, answer.text("X-Why"), answer.closes()), (409, "taken", false));
+        assert!(page(&answer).contains("<p>Message: Taken.</p>"), "{}", page(&answer));
+    }
+    let answer = last(peer.send("GET /begun HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert_eq!((answer.status, answer.text("X-Why"), answer.closes()), (409, "taken", true));
+    assert_eq!(answer.field("X-A"), None, "nothing of the first head is left");
+}
+
+/// The page of an error, and its type, may depend on the request.
+#[test]
+fn error_pages_see_the_request() {
+    struct Json;
+    fn wants(request: Option<&Request<'_>>) -> bool {
+        request.and_then(|request| request.field("Accept")) == Some(b"application/json")
+    }
+    impl Policy for Json {
+        fn error_page(&self, page: &ErrorPage<'_>, out: &mut Vec<u8>) {
+            if wants(page.request.as_ref()) {
+                out.extend_from_slice(format!("{{\"status\":{}}}", page.status.code()).as_bytes());
+            } else {
+                write_error_page(page, out);
+            }
+        }
+
+        fn error_type(&self, request: Option<&Request<'_>>) -> &str {
+            if wants(request) { "application/json" } else { "text/html" }
+        }
+    }
+    let ask = |request: &str| last(Server::new().policy(Json).connect().send(request));
+    let json = ask("GET /none HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n");
+    assert_eq!((page(&json), json.text("Content-Type")), ("{\"status\":404}", "application/json"));
+    for request in ["GET /none HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/9\r\nAccept: application/json\r\n\r\n"] {
+        let html = ask(request);
+        assert_eq!(html.text("Content-Type"), "text/html", "{request}");
+        assert!(page(&html).starts_with("<!DOCTYPE"), "{request}");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 
 use sanserve_core::{Entry, Policy};
-use sanserve_std::{Exchange, Handler, StatusCode};
+use sanserve_std::{Exchange, Handler, HandlerError, StatusCode};
 use testkit::TIMEOUT;
 
 use crate::support::{request, run};
@@ -100,7 +100,7 @@ fn an_error_of_the_handler_is_a_status() {
     let mut client = server.connect();
     assert_eq!(client.get("/media").status(), 415);
     let page = client.get("/allow");
-    assert_eq!((page.status(), page.head.field("Allow")), (405, Some("GET, PUT")));
+    assert_eq!((page.status(), page.text("Allow")), (405, Some("GET, PUT")));
     let page = client.get("/number");
     assert!(page.status() == 400 && page.body_text().contains("<p>Message: No digit.</p>"), "{page:?}");
     assert!(!page.body_text().contains("invalid digit"), "the reason is not for the peer");
