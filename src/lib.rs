@@ -16,7 +16,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use sanserve_core as core;
-pub use sanserve_core::{Call, HandlerError, Misuse, Received, Reply, Request, StatusCode};
+pub use sanserve_core::{Call, HandlerError, Misuse, Received, Reply, Request, StatusCode, Validators};
 #[cfg(feature = "mio")]
 pub use sanserve_mio as mio;
 pub use sanserve_os as os;

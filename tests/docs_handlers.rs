@@ -227,7 +227,7 @@ mod decisions {
         }
 
         fn fields(&self, _: &Request<'_>, _: StatusCode, fields: &mut Fields<'_>) {
-            let _ = fields.add("X-Frame-Options", b"DENY");
+            let _ = fields.append("X-Frame-Options", b"DENY");
         }
 
         fn expect_continue(&self, _: &Request<'_>) -> Result<(), StatusCode> {
@@ -278,7 +278,7 @@ mod from_tiny_http {
 
     fn main() -> io::Result<()> {
         let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
-        server.with_handler(|| answer).run()
+        server.with_fn(answer).run()
     }
 
     use sanserve::std::Handler;

@@ -8,9 +8,19 @@ use crate::reason::{Reasons, Rule};
 use crate::time::Wall;
 use crate::wire::{Head, HeadOut, Known};
 
-/// What identifies one state of a representation.
+/// What identifies one state of a representation: an entity tag (`ETag`), a date (`Last-Modified`), both, or neither.
+///
+/// It is for content that a handler makes: see [`Reply::answer_entity`](crate::Reply::answer_entity).
+///
+/// ```
+/// use sanserve_core::{Validators, Wall};
+///
+/// // A counter that grows with each change is a strong entity tag.
+/// let third = Validators::version(3).with_modified(Wall(784_111_777));
+/// assert_ne!(third, Validators::version(4).with_modified(Wall(784_111_777)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Validators {
+pub struct Validators {
     modified: i64,
     nanos: u32,
     len: u64,
@@ -25,6 +35,8 @@ enum Has {
     TagAndDate,
     /// A tag made of the content. The modification time is not used.
     Digest,
+    /// Such a tag, and the date.
+    DigestAndDate,
     /// Only the date.
     Date,
     /// None: other versions of the file may have the same time.
@@ -120,7 +132,7 @@ impl Validators {
     pub(crate) fn tag(&self) -> Option<Tag> {
         match self.has {
             Has::TagAndDate => Some(self.stamp()),
-            Has::Digest => {
+            Has::Digest | Has::DigestAndDate => {
                 let mut tag = Tag { text: [0; TAG_MAX], len: 0 };
                 tag.push(b'"');
                 for byte in self.digest? {
@@ -136,7 +148,7 @@ impl Validators {
 
     /// The modification time, if it can be relied on.
     fn date(&self) -> Option<i64> {
-        matches!(self.has, Has::TagAndDate | Has::Date).then_some(self.modified)
+        matches!(self.has, Has::TagAndDate | Has::DigestAndDate | Has::Date).then_some(self.modified)
     }
 
     /// A tag that changes with the modification time, to the nanosecond, and with the length. The inode is not
@@ -171,11 +183,48 @@ impl Validators {
             reasons.note(if is_ours { Rule::LastModified } else { Rule::LastModifiedNow }, &date::imf_fixdate(date));
         }
         match (self.tag(), self.has) {
-            (Some(tag), Has::Digest) => reasons.note(Rule::EntityTagOfContent, tag.as_bytes()),
+            (Some(tag), Has::Digest | Has::DigestAndDate) => reasons.note(Rule::EntityTagOfContent, tag.as_bytes()),
             (Some(tag), _) => reasons.note(Rule::EntityTag, tag.as_bytes()),
             (None, Has::Date) => reasons.note(Rule::NoEntityTag, b""),
             (None, _) => reasons.note(Rule::NoValidators, self.modified.to_string().as_bytes()),
         }
+    }
+}
+
+/// For content that a handler makes.
+impl Validators {
+    /// No validators: such content has no conditions but `If-Match: *` and `If-None-Match: *`, and its ranges cannot be
+    /// combined.
+    #[must_use]
+    pub const fn none() -> Validators {
+        Validators { modified: 0, nanos: 0, len: 0, digest: None, has: Has::Nothing }
+    }
+
+    /// A strong entity tag made of 96 bits of a hash of the content. It must be another one for other content, with
+    /// another content coding too.
+    #[must_use]
+    pub const fn digest(digest: [u8; 12]) -> Validators {
+        Validators { digest: Some(digest), has: Has::Digest, ..Validators::none() }
+    }
+
+    /// A strong entity tag made of a number, which must be another one for other content.
+    #[must_use]
+    pub const fn version(version: u64) -> Validators {
+        let [a, b, c, d, e, f, g, h] = version.to_be_bytes();
+        Validators::digest([0, 0, 0, 0, a, b, c, d, e, f, g, h])
+    }
+
+    /// The time of the last change, to the second.
+    #[must_use]
+    pub const fn modified(modified: Wall) -> Validators {
+        Validators::none().with_modified(modified)
+    }
+
+    /// Adds the time of the last change, to the second. If it is in the future, the current time is sent.
+    #[must_use]
+    pub const fn with_modified(self, modified: Wall) -> Validators {
+        let has = if self.digest.is_some() { Has::DigestAndDate } else { Has::Date };
+        Validators { modified: modified.0, has, ..self }
     }
 }
 

@@ -5,9 +5,33 @@ use std::ops::Range;
 
 use crate::grammar::{is_field_value, is_token_byte};
 
-/// Adds fields to a head, after validating them.
+/// The fields of a head that is being written. What is added is validated.
+///
+/// ```
+/// use sanserve_core::{Fields, Policy, Request, StatusCode};
+///
+/// struct Ours;
+///
+/// impl Policy for Ours {
+///     fn fields(&self, request: &Request<'_>, _: StatusCode, fields: &mut Fields<'_>) {
+///         // These only fail for an invalid field.
+///         let _ = fields.remove("Server");
+///         if !fields.has("Cache-Control") {
+///             let _ = fields.append("Cache-Control", b"no-cache");
+///         }
+///         if request.path().ends_with(b".wasm") {
+///             let _ = fields.set("Content-Type", b"application/wasm");
+///         }
+///     }
+/// }
+/// # fn main() {
+/// # let _: &dyn Policy = &Ours;
+/// # }
+/// ```
 pub struct Fields<'o> {
     out: &'o mut Vec<u8>,
+    /// Where the fields begin.
+    from: usize,
 }
 
 /// Fields that determine where a message or a connection ends, so that only the server writes them.
@@ -37,16 +61,55 @@ const NOT_IN_TRAILERS: [&str; 16] = [
 ];
 
 impl<'o> Fields<'o> {
-    pub(crate) fn new(out: &'o mut Vec<u8>) -> Fields<'o> {
-        Fields { out }
+    /// The fields that begin at `from`.
+    pub(crate) fn new(out: &'o mut Vec<u8>, from: usize) -> Fields<'o> {
+        Fields { out, from }
     }
 
-    /// Adds a field.
+    /// Whether there is a field with that name, ignoring case.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        has_field(&self.out[self.from..], name)
+    }
+
+    /// Replaces all fields with that name by one, which comes last.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append). Nothing is changed then.
+    pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
+        let end = self.out.len();
+        self.append(name, value)?;
+        self.remove_before(end, name);
+        Ok(())
+    }
+
+    /// Removes all fields with that name.
+    ///
+    /// # Errors
+    /// [`Misuse::ReservedHeader`] for a field that only the server may write.
+    pub fn remove(&mut self, name: &str) -> Result<(), Misuse> {
+        if is_one_of(&FRAMING, name) {
+            return Err(Misuse::ReservedHeader);
+        }
+        self.remove_before(self.out.len(), name);
+        Ok(())
+    }
+
+    fn remove_before(&mut self, mut end: usize, name: &str) {
+        loop {
+            let found = lines_named(&self.out[self.from..end], name).next();
+            let Some(line) = found else { return };
+            end -= line.len();
+            self.out.drain(self.from + line.start..self.from + line.end);
+        }
+    }
+
+    /// Adds a field, after those with the same name.
     ///
     /// # Errors
     /// [`Misuse::Field`] if the name is not a token or the value contains a control character,
     /// [`Misuse::ReservedHeader`] for a field that only the server may write.
-    pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
+    pub fn append(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
         let name_fits = !name.is_empty() && name.bytes().all(is_token_byte);
         if !name_fits || !is_field_value(value) {
             return Err(Misuse::Field);
@@ -66,13 +129,18 @@ impl<'o> Fields<'o> {
         if is_one_of(&NOT_IN_TRAILERS, name) {
             return Err(Misuse::ReservedHeader);
         }
-        self.add(name, value)
+        self.append(name, value)
     }
 }
 
 /// Whether some field lines contain a field with that name.
 pub(crate) fn has_field(lines: &[u8], name: &str) -> bool {
     lines_named(lines, name).next().is_some()
+}
+
+/// The field lines, each with its line end.
+pub(crate) fn field_lines(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    lines.split_inclusive(|&byte| byte == b'\n')
 }
 
 /// Where the lines of the fields with that name are, each with its line end.
@@ -139,5 +207,41 @@ impl From<Misuse> for std::io::Error {
             _ => std::io::ErrorKind::InvalidInput,
         };
         std::io::Error::new(kind, misuse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &[u8] = b"HTTP/1.1 200 OK\r\nServer: a\r\nX-A: 1\r\nContent-Length: 3\r\nx-a: 2\r\nX-AB: 3\r\n";
+
+    /// The fields after `change`, without the status line.
+    fn after(change: impl FnOnce(&mut Fields<'_>)) -> String {
+        let mut out = LINES.to_vec();
+        change(&mut Fields::new(&mut out, 17));
+        assert_eq!(out[..17], LINES[..17]);
+        String::from_utf8(out[17..].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn fields_are_set_removed_and_found_ignoring_case() {
+        let set = after(|fields| fields.set("X-a", b"9").unwrap());
+        assert_eq!(set, "Server: a\r\nContent-Length: 3\r\nX-AB: 3\r\nX-a: 9\r\n");
+        let removed = after(|fields| fields.remove("SERVER").and_then(|()| fields.remove("none")).unwrap());
+        assert_eq!(removed, "X-A: 1\r\nContent-Length: 3\r\nx-a: 2\r\nX-AB: 3\r\n");
+        after(|fields| {
+            assert_eq!([fields.has("x-ab"), fields.has("x-"), fields.has("HTTP/1.1 200 OK")], [true, false, false])
+        });
+    }
+
+    #[test]
+    fn fields_of_the_server_and_invalid_ones_change_nothing() {
+        let same = after(|fields| {
+            assert_eq!(fields.set("content-length", b"4"), Err(Misuse::ReservedHeader));
+            assert_eq!(fields.remove("Content-Length"), Err(Misuse::ReservedHeader));
+            assert_eq!(fields.set("X-A", b"4\r\nB: c"), Err(Misuse::Field));
+        });
+        assert_eq!(same.as_bytes(), &LINES[17..]);
     }
 }

@@ -67,6 +67,7 @@ mod timer;
 mod wire;
 
 pub use buffers::{Buffers, Window};
+pub use conditional::Validators;
 pub use config::{Cgi, Chunked, Config, Etag, Limits, Pace, Protocol, Timeouts};
 pub use connection::{Connection, Packed, Received, Reply, Resting, State};
 pub use context::Context;

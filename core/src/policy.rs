@@ -61,7 +61,7 @@ impl Authenticated {
 ///     fn fields(&self, _: &Request<'_>, status: StatusCode, fields: &mut Fields<'_>) {
 ///         if status == StatusCode::OK {
 ///             // This only fails for an invalid field.
-///             let _ = fields.add("Cache-Control", b"no-cache");
+///             let _ = fields.append("Cache-Control", b"no-cache");
 ///         }
 ///     }
 /// }
@@ -98,7 +98,7 @@ pub trait Policy {
         Some("utf-8")
     }
 
-    /// Adds fields to a response before its head ends (Python's `end_headers`). Default: none.
+    /// Adds, replaces or removes fields of a response before its head ends (Python's `end_headers`). Default: none.
     fn fields(&self, request: &Request<'_>, status: StatusCode, fields: &mut Fields<'_>) {
         let _ = (request, status, fields);
     }

@@ -70,7 +70,7 @@ impl ResponseHead {
     /// [`Misuse::Field`] if the name is not a token or the value contains a control character,
     /// [`Misuse::ReservedHeader`] for a field that only the server may write.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, Misuse> {
-        Fields::new(&mut self.fields).add(name, value.as_ref())?;
+        Fields::new(&mut self.fields, 0).append(name, value.as_ref())?;
         self.own.server |= name.eq_ignore_ascii_case("Server");
         self.own.date |= name.eq_ignore_ascii_case("Date");
         Ok(self)

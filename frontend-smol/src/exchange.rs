@@ -5,12 +5,12 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::ops::{Bound, RangeBounds};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use sanserve_core::{
-    Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, StatusCode, scrub,
+    Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, StatusCode, Validators, scrub,
 };
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -188,6 +188,38 @@ impl Exchange<'_> {
     /// As [`respond`](Self::respond), and [`Misuse::Field`] for a media type that is not a valid field value.
     pub async fn answer(&self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.reply(|reply| reply.answer(status, media_type, body))
+    }
+
+    /// Sends content that the handler has made, by the rules of files: 304 or 412 for a condition of the client, 206 or
+    /// 416 for ranges, `ETag`, `Last-Modified` and `Accept-Ranges`. The rules are for GET and HEAD; the response to any
+    /// other method is that of [`answer`](Self::answer). It never waits, so it is not `async`.
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer).
+    pub fn answer_entity(&self, validators: &Validators, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
+        self.reply(|reply| reply.answer_entity(validators, media_type, body))
+    }
+
+    /// Like [`answer_entity`](Self::answer_entity), with a prepared head. A status other than 200 is sent as it is.
+    ///
+    /// # Errors
+    /// As for [`send_response`](Self::send_response); [`Misuse::ReservedHeader`] if the head has
+    /// one of the fields that are written for an entity (`ETag`, `Last-Modified`, `Accept-Ranges`, `Content-Range`).
+    pub fn send_entity(&self, head: &ResponseHead, validators: &Validators, body: impl AsRef<[u8]>) -> io::Result<()> {
+        self.reply(|reply| reply.send_entity(head, validators, body))
+    }
+
+    /// Sends a prepared head and a body of unknown length, which is read to its end, and ends the response. Returns the
+    /// length of the body. What was read so far may be on its way when reading fails: the connection is then cut if the
+    /// handler returns the error.
+    ///
+    /// # Errors
+    /// Those of [`send_head`](Self::send_head), of `body`, and of writing.
+    pub async fn send_stream(&mut self, head: &ResponseHead, body: impl AsyncRead + Send) -> io::Result<u64> {
+        self.send_head(head)?;
+        let length = smol::io::copy(pin!(body), &mut *self).await?;
+        self.finish().await?;
+        Ok(length)
     }
 
     /// Responds with `501 Unsupported method ('PUT')`, as Python does.

@@ -59,13 +59,20 @@ use crate::exchange::{Exchange, Known};
 ///
 /// **End.** If a method returns `Ok`, an unfinished response is finished. If the handler has not responded at all, or
 /// has written less than it announced, the peer gets a 500, or, if part of the response was sent, the connection is
-/// cut. The same happens after an `Err` or a panic. Each of these is logged, and no other connection is affected.
+/// cut. The same happens after an `Err` or a panic, with the status of the error if it has one (see
+/// [`HandlerError`](crate::HandlerError)). The reason is logged, and no other connection is affected.
 ///
 /// **Cancellation.** If the connection ends before the response is complete (the peer resets it or is too slow, or
 /// the server stops), the future is dropped where it waits. Work that must be completed in any case belongs in a task
 /// of its own, or in a `Drop`. After a complete response the future continues to its end, unless the server stops.
 ///
 /// It runs in the task of the connection, so it must not block: see `smol::unblock`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle requests",
+    label = "not a `Handler`, nor an `async fn(&mut Exchange<'_>) -> io::Result<()>`",
+    note = "a closure is `async |x: &mut Exchange<'_>| ..`, and its future must be `Send`",
+    note = "what an `async` closure captures cannot be used by its future: pass it with `Server::with_state`"
+)]
 pub trait Handler: Send {
     /// Handles a request. The default calls the method for it.
     fn handle(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
@@ -74,6 +81,10 @@ pub trait Handler: Send {
                 b"GET" => self.do_get(x).await,
                 b"HEAD" => self.do_head(x).await,
                 b"POST" => self.do_post(x).await,
+                b"PUT" => self.do_put(x).await,
+                b"PATCH" => self.do_patch(x).await,
+                b"DELETE" => self.do_delete(x).await,
+                b"OPTIONS" => self.do_options(x).await,
                 _ => self.do_other(x).await,
             }
         }
@@ -92,6 +103,26 @@ pub trait Handler: Send {
     /// Handles a POST.
     fn do_post(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
         async move { x.unsupported() }
+    }
+
+    /// Handles a PUT, by default like [any other method](Handler::do_other).
+    fn do_put(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        self.do_other(x)
+    }
+
+    /// Handles a PATCH, by default like [any other method](Handler::do_other).
+    fn do_patch(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        self.do_other(x)
+    }
+
+    /// Handles a DELETE, by default like [any other method](Handler::do_other).
+    fn do_delete(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        self.do_other(x)
+    }
+
+    /// Handles an OPTIONS, by default like [any other method](Handler::do_other).
+    fn do_options(&mut self, x: &mut Exchange<'_>) -> impl Future<Output = io::Result<()>> + Send {
+        self.do_other(x)
     }
 
     /// Handles any other method.
@@ -118,6 +149,42 @@ where
 impl<F: for<'x> Answer<'x> + Send> Handler for F {
     async fn handle(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         self(&mut x.again()).await
+    }
+}
+
+/// A function that responds, with a state: `async fn(&mut Exchange<'_>, S) -> io::Result<()>`. See
+/// [`Server::with_state`](crate::Server::with_state).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle requests with a state",
+    label = "not an `async fn(&mut Exchange<'_>, {S}) -> io::Result<()>`",
+    note = "a closure is `async |x: &mut Exchange<'_>, state: {S}| ..`, and its future must be `Send`"
+)]
+pub trait AnswerWith<'x, S>: Fn(&'x mut Exchange<'x>, S) -> <Self as AnswerWith<'x, S>>::Future {
+    /// The returned future.
+    type Future: Future<Output = io::Result<()>> + Send + 'x;
+}
+
+impl<'x, S, F, R> AnswerWith<'x, S> for F
+where
+    F: Fn(&'x mut Exchange<'x>, S) -> R,
+    R: Future<Output = io::Result<()>> + Send + 'x,
+{
+    type Future = R;
+}
+
+/// A function and its state.
+pub(crate) struct WithState<F, S> {
+    pub(crate) answer: F,
+    pub(crate) state: S,
+}
+
+impl<S, F> Handler for WithState<F, S>
+where
+    S: Clone + Send,
+    F: for<'x> AnswerWith<'x, S> + Send,
+{
+    async fn handle(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        (self.answer)(&mut x.again(), self.state.clone()).await
     }
 }
 

@@ -59,7 +59,7 @@ use smol::{Executor, channel};
 pub use sanserve_core as core;
 pub use sanserve_core::{
     Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead,
-    Route, StatusCode, Timeouts,
+    Route, StatusCode, Timeouts, Validators,
 };
 pub use sanserve_server as server;
 use sanserve_server::{Announce as _, Phase, first_ip};
@@ -68,12 +68,13 @@ pub use sanserve_server::{
 };
 
 pub use crate::exchange::Exchange;
-pub use crate::handler::{Answer, BoxedAnswer, Handler, handler_fn};
+pub use crate::handler::{Answer, AnswerWith, BoxedAnswer, Handler, handler_fn};
 pub use crate::head::HeadWriter;
 pub use crate::spawn::Spawn;
 pub use crate::upgrade::Upgraded;
 
 use crate::driver::{Make, Shared};
+use crate::handler::WithState;
 use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::watch::Watch;
@@ -189,6 +190,58 @@ impl Server {
     {
         self.site = self.site.handled();
         Server { make: Some(Box::new(move || Box::new(make()))), ..self }
+    }
+
+    /// Has one function respond to all requests: an `async fn`, or an `async` closure. Each connection gets a clone of
+    /// it. A closure that needs a state gets it by [`with_state`](Self::with_state).
+    ///
+    /// ```
+    /// use sanserve_smol::{Exchange, Server, Site, StatusCode};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
+    /// let server = server.with_fn(async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hi!\n").await);
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_fn<F>(self, answer: F) -> Server
+    where
+        F: for<'x> Answer<'x> + Clone + Send + Sync + 'static,
+    {
+        self.with_handler(move || answer.clone())
+    }
+
+    /// Like [`with_fn`](Self::with_fn), for a function with a state. Each call gets a clone of `state`, so it is an
+    /// `Arc`, or cheap to clone like one.
+    ///
+    /// The state is an argument, because the future of an `async` closure may not borrow what the closure has captured.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use sanserve_smol::{Exchange, Server, Site, StatusCode};
+    ///
+    /// async fn count(x: &mut Exchange<'_>, requests: Arc<AtomicU64>) -> std::io::Result<()> {
+    ///     let number = requests.fetch_add(1, Ordering::Relaxed);
+    ///     x.answer(StatusCode::OK, "text/plain", format!("{number}\n")).await
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
+    /// let server = server.with_state(Arc::new(AtomicU64::new(0)), count);
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_state<S, F>(self, state: S, answer: F) -> Server
+    where
+        S: Clone + Send + Sync + 'static,
+        F: for<'x> AnswerWith<'x, S> + Clone + Send + Sync + 'static,
+    {
+        self.with_handler(move || WithState { answer: answer.clone(), state: state.clone() })
     }
 
     /// A handle to shut the server down, from any thread, before or while it runs.

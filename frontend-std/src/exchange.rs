@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use sanserve_core::{Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, scrub};
+use sanserve_core::{
+    Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, Validators, scrub,
+};
 use sanserve_server::{Draining, Upgraded};
 
 use crate::driver::{Driver, ExchangeState, Line, Progress};
@@ -163,6 +165,64 @@ impl<'x> Exchange<'x> {
     pub fn answer(&mut self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.line.not_the_peers_time();
         self.line.act(|reply| reply.answer(status, media_type, body))
+    }
+
+    /// Sends content that the handler has made, by the rules of files: 304 or 412 for a condition of the client, 206 or
+    /// 416 for ranges, `ETag`, `Last-Modified` and `Accept-Ranges`. The rules are for GET and HEAD; the response to any
+    /// other method is that of [`answer`](Self::answer).
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer).
+    pub fn answer_entity(
+        &mut self,
+        validators: &Validators,
+        media_type: &str,
+        body: impl AsRef<[u8]>,
+    ) -> io::Result<()> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| reply.answer_entity(validators, media_type, body))
+    }
+
+    /// Like [`answer_entity`](Self::answer_entity), with a prepared head. A status other than 200 is sent as it is.
+    ///
+    /// # Errors
+    /// As for [`send_response`](Self::send_response); [`Misuse::ReservedHeader`](sanserve_core::Misuse) if the head has
+    /// one of the fields that are written for an entity (`ETag`, `Last-Modified`, `Accept-Ranges`, `Content-Range`).
+    pub fn send_entity(
+        &mut self,
+        head: &ResponseHead,
+        validators: &Validators,
+        body: impl AsRef<[u8]>,
+    ) -> io::Result<()> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| reply.send_entity(head, validators, body))
+    }
+
+    /// Sends a prepared head and a body of unknown length, which is read to its end, and ends the response. Returns the
+    /// length of the body. What was read so far may be on its way when reading fails: the connection is then cut if the
+    /// handler returns the error.
+    ///
+    /// ```
+    /// use std::process::{Command, Stdio};
+    /// use sanserve_std::{Exchange, ResponseHead, StatusCode};
+    ///
+    /// fn list(x: &mut Exchange<'_>) -> std::io::Result<()> {
+    ///     let mut child = Command::new("ls").stdout(Stdio::piped()).spawn()?;
+    ///     let head = ResponseHead::new(StatusCode::OK).field("Content-Type", "text/plain")?;
+    ///     let output = child.stdout.take().ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
+    ///     x.send_stream(&head, output)?;
+    ///     child.wait().map(drop)
+    /// }
+    /// # let _: fn(&mut Exchange<'_>) -> std::io::Result<()> = list;
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`send_head`](Self::send_head), of `body`, and of writing.
+    pub fn send_stream(&mut self, head: &ResponseHead, mut body: impl Read) -> io::Result<u64> {
+        self.send_head(head)?;
+        let length = io::copy(&mut body, self)?;
+        self.finish()?;
+        Ok(length)
     }
 
     /// Refuses the method, as Python does: `501 Unsupported method ('PUT')`.

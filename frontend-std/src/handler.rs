@@ -17,8 +17,9 @@ use crate::exchange::Exchange;
 ///
 /// * `Ok`: an unfinished body is finished. If the handler has not responded at all, the peer gets a 500, and if the
 ///   body is shorter than its announced length, the connection is cut; both are logged.
-/// * `Err`, or a panic: the peer gets a 500 if nothing was sent yet, else the connection is cut. It is logged with
-///   the address of the peer (Python's `handle_error`), except for errors that only mean that the peer has closed the
+/// * `Err`, or a panic: the peer gets the status of the error (see [`HandlerError`](crate::HandlerError)), or a 500, if
+///   nothing was sent yet, else the connection is cut. The reason is logged with the exchange (Python's
+///   `handle_error`), except for errors that only mean that the peer has closed the
 ///   connection or broken the rules, since those are in the access log already.
 ///
 /// Other peers are not affected. The server discards a request body that was not read.
@@ -45,6 +46,11 @@ use crate::exchange::Exchange;
 /// }
 /// # let _: fn() -> Counter = Default::default;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle requests",
+    label = "not a `Handler`, nor a function `fn(&mut Exchange<'_>) -> io::Result<()>`",
+    note = "annotate the parameter of a closure, `|x: &mut Exchange<'_>| ..`, and return `io::Result<()>`"
+)]
 pub trait Handler {
     /// Handles a request. The default calls the method for it.
     ///
@@ -55,6 +61,10 @@ pub trait Handler {
             b"GET" => self.do_get(x),
             b"HEAD" => self.do_head(x),
             b"POST" => self.do_post(x),
+            b"PUT" => self.do_put(x),
+            b"PATCH" => self.do_patch(x),
+            b"DELETE" => self.do_delete(x),
+            b"OPTIONS" => self.do_options(x),
             _ => self.do_other(x),
         }
     }
@@ -81,6 +91,38 @@ pub trait Handler {
     /// As [`handle`](Handler::handle).
     fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         x.unsupported()
+    }
+
+    /// Handles a PUT, by default like [any other method](Handler::do_other).
+    ///
+    /// # Errors
+    /// As [`handle`](Handler::handle).
+    fn do_put(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        self.do_other(x)
+    }
+
+    /// Handles a PATCH, by default like [any other method](Handler::do_other).
+    ///
+    /// # Errors
+    /// As [`handle`](Handler::handle).
+    fn do_patch(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        self.do_other(x)
+    }
+
+    /// Handles a DELETE, by default like [any other method](Handler::do_other).
+    ///
+    /// # Errors
+    /// As [`handle`](Handler::handle).
+    fn do_delete(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        self.do_other(x)
+    }
+
+    /// Handles an OPTIONS, by default like [any other method](Handler::do_other).
+    ///
+    /// # Errors
+    /// As [`handle`](Handler::handle).
+    fn do_options(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+        self.do_other(x)
     }
 
     /// Handles any other method.

@@ -54,7 +54,7 @@ use std::time::Duration;
 pub use sanserve_core as core;
 pub use sanserve_core::{
     Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead,
-    Route, StatusCode, Timeouts,
+    Route, StatusCode, Timeouts, Validators,
 };
 pub use sanserve_server as server;
 use sanserve_server::first_ip;
@@ -198,6 +198,35 @@ impl Server {
     pub fn with_handler<H: Handler + 'static>(mut self, make: impl Fn() -> H + Send + Sync + 'static) -> Server {
         self.serving.blocking = Some(Arc::new(Blocking::new(make, self.serving.shared.site.config())));
         self
+    }
+
+    /// Has one function respond to all requests, on the threads of all connections: a handler without a state of its
+    /// connection. Takes precedence like [`with_handler`](Self::with_handler).
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use sanserve_std::{Server, Site, StatusCode};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let requests = AtomicU64::new(0);
+    /// let server = Server::bind("127.0.0.1:0", Site::without_files())?.with_fn(move |x| {
+    ///     let number = requests.fetch_add(1, Ordering::Relaxed);
+    ///     x.answer(StatusCode::OK, "text/plain", format!("{number}\n"))
+    /// });
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_fn<F>(self, answer: F) -> Server
+    where
+        F: Fn(&mut Exchange<'_>) -> io::Result<()> + Send + Sync + 'static,
+    {
+        let answer = Arc::new(answer);
+        self.with_handler(move || {
+            let answer = Arc::clone(&answer);
+            move |x: &mut Exchange<'_>| answer(x)
+        })
     }
 
     /// Serves one connection at a time, on the thread that calls [`run`](Server::run), like Python's `HTTPServer`.

@@ -8,6 +8,7 @@ use std::task::Waker;
 
 use super::{Connection, Life, Task};
 use crate::buffers::Buffers;
+use crate::conditional::Validators;
 use crate::config::Protocol;
 use crate::context::Context;
 use crate::exchange::{FilePart, Passthrough};
@@ -271,6 +272,48 @@ impl Reply<'_> {
         self.respond(status)?.field("Content-Type", media_type)?.body(body)
     }
 
+    /// Sends content that the handler has made, by the rules of files: 304 or 412 for a condition of the client, 206 or
+    /// 416 for ranges, `ETag`, `Last-Modified` and `Accept-Ranges`. The rules are for GET and HEAD; the response to any
+    /// other method is that of [`answer`](Self::answer).
+    ///
+    /// ```
+    /// use sanserve_core::{Misuse, Reply, Validators};
+    ///
+    /// fn news(reply: &mut Reply<'_>, version: u64, json: &str) -> Result<(), Misuse> {
+    ///     reply.answer_entity(&Validators::version(version), "application/json", json)
+    /// }
+    /// # let _: fn(&mut Reply<'_>, u64, &str) -> Result<(), Misuse> = news;
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer).
+    pub fn answer_entity(
+        &mut self,
+        validators: &Validators,
+        media_type: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<(), Misuse> {
+        let head = ResponseHead::new(StatusCode::OK).field("Content-Type", media_type)?;
+        self.send_entity(&head, validators, body)
+    }
+
+    /// Like [`answer_entity`](Self::answer_entity), with a prepared head. A status other than 200 is sent as it is, as
+    /// by [`send_response`](Self::send_response), since conditions and ranges are for successful responses.
+    ///
+    /// # Errors
+    /// As for [`send_response`](Self::send_response); [`Misuse::ReservedHeader`] if the head has one of the fields that
+    /// are written for an entity (`ETag`, `Last-Modified`, `Accept-Ranges`, `Content-Range`).
+    pub fn send_entity(
+        &mut self,
+        head: &ResponseHead,
+        validators: &Validators,
+        body: impl AsRef<[u8]>,
+    ) -> Result<(), Misuse> {
+        self.check_head()?;
+        check_final(head.status())?;
+        self.connection.response(self.buf, self.cx).send_entity(head, validators, body.as_ref())
+    }
+
     /// Sends a prepared head and a complete body, and ends the response. Like [`HeadWriter::body`], for a head that is
     /// sent more than once.
     ///
@@ -360,7 +403,7 @@ impl Reply<'_> {
         if let Outbound::Body(Encoder::Length(_)) = outbound {
             return Err(Misuse::ReservedHeader);
         }
-        Fields::new(&mut self.buf.trailing).add_trailer(name, value.as_ref())
+        Fields::new(&mut self.buf.trailing, 0).add_trailer(name, value.as_ref())
     }
 
     /// Ends the body. If it is shorter than announced, the response is a 500 if none of it has been sent yet;

@@ -5,6 +5,7 @@
 //! here.
 
 mod body;
+mod conditions;
 mod response;
 
 pub(crate) use response::{Page, Phrase};

@@ -99,6 +99,7 @@ impl ResponseBuilder<'_> {
             Phrase::Of(phrase) => Some(phrase),
         };
         let mut head = HeadOut::start(self.cx.config, status, phrase, &mut output.bytes);
+        let first = head.raw().len();
         if !own.server {
             head.field("Server: ", self.cx.policy.server().as_bytes());
         }
@@ -112,7 +113,7 @@ impl ResponseBuilder<'_> {
         if self.exchange.asked == Asked::Request {
             let bytes = if moved.is_empty() { input.head() } else { moved };
             let request = Request { head: parsed, bytes, peer: self.peer };
-            self.cx.policy.fields(&request, status, &mut Fields::new(head.raw()));
+            self.cx.policy.fields(&request, status, &mut Fields::new(head.raw(), first));
         }
         if let (false, Some(value)) = (answer.is_error(), connection) {
             head.field("Connection: ", value);

@@ -15,7 +15,7 @@ use crate::media_type::{self as kind, media_type};
 use crate::path::{self, Forbidden, explain_path, names_dotfile};
 use crate::range::{self, Asked};
 use crate::reason::Rule;
-use crate::request::{Request, split_path};
+use crate::request::split_path;
 use crate::status::StatusCode;
 use crate::time::Wall;
 use crate::wire::{Encoder, HeadOut, Known, Span};
@@ -396,9 +396,7 @@ impl Files {
         if !answer.buf.head.has_any(conditional::CONDITIONS) {
             return Verdict::Perform;
         }
-        let evaluation = conditional::evaluate(&answer.buf.head, answer.buf.head_bytes(), current);
-        answer.explain(|request, _, reasons| evaluation.explain(request.head, request.bytes, reasons));
-        evaluation.verdict
+        answer.evaluate(current)
     }
 
     /// Which part of the file to send.
@@ -409,27 +407,7 @@ impl Files {
         if !answer.buf.head.has_any([Known::Range, Known::IfRange]) {
             return Asked::Whole(None);
         }
-        let (len, now, most) = (self.opened.len(), answer.cx.now.wall, answer.cx.config.limits.ranges);
-        let is_head = answer.exchange.is_head;
-        let (Request { head, bytes, .. }, scratch, reasons) = answer.split();
-        let rule = match head.single(Known::Range, bytes) {
-            _ if !head.has(Known::Range) => Rule::IfRangeAlone,
-            _ if is_head => Rule::RangeWithoutGet,
-            None => Rule::RangeRepeated,
-            Some(value) => {
-                let by = conditional::if_range(head, bytes, validators, now);
-                let obeyed = conditional::lets_range(by);
-                if reasons.are_wanted() {
-                    conditional::explain_if_range(by, head, bytes, reasons);
-                    if obeyed {
-                        range::explain(value, len, most, reasons);
-                    }
-                }
-                return if obeyed { range::parse(value, len, most, &mut scratch.ranges) } else { Asked::Whole(by) };
-            }
-        };
-        reasons.note(rule, b"");
-        Asked::Whole(Some(rule))
+        answer.asked(self.opened.len(), validators)
     }
 
     fn whole(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
@@ -517,14 +495,7 @@ impl Files {
 
     /// Responds with 416 and the current length (RFC 9110 section 15.5.17).
     fn unsatisfiable(&mut self, answer: &mut ResponseBuilder<'_>) {
-        let len = self.opened.len();
-        let status = StatusCode::RANGE_NOT_SATISFIABLE;
-        answer.buf.reasons.note(Rule::RangeUnsatisfiable, b"");
-        answer.buf.scratch.message.clear();
-        answer.buf.scratch.message.extend_from_slice(status.phrase().as_bytes());
-        answer.error_page(status, &Page::default(), |head, _| {
-            head.field_with("Content-Range: ", |out| out.extend_from_slice(format!("bytes */{len}").as_bytes()));
-        });
+        answer.unsatisfiable(self.opened.len());
     }
 
     fn send_part(offset: u64, len: u64, answer: &mut ResponseBuilder<'_>) {

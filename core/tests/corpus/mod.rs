@@ -116,7 +116,7 @@ struct Extra;
 impl Policy for Extra {
     fn fields(&self, _: &Request<'_>, status: StatusCode, fields: &mut sanserve_core::Fields<'_>) {
         if status == StatusCode::OK {
-            fields.add("Cache-Control", b"no-cache").unwrap();
+            fields.append("Cache-Control", b"no-cache").unwrap();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sanserve_core::{Call, HandlerError, Policy, Reply};
 use sanserve_smol::{Exchange, Handler, ResponseHead, StatusCode, handler_fn};
-use smol::io::AsyncWriteExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{run, serve};
 
@@ -381,4 +381,103 @@ fn a_peer_that_waits_gets_100_continue_or_a_refusal() {
     assert!(peer.rest_however().0.is_empty());
     let log = server.end();
     assert!(!log.contains("failed"), "a refusal is not a failure: {log}");
+}
+
+/// Counts the requests of all connections.
+async fn counting(x: &mut Exchange<'_>, count: Arc<AtomicUsize>) -> io::Result<()> {
+    let text = format!("{} {}", String::from_utf8_lossy(x.method()), count.fetch_add(1, Ordering::Relaxed));
+    x.answer(StatusCode::OK, "text/plain", text).await
+}
+
+#[test]
+fn one_function_may_respond_to_all_connections() {
+    let server = run(|site| site, |server| server.with_state(Arc::new(AtomicUsize::new(0)), counting));
+    assert_eq!(server.connect().get("/").body_text(), "GET 0");
+    assert_eq!(server.connect().ask("FOO / HTTP/1.1\r\nHost: x\r\n\r\n").body_text(), "FOO 1");
+    let closure = async |x: &mut Exchange<'_>, text: &'static str| x.answer(StatusCode::OK, "text/plain", text).await;
+    let server = run(|site| site, |server| server.with_state("state", closure));
+    assert_eq!(server.get("/").body_text(), "state");
+    let server = run(|site| site, |server| server.with_fn(own));
+    assert_eq!(server.get("/").body_text(), "own");
+}
+
+#[test]
+fn each_common_method_has_a_method_of_the_trait() {
+    struct Named;
+    impl Handler for Named {
+        async fn do_put(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "put").await
+        }
+        async fn do_patch(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "patch").await
+        }
+        async fn do_delete(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "delete").await
+        }
+        async fn do_options(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "options").await
+        }
+        async fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "other").await
+        }
+    }
+    let server = serve(|| Named);
+    let mut client = server.connect();
+    for method in ["put", "patch", "delete", "options", "other"] {
+        let request = format!("{} / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", method.to_uppercase());
+        assert_eq!(client.ask(request).body_text(), method);
+    }
+}
+
+/// The responses of `answer_entity` to all kinds of conditions and ranges, for content of version 7, `0123456789`.
+fn check_entity(client: &mut testkit::Client) {
+    let mut ask =
+        |method: &str, field: &str| client.ask(format!("{method} /entity HTTP/1.1\r\nHost: x\r\n{field}\r\n"));
+    const TAG: &str = "\"000000000000000000000007\"";
+    let whole = ask("GET", "");
+    assert_eq!((whole.status(), whole.body_text(), whole.text("ETag")), (200, "0123456789", Some(TAG)));
+    assert_eq!(whole.text("Accept-Ranges"), Some("bytes"));
+    assert_eq!(ask("HEAD", "").head.length(), Some(10));
+    let same = ask("GET", &format!("If-None-Match: {TAG}\r\n"));
+    assert_eq!((same.status(), same.text("ETag"), same.text("Content-Type")), (304, Some(TAG), None));
+    assert_eq!(ask("GET", "If-Match: \"other\"\r\n").status(), 412);
+    let part = ask("GET", "Range: bytes=2-4\r\n");
+    assert_eq!((part.status(), part.body_text(), part.text("Content-Range")), (206, "234", Some("bytes 2-4/10")));
+    let none = ask("GET", "Range: bytes=10-\r\n");
+    assert_eq!((none.status(), none.text("Content-Range")), (416, Some("bytes */10")));
+    assert_eq!(ask("GET", "Range: bytes=0-0\r\nIf-Range: \"other\"\r\n").status(), 200);
+    let parts = ask("GET", "Range: bytes=0-1,8-8\r\n");
+    assert_eq!(parts.status(), 206);
+    let boundary = TAG.trim_matches('"');
+    let part = |range: &str, text: &str| {
+        format!("\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes {range}/10\r\n\r\n{text}")
+    };
+    assert_eq!(parts.body_text(), format!("{}{}\r\n--{boundary}--\r\n", part("0-1", "01"), part("8-8", "8")));
+    let posted = ask("POST", &format!("Content-Length: 0\r\nIf-None-Match: {TAG}\r\n"));
+    assert_eq!((posted.status(), posted.text("ETag")), (200, None), "the rules are for GET and HEAD");
+}
+
+async fn entity(x: &mut Exchange<'_>) -> io::Result<()> {
+    x.answer_entity(&sanserve_core::Validators::version(7), "text/plain", "0123456789")
+}
+
+#[test]
+fn content_of_a_handler_has_conditions_and_ranges() {
+    let server = serve(|| entity);
+    check_entity(&mut server.connect());
+}
+
+async fn stream(x: &mut Exchange<'_>) -> io::Result<()> {
+    let head = ResponseHead::new(StatusCode::OK).field("Content-Type", "text/plain")?;
+    let length = x.send_stream(&head, smol::io::repeat(b'x').take(200_000)).await?;
+    x.log(format_args!("{length} bytes"));
+    Ok(())
+}
+
+#[test]
+fn a_reader_of_unknown_length_is_sent_whole() {
+    let server = serve(|| stream);
+    let page = server.connect().get("/");
+    assert_eq!((page.body.len(), page.text("Transfer-Encoding")), (200_000, Some("chunked")));
+    assert!(server.end().contains("200000 bytes"));
 }

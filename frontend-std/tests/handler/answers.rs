@@ -1,7 +1,8 @@
 //! Methods, heads, and responses of all kinds.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sanserve_core::{Config, DefaultPolicy, Policy, Protocol, Request};
 use sanserve_std::{Exchange, Handler, Misuse, ResponseHead, Site, StatusCode};
@@ -345,4 +346,95 @@ fn http_1_0_closes_where_http_1_1_continues() {
     let mut client = server.connect();
     let last = client.get("/");
     assert!(last.head.contains("\r\nConnection: close\r\n") && client.ended());
+}
+
+#[test]
+fn one_function_may_respond_to_all_connections() {
+    let count = AtomicUsize::new(0);
+    let server = run(
+        |site| site,
+        |server| {
+            server.with_fn(move |x| {
+                let text = format!("{} {}", String::from_utf8_lossy(x.method()), count.fetch_add(1, Ordering::Relaxed));
+                x.answer(StatusCode::OK, "text/plain", text)
+            })
+        },
+    );
+    assert_eq!(server.connect().get("/").body_text(), "GET 0");
+    assert_eq!(server.connect().ask("FOO / HTTP/1.1\r\nHost: x\r\n\r\n").body_text(), "FOO 1");
+}
+
+#[test]
+fn each_common_method_has_a_method_of_the_trait() {
+    struct Named;
+    impl Handler for Named {
+        fn do_put(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "put")
+        }
+        fn do_patch(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "patch")
+        }
+        fn do_delete(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "delete")
+        }
+        fn do_options(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "options")
+        }
+        fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
+            x.answer(StatusCode::OK, "text/plain", "other")
+        }
+    }
+    let server = run(|site| site, |server| server.with_handler(|| Named));
+    let mut client = server.connect();
+    for method in ["put", "patch", "delete", "options", "other"] {
+        let request = format!("{} / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", method.to_uppercase());
+        assert_eq!(client.ask(request).body_text(), method);
+    }
+}
+
+/// The responses of `answer_entity` to all kinds of conditions and ranges, for content of version 7, `0123456789`.
+fn check_entity(client: &mut testkit::Client) {
+    let mut ask =
+        |method: &str, field: &str| client.ask(format!("{method} /entity HTTP/1.1\r\nHost: x\r\n{field}\r\n"));
+    const TAG: &str = "\"000000000000000000000007\"";
+    let whole = ask("GET", "");
+    assert_eq!((whole.status(), whole.body_text(), whole.text("ETag")), (200, "0123456789", Some(TAG)));
+    assert_eq!(whole.text("Accept-Ranges"), Some("bytes"));
+    assert_eq!(ask("HEAD", "").head.length(), Some(10));
+    let same = ask("GET", &format!("If-None-Match: {TAG}\r\n"));
+    assert_eq!((same.status(), same.text("ETag"), same.text("Content-Type")), (304, Some(TAG), None));
+    assert_eq!(ask("GET", "If-Match: \"other\"\r\n").status(), 412);
+    let part = ask("GET", "Range: bytes=2-4\r\n");
+    assert_eq!((part.status(), part.body_text(), part.text("Content-Range")), (206, "234", Some("bytes 2-4/10")));
+    let none = ask("GET", "Range: bytes=10-\r\n");
+    assert_eq!((none.status(), none.text("Content-Range")), (416, Some("bytes */10")));
+    assert_eq!(ask("GET", "Range: bytes=0-0\r\nIf-Range: \"other\"\r\n").status(), 200);
+    let parts = ask("GET", "Range: bytes=0-1,8-8\r\n");
+    assert_eq!(parts.status(), 206);
+    let boundary = TAG.trim_matches('"');
+    let part = |range: &str, text: &str| {
+        format!("\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes {range}/10\r\n\r\n{text}")
+    };
+    assert_eq!(parts.body_text(), format!("{}{}\r\n--{boundary}--\r\n", part("0-1", "01"), part("8-8", "8")));
+    let posted = ask("POST", &format!("Content-Length: 0\r\nIf-None-Match: {TAG}\r\n"));
+    assert_eq!((posted.status(), posted.text("ETag")), (200, None), "the rules are for GET and HEAD");
+}
+
+#[test]
+fn content_of_a_handler_has_conditions_and_ranges() {
+    let server = answer_with(|x| x.answer_entity(&sanserve_core::Validators::version(7), "text/plain", "0123456789"));
+    check_entity(&mut server.connect());
+}
+
+#[test]
+fn a_reader_of_unknown_length_is_sent_whole() {
+    let server = answer_with(|x| {
+        let head = ResponseHead::new(StatusCode::OK).field("Content-Type", "text/plain")?;
+        let length = x.send_stream(&head, io::repeat(b'x').take(200_000))?;
+        x.log(format_args!("{length} bytes"));
+        Ok(())
+    });
+    let page = server.connect().get("/");
+    assert_eq!((page.body.len(), page.text("Transfer-Encoding")), (200_000, Some("chunked")));
+    assert!(server.end().contains("200000 bytes"));
 }
