@@ -21,7 +21,6 @@ use crate::entry::Entry;
 use crate::error::Violation;
 use crate::exchange::{Answer, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
 use crate::files::PendingAction;
-use crate::handler_error::HandlerError;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
 use crate::peer::Peer;

@@ -134,15 +134,27 @@ impl From<StatusCode> for HandlerError {
 }
 
 impl From<Misuse> for HandlerError {
+    /// The reason of a 500; of a 503 if there is no memory.
     fn from(misuse: Misuse) -> HandlerError {
+        if misuse == Misuse::OutOfMemory {
+            let error = StatusCode::SERVICE_UNAVAILABLE.because(misuse);
+            return error.with_message("No memory for a response of this size");
+        }
         StatusCode::INTERNAL_SERVER_ERROR.because(misuse)
     }
 }
 
 impl From<io::Error> for HandlerError {
-    /// Unwraps a `HandlerError`.
+    /// Unwraps a `HandlerError`, and a [`Misuse`].
     fn from(error: io::Error) -> HandlerError {
-        error.downcast().unwrap_or_else(|error| StatusCode::INTERNAL_SERVER_ERROR.because(error))
+        let error = match error.downcast::<HandlerError>() {
+            Ok(error) => return error,
+            Err(error) => error,
+        };
+        match error.downcast::<Misuse>() {
+            Ok(misuse) => HandlerError::from(misuse),
+            Err(error) => StatusCode::INTERNAL_SERVER_ERROR.because(error),
+        }
     }
 }
 

@@ -83,7 +83,18 @@ impl ResponseBuilder<'_> {
             }
         }
         let has_range = self.buf.head.has_any([Known::Range, Known::IfRange]);
-        match if has_range { self.asked(len, validators) } else { Asked::Whole(None) } {
+        let asked = if has_range { self.asked(len, validators) } else { Asked::Whole(None) };
+        let copies = match asked {
+            Asked::Unsatisfiable => 0,
+            _ if self.exchange.is_head => 0,
+            // The parts are put together before their length is announced.
+            Asked::Ranges if self.buf.scratch.ranges.len() > 1 => 2,
+            Asked::Ranges | Asked::Whole(_) => 1,
+        };
+        if !self.buf.make_room_for_body(body.len().saturating_mul(copies)) {
+            return Err(Misuse::OutOfMemory);
+        }
+        match asked {
             Asked::Ranges if self.buf.scratch.ranges.len() == 1 => self.one_range(head, validators, body),
             Asked::Ranges => self.many_ranges(head, validators, body),
             Asked::Unsatisfiable => self.unsatisfiable(len),
