@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sanserve::core::{
-    Authenticated, Call, Cgi, Config, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, StatusCode,
+    Authenticated, Call, Cgi, Config, DefaultPolicy, Entry, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, StatusCode,
     Timeouts,
 };
 use sanserve::server::{Launcher, Log, ScriptRules, Site};
@@ -29,6 +29,19 @@ impl Policy for Api {
     fn server(&self) -> &str {
         "embedded/1"
     }
+
+    fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
+        if request.path() == b"/api/unexpected" { Err(StatusCode::EXPECTATION_FAILED) } else { Ok(()) }
+    }
+
+    fn log(&self, entry: &Entry<'_>, time: &str, out: &mut Vec<u8>) {
+        DefaultPolicy.log(entry, time, out);
+        if let Some(tag) = entry.tag {
+            let shown = |text: Option<&[u8]>| String::from_utf8_lossy(text.unwrap_or(b"-")).into_owned();
+            let (referer, agent) = (shown(entry.referer()), shown(entry.agent()));
+            out.extend_from_slice(format!("{} {} {referer} {agent}\n", shown(Some(tag)), entry.status).as_bytes());
+        }
+    }
 }
 
 /// More than any buffer holds.
@@ -51,6 +64,11 @@ static PREPARED: LazyLock<[ResponseHead; 2]> = LazyLock::new(|| {
 fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
     match (call, reply.request().path()) {
         (Call::Over, _) => Ok(()),
+        (Call::Request, b"/api/tagged") => {
+            reply.tag("first");
+            reply.tag("order-7");
+            reply.answer(StatusCode::OK, "text/plain", "tagged")
+        }
         (_, b"/api/hello") => {
             reply.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.length(5).send()?;
             reply.write(b"hello")?;
@@ -299,6 +317,28 @@ fn a_peer_that_waits_gets_100_continue(server: Embedded) {
     server.ended();
 }
 
+fn a_log_entry_has_the_request_and_the_tag_of_the_handler(server: Embedded) {
+    let mut client = server.connect();
+    let asked = "GET /api/tagged HTTP/1.1\r\nHost: x\r\nReferer: /a\r\nUser-Agent: test/1\r\n\r\n";
+    assert_eq!(client.ask(asked).body_text(), "tagged");
+    assert_eq!(client.get("/api/tagged").body_text(), "tagged");
+    assert_eq!(client.get("/api/hello").body_text(), "hello");
+    server.shutdown();
+    let log = server.ended();
+    assert!(log.contains("\norder-7 200 /a test/1\n") && log.contains("\norder-7 200 - -\n"), "{log}");
+    assert_eq!(log.matches("order-7").count(), 2, "a tag is for one exchange: {log}");
+}
+
+fn an_expectation_without_a_body_is_asked_about(server: Embedded) {
+    let mut client = server.connect();
+    let asked = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.ask(asked("/api/unexpected")).status(), 417);
+    let mut client = server.connect();
+    assert_eq!(client.ask(asked("/api/hello")).body_text(), "hello");
+    server.shutdown();
+    server.ended();
+}
+
 fn a_failing_handler_affects_no_other_connection(server: Embedded) {
     let mut other = server.connect();
     assert_eq!(other.get("/a.txt").status(), 200);
@@ -412,6 +452,8 @@ macro_rules! mount {
                 a_body_is_echoed_with_any_framing 20_000
                 a_peer_that_waits_gets_100_continue 20_000
                 a_failing_handler_affects_no_other_connection 20_000
+                a_log_entry_has_the_request_and_the_tag_of_the_handler 20_000
+                an_expectation_without_a_body_is_asked_about 20_000
                 a_shutdown_finishes_exchanges_in_progress 20_000
                 a_shutdown_is_bounded_by_its_grace 200
                 a_stop_cuts_immediately 20_000

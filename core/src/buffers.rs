@@ -70,6 +70,8 @@ pub(crate) struct Scratch {
     pub(crate) remarks: Vec<u8>,
     /// Why the handler failed, for the log; empty if it did not.
     pub(crate) failure: Vec<u8>,
+    /// What the handler calls the exchange, for the log.
+    pub(crate) tag: Vec<u8>,
     /// The page that replaces a response that the handler did not complete.
     pub(crate) failed: Option<Box<HandlerError>>,
 }
@@ -204,6 +206,7 @@ impl Buffers {
         let texts = [
             &self.scratch.remarks,
             &self.scratch.failure,
+            &self.scratch.tag,
             &self.scratch.path,
             &self.scratch.message,
             &self.scratch.page,

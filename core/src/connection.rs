@@ -19,7 +19,7 @@ use crate::cgi;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Violation;
-use crate::exchange::{Answer, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
+use crate::exchange::{Asked, Answer, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
 use crate::files::PendingAction;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
@@ -675,6 +675,8 @@ impl Connection {
             error: self.exchange.answer.is_error().then_some(buf.scratch.message.as_slice()),
             cut: self.exchange.cut.map(Cut::reason),
             failure: (!buf.scratch.failure.is_empty()).then_some(buf.scratch.failure.as_slice()),
+            tag: (!buf.scratch.tag.is_empty()).then_some(buf.scratch.tag.as_slice()),
+            head: (self.exchange.asked == Asked::Request).then(|| (&buf.head, buf.head_bytes())),
         }
     }
 
@@ -686,6 +688,7 @@ impl Connection {
         buf.trailing.clear();
         buf.reasons.clear();
         buf.scratch.failure.clear();
+        buf.scratch.tag.clear();
         buf.end_exchange();
         let then = self.exchange.then;
         self.exchange = Exchange::default();

@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use crate::peer::Peer;
+use crate::request::Request;
 use crate::text::scrub_within;
+use crate::wire::Head;
 
 /// The access-log entry of a finished exchange.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +25,35 @@ pub struct Entry<'a> {
     pub cut: Option<&'static str>,
     /// Why the handler failed, if it did, such as `the handler failed: out of memory`. The client does not see it.
     pub failure: Option<&'a [u8]>,
+    /// What the handler has called the exchange ([`Reply::tag`](crate::Reply::tag)): for a policy that logs it.
+    pub tag: Option<&'a [u8]>,
+    pub(crate) head: Option<(&'a Head, &'a [u8])>,
 }
 
 impl<'a> Entry<'a> {
     /// Creates the entry of a request with this line that has no response.
     #[must_use]
     pub fn new(peer: Peer, line: &'a [u8]) -> Entry<'a> {
-        Entry { peer, line, status: 0, sent: 0, error: None, cut: None, failure: None }
+        Entry { peer, line, status: 0, sent: 0, error: None, cut: None, failure: None, tag: None, head: None }
+    }
+
+    /// The request, if its head was valid. It has no fields any more after a response that took long enough for its
+    /// head to be dropped, such as a large download of a slow client; the [line](Self::line) is kept.
+    #[must_use]
+    pub fn request(&self) -> Option<Request<'a>> {
+        self.head.map(|(head, bytes)| Request { head, bytes, peer: self.peer })
+    }
+
+    /// The `Referer` of the request.
+    #[must_use]
+    pub fn referer(&self) -> Option<&'a [u8]> {
+        self.request()?.field("Referer")
+    }
+
+    /// The `User-Agent` of the request.
+    #[must_use]
+    pub fn agent(&self) -> Option<&'a [u8]> {
+        self.request()?.field("User-Agent")
     }
 
     /// Sets the [status](Self::status) of the response, and how much of its body was [sent](Self::sent).
@@ -114,6 +138,8 @@ mod tests {
                     error: Some(line),
                     cut: Some("why"),
                     failure: Some(line),
+                    tag: None,
+                    head: None,
                 };
                 let mut out = Vec::new();
                 entry.write(&mut out, |_| {});
@@ -127,7 +153,7 @@ mod tests {
             }
         }
         let line = [b'a'; 8_000];
-        let entry = Entry { peer, line: &line, status: 200, sent: 7, error: None, cut: None, failure: None };
+        let entry = Entry { peer, line: &line, status: 200, sent: 7, error: None, cut: None, failure: None, tag: None, head: None };
         let mut out = Vec::new();
         entry.write(&mut out, |_| {});
         assert_eq!(out, [b"\"", &line[..], b"\" 200 7\n"].concat());

@@ -103,8 +103,8 @@ pub trait Policy {
         let _ = (request, status, fields);
     }
 
-    /// Whether a request body announced by `Expect: 100-continue` is accepted (Python's `handle_expect_100`). `Err`
-    /// contains the final status. Default: accepted.
+    /// Whether a request with `Expect: 100-continue` is accepted (Python's `handle_expect_100`). It is called when the
+    /// body is about to be read, and at once if no body follows. `Err` contains the final status. Default: accepted.
     fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
         let _ = request;
         Ok(())

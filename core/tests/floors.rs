@@ -13,11 +13,11 @@ use imports::{Module, modules, used_by};
 /// The floors from the bottom to the top, each with its subject.
 const FLOORS: &[(&str, &[&str])] = &[
     ("basic terms", &["credentials", "grammar", "handover", "input", "peer", "share", "status", "text", "time"]),
-    ("small formats", &["date", "entry", "error", "fields", "listing", "media_types"]),
+    ("small formats", &["date", "error", "fields", "listing", "media_types"]),
     ("rules: decisions and their reasons, configuration, the parts of a head", &["config", "reason", "response_head"]),
     ("the codec, and readers of single fields", &["handler_error", "media_type", "range", "timer", "wire"]),
     ("the request", &["conditional", "request"]),
-    ("the memory of an exchange, and paths", &["buffers", "page", "path"]),
+    ("the memory of an exchange, and paths", &["buffers", "entry", "page", "path"]),
     ("the steps for a driver", &["script_path", "step"]),
     ("what an embedder decides and observes", &["observer", "policy"]),
     ("the arguments of every call", &["context"]),

@@ -351,6 +351,12 @@ impl Exchange<'_> {
         .await
     }
 
+    /// Names the exchange for the log: [`Entry::tag`](sanserve_core::Entry), which
+    /// [`Policy::log`](sanserve_core::Policy::log) may write.
+    pub fn tag(&self, tag: impl AsRef<[u8]>) {
+        lock(self.driver).tell(|reply| reply.tag(tag));
+    }
+
     /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters
     /// escaped.
     pub fn log(&self, message: fmt::Arguments<'_>) {

@@ -328,6 +328,14 @@ impl<'x> Exchange<'x> {
         self.line.give_away()
     }
 
+    /// Names the exchange for the log: [`Entry::tag`](sanserve_core::Entry), which
+    /// [`Policy::log`](sanserve_core::Policy::log) may write.
+    pub fn tag(&mut self, tag: impl AsRef<[u8]>) {
+        if self.line.state == ExchangeState::Open {
+            self.line.reply(|reply| reply.tag(tag));
+        }
+    }
+
     /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters
     /// escaped.
     pub fn log(&self, message: fmt::Arguments<'_>) {

@@ -249,6 +249,15 @@ impl Reply<'_> {
         }
     }
 
+    /// Names the exchange for the log: [`Entry::tag`](crate::Entry), such as the number of the request or the user.
+    /// [`Policy::log`](crate::Policy::log) decides whether it is written. A later tag replaces an earlier one.
+    pub fn tag(&mut self, tag: impl AsRef<[u8]>) {
+        if self.connection.exchange.is_open() {
+            self.buf.scratch.tag.clear();
+            self.buf.scratch.tag.extend_from_slice(tag.as_ref());
+        }
+    }
+
     /// Records why the handler failed, for the log entry of the exchange ([`Entry::failure`](crate::Entry)). Returns
     /// whether there is an exchange. For drivers; a handler calls [`fail`](Self::fail).
     pub fn note_failure(&mut self, why: impl Display) -> bool {

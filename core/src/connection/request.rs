@@ -10,6 +10,7 @@ use crate::exchange::{Asked, BodyUse, Cut, Exchange, Progress, Then};
 use crate::grammar::is_token_byte;
 use crate::reason::{Reasons, Rule};
 use crate::request::Request;
+use crate::status::StatusCode;
 use crate::step::Close;
 use crate::task::Task;
 use crate::timer::ReadTimer;
@@ -17,6 +18,20 @@ use crate::wire::{
     Decoder, Expectation, Framing, HeadError, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Scan, Span,
     Target, Terms,
 };
+
+/// Why a request has no task.
+enum Refused {
+    /// Its head is invalid.
+    Head(HeadError),
+    /// The policy does not meet its expectation.
+    Expectation(StatusCode),
+}
+
+impl From<HeadError> for Refused {
+    fn from(error: HeadError) -> Refused {
+        Refused::Head(error)
+    }
+}
 
 impl Connection {
     /// Reads the next head, if it is complete.
@@ -92,9 +107,10 @@ impl Connection {
         self.awaited = ReadTimer::Nothing;
         self.exchange.asked = Asked::Unparsed;
         self.cycle.answer(OutboundEvent::Asked);
-        if let Err(refused) = self.interpret(parsed, buf, cx) {
-            self.response(buf, cx).refuse(refused.violation, refused.text);
-            return;
+        match self.interpret(parsed, buf, cx) {
+            Ok(()) => {}
+            Err(Refused::Head(refused)) => return self.response(buf, cx).refuse(refused.violation, refused.text),
+            Err(Refused::Expectation(status)) => return self.response(buf, cx).refuse_expectation(status),
         }
         self.task = Task::of(&mut self.response(buf, cx));
     }
@@ -105,7 +121,7 @@ impl Connection {
         parsed: Result<(), HeadError>,
         buf: &mut Buffers,
         cx: &Context<'_>,
-    ) -> Result<(), HeadError> {
+    ) -> Result<(), Refused> {
         let (head, bytes) = (&buf.head, buf.input.head());
         self.exchange.is_head = is_head(bytes);
         self.exchange.is_11 = head.is_11;
@@ -134,14 +150,18 @@ impl Connection {
         match terms.expectation {
             Expectation::None => {}
             Expectation::Continue if has_body.is_some() => self.exchange.body = BodyUse::AwaitsContinue,
-            Expectation::Continue => {}
+            // No body follows that would be asked about when it is read.
+            Expectation::Continue => {
+                let request = Request { head, bytes, peer: self.peer };
+                cx.policy.expect_continue(&request).map_err(Refused::Expectation)?;
+            }
             Expectation::Unknown => {
                 if has_body.is_some() {
                     // It is uncertain whether the body follows.
                     self.exchange.close();
                     self.cycle.stop_receiving();
                 }
-                return Err(refused(Violation::UnknownExpectation));
+                return Err(refused(Violation::UnknownExpectation).into());
             }
         }
         Ok(())

@@ -99,12 +99,17 @@ impl ResponseBuilder<'_> {
         let Err(status) = self.cx.policy.expect_continue(&self.request()) else { return true };
         self.exchange.body = BodyUse::Read;
         self.exchange.close();
+        self.refuse_expectation(status);
+        false
+    }
+
+    /// Responds that the policy does not meet the expectation of the request.
+    pub(crate) fn refuse_expectation(&mut self, status: StatusCode) {
         if status == StatusCode::EXPECTATION_FAILED {
             self.refuse(Violation::UnknownExpectation, Span::default());
         } else {
             self.error(status, status.phrase());
         }
-        false
     }
 
     /// Sends the interim response that lets a waiting client send its body.
