@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sanserve::core::{
-    Authenticated, Call, Cgi, Config, DefaultPolicy, Entry, Misuse, Policy, Received, Reply, Request, ResponseHead, Route, StatusCode,
-    Timeouts,
+    Authenticated, Call, Cgi, Config, DefaultPolicy, Entry, Misuse, Policy, Received, Reply, Request, ResponseHead,
+    Route, StatusCode, Timeouts,
 };
 use sanserve::server::{Launcher, Log, ScriptRules, Site};
 use testkit::{Bound, Client, Embedded, Tree, bound};

@@ -126,6 +126,7 @@ impl Bench {
                     assert_eq!(reply.offer_file(0, LARGE), Ok(true));
                     reply.finish().unwrap();
                 }
+                Ok(())
             };
             let site =
                 Site::new(root).unwrap().with_policy(Own).with_handler(move || own.clone()).with_log(Log::to(log));

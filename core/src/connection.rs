@@ -19,7 +19,7 @@ use crate::cgi;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Violation;
-use crate::exchange::{Asked, Answer, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
+use crate::exchange::{Answer, Asked, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
 use crate::files::PendingAction;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};

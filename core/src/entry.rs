@@ -153,7 +153,17 @@ mod tests {
             }
         }
         let line = [b'a'; 8_000];
-        let entry = Entry { peer, line: &line, status: 200, sent: 7, error: None, cut: None, failure: None, tag: None, head: None };
+        let entry = Entry {
+            peer,
+            line: &line,
+            status: 200,
+            sent: 7,
+            error: None,
+            cut: None,
+            failure: None,
+            tag: None,
+            head: None,
+        };
         let mut out = Vec::new();
         entry.write(&mut out, |_| {});
         assert_eq!(out, [b"\"", &line[..], b"\" 200 7\n"].concat());

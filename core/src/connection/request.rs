@@ -116,12 +116,7 @@ impl Connection {
     }
 
     /// Applies the framing and persistence of the head.
-    fn interpret(
-        &mut self,
-        parsed: Result<(), HeadError>,
-        buf: &mut Buffers,
-        cx: &Context<'_>,
-    ) -> Result<(), Refused> {
+    fn interpret(&mut self, parsed: Result<(), HeadError>, buf: &mut Buffers, cx: &Context<'_>) -> Result<(), Refused> {
         let (head, bytes) = (&buf.head, buf.input.head());
         self.exchange.is_head = is_head(bytes);
         self.exchange.is_11 = head.is_11;
