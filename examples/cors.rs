@@ -16,10 +16,10 @@ impl Policy for Cors {
 
     fn fields(&self, request: &Request<'_>, _: StatusCode, fields: &mut Fields<'_>) {
         // Caches must not give the response for one origin to another. These only fail for an invalid field.
-        let _ = fields.add("Vary", b"Origin");
+        let _ = fields.append("Vary", b"Origin");
         let permitted = |origin: &&[u8]| self.0.iter().any(|known| known.as_bytes() == *origin);
         if let Some(origin) = request.field("Origin").filter(permitted) {
-            let _ = fields.add("Access-Control-Allow-Origin", origin);
+            let _ = fields.append("Access-Control-Allow-Origin", origin);
         }
     }
 }

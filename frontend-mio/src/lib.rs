@@ -38,22 +38,25 @@
 //! // Responds when another thread has the result.
 //! let site = Site::without_files().with_handler(|| {
 //!     let mut answer = None;
-//!     move |call: Call, reply: &mut Reply<'_>| match call {
-//!         Call::Request => {
-//!             let (sender, receiver) = std::sync::mpsc::channel();
-//!             answer = Some(receiver);
-//!             let waker = reply.waker();
-//!             std::thread::spawn(move || {
-//!                 let _ = sender.send("done\n");
-//!                 waker.wake();
-//!             });
-//!         }
-//!         Call::Wake => {
-//!             if let Some(text) = answer.as_ref().and_then(|receiver| receiver.try_recv().ok()) {
-//!                 reply.answer(StatusCode::OK, "text/plain", text).expect("the first response");
+//!     move |call: Call, reply: &mut Reply<'_>| {
+//!         match call {
+//!             Call::Request => {
+//!                 let (sender, receiver) = std::sync::mpsc::channel();
+//!                 answer = Some(receiver);
+//!                 let waker = reply.waker();
+//!                 std::thread::spawn(move || {
+//!                     let _ = sender.send("done\n");
+//!                     waker.wake();
+//!                 });
 //!             }
+//!             Call::Wake => {
+//!                 if let Some(text) = answer.as_ref().and_then(|receiver| receiver.try_recv().ok()) {
+//!                     reply.answer(StatusCode::OK, "text/plain", text)?;
+//!                 }
+//!             }
+//!             _ => {}
 //!         }
-//!         _ => {}
+//!         Ok(())
 //!     }
 //! });
 //! let server = Server::bind("127.0.0.1:0", site)?;

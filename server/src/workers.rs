@@ -82,15 +82,16 @@ pub fn probe_resources(threads: usize, descriptors: usize) -> io::Result<()> {
 ///         match call {
 ///             Call::Request => match workers.run(reply.waker(), || std::fs::read("/etc/hostname")) {
 ///                 Ok(handed_in) => job = Some(handed_in),
-///                 Err(_full) => reply.error(StatusCode::SERVICE_UNAVAILABLE, None, None).unwrap(),
+///                 Err(_full) => return Err(StatusCode::SERVICE_UNAVAILABLE.into()),
 ///             },
 ///             Call::Wake => match job.as_mut().and_then(|job| job.take()) {
-///                 Some(Ok(Ok(name))) => reply.answer(StatusCode::OK, "text/plain", name).unwrap(),
-///                 Some(_) => reply.abort(),
+///                 Some(Ok(Ok(name))) => reply.answer(StatusCode::OK, "text/plain", name)?,
+///                 Some(_) => return Err("the name could not be read".into()),
 ///                 None => {}
 ///             },
 ///             _ => {}
 ///         }
+///         Ok(())
 ///     }
 /// });
 /// # assert!(site.has_handler());

@@ -20,8 +20,9 @@ type MakeHandler<'s> = Rc<dyn Fn() -> Box<dyn Handler + 's> + 's>;
 ///
 /// let hello = |call: Call, reply: &mut Reply<'_>| {
 ///     if call == Call::Request {
-///         reply.answer(StatusCode::OK, "text/plain", "hello\n").unwrap();
+///         reply.answer(StatusCode::OK, "text/plain", "hello\n")?;
 ///     }
+///     Ok(())
 /// };
 /// let server = Server::new().handler(|| hello).disk(Disk::new().file("a.txt", "unused"));
 /// server.connect().send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect_answer(200, "hello\n");

@@ -40,8 +40,9 @@ const GRACE: u64 = 30_000;
 ///
 /// let hello = |call: Call, reply: &mut Reply<'_>| {
 ///     if call == Call::Request {
-///         reply.answer(StatusCode::OK, "text/plain", "hello\n").unwrap();
+///         reply.answer(StatusCode::OK, "text/plain", "hello\n")?;
 ///     }
+///     Ok(())
 /// };
 /// let summary = World::new(7).connections(20).faults(Faults::all()).lasting(60_000).handler(|| hello).run();
 /// assert_eq!(summary.connections, 20);
