@@ -11,13 +11,14 @@
 //!
 //! ```
 //! use sanserve_testing::{Faults, Server, World};
-//! use sanserve_core::{Call, Reply, StatusCode};
+//! use sanserve_core::{Call, HandlerError, Reply, StatusCode};
 //!
-//! fn shout(call: Call, reply: &mut Reply<'_>) {
+//! fn shout(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
 //!     if call == Call::Request {
 //!         let text = reply.request().path().to_ascii_uppercase();
-//!         reply.answer(StatusCode::OK, "text/plain", text).unwrap();
+//!         reply.answer(StatusCode::OK, "text/plain", text)?;
 //!     }
+//!     Ok(())
 //! }
 //!
 //! let server = Server::new().handler(|| shout);
