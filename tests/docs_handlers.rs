@@ -34,6 +34,26 @@ mod hello_blocking {
 }
 
 #[allow(dead_code, reason = "its `main` is not run")]
+mod tiny_http_loop {
+    use sanserve::std::{Server, Site, StatusCode};
+
+    fn main() -> std::io::Result<()> {
+        for mut request in Server::bind("127.0.0.1:8000", Site::without_files())?.requests()? {
+            let sent = match (request.method(), request.path()) {
+                (b"GET", b"/") => request.answer(StatusCode::OK, "text/html", "<h1>Hello</h1>\n"),
+                (b"POST", b"/count") => std::io::copy(&mut request, &mut std::io::sink())
+                    .and_then(|n| request.answer(StatusCode::OK, "text/plain", format!("{n}\n"))),
+                _ => request.error(StatusCode::NOT_FOUND, None),
+            };
+            if let Err(error) = sent {
+                eprintln!("{error}");
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(dead_code, reason = "its `main` is not run")]
 mod custom_portable {
     use sanserve::{Misuse, Reply, Site, StatusCode};
 

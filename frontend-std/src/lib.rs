@@ -39,6 +39,7 @@ mod handler;
 mod head;
 mod long_steps;
 mod recv_timeout;
+mod requests;
 mod shared;
 mod upgrade;
 mod waiting;
@@ -48,7 +49,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 pub use sanserve_core as core;
@@ -65,9 +66,11 @@ pub use sanserve_server::{
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;
 pub use crate::head::HeadWriter;
+pub use crate::requests::{IncomingRequest, PendingResponse, Requests, RequestsIter, ResponseWriter};
 
 use crate::accept::Serving;
 use crate::driver::Blocking;
+use crate::requests::{Pulled, Queue};
 use crate::shared::Shared;
 
 /// The default limit of threads; see [`Server::workers`].
@@ -296,6 +299,99 @@ impl Server {
         Running::start(self.addresses.clone(), self.handle(), move || self.run())
     }
 
+    /// Serves in the background, and returns the requests: a loop over them replaces the handler. Each request is an
+    /// [owned value](IncomingRequest), which any thread may answer, in any order.
+    ///
+    /// ```
+    /// use sanserve_std::{Server, Site, StatusCode};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let requests = Server::bind("127.0.0.1:0", Site::without_files())?.requests()?;
+    /// println!("listening on {}", requests.local_addr());
+    /// # requests.handle().shutdown(); // or it would run for ever
+    /// for request in &requests {
+    ///     std::thread::spawn(move || {
+    ///         // A client that has gone is no reason to stop.
+    ///         let _ = request.answer(StatusCode::OK, "text/plain", "hello\n");
+    ///     });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the thread that accepts cannot be started.
+    pub fn requests(self) -> io::Result<Requests> {
+        let queue = Arc::new(Queue::default());
+        let (pulled, ended) = (Arc::clone(&queue), EndQueue(Arc::clone(&queue)));
+        let server = self.with_handler(move || Pulled(Arc::clone(&pulled)));
+        let running = Running::start(server.addresses.clone(), server.handle(), move || {
+            let _ended = ended;
+            server.run()
+        })?;
+        Ok(Requests::new(queue, running))
+    }
+
+    /// Serves until `answer` returns a value, at most for `timeout`, then shuts the server down gracefully: a program
+    /// that waits for one request, such as the redirect at the end of an OAuth login. All other requests need a response
+    /// too, for instance a 404, and `None`. `answer` is called for one request at a time; a connection without a request
+    /// delays no other.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use sanserve_std::{Server, Site, StatusCode};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
+    /// println!("redirect_uri=http://{}/callback", server.local_addr());
+    /// let code = server.wait_for_request(Duration::from_secs(300), |x| {
+    ///     let code = x.request().query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned());
+    ///     match &code {
+    ///         Some(_) => x.answer(StatusCode::OK, "text/plain", "You may close this window.\n")?,
+    ///         None => x.error(StatusCode::NOT_FOUND, None, None)?,
+    ///     }
+    ///     Ok(code)
+    /// })?;
+    /// # drop(code);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] if no value was returned in time, and those of [`run`](Server::run). An error of
+    /// `answer` concerns its request only: the client gets a 500, and it is logged.
+    pub fn wait_for_request<T, F>(self, timeout: Duration, answer: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Exchange<'_>) -> io::Result<Option<T>> + Send + 'static,
+    {
+        let (sender, found) = mpsc::channel();
+        let answer = Arc::new(Mutex::new(answer));
+        let server = self.with_handler(move || {
+            let (answer, sender) = (Arc::clone(&answer), sender.clone());
+            move |x: &mut Exchange<'_>| {
+                let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(value) = answer(x)? {
+                    // Only the first value is wanted.
+                    let _ = sender.send(value);
+                }
+                io::Result::Ok(())
+            }
+        });
+        let running = server.spawn()?;
+        match found.recv_timeout(timeout) {
+            Ok(value) => running.shutdown().map(|()| value),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                drop(running);
+                Err(io::Error::new(io::ErrorKind::TimedOut, "no request came in time"))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                running.join()?;
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server was shut down"))
+            }
+        }
+    }
+
     /// Serves a connection that this process has already, to its end, on this thread: a
     /// [`TcpStream`](std::net::TcpStream), or one end of a [`UnixStream::pair`](std::os::unix::net::UnixStream::pair).
     /// A server that does nothing else can be made with a [channel](Listener::channel), which also passes streams to a
@@ -339,6 +435,15 @@ impl Server {
     pub fn handle_request(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.others.clear();
         accept::one(&self.serving, &self.listener, timeout)
+    }
+}
+
+/// Ends the loop over requests with the server, however it ends.
+struct EndQueue(Arc<Queue>);
+
+impl Drop for EndQueue {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
