@@ -1,15 +1,18 @@
 //! The library from the view of an embedder: one suite, mounted once for the `Server` of each runtime.
 
 use std::fs;
-use std::sync::LazyLock;
+use std::io::{Read, Write};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::task::Waker;
 use std::time::Duration;
 
 use sanserve::core::{
-    Authenticated, Call, Cgi, Config, DefaultPolicy, Entry, Misuse, Policy, Received, Reply, Request, ResponseHead,
-    Route, StatusCode, Timeouts,
+    Authenticated, Call, Cgi, Config, DefaultPolicy, Entry, Misuse, Peer, Policy, Received, Reply, Request,
+    ResponseHead, Route, StatusCode, Timeouts,
 };
-use sanserve::server::{Launcher, Log, ScriptRules, Site};
-use testkit::{Bound, Client, Embedded, Tree, bound};
+use sanserve::server::{Launcher, Log, ScriptRules, Site, Upgraded};
+use testkit::{Bound, Client, Embedded, TIMEOUT, Tree, bound};
 
 /// Routes `/api/` to the handler, and everything else to the files.
 struct Api;
@@ -420,6 +423,181 @@ fn a_stop_cuts_immediately(server: Embedded) {
     assert!(log.contains("bytes: the server shut down"), "{log}");
 }
 
+/// A runtime.
+struct On {
+    name: &'static str,
+    bind: fn(Site) -> Bound,
+}
+
+impl On {
+    /// Runs a server without files.
+    fn start(&self, change: impl FnOnce(Site) -> Site) -> Embedded {
+        Embedded::start(Tree::new(), |_, log| (self.bind)(change(Site::without_files().with_log(Log::to(log)))))
+    }
+}
+
+/// Responds to `/sync`; `false` for any other path.
+fn answers_sync(reply: &mut Reply<'_>) -> Result<bool, Misuse> {
+    let is_sync = reply.request().path() == b"/sync";
+    if is_sync {
+        reply.close();
+        reply.answer(StatusCode::OK, "text/plain", "synced")?;
+    }
+    Ok(is_sync)
+}
+
+fn upgrades(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+    if answers_sync(reply)? {
+        return Ok(());
+    }
+    reply.upgrade_with("shout", "from the handler")?.field("X-Way", "up")?.send()
+}
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
+
+fn an_upgraded_connection_loses_no_byte_and_keeps_its_place(on: On) {
+    // On std, the hook has the thread of the connection.
+    let thread = if on.name == "std" { "sanserve" } else { "sanserve-upgraded" };
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (record, other) = (Arc::clone(&order), Arc::clone(&order));
+    let take = move |mut upgraded: Upgraded| {
+        let state: Option<&str> = upgraded.take_state();
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        writeln!(upgraded, "{state:?} {:?} {name}", upgraded.peer()).unwrap();
+        let mut all = Vec::new();
+        upgraded.read_to_end(&mut all).unwrap();
+        all.make_ascii_uppercase();
+        record.lock().unwrap().push("the hook ends");
+        upgraded.write_all(&all).unwrap();
+    };
+    let answer = move |reply: &mut Reply<'_>| {
+        other.lock().unwrap().push("a request");
+        upgrades(reply)
+    };
+    let server = on.start(|site| site.with_answer(answer).with_upgrade(take).with_connections(1));
+    for _ in 0..3 {
+        let mut client = server.connect();
+        let me = client.local();
+        client.send(format!("{UPGRADE}early, "));
+        assert_eq!(
+            String::from_utf8(client.head().raw)
+                .unwrap()
+                .lines()
+                .filter(|line| !line.starts_with("Date") && !line.starts_with("Server"))
+                .collect::<Vec<_>>(),
+            ["HTTP/1.1 101 Switching Protocols", "Upgrade: shout", "X-Way: up", "Connection: Upgrade", ""]
+        );
+        let hello = String::from_utf8(client.through(b"\n")).unwrap();
+        assert_eq!(hello, format!("Some(\"from the handler\") {me} {thread}\n"));
+        // The only place is taken, so this one is served when the hook has ended.
+        let mut second = server.connect();
+        second.send("GET /sync HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.send("late");
+        client.half_close();
+        assert_eq!(client.rest_however().0, b"EARLY, LATE");
+        assert_eq!(second.response().body, b"synced");
+    }
+    assert_eq!(*order.lock().unwrap(), ["a request", "the hook ends", "a request"].repeat(3));
+    server.end();
+}
+
+fn an_upgrade_without_a_working_hook_is_closed(on: On) {
+    let server = on.start(|site| site.with_answer(upgrades));
+    let mut client = server.connect();
+    client.send(UPGRADE);
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(client.rest_however().0, b"");
+    server.end();
+    let panics = |_| panic!("on purpose");
+    let server = on.start(|site| site.with_answer(upgrades).with_upgrade(panics).with_connections(1));
+    for _ in 0..2 {
+        let mut client = server.connect();
+        client.send(UPGRADE);
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        assert_eq!(client.rest_however().0, b"");
+    }
+    assert_eq!(server.get("/sync").body, b"synced");
+    let log = server.end();
+    let what = if on.name == "std" { "the connection" } else { "an upgraded connection" };
+    assert_eq!(log.matches(&format!("{what} panicked: on purpose")).count(), 2, "{log}");
+}
+
+fn only_verified_peers_are_served(on: On) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let ports = Arc::clone(&asked);
+    let verify = move |peer: Peer| {
+        assert!(peer.is_local());
+        let count = {
+            let mut ports = ports.lock().unwrap();
+            ports.push(peer.port().unwrap());
+            ports.len()
+        };
+        match count {
+            1 | 2 => false,
+            3 => panic!("on purpose"),
+            _ => true,
+        }
+    };
+    let sync = |reply: &mut Reply<'_>| answers_sync(reply).map(drop);
+    let server = on.start(|site| site.with_answer(sync).with_verify(verify).with_connections(1));
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..3 {
+        clients.push(server.connect());
+        assert_eq!(clients.last_mut().unwrap().rest_however().0, b"", "no response to a refused peer");
+    }
+    clients.push(server.connect());
+    assert_eq!(clients[3].get("/sync").body, b"synced");
+    assert_eq!(*asked.lock().unwrap(), clients.iter().map(|client| client.local().port()).collect::<Vec<_>>());
+    assert!(server.end().contains("verifying the peer panicked: on purpose"));
+}
+
+/// Responds when another thread wakes it.
+fn a_handler_is_woken_from_another_thread(on: On) {
+    type Handed = (Waker, Arc<Mutex<Option<String>>>);
+    let (hand, handed) = channel::<Handed>();
+    let hand = Mutex::new(hand);
+    let server = on.start(|site| {
+        site.with_handler(move || {
+            let hand = hand.lock().unwrap().clone();
+            let result = Arc::new(Mutex::new(None::<String>));
+            move |call: Call, reply: &mut Reply<'_>| {
+                match call {
+                    Call::Request => hand.send((reply.waker(), result.clone())).unwrap(),
+                    Call::Wake => {
+                        if let Some(text) = result.lock().unwrap().take() {
+                            reply.answer(StatusCode::OK, "text/plain", text)?;
+                        }
+                    }
+                    _ => {}
+                }
+                Ok(())
+            }
+        })
+    });
+    let mut client = server.connect();
+    let mut stale: Vec<Waker> = Vec::new();
+    for n in 0..50 {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let (waker, result) = handed.recv_timeout(TIMEOUT).unwrap();
+        stale.iter().for_each(Waker::wake_by_ref);
+        // After a wake-up without a result, it continues to wait.
+        waker.wake_by_ref();
+        *result.lock().unwrap() = Some(format!("answer {n}"));
+        waker.wake_by_ref();
+        assert_eq!(client.response().body, format!("answer {n}").as_bytes());
+        stale.push(waker);
+    }
+    // A handler that waits for a wake-up notices a disconnect, and the shutdown.
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let _kept = handed.recv_timeout(TIMEOUT).unwrap();
+    server.stop();
+    client.ends();
+    let log = server.end();
+    assert_eq!(log.matches("\" 200 ").count(), 50, "{log}");
+    // Wakers have no effect when the server has ended.
+    stale.into_iter().for_each(Waker::wake);
+}
+
 /// A program whose `main` has not called `Launcher::run_if_asked` would only run as a second instance of itself.
 #[test]
 fn a_program_without_launcher_support_is_not_started_as_one() {
@@ -459,12 +637,25 @@ macro_rules! mount {
                 a_stop_cuts_immediately 20_000
                 a_half_close_does_not_end_the_connection 20_000
             );
+            mount!(@bound $runtime
+                an_upgraded_connection_loses_no_byte_and_keeps_its_place
+                an_upgrade_without_a_working_hook_is_closed
+                only_verified_peers_are_served
+                a_handler_is_woken_from_another_thread
+            );
         }
     )+ };
     (@cases $($case:ident $grace:literal)+) => { $(
         #[test]
         fn $case() {
             super::$case(start(Duration::from_millis($grace)));
+        }
+    )+ };
+    (@bound $runtime:ident $($case:ident)+) => { $(
+        #[test]
+        fn $case() {
+            let bind = |site| testkit::bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", site).unwrap());
+            super::$case(super::On { name: stringify!($runtime), bind });
         }
     )+ };
 }

@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs::File;
-use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -12,8 +11,7 @@ use std::time::Duration;
 
 use sanserve_core::{Config, Pace, Timeouts};
 use sanserve_mio::{
-    Call, Full, Handler, HandlerError, Job, Misuse, Panicked, Peer, Received, Reply, Site, StatusCode, Upgraded,
-    Workers,
+    Call, Full, Handler, HandlerError, Job, Misuse, Panicked, Received, Reply, Site, StatusCode, Workers,
 };
 
 use support::{answers_sync, ask, end, start, start_with, sync};
@@ -344,103 +342,6 @@ fn ranges_of_files_are_sent() {
         assert!(body == content[RANGE], "{path}: {} bytes", body.len());
     }
     end(server);
-}
-
-fn upgrades(reply: &mut Reply<'_>) -> Result<(), Misuse> {
-    if answers_sync(reply)? {
-        return Ok(());
-    }
-    reply.upgrade_with("shout", "from the handler")?.field("X-Way", "up")?.send()
-}
-
-const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
-
-#[test]
-fn an_upgraded_connection_loses_no_byte_and_keeps_its_place() {
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let (record, other) = (Arc::clone(&order), Arc::clone(&order));
-    let take = move |mut upgraded: Upgraded| {
-        let state: Option<&str> = upgraded.take_state();
-        let name = std::thread::current().name().unwrap_or_default().to_owned();
-        writeln!(upgraded, "{state:?} {:?} {name}", upgraded.peer()).unwrap();
-        let mut all = Vec::new();
-        upgraded.read_to_end(&mut all).unwrap();
-        all.make_ascii_uppercase();
-        record.lock().unwrap().push("the hook ends");
-        upgraded.write_all(&all).unwrap();
-    };
-    let answer = move |reply: &mut Reply<'_>| {
-        other.lock().unwrap().push("a request");
-        upgrades(reply)
-    };
-    let server = start(Site::without_files().with_answer(answer).with_upgrade(take).with_connections(1));
-    for _ in 0..3 {
-        let mut client = server.connect();
-        let me = client.local();
-        client.send(format!("{UPGRADE}early, "));
-        assert_eq!(
-            String::from_utf8(client.head().raw)
-                .unwrap()
-                .lines()
-                .filter(|line| !line.starts_with("Date") && !line.starts_with("Server"))
-                .collect::<Vec<_>>(),
-            ["HTTP/1.1 101 Switching Protocols", "Upgrade: shout", "X-Way: up", "Connection: Upgrade", ""]
-        );
-        let hello = String::from_utf8(client.through(b"\n")).unwrap();
-        assert_eq!(hello, format!("Some(\"from the handler\") {me} sanserve-upgraded\n"));
-        // The only place is taken, so this one is served when the hook has ended.
-        let mut second = server.connect();
-        ask(&mut second, "/sync");
-        client.send("late");
-        client.half_close();
-        assert_eq!(client.rest_however().0, b"EARLY, LATE");
-        assert_eq!(second.response().body, b"synced");
-    }
-    assert_eq!(*order.lock().unwrap(), ["a request", "the hook ends", "a request"].repeat(3));
-    end(server);
-}
-
-#[test]
-fn an_upgrade_without_a_working_hook_is_closed() {
-    let server = start(Site::without_files().with_answer(upgrades));
-    let mut client = server.connect();
-    client.send(UPGRADE);
-    assert!(client.head().starts_with("HTTP/1.1 101 "));
-    assert_eq!(client.rest_however().0, b"");
-    end(server);
-    let site = Site::without_files().with_answer(upgrades).with_upgrade(|_| panic!("on purpose"));
-    let server = start(site.with_connections(1));
-    for _ in 0..2 {
-        let mut client = server.connect();
-        client.send(UPGRADE);
-        assert!(client.head().starts_with("HTTP/1.1 101 "));
-        assert_eq!(client.rest_however().0, b"");
-    }
-    sync(&server);
-    let log = end(server);
-    assert_eq!(log.matches("an upgraded connection panicked: on purpose").count(), 2, "{log}");
-}
-
-#[test]
-fn only_verified_peers_are_served() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let verify = move |peer: Peer| {
-        assert!(peer.is_local());
-        match count.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => false,
-            2 => panic!("on purpose"),
-            _ => true,
-        }
-    };
-    let site = Site::without_files().with_answer(|reply| answers_sync(reply).map(drop)).with_verify(verify);
-    let server = start(site.with_connections(1));
-    for _ in 0..3 {
-        assert_eq!(server.connect().rest_however().0, b"", "no response to a refused peer");
-    }
-    sync(&server);
-    assert_eq!(asked.load(Ordering::SeqCst), 5);
-    assert!(end(server).contains("verifying the peer panicked: on purpose"));
 }
 
 /// Submits a job, and responds with its result.

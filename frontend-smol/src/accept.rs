@@ -75,7 +75,7 @@ async fn accept_before(end: Phase, shared: &Arc<Shared>, listener: &Async<Listen
 /// connection that has been idle for longest is closed.
 async fn make_room(end: Phase, shared: &Shared, listener: &Async<Listener>, bound: usize) {
     let Shared { watch, site, clock, .. } = shared;
-    let is_over = || watch.connections() < bound || site.draining().phase() >= end;
+    let is_over = || watch.taken() < bound || site.draining().phase() >= end;
     while !is_over() {
         let waiting = async {
             if listener.get_ref().is_acceptable() {

@@ -30,7 +30,7 @@ use crate::script::Pipes;
 use crate::socket::Socket;
 use crate::turn_cache::TurnFiles;
 use crate::wake_flag::WakeFlag;
-use crate::watch::{DeadlineHandle, Watch};
+use crate::watch::{DeadlineHandle, UpgradedPlace, Watch};
 
 /// The most steps of a turn.
 const TURN_STEPS: u32 = 256;
@@ -413,7 +413,9 @@ impl Driver {
         let upgraded = socket.into_blocking().map(|stream| Upgraded::new(stream, read, peer, state, draining));
         let site = &self.shared.site;
         match upgraded {
-            Ok(upgraded) if site.takes_upgrades() => site.hand_over(upgraded, ()),
+            Ok(upgraded) if site.takes_upgrades() => {
+                site.hand_over(upgraded, UpgradedPlace::take(&self.shared.watch));
+            }
             Ok(_) => {}
             Err(error) => site.log().error(format_args!("cannot hand over a connection: {error}")),
         }

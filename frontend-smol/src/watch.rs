@@ -26,6 +26,8 @@ const SLACK: u64 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     connections: AtomicUsize,
+    /// The number of connections that have switched to another protocol, and whose hooks have not returned.
+    upgraded: AtomicUsize,
     registry: Mutex<Registry>,
     /// Counts how often connections became idle, which is the order in which they are closed to make room.
     idled: AtomicU64,
@@ -66,6 +68,12 @@ impl Watch {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// The number of connections that count against the limit: those that have not ended, and those that have switched
+    /// to another protocol.
+    pub(crate) fn taken(&self) -> usize {
+        self.connections() + self.upgraded.load(Ordering::SeqCst)
+    }
+
     /// Waits until `condition` holds. It is checked when the phase has changed and when a connection has ended. Only
     /// for the one task that serves.
     pub(crate) async fn until(&self, condition: impl Fn() -> bool) {
@@ -79,7 +87,7 @@ impl Watch {
     /// Chooses a connection to be closed, if more than `most` would stay: the one that has been idle for longest, or
     /// one that has been unfinished for too long. `false`: there is none, or one was chosen already.
     pub(crate) fn close_one(&self, most: usize, now: Tick) -> bool {
-        if self.connections() <= most + self.leaving.load(Ordering::SeqCst) {
+        if self.taken() <= most + self.leaving.load(Ordering::SeqCst) {
             return false;
         }
         // Counted before the connection notices.
@@ -331,6 +339,24 @@ impl Drop for DeadlineHandle {
         drop(registry);
         // Dropped and woken without the lock, because either may run foreign code.
         drop(waker);
+        server.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The place of a connection that has switched to another protocol, which is given back on drop.
+pub(crate) struct UpgradedPlace(Arc<Watch>);
+
+impl UpgradedPlace {
+    pub(crate) fn take(watch: &Arc<Watch>) -> UpgradedPlace {
+        watch.upgraded.fetch_add(1, Ordering::SeqCst);
+        UpgradedPlace(Arc::clone(watch))
+    }
+}
+
+impl Drop for UpgradedPlace {
+    fn drop(&mut self) {
+        self.0.upgraded.fetch_sub(1, Ordering::SeqCst);
+        let server = self.0.registry().server.clone();
         server.into_iter().for_each(Waker::wake);
     }
 }

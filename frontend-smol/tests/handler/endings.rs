@@ -8,7 +8,7 @@ use smol::channel;
 use smol::future;
 use smol::io::AsyncWriteExt;
 
-use crate::support::{run, serve};
+use crate::support::serve;
 
 /// Fails in the way that the path names.
 async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
@@ -256,17 +256,4 @@ fn a_handler_runs_to_its_end_after_its_response() {
     drop(peer);
     go.send_blocking(()).unwrap();
     assert_eq!(told.recv().unwrap(), b"/2");
-}
-
-#[test]
-fn a_refused_peer_is_not_served() {
-    let hello = async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello").await;
-    let server = run(|site| site.with_verify(|_| false), move |server| server.with_handler(move || hello));
-    assert!(server.connect().rest_however().0.is_empty());
-    assert!(server.connect().rest_however().0.is_empty());
-    let server = run(|site| site.with_verify(|peer| peer.is_local()), move |server| server.with_handler(move || hello));
-    assert_eq!(server.get("/").body_text(), "hello");
-    let server = run(|site| site.with_verify(|_| panic!("on purpose")), |server| server);
-    assert!(server.connect().rest_however().0.is_empty());
-    assert!(server.end().contains("verifying the peer panicked: on purpose"));
 }

@@ -1,16 +1,10 @@
-//! Upgrades, and portable handlers that are woken.
+//! Upgrades.
 
-use std::io::{Read, Write};
-use std::sync::mpsc;
-use std::task::Waker;
-use std::thread;
-
-use sanserve_core::{Call, HandlerError, Reply};
 use sanserve_smol::{Exchange, StatusCode};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use testkit::Embedded;
 
-use crate::support::{run, serve};
+use crate::support::serve;
 
 const REQUEST: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: parrot\r\n\r\n";
 
@@ -67,77 +61,4 @@ fn an_upgraded_connection_in_a_handler_ends_with_the_server() {
     server.stop();
     server.join();
     assert!(peer.rest_however().0.is_empty());
-}
-
-fn portable(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
-    if call == Call::Request {
-        reply.upgrade_with("parrot", "cracker".to_owned())?.send()?;
-    }
-    Ok(())
-}
-
-#[test]
-fn the_hook_of_the_site_gets_portable_upgrades() {
-    let server = run(
-        |site| {
-            site.with_handler(|| portable).with_upgrade(|mut upgraded| {
-                assert!(upgraded.peer().is_local());
-                assert_eq!(upgraded.take_state::<String>().unwrap(), "cracker");
-                let mut room = [0; 100];
-                loop {
-                    match upgraded.read(&mut room).unwrap() {
-                        0 => break,
-                        n => upgraded.write_all(&room[..n]).unwrap(),
-                    }
-                }
-            })
-        },
-        |server| server,
-    );
-    talks(&server);
-    let without = run(|site| site.with_handler(|| portable), |server| server);
-    let mut peer = without.connect();
-    peer.send(REQUEST);
-    assert!(peer.head().starts_with("HTTP/1.1 101 "));
-    assert!(peer.rest_however().0.is_empty());
-}
-
-#[test]
-fn a_portable_handler_is_woken_from_another_thread() {
-    let (give, given) = mpsc::channel::<Waker>();
-    let server = run(
-        |site| {
-            site.with_handler(move || {
-                let give = give.clone();
-                let mut wakes = 0;
-                move |call: Call, reply: &mut Reply<'_>| {
-                    match call {
-                        Call::Request => give.send(reply.waker()).unwrap(),
-                        Call::Wake if wakes < 2 => {
-                            wakes += 1;
-                            give.send(reply.waker()).unwrap();
-                        }
-                        Call::Wake => {
-                            wakes = 0;
-                            reply.answer(StatusCode::OK, "text/plain", "awake")?;
-                        }
-                        _ => {}
-                    }
-                    Ok(())
-                }
-            })
-        },
-        |server| server,
-    );
-    let wakers = thread::spawn(move || given.into_iter().inspect(Waker::wake_by_ref).collect::<Vec<_>>());
-    let mut peer = server.connect();
-    for _ in 0..20 {
-        assert_eq!(peer.get("/").body_text(), "awake");
-    }
-    drop(peer);
-    drop(server);
-    let wakers = wakers.join().unwrap();
-    assert_eq!(wakers.len(), 60);
-    // The exchanges of these wakers are over.
-    wakers.into_iter().for_each(Waker::wake);
 }

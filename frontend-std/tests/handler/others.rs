@@ -1,14 +1,10 @@
-//! Other protocols, wakers, and the methods of `Server`.
+//! Other protocols, and the methods of `Server`.
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
-use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
-use sanserve_core::{Call, Reply};
 use sanserve_server::Log;
 use sanserve_std::{Exchange, Server, Site, StatusCode, Upgraded};
 use testkit::{Client, LogSink, TIMEOUT};
@@ -87,86 +83,6 @@ fn a_stop_ends_upgraded_connections_too() {
 }
 
 #[test]
-fn a_portable_upgrade_is_passed_to_the_hook_of_the_site() {
-    let upgrade = |site: Site| {
-        site.with_answer(|reply| {
-            if reply.request().path() == b"/shout" {
-                return reply.upgrade_with("shout", 7_u8)?.send();
-            }
-            reply.answer(StatusCode::OK, "text/plain", "plain")
-        })
-    };
-    let server = run(
-        |site| {
-            upgrade(site).with_upgrade(|mut upgraded| {
-                assert_eq!(upgraded.take_state::<u8>(), Some(7));
-                assert_eq!(upgraded.peer().ip(), Some([127, 0, 0, 1].into()));
-                shout(upgraded).unwrap();
-            })
-        },
-        |server| server.workers(1),
-    );
-    drop(speak(server.connect()));
-    assert_eq!(server.connect().get("/").body, b"plain");
-    drop(server);
-
-    let server = run(upgrade, |server| server);
-    let mut client = server.connect();
-    client.send(ask("GET", "/shout", UPGRADE));
-    assert!(client.head().starts_with("HTTP/1.1 101"));
-    assert!(client.ended(), "there is no hook");
-}
-
-/// Responds when another thread wakes it.
-#[test]
-fn a_portable_handler_is_woken_from_another_thread() {
-    type Handed = (Waker, Arc<Mutex<Option<String>>>);
-    let (hand, handed) = channel::<Handed>();
-    let hand = Mutex::new(hand);
-    let server = run(
-        move |site| {
-            site.with_handler(move || {
-                let hand = hand.lock().unwrap().clone();
-                let result = Arc::new(Mutex::new(None::<String>));
-                move |call: Call, reply: &mut Reply<'_>| {
-                    match call {
-                        Call::Request => hand.send((reply.waker(), result.clone())).unwrap(),
-                        Call::Wake => {
-                            if let Some(text) = result.lock().unwrap().take() {
-                                reply.answer(StatusCode::OK, "text/plain", text)?;
-                            }
-                        }
-                        _ => {}
-                    }
-                    Ok(())
-                }
-            })
-        },
-        |server| server,
-    );
-    let mut client = server.connect();
-    let mut stale: Vec<Waker> = Vec::new();
-    for n in 0..50 {
-        client.send(request("/"));
-        let (waker, result) = handed.recv_timeout(TIMEOUT).unwrap();
-        stale.iter().for_each(Waker::wake_by_ref);
-        // After a wake-up without a result, it continues to wait.
-        waker.wake_by_ref();
-        *result.lock().unwrap() = Some(format!("answer {n}"));
-        waker.wake_by_ref();
-        assert_eq!(client.response().body, format!("answer {n}").as_bytes());
-        stale.push(waker);
-    }
-    // A handler that waits for a wake-up notices a disconnect, and the shutdown.
-    client.send(request("/"));
-    let _kept = handed.recv_timeout(TIMEOUT).unwrap();
-    server.stop();
-    assert!(client.ended());
-    let log = server.end();
-    assert_eq!(log.matches("\" 200 ").count(), 50, "{log}");
-}
-
-#[test]
 fn one_connection_is_served_at_a_time_by_hand() {
     let log = LogSink::default();
     let site = Site::without_files().with_log(Log::to(log.clone()));
@@ -204,31 +120,4 @@ fn one_connection_is_served_at_a_time_by_hand() {
     ending.join().unwrap();
     assert!(!server.handle_request(None).unwrap(), "the server is shut down");
     assert_eq!(log.text().matches("\" 200 1\n").count(), 5);
-}
-
-#[test]
-fn only_verified_peers_are_served() {
-    let unwelcome = Arc::new(Mutex::new(None));
-    let server = run(
-        |site| {
-            let unwelcome = unwelcome.clone();
-            site.with_verify(move |peer| {
-                let who = *unwelcome.lock().unwrap();
-                assert_ne!(who, Some(0), "the peer is not known");
-                who != peer.port()
-            })
-        },
-        |server| server.with_handler(|| |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "welcome")),
-    );
-    assert_eq!(server.connect().get("/").body, b"welcome");
-    // No connection is accepted between the connect and the lock.
-    let mut who = unwelcome.lock().unwrap();
-    let mut client = server.connect();
-    *who = Some(client.local().port());
-    drop(who);
-    assert!(client.ended());
-    *unwelcome.lock().unwrap() = Some(0);
-    assert!(server.connect().ended());
-    *unwelcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-    assert!(server.end().contains("verifying the peer panicked"));
 }
