@@ -305,7 +305,6 @@ suite! {
         nothing_in_progress
         a_stalled_client_is_cut
         half_a_request
-        a_slow_download_is_finished
         interrupt
         a_second_signal
     }

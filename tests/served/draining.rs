@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use testkit::tree::Pattern;
 use testkit::{Client, Runtime, Server, Tree, eventually};
 
 const PROMPT: Duration = Duration::from_secs(5);
@@ -148,7 +149,7 @@ pub fn a_moment_for_the_silent(rt: Runtime) {
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
 }
 
-/// After the last response, the server ends even if the peer neither sends anything nor closes.
+/// A slow download is finished. After it, the server ends even if the peer neither sends anything nor closes.
 pub fn a_peer_that_stays(rt: Runtime) {
     let tree = Tree::plain();
     tree.patterned("big.bin", 12_000_000);
@@ -162,7 +163,9 @@ pub fn a_peer_that_stays(rt: Runtime) {
     server.process().signal(Signal::TERM);
     eventually("no connection is accepted any more", || TcpStream::connect(server.address()).is_err());
     let start = Instant::now();
-    assert_eq!(slow.rest().len(), 12_000_000);
+    let rest = slow.rest();
+    assert_eq!(rest.len(), 12_000_000);
+    Pattern::new().check(0, &rest);
     assert_eq!(server.process_mut().ended_within(PROMPT).code(), Some(0));
     assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
     drop(lingers);

@@ -89,22 +89,7 @@ pub fn half_a_request(rt: Runtime) {
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 4") || rest.starts_with(b"HTTP/1.1 503"));
 }
 
-/// The same for a slow client, with the rest of the download compared.
-pub fn a_slow_download_is_finished(rt: Runtime) {
-    let tree = Tree::plain();
-    tree.patterned("big.bin", 12_000_000);
-    let mut server = Server::start(rt, tree.root());
-    let mut client = Client::connect_narrow(server.address());
-    client.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(client.head().status, 200);
-    server.process().signal(Signal::TERM);
-    let rest = client.rest();
-    assert_eq!(rest.len(), 12_000_000);
-    Pattern::new().check(0, &rest);
-    assert_eq!(server.process_mut().ended().code(), Some(0));
-}
-
-/// Ctrl-C does the same, with the messages of Python.
+/// Ctrl-C does the same as SIGTERM, with the messages of Python.
 pub fn interrupt(rt: Runtime) {
     let tree = Tree::plain();
     let mut server = Server::start(rt, tree.root());
