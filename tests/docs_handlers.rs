@@ -739,3 +739,60 @@ fn the_port_from_tiny_http() {
     assert_eq!(client.get("/none").status(), 404);
     server.end();
 }
+
+/// What the table of `from-tiny-http.md` says of the loop over requests.
+#[test]
+fn the_calls_of_the_loop_in_the_table_of_tiny_http() {
+    use sanserve::std::{IncomingRequest, Server, StatusCode};
+    use std::fs::File;
+    use std::io::{self, Write};
+
+    fn answer(mut request: IncomingRequest) -> io::Result<()> {
+        match request.path() {
+            b"/head" => {
+                let all = request.request();
+                let (fields, length) = (all.fields().count(), all.content_length());
+                let first = all.query_pairs().next().map(|(name, value)| format!("{name} {value}"));
+                let text = format!("{fields} {length:?} {first:?} {}", String::from_utf8_lossy(all.version()));
+                request.answer(StatusCode::OK, "text/plain; charset=utf-8", text)
+            }
+            b"/file" => request.respond(StatusCode::OK).file(File::open("Cargo.toml")?),
+            b"/empty" => request.respond(StatusCode::NO_CONTENT).body(""),
+            b"/parts" => {
+                let status = StatusCode::new(299).expect("three digits");
+                let mut writer = request.respond(status).field("X-A", "1")?.length(4).writer()?;
+                io::copy(&mut &b"text"[..], &mut writer)?;
+                writer.finish()
+            }
+            b"/stream" => {
+                let mut writer = request.respond(StatusCode::OK).writer()?;
+                writer.write_all(b"streamed")?;
+                writer.finish()
+            }
+            b"/exchange" => {
+                let n = request.with_exchange(|x| {
+                    x.tag("seen");
+                    Ok(7)
+                })?;
+                request.answer(StatusCode::OK, "text/plain", n.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    let server = Server::bind("127.0.0.1:0", Site::without_files().with_log(Log::quiet())).unwrap();
+    let requests = server.requests().unwrap();
+    let mut client = testkit::Client::connect(requests.local_addr());
+    thread::scope(|scope| {
+        scope.spawn(|| requests.into_iter().take(7).for_each(|request| answer(request).unwrap()));
+        assert_eq!(client.get("/head?a=b").body_text(), "1 None Some(\"a b\") HTTP/1.1");
+        assert!(client.get("/file").body_text().contains("[package]"));
+        let empty = client.get("/empty");
+        assert_eq!((empty.status(), empty.body.len(), empty.text("Content-Length")), (204, 0, None));
+        let parts = client.get("/parts");
+        assert_eq!((parts.status(), parts.text("X-A"), parts.body_text()), (299, Some("1"), "text"));
+        assert_eq!(client.get("/stream").body_text(), "streamed");
+        assert_eq!(client.get("/exchange").body_text(), "7");
+        assert_eq!(client.get("/dropped").status(), 500);
+    });
+}
