@@ -7,7 +7,6 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rustix::fd::BorrowedFd;
-use rustix::io::Errno;
 
 /// What is known of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,12 +122,26 @@ pub fn read_in_memory(file: BorrowedFd<'_>, dev: u64, room: &mut [u8], offset: u
     let mut rooms = [std::io::IoSliceMut::new(room)];
     match preadv2(file, &mut rooms, offset, ReadWriteFlags::NOWAIT) {
         Ok(n) => Ok(n),
-        Err(Errno::AGAIN | Errno::INTR) => Err(NotInMemory::OnDisk),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-            Storage::Local { tells: false }.remember(dev);
-            Err(NotInMemory::Unknown)
+        Err(errno) => {
+            let reason = why(errno);
+            if reason == NotInMemory::Unknown {
+                Storage::Local { tells: false }.remember(dev);
+            }
+            Err(reason)
         }
-        Err(_) => Err(NotInMemory::Failed),
+    }
+}
+
+/// What an error of `preadv2` means. A seccomp filter may return `EPERM` for a call that it does not know; for a file
+/// that is open, it has no other meaning.
+#[cfg(target_os = "linux")]
+fn why(errno: rustix::io::Errno) -> NotInMemory {
+    use rustix::io::Errno;
+
+    match errno {
+        Errno::AGAIN | Errno::INTR => NotInMemory::OnDisk,
+        Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM => NotInMemory::Unknown,
+        _ => NotInMemory::Failed,
     }
 }
 
@@ -166,6 +179,16 @@ mod tests {
         let directory = std::fs::File::open(".").unwrap();
         let dev = fstat(&directory).unwrap().st_dev;
         assert!(read_in_memory(directory.as_fd(), dev, &mut room, 0).is_err());
+    }
+
+    #[test]
+    fn a_system_that_does_not_tell_is_no_error_of_the_file() {
+        use rustix::io::Errno;
+
+        for errno in [Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP, Errno::INVAL] {
+            assert_eq!(why(errno), NotInMemory::Unknown, "{errno:?}");
+        }
+        assert_eq!([Errno::AGAIN, Errno::IO].map(why), [NotInMemory::OnDisk, NotInMemory::Failed]);
     }
 
     #[test]
