@@ -272,6 +272,7 @@ impl Session {
         budget: &mut Budget,
     ) -> Turn {
         io.transport.wait_for(sanserve_core::Need::default());
+        space.slot.time_passed();
         while budget.steps > 0 && budget.bytes > 0 {
             budget.steps -= 1;
             let Workspace { buffers, slot, in_progress } = &mut *space;

@@ -83,7 +83,8 @@ pub struct Slot {
     file: Option<OpenFile>,
     /// The state of the file when it was opened.
     opened: Option<Opened>,
-    /// A part was sent from the descriptor: before more is sent, the file is checked again.
+    /// A part was sent from the descriptor, or was to be, or time has passed since the file was opened: before more is
+    /// sent, the file is checked again.
     begun: bool,
     /// If a handler has attached the file: the offset after the last byte sent. At any other offset, another response
     /// or part begins.
@@ -193,6 +194,11 @@ impl Slot {
     pub(crate) fn free(&mut self) {
         self.batch = Vec::new();
         self.path = Vec::new();
+    }
+
+    /// Called when others had their turn since the last step: a file that is held may have changed meanwhile.
+    pub(crate) fn time_passed(&mut self) {
+        self.begun = true;
     }
 
     /// Takes the file that a handler has attached to its response: it is sent next.
@@ -429,21 +435,20 @@ impl Slot {
     ) -> Input {
         let Part { offset, len, most, reads } = part;
         let head = transmit.head;
+        // Also if the socket takes none of it for now.
+        let is_first = !std::mem::replace(&mut self.begun, true);
         let before = self.batch.len() + head.len();
         if before > 0 {
             match io.send_vectored(&[&self.batch, head].map(IoSlice::new), true) {
                 Ok(n) => {
                     let of_head = self.unbatch(n);
                     if n < before {
-                        // Time passes before a part of the file is sent.
-                        self.begun = true;
                         return if of_head == 0 { Input::Blocked } else { Input::Sent(of_head as u64) };
                     }
                 }
                 Err(stopped) => return self.stopped(stopped),
             }
         }
-        let is_first = !std::mem::replace(&mut self.begun, true);
         let fd = file.fd.as_fd();
         let sent = match lend {
             Lend::Yes if is_first => io.send_file(fd, offset, len.min(most)).map_err(Unsent::Stopped),
@@ -737,6 +742,7 @@ mod tests {
         lines: Lines,
         dir: TempDir,
         most: u64,
+        io: Option<IoPool>,
     }
 
     impl Bench {
@@ -764,13 +770,14 @@ mod tests {
                 lines,
                 dir,
                 most: u64::MAX,
+                io: None,
             }
         }
 
         fn step(&mut self, step: Step<'_>) -> Option<Input> {
             let mut env = SlotEnv {
                 files: &self.files,
-                io: None,
+                io: self.io.as_ref(),
                 scripts: &self.scripts,
                 policy: &DefaultPolicy,
                 log: &mut self.log,
@@ -778,6 +785,35 @@ mod tests {
                 most: self.most,
             };
             self.slot.carry_out(step, &mut Transport::edge_triggered().over(self.ours.as_fd()), &mut env)
+        }
+
+        /// Waits until a thread has done what it was asked for, and leaves the result there.
+        fn await_disk(&self) {
+            while !self.slot.wake_when_done(std::task::Waker::noop()) {
+                std::thread::yield_now();
+            }
+        }
+
+        /// Takes the result of what a thread does.
+        fn done(&mut self) -> Input {
+            self.await_disk();
+            let env = SlotEnv {
+                files: &self.files,
+                io: self.io.as_ref(),
+                scripts: &self.scripts,
+                policy: &DefaultPolicy,
+                log: &mut self.log,
+                wall: Wall(0),
+                most: self.most,
+            };
+            self.slot.take_done(&env).expect("it is done")
+        }
+
+        /// Gives a file another time, as a change does.
+        fn touch(&self, path: &str) {
+            let file = fs::File::options().write(true).open(self.dir.path().join(path)).unwrap();
+            let old = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(old - Duration::from_secs(9)).unwrap();
         }
 
         fn send(&mut self, head: &str, body: Body<'_>, tail: &str) -> Input {
@@ -991,6 +1027,74 @@ mod tests {
         assert_eq!(bench.send_part(file(0, 2)), Input::Sent(2));
         fs::write(&path, "012345678xyz").unwrap();
         assert_eq!(bench.send("", file(8, 2), ""), Input::Broken(Fault::FileChanged));
+    }
+
+    /// Whoever asks this disk waits until the sender is gone. `slow` is not in memory.
+    struct Held {
+        slow: &'static [u8],
+        until: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+    }
+
+    impl crate::DiskGate for Held {
+        fn is_slow(&self, request: crate::DiskRequest<'_>) -> bool {
+            matches!(request, crate::DiskRequest::Open(path) if path == self.slow)
+        }
+
+        fn wait(&self, _: crate::DiskRequest<'_>) {
+            assert!(self.until.lock().unwrap().recv().is_err());
+        }
+    }
+
+    fn held(slow: &'static [u8]) -> (Option<IoPool>, std::sync::mpsc::Sender<()>) {
+        let (sender, until) = std::sync::mpsc::channel();
+        (Some(IoPool::new(2).with_gate(Arc::new(Held { slow, until: until.into() }))), sender)
+    }
+
+    #[test]
+    fn a_file_that_changes_between_its_opening_and_its_first_part_breaks_the_response() {
+        let opened_here = |time_passes: &dyn Fn(&mut Bench)| {
+            let mut bench = Bench::new(true);
+            bench.open("3M").unwrap();
+            time_passes(&mut bench);
+            bench.touch("3M");
+            bench.send("HEAD", file(0, 5), "")
+        };
+        assert_eq!(opened_here(&|_| {}), Input::Sent(9), "no time has passed");
+        assert_eq!(opened_here(&|bench| bench.slot.time_passed()), Input::Broken(Fault::FileChanged));
+        let socket_is_full = |bench: &mut Bench| {
+            let filled = fill(&bench.ours);
+            assert_eq!(bench.send("HEAD", file(0, 5), ""), Input::Blocked);
+            bench.received(filled);
+        };
+        assert_eq!(opened_here(&socket_is_full), Input::Broken(Fault::FileChanged));
+        let mut bench = Bench::new(true);
+        let (io, until) = held(b"3M");
+        bench.io = io;
+        drop(until);
+        assert_eq!(bench.step(Step::Act(Ticket::default(), Action::Open { path: b"3M" })), None);
+        bench.await_disk();
+        bench.touch("3M");
+        assert!(matches!(bench.done(), Input::Done(_, Completion::Opened(Ok(_)))));
+        // It is sent without regard to what is in memory.
+        bench.io = None;
+        assert_eq!(bench.send("HEAD", file(0, 5), ""), Input::Broken(Fault::FileChanged));
+    }
+
+    #[test]
+    fn a_name_that_a_thread_still_looks_up_is_not_looked_up_on_the_loop() {
+        let mut bench = Bench::new(true);
+        let (io, until) = held(b"");
+        bench.io = io;
+        let find = || Step::Act(Ticket::default(), Action::Find { path: b"sub/index.html", from: 0 });
+        assert_eq!(bench.step(find()), None);
+        let first = std::mem::take(&mut bench.slot);
+        assert_eq!(bench.step(find()), None, "it may have to be waited for, too");
+        drop(until);
+        let is_found = |input| matches!(input, Input::Done(_, Completion::Found(Ok(_))));
+        assert!(is_found(bench.done()));
+        bench.slot = first;
+        assert!(is_found(bench.done()));
+        assert!(bench.step(find()).is_some_and(is_found), "now it is in memory");
     }
 
     #[test]

@@ -47,7 +47,8 @@ enum Kind {
 enum Done {
     Opened(OpenOutcome),
     Listed(Directory, Batch),
-    Found(Result<Found, FsError>),
+    /// With the name that was looked up.
+    Found(Result<Found, FsError>, Box<[u8]>),
     Read(ReadDone),
 }
 
@@ -116,7 +117,13 @@ impl Slot {
                 // The entries are listed when they are asked for again, as those of any other batch are.
                 Completion::Listed(Ok(Listed::More))
             }
-            (Some(Done::Found(found)), _) => Completion::Found(found),
+            (Some(Done::Found(found, name)), _) => {
+                // Not before: whoever asks while the disk is slow would wait for it on the loop.
+                if let Some(pool) = env.io {
+                    pool.note_name(&name);
+                }
+                Completion::Found(found)
+            }
             (Some(Done::Read(done)), _) => {
                 self.take_read(done, reserved, env);
                 return Some(Input::FileReady);
@@ -130,6 +137,8 @@ impl Slot {
                 return Some(Input::FileReady);
             }
         };
+        // The thread may have opened the file some time ago.
+        self.time_passed();
         Some(Input::Done(ticket, completion))
     }
 
@@ -247,13 +256,13 @@ impl Slot {
             }
             _ => return Some(Completion::Found(root.find(path, from))),
         };
-        pool.note_name(name);
         let (root, path, gate) = (Arc::clone(root), path.to_vec(), pool.gate().cloned());
+        let name = name.into();
         let pending = pool.start(move || {
             if let Some(gate) = gate {
                 gate.wait(DiskRequest::Open(&path));
             }
-            Done::Found(root.find(&path, from))
+            Done::Found(root.find(&path, from), name)
         });
         self.start(ticket, Kind::Find, pending);
         None
