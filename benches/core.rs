@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use sanserve::core::{
+use sanserve_core::{
     Action, Buffers, Completion, Config, Connection, Context, DefaultPolicy, FsError, Input, Kind, Now, Opened, Peer,
     Step, Tick, Wall,
 };

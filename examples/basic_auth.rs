@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use sanserve::core::{Authenticated, Policy, Route};
-use sanserve::{Misuse, Reply, Request, Site, StatusCode};
+use sanserve_mio::core::Authenticated;
+use sanserve_mio::{Misuse, Policy, Reply, Request, Route, Server, Site, StatusCode};
 
 /// Who may enter. A real one keeps hashes.
 const USERS: [(&str, &str); 2] = [("ada", "Lovelace1815"), ("grace", "Hopper1906")];
@@ -44,5 +44,5 @@ pub fn site(directory: &Path) -> std::io::Result<Site> {
 
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    sanserve::mio::Server::bind("127.0.0.1:8000", site(Path::new(&directory))?)?.run()
+    Server::bind("127.0.0.1:8000", site(Path::new(&directory))?)?.run()
 }

@@ -4,7 +4,7 @@
 
 use cookie::time::Duration;
 use cookie::{Cookie, SameSite};
-use sanserve::{Misuse, Reply, Request, Site, StatusCode};
+use sanserve_mio::{Misuse, Reply, Request, Server, Site, StatusCode};
 
 /// Says how often the client was here.
 pub fn answer(reply: &mut Reply<'_>) -> Result<(), Misuse> {
@@ -30,5 +30,5 @@ fn value(request: &Request<'_>, name: &str) -> Option<String> {
 }
 
 fn main() -> std::io::Result<()> {
-    sanserve::mio::Server::bind("127.0.0.1:8000", Site::without_files().with_answer(answer))?.run()
+    Server::bind("127.0.0.1:8000", Site::without_files().with_answer(answer))?.run()
 }

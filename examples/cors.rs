@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use sanserve::core::{Fields, Policy, Route};
-use sanserve::{Misuse, Reply, Request, Site, StatusCode};
+use sanserve_mio::core::Fields;
+use sanserve_mio::{Misuse, Policy, Reply, Request, Route, Server, Site, StatusCode};
 
 /// Permits these origins. Others receive the files too, but their browsers hide them from scripts.
 struct Cors(&'static [&'static str]);
@@ -43,5 +43,5 @@ pub fn site(directory: &Path) -> std::io::Result<Site> {
 
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).unwrap_or(".".into());
-    sanserve::mio::Server::bind("127.0.0.1:8000", site(Path::new(&directory))?)?.run()
+    Server::bind("127.0.0.1:8000", site(Path::new(&directory))?)?.run()
 }

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use sanserve::std::{Exchange, Server, Site, StatusCode};
+use sanserve_std::{Exchange, Server, Site, StatusCode};
 
 /// The longest form that is accepted, in bytes.
 const MAX_FORM: u64 = 65_536;

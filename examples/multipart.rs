@@ -4,7 +4,7 @@
 use std::io;
 
 use multer::{Constraints, Multipart, SizeLimit};
-use sanserve::smol::{Exchange, Server, Site, StatusCode};
+use sanserve_smol::{Exchange, Server, Site, StatusCode};
 use smol::io::AsyncReadExt;
 use smol::stream;
 

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{
+use sanserve_core::{
     Call, Cgi, Config, Connection, Handler, HandlerError, Input, Now, Peer, Reply, StatusCode, Tick, Wait,
 };
-use sanserve::os::{self, Clock, Signals};
-use sanserve::server::{
+use sanserve_os as os;
+use sanserve_os::{Clock, Signals};
+use sanserve_server::{
     Accepted, Acceptor, Announce, Budget, EachExchange, Env, Handle, Listener, Local, Logger, Phase, Session, Site,
     Transport, Turn, Workspace, watched,
 };

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sanserve::std::{Exchange, Server, Site, StatusCode};
+use sanserve_std::{Exchange, Server, Site, StatusCode};
 
 /// Makes ids that are unique among those of this process, and of processes that were started in other microseconds.
 pub struct Ids {

@@ -5,6 +5,6 @@ mod page;
 
 fn main() -> std::process::ExitCode {
     // CGI scripts are started by a second process that runs this same program.
-    sanserve::server::Launcher::run_if_asked();
+    sanserve_server::Launcher::run_if_asked();
     cli::main()
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
-use sanserve::server::Site;
+use sanserve_server::Site;
 use testkit::Client;
 
 fn both() -> [SocketAddr; 2] {
@@ -12,7 +12,7 @@ fn both() -> [SocketAddr; 2] {
 
 fn site(directory: &tempfile::TempDir) -> Site {
     std::fs::write(directory.path().join("a.txt"), "alpha\n").expect("a file can be written");
-    Site::new(directory.path()).expect("the directory exists").with_log(sanserve::server::Log::quiet())
+    Site::new(directory.path()).expect("the directory exists").with_log(sanserve_server::Log::quiet())
 }
 
 /// Sends a request to both addresses, then shuts the server down.
@@ -34,7 +34,7 @@ fn mio() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for workers in [1, 2] {
         let server =
-            sanserve::mio::Server::bind(&both()[..], site(&directory)).expect("the server binds").workers(workers);
+            sanserve_mio::Server::bind(&both()[..], site(&directory)).expect("the server binds").workers(workers);
         let handle = server.handle();
         let client = ask(server.local_addr(), move || handle.shutdown());
         server.run().expect("the server ends without an error");
@@ -45,7 +45,7 @@ fn mio() {
 #[test]
 fn std() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::std::Server::bind(&both()[..], site(&directory)).expect("the server binds");
+    let server = sanserve_std::Server::bind(&both()[..], site(&directory)).expect("the server binds");
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
     server.run().expect("the server ends without an error");
@@ -55,7 +55,7 @@ fn std() {
 #[test]
 fn smol() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = sanserve::smol::Server::bind(&both()[..], site(&directory)).expect("the server binds").workers(2);
+    let server = sanserve_smol::Server::bind(&both()[..], site(&directory)).expect("the server binds").workers(2);
     let handle = server.handle();
     let client = ask(server.local_addr(), move || handle.shutdown());
     server.run().expect("the server ends without an error");

@@ -19,8 +19,8 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve::core::{Call, Cgi, Config, HandlerError, Pace, Reply, Timeouts};
-use sanserve::server::{Log, Site};
+use sanserve_core::{Call, Cgi, Config, HandlerError, Pace, Reply, Timeouts};
+use sanserve_server::{Log, Site};
 use testkit::tree::Tree;
 use testkit::{Bound, Client, Embedded};
 
@@ -68,7 +68,7 @@ fn start(timeouts: Timeouts) -> Embedded {
             .with_config(Config::default().with_cgi(Cgi::python()).with_timeouts(timeouts))
             .with_grace(Duration::from_secs(10))
             .with_handler(|| handler);
-        let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
+        let listener = sanserve_os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
         let address = listener.local_addr().unwrap();
         let server = polling_frontend::Server::new(listener, site).unwrap();
         let (gently, at_once) = (server.handle(), server.handle());
@@ -90,21 +90,21 @@ fn handler(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
             });
         }
         (Call::Request, b"/stale") => {
-            reply.answer(sanserve::StatusCode::OK, "text/plain", "kept\n").unwrap();
+            reply.answer(sanserve_core::StatusCode::OK, "text/plain", "kept\n").unwrap();
             STALE.lock().unwrap().push(reply.waker());
         }
         // A handler that is woken without a waker reports it.
         (Call::Wake, b"/waits") => {
-            reply.answer(sanserve::StatusCode::OK, "text/plain", "woken by another exchange\n").unwrap();
+            reply.answer(sanserve_core::StatusCode::OK, "text/plain", "woken by another exchange\n").unwrap();
         }
         (Call::Request, b"/waits") => {
             thread::spawn(|| STALE.lock().unwrap().drain(..).for_each(Waker::wake));
         }
         (Call::Drain, b"/waits") => {
-            reply.answer(sanserve::StatusCode::OK, "text/plain", "not woken\n").unwrap();
+            reply.answer(sanserve_core::StatusCode::OK, "text/plain", "not woken\n").unwrap();
         }
         (Call::Wake, b"/later") => {
-            reply.answer(sanserve::StatusCode::OK, "text/plain", "woken\n").unwrap();
+            reply.answer(sanserve_core::StatusCode::OK, "text/plain", "woken\n").unwrap();
         }
         _ => polling_frontend::hello(call, reply)?,
     }

@@ -5,16 +5,16 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
-use sanserve::server::{Log, Site};
+use sanserve_server::{Log, Site};
 use testkit::{Embedded, Tree, bound};
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_portable {
-    use sanserve::{Site, StatusCode};
+    use sanserve_mio::{Server, Site, StatusCode};
 
     fn main() -> std::io::Result<()> {
         let site = Site::without_files().with_answer(|reply| reply.answer(StatusCode::OK, "text/plain", "hello\n"));
-        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
+        Server::bind("127.0.0.1:8000", site)?.run()
     }
 
     pub(super) fn site() -> Site {
@@ -24,7 +24,7 @@ mod hello_portable {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_blocking {
-    use sanserve::std::{Exchange, Server, Site, StatusCode};
+    use sanserve_std::{Exchange, Server, Site, StatusCode};
 
     fn main() -> std::io::Result<()> {
         let hello = |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n");
@@ -35,7 +35,7 @@ mod hello_blocking {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod tiny_http_loop {
-    use sanserve::std::{Server, Site, StatusCode};
+    use sanserve_std::{Server, Site, StatusCode};
 
     fn main() -> std::io::Result<()> {
         for mut request in Server::bind("127.0.0.1:8000", Site::without_files())?.requests()? {
@@ -55,7 +55,7 @@ mod tiny_http_loop {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod custom_portable {
-    use sanserve::{Misuse, Reply, Site, StatusCode};
+    use sanserve_mio::{Misuse, Reply, Server, Site, StatusCode};
 
     const CUSTOM: StatusCode = StatusCode::new(999).expect("three digits");
 
@@ -98,7 +98,7 @@ mod custom_portable {
 
     fn main() -> std::io::Result<()> {
         let site = Site::without_files().with_answer(custom);
-        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
+        Server::bind("127.0.0.1:8000", site)?.run()
     }
 
     pub(super) fn site() -> Site {
@@ -110,7 +110,7 @@ mod custom_portable {
 mod custom_blocking {
     use std::io::{self, Write};
 
-    use sanserve::std::{Exchange, Handler, Server, Site, StatusCode};
+    use sanserve_std::{Exchange, Handler, Server, Site, StatusCode};
 
     const CUSTOM: StatusCode = StatusCode::new(999).expect("three digits");
 
@@ -162,8 +162,7 @@ mod custom_blocking {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod shout_portable {
-    use sanserve::core::Handler;
-    use sanserve::{Call, HandlerError, Misuse, Received, Reply, Site, StatusCode};
+    use sanserve_mio::{Call, Handler, HandlerError, Misuse, Received, Reply, Server, Site, StatusCode};
 
     #[derive(Default)]
     struct Shout(Vec<u8>);
@@ -200,7 +199,7 @@ mod shout_portable {
 
     fn main() -> std::io::Result<()> {
         let site = Site::without_files().with_handler(Shout::default);
-        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
+        Server::bind("127.0.0.1:8000", site)?.run()
     }
 
     pub(super) fn site() -> Site {
@@ -212,7 +211,7 @@ mod shout_portable {
 mod shout_blocking {
     use std::io::{self, Read};
 
-    use sanserve::std::{Exchange, Server, Site, StatusCode};
+    use sanserve_std::{Exchange, Server, Site, StatusCode};
 
     fn shout(x: &mut Exchange<'_>) -> io::Result<()> {
         let mut body = Vec::new();
@@ -225,7 +224,7 @@ mod shout_blocking {
         server.with_handler(|| shout).run()
     }
 
-    use sanserve::std::Handler;
+    use sanserve_std::Handler;
 
     pub(super) fn handler() -> impl Handler {
         shout
@@ -236,8 +235,8 @@ mod shout_blocking {
 mod decisions {
     use std::io::Write;
 
-    use sanserve::core::{Entry, Fields, Policy, scrub};
-    use sanserve::{Request, Site, StatusCode};
+    use sanserve_mio::core::{Entry, Fields, scrub};
+    use sanserve_mio::{Policy, Request, Server, Site, StatusCode};
 
     struct Mine;
 
@@ -263,7 +262,7 @@ mod decisions {
 
     fn main() -> std::io::Result<()> {
         let site = Site::new(".")?.with_policy(Mine);
-        sanserve::mio::Server::bind("127.0.0.1:8000", site)?.run()
+        Server::bind("127.0.0.1:8000", site)?.run()
     }
 
     pub(super) fn policy() -> impl Policy + Send + Sync {
@@ -276,7 +275,7 @@ mod from_tiny_http {
     use std::fs::File;
     use std::io::{self, Read};
 
-    use sanserve::std::{Exchange, Server, Site, StatusCode};
+    use sanserve_std::{Exchange, Server, Site, StatusCode};
 
     fn answer(x: &mut Exchange<'_>) -> io::Result<()> {
         match (x.method(), x.target()) {
@@ -301,7 +300,7 @@ mod from_tiny_http {
         server.with_fn(answer).run()
     }
 
-    use sanserve::std::Handler;
+    use sanserve_std::Handler;
 
     pub(super) fn handler() -> impl Handler {
         answer
@@ -310,7 +309,7 @@ mod from_tiny_http {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_async {
-    use sanserve::smol::{Exchange, Server, Site, StatusCode};
+    use sanserve_smol::{Exchange, Server, Site, StatusCode};
 
     fn main() -> std::io::Result<()> {
         let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
@@ -321,8 +320,8 @@ mod hello_async {
 
 #[allow(dead_code, reason = "its `main` is not run")]
 mod shout_async {
-    use sanserve::smol::{Exchange, Server, Site, StatusCode};
-    use smol::io::AsyncReadExt;
+    use sanserve_smol::smol::io::AsyncReadExt;
+    use sanserve_smol::{Exchange, Server, Site, StatusCode};
 
     async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
         let mut body = Vec::new();
@@ -335,7 +334,7 @@ mod shout_async {
         server.with_handler(|| shout).run()
     }
 
-    use sanserve::smol::Handler;
+    use sanserve_smol::Handler;
 
     pub(super) fn handler() -> impl Handler {
         shout
@@ -349,15 +348,16 @@ mod tables {
     use std::io::{self, Read, Write};
     use std::time::Duration;
 
-    use sanserve::core::{self, Call, Cgi, Config, Protocol, Wall};
-    use sanserve::{Misuse, Received, Reply, Site, StatusCode};
+    use sanserve_core as core;
+    use sanserve_core::{Call, Cgi, Config, Protocol, Wall};
+    use sanserve_mio::{Misuse, Received, Reply, Site, StatusCode};
 
     fn server(site: Site) -> io::Result<()> {
         let site = site.with_verify(|peer| peer.is_local()).with_grace(Duration::ZERO);
         let config = Config::default().with_protocol(Protocol::Http10);
         let cgi = Cgi::default().with_directories(["/cgi-bin"]);
         let site = site.with_config(config.with_cgi(cgi)).with_connections(1);
-        let mut server = sanserve::std::Server::bind("127.0.0.1:0", site)?.workers(64);
+        let mut server = sanserve_std::Server::bind("127.0.0.1:0", site)?.workers(64);
         let _ = (server.local_addr(), server.server_name(), server.server_port());
         let _ = (server.handle_request(None)?, server.handle_request(Some(Duration::from_secs(5)))?);
         let handle = server.handle();
@@ -394,7 +394,7 @@ mod tables {
         Ok(())
     }
 
-    fn blocking(x: &mut sanserve::std::Exchange<'_>, file: File, len: u64) -> io::Result<()> {
+    fn blocking(x: &mut sanserve_std::Exchange<'_>, file: File, len: u64) -> io::Result<()> {
         let (mut buffer, mut body) = ([0; 10], Vec::new());
         let _ = (x.peer(), x.method(), x.target(), x.path(), x.query(), x.field("X-A"));
         let request = x.request();
@@ -415,7 +415,7 @@ mod tables {
         x.unsupported()
     }
 
-    async fn asynchronous(x: &mut sanserve::smol::Exchange<'_>, file: File) -> io::Result<()> {
+    async fn asynchronous(x: &mut sanserve_smol::Exchange<'_>, file: File) -> io::Result<()> {
         use smol::io::{AsyncReadExt, AsyncWriteExt};
         let (mut buffer, mut body) = ([0; 10], Vec::new());
         let _ = (x.peer(), x.method(), x.target(), x.path(), x.query(), x.field("X-A"));
@@ -423,7 +423,7 @@ mod tables {
         let _ = (request.line(), request.query_pairs(), request.version(), request.fields(), request.content_length());
         let _ = (x.read(&mut buffer).await?, x.read_to_end(&mut body).await?);
         let _ = x.trailers().count();
-        sanserve::smol::Exchange::close(x);
+        sanserve_smol::Exchange::close(x);
         x.respond(StatusCode::OK)?.reason("Fine")?.field("X-A", "1")?.length(1).send()?;
         x.inform(StatusCode::EARLY_HINTS)?.send()?;
         x.write_all(b"data").await?;
@@ -448,38 +448,34 @@ const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 /// A site on mio.
 fn portable(site: Site) -> Embedded {
-    Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::mio::Server::bind(ANY, site.with_log(Log::to(log))).unwrap())
-    })
+    Embedded::start(Tree::new(), |_, log| bound!(sanserve_mio::Server::bind(ANY, site.with_log(Log::to(log))).unwrap()))
 }
 
 /// A site on threads.
 fn blocking_service(site: Site) -> Embedded {
-    Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::std::Server::bind(ANY, site.with_log(Log::to(log))).unwrap())
-    })
+    Embedded::start(Tree::new(), |_, log| bound!(sanserve_std::Server::bind(ANY, site.with_log(Log::to(log))).unwrap()))
 }
 
 /// A site on smol.
 fn asynchronous_service(site: Site) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
-        bound!(sanserve::smol::Server::bind(ANY, site.with_log(Log::to(log))).unwrap())
+        bound!(sanserve_smol::Server::bind(ANY, site.with_log(Log::to(log))).unwrap())
     })
 }
 
 /// A blocking handler.
-fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
+fn blocking<H: sanserve_std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let site = Site::without_files().with_log(Log::to(log));
-        bound!(sanserve::std::Server::bind(ANY, site).unwrap().with_handler(make))
+        bound!(sanserve_std::Server::bind(ANY, site).unwrap().with_handler(make))
     })
 }
 
 /// An asynchronous handler.
-fn asynchronous<H: sanserve::smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
+fn asynchronous<H: sanserve_smol::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let site = Site::without_files().with_log(Log::to(log));
-        bound!(sanserve::smol::Server::bind(ANY, site).unwrap().with_handler(make))
+        bound!(sanserve_smol::Server::bind(ANY, site).unwrap().with_handler(make))
     })
 }
 
@@ -572,8 +568,7 @@ fn the_policy_decides() {
 mod ends_portable {
     use std::task::Waker;
 
-    use sanserve::core::Handler;
-    use sanserve::{Call, HandlerError, Reply, Site, StatusCode};
+    use sanserve_mio::{Call, Handler, HandlerError, Reply, Site, StatusCode};
 
     #[derive(Default)]
     struct LongPoll(Option<Waker>);
@@ -605,7 +600,7 @@ mod ends_blocking {
     use std::io::{self, Write};
     use std::time::Duration;
 
-    use sanserve::std::{Exchange, StatusCode};
+    use sanserve_std::{Exchange, StatusCode};
 
     pub(super) fn events(x: &mut Exchange<'_>) -> io::Result<()> {
         x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?.send()?;
@@ -623,7 +618,7 @@ mod ends_blocking {
 mod ends_asynchronous {
     use std::io;
 
-    use sanserve::smol::{Exchange, StatusCode};
+    use sanserve_smol::{Exchange, StatusCode};
     use smol::io::AsyncWriteExt;
 
     pub(super) async fn poll(x: &mut Exchange<'_>) -> io::Result<()> {
@@ -637,7 +632,7 @@ mod ends_asynchronous {
 }
 
 mod fails_portable {
-    use sanserve::{HandlerError, Reply, Site, StatusCode};
+    use sanserve_mio::{HandlerError, Reply, Site, StatusCode};
 
     fn double(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
         if reply.request().method() != b"GET" {
@@ -657,8 +652,8 @@ mod fails_portable {
 mod fails_blocking {
     use std::io;
 
-    use sanserve::HandlerError;
-    use sanserve::std::{Exchange, StatusCode};
+    use sanserve_mio::HandlerError;
+    use sanserve_std::{Exchange, StatusCode};
 
     pub(super) fn double(x: &mut Exchange<'_>) -> io::Result<()> {
         if x.method() != b"GET" {
@@ -743,7 +738,7 @@ fn the_port_from_tiny_http() {
 /// What the table of `from-tiny-http.md` says of the loop over requests.
 #[test]
 fn the_calls_of_the_loop_in_the_table_of_tiny_http() {
-    use sanserve::std::{IncomingRequest, Server, StatusCode};
+    use sanserve_std::{IncomingRequest, Server, StatusCode};
     use std::fs::File;
     use std::io::{self, Write};
 

@@ -7,11 +7,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-use sanserve::core::{
+use sanserve_core::{
     Authenticated, Call, Cgi, Config, DefaultPolicy, Entry, Misuse, Peer, Policy, Received, Reply, Request,
     ResponseHead, Route, StatusCode, Timeouts,
 };
-use sanserve::server::{Launcher, Log, ScriptRules, Site, Upgraded};
+use sanserve_server::{Launcher, Log, ScriptRules, Site, Upgraded};
 use testkit::{Bound, Client, Embedded, TIMEOUT, Tree, bound};
 
 /// Routes `/api/` to the handler, and everything else to the files.
@@ -425,7 +425,7 @@ fn a_stop_cuts_immediately(server: Embedded) {
 
 /// A runtime.
 struct On {
-    name: &'static str,
+    krate: &'static str,
     bind: fn(Site) -> Bound,
 }
 
@@ -457,7 +457,7 @@ const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgra
 
 fn an_upgraded_connection_loses_no_byte_and_keeps_its_place(on: On) {
     // On std, the hook has the thread of the connection.
-    let thread = if on.name == "std" { "sanserve" } else { "sanserve-upgraded" };
+    let thread = if on.krate == "sanserve_std" { "sanserve" } else { "sanserve-upgraded" };
     let order = Arc::new(Mutex::new(Vec::new()));
     let (record, other) = (Arc::clone(&order), Arc::clone(&order));
     let take = move |mut upgraded: Upgraded| {
@@ -518,7 +518,7 @@ fn an_upgrade_without_a_working_hook_is_closed(on: On) {
     }
     assert_eq!(server.get("/sync").body, b"synced");
     let log = server.end();
-    let what = if on.name == "std" { "the connection" } else { "an upgraded connection" };
+    let what = if on.krate == "sanserve_std" { "the connection" } else { "an upgraded connection" };
     assert_eq!(log.matches(&format!("{what} panicked: on purpose")).count(), 2, "{log}");
 }
 
@@ -603,7 +603,7 @@ fn a_handler_is_woken_from_another_thread(on: On) {
 fn a_program_without_launcher_support_is_not_started_as_one() {
     let rules = ScriptRules::default().with_launcher(Launcher::Own);
     let server = start(Duration::from_secs(20), |site| {
-        bound!(sanserve::mio::Server::bind("127.0.0.1:0", site.with_scripts(rules)).unwrap())
+        bound!(sanserve_mio::Server::bind("127.0.0.1:0", site.with_scripts(rules)).unwrap())
     });
     assert_eq!(server.get("/cgi-bin/who").status(), 503);
     let log = server.end();
@@ -611,13 +611,13 @@ fn a_program_without_launcher_support_is_not_started_as_one() {
 }
 
 macro_rules! mount {
-    ($($module:ident $runtime:ident)+) => { $(
+    ($($module:ident $krate:ident)+) => { $(
         mod $module {
             use std::time::Duration;
 
             fn start(grace: Duration) -> testkit::Embedded {
                 super::start(grace, |site| {
-                    testkit::bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", site).unwrap())
+                    testkit::bound!($krate::Server::bind("127.0.0.1:0", site).unwrap())
                 })
             }
 
@@ -637,7 +637,7 @@ macro_rules! mount {
                 a_stop_cuts_immediately 20_000
                 a_half_close_does_not_end_the_connection 20_000
             );
-            mount!(@bound $runtime
+            mount!(@bound $krate
                 an_upgraded_connection_loses_no_byte_and_keeps_its_place
                 an_upgrade_without_a_working_hook_is_closed
                 only_verified_peers_are_served
@@ -651,13 +651,13 @@ macro_rules! mount {
             super::$case(start(Duration::from_millis($grace)));
         }
     )+ };
-    (@bound $runtime:ident $($case:ident)+) => { $(
+    (@bound $krate:ident $($case:ident)+) => { $(
         #[test]
         fn $case() {
-            let bind = |site| testkit::bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", site).unwrap());
-            super::$case(super::On { name: stringify!($runtime), bind });
+            let bind = |site| testkit::bound!($krate::Server::bind("127.0.0.1:0", site).unwrap());
+            super::$case(super::On { krate: stringify!($krate), bind });
         }
     )+ };
 }
 
-mount!(on_mio mio on_std std on_smol smol);
+mount!(on_mio sanserve_mio on_std sanserve_std on_smol sanserve_smol);

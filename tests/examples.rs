@@ -22,7 +22,7 @@ mod request_id;
 use std::path::Path;
 use std::sync::Arc;
 
-use sanserve::server::{Log, Site};
+use sanserve_server::{Log, Site};
 use testkit::{Embedded, Tree, bound};
 
 const ANY: &str = "127.0.0.1:0";
@@ -31,9 +31,9 @@ const ANY: &str = "127.0.0.1:0";
 fn on_each_runtime(site: impl Fn(&Path) -> Site, check: impl Fn(&Embedded)) {
     let site = |root: &Path, log| site(root).with_log(Log::to(log));
     let servers = [
-        Embedded::start(tree(), |root, log| bound!(sanserve::std::Server::bind(ANY, site(root, log)).unwrap())),
-        Embedded::start(tree(), |root, log| bound!(sanserve::mio::Server::bind(ANY, site(root, log)).unwrap())),
-        Embedded::start(tree(), |root, log| bound!(sanserve::smol::Server::bind(ANY, site(root, log)).unwrap())),
+        Embedded::start(tree(), |root, log| bound!(sanserve_std::Server::bind(ANY, site(root, log)).unwrap())),
+        Embedded::start(tree(), |root, log| bound!(sanserve_mio::Server::bind(ANY, site(root, log)).unwrap())),
+        Embedded::start(tree(), |root, log| bound!(sanserve_smol::Server::bind(ANY, site(root, log)).unwrap())),
     ];
     for server in servers {
         check(&server);
@@ -48,10 +48,10 @@ fn tree() -> Tree {
 }
 
 /// A blocking handler.
-fn blocking<H: sanserve::std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
+fn blocking<H: sanserve_std::Handler + 'static>(make: impl Fn() -> H + Send + Sync + 'static) -> Embedded {
     Embedded::start(Tree::new(), |_, log| {
         let site = Site::without_files().with_log(Log::to(log));
-        bound!(sanserve::std::Server::bind(ANY, site).unwrap().with_handler(make))
+        bound!(sanserve_std::Server::bind(ANY, site).unwrap().with_handler(make))
     })
 }
 
@@ -104,7 +104,7 @@ fn cookies() {
 fn multipart() {
     let server = Embedded::start(Tree::new(), |_, log| {
         let site = Site::without_files().with_log(Log::to(log));
-        bound!(sanserve::smol::Server::bind(ANY, site).unwrap().with_handler(|| multipart::answer))
+        bound!(sanserve_smol::Server::bind(ANY, site).unwrap().with_handler(|| multipart::answer))
     });
     const FORM: &str = "multipart/form-data; boundary=xyz";
     let large = "0123456789".repeat(10_000);
@@ -126,7 +126,7 @@ fn request_ids() {
     let ids = Arc::new(request_id::Ids::start());
     let server = blocking(move || {
         let ids = Arc::clone(&ids);
-        move |x: &mut sanserve::std::Exchange<'_>| request_id::answer(&ids, x)
+        move |x: &mut sanserve_std::Exchange<'_>| request_id::answer(&ids, x)
     });
     let mut client = server.connect();
     let mut id_for = |field: &str| {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use sanserve::core::{Entry, EntryKind, Policy, listing_row};
-use sanserve::server::{Log, Site};
+use sanserve_core::{Entry, EntryKind, Policy, listing_row};
+use sanserve_server::{Log, Site};
 use testkit::{Bound, Client, Embedded, Tree, bound};
 
 /// The number of concurrent listings.
@@ -84,7 +84,7 @@ fn rows_meanwhile(bind: impl FnOnce(Site) -> Bound) -> u64 {
 /// The batch in progress when the request arrives, and one more.
 #[test]
 fn on_mio_a_request_waits_for_one_batch() {
-    let waited = rows_meanwhile(|site| bound!(sanserve::mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
+    let waited = rows_meanwhile(|site| bound!(sanserve_mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
     assert!(waited <= 2 * BATCH, "{waited} rows");
 }
 
@@ -92,13 +92,13 @@ fn on_mio_a_request_waits_for_one_batch() {
 /// of each listing.
 #[test]
 fn on_smol_a_request_waits_for_few_batches() {
-    let waited = rows_meanwhile(|site| bound!(sanserve::smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
+    let waited = rows_meanwhile(|site| bound!(sanserve_smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)));
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }
 
 /// On std, the system shares the processors among the threads, few of which produce rows at the same time.
 #[test]
 fn on_std_a_request_waits_for_few_batches() {
-    let waited = rows_meanwhile(|site| bound!(sanserve::std::Server::bind("127.0.0.1:0", site).unwrap()));
+    let waited = rows_meanwhile(|site| bound!(sanserve_std::Server::bind("127.0.0.1:0", site).unwrap()));
     assert!(waited <= LISTINGS / 2 * BATCH, "{waited} rows");
 }

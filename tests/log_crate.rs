@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use log::{Level, LevelFilter, Metadata, Record};
-use sanserve::server::{Log, Site};
-use sanserve::std::{Exchange, StatusCode};
+use sanserve_server::{Log, Site};
+use sanserve_std::{Exchange, StatusCode};
 use testkit::{Embedded, Tree, bound, eventually};
 
 /// Keeps the records of sanserve.
@@ -51,7 +51,7 @@ fn each_line_is_a_record() {
     log::set_max_level(LevelFilter::Info);
     let server = Embedded::start(Tree::new(), |_, _| {
         let site = Site::without_files().with_log(Log::to_log_crate());
-        bound!(sanserve::std::Server::bind("127.0.0.1:0", site).unwrap().with_handler(|| answer))
+        bound!(sanserve_std::Server::bind("127.0.0.1:0", site).unwrap().with_handler(|| answer))
     });
     assert_eq!(server.get("/says").status(), 200);
     assert_eq!(server.get("/none").status(), 404);

@@ -102,7 +102,7 @@ for extension in sorted({*mimetypes.types_map, *mimetypes.suffix_map, *mimetypes
     let text = String::from_utf8(output.stdout).expect("types are text");
     let mut unknown = Vec::new();
     for (extension, theirs) in text.lines().filter_map(|line| line.split_once(' ')) {
-        let ours = sanserve::core::media_type(format!("x{extension}").as_bytes());
+        let ours = sanserve_core::media_type(format!("x{extension}").as_bytes());
         let row = TYPES.iter().find(|row| row.0 == extension);
         if ours != theirs && row.is_none_or(|row| row.1 != ours) {
             unknown.push(format!("{extension}: Python {theirs}, ours {ours}"));

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sanserve::core::{Call, Handler, HandlerError, Misuse, Policy, Received, Reply, Request, Route};
-use sanserve::server::Recording;
-use sanserve::transcript::{Event, Transcript, What};
-use sanserve::{Log, Site, StatusCode};
+use sanserve_core::{Call, Handler, HandlerError, Misuse, Policy, Received, Reply, Request, Route};
+use sanserve_mio::{Log, Site, StatusCode};
+use sanserve_server::Recording;
+use sanserve_transcript::{Event, Transcript, What};
 use testkit::{Client, Embedded, Tree, bound};
 
 /// Echoes bodies in one piece.
@@ -80,7 +80,7 @@ fn requests(address: SocketAddr) {
 }
 
 macro_rules! on {
-    ($($runtime:ident)+) => { $(
+    ($($runtime:ident $krate:ident)+) => { $(
         #[test]
         fn $runtime() {
             let dir = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ macro_rules! on {
             let site = Site::new(dir.path()).unwrap().with_policy(Mixed).with_handler(Echo::default);
             let site = site.with_log(Log::quiet()).with_recording(recording.clone());
             let server = Embedded::start(Tree::new(), |_, _| {
-                bound!(sanserve::$runtime::Server::bind("127.0.0.1:0", site).unwrap())
+                bound!($krate::Server::bind("127.0.0.1:0", site).unwrap())
             });
             requests(server.address);
             server.end();
@@ -108,14 +108,14 @@ macro_rules! on {
     )+ };
 }
 
-on!(mio std smol);
+on!(mio sanserve_mio std sanserve_std smol sanserve_smol);
 
 /// Responses of a blocking or `async` handler can be read in a recording.
 macro_rules! reads {
-    ($($test:ident $runtime:ident { $($body:tt)* })+) => { $(
+    ($($test:ident $krate:ident { $($body:tt)* })+) => { $(
         #[test]
         fn $test() {
-            use sanserve::$runtime::{Exchange, Handler, Server};
+            use $krate::{Exchange, Handler, Server};
             struct Late;
             impl Handler for Late { $($body)* }
             let dir = tempfile::tempdir().unwrap();
@@ -143,14 +143,14 @@ macro_rules! reads {
 }
 
 reads! {
-    one_that_blocks std {
+    one_that_blocks sanserve_std {
         fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
             let mut text = String::new();
             std::io::Read::read_to_string(x, &mut text)?;
             x.answer(StatusCode::OK, "text/plain", text.to_uppercase())
         }
     }
-    one_that_is_async smol {
+    one_that_is_async sanserve_smol {
         async fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
             let mut text = String::new();
             smol::io::AsyncReadExt::read_to_string(x, &mut text).await?;

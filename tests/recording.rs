@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
-use sanserve::transcript::{Transcript, What};
+use sanserve_transcript::{Transcript, What};
 use tempfile::TempDir;
 use testkit::process::Process;
 use testkit::server::program;

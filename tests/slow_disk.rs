@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sanserve::core::{Call, Policy, Reply, Request, Route, StatusCode};
-use sanserve::server::{CacheLimits, DiskGate, DiskRequest, Log, Site};
+use sanserve_core::{Call, Policy, Reply, Request, Route, StatusCode};
+use sanserve_server::{CacheLimits, DiskGate, DiskRequest, Log, Site};
 use testkit::tree::Pattern;
 use testkit::{Bound, Client, Embedded, Response, Tree, bound, eventually};
 
@@ -344,7 +344,7 @@ macro_rules! mount {
 }
 
 mount! {
-    on_mio: |site| bound!(sanserve::mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
+    on_mio: |site| bound!(sanserve_mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
         an_open_that_is_slow_stops_nobody,
         a_read_that_is_slow_stops_nobody,
         a_listing_that_is_slow_stops_nobody,
@@ -355,7 +355,7 @@ mount! {
         a_stop_does_not_wait_for_the_disk,
         without_threads_all_is_done_at_once,
     ];
-    on_smol: |site| bound!(sanserve::smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
+    on_smol: |site| bound!(sanserve_smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
         an_open_that_is_slow_stops_nobody,
         a_read_that_is_slow_stops_nobody,
         a_listing_that_is_slow_stops_nobody,
@@ -366,7 +366,7 @@ mount! {
         a_stop_does_not_wait_for_the_disk,
         without_threads_all_is_done_at_once,
     ];
-    on_std: |site| bound!(sanserve::std::Server::bind("127.0.0.1:0", site).unwrap()), [
+    on_std: |site| bound!(sanserve_std::Server::bind("127.0.0.1:0", site).unwrap()), [
         without_threads_all_is_done_at_once,
     ];
 }

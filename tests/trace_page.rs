@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use sanserve::core::{Call, DefaultPolicy, Reply};
-use sanserve::transcript::{Transcript, perform};
+use sanserve_core::{Call, DefaultPolicy, Reply};
+use sanserve_transcript::{Transcript, perform};
 use testkit::browser::Browser;
 use testkit::eventually;
 use testkit::server::program;
@@ -160,7 +160,7 @@ fn a_step_shows_the_machine_and_what_each_runtime_does() {
     assert_eq!(browser.ask("document.querySelector('.coupling .now').textContent"), "Done + Done: next exchange");
     // Each state and each row of the tables is drawn.
     assert_eq!(browser.ask("document.querySelectorAll('.machine rect').length"), "10");
-    let rows = sanserve::core::INBOUND.len() + sanserve::core::OUTBOUND.len();
+    let rows = sanserve_core::INBOUND.len() + sanserve_core::OUTBOUND.len();
     assert_eq!(browser.ask("document.querySelectorAll('.machine svg path').length"), rows.to_string());
     browser.open(&page.path, "#6");
     assert!(browser.ask("document.querySelector('.timer').textContent").contains("keep-alive"));

@@ -11,7 +11,7 @@ use ::std::sync::{Mutex, MutexGuard, PoisonError};
 use ::std::thread;
 use ::std::time::Duration;
 
-use sanserve::server::{Listener, Log, Running, Site};
+use sanserve_server::{Listener, Log, Running, Site};
 use testkit::{LogSink, Tree};
 
 /// The tests count descriptors and threads of this process, so they run one after the other.
@@ -57,9 +57,9 @@ fn site(tree: &Tree, log: &LogSink) -> Site {
 }
 
 macro_rules! on_each_runtime {
-    ($($runtime:ident)*) => {$(
+    ($($runtime:ident $krate:ident)*) => {$(
         mod $runtime {
-            use sanserve::$runtime::Server;
+            use $krate::Server;
 
             use super::*;
 
@@ -168,13 +168,13 @@ macro_rules! on_each_runtime {
     )*};
 }
 
-on_each_runtime! { std mio smol }
+on_each_runtime! { std sanserve_std mio sanserve_mio smol sanserve_smol }
 
 /// A static, a shared and a local executor.
 #[test]
 fn smol_serves_on_any_executor() {
     use ::smol::{Executor, LocalExecutor, block_on};
-    use sanserve::smol::Server;
+    use sanserve_smol::Server;
 
     let _alone = alone();
     let tree = Tree::new();

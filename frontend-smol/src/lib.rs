@@ -66,6 +66,8 @@ use sanserve_server::{Announce as _, Phase, first_ip};
 pub use sanserve_server::{
     Draining, Handle, ListenAddr, Listener, Log, Recording, Running, ScriptRules, Site, Stream, StreamSender,
 };
+/// The version of `smol` whose traits, timers and executors this crate works with.
+pub use smol;
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, AnswerWith, BoxedAnswer, Handler, handler_fn};
@@ -302,7 +304,7 @@ impl Server {
     }
 
     /// Serves on `executor` until the server is shut down and every connection has ended: an
-    /// [`Executor`](smol::Executor), a [`LocalExecutor`](smol::LocalExecutor), or what else implements [`Spawn`]. Each
+    /// [`Executor`], a [`LocalExecutor`](smol::LocalExecutor), or what else implements [`Spawn`]. Each
     /// connection is a task of its own there. The caller drives the executor. Dropping the future is the same as
     /// [`Handle::stop`].
     ///

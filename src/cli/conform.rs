@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::transcript::Transcript;
+use sanserve_transcript::Transcript;
 
 use super::flags::Runtime;
 use super::{SYSTEM, Side, USAGE, files, plain};

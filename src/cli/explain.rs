@@ -2,7 +2,7 @@
 //!
 //! The request goes to the same state machine that serves, with the same directory, but no port is opened and no
 //! script is run. The reasons are those that the core records while it decides
-//! ([`Buffers::explain`](sanserve::core::Buffers::explain)); this module contains no rules of HTTP.
+//! ([`Buffers::explain`](sanserve_core::Buffers::explain)); this module contains no rules of HTTP.
 
 mod report;
 mod request;
@@ -16,8 +16,8 @@ use std::process::ExitCode;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use sanserve::os::{Root, Symlinks};
-use sanserve::server::{Log, Site, wants_colors};
+use sanserve_os::{Root, Symlinks};
+use sanserve_server::{Log, Site, wants_colors};
 
 use super::{SYSTEM, Side, USAGE, flags, plain};
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sanserve::transcript::{FIRST_LINE, Transcript};
+use sanserve_transcript::{FIRST_LINE, Transcript};
 
 use super::{plain, visible};
 

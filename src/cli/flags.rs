@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Timeouts};
-use sanserve::os::Symlinks;
-use sanserve::server::ScriptRules;
-use sanserve::transcript::Secrets;
+use sanserve_core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Timeouts};
+use sanserve_os::Symlinks;
+use sanserve_server::ScriptRules;
+use sanserve_transcript::Secrets;
 
 use super::units::{self, show_size, show_time};
 use super::{SIDES, Side};

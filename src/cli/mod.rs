@@ -14,8 +14,8 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use sanserve::core::{Call, DefaultPolicy, Handler, Policy, Reply, is_deceptive};
-use sanserve::transcript::Settings;
+use sanserve_core::{Call, DefaultPolicy, Handler, Policy, Reply, is_deceptive};
+use sanserve_transcript::Settings;
 
 use flags::Asked;
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve::server::panic_message;
-use sanserve::transcript::{Difference, Replayed, Settings, Transcript};
+use sanserve_server::panic_message;
+use sanserve_transcript::{Difference, Replayed, Settings, Transcript};
 
 use super::files::{self, read, unreadable, within};
 use super::{SYSTEM, Side, USAGE};

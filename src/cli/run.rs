@@ -15,9 +15,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sanserve::os::{self, Root, Signal, Signals};
-use sanserve::server::{self, Handle, Log, Recording, Scripts, Site, Trace};
-use sanserve::transcript::Secrets;
+use sanserve_os as os;
+use sanserve_os::{Root, Signal, Signals};
+use sanserve_server as server;
+use sanserve_server::{Handle, Log, Recording, Scripts, Site, Trace};
+use sanserve_transcript::Secrets;
 
 use super::flags::{Flags, Runtime};
 use super::plain;
@@ -77,7 +79,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
     let outcome = match flags.runtime {
         Runtime::Mio => {
-            let mut server = sanserve::mio::Server::bind(&addresses[..], site).map_err(listening)?;
+            let mut server = sanserve_mio::Server::bind(&addresses[..], site).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
             }
@@ -85,7 +87,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             server.run()
         }
         Runtime::Std => {
-            let mut server = sanserve::std::Server::bind(&addresses[..], site).map_err(listening)?;
+            let mut server = sanserve_std::Server::bind(&addresses[..], site).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
             }
@@ -93,7 +95,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             server.run()
         }
         Runtime::Smol => {
-            let mut server = sanserve::smol::Server::bind(&addresses[..], site).map_err(listening)?;
+            let mut server = sanserve_smol::Server::bind(&addresses[..], site).map_err(listening)?;
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
             }

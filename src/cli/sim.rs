@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Arg, ArgMatches, Command};
-use sanserve::testing::{Faults, World};
+use sanserve_testing::{Faults, World};
 
 use super::{SYSTEM, Side, units};
 

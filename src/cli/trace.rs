@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use sanserve::server::panic_message;
-use sanserve::transcript::{Difference, Settings, trace};
+use sanserve_server::panic_message;
+use sanserve_transcript::{Difference, Settings, trace};
 
 use super::replay::quietly;
 use super::{SYSTEM, Side, USAGE, files, plain};

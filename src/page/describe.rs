@@ -1,9 +1,9 @@
 //! Describes events for people: the arrows in the sequence diagram, and a sentence or two for each.
 
-use sanserve::core::{
+use sanserve_core::{
     Call, Close, Completion, Fault, FsError, Input, Kind, Listed, ScriptFile, ScriptInput, SpawnError, State, Wait,
 };
-use sanserve::transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Then, Told, What};
+use sanserve_transcript::{Event, FeedThen, Middle, ProbeThen, Sending, Then, Told, What};
 
 /// A lifeline of the diagram. The core is at the left, next to the driver; everything outside is at the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

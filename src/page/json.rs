@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use sanserve::core::is_deceptive;
+use sanserve_core::is_deceptive;
 
 /// An object or an array in progress.
 pub(crate) struct Json<'o> {

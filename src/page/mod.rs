@@ -10,8 +10,8 @@ mod digest;
 mod json;
 mod operations;
 
-use sanserve::core::{COUPLING, INBOUND, OUTBOUND, State, Transition};
-use sanserve::transcript::{Event, Seen, Trace, Transcript, What};
+use sanserve_core::{COUPLING, INBOUND, OUTBOUND, State, Transition};
+use sanserve_transcript::{Event, Seen, Trace, Transcript, What};
 
 use describe::Lifeline;
 use json::{Json, array, object, string};
@@ -239,8 +239,8 @@ fn clipped(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sanserve::core::{Call, DefaultPolicy, Reply};
-    use sanserve::transcript::trace;
+    use sanserve_core::{Call, DefaultPolicy, Reply};
+    use sanserve_transcript::trace;
 
     use super::*;
 

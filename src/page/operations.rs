@@ -5,9 +5,9 @@
 //! file is in the cache, so any file that fits is assumed to be there. `tests/trace_calls.rs` compares the table with
 //! the calls of real servers.
 
-use sanserve::core::{Completion, Input, Kind, ScriptInput, Wait};
-use sanserve::server::{BATCH, CacheLimits};
-use sanserve::transcript::{Event, FeedThen, Middle, Sending, Then, What};
+use sanserve_core::{Completion, Input, Kind, ScriptInput, Wait};
+use sanserve_server::{BATCH, CacheLimits};
+use sanserve_transcript::{Event, FeedThen, Middle, Sending, Then, What};
 
 /// What one runtime does for an operation: its system calls in order, and a note about them.
 pub(crate) struct Behavior {
@@ -510,7 +510,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
-    use sanserve::transcript::Transcript;
+    use sanserve_transcript::Transcript;
 
     use super::*;
 

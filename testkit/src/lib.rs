@@ -27,3 +27,9 @@ pub use runtime::Runtime;
 pub use server::Server;
 pub use tree::Tree;
 pub use wait::{QUIET_PERIOD, TIMEOUT, eventually};
+
+/// The programs in README.md and docs/embedding.md. They are compiled with the tests, and the one that terminates is run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../docs/embedding.md")]
+struct Pages;

@@ -41,10 +41,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sanserve::core::{Call, Config, Connection, Context, DefaultPolicy, Handler, Now, Peer, Reply, Tick, Wall};
-use sanserve::server::{Log, Site};
-use sanserve::testing::Server as Bench;
-use sanserve::transcript::{Transcript, check};
+use sanserve_core::{Call, Config, Connection, Context, DefaultPolicy, Handler, Now, Peer, Reply, Tick, Wall};
+use sanserve_server::{Log, Site};
+use sanserve_testing::Server as Bench;
+use sanserve_transcript::{Transcript, check};
 
 use testkit::Client;
 use testkit::tree::Tree;
@@ -76,7 +76,7 @@ fn exercise_1() {
             )
         }));
         let site = site.with_log(Log::quiet());
-        let server = sanserve::mio::Server::bind((Ipv4Addr::LOCALHOST, 0), site);
+        let server = sanserve_mio::Server::bind((Ipv4Addr::LOCALHOST, 0), site);
         let server = server.expect("a port").workers(1);
         let (address, handle) = (server.local_addr(), server.handle());
         let serving = thread::spawn(move || server.run());
@@ -270,7 +270,7 @@ macro_rules! finishes {
         let tree = Tree::new();
         tree.file("a.txt", "hello\n").file("large", vec![b'x'; 8 << 20]);
         let site = Site::new(tree.root()).expect("a directory").with_log(Log::quiet());
-        let listener = sanserve::os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a port");
+        let listener = sanserve_os::bind((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a port");
         listener.set_nonblocking(true).expect("an option");
         let address = listener.local_addr().expect("the server listens");
         let mut server = $runtime::Server::new(listener, site).expect("a server");

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use sanserve::core::is_deceptive;
+use sanserve_core::is_deceptive;
 
 use testkit::process::Process;
 use testkit::server::program;

@@ -1,13 +1,13 @@
 //! Exercise 1. A handler on an event loop, and slow work.
 //!
 //! It works, but no one else is served meanwhile. Do the work on another thread: `Reply::waker` returns a `Waker`, and
-//! waking it calls the handler with `Call::Wake`. `sanserve::server::Workers` is a thread pool for that, or use your own.
+//! waking it calls the handler with `Call::Wake`. `sanserve_mio::Workers` is a thread pool for that, or use your own.
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_1`
 
 use std::sync::Arc;
 
-use sanserve::{Call, Reply, Site, StatusCode};
+use sanserve_mio::{Call, Reply, Site, StatusCode};
 
 /// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;

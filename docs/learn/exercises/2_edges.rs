@@ -7,7 +7,7 @@
 
 use std::io::{self, Read};
 
-use sanserve::core::{Body, Buffers, Call, Connection, Context, Input, Reply, StatusCode, Step, Wait};
+use sanserve_core::{Body, Buffers, Call, Connection, Context, Input, Reply, StatusCode, Step, Wait};
 
 /// One connection and what it has sent.
 pub struct Line {

@@ -5,7 +5,7 @@
 //!
 //! `LEARN=mine cargo test -q --test learn exercise_4`
 
-use sanserve::core::{Call, Handler, HandlerError, Misuse, Reply, StatusCode};
+use sanserve_core::{Call, Handler, HandlerError, Misuse, Reply, StatusCode};
 
 /// Makes rows.
 pub type Rows = Box<dyn Iterator<Item = String>>;

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sanserve::core::{Config, Connection, Need, Peer, Tick, Timeouts};
-use sanserve::os::{self, Clock, Signals};
-use sanserve::server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace};
+use sanserve_core::{Config, Connection, Need, Peer, Tick, Timeouts};
+use sanserve_os as os;
+use sanserve_os::{Clock, Signals};
+use sanserve_server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace};
 
 /// What all threads share.
 struct Shared {

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use sanserve::server::{Job, Workers};
-use sanserve::{Call, Reply, Site, StatusCode};
+use sanserve_mio::{Call, Job, Reply, Site, StatusCode, Workers};
 
 /// Slow work, which may block for as long as it likes. It returns the body of the response.
 pub type Work = Arc<dyn Fn() -> String + Send + Sync>;

@@ -1,6 +1,6 @@
 //! Exercise 4, solved: `Reply::write` returns how much it accepted, and `Call::Room` says when it accepts more.
 
-use sanserve::core::{Call, Handler, HandlerError, Misuse, Reply, StatusCode};
+use sanserve_core::{Call, Handler, HandlerError, Misuse, Reply, StatusCode};
 
 /// Makes rows.
 pub type Rows = Box<dyn Iterator<Item = String>>;

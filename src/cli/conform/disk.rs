@@ -11,9 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sanserve::core::{EntryKind, FsError, Input, Kind, Listed, Opened, ScriptFile, SpawnError, Wall};
-use sanserve::os::{Root, Symlinks};
-use sanserve::transcript::{Event, Middle, What};
+use sanserve_core::{EntryKind, FsError, Input, Kind, Listed, Opened, ScriptFile, SpawnError, Wall};
+use sanserve_os::{Root, Symlinks};
+use sanserve_transcript::{Event, Middle, What};
 
 use super::plan::Plan;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sanserve::testing::Fnv;
+use sanserve_testing::Fnv;
 
 /// A hash in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

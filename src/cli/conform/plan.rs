@@ -1,7 +1,7 @@
 //! The part of a transcript that can happen over a real socket, and the expected response.
 
-use sanserve::core::{Call, Close, DefaultPolicy, Input, Reply, SpawnError, Timeouts};
-use sanserve::transcript::{Event, Line, Script, Settings, Take, Then, Transcript, What, check};
+use sanserve_core::{Call, Close, DefaultPolicy, Input, Reply, SpawnError, Timeouts};
+use sanserve_transcript::{Event, Line, Script, Settings, Take, Then, Transcript, What, check};
 
 use super::hash::masked;
 

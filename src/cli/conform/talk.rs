@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sanserve::os::{Root, Symlinks};
-use sanserve::server::{Log, Site};
+use sanserve_os::{Root, Symlinks};
+use sanserve_server::{Log, Site};
 
 use super::disk::Disk;
 use super::plan::Plan;
@@ -77,17 +77,17 @@ impl Running {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Ok(match runtime {
             Runtime::Mio => {
-                let server = sanserve::mio::Server::bind(free, site)?.workers(1);
+                let server = sanserve_mio::Server::bind(free, site)?.workers(1);
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }
             Runtime::Std => {
-                let server = sanserve::std::Server::bind(free, site)?;
+                let server = sanserve_std::Server::bind(free, site)?;
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }
             Runtime::Smol => {
-                let server = sanserve::smol::Server::bind(free, site)?.workers(1);
+                let server = sanserve_smol::Server::bind(free, site)?.workers(1);
                 let (address, handle) = (server.local_addr(), server.handle());
                 Running { address, thread: thread::spawn(move || server.run()), stop: Box::new(move || handle.stop()) }
             }

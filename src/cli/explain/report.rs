@@ -1,6 +1,6 @@
 //! The report: an aligned section for each topic, then the head of the response.
 
-use sanserve::core::{Topic, scrub};
+use sanserve_core::{Topic, scrub};
 
 use super::walk::{Line, Story};
 

@@ -8,12 +8,12 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-use sanserve::core::{
+use sanserve_core::{
     Action, Buffers, Cause, Completion, Connection, Etag, FsError, Input, Kind, Listed, Opened, Peer, Policy, Rule,
     Script, ScriptFile, Step, Topic, Wall, date_time_string,
 };
-use sanserve::os::{Clock, Root, Symlinks};
-use sanserve::server::{Local, ScriptRules, Site, Slot, SlotEnv, Transport};
+use sanserve_os::{Clock, Root, Symlinks};
+use sanserve_server::{Local, ScriptRules, Site, Slot, SlotEnv, Transport};
 
 use super::super::plain;
 use super::request::Request;

@@ -1,10 +1,10 @@
 //! What the server of a simulation serves, and what its clients request: files, directories, and a handler under
 //! `/h/` that reads bodies, streams, waits and sends files, so that every part of the core is exercised.
 
-use sanserve::core::{
+use sanserve_core::{
     Call, EntryKind, FsError, Handler, HandlerError, Misuse, Policy, Received, Reply, Request, Route, StatusCode,
 };
-use sanserve::testing::{Disk, File, Node, Random, Server};
+use sanserve_testing::{Disk, File, Node, Random, Server};
 
 /// The name of this site in the transcripts of `sim`.
 pub(crate) const NAME: &str = "sim";
