@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use ::std::fs;
-use ::std::io::{Read, Write};
+use ::std::io::{ErrorKind, Read, Write};
 use ::std::net::TcpStream;
 use ::std::os::unix::fs::PermissionsExt;
 use ::std::os::unix::net::UnixStream;
@@ -95,6 +95,8 @@ macro_rules! on_each_runtime {
                 running.shutdown().unwrap();
                 assert_eq!((&idle).read(&mut [0]).unwrap(), 0, "an idle connection is closed");
                 assert!(!path.exists(), "the socket is removed");
+                let (_ours, theirs) = UnixStream::pair().unwrap();
+                assert_eq!(streams.send(theirs).unwrap_err().kind(), ErrorKind::BrokenPipe);
                 let text = log.text();
                 assert_eq!(text.matches("unix: - - [").count(), 7, "{text}");
                 assert_eq!(text.matches("127.0.0.1 - - [").count(), 1, "{text}");

@@ -46,8 +46,9 @@ pub struct Listener(Source);
 #[derive(Debug)]
 enum Source {
     Tcp(TcpListener),
-    Unix(UnixListener, Option<Arc<SocketFile>>),
-    Channel(Arc<Channel>),
+    /// The file is first, and so removed before the socket is closed: until then, no other file has its inode.
+    Unix(Option<Arc<SocketFile>>, UnixListener),
+    Channel(Arc<Receiver>),
 }
 
 /// The address of a [`Listener`]. `Display` writes `127.0.0.1:8000`, `unix:/run/http.sock`, or `unix:`.
@@ -101,7 +102,7 @@ impl From<TcpListener> for Listener {
 impl From<UnixListener> for Listener {
     /// The file of the socket is left to its owner.
     fn from(listener: UnixListener) -> Listener {
-        Listener(Source::Unix(listener, None))
+        Listener(Source::Unix(None, listener))
     }
 }
 
@@ -154,8 +155,9 @@ impl Listener {
         let (signal, ready) = UnixStream::pair()?;
         signal.set_nonblocking(true)?;
         ready.set_nonblocking(true)?;
-        let channel = Arc::new(Channel { queue: Mutex::default(), signal, ready });
-        Ok((StreamSender(Arc::clone(&channel)), Listener(Source::Channel(channel))))
+        let channel = Arc::new(Channel { queue: Mutex::new(Some(VecDeque::new())), signal, ready });
+        let receiver = Receiver(Arc::clone(&channel));
+        Ok((StreamSender(channel), Listener(Source::Channel(Arc::new(receiver)))))
     }
 
     /// The address.
@@ -163,8 +165,8 @@ impl Listener {
     pub fn address(&self) -> ListenAddr {
         match &self.0 {
             Source::Tcp(listener) => listener.local_addr().map_or(ListenAddr::Unnamed, ListenAddr::Ip),
-            Source::Unix(_, Some(file)) => ListenAddr::Unix(file.path.clone()),
-            Source::Unix(listener, None) => {
+            Source::Unix(Some(file), _) => ListenAddr::Unix(file.path.clone()),
+            Source::Unix(None, listener) => {
                 let address = listener.local_addr().ok();
                 let path = address.as_ref().and_then(|address| address.as_pathname());
                 path.map_or(ListenAddr::Unnamed, |path| ListenAddr::Unix(path.to_owned()))
@@ -184,8 +186,8 @@ impl Listener {
                 let (stream, peer) = listen::accept(listener)?;
                 Ok(Stream::new(stream, Peer::from(peer)))
             }
-            Source::Unix(listener, _) => Ok(Stream::new(listen::accepted(listener.as_fd())?.0, Peer::unix())),
-            Source::Channel(channel) => channel.next(),
+            Source::Unix(_, listener) => Ok(Stream::new(listen::accepted(listener.as_fd())?.0, Peer::unix())),
+            Source::Channel(receiver) => receiver.0.next(),
         }
     }
 
@@ -202,7 +204,7 @@ impl Listener {
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match &self.0 {
             Source::Tcp(listener) => listener.set_nonblocking(nonblocking),
-            Source::Unix(listener, _) => listener.set_nonblocking(nonblocking),
+            Source::Unix(_, listener) => listener.set_nonblocking(nonblocking),
             Source::Channel(_) => Ok(()),
         }
     }
@@ -222,8 +224,8 @@ impl Listener {
     pub fn try_clone(&self) -> io::Result<Listener> {
         Ok(Listener(match &self.0 {
             Source::Tcp(listener) => Source::Tcp(listener.try_clone()?),
-            Source::Unix(listener, file) => Source::Unix(listener.try_clone()?, file.clone()),
-            Source::Channel(channel) => Source::Channel(Arc::clone(channel)),
+            Source::Unix(file, listener) => Source::Unix(file.clone(), listener.try_clone()?),
+            Source::Channel(receiver) => Source::Channel(Arc::clone(receiver)),
         }))
     }
 }
@@ -232,8 +234,8 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
             Source::Tcp(listener) => listener.as_fd(),
-            Source::Unix(listener, _) => listener.as_fd(),
-            Source::Channel(channel) => channel.ready.as_fd(),
+            Source::Unix(_, listener) => listener.as_fd(),
+            Source::Channel(receiver) => receiver.0.ready.as_fd(),
         }
     }
 }
@@ -244,24 +246,38 @@ const MAX_QUEUED: usize = BACKLOG as usize;
 /// Streams that wait to be accepted. A byte is in the socket pair while there are any.
 #[derive(Debug)]
 struct Channel {
-    queue: Mutex<VecDeque<Stream>>,
+    /// `None`: no one will accept them any more.
+    queue: Mutex<Option<VecDeque<Stream>>>,
     signal: UnixStream,
     ready: UnixStream,
 }
 
 impl Channel {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Stream>> {
+    fn queue(&self) -> MutexGuard<'_, Option<VecDeque<Stream>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self) -> io::Result<Stream> {
         let mut queue = self.queue();
-        let stream = queue.pop_front().ok_or(io::ErrorKind::WouldBlock);
-        if queue.is_empty() {
+        let stream = queue.as_mut().and_then(VecDeque::pop_front);
+        if queue.as_ref().is_none_or(VecDeque::is_empty) {
             // There is at most one byte. That there is none is no error.
             let _ = (&self.ready).read(&mut [0; 2]);
         }
-        stream.map_err(|_| Errno::AGAIN.into())
+        stream.ok_or_else(|| Errno::AGAIN.into())
+    }
+}
+
+/// What all listeners of a channel share. When the last one is dropped, streams that wait are closed, and no more are
+/// taken.
+#[derive(Debug)]
+struct Receiver(Arc<Channel>);
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let left = self.0.queue().take();
+        // Closed without the lock.
+        drop(left);
     }
 }
 
@@ -273,7 +289,8 @@ impl StreamSender {
     /// Passes on a [`TcpStream`](std::net::TcpStream), a [`UnixStream`] or a [`Stream`]. It becomes non-blocking.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if 4,096 streams are waiting, and errors of the system. The stream is closed then.
+    /// [`io::ErrorKind::WouldBlock`] if 4,096 streams are waiting, [`io::ErrorKind::BrokenPipe`] if the server has ended,
+    /// or the listener was dropped, and errors of the system. The stream is closed then.
     pub fn send(&self, stream: impl Into<Stream>) -> io::Result<()> {
         let stream = stream.into();
         rustix::io::ioctl_fionbio(&stream, true)?;
@@ -282,6 +299,7 @@ impl StreamSender {
             let _ = net::sockopt::set_tcp_nodelay(&stream, true);
         }
         let mut queue = self.0.queue();
+        let Some(queue) = queue.as_mut() else { return Err(io::ErrorKind::BrokenPipe.into()) };
         if queue.len() >= MAX_QUEUED {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -347,7 +365,7 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
     net::listen(&fd, BACKLOG)?;
-    Ok(Listener(Source::Unix(UnixListener::from(fd), Some(file))))
+    Ok(Listener(Source::Unix(Some(file), UnixListener::from(fd))))
 }
 
 /// Whether the file is a socket on which no process listens.
@@ -493,5 +511,19 @@ mod tests {
         assert_eq!(listener.accept().unwrap().peer().socket_addr(), client.local_addr().ok());
         assert!(!listener.is_acceptable());
         assert_eq!(listener.address().to_string(), "unix:");
+    }
+
+    #[test]
+    fn a_channel_ends_with_its_last_listener() {
+        let (sender, listener) = Listener::channel().unwrap();
+        let twin = listener.try_clone().unwrap();
+        drop(listener);
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        sender.send(theirs).unwrap();
+        drop(twin);
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0, "what waited is closed");
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        assert_eq!(sender.clone().send(theirs).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0);
     }
 }
