@@ -213,11 +213,15 @@ impl Exchange<'_> {
     /// length of the body. What was read so far may be on its way when reading fails: the connection is then cut if the
     /// handler returns the error.
     ///
+    /// A body that is not sent, for HEAD and statuses such as 204 and 304, is not read: its length is 0.
+    ///
     /// # Errors
     /// Those of [`send_head`](Self::send_head), of `body`, and of writing.
     pub async fn send_stream(&mut self, head: &ResponseHead, body: impl AsyncRead + Send) -> io::Result<u64> {
         self.send_head(head)?;
-        let length = smol::io::copy(pin!(body), &mut *self).await?;
+        // A body without an end would be read for ever, since no peer that goes away ends it.
+        let is_sent = self.method() != b"HEAD" && !head.status().is_bodiless();
+        let length = if is_sent { smol::io::copy(pin!(body), &mut *self).await? } else { 0 };
         self.finish().await?;
         Ok(length)
     }

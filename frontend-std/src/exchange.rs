@@ -202,6 +202,8 @@ impl<'x> Exchange<'x> {
     /// length of the body. What was read so far may be on its way when reading fails: the connection is then cut if the
     /// handler returns the error.
     ///
+    /// A body that is not sent, for HEAD and statuses such as 204 and 304, is not read: its length is 0.
+    ///
     /// ```
     /// use std::process::{Command, Stdio};
     /// use sanserve_std::{Exchange, ResponseHead, StatusCode};
@@ -220,7 +222,9 @@ impl<'x> Exchange<'x> {
     /// Those of [`send_head`](Self::send_head), of `body`, and of writing.
     pub fn send_stream(&mut self, head: &ResponseHead, mut body: impl Read) -> io::Result<u64> {
         self.send_head(head)?;
-        let length = io::copy(&mut body, self)?;
+        // A body without an end would be read for ever, since no peer that goes away ends it.
+        let is_sent = self.method() != b"HEAD" && !head.status().is_bodiless();
+        let length = if is_sent { io::copy(&mut body, self)? } else { 0 };
         self.finish()?;
         Ok(length)
     }
@@ -301,6 +305,11 @@ impl<'x> Exchange<'x> {
     #[must_use]
     pub fn draining(&self) -> Draining {
         self.line.driver.shared.site.draining().clone()
+    }
+
+    /// Whether the response has begun and not ended.
+    pub(crate) fn is_answering(&mut self) -> bool {
+        self.line.state == ExchangeState::Open && self.line.reply(|reply| reply.is_answering())
     }
 
     /// Aborts the exchange: the peer gets a 500 if nothing of the response was sent yet, else the connection is cut.

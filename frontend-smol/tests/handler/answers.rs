@@ -481,3 +481,24 @@ fn a_reader_of_unknown_length_is_sent_whole() {
     assert_eq!((page.body.len(), page.text("Transfer-Encoding")), (200_000, Some("chunked")));
     assert!(server.end().contains("200000 bytes"));
 }
+
+async fn endless(x: &mut Exchange<'_>) -> io::Result<()> {
+    let status = if x.path() == b"/none" { StatusCode::NO_CONTENT } else { StatusCode::OK };
+    let length = x.send_stream(&ResponseHead::new(status), smol::io::repeat(b'x')).await?;
+    x.log(format_args!("{length} bytes"));
+    Ok(())
+}
+
+#[test]
+fn a_reader_without_end_is_only_read_for_a_body_that_is_sent() {
+    let server = serve(|| endless);
+    let mut client = server.connect();
+    client.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    client.send("GET /none HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head().status, 204);
+    client.send("HEAD / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.rest(), b"");
+    assert_eq!(server.end().matches("0 bytes").count(), 3);
+}

@@ -438,3 +438,63 @@ fn a_reader_of_unknown_length_is_sent_whole() {
     assert_eq!((page.body.len(), page.text("Transfer-Encoding")), (200_000, Some("chunked")));
     assert!(server.end().contains("200000 bytes"));
 }
+
+#[test]
+fn a_reader_without_end_is_only_read_for_a_body_that_is_sent() {
+    let server = answer_with(|x| {
+        let status = if x.path() == b"/none" { StatusCode::NO_CONTENT } else { StatusCode::OK };
+        let length = x.send_stream(&ResponseHead::new(status), io::repeat(b'x'))?;
+        x.log(format_args!("{length} bytes"));
+        Ok(())
+    });
+    let mut client = server.connect();
+    client.send(ask("HEAD", "/", ""));
+    assert_eq!(client.head().status, 200);
+    client.send(ask("GET", "/none", ""));
+    assert_eq!(client.head().status, 204);
+    client.send("HEAD / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.rest(), b"");
+    assert_eq!(server.end().matches("0 bytes").count(), 3);
+}
+
+#[test]
+fn a_reader_that_fails_cuts_the_connection() {
+    struct Fails(usize);
+    impl Read for Fails {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("the disk\r\nis gone\x1b[2J"))?;
+            into.fill(b'x');
+            Ok(into.len())
+        }
+    }
+    let server = answer_with(|x| x.send_stream(&ResponseHead::new(StatusCode::OK), Fails(100)).map(drop));
+    for version in ["1.0", "1.1"] {
+        let mut client = server.connect();
+        client.send(format!("GET / HTTP/{version}\r\nHost: x\r\n\r\n"));
+        assert_eq!(client.head().status, 200);
+        assert!(!client.rest().ends_with(b"0\r\n\r\n"), "the body does not look complete");
+    }
+    let log = server.end();
+    assert_eq!(log.matches(r"the disk\x0d\x0ais gone\x1b[2J").count(), 2, "{log}");
+    assert_eq!(log.matches("cut after").count(), 2, "{log}");
+}
+
+#[test]
+fn a_body_that_is_not_read_before_an_error_is_no_request() {
+    let server = answer_with(|x| match x.method() {
+        b"POST" => Err(StatusCode::FORBIDDEN.into()),
+        _ => {
+            let target = x.target().to_vec();
+            x.answer(StatusCode::OK, "text/plain", target)
+        }
+    });
+    let inner = ask("GET", "/smuggled", "");
+    let chunk = format!("{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len());
+    let mut client = server.connect();
+    client.send(ask("POST", "/", &format!("Content-Length: {}\r\n", inner.len())) + &inner);
+    client.send(ask("POST", "/", "Transfer-Encoding: chunked\r\n") + &chunk + &ask("GET", "/next", ""));
+    assert_eq!([client.response().head.status, client.response().head.status], [403, 403]);
+    assert_eq!(client.response().body, b"/next");
+    assert!(!server.end().contains("smuggled"));
+}
