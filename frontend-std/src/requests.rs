@@ -237,24 +237,30 @@ impl Handler for Pulled {
         // So that the wait below notices when connections are cut.
         let _watch = draining.when_begun({
             let line = Arc::clone(&line);
-            move || line.changed.notify_all()
+            move || line.wake()
         });
         if !self.0.push(IncomingRequest { request: x.request().to_buf(), line: Arc::clone(&line) }) {
             return x.error(StatusCode::SERVICE_UNAVAILABLE, None, None);
         }
+        let mut is_done = true;
         while let Some(job) = line.next_job(&draining)? {
             if x.is_draining() {
                 // The connection has not noticed, because this thread was waiting.
                 x.close();
             }
-            job(x);
+            is_done = job(x);
+        }
+        if !is_done && x.is_answering() {
+            // The owner was told why. A body that was not completed must not look complete.
+            x.abort();
         }
         drop(over);
         Ok(())
     }
 }
 
-type Job = Box<dyn FnOnce(&mut Exchange<'_>) + Send>;
+/// What the owner of a request wants. Returns whether it succeeded.
+type Job = Box<dyn FnOnce(&mut Exchange<'_>) -> bool + Send>;
 
 /// What the owner of a request and the thread of its connection share.
 #[derive(Default)]
@@ -275,6 +281,13 @@ struct Wanted {
 impl Line {
     fn lock(&self) -> MutexGuard<'_, Wanted> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the thread of the connection look at the phase of the server.
+    fn wake(&self) {
+        // The lock is taken so that it cannot be between reading the phase and beginning to wait.
+        drop(self.lock());
+        self.changed.notify_all();
     }
 
     /// Waits for the next job. `None`: the owner wants nothing more.
@@ -429,7 +442,8 @@ impl IncomingRequest {
     }
 
     /// Calls `act` with the exchange, on the thread of the connection, and waits for its result. If it panics, the
-    /// client gets a 500, or the connection is cut.
+    /// client gets a 500, or the connection is cut. If it fails after a response has begun, and no later call on this
+    /// request succeeds, the connection is cut when the request is dropped, so that the body does not look complete.
     ///
     /// # Errors
     /// Those of `act`, and [`io::ErrorKind::ConnectionAborted`] if the exchange has ended.
@@ -446,7 +460,13 @@ impl IncomingRequest {
         act: impl FnOnce(&mut Exchange<'_>) -> io::Result<R> + Send + 'static,
     ) -> io::Result<R> {
         let (sender, result) = mpsc::sync_channel(1);
-        let job: Job = Box::new(move |x| drop(sender.send(act(x))));
+        let job: Job = Box::new(move |x| {
+            let outcome = act(x);
+            let is_done = outcome.is_ok();
+            // The owner waits for it.
+            let _ = sender.send(outcome);
+            is_done
+        });
         let mut state = self.line.lock();
         if state.is_over {
             return Err(ended());
@@ -597,5 +617,37 @@ impl Drop for ResponseWriter {
         } else {
             self.pass_on()
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stop that comes after the thread of a connection has read the phase, and before it waits.
+    #[test]
+    fn no_stop_is_missed() {
+        let (line, draining) = (Arc::new(Line::default()), Draining::default());
+        let state = line.lock();
+        assert_eq!(draining.phase(), Phase::Running);
+        let watch = draining.when_begun({
+            let line = Arc::clone(&line);
+            move || line.wake()
+        });
+        let stops = thread::spawn({
+            let draining = draining.clone();
+            move || draining.enter(Phase::Cut)
+        });
+        while draining.phase() != Phase::Cut {
+            thread::yield_now();
+        }
+        for _ in 0..1_000 {
+            thread::yield_now();
+            assert!(!stops.is_finished(), "nobody waits yet");
+        }
+        drop(line.changed.wait(state).unwrap());
+        assert!(stops.join().unwrap());
+        assert_eq!(line.next_job(&draining).err().map(|error| error.kind()), Some(io::ErrorKind::ConnectionAborted));
+        drop(watch);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sanserve_std::{Requests, Server, Site, StatusCode};
+use sanserve_std::{Exchange, Requests, ResponseHead, Server, Site, StatusCode};
 use testkit::{Client, LogSink, Tree};
 
 /// A test counts the threads of this process, so the tests run one after the other.
@@ -154,6 +154,27 @@ fn what_is_dropped_or_panics_is_a_500_and_the_server_continues() {
     assert_eq!(client.head().status, 200);
     assert!(!String::from_utf8_lossy(&client.rest()).contains("0\r\n\r\n"), "the body does not look complete");
 
+    // So does a call that fails in the middle of a body, unless a later one completes it.
+    let half = |x: &mut Exchange<'_>| -> io::Result<()> {
+        x.send_head(&ResponseHead::new(StatusCode::OK))?;
+        x.write_all(b"a part")?;
+        x.flush()?;
+        Err(io::Error::other("on purpose"))
+    };
+    for is_completed in [false, true] {
+        let mut client = connect(&requests);
+        send(&mut client, GET);
+        let mut request = requests.recv().unwrap();
+        assert_eq!(request.with_exchange(half).unwrap_err().to_string(), "on purpose");
+        if is_completed {
+            request.with_exchange(|x| x.finish()).unwrap();
+        }
+        drop(request);
+        assert_eq!(client.head().status, 200);
+        client.half_close();
+        assert_eq!(client.rest().ends_with(b"0\r\n\r\n"), is_completed);
+    }
+
     let mut client = connect(&requests);
     send(&mut client, GET);
     requests.recv().unwrap().answer(StatusCode::OK, "text/plain", "still here").unwrap();
@@ -204,7 +225,12 @@ fn a_shutdown_lets_taken_requests_finish_and_refuses_the_others() {
 #[test]
 fn a_stop_ends_requests_that_no_one_answers() {
     let _alone = alone();
-    let threads = || fs::read_dir("/proc/self/task").unwrap().count();
+    // Those of the server, since the test harness starts and ends threads too.
+    let threads = || {
+        let all = fs::read_dir("/proc/self/task").unwrap();
+        let names = all.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        names.filter(|name| name.starts_with("sanserve")).count()
+    };
     let before = threads();
     let (requests, _) = start(|site| site);
     let mut clients: Vec<_> = (0..50).map(|_| connect(&requests)).collect();
