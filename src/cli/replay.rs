@@ -155,7 +155,7 @@ impl Tests {
                  const RECORDED: &str = r{marks}\"{text}\"{marks};\n\
              \n    \
                  let recorded = Transcript::parse(RECORDED).expect(\"a transcript\");\n    \
-                 let replayed = recorded.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| {{}});\n    \
+                 let replayed = recorded.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(()));\n    \
                  replayed.unwrap_or_else(|difference| panic!(\"{{difference}}\"));\n\
              }}\n"
         )
