@@ -2,15 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
 use testkit::process::Process;
 use testkit::server::program;
-use testkit::{Client, Runtime, Server, Tree, eventually};
+use testkit::{Client, Runtime, Server, TIMEOUT, Tree, eventually};
 
 /// The result of a command that has ended by itself.
 struct Ended {
@@ -76,6 +78,12 @@ fn usage_errors() {
         &["-b"],
         &["-d"],
         &["--bind"],
+        &["-b", "unix:", "0"],
+        &["-b", "/run/http.sock", "0"],
+        &["-b", "unix:s", "--socket-mode", "0888", "0"],
+        &["-b", "unix:s", "--socket-mode", "1777", "0"],
+        &["-b", "unix:s", "--socket-mode", "rw", "0"],
+        &["-b", "127.0.0.1", "--socket-mode", "0660", "0"],
         &["-p", "HTTP/2.0", "0"],
         &["-p", "HTTP/0.9", "0"],
         &["-p", "1.1", "0"],
@@ -152,6 +160,10 @@ fn usage_errors_help() {
         (&["65536"], "the highest is 65535"),
         (&["eighty"], "neither a port, 0 to 65535, nor a command"),
         (&["--bnd", "x"], "did you mean `--bind`?"),
+        (&["-b", "unix:"], "such as unix:/run/http.sock"),
+        (&["-b", "/run/http.sock"], "for a Unix socket: unix:/run/http.sock"),
+        (&["-b", "unix:s", "--socket-mode", "u=rw"], "such as 0660"),
+        (&["--socket-mode", "0660"], "needs a Unix socket: --bind unix:PATH"),
         (&["replay", "--emti-test", "x"], "did you mean `--emit-test`?"),
         (&["trace", "--uotput", "x", "y"], "did you mean `--output`?"),
         (&["explain", "--direcotry", ".", "/"], "did you mean `--directory`?"),
@@ -310,6 +322,8 @@ fn arguments_that_are_not_utf_8() {
     use std::os::unix::ffi::OsStrExt;
     let ended = run(&[OsStr::from_bytes(b"\xff")]);
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    let ended = run(&[OsStr::new("-b"), OsStr::from_bytes(b"\xff"), OsStr::new("0")]);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     let ended = run(&[OsStr::new("-d"), OsStr::from_bytes(b"/no/such/\xff"), OsStr::new("0")]);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
 }
@@ -396,6 +410,8 @@ fn help_mentions_every_flag() {
         "--help",
         "-b",
         "--bind",
+        "unix:PATH",
+        "--socket-mode",
         "-d",
         "--directory",
         "-p",
@@ -479,6 +495,122 @@ fn the_banner_of_all_interfaces() {
     }
 }
 
+/// The response to a GET on a Unix socket, with its head.
+#[track_caller]
+fn get_over_unix(socket: &Path) -> String {
+    let mut client = UnixStream::connect(socket).expect("the server accepts connections");
+    client.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    client.write_all(b"GET /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it is read");
+    let mut text = String::new();
+    client.read_to_string(&mut text).expect("a response");
+    text
+}
+
+/// Starts a server on this Unix socket alone.
+#[track_caller]
+fn serve_unix(runtime: Runtime, tree: &Tree, socket: &Path, flags: &[&str]) -> Process {
+    let bind = format!("unix:{}", socket.display());
+    let mut command = Command::new(program());
+    command.args(["--runtime", runtime.name(), "-b", &bind, "-d", path(tree)]).args(flags);
+    let process = Process::start(&mut command);
+    let banner = process.stdout.line("the banner", |line| line.starts_with("Serving HTTP on "));
+    assert_eq!(banner, format!("Serving HTTP on {bind} ..."));
+    process
+}
+
+/// Serving on a Unix socket: its permissions, its name in the log, and that it is removed at the end, however the server
+/// is told to end.
+#[test]
+fn a_unix_socket_is_served_and_removed() {
+    let (tree, sockets) = (Tree::plain(), Tree::new());
+    tree.sparse("big.bin", 64 << 20);
+    for runtime in Runtime::ALL {
+        let socket = sockets.path("s");
+        let mut server = serve_unix(runtime, &tree, &socket, &["--socket-mode", "0620"]);
+        assert_eq!(fs::metadata(&socket).expect("bound").permissions().mode() & 0o777, 0o620);
+        assert!(get_over_unix(&socket).ends_with("\r\n\r\nalpha\n"));
+        server.stderr.line("without an address", |line| line.starts_with("unix: - - [") && line.contains("/a.txt"));
+        server.signal(Signal::TERM);
+        assert_eq!(server.ended().code(), Some(0), "{runtime:?}");
+        assert!(!socket.exists(), "{runtime:?}");
+
+        // A second signal ends it while a request is in progress.
+        let mut server = serve_unix(runtime, &tree, &socket, &[]);
+        let mut client = UnixStream::connect(&socket).expect("the server accepts connections");
+        client.write_all(b"GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is read");
+        client.read_exact(&mut [0]).expect("the response has begun");
+        assert!(get_over_unix(&socket).starts_with("HTTP/1.1 200 "));
+        server.signal(Signal::INT);
+        server.stdout.line("what is in progress", |line| line.starts_with("Finishing 1 request in progress"));
+        server.signal(Signal::INT);
+        assert_eq!(server.ended().code(), Some(130), "{runtime:?}");
+        assert!(!socket.exists(), "{runtime:?}");
+    }
+}
+
+/// A socket that was left behind is replaced. A socket in use, or any other file, is not.
+#[test]
+fn only_a_unix_socket_that_was_left_behind_is_replaced() {
+    let (tree, sockets) = (Tree::plain(), Tree::new());
+    for runtime in Runtime::ALL {
+        let socket = sockets.path("s");
+        let mut server = serve_unix(runtime, &tree, &socket, &[]);
+        server.signal(Signal::KILL);
+        server.ended();
+        assert!(socket.exists(), "a process that is killed leaves its socket behind");
+        let mut server = serve_unix(runtime, &tree, &socket, &[]);
+        let bind = format!("unix:{}", socket.display());
+        let arguments = ["--runtime", runtime.name(), "-d", path(&tree), "-b", &bind];
+        system_error(&arguments, &format!("cannot listen on {bind}: address in use"));
+        assert!(get_over_unix(&socket).ends_with("\r\n\r\nalpha\n"));
+        server.signal(Signal::TERM);
+        assert_eq!(server.ended().code(), Some(0));
+
+        fs::write(&socket, "precious").expect("the socket is removed");
+        system_error(&arguments, &format!("cannot listen on {bind}: the file exists and is not a socket"));
+        assert_eq!(fs::read(&socket).expect("it is still there"), b"precious");
+        fs::remove_file(&socket).expect("it is there");
+        let long = format!("unix:{}", "x".repeat(200));
+        system_error(&["-d", path(&tree), "-b", &long], "the path of a Unix socket is too long");
+        // What was bound is removed if another address cannot be bound.
+        let other = format!("unix:{}", sockets.path("no/s").display());
+        system_error(&[&arguments[..], &["-b", &other]].concat(), &other);
+        system_error(&[&arguments[..], &["-b", "192.0.2.1", "0"]].concat(), "192.0.2.1");
+        assert!(!socket.exists(), "{runtime:?}");
+    }
+}
+
+/// Each `--bind` is served and announced. All IP addresses have one port.
+#[test]
+fn several_addresses() {
+    let (tree, sockets) = (Tree::plain(), Tree::new());
+    let socket = sockets.path("s");
+    let bind = format!("unix:{}", socket.display());
+    for runtime in Runtime::ALL {
+        let arguments = ["--runtime", runtime.name(), "-d", path(&tree)];
+        let addresses = ["-b", "127.0.0.1", "-b", &bind, "-b", "127.0.0.2", "--bind", "127.0.0.1", "0"];
+        let (mut server, _) = serve(&[&arguments[..], &addresses].concat());
+        let port = server.address().port();
+        server.process().stdout.line("the last banner", |line| line == format!("Serving HTTP on {bind} ..."));
+        let ip = |ip: &str| format!("Serving HTTP on {ip} port {port} (http://{ip}:{port}/) ...");
+        let banners = [ip("127.0.0.1"), ip("127.0.0.2"), format!("Serving HTTP on {bind} ...")];
+        assert_eq!(server.process().stdout.so_far(), banners);
+        assert_eq!(server.get("/a.txt").body, b"alpha\n");
+        let mut second = Client::connect(SocketAddr::from(([127, 0, 0, 2], port)));
+        assert_eq!(second.get("/a.txt").body, b"alpha\n");
+        assert!(get_over_unix(&socket).ends_with("\r\n\r\nalpha\n"));
+        server.process().signal(Signal::TERM);
+        assert_eq!(server.process_mut().ended().code(), Some(0));
+        assert!(!socket.exists(), "{runtime:?}");
+
+        // An address that this machine does not have is not skipped because it has another one.
+        system_error(&[&arguments[..], &["-b", "127.0.0.1", "-b", "192.0.2.1", "0"]].concat(), "192.0.2.1");
+        let taken = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).expect("a free port");
+        let port = taken.local_addr().expect("bound").port().to_string();
+        system_error(&[&arguments[..], &["-b", "127.0.0.1", "-b", "127.0.0.2", &port]].concat(), "127.0.0.2");
+    }
+}
+
 #[test]
 fn flags_may_be_written_in_several_ways() {
     let tree = Tree::plain();
@@ -506,14 +638,15 @@ fn flags_may_be_written_in_several_ways() {
     }
 }
 
-/// As in Python's argparse, the last of several occurrences of a flag counts, and names may be abbreviated.
+/// As in Python's argparse, the last of several occurrences of a flag counts, unless it may be repeated, and names may
+/// be abbreviated.
 #[test]
 fn repeated_and_abbreviated_flags() {
     let tree = Tree::plain();
     let directory = path(&tree);
     for arguments in [
-        &["-d", "/no/such/directory", "-d", directory, "-b", "192.0.2.1", "-b127.0.0.1", "0"][..],
-        &["--directory=/no/such/directory", "-b", "192.0.2.1", "--bind", "127.0.0.1", "0", "-d", directory],
+        &["-d", "/no/such/directory", "-d", directory, "-b127.0.0.1", "0"][..],
+        &["--directory=/no/such/directory", "--bind", "127.0.0.1", "0", "-d", directory],
         &["-p", "HTTP/1.0", "--protocol=HTTP/1.1", "-q", "-q", "-b", "127.0.0.1", "-d", directory, "0"],
         &["--dir", directory, "--bi=127.0.0.1", "--prot", "HTTP/1.1", "--run=std", "--work", "3", "--qui", "0"],
     ] {

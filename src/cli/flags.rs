@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sanserve_core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Timeouts};
@@ -20,7 +20,10 @@ use super::{SIDES, Side};
 #[derive(Debug)]
 pub(crate) struct Flags {
     pub(crate) port: u16,
-    pub(crate) bind: Option<String>,
+    /// Where to listen. Empty: on all interfaces.
+    pub(crate) bind: Vec<Bind>,
+    /// The permissions of Unix sockets, if they are not those that the umask leaves.
+    pub(crate) socket_mode: Option<u32>,
     pub(crate) directory: PathBuf,
     pub(crate) runtime: Runtime,
     pub(crate) workers: Option<usize>,
@@ -38,6 +41,15 @@ pub(crate) struct Flags {
     pub(crate) record: Option<Record>,
     pub(crate) trace: bool,
     pub(crate) secrets: Secrets,
+}
+
+/// A value of `--bind`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Bind {
+    /// An IP address or a name.
+    Host(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
 }
 
 /// Where connections are recorded, and with which limits.
@@ -111,6 +123,10 @@ pub(crate) fn read() -> Result<Asked, clap::Error> {
 fn understand(matches: &ArgMatches) -> Result<Flags, clap::Error> {
     let mut flags = Flags::from(matches);
     flags.scripts.environment.extend(cgi_environment(matches)?);
+    if flags.socket_mode.is_some() && !flags.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
+        let message = "--socket-mode needs a Unix socket: --bind unix:PATH\n";
+        return Err(command().error(ErrorKind::MissingRequiredArgument, message));
+    }
     Ok(flags)
 }
 
@@ -149,7 +165,16 @@ fn serving() -> Command {
                 .short('b')
                 .long("bind")
                 .value_name("ADDRESS")
-                .help("Address to listen on, or a host name, for all of its addresses [default: all interfaces]"),
+                .action(ArgAction::Append)
+                .value_parser(OsStringValueParser::new().try_map(bind))
+                .help("Address to listen on, a host name, for all of its addresses, or unix:PATH, for a Unix socket; may be repeated [default: all interfaces]"),
+        )
+        .arg(
+            Arg::new("socket-mode")
+                .long("socket-mode")
+                .value_name("MODE")
+                .value_parser(socket_mode)
+                .help("Permissions of Unix sockets, in octal digits, such as 0660 [default: what the umask leaves]"),
         )
         .arg(
             Arg::new("directory")
@@ -458,6 +483,28 @@ fn health(text: &str) -> Result<String, String> {
     }
 }
 
+/// A value of `--bind`.
+fn bind(text: OsString) -> Result<Bind, String> {
+    if let Some(path) = text.as_bytes().strip_prefix(b"unix:") {
+        return match path {
+            b"" => Err("no path after unix:, such as unix:/run/http.sock".into()),
+            path => Ok(Bind::Unix(OsStr::from_bytes(path).into())),
+        };
+    }
+    match text.into_string() {
+        Ok(host) if host.contains('/') => Err(format!("neither an address nor a name; for a Unix socket: unix:{host}")),
+        Ok(host) => Ok(Bind::Host(host)),
+        Err(_) => Err("neither an address nor a name".into()),
+    }
+}
+
+/// The permissions of a file, in octal digits.
+fn socket_mode(text: &str) -> Result<u32, &'static str> {
+    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| is_octal && mode <= 0o777);
+    mode.ok_or("not permissions in octal digits, 0 to 0777, such as 0660")
+}
+
 /// A port. The error for anything else suggests what was probably meant.
 fn port(text: &str) -> Result<u16, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -595,7 +642,8 @@ impl From<&ArgMatches> for Flags {
         scripts.most = matches.get_one::<u32>("cgi-max").map_or(scripts.most, |&n| n as usize);
         Flags {
             port: *matches.get_one("port").expect("has a default"),
-            bind: matches.get_one("bind").cloned(),
+            bind: matches.get_many("bind").into_iter().flatten().cloned().collect(),
+            socket_mode: matches.get_one("socket-mode").copied(),
             directory: matches.get_one::<PathBuf>("directory").expect("has a default").clone(),
             runtime: *matches.get_one("runtime").expect("has a default"),
             workers: matches.get_one::<u16>("workers").copied().map(usize::from),
@@ -684,19 +732,19 @@ mod tests {
     #[test]
     fn pythons_flags_work_as_in_python() {
         let flags = parse(&["8001", "-b", "::1", "--directory=/tmp", "-p", "HTTP/1.0"]).unwrap();
-        assert_eq!((flags.port, flags.bind.as_deref()), (8001, Some("::1")));
+        assert_eq!((flags.port, flags.bind), (8001, vec![host("::1")]));
         assert_eq!(flags.directory, PathBuf::from("/tmp"));
         assert_eq!(flags.config.protocol, Protocol::Http10);
         let flags = parse(&[]).unwrap();
-        assert_eq!((flags.port, flags.bind, flags.runtime), (8000, None, Runtime::Mio));
+        assert_eq!((flags.port, flags.bind, flags.runtime), (8000, vec![], Runtime::Mio));
         assert_eq!(flags.config, Config::default());
     }
 
     #[test]
     fn the_last_occurrence_counts() {
-        let flags = parse(&["-d", "/a", "-b::1", "-pHTTP/1.1", "-q", "-d/b", "--bind=::2", "-p", "HTTP/1.0", "-q"]);
+        let flags = parse(&["-d", "/a", "-pHTTP/1.1", "-q", "-d/b", "-p", "HTTP/1.0", "-q"]);
         let flags = flags.unwrap();
-        assert_eq!((flags.directory, flags.bind.as_deref()), (PathBuf::from("/b"), Some("::2")));
+        assert_eq!(flags.directory, PathBuf::from("/b"));
         assert_eq!((flags.config.protocol, flags.quiet), (Protocol::Http10, true));
         let flags =
             parse(&["--grace", "1", "--runtime=std", "--workers=2", "--runtime=smol", "--workers=3", "--grace=2"]);
@@ -707,9 +755,31 @@ mod tests {
     #[test]
     fn names_may_be_abbreviated() {
         let flags = parse(&["--dir", "/tmp", "--bi=::1", "--proto=HTTP/1.0", "--max-c", "7", "--hide"]).unwrap();
-        assert_eq!((flags.directory, flags.bind.as_deref()), (PathBuf::from("/tmp"), Some("::1")));
+        assert_eq!((flags.directory, flags.bind), (PathBuf::from("/tmp"), vec![host("::1")]));
         assert_eq!((flags.connections, flags.config.protocol), (Some(7), Protocol::Http10));
         assert!(flags.config.hide_dotfiles);
+    }
+
+    fn host(text: &str) -> Bind {
+        Bind::Host(text.into())
+    }
+
+    #[test]
+    fn several_addresses() {
+        let flags =
+            parse(&["-b::1", "--bind=unix:/a b", "-b", "localhost", "-b=unix:c", "--socket-mode=0660"]).unwrap();
+        let unix = |path: &str| Bind::Unix(path.into());
+        assert_eq!(flags.bind, [host("::1"), unix("/a b"), host("localhost"), unix("c")]);
+        assert_eq!(flags.socket_mode, Some(0o660));
+        for (mode, bits) in [("0", 0), ("0777", 0o777), ("777", 0o777), ("0007", 7)] {
+            assert_eq!(parse(&["-bunix:a", "--socket-mode", mode]).unwrap().socket_mode, Some(bits));
+        }
+        for mode in ["1000", "00660", "0668", "", "+660", "u+rw", "0o660"] {
+            assert!(parse(&["-bunix:a", "--socket-mode", mode]).is_err_and(|error| error.use_stderr()), "{mode}");
+        }
+        assert!(parse(&["-b", "unix:"]).is_err_and(|error| error.to_string().contains("no path after unix:")));
+        assert!(parse(&["-b", "/run/s"]).is_err_and(|error| error.to_string().contains("unix:/run/s")));
+        assert!(parse(&["-b", "::1", "--socket-mode=0660"]).is_err_and(|error| error.use_stderr()));
     }
 
     #[test]

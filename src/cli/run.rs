@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +18,11 @@ use std::time::Duration;
 use sanserve_os as os;
 use sanserve_os::{Root, Signal, Signals};
 use sanserve_server as server;
-use sanserve_server::{Handle, Log, Recording, Scripts, Site, Trace};
+use sanserve_server::{Handle, ListenAddr, Listener, Log, Recording, Scripts, Site, Trace};
 use sanserve_transcript::Secrets;
 
-use super::flags::{Flags, Runtime};
-use super::plain;
+use super::flags::{Bind, Flags, Runtime};
+use super::{plain, visible};
 
 /// How long printing, or writing the last lines of the log, may take.
 const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,10 +61,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         recording: recording.clone(),
         delay: flags.drain_delay,
     };
-    let shown = flags.bind.as_deref().unwrap_or("*");
-    let listening =
-        |error: io::Error| Refusal(format!("cannot listen on {shown} port {}: {}", flags.port, plain(&error)));
-    let addresses = os::resolve_all(flags.bind.as_deref(), flags.port).map_err(listening)?;
+    let addresses = Addresses::of(&flags)?;
     // Check for the least that a server needs: some of it would otherwise fail later, where it cannot be handled.
     let workers = match flags.runtime {
         Runtime::Std => 1,
@@ -72,36 +69,35 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             flags.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(4))
         }
     };
+    // On mio, each Unix socket has a worker of its own.
+    let workers = workers + addresses.unix.len();
     let (threads, descriptors) = (workers + MIN_THREADS, workers * DESCRIPTORS_PER_WORKER + MIN_DESCRIPTORS);
     server::probe_memory(threads).and_then(|()| server::probe_resources(threads, descriptors)).map_err(|error| {
         Refusal(format!("cannot start {workers} workers: not enough memory, threads or descriptors: {}", plain(&error)))
     })?;
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
+    // The servers of the runtimes have the same methods, and no trait.
+    macro_rules! serve_with {
+        ($server:ty) => {{
+            let mut unix = addresses.listen_unix(flags.socket_mode)?.into_iter();
+            let first = if addresses.ip.is_empty() { unix.next() } else { None };
+            let server = match first {
+                Some(listener) => <$server>::from_listener(listener, site),
+                None => <$server>::bind(&addresses.ip[..], site),
+            };
+            let mut server = unix.fold(server.map_err(|error| addresses.refuse(&error))?, <$server>::listen);
+            addresses.check(&server.addresses()[..])?;
+            if let Some(workers) = flags.workers {
+                server = server.workers(workers);
+            }
+            announce(&server.addresses()[..], signals, ending, server.handle())?;
+            server.run()
+        }};
+    }
     let outcome = match flags.runtime {
-        Runtime::Mio => {
-            let mut server = sanserve_mio::Server::bind(&addresses[..], site).map_err(listening)?;
-            if let Some(workers) = flags.workers {
-                server = server.workers(workers);
-            }
-            announce(server.local_addr(), signals, ending, server.handle())?;
-            server.run()
-        }
-        Runtime::Std => {
-            let mut server = sanserve_std::Server::bind(&addresses[..], site).map_err(listening)?;
-            if let Some(workers) = flags.workers {
-                server = server.workers(workers);
-            }
-            announce(server.local_addr(), signals, ending, server.handle())?;
-            server.run()
-        }
-        Runtime::Smol => {
-            let mut server = sanserve_smol::Server::bind(&addresses[..], site).map_err(listening)?;
-            if let Some(workers) = flags.workers {
-                server = server.workers(workers);
-            }
-            announce(server.local_addr(), signals, ending, server.handle())?;
-            server.run()
-        }
+        Runtime::Mio => serve_with!(sanserve_mio::Server),
+        Runtime::Std => serve_with!(sanserve_std::Server),
+        Runtime::Smol => serve_with!(sanserve_smol::Server),
     };
     while IS_CUT.load(Ordering::SeqCst) {
         thread::park();
@@ -112,6 +108,78 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     // Threads that are stuck in a handler may still hold the log, so its writer would not end by itself.
     log.flush_within(PRINT_TIMEOUT);
     outcome.map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
+}
+
+/// Where to listen.
+struct Addresses {
+    port: u16,
+    /// Each host as it was given, with its addresses.
+    hosts: Vec<(String, Vec<SocketAddr>)>,
+    /// The addresses of all hosts, without duplicates.
+    ip: Vec<SocketAddr>,
+    /// Paths of Unix sockets.
+    unix: Vec<PathBuf>,
+}
+
+impl Addresses {
+    /// Looks up the hosts.
+    fn of(flags: &Flags) -> Result<Addresses, Refusal> {
+        let mut addresses = Addresses { port: flags.port, hosts: Vec::new(), ip: Vec::new(), unix: Vec::new() };
+        for bind in &flags.bind {
+            match bind {
+                Bind::Unix(path) => addresses.unix.push(path.clone()),
+                Bind::Host(host) => addresses.add_host(Some(host))?,
+            }
+        }
+        if flags.bind.is_empty() {
+            addresses.add_host(None)?;
+        }
+        Ok(addresses)
+    }
+
+    /// `None` stands for all interfaces.
+    fn add_host(&mut self, host: Option<&str>) -> Result<(), Refusal> {
+        let shown = host.unwrap_or("*");
+        let found = os::resolve_all(host, self.port).map_err(|error| self.refuse_host(shown, &error))?;
+        for &address in &found {
+            if !self.ip.contains(&address) {
+                self.ip.push(address);
+            }
+        }
+        self.hosts.push((shown.to_owned(), found));
+        Ok(())
+    }
+
+    fn listen_unix(&self, mode: Option<u32>) -> Result<Vec<Listener>, Refusal> {
+        let listen = |path: &PathBuf| {
+            let listener = match mode {
+                Some(mode) => Listener::unix_with_mode(path, mode),
+                None => Listener::unix(path),
+            };
+            let shown = path.display();
+            listener.map_err(|error| Refusal(format!("cannot listen on unix:{shown}: {}", plain(&error))))
+        };
+        self.unix.iter().map(listen).collect()
+    }
+
+    /// Of the addresses of a name, those that this machine does not have are skipped. Each host must have one left.
+    fn check(&self, bound: &[ListenAddr]) -> Result<(), Refusal> {
+        let bound: Vec<IpAddr> = bound.iter().filter_map(|address| Some(address.to_ip()?.ip())).collect();
+        match self.hosts.iter().find(|(_, wanted)| !wanted.iter().any(|address| bound.contains(&address.ip()))) {
+            Some((host, _)) => Err(self.refuse_host(host, &io::ErrorKind::AddrNotAvailable.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Why not all of the hosts can be listened on.
+    fn refuse(&self, error: &io::Error) -> Refusal {
+        let hosts: Vec<&str> = self.hosts.iter().map(|(host, _)| host.as_str()).collect();
+        self.refuse_host(&hosts.join(", "), error)
+    }
+
+    fn refuse_host(&self, host: &str, error: &io::Error) -> Refusal {
+        Refusal(format!("cannot listen on {host} port {}: {}", self.port, plain(error)))
+    }
 }
 
 /// glibc reserves 64 MiB of address space for each thread that allocates, whether it needs it or not. Under a limit of
@@ -227,12 +295,7 @@ const CUT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Prints the banner and handles signals: the first that ends the server shuts it down gracefully, a second one at
 /// once.
-fn announce(address: SocketAddr, mut signals: Signals, ending: Ending, handle: Handle) -> Result<(), Refusal> {
-    let (host, port) = (address.ip(), address.port());
-    let url_host = match host {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    };
+fn announce(addresses: &[ListenAddr], mut signals: Signals, ending: Ending, handle: Handle) -> Result<(), Refusal> {
     // Two threads: one waits for signals, the other for a signal or a timeout.
     let (sender, ends) = mpsc::channel();
     let (log, root) = (ending.log.clone(), Arc::clone(&ending.root));
@@ -250,8 +313,21 @@ fn announce(address: SocketAddr, mut signals: Signals, ending: Ending, handle: H
         }
     };
     start("signals", Box::new(wait))?;
-    print(&format!("Serving HTTP on {host} port {port} (http://{url_host}:{port}/) ...\n"));
+    print(&addresses.iter().map(banner).collect::<String>());
     Ok(())
+}
+
+/// The line that says where the server listens, as Python's.
+fn banner(address: &ListenAddr) -> String {
+    match address.to_ip() {
+        Some(address) => {
+            let (host, port) = (address.ip(), address.port());
+            // With the brackets of an IPv6 address, and without its zone, which no URL has.
+            let authority = SocketAddr::new(host, port);
+            format!("Serving HTTP on {host} port {port} (http://{authority}/) ...\n")
+        }
+        None => format!("Serving HTTP on {} ...\n", visible(&address.to_string())),
+    }
 }
 
 /// Ends the server in the steps that the signals ask for.
