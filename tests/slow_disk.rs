@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Gate {
     }
 }
 
-/// Below `/own/`, a handler sends the file `large`.
+/// Below `/own/`, a handler sends the file `large`. For `/own/next`, it attaches another one meanwhile.
 struct Own;
 
 impl Policy for Own {
@@ -94,6 +95,8 @@ const LARGE: u64 = 700_000;
 struct Bench {
     gate: Arc<Gate>,
     server: Embedded,
+    /// The handler has attached another file.
+    attached: Arc<AtomicBool>,
     /// Descriptors that were open before.
     before: usize,
     _alone: MutexGuard<'static, ()>,
@@ -117,14 +120,25 @@ impl Bench {
         tree.file("quick", "quick\n").file("slow", "slow\n").patterned("large", LARGE);
         tree.folder("index").file("index/index.html", "index\n").folder("list").file("list/a", "").file("list/b", "");
         let its = Arc::clone(&gate);
+        let attached = Arc::<AtomicBool>::default();
+        let has_attached = Arc::clone(&attached);
         let server = Embedded::start(tree, move |root, log| {
             let large = root.join("large");
             let own = move |call: Call, reply: &mut Reply<'_>| {
-                if call == Call::Request {
+                let changes = reply.request().path() == b"/own/next";
+                if call == Call::Wake {
+                    reply.attach_file(fs::File::open(large.with_file_name("quick")).unwrap());
+                    reply.finish().unwrap();
+                    has_attached.store(true, Ordering::SeqCst);
+                } else if call == Call::Request {
                     reply.attach_file(fs::File::open(&large).unwrap());
                     reply.respond(StatusCode::OK).unwrap().length(LARGE).send().unwrap();
                     assert_eq!(reply.offer_file(0, LARGE), Ok(true));
-                    reply.finish().unwrap();
+                    if changes {
+                        reply.waker().wake();
+                    } else {
+                        reply.finish().unwrap();
+                    }
                 }
                 Ok(())
             };
@@ -133,7 +147,7 @@ impl Bench {
             let cache = CacheLimits::default().with_settled(Duration::from_secs(settled));
             bind(site.with_cache(cache).with_io_threads(io_threads).with_disk_gate(its))
         });
-        Bench { gate, server, before, _alone: alone }
+        Bench { gate, server, attached, before, _alone: alone }
     }
 
     /// Asks for something of which the disk is slow, and waits until the disk is asked.
@@ -152,7 +166,7 @@ impl Bench {
 
     /// The server ends, and nothing is left of it.
     fn end(self) {
-        let Bench { gate, server, before, _alone } = self;
+        let Bench { gate, server, before, attached: _, _alone } = self;
         gate.open();
         server.end();
         eventually("all descriptors are closed", || descriptors() == before);
@@ -233,6 +247,20 @@ fn a_file_that_changes_while_it_is_read_breaks_the_answer(bind: Bind) {
     let (rest, _) = client.rest_however();
     drop(client);
     assert!(rest.is_empty(), "no head of a state that is gone: {}", rest.escape_ascii());
+    bench.end();
+}
+
+fn a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest(bind: Bind) {
+    let bench = Bench::new(bind, 1);
+    bench.gate.slow_file(&bench.server.tree, "large");
+    let mut client = bench.ask("/own/next");
+    eventually("the handler is woken", || bench.attached.load(Ordering::SeqCst));
+    bench.others_are_served();
+    bench.gate.open();
+    check_large(&client.response());
+    client.send("GET /own/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    check_large(&client.response());
+    drop(client);
     bench.end();
 }
 
@@ -349,6 +377,7 @@ mount! {
         a_read_that_is_slow_stops_nobody,
         a_listing_that_is_slow_stops_nobody,
         a_file_that_changes_while_it_is_read_breaks_the_answer,
+        a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest,
         who_waits_beyond_the_threads_waits_in_order,
         clients_that_go_away_leave_nothing,
         a_graceful_shutdown_waits_for_the_disk,
@@ -360,6 +389,7 @@ mount! {
         a_read_that_is_slow_stops_nobody,
         a_listing_that_is_slow_stops_nobody,
         a_file_that_changes_while_it_is_read_breaks_the_answer,
+        a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest,
         who_waits_beyond_the_threads_waits_in_order,
         clients_that_go_away_leave_nothing,
         a_graceful_shutdown_waits_for_the_disk,

@@ -137,6 +137,8 @@ impl Buffers {
 
     /// Releases the memory of the output and of a listing, once everything has been sent.
     pub(crate) fn end_exchange(&mut self) {
+        // It was attached for a part that never came.
+        self.handover.file = None;
         self.output.is_refused = false;
         if self.output.reserved > 0 && self.output.unsent().is_empty() {
             self.output.shrink();
@@ -168,7 +170,8 @@ impl Buffers {
     }
 
     /// The file that a handler has attached to its response
-    /// ([`Reply::attach_file`](crate::Reply::attach_file)): for the driver, after each call of the handler.
+    /// ([`Reply::attach_file`](crate::Reply::attach_file)): for the driver, after each call of the handler before which
+    /// no part of another file was being sent ([`Connection::is_sending_file`](crate::Connection::is_sending_file)).
     pub fn take_file(&mut self) -> Option<FileHandle> {
         self.handover.file.take()
     }

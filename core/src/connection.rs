@@ -795,6 +795,12 @@ impl Connection {
         self.exchange.is_open()
     }
 
+    /// Whether a part of a file is being sent.
+    #[must_use]
+    pub fn is_sending_file(&self) -> bool {
+        self.file.left > 0
+    }
+
     /// Whether the server is about to leave, or is shutting down.
     fn is_leaving(&self) -> bool {
         self.notes.server > Server::Stays

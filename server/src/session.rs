@@ -460,6 +460,7 @@ impl Session {
             // A handler that has panicked was dropped, and no other needs to be notified of the end.
             return;
         }
+        let is_sending = connection.is_sending_file();
         let called = catch_unwind(AssertUnwindSafe(|| {
             let Some(make) = site.handler_factory() else { return false };
             handler.get_or_insert_with(|| make()).drive(call, &mut connection.reply(buffers, cx).with_waker(waker));
@@ -475,7 +476,9 @@ impl Session {
                 Some(format!("the handler panicked: {}", panic_message(&*panic)))
             }
         };
-        match buffers.take_file().map(|file| file.downcast::<File>()) {
+        // The rest of a part is of the file that it began with; the next call comes when it has been sent.
+        let file = if is_sending { None } else { buffers.take_file() };
+        match file.map(|file| file.downcast::<File>()) {
             Some(Ok(file)) => slot.attach(file),
             Some(Err(_)) => {
                 failure = failure.or(Some("the handler attached a file that is no std::fs::File".to_owned()))

@@ -365,7 +365,8 @@ impl Reply<'_> {
     }
 
     /// Attaches an open file, in place of one that was attached before: [`offer_file`](Self::offer_file) sends parts
-    /// of it. The drivers of sanserve take a `std::fs::File`.
+    /// of it. A part of another file that is still being sent is completed first. The drivers of sanserve take a
+    /// `std::fs::File`.
     pub fn attach_file(&mut self, file: impl Into<FileHandle>) {
         self.buf.handover.file = Some(file.into());
     }
