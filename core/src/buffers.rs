@@ -238,8 +238,14 @@ impl Buffers {
         (self.output.reserved, self.scratch.listing.charged) = (0, 0);
         self.output.is_refused = false;
         self.scratch.path.shrink_to(4 * 1024);
+        // A vector is never shrunk below its length.
+        self.scratch.page.clear();
         self.scratch.page.shrink_to(4 * 1024);
+        self.scratch.message.clear();
         self.scratch.message.shrink_to(1024);
+        self.scratch.failure = Vec::new();
+        self.scratch.tag = Vec::new();
+        self.scratch.failed = None;
         self.head.shrink();
         self.scratch.ranges.shrink_to(16);
         self.script.free();

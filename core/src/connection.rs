@@ -435,6 +435,8 @@ impl Connection {
     }
 
     fn absorb_fault(&mut self, fault: Fault, buf: &mut Buffers, cx: &Context<'_>) {
+        // If it is too late for the page, it is the page of no later exchange.
+        let failed = buf.scratch.failed.take();
         let unseen = self.cycle.is_answering() && !self.exchange.is_out;
         let is_handlers = !matches!(self.task, Task::Files(_));
         let is_complete = matches!(self.cycle.outbound, Outbound::Done | Outbound::MustClose);
@@ -454,7 +456,6 @@ impl Connection {
             if let Task::Cgi(cgi) = &mut self.task {
                 cgi.give_up();
             }
-            let failed = buf.scratch.failed.take();
             if buf.output.is_refused {
                 let message = "No memory for a response of this size";
                 self.response(buf, cx).error(StatusCode::SERVICE_UNAVAILABLE, message);

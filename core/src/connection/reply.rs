@@ -665,4 +665,55 @@ mod tests {
         });
         assert!(outcome.is_ok() && sent.ends_with(b"\r\n\r\nless"), "{}", sent.escape_ascii());
     }
+
+    /// The page of an error that came too late for it is that of no other client, and neither are tag and reason.
+    #[test]
+    fn nothing_of_a_failed_exchange_is_left_for_another_connection() {
+        let config = Config { handled: true, ..Config::default() };
+        let now = Now::new(Tick(0), Wall(784_111_777));
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+        let mut buf = Buffers::new();
+        let begun = |buf: &mut Buffers| {
+            let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+            buf.input.fill(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert!(matches!(connection.poll(buf, &cx), Step::Call(Call::Request)));
+            let mut reply = connection.reply(buf, &cx);
+            reply.respond(StatusCode::OK).and_then(HeadWriter::send).and_then(|()| reply.write(b"x")).unwrap();
+            connection
+        };
+        let mut first = begun(&mut buf);
+        let Step::Send(transmit) = first.poll(&mut buf, &cx) else { panic!("the head is due") };
+        let sent = transmit.len();
+        first.handle(Input::Sent(sent));
+        let error = StatusCode::UNAUTHORIZED.because("secret").with_message("For Ada");
+        let mut reply = first.reply(&mut buf, &cx);
+        reply.tag("ada");
+        reply.fail(error.with_field("X-Secret", "1").unwrap());
+        // The driver drops the connection.
+        drop(first);
+        buf.recycle();
+
+        let mut second = begun(&mut buf);
+        second.reply(&mut buf, &cx).abort();
+        let Step::Send(transmit) = second.poll(&mut buf, &cx) else { panic!("a page is due") };
+        let page = String::from_utf8_lossy(transmit.head).into_owned();
+        assert!(page.starts_with("HTTP/1.1 500 ") && !page.contains("Ada") && !page.contains("X-Secret"), "{page}");
+        let entry = second.entry(&buf);
+        assert_eq!((entry.tag, entry.failure), (None, None));
+    }
+
+    #[test]
+    fn the_parts_of_content_are_not_kept() {
+        let config = Config { handled: true, ..Config::default() };
+        let now = Now::new(Tick(0), Wall(784_111_777));
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+        let mut buf = Buffers::new();
+        buf.input.fill(b"GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=0-99999,100002-\r\n\r\n");
+        assert!(matches!(connection.poll(&mut buf, &cx), Step::Call(Call::Request)));
+        let mut reply = connection.reply(&mut buf, &cx);
+        reply.answer_entity(&Validators::version(1), "a/b", [b'x'; 200_000]).unwrap();
+        assert!(buf.output.bytes.starts_with(b"HTTP/1.1 206 ") && buf.output.bytes.len() > 199_000);
+        assert_eq!(buf.scratch.page.capacity(), 0);
+    }
 }

@@ -184,7 +184,9 @@ impl ResponseBuilder<'_> {
         });
         // Ranges are for GET alone, so that the parts are sent.
         self.body(Encoder::length(self.buf.scratch.page.len() as u64));
-        self.buf.output.bytes.extend_from_slice(&self.buf.scratch.page);
+        // Not kept: it may be as long as the body, and only the output counts against the memory of the server.
+        let parts = std::mem::take(&mut self.buf.scratch.page);
+        self.buf.output.bytes.extend_from_slice(&parts);
         self.end();
     }
 
