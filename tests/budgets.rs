@@ -163,7 +163,7 @@ fn a_new_connection_costs_the_minimum() {
         Runtime::Mio,
         connection,
         &[
-            ("accept4", AtMost(2.0)),   // the last one of each batch finds no connection
+            ("accept4", AtMost(2.0)), // the last one of each batch finds no connection
             // The first read finds nothing, and the connection is waited for, if the request has not come yet.
             ("epoll_ctl", AtMost(1.1)),
             ("recvfrom", AtMost(2.1)),
