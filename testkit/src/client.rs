@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::response::{Framing, Head, Response};
@@ -28,6 +29,8 @@ impl Client {
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Client {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        // The servers that tests start must not inherit it. macOS has no flag for this.
+        fcntl_setfd(&socket, FdFlags::CLOEXEC).expect("any descriptor can be set");
         sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("any size is allowed");
         rustix::net::connect(&socket, &address).expect("the server accepts connections");
         Client::over(TcpStream::from(socket))
