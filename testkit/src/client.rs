@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::response::{Framing, Head, Response};
@@ -28,9 +27,18 @@ impl Client {
     /// Connects with a small receive buffer, so that the server soon has to wait for this client.
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Client {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-        // The servers that tests start must not inherit it. macOS has no flag for this.
-        fcntl_setfd(&socket, FdFlags::CLOEXEC).expect("any descriptor can be set");
+        // The servers that other tests start at the same time must not inherit it.
+        #[cfg(target_os = "linux")]
+        let socket = {
+            let flags = rustix::net::SocketFlags::CLOEXEC;
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket")
+        };
+        #[cfg(not(target_os = "linux"))]
+        let socket = {
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+            rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).expect("any descriptor can be set");
+            socket
+        };
         sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("any size is allowed");
         rustix::net::connect(&socket, &address).expect("the server accepts connections");
         Client::over(TcpStream::from(socket))
