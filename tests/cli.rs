@@ -897,6 +897,9 @@ fn more_downloads_than_descriptors() {
         let server = Server::of(Process::start(shell.args(["-d", path(&tree), "0"])));
         // Of 200, 50 are kept back for files and 32 for the server itself.
         let mut clients: Vec<_> = (0..118).map(|_| Client::connect_narrow(server.address())).collect();
+        // Otherwise the first files could take the descriptors of the last connections, which would have to wait.
+        let descriptors = format!("/proc/{}/fd", server.process().pid().as_raw_pid());
+        eventually("all are accepted", || fs::read_dir(&descriptors).is_ok_and(|open| open.count() > 118 + 4));
         clients.iter_mut().for_each(|client| client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n"));
         let heads: Vec<_> = clients.iter_mut().map(Client::head).collect();
         let count = |status| heads.iter().filter(|head| head.status == status).count();
