@@ -75,6 +75,40 @@ fn every_link_leads_somewhere() {
 }
 
 /// Files and directories of the repository that are named must exist.
+/// The names in code style at the end of a text, as in "`A` and `B`": where a page says that they are in some file.
+fn names_at_end(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some((before, name)) = rest.strip_suffix('`').and_then(|rest| rest.rsplit_once('`')) {
+        names.push(name);
+        rest = before.strip_suffix(" and ").or_else(|| before.strip_suffix(", ")).unwrap_or("");
+    }
+    names
+}
+
+/// "`NAME` in [`file.rs`](path/file.rs)": names change more often than files do.
+#[test]
+fn names_are_in_the_file_that_a_page_links_to() {
+    let (mut count, mut missing) = (0, Vec::new());
+    for page in pages() {
+        let prose = prose(&page);
+        for (at, _) in prose.match_indices(" in [`") {
+            let target = prose[at..].split_once("](").and_then(|(_, rest)| rest.split_once(')'));
+            let Some((target, _)) = target.filter(|(target, _)| target.ends_with(".rs")) else { continue };
+            let source = fs::read_to_string(page.parent().expect("a folder").join(target)).expect("a source file");
+            let words: BTreeSet<&str> = source.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            for name in names_at_end(&prose[..at]) {
+                count += 1;
+                if !words.contains(name.rsplit("::").next().expect("a name").trim_end_matches("()")) {
+                    missing.push(format!("{}: {name} in {target}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(count > 10, "{count}");
+}
+
 #[test]
 fn every_path_that_is_named_exists() {
     const FOLDERS: [&str; 16] = [
