@@ -371,31 +371,32 @@ macro_rules! mount {
     };
 }
 
+/// What holds on every runtime that has threads for disks.
+macro_rules! mount_with_threads {
+    ($($runtime:ident: $bind:expr;)*) => {
+        mount! {
+            $($runtime: $bind, [
+                an_open_that_is_slow_stops_nobody,
+                a_read_that_is_slow_stops_nobody,
+                a_listing_that_is_slow_stops_nobody,
+                a_file_that_changes_while_it_is_read_breaks_the_answer,
+                a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest,
+                who_waits_beyond_the_threads_waits_in_order,
+                clients_that_go_away_leave_nothing,
+                a_graceful_shutdown_waits_for_the_disk,
+                a_stop_does_not_wait_for_the_disk,
+                without_threads_all_is_done_at_once,
+            ];)*
+        }
+    };
+}
+
+mount_with_threads! {
+    on_mio: |site| bound!(sanserve_mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1));
+    on_smol: |site| bound!(sanserve_smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1));
+}
+
 mount! {
-    on_mio: |site| bound!(sanserve_mio::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
-        an_open_that_is_slow_stops_nobody,
-        a_read_that_is_slow_stops_nobody,
-        a_listing_that_is_slow_stops_nobody,
-        a_file_that_changes_while_it_is_read_breaks_the_answer,
-        a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest,
-        who_waits_beyond_the_threads_waits_in_order,
-        clients_that_go_away_leave_nothing,
-        a_graceful_shutdown_waits_for_the_disk,
-        a_stop_does_not_wait_for_the_disk,
-        without_threads_all_is_done_at_once,
-    ];
-    on_smol: |site| bound!(sanserve_smol::Server::bind("127.0.0.1:0", site).unwrap().workers(1)), [
-        an_open_that_is_slow_stops_nobody,
-        a_read_that_is_slow_stops_nobody,
-        a_listing_that_is_slow_stops_nobody,
-        a_file_that_changes_while_it_is_read_breaks_the_answer,
-        a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest,
-        who_waits_beyond_the_threads_waits_in_order,
-        clients_that_go_away_leave_nothing,
-        a_graceful_shutdown_waits_for_the_disk,
-        a_stop_does_not_wait_for_the_disk,
-        without_threads_all_is_done_at_once,
-    ];
     on_std: |site| bound!(sanserve_std::Server::bind("127.0.0.1:0", site).unwrap()), [
         without_threads_all_is_done_at_once,
     ];
