@@ -437,18 +437,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="SERVER,..", help=f"one or more of {', '.join(SERVERS)}")
     parser.add_argument("--row", default="", metavar="NAME,..", help=f"one or more of {', '.join(every)}")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=int, default=2, help="duration of the load in each round")
-    parser.add_argument("--binary", help="a sanserve to measure instead of building one")
-    parser.add_argument("--json", metavar="FILE", help="write all results to FILE, after each row")
-    parser.add_argument("--load", metavar="FILE", help="start with the results in FILE (from --json); rows measured now replace them")
-    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render the results from --load")
-    parser.add_argument("--write-docs", action="store_true", help="write tables and charts into docs/performance.md and docs/performance/")
+    harness.add_options(parser, "row", "rows", rounds=2)
     arguments = parser.parse_args()
-    wanted = [key for key in arguments.row.split(",") if key] or every
-    unknown = [key for key in wanted if key not in every]
-    if unknown:
-        parser.error(f"no such row: {', '.join(unknown)}")
+    wanted = harness.selected(parser, arguments.row, every, "row")
     if arguments.write_docs:
         harness.check_document(BLOCKS)
     results, chosen = {}, {}

@@ -219,19 +219,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", default="", metavar="NAME,..", help=f"one or more of {', '.join(SERIES)}")
     parser.add_argument("--only", default="sanserve-mio,nginx", metavar="SERVER,..", help=f"one or more of {', '.join(harness.SERVERS)}")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="duration of the load for each value in each round")
+    harness.add_options(parser, "series", "series", each="for each value in each round")
     parser.add_argument("--max", type=int, help="skip larger values")
-    parser.add_argument("--binary", help="a sanserve to measure instead of building one")
-    parser.add_argument("--json", metavar="FILE", help="write all results to FILE, after each series")
-    parser.add_argument("--load", metavar="FILE", help="start with the results in FILE (from --json); series measured now replace them")
-    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render the results from --load")
-    parser.add_argument("--write-docs", action="store_true", help="write tables and charts into docs/performance.md and docs/performance/")
     arguments = parser.parse_args()
-    wanted = [key for key in arguments.series.split(",") if key] or list(SERIES)
-    unknown = [key for key in wanted if key not in SERIES]
-    if unknown:
-        parser.error(f"no such series: {', '.join(unknown)}")
+    wanted = harness.selected(parser, arguments.series, SERIES, "series")
     if arguments.write_docs:
         harness.check_document(f"growth-{key}" for key in SERIES)
     results = {}

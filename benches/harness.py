@@ -435,6 +435,26 @@ def bytes_text(size):
     return f"{size:,} B"
 
 
+def add_options(parser, part, parts, rounds=3, each="in each round"):
+    """The options that the benchmarks share; `part` and `parts` are their words for what they measure separately."""
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=int, default=2, help=f"duration of the load {each}")
+    parser.add_argument("--binary", help="a sanserve to measure instead of building one")
+    parser.add_argument("--json", metavar="FILE", help=f"write all results to FILE, after each {part}")
+    parser.add_argument("--load", metavar="FILE", help=f"start with the results in FILE (from --json); {parts} measured now replace them")
+    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render the results from --load")
+    parser.add_argument("--write-docs", action="store_true", help="write tables and charts into docs/performance.md and docs/performance/")
+
+
+def selected(parser, names, every, part):
+    """The parts in `names`, which are separated by commas; without any, all of them."""
+    wanted = [key for key in names.split(",") if key] or list(every)
+    unknown = [key for key in wanted if key not in every]
+    if unknown:
+        parser.error(f"no such {part}: {', '.join(unknown)}")
+    return wanted
+
+
 def check_document(names):
     """Exits if a marker is missing, before a long run instead of after it."""
     with open(DOCUMENT) as f:

@@ -427,20 +427,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="SERVER,..", help=f"one or more of {', '.join(SERVERS)}")
     parser.add_argument("--scenario", default="", metavar="NAME,..", help=f"one or more of {', '.join(SCENARIOS)}")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="duration of the load in each round")
+    harness.add_options(parser, "scenario", "scenarios")
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections in idle-10k")
-    parser.add_argument("--binary", help="a sanserve to measure instead of building one")
-    parser.add_argument("--json", metavar="FILE", help="write all results to FILE, after each scenario")
-    parser.add_argument("--load", metavar="FILE", help="start with the results in FILE (from --json); scenarios measured now replace them")
-    parser.add_argument("--no-run", action="store_true", help="measure nothing: only render the results from --load")
     parser.add_argument("--svg", metavar="FILE", help="write the chart to FILE")
-    parser.add_argument("--write-docs", action="store_true", help="write tables and chart into docs/performance.md and docs/performance/")
     arguments = parser.parse_args()
-    scenarios = [key for key in arguments.scenario.split(",") if key] or list(SCENARIOS)
-    unknown = [key for key in scenarios if key not in SCENARIOS]
-    if unknown:
-        parser.error(f"no such scenario: {', '.join(unknown)}")
+    scenarios = harness.selected(parser, arguments.scenario, SCENARIOS, "scenario")
     if arguments.write_docs:
         harness.check_document(BLOCKS)
     results, chosen = {}, {}
