@@ -339,9 +339,16 @@ fn socket_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
     Ok(found.file_type().is_socket().then(|| (found.dev(), found.ino())))
 }
 
+/// The longest path of a Unix socket that Linux has room for, with its final NUL. Elsewhere there may be less.
+const MAX_PATH: usize = 107;
+
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
-    let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "the path of a Unix socket is too long");
-    let address = SocketAddrUnix::new(path).map_err(too_long)?;
+    let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the path of a Unix socket is too long");
+    let address = SocketAddrUnix::new(path).map_err(|_| too_long())?;
+    // Linux also binds a path that leaves no room for the final NUL, but most clients do not connect to it.
+    if path.as_os_str().len() > MAX_PATH {
+        return Err(too_long());
+    }
     // Between `bind` and `listen`, a socket looks as if it was left behind.
     let _lock = lock_directory(path);
     let bind = || -> io::Result<OwnedFd> {
@@ -487,8 +494,18 @@ mod tests {
         let (directory, path) = path();
         let _listener = Listener::unix_with_mode(&path, 0o600).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let long = directory.path().join("x".repeat(200));
-        assert_eq!(Listener::unix(long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let left = MAX_PATH - directory.path().as_os_str().len() - 1;
+        for longer in [1, 2, 200] {
+            let long = directory.path().join("x".repeat(left + longer));
+            assert_eq!(Listener::unix(&long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert!(!long.exists());
+        }
+        if cfg!(target_os = "linux") {
+            let longest = directory.path().join("x".repeat(left));
+            let _listener = Listener::unix(&longest).unwrap();
+            // As the standard library connects, and with it most clients.
+            assert!(UnixStream::connect(&longest).is_ok());
+        }
         assert_eq!(Listener::unix(directory.path().join("no/s")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
