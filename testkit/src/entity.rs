@@ -1,6 +1,6 @@
 //! What content of a handler that has a version is answered with, on every runtime.
 
-use crate::Client;
+use crate::client::Client;
 
 /// Checks the responses to conditions and ranges at `/entity`, where a handler calls `answer_entity` with version 7 and
 /// `0123456789`.
