@@ -294,6 +294,90 @@ fn units() {
     }
 }
 
+/// `--lan` and `--qr` print how other devices reach the server, below the banner, which stays as it is.
+#[test]
+fn urls_for_other_devices() {
+    let tree = Tree::plain();
+    for runtime in Runtime::ALL {
+        let arguments = ["-b", "127.0.0.1", "-d", path(&tree), "--runtime", runtime.name(), "--lan", "0"];
+        let (server, banner) = serve(&arguments);
+        let port = server.address().port();
+        assert_eq!(banner, format!("Serving HTTP on 127.0.0.1 port {port} (http://127.0.0.1:{port}/) ..."));
+        let line = server
+            .process()
+            .stdout
+            .line("about the network", |line| line.contains("network") || line.contains("Other"));
+        assert!(line.starts_with("Other devices cannot reach this server: it listens only on loopback"), "{line}");
+    }
+    let (server, _) = serve(&["-d", path(&tree), "--qr", "0"]);
+    let port = server.address().port();
+    let line = server.process().stdout.line("about the network", |line| line.contains("network"));
+    if line.starts_with("Other devices") {
+        assert!(line.contains("no address on a network"), "{line}");
+        return;
+    }
+    assert!(line.starts_with("On the network (") && line.ends_with(&format!(":{port}/")), "{line}");
+    // The output is a pipe, so the code has no colors.
+    let drawn = server.process().stdout.line("a QR code", |line| line.starts_with("████"));
+    assert!(drawn.chars().count() >= 29 && drawn.chars().all(|c| c == '█'), "{drawn}");
+}
+
+/// `--open` runs the system's opener, which neither delays nor ends the server.
+#[test]
+fn a_browser_is_opened() {
+    let tree = Tree::plain();
+    let tools = tempfile::tempdir().expect("a temporary directory");
+    let opener = tools.path().join(if cfg!(target_os = "macos") { "open" } else { "xdg-open" });
+    let opened = tools.path().join("opened");
+    let script = |text: &str| {
+        fs::write(&opener, format!("#!/bin/sh\n{text}\n")).expect("a script");
+        fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).expect("executable");
+    };
+    let start = |runtime: Runtime| {
+        let mut command = Command::new(program());
+        command.args(["-b", "127.0.0.1", "-d", path(&tree), "--runtime", runtime.name(), "--open", "0"]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", tools.path().display()));
+        Server::of(Process::start(&mut command))
+    };
+    let is_served = |server: &Server| {
+        let mut client = server.connect();
+        client.send("GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response().status(), 200);
+    };
+    let wait = "exec sleep 3600";
+    for runtime in Runtime::ALL {
+        // An opener that becomes the browser, and does not end.
+        script(&format!("echo \"$@\" > {0}.part; mv {0}.part {0}; echo noise; {wait}", opened.display()));
+        let mut server = start(runtime);
+        is_served(&server);
+        eventually("the opener has run", || opened.exists());
+        let url = fs::read_to_string(&opened).expect("text");
+        assert_eq!(url, format!("http://127.0.0.1:{}/\n", server.address().port()));
+        server.process().signal(Signal::TERM);
+        assert_eq!(server.process_mut().ended().code(), Some(0));
+        assert_eq!(server.process().stdout.so_far().len(), 1, "the output of the opener is not that of the server");
+        fs::remove_file(&opened).expect("it was written");
+
+        // One that fails.
+        script("exit 3");
+        let server = start(runtime);
+        let line = server.process().stderr.line("an error", |line| line.contains("browser"));
+        assert!(
+            line.starts_with("sanserve: cannot open http://127.0.0.1:") && line.contains("exit status: 3"),
+            "{line}"
+        );
+        is_served(&server);
+    }
+    // None at all.
+    fs::remove_file(&opener).expect("it was written");
+    let mut command = Command::new(program());
+    command.args(["-b", "127.0.0.1", "-d", path(&tree), "--open", "0"]).env("PATH", tools.path());
+    let server = Server::of(Process::start(&mut command));
+    let line = server.process().stderr.line("an error", |line| line.contains("browser"));
+    assert!(line.ends_with("-open: No such file or directory") || line.ends_with("open: No such file or directory"));
+    is_served(&server);
+}
+
 /// The directory for recordings is created, but not its parents.
 #[test]
 fn the_directory_for_recordings_is_created() {

@@ -41,6 +41,18 @@ pub(crate) struct Flags {
     pub(crate) record: Option<Record>,
     pub(crate) trace: bool,
     pub(crate) secrets: Secrets,
+    pub(crate) invite: Invite,
+}
+
+/// What the server does to be found by people, beside its banner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Invite {
+    /// Print the URLs by which other devices reach it.
+    pub(crate) lan: bool,
+    /// Print the first of them as a QR code too.
+    pub(crate) qr: bool,
+    /// Open a browser.
+    pub(crate) open: bool,
 }
 
 /// A value of `--bind`.
@@ -230,6 +242,24 @@ fn serving() -> Command {
                 .long("quiet")
                 .action(ArgAction::SetTrue)
                 .help("Do not log requests"),
+        )
+        .arg(
+            Arg::new("lan")
+                .long("lan")
+                .action(ArgAction::SetTrue)
+                .help("Print the URLs by which other devices on the network reach the server"),
+        )
+        .arg(
+            Arg::new("qr")
+                .long("qr")
+                .action(ArgAction::SetTrue)
+                .help("Print them, and the first one as a QR code"),
+        )
+        .arg(
+            Arg::new("open")
+                .long("open")
+                .action(ArgAction::SetTrue)
+                .help("Open the server in a browser"),
         )
         .arg(
             Arg::new("symlinks")
@@ -665,6 +695,11 @@ impl From<&ArgMatches> for Flags {
             secrets: if matches.get_flag("secrets") { Secrets::Kept } else { Secrets::Masked },
             scripts,
             config: config(matches),
+            invite: Invite {
+                lan: matches.get_flag("lan") || matches.get_flag("qr"),
+                qr: matches.get_flag("qr"),
+                open: matches.get_flag("open"),
+            },
         }
     }
 }
@@ -780,6 +815,14 @@ mod tests {
         assert!(parse(&["-b", "unix:"]).is_err_and(|error| error.to_string().contains("no path after unix:")));
         assert!(parse(&["-b", "/run/s"]).is_err_and(|error| error.to_string().contains("unix:/run/s")));
         assert!(parse(&["-b", "::1", "--socket-mode=0660"]).is_err_and(|error| error.use_stderr()));
+    }
+
+    #[test]
+    fn a_qr_code_comes_with_the_urls() {
+        let invite = |arguments: &[&str]| parse(arguments).unwrap().invite;
+        assert_eq!(invite(&[]), Invite::default());
+        assert_eq!(invite(&["--lan"]), Invite { lan: true, ..Invite::default() });
+        assert_eq!(invite(&["--qr", "--open"]), Invite { lan: true, qr: true, open: true });
     }
 
     #[test]

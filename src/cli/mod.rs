@@ -1,14 +1,17 @@
 //! The command line: the flags of the server, and the subcommands that do not serve.
 
+mod browser;
 mod conform;
 mod explain;
 mod files;
 mod flags;
+mod qr;
 mod replay;
 mod run;
 mod sim;
 mod trace;
 mod units;
+mod urls;
 
 use std::fmt::Display;
 use std::process::ExitCode;

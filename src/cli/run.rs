@@ -3,7 +3,7 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::env;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::os::unix::process::CommandExt;
@@ -21,8 +21,9 @@ use sanserve_server as server;
 use sanserve_server::{Handle, ListenAddr, Listener, Log, Recording, Scripts, Site, Trace};
 use sanserve_transcript::Secrets;
 
-use super::flags::{Bind, Flags, Runtime};
-use super::{plain, visible};
+use super::flags::{Bind, Flags, Invite, Runtime};
+use super::urls::{Scheme, interfaces, lan_lines, lan_urls, local_url};
+use super::{browser, plain, print_error, qr, visible};
 
 /// How long printing, or writing the last lines of the log, may take.
 const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         recording: recording.clone(),
         delay: flags.drain_delay,
     };
+    let invitation = Invitation { scheme: Scheme::Http, invite: flags.invite, bind: flags.bind.clone() };
     let addresses = Addresses::of(&flags)?;
     // Check for the least that a server needs: some of it would otherwise fail later, where it cannot be handled.
     let workers = match flags.runtime {
@@ -90,7 +92,9 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
             }
-            announce(&server.addresses()[..], signals, ending, server.handle())?;
+            let bound = server.addresses();
+            handle_signals(signals, ending, server.handle())?;
+            invitation.print(&bound[..]);
             server.run()
         }};
     }
@@ -293,9 +297,8 @@ static IS_CUT: AtomicBool = AtomicBool::new(false);
 /// How long cutting all connections may take before the process exits.
 const CUT_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Prints the banner and handles signals: the first that ends the server shuts it down gracefully, a second one at
-/// once.
-fn announce(addresses: &[ListenAddr], mut signals: Signals, ending: Ending, handle: Handle) -> Result<(), Refusal> {
+/// Handles signals: the first that ends the server shuts it down gracefully, a second one at once.
+fn handle_signals(mut signals: Signals, ending: Ending, handle: Handle) -> Result<(), Refusal> {
     // Two threads: one waits for signals, the other for a signal or a timeout.
     let (sender, ends) = mpsc::channel();
     let (log, root) = (ending.log.clone(), Arc::clone(&ending.root));
@@ -312,21 +315,48 @@ fn announce(addresses: &[ListenAddr], mut signals: Signals, ending: Ending, hand
             }
         }
     };
-    start("signals", Box::new(wait))?;
-    print(&addresses.iter().map(banner).collect::<String>());
-    Ok(())
+    start("signals", Box::new(wait))
+}
+
+/// What people learn of the server when it has started.
+struct Invitation {
+    scheme: Scheme,
+    invite: Invite,
+    bind: Vec<Bind>,
+}
+
+impl Invitation {
+    /// Prints the banner, and what `--lan` and `--qr` add to it, and opens a browser if `--open` asks for one.
+    fn print(&self, bound: &[ListenAddr]) {
+        let mut text: String = bound.iter().map(|address| banner(self.scheme, address)).collect();
+        if self.invite.lan {
+            let urls = lan_urls(self.scheme, bound, &interfaces());
+            text.push_str(&lan_lines(&urls, bound));
+            if let Some(first) = urls.first().filter(|_| self.invite.qr) {
+                text.extend(qr::draw(&first.url, io::stdout().is_terminal()));
+            }
+        }
+        print(&text);
+        if self.invite.open {
+            match local_url(self.scheme, bound, &self.bind) {
+                Some(url) => browser::open(url),
+                None => print_error("cannot open a browser: the server listens only on Unix sockets"),
+            }
+        }
+    }
 }
 
 /// The line that says where the server listens, as Python's.
-fn banner(address: &ListenAddr) -> String {
+fn banner(scheme: Scheme, address: &ListenAddr) -> String {
+    let (title, scheme) = (scheme.title(), scheme.name());
     match address.to_ip() {
         Some(address) => {
             let (host, port) = (address.ip(), address.port());
             // With the brackets of an IPv6 address, and without its zone, which no URL has.
             let authority = SocketAddr::new(host, port);
-            format!("Serving HTTP on {host} port {port} (http://{authority}/) ...\n")
+            format!("Serving {title} on {host} port {port} ({scheme}://{authority}/) ...\n")
         }
-        None => format!("Serving HTTP on {} ...\n", visible(&address.to_string())),
+        None => format!("Serving {title} on {} ...\n", visible(&address.to_string())),
     }
 }
 
