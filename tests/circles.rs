@@ -19,6 +19,7 @@ const CRATES: &[&str] = &[
     "src",
     "testing/src",
     "testkit/src",
+    "tls/src",
     "transcript/src",
 ];
 

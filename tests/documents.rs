@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of the crates that are published, apart from the root.
-const PUBLISHED: [&str; 8] =
-    ["core", "transcript", "testing", "os", "server", "frontend-std", "frontend-mio", "frontend-smol"];
+const PUBLISHED: [&str; 9] =
+    ["core", "transcript", "testing", "os", "tls", "server", "frontend-std", "frontend-mio", "frontend-smol"];
 
 /// All pages: those at the top, those below `docs`, and those of the crates.
 fn pages() -> Vec<PathBuf> {
@@ -111,7 +111,7 @@ fn names_are_in_the_file_that_a_page_links_to() {
 
 #[test]
 fn every_path_that_is_named_exists() {
-    const FOLDERS: [&str; 16] = [
+    const FOLDERS: [&str; 17] = [
         ".ci",
         "benches",
         "core",
@@ -127,6 +127,7 @@ fn every_path_that_is_named_exists() {
         "testing",
         "testkit",
         "tests",
+        "tls",
         "transcript",
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
