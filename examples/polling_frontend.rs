@@ -2,24 +2,17 @@
 //!
 //! `cargo run --example polling_frontend -- --cgi examples`, then `curl localhost:8000/hello`.
 
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::sync::{Arc, mpsc};
-use std::task::{Wake, Waker};
-use std::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use sanserve_core::{
-    Call, Cgi, Config, Connection, Handler, HandlerError, Input, Now, Peer, Reply, StatusCode, Tick, Wait,
-};
+use rustix::event::{PollFd, PollFlags};
+use sanserve_core::{Call, Cgi, Config, Handler, HandlerError, Input, Now, Peer, Reply, StatusCode, Tick, Wait};
 use sanserve_os as os;
 use sanserve_os::{Clock, Signals};
 use sanserve_server::{
-    Accepted, Acceptor, Announce, Budget, EachExchange, Env, Handle, Listener, Local, Logger, Phase, Session, Site,
-    Transport, Turn, Workspace, watched,
+    Accepted, Acceptor, Budget, DrainDeadlines, EachExchange, Env, Handle, Listener, Local, Logger, PollWaker, Session,
+    Site, Transport, Turn, Workspace, poll, watched,
 };
 
 /// A connection with its resources, and what it waits for.
@@ -37,44 +30,36 @@ struct Client {
 
 impl Client {
     fn new(socket: OwnedFd, peer: Peer, server: &mut Server) -> Client {
-        let (site, now) = (&server.site, server.now);
-        let mut connection = Connection::new(peer, &site.context(&now));
-        site.observe(&mut connection, &site.context(&now), "polling");
-        let (session, space) = (Session::new(connection), Workspace::new(site));
+        let session = Session::begin(peer, &server.site, &server.site.context(&server.now), "polling");
+        let (space, transport) = (Workspace::new(&server.site), Transport::level_triggered());
         server.next += 1;
-        let (transport, number) = (Transport::level_triggered(), server.next);
-        Client { session, space, socket, transport, handler: None, number, wait: None }
+        Client { session, space, socket, transport, handler: None, number: server.next, wait: None }
     }
 
     /// Runs the connection until it has to wait. Returns `false` if it is closed.
     fn turn(&mut self, server: &mut Server) -> bool {
         let Client { session, space, socket, transport, handler, number, wait } = self;
-        let Server { site, now, files, log, next, loop_waker, .. } = server;
+        let Server { site, now, files, log, next, waker, .. } = server;
         let env = &mut Env::new(site, site.context(now), files, log);
         let io = &mut transport.over(socket.as_fd());
-        session.tell(space, site.draining());
+        session.follow_phase(space, site.draining());
         // Bounded, so that the other connections get their turn.
         let mut budget = Budget { steps: 64, bytes: 1 << 20, large: u64::MAX, scripts_are_slow: false };
+        *wait = None;
         loop {
             match session.turn(space, io, &mut EachExchange, env, &mut budget) {
-                Turn::Call(call) => {
-                    let waker = || Waker::from(Arc::new(LoopWaker { exchange: Some(*number), ..loop_waker.clone() }));
-                    session.call(call, handler, &waker, space, env);
-                }
-                Turn::Wait(what) => {
-                    *wait = Some(what);
-                    return true;
-                }
+                Turn::Call(call) => session.call(call, handler, &|| waker.for_exchange(*number), space, env),
                 // The waker of an earlier exchange must not wake a later one.
                 Turn::Finished => {
                     *next += 1;
                     *number = *next;
                 }
-                Turn::Closed(_) => return false,
-                Turn::Yield | Turn::Slow => {
-                    *wait = None;
+                Turn::Wait(what) => {
+                    *wait = Some(what);
                     return true;
                 }
+                Turn::Yield | Turn::Slow => return true,
+                Turn::Closed(_) => return false,
             }
         }
     }
@@ -109,54 +94,17 @@ pub struct Server {
     now: Now,
     listener: Option<Listener>,
     acceptor: Acceptor,
-    /// When to accept again after an error.
-    accept_at: Tick,
-    /// When the grace period of a shutdown ends.
-    cut_at: Option<Tick>,
+    drain_deadlines: DrainDeadlines,
     /// The number of the last exchange.
     next: u64,
-    loop_waker: LoopWaker,
-    woken: mpsc::Receiver<u64>,
-    /// Readable when a waker has written to it.
-    wakes: UnixStream,
-}
-
-/// Wakes the loop from any thread, and an exchange if it has a number.
-#[derive(Clone)]
-struct LoopWaker {
-    exchange: Option<u64>,
-    woken: mpsc::Sender<u64>,
-    writer: Arc<UnixStream>,
-}
-
-impl LoopWaker {
-    fn wake_loop(&self) {
-        // If the buffer is full, the loop will wake up anyway.
-        let _ = (&*self.writer).write(b"!");
-    }
-}
-
-impl Wake for LoopWaker {
-    fn wake(self: Arc<Self>) {
-        self.exchange.into_iter().for_each(|number| _ = self.woken.send(number));
-        self.wake_loop();
-    }
-}
-
-impl Announce for LoopWaker {
-    fn announce(&self, _phase: Phase) {
-        self.wake_loop();
-    }
+    waker: Arc<PollWaker>,
 }
 
 impl Server {
     /// A server for the connections of `listener`.
     pub fn new(listener: impl Into<Listener>, site: Site) -> io::Result<Server> {
         let listener = listener.into();
-        let ((wakes, writer), (sender, woken)) = (UnixStream::pair()?, mpsc::channel());
         listener.set_nonblocking(true)?;
-        wakes.set_nonblocking(true)?;
-        writer.set_nonblocking(true)?;
         let (site, clock) = (Arc::new(site.bound_to(listener.address().to_ip())), Clock::start());
         Ok(Server {
             files: Local::new(Arc::clone(site.root()), site.cache().clone()),
@@ -166,18 +114,15 @@ impl Server {
             clock,
             listener: Some(listener),
             acceptor: Acceptor::default(),
-            accept_at: Tick(0),
-            cut_at: None,
+            drain_deadlines: DrainDeadlines::default(),
             next: 0,
-            loop_waker: LoopWaker { exchange: None, woken: sender, writer: Arc::new(writer) },
-            woken,
-            wakes,
+            waker: PollWaker::new()?,
         })
     }
 
     /// Returns a handle that shuts the server down.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.site.draining().clone(), Arc::new(self.loop_waker.clone()))
+        Handle::new(self.site.draining().clone(), self.waker.clone())
     }
 
     /// Serves until it is shut down and all connections are closed.
@@ -198,51 +143,40 @@ impl Server {
 
     /// Waits until a descriptor is ready or a deadline has passed.
     fn watch(&self, clients: &[Client]) -> io::Result<Vec<PollFlags>> {
-        let mut fds: Vec<PollFd<'_>> = clients.iter().flat_map(Client::watched).collect();
-        fds.push(PollFd::new(&self.wakes, PollFlags::IN));
         let now = self.clock.tick();
-        let accept_at = Some(self.accept_at).filter(|&at| at > now);
-        let has_room = clients.len() < self.site.connection_bound();
-        fds.extend(
-            self.listener.iter().filter(|_| accept_at.is_none() && has_room).map(|fd| PollFd::new(fd, PollFlags::IN)),
-        );
+        let mut fds: Vec<PollFd<'_>> = clients.iter().flat_map(Client::watched).collect();
+        fds.push(PollFd::new(&self.waker, PollFlags::IN));
+        let paused_until = self.acceptor.paused_until(now);
+        let accepts = paused_until.is_none() && clients.len() < self.site.connection_bound();
+        fds.extend(self.listener.iter().filter(|_| accepts).map(|listener| PollFd::new(listener, PollFlags::IN)));
         let deadlines = clients.iter().filter_map(|client| client.wait.map_or(Some(now), |wait| wait.deadline));
-        let next = deadlines.chain(self.cut_at).chain(accept_at).min();
-        let left = next.and_then(|next| Timespec::try_from(Duration::from_millis(next.since(now))).ok());
-        match poll(&mut fds, left.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(fds.iter().map(PollFd::revents).collect()),
-            Err(error) => Err(error.into()),
-        }
+        let next = deadlines.chain(self.drain_deadlines.next()).chain(paused_until).min();
+        poll(&mut fds, next.map(|next| next.since(now)))?;
+        Ok(fds.iter().map(PollFd::revents).collect())
     }
 
     /// Wakes exchanges, and all connections when the server shuts down.
     fn handle_wakes(&mut self, clients: &mut [Client]) {
-        let _ = self.wakes.read(&mut [0; 64]);
-        for number in self.woken.try_iter() {
+        for number in self.waker.take_woken() {
             for client in clients.iter_mut().filter(|client| client.number == number) {
                 client.session.connection.handle(Input::Wake);
                 client.wait = None;
             }
         }
-        let draining = self.site.draining();
-        if draining.has_begun() && self.listener.take().is_some() {
-            self.cut_at = Some(self.now.tick.after(self.site.grace().as_millis() as u64));
-            clients.iter_mut().for_each(|client| client.wait = None);
-        }
-        if draining.phase() == Phase::Cut || self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            self.site.cut(clients.len());
+        if self.drain_deadlines.follow(&self.site, self.now.tick, clients.len()).is_some() {
+            self.listener = None;
+            self.drain_deadlines.stop_listening();
             clients.iter_mut().for_each(|client| client.wait = None);
         }
     }
 
     fn accept(&mut self, clients: &mut Vec<Client>) {
-        while self.accept_at <= self.now.tick && clients.len() < self.site.connection_bound() {
+        while self.acceptor.paused_until(self.now.tick).is_none() && clients.len() < self.site.connection_bound() {
             let Some(listener) = &self.listener else { return };
             match self.acceptor.accept(listener, &self.site, self.now.tick) {
                 Accepted::Peer(stream, peer) => clients.push(Client::new(stream, peer, self)),
                 Accepted::Again => {}
-                Accepted::Nobody => return,
-                Accepted::Pause(millis) => self.accept_at = self.now.tick.after(millis),
+                Accepted::Nobody | Accepted::Pause(_) => return,
             }
         }
     }

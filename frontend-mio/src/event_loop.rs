@@ -20,7 +20,8 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use sanserve_core::{Close, Need, Now, Peer, Resting, Tick, Wait};
 use sanserve_os::Clock;
 use sanserve_server::{
-    Accepted, Acceptor, Budget, Env, IDLE_GRACE, Listener, Local, Logger, Phase, Site, Turn, UNFINISHED_GRACE,
+    Accepted, Acceptor, Budget, DrainDeadlines, Env, IDLE_GRACE, Listener, Local, Logger, Phase, Site, Turn,
+    UNFINISHED_GRACE,
 };
 
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit, Since};
@@ -86,17 +87,11 @@ pub(crate) struct EventLoop {
     /// Connections may be pending.
     acceptable: bool,
     acceptor: Acceptor,
-    /// No connection is accepted before this time.
-    pause_until: Option<Tick>,
     /// There was no place for a pending connection. The worker notices a close of its own connections, and checks the
     /// others regularly.
     full: bool,
     look_again: Option<Tick>,
-    /// Set when the server shuts down: the end of the grace.
-    cut_at: Option<Tick>,
-    /// Until when pending connections are accepted while the server shuts down; the listener closes as soon as there
-    /// is none.
-    listens_until: Option<Tick>,
+    drain_deadlines: DrainDeadlines,
 }
 
 impl EventLoop {
@@ -132,11 +127,9 @@ impl EventLoop {
             pool: Pool::default(),
             acceptable: false,
             acceptor: Acceptor::default(),
-            pause_until: None,
             full: false,
             look_again: None,
-            cut_at: None,
-            listens_until: None,
+            drain_deadlines: DrainDeadlines::default(),
         })
     }
 
@@ -189,10 +182,11 @@ impl EventLoop {
 
     /// How long the loop may wait for events.
     fn poll_timeout(&self) -> Option<Duration> {
-        if !self.is_alone() || (self.may_accept() && self.pause_until.is_none()) {
+        let paused_until = self.acceptor.paused_until(self.now.tick);
+        if !self.is_alone() || (self.may_accept() && paused_until.is_none()) {
             return Some(Duration::ZERO);
         }
-        let next = [self.deadlines.next(), self.pause_until, self.look_again, self.listens_until, self.cut_at]
+        let next = [self.deadlines.next(), paused_until, self.look_again, self.drain_deadlines.next()]
             .into_iter()
             .flatten()
             .min()?;
@@ -515,17 +509,14 @@ impl EventLoop {
     /// Accepts pending connections, up to a limit. At the limit of connections, an idle one is closed to make room;
     /// if none is idle, no connection is accepted until one has closed.
     fn accept(&mut self) {
-        if self.pause_until.is_some_and(|until| until <= self.now.tick) {
-            self.pause_until = None;
-        }
         if self.look_again.is_some_and(|at| at <= self.now.tick) {
             self.not_full();
         }
-        if self.listens_until.is_some_and(|until| until <= self.now.tick) {
+        if self.drain_deadlines.listens_until().is_some_and(|until| until <= self.now.tick) {
             self.stop_listening();
         }
         for _ in 0..ACCEPTS {
-            if !self.may_accept() || self.pause_until.is_some() {
+            if !self.may_accept() || self.acceptor.paused_until(self.now.tick).is_some() {
                 return;
             }
             let Some(listener) = &self.listener else { return };
@@ -546,9 +537,8 @@ impl EventLoop {
             }
             match accepted {
                 Accepted::Peer(socket, peer) => self.add(socket, peer),
-                Accepted::Again => {}
+                Accepted::Again | Accepted::Pause(_) => {}
                 Accepted::Nobody => self.none_pending(),
-                Accepted::Pause(millis) => self.pause_until = Some(self.now.tick.after(millis)),
             }
         }
     }
@@ -556,7 +546,7 @@ impl EventLoop {
     /// No connection is pending.
     fn none_pending(&mut self) {
         self.acceptable = false;
-        if self.listens_until.is_some() {
+        if self.drain_deadlines.listens_until().is_some() {
             self.stop_listening();
         }
     }
@@ -564,7 +554,7 @@ impl EventLoop {
     /// Closes the listener. Further clients are refused.
     fn stop_listening(&mut self) {
         self.listener = None;
-        self.listens_until = None;
+        self.drain_deadlines.stop_listening();
         if self.full {
             self.not_full();
         }
@@ -596,24 +586,21 @@ impl EventLoop {
     /// Follows the phase of the server: begins to shut down, or stops. Every connection then has a turn, in which it
     /// is informed. Connections that are already pending are still accepted.
     fn follow_phase(&mut self) {
-        // The phase is read once: a stop between two reads would cut connections for ever, and continue to accept.
-        let phase = self.site.draining().phase();
-        if self.cut_at.is_none() && phase >= Phase::Draining {
+        if self.site.draining().has_begun() {
             self.clock.read(&mut self.now);
-            // The event for it may not have arrived yet, and a pause would be too long.
-            self.acceptable = true;
-            self.pause_until = None;
-            self.listens_until = Some(self.now.tick + self.site.config().timeouts.drain_silence());
-            self.cut_at = Some(self.now.tick + self.site.grace());
-            self.enqueue_all();
         }
-        if phase == Phase::Cut {
-            self.cut_at = Some(self.now.tick);
-        }
-        if self.cut_at.is_some_and(|at| at <= self.now.tick) {
-            self.site.cut(self.connection_limit.taken());
-            self.stop_listening();
-            self.enqueue_all();
+        match self.drain_deadlines.follow(&self.site, self.now.tick, self.connection_limit.taken()) {
+            Some(Phase::Cut) => {
+                self.stop_listening();
+                self.enqueue_all();
+            }
+            Some(_) => {
+                // The event for a pending connection may not have arrived yet, and a pause would be too long.
+                self.acceptable = true;
+                self.acceptor.resume();
+                self.enqueue_all();
+            }
+            None => {}
         }
     }
 

@@ -62,7 +62,7 @@ impl Parked {
         if flags.take(Flags::LEAVES) {
             session.connection.handle(Input::Cut);
         }
-        session.tell(space, env.site.draining());
+        session.follow_phase(space, env.site.draining());
         loop {
             let mut attached = Attached { script, conn_waker, disk_waker, registry };
             match session.turn(space, io, &mut attached, env, budget) {

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use sanserve_core::{Close, Connection, Fault, Handler, Input, Misuse, Need, Peer, Reply, RequestBuf, Tick, Wait};
+use sanserve_core::{Close, Fault, Handler, Input, Misuse, Need, Peer, Reply, RequestBuf, Tick, Wait};
 use sanserve_os::{Clock, is_reset};
 use sanserve_server::{
     Budget, Env, Files as _, Frontend, Io, Phase, PutAway, ScriptFds, Session, Site, Transport, Turn, Upgraded,
@@ -217,13 +217,12 @@ impl Driver {
     pub(crate) fn new(socket: OwnedFd, peer: Peer, deadline: DeadlineHandle, shared: &Arc<Shared>) -> Driver {
         let now = shared.clock.now();
         let cx = shared.site.context(&now);
-        let mut connection = Connection::new(peer, &cx);
-        shared.site.observe(&mut connection, &cx, "smol");
+        let session = Session::begin(peer, &shared.site, &cx, "smol");
         let mut transport = Transport::edge_triggered();
         // The request may have arrived already.
         transport.became_readable();
         Driver {
-            session: Session::new(connection),
+            session,
             socket: Socket::Bare(socket),
             transport,
             deadline,
@@ -362,7 +361,7 @@ impl Driver {
 
     /// Sends the batch while the core must not be polled.
     pub(crate) fn push_out(&mut self, cx: &mut Context<'_>) {
-        self.with_env(|session, space, _, env| session.tell(space, env.site.draining()));
+        self.with_env(|session, space, _, env| session.follow_phase(space, env.site.draining()));
         loop {
             if self.waiting.is_some() && self.poll_wait(cx).is_pending() {
                 return;
@@ -432,7 +431,7 @@ impl Driver {
         let Lease { space, script, wake_flag, log, recent, now, .. } = hold(lease, aside, session, shared);
         let files = TurnFiles::new(files, recent);
         clock.read(now);
-        session.tell(space, site.draining());
+        session.follow_phase(space, site.draining());
         let io = &mut transport.over(socket.as_fd());
         let env = &mut Env::new(site, site.context(now), &files, log).with_io_pool();
         let mut budget = Budget { steps: TURN_STEPS, bytes, large: u64::MAX, scripts_are_slow: true };
@@ -506,7 +505,10 @@ impl Driver {
             let Waiting { need, idle, asked } = *waiting;
             waiting.asked = !asked;
             let is_done = need.completion && self.is_disk_done(cx);
-            if is_done || self.shared.site.draining().phase() != self.session.told() || self.is_woken() || self.leaves()
+            if is_done
+                || self.shared.site.draining().phase() != self.session.phase()
+                || self.is_woken()
+                || self.leaves()
             {
                 break;
             }

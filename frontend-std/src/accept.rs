@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, ioctl_fionbio};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::ioctl_fionbio;
 use sanserve_server as server;
-use sanserve_server::{Accepted, Acceptor, Listener, Phase, Stream};
+use sanserve_server::{Accepted, Acceptor, Listener, Phase, Stream, poll};
 
 use crate::driver::{Blocking, Driver};
-use crate::recv_timeout::timespec;
 use crate::shared::{CountedThread, Enrolled, Shared};
 
 /// The stack size of a thread in bytes. The deepest call path of a debug build, a directory listing on a socket that
@@ -206,10 +205,7 @@ impl<'s> Incoming<'s> {
     fn wait(&self, listener: Option<BorrowedFd<'_>>, most: Option<u64>) -> io::Result<()> {
         let latch = self.shared.latch().as_fd();
         let mut fds = [latch, listener.unwrap_or(latch)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        match poll(&mut fds, timespec(most).as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        poll(&mut fds, most)
     }
 }
 

@@ -175,7 +175,7 @@ impl Line {
             (io::ErrorKind::NotConnected, "the connection has switched to another protocol")
         } else if self.state == ExchangeState::Aborted {
             (io::ErrorKind::NotConnected, "the exchange was aborted")
-        } else if self.session.told() == Phase::Cut {
+        } else if self.session.phase() == Phase::Cut {
             (io::ErrorKind::ConnectionAborted, "the server shut down")
         } else if self.transport.is_reset() {
             (gone, "the peer went away")

@@ -13,12 +13,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sanserve_core::{Call, Close, Config, Connection, Context, Fault, Handler, Now, Request, RequestBuf, Tick};
-use sanserve_server::{Budget, Env, Frontend, Io, Listener, Logger, Phase, Session, Transport, Turn, Workspace};
+use sanserve_core::{Call, Close, Config, Context, Fault, Handler, Now, Request, RequestBuf, Tick};
+use sanserve_server::{
+    Budget, Env, Frontend, Io, Listener, Logger, Phase, Session, Transport, Turn, WakeFd, Workspace,
+};
 
 use crate::recv_timeout::RecvTimeout;
 use crate::shared::{ConnHandle, Enrolled, Shared};
-use crate::waker::ConnWaker;
+use crate::waker::waker;
 
 /// The most bytes sent in the turn of a connection that has something new: a file of a megabyte with its head. In
 /// several pieces it would take half as much processor time again.
@@ -105,7 +107,7 @@ pub(crate) struct Line {
     /// The blocking handler, likewise.
     pub(crate) blocking_handler: Option<Box<dyn BlockingHandler>>,
     /// The waker of the portable handler, made when the handler asks for it.
-    pub(crate) conn_waker: OnceCell<Arc<ConnWaker>>,
+    pub(crate) conn_waker: OnceCell<Arc<WakeFd>>,
     /// The time without that spent in blocking handlers, which is not the fault of the peer.
     pub(crate) now: Now,
     /// The time spent in blocking handlers.
@@ -156,15 +158,14 @@ impl Line {
     fn new(driver: Driver, live: Arc<ConnHandle>) -> Line {
         let now = driver.shared.clock.now();
         let cx = context(&driver.shared, driver.blocking.as_deref(), &now);
-        let mut connection = Connection::new(live.peer, &cx);
-        driver.shared.site.observe(&mut connection, &cx, "std");
+        let session = Session::begin(live.peer, &driver.shared.site, &cx, "std");
         let mut transport = Transport::level_triggered();
         // It may have brought its request along: it is read from before it is waited for.
         transport.became_readable();
         Line {
             driver,
             live,
-            session: Session::new(connection),
+            session,
             transport,
             handler: None,
             blocking_handler: None,
@@ -235,7 +236,7 @@ impl Line {
                 self.is_bulk = wait.need.write && !self.transport.is_full();
                 self.read_clock();
                 // Before any received bytes are processed.
-                self.tell();
+                self.follow_phase();
             }
             Turn::Call(call) => return Progress::Call(call),
             Turn::Closed(close) => return Progress::End(close),
@@ -256,7 +257,7 @@ impl Line {
         let Line { session, handler, driver, conn_waker, now, .. } = self;
         let Driver { shared, space, log, .. } = driver;
         let env = &Env::new(&shared.site, shared.site.context(now), &shared.files, log.get_mut());
-        session.call(call, handler, &|| ConnWaker::waker(conn_waker), space, env);
+        session.call(call, handler, &|| waker(conn_waker), space, env);
         // The handler may have taken any time.
         self.read_clock();
     }
@@ -284,18 +285,18 @@ impl Line {
     }
 
     /// Passes the phase of the server to the connection. Returns whether it has changed.
-    pub(crate) fn tell(&mut self) -> bool {
-        let is_news = self.session.tell(&mut self.driver.space, self.driver.shared.site.draining());
-        if self.session.told() >= Phase::Draining {
-            self.live.is_told.store(true, Ordering::SeqCst);
+    pub(crate) fn follow_phase(&mut self) -> bool {
+        let has_changed = self.session.follow_phase(&mut self.driver.space, self.driver.shared.site.draining());
+        if self.session.phase() >= Phase::Draining {
+            self.live.is_informed.store(true, Ordering::SeqCst);
         }
-        is_news
+        has_changed
     }
 }
 
 /// The parts of its thread that an exchange uses.
 struct Attached<'a> {
-    conn_waker: &'a mut OnceCell<Arc<ConnWaker>>,
+    conn_waker: &'a mut OnceCell<Arc<WakeFd>>,
 }
 
 impl Frontend for Attached<'_> {

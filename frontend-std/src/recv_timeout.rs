@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use rustix::event::Timespec;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// The longest wait in milliseconds, which every system accepts.
@@ -39,12 +38,6 @@ impl RecvTimeout {
     }
 }
 
-/// The timeout for poll(2).
-pub(crate) fn timespec(left: Option<u64>) -> Option<Timespec> {
-    let left = Duration::from_millis(left?.min(LONGEST));
-    Some(Timespec::try_from(left).expect("a day is in range"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,12 +54,5 @@ mod tests {
         assert_eq!(usual.change(Some(0)), Some(1));
         assert_eq!(RecvTimeout { set: Some(3) }.change(Some(15_000)), Some(15_000));
         assert_eq!(fresh.change(Some(u64::MAX)), Some(LONGEST));
-    }
-
-    #[test]
-    fn no_deadline_is_no_timeout() {
-        assert_eq!(timespec(None), None);
-        assert_eq!(timespec(Some(1_500)), Some(Timespec { tv_sec: 1, tv_nsec: 500_000_000 }));
-        assert_eq!(timespec(Some(u64::MAX)).unwrap().tv_sec, 86_400);
     }
 }

@@ -101,8 +101,8 @@ impl Registry {
 pub(crate) struct ConnHandle {
     pub(crate) stream: OwnedFd,
     pub(crate) peer: Peer,
-    /// The connection has processed the shutdown. Until then, it is blocked in a handler.
-    pub(crate) is_told: AtomicBool,
+    /// The connection has processed the shutdown. Until then, a handler may block it.
+    pub(crate) is_informed: AtomicBool,
     standing: Standing,
     /// The connection was chosen to be closed, and has not refused.
     leaves: AtomicBool,
@@ -228,7 +228,7 @@ impl Shared {
         let live = Arc::new(ConnHandle {
             stream,
             peer,
-            is_told: AtomicBool::new(false),
+            is_informed: AtomicBool::new(false),
             standing: Standing::default(),
             leaves: AtomicBool::new(false),
         });
@@ -421,8 +421,8 @@ impl Announce for Shared {
         self.ended.notify_all();
     }
 
-    fn not_told(&self) -> usize {
-        self.lock().live.iter().flatten().filter(|live| !live.is_told.load(Ordering::SeqCst)).count()
+    fn uninformed(&self) -> usize {
+        self.lock().live.iter().flatten().filter(|live| !live.is_informed.load(Ordering::SeqCst)).count()
     }
 }
 

@@ -2,67 +2,69 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use sanserve_core::{Input, Need, Wait};
-use sanserve_server::{Phase, Received, socket_flags, watched};
+use sanserve_server::{Phase, Received, poll, watched};
 
-use crate::driver::{Driver, Line};
-use crate::recv_timeout::{RecvTimeout, timespec};
+use crate::driver::Line;
+use crate::recv_timeout::RecvTimeout;
 
 /// Waiting.
 impl Line {
     pub(crate) fn wait(&mut self, wait: Wait, socket: BorrowedFd<'_>) {
         self.driver.log.get_mut().flush();
-        if self.tell() {
+        if self.follow_phase() {
             return;
         }
         let left = wait.deadline.map(|deadline| deadline.since(self.now.tick));
         match wait.need {
-            Need { script_read: true, .. } | Need { script_write: true, .. } => {
-                self.watch_script(wait.need, left, socket);
-            }
-            Need { handler: true, .. } if self.conn_waker.get().is_some() => self.watch_waker(wait.need, left, socket),
-            Need { read: true, write: true, .. } | Need { read: false, .. } => self.watch(wait.need, left, socket),
-            _ if wait.idle => {
-                if self.is_slow {
-                    // It is waited for with poll(2), which needs no buffer.
-                    self.driver.space.free();
-                } else {
-                    self.driver.space.buffers.recycle();
-                }
-                let since = self.session.connection.idle_since().unwrap_or(self.now.tick);
-                self.live.became_idle(since, &self.driver.shared);
-                let got = self.receive_or_leave(left, socket);
-                let leaves = self.live.became_busy();
-                if leaves && got != Received::End {
-                    self.live.stay();
-                }
-                match got {
-                    Received::End if leaves => self.session.connection.handle(Input::Cut),
-                    got => self.received(got, socket),
-                }
-            }
-            _ => {
-                let unfinished = self.session.connection.unfinished_since();
-                if let Some(since) = unfinished {
-                    self.live.became_unfinished(since);
-                }
-                let got = self.receive(left, socket);
-                match got {
-                    Received::End if unfinished.is_some() && self.live.became_busy() => {
-                        self.session.connection.handle(Input::Cut);
-                    }
-                    got => {
-                        if unfinished.is_some() {
-                            self.live.became_busy();
-                            self.live.stay();
-                        }
-                        self.received(got, socket);
-                    }
-                }
-            }
+            Need { read: false, .. }
+            | Need { write: true, .. }
+            | Need { script_read: true, .. }
+            | Need { script_write: true, .. } => self.watch(wait.need, left, socket),
+            Need { handler: true, .. } if self.conn_waker.get().is_some() => self.watch(wait.need, left, socket),
+            _ if wait.idle => self.wait_idle(left, socket),
+            _ => self.wait_for_more(left, socket),
         }
+    }
+
+    /// Waits for a request. Meanwhile, the connection may be closed to make room for another.
+    fn wait_idle(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) {
+        if self.is_slow {
+            // It is waited for with poll(2), which needs no buffer.
+            self.driver.space.free();
+        } else {
+            self.driver.space.buffers.recycle();
+        }
+        let since = self.session.connection.idle_since().unwrap_or(self.now.tick);
+        self.live.became_idle(since, &self.driver.shared);
+        let got = self.receive_or_leave(left, socket);
+        let leaves = self.live.became_busy();
+        if leaves && got != Received::End {
+            self.live.stay();
+        }
+        match got {
+            Received::End if leaves => self.session.connection.handle(Input::Cut),
+            got => self.received(got, socket),
+        }
+    }
+
+    /// Waits for the rest of a head or a body, or for the peer to close. If the connection is unfinished, it may be
+    /// closed meanwhile to make room for another.
+    fn wait_for_more(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) {
+        let unfinished = self.session.connection.unfinished_since();
+        if let Some(since) = unfinished {
+            self.live.became_unfinished(since);
+        }
+        let got = self.receive(left, socket);
+        if unfinished.is_some() {
+            let leaves = self.live.became_busy();
+            if leaves && got == Received::End {
+                return self.session.connection.handle(Input::Cut);
+            }
+            self.live.stay();
+        }
+        self.received(got, socket);
     }
 
     /// Like [`receive`](Self::receive), for an idle connection. If this thread drives all connections and another one
@@ -75,10 +77,8 @@ impl Line {
             PollFd::new(door, PollFlags::IN),
             PollFd::new(latch, PollFlags::IN),
         ];
-        match poll(&mut fds, timespec(left).as_ref()) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Received::Nothing,
-            Err(_) => return Received::Broken,
+        if poll(&mut fds, left).is_err() {
+            return Received::Broken;
         }
         if fds[0].revents().is_empty() {
             if !fds[1].revents().is_empty() {
@@ -107,16 +107,18 @@ impl Line {
             self.is_slow = got == Received::Nothing;
             return got;
         }
-        match poll_both((socket, PollFlags::IN), (self.latch(), PollFlags::IN), left) {
-            Ok([ready, _]) if ready.is_empty() => Received::Nothing,
-            Ok(_) => self.transport.over(socket).receive(&mut self.driver.space.buffers.input, false),
+        let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN), self.latch(socket)];
+        match poll(&mut fds, left) {
+            Ok(()) if fds[0].revents().is_empty() => Received::Nothing,
+            Ok(()) => self.transport.over(socket).receive(&mut self.driver.space.buffers.input, false),
             Err(_) => Received::Broken,
         }
     }
 
-    /// A descriptor that becomes readable when the server shuts down, until the connection has processed that.
-    fn latch(&self) -> Option<BorrowedFd<'_>> {
-        (self.session.told() < Phase::Draining).then(|| self.driver.shared.latch().as_fd())
+    /// For poll(2): readable when the server shuts down, until the connection has processed that.
+    fn latch<'f>(&'f self, socket: BorrowedFd<'f>) -> PollFd<'f> {
+        let latch = (self.session.phase() < Phase::Draining).then(|| self.driver.shared.latch().as_fd());
+        readable(latch, socket)
     }
 
     /// Passes the result of reading to the connection. The bytes are already in its window.
@@ -124,49 +126,21 @@ impl Line {
         self.with_env(socket, |session, _, io, env| session.received(got, io, env));
     }
 
-    /// Waits with poll(2) for everything but the next bytes: for room in the socket, or only for the peer to
-    /// disconnect and for the deadline.
+    /// Waits with poll(2) for everything but the next bytes: for room in the socket, for a script, for a wake-up of the
+    /// handler, or only for the peer to disconnect and for the deadline.
     fn watch(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        match poll_both((socket, socket_flags(need)), (self.latch(), PollFlags::IN), left) {
-            Ok([ready, _]) => self.became_ready(&[ready], need, socket),
-            Err(_) => self.broken(socket),
+        let wake_fd = self.conn_waker.get().filter(|_| need.handler);
+        let [ready, output, exit, input] = watched(need, socket, self.driver.space.slot.script());
+        let woken = readable(wake_fd.map(|wake_fd| wake_fd.as_fd()), socket);
+        let mut fds = [ready, output, exit, input, woken, self.latch(socket)];
+        if poll(&mut fds, left).is_err() {
+            return self.broken(socket);
         }
-    }
-
-    /// Like `watch`, with a handler that may be woken.
-    fn watch_waker(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        let Some(conn_waker) = self.conn_waker.get() else { return };
-        let wanted = |fd: Option<BorrowedFd<'_>>, flags| fd.map_or(PollFlags::empty(), |_| flags);
-        let latch = self.latch();
-        let mut fds = [
-            PollFd::from_borrowed_fd(socket, socket_flags(need)),
-            PollFd::from_borrowed_fd(conn_waker.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(latch.unwrap_or(socket), wanted(latch, PollFlags::IN)),
-        ];
-        match poll(&mut fds, timespec(left).as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return self.broken(socket),
-        }
-        let [ready, woken, _] = fds.map(|fd| fd.revents());
-        if !woken.is_empty() {
-            conn_waker.consume();
+        let [found @ .., woken, _] = fds.map(|fd| fd.revents());
+        if let (Some(wake_fd), false) = (wake_fd, woken.is_empty()) {
+            wake_fd.consume();
             self.session.connection.handle(Input::Wake);
         }
-        self.became_ready(&[ready], need, socket);
-    }
-
-    /// Like `watch`, with a script in addition to the socket.
-    fn watch_script(&mut self, need: Need, left: Option<u64>, socket: BorrowedFd<'_>) {
-        let tells = self.session.told() < Phase::Draining;
-        let Driver { space, shared, .. } = &mut self.driver;
-        let [ready, output, exit, input] = watched(need, socket, space.slot.script());
-        let latch = PollFd::new(shared.latch(), if tells { PollFlags::IN } else { PollFlags::empty() });
-        let mut fds = [ready, output, exit, input, latch];
-        match poll(&mut fds, timespec(left).as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return self.broken(socket),
-        }
-        let [found @ .., _] = fds.map(|fd| fd.revents());
         self.became_ready(&found, need, socket);
     }
 
@@ -176,20 +150,8 @@ impl Line {
     }
 }
 
-/// Waits for the socket and for another descriptor, if there is one. Empty flags: nothing happened in time.
-fn poll_both(
-    (socket, flags): (BorrowedFd<'_>, PollFlags),
-    (other, other_flags): (Option<BorrowedFd<'_>>, PollFlags),
-    left: Option<u64>,
-) -> Result<[PollFlags; 2], Errno> {
-    let mut fds = [
-        PollFd::from_borrowed_fd(socket, flags),
-        PollFd::from_borrowed_fd(other.unwrap_or(socket), other.map_or(PollFlags::empty(), |_| other_flags)),
-    ];
-    let n = 1 + usize::from(other.is_some());
-    match poll(&mut fds[..n], timespec(left).as_ref()) {
-        Ok(_) => Ok(fds.map(|fd| fd.revents())),
-        Err(Errno::INTR) => Ok([PollFlags::empty(); 2]),
-        Err(error) => Err(error),
-    }
+/// For poll(2): whether `fd` is readable. Without it, the socket takes its place, without events.
+fn readable<'f>(fd: Option<BorrowedFd<'f>>, socket: BorrowedFd<'f>) -> PollFd<'f> {
+    let flags = if fd.is_some() { PollFlags::IN } else { PollFlags::empty() };
+    PollFd::from_borrowed_fd(fd.unwrap_or(socket), flags)
 }

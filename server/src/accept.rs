@@ -28,6 +28,8 @@ pub const UNFINISHED_GRACE: u64 = 1_000;
 pub struct Acceptor {
     /// The last pause in milliseconds; 0 after a success.
     millis: u64,
+    /// When that pause ends.
+    paused_until: Tick,
     /// When an error was last logged.
     logged: Option<Tick>,
 }
@@ -41,7 +43,8 @@ pub enum Accepted {
     Again,
     /// No connection is pending.
     Nobody,
-    /// A resource of the system is exhausted: accept nothing for this many milliseconds.
+    /// A resource of the system is exhausted: accept nothing for this many milliseconds, that is
+    /// [until then](Acceptor::paused_until).
     Pause(u64),
 }
 
@@ -78,8 +81,20 @@ impl Acceptor {
         millis
     }
 
+    /// When the pause ends, if there is one at the time `now`.
+    #[must_use]
+    pub fn paused_until(&self, now: Tick) -> Option<Tick> {
+        (self.paused_until > now).then_some(self.paused_until)
+    }
+
+    /// Ends the pause.
+    pub fn resume(&mut self) {
+        self.paused_until = Tick(0);
+    }
+
     fn next_pause(&mut self, now: Tick) -> (u64, bool) {
         self.millis = (self.millis * 2).clamp(Self::FIRST, Self::LONGEST);
+        self.paused_until = now.after(self.millis);
         let is_logged = self.logged.is_none_or(|logged| now.since(logged) >= Self::LOG_EVERY);
         if is_logged {
             self.logged = Some(now);
@@ -161,12 +176,17 @@ mod tests {
             let (millis, is_logged) = acceptor.next_pause(now);
             pauses.push(millis);
             lines += usize::from(is_logged);
-            now = now.after(millis);
+            let end = now.after(millis);
+            assert_eq!(acceptor.paused_until(now), Some(end));
+            now = end;
+            assert_eq!(acceptor.paused_until(now), None);
         }
         assert_eq!(pauses[..9], [8, 16, 32, 64, 128, 256, 512, 1000, 1000]);
         assert_eq!(lines, 3, "at 0 s, 6 s and 11 s of {now:?}");
         acceptor.millis = 0;
         assert_eq!(acceptor.next_pause(now), (8, false));
+        acceptor.resume();
+        assert_eq!(acceptor.paused_until(now), None);
         assert!(is_of_one_connection(Errno::CONNABORTED) && !is_of_one_connection(Errno::MFILE));
     }
 }

@@ -3,17 +3,20 @@
 //! The core decides what to do next ([`Step`](sanserve_core::Step)); a frontend waits and calls handlers;
 //! `sanserve-os` makes one system call at a time. This crate contains what lies in between: the configuration of a
 //! server ([`Site`]), the cache of small files, the code that carries out steps ([`Slot`]), scripts and their
-//! supervision, the log, recordings, and the limit on memory. Nothing here waits for a connection.
+//! supervision, the log, recordings, and the limit on memory. Nothing here waits for a connection, except [`poll`], for
+//! frontends that wait with it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accept;
 mod cache;
+mod drain_deadlines;
 mod failure;
 mod io_pool;
 mod lifecycle;
 mod log;
 mod memory;
+mod poll_waker;
 mod put_away;
 mod readiness;
 mod record;
@@ -30,13 +33,15 @@ mod workers;
 
 pub use accept::{Accepted, Acceptor, IDLE_GRACE, UNFINISHED_GRACE};
 pub use cache::{Attempt, CacheLimits, Cached, DiskFile, Files, Local, OpenFile, OpenJob, OpenOutcome, Shared};
+pub use drain_deadlines::DrainDeadlines;
 pub use failure::panic_message;
 pub use io_pool::{DEFAULT_IO_THREADS, DiskGate, DiskRequest, IoPool};
 pub use lifecycle::{Announce, DrainWatch, Draining, Handle, InProgress, Phase};
 pub use log::{Log, Logger};
 pub use memory::{default_memory, has_address_limit, threads_within_memory};
+pub use poll_waker::{PollWaker, WakeFd};
 pub use put_away::PutAway;
-pub use readiness::{socket_flags, watched};
+pub use readiness::{poll, socket_flags, watched};
 pub use record::Recording;
 pub use running::{Running, first_ip};
 pub use sanserve_os::{ListenAddr, Listener, Root, Stream, StreamSender, Symlinks};

@@ -53,8 +53,9 @@ pub trait Announce: Send + Sync {
     /// `phase`.
     fn announce(&self, phase: Phase);
 
-    /// How many connections have not processed the shutdown yet, and may have an exchange in progress.
-    fn not_told(&self) -> usize {
+    /// How many connections the shutdown has not reached yet: they may have an exchange in progress, which
+    /// [`Draining::in_progress`] does not count.
+    fn uninformed(&self) -> usize {
         0
     }
 }
@@ -86,7 +87,7 @@ impl Handle {
     /// How many exchanges are still in progress, once the server shuts down.
     #[must_use]
     pub fn in_progress(&self) -> usize {
-        self.draining.in_progress() + self.frontend.not_told()
+        self.draining.in_progress() + self.frontend.uninformed()
     }
 
     /// Reports when the server shuts down, for code that waits on its own.
@@ -304,20 +305,20 @@ mod tests {
     #[test]
     fn callbacks_and_futures_are_notified_once() {
         let draining = Draining::default();
-        let told = Arc::new(AtomicUsize::new(0));
+        let calls = Arc::new(AtomicUsize::new(0));
         let count = || {
-            let told = Arc::clone(&told);
+            let calls = Arc::clone(&calls);
             move || {
-                told.fetch_add(1, Ordering::SeqCst);
+                calls.fetch_add(1, Ordering::SeqCst);
             }
         };
         let kept = draining.when_begun(count());
         drop(draining.when_begun(count()));
         draining.begin();
         draining.begin();
-        assert_eq!(told.load(Ordering::SeqCst), 1);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
         let late = draining.when_begun(count());
-        assert_eq!(told.load(Ordering::SeqCst), 2);
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
         drop((kept, late));
     }
 
@@ -339,7 +340,7 @@ mod tests {
             fn announce(&self, phase: Phase) {
                 self.0.lock().unwrap().push(phase);
             }
-            fn not_told(&self) -> usize {
+            fn uninformed(&self) -> usize {
                 2
             }
         }

@@ -1,14 +1,37 @@
 //! What a connection waits for with `poll(2)`, and what was found.
 
+use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use sanserve_core::{Fault, Need};
 
 use crate::lifecycle::Draining;
 use crate::script::ScriptFds;
 use crate::session::Session;
 use crate::transport::Io;
+
+/// The longest wait in milliseconds, which every system accepts.
+const LONGEST: u64 = 24 * 60 * 60 * 1_000;
+
+/// Waits until one of `fds` is ready, for at most `millis` milliseconds, with `poll(2)`. What was found are their
+/// `revents`: nothing, if a signal has interrupted the wait, or the time is up. The wait ends after a day in any case.
+///
+/// # Errors
+/// If the system is out of memory.
+pub fn poll(fds: &mut [PollFd<'_>], millis: Option<u64>) -> io::Result<()> {
+    match rustix::event::poll(fds, timespec(millis).as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn timespec(millis: Option<u64>) -> Option<Timespec> {
+    let time = Duration::from_millis(millis?.min(LONGEST));
+    Some(Timespec::try_from(time).expect("a day is in range"))
+}
 
 /// The descriptors to pass to `poll(2)` for a connection that needs `need`: its socket, and the output, the exit and the
 /// input of its script. The exit is a descriptor of its own, since a script may leave a child behind that keeps the
@@ -61,5 +84,17 @@ impl Session {
         }
         self.script_became_ready(output, input);
         reads || writes || is_unnoticed || output || input
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_deadline_is_no_timeout() {
+        assert_eq!(timespec(None), None);
+        assert_eq!(timespec(Some(1_500)), Some(Timespec { tv_sec: 1, tv_nsec: 500_000_000 }));
+        assert_eq!(timespec(Some(u64::MAX)).unwrap().tv_sec, 86_400);
     }
 }

@@ -11,7 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use sanserve_core::{
-    Action, Buffers, Call, Close, Completion, Connection, Context, Fault, Handler, Input, Reply, SpawnError, Step, Wait,
+    Action, Buffers, Call, Close, Completion, Connection, Context, Fault, Handler, Input, Peer, Reply, SpawnError,
+    Step, Wait,
 };
 
 use crate::cache::Files;
@@ -29,7 +30,8 @@ use crate::transport::{Io, Received};
 pub struct Session {
     /// The protocol.
     pub connection: Connection,
-    told: Phase,
+    /// The last phase of the server that was passed to the connection.
+    phase: Phase,
     script: ScriptReady,
 }
 
@@ -190,31 +192,40 @@ impl Session {
     /// A session with no inputs yet.
     #[must_use]
     pub fn new(connection: Connection) -> Session {
-        Session { connection, told: Phase::Running, script: ScriptReady::default() }
+        Session { connection, phase: Phase::Running, script: ScriptReady::default() }
     }
 
-    /// The phase of the server that was passed to the connection.
+    /// A session of a new connection with `peer`, which is recorded and traced if the site [says so](Site::observe).
+    /// `runtime` is the name of the frontend in recordings.
     #[must_use]
-    pub fn told(&self) -> Phase {
-        self.told
+    pub fn begin(peer: Peer, site: &Site, cx: &Context<'_>, runtime: &str) -> Session {
+        let mut connection = Connection::new(peer, cx);
+        site.observe(&mut connection, cx, runtime);
+        Session::new(connection)
+    }
+
+    /// The last phase of the server that was passed to the connection.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
     }
 
     /// Passes the phase of the server to the connection, once. Returns whether it has changed. An exchange that is in
     /// progress while the server shuts down is counted from here on.
-    pub fn tell(&mut self, space: &mut Workspace, draining: &Draining) -> bool {
-        let is_news = self.tell_phase(draining);
-        if is_news && self.told == Phase::Draining && self.connection.has_exchange() {
+    pub fn follow_phase(&mut self, space: &mut Workspace, draining: &Draining) -> bool {
+        let has_changed = self.pass_phase(draining);
+        if has_changed && self.phase == Phase::Draining && self.connection.has_exchange() {
             space.in_progress = Some(draining.hold());
         }
-        is_news
+        has_changed
     }
 
-    fn tell_phase(&mut self, draining: &Draining) -> bool {
+    fn pass_phase(&mut self, draining: &Draining) -> bool {
         let phase = draining.phase();
-        if phase <= self.told {
+        if phase <= self.phase {
             return false;
         }
-        self.told = phase;
+        self.phase = phase;
         self.connection.handle(match phase {
             Phase::Running | Phase::Leaving => Input::Leave,
             Phase::Draining => Input::Drain,
@@ -233,7 +244,7 @@ impl Session {
     /// Records that the connection has failed, or, if the server has cut it, that.
     pub fn broken(&mut self, fault: Fault, io: &mut Io<'_>, draining: &Draining) {
         if fault == Fault::Peer {
-            if draining.phase() == Phase::Cut && self.tell_phase(draining) {
+            if draining.phase() == Phase::Cut && self.pass_phase(draining) {
                 return;
             }
             io.transport.was_reset();
@@ -255,7 +266,7 @@ impl Session {
             Received::Nothing => return false,
             Received::Bytes(_) => env.files.arrived(),
             // A cut may have been done by shutting the socket down.
-            Received::End if draining.phase() == Phase::Cut && self.tell_phase(draining) => {}
+            Received::End if draining.phase() == Phase::Cut && self.pass_phase(draining) => {}
             Received::End => self.connection.handle(Input::Eof),
             Received::Broken => self.broken(Fault::Peer, io, draining),
         }

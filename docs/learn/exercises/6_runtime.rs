@@ -13,12 +13,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use sanserve_core::{Config, Connection, Need, Peer, Tick, Timeouts};
+use rustix::event::{PollFd, PollFlags};
+use sanserve_core::{Config, Need, Peer, Tick, Timeouts};
 use sanserve_os as os;
 use sanserve_os::{Clock, Signals};
-use sanserve_server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace};
+use sanserve_server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace, poll};
 
 /// What all threads share.
 struct Shared {
@@ -58,10 +57,7 @@ impl Server {
     pub fn run(self) -> io::Result<()> {
         loop {
             let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.shared.latch, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            poll(&mut fds, None)?;
             if !fds[1].revents().is_empty() {
                 return Ok(());
             }
@@ -87,10 +83,9 @@ struct Client<'s> {
 impl Client<'_> {
     fn new(socket: TcpStream, peer: SocketAddr, shared: &Shared) -> Client<'_> {
         let (site, now) = (&shared.site, shared.clock.now());
-        let mut connection = Connection::new(Peer::from(peer), &site.context(&now));
-        site.observe(&mut connection, &site.context(&now), "a runtime of my own");
+        let session = Session::begin(Peer::from(peer), site, &site.context(&now), "a runtime of my own");
         let files = Local::new(Arc::clone(site.root()), site.cache().clone());
-        let (session, space, log) = (Session::new(connection), Workspace::new(site), site.log().logger());
+        let (space, log) = (Workspace::new(site), site.log().logger());
         Client { shared, socket, transport: Transport::level_triggered(), session, space, files, log }
     }
 
@@ -120,10 +115,9 @@ impl Client<'_> {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, need.read);
         flags.set(PollFlags::OUT, need.write);
-        let left = deadline.map(|at| Duration::from_millis(at.since(self.shared.clock.tick())));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let left = deadline.map(|at| at.since(self.shared.clock.tick()));
         let mut fds = [PollFd::new(&self.socket, flags)];
-        if poll(&mut fds, left.as_ref()).is_err() {
+        if poll(&mut fds, left).is_err() {
             return;
         }
         let found = fds[0].revents();

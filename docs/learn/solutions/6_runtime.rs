@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use sanserve_core::{Config, Connection, Input, Need, Peer, Tick, Timeouts};
+use rustix::event::{PollFd, PollFlags};
+use sanserve_core::{Config, Input, Need, Peer, Tick, Timeouts};
 use sanserve_os as os;
 use sanserve_os::{Clock, Signals};
-use sanserve_server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace};
+use sanserve_server::{Budget, Env, Local, Logger, Recording, Session, Site, Transport, Turn, Workspace, poll};
 
 /// What all threads share.
 struct Shared {
@@ -56,10 +55,7 @@ impl Server {
         let mut clients: Vec<JoinHandle<()>> = Vec::new();
         loop {
             let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.shared.latch, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            poll(&mut fds, None)?;
             if !fds[1].revents().is_empty() {
                 break;
             }
@@ -87,17 +83,16 @@ struct Client<'s> {
     space: Workspace,
     files: Local,
     log: Logger,
-    /// The connection was told to drain.
+    /// The connection knows that the server shuts down.
     draining: bool,
 }
 
 impl Client<'_> {
     fn new(socket: TcpStream, peer: SocketAddr, shared: &Shared) -> Client<'_> {
         let (site, now) = (&shared.site, shared.clock.now());
-        let mut connection = Connection::new(Peer::from(peer), &site.context(&now));
-        site.observe(&mut connection, &site.context(&now), "a runtime of my own");
+        let session = Session::begin(Peer::from(peer), site, &site.context(&now), "a runtime of my own");
         let files = Local::new(Arc::clone(site.root()), site.cache().clone());
-        let (session, space, log) = (Session::new(connection), Workspace::new(site), site.log().logger());
+        let (space, log) = (Workspace::new(site), site.log().logger());
         Client { shared, socket, transport: Transport::level_triggered(), session, space, files, log, draining: false }
     }
 
@@ -127,12 +122,11 @@ impl Client<'_> {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, need.read);
         flags.set(PollFlags::OUT, need.write);
-        let left = deadline.map(|at| Duration::from_millis(at.since(self.shared.clock.tick())));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let left = deadline.map(|at| at.since(self.shared.clock.tick()));
         let mut fds = [PollFd::new(&self.socket, flags), PollFd::new(&self.shared.latch, PollFlags::IN)];
         // The latch stays readable, so it is polled only until it was seen.
         let watched = if self.draining { 1 } else { 2 };
-        if poll(&mut fds[..watched], left.as_ref()).is_err() {
+        if poll(&mut fds[..watched], left).is_err() {
             return;
         }
         if !self.draining && !fds[1].revents().is_empty() {
