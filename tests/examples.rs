@@ -1,6 +1,9 @@
 //! The examples of common tasks, over real sockets; those that are portable, on each runtime.
 
 #[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../examples/assets.rs"]
+mod assets;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
 #[path = "../examples/basic_auth.rs"]
 mod basic_auth;
 #[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
@@ -196,4 +199,32 @@ fn basic_authentication() {
             }
         },
     );
+}
+
+#[test]
+fn embedded_assets() {
+    on_each_runtime(
+        |_| assets::site(),
+        |server| {
+            let mut client = server.connect();
+            let page = client.get("/");
+            assert_eq!(page.body_text(), include_str!("../examples/app/index.html"));
+            assert_eq!(client.get("/css/main.css").text("Content-Type"), Some("text/css; charset=utf-8"));
+            assert_eq!(client.get("/app.js").body_text(), include_str!("../examples/app/app.js"));
+            let script = client.ask("GET /app.js HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, br\r\n\r\n");
+            assert_eq!(script.text("Content-Encoding"), Some("gzip"));
+            assert_eq!(script.body, include_bytes!("../examples/app/app.js.gz"));
+            assert!(script.body.len() < include_str!("../examples/app/app.js").len());
+            assert_eq!(client.get("/a.txt").status(), 404, "there are no files");
+        },
+    );
+}
+
+/// The compressed file is that of the script.
+#[test]
+fn the_precompressed_asset_is_current() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/app");
+    let output = std::process::Command::new("gzip").args(["-dc", "app.js.gz"]).current_dir(folder).output();
+    let output = output.expect("gzip is installed");
+    assert_eq!(output.stdout, include_bytes!("../examples/app/app.js"));
 }

@@ -22,8 +22,10 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod assets;
 mod buffers;
 mod cgi;
+mod coding;
 mod conditional;
 mod config;
 mod connection;
@@ -66,7 +68,9 @@ mod time;
 mod timer;
 mod wire;
 
+pub use assets::{Asset, Assets};
 pub use buffers::{Buffers, Window};
+pub use coding::ContentCoding;
 pub use conditional::Validators;
 pub use config::{Cgi, Chunked, Config, Etag, Limits, Pace, Protocol, Timeouts};
 pub use connection::{Connection, Packed, Received, Reply, Resting, State};

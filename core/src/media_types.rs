@@ -118,7 +118,7 @@ impl fmt::Display for InvalidMediaType {
 
 impl std::error::Error for InvalidMediaType {}
 
-fn checked(media_type: &str) -> Result<String, InvalidMediaType> {
+pub(crate) fn checked(media_type: &str) -> Result<String, InvalidMediaType> {
     if is_media_type(media_type) {
         Ok(media_type.into())
     } else {

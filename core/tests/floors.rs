@@ -15,7 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("basic terms", &["credentials", "grammar", "handover", "input", "peer", "share", "status", "text", "time"]),
     ("small formats", &["date", "error", "fields", "listing", "media_types"]),
     ("rules: decisions and their reasons, configuration, the parts of a head", &["config", "reason", "response_head"]),
-    ("the codec, and readers of single fields", &["handler_error", "media_type", "range", "timer", "wire"]),
+    ("the codec, and readers of single fields", &["coding", "handler_error", "media_type", "range", "timer", "wire"]),
     ("the request", &["conditional", "request"]),
     ("the memory of an exchange, and paths", &["buffers", "entry", "page", "path"]),
     ("the steps for a driver", &["script_path", "step"]),
@@ -25,7 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("tasks: what produces a response", &["cgi", "files", "handler_task", "head_writer"]),
     ("the choice of the task", &["task"]),
     ("the state machine that a driver uses", &["connection"]),
-    ("conveniences for embedders", &["handler", "interop"]),
+    ("conveniences for embedders", &["assets", "handler", "interop"]),
 ];
 
 #[test]

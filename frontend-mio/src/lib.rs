@@ -105,8 +105,8 @@ use std::thread;
 
 pub use sanserve_core as core;
 pub use sanserve_core::{
-    Call, Cgi, Config, Etag, Handler, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Received, Reply,
-    Request, RequestBuf, ResponseHead, Route, StatusCode, Timeouts, Validators,
+    Asset, Assets, Call, Cgi, Config, Etag, Handler, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol,
+    Received, Reply, Request, RequestBuf, ResponseHead, Route, StatusCode, Timeouts, Validators,
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 pub use sanserve_server as server;

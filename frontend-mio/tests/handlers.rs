@@ -595,3 +595,27 @@ fn content_of_a_handler_has_conditions_and_ranges() {
     testkit::check_entity(&mut server.connect());
     end(server);
 }
+
+#[test]
+fn embedded_assets_are_sent_like_files() {
+    let assets = testkit::assets();
+    let site = Site::without_files().with_answer(move |reply| {
+        if reply.send_asset(&assets)? { Ok(()) } else { reply.error(StatusCode::NOT_FOUND, Some("nothing here"), None) }
+    });
+    let server = start(site);
+    testkit::check_assets(&mut server.connect());
+    end(server);
+    // What is no asset is left to the files, of which there are none; and one asset may stand for everything.
+    let server = start(Site::without_files().with_assets(&testkit::assets()));
+    assert_eq!(server.connect().get("/app.js").body_text(), "0123456789");
+    assert_eq!(server.connect().get("/app").status(), 404);
+    end(server);
+    let assets = testkit::assets();
+    let site = Site::without_files().with_answer(move |reply| {
+        assert!(!reply.send_asset_at(&assets, "app")?);
+        reply.send_asset_at(&assets, "/index.html").map(|found| assert!(found))
+    });
+    let server = start(site);
+    assert_eq!(server.connect().get("/any/thing?").body_text(), "<h1>Home</h1>");
+    end(server);
+}

@@ -10,7 +10,8 @@ use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use sanserve_core::{
-    Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, StatusCode, Validators, scrub,
+    Assets, Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, StatusCode, Validators,
+    scrub,
 };
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -207,6 +208,36 @@ impl Exchange<'_> {
     /// one of the fields that are written for an entity (`ETag`, `Last-Modified`, `Accept-Ranges`, `Content-Range`).
     pub fn send_entity(&self, head: &ResponseHead, validators: &Validators, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.reply(|reply| reply.send_entity(head, validators, body))
+    }
+
+    /// Sends the embedded asset that the path of the request names, by the rules of files: conditions, ranges, HEAD, and
+    /// precompressed variants by `Accept-Encoding`. Returns `false`, and sends nothing, if there is no such asset: then
+    /// send an error, or [`decline`](Self::decline). See [`Reply::send_asset`](sanserve_core::Reply::send_asset) for the
+    /// details. It never waits, so it is not `async`.
+    ///
+    /// ```
+    /// use sanserve_smol::{Assets, Exchange, StatusCode};
+    ///
+    /// async fn answer(x: &mut Exchange<'_>, assets: &Assets) -> std::io::Result<()> {
+    ///     if x.send_asset(assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, None, None).await }
+    /// }
+    /// # let _ = answer;
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::HeadOrder`](sanserve_core::Misuse) if the response has begun, `Misuse::OutOfMemory` if the server has no
+    /// memory for a copy of the content.
+    pub fn send_asset(&self, assets: &Assets) -> io::Result<bool> {
+        self.reply(|reply| reply.send_asset(assets))
+    }
+
+    /// Sends the asset with this path, whatever the path of the request: for an application whose pages are all the same
+    /// `index.html`. Otherwise like [`send_asset`](Self::send_asset).
+    ///
+    /// # Errors
+    /// As for [`send_asset`](Self::send_asset).
+    pub fn send_asset_at(&self, assets: &Assets, path: &str) -> io::Result<bool> {
+        self.reply(|reply| reply.send_asset_at(assets, path))
     }
 
     /// Sends a prepared head and a body of unknown length, which is read to its end, and ends the response. Returns the

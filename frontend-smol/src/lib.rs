@@ -58,8 +58,8 @@ use smol::{Executor, channel};
 
 pub use sanserve_core as core;
 pub use sanserve_core::{
-    Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead,
-    Route, StatusCode, Timeouts, Validators,
+    Asset, Assets, Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf,
+    ResponseHead, Route, StatusCode, Timeouts, Validators,
 };
 pub use sanserve_server as server;
 use sanserve_server::{Announce as _, Phase, first_ip};

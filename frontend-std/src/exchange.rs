@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use sanserve_core::{
-    Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, Validators, scrub,
+    Assets, Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, Validators, scrub,
 };
 use sanserve_server::{Draining, Upgraded};
 
@@ -196,6 +196,38 @@ impl<'x> Exchange<'x> {
     ) -> io::Result<()> {
         self.line.not_the_peers_time();
         self.line.act(|reply| reply.send_entity(head, validators, body))
+    }
+
+    /// Sends the embedded asset that the path of the request names, by the rules of files: conditions, ranges, HEAD, and
+    /// precompressed variants by `Accept-Encoding`. Returns `false`, and sends nothing, if there is no such asset: then
+    /// send an error, or [`decline`](Self::decline). See [`Reply::send_asset`](sanserve_core::Reply::send_asset) for the
+    /// details.
+    ///
+    /// ```
+    /// use sanserve_std::{Assets, Exchange, StatusCode};
+    ///
+    /// fn answer(x: &mut Exchange<'_>, assets: &Assets) -> std::io::Result<()> {
+    ///     if x.send_asset(assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, None, None) }
+    /// }
+    /// # let _ = answer;
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::HeadOrder`](sanserve_core::Misuse) if the response has begun, `Misuse::OutOfMemory` if the server has no
+    /// memory for a copy of the content.
+    pub fn send_asset(&mut self, assets: &Assets) -> io::Result<bool> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| reply.send_asset(assets))
+    }
+
+    /// Sends the asset with this path, whatever the path of the request: for an application whose pages are all the same
+    /// `index.html`. Otherwise like [`send_asset`](Self::send_asset).
+    ///
+    /// # Errors
+    /// As for [`send_asset`](Self::send_asset).
+    pub fn send_asset_at(&mut self, assets: &Assets, path: &str) -> io::Result<bool> {
+        self.line.not_the_peers_time();
+        self.line.act(|reply| reply.send_asset_at(assets, path))
     }
 
     /// Sends a prepared head and a body of unknown length, which is read to its end, and ends the response. Returns the

@@ -54,8 +54,8 @@ use std::time::Duration;
 
 pub use sanserve_core as core;
 pub use sanserve_core::{
-    Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead,
-    Route, StatusCode, Timeouts, Validators,
+    Asset, Assets, Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf,
+    ResponseHead, Route, StatusCode, Timeouts, Validators,
 };
 pub use sanserve_server as server;
 use sanserve_server::first_ip;

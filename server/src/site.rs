@@ -11,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve_core::{
-    Buffers, Call, Config, Connection, Context, DefaultPolicy, Etag, Handler, HandlerError, Now, Peer, Policy, Reply,
+    Assets, Buffers, Call, Config, Connection, Context, DefaultPolicy, Etag, Handler, HandlerError, Now, Peer, Policy,
+    Reply,
 };
 use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
 
@@ -240,6 +241,23 @@ impl Site {
                 if call == Call::Request { call_answer(&*answer, reply) } else { Ok(()) }
             }
         })
+    }
+
+    /// A handler that sends embedded assets ([`Reply::send_asset`]). What is none of them is left to the files of the
+    /// site, or is 404 without files.
+    ///
+    /// ```
+    /// use sanserve_core::{Asset, Assets};
+    /// use sanserve_server::Site;
+    ///
+    /// let assets = Assets::new([Asset::new("index.html", "<h1>Hello</h1>".as_bytes())]);
+    /// let site = Site::without_files().with_assets(&assets);
+    /// # assert!(site.has_handler());
+    /// ```
+    #[must_use]
+    pub fn with_assets(self, assets: &Assets) -> Site {
+        let assets = assets.clone();
+        self.with_answer(move |reply| if reply.send_asset(&assets)? { Ok(()) } else { reply.decline() })
     }
 
     /// Passes the sockets of connections that switch to another protocol to `take` ([`Reply::upgrade`]). `take` may

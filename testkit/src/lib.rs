@@ -4,6 +4,7 @@
 //! through its flags, its sockets and `/proc`. Every wait has a timeout, so a server that hangs fails its test, and
 //! does not block others.
 
+mod assets;
 pub mod browser;
 pub mod client;
 mod dice;
@@ -20,6 +21,7 @@ pub mod traced;
 pub mod tree;
 mod wait;
 
+pub use assets::{assets, check_assets};
 pub use client::Client;
 pub use dice::Dice;
 pub use embedded::{Bound, Embedded, LogSink};

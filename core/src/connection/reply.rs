@@ -666,6 +666,29 @@ mod tests {
         assert!(outcome.is_ok() && sent.ends_with(b"\r\n\r\nless"), "{}", sent.escape_ascii());
     }
 
+    #[test]
+    fn a_range_needs_memory_for_the_range_alone() {
+        let config = Config { handled: true, ..Config::default() };
+        let now = Now::new(Tick(0), Wall(784_111_777));
+        let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+        for (range, memory, expected) in [
+            ("0-9999", 10_000, Ok(())),
+            ("0-9999", 9_999, Err(Misuse::OutOfMemory)),
+            ("200000-", 0, Ok(())),
+            // Of several ranges, a copy is made; and the whole may be sent.
+            ("0-9999,20000-29999", 200_000, Ok(())),
+            ("0-9999,20000-29999", 199_999, Err(Misuse::OutOfMemory)),
+        ] {
+            let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+            let mut buf = Buffers::within(Arc::new(Bound::of(memory)));
+            buf.input.fill(format!("GET / HTTP/1.1\r\nHost: x\r\nRange: bytes={range}\r\n\r\n").as_bytes());
+            assert!(matches!(connection.poll(&mut buf, &cx), Step::Call(Call::Request)));
+            let mut reply = connection.reply(&mut buf, &cx);
+            let outcome = reply.answer_entity(&Validators::version(1), "a/b", [b'x'; 200_000]);
+            assert_eq!(outcome, expected, "{range} within {memory} bytes");
+        }
+    }
+
     /// The page of an error that came too late for it is that of no other client, and neither are tag and reason.
     #[test]
     fn nothing_of_a_failed_exchange_is_left_for_another_connection() {

@@ -84,14 +84,17 @@ impl ResponseBuilder<'_> {
         }
         let has_range = self.buf.head.has_any([Known::Range, Known::IfRange]);
         let asked = if has_range { self.asked(len, validators) } else { Asked::Whole(None) };
-        let copies = match asked {
+        let ranges = &self.buf.scratch.ranges;
+        let requested = || ranges.iter().map(ByteRange::len).sum::<u64>();
+        let copied = match asked {
             Asked::Unsatisfiable => 0,
             _ if self.exchange.is_head => 0,
-            // The parts are put together before their length is announced.
-            Asked::Ranges if self.buf.scratch.ranges.len() > 1 => 2,
-            Asked::Ranges | Asked::Whole(_) => 1,
+            Asked::Whole(_) => len,
+            Asked::Ranges if ranges.len() == 1 => requested(),
+            // The parts are put together before their length is announced. If there is no boundary, the whole is sent.
+            Asked::Ranges => requested().saturating_mul(2).max(len),
         };
-        if !self.buf.make_room_for_body(body.len().saturating_mul(copies)) {
+        if !self.buf.make_room_for_body(usize::try_from(copied).unwrap_or(usize::MAX)) {
             return Err(Misuse::OutOfMemory);
         }
         match asked {

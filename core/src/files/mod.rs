@@ -12,7 +12,7 @@ use crate::exchange::{FilePart, Page, Phrase, Progress, ResponseBuilder};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
 use crate::listing;
 use crate::media_type::{self as kind, media_type};
-use crate::path::{self, Forbidden, explain_path, names_dotfile};
+use crate::path::{self, Forbidden, explain_path, names_dotfile, write_location};
 use crate::range::{self, Asked};
 use crate::reason::Rule;
 use crate::request::split_path;
@@ -611,17 +611,5 @@ impl MediaType<'_> {
             out.extend_from_slice(b"; charset=");
             out.extend_from_slice(charset.as_bytes());
         }
-    }
-}
-
-/// Appends a part of a target so that it is a valid URI reference: bytes that are not permitted in one (RFC 3986
-/// section 2) are percent-encoded, and all others are kept. A backslash is encoded too, because browsers treat it as a
-/// slash.
-fn write_location(text: &[u8], out: &mut Vec<u8>) {
-    use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
-    const KEEP: &AsciiSet =
-        &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
-    for part in percent_encode(text, KEEP) {
-        out.extend_from_slice(part.as_bytes());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sanserve_core::{Call, HandlerError, Policy, Reply};
-use sanserve_smol::{Exchange, Handler, ResponseHead, StatusCode, handler_fn};
+use sanserve_smol::{Assets, Exchange, Handler, ResponseHead, StatusCode, handler_fn};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{run, serve};
@@ -473,4 +473,18 @@ fn a_reader_without_end_is_only_read_for_a_body_that_is_sent() {
     assert_eq!(client.head().status, 200);
     assert_eq!(client.rest(), b"");
     assert_eq!(server.end().matches("0 bytes").count(), 3);
+}
+
+async fn asset(x: &mut Exchange<'_>, assets: Assets) -> io::Result<()> {
+    if x.path() == b"/any/thing" {
+        return x.send_asset_at(&assets, "index.html").map(|found| assert!(found));
+    }
+    if x.send_asset(&assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, Some("nothing here"), None).await }
+}
+
+#[test]
+fn embedded_assets_are_sent_like_files() {
+    let server = run(|site| site, |server| server.with_state(testkit::assets(), asset));
+    testkit::check_assets(&mut server.connect());
+    assert_eq!(server.connect().get("/any/thing").body_text(), "<h1>Home</h1>");
 }

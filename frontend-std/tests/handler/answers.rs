@@ -470,3 +470,19 @@ fn a_body_that_is_not_read_before_an_error_is_no_request() {
     assert_eq!(client.response().body, b"/next");
     assert!(!server.end().contains("smuggled"));
 }
+
+#[test]
+fn embedded_assets_are_sent_like_files() {
+    let assets = testkit::assets();
+    let server = serve(move || {
+        let assets = assets.clone();
+        move |x: &mut Exchange<'_>| {
+            if x.path() == b"/any/thing" {
+                return x.send_asset_at(&assets, "index.html").map(|found| assert!(found));
+            }
+            if x.send_asset(&assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, Some("nothing here"), None) }
+        }
+    });
+    testkit::check_assets(&mut server.connect());
+    assert_eq!(server.connect().get("/any/thing").body_text(), "<h1>Home</h1>");
+}
