@@ -16,11 +16,20 @@ mod cors;
 #[path = "../examples/forms.rs"]
 mod forms;
 #[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../frontend-mio/examples/mio_live_reload.rs"]
+mod mio_live_reload;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
 #[path = "../examples/multipart.rs"]
 mod multipart;
 #[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
 #[path = "../examples/request_id.rs"]
 mod request_id;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../frontend-smol/examples/smol_live_reload.rs"]
+mod smol_live_reload;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../frontend-std/examples/std_live_reload.rs"]
+mod std_live_reload;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -227,4 +236,57 @@ fn the_precompressed_asset_is_current() {
     let output = std::process::Command::new("gzip").args(["-dc", "app.js.gz"]).current_dir(folder).output();
     let output = output.expect("gzip is installed");
     assert_eq!(output.stdout, include_bytes!("../examples/app/app.js"));
+}
+
+/// Pages of a directory reload when one of its files is saved, whichever way an editor does it.
+#[test]
+fn live_reload() {
+    let site = |root: &Path, log| Site::new(root).unwrap().with_log(Log::to(log));
+    let servers = [
+        Embedded::start(tree(), |root, log| bound!(std_live_reload::server(ANY, site(root, log), root).unwrap())),
+        Embedded::start(tree(), |root, log| bound!(mio_live_reload::server(ANY, site(root, log), root).unwrap())),
+        Embedded::start(tree(), |root, log| bound!(smol_live_reload::server(ANY, site(root, log), root).unwrap())),
+    ];
+    for server in servers {
+        let script = server.connect().get("/_reload.js");
+        assert!(script.body_text().contains("location.reload()"), "{script:?}");
+        assert_eq!(server.connect().get("/a.txt").text("Cache-Control"), Some("no-cache"));
+        assert_eq!(server.connect().get("/_reload").status(), 400);
+        let root = server.tree.root();
+        std::fs::create_dir(root.join("below")).unwrap();
+        let in_place = || std::fs::write(root.join("a.txt"), "changed").unwrap();
+        let renamed = || {
+            std::fs::write(root.join("below/new"), "changed").unwrap();
+            std::fs::rename(root.join("below/new"), root.join("a.txt")).unwrap();
+        };
+        for save in [&in_place as &dyn Fn(), &renamed, &in_place] {
+            // Pages that are open at the same time, and one that has been closed.
+            drop(open_page(&server));
+            let mut pages = [open_page(&server), open_page(&server)];
+            for page in &mut pages {
+                assert_eq!(saved(page, save).to_text().unwrap(), "reload");
+            }
+        }
+        server.end();
+    }
+}
+
+type Page = tungstenite::WebSocket<std::net::TcpStream>;
+
+/// Opens the connection that the script of a page opens.
+fn open_page(server: &Embedded) -> Page {
+    let stream = std::net::TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    tungstenite::client(format!("ws://{}/_reload", server.address), stream).expect("a WebSocket").0
+}
+
+/// Saves until there is a message: a page may be known to the server only a moment after it was accepted.
+fn saved(page: &mut Page, save: &dyn Fn()) -> tungstenite::Message {
+    let mut message = None;
+    testkit::eventually("a message", || {
+        save();
+        message = page.read().ok();
+        message.is_some()
+    });
+    message.expect("there is one")
 }
