@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration.
+//! The errors that are not of a certificate or a key.
 
 use std::error::Error;
 use std::fmt;

@@ -5,11 +5,19 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod config;
 mod error;
+mod failure;
 pub mod identity;
+mod machine;
+mod outgoing;
 mod provider;
+mod server_name;
 
+pub use config::{Config, ConfigError};
 pub use error::NoProvider;
+pub use failure::Failure;
+pub use machine::{Machine, Read, Secured};
 pub use provider::provider;
 
 /// The version of rustls whose types this crate has in its interface.
