@@ -51,19 +51,6 @@ impl<'t> TurnFiles<'t> {
             recent.path.extend_from_slice(path);
         }
     }
-
-    fn remembered(
-        &self,
-        path: &[u8],
-        open: impl FnOnce(&Shared) -> Result<(Opened, OpenFile), FsError>,
-    ) -> Result<(Opened, OpenFile), FsError> {
-        if let Some(found) = self.last(path) {
-            return Ok(found);
-        }
-        let found = open(self.shared);
-        self.remember(path, &found);
-        found
-    }
 }
 
 impl Files for TurnFiles<'_> {
@@ -72,11 +59,12 @@ impl Files for TurnFiles<'_> {
     }
 
     fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
-        self.remembered(path, |shared| shared.open(path))
-    }
-
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
-        self.remembered(path, |shared| shared.open_file(path))
+        if let Some(found) = self.last(path) {
+            return Ok(found);
+        }
+        let found = self.shared.open(path);
+        self.remember(path, &found);
+        found
     }
 
     fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
@@ -94,7 +82,7 @@ impl Files for TurnFiles<'_> {
         self.shared.open_later(path, only_file)
     }
 
-    /// What a thread has found was there before this turn, so it is not remembered.
+    /// The file was opened before this turn, so it is not remembered.
     fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
         self.shared.finish(outcome)
     }

@@ -21,11 +21,11 @@
 //!
 //! Missing files and directories are not cached.
 //!
-//! **A disk is not waited for** by an event loop: [`Files::try_open`] opens what can be opened with names and pages
-//! that are in memory, and otherwise returns an [`OpenJob`] that a thread runs ([`IoPool`](crate::IoPool)). What it has
-//! found comes back to [`Files::finish`]. The `stat` that checks an entry asks for names that were looked up lately, so
-//! they are in memory. That is not so on file systems that ask somebody else (NFS, FUSE), nor may it be where it took a
-//! thread to open the file: such an entry ([`Entry::slow`]) is checked by a thread too, until an open in memory succeeds.
+//! **An event loop does not wait for a disk.** [`Files::try_open`] opens files whose names and pages are in memory.
+//! Otherwise it returns an [`OpenJob`] for a thread ([`IoPool`](crate::IoPool)), and [`Files::finish`] takes the result.
+//! The `stat` that checks an entry resolves names that were resolved a short time ago, so they are in memory. There are
+//! two exceptions: file systems that query a server or another process (NFS, FUSE), and files that only a thread could
+//! open. Such an entry ([`Entry::slow`]) is checked by a thread too, until an open in memory succeeds.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -55,42 +55,45 @@ pub trait Files {
     ///
     /// # Errors
     /// As described by [`FsError`].
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError>;
+    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
+        only_file(self.open(path))
+    }
 
-    /// Opens what can be opened without waiting for a disk. With `only_file`, a directory counts as not found.
-    /// The default waits.
+    /// Opens a file or directory if that is possible without waiting for a disk. With `only_file`, a directory counts as
+    /// not found. By default, it waits.
     fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
         Attempt::Done(if only_file { self.open_file(path) } else { self.open(path) })
     }
 
-    /// What opens it where a disk may be waited for. `None`: it has to be opened here.
+    /// A job that opens it on a thread that may wait for a disk. `None`: it has to be opened on this thread.
     fn open_later(&self, _path: &[u8], _only_file: bool) -> Option<OpenJob> {
         None
     }
 
-    /// Takes what a thread has found.
+    /// Takes the result of an [`OpenJob`].
     ///
     /// # Errors
-    /// As [`FsError`] tells them apart.
+    /// As described by [`FsError`].
     fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
         outcome.without_cache()
     }
 
-    /// Something has come of a peer, or a handler was called: checks that were made before do not count for what is
-    /// opened from here on. To be called after each read and before anything is opened for what it brought.
+    /// Records that bytes of a peer have arrived, or that a handler was called: checks made before are not valid for
+    /// files that are opened from now on. Call it after each read, before anything is opened for the bytes that were
+    /// read.
     fn arrived(&self) {}
 }
 
-/// What came of [`Files::try_open`].
+/// The result of [`Files::try_open`].
 #[derive(Debug)]
 pub enum Attempt {
     /// It is open, or cannot be opened.
     Done(Result<(Opened, OpenFile), FsError>),
-    /// A disk has to be waited for.
+    /// Opening it requires waiting for a disk.
     Later(OpenJob),
 }
 
-/// Opens a file where a disk may be waited for, and reads it if it is to be cached.
+/// Opens a file on a thread that may wait for a disk, and reads it if it will be cached.
 #[derive(Debug)]
 pub struct OpenJob {
     root: Arc<Root>,
@@ -100,7 +103,7 @@ pub struct OpenJob {
     hit: Option<Hit>,
 }
 
-/// What an [`OpenJob`] has found.
+/// The result of an [`OpenJob`].
 #[derive(Debug)]
 pub struct OpenOutcome {
     path: Box<[u8]>,
@@ -110,24 +113,17 @@ pub struct OpenOutcome {
 }
 
 impl OpenJob {
-    /// What is opened, beneath the root.
+    /// The path beneath the root.
     #[must_use]
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
-    /// Looks at the disk, and waits for it.
+    /// Opens the file. This waits for the disk.
     #[must_use]
     pub fn run(self) -> OpenOutcome {
-        let OpenJob { root, limits, path, only_file, mut hit } = self;
-        let look = |hit: Option<&Hit>| look(&root, &limits, &path, hit, Wait::Yes).unwrap_or(Found::EXHAUSTED);
-        let now = root.now();
-        root.look_up_in_time(now);
-        let mut found = look(hit.as_ref());
-        if let (Found::Other(Err(FsError::NotFound)), true) = (&found, root.look_up_for_missing(now)) {
-            hit = None;
-            found = look(None);
-        }
+        let OpenJob { root, limits, path, only_file, hit } = self;
+        let found = find(&root, &limits, &path, hit.as_ref(), Wait::Yes).unwrap_or(Found::EXHAUSTED);
         if let Found::Other(Ok(
             Fresh::Read { storage: Storage::Remote, dev, .. } | Fresh::Held { storage: Storage::Remote, dev, .. },
         )) = &found
@@ -139,13 +135,13 @@ impl OpenJob {
 }
 
 impl OpenOutcome {
-    /// What was opened, beneath the root.
+    /// The path beneath the root.
     #[must_use]
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
-    /// What was found, for whoever has no cache.
+    /// The result, without a cache to update.
     fn without_cache(self) -> Result<(Opened, OpenFile), FsError> {
         let found = match (self.found, self.hit) {
             (Found::Same, Some(hit)) => Ok(in_memory(hit.cached)),
@@ -163,7 +159,7 @@ enum Wait {
     No,
 }
 
-/// What a look at the disk has found.
+/// The result of looking at the disk.
 #[derive(Debug)]
 enum Found {
     /// The file that is cached.
@@ -172,11 +168,11 @@ enum Found {
 }
 
 impl Found {
-    /// Somebody renames without end, or holds a lease.
+    /// Another process keeps renaming the path, or holds a lease on the file.
     const EXHAUSTED: Found = Found::Other(Err(FsError::Exhausted));
 }
 
-/// What was just opened.
+/// A file or directory that was just opened.
 #[derive(Debug)]
 enum Fresh {
     /// It was read. `wanted`: to be cached.
@@ -203,14 +199,14 @@ impl Fresh {
     }
 }
 
-/// What was opened, kept for as long as an exchange needs it.
+/// An open file or directory, for as long as an exchange needs it.
 #[derive(Debug)]
 pub enum OpenFile {
     /// A regular file, in memory.
     Cached(Arc<Cached>),
     /// A regular file, to be read.
     File(DiskFile),
-    /// The same, changed so lately that it may well change again while it is sent.
+    /// A regular file that was changed so recently that it may change again while it is sent.
     Changing(DiskFile),
     /// A directory, to be listed.
     Directory(Directory),
@@ -220,7 +216,7 @@ pub enum OpenFile {
 #[derive(Debug)]
 pub struct DiskFile {
     pub(crate) fd: OwnedFd,
-    /// What it was when it was opened; `None`: a handler's, which nobody has looked at.
+    /// Its identity when it was opened. `None`: the file of a handler, which was not examined.
     pub(crate) id: Option<FileId>,
     pub(crate) storage: Storage,
 }
@@ -336,32 +332,6 @@ impl Local {
     }
 }
 
-impl Files for Local {
-    fn arrived(&self) {
-        self.cache.borrow_mut().arrived();
-    }
-
-    fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
-        open(&self.root, self, path)
-    }
-
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
-        only_file(self.open(path))
-    }
-
-    fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
-        try_open(&self.root, self, path, only_file)
-    }
-
-    fn open_later(&self, path: &[u8], only_file: bool) -> Option<OpenJob> {
-        Some(open_later(&self.root, self, path, only_file))
-    }
-
-    fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
-        finish(self, outcome)
-    }
-}
-
 /// Opens files through a cache that threads share. No system call is made under its lock.
 #[derive(Debug)]
 pub struct Shared {
@@ -387,25 +357,30 @@ impl Shared {
     }
 }
 
-impl Files for Shared {
+impl<C: HasCache> Files for C {
     fn open(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
-        open(&self.root, self, path)
-    }
-
-    fn open_file(&self, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
-        only_file(self.open(path))
+        open(self, path)
     }
 
     fn try_open(&self, path: &[u8], only_file: bool) -> Attempt {
-        try_open(&self.root, self, path, only_file)
+        try_open(self, path, only_file)
     }
 
     fn open_later(&self, path: &[u8], only_file: bool) -> Option<OpenJob> {
-        Some(open_later(&self.root, self, path, only_file))
+        let (hit, limits) = self.with(|cache| (cache.find(path), cache.limits.clone()));
+        Some(OpenJob { root: Arc::clone(self.root()), limits, path: path.into(), only_file, hit })
     }
 
     fn finish(&self, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
-        finish(self, outcome)
+        let OpenOutcome { path, only_file: is_only_file, hit, found } = outcome;
+        let found = take(self, &path, hit, found, Check::Before);
+        if is_only_file { only_file(found) } else { found }
+    }
+
+    fn arrived(&self) {
+        if C::EPOCHS {
+            self.with(Cache::arrived);
+        }
     }
 }
 
@@ -417,100 +392,76 @@ fn only_file(found: Result<(Opened, OpenFile), FsError>) -> Result<(Opened, Open
 }
 
 /// How the two variants access their cache.
-trait Access {
+trait HasCache {
     /// Whether checks are valid for an epoch.
     const EPOCHS: bool;
+    fn root(&self) -> &Arc<Root>;
     fn with<R>(&self, act: impl FnOnce(&mut Cache) -> R) -> R;
 }
 
-impl Access for Local {
+impl HasCache for Local {
     const EPOCHS: bool = true;
+
+    fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
     fn with<R>(&self, act: impl FnOnce(&mut Cache) -> R) -> R {
         act(&mut self.cache.borrow_mut())
     }
 }
 
-impl Access for Shared {
+impl HasCache for Shared {
     const EPOCHS: bool = false;
+
+    fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
     fn with<R>(&self, act: impl FnOnce(&mut Cache) -> R) -> R {
         act(&mut self.lock())
     }
 }
 
-fn open<A: Access>(root: &Root, access: &A, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
-    let hit = match access.with(|cache| cache.find(path)) {
-        Some(hit) if A::EPOCHS && hit.checked => return Ok(in_memory(hit.cached)),
+fn open<C: HasCache>(files: &C, path: &[u8]) -> Result<(Opened, OpenFile), FsError> {
+    let hit = match files.with(|cache| cache.find(path)) {
+        Some(hit) if C::EPOCHS && hit.checked => return Ok(in_memory(hit.cached)),
         hit => hit,
     };
-    let now = root.now();
-    root.look_up_in_time(now);
-    let limits = access.with(|cache| cache.limits.clone());
-    let open = |hit| {
-        let found = look(root, &limits, path, Option::as_ref(&hit), Wait::Yes).unwrap_or(Found::EXHAUSTED);
-        take(access, path, hit, found, Check::Now)
-    };
-    match open(hit) {
-        Err(FsError::NotFound) if root.look_up_for_missing(now) => open(None),
-        found => found,
-    }
+    let limits = files.with(|cache| cache.limits.clone());
+    let found = find(files.root(), &limits, path, hit.as_ref(), Wait::Yes).unwrap_or(Found::EXHAUSTED);
+    take(files, path, hit, found, Check::Now)
 }
 
-/// The same without waiting for a disk.
-fn try_open<A: Access>(root: &Arc<Root>, access: &A, path: &[u8], is_only_file: bool) -> Attempt {
-    let (hit, limits) = access.with(|cache| (cache.find(path), cache.limits.clone()));
+/// Like [`open`], without waiting for a disk.
+fn try_open<C: HasCache>(files: &C, path: &[u8], is_only_file: bool) -> Attempt {
+    let (hit, limits) = files.with(|cache| (cache.find(path), cache.limits.clone()));
     let hit = match hit {
-        Some(hit) if A::EPOCHS && hit.checked => return Attempt::Done(Ok(in_memory(hit.cached))),
+        Some(hit) if C::EPOCHS && hit.checked => return Attempt::Done(Ok(in_memory(hit.cached))),
         hit => hit,
     };
-    let later = |hit: Option<Hit>| {
-        Attempt::Later(OpenJob {
-            root: Arc::clone(root),
-            limits: limits.clone(),
-            path: path.into(),
-            only_file: is_only_file,
-            hit,
-        })
+    let root = files.root();
+    let found = if root.is_remote_itself() { None } else { find(root, &limits, path, hit.as_ref(), Wait::No) };
+    let Some(found) = found else {
+        let (root, path) = (Arc::clone(root), path.into());
+        return Attempt::Later(OpenJob { root, limits, path, only_file: is_only_file, hit });
     };
-    if root.is_remote_itself() {
-        return later(hit);
-    }
-    let now = root.now();
-    root.look_up_in_time(now);
-    let Some(found) = look(root, &limits, path, hit.as_ref(), Wait::No) else { return later(hit) };
-    let mut found = take(access, path, hit, found, Check::Now);
-    if matches!(found, Err(FsError::NotFound)) && root.look_up_for_missing(now) {
-        match look(root, &limits, path, None, Wait::No) {
-            Some(again) => found = take(access, path, None, again, Check::Now),
-            None => return later(None),
-        }
-    }
+    let found = take(files, path, hit, found, Check::Now);
     Attempt::Done(if is_only_file { only_file(found) } else { found })
 }
 
-fn open_later<A: Access>(root: &Arc<Root>, access: &A, path: &[u8], only_file: bool) -> OpenJob {
-    let (hit, limits) = access.with(|cache| (cache.find(path), cache.limits.clone()));
-    OpenJob { root: Arc::clone(root), limits, path: path.into(), only_file, hit }
-}
-
-/// What a thread has found, for whoever waits for it.
-fn finish<A: Access>(access: &A, outcome: OpenOutcome) -> Result<(Opened, OpenFile), FsError> {
-    let OpenOutcome { path, only_file: is_only_file, hit, found } = outcome;
-    let found = take(access, &path, hit, found, Check::Before);
-    if is_only_file { only_file(found) } else { found }
-}
-
-/// When something was found.
+/// When a file was looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Check {
     /// In this epoch, without waiting.
     Now,
-    /// By a thread: other requests may have arrived since.
+    /// Before, by a thread: other requests may have arrived since.
     Before,
 }
 
-/// Brings the cache up to date with what was found; `hit` is what it had at this path.
-fn take<A: Access>(
-    access: &A,
+/// Updates the cache with what was found; `hit` is its entry for this path.
+fn take<C: HasCache>(
+    files: &C,
     path: &[u8],
     hit: Option<Hit>,
     found: Found,
@@ -519,26 +470,38 @@ fn take<A: Access>(
     match (found, hit) {
         (Found::Same, Some(hit)) => {
             if check == Check::Now {
-                access.with(|cache| cache.confirm(&hit));
+                files.with(|cache| cache.confirm(&hit));
             }
             Ok(in_memory(hit.cached))
         }
         (Found::Same, None) => Err(FsError::Failed),
         (Found::Other(fresh), hit) => {
             if let Some(hit) = hit {
-                access.with(|cache| cache.forget(&hit));
+                files.with(|cache| cache.forget(&hit));
             }
             let fresh = fresh?;
             if let Fresh::Read { cached, storage, wanted: true, .. } = &fresh {
                 let is_slow = check == Check::Before || *storage == Storage::Remote;
-                access.with(|cache| cache.insert(path, cached, check, is_slow));
+                files.with(|cache| cache.insert(path, cached, check, is_slow));
             }
             Ok(fresh.opened())
         }
     }
 }
 
-/// Looks at what is at `path` now; `hit` is what it was. `None`: a disk would have to be waited for.
+/// Looks at what is at `path` now; `hit` is what was there before. If there is nothing, but the root directory was
+/// replaced since it was opened, looks again in the new one. `None`: this requires waiting for a disk.
+fn find(root: &Root, limits: &CacheLimits, path: &[u8], hit: Option<&Hit>, wait: Wait) -> Option<Found> {
+    let now = root.now();
+    root.look_up_in_time(now);
+    let found = look(root, limits, path, hit, wait)?;
+    if matches!(found, Found::Other(Err(FsError::NotFound))) && root.look_up_for_missing(now) {
+        return look(root, limits, path, None, wait);
+    }
+    Some(found)
+}
+
+/// Like [`find`], without a second look.
 fn look(root: &Root, limits: &CacheLimits, path: &[u8], hit: Option<&Hit>, wait: Wait) -> Option<Found> {
     let known = hit.map(|hit| hit.cached.identity);
     let is_quick = wait == Wait::Yes || hit.is_some_and(|hit| !hit.slow);
@@ -583,8 +546,8 @@ fn in_memory(cached: Arc<Cached>) -> (Opened, OpenFile) {
     (cached.opened, OpenFile::Cached(cached))
 }
 
-/// The content, if it is that of this identity from the first byte to the last. `None`: a disk would have to be waited
-/// for.
+/// The content, if the file has this identity from the first byte to the last. `None`: reading it requires waiting for a
+/// disk.
 fn read_whole(fd: &OwnedFd, identity: &FileId, storage: Storage, wait: Wait) -> Option<Option<Box<[u8]>>> {
     let reads = match (wait, storage) {
         (Wait::Yes, _) | (Wait::No, Storage::Memory) => Wait::Yes,
@@ -637,7 +600,7 @@ struct Entry {
     /// The epoch of its last check.
     checked: u64,
     used: bool,
-    /// To check it, a disk may have to be waited for.
+    /// Checking it may require waiting for a disk.
     slow: bool,
 }
 
