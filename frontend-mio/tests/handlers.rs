@@ -15,6 +15,7 @@ use sanserve_mio::{
 };
 
 use support::{answers_sync, ask, end, start, start_with, sync};
+use testkit::handlers::{check_errors, check_errors_in};
 use testkit::{Client, Response, TIMEOUT};
 
 /// What a handler reports to the test.
@@ -486,21 +487,10 @@ fn statuses(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
 #[test]
 fn an_error_of_the_handler_is_a_status() {
     let server = start(Site::without_files().with_answer(statuses));
-    let mut client = server.connect();
-    assert_eq!(client.get("/media").status(), 415);
-    let page = client.get("/allow");
-    assert_eq!((page.status(), page.text("Allow")), (405, Some("GET, PUT")));
-    let page = client.get("/number");
-    assert!(page.status() == 400 && page.body_text().contains("<p>Message: No digit.</p>"), "{page:?}");
-    let page = client.get("/page");
+    check_errors(&mut server.connect());
+    let page = server.connect().get("/page");
     assert_eq!((page.status(), page.text("WWW-Authenticate")), (401, Some("Basic")));
-    assert_eq!(client.get("/").body, b"fine", "the connection stays open");
-    assert_eq!(client.get("/begun").status(), 409);
-    assert!(client.ended());
-    let log = end(server);
-    assert!(log.contains("code 415, message Unsupported Media Type\n"), "{log}");
-    assert!(log.contains("\"GET /number HTTP/1.1\": the handler failed: invalid digit found in string\n"), "{log}");
-    assert_eq!(log.matches(": the handler failed: ").count(), 1, "a status without a reason is no failure: {log}");
+    check_errors_in(&end(server), 0);
 }
 
 /// Once the head is out, the connection is cut.
@@ -592,7 +582,7 @@ fn content_of_a_handler_has_conditions_and_ranges() {
     let site =
         Site::without_files().with_answer(move |reply| reply.answer_entity(&version, "text/plain", "0123456789"));
     let server = start(site);
-    testkit::check_entity(&mut server.connect());
+    testkit::handlers::check_entity(&mut server.connect());
     end(server);
 }
 

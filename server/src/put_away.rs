@@ -1,26 +1,27 @@
-//! Connections that are waiting while their workspace serves others.
+//! Connections that wait while their workspace serves others.
 
 use sanserve_core::Packed;
 
 use crate::lifecycle::InProgress;
 use crate::session::{Session, Workspace};
-use crate::slot::Aside;
+use crate::slot::SentFile;
 
-/// What is kept of the workspace of a connection that waits for its handler or for a slow peer: the head of its request,
-/// or the first line of it, and the open file.
+/// The part of a workspace that is kept for a connection that waits for its handler or for a slow peer: the head of the
+/// request, or its first line, and the open file.
 #[derive(Debug)]
 pub struct PutAway {
     packed: Packed,
     /// Boxed, so that connections without a file are small.
-    file: Option<Box<Aside>>,
+    file: Option<Box<SentFile>>,
     in_progress: Option<InProgress>,
 }
 
 impl Session {
-    /// Reduces a connection to a few hundred bytes that has just returned [`Turn::Wait`](crate::Turn::Wait) and needs
-    /// `handler` or `write` of [`Need`](sanserve_core::Need), but no `completion`, or that has just returned
-    /// [`Turn::Yield`](crate::Turn::Yield). `space` can serve other connections
-    /// until [`take_out`](Self::take_out). Returns `None` if the connection holds more than can be put away.
+    /// Reduces a connection to a few hundred bytes, so that `space` can serve others until [`take_out`](Self::take_out).
+    /// Returns `None` if the connection holds more than can be put away.
+    ///
+    /// Call it after [`Turn::Yield`](crate::Turn::Yield), or after a [`Turn::Wait`](crate::Turn::Wait) whose
+    /// [`Need`](sanserve_core::Need) is `handler` or `write`, but not `completion`.
     pub fn put_away(&mut self, space: &mut Workspace) -> Option<PutAway> {
         let file = space.slot.set_aside();
         if !space.slot.is_empty() {

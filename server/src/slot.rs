@@ -11,14 +11,12 @@
 //! **The script.** While a script is running, the driver also waits for the descriptors in [`Slot::script`], and
 //! reads with [`Slot::read_script`]; see [`script`].
 
-mod aside;
 mod disk;
 mod script;
+mod sent_file;
 
-use std::cmp::Ordering;
 use std::fs::File;
 use std::io::IoSlice;
-use std::time::{Duration, UNIX_EPOCH};
 
 use disk::{Piece, Underway};
 use rustix::buffer::spare_capacity;
@@ -28,7 +26,8 @@ use rustix::io::pread;
 use sanserve_core::{
     Action, Body, Completion, Fault, FsError, Input, Opened, Policy, Step, Ticket, Transmit, Wall, Window,
 };
-use sanserve_os::{MAX_SENDFILE, NotInMemory, Stopped, Storage, examine, read_in_memory};
+use sanserve_os::{MAX_SENDFILE, Stopped, Storage, examine};
+use sent_file::{Reads, SAMPLE, Sample, SendMode};
 
 use crate::cache::{DiskFile, Files, OpenFile};
 use crate::io_pool::IoPool;
@@ -37,7 +36,7 @@ use crate::memory::Reserved;
 use crate::script::{Running, Scripts, Spool, local_address};
 use crate::transport::{Io, Received};
 
-pub(crate) use aside::Aside;
+pub(crate) use sent_file::SentFile;
 
 /// The capacity of the batch in bytes.
 pub const BATCH: usize = 16 * 1024;
@@ -79,34 +78,19 @@ pub enum Flush {
 #[derive(Debug, Default)]
 pub struct Slot {
     batch: Vec<u8>,
-    /// A regular file.
-    file: Option<OpenFile>,
-    /// The state of the file when it was opened.
-    opened: Option<Opened>,
-    /// A part was sent from the descriptor, or was to be, or time has passed since the file was opened: before more is
-    /// sent, the file is checked again.
-    begun: bool,
-    /// If a handler has attached the file: the offset after the last byte sent. At any other offset, another response
-    /// or part begins.
-    attached: Option<u64>,
-    /// Samples of the file's content.
-    samples: Samples,
-    /// Where the samples are to be taken, if they were not in memory: before the first offset, and before the second.
-    samples_due: Option<(u64, u64)>,
-    /// Some of it was not in memory.
-    is_cold: bool,
-    /// What a thread has read of it, or what is wrong with it.
+    file: SentFile,
+    /// The bytes that a thread has read of the file, or the fault that it has found.
     piece: Option<Result<Piece, Fault>>,
     directory: Option<OpenFile>,
     /// A thread had to open the directory, so one reads it too.
     slow_directory: bool,
-    /// What a thread has read of the directory.
+    /// The entries that a thread has read.
     entries: Option<disk::Batch>,
-    /// What a thread is doing.
+    /// The work of a thread for this exchange.
     underway: Option<Underway>,
-    /// Memory for what it reads.
+    /// Memory for the bytes that it reads.
     reserved: Option<Reserved>,
-    /// The path of the directory, to open index pages by.
+    /// The path of the directory, for opening index pages.
     path: Vec<u8>,
     /// The input of the next script.
     spool: Option<Spool>,
@@ -176,7 +160,7 @@ impl Slot {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
-            && self.file.is_none()
+            && self.file.held.is_none()
             && self.directory.is_none()
             && self.spool.is_none()
             && self.script.is_none()
@@ -196,18 +180,35 @@ impl Slot {
         self.path = Vec::new();
     }
 
-    /// Called when others had their turn since the last step: a file that is held may have changed meanwhile.
+    /// Records that time has passed since the last step: the file may have changed.
     pub(crate) fn time_passed(&mut self) {
-        self.begun = true;
+        self.file.begun = true;
+    }
+
+    /// Takes the file that is being sent out of the slot, so that the slot can serve other connections until the socket is
+    /// writable. Returns `None` if there is no file, or if the slot holds anything else.
+    pub(crate) fn set_aside(&mut self) -> Option<Box<SentFile>> {
+        let Slot { batch, directory, spool, script, underway, piece, .. } = self;
+        let has_more = directory.is_some() || spool.is_some() || script.is_some();
+        if !batch.is_empty() || has_more || underway.is_some() || piece.is_some() || self.file.held.is_none() {
+            return None;
+        }
+        Some(Box::new(std::mem::take(&mut self.file)))
+    }
+
+    /// Puts the file back into an empty slot.
+    pub(crate) fn take_back(&mut self, file: SentFile) {
+        debug_assert!(self.is_empty());
+        self.file = file;
     }
 
     /// Takes the file that a handler has attached to its response: it is sent next.
     pub fn attach(&mut self, file: File) {
         self.forget_file();
-        // What it is, and where it is stored, is found out before it is sent.
+        // Its identity and its storage are determined before it is sent.
         let file = DiskFile { fd: OwnedFd::from(file), id: None, storage: Storage::Local { tells: true } };
-        self.file = Some(OpenFile::File(file));
-        self.attached = Some(u64::MAX);
+        self.file.held = Some(OpenFile::File(file));
+        self.file.attached = Some(u64::MAX);
     }
 
     fn release(&mut self) {
@@ -224,18 +225,12 @@ impl Slot {
         self.path.clear();
     }
 
-    /// Nothing of a file is held, and no thread does anything for the exchange.
+    /// Drops the file, and the work of a thread for the exchange.
     fn forget_file(&mut self) {
         self.underway = None;
         self.reserved = None;
         self.piece = None;
-        self.is_cold = false;
-        self.samples_due = None;
-        self.samples = Samples::default();
-        self.file = None;
-        self.opened = None;
-        self.begun = false;
-        self.attached = None;
+        self.file = SentFile::default();
     }
 }
 
@@ -308,8 +303,8 @@ impl Slot {
 
     fn hold(&mut self, held: OpenFile, opened: Opened) {
         self.forget_file();
-        self.file = Some(held);
-        self.opened = Some(opened);
+        self.file.held = Some(held);
+        self.file.opened = Some(opened);
     }
 }
 
@@ -319,7 +314,7 @@ impl Slot {
         debug_assert!(!transmit.is_empty());
         let (mut most, mut reads) = (env.most, Reads::Disk);
         if let Body::File { offset, len } = transmit.body {
-            if self.attached.is_some_and(|next| next != offset) {
+            if self.file.attached.is_some_and(|next| next != offset) {
                 self.look_at_attached(offset);
             }
             if let Some(piece) = self.piece.take() {
@@ -338,7 +333,7 @@ impl Slot {
             }
         }
         // Taken out of `self`, so that the batch can be modified while the file is borrowed.
-        let file = self.file.take();
+        let file = self.file.held.take();
         let input = match (transmit.body, &file) {
             (Body::None, _) => self.send_bytes(transmit, b"", io),
             (Body::Bytes(bytes), _) => self.send_bytes(transmit, bytes, io),
@@ -347,30 +342,27 @@ impl Slot {
                 None => Input::Broken(Fault::FileShrank),
             },
             (Body::File { offset, len }, Some(OpenFile::File(file))) => {
-                self.send_from(transmit, file, Lend::Yes, Part { offset, len, most, reads }, io)
+                self.send_from(transmit, file, SendMode::Sendfile, Part { offset, len, most, reads }, io)
             }
             (Body::File { offset, len }, Some(OpenFile::Changing(file))) => {
-                self.send_from(transmit, file, Lend::No, Part { offset, len, most, reads }, io)
+                self.send_from(transmit, file, SendMode::Copy, Part { offset, len, most, reads }, io)
             }
             (Body::File { .. }, Some(OpenFile::Directory(_)) | None) => Input::Broken(Fault::File),
         };
-        self.file = file;
+        self.file.held = file;
         input
     }
 
     /// Another part of a handler's file is sent. The handler may have written to it meanwhile; from here on it must not.
     fn look_at_attached(&mut self, offset: u64) {
-        let Some(OpenFile::File(file)) = &mut self.file else { return };
+        let Some(OpenFile::File(file)) = &mut self.file.held else { return };
         let looked = fstat(&file.fd).ok().as_ref().and_then(examine);
         if let Some((_, id)) = &looked {
             file.id = Some(*id);
             file.storage = Storage::of(file.fd.as_fd(), id.dev);
         }
-        self.opened = looked.map(|(opened, _)| opened);
-        self.attached = Some(offset);
-        self.begun = false;
-        self.samples = Samples::default();
-        self.samples_due = None;
+        let (opened, attached) = (looked.map(|(opened, _)| opened), Some(offset));
+        self.file = SentFile { opened, attached, held: self.file.held.take(), ..SentFile::default() };
     }
 
     /// Sends what a thread has read.
@@ -384,7 +376,7 @@ impl Slot {
             Input::Sent(n) => n.saturating_sub(transmit.head.len() as u64).min(bytes.len() as u64),
             _ => 0,
         };
-        self.attached = self.attached.map(|_| offset + n);
+        self.file.attached = self.file.attached.map(|_| offset + n);
         if piece.sent(usize::try_from(n).unwrap_or(usize::MAX)) {
             self.piece = Some(Ok(piece));
         }
@@ -429,14 +421,14 @@ impl Slot {
         &mut self,
         transmit: &Transmit<'_>,
         file: &DiskFile,
-        lend: Lend,
+        mode: SendMode,
         part: Part,
         io: &mut Io<'_>,
     ) -> Input {
         let Part { offset, len, most, reads } = part;
         let head = transmit.head;
         // Also if the socket takes none of it for now.
-        let is_first = !std::mem::replace(&mut self.begun, true);
+        let is_first = !std::mem::replace(&mut self.file.begun, true);
         let before = self.batch.len() + head.len();
         if before > 0 {
             match io.send_vectored(&[&self.batch, head].map(IoSlice::new), true) {
@@ -450,20 +442,20 @@ impl Slot {
             }
         }
         let fd = file.fd.as_fd();
-        let sent = match lend {
-            Lend::Yes if is_first => io.send_file(fd, offset, len.min(most)).map_err(Unsent::Stopped),
-            Lend::Yes => self.send_lent(fd, part, io),
-            Lend::No => self.send_copied(fd, part, io),
+        let sent = match mode {
+            SendMode::Sendfile if is_first => io.send_file(fd, offset, len.min(most)).map_err(Unsent::Stopped),
+            SendMode::Sendfile => self.send_with_sendfile(fd, part, io),
+            SendMode::Copy => self.send_copied(fd, part, io),
         };
         match sent {
             Ok(0) => Input::Broken(Fault::FileShrank),
             Ok(n) => {
-                self.attached = self.attached.map(|_| offset + n);
+                self.file.attached = self.file.attached.map(|_| offset + n);
                 // More of the file may follow: the rest, another range, or what a handler sends next.
-                let end = self.opened.map_or(offset + len, |opened| opened.len);
-                let more_follows = n < len || (offset + n < end && (transmit.more || self.attached.is_some()));
-                if more_follows && !self.samples.take(fd, offset + n, end, lend, reads) {
-                    self.samples_due = Some((offset + n, end));
+                let end = self.file.opened.map_or(offset + len, |opened| opened.len);
+                let more_follows = n < len || (offset + n < end && (transmit.more || self.file.attached.is_some()));
+                if more_follows && !self.file.samples.take(fd, offset + n, end, mode, reads) {
+                    self.file.samples_due = Some((offset + n, end));
                 }
                 Input::Sent(head.len() as u64 + n)
             }
@@ -475,17 +467,17 @@ impl Slot {
 
     /// Sends more of a settled file. The check comes after the bytes sent with `sendfile` and before the last few, so
     /// that one check serves for everything that the socket accepts. If much is left, each megabyte is checked too.
-    fn send_lent(&self, file: BorrowedFd<'_>, part: Part, io: &mut Io<'_>) -> Result<u64, Unsent> {
+    fn send_with_sendfile(&self, file: BorrowedFd<'_>, part: Part, io: &mut Io<'_>) -> Result<u64, Unsent> {
         let Part { offset, len, most, .. } = part;
-        let lent = len.saturating_sub(SAMPLE as u64);
-        if lent > MAX_SENDFILE {
-            self.look(file, false)?;
+        let before_end = len.saturating_sub(SAMPLE as u64);
+        if before_end > MAX_SENDFILE {
+            self.check(file, false)?;
         }
-        let sent = if lent == 0 { 0 } else { io.send_file(file, offset, lent.min(most))? };
-        if sent < lent {
+        let sent = if before_end == 0 { 0 } else { io.send_file(file, offset, before_end.min(most))? };
+        if sent < before_end {
             return Ok(sent);
         }
-        match self.send_end(file, offset + lent, offset + len, io) {
+        match self.send_end(file, offset + before_end, offset + len, io) {
             Ok(n) => Ok(sent + n),
             // It will be tried again; the bytes sent so far count.
             Err(_) if sent > 0 => Ok(sent),
@@ -495,10 +487,10 @@ impl Slot {
 
     /// Sends the last few bytes of a body.
     fn send_end(&self, file: BorrowedFd<'_>, from: u64, to: u64, io: &mut Io<'_>) -> Result<u64, Unsent> {
-        let sample = (self.samples.end.end() == to).then_some(self.samples.end);
+        let sample = (self.file.samples.end.end() == to).then_some(self.file.samples.end);
         let sample = sample.or_else(|| Sample::before(to, file, Reads::Disk)).unwrap_or_default();
         let bytes = sample.since(from).ok_or(Unsent::Broken(Fault::FileShrank))?;
-        self.look(file, true)?;
+        self.check(file, true)?;
         Ok(io.send(bytes, false)? as u64)
     }
 
@@ -514,16 +506,13 @@ impl Slot {
             return Err(Unsent::Broken(Fault::FileShrank));
         }
         let is_last = copied.len() as u64 == len;
-        self.look(file, is_last)?;
+        self.check(file, is_last)?;
         Ok(io.send(&copied, !is_last)? as u64)
     }
 
-    /// Checks that the file that is being sent has not changed since it was opened. `is_last`: no more of it follows.
-    fn look(&self, file: BorrowedFd<'_>, is_last: bool) -> Result<(), Unsent> {
-        match self.opened.and_then(|opened| self.samples.fault_since(&opened, file, is_last)) {
-            Some(fault) => Err(Unsent::Broken(fault)),
-            None => Ok(()),
-        }
+    /// Checks that the file has not changed since it was opened. `is_last`: no more of it follows.
+    fn check(&self, file: BorrowedFd<'_>, is_last: bool) -> Result<(), Unsent> {
+        self.file.fault(file, is_last).map_or(Ok(()), |fault| Err(Unsent::Broken(fault)))
     }
 
     /// Removes `n` sent bytes, those of the batch first. Returns how many of them came after the batch.
@@ -555,21 +544,6 @@ struct Part {
     reads: Reads,
 }
 
-/// Whether the kernel sends pages of the file itself, or a copy.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lend {
-    Yes,
-    No,
-}
-
-/// Whether reading may wait for a disk.
-#[derive(Clone, Copy)]
-enum Reads {
-    Disk,
-    /// It may not. The device of the file.
-    Memory(u64),
-}
-
 /// Why nothing of a file was sent.
 enum Unsent {
     Stopped(Stopped),
@@ -585,114 +559,6 @@ impl From<Stopped> for Unsent {
 /// The most bytes that are copied at once of a file that is changing.
 const MAX_COPY: usize = 64 * 1024;
 
-/// How often a file with the same length and another time is checked before it counts as rewritten; this takes some
-/// microseconds.
-const LOOKS: usize = 32;
-
-/// Samples of a file's content, which distinguish a file that was appended to, such as a log, from one that was
-/// rewritten and is longer now.
-#[derive(Debug, Default)]
-struct Samples {
-    /// The last bytes that were sent.
-    sent: Sample,
-    /// The last bytes of the file when it was opened.
-    end: Sample,
-}
-
-impl Samples {
-    /// Takes samples of the bytes before `sent`, which have been sent, and before `end`, which will be. For a settled
-    /// file, the first samples are kept. Returns `false` if some are not in
-    /// memory.
-    #[must_use]
-    fn take(&mut self, file: BorrowedFd<'_>, sent: u64, end: u64, lend: Lend, reads: Reads) -> bool {
-        let is_new = self.end.end() != end;
-        if is_new || lend == Lend::No {
-            let Some(sample) = Sample::before(sent, file, reads) else { return false };
-            self.sent = sample;
-        }
-        if is_new {
-            let Some(sample) = Sample::before(end, file, reads) else { return false };
-            self.end = sample;
-        }
-        true
-    }
-
-    /// The fault of a file that is being sent, if any. A file that has only grown still has the announced bytes.
-    ///
-    /// Appending changes the time first and the length afterwards. So the same length with a recent time may mean
-    /// either; before the `is_last` part, it counts as rewritten, unless the length changes within moments.
-    fn fault_since(&self, opened: &Opened, file: BorrowedFd<'_>, is_last: bool) -> Option<Fault> {
-        let is_there = || self.sent.is_there(file) && self.end.is_there(file);
-        let stamp = |opened: &Opened| (opened.modified, opened.modified_nanos);
-        for _ in 0..LOOKS {
-            let Some((now, _)) = fstat(file).ok().as_ref().and_then(examine) else { return Some(Fault::File) };
-            match now.len.cmp(&opened.len) {
-                Ordering::Less => return Some(Fault::FileShrank),
-                Ordering::Equal if stamp(&now) == stamp(opened) => return None,
-                Ordering::Equal if !is_last && is_of_now(&now) && is_there() => return None,
-                Ordering::Equal => std::thread::yield_now(),
-                Ordering::Greater if is_there() => return None,
-                Ordering::Greater => return Some(Fault::FileChanged),
-            }
-        }
-        Some(Fault::FileChanged)
-    }
-}
-
-/// Whether the file was modified so recently that the modification may still be in progress.
-fn is_of_now(opened: &Opened) -> bool {
-    const LATELY: Duration = Duration::from_millis(50);
-    let Ok(seconds) = u64::try_from(opened.modified) else { return false };
-    let modified = UNIX_EPOCH.checked_add(Duration::new(seconds, opened.modified_nanos));
-    modified.is_some_and(|modified| modified.elapsed().is_ok_and(|since| since < LATELY))
-}
-
-/// The length of a [`Sample`], and of the end of a body that is held back until the file was checked.
-const SAMPLE: usize = 32;
-
-/// A few bytes of a file.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    at: u64,
-    len: usize,
-    bytes: [u8; SAMPLE],
-}
-
-impl Sample {
-    /// The last before `end`. `None`: they are not in memory, and the disk is not to be waited for.
-    fn before(end: u64, file: BorrowedFd<'_>, reads: Reads) -> Option<Sample> {
-        let mut sample = Sample { at: end.saturating_sub(SAMPLE as u64), ..Sample::default() };
-        let most = usize::try_from(end - sample.at).map_or(0, |most| most.min(SAMPLE));
-        let room = &mut sample.bytes[..most];
-        sample.len = match reads {
-            Reads::Disk => pread(file, room, sample.at).unwrap_or(0),
-            Reads::Memory(dev) => match read_in_memory(file, dev, room, sample.at) {
-                Ok(n) if n == most => n,
-                Err(NotInMemory::Failed) => 0,
-                // Of what is on two pages, one may be in memory and the other not.
-                Ok(_) | Err(NotInMemory::OnDisk | NotInMemory::Unknown) => return None,
-            },
-        };
-        Some(sample)
-    }
-
-    /// The offset after its last byte.
-    fn end(&self) -> u64 {
-        self.at + self.len as u64
-    }
-
-    /// The bytes from this offset of the file on, if there are any.
-    fn since(&self, offset: u64) -> Option<&[u8]> {
-        let skipped = usize::try_from(offset.checked_sub(self.at)?).ok()?;
-        self.bytes[..self.len].get(skipped..).filter(|bytes| !bytes.is_empty())
-    }
-
-    fn is_there(&self, file: BorrowedFd<'_>) -> bool {
-        let mut now = [0; SAMPLE];
-        pread(file, &mut now[..self.len], self.at) == Ok(self.len) && now[..self.len] == self.bytes[..self.len]
-    }
-}
-
 fn part(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     let offset = usize::try_from(offset).ok()?;
     let len = usize::try_from(len).ok()?;
@@ -706,6 +572,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use sanserve_core::{DefaultPolicy, Entry, Kind, Listing, Peer};
     use tempfile::TempDir;
@@ -1013,8 +880,9 @@ mod tests {
         let path = bench.dir.path().join("ten");
         bench.open("ten").unwrap();
         // The whole body was requested, so that a sample is taken of the bytes sent.
-        bench.slot.begun = true;
-        let _ = bench.slot.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, Lend::No, Reads::Disk);
+        bench.slot.file.begun = true;
+        let _ =
+            bench.slot.file.samples.take(fs::File::open(&path).unwrap().as_fd(), 5, 10, SendMode::Copy, Reads::Disk);
         fs::write(&path, "01234bcdefghijk").unwrap();
         assert_eq!(bench.send("", file(5, 5), ""), Input::Broken(Fault::FileChanged), "the bytes sent are unchanged");
     }

@@ -184,14 +184,7 @@ fn a_prepared_head_can_be_sent_many_times() {
             })
         })
     });
-    let mut peer = server.connect();
-    for _ in 0..2 {
-        peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert_eq!(peer.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
-        let answer = peer.response();
-        assert!(answer.head.starts_with("HTTP/1.1 418 Short\r\n"), "{answer:?}");
-        assert_eq!((answer.text("X-A"), answer.text("X-B"), answer.body_text()), (Some("1"), None, "ok"));
-    }
+    testkit::handlers::check_prepared_heads(&mut server.connect());
 }
 
 #[test]
@@ -210,14 +203,7 @@ fn a_complete_body_of_any_length_is_sent_with_fields() {
             }
         }
     });
-    let mut peer = server.connect();
-    for (path, status) in [("/", 200), ("/made", 201), ("/", 200)] {
-        let answer = peer.get(path);
-        assert_eq!((answer.status(), answer.text("X-A"), answer.head.length()), (status, Some("1"), Some(3_000_000)));
-        assert!(answer.body.len() == 3_000_000 && answer.body.iter().all(|&byte| byte == b'x'));
-        peer.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert_eq!(peer.head().length(), Some(3_000_000));
-    }
+    testkit::handlers::check_large_bodies(&mut server.connect());
 }
 
 #[test]
@@ -436,7 +422,7 @@ async fn entity(x: &mut Exchange<'_>) -> io::Result<()> {
 #[test]
 fn content_of_a_handler_has_conditions_and_ranges() {
     let server = serve(|| entity);
-    testkit::check_entity(&mut server.connect());
+    testkit::handlers::check_entity(&mut server.connect());
 }
 
 async fn stream(x: &mut Exchange<'_>) -> io::Result<()> {

@@ -176,15 +176,7 @@ fn a_prepared_head_can_be_sent_many_times() {
             x.write_all(b"ok")
         }
     });
-    let mut client = server.connect();
-    for _ in 0..2 {
-        client.send(request("/"));
-        assert_eq!(client.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
-        let answer = client.response();
-        assert!(answer.head.starts_with("HTTP/1.1 418 Short\r\n"), "{}", answer.head);
-        assert!(answer.head.contains("\r\nX-A: 1\r\nContent-Length: 2\r\n"), "{}", answer.head);
-        assert_eq!(answer.body, b"ok");
-    }
+    testkit::handlers::check_prepared_heads(&mut server.connect());
 }
 
 #[test]
@@ -201,14 +193,7 @@ fn a_complete_body_of_any_length_is_sent_with_fields() {
             _ => x.respond(StatusCode::OK)?.field("X-A", "1")?.body(large),
         }
     });
-    let mut client = server.connect();
-    for (path, status) in [("/", 200), ("/made", 201), ("/", 200)] {
-        let answer = client.get(path);
-        assert_eq!((answer.status(), answer.text("X-A"), answer.head.length()), (status, Some("1"), Some(3_000_000)));
-        assert!(answer.body.len() == 3_000_000 && answer.body.iter().all(|&byte| byte == b'x'));
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert_eq!(client.head().length(), Some(3_000_000));
-    }
+    testkit::handlers::check_large_bodies(&mut server.connect());
 }
 
 #[test]
@@ -395,7 +380,7 @@ fn each_common_method_has_a_method_of_the_trait() {
 #[test]
 fn content_of_a_handler_has_conditions_and_ranges() {
     let server = answer_with(|x| x.answer_entity(&sanserve_core::Validators::version(7), "text/plain", "0123456789"));
-    testkit::check_entity(&mut server.connect());
+    testkit::handlers::check_entity(&mut server.connect());
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! What a slot asks of disks without waiting for them: whether the next part of a file is in memory, and what a thread
-//! does where something is not ([`IoPool`]).
+//! The disk accesses of a slot on an event loop, which must not wait for them: whether the next part of a file is in
+//! memory, and the work that is left to a thread if not ([`IoPool`]).
 //!
-//! A thread owns what it works on, such as the descriptor of the file, and gives it back with its result. If the
-//! exchange has ended by then, the thread closes it.
+//! A thread owns the descriptor that it works on, and returns it with its result. If the exchange has ended by then, the
+//! thread closes it.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,7 +13,8 @@ use rustix::io::{Errno, pread};
 use sanserve_core::{Completion, EntryKind, Fault, Found, FsError, Input, Listed, Opened, Ticket, Transmit};
 use sanserve_os::{Directory, MAX_SENDFILE, NotInMemory, Storage, read_in_memory};
 
-use super::{Lend, Reads, Samples, Slot, SlotEnv};
+use super::sent_file::{Reads, Samples, SendMode};
+use super::{Slot, SlotEnv};
 use crate::cache::{Attempt, DiskFile, OpenFile, OpenJob, OpenOutcome};
 use crate::io_pool::{DiskRequest, IoPool, Pending};
 use crate::memory::Reserved;
@@ -22,10 +23,10 @@ use crate::memory::Reserved;
 const PIECE: usize = 128 * 1024;
 /// Bytes that it reads in any case.
 const LEAST_PIECE: usize = 16 * 1024;
-/// Of a file in memory, one byte in so many is looked at.
+/// Whether a file is in memory is determined by reading one byte in so many.
 const STRIDE: u64 = 128 * 1024;
 
-/// Something that a thread does for the exchange.
+/// The work of a thread for the exchange.
 #[derive(Debug)]
 pub(super) struct Underway {
     ticket: Ticket,
@@ -42,7 +43,7 @@ enum Kind {
     Read,
 }
 
-/// What a thread has done.
+/// The result of a thread.
 #[derive(Debug)]
 enum Done {
     Opened(OpenOutcome),
@@ -67,15 +68,15 @@ pub(super) struct Piece {
     /// Where they begin.
     at: u64,
     bytes: Vec<u8>,
-    /// So many of them were sent.
+    /// How many of them were sent.
     sent: usize,
     _memory: Option<Reserved>,
 }
 
-/// Reads a part of a file, and looks whether it is still the file that was opened.
+/// Reads a part of a file, and checks that the file is still the one that was opened.
 struct ReadJob {
     file: DiskFile,
-    lend: Lend,
+    mode: SendMode,
     opened: Option<Opened>,
     samples: Samples,
     samples_due: Option<(u64, u64)>,
@@ -95,7 +96,7 @@ struct ReadDone {
 }
 
 impl Slot {
-    /// Takes the result of what a thread has done, if it is there.
+    /// Takes the result of the thread, if there is one.
     pub(crate) fn take_done(&mut self, env: &SlotEnv<'_>) -> Option<Input> {
         let done = self.underway.as_mut()?.pending.take()?;
         let Underway { ticket, kind, .. } = self.underway.take()?;
@@ -114,11 +115,11 @@ impl Slot {
             (Some(Done::Listed(directory, batch)), _) => {
                 self.directory = Some(OpenFile::Directory(directory));
                 self.entries = Some(batch);
-                // The entries are listed when they are asked for again, as those of any other batch are.
+                // The entries are listed at the next request for a batch.
                 Completion::Listed(Ok(Listed::More))
             }
             (Some(Done::Found(found, name)), _) => {
-                // Not before: whoever asks while the disk is slow would wait for it on the loop.
+                // Only now: while the disk was slow, a request for the same name would have waited on the loop.
                 if let Some(pool) = env.io {
                     pool.note_name(&name);
                 }
@@ -128,7 +129,7 @@ impl Slot {
                 self.take_read(done, reserved, env);
                 return Some(Input::FileReady);
             }
-            // It has panicked, which is a fault of ours.
+            // The thread has panicked.
             (None, Kind::Open | Kind::OpenIn) => Completion::Opened(Err(FsError::Failed)),
             (None, Kind::List) => Completion::Listed(Err(FsError::Failed)),
             (None, Kind::Find) => Completion::Found(Err(FsError::Failed)),
@@ -142,7 +143,7 @@ impl Slot {
         Some(Input::Done(ticket, completion))
     }
 
-    /// Has `waker` woken when a thread has done what the connection waits for. `true`: it has.
+    /// Wakes `waker` when the thread that the connection waits for is done. `true`: it is done already.
     #[must_use]
     pub fn wake_when_done(&self, waker: &Waker) -> bool {
         self.underway.as_ref().is_some_and(|underway| underway.pending.wake_when_done(waker))
@@ -155,7 +156,7 @@ impl Slot {
 
 /// Acting.
 impl Slot {
-    /// Opens what is at a path. `None`: a thread does.
+    /// Opens a file or directory. `None`: a thread does so.
     pub(super) fn open(&mut self, ticket: Ticket, path: &[u8], env: &SlotEnv<'_>) -> Option<Completion> {
         self.release_files();
         let found = match self.attempt(path, false, env) {
@@ -170,7 +171,7 @@ impl Slot {
 
     /// The path is resolved from the root like every other one, so the same rules and the same cache apply.
     pub(super) fn open_in(&mut self, ticket: Ticket, path: &[u8], env: &SlotEnv<'_>) -> Option<Completion> {
-        self.file = None;
+        self.file.held = None;
         if self.directory.is_none() {
             return Some(Completion::Opened(Err(FsError::NotFound)));
         }
@@ -211,7 +212,7 @@ impl Slot {
         self.start(ticket, kind, pending);
     }
 
-    /// Lists some entries of the directory that is held. `None`: a thread reads them first.
+    /// Lists some entries of the open directory. `None`: a thread reads them first.
     pub(super) fn list(
         &mut self,
         ticket: Ticket,
@@ -241,7 +242,7 @@ impl Slot {
         Some(Completion::Listed(listed))
     }
 
-    /// Finds a script. `None`: a thread does.
+    /// Finds a script. `None`: a thread does so.
     pub(super) fn find(&mut self, ticket: Ticket, path: &[u8], from: usize, env: &SlotEnv<'_>) -> Option<Completion> {
         let root = env.scripts.root();
         let component = path.get(from..).unwrap_or_default();
@@ -296,35 +297,35 @@ impl Batch {
 
 /// Sending.
 impl Slot {
-    /// How many bytes of the file, from `offset` on, can be sent without waiting for a disk; for a file in the cache any
-    /// number. `None`: they have to be read first.
+    /// How many bytes of the file, from `offset` on, can be sent without waiting for a disk: any number for a cached file.
+    /// `None`: they have to be read first.
     ///
-    /// One byte in each [`STRIDE`] is looked at. Before one that is not in memory, some of the bytes may be missing too:
-    /// the kernel may be reading them right now. So the stride before it does not count, and from then on a thread reads
-    /// what is not known to be in memory.
+    /// One byte of each [`STRIDE`] is read. If it is not in memory, some of the bytes before it may be missing as well,
+    /// since the kernel may be reading them at this moment. So the stride before it does not count, and from then on a
+    /// thread reads everything that is not known to be in memory.
     pub(super) fn in_memory(&mut self, offset: u64, len: u64, pool: &IoPool) -> Option<u64> {
-        let Some(OpenFile::File(file) | OpenFile::Changing(file)) = &self.file else { return Some(u64::MAX) };
+        let Some(OpenFile::File(file) | OpenFile::Changing(file)) = &self.file.held else { return Some(u64::MAX) };
         let Some(id) = file.id else { return Some(u64::MAX) };
-        if self.samples_due.is_some() || pool.is_slow(DiskRequest::Read(id.ino)) {
+        if self.file.samples_due.is_some() || pool.is_slow(DiskRequest::Read(id.ino)) {
             return None;
         }
         match file.storage {
             Storage::Memory => return Some(u64::MAX),
             Storage::Remote => return None,
-            Storage::Local { tells } => self.is_cold |= !tells,
+            Storage::Local { tells } => self.file.is_cold |= !tells,
         }
         let wanted = len.min(MAX_SENDFILE);
         let end = offset + wanted;
         let known = offset + pool.known(&id, offset).min(wanted);
         let mut at = known;
-        while !self.is_cold && at < end {
+        while !self.file.is_cold && at < end {
             match read_in_memory(file.fd.as_fd(), id.dev, &mut [0], at) {
                 Ok(1..) => at = (at / STRIDE + 1) * STRIDE,
                 Err(NotInMemory::OnDisk | NotInMemory::Unknown) => {
-                    self.is_cold = true;
+                    self.file.is_cold = true;
                     at = at.saturating_sub(STRIDE).max(known);
                 }
-                // Sending it will show what is wrong.
+                // Sending it will report the error.
                 Ok(0) | Err(NotInMemory::Failed) => return Some(wanted),
             }
         }
@@ -335,9 +336,9 @@ impl Slot {
         (at > offset).then_some(at - offset)
     }
 
-    /// How a loop reads from the file that is being sent.
+    /// How the loop reads from the file that is being sent.
     pub(super) fn reads(&self) -> Reads {
-        match &self.file {
+        match &self.file.held {
             Some(OpenFile::File(file) | OpenFile::Changing(file)) => match (file.storage, &file.id) {
                 (Storage::Local { tells: true }, Some(id)) => Reads::Memory(id.dev),
                 _ => Reads::Disk,
@@ -346,27 +347,27 @@ impl Slot {
         }
     }
 
-    /// Has a thread read what is to be sent next.
+    /// Starts a thread that reads the bytes to send next.
     pub(super) fn read_first(&mut self, transmit: &Transmit<'_>, offset: u64, len: u64, pool: &IoPool) -> Input {
-        let (file, lend) = match self.file.take() {
-            Some(OpenFile::File(file)) => (file, Lend::Yes),
-            Some(OpenFile::Changing(file)) => (file, Lend::No),
+        let (file, mode) = match self.file.held.take() {
+            Some(OpenFile::File(file)) => (file, SendMode::Sendfile),
+            Some(OpenFile::Changing(file)) => (file, SendMode::Copy),
             other => {
-                self.file = other;
+                self.file.held = other;
                 return Input::Broken(Fault::File);
             }
         };
-        self.begun = true;
+        self.file.begun = true;
         self.reserved = pool.reserve(PIECE - LEAST_PIECE);
         let job = ReadJob {
             file,
-            lend,
-            opened: self.opened,
-            samples: std::mem::take(&mut self.samples),
-            samples_due: self.samples_due.take(),
+            mode,
+            opened: self.file.opened,
+            samples: std::mem::take(&mut self.file.samples),
+            samples_due: self.file.samples_due.take(),
             offset,
             len,
-            more: transmit.more || self.attached.is_some(),
+            more: transmit.more || self.file.attached.is_some(),
             most: if self.reserved.is_some() { PIECE } else { LEAST_PIECE },
         };
         let gate = pool.gate().cloned();
@@ -387,21 +388,21 @@ impl Slot {
         {
             pool.note(id, offset, offset + bytes.len() as u64);
         }
-        self.file = Some(file);
-        self.samples = samples;
+        self.file.held = Some(file);
+        self.file.samples = samples;
         self.piece = Some(bytes.map(|bytes| Piece { at: offset, bytes, sent: 0, _memory: reserved }));
     }
 }
 
 impl Piece {
-    /// What is to be sent at this offset of the file, at most `len` bytes.
+    /// The bytes to send at this offset of the file, at most `len`.
     pub(super) fn at(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let bytes = self.bytes.get(self.sent..)?;
         let most = usize::try_from(len).map_or(bytes.len(), |len| len.min(bytes.len()));
         (self.at + self.sent as u64 == offset && most > 0).then(|| &bytes[..most])
     }
 
-    /// So many more were sent. `false`: none is left.
+    /// Records that `n` more were sent. `false`: none is left.
     pub(super) fn sent(&mut self, n: usize) -> bool {
         self.sent += n;
         self.sent < self.bytes.len()
@@ -411,20 +412,20 @@ impl Piece {
 impl ReadJob {
     fn run(mut self) -> ReadDone {
         let bytes = self.read();
-        let file = match self.lend {
-            Lend::Yes => OpenFile::File(self.file),
-            Lend::No => OpenFile::Changing(self.file),
+        let file = match self.mode {
+            SendMode::Sendfile => OpenFile::File(self.file),
+            SendMode::Copy => OpenFile::Changing(self.file),
         };
         ReadDone { file, samples: self.samples, offset: self.offset, bytes }
     }
 
-    /// What was read before the look is of the state that the look finds, as in `Slot::send_copied`.
+    /// Bytes that are read before a check are of the version that the check finds, as in `Slot::send_copied`.
     fn read(&mut self) -> Result<Vec<u8>, Fault> {
-        let ReadJob { file, lend, opened, samples, samples_due, offset, len, more, most } = self;
-        let (offset, len, lend) = (*offset, *len, *lend);
+        let ReadJob { file, mode, opened, samples, samples_due, offset, len, more, most } = self;
+        let (offset, len, mode) = (*offset, *len, *mode);
         let fd = file.fd.as_fd();
         if let Some((sent, end)) = samples_due.take() {
-            let _ = samples.take(fd, sent, end, lend, Reads::Disk);
+            let _ = samples.take(fd, sent, end, mode, Reads::Disk);
         }
         let most = usize::try_from(len).map_or(*most, |len| len.min(*most));
         let mut bytes = Vec::with_capacity(most);
@@ -446,7 +447,7 @@ impl ReadJob {
         }
         let end = opened.map_or(offset + len, |opened| opened.len);
         if n < len || (offset + n < end && *more) {
-            let _ = samples.take(fd, offset + n, end, lend, Reads::Disk);
+            let _ = samples.take(fd, offset + n, end, mode, Reads::Disk);
         }
         Ok(bytes)
     }
