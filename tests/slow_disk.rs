@@ -1,5 +1,5 @@
-//! A disk that takes its time stops nobody but whoever asked it, on the runtimes that serve many connections with few
-//! threads. A gate stands before the disk, so nothing here depends on time.
+//! A request that waits for a slow disk does not delay other requests, on the runtimes that serve many connections with
+//! few threads. The slow disk is simulated by a gate, so nothing here depends on time.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,7 +16,7 @@ use testkit::{Bound, Client, Embedded, Response, Tree, bound, eventually};
 /// Descriptors of the process are counted, so one test runs after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Holds up what is asked of some paths and files, until it is opened.
+/// Blocks requests for some paths and files until it is opened.
 #[derive(Default)]
 struct Gate {
     state: Mutex<State>,
@@ -29,7 +29,7 @@ struct State {
     files: HashSet<u64>,
     is_open: bool,
     waiting: usize,
-    /// How often somebody has waited.
+    /// How many requests have waited.
     waits: usize,
 }
 
@@ -74,13 +74,13 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits until so many wait for the disk.
-    fn holds_up(&self, n: usize) {
+    /// Waits until `n` requests wait for the disk.
+    fn blocks(&self, n: usize) {
         eventually("the disk is asked", || self.lock().waiting == n);
     }
 }
 
-/// Below `/own/`, a handler sends the file `large`. For `/own/next`, it attaches another one meanwhile.
+/// Below `/own/`, a handler sends the file `large`. For `/own/next`, it attaches another file while that is sent.
 struct Own;
 
 impl Policy for Own {
@@ -91,13 +91,13 @@ impl Policy for Own {
 
 const LARGE: u64 = 700_000;
 
-/// What a test starts with.
+/// A server with a gate before its disk.
 struct Bench {
     gate: Arc<Gate>,
     server: Embedded,
     /// The handler has attached another file.
     attached: Arc<AtomicBool>,
-    /// Descriptors that were open before.
+    /// The number of descriptors that were open before.
     before: usize,
     _alone: MutexGuard<'static, ()>,
 }
@@ -109,10 +109,10 @@ impl Bench {
         Bench::settled(bind, io_threads, 0)
     }
 
-    /// Files count as settled after so many seconds.
+    /// Files count as settled after `settled` seconds.
     fn settled(bind: Bind, io_threads: usize, settled: u64) -> Bench {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        // A runtime may keep some of its own from its first server on.
+        // A runtime may keep descriptors of its own once it has run a server.
         Embedded::start(Tree::new(), |root, _| bind(Site::new(root).unwrap())).end();
         let before = descriptors();
         let gate = Arc::new(Gate::default());
@@ -150,21 +150,21 @@ impl Bench {
         Bench { gate, server, attached, before, _alone: alone }
     }
 
-    /// Asks for something of which the disk is slow, and waits until the disk is asked.
+    /// Sends a request for something on the slow disk, and waits until the disk is accessed.
     fn ask(&self, target: &str) -> Client {
         let before = self.gate.lock().waiting;
         let mut client = self.server.connect();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
-        self.gate.holds_up(before + 1);
+        self.gate.blocks(before + 1);
         client
     }
 
-    fn others_are_served(&self) {
+    fn check_that_others_are_served(&self) {
         let response = self.server.get("/quick");
         assert_eq!((response.head.status, &response.body[..]), (200, &b"quick\n"[..]));
     }
 
-    /// The server ends, and nothing is left of it.
+    /// Shuts the server down, and checks that it has closed its descriptors.
     fn end(self) {
         let Bench { gate, server, before, attached: _, _alone } = self;
         gate.open();
@@ -183,21 +183,21 @@ fn check_large(response: &Response) {
     Pattern::new().check(0, &response.body);
 }
 
-fn an_open_that_is_slow_stops_nobody(bind: Bind) {
+fn a_slow_open_delays_no_other_request(bind: Bind) {
     let bench = Bench::new(bind, 4);
     for path in ["slow", "missing", "index", "index/index.html"] {
         bench.gate.slow_path(path);
     }
     let targets = [("/slow", 200, "slow\n"), ("/missing", 404, ""), ("/index/", 200, "index\n"), ("/index", 301, "")];
     let mut clients: Vec<Client> = targets.iter().map(|(target, ..)| bench.ask(target)).collect();
-    bench.others_are_served();
+    bench.check_that_others_are_served();
     bench.gate.open();
     for (client, (target, status, body)) in clients.iter_mut().zip(targets) {
         let response = client.response();
         assert_eq!(response.head.status, status, "{target}");
         assert!(status == 404 || response.body == body.as_bytes(), "{target}");
     }
-    // What was read is in the cache from now on, and is checked each time.
+    // The file is in the cache now, and is checked each time.
     let mut client = bench.server.connect();
     assert_eq!(client.get("/slow").body, b"slow\n");
     bench.server.tree.replace("slow", "changed\n");
@@ -206,12 +206,12 @@ fn an_open_that_is_slow_stops_nobody(bind: Bind) {
     bench.end();
 }
 
-fn a_read_that_is_slow_stops_nobody(bind: Bind) {
+fn a_slow_read_delays_no_other_request(bind: Bind) {
     for settled in [0, 3_600] {
         let bench = Bench::settled(bind, 4, settled);
         bench.gate.slow_file(&bench.server.tree, "large");
         let mut clients = ["/large", "/own/", "/large"].map(|target| bench.ask(target));
-        bench.others_are_served();
+        bench.check_that_others_are_served();
         bench.gate.open();
         clients.iter_mut().for_each(|client| check_large(&client.response()));
         drop(clients);
@@ -225,11 +225,11 @@ fn a_read_that_is_slow_stops_nobody(bind: Bind) {
     }
 }
 
-fn a_listing_that_is_slow_stops_nobody(bind: Bind) {
+fn a_slow_listing_delays_no_other_request(bind: Bind) {
     let bench = Bench::new(bind, 1);
     bench.gate.slow_path("list");
     let mut client = bench.ask("/list/");
-    bench.others_are_served();
+    bench.check_that_others_are_served();
     bench.gate.open();
     let page = String::from_utf8(client.response().body).unwrap();
     drop(client);
@@ -238,7 +238,7 @@ fn a_listing_that_is_slow_stops_nobody(bind: Bind) {
     bench.end();
 }
 
-fn a_file_that_changes_while_it_is_read_breaks_the_answer(bind: Bind) {
+fn a_file_that_changes_while_it_is_read_breaks_the_response(bind: Bind) {
     let bench = Bench::new(bind, 1);
     bench.gate.slow_file(&bench.server.tree, "large");
     let mut client = bench.ask("/large");
@@ -250,12 +250,12 @@ fn a_file_that_changes_while_it_is_read_breaks_the_answer(bind: Bind) {
     bench.end();
 }
 
-fn a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest(bind: Bind) {
+fn a_file_that_is_attached_during_a_send_does_not_replace_the_rest(bind: Bind) {
     let bench = Bench::new(bind, 1);
     bench.gate.slow_file(&bench.server.tree, "large");
     let mut client = bench.ask("/own/next");
     eventually("the handler is woken", || bench.attached.load(Ordering::SeqCst));
-    bench.others_are_served();
+    bench.check_that_others_are_served();
     bench.gate.open();
     check_large(&client.response());
     client.send("GET /own/ HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -264,7 +264,7 @@ fn a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest(bind: Bind
     bench.end();
 }
 
-fn who_waits_beyond_the_threads_waits_in_order(bind: Bind) {
+fn requests_beyond_the_threads_wait_in_order(bind: Bind) {
     let bench = Bench::new(bind, 1);
     bench.gate.slow_path("slow");
     let mut clients: Vec<Client> = vec![bench.ask("/slow")];
@@ -272,7 +272,7 @@ fn who_waits_beyond_the_threads_waits_in_order(bind: Bind) {
         let mut client = bench.server.connect();
         client.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
         clients.push(client);
-        bench.others_are_served();
+        bench.check_that_others_are_served();
     }
     assert_eq!(bench.gate.lock().waits, 1);
     bench.gate.open();
@@ -281,7 +281,7 @@ fn who_waits_beyond_the_threads_waits_in_order(bind: Bind) {
     bench.end();
 }
 
-fn clients_that_go_away_leave_nothing(bind: Bind) {
+fn clients_that_disconnect_leave_nothing_open(bind: Bind) {
     let bench = Bench::new(bind, 2);
     bench.gate.slow_path("slow");
     bench.gate.slow_file(&bench.server.tree, "large");
@@ -290,14 +290,14 @@ fn clients_that_go_away_leave_nothing(bind: Bind) {
         let mut client = bench.server.connect();
         client.send(format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", if n % 2 == 0 { "slow" } else { "large" }));
         clients.push(client);
-        bench.others_are_served();
+        bench.check_that_others_are_served();
     }
     clients.into_iter().for_each(Client::reset);
     let gone = || bench.server.log.text().matches("the peer went away").count();
     eventually("the server lets go of all connections", || gone() == 12);
-    bench.others_are_served();
+    bench.check_that_others_are_served();
     bench.gate.open();
-    bench.gate.holds_up(0);
+    bench.gate.blocks(0);
     assert_eq!(bench.gate.lock().waits, 2, "what nobody waits for any more is not done");
     bench.end();
 }
@@ -341,8 +341,8 @@ impl Bench {
     }
 }
 
-/// Without threads, disks are waited for where they are needed, and the gate has nothing to say.
-fn without_threads_all_is_done_at_once(bind: Bind) {
+/// Without threads, the event loop waits for the disk itself, and the gate is not used.
+fn without_threads_the_loop_waits_itself(bind: Bind) {
     let bench = Bench::new(bind, 0);
     bench.gate.slow_path("slow");
     bench.gate.slow_file(&bench.server.tree, "large");
@@ -353,7 +353,7 @@ fn without_threads_all_is_done_at_once(bind: Bind) {
     bench.end();
 }
 
-/// Each of them on each runtime.
+/// Runs each of these tests on each runtime.
 macro_rules! mount {
     ($($runtime:ident: $bind:expr, [$($test:ident),* $(,)?];)*) => {
         $(mod $runtime {
@@ -371,21 +371,21 @@ macro_rules! mount {
     };
 }
 
-/// What holds on every runtime that has threads for disks.
+/// The tests for each runtime that has threads for disks.
 macro_rules! mount_with_threads {
     ($($runtime:ident: $bind:expr;)*) => {
         mount! {
             $($runtime: $bind, [
-                an_open_that_is_slow_stops_nobody,
-                a_read_that_is_slow_stops_nobody,
-                a_listing_that_is_slow_stops_nobody,
-                a_file_that_changes_while_it_is_read_breaks_the_answer,
-                a_file_that_is_attached_meanwhile_is_not_sent_in_place_of_the_rest,
-                who_waits_beyond_the_threads_waits_in_order,
-                clients_that_go_away_leave_nothing,
+                a_slow_open_delays_no_other_request,
+                a_slow_read_delays_no_other_request,
+                a_slow_listing_delays_no_other_request,
+                a_file_that_changes_while_it_is_read_breaks_the_response,
+                a_file_that_is_attached_during_a_send_does_not_replace_the_rest,
+                requests_beyond_the_threads_wait_in_order,
+                clients_that_disconnect_leave_nothing_open,
                 a_graceful_shutdown_waits_for_the_disk,
                 a_stop_does_not_wait_for_the_disk,
-                without_threads_all_is_done_at_once,
+                without_threads_the_loop_waits_itself,
             ];)*
         }
     };
@@ -398,6 +398,6 @@ mount_with_threads! {
 
 mount! {
     on_std: |site| bound!(sanserve_std::Server::bind("127.0.0.1:0", site).unwrap()), [
-        without_threads_all_is_done_at_once,
+        without_threads_the_loop_waits_itself,
     ];
 }

@@ -1,5 +1,5 @@
-//! Every kind of listener on every runtime: Unix sockets, several at once, streams that the process has already. And
-//! servers in the background, which leave nothing behind.
+//! Every kind of listener on every runtime: Unix sockets, several listeners, and streams that the process has already.
+//! Also servers in the background, which leave no threads and descriptors behind.
 #![cfg(target_os = "linux")]
 
 use ::std::fs;
@@ -143,7 +143,7 @@ macro_rules! on_each_runtime {
             #[test]
             fn servers_share_a_site_and_dropping_them_leaves_nothing() {
                 let _alone = alone();
-                // What is made once in a process.
+                // The server makes some things once in a process.
                 let round = |tree: &Tree, log: &LogSink, sockets: &Tree| {
                     let site = site(tree, log);
                     let one = Server::bind("127.0.0.1:0", site.clone()).unwrap().spawn().unwrap();

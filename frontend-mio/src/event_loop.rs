@@ -45,16 +45,16 @@ const TURN_STEPS: u32 = 128;
 /// The most bytes of the turn of a connection that has something new: a file of a megabyte with its head, which takes
 /// some tenths of a millisecond. In several pieces it would take half as much processor time again.
 const FRESH_BYTES: u64 = (1 << 20) + 64 * 1024;
-/// The bytes of large transfers after which the loop looks who has something new. The last turn may exceed it.
+/// The bytes of large transfers after which the loop checks for new events. The last turn may exceed it.
 const BULK_BYTES: u64 = 256 * 1024;
-/// The bytes that take about as long to send as one step takes, so that turns without large sends count, too.
+/// How many bytes can be sent in the time of one step, so that the cost of turns without large sends counts as well.
 const STEP_BYTES: u64 = 2 * 1024;
 /// The longest wait of the loop, in milliseconds.
 const LONGEST: u64 = 60_000;
 /// The most connections accepted before others have their turn.
 const ACCEPTS: usize = 64;
-/// After how many milliseconds a worker that found no place checks again, since it is not notified when a connection
-/// of another worker closes.
+/// After how many milliseconds a worker that is at the limit of connections checks again, since it is not notified when a
+/// connection of another worker closes.
 const LOOK_AGAIN: u64 = 10;
 
 /// One worker: its listener and its connections. It only shares the site and the limit of connections.
@@ -78,17 +78,17 @@ pub(crate) struct EventLoop {
     leaving: Leaving,
     /// Connections that have something new.
     queue: VecDeque<u32>,
-    /// Connections that are about to run a script or to continue with a listing, which takes much longer than
-    /// anything else here: one does so in each round, so that the others wait for one and not for all of them.
+    /// Connections that are about to start a script or to continue a listing, which takes much longer than other steps. One
+    /// of them has its turn in each round, so that other connections wait for one such step, and not for several.
     slow: VecDeque<u32>,
-    /// Connections that go on with what one turn was not enough for.
+    /// Connections that continue a transfer that took more than one turn.
     bulk: VecDeque<u32>,
     pool: Pool,
     /// Connections may be pending.
     acceptable: bool,
     acceptor: Acceptor,
-    /// There was no place for a pending connection. The worker notices a close of its own connections, and checks the
-    /// others regularly.
+    /// A connection is pending, but the limit is reached. The worker is notified when its own connections close, and checks
+    /// the others regularly.
     full: bool,
     look_again: Option<Tick>,
     drain_deadlines: DrainDeadlines,
@@ -150,7 +150,7 @@ impl EventLoop {
         }
     }
 
-    /// Waits for something to happen, unless somebody is to go on, and gives turns.
+    /// Waits for events, unless a connection has to continue, and gives turns.
     fn round(&mut self, events: &mut Events) -> io::Result<()> {
         self.log.flush();
         if let Err(error) = self.poll.poll(events, self.poll_timeout()) {
@@ -190,7 +190,7 @@ impl EventLoop {
             .into_iter()
             .flatten()
             .min()?;
-        // Waiting a little too long is right; a little too short would spin. The poll counts in 32 bits.
+        // Rounded up, since waking too early would spin. The timeout of the poll has 32 bits.
         Some(Duration::from_millis(next.since(self.clock.tick()).clamp(1, LONGEST)))
     }
 
@@ -272,8 +272,8 @@ impl EventLoop {
         }
     }
 
-    /// Gives turns to connections that continue a transfer, until so much is sent that the loop has to look who has
-    /// something new. Returns what the turns cost.
+    /// Gives turns to connections that continue a transfer, until so much is sent that the loop has to check for new events.
+    /// Returns the cost of the turns.
     fn go_on(&mut self) -> u64 {
         let mut cost = 0;
         // Connections that are queued again have to wait.
@@ -292,8 +292,8 @@ impl EventLoop {
         self.queue.is_empty() && self.slow.is_empty() && self.bulk.is_empty()
     }
 
-    /// Reads if the connection waits for that. Only then is memory leased before its turn: connections that are
-    /// woken, however many, use the same lease in turns.
+    /// Reads if the connection waits for that. Memory is leased before the turn only in this case: any number of connections
+    /// that are woken use the same lease one after the other.
     fn read(&mut self, at: u32) {
         if let Some(parked) = self.parked.get_mut(at) {
             if parked.transport.is_to_read() {
@@ -304,7 +304,7 @@ impl EventLoop {
         }
     }
 
-    /// Gives it a turn, in which it sends at most `bytes` of a file. Returns what the turn cost, in bytes sent.
+    /// Gives a connection a turn, in which it sends at most `bytes` of a file. Returns the cost of the turn, in bytes sent.
     fn turn(&mut self, at: u32, bytes: u64) -> u64 {
         let alone = self.is_alone();
         let Some(parked) = self.parked.get_mut(at) else { return 0 };
@@ -364,7 +364,7 @@ impl EventLoop {
                 self.leaving.remove(at);
                 parked.queued = true;
                 self.bulk.push_back(at);
-                // However many continue a transfer, only so many keep their workspaces until their next turn.
+                // Of the connections that continue a transfer, only a limited number keep their workspaces meanwhile.
                 if self.bulk.len() > MAX_FREE {
                     if let Some(busy) = parked.put_away(&self.site.context(&self.now)) {
                         self.pool.give_back(busy);
@@ -520,7 +520,7 @@ impl EventLoop {
                 return;
             }
             let Some(listener) = &self.listener else { return };
-            // A place that is taken and given back for nothing would look to the others as if all were taken.
+            // If a place were taken and given back in vain, the other workers would find all places taken meanwhile.
             if self.connection_limit.are_scarce() && !listener.is_acceptable() {
                 return self.none_pending();
             }
@@ -648,7 +648,7 @@ mod tests {
             Bench { event_loop, address, events: Events::with_capacity(EVENTS), _dir: dir }
         }
 
-        /// One round, which waits for nothing: it looks whether somebody is to be accepted.
+        /// One round without waiting, since the loop checks for pending connections.
         fn round(&mut self) {
             self.event_loop.acceptable = true;
             self.event_loop.round(&mut self.events).unwrap();
@@ -661,7 +661,7 @@ mod tests {
             client
         }
 
-        /// Has so many downloads that could all go on at once.
+        /// Begins `n` downloads that could all continue at the same time.
         fn with_downloads() -> (Bench, Vec<TcpStream>) {
             let mut bench = Bench::new();
             let mut clients: Vec<TcpStream> = (0..DOWNLOADS).map(|_| bench.ask("large")).collect();
@@ -673,7 +673,7 @@ mod tests {
         }
     }
 
-    /// What has come, at most a few megabytes.
+    /// The bytes that have arrived, at most a few megabytes.
     fn take(client: &mut TcpStream) -> Vec<u8> {
         let mut all = vec![0; 4 << 20];
         match client.read(&mut all) {
@@ -684,7 +684,7 @@ mod tests {
         all
     }
 
-    /// How many descriptors the loop waits for, its listener and its waker among them.
+    /// How many descriptors the loop waits for, including its listener and its waker.
     #[cfg(target_os = "linux")]
     fn watched(bench: &Bench) -> usize {
         let info = format!("/proc/self/fdinfo/{}", bench.event_loop.poll.as_raw_fd());
@@ -705,7 +705,7 @@ mod tests {
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();
         assert!(answer.ends_with(b"\r\n\r\nsmall"));
-        // One that asks for nothing yet, and one that may go on.
+        // A connection without a request yet, and one that may continue.
         let mut clients = [TcpStream::connect(bench.address).unwrap(), bench.ask("small")];
         (0..2).for_each(|_| bench.round());
         assert_eq!((bench.event_loop.parked.len(), watched(&bench)), (2, own + 2));

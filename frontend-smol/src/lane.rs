@@ -1,9 +1,9 @@
 //! Limiting how many tasks carry out long steps at the same time: batches of a listing, pieces of its page, or pieces
 //! of a large file.
 //!
-//! An executor gives a turn to each task that is woken. So with thirty listings or downloads at once, a small file would
-//! wait for a batch or a piece of each. Here these tasks wait in a queue of their own, from which only as many are woken
-//! at once as there are threads: everything else waits for one batch or piece.
+//! An executor polls each task that is woken. So with thirty listings or downloads at the same time, a request for a small
+//! file would wait for a batch or a piece of each. Here, these tasks wait in a queue, and no more of them are woken at the
+//! same time than there are threads: everything else waits for one batch or piece.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,8 +41,7 @@ impl Lane {
         Lane { state: Mutex::new(State { free: most.max(1), waiting: VecDeque::new() }) }
     }
 
-    /// Appends a task to the queue. `task` is woken when it may continue, which is immediately if no other task
-    /// waits.
+    /// Appends a task to the queue. `task` is woken when it may continue: immediately, if no other task waits.
     pub(crate) fn enter(self: &Arc<Lane>, task: &Waker) -> Pass {
         let entry = Arc::new(Entry { lane: Arc::clone(self), task: task.clone(), granted: AtomicBool::new(false) });
         let mut state = self.state();
@@ -89,7 +88,7 @@ impl Drop for Pass {
         if self.is_granted() {
             state.free += 1;
         } else {
-            // The task leaves before its turn, which is rare.
+            // The task leaves the queue before its turn, which is rare.
             state.waiting.retain(|entry| !Arc::ptr_eq(entry, &self.0));
         }
         let next = state.grant();

@@ -1,22 +1,22 @@
-//! Running an executor so that no news waits for a large transfer.
+//! Runs an executor so that new events do not wait for several long tasks.
 //!
-//! [`Executor::run`] polls up to 200 tasks before it lets the reactor look for news. Most take a few microseconds; one
+//! [`Executor::run`] polls up to 200 tasks before the reactor checks for events. Most take a few microseconds, but a task
 //! that sends half a megabyte or sorts a batch of names takes a hundred times as long. After such a task, the reactor
-//! has its turn at once.
+//! checks immediately.
 
 use std::cell::Cell;
 
 use smol::Executor;
 use smol::future::{FutureExt as _, yield_now};
 
-/// Tasks polled in a row that take little.
+/// The most short tasks that are polled in a row.
 const IN_A_ROW: usize = 200;
 
 thread_local! {
     static TOOK_LONG: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The task that is being polled by this thread takes long.
+/// Records that the task that this thread is polling takes a long time.
 pub(crate) fn takes_long() {
     TOOK_LONG.set(true);
 }
@@ -46,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of 500 tasks are polled before whoever polls the executor can do something else.
+    /// How many of 500 tasks are polled before the executor yields.
     fn polled_in_a_row(long: impl Fn(usize) -> bool + Copy + Send + 'static) -> usize {
         let executor = Executor::new();
         let polled = Arc::new(AtomicUsize::new(0));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reactor_has_its_turn_after_a_task_that_takes_long() {
+    fn the_executor_yields_after_a_long_task() {
         assert_eq!(polled_in_a_row(|_| false), IN_A_ROW);
         assert_eq!(polled_in_a_row(|_| true), 1);
         assert_eq!(polled_in_a_row(|n| n == 7), 8);

@@ -1,6 +1,6 @@
 //! A loop over requests, for programs that take one request after the other and respond from any thread.
 //!
-//! A request that was taken is still driven by the thread of its connection, which waits for its owner: each call on an
+//! The thread of a connection still drives a request that was taken, and waits for its owner: each call of an
 //! [`IncomingRequest`] is passed to that thread, which carries it out on the [`Exchange`] and returns the result.
 
 use std::collections::VecDeque;
@@ -27,12 +27,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The requests of a server, from [`Server::requests`](crate::Server::requests): an iterator, which several threads can
 /// share by reference.
 ///
-/// At most as many requests wait here, or for their response, as the server has
-/// [threads](crate::Server::workers), since each keeps the thread of its connection. This takes about 30 KiB of memory
-/// for each of them, so that 1,000 requests without a response take 30 MB.
+/// Each request occupies the thread of its connection until it is answered, so the number of
+/// [threads](crate::Server::workers) limits how many wait. Each takes about 30 KiB of memory: 1,000 requests without a
+/// response take 30 MB.
 ///
-/// Dropping it refuses the requests that wait, and shuts the server down gracefully: it blocks until the requests that
-/// were taken are answered, for at most the grace of the site.
+/// Dropping it refuses the requests that were not taken, and shuts the server down gracefully: this blocks until the
+/// requests that were taken are answered, for at most the grace period of the site.
 pub struct Requests {
     queue: Arc<Queue>,
     running: Option<Running>,
@@ -41,7 +41,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// The requests of a server that runs in the background, and puts them into `queue`.
+    /// The requests that a server in the background puts into `queue`.
     pub(crate) fn new(queue: Arc<Queue>, running: Running) -> Requests {
         let (addresses, handle) = (running.addresses().to_vec(), running.handle());
         Requests { queue, running: Some(running), addresses, handle }
@@ -54,7 +54,7 @@ impl Requests {
 
     /// Like [`recv`](Self::recv), for at most `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<IncomingRequest> {
-        // A time that the clock cannot express is as good as none.
+        // A time that the clock cannot express is the same as none.
         self.queue.next(Instant::now().checked_add(timeout))
     }
 
@@ -76,7 +76,7 @@ impl Requests {
         self.queue.lock().waiting.len()
     }
 
-    /// Whether the server has ended, so that no further request comes.
+    /// Whether the server has ended, so that no further request will arrive.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         let state = self.queue.lock();
@@ -99,13 +99,13 @@ impl Requests {
         &self.addresses
     }
 
-    /// A handle to shut the server down. The iteration ends when it has.
+    /// A handle to shut the server down. The iteration ends when the server has ended.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Shuts the server down gracefully, as dropping this does, and reports why it has failed, if it has.
+    /// Shuts the server down gracefully, like dropping, and returns its error if it has failed.
     ///
     /// # Errors
     /// As [`Server::run`](crate::Server::run).
@@ -121,7 +121,7 @@ impl Requests {
 
 impl Drop for Requests {
     fn drop(&mut self) {
-        // A failure has no one to report to.
+        // There is no one to report a failure to.
         let _ = self.end();
     }
 }
@@ -161,7 +161,7 @@ impl fmt::Debug for Requests {
     }
 }
 
-/// The requests that wait to be taken. Each keeps a thread, so there are at most as many as threads.
+/// The requests that were not taken yet. Each occupies a thread, so there are no more of them than threads.
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<Waiting>,
@@ -201,7 +201,7 @@ impl Queue {
         }
     }
 
-    /// Adds a request. `false`: no one takes requests any more, and it was dropped.
+    /// Adds a request. `false`: no further request will be taken, and this one was dropped.
     fn push(&self, request: IncomingRequest) -> bool {
         let mut state = self.lock();
         if state.has_ended {
@@ -212,7 +212,7 @@ impl Queue {
         true
     }
 
-    /// No request is added or taken from here on.
+    /// Closes the queue: no request is added or taken any more.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.has_ended = true;
@@ -226,7 +226,7 @@ impl Queue {
     }
 }
 
-/// The handler that puts requests into the queue, and does for each what its owner wants.
+/// The handler that puts requests into the queue, and carries out the calls of their owners.
 pub(crate) struct Pulled(pub(crate) Arc<Queue>);
 
 impl Handler for Pulled {
@@ -234,7 +234,7 @@ impl Handler for Pulled {
         let line = Arc::new(Line::default());
         let over = EndOnDrop(Arc::clone(&line));
         let draining = x.draining();
-        // So that the wait below notices when connections are cut.
+        // So that a cut ends the wait below.
         let _watch = draining.when_begun({
             let line = Arc::clone(&line);
             move || line.wake()
@@ -245,13 +245,13 @@ impl Handler for Pulled {
         let mut is_done = true;
         while let Some(job) = line.next_job(&draining)? {
             if x.is_draining() {
-                // The connection has not noticed, because this thread was waiting.
+                // This thread was waiting, so the connection has not noticed the cut.
                 x.close();
             }
             is_done = job(x);
         }
         if !is_done && x.is_answering() {
-            // The owner was told why. A body that was not completed must not look complete.
+            // The owner got the error. A body that is incomplete must not look complete.
             x.abort();
         }
         drop(over);
@@ -259,10 +259,10 @@ impl Handler for Pulled {
     }
 }
 
-/// What the owner of a request wants. Returns whether it succeeded.
+/// A call of the owner of a request. Returns whether it succeeded.
 type Job = Box<dyn FnOnce(&mut Exchange<'_>) -> bool + Send>;
 
-/// What the owner of a request and the thread of its connection share.
+/// The state that the owner of a request and the thread of its connection share.
 #[derive(Default)]
 struct Line {
     state: Mutex<Wanted>,
@@ -283,14 +283,14 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the thread of the connection look at the phase of the server.
+    /// Makes the thread of the connection check the phase of the server.
     fn wake(&self) {
-        // The lock is taken so that it cannot be between reading the phase and beginning to wait.
+        // The lock ensures that the thread is not between reading the phase and beginning to wait.
         drop(self.lock());
         self.changed.notify_all();
     }
 
-    /// Waits for the next job. `None`: the owner wants nothing more.
+    /// Waits for the next call. `None`: the owner has dropped the request.
     fn next_job(&self, draining: &Draining) -> io::Result<Option<Job>> {
         let mut state = self.lock();
         loop {
@@ -318,7 +318,7 @@ impl Drop for EndOnDrop {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.is_over = true;
-        // Its owner, who waits for the result, sees that there will be none.
+        // The owner may be waiting for a result, and learns that there will be none.
         let job = state.job.take();
         drop(state);
         drop(job);
@@ -331,9 +331,9 @@ fn ended() -> io::Error {
 
 /// A request that you own, from [`Requests`]. It can be kept, moved to another thread and answered there.
 ///
-/// [`Read`] gives its body, as it arrives. If it is dropped without a response, the client gets a 500. A client that
-/// disconnects meanwhile is noticed when the response is sent. Each call waits for the thread of the connection, which
-/// takes some microseconds; [`with_exchange`](Self::with_exchange) runs a whole function there.
+/// [`Read`] returns its body, as it arrives. If it is dropped without a response, the client gets a 500. If the client
+/// disconnects, that is noticed when the response is sent. Each call waits for the thread of the connection, which takes a
+/// few microseconds; [`with_exchange`](Self::with_exchange) runs a whole function there.
 ///
 /// ```no_run
 /// use sanserve_std::{Server, Site, StatusCode};
@@ -341,7 +341,7 @@ fn ended() -> io::Error {
 /// # fn main() -> std::io::Result<()> {
 /// for request in Server::bind("127.0.0.1:8000", Site::without_files())?.requests()? {
 ///     let text = format!("{}\n", String::from_utf8_lossy(request.path()));
-///     // A client that has gone is no reason to stop.
+///     // An error of one client does not end the loop.
 ///     let _ = request.answer(StatusCode::OK, "text/plain", text);
 /// }
 /// # Ok(())
@@ -384,13 +384,13 @@ impl IncomingRequest {
         self.request().query()
     }
 
-    /// The value of the first field with that name, whatever its case.
+    /// The value of the first field with that name, ignoring case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.request().field(name)
     }
 
-    /// The other end.
+    /// The address of the client.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.request().peer()
@@ -399,8 +399,8 @@ impl IncomingRequest {
     /// Responds with a complete body.
     ///
     /// # Errors
-    /// As [`Exchange::answer`]; [`io::ErrorKind::ConnectionAborted`] if the exchange has ended. That all of it arrives is
-    /// not known yet when this returns.
+    /// As [`Exchange::answer`]; [`io::ErrorKind::ConnectionAborted`] if the exchange has ended. Success does not mean that
+    /// the client has received the response.
     pub fn answer(self, status: StatusCode, media_type: &str, body: impl Into<Vec<u8>>) -> io::Result<()> {
         let (media_type, body) = (media_type.to_owned(), body.into());
         self.call(move |x| x.answer(status, &media_type, body))
@@ -420,7 +420,7 @@ impl IncomingRequest {
         PendingResponse { request: self, head: ResponseHead::new(status) }
     }
 
-    /// Leaves the response to the files of the site, or a script.
+    /// Lets the site respond with a file or a script.
     ///
     /// # Errors
     /// As [`answer`](Self::answer).
@@ -463,7 +463,7 @@ impl IncomingRequest {
         let job: Job = Box::new(move |x| {
             let outcome = act(x);
             let is_done = outcome.is_ok();
-            // The owner waits for it.
+            // The owner waits for the result.
             let _ = sender.send(outcome);
             is_done
         });
@@ -608,7 +608,7 @@ impl Write for ResponseWriter {
 
 impl Drop for ResponseWriter {
     fn drop(&mut self) {
-        // Errors are in the log of the server.
+        // Errors are logged by the server.
         let _ = if thread::panicking() {
             self.request.call(|x| {
                 x.abort();
@@ -624,7 +624,7 @@ impl Drop for ResponseWriter {
 mod tests {
     use super::*;
 
-    /// A stop that comes after the thread of a connection has read the phase, and before it waits.
+    /// A stop just after the thread of a connection has read the phase, and before it waits.
     #[test]
     fn no_stop_is_missed() {
         let (line, draining) = (Arc::new(Line::default()), Draining::default());

@@ -1,4 +1,4 @@
-//! The loop over requests: taken one by one, answered from any thread, in any order.
+//! The loop over requests: they are taken one by one, and answered from any thread in any order.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -110,7 +110,7 @@ fn bodies_are_streamed_in_both_directions() {
 }
 
 #[test]
-fn what_is_dropped_or_panics_is_a_500_and_the_server_continues() {
+fn a_dropped_request_or_a_panic_is_a_500_and_the_server_continues() {
     let _alone = alone();
     let (requests, log) = start(|site| site);
     let mut client = connect(&requests);
@@ -154,7 +154,7 @@ fn what_is_dropped_or_panics_is_a_500_and_the_server_continues() {
     assert_eq!(client.head().status, 200);
     assert!(!String::from_utf8_lossy(&client.rest()).contains("0\r\n\r\n"), "the body does not look complete");
 
-    // So does a call that fails in the middle of a body, unless a later one completes it.
+    // A call that fails in the middle of a body does as well, unless a later call completes the body.
     let half = |x: &mut Exchange<'_>| -> io::Result<()> {
         x.send_head(&ResponseHead::new(StatusCode::OK))?;
         x.write_all(b"a part")?;
@@ -225,7 +225,7 @@ fn a_shutdown_lets_taken_requests_finish_and_refuses_the_others() {
 #[test]
 fn a_stop_ends_requests_that_no_one_answers() {
     let _alone = alone();
-    // Those of the server, since the test harness starts and ends threads too.
+    // Only threads of the server are counted, since the test harness starts and ends threads as well.
     let threads = || {
         let all = fs::read_dir("/proc/self/task").unwrap();
         let names = all.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
@@ -249,7 +249,7 @@ fn a_stop_ends_requests_that_no_one_answers() {
 }
 
 #[test]
-fn files_respond_to_what_is_declined() {
+fn files_respond_to_declined_requests() {
     let _alone = alone();
     let tree = Tree::new();
     tree.file("a", "hello\n");
@@ -262,7 +262,7 @@ fn files_respond_to_what_is_declined() {
 }
 
 #[test]
-fn one_request_is_waited_for() {
+fn a_server_can_wait_for_one_request() {
     let _alone = alone();
     let server = || Server::bind("127.0.0.1:0", Site::without_files().with_log(sanserve_server::Log::quiet())).unwrap();
     let waits = server();

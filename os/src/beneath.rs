@@ -64,11 +64,11 @@ pub struct Root {
     /// `openat2` is not available (before Linux 5.6, under an old seccomp profile, on another system), so that paths
     /// are walked component by component. Determined once.
     by_hand: bool,
-    /// Names can be resolved without waiting (`RESOLVE_CACHED`, Linux 5.12). Found out once.
+    /// Names can be resolved without waiting (`RESOLVE_CACHED`, Linux 5.12). Determined once.
     resolves_cached: bool,
-    /// What is known to be on a file system that asks somebody else.
+    /// Paths that are known to be on a [remote](Storage::Remote) file system.
     remote: RwLock<RemotePaths>,
-    /// There is one.
+    /// There is such a path.
     has_remote: AtomicBool,
 }
 
@@ -239,9 +239,9 @@ impl Root {
         self.open_as(path, Lookup::Waits).unwrap_or(Err(fs_error(Errno::AGAIN)))
     }
 
-    /// Opens it like [`open_at`](Root::open_at) if the names on the way are in memory, so that no disk is waited for.
-    /// `None`: they may not be, or the file is on a file system that asks somebody else. Where the system cannot tell,
-    /// it waits.
+    /// Like [`open_at`](Root::open_at), but only if all names in the path are in memory, so that it does not wait for a
+    /// disk. `None`: they may not be, or the file is on a [remote](Storage::Remote) file system. If the system does not
+    /// tell what is in memory, this waits.
     #[must_use]
     pub fn open_in_memory(&self, path: &[u8]) -> Option<Result<(OwnedFd, Opened, FileId), FsError>> {
         if self.is_remote(path) {
@@ -251,7 +251,7 @@ impl Root {
         self.open_as(path, lookup)
     }
 
-    /// `None`: it would have to wait, or to try again.
+    /// `None`: this would require waiting, or another attempt.
     fn open_as(&self, path: &[u8], lookup: Lookup) -> Option<Result<(OwnedFd, Opened, FileId), FsError>> {
         let fd = match self.raw(path, READ, lookup) {
             Err(Errno::AGAIN) => return None,
@@ -275,20 +275,20 @@ impl Root {
         Ok((fd, opened, identity))
     }
 
-    /// Whether `path` is known to be on a file system that asks somebody else.
+    /// Whether `path` is known to be on a [remote](Storage::Remote) file system.
     #[must_use]
     pub fn is_remote(&self, path: &[u8]) -> bool {
         self.is_remote_itself() || (self.has_remote.load(Ordering::Relaxed) && self.remote().contain(path))
     }
 
-    /// Whether the root itself is on such a file system, so that even looking up its name may take long.
+    /// Whether the root itself is on such a file system, so that even looking up its name may take a long time.
     #[must_use]
     pub fn is_remote_itself(&self) -> bool {
         self.top().is_ok_and(|top| top.storage == Storage::Remote)
     }
 
-    /// Notes that `path` is on such a file system, whose device is `dev`. If its directory is too, all that lies in it
-    /// counts from now on. Waits for a disk.
+    /// Records that `path` is on such a file system, whose device is `dev`. If its directory is as well, this is assumed of
+    /// everything in the directory. Waits for a disk.
     pub fn note_remote(&self, path: &[u8], dev: u64) {
         if self.is_remote(path) {
             return;
@@ -399,14 +399,14 @@ const MISSES: u64 = 32;
 /// After how many milliseconds one more is permitted.
 const MISS_EVERY: u64 = 5;
 
-/// How many of each kind [`Root::note_remote`] remembers; beyond that, all are forgotten.
+/// How many paths and how many directories [`Root::note_remote`] remembers. If there are more, all are forgotten.
 const MAX_REMOTE: usize = 1024;
 
-/// Paths beneath a root that are on a file system that asks somebody else.
+/// Paths beneath a root that are on a [remote](Storage::Remote) file system.
 #[derive(Debug, Default)]
 struct RemotePaths {
     paths: HashSet<Box<[u8]>>,
-    /// All that lies in them.
+    /// Directories whose entries are all on such a file system.
     directories: HashSet<Box<[u8]>>,
 }
 
@@ -424,9 +424,9 @@ fn parent(path: &[u8]) -> &[u8] {
 /// How the names in a path are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lookup {
-    /// On the disk too.
+    /// In memory, and on the disk if necessary.
     Waits,
-    /// Only in memory: `EAGAIN` if one of them is not there.
+    /// Only in memory. `EAGAIN`: a name is not there.
     Cached,
 }
 
@@ -504,7 +504,7 @@ fn openat2_works(root: BorrowedFd<'_>) -> bool {
     openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Never, Lookup::Waits).is_ok()
 }
 
-/// Does the same only in memory. `EAGAIN`: it works, and the name is not there.
+/// Does the same in memory only. `EAGAIN`: the call works, and the name is not in memory.
 fn cached_works(root: BorrowedFd<'_>) -> bool {
     let outcome = openat2(root, b".", READ | OFlags::DIRECTORY, Symlinks::Follow, Lookup::Cached);
     matches!(outcome, Ok(_) | Err(Errno::AGAIN))
@@ -603,7 +603,7 @@ pub(crate) mod tests {
             assert_eq!(["sub/inside", "sub/inside-dir/b.txt"].map(open), inside, "{root:?}");
             assert_eq!(["outside", "out-and-in", "outside-dir/secret", "absolute"].map(open), outside, "{root:?}");
             assert_eq!(["loop", "loop/x"].map(open), [refused; 2], "{root:?}");
-            // A link that is not followed exists; one that leads nowhere does not.
+            // A link that is not followed counts as existing; one that leads nowhere does not.
             let never = root.symlinks() == Symlinks::Never;
             assert_eq!(open("dangling"), if never { refused } else { Err(FsError::NotFound) }, "{root:?}");
         }

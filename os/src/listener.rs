@@ -1,4 +1,4 @@
-//! Where connections come from: a TCP socket, a Unix socket, or a queue of streams that the process has already.
+//! Sources of connections: a TCP socket, a Unix socket, or a queue of streams that the process has already.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -46,7 +46,8 @@ pub struct Listener(Source);
 #[derive(Debug)]
 enum Source {
     Tcp(TcpListener),
-    /// The file is first, and so removed before the socket is closed: until then, no other file has its inode.
+    /// The file is the first field, so that it is removed before the socket is closed: until then, no other file can have
+    /// its inode.
     Unix(Option<Arc<SocketFile>>, UnixListener),
     Channel(Arc<Receiver>),
 }
@@ -55,11 +56,11 @@ enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListenAddr {
-    /// Of a TCP socket.
+    /// The address of a TCP socket.
     Ip(SocketAddr),
-    /// Of a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
-    /// Of a channel, or of a Unix socket without a path.
+    /// A channel, or a Unix socket without a path.
     Unnamed,
 }
 
@@ -100,7 +101,7 @@ impl From<TcpListener> for Listener {
 }
 
 impl From<UnixListener> for Listener {
-    /// The file of the socket is left to its owner.
+    /// The owner of the socket is responsible for its file.
     fn from(listener: UnixListener) -> Listener {
         Listener(Source::Unix(None, listener))
     }
@@ -261,15 +262,15 @@ impl Channel {
         let mut queue = self.queue();
         let stream = queue.as_mut().and_then(VecDeque::pop_front);
         if queue.as_ref().is_none_or(VecDeque::is_empty) {
-            // There is at most one byte. That there is none is no error.
+            // There is at most one byte, and it is no error if there is none.
             let _ = (&self.ready).read(&mut [0; 2]);
         }
         stream.ok_or_else(|| Errno::AGAIN.into())
     }
 }
 
-/// What all listeners of a channel share. When the last one is dropped, streams that wait are closed, and no more are
-/// taken.
+/// The queue that all listeners of a channel share. When the last listener is dropped, streams in the queue are closed,
+/// and further ones are refused.
 #[derive(Debug)]
 struct Receiver(Arc<Channel>);
 
@@ -295,7 +296,7 @@ impl StreamSender {
         let stream = stream.into();
         rustix::io::ioctl_fionbio(&stream, true)?;
         if stream.peer().socket_addr().is_some() {
-            // Fails if the peer has disconnected already, which will be noticed.
+            // This fails if the peer has disconnected already. Reading will report that.
             let _ = net::sockopt::set_tcp_nodelay(&stream, true);
         }
         let mut queue = self.0.queue();
@@ -317,7 +318,7 @@ struct SocketFile {
     path: PathBuf,
     /// Device and inode of the file: only this file is removed.
     id: (u64, u64),
-    /// Only the process that has made the file removes it.
+    /// Only the process that has created the file removes it.
     process: u32,
 }
 
@@ -339,17 +340,17 @@ fn socket_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
     Ok(found.file_type().is_socket().then(|| (found.dev(), found.ino())))
 }
 
-/// The longest path of a Unix socket that Linux has room for, with its final NUL. Elsewhere there may be less.
+/// The longest path of a Unix socket on Linux, including the final NUL. Other systems may have less room.
 const MAX_PATH: usize = 107;
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the path of a Unix socket is too long");
     let address = SocketAddrUnix::new(path).map_err(|_| too_long())?;
-    // Linux also binds a path that leaves no room for the final NUL, but most clients do not connect to it.
+    // Linux also binds a path without room for the final NUL, but most clients cannot connect to it.
     if path.as_os_str().len() > MAX_PATH {
         return Err(too_long());
     }
-    // Between `bind` and `listen`, a socket looks as if it was left behind.
+    // Between `bind` and `listen`, a socket looks like one that was left behind.
     let _lock = lock_directory(path);
     let bind = || -> io::Result<OwnedFd> {
         let fd = listen::socket(AddressFamily::UNIX)?;
@@ -388,7 +389,7 @@ fn is_left_behind(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
     rustix::io::ioctl_fionbio(&client, true)?;
     match net::connect(&client, address) {
         Err(Errno::CONNREFUSED) => Ok(true),
-        // Another process has removed it meanwhile.
+        // Another process has removed it in the meantime.
         Err(Errno::NOENT) => Ok(false),
         Ok(()) | Err(Errno::AGAIN) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) => Err(error.into()),
@@ -399,8 +400,8 @@ fn is_left_behind(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Locks the directory of a path against other servers that bind there, as long as the result lives. `None`: it cannot
-/// be locked, or has been locked by something else for a second.
+/// Locks the directory of a path, so that no other server binds there while the result lives. `None`: the directory
+/// cannot be locked, or another process has held the lock for a second.
 fn lock_directory(path: &Path) -> Option<fs::File> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = fs::File::open(parent).ok()?;
@@ -464,7 +465,7 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert_eq!(Listener::unix(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
-        // Neither is a symbolic link to a socket that was left behind, nor a directory.
+        // A symbolic link to a socket that was left behind is not replaced, nor is a directory.
         let left = directory.path().join("left");
         drop(UnixListener::bind(&left).unwrap());
         let link = directory.path().join("link");
@@ -503,7 +504,7 @@ mod tests {
         if cfg!(target_os = "linux") {
             let longest = directory.path().join("x".repeat(left));
             let _listener = Listener::unix(&longest).unwrap();
-            // As the standard library connects, and with it most clients.
+            // The standard library, and so most clients, connects like this.
             assert!(UnixStream::connect(&longest).is_ok());
         }
         assert_eq!(Listener::unix(directory.path().join("no/s")).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -1,39 +1,38 @@
-//! Where a file lies, and reading it without waiting: what is in memory is there at once, and what is not has to be
-//! waited for, by somebody who serves nobody else meanwhile.
+//! The kind of storage that a file is on, and reading the parts of a file that are in memory, without waiting for a disk.
 //!
-//! Leaves out the threads that wait (`sanserve-server`).
+//! The threads that wait for disks are in `sanserve-server`.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rustix::fd::BorrowedFd;
 
-/// What is known of a file system.
+/// The kind of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// All of it is in memory: nothing in it is waited for.
+    /// Everything is in memory, so access never waits.
     Memory,
-    /// A disk of this machine. A file that is open can be looked at without waiting, and names that were looked up
-    /// lately too.
+    /// A disk of this machine. The status of an open file is available without waiting, and so are names that were
+    /// resolved a short time ago.
     Local {
-        /// Whether [`read_in_memory`] works, as far as is known.
+        /// Whether [`read_in_memory`] works. `true` until it has failed.
         tells: bool,
     },
-    /// Somebody else has to be asked, for everything: a server in the network, or a program (FUSE).
+    /// Every access is a request to another machine (NFS) or process (FUSE).
     Remote,
 }
 
-/// What is known, by the number of the device.
+/// The kinds of known file systems, by the number of the device.
 static KNOWN: RwLock<Vec<(u64, Storage, Instant)>> = RwLock::new(Vec::new());
 
-/// Devices that are remembered; beyond that, all are forgotten.
+/// The number of devices that are remembered. If there are more, all are forgotten.
 const DEVICES: usize = 64;
 
-/// After this time it is asked again, since the number of a device that is gone may be that of another one.
+/// How long a kind is remembered. The number of a device that was unmounted may be used for another one.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl Storage {
-    /// Where `file` lies, whose device is `dev`. One system call for each device in 30 seconds.
+    /// The storage of `file`, whose device is `dev`. Makes one system call for each device in 30 seconds.
     #[must_use]
     pub fn of(file: BorrowedFd<'_>, dev: u64) -> Storage {
         if let Some(storage) = Storage::known(dev) {
@@ -104,17 +103,17 @@ fn ask(_: BorrowedFd<'_>) -> Storage {
 pub enum NotInMemory {
     /// It has to be read from the disk.
     OnDisk,
-    /// The file system does not tell.
+    /// The file system does not support the query.
     Unknown,
-    /// It cannot be read.
+    /// Reading has failed.
     Failed,
 }
 
-/// Reads what is in memory at `offset` (`preadv2` with `RWF_NOWAIT`, Linux 4.14), which may be less than there is
-/// room for. `Ok(0)`: the file ends there. `dev` is its device, of which it is remembered whether it can tell.
+/// Reads bytes at `offset` that are in memory (`preadv2` with `RWF_NOWAIT`, Linux 4.14), possibly fewer than there is
+/// room for. `Ok(0)`: the file ends there. `dev` is its device: if it does not support the query, that is remembered.
 ///
 /// # Errors
-/// As [`NotInMemory`] tells them apart.
+/// As described by [`NotInMemory`].
 #[cfg(target_os = "linux")]
 pub fn read_in_memory(file: BorrowedFd<'_>, dev: u64, room: &mut [u8], offset: u64) -> Result<usize, NotInMemory> {
     use rustix::io::{ReadWriteFlags, preadv2};
@@ -132,8 +131,8 @@ pub fn read_in_memory(file: BorrowedFd<'_>, dev: u64, room: &mut [u8], offset: u
     }
 }
 
-/// What an error of `preadv2` means. A seccomp filter may return `EPERM` for a call that it does not know; for a file
-/// that is open, it has no other meaning.
+/// The meaning of an error of `preadv2`. A seccomp filter may return `EPERM` for an unknown call; for an open file,
+/// `EPERM` has no other meaning.
 #[cfg(target_os = "linux")]
 fn why(errno: rustix::io::Errno) -> NotInMemory {
     use rustix::io::Errno;
@@ -145,7 +144,7 @@ fn why(errno: rustix::io::Errno) -> NotInMemory {
     }
 }
 
-/// Reads what is in memory: this system does not tell.
+/// Does not read anything, since this system does not tell what is in memory.
 ///
 /// # Errors
 /// [`NotInMemory::Unknown`].

@@ -1,12 +1,12 @@
 //! Threads that wait for disks, so that event loops do not.
 //!
-//! What is not in memory is handed to a pool ([`IoPool::start`]) by a connection, which then waits for its
-//! [`Pending`] result, one at a time. Threads are started when they are needed, up to a limit, and end when they have
-//! been idle for a while. What finds no free thread waits in a queue, in order. The queue is bounded by the number of
-//! connections: when a connection ends, so does what it has asked for, unless a thread is at it already.
+//! A connection that needs something that is not in memory passes the work to the pool ([`IoPool::start`]), and waits
+//! for the [`Pending`] result; it has at most one. Threads are started when they are needed, up to a limit, and end after
+//! they have been idle for a while. If no thread is free, the work waits in a queue, in order. The number of connections
+//! bounds the queue: when a connection ends, its work is removed, unless a thread has begun with it.
 //!
-//! The pool also remembers which parts of large files were in memory a short while ago ([`IoPool::known`]), so that a
-//! file that is sent often is looked at once in some seconds.
+//! The pool also remembers which parts of large files were in memory a short time ago ([`IoPool::known`]), so that a
+//! file that is sent often is examined only once in a few seconds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,35 +27,36 @@ pub const DEFAULT_IO_THREADS: usize = 16;
 /// A thread ends after being idle for this long.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Paths and descriptors are all that the work needs.
+/// The stack size of a thread in bytes. The work consists of system calls with paths and descriptors.
 const STACK: usize = 256 * 1024;
 
-/// What was in memory counts as in memory for this long. If it was evicted meanwhile, sending it waits for the disk.
+/// How long something that was in memory is assumed to be there. If it was evicted in the meantime, sending it waits for
+/// the disk.
 const STAYS_KNOWN: Duration = Duration::from_secs(10);
 
-/// The files of which it is remembered what is in memory; each has one place, which it may lose to another one.
+/// The number of files whose parts in memory are remembered. Each has one place in a table, which another file may take.
 const FILES: usize = 64;
 
-/// The names of scripts that are remembered, each in its place.
+/// The number of names of scripts that are remembered, likewise.
 const NAMES: usize = 256;
 
-/// Something that is asked of a disk.
+/// A request to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskRequest<'r> {
-    /// To open, or to find as a script, what is at this path beneath the root.
+    /// Open this path beneath the root, or find a script there.
     Open(&'r [u8]),
-    /// To read the entries of the directory with this path.
+    /// Read the entries of the directory with this path.
     List(&'r [u8]),
-    /// To read from the file with this inode number.
+    /// Read from the file with this inode number.
     Read(u64),
 }
 
-/// Stands before the disk in tests: it says what counts as not in memory, and holds up whoever waits for that.
+/// Simulates a slow disk in tests: it decides what counts as not in memory, and blocks requests for it.
 pub trait DiskGate: Send + Sync {
-    /// Whether this is not in memory.
+    /// Whether the requested data is not in memory.
     fn is_slow(&self, request: DiskRequest<'_>) -> bool;
 
-    /// Waits, as a slow disk would. Called where blocking is allowed, before the disk is asked.
+    /// Blocks like a slow disk. Called before the actual request, by a thread that may block.
     fn wait(&self, request: DiskRequest<'_>);
 }
 
@@ -63,26 +64,26 @@ pub trait DiskGate: Send + Sync {
 pub struct IoPool {
     queue: Arc<Queue>,
     known: Mutex<Vec<Option<Known>>>,
-    /// Names of scripts that were looked up, by their hashes, and when.
+    /// The hashes of names of scripts that were looked up, with the time.
     names: Mutex<Vec<Option<(u64, Instant)>>>,
-    /// Limits what has been read and not sent.
+    /// Limits the memory for bytes that were read and not sent yet.
     budget: OnceLock<Arc<Budget>>,
     gate: Option<Arc<dyn DiskGate>>,
 }
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// What the threads and the pool share.
+/// The state that the threads and the pool share.
 struct Queue {
     state: Mutex<State>,
-    /// There is work, or the pool is gone.
+    /// Notified when there is work, or when the pool is dropped.
     changed: Condvar,
     most: usize,
 }
 
 #[derive(Default)]
 struct State {
-    /// By number, so in order.
+    /// The work by its number, which is its order.
     waiting: BTreeMap<u64, Work>,
     next: u64,
     threads: usize,
@@ -100,7 +101,7 @@ struct Known {
 }
 
 impl IoPool {
-    /// Up to `threads` of them. 0: nothing is handed over, and whoever needs a disk waits for it.
+    /// A pool of at most `threads` threads. 0: it is not used, and event loops wait for disks themselves.
     #[must_use]
     pub fn new(threads: usize) -> IoPool {
         let queue = Queue { state: Mutex::default(), changed: Condvar::new(), most: threads };
@@ -113,7 +114,7 @@ impl IoPool {
         }
     }
 
-    /// With a gate before its disk, for tests.
+    /// Simulates a slow disk, for tests.
     #[doc(hidden)]
     #[must_use]
     pub fn with_gate(mut self, gate: Arc<dyn DiskGate>) -> IoPool {
@@ -138,12 +139,12 @@ impl IoPool {
         self.gate.as_ref()
     }
 
-    /// Whether a gate says that this is not in memory.
+    /// Whether a simulated disk would have to be waited for.
     pub(crate) fn is_slow(&self, request: DiskRequest<'_>) -> bool {
         self.gate.as_ref().is_some_and(|gate| gate.is_slow(request))
     }
 
-    /// Has a thread do this. If none can be started, it is done here and now.
+    /// Runs `work` on a thread. If no thread can be started, it runs on this one, before this returns.
     pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Pending<T> {
         let place = Arc::new(Place { state: Mutex::new(Done { result: None, waker: None }) });
         let result = Arc::clone(&place);
@@ -153,7 +154,7 @@ impl IoPool {
             state.result = Some(outcome);
             let waker = state.waker.take();
             drop(state);
-            // Whoever is woken may count on having the only share.
+            // Dropped before the wake-up, so that the woken task has the only reference.
             drop(result);
             if let Some(waker) = waker {
                 waker.wake();
@@ -163,7 +164,7 @@ impl IoPool {
         Pending { place, queue: Arc::clone(&self.queue), number }
     }
 
-    /// How many bytes of a file, from `offset` on, were in memory a short while ago.
+    /// How many bytes of a file, from `offset` on, were in memory a short time ago.
     pub(crate) fn known(&self, id: &FileId, offset: u64) -> u64 {
         let all = self.lock_known();
         let known = all.get(place_of(id)).and_then(Option::as_ref);
@@ -171,7 +172,7 @@ impl IoPool {
         known.filter(|known| known.from <= offset).map_or(0, |known| known.to.saturating_sub(offset))
     }
 
-    /// Notes that a part of a file is in memory.
+    /// Records that a part of a file is in memory.
     pub(crate) fn note(&self, id: &FileId, from: u64, to: u64) {
         if from >= to {
             return;
@@ -182,7 +183,7 @@ impl IoPool {
         }
         let place = &mut all[place_of(id)];
         match place {
-            // What is next to it, or overlaps it, is as old as the oldest of both.
+            // Adjacent and overlapping parts are merged, with the time of the older one.
             Some(known)
                 if known.id == *id && known.since.elapsed() < STAYS_KNOWN && from <= known.to && to >= known.from =>
             {
@@ -193,7 +194,7 @@ impl IoPool {
         }
     }
 
-    /// Whether this name was looked up a short while ago, so that it is in memory.
+    /// Whether this name was looked up a short time ago, so that it is in memory.
     pub(crate) fn is_known_name(&self, name: &[u8]) -> bool {
         let hash = hash_of(name);
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,7 +202,7 @@ impl IoPool {
         known.is_some_and(|(known, since)| *known == hash && since.elapsed() < STAYS_KNOWN)
     }
 
-    /// Notes that this name is looked up.
+    /// Records that this name was looked up.
     pub(crate) fn note_name(&self, name: &[u8]) {
         let hash = hash_of(name);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,12 +212,12 @@ impl IoPool {
         names[hash as usize % NAMES] = Some((hash, Instant::now()));
     }
 
-    /// Limits the memory for what is read, with that of the connections.
+    /// Counts the memory for bytes that are read against the limit of the connections.
     pub(crate) fn limit_memory(&self, budget: &Arc<Budget>) {
         let _ = self.budget.set(Arc::clone(budget));
     }
 
-    /// Memory for what is read. `None`: there is none.
+    /// Reserves memory for bytes that are read. `None`: there is none.
     pub(crate) fn reserve(&self, bytes: usize) -> Option<Reserved> {
         Reserved::take(self.budget.get()?, bytes)
     }
@@ -244,7 +245,7 @@ impl fmt::Debug for IoPool {
     }
 }
 
-/// Threads that wait for a disk end when they have what they wait for.
+/// A thread that waits for a disk ends when the disk has responded.
 impl Drop for IoPool {
     fn drop(&mut self) {
         self.queue.lock().closed = true;
@@ -254,7 +255,7 @@ impl Drop for IoPool {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No panic leaves it half changed.
+        // No change can panic in the middle.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -282,13 +283,13 @@ impl Queue {
         number
     }
 
-    /// The life of a thread.
+    /// The body of a thread.
     fn work(&self) {
         let mut state = self.lock();
         loop {
             if let Some((_, work)) = state.waiting.pop_first() {
                 drop(state);
-                // It catches the panics of the work; what is left is a waker's.
+                // The work catches its own panics. The waker may panic, too.
                 let _ = catch_unwind(AssertUnwindSafe(work));
                 state = self.lock();
                 continue;
@@ -308,7 +309,7 @@ impl Queue {
     }
 }
 
-/// The result of something that a thread does. When it is dropped, what has not begun is not done.
+/// The result of work on a thread. If it is dropped before the work has begun, the work is removed.
 pub(crate) struct Pending<T> {
     place: Arc<Place<T>>,
     queue: Arc<Queue>,
@@ -332,12 +333,12 @@ impl<T> Place<T> {
 }
 
 impl<T> Pending<T> {
-    /// The result, once it is there. `Some(None)`: the work panicked.
+    /// The result, if the work is done. `Some(None)`: it panicked.
     pub(crate) fn take(&mut self) -> Option<Option<T>> {
         self.place.lock().result.take()
     }
 
-    /// Has `waker` woken when the result is there. `true`: it is.
+    /// Wakes `waker` when the work is done. `true`: it is done already.
     pub(crate) fn wake_when_done(&self, waker: &Waker) -> bool {
         let mut state = self.place.lock();
         if state.result.is_some() {
@@ -354,7 +355,7 @@ impl<T> Pending<T> {
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
         let work = self.queue.lock().waiting.remove(&self.number);
-        // Not under the lock: it may close a file.
+        // Dropped without the lock, since this may close a file.
         drop(work);
         self.place.lock().waker = None;
     }
@@ -386,7 +387,7 @@ mod tests {
         (Arc::new(TestWaker(Mutex::new(sender))).into(), receiver)
     }
 
-    /// Work that goes on when it is told to, and says that it has begun.
+    /// Work that reports when it has begun, and continues when it is told to.
     fn gated(pool: &IoPool, begun: &Sender<u32>, n: u32) -> (Sender<()>, Pending<u32>) {
         let (go, gone) = channel::<()>();
         let begun = begun.clone();
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_any_more_is_not_begun_and_frees_what_it_holds() {
+    fn work_whose_result_is_dropped_is_not_begun_and_is_freed() {
         let pool = IoPool::new(1);
         let (begun, begins) = channel();
         let (go, mut running) = gated(&pool, &begun, 0);
@@ -443,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_woken_for_what_has_ended_and_its_result_is_freed() {
+    fn a_dropped_result_wakes_nothing_and_is_freed() {
         let pool = IoPool::new(1);
         let (begun, begins) = channel();
         let (go, pending) = gated(&pool, &begun, 0);
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_a_result_and_the_thread_lives_on() {
+    fn a_panic_is_a_result_and_the_thread_continues() {
         let pool = IoPool::new(1);
         for _ in 0..3 {
             let mut pending = pool.start(|| std::panic::resume_unwind(Box::new("on purpose")));
@@ -482,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_file_grows_and_is_of_one_state_of_it() {
+    fn the_known_part_of_a_file_grows_and_belongs_to_one_version() {
         let pool = IoPool::new(1);
         let id = FileId { dev: 1, ino: 2, size: 1000, mtime: (0, 0), ctime: (0, 0) };
         assert_eq!(pool.known(&id, 0), 0);

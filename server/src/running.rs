@@ -21,7 +21,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Calls `run` on a new thread, for a server that listens on these addresses and ends when `handle` says so. For
+    /// Calls `run` on a new thread, for a server that listens on these addresses and that `handle` shuts down. For
     /// frontends.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Running {
         &self.addresses
     }
 
-    /// A handle to shut the server down, which other threads can have.
+    /// A handle to shut the server down, from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -67,7 +67,7 @@ impl Running {
     /// the site. [`Handle::shutdown`] does not wait.
     ///
     /// # Errors
-    /// As the `run` of the server.
+    /// The errors of the `run` of the server.
     pub fn shutdown(self) -> io::Result<()> {
         self.handle.shutdown();
         self.join()
@@ -82,7 +82,7 @@ impl Running {
         self.join()
     }
 
-    /// Waits until the server has ended, which a [handle](Self::handle) or a failure causes.
+    /// Waits until the server has ended: because of a [handle](Self::handle), or because it has failed.
     ///
     /// # Errors
     /// As the `run` of the server.
@@ -96,10 +96,10 @@ impl Running {
     }
 }
 
-/// The first of these addresses that has an IP address.
+/// The first IP address of these addresses.
 ///
 /// # Panics
-/// If none has.
+/// If there is none.
 #[must_use]
 #[track_caller]
 pub fn first_ip(addresses: &[ListenAddr]) -> SocketAddr {
@@ -110,7 +110,7 @@ pub fn first_ip(addresses: &[ListenAddr]) -> SocketAddr {
 impl Drop for Running {
     fn drop(&mut self) {
         self.handle.stop();
-        // A failure has no one to report to.
+        // There is no one to report a failure to.
         let _ = self.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! A connection that has switched to another protocol, as its new owner gets it.
+//! A connection that has switched to another protocol, for its new owner.
 
 use std::any::Any;
 use std::io::{self, Read, Write};
@@ -14,8 +14,8 @@ use crate::lifecycle::Draining;
 
 /// A connection that has switched to another protocol. Reads and writes block.
 ///
-/// Reading begins with what the peer has sent already. Where a socket is needed, [`into_tcp`](Self::into_tcp) and
-/// [`into_unix`](Self::into_unix) give it.
+/// Reading begins with the bytes that the peer has sent already. [`into_tcp`](Self::into_tcp) and
+/// [`into_unix`](Self::into_unix) return the socket.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -40,14 +40,14 @@ use crate::lifecycle::Draining;
 #[derive(Debug)]
 pub struct Upgraded {
     stream: Stream,
-    /// What the peer has sent already, and how much of it was read.
+    /// The bytes that the peer has sent already, and how many of them were read.
     read: (Vec<u8>, usize),
     peer: Peer,
     state: Option<UpgradeState>,
     draining: Draining,
 }
 
-/// What carries the bytes.
+/// The socket.
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
@@ -55,7 +55,7 @@ enum Stream {
 }
 
 impl Upgraded {
-    /// A connection over a socket that blocks, with what was `read` of it already. For a frontend.
+    /// A connection over a blocking socket, from which the bytes `read` were already read. For frontends.
     #[must_use]
     pub fn new(
         socket: OwnedFd,
@@ -68,7 +68,7 @@ impl Upgraded {
         Upgraded { stream, read: (read, 0), peer, state, draining }
     }
 
-    /// The other end.
+    /// The address of the peer.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
@@ -80,8 +80,8 @@ impl Upgraded {
         &self.draining
     }
 
-    /// What the handler has handed over with [`Reply::upgrade_with`](sanserve_core::Reply::upgrade_with), once.
-    /// `None`: nothing, or nothing of this type.
+    /// Takes the state that the handler has passed to [`Reply::upgrade_with`](sanserve_core::Reply::upgrade_with).
+    /// `None`: there is none, it is of another type, or it was taken already.
     pub fn take_state<T: Any>(&mut self) -> Option<T> {
         match self.state.take()?.downcast() {
             Ok(state) => Some(state),
@@ -92,7 +92,7 @@ impl Upgraded {
         }
     }
 
-    /// The longest time that one read may wait; `None`, the default, is for ever.
+    /// Sets how long one read may block. `None`, the default: for ever.
     ///
     /// # Errors
     /// As [`TcpStream::set_read_timeout`].
@@ -103,7 +103,7 @@ impl Upgraded {
         }
     }
 
-    /// The longest time that one write may wait; `None`, the default, is for ever.
+    /// Sets how long one write may block. `None`, the default: for ever.
     ///
     /// # Errors
     /// As [`TcpStream::set_write_timeout`].
@@ -114,7 +114,7 @@ impl Upgraded {
         }
     }
 
-    /// Ends one or both directions.
+    /// Shuts one or both directions down.
     ///
     /// # Errors
     /// As [`TcpStream::shutdown`].
@@ -125,10 +125,10 @@ impl Upgraded {
         }
     }
 
-    /// The socket, and what the peer has sent already and nobody has read.
+    /// The socket, and the bytes that the peer has sent already and that were not read yet.
     ///
     /// # Errors
-    /// A connection that is not plain TCP comes back.
+    /// If the connection is not plain TCP, it is returned.
     pub fn into_tcp(self) -> Result<(TcpStream, Vec<u8>), Upgraded> {
         match self {
             Upgraded { stream: Stream::Tcp(stream), read: (mut read, start), .. } => {
@@ -142,7 +142,7 @@ impl Upgraded {
     /// Like [`into_tcp`](Self::into_tcp), for a connection over a Unix socket.
     ///
     /// # Errors
-    /// A connection that is not over a Unix socket comes back.
+    /// If the connection is not over a Unix socket, it is returned.
     pub fn into_unix(self) -> Result<(UnixStream, Vec<u8>), Upgraded> {
         match self {
             Upgraded { stream: Stream::Unix(stream), read: (mut read, start), .. } => {
