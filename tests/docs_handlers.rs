@@ -1,5 +1,5 @@
-//! The programs of `docs/handlers.md` and `docs/from-tiny-http.md`: each is copied here literally, and is run if it
-//! serves.
+//! The programs of `docs/handlers.md`, and the loop of `docs/from-tiny-http.md`: each is copied here literally, and is
+//! run if it serves. The five programs of the latter page are run by `from_tiny_http.rs`.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -267,43 +267,6 @@ mod decisions {
 
     pub(super) fn policy() -> impl Policy + Send + Sync {
         Mine
-    }
-}
-
-#[allow(dead_code, reason = "its `main` is not run")]
-mod from_tiny_http {
-    use std::fs::File;
-    use std::io::{self, Read};
-
-    use sanserve_std::{Exchange, Server, Site, StatusCode};
-
-    fn answer(x: &mut Exchange<'_>) -> io::Result<()> {
-        match (x.method(), x.target()) {
-            (b"GET", b"/") => x.answer(StatusCode::OK, "text/html", "<h1>Hello</h1>\n"),
-            (b"GET", b"/manifest") => {
-                let file = File::open("Cargo.toml")?;
-                let length = file.metadata()?.len();
-                x.respond(StatusCode::OK)?.length(length).send()?;
-                x.send_file(&file, 0..length)
-            }
-            (b"POST", b"/count") => {
-                let mut body = Vec::new();
-                let n = x.read_to_end(&mut body)?;
-                x.answer(StatusCode::OK, "text/plain", format!("{n}\n"))
-            }
-            _ => x.error(StatusCode::NOT_FOUND, None, None),
-        }
-    }
-
-    fn main() -> io::Result<()> {
-        let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
-        server.with_fn(answer).run()
-    }
-
-    use sanserve_std::Handler;
-
-    pub(super) fn handler() -> impl Handler {
-        answer
     }
 }
 
@@ -715,6 +678,7 @@ fn the_programs_of_the_pages_are_tested() {
     let bare = |text: &str| text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
     let here = bare(include_str!("docs_handlers.rs"));
     for page in [include_str!("../docs/handlers.md"), include_str!("../docs/from-tiny-http.md")] {
+        let page = page.split("## Five programs").next().unwrap();
         let blocks: Vec<&str> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
         assert!(!blocks.is_empty(), "the page contains programs");
         for block in blocks {
@@ -722,17 +686,6 @@ fn the_programs_of_the_pages_are_tested() {
             assert!(here.contains(&block), "not tested:\n{block}");
         }
     }
-}
-
-#[test]
-fn the_port_from_tiny_http() {
-    let server = blocking(from_tiny_http::handler);
-    let mut client = server.connect();
-    assert_eq!(client.get("/").body_text(), "<h1>Hello</h1>\n");
-    assert!(client.get("/manifest").body_text().contains("[package]"));
-    assert_eq!(client.ask("POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").body_text(), "3\n");
-    assert_eq!(client.get("/none").status(), 404);
-    server.end();
 }
 
 /// What the table of `from-tiny-http.md` says of the loop over requests.

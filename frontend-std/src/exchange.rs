@@ -60,40 +60,40 @@ impl<'x> Exchange<'x> {
 }
 
 /// The request.
-impl Exchange<'_> {
+impl<'x> Exchange<'x> {
     /// The request, with its complete head.
     #[must_use]
-    pub fn request(&self) -> Request<'_> {
+    pub fn request(&self) -> Request<'x> {
         self.request
     }
 
     /// The method (Python's `command`).
     #[must_use]
-    pub fn method(&self) -> &[u8] {
+    pub fn method(&self) -> &'x [u8] {
         self.request.method()
     }
 
     /// The path of the target, without query, not decoded.
     #[must_use]
-    pub fn path(&self) -> &[u8] {
+    pub fn path(&self) -> &'x [u8] {
         self.request.path()
     }
 
     /// The target (Python's `path`).
     #[must_use]
-    pub fn target(&self) -> &[u8] {
+    pub fn target(&self) -> &'x [u8] {
         self.request.target()
     }
 
     /// The query without the `?`, not decoded; `None` if there is none.
     #[must_use]
-    pub fn query(&self) -> Option<&[u8]> {
+    pub fn query(&self) -> Option<&'x [u8]> {
         self.request.query()
     }
 
     /// The value of the first field with that name, whatever its case (Python's `headers`).
     #[must_use]
-    pub fn field(&self, name: &str) -> Option<&[u8]> {
+    pub fn field(&self, name: &str) -> Option<&'x [u8]> {
         self.request.field(name)
     }
 
