@@ -27,6 +27,8 @@ struct Gate {
 struct State {
     paths: HashSet<Vec<u8>>,
     files: HashSet<u64>,
+    /// Not in memory either, but the disk answers.
+    cold: HashSet<Vec<u8>>,
     is_open: bool,
     waiting: usize,
     /// How many requests have waited.
@@ -37,7 +39,9 @@ impl DiskGate for Gate {
     fn is_slow(&self, request: DiskRequest<'_>) -> bool {
         let state = self.lock();
         match request {
-            DiskRequest::Open(path) | DiskRequest::List(path) => state.paths.contains(path),
+            DiskRequest::Open(path) | DiskRequest::List(path) => {
+                state.paths.contains(path) || state.cold.contains(path)
+            }
             DiskRequest::Read(file) => state.files.contains(&file),
         }
     }
@@ -47,8 +51,11 @@ impl DiskGate for Gate {
             return;
         }
         let mut state = self.lock();
-        state.waiting += 1;
         state.waits += 1;
+        if matches!(request, DiskRequest::Open(path) if state.cold.contains(path)) {
+            return;
+        }
+        state.waiting += 1;
         while !state.is_open {
             state = self.changed.wait(state).unwrap();
         }
@@ -184,7 +191,7 @@ fn check_large(response: &Response) {
 }
 
 fn a_slow_open_delays_no_other_request(bind: Bind) {
-    let bench = Bench::new(bind, 4);
+    let bench = Bench::new(bind, 8);
     for path in ["slow", "missing", "index", "index/index.html"] {
         bench.gate.slow_path(path);
     }
@@ -208,7 +215,7 @@ fn a_slow_open_delays_no_other_request(bind: Bind) {
 
 fn a_slow_read_delays_no_other_request(bind: Bind) {
     for settled in [0, 3_600] {
-        let bench = Bench::settled(bind, 4, settled);
+        let bench = Bench::settled(bind, 8, settled);
         bench.gate.slow_file(&bench.server.tree, "large");
         let mut clients = ["/large", "/own/", "/large"].map(|target| bench.ask(target));
         bench.check_that_others_are_served();
@@ -277,6 +284,30 @@ fn requests_beyond_the_threads_wait_in_order(bind: Bind) {
     assert_eq!(bench.gate.lock().waits, 1);
     bench.gate.open();
     clients.iter_mut().for_each(|client| assert_eq!(client.response().body, b"slow\n"));
+    drop(clients);
+    bench.end();
+}
+
+fn a_file_system_that_does_not_answer_leaves_threads_for_others(bind: Bind) {
+    let bench = Bench::new(bind, 4);
+    let hung = ["list/a", "list/b", "index/index.html"];
+    hung.iter().for_each(|path| bench.gate.slow_path(path));
+    bench.gate.lock().cold.insert(b"slow".to_vec());
+    let mut clients: Vec<Client> = (0..30)
+        .map(|n| {
+            let mut client = bench.server.connect();
+            client.send(format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", hung[n % 3]));
+            client
+        })
+        .collect();
+    bench.gate.blocks(3);
+    for n in 1..=20 {
+        assert_eq!(bench.server.get("/slow").body, b"slow\n");
+        assert_eq!(bench.gate.lock().waits, 3 + n, "a thread is left for it");
+        bench.server.tree.replace("slow", "slow\n");
+    }
+    bench.gate.open();
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().head.status, 200));
     drop(clients);
     bench.end();
 }
@@ -382,6 +413,7 @@ macro_rules! mount_with_threads {
                 a_file_that_changes_while_it_is_read_breaks_the_response,
                 a_file_that_is_attached_during_a_send_does_not_replace_the_rest,
                 requests_beyond_the_threads_wait_in_order,
+                a_file_system_that_does_not_answer_leaves_threads_for_others,
                 clients_that_disconnect_leave_nothing_open,
                 a_graceful_shutdown_waits_for_the_disk,
                 a_stop_does_not_wait_for_the_disk,

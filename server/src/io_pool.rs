@@ -5,12 +5,15 @@
 //! they have been idle for a while. If no thread is free, the work waits in a queue, in order. The number of connections
 //! bounds the queue: when a connection ends, its work is removed, unless a thread has begun with it.
 //!
+//! A file system that does not answer must not occupy all threads. So each request names its [`Place`], and of one
+//! place no more requests are in progress than there are threads left for others.
+//!
 //! The pool also remembers which parts of large files were in memory a short time ago ([`IoPool::known`]), so that a
 //! file that is sent often is examined only once in a few seconds.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -21,8 +24,9 @@ use sanserve_os::FileId;
 
 use crate::memory::{Budget, Reserved};
 
-/// The default limit on threads. They only wait, so there may be more of them than processors.
-pub const DEFAULT_IO_THREADS: usize = 16;
+/// The default limit on threads. They only wait, so there may be more of them than processors. Requests of one place
+/// use at most half of them.
+pub const DEFAULT_IO_THREADS: usize = 32;
 
 /// A thread ends after being idle for this long.
 const IDLE: Duration = Duration::from_secs(10);
@@ -39,6 +43,9 @@ const FILES: usize = 64;
 
 /// The number of names of scripts that are remembered, likewise.
 const NAMES: usize = 256;
+
+/// The places that are told apart. Two that have the same number share their part of the threads.
+const PLACES: u64 = 256;
 
 /// A request to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +80,22 @@ pub struct IoPool {
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// What may be slow as one: a device, or a directory in the root, since it may be where another file system is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    /// The device with this number.
+    pub(crate) fn device(dev: u64) -> Place {
+        Place(hash_of(&dev) % PLACES)
+    }
+
+    /// Where this path beneath the root begins.
+    pub(crate) fn of_path(path: &[u8]) -> Place {
+        Place(hash_of(path.split(|&byte| byte == b'/').next().unwrap_or_default()) % PLACES)
+    }
+}
+
 /// The state that the threads and the pool share.
 struct Queue {
     state: Mutex<State>,
@@ -83,12 +106,75 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// The work by its number, which is its order.
-    waiting: BTreeMap<u64, Work>,
+    /// The places of which something is waiting or in progress.
+    places: BTreeMap<Place, Requests>,
     next: u64,
     threads: usize,
     idle: usize,
+    /// The requests in progress.
+    busy: usize,
     closed: bool,
+}
+
+/// The requests of one place.
+#[derive(Default)]
+struct Requests {
+    /// By number, so in order.
+    waiting: BTreeMap<u64, Work>,
+    in_progress: usize,
+}
+
+impl State {
+    /// Whether another request of a place may begin, of which so many are in progress.
+    fn may_begin(&self, in_progress: usize, most: usize) -> bool {
+        let free = most.saturating_sub(self.busy);
+        free > 0 && (in_progress == 0 || in_progress < free)
+    }
+
+    /// The place whose request is the next to begin: of those that may, the one that has waited for longest.
+    fn next_place(&self, most: usize) -> Option<Place> {
+        let first = |(place, requests): (&Place, &Requests)| {
+            let number = requests.waiting.first_key_value().map(|(number, _)| *number)?;
+            self.may_begin(requests.in_progress, most).then_some((number, *place))
+        };
+        self.places.iter().filter_map(first).min().map(|(_, place)| place)
+    }
+
+    /// Takes the next request, which then is in progress.
+    fn begin(&mut self, most: usize) -> Option<(Place, Work)> {
+        let place = self.next_place(most)?;
+        let requests = self.places.get_mut(&place)?;
+        let (_, work) = requests.waiting.pop_first()?;
+        requests.in_progress += 1;
+        self.busy += 1;
+        Some((place, work))
+    }
+
+    fn end(&mut self, place: Place) {
+        self.busy -= 1;
+        if let Some(requests) = self.places.get_mut(&place) {
+            requests.in_progress -= 1;
+        }
+        self.forget_unused(place);
+    }
+
+    fn remove(&mut self, place: Place, number: u64) -> Option<Work> {
+        let work = self.places.get_mut(&place)?.waiting.remove(&number);
+        self.forget_unused(place);
+        work
+    }
+
+    fn forget_unused(&mut self, place: Place) {
+        if self.places.get(&place).is_some_and(|all| all.in_progress == 0 && all.waiting.is_empty()) {
+            self.places.remove(&place);
+        }
+    }
+
+    /// How many wait in places where another one may begin.
+    fn ready(&self, most: usize) -> usize {
+        let ready = self.places.values().filter(|requests| self.may_begin(requests.in_progress, most));
+        ready.map(|requests| requests.waiting.len()).sum()
+    }
 }
 
 /// Which part of a file was in memory.
@@ -144,14 +230,19 @@ impl IoPool {
         self.gate.as_ref().is_some_and(|gate| gate.is_slow(request))
     }
 
-    /// Runs `work` on a thread. If no thread can be started, it runs on this one, before this returns.
-    pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Pending<T> {
-        let place = Arc::new(Place { state: Mutex::new(Done { result: None, waker: None }) });
-        let result = Arc::clone(&place);
+    /// Runs `work`, which waits for `place`, on a thread. If no thread can be started, it runs on this one, before this
+    /// returns.
+    pub(crate) fn start<T: Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Pending<T> {
+        let outcome = Arc::new(Outcome { state: Mutex::new(Done { result: None, waker: None }) });
+        let result = Arc::clone(&outcome);
         let work = Box::new(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work)).ok();
+            let done = catch_unwind(AssertUnwindSafe(work)).ok();
             let mut state = result.lock();
-            state.result = Some(outcome);
+            state.result = Some(done);
             let waker = state.waker.take();
             drop(state);
             // Dropped before the wake-up, so that the woken task has the only reference.
@@ -160,8 +251,8 @@ impl IoPool {
                 waker.wake();
             }
         });
-        let number = Queue::push(&self.queue, work);
-        Pending { place, queue: Arc::clone(&self.queue), number }
+        let number = Queue::push(&self.queue, place, work);
+        Pending { outcome, queue: Arc::clone(&self.queue), place, number }
     }
 
     /// How many bytes of a file, from `offset` on, were in memory a short time ago.
@@ -228,9 +319,9 @@ impl IoPool {
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "a part of a hash is one")]
-fn hash_of(name: &[u8]) -> u64 {
+fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -259,19 +350,19 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(queue: &Arc<Queue>, work: Work) -> u64 {
+    fn push(queue: &Arc<Queue>, place: Place, work: Work) -> u64 {
         let mut state = queue.lock();
         let number = state.next;
         state.next += 1;
-        state.waiting.insert(number, work);
-        if state.idle < state.waiting.len() && state.threads < queue.most {
+        state.places.entry(place).or_default().waiting.insert(number, work);
+        if state.idle < state.ready(queue.most) && state.threads < queue.most {
             let its = Arc::clone(queue);
             let thread = thread::Builder::new().name("sanserve-disk".into()).stack_size(STACK);
             match thread.spawn(move || its.work()) {
                 Ok(_) => state.threads += 1,
                 Err(_) if state.threads > 0 => {}
                 Err(_) => {
-                    let work = state.waiting.remove(&number);
+                    let work = state.remove(place, number);
                     drop(state);
                     work.into_iter().for_each(|work| work());
                     return number;
@@ -287,11 +378,14 @@ impl Queue {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some((_, work)) = state.waiting.pop_first() {
+            if let Some((place, work)) = state.begin(self.most) {
                 drop(state);
                 // The work catches its own panics. The waker may panic, too.
                 let _ = catch_unwind(AssertUnwindSafe(work));
                 state = self.lock();
+                state.end(place);
+                // This may be what requests of other places have waited for.
+                self.changed.notify_one();
                 continue;
             }
             if state.closed {
@@ -301,7 +395,7 @@ impl Queue {
             let (woken, timeout) = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
-            if timeout.timed_out() && state.waiting.is_empty() {
+            if timeout.timed_out() && state.next_place(self.most).is_none() {
                 break;
             }
         }
@@ -311,12 +405,13 @@ impl Queue {
 
 /// The result of work on a thread. If it is dropped before the work has begun, the work is removed.
 pub(crate) struct Pending<T> {
-    place: Arc<Place<T>>,
+    outcome: Arc<Outcome<T>>,
     queue: Arc<Queue>,
+    place: Place,
     number: u64,
 }
 
-struct Place<T> {
+struct Outcome<T> {
     state: Mutex<Done<T>>,
 }
 
@@ -326,7 +421,7 @@ struct Done<T> {
     waker: Option<Waker>,
 }
 
-impl<T> Place<T> {
+impl<T> Outcome<T> {
     fn lock(&self) -> MutexGuard<'_, Done<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -335,12 +430,12 @@ impl<T> Place<T> {
 impl<T> Pending<T> {
     /// The result, if the work is done. `Some(None)`: it panicked.
     pub(crate) fn take(&mut self) -> Option<Option<T>> {
-        self.place.lock().result.take()
+        self.outcome.lock().result.take()
     }
 
     /// Wakes `waker` when the work is done. `true`: it is done already.
     pub(crate) fn wake_when_done(&self, waker: &Waker) -> bool {
-        let mut state = self.place.lock();
+        let mut state = self.outcome.lock();
         if state.result.is_some() {
             return true;
         }
@@ -354,10 +449,10 @@ impl<T> Pending<T> {
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        let work = self.queue.lock().waiting.remove(&self.number);
+        let work = self.queue.lock().remove(self.place, self.number);
         // Dropped without the lock, since this may close a file.
         drop(work);
-        self.place.lock().waker = None;
+        self.outcome.lock().waker = None;
     }
 }
 
@@ -374,6 +469,8 @@ mod tests {
 
     use super::*;
 
+    const HERE: Place = Place(0);
+
     struct TestWaker(Mutex<Sender<()>>);
 
     impl Wake for TestWaker {
@@ -388,15 +485,19 @@ mod tests {
     }
 
     /// Work that reports when it has begun, and continues when it is told to.
-    fn gated(pool: &IoPool, begun: &Sender<u32>, n: u32) -> (Sender<()>, Pending<u32>) {
+    fn gated(pool: &IoPool, place: Place, begun: &Sender<u32>, n: u32) -> (Sender<()>, Pending<u32>) {
         let (go, gone) = channel::<()>();
         let begun = begun.clone();
-        let pending = pool.start(move || {
+        let pending = pool.start(place, move || {
             begun.send(n).unwrap();
             gone.recv().unwrap();
             n
         });
         (go, pending)
+    }
+
+    fn count_waiting(pool: &IoPool) -> usize {
+        pool.queue.lock().places.values().map(|requests| requests.waiting.len()).sum()
     }
 
     fn result<T>(pending: &mut Pending<T>) -> Option<T> {
@@ -411,7 +512,7 @@ mod tests {
     fn work_waits_in_order_for_as_many_threads_as_there_may_be() {
         let pool = IoPool::new(2);
         let (begun, begins) = channel();
-        let mut all: Vec<_> = (0..5).map(|n| gated(&pool, &begun, n)).collect();
+        let mut all: Vec<_> = (0..5).map(|n| gated(&pool, Place(n.into()), &begun, n)).collect();
         let mut first = [begins.recv().unwrap(), begins.recv().unwrap()];
         first.sort_unstable();
         assert_eq!(first, [0, 1]);
@@ -427,18 +528,64 @@ mod tests {
     }
 
     #[test]
+    fn one_place_leaves_threads_for_others_and_many_places_leave_one_for_another() {
+        const THREADS: usize = 8;
+        let pool = IoPool::new(THREADS);
+        let (begun, begins) = channel();
+        let mut all = Vec::new();
+        // Of three places that do not answer, 4, 2 and 1 of the requests begin.
+        for (place, expected) in [(1, 4), (2, 2), (3, 1)] {
+            all.extend((0..THREADS as u32).map(|n| gated(&pool, Place(place), &begun, place as u32 * 100 + n)));
+            let mut numbers: Vec<u32> = begins.iter().take(expected).collect();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..expected as u32).map(|n| place as u32 * 100 + n).collect::<Vec<_>>());
+        }
+        assert_eq!(pool.queue.lock().busy, 7);
+        assert_eq!(count_waiting(&pool), 17);
+        // One thread is left: requests of another place have it in turns.
+        for n in 0..20 {
+            let (go, mut pending) = gated(&pool, Place(4), &begun, n);
+            assert_eq!(begins.recv().unwrap(), n);
+            go.send(()).unwrap();
+            assert_eq!(result(&mut pending), Some(n));
+        }
+        assert!(begins.try_recv().is_err());
+        // Once they answer, everything is done.
+        for (go, _) in &all {
+            go.send(()).unwrap();
+        }
+        assert_eq!(begins.iter().take(17).count(), 17);
+        for (_, pending) in &mut all {
+            result(pending);
+        }
+        drop(all);
+        while pool.queue.lock().busy > 0 {
+            thread::yield_now();
+        }
+        assert!(pool.queue.lock().places.is_empty(), "nothing is kept of a place that is not used");
+    }
+
+    #[test]
+    fn a_place_is_a_device_or_what_is_in_the_root() {
+        assert_eq!(Place::of_path(b"mnt"), Place::of_path(b"mnt/a/b"));
+        assert_ne!(Place::of_path(b"mnt/a"), Place::of_path(b"local/a"));
+        assert_ne!(Place::device(1), Place::device(2));
+        assert!(Place::device(u64::MAX).0 < PLACES);
+    }
+
+    #[test]
     fn work_whose_result_is_dropped_is_not_begun_and_is_freed() {
         let pool = IoPool::new(1);
         let (begun, begins) = channel();
-        let (go, mut running) = gated(&pool, &begun, 0);
+        let (go, mut running) = gated(&pool, HERE, &begun, 0);
         begins.recv().unwrap();
         let held = Arc::new(());
         let its = Arc::clone(&held);
-        let waiting = pool.start(move || drop(its));
+        let waiting = pool.start(HERE, move || drop(its));
         assert_eq!(Arc::strong_count(&held), 2);
         drop(waiting);
         assert_eq!(Arc::strong_count(&held), 1);
-        assert!(pool.queue.lock().waiting.is_empty());
+        assert_eq!(count_waiting(&pool), 0);
         go.send(()).unwrap();
         assert_eq!(result(&mut running), Some(0));
     }
@@ -447,7 +594,7 @@ mod tests {
     fn a_dropped_result_wakes_nothing_and_is_freed() {
         let pool = IoPool::new(1);
         let (begun, begins) = channel();
-        let (go, pending) = gated(&pool, &begun, 0);
+        let (go, pending) = gated(&pool, HERE, &begun, 0);
         begins.recv().unwrap();
         let (waker, woken) = waker();
         assert!(!pending.wake_when_done(&waker));
@@ -460,7 +607,7 @@ mod tests {
     fn a_panic_is_a_result_and_the_thread_continues() {
         let pool = IoPool::new(1);
         for _ in 0..3 {
-            let mut pending = pool.start(|| std::panic::resume_unwind(Box::new("on purpose")));
+            let mut pending = pool.start(HERE, || std::panic::resume_unwind(Box::new("on purpose")));
             assert_eq!(result::<()>(&mut pending), None);
         }
         assert_eq!(pool.queue.lock().threads, 1);
@@ -471,7 +618,7 @@ mod tests {
         let pool = IoPool::new(3);
         let queue = Arc::downgrade(&pool.queue);
         let (begun, begins) = channel();
-        let (go, mut pending) = gated(&pool, &begun, 7);
+        let (go, mut pending) = gated(&pool, HERE, &begun, 7);
         begins.recv().unwrap();
         drop(pool);
         go.send(()).unwrap();

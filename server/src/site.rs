@@ -313,8 +313,8 @@ impl Site {
 
     /// Sets the limit on the threads that wait for disks on mio and smol, where a connection that needs a file which is
     /// not in memory must not hold up the others. They are started when they are needed and end when they are idle.
-    /// With 0, event loops wait for disks themselves; std always does, since each connection has its own thread.
-    /// Default: 16.
+    /// A file system that does not answer occupies at most half of them. With 0, event loops wait for disks themselves;
+    /// std always does, since each connection has its own thread. Default: 32.
     #[must_use]
     pub fn with_io_threads(self, threads: usize) -> Site {
         Site { io: IoPool::new(threads), ..self }

@@ -234,7 +234,7 @@ fn serving() -> Command {
                 .long("io-threads")
                 .value_name("N")
                 .value_parser(units::whole(0..=u16::MAX))
-                .help("Maximum number of threads that wait for disks, so that event loops do not (mio, smol); 0: none [default: 16]"),
+                .help("Maximum number of threads that wait for disks, so that event loops do not (mio, smol); 0: none [default: 32]"),
         )
         .arg(
             Arg::new("quiet")

@@ -16,7 +16,7 @@ use sanserve_os::{Directory, MAX_SENDFILE, NotInMemory, Storage, read_in_memory}
 use super::sent_file::{Reads, Samples, SendMode};
 use super::{Slot, SlotEnv};
 use crate::cache::{Attempt, DiskFile, OpenFile, OpenJob, OpenOutcome};
-use crate::io_pool::{DiskRequest, IoPool, Pending};
+use crate::io_pool::{DiskRequest, IoPool, Pending, Place};
 use crate::memory::Reserved;
 
 /// Bytes of a file that a thread reads at once, if there is memory for them: what Linux reads ahead by default.
@@ -203,7 +203,7 @@ impl Slot {
     fn open_later(&mut self, ticket: Ticket, kind: Kind, job: OpenJob, env: &SlotEnv<'_>) {
         let Some(pool) = env.io else { return };
         let gate = pool.gate().cloned();
-        let pending = pool.start(move || {
+        let pending = pool.start(Place::of_path(job.path()), move || {
             if let Some(gate) = gate {
                 gate.wait(DiskRequest::Open(job.path()));
             }
@@ -226,7 +226,7 @@ impl Slot {
             (Some(batch), _) => batch.list(push),
             (None, Some(pool)) if self.slow_directory || pool.is_slow(DiskRequest::List(&self.path)) => {
                 let gate = pool.gate().cloned().map(|gate| (gate, self.path.clone()));
-                let pending = pool.start(move || {
+                let pending = pool.start(Place::of_path(&self.path), move || {
                     if let Some((gate, path)) = gate {
                         gate.wait(DiskRequest::List(&path));
                     }
@@ -259,7 +259,7 @@ impl Slot {
         };
         let (root, path, gate) = (Arc::clone(root), path.to_vec(), pool.gate().cloned());
         let name = name.into();
-        let pending = pool.start(move || {
+        let pending = pool.start(Place::of_path(&path), move || {
             if let Some(gate) = gate {
                 gate.wait(DiskRequest::Open(&path));
             }
@@ -371,7 +371,8 @@ impl Slot {
             most: if self.reserved.is_some() { PIECE } else { LEAST_PIECE },
         };
         let gate = pool.gate().cloned();
-        let pending = pool.start(move || {
+        let place = Place::device(job.file.id.as_ref().map_or(0, |id| id.dev));
+        let pending = pool.start(place, move || {
             if let (Some(gate), Some(id)) = (gate, &job.file.id) {
                 gate.wait(DiskRequest::Read(id.ino));
             }
