@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Violation;
 use crate::exchange::{Answer, Asked, Cut, Exchange, FilePart, Passthrough, ResponseBuilder, Server, Then};
-use crate::files::PendingAction;
+use crate::files;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
 use crate::peer::Peer;
@@ -155,7 +155,7 @@ enum Next {
 
 /// An action that does not borrow anything yet.
 enum Act {
-    Files(PendingAction),
+    Files(files::PendingAction),
     Cgi(cgi::PendingAction),
     Log,
 }
@@ -294,13 +294,12 @@ impl Connection {
             Next::Feed(n) => Step::Feed(&buf.input.unread()[..n]),
             Next::Act(act) => {
                 self.ticket = self.ticket.wrapping_add(1);
-                let action = match act {
-                    Act::Files(pending) => self.action(pending, buf),
-                    Act::Cgi(pending) => match &self.task {
-                        Task::Cgi(cgi) => cgi.action(pending, buf, cx),
-                        _ => Action::Kill,
-                    },
-                    Act::Log => Action::Log { lines: &buf.scratch.remarks },
+                let action = match (act, &self.task) {
+                    (Act::Files(pending), Task::Files(files)) => files.action(pending, &mut buf.scratch),
+                    (Act::Cgi(pending), Task::Cgi(cgi)) => cgi.action(pending, buf, cx),
+                    // The task is the one that was asked for its action.
+                    (Act::Files(_) | Act::Cgi(_), _) => Action::Kill,
+                    (Act::Log, _) => Action::Log { lines: &buf.scratch.remarks },
                 };
                 Step::Act(Ticket(self.ticket), action)
             }
@@ -651,16 +650,6 @@ impl Connection {
         };
         let more = matches!(&self.task, Task::Files(files) if !files.is_written());
         Transmit { head: buf.output.unsent(), body, tail: self.relay.tail(), more }
-    }
-
-    fn action<'a>(&self, pending: PendingAction, buf: &'a mut Buffers) -> Action<'a> {
-        match (pending, &self.task) {
-            (PendingAction::OpenIn(_), Task::Files(files)) => {
-                Action::OpenIn { path: files.index_name(&buf.scratch.path) }
-            }
-            (PendingAction::List, _) => Action::List { into: &mut buf.scratch.listing },
-            _ => Action::Open { path: &buf.scratch.path },
-        }
     }
 
     fn entry<'a>(&self, buf: &'a Buffers) -> Entry<'a> {

@@ -21,9 +21,16 @@
 //! frontends.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The tasks share more than a build without some of them uses.
+#![cfg_attr(not(feature = "cgi"), allow(dead_code, unused_imports))]
 
+#[cfg(feature = "files")]
 mod assets;
 mod buffers;
+#[cfg(feature = "cgi")]
+mod cgi;
+#[cfg(not(feature = "cgi"))]
+#[path = "cgi/absent.rs"]
 mod cgi;
 mod coding;
 mod conditional;
@@ -36,6 +43,10 @@ mod entry;
 mod error;
 mod exchange;
 mod fields;
+#[cfg(feature = "files")]
+mod files;
+#[cfg(not(feature = "files"))]
+#[path = "files/absent.rs"]
 mod files;
 mod grammar;
 mod handler;
@@ -47,6 +58,7 @@ mod input;
 #[cfg(feature = "http")]
 mod interop;
 mod listing;
+#[cfg(feature = "files")]
 mod media_type;
 mod media_types;
 mod observer;
@@ -68,6 +80,7 @@ mod time;
 mod timer;
 mod wire;
 
+#[cfg(feature = "files")]
 pub use assets::{Asset, Assets};
 pub use buffers::{Buffers, Window};
 pub use coding::ContentCoding;
@@ -86,6 +99,7 @@ pub use handover::{FileHandle, UpgradeState};
 pub use head_writer::HeadWriter;
 pub use input::{Completion, Fault, Found, FsError, Input, Kind, Listed, Opened, ScriptFile, SpawnError, Ticket};
 pub use listing::{EntryKind, Listing, listing_row};
+#[cfg(feature = "files")]
 pub use media_type::media_type;
 pub use media_types::{InvalidMediaType, MediaTypes};
 pub use observer::Observer;

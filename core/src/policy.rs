@@ -7,11 +7,14 @@ use std::io::Write;
 
 use crate::entry::Entry;
 use crate::fields::Fields;
+#[cfg(feature = "files")]
 use crate::listing::{EntryKind, listing_row};
+#[cfg(feature = "files")]
 use crate::media_type::media_type;
 use crate::page::{self, ErrorPage};
 use crate::path::{Forbidden, translate};
 use crate::request::Request;
+#[cfg(feature = "cgi")]
 use crate::script_path;
 use crate::status::StatusCode;
 
@@ -82,6 +85,7 @@ pub trait Policy {
     }
 
     /// The names of index pages, in order of preference (Python's `index_pages`). Default: `index.html`, `index.htm`.
+    #[cfg(feature = "files")]
     fn index_pages(&self) -> &[Cow<'static, str>] {
         const PAGES: &[Cow<'static, str>] = &[Cow::Borrowed("index.html"), Cow::Borrowed("index.htm")];
         PAGES
@@ -89,11 +93,13 @@ pub trait Policy {
 
     /// The media type of a file, by its path below the root (Python's `guess_type`). Default:
     /// [`media_type`](crate::media_type).
+    #[cfg(feature = "files")]
     fn media_type(&self, path: &[u8]) -> Cow<'static, str> {
         Cow::Borrowed(media_type(path))
     }
 
     /// The charset of `text/*` types without parameters. Default: `utf-8`.
+    #[cfg(feature = "files")]
     fn charset(&self) -> Option<&str> {
         Some("utf-8")
     }
@@ -114,6 +120,7 @@ pub trait Policy {
     /// of a script (Python's `is_cgi`). `path` has the form that [`collapse_path`](crate::collapse_path) returns;
     /// `directories` are those of [`Cgi`](crate::Cgi) in the configuration. A script that is not recognized is served
     /// as a file: its source is sent to the client.
+    #[cfg(feature = "cgi")]
     fn is_cgi(&self, path: &[u8], directories: &[String]) -> Option<usize> {
         script_path::is_cgi(path, directories)
     }
@@ -144,6 +151,7 @@ pub trait Policy {
     /// # let _: &dyn Policy = &Ours;
     /// # }
     /// ```
+    #[cfg(feature = "cgi")]
     fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
         let _ = request;
         None
@@ -201,6 +209,7 @@ pub trait Policy {
     }
 
     /// Appends one row of a directory listing.
+    #[cfg(feature = "files")]
     fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
         listing_row(name, kind, out);
     }

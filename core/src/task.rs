@@ -1,7 +1,7 @@
 //! The task that produces the response to a request: files, a script, or the handler. The choice is made here; how each
 //! of them works is in its own module.
 
-use crate::cgi::{self, Cgi};
+use crate::cgi::{self, Cgi, ScriptAt};
 use crate::error::Violation;
 use crate::exchange::{BodyUse, Phrase, Progress, ResponseBuilder, Server};
 use crate::files::Files;
@@ -73,7 +73,7 @@ impl Task {
             }
         });
         match service {
-            Service::Script(from) => return Task::Cgi(Box::new(Cgi::new(from, response.cx.now.tick))),
+            Service::Script(from) => return Task::Cgi(Cgi::start(from, response.cx.now.tick)),
             Service::Files => return Files::start(response).map_or(Task::None, Task::Files),
             Service::Options => respond_options(response),
             // The message quotes the method.
@@ -106,7 +106,7 @@ impl Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
     /// The script whose name begins at this position of the path.
-    Script(usize),
+    Script(ScriptAt),
     Files,
     /// The server itself: a response to OPTIONS.
     Options,
@@ -115,7 +115,7 @@ enum Service {
 
 impl Service {
     /// `script` is set if the target is the path of a script.
-    fn of(method: Method, script: Option<usize>, has_scripts: bool) -> Service {
+    fn of(method: Method, script: Option<ScriptAt>, has_scripts: bool) -> Service {
         match (method, script) {
             (_, Some(from)) if cgi::is_method(method) => Service::Script(from),
             (Method::Get | Method::Head, _) => Service::Files,

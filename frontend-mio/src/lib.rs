@@ -85,6 +85,8 @@
 //! This crate only waits and calls handlers. All policy is in `sanserve-core`; system calls on files and sockets are
 //! in `sanserve-server` and `sanserve-os`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod connection_limit;
 mod deadlines;
 mod event_loop;
@@ -104,17 +106,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 pub use sanserve_core as core;
+#[cfg(feature = "files")]
+pub use sanserve_core::{Asset, Assets};
 pub use sanserve_core::{
-    Asset, Assets, Call, Cgi, Config, Etag, Handler, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol,
-    Received, Reply, Request, RequestBuf, ResponseHead, Route, StatusCode, Timeouts, Validators,
+    Call, Config, Etag, Handler, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Received, Reply, Request,
+    RequestBuf, ResponseHead, Route, StatusCode, Timeouts, Validators,
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 pub use sanserve_server as server;
+#[cfg(feature = "recording")]
+pub use sanserve_server::Recording;
 use sanserve_server::{Announce, Phase, first_ip};
 pub use sanserve_server::{
-    Draining, Full, Handle, Job, ListenAddr, Listener, Log, Panicked, Recording, Running, ScriptRules, Site, Stream,
-    StreamSender, Upgraded, Workers,
+    Draining, Full, Handle, Job, ListenAddr, Listener, Log, Panicked, Running, Site, Stream, StreamSender, Upgraded,
+    Workers,
 };
+#[cfg(feature = "cgi")]
+pub use {sanserve_core::Cgi, sanserve_server::ScriptRules};
 
 use connection_limit::ConnectionLimit;
 use event_loop::EventLoop;

@@ -10,8 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use sanserve_core::{
-    Assets, Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, StatusCode, Validators,
-    scrub,
+    Entry, Misuse, Peer, Policy, Received, Reply, Request, RequestBuf, ResponseHead, StatusCode, Validators, scrub,
 };
 use sanserve_server::Draining;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -227,7 +226,8 @@ impl Exchange<'_> {
     /// # Errors
     /// [`Misuse::HeadOrder`](sanserve_core::Misuse) if the response has begun, `Misuse::OutOfMemory` if the server has no
     /// memory for a copy of the content.
-    pub fn send_asset(&self, assets: &Assets) -> io::Result<bool> {
+    #[cfg(feature = "files")]
+    pub fn send_asset(&self, assets: &sanserve_core::Assets) -> io::Result<bool> {
         self.reply(|reply| reply.send_asset(assets))
     }
 
@@ -236,7 +236,8 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// As for [`send_asset`](Self::send_asset).
-    pub fn send_asset_at(&self, assets: &Assets, path: &str) -> io::Result<bool> {
+    #[cfg(feature = "files")]
+    pub fn send_asset_at(&self, assets: &sanserve_core::Assets, path: &str) -> io::Result<bool> {
         self.reply(|reply| reply.send_asset_at(assets, path))
     }
 

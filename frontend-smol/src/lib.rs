@@ -21,6 +21,8 @@
 //! request more than it saves. Otherwise a thread of a small pool waits for the disk
 //! ([`Site::with_io_threads`]), and the task for its result, so that a slow disk does not hold up other connections.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod accept;
 mod driver;
 mod exchange;
@@ -57,17 +59,21 @@ use smol::future::FutureExt as _;
 use smol::{Executor, channel};
 
 pub use sanserve_core as core;
+#[cfg(feature = "files")]
+pub use sanserve_core::{Asset, Assets};
 pub use sanserve_core::{
-    Asset, Assets, Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf,
-    ResponseHead, Route, StatusCode, Timeouts, Validators,
+    Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead, Route,
+    StatusCode, Timeouts, Validators,
 };
 pub use sanserve_server as server;
+#[cfg(feature = "recording")]
+pub use sanserve_server::Recording;
 use sanserve_server::{Announce as _, Phase, first_ip};
-pub use sanserve_server::{
-    Draining, Handle, ListenAddr, Listener, Log, Recording, Running, ScriptRules, Site, Stream, StreamSender,
-};
+pub use sanserve_server::{Draining, Handle, ListenAddr, Listener, Log, Running, Site, Stream, StreamSender};
 /// The version of `smol` whose traits, timers and executors this crate works with.
 pub use smol;
+#[cfg(feature = "cgi")]
+pub use {sanserve_core::Cgi, sanserve_server::ScriptRules};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::{Answer, AnswerWith, BoxedAnswer, Handler, handler_fn};

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use sanserve_core::{
-    Assets, Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, Validators, scrub,
+    Close, Entry, Misuse, Peer, Policy, Received, Request, ResponseHead, StatusCode, Validators, scrub,
 };
 use sanserve_server::{Draining, Upgraded};
 
@@ -215,7 +215,8 @@ impl<'x> Exchange<'x> {
     /// # Errors
     /// [`Misuse::HeadOrder`](sanserve_core::Misuse) if the response has begun, `Misuse::OutOfMemory` if the server has no
     /// memory for a copy of the content.
-    pub fn send_asset(&mut self, assets: &Assets) -> io::Result<bool> {
+    #[cfg(feature = "files")]
+    pub fn send_asset(&mut self, assets: &sanserve_core::Assets) -> io::Result<bool> {
         self.line.not_the_peers_time();
         self.line.act(|reply| reply.send_asset(assets))
     }
@@ -225,7 +226,8 @@ impl<'x> Exchange<'x> {
     ///
     /// # Errors
     /// As for [`send_asset`](Self::send_asset).
-    pub fn send_asset_at(&mut self, assets: &Assets, path: &str) -> io::Result<bool> {
+    #[cfg(feature = "files")]
+    pub fn send_asset_at(&mut self, assets: &sanserve_core::Assets, path: &str) -> io::Result<bool> {
         self.line.not_the_peers_time();
         self.line.act(|reply| reply.send_asset_at(assets, path))
     }

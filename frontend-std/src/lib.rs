@@ -31,6 +31,8 @@
 //! Since the socket blocks while a connection waits for its peer, a request on a persistent connection costs one
 //! `recv` and one `send`, apart from the calls for its file.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod accept;
 mod blocking;
 mod driver;
@@ -53,15 +55,19 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 pub use sanserve_core as core;
+#[cfg(feature = "files")]
+pub use sanserve_core::{Asset, Assets};
 pub use sanserve_core::{
-    Asset, Assets, Cgi, Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf,
-    ResponseHead, Route, StatusCode, Timeouts, Validators,
+    Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead, Route,
+    StatusCode, Timeouts, Validators,
 };
 pub use sanserve_server as server;
+#[cfg(feature = "recording")]
+pub use sanserve_server::Recording;
 use sanserve_server::first_ip;
-pub use sanserve_server::{
-    Draining, Handle, ListenAddr, Listener, Log, Recording, Running, ScriptRules, Site, Stream, StreamSender, Upgraded,
-};
+pub use sanserve_server::{Draining, Handle, ListenAddr, Listener, Log, Running, Site, Stream, StreamSender, Upgraded};
+#[cfg(feature = "cgi")]
+pub use {sanserve_core::Cgi, sanserve_server::ScriptRules};
 
 pub use crate::exchange::Exchange;
 pub use crate::handler::Handler;

@@ -124,6 +124,7 @@ impl Root {
     /// Enables hashing the content of files that are opened from now on, for entity tags
     /// ([`Etag::Content`](sanserve_core::Etag)). A server calls this when it is bound, if the configuration asks for
     /// it.
+    #[cfg(feature = "files")]
     pub fn hash_content(&self) {
         self.digests.get_or_init(Digests::new);
     }

@@ -33,11 +33,6 @@ const QUEUE: usize = 64;
 /// Hashes that are kept, about 2 MiB. When there are more, all are discarded.
 const MOST: usize = 16_384;
 
-/// Hashes content that is in memory.
-pub fn of_bytes(bytes: &[u8]) -> Digest {
-    first(&Sha256::digest(bytes))
-}
-
 /// The known hashes of large files, and the thread that computes them.
 #[derive(Debug)]
 pub struct Digests {
@@ -68,6 +63,12 @@ impl Digests {
         });
         // Without a thread, large files have no entity tag.
         Digests { known, queue: thread.is_ok().then_some(queue) }
+    }
+
+    /// Hashes content that is in memory.
+    #[must_use]
+    pub fn of_bytes(&self, bytes: &[u8]) -> Digest {
+        first(&Sha256::digest(bytes))
     }
 
     /// The hash of this file, if it is known. If not, the file is queued to be hashed.
@@ -137,9 +138,9 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(20), "the file is never hashed");
             thread::sleep(Duration::from_millis(1));
         };
-        assert_eq!(digest, of_bytes(&vec![b'x'; 300_000]));
+        assert_eq!(digest, digests.of_bytes(&vec![b'x'; 300_000]));
         fs::write(&path, vec![b'y'; 300_000]).unwrap();
         assert_eq!(hash(&fd, &identity), None, "the file has changed");
-        assert_eq!(of_bytes(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+        assert_eq!(digests.of_bytes(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
     }
 }

@@ -2,23 +2,30 @@
 //!
 //! This crate opens files beneath a root, lists directories, finds scripts, binds, accepts, sends, catches signals
 //! and reads the clock. What is served, and how the steps of a connection are carried out, is decided in
-//! `sanserve-server`. Nothing here loops or waits, except for [`Signals::wait`].
+//! `sanserve-server`. Nothing here loops or waits, except for `Signals::wait`.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(unix))]
 compile_error!("sanserve-os and what depends on it need Unix; sanserve-core compiles for any target");
 
 mod beneath;
 mod clock;
+#[cfg(feature = "files")]
+pub mod digest;
+#[cfg(not(feature = "files"))]
+#[path = "digest/absent.rs"]
 pub mod digest;
 mod directory;
 mod find;
 mod identity;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "signals", target_os = "linux"))]
 mod init;
 mod listen;
 mod listener;
 mod pipe;
 mod send;
+#[cfg(feature = "signals")]
 mod signal;
 mod storage;
 mod stream;
@@ -29,7 +36,7 @@ pub use clock::Clock;
 pub use directory::Directory;
 pub use find::Checked;
 pub use identity::{FileId, RECORDING, Withheld, examine};
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "signals", target_os = "linux"))]
 pub use init::leave_process_1;
 pub use listen::{
     SharedListener, accept, addresses_of, bind, bind_all, bind_all_shared, has_arrived, inherited_nofile_limit,
@@ -38,6 +45,7 @@ pub use listen::{
 pub use listener::{ListenAddr, Listener, StreamSender};
 pub use pipe::pipe;
 pub use send::{MAX_SENDFILE, Stopped, is_reset, send, send_file, send_vectored};
+#[cfg(feature = "signals")]
 pub use signal::{Signal, Signals};
 pub use storage::{NotInMemory, Storage, read_in_memory};
 pub use stream::{Stream, is_unix, set_nonblocking};

@@ -531,7 +531,7 @@ fn look(root: &Root, limits: &CacheLimits, path: &[u8], hit: Option<&Hit>, wait:
     let at_once = digests.is_some() && identity.size <= digest::AT_ONCE;
     if wanted || at_once {
         if let Some(bytes) = read_whole(&fd, &identity, storage, wait)? {
-            let opened = Opened { digest: digests.map(|_| digest::of_bytes(&bytes)), ..opened };
+            let opened = Opened { digest: digests.map(|digests| digests.of_bytes(&bytes)), ..opened };
             let cached = Arc::new(Cached { bytes, opened, identity });
             return Some(Found::Other(Ok(Fresh::Read { cached, wanted, storage, dev: identity.dev })));
         }

@@ -16,16 +16,25 @@ mod io_pool;
 mod lifecycle;
 mod log;
 mod memory;
+#[cfg(feature = "recording")]
+mod observed;
 mod poll_waker;
 mod put_away;
 mod readiness;
+#[cfg(feature = "recording")]
 mod record;
 mod running;
+#[cfg(feature = "cgi")]
 mod script;
+#[cfg(not(feature = "cgi"))]
+#[path = "script/absent.rs"]
+mod script;
+mod script_io;
 mod session;
 mod site;
 mod slot;
 mod standing;
+#[cfg(feature = "recording")]
 mod trace;
 mod transport;
 mod upgraded;
@@ -42,15 +51,21 @@ pub use memory::{default_memory, has_address_limit, threads_within_memory};
 pub use poll_waker::{PollWaker, WakeFd};
 pub use put_away::PutAway;
 pub use readiness::{poll, socket_flags, watched};
+#[cfg(feature = "recording")]
 pub use record::Recording;
 pub use running::{Running, first_ip};
 pub use sanserve_os::{ListenAddr, Listener, Root, Stream, StreamSender, Symlinks};
+#[cfg(feature = "recording")]
 pub use sanserve_transcript::Secrets;
-pub use script::{Launcher, ScriptFds, ScriptRead, ScriptRules, Scripts};
+pub use script::Scripts;
+#[cfg(feature = "cgi")]
+pub use script::{Launcher, ScriptRules};
+pub use script_io::{ScriptFds, ScriptRead};
 pub use session::{Budget, EachExchange, Env, Frontend, Session, Turn, Workspace};
 pub use site::{HandlerFactory, SharedPolicy, Site, UpgradeHook, VerifyHook};
 pub use slot::{BATCH, Flush, Slot, SlotEnv};
 pub use standing::{Rank, Standing};
+#[cfg(feature = "recording")]
 pub use trace::{Trace, wants_colors};
 pub use transport::{Io, Received, Transport};
 pub use upgraded::Upgraded;

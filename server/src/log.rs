@@ -9,22 +9,24 @@
 
 mod file;
 mod queue;
+#[cfg(feature = "local-time")]
+mod zone;
+#[cfg(not(feature = "local-time"))]
+#[path = "log/utc.rs"]
+mod zone;
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use sanserve_core::{Entry, Policy, Wall, is_deceptive};
 
 use file::LogFile;
 use queue::Queue;
+use zone::Zone;
 
 /// Bytes that a [`Logger`] collects before it writes without a flush.
 const MAX_BUFFERED: usize = 32 * 1024;
@@ -46,7 +48,7 @@ struct Sink {
     out: Out,
     quiet: bool,
     /// Looked up for the first line, because the system's time zone is spread over several files.
-    zone: OnceLock<TimeZone>,
+    zone: OnceLock<Zone>,
     /// Set when the file must be reopened.
     is_stale: Option<Arc<AtomicBool>>,
 }
@@ -71,6 +73,7 @@ enum Subject {
     /// Errors of the server, and what scripts write to stderr.
     Server,
     /// The steps of a connection.
+    #[cfg(feature = "recording")]
     Trace,
 }
 
@@ -165,6 +168,7 @@ impl Log {
     }
 
     /// Writes a line of a trace unchanged.
+    #[cfg(feature = "recording")]
     pub(crate) fn line(&self, line: &str) {
         self.one(Subject::Trace, line);
     }
@@ -226,6 +230,7 @@ impl Subject {
             Subject::Exchange => (::log::Level::Info, "sanserve::access"),
             Subject::Failure => (::log::Level::Error, "sanserve::access"),
             Subject::Server => (::log::Level::Error, "sanserve"),
+            #[cfg(feature = "recording")]
             Subject::Trace => (::log::Level::Debug, "sanserve::trace"),
         };
         for line in String::from_utf8_lossy(lines).lines() {
@@ -241,12 +246,8 @@ impl Sink {
         Sink { out, quiet, zone: OnceLock::new(), is_stale }
     }
 
-    /// The lookup needs more stack than the thread of a connection may have, so it gets a thread of its own.
-    fn zone(&self) -> &TimeZone {
-        self.zone.get_or_init(|| {
-            let lookup = thread::Builder::new().name("zone".into()).spawn(TimeZone::system);
-            lookup.ok().and_then(|lookup| lookup.join().ok()).unwrap_or(TimeZone::UTC)
-        })
+    fn zone(&self) -> &Zone {
+        self.zone.get_or_init(Zone::system)
     }
 }
 
@@ -355,30 +356,10 @@ impl Stamp {
     fn at(&mut self, wall: Wall, sink: &Sink) -> &[u8] {
         if self.wall != Some(wall) {
             self.wall = Some(wall);
-            let at = Timestamp::from_second(wall.0).unwrap_or(Timestamp::UNIX_EPOCH);
-            self.text = format(sink.zone().to_offset(at).to_datetime(at));
+            self.text = sink.zone().format(wall);
         }
         &self.text
     }
-}
-
-fn format(at: DateTime) -> [u8; 20] {
-    const MONTHS: [&[u8; 3]; 12] =
-        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
-    let mut text = *b"00/Mon/0000 00:00:00";
-    let mut two = |place: usize, value: i16| {
-        let value = u8::try_from(value).unwrap_or(0);
-        text[place] = b'0' + value / 10 % 10;
-        text[place + 1] = b'0' + value % 10;
-    };
-    two(0, at.day().into());
-    two(7, at.year() / 100);
-    two(9, at.year() % 100);
-    two(12, at.hour().into());
-    two(15, at.minute().into());
-    two(18, at.second().into());
-    text[3..6].copy_from_slice(MONTHS[usize::try_from(at.month() - 1).expect("months count from 1")]);
-    text
 }
 
 #[cfg(test)]
@@ -424,7 +405,7 @@ mod tests {
     fn log(zone: &str) -> (Log, Writes) {
         let writes = Writes::default();
         let log = Log::to(writes.clone());
-        log.sink.zone.set(TimeZone::posix(zone).unwrap()).unwrap();
+        log.sink.zone.set(Zone::posix(zone)).unwrap();
         (log, writes)
     }
 

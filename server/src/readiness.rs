@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use sanserve_core::{Fault, Need};
 
 use crate::lifecycle::Draining;
-use crate::script::ScriptFds;
+use crate::script_io::ScriptFds;
 use crate::session::Session;
 use crate::transport::Io;
 

@@ -51,7 +51,6 @@ use stderr_logger::StderrLogger;
 pub use launcher::Launcher;
 pub(crate) use places::local_address;
 pub(crate) use running::Running;
-pub use running::{ScriptFds, ScriptRead};
 
 /// How much longer than its time limit a script may live, so that its exchange, if still open, ends it and responds.
 const SLACK: Duration = Duration::from_millis(250);
@@ -239,8 +238,14 @@ impl Scripts {
         }
     }
 
-    pub(crate) fn rules(&self) -> &ScriptRules {
-        &self.rules
+    /// The scripts beneath `root`, with the default rules.
+    pub(crate) fn beneath(root: Arc<Root>) -> Scripts {
+        Scripts::new(ScriptRules::default(), root)
+    }
+
+    /// The same for another server. The end of a server ends its scripts.
+    pub(crate) fn for_another_server(&self) -> Scripts {
+        Scripts::new(self.rules.clone(), Arc::clone(&self.root))
     }
 
     /// The root directory of the scripts.

@@ -20,7 +20,7 @@ use crate::failure::panic_message;
 use crate::io_pool::IoPool;
 use crate::lifecycle::{Draining, InProgress, Phase};
 use crate::log::Logger;
-use crate::script::{ScriptFds, ScriptRead};
+use crate::script_io::{ScriptFds, ScriptRead};
 use crate::site::Site;
 use crate::slot::{Flush, Slot, SlotEnv};
 use crate::transport::{Io, Received};

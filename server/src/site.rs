@@ -2,19 +2,17 @@
 
 use std::any::Any;
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use sanserve_core::{
-    Assets, Buffers, Call, Config, Connection, Context, DefaultPolicy, Etag, Handler, HandlerError, Now, Peer, Policy,
-    Reply,
+    Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, HandlerError, Now, Peer, Policy, Reply,
 };
-use sanserve_transcript::{Event, Recorder, Secrets, Settings, record};
+#[cfg(feature = "recording")]
+use sanserve_transcript::Secrets;
 
 use crate::cache::CacheLimits;
 use crate::failure::panic_message;
@@ -22,12 +20,18 @@ use crate::io_pool::{DEFAULT_IO_THREADS, DiskGate, IoPool};
 use crate::lifecycle::{Draining, Phase};
 use crate::log::Log;
 use crate::memory::{Budget, connections_within_memory, default_memory};
+#[cfg(feature = "recording")]
+use crate::observed::Observation;
+#[cfg(feature = "recording")]
 use crate::record::Recording;
-use crate::script::{ScriptRules, Scripts};
+#[cfg(feature = "cgi")]
+use crate::script::ScriptRules;
+use crate::script::Scripts;
+#[cfg(feature = "recording")]
 use crate::trace::Trace;
 use crate::upgraded::Upgraded;
+use sanserve_os::Root;
 use sanserve_os::nofile_limit;
-use sanserve_os::{Root, Symlinks};
 
 /// Makes the handler of a connection. It is called once for each connection.
 pub type HandlerFactory = Arc<dyn Fn() -> Box<dyn Handler + Send> + Send + Sync>;
@@ -40,29 +44,6 @@ pub type UpgradeHook = Arc<dyn Fn(Upgraded) + Send + Sync>;
 
 /// Decides whether a peer is served.
 pub type VerifyHook = Arc<dyn Fn(Peer) -> bool + Send + Sync>;
-
-/// Two recorders of one connection. Each is dropped when it needs no further events.
-struct Both(Option<Box<dyn Recorder>>, Option<Box<dyn Recorder>>);
-
-impl Recorder for Both {
-    fn event(&mut self, event: Event) {
-        match (&mut self.0, &mut self.1) {
-            (Some(one), Some(other)) => {
-                one.event(event.clone());
-                other.event(event);
-            }
-            (Some(one), None) | (None, Some(one)) => one.event(event),
-            (None, None) => {}
-        }
-    }
-
-    fn waits(&mut self) -> bool {
-        for each in [&mut self.0, &mut self.1] {
-            each.take_if(|recorder| !recorder.waits());
-        }
-        self.0.is_some() || self.1.is_some()
-    }
-}
 
 /// Calls the function of [`Site::with_answer`].
 fn call_answer<E: Into<HandlerError>>(
@@ -132,12 +113,9 @@ pub struct Site {
     draining: Draining,
     /// How long exchanges in progress may take when the server shuts down. Default 30 s.
     grace: Duration,
-    /// Records connections. Default: none are recorded.
-    recording: Option<Recording>,
-    /// Prints the events of connections. Default: nothing is printed.
-    trace: Option<Trace>,
-    /// How credentials in recordings and traces are treated. Default: they are masked.
-    secrets: Secrets,
+    /// What records connections and prints their events. Default: nothing.
+    #[cfg(feature = "recording")]
+    observation: Observation,
 }
 
 impl Site {
@@ -145,18 +123,24 @@ impl Site {
     ///
     /// # Errors
     /// If `directory` is not a directory, or cannot be read.
-    pub fn new(directory: impl AsRef<Path>) -> io::Result<Site> {
-        Ok(Site::beneath(Root::open(directory.as_ref(), Symlinks::Follow)?))
+    #[cfg(feature = "files")]
+    pub fn new(directory: impl AsRef<std::path::Path>) -> std::io::Result<Site> {
+        Ok(Site::beneath(Root::open(directory.as_ref(), sanserve_os::Symlinks::Follow)?))
     }
 
     /// Serves the files beneath `root` with all defaults.
+    #[cfg(feature = "files")]
     #[must_use]
     pub fn beneath(root: Root) -> Site {
+        Site::over(root)
+    }
+
+    fn over(root: Root) -> Site {
         let root = Arc::new(root);
         Site {
             config: Config::default(),
             policy: Arc::new(DefaultPolicy),
-            scripts: Arc::new(Scripts::new(ScriptRules::default(), Arc::clone(&root))),
+            scripts: Arc::new(Scripts::beneath(Arc::clone(&root))),
             root,
             log: Log::stderr(),
             handler: None,
@@ -171,16 +155,15 @@ impl Site {
             common_budget: Arc::default(),
             draining: Draining::default(),
             grace: Duration::from_secs(30),
-            recording: None,
-            trace: None,
-            secrets: Secrets::default(),
+            #[cfg(feature = "recording")]
+            observation: Observation::default(),
         }
     }
 
     /// Serves no files. This is for a handler that responds to everything; requests that it passes on get a 404.
     #[must_use]
     pub fn without_files() -> Site {
-        Site::beneath(Root::nothing())
+        Site::over(Root::nothing())
     }
 
     /// Sets the limits, timeouts and protocol version.
@@ -254,8 +237,9 @@ impl Site {
     /// let site = Site::without_files().with_assets(&assets);
     /// # assert!(site.has_handler());
     /// ```
+    #[cfg(feature = "files")]
     #[must_use]
-    pub fn with_assets(self, assets: &Assets) -> Site {
+    pub fn with_assets(self, assets: &sanserve_core::Assets) -> Site {
         let assets = assets.clone();
         self.with_answer(move |reply| if reply.send_asset(&assets)? { Ok(()) } else { reply.decline() })
     }
@@ -281,6 +265,7 @@ impl Site {
     }
 
     /// Sets the rules for scripts.
+    #[cfg(feature = "cgi")]
     #[must_use]
     pub fn with_scripts(self, rules: ScriptRules) -> Site {
         let scripts = Arc::new(Scripts::new(rules, Arc::clone(&self.root)));
@@ -294,6 +279,7 @@ impl Site {
     }
 
     /// Sets the limits of the cache.
+    #[cfg(feature = "files")]
     #[must_use]
     pub fn with_cache(self, cache: CacheLimits) -> Site {
         Site { cache, ..self }
@@ -382,9 +368,10 @@ impl Site {
     }
 
     /// The recording, if connections are recorded.
+    #[cfg(feature = "recording")]
     #[must_use]
     pub fn recording(&self) -> Option<&Recording> {
-        self.recording.as_ref()
+        self.observation.recording.as_ref()
     }
 
     /// Whether the site has a [handler](Self::with_handler).
@@ -437,51 +424,47 @@ impl Site {
 
     /// Records connections. The responses of a portable handler depend only on its calls, so they can be replayed
     /// with the handler. Recorded responses of a blocking or `async` handler can be read, but not replayed.
+    #[cfg(feature = "recording")]
     #[must_use]
-    pub fn with_recording(self, recording: Recording) -> Site {
-        Site { recording: Some(recording), ..self }
+    pub fn with_recording(mut self, recording: Recording) -> Site {
+        self.observation.recording = Some(recording);
+        self
     }
 
     /// Prints the events of connections.
+    #[cfg(feature = "recording")]
     #[must_use]
-    pub fn with_trace(self, trace: Trace) -> Site {
-        Site { trace: Some(trace), ..self }
+    pub fn with_trace(mut self, trace: Trace) -> Site {
+        self.observation.trace = Some(trace);
+        self
     }
 
-    /// Sets how credentials in recordings and traces are treated.
+    /// Sets how credentials in recordings and traces are treated. Default: they are masked.
+    #[cfg(feature = "recording")]
     #[must_use]
-    pub fn with_secrets(self, secrets: Secrets) -> Site {
-        Site { secrets, ..self }
+    pub fn with_secrets(mut self, secrets: Secrets) -> Site {
+        self.observation.secrets = secrets;
+        self
     }
 
     /// Whether connections are recorded, or their events printed.
     #[must_use]
     pub fn observes(&self) -> bool {
-        self.recording.is_some() || self.trace.is_some()
+        #[cfg(feature = "recording")]
+        return self.observation.is_on();
+        #[cfg(not(feature = "recording"))]
+        false
     }
 
     /// Begins to record a connection and to print its events, if configured. A frontend named `runtime` calls this
     /// before it polls the connection for the first time.
     pub fn observe(&self, connection: &mut Connection, cx: &Context<'_>, runtime: &str) {
-        if !self.observes() {
-            return;
+        #[cfg(feature = "recording")]
+        if self.observation.is_on() {
+            self.observation.begin(connection, cx, runtime);
         }
-        let peer = connection.peer();
-        let recorder = self.recording.as_ref().and_then(|recording| {
-            let settings = Settings::default()
-                .starting(cx.now)
-                .with_config(cx.config.clone())
-                .with_peer(peer)
-                .with_masked(self.secrets == Secrets::Masked);
-            recording.begin(settings, format!(" Recorded by sanserve {} on {runtime}.", env!("CARGO_PKG_VERSION")))
-        });
-        let lines = self.trace.as_ref().map(|trace| trace.begin(peer));
-        let recorder = match (recorder, lines) {
-            (Some(recorder), Some(lines)) => Box::new(Both(Some(recorder), Some(lines))),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => return,
-        };
-        record(connection, recorder, self.secrets, cx);
+        #[cfg(not(feature = "recording"))]
+        let _ = (connection, cx, runtime);
     }
 
     /// Completes the configuration with the address that the server listens on: the port, and, unless a name is
@@ -489,7 +472,8 @@ impl Site {
     /// `localhost`, and the port stays as it is configured (default 80, so that no link contains it).
     #[must_use]
     pub fn bound_to(mut self, address: impl Into<Option<SocketAddr>>) -> Site {
-        if self.config.etag == Etag::Content {
+        #[cfg(feature = "files")]
+        if self.config.etag == sanserve_core::Etag::Content {
             self.root.hash_content();
         }
         let budget = self.common_budget.get_or_init(|| Arc::new(Budget::new(self.memory, self.log.clone())));
@@ -581,8 +565,7 @@ impl Clone for Site {
             config: self.config.clone(),
             policy: Arc::clone(&self.policy),
             root: Arc::clone(&self.root),
-            // The end of a server ends its scripts.
-            scripts: Arc::new(Scripts::new(self.scripts.rules().clone(), Arc::clone(&self.root))),
+            scripts: Arc::new(self.scripts.for_another_server()),
             log: self.log.clone(),
             handler: self.handler.clone(),
             upgrade: self.upgrade.clone(),
@@ -596,9 +579,8 @@ impl Clone for Site {
             common_budget: Arc::clone(&self.common_budget),
             draining: Draining::default(),
             grace: self.grace,
-            recording: self.recording.clone(),
-            trace: self.trace.clone(),
-            secrets: self.secrets,
+            #[cfg(feature = "recording")]
+            observation: self.observation.clone(),
         }
     }
 }

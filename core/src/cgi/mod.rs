@@ -25,6 +25,9 @@ pub(crate) fn is_method(method: Method) -> bool {
     !matches!(method, Method::Trace | Method::Connect)
 }
 
+/// Where the name of a script begins in `Scratch::path`.
+pub(crate) type ScriptAt = usize;
+
 /// The state of a response from a script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cgi {
@@ -153,8 +156,8 @@ enum Kill {
 
 impl Cgi {
     /// Starts with the result of [`find`].
-    pub(crate) fn new(from: usize, now: Tick) -> Cgi {
-        Cgi {
+    pub(crate) fn start(from: ScriptAt, now: Tick) -> Box<Cgi> {
+        Box::new(Cgi {
             state: State::Due(PendingAction::Find),
             feed: Feed::default(),
             kill: Kill::No,
@@ -171,7 +174,7 @@ impl Cgi {
             half_closed: false,
             arrived: 0,
             pace: None,
-        }
+        })
     }
 
     /// Records an input that concerns the script.

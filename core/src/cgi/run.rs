@@ -19,14 +19,14 @@ use crate::wire::{Decoder, Encoder, HeadOut, Inbound, LAST_CHUNK, Method, Outbou
 use super::environment::{self, Facts};
 use super::output::{self, End, Printed, Remarks, ScriptHead, Unfolded};
 use super::refusal::Refusal;
-use super::{Cgi, Feed, Kill, PendingAction, Stage, State, Taker, index};
+use super::{Cgi, Feed, Kill, PendingAction, ScriptAt, Stage, State, Taker, index};
 
 /// The number of interim responses before the final one. A script that prints more is refused.
 const MAX_INTERIM: u8 = 16;
 
 /// Where the script begins in the path of the target, if the path is that of a script. The path is then in
 /// `Scratch::path`.
-pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<usize>, Forbidden> {
+pub(crate) fn find(response: &mut ResponseBuilder<'_>) -> Result<Option<ScriptAt>, Forbidden> {
     let directories = &response.cx.config.cgi.directories;
     // `*` and `host:port` are not paths.
     if directories.is_empty() || matches!(response.buf.head.target, Target::Asterisk | Target::Authority) {

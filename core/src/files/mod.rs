@@ -17,6 +17,7 @@ use crate::range::{self, Asked};
 use crate::reason::Rule;
 use crate::request::split_path;
 use crate::status::StatusCode;
+use crate::step::Action;
 use crate::time::Wall;
 use crate::wire::{Encoder, HeadOut, Known, Span};
 use refusal::Refusal;
@@ -195,9 +196,14 @@ impl Files {
         };
     }
 
-    /// The path of the index page that is being tried, relative to the directory.
-    pub(crate) fn index_name<'p>(&self, path: &'p [u8]) -> &'p [u8] {
-        &path[self.name as usize..]
+    /// The action for the driver.
+    pub(crate) fn action<'a>(&self, pending: PendingAction, scratch: &'a mut Scratch) -> Action<'a> {
+        match pending {
+            PendingAction::Open => Action::Open { path: &scratch.path },
+            // Relative to the directory.
+            PendingAction::OpenIn(_) => Action::OpenIn { path: &scratch.path[self.name as usize..] },
+            PendingAction::List => Action::List { into: &mut scratch.listing },
+        }
     }
 
     /// Advances as far as possible.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 use sanserve_core::{Input, SpawnError, Window};
 
 use super::launcher::{self, Ending};
 use super::reaper::{Intake, Leader, Shared};
 use super::sort;
+use crate::script_io::{ScriptFds, ScriptRead};
 
 /// A running script. When it is dropped, its input is closed, and the reaper takes over the rest: it reads the output
 /// if that has not ended, and reaps the leader if that has not exited.
@@ -33,35 +34,6 @@ pub(crate) struct Running {
     pub(super) is_refused: bool,
     /// Readable when the leader of its process group has exited.
     pub(super) exit: OwnedFd,
-}
-
-/// The result of reading a script's output once.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScriptRead {
-    /// This many bytes were added to the window.
-    Bytes(usize),
-    /// No output is available for now.
-    Blocked,
-    /// The output is complete. Pass this on as [`Input::ScriptEof`].
-    End,
-    /// The script could not be run, or its place was needed for another before its input had arrived. Pass this on as
-    /// [`Input::ScriptFailed`].
-    Failed(SpawnError),
-}
-
-/// The descriptors of a script that a driver may wait for. They stay open until the next step `EndInput` (the input),
-/// `Spawn` or `Finished` is carried out, or the slot is cleared. Descriptors that need not be waited for any more are
-/// `None`. A driver must have deregistered them by then, since the output may stay open.
-#[derive(Clone, Copy, Debug)]
-pub struct ScriptFds<'s> {
-    /// Readable when there is output for [`Slot::read_script`](crate::Slot::read_script).
-    pub output: Option<BorrowedFd<'s>>,
-    /// Writable when the script accepts more ([`Input::Feedable`]).
-    pub input: Option<BorrowedFd<'s>>,
-    /// Readable when the script has exited, which ends its output even if other processes hold the pipe. Then call
-    /// [`Slot::read_script`](crate::Slot::read_script) until it returns `End`.
-    pub exit: Option<BorrowedFd<'s>>,
 }
 
 impl Drop for Running {

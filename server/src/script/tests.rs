@@ -11,6 +11,7 @@ use sanserve_core::{Buffers, Input};
 use tempfile::TempDir;
 
 use super::*;
+use crate::script_io::ScriptRead;
 use sanserve_os::Symlinks;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);

@@ -7,7 +7,8 @@ use sanserve_core::{FsError, Input, Window};
 
 use super::Slot;
 use crate::log::Log;
-use crate::script::{ScriptFds, ScriptRead, Scripts, Spool};
+use crate::script::{Scripts, Spool};
+use crate::script_io::{ScriptFds, ScriptRead};
 use sanserve_os::fs_error;
 
 impl Slot {
