@@ -8,7 +8,7 @@ use crate::status::StatusCode;
 /// Writes the head of a response. Nothing is sent before [`send`](Self::send) or [`body`](Self::body).
 ///
 /// To create a head without an exchange, or to send it more than once, use [`ResponseHead`].
-#[must_use = "a head does nothing until it is sent"]
+#[must_use = "nothing is sent before `send`, `body` or `error` is called"]
 pub struct HeadWriter<'r> {
     response: ResponseBuilder<'r>,
     head: ResponseHead,

@@ -11,7 +11,7 @@ use crate::driver::{Driver, lock};
 /// The head of a response that is being written, from [`Exchange::respond`](crate::Exchange::respond) or
 /// [`Exchange::inform`](crate::Exchange::inform). Each part is checked immediately; nothing is sent before
 /// [`send`](Self::send), nor without it.
-#[must_use = "nothing goes out before `send`"]
+#[must_use = "nothing is sent before `send`, `body` or `error` is called"]
 pub struct HeadWriter<'x> {
     driver: &'x Mutex<Driver>,
     begin: Begin,

@@ -8,7 +8,7 @@ use crate::driver::Line;
 
 /// The head of a response that is being written. Each part is checked immediately; nothing is sent before
 /// [`send`](Self::send).
-#[must_use = "nothing goes out before it is sent"]
+#[must_use = "nothing is sent before `send`, `body` or `error` is called"]
 pub struct HeadWriter<'e> {
     line: &'e mut Line,
     head: ResponseHead,
