@@ -11,6 +11,7 @@ use crate::peer::Peer;
 use crate::range::ByteRange;
 use crate::reason::{Reason, Reasons};
 use crate::request::Request;
+use crate::secured::Secured;
 use crate::share::{Memory, Share};
 use crate::wire::Head;
 
@@ -197,10 +198,14 @@ impl Buffers {
     }
 
     /// The request, what is derived from it, and the recorded decisions.
-    pub(crate) fn split(&mut self, peer: Peer) -> (Request<'_>, &mut Scratch, &mut Reasons) {
+    pub(crate) fn split<'b>(
+        &'b mut self,
+        peer: Peer,
+        secured: Option<&'b Arc<Secured>>,
+    ) -> (Request<'b>, &'b mut Scratch, &'b mut Reasons) {
         let Buffers { input, head, moved, scratch, reasons, .. } = self;
         let bytes = if moved.is_empty() { input.head() } else { moved };
-        (Request { head, bytes, peer }, scratch, reasons)
+        (Request { head, bytes, peer, secured }, scratch, reasons)
     }
 
     /// The number of bytes in these buffers. Spare capacity is only counted for the windows.

@@ -334,6 +334,9 @@ macro_rules! timeouts {
 
 timeouts! {
     {
+        /// From when a connection was accepted to the end of its TLS handshake; then it closes. While the server drains,
+        /// it is `drain_silence` at most. Default 10 s.
+        handshake with_handshake = 10_000;
         /// From the first byte of a head to its end; then 408, and the connection closes. Further bytes do not extend
         /// it. Default 20 s.
         head with_head = 20_000;

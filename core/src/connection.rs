@@ -14,6 +14,8 @@ pub use reply::{Received, Reply};
 pub use rest::{Packed, Resting};
 pub use state::State;
 
+use std::sync::Arc;
+
 use crate::buffers::Buffers;
 use crate::cgi;
 use crate::context::Context;
@@ -24,6 +26,7 @@ use crate::files;
 use crate::input::{Fault, Input, Ticket};
 use crate::observer::{Behind, Observed, Observer};
 use crate::peer::Peer;
+use crate::secured::Secured;
 use crate::status::StatusCode;
 use crate::step::{Action, Body, Call, Close, Step, Transmit, Wait};
 use crate::task::Task;
@@ -38,6 +41,7 @@ const MAX_MOVES: usize = 64;
 #[derive(Debug)]
 pub struct Connection {
     peer: Peer,
+    secured: Option<Arc<Secured>>,
     notes: Notes,
     life: Life,
     /// Whether it has received a request.
@@ -54,8 +58,8 @@ pub struct Connection {
     stalled: Option<Transfer>,
     /// Bytes that were sent since the last poll.
     sent: u64,
-    /// The number of bytes that had arrived at the last poll.
-    arrived: u64,
+    /// The number of bytes that had arrived at the last poll, modulo 2^32: less arrives between two polls.
+    arrived: u32,
     /// The observer, if there is one. Boxed, since few connections are observed, and all should be small.
     observed: Option<Box<Observed>>,
 }
@@ -66,6 +70,7 @@ const _: () = assert!(size_of::<Connection>() <= 256);
 /// Inputs that were recorded and not processed yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Notes {
+    security: Security,
     eof: bool,
     /// The socket is full.
     blocked: bool,
@@ -76,6 +81,19 @@ struct Notes {
     order: Order,
     fault: Option<Fault>,
     given: Given,
+}
+
+/// Whether the connection is secured by TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Security {
+    /// It need not be.
+    #[default]
+    Plain,
+    /// The handshake is in progress.
+    Handshake,
+    Secured,
+    /// It should be, and the peer speaks plain HTTP.
+    Unsecured,
 }
 
 /// What the next poll has to take into account.
@@ -212,6 +230,7 @@ impl Connection {
         }
         match input {
             Input::Probed => {}
+            Input::Handshake | Input::Secured(_) | Input::Unsecured => self.note_security(input),
             Input::Eof => self.notes.eof = true,
             Input::Sent(n) => self.sent += n,
             Input::Blocked => self.notes.blocked = true,
@@ -246,6 +265,33 @@ impl Connection {
                     cgi.handle(&input);
                 }
             }
+        }
+    }
+
+    #[cold]
+    fn note_security(&mut self, input: Input) {
+        match (input, self.notes.security, self.awaited) {
+            (Input::Handshake, Security::Plain, ReadTimer::Request { since }) if !self.served => {
+                self.notes.security = Security::Handshake;
+                self.awaited = ReadTimer::Handshake { since };
+            }
+            (Input::Secured(secured), Security::Handshake, _) => {
+                self.notes.security = Security::Secured;
+                self.secured = Some(secured);
+                self.end_handshake();
+            }
+            (Input::Unsecured, Security::Handshake, _) => {
+                self.notes.security = Security::Unsecured;
+                self.end_handshake();
+            }
+            _ => {}
+        }
+    }
+
+    /// What is expected next is determined when nothing is left to do.
+    fn end_handshake(&mut self) {
+        if let ReadTimer::Handshake { .. } = self.awaited {
+            self.awaited = ReadTimer::Nothing;
         }
     }
 
@@ -413,8 +459,8 @@ impl Connection {
     }
 
     fn absorb_arrived(&mut self, buf: &Buffers, now: Tick) {
-        let arrived = buf.input.arrived();
-        let bytes = arrived.wrapping_sub(self.arrived);
+        let arrived = buf.input.arrived() as u32;
+        let bytes = u64::from(arrived.wrapping_sub(self.arrived));
         self.arrived = arrived;
         self.notes.probe = match self.notes.probe {
             Probe::Answered => Probe::Done,
@@ -500,6 +546,8 @@ impl Connection {
         if self.may_fire(is_due, buf, cx) {
             match std::mem::replace(&mut self.awaited, ReadTimer::Nothing) {
                 ReadTimer::Nothing => {}
+                // Whatever is not sent of it is discarded.
+                ReadTimer::Handshake { .. } => self.cut(Cut::Slow, Close::Timeout, buf),
                 ReadTimer::Request { .. } => self.life = Life::Close(Close::Idle),
                 ReadTimer::First { .. } => self.life = Life::Close(Close::Drained),
                 // More bytes do not extend the timeout, but a complete head has arrived in time.
@@ -666,6 +714,7 @@ impl Connection {
             cut: self.exchange.cut.map(Cut::reason),
             failure: (!buf.scratch.failure.is_empty()).then_some(buf.scratch.failure.as_slice()),
             tag: (!buf.scratch.tag.is_empty()).then_some(buf.scratch.tag.as_slice()),
+            tls: self.secured.as_ref().map(|secured| secured.version),
             head: (self.exchange.asked == Asked::Request).then(|| (&buf.head, buf.head_bytes())),
         }
     }
@@ -755,9 +804,29 @@ impl Connection {
 
     /// The task, and the exchange as its interface.
     fn parts<'t>(&'t mut self, buf: &'t mut Buffers, cx: &'t Context<'t>) -> (&'t mut Task, ResponseBuilder<'t>) {
-        let Connection { task, exchange, cycle, file, relay, peer, notes, .. } = self;
+        let Connection { task, exchange, cycle, file, relay, peer, secured, notes, .. } = self;
         let Notes { server, eof, .. } = *notes;
-        (task, ResponseBuilder { exchange, cycle, file, relay, buf, cx, peer: *peer, server, eof })
+        (
+            task,
+            ResponseBuilder {
+                exchange,
+                cycle,
+                file,
+                relay,
+                buf,
+                cx,
+                peer: *peer,
+                secured: secured.as_ref(),
+                server,
+                eof,
+            },
+        )
+    }
+
+    /// Whether the connection began with a TLS handshake ([`Input::Handshake`]), complete or not.
+    #[must_use]
+    pub fn uses_tls(&self) -> bool {
+        self.notes.security != Security::Plain
     }
 
     /// Whether the server is shutting down.

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::peer::Peer;
 use crate::request::Request;
+use crate::secured::TlsVersion;
 use crate::text::scrub_within;
 use crate::wire::Head;
 
@@ -27,6 +28,8 @@ pub struct Entry<'a> {
     pub failure: Option<&'a [u8]>,
     /// What the handler has called the exchange ([`Reply::tag`](crate::Reply::tag)): for a policy that logs it.
     pub tag: Option<&'a [u8]>,
+    /// The version of TLS; `None`: the connection is not secured. Its [request](Self::request) does not tell.
+    pub tls: Option<TlsVersion>,
     pub(crate) head: Option<(&'a Head, &'a [u8])>,
 }
 
@@ -34,14 +37,25 @@ impl<'a> Entry<'a> {
     /// Creates the entry of a request with this line that has no response.
     #[must_use]
     pub fn new(peer: Peer, line: &'a [u8]) -> Entry<'a> {
-        Entry { peer, line, status: 0, sent: 0, error: None, cut: None, failure: None, tag: None, head: None }
+        Entry {
+            peer,
+            line,
+            status: 0,
+            sent: 0,
+            error: None,
+            cut: None,
+            failure: None,
+            tag: None,
+            tls: None,
+            head: None,
+        }
     }
 
     /// The request, if its head was valid. It has no fields any more after a response that took long enough for its
     /// head to be dropped, such as a large download of a slow client; the [line](Self::line) is kept.
     #[must_use]
     pub fn request(&self) -> Option<Request<'a>> {
-        self.head.map(|(head, bytes)| Request { head, bytes, peer: self.peer })
+        self.head.map(|(head, bytes)| Request { head, bytes, peer: self.peer, secured: None })
     }
 
     /// The `Referer` of the request.
@@ -139,6 +153,7 @@ mod tests {
                     cut: Some("why"),
                     failure: Some(line),
                     tag: None,
+                    tls: None,
                     head: None,
                 };
                 let mut out = Vec::new();
@@ -162,6 +177,7 @@ mod tests {
             cut: None,
             failure: None,
             tag: None,
+            tls: None,
             head: None,
         };
         let mut out = Vec::new();

@@ -1,5 +1,9 @@
 //! What a driver passes to a connection.
 
+use std::sync::Arc;
+
+use crate::secured::Secured;
+
 /// An event that a driver passes to a connection. Bytes from the peer or a script are not inputs: they are read into
 /// [`Window::spare`](crate::Window::spare) and committed.
 ///
@@ -7,6 +11,15 @@
 /// input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
+    /// The connection begins with a TLS handshake, which the driver carries out. Until
+    /// [`Secured`](Input::Secured) it receives nothing else, and has `timeouts.handshake`, from when it was accepted.
+    Handshake,
+    /// The handshake is complete, and what arrives from now on was decrypted.
+    Secured(Arc<Secured>),
+    /// The peer speaks plain HTTP in place of a handshake. What arrives from now on is plain text. The first request is
+    /// answered with a redirect to `https` if it names its host; in any other case, the connection closes without a
+    /// response.
+    Unsecured,
     /// The peer has half-closed the connection: no more bytes will arrive.
     Eof,
     /// The socket was read because of [`Probe`](crate::Step::Probe). If bytes were available, they are in the window.

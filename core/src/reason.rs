@@ -149,6 +149,8 @@ rules! {
         AuthorityForm => "authority-form", "RFC 9112 section 3.2.3";
         /// The server as a whole, used only with OPTIONS.
         AsteriskForm => "asterisk-form", "RFC 9112 section 3.2.4";
+        /// The client speaks plain HTTP where HTTPS is spoken, and is redirected.
+        HttpsRedirect => "https-redirect", "RFC 9110 section 15.4.9";
         /// Several leading slashes count as one, so that the path cannot be read as `//host`.
         LeadingSlashes => "leading-slashes", "Python's parse_request, gh-87389";
         /// The query is ignored for files.

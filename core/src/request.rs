@@ -1,8 +1,11 @@
 //! A request: [`Request`] borrows its head from the input window until the exchange is finished, [`RequestBuf`] owns a
 //! copy. The body of a request is not part of either.
 
+use std::sync::Arc;
+
 use crate::grammar::digits;
 use crate::peer::Peer;
+use crate::secured::Secured;
 use crate::wire::{Head, Target, framing_host};
 
 /// The capacity that a reused copy keeps. Few heads are longer.
@@ -14,6 +17,7 @@ pub struct Request<'b> {
     pub(crate) head: &'b Head,
     pub(crate) bytes: &'b [u8],
     pub(crate) peer: Peer,
+    pub(crate) secured: Option<&'b Arc<Secured>>,
 }
 
 /// An owned copy of the head of a request, for use after the connection has dropped the head, or while the connection
@@ -33,13 +37,14 @@ pub struct RequestBuf {
     /// The head as received, including its empty line.
     bytes: Vec<u8>,
     peer: Peer,
+    secured: Option<Arc<Secured>>,
 }
 
 impl RequestBuf {
     /// Borrows the copy as a request.
     #[must_use]
     pub fn as_request(&self) -> Request<'_> {
-        Request { head: &self.head, bytes: &self.bytes, peer: self.peer }
+        Request { head: &self.head, bytes: &self.bytes, peer: self.peer, secured: self.secured.as_ref() }
     }
 }
 
@@ -59,7 +64,12 @@ impl<'b> Request<'b> {
     /// Returns an owned copy. It takes two allocations: one for the bytes of the head, one for the list of fields.
     #[must_use]
     pub fn to_buf(&self) -> RequestBuf {
-        RequestBuf { head: self.head.clone(), bytes: self.bytes.to_vec(), peer: self.peer }
+        RequestBuf {
+            head: self.head.clone(),
+            bytes: self.bytes.to_vec(),
+            peer: self.peer,
+            secured: self.secured.cloned(),
+        }
     }
 
     /// Copies this request into `buf`, reusing its memory. If a head of more than 4 KiB made `buf` grow, the excess is
@@ -71,12 +81,26 @@ impl<'b> Request<'b> {
         buf.bytes.shrink_to(USUAL_HEAD.max(self.bytes.len()));
         buf.bytes.extend_from_slice(self.bytes);
         buf.peer = self.peer;
+        buf.secured = self.secured.cloned();
     }
 
     /// The address of the client (Python's `client_address`).
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// What TLS has agreed on for the connection: the version, the name that the client has asked for (SNI), and its
+    /// certificates. `None`: the connection is not secured.
+    #[must_use]
+    pub fn secured(&self) -> Option<&'b Secured> {
+        self.secured.map(|secured| &**secured)
+    }
+
+    /// `https` if the connection is secured by TLS, otherwise `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.secured.is_some() { "https" } else { "http" }
     }
 
     /// The request line without its line end (Python's `requestline`).
@@ -256,7 +280,7 @@ mod tests {
         let mut head = Head::default();
         head.parse(&bytes).unwrap();
         let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)));
-        check(Request { head: &head, bytes: &bytes, peer })
+        check(Request { head: &head, bytes: &bytes, peer, secured: None })
     }
 
     #[test]
@@ -301,7 +325,7 @@ mod tests {
             let mut head = Head::default();
             head.parse(text.as_bytes()).unwrap();
             let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 1 + n as u16)));
-            let original = Request { head: &head, bytes: text.as_bytes(), peer };
+            let original = Request { head: &head, bytes: text.as_bytes(), peer, secured: None };
             let (said, copy) = (facts(original), original.to_buf());
             assert_eq!(said.1.len(), [5, 0, 2][n]);
             match &mut reused {
@@ -349,7 +373,7 @@ mod tests {
             let mut head = Head::default();
             head.parse(&bytes).unwrap();
             let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)));
-            let found = Request { head: &head, bytes: &bytes, peer }.basic_credentials();
+            let found = Request { head: &head, bytes: &bytes, peer, secured: None }.basic_credentials();
             let expected = expected.map(|(user, password)| (user.as_bytes().to_vec(), password.as_bytes().to_vec()));
             assert_eq!(found, expected, "{fields}");
         }

@@ -11,6 +11,8 @@ use crate::time::Tick;
 pub(crate) enum ReadTimer {
     /// Nothing: a delay is not the fault of the peer.
     Nothing,
+    /// The end of the TLS handshake.
+    Handshake { since: Tick },
     /// The first byte of a head.
     Request { since: Tick },
     /// The first byte of the first head, while the server drains.
@@ -28,6 +30,10 @@ impl ReadTimer {
     pub(crate) fn deadline(&self, timeouts: &Timeouts, draining: bool) -> Option<Tick> {
         match self {
             ReadTimer::Nothing => None,
+            ReadTimer::Handshake { since } => {
+                let most = if draining { timeouts.drain_silence } else { u64::MAX };
+                Some(since.after(timeouts.handshake.min(most).max(1)))
+            }
             ReadTimer::Request { since } => Some(since.after(timeouts.keep_alive.max(1))),
             ReadTimer::First { since } => Some(since.after(timeouts.drain_silence.max(1))),
             ReadTimer::Head { since } => Some(since.after(timeouts.head.max(1))),
@@ -41,6 +47,7 @@ impl ReadTimer {
         let one = |rule, since| self.deadline(timeouts, draining).map(|deadline| Timer { rule, since, deadline });
         match self {
             ReadTimer::Nothing => Vec::new(),
+            ReadTimer::Handshake { since } => one("handshake", *since).into_iter().collect(),
             ReadTimer::Request { since } => one("keep-alive", *since).into_iter().collect(),
             ReadTimer::First { since } => one("drain-silence", *since).into_iter().collect(),
             ReadTimer::Head { since } => one("head", *since).into_iter().collect(),
@@ -122,7 +129,7 @@ impl Transfer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timer {
-    /// The field of [`Timeouts`] that sets it, named as in transcripts: `keep-alive`, `drain-silence`, `head`,
+    /// The field of [`Timeouts`] that sets it, named as in transcripts: `handshake`, `keep-alive`, `drain-silence`, `head`,
     /// `body-silence`, `body-rate`, `linger-silence`, `linger`, `write-silence`, `write-rate`, `script`,
     /// `script-silence`, `script-drain`.
     pub rule: &'static str,

@@ -12,8 +12,8 @@ use imports::{Module, modules, used_by};
 
 /// The floors from the bottom to the top, each with its subject.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("basic terms", &["credentials", "grammar", "handover", "input", "peer", "share", "status", "text", "time"]),
-    ("small formats", &["date", "error", "fields", "listing", "media_types"]),
+    ("basic terms", &["credentials", "grammar", "handover", "peer", "secured", "share", "status", "text", "time"]),
+    ("small formats", &["date", "error", "fields", "input", "listing", "media_types"]),
     ("rules: decisions and their reasons, configuration, the parts of a head", &["config", "reason", "response_head"]),
     ("the codec, and readers of single fields", &["coding", "handler_error", "media_type", "range", "timer", "wire"]),
     ("the request", &["conditional", "request"]),

@@ -459,16 +459,32 @@ impl Policy for Mine {
     }
 }
 
-/// Responses from files, and of refused scripts, always have a known length.
-const OF_HANDLERS_AND_SCRIPTS: [Rule; 2] = [Rule::FramedByChunks, Rule::FramedByClose];
+/// Responses from files, and of refused scripts, always have a known length. The redirect needs a port of HTTPS.
+const OF_OTHER_TESTS: [Rule; 3] = [Rule::FramedByChunks, Rule::FramedByClose, Rule::HttpsRedirect];
 
 #[test]
 fn every_rule_has_a_row() {
     let listed: Vec<&str> =
         rows().iter().flat_map(|row| row.3).chain(special().iter().flat_map(|row| row.5)).copied().collect();
-    for rule in Rule::ALL.iter().filter(|rule| !OF_HANDLERS_AND_SCRIPTS.contains(rule)) {
+    for rule in Rule::ALL.iter().filter(|rule| !OF_OTHER_TESTS.contains(rule)) {
         assert!(listed.iter().any(|listed| listed.split(' ').next() == Some(rule.name())), "{rule:?} is in no row");
     }
+}
+
+#[test]
+fn the_redirect_to_https_is_recorded() {
+    let (config, now) = (Config::default(), Now::new(Tick(0), Wall(NOW)));
+    let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+    let mut buf = Buffers::new();
+    buf.explain();
+    let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+    connection.handle(Input::Handshake);
+    assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(_)));
+    connection.handle(Input::Unsecured);
+    buf.input.fill(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(matches!(connection.poll(&mut buf, &cx), Step::Send(_)));
+    let redirect = buf.reasons().iter().find(|reason| reason.cause == Cause::Rule(Rule::HttpsRedirect));
+    assert_eq!(redirect.expect("it is recorded").value, b"https://h/a");
 }
 
 #[test]

@@ -58,7 +58,10 @@ pub(crate) fn arrows(event: &Event, spools: bool) -> Vec<Arrow> {
         What::Clock(_) => vec![from(Driver, "time, and the calendar".into())],
         What::Input(input) => {
             let who = match input {
-                Input::Eof
+                Input::Handshake
+                | Input::Secured(_)
+                | Input::Unsecured
+                | Input::Eof
                 | Input::Probed
                 | Input::Blocked
                 | Input::Writable
@@ -355,6 +358,11 @@ fn of_input(input: &Input) -> &'static str {
         Input::Broken(Fault::File) => "Reading the file failed.",
         Input::Broken(Fault::Handler) => "The handler failed.",
         Input::Scarce => "The server has no more memory for the buffers of this connection.",
+        Input::Handshake => "The connection begins with a TLS handshake, which the driver carries out.",
+        Input::Secured(_) => "The TLS handshake is complete. What is shown from here on was decrypted.",
+        Input::Unsecured => {
+            "The peer speaks plain HTTP where a TLS handshake was expected. It is redirected to HTTPS, or gets no answer."
+        }
         Input::Leave => "A shutdown was requested, and the server keeps serving: only its health check reports it.",
         Input::Drain => "The server is shutting down: the exchange in progress may finish.",
         Input::Cut => "The time for the shutdown is over: all connections are cut.",
@@ -441,6 +449,9 @@ fn short(input: &Input) -> String {
         Input::Broken(Fault::FileChanged) => "file changed".into(),
         Input::Broken(Fault::File) => "file read error".into(),
         Input::Scarce => "no memory".into(),
+        Input::Handshake => "TLS handshake".into(),
+        Input::Secured(secured) => secured.version.to_string(),
+        Input::Unsecured => "plain HTTP".into(),
         Input::Leave => "leave".into(),
         Input::Drain => "drain".into(),
         Input::Cut => "cut".into(),

@@ -269,7 +269,11 @@ impl<'s> Driver<'s> {
         if window > most {
             return Err(Wrong::new("memory", format!("an input window of {window} bytes, beyond {most}")));
         }
-        if wait.idle {
+        if wait.idle && connection.uses_tls() {
+            // What was agreed on in the handshake is kept with the connection.
+            leased.recycle();
+            pool.borrow_mut().extend(buf.take());
+        } else if wait.idle {
             let cx = Context { config: &server.config, policy: &*server.policy, now };
             let resting = connection.rest().filter(|resting| Some(resting.deadline(&cx)) == wait.deadline);
             let Some(resting) = resting.filter(|_| leased.input.unread().is_empty()) else {

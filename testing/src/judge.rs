@@ -106,6 +106,10 @@ struct Marks {
     asked: bool,
     /// Whether more of the file is being read.
     reading: bool,
+    /// Whether a TLS handshake is in progress.
+    handshake: bool,
+    /// Whether the client speaks plain HTTP in place of one.
+    unsecured: bool,
 }
 
 /// The judge of one connection.
@@ -205,6 +209,15 @@ impl Judge {
             What::Input(Input::Drain) => {
                 self.marks.drain = true;
                 self.timers.drain(self.now, &self.config.timeouts);
+            }
+            What::Input(Input::Handshake) if self.requests.in_progress() == 0 && self.tally.statuses.is_empty() => {
+                self.marks.handshake = true;
+                self.timers.handshake();
+            }
+            What::Input(Input::Secured(_) | Input::Unsecured) if self.marks.handshake => {
+                self.marks.handshake = false;
+                self.marks.unsecured = *what == What::Input(Input::Unsecured);
+                self.timers.end_handshake();
             }
             What::Input(Input::Cut) => self.marks.cut = true,
             What::Input(Input::Broken(fault)) => self.marks.broken = Some(*fault),
@@ -487,6 +500,7 @@ impl Judge {
             "the handler failed" => fault(Fault::Handler) || self.seen.called,
             "the request's body broke off" => self.marks.eof || !self.requests.is_valid(),
             "the server shut down" => self.marks.cut,
+            "it is not HTTPS" => self.marks.unsecured,
             SCRIPT_TOO_SLOW => self.seen.script_is_late(self.now, self.marks.eof, &self.config.timeouts),
             TOO_SLOW => {
                 let fired = self.timers.fire(&[Timer::Write, Timer::Body]);
@@ -502,7 +516,7 @@ impl Judge {
     }
 
     fn close(&mut self, close: Close) -> Result<(), Wrong> {
-        let Marks { eof, drain, cut, broken, ends, shut, slow, .. } = self.marks;
+        let Marks { eof, drain, cut, broken, ends, shut, slow, unsecured, .. } = self.marks;
         self.marks.closed = true;
         if self.seen.is_open() {
             return wrong("close", "in the middle of an exchange");
@@ -524,12 +538,13 @@ impl Judge {
             // The reason was given when the exchange was cut.
             Close::Timeout if slow => true,
             Close::Timeout => {
-                let fired = self.timers.fire(&[Timer::Write, Timer::Linger]);
+                let fired = self.timers.fire(&[Timer::Handshake, Timer::Write, Timer::Linger]);
                 self.tally.fired.extend(fired);
                 fired.is_some() || self.timers.lingered() + self.unread > self.config.limits.linger
             }
             // RFC 9112 section 9.6: the server half-closes first if the client may still send.
-            Close::Done => eof || (ends && !shut && (self.requests.is_ended() || self.requests.is_odd())),
+            // Nothing but a redirect is sent in plain text.
+            Close::Done => eof || unsecured || (ends && !shut && (self.requests.is_ended() || self.requests.is_odd())),
             Close::Broken => broken.is_some() || ends,
             Close::Drained if cut => true,
             Close::Drained => {
@@ -544,7 +559,7 @@ impl Judge {
         }
         // Only the client may be the reason that a request has no response. A draining server responds to everything
         // that has arrived.
-        let excused = ends || cut || broken.is_some() || close == Close::Timeout || self.requests.is_odd();
+        let excused = ends || cut || unsecured || broken.is_some() || close == Close::Timeout || self.requests.is_odd();
         if self.requests.in_progress() > 0 && !excused {
             return wrong(
                 "unanswered",

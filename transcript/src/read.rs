@@ -2,16 +2,17 @@
 //! `settings`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sanserve_core::{
-    Call, Close, Completion, EntryKind, Fault, Found, FsError, Input, Kind, Listed, Need, Opened, ScriptFile, Tick,
-    Ticket, Wait, Wall,
+    Call, Close, Completion, EntryKind, Fault, Found, FsError, Input, Kind, Listed, Need, Opened, ScriptFile, Secured,
+    Tick, Ticket, Wait, Wall,
 };
 
 use crate::event::{Event, FeedThen, Finish, Line, Middle, ProbeThen, Sending, Taken, Then, Told, Transcript, What};
 use crate::words::{
-    FAULTS, FIRST_LINE, FS_ERRORS, INPUTS, LISTED, MARKS, NEEDS, SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, named,
-    unquote,
+    FAULTS, FIRST_LINE, FS_ERRORS, INPUTS, LISTED, MARKS, NEEDS, SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS,
+    TLS_VERSIONS, named, unquote,
 };
 
 /// A syntax error in a transcript.
@@ -204,6 +205,18 @@ impl Tokens {
         Ok(Event { at, joined, what })
     }
 
+    fn secured(&mut self) -> Result<Secured> {
+        let mut secured = Secured::new(self.of(TLS_VERSIONS)?);
+        if self.take("sni") {
+            let name = String::from_utf8(self.path()?);
+            secured = secured.with_server_name(name.or_else(|_| self.error("a name that is not UTF-8"))?);
+        }
+        if self.take("alpn") {
+            secured = secured.with_alpn(self.path()?);
+        }
+        Ok(secured)
+    }
+
     fn what(&mut self) -> Result<What> {
         let verb = self.word().unwrap_or_default();
         if let Some(input) = named(INPUTS, &verb) {
@@ -213,6 +226,7 @@ impl Tokens {
             "recv" => What::Recv(self.text()),
             "tick" => What::Tick,
             "clock" => What::Clock(Wall(self.number("Unix time")?)),
+            "secured" => What::Input(Input::Secured(Arc::new(self.secured()?))),
             "sent" => What::Input(Input::Sent(self.number("a number of bytes")?)),
             "fed" => What::Input(Input::Fed(self.number("a number of bytes")?)),
             "broken" => What::Input(Input::Broken(self.of(FAULTS)?)),

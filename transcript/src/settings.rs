@@ -116,6 +116,7 @@ const NUMBERS: &[Number] = &[
     limit!("limit script-head", script_head),
     limit!("limit script-body", script_body),
     limit!("limit redirects", redirects),
+    timeout!("timeout handshake", handshake, with_handshake),
     timeout!("timeout head", head, with_head),
     timeout!("timeout keep-alive", keep_alive, with_keep_alive),
     pace!("timeout body-silence", body, with_body, |pace| millis(pace.silence()), |pace, value| pace

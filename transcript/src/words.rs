@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sanserve_core::{EntryKind, Fault, FsError, Input, Listed, Need, ScriptFile, ScriptInput, SpawnError};
+use sanserve_core::{EntryKind, Fault, FsError, Input, Listed, Need, ScriptFile, ScriptInput, SpawnError, TlsVersion};
 
 /// The first line of every transcript: the format and its version.
 pub const FIRST_LINE: &str = "sanserve transcript 1";
@@ -15,6 +15,8 @@ pub(crate) const FAULTS: &[(&str, Fault)] = &[
     ("handler", Fault::Handler),
 ];
 
+pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+
 pub(crate) const FS_ERRORS: &[(&str, FsError)] = &[
     ("not-found", FsError::NotFound),
     ("denied", FsError::Denied),
@@ -25,6 +27,8 @@ pub(crate) const FS_ERRORS: &[(&str, FsError)] = &[
 pub(crate) const LISTED: &[(&str, Listed)] = &[("more", Listed::More), ("end", Listed::End)];
 
 pub(crate) const INPUTS: &[(&str, Input)] = &[
+    ("handshake", Input::Handshake),
+    ("unsecured", Input::Unsecured),
     ("eof", Input::Eof),
     ("probed", Input::Probed),
     ("blocked", Input::Blocked),

@@ -6,8 +6,8 @@ use sanserve_core::{Completion, EntryKind, Found, FsError, Input, Kind, Listed, 
 
 use crate::event::{Event, FeedThen, Finish, Line, Middle, ProbeThen, Sending, Taken, Then, Told, Transcript, What};
 use crate::words::{
-    FAULTS, FIRST_LINE, FS_ERRORS, INPUTS, LISTED, MARKS, NEEDS, SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS, name_of,
-    quoted, word,
+    FAULTS, FIRST_LINE, FS_ERRORS, INPUTS, LISTED, MARKS, NEEDS, SCRIPT_FILES, SCRIPT_INPUTS, SPAWN_ERRORS,
+    TLS_VERSIONS, name_of, quoted, word,
 };
 
 /// The indentation of continuation lines.
@@ -160,6 +160,18 @@ fn event(event: &Event, out: &mut String) {
 
 fn input(input: &Input, out: &mut String) {
     match input {
+        Input::Secured(secured) => {
+            out.push_str("secured ");
+            out.push_str(name_of(TLS_VERSIONS, &secured.version));
+            if let Some(name) = &secured.server_name {
+                out.push_str(" sni ");
+                word(name.as_bytes(), out);
+            }
+            if let Some(alpn) = &secured.alpn {
+                out.push_str(" alpn ");
+                word(alpn, out);
+            }
+        }
         Input::Sent(n) => write!(out, "sent {n}").expect("writing to a String does not fail"),
         Input::Fed(n) => write!(out, "fed {n}").expect("writing to a String does not fail"),
         Input::Broken(fault) => {

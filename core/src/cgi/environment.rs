@@ -66,7 +66,15 @@ pub(super) fn write(request: &Request<'_>, facts: &Facts<'_>, policy: &dyn Polic
     variables.set("SERVER_PORT", itoa::Buffer::new().format(config.server_port).as_bytes());
     variables.set("SERVER_PROTOCOL", request.version());
     variables.set("REQUEST_METHOD", request.method());
-    variables.set("REQUEST_SCHEME", b"http");
+    variables.set("REQUEST_SCHEME", request.scheme().as_bytes());
+    if let Some(secured) = request.secured() {
+        // As in Apache: programs look for it to make their links.
+        variables.set("HTTPS", b"on");
+        variables.set("SSL_PROTOCOL", secured.version.name().as_bytes());
+        if let Some(name) = &secured.server_name {
+            variables.set("SSL_TLS_SNI", name.as_bytes());
+        }
+    }
     variables.request_uri(request);
     variables.set("QUERY_STRING", request.query().unwrap_or_default());
     variables.begin("SCRIPT_NAME").push(b'/');
@@ -217,7 +225,7 @@ mod tests {
         let bytes = head.replace('\n', "\r\n").into_bytes();
         let mut head = Head::default();
         head.parse(&bytes).unwrap();
-        let request = Request { head: &head, bytes: &bytes, peer };
+        let request = Request { head: &head, bytes: &bytes, peer, secured: None };
         let config = Config { server_name: "here".into(), server_port: 8000, cgi, ..Config::default() };
         let mut out = Vec::new();
         write(&request, facts, policy, &config, &mut out);
@@ -288,7 +296,7 @@ mod tests {
         let mut head = Head::default();
         head.parse(bytes).unwrap();
         let peer = Peer::from(std::net::SocketAddr::from(([192, 0, 2, 1], 7)));
-        let request = Request { head: &head, bytes, peer };
+        let request = Request { head: &head, bytes, peer, secured: None };
         for (name, expected) in [
             ("", None),
             ("[::]", None),

@@ -69,7 +69,12 @@ impl<'a> Reply<'a> {
     /// The current request.
     #[must_use]
     pub fn request(&self) -> Request<'_> {
-        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.connection.peer }
+        Request {
+            head: &self.buf.head,
+            bytes: self.buf.head_bytes(),
+            peer: self.connection.peer,
+            secured: self.connection.secured.as_ref(),
+        }
     }
 
     /// Returns the available part of the request's body.

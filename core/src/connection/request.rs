@@ -1,7 +1,7 @@
 //! From the bytes of a head to the task that responds, and how unused bodies are discarded. How a head is parsed is in
 //! `wire`.
 
-use super::{Connection, Life};
+use super::{Connection, Life, Security};
 use crate::buffers::Buffers;
 use crate::config::Protocol;
 use crate::context::Context;
@@ -15,7 +15,7 @@ use crate::step::Close;
 use crate::task::Task;
 use crate::timer::ReadTimer;
 use crate::wire::{
-    Decoder, Expectation, Framing, HeadError, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Scan, Span,
+    Decoder, Expectation, Framing, Head, HeadError, Inbound, InboundEvent, Known, Outbound, OutboundEvent, Scan, Span,
     Target, Terms,
 };
 
@@ -34,6 +34,10 @@ impl From<HeadError> for Refused {
 }
 
 impl Connection {
+    fn head_of<'b>(&'b self, head: &'b Head, bytes: &'b [u8]) -> Request<'b> {
+        Request { head, bytes, peer: self.peer, secured: self.secured.as_ref() }
+    }
+
     /// Reads the next head, if it is complete.
     #[inline(always)]
     pub(super) fn read_head(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> bool {
@@ -108,11 +112,26 @@ impl Connection {
         self.exchange.asked = Asked::Unparsed;
         self.cycle.answer(OutboundEvent::Asked);
         match self.interpret(parsed, buf, cx) {
+            interpreted if self.notes.security == Security::Unsecured => {
+                return self.redirect_to_https(interpreted.is_ok(), buf, cx);
+            }
             Ok(()) => {}
             Err(Refused::Head(refused)) => return self.response(buf, cx).refuse(refused.violation, refused.text),
             Err(Refused::Expectation(status)) => return self.response(buf, cx).refuse_expectation(status),
         }
         self.task = Task::of(&mut self.response(buf, cx));
+    }
+
+    /// Answers plain HTTP where HTTPS is spoken: the client may repeat the request there. Anything that names no host, and
+    /// so might not be from an HTTP client, gets no answer.
+    #[cold]
+    fn redirect_to_https(&mut self, is_valid: bool, buf: &mut Buffers, cx: &Context<'_>) {
+        self.exchange.close();
+        self.cycle.stop_receiving();
+        let mut response = self.response(buf, cx);
+        if !is_valid || !response.redirect_to_https() {
+            self.cut(Cut::Unsecured, Close::Done, buf);
+        }
     }
 
     /// Applies the framing and persistence of the head.
@@ -124,7 +143,7 @@ impl Connection {
         self.exchange.asked = Asked::Request;
         let terms = Terms::of(head, bytes, &cx.config.limits);
         if buf.reasons.are_wanted() {
-            explain(&terms, &Request { head, bytes, peer: self.peer }, cx.config.protocol, &mut buf.reasons);
+            explain(&terms, &self.head_of(head, bytes), cx.config.protocol, &mut buf.reasons);
         }
         let refused = |violation| HeadError { violation, text: Span::default() };
         terms.host.map_err(refused)?;
@@ -147,7 +166,7 @@ impl Connection {
             Expectation::Continue if has_body.is_some() => self.exchange.body = BodyUse::AwaitsContinue,
             // No body follows that would be asked about when it is read.
             Expectation::Continue => {
-                let request = Request { head, bytes, peer: self.peer };
+                let request = self.head_of(head, bytes);
                 cx.policy.expect_continue(&request).map_err(Refused::Expectation)?;
             }
             Expectation::Unknown => {
@@ -164,6 +183,10 @@ impl Connection {
 
     /// Refuses a head that is invalid, or will never be complete; the message quotes `text`.
     pub(super) fn refuse_head(&mut self, violation: Violation, text: Span, buf: &mut Buffers, cx: &Context<'_>) {
+        if self.notes.security == Security::Unsecured {
+            self.life = Life::Close(Close::Done);
+            return;
+        }
         let unread = buf.input.unread();
         let line = match violation {
             Violation::LineTooLong => 0,

@@ -81,6 +81,7 @@ impl Resting {
     pub fn resume(self) -> Connection {
         Connection {
             peer: self.peer,
+            secured: None,
             notes: Notes {
                 server: if self.notes.has(RestingNotes::LEAVING) { Server::Leaves } else { Server::Stays },
                 ..Notes::default()
@@ -104,7 +105,7 @@ impl Resting {
 
 impl Connection {
     /// What must be kept of a connection that has just returned `Wait { idle: true }`; `None` for any other connection,
-    /// and for one that is observed. A driver with many idle connections keeps this instead of the connection.
+    /// for one that is observed, and for one that is secured. A driver with many idle connections keeps this instead of the connection.
     #[must_use]
     pub fn rest(&self) -> Option<Resting> {
         if self.is_observed() {
@@ -133,15 +134,15 @@ impl Connection {
         }
     }
 
-    /// Since when the connection has waited for the client although no response is due: the head of a request is
-    /// incomplete, or the connection is lingering. `None` for any other connection, including an idle one.
+    /// Since when the connection has waited for the client although no response is due: the handshake or the head of a
+    /// request is incomplete, or the connection is lingering. `None` for any other connection, including an idle one.
     ///
     /// If a server has reached its limit on connections and none is idle, it may [cut](crate::Input::Cut) such a
     /// connection after a while to make room for a new one.
     #[must_use]
     pub fn unfinished_since(&self) -> Option<Tick> {
         match self.awaited {
-            ReadTimer::Head { since } => Some(since),
+            ReadTimer::Head { since } | ReadTimer::Handshake { since } => Some(since),
             ReadTimer::End(progress) => Some(progress.since()),
             _ => None,
         }
@@ -204,7 +205,7 @@ impl Connection {
             self.widen_for_body(buf);
             buf.input.make_room(usize::MAX, &mut buf.share);
         }
-        self.arrived = buf.input.arrived();
+        self.arrived = buf.input.arrived() as u32;
         if let Some(observed) = &mut self.observed {
             observed.unpacked(buf);
         }

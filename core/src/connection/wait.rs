@@ -55,6 +55,12 @@ impl Connection {
     /// Decides what is expected from the client. Returns whether to read, and whether the connection is idle.
     pub(super) fn await_peer(&mut self, buf: &mut Buffers, cx: &Context<'_>) -> (bool, bool) {
         let now = cx.now.tick;
+        if let (ReadTimer::Handshake { .. }, Life::Open) = (self.awaited, self.life) {
+            // A peer that does not read its part of the handshake need not be read.
+            let read = !self.notes.blocked && !self.notes.eof;
+            let room = buf.input.make_room(cx.config.limits.head.saturating_add(1), &mut buf.share);
+            return (read && room, false);
+        }
         let mut idle = false;
         let next = match (self.life, self.cycle.inbound, self.cycle.outbound) {
             (Life::Lingering, ..) => self.awaited,

@@ -14,9 +14,12 @@ use crate::buffers::{Buffers, Scratch};
 use crate::context::Context;
 use crate::error::Violation;
 use crate::input::Fault;
+use std::sync::Arc;
+
 use crate::peer::Peer;
 use crate::reason::Reasons;
 use crate::request::Request;
+use crate::secured::Secured;
 use crate::status::StatusCode;
 use crate::step::Close;
 use crate::wire::Cycle;
@@ -132,6 +135,7 @@ pub(crate) enum Cut {
     Slow,
     Shutdown,
     Gone,
+    Unsecured,
     ScriptSlow,
     ScriptShort,
     ScriptChunks,
@@ -149,6 +153,7 @@ impl Cut {
             Cut::Slow => "the peer was too slow",
             Cut::Shutdown => "the server shut down",
             Cut::Gone => "the peer seems to have gone away",
+            Cut::Unsecured => "it is not HTTPS",
             Cut::ScriptSlow => "the script took too long",
             Cut::ScriptChunks => "the script's chunks are malformed",
             Cut::ScriptShort => "the script ended before the length it announced",
@@ -223,6 +228,7 @@ pub(crate) struct ResponseBuilder<'t> {
     pub(crate) buf: &'t mut Buffers,
     pub(crate) cx: &'t Context<'t>,
     pub(crate) peer: Peer,
+    pub(crate) secured: Option<&'t Arc<Secured>>,
     pub(crate) server: Server,
     /// Whether the client has half-closed.
     pub(crate) eof: bool,
@@ -230,12 +236,12 @@ pub(crate) struct ResponseBuilder<'t> {
 
 impl ResponseBuilder<'_> {
     pub(crate) fn request(&self) -> Request<'_> {
-        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer }
+        Request { head: &self.buf.head, bytes: self.buf.head_bytes(), peer: self.peer, secured: self.secured }
     }
 
     /// The request, what is derived from it, and the recorded decisions.
     pub(crate) fn split(&mut self) -> (Request<'_>, &mut Scratch, &mut Reasons) {
-        self.buf.split(self.peer)
+        self.buf.split(self.peer, self.secured)
     }
 
     /// Records decisions that depend on the request. `note` is only called if decisions are recorded.

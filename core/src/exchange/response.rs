@@ -112,7 +112,7 @@ impl ResponseBuilder<'_> {
         fields(&mut head, scratch);
         if self.exchange.asked == Asked::Request {
             let bytes = if moved.is_empty() { input.head() } else { moved };
-            let request = Request { head: parsed, bytes, peer: self.peer };
+            let request = Request { head: parsed, bytes, peer: self.peer, secured: self.secured };
             self.cx.policy.fields(&request, status, &mut Fields::new(head.raw(), first));
         }
         if let (false, Some(value)) = (answer.is_error(), connection) {
@@ -363,7 +363,7 @@ impl ResponseBuilder<'_> {
         let has_request = self.exchange.asked == Asked::Request;
         let Buffers { scratch: Scratch { message, page: text, .. }, reasons, input, moved, head, .. } = &mut *self.buf;
         let bytes = if moved.is_empty() { input.head() } else { moved };
-        let request = has_request.then_some(Request { head, bytes, peer: self.peer });
+        let request = has_request.then_some(Request { head, bytes, peer: self.peer, secured: self.secured });
         let page_type = policy.error_type(request.as_ref());
         text.clear();
         if !status.is_bodiless() {
@@ -396,6 +396,28 @@ impl ResponseBuilder<'_> {
         self.head(status, Phrase::Usual, fields);
         self.body(Encoder::None);
         self.end();
+    }
+
+    /// Redirects to the same target of the host that the request names, with the scheme `https`. `false`: it names none,
+    /// or its target is not that of a resource.
+    pub(crate) fn redirect_to_https(&mut self) -> bool {
+        let (request, Scratch { page: location, .. }, reasons) = self.split();
+        let host = request.host().unwrap_or_default();
+        let target = request.path_and_query();
+        if host.is_empty() || !target.starts_with(b"/") {
+            return false;
+        }
+        location.clear();
+        location.extend_from_slice(b"https://");
+        location.extend_from_slice(host);
+        location.extend_from_slice(target);
+        reasons.note(Rule::HttpsRedirect, location);
+        self.head(StatusCode::PERMANENT_REDIRECT, Phrase::Usual, |head, scratch| {
+            head.field("Location: ", &scratch.page).number("Content-Length: ", 0);
+        });
+        self.body(Encoder::None);
+        self.end();
+        true
     }
 
     /// Whether this is the last response of a draining server: nothing of a next request has arrived.

@@ -9,6 +9,8 @@ use super::millis;
 /// A timeout that has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
+    /// A TLS handshake that took too long.
+    Handshake,
     /// Silence between requests.
     KeepAlive,
     /// Silence of a client without a request, while the server drains.
@@ -26,6 +28,7 @@ pub enum Timer {
 impl Timer {
     /// All timers with their names, in canonical order.
     pub const TABLE: &[(&str, Timer)] = &[
+        ("handshake", Timer::Handshake),
         ("keep-alive", Timer::KeepAlive),
         ("drain", Timer::Drain),
         ("head", Timer::Head),
@@ -95,6 +98,7 @@ pub(super) struct Turn {
 /// The timers of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers {
+    handshake_since: Option<u64>,
     idle_since: Option<u64>,
     first_since: Option<u64>,
     head_since: Option<u64>,
@@ -112,6 +116,17 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn accepted(now: u64) -> Timers {
         Timers { idle_since: Some(now), ..Timers::default() }
+    }
+
+    /// A handshake begins, and is to be complete in time since the connection was accepted.
+    pub(super) fn handshake(&mut self) {
+        self.handshake_since = self.idle_since.take();
+        self.due.clear();
+    }
+
+    pub(super) fn end_handshake(&mut self) {
+        self.handshake_since = None;
+        self.due.clear();
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -230,6 +245,10 @@ impl Timers {
             progress.map(|progress| progress.limit(pace, if latest { progress.most } else { progress.least }))
         };
         match timer {
+            Timer::Handshake => self.handshake_since.map(|since| {
+                let most = if self.draining { timeouts.drain_silence() } else { Duration::MAX };
+                since + millis(timeouts.handshake().min(most)).max(1)
+            }),
             Timer::KeepAlive => self.idle_since.map(|since| since + millis(timeouts.keep_alive()).max(1)),
             Timer::Drain => self.first_since.map(|since| since + millis(timeouts.drain_silence()).max(1)),
             Timer::Head => self.head_since.map(|since| since + millis(timeouts.head()).max(1)),

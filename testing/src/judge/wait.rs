@@ -12,7 +12,7 @@ impl Judge {
         let need = wait.need;
         let shown = || format!(" (at {}: {})", self.now, Event { at: self.now, joined: false, what: What::Wait(wait) });
         let fail = |rule, what: &str| wrong(rule, format!("{what}{}", shown()));
-        let Marks { eof, drain, cut, broken, ends, shut, asked, reading, .. } = self.marks;
+        let Marks { eof, drain, cut, broken, ends, shut, asked, reading, handshake, .. } = self.marks;
         let blocked = self.timers.is_blocked();
         if cut || broken == Some(Fault::Peer) {
             return fail("open", "open after the end");
@@ -34,7 +34,7 @@ impl Judge {
         }
         let is_odd = self.requests.is_odd();
         let between = self.requests.in_progress() == 0 && !self.seen.is_open() && !shut;
-        let silent = between && !blocked && !self.requests.is_partial();
+        let silent = between && !blocked && !handshake && !self.requests.is_partial();
         // When the server drains, a client without a request has a moment to send one, and its connection is not idle.
         let is_first = drain && silent && self.tally.statuses.is_empty();
         let idle = silent && !is_first;
@@ -62,7 +62,7 @@ impl Judge {
             now: self.now,
             idle,
             first: is_first,
-            partial: between && !blocked && !silent && !is_odd,
+            partial: between && !blocked && !silent && !handshake && !is_odd,
             body: body_open && need.read && !between && !shut && !self.seen.refused && !self.seen.scripts,
             read: if need.read { self.unread } else { 0 },
             // Only read by the wait itself.

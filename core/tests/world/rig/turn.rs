@@ -253,7 +253,7 @@ impl Rig {
     pub fn longest(&self) -> u64 {
         let t = &self.config.timeouts;
         let paces = [t.body().silence(), t.write().silence()];
-        [t.head(), t.keep_alive(), t.drain_silence(), t.linger_silence(), t.linger(), t.script()]
+        [t.handshake(), t.head(), t.keep_alive(), t.drain_silence(), t.linger_silence(), t.linger(), t.script()]
             .into_iter()
             .chain(paces)
             .map(millis)
