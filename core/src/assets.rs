@@ -29,6 +29,17 @@ const DERIVED: [&str; 6] =
 /// `charset=utf-8` on text), the entity tag is a hash of the bytes, and there is no date.
 ///
 /// See [`Assets`].
+///
+/// ```
+/// use sanserve_core::Asset;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let script = Asset::new("app.3f2a91.js", b"alert('Hello')").with_field("Cache-Control", "max-age=31536000, immutable")?;
+/// let feed = Asset::new("feed", b"<feed/>").with_media_type("application/atom+xml")?;
+/// assert_eq!((script.path(), feed.path()), ("app.3f2a91.js", "feed"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Asset {
     path: Cow<'static, str>,

@@ -29,6 +29,17 @@ const LEAST_GROWTH: usize = 1024;
 const SCRIPT_WINDOW: usize = 64 * 1024;
 
 /// The memory of a busy connection. It is reused from exchange to exchange without being freed.
+///
+/// ```
+/// use sanserve_core::Buffers;
+///
+/// let mut buf = Buffers::new();
+/// // A driver reads from the socket into the free part of the window, and says how much that was.
+/// let spare = buf.input.spare();
+/// spare[..3].copy_from_slice(b"GET");
+/// buf.input.commit(3);
+/// assert_eq!(buf.input.unread(), b"GET");
+/// ```
 #[derive(Debug)]
 pub struct Buffers {
     /// Bytes from the peer.

@@ -20,6 +20,14 @@ macro_rules! setters {
 }
 
 /// The protocol version of responses (Python's `protocol_version`).
+///
+/// ```
+/// use sanserve_core::{Config, Protocol};
+///
+/// // As Python's http.server does by default: one request for each connection.
+/// let config = Config::default().with_protocol(Protocol::Http10);
+/// # assert_eq!(config.protocol, Protocol::Http10);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// `HTTP/1.0`: one exchange per connection, which is the default in Python.
@@ -128,6 +136,14 @@ impl Default for Config {
 /// first day of 1970 and earlier (Nix, Bazel, container layers), 1980-01-01T00:00:00Z (ZIP), 1980-02-01T00:00:00Z
 /// (Gradle), 1985-10-26T08:15:00Z (npm). Such a file has neither `ETag` nor `Last-Modified`, unless its tag is made of
 /// its content.
+///
+/// ```
+/// use sanserve_core::{Config, Etag};
+///
+/// // Several machines serve copies of a tree that have different times.
+/// let config = Config::default().with_etag(Etag::Content);
+/// # assert_eq!(config.etag, Etag::Content);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Etag {
     /// The modification time, to the nanosecond, and the length.
@@ -141,6 +157,14 @@ pub enum Etag {
 }
 
 /// Which files run as scripts (RFC 3875).
+///
+/// ```
+/// use sanserve_core::{Cgi, Config};
+///
+/// // What is executable in `/cgi-bin` runs as a script.
+/// let config = Config::default().with_cgi(Cgi::default().with_directories(["/cgi-bin"]));
+/// assert_eq!(config.cgi.directories, ["/cgi-bin"]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cgi {
@@ -175,6 +199,13 @@ impl Cgi {
 }
 
 /// What happens to a chunked request body for a script.
+///
+/// ```
+/// use sanserve_core::{Cgi, Chunked};
+///
+/// let cgi = Cgi::python().with_chunked(Chunked::Refuse); // 411
+/// # assert_eq!(cgi.chunked, Chunked::Refuse);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Chunked {
     /// It is stored in a temporary file until its length is known; at most `limits.body` bytes.
@@ -378,6 +409,16 @@ timeouts! {
 }
 
 /// The minimum pace of a transfer: the peer must neither stall for long nor be slow forever.
+///
+/// ```
+/// use std::time::Duration;
+/// use sanserve_core::{Pace, Timeouts};
+///
+/// // The peer may stall for 30 seconds. After a minute, it must have sent 1,000 bytes for each second on average.
+/// let pace = Pace::new(Duration::from_secs(30), Duration::from_secs(60), 1_000);
+/// let timeouts = Timeouts::default().with_body(pace);
+/// assert_eq!(timeouts.body(), pace);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pace {

@@ -38,6 +38,19 @@ use crate::wire::{Cycle, Encoder, Ended, Inbound, InboundEvent, Outbound, Outbou
 const MAX_MOVES: usize = 64;
 
 /// A connection: bytes and time go in, bytes and actions come out.
+///
+/// ```
+/// use sanserve_core::{Action, Buffers, Config, Connection, Context, DefaultPolicy, Now, Peer, Step, Tick, Wall};
+///
+/// let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
+/// let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+/// let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000)));
+/// let (mut connection, mut buf) = (Connection::new(peer, &cx), Buffers::new());
+///
+/// buf.input.fill(b"GET /a.txt HTTP/1.1\r\nHost: example\r\n\r\n");
+/// let Step::Act(_, Action::Open { path }) = connection.poll(&mut buf, &cx) else { panic!() };
+/// assert_eq!(path, b"a.txt");
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     peer: Peer,

@@ -7,6 +7,19 @@ use crate::date::Now;
 use crate::policy::Policy;
 
 /// The configuration, the policy and the time, which every call to a connection needs.
+///
+/// ```
+/// use sanserve_core::{Config, Context, DefaultPolicy, Now, Tick, Wall};
+///
+/// let (config, mut now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
+/// let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+/// assert_eq!(cx.now.date(), b"Sun, 06 Nov 1994 08:49:37 GMT");
+///
+/// // The next turn has another time.
+/// now.advance(Tick(1_000), Wall(784_111_778));
+/// let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+/// assert_eq!(cx.now.date(), b"Sun, 06 Nov 1994 08:49:38 GMT");
+/// ```
 #[derive(Clone, Copy)]
 pub struct Context<'s> {
     /// Limits, timeouts and protocol version.

@@ -52,6 +52,14 @@ fn parse_exactly(text: &str) -> Option<Wall> {
 }
 
 /// The time of one turn, with the text of the `Date` field, which is formatted once per second.
+///
+/// ```
+/// use sanserve_core::{Now, Tick, Wall};
+///
+/// let mut now = Now::new(Tick(0), Wall(784_111_777));
+/// now.advance(Tick(1_500), Wall(784_111_778));
+/// assert_eq!(now.date(), b"Sun, 06 Nov 1994 08:49:38 GMT");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Monotonic time, for timeouts.

@@ -9,6 +9,28 @@ use crate::text::scrub_within;
 use crate::wire::Head;
 
 /// The access-log entry of a finished exchange.
+///
+/// ```
+/// use std::io::Write;
+/// use sanserve_core::{Entry, Policy, scrub};
+///
+/// /// `127.0.0.1 200 1024 Mozilla/5.0`
+/// struct Short;
+///
+/// impl Policy for Short {
+///     fn log(&self, entry: &Entry<'_>, _time: &str, out: &mut Vec<u8>) {
+///         // Writing to a `Vec` does not fail.
+///         let _ = write!(out, "{} {} {} ", entry.peer, entry.status, entry.sent);
+///         scrub(out, entry.agent().unwrap_or(b"-"));
+///         out.push(b'\n');
+///     }
+/// }
+///
+/// # let peer = sanserve_core::Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+/// let mut line = Vec::new();
+/// Short.log(&Entry::new(peer, b"GET / HTTP/1.1").with_response(200, 1_024), "", &mut line);
+/// assert_eq!(line, b"127.0.0.1 200 1024 -\n");
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Entry<'a> {

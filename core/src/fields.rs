@@ -160,6 +160,14 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
 
 /// Why a call of a handler failed: an incorrect use of the API, or a lack of memory. Nothing is sent because of such a
 /// call.
+///
+/// ```
+/// use sanserve_core::{Misuse, ResponseHead, StatusCode};
+///
+/// let head = || ResponseHead::new(StatusCode::OK);
+/// assert_eq!(head().field("X-User", "Ada\r\nSet-Cookie: a=b").err(), Some(Misuse::Field));
+/// assert_eq!(head().field("Content-Length", "7").err(), Some(Misuse::ReservedHeader));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {

@@ -7,6 +7,21 @@ use std::fmt;
 ///
 /// A `std::fs::File` becomes one, and the drivers of sanserve send it. A driver with files of its own kind, such as that
 /// of simulated worlds, wraps them with [`new`](Self::new).
+///
+/// ```
+/// use std::fs::File;
+/// use sanserve_core::{HandlerError, Reply, StatusCode};
+///
+/// fn manual(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+///     let file = File::open("manual.pdf")?;
+///     let length = file.metadata()?.len();
+///     reply.respond(StatusCode::OK)?.field("Content-Type", "application/pdf")?.length(length).send()?;
+///     reply.attach_file(file);
+///     reply.offer_file(0, length)?;
+///     Ok(reply.finish()?)
+/// }
+/// # let _: fn(&mut Reply<'_>) -> Result<(), HandlerError> = manual;
+/// ```
 pub struct FileHandle(Box<dyn Any + Send>);
 
 impl FileHandle {
@@ -40,6 +55,17 @@ impl fmt::Debug for FileHandle {
 
 /// What a handler hands to the code that speaks the next protocol: see
 /// [`Reply::upgrade_with`](crate::Reply::upgrade_with).
+///
+/// ```
+/// use sanserve_core::{Misuse, Reply};
+///
+/// /// The code that speaks `chat` gets the name of the user.
+/// fn chat(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+///     let name = reply.request().query().unwrap_or_default().to_vec();
+///     reply.upgrade_with("chat", name)?.send()
+/// }
+/// # let _: fn(&mut Reply<'_>) -> Result<(), Misuse> = chat;
+/// ```
 pub struct UpgradeState(Box<dyn Any + Send>);
 
 impl UpgradeState {

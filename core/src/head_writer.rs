@@ -8,6 +8,20 @@ use crate::status::StatusCode;
 /// Writes the head of a response. Nothing is sent before [`send`](Self::send) or [`body`](Self::body).
 ///
 /// To create a head without an exchange, or to send it more than once, use [`ResponseHead`].
+///
+/// ```
+/// use sanserve_core::{Misuse, Reply, StatusCode};
+///
+/// fn created(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+///     let head = reply.respond(StatusCode::CREATED)?.field("Location", "/users/7")?;
+///     head.field("Content-Type", "application/json")?.body("{}")
+/// }
+///
+/// fn log_in(reply: &mut Reply<'_>) -> Result<(), Misuse> {
+///     reply.respond(StatusCode::UNAUTHORIZED)?.field("WWW-Authenticate", "Basic realm=\"here\"")?.error(None, None)
+/// }
+/// # let _: [fn(&mut Reply<'_>) -> Result<(), Misuse>; 2] = [created, log_in];
+/// ```
 #[must_use = "nothing is sent before `send`, `body` or `error` is called"]
 pub struct HeadWriter<'r> {
     response: ResponseBuilder<'r>,

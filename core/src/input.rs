@@ -9,6 +9,23 @@ use crate::secured::Secured;
 ///
 /// It is exhaustive on purpose, like [`Step`](crate::Step): code that replays or checks a connection must handle every
 /// input.
+///
+/// ```
+/// use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Input, Now, Peer, Step, Tick, Wall};
+///
+/// let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
+/// let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+/// let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000)));
+/// let (mut connection, mut buf) = (Connection::new(peer, &cx), Buffers::new());
+///
+/// // The server shuts down. It looks once whether a request has just arrived, and closes the connection.
+/// connection.handle(Input::Drain);
+/// let later = Now::new(Tick(60_000), Wall(784_111_837));
+/// let cx = Context { now: &later, ..cx };
+/// assert!(matches!(connection.poll(&mut buf, &cx), Step::Probe(_)));
+/// connection.handle(Input::Probed);
+/// assert!(matches!(connection.poll(&mut buf, &cx), Step::Close(_)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The connection begins with a TLS handshake, which the driver carries out. Until

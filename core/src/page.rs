@@ -5,6 +5,26 @@ use crate::status::StatusCode;
 use crate::text::escape_text;
 
 /// The contents of an error page.
+///
+/// ```
+/// use std::io::Write;
+/// use sanserve_core::{ErrorPage, Policy, Request, escape};
+///
+/// struct Plain;
+///
+/// impl Policy for Plain {
+///     fn error_type(&self, _: Option<&Request<'_>>) -> &str {
+///         "text/html;charset=utf-8"
+///     }
+///
+///     fn error_page(&self, page: &ErrorPage<'_>, out: &mut Vec<u8>) {
+///         // A message may quote the client.
+///         let _ = write!(out, "<h1>{}</h1>", page.status.code());
+///         escape(page.message, out);
+///     }
+/// }
+/// # let _: &dyn Policy = &Plain;
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ErrorPage<'a> {

@@ -19,6 +19,20 @@ use crate::script_path;
 use crate::status::StatusCode;
 
 /// What responds to a request.
+///
+/// ```
+/// use sanserve_core::{Policy, Request, Route};
+///
+/// /// The handler has what is below `/api/`, also the paths that files have.
+/// struct Api;
+///
+/// impl Policy for Api {
+///     fn route(&self, request: &Request<'_>) -> Route {
+///         if request.path().starts_with(b"/api/") { Route::Handler } else { Route::Files }
+///     }
+/// }
+/// # let _: &dyn Policy = &Api;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Route {
@@ -32,6 +46,21 @@ pub enum Route {
 }
 
 /// The user who sent a request, if a policy has verified it: see [`Policy::authenticated`].
+///
+/// ```
+/// use sanserve_core::{Authenticated, Policy, Request};
+///
+/// /// A proxy has verified the user.
+/// struct BehindProxy;
+///
+/// impl Policy for BehindProxy {
+///     fn authenticated(&self, request: &Request<'_>) -> Option<Authenticated> {
+///         let user = std::str::from_utf8(request.field("X-Remote-User")?).ok()?;
+///         Some(Authenticated::new("Basic", user))
+///     }
+/// }
+/// # let _: &dyn Policy = &BehindProxy;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Authenticated {
@@ -225,6 +254,13 @@ pub trait Policy {
 }
 
 /// The policy with all defaults.
+///
+/// ```
+/// use sanserve_core::{DefaultPolicy, Policy};
+///
+/// assert_eq!(DefaultPolicy.index_pages(), ["index.html", "index.htm"]);
+/// assert_eq!(DefaultPolicy.media_type(b"a/b.png"), "image/png");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultPolicy;
 

@@ -12,6 +12,26 @@ use crate::wire::{Head, Target, framing_host};
 const USUAL_HEAD: usize = 4 * 1024;
 
 /// A request whose head has been read.
+///
+/// ```
+/// use sanserve_core::{HandlerError, Reply, StatusCode};
+///
+/// /// `GET /greet?name=Ada`
+/// fn greet(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+///     let request = reply.request();
+///     if (request.method(), request.path()) != (b"GET", b"/greet") {
+///         return Err(StatusCode::NOT_FOUND.into());
+///     }
+///     // Names of fields ignore case.
+///     let is_html = request.field("accept").is_some_and(|accept| accept.starts_with(b"text/html"));
+///     let mut pairs = request.query_pairs();
+///     let (_, name) = pairs.find(|(key, _)| key == "name").ok_or(StatusCode::BAD_REQUEST)?;
+///     let text = if is_html { format!("<p>Hello, {}", name.replace(['<', '&'], "")) } else { format!("Hello, {name}\n") };
+///     let media_type = if is_html { "text/html" } else { "text/plain" };
+///     Ok(reply.answer(StatusCode::OK, media_type, text)?)
+/// }
+/// # let _: fn(&mut Reply<'_>) -> Result<(), HandlerError> = greet;
+/// ```
 #[derive(Clone, Copy)]
 pub struct Request<'b> {
     pub(crate) head: &'b Head,

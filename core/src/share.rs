@@ -12,6 +12,30 @@ use std::sync::Arc;
 ///
 /// Whatever cannot grow is refused with 503, or goes on in smaller pieces. It is asked by whoever drives a
 /// connection, so it must not wait.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+/// use sanserve_core::{Buffers, Memory};
+///
+/// /// The bytes that are left.
+/// #[derive(Debug)]
+/// struct Bound(AtomicUsize);
+///
+/// impl Memory for Bound {
+///     fn take(&self, bytes: usize) -> bool {
+///         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok()
+///     }
+///
+///     fn give_back(&self, bytes: usize) {
+///         self.0.fetch_add(bytes, Relaxed);
+///     }
+/// }
+///
+/// let memory = Arc::new(Bound(AtomicUsize::new(64 << 20)));
+/// let buffers = [Buffers::within(memory.clone()), Buffers::within(memory)];
+/// # drop(buffers);
+/// ```
 pub trait Memory: Debug + Send + Sync {
     /// Takes so many bytes. `false`: that would be too much, and nothing is taken.
     fn take(&self, bytes: usize) -> bool;

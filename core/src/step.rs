@@ -12,6 +12,24 @@ use crate::time::Tick;
 /// result; the others are returned once.
 ///
 /// It is exhaustive on purpose: a driver cannot skip a step that it does not know, so the compiler should report it.
+///
+/// ```
+/// use sanserve_core::{Buffers, Config, Connection, Context, DefaultPolicy, Now, Peer, Step, Tick, Wall};
+///
+/// let (config, now) = (Config::default(), Now::new(Tick(0), Wall(784_111_777)));
+/// let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+/// let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000)));
+/// let (mut connection, mut buf) = (Connection::new(peer, &cx), Buffers::new());
+///
+/// // Nothing has arrived: the driver has to wait for bytes, until the deadline at most.
+/// let Step::Wait(wait) = connection.poll(&mut buf, &cx) else { panic!() };
+/// assert!(wait.need.read && wait.deadline.is_some());
+///
+/// // A request without a host is refused. The driver has to send the response, and to say how much of it was accepted.
+/// buf.input.fill(b"GET / HTTP/1.1\r\n\r\n");
+/// let Step::Send(transmit) = connection.poll(&mut buf, &cx) else { panic!() };
+/// assert!(transmit.head.starts_with(b"HTTP/1.1 400 "));
+/// ```
 #[must_use]
 #[derive(Debug)]
 pub enum Step<'a> {
@@ -252,6 +270,22 @@ named! {
     /// Why a handler is called.
     ///
     /// It is exhaustive on purpose: a handler may ignore a call, but should do so explicitly.
+    ///
+    /// ```
+    /// use sanserve_core::{Call, HandlerError, Reply, StatusCode};
+    ///
+    /// /// Waits for a `Wake`, or for the server to shut down.
+    /// fn news(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
+    ///     match call {
+    ///         Call::Request => { /* hands `reply.waker()` to whoever has the news */ }
+    ///         Call::Wake if reply.is_unanswered() => reply.answer(StatusCode::OK, "text/plain", "news\n")?,
+    ///         Call::Drain => reply.answer(StatusCode::OK, "text/plain", "no news\n")?,
+    ///         Call::Wake | Call::Body | Call::Room | Call::Over => {}
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _: fn(Call, &mut Reply<'_>) -> Result<(), HandlerError> = news;
+    /// ```
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     Call {
         /// A request has arrived. Once per exchange, first.

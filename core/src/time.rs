@@ -45,6 +45,12 @@ pub(crate) const fn millis(time: Duration) -> u64 {
 }
 
 /// A point of calendar time in seconds since the Unix epoch.
+///
+/// ```
+/// use sanserve_core::{Wall, date_time_string};
+///
+/// assert_eq!(date_time_string(Wall(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wall(pub i64);
 

@@ -133,6 +133,28 @@ pub trait Handler: Send {
 
 /// A function that responds: `async fn(&mut Exchange<'_>) -> io::Result<()>`. The trait exists so that a bound can
 /// require that the future is `Send`.
+///
+/// ```
+/// use sanserve_smol::{Answer, Exchange, Server, Site, StatusCode};
+///
+/// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
+///     x.answer(StatusCode::OK, "text/plain", "hello\n").await
+/// }
+///
+/// /// A function of yours that takes a handler.
+/// fn server<F>(answer: F) -> std::io::Result<Server>
+/// where
+///     F: for<'x> Answer<'x> + Clone + Send + Sync + 'static,
+/// {
+///     Ok(Server::bind("127.0.0.1:0", Site::without_files())?.with_fn(answer))
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = server(hello)?;
+/// # drop(server);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Answer<'x>: FnMut(&'x mut Exchange<'x>) -> <Self as Answer<'x>>::Future {
     /// The returned future.
     type Future: Future<Output = io::Result<()>> + Send + 'x;
@@ -154,6 +176,21 @@ impl<F: for<'x> Answer<'x> + Send> Handler for F {
 
 /// A function that responds, with a state: `async fn(&mut Exchange<'_>, S) -> io::Result<()>`. See
 /// [`Server::with_state`](crate::Server::with_state).
+///
+/// ```
+/// use std::sync::Arc;
+/// use sanserve_smol::{Exchange, Server, Site, StatusCode};
+///
+/// async fn greet(x: &mut Exchange<'_>, name: Arc<str>) -> std::io::Result<()> {
+///     x.answer(StatusCode::OK, "text/plain", format!("I am {name}\n")).await
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Server::bind("127.0.0.1:0", Site::without_files())?.with_state(Arc::from("Ada"), greet);
+/// # drop(server);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle requests with a state",
     label = "not an `async fn(&mut Exchange<'_>, {S}) -> io::Result<()>`",

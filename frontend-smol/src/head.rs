@@ -11,6 +11,23 @@ use crate::driver::{Driver, lock};
 /// The head of a response that is being written, from [`Exchange::respond`](crate::Exchange::respond) or
 /// [`Exchange::inform`](crate::Exchange::inform). Each part is checked immediately; nothing is sent before
 /// [`send`](Self::send), nor without it.
+///
+/// ```
+/// use sanserve_smol::smol::io::AsyncWriteExt;
+/// use sanserve_smol::{Exchange, StatusCode};
+///
+/// async fn count(x: &mut Exchange<'_>) -> std::io::Result<()> {
+///     if x.path() != b"/count" {
+///         return x.respond(StatusCode::SEE_OTHER)?.field("Location", "/count")?.body("");
+///     }
+///     x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
+///     for n in 0..1_000 {
+///         x.write_all(format!("{n}\n").as_bytes()).await?;
+///     }
+///     Ok(())
+/// }
+/// # let _ = count;
+/// ```
 #[must_use = "nothing is sent before `send`, `body` or `error` is called"]
 pub struct HeadWriter<'x> {
     driver: &'x Mutex<Driver>,

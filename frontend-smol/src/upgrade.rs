@@ -16,6 +16,20 @@ use smol::io::{AsyncRead, AsyncWrite};
 ///
 /// Reading begins with what the peer has sent already. Where a socket is needed, [`into_tcp`](Self::into_tcp) and
 /// [`into_unix`](Self::into_unix) give it.
+///
+/// ```
+/// use sanserve_smol::Exchange;
+/// use sanserve_smol::smol::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// /// A protocol by which the server shouts back.
+/// async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
+///     let mut upgraded = x.upgrade("shout", &[]).await?;
+///     let mut text = Vec::new();
+///     upgraded.read_to_end(&mut text).await?;
+///     upgraded.write_all(&text.to_ascii_uppercase()).await
+/// }
+/// # let _ = shout;
+/// ```
 #[derive(Debug)]
 pub struct Upgraded {
     stream: Stream,

@@ -8,6 +8,21 @@ use crate::driver::Line;
 
 /// The head of a response that is being written. Each part is checked immediately; nothing is sent before
 /// [`send`](Self::send).
+///
+/// ```
+/// use std::io::{self, Write};
+/// use sanserve_std::{Exchange, StatusCode};
+///
+/// fn created(x: &mut Exchange<'_>) -> io::Result<()> {
+///     x.respond(StatusCode::CREATED)?.field("Location", "/users/7")?.body("created\n")
+/// }
+///
+/// fn count(x: &mut Exchange<'_>) -> io::Result<()> {
+///     x.respond(StatusCode::OK)?.field("Content-Type", "text/plain")?.send()?;
+///     (0..1_000).try_for_each(|n| writeln!(x, "{n}"))
+/// }
+/// # let _: [fn(&mut Exchange<'_>) -> io::Result<()>; 2] = [created, count];
+/// ```
 #[must_use = "nothing is sent before `send`, `body` or `error` is called"]
 pub struct HeadWriter<'e> {
     line: &'e mut Line,

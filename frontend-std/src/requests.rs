@@ -33,6 +33,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 ///
 /// Dropping it refuses the requests that were not taken, and shuts the server down gracefully: this blocks until the
 /// requests that were taken are answered, for at most the grace period of the site.
+///
+/// ```no_run
+/// use std::thread;
+/// use sanserve_std::{Server, Site, StatusCode};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let requests = Server::bind("127.0.0.1:8000", Site::without_files())?.requests()?;
+/// // Four threads take requests.
+/// thread::scope(|scope| {
+///     for _ in 0..4 {
+///         scope.spawn(|| {
+///             for request in &requests {
+///                 // A client that has gone is no reason to stop.
+///                 let _ = request.answer(StatusCode::OK, "text/plain", "hello\n");
+///             }
+///         });
+///     }
+/// });
+/// requests.shutdown()
+/// # }
+/// ```
 pub struct Requests {
     queue: Arc<Queue>,
     running: Option<Running>,
@@ -507,6 +528,17 @@ impl fmt::Debug for IncomingRequest {
 
 /// A response to an [`IncomingRequest`], whose head is being written. Each part is checked immediately. If it is dropped,
 /// the client gets a 500.
+///
+/// ```
+/// use std::{fs::File, io};
+/// use sanserve_std::{IncomingRequest, StatusCode};
+///
+/// fn download(request: IncomingRequest) -> io::Result<()> {
+///     let response = request.respond(StatusCode::OK).field("Content-Type", "application/pdf")?;
+///     response.field("Content-Disposition", "attachment")?.file(File::open("manual.pdf")?)
+/// }
+/// # let _: fn(IncomingRequest) -> io::Result<()> = download;
+/// ```
 #[must_use = "nothing is sent before its body"]
 #[derive(Debug)]
 pub struct PendingResponse {
@@ -565,6 +597,18 @@ impl PendingResponse {
 /// Writes the body of a response to an [`IncomingRequest`], with a buffer of 64 KiB. Dropping it ends the body, unless
 /// the thread panics: the connection is then cut, so that the body does not look complete. It is also cut if a length
 /// was announced and not reached.
+///
+/// ```
+/// use std::io::{self, Write};
+/// use sanserve_std::{IncomingRequest, StatusCode};
+///
+/// fn count(request: IncomingRequest) -> io::Result<()> {
+///     let mut writer = request.respond(StatusCode::OK).field("Content-Type", "text/plain")?.writer()?;
+///     (0..1_000).try_for_each(|n| writeln!(writer, "{n}"))?;
+///     writer.finish()
+/// }
+/// # let _: fn(IncomingRequest) -> io::Result<()> = count;
+/// ```
 #[derive(Debug)]
 pub struct ResponseWriter {
     request: IncomingRequest,

@@ -53,6 +53,17 @@ enum Source {
 }
 
 /// The address of a [`Listener`]. `Display` writes `127.0.0.1:8000`, `unix:/run/http.sock`, or `unix:`.
+///
+/// ```
+/// use sanserve_os::{ListenAddr, Listener};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let listener = Listener::from(std::net::TcpListener::bind("127.0.0.1:0")?);
+/// let port = listener.address().to_ip().map(|address| address.port());
+/// assert_eq!(listener.address().to_string(), format!("127.0.0.1:{}", port.unwrap_or_default()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListenAddr {
@@ -283,6 +294,21 @@ impl Drop for Receiver {
 }
 
 /// Sends streams to the server that serves a [channel](Listener::channel). Clones send to the same server.
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use sanserve_os::Listener;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (streams, listener) = Listener::channel()?; // the listener goes to a server
+/// let own = TcpListener::bind("127.0.0.1:0")?;
+/// let _client = TcpStream::connect(own.local_addr()?)?;
+/// let (stream, _peer) = own.accept()?;
+/// streams.clone().send(stream)?; // from any thread
+/// # drop(listener);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct StreamSender(Arc<Channel>);
 

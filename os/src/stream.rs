@@ -24,6 +24,19 @@ pub fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<
 }
 
 /// A connected stream socket, and its other end: TCP, or Unix, from a listener or one end of a pair.
+///
+/// ```
+/// use std::os::unix::net::UnixStream;
+/// use sanserve_os::{Listener, Stream};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (streams, listener) = Listener::channel()?; // the listener goes to a server
+/// let (_client, server) = UnixStream::pair()?;
+/// streams.send(Stream::from(server))?;
+/// # drop(listener);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Stream {
     fd: OwnedFd,

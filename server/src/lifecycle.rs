@@ -41,6 +41,19 @@ impl Phase {
 
 /// Shuts a server down, from any thread, before or while it runs. Clones refer to the same server. No method blocks
 /// until the server has ended: that is when its `run` returns.
+///
+/// ```
+/// use sanserve_server::Handle;
+///
+/// /// Shuts the server down when a line is typed. `handle` is that of `Server::handle`.
+/// fn until_a_line_is_typed(handle: Handle) {
+///     std::thread::spawn(move || {
+///         let _ = std::io::stdin().read_line(&mut String::new());
+///         handle.shutdown(); // `run` returns when all requests are answered
+///     });
+/// }
+/// # let _: fn(Handle) = until_a_line_is_typed;
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     draining: Draining,

@@ -39,6 +39,21 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The destination of log lines. Clones share it. When the last clone is dropped, pending lines get one second to be
 /// written.
+///
+/// ```
+/// use sanserve_server::{Log, Site};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("access.log");
+/// let log = Log::to_file(&path, false)?;
+/// log.error("a line that is not of a request");
+/// let site = Site::without_files().with_log(log);
+/// drop(site); // writes what is pending
+/// assert!(std::fs::read_to_string(&path)?.contains("a line that is not of a request"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Log {
     sink: Arc<Sink>,
@@ -270,6 +285,24 @@ impl fmt::Debug for Log {
 }
 
 /// Collects lines of the access log. Dropping it writes them.
+///
+/// ```
+/// use sanserve_core::{DefaultPolicy, Entry, Peer, Wall};
+/// use sanserve_server::Log;
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("access.log");
+/// let log = Log::to_file(&path, false)?;
+/// let mut logger = log.logger(); // one for each thread
+/// let peer = Peer::from(std::net::SocketAddr::from(([127, 0, 0, 1], 4000)));
+/// let entry = Entry::new(peer, b"GET / HTTP/1.1").with_response(200, 1_024);
+/// logger.write(&entry, &DefaultPolicy, Wall(784_111_777));
+/// drop((logger, log));
+/// assert!(std::fs::read_to_string(&path)?.ends_with("\"GET / HTTP/1.1\" 200 1024\n"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Logger {
     log: Log,

@@ -13,6 +13,19 @@ use crate::lifecycle::Handle;
 /// waits until it has ended.
 ///
 /// Do not drop it in a handler of the same server: it would wait for itself.
+///
+/// ```
+/// use std::io;
+/// use sanserve_server::Running;
+///
+/// /// A test with a server in the background, as `Server::spawn` returns it.
+/// fn check(running: Running) -> io::Result<()> {
+///     let stream = std::net::TcpStream::connect(running.local_addr())?;
+///     drop(stream);
+///     running.shutdown() // and wait; dropping it stops it at once
+/// }
+/// # let _: fn(Running) -> io::Result<()> = check;
+/// ```
 #[must_use = "dropping it stops the server"]
 pub struct Running {
     addresses: Vec<ListenAddr>,

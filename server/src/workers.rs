@@ -172,6 +172,25 @@ fn work(jobs: &Mutex<Receiver<Work>>) {
 }
 
 /// A job that a thread of [`Workers`] runs, or has run.
+///
+/// ```
+/// use std::task::Waker;
+/// use sanserve_server::Workers;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let workers = Workers::new(1)?;
+/// // A handler passes `reply.waker()`, and takes the result when it is called with `Call::Wake`.
+/// let mut job = workers.run(Waker::noop().clone(), || 6 * 7)?;
+/// let result = loop {
+///     if let Some(result) = job.take() {
+///         break result;
+///     }
+///     std::thread::yield_now();
+/// };
+/// assert_eq!(result, Ok(42));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Job<T> {
     result: Arc<Mutex<Option<Result<T, Panicked>>>>,
@@ -185,6 +204,17 @@ impl<T> Job<T> {
 }
 
 /// The error when no thread is idle and the queue is full.
+///
+/// ```
+/// use sanserve_core::{HandlerError, StatusCode};
+/// use sanserve_server::Full;
+///
+/// /// The response is 503.
+/// fn busy(full: Full) -> HandlerError {
+///     StatusCode::SERVICE_UNAVAILABLE.because(full)
+/// }
+/// # assert_eq!(busy(Full).status(), StatusCode::SERVICE_UNAVAILABLE);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -197,6 +227,12 @@ impl fmt::Display for Full {
 impl std::error::Error for Full {}
 
 /// The job panicked, with this message.
+///
+/// ```
+/// use sanserve_server::Panicked;
+///
+/// assert_eq!(Panicked("index out of bounds".into()).to_string(), "the job panicked: index out of bounds");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panicked(pub String);
 

@@ -25,6 +25,26 @@ use crate::status::StatusCode;
 use crate::wire::{Cycle, Encoder, Inbound, Outbound, begin_chunk, chunk};
 
 /// The result of [`Reply::receive`].
+///
+/// ```
+/// use sanserve_core::{Received, Reply};
+///
+/// /// Appends what has arrived of a body. Returns whether it is complete.
+/// fn collect(reply: &mut Reply<'_>, body: &mut Vec<u8>) -> bool {
+///     loop {
+///         match reply.receive() {
+///             Received::Data(data) => {
+///                 let n = data.len();
+///                 body.extend_from_slice(data);
+///                 reply.consume(n);
+///             }
+///             Received::Pending | Received::Broken => return false,
+///             Received::End => return true,
+///         }
+///     }
+/// }
+/// # let _ = collect;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received<'r> {
     /// Some bytes of the body. Consume them with [`Reply::consume`].
