@@ -317,60 +317,8 @@ impl EventLoop {
         let env = &mut Env::new(&self.site, cx, &self.files, &mut self.log).with_io_pool();
         // A bug in one connection must not end the others.
         match catch_unwind(AssertUnwindSafe(|| parked.turn(&own, env, &mut budget))) {
-            Ok(Turn::Wait(wait)) => {
-                if let Err(error) = parked.register(at, self.poll.registry()) {
-                    self.site.log().error(format_args!("cannot watch a connection: {error}"));
-                    self.close(at);
-                    return 0;
-                }
-                let is_unfinished = !wait.idle && parked.unfinished_since().is_some();
-                let was_unfinished = parked.flags.take(Flags::UNFINISHED);
-                if is_unfinished {
-                    parked.flags.add(Flags::UNFINISHED);
-                }
-                if wait.idle {
-                    self.leaving.idles(at);
-                    if self.full {
-                        self.look_again = Some(self.now.tick);
-                    }
-                } else if !is_unfinished {
-                    self.leaving.remove(at);
-                } else {
-                    if !was_unfinished {
-                        self.leaving.is_unfinished(at);
-                    }
-                    if self.full {
-                        // There may have been no other connection to wait for when this worker became full.
-                        self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
-                    }
-                }
-                let free = match wait {
-                    Wait { idle: true, .. } => parked.rest(&self.site.context(&self.now)),
-                    Wait { need: Need { handler, write, completion: false, .. }, .. } if handler || write => {
-                        parked.put_away(&self.site.context(&self.now))
-                    }
-                    _ => None,
-                };
-                if let Some(busy) = free {
-                    self.pool.give_back(busy);
-                }
-                match wait.deadline {
-                    Some(deadline) => self.deadlines.enter(at, deadline),
-                    None => self.deadlines.forget(at),
-                }
-            }
-            Ok(Turn::Yield | Turn::Call(_) | Turn::Finished) => {
-                parked.flags.take(Flags::UNFINISHED);
-                self.leaving.remove(at);
-                parked.queued = true;
-                self.bulk.push_back(at);
-                // Of the connections that continue a transfer, only a limited number keep their workspaces meanwhile.
-                if self.bulk.len() > MAX_FREE {
-                    if let Some(busy) = parked.put_away(&self.site.context(&self.now)) {
-                        self.pool.give_back(busy);
-                    }
-                }
-            }
+            Ok(Turn::Wait(wait)) => self.begin_wait(at, wait),
+            Ok(Turn::Yield | Turn::Call(_) | Turn::Finished) => self.enter_bulk(at),
             Ok(Turn::Slow) => {
                 parked.flags.take(Flags::UNFINISHED);
                 parked.queued = true;
@@ -389,6 +337,65 @@ impl EventLoop {
             }
         }
         bytes - budget.bytes + u64::from(TURN_STEPS - budget.steps) * STEP_BYTES
+    }
+
+    /// Registers a connection that waits, gives its memory back if possible, and enters its deadline.
+    fn begin_wait(&mut self, at: u32, wait: Wait) {
+        let Some(parked) = self.parked.get_mut(at) else { return };
+        if let Err(error) = parked.register(at, self.poll.registry()) {
+            self.site.log().error(format_args!("cannot watch a connection: {error}"));
+            return self.close(at);
+        }
+        let is_unfinished = !wait.idle && parked.unfinished_since().is_some();
+        let was_unfinished = parked.flags.take(Flags::UNFINISHED);
+        if is_unfinished {
+            parked.flags.add(Flags::UNFINISHED);
+        }
+        let free = match wait {
+            Wait { idle: true, .. } => parked.rest(&self.site.context(&self.now)),
+            Wait { need: Need { handler, write, completion: false, .. }, .. } if handler || write => {
+                parked.put_away(&self.site.context(&self.now))
+            }
+            _ => None,
+        };
+        if let Some(busy) = free {
+            self.pool.give_back(busy);
+        }
+        if wait.idle {
+            self.leaving.idles(at);
+            if self.full {
+                self.look_again = Some(self.now.tick);
+            }
+        } else if !is_unfinished {
+            self.leaving.remove(at);
+        } else {
+            if !was_unfinished {
+                self.leaving.is_unfinished(at);
+            }
+            if self.full {
+                // There may have been no other connection to wait for when this worker became full.
+                self.look_again.get_or_insert(self.now.tick.after(LOOK_AGAIN));
+            }
+        }
+        match wait.deadline {
+            Some(deadline) => self.deadlines.enter(at, deadline),
+            None => self.deadlines.forget(at),
+        }
+    }
+
+    /// Queues a connection that continues a transfer.
+    fn enter_bulk(&mut self, at: u32) {
+        let Some(parked) = self.parked.get_mut(at) else { return };
+        parked.flags.take(Flags::UNFINISHED);
+        parked.queued = true;
+        self.leaving.remove(at);
+        self.bulk.push_back(at);
+        // Of the connections that continue a transfer, only a limited number keep their workspaces meanwhile.
+        if self.bulk.len() > MAX_FREE {
+            if let Some(busy) = parked.put_away(&self.site.context(&self.now)) {
+                self.pool.give_back(busy);
+            }
+        }
     }
 
     /// Releases a connection that has switched to another protocol, with its place.

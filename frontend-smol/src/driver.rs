@@ -271,25 +271,7 @@ impl Driver {
                 }
             }
             match turn {
-                Turn::Wait(Wait { need, deadline, idle }) => {
-                    let now = self.lease.as_deref().map_or(Tick(0), |lease| lease.now.tick);
-                    match self.session.connection.unfinished_since() {
-                        Some(since) => self.deadline.is_unfinished(since),
-                        None if idle => self.deadline.idles(now),
-                        None => {}
-                    }
-                    let blind = !need.read && !need.write;
-                    if blind && is_reset(self.socket.as_fd()) {
-                        self.broken();
-                        continue;
-                    }
-                    // There would be no event for a disconnect, so the socket is checked regularly.
-                    let look = blind.then(|| now.after(LOOK));
-                    if let Some(deadline) = [deadline, look].into_iter().flatten().min() {
-                        self.deadline.arm(deadline, now);
-                    }
-                    self.waiting = Some(Waiting { need, idle, asked: false });
-                }
+                Turn::Wait(wait) => self.begin_wait(wait),
                 Turn::Yield => {
                     self.enter_bulk(cx);
                     // However many continue a transfer, only so many keep their leases until their next turn.
@@ -303,6 +285,26 @@ impl Driver {
                 Turn::Closed(close) => return Poll::Ready(Event::Over(close)),
             }
         }
+    }
+
+    /// Begins to wait, unless the peer has reset the connection and no event would tell that.
+    fn begin_wait(&mut self, Wait { need, deadline, idle }: Wait) {
+        let now = self.lease.as_deref().map_or(Tick(0), |lease| lease.now.tick);
+        match self.session.connection.unfinished_since() {
+            Some(since) => self.deadline.is_unfinished(since),
+            None if idle => self.deadline.idles(now),
+            None => {}
+        }
+        let blind = !need.read && !need.write;
+        if blind && is_reset(self.socket.as_fd()) {
+            return self.broken();
+        }
+        // There would be no event for a disconnect, so the socket is checked regularly.
+        let look = blind.then(|| now.after(LOOK));
+        if let Some(deadline) = [deadline, look].into_iter().flatten().min() {
+            self.deadline.arm(deadline, now);
+        }
+        self.waiting = Some(Waiting { need, idle, asked: false });
     }
 
     /// Queues the connection behind others that continue a transfer.

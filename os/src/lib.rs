@@ -3,6 +3,21 @@
 //! This crate opens files beneath a root, lists directories, finds scripts, binds, accepts, sends, catches signals
 //! and reads the clock. What is served, and how the steps of a connection are carried out, is decided in
 //! `sanserve-server`. Nothing here loops or waits, except for `Signals::wait`.
+//!
+//! ```
+//! use sanserve_os::{Listener, Root, Symlinks, bind};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let root = Root::open(".".as_ref(), Symlinks::Inside)?;
+//! let (_file, opened, _id) = root.open_at(b"Cargo.toml").expect("the manifest of this crate");
+//! assert!(opened.len > 0);
+//!
+//! let listener = Listener::from(bind(([127, 0, 0, 1], 0).into(), false)?);
+//! listener.set_nonblocking(true)?;
+//! assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -5,6 +5,52 @@
 //! server ([`Site`]), the cache of small files, the code that carries out steps ([`Slot`]), scripts and their
 //! supervision, the log, recordings, and the limit on memory. Nothing here waits for a connection, except [`poll`], for
 //! frontends that wait with it.
+//!
+//! This is the loop of a frontend, for one connection over one end of a socket pair:
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::os::fd::AsFd;
+//! use std::os::unix::net::UnixStream;
+//! use std::sync::Arc;
+//! use std::task::Waker;
+//!
+//! use sanserve_core::{Peer, StatusCode};
+//! use sanserve_os::Clock;
+//! use sanserve_server::{Budget, Env, Local, Log, Session, Site, Transport, Turn, Workspace};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let site = Site::without_files().with_log(Log::quiet());
+//! let site = site.with_answer(|reply| reply.answer(StatusCode::OK, "text/plain", "hello\n"));
+//! let (mut client, socket) = UnixStream::pair()?;
+//! socket.set_nonblocking(true)?;
+//! client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+//!
+//! let (now, mut log) = (Clock::start().now(), site.log().logger());
+//! let files = Local::new(Arc::clone(site.root()), site.cache().clone());
+//! let mut env = Env::new(&site, site.context(&now), &files, &mut log);
+//! let mut session = Session::begin(Peer::unix(), &site, &env.cx, "example");
+//! let (mut space, mut transport, mut handler) = (Workspace::new(&site), Transport::level_triggered(), None);
+//! loop {
+//!     let mut budget = Budget { steps: 64, bytes: 1 << 20, large: u64::MAX, scripts_are_slow: false };
+//!     let io = &mut transport.over(socket.as_fd());
+//!     match session.turn(&mut space, io, &mut (), &mut env, &mut budget) {
+//!         Turn::Call(call) => {
+//!             session.call(call, &mut handler, &|| Waker::noop().clone(), &mut space, &mut env);
+//!         }
+//!         // A frontend waits here for what is needed. The request has arrived already.
+//!         Turn::Wait(_) => _ = transport.became_readable(),
+//!         Turn::Closed(_) => break,
+//!         Turn::Finished | Turn::Yield | Turn::Slow => {}
+//!     }
+//! }
+//! drop(socket);
+//! let mut response = String::new();
+//! client.read_to_string(&mut response)?;
+//! assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nhello\n"));
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -645,16 +645,7 @@ fn run(shared: &Shared, wakes: &OwnedFd) {
         if wait(wakes, &launchers, &children, bound, &mut events) {
             while read(wakes, &mut room[..]).is_ok_and(|n| n == room.len()) {}
         }
-        let mut reports = Vec::new();
-        let mut gone = Vec::new();
-        launchers.retain(|launcher| {
-            let is_there = launcher.read_reports(|id, ending| reports.push((id, ending)));
-            if !is_there {
-                gone.push(Arc::clone(launcher));
-            }
-            is_there
-        });
-        if !reports.is_empty() || !gone.is_empty() {
+        if let Some((reports, gone)) = new_reports(&mut launchers) {
             // A report may be about a script that has just arrived, or is about to.
             drop(shared.asking.write().unwrap_or_else(PoisonError::into_inner));
             children.append(&mut shared.lock().arrivals);
@@ -662,26 +653,48 @@ fn run(shared: &Shared, wakes: &OwnedFd) {
             take_reports(&reports, &gone, &mut children);
             shared.forget(&gone);
         }
-        is_loud = false;
-        // From the end, so that elements moved by `swap_remove` were already visited.
-        for at in (0..children.len()).rev() {
-            if children[at].has_exited(events[at].exit) {
-                let mut child = children.swap_remove(at);
-                let reaped = child.reap(&mut room);
-                child.log_ending();
-                if reaped {
-                    shared.release_place();
-                }
-                continue;
+        is_loud = process(shared, &mut children, &events, &mut room, now);
+    }
+}
+
+/// How scripts have ended, by their numbers.
+type Reports = Vec<(u64, Ending)>;
+
+/// Reads the reports of launchers, and removes the launchers that have ended. `None`: there are neither.
+fn new_reports(launchers: &mut Vec<Arc<Process>>) -> Option<(Reports, Vec<Arc<Process>>)> {
+    let (mut reports, mut gone) = (Vec::new(), Vec::new());
+    launchers.retain(|launcher| {
+        let is_there = launcher.read_reports(|id, ending| reports.push((id, ending)));
+        if !is_there {
+            gone.push(Arc::clone(launcher));
+        }
+        is_there
+    });
+    (!reports.is_empty() || !gone.is_empty()).then_some((reports, gone))
+}
+
+/// Processes the events of all scripts. Returns whether a script writes a lot.
+fn process(shared: &Shared, children: &mut Vec<ReapedChild>, events: &[Events], room: &mut [u8], now: Instant) -> bool {
+    let mut is_loud = false;
+    // From the end, so that elements moved by `swap_remove` were already visited.
+    for at in (0..children.len()).rev() {
+        if children[at].has_exited(events[at].exit) {
+            let mut child = children.swap_remove(at);
+            let reaped = child.reap(room);
+            child.log_ending();
+            if reaped {
+                shared.release_place();
             }
-            if events[at].stderr {
-                is_loud |= children[at].read_stderr(&mut room).is_some_and(|n| n >= BUSY_READ);
-            }
-            if events[at].output {
-                is_loud |= children[at].drop_output(&mut room, now) >= BUSY_READ;
-            }
+            continue;
+        }
+        if events[at].stderr {
+            is_loud |= children[at].read_stderr(room).is_some_and(|n| n >= BUSY_READ);
+        }
+        if events[at].output {
+            is_loud |= children[at].drop_output(room, now) >= BUSY_READ;
         }
     }
+    is_loud
 }
 
 /// Records the reports of launchers. If a launcher has ended, its scripts have too.
