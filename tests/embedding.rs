@@ -43,9 +43,16 @@ impl Policy for Api {
             let shown = |text: Option<&[u8]>| String::from_utf8_lossy(text.unwrap_or(b"-")).into_owned();
             let (referer, agent) = (shown(entry.referer()), shown(entry.agent()));
             out.extend_from_slice(format!("{} {} {referer} {agent}\n", shown(Some(tag)), entry.status).as_bytes());
+            if entry.duration >= DELAY {
+                let (received, sent) = (entry.received, entry.sent);
+                out.extend_from_slice(format!("slow, {received} bytes received and {sent} sent\n").as_bytes());
+            }
         }
     }
 }
+
+/// How long some responses take.
+const DELAY: Duration = Duration::from_millis(300);
 
 /// More than any buffer holds.
 const LARGE: usize = 3_000_000;
@@ -77,14 +84,29 @@ fn answer(call: Call, reply: &mut Reply<'_>) -> Result<(), Misuse> {
             reply.write(b"hello")?;
             reply.finish()
         }
-        (Call::Request, b"/api/later") => {
+        (Call::Request, b"/api/later" | b"/api/measured") => {
+            if reply.request().path() == b"/api/measured" {
+                reply.tag("measured");
+            }
             let waker = reply.waker();
             std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(300));
+                // The clock of the connection may be late by a turn.
+                std::thread::sleep(2 * DELAY);
                 waker.wake();
             });
             Ok(())
         }
+        (_, b"/api/measured") => loop {
+            match reply.receive() {
+                Received::Pending | Received::Broken => return Ok(()),
+                Received::End => return reply.answer(StatusCode::OK, "text/plain", "measured"),
+                Received::Data(data) => {
+                    let n = data.len();
+                    reply.consume(n);
+                }
+            }
+        },
+        (_, b"/api/unexpected") => panic!("it is refused before"),
         (_, b"/api/later") => reply.answer(StatusCode::OK, "text/plain", "later"),
         (Call::Request, b"/api/echo") => {
             reply.respond(StatusCode::OK)?.send()?;
@@ -330,6 +352,33 @@ fn a_log_entry_has_the_request_and_the_tag_of_the_handler(server: Embedded) {
     let log = server.ended();
     assert!(log.contains("\norder-7 200 /a test/1\n") && log.contains("\norder-7 200 - -\n"), "{log}");
     assert_eq!(log.matches("order-7").count(), 2, "a tag is for one exchange: {log}");
+}
+
+/// The time from the first byte of the request to the end of its response, and the bytes of both bodies.
+fn a_log_entry_says_how_long_and_how_much(server: Embedded) {
+    let mut client = server.connect();
+    assert_eq!(client.get("/api/measured").body_text(), "measured");
+    let body = "5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n";
+    let head = "POST /api/measured HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(client.ask(format!("{head}{body}")).body_text(), "measured");
+    server.shutdown();
+    let log = server.ended();
+    for received in [0, body.len()] {
+        let expected = format!("\nmeasured 200 - -\nslow, {received} bytes received and 8 sent\n");
+        assert!(log.contains(&expected), "{received}: {log}");
+    }
+}
+
+/// As Python's `handle_expect_100`, before anything else: whether there is a body or not, and whether it is read or not.
+fn a_handler_is_not_called_if_an_expectation_is_refused(server: Embedded) {
+    for (method, framing) in [("GET", ""), ("POST", "Content-Length: 3\r\n"), ("POST", "Content-Length: 0\r\n")] {
+        let mut client = server.connect();
+        let head = format!("{method} /api/unexpected HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n{framing}\r\n");
+        assert_eq!(client.ask(head).status(), 417, "{method} {framing}");
+    }
+    server.shutdown();
+    let log = server.ended();
+    assert!(!log.contains("panicked"), "{log}");
 }
 
 fn an_expectation_without_a_body_is_asked_about(server: Embedded) {
@@ -631,7 +680,9 @@ macro_rules! mount {
                 a_peer_that_waits_gets_100_continue 20_000
                 a_failing_handler_affects_no_other_connection 20_000
                 a_log_entry_has_the_request_and_the_tag_of_the_handler 20_000
+                a_log_entry_says_how_long_and_how_much 20_000
                 an_expectation_without_a_body_is_asked_about 20_000
+                a_handler_is_not_called_if_an_expectation_is_refused 20_000
                 a_shutdown_finishes_exchanges_in_progress 20_000
                 a_shutdown_is_bounded_by_its_grace 200
                 a_stop_cuts_immediately 20_000

@@ -13,6 +13,7 @@ use crate::reason::{Reason, Reasons};
 use crate::request::Request;
 use crate::secured::Secured;
 use crate::share::{Memory, Share};
+use crate::time::Tick;
 use crate::wire::Head;
 
 /// The initial size of the window for the peer.
@@ -55,12 +56,23 @@ pub struct Buffers {
     pub(crate) trailing: Vec<u8>,
     /// What a handler has given to the driver.
     pub(crate) handover: Handover,
+    /// What the log entry says of the current exchange.
+    pub(crate) account: Account,
     /// The head of the request that a local redirect substitutes for that of the peer; otherwise empty.
     pub(crate) moved: Vec<u8>,
     /// Why the response is what it is, if this is recorded.
     pub(crate) reasons: Reasons,
     /// The memory that these buffers have reserved from the budget of the server.
     pub(crate) share: Share,
+}
+
+/// What is counted of an exchange for its log entry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Account {
+    /// When the first byte of its request arrived, of the time of which nothing is left out.
+    pub(crate) began: Tick,
+    /// The number of bytes of the body that were read, with its framing.
+    pub(crate) received: u64,
 }
 
 /// Intermediate values of a response.
@@ -99,6 +111,7 @@ impl Default for Buffers {
             trailers: Vec::new(),
             trailing: Vec::new(),
             handover: Handover::default(),
+            account: Account::default(),
             moved: Vec::new(),
             reasons: Reasons::default(),
             share: Share::default(),

@@ -15,6 +15,7 @@ pub use rest::{Packed, Resting};
 pub use state::State;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::buffers::Buffers;
 use crate::cgi;
@@ -363,7 +364,7 @@ impl Connection {
                 Step::Act(Ticket(self.ticket), action)
             }
             Next::Call(call) => Step::Call(call),
-            Next::Finished => Step::Finished(self.entry(buf)),
+            Next::Finished => Step::Finished(self.entry(buf, cx)),
             Next::Probe => Step::Probe(&mut buf.input),
             Next::Wait(wait) => Step::Wait(wait),
             Next::Shut => Step::Shut,
@@ -564,8 +565,13 @@ impl Connection {
                 ReadTimer::Request { .. } => self.life = Life::Close(Close::Idle),
                 ReadTimer::First { .. } => self.life = Life::Close(Close::Drained),
                 // More bytes do not extend the timeout, but a complete head has arrived in time.
-                ReadTimer::Head { .. } if self.cycle.outbound == Outbound::Idle && self.read_head(buf, cx) => {}
-                ReadTimer::Head { .. } => self.refuse_head(Violation::HeadTimeout, Span::default(), buf, cx),
+                head @ ReadTimer::Head { .. } => {
+                    // Its log entry says since when.
+                    self.awaited = head;
+                    if self.cycle.outbound != Outbound::Idle || !self.read_head(buf, cx) {
+                        self.refuse_head(Violation::HeadTimeout, Span::default(), buf, cx);
+                    }
+                }
                 ReadTimer::Body(_) => self.body_violation(Violation::BodyTimeout, buf, cx),
                 ReadTimer::End(_) => self.life = Life::Close(Close::Timeout),
             }
@@ -713,7 +719,7 @@ impl Connection {
         Transmit { head: buf.output.unsent(), body, tail: self.relay.tail(), more }
     }
 
-    fn entry<'a>(&self, buf: &'a Buffers) -> Entry<'a> {
+    fn entry<'a>(&self, buf: &'a Buffers, cx: &Context<'_>) -> Entry<'a> {
         Entry {
             peer: self.peer,
             line: if buf.moved.is_empty() {
@@ -723,6 +729,8 @@ impl Connection {
             },
             status: self.exchange.answer.status().map_or(0, StatusCode::code),
             sent: self.exchange.body_sent,
+            received: buf.account.received,
+            duration: Duration::from_millis(cx.now.real().since(buf.account.began)),
             error: self.exchange.answer.is_error().then_some(buf.scratch.message.as_slice()),
             cut: self.exchange.cut.map(Cut::reason),
             failure: (!buf.scratch.failure.is_empty()).then_some(buf.scratch.failure.as_slice()),

@@ -66,6 +66,9 @@ pub struct Now {
     pub tick: Tick,
     /// Calendar time, for `Date` and for comparisons with the validators of files.
     pub wall: Wall,
+    /// Milliseconds by which `tick` is late: those of handlers that block, which are no delay of the peer. No timeout
+    /// counts them, but the [duration](crate::Entry::duration) of an exchange does.
+    pub lag: u64,
     /// The line of the `Date` field.
     line: [u8; DATE.len() + IMF_FIXDATE_LEN + 2],
 }
@@ -81,15 +84,20 @@ impl Now {
         line[..DATE.len()].copy_from_slice(DATE);
         line[DATE.len()..][..IMF_FIXDATE_LEN].copy_from_slice(&imf_fixdate(wall));
         line[DATE.len() + IMF_FIXDATE_LEN..].copy_from_slice(b"\r\n");
-        Now { tick, wall, line }
+        Now { tick, wall, lag: 0, line }
     }
 
     /// Moves to another time. The date is only formatted if the second has changed.
     pub fn advance(&mut self, tick: Tick, wall: Wall) {
         self.tick = tick;
         if wall != self.wall {
-            *self = Now::new(tick, wall);
+            *self = Now { lag: self.lag, ..Now::new(tick, wall) };
         }
+    }
+
+    /// The monotonic time, of which nothing is left out.
+    pub(crate) fn real(&self) -> Tick {
+        self.tick.after(self.lag)
     }
 
     /// The value of the `Date` field (RFC 9110 section 6.6.1).

@@ -1,6 +1,7 @@
 //! The access-log entry of an exchange, and the format of its lines.
 
 use std::io::Write;
+use std::time::Duration;
 
 use crate::peer::Peer;
 use crate::request::Request;
@@ -42,6 +43,11 @@ pub struct Entry<'a> {
     pub status: u16,
     /// The number of bytes of the body that were sent, including chunk framing.
     pub sent: u64,
+    /// The number of bytes of the request's body that were read, including chunk framing and trailers.
+    pub received: u64,
+    /// The time from the first byte of the request until the end of the response was passed to the system, in
+    /// milliseconds; of a request that waited for the response to an earlier one, since it was read.
+    pub duration: Duration,
     /// The message of an error response.
     pub error: Option<&'a [u8]>,
     /// Why the response was cut short, if it was.
@@ -64,6 +70,8 @@ impl<'a> Entry<'a> {
             line,
             status: 0,
             sent: 0,
+            received: 0,
+            duration: Duration::ZERO,
             error: None,
             cut: None,
             failure: None,
@@ -96,6 +104,18 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn with_response(self, status: u16, sent: u64) -> Entry<'a> {
         Entry { status, sent, ..self }
+    }
+
+    /// Sets how much of the request's body was [received](Self::received).
+    #[must_use]
+    pub fn with_received(self, received: u64) -> Entry<'a> {
+        Entry { received, ..self }
+    }
+
+    /// Sets how long the exchange [took](Self::duration).
+    #[must_use]
+    pub fn with_duration(self, duration: Duration) -> Entry<'a> {
+        Entry { duration, ..self }
     }
 
     /// Sets the message of an [error](Self::error).
@@ -166,18 +186,8 @@ mod tests {
         {
             for extra in 0..12 {
                 let line = &line[..line.len() - extra];
-                let entry = Entry {
-                    peer,
-                    line,
-                    status: 414,
-                    sent: 7,
-                    error: Some(line),
-                    cut: Some("why"),
-                    failure: Some(line),
-                    tag: None,
-                    tls: None,
-                    head: None,
-                };
+                let entry = Entry { cut: Some("why"), ..Entry::new(peer, line) };
+                let entry = entry.with_response(414, 7).with_error(line).with_failure(line);
                 let mut out = Vec::new();
                 entry.write(&mut out, |_| {});
                 let text = String::from_utf8(out).unwrap();
@@ -190,18 +200,7 @@ mod tests {
             }
         }
         let line = [b'a'; 8_000];
-        let entry = Entry {
-            peer,
-            line: &line,
-            status: 200,
-            sent: 7,
-            error: None,
-            cut: None,
-            failure: None,
-            tag: None,
-            tls: None,
-            head: None,
-        };
+        let entry = Entry::new(peer, &line).with_response(200, 7);
         let mut out = Vec::new();
         entry.write(&mut out, |_| {});
         assert_eq!(out, [b"\"", &line[..], b"\" 200 7\n"].concat());

@@ -138,8 +138,10 @@ pub trait Policy {
         let _ = (request, status, fields);
     }
 
-    /// Whether a request with `Expect: 100-continue` is accepted (Python's `handle_expect_100`). It is called when the
-    /// body is about to be read, and at once if no body follows. `Err` contains the final status. Default: accepted.
+    /// Whether a request with `Expect: 100-continue` is accepted (Python's `handle_expect_100`). It is called for every
+    /// request with this field, except for HTTP/1.0, as soon as its head has been read and whether a body follows or not.
+    /// `Err` contains the final status: the request then has neither a handler nor anything else that responds. If it is
+    /// accepted, `100 Continue` is sent when the body is about to be read. Default: accepted.
     fn expect_continue(&self, request: &Request<'_>) -> Result<(), StatusCode> {
         let _ = request;
         Ok(())

@@ -137,7 +137,7 @@ impl Line {
         let Now { tick, .. } = self.now;
         self.read_clock();
         self.lag += self.now.tick.since(tick);
-        self.now.tick = tick;
+        (self.now.tick, self.now.lag) = (tick, self.lag);
     }
 
     /// Drives the connection until there is an event for the handler. If the exchange is over, returns an error, of

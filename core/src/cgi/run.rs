@@ -159,9 +159,6 @@ impl Cgi {
             return;
         }
         response.buf.reasons.note(Rule::ScriptFound, name);
-        if !response.may_continue() {
-            return;
-        }
         let plan = Plan::of(response.cycle.inbound, response.cx.config);
         if let Some(rule) = plan.rule() {
             response.buf.reasons.note(rule, b"");

@@ -100,10 +100,7 @@ impl<'a> Reply<'a> {
     /// Returns the available part of the request's body.
     pub fn receive(&mut self) -> Received<'_> {
         if let Inbound::Body(_) = self.connection.cycle.inbound {
-            let response = &mut self.connection.response(self.buf, self.cx);
-            if response.may_continue() {
-                response.send_continue();
-            }
+            self.connection.response(self.buf, self.cx).send_continue();
         }
         match (self.connection.body_available(self.buf, self.cx), self.connection.cycle.inbound) {
             (0, Inbound::Body(_)) => {
@@ -746,7 +743,7 @@ mod tests {
         let Step::Send(transmit) = second.poll(&mut buf, &cx) else { panic!("a page is due") };
         let page = String::from_utf8_lossy(transmit.head).into_owned();
         assert!(page.starts_with("HTTP/1.1 500 ") && !page.contains("Ada") && !page.contains("X-Secret"), "{page}");
-        let entry = second.entry(&buf);
+        let entry = second.entry(&buf, &cx);
         assert_eq!((entry.tag, entry.failure), (None, None));
     }
 

@@ -2,7 +2,7 @@
 //! `wire`.
 
 use super::{Connection, Life, Security};
-use crate::buffers::Buffers;
+use crate::buffers::{Account, Buffers};
 use crate::config::Protocol;
 use crate::context::Context;
 use crate::error::{After, Violation};
@@ -108,12 +108,12 @@ impl Connection {
     fn begin(&mut self, len: usize, parsed: Result<(), HeadError>, buf: &mut Buffers, cx: &Context<'_>) {
         buf.input.pin(len);
         self.served = true;
-        self.awaited = ReadTimer::Nothing;
+        self.begin_account(buf, cx);
         self.exchange.asked = Asked::Unparsed;
         self.cycle.answer(OutboundEvent::Asked);
         match self.interpret(parsed, buf, cx) {
             interpreted if self.notes.security == Security::Unsecured => {
-                return self.redirect_to_https(interpreted.is_ok(), buf, cx);
+                return self.redirect_to_https(!matches!(interpreted, Err(Refused::Head(_))), buf, cx);
             }
             Ok(()) => {}
             Err(Refused::Head(refused)) => return self.response(buf, cx).refuse(refused.violation, refused.text),
@@ -132,6 +132,15 @@ impl Connection {
         if !is_valid || !response.redirect_to_https() {
             self.cut(Cut::Unsecured, Close::Done, buf);
         }
+    }
+
+    /// The head has been read: nothing is expected from the peer, and its exchange is counted from its first byte on.
+    fn begin_account(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
+        let since = match std::mem::replace(&mut self.awaited, ReadTimer::Nothing) {
+            ReadTimer::Head { since } => since,
+            _ => cx.now.tick,
+        };
+        buf.account = Account { began: since.after(cx.now.lag), received: 0 };
     }
 
     /// Applies the framing and persistence of the head.
@@ -163,11 +172,15 @@ impl Connection {
         };
         match terms.expectation {
             Expectation::None => {}
-            Expectation::Continue if has_body.is_some() => self.exchange.body = BodyUse::AwaitsContinue,
-            // No body follows that would be asked about when it is read.
             Expectation::Continue => {
                 let request = self.head_of(head, bytes);
-                cx.policy.expect_continue(&request).map_err(Refused::Expectation)?;
+                let accepted = cx.policy.expect_continue(&request);
+                match (has_body, accepted) {
+                    (Some(_), Ok(())) => self.exchange.body = BodyUse::AwaitsContinue,
+                    (Some(_), Err(_)) => self.exchange.close(),
+                    (None, _) => {}
+                }
+                accepted.map_err(Refused::Expectation)?;
             }
             Expectation::Unknown => {
                 if has_body.is_some() {
@@ -198,7 +211,7 @@ impl Connection {
         self.served = true;
         buf.head.clear();
         buf.head.line = Span::new(0, line);
-        self.awaited = ReadTimer::Nothing;
+        self.begin_account(buf, cx);
         self.exchange = Exchange { asked: Asked::Unparsed, is_11: true, is_head, ..Exchange::default() };
         self.cycle.answer(OutboundEvent::Asked);
         let text = if line == 0 { Span::default() } else { text };

@@ -2,7 +2,7 @@
 //! peer.
 
 use super::{Connection, Life, Notes};
-use crate::buffers::Buffers;
+use crate::buffers::{Account, Buffers};
 use crate::context::Context;
 use crate::exchange::{Exchange, FilePart, Passthrough, Server};
 use crate::peer::Peer;
@@ -44,10 +44,13 @@ impl RestingNotes {
 /// [`Connection::pack`].
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// The head of the request, or its first line.
-    head: Box<[u8]>,
+    /// The head of the request, or its first line, and after it the tag for the log.
+    bytes: Box<[u8]>,
+    /// The length of the first of these.
+    head: usize,
     /// Whether it is the first line only.
     is_line: bool,
+    account: Account,
 }
 
 impl Packed {
@@ -174,9 +177,10 @@ impl Connection {
         if head.len() > Packed::MOST {
             return None;
         }
-        let head = Box::from(head);
+        let (bytes, head) = ([head, &buf.scratch.tag].concat().into(), head.len());
         buf.input.unpin();
-        Some(Packed { head, is_line })
+        buf.scratch.tag.clear();
+        Some(Packed { bytes, head, is_line, account: buf.account })
     }
 
     /// Whether it only waits for its handler.
@@ -192,7 +196,10 @@ impl Connection {
 
     /// Restores what was packed into `buf`, which must be empty.
     pub fn unpack(&mut self, packed: &Packed, buf: &mut Buffers) {
-        let Packed { head, is_line } = packed;
+        let Packed { bytes, head, is_line, account } = packed;
+        let (head, tag) = bytes.split_at(*head);
+        buf.scratch.tag.extend_from_slice(tag);
+        buf.account = *account;
         buf.input.fill(head);
         buf.input.pin(head.len());
         if *is_line {
@@ -215,6 +222,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use super::*;
     use crate::config::Config;
@@ -222,7 +230,8 @@ mod tests {
     use crate::date::Now;
     use crate::input::{Completion, Input, Kind, Opened};
     use crate::policy::DefaultPolicy;
-    use crate::step::{Body, Need, Step, Transmit, Wait};
+    use crate::status::StatusCode;
+    use crate::step::{Body, Call, Need, Step, Transmit, Wait};
     use crate::time::Wall;
 
     /// Without room, a driver would read 0 bytes and take that for the end of input.
@@ -247,6 +256,55 @@ mod tests {
             assert!(room > 0);
             assert_eq!(buf.input.spare().len(), room, "{head_len}, {body_len}");
         }
+    }
+
+    /// The tag, the bytes of the body, and the time from the first byte on, also where that was slow,
+    /// and with the time that a handler has blocked for.
+    #[test]
+    fn what_is_counted_of_an_exchange_is_kept_while_it_waits() {
+        let config = Config::default().with_handled(true);
+        let at = |tick| Now::new(Tick(tick), Wall(784_111_777));
+        let mut now = at(7);
+        fn cx<'c>(config: &'c Config, now: &'c Now) -> Context<'c> {
+            Context { config, policy: &DefaultPolicy, now }
+        }
+        let mut buf = Buffers::new();
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx(&config, &now));
+        for (tick, bytes) in [(100, &b"POST / HTTP/1.1\r\nHost: x\r\n"[..]), (400, b"Content-Length: 3\r\n\r\nabc")] {
+            buf.input.fill(bytes);
+            now = at(tick);
+            if let Step::Wait(wait) = connection.poll(&mut buf, &cx(&config, &now)) {
+                assert!(wait.need.read && tick == 100);
+            }
+        }
+        let cx_now = cx(&config, &now);
+        let mut reply = connection.reply(&mut buf, &cx_now);
+        reply.tag("ada");
+        assert!(matches!(reply.receive(), Received::Data(b"abc")));
+        reply.consume(3);
+        assert!(matches!(reply.receive(), Received::End));
+        assert!(matches!(connection.poll(&mut buf, &cx_now), Step::Wait(_)));
+        let packed = connection.pack(&mut buf).expect("it waits for its handler");
+        buf.recycle();
+        let mut buf = Buffers::new();
+        connection.unpack(&packed, &mut buf);
+        let mut later = at(600);
+        later.lag = 2_000;
+        let cx_later = cx(&config, &later);
+        connection.reply(&mut buf, &cx_later).answer(StatusCode::OK, "text/plain", "x").unwrap();
+        let entry = loop {
+            match connection.poll(&mut buf, &cx_later) {
+                Step::Send(transmit) => {
+                    let sent = transmit.len();
+                    connection.handle(Input::Sent(sent));
+                }
+                Step::Call(Call::Over) => {}
+                Step::Finished(entry) => break entry,
+                step => panic!("{step:?}"),
+            }
+        };
+        assert_eq!((entry.tag, entry.sent, entry.received), (Some(&b"ada"[..]), 1, 3));
+        assert_eq!(entry.duration, Duration::from_millis(2_500));
     }
 
     /// What the log says of a download is the same, and so is the request after it.
@@ -284,7 +342,7 @@ mod tests {
             assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(Wait { need: Need { write: true, .. }, .. })));
         }
         let packed = connection.pack(&mut buf).expect("it has nothing but its line");
-        assert_eq!(&*packed.head, b"GET /large HTTP/1.1");
+        assert_eq!(&*packed.bytes, b"GET /large HTTP/1.1");
         let mut buf = Buffers::new();
         connection.unpack(&packed, &mut buf);
         if is_full {
@@ -296,8 +354,11 @@ mod tests {
             panic!("the rest is sent");
         };
         connection.handle(Input::Sent(40_000));
+        let later = Now::new(Tick(1_500), Wall(784_111_778));
+        let cx = Context { now: &later, ..cx };
         let Step::Finished(entry) = connection.poll(&mut buf, &cx) else { panic!("all is sent") };
         assert_eq!((entry.line, entry.status, entry.sent), (&b"GET /large HTTP/1.1"[..], 200, 100_000));
+        assert_eq!(entry.duration, Duration::from_millis(1_500));
         assert!(matches!(connection.poll(&mut buf, &cx), Step::Wait(Wait { idle: true, .. })));
     }
 }

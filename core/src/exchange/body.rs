@@ -17,6 +17,7 @@ impl ResponseBuilder<'_> {
         let trailers = &self.buf.input.unread()[piece.trailers..piece.skip];
         self.buf.trailers.extend_from_slice(trailers);
         self.buf.input.consume(piece.skip);
+        self.buf.account.received += piece.skip as u64;
         self.cycle.inbound = Inbound::Body(decoder);
         if piece.end && piece.data == 0 {
             self.cycle.receive(InboundEvent::BodyEnd);
@@ -29,6 +30,7 @@ impl ResponseBuilder<'_> {
         if let Inbound::Body(decoder) = &mut self.cycle.inbound {
             decoder.took(n);
             self.buf.input.consume(n);
+            self.buf.account.received += n as u64;
         }
     }
 
@@ -73,6 +75,7 @@ impl ResponseBuilder<'_> {
             }
             self.cycle.inbound = Inbound::Body(decoder);
             self.exchange.drained += (piece.skip + piece.data) as u64;
+            self.buf.account.received += (piece.skip + piece.data) as u64;
             if self.exchange.drained > limits.drain {
                 self.buf.reasons.note(Rule::BodyUnread, b"");
                 self.give_up_body();
@@ -88,19 +91,6 @@ impl ResponseBuilder<'_> {
             }
         }
         if self.eof { Err(Violation::IncompleteBody) } else { Ok(false) }
-    }
-
-    /// Whether an expected body is accepted (RFC 9110 section 10.1.1). If it is not, responds with the status of the
-    /// policy.
-    pub(crate) fn may_continue(&mut self) -> bool {
-        if self.exchange.body != BodyUse::AwaitsContinue || self.exchange.answer != Answer::None {
-            return true;
-        }
-        let Err(status) = self.cx.policy.expect_continue(&self.request()) else { return true };
-        self.exchange.body = BodyUse::Read;
-        self.exchange.close();
-        self.refuse_expectation(status);
-        false
     }
 
     /// Responds that the policy does not meet the expectation of the request.
