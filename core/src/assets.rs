@@ -12,10 +12,11 @@ use crate::connection::Reply;
 use crate::fields::Misuse;
 use crate::media_type::{is_text, media_type};
 use crate::media_types::{InvalidMediaType, checked};
-use crate::path::{translate, write_location};
+use crate::path::translate;
 use crate::request::{Request, split_path};
 use crate::response_head::ResponseHead;
 use crate::status::StatusCode;
+use crate::text::encode_uri;
 use crate::time::Wall;
 
 /// What a directory is represented by.
@@ -349,9 +350,9 @@ impl Reply<'_> {
             Found::Directory => {
                 let mut location = Vec::new();
                 let (path, rest) = split_path(request.path_and_query());
-                write_location(path, &mut location);
+                encode_uri(path, &mut location);
                 location.push(b'/');
-                write_location(rest, &mut location);
+                encode_uri(rest, &mut location);
                 self.respond(StatusCode::MOVED_PERMANENTLY)?.field("Location", location)?.body("")?;
                 Ok(true)
             }

@@ -1,9 +1,11 @@
 //! The configuration of a connection: every limit and every timeout, with its default and its consequence. Decisions
 //! about single requests are in [`Policy`](crate::Policy).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::media_types::MediaTypes;
+use crate::rules::Rules;
 use crate::time::millis;
 
 /// Builder methods for public fields.
@@ -80,6 +82,8 @@ pub struct Config {
     /// begins with `/`. Requests may use other spellings of it (`/he%61lth`, `/./health`) and add a query; with a slash
     /// at the end, it is a different path. Default: none.
     pub health: Option<Box<str>>,
+    /// The rules of the site: fields, redirects, and what is served for a path that names no file. Default: none.
+    pub rules: Option<Arc<Rules>>,
     /// Limits on sizes.
     pub limits: Limits,
     /// Limits on time.
@@ -110,6 +114,14 @@ impl Config {
     pub fn with_health(self, path: impl Into<Box<str>>) -> Config {
         Config { health: Some(path.into()), ..self }
     }
+
+    /// Sets [`rules`](Self::rules).
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Config {
+        // Without any, no response is looked at.
+        let rules = Some(rules).filter(|rules| *rules != Rules::default());
+        Config { rules: rules.map(Arc::new), ..self }
+    }
 }
 
 impl Default for Config {
@@ -124,6 +136,7 @@ impl Default for Config {
             etag: Etag::default(),
             types: MediaTypes::default(),
             health: None,
+            rules: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -276,6 +289,9 @@ limits! {
         listing with_listing: usize = 64 << 20;
         /// Output that is formatted ahead of the socket (pages, listings, bodies of handlers); at least 1. Default 65,536.
         output with_output: usize = 65_536;
+        /// A file that is sent as the page of an error ([`Rules::with_error_page`]); if it is longer, the usual page is
+        /// sent. Default 1 MiB.
+        error_page with_error_page: u64 = 1 << 20;
         /// The number of parts of a `multipart/byteranges` response. If there are more, or if the request lists more than
         /// four times as many ranges, the whole representation is sent. Default 256: zsync requests 20 ranges, and other
         /// clients 100.

@@ -6,10 +6,8 @@
 
 use std::cmp::Ordering;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-
 use crate::share::Share;
-use crate::text::escape;
+use crate::text::{encode_path, escape};
 
 /// The kind of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,9 +268,6 @@ fn lowered(name: &[u8]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The characters that need no percent-encoding in a link (Python's `quote`).
-const LINK: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
-
 /// The bytes that need no escaping in a link or in text. Most names have no others.
 static PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
@@ -299,9 +294,7 @@ pub fn listing_row(name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
     if is_plain {
         out.extend_from_slice(name);
     } else {
-        for part in percent_encode(name, LINK) {
-            out.extend_from_slice(part.as_bytes());
-        }
+        encode_path(name, out);
     }
     out.extend_from_slice(link_mark.as_bytes());
     out.extend_from_slice(b"\">");

@@ -107,18 +107,6 @@ pub(crate) fn names_dotfile(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/').any(|name| name.starts_with(b"."))
 }
 
-/// Appends a part of a target so that it is a valid URI reference: bytes that are not permitted in one (RFC 3986
-/// section 2) are percent-encoded, and all others are kept. A backslash is encoded too, because browsers treat it as a
-/// slash.
-pub(crate) fn write_location(text: &[u8], out: &mut Vec<u8>) {
-    use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
-    const KEEP: &AsciiSet =
-        &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
-    for part in percent_encode(text, KEEP) {
-        out.extend_from_slice(part.as_bytes());
-    }
-}
-
 /// The path itself, if nothing has to be decoded or resolved: no `%`, no `//`, no segment that begins with a dot, no
 /// slash at the end.
 fn plain(path: &[u8]) -> Option<&[u8]> {

@@ -139,6 +139,8 @@ rules! {
         MethodOptions => "method-options", "RFC 9110 section 9.3.7";
         /// Scripts support all methods except TRACE and CONNECT.
         MethodOfScripts => "method-of-scripts", "RFC 3875 section 4.3";
+        /// A browser asks whether a page of another origin may send a request.
+        Preflight => "cors-preflight", "--cors";
     }
     Target {
         /// A path, with an optional query.
@@ -179,6 +181,12 @@ rules! {
         HealthPath => "health", "--health";
         /// Names that begin with a dot are treated as if they did not exist.
         HiddenDotfile => "hidden-dotfile", "--hide-dotfiles";
+        /// The path is redirected, with its query.
+        Redirected => "redirect", "--redirect";
+        /// The path begins with the prefix, which is removed.
+        PrefixRemoved => "route-prefix", "--route-prefix";
+        /// The path does not begin with the prefix, so it refers to nothing.
+        OutsidePrefix => "outside-prefix", "--route-prefix";
     }
     File {
         /// A regular file, which is served.
@@ -193,6 +201,20 @@ rules! {
         IndexChosen => "index-chosen", "Python's index_pages";
         /// The directory has no index page, so it is listed.
         Listed => "listing", "Python's list_directory";
+        /// Directories are not listed, so one without an index page is treated as if it did not exist.
+        ListingOff => "listing-off", "--no-listing";
+        /// The page whose extension the path lacks is served.
+        CleanUrl => "clean-url", "--clean-urls";
+        /// The client is redirected to the path without the extension.
+        CleanRedirect => "clean-url-redirect", "--clean-urls";
+        /// A navigation to a path without a file: the page of the application is served.
+        Spa => "spa", "--spa";
+        /// The client does not navigate, so the page of the application is not served.
+        SpaUnasked => "spa-unasked", "--spa";
+        /// This file is sent as the page of the error.
+        ErrorPage => "error-page", "--error-page";
+        /// This file cannot be the page of the error: it does not exist, is not served, or is too long.
+        ErrorPageMissing => "error-page-missing", "--error-page, limits.error_page";
         /// The directory cannot be read.
         ListingDenied => "listing-denied", "Python's list_directory";
         /// The directory has too many entries to be listed.
@@ -314,6 +336,8 @@ rules! {
         ContentEncoding => "content-encoding", "RFC 9110 section 8.4";
         /// Set in the configuration of the server.
         TypeOfConfig => "type-of-config", "--mime, --content-type";
+        /// By the path or name of the file.
+        TypeOfHeader => "type-of-header", "--header";
         /// An unknown extension.
         TypeUnknown => "extension-unknown", "Python's guess_type";
         /// No extension. Dots at the start of a name do not begin one.
@@ -340,6 +364,18 @@ rules! {
         Empty => "empty", "RFC 9112 section 6.2";
         /// Allow lists the methods that the target supports.
         Allow => "allow", "RFC 9110 section 10.2.1";
+        /// Browsers must not guess another type.
+        Nosniff => "nosniff", "--nosniff";
+        /// The page is isolated from other sites.
+        Isolate => "isolate", "--isolate";
+        /// Pages of other origins may read the response.
+        Cors => "cors", "--cors";
+        /// How long caches may keep the response.
+        CacheOfRule => "cache", "--cache";
+        /// A field of all responses.
+        HeaderAlways => "header-always", "--header-always";
+        /// A field of successful responses.
+        HeaderOfRule => "header", "--header";
         /// HTTP/1.1 connections persist by default.
         Persists => "persistent", "RFC 9112 section 9.3";
         /// HTTP/1.0 connections persist if the client asks for it.

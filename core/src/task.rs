@@ -3,7 +3,7 @@
 
 use crate::cgi::{self, Cgi, ScriptAt};
 use crate::error::Violation;
-use crate::exchange::{BodyUse, Phrase, Progress, ResponseBuilder, Server};
+use crate::exchange::{BodyUse, PathOf, Phrase, Progress, ResponseBuilder, Server};
 use crate::files::Files;
 use crate::handler_task::HandlerTask;
 use crate::path::{Forbidden, explain_path, is_same_path};
@@ -26,7 +26,7 @@ pub(crate) enum Task {
 impl Task {
     /// Chooses the task for a request with a valid head.
     pub(crate) fn of(response: &mut ResponseBuilder<'_>) -> Task {
-        if is_health(response) {
+        if is_health(response) || response.ruling().is_some() {
             return Task::serve(response);
         }
         match response.cx.policy.route(&response.request()) {
@@ -42,6 +42,12 @@ impl Task {
         let (method, name) = (response.buf.head.method, response.buf.head.method_name);
         if response.buf.moved.is_empty() && is_health(response) {
             respond_health(response);
+            return Task::None;
+        }
+        if let Some(ruling) = response.ruling().filter(|_| response.buf.moved.is_empty()) {
+            if response.settle_body() {
+                response.respond_ruling(&ruling);
+            }
             return Task::None;
         }
         let script = match cgi::find(response) {
@@ -155,6 +161,7 @@ fn respond_health(response: &mut ResponseBuilder<'_>) {
         Server::Leaves | Server::Drains => (StatusCode::SERVICE_UNAVAILABLE, b"going down\n"),
     };
     response.explain(|request, _, reasons| reasons.note(Rule::HealthPath, request.path()));
+    response.exchange.path = PathOf::Health;
     match response.buf.head.method {
         Method::Get | Method::Head => {
             response.head(status, Phrase::Usual, |head, _| {

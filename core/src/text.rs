@@ -1,6 +1,8 @@
-//! Makes untrusted text safe to show in a log, on a terminal, or in a page.
+//! Makes untrusted text safe to show in a log, on a terminal, in a page, or in a URI.
 
 use std::io::Write;
+
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
 /// Appends `text` so that it has no effect on a terminal and is unambiguous, even between quotation marks: `"` and `\`
 /// become `\"` and `\\`; ASCII control characters and bytes that are not UTF-8 become `\xNN`; other control characters
@@ -143,6 +145,23 @@ fn escape_valid(text: &str, out: &mut Vec<u8>, quotes: bool) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
+}
+
+/// The characters that need no percent-encoding in a path (Python's `quote`).
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
+
+/// Appends a decoded path so that it is valid in a URI.
+pub(crate) fn encode_path(path: &[u8], out: &mut Vec<u8>) {
+    percent_encode(path, PATH).for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
+/// Appends a part of a target so that it is a valid URI reference: bytes that are not permitted in one (RFC 3986
+/// section 2) are percent-encoded, and all others are kept. A backslash is encoded too, because browsers treat it as a
+/// slash.
+pub(crate) fn encode_uri(text: &[u8], out: &mut Vec<u8>) {
+    const KEEP: &AsciiSet =
+        &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+    percent_encode(text, KEEP).for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 #[cfg(test)]

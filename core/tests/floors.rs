@@ -14,7 +14,9 @@ use imports::{Module, modules, used_by};
 const FLOORS: &[(&str, &[&str])] = &[
     ("basic terms", &["credentials", "grammar", "handover", "peer", "secured", "share", "status", "text", "time"]),
     ("small formats", &["date", "error", "fields", "input", "listing", "media_types"]),
-    ("rules: decisions and their reasons, configuration, the parts of a head", &["config", "reason", "response_head"]),
+    ("rules: decisions and their reasons", &["reason"]),
+    ("the rules of a site", &["rules"]),
+    ("configuration, the parts of a head", &["config", "response_head"]),
     ("the codec, and readers of single fields", &["coding", "handler_error", "media_type", "range", "timer", "wire"]),
     ("the request", &["conditional", "request"]),
     ("the memory of an exchange, and paths", &["buffers", "entry", "page", "path"]),

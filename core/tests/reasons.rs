@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use sanserve_core::{
     Action, Buffers, Cause, Cgi, Chunked, Completion, Config, Connection, Context, DefaultPolicy, EntryKind, Etag,
-    FsError, Input, Kind, Listed, MediaTypes, Now, Opened, Peer, Policy, Protocol, Rule, ScriptFile, SpawnError, Step,
-    Tick, Violation, Wall,
+    FsError, Input, Kind, Listed, MediaTypes, Now, Opened, Peer, Policy, Protocol, Rule, Rules, ScriptFile, SpawnError,
+    Stage, Step, Tick, Violation, Wall,
 };
 
 const NOW: i64 = 784_111_777;
@@ -284,7 +284,7 @@ fn each_decision_records_its_rule() {
     for (request, outcomes, status, rules) in rows() {
         check(Config::default(), &DefaultPolicy, &request, outcomes, status, rules, &mut failures);
     }
-    for (config, policy, request, outcomes, status, rules) in special() {
+    for (config, policy, request, outcomes, status, rules) in special().into_iter().chain(ruled()) {
         check(config, policy, &request, outcomes, status, rules, &mut failures);
     }
     assert!(failures.is_empty(), "{failures}");
@@ -445,6 +445,185 @@ fn special() -> Vec<Special> {
     ]
 }
 
+const NOTHING_THERE: Outcome = Fails(FsError::NotFound);
+const NAVIGATION: &str = "Accept: text/html\r\n";
+
+/// Rules in the form of the flags of the command.
+fn with(config: Config, rules: &[&str]) -> Config {
+    let rules = rules.iter().try_fold(Rules::new(), |rules, rule| {
+        let (name, value) = rule.split_once(' ').unwrap_or((rule, ""));
+        rules.with_text(name, value)
+    });
+    config.with_rules(rules.expect("valid rules"))
+}
+
+/// Requests that rules of a site decide about.
+fn ruled() -> Vec<Special> {
+    let preflight = "OPTIONS /a HTTP/1.1\r\nHost: h\r\nOrigin: http://o\r\nAccess-Control-Request-Method: GET\r\n\r\n";
+    let row = |rules: &[&str], request: String, outcomes, status, expected| -> Special {
+        (with(Config::default(), rules), &DefaultPolicy, request, outcomes, status, expected)
+    };
+    vec![
+        row(&["cors"], preflight.into(), &[], 204, &["cors-preflight http://o", "cors Access-Control-Allow-Origin: *"]),
+        row(&["redirect /a=/b"], get("/a?q", ""), &[], 308, &["redirect /b?q"]),
+        row(&["route-prefix /b"], get("/b/a", ""), &[Is(FILE)], 200, &["route-prefix a", "file a"]),
+        row(&["route-prefix /b"], get("/b/", ""), &[Is(FOLDER), Is(FILE)], 200, &["route-prefix ."]),
+        row(&["route-prefix /b"], get("/a", ""), &[], 404, &["outside-prefix"]),
+        row(
+            &["no-listing"],
+            get("/d/", ""),
+            &[Is(FOLDER), NOTHING_THERE, NOTHING_THERE],
+            404,
+            &["index-tried index.htm", "listing-off"],
+        ),
+        row(&["clean-urls"], get("/a", ""), &[NOTHING_THERE, Is(FILE)], 200, &["clean-url a.html", "file a.html"]),
+        row(&["clean-urls"], get("/a.html", ""), &[NOTHING_THERE, Is(FILE)], 308, &["clean-url-redirect /a"]),
+        row(&["spa"], get("/a", NAVIGATION), &[NOTHING_THERE, Is(FILE)], 200, &["spa index.html"]),
+        row(&["spa"], get("/a", ""), &[NOTHING_THERE], 404, &["spa-unasked", "not-found"]),
+        row(
+            &["error-page 404=e.html"],
+            get("/a", ""),
+            &[NOTHING_THERE, Is(FILE)],
+            404,
+            &["not-found", "error-page e.html"],
+        ),
+        row(
+            &["error-page 404=e"],
+            get("/a", ""),
+            &[NOTHING_THERE, NOTHING_THERE],
+            404,
+            &["error-page-missing e", "not-found"],
+        ),
+        row(
+            &["header *.x=Content-Type: a/b", "header *.x=Content-Encoding: c"],
+            get("/a.x", ""),
+            &[Is(FILE)],
+            200,
+            &["type-of-header a/b", "content-encoding c"],
+        ),
+        row(
+            &["nosniff", "isolate", "cache 5", "header-always X-A: b", "header X-C: d"],
+            get("/a", ""),
+            &[Is(FILE)],
+            200,
+            &[
+                "nosniff X-Content-Type-Options: nosniff",
+                "isolate Cross-Origin-Opener-Policy: same-origin",
+                "cache Cache-Control: max-age=5",
+                "header-always X-A: b",
+                "header X-C: d",
+            ],
+        ),
+    ]
+}
+
+/// Of two stages that could decide, the first one does.
+#[test]
+fn the_first_stage_decides() {
+    const ALL: [&str; 8] = [
+        "cors",
+        "redirect /up=/r2",
+        "redirect /r=/r2",
+        "route-prefix /b",
+        "index main.html",
+        "clean-urls",
+        "spa",
+        "error-page 404=404.html",
+    ];
+    let config = || with(Config::default().with_health("/up").with_hide_dotfiles(true).with_cgi(Cgi::python()), &ALL);
+    let preflight = |path: &str| {
+        format!("OPTIONS {path} HTTP/1.1\r\nHost: h\r\nOrigin: http://o\r\nAccess-Control-Request-Method: GET\r\n\r\n")
+    };
+    let page = |path: &str| get(path, NAVIGATION);
+    let cases: &[(Stage, String, &[Outcome])] = &[
+        (Stage::Health, preflight("/up"), &[]),
+        (Stage::Preflight, preflight("/b/r"), &[]),
+        (Stage::Redirect, page("/b/r"), &[]),
+        // The handler, if there is one, is called: see below.
+        (Stage::Script, page("/cgi-bin/x"), &[Found(ScriptFile::Missing)]),
+        (Stage::Prefix, page("/.a/x"), &[Is(FILE)]),
+        (Stage::Hidden, page("/b/.a/x.html"), &[Is(FILE)]),
+        (Stage::CleanRedirect, page("/b/a.html"), &[NOTHING_THERE, Is(FILE)]),
+        (Stage::File, page("/b/a"), &[Is(FILE)]),
+        (Stage::CleanUrl, page("/b/a"), &[Is(FOLDER), Is(FILE)]),
+        (Stage::Slash, page("/b/a"), &[Is(FOLDER), NOTHING_THERE]),
+        (Stage::Index, page("/b/a/"), &[Is(FOLDER), Is(FILE)]),
+        (Stage::Listing, page("/b/a/"), &[Is(FOLDER), NOTHING_THERE, Lists(&["x"])]),
+        (Stage::Spa, page("/b/a"), &[NOTHING_THERE, NOTHING_THERE, Is(FILE)]),
+        (Stage::ErrorPage, page("/b/a"), &[NOTHING_THERE, NOTHING_THERE, NOTHING_THERE, Is(FILE)]),
+    ];
+    let decides = |stage: &&Stage| **stage < Stage::Fields && **stage != Stage::Handler;
+    assert!(Stage::ALL.iter().filter(decides).eq(cases.iter().map(|(stage, ..)| stage)));
+    assert!(Stage::ALL.is_sorted());
+    for (stage, request, outcomes) in cases {
+        let case = Case { config: config(), policy: &DefaultPolicy, bytes: request.clone().into(), outcomes };
+        let (recorded, _) = run(&case);
+        let is_recorded = |other: &Stage| {
+            recorded.iter().any(|(cause, _)| matches!(cause, Cause::Rule(rule) if rule.name() == other.rule()))
+        };
+        // That a file is served is recorded with the reason why it is this one. The refusals have pages.
+        let others = Stage::ALL.iter().filter(decides).filter(|other| {
+            let of_refusal = matches!(stage, Stage::Prefix | Stage::Hidden) && **other == Stage::ErrorPage;
+            *other != stage && **other != Stage::File && !of_refusal
+        });
+        assert!(is_recorded(stage), "{stage:?}: {recorded:?}");
+        let wrong: Vec<_> = others.filter(|other| is_recorded(other)).collect();
+        assert!(wrong.is_empty(), "{stage:?} and {wrong:?}: {recorded:?}");
+    }
+    // Rules come before a handler, and a handler before scripts and files.
+    let config = config().with_handled(true);
+    let now = Now::new(Tick(0), Wall(NOW));
+    let cx = Context { config: &config, policy: &DefaultPolicy, now: &now };
+    for (target, is_called) in [("/b/r", false), ("/up", false), ("/cgi-bin/x", true), ("/b/a", true), ("/else", true)]
+    {
+        let mut buf = Buffers::new();
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+        buf.input.fill(get(target, "").as_bytes());
+        assert_eq!(matches!(connection.poll(&mut buf, &cx), Step::Call(_)), is_called, "{target}");
+    }
+}
+
+/// Each of the later stages replaces a field of those before it, if it sets the same one.
+#[test]
+fn the_last_stage_has_its_fields() {
+    struct Own(bool);
+    impl Policy for Own {
+        fn fields(
+            &self,
+            _: &sanserve_core::Request<'_>,
+            _: sanserve_core::StatusCode,
+            fields: &mut sanserve_core::Fields<'_>,
+        ) {
+            if self.0 {
+                fields.set("Cache-Control", b"policy").unwrap();
+            }
+        }
+    }
+    const STAGES: [(Stage, &str, &str); 4] = [
+        (Stage::Cache, "cache 5", "max-age=5"),
+        (Stage::HeaderAlways, "header-always Cache-Control: always", "always"),
+        (Stage::Header, "header Cache-Control: header", "header"),
+        (Stage::Policy, "", "policy"),
+    ];
+    assert!(Stage::ALL.ends_with(&STAGES.map(|(stage, ..)| stage)));
+    for last in 0..STAGES.len() {
+        let rules: Vec<&str> =
+            STAGES[..=last].iter().rev().map(|(_, rule, _)| *rule).filter(|rule| !rule.is_empty()).collect();
+        let (config, now) = (with(Config::default(), &rules), Now::new(Tick(0), Wall(NOW)));
+        let policy = Own(STAGES[last].0 == Stage::Policy);
+        let cx = Context { config: &config, policy: &policy, now: &now };
+        let mut buf = Buffers::new();
+        let mut connection = Connection::new(Peer::from(SocketAddr::from(([127, 0, 0, 1], 1))), &cx);
+        buf.input.fill(get("/a", "").as_bytes());
+        let Step::Act(ticket, _) = connection.poll(&mut buf, &cx) else { panic!() };
+        connection.handle(Input::Done(ticket, Completion::Opened(Ok(FILE))));
+        let Step::Send(transmit) = connection.poll(&mut buf, &cx) else { panic!() };
+        let head = String::from_utf8_lossy(transmit.head);
+        let values: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("Cache-Control: ")).collect();
+        assert_eq!(values, [STAGES[last].2], "{head}");
+    }
+}
+
 /// A policy that chooses another path and type.
 struct Mine;
 
@@ -464,8 +643,12 @@ const OF_OTHER_TESTS: [Rule; 3] = [Rule::FramedByChunks, Rule::FramedByClose, Ru
 
 #[test]
 fn every_rule_has_a_row() {
-    let listed: Vec<&str> =
-        rows().iter().flat_map(|row| row.3).chain(special().iter().flat_map(|row| row.5)).copied().collect();
+    let listed: Vec<&str> = rows()
+        .iter()
+        .flat_map(|row| row.3)
+        .chain(special().iter().chain(&ruled()).flat_map(|row| row.5))
+        .copied()
+        .collect();
     for rule in Rule::ALL.iter().filter(|rule| !OF_OTHER_TESTS.contains(rule)) {
         assert!(listed.iter().any(|listed| listed.split(' ').next() == Some(rule.name())), "{rule:?} is in no row");
     }

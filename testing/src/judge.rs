@@ -431,7 +431,9 @@ impl Judge {
             Some(answer) if !answer.complete && finish.cut.is_none() => return mismatch("incomplete, but not cut"),
             None if finish.cut.is_none() => return mismatch("no response, but not cut"),
             None if finish.sent != 0 => return mismatch("no response"),
-            Some(answer) if finish.cut.is_none() => self.seen.check_file(answer, self.requests.is_head())?,
+            Some(answer) if finish.cut.is_none() => {
+                self.seen.check_file(answer, self.requests.is_head(), self.config.rules.is_some())?
+            }
             _ => {}
         }
         let half_read = self.requests.is_body_open();

@@ -1,5 +1,6 @@
 //! The head of a transcript: the configuration and environment, written only where they differ from the defaults.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -112,6 +113,7 @@ const NUMBERS: &[Number] = &[
     limit!("limit linger", linger),
     limit!("limit listing", listing),
     limit!("limit output", output),
+    limit!("limit error-page", error_page),
     limit!("limit ranges", ranges),
     limit!("limit script-head", script_head),
     limit!("limit script-body", script_body),
@@ -174,6 +176,13 @@ impl Settings {
         let line = line.trim_end();
         if let Some(directory) = line.strip_prefix("cgi ") {
             self.config.cgi.directories.push(path(directory)?);
+            return Ok(());
+        }
+        if let Some(rule) = line.strip_prefix("rule ") {
+            let (name, value) = rule.split_once(' ').unwrap_or((rule, ""));
+            let rules = self.config.rules.as_deref().cloned().unwrap_or_default();
+            let rules = rules.with_text(name, value).map_err(|error| error.to_string())?;
+            self.config = mem::take(&mut self.config).with_rules(rules);
             return Ok(());
         }
         if let Some(types) = self.read_types(line) {
@@ -260,6 +269,10 @@ impl Settings {
         if let Some(health) = &self.config.health {
             out.push_str(&format!("health {health}\n"));
         }
+        for (name, value) in self.config.rules.iter().flat_map(|rules| rules.to_text()) {
+            out.push_str(format!("rule {name} {value}").trim_end());
+            out.push('\n');
+        }
         if self.config.cgi.chunked == Chunked::Refuse {
             out.push_str("chunked refuse\n");
         }
@@ -311,7 +324,7 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use sanserve_core::Cgi;
+    use sanserve_core::{Cgi, Rules};
 
     #[test]
     fn every_number_of_the_configuration_has_a_name() {
@@ -337,6 +350,8 @@ mod tests {
         settings.config.etag = Etag::Off;
         let types = MediaTypes::default().with(".a", "a/b; c=\"d e\"").unwrap().with_unknown("text/x; d=e").unwrap();
         settings.config.types = types.with_charset(Some("latin-1")).unwrap();
+        let rules = Rules::new().with_header_for("/a b*", "X-A", "b  c").unwrap().with_clean_urls();
+        settings.config = settings.config.with_rules(rules.with_redirect("/a b", "/c").unwrap());
         (settings.wall, settings.wall_millis) = (Wall(-5), 7);
         settings.site = "echo".into();
         for peer in [Peer::from((Ipv6Addr::LOCALHOST, 1)), Peer::unix()] {

@@ -7,6 +7,7 @@
 mod body;
 mod conditions;
 mod response;
+mod rules;
 
 pub(crate) use response::{Page, Phrase};
 
@@ -31,6 +32,7 @@ pub(crate) struct Exchange {
     pub(crate) answer: Answer,
     pub(crate) body: BodyUse,
     pub(crate) then: Then,
+    pub(crate) path: PathOf,
     /// The number of bytes in the output that are not body: the head of the response, and interim responses.
     pub(crate) head_left: u32,
     /// The number of bytes in the output that are interim responses; included in `head_left`.
@@ -125,6 +127,22 @@ pub(crate) enum Then {
     PeerCloses,
     /// Another protocol takes over.
     Upgrade,
+}
+
+/// What `Scratch::path` refers to, for patterns of rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PathOf {
+    /// Nothing that the response is about.
+    #[default]
+    Nothing,
+    /// A file that is sent.
+    File,
+    /// A directory that is listed.
+    Directory,
+    /// The page of the application, which is sent in place of a file.
+    Spa,
+    /// Something of the server itself, which only has the fields for every response.
+    Health,
 }
 
 /// Why a response was cut short.

@@ -1,6 +1,7 @@
 //! Writes responses: the head, the beginning and the end of the body, and responses that need no task (refusals,
 //! redirects, `OPTIONS`). How bytes are formatted is in `wire::encode`.
 
+use super::rules::add_fields;
 use super::{Answer, Asked, BodyUse, ResponseBuilder, Server, Then};
 use crate::buffers::{Buffers, Scratch};
 use crate::config::Protocol;
@@ -91,7 +92,7 @@ impl ResponseBuilder<'_> {
             self.exchange.close();
         }
         let connection = self.connection();
-        let Buffers { output, input, moved, head: parsed, scratch, .. } = &mut *self.buf;
+        let Buffers { output, input, moved, head: parsed, scratch, reasons, .. } = &mut *self.buf;
         let start = output.bytes.len();
         let phrase = match phrase {
             Phrase::Usual => None,
@@ -110,10 +111,16 @@ impl ResponseBuilder<'_> {
             head.field("Connection: ", value);
         }
         fields(&mut head, scratch);
+        let mut own = Fields::new(head.raw(), first);
         if self.exchange.asked == Asked::Request {
             let bytes = if moved.is_empty() { input.head() } else { moved };
             let request = Request { head: parsed, bytes, peer: self.peer, secured: self.secured };
-            self.cx.policy.fields(&request, status, &mut Fields::new(head.raw(), first));
+            if let Some(rules) = self.cx.config.rules.as_deref() {
+                add_fields(rules, status, Some(&request), self.exchange.path, scratch, &mut own, reasons);
+            }
+            self.cx.policy.fields(&request, status, &mut own);
+        } else if let Some(rules) = self.cx.config.rules.as_deref() {
+            add_fields(rules, status, None, self.exchange.path, scratch, &mut own, reasons);
         }
         if let (false, Some(value)) = (answer.is_error(), connection) {
             head.field("Connection: ", value);
@@ -389,6 +396,11 @@ impl ResponseBuilder<'_> {
             self.buf.output.bytes.extend_from_slice(&self.buf.scratch.page);
         }
         self.end();
+    }
+
+    /// Writes the head of an error whose page is a file, with the message in [`Scratch::message`].
+    pub(crate) fn error_head(&mut self, status: StatusCode, fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch)) {
+        self.write_head(Answer::Error(status), Phrase::Message, Own::default(), fields);
     }
 
     /// Responds without a body.

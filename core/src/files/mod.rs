@@ -3,23 +3,27 @@
 //! It is a state machine. It requests actions, receives their completions, writes heads and pages to the output, and
 //! names the parts of the open file that the driver sends. Which error becomes which response is in [`refusal`].
 
+mod by_rule;
 mod refusal;
 
 use crate::buffers::{Buffers, Scratch};
 use crate::conditional::{self, Validators, Verdict};
 use crate::error::Violation;
-use crate::exchange::{FilePart, Page, Phrase, Progress, ResponseBuilder};
+use crate::exchange::{FilePart, Page, PathOf, Phrase, Progress, ResponseBuilder};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
 use crate::listing;
 use crate::media_type::{self as kind, media_type};
-use crate::path::{self, Forbidden, explain_path, names_dotfile, write_location};
+use crate::path::{self, Forbidden, explain_path, names_dotfile};
 use crate::range::{self, Asked};
 use crate::reason::Rule;
 use crate::request::split_path;
+use crate::rules::Rules;
 use crate::status::StatusCode;
 use crate::step::Action;
+use crate::text::encode_uri;
 use crate::time::Wall;
 use crate::wire::{Encoder, HeadOut, Known, Span};
+use by_rule::Aim;
 use refusal::Refusal;
 use std::borrow::Cow;
 
@@ -32,6 +36,7 @@ pub(crate) struct Files {
     name: u32,
     /// Whether the path ends with a slash.
     has_slash: bool,
+    aim: Aim,
 }
 
 /// What was opened, in less memory: if there is a digest, the time is not needed.
@@ -129,11 +134,16 @@ impl Files {
             answer.refuse(Violation::NulInPath, Span::default());
             return None;
         }
-        if answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.scratch.path) {
+        answer.exchange.path = PathOf::File;
+        let state = State::Due(PendingAction::Open);
+        let mut files = Files { state, opened: Kept::NOTHING, name: 0, has_slash, aim: Aim::Path };
+        if answer.cx.config.rules.is_some() {
+            files.start_by_rule(answer);
+        } else if answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.scratch.path) {
             refuse(Refusal::Hidden, answer);
             return None;
         }
-        Some(Files { state: State::Due(PendingAction::Open), opened: Kept::NOTHING, name: 0, has_slash })
+        Some(files)
     }
 
     /// Whether everything has been written or named.
@@ -210,7 +220,7 @@ impl Files {
     pub(crate) fn advance(&mut self, answer: &mut ResponseBuilder<'_>) -> Progress {
         match self.state {
             State::Due(_) | State::Under(_) | State::Written => return Progress::Stalled,
-            State::Failed(error) => self.refuse(error.into(), answer),
+            State::Failed(error) => self.failed(error, answer),
             State::Opened { index } => self.opened(index, answer),
             State::NoIndex(at) => self.try_index(at + 1, answer),
             State::Listed(listed) => self.listed(listed, answer),
@@ -222,9 +232,17 @@ impl Files {
         Progress::Moved
     }
 
+    fn failed(&mut self, error: FsError, answer: &mut ResponseBuilder<'_>) {
+        if answer.cx.config.rules.is_none() || !self.failed_by_rule(error, answer) {
+            self.refuse(error.into(), answer);
+        }
+    }
+
     fn refuse(&mut self, refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
-        refuse(refusal, answer);
-        self.state = State::Written;
+        if answer.cx.config.rules.is_none() || !self.refused_by_rule(refusal, answer) {
+            refuse(refusal, answer);
+            self.state = State::Written;
+        }
     }
 
     /// RFC 9110 section 13.2.2: a condition of the request is false.
@@ -234,6 +252,9 @@ impl Files {
     }
 
     fn opened(&mut self, index: bool, answer: &mut ResponseBuilder<'_>) {
+        if answer.cx.config.rules.is_some() && self.opened_by_rule(answer) {
+            return;
+        }
         match (self.opened.kind, self.has_slash) {
             (Kind::File, _) if index && answer.cx.config.hide_dotfiles && names_dotfile(&answer.buf.scratch.path) => {
                 self.refuse(Refusal::Hidden, answer);
@@ -257,12 +278,18 @@ impl Files {
         let (request, Scratch { page: location, .. }, reasons) = answer.split();
         location.clear();
         let (path, rest) = split_path(request.path_and_query());
-        write_location(path, location);
+        encode_uri(path, location);
         location.push(b'/');
-        write_location(rest, location);
+        encode_uri(rest, location);
         reasons.note(Rule::SlashRedirect, location);
+        self.redirect_to_page(StatusCode::MOVED_PERMANENTLY, answer);
+    }
+
+    /// Redirects to the location in `Scratch::page`.
+    fn redirect_to_page(&mut self, status: StatusCode, answer: &mut ResponseBuilder<'_>) {
+        answer.exchange.path = PathOf::Nothing;
         unconditional(answer);
-        answer.empty(StatusCode::MOVED_PERMANENTLY, |head, scratch| {
+        answer.empty(status, |head, scratch| {
             head.field("Location: ", &scratch.page).number("Content-Length: ", 0);
         });
         self.state = State::Written;
@@ -272,7 +299,8 @@ impl Files {
     fn try_index(&mut self, at: u8, answer: &mut ResponseBuilder<'_>) {
         let dir = self.dir_len(answer);
         answer.buf.scratch.path.truncate(dir);
-        match answer.cx.policy.index_pages().get(usize::from(at)) {
+        let rules = answer.cx.config.rules.as_deref();
+        match self.index_pages(answer).get(usize::from(at)) {
             Some(page) if at < u8::MAX => {
                 if dir > 0 {
                     answer.buf.scratch.path.push(b'/');
@@ -282,12 +310,19 @@ impl Files {
                 answer.buf.reasons.note(Rule::IndexTried, page.as_bytes());
                 self.state = State::Due(PendingAction::OpenIn(at));
             }
+            _ if rules.is_some_and(|rules| !rules.lists()) => self.refuse(Refusal::Unlisted, answer),
             _ => {
                 let config = answer.cx.config;
                 answer.buf.scratch.listing.begin(config.limits.listing, config.hide_dotfiles);
                 self.list(answer);
             }
         }
+    }
+
+    /// The names of index pages, in order of preference.
+    fn index_pages<'t>(&self, answer: &ResponseBuilder<'t>) -> &'t [Cow<'static, str>] {
+        let pages = answer.cx.config.rules.as_deref().map(Rules::index).filter(|pages| !pages.is_empty());
+        pages.unwrap_or_else(|| answer.cx.policy.index_pages())
     }
 
     /// The length of the directory's path in `Scratch::path`, which may be followed by the name of an index page.
@@ -342,6 +377,7 @@ impl Files {
         listing::write_start(shown, page);
         let len = page.len() as u64 + listing.formatted() + listing::PAGE_END.len() as u64;
         reasons.note(Rule::TypeOfPage, LISTING_TYPE);
+        answer.exchange.path = PathOf::Directory;
         answer.head(StatusCode::OK, Phrase::Usual, |head, _| {
             head.field("Content-Type: ", LISTING_TYPE).number("Content-Length: ", len);
         });
@@ -526,6 +562,10 @@ impl Files {
                 }
             }
         };
+        let (kind, encoding) = match answer.cx.config.rules.as_deref() {
+            Some(rules) => by_rule::kind(rules, path, kind, encoding),
+            None => (kind, encoding),
+        };
         let is_text = kind::is_text(&kind);
         let charset = if is_text { types.charset().unwrap_or_else(|| policy.charset()) } else { None };
         MediaType { kind, charset, encoding }
@@ -573,16 +613,19 @@ fn write_validators(validators: &Validators, now: Wall, scratch: &mut Scratch, h
 struct MediaType<'t> {
     kind: Cow<'t, str>,
     charset: Option<&'t str>,
-    encoding: Option<&'static str>,
+    encoding: Option<&'t str>,
 }
 
 impl MediaType<'_> {
     /// Records the rules that chose the type.
     #[inline(always)]
     fn explain(&self, answer: &mut ResponseBuilder<'_>) {
-        let types = &answer.cx.config.types;
+        let (types, rules) = (&answer.cx.config.types, answer.cx.config.rules.as_deref());
         answer.explain(|_, scratch, reasons| {
-            kind::explain(&scratch.path, &self.kind, types, reasons);
+            match rules.and_then(|rules| rules.of_content("Content-Type", &scratch.path)) {
+                Some(kind) => reasons.note(Rule::TypeOfHeader, kind.as_bytes()),
+                None => kind::explain(&scratch.path, &self.kind, types, reasons),
+            }
             if let Some(encoding) = self.encoding {
                 reasons.note(Rule::ContentEncoding, encoding.as_bytes());
             }

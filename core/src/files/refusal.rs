@@ -24,6 +24,10 @@ refusals! {
     Missing => NotFound, NOT_FOUND, "File not found";
     /// A segment of the path begins with a dot.
     Hidden => HiddenDotfile, NOT_FOUND, "File not found";
+    /// The path does not begin with the prefix of the rules.
+    Outside => OutsidePrefix, NOT_FOUND, "File not found";
+    /// The rules permit no listings.
+    Unlisted => ListingOff, NOT_FOUND, "File not found";
     /// The path ends with a slash, but refers to a file.
     FileWithSlash => FileWithSlash, NOT_FOUND, "File not found";
     /// The system has run out of descriptors.

@@ -123,7 +123,8 @@ impl Seen {
     }
 
     /// Checks whether a complete response has the parts of the file that it announces.
-    pub(super) fn check_file(&self, answer: &Answer, is_head: bool) -> Result<(), Wrong> {
+    /// With rules, an error may have a file as its page.
+    pub(super) fn check_file(&self, answer: &Answer, is_head: bool, has_rules: bool) -> Result<(), Wrong> {
         let Some(len) = self.file.filter(|_| self.files && !is_head) else { return Ok(()) };
         let expected = match answer.status {
             200 => vec![(0, len)],
@@ -133,6 +134,7 @@ impl Seen {
                     content_range(answer.text("Content-Range")).map_err(|what| Wrong::new("file", what))?;
                 vec![(first, last - first + 1)]
             }
+            404 | 500 | 503 if has_rules && !self.parts.is_empty() => vec![(0, len)],
             _ => Vec::new(),
         };
         let expected: Vec<_> = expected.into_iter().filter(|part| part.1 > 0).collect();
