@@ -160,6 +160,22 @@ fn usage_errors_help() {
         (&["65536"], "the highest is 65535"),
         (&["eighty"], "neither a port, 0 to 65535, nor a command"),
         (&["--bnd", "x"], "did you mean `--bind`?"),
+        (&["-H", "Content-Length: 3"], "the server itself writes the fields that frame a message"),
+        (&["-H", "*.css=Connection: close"], "the server itself writes the fields that frame a message"),
+        (&["--header-always", "ETag: x"], "the server itself writes the dates and tags of files"),
+        (&["-H", "X-A: b\r\nX-B: c"], "the value of a field has no control characters"),
+        (&["-H", "X-A: b\n\nX-B: c"], "the value of a field has no control characters"),
+        (&["-H", "X-A"], "not a field, such as 'X-Name: value'"),
+        (&["-H", "a/b=X-A: b"], "it begins with / or has no /"),
+        (&["--cache", "soon"], "not a number of seconds, never or immutable"),
+        (&["--cors=app.example"], "such as https://app.example"),
+        (&["--isolate=yes"], "neither nothing nor credentialless"),
+        (&["--redirect", "/a"], "not of the form /OLD=/NEW"),
+        (&["--redirect", "/a=/b", "--redirect", "/b=/c"], "/a=/b leads to /b=/c"),
+        (&["--route-prefix", "docs"], "not a path, such as /docs"),
+        (&["--error-page", "400=a.html"], "only for 404, 500 and 503"),
+        (&["explain", "/", "--response-header", "X-A: b\nc"], "the value of a field has no control characters"),
+        (&["explain", "/", "--redirect", "/a=/a"], "/a=/a leads to /a=/a"),
         (&["-b", "unix:"], "such as unix:/run/http.sock"),
         (&["-b", "/run/http.sock"], "for a Unix socket: unix:/run/http.sock"),
         (&["-b", "unix:s", "--socket-mode", "u=rw"], "such as 0660"),
@@ -473,7 +489,16 @@ fn pages_of_help() {
         assert_eq!(page.stdout, run(&[name, "--help"]).stdout);
         pages.push(page);
     }
-    for heading in ["Commands", "Arguments", "Options", "Limits", "Timeouts", "CGI scripts", "Recording and tracing"] {
+    for heading in [
+        "Commands",
+        "Arguments",
+        "Options",
+        "Rules of the site",
+        "Limits",
+        "Timeouts",
+        "CGI scripts",
+        "Recording and tracing",
+    ] {
         assert!(pages[0].stdout.contains(&format!("\n{heading}:\n")), "{heading}");
     }
     for page in pages {
@@ -524,6 +549,20 @@ fn help_mentions_every_flag() {
         "--cgi-timeout",
         "--cgi-half-close",
         "--cgi-chunked",
+        "-H",
+        "--header <[PATTERN=]FIELD>",
+        "--header-always",
+        "--cache",
+        "--cors[=<ORIGIN>]",
+        "--isolate[=<credentialless>]",
+        "--nosniff",
+        "--route-prefix",
+        "--redirect",
+        "--index",
+        "--clean-urls",
+        "--spa[=<FILE>]",
+        "--no-listing",
+        "--error-page",
     ] {
         assert!(long.stdout.contains(flag), "{flag} in {}", long.stdout);
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sanserve_core::{Rule, Stage};
+
 /// The folders of the crates that are published, apart from the root.
 const PUBLISHED: [&str; 9] =
     ["core", "transcript", "testing", "os", "tls", "server", "frontend-std", "frontend-mio", "frontend-smol"];
@@ -161,6 +163,26 @@ fn the_pages_of_crates_do_not_link_outside_their_crate() {
         let outside: Vec<_> = links.iter().filter(|link| link.starts_with("..") || link.starts_with('/')).collect();
         assert!(outside.is_empty(), "{folder}: {outside:?}");
     }
+}
+
+/// The table of `docs/rules.md` is that of the core, in the same order.
+#[test]
+fn the_order_of_rules_is_the_documented_one() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md")).expect("the page");
+    let table = text.split_once("| Rule of `explain` |").expect("the table").1;
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .map(|row| row.split(" | ").map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    let stages =
+        Stage::ALL.iter().map(|stage| vec![stage.rule(), stage.flag(), stage.sentence().trim_end_matches('.')]);
+    assert_eq!(rows, stages.collect::<Vec<_>>());
+    let names: BTreeSet<&str> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+    let unknown: Vec<_> =
+        Stage::ALL.iter().map(|stage| stage.rule()).filter(|name| !name.is_empty() && !names.contains(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]

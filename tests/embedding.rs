@@ -8,8 +8,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{
-    Authenticated, Call, Cgi, Config, DefaultPolicy, Entry, Misuse, Peer, Policy, Received, Reply, Request,
-    ResponseHead, Route, StatusCode, Timeouts,
+    Authenticated, Cache, Call, Cgi, Config, DefaultPolicy, Entry, Isolation, Misuse, Peer, Policy, Received, Reply,
+    Request, ResponseHead, Route, Rules, StatusCode, Timeouts,
 };
 use sanserve_server::{Launcher, Log, ScriptRules, Site, Upgraded};
 use testkit::{Bound, Client, Embedded, TIMEOUT, Tree, bound};
@@ -600,6 +600,53 @@ fn only_verified_peers_are_served(on: On) {
     assert!(server.end().contains("verifying the peer panicked: on purpose"));
 }
 
+/// Rules are for handlers too, whose own fields count more for sharing. The order of the builders does not matter.
+fn rules_apply_to_files_and_handlers(on: On) {
+    let rules = || {
+        let rules = Rules::new().with_header("X-Rule", "1").and_then(|rules| rules.with_redirect("/old", "/api/new"));
+        let rules = rules.and_then(|rules| rules.with_cache_for("/api/*", Cache::Never)).expect("valid rules");
+        rules.with_cors().with_isolation(Isolation::RequireCorp)
+    };
+    let answer = |reply: &mut Reply<'_>| {
+        let path = reply.request().path().to_vec();
+        match &path[..] {
+            b"/api/open" => reply
+                .respond(StatusCode::OK)?
+                .field("Access-Control-Allow-Origin", "https://own.example")?
+                .field("Cache-Control", "private")?
+                .body("open"),
+            b"/api/created" => reply.answer(StatusCode::CREATED, "text/plain", "created"),
+            _ => reply.decline(),
+        }
+    };
+    for is_config_last in [true, false] {
+        let server = on.start(|site| {
+            let config = Config::default().with_hide_dotfiles(true);
+            let site = site.with_answer(answer);
+            if is_config_last {
+                site.with_rules(rules()).with_config(config)
+            } else {
+                site.with_config(config).with_rules(rules())
+            }
+        });
+        let open = server.get("/api/open");
+        assert_eq!((open.status(), open.head.all("Access-Control-Allow-Origin")), (200, vec!["https://own.example"]));
+        assert_eq!((open.head.all("Cache-Control"), open.text("X-Rule")), (vec!["no-store"], Some("1")));
+        assert_eq!(open.text("Cross-Origin-Opener-Policy"), Some("same-origin"));
+        let created = server.get("/api/created");
+        assert_eq!((created.status(), created.text("X-Rule"), created.text("Cache-Control")), (201, None, None));
+        let moved = server.get("/old?q");
+        assert_eq!((moved.status(), moved.text("Location")), (308, Some("/api/new?q")));
+        let mut client = server.connect();
+        let preflight = client.ask(
+            "OPTIONS /api/open HTTP/1.1\r\nHost: x\r\nOrigin: http://o\r\nAccess-Control-Request-Method: PUT\r\n\r\n",
+        );
+        assert_eq!((preflight.status(), preflight.text("Access-Control-Allow-Origin")), (204, Some("*")));
+        assert!(preflight.text("Access-Control-Allow-Methods").is_some_and(|methods| methods.contains("PUT")));
+        assert_eq!((server.get("/.hidden").status(), server.get("/none").status()), (404, 404));
+    }
+}
+
 /// Responds when another thread wakes it.
 fn a_handler_is_woken_from_another_thread(on: On) {
     type Handed = (Waker, Arc<Mutex<Option<String>>>);
@@ -693,6 +740,7 @@ macro_rules! mount {
                 an_upgrade_without_a_working_hook_is_closed
                 only_verified_peers_are_served
                 a_handler_is_woken_from_another_thread
+                rules_apply_to_files_and_handlers
             );
         }
     )+ };

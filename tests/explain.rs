@@ -127,6 +127,39 @@ fn cases() -> Vec<(&'static [&'static str], Vec<Case>)> {
         (&["--symlinks", "never"], vec![alone("/link", &["symlinks-refuse", "not-found"]), alone("/a.txt", &["file"])]),
         (&["--cgi"], scripts),
         (
+            &["--header-always=X-A: b", "--cache=60", "--cors", "--isolate", "--nosniff", "--redirect=/old=/a.txt"],
+            vec![
+                alone("/a.txt", &["header-always", "cache", "cors", "isolate", "nosniff", "file"]),
+                alone("/nothing", &["header-always", "cors", "not-found"]),
+                alone("/old?q", &["redirect", "header-always"]),
+                (
+                    "OPTIONS /old",
+                    vec!["Origin: http://o".into(), "Access-Control-Request-Method: GET".into()],
+                    "",
+                    &["cors-preflight", "cors"],
+                ),
+            ],
+        ),
+        (
+            &[
+                "--route-prefix=/b",
+                "--clean-urls",
+                "--spa=a.txt",
+                "--error-page=404=code.js",
+                "--no-listing",
+                "--index=x",
+            ],
+            vec![
+                alone("/b/a.txt", &["route-prefix", "file"]),
+                alone("/a.txt", &["outside-prefix", "error-page"]),
+                alone("/b/b%20c", &["clean-url"]),
+                alone("/b/b%20c.html", &["clean-url-redirect"]),
+                with("/b/route", "Accept: text/html", &["spa"]),
+                alone("/b/route", &["spa-unasked", "error-page"]),
+                alone("/b/listed/", &["index-tried", "listing-off", "error-page"]),
+            ],
+        ),
+        (
             &["--health", "/a.txt"],
             vec![alone("/a.txt", &["health", "content-length"]), alone("OPTIONS /a.txt", &["health", "allow"])],
         ),
@@ -328,6 +361,15 @@ fn it_begins_with_the_verdict() {
         (&["PUT /up", "--health=/up"], "PUT /up -> 501, UnsupportedMethod: "),
         (&["/cgi-bin/run", "--cgi", "--health=/cgi-bin/run"], "GET /cgi-bin/run -> 200, the server is healthy"),
         (&["/upper", "--health=/up"], "GET /upper -> 404, upper does not exist"),
+        (&["/a.txt", "--route-prefix=/b"], "GET /a.txt -> 404, it is not below the prefix (--route-prefix)"),
+        (&["/listed/", "--no-listing"], "GET /listed/ -> 404, directory listed has no index page and is not listed"),
+        (&["/x?q", "--redirect=/x=/y"], "GET /x?q -> 308, to /y?q"),
+        (&["/x", "--error-page=404=a.txt"], "GET /x -> 404, file a.txt"),
+        (&["/a.txt", "--response-header=*.txt=X-A: b"], "GET /a.txt -> 200, file a.txt, "),
+        (
+            &["OPTIONS /", "-H", "Origin: http://o", "-H", "Access-Control-Request-Method: GET", "--cors"],
+            "OPTIONS / -> 204, a page of this origin may send the request (--cors)",
+        ),
         (&["/cgi-bin/none", "--cgi"], "GET /cgi-bin/none -> 404, cgi-bin/none does not exist"),
     ];
     let locked = ["/locked"];

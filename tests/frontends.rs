@@ -300,6 +300,17 @@ suite! {
         the_current_directory
         a_root_that_changes_its_meaning
     }
+    rules {
+        fields
+        cors
+        isolation
+        redirects
+        clean_urls
+        applications
+        error_pages
+        refused_files_stay_refused
+        index_pages
+    }
     shutdown {
         a_download_is_finished
         nothing_in_progress
@@ -325,5 +336,165 @@ suite! {
         a_body_without_an_end
         a_response_that_is_not_read
         timers_of_many_connections
+    }
+}
+
+/// Rules that change none of the responses below, but that are looked at for each of them.
+const RULES: &[&str] = &[
+    "--header=X-Rule: 1",
+    "--header=*.rule=Content-Type: text/x-rule",
+    "--header-always=X-Rules: 1",
+    "--cache=60",
+    "--cors=http://rule.example",
+    "--isolate",
+    "--nosniff",
+    "--redirect=/rule/*=/ruled/*",
+    "--index=index.html",
+    "--index=index.htm",
+    "--clean-urls",
+    "--spa=rule.html",
+    "--error-page=404=404.rule.html",
+    "--error-page=500=500.rule.html",
+];
+
+/// Makes `with_rules::files::media_types` and so on: the same with all rules at once that a site may have without its
+/// paths being others. Rules are the same on each runtime, so that one is enough.
+macro_rules! ruled_suite {
+    ($($subject:ident { $($case:ident)+ })+) => {
+        mod with_rules {
+            $(mod $subject {
+                $(#[test]
+                fn $case() {
+                    let case = || crate::served::$subject::$case(testkit::Runtime::Mio);
+                    testkit::server::with_more_flags(crate::RULES, case);
+                })+
+            })+
+        }
+    };
+}
+
+// Without the cases that compare all fields of a head, or request a page with its extension.
+ruled_suite! {
+    bodies {
+        a_body_is_passed_over
+        a_large_unwanted_body
+        an_announced_gigabyte
+        no_continue_for_nothing
+        after_a_refused_expectation
+        broken_chunks
+        chunk_extensions
+    }
+    cgi_answers {
+        the_fields_of_an_answer
+        status
+        lengths
+        head
+        local_redirects
+        client_redirects
+        garbage
+        wrong_lines
+        no_head
+        the_page_of_cgitb
+        long_heads
+        whole_answers
+        on_one_connection
+        http_1_0
+    }
+    conditional {
+        times_that_mean_nothing
+        tags_of_content
+        no_tags
+        if_modified_since
+        if_none_match
+        if_match
+        if_unmodified_since
+        precedence
+        not_for_other_answers
+        tags
+        a_connection_continues_after_a_304
+    }
+    errors {
+        other_methods
+        options
+        versions
+        malformed_request_lines
+        host
+        targets
+        expectations
+    }
+    files {
+        every_size_arrives_complete
+        parallel_downloads_do_not_mix
+        head_is_get_without_a_body
+        a_file_that_grows_is_sent_as_announced
+        media_types_by_flags
+        a_compressed_image
+        index_pages
+        index_pages_that_may_not_be_read
+        index_pages_behind_links
+    }
+    listing {
+        the_page_is_exact
+        the_title_is_escaped
+        links_to_hostile_names_work
+        hostile_directories_can_be_walked
+        three_thousand_entries_in_order
+        special_files_are_listed
+        a_listing_is_fresh
+    }
+    paths {
+        decoding
+        encoded_nul
+        traversal
+        symbolic_links
+        dotfiles
+        hidden_dotfiles
+        special_files
+        symbolic_link_policies
+        names_of_any_bytes
+    }
+    persistence {
+        http_1_1
+        http_1_0
+        the_protocol_flag
+        half_close
+        an_end_without_a_request
+        blank_lines_before_a_request
+        upgrade_is_ignored
+    }
+    pipelining {
+        fifty_in_order
+        fifty_mixed
+        fifty_split_at_random
+        nothing_after_a_close
+        large_responses_in_a_pipeline
+        ten_thousand_requests
+    }
+    ranges {
+        single
+        not_satisfiable
+        of_an_empty_file
+        not_a_range
+        multiple
+        coalesced
+        many
+        if_range
+        conditions_come_first
+        only_for_files
+        large
+    }
+    redirect {
+        to_the_slash
+        never_to_another_server
+        no_field_is_injected
+    }
+    smuggling {
+        lengths
+        codings
+        fields
+        line_ends
+        a_lone_newline_is_answered_at_once
+        request_lines
+        in_a_pipeline
     }
 }

@@ -110,7 +110,7 @@ pub use sanserve_core as core;
 pub use sanserve_core::{Asset, Assets};
 pub use sanserve_core::{
     Call, Config, Etag, Handler, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Received, Reply, Request,
-    RequestBuf, ResponseHead, Route, StatusCode, Timeouts, Validators,
+    RequestBuf, ResponseHead, Route, Rules, StatusCode, Timeouts, Validators,
 };
 use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 pub use sanserve_server as server;

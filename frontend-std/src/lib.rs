@@ -59,7 +59,7 @@ pub use sanserve_core as core;
 pub use sanserve_core::{Asset, Assets};
 pub use sanserve_core::{
     Config, Etag, HandlerError, Limits, Misuse, Pace, Peer, Policy, Protocol, Request, RequestBuf, ResponseHead, Route,
-    StatusCode, Timeouts, Validators,
+    Rules, StatusCode, Timeouts, Validators,
 };
 pub use sanserve_server as server;
 #[cfg(feature = "recording")]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve_core::{
-    Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, HandlerError, Now, Peer, Policy, Reply,
+    Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, HandlerError, Now, Peer, Policy, Reply, Rules,
 };
 #[cfg(feature = "recording")]
 use sanserve_transcript::Secrets;
@@ -170,7 +170,32 @@ impl Site {
     #[must_use]
     pub fn with_config(self, config: Config) -> Site {
         let handled = config.handled || self.handler.is_some();
-        Site { config: config.with_handled(handled), ..self }
+        let rules = config.rules.clone().or(self.config.rules);
+        let mut config = config.with_handled(handled);
+        config.rules = rules;
+        Site { config, ..self }
+    }
+
+    /// Sets the rules of the site: fields of its responses, redirects, and what is served for a path that names no file.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use sanserve_core::{Cache, Rules, StatusCode};
+    /// use sanserve_server::Site;
+    ///
+    /// let rules = Rules::new()
+    ///     .with_header("X-Frame-Options", "DENY")?
+    ///     .with_cache_for("/assets/*", Cache::Immutable)?
+    ///     .with_spa("index.html")?
+    ///     .with_error_page(StatusCode::NOT_FOUND, "404.html")?;
+    /// let site = Site::new(".")?.with_rules(rules);
+    /// # assert!(site.config().rules.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Site {
+        Site { config: self.config.with_rules(rules), ..self }
     }
 
     /// Sets the policy.

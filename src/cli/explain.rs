@@ -64,7 +64,11 @@ fn command() -> Command {
                 .help("A header field of the request, such as 'Range: bytes=0-9'; may be repeated"),
         )
         // Deferred, so that starting a server does not build these flags.
-        .defer(|command| command.args(flags::shared(SHARED)))
+        .defer(|command| {
+            let command = command.args(flags::shared(SHARED)).arg(flags::response_header());
+            let rules = flags::RULES.map(|name| (name != "header").then_some(name));
+            rules.into_iter().flatten().fold(command, |command, name| command.args(flags::shared([name])))
+        })
 }
 
 fn run(matches: &ArgMatches) -> ExitCode {
@@ -78,6 +82,13 @@ fn run(matches: &ArgMatches) -> ExitCode {
         }
     };
     let directory = matches.get_one::<PathBuf>("directory").expect("has a default");
+    let rules = match flags::rules(matches) {
+        Ok(rules) => rules,
+        Err(error) => {
+            super::print_error(error);
+            return ExitCode::from(USAGE);
+        }
+    };
     let symlinks = *matches.get_one::<Symlinks>("symlinks").expect("has a default");
     let root = match Root::open(directory, symlinks) {
         Ok(root) => root,
@@ -88,7 +99,8 @@ fn run(matches: &ArgMatches) -> ExitCode {
     };
     // The default port of a server.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
-    let site = Site::beneath(root).with_config(flags::config(matches)).with_log(Log::quiet()).bound_to(address);
+    let config = flags::config(matches).with_rules(rules);
+    let site = Site::beneath(root).with_config(config).with_log(Log::quiet()).bound_to(address);
     let story = walk::walk(&request, &site);
     let mut out = io::stdout();
     let text = report::write(&story, wants_colors(&out));

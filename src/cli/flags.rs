@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use sanserve_core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Timeouts};
+use sanserve_core::{Cgi, Chunked, Config, Etag, Limits, MediaTypes, Pace, Protocol, Rules, Timeouts};
 use sanserve_os::Symlinks;
 use sanserve_server::ScriptRules;
 use sanserve_transcript::Secrets;
@@ -89,7 +89,28 @@ pub(crate) enum Asked {
     Side(&'static Side, Box<ArgMatches>),
 }
 
+/// The flags that are rules of the site.
+pub(crate) const RULES: [&str; 13] = [
+    "header",
+    "header-always",
+    "cache",
+    "cors",
+    "isolate",
+    "nosniff",
+    "route-prefix",
+    "redirect",
+    "index",
+    "clean-urls",
+    "spa",
+    "no-listing",
+    "error-page",
+];
+
+/// The name of `--header` for a command that has a flag of that name already.
+pub(crate) const RESPONSE_HEADER: &str = "response-header";
+
 /// Headings of `--help`. The flags before the first heading say what is served, and how.
+const SITE: &str = "Rules of the site";
 const BOUNDS: &str = "Limits";
 const TIMES: &str = "Timeouts";
 const SCRIPTS: &str = "CGI scripts";
@@ -135,6 +156,8 @@ pub(crate) fn read() -> Result<Asked, clap::Error> {
 fn understand(matches: &ArgMatches) -> Result<Flags, clap::Error> {
     let mut flags = Flags::from(matches);
     flags.scripts.environment.extend(cgi_environment(matches)?);
+    let rules = rules(matches).map_err(|what| command().error(ErrorKind::ValueValidation, what + "\n"))?;
+    flags.config = flags.config.with_rules(rules);
     if flags.socket_mode.is_some() && !flags.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
         let message = "--socket-mode needs a Unix socket: --bind unix:PATH\n";
         return Err(command().error(ErrorKind::MissingRequiredArgument, message));
@@ -313,6 +336,8 @@ fn serving() -> Command {
                 .value_parser(|text: &str| MediaTypes::default().with_charset(Some(text)).map(|_| text.to_owned()))
                 .help("Charset of text files, or off to send none [default: utf-8]"),
         )
+        .next_help_heading(SITE)
+        .args(rule_flags())
         .next_help_heading(BOUNDS)
         .arg(
             Arg::new("connections")
@@ -491,6 +516,61 @@ fn serving() -> Command {
         )
 }
 
+/// The flags in [`RULES`], in that order.
+fn rule_flags() -> [Arg; RULES.len()] {
+    [
+        rule("header", "[PATTERN=]FIELD")
+            .short('H')
+            .help("Add a field, such as 'X-Name: value', to responses with 200, 206 or 304; may be repeated. With a PATTERN, only for some paths or names: '/docs/*', '*.css'"),
+        rule("header-always", "[PATTERN=]FIELD").help("As --header, for every response, errors too"),
+        rule("cache", "[PATTERN=]SECONDS")
+            .help("How long caches may keep responses: SECONDS, never or immutable; may be repeated, the last PATTERN that matches applies"),
+        optional(rule("cors", "ORIGIN"))
+            .action(ArgAction::Append)
+            .help("Let pages of other origins read the responses: of all origins, or of this one, such as https://app.example; may be repeated"),
+        optional(rule("isolate", "credentialless"))
+            .action(ArgAction::Set)
+            .help("Isolate pages from other sites, for shared memory (COOP, COEP, CORP)"),
+        switch("nosniff", "Forbid browsers to guess the types of files (X-Content-Type-Options)"),
+        rule("route-prefix", "PATH")
+            .action(ArgAction::Set)
+            .conflicts_with("cgi")
+            .help("Serve the directory beneath this path, such as /docs; other paths are 404"),
+        rule("redirect", "/OLD=/NEW")
+            .help("Redirect a path with 308 to another one or to a URL; with /* at the end of both, everything below it; may be repeated"),
+        rule("index", "NAME")
+            .help("Index page of directories; may be repeated, in order of preference [default: index.html, index.htm]"),
+        switch("clean-urls", "Serve about.html at /about, and redirect /about.html there"),
+        optional(rule("spa", "FILE"))
+            .action(ArgAction::Set)
+            .help("Serve this file to navigations to paths that do not exist, for applications that route on the client [default file: index.html]"),
+        switch("no-listing", "Do not list directories; those without an index page are 404"),
+        rule("error-page", "STATUS=FILE")
+            .help("Send this file as the page of the error 404, 500 or 503; may be repeated"),
+    ]
+}
+
+/// A flag that is a rule with a value, checked by the core.
+fn rule(name: &'static str, value: &'static str) -> Arg {
+    let check = move |text: &str| Rules::new().with_text(name, text).map(|_| text.to_owned());
+    Arg::new(name).long(name).value_name(value).action(ArgAction::Append).value_parser(check)
+}
+
+/// The same, with a value that may be omitted, and else follows an equals sign.
+fn optional(flag: Arg) -> Arg {
+    flag.num_args(0..=1).require_equals(true).default_missing_value("")
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// `--header` for a command that has a flag of that name already.
+pub(crate) fn response_header() -> Arg {
+    let [header, ..] = rule_flags();
+    header.id(RESPONSE_HEADER).long(RESPONSE_HEADER).short(None).help("The flag --header of the server")
+}
+
 /// A flag whose value is a time, in milliseconds.
 fn time(name: &'static str, default: Duration, help: &str) -> Arg {
     let default = show_time(u64::try_from(default.as_millis()).expect("a default is short"));
@@ -638,6 +718,22 @@ fn media_types(matches: &ArgMatches) -> MediaTypes {
     types
 }
 
+/// The rules that the flags define. Each is valid, but they may contradict each other.
+pub(crate) fn rules(matches: &ArgMatches) -> Result<Rules, String> {
+    let mut rules = Rules::new();
+    let flags = RULES.map(|name| (name, name)).into_iter().chain([(RESPONSE_HEADER, "header")]);
+    for (flag, name) in flags {
+        let is_set = matches.try_get_one::<bool>(flag).ok().flatten() == Some(&true);
+        let values = matches.try_get_many::<String>(flag).ok().flatten().into_iter().flatten().map(String::as_str);
+        for value in values.chain(Some("").filter(|_| is_set)) {
+            rules = rules
+                .with_text(name, value)
+                .map_err(|error| format!("invalid value '{value}' for '--{flag}': {error}"))?;
+        }
+    }
+    Ok(rules)
+}
+
 /// A path as in a request target: with a leading slash and without a trailing one.
 fn cgi_directory(text: &str) -> Result<String, &'static str> {
     let path = format!("/{}", text.trim_matches('/'));
@@ -752,6 +848,8 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
 
 #[cfg(test)]
 mod tests {
+    use sanserve_core::{Cache, Isolation, StatusCode};
+
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Flags, clap::Error> {
@@ -920,6 +1018,81 @@ mod tests {
             "--charset=utf-8\r\nX: y",
         ] {
             assert!(parse(&[wrong]).is_err_and(|error| error.use_stderr()), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn rules_of_the_site() {
+        let flags = parse(&[
+            "-H",
+            "X-A: b",
+            "8001",
+            "--header=*.css=X-B: c",
+            "--header-always",
+            "X-C:d",
+            "--cache",
+            "60",
+            "--cache=/assets/*=immutable",
+            "--cors=https://a.example",
+            "--cors=https://b.example",
+            "--isolate",
+            "--nosniff",
+            "--route-prefix=/base",
+            "--redirect",
+            "/old=/new?a=b",
+            "--index=main.html",
+            "--clean-urls",
+            "--spa",
+            "--no-listing",
+            "--error-page",
+            "404=404.html",
+        ])
+        .unwrap();
+        let rules = Rules::new()
+            .with_header("X-A", "b")
+            .and_then(|rules| rules.with_header_for("*.css", "X-B", "c"))
+            .and_then(|rules| rules.with_header_always("X-C", "d"))
+            .and_then(|rules| {
+                rules.with_cache(Cache::For(Duration::from_secs(60))).with_cache_for("/assets/*", Cache::Immutable)
+            })
+            .and_then(|rules| rules.with_cors_origin("https://a.example"))
+            .and_then(|rules| rules.with_cors_origin("https://b.example"))
+            .and_then(|rules| rules.with_isolation(Isolation::RequireCorp).with_nosniff().with_route_prefix("/base"))
+            .and_then(|rules| rules.with_redirect("/old", "/new?a=b"))
+            .and_then(|rules| rules.with_index("main.html"))
+            .and_then(|rules| rules.with_clean_urls().with_spa("index.html"))
+            .and_then(|rules| rules.without_listing().with_error_page(StatusCode::NOT_FOUND, "404.html"))
+            .unwrap();
+        assert_eq!((flags.port, flags.config), (8001, Config::default().with_rules(rules)));
+        // A value that may be omitted takes no word after it.
+        let flags = parse(&["--cors", "8001", "--isolate=credentialless", "--spa=app/index.html"]).unwrap();
+        let rules = Rules::new().with_cors().with_isolation(Isolation::Credentialless).with_spa("app/index.html");
+        assert_eq!((flags.port, flags.config), (8001, Config::default().with_rules(rules.unwrap())));
+    }
+
+    #[test]
+    fn wrong_rules_are_refused() {
+        for wrong in [
+            &["-H", "Content-Length: 3"][..],
+            &["-H", "transfer-encoding: chunked"],
+            &["--header", "*.css=Connection: close"],
+            &["--header", "X-A: b\r\nX-B: c"],
+            &["--header-always=X-A: b\n\nX-B: c"],
+            &["--header", "X-A"],
+            &["--cache", "1h"],
+            &["--cache", "-1"],
+            &["--cors=a.example"],
+            &["--isolate=yes"],
+            &["--spa=../x"],
+            &["--index", "a/b"],
+            &["--error-page", "404"],
+            &["--error-page", "403=a.html"],
+            &["--redirect", "/a=/a"],
+            &["--redirect", "/a=/b", "--redirect", "/b=/a"],
+            &["--route-prefix", "base"],
+            &["--route-prefix", "/base", "--cgi"],
+        ] {
+            assert!(parse(wrong).is_err_and(|error| error.use_stderr()), "{wrong:?}");
         }
     }
 

@@ -56,7 +56,10 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if error.use_stderr() => {
             // The same layout as Python's argparse: the usage, then the error on one line.
             let text = error.to_string();
-            let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            // An argument may have line ends too.
+            let end = ["\n\n  tip:", "\n\nUsage:", "\n\nFor more"].iter().filter_map(|more| text.find(more)).min();
+            let what = text[..end.unwrap_or(text.len())].lines().map(str::trim).filter(|line| !line.is_empty());
+            let what: Vec<&str> = what.collect();
             let what = what.join(" ");
             let tip = flags::similar(&error).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
             eprintln!("{}", flags::usage());

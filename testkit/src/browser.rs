@@ -83,6 +83,15 @@ impl Browser {
         });
     }
 
+    /// Opens a URL, and waits until the page is complete.
+    #[track_caller]
+    pub fn go(&mut self, url: &str) {
+        self.tell("Page.navigate", &format!(r#"{{"url":{}}}"#, quoted(url)));
+        eventually("the page is loaded", || {
+            self.ask("document.readyState + location.href") == format!("complete{url}")
+        });
+    }
+
     /// Evaluates an expression, and returns its value as text.
     #[track_caller]
     pub fn ask(&mut self, expression: &str) -> String {

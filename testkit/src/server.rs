@@ -1,6 +1,7 @@
 //! A `sanserve` process on a free port of the loopback interface. Its connections are recorded, and replaying them
 //! must give the same result. Tests get this check without doing anything.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -175,7 +176,20 @@ fn command(runtime: Runtime, directory: &Path, flags: &[&str]) -> Command {
 }
 
 fn arguments<'c>(command: &'c mut Command, runtime: Runtime, directory: &Path, flags: &[&str]) -> &'c mut Command {
-    command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "-d"]).arg(directory).args(flags).arg("0")
+    let more = MORE_FLAGS.with(Cell::get);
+    command.args(["--runtime", runtime.name(), "-b", "127.0.0.1", "-d"]).arg(directory).args(more).args(flags).arg("0")
+}
+
+thread_local! {
+    /// More flags for all servers that this thread starts.
+    static MORE_FLAGS: Cell<&'static [&'static str]> = const { Cell::new(&[]) };
+}
+
+/// Calls `act`, which starts its servers on this thread, with more flags for all of them.
+pub fn with_more_flags(flags: &'static [&'static str], act: impl FnOnce()) {
+    MORE_FLAGS.set(flags);
+    act();
+    MORE_FLAGS.set(&[]);
 }
 
 /// Replays the recordings.

@@ -26,6 +26,7 @@ pub mod ranges;
 pub mod redirect;
 pub mod resources;
 pub mod root;
+pub mod rules;
 pub mod shutdown;
 pub mod smuggling;
 pub mod timeouts;

@@ -94,9 +94,12 @@ fn verdict(story: &Story) -> String {
             "206, part of {found}, {}, {size}",
             field("Content-Range").unwrap_or_else(|| "several ranges".into())
         ),
+        "204" if is_rule("cors-preflight") => "204, a page of this origin may send the request (--cors)".into(),
         "204" => format!("204, allows {}", field("Allow").unwrap_or_default()),
         "301" | "302" | "303" | "307" | "308" => format!("{code}, to {}", field("Location").unwrap_or_default()),
         "304" => format!("304, {found} has not changed"),
+        "404" if is_rule("outside-prefix") => "404, it is not below the prefix (--route-prefix)".into(),
+        "404" if is_rule("listing-off") => format!("404, {found} has no index page and is not listed (--no-listing)"),
         "404" if is_rule("hidden-dotfile") => "404, its name begins with a dot (--hide-dotfiles)".into(),
         "404" if is_rule("file-with-slash") => {
             format!("404, {found} is not a directory, but the target ends with a slash")
