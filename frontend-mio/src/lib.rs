@@ -116,6 +116,10 @@ use sanserve_os::{Clock, SharedListener, addresses_of, bind_all_shared};
 pub use sanserve_server as server;
 #[cfg(feature = "recording")]
 pub use sanserve_server::Recording;
+/// TLS, for [`Site::with_tls`].
+#[cfg(feature = "tls-no-provider")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls-no-provider")))]
+pub use sanserve_server::tls;
 use sanserve_server::{Announce, Phase, first_ip};
 pub use sanserve_server::{
     Draining, Full, Handle, Job, ListenAddr, Listener, Log, Panicked, Running, Site, Stream, StreamSender, Upgraded,

@@ -45,7 +45,7 @@ pub(crate) enum State {
     Moving,
 }
 
-/// What is kept of a connection that waits for its handler or for its peer, or that is recorded and rests.
+/// What is kept of a connection that waits for its handler or for its peer, or that rests and is recorded or secured.
 pub(crate) struct Away {
     session: Session,
     /// `None`: it rests.
@@ -181,11 +181,11 @@ impl Parked {
     /// Gives back the leased memory if the connection rests now.
     pub(crate) fn rest(&mut self, cx: &Context<'_>) -> Option<Box<Busy>> {
         let State::Busy(busy) = &mut self.state else { return None };
-        if busy.session.connection.is_observed() {
+        let Some(resting) = busy.session.connection.rest() else {
+            // It is recorded, or has more to keep than fits, as a secured one has.
             let session = take(&mut busy.session, cx);
             return self.swap(State::Away(Box::new(Away { session, put_away: None, conn_waker: OnceCell::new() })));
-        }
-        let resting = busy.session.connection.rest()?;
+        };
         self.swap(State::Resting(resting))
     }
 
@@ -216,7 +216,8 @@ impl Parked {
             registry.deregister(&mut SourceFd(&self.socket.as_raw_fd())).ok()?;
         }
         ioctl_fionbio(&self.socket, false).ok()?;
-        Some(Upgraded::new(self.socket, read, peer, state, draining))
+        let secure = self.transport.take_secure();
+        Some(Upgraded::new(self.socket, read, peer, state, draining).with_secure(secure))
     }
 
     fn swap(&mut self, state: State) -> Option<Box<Busy>> {

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker, ready};
 use sanserve_core::{Close, Fault, Handler, Input, Misuse, Need, Peer, Reply, RequestBuf, Tick, Wait};
 use sanserve_os::{Clock, is_reset};
 use sanserve_server::{
-    Budget, Env, Files as _, Frontend, Io, Phase, PutAway, ScriptFds, Session, Site, Transport, Turn, Upgraded,
+    Budget, Env, Files as _, Frontend, Io, Phase, PutAway, ScriptFds, Secure, Session, Site, Transport, Turn, Upgraded,
     Workspace,
 };
 
@@ -64,7 +64,7 @@ pub(crate) struct Driver {
 }
 
 /// Invariant: an idle connection is cheap.
-const _: () = assert!(size_of::<Driver>() <= 368);
+const _: () = assert!(size_of::<Driver>() <= if cfg!(feature = "tls-no-provider") { 376 } else { 368 });
 
 /// What is kept of a lease that was given back while its exchange goes on.
 struct SetAside {
@@ -369,7 +369,7 @@ impl Driver {
                 return;
             }
             self.waiting = None;
-            if !self.lease.as_deref().is_some_and(|lease| lease.space.slot.has_batch()) {
+            if !self.is_held_back() {
                 return;
             }
             let is_out = self.with_env(|session, space, io, env| {
@@ -384,10 +384,14 @@ impl Driver {
         }
     }
 
+    /// Whether bytes that count as sent wait for the socket.
+    fn is_held_back(&self) -> bool {
+        self.transport.has_unsent() || self.lease.as_deref().is_some_and(|lease| lease.space.slot.has_batch())
+    }
+
     /// Whether all written bytes were sent.
     pub(crate) fn is_all_out(&mut self) -> bool {
-        let is_batched = self.lease.as_deref().is_some_and(|lease| lease.space.slot.has_batch());
-        !is_batched && !self.look(|reply| reply.has_unsent()).unwrap_or(false)
+        !self.is_held_back() && !self.look(|reply| reply.has_unsent()).unwrap_or(false)
     }
 
     /// Whether the server is shutting down.
@@ -401,18 +405,20 @@ impl Driver {
     }
 
     /// Takes the socket of a connection that is over, and the bytes read after the last request.
-    pub(crate) fn take_socket(&mut self) -> (Socket, Vec<u8>) {
+    pub(crate) fn take_socket(&mut self) -> (Socket, Vec<u8>, Option<Secure>) {
         let read = self.lease.as_deref().map(|lease| lease.space.buffers.input.unread().to_vec());
-        (mem::replace(&mut self.socket, Socket::Lost), read.unwrap_or_default())
+        let secure = self.transport.take_secure();
+        (mem::replace(&mut self.socket, Socket::Lost), read.unwrap_or_default(), secure)
     }
 
     /// Passes the socket to the site's hook for upgrades.
     pub(crate) fn hand_over(&mut self) {
         let state = self.lease.as_deref_mut().and_then(|lease| lease.space.buffers.take_upgrade_state());
         let peer = self.session.connection.peer();
-        let (socket, read) = self.take_socket();
+        let (socket, read, secure) = self.take_socket();
         let draining = self.shared.site.draining().clone();
-        let upgraded = socket.into_blocking().map(|stream| Upgraded::new(stream, read, peer, state, draining));
+        let upgraded = socket.into_blocking();
+        let upgraded = upgraded.map(|stream| Upgraded::new(stream, read, peer, state, draining).with_secure(secure));
         let site = &self.shared.site;
         match upgraded {
             Ok(upgraded) if site.takes_upgrades() => {

@@ -134,9 +134,9 @@ impl Driver {
     /// Handles the end of a connection whose handler is still running: the handler gets the socket if it has asked
     /// for it, else the socket is closed.
     fn part(&mut self, close: Close) {
-        let (socket, read) = self.take_socket();
+        let (socket, read, secure) = self.take_socket();
         if close == Close::Upgraded {
-            let upgraded = socket.into_fd().and_then(|socket| Upgraded::new(socket, read));
+            let upgraded = socket.into_fd().and_then(|socket| Upgraded::new(socket, read, secure));
             self.talk().upgraded = Some(upgraded);
         }
     }

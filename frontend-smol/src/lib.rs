@@ -68,6 +68,10 @@ pub use sanserve_core::{
 pub use sanserve_server as server;
 #[cfg(feature = "recording")]
 pub use sanserve_server::Recording;
+/// TLS, for [`Site::with_tls`].
+#[cfg(feature = "tls-no-provider")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls-no-provider")))]
+pub use sanserve_server::tls;
 use sanserve_server::{Announce as _, Phase, first_ip};
 pub use sanserve_server::{Draining, Handle, ListenAddr, Listener, Log, Running, Site, Stream, StreamSender};
 /// The version of `smol` whose traits, timers and executors this crate works with.

@@ -5,10 +5,11 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use sanserve_os::is_unix;
+use sanserve_server::Secure;
 use smol::io::{AsyncRead, AsyncWrite};
 
 /// A connection that has switched to another protocol, as returned by
@@ -33,6 +34,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 #[derive(Debug)]
 pub struct Upgraded {
     stream: Stream,
+    secure: Option<Secure>,
     /// What the peer has sent already, and how much of it was read.
     read: (Vec<u8>, usize),
 }
@@ -46,13 +48,13 @@ enum Stream {
 
 impl Upgraded {
     /// The socket is non-blocking.
-    pub(crate) fn new(socket: OwnedFd, read: Vec<u8>) -> io::Result<Upgraded> {
+    pub(crate) fn new(socket: OwnedFd, read: Vec<u8>, secure: Option<Secure>) -> io::Result<Upgraded> {
         let stream = if is_unix(socket.as_fd()) {
             Stream::Unix(Async::new_nonblocking(socket.into())?)
         } else {
             Stream::Tcp(Async::new_nonblocking(socket.into())?)
         };
-        Ok(Upgraded { stream, read: (read, 0) })
+        Ok(Upgraded { stream, secure, read: (read, 0) })
     }
 
     /// The socket, registered with the reactor, and what the peer has sent already and nobody has read.
@@ -62,7 +64,7 @@ impl Upgraded {
     /// A connection that is not plain TCP comes back.
     pub fn into_tcp(self) -> Result<(Async<TcpStream>, Vec<u8>), Upgraded> {
         match self {
-            Upgraded { stream: Stream::Tcp(stream), read: (mut read, start) } => {
+            Upgraded { stream: Stream::Tcp(stream), secure: None, read: (mut read, start) } => {
                 read.drain(..start);
                 Ok((stream, read))
             }
@@ -76,7 +78,7 @@ impl Upgraded {
     /// A connection that is not over a Unix socket comes back.
     pub fn into_unix(self) -> Result<(Async<UnixStream>, Vec<u8>), Upgraded> {
         match self {
-            Upgraded { stream: Stream::Unix(stream), read: (mut read, start) } => {
+            Upgraded { stream: Stream::Unix(stream), secure: None, read: (mut read, start) } => {
                 read.drain(..start);
                 Ok((stream, read))
             }
@@ -94,23 +96,35 @@ impl AsyncRead for Upgraded {
             *start += n;
             return Poll::Ready(Ok(n));
         }
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, out),
+        let Upgraded { stream, secure, .. } = &mut *self;
+        match secure {
+            None => stream.poll_read(cx, out),
+            Some(secure) => as_poll(secure.read(out, |incoming| {
+                let len = incoming.len();
+                incoming.resize(incoming.capacity(), 0);
+                let received = as_result(stream.poll_read(cx, &mut incoming[len..]));
+                incoming.truncate(len + received.as_ref().map_or(0, |n| *n));
+                received
+            })),
         }
     }
 }
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+        let Upgraded { stream, secure, .. } = &mut *self;
+        match secure {
+            None => stream.poll_write(cx, data),
+            Some(secure) => as_poll(secure.write(data, |bytes| as_result(stream.poll_write(cx, bytes)))),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let Upgraded { stream, secure, .. } = &mut *self;
+        if let Some(secure) = secure {
+            ready!(as_poll(secure.flush(|bytes| as_result(stream.poll_write(cx, bytes)))))?;
+        }
+        match stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -118,9 +132,46 @@ impl AsyncWrite for Upgraded {
 
     /// Ends the direction to the peer.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let Upgraded { stream, secure, .. } = &mut *self;
+        if let Some(secure) = secure {
+            secure.close();
+            ready!(as_poll(secure.flush(|bytes| as_result(stream.poll_write(cx, bytes)))))?;
+        }
+        match stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_close(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_close(cx),
         }
+    }
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, out),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+        }
+    }
+}
+
+/// A result of a socket that does not block, for [`Secure`].
+fn as_result<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
+    match polled {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// The reverse. The waker was passed on where the socket would have blocked.
+fn as_poll<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
     }
 }

@@ -161,7 +161,10 @@ impl Line {
         let outcome = loop {
             // A call means that the handler may continue with what it waited for before.
             match self.go_on(io::ErrorKind::BrokenPipe) {
-                Ok(()) if self.driver.space.slot.has_batch() || self.reply(|reply| reply.has_unsent()) => {}
+                Ok(())
+                    if self.transport.has_unsent()
+                        || self.driver.space.slot.has_batch()
+                        || self.reply(|reply| reply.has_unsent()) => {}
                 outcome => break outcome,
             }
         };

@@ -65,6 +65,10 @@ pub use sanserve_server as server;
 #[cfg(feature = "recording")]
 pub use sanserve_server::Recording;
 use sanserve_server::first_ip;
+/// TLS, for [`Site::with_tls`].
+#[cfg(feature = "tls-no-provider")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls-no-provider")))]
+pub use sanserve_server::tls;
 pub use sanserve_server::{Draining, Handle, ListenAddr, Listener, Log, Running, Site, Stream, StreamSender, Upgraded};
 #[cfg(feature = "cgi")]
 pub use {sanserve_core::Cgi, sanserve_server::ScriptRules};

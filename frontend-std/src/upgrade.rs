@@ -32,6 +32,7 @@ impl Line {
         let peer = self.live.peer;
         let buf = &mut self.driver.space.buffers;
         let (read, state) = (buf.input.unread().to_vec(), buf.take_upgrade_state());
-        Ok(Upgraded::new(stream, read, peer, state, self.driver.shared.site.draining().clone()))
+        let upgraded = Upgraded::new(stream, read, peer, state, self.driver.shared.site.draining().clone());
+        Ok(upgraded.with_secure(self.transport.take_secure()))
     }
 }

@@ -76,10 +76,13 @@ mod script;
 #[path = "script/absent.rs"]
 mod script;
 mod script_io;
+mod secure;
 mod session;
 mod site;
 mod slot;
 mod standing;
+#[cfg(feature = "tls-no-provider")]
+mod tls_layer;
 #[cfg(feature = "recording")]
 mod trace;
 mod transport;
@@ -101,12 +104,17 @@ pub use readiness::{poll, socket_flags, watched};
 pub use record::Recording;
 pub use running::{Running, first_ip};
 pub use sanserve_os::{ListenAddr, Listener, Root, Stream, StreamSender, Symlinks};
+/// TLS, for [`Site::with_tls`].
+#[cfg(feature = "tls-no-provider")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls-no-provider")))]
+pub use sanserve_tls as tls;
 #[cfg(feature = "recording")]
 pub use sanserve_transcript::Secrets;
 pub use script::Scripts;
 #[cfg(feature = "cgi")]
 pub use script::{Launcher, ScriptRules};
 pub use script_io::{ScriptFds, ScriptRead};
+pub use secure::Secure;
 pub use session::{Budget, EachExchange, Env, Frontend, Session, Turn, Workspace};
 pub use site::{HandlerFactory, SharedPolicy, Site, UpgradeHook, VerifyHook};
 pub use slot::{BATCH, Flush, Slot, SlotEnv};

@@ -255,6 +255,7 @@ impl Session {
     /// Reads once, and passes the result to the connection. Blocks only if the socket does and `waits` is set.
     /// `false`: nothing has arrived.
     pub fn receive(&mut self, buffers: &mut Buffers, io: &mut Io<'_>, env: &Env<'_>, waits: bool) -> bool {
+        self.choose_layer(io, env.site);
         let received = io.receive(&mut buffers.input, waits);
         self.received(received, io, env)
     }
@@ -262,6 +263,7 @@ impl Session {
     /// Passes the result of a read to the connection. `false`: nothing has arrived.
     pub fn received(&mut self, received: Received, io: &mut Io<'_>, env: &Env<'_>) -> bool {
         let draining = env.site.draining();
+        self.tell_news(io);
         match received {
             Received::Nothing => return false,
             Received::Bytes(_) => env.files.arrived(),
@@ -273,6 +275,25 @@ impl Session {
         true
     }
 
+    /// In the first turn: the connection learns whether it begins with a handshake.
+    #[inline]
+    fn choose_layer(&mut self, io: &mut Io<'_>, site: &Site) {
+        if let Some(input) = io.transport.choose_layer(site) {
+            self.connection.handle(input);
+        }
+    }
+
+    /// Passes what the layer for TLS has to tell to the connection. Returns whether there was anything.
+    #[inline]
+    fn tell_news(&mut self, io: &mut Io<'_>) -> bool {
+        let mut is_news = false;
+        while let Some(input) = io.transport.take_news() {
+            self.connection.handle(input);
+            is_news = true;
+        }
+        is_news
+    }
+
     /// Carries out steps until the connection waits, closes, calls its handler, or has used its budget.
     pub fn turn(
         &mut self,
@@ -282,6 +303,7 @@ impl Session {
         env: &mut Env<'_>,
         budget: &mut Budget,
     ) -> Turn {
+        self.choose_layer(io, env.site);
         io.transport.wait_for(sanserve_core::Need::default());
         space.slot.time_passed();
         while budget.steps > 0 && budget.bytes > 0 {
@@ -291,6 +313,7 @@ impl Session {
                 Step::Wait(wait) => {
                     if self.flush(slot, io, env) && !self.advance(wait, space, io, env) {
                         io.transport.wait_for(wait.need);
+                        io.transport.rest();
                         return Turn::Wait(wait);
                     }
                 }
@@ -298,7 +321,10 @@ impl Session {
                     if self.flush(slot, io, env) {
                         // Unsent bytes are discarded, and a peer that did not get the 101 cannot use the other
                         // protocol.
-                        let is_lost = close == Close::Upgraded && slot.has_batch();
+                        let is_lost = close == Close::Upgraded && (slot.has_batch() || io.transport.has_unsent());
+                        if !matches!(close, Close::Upgraded | Close::Broken) {
+                            io.close();
+                        }
                         return Turn::Closed(if is_lost { Close::Broken } else { close });
                     }
                 }
@@ -363,6 +389,7 @@ impl Session {
             }
         }
         if is_probe {
+            self.tell_news(io);
             // There may be more bytes than were read, and those that were read arrived after the files were checked.
             io.transport.was_probed();
             env.files.arrived();
@@ -388,7 +415,10 @@ impl Session {
 
     /// Sends the batch. `false`: the connection has a new input and must be polled again.
     fn flush(&mut self, slot: &mut Slot, io: &mut Io<'_>, env: &Env<'_>) -> bool {
-        if !slot.has_batch() || io.transport.is_full() {
+        if self.tell_news(io) {
+            return false;
+        }
+        if !(slot.has_batch() || io.transport.has_unsent()) || io.transport.is_full() {
             // The connection already has the input `Blocked`.
             return true;
         }
@@ -446,7 +476,7 @@ impl Session {
     /// `false`: the socket is full.
     pub fn push(&mut self, slot: &mut Slot, io: &mut Io<'_>, env: &Env<'_>) -> bool {
         self.flush(slot, io, env);
-        !slot.has_batch()
+        !slot.has_batch() && !io.transport.has_unsent()
     }
 
     /// The handler's view of the connection.

@@ -88,6 +88,9 @@ pub struct Site {
     handler: Option<HandlerFactory>,
     /// Takes over the sockets of connections that switch to another protocol. Without it, they are closed.
     upgrade: Option<UpgradeHook>,
+    /// Secures all connections. Without it, none are.
+    #[cfg(feature = "tls-no-provider")]
+    tls: Option<sanserve_tls::Config>,
     /// Decides which peers are served, before anything is read (`verify_request` in Python). Default: all.
     verify: Option<VerifyHook>,
     /// Limits of each small-file cache. There is one per event-loop thread, or one that threads share.
@@ -145,6 +148,8 @@ impl Site {
             log: Log::stderr(),
             handler: None,
             upgrade: None,
+            #[cfg(feature = "tls-no-provider")]
+            tls: None,
             verify: None,
             cache: CacheLimits::default(),
             connections: 16_384,
@@ -287,6 +292,26 @@ impl Site {
     #[must_use]
     pub fn welcomes(&self, peer: Peer) -> bool {
         self.verify.as_ref().is_none_or(|verify| verify(peer))
+    }
+
+    /// Speaks TLS on every connection: HTTPS. [`Request::secured`](sanserve_core::Request::secured) tells handlers what
+    /// was agreed on. A client that speaks plain HTTP is redirected, and gets nothing else. Default: plain HTTP.
+    ///
+    /// The certificates can be replaced while the server runs
+    /// ([`Identities::replace`](sanserve_tls::identity::Identities::replace)).
+    #[cfg(feature = "tls-no-provider")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls-no-provider")))]
+    #[must_use]
+    pub fn with_tls(self, tls: sanserve_tls::Config) -> Site {
+        Site { tls: Some(tls), ..self }
+    }
+
+    /// What secures the connections; `None`: they are not secured.
+    #[cfg(feature = "tls-no-provider")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls-no-provider")))]
+    #[must_use]
+    pub fn tls(&self) -> Option<&sanserve_tls::Config> {
+        self.tls.as_ref()
     }
 
     /// Sets the rules for scripts.
@@ -594,6 +619,8 @@ impl Clone for Site {
             log: self.log.clone(),
             handler: self.handler.clone(),
             upgrade: self.upgrade.clone(),
+            #[cfg(feature = "tls-no-provider")]
+            tls: self.tls.clone(),
             verify: self.verify.clone(),
             cache: self.cache.clone(),
             connections: self.connections,

@@ -134,13 +134,11 @@ impl Slot {
 
     /// Sends the batch. Call it at `Wait`, `Shut` and `Close`.
     pub fn flush(&mut self, io: &mut Io<'_>) -> Flush {
-        if self.batch.is_empty() {
-            return Flush::Done;
-        }
-        match io.send(&self.batch, false) {
+        let sent = if self.batch.is_empty() { io.flush().map(|()| 0) } else { io.send(&self.batch, false) };
+        match sent {
             Ok(n) => {
                 self.unbatch(n);
-                if self.batch.is_empty() { Flush::Done } else { Flush::Blocked }
+                if self.batch.is_empty() && !io.transport.has_unsent() { Flush::Done } else { Flush::Blocked }
             }
             Err(Stopped::Blocked) => Flush::Blocked,
             Err(Stopped::Peer | Stopped::File) => {

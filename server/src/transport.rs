@@ -9,8 +9,13 @@ use std::io::IoSlice;
 use rustix::fd::BorrowedFd;
 use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use sanserve_core::{Need, Window};
+use sanserve_core::{Input, Need, Window};
 use sanserve_os::Stopped;
+
+use crate::secure::Secure;
+use crate::site::Site;
+#[cfg(feature = "tls-no-provider")]
+use crate::tls_layer::{Emptied, Got, Tls};
 
 /// The layer between a connection and its socket, and the readiness of the socket.
 ///
@@ -20,14 +25,13 @@ use sanserve_os::Stopped;
 #[derive(Debug)]
 pub struct Transport {
     layer: Layer,
+    #[cfg(feature = "tls-no-provider")]
+    tls: Option<Box<Tls>>,
     /// Events are edge-triggered, so reading continues until a read comes up short.
     is_edge: bool,
     readable: bool,
     writable: bool,
-    /// The peer sends nothing more, so a short read does not empty the socket.
-    read_closed: bool,
-    /// The peer has reset the connection.
-    is_reset: bool,
+    peer: Peer,
     mode: Mode,
     /// What the connection waits for.
     needs_read: bool,
@@ -35,7 +39,8 @@ pub struct Transport {
 }
 
 /// Invariant: an idle connection is cheap.
-const _: () = assert!(size_of::<Transport>() <= 8);
+/// Only TLS needs a pointer.
+const _: () = assert!(size_of::<Transport>() <= if cfg!(feature = "tls-no-provider") { 16 } else { 8 });
 
 /// Whether reads of the socket block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,18 +51,33 @@ enum Mode {
     SentFile,
 }
 
-/// The layer that transforms the bytes. TLS would be another one.
-#[derive(Debug)]
+/// What is known of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    Present,
+    /// It sends nothing more, so a short read does not empty the socket.
+    ReadClosed,
+    /// It has reset the connection.
+    Reset,
+}
+
+/// The layer that transforms the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layer {
-    /// The bytes are sent unchanged.
-    Plain,
+    /// It is chosen in the first turn.
+    New,
+    /// The bytes are sent unchanged, unless there is a [`Tls`].
+    Chosen,
+    /// The peer speaks plain HTTP in place of TLS, and the connection was not told.
+    #[cfg(feature = "tls-no-provider")]
+    Unsecured,
 }
 
 /// The result of reading.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// This many bytes were added to the window.
+    /// Something has arrived, and this many bytes were added to the window: none if it belongs to TLS.
     Bytes(usize),
     /// Nothing has arrived in time.
     Nothing,
@@ -79,12 +99,13 @@ impl Transport {
     #[must_use]
     pub fn level_triggered() -> Transport {
         Transport {
-            layer: Layer::Plain,
+            layer: Layer::New,
+            #[cfg(feature = "tls-no-provider")]
+            tls: None,
             is_edge: false,
             readable: false,
             writable: true,
-            read_closed: false,
-            is_reset: false,
+            peer: Peer::Present,
             mode: Mode::DoesNot,
             needs_read: true,
             needs_write: false,
@@ -110,7 +131,9 @@ impl Transport {
 
     /// The peer sends nothing more.
     pub fn became_closed(&mut self) {
-        self.read_closed = true;
+        if self.peer == Peer::Present {
+            self.peer = Peer::ReadClosed;
+        }
     }
 
     /// Whether the socket may be readable, and the connection waits for that.
@@ -128,7 +151,7 @@ impl Transport {
     /// Whether a send or a receive has found that the connection has failed.
     #[must_use]
     pub fn is_reset(&self) -> bool {
-        self.is_reset
+        self.peer == Peer::Reset
     }
 
     /// Whether the socket blocks.
@@ -165,7 +188,78 @@ impl Transport {
     }
 
     pub(crate) fn was_reset(&mut self) {
-        self.is_reset = true;
+        self.peer = Peer::Reset;
+    }
+
+    /// Whether bytes that were passed to [`Io`] as sent wait in the layer for the socket.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &self.tls {
+            return tls.has_unsent();
+        }
+        false
+    }
+
+    /// Chooses the layer, once. Returns what the connection has to be told of it.
+    #[inline]
+    pub(crate) fn choose_layer(&mut self, site: &Site) -> Option<Input> {
+        if self.layer == Layer::New { self.choose_layer_of(site) } else { None }
+    }
+
+    #[cfg(feature = "tls-no-provider")]
+    fn choose_layer_of(&mut self, site: &Site) -> Option<Input> {
+        self.layer = Layer::Chosen;
+        match Tls::new(site.tls()?) {
+            Ok(tls) => {
+                self.tls = Some(Box::new(tls));
+                Some(Input::Handshake)
+            }
+            Err(failure) => {
+                site.log().error(format_args!("cannot begin a TLS handshake: {failure}"));
+                Some(Input::Broken(sanserve_core::Fault::Peer))
+            }
+        }
+    }
+
+    #[cfg(not(feature = "tls-no-provider"))]
+    fn choose_layer_of(&mut self, _: &Site) -> Option<Input> {
+        self.layer = Layer::Chosen;
+        None
+    }
+
+    /// What the layer has to tell the connection: call it until it returns `None`.
+    #[inline]
+    pub(crate) fn take_news(&mut self) -> Option<Input> {
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.tls {
+            let news = tls.take_news();
+            if news == Some(Input::Blocked) {
+                self.writable = false;
+            }
+            return news;
+        } else if self.layer == Layer::Unsecured {
+            self.layer = Layer::Chosen;
+            return Some(Input::Unsecured);
+        }
+        None
+    }
+
+    /// Frees what an idle connection does not need.
+    #[inline]
+    pub(crate) fn rest(&mut self) {
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.tls {
+            tls.rest();
+        }
+    }
+
+    /// Takes the TLS of a connection that switches to another protocol, if it is secured.
+    pub fn take_secure(&mut self) -> Option<Secure> {
+        #[cfg(feature = "tls-no-provider")]
+        return self.tls.take().map(Secure::new);
+        #[cfg(not(feature = "tls-no-provider"))]
+        None
     }
 
     /// There may be more bytes than were read.
@@ -196,18 +290,22 @@ impl Io<'_> {
 
     /// Reads once into the window, which must have room. Blocks only if the socket does and `waits` is set.
     pub fn receive(&mut self, window: &mut Window, waits: bool) -> Received {
-        let Layer::Plain = self.transport.layer;
+        let flags = if self.transport.is_blocking() && !waits { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.transport.tls {
+            let (got, emptied) = tls.receive(self.socket, window, flags);
+            return self.received(got, emptied, window);
+        }
         let spare = window.spare();
         let room = spare.len();
         debug_assert!(room > 0, "an empty read would look like the end");
-        let flags = if self.transport.is_blocking() && !waits { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         self.transport.readable = false;
         match retry_on_intr(|| recv(self.socket, &mut *spare, flags)) {
             Ok((_, 0)) => Received::End,
             Ok((_, n)) => {
                 window.commit(n);
                 // A short read has emptied the socket, and more bytes cause a new event.
-                self.transport.readable = self.transport.is_edge && (n == room || self.transport.read_closed);
+                self.transport.readable = self.transport.is_edge && (n == room || self.transport.peer != Peer::Present);
                 Received::Bytes(n)
             }
             Err(Errno::AGAIN) => Received::Nothing,
@@ -215,27 +313,81 @@ impl Io<'_> {
         }
     }
 
+    /// Records what was received through TLS.
+    #[cfg(feature = "tls-no-provider")]
+    fn received(&mut self, got: Got, emptied: Emptied, window: &mut Window) -> Received {
+        let Transport { layer, tls, is_edge, readable, peer, .. } = &mut *self.transport;
+        if emptied.was_read {
+            *readable = *is_edge && (emptied.may_have_more || *peer != Peer::Present);
+        }
+        // The socket has no event for what was read from it already.
+        *readable |= tls.as_ref().is_some_and(|tls| tls.has_unread());
+        match got {
+            Got::Bytes(n) => Received::Bytes(n),
+            Got::Nothing => Received::Nothing,
+            Got::End => Received::End,
+            Got::Broken => Received::Broken,
+            Got::PlainHttp(bytes) => {
+                (*layer, *tls) = (Layer::Unsecured, None);
+                match window.fill(&bytes) {
+                    n if n == bytes.len() => Received::Bytes(n),
+                    _ => Received::Broken,
+                }
+            }
+        }
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8], more: bool) -> Result<usize, Stopped> {
-        let Layer::Plain = self.transport.layer;
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.transport.tls {
+            return tls.send(self.socket, [bytes].into_iter(), more);
+        }
         sanserve_os::send(self.socket, bytes, more)
     }
 
     pub(crate) fn send_vectored(&mut self, pieces: &[IoSlice<'_>], more: bool) -> Result<usize, Stopped> {
-        let Layer::Plain = self.transport.layer;
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.transport.tls {
+            return tls.send(self.socket, pieces.iter().map(|piece| &**piece), more);
+        }
         sanserve_os::send_vectored(self.socket, pieces, more)
     }
 
     pub(crate) fn send_file(&mut self, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Stopped> {
-        let Layer::Plain = self.transport.layer;
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.transport.tls {
+            return tls.send_file(self.socket, file, offset, len);
+        }
         // `sendfile` has no flag for that.
         self.set_blocking(false).map_err(|_| Stopped::Peer)?;
         self.transport.mode = Mode::SentFile;
         sanserve_os::send_file(self.socket, file, offset, len)
     }
 
+    /// Sends what waits in the layer.
+    pub(crate) fn flush(&mut self) -> Result<(), Stopped> {
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.transport.tls {
+            return tls.flush(self.socket);
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to the peer, if the layer has a way to, before the socket is closed.
+    pub(crate) fn close(&mut self) {
+        #[cfg(feature = "tls-no-provider")]
+        if let Some(tls) = &mut self.transport.tls {
+            // "Servers MUST attempt to initiate an exchange of closure alerts with the client before closing the
+            // connection" (RFC 9112 section 9.8). Where earlier bytes are discarded, it would not be understood.
+            if !tls.has_unsent() {
+                tls.close(self.socket);
+            }
+        }
+    }
+
     /// Half-closes the socket.
     pub(crate) fn shut(&mut self) {
-        let Layer::Plain = self.transport.layer;
+        self.close();
         // Fails only if the peer has disconnected, which the next read reports.
         let _ = shutdown(self.socket, Shutdown::Write);
     }

@@ -1,16 +1,20 @@
 //! A connection that has switched to another protocol, for its new owner.
 
 use std::any::Any;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use sanserve_core::{Peer, UpgradeState};
-use sanserve_os::is_unix;
+use sanserve_os::{is_unix, send};
 
 use crate::lifecycle::Draining;
+use crate::secure::Secure;
 
 /// A connection that has switched to another protocol. Reads and writes block.
 ///
@@ -52,6 +56,49 @@ pub struct Upgraded {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(TlsStream),
+}
+
+/// A socket with its TLS.
+#[derive(Debug)]
+struct TlsStream {
+    /// Locked for moments, since a shutdown needs no exclusive access.
+    secure: Mutex<Secure>,
+    socket: OwnedFd,
+}
+
+impl TlsStream {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let TlsStream { secure, socket } = self;
+        secure.get_mut().unwrap_or_else(PoisonError::into_inner).read(out, |incoming| {
+            Ok(rustix::io::retry_on_intr(|| rustix::io::read(&*socket, spare_capacity(incoming)))?)
+        })
+    }
+
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let TlsStream { secure, socket } = self;
+        let secure = secure.get_mut().unwrap_or_else(PoisonError::into_inner);
+        secure.write(data, |bytes| Ok(rustix::io::retry_on_intr(|| rustix::io::write(&*socket, bytes))?))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let TlsStream { secure, socket } = self;
+        let secure = secure.get_mut().unwrap_or_else(PoisonError::into_inner);
+        secure.flush(|bytes| Ok(rustix::io::retry_on_intr(|| rustix::io::write(&*socket, bytes))?))
+    }
+
+    /// Announces the end of what is sent, as far as the socket accepts that without blocking.
+    fn close(&self) {
+        let mut secure = self.secure.lock().unwrap_or_else(PoisonError::into_inner);
+        secure.close();
+        let _ = secure.flush(|bytes| send(self.socket.as_fd(), bytes, false).map_err(|_| ErrorKind::WouldBlock.into()));
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 impl Upgraded {
@@ -66,6 +113,24 @@ impl Upgraded {
     ) -> Upgraded {
         let stream = if is_unix(socket.as_fd()) { Stream::Unix(socket.into()) } else { Stream::Tcp(socket.into()) };
         Upgraded { stream, read: (read, 0), peer, state, draining }
+    }
+
+    /// Sets the TLS of the connection, if it is secured. For frontends.
+    #[must_use]
+    pub fn with_secure(self, secure: Option<Secure>) -> Upgraded {
+        let Some(secure) = secure else { return self };
+        let socket = match self.stream {
+            Stream::Tcp(stream) => stream.into(),
+            Stream::Unix(stream) => stream.into(),
+            Stream::Tls(_) => return self,
+        };
+        Upgraded { stream: Stream::Tls(TlsStream { secure: Mutex::new(secure), socket }), ..self }
+    }
+
+    /// Whether the connection is secured by TLS. Then it is read and written as any other, but has no socket to take.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
     }
 
     /// The address of the peer.
@@ -100,6 +165,7 @@ impl Upgraded {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(timeout),
             Stream::Unix(stream) => stream.set_read_timeout(timeout),
+            Stream::Tls(stream) => set_timeout(stream, Timeout::Recv, timeout),
         }
     }
 
@@ -111,6 +177,7 @@ impl Upgraded {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_write_timeout(timeout),
             Stream::Unix(stream) => stream.set_write_timeout(timeout),
+            Stream::Tls(stream) => set_timeout(stream, Timeout::Send, timeout),
         }
     }
 
@@ -122,6 +189,17 @@ impl Upgraded {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(how),
             Stream::Unix(stream) => stream.shutdown(how),
+            Stream::Tls(stream) => {
+                let how = match how {
+                    Shutdown::Read => rustix::net::Shutdown::Read,
+                    Shutdown::Write => rustix::net::Shutdown::Write,
+                    Shutdown::Both => rustix::net::Shutdown::Both,
+                };
+                if how != rustix::net::Shutdown::Read {
+                    stream.close();
+                }
+                Ok(rustix::net::shutdown(&stream.socket, how)?)
+            }
         }
     }
 
@@ -166,6 +244,7 @@ impl Read for Upgraded {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read(out),
             Stream::Unix(stream) => stream.read(out),
+            Stream::Tls(stream) => stream.read(out),
         }
     }
 }
@@ -175,6 +254,7 @@ impl Write for Upgraded {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write(data),
             Stream::Unix(stream) => stream.write(data),
+            Stream::Tls(stream) => stream.write(data),
         }
     }
 
@@ -182,8 +262,16 @@ impl Write for Upgraded {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.flush(),
             Stream::Unix(stream) => stream.flush(),
+            Stream::Tls(stream) => stream.flush(),
         }
     }
+}
+
+fn set_timeout(stream: &TlsStream, which: Timeout, timeout: Option<Duration>) -> io::Result<()> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    Ok(set_socket_timeout(&stream.socket, which, timeout)?)
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub enum Read {
     /// The transport has ended without a close_notify alert, so that what was read may have been cut off by an
     /// attacker. HTTP has its own ends of messages.
     Truncated,
-    /// The peer speaks plain HTTP. [`Machine::into_incoming`] has what it said.
+    /// The peer speaks plain HTTP. [`Machine::take_incoming`] has what it said.
     PlainHttp,
 }
 
@@ -111,10 +111,12 @@ impl Machine {
     }
 
     /// Where ciphertext from the peer is to be appended, as much as there is spare capacity: a record at least, unless
-    /// too much waits to be [read](Machine::read) already.
-    pub fn incoming(&mut self) -> &mut Vec<u8> {
-        let room = READ.min(MAX_INCOMING.saturating_sub(self.incoming.len()));
-        self.incoming.reserve(room);
+    /// too much waits to be [read](Machine::read) already. The first time, there is room for `first` bytes, which limits
+    /// what has arrived if it turns out to be plain HTTP.
+    pub fn incoming(&mut self, first: usize) -> &mut Vec<u8> {
+        let most = if matches!(self.stage, Stage::New) { first.min(READ) } else { READ };
+        let room = most.min(MAX_INCOMING.saturating_sub(self.incoming.len()));
+        self.incoming.reserve_exact(room);
         &mut self.incoming
     }
 
@@ -279,8 +281,8 @@ impl Machine {
 
     /// What has arrived, after [`Read::PlainHttp`].
     #[must_use]
-    pub fn into_incoming(self) -> Vec<u8> {
-        self.incoming
+    pub fn take_incoming(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.incoming)
     }
 
     /// The bytes of memory that it holds in buffers.

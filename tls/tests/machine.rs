@@ -72,7 +72,7 @@ fn sent_by(client: &mut ClientConnection) -> Vec<u8> {
 
 /// Puts bytes into the machine, as far as it has room.
 fn put(machine: &mut Machine, bytes: &mut &[u8]) {
-    let incoming = machine.incoming();
+    let incoming = machine.incoming(usize::MAX);
     let n = bytes.len().min(incoming.capacity() - incoming.len());
     incoming.extend_from_slice(&bytes[..n]);
     *bytes = &bytes[n..];
@@ -396,7 +396,7 @@ fn plain_http_is_recognized_by_its_first_byte() {
         put(&mut machine, &mut &*request);
         assert_eq!(machine.read(&mut [0; 9]).unwrap(), Read::PlainHttp);
         assert!(machine.unsent().is_empty());
-        assert_eq!(machine.into_incoming(), request);
+        assert_eq!(machine.take_incoming(), request);
     }
 }
 
