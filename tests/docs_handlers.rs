@@ -270,6 +270,44 @@ mod decisions {
     }
 }
 
+mod parts_of_the_path {
+    use sanserve_mio::{HandlerError, Reply, Site, StatusCode};
+
+    fn answer(reply: &mut Reply<'_>, body: &[u8]) -> Result<(), HandlerError> {
+        let request = reply.request();
+        let path = std::str::from_utf8(request.path()).map_err(|_| StatusCode::NOT_FOUND)?;
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let number = |text: &str| text.parse::<u64>().map_err(|_| StatusCode::NOT_FOUND);
+        let text = match (request.method(), &parts[..]) {
+            (b"GET", ["users"]) => "all users\n".to_owned(),
+            (b"POST", ["users"]) => format!("a new user: {}\n", String::from_utf8_lossy(body)),
+            (b"GET", ["users", id]) => format!("user {}\n", number(id)?),
+            (b"GET", ["users", id, "photos", rest @ ..]) => {
+                format!("photo {} of user {}\n", rest.join("/"), number(id)?)
+            }
+            (_, ["users", ..]) => return Err(StatusCode::METHOD_NOT_ALLOWED.into()),
+            _ => return Err(StatusCode::NOT_FOUND.into()),
+        };
+        Ok(reply.answer(StatusCode::OK, "text/plain", text)?)
+    }
+
+    pub(super) fn site() -> Site {
+        Site::without_files().with_body_answer(65_536, answer)
+    }
+}
+
+mod shout_small {
+    use sanserve_mio::{Misuse, Reply, Site, StatusCode};
+
+    fn shout(reply: &mut Reply<'_>, body: &[u8]) -> Result<(), Misuse> {
+        reply.answer(StatusCode::OK, "text/plain", body.to_ascii_uppercase())
+    }
+
+    pub(super) fn site() -> Site {
+        Site::without_files().with_body_answer(65_536, shout)
+    }
+}
+
 #[allow(dead_code, reason = "its `main` is not run")]
 mod hello_async {
     use sanserve_smol::{Exchange, Server, Site, StatusCode};
@@ -687,6 +725,30 @@ fn the_programs_of_the_pages_are_tested() {
             assert!(here.contains(&block), "not tested:\n{block}");
         }
     }
+}
+
+#[test]
+fn parts_of_the_path_are_matched() {
+    let server = portable(parts_of_the_path::site());
+    let mut client = server.connect();
+    for (path, status, text) in [
+        ("/users", 200, "all users\n"),
+        ("/users/7", 200, "user 7\n"),
+        ("/users/7/photos/a/b", 200, "photo a/b of user 7\n"),
+        ("/users/x", 404, ""),
+        ("/users/7/other", 405, ""),
+        ("/", 404, ""),
+    ] {
+        let response = client.get(path);
+        assert_eq!(response.status(), status, "{path}");
+        assert!(response.body_text() == text || text.is_empty(), "{path}: {response:?}");
+    }
+    let post = "POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nAda";
+    assert_eq!(client.ask(post).body_text(), "a new user: Ada\n");
+    server.end();
+    let server = portable(shout_small::site());
+    assert_eq!(server.connect().ask(post).body_text(), "ADA");
+    server.end();
 }
 
 /// What the table of `from-tiny-http.md` says of the loop over requests.

@@ -8,8 +8,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sanserve_core::{
-    Authenticated, Cache, Call, Cgi, Config, DefaultPolicy, Entry, Isolation, Misuse, Peer, Policy, Received, Reply,
-    Request, ResponseHead, Route, Rules, StatusCode, Timeouts,
+    Authenticated, Cache, Call, Cgi, Config, DefaultPolicy, Entry, HandlerError, Isolation, Misuse, Peer, Policy,
+    Received, Reply, Request, ResponseHead, Route, Rules, StatusCode, Timeouts,
 };
 use sanserve_server::{Launcher, Log, ScriptRules, Site, Upgraded};
 use testkit::{Bound, Client, Embedded, TIMEOUT, Tree, bound};
@@ -647,6 +647,42 @@ fn rules_apply_to_files_and_handlers(on: On) {
     }
 }
 
+fn a_small_body_is_complete_when_the_handler_is_called(on: On) {
+    let answer = |reply: &mut Reply<'_>, body: &[u8]| -> Result<(), HandlerError> {
+        match reply.request().path() {
+            b"/decline" => Ok(reply.decline()?),
+            b"/fail" => Err(StatusCode::CONFLICT.into()),
+            b"/nothing" => Ok(()),
+            _ => Ok(reply.answer(StatusCode::OK, "text/plain", body.to_ascii_uppercase())?),
+        }
+    };
+    let server = on.start(|site| site.with_body_answer(10, answer));
+    let mut client = server.connect();
+    assert_eq!(client.get("/").body_text(), "");
+    let post =
+        |path: &str, field: &str, body: &str| format!("POST {path} HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n{body}");
+    assert_eq!(client.ask(post("/", "Content-Length: 10", "abcdefghij")).body_text(), "ABCDEFGHIJ");
+    const CHUNKED: &str = "Transfer-Encoding: chunked";
+    let parts = post("/", CHUNKED, "5\r\nabcde\r\n5\r\nfghij\r\n0\r\n\r\n");
+    client.dribble(&parts);
+    assert_eq!(client.response().body_text(), "ABCDEFGHIJ");
+    // The next body does not begin with this one.
+    assert_eq!(client.ask(post("/", "Content-Length: 1", "z")).body_text(), "Z");
+    assert_eq!(client.ask(post("/fail", "Content-Length: 1", "z")).status(), 409);
+    assert_eq!(client.ask(post("/decline", "Content-Length: 1", "z")).status(), 501, "left to the files");
+    let too_long = [
+        post("/", "Content-Length: 11", "abcdefghijk"),
+        post("/", CHUNKED, "5\r\nabcde\r\n6\r\nfghijk\r\n0\r\n\r\n"),
+        // It is refused before it is sent.
+        post("/", "Content-Length: 11\r\nExpect: 100-continue", ""),
+    ];
+    for request in too_long {
+        assert_eq!(server.connect().ask(request).status(), 413);
+    }
+    assert_eq!(server.connect().get("/nothing").status(), 500);
+    assert!(server.end().contains("it left its response unfinished"));
+}
+
 /// Responds when another thread wakes it.
 fn a_handler_is_woken_from_another_thread(on: On) {
     type Handed = (Waker, Arc<Mutex<Option<String>>>);
@@ -739,6 +775,7 @@ macro_rules! mount {
                 an_upgraded_connection_loses_no_byte_and_keeps_its_place
                 an_upgrade_without_a_working_hook_is_closed
                 only_verified_peers_are_served
+                a_small_body_is_complete_when_the_handler_is_called
                 a_handler_is_woken_from_another_thread
                 rules_apply_to_files_and_handlers
             );

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use sanserve_core::{
-    Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, HandlerError, Now, Peer, Policy, Reply, Rules,
+    Buffers, Call, Config, Connection, Context, DefaultPolicy, Handler, HandlerError, Now, Peer, Policy, Received,
+    Reply, Rules, StatusCode,
 };
 #[cfg(feature = "recording")]
 use sanserve_transcript::Secrets;
@@ -53,6 +54,29 @@ fn call_answer<E: Into<HandlerError>>(
     answer(reply).map_err(Into::into)?;
     let is_open = reply.is_answering() || (reply.is_unanswered() && !reply.is_declined());
     if is_open { Err("it left its response unfinished".into()) } else { Ok(()) }
+}
+
+/// Appends what has arrived of a body of at most `limit` bytes. Returns whether it is complete.
+fn collect(reply: &mut Reply<'_>, limit: usize, body: &mut Vec<u8>) -> Result<bool, HandlerError> {
+    if !reply.is_unanswered() {
+        return Ok(false);
+    }
+    // A client that expects `100 Continue` does not send a body that is too long.
+    if reply.request().content_length().is_some_and(|length| length > limit as u64) {
+        return Err(StatusCode::CONTENT_TOO_LARGE.into());
+    }
+    loop {
+        match reply.receive() {
+            Received::Data(data) if data.len() > limit - body.len() => return Err(StatusCode::CONTENT_TOO_LARGE.into()),
+            Received::Data(data) => {
+                let n = data.len();
+                body.extend_from_slice(data);
+                reply.consume(n);
+            }
+            Received::Pending | Received::Broken => return Ok(false),
+            Received::End => return Ok(true),
+        }
+    }
 }
 
 /// A server without its sockets: what is served, by which rules, and where the log goes.
@@ -272,6 +296,45 @@ impl Site {
     pub fn with_assets(self, assets: &sanserve_core::Assets) -> Site {
         let assets = assets.clone();
         self.with_answer(move |reply| if reply.send_asset(&assets)? { Ok(()) } else { reply.decline() })
+    }
+
+    /// Like [`with_answer`](Self::with_answer), for requests with a small body: `answer` is called when the body is
+    /// complete, and gets it. The response to a longer one is 413. Each connection holds at most `limit` bytes of a body,
+    /// until its exchange has ended.
+    ///
+    /// ```
+    /// use sanserve_core::{HandlerError, Reply, StatusCode};
+    /// use sanserve_server::Site;
+    ///
+    /// fn shout(reply: &mut Reply<'_>, body: &[u8]) -> Result<(), HandlerError> {
+    ///     let text = std::str::from_utf8(body).map_err(|error| StatusCode::BAD_REQUEST.because(error))?;
+    ///     Ok(reply.answer(StatusCode::OK, "text/plain", text.to_uppercase())?)
+    /// }
+    ///
+    /// let site = Site::without_files().with_body_answer(65_536, shout);
+    /// # assert!(site.has_handler());
+    /// ```
+    #[must_use]
+    pub fn with_body_answer<F, E>(self, limit: usize, answer: F) -> Site
+    where
+        F: Fn(&mut Reply<'_>, &[u8]) -> Result<(), E> + Send + Sync + 'static,
+        E: Into<HandlerError> + 'static,
+    {
+        let answer = Arc::new(answer);
+        self.with_handler(move || {
+            let (answer, mut body) = (Arc::clone(&answer), Vec::new());
+            move |call: Call, reply: &mut Reply<'_>| match call {
+                Call::Request | Call::Body => match collect(reply, limit, &mut body)? {
+                    true => call_answer(|reply: &mut Reply<'_>| answer(reply, &body), reply),
+                    false => Ok(()),
+                },
+                Call::Over => {
+                    body = Vec::new();
+                    Ok(())
+                }
+                Call::Room | Call::Wake | Call::Drain => Ok(()),
+            }
+        })
     }
 
     /// Passes the sockets of connections that switch to another protocol to `take` ([`Reply::upgrade`]). `take` may
