@@ -382,6 +382,31 @@ macro_rules! on_each_runtime {
                 }
             }
 
+            /// Clients that reset the connection while the server sends: each is forgotten.
+            #[test]
+            fn clients_that_vanish() {
+                let (tree, log) = (Tree::new(), LogSink::default());
+                tree.file("large", pattern(5_000_000)).file("a", "served");
+                let running = run(site(&tree, &log));
+                let hello = hello();
+                for n in 0..60 {
+                    if n % 2 == 0 {
+                        let mut socket = TcpStream::connect(running.local_addr()).unwrap();
+                        socket.write_all(&hello).unwrap();
+                        // With bytes unread, this is a reset.
+                        socket.peek(&mut [0]).unwrap();
+                    } else {
+                        let mut client = Client::connect(running.local_addr(), client_config(&version::TLS13));
+                        client.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                        client.socket.peek(&mut [0]).unwrap();
+                    }
+                }
+                let mut client = Client::connect(running.local_addr(), client_config(&version::TLS13));
+                assert_eq!(client.get("/a").1, b"served");
+                // It ends only if each connection has.
+                running.shutdown().unwrap();
+            }
+
             #[test]
             fn what_is_no_handshake_is_refused_with_an_alert() {
                 let (tree, log) = (Tree::new(), LogSink::default());

@@ -27,6 +27,8 @@ pub(crate) struct Tls {
     machine: Machine,
     /// The socket did not accept all ciphertext, and the connection was not told.
     blocked: bool,
+    /// The socket has failed, and whatever waits for it is discarded.
+    broken: bool,
 }
 
 /// What [`Tls::receive`] has found.
@@ -51,7 +53,7 @@ pub(crate) struct Emptied {
 
 impl Tls {
     pub(crate) fn new(config: &Config) -> Result<Tls, Failure> {
-        Ok(Tls { machine: Machine::new(config)?, blocked: false })
+        Ok(Tls { machine: Machine::new(config)?, blocked: false, broken: false })
     }
 
     /// Reads the socket once, unless there is something left of earlier reads, and decrypts into the window.
@@ -110,7 +112,7 @@ impl Tls {
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.machine.unsent().is_empty()
+        !self.broken && !self.machine.unsent().is_empty()
     }
 
     /// Sends ciphertext until none is left.
@@ -121,10 +123,13 @@ impl Tls {
         while self.has_unsent() {
             match send(socket, self.machine.unsent(), false) {
                 Ok(n) => self.machine.sent(n),
-                Err(stopped) => return Err(stopped),
+                Err(stopped) => {
+                    self.broken = stopped != Stopped::Blocked;
+                    return Err(stopped);
+                }
             }
         }
-        Ok(())
+        if self.broken { Err(Stopped::Peer) } else { Ok(()) }
     }
 
     /// Like [`flush`](Tls::flush), where a full socket is for the connection to be told later.

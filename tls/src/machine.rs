@@ -200,7 +200,7 @@ impl Machine {
     }
 
     /// Encrypts the beginning of `plain`, as far as there is room for ciphertext that waits to be sent. Returns how much
-    /// of it.
+    /// of it: nothing before the handshake is complete.
     ///
     /// # Errors
     /// If the connection has failed, or so much was sent with its keys that they must not be used any more.
@@ -210,7 +210,7 @@ impl Machine {
         }
         let room = WRITE.saturating_sub(self.outgoing.len());
         let plain = &plain[..plain.len().min(room)];
-        if plain.is_empty() {
+        if plain.is_empty() || self.is_handshaking() {
             return Ok(0);
         }
         Ok(if self.put(Then::Write(plain))? { plain.len() } else { 0 })
