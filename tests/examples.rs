@@ -19,6 +19,9 @@ mod forms;
 #[path = "../frontend-mio/examples/mio_live_reload.rs"]
 mod mio_live_reload;
 #[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../frontend-mio/examples/mio_long_poll.rs"]
+mod mio_long_poll;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
 #[path = "../examples/multipart.rs"]
 mod multipart;
 #[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
@@ -28,8 +31,14 @@ mod request_id;
 #[path = "../frontend-smol/examples/smol_live_reload.rs"]
 mod smol_live_reload;
 #[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../frontend-smol/examples/smol_long_poll.rs"]
+mod smol_long_poll;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
 #[path = "../frontend-std/examples/std_live_reload.rs"]
 mod std_live_reload;
+#[allow(dead_code, unreachable_pub, reason = "an example is a program, whose `main` is not run here")]
+#[path = "../frontend-std/examples/std_long_poll.rs"]
+mod std_long_poll;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -289,4 +298,60 @@ fn saved(page: &mut Page, save: &dyn Fn()) -> tungstenite::Message {
         message.is_some()
     });
     message.expect("there is one")
+}
+
+/// Clients wait until something is published, or the server shuts down.
+fn check_long_polls(server: Embedded, publish: &dyn Fn()) {
+    let ask = |seen: u64| {
+        let mut client = server.connect();
+        client.send(format!("GET /?{seen} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client
+    };
+    let mut waiting = [ask(0), ask(0), ask(1)];
+    // A client that goes away is no trouble.
+    drop(ask(0));
+    assert!(waiting.iter_mut().all(testkit::Client::is_silent));
+    publish();
+    for client in &mut waiting[..2] {
+        assert_eq!(client.response().body_text(), "1\n");
+    }
+    assert_eq!(ask(0).response().body_text(), "1\n", "there is something already");
+    assert!(waiting[2].is_silent());
+    publish();
+    assert_eq!(waiting[2].response().body_text(), "2\n");
+    let mut last = ask(2);
+    assert!(last.is_silent());
+    server.shutdown();
+    assert_eq!(last.response().status(), 204);
+    server.ended();
+}
+
+#[test]
+fn long_polls() {
+    let site = |log| Site::without_files().with_log(Log::to(log));
+    let news = Arc::new(std_long_poll::News::default());
+    let published = Arc::clone(&news);
+    let server = Embedded::start(Tree::new(), |_, log| {
+        let server = sanserve_std::Server::bind(ANY, site(log)).unwrap();
+        bound!(server.with_fn(move |x| std_long_poll::poll(x, &news)))
+    });
+    check_long_polls(server, &|| published.publish());
+
+    let news = Arc::new(mio_long_poll::News::default());
+    let published = Arc::clone(&news);
+    let server = Embedded::start(Tree::new(), |_, log| {
+        let site = site(log).with_handler(move || {
+            let news = Arc::clone(&news);
+            move |call: sanserve_mio::Call, reply: &mut sanserve_mio::Reply<'_>| mio_long_poll::poll(call, reply, &news)
+        });
+        bound!(sanserve_mio::Server::bind(ANY, site).unwrap())
+    });
+    check_long_polls(server, &|| published.publish());
+
+    let news = Arc::new(smol_long_poll::News::default());
+    let published = Arc::clone(&news);
+    let server = Embedded::start(Tree::new(), |_, log| {
+        bound!(sanserve_smol::Server::bind(ANY, site(log)).unwrap().with_state(news, smol_long_poll::poll))
+    });
+    check_long_polls(server, &|| published.publish());
 }
