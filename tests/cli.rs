@@ -96,6 +96,7 @@ fn usage_errors() {
         &["--io-threads", "many", "0"],
         &["--io-threads=-1", "0"],
         &["--max-connections", "0", "0"],
+        &["--handshake-timeout", "0", "0"],
         &["--head-timeout", "soon", "0"],
         &["--head-timeout=-1", "0"],
         &["--keep-alive", "", "0"],
@@ -956,7 +957,7 @@ fn too_few_resources_to_start() {
     for runtime in ["mio", "std", "smol"] {
         // Enough for the program itself, but too little for a server: descriptors, or KiB of address space.
         let descriptors = (4..16).map(|n| format!("ulimit -n {n}"));
-        for limit in descriptors.chain([12, 16, 20, 24, 32].map(|n| format!("ulimit -v {}", n * 1024))) {
+        for limit in descriptors.chain([20, 24, 28, 32].map(|n| format!("ulimit -v {}", n * 1024))) {
             let command = format!("{limit}; exec \"$0\" \"$@\"");
             let mut shell = Command::new("sh");
             shell

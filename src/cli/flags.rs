@@ -13,6 +13,7 @@ use sanserve_os::Symlinks;
 use sanserve_server::ScriptRules;
 use sanserve_transcript::Secrets;
 
+use super::tls::Pair;
 use super::units::{self, show_size, show_time};
 use super::{SIDES, Side};
 
@@ -42,6 +43,35 @@ pub(crate) struct Flags {
     pub(crate) trace: bool,
     pub(crate) secrets: Secrets,
     pub(crate) invite: Invite,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// How the server speaks HTTPS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub(crate) source: Source,
+    /// The port of plain HTTP that redirects.
+    pub(crate) redirect: Option<u16>,
+    /// For how many seconds browsers are told to use HTTPS only.
+    pub(crate) hsts: Option<u64>,
+}
+
+/// Where the certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From files, `--tls-cert`.
+    Files(Vec<Pair>),
+    /// They are made here, `--https`.
+    Local(Kept),
+}
+
+/// Whether what is made for `--https` is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// A certificate authority and a certificate are kept for the next run.
+    Kept,
+    /// A certificate is made for this run alone.
+    Once,
 }
 
 /// What the server does to be found by people, beside its banner.
@@ -113,6 +143,7 @@ pub(crate) const RESPONSE_HEADER: &str = "response-header";
 const SITE: &str = "Rules of the site";
 const BOUNDS: &str = "Limits";
 const TIMES: &str = "Timeouts";
+const HTTPS: &str = "HTTPS";
 const SCRIPTS: &str = "CGI scripts";
 const LOGS: &str = "Recording and tracing";
 
@@ -157,6 +188,13 @@ fn understand(matches: &ArgMatches) -> Result<Flags, clap::Error> {
     let mut flags = Flags::from(matches);
     flags.scripts.environment.extend(cgi_environment(matches)?);
     let rules = rules(matches).map_err(|what| command().error(ErrorKind::ValueValidation, what + "\n"))?;
+    flags.tls = tls(matches)?;
+    let rules = match flags.tls.as_ref().and_then(|tls| tls.hsts) {
+        None => rules,
+        Some(seconds) => rules
+            .with_header_always("Strict-Transport-Security", &format!("max-age={seconds}"))
+            .map_err(|what| command().error(ErrorKind::ValueValidation, format!("{what}\n")))?,
+    };
     flags.config = flags.config.with_rules(rules);
     if flags.socket_mode.is_some() && !flags.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
         let message = "--socket-mode needs a Unix socket: --bind unix:PATH\n";
@@ -360,6 +398,42 @@ fn serving() -> Command {
                 .value_parser(units::size)
                 .help(defaulting("Largest request body; beyond that, 413", show_size(Limits::default().body))),
         )
+        .next_help_heading(HTTPS)
+        .arg(
+            Arg::new("https")
+                .long("https")
+                .value_name("once")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("kept")
+                .value_parser(PossibleValuesParser::new(["once", "kept"]).map(|kept| match kept.as_str() {
+                    "once" => Kept::Once,
+                    _ => Kept::Kept,
+                }))
+                .hide_possible_values(true)
+                .conflicts_with("tls-cert")
+                .help("Serve HTTPS with a certificate of a local CA, which the first run makes (see `sanserve cert`); with =once, with a certificate that is not kept"),
+        )
+        .arg(
+            tls_file("tls-cert")
+                .help("Serve HTTPS with the chain of certificates in this file, and the private key if it is there; repeat it for certificates of other names (SNI)"),
+        )
+        .arg(tls_file("tls-key").help("File of the private key of the --tls-cert before it"))
+        .arg(tls_file("tls-password-file").help("File with the password of that key, if it is encrypted"))
+        .arg(
+            Arg::new("http-redirect")
+                .long("http-redirect")
+                .value_name("PORT")
+                .value_parser(port)
+                .help("Redirect all requests of plain HTTP on this port to HTTPS"),
+        )
+        .arg(
+            Arg::new("hsts")
+                .long("hsts")
+                .value_name("TIME")
+                .value_parser(units::time_or_0)
+                .help("Tell browsers to use only HTTPS with this host, on all of its ports, for so long (Strict-Transport-Security)"),
+        )
         .next_help_heading(SCRIPTS)
         .arg(
             Arg::new("cgi")
@@ -436,6 +510,7 @@ fn serving() -> Command {
                 .help("Pass the Authorization field to scripts, including any password in it"),
         )
         .next_help_heading(TIMES)
+        .arg(time("handshake-timeout", defaults.handshake(), "How long a TLS handshake may take"))
         .arg(time("head-timeout", defaults.head(), "How long a request head may take, from its first byte"))
         .arg(time("keep-alive", defaults.keep_alive(), "How long a connection may be idle between requests"))
         .arg(time("body-timeout", defaults.body().silence(), "How long a request body may stall, or stay below 256 bytes per second"))
@@ -569,6 +644,11 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 pub(crate) fn response_header() -> Arg {
     let [header, ..] = rule_flags();
     header.id(RESPONSE_HEADER).long(RESPONSE_HEADER).short(None).help("The flag --header of the server")
+}
+
+/// A flag whose value is a file for TLS.
+fn tls_file(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("PATH").action(ArgAction::Append).value_parser(value_parser!(PathBuf))
 }
 
 /// A flag whose value is a time, in milliseconds.
@@ -791,6 +871,8 @@ impl From<&ArgMatches> for Flags {
             secrets: if matches.get_flag("secrets") { Secrets::Kept } else { Secrets::Masked },
             scripts,
             config: config(matches),
+            // It is checked by `tls`.
+            tls: None,
             invite: Invite {
                 lan: matches.get_flag("lan") || matches.get_flag("qr"),
                 qr: matches.get_flag("qr"),
@@ -798,6 +880,68 @@ impl From<&ArgMatches> for Flags {
             },
         }
     }
+}
+
+/// What the flags say of HTTPS.
+fn tls(matches: &ArgMatches) -> Result<Option<Tls>, clap::Error> {
+    let missing = |message: String| command().error(ErrorKind::MissingRequiredArgument, message);
+    let source = match matches.get_one::<Kept>("https") {
+        Some(kept) => Source::Local(*kept),
+        None if matches.contains_id("tls-cert") => Source::Files(pairs(matches).map_err(missing)?),
+        None => {
+            // The first one is Python's message.
+            for (flag, needs) in [
+                ("tls-key", "--tls-cert"),
+                ("tls-password-file", "--tls-cert"),
+                ("http-redirect", "--https or --tls-cert"),
+                ("hsts", "--https or --tls-cert"),
+            ] {
+                if matches.contains_id(flag) {
+                    return Err(missing(format!("--{flag} requires {needs} to be set\n")));
+                }
+            }
+            return Ok(None);
+        }
+    };
+    for flag in ["tls-key", "tls-password-file"] {
+        if matches!(source, Source::Local(_)) && matches.contains_id(flag) {
+            return Err(missing(format!("--{flag} requires --tls-cert to be set\n")));
+        }
+    }
+    Ok(Some(Tls {
+        source,
+        redirect: matches.get_one("http-redirect").copied(),
+        hsts: matches.get_one::<u64>("hsts").map(|millis| millis / 1_000),
+    }))
+}
+
+/// The certificates of `--tls-cert`, each with the key and the password that follow it. If there is only one, the order
+/// does not matter, and the last key and the last password count, as in Python. The error is a message.
+fn pairs(matches: &ArgMatches) -> Result<Vec<Pair>, String> {
+    let given = |name: &str| {
+        let places = matches.indices_of(name).into_iter().flatten();
+        places.zip(matches.get_many::<PathBuf>(name).into_iter().flatten().cloned()).collect::<Vec<_>>()
+    };
+    let certificates = given("tls-cert");
+    let mut pairs: Vec<Pair> =
+        certificates.iter().map(|(_, path)| Pair { certificate: path.clone(), key: None, password: None }).collect();
+    for flag in ["tls-key", "tls-password-file"] {
+        for (place, path) in given(flag) {
+            let before = certificates.iter().filter(|(certificate, _)| *certificate < place).count();
+            let shown = path.display();
+            let pair = match (before.checked_sub(1), &mut pairs[..]) {
+                (_, [only]) => only,
+                (Some(at), all) => &mut all[at],
+                (None, _) => return Err(format!("--{flag} {shown} has to follow its --tls-cert\n")),
+            };
+            let part = if flag == "tls-key" { &mut pair.key } else { &mut pair.password };
+            if part.replace(path.clone()).is_some() && certificates.len() > 1 {
+                let certificate = pair.certificate.display();
+                return Err(format!("--{flag} {shown} is the second one of --tls-cert {certificate}\n"));
+            }
+        }
+    }
+    Ok(pairs)
 }
 
 /// The configuration of a server, from the flags that the command has.
@@ -810,6 +954,7 @@ pub(crate) fn config(matches: &ArgMatches) -> Config {
         one(name).map(Duration::from_millis).map_or(default, |time| Pace::new(time, time, default.rate()))
     };
     let timeouts = Timeouts::default()
+        .with_handshake(time("handshake-timeout", default.handshake()))
         .with_head(time("head-timeout", default.head()))
         .with_keep_alive(time("keep-alive", default.keep_alive()))
         .with_body(pace("body-timeout", default.body()))
@@ -921,6 +1066,55 @@ mod tests {
         assert_eq!(invite(&[]), Invite::default());
         assert_eq!(invite(&["--lan"]), Invite { lan: true, ..Invite::default() });
         assert_eq!(invite(&["--qr", "--open"]), Invite { lan: true, qr: true, open: true });
+    }
+
+    #[test]
+    fn certificates_and_their_keys() {
+        let files = |arguments: &[&str]| match parse(arguments).unwrap().tls.unwrap().source {
+            Source::Files(pairs) => pairs,
+            Source::Local(_) => panic!("made here"),
+        };
+        let pair = |certificate: &str, key: Option<&str>, password: Option<&str>| Pair {
+            certificate: certificate.into(),
+            key: key.map(PathBuf::from),
+            password: password.map(PathBuf::from),
+        };
+        assert_eq!(parse(&[]).unwrap().tls, None);
+        assert_eq!(files(&["--tls-cert", "a"]), [pair("a", None, None)]);
+        let all = || pair("a", Some("k"), Some("p"));
+        assert_eq!(files(&["--tls-cert=a", "--tls-key=k", "--tls-password-file=p"]), [all()]);
+        assert_eq!(files(&["--tls-password-file=p", "--tls-key=x", "--tls-key=k", "--tls-cert=a"]), [all()]);
+        let several =
+            ["--tls-cert=a", "--tls-key=k", "--tls-password-file=p", "--tls-cert=b", "--tls-cert=c", "--tls-key=l"];
+        assert_eq!(files(&several), [all(), pair("b", None, None), pair("c", Some("l"), None)]);
+        for (wrong, says) in [
+            (&["--tls-key=k"][..], "--tls-key requires --tls-cert to be set"),
+            (&["--tls-password-file=p"], "--tls-password-file requires --tls-cert to be set"),
+            (&["--https", "--tls-key=k"], "--tls-key requires --tls-cert to be set"),
+            (&["--http-redirect=80"], "--http-redirect requires --https or --tls-cert to be set"),
+            (&["--hsts=1"], "--hsts requires --https or --tls-cert to be set"),
+            (&["--tls-key=k", "--tls-cert=a", "--tls-cert=b"], "--tls-key k has to follow its --tls-cert"),
+            (&["--tls-cert=b", "--tls-cert=a", "--tls-key=k", "--tls-key=l"], "--tls-key l is the second one of"),
+            (&["--https", "--tls-cert=a"], "cannot be used with"),
+            (&["--https=twice"], "invalid value 'twice'"),
+            (&["--tls-cert=a", "--http-redirect=65536"], "the highest is 65535"),
+        ] {
+            let error = parse(wrong).expect_err("a usage error");
+            assert!(error.use_stderr() && error.to_string().contains(says), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn local_certificates() {
+        let tls = |arguments: &[&str]| parse(arguments).unwrap().tls.unwrap();
+        let local = |kept| Tls { source: Source::Local(kept), redirect: None, hsts: None };
+        assert_eq!(tls(&["--https"]), local(Kept::Kept));
+        // The word after it is the port.
+        assert_eq!(parse(&["--https", "8443"]).unwrap().port, 8443);
+        assert_eq!(tls(&["--https=once"]), local(Kept::Once));
+        let flags = tls(&["--https", "--http-redirect", "80", "--hsts", "1d"]);
+        assert_eq!(flags, Tls { redirect: Some(80), hsts: Some(86_400), ..local(Kept::Kept) });
+        assert_eq!(tls(&["--https", "--hsts=0"]).hsts, Some(0));
     }
 
     #[test]
@@ -1114,7 +1308,9 @@ mod tests {
 
     #[test]
     fn seconds_may_have_decimals() {
-        let flags = parse(&["--head-timeout", "0.25", "--grace", "1", "--write-timeout=2"]).unwrap();
+        let flags = parse(&["--handshake-timeout=3", "--head-timeout", "0.25", "--grace", "1", "--write-timeout=2"]);
+        let flags = flags.unwrap();
+        assert_eq!(flags.config.timeouts.handshake(), Duration::from_secs(3));
         assert_eq!(flags.config.timeouts.head(), Duration::from_millis(250));
         assert_eq!(flags.config.timeouts.write().silence(), Duration::from_secs(2));
         assert_eq!(flags.grace, Duration::from_secs(1));

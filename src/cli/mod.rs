@@ -1,14 +1,19 @@
 //! The command line: the flags of the server, and the subcommands that do not serve.
 
 mod browser;
+mod cert;
 mod conform;
 mod explain;
 mod files;
 mod flags;
+mod https;
+mod local_ca;
 mod qr;
+mod redirect;
 mod replay;
 mod run;
 mod sim;
+mod tls;
 mod trace;
 mod units;
 mod urls;
@@ -36,7 +41,7 @@ pub(crate) struct Side {
 }
 
 /// All subcommands, in the order of `--help`.
-pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, sim::SIDE, conform::SIDE];
+pub(crate) const SIDES: &[Side] = &[replay::SIDE, trace::SIDE, explain::SIDE, sim::SIDE, conform::SIDE, cert::SIDE];
 
 /// The site and the handler that a transcript names, if this program has them.
 pub(crate) fn world(site: &str) -> Option<(Box<dyn Policy>, Box<dyn Handler>)> {

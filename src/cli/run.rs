@@ -5,9 +5,10 @@ use std::env;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +20,15 @@ use sanserve_os as os;
 use sanserve_os::{Root, Signal, Signals};
 use sanserve_server as server;
 use sanserve_server::{Handle, ListenAddr, Listener, Log, Recording, Scripts, Site, Trace};
+use sanserve_tls::identity::Identities;
 use sanserve_transcript::Secrets;
 
-use super::flags::{Bind, Flags, Invite, Runtime};
-use super::urls::{Scheme, interfaces, lan_lines, lan_urls, local_url};
-use super::{browser, plain, print_error, qr, visible};
+use super::flags::{Bind, Flags, Invite, Kept, Runtime, Source, Tls};
+use super::https::Https;
+use super::local_ca::Store;
+use super::tls::Reloader;
+use super::urls::{Scheme, certify, interfaces, lan_lines, lan_urls, local_url};
+use super::{browser, plain, print_error, qr, redirect, visible};
 
 /// How long printing, or writing the last lines of the log, may take.
 const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,15 +60,29 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     let site = observe(site(&flags)?, &flags)?;
     let log = site.log().clone();
     let recording = site.recording().cloned();
-    let ending = Ending {
+    let mut ending = Ending {
         root: Arc::clone(site.root()),
         scripts: Arc::clone(site.scripts()),
         log: log.clone(),
         recording: recording.clone(),
         delay: flags.drain_delay,
+        certificates: None,
+        redirect: None,
     };
-    let invitation = Invitation { scheme: Scheme::Http, invite: flags.invite, bind: flags.bind.clone() };
     let addresses = Addresses::of(&flags)?;
+    let ips: Vec<IpAddr> = addresses.ip.iter().map(SocketAddr::ip).collect();
+    let https = match &flags.tls {
+        Some(tls) => {
+            check_secrets(tls, &flags)?;
+            Some(Https::prepare(tls, &ips).map_err(Refusal)?)
+        }
+        None => None,
+    };
+    let site = match &https {
+        Some(https) => secure(site, https)?,
+        None => site,
+    };
+    let mut invitation = Invitation::of(&flags, https.as_ref());
     // Check for the least that a server needs: some of it would otherwise fail later, where it cannot be handled.
     let workers = match flags.runtime {
         Runtime::Std => 1,
@@ -72,12 +91,19 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         }
     };
     // On mio, each Unix socket has a worker of its own.
-    let workers = workers + addresses.unix.len();
-    let (threads, descriptors) = (workers + MIN_THREADS, workers * DESCRIPTORS_PER_WORKER + MIN_DESCRIPTORS);
+    let workers = workers + addresses.unix.len() + flags.tls.iter().filter_map(|tls| tls.redirect).count();
+    // With HTTPS, one thread renews or reloads certificates.
+    let threads = workers + MIN_THREADS + usize::from(flags.tls.is_some());
+    let descriptors = workers * DESCRIPTORS_PER_WORKER + MIN_DESCRIPTORS;
     server::probe_memory(threads).and_then(|()| server::probe_resources(threads, descriptors)).map_err(|error| {
         Refusal(format!("cannot start {workers} workers: not enough memory, threads or descriptors: {}", plain(&error)))
     })?;
+    if let Some(https) = https {
+        let started = https.keep_fresh(log.clone());
+        ending.certificates = Some(started.map_err(|error| cannot_start_a_thread("certificates", &error))?);
+    }
     let signals = Signals::new().map_err(|error| Refusal(format!("cannot catch signals: {}", plain(&error))))?;
+    let mut redirecting = None;
     // The servers of the runtimes have the same methods, and no trait.
     macro_rules! serve_with {
         ($server:ty) => {{
@@ -93,6 +119,18 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
                 server = server.workers(workers);
             }
             let bound = server.addresses();
+            if let Some(port) = flags.tls.as_ref().and_then(|tls| tls.redirect) {
+                let site = redirect::site(addresses.secure_port(&bound)?, log.clone(), flags.grace);
+                let server = <$server>::bind(&addresses.with_port(port)[..], site);
+                let server = server.map_err(|error| addresses.refuse_port(port, &error))?;
+                let server = server.workers(redirect::workers(flags.runtime));
+                invitation.redirect = server.addresses().to_vec();
+                ending.redirect = Some(server.handle());
+                let handle = server.handle();
+                let started = thread::Builder::new().name("redirect".into()).spawn(move || server.run());
+                let thread = started.map_err(|error| cannot_start_a_thread("redirections", &error))?;
+                redirecting = Some((handle, thread));
+            }
             handle_signals(signals, ending, server.handle())?;
             invitation.print(&bound[..]);
             server.run()
@@ -103,6 +141,10 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         Runtime::Std => serve_with!(sanserve_std::Server),
         Runtime::Smol => serve_with!(sanserve_smol::Server),
     };
+    if let Some((handle, thread)) = redirecting {
+        handle.shutdown();
+        let _ = thread.join();
+    }
     while IS_CUT.load(Ordering::SeqCst) {
         thread::park();
     }
@@ -184,6 +226,21 @@ impl Addresses {
     fn refuse_host(&self, host: &str, error: &io::Error) -> Refusal {
         Refusal(format!("cannot listen on {host} port {}: {}", self.port, plain(error)))
     }
+
+    /// The same IP addresses with another port.
+    fn with_port(&self, port: u16) -> Vec<SocketAddr> {
+        self.ip.iter().map(|address| SocketAddr::new(address.ip(), port)).collect()
+    }
+
+    fn refuse_port(self, port: u16, error: &io::Error) -> Refusal {
+        Addresses { port, ..self }.refuse(error)
+    }
+
+    /// The port to which plain HTTP is redirected.
+    fn secure_port(&self, bound: &[ListenAddr]) -> Result<u16, Refusal> {
+        let port = bound.iter().find_map(|address| Some(address.to_ip()?.port()));
+        port.ok_or_else(|| Refusal("cannot redirect: the server listens only on Unix sockets".into()))
+    }
 }
 
 /// glibc reserves 64 MiB of address space for each thread that allocates, whether it needs it or not. Under a limit of
@@ -204,6 +261,62 @@ fn keep_addresses() {
         }
         let _ = again.args(arguments).env(ARENAS, "1").exec();
     }
+}
+
+fn cannot_start_a_thread(what: &str, error: &io::Error) -> Refusal {
+    Refusal(format!("cannot start a thread for {what}: {}", plain(error)))
+}
+
+/// Refuses to serve the key of the local CA, and warns of other keys that are served: as with Python, they may be in
+/// the current directory.
+fn check_secrets(tls: &Tls, flags: &Flags) -> Result<(), Refusal> {
+    let served = flags.directory.display();
+    let is_served = |path: &Path| {
+        let (Ok(path), Ok(root)) = (real_path(path), flags.directory.canonicalize()) else { return false };
+        let is_hidden = |part: Component<'_>| part.as_os_str().as_bytes().starts_with(b".");
+        path.strip_prefix(root).is_ok_and(|rest| !flags.config.hide_dotfiles || !rest.components().any(is_hidden))
+    };
+    match &tls.source {
+        Source::Local(Kept::Once) => {}
+        Source::Local(Kept::Kept) => {
+            let path = Store::of_user().map_err(Refusal)?.authority_path();
+            if is_served(&path) {
+                let path = path.display();
+                let instead = "use --hide-dotfiles, --https=once, or another XDG_DATA_HOME";
+                return Err(Refusal(format!(
+                    "cannot keep a local CA in {path}: it is inside {served}, which is served; {instead}"
+                )));
+            }
+        }
+        Source::Files(pairs) => {
+            for path in
+                pairs.iter().map(|pair| pair.key.as_ref().unwrap_or(&pair.certificate)).filter(|path| is_served(path))
+            {
+                print_error(format_args!(
+                    "warning: the private key in {} is served: it is inside {served}",
+                    path.display()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The path without symbolic links. What does not exist yet is as it is written.
+fn real_path(path: &Path) -> io::Result<PathBuf> {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound && path.is_absolute() => {
+            Ok(real_path(parent)?.join(name))
+        }
+        (found, ..) => found,
+    }
+}
+
+/// Sets up HTTPS.
+fn secure(site: Site, https: &Https) -> Result<Site, Refusal> {
+    let config = sanserve_tls::Config::new(https.identities.clone());
+    let config = config.map_err(|error| Refusal(format!("cannot serve HTTPS: {error}")))?;
+    Ok(site.with_tls(config))
 }
 
 fn site(flags: &Flags) -> Result<Site, Refusal> {
@@ -286,6 +399,9 @@ struct Ending {
     recording: Option<Recording>,
     /// How long to keep serving after the signal.
     delay: Duration,
+    certificates: Option<Reloader>,
+    /// The server that redirects plain HTTP.
+    redirect: Option<Handle>,
 }
 
 /// How long it may take until every connection knows of the shutdown.
@@ -301,16 +417,16 @@ const CUT_TIMEOUT: Duration = Duration::from_millis(50);
 fn handle_signals(mut signals: Signals, ending: Ending, handle: Handle) -> Result<(), Refusal> {
     // Two threads: one waits for signals, the other for a signal or a timeout.
     let (sender, ends) = mpsc::channel();
-    let (log, root) = (ending.log.clone(), Arc::clone(&ending.root));
+    let (log, root, certificates) = (ending.log.clone(), Arc::clone(&ending.root), ending.certificates.clone());
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
         let started = thread::Builder::new().name(name.into()).spawn(run);
-        started.map(drop).map_err(|error| Refusal(format!("cannot start a thread for signals: {}", plain(&error))))
+        started.map(drop).map_err(|error| cannot_start_a_thread("signals", &error))
     };
     start("ending", Box::new(move || obey(&ends, &ending, &handle)))?;
     let wait = move || {
         loop {
             let signal = signals.wait();
-            if !handle_signal(signal, &log, &root) && sender.send(signal).is_err() {
+            if !handle_signal(signal, &log, &root, certificates.as_ref()) && sender.send(signal).is_err() {
                 return;
             }
         }
@@ -323,14 +439,39 @@ struct Invitation {
     scheme: Scheme,
     invite: Invite,
     bind: Vec<Bind>,
+    /// Where plain HTTP is redirected.
+    redirect: Vec<ListenAddr>,
+    identities: Option<Identities>,
+    /// Lines about the certificate.
+    certificate: String,
 }
 
 impl Invitation {
+    fn of(flags: &Flags, https: Option<&Https>) -> Invitation {
+        Invitation {
+            scheme: if https.is_some() { Scheme::Https } else { Scheme::Http },
+            invite: flags.invite,
+            bind: flags.bind.clone(),
+            redirect: Vec::new(),
+            identities: https.map(|https| https.identities.clone()),
+            certificate: https.map(|https| https.about.clone()).unwrap_or_default(),
+        }
+    }
+
     /// Prints the banner, and what `--lan` and `--qr` add to it, and opens a browser if `--open` asks for one.
     fn print(&self, bound: &[ListenAddr]) {
         let mut text: String = bound.iter().map(|address| banner(self.scheme, address)).collect();
+        for address in self.redirect.iter().filter_map(ListenAddr::to_ip) {
+            let (host, port) = (address.ip(), address.port());
+            text.push_str(&format!("Redirecting HTTP on {host} port {port} to HTTPS\n"));
+        }
+        text.push_str(&self.certificate);
         if self.invite.lan {
-            let urls = lan_urls(self.scheme, bound, &interfaces());
+            let mut urls = lan_urls(self.scheme, bound, &interfaces());
+            if let Some(identities) = &self.identities {
+                let identities = identities.current();
+                certify(&mut urls, |ip| identities.iter().any(|identity| identity.is_for(&ip.to_string())));
+            }
             text.push_str(&lan_lines(&urls, bound));
             if let Some(first) = urls.first().filter(|_| self.invite.qr) {
                 text.extend(qr::draw(&first.url, io::stdout().is_terminal()));
@@ -372,6 +513,9 @@ fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, handle: &Handle) {
         let _ = more.recv_timeout(ending.delay);
     }
     handle.shutdown();
+    if let Some(redirect) = &ending.redirect {
+        redirect.shutdown();
+    }
     let mut second = more.recv_timeout(NOTIFY_TIMEOUT).ok();
     if second.is_none() {
         let active = handle.in_progress();
@@ -400,9 +544,12 @@ fn obey(more: &mpsc::Receiver<Signal>, ending: &Ending, handle: &Handle) {
 }
 
 /// Handles a signal that does not end the server. Returns whether it was one.
-fn handle_signal(signal: Signal, log: &Log, root: &Root) -> bool {
+fn handle_signal(signal: Signal, log: &Log, root: &Root, certificates: Option<&Reloader>) -> bool {
     match signal {
         Signal::Hangup => {
+            if let Some(certificates) = certificates {
+                certificates.reload();
+            }
             root.look_up_soon();
             log.reopen();
         }

@@ -13,6 +13,7 @@ use super::flags::Bind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
+    Https,
 }
 
 impl Scheme {
@@ -20,6 +21,7 @@ impl Scheme {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Scheme::Http => "http",
+            Scheme::Https => "https",
         }
     }
 
@@ -27,12 +29,14 @@ impl Scheme {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Scheme::Http => "HTTP",
+            Scheme::Https => "HTTPS",
         }
     }
 
     fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
+            Scheme::Https => 443,
         }
     }
 
@@ -86,6 +90,18 @@ pub(crate) struct LanUrl {
     pub(crate) url: String,
     /// The name of the network interface, if the address is one of this machine.
     pub(crate) interface: Option<String>,
+    /// The address in the URL.
+    pub(crate) ip: IpAddr,
+    /// Whether a certificate is for the address. `true` also for plain HTTP, which needs none.
+    pub(crate) is_certified: bool,
+}
+
+/// Marks the URLs for whose addresses no certificate is, and puts them last.
+pub(crate) fn certify(urls: &mut [LanUrl], is_for: impl Fn(IpAddr) -> bool) {
+    for url in urls.iter_mut() {
+        url.is_certified = is_for(url.ip);
+    }
+    urls.sort_by_key(|url| !url.is_certified);
 }
 
 /// The URLs by which other devices reach a server that listens on `bound`. The most likely one for a phone is first.
@@ -94,7 +110,8 @@ pub(crate) fn lan_urls(scheme: Scheme, bound: &[ListenAddr], interfaces: &[Inter
     let mut add = |ip: IpAddr, port: u16, interface: Option<&Interface>| {
         let url = scheme.url(&ip.to_string(), port);
         if !found.iter().any(|known| known.url == url) {
-            found.push(LanUrl { url, interface: interface.map(|interface| interface.name.clone()) });
+            let interface = interface.map(|interface| interface.name.clone());
+            found.push(LanUrl { url, interface, ip, is_certified: true });
         }
     };
     let bound: Vec<SocketAddr> = bound.iter().filter_map(ListenAddr::to_ip).collect();
@@ -124,9 +141,10 @@ pub(crate) fn lan_urls(scheme: Scheme, bound: &[ListenAddr], interfaces: &[Inter
 /// The lines for `--lan`: one for each URL, or one that says why there is none.
 pub(crate) fn lan_lines(urls: &[LanUrl], bound: &[ListenAddr]) -> String {
     let mut text = String::new();
-    for LanUrl { url, interface } in urls {
+    for LanUrl { url, interface, is_certified, .. } in urls {
         let interface = interface.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-        let _ = writeln!(text, "On the network{interface}: {url}");
+        let note = if *is_certified { "" } else { " (the certificate is not for this address)" };
+        let _ = writeln!(text, "On the network{interface}: {url}{note}");
     }
     if urls.is_empty() {
         let is_wide = |address: &ListenAddr| address.to_ip().is_some_and(|address| !address.ip().is_loopback());
@@ -203,6 +221,9 @@ mod tests {
         assert_eq!(urls(&[tcp("10.1.1.1:8000")], &interfaces), ["http://10.1.1.1:8000/"]);
         assert_eq!(urls(&[tcp("0.0.0.0:80")], &interfaces), ["http://192.168.1.7/"]);
         assert_eq!(urls(&[tcp("[::]:8000")], &[]), [""; 0]);
+        let https = |bound| lan_urls(Scheme::Https, &[tcp(bound)], &interfaces).remove(0).url;
+        assert_eq!(https("0.0.0.0:443"), "https://192.168.1.7/");
+        assert_eq!(https("0.0.0.0:80"), "https://192.168.1.7:80/");
     }
 
     #[test]
@@ -214,6 +235,17 @@ mod tests {
         assert!(lan_lines(&[], &[tcp("127.0.0.1:8000")]).contains("only on loopback addresses"));
         let lines = lan_lines(&lan_urls(Scheme::Http, &[tcp("10.1.1.1:9")], &[]), &[]);
         assert_eq!(lines, "On the network: http://10.1.1.1:9/\n");
+    }
+
+    #[test]
+    fn addresses_without_a_certificate_are_last() {
+        let interfaces = [interface("eth0", "192.0.2.1"), interface("eth0", "192.168.1.7")];
+        let bound = [tcp("0.0.0.0:8000")];
+        let mut urls = lan_urls(Scheme::Https, &bound, &interfaces);
+        certify(&mut urls, |ip| ip == interfaces[1].ip);
+        let note = "On the network (eth0): https://192.0.2.1:8000/ (the certificate is not for this address)\n";
+        let text = lan_lines(&urls, &bound);
+        assert_eq!(text, format!("On the network (eth0): https://192.168.1.7:8000/\n{note}"));
     }
 
     #[test]

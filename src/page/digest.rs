@@ -1,5 +1,5 @@
-//! SHA-256 (FIPS 180-4) in base64, with which a page names the only script and the only style that it allows (Content
-//! Security Policy). It hashes a few kilobytes for each page and is not made for speed.
+//! SHA-256 (FIPS 180-4), of a few kilobytes, so it is not made for speed: in base64, with which a page names the only
+//! script and the only style that it allows (Content Security Policy), and for the fingerprints of certificates.
 
 /// The source expression that allows exactly `text`.
 pub(crate) fn source(text: &str) -> String {
@@ -20,7 +20,8 @@ const ROUNDS: [u32; 64] = [
 const START: [u32; 8] =
     [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
 
-fn sha256(text: &[u8]) -> [u8; 32] {
+/// The digest of some bytes.
+pub(crate) fn sha256(text: &[u8]) -> [u8; 32] {
     let mut padded = text.to_vec();
     padded.push(0x80);
     padded.resize((padded.len() + 8).next_multiple_of(64) - 8, 0);

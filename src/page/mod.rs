@@ -6,7 +6,7 @@
 //! script does the layout; all texts about a step are written here ([`describe`], [`operations`]).
 
 mod describe;
-mod digest;
+pub(crate) mod digest;
 mod json;
 mod operations;
 

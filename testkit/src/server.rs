@@ -96,7 +96,7 @@ impl Server {
     /// Waits for the banner of a server that was just started.
     #[track_caller]
     pub fn of(process: Process) -> Server {
-        let banner = process.stdout.line("the banner", |line| line.starts_with("Serving HTTP on "));
+        let banner = process.stdout.line("the banner", |line| line.starts_with("Serving HTTP"));
         let port = banner.split(' ').skip_while(|word| *word != "port").nth(1).and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("no port in {banner:?}"));
         Server { process, port, recordings: None }

@@ -354,8 +354,13 @@ mod choice {
             .position(|(scheme, _)| *scheme == rustls::SignatureScheme::ED25519)
             .map(|at| if at == 0 { &ecdsa[1..] } else { &ecdsa[..at] })
             .expect("supported");
-        let one = presented(&config, "a.example", &[&ed25519, &p256], Arc::new(without)).expect("trusted");
+        let without = Arc::new(without);
+        let one = presented(&config, "a.example", &[&ed25519, &p256], Arc::clone(&without)).expect("trusted");
         assert_eq!(one, *p256.certificate.der());
+        // And if there is no other certificate.
+        let config = server(&Identities::new([identity(&ed25519)]));
+        let refused = presented(&config, "a.example", &[&ed25519], without).expect_err("nothing in common");
+        assert!(matches!(refused, rustls::Error::PeerIncompatible(_)), "{refused}");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::Identity;
 /// The identities of a server. Clones share them, so a reload reaches every connection that begins later.
 ///
 /// A connection gets the first identity that is for the name which the client asks for (SNI) and whose key the client
-/// supports. If there is none for that name, or the client names none, it gets the first one that it supports.
+/// supports. If there is none for that name, or the client names none, it gets the first one that it supports. If it
+/// supports none, the handshake fails with the alert `handshake_failure`.
 #[derive(Clone)]
 pub struct Identities(Arc<RwLock<Arc<[Identity]>>>);
 
@@ -38,12 +39,14 @@ impl Identities {
         let identities = self.current();
         let mut usable = identities.iter().filter(|identity| is_supported(identity));
         let named = name.and_then(|name| usable.clone().find(|identity| identity.is_for(name)));
-        named.or_else(|| usable.next()).map(|identity| Arc::clone(identity.certified_key()))
+        // Without any, rustls would say `access_denied`; with one that does not fit, it says what the problem is.
+        let chosen = named.or_else(|| usable.next()).or(identities.first());
+        chosen.map(|identity| Arc::clone(identity.certified_key()))
     }
 }
 
 impl ResolvesServerCert for Identities {
-    /// `None`, which ends the handshake, if the client supports the key of no identity.
+    /// `None`, which ends the handshake, if there are no identities.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
         self.choose(hello.server_name(), |identity| identity.certified_key().key.choose_scheme(schemes).is_some())
