@@ -37,11 +37,15 @@ pub struct ResponseHead {
     pub(crate) own: Own,
 }
 
-/// Which of the fields that the server adds have been set by the embedder.
+/// Which of the fields that are added to a head are not to be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Own {
+    /// The embedder has set `Server`.
     pub(crate) server: bool,
+    /// The embedder has set `Date`.
     pub(crate) date: bool,
+    /// Neither the rules of the site nor the policy add any.
+    pub(crate) site: bool,
 }
 
 impl ResponseHead {
@@ -148,7 +152,7 @@ mod tests {
     #[test]
     fn server_and_date_may_be_replaced() {
         let own = |name: &str| {
-            let Own { server, date } = head().field(name, "x").unwrap().own;
+            let Own { server, date, .. } = head().field(name, "x").unwrap().own;
             (server, date)
         };
         assert_eq!([own("sERVER"), own("Date"), own("X-Date")], [(true, false), (false, true), (false, false)]);

@@ -569,7 +569,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
     if raw {
         // The response may be framed by the end of the connection.
         answer.exchange.close();
-        own = Own { server: head.has("Server"), date: head.has("Date") };
+        own = Own { server: head.has("Server"), date: head.has("Date"), ..Own::default() };
     }
     let encoder = match head.length {
         _ if status.is_bodiless() => Encoder::None,

@@ -111,16 +111,17 @@ impl ResponseBuilder<'_> {
             head.field("Connection: ", value);
         }
         fields(&mut head, scratch);
-        let mut own = Fields::new(head.raw(), first);
-        if self.exchange.asked == Asked::Request {
+        let mut added = Fields::new(head.raw(), first);
+        let rules = self.cx.config.rules.as_deref().filter(|_| !own.site);
+        if self.exchange.asked == Asked::Request && !own.site {
             let bytes = if moved.is_empty() { input.head() } else { moved };
             let request = Request { head: parsed, bytes, peer: self.peer, secured: self.secured };
-            if let Some(rules) = self.cx.config.rules.as_deref() {
-                add_fields(rules, status, Some(&request), self.exchange.path, scratch, &mut own, reasons);
+            if let Some(rules) = rules {
+                add_fields(rules, status, Some(&request), self.exchange.path, scratch, &mut added, reasons);
             }
-            self.cx.policy.fields(&request, status, &mut own);
-        } else if let Some(rules) = self.cx.config.rules.as_deref() {
-            add_fields(rules, status, None, self.exchange.path, scratch, &mut own, reasons);
+            self.cx.policy.fields(&request, status, &mut added);
+        } else if let Some(rules) = rules {
+            add_fields(rules, status, None, self.exchange.path, scratch, &mut added, reasons);
         }
         if let (false, Some(value)) = (answer.is_error(), connection) {
             head.field("Connection: ", value);
@@ -424,7 +425,9 @@ impl ResponseBuilder<'_> {
         location.extend_from_slice(host);
         location.extend_from_slice(target);
         reasons.note(Rule::HttpsRedirect, location);
-        self.head(StatusCode::PERMANENT_REDIRECT, Phrase::Usual, |head, scratch| {
+        // RFC 6797 section 7.2: no `Strict-Transport-Security`, nor anything else that the site says of its resources.
+        let own = Own { site: true, ..Own::default() };
+        self.head_with(StatusCode::PERMANENT_REDIRECT, Phrase::Usual, own, |head, scratch| {
             head.field("Location: ", &scratch.page).number("Content-Length: ", 0);
         });
         self.body(Encoder::None);
