@@ -310,6 +310,7 @@ suite! {
         error_pages
         refused_files_stay_refused
         index_pages
+        pages_of_the_server
     }
     shutdown {
         a_download_is_finished

@@ -36,6 +36,28 @@ fn pages_and_their_workers_are_isolated() {
     }
 }
 
+/// Listings and errors are shown as without the policy that they have.
+#[test]
+fn pages_of_the_server_obey_their_policy() {
+    let Some(mut browser) = Browser::start() else { return };
+    let tree = page();
+    tree.folder("listed").file("listed/<img src=x onerror=alert(1)>", "x");
+    let server = Server::with(Runtime::Mio, tree.root(), &[]);
+    for path in ["listed/", "none"] {
+        browser.go(&format!("{}{path}", url(&server)));
+        assert_eq!(browser.ask("getComputedStyle(document.documentElement).colorScheme"), "light dark", "{path}");
+        let script = "Object.assign(document.createElement('script'), {textContent: 'window.ran = true'})";
+        browser.ask(&format!("(document.head.append({script}), 0)"));
+        assert_eq!(browser.ask("typeof window.ran"), "undefined", "{path}");
+    }
+    let wrong: Vec<_> = browser
+        .complaints()
+        .into_iter()
+        .filter(|what| what.contains("Content Security Policy") && what.contains("style"))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 /// A page of one origin requests a range from another, which needs a preflight request.
 #[test]
 fn pages_of_other_origins_read_ranges() {

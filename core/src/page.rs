@@ -38,13 +38,26 @@ pub struct ErrorPage<'a> {
     pub request: Option<Request<'a>>,
 }
 
-/// Appends the default page.
-pub fn write(page: &ErrorPage<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(
+/// Fields of the pages of this server, errors and listings. They show what clients and names of files say, so browsers
+/// must neither run anything that is in them, nor take them for another type. A listing may show pictures.
+pub(crate) const GUARD: &[u8] = b"X-Content-Type-Options: nosniff\r\n\
+    Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; \
+    base-uri 'none'; form-action 'none'\r\n";
+
+/// The beginning of the default page.
+const START: &[u8] =
         b"<!DOCTYPE HTML>\n<html lang=\"en\">\n    <head>\n        <meta charset=\"utf-8\">\n        \
           <style type=\"text/css\">\n            :root {\n                color-scheme: light dark;\n            }\n        \
-          </style>\n        <title>Error response</title>\n    </head>\n    <body>\n        <h1>Error response</h1>\n        ",
-    );
+          </style>\n        <title>Error response</title>\n    </head>\n    <body>\n        <h1>Error response</h1>\n        ";
+
+/// Whether this is the default page, not one of an embedder.
+pub(crate) fn is_default(page: &[u8]) -> bool {
+    page.starts_with(START)
+}
+
+/// Appends the default page.
+pub fn write(page: &ErrorPage<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(START);
     let mut digits = itoa::Buffer::new();
     let code = digits.format(page.status.code()).as_bytes();
     out.extend_from_slice(b"<p>Error code: ");

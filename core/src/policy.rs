@@ -189,7 +189,8 @@ pub trait Policy {
     }
 
     /// Writes the page of an error (Python's `error_message_format`). [`ErrorPage::request`] is the request, so that the
-    /// page may depend on it.
+    /// page may depend on it. A page that begins like the default one also has its `Content-Security-Policy` and
+    /// `X-Content-Type-Options`; any other page has neither.
     ///
     /// ```
     /// use std::io::Write;
@@ -239,7 +240,8 @@ pub trait Policy {
         });
     }
 
-    /// Appends one row of a directory listing.
+    /// Appends one row of a directory listing. The `Content-Security-Policy` of the page permits styles in it and pictures
+    /// of this server, but no scripts; [`fields`](Policy::fields) can change that.
     #[cfg(feature = "files")]
     fn listing_row(&self, name: &[u8], kind: EntryKind, out: &mut Vec<u8>) {
         listing_row(name, kind, out);

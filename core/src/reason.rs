@@ -364,6 +364,8 @@ rules! {
         Empty => "empty", "RFC 9112 section 6.2";
         /// Allow lists the methods that the target supports.
         Allow => "allow", "RFC 9110 section 10.2.1";
+        /// A page of the server itself: browsers must neither run anything in it, nor guess another type.
+        PageGuard => "page-guard", "Policy::error_page, Policy::listing_row";
         /// Browsers must not guess another type.
         Nosniff => "nosniff", "--nosniff";
         /// The page is isolated from other sites.

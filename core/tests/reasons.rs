@@ -474,7 +474,7 @@ fn ruled() -> Vec<Special> {
             get("/d/", ""),
             &[Is(FOLDER), NOTHING_THERE, NOTHING_THERE],
             404,
-            &["index-tried index.htm", "listing-off"],
+            &["index-tried index.htm", "listing-off", "page-guard "],
         ),
         row(&["clean-urls"], get("/a", ""), &[NOTHING_THERE, Is(FILE)], 200, &["clean-url a.html", "file a.html"]),
         row(&["clean-urls"], get("/a.html", ""), &[NOTHING_THERE, Is(FILE)], 308, &["clean-url-redirect /a"]),

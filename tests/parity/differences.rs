@@ -60,6 +60,11 @@ fn only_we_say(said: &str, python: &str, ours: &str) -> bool {
     python.is_empty() && ours == said
 }
 
+/// What sanserve says about its pages.
+fn guards_page(python: &str, ours: &str) -> bool {
+    python.is_empty() && (ours == "nosniff" || ours.starts_with("default-src 'none'; "))
+}
+
 /// Differences that occur in many cases.
 pub const GENERAL: &[General] = &[
     General {
@@ -86,6 +91,8 @@ pub const GENERAL: &[General] = &[
         until: None,
         explains: |python, ours| only_we_say("bytes", python, ours),
     },
+    General { what: "x-content-type-options", reason: "page-guard", until: None, explains: guards_page },
+    General { what: "content-security-policy", reason: "page-guard", until: None, explains: guards_page },
     General { what: "connection", reason: "errors-keep-connection", until: None, explains: only_python_closes },
     General {
         what: "connection",
@@ -181,6 +188,8 @@ pub const PARTICULAR: &[Particular] = &[
 
 /// Differences that occur in many cases of scripts.
 pub const OF_SCRIPTS: &[General] = &[
+    General { what: "x-content-type-options", reason: "page-guard", until: None, explains: guards_page },
+    General { what: "content-security-policy", reason: "page-guard", until: None, explains: guards_page },
     General {
         what: "reason",
         reason: "cgi-status",

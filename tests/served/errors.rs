@@ -12,7 +12,11 @@ pub fn not_found(rt: Runtime) {
     for target in ["/none", "/folder/none", "/a.txt/", "/a.txt/more", "/empty/", "/%ff", "/none?x#y"] {
         let response = client.get(target);
         check_error(&response, 404, "File not found");
-        assert_eq!(response.head.names(), ["Server", "Date", "Content-Type", "Content-Length"], "{target}");
+        assert_eq!(
+            response.head.names(),
+            ["Server", "Date", "Content-Type", "Content-Length", "X-Content-Type-Options", "Content-Security-Policy"],
+            "{target}"
+        );
     }
     assert_eq!(client.get("/a.txt").status(), 200);
     let long = client.get(format!("/{}", "n".repeat(300)));
@@ -28,7 +32,8 @@ pub fn the_fields_of_a_closing_error(rt: Runtime) {
     let server = Server::start(rt, tree.root());
     let response = server.ask("GET / HTTP/2.0\r\nHost: x\r\n\r\n");
     check_error(&response, 505, "Invalid HTTP version (2.0)");
-    assert_eq!(response.head.names(), ["Server", "Date", "Connection", "Content-Type", "Content-Length"]);
+    let names = ["Server", "Date", "Connection", "Content-Type", "Content-Length", "X-Content-Type-Options"];
+    assert_eq!(response.head.names(), [&names[..], &["Content-Security-Policy"]].concat());
     assert_eq!(response.text("Connection"), Some("close"));
 }
 

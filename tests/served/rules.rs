@@ -349,3 +349,32 @@ pub fn index_pages(rt: Runtime) {
         assert_eq!(ask(&server, &format!("GET {target}"), &[NAVIGATION]).status(), 404, "{target}");
     }
 }
+
+/// The pages of the server run nothing, and are taken for nothing else. Pages of the site are its own matter.
+pub fn pages_of_the_server(rt: Runtime) {
+    let tree = tree();
+    let server = Server::with(rt, tree.root(), &["--error-page=404=404.html"]);
+    for (line, is_ours) in [
+        ("GET /empty/", true),
+        ("HEAD /empty/", true),
+        ("PUT /", true),
+        ("GET /%00", true),
+        ("BAD /\t", true),
+        ("GET /none", false),
+        ("GET /index.html", false),
+        ("GET /empty", false),
+        ("OPTIONS /", false),
+    ] {
+        let response = ask(&server, line, &[]);
+        let policy = response.text("Content-Security-Policy");
+        assert_eq!(policy.is_some_and(|policy| policy.starts_with("default-src 'none'; ")), is_ours, "{line}");
+        assert_eq!(response.head.all("X-Content-Type-Options").len(), usize::from(is_ours), "{line}");
+    }
+    let server =
+        Server::with(rt, tree.root(), &["--nosniff", "--header-always=content-security-policy: default-src 'self'"]);
+    for line in ["GET /empty/", "GET /none", "GET /index.html"] {
+        let response = ask(&server, line, &[]);
+        assert_eq!(response.head.all("X-Content-Type-Options"), ["nosniff"], "{line}");
+        assert_eq!(response.head.all("Content-Security-Policy"), ["default-src 'self'"], "{line}");
+    }
+}

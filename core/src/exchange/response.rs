@@ -8,7 +8,7 @@ use crate::config::Protocol;
 use crate::error::{After, Violation, write_message};
 use crate::fields::{Fields, Misuse, has_field};
 use crate::handler_error::HandlerError;
-use crate::page::ErrorPage;
+use crate::page::{self, ErrorPage};
 use crate::reason::Rule;
 use crate::request::Request;
 use crate::response_head::{Own, ResponseHead};
@@ -379,6 +379,10 @@ impl ResponseBuilder<'_> {
             reasons.note(Rule::TypeOfPage, page_type.as_bytes());
             policy.error_page(&ErrorPage { status, message, explanation, request }, text);
         }
+        let is_default = page::is_default(text);
+        if is_default {
+            reasons.note(Rule::PageGuard, b"");
+        }
         let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));
         let phrase = match own_phrase {
             Some(phrase) => Phrase::Of(phrase),
@@ -389,6 +393,9 @@ impl ResponseBuilder<'_> {
             if !status.is_bodiless() {
                 let len = scratch.page.len() as u64;
                 head.field("Content-Type: ", page_type.as_bytes()).number("Content-Length: ", len);
+                if is_default {
+                    head.lines(page::GUARD);
+                }
             }
             fields(head, scratch);
         });

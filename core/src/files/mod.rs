@@ -13,6 +13,7 @@ use crate::exchange::{FilePart, Page, PathOf, Phrase, Progress, ResponseBuilder}
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
 use crate::listing;
 use crate::media_type::{self as kind, media_type};
+use crate::page;
 use crate::path::{self, Forbidden, explain_path, names_dotfile};
 use crate::range::{self, Asked};
 use crate::reason::Rule;
@@ -377,9 +378,10 @@ impl Files {
         listing::write_start(shown, page);
         let len = page.len() as u64 + listing.formatted() + listing::PAGE_END.len() as u64;
         reasons.note(Rule::TypeOfPage, LISTING_TYPE);
+        reasons.note(Rule::PageGuard, b"");
         answer.exchange.path = PathOf::Directory;
         answer.head(StatusCode::OK, Phrase::Usual, |head, _| {
-            head.field("Content-Type: ", LISTING_TYPE).number("Content-Length: ", len);
+            head.field("Content-Type: ", LISTING_TYPE).number("Content-Length: ", len).lines(page::GUARD);
         });
         answer.body(Encoder::length(0));
         if answer.exchange.is_head {
